@@ -1,0 +1,1 @@
+//! The command line. The only user of `clap`, and of standard output and error.

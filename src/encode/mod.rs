@@ -1,0 +1,74 @@
+//! Stage 3, ENCODE: batches become the bytes of one part. Synchronous, without IO (invariant I8).
+
+pub mod options;
+
+use arrow::record_batch::RecordBatch;
+
+pub use options::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
+
+/// Turns the batches of one part into bytes.
+///
+/// Concatenating everything ever appended to `out` gives the object. An encoder that returned an error is spent: its
+/// bytes are thrown away with the part.
+pub trait Encoder: Send + std::fmt::Debug {
+    /// Appends what this batch adds, which may be nothing while the format buffers.
+    ///
+    /// # Errors
+    /// A value that the format cannot hold.
+    fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), EncodeError>;
+
+    /// Estimated encoded bytes held back so far, for memory bounds and part rolling.
+    fn buffered_bytes(&self) -> usize;
+
+    /// Appends the rest and ends the part.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    fn finish(self: Box<Self>, out: &mut Vec<u8>) -> Result<EncodeSummary, EncodeError>;
+}
+
+/// What an encoder knows of the part it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeSummary {
+    /// Data rows in the part.
+    pub rows: u64,
+    /// Header lines in front of them (CSV), 0 or 1.
+    pub header_rows: u32,
+    /// Bytes of the object that the header takes, after compression.
+    pub header_bytes: u64,
+}
+
+/// An error while encoding.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The Parquet writer refused a batch.
+    #[error("writing Parquet")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// A compressor failed.
+    #[error("compressing with {codec}")]
+    Compress {
+        /// The codec's name.
+        codec: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A value that the format has no words for.
+    #[error("column {column:?}: {reason}")]
+    Unrepresentable {
+        /// The output column.
+        column: String,
+        /// What the value is and which flag decides on it.
+        reason: String,
+    },
+    /// The batch is not of the planned types: a bug in the source.
+    #[error("column {column:?} arrived as {found} where the plan says {expected}")]
+    WrongCarrier {
+        /// The output column.
+        column: String,
+        /// The Arrow type that arrived.
+        found: String,
+        /// The Arrow type of the plan.
+        expected: String,
+    },
+}

@@ -1,0 +1,104 @@
+//! What a run tells whoever watches it: a closed set of events over a bounded channel.
+
+use serde::Serialize;
+
+use super::report::ExportReport;
+
+/// One event. `--progress json` prints them, one object a line, with `event` and `schema_version` in each.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run has begun.
+    RunStarted {
+        /// Its id.
+        run_id: String,
+        /// What is exported: a relation's name, or `query`.
+        relation: String,
+        /// The destination's URL, without credentials.
+        destination: String,
+        /// `parquet`, `csv` or `ndjson`.
+        format: String,
+        /// Readers.
+        readers: usize,
+    },
+    /// The plan stands; reading begins.
+    Planned {
+        /// Its id.
+        run_id: String,
+        /// Partitions.
+        partitions: usize,
+        /// Rows by the server's statistics, where there are any.
+        estimated_rows: Option<u64>,
+        /// Bytes on the server's disk, where known.
+        estimated_bytes: Option<u64>,
+        /// The snapshot that every read shares.
+        snapshot: Option<String>,
+        /// Whether the cap cuts rows off.
+        truncated: bool,
+    },
+    /// A reader has begun a partition.
+    PartitionStarted {
+        /// The reader, 0 to readers - 1.
+        reader: usize,
+        /// The partition.
+        partition: u32,
+    },
+    /// Totals so far; at most a few a second.
+    Progress {
+        /// Rows encoded.
+        rows: u64,
+        /// Encoded bytes.
+        bytes: u64,
+        /// Partitions with a receipt.
+        partitions_done: usize,
+        /// Partitions in all.
+        partitions: usize,
+        /// One entry a reader.
+        readers: Vec<ReaderProgress>,
+    },
+    /// One part is uploaded whole (not yet visible, but under `--visibility as-written`).
+    PartFinished {
+        /// Its path at commit, relative to the destination.
+        path: String,
+        /// The partition it belongs to.
+        partition: u32,
+        /// Its data rows.
+        rows: u64,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The commit has begun.
+    Committing {
+        /// Parts to publish.
+        parts: usize,
+    },
+    /// The manifest stands and was read back.
+    RunFinished {
+        /// All of it.
+        report: Box<ExportReport>,
+    },
+    /// The run ended without a manifest.
+    RunFailed {
+        /// Its id.
+        run_id: String,
+        /// The exit code.
+        exit_code: u8,
+        /// The whole chain of causes.
+        error: String,
+        /// What to do, where it is known.
+        hint: Option<String>,
+        /// Whether the same command may succeed later.
+        retryable: bool,
+    },
+}
+
+/// What one reader is at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ReaderProgress {
+    /// The partition it reads, if any.
+    pub partition: Option<u32>,
+    /// Rows of that partition so far.
+    pub rows: u64,
+    /// Encoded bytes of that partition so far.
+    pub bytes: u64,
+}

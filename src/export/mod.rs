@@ -1,0 +1,11 @@
+//! The coordinator: one event loop owns all state of a run; a worker turns one partition into one receipt.
+
+pub mod error;
+pub mod event;
+pub mod report;
+pub mod request;
+
+pub use error::{ExportError, ExportErrorKind};
+pub use event::Event;
+pub use report::ExportReport;
+pub use request::ExportRequest;

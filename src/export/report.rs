@@ -1,0 +1,50 @@
+//! The result of a run, for people and as the one JSON line.
+
+use serde::Serialize;
+
+use crate::plan::RowsAvailable;
+
+/// How a run that has a manifest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    /// Every row of the request is there.
+    Complete,
+    /// The cap cut rows off.
+    Truncated,
+}
+
+/// The report of one export.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExportReport {
+    /// `complete` or `truncated`.
+    pub status: RunStatus,
+    /// The run's id.
+    pub run_id: String,
+    /// What was exported: a relation's name, or `query`.
+    pub relation: String,
+    /// The destination's URL, without credentials.
+    pub destination: String,
+    /// The manifest's URL; absent under `--to -` without `--manifest`.
+    pub manifest: Option<String>,
+    /// Data rows.
+    pub rows: u64,
+    /// Parts.
+    pub parts: u64,
+    /// Bytes of all parts.
+    pub bytes: u64,
+    /// The cap, where one was given.
+    pub max_rows: Option<u64>,
+    /// Its tier, where one named it.
+    pub tier: Option<String>,
+    /// How many rows the request has in all, as far as the run knows.
+    pub rows_available: RowsAvailable,
+    /// The snapshot that every read shared.
+    pub snapshot: Option<String>,
+    /// Readers.
+    pub readers: usize,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Whether this call found the work already done (`--on-existing skip`, or a `--run-id` that had committed).
+    pub already_committed: bool,
+}

@@ -1,0 +1,160 @@
+//! What is asked of an export, once every flag, variable and file has been read, checked and given its default.
+
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::time::Duration;
+
+use crate::encode::FormatOptions;
+use crate::plan::{Direction, RelationRequest};
+use crate::source::postgres::ConnectSettings;
+use crate::store::Layout;
+
+/// One export: one relation, one destination, one manifest.
+#[derive(Debug, Clone)]
+pub struct ExportRequest {
+    /// Where the rows are.
+    pub connect: ConnectSettings,
+    /// Which rows and columns.
+    pub shape: ShapeOptions,
+    /// How they are written.
+    pub format: FormatOptions,
+    /// How the work is split.
+    pub work: WorkOptions,
+    /// Where it goes and how it is committed.
+    pub commit: CommitOptions,
+}
+
+/// The shape of the data.
+#[derive(Debug, Clone)]
+pub struct ShapeOptions {
+    /// `--table` or `--query`.
+    pub relation: RelationRequest,
+    /// `--columns`, in output order; `None` is all, in catalog order.
+    pub columns: Option<Vec<String>>,
+    /// `--column name=expression`, appended after the columns in the order given.
+    pub expressions: Vec<(String, String)>,
+    /// `--rename old=new`.
+    pub renames: Vec<(String, String)>,
+    /// `--where`.
+    pub predicate: Option<String>,
+    /// `--key`.
+    pub key: Option<Vec<(String, Direction)>>,
+}
+
+/// How partitions are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadMode {
+    /// COPY of a whole partition, all under one snapshot.
+    Copy,
+    /// Pages of at most so many rows, a short transaction each.
+    Keyset {
+        /// Rows a page.
+        page_size: NonZeroU64,
+    },
+}
+
+/// A row cap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowCap {
+    /// The tier that names it, where one does.
+    pub tier: Option<String>,
+    /// The cap; `None` is an unlimited tier.
+    pub max_rows: Option<NonZeroU64>,
+}
+
+/// How the work is split.
+#[derive(Debug, Clone)]
+pub struct WorkOptions {
+    /// Connections that read at the same time.
+    pub readers: NonZeroUsize,
+    /// `--partitions`; `None` lets planning choose.
+    pub partitions: Option<NonZeroU32>,
+    /// A part rolls once it has so many bytes.
+    pub part_size: NonZeroU64,
+    /// Bytes of one upload request; grown where an object could meet S3's limit of 10,000.
+    pub upload_chunk_size: NonZeroUsize,
+    /// Chunks in flight for one part.
+    pub upload_concurrency: NonZeroUsize,
+    /// How partitions are read.
+    pub read_mode: ReadMode,
+    /// `--max-rows` or `--tier`.
+    pub cap: Option<RowCap>,
+    /// Whether a truncated export exits 0.
+    pub allow_truncated: bool,
+    /// `--min-rows`: fewer is an error, before anything is published.
+    pub min_rows: Option<NonZeroU64>,
+}
+
+/// What to do where a manifest already stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExisting {
+    /// Refuse (exit 22).
+    Fail,
+    /// Leave it as it is and report it.
+    Skip,
+    /// Replace it, atomically, and then delete what only it named.
+    Replace,
+}
+
+/// When parts become visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// All at commit.
+    AtCommit,
+    /// Each as it is finished.
+    AsWritten,
+}
+
+/// Which column statistics and key values the manifest shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestStats {
+    /// No extremes of text, bytea and json, no text key values.
+    Safe,
+    /// Everything.
+    All,
+    /// Nothing.
+    None,
+}
+
+/// Where the bytes go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `--to DEST`, placeholders expanded.
+    Destination(String),
+    /// `--to -`: one stream on standard output, with a manifest only where a file is named for it.
+    Stdout {
+        /// `--manifest FILE`.
+        manifest: Option<std::path::PathBuf>,
+    },
+}
+
+/// Where it goes and how it is committed.
+#[derive(Debug, Clone)]
+pub struct CommitOptions {
+    /// Where.
+    pub target: Target,
+    /// The run's id: given by `--run-id`, or made at start.
+    pub run_id: String,
+    /// Whether `run_id` was given, and with it the promise that a retry is the same run.
+    pub run_id_given: bool,
+    /// What to do where a manifest already stands.
+    pub on_existing: OnExisting,
+    /// When parts become visible.
+    pub visibility: Visibility,
+    /// Below `data/` or not.
+    pub layout: Layout,
+    /// One ordered object at exactly the given key.
+    pub single_file: bool,
+    /// What the manifest shows of values.
+    pub manifest_stats: ManifestStats,
+    /// Whether parts get a SHA-256 too.
+    pub sha256: bool,
+}
+
+/// How long a source or destination step may take before the run gives up on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For one connection to be made.
+    pub connect: Duration,
+    /// For a lock that somebody else holds.
+    pub lock: Duration,
+}

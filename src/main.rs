@@ -1,0 +1,3 @@
+//! The `outhaul` binary: parse, run, exit code.
+
+fn main() {}

@@ -1,0 +1,142 @@
+//! Stage 1, WHAT: relation, statistics and cap become disjoint, covering partitions and one column plan per column.
+//!
+//! Nothing here does IO or awaits (invariant I8): facts come in as values, a [`Plan`] goes out.
+
+pub mod column;
+pub mod partition;
+
+use std::num::NonZeroU64;
+
+use serde::Serialize;
+
+pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PgType, Wire};
+pub use partition::{Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId};
+
+/// What is to be exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelationRequest {
+    /// `--table`: a name as a person writes it, quoted where it must be, with or without its schema.
+    Table(String),
+    /// `--query`: one SELECT, VALUES or WITH statement.
+    Query(String),
+}
+
+/// The kind of relation behind the request (`pg_class.relkind`, or a query).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the variants are PostgreSQL's own terms")]
+pub enum RelationKind {
+    Table,
+    PartitionedTable,
+    View,
+    MaterializedView,
+    ForeignTable,
+    Query,
+}
+
+/// A column as the catalog describes it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ColumnFacts {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub pg_type: PgType,
+    /// Whether `NOT NULL` holds for every row that can be read.
+    pub not_null: bool,
+    /// Statistics, where the role may read them.
+    pub statistics: ColumnStatistics,
+}
+
+/// One table that stores rows of the relation itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeafFacts {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// `schema.table`, quoted for SQL.
+    pub sql_name: String,
+    /// Blocks by `pg_relation_size` of the main fork, taken under the snapshot.
+    pub blocks: u32,
+    /// Bytes a block.
+    pub block_size: u32,
+    /// Whether a `ctid` range is legal and cheap: heap access method on PostgreSQL 14 or later.
+    pub ctid_ranges: bool,
+}
+
+/// All that planning knows of the relation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RelationFacts {
+    /// What it is.
+    pub kind: RelationKind,
+    /// `schema.table` quoted for SQL; for a query the statement itself, without a trailing semicolon.
+    pub sql_name: String,
+    /// `schema.table` for people; `None` for a query.
+    pub display_name: Option<String>,
+    /// The columns, in catalog order, dropped ones left out.
+    pub columns: Vec<ColumnFacts>,
+    /// The tables that may be read directly in its place, in a stable order; empty where the relation must be read
+    /// through its own name (views, queries, foreign leaves, row security, missing privileges).
+    pub leaves: Vec<LeafFacts>,
+    /// Estimated rows by `pg_class.reltuples`, where known; never trusted for correctness.
+    pub estimated_rows: Option<u64>,
+    /// Columns of the primary key or, without one, of a unique index over NOT NULL columns; in index order.
+    pub unique_key: Option<Vec<String>>,
+}
+
+/// How the order of rows in the output came about (`row_cap.order` of the manifest).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowOrder {
+    /// By a key that no two rows share.
+    Key,
+    /// By place in the heap.
+    Physical,
+    /// Whatever the server sent.
+    Unspecified,
+}
+
+/// How many rows exist beyond the cap (`row_cap.rows_available` of the manifest).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+pub enum RowsAvailable {
+    /// So many.
+    Exact(u64),
+    /// At least so many: row N+1 exists.
+    AtLeast(u64),
+    /// Not looked at.
+    Unknown,
+}
+
+/// What the cap does to this export, decided under the snapshot before anything is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CapPlan {
+    /// The tier's name, where the cap came from one.
+    pub tier: Option<String>,
+    /// The cap; `None` is uncapped.
+    pub max_rows: Option<NonZeroU64>,
+    /// Whether row N+1 exists.
+    pub truncated: bool,
+    /// The order by which "the first N rows" is meant.
+    pub order: RowOrder,
+    /// The key of row N (or its place in the heap), as text; absent where not truncated or no key.
+    pub boundary: Option<KeyValue>,
+    /// Whether rows beyond the cap exist; for an uncapped plan `Unknown`, made exact by the run.
+    pub available: RowsAvailable,
+}
+
+/// A whole plan: what source, workers and manifest agree on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// The relation.
+    pub relation: RelationFacts,
+    /// The person's predicate, checked by [`predicate`](self), without parentheses around it.
+    pub predicate: Option<String>,
+    /// The output columns, in output order.
+    pub columns: Vec<ColumnPlan>,
+    /// The key that orders or splits the rows; empty where ctid or nothing does.
+    pub key: Vec<KeyColumn>,
+    /// The cap.
+    pub cap: CapPlan,
+    /// The partitions, numbered from 0 in output order.
+    pub partitions: Vec<Partition>,
+}

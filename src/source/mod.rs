@@ -1,0 +1,34 @@
+//! Stage 2, READ: a partition of the plan becomes bounded Arrow batches.
+
+pub mod postgres;
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::plan::{Partition, Plan};
+
+/// The batches of one partition, in order. Dropping it ends the read: the session behind it is closed, never reused
+/// half-read.
+pub type BatchStream = BoxStream<'static, Result<RecordBatch, SourceError>>;
+
+/// Something rows are read from. One value is one run: one snapshot, one set of locks.
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// Opens one partition of `plan` for reading.
+    ///
+    /// The columns of each batch are the plan's columns in the plan's order, each with its carrier's Arrow type. The
+    /// stream ends with `None` only after the server confirmed the number of rows sent, and that equals the rows in
+    /// the batches.
+    ///
+    /// # Cancel safety
+    /// Dropping the future or the stream closes the session; no other partition notices.
+    fn open(&self, plan: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>>;
+
+    /// Guards what all reads rest on (locks and snapshot), for as long as it is polled; resolves only when they are
+    /// lost.
+    fn guard(&self) -> BoxFuture<'_, SourceError>;
+}
+
+pub use postgres::error::SourceError;

@@ -1,0 +1,93 @@
+//! Connection settings, after libpq's environment, service file and password file have been read.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(value: String) -> Self {
+        Self(value)
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// libpq's `sslmode`, without `allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS where the server offers it, without checking whom it belongs to.
+    Prefer,
+    /// TLS, without checking whom it belongs to.
+    Require,
+    /// TLS with a certificate that a known authority signed.
+    VerifyCa,
+    /// As `VerifyCa`, and the certificate names the host.
+    VerifyFull,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A host name or IP address.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// The folder of a Unix socket.
+    Unix {
+        /// The folder.
+        folder: PathBuf,
+        /// Port, part of the socket's name.
+        port: u16,
+    },
+}
+
+/// Everything needed to connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectSettings {
+    /// Candidates, tried in order.
+    pub addresses: Vec<Address>,
+    /// The role.
+    pub user: String,
+    /// The password, where there is one.
+    pub password: Option<Secret>,
+    /// The database.
+    pub database: String,
+    /// `options`: command-line options for the backend.
+    pub options: Option<String>,
+    /// TLS.
+    pub ssl_mode: SslMode,
+    /// Certificates of the authorities to trust; `None` is the system's.
+    pub ssl_root_cert: Option<PathBuf>,
+    /// `target_session_attrs`.
+    pub target_session_attrs: TargetSessionAttrs,
+}
+
+/// libpq's `target_session_attrs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are libpq's own words")]
+pub enum TargetSessionAttrs {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}

@@ -1,0 +1,88 @@
+//! Receipts: proof that the parts of a partition are uploaded whole, and not yet visible.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// Where the bytes of a staged object wait for commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Staging {
+    /// A file under `_outhaul/<run_id>/staging/`, renamed at commit. The path is relative to the destination.
+    Local {
+        /// The staged file.
+        file: String,
+    },
+    /// An open multipart upload whose chunks are all there; completed at commit.
+    Multipart {
+        /// The upload's id.
+        upload_id: String,
+        /// What `put_part` returned, in order.
+        chunks: Vec<String>,
+    },
+    /// Already visible (`--visibility as-written`).
+    Published,
+}
+
+/// One object, uploaded whole. Only [`PartWriter::finish`](super) makes one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedObject {
+    /// The path it gets at commit, relative to the destination.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// CRC64NVME of all its bytes.
+    pub crc64nvme: u64,
+    /// SHA-256 of all its bytes, in hex, where asked for.
+    pub sha256: Option<String>,
+    /// Where the bytes are now.
+    pub staging: Staging,
+}
+
+/// Count and extremes of one column in one part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnSummary {
+    /// The output column.
+    pub name: String,
+    /// How many values are NULL.
+    pub nulls: u64,
+    /// The least value, as PostgreSQL prints it; `None` where unknown, withheld or all NULL.
+    pub min: Option<String>,
+    /// The greatest value.
+    pub max: Option<String>,
+    /// Whether `min` and `max` are values of the part rather than bounds around them.
+    pub exact: bool,
+}
+
+/// One part: an object and what is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartReceipt {
+    /// The object.
+    pub object: StagedObject,
+    /// 0, 1, 2, … within the partition.
+    pub roll: u32,
+    /// Data rows.
+    pub rows: u64,
+    /// Header lines.
+    pub header_rows: u32,
+    /// Bytes the header takes.
+    pub header_bytes: u64,
+    /// One entry a column.
+    pub columns: Vec<ColumnSummary>,
+    /// When its first row was asked for.
+    pub started_at: DateTime<Utc>,
+    /// When its last byte was accepted.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// A partition, read to its end and uploaded whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartitionReceipt {
+    /// Its number.
+    pub partition: u32,
+    /// The attempt's random id, as in the names of its parts.
+    pub attempt: u32,
+    /// Rows that the source confirmed; equals the sum over `parts` (invariant I3).
+    pub rows_read: u64,
+    /// Its parts in roll order; none for a partition without rows, unless it stands for an empty relation.
+    pub parts: Vec<PartReceipt>,
+}
