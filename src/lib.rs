@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod cpu;
 pub mod encode;
 pub mod export;
 pub mod limits;

@@ -53,3 +53,6 @@ pub const ABORT_GRACE: Duration = Duration::from_secs(8);
 
 /// Partitions of one run: names have five digits, and each costs 4 KiB until commit.
 pub const PARTITIONS_MAX: u32 = 99_999;
+
+/// One cancel request, connection included; it is a courtesy to the server and never waited for longer.
+pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,4 +1,8 @@
-//! What can go wrong while reading.
+//! What can go wrong while reading: the class decides exit code and retry, the message says what was being done.
+
+use std::error::Error as StdError;
+
+use tokio_postgres::error::SqlState;
 
 /// The class of a source error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,5 +41,136 @@ pub struct SourceError {
     pub hint: Option<String>,
     /// Why.
     #[source]
-    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// An error that the server reported. Its DETAIL and CONTEXT stay out: they may quote row values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (SQLSTATE {sqlstate})")]
+pub struct ServerError {
+    /// The five-character code.
+    pub sqlstate: String,
+    /// The primary message.
+    pub message: String,
+    /// The server's own hint.
+    pub hint: Option<String>,
+}
+
+impl SourceError {
+    /// An error of our own finding.
+    pub(crate) fn new(fault: SourceFault, message: impl Into<String>) -> Self {
+        Self { fault, message: message.into(), sqlstate: None, hint: None, source: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// A driver's error while doing `action`.
+    pub(crate) fn driver(action: impl Into<String>, error: tokio_postgres::Error) -> Self {
+        if let Some(db) = error.as_db_error() {
+            let server = ServerError {
+                sqlstate: db.code().code().to_owned(),
+                message: db.message().to_owned(),
+                hint: db.hint().map(str::to_owned),
+            };
+            return Self::server(action, server);
+        }
+        let text = error.to_string();
+        let fault = if text.starts_with("error performing TLS") || text.starts_with("invalid configuration") {
+            SourceFault::Authentication
+        } else {
+            SourceFault::Unavailable
+        };
+        let hint = (fault == SourceFault::Authentication && text.contains("TLS"))
+            .then(|| "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust".to_owned());
+        Self { hint, ..Self::new(fault, action).with_source(error) }
+    }
+
+    /// An error that the server reported while doing `action`.
+    pub(crate) fn server(action: impl Into<String>, server: ServerError) -> Self {
+        let fault = classify(&server.sqlstate);
+        let hint = hint_for(&server).map(str::to_owned).or_else(|| server.hint.clone());
+        Self {
+            fault,
+            message: action.into(),
+            sqlstate: Some(server.sqlstate.clone()),
+            hint,
+            source: Some(Box::new(server)),
+        }
+    }
+
+    /// Whether the server gave exactly this code.
+    pub(crate) fn is(&self, state: &SqlState) -> bool {
+        self.sqlstate.as_deref() == Some(state.code())
+    }
+}
+
+/// The class of a SQLSTATE (PostgreSQL, Appendix A).
+fn classify(sqlstate: &str) -> SourceFault {
+    match sqlstate {
+        // Missing schema, table, column, or a table that is no longer what it was.
+        "3F000" | "42P01" | "42703" | "42P10" => SourceFault::SchemaChanged,
+        "42501" | "3D000" => SourceFault::Authentication,
+        "42602" => SourceFault::Usage,
+        // Bytes that are no text in the client's encoding; a row past what COPY can hold.
+        "22021" | "22P05" | "54000" => SourceFault::Data,
+        "55P03" | "57014" => SourceFault::GaveWay,
+        "57P01" | "57P02" | "57P03" | "57P05" | "40001" | "40P01" | "25P03" | "25P04" => SourceFault::Unavailable,
+        _ => match sqlstate.get(..2) {
+            Some("08" | "53" | "58") => SourceFault::Unavailable,
+            Some("28") => SourceFault::Authentication,
+            Some("XX") => SourceFault::Protocol,
+            _ => SourceFault::Rejected,
+        },
+    }
+}
+
+fn hint_for(server: &ServerError) -> Option<&'static str> {
+    match server.sqlstate.as_str() {
+        "42501" if server.message.contains("row-level security") => {
+            Some("row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything")
+        }
+        "42501" => Some("the role needs USAGE on the schema and SELECT on the table; config/postgres-role.sql makes such a role"),
+        "28P01" | "28000" => Some("check user and password: PGPASSWORD, ~/.pgpass or --password-file"),
+        "3D000" => Some("check the database name in --from"),
+        "53300" => Some("the server has no connection left: lower --readers, or try later"),
+        "55P03" => Some("another session holds a conflicting lock, for example ALTER TABLE or TRUNCATE: try again when it is done"),
+        "57014" => Some("the statement was cancelled on the server, by a timeout or by a person"),
+        "42P01" | "3F000" => Some("check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_have_their_class() {
+        for (state, fault) in [
+            ("28P01", SourceFault::Authentication),
+            ("42501", SourceFault::Authentication),
+            ("42P01", SourceFault::SchemaChanged),
+            ("55P03", SourceFault::GaveWay),
+            ("53300", SourceFault::Unavailable),
+            ("57P01", SourceFault::Unavailable),
+            ("08006", SourceFault::Unavailable),
+            ("42601", SourceFault::Rejected),
+            ("22012", SourceFault::Rejected),
+            ("22021", SourceFault::Data),
+        ] {
+            assert_eq!(classify(state), fault, "{state}");
+        }
+    }
 }

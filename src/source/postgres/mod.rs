@@ -1,6 +1,11 @@
 //! Reading PostgreSQL 14 and later. The only user of `tokio_postgres`.
 
 pub mod error;
+pub(crate) mod session;
 pub mod settings;
+pub mod catalog;
+pub(crate) mod connect;
+mod stream;
+mod tls;
 
 pub use settings::{ConnectSettings, Secret, SslMode};

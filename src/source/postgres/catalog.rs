@@ -1,0 +1,264 @@
+//! What the catalog knows of a relation: kind, columns, leaves, keys, statistics.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::connect::Session;
+use super::error::{SourceError, SourceFault};
+use super::session::identifier;
+use crate::plan::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind};
+
+/// A relation found by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) oid: u32,
+    pub(crate) kind: RelationKind,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// Whether the role may `SELECT` the whole table, and so may `LOCK TABLE` it.
+    pub(crate) may_select: bool,
+    /// Whether anything inherits from it.
+    pub(crate) has_children: bool,
+}
+
+impl Found {
+    /// `schema.name`, quoted.
+    pub(crate) fn sql_name(&self) -> String {
+        format!("{}.{}", identifier(&self.schema), identifier(&self.name))
+    }
+}
+
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Runs a query through the unnamed statement, so that a transaction pooler in between does not mind.
+pub(crate) async fn query(
+    session: &Session,
+    action: &str,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, SourceError> {
+    session.client().query_typed(sql, parameters).await.map_err(|error| SourceError::driver(action, error))
+}
+
+/// Finds a relation by the name a person wrote, under the session's search path.
+///
+/// # Errors
+/// [`SourceFault::SchemaChanged`] where there is none, [`SourceFault::Usage`] where it is not a relation with rows, or
+/// a temporary table of another session.
+pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceError> {
+    let sql = "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
+            pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
+            EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid) \
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.oid = $1::text::regclass";
+    let rows = query(session, &format!("looking up table {name}"), sql, &[(&name, Type::TEXT)]).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| SourceError::new(SourceFault::SchemaChanged, format!("table {name} does not exist")))?;
+    let relkind: &str = row.get(1);
+    let usage = |what: &str| Err(SourceError::new(SourceFault::Usage, format!("{name} is {what}")));
+    let kind = match relkind {
+        "r" => RelationKind::Table,
+        "p" => RelationKind::PartitionedTable,
+        "v" => RelationKind::View,
+        "m" => RelationKind::MaterializedView,
+        "f" => RelationKind::ForeignTable,
+        "S" => return usage("a sequence, which has no rows to export"),
+        "i" | "I" => return usage("an index, which has no rows to export"),
+        "c" => return usage("a composite type, which has no rows to export"),
+        _ => return usage("not a relation with rows to export"),
+    };
+    if row.get::<_, &str>(4) == "t" {
+        return usage("a temporary table, which only its own session can read");
+    }
+    Ok(Found {
+        oid: row.get(0),
+        kind,
+        schema: row.get(2),
+        name: row.get(3),
+        may_select: row.get(5),
+        has_children: row.get(6),
+    })
+}
+
+/// The columns of a relation, dropped ones left out, with statistics where the role may read them.
+pub(crate) async fn columns(session: &Session, found: &Found) -> Result<Vec<ColumnFacts>, SourceError> {
+    let sql = "WITH RECURSIVE chain AS ( \
+            SELECT a.attnum, a.attname::text AS name, a.atttypid AS declared, a.atttypid AS oid, a.atttypmod AS typmod, \
+                a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid \
+                    AND k.contype::text = 'n' AND NOT k.convalidated AND k.conkey[1] = a.attnum) AS not_null \
+            FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
+            UNION ALL \
+            SELECT c.attnum, c.name, c.declared, t.typbasetype, \
+                CASE WHEN c.typmod >= 0 THEN c.typmod ELSE t.typtypmod END, c.not_null \
+            FROM chain c JOIN pg_catalog.pg_type t ON t.oid = c.oid WHERE t.typtype = 'd') \
+        SELECT c.name, c.declared, c.oid, c.typmod, b.typtype = 'e', c.not_null, \
+            pg_catalog.format_type(c.declared, CASE WHEN c.declared = c.oid THEN c.typmod ELSE -1 END), \
+            s.n_distinct, s.correlation, s.avg_width \
+        FROM chain c JOIN pg_catalog.pg_type b ON b.oid = c.oid AND b.typtype <> 'd' \
+        LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = $2::text::name AND s.tablename = $3::text::name \
+            AND s.attname = c.name::name AND s.inherited = $4 \
+        ORDER BY c.attnum";
+    let inherited = found.has_children;
+    let parameters: [Parameter<'_>; 4] = [
+        (&found.oid, Type::OID),
+        (&found.schema, Type::TEXT),
+        (&found.name, Type::TEXT),
+        (&inherited, Type::BOOL),
+    ];
+    let rows = query(session, &format!("describing {}", found.sql_name()), sql, &parameters).await?;
+    // A foreign table's NOT NULL is a promise that PostgreSQL does not check.
+    let promises = found.kind != RelationKind::ForeignTable;
+    Ok(rows.iter().map(|row| column(row, promises)).collect())
+}
+
+fn column(row: &Row, promises: bool) -> ColumnFacts {
+    ColumnFacts {
+        name: row.get(0),
+        pg_type: PgType {
+            oid: row.get(1),
+            base_oid: row.get(2),
+            typmod: typmod(row.get(3)),
+            is_enum: row.get(4),
+            name: row.get(6),
+        },
+        not_null: promises && row.get::<_, bool>(5),
+        statistics: ColumnStatistics { n_distinct: row.get(7), correlation: row.get(8), avg_width: row.get(9) },
+    }
+}
+
+fn typmod(raw: i32) -> Option<i32> {
+    (raw >= 0).then_some(raw)
+}
+
+/// The columns that a statement returns, as the server describes them without running it.
+pub(crate) async fn describe_statement(
+    session: &Session,
+    action: &str,
+    statement: &str,
+) -> Result<Vec<ColumnFacts>, SourceError> {
+    let prepared = session.client().prepare(statement).await.map_err(|error| SourceError::driver(action, error))?;
+    let oids: Vec<u32> = prepared.columns().iter().map(|column| column.type_().oid()).collect();
+    let typmods: Vec<i32> = prepared.columns().iter().map(tokio_postgres::Column::type_modifier).collect();
+    // A row description names base types already, except inside containers, which travel as text.
+    let sql = "SELECT pg_catalog.format_type(t.oid, u.typmod), t.typtype = 'e' \
+        FROM ROWS FROM (unnest($1::oid[]), unnest($2::int4[])) WITH ORDINALITY AS u(oid, typmod, place) \
+        JOIN pg_catalog.pg_type t ON t.oid = u.oid ORDER BY u.place";
+    let rows = query(session, action, sql, &[(&oids, Type::OID_ARRAY), (&typmods, Type::INT4_ARRAY)]).await?;
+    if rows.len() != oids.len() {
+        return Err(SourceError::new(SourceFault::SchemaChanged, format!("{action}: a type is gone from the catalog")));
+    }
+    Ok(prepared
+        .columns()
+        .iter()
+        .zip(&rows)
+        .map(|(column, row)| ColumnFacts {
+            name: column.name().to_owned(),
+            pg_type: PgType {
+                oid: column.type_().oid(),
+                base_oid: column.type_().oid(),
+                typmod: typmod(column.type_modifier()),
+                name: row.get(0),
+                is_enum: row.get(1),
+            },
+            not_null: false,
+            statistics: ColumnStatistics::default(),
+        })
+        .collect())
+}
+
+/// A table of the inheritance tree, as seen under the session's snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct TreeNode {
+    pub(crate) oid: u32,
+    pub(crate) relkind: String,
+    /// Whether the role may read it directly and see all of it.
+    pub(crate) readable: bool,
+    pub(crate) facts: LeafFacts,
+    pub(crate) reltuples: f32,
+}
+
+/// The relation and all that inherits from it, leaves in the order of their bounds' creation.
+///
+/// It reads `pg_inherits` by SQL, which obeys the transaction's snapshot; `pg_partition_tree` would show the newest
+/// catalog.
+pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, SourceError> {
+    let sql = "WITH RECURSIVE tree AS ( \
+            SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid) \
+        SELECT c.oid, c.relkind::text, \
+            pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid), \
+            n.nspname::text, c.relname::text, c.reltuples, \
+            CASE WHEN c.relkind IN ('r', 'm', 't') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
+            pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false) \
+        FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam \
+        ORDER BY c.oid";
+    let rows = query(session, "listing the tables behind the relation", sql, &[(&root, Type::OID)]).await?;
+    rows.iter().map(node).collect()
+}
+
+fn node(row: &Row) -> Result<TreeNode, SourceError> {
+    let schema: &str = row.get(3);
+    let name: &str = row.get(4);
+    let sql_name = format!("{}.{}", identifier(schema), identifier(name));
+    let bytes: i64 = row.get::<_, Option<i64>>(6).unwrap_or(0);
+    let block_size: i32 = row.get(7);
+    let odd = || SourceError::new(SourceFault::Protocol, format!("{sql_name} has an impossible size"));
+    let block_size = u32::try_from(block_size).map_err(|_| odd())?;
+    let blocks = u64::try_from(bytes).map_err(|_| odd())?.checked_div(u64::from(block_size)).ok_or_else(odd)?;
+    let facts = LeafFacts {
+        oid: row.get(0),
+        blocks: u32::try_from(blocks).map_err(|_| odd())?,
+        block_size,
+        ctid_ranges: row.get(8),
+        sql_name,
+    };
+    Ok(TreeNode { oid: row.get(0), relkind: row.get(1), readable: row.get(2), facts, reltuples: row.get(5) })
+}
+
+/// The columns of the primary key, else of the narrowest unique index that covers every row and has no NULLs.
+pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Option<Vec<String>>, SourceError> {
+    // A unique index on an inheritance parent says nothing of its children's rows.
+    if found.kind == RelationKind::Table && found.has_children {
+        return Ok(None);
+    }
+    let sql = "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+                WHERE k.place <= i.indnkeyatts ORDER BY k.place) \
+        FROM pg_catalog.pg_index i \
+        WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready AND i.indimmediate \
+            AND i.indpred IS NULL AND i.indexprs IS NULL \
+            AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+                WHERE k.place <= i.indnkeyatts AND (NOT a.attnotnull OR EXISTS ( \
+                    SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype::text = 'n' \
+                        AND NOT c.convalidated AND c.conkey[1] = a.attnum))) \
+        ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1";
+    let rows = query(session, &format!("looking for a key of {}", found.sql_name()), sql, &[(&found.oid, Type::OID)]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
+/// Facts of the server for the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// `server_version`, for example `18.6`.
+    pub version: String,
+    /// `server_version_num`, for example 180006.
+    pub version_num: i32,
+    /// Whether it is a hot standby.
+    pub standby: bool,
+}
+
+/// Asks for [`ServerFacts`].
+pub(crate) async fn server_facts(session: &Session) -> Result<ServerFacts, SourceError> {
+    let sql = "SELECT pg_catalog.current_setting('server_version'), \
+        pg_catalog.current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery()";
+    let rows = query(session, "asking the server's version", sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
+    let facts = ServerFacts { version: row.get(0), version_num: row.get(1), standby: row.get(2) };
+    if facts.version_num < 140_000 {
+        let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
+        return Err(SourceError::new(SourceFault::Usage, message));
+    }
+    Ok(facts)
+}

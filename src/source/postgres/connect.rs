@@ -1,0 +1,312 @@
+//! Connections: a deadpool-postgres pool whose sessions have a lendable stream.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use futures_util::future::BoxFuture;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_postgres::{CancelToken, Client, Config};
+
+use super::error::{SourceError, SourceFault};
+use super::settings::{Address, ConnectSettings, SslMode};
+use super::stream::{Lender, RawStream, SessionStream};
+use super::tls::{TlsUpgrade, client_config};
+use crate::limits;
+
+tokio::task_local! {
+    /// The lender of the session that the pool makes inside the current `get`; the pool itself has no place for it.
+    static NEW_LENDER: Mutex<Option<Lender>>;
+}
+
+/// One server, found once: a name behind which a balancer sits must not answer twice.
+#[derive(Debug, Clone)]
+enum Endpoint {
+    Tcp { host: String, address: SocketAddr },
+    Unix(PathBuf),
+}
+
+/// Makes sockets to one server.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    settings: ConnectSettings,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    pinned: OnceLock<Endpoint>,
+}
+
+impl Connector {
+    pub(crate) fn new(settings: ConnectSettings) -> Result<Self, SourceError> {
+        let tls = client_config(settings.ssl_mode, settings.ssl_root_cert.as_deref()).map_err(|error| {
+            SourceError::new(SourceFault::Authentication, "preparing TLS")
+                .with_source(error)
+                .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
+        })?;
+        Ok(Self { settings, tls, pinned: OnceLock::new() })
+    }
+
+    async fn socket(&self) -> io::Result<(RawStream, TlsUpgrade)> {
+        if let Some(endpoint) = self.pinned.get() {
+            return self.dial(endpoint).await;
+        }
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "no host to connect to");
+        for endpoint in self.candidates().await? {
+            match self.dial(&endpoint).await {
+                Ok(connected) => {
+                    // A second caller may have pinned another candidate meanwhile; the server check of every session
+                    // finds out.
+                    self.pinned.get_or_init(|| endpoint);
+                    return Ok(connected);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn candidates(&self) -> io::Result<Vec<Endpoint>> {
+        let mut endpoints = Vec::new();
+        for address in &self.settings.addresses {
+            match address {
+                Address::Unix { folder, port } => {
+                    endpoints.push(Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}"))));
+                }
+                Address::Tcp { host, port } => {
+                    let found = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| {
+                        io::Error::new(error.kind(), format!("looking up host {host:?}: {error}"))
+                    })?;
+                    endpoints.extend(found.map(|address| Endpoint::Tcp { host: host.clone(), address }));
+                }
+            }
+        }
+        Ok(endpoints)
+    }
+
+    async fn dial(&self, endpoint: &Endpoint) -> io::Result<(RawStream, TlsUpgrade)> {
+        let late = |what: String| io::Error::new(io::ErrorKind::TimedOut, what);
+        match endpoint {
+            Endpoint::Unix(path) => {
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                let stream = tokio::time::timeout(limits::CONNECT_TIMEOUT, UnixStream::connect(path))
+                    .await
+                    .map_err(|_| late(format!("{} did not answer", path.display())))?
+                    .map_err(named)?;
+                Ok((RawStream::Unix(stream), TlsUpgrade::none()))
+            }
+            Endpoint::Tcp { host, address } => {
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
+                let stream = tokio::time::timeout(limits::CONNECT_TIMEOUT, TcpStream::connect(address))
+                    .await
+                    .map_err(|_| late(format!("{address} did not answer")))?
+                    .map_err(named)?;
+                stream.set_nodelay(true)?;
+                let upgrade = match &self.tls {
+                    Some(config) => TlsUpgrade::new(Arc::clone(config), host),
+                    None => TlsUpgrade::none(),
+                };
+                Ok((RawStream::Tcp(stream), upgrade))
+            }
+        }
+    }
+
+    fn driver_config(&self, application_name: &str) -> Config {
+        let mut config = Config::new();
+        config.user(&self.settings.user).dbname(&self.settings.database).application_name(application_name);
+        if let Some(password) = &self.settings.password {
+            config.password(password.expose());
+        }
+        if let Some(options) = &self.settings.options {
+            config.options(options);
+        }
+        config.ssl_mode(match self.settings.ssl_mode {
+            SslMode::Disable => tokio_postgres::config::SslMode::Disable,
+            SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
+        });
+        config
+    }
+
+    /// TLS is never spoken over a Unix socket, whatever the mode (libpq, `sslmode`).
+    fn for_socket(config: &Config, raw: &RawStream) -> Config {
+        let mut config = config.clone();
+        if matches!(raw, RawStream::Unix(_)) {
+            config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+        }
+        config
+    }
+
+    /// Sends a cancel request; whether it hits is never known (PostgreSQL, "Canceling Requests in Progress").
+    pub(crate) async fn cancel(&self, token: &CancelToken) {
+        let request = async {
+            let (raw, upgrade) = self.socket().await?;
+            let plain = matches!(raw, RawStream::Unix(_)) || self.settings.ssl_mode == SslMode::Disable;
+            let stream = SessionStream::new(raw, !plain);
+            token.cancel_query_raw(stream, upgrade).await.map_err(io::Error::other)
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(limits::CANCEL_TIMEOUT, request).await {
+            tracing::debug!(%error, "cancel request not sent");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PoolConnect(Arc<Connector>);
+
+impl Connect for PoolConnect {
+    fn connect(
+        &self,
+        config: &Config,
+    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        let config = config.clone();
+        Box::pin(async move {
+            let (stream, upgrade, config) = match self.0.socket().await {
+                Ok((raw, upgrade)) => {
+                    let config = Connector::for_socket(&config, &raw);
+                    let ssl = config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable;
+                    (SessionStream::new(raw, ssl), upgrade, config)
+                }
+                // The driver's error has no public constructor; writing to this stream gives it one.
+                Err(error) => {
+                    let mut config = config;
+                    config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+                    (SessionStream::failed(error), TlsUpgrade::none(), config)
+                }
+            };
+            let lender = stream.lender();
+            let (client, connection) = config.connect_raw(stream, upgrade).await?;
+            let driver = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "session ended");
+                }
+            });
+            // Without the scope there is nobody to lend to; `Sessions::get` always opens it.
+            drop(NEW_LENDER.try_with(|slot| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(lender)));
+            Ok((client, driver))
+        })
+    }
+}
+
+/// The sessions of one run.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    connector: Arc<Connector>,
+    pool: Pool,
+    /// Lenders by session: the statement cache's address is the one identity that a pooled client keeps.
+    lenders: Mutex<HashMap<usize, Lender>>,
+}
+
+/// One checked-out session. Dropping it returns it to the pool; [`Session::discard`] closes it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    client: Object,
+    lender: Lender,
+    connector: Arc<Connector>,
+    /// Whether this checkout made the connection, so that nothing has been set up on it.
+    pub(crate) fresh: bool,
+}
+
+impl Sessions {
+    /// A pool of at most `size` sessions. Nothing connects yet.
+    pub(crate) fn new(connector: Arc<Connector>, application_name: &str, size: usize) -> Result<Self, SourceError> {
+        let config = connector.driver_config(application_name);
+        let manager = Manager::from_connect(
+            config,
+            PoolConnect(Arc::clone(&connector)),
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let pool = Pool::builder(manager).max_size(size).build().map_err(|error| {
+            SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error)
+        })?;
+        Ok(Self { connector, pool, lenders: Mutex::new(HashMap::new()) })
+    }
+
+    /// Checks a session out, connecting where none is idle.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses us.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the pool as it was.
+    pub(crate) async fn get(&self) -> Result<Session, SourceError> {
+        let checkout = async {
+            let client = self.pool.get().await;
+            let made = NEW_LENDER.with(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+            (client, made)
+        };
+        let (client, made) = NEW_LENDER.scope(Mutex::new(None), checkout).await;
+        let client = client.map_err(|error| match error {
+            PoolError::Backend(error) => SourceError::driver("connecting to PostgreSQL", error),
+            other => SourceError::new(SourceFault::Unavailable, "connecting to PostgreSQL").with_source(other),
+        })?;
+        let identity = identity(&client);
+        let mut lenders = self.lenders.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = made.is_some();
+        if let Some(lender) = made {
+            lenders.insert(identity, lender);
+        }
+        let lender = lenders
+            .get(&identity)
+            .cloned()
+            .ok_or_else(|| SourceError::new(SourceFault::Protocol, "a pooled session without its stream"))?;
+        Ok(Session { client, lender, connector: Arc::clone(&self.connector), fresh })
+    }
+}
+
+fn identity(client: &ClientWrapper) -> usize {
+    Arc::as_ptr(&client.statement_cache).addr()
+}
+
+impl Session {
+    /// The driver's client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The socket, for one COPY.
+    pub(crate) fn lender(&self) -> &Lender {
+        &self.lender
+    }
+
+    /// Where a cancel request for this session goes.
+    pub(crate) fn canceller(&self) -> Canceller {
+        Canceller { connector: Arc::clone(&self.connector), token: self.client.cancel_token() }
+    }
+
+    /// Runs statements that return nothing, separated by `;`.
+    pub(crate) async fn batch(&self, action: &str, sql: &str) -> Result<(), SourceError> {
+        self.client.batch_execute(sql).await.map_err(|error| SourceError::driver(action, error))
+    }
+
+    /// Closes the session instead of returning it to the pool.
+    pub(crate) fn discard(self) {
+        drop(Object::take(self.client));
+    }
+}
+
+/// The right to cancel what one session runs.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    connector: Arc<Connector>,
+    token: CancelToken,
+}
+
+impl std::fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token holds the session's secret key.
+        f.debug_struct("Canceller").finish_non_exhaustive()
+    }
+}
+
+impl Canceller {
+    /// Sends the request, bounded by [`limits::CANCEL_TIMEOUT`].
+    pub(crate) async fn cancel(&self) {
+        self.connector.cancel(&self.token).await;
+    }
+}
+
+/// How long a session may take to become quiet before COPY: the driver has nothing left to say by then.
+pub(crate) const QUIET_PATIENCE: Duration = limits::CONNECT_TIMEOUT;

@@ -1,0 +1,90 @@
+//! What every session is set to before it reads: pg_dump's settings, inside the transaction so that poolers keep them.
+
+use super::connect::Session;
+use super::error::{SourceError, SourceFault};
+use crate::limits;
+
+/// Settings of every session (`pg_dump.c`, `setup_connection`), plus those that our SQL relies on.
+///
+/// `row_security = off` makes a table whose policies would hide rows an error instead of a short export. Parallel
+/// workers are off because with them a ctid range became a whole-table scan in each worker.
+const SETTINGS: &str = "SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = 'UTC'; \
+    SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
+    SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
+    SET LOCAL jit = off; SET LOCAL client_min_messages = warning; SET LOCAL lc_monetary = 'C'";
+
+/// How a session's transaction begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Begin<'a> {
+    /// READ COMMITTED: takes locks, sees the newest catalog.
+    Latest,
+    /// REPEATABLE READ with a snapshot of its own, taken by the first query.
+    NewSnapshot,
+    /// REPEATABLE READ under somebody else's exported snapshot.
+    Import(&'a str),
+}
+
+/// Begins the one transaction of a session and applies the settings.
+///
+/// `role` ends the `application_name`, for whoever looks into `pg_stat_activity`.
+///
+/// # Errors
+/// An imported snapshot that is gone is [`SourceFault::SnapshotLost`].
+pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str) -> Result<(), SourceError> {
+    let start = match begin {
+        Begin::Latest => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY".to_owned(),
+        Begin::NewSnapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned(),
+        Begin::Import(id) => {
+            format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(id))
+        }
+    };
+    if let Err(error) = session.batch("beginning a transaction", &start).await {
+        let import = matches!(begin, Begin::Import(_));
+        // 22023: no such snapshot (PostgreSQL 15); 42704: the same from 16 on; 55000: its owner has ended.
+        let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
+        return Err(if import && gone {
+            SourceError { fault: SourceFault::SnapshotLost, ..error }
+        } else {
+            error
+        });
+    }
+    let settings = format!(
+        "{SETTINGS}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+         SET LOCAL application_name = {}; \
+         SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
+         WHERE pg_catalog.current_setting('server_version_num')::int >= 170000",
+        limits::LOCK_TIMEOUT.as_millis(),
+        limits::KEEPER_IDLE_TIMEOUT.as_millis(),
+        literal(application),
+    );
+    // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECT
+    // at the end takes it, so a session that must lock first locks before this is called.
+    session.batch("setting up a session", &settings).await
+}
+
+/// What tells one server from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerIdentity(String);
+
+/// Asks the session which server it is on.
+pub(crate) async fn server_identity(session: &Session) -> Result<ServerIdentity, SourceError> {
+    let sql = "SELECT pg_catalog.pg_postmaster_start_time()::text, oid::text \
+        FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+    let rows = session
+        .client()
+        .query_typed(sql, &[])
+        .await
+        .map_err(|error| SourceError::driver("asking which server this is", error))?;
+    let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the database does not know itself"))?;
+    Ok(ServerIdentity(format!("{} {}", row.get::<_, &str>(0), row.get::<_, &str>(1))))
+}
+
+/// A string literal.
+pub(crate) fn literal(text: &str) -> String {
+    postgres_protocol::escape::escape_literal(text)
+}
+
+/// A quoted identifier.
+pub(crate) fn identifier(name: &str) -> String {
+    postgres_protocol::escape::escape_identifier(name)
+}
