@@ -10,6 +10,7 @@ pub mod config;
 pub mod cpu;
 pub mod encode;
 pub mod export;
+pub(crate) mod failpoint;
 pub mod limits;
 pub mod manifest;
 pub mod plan;

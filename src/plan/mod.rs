@@ -70,6 +70,8 @@ pub struct RelationFacts {
     pub kind: RelationKind,
     /// `schema.table` quoted for SQL; for a query the statement itself, without a trailing semicolon.
     pub sql_name: String,
+    /// The name by which a predicate may qualify columns, quoted for SQL: the table's own, or `query`.
+    pub alias: String,
     /// `schema.table` for people; `None` for a query.
     pub display_name: Option<String>,
     /// The columns, in catalog order, dropped ones left out.

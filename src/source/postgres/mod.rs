@@ -5,6 +5,8 @@ pub(crate) mod session;
 pub mod settings;
 pub mod catalog;
 pub(crate) mod connect;
+mod snapshot;
+mod sql;
 mod stream;
 mod tls;
 

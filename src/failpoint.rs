@@ -1,0 +1,42 @@
+//! Places where a test can stop a run, and safety mechanisms that a test can switch off to see another test fail.
+//!
+//! Compiled in by the feature `failpoints` only, driven by the environment:
+//! `OUTHAUL_TEST_OFF=locks,…` switches mechanisms off; `OUTHAUL_TEST_STOP=name=FILE,…` makes FILE when the run reaches
+//! `name` and waits until somebody removes it.
+
+#[cfg(not(feature = "failpoints"))]
+mod switched {
+    /// Whether a mechanism is switched off: never.
+    pub(crate) const fn off(_mechanism: &str) -> bool {
+        false
+    }
+
+    /// Waits at a place: never.
+    pub(crate) async fn reach(_place: &str) {}
+}
+
+#[cfg(feature = "failpoints")]
+mod switched {
+    use std::time::Duration;
+
+    /// Whether a mechanism is switched off.
+    pub(crate) fn off(mechanism: &str) -> bool {
+        std::env::var("OUTHAUL_TEST_OFF").is_ok_and(|list| list.split(',').any(|name| name == mechanism))
+    }
+
+    /// Waits at a place for as long as its file stands.
+    pub(crate) async fn reach(place: &str) {
+        let Ok(list) = std::env::var("OUTHAUL_TEST_STOP") else { return };
+        let Some((_, file)) = list.split(',').filter_map(|item| item.split_once('=')).find(|(name, _)| *name == place)
+        else {
+            return;
+        };
+        if std::fs::write(file, place).is_ok() {
+            while std::path::Path::new(file).exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+pub(crate) use switched::{off, reach};

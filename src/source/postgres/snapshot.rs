@@ -1,0 +1,218 @@
+//! Locks, then snapshot; and its custody for as long as readers may come.
+//!
+//! An exported snapshot ends with the transaction that exported it. Two keepers hold it: A exports it, B imports and
+//! exports it again, so that losing either loses nothing; the survivor's id serves until a new second keeper stands.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio_postgres::types::Type;
+
+use super::catalog::query;
+use super::connect::{Session, Sessions};
+use super::error::{SourceError, SourceFault};
+use super::session::{Begin, ServerIdentity, begin, server_identity};
+use crate::{failpoint, limits};
+
+/// What a session must do before it may rely on the relation staying as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Locks {
+    /// Tables and views, quoted: `LOCK TABLE … IN ACCESS SHARE MODE`, which takes their children too.
+    pub(crate) tables: Vec<String>,
+    /// Statements whose planning takes the locks that `LOCK TABLE` may not: materialized views, foreign tables, column
+    /// grants, queries.
+    pub(crate) statements: Vec<String>,
+}
+
+/// Whether to wait for somebody else's lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Up to the session's `lock_timeout`.
+    Patient,
+    /// Not at all: behind a queued ACCESS EXCLUSIVE a reader would wait for whoever waits for our keeper.
+    Nowait,
+}
+
+impl Locks {
+    /// Takes the locks in the session's open transaction.
+    ///
+    /// # Errors
+    /// [`SourceFault::GaveWay`] where somebody else holds or waits for a conflicting lock.
+    pub(crate) async fn take(&self, session: &Session, waiting: Waiting) -> Result<(), SourceError> {
+        if failpoint::off("locks") {
+            return Ok(());
+        }
+        let nowait = match waiting {
+            Waiting::Patient => "",
+            Waiting::Nowait => " NOWAIT",
+        };
+        for table in &self.tables {
+            let sql = format!("LOCK TABLE {table} IN ACCESS SHARE MODE{nowait}");
+            session.batch(&format!("locking {table} against changes"), &sql).await?;
+        }
+        for statement in &self.statements {
+            session.batch("planning the statement, which locks what it reads", &format!("EXPLAIN {statement}")).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One exported snapshot, for the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotFacts {
+    /// The id that `pg_export_snapshot` gave; absent where one reader's own transaction is the snapshot.
+    pub id: Option<String>,
+    /// The write-ahead log position when it was taken (replay position on a standby).
+    pub lsn: Option<String>,
+    /// The oldest transaction that was still running.
+    pub xmin: Option<String>,
+    /// When, by the server's clock.
+    pub taken_at: DateTime<Utc>,
+}
+
+/// Exports the snapshot of the session's transaction.
+pub(crate) async fn export(session: &Session) -> Result<String, SourceError> {
+    let rows = query(session, "exporting the snapshot", "SELECT pg_catalog.pg_export_snapshot()", &[]).await?;
+    let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "no snapshot id came back"))?;
+    Ok(row.get(0))
+}
+
+/// What the manifest says of the session's snapshot.
+pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<SnapshotFacts, SourceError> {
+    let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text, \
+        (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+            ELSE pg_catalog.pg_current_wal_lsn() END)::text, \
+        (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8";
+    let rows = query(session, "describing the snapshot", sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the snapshot has no description"))?;
+    let taken_at = DateTime::from_timestamp_micros(row.get(2)).unwrap_or_else(Utc::now);
+    Ok(SnapshotFacts { id, xmin: row.get(0), lsn: row.get(1), taken_at })
+}
+
+/// Which of `oids` the lock session does not hold.
+pub(crate) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>, SourceError> {
+    if failpoint::off("locks") {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT o.oid FROM unnest($1::oid[]) AS o(oid) WHERE NOT EXISTS ( \
+        SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' \
+            AND l.relation = o.oid AND l.granted AND l.mode = 'AccessShareLock')";
+    let rows = query(session, "checking the locks", sql, &[(&oids, Type::OID_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+#[derive(Debug)]
+struct Keeper {
+    session: Session,
+    snapshot: String,
+    pinged: Instant,
+}
+
+/// The keepers of a run's snapshot.
+#[derive(Debug)]
+pub(crate) struct Custody {
+    keepers: Mutex<VecDeque<Keeper>>,
+    locks: Locks,
+    server: ServerIdentity,
+    application: String,
+}
+
+impl Custody {
+    /// Takes over `first`, a session that exported `snapshot` and stays in its transaction, and starts a second keeper.
+    pub(crate) async fn new(
+        sessions: &Sessions,
+        first: Session,
+        snapshot: String,
+        locks: Locks,
+        application: &str,
+    ) -> Result<Self, SourceError> {
+        let server = server_identity(&first).await?;
+        let custody = Self {
+            keepers: Mutex::new(VecDeque::from([Keeper { session: first, snapshot, pinged: Instant::now() }])),
+            locks,
+            server,
+            application: application.to_owned(),
+        };
+        custody.reinforce(sessions).await?;
+        Ok(custody)
+    }
+
+    /// Begins a session's transaction under the snapshot, on the same server, with everything locked.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where no keeper is left, or the session is on another server.
+    pub(crate) async fn enter(&self, session: &Session, role: &str) -> Result<(), SourceError> {
+        let ids: Vec<String> = self.keepers.lock().await.iter().map(|keeper| keeper.snapshot.clone()).collect();
+        let application = format!("{}/{role}", self.application);
+        let mut lost = SourceError::new(SourceFault::SnapshotLost, "every keeper of the snapshot is gone");
+        for id in ids {
+            match begin(session, Begin::Import(&id), &application).await {
+                Ok(()) => {
+                    if server_identity(session).await? != self.server {
+                        return Err(SourceError::new(
+                            SourceFault::SnapshotLost,
+                            "a new connection reached another server than the run began on",
+                        )
+                        .with_hint("name one server in --from: a balancer or a failover sits behind this address"));
+                    }
+                    return self.locks.take(session, Waiting::Nowait).await;
+                }
+                Err(error) if error.fault == SourceFault::SnapshotLost => {
+                    session.batch("leaving a failed transaction", "ROLLBACK").await?;
+                    lost = error;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(lost)
+    }
+
+    /// Replaces keepers that died and pings those that idle; called every second or so.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where none is left. A second keeper that cannot be started is only a warning:
+    /// the next call tries again.
+    pub(crate) async fn tend(&self, sessions: &Sessions) -> Result<(), SourceError> {
+        {
+            let mut keepers = self.keepers.lock().await;
+            let mut alive = VecDeque::new();
+            while let Some(mut keeper) = keepers.pop_front() {
+                if !keeper.session.client().is_closed() && keeper.pinged.elapsed() >= limits::KEEPER_PING {
+                    // An error shows as a closed session, here or at the next call.
+                    drop(keeper.session.batch("pinging a keeper", "SELECT").await);
+                    keeper.pinged = Instant::now();
+                }
+                if keeper.session.client().is_closed() {
+                    tracing::warn!(snapshot = keeper.snapshot, "a snapshot keeper was lost");
+                    keeper.session.discard();
+                } else {
+                    alive.push_back(keeper);
+                }
+            }
+            *keepers = alive;
+            if keepers.is_empty() {
+                return Err(SourceError::new(SourceFault::SnapshotLost, "every keeper of the snapshot is gone")
+                    .with_hint("the server restarted or ended the sessions; run the export again"));
+            }
+            if keepers.len() > 1 {
+                return Ok(());
+            }
+        }
+        match self.reinforce(sessions).await {
+            Ok(()) => tracing::info!("a new second snapshot keeper stands"),
+            Err(error) => tracing::warn!(error = %error, "no second snapshot keeper yet"),
+        }
+        Ok(())
+    }
+
+    async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {
+        let session = sessions.get().await?;
+        self.enter(&session, "keeper").await?;
+        let snapshot = export(&session).await?;
+        self.keepers.lock().await.push_back(Keeper { session, snapshot, pinged: Instant::now() });
+        Ok(())
+    }
+}

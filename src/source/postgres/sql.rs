@@ -1,0 +1,362 @@
+//! SQL text, made from a plan. Pure: everything that comes from people is quoted or stands in parentheses on lines of
+//! its own.
+
+use std::num::NonZeroU64;
+use std::ops::Bound;
+
+use super::session::{identifier, literal};
+use crate::plan::{
+    ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue, Partition, Plan, RelationFacts, RelationKind,
+    Slice, TupleId, Wire,
+};
+
+/// `SELECT` of one partition, with `extra` appended to the list of columns.
+pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after: Option<&KeyValue>) -> String {
+    let mut list: Vec<String> = plan.columns.iter().map(column).collect();
+    list.extend(extra.iter().cloned());
+    // COPY sends rows without columns as nothing at all; a plan always has one.
+    let mut sql = format!("SELECT {}\nFROM {}", list.join(", "), from(&plan.relation, &partition.slice));
+    let mut conditions = conditions(plan, &partition.slice);
+    if let Some(after) = after {
+        conditions.push(beyond(&plan.key, after, Edge::After));
+    }
+    if !conditions.is_empty() {
+        sql.push_str("\nWHERE ");
+        sql.push_str(&conditions.join("\n  AND "));
+    }
+    if partition.ordered && !plan.key.is_empty() {
+        sql.push_str("\nORDER BY ");
+        sql.push_str(&order_by(&plan.key));
+    }
+    if let Some(limit) = partition.row_limit {
+        sql.push_str("\nLIMIT ");
+        sql.push_str(&limit.to_string());
+    }
+    sql
+}
+
+/// The statement that sends one partition.
+pub(crate) fn copy(select: &str) -> String {
+    format!("COPY (\n{select}\n) TO STDOUT (FORMAT binary)")
+}
+
+fn column(plan: &ColumnPlan) -> String {
+    match (&plan.origin, plan.wire) {
+        (ColumnOrigin::Column(name), wire) => carried(&identifier(name), wire),
+        (ColumnOrigin::Expression(text), Wire::Binary) => format!("(\n{text}\n)"),
+        (ColumnOrigin::Expression(text), Wire::JsonText) => carried(&format!("(\n{text}\n)"), Wire::JsonText),
+        // Evaluated once: the output text needs its operand twice.
+        (ColumnOrigin::Expression(text), Wire::OutputText) => {
+            let value = carried("outhaul_e.v", Wire::OutputText);
+            format!("(SELECT {value} FROM (SELECT (\n{text}\n) AS v OFFSET 0) AS outhaul_e)")
+        }
+    }
+}
+
+fn carried(value: &str, wire: Wire) -> String {
+    match wire {
+        Wire::Binary => value.to_owned(),
+        // `::text` writes inet, bool and char(n) differently, and `IS NULL` is true for a composite of NULLs.
+        Wire::OutputText => {
+            format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {value}) END")
+        }
+        Wire::JsonText => format!("pg_catalog.to_json({value})::pg_catalog.text"),
+    }
+}
+
+/// What stands after `FROM` for the relation as a whole, with the alias under which people's predicates know it.
+pub(crate) fn relation(facts: &RelationFacts) -> String {
+    match facts.kind {
+        RelationKind::Query => format!("(\n{}\n) AS {}", facts.sql_name, facts.alias),
+        _ => facts.sql_name.clone(),
+    }
+}
+
+fn from(facts: &RelationFacts, slice: &Slice) -> String {
+    match slice {
+        Slice::Heap { leaf, .. } => match facts.leaves.get(*leaf) {
+            Some(leaf) => heap(facts, &leaf.sql_name),
+            None => relation(facts),
+        },
+        Slice::Whole | Slice::Keys(_) | Slice::NullKeys => relation(facts),
+    }
+}
+
+/// One leaf under the relation's own name, so that a predicate that says `orders.id` still finds it.
+pub(crate) fn heap(facts: &RelationFacts, leaf: &str) -> String {
+    format!("ONLY {leaf} AS {}", facts.alias)
+}
+
+fn conditions(plan: &Plan, slice: &Slice) -> Vec<String> {
+    let mut conditions: Vec<String> = plan.predicate.iter().map(|text| format!("(\n{text}\n)")).collect();
+    match slice {
+        Slice::Whole => {}
+        Slice::Heap { from, to, .. } => {
+            conditions.extend(from.map(|place| format!("ctid >= {}", tuple_id(place))));
+            conditions.extend(to.map(|place| format!("ctid < {}", tuple_id(place))));
+        }
+        Slice::Keys(range) => conditions.extend(key_range(&plan.key, range)),
+        Slice::NullKeys => {
+            conditions.extend(plan.key.first().map(|key| format!("{} IS NULL", identifier(&key.name))));
+        }
+    }
+    conditions
+}
+
+/// A place in a heap as SQL.
+pub(crate) fn tuple_id(place: TupleId) -> String {
+    format!("'({},{})'::pg_catalog.tid", place.block, place.offset)
+}
+
+/// `ORDER BY` of the key, NULLs last. A column that has none gets no `NULLS LAST`, so that a descending read can use
+/// an ordinary index.
+pub(crate) fn order_by(key: &[KeyColumn]) -> String {
+    let terms: Vec<String> = key
+        .iter()
+        .map(|column| {
+            let direction = match column.direction {
+                Direction::Asc => "",
+                Direction::Desc => " DESC",
+            };
+            let nulls = match (column.direction, column.nullable) {
+                // NULLs already sort last in an ascending index.
+                (Direction::Asc, _) | (Direction::Desc, false) => "",
+                (Direction::Desc, true) => " NULLS LAST",
+            };
+            format!("{}{direction}{nulls}", identifier(&column.name))
+        })
+        .collect();
+    terms.join(", ")
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Edge {
+    /// Rows strictly after the value.
+    After,
+    /// The value's own rows and those after it.
+    From,
+    /// The value's own rows and those before it.
+    UpTo,
+    /// Rows strictly before the value.
+    Before,
+}
+
+fn key_range(key: &[KeyColumn], range: &KeyRange) -> Vec<String> {
+    let lower = match &range.lower {
+        Bound::Unbounded => None,
+        Bound::Included(value) => Some(beyond(key, value, Edge::From)),
+        Bound::Excluded(value) => Some(beyond(key, value, Edge::After)),
+    };
+    let upper = match &range.upper {
+        Bound::Unbounded => None,
+        Bound::Included(value) => Some(beyond(key, value, Edge::UpTo)),
+        Bound::Excluded(value) => Some(beyond(key, value, Edge::Before)),
+    };
+    let leading = key.first().filter(|column| column.nullable);
+    // A range that is bounded by its leading column alone never holds its NULLs: they are a partition of their own.
+    let values = [&range.lower, &range.upper];
+    let prefix = values.iter().all(|bound| match bound {
+        Bound::Unbounded => true,
+        Bound::Included(value) | Bound::Excluded(value) => value.len() < key.len() || key.len() == 1,
+    });
+    let not_null = leading.filter(|_| prefix && (lower.is_none() || upper.is_none()));
+    let mut conditions: Vec<String> = lower.into_iter().chain(upper).collect();
+    conditions.extend(not_null.map(|column| format!("{} IS NOT NULL", identifier(&column.name))));
+    conditions
+}
+
+/// Rows on one side of a key value, in the key's own order with NULLs last.
+fn beyond(key: &[KeyColumn], value: &KeyValue, edge: Edge) -> String {
+    let columns: Vec<(&KeyColumn, Option<&str>)> =
+        key.iter().zip(value).map(|(column, value)| (column, value.as_deref())).collect();
+    if let Some(condition) = row_comparison(&columns, edge) {
+        return condition;
+    }
+    lexicographic(&columns, edge)
+}
+
+fn operator(direction: Direction, edge: Edge) -> &'static str {
+    let (strict, after) = match edge {
+        Edge::After => (true, true),
+        Edge::From => (false, true),
+        Edge::UpTo => (false, false),
+        Edge::Before => (true, false),
+    };
+    match (after == (direction == Direction::Asc), strict) {
+        (true, true) => ">",
+        (true, false) => ">=",
+        (false, true) => "<",
+        (false, false) => "<=",
+    }
+}
+
+fn typed(column: &KeyColumn, value: &str) -> String {
+    format!("{}::{}", literal(value), column.pg_type.name)
+}
+
+/// `(a, b) > (1, 2)`, which an index serves as one range; only where no NULL and one direction are involved.
+fn row_comparison(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> Option<String> {
+    let (first, _) = columns.first()?;
+    let mut values = Vec::with_capacity(columns.len());
+    for (column, value) in columns {
+        // A lone column's NULLs fall out of every comparison, as they must: NULLs are last, or a partition of their own.
+        let nulls_matter = column.nullable && (columns.len() > 1 || matches!(edge, Edge::After | Edge::From));
+        if column.direction != first.direction || nulls_matter {
+            return None;
+        }
+        values.push(typed(column, (*value)?));
+    }
+    let operator = operator(first.direction, edge);
+    if let [value] = values.as_slice() {
+        return Some(format!("{} {operator} {value}", identifier(&first.name)));
+    }
+    let names: Vec<String> = columns.iter().map(|(column, _)| identifier(&column.name)).collect();
+    Some(format!("({}) {operator} ({})", names.join(", "), values.join(", ")))
+}
+
+/// The same as alternatives, column by column: `a > 1 OR (a = 1 AND b < 2)`, NULLs last in each.
+fn lexicographic(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> String {
+    let (strict, inclusive) = match edge {
+        Edge::After => (Edge::After, false),
+        Edge::From => (Edge::After, true),
+        Edge::UpTo => (Edge::Before, true),
+        Edge::Before => (Edge::Before, false),
+    };
+    let mut equal: Vec<String> = Vec::new();
+    let mut alternatives: Vec<String> = Vec::new();
+    for (column, value) in columns {
+        let name = identifier(&column.name);
+        let side = match (strict, value) {
+            (Edge::After, None) => None,
+            (Edge::After, Some(value)) => {
+                let comparison = format!("{name} {} {}", operator(column.direction, strict), typed(column, value));
+                Some(if column.nullable { format!("({comparison} OR {name} IS NULL)") } else { comparison })
+            }
+            (_, None) => Some(format!("{name} IS NOT NULL")),
+            (_, Some(value)) => {
+                Some(format!("{name} {} {}", operator(column.direction, strict), typed(column, value)))
+            }
+        };
+        if let Some(side) = side {
+            let mut all = equal.clone();
+            all.push(side);
+            alternatives.push(format!("({})", all.join(" AND ")));
+        }
+        equal.push(match value {
+            Some(value) => format!("{name} = {}", typed(column, value)),
+            None => format!("{name} IS NULL"),
+        });
+    }
+    if inclusive {
+        alternatives.push(format!("({})", equal.join(" AND ")));
+    }
+    if alternatives.is_empty() {
+        return "false".to_owned();
+    }
+    let condition = format!("({})", alternatives.join(" OR "));
+    // Redundant, but an index can serve it where the alternatives would be a scan of everything.
+    match columns.first() {
+        Some((column, Some(value))) if !column.nullable => {
+            let edge = if strict == Edge::After { Edge::From } else { Edge::UpTo };
+            let leading = format!(
+                "{} {} {}",
+                identifier(&column.name),
+                operator(column.direction, edge),
+                typed(column, value)
+            );
+            format!("({leading} AND {condition})")
+        }
+        _ => condition,
+    }
+}
+
+fn filter(plan: &Plan) -> String {
+    plan.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"))
+}
+
+/// Key values of every `points`-th row, at most `limit` rows into the key's order: `place`, then one text a column.
+pub(crate) fn rows_by_key(plan: &Plan, limit: u64, points: &[u64]) -> String {
+    let texts: Vec<String> = plan.key.iter().map(|column| format!("{}::text", identifier(&column.name))).collect();
+    let aliases: Vec<String> = (0..texts.len()).map(|index| format!("k{index}")).collect();
+    let list: Vec<String> = texts.iter().zip(&aliases).map(|(text, alias)| format!("{text} AS {alias}")).collect();
+    let inner = format!(
+        "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
+        list.join(", "),
+        relation(&plan.relation),
+        filter(plan),
+        order_by(&plan.key)
+    );
+    let points: Vec<String> = points.iter().map(u64::to_string).collect();
+    let names = aliases.join(", ");
+    format!(
+        "SELECT place, {names} FROM (SELECT {names}, row_number() OVER () AS place FROM (\n{inner}\n) AS ordered) AS numbered \
+         WHERE place IN ({}) ORDER BY place",
+        points.join(", ")
+    )
+}
+
+/// How many rows one leaf has, counted no further than `limit`.
+pub(crate) fn count_up_to(plan: &Plan, source: &str, limit: NonZeroU64) -> String {
+    format!("SELECT count(*) FROM (SELECT FROM {source}{} LIMIT {limit}) AS counted", filter(plan))
+}
+
+/// The places of chosen rows of one leaf, in physical order: `place`, block, offset.
+pub(crate) fn rows_by_place(plan: &Plan, source: &str, limit: u64, points: &[u64]) -> String {
+    let filter = filter(plan);
+    let points: Vec<String> = points.iter().map(u64::to_string).collect();
+    format!(
+        "SELECT place, (t::text::point)[0]::int8, (t::text::point)[1]::int4 FROM (SELECT t, row_number() OVER () AS place FROM \
+         (SELECT ctid AS t FROM {source}{filter} LIMIT {limit}) AS physical) AS numbered \
+         WHERE place IN ({}) ORDER BY place",
+        points.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PgType;
+
+    fn key(name: &str, type_name: &str, direction: Direction, nullable: bool) -> KeyColumn {
+        let pg_type = PgType { oid: 20, base_oid: 20, typmod: None, name: type_name.into(), is_enum: false };
+        KeyColumn { name: name.into(), pg_type, direction, nullable }
+    }
+
+    fn value(texts: &[Option<&str>]) -> KeyValue {
+        texts.iter().map(|text| text.map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn one_not_null_column_is_a_plain_comparison() {
+        let key = [key("id", "bigint", Direction::Asc, false)];
+        assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" > '7'::bigint");
+        assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::UpTo), "\"id\" <= '7'::bigint");
+    }
+
+    #[test]
+    fn a_descending_column_turns_the_operator() {
+        let key = [key("id", "bigint", Direction::Desc, false)];
+        assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" < '7'::bigint");
+        assert_eq!(order_by(&key), "\"id\" DESC");
+    }
+
+    #[test]
+    fn a_composite_key_is_a_row_comparison_and_mixed_directions_are_not() {
+        let plain = [key("a", "int", Direction::Asc, false), key("b", "int", Direction::Asc, false)];
+        let v = value(&[Some("1"), Some("2")]);
+        assert_eq!(beyond(&plain, &v, Edge::From), "(\"a\", \"b\") >= ('1'::int, '2'::int)");
+        let mixed = [key("a", "int", Direction::Asc, false), key("b", "int", Direction::Desc, false)];
+        assert_eq!(
+            beyond(&mixed, &v, Edge::After),
+            "(\"a\" >= '1'::int AND ((\"a\" > '1'::int) OR (\"a\" = '1'::int AND \"b\" < '2'::int)))"
+        );
+    }
+
+    #[test]
+    fn nulls_are_last_in_every_comparison() {
+        let nullable = [key("a", "int", Direction::Asc, true)];
+        assert_eq!(beyond(&nullable, &value(&[Some("1")]), Edge::After), "(((\"a\" > '1'::int OR \"a\" IS NULL)))");
+        assert_eq!(beyond(&nullable, &value(&[None]), Edge::After), "false");
+        assert_eq!(beyond(&nullable, &value(&[None]), Edge::UpTo), "((\"a\" IS NOT NULL) OR (\"a\" IS NULL))");
+    }
+}
