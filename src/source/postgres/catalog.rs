@@ -172,8 +172,10 @@ pub(crate) async fn describe_statement(
 pub(crate) struct TreeNode {
     pub(crate) oid: u32,
     pub(crate) relkind: String,
-    /// Whether the role may read it directly and see all of it.
-    pub(crate) readable: bool,
+    /// Whether the role may `SELECT` all of it.
+    pub(crate) may_select: bool,
+    /// Whether row security would apply to the role.
+    pub(crate) row_security: bool,
     pub(crate) facts: LeafFacts,
     pub(crate) reltuples: f32,
 }
@@ -186,7 +188,7 @@ pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, 
     let sql = "WITH RECURSIVE tree AS ( \
             SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid) \
         SELECT c.oid, c.relkind::text, \
-            pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid), \
+            pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid), \
             n.nspname::text, c.relname::text, c.reltuples, \
             CASE WHEN c.relkind IN ('r', 'm', 't') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
             pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false) \
@@ -198,22 +200,26 @@ pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, 
 }
 
 fn node(row: &Row) -> Result<TreeNode, SourceError> {
-    let schema: &str = row.get(3);
-    let name: &str = row.get(4);
-    let sql_name = format!("{}.{}", identifier(schema), identifier(name));
-    let bytes: i64 = row.get::<_, Option<i64>>(6).unwrap_or(0);
-    let block_size: i32 = row.get(7);
+    let sql_name = format!("{}.{}", identifier(row.get(4)), identifier(row.get(5)));
     let odd = || SourceError::new(SourceFault::Protocol, format!("{sql_name} has an impossible size"));
-    let block_size = u32::try_from(block_size).map_err(|_| odd())?;
-    let blocks = u64::try_from(bytes).map_err(|_| odd())?.checked_div(u64::from(block_size)).ok_or_else(odd)?;
+    let bytes = u64::try_from(row.get::<_, Option<i64>>(7).unwrap_or(0)).map_err(|_| odd())?;
+    let block_size = u32::try_from(row.get::<_, i32>(8)).map_err(|_| odd())?;
+    let blocks = bytes.checked_div(u64::from(block_size)).ok_or_else(odd)?;
     let facts = LeafFacts {
         oid: row.get(0),
         blocks: u32::try_from(blocks).map_err(|_| odd())?,
         block_size,
-        ctid_ranges: row.get(8),
-        sql_name,
+        ctid_ranges: row.get(9),
+        sql_name: sql_name.clone(),
     };
-    Ok(TreeNode { oid: row.get(0), relkind: row.get(1), readable: row.get(2), facts, reltuples: row.get(5) })
+    Ok(TreeNode {
+        oid: row.get(0),
+        relkind: row.get(1),
+        may_select: row.get(2),
+        row_security: row.get(3),
+        facts,
+        reltuples: row.get(6),
+    })
 }
 
 /// The columns of the primary key, else of the narrowest unique index that covers every row and has no NULLs.

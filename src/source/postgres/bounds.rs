@@ -1,0 +1,168 @@
+//! The questions that planning asks the server. None of them scans the relation, but for a cap, which walks the key
+//! as far as the cap and no further.
+
+use std::num::NonZeroU64;
+
+use tokio_postgres::types::Type;
+
+use super::catalog::query;
+use super::error::{SourceError, SourceFault};
+use super::prepare::Planning;
+use super::sql;
+use crate::plan::{Direction, KeyColumn, KeyValue, Plan, TupleId};
+
+/// What the server found where a cap may end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapByKey {
+    /// The keys of the rows asked for, in order; fewer where the relation ends before them.
+    pub splits: Vec<KeyValue>,
+    /// The key of row N, where row N exists.
+    pub boundary: Option<KeyValue>,
+    /// Whether row N+1 exists.
+    pub more: bool,
+}
+
+/// The same for rows by their place in one leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapByPlace {
+    /// The places of the rows asked for, in order.
+    pub splits: Vec<TupleId>,
+    /// The place of row N, where row N exists.
+    pub boundary: Option<TupleId>,
+}
+
+impl Planning {
+    /// Histogram bounds of a column, distinct and in the key's order; empty where there are none.
+    pub async fn histogram(&self, key: &KeyColumn) -> Result<Vec<KeyValue>, SourceError> {
+        let Some(found) = &self.found else { return Ok(Vec::new()) };
+        let direction = match key.direction {
+            Direction::Asc => "",
+            Direction::Desc => " DESC",
+        };
+        // The server sorts by its own order and collation, whatever order the statistics were made in; coverage rests
+        // on that order.
+        let type_name = &key.pg_type.name;
+        let collation = self.collation(found.oid, &key.name).await?;
+        let sql = format!(
+            "SELECT b::text FROM (SELECT DISTINCT u.b FROM pg_catalog.pg_stats s, \
+                unnest(s.histogram_bounds::text::{type_name}[]) AS u(b) \
+            WHERE s.schemaname = $1::text::name AND s.tablename = $2::text::name AND s.attname = $3::text::name \
+                AND s.inherited = $4) AS bounds \
+            ORDER BY b{collation}{direction}"
+        );
+        let rows = query(
+            &self.anchor,
+            &format!("reading the histogram of {}", key.name),
+            &sql,
+            &[
+                (&found.schema, Type::TEXT),
+                (&found.name, Type::TEXT),
+                (&key.name, Type::TEXT),
+                (&found.has_children, Type::BOOL),
+            ],
+        )
+        .await?;
+        Ok(rows.iter().map(|row| vec![row.get(0)]).collect())
+    }
+
+    /// ` COLLATE …` of a column whose type has one, else nothing.
+    async fn collation(&self, relation: u32, column: &str) -> Result<String, SourceError> {
+        let sql = "SELECT n.nspname::text, c.collname::text FROM pg_catalog.pg_attribute a \
+            JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation \
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace \
+            WHERE a.attrelid = $1 AND a.attname = $2::text::name";
+        let action = format!("asking the collation of {column}");
+        let rows = query(&self.anchor, &action, sql, &[(&relation, Type::OID), (&column, Type::TEXT)]).await?;
+        let quoted = |row: &tokio_postgres::Row, index| super::session::identifier(row.get(index));
+        Ok(rows.first().map_or(String::new(), |row| format!(" COLLATE {}.{}", quoted(row, 0), quoted(row, 1))))
+    }
+
+    /// The least and the greatest value of an integer column, where an index leads with it.
+    pub async fn integer_extremes(&self, key: &KeyColumn) -> Result<Option<(i64, i64)>, SourceError> {
+        let Some(found) = &self.found else { return Ok(None) };
+        let indexed = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+                ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+            JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am m ON m.oid = c.relam \
+            WHERE i.indrelid = $1 AND a.attname = $2::text::name AND i.indisvalid AND i.indpred IS NULL \
+                AND m.amname = 'btree')";
+        let action = format!("looking for an index on {}", key.name);
+        let rows = query(&self.anchor, &action, indexed, &[(&found.oid, Type::OID), (&key.name, Type::TEXT)]).await?;
+        if !rows.first().is_some_and(|row| row.get(0)) {
+            return Ok(None);
+        }
+        let column = super::session::identifier(&key.name);
+        let sql = format!("SELECT min({column})::int8, max({column})::int8 FROM {}", sql::relation(&self.relation));
+        let rows = query(&self.anchor, &format!("reading the extremes of {}", key.name), &sql, &[]).await?;
+        Ok(rows.first().and_then(|row| Some((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))))
+    }
+
+    /// Walks the key of `plan` up to row `max_rows` + 1.
+    pub async fn cap_by_key(&self, plan: &Plan, max_rows: u64, splits: &[u64]) -> Result<CapByKey, SourceError> {
+        let beyond = past(max_rows)?;
+        let points: Vec<u64> = splits.iter().copied().chain([max_rows, beyond]).collect();
+        let sql = sql::rows_by_key(plan, beyond, &points);
+        let rows = query(&self.anchor, "finding where the cap ends", &sql, &[]).await?;
+        let mut found = CapByKey { splits: Vec::new(), boundary: None, more: false };
+        for row in rows {
+            let place = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+            let value: KeyValue = (1..=plan.key.len()).map(|index| row.get(index)).collect();
+            if place == beyond {
+                found.more = true;
+            } else if place == max_rows {
+                found.boundary = Some(value);
+            } else {
+                found.splits.push(value);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Counts one leaf, or the relation as a whole, no further than `limit` rows.
+    pub async fn count_up_to(&self, plan: &Plan, leaf: Option<usize>, limit: u64) -> Result<u64, SourceError> {
+        let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
+        let statement = sql::count_up_to(plan, &self.read_from(leaf), limit);
+        let rows = query(&self.anchor, "counting rows up to the cap", &statement, &[]).await?;
+        Ok(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)))
+    }
+
+    /// Finds the places of rows of one leaf in physical order.
+    pub async fn cap_by_place(
+        &self,
+        plan: &Plan,
+        leaf: usize,
+        max_rows: u64,
+        splits: &[u64],
+    ) -> Result<CapByPlace, SourceError> {
+        let points: Vec<u64> = splits.iter().copied().chain([max_rows]).collect();
+        let statement = sql::rows_by_place(plan, &self.read_from(Some(leaf)), max_rows, &points);
+        let rows = query(&self.anchor, "finding where the cap ends", &statement, &[]).await?;
+        let mut found = CapByPlace { splits: Vec::new(), boundary: None };
+        for row in rows {
+            let odd = || SourceError::new(SourceFault::Protocol, "a row has an impossible place");
+            let place = TupleId {
+                block: u32::try_from(row.get::<_, i64>(1)).map_err(|_| odd())?,
+                offset: u16::try_from(row.get::<_, i32>(2)).map_err(|_| odd())?,
+            };
+            if u64::try_from(row.get::<_, i64>(0)).is_ok_and(|number| number == max_rows) {
+                found.boundary = Some(place);
+            } else {
+                found.splits.push(place);
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_from(&self, leaf: Option<usize>) -> String {
+        match leaf.and_then(|leaf| self.relation.leaves.get(leaf)) {
+            Some(leaf) => sql::heap(&self.relation, &leaf.sql_name),
+            None => sql::relation(&self.relation),
+        }
+    }
+}
+
+fn past(max_rows: u64) -> Result<u64, SourceError> {
+    max_rows
+        .checked_add(1)
+        .filter(|beyond| i64::try_from(*beyond).is_ok())
+        .ok_or_else(|| SourceError::new(SourceFault::Usage, format!("a cap of {max_rows} rows is too large")))
+}
