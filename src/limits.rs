@@ -56,3 +56,6 @@ pub const PARTITIONS_MAX: u32 = 99_999;
 
 /// One cancel request, connection included; it is a courtesy to the server and never waited for longer.
 pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
+pub const GUARD_INTERVAL: Duration = Duration::from_secs(1);

@@ -184,7 +184,7 @@ impl Connect for PoolConnect {
                 }
             });
             // Without the scope there is nobody to lend to; `Sessions::get` always opens it.
-            drop(NEW_LENDER.try_with(|slot| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(lender)));
+            let _ = NEW_LENDER.try_with(|slot| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(lender));
             Ok((client, driver))
         })
     }

@@ -1,15 +1,22 @@
 //! Reading PostgreSQL 14 and later. The only user of `tokio_postgres`.
 
-pub mod error;
-pub mod prepare;
-pub(crate) mod session;
-pub mod settings;
 mod bounds;
 pub mod catalog;
 pub(crate) mod connect;
-mod snapshot;
+mod copy;
+mod decode;
+pub mod error;
+mod frame;
+mod keyset;
+pub mod prepare;
+mod reader;
+pub(crate) mod session;
+pub mod settings;
+pub mod snapshot;
 mod sql;
 mod stream;
 mod tls;
 
+pub use prepare::Planning;
+pub use reader::PostgresSource;
 pub use settings::{ConnectSettings, Secret, SslMode};

@@ -1,0 +1,261 @@
+//! One COPY on the borrowed socket: bytes are read on the async thread, framed and decoded on rayon.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::connect::{Canceller, QUIET_PATIENCE, Session};
+use super::decode::{BatchDecoder, DecodeError};
+use super::error::{ServerError, SourceError, SourceFault};
+use super::frame::{FieldTable, FrameError, FrameState, Framer};
+use super::stream::Loan;
+use crate::cpu::on_rayon;
+use crate::limits;
+use crate::plan::ColumnPlan;
+
+/// The last message of a COPY: whoever has read it need not wait for more.
+const READY_TAG: u8 = b'Z';
+const READY_BYTES: usize = 6;
+
+/// A COPY under way. Dropped before its end, it closes the socket and asks the server to stop.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    session: Option<Session>,
+    loan: Option<Loan>,
+    canceller: Canceller,
+    what: String,
+    pipe: Option<Box<Pipe>>,
+}
+
+/// What is handed to rayon and comes back.
+#[derive(Debug)]
+struct Pipe {
+    buffer: Vec<u8>,
+    /// `buffer[start..filled]` is not yet framed, or framed and not yet decoded.
+    start: usize,
+    filled: usize,
+    framer: Framer,
+    fields: FieldTable,
+    next_row: usize,
+    /// Bytes that the rows of `fields` take.
+    consumed: usize,
+    state: FrameState,
+    decoder: BatchDecoder,
+}
+
+#[derive(Debug)]
+enum Step {
+    Batch(RecordBatch),
+    NeedMore,
+    Done(Option<RecordBatch>),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+impl Pipe {
+    fn new(columns: &Arc<[ColumnPlan]>) -> Result<Self, DecodeError> {
+        let width = u16::try_from(columns.len())
+            .map_err(|_| DecodeError::Columns { expected: usize::from(u16::MAX), found: columns.len() })?;
+        Ok(Self {
+            buffer: vec![0; limits::READ_BUFFER_BYTES],
+            start: 0,
+            filled: 0,
+            framer: Framer::new(width),
+            fields: FieldTable::default(),
+            next_row: 0,
+            consumed: 0,
+            state: FrameState::Full,
+            decoder: BatchDecoder::new(columns)?,
+        })
+    }
+
+    /// Frames and decodes until a batch is full, the bytes run out or the COPY ends.
+    fn step(&mut self) -> Result<Step, StepError> {
+        loop {
+            if self.next_row < self.fields.rows() {
+                let input = &self.buffer[self.start..self.filled];
+                self.next_row = self.decoder.decode(input, &self.fields, self.next_row)?;
+                if self.decoder.is_full() {
+                    return Ok(Step::Batch(self.decoder.take_batch()?));
+                }
+            }
+            self.start += std::mem::take(&mut self.consumed);
+            match self.state {
+                FrameState::Full => {}
+                FrameState::NeedMore => {
+                    // Looked at again once more has been read.
+                    self.state = FrameState::Full;
+                    return Ok(Step::NeedMore);
+                }
+                FrameState::Ready => {
+                    let rest = if self.decoder.rows() > 0 { Some(self.decoder.take_batch()?) } else { None };
+                    return Ok(Step::Done(rest));
+                }
+            }
+            let input = &mut self.buffer[self.start..self.filled];
+            let framed = self.framer.frame(input, &mut self.fields, limits::BATCH_ROWS_MAX)?;
+            self.consumed = framed.consumed;
+            self.state = framed.state;
+            self.next_row = 0;
+        }
+    }
+
+    /// Moves what is left to the front and makes room for at least what the framer waits for.
+    fn make_room(&mut self) {
+        self.buffer.copy_within(self.start..self.filled, 0);
+        self.filled -= self.start;
+        self.start = 0;
+        let wanted = self.framer.needed_bytes().max(limits::READ_BUFFER_BYTES);
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+    }
+
+    fn ends_ready(&self) -> bool {
+        self.filled >= READY_BYTES
+            && self.buffer[self.filled - READY_BYTES..self.filled].starts_with(&[READY_TAG, 0, 0, 0, 5])
+    }
+}
+
+impl Copy {
+    /// Sends the statement on `session`'s socket. `what` names the partition in errors.
+    ///
+    /// # Errors
+    /// The session is gone, or a column cannot be decoded as planned.
+    pub(crate) async fn start(
+        session: Session,
+        statement: &str,
+        columns: &Arc<[ColumnPlan]>,
+        what: String,
+    ) -> Result<Self, SourceError> {
+        let pipe = Pipe::new(columns)
+            .map_err(|error| SourceError::new(error.fault(), format!("reading {what}")).with_source(error))?;
+        let canceller = session.canceller();
+        let mut loan = session.lender().lend(QUIET_PATIENCE).await.map_err(|error| {
+            SourceError::new(SourceFault::Unavailable, format!("starting to read {what}")).with_source(error)
+        })?;
+        let lost = |error| {
+            SourceError::new(SourceFault::Unavailable, format!("starting to read {what}")).with_source(error)
+        };
+        let request = request(statement).map_err(lost)?;
+        let socket = loan.socket().map_err(lost)?;
+        socket.write_all(&request).await.map_err(lost)?;
+        socket.flush().await.map_err(lost)?;
+        Ok(Self { session: Some(session), loan: Some(loan), canceller, what, pipe: Some(Box::new(pipe)) })
+    }
+
+    /// The next batch; `None` after the last, once the server confirmed the number of rows.
+    ///
+    /// # Cancel safety
+    /// None: dropping the future ends the read, as dropping the [`Copy`] does.
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, SourceError> {
+        loop {
+            let Some(mut pipe) = self.pipe.take() else { return Ok(None) };
+            let stepped = on_rayon(move || {
+                let step = pipe.step();
+                (pipe, step)
+            });
+            let (pipe, step) = stepped.await.map_err(|error| {
+                SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error)
+            })?;
+            match step.map_err(|error| self.failed(error))? {
+                Step::Batch(batch) => {
+                    self.pipe = Some(pipe);
+                    return Ok(Some(batch));
+                }
+                Step::Done(rest) => {
+                    tracing::debug!(what = self.what, rows = pipe.framer.rows(), "read");
+                    if let Some(loan) = self.loan.take() {
+                        loan.give_back();
+                    }
+                    return Ok(rest);
+                }
+                Step::NeedMore => {
+                    let pipe = self.fill(pipe).await?;
+                    self.pipe = Some(pipe);
+                }
+            }
+        }
+    }
+
+    /// Takes the session back once the COPY has ended well.
+    pub(crate) fn into_session(mut self) -> Option<Session> {
+        if self.loan.is_none() { self.session.take() } else { None }
+    }
+
+    /// Reads until the buffer is full or the COPY's last message may be in it.
+    async fn fill(&mut self, mut pipe: Box<Pipe>) -> Result<Box<Pipe>, SourceError> {
+        pipe.make_room();
+        let wanted = pipe.framer.needed_bytes();
+        let what = &self.what;
+        let lost = |error: std::io::Error| {
+            SourceError::new(SourceFault::Unavailable, format!("reading {what}: the connection was lost"))
+                .with_source(error)
+        };
+        let socket = match &mut self.loan {
+            Some(loan) => loan.socket().map_err(lost)?,
+            None => return Err(SourceError::new(SourceFault::Protocol, format!("reading {what} without a socket"))),
+        };
+        while pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
+            let filled = pipe.filled;
+            let read = socket.read(&mut pipe.buffer[filled..]).await.map_err(lost)?;
+            if read == 0 {
+                return Err(self.failed(StepError::Frame(pipe.framer.closed())));
+            }
+            pipe.filled += read;
+        }
+        Ok(pipe)
+    }
+
+    fn failed(&mut self, error: StepError) -> SourceError {
+        let what = format!("reading {}", self.what);
+        match error {
+            StepError::Decode(error) => SourceError::new(error.fault(), what).with_source(error),
+            StepError::Frame(FrameError::Server { error, .. }) => {
+                let server = ServerError { sqlstate: error.sqlstate, message: error.message, hint: error.hint };
+                SourceError::server(what, server)
+            }
+            StepError::Frame(error) => {
+                SourceError::new(error.fault().unwrap_or(SourceFault::Protocol), what).with_source(error)
+            }
+        }
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let Some(loan) = self.loan.take() else { return };
+        drop(loan);
+        if let Some(session) = self.session.take() {
+            session.discard();
+        }
+        // The closed socket stops the server at its next send; a sort or a filter would go on until then.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let canceller = self.canceller.clone();
+            runtime.spawn(async move { canceller.cancel().await });
+        }
+    }
+}
+
+/// Parse, Bind, Execute, Sync of the unnamed statement: by the protocol it can only ever be one statement.
+fn request(statement: &str) -> std::io::Result<BytesMut> {
+    let mut buffer = BytesMut::new();
+    frontend::parse("", statement, [], &mut buffer)?;
+    frontend::bind("", "", [], std::iter::empty::<()>(), |(), _| Ok(postgres_protocol::IsNull::Yes), [], &mut buffer)
+        .map_err(|error| match error {
+            frontend::BindError::Conversion(error) => std::io::Error::other(error),
+            frontend::BindError::Serialization(error) => error,
+        })?;
+    frontend::execute("", 0, &mut buffer)?;
+    frontend::sync(&mut buffer);
+    Ok(buffer)
+}

@@ -1,0 +1,471 @@
+//! One column: a decoder chosen once, its values so far, and the loops that fill them.
+
+use std::sync::Arc;
+
+use arrow::array::types::{
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
+};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, StringArray,
+};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::DataType;
+
+use super::error::{DecodeError, Problem};
+use super::numeric;
+use crate::plan::{Carrier, ColumnPlan, Wire};
+use crate::source::postgres::frame::Field;
+
+/// OIDs of `pg_type.dat`: fixed for all time.
+mod oid {
+    pub(super) const BOOL: u32 = 16;
+    pub(super) const BYTEA: u32 = 17;
+    pub(super) const NAME: u32 = 19;
+    pub(super) const INT8: u32 = 20;
+    pub(super) const INT2: u32 = 21;
+    pub(super) const INT4: u32 = 23;
+    pub(super) const TEXT: u32 = 25;
+    pub(super) const OID: u32 = 26;
+    pub(super) const XID: u32 = 28;
+    pub(super) const CID: u32 = 29;
+    pub(super) const JSON: u32 = 114;
+    pub(super) const FLOAT4: u32 = 700;
+    pub(super) const FLOAT8: u32 = 701;
+    pub(super) const UNKNOWN: u32 = 705;
+    pub(super) const BPCHAR: u32 = 1042;
+    pub(super) const VARCHAR: u32 = 1043;
+    pub(super) const DATE: u32 = 1082;
+    pub(super) const TIME: u32 = 1083;
+    pub(super) const TIMESTAMP: u32 = 1114;
+    pub(super) const TIMESTAMPTZ: u32 = 1184;
+    pub(super) const NUMERIC: u32 = 1700;
+    pub(super) const UUID: u32 = 2950;
+    pub(super) const JSONB: u32 = 3802;
+}
+
+/// 2000-01-01 in days since 1970-01-01.
+const EPOCH_DAYS: i32 = 10_957;
+/// 2000-01-01 in microseconds since 1970-01-01.
+const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
+/// 24:00:00, which PostgreSQL allows and Arrow does not.
+const DAY_MICROSECONDS: i64 = 86_400_000_000;
+
+/// Short texts are copied as so many bytes and then cut to length: cheaper than a copy of unknown length.
+const SHORT: usize = 16;
+
+/// A value that could not be decoded, by its row in the block.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) row: usize,
+    pub(super) problem: Problem,
+}
+
+/// Some rows of a field table, seen as one column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cells<'a> {
+    pub(super) input: &'a [u8],
+    /// Whole rows.
+    pub(super) fields: &'a [Field],
+    pub(super) columns: usize,
+    pub(super) column: usize,
+}
+
+impl Cells<'_> {
+    pub(super) fn rows(&self) -> usize {
+        self.fields.len() / self.columns
+    }
+
+    #[inline]
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Field> {
+        self.fields.chunks_exact(self.columns).map(|row| row[self.column])
+    }
+}
+
+/// Values of variable length, end to end.
+#[derive(Debug)]
+pub(super) struct Variable {
+    offsets: Vec<i32>,
+    values: Vec<u8>,
+}
+
+impl Variable {
+    fn new() -> Self {
+        Self { offsets: vec![0], values: Vec::new() }
+    }
+
+    /// The values so far; room for as many is made anew.
+    fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
+        let next = Self {
+            offsets: Vec::with_capacity(self.offsets.len()),
+            values: Vec::with_capacity(self.values.len()),
+        };
+        let Self { offsets, values } = std::mem::replace(self, next);
+        self.offsets.push(0);
+        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(values))
+    }
+}
+
+/// The decoder of a column with the values it has made, NULLs as zeros or empty. One variant for each inner loop.
+#[derive(Debug)]
+pub(super) enum Decoder {
+    Bool(Vec<bool>),
+    Int16(Vec<i16>),
+    /// `int4`, and `date` in PostgreSQL's epoch.
+    Int32(Vec<i32>),
+    /// `int8`, and timestamps in PostgreSQL's epoch.
+    Int64(Vec<i64>),
+    /// 32 bits without a sign.
+    Oid(Vec<i64>),
+    Float32(Vec<f32>),
+    Float64(Vec<f64>),
+    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
+    NumberText(Variable),
+    Text(Variable),
+    Jsonb(Variable),
+    Bytes(Variable),
+    Uuid(Vec<[u8; 16]>),
+    PgTime(Vec<i64>),
+    Date32(Vec<i32>),
+    Time64(Vec<i64>),
+    Timestamp { values: Vec<i64>, utc: bool },
+}
+
+impl Decoder {
+    /// The decoder for a column of the plan.
+    pub(super) fn new(column: &ColumnPlan) -> Result<Self, DecodeError> {
+        let decoder = match column.wire {
+            Wire::Binary => Self::binary(column),
+            Wire::OutputText | Wire::JsonText => match column.carrier {
+                Carrier::Text | Carrier::Json | Carrier::NumberText => Some(Self::Text(Variable::new())),
+                _ => None,
+            },
+        };
+        decoder.ok_or_else(|| DecodeError::NoDecoder {
+            column: column.name.clone(),
+            pg_type: column.pg_type.name.clone(),
+            wire: match column.wire {
+                Wire::Binary => "binary",
+                Wire::OutputText => "output text",
+                Wire::JsonText => "JSON text",
+            },
+            carrier: column.carrier,
+        })
+    }
+
+    fn binary(column: &ColumnPlan) -> Option<Self> {
+        let decoder = match (column.pg_type.base_oid, column.carrier) {
+            (oid::BOOL, Carrier::Bool) => Self::Bool(Vec::new()),
+            (oid::INT2, Carrier::Int16) => Self::Int16(Vec::new()),
+            (oid::INT4, Carrier::Int32) | (oid::DATE, Carrier::PgDate) => Self::Int32(Vec::new()),
+            (oid::INT8, Carrier::Int64)
+            | (oid::TIMESTAMP, Carrier::PgTimestamp)
+            | (oid::TIMESTAMPTZ, Carrier::PgTimestampTz) => Self::Int64(Vec::new()),
+            (oid::OID | oid::XID | oid::CID, Carrier::Int64) => Self::Oid(Vec::new()),
+            (oid::FLOAT4, Carrier::Float32) => Self::Float32(Vec::new()),
+            (oid::FLOAT8, Carrier::Float64) => Self::Float64(Vec::new()),
+            (oid::NUMERIC, Carrier::Decimal128 { precision, scale }) => {
+                Self::Decimal { values: Vec::new(), precision, scale }
+            }
+            (oid::NUMERIC, Carrier::NumberText) => Self::NumberText(Variable::new()),
+            (oid::JSONB, Carrier::Json | Carrier::Text) => Self::Jsonb(Variable::new()),
+            (oid::JSON, Carrier::Json | Carrier::Text)
+            | (oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME | oid::UNKNOWN, Carrier::Text) => {
+                Self::Text(Variable::new())
+            }
+            (_, Carrier::Text) if column.pg_type.is_enum => Self::Text(Variable::new()),
+            (oid::BYTEA, Carrier::Bytes) => Self::Bytes(Variable::new()),
+            (oid::UUID, Carrier::Uuid) => Self::Uuid(Vec::new()),
+            (oid::TIME, Carrier::PgTime) => Self::PgTime(Vec::new()),
+            (oid::DATE, Carrier::Date32) => Self::Date32(Vec::new()),
+            (oid::TIME, Carrier::Time64) => Self::Time64(Vec::new()),
+            (oid::TIMESTAMP, Carrier::Timestamp { utc: false })
+            | (oid::TIMESTAMPTZ, Carrier::Timestamp { utc: true }) => Self::Timestamp {
+                values: Vec::new(),
+                utc: column.carrier == Carrier::Timestamp { utc: true },
+            },
+            _ => return None,
+        };
+        Some(decoder)
+    }
+
+    /// Appends one value for each row; returns how many are NULL.
+    pub(super) fn append(&mut self, cells: &Cells<'_>) -> Result<usize, Failure> {
+        match self {
+            Self::Bool(values) => fixed(cells, values, boolean),
+            Self::Int16(values) => fixed(cells, values, |bytes| Ok(i16::from_be_bytes(bytes))),
+            Self::Int32(values) => fixed(cells, values, |bytes| Ok(i32::from_be_bytes(bytes))),
+            Self::Int64(values) => fixed(cells, values, |bytes| Ok(i64::from_be_bytes(bytes))),
+            Self::Oid(values) => fixed(cells, values, |bytes| Ok(i64::from(u32::from_be_bytes(bytes)))),
+            Self::Float32(values) => fixed(cells, values, |bytes| Ok(f32::from_be_bytes(bytes))),
+            Self::Float64(values) => fixed(cells, values, |bytes| Ok(f64::from_be_bytes(bytes))),
+            Self::Decimal { values, precision, scale } => decimals(cells, values, *precision, *scale),
+            Self::NumberText(values) => variable(cells, values, |rest, length, out| {
+                numeric::append_text(&rest[..length], out)
+            }),
+            Self::Text(values) | Self::Bytes(values) => variable(cells, values, |rest, length, out| {
+                append_bytes(rest, length, out);
+                Ok(())
+            }),
+            Self::Jsonb(values) => variable(cells, values, append_jsonb),
+            Self::Uuid(values) => fixed(cells, values, Ok),
+            Self::PgTime(values) => fixed(cells, values, time),
+            Self::Date32(values) => fixed(cells, values, date32),
+            Self::Time64(values) => fixed(cells, values, time64),
+            Self::Timestamp { values, utc } => {
+                let carrier = Carrier::Timestamp { utc: *utc };
+                fixed(cells, values, |bytes| timestamp(bytes, carrier))
+            }
+        }
+    }
+
+    /// Bytes of the values so far.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Bool(values) => values.len(),
+            Self::Int16(values) => size_of_val(values.as_slice()),
+            Self::Int32(values) | Self::Date32(values) => size_of_val(values.as_slice()),
+            Self::Int64(values)
+            | Self::Oid(values)
+            | Self::PgTime(values)
+            | Self::Time64(values)
+            | Self::Timestamp { values, .. } => size_of_val(values.as_slice()),
+            Self::Float32(values) => size_of_val(values.as_slice()),
+            Self::Float64(values) => size_of_val(values.as_slice()),
+            Self::Decimal { values, .. } => size_of_val(values.as_slice()),
+            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) | Self::Bytes(values) => {
+                values.values.len() + size_of_val(values.offsets.as_slice())
+            }
+            Self::Uuid(values) => size_of_val(values.as_slice()),
+        }
+    }
+
+    /// The values so far as an array; the decoder is empty again.
+    pub(super) fn take(&mut self, nulls: Option<NullBuffer>) -> Result<ArrayRef, TakeError> {
+        Ok(match self {
+            Self::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(take(values)), nulls)),
+            Self::Int16(values) => Arc::new(primitive::<Int16Type>(values, nulls)?),
+            Self::Int32(values) => Arc::new(primitive::<Int32Type>(values, nulls)?),
+            Self::Int64(values) | Self::Oid(values) | Self::PgTime(values) => {
+                Arc::new(primitive::<Int64Type>(values, nulls)?)
+            }
+            Self::Float32(values) => Arc::new(primitive::<Float32Type>(values, nulls)?),
+            Self::Float64(values) => Arc::new(primitive::<Float64Type>(values, nulls)?),
+            Self::Decimal { values, precision, scale } => Arc::new(
+                primitive::<Decimal128Type>(values, nulls)?
+                    .with_data_type(DataType::Decimal128(*precision, *scale)),
+            ),
+            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) => text(values, nulls)?,
+            Self::Bytes(values) => {
+                let (offsets, values) = values.take();
+                Arc::new(BinaryArray::try_new(offsets, values, nulls)?)
+            }
+            Self::Uuid(values) => {
+                let values = Buffer::from_vec(take(values).into_flattened());
+                Arc::new(FixedSizeBinaryArray::try_new(16, values, nulls)?)
+            }
+            Self::Date32(values) => Arc::new(primitive::<Date32Type>(values, nulls)?),
+            Self::Time64(values) => Arc::new(primitive::<Time64MicrosecondType>(values, nulls)?),
+            Self::Timestamp { values, utc } => Arc::new(
+                primitive::<TimestampMicrosecondType>(values, nulls)?
+                    .with_timezone_opt(utc.then_some("UTC")),
+            ),
+        })
+    }
+}
+
+/// Why a batch's column could not be assembled.
+#[derive(Debug)]
+pub(super) enum TakeError {
+    /// The value of this row of the batch is not UTF-8.
+    Row(usize),
+    Arrow(arrow::error::ArrowError),
+}
+
+impl From<arrow::error::ArrowError> for TakeError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Self::Arrow(error)
+    }
+}
+
+/// The values so far; room for as many is made anew.
+fn take<T>(values: &mut Vec<T>) -> Vec<T> {
+    let next = Vec::with_capacity(values.len());
+    std::mem::replace(values, next)
+}
+
+fn primitive<P: ArrowPrimitiveType>(
+    values: &mut Vec<P::Native>,
+    nulls: Option<NullBuffer>,
+) -> Result<PrimitiveArray<P>, TakeError> {
+    Ok(PrimitiveArray::try_new(ScalarBuffer::from(take(values)), nulls)?)
+}
+
+/// Text is validated here, in one pass over all values of the batch end to end; only a failure looks at single rows.
+fn text(values: &mut Variable, nulls: Option<NullBuffer>) -> Result<ArrayRef, TakeError> {
+    let (offsets, values) = values.take();
+    match StringArray::try_new(offsets.clone(), values.clone(), nulls) {
+        Ok(array) => Ok(Arc::new(array)),
+        Err(error) => {
+            let invalid = offsets.windows(2).position(|ends| {
+                let range = ends[0].unsigned_abs() as usize..ends[1].unsigned_abs() as usize;
+                std::str::from_utf8(&values[range]).is_err()
+            });
+            Err(invalid.map_or(TakeError::Arrow(error), TakeError::Row))
+        }
+    }
+}
+
+/// Values of `N` bytes.
+#[inline]
+fn fixed<const N: usize, T: Copy + Default>(
+    cells: &Cells<'_>,
+    values: &mut Vec<T>,
+    convert: impl Fn([u8; N]) -> Result<T, Problem>,
+) -> Result<usize, Failure> {
+    let before = values.len();
+    values.resize(before + cells.rows(), T::default());
+    let mut nulls = 0;
+    for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
+        match field.array::<N>(cells.input) {
+            Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure { row, problem })?,
+            None if field.is_null() => nulls += 1,
+            None => return Err(Failure { row, problem: misplaced(field, cells.input, N) }),
+        }
+    }
+    Ok(nulls)
+}
+
+#[cold]
+fn misplaced(field: Field, input: &[u8], expected: usize) -> Problem {
+    match field.bytes(input) {
+        Some(bytes) => Problem::Length { expected, found: bytes.len() },
+        None => OUTSIDE,
+    }
+}
+
+const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
+
+fn decimals(
+    cells: &Cells<'_>,
+    values: &mut Vec<i128>,
+    precision: u8,
+    scale: i8,
+) -> Result<usize, Failure> {
+    let before = values.len();
+    values.resize(before + cells.rows(), 0);
+    let mut nulls = 0;
+    for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
+        if let Some(bytes) = field.bytes(cells.input) {
+            *value = numeric::decimal(bytes, precision, scale)
+                .map_err(|problem| Failure { row, problem })?;
+        } else if field.is_null() {
+            nulls += 1;
+        } else {
+            return Err(Failure { row, problem: OUTSIDE });
+        }
+    }
+    Ok(nulls)
+}
+
+/// Values of any length: `append` gets the value with all input after it, and the value's length.
+#[inline]
+fn variable(
+    cells: &Cells<'_>,
+    values: &mut Variable,
+    append: impl Fn(&[u8], usize, &mut Vec<u8>) -> Result<(), Problem>,
+) -> Result<usize, Failure> {
+    values.offsets.reserve(cells.rows());
+    let mut nulls = 0;
+    for (row, field) in cells.iter().enumerate() {
+        if let Some((rest, length)) = field.bytes_and_rest(cells.input) {
+            append(rest, length, &mut values.values).map_err(|problem| Failure { row, problem })?;
+        } else if field.is_null() {
+            nulls += 1;
+        } else {
+            return Err(Failure { row, problem: OUTSIDE });
+        }
+        let Ok(end) = i32::try_from(values.values.len()) else {
+            return Err(Failure { row, problem: Problem::TooLarge });
+        };
+        values.offsets.push(end);
+    }
+    Ok(nulls)
+}
+
+#[inline]
+fn append_bytes(rest: &[u8], length: usize, out: &mut Vec<u8>) {
+    match rest.first_chunk::<SHORT>() {
+        Some(chunk) if length <= SHORT => {
+            let end = out.len() + length;
+            out.extend_from_slice(chunk);
+            out.truncate(end);
+        }
+        _ => out.extend_from_slice(&rest[..length]),
+    }
+}
+
+#[inline]
+fn append_jsonb(rest: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
+    match rest.split_first() {
+        Some((1, text)) if length > 0 => {
+            append_bytes(text, length - 1, out);
+            Ok(())
+        }
+        _ => Err(Problem::Malformed("jsonb of an unknown version")),
+    }
+}
+
+#[inline]
+fn boolean([byte]: [u8; 1]) -> Result<bool, Problem> {
+    match byte {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Problem::Malformed("bool that is neither 0 nor 1")),
+    }
+}
+
+#[inline]
+fn time(bytes: [u8; 8]) -> Result<i64, Problem> {
+    let microseconds = i64::from_be_bytes(bytes);
+    if (0..=DAY_MICROSECONDS).contains(&microseconds) {
+        Ok(microseconds)
+    } else {
+        Err(Problem::Malformed("time outside of a day"))
+    }
+}
+
+#[inline]
+fn time64(bytes: [u8; 8]) -> Result<i64, Problem> {
+    let microseconds = time(bytes)?;
+    if microseconds == DAY_MICROSECONDS {
+        return Err(Problem::Unrepresentable { value: "24:00:00", carrier: Carrier::Time64 });
+    }
+    Ok(microseconds)
+}
+
+#[inline]
+fn date32(bytes: [u8; 4]) -> Result<i32, Problem> {
+    let value = match i32::from_be_bytes(bytes) {
+        i32::MIN => "-infinity",
+        i32::MAX => "infinity",
+        days => match days.checked_add(EPOCH_DAYS) {
+            Some(days) => return Ok(days),
+            None => "a date that far in the future",
+        },
+    };
+    Err(Problem::Unrepresentable { value, carrier: Carrier::Date32 })
+}
+
+#[inline]
+fn timestamp(bytes: [u8; 8], carrier: Carrier) -> Result<i64, Problem> {
+    let value = match i64::from_be_bytes(bytes) {
+        i64::MIN => "-infinity",
+        i64::MAX => "infinity",
+        microseconds => match microseconds.checked_add(EPOCH_MICROSECONDS) {
+            Some(microseconds) => return Ok(microseconds),
+            None => "a timestamp that far in the future",
+        },
+    };
+    Err(Problem::Unrepresentable { value, carrier })
+}

@@ -1,0 +1,205 @@
+//! `numeric` from its wire form: groups of four decimal digits, most significant first.
+
+use super::error::Problem;
+use crate::plan::Carrier;
+
+/// PostgreSQL's own bound of digits after the point (`NUMERIC_DSCALE_MAX`).
+const DSCALE_MAX: u16 = 0x3FFF;
+
+const NEGATIVE: u16 = 0x4000;
+const NAN: u16 = 0xC000;
+const INFINITY: u16 = 0xD000;
+const NEGATIVE_INFINITY: u16 = 0xF000;
+
+/// `10^0 ..= 10^38`, the powers that `i128` holds.
+const POWERS: [u128; 39] = {
+    let mut powers = [1; 39];
+    let mut i = 1;
+    while i < powers.len() {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
+};
+
+/// A numeric as it was sent.
+enum Numeric<'a> {
+    Finite(Finite<'a>),
+    /// By its name in PostgreSQL.
+    Special(&'static str),
+}
+
+/// The number `groups[0].groups[1]… x 10000^weight`.
+struct Finite<'a> {
+    negative: bool,
+    weight: i16,
+    /// Digits shown after the point.
+    dscale: u16,
+    groups: &'a [[u8; 2]],
+}
+
+fn parse(bytes: &[u8]) -> Result<Numeric<'_>, Problem> {
+    let Some((&[c0, c1, w0, w1, s0, s1, d0, d1], rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(Problem::Malformed("numeric below 8 bytes"));
+    };
+    let negative = match u16::from_be_bytes([s0, s1]) {
+        0 => false,
+        NEGATIVE => true,
+        // The other fields mean nothing for these.
+        NAN => return Ok(Numeric::Special("NaN")),
+        INFINITY => return Ok(Numeric::Special("Infinity")),
+        NEGATIVE_INFINITY => return Ok(Numeric::Special("-Infinity")),
+        _ => return Err(Problem::Malformed("numeric of an unknown sign")),
+    };
+    let dscale = u16::from_be_bytes([d0, d1]);
+    let (groups, odd) = rest.as_chunks::<2>();
+    if groups.len() != usize::from(u16::from_be_bytes([c0, c1])) || !odd.is_empty() {
+        return Err(Problem::Malformed("numeric of another length than it says"));
+    }
+    if dscale > DSCALE_MAX {
+        return Err(Problem::Malformed("numeric with an impossible scale"));
+    }
+    if groups.iter().any(|&group| u16::from_be_bytes(group) > 9999) {
+        return Err(Problem::Malformed("numeric with an impossible digit"));
+    }
+    Ok(Numeric::Finite(Finite {
+        negative,
+        weight: i16::from_be_bytes([w0, w1]),
+        dscale,
+        groups,
+    }))
+}
+
+/// The unscaled integer of `decimal(precision, scale)`, exactly.
+#[inline]
+pub(super) fn decimal(bytes: &[u8], precision: u8, scale: i8) -> Result<i128, Problem> {
+    let carrier = Carrier::Decimal128 { precision, scale };
+    let unrepresentable = |value| Problem::Unrepresentable { value, carrier };
+    let number = match parse(bytes)? {
+        Numeric::Finite(number) => number,
+        Numeric::Special(name) => return Err(unrepresentable(name)),
+    };
+    // By how many powers of ten the last group's unit is above the carrier's.
+    let shift = i32::from(scale)
+        + 4 * (i32::from(number.weight) + 1 - i32::try_from(number.groups.len()).unwrap_or(0));
+    let scaled = match small(number.groups, shift) {
+        Some(scaled) => scaled,
+        None => large(number.groups, shift).map_err(unrepresentable)?,
+    };
+    if POWERS.get(usize::from(precision)).is_none_or(|&bound| scaled >= bound) {
+        return Err(unrepresentable(TOO_MANY_DIGITS));
+    }
+    #[expect(clippy::cast_possible_wrap, reason = "below 10^38, which i128 holds")]
+    let value = scaled as i128;
+    Ok(if number.negative { -value } else { value })
+}
+
+const TOO_MANY_DIGITS: &str = "a number with more digits before the point";
+const TOO_FINE: &str = "a number with more digits after the point";
+
+/// Up to 16 digits and a modest shift, which is what money and quantities are; otherwise, or where digits would be
+/// lost, `None`.
+#[inline]
+fn small(groups: &[[u8; 2]], shift: i32) -> Option<u128> {
+    if groups.len() > 4 {
+        return None;
+    }
+    let digits = groups
+        .iter()
+        .fold(0_u64, |sum, &group| sum * 10_000 + u64::from(u16::from_be_bytes(group)));
+    // Divisors that the compiler knows become multiplications.
+    let (quotient, remainder) = match shift {
+        0..=22 => return Some(u128::from(digits) * POWERS[usize::try_from(shift).ok()?]),
+        -1 => (digits / 10, digits % 10),
+        -2 => (digits / 100, digits % 100),
+        -3 => (digits / 1000, digits % 1000),
+        _ => return None,
+    };
+    (remainder == 0).then_some(u128::from(quotient))
+}
+
+/// Any length and shift.
+fn large(groups: &[[u8; 2]], shift: i32) -> Result<u128, &'static str> {
+    let groups = groups.iter().map(|&group| u128::from(u16::from_be_bytes(group)));
+    let last = groups.len();
+    let mut sum = 0_u128;
+    for (index, group) in groups.enumerate() {
+        // How far this group's own unit is above the carrier's.
+        let below = i32::try_from(last - 1 - index).unwrap_or(i32::MAX);
+        let unit = shift.saturating_add(below.saturating_mul(4));
+        let kept = u32::try_from(unit.saturating_add(4).clamp(0, 4)).unwrap_or(0);
+        let cut = 10_u128.pow(4 - kept);
+        if !group.is_multiple_of(cut) {
+            return Err(TOO_FINE);
+        }
+        sum = sum
+            .checked_mul(10_u128.pow(kept))
+            .and_then(|sum| sum.checked_add(group / cut))
+            .ok_or(TOO_MANY_DIGITS)?;
+    }
+    if sum == 0 {
+        return Ok(0);
+    }
+    10_u128
+        .checked_pow(u32::try_from(shift.max(0)).unwrap_or(0))
+        .and_then(|power| sum.checked_mul(power))
+        .ok_or(TOO_MANY_DIGITS)
+}
+
+/// Appends the number as `numeric_out` writes it.
+#[inline]
+pub(super) fn append_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
+    let number = match parse(bytes)? {
+        Numeric::Finite(number) => number,
+        Numeric::Special(name) => {
+            out.extend_from_slice(name.as_bytes());
+            return Ok(());
+        }
+    };
+    let group = |index: i32| {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| number.groups.get(index))
+            .map_or(0, |&group| u16::from_be_bytes(group))
+    };
+    if number.negative {
+        out.push(b'-');
+    }
+    let weight = i32::from(number.weight);
+    if weight < 0 {
+        out.push(b'0');
+    } else {
+        append_leading(group(0), out);
+        for index in 1..=weight {
+            out.extend_from_slice(&four_digits(group(index)));
+        }
+    }
+    if number.dscale > 0 {
+        out.push(b'.');
+        let end = out.len() + usize::from(number.dscale);
+        let mut index = weight + 1;
+        while out.len() < end {
+            out.extend_from_slice(&four_digits(group(index)));
+            index += 1;
+        }
+        out.truncate(end);
+    }
+    Ok(())
+}
+
+/// A group without its leading zeros, but one digit at least.
+#[inline]
+fn append_leading(group: u16, out: &mut Vec<u8>) {
+    let zeros = usize::from(group < 10) + usize::from(group < 100) + usize::from(group < 1000);
+    // Four bytes and a shorter length are cheaper than a copy of a length the compiler does not know.
+    let digits = u32::from_be_bytes(four_digits(group)) << (8 * zeros);
+    out.extend_from_slice(&digits.to_be_bytes());
+    out.truncate(out.len() - zeros);
+}
+
+#[inline]
+fn four_digits(group: u16) -> [u8; 4] {
+    #[expect(clippy::cast_possible_truncation, reason = "a digit is below 10")]
+    let digit = |power: u16| b'0' + (group / power % 10) as u8;
+    [digit(1000), digit(100), digit(10), digit(1)]
+}

@@ -1,0 +1,151 @@
+//! The [`Source`] that PostgreSQL is: sessions under one snapshot, a COPY a partition.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::sync::Mutex;
+
+use super::connect::{Session, Sessions};
+use super::copy::Copy;
+use super::error::{SourceError, SourceFault};
+use super::keyset;
+use super::prepare::Planning;
+use super::snapshot::{self, Custody, SnapshotFacts};
+use super::sql;
+use crate::export::request::ReadMode;
+use crate::limits;
+use crate::plan::{ColumnPlan, Partition, Plan};
+use crate::source::{BatchStream, Source};
+
+/// How reads share one moment.
+#[derive(Debug)]
+enum Moment {
+    /// Keepers hold an exported snapshot that each reader imports.
+    Kept(Custody),
+    /// One reader: its own transaction is the snapshot.
+    Own(Arc<Mutex<Option<Session>>>),
+    /// Keyset mode: each page is its own moment.
+    Pages(keyset::Pages),
+}
+
+/// A PostgreSQL server, ready to be read from.
+#[derive(Debug)]
+pub struct PostgresSource {
+    sessions: Arc<Sessions>,
+    /// Its transaction holds the locks; nothing else is done with it.
+    lock: Option<Session>,
+    moment: Moment,
+    snapshots: Vec<SnapshotFacts>,
+}
+
+impl PostgresSource {
+    /// Ends planning: from here on partitions can be opened, by `readers` workers at a time.
+    ///
+    /// # Errors
+    /// The snapshot cannot be exported or kept.
+    pub async fn new(planning: Planning, readers: usize, read_mode: ReadMode) -> Result<Self, SourceError> {
+        let Planning { sessions, lock, anchor, locks, application, found, .. } = planning;
+        let (moment, snapshots) = match read_mode {
+            ReadMode::Keyset { page_size } => {
+                let pages = keyset::Pages::new(&anchor, found.as_ref(), page_size).await?;
+                anchor.batch("ending planning", "COMMIT").await?;
+                (Moment::Pages(pages), Vec::new())
+            }
+            ReadMode::Copy if readers == 1 => {
+                let facts = snapshot::facts(&anchor, None).await?;
+                (Moment::Own(Arc::new(Mutex::new(Some(anchor)))), vec![facts])
+            }
+            ReadMode::Copy => {
+                let id = snapshot::export(&anchor).await?;
+                let facts = snapshot::facts(&anchor, Some(id.clone())).await?;
+                locks.take(&anchor, snapshot::Waiting::Nowait).await?;
+                let custody = Custody::new(&sessions, anchor, id, locks, &application).await?;
+                (Moment::Kept(custody), vec![facts])
+            }
+        };
+        Ok(Self { sessions, lock, moment, snapshots })
+    }
+
+    /// The snapshots that reads share; empty in keyset mode.
+    pub fn snapshots(&self) -> &[SnapshotFacts] {
+        &self.snapshots
+    }
+
+    async fn reader(&self) -> Result<Session, SourceError> {
+        match &self.moment {
+            Moment::Own(slot) => slot.lock().await.take().ok_or_else(|| {
+                SourceError::new(SourceFault::SnapshotLost, "the only reader's connection is gone, and the snapshot with it")
+                    .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
+            }),
+            Moment::Kept(custody) => {
+                let session = self.sessions.get().await?;
+                if session.fresh {
+                    custody.enter(&session, "reader").await?;
+                }
+                Ok(session)
+            }
+            Moment::Pages(_) => self.sessions.get().await,
+        }
+    }
+
+    async fn copy(&self, plan: Arc<Plan>, partition: Partition) -> Result<BatchStream, SourceError> {
+        let session = self.reader().await?;
+        let columns: Arc<[ColumnPlan]> = plan.columns.clone().into();
+        let what = describe(&plan, &partition);
+        if let Moment::Pages(pages) = &self.moment {
+            return Ok(pages.open(session, plan, partition, what));
+        }
+        let statement = sql::copy(&sql::select(&plan, &partition, &[], None));
+        let copy = Copy::start(session, &statement, &columns, what).await?;
+        let home = match &self.moment {
+            Moment::Own(slot) => Some(Arc::clone(slot)),
+            _ => None,
+        };
+        let batches = stream::try_unfold(copy, move |mut copy| {
+            let home = home.clone();
+            async move {
+                if let Some(batch) = copy.next().await? {
+                    return Ok(Some((batch, copy)));
+                }
+                // Back to the pool, still in its transaction; or to the slot, where it is the snapshot.
+                if let (Some(session), Some(home)) = (copy.into_session(), home) {
+                    *home.lock().await = Some(session);
+                }
+                Ok(None)
+            }
+        });
+        Ok(batches.boxed())
+    }
+}
+
+fn describe(plan: &Plan, partition: &Partition) -> String {
+    let relation = plan.relation.display_name.as_deref().unwrap_or("the query");
+    format!("partition {} of {relation}", partition.number)
+}
+
+impl Source for PostgresSource {
+    fn open(&self, plan: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
+        self.copy(plan, partition).boxed()
+    }
+
+    fn guard(&self) -> BoxFuture<'_, SourceError> {
+        async {
+            let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
+            let mut lock_lost = false;
+            loop {
+                tick.tick().await;
+                if let Moment::Kept(custody) = &self.moment
+                    && let Err(error) = custody.tend(&self.sessions).await
+                {
+                    return error;
+                }
+                if !lock_lost && self.lock.as_ref().is_some_and(|lock| lock.client().is_closed()) {
+                    lock_lost = true;
+                    tracing::warn!("the lock session was lost; keepers and readers hold the same locks");
+                }
+            }
+        }
+        .boxed()
+    }
+}
