@@ -1,10 +1,23 @@
 //! Stage 3, ENCODE: batches become the bytes of one part. Synchronous, without IO (invariant I8).
 
+mod compress;
+mod csv;
+mod lines;
+mod ndjson;
 pub mod options;
+mod parquet;
+pub mod tally;
+mod text;
+
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 
+use crate::plan::ColumnPlan;
+use compress::Compressor;
+use lines::{LineEncoder, Rows};
 pub use options::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
+pub use tally::Tally;
 
 /// Turns the batches of one part into bytes.
 ///
@@ -27,6 +40,26 @@ pub trait Encoder: Send + std::fmt::Debug {
     fn finish(self: Box<Self>, out: &mut Vec<u8>) -> Result<EncodeSummary, EncodeError>;
 }
 
+/// The encoder of one part. Cheap: nothing is written before the first batch or the end.
+///
+/// # Errors
+/// A codec or level that the format does not have.
+pub fn encoder(options: &FormatOptions, columns: &Arc<[ColumnPlan]>) -> Result<Box<dyn Encoder>, EncodeError> {
+    let rows = match options.format {
+        Format::Parquet => return Ok(Box::new(parquet::ParquetEncoder::new(options, Arc::clone(columns))?)),
+        Format::Csv => Rows::Csv(csv::CsvRows::new(&options.csv, columns)),
+        Format::Ndjson => Rows::Ndjson(ndjson::NdjsonRows::new(columns)),
+    };
+    let compressor = Compressor::new(options.compression, options.format)?;
+    Ok(Box::new(LineEncoder::new(Arc::clone(columns), rows, compressor)))
+}
+
+/// A length as a count of rows or bytes.
+fn count(length: usize) -> u64 {
+    // No machine counts in memory beyond 64 bits.
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
 /// What an encoder knows of the part it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeSummary {
@@ -44,7 +77,15 @@ pub struct EncodeSummary {
 pub enum EncodeError {
     /// The Parquet writer refused a batch.
     #[error("writing Parquet")]
-    Parquet(#[from] parquet::errors::ParquetError),
+    Parquet(#[from] ::parquet::errors::ParquetError),
+    /// A codec that exists only inside Parquet, asked for around text.
+    #[error("{codec} compression exists only for parquet, not for {format:?}: choose none, gzip or zstd")]
+    CodecOfParquet {
+        /// The codec's name.
+        codec: &'static str,
+        /// The text format.
+        format: Format,
+    },
     /// A compressor failed.
     #[error("compressing with {codec}")]
     Compress {
