@@ -32,6 +32,36 @@ pub const UPLOAD_CHUNKS_MAX: usize = 9_000;
 /// S3's smallest chunk but the last.
 pub const UPLOAD_CHUNK_BYTES_MIN: usize = 5 * 1024 * 1024;
 
+/// S3's largest chunk.
+pub const UPLOAD_CHUNK_BYTES_MAX: usize = 5 << 30;
+
+/// Bytes that a local staged file takes at once: enough that the hand-over to a blocking thread does not show.
+pub const LOCAL_CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes read at once from a local file.
+pub const STORE_READ_BYTES: usize = 256 * 1024;
+
+/// Below this a buffer is hashed where it is: the hand-over to rayon costs more.
+pub const INLINE_CPU_BYTES: usize = 64 * 1024;
+
+/// A request to a store may take this long until its answer begins; see [`request_timeout`].
+pub const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(120);
+
+/// The slowest upload that is waited for, in bytes a second.
+pub const UPLOAD_RATE_MIN: usize = 64 * 1024;
+
+/// `object_store` starts no more retries of a request after this long (its default).
+pub const STORE_RETRY_BUDGET: Duration = Duration::from_secs(180);
+
+/// How long a request with a body of `bytes` may take until its answer begins.
+pub fn request_timeout(bytes: usize) -> Duration {
+    let seconds = u64::try_from(bytes / UPLOAD_RATE_MIN).unwrap_or(u64::MAX);
+    REQUEST_TIMEOUT_MIN.max(Duration::from_secs(seconds))
+}
+
+/// A TCP and TLS connection to a store; the client tries again within its retry budget.
+pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// One connection attempt, TCP, TLS and authentication together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 

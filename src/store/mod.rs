@@ -1,9 +1,22 @@
 //! Stage 4, STORE: encoded bytes become parts at the destination, staged until commit. The only user of `object_store`.
 
+mod address;
+mod chunks;
+mod connect;
+pub mod destination;
 pub mod error;
+pub mod journal;
+mod local;
 pub mod name;
 pub mod receipt;
+mod remote;
+pub mod writer;
 
+pub use destination::{
+    CreateOutcome, Destination, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version,
+};
 pub use error::StoreError;
+pub use journal::Journal;
 pub use name::{Layout, PartName};
 pub use receipt::{PartReceipt, PartitionReceipt, StagedObject, Staging};
+pub use writer::PartWriter;

@@ -1,0 +1,392 @@
+//! A destination: a folder, or a prefix of a bucket, and the few things that are done there.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::io::AsyncReadExt;
+
+use super::address::{Address, percent_encode};
+use super::connect;
+use super::error::{StoreError, StoreFault};
+use super::journal::Journal;
+use super::local::Folder;
+use super::receipt::{StagedObject, Staging};
+use super::remote::Remote;
+use super::writer::PartWriter;
+use crate::limits;
+
+/// How objects are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes of the first chunks of an upload; see [`chunks`](super::chunks) for how it grows.
+    pub chunk_bytes: NonZeroUsize,
+    /// Chunks in flight for one object.
+    pub concurrency: NonZeroUsize,
+    /// Whether objects get a SHA-256 too.
+    pub sha256: bool,
+}
+
+/// Which content of an object was seen, so that a later write can depend on nobody having changed it since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The store's `ETag`; of a local file, its time, size and inode.
+    pub(super) e_tag: Option<String>,
+    /// The version or generation, where the store counts them.
+    pub(super) generation: Option<String>,
+}
+
+/// A small object, read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Small {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its version.
+    pub version: Version,
+}
+
+/// What a store tells of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectFacts {
+    /// Its size.
+    pub bytes: u64,
+    /// Its version.
+    pub version: Version,
+    /// CRC64NVME of the whole object, where the store keeps one.
+    pub crc64nvme: Option<u64>,
+}
+
+/// What became of a create-if-absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// It was not there, and now is.
+    Created,
+    /// The store says something is there. It may be our own bytes, when the answer to a first try was lost, or nothing
+    /// (S3 answers 409 to writers that race): read back and compare.
+    Exists,
+}
+
+/// What became of a conditional replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplaceOutcome {
+    /// The object had the expected version, and now has the new bytes.
+    Replaced,
+    /// It has another version, or is gone. It may be our own bytes: read back and compare.
+    Changed,
+}
+
+/// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
+///
+/// Paths are relative to it, use `/`, and have no empty, `.` or `..` segments. Requests time out after
+/// [`limits::request_timeout`] and are retried by the client (10 times, 180 s); an error here is final. Errors carry
+/// the class ([`StoreFault`]) and never credentials.
+///
+/// Cancel safety: dropping a future may leave its request done or not done, never half visible.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    url: String,
+    encoded: bool,
+    options: StoreOptions,
+    backend: Backend,
+}
+
+#[derive(Debug)]
+pub(super) enum Backend {
+    Local(Arc<Folder>),
+    Remote(Arc<Remote>),
+}
+
+impl Destination {
+    /// Opens `file:///abs`, a bare path, `s3://`, `gs://`, `az://`, `abfss://` or, for tests, `memory:///name`, with
+    /// or without a slash at its end. Nothing is sent or created yet. Credentials, region and endpoint come from the
+    /// environment, under `object_store`'s names; plain HTTP is allowed to loopback endpoints or by `AWS_ALLOW_HTTP`.
+    ///
+    /// # Errors
+    /// [`StoreFault::Configuration`] where the URL or an environment variable makes no sense.
+    pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let address = Address::parse(url)?;
+        let url = address.url();
+        let encoded = matches!(address, Address::Local(_));
+        let backend = match address {
+            Address::Local(folder) => Backend::Local(Arc::new(Folder::new(folder))),
+            Address::Memory { name } => Backend::Remote(Arc::new(connect::memory(&name, url.clone()))),
+            Address::Cloud { provider, authority, prefix } => {
+                Backend::Remote(Arc::new(connect::cloud(provider, &authority, &prefix, url.clone())?))
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { url, encoded, options: *options, backend }) })
+    }
+
+    /// The canonical URL: no credentials, no slash at its end.
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// The folder, where the destination is local.
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        match &self.inner.backend {
+            Backend::Local(folder) => Some(folder.join("")),
+            Backend::Remote(_) => None,
+        }
+    }
+
+    /// The absolute URL of an object: `s3://bucket/prefix/x`, `file:///folder/x`.
+    pub fn object_url(&self, path: &str) -> String {
+        if self.inner.encoded {
+            format!("{}/{}", self.inner.url, percent_encode(path))
+        } else {
+            format!("{}/{path}", self.inner.url)
+        }
+    }
+
+    /// Reads a small object whole; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a missing bucket is [`StoreFault::Configuration`], not `None`.
+    pub async fn read(&self, path: &str) -> Result<Option<Small>, StoreError> {
+        let object = self.check("reading", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("reading", object, move |folder| folder.read(&path)).await
+            }
+            Backend::Remote(remote) => remote.read(path).await,
+        }
+    }
+
+    /// Writes an object if none is there.
+    ///
+    /// # Errors
+    /// [`StoreError`]. The outcome of a create that failed is not known: read back and compare.
+    pub async fn create(&self, path: &str, bytes: Bytes, content_type: &str) -> Result<CreateOutcome, StoreError> {
+        let object = self.check("creating", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("creating", object, move |folder| folder.create(&path, &bytes)).await
+            }
+            Backend::Remote(remote) => remote.create(path, bytes, content_type).await,
+        }
+    }
+
+    /// Writes an object if the one that is there has the expected version. Locally the check and the rename stand
+    /// under an exclusive lock on `_outhaul/lock`.
+    ///
+    /// # Errors
+    /// [`StoreError`]. The outcome of a replacement that failed is not known: read back and compare.
+    pub async fn replace(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        content_type: &str,
+        expected: &Version,
+    ) -> Result<ReplaceOutcome, StoreError> {
+        let object = self.check("replacing", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let (path, expected) = (path.to_owned(), expected.clone());
+                folder.run("replacing", object, move |folder| folder.replace(&path, &bytes, &expected)).await
+            }
+            Backend::Remote(remote) => remote.replace(path, bytes, content_type, expected).await,
+        }
+    }
+
+    /// Writes an object, whatever is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put(&self, path: &str, bytes: Bytes, content_type: &str) -> Result<(), StoreError> {
+        let object = self.check("writing", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("writing", object, move |folder| folder.put(&path, &bytes)).await
+            }
+            Backend::Remote(remote) => remote.put(path, bytes, content_type).await,
+        }
+    }
+
+    /// Deletes an object; one that is not there is fine.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        let object = self.check("deleting", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("deleting", object, move |folder| folder.delete(&path)).await
+            }
+            Backend::Remote(remote) => remote.delete(path).await,
+        }
+    }
+
+    /// What the store tells of an object; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn head(&self, path: &str) -> Result<Option<ObjectFacts>, StoreError> {
+        let object = self.check("looking at", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("looking at", object, move |folder| folder.head(&path)).await
+            }
+            Backend::Remote(remote) => remote.head(path).await,
+        }
+    }
+
+    /// Every object below `prefix` (a folder; empty for all), with its size, in order of the paths, which are relative
+    /// to the destination. Locally hidden and staged files are seen too. Open uploads are not objects.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let prefix = prefix.trim_end_matches('/');
+        let object = if prefix.is_empty() { self.url().to_owned() } else { self.check("listing", prefix)? };
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let prefix = prefix.to_owned();
+                folder.run("listing", object, move |folder| folder.list(&prefix)).await
+            }
+            Backend::Remote(remote) => remote.list(prefix, object).await,
+        }
+    }
+
+    /// The bytes of an object, from the first to the last. Nothing is read ahead of the consumer but the socket's own
+    /// buffer; an object that is not there is [`StoreFault::Missing`].
+    pub fn read_stream(&self, path: &str) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        let object = match self.check("reading", path) {
+            Ok(object) => object,
+            Err(error) => return stream::once(async { Err(error) }).boxed(),
+        };
+        match &self.inner.backend {
+            Backend::Local(folder) => read_file(folder.join(path), object),
+            Backend::Remote(remote) => Arc::clone(remote).read_stream(path.to_owned()),
+        }
+    }
+
+    /// Begins an object that stays invisible until [`Destination::publish`].
+    ///
+    /// # Errors
+    /// [`StoreError`]; an upload that could not be journalled is aborted.
+    pub async fn writer(&self, path: &str, content_type: &str, journal: &Journal) -> Result<PartWriter, StoreError> {
+        let object = self.check("starting", path)?;
+        PartWriter::start(&self.inner.backend, self.inner.options, path, object, content_type, journal).await
+    }
+
+    /// Makes a staged object visible. A repeated call after success is fine: where the store no longer knows the
+    /// upload, an object of the same size (and CRC, where it tells one) at the path is taken for it. Locally a foreign
+    /// file at the path is kept ([`StoreFault::Taken`]); object stores cannot refuse it, so the path must be unique to
+    /// the attempt, or looked at before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the object may be visible all the same, and the call may be repeated.
+    pub async fn publish(&self, staged: &StagedObject) -> Result<(), StoreError> {
+        self.publish_as(staged, false).await
+    }
+
+    /// Like [`Destination::publish`], and a local file at the path is replaced atomically.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn publish_over(&self, staged: &StagedObject) -> Result<(), StoreError> {
+        self.publish_as(staged, true).await
+    }
+
+    async fn publish_as(&self, staged: &StagedObject, over: bool) -> Result<(), StoreError> {
+        let object = self.check("publishing", &staged.path)?;
+        match (&self.inner.backend, &staged.staging) {
+            (_, Staging::Published) => Ok(()),
+            (Backend::Local(folder), Staging::Local { file }) => {
+                self.check("publishing", file)?;
+                let (file, path, bytes) = (file.clone(), staged.path.clone(), staged.bytes);
+                folder.run("publishing", object, move |folder| folder.publish(&file, &path, bytes, over)).await
+            }
+            (Backend::Remote(remote), Staging::Multipart { upload_id, chunks }) => {
+                remote.complete(staged, upload_id, chunks).await
+            }
+            _ => Err(elsewhere("publishing", object)),
+        }
+    }
+
+    /// Drops a staged object that will not be published; one that is already gone is fine. A published object is left
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn discard(&self, staged: &StagedObject) -> Result<(), StoreError> {
+        let object = self.check("discarding", &staged.path)?;
+        match (&self.inner.backend, &staged.staging) {
+            (_, Staging::Published) => Ok(()),
+            (Backend::Local(folder), Staging::Local { file }) => {
+                self.check("discarding", file)?;
+                let file = file.clone();
+                folder.run("discarding", object, move |folder| folder.delete(&file)).await
+            }
+            (Backend::Remote(remote), Staging::Multipart { upload_id, .. }) => {
+                remote.abort(&staged.path, upload_id).await
+            }
+            _ => Err(elsewhere("discarding", object)),
+        }
+    }
+
+    /// Removes a folder of a local destination with all that is in it; object stores have none.
+    pub(super) async fn delete_local_folder(&self, path: &str) -> Result<(), StoreError> {
+        let object = self.check("deleting", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("deleting", object, move |folder| folder.delete_folder(&path)).await
+            }
+            Backend::Remote(_) => Ok(()),
+        }
+    }
+
+    /// The object's URL, once its path is known to stay inside the destination.
+    fn check(&self, operation: &'static str, path: &str) -> Result<String, StoreError> {
+        let object = self.object_url(path);
+        let strange =
+            |segment: &str| matches!(segment, "" | "." | "..") || segment.chars().any(|c| c.is_control() || c == '\\');
+        if path.split('/').any(strange) {
+            let why = "a path inside a destination has no empty, `.` or `..` segment and no control character";
+            return Err(StoreError::new(operation, object, StoreFault::Configuration, why));
+        }
+        Ok(object)
+    }
+}
+
+fn elsewhere(operation: &'static str, object: String) -> StoreError {
+    StoreError::new(
+        operation,
+        object,
+        StoreFault::Configuration,
+        "the object was staged at another kind of destination",
+    )
+}
+
+fn read_file(path: PathBuf, object: String) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    stream::try_unfold(None, move |file| {
+        let (path, object) = (path.clone(), object.clone());
+        async move {
+            let read = async {
+                let mut file = match file {
+                    Some(file) => file,
+                    None => tokio::fs::File::open(path).await?,
+                };
+                let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);
+                file.read_buf(&mut bytes).await?;
+                Ok((!bytes.is_empty()).then(|| (bytes.freeze(), Some(file))))
+            };
+            read.await.map_err(|error| StoreError::from_io("reading", object, error))
+        }
+    })
+    .boxed()
+}

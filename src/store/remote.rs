@@ -1,0 +1,240 @@
+//! An object store as a destination: S3, GCS, Azure, and memory for tests.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, UpdateVersion,
+};
+
+use super::connect::Crc64Header;
+use super::destination::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use super::error::{StoreError, StoreFault};
+use super::receipt::StagedObject;
+use crate::limits;
+
+/// A prefix of a bucket.
+#[derive(Debug)]
+pub(super) struct Remote {
+    /// For everything but the two below.
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The same store, upload by upload.
+    pub(super) uploads: Arc<dyn Uploads>,
+    /// The same store, asking for checksums in its HEADs.
+    pub(super) facts: Arc<dyn ObjectStore>,
+    /// The prefix.
+    pub(super) root: Path,
+    /// The destination's URL.
+    pub(super) url: String,
+    /// Whether uploads can carry a Content-Type; Azure's take it from the name's end instead.
+    pub(super) upload_attributes: bool,
+}
+
+/// What can be uploaded to and printed; every [`MultipartStore`] of the crate is both.
+pub(super) trait Uploads: MultipartStore + std::fmt::Debug {}
+impl<T: MultipartStore + std::fmt::Debug> Uploads for T {}
+
+impl Remote {
+    /// The key. The caller has checked the path.
+    fn key(&self, operation: &'static str, path: &str) -> Result<(Path, String), StoreError> {
+        let object = format!("{}/{path}", self.url);
+        match Path::parse(format!("{}/{path}", self.root)) {
+            Ok(key) => Ok((key, object)),
+            Err(error) => Err(StoreError::new(operation, object, StoreFault::Configuration, error)),
+        }
+    }
+
+    pub(super) async fn read(&self, path: &str) -> Result<Option<Small>, StoreError> {
+        let (key, object) = self.key("reading", path)?;
+        let get = async {
+            let result = self.store.get(&key).await?;
+            let version = Version { e_tag: result.meta.e_tag.clone(), generation: result.meta.version.clone() };
+            Ok(Small { bytes: result.bytes().await?, version })
+        };
+        absent_as_none(patient("reading", &object, 0, get).await)
+    }
+
+    pub(super) async fn create(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        content_type: &str,
+    ) -> Result<CreateOutcome, StoreError> {
+        match self.put_as("creating", path, bytes, content_type, PutMode::Create).await {
+            Ok(()) => Ok(CreateOutcome::Created),
+            Err(error) if error.fault == StoreFault::Taken => Ok(CreateOutcome::Exists),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn replace(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        content_type: &str,
+        expected: &Version,
+    ) -> Result<ReplaceOutcome, StoreError> {
+        let version = UpdateVersion { e_tag: expected.e_tag.clone(), version: expected.generation.clone() };
+        match self.put_as("replacing", path, bytes, content_type, PutMode::Update(version)).await {
+            Ok(()) => Ok(ReplaceOutcome::Replaced),
+            Err(error) if matches!(error.fault, StoreFault::Taken | StoreFault::Missing) => Ok(ReplaceOutcome::Changed),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn put(&self, path: &str, bytes: Bytes, content_type: &str) -> Result<(), StoreError> {
+        self.put_as("writing", path, bytes, content_type, PutMode::Overwrite).await
+    }
+
+    async fn put_as(
+        &self,
+        operation: &'static str,
+        path: &str,
+        bytes: Bytes,
+        content_type: &str,
+        mode: PutMode,
+    ) -> Result<(), StoreError> {
+        let (key, object) = self.key(operation, path)?;
+        let size = bytes.len();
+        let options = PutOptions { mode, attributes: with_content_type(content_type), ..PutOptions::default() };
+        let put = self.store.put_opts(&key, bytes.into(), options);
+        patient(operation, &object, size, put).await.map(|_| ())
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        let (key, object) = self.key("deleting", path)?;
+        absent_as_none(patient("deleting", &object, 0, self.store.delete(&key)).await).map(|_| ())
+    }
+
+    pub(super) async fn head(&self, path: &str) -> Result<Option<ObjectFacts>, StoreError> {
+        let (key, object) = self.key("looking at", path)?;
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        let result = absent_as_none(patient("looking at", &object, 0, self.facts.get_opts(&key, options)).await)?;
+        Ok(result.map(|result| ObjectFacts {
+            bytes: result.meta.size,
+            crc64nvme: result.extensions.get::<Crc64Header>().map(|header| header.0),
+            version: Version { e_tag: result.meta.e_tag, generation: result.meta.version },
+        }))
+    }
+
+    pub(super) async fn list(&self, prefix: &str, object: String) -> Result<Vec<(String, u64)>, StoreError> {
+        let key = match prefix {
+            "" => self.root.clone(),
+            _ => self.key("listing", prefix)?.0,
+        };
+        let root = self.root.as_ref();
+        let mut entries = self.store.list((!key.is_root()).then_some(&key));
+        let mut found = Vec::new();
+        while let Some(entry) = patient("listing", &object, 0, async { entries.next().await.transpose() }).await? {
+            let path = entry.location.as_ref();
+            // Below the root by the store's own promise.
+            let path = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
+            found.push((path.to_owned(), entry.size));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    pub(super) fn read_stream(self: Arc<Self>, path: String) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        let start = async move {
+            let (key, object) = self.key("reading", &path)?;
+            let result = patient("reading", &object, 0, self.store.get(&key)).await?;
+            Ok::<_, StoreError>(stream::try_unfold((result.into_stream(), object), |(mut bytes, object)| async {
+                let next = patient("reading", &object, 0, async { bytes.next().await.transpose() }).await?;
+                Ok(next.map(|next| (next, (bytes, object))))
+            }))
+        };
+        stream::once(start)
+            .map(|started| match started {
+                Ok(bytes) => bytes.boxed(),
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            })
+            .flatten()
+            .boxed()
+    }
+
+    /// Starts an upload: its id.
+    pub(super) async fn start(&self, path: &str, content_type: &str) -> Result<String, StoreError> {
+        let (key, object) = self.key("starting", path)?;
+        let attributes = if self.upload_attributes { with_content_type(content_type) } else { Attributes::new() };
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        patient("starting", &object, 0, self.uploads.create_multipart_opts(&key, options)).await
+    }
+
+    /// Uploads chunk `index`: what [`Remote::complete`] needs of it.
+    pub(super) async fn put_chunk(
+        &self,
+        path: &str,
+        upload_id: &String,
+        index: usize,
+        chunk: PutPayload,
+    ) -> Result<String, StoreError> {
+        let (key, object) = self.key("writing", path)?;
+        let size = chunk.content_length();
+        let put = self.uploads.put_part(&key, upload_id, index, chunk);
+        Ok(patient("writing", &object, size, put).await?.content_id)
+    }
+
+    pub(super) async fn complete(
+        &self,
+        staged: &StagedObject,
+        upload_id: &String,
+        chunks: &[String],
+    ) -> Result<(), StoreError> {
+        let (key, object) = self.key("publishing", &staged.path)?;
+        let ids = chunks.iter().map(|id| PartId { content_id: id.clone() }).collect();
+        let complete = self.uploads.complete_multipart(&key, upload_id, ids);
+        let Err(error) = patient("publishing", &object, 0, complete).await else {
+            return Ok(());
+        };
+        // Its answer may be lost, and a second completion is refused by some stores: what counts is what is there.
+        match self.head(&staged.path).await {
+            Ok(Some(facts))
+                if facts.bytes == staged.bytes && facts.crc64nvme.is_none_or(|crc| crc == staged.crc64nvme) =>
+            {
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    pub(super) async fn abort(&self, path: &str, upload_id: &String) -> Result<(), StoreError> {
+        let (key, object) = self.key("discarding", path)?;
+        let abort = self.uploads.abort_multipart(&key, upload_id);
+        absent_as_none(patient("discarding", &object, 0, abort).await).map(|_| ())
+    }
+}
+
+/// Waits for a request and its retries, as long as they can take: a body that stalls after its headers came is bounded
+/// by nothing below us.
+async fn patient<T>(
+    operation: &'static str,
+    object: &str,
+    bytes: usize,
+    request: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
+    let patience = limits::STORE_RETRY_BUDGET + 2 * limits::request_timeout(bytes);
+    match tokio::time::timeout(patience, request).await {
+        Ok(result) => result.map_err(|error| StoreError::from_store(operation, object, &error)),
+        Err(_) => {
+            let why = format!("no answer for {} s", patience.as_secs());
+            Err(StoreError::new(operation, object, StoreFault::Unavailable, why))
+        }
+    }
+}
+
+fn absent_as_none<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.fault == StoreFault::Missing => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_content_type(content_type: &str) -> Attributes {
+    Attributes::from_iter([(Attribute::ContentType, content_type.to_owned())])
+}
