@@ -1,6 +1,14 @@
 //! Why an export did not commit. [`ExportErrorKind`] is the only thing that maps outward: to exit codes in
 //! `cli/exit.rs` and, later, to HTTP in `service/`.
 
+use std::error::Error as StdError;
+
+use crate::encode::EncodeError;
+use crate::source::SourceError;
+use crate::source::postgres::error::SourceFault;
+use crate::store::StoreError;
+use crate::store::error::StoreFault;
+
 /// The class of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,5 +74,86 @@ pub struct ExportError {
     pub hint: Option<String>,
     /// Why.
     #[source]
-    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl ExportError {
+    /// An error without hint or source.
+    pub fn new(kind: ExportErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, source: None }
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(ExportErrorKind::Internal, message)
+            .with_hint("this is a bug in outhaul; please report it with this message")
+    }
+
+    /// A run that was told to stop; whoever told it knows by which signal.
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ExportErrorKind::Interrupted, "stopped before commit")
+    }
+
+    /// Names the partition where the message does not yet.
+    pub(crate) fn in_partition(mut self, relation: Option<&str>, partition: u32) -> Self {
+        let name = format!("partition {partition}");
+        if self.kind != ExportErrorKind::Interrupted && !self.message.contains(&name) {
+            let relation = relation.unwrap_or("the query");
+            self.message = format!("{name} of {relation}: {}", self.message);
+        }
+        self
+    }
+}
+
+impl From<SourceError> for ExportError {
+    fn from(error: SourceError) -> Self {
+        let kind = match error.fault {
+            SourceFault::Usage => ExportErrorKind::Usage,
+            SourceFault::Authentication => ExportErrorKind::SourceAuthentication,
+            SourceFault::Unavailable => ExportErrorKind::SourceUnavailable,
+            SourceFault::SnapshotLost => ExportErrorKind::SnapshotLost,
+            SourceFault::SchemaChanged => ExportErrorKind::SchemaChanged,
+            SourceFault::Data => ExportErrorKind::Data,
+            SourceFault::Rejected => ExportErrorKind::StatementRejected,
+            SourceFault::GaveWay => ExportErrorKind::GaveWay,
+            SourceFault::Protocol => ExportErrorKind::Internal,
+        };
+        Self { kind, message: error.message, hint: error.hint, source: error.source }
+    }
+}
+
+impl From<EncodeError> for ExportError {
+    fn from(error: EncodeError) -> Self {
+        let kind = match error {
+            EncodeError::Unrepresentable { .. } => ExportErrorKind::Data,
+            _ => ExportErrorKind::Internal,
+        };
+        Self::new(kind, "encoding").with_source(error)
+    }
+}
+
+impl From<StoreError> for ExportError {
+    fn from(error: StoreError) -> Self {
+        let kind = match error.fault {
+            StoreFault::Configuration => ExportErrorKind::Usage,
+            StoreFault::Authentication => ExportErrorKind::DestinationAuthentication,
+            StoreFault::Unavailable | StoreFault::Missing => ExportErrorKind::DestinationUnavailable,
+            StoreFault::Taken => ExportErrorKind::DestinationTaken,
+            StoreFault::Full => ExportErrorKind::DestinationFull,
+        };
+        Self { kind, message: format!("{} {}", error.operation, error.object), hint: None, source: Some(error.source) }
+    }
 }

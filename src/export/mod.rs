@@ -4,6 +4,7 @@ pub mod error;
 pub mod event;
 pub mod report;
 pub mod request;
+pub(crate) mod worker;
 
 pub use error::{ExportError, ExportErrorKind};
 pub use event::Event;

@@ -10,6 +10,7 @@ mod local;
 pub mod name;
 pub mod receipt;
 mod remote;
+pub mod stdout;
 pub mod writer;
 
 pub use destination::{

@@ -1,0 +1,312 @@
+//! The worker: one partition becomes one receipt, whatever the format, the destination and the number of readers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{ExportError, ExportErrorKind};
+use super::event::Event;
+use super::request::{ManifestStats, Visibility};
+use crate::cpu::on_rayon;
+use crate::encode::{EncodeError, EncodeSummary, Encoder, FormatOptions, Tally, encoder};
+use crate::plan::{ColumnPlan, Partition, Plan};
+use crate::source::Source;
+use crate::store::stdout::StdoutWriter;
+use crate::store::{
+    Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject, StoreError,
+};
+
+/// Where parts go.
+#[derive(Debug, Clone)]
+pub(crate) enum Outlet {
+    /// Objects of their own below the destination.
+    Parts { destination: Destination, journal: Journal, layout: Layout },
+    /// One object of exactly this name.
+    Single { destination: Destination, journal: Journal, name: String },
+    /// Standard output.
+    Stdout,
+}
+
+/// What all workers of a run share.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) columns: Arc<[ColumnPlan]>,
+    pub(crate) format: FormatOptions,
+    pub(crate) outlet: Outlet,
+    pub(crate) part_size: u64,
+    pub(crate) visibility: Visibility,
+    pub(crate) stats: ManifestStats,
+    pub(crate) sha256: bool,
+    pub(crate) events: Sender<Event>,
+}
+
+/// What one reader has done of its partition so far; read by the coordinator, written by the worker.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) rows: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Writer {
+    Store(Box<PartWriter>),
+    Stdout(StdoutWriter),
+}
+
+#[derive(Debug)]
+struct OpenPart {
+    /// `None` only while rayon has them.
+    encoding: Option<(Box<dyn Encoder>, Tally)>,
+    writer: Option<Writer>,
+    rows: u64,
+    started_at: DateTime<Utc>,
+}
+
+/// One attempt at one partition.
+#[derive(Debug)]
+struct Attempt<'a> {
+    work: &'a Work,
+    partition: &'a Partition,
+    id: u32,
+    counters: &'a Counters,
+    open: Option<OpenPart>,
+    parts: Vec<PartReceipt>,
+    rows: u64,
+}
+
+/// Exports one partition.
+///
+/// With `even_empty` a partition without rows still makes a part, which stands for an empty relation.
+///
+/// # Errors
+/// Of source, encoder or store, with the partition named. Nothing of the attempt is left behind then, nor after a
+/// cancel.
+///
+/// # Cancel safety
+/// Cancel through `cancel`: it aborts uploads. Dropping the future publishes nothing but leaves uploads to the journal.
+pub(crate) async fn export_partition(
+    work: &Work,
+    partition: &Partition,
+    counters: &Counters,
+    even_empty: bool,
+    cancel: &CancellationToken,
+) -> Result<PartitionReceipt, ExportError> {
+    let id = rand::random();
+    let mut attempt = Attempt { work, partition, id, counters, open: None, parts: Vec::new(), rows: 0 };
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(ExportError::cancelled()),
+        result = attempt.run(even_empty) => result,
+    };
+    match result {
+        Ok(()) => {
+            let Attempt { parts, rows, .. } = attempt;
+            Ok(PartitionReceipt { partition: partition.number, attempt: id, rows_read: rows, parts })
+        }
+        Err(error) => {
+            attempt.abort().await;
+            Err(error.in_partition(work.plan.relation.display_name.as_deref(), partition.number))
+        }
+    }
+}
+
+impl Attempt<'_> {
+    async fn run(&mut self, even_empty: bool) -> Result<(), ExportError> {
+        let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            if batch.num_rows() > 0 {
+                self.take(batch).await?;
+            }
+        }
+        drop(batches);
+        if even_empty && self.parts.is_empty() && self.open.is_none() {
+            self.start_part().await?;
+        }
+        self.finish_part().await
+    }
+
+    async fn take(&mut self, batch: RecordBatch) -> Result<(), ExportError> {
+        let rows = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+        let total = self.rows.checked_add(rows).ok_or_else(|| ExportError::internal("the count of rows overflows"))?;
+        // A source that ignores its limit would make a capped export wrong without anybody seeing it.
+        if self.partition.row_limit.is_some_and(|limit| total > limit.get()) {
+            return Err(ExportError::internal("the source sent more rows than the plan allows"));
+        }
+        if self.open.is_none() {
+            self.start_part().await?;
+        }
+        let (mut encoder, mut tally) = self.encoding()?;
+        let (encoding, out, buffered) = on_rayon(move || {
+            let mut out = Vec::new();
+            let encoded = tally.observe(&batch).and_then(|()| encoder.encode(&batch, &mut out));
+            let buffered = encoder.buffered_bytes();
+            encoded.map(|()| ((encoder, tally), out, buffered))
+        })
+        .await??;
+        self.write(encoding, out).await?;
+        self.rows = total;
+        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
+        open.rows += rows;
+        let written = open.writer.as_ref().map_or(0, Writer::bytes_written);
+        let encoded = written.saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
+        let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
+        self.counters.rows.store(self.rows, Ordering::Relaxed);
+        self.counters.bytes.store(finished.saturating_add(encoded), Ordering::Relaxed);
+        if encoded >= self.work.part_size && matches!(self.work.outlet, Outlet::Parts { .. }) {
+            self.finish_part().await?;
+        }
+        Ok(())
+    }
+
+    fn encoding(&mut self) -> Result<(Box<dyn Encoder>, Tally), ExportError> {
+        let encoding = self.open.as_mut().and_then(|open| open.encoding.take());
+        encoding.ok_or_else(|| ExportError::internal("the part's encoder is gone"))
+    }
+
+    async fn write(&mut self, encoding: (Box<dyn Encoder>, Tally), out: Vec<u8>) -> Result<(), ExportError> {
+        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
+        open.encoding = Some(encoding);
+        open.write(out).await
+    }
+
+    async fn start_part(&mut self) -> Result<(), ExportError> {
+        let work = self.work;
+        let started_at = Utc::now();
+        let content_type = work.format.content_type();
+        let writer = match &work.outlet {
+            Outlet::Parts { destination, journal, layout } => {
+                let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
+                let name = PartName { partition: self.partition.number, roll, attempt: self.id };
+                let path = name.path(*layout, work.format.extension());
+                Writer::Store(Box::new(destination.writer(&path, content_type, journal).await?))
+            }
+            Outlet::Single { destination, journal, name } => {
+                Writer::Store(Box::new(destination.writer(name, content_type, journal).await?))
+            }
+            Outlet::Stdout => Writer::Stdout(StdoutWriter::new(work.sha256)),
+        };
+        let encoder = encoder(&work.format, &work.columns)?;
+        let tally = Tally::new(&work.columns, work.stats);
+        self.open = Some(OpenPart { encoding: Some((encoder, tally)), writer: Some(writer), rows: 0, started_at });
+        Ok(())
+    }
+
+    async fn finish_part(&mut self) -> Result<(), ExportError> {
+        if self.open.is_none() {
+            return Ok(());
+        }
+        let (encoder, tally) = self.encoding()?;
+        let (summary, columns, out) = on_rayon(move || {
+            let mut out = Vec::new();
+            let summary: EncodeSummary = encoder.finish(&mut out)?;
+            Ok::<_, EncodeError>((summary, tally.finish(), out))
+        })
+        .await??;
+        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
+        open.write(out).await?;
+        // I3: what the encoder counted is what was handed to it.
+        if summary.rows != open.rows {
+            let message = format!("{} rows went into the encoder and {} came out", open.rows, summary.rows);
+            return Err(ExportError::internal(message));
+        }
+        let started_at = open.started_at;
+        let object = match open.writer.take() {
+            Some(Writer::Store(writer)) => writer.finish().await?,
+            Some(Writer::Stdout(writer)) => writer.finish()?,
+            None => return Err(ExportError::internal("the part's writer is gone")),
+        };
+        self.open = None;
+        let object = self.show(object).await?;
+        let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
+        let event = Event::PartFinished {
+            path: object.path.clone(),
+            partition: self.partition.number,
+            rows: summary.rows,
+            bytes: object.bytes,
+        };
+        self.parts.push(PartReceipt {
+            object,
+            roll,
+            rows: summary.rows,
+            header_rows: summary.header_rows,
+            header_bytes: summary.header_bytes,
+            columns,
+            started_at,
+            finished_at: Utc::now(),
+        });
+        // Nobody listens any more: the run goes on all the same.
+        let _ = self.work.events.send(event).await;
+        Ok(())
+    }
+
+    /// Under `--visibility as-written` a part appears as soon as it is whole.
+    async fn show(&self, object: StagedObject) -> Result<StagedObject, ExportError> {
+        if let (Visibility::AsWritten, Outlet::Parts { destination, .. }) = (self.work.visibility, &self.work.outlet) {
+            destination.publish(&object).await?;
+            return Ok(StagedObject { staging: crate::store::Staging::Published, ..object });
+        }
+        Ok(object)
+    }
+
+    /// Removes what the attempt has uploaded; failures are logged, since the first error is the one to report.
+    async fn abort(&mut self) {
+        if let Some(Writer::Store(writer)) = self.open.take().and_then(|open| open.writer)
+            && let Err(error) = writer.abort().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be aborted");
+        }
+        for part in self.parts.drain(..) {
+            discard(&self.work.outlet, &part.object).await;
+        }
+    }
+}
+
+impl OpenPart {
+    /// The writer stays in place while it waits, so that a cancelled wait can still abort the upload.
+    async fn write(&mut self, out: Vec<u8>) -> Result<(), ExportError> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        match &mut self.writer {
+            Some(Writer::Store(writer)) => Ok(writer.write(out).await?),
+            Some(Writer::Stdout(writer)) => Ok(writer.write(Bytes::from(out)).await?),
+            None => Err(ExportError::internal("the part's writer is gone")),
+        }
+    }
+}
+
+impl Writer {
+    fn bytes_written(&self) -> u64 {
+        match self {
+            Self::Store(writer) => writer.bytes_written(),
+            Self::Stdout(writer) => writer.bytes_written(),
+        }
+    }
+}
+
+/// Removes one object of a run that will not commit, visible or not.
+pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) {
+    let (Outlet::Parts { destination, .. } | Outlet::Single { destination, .. }) = outlet else { return };
+    let removed: Result<(), StoreError> = match object.staging {
+        crate::store::Staging::Published => destination.delete(&object.path).await,
+        _ => destination.discard(object).await,
+    };
+    if let Err(error) = removed {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a part of a failed run could not be removed");
+    }
+}
+
+impl From<crate::cpu::CpuPanic> for ExportError {
+    fn from(error: crate::cpu::CpuPanic) -> Self {
+        Self::new(ExportErrorKind::Internal, "encoding").with_source(error)
+    }
+}
