@@ -89,3 +89,15 @@ pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
 pub const GUARD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Views upon views are looked through this deep for the stored column behind a key; deeper ones get no bounds.
+pub const VIEW_DEPTH_MAX: usize = 8;
+
+/// A capped export is split once a partition has so many rows: below that, connecting costs more than reading.
+pub const CAP_PARTITION_ROWS: u64 = 100_000;
+
+/// Between two progress events: what a person can follow.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Objects of a failed run that are removed at the same time: a store answers so many at once without throttling.
+pub const DISCARDS_AT_ONCE: usize = 16;

@@ -1,7 +1,9 @@
 //! The coordinator: one event loop owns all state of a run; a worker turns one partition into one receipt.
 
+pub(crate) mod coordinator;
 pub mod error;
 pub mod event;
+pub(crate) mod planning;
 pub mod report;
 pub mod request;
 pub(crate) mod worker;

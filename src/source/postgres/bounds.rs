@@ -9,6 +9,7 @@ use super::catalog::query;
 use super::error::{SourceError, SourceFault};
 use super::prepare::Planning;
 use super::sql;
+use crate::limits;
 use crate::plan::{Direction, KeyColumn, KeyValue, Plan, TupleId};
 
 /// What the server found where a cap may end.
@@ -22,6 +23,23 @@ pub struct CapByKey {
     pub more: bool,
 }
 
+/// A stored column, whose statistics bound the partitions of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyOrigin {
+    /// The table's OID.
+    pub relation: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// The column in it.
+    pub column: String,
+    /// Whether its statistics are those of a whole inheritance tree.
+    pub inherited: bool,
+    /// Bytes of its heap, where it has one.
+    pub bytes: Option<u64>,
+}
+
 /// The same for rows by their place in one leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapByPlace {
@@ -32,9 +50,68 @@ pub struct CapByPlace {
 }
 
 impl Planning {
+    /// The stored column behind a key column: itself, or what a view or a query takes it from unchanged.
+    ///
+    /// Bounds may come from anywhere, since coverage rests on their order alone; these fit the rows.
+    pub async fn key_origin(&self, key: &KeyColumn) -> Result<Option<KeyOrigin>, SourceError> {
+        let (mut relation, mut name) = match &self.found {
+            Some(found) => (found.oid, key.name.clone()),
+            None => match self.origin_in(&self.relation.sql_name, &key.name).await? {
+                Some(origin) => origin,
+                None => return Ok(None),
+            },
+        };
+        for _ in 0..limits::VIEW_DEPTH_MAX {
+            let sql = "SELECT c.relkind = 'v', CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, \
+                n.nspname::text, c.relname::text, \
+                EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid), \
+                CASE WHEN c.relkind IN ('r', 'm', 'p') THEN (SELECT sum(pg_catalog.pg_relation_size(t.oid, 'main'))::int8 \
+                    FROM (SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid) AS t) END \
+                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+            let action = format!("looking for the column behind {}", key.name);
+            let rows = query(&self.anchor, &action, sql, &[(&relation, Type::OID)]).await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            if !row.get::<_, bool>(0) {
+                return Ok(Some(KeyOrigin {
+                    relation,
+                    schema: row.get(2),
+                    table: row.get(3),
+                    column: name,
+                    inherited: row.get(4),
+                    bytes: row.get::<_, Option<i64>>(5).and_then(|bytes| u64::try_from(bytes).ok()),
+                }));
+            }
+            let definition: String = row.get(1);
+            match self.origin_in(definition.trim_end().trim_end_matches(';'), &name).await? {
+                Some(origin) => (relation, name) = origin,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The table and column that a statement's output column is, where it is one unchanged.
+    async fn origin_in(&self, statement: &str, column: &str) -> Result<Option<(u32, String)>, SourceError> {
+        const ACTION: &str = "looking behind the view";
+        self.anchor.batch(ACTION, "SAVEPOINT outhaul_origin").await?;
+        let prepared = self.anchor.client().prepare(statement).await;
+        let end = if prepared.is_ok() { "" } else { "ROLLBACK TO SAVEPOINT outhaul_origin; " };
+        self.anchor.batch(ACTION, &format!("{end}RELEASE SAVEPOINT outhaul_origin")).await?;
+        // The role may read a view but not name what is behind it: no bounds then.
+        let Ok(prepared) = prepared else { return Ok(None) };
+        let found = prepared.columns().iter().find(|candidate| candidate.name() == column);
+        let Some((relation, number)) = found.and_then(|column| column.table_oid().zip(column.column_id())) else {
+            return Ok(None);
+        };
+        let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum = $2";
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+            [(&relation, Type::OID), (&number, Type::INT2)];
+        let rows = query(&self.anchor, ACTION, sql, &parameters).await?;
+        Ok(rows.first().map(|row| (relation, row.get(0))))
+    }
+
     /// Histogram bounds of a column, distinct and in the key's order; empty where there are none.
-    pub async fn histogram(&self, key: &KeyColumn) -> Result<Vec<KeyValue>, SourceError> {
-        let Some(found) = &self.found else { return Ok(Vec::new()) };
+    pub async fn histogram(&self, key: &KeyColumn, origin: &KeyOrigin) -> Result<Vec<KeyValue>, SourceError> {
         let direction = match key.direction {
             Direction::Asc => "",
             Direction::Desc => " DESC",
@@ -42,7 +119,7 @@ impl Planning {
         // The server sorts by its own order and collation, whatever order the statistics were made in; coverage rests
         // on that order.
         let type_name = &key.pg_type.name;
-        let collation = self.collation(found.oid, &key.name).await?;
+        let collation = self.collation(origin.relation, &origin.column).await?;
         let sql = format!(
             "SELECT b::text FROM (SELECT DISTINCT u.b FROM pg_catalog.pg_stats s, \
                 unnest(s.histogram_bounds::text::{type_name}[]) AS u(b) \
@@ -50,18 +127,13 @@ impl Planning {
                 AND s.inherited = $4) AS bounds \
             ORDER BY b{collation}{direction}"
         );
-        let rows = query(
-            &self.anchor,
-            &format!("reading the histogram of {}", key.name),
-            &sql,
-            &[
-                (&found.schema, Type::TEXT),
-                (&found.name, Type::TEXT),
-                (&key.name, Type::TEXT),
-                (&found.has_children, Type::BOOL),
-            ],
-        )
-        .await?;
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+            (&origin.schema, Type::TEXT),
+            (&origin.table, Type::TEXT),
+            (&origin.column, Type::TEXT),
+            (&origin.inherited, Type::BOOL),
+        ];
+        let rows = query(&self.anchor, &format!("reading the histogram of {}", key.name), &sql, &parameters).await?;
         Ok(rows.iter().map(|row| vec![row.get(0)]).collect())
     }
 

@@ -141,28 +141,31 @@ enum Edge {
     Before,
 }
 
+/// The conditions of a range. An open upper end takes the NULL keys in, since NULLs are last.
 fn key_range(key: &[KeyColumn], range: &KeyRange) -> Vec<String> {
-    let lower = match &range.lower {
-        Bound::Unbounded => None,
-        Bound::Included(value) => Some(beyond(key, value, Edge::From)),
-        Bound::Excluded(value) => Some(beyond(key, value, Edge::After)),
-    };
     let upper = match &range.upper {
         Bound::Unbounded => None,
-        Bound::Included(value) => Some(beyond(key, value, Edge::UpTo)),
-        Bound::Excluded(value) => Some(beyond(key, value, Edge::Before)),
+        Bound::Included(value) => Some((value, Edge::UpTo)),
+        Bound::Excluded(value) => Some((value, Edge::Before)),
     };
-    let leading = key.first().filter(|column| column.nullable);
-    // A range that is bounded by its leading column alone never holds its NULLs: they are a partition of their own.
-    let values = [&range.lower, &range.upper];
-    let prefix = values.iter().all(|bound| match bound {
-        Bound::Unbounded => true,
-        Bound::Included(value) | Bound::Excluded(value) => value.len() < key.len() || key.len() == 1,
+    let lower = match &range.lower {
+        Bound::Unbounded => None,
+        Bound::Included(value) => Some((value, Edge::From)),
+        Bound::Excluded(value) => Some((value, Edge::After)),
+    };
+    // Where the upper end keeps NULLs out already, the lower one need not let them in, and an index can serve it.
+    let leading_nulls_out = upper.is_some_and(|(value, edge)| match value.first() {
+        Some(Some(_)) => true,
+        Some(None) => edge == Edge::Before && value.len() == 1,
+        None => false,
     });
-    let not_null = leading.filter(|_| prefix && (lower.is_none() || upper.is_none()));
-    let mut conditions: Vec<String> = lower.into_iter().chain(upper).collect();
-    conditions.extend(not_null.map(|column| format!("{} IS NOT NULL", identifier(&column.name))));
-    conditions
+    let lower = lower.map(|(value, edge)| match (key, value.as_slice()) {
+        ([column, ..], [Some(text)]) if leading_nulls_out => {
+            format!("{} {} {}", identifier(&column.name), operator(column.direction, edge), typed(column, text))
+        }
+        _ => beyond(key, value, edge),
+    });
+    lower.into_iter().chain(upper.map(|(value, edge)| beyond(key, value, edge))).collect()
 }
 
 /// Rows on one side of a key value, in the key's own order with NULLs last.

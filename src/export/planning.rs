@@ -1,0 +1,211 @@
+//! Planning, the part that asks: facts and bounds from the source go through the pure functions of [`crate::plan`].
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use super::error::{ExportError, ExportErrorKind};
+use super::request::{ExportRequest, ReadMode, RowCap, Target};
+use crate::limits;
+use crate::plan::key::{KeyChoice, choose_key};
+use crate::plan::partition::number_partitions;
+use crate::plan::sizing::Sizing;
+use crate::plan::split::{
+    HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, pick_bounds, row_split_points,
+};
+use crate::plan::{CapPlan, Direction, KeyValue, Plan, PlanError, RowOrder, RowsAvailable, Slice, columns};
+use crate::source::postgres::Planning;
+
+/// OIDs of the integer types, whose ranges can be cut by arithmetic.
+const INTEGERS: [u32; 3] = [20, 21, 23];
+
+/// What the cap does, before anything is known of it.
+fn uncapped(cap: Option<&RowCap>) -> CapPlan {
+    CapPlan {
+        tier: cap.and_then(|cap| cap.tier.clone()),
+        max_rows: cap.and_then(|cap| cap.max_rows),
+        truncated: false,
+        order: RowOrder::Unspecified,
+        boundary: None,
+        available: RowsAvailable::Unknown,
+    }
+}
+
+/// Makes the plan of a run, under the snapshot that `planning` holds.
+///
+/// # Errors
+/// The request does not fit the relation, or the source fails.
+///
+/// # Cancel safety
+/// Nothing is left behind but the sessions of `planning`.
+pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result<Plan, ExportError> {
+    let facts = &planning.relation;
+    let shape = &request.shape;
+    let cap = request.work.cap.as_ref();
+    let choice = choose_key(facts, shape.key.as_deref(), cap, request.work.read_mode)?;
+    let mut plan = Plan {
+        relation: facts.clone(),
+        predicate: shape.predicate.clone(),
+        columns: columns::columns(facts, shape, &planning.expressions, request.format.format)?,
+        key: choice.columns.clone(),
+        cap: uncapped(cap),
+        partitions: Vec::new(),
+    };
+    let split = Split { request, planning, choice: &choice };
+    match plan.cap.max_rows {
+        Some(max_rows) => split.capped(&mut plan, max_rows).await?,
+        None => split.uncapped(&mut plan).await?,
+    }
+    Ok(plan)
+}
+
+struct Split<'a> {
+    request: &'a ExportRequest,
+    planning: &'a Planning,
+    choice: &'a KeyChoice,
+}
+
+impl Split<'_> {
+    /// One object in one order is one partition.
+    fn single(&self) -> bool {
+        self.request.commit.single_file || matches!(self.request.commit.target, Target::Stdout { .. })
+    }
+
+    async fn uncapped(&self, plan: &mut Plan) -> Result<(), ExportError> {
+        if self.choice.ordered {
+            plan.cap.order = if self.choice.unique { RowOrder::Key } else { RowOrder::Unspecified };
+        }
+        let slices = if self.single() {
+            vec![Slice::Whole]
+        } else if let Some(leading) = self.choice.columns.first() {
+            key_slices(self.key_bounds(leading).await?, leading.nullable)
+        } else {
+            heap_partitions(&plan.relation.leaves, &self.sizing())
+        };
+        plan.partitions = number_partitions(slices, self.choice.ordered, None)?;
+        Ok(())
+    }
+
+    fn sizing(&self) -> Sizing {
+        Sizing::new(&self.request.work, self.request.format.format)
+    }
+
+    /// Bounds of the leading key column, from its histogram or, for integers, between its extremes.
+    async fn key_bounds(&self, leading: &crate::plan::KeyColumn) -> Result<Vec<KeyValue>, ExportError> {
+        let Some(origin) = self.planning.key_origin(leading).await? else { return Ok(Vec::new()) };
+        let parts = self.sizing().count(origin.bytes.unwrap_or(0));
+        let histogram = self.planning.histogram(leading, &origin).await?;
+        let bounds = pick_bounds(&histogram, parts);
+        if !bounds.is_empty() || !INTEGERS.contains(&leading.pg_type.base_oid) {
+            return Ok(bounds);
+        }
+        let Some((min, max)) = self.planning.integer_extremes(leading).await? else { return Ok(Vec::new()) };
+        let mut bounds: Vec<KeyValue> = integer_bounds(i128::from(min), i128::from(max), parts)
+            .into_iter()
+            .map(|bound| vec![Some(bound.to_string())])
+            .collect();
+        if leading.direction == Direction::Desc {
+            bounds.reverse();
+        }
+        Ok(bounds)
+    }
+
+    async fn capped(&self, plan: &mut Plan, max_rows: NonZeroU64) -> Result<(), ExportError> {
+        let by_place = !plan.relation.leaves.is_empty() && plan.relation.leaves.iter().all(|leaf| leaf.ctid_ranges);
+        if self.choice.unique && !self.choice.columns.is_empty() {
+            self.capped_by_key(plan, max_rows).await
+        } else if self.choice.columns.is_empty() && by_place {
+            self.capped_by_place(plan, max_rows).await
+        } else {
+            self.capped_by_limit(plan, max_rows).await
+        }
+    }
+
+    async fn capped_by_key(&self, plan: &mut Plan, max_rows: NonZeroU64) -> Result<(), ExportError> {
+        let keyset = matches!(self.request.work.read_mode, ReadMode::Keyset { .. });
+        let parts = if self.single() || keyset { NonZeroU32::MIN } else { self.capped_parts(max_rows) };
+        let points = row_split_points(max_rows.get(), parts);
+        let found = self.planning.cap_by_key(plan, max_rows.get(), &points).await?;
+        plan.cap.order = RowOrder::Key;
+        set_cap(&mut plan.cap, max_rows, found.more);
+        let boundary = found.boundary.filter(|_| found.more);
+        plan.cap.boundary.clone_from(&boundary);
+        // Pages are their own moments: what was row N when planning may not be when reading, so rows are counted.
+        let (slices, limit) = if keyset {
+            (vec![Slice::Whole], Some(max_rows))
+        } else {
+            (capped_slices(found.splits, boundary), None)
+        };
+        plan.partitions = number_partitions(slices, true, limit)?;
+        Ok(())
+    }
+
+    fn capped_parts(&self, max_rows: NonZeroU64) -> NonZeroU32 {
+        let readers = u64::try_from(self.request.work.readers.get()).unwrap_or(u64::MAX);
+        let by_rows = (max_rows.get() / limits::CAP_PARTITION_ROWS).clamp(1, readers.saturating_mul(2));
+        let chosen = u32::try_from(by_rows).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        self.request.work.partitions.unwrap_or(chosen)
+    }
+
+    /// Leaf by leaf: the first N rows by their place.
+    async fn capped_by_place(&self, plan: &mut Plan, max_rows: NonZeroU64) -> Result<(), ExportError> {
+        plan.cap.order = RowOrder::Physical;
+        let mut left = max_rows.get();
+        let mut boundary = None;
+        let mut more = false;
+        for leaf in 0..plan.relation.leaves.len() {
+            let wanted = left.checked_add(1).ok_or_else(|| too_large(max_rows))?;
+            let rows = self.planning.count_up_to(plan, Some(leaf), wanted).await?;
+            if left == 0 {
+                more = rows > 0;
+            } else if rows >= left {
+                let found = self.planning.cap_by_place(plan, leaf, left, &[]).await?;
+                boundary = found.boundary.map(|tuple| HeapPlace { leaf, tuple });
+                more = rows > left;
+            }
+            left = left.saturating_sub(rows);
+            if more {
+                break;
+            }
+        }
+        set_cap(&mut plan.cap, max_rows, more);
+        let boundary = boundary.filter(|_| more);
+        plan.cap.boundary = boundary.map(|place| {
+            let leaf = plan.relation.leaves.get(place.leaf).map(|leaf| leaf.sql_name.clone());
+            vec![leaf, Some(format!("({},{})", place.tuple.block, place.tuple.offset))]
+        });
+        let mut sizing = self.sizing();
+        if self.single() {
+            sizing.partitions = Some(NonZeroU32::MIN);
+        } else if sizing.partitions.is_none() {
+            sizing.partitions = Some(self.capped_parts(max_rows));
+        }
+        let slices = heap_capped(&plan.relation.leaves, &sizing, boundary);
+        plan.partitions = number_partitions(slices, false, None)?;
+        Ok(())
+    }
+
+    /// One partition that ends after N rows, in whatever order the server sends them.
+    async fn capped_by_limit(&self, plan: &mut Plan, max_rows: NonZeroU64) -> Result<(), ExportError> {
+        let wanted = max_rows.get().checked_add(1).ok_or_else(|| too_large(max_rows))?;
+        let more = self.planning.count_up_to(plan, None, wanted).await? == wanted;
+        set_cap(&mut plan.cap, max_rows, more);
+        plan.partitions = number_partitions(vec![Slice::Whole], self.choice.ordered, Some(max_rows))?;
+        Ok(())
+    }
+}
+
+fn set_cap(cap: &mut CapPlan, max_rows: NonZeroU64, more: bool) {
+    cap.truncated = more;
+    if more {
+        cap.available = RowsAvailable::AtLeast(max_rows.get().saturating_add(1));
+    }
+}
+
+fn too_large(max_rows: NonZeroU64) -> ExportError {
+    ExportError::new(ExportErrorKind::Usage, format!("a cap of {max_rows} rows is too large"))
+}
+
+impl From<PlanError> for ExportError {
+    fn from(error: PlanError) -> Self {
+        Self::new(error.kind(), error.to_string())
+    }
+}
