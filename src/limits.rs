@@ -101,3 +101,24 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Objects of a failed run that are removed at the same time: a store answers so many at once without throttling.
 pub const DISCARDS_AT_ONCE: usize = 16;
+/// Partitions a reader, where the relation is large enough: with one each, all wait for the slowest.
+pub const PARTITIONS_PER_READER: u64 = 2;
+
+/// Bytes of heap below which cutting a partition only to keep readers busy costs more in round trips and objects than
+/// it gains; a reader takes well under 100 ms for them.
+pub const PARTITION_HEAP_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// Heap bytes per 100 bytes of Parquet: zstd and dictionaries take a row to about a quarter of its tuple.
+pub const HEAP_PERCENT_OF_PARQUET: u64 = 400;
+
+/// Heap bytes per 100 bytes of CSV: the text of numbers is longer than their binary form by about the tuple header.
+pub const HEAP_PERCENT_OF_CSV: u64 = 100;
+
+/// Heap bytes per 100 bytes of NDJSON: every row repeats the names of its columns.
+pub const HEAP_PERCENT_OF_NDJSON: u64 = 50;
+
+/// Names that an error lists before it says how many more there are: a screenful.
+pub const NAMES_IN_ERROR_MAX: usize = 40;
+
+/// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
+pub const PARTITIONS_SHOWN_MAX: usize = 40;

@@ -3,14 +3,32 @@
 //! Nothing here does IO or awaits (invariant I8): facts come in as values, a [`Plan`] goes out.
 
 pub mod column;
+pub mod columns;
+pub mod describe;
+pub mod error;
+pub mod key;
+mod lexer;
 pub mod partition;
+pub mod predicate;
+pub mod sizing;
+pub mod split;
+#[cfg(test)]
+mod testing;
 
 use std::num::NonZeroU64;
 
 use serde::Serialize;
 
 pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PgType, Wire};
-pub use partition::{Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId};
+pub use columns::columns;
+pub use describe::PlanView;
+pub use error::{PlanError, SqlFlaw};
+pub use key::{KeyChoice, choose_key};
+pub use partition::{
+    Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId, number_partitions,
+};
+pub use predicate::{check_expression, check_predicate, check_query};
+pub use sizing::Sizing;
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,6 +101,25 @@ pub struct RelationFacts {
     pub estimated_rows: Option<u64>,
     /// Columns of the primary key or, without one, of a unique index over NOT NULL columns; in index order.
     pub unique_key: Option<Vec<String>>,
+}
+
+impl RelationFacts {
+    /// The column that `flag` calls `name`, letter case counting.
+    ///
+    /// # Errors
+    /// There is none; the error offers the nearest.
+    pub fn column(&self, flag: &'static str, name: &str) -> Result<&ColumnFacts, PlanError> {
+        self.columns
+            .iter()
+            .find(|column| column.name == name)
+            .ok_or_else(|| {
+                PlanError::unknown_column(
+                    flag,
+                    name,
+                    self.columns.iter().map(|column| column.name.as_str()),
+                )
+            })
+    }
 }
 
 /// How the order of rows in the output came about (`row_cap.order` of the manifest).

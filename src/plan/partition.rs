@@ -6,6 +6,8 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use super::column::PgType;
+use super::error::PlanError;
+use crate::limits;
 
 /// The direction in which a key column is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,6 +37,10 @@ pub struct KeyColumn {
 pub type KeyValue = Vec<Option<String>>;
 
 /// Rows between two key values *in the key's own order* (a descending key runs from high to low).
+///
+/// Keys are compared column by column, each in its own direction, with NULL after every value in both directions. A
+/// bound that gives only leading columns compares only those. So an unbounded `upper` takes the NULL keys in, and
+/// `Excluded([None])` is every row whose leading column is not NULL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRange {
     /// Where the range begins.
@@ -69,7 +75,7 @@ pub enum Slice {
     },
     /// A range of the key.
     Keys(KeyRange),
-    /// The rows whose leading key column is NULL.
+    /// The rows whose leading key column is NULL: the keys from `Included([None])` on.
     NullKeys,
 }
 
@@ -84,4 +90,29 @@ pub struct Partition {
     pub ordered: bool,
     /// At most so many rows, for a cap on a relation that has no key to end it.
     pub row_limit: Option<NonZeroU64>,
+}
+
+/// Numbers slices from 0 in the order they come in, which is output order. `ordered` is for plans that are keyed or
+/// capped by key; `row_limit` is for a cap on the only partition of a relation that has no key to end it.
+///
+/// # Errors
+/// There are more than [`limits::PARTITIONS_MAX`].
+pub fn number_partitions(
+    slices: Vec<Slice>,
+    ordered: bool,
+    row_limit: Option<NonZeroU64>,
+) -> Result<Vec<Partition>, PlanError> {
+    let count = slices.len();
+    if u32::try_from(count).map_or(true, |count| count > limits::PARTITIONS_MAX) {
+        return Err(PlanError::TooManyPartitions { count });
+    }
+    Ok((0..)
+        .zip(slices)
+        .map(|(number, slice)| Partition {
+            number,
+            slice,
+            ordered,
+            row_limit,
+        })
+        .collect())
 }

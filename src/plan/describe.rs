@@ -1,0 +1,276 @@
+//! A plan for people (`outhaul plan`) and as JSON.
+
+mod text;
+
+use std::ops::Bound;
+
+use serde::Serialize;
+
+use super::sizing::heap_bytes;
+use super::{
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue,
+    LeafFacts, Plan, RelationKind, Slice, TupleId, Wire,
+};
+use crate::encode::Format;
+use crate::export::request::{ReadMode, WorkOptions};
+
+/// Connections of a copy run beside its readers: the lock session and two keepers.
+const COPY_CONNECTIONS: usize = 3;
+
+/// A plan as `outhaul plan` shows it: serialized as JSON, or by `Display` as text.
+///
+/// Partition bounds are key values, so rows' values are in it: it is shown to who asked for it and logged nowhere.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanView<'a> {
+    /// `outhaul.plan`.
+    pub format: &'static str,
+    /// The version of this form, 1.
+    pub version: u32,
+    /// What is read.
+    pub relation: RelationView<'a>,
+    /// `--where`.
+    pub predicate: Option<&'a str>,
+    /// The key that orders or splits the rows.
+    pub key: Vec<KeyView<'a>>,
+    /// The cap.
+    pub row_cap: &'a CapPlan,
+    /// How it is read.
+    pub read: ReadView,
+    /// The format of the parts.
+    pub output: Format,
+    /// The output columns.
+    pub columns: Vec<ColumnView<'a>>,
+    /// The partitions, in output order.
+    pub partitions: Vec<PartitionView>,
+}
+
+/// The relation of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of `RelationFacts`")]
+pub struct RelationView<'a> {
+    pub kind: RelationKind,
+    pub name: Option<&'a str>,
+    pub query: Option<&'a str>,
+    pub estimated_rows: Option<u64>,
+    /// Bytes of the heaps, without TOAST; absent where the leaves are not read directly.
+    pub heap_bytes: Option<u64>,
+    pub leaves: usize,
+}
+
+/// A column of the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of `KeyColumn`")]
+pub struct KeyView<'a> {
+    pub name: &'a str,
+    pub direction: Direction,
+    pub nullable: bool,
+}
+
+/// How the partitions are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReadView {
+    /// `copy` or `keyset`.
+    pub mode: &'static str,
+    /// Rows of a keyset page.
+    pub page_size: Option<u64>,
+    /// Connections that read.
+    pub readers: usize,
+    /// Connections at the busiest moment, readers included.
+    pub peak_connections: usize,
+}
+
+/// An output column.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of `ColumnPlan`")]
+pub struct ColumnView<'a> {
+    pub name: &'a str,
+    pub from: &'a ColumnOrigin,
+    pub pg_type: &'a str,
+    pub wire: Wire,
+    pub carrier: Carrier,
+    /// The Arrow type of the carrier.
+    pub arrow_type: String,
+    pub nullable: bool,
+    pub policy: &'static str,
+    pub note: Option<&'a str>,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionView {
+    /// Its number.
+    pub number: u32,
+    /// Its rows, in words.
+    pub range: String,
+    /// Whether the rows are read in key order.
+    pub ordered: bool,
+    /// At most so many rows.
+    pub row_limit: Option<u64>,
+}
+
+impl<'a> PlanView<'a> {
+    /// The view of a plan that is carried out with these options.
+    pub fn new(plan: &'a Plan, work: &WorkOptions, output: Format) -> Self {
+        let facts = &plan.relation;
+        let is_query = facts.kind == RelationKind::Query;
+        Self {
+            format: "outhaul.plan",
+            version: 1,
+            relation: RelationView {
+                kind: facts.kind,
+                name: facts.display_name.as_deref(),
+                query: is_query.then_some(facts.sql_name.as_str()),
+                estimated_rows: facts.estimated_rows,
+                heap_bytes: (!facts.leaves.is_empty())
+                    .then(|| facts.leaves.iter().map(heap_bytes).sum()),
+                leaves: facts.leaves.len(),
+            },
+            predicate: plan.predicate.as_deref(),
+            key: plan
+                .key
+                .iter()
+                .map(|key| KeyView {
+                    name: &key.name,
+                    direction: key.direction,
+                    nullable: key.nullable,
+                })
+                .collect(),
+            row_cap: &plan.cap,
+            read: read_view(work),
+            output,
+            columns: plan.columns.iter().map(column_view).collect(),
+            partitions: plan
+                .partitions
+                .iter()
+                .map(|partition| PartitionView {
+                    number: partition.number,
+                    range: slice_words(&partition.slice, &facts.leaves, &plan.key),
+                    ordered: partition.ordered,
+                    row_limit: partition.row_limit.map(u64::from),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn read_view(work: &WorkOptions) -> ReadView {
+    let readers = work.readers.get();
+    let (mode, page_size, beside) = match work.read_mode {
+        ReadMode::Copy if readers > 1 => ("copy", None, COPY_CONNECTIONS),
+        // The only reader's own transaction is the snapshot, so there are no keepers.
+        ReadMode::Copy => ("copy", None, 1),
+        ReadMode::Keyset { page_size } => ("keyset", Some(page_size.get()), 1),
+    };
+    ReadView {
+        mode,
+        page_size,
+        readers,
+        peak_connections: readers.saturating_add(beside),
+    }
+}
+
+fn column_view(column: &ColumnPlan) -> ColumnView<'_> {
+    ColumnView {
+        name: &column.name,
+        from: &column.origin,
+        pg_type: &column.pg_type.name,
+        wire: column.wire,
+        carrier: column.carrier,
+        arrow_type: column.carrier.data_type().to_string(),
+        nullable: column.nullable,
+        policy: column.policy,
+        note: column.note.as_deref(),
+    }
+}
+
+/// A slice in words, for example `blocks 0 to 127 of public.orders` or `id from 10 to before 20`.
+///
+/// Key values are in it (invariant I9): show it only where they were asked for.
+pub fn slice_words(slice: &Slice, leaves: &[LeafFacts], key: &[KeyColumn]) -> String {
+    match slice {
+        Slice::Whole => "all rows".to_owned(),
+        Slice::Heap { leaf, from, to } => {
+            let table = leaves
+                .get(*leaf)
+                .map_or("an unknown table", |leaf| leaf.sql_name.as_str());
+            heap_words(table, *from, *to)
+        }
+        Slice::Keys(range) => key_words(range, key),
+        Slice::NullKeys => {
+            format!(
+                "{} is NULL",
+                key.first().map_or("the key", |column| column.name.as_str())
+            )
+        }
+    }
+}
+
+fn heap_words(table: &str, from: Option<TupleId>, to: Option<TupleId>) -> String {
+    let first = |place: TupleId| match place.offset {
+        0 | 1 => place.block.to_string(),
+        offset => format!("{} (from row {offset})", place.block),
+    };
+    let last = |place: TupleId| match (place.offset, place.block.checked_sub(1)) {
+        (0, Some(block)) => block.to_string(),
+        (offset, _) => format!("{} (to row {})", place.block, offset.saturating_sub(1)),
+    };
+    match (from, to) {
+        (None, None) => format!("all of {table}"),
+        (Some(from), None) => format!("blocks from {} on of {table}", first(from)),
+        (from, Some(to)) => {
+            let first = from.map_or_else(|| "0".to_owned(), first);
+            format!("blocks {first} to {} of {table}", last(to))
+        }
+    }
+}
+
+fn key_words(range: &KeyRange, key: &[KeyColumn]) -> String {
+    let lower = match &range.lower {
+        Bound::Unbounded => None,
+        Bound::Included(value) => Some(("from", value)),
+        Bound::Excluded(value) => Some(("after", value)),
+    };
+    let upper = match &range.upper {
+        Bound::Unbounded => None,
+        Bound::Included(value) => Some(("through", value)),
+        Bound::Excluded(value) => Some(("to before", value)),
+    };
+    let compared = |(_, value): (&str, &KeyValue)| value.len();
+    let width = lower
+        .map(compared)
+        .max(upper.map(compared))
+        .unwrap_or(key.len());
+    let names: Vec<&str> = key
+        .iter()
+        .take(width)
+        .map(|column| column.name.as_str())
+        .collect();
+    let mut words = tuple_words(&names);
+    for (word, value) in [lower, upper].into_iter().flatten() {
+        words = format!("{words} {word} {}", value_words(value));
+    }
+    match (lower, upper) {
+        (None, None) => format!("every {words}"),
+        (Some(_), None) => format!("{words} on"),
+        (_, Some(_)) => words,
+    }
+}
+
+/// A key value as people read it, for example `7`, `(7, NULL)`.
+pub fn value_words(value: &KeyValue) -> String {
+    let values: Vec<&str> = value
+        .iter()
+        .map(|value| value.as_deref().unwrap_or("NULL"))
+        .collect();
+    tuple_words(&values)
+}
+
+fn tuple_words(values: &[&str]) -> String {
+    match values {
+        [one] => (*one).to_owned(),
+        several => format!("({})", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+use std::num::{NonZeroU64, NonZeroUsize};
+
+use super::*;
+use crate::limits;
+use crate::plan::testing::{column, relation};
+use crate::plan::{ColumnFacts, RelationFacts, RowOrder, RowsAvailable, number_partitions};
+
+fn work(readers: usize, read_mode: ReadMode) -> WorkOptions {
+    WorkOptions {
+        readers: NonZeroUsize::new(readers).unwrap(),
+        partitions: None,
+        part_size: NonZeroU64::new(256 << 20).unwrap(),
+        upload_chunk_size: NonZeroUsize::new(8 << 20).unwrap(),
+        upload_concurrency: NonZeroUsize::MIN,
+        read_mode,
+        cap: None,
+        allow_truncated: false,
+        min_rows: None,
+    }
+}
+
+fn plan() -> Plan {
+    let mut facts = relation(vec![column("id", 20, true), column("span", 1186, false)]);
+    facts.leaves[0].blocks = 1280;
+    facts.estimated_rows = Some(1_234_567);
+    let plan_of = |facts: &ColumnFacts, wire, carrier, note: Option<&str>| ColumnPlan {
+        name: facts.name.clone(),
+        origin: ColumnOrigin::Column(facts.name.clone()),
+        pg_type: facts.pg_type.clone(),
+        wire,
+        carrier,
+        nullable: !facts.not_null,
+        policy: "lossless",
+        note: note.map(str::to_owned),
+        statistics: facts.statistics,
+    };
+    let columns = vec![
+        plan_of(&facts.columns[0], Wire::Binary, Carrier::Int64, None),
+        plan_of(
+            &facts.columns[1],
+            Wire::OutputText,
+            Carrier::Text,
+            Some("sent as its output text"),
+        ),
+    ];
+    let slices = vec![
+        Slice::Heap {
+            leaf: 0,
+            from: None,
+            to: Some(TupleId {
+                block: 640,
+                offset: 0,
+            }),
+        },
+        Slice::Heap {
+            leaf: 0,
+            from: Some(TupleId {
+                block: 640,
+                offset: 0,
+            }),
+            to: None,
+        },
+    ];
+    Plan {
+        relation: facts,
+        predicate: Some("id > 5\nand true".into()),
+        columns,
+        key: Vec::new(),
+        cap: CapPlan {
+            tier: None,
+            max_rows: None,
+            truncated: false,
+            order: RowOrder::Unspecified,
+            boundary: None,
+            available: RowsAvailable::Unknown,
+        },
+        partitions: number_partitions(slices, false, None).unwrap(),
+    }
+}
+
+fn key(names: &[&str]) -> Vec<KeyColumn> {
+    let key_column = |name: &&str| KeyColumn {
+        name: (*name).to_owned(),
+        pg_type: column(name, 20, true).pg_type,
+        direction: Direction::Desc,
+        nullable: *name == "a",
+    };
+    names.iter().map(key_column).collect()
+}
+
+fn value(values: &[&str]) -> KeyValue {
+    values
+        .iter()
+        .map(|value| Some((*value).to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_text_form() {
+    let text = PlanView::new(&plan(), &work(4, ReadMode::Copy), Format::Csv).to_string();
+    let expected = "\
+relation    public.t, table, about 1,234,567 rows, 10.00 MiB of heap
+where       id > 5
+            and true
+cap         none
+read        COPY under one snapshot, 4 readers, 7 connections at most
+
+columns     2
+  name  type             sent as      held as  misfits   note
+  id    type20 not null  binary       int64    lossless
+  span  type1186         output text  text     lossless  sent as its output text
+
+partitions  2
+      0  blocks 0 to 639 of public.t
+      1  blocks from 640 on of public.t
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn the_text_form_of_a_truncated_query() {
+    let mut plan = plan();
+    plan.relation = RelationFacts {
+        kind: RelationKind::Query,
+        sql_name: "select 1\nas a".into(),
+        display_name: None,
+        leaves: Vec::new(),
+        estimated_rows: None,
+        ..plan.relation
+    };
+    plan.predicate = None;
+    plan.key = key(&["a", "b"]);
+    plan.cap = CapPlan {
+        tier: Some("free".into()),
+        max_rows: NonZeroU64::new(10_000),
+        truncated: true,
+        order: RowOrder::Key,
+        boundary: Some(vec![Some("7".into()), None]),
+        available: RowsAvailable::AtLeast(10_001),
+    };
+    let keys = Slice::Keys(KeyRange {
+        lower: Bound::Unbounded,
+        upper: Bound::Included(value(&["7", "8"])),
+    });
+    plan.partitions = number_partitions(vec![keys], true, NonZeroU64::new(10_000)).unwrap();
+    let page_size = NonZeroU64::new(5000).unwrap();
+    let text =
+        PlanView::new(&plan, &work(1, ReadMode::Keyset { page_size }), Format::Csv).to_string();
+    let head = "\
+relation    query
+            select 1
+            as a
+key         a desc (NULLs last), b desc
+cap         10,000 rows (tier free): truncated to the first 10,000 in key order, up to and including (7, NULL)
+read        keyset pages of 5,000 rows, no common snapshot, 1 reader, 2 connections at most
+";
+    assert!(text.starts_with(head), "{text}");
+    assert!(
+        text.ends_with("      0  (a, b) through (7, 8), at most 10,000 rows, in key order\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn many_partitions_are_cut_for_people_only() {
+    let mut plan = plan();
+    plan.partitions = number_partitions(
+        vec![Slice::Whole; limits::PARTITIONS_SHOWN_MAX + 2],
+        false,
+        None,
+    )
+    .unwrap();
+    let work = work(4, ReadMode::Copy);
+    let view = PlanView::new(&plan, &work, Format::Csv);
+    assert!(
+        view.to_string()
+            .ends_with("  and 2 more; --report json shows all\n")
+    );
+    let json = serde_json::to_value(&view).unwrap();
+    assert_eq!(
+        json["partitions"].as_array().unwrap().len(),
+        limits::PARTITIONS_SHOWN_MAX + 2
+    );
+}
+
+#[test]
+fn the_json_form() {
+    let plan = plan();
+    let json = serde_json::to_value(PlanView::new(
+        &plan,
+        &work(4, ReadMode::Copy),
+        Format::Parquet,
+    ))
+    .unwrap();
+    assert_eq!(json["format"], "outhaul.plan");
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["relation"]["kind"], "table");
+    assert_eq!(json["relation"]["heap_bytes"], 1280 * 8192);
+    assert_eq!(
+        json["read"],
+        serde_json::json!({
+            "mode": "copy", "page_size": null, "readers": 4, "peak_connections": 7
+        })
+    );
+    assert_eq!(json["output"], "parquet");
+    assert_eq!(
+        json["columns"][0],
+        serde_json::json!({
+            "name": "id", "from": {"column": "id"}, "pg_type": "type20", "wire": "binary", "carrier": "int64",
+            "arrow_type": "Int64", "nullable": false, "policy": "lossless", "note": null
+        })
+    );
+    assert_eq!(
+        json["partitions"][1],
+        serde_json::json!({
+            "number": 1, "range": "blocks from 640 on of public.t", "ordered": false, "row_limit": null
+        })
+    );
+}
+
+#[test]
+fn connections_at_the_busiest_moment() {
+    let keyset = ReadMode::Keyset {
+        page_size: NonZeroU64::MIN,
+    };
+    for (readers, mode, peak) in [
+        (1, ReadMode::Copy, 2),
+        (2, ReadMode::Copy, 5),
+        (1, keyset, 2),
+        (8, keyset, 9),
+    ] {
+        assert_eq!(
+            read_view(&work(readers, mode)).peak_connections,
+            peak,
+            "{readers} {mode:?}"
+        );
+    }
+}
+
+#[test]
+fn ranges_in_words() {
+    let leaves = plan().relation.leaves;
+    let at = |block, offset| Some(TupleId { block, offset });
+    let heap = |from, to| slice_words(&Slice::Heap { leaf: 0, from, to }, &leaves, &[]);
+    assert_eq!(heap(None, None), "all of public.t");
+    assert_eq!(
+        heap(at(5, 0), at(9, 8)),
+        "blocks 5 to 9 (to row 7) of public.t"
+    );
+    assert_eq!(heap(at(5, 0), at(9, 0)), "blocks 5 to 8 of public.t");
+    assert_eq!(slice_words(&Slice::Whole, &leaves, &[]), "all rows");
+    assert_eq!(
+        slice_words(&Slice::NullKeys, &leaves, &key(&["a"])),
+        "a is NULL"
+    );
+    let keys = |lower, upper| {
+        slice_words(
+            &Slice::Keys(KeyRange { lower, upper }),
+            &leaves,
+            &key(&["a", "b"]),
+        )
+    };
+    let (one, two) = (value(&["1"]), value(&["2", "x"]));
+    assert_eq!(keys(Bound::Unbounded, Bound::Unbounded), "every (a, b)");
+    assert_eq!(
+        keys(Bound::Included(one.clone()), Bound::Unbounded),
+        "a from 1 on"
+    );
+    assert_eq!(
+        keys(Bound::Unbounded, Bound::Excluded(one)),
+        "a to before 1"
+    );
+    assert_eq!(
+        keys(Bound::Excluded(two.clone()), Bound::Included(two)),
+        "(a, b) after (2, x) through (2, x)"
+    );
+    assert_eq!(
+        keys(Bound::Unbounded, Bound::Excluded(vec![None])),
+        "a to before NULL"
+    );
+}

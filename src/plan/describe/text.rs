@@ -1,0 +1,215 @@
+//! The text form of a [`PlanView`].
+
+use std::fmt::{self, Write as _};
+
+use indicatif::{HumanBytes, HumanCount};
+
+use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView, value_words};
+use crate::limits;
+use crate::plan::{CapPlan, Carrier, Direction, RelationKind, RowOrder, RowsAvailable, Wire};
+
+impl fmt::Display for PlanView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "relation    {}", self.relation)?;
+        if let Some(predicate) = self.predicate {
+            writeln!(
+                f,
+                "where       {}",
+                predicate.replace('\n', "\n            ")
+            )?;
+        }
+        if !self.key.is_empty() {
+            let columns: Vec<String> = self.key.iter().map(KeyView::to_string).collect();
+            writeln!(f, "key         {}", columns.join(", "))?;
+        }
+        writeln!(f, "cap         {}", cap_words(self.row_cap))?;
+        writeln!(f, "read        {}", self.read)?;
+        writeln!(f, "\ncolumns     {}", self.columns.len())?;
+        f.write_str(&column_table(&self.columns))?;
+        writeln!(f, "\npartitions  {}", self.partitions.len())?;
+        for partition in self.partitions.iter().take(limits::PARTITIONS_SHOWN_MAX) {
+            writeln!(f, "  {partition}")?;
+        }
+        if let Some(more @ 1..) = self
+            .partitions
+            .len()
+            .checked_sub(limits::PARTITIONS_SHOWN_MAX)
+        {
+            writeln!(f, "  and {more} more; --report json shows all")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RelationView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            RelationKind::Table => "table",
+            RelationKind::PartitionedTable => "partitioned table",
+            RelationKind::View => "view",
+            RelationKind::MaterializedView => "materialized view",
+            RelationKind::ForeignTable => "foreign table",
+            RelationKind::Query => "query",
+        };
+        match self.name {
+            Some(name) => write!(f, "{name}, {kind}")?,
+            None => write!(f, "{kind}")?,
+        }
+        if let Some(rows) = self.estimated_rows {
+            write!(f, ", about {} rows", HumanCount(rows))?;
+        }
+        if let Some(bytes) = self.heap_bytes {
+            write!(f, ", {} of heap", HumanBytes(bytes))?;
+        }
+        if self.leaves > 1 {
+            write!(f, " in {} tables", self.leaves)?;
+        }
+        if let Some(query) = self.query {
+            write!(f, "\n            {}", query.replace('\n', "\n            "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for KeyView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        if self.direction == Direction::Desc {
+            f.write_str(" desc")?;
+        }
+        if self.nullable {
+            f.write_str(" (NULLs last)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ReadView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.page_size {
+            None => write!(f, "COPY under one snapshot")?,
+            Some(rows) => write!(
+                f,
+                "keyset pages of {} rows, no common snapshot",
+                HumanCount(rows)
+            )?,
+        }
+        let readers = if self.readers == 1 {
+            "reader"
+        } else {
+            "readers"
+        };
+        write!(
+            f,
+            ", {} {readers}, {} connections at most",
+            self.readers, self.peak_connections
+        )
+    }
+}
+
+impl fmt::Display for PartitionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>5}  {}", self.number, self.range)?;
+        if let Some(rows) = self.row_limit {
+            write!(f, ", at most {} rows", HumanCount(rows))?;
+        }
+        if self.ordered {
+            f.write_str(", in key order")?;
+        }
+        Ok(())
+    }
+}
+
+fn cap_words(cap: &CapPlan) -> String {
+    let tier = cap
+        .tier
+        .as_ref()
+        .map(|tier| format!(" (tier {tier})"))
+        .unwrap_or_default();
+    let Some(max_rows) = cap.max_rows else {
+        return format!("none{tier}");
+    };
+    let rows = HumanCount(max_rows.get());
+    let mut words = format!("{rows} rows{tier}: ");
+    let order = match cap.order {
+        RowOrder::Key => "in key order",
+        RowOrder::Physical => "in the order of the heap",
+        RowOrder::Unspecified => "in no particular order",
+    };
+    let effect = match (cap.truncated, cap.available) {
+        (true, _) => format!("truncated to the first {rows} {order}"),
+        (false, RowsAvailable::Exact(all)) => format!("complete, there are {}", HumanCount(all)),
+        (false, RowsAvailable::AtLeast(_)) => "complete".to_owned(),
+        (false, RowsAvailable::Unknown) => format!("the first {rows} {order}, if there are more"),
+    };
+    words.push_str(&effect);
+    if let Some(boundary) = &cap.boundary {
+        words.push_str(", up to and including ");
+        words.push_str(&value_words(boundary));
+    }
+    words
+}
+
+fn column_table(columns: &[ColumnView<'_>]) -> String {
+    let head = ["name", "type", "sent as", "held as", "misfits", "note"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(head)
+        .chain(columns.iter().map(column_cells))
+        .collect();
+    let width = |cell: usize| {
+        rows.iter()
+            .map(|row| row[cell].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "  {cell:width$}");
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
+}
+
+fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
+    let wire = match column.wire {
+        Wire::Binary => "binary",
+        Wire::OutputText => "output text",
+        Wire::JsonText => "JSON",
+    };
+    let null = if column.nullable { "" } else { " not null" };
+    [
+        column.name.to_owned(),
+        format!("{}{null}", column.pg_type),
+        wire.to_owned(),
+        carrier_words(column.carrier),
+        column.policy.to_owned(),
+        column.note.unwrap_or_default().to_owned(),
+    ]
+}
+
+fn carrier_words(carrier: Carrier) -> String {
+    let words = match carrier {
+        Carrier::Decimal128 { precision, scale } => return format!("decimal({precision},{scale})"),
+        Carrier::Bool => "bool",
+        Carrier::Int16 => "int16",
+        Carrier::Int32 => "int32",
+        Carrier::Int64 => "int64",
+        Carrier::Float32 => "float32",
+        Carrier::Float64 => "float64",
+        Carrier::NumberText => "number as text",
+        Carrier::Text => "text",
+        Carrier::Json => "JSON",
+        Carrier::Bytes => "bytes",
+        Carrier::Uuid => "uuid",
+        Carrier::PgDate | Carrier::Date32 => "date",
+        Carrier::PgTime | Carrier::Time64 => "time",
+        Carrier::PgTimestamp | Carrier::Timestamp { utc: false } => "timestamp",
+        Carrier::PgTimestampTz | Carrier::Timestamp { utc: true } => "timestamp in UTC",
+    };
+    words.to_owned()
+}

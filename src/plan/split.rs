@@ -1,0 +1,195 @@
+//! Slices of a relation: disjoint, covering (invariant I4), in output order.
+
+use std::num::NonZeroU32;
+use std::ops::Bound;
+
+use super::sizing::{self, Sizing};
+use super::{KeyRange, KeyValue, LeafFacts, Slice, TupleId};
+use crate::limits;
+
+/// A row's place in a relation that is read leaf by leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeapPlace {
+    /// Index of the leaf.
+    pub leaf: usize,
+    /// The place in it.
+    pub tuple: TupleId,
+}
+
+/// Block ranges of all leaves, in leaf order, the last of each leaf open.
+///
+/// An empty relation gives one slice. [`Slice::Whole`] stands where the relation's own name does as well as its
+/// leaves: there are none, all of them are empty, or one partition was asked for.
+pub fn heap_partitions(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
+    let one_asked = sizing.partitions == Some(NonZeroU32::MIN);
+    let empty = leaves.iter().all(|leaf| leaf.blocks == 0);
+    let too_many =
+        u32::try_from(leaves.len()).map_or(true, |leaves| leaves > limits::PARTITIONS_MAX);
+    if leaves.is_empty() || (leaves.len() > 1 && (one_asked || empty || too_many)) {
+        return vec![Slice::Whole];
+    }
+    heap_slices(leaves, sizing)
+}
+
+/// The slices up to and including the row at `boundary`, which is the last of a capped export in physical order.
+///
+/// The boundary's leaf must have `ctid_ranges`. Without a boundary there are no rows beyond the cap, and the slices
+/// cover every leaf; never [`Slice::Whole`], whose order is the server's.
+pub fn heap_capped(
+    leaves: &[LeafFacts],
+    sizing: &Sizing,
+    boundary: Option<HeapPlace>,
+) -> Vec<Slice> {
+    let Some(boundary) = boundary else {
+        return heap_slices(leaves, sizing);
+    };
+    debug_assert!(
+        boundary.leaf < leaves.len(),
+        "the boundary lies in a leaf of the plan"
+    );
+    let mut reached: Vec<LeafFacts> = leaves
+        .iter()
+        .take(boundary.leaf.saturating_add(1))
+        .cloned()
+        .collect();
+    if let Some(last) = reached.get_mut(boundary.leaf) {
+        last.blocks = boundary.tuple.block.saturating_add(1);
+    }
+    let mut slices = heap_slices(&reached, sizing);
+    if let Some(Slice::Heap { leaf, to, .. }) = slices.last_mut()
+        && *leaf == boundary.leaf
+    {
+        *to = place_after(boundary.tuple);
+    }
+    slices
+}
+
+/// The first place behind a row, or `None` where no row can be behind it.
+fn place_after(tuple: TupleId) -> Option<TupleId> {
+    match tuple.offset.checked_add(1) {
+        Some(offset) => Some(TupleId { offset, ..tuple }),
+        None => tuple
+            .block
+            .checked_add(1)
+            .map(|block| TupleId { block, offset: 0 }),
+    }
+}
+
+fn heap_slices(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
+    let counts = sizing::allot(leaves, sizing);
+    leaves
+        .iter()
+        .zip(counts)
+        .enumerate()
+        .flat_map(|(leaf, (facts, count))| {
+            let start = move |nth: u32| TupleId {
+                block: share(facts.blocks, nth, count),
+                offset: 0,
+            };
+            (0..count).map(move |nth| Slice::Heap {
+                leaf,
+                from: (nth > 0).then(|| start(nth)),
+                to: (nth + 1 < count).then(|| start(nth + 1)),
+            })
+        })
+        .collect()
+}
+
+/// `nth / count` of the blocks, rounded down.
+fn share(blocks: u32, nth: u32, count: u32) -> u32 {
+    let blocks_before = u64::from(blocks) * u64::from(nth) / u64::from(count);
+    u32::try_from(blocks_before).unwrap_or(blocks)
+}
+
+/// The ranges between the bounds, and the rows whose leading key column is NULL where there can be any.
+///
+/// `bounds` are distinct and in the key's order *as the server sorts them*: out of order, ranges would overlap.
+pub fn key_slices(bounds: Vec<KeyValue>, nullable: bool) -> Vec<Slice> {
+    // NULL comes last, so "before NULL" is every value.
+    let end = if nullable {
+        Bound::Excluded(vec![None])
+    } else {
+        Bound::Unbounded
+    };
+    let mut lower = Bound::Unbounded;
+    let mut slices = Vec::with_capacity(bounds.len() + 2);
+    for bound in bounds {
+        slices.push(Slice::Keys(KeyRange {
+            lower,
+            upper: Bound::Excluded(bound.clone()),
+        }));
+        lower = Bound::Included(bound);
+    }
+    slices.push(Slice::Keys(KeyRange { lower, upper: end }));
+    if nullable {
+        slices.push(Slice::NullKeys);
+    }
+    slices
+}
+
+/// The ranges that end with the given rows, the last of them at the cap's boundary, or open where the cap cuts
+/// nothing off. NULL keys are in them: at their places in the key's order.
+///
+/// `splits` are values of the whole key, distinct and in its order: the last rows of all partitions but the last.
+pub fn capped_slices(splits: Vec<KeyValue>, boundary: Option<KeyValue>) -> Vec<Slice> {
+    let mut lower = Bound::Unbounded;
+    let mut slices = Vec::with_capacity(splits.len() + 1);
+    for split in splits {
+        slices.push(Slice::Keys(KeyRange {
+            lower,
+            upper: Bound::Included(split.clone()),
+        }));
+        lower = Bound::Excluded(split);
+    }
+    let end = boundary.map_or(Bound::Unbounded, Bound::Included);
+    slices.push(Slice::Keys(KeyRange { lower, upper: end }));
+    slices
+}
+
+/// The row numbers, from 1, of the last row of each of `parts` partitions but the last. Fewer where there are fewer
+/// rows.
+pub fn row_split_points(rows: u64, parts: NonZeroU32) -> Vec<u64> {
+    let parts = u64::from(parts.get()).min(rows);
+    (1..parts)
+        .map(|nth| evenly(rows.into(), nth.into(), parts.into()))
+        .filter_map(|row| row.try_into().ok())
+        .collect()
+}
+
+/// Bounds that cut the integers from `min` to `max` into `parts` ranges of the same width, or as many as there are
+/// integers: ascending (reverse them for a descending key), distinct, above `min` and not above `max`.
+pub fn integer_bounds(min: i128, max: i128, parts: NonZeroU32) -> Vec<i128> {
+    if min > max {
+        return Vec::new();
+    }
+    // Saturates for the whole i128 domain only, where one integer more or less is no matter.
+    let count = max.abs_diff(min).saturating_add(1);
+    let parts = u128::from(parts.get()).min(count);
+    (1..parts)
+        .filter_map(|nth| min.checked_add_unsigned(evenly(count, nth, parts)))
+        .collect()
+}
+
+/// `nth / parts` of `count`, rounded down; for `nth < parts <= u32::MAX` it cannot overflow.
+fn evenly(count: u128, nth: u128, parts: u128) -> u128 {
+    (count / parts) * nth + (count % parts) * nth / parts
+}
+
+/// Chooses the bounds for `parts` ranges from the boundaries of an equal-frequency histogram (`pg_stats`), whose
+/// first and last are the least and the greatest sampled value and so bound nothing.
+///
+/// Sort and de-duplicate them on the server before [`key_slices`]: the histogram is in the order of the column's own
+/// collation and ascending.
+pub fn pick_bounds(histogram: &[KeyValue], parts: NonZeroU32) -> Vec<KeyValue> {
+    let buckets = u128::try_from(histogram.len().saturating_sub(1)).unwrap_or(0);
+    let parts = u128::from(parts.get()).min(buckets);
+    let mut bounds: Vec<KeyValue> = (1..parts)
+        .filter_map(|nth| histogram.get(usize::try_from(evenly(buckets, nth, parts)).ok()?))
+        .cloned()
+        .collect();
+    bounds.dedup();
+    bounds
+}
+
+#[cfg(test)]
+mod tests;
