@@ -40,33 +40,44 @@ pub(super) fn memory(name: &str, url: String) -> Remote {
     Remote::new(Arc::clone(store), Path::ROOT, url)
 }
 
-/// A client for a bucket or container, its options taken from the environment.
-pub(super) fn cloud(provider: Provider, authority: &str, prefix: &str, url: String) -> Result<Remote, StoreError> {
+/// Environment variables, or what stands for them.
+pub(super) type Variables = BTreeMap<String, String>;
+
+/// A client for a bucket or container.
+pub(super) fn cloud(
+    provider: Provider,
+    authority: &str,
+    prefix: &str,
+    url: &str,
+    variables: &Variables,
+) -> Result<Remote, StoreError> {
     let root = Path::parse(prefix)
-        .map_err(|error| StoreError::new("opening destination", &url, StoreFault::Configuration, error))?;
+        .map_err(|error| StoreError::new("opening destination", url, StoreFault::Configuration, error))?;
     let refused = |error: object_store::Error| {
         // Building sends nothing: what fails here is an option.
-        let error = StoreError::from_store("opening destination", &url, &error);
+        let error = StoreError::from_store("opening destination", url, &error);
         StoreError { fault: StoreFault::Configuration, ..error }
     };
     Ok(match provider {
         Provider::S3 => {
-            let store = s3(authority, false).map_err(refused)?;
-            let facts = s3(authority, true).map_err(refused)?;
-            Remote::new(Arc::new(store), root, url.clone()).with_facts(Arc::new(facts))
+            let store = s3(authority, variables, false).map_err(refused)?;
+            let facts = s3(authority, variables, true).map_err(refused)?;
+            Remote::new(Arc::new(store), root, url.to_owned()).with_facts(Arc::new(facts))
         }
-        Provider::Gcs => Remote::new(Arc::new(gcs(authority).map_err(refused)?), root, url.clone()),
+        Provider::Gcs => Remote::new(Arc::new(gcs(authority, variables).map_err(refused)?), root, url.to_owned()),
         Provider::Azure | Provider::AzureAbfss => {
-            let store = azure(&format!("{}://{authority}/", provider.scheme())).map_err(refused)?;
-            Remote::new(Arc::new(store), root, url.clone()).without_upload_attributes()
+            let store = azure(&format!("{}://{authority}/", provider.scheme()), variables).map_err(refused)?;
+            Remote::new(Arc::new(store), root, url.to_owned()).without_upload_attributes()
         }
     })
 }
 
 /// `facts`: for HEADs that ask for checksums, with a header that no other request should carry.
-fn s3(bucket: &str, facts: bool) -> Result<AmazonS3, object_store::Error> {
-    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-    let mut client = client_options("AWS_", ClientOptions::new()).with_timeout_disabled();
+fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, object_store::Error> {
+    let builder = settings("AWS_", variables)
+        .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
+        .with_bucket_name(bucket);
+    let mut client = client_options("AWS_", variables, ClientOptions::new()).with_timeout_disabled();
     let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
         .iter()
         .find_map(|key| builder.get_config_value(key));
@@ -88,19 +99,26 @@ fn s3(bucket: &str, facts: bool) -> Result<AmazonS3, object_store::Error> {
         .build()
 }
 
-fn gcs(bucket: &str) -> Result<object_store::gcp::GoogleCloudStorage, object_store::Error> {
+fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleCloudStorage, object_store::Error> {
     // Plain HTTP is how the metadata service gives out tokens, so the builder's default allows it.
-    let client = client_options("GOOGLE_", ClientOptions::new().with_allow_http(true)).with_timeout_disabled();
-    GoogleCloudStorageBuilder::from_env()
-        .with_bucket_name(bucket)
-        .with_client_options(client)
-        .with_http_connector(Connector)
-        .build()
+    let client =
+        client_options("GOOGLE_", variables, ClientOptions::new().with_allow_http(true)).with_timeout_disabled();
+    let mut builder = settings("GOOGLE_", variables)
+        .fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| builder.with_config(key, value));
+    if let Some(path) = variables.get("SERVICE_ACCOUNT") {
+        builder = builder.with_service_account_path(path);
+    }
+    builder.with_bucket_name(bucket).with_client_options(client).with_http_connector(Connector).build()
 }
 
-fn azure(url: &str) -> Result<object_store::azure::MicrosoftAzure, object_store::Error> {
-    let builder = MicrosoftAzureBuilder::from_env().with_url(url);
-    let mut client = client_options("AZURE_", ClientOptions::new()).with_timeout_disabled();
+fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::MicrosoftAzure, object_store::Error> {
+    let mut builder = settings("AZURE_", variables)
+        .fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| builder.with_config(key, value))
+        .with_url(url);
+    if let Some(endpoint) = variables.get("MSI_ENDPOINT") {
+        builder = builder.with_msi_endpoint(endpoint);
+    }
+    let mut client = client_options("AZURE_", variables, ClientOptions::new()).with_timeout_disabled();
     if builder.get_config_value(&AzureConfigKey::Endpoint).is_some_and(|endpoint| is_loopback(&endpoint)) {
         client = client.with_allow_http(true);
     }
@@ -118,15 +136,23 @@ fn azure(url: &str) -> Result<object_store::azure::MicrosoftAzure, object_store:
 }
 
 /// The client's own options (`AWS_ALLOW_HTTP`, `GOOGLE_PROXY_URL`, …). Its whole-request timeout is replaced by ours.
-fn client_options(prefix: &str, defaults: ClientOptions) -> ClientOptions {
-    let defaults = defaults.with_connect_timeout(limits::STORE_CONNECT_TIMEOUT);
-    std::env::vars_os().fold(defaults, |options, (name, value)| {
-        let key = name.to_str().and_then(|name| name.strip_prefix(prefix)?.to_ascii_lowercase().parse().ok());
-        match (key, value.into_string()) {
-            (Some(ClientConfigKey::Timeout), _) | (None, _) | (_, Err(_)) => options,
-            (Some(key), Ok(value)) => options.with_config(key, value),
-        }
-    })
+fn client_options(prefix: &str, variables: &Variables, defaults: ClientOptions) -> ClientOptions {
+    // The builders' keys are whole names, the client's have no prefix.
+    variables
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_ascii_lowercase().parse().ok()?, value)))
+        .filter(|(key, _)| *key != ClientConfigKey::Timeout)
+        .fold(defaults.with_connect_timeout(limits::STORE_CONNECT_TIMEOUT), |options, (key, value)| {
+            options.with_config(key, value)
+        })
+}
+
+/// The variables of one provider that its builder knows, as the builders' own `from_env` picks them.
+fn settings<'a, K: std::str::FromStr>(prefix: &str, variables: &'a Variables) -> impl Iterator<Item = (K, &'a str)> {
+    variables
+        .iter()
+        .filter(move |(name, _)| name.starts_with(prefix))
+        .filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str())))
 }
 
 /// Whether an endpoint is on this machine, where plain HTTP leaks nothing.

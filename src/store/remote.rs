@@ -18,12 +18,11 @@ use super::receipt::StagedObject;
 use crate::limits;
 
 /// A prefix of a bucket.
-#[derive(Debug)]
 pub(super) struct Remote {
     /// For everything but the two below.
     store: Arc<dyn ObjectStore>,
     /// The same store, upload by upload.
-    uploads: Arc<dyn Uploads>,
+    uploads: Arc<dyn MultipartStore>,
     /// The same store, asking for checksums in its HEADs.
     facts: Arc<dyn ObjectStore>,
     /// The prefix.
@@ -34,9 +33,12 @@ pub(super) struct Remote {
     upload_attributes: bool,
 }
 
-/// What can be uploaded to and printed; every [`MultipartStore`] of the crate is both.
-trait Uploads: MultipartStore + std::fmt::Debug {}
-impl<T: MultipartStore + std::fmt::Debug> Uploads for T {}
+/// The clients hold credentials; no `{:?}` of ours prints them.
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").field("url", &self.url).finish_non_exhaustive()
+    }
+}
 
 impl Remote {
     pub(super) fn new<S: ObjectStore + MultipartStore>(store: Arc<S>, root: Path, url: String) -> Self {
