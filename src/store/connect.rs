@@ -1,14 +1,32 @@
 //! Makes the store clients.
+//!
+//! S3 gets CRC64NVME with every request that carries data, computed by the client over each body, so a byte that
+//! changes on the way is refused. For an upload S3 puts the whole object's CRC64NVME together from those of its chunks:
+//! CRC64NVME has no per-chunk (`COMPOSITE`) form there, so `FULL_OBJECT` is its only and default checksum type, and the
+//! value that a HEAD shows later equals the one in the manifest. With the CRC in place bodies are sent as
+//! `UNSIGNED-PAYLOAD`: a SHA-256 over every byte would cost more than the rest of the upload.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{
+    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
+};
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{ClientOptions, HeaderMap, HeaderValue};
 
 use super::address::Provider;
 use super::error::{StoreError, StoreFault};
 use super::remote::Remote;
+use crate::limits;
 
 /// The CRC64NVME that a store told in a header.
 #[derive(Debug, Clone, Copy)]
@@ -19,16 +37,201 @@ pub(super) fn memory(name: &str, url: String) -> Remote {
     static STORES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     let store = stores.entry(name.to_owned()).or_default();
-    Remote {
-        store: Arc::clone(store) as _,
-        uploads: Arc::clone(store) as _,
-        facts: Arc::clone(store) as _,
-        root: Path::ROOT,
-        url,
-        upload_attributes: true,
+    Remote::new(Arc::clone(store), Path::ROOT, url)
+}
+
+/// Environment variables, or what stands for them.
+pub(super) type Variables = BTreeMap<String, String>;
+
+/// A client for a bucket or container.
+pub(super) fn cloud(
+    provider: Provider,
+    authority: &str,
+    prefix: &str,
+    url: &str,
+    variables: &Variables,
+) -> Result<Remote, StoreError> {
+    let root = Path::parse(prefix)
+        .map_err(|error| StoreError::new("opening destination", url, StoreFault::Configuration, error))?;
+    let refused = |error: object_store::Error| {
+        // Building sends nothing: what fails here is an option.
+        let error = StoreError::from_store("opening destination", url, &error);
+        StoreError { fault: StoreFault::Configuration, ..error }
+    };
+    Ok(match provider {
+        Provider::S3 => {
+            let store = s3(authority, variables, false).map_err(refused)?;
+            let facts = s3(authority, variables, true).map_err(refused)?;
+            Remote::new(Arc::new(store), root, url.to_owned()).with_facts(Arc::new(facts))
+        }
+        Provider::Gcs => Remote::new(Arc::new(gcs(authority, variables).map_err(refused)?), root, url.to_owned()),
+        Provider::Azure | Provider::AzureAbfss => {
+            let store = azure(&format!("{}://{authority}/", provider.scheme()), variables).map_err(refused)?;
+            Remote::new(Arc::new(store), root, url.to_owned()).without_upload_attributes()
+        }
+    })
+}
+
+/// `facts`: for HEADs that ask for checksums, with a header that no other request should carry.
+fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, object_store::Error> {
+    let builder = settings("AWS_", variables)
+        .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
+        .with_bucket_name(bucket);
+    let mut client = client_options("AWS_", variables, ClientOptions::new()).with_timeout_disabled();
+    let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
+        .iter()
+        .find_map(|key| builder.get_config_value(key));
+    if endpoint.is_some_and(|endpoint| is_loopback(&endpoint)) {
+        client = client.with_allow_http(true);
+    }
+    if facts {
+        let ask = ("x-amz-checksum-mode", "ENABLED");
+        let mut headers = HeaderMap::new();
+        headers.insert(ask.0, HeaderValue::from_static(ask.1));
+        client = client.with_default_headers(headers);
+    }
+    builder
+        .with_client_options(client)
+        .with_http_connector(Connector)
+        .with_checksum_algorithm(Checksum::CRC64NVME)
+        .with_unsigned_payload(true)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .build()
+}
+
+fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleCloudStorage, object_store::Error> {
+    // Plain HTTP is how the metadata service gives out tokens, so the builder's default allows it.
+    let client =
+        client_options("GOOGLE_", variables, ClientOptions::new().with_allow_http(true)).with_timeout_disabled();
+    let mut builder = settings("GOOGLE_", variables)
+        .fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| builder.with_config(key, value));
+    if let Some(path) = variables.get("SERVICE_ACCOUNT") {
+        builder = builder.with_service_account_path(path);
+    }
+    builder.with_bucket_name(bucket).with_client_options(client).with_http_connector(Connector).build()
+}
+
+fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::MicrosoftAzure, object_store::Error> {
+    let mut builder = settings("AZURE_", variables)
+        .fold(MicrosoftAzureBuilder::new(), |builder, (key, value)| builder.with_config(key, value))
+        .with_url(url);
+    if let Some(endpoint) = variables.get("MSI_ENDPOINT") {
+        builder = builder.with_msi_endpoint(endpoint);
+    }
+    let mut client = client_options("AZURE_", variables, ClientOptions::new()).with_timeout_disabled();
+    if builder.get_config_value(&AzureConfigKey::Endpoint).is_some_and(|endpoint| is_loopback(&endpoint)) {
+        client = client.with_allow_http(true);
+    }
+    // Uploads cannot carry a Content-Type here; the client can derive one from the name.
+    for (suffix, content_type) in [
+        ("parquet", "application/vnd.apache.parquet"),
+        ("csv", "text/csv; charset=utf-8"),
+        ("ndjson", "application/x-ndjson"),
+        ("gz", "application/gzip"),
+        ("zst", "application/zstd"),
+    ] {
+        client = client.with_content_type_for_suffix(suffix, content_type);
+    }
+    builder.with_client_options(client).with_http_connector(Connector).build()
+}
+
+/// The client's own options (`AWS_ALLOW_HTTP`, `GOOGLE_PROXY_URL`, …). Its whole-request timeout is replaced by ours.
+fn client_options(prefix: &str, variables: &Variables, defaults: ClientOptions) -> ClientOptions {
+    // The builders' keys are whole names, the client's have no prefix.
+    variables
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_ascii_lowercase().parse().ok()?, value)))
+        .filter(|(key, _)| *key != ClientConfigKey::Timeout)
+        .fold(defaults.with_connect_timeout(limits::STORE_CONNECT_TIMEOUT), |options, (key, value)| {
+            options.with_config(key, value)
+        })
+}
+
+/// The variables of one provider that its builder knows, as the builders' own `from_env` picks them.
+fn settings<'a, K: std::str::FromStr>(prefix: &str, variables: &'a Variables) -> impl Iterator<Item = (K, &'a str)> {
+    variables
+        .iter()
+        .filter(move |(name, _)| name.starts_with(prefix))
+        .filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str())))
+}
+
+/// Whether an endpoint is on this machine, where plain HTTP leaks nothing.
+fn is_loopback(endpoint: &str) -> bool {
+    let Some((_, rest)) = endpoint.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Makes HTTP clients whose requests time out by the size of their bodies, and which keep the checksum header of the
+/// answer. A timeout over the whole request, body of the answer included, would cut off slow readers of large objects.
+#[derive(Debug)]
+struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Service(ReqwestConnector::default().connect(options)?)))
     }
 }
 
-pub(super) fn cloud(_provider: Provider, _authority: &str, _prefix: &str, url: String) -> Result<Remote, StoreError> {
-    Err(StoreError::new("opening destination", url, StoreFault::Configuration, "not built yet"))
+#[derive(Debug)]
+struct Service(HttpClient);
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} s", .0.as_secs())]
+struct TimedOut(Duration);
+
+type Answer<'a> = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
+
+impl HttpService for Service {
+    fn call<'a, 'b>(&'a self, request: HttpRequest) -> Answer<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let timeout = limits::request_timeout(request.body().content_length());
+            let mut answer = tokio::time::timeout(timeout, self.0.execute(request))
+                .await
+                .map_err(|_| HttpError::new(HttpErrorKind::Timeout, TimedOut(timeout)))??;
+            if let Some(crc) = answer.headers().get("x-amz-checksum-crc64nvme").and_then(read_crc) {
+                answer.extensions_mut().insert(Crc64Header(crc));
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// Base64 of eight bytes, as S3 writes it. Anything else (a `-n` at its end would mean a checksum of checksums) is none.
+fn read_crc(value: &HeaderValue) -> Option<u64> {
+    Some(u64::from_be_bytes(BASE64_STANDARD.decode(value).ok()?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_endpoints() {
+        for endpoint in ["http://127.0.0.1:8333", "http://localhost", "http://[::1]:9000/x", "http://127.8.0.1"] {
+            assert!(is_loopback(endpoint), "{endpoint}");
+        }
+        for endpoint in ["http://10.0.0.1", "http://localhost.evil.example", "http://127.0.0.1.nip.io", "127.0.0.1", ""]
+        {
+            assert!(!is_loopback(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn checksum_headers() {
+        // The check value of CRC-64/NVME: of the text "123456789".
+        let header = HeaderValue::from_static("rosUhgp5mIg=");
+        assert_eq!(read_crc(&header), Some(0xae8b_1486_0a79_9888));
+        for other in ["rosUhgp5mIg=-3", "rosUhg==", "", "?"] {
+            assert_eq!(read_crc(&HeaderValue::from_static(other)), None, "{other}");
+        }
+    }
 }

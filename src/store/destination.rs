@@ -1,5 +1,7 @@
 //! A destination: a folder, or a prefix of a bucket, and the few things that are done there.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,6 +113,20 @@ impl Destination {
     /// # Errors
     /// [`StoreFault::Configuration`] where the URL or an environment variable makes no sense.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let readable =
+            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self::open_with(url, options, &std::env::vars_os().filter_map(readable).collect())
+    }
+
+    /// Like [`Destination::open`], with `variables` in place of the environment.
+    ///
+    /// # Errors
+    /// As [`Destination::open`].
+    pub fn open_with(
+        url: &str,
+        options: &StoreOptions,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
         let url = address.url();
         let encoded = matches!(address, Address::Local(_));
@@ -118,7 +134,7 @@ impl Destination {
             Address::Local(folder) => Backend::Local(Arc::new(Folder::new(folder))),
             Address::Memory { name } => Backend::Remote(Arc::new(connect::memory(&name, url.clone()))),
             Address::Cloud { provider, authority, prefix } => {
-                Backend::Remote(Arc::new(connect::cloud(provider, &authority, &prefix, url.clone())?))
+                Backend::Remote(Arc::new(connect::cloud(provider, &authority, &prefix, &url, variables)?))
             }
         };
         Ok(Self { inner: Arc::new(Inner { url, encoded, options: *options, backend }) })
@@ -279,6 +295,7 @@ impl Destination {
     /// [`StoreError`]; an upload that could not be journalled is aborted.
     pub async fn writer(&self, path: &str, content_type: &str, journal: &Journal) -> Result<PartWriter, StoreError> {
         let object = self.check("starting", path)?;
+        self.check("starting", &journal.staged_file(path))?;
         PartWriter::start(&self.inner.backend, self.inner.options, path, object, content_type, journal).await
     }
 

@@ -18,30 +18,55 @@ use super::receipt::StagedObject;
 use crate::limits;
 
 /// A prefix of a bucket.
-#[derive(Debug)]
 pub(super) struct Remote {
     /// For everything but the two below.
-    pub(super) store: Arc<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     /// The same store, upload by upload.
-    pub(super) uploads: Arc<dyn Uploads>,
+    uploads: Arc<dyn MultipartStore>,
     /// The same store, asking for checksums in its HEADs.
-    pub(super) facts: Arc<dyn ObjectStore>,
+    facts: Arc<dyn ObjectStore>,
     /// The prefix.
-    pub(super) root: Path,
+    root: Path,
     /// The destination's URL.
-    pub(super) url: String,
+    url: String,
     /// Whether uploads can carry a Content-Type; Azure's take it from the name's end instead.
-    pub(super) upload_attributes: bool,
+    upload_attributes: bool,
 }
 
-/// What can be uploaded to and printed; every [`MultipartStore`] of the crate is both.
-pub(super) trait Uploads: MultipartStore + std::fmt::Debug {}
-impl<T: MultipartStore + std::fmt::Debug> Uploads for T {}
+/// The clients hold credentials; no `{:?}` of ours prints them.
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").field("url", &self.url).finish_non_exhaustive()
+    }
+}
 
 impl Remote {
+    pub(super) fn new<S: ObjectStore + MultipartStore>(store: Arc<S>, root: Path, url: String) -> Self {
+        Self {
+            uploads: Arc::clone(&store) as _,
+            facts: Arc::clone(&store) as _,
+            store,
+            root,
+            url,
+            upload_attributes: true,
+        }
+    }
+
+    pub(super) fn with_facts(self, facts: Arc<dyn ObjectStore>) -> Self {
+        Self { facts, ..self }
+    }
+
+    pub(super) fn without_upload_attributes(self) -> Self {
+        Self { upload_attributes: false, ..self }
+    }
+
+    pub(super) fn object_url(&self, path: &str) -> String {
+        format!("{}/{path}", self.url)
+    }
+
     /// The key. The caller has checked the path.
     fn key(&self, operation: &'static str, path: &str) -> Result<(Path, String), StoreError> {
-        let object = format!("{}/{path}", self.url);
+        let object = self.object_url(path);
         match Path::parse(format!("{}/{path}", self.root)) {
             Ok(key) => Ok((key, object)),
             Err(error) => Err(StoreError::new(operation, object, StoreFault::Configuration, error)),
@@ -218,13 +243,11 @@ async fn patient<T>(
     request: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, StoreError> {
     let patience = limits::STORE_RETRY_BUDGET + 2 * limits::request_timeout(bytes);
-    match tokio::time::timeout(patience, request).await {
-        Ok(result) => result.map_err(|error| StoreError::from_store(operation, object, &error)),
-        Err(_) => {
-            let why = format!("no answer for {} s", patience.as_secs());
-            Err(StoreError::new(operation, object, StoreFault::Unavailable, why))
-        }
-    }
+    let Ok(result) = tokio::time::timeout(patience, request).await else {
+        let why = format!("no answer for {} s", patience.as_secs());
+        return Err(StoreError::new(operation, object, StoreFault::Unavailable, why));
+    };
+    result.map_err(|error| StoreError::from_store(operation, object, &error))
 }
 
 fn absent_as_none<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {

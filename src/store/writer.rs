@@ -217,9 +217,13 @@ impl Hasher {
     }
 
     fn finish(self) -> (u64, Option<String>) {
-        let hex = |hash: Sha256| hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        (self.crc.finalize(), self.sha256.map(hex))
+        (self.crc.finalize(), self.sha256.map(|sha256| hex(&sha256.finalize())))
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[derive(Debug)]
@@ -399,7 +403,7 @@ impl RemoteSink {
     }
 
     fn error(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
-        let object = format!("{}/{}", self.remote.url, self.path);
+        let object = self.remote.object_url(&self.path);
         StoreError::new("writing", object, StoreFault::Unavailable, source)
     }
 }
