@@ -152,8 +152,10 @@ fn settle(shortest: Decimal, value: Binary) -> Decimal {
     if shortest.digits % 2 == 1 {
         let twice = u128::from(shortest.digits) * 2;
         for (tie, even) in [(twice - 1, shortest.digits - 1), (twice + 1, shortest.digits + 1)] {
-            if same(tie, shortest.exponent, u128::from(value.mantissa), value.exponent + 1) {
-                return Decimal { digits: even, ..shortest }.stripped();
+            let even = Decimal { digits: even, ..shortest };
+            // Below a power of two, the even one may already belong to the next float.
+            if same(tie, shortest.exponent, u128::from(value.mantissa), value.exponent + 1) && value.owns(even) {
+                return even.stripped();
             }
         }
     }
@@ -167,7 +169,7 @@ fn strictly_inside(boundary: Decimal, value: Binary) -> Decimal {
         let nearest = value.rounded(places);
         for digits in [nearest.digits, nearest.digits + 1, nearest.digits - 1] {
             let candidate = Decimal { digits, ..nearest };
-            if value.reads_back(candidate) && !value.is_boundary(candidate) {
+            if value.owns(candidate) {
                 return candidate.stripped();
             }
         }
@@ -204,6 +206,11 @@ impl Binary {
         let mantissa = u128::from(self.mantissa);
         let lower = if self.lower_is_closer { (4 * mantissa - 1, self.exponent - 2) } else { (2 * mantissa - 1, self.exponent - 1) };
         same(digits, decimal.exponent, 2 * mantissa + 1, self.exponent - 1) || same(digits, decimal.exponent, lower.0, lower.1)
+    }
+
+    /// Whether `decimal` lies strictly between the float's boundaries.
+    fn owns(self, decimal: Decimal) -> bool {
+        self.reads_back(decimal) && !self.is_boundary(decimal)
     }
 
     fn reads_back(self, decimal: Decimal) -> bool {
@@ -347,12 +354,13 @@ mod tests {
             (1e23, "9.999999999999999e+22"),
             (9_007_199_254_740_993.0, "9.007199254740992e+15"),
             (18_014_398_509_481_988.0, "1.8014398509481988e+16"),
-            (2_251_799_813_685_248.25, "2.2517998136852482e+15"),
-            (2_251_799_813_685_248.75, "2.2517998136852488e+15"),
+            (1_125_899_906_842_624.25, "1.1258999068426242e+15"),
+            (1_125_899_906_842_624.75, "1.1258999068426248e+15"),
             (f64::MAX, "1.7976931348623157e+308"),
             (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
             (5e-324, "5e-324"),
             (5.684_341_886_080_802e-14, "5.684341886080802e-14"),
+            (2_f64.powi(-24), "5.960464477539063e-08"),
         ] {
             assert_eq!(eight(value), expected, "{value:e}");
         }
