@@ -104,7 +104,10 @@ fn headers_follow_the_rules_of_values() {
 fn the_guard_stands_before_formulas_and_never_before_numbers() {
     let options = csv(|csv| csv.formula_guard = true);
     assert_eq!(
-        lines(&options, &[Some("=1"), Some("+1"), Some("-1"), Some("@a"), Some("\t"), Some("\rb"), Some("a=1"), None, Some("")]),
+        lines(
+            &options,
+            &[Some("=1"), Some("+1"), Some("-1"), Some("@a"), Some("\t"), Some("\rb"), Some("a=1"), None, Some("")]
+        ),
         "'=1\n'+1\n'-1\n'@a\n'\t\n\"'\rb\"\na=1\n\n\"\"\n"
     );
     let numbers: ArrayRef = Arc::new(Int32Array::from(vec![-1]));

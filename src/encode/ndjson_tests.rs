@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array, StringArray,
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array,
+    StringArray,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -22,9 +23,15 @@ fn values(carrier: Carrier, array: impl arrow::array::Array + 'static) -> Vec<St
 
 #[test]
 fn values_are_those_of_row_to_json() {
-    assert_eq!(values(Carrier::Bool, BooleanArray::from(vec![Some(true), Some(false), None])), ["true", "false", "null"]);
     assert_eq!(
-        values(Carrier::Float64, Float64Array::from(vec![1.0, -0.0, 1e15, 1e-5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY])),
+        values(Carrier::Bool, BooleanArray::from(vec![Some(true), Some(false), None])),
+        ["true", "false", "null"]
+    );
+    assert_eq!(
+        values(
+            Carrier::Float64,
+            Float64Array::from(vec![1.0, -0.0, 1e15, 1e-5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY])
+        ),
         ["1", "-0", "1e+15", "1e-05", "\"NaN\"", "\"Infinity\"", "\"-Infinity\""]
     );
     assert_eq!(values(Carrier::Float32, Float32Array::from(vec![0.1, 1e6, f32::NAN])), ["0.1", "1e+06", "\"NaN\""]);
@@ -34,15 +41,13 @@ fn values_are_those_of_row_to_json() {
     );
     let decimals = Decimal128Array::from(vec![-5, 1_250]).with_precision_and_scale(12, 2).unwrap();
     assert_eq!(values(Carrier::Decimal128 { precision: 12, scale: 2 }, decimals), ["-0.05", "12.50"]);
-    assert_eq!(values(Carrier::Bytes, BinaryArray::from(vec![b"\x00\xff".as_slice(), b""])), ["\"\\\\x00ff\"", "\"\\\\x\""]);
+    assert_eq!(
+        values(Carrier::Bytes, BinaryArray::from(vec![b"\x00\xff".as_slice(), b""])),
+        ["\"\\\\x00ff\"", "\"\\\\x\""]
+    );
     assert_eq!(
         values(Carrier::PgTimestampTz, Int64Array::from(vec![123_000, i64::MAX, i64::MIN, -211_813_488_000_000_000])),
-        [
-            "\"2000-01-01T00:00:00.123+00:00\"",
-            "\"infinity\"",
-            "\"-infinity\"",
-            "\"4714-11-24T00:00:00+00:00 BC\""
-        ]
+        ["\"2000-01-01T00:00:00.123+00:00\"", "\"infinity\"", "\"-infinity\"", "\"4714-11-24T00:00:00+00:00 BC\""]
     );
     assert_eq!(values(Carrier::PgTimestamp, Int64Array::from(vec![0])), ["\"2000-01-01T00:00:00\""]);
     assert_eq!(values(Carrier::PgDate, Int32Array::from(vec![0, i32::MAX])), ["\"2000-01-01\"", "\"infinity\""]);

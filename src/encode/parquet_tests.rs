@@ -3,7 +3,7 @@ use std::num::NonZeroU64;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use bytes::Bytes;
 use parquet::basic::LogicalType;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::*;
@@ -105,7 +105,7 @@ fn row_groups_end_at_their_rows() {
     options.parquet.row_group_rows = NonZeroU64::new(1_000).unwrap();
     let batches = [batch(&columns, vec![ids(0, 1_700)]), batch(&columns, vec![ids(1_700, 800)])];
     let footer = footer(part(&options, &columns, &batches).0);
-    let rows: Vec<i64> = footer.row_groups().iter().map(|group| group.num_rows()).collect();
+    let rows: Vec<i64> = footer.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
     assert_eq!(rows, [1_000, 1_000, 500]);
 }
 
@@ -119,7 +119,8 @@ fn row_groups_end_at_their_bytes_and_leave_at_once() {
     let mut encoder = encoder(&options, &columns).unwrap();
     let (mut object, mut held_most) = (Vec::new(), 0);
     for round in 0..40 {
-        let words: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|row| format!("{round:050}{row:050}"))));
+        let words: ArrayRef =
+            Arc::new(StringArray::from_iter_values((0..100).map(|row| format!("{round:050}{row:050}"))));
         encoder.encode(&batch(&columns, vec![words]), &mut object).unwrap();
         held_most = held_most.max(encoder.buffered_bytes());
     }

@@ -55,7 +55,11 @@ pub(super) fn batch(columns: &[ColumnPlan], arrays: Vec<ArrayRef>) -> RecordBatc
 }
 
 /// Encodes a part; returns its bytes and what the encoder says of it.
-pub(super) fn part(options: &FormatOptions, columns: &Arc<[ColumnPlan]>, batches: &[RecordBatch]) -> (Vec<u8>, EncodeSummary) {
+pub(super) fn part(
+    options: &FormatOptions,
+    columns: &Arc<[ColumnPlan]>,
+    batches: &[RecordBatch],
+) -> (Vec<u8>, EncodeSummary) {
     let mut encoder = encoder(options, columns).unwrap();
     let mut object = Vec::new();
     for batch in batches {
@@ -117,7 +121,9 @@ fn array(carrier: Carrier, rows: usize) -> ArrayRef {
         Carrier::Float64 => Arc::new(Float64Array::from(vec![Some(0.1), None, Some(-1e100)])),
         Carrier::NumberText => Arc::new(StringArray::from(vec![Some("1.50"), None, Some("NaN")])),
         Carrier::Decimal128 { precision, scale } => Arc::new(
-            Decimal128Array::from(vec![Some(-5), None, Some(123_456)]).with_precision_and_scale(precision, scale).unwrap(),
+            Decimal128Array::from(vec![Some(-5), None, Some(123_456)])
+                .with_precision_and_scale(precision, scale)
+                .unwrap(),
         ),
         Carrier::Text => Arc::new(StringArray::from(vec![Some(""), None, Some("a,\"b\"\r\n\\.é")])),
         Carrier::Json => Arc::new(StringArray::from(vec![Some("{\"a\": [1, \" \"]}"), None, Some("null")])),
