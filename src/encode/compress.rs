@@ -64,12 +64,9 @@ impl Compressor {
                 while !rest.is_empty() {
                     out.reserve(OUTPUT_STEP);
                     let before = stream.total_in();
-                    stream
-                        .compress_vec(rest, out, FlushCompress::None)
-                        .map_err(|error| gzip_error(error.into()))?;
-                    let consumed = usize::try_from(stream.total_in() - before)
-                        .ok()
-                        .and_then(|consumed| rest.get(consumed..));
+                    stream.compress_vec(rest, out, FlushCompress::None).map_err(|error| gzip_error(error.into()))?;
+                    let consumed =
+                        usize::try_from(stream.total_in() - before).ok().and_then(|consumed| rest.get(consumed..));
                     rest = consumed.ok_or_else(|| gzip_error(io::ErrorKind::InvalidData.into()))?;
                 }
             }
@@ -93,9 +90,8 @@ impl Compressor {
         match self {
             Self::Gzip(stream) => loop {
                 out.reserve(OUTPUT_STEP);
-                let status = stream
-                    .compress_vec(&[], out, FlushCompress::Finish)
-                    .map_err(|error| gzip_error(error.into()))?;
+                let status =
+                    stream.compress_vec(&[], out, FlushCompress::Finish).map_err(|error| gzip_error(error.into()))?;
                 if status == Status::StreamEnd {
                     stream.reset();
                     return Ok(());
@@ -142,7 +138,8 @@ mod tests {
 
     #[test]
     fn frames_of_one_context_stand_alone_and_join() {
-        let long: Vec<u8> = (0_u32..200_000).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let long: Vec<u8> =
+            (0_u32..200_000).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         for compression in [Compression::Gzip(0), Compression::Gzip(6), Compression::Zstd(1), Compression::Zstd(19)] {
             let mut compressor = Compressor::new(compression, Format::Csv).unwrap().unwrap();
             let mut out = Vec::new();
@@ -152,7 +149,8 @@ mod tests {
                 compressor.end_frame(&mut out).unwrap();
                 ends.push(out.len());
             }
-            let frames: Vec<Vec<u8>> = ends.windows(2).map(|ends| unpacked(compression, &out[ends[0]..ends[1]])).collect();
+            let frames: Vec<Vec<u8>> =
+                ends.windows(2).map(|ends| unpacked(compression, &out[ends[0]..ends[1]])).collect();
             assert_eq!(frames, [b"header\n".to_vec(), long.clone(), Vec::new(), b"tail".to_vec()]);
             assert_eq!(unpacked(compression, &out), frames.concat());
         }
@@ -160,7 +158,9 @@ mod tests {
 
     #[test]
     fn codecs_and_levels_that_text_has_not_are_refused() {
-        for compression in [Compression::Snappy, Compression::Lz4, Compression::Gzip(10), Compression::Zstd(0), Compression::Zstd(23)] {
+        for compression in
+            [Compression::Snappy, Compression::Lz4, Compression::Gzip(10), Compression::Zstd(0), Compression::Zstd(23)]
+        {
             assert!(Compressor::new(compression, Format::Ndjson).is_err(), "{compression:?}");
         }
         assert!(Compressor::new(Compression::None, Format::Csv).unwrap().is_none());

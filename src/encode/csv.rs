@@ -34,7 +34,7 @@ impl CsvRows {
     }
 
     /// Appends what stands in front of the rows: byte order mark and column names, as far as asked for.
-    pub(crate) fn prologue(&self, columns: &[ColumnPlan], out: &mut Vec<u8>) {
+    pub(crate) fn prologue(&mut self, columns: &[ColumnPlan], out: &mut Vec<u8>) {
         if self.options.bom {
             out.extend_from_slice(BYTE_ORDER_MARK);
         }
@@ -70,13 +70,7 @@ impl CsvRows {
                     Values::Text(array) => self.text(array.value(row).as_bytes(), out),
                     Values::Json(array) => self.field(array.value(row).as_bytes(), out),
                     _ if self.plain[index] => cell.values.output_text(row, out),
-                    _ => {
-                        let mut value = std::mem::take(&mut self.scratch);
-                        value.clear();
-                        cell.values.output_text(row, &mut value);
-                        self.field(&value, out);
-                        self.scratch = value;
-                    }
+                    _ => self.composed(out, |value| cell.values.output_text(row, value)),
                 }
             }
             out.extend_from_slice(self.newline);
@@ -84,14 +78,25 @@ impl CsvRows {
     }
 
     /// Appends text, with a `'` in front where a spreadsheet would run it and the guard is on.
-    fn text(&self, value: &[u8], out: &mut Vec<u8>) {
+    fn text(&mut self, value: &[u8], out: &mut Vec<u8>) {
         let formula = matches!(value.first(), Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r'));
         if self.options.formula_guard && formula {
-            let guarded = [b"'", value].concat();
-            self.field(&guarded, out);
+            self.composed(out, |guarded| {
+                guarded.push(b'\'');
+                guarded.extend_from_slice(value);
+            });
         } else {
             self.field(value, out);
         }
+    }
+
+    /// Appends a value that has to be put together before it can be looked at.
+    fn composed(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut value = std::mem::take(&mut self.scratch);
+        value.clear();
+        write(&mut value);
+        self.field(&value, out);
+        self.scratch = value;
     }
 
     /// Appends one value, quoted where it must be.
@@ -112,6 +117,7 @@ impl CsvRows {
 }
 
 /// Whether a value holds the delimiter, a quote, CR or LF.
+#[expect(clippy::needless_bitwise_bool, reason = "branches would keep the compiler from comparing many bytes at once")]
 fn has_special(value: &[u8], delimiter: u8) -> bool {
     let special = |byte: u8| (byte == delimiter) | (byte == QUOTE) | (byte == b'\n') | (byte == b'\r');
     let (blocks, rest) = value.as_chunks::<16>();
@@ -121,6 +127,7 @@ fn has_special(value: &[u8], delimiter: u8) -> bool {
 }
 
 /// Appends a value in quotes, its own quotes doubled.
+#[expect(clippy::naive_bytecount, reason = "few values are quoted, and the compiler counts them by blocks")]
 fn quoted(value: &[u8], out: &mut Vec<u8>) {
     let quotes = value.iter().filter(|&&byte| byte == QUOTE).count();
     out.push(QUOTE);

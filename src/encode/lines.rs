@@ -50,7 +50,7 @@ impl LineEncoder {
             return Ok(bytes);
         }
         let before = out.len();
-        if let Rows::Csv(format) = &self.format {
+        if let Rows::Csv(format) = &mut self.format {
             match &mut self.compressor {
                 None => format.prologue(&self.columns, out),
                 Some(compressor) => {

@@ -1,11 +1,15 @@
 //! Stage 3, ENCODE: batches become the bytes of one part. Synchronous, without IO (invariant I8).
 
 mod compress;
+#[cfg(test)]
+mod conformance;
 mod csv;
 mod lines;
 mod ndjson;
 pub mod options;
 mod parquet;
+#[cfg(test)]
+mod samples;
 pub mod tally;
 mod text;
 

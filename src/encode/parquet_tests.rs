@@ -1,0 +1,144 @@
+use std::num::NonZeroU64;
+
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use bytes::Bytes;
+use parquet::basic::LogicalType;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
+use super::*;
+use crate::encode::samples::{batch, column, every_column, every_value, options, part};
+use crate::encode::{Format, encoder};
+use crate::plan::ColumnStatistics;
+
+fn parquet(compression: Compression) -> FormatOptions {
+    options(Format::Parquet, compression)
+}
+
+fn footer(object: Vec<u8>) -> ParquetMetaData {
+    SerializedFileReader::new(Bytes::from(object)).unwrap().metadata().clone()
+}
+
+fn with(name: &str, carrier: Carrier, n_distinct: Option<f32>, correlation: Option<f32>) -> ColumnPlan {
+    ColumnPlan { statistics: ColumnStatistics { n_distinct, correlation, avg_width: None }, ..column(name, carrier) }
+}
+
+#[test]
+fn the_footer_says_what_was_planned() {
+    let mut columns = every_column().to_vec();
+    columns[2].nullable = false;
+    let columns: Arc<[ColumnPlan]> = columns.into();
+    let footer = footer(part(&parquet(Compression::Zstd(1)), &columns, &[]).0);
+    let file = footer.file_metadata();
+    assert_eq!(file.num_rows(), 0);
+    assert_eq!(footer.num_row_groups(), 0);
+    assert_eq!(file.version(), 1);
+    assert_eq!(file.created_by(), Some(CREATED_BY));
+    let metadata = file.key_value_metadata().unwrap();
+    assert_eq!(metadata.iter().map(|pair| pair.key.as_str()).collect::<Vec<_>>(), ["outhaul.run_id"]);
+    for (plan, descriptor) in columns.iter().zip(file.schema_descr().columns()) {
+        assert_eq!(descriptor.name(), plan.name);
+        assert_eq!(descriptor.max_def_level(), i16::from(plan.nullable), "{}", plan.name);
+        if plan.carrier == Carrier::Uuid {
+            assert_eq!(descriptor.logical_type_ref(), Some(&LogicalType::Uuid));
+        }
+    }
+}
+
+#[test]
+fn chunks_have_the_codec_asked_for() {
+    let columns = every_column();
+    for (compression, expected) in [
+        (Compression::None, Codec::UNCOMPRESSED),
+        (Compression::Snappy, Codec::SNAPPY),
+        (Compression::Lz4, Codec::LZ4_RAW),
+        (Compression::Zstd(3), Codec::ZSTD(ZstdLevel::default())),
+        (Compression::Gzip(6), Codec::GZIP(GzipLevel::default())),
+    ] {
+        let footer = footer(part(&parquet(compression), &columns, &[every_value(&columns, 3)]).0);
+        for chunk in footer.row_group(0).columns() {
+            let (found, expected) = (chunk.compression(), expected);
+            assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&expected));
+        }
+    }
+}
+
+#[test]
+fn statistics_steer_the_encodings() {
+    let decimal = |precision| Carrier::Decimal128 { precision, scale: 2 };
+    let (distinct, sorted) = (Some(-1.0), Some(1.0));
+    let cases = [
+        (with("unknown", Carrier::Int64, None, None), true, false),
+        (with("repeating", Carrier::Int64, Some(20.0), sorted), true, false),
+        (with("half", Carrier::Int64, Some(-0.4), sorted), true, false),
+        (with("shuffled_id", Carrier::Int64, distinct, Some(0.1)), false, false),
+        (with("id", Carrier::Int64, distinct, sorted), false, true),
+        (with("down", Carrier::Int32, distinct, Some(-0.99)), false, true),
+        (with("narrow", decimal(18), distinct, sorted), false, true),
+        (with("wide", decimal(19), distinct, sorted), false, false),
+        (with("words", Carrier::Text, distinct, sorted), false, false),
+        (with("words_repeating", Carrier::Text, Some(7.0), None), true, false),
+        (with("uuid", Carrier::Uuid, None, None), false, false),
+        (with("uuid_repeating", Carrier::Uuid, Some(-0.1), None), true, false),
+        (with("float", Carrier::Float64, None, None), false, false),
+        (with("float_repeating", Carrier::Float32, Some(11.0), None), true, false),
+        (with("stamp", Carrier::Timestamp { utc: true }, distinct, sorted), false, true),
+        (with("with.dots", Carrier::Int64, distinct, sorted), false, true),
+    ];
+    let columns: Arc<[ColumnPlan]> = cases.iter().map(|case| case.0.clone()).collect();
+    let footer = footer(part(&parquet(Compression::None), &columns, &[every_value(&columns, 300)]).0);
+    for ((plan, dictionary, delta), chunk) in cases.iter().zip(footer.row_group(0).columns()) {
+        assert_eq!(chunk.dictionary_page_offset().is_some(), *dictionary, "{}", plan.name);
+        let encodings: Vec<Encoding> = chunk.encodings().collect();
+        assert_eq!(encodings.contains(&Encoding::DELTA_BINARY_PACKED), *delta, "{}", plan.name);
+    }
+}
+
+fn ids(from: i64, rows: i64) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(from..from + rows))
+}
+
+#[test]
+fn row_groups_end_at_their_rows() {
+    let columns: Arc<[ColumnPlan]> = vec![column("id", Carrier::Int64)].into();
+    let mut options = parquet(Compression::None);
+    options.parquet.row_group_rows = NonZeroU64::new(1_000).unwrap();
+    let batches = [batch(&columns, vec![ids(0, 1_700)]), batch(&columns, vec![ids(1_700, 800)])];
+    let footer = footer(part(&options, &columns, &batches).0);
+    let rows: Vec<i64> = footer.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+    assert_eq!(rows, [1_000, 1_000, 500]);
+}
+
+#[test]
+fn row_groups_end_at_their_bytes_and_leave_at_once() {
+    let columns: Arc<[ColumnPlan]> = vec![with("words", Carrier::Text, Some(-1.0), None)].into();
+    let limit = 64 * 1024;
+    let mut options = parquet(Compression::None);
+    options.parquet.row_group_bytes = NonZeroU64::new(limit).unwrap();
+    let limit = usize::try_from(limit).unwrap();
+    let mut encoder = encoder(&options, &columns).unwrap();
+    let (mut object, mut held_most) = (Vec::new(), 0);
+    for round in 0..40 {
+        let words: ArrayRef =
+            Arc::new(StringArray::from_iter_values((0..100).map(|row| format!("{round:050}{row:050}"))));
+        encoder.encode(&batch(&columns, vec![words]), &mut object).unwrap();
+        held_most = held_most.max(encoder.buffered_bytes());
+    }
+    assert!(held_most > limit / 2 && held_most < limit, "{held_most}");
+    assert!(object.len() > 300_000, "finished row groups have left: {}", object.len());
+    encoder.finish(&mut object).unwrap();
+    let footer = footer(object);
+    assert!(footer.num_row_groups() >= 6);
+    for group in footer.row_groups() {
+        assert!(group.compressed_size() <= i64::try_from(limit).unwrap() + 2_048, "{}", group.compressed_size());
+    }
+}
+
+#[test]
+fn a_null_where_none_was_promised_is_an_error() {
+    let columns: Arc<[ColumnPlan]> = vec![ColumnPlan { nullable: false, ..column("id", Carrier::Int64) }].into();
+    let mut encoder = encoder(&parquet(Compression::None), &columns).unwrap();
+    let nulls: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+    let error = encoder.encode(&batch(&columns, vec![nulls]), &mut Vec::new()).unwrap_err();
+    assert!(matches!(&error, EncodeError::Unrepresentable { column, .. } if column == "id"), "{error}");
+}

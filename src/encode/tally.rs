@@ -68,7 +68,11 @@ impl Tally {
     /// A tally for one part.
     pub fn new(columns: &Arc<[ColumnPlan]>, stats: ManifestStats) -> Self {
         let tally = |column: &ColumnPlan| ColumnTally { nulls: 0, extremes: Extremes::of(column.carrier, stats) };
-        Self { columns: Arc::clone(columns), types: cells::types(columns), tallies: columns.iter().map(tally).collect() }
+        Self {
+            columns: Arc::clone(columns),
+            types: cells::types(columns),
+            tallies: columns.iter().map(tally).collect(),
+        }
     }
 
     /// Takes in the values of one batch.
@@ -272,7 +276,7 @@ fn byte_texts(extremes: Option<(Cut, Cut)>, carrier: Carrier) -> (Option<String>
     let exact = !min.truncated && !max.truncated;
     let (min, max) = match carrier {
         Carrier::Bytes => (Some(hex(&min.prefix)), byte_bound(max).as_deref().map(hex)),
-        Carrier::Uuid => return { let (min, max) = both(Some((min, max)), |value, out| number::uuid(out, &value.prefix)); (min, max, exact) },
+        Carrier::Uuid => both(Some((min, max)), |value, out| number::uuid(out, &value.prefix)),
         _ => (Some(whole_characters(&min.prefix).to_owned()), text_bound(&max)),
     };
     (min, max, exact)

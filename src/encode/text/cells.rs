@@ -1,12 +1,10 @@
 //! The columns of one batch, with their types settled once, so that the loop over rows only reads values.
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, StringArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, StringArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type,
-    Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow::record_batch::RecordBatch;
 
@@ -32,25 +30,15 @@ pub(crate) enum Values<'a> {
     Int64(&'a [i64]),
     Float32(&'a [f32]),
     Float64(&'a [f64]),
-    Decimal {
-        unscaled: &'a [i128],
-        scale: usize,
-    },
+    Decimal { unscaled: &'a [i128], scale: usize },
     NumberText(&'a StringArray),
     Text(&'a StringArray),
     Json(&'a StringArray),
     Bytes(&'a BinaryArray),
     Uuid(&'a FixedSizeBinaryArray),
-    Date {
-        days: &'a [i32],
-        epoch: i64,
-    },
+    Date { days: &'a [i32], epoch: i64 },
     Time(&'a [i64]),
-    Timestamp {
-        micros: &'a [i64],
-        epoch: i64,
-        utc: bool,
-    },
+    Timestamp { micros: &'a [i64], epoch: i64, utc: bool },
 }
 
 impl<'a> Cells<'a> {
@@ -59,11 +47,7 @@ impl<'a> Cells<'a> {
     /// # Errors
     /// [`EncodeError::WrongCarrier`].
     pub(crate) fn of_batch(columns: &[ColumnPlan], batch: &'a RecordBatch) -> Result<Vec<Self>, EncodeError> {
-        columns
-            .iter()
-            .zip(batch.columns())
-            .map(|(column, array)| Self::of(column, array))
-            .collect()
+        columns.iter().zip(batch.columns()).map(|(column, array)| Self::of(column, array)).collect()
     }
 
     fn of(column: &ColumnPlan, array: &'a ArrayRef) -> Result<Self, EncodeError> {
@@ -86,10 +70,9 @@ impl<'a> Values<'a> {
             Carrier::Int64 => Self::Int64(primitive::<Int64Type>(array)?),
             Carrier::Float32 => Self::Float32(primitive::<Float32Type>(array)?),
             Carrier::Float64 => Self::Float64(primitive::<Float64Type>(array)?),
-            Carrier::Decimal128 { scale, .. } => Self::Decimal {
-                unscaled: primitive::<Decimal128Type>(array)?,
-                scale: usize::try_from(scale).ok()?,
-            },
+            Carrier::Decimal128 { scale, .. } => {
+                Self::Decimal { unscaled: primitive::<Decimal128Type>(array)?, scale: usize::try_from(scale).ok()? }
+            }
             Carrier::NumberText => Self::NumberText(array.as_string_opt()?),
             Carrier::Text => Self::Text(array.as_string_opt()?),
             Carrier::Json => Self::Json(array.as_string_opt()?),

@@ -72,20 +72,16 @@ fn put_date(out: &mut Vec<u8>, days: i64) -> bool {
     let Civil { year, month, day } = civil(days);
     let before_christ = year <= 0;
     let shown = if before_christ { 1 - year } else { year };
-    match usize::try_from(shown) {
-        Ok(year @ 0..=9_999) => {
-            let [a, b] = PAIRS[year / 100];
-            let [c, d] = PAIRS[year % 100];
-            let [e, f] = PAIRS[usize::from(month)];
-            let [g, h] = PAIRS[usize::from(day)];
-            out.extend_from_slice(&[a, b, c, d, b'-', e, f, b'-', g, h]);
-        }
-        _ => {
-            super::number::integer(out, shown);
-            let [e, f] = PAIRS[usize::from(month)];
-            let [g, h] = PAIRS[usize::from(day)];
-            out.extend_from_slice(&[b'-', e, f, b'-', g, h]);
-        }
+    let mut text = *b"0000-00-00";
+    text[5..7].copy_from_slice(&PAIRS[usize::from(month)]);
+    text[8..10].copy_from_slice(&PAIRS[usize::from(day)]);
+    if let Ok(year @ 0..=9_999) = usize::try_from(shown) {
+        text[..2].copy_from_slice(&PAIRS[year / 100]);
+        text[2..4].copy_from_slice(&PAIRS[year % 100]);
+        out.extend_from_slice(&text);
+    } else {
+        super::number::integer(out, shown);
+        out.extend_from_slice(&text[4..]);
     }
     before_christ
 }
@@ -129,24 +125,23 @@ fn infinity(least: bool, greatest: bool) -> Option<&'static [u8]> {
 pub(crate) fn time(out: &mut Vec<u8>, micros: i64) {
     let micros = micros.unsigned_abs();
     let seconds = micros / 1_000_000;
-    let [a, b] = pair(seconds / 3_600);
-    let [c, d] = pair(seconds / 60 % 60);
-    let [e, f] = pair(seconds % 60);
-    out.extend_from_slice(&[a, b, b':', c, d, b':', e, f]);
+    let mut text = *b"00:00:00.000000";
+    text[..2].copy_from_slice(&pair(seconds / 3_600));
+    text[3..5].copy_from_slice(&pair(seconds / 60 % 60));
+    text[6..8].copy_from_slice(&pair(seconds % 60));
     let fraction = micros % 1_000_000;
     if fraction == 0 {
+        out.extend_from_slice(&text[..8]);
         return;
     }
-    let [a, b] = pair(fraction / 10_000);
-    let [c, d] = pair(fraction / 100);
-    let [e, f] = pair(fraction);
-    let digits = [b'.', a, b, c, d, e, f];
-    let kept = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
-    out.extend_from_slice(&digits[..kept]);
+    text[9..11].copy_from_slice(&pair(fraction / 10_000));
+    text[11..13].copy_from_slice(&pair(fraction / 100));
+    text[13..].copy_from_slice(&pair(fraction));
+    let kept = text.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
+    out.extend_from_slice(&text[..kept]);
 }
 
 /// The last two digits of `value`.
-#[expect(clippy::cast_possible_truncation, reason = "less than 100")]
 fn pair(value: u64) -> [u8; 2] {
     PAIRS[(value % 100) as usize]
 }
@@ -175,7 +170,7 @@ mod tests {
             (59, "2000-02-29"),
             (-730_119, "0001-01-01"),
             (-730_120, "0001-12-31 BC"),
-            (-2_451_507, "4714-11-24 BC"),
+            (-2_451_545, "4714-11-24 BC"),
             (2_921_940, "10000-01-01"),
             (2_145_031_948, "5874897-12-31"),
             (i32::MAX, "infinity"),

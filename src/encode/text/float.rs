@@ -99,11 +99,7 @@ fn six_places(value: f64) -> Option<Decimal> {
     Some(Decimal { digits: whole(scaled), exponent: -6 }.stripped())
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "callers pass integers from 0 to 10^15"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "callers pass integers from 0 to 10^15")]
 fn whole(value: f64) -> u64 {
     value as u64
 }
@@ -152,8 +148,10 @@ fn settle(shortest: Decimal, value: Binary) -> Decimal {
     if shortest.digits % 2 == 1 {
         let twice = u128::from(shortest.digits) * 2;
         for (tie, even) in [(twice - 1, shortest.digits - 1), (twice + 1, shortest.digits + 1)] {
-            if same(tie, shortest.exponent, u128::from(value.mantissa), value.exponent + 1) {
-                return Decimal { digits: even, ..shortest }.stripped();
+            let even = Decimal { digits: even, ..shortest };
+            // Below a power of two, the even one may already belong to the next float.
+            if same(tie, shortest.exponent, u128::from(value.mantissa), value.exponent + 1) && value.owns(even) {
+                return even.stripped();
             }
         }
     }
@@ -167,7 +165,7 @@ fn strictly_inside(boundary: Decimal, value: Binary) -> Decimal {
         let nearest = value.rounded(places);
         for digits in [nearest.digits, nearest.digits + 1, nearest.digits - 1] {
             let candidate = Decimal { digits, ..nearest };
-            if value.reads_back(candidate) && !value.is_boundary(candidate) {
+            if value.owns(candidate) {
                 return candidate.stripped();
             }
         }
@@ -177,7 +175,7 @@ fn strictly_inside(boundary: Decimal, value: Binary) -> Decimal {
 
 impl Decimal {
     fn stripped(mut self) -> Self {
-        while self.digits % 10 == 0 && self.digits != 0 {
+        while self.digits.is_multiple_of(10) && self.digits != 0 {
             self.digits /= 10;
             self.exponent += 1;
         }
@@ -202,8 +200,18 @@ impl Binary {
     fn is_boundary(self, decimal: Decimal) -> bool {
         let digits = u128::from(decimal.digits);
         let mantissa = u128::from(self.mantissa);
-        let lower = if self.lower_is_closer { (4 * mantissa - 1, self.exponent - 2) } else { (2 * mantissa - 1, self.exponent - 1) };
-        same(digits, decimal.exponent, 2 * mantissa + 1, self.exponent - 1) || same(digits, decimal.exponent, lower.0, lower.1)
+        let lower = if self.lower_is_closer {
+            (4 * mantissa - 1, self.exponent - 2)
+        } else {
+            (2 * mantissa - 1, self.exponent - 1)
+        };
+        same(digits, decimal.exponent, 2 * mantissa + 1, self.exponent - 1)
+            || same(digits, decimal.exponent, lower.0, lower.1)
+    }
+
+    /// Whether `decimal` lies strictly between the float's boundaries.
+    fn owns(self, decimal: Decimal) -> bool {
+        self.reads_back(decimal) && !self.is_boundary(decimal)
     }
 
     fn reads_back(self, decimal: Decimal) -> bool {
@@ -232,7 +240,11 @@ impl Binary {
     fn float8(self) -> f64 {
         let biased = u64::try_from(self.exponent + 1_075).unwrap_or(0);
         let hidden = 1_u64 << 52;
-        f64::from_bits(if self.mantissa < hidden { self.mantissa } else { biased << 52 | (self.mantissa & (hidden - 1)) })
+        f64::from_bits(if self.mantissa < hidden {
+            self.mantissa
+        } else {
+            biased << 52 | (self.mantissa & (hidden - 1))
+        })
     }
 
     fn float4(self) -> f32 {
@@ -252,7 +264,7 @@ fn same(digits: u128, ten: i32, mantissa: u128, two: i32) -> bool {
     };
     let scaled = if ten >= 0 {
         digits * five
-    } else if digits % five == 0 {
+    } else if digits.is_multiple_of(five) {
         digits / five
     } else {
         return false;
@@ -347,12 +359,13 @@ mod tests {
             (1e23, "9.999999999999999e+22"),
             (9_007_199_254_740_993.0, "9.007199254740992e+15"),
             (18_014_398_509_481_988.0, "1.8014398509481988e+16"),
-            (2_251_799_813_685_248.25, "2.2517998136852482e+15"),
-            (2_251_799_813_685_248.75, "2.2517998136852488e+15"),
+            (1_125_899_906_842_624.0 + 0.25, "1.1258999068426242e+15"),
+            (1_125_899_906_842_624.0 + 0.75, "1.1258999068426248e+15"),
             (f64::MAX, "1.7976931348623157e+308"),
             (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
             (5e-324, "5e-324"),
             (5.684_341_886_080_802e-14, "5.684341886080802e-14"),
+            (2_f64.powi(-24), "5.960464477539063e-08"),
         ] {
             assert_eq!(eight(value), expected, "{value:e}");
         }
@@ -366,7 +379,7 @@ mod tests {
             (f32::NAN, "NaN"),
             (f32::NEG_INFINITY, "-Infinity"),
             (0.1, "0.1"),
-            (3.14, "3.14"),
+            (2.72, "2.72"),
             (999_999.0, "999999"),
             (1e6, "1e+06"),
             (16_777_216.0, "1.6777216e+07"),
@@ -377,6 +390,22 @@ mod tests {
             (1e-45, "1e-45"),
         ] {
             assert_eq!(four(value), expected, "{value:e}");
+        }
+    }
+
+    #[test]
+    fn powers_of_two_and_their_neighbours_read_back() {
+        for bits in
+            (0..0x7ff_u64).flat_map(|exponent| [-2, -1, 0, 1, 2].map(|step| (exponent << 52).wrapping_add_signed(step)))
+        {
+            let value = f64::from_bits(bits & (u64::MAX >> 1));
+            assert!(value.is_nan() || eight(value).parse::<f64>() == Ok(value), "{value:e}");
+        }
+        for bits in
+            (0..0xff_u32).flat_map(|exponent| [-2, -1, 0, 1, 2].map(|step| (exponent << 23).wrapping_add_signed(step)))
+        {
+            let value = f32::from_bits(bits & (u32::MAX >> 1));
+            assert!(value.is_nan() || four(value).parse::<f32>() == Ok(value), "{value:e}");
         }
     }
 
@@ -396,6 +425,7 @@ mod tests {
         }
 
         #[test]
+        #[expect(clippy::cast_precision_loss, reason = "15 digits fit")]
         fn the_short_cuts_agree_with_the_long_way(unscaled in 1_u64..1_000_000_000_000_000, places in 0_i32..=6) {
             let value = unscaled as f64 / 10_f64.powi(places);
             let bits = value.to_bits();

@@ -23,15 +23,14 @@ fn first_escape(text: &[u8]) -> Option<usize> {
     const LANES: usize = 16;
     let (blocks, rest) = text.as_chunks::<LANES>();
     // Without early exit inside a block, the compiler compares all of it in a few instructions.
-    let clean = blocks
-        .iter()
-        .take_while(|block| !block.iter().fold(false, |found, &byte| found | needs_escape(byte)))
-        .count();
+    let clean =
+        blocks.iter().take_while(|block| !block.iter().fold(false, |found, &byte| found | needs_escape(byte))).count();
     let from = clean * LANES;
     let tail = if clean == blocks.len() { rest } else { &text[from..] };
     tail.iter().position(|&byte| needs_escape(byte)).map(|at| from + at)
 }
 
+#[expect(clippy::needless_bitwise_bool, reason = "branches would keep the compiler from comparing many bytes at once")]
 fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
@@ -116,10 +115,7 @@ mod tests {
     fn strings_escape_what_postgres_escapes() {
         let mut out = Vec::new();
         string(&mut out, "a\"\\/\u{8}\u{c}\n\r\t\u{1}\u{1f}\u{7f}é\u{2028}".as_bytes());
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "\"a\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u001f\u{7f}é\u{2028}\""
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), "\"a\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u001f\u{7f}é\u{2028}\"");
     }
 
     proptest! {

@@ -55,10 +55,11 @@ pub(crate) fn zeros(out: &mut Vec<u8>, count: usize) {
 
 /// Appends bytes as `bytea` prints them, but for the leading `\`: `x` and two digits a byte.
 pub(crate) fn hex_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.reserve(1 + 2 * bytes.len());
+    let start = out.len() + 1;
     out.push(b'x');
-    for &byte in bytes {
-        out.extend_from_slice(&HEX[usize::from(byte)]);
+    out.resize(start + 2 * bytes.len(), b'0');
+    for (digits, &byte) in out[start..].as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *digits = HEX[usize::from(byte)];
     }
 }
 
