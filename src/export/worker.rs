@@ -225,7 +225,7 @@ impl Attempt<'_> {
             None => return Err(ExportError::internal("the part's writer is gone")),
         };
         self.open = None;
-        let object = self.show(object).await?;
+        let object = show(self.work, object).await?;
         let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
         let event = Event::PartFinished {
             path: object.path.clone(),
@@ -248,15 +248,6 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Under `--visibility as-written` a part appears as soon as it is whole.
-    async fn show(&self, object: StagedObject) -> Result<StagedObject, ExportError> {
-        if let (Visibility::AsWritten, Outlet::Parts { destination, .. }) = (self.work.visibility, &self.work.outlet) {
-            destination.publish(&object).await?;
-            return Ok(StagedObject { staging: crate::store::Staging::Published, ..object });
-        }
-        Ok(object)
-    }
-
     /// Removes what the attempt has uploaded; failures are logged, since the first error is the one to report.
     async fn abort(&mut self) {
         if let Some(Writer::Store(writer)) = self.open.take().and_then(|open| open.writer)
@@ -268,6 +259,15 @@ impl Attempt<'_> {
             discard(&self.work.outlet, &part.object).await;
         }
     }
+}
+
+/// Under `--visibility as-written` a part appears as soon as it is whole.
+async fn show(work: &Work, object: StagedObject) -> Result<StagedObject, ExportError> {
+    if let (Visibility::AsWritten, Outlet::Parts { destination, .. }) = (work.visibility, &work.outlet) {
+        destination.publish(&object).await?;
+        return Ok(StagedObject { staging: crate::store::Staging::Published, ..object });
+    }
+    Ok(object)
 }
 
 impl OpenPart {
