@@ -4,11 +4,14 @@ pub(crate) mod coordinator;
 pub mod error;
 pub mod event;
 pub(crate) mod planning;
+mod finish;
 pub mod report;
 pub mod request;
+mod run;
 pub(crate) mod worker;
 
 pub use error::{ExportError, ExportErrorKind};
 pub use event::Event;
 pub use report::ExportReport;
 pub use request::ExportRequest;
+pub use run::{plan, run};
