@@ -282,8 +282,8 @@ fn an_enum_is_its_label() {
 
 #[test]
 fn the_rest_travels_as_text() {
-    // interval, inet, int4[], "char", money, timetz, xid
-    for oid in [1186, 869, 1007, 18, 790, 1266, 28] {
+    // interval, inet, int4[], "char", money, timetz, xid8
+    for oid in [1186, 869, 1007, 18, 790, 1266, 5069] {
         assert_eq!(
             travels(&column("c", oid, true).pg_type),
             [
@@ -298,14 +298,13 @@ fn the_rest_travels_as_text() {
 
 #[test]
 fn an_oid_is_a_number_but_in_json() {
-    assert_eq!(
-        travels(&column("c", oid::OID, true).pg_type),
-        [
-            (Wire::Binary, Int64),
-            (Wire::Binary, Int64),
-            (Wire::JsonText, Json)
-        ]
-    );
+    for oid in [oid::OID, oid::XID, oid::CID] {
+        assert_eq!(
+            travels(&column("c", oid, true).pg_type),
+            [(Wire::Binary, Int64), (Wire::Binary, Int64), (Wire::JsonText, Json)],
+            "oid {oid}"
+        );
+    }
 }
 
 #[test]
