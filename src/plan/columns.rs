@@ -17,6 +17,8 @@ mod oid {
     pub(super) const INT4: u32 = 23;
     pub(super) const TEXT: u32 = 25;
     pub(super) const OID: u32 = 26;
+    pub(super) const XID: u32 = 28;
+    pub(super) const CID: u32 = 29;
     pub(super) const JSON: u32 = 114;
     pub(super) const FLOAT4: u32 = 700;
     pub(super) const FLOAT8: u32 = 701;
@@ -218,8 +220,8 @@ fn travel(pg_type: &PgType, format: Format) -> Travel {
         oid::INT2 => Travel::binary(Carrier::Int16),
         oid::INT4 => Travel::binary(Carrier::Int32),
         oid::INT8 => Travel::binary(Carrier::Int64),
-        // row_to_json quotes an oid, unlike the integers, so NDJSON takes it as JSON below.
-        oid::OID if format != Format::Ndjson => Travel::binary(Carrier::Int64),
+        // row_to_json quotes these, unlike the integers, so NDJSON takes them as JSON below.
+        oid::OID | oid::XID | oid::CID if format != Format::Ndjson => Travel::binary(Carrier::Int64),
         oid::FLOAT4 => Travel::binary(Carrier::Float32),
         oid::FLOAT8 => Travel::binary(Carrier::Float64),
         oid::NUMERIC if parquet => decimal(pg_type.typmod),

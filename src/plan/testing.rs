@@ -23,6 +23,7 @@ pub(super) fn relation(columns: Vec<ColumnFacts>) -> RelationFacts {
     RelationFacts {
         kind: RelationKind::Table,
         sql_name: "public.t".to_owned(),
+        alias: "t".to_owned(),
         display_name: Some("public.t".to_owned()),
         columns,
         leaves: vec![LeafFacts {

@@ -7,11 +7,13 @@ use crate::limits;
 /// Settings of every session (`pg_dump.c`, `setup_connection`), plus those that our SQL relies on.
 ///
 /// `row_security = off` makes a table whose policies would hide rows an error instead of a short export. Parallel
-/// workers are off because with them a ctid range became a whole-table scan in each worker.
+/// workers are off because with them a ctid range became a whole-table scan in each worker. Backslashes in strings mean
+/// themselves, or people's SQL could end elsewhere than its check thinks (`plan::predicate`).
 const SETTINGS: &str = "SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = 'UTC'; \
     SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
     SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
-    SET LOCAL jit = off; SET LOCAL client_min_messages = warning; SET LOCAL lc_monetary = 'C'";
+    SET LOCAL jit = off; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning; \
+    SET LOCAL lc_monetary = 'C'";
 
 /// How a session's transaction begins.
 #[derive(Debug, Clone, Copy)]
