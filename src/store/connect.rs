@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{
     ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
@@ -90,13 +90,13 @@ fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, obje
         headers.insert(ask.0, HeaderValue::from_static(ask.1));
         client = client.with_default_headers(headers);
     }
-    builder
-        .with_client_options(client)
-        .with_http_connector(Connector)
-        .with_checksum_algorithm(Checksum::CRC64NVME)
-        .with_unsigned_payload(true)
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .build()
+    let builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
+        // AWS_CHECKSUM_ALGORITHM=sha256, for a store that does not know CRC64NVME.
+        Some(_) => builder,
+        None => builder.with_checksum_algorithm(Checksum::CRC64NVME),
+    };
+    // Conditional writes by ETag are the builder's default.
+    builder.with_client_options(client).with_http_connector(Connector).with_unsigned_payload(true).build()
 }
 
 fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleCloudStorage, object_store::Error> {

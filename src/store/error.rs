@@ -104,6 +104,8 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Option<&
     }
     match error {
         E::NotFound { .. } => (StoreFault::Missing, None),
+        // The memory store's word for an unknown upload.
+        E::Generic { .. } if says(&["MultipartUpload not found"]) => (StoreFault::Missing, None),
         E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => (StoreFault::Taken, None),
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => (StoreFault::Authentication, Some(CREDENTIALS)),
         E::InvalidPath { .. }

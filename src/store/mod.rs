@@ -1,6 +1,7 @@
 //! Stage 4, STORE: encoded bytes become parts at the destination, staged until commit. The only user of `object_store`.
 
 mod address;
+mod checksums;
 mod chunks;
 mod connect;
 pub mod destination;
@@ -13,9 +14,7 @@ mod remote;
 pub mod stdout;
 pub mod writer;
 
-pub use destination::{
-    CreateOutcome, Destination, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version,
-};
+pub use destination::{CreateOutcome, Destination, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 pub use error::StoreError;
 pub use journal::Journal;
 pub use name::{Layout, PartName};

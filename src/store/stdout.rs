@@ -3,9 +3,8 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
-use sha2::{Digest as _, Sha256};
 
+use super::checksums::Checksums;
 use super::error::{StoreError, StoreFault};
 use super::receipt::{StagedObject, Staging};
 
@@ -17,20 +16,13 @@ pub const STDOUT: &str = "-";
 pub struct StdoutWriter {
     bytes: u64,
     /// `None` while a write is under way, and for good if it failed or was cancelled.
-    digests: Option<Digests>,
-}
-
-#[derive(Debug)]
-struct Digests {
-    crc: Digest,
-    sha256: Option<Sha256>,
+    checksums: Option<Checksums>,
 }
 
 impl StdoutWriter {
     /// A writer that has written nothing.
     pub fn new(sha256: bool) -> Self {
-        let digests = Digests { crc: Digest::new(CrcAlgorithm::Crc64Nvme), sha256: sha256.then(Sha256::new) };
-        Self { bytes: 0, digests: Some(digests) }
+        Self { bytes: 0, checksums: Some(Checksums::new(sha256)) }
     }
 
     /// Writes and flushes; waits as long as whoever reads the pipe lets it wait.
@@ -40,21 +32,18 @@ impl StdoutWriter {
     ///
     /// Cancel safety: none; what was written stays written, and the writer is spent.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        let mut digests = self.digests.take().ok_or_else(spent)?;
+        let mut checksums = self.checksums.take().ok_or_else(spent)?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let written = tokio::task::spawn_blocking(move || {
             let mut out = std::io::stdout().lock();
             out.write_all(&bytes)?;
             out.flush()?;
-            digests.crc.update(&bytes);
-            if let Some(sha256) = &mut digests.sha256 {
-                sha256.update(&bytes);
-            }
-            Ok::<_, std::io::Error>(digests)
+            checksums.update(&bytes);
+            Ok::<_, std::io::Error>(checksums)
         });
         match written.await {
-            Ok(Ok(digests)) => {
-                self.digests = Some(digests);
+            Ok(Ok(checksums)) => {
+                self.checksums = Some(checksums);
                 self.bytes = self.bytes.saturating_add(size);
                 Ok(())
             }
@@ -76,14 +65,8 @@ impl StdoutWriter {
     /// # Errors
     /// An earlier write failed.
     pub fn finish(self) -> Result<StagedObject, StoreError> {
-        let Digests { crc, sha256 } = self.digests.ok_or_else(spent)?;
-        Ok(StagedObject {
-            path: STDOUT.to_owned(),
-            bytes: self.bytes,
-            crc64nvme: crc.finalize(),
-            sha256: sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            staging: Staging::Published,
-        })
+        let (crc64nvme, sha256) = self.checksums.ok_or_else(spent)?.finish();
+        Ok(StagedObject { path: STDOUT.to_owned(), bytes: self.bytes, crc64nvme, sha256, staging: Staging::Published })
     }
 }
 

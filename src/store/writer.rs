@@ -6,11 +6,10 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 use object_store::PutPayload;
-use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::checksums::Checksums;
 use super::chunks::{Gather, chunk_bytes};
 use super::destination::{Backend, StoreOptions};
 use super::error::{StoreError, StoreFault};
@@ -37,7 +36,7 @@ pub struct PartWriter {
     options: StoreOptions,
     gather: Gather,
     /// `None` while a chunk is being hashed, and for good if that was cancelled.
-    hasher: Option<Hasher>,
+    checksums: Option<Checksums>,
     /// Chunks taken from `gather`.
     chunks: usize,
     bytes: u64,
@@ -83,7 +82,7 @@ impl PartWriter {
             object,
             options,
             gather: Gather::new(sink.chunk_bytes(options, 0)),
-            hasher: Some(Hasher::new(options.sha256)),
+            checksums: Some(Checksums::new(options.sha256)),
             chunks: 0,
             bytes: 0,
             sink,
@@ -115,19 +114,27 @@ impl PartWriter {
     /// Waits until every byte is stored; nothing is visible yet.
     ///
     /// # Errors
-    /// [`StoreError`]; the writer is gone then, as if dropped: the caller aborts through the journal, or leaves it to
-    /// `clean`. To abort at once, call [`PartWriter::abort`] after a failed `write` instead.
+    /// [`StoreError`]; what was staged is then removed, for as long as [`limits::ABORT_GRACE`], and stays in the journal.
+    ///
+    /// Cancel safety: as dropping the writer.
     pub async fn finish(mut self) -> Result<StagedObject, StoreError> {
+        let staged = self.try_finish().await;
+        if staged.is_err() {
+            // The first error is the one to report.
+            let _ = tokio::time::timeout(limits::ABORT_GRACE, self.abort()).await;
+        }
+        staged
+    }
+
+    async fn try_finish(&mut self) -> Result<StagedObject, StoreError> {
         self.still_whole()?;
         if !self.gather.is_empty() {
             self.send_chunk().await?;
         }
         let staging = self.sink.finish(&self.object, self.chunks).await?;
-        let Some(hasher) = self.hasher else {
-            return Err(interrupted(&self.object));
-        };
-        let (crc64nvme, sha256) = hasher.finish();
-        Ok(StagedObject { path: self.path, bytes: self.bytes, crc64nvme, sha256, staging })
+        let Some(checksums) = self.checksums.take() else { return Err(interrupted(&self.object)) };
+        let (crc64nvme, sha256) = checksums.finish();
+        Ok(StagedObject { path: self.path.clone(), bytes: self.bytes, crc64nvme, sha256, staging })
     }
 
     /// Stops what is in flight and removes what is staged.
@@ -146,7 +153,7 @@ impl PartWriter {
             Some((fault, why)) => {
                 Err(StoreError::new("writing", &self.object, *fault, format!("an earlier chunk failed: {why}")))
             }
-            None if self.hasher.is_none() => Err(interrupted(&self.object)),
+            None if self.checksums.is_none() => Err(interrupted(&self.object)),
             None => Ok(()),
         }
     }
@@ -160,16 +167,18 @@ impl PartWriter {
     }
 
     async fn try_send_chunk(&mut self) -> Result<(), StoreError> {
-        let Some(mut hasher) = self.hasher.take() else {
+        let Some(mut checksums) = self.checksums.take() else {
             return Err(interrupted(&self.object));
         };
         let chunk = self.gather.take(self.sink.chunk_bytes(self.options, self.chunks + 1));
         let size = chunk.content_length();
         let hash = move || {
-            hasher.update(&chunk);
-            (hasher, chunk)
+            for piece in &chunk {
+                checksums.update(piece);
+            }
+            (checksums, chunk)
         };
-        let (hasher, chunk) = if size < limits::INLINE_CPU_BYTES {
+        let (checksums, chunk) = if size < limits::INLINE_CPU_BYTES {
             hash()
         } else {
             on_rayon(hash).await.map_err(|error| self.bug(error))?
@@ -182,7 +191,7 @@ impl PartWriter {
             .and_then(|size| self.bytes.checked_add(size))
             .ok_or_else(|| self.bug("the size of the object overflows"))?;
         // Only now: a call that was dropped while it waited leaves the writer unusable.
-        self.hasher = Some(hasher);
+        self.checksums = Some(checksums);
         Ok(())
     }
 
@@ -193,37 +202,6 @@ impl PartWriter {
 
 fn interrupted(object: &str) -> StoreError {
     StoreError::new("writing", object, StoreFault::Unavailable, "an earlier write was interrupted")
-}
-
-/// The checksums of an object, as its chunks go by.
-#[derive(Debug)]
-struct Hasher {
-    crc: Digest,
-    sha256: Option<Sha256>,
-}
-
-impl Hasher {
-    fn new(sha256: bool) -> Self {
-        Self { crc: Digest::new(CrcAlgorithm::Crc64Nvme), sha256: sha256.then(Sha256::new) }
-    }
-
-    fn update(&mut self, chunk: &PutPayload) {
-        for piece in chunk {
-            self.crc.update(piece);
-            if let Some(sha256) = &mut self.sha256 {
-                sha256.update(piece);
-            }
-        }
-    }
-
-    fn finish(self) -> (u64, Option<String>) {
-        (self.crc.finalize(), self.sha256.map(|sha256| hex(&sha256.finalize())))
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[derive(Debug)]

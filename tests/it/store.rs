@@ -4,10 +4,16 @@
 mod store_suite;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use outhaul::store::error::StoreFault;
-use outhaul::store::{Destination, Journal, StoreOptions};
+use outhaul::store::{Destination, Journal, PartWriter, StoreError, StoreOptions};
 use store_suite::Subject;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests through scripts/test"))
@@ -48,7 +54,7 @@ async fn local_folder() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3() {
-    let subject = Subject { url: format!("{}/store suite", s3_bucket()), variables: s3_variables(), tells_crc: false };
+    let subject = Subject { url: format!("{}/store suite", s3_bucket()), variables: s3_variables(), tells_crc: true };
     store_suite::all(&subject).await;
 }
 
@@ -59,27 +65,23 @@ async fn s3_refusals_are_classified_and_keep_secrets() {
         variables.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Destination::open_with(url, &options(), &variables).unwrap()
     };
-    let wrong_secret = open(&s3_bucket(), &[("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")]);
-    let wrong_key = open(&s3_bucket(), &[("AWS_ACCESS_KEY_ID", "nobody")]);
-    let no_bucket = open("s3://no-such-bucket-here", &[]);
-    for (destination, fault) in [
-        (wrong_secret, StoreFault::Authentication),
-        (wrong_key, StoreFault::Authentication),
-        (no_bucket, StoreFault::Configuration),
-    ] {
+    let check = |error: StoreError, destination: &Destination, fault: StoreFault| {
+        assert_eq!(error.fault, fault, "{error}: {}", error.source);
+        let everything = format!("{error} {} {error:?} {destination:?}", error.source);
+        assert!(!everything.contains("hunter2") && !everything.contains("CanonicalRequest"), "{everything}");
+    };
+    for change in [("AWS_SECRET_ACCESS_KEY", "hunter2hunter2"), ("AWS_ACCESS_KEY_ID", "nobody")] {
+        let destination = open(&s3_bucket(), &[change]);
         let journal = Journal::new(destination.clone(), "run");
-        let errors = [
-            destination.read("x").await.unwrap_err(),
-            destination.list("").await.unwrap_err(),
-            destination.put("x", "x".into(), "text/plain").await.unwrap_err(),
-            destination.writer("x", "text/plain", &journal).await.unwrap_err(),
-        ];
-        for error in errors {
-            assert_eq!(error.fault, fault, "{error}: {}", error.source);
-            let everything = format!("{error} {} {error:?} {destination:?}", error.source);
-            assert!(!everything.contains("hunter2") && !everything.contains("CanonicalRequest"), "{everything}");
-        }
+        let fault = StoreFault::Authentication;
+        check(destination.read("x").await.unwrap_err(), &destination, fault);
+        check(destination.list("").await.unwrap_err(), &destination, fault);
+        check(destination.put("x", "x".into(), "text/plain").await.unwrap_err(), &destination, fault);
+        check(destination.writer("x", "text/plain", &journal).await.unwrap_err(), &destination, fault);
     }
+    // Only asked: SeaweedFS makes a bucket for whoever may and writes to it.
+    let destination = open("s3://never-made-by-any-test", &[]);
+    check(destination.read("x").await.unwrap_err(), &destination, StoreFault::Configuration);
 }
 
 #[tokio::test]
@@ -111,4 +113,104 @@ async fn a_staged_file_that_lost_bytes_is_not_published() {
     std::fs::write(folder.path().join("_outhaul/run/staging/part"), "fo").unwrap();
     destination.publish(&staged).await.unwrap_err();
     assert_eq!(destination.head("part").await.unwrap(), None);
+}
+
+/// An S3 server in which uploads start, but chunks do not arrive.
+struct DeafS3 {
+    variables: BTreeMap<String, String>,
+    aborted: Arc<AtomicUsize>,
+}
+
+impl DeafS3 {
+    /// `refuse`: chunks are answered with 403, otherwise never.
+    async fn start(refuse: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let aborted = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&aborted);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(Self::answer(socket, refuse, Arc::clone(&counter)));
+            }
+        });
+        let variables =
+            [("AWS_ENDPOINT", endpoint.as_str()), ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { variables, aborted }
+    }
+
+    async fn answer(socket: TcpStream, refuse: bool, aborted: Arc<AtomicUsize>) -> std::io::Result<()> {
+        let mut socket = BufReader::new(socket);
+        let (mut request, mut length) = (String::new(), 0);
+        socket.read_line(&mut request).await?;
+        loop {
+            let mut header = String::new();
+            socket.read_line(&mut header).await?;
+            match header.to_ascii_lowercase().split_once(':') {
+                Some(("content-length", value)) => length = value.trim().parse().unwrap(),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        tokio::io::copy(&mut (&mut socket).take(length), &mut tokio::io::sink()).await?;
+        let (status, body) = if request.starts_with("POST ") {
+            ("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+        } else if request.starts_with("DELETE ") {
+            aborted.fetch_add(1, Ordering::SeqCst);
+            ("204 No Content", "")
+        } else if !request.contains("partNumber=") {
+            ("200 OK", "")
+        } else if refuse {
+            ("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+        } else {
+            std::future::pending().await
+        };
+        let size = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nETag: \"e\"\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n");
+        socket.write_all(format!("{head}{body}").as_bytes()).await
+    }
+
+    async fn writer(&self) -> PartWriter {
+        let destination = Destination::open_with("s3://bucket/x", &options(), &self.variables).unwrap();
+        destination.writer("part", "text/csv", &Journal::new(destination.clone(), "run")).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_slow_store_holds_the_writer_back() {
+    let server = DeafS3::start(false).await;
+    let mut writer = server.writer().await;
+    let chunk = Bytes::from(vec![7; 5 << 20]);
+    // Two chunks fly, the third fills.
+    writer.write(chunk.clone()).await.unwrap();
+    writer.write(chunk.clone()).await.unwrap();
+    writer.write(chunk.slice(1..)).await.unwrap();
+    assert_eq!(writer.bytes_written(), 3 * (5 << 20) - 1);
+    let full = tokio::time::timeout(Duration::from_millis(300), writer.write(chunk.slice(..1))).await;
+    assert!(full.is_err(), "a third chunk was taken in flight");
+    // The cancelled call leaves a gap, so nothing more is taken.
+    assert_eq!(writer.write("x").await.unwrap_err().fault, StoreFault::Unavailable);
+    writer.abort().await.unwrap();
+    assert_eq!(server.aborted.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_object_with_a_failed_chunk_cannot_be_finished() {
+    let server = DeafS3::start(true).await;
+    let mut writer = server.writer().await;
+    writer.write(vec![7; 5 << 20]).await.unwrap();
+    assert_eq!(writer.finish().await.unwrap_err().fault, StoreFault::Authentication);
+    assert_eq!(server.aborted.load(Ordering::SeqCst), 1, "finish aborts what it cannot finish");
+
+    let mut writer = server.writer().await;
+    let chunk = Bytes::from(vec![7; 5 << 20]);
+    let mut failed = None;
+    for _ in 0..4 {
+        failed = failed.or(writer.write(chunk.clone()).await.err());
+    }
+    assert_eq!(failed.unwrap().fault, StoreFault::Authentication);
+    let later = writer.write("x").await.unwrap_err();
+    assert_eq!(later.fault, StoreFault::Authentication);
+    assert!(later.source.to_string().contains("an earlier chunk failed"), "{}", later.source);
+    writer.finish().await.unwrap_err();
 }

@@ -123,7 +123,7 @@ pub async fn object_of_size(subject: &Subject, case: &str, size: usize) {
 
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha2::Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// Several objects grow at once and do not mix.
@@ -141,11 +141,10 @@ pub async fn writers_at_the_same_time(subject: &Subject) {
         assert!(read_back(&destination, &staged.path).await == bytes, "{}", staged.path);
     }
     let listed = destination.list("data/").await.unwrap();
-    assert_eq!(listed.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), [
-        "data/part-0",
-        "data/part-1",
-        "data/part-2"
-    ]);
+    assert_eq!(
+        listed.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(),
+        ["data/part-0", "data/part-1", "data/part-2"]
+    );
 }
 
 /// A discarded object is gone, and can be discarded again, but not published.

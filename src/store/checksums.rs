@@ -1,0 +1,50 @@
+//! The checksums of an object, as its bytes go by.
+
+use crc_fast::{CrcAlgorithm, Digest};
+use sha2::{Digest as _, Sha256};
+
+/// CRC64NVME always, SHA-256 where asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Checksums {
+    crc: Digest,
+    sha256: Option<Sha256>,
+}
+
+impl Checksums {
+    pub(super) fn new(sha256: bool) -> Self {
+        Self { crc: Digest::new(CrcAlgorithm::Crc64Nvme), sha256: sha256.then(Sha256::new) }
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.crc.update(bytes);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
+    }
+
+    /// The CRC64NVME, and the SHA-256 in hex.
+    pub(super) fn finish(self) -> (u64, Option<String>) {
+        (self.crc.finalize(), self.sha256.map(|sha256| hex(&sha256.finalize())))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_values() {
+        let mut checksums = Checksums::new(true);
+        checksums.update(b"1234");
+        checksums.update(b"56789");
+        let (crc, sha256) = checksums.finish();
+        assert_eq!(crc, 0xae8b_1486_0a79_9888);
+        assert_eq!(sha256.as_deref(), Some("15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"));
+        assert_eq!(Checksums::new(false).finish(), (0, None));
+    }
+}
