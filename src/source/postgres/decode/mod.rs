@@ -23,8 +23,11 @@ pub(crate) use error::{DecodeError, Problem};
 use loops::Cells;
 
 /// Fields decoded between two looks at the batch's size: their table entries stay in the first-level cache for all
-/// columns, and a number whose text is a thousand times longer than its wire form cannot blow a batch up.
+/// columns.
 const BLOCK_FIELDS: usize = 2048;
+
+/// And rows: a number's text can be 10,000 times as long as its wire form, and must not blow the batch up.
+const BLOCK_ROWS: usize = 256;
 
 /// Collects framed rows into batches. After an error it is spent.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl BatchDecoder {
                 found: fields.columns(),
             });
         }
-        let block_rows = (BLOCK_FIELDS / width.max(1)).max(1);
+        let block_rows = (BLOCK_FIELDS / width.max(1)).clamp(1, BLOCK_ROWS);
         let mut from = from;
         while from < fields.rows() && !self.is_full() {
             let to = fields

@@ -26,15 +26,15 @@ fn read(columns: u16, arrivals: &[&[u8]], max_rows: usize) -> Result<Read, Frame
     for (index, arrival) in arrivals.iter().enumerate() {
         buffer.extend_from_slice(arrival);
         loop {
-            let framed = framer.frame(&mut buffer, &mut fields, max_rows)?;
+            let step = framer.frame(&mut buffer, &mut fields, max_rows)?;
             assert!(fields.rows() <= max_rows.max(1));
             for row in 0..fields.rows() {
                 let values = (0..usize::from(columns))
                     .map(|column| fields.get(&buffer, row, column).map(<[u8]>::to_vec));
                 rows.push(values.collect());
             }
-            buffer.drain(..framed.consumed);
-            match framed.state {
+            buffer.drain(..step.consumed);
+            match step.state {
                 FrameState::NeedMore => {
                     assert!(framer.needed_bytes() > buffer.len());
                     break;
@@ -141,11 +141,11 @@ fn rows_larger_than_a_read_stay_linear_in_time_and_memory() {
         for arrival in pieces(&stream, &[50_000]) {
             buffer.extend_from_slice(arrival);
             largest = largest.max(buffer.len());
-            let framed = framer.frame(&mut buffer, &mut fields, 100).unwrap();
+            let step = framer.frame(&mut buffer, &mut fields, 100).unwrap();
             seen += fields.rows();
-            if framed.consumed > 0 {
-                moved += buffer.len() - framed.consumed;
-                buffer.drain(..framed.consumed);
+            if step.consumed > 0 {
+                moved += buffer.len() - step.consumed;
+                buffer.drain(..step.consumed);
             }
         }
         assert_eq!(seen, 3);
@@ -159,15 +159,15 @@ fn needed_bytes_is_known_as_soon_as_the_length_is() {
     let mut framer = Framer::new(1);
     let mut fields = FieldTable::new();
     let mut input = opening(1);
-    let framed = framer.frame(&mut input, &mut fields, 1).unwrap();
+    let step = framer.frame(&mut input, &mut fields, 1).unwrap();
     assert_eq!(
-        (framed.consumed, framed.state),
+        (step.consumed, step.state),
         (input.len(), FrameState::NeedMore)
     );
     assert_eq!(framer.needed_bytes(), 5);
     let mut input = message(b'd', &[0; 1_000_000])[..5].to_vec();
-    let framed = framer.frame(&mut input, &mut fields, 1).unwrap();
-    assert_eq!((framed.consumed, framed.state), (0, FrameState::NeedMore));
+    let step = framer.frame(&mut input, &mut fields, 1).unwrap();
+    assert_eq!((step.consumed, step.state), (0, FrameState::NeedMore));
     assert_eq!(framer.needed_bytes(), 1_000_005);
 }
 
@@ -502,8 +502,8 @@ fn a_leftover_that_vanished_is_noticed() {
     let mut framer = Framer::new(1);
     let mut fields = FieldTable::new();
     let mut input = [opening(1), message(b'd', &HEADER[..9])].concat();
-    let framed = framer.frame(&mut input, &mut fields, 1).unwrap();
-    assert!(framed.consumed < input.len());
+    let step = framer.frame(&mut input, &mut fields, 1).unwrap();
+    assert!(step.consumed < input.len());
     let error = framer.frame(&mut [], &mut fields, 1).unwrap_err();
     assert!(matches!(error, FrameError::Misuse(_)), "{error}");
 }
@@ -551,15 +551,15 @@ fn arbitrary_bytes_never_panic_and_never_miscount() {
         'stream: for arrival in pieces(&bytes, &[cut]) {
             buffer.extend_from_slice(arrival);
             loop {
-                let Ok(framed) = framer.frame(&mut buffer, &mut fields, 2) else {
+                let Ok(step) = framer.frame(&mut buffer, &mut fields, 2) else {
                     break 'stream;
                 };
                 for field in fields.fields() {
                     assert!(field.is_null() || field.bytes(&buffer).is_some());
                 }
                 rows += fields.rows() as u64;
-                buffer.drain(..framed.consumed);
-                match framed.state {
+                buffer.drain(..step.consumed);
+                match step.state {
                     FrameState::NeedMore => break,
                     FrameState::Full => {}
                     FrameState::Ready => {
