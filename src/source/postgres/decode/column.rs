@@ -9,13 +9,16 @@ use arrow::array::types::{
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, StringArray,
 };
-use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 
-use super::error::{DecodeError, Problem};
+use super::error::DecodeError;
+use super::loops::{
+    Cells, Failure, Variable, append_bytes, append_jsonb, decimals, fixed, variable,
+};
 use super::numeric;
+use super::scalar::{boolean, date32, time, time64, timestamp};
 use crate::plan::{Carrier, ColumnPlan, Wire};
-use crate::source::postgres::frame::Field;
 
 /// OIDs of `pg_type.dat`: fixed for all time.
 mod oid {
@@ -44,68 +47,6 @@ mod oid {
     pub(super) const JSONB: u32 = 3802;
 }
 
-/// 2000-01-01 in days since 1970-01-01.
-const EPOCH_DAYS: i32 = 10_957;
-/// 2000-01-01 in microseconds since 1970-01-01.
-const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
-/// 24:00:00, which PostgreSQL allows and Arrow does not.
-const DAY_MICROSECONDS: i64 = 86_400_000_000;
-
-/// Short texts are copied as so many bytes and then cut to length: cheaper than a copy of unknown length.
-const SHORT: usize = 16;
-
-/// A value that could not be decoded, by its row in the block.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) row: usize,
-    pub(super) problem: Problem,
-}
-
-/// Some rows of a field table, seen as one column.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cells<'a> {
-    pub(super) input: &'a [u8],
-    /// Whole rows.
-    pub(super) fields: &'a [Field],
-    pub(super) columns: usize,
-    pub(super) column: usize,
-}
-
-impl Cells<'_> {
-    pub(super) fn rows(&self) -> usize {
-        self.fields.len() / self.columns
-    }
-
-    #[inline]
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Field> {
-        self.fields.chunks_exact(self.columns).map(|row| row[self.column])
-    }
-}
-
-/// Values of variable length, end to end.
-#[derive(Debug)]
-pub(super) struct Variable {
-    offsets: Vec<i32>,
-    values: Vec<u8>,
-}
-
-impl Variable {
-    fn new() -> Self {
-        Self { offsets: vec![0], values: Vec::new() }
-    }
-
-    /// The values so far; room for as many is made anew.
-    fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        let next = Self {
-            offsets: Vec::with_capacity(self.offsets.len()),
-            values: Vec::with_capacity(self.values.len()),
-        };
-        let Self { offsets, values } = std::mem::replace(self, next);
-        self.offsets.push(0);
-        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(values))
-    }
-}
-
 /// The decoder of a column with the values it has made, NULLs as zeros or empty. One variant for each inner loop.
 #[derive(Debug)]
 pub(super) enum Decoder {
@@ -119,7 +60,11 @@ pub(super) enum Decoder {
     Oid(Vec<i64>),
     Float32(Vec<f32>),
     Float64(Vec<f64>),
-    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
+    Decimal {
+        values: Vec<i128>,
+        precision: u8,
+        scale: i8,
+    },
     NumberText(Variable),
     Text(Variable),
     Jsonb(Variable),
@@ -128,7 +73,10 @@ pub(super) enum Decoder {
     PgTime(Vec<i64>),
     Date32(Vec<i32>),
     Time64(Vec<i64>),
-    Timestamp { values: Vec<i64>, utc: bool },
+    Timestamp {
+        values: Vec<i64>,
+        utc: bool,
+    },
 }
 
 impl Decoder {
@@ -137,7 +85,9 @@ impl Decoder {
         let decoder = match column.wire {
             Wire::Binary => Self::binary(column),
             Wire::OutputText | Wire::JsonText => match column.carrier {
-                Carrier::Text | Carrier::Json | Carrier::NumberText => Some(Self::Text(Variable::new())),
+                Carrier::Text | Carrier::Json | Carrier::NumberText => {
+                    Some(Self::Text(Variable::new()))
+                }
                 _ => None,
             },
         };
@@ -164,9 +114,11 @@ impl Decoder {
             (oid::OID | oid::XID | oid::CID, Carrier::Int64) => Self::Oid(Vec::new()),
             (oid::FLOAT4, Carrier::Float32) => Self::Float32(Vec::new()),
             (oid::FLOAT8, Carrier::Float64) => Self::Float64(Vec::new()),
-            (oid::NUMERIC, Carrier::Decimal128 { precision, scale }) => {
-                Self::Decimal { values: Vec::new(), precision, scale }
-            }
+            (oid::NUMERIC, Carrier::Decimal128 { precision, scale }) => Self::Decimal {
+                values: Vec::new(),
+                precision,
+                scale,
+            },
             (oid::NUMERIC, Carrier::NumberText) => Self::NumberText(Variable::new()),
             (oid::JSONB, Carrier::Json | Carrier::Text) => Self::Jsonb(Variable::new()),
             (oid::JSON, Carrier::Json | Carrier::Text)
@@ -196,17 +148,25 @@ impl Decoder {
             Self::Int16(values) => fixed(cells, values, |bytes| Ok(i16::from_be_bytes(bytes))),
             Self::Int32(values) => fixed(cells, values, |bytes| Ok(i32::from_be_bytes(bytes))),
             Self::Int64(values) => fixed(cells, values, |bytes| Ok(i64::from_be_bytes(bytes))),
-            Self::Oid(values) => fixed(cells, values, |bytes| Ok(i64::from(u32::from_be_bytes(bytes)))),
+            Self::Oid(values) => fixed(cells, values, |bytes| {
+                Ok(i64::from(u32::from_be_bytes(bytes)))
+            }),
             Self::Float32(values) => fixed(cells, values, |bytes| Ok(f32::from_be_bytes(bytes))),
             Self::Float64(values) => fixed(cells, values, |bytes| Ok(f64::from_be_bytes(bytes))),
-            Self::Decimal { values, precision, scale } => decimals(cells, values, *precision, *scale),
+            Self::Decimal {
+                values,
+                precision,
+                scale,
+            } => decimals(cells, values, *precision, *scale),
             Self::NumberText(values) => variable(cells, values, |rest, length, out| {
                 numeric::append_text(&rest[..length], out)
             }),
-            Self::Text(values) | Self::Bytes(values) => variable(cells, values, |rest, length, out| {
-                append_bytes(rest, length, out);
-                Ok(())
-            }),
+            Self::Text(values) | Self::Bytes(values) => {
+                variable(cells, values, |rest, length, out| {
+                    append_bytes(rest, length, out);
+                    Ok(())
+                })
+            }
             Self::Jsonb(values) => variable(cells, values, append_jsonb),
             Self::Uuid(values) => fixed(cells, values, Ok),
             Self::PgTime(values) => fixed(cells, values, time),
@@ -233,9 +193,10 @@ impl Decoder {
             Self::Float32(values) => size_of_val(values.as_slice()),
             Self::Float64(values) => size_of_val(values.as_slice()),
             Self::Decimal { values, .. } => size_of_val(values.as_slice()),
-            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) | Self::Bytes(values) => {
-                values.values.len() + size_of_val(values.offsets.as_slice())
-            }
+            Self::NumberText(values)
+            | Self::Text(values)
+            | Self::Jsonb(values)
+            | Self::Bytes(values) => values.bytes(),
             Self::Uuid(values) => size_of_val(values.as_slice()),
         }
     }
@@ -243,7 +204,9 @@ impl Decoder {
     /// The values so far as an array; the decoder is empty again.
     pub(super) fn take(&mut self, nulls: Option<NullBuffer>) -> Result<ArrayRef, TakeError> {
         Ok(match self {
-            Self::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(take(values)), nulls)),
+            Self::Bool(values) => {
+                Arc::new(BooleanArray::new(BooleanBuffer::from(take(values)), nulls))
+            }
             Self::Int16(values) => Arc::new(primitive::<Int16Type>(values, nulls)?),
             Self::Int32(values) => Arc::new(primitive::<Int32Type>(values, nulls)?),
             Self::Int64(values) | Self::Oid(values) | Self::PgTime(values) => {
@@ -251,11 +214,17 @@ impl Decoder {
             }
             Self::Float32(values) => Arc::new(primitive::<Float32Type>(values, nulls)?),
             Self::Float64(values) => Arc::new(primitive::<Float64Type>(values, nulls)?),
-            Self::Decimal { values, precision, scale } => Arc::new(
+            Self::Decimal {
+                values,
+                precision,
+                scale,
+            } => Arc::new(
                 primitive::<Decimal128Type>(values, nulls)?
                     .with_data_type(DataType::Decimal128(*precision, *scale)),
             ),
-            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) => text(values, nulls)?,
+            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) => {
+                text(values, nulls)?
+            }
             Self::Bytes(values) => {
                 let (offsets, values) = values.take();
                 Arc::new(BinaryArray::try_new(offsets, values, nulls)?)
@@ -298,7 +267,10 @@ fn primitive<P: ArrowPrimitiveType>(
     values: &mut Vec<P::Native>,
     nulls: Option<NullBuffer>,
 ) -> Result<PrimitiveArray<P>, TakeError> {
-    Ok(PrimitiveArray::try_new(ScalarBuffer::from(take(values)), nulls)?)
+    Ok(PrimitiveArray::try_new(
+        ScalarBuffer::from(take(values)),
+        nulls,
+    )?)
 }
 
 /// Text is validated here, in one pass over all values of the batch end to end; only a failure looks at single rows.
@@ -314,158 +286,4 @@ fn text(values: &mut Variable, nulls: Option<NullBuffer>) -> Result<ArrayRef, Ta
             Err(invalid.map_or(TakeError::Arrow(error), TakeError::Row))
         }
     }
-}
-
-/// Values of `N` bytes.
-#[inline]
-fn fixed<const N: usize, T: Copy + Default>(
-    cells: &Cells<'_>,
-    values: &mut Vec<T>,
-    convert: impl Fn([u8; N]) -> Result<T, Problem>,
-) -> Result<usize, Failure> {
-    let before = values.len();
-    values.resize(before + cells.rows(), T::default());
-    let mut nulls = 0;
-    for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
-        match field.array::<N>(cells.input) {
-            Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure { row, problem })?,
-            None if field.is_null() => nulls += 1,
-            None => return Err(Failure { row, problem: misplaced(field, cells.input, N) }),
-        }
-    }
-    Ok(nulls)
-}
-
-#[cold]
-fn misplaced(field: Field, input: &[u8], expected: usize) -> Problem {
-    match field.bytes(input) {
-        Some(bytes) => Problem::Length { expected, found: bytes.len() },
-        None => OUTSIDE,
-    }
-}
-
-const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
-
-fn decimals(
-    cells: &Cells<'_>,
-    values: &mut Vec<i128>,
-    precision: u8,
-    scale: i8,
-) -> Result<usize, Failure> {
-    let before = values.len();
-    values.resize(before + cells.rows(), 0);
-    let mut nulls = 0;
-    for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
-        if let Some(bytes) = field.bytes(cells.input) {
-            *value = numeric::decimal(bytes, precision, scale)
-                .map_err(|problem| Failure { row, problem })?;
-        } else if field.is_null() {
-            nulls += 1;
-        } else {
-            return Err(Failure { row, problem: OUTSIDE });
-        }
-    }
-    Ok(nulls)
-}
-
-/// Values of any length: `append` gets the value with all input after it, and the value's length.
-#[inline]
-fn variable(
-    cells: &Cells<'_>,
-    values: &mut Variable,
-    append: impl Fn(&[u8], usize, &mut Vec<u8>) -> Result<(), Problem>,
-) -> Result<usize, Failure> {
-    values.offsets.reserve(cells.rows());
-    let mut nulls = 0;
-    for (row, field) in cells.iter().enumerate() {
-        if let Some((rest, length)) = field.bytes_and_rest(cells.input) {
-            append(rest, length, &mut values.values).map_err(|problem| Failure { row, problem })?;
-        } else if field.is_null() {
-            nulls += 1;
-        } else {
-            return Err(Failure { row, problem: OUTSIDE });
-        }
-        let Ok(end) = i32::try_from(values.values.len()) else {
-            return Err(Failure { row, problem: Problem::TooLarge });
-        };
-        values.offsets.push(end);
-    }
-    Ok(nulls)
-}
-
-#[inline]
-fn append_bytes(rest: &[u8], length: usize, out: &mut Vec<u8>) {
-    match rest.first_chunk::<SHORT>() {
-        Some(chunk) if length <= SHORT => {
-            let end = out.len() + length;
-            out.extend_from_slice(chunk);
-            out.truncate(end);
-        }
-        _ => out.extend_from_slice(&rest[..length]),
-    }
-}
-
-#[inline]
-fn append_jsonb(rest: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
-    match rest.split_first() {
-        Some((1, text)) if length > 0 => {
-            append_bytes(text, length - 1, out);
-            Ok(())
-        }
-        _ => Err(Problem::Malformed("jsonb of an unknown version")),
-    }
-}
-
-#[inline]
-fn boolean([byte]: [u8; 1]) -> Result<bool, Problem> {
-    match byte {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(Problem::Malformed("bool that is neither 0 nor 1")),
-    }
-}
-
-#[inline]
-fn time(bytes: [u8; 8]) -> Result<i64, Problem> {
-    let microseconds = i64::from_be_bytes(bytes);
-    if (0..=DAY_MICROSECONDS).contains(&microseconds) {
-        Ok(microseconds)
-    } else {
-        Err(Problem::Malformed("time outside of a day"))
-    }
-}
-
-#[inline]
-fn time64(bytes: [u8; 8]) -> Result<i64, Problem> {
-    let microseconds = time(bytes)?;
-    if microseconds == DAY_MICROSECONDS {
-        return Err(Problem::Unrepresentable { value: "24:00:00", carrier: Carrier::Time64 });
-    }
-    Ok(microseconds)
-}
-
-#[inline]
-fn date32(bytes: [u8; 4]) -> Result<i32, Problem> {
-    let value = match i32::from_be_bytes(bytes) {
-        i32::MIN => "-infinity",
-        i32::MAX => "infinity",
-        days => match days.checked_add(EPOCH_DAYS) {
-            Some(days) => return Ok(days),
-            None => "a date that far in the future",
-        },
-    };
-    Err(Problem::Unrepresentable { value, carrier: Carrier::Date32 })
-}
-
-#[inline]
-fn timestamp(bytes: [u8; 8], carrier: Carrier) -> Result<i64, Problem> {
-    let value = match i64::from_be_bytes(bytes) {
-        i64::MIN => "-infinity",
-        i64::MAX => "infinity",
-        microseconds => match microseconds.checked_add(EPOCH_MICROSECONDS) {
-            Some(microseconds) => return Ok(microseconds),
-            None => "a timestamp that far in the future",
-        },
-    };
-    Err(Problem::Unrepresentable { value, carrier })
 }

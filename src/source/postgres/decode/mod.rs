@@ -3,7 +3,9 @@
 
 mod column;
 mod error;
+mod loops;
 mod numeric;
+mod scalar;
 #[cfg(test)]
 mod tests;
 
@@ -16,12 +18,16 @@ use arrow::record_batch::RecordBatch;
 use super::frame::{Field, FieldTable};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use crate::plan::ColumnPlan;
-use column::{Cells, Decoder, TakeError};
+use column::{Decoder, TakeError};
 pub(crate) use error::{DecodeError, Problem};
+use loops::Cells;
 
 /// Fields decoded between two looks at the batch's size: their table entries stay in the first-level cache for all
-/// columns, and a number whose text is a thousand times longer than its wire form cannot blow a batch up.
+/// columns.
 const BLOCK_FIELDS: usize = 2048;
+
+/// And rows: a number's text can be 10,000 times as long as its wire form, and must not blow the batch up.
+const BLOCK_ROWS: usize = 256;
 
 /// Collects framed rows into batches. After an error it is spent.
 #[derive(Debug)]
@@ -51,7 +57,10 @@ impl BatchDecoder {
             .map(|plan| ArrowField::new(&plan.name, plan.carrier.data_type(), plan.nullable))
             .collect();
         let decoders = columns.iter().map(|plan| {
-            Ok(Column { decoder: Decoder::new(plan)?, nulls: NullBufferBuilder::new(0) })
+            Ok(Column {
+                decoder: Decoder::new(plan)?,
+                nulls: NullBufferBuilder::new(0),
+            })
         });
         Ok(Self {
             columns: decoders.collect::<Result<_, DecodeError>>()?,
@@ -80,12 +89,18 @@ impl BatchDecoder {
     ) -> Result<usize, DecodeError> {
         let width = self.columns.len();
         if fields.columns() != width {
-            return Err(DecodeError::Columns { expected: width, found: fields.columns() });
+            return Err(DecodeError::Columns {
+                expected: width,
+                found: fields.columns(),
+            });
         }
-        let block_rows = (BLOCK_FIELDS / width.max(1)).max(1);
+        let block_rows = (BLOCK_FIELDS / width.max(1)).clamp(1, BLOCK_ROWS);
         let mut from = from;
         while from < fields.rows() && !self.is_full() {
-            let to = fields.rows().min(from + block_rows).min(from + BATCH_ROWS_MAX - self.rows);
+            let to = fields
+                .rows()
+                .min(from + block_rows)
+                .min(from + BATCH_ROWS_MAX - self.rows);
             self.block(input, &fields.fields()[from * width..to * width])?;
             self.rows += to - from;
             from = to;
@@ -100,7 +115,10 @@ impl BatchDecoder {
 
     /// Bytes of the values of the batch under way, without NULL bitmaps and spare room.
     pub(crate) fn bytes(&self) -> usize {
-        self.columns.iter().map(|column| column.decoder.bytes()).sum()
+        self.columns
+            .iter()
+            .map(|column| column.decoder.bytes())
+            .sum()
     }
 
     /// Whether the batch under way has reached its bound of rows or bytes and is to be taken.
@@ -132,7 +150,12 @@ impl BatchDecoder {
         let width = self.columns.len();
         let before = self.taken + self.rows as u64;
         for (index, (column, plan)) in self.columns.iter_mut().zip(self.plan.iter()).enumerate() {
-            let cells = Cells { input, fields, columns: width, column: index };
+            let cells = Cells {
+                input,
+                fields,
+                columns: width,
+                column: index,
+            };
             let nulls = column
                 .decoder
                 .append(&cells)

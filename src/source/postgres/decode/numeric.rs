@@ -86,7 +86,10 @@ pub(super) fn decimal(bytes: &[u8], precision: u8, scale: i8) -> Result<i128, Pr
         Some(scaled) => scaled,
         None => large(number.groups, shift).map_err(unrepresentable)?,
     };
-    if POWERS.get(usize::from(precision)).is_none_or(|&bound| scaled >= bound) {
+    if POWERS
+        .get(usize::from(precision))
+        .is_none_or(|&bound| scaled >= bound)
+    {
         return Err(unrepresentable(TOO_MANY_DIGITS));
     }
     #[expect(clippy::cast_possible_wrap, reason = "below 10^38, which i128 holds")]
@@ -104,9 +107,9 @@ fn small(groups: &[[u8; 2]], shift: i32) -> Option<u128> {
     if groups.len() > 4 {
         return None;
     }
-    let digits = groups
-        .iter()
-        .fold(0_u64, |sum, &group| sum * 10_000 + u64::from(u16::from_be_bytes(group)));
+    let digits = groups.iter().fold(0_u64, |sum, &group| {
+        sum * 10_000 + u64::from(u16::from_be_bytes(group))
+    });
     // Divisors that the compiler knows become multiplications.
     let (quotient, remainder) = match shift {
         0..=22 => return Some(u128::from(digits) * POWERS[usize::try_from(shift).ok()?]),
@@ -120,7 +123,9 @@ fn small(groups: &[[u8; 2]], shift: i32) -> Option<u128> {
 
 /// Any length and shift.
 fn large(groups: &[[u8; 2]], shift: i32) -> Result<u128, &'static str> {
-    let groups = groups.iter().map(|&group| u128::from(u16::from_be_bytes(group)));
+    let groups = groups
+        .iter()
+        .map(|&group| u128::from(u16::from_be_bytes(group)));
     let last = groups.len();
     let mut sum = 0_u128;
     for (index, group) in groups.enumerate() {

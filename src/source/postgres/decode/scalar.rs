@@ -1,0 +1,71 @@
+//! Single values whose wire form is not simply their carrier's.
+
+use super::error::Problem;
+use crate::plan::Carrier;
+
+/// 2000-01-01 in days since 1970-01-01.
+const EPOCH_DAYS: i32 = 10_957;
+/// 2000-01-01 in microseconds since 1970-01-01.
+const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
+/// 24:00:00, which PostgreSQL allows and Arrow does not.
+const DAY_MICROSECONDS: i64 = 86_400_000_000;
+
+#[inline]
+pub(super) fn boolean([byte]: [u8; 1]) -> Result<bool, Problem> {
+    match byte {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Problem::Malformed("bool that is neither 0 nor 1")),
+    }
+}
+
+#[inline]
+pub(super) fn time(bytes: [u8; 8]) -> Result<i64, Problem> {
+    let microseconds = i64::from_be_bytes(bytes);
+    if (0..=DAY_MICROSECONDS).contains(&microseconds) {
+        Ok(microseconds)
+    } else {
+        Err(Problem::Malformed("time outside of a day"))
+    }
+}
+
+#[inline]
+pub(super) fn time64(bytes: [u8; 8]) -> Result<i64, Problem> {
+    let microseconds = time(bytes)?;
+    if microseconds == DAY_MICROSECONDS {
+        return Err(Problem::Unrepresentable {
+            value: "24:00:00",
+            carrier: Carrier::Time64,
+        });
+    }
+    Ok(microseconds)
+}
+
+#[inline]
+pub(super) fn date32(bytes: [u8; 4]) -> Result<i32, Problem> {
+    let value = match i32::from_be_bytes(bytes) {
+        i32::MIN => "-infinity",
+        i32::MAX => "infinity",
+        days => match days.checked_add(EPOCH_DAYS) {
+            Some(days) => return Ok(days),
+            None => "a date that far in the future",
+        },
+    };
+    Err(Problem::Unrepresentable {
+        value,
+        carrier: Carrier::Date32,
+    })
+}
+
+#[inline]
+pub(super) fn timestamp(bytes: [u8; 8], carrier: Carrier) -> Result<i64, Problem> {
+    let value = match i64::from_be_bytes(bytes) {
+        i64::MIN => "-infinity",
+        i64::MAX => "infinity",
+        microseconds => match microseconds.checked_add(EPOCH_MICROSECONDS) {
+            Some(microseconds) => return Ok(microseconds),
+            None => "a timestamp that far in the future",
+        },
+    };
+    Err(Problem::Unrepresentable { value, carrier })
+}
