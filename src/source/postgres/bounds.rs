@@ -117,7 +117,7 @@ impl Planning {
             Direction::Desc => " DESC",
         };
         // The server sorts by its own order and collation, whatever order the statistics were made in; coverage rests
-        // on that order.
+        // on that order. `bounds.b`, since a bare `b` would be the output column: its text.
         let type_name = &key.pg_type.name;
         let collation = self.collation(origin.relation, &origin.column).await?;
         let sql = format!(
@@ -125,7 +125,7 @@ impl Planning {
                 unnest(s.histogram_bounds::text::{type_name}[]) AS u(b) \
             WHERE s.schemaname = $1::text::name AND s.tablename = $2::text::name AND s.attname = $3::text::name \
                 AND s.inherited = $4) AS bounds \
-            ORDER BY b{collation}{direction}"
+            ORDER BY bounds.b{collation}{direction}"
         );
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
             (&origin.schema, Type::TEXT),

