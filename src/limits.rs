@@ -1,8 +1,13 @@
 //! Every bound, queue depth and timeout, with its unit and its reason.
 //!
 //! Peak memory of a run (invariant I6) is at most
-//! `readers x (READ_BUFFER_BYTES + BATCH_BYTES_MAX + encoder buffer + (upload concurrency + 1) x chunk + 3 x largest row)
-//! + 4 KiB x parts`, where the encoder buffer is one encoded row group for Parquet and one batch's text otherwise.
+//!
+//! ```text
+//! readers x (READ_BUFFER_BYTES + BATCH_BYTES_MAX + encoder buffer + (upload concurrency + 1) x chunk + 3 x largest row)
+//!     + 4 KiB x parts
+//! ```
+//!
+//! where the encoder buffer is one encoded row group for Parquet and one batch's text otherwise.
 
 use std::time::Duration;
 
@@ -45,13 +50,13 @@ pub const STORE_READ_BYTES: usize = 256 * 1024;
 pub const INLINE_CPU_BYTES: usize = 64 * 1024;
 
 /// A request to a store may take this long until its answer begins; see [`request_timeout`].
-pub const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(120);
+pub const REQUEST_TIMEOUT_MIN: Duration = Duration::from_mins(2);
 
 /// The slowest upload that is waited for, in bytes a second.
 pub const UPLOAD_RATE_MIN: usize = 64 * 1024;
 
 /// `object_store` starts no more retries of a request after this long (its default).
-pub const STORE_RETRY_BUDGET: Duration = Duration::from_secs(180);
+pub const STORE_RETRY_BUDGET: Duration = Duration::from_mins(3);
 
 /// How long a request with a body of `bytes` may take until its answer begins.
 pub fn request_timeout(bytes: usize) -> Duration {
@@ -76,7 +81,7 @@ pub const SNAPSHOT_TRIES: usize = 3;
 pub const KEEPER_PING: Duration = Duration::from_secs(30);
 
 /// The server drops a keeper whose host died after this long (`idle_in_transaction_session_timeout`).
-pub const KEEPER_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+pub const KEEPER_IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A clean abort (cancel requests, aborted uploads) may take this long; then the process leaves all the same.
 pub const ABORT_GRACE: Duration = Duration::from_secs(8);

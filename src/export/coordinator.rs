@@ -109,14 +109,11 @@ impl Coordinator {
         // Nobody listens any more: the run goes on all the same.
         let _ = self.work.events.send(event).await;
         let (work, stop) = (Arc::clone(&self.work), self.stop.clone());
-        self.running.spawn(async move {
-            (slot, export_partition(&work, &partition, &counters, false, &stop).await)
-        });
+        self.running.spawn(async move { (slot, export_partition(&work, &partition, &counters, false, &stop).await) });
     }
 
     async fn finished(&mut self, finished: Result<Finished, JoinError>) -> Result<(), ExportError> {
-        let (slot, result) =
-            finished.map_err(|error| ExportError::internal("a worker panicked").with_source(error))?;
+        let (slot, result) = finished.map_err(|error| ExportError::internal("a worker panicked").with_source(error))?;
         self.receipts.push(result?);
         self.slots[slot] = Slot::default();
         self.dispatch(slot).await;

@@ -1,6 +1,5 @@
 //! The two ends of a run at its destination: what stands there before, and the commit after.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use bytes::Bytes;

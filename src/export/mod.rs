@@ -3,8 +3,8 @@
 pub(crate) mod coordinator;
 pub mod error;
 pub mod event;
-pub(crate) mod planning;
 mod finish;
+pub(crate) mod planning;
 pub mod report;
 pub mod request;
 mod run;

@@ -129,11 +129,8 @@ impl Split<'_> {
         let boundary = found.boundary.filter(|_| found.more);
         plan.cap.boundary.clone_from(&boundary);
         // Pages are their own moments: what was row N when planning may not be when reading, so rows are counted.
-        let (slices, limit) = if keyset {
-            (vec![Slice::Whole], Some(max_rows))
-        } else {
-            (capped_slices(found.splits, boundary), None)
-        };
+        let (slices, limit) =
+            if keyset { (vec![Slice::Whole], Some(max_rows)) } else { (capped_slices(found.splits, boundary), None) };
         plan.partitions = number_partitions(slices, true, limit)?;
         Ok(())
     }

@@ -142,7 +142,7 @@ impl Run {
                 RelationRequest::Table(name) => name.clone(),
                 RelationRequest::Query(_) => "query".to_owned(),
             },
-            destination: self.place.url().to_owned(),
+            destination: self.place.url(),
             format: format!("{format:?}").to_lowercase(),
             readers: self.request.work.readers.get(),
         })
@@ -161,7 +161,12 @@ impl Run {
         self.tell(Event::Planned {
             run_id: request.commit.run_id.clone(),
             partitions: plan.partitions.len(),
-            estimated_rows: plan.cap.max_rows.filter(|_| plan.cap.truncated).map(std::num::NonZeroU64::get).or(plan.relation.estimated_rows),
+            estimated_rows: plan
+                .cap
+                .max_rows
+                .filter(|_| plan.cap.truncated)
+                .map(std::num::NonZeroU64::get)
+                .or(plan.relation.estimated_rows),
             estimated_bytes: (!plan.relation.leaves.is_empty()).then(|| heap_bytes.sum()),
             snapshot: snapshots.first().and_then(|snapshot| snapshot.id.clone()),
             truncated: plan.cap.truncated,
@@ -218,9 +223,4 @@ pub(crate) fn enough_rows(request: &ExportRequest, rows: u64) -> Result<(), Expo
         }
         _ => Ok(()),
     }
-}
-
-/// Whether the target is a stream rather than a destination.
-pub(crate) fn to_stdout(request: &ExportRequest) -> bool {
-    matches!(request.commit.target, Target::Stdout { .. })
 }

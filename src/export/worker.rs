@@ -58,7 +58,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 enum Writer {
     Store(Box<PartWriter>),
-    Stdout(StdoutWriter),
+    Stdout(Box<StdoutWriter>),
 }
 
 #[derive(Debug)]
@@ -147,9 +147,9 @@ impl Attempt<'_> {
         let (mut encoder, mut tally) = self.encoding()?;
         let (encoding, out, buffered) = on_rayon(move || {
             let mut out = Vec::new();
-            let encoded = tally.observe(&batch).and_then(|()| encoder.encode(&batch, &mut out));
+            let result = tally.observe(&batch).and_then(|()| encoder.encode(&batch, &mut out));
             let buffered = encoder.buffered_bytes();
-            encoded.map(|()| ((encoder, tally), out, buffered))
+            result.map(|()| ((encoder, tally), out, buffered))
         })
         .await??;
         self.write(encoding, out).await?;
@@ -157,11 +157,11 @@ impl Attempt<'_> {
         let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
         open.rows += rows;
         let written = open.writer.as_ref().map_or(0, Writer::bytes_written);
-        let encoded = written.saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
+        let size = written.saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
         let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
         self.counters.rows.store(self.rows, Ordering::Relaxed);
-        self.counters.bytes.store(finished.saturating_add(encoded), Ordering::Relaxed);
-        if encoded >= self.work.part_size && matches!(self.work.outlet, Outlet::Parts { .. }) {
+        self.counters.bytes.store(finished.saturating_add(size), Ordering::Relaxed);
+        if size >= self.work.part_size && matches!(self.work.outlet, Outlet::Parts { .. }) {
             self.finish_part().await?;
         }
         Ok(())
@@ -192,7 +192,7 @@ impl Attempt<'_> {
             Outlet::Single { destination, journal, name } => {
                 Writer::Store(Box::new(destination.writer(name, content_type, journal).await?))
             }
-            Outlet::Stdout => Writer::Stdout(StdoutWriter::new(work.sha256)),
+            Outlet::Stdout => Writer::Stdout(Box::new(StdoutWriter::new(work.sha256))),
         };
         let encoder = encoder(&work.format, &work.columns)?;
         let tally = Tally::new(&work.columns, work.stats);

@@ -112,9 +112,7 @@ impl Carrier {
             Self::Date32 => DataType::Date32,
             Self::Time64 => DataType::Time64(TimeUnit::Microsecond),
             Self::Timestamp { utc: false } => DataType::Timestamp(TimeUnit::Microsecond, None),
-            Self::Timestamp { utc: true } => {
-                DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-            }
+            Self::Timestamp { utc: true } => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
     }
 }

@@ -51,39 +51,23 @@ pub fn columns(
     format: Format,
 ) -> Result<Vec<ColumnPlan>, PlanError> {
     if expressions.len() != shape.expressions.len() {
-        return Err(PlanError::ExpressionsDescribed {
-            given: shape.expressions.len(),
-            described: expressions.len(),
-        });
+        return Err(PlanError::ExpressionsDescribed { given: shape.expressions.len(), described: expressions.len() });
     }
     let selected = select(facts, shape.columns.as_deref())?;
     let renamed = renames(facts, &selected, &shape.renames)?;
     let mut plans = Vec::with_capacity(selected.len() + expressions.len());
     let mut taken = HashSet::new();
     for column in selected {
-        let name = renamed
-            .get(column.name.as_str())
-            .copied()
-            .unwrap_or(&column.name);
+        let name = renamed.get(column.name.as_str()).copied().unwrap_or(&column.name);
         if !taken.insert(name) {
-            return Err(PlanError::DuplicateName {
-                name: name.to_owned(),
-            });
+            return Err(PlanError::DuplicateName { name: name.to_owned() });
         }
-        plans.push(column_plan(
-            name,
-            ColumnOrigin::Column(column.name.clone()),
-            column,
-            format,
-        ));
+        plans.push(column_plan(name, ColumnOrigin::Column(column.name.clone()), column, format));
     }
     let of_relation = taken.clone();
     for ((name, expression), described) in shape.expressions.iter().zip(expressions) {
         if name.is_empty() {
-            return Err(PlanError::EmptyName {
-                flag: "--column",
-                example: "name=expression",
-            });
+            return Err(PlanError::EmptyName { flag: "--column", example: "name=expression" });
         }
         if of_relation.contains(name.as_str()) {
             return Err(PlanError::NameTaken { name: name.clone() });
@@ -91,28 +75,17 @@ pub fn columns(
         if !taken.insert(name) {
             return Err(PlanError::DuplicateName { name: name.clone() });
         }
-        plans.push(column_plan(
-            name,
-            ColumnOrigin::Expression(expression.clone()),
-            described,
-            format,
-        ));
+        plans.push(column_plan(name, ColumnOrigin::Expression(expression.clone()), described, format));
     }
     if plans.is_empty() {
-        let relation = facts
-            .display_name
-            .clone()
-            .unwrap_or_else(|| "the query".to_owned());
+        let relation = facts.display_name.clone().unwrap_or_else(|| "the query".to_owned());
         return Err(PlanError::NoColumns { relation });
     }
     Ok(plans)
 }
 
 /// The relation's columns that are exported, in output order.
-fn select<'a>(
-    facts: &'a RelationFacts,
-    names: Option<&[String]>,
-) -> Result<Vec<&'a ColumnFacts>, PlanError> {
+fn select<'a>(facts: &'a RelationFacts, names: Option<&[String]>) -> Result<Vec<&'a ColumnFacts>, PlanError> {
     let Some(names) = names else {
         return Ok(facts.columns.iter().collect());
     };
@@ -121,10 +94,7 @@ fn select<'a>(
         .iter()
         .map(|name| {
             if !seen.insert(name) {
-                return Err(PlanError::RepeatedColumn {
-                    flag: "--columns",
-                    name: name.clone(),
-                });
+                return Err(PlanError::RepeatedColumn { flag: "--columns", name: name.clone() });
             }
             facts.column("--columns", name)
         })
@@ -144,32 +114,17 @@ fn renames<'a>(
             return Err(PlanError::RenameNotSelected { name: old.clone() });
         }
         if new.is_empty() {
-            return Err(PlanError::EmptyName {
-                flag: "--rename",
-                example: "old=new",
-            });
+            return Err(PlanError::EmptyName { flag: "--rename", example: "old=new" });
         }
         if by_old.insert(old.as_str(), new.as_str()).is_some() {
-            return Err(PlanError::RepeatedColumn {
-                flag: "--rename",
-                name: old.clone(),
-            });
+            return Err(PlanError::RepeatedColumn { flag: "--rename", name: old.clone() });
         }
     }
     Ok(by_old)
 }
 
-fn column_plan(
-    name: &str,
-    origin: ColumnOrigin,
-    facts: &ColumnFacts,
-    format: Format,
-) -> ColumnPlan {
-    let Travel {
-        wire,
-        carrier,
-        note,
-    } = travel(&facts.pg_type, format);
+fn column_plan(name: &str, origin: ColumnOrigin, facts: &ColumnFacts, format: Format) -> ColumnPlan {
+    let Travel { wire, carrier, note } = travel(&facts.pg_type, format);
     ColumnPlan {
         name: name.to_owned(),
         origin,
@@ -193,18 +148,11 @@ struct Travel {
 
 impl Travel {
     fn binary(carrier: Carrier) -> Self {
-        Self {
-            wire: Wire::Binary,
-            carrier,
-            note: None,
-        }
+        Self { wire: Wire::Binary, carrier, note: None }
     }
 
     fn noting(self, note: &'static str) -> Self {
-        Self {
-            note: Some(note),
-            ..self
-        }
+        Self { note: Some(note), ..self }
     }
 }
 
@@ -227,9 +175,7 @@ fn travel(pg_type: &PgType, format: Format) -> Travel {
         oid::NUMERIC if parquet => decimal(pg_type.typmod),
         oid::NUMERIC => Travel::binary(Carrier::NumberText),
         oid::TEXT | oid::VARCHAR | oid::NAME => Travel::binary(Carrier::Text),
-        oid::BPCHAR => {
-            Travel::binary(Carrier::Text).noting("padded with blanks to its length, as stored")
-        }
+        oid::BPCHAR => Travel::binary(Carrier::Text).noting("padded with blanks to its length, as stored"),
         oid::BYTEA => Travel::binary(Carrier::Bytes),
         oid::UUID => Travel::binary(Carrier::Uuid),
         oid::JSON | oid::JSONB => Travel::binary(Carrier::Json),
@@ -242,11 +188,7 @@ fn travel(pg_type: &PgType, format: Format) -> Travel {
             carrier: Carrier::Json,
             note: Some("sent as the JSON that row_to_json makes of it"),
         },
-        _ => Travel {
-            wire: Wire::OutputText,
-            carrier: Carrier::Text,
-            note: Some("sent as its output text"),
-        },
+        _ => Travel { wire: Wire::OutputText, carrier: Carrier::Text, note: Some("sent as its output text") },
     }
 }
 
@@ -258,10 +200,7 @@ fn decimal(typmod: Option<i32>) -> Travel {
     };
     match (u8::try_from(precision), i8::try_from(scale)) {
         (Ok(digits @ 1..=DECIMAL128_DIGITS), Ok(scale @ 0..)) if i32::from(scale) <= precision => {
-            Travel::binary(Carrier::Decimal128 {
-                precision: digits,
-                scale,
-            })
+            Travel::binary(Carrier::Decimal128 { precision: digits, scale })
         }
         (Ok(0..=DECIMAL128_DIGITS), _) => {
             text.noting("numeric with a scale below 0 or above its precision is written as text")
@@ -275,19 +214,14 @@ fn decimal(typmod: Option<i32>) -> Travel {
 fn numeric_digits(typmod: Option<i32>) -> Option<(i32, i32)> {
     /// Every varlena type's modifier is this much larger than what it means.
     const VARLENA_HEADER: i32 = 4;
-    let packed = typmod?
-        .checked_sub(VARLENA_HEADER)
-        .filter(|packed| *packed >= 0)?;
+    let packed = typmod?.checked_sub(VARLENA_HEADER).filter(|packed| *packed >= 0)?;
     Some(((packed >> 16) & 0xffff, ((packed & 0x7ff) ^ 1024) - 1024))
 }
 
 /// What happens to a value that the carrier cannot hold: NaN, an infinity, 24:00:00, a timestamp past Arrow's end.
 fn policy(carrier: Carrier) -> &'static str {
     match carrier {
-        Carrier::Decimal128 { .. }
-        | Carrier::Date32
-        | Carrier::Time64
-        | Carrier::Timestamp { .. } => "error",
+        Carrier::Decimal128 { .. } | Carrier::Date32 | Carrier::Time64 | Carrier::Timestamp { .. } => "error",
         _ => "lossless",
     }
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::sizing::heap_bytes;
 use super::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue,
-    LeafFacts, Plan, RelationKind, Slice, TupleId, Wire,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue, LeafFacts, Plan,
+    RelationKind, Slice, TupleId, Wire,
 };
 use crate::encode::Format;
 use crate::export::request::{ReadMode, WorkOptions};
@@ -121,19 +121,14 @@ impl<'a> PlanView<'a> {
                 name: facts.display_name.as_deref(),
                 query: is_query.then_some(facts.sql_name.as_str()),
                 estimated_rows: facts.estimated_rows,
-                heap_bytes: (!facts.leaves.is_empty())
-                    .then(|| facts.leaves.iter().map(heap_bytes).sum()),
+                heap_bytes: (!facts.leaves.is_empty()).then(|| facts.leaves.iter().map(heap_bytes).sum()),
                 leaves: facts.leaves.len(),
             },
             predicate: plan.predicate.as_deref(),
             key: plan
                 .key
                 .iter()
-                .map(|key| KeyView {
-                    name: &key.name,
-                    direction: key.direction,
-                    nullable: key.nullable,
-                })
+                .map(|key| KeyView { name: &key.name, direction: key.direction, nullable: key.nullable })
                 .collect(),
             row_cap: &plan.cap,
             read: read_view(work),
@@ -161,12 +156,7 @@ fn read_view(work: &WorkOptions) -> ReadView {
         ReadMode::Copy => ("copy", None, 1),
         ReadMode::Keyset { page_size } => ("keyset", Some(page_size.get()), 1),
     };
-    ReadView {
-        mode,
-        page_size,
-        readers,
-        peak_connections: readers.saturating_add(beside),
-    }
+    ReadView { mode, page_size, readers, peak_connections: readers.saturating_add(beside) }
 }
 
 fn column_view(column: &ColumnPlan) -> ColumnView<'_> {
@@ -190,17 +180,12 @@ pub fn slice_words(slice: &Slice, leaves: &[LeafFacts], key: &[KeyColumn]) -> St
     match slice {
         Slice::Whole => "all rows".to_owned(),
         Slice::Heap { leaf, from, to } => {
-            let table = leaves
-                .get(*leaf)
-                .map_or("an unknown table", |leaf| leaf.sql_name.as_str());
+            let table = leaves.get(*leaf).map_or("an unknown table", |leaf| leaf.sql_name.as_str());
             heap_words(table, *from, *to)
         }
         Slice::Keys(range) => key_words(range, key),
         Slice::NullKeys => {
-            format!(
-                "{} is NULL",
-                key.first().map_or("the key", |column| column.name.as_str())
-            )
+            format!("{} is NULL", key.first().map_or("the key", |column| column.name.as_str()))
         }
     }
 }
@@ -236,15 +221,8 @@ fn key_words(range: &KeyRange, key: &[KeyColumn]) -> String {
         Bound::Excluded(value) => Some(("to before", value)),
     };
     let compared = |(_, value): (&str, &KeyValue)| value.len();
-    let width = lower
-        .map(compared)
-        .max(upper.map(compared))
-        .unwrap_or(key.len());
-    let names: Vec<&str> = key
-        .iter()
-        .take(width)
-        .map(|column| column.name.as_str())
-        .collect();
+    let width = lower.map(compared).max(upper.map(compared)).unwrap_or(key.len());
+    let names: Vec<&str> = key.iter().take(width).map(|column| column.name.as_str()).collect();
     let mut words = tuple_words(&names);
     for (word, value) in [lower, upper].into_iter().flatten() {
         words = format!("{words} {word} {}", value_words(value));
@@ -258,10 +236,7 @@ fn key_words(range: &KeyRange, key: &[KeyColumn]) -> String {
 
 /// A key value as people read it, for example `7`, `(7, NULL)`.
 pub fn value_words(value: &KeyValue) -> String {
-    let values: Vec<&str> = value
-        .iter()
-        .map(|value| value.as_deref().unwrap_or("NULL"))
-        .collect();
+    let values: Vec<&str> = value.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
     tuple_words(&values)
 }
 

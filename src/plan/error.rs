@@ -48,9 +48,7 @@ pub enum PlanError {
         name: String,
     },
     /// Two output columns of one name.
-    #[error(
-        "two output columns are called {name:?}; give one another name with --rename, or with AS in a query"
-    )]
+    #[error("two output columns are called {name:?}; give one another name with --rename, or with AS in a query")]
     DuplicateName {
         /// The name.
         name: String,
@@ -62,9 +60,7 @@ pub enum PlanError {
         relation: String,
     },
     /// The source described fewer or more expressions than were given: a bug.
-    #[error(
-        "{described} of {given} --column expressions were described; please report this as a bug"
-    )]
+    #[error("{described} of {given} --column expressions were described; please report this as a bug")]
     ExpressionsDescribed {
         /// Expressions of the request.
         given: usize,
@@ -106,17 +102,13 @@ pub enum PlanError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SqlFlaw {
     /// Nothing but white space and comments.
-    #[error(
-        "there is nothing but white space and comments; write an expression or leave the flag out"
-    )]
+    #[error("there is nothing but white space and comments; write an expression or leave the flag out")]
     Empty,
     /// A NUL character.
     #[error("a NUL character, which PostgreSQL's text never holds; remove it")]
     Nul,
     /// A string constant without its closing quote.
-    #[error(
-        "this string is not closed; end it with a single quote, and write a quote inside it twice"
-    )]
+    #[error("this string is not closed; end it with a single quote, and write a quote inside it twice")]
     OpenString,
     /// A quoted identifier without its closing quote.
     #[error("this quoted name is not closed; end it with a double quote")]
@@ -162,18 +154,9 @@ impl PlanError {
     }
 
     /// [`PlanError::UnknownColumn`] with the nearest of `known`, if one is near, and with the list of them.
-    pub(super) fn unknown_column<'a>(
-        flag: &'static str,
-        name: &str,
-        known: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
+    pub(super) fn unknown_column<'a>(flag: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.into_iter().collect();
-        let mut listed = known
-            .iter()
-            .take(limits::NAMES_IN_ERROR_MAX)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
+        let mut listed = known.iter().take(limits::NAMES_IN_ERROR_MAX).copied().collect::<Vec<_>>().join(", ");
         if let Some(more @ 1..) = known.len().checked_sub(limits::NAMES_IN_ERROR_MAX) {
             listed = format!("{listed} and {more} more");
         }
@@ -181,11 +164,7 @@ impl PlanError {
             Some(near) => format!("did you mean {near:?}? The columns are {listed}"),
             None => format!("the columns are {listed}"),
         };
-        Self::UnknownColumn {
-            flag,
-            name: name.to_owned(),
-            advice,
-        }
+        Self::UnknownColumn { flag, name: name.to_owned(), advice }
     }
 }
 
@@ -196,12 +175,7 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let folded = name.to_lowercase();
     known
         .iter()
-        .map(|candidate| {
-            (
-                strsim::jaro_winkler(&folded, &candidate.to_lowercase()),
-                *candidate,
-            )
-        })
+        .map(|candidate| (strsim::jaro_winkler(&folded, &candidate.to_lowercase()), *candidate))
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
@@ -221,15 +195,10 @@ mod tests {
 
     #[test]
     fn a_long_list_of_columns_is_cut() {
-        let names: Vec<String> = (0..limits::NAMES_IN_ERROR_MAX + 3)
-            .map(|n| format!("c{n}"))
-            .collect();
+        let names: Vec<String> = (0..limits::NAMES_IN_ERROR_MAX + 3).map(|n| format!("c{n}")).collect();
         let error = PlanError::unknown_column("--columns", "x", names.iter().map(String::as_str));
         assert!(error.to_string().ends_with(" and 3 more"), "{error}");
         let error = PlanError::unknown_column("--key", "b", ["a"]);
-        assert_eq!(
-            error.to_string(),
-            "--key: there is no column \"b\"; the columns are a"
-        );
+        assert_eq!(error.to_string(), "--key: there is no column \"b\"; the columns are a");
     }
 }

@@ -38,10 +38,7 @@ pub fn choose_key(
     let tie_break = readable_unique_key(facts);
     let splits = columns.is_empty() && facts.leaves.is_empty();
     if needs_unique || splits {
-        let direction = columns
-            .last()
-            .map(|column| column.direction)
-            .unwrap_or_default();
+        let direction = columns.last().map(|column| column.direction).unwrap_or_default();
         for facts in &tie_break {
             if !columns.iter().any(|column| column.name == facts.name) {
                 columns.push(key_column(facts, direction));
@@ -51,42 +48,23 @@ pub fn choose_key(
     let contains = |facts: &&ColumnFacts| columns.iter().any(|column| column.name == facts.name);
     let unique = !tie_break.is_empty() && tie_break.iter().all(contains);
     if keyset && !unique {
-        let relation = facts
-            .display_name
-            .clone()
-            .unwrap_or_else(|| "the query".to_owned());
+        let relation = facts.display_name.clone().unwrap_or_else(|| "the query".to_owned());
         return Err(PlanError::KeysetWithoutKey { relation });
     }
-    Ok(KeyChoice {
-        ordered: ordered && !columns.is_empty(),
-        columns,
-        unique,
-    })
+    Ok(KeyChoice { ordered: ordered && !columns.is_empty(), columns, unique })
 }
 
 /// The columns of the relation's unique key; none where the role may not read all of them.
 fn readable_unique_key(facts: &RelationFacts) -> Vec<&ColumnFacts> {
     let find = |name: &String| facts.columns.iter().find(|column| column.name == *name);
-    facts
-        .unique_key
-        .iter()
-        .flatten()
-        .map(find)
-        .collect::<Option<_>>()
-        .unwrap_or_default()
+    facts.unique_key.iter().flatten().map(find).collect::<Option<_>>().unwrap_or_default()
 }
 
-fn named_columns(
-    facts: &RelationFacts,
-    named: &[(String, Direction)],
-) -> Result<Vec<KeyColumn>, PlanError> {
+fn named_columns(facts: &RelationFacts, named: &[(String, Direction)]) -> Result<Vec<KeyColumn>, PlanError> {
     let mut columns: Vec<KeyColumn> = Vec::with_capacity(named.len());
     for (name, direction) in named {
         if columns.iter().any(|column| column.name == *name) {
-            return Err(PlanError::RepeatedColumn {
-                flag: "--key",
-                name: name.clone(),
-            });
+            return Err(PlanError::RepeatedColumn { flag: "--key", name: name.clone() });
         }
         columns.push(key_column(facts.column("--key", name)?, *direction));
     }
@@ -94,12 +72,7 @@ fn named_columns(
 }
 
 fn key_column(facts: &ColumnFacts, direction: Direction) -> KeyColumn {
-    KeyColumn {
-        name: facts.name.clone(),
-        pg_type: facts.pg_type.clone(),
-        direction,
-        nullable: !facts.not_null,
-    }
+    KeyColumn { name: facts.name.clone(), pg_type: facts.pg_type.clone(), direction, nullable: !facts.not_null }
 }
 
 #[cfg(test)]
@@ -110,46 +83,27 @@ mod tests {
     use crate::plan::testing::{column, relation};
 
     const COPY: ReadMode = ReadMode::Copy;
-    const KEYSET: ReadMode = ReadMode::Keyset {
-        page_size: NonZeroU64::MIN,
-    };
+    const KEYSET: ReadMode = ReadMode::Keyset { page_size: NonZeroU64::MIN };
 
     fn orders() -> RelationFacts {
-        let mut facts = relation(vec![
-            column("id", 20, true),
-            column("line", 23, true),
-            column("created", 1184, false),
-        ]);
+        let mut facts =
+            relation(vec![column("id", 20, true), column("line", 23, true), column("created", 1184, false)]);
         facts.unique_key = Some(vec!["id".into(), "line".into()]);
         facts
     }
 
     fn cap(max_rows: u64) -> RowCap {
-        RowCap {
-            tier: None,
-            max_rows: NonZeroU64::new(max_rows),
-        }
+        RowCap { tier: None, max_rows: NonZeroU64::new(max_rows) }
     }
 
     fn named(columns: &[(&str, Direction)]) -> Vec<(String, Direction)> {
-        columns
-            .iter()
-            .map(|(name, direction)| ((*name).to_owned(), *direction))
-            .collect()
+        columns.iter().map(|(name, direction)| ((*name).to_owned(), *direction)).collect()
     }
 
     fn words(choice: &KeyChoice) -> String {
-        let columns: Vec<String> = choice
-            .columns
-            .iter()
-            .map(|column| format!("{} {:?}", column.name, column.direction))
-            .collect();
-        format!(
-            "{} unique={} ordered={}",
-            columns.join(","),
-            choice.unique,
-            choice.ordered
-        )
+        let columns: Vec<String> =
+            choice.columns.iter().map(|column| format!("{} {:?}", column.name, column.direction)).collect();
+        format!("{} unique={} ordered={}", columns.join(","), choice.unique, choice.ordered)
     }
 
     #[test]
@@ -162,48 +116,13 @@ mod tests {
         for (named, cap, mode, expected) in [
             (None, None, COPY, " unique=false ordered=false"),
             (None, Some(&unlimited), COPY, " unique=false ordered=false"),
-            (
-                None,
-                Some(&ten),
-                COPY,
-                "id Asc,line Asc unique=true ordered=true",
-            ),
-            (
-                None,
-                None,
-                KEYSET,
-                "id Asc,line Asc unique=true ordered=true",
-            ),
-            (
-                Some(&created),
-                None,
-                COPY,
-                "created Desc unique=false ordered=true",
-            ),
-            (
-                Some(&created),
-                Some(&ten),
-                COPY,
-                "created Desc,id Desc,line Desc unique=true ordered=true",
-            ),
-            (
-                Some(&created),
-                None,
-                KEYSET,
-                "created Desc,id Desc,line Desc unique=true ordered=true",
-            ),
-            (
-                Some(&contained),
-                Some(&ten),
-                COPY,
-                "line Asc,created Desc,id Asc unique=true ordered=true",
-            ),
-            (
-                Some(&partly),
-                Some(&ten),
-                COPY,
-                "line Asc,id Asc unique=true ordered=true",
-            ),
+            (None, Some(&ten), COPY, "id Asc,line Asc unique=true ordered=true"),
+            (None, None, KEYSET, "id Asc,line Asc unique=true ordered=true"),
+            (Some(&created), None, COPY, "created Desc unique=false ordered=true"),
+            (Some(&created), Some(&ten), COPY, "created Desc,id Desc,line Desc unique=true ordered=true"),
+            (Some(&created), None, KEYSET, "created Desc,id Desc,line Desc unique=true ordered=true"),
+            (Some(&contained), Some(&ten), COPY, "line Asc,created Desc,id Asc unique=true ordered=true"),
+            (Some(&partly), Some(&ten), COPY, "line Asc,id Asc unique=true ordered=true"),
         ] {
             let choice = choose_key(&orders(), named.map(Vec::as_slice), cap, mode).unwrap();
             assert_eq!(words(&choice), expected);
@@ -214,39 +133,23 @@ mod tests {
     fn nullability_comes_from_the_catalog() {
         let key = named(&[("created", Direction::Asc)]);
         let choice = choose_key(&orders(), Some(&key), Some(&cap(1)), COPY).unwrap();
-        assert_eq!(
-            choice
-                .columns
-                .iter()
-                .map(|column| column.nullable)
-                .collect::<Vec<_>>(),
-            [true, false, false]
-        );
+        assert_eq!(choice.columns.iter().map(|column| column.nullable).collect::<Vec<_>>(), [true, false, false]);
     }
 
     #[test]
     fn a_table_that_must_be_read_by_its_own_name_is_split_by_its_unique_key() {
-        let facts = RelationFacts {
-            leaves: Vec::new(),
-            ..orders()
-        };
+        let facts = RelationFacts { leaves: Vec::new(), ..orders() };
         let choice = choose_key(&facts, None, None, COPY).unwrap();
         assert_eq!(words(&choice), "id Asc,line Asc unique=true ordered=false");
     }
 
     #[test]
     fn without_a_unique_key_a_cap_has_no_key_and_keyset_is_refused() {
-        let facts = RelationFacts {
-            unique_key: None,
-            ..orders()
-        };
+        let facts = RelationFacts { unique_key: None, ..orders() };
         let choice = choose_key(&facts, None, Some(&cap(10)), COPY).unwrap();
         assert_eq!(words(&choice), " unique=false ordered=false");
         let error = choose_key(&facts, None, None, KEYSET).unwrap_err();
-        assert!(
-            error.to_string().contains("public.t has no primary key"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("public.t has no primary key"), "{error}");
         let key = named(&[("id", Direction::Asc)]);
         assert!(choose_key(&facts, Some(&key), None, KEYSET).is_err());
         let choice = choose_key(&facts, Some(&key), Some(&cap(10)), COPY).unwrap();
@@ -257,11 +160,7 @@ mod tests {
     fn wrong_names_are_refused() {
         let unknown = named(&[("creatd", Direction::Asc)]);
         let error = choose_key(&orders(), Some(&unknown), None, COPY).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("--key: there is no column \"creatd\"; did you mean \"created\"?")
-        );
+        assert!(error.to_string().contains("--key: there is no column \"creatd\"; did you mean \"created\"?"));
         let twice = named(&[("id", Direction::Asc), ("id", Direction::Desc)]);
         assert!(matches!(
             choose_key(&orders(), Some(&twice), None, COPY),

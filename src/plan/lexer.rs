@@ -39,10 +39,7 @@ pub(super) struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self {
-            text: text.as_bytes(),
-            at: 0,
-        }
+        Self { text: text.as_bytes(), at: 0 }
     }
 
     /// The next token, or `None` at the end of the text.
@@ -63,11 +60,7 @@ impl<'a> Lexer<'a> {
             _ if starts_name(first) => self.word_or_prefixed(start)?,
             _ => Token::Other,
         };
-        Ok(Some(Lexeme {
-            token,
-            start,
-            end: self.at,
-        }))
+        Ok(Some(Lexeme { token, start, end: self.at }))
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -75,9 +68,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn looking_at(&self, what: &[u8]) -> bool {
-        self.text
-            .get(self.at..)
-            .is_some_and(|rest| rest.starts_with(what))
+        self.text.get(self.at..).is_some_and(|rest| rest.starts_with(what))
     }
 
     fn skip_blanks(&mut self) -> Result<(), Misfit> {
@@ -173,10 +164,7 @@ impl<'a> Lexer<'a> {
 
     /// Two strings with a line end between them are one. Gives the offset after the second one's opening quote.
     fn continuation(&self) -> Option<usize> {
-        let mut ahead = Self {
-            text: self.text,
-            at: self.at,
-        };
+        let mut ahead = Self { text: self.text, at: self.at };
         let mut lines = 0_usize;
         loop {
             match ahead.peek(0)? {
@@ -211,11 +199,7 @@ impl<'a> Lexer<'a> {
     fn dollar(&mut self, start: usize) -> Result<Token, Misfit> {
         let mut tag_end = self.at;
         if self.peek(0).is_some_and(starts_name) {
-            while self
-                .text
-                .get(tag_end)
-                .is_some_and(|byte| continues_name(*byte) && *byte != b'$')
-            {
+            while self.text.get(tag_end).is_some_and(|byte| continues_name(*byte) && *byte != b'$') {
                 tag_end += 1;
             }
         }
@@ -224,18 +208,13 @@ impl<'a> Lexer<'a> {
         }
         let delimiter = &self.text[start..=tag_end];
         let body = tag_end + 1;
-        let length = self.text[body..]
-            .windows(delimiter.len())
-            .position(|window| window == delimiter);
+        let length = self.text[body..].windows(delimiter.len()).position(|window| window == delimiter);
         match length {
             Some(length) => {
                 self.at = body + length + delimiter.len();
                 Ok(Token::Other)
             }
-            None => Err((
-                start,
-                SqlFlaw::OpenDollarQuote(String::from_utf8_lossy(delimiter).into_owned()),
-            )),
+            None => Err((start, SqlFlaw::OpenDollarQuote(String::from_utf8_lossy(delimiter).into_owned()))),
         }
     }
 }

@@ -24,9 +24,7 @@ pub use columns::columns;
 pub use describe::PlanView;
 pub use error::{PlanError, SqlFlaw};
 pub use key::{KeyChoice, choose_key};
-pub use partition::{
-    Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId, number_partitions,
-};
+pub use partition::{Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId, number_partitions};
 pub use predicate::{check_expression, check_predicate, check_query};
 pub use sizing::Sizing;
 
@@ -109,16 +107,9 @@ impl RelationFacts {
     /// # Errors
     /// There is none; the error offers the nearest.
     pub fn column(&self, flag: &'static str, name: &str) -> Result<&ColumnFacts, PlanError> {
-        self.columns
-            .iter()
-            .find(|column| column.name == name)
-            .ok_or_else(|| {
-                PlanError::unknown_column(
-                    flag,
-                    name,
-                    self.columns.iter().map(|column| column.name.as_str()),
-                )
-            })
+        self.columns.iter().find(|column| column.name == name).ok_or_else(|| {
+            PlanError::unknown_column(flag, name, self.columns.iter().map(|column| column.name.as_str()))
+        })
     }
 }
 

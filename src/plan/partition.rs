@@ -106,13 +106,5 @@ pub fn number_partitions(
     if u32::try_from(count).map_or(true, |count| count > limits::PARTITIONS_MAX) {
         return Err(PlanError::TooManyPartitions { count });
     }
-    Ok((0..)
-        .zip(slices)
-        .map(|(number, slice)| Partition {
-            number,
-            slice,
-            ordered,
-            row_limit,
-        })
-        .collect())
+    Ok((0..).zip(slices).map(|(number, slice)| Partition { number, slice, ordered, row_limit }).collect())
 }

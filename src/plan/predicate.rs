@@ -32,11 +32,8 @@ pub fn check_query(text: &str) -> Result<String, PlanError> {
     let located = |(at, flaw)| locate("--query".to_owned(), text, at, flaw);
     let statement = scan(text, Semicolons::AtEnd).map_err(located)?;
     let first = statement.first_word.map(|word| &text[word.start..word.end]);
-    let is_query = first.is_some_and(|word| {
-        ["select", "with", "values", "table"]
-            .iter()
-            .any(|start| word.eq_ignore_ascii_case(start))
-    });
+    let is_query = first
+        .is_some_and(|word| ["select", "with", "values", "table"].iter().any(|start| word.eq_ignore_ascii_case(start)));
     if !is_query {
         return Err(located((statement.first, SqlFlaw::NotAQuery)));
     }
@@ -83,9 +80,7 @@ fn scan(text: &str, semicolons: Semicolons) -> Result<Scanned, Misfit> {
             return Err((end, SqlFlaw::Semicolon));
         }
         match lexeme.token {
-            Token::Semicolon
-                if semicolons == Semicolons::AtEnd && open.is_empty() && first.is_some() =>
-            {
+            Token::Semicolon if semicolons == Semicolons::AtEnd && open.is_empty() && first.is_some() => {
                 ended = ended.or(Some(at));
                 continue;
             }
@@ -118,11 +113,7 @@ fn close(open: &mut Vec<(usize, char)>, at: usize, found: char) -> Result<(), Mi
         Some((_, '(')) => ')',
         Some(_) => ']',
     };
-    if found == expected {
-        Ok(())
-    } else {
-        Err((at, SqlFlaw::ClosesOther { found, expected }))
-    }
+    if found == expected { Ok(()) } else { Err((at, SqlFlaw::ClosesOther { found, expected })) }
 }
 
 fn locate(what: String, text: &str, at: usize, flaw: SqlFlaw) -> PlanError {

@@ -25,12 +25,7 @@ pub struct Sizing {
 impl Sizing {
     /// What the request says.
     pub fn new(work: &WorkOptions, format: Format) -> Self {
-        Self {
-            readers: work.readers,
-            partitions: work.partitions,
-            part_size: work.part_size,
-            format,
-        }
+        Self { readers: work.readers, partitions: work.partitions, part_size: work.part_size, format }
     }
 
     /// How many partitions to ask bounds for, where the relation is split by key: by its bytes in the heap, or an
@@ -39,15 +34,10 @@ impl Sizing {
         if let Some(partitions) = self.partitions {
             return partitions.min(PARTITIONS_MAX);
         }
-        let by_readers = self
-            .busy_partitions()
-            .min(heap_bytes / limits::PARTITION_HEAP_BYTES_MIN);
+        let by_readers = self.busy_partitions().min(heap_bytes / limits::PARTITION_HEAP_BYTES_MIN);
         let count = heap_bytes.div_ceil(self.part_heap_bytes()).max(by_readers);
-        u32::try_from(count).map_or(PARTITIONS_MAX, |count| {
-            NonZeroU32::new(count)
-                .unwrap_or(NonZeroU32::MIN)
-                .min(PARTITIONS_MAX)
-        })
+        u32::try_from(count)
+            .map_or(PARTITIONS_MAX, |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN).min(PARTITIONS_MAX))
     }
 
     /// Heap bytes that become about one part.
@@ -62,9 +52,7 @@ impl Sizing {
 
     /// Partitions that keep every reader busy until near the end.
     fn busy_partitions(&self) -> u64 {
-        u64::try_from(self.readers.get())
-            .unwrap_or(u64::MAX)
-            .saturating_mul(limits::PARTITIONS_PER_READER)
+        u64::try_from(self.readers.get()).unwrap_or(u64::MAX).saturating_mul(limits::PARTITIONS_PER_READER)
     }
 }
 
@@ -75,33 +63,20 @@ const PARTITIONS_MAX: NonZeroU32 = NonZeroU32::new(limits::PARTITIONS_MAX).unwra
 /// `--partitions N` gives N in all wherever there are neither more leaves nor fewer blocks than that.
 pub(super) fn allot(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<u32> {
     if let Some(partitions) = sizing.partitions {
-        return grow(
-            leaves,
-            vec![1; leaves.len()],
-            partitions.min(PARTITIONS_MAX).get().into(),
-            0,
-        );
+        return grow(leaves, vec![1; leaves.len()], partitions.min(PARTITIONS_MAX).get().into(), 0);
     }
     let by_size: Vec<u32> = leaves
         .iter()
         .map(|leaf| {
             let slices = heap_bytes(leaf).div_ceil(sizing.part_heap_bytes());
-            u32::try_from(slices)
-                .unwrap_or(u32::MAX)
-                .min(most_slices(leaf))
-                .max(1)
+            u32::try_from(slices).unwrap_or(u32::MAX).min(most_slices(leaf)).max(1)
         })
         .collect();
     let max = u64::from(limits::PARTITIONS_MAX);
     if by_size.iter().map(|slices| u64::from(*slices)).sum::<u64>() > max {
         return grow(leaves, vec![1; leaves.len()], max, 0);
     }
-    grow(
-        leaves,
-        by_size,
-        sizing.busy_partitions().min(max),
-        limits::PARTITION_HEAP_BYTES_MIN,
-    )
+    grow(leaves, by_size, sizing.busy_partitions().min(max), limits::PARTITION_HEAP_BYTES_MIN)
 }
 
 /// Cuts the leaf with the largest slices once more until there are `target` slices in all, or none can be cut without
@@ -114,11 +89,7 @@ fn grow(leaves: &[LeafFacts], mut slices: Vec<u32>, target: u64, slice_bytes_min
     let mut in_all: u64 = slices.iter().map(|count| u64::from(*count)).sum();
     let mut queue: BinaryHeap<Largest> = (0..leaves.len())
         .filter(|leaf| may_cut(*leaf, slices[*leaf]))
-        .map(|leaf| Largest {
-            blocks: leaves[leaf].blocks,
-            slices: slices[leaf],
-            leaf,
-        })
+        .map(|leaf| Largest { blocks: leaves[leaf].blocks, slices: slices[leaf], leaf })
         .collect();
     while in_all < target
         && let Some(next) = queue.pop()
@@ -127,10 +98,7 @@ fn grow(leaves: &[LeafFacts], mut slices: Vec<u32>, target: u64, slice_bytes_min
         slices[next.leaf] = count;
         in_all += 1;
         if may_cut(next.leaf, count) {
-            queue.push(Largest {
-                slices: count,
-                ..next
-            });
+            queue.push(Largest { slices: count, ..next });
         }
     }
     slices
@@ -143,11 +111,7 @@ pub(super) fn heap_bytes(leaf: &LeafFacts) -> u64 {
 
 /// Into how many slices a leaf can be cut.
 fn most_slices(leaf: &LeafFacts) -> u32 {
-    if leaf.ctid_ranges {
-        leaf.blocks.max(1)
-    } else {
-        1
-    }
+    if leaf.ctid_ranges { leaf.blocks.max(1) } else { 1 }
 }
 
 /// A leaf in the order of who is cut next: most blocks a slice first, then the earlier leaf.
@@ -187,23 +151,13 @@ mod tests {
     }
 
     fn leaf(mib: u32) -> LeafFacts {
-        LeafFacts {
-            oid: 1,
-            sql_name: "t".into(),
-            blocks: mib * 128,
-            block_size: 8192,
-            ctid_ranges: true,
-        }
+        LeafFacts { oid: 1, sql_name: "t".into(), blocks: mib * 128, block_size: 8192, ctid_ranges: true }
     }
 
     #[test]
     fn a_part_comes_near_its_size() {
         // 40 GiB of heap are about 10 GiB of Parquet, 40 of CSV, 80 of NDJSON.
-        for (format, partitions) in [
-            (Format::Parquet, 41),
-            (Format::Csv, 161),
-            (Format::Ndjson, 321),
-        ] {
+        for (format, partitions) in [(Format::Parquet, 41), (Format::Csv, 161), (Format::Ndjson, 321)] {
             let slices = allot(&[leaf(40 * 1024)], &sizing(4, 256, format))[0];
             assert!(slices.abs_diff(partitions) <= 1, "{format:?}: {slices}");
             assert_eq!(sizing(4, 256, format).count(40 << 30).get(), slices);
@@ -231,53 +185,26 @@ mod tests {
 
     #[test]
     fn as_many_as_asked_for_where_there_are_blocks() {
-        let asked = |n| Sizing {
-            partitions: NonZeroU32::new(n),
-            ..sizing(4, 256, Format::Csv)
-        };
+        let asked = |n| Sizing { partitions: NonZeroU32::new(n), ..sizing(4, 256, Format::Csv) };
         let blocks = |blocks| LeafFacts { blocks, ..leaf(0) };
         assert_eq!(allot(&[blocks(10)], &asked(7)), [7]);
         assert_eq!(allot(&[blocks(3)], &asked(7)), [3]);
-        assert_eq!(
-            allot(&[blocks(0), blocks(100), blocks(50)], &asked(7)),
-            [1, 4, 2]
-        );
-        assert_eq!(
-            allot(&[blocks(9), blocks(9), blocks(9)], &asked(2)),
-            [1, 1, 1]
-        );
-        let other = LeafFacts {
-            ctid_ranges: false,
-            ..blocks(100)
-        };
+        assert_eq!(allot(&[blocks(0), blocks(100), blocks(50)], &asked(7)), [1, 4, 2]);
+        assert_eq!(allot(&[blocks(9), blocks(9), blocks(9)], &asked(2)), [1, 1, 1]);
+        let other = LeafFacts { ctid_ranges: false, ..blocks(100) };
         assert_eq!(allot(&[other, blocks(4)], &asked(4)), [1, 3]);
     }
 
     #[test]
     fn never_more_than_names_have_digits_for() {
-        let huge = LeafFacts {
-            blocks: u32::MAX,
-            ..leaf(0)
-        };
+        let huge = LeafFacts { blocks: u32::MAX, ..leaf(0) };
         let tiny_parts = sizing(4, 1, Format::Ndjson);
         let slices = allot(&[huge.clone(), huge, leaf(1)], &tiny_parts);
         assert_eq!(slices.iter().sum::<u32>(), limits::PARTITIONS_MAX);
         assert_eq!(tiny_parts.count(u64::MAX).get(), limits::PARTITIONS_MAX);
-        let asked = Sizing {
-            partitions: NonZeroU32::new(u32::MAX),
-            ..tiny_parts
-        };
+        let asked = Sizing { partitions: NonZeroU32::new(u32::MAX), ..tiny_parts };
         assert_eq!(asked.count(1).get(), limits::PARTITIONS_MAX);
         let many = sizing(usize::MAX, 256, Format::Csv);
-        assert_eq!(
-            allot(
-                &[LeafFacts {
-                    blocks: u32::MAX,
-                    ..leaf(0)
-                }],
-                &many
-            ),
-            [limits::PARTITIONS_MAX]
-        );
+        assert_eq!(allot(&[LeafFacts { blocks: u32::MAX, ..leaf(0) }], &many), [limits::PARTITIONS_MAX]);
     }
 }

@@ -23,8 +23,7 @@ pub struct HeapPlace {
 pub fn heap_partitions(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
     let one_asked = sizing.partitions == Some(NonZeroU32::MIN);
     let empty = leaves.iter().all(|leaf| leaf.blocks == 0);
-    let too_many =
-        u32::try_from(leaves.len()).map_or(true, |leaves| leaves > limits::PARTITIONS_MAX);
+    let too_many = u32::try_from(leaves.len()).map_or(true, |leaves| leaves > limits::PARTITIONS_MAX);
     if leaves.is_empty() || (leaves.len() > 1 && (one_asked || empty || too_many)) {
         return vec![Slice::Whole];
     }
@@ -35,23 +34,12 @@ pub fn heap_partitions(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
 ///
 /// The boundary's leaf must have `ctid_ranges`. Without a boundary there are no rows beyond the cap, and the slices
 /// cover every leaf; never [`Slice::Whole`], whose order is the server's.
-pub fn heap_capped(
-    leaves: &[LeafFacts],
-    sizing: &Sizing,
-    boundary: Option<HeapPlace>,
-) -> Vec<Slice> {
+pub fn heap_capped(leaves: &[LeafFacts], sizing: &Sizing, boundary: Option<HeapPlace>) -> Vec<Slice> {
     let Some(boundary) = boundary else {
         return heap_slices(leaves, sizing);
     };
-    debug_assert!(
-        boundary.leaf < leaves.len(),
-        "the boundary lies in a leaf of the plan"
-    );
-    let mut reached: Vec<LeafFacts> = leaves
-        .iter()
-        .take(boundary.leaf.saturating_add(1))
-        .cloned()
-        .collect();
+    debug_assert!(boundary.leaf < leaves.len(), "the boundary lies in a leaf of the plan");
+    let mut reached: Vec<LeafFacts> = leaves.iter().take(boundary.leaf.saturating_add(1)).cloned().collect();
     if let Some(last) = reached.get_mut(boundary.leaf) {
         last.blocks = boundary.tuple.block.saturating_add(1);
     }
@@ -68,10 +56,7 @@ pub fn heap_capped(
 fn place_after(tuple: TupleId) -> Option<TupleId> {
     match tuple.offset.checked_add(1) {
         Some(offset) => Some(TupleId { offset, ..tuple }),
-        None => tuple
-            .block
-            .checked_add(1)
-            .map(|block| TupleId { block, offset: 0 }),
+        None => tuple.block.checked_add(1).map(|block| TupleId { block, offset: 0 }),
     }
 }
 
@@ -82,10 +67,7 @@ fn heap_slices(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
         .zip(counts)
         .enumerate()
         .flat_map(|(leaf, (facts, count))| {
-            let start = move |nth: u32| TupleId {
-                block: share(facts.blocks, nth, count),
-                offset: 0,
-            };
+            let start = move |nth: u32| TupleId { block: share(facts.blocks, nth, count), offset: 0 };
             (0..count).map(move |nth| Slice::Heap {
                 leaf,
                 from: (nth > 0).then(|| start(nth)),
@@ -106,18 +88,11 @@ fn share(blocks: u32, nth: u32, count: u32) -> u32 {
 /// `bounds` are distinct and in the key's order *as the server sorts them*: out of order, ranges would overlap.
 pub fn key_slices(bounds: Vec<KeyValue>, nullable: bool) -> Vec<Slice> {
     // NULL comes last, so "before NULL" is every value.
-    let end = if nullable {
-        Bound::Excluded(vec![None])
-    } else {
-        Bound::Unbounded
-    };
+    let end = if nullable { Bound::Excluded(vec![None]) } else { Bound::Unbounded };
     let mut lower = Bound::Unbounded;
     let mut slices = Vec::with_capacity(bounds.len() + 2);
     for bound in bounds {
-        slices.push(Slice::Keys(KeyRange {
-            lower,
-            upper: Bound::Excluded(bound.clone()),
-        }));
+        slices.push(Slice::Keys(KeyRange { lower, upper: Bound::Excluded(bound.clone()) }));
         lower = Bound::Included(bound);
     }
     slices.push(Slice::Keys(KeyRange { lower, upper: end }));
@@ -135,10 +110,7 @@ pub fn capped_slices(splits: Vec<KeyValue>, boundary: Option<KeyValue>) -> Vec<S
     let mut lower = Bound::Unbounded;
     let mut slices = Vec::with_capacity(splits.len() + 1);
     for split in splits {
-        slices.push(Slice::Keys(KeyRange {
-            lower,
-            upper: Bound::Included(split.clone()),
-        }));
+        slices.push(Slice::Keys(KeyRange { lower, upper: Bound::Included(split.clone()) }));
         lower = Bound::Excluded(split);
     }
     let end = boundary.map_or(Bound::Unbounded, Bound::Included);
@@ -150,10 +122,7 @@ pub fn capped_slices(splits: Vec<KeyValue>, boundary: Option<KeyValue>) -> Vec<S
 /// rows.
 pub fn row_split_points(rows: u64, parts: NonZeroU32) -> Vec<u64> {
     let parts = u64::from(parts.get()).min(rows);
-    (1..parts)
-        .map(|nth| evenly(rows.into(), nth.into(), parts.into()))
-        .filter_map(|row| row.try_into().ok())
-        .collect()
+    (1..parts).map(|nth| evenly(rows.into(), nth.into(), parts.into())).filter_map(|row| row.try_into().ok()).collect()
 }
 
 /// Bounds that cut the integers from `min` to `max` into `parts` ranges of the same width, or as many as there are
@@ -165,9 +134,7 @@ pub fn integer_bounds(min: i128, max: i128, parts: NonZeroU32) -> Vec<i128> {
     // Saturates for the whole i128 domain only, where one integer more or less is no matter.
     let count = max.abs_diff(min).saturating_add(1);
     let parts = u128::from(parts.get()).min(count);
-    (1..parts)
-        .filter_map(|nth| min.checked_add_unsigned(evenly(count, nth, parts)))
-        .collect()
+    (1..parts).filter_map(|nth| min.checked_add_unsigned(evenly(count, nth, parts))).collect()
 }
 
 /// `nth / parts` of `count`, rounded down; for `nth < parts <= u32::MAX` it cannot overflow.

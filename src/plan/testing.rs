@@ -6,13 +6,7 @@ use super::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationFacts, Rel
 pub(super) fn column(name: &str, oid: u32, not_null: bool) -> ColumnFacts {
     ColumnFacts {
         name: name.to_owned(),
-        pg_type: PgType {
-            oid,
-            base_oid: oid,
-            typmod: None,
-            name: format!("type{oid}"),
-            is_enum: false,
-        },
+        pg_type: PgType { oid, base_oid: oid, typmod: None, name: format!("type{oid}"), is_enum: false },
         not_null,
         statistics: ColumnStatistics::default(),
     }

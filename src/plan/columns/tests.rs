@@ -1,6 +1,6 @@
 use Carrier::{
-    Bool, Bytes, Decimal128, Float32, Float64, Int16, Int32, Int64, Json, NumberText, PgDate,
-    PgTime, PgTimestamp, PgTimestampTz, Text, Timestamp, Uuid,
+    Bool, Bytes, Decimal128, Float32, Float64, Int16, Int32, Int64, Json, NumberText, PgDate, PgTime, PgTimestamp,
+    PgTimestampTz, Text, Timestamp, Uuid,
 };
 
 use super::*;
@@ -25,46 +25,27 @@ fn strings<const N: usize>(names: [&str; N]) -> Vec<String> {
 }
 
 fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
-    pairs
-        .map(|(left, right)| (left.to_owned(), right.to_owned()))
-        .to_vec()
+    pairs.map(|(left, right)| (left.to_owned(), right.to_owned())).to_vec()
 }
 
 fn facts() -> RelationFacts {
-    relation(vec![
-        column("id", oid::INT8, true),
-        column("name", oid::TEXT, false),
-        column("at", oid::DATE, false),
-    ])
+    relation(vec![column("id", oid::INT8, true), column("name", oid::TEXT, false), column("at", oid::DATE, false)])
 }
 
 fn plan(shape: &ShapeOptions) -> Result<Vec<ColumnPlan>, PlanError> {
-    let described: Vec<ColumnFacts> = shape
-        .expressions
-        .iter()
-        .map(|(name, _)| column(name, oid::INT4, false))
-        .collect();
+    let described: Vec<ColumnFacts> =
+        shape.expressions.iter().map(|(name, _)| column(name, oid::INT4, false)).collect();
     columns(&facts(), shape, &described, Format::Csv)
 }
 
 fn names(shape: &ShapeOptions) -> Vec<String> {
-    plan(shape)
-        .unwrap()
-        .into_iter()
-        .map(|column| column.name)
-        .collect()
+    plan(shape).unwrap().into_iter().map(|column| column.name).collect()
 }
 
 #[test]
 fn catalog_order_by_default_and_the_given_order_otherwise() {
     assert_eq!(names(&shape()), ["id", "name", "at"]);
-    assert_eq!(
-        names(&ShapeOptions {
-            columns: Some(strings(["at", "id"])),
-            ..shape()
-        }),
-        ["at", "id"]
-    );
+    assert_eq!(names(&ShapeOptions { columns: Some(strings(["at", "id"])), ..shape() }), ["at", "id"]);
 }
 
 #[test]
@@ -76,10 +57,7 @@ fn expressions_follow_and_renames_apply_to_columns() {
         ..shape()
     };
     let plans = plan(&shape).unwrap();
-    let shown: Vec<(&str, &ColumnOrigin)> = plans
-        .iter()
-        .map(|plan| (plan.name.as_str(), &plan.origin))
-        .collect();
+    let shown: Vec<(&str, &ColumnOrigin)> = plans.iter().map(|plan| (plan.name.as_str(), &plan.origin)).collect();
     assert_eq!(
         shown,
         [
@@ -89,28 +67,18 @@ fn expressions_follow_and_renames_apply_to_columns() {
             ("name", &ColumnOrigin::Expression("upper(name)".into())),
         ]
     );
-    assert_eq!(
-        plans.iter().map(|plan| plan.nullable).collect::<Vec<_>>(),
-        [true, false, true, true]
-    );
+    assert_eq!(plans.iter().map(|plan| plan.nullable).collect::<Vec<_>>(), [true, false, true, true]);
 }
 
 #[test]
 fn an_expression_may_be_all_there_is() {
-    let shape = ShapeOptions {
-        columns: Some(Vec::new()),
-        expressions: pairs([("n", "count(*)")]),
-        ..shape()
-    };
+    let shape = ShapeOptions { columns: Some(Vec::new()), expressions: pairs([("n", "count(*)")]), ..shape() };
     assert_eq!(names(&shape), ["n"]);
 }
 
 #[test]
 fn names_can_be_exchanged() {
-    let shape = ShapeOptions {
-        renames: pairs([("id", "name"), ("name", "id")]),
-        ..shape()
-    };
+    let shape = ShapeOptions { renames: pairs([("id", "name"), ("name", "id")]), ..shape() };
     assert_eq!(names(&shape), ["name", "id", "at"]);
 }
 
@@ -127,97 +95,46 @@ fn columns_that_make_no_sense_are_refused() {
             strings(["id", "nmae"]),
             "--columns: there is no column \"nmae\"; did you mean \"name\"? The columns are id, name, at",
         ),
-        (
-            strings(["id", "id"]),
-            "--columns: column \"id\" is named twice",
-        ),
+        (strings(["id", "id"]), "--columns: column \"id\" is named twice"),
         (Vec::new(), "public.t has no column to export"),
     ] {
-        refused(
-            &ShapeOptions {
-                columns: Some(names),
-                ..shape()
-            },
-            message,
-        );
+        refused(&ShapeOptions { columns: Some(names), ..shape() }, message);
     }
 }
 
 #[test]
 fn expressions_that_make_no_sense_are_refused() {
-    let taken =
-        "--column name: a column of this name is exported already; leave it out with --columns";
+    let taken = "--column name: a column of this name is exported already; leave it out with --columns";
     for (expressions, message) in [
         (pairs([("name", "upper(name)"), ("n", "1")]), taken),
-        (
-            pairs([("n", "1"), ("n", "2")]),
-            "two output columns are called \"n\"",
-        ),
-        (
-            pairs([("", "1"), ("n", "2")]),
-            "--column: the output column's name is empty",
-        ),
+        (pairs([("n", "1"), ("n", "2")]), "two output columns are called \"n\""),
+        (pairs([("", "1"), ("n", "2")]), "--column: the output column's name is empty"),
     ] {
-        refused(
-            &ShapeOptions {
-                expressions,
-                ..shape()
-            },
-            message,
-        );
+        refused(&ShapeOptions { expressions, ..shape() }, message);
     }
     let renames = pairs([("name", "label")]);
     let expressions = pairs([("label", "1")]);
-    refused(
-        &ShapeOptions {
-            expressions,
-            renames,
-            ..shape()
-        },
-        "--column label: a column of this name",
-    );
+    refused(&ShapeOptions { expressions, renames, ..shape() }, "--column label: a column of this name");
 }
 
 #[test]
 fn renames_that_make_no_sense_are_refused() {
     for (renames, message) in [
-        (
-            pairs([("ID", "x")]),
-            "--rename: there is no column \"ID\"; did you mean \"id\"?",
-        ),
-        (
-            pairs([("id", "")]),
-            "--rename: the output column's name is empty",
-        ),
-        (
-            pairs([("id", "at")]),
-            "two output columns are called \"at\"",
-        ),
+        (pairs([("ID", "x")]), "--rename: there is no column \"ID\"; did you mean \"id\"?"),
+        (pairs([("id", "")]), "--rename: the output column's name is empty"),
+        (pairs([("id", "at")]), "two output columns are called \"at\""),
     ] {
         refused(&ShapeOptions { renames, ..shape() }, message);
     }
     let twice = pairs([("id", "a"), ("id", "b")]);
-    refused(
-        &ShapeOptions {
-            renames: twice,
-            ..shape()
-        },
-        "--rename: column \"id\" is named twice",
-    );
-    let shape = ShapeOptions {
-        columns: Some(strings(["id"])),
-        renames: pairs([("name", "x")]),
-        ..shape()
-    };
+    refused(&ShapeOptions { renames: twice, ..shape() }, "--rename: column \"id\" is named twice");
+    let shape = ShapeOptions { columns: Some(strings(["id"])), renames: pairs([("name", "x")]), ..shape() };
     refused(&shape, "--rename: column \"name\" is not among --columns");
 }
 
 #[test]
 fn every_expression_must_be_described() {
-    let shape = ShapeOptions {
-        expressions: pairs([("n", "1")]),
-        ..shape()
-    };
+    let shape = ShapeOptions { expressions: pairs([("n", "1")]), ..shape() };
     let error = columns(&facts(), &shape, &[], Format::Csv).unwrap_err();
     assert_eq!(error.kind(), crate::export::ExportErrorKind::Internal);
 }
@@ -250,36 +167,20 @@ fn types_with_a_decoder_travel_in_binary() {
         (oid::JSONB, [Json; 3]),
         (oid::DATE, [Carrier::Date32, PgDate, PgDate]),
         (oid::TIME, [Carrier::Time64, PgTime, PgTime]),
-        (
-            oid::TIMESTAMP,
-            [Timestamp { utc: false }, PgTimestamp, PgTimestamp],
-        ),
-        (
-            oid::TIMESTAMPTZ,
-            [Timestamp { utc: true }, PgTimestampTz, PgTimestampTz],
-        ),
+        (oid::TIMESTAMP, [Timestamp { utc: false }, PgTimestamp, PgTimestamp]),
+        (oid::TIMESTAMPTZ, [Timestamp { utc: true }, PgTimestampTz, PgTimestampTz]),
     ] {
         let expected = carriers.map(|carrier| (Wire::Binary, carrier));
-        assert_eq!(
-            travels(&column("c", oid, true).pg_type),
-            expected,
-            "oid {oid}"
-        );
+        assert_eq!(travels(&column("c", oid, true).pg_type), expected, "oid {oid}");
         // A domain over the type travels as the type does.
-        let domain = PgType {
-            oid: 99_999,
-            ..column("c", oid, true).pg_type
-        };
+        let domain = PgType { oid: 99_999, ..column("c", oid, true).pg_type };
         assert_eq!(travels(&domain), expected, "domain over {oid}");
     }
 }
 
 #[test]
 fn an_enum_is_its_label() {
-    let label = PgType {
-        is_enum: true,
-        ..column("c", 70_000, true).pg_type
-    };
+    let label = PgType { is_enum: true, ..column("c", 70_000, true).pg_type };
     assert_eq!(travels(&label), [(Wire::Binary, Text); 3]);
 }
 
@@ -289,11 +190,7 @@ fn the_rest_travels_as_text() {
     for oid in [1186, 869, 1007, 18, 790, 1266, 5069] {
         assert_eq!(
             travels(&column("c", oid, true).pg_type),
-            [
-                (Wire::OutputText, Text),
-                (Wire::OutputText, Text),
-                (Wire::JsonText, Json)
-            ],
+            [(Wire::OutputText, Text), (Wire::OutputText, Text), (Wire::JsonText, Json)],
             "oid {oid}"
         );
     }
@@ -304,11 +201,7 @@ fn an_oid_is_a_number_but_in_json() {
     for oid in [oid::OID, oid::XID, oid::CID] {
         assert_eq!(
             travels(&column("c", oid, true).pg_type),
-            [
-                (Wire::Binary, Int64),
-                (Wire::Binary, Int64),
-                (Wire::JsonText, Json)
-            ],
+            [(Wire::Binary, Int64), (Wire::Binary, Int64), (Wire::JsonText, Json)],
             "oid {oid}"
         );
     }
@@ -318,30 +211,9 @@ fn an_oid_is_a_number_but_in_json() {
 fn a_numeric_is_a_decimal_in_parquet_where_one_can_hold_it() {
     let typmod = |precision: i32, scale: i32| Some(((precision << 16) | (scale & 0x7ff)) + 4);
     for (typmod, carrier, note) in [
-        (
-            typmod(12, 2),
-            Decimal128 {
-                precision: 12,
-                scale: 2,
-            },
-            None,
-        ),
-        (
-            typmod(38, 38),
-            Decimal128 {
-                precision: 38,
-                scale: 38,
-            },
-            None,
-        ),
-        (
-            typmod(1, 0),
-            Decimal128 {
-                precision: 1,
-                scale: 0,
-            },
-            None,
-        ),
+        (typmod(12, 2), Decimal128 { precision: 12, scale: 2 }, None),
+        (typmod(38, 38), Decimal128 { precision: 38, scale: 38 }, None),
+        (typmod(1, 0), Decimal128 { precision: 1, scale: 0 }, None),
         (typmod(39, 2), NumberText, Some("more than 38 digits")),
         (typmod(1000, 500), NumberText, Some("more than 38 digits")),
         (typmod(5, -2), NumberText, Some("a scale below 0")),
@@ -352,29 +224,12 @@ fn a_numeric_is_a_decimal_in_parquet_where_one_can_hold_it() {
         (Some(-1), NumberText, Some("without precision")),
         (Some(i32::MIN), NumberText, Some("without precision")),
     ] {
-        let pg_type = PgType {
-            typmod,
-            ..column("c", oid::NUMERIC, true).pg_type
-        };
+        let pg_type = PgType { typmod, ..column("c", oid::NUMERIC, true).pg_type };
         let travel = travel(&pg_type, Format::Parquet);
-        assert_eq!(
-            (travel.wire, travel.carrier),
-            (Wire::Binary, carrier),
-            "{typmod:?}"
-        );
+        assert_eq!((travel.wire, travel.carrier), (Wire::Binary, carrier), "{typmod:?}");
         assert_eq!(travel.note.is_some(), note.is_some(), "{typmod:?}");
-        assert!(
-            travel
-                .note
-                .unwrap_or_default()
-                .contains(note.unwrap_or_default()),
-            "{:?}",
-            travel.note
-        );
-        assert_eq!(
-            super::travel(&pg_type, Format::Csv),
-            Travel::binary(NumberText)
-        );
+        assert!(travel.note.unwrap_or_default().contains(note.unwrap_or_default()), "{:?}", travel.note);
+        assert_eq!(super::travel(&pg_type, Format::Csv), Travel::binary(NumberText));
     }
 }
 
@@ -386,10 +241,7 @@ fn only_carriers_that_cannot_hold_everything_need_a_policy() {
         column("c", oid::TIMESTAMPTZ, true),
         column("d", oid::FLOAT8, true),
         ColumnFacts {
-            pg_type: PgType {
-                typmod: Some((12 << 16) + 4),
-                ..column("e", oid::NUMERIC, true).pg_type
-            },
+            pg_type: PgType { typmod: Some((12 << 16) + 4), ..column("e", oid::NUMERIC, true).pg_type },
             ..column("e", oid::NUMERIC, true)
         },
     ]);
@@ -397,10 +249,7 @@ fn only_carriers_that_cannot_hold_everything_need_a_policy() {
         let plans = columns(&facts, &shape(), &[], format).unwrap();
         plans.iter().map(|plan| plan.policy).collect::<Vec<_>>()
     };
-    assert_eq!(
-        policies(Format::Parquet),
-        ["error", "error", "error", "lossless", "error"]
-    );
+    assert_eq!(policies(Format::Parquet), ["error", "error", "error", "lossless", "error"]);
     assert_eq!(policies(Format::Csv), ["lossless"; 5]);
     assert_eq!(policies(Format::Ndjson), ["lossless"; 5]);
 }

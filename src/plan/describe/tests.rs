@@ -36,30 +36,11 @@ fn plan() -> Plan {
     };
     let columns = vec![
         plan_of(&facts.columns[0], Wire::Binary, Carrier::Int64, None),
-        plan_of(
-            &facts.columns[1],
-            Wire::OutputText,
-            Carrier::Text,
-            Some("sent as its output text"),
-        ),
+        plan_of(&facts.columns[1], Wire::OutputText, Carrier::Text, Some("sent as its output text")),
     ];
     let slices = vec![
-        Slice::Heap {
-            leaf: 0,
-            from: None,
-            to: Some(TupleId {
-                block: 640,
-                offset: 0,
-            }),
-        },
-        Slice::Heap {
-            leaf: 0,
-            from: Some(TupleId {
-                block: 640,
-                offset: 0,
-            }),
-            to: None,
-        },
+        Slice::Heap { leaf: 0, from: None, to: Some(TupleId { block: 640, offset: 0 }) },
+        Slice::Heap { leaf: 0, from: Some(TupleId { block: 640, offset: 0 }), to: None },
     ];
     Plan {
         relation: facts,
@@ -89,10 +70,7 @@ fn key(names: &[&str]) -> Vec<KeyColumn> {
 }
 
 fn value(values: &[&str]) -> KeyValue {
-    values
-        .iter()
-        .map(|value| Some((*value).to_owned()))
-        .collect()
+    values.iter().map(|value| Some((*value).to_owned())).collect()
 }
 
 #[test]
@@ -138,14 +116,10 @@ fn the_text_form_of_a_truncated_query() {
         boundary: Some(vec![Some("7".into()), None]),
         available: RowsAvailable::AtLeast(10_001),
     };
-    let keys = Slice::Keys(KeyRange {
-        lower: Bound::Unbounded,
-        upper: Bound::Included(value(&["7", "8"])),
-    });
+    let keys = Slice::Keys(KeyRange { lower: Bound::Unbounded, upper: Bound::Included(value(&["7", "8"])) });
     plan.partitions = number_partitions(vec![keys], true, NonZeroU64::new(10_000)).unwrap();
     let page_size = NonZeroU64::new(5000).unwrap();
-    let text =
-        PlanView::new(&plan, &work(1, ReadMode::Keyset { page_size }), Format::Csv).to_string();
+    let text = PlanView::new(&plan, &work(1, ReadMode::Keyset { page_size }), Format::Csv).to_string();
     let head = "\
 relation    query
             select 1
@@ -155,43 +129,24 @@ cap         10,000 rows (tier free): truncated to the first 10,000 in key order,
 read        keyset pages of 5,000 rows, no common snapshot, 1 reader, 2 connections at most
 ";
     assert!(text.starts_with(head), "{text}");
-    assert!(
-        text.ends_with("      0  (a, b) through (7, 8), at most 10,000 rows, in key order\n"),
-        "{text}"
-    );
+    assert!(text.ends_with("      0  (a, b) through (7, 8), at most 10,000 rows, in key order\n"), "{text}");
 }
 
 #[test]
 fn many_partitions_are_cut_for_people_only() {
     let mut plan = plan();
-    plan.partitions = number_partitions(
-        vec![Slice::Whole; limits::PARTITIONS_SHOWN_MAX + 2],
-        false,
-        None,
-    )
-    .unwrap();
+    plan.partitions = number_partitions(vec![Slice::Whole; limits::PARTITIONS_SHOWN_MAX + 2], false, None).unwrap();
     let work = work(4, ReadMode::Copy);
     let view = PlanView::new(&plan, &work, Format::Csv);
-    assert!(
-        view.to_string()
-            .ends_with("  and 2 more; --report json shows all\n")
-    );
+    assert!(view.to_string().ends_with("  and 2 more; --report json shows all\n"));
     let json = serde_json::to_value(&view).unwrap();
-    assert_eq!(
-        json["partitions"].as_array().unwrap().len(),
-        limits::PARTITIONS_SHOWN_MAX + 2
-    );
+    assert_eq!(json["partitions"].as_array().unwrap().len(), limits::PARTITIONS_SHOWN_MAX + 2);
 }
 
 #[test]
 fn the_json_form() {
     let plan = plan();
-    let json = serde_json::to_value(PlanView::new(
-        &plan,
-        &work(4, ReadMode::Copy),
-        Format::Parquet,
-    ))
-    .unwrap();
+    let json = serde_json::to_value(PlanView::new(&plan, &work(4, ReadMode::Copy), Format::Parquet)).unwrap();
     assert_eq!(json["format"], "outhaul.plan");
     assert_eq!(json["version"], 1);
     assert_eq!(json["relation"]["kind"], "table");
@@ -220,20 +175,9 @@ fn the_json_form() {
 
 #[test]
 fn connections_at_the_busiest_moment() {
-    let keyset = ReadMode::Keyset {
-        page_size: NonZeroU64::MIN,
-    };
-    for (readers, mode, peak) in [
-        (1, ReadMode::Copy, 2),
-        (2, ReadMode::Copy, 5),
-        (1, keyset, 2),
-        (8, keyset, 9),
-    ] {
-        assert_eq!(
-            read_view(&work(readers, mode)).peak_connections,
-            peak,
-            "{readers} {mode:?}"
-        );
+    let keyset = ReadMode::Keyset { page_size: NonZeroU64::MIN };
+    for (readers, mode, peak) in [(1, ReadMode::Copy, 2), (2, ReadMode::Copy, 5), (1, keyset, 2), (8, keyset, 9)] {
+        assert_eq!(read_view(&work(readers, mode)).peak_connections, peak, "{readers} {mode:?}");
     }
 }
 
@@ -243,39 +187,15 @@ fn ranges_in_words() {
     let at = |block, offset| Some(TupleId { block, offset });
     let heap = |from, to| slice_words(&Slice::Heap { leaf: 0, from, to }, &leaves, &[]);
     assert_eq!(heap(None, None), "all of public.t");
-    assert_eq!(
-        heap(at(5, 0), at(9, 8)),
-        "blocks 5 to 9 (to row 7) of public.t"
-    );
+    assert_eq!(heap(at(5, 0), at(9, 8)), "blocks 5 to 9 (to row 7) of public.t");
     assert_eq!(heap(at(5, 0), at(9, 0)), "blocks 5 to 8 of public.t");
     assert_eq!(slice_words(&Slice::Whole, &leaves, &[]), "all rows");
-    assert_eq!(
-        slice_words(&Slice::NullKeys, &leaves, &key(&["a"])),
-        "a is NULL"
-    );
-    let keys = |lower, upper| {
-        slice_words(
-            &Slice::Keys(KeyRange { lower, upper }),
-            &leaves,
-            &key(&["a", "b"]),
-        )
-    };
+    assert_eq!(slice_words(&Slice::NullKeys, &leaves, &key(&["a"])), "a is NULL");
+    let keys = |lower, upper| slice_words(&Slice::Keys(KeyRange { lower, upper }), &leaves, &key(&["a", "b"]));
     let (one, two) = (value(&["1"]), value(&["2", "x"]));
     assert_eq!(keys(Bound::Unbounded, Bound::Unbounded), "every (a, b)");
-    assert_eq!(
-        keys(Bound::Included(one.clone()), Bound::Unbounded),
-        "a from 1 on"
-    );
-    assert_eq!(
-        keys(Bound::Unbounded, Bound::Excluded(one)),
-        "a to before 1"
-    );
-    assert_eq!(
-        keys(Bound::Excluded(two.clone()), Bound::Included(two)),
-        "(a, b) after (2, x) through (2, x)"
-    );
-    assert_eq!(
-        keys(Bound::Unbounded, Bound::Excluded(vec![None])),
-        "a to before NULL"
-    );
+    assert_eq!(keys(Bound::Included(one.clone()), Bound::Unbounded), "a from 1 on");
+    assert_eq!(keys(Bound::Unbounded, Bound::Excluded(one)), "a to before 1");
+    assert_eq!(keys(Bound::Excluded(two.clone()), Bound::Included(two)), "(a, b) after (2, x) through (2, x)");
+    assert_eq!(keys(Bound::Unbounded, Bound::Excluded(vec![None])), "a to before NULL");
 }

@@ -12,11 +12,7 @@ impl fmt::Display for PlanView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "relation    {}", self.relation)?;
         if let Some(predicate) = self.predicate {
-            writeln!(
-                f,
-                "where       {}",
-                predicate.replace('\n', "\n            ")
-            )?;
+            writeln!(f, "where       {}", predicate.replace('\n', "\n            "))?;
         }
         if !self.key.is_empty() {
             let columns: Vec<String> = self.key.iter().map(KeyView::to_string).collect();
@@ -30,11 +26,7 @@ impl fmt::Display for PlanView<'_> {
         for partition in self.partitions.iter().take(limits::PARTITIONS_SHOWN_MAX) {
             writeln!(f, "  {partition}")?;
         }
-        if let Some(more @ 1..) = self
-            .partitions
-            .len()
-            .checked_sub(limits::PARTITIONS_SHOWN_MAX)
-        {
+        if let Some(more @ 1..) = self.partitions.len().checked_sub(limits::PARTITIONS_SHOWN_MAX) {
             writeln!(f, "  and {more} more; --report json shows all")?;
         }
         Ok(())
@@ -88,22 +80,10 @@ impl fmt::Display for ReadView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.page_size {
             None => write!(f, "COPY under one snapshot")?,
-            Some(rows) => write!(
-                f,
-                "keyset pages of {} rows, no common snapshot",
-                HumanCount(rows)
-            )?,
+            Some(rows) => write!(f, "keyset pages of {} rows, no common snapshot", HumanCount(rows))?,
         }
-        let readers = if self.readers == 1 {
-            "reader"
-        } else {
-            "readers"
-        };
-        write!(
-            f,
-            ", {} {readers}, {} connections at most",
-            self.readers, self.peak_connections
-        )
+        let readers = if self.readers == 1 { "reader" } else { "readers" };
+        write!(f, ", {} {readers}, {} connections at most", self.readers, self.peak_connections)
     }
 }
 
@@ -121,11 +101,7 @@ impl fmt::Display for PartitionView {
 }
 
 fn cap_words(cap: &CapPlan) -> String {
-    let tier = cap
-        .tier
-        .as_ref()
-        .map(|tier| format!(" (tier {tier})"))
-        .unwrap_or_default();
+    let tier = cap.tier.as_ref().map(|tier| format!(" (tier {tier})")).unwrap_or_default();
     let Some(max_rows) = cap.max_rows else {
         return format!("none{tier}");
     };
@@ -152,15 +128,8 @@ fn cap_words(cap: &CapPlan) -> String {
 
 fn column_table(columns: &[ColumnView<'_>]) -> String {
     let head = ["name", "type", "sent as", "held as", "misfits", "note"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(head)
-        .chain(columns.iter().map(column_cells))
-        .collect();
-    let width = |cell: usize| {
-        rows.iter()
-            .map(|row| row[cell].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(columns.iter().map(column_cells)).collect();
+    let width = |cell: usize| rows.iter().map(|row| row[cell].chars().count()).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);
     let mut table = String::new();
     for row in &rows {

@@ -54,20 +54,8 @@ fn predicates_that_could_end_elsewhere_are_refused() {
         ("/* nothing */", Empty),
         ("a = 1) or (true", ClosesNothing(')')),
         ("a] = b[1", ClosesNothing(']')),
-        (
-            "a = b[(1])",
-            ClosesOther {
-                found: ']',
-                expected: ')',
-            },
-        ),
-        (
-            "a = (b[1)]",
-            ClosesOther {
-                found: ')',
-                expected: ']',
-            },
-        ),
+        ("a = b[(1])", ClosesOther { found: ']', expected: ')' }),
+        ("a = (b[1)]", ClosesOther { found: ')', expected: ']' }),
         ("(a = 1", NeverClosed('(')),
         ("a[1 = 2", NeverClosed('[')),
         ("a = 'x", OpenString),
@@ -95,26 +83,15 @@ fn predicates_that_could_end_elsewhere_are_refused() {
 
 #[test]
 fn a_carriage_return_ends_a_comment() {
-    assert_eq!(
-        flaw(check_predicate("a -- x\r) or (b")),
-        Some(SqlFlaw::ClosesNothing(')'))
-    );
+    assert_eq!(flaw(check_predicate("a -- x\r) or (b")), Some(SqlFlaw::ClosesNothing(')')));
 }
 
 #[test]
 fn errors_say_where_and_what_to_do() {
     let error = check_predicate("größe = 1 and\n  (b))").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "--where, line 2, character 6: ')' closes nothing; remove it, or open it before"
-    );
+    assert_eq!(error.to_string(), "--where, line 2, character 6: ')' closes nothing; remove it, or open it before");
     let error = check_expression("total", "'ü' || 'x").unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("--column total, line 1, character 8: this string is not closed"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("--column total, line 1, character 8: this string is not closed"), "{error}");
     assert_eq!(error.kind(), crate::export::ExportErrorKind::Usage);
 }
 
@@ -126,16 +103,10 @@ fn a_query_loses_its_last_semicolon_and_nothing_else() {
         ("select 1 ; -- done", "select 1"),
         ("select 1;; /* ; */ ;", "select 1"),
         ("select ';' -- ;", "select ';' -- ;"),
-        (
-            "With x as (select 1) table x;",
-            "With x as (select 1) table x",
-        ),
+        ("With x as (select 1) table x;", "With x as (select 1) table x"),
         ("values (1), (2)", "values (1), (2)"),
         ("/* c */ table t", "/* c */ table t"),
-        (
-            "((select 1) union (select 2))",
-            "((select 1) union (select 2))",
-        ),
+        ("((select 1) union (select 2))", "((select 1) union (select 2))"),
         ("select(1)", "select(1)"),
     ] {
         assert_eq!(check_query(text).unwrap(), expected, "{text:?}");
@@ -160,11 +131,7 @@ fn what_is_not_one_query_is_refused() {
         ("select 1)", ClosesNothing(')')),
         ("select 'x", OpenString),
     ] {
-        assert_eq!(
-            flaw(check_query(text).map(drop)),
-            Some(expected),
-            "{text:?}"
-        );
+        assert_eq!(flaw(check_query(text).map(drop)), Some(expected), "{text:?}");
     }
 }
 

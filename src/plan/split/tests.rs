@@ -18,13 +18,7 @@ fn sizing(partitions: Option<u32>) -> Sizing {
 }
 
 fn leaf(blocks: u32) -> LeafFacts {
-    LeafFacts {
-        oid: 1,
-        sql_name: "public.t".into(),
-        blocks,
-        block_size: 8192,
-        ctid_ranges: true,
-    }
+    LeafFacts { oid: 1, sql_name: "public.t".into(), blocks, block_size: 8192, ctid_ranges: true }
 }
 
 fn parts(parts: u32) -> NonZeroU32 {
@@ -44,9 +38,7 @@ fn heap_holds(slice: &Slice, row: HeapPlace) -> bool {
     match slice {
         Slice::Whole => true,
         Slice::Heap { leaf, from, to } => {
-            *leaf == row.leaf
-                && from.is_none_or(|from| row.tuple >= from)
-                && to.is_none_or(|to| row.tuple < to)
+            *leaf == row.leaf && from.is_none_or(|from| row.tuple >= from) && to.is_none_or(|to| row.tuple < to)
         }
         Slice::Keys(_) | Slice::NullKeys => panic!("not a heap slice"),
     }
@@ -54,27 +46,20 @@ fn heap_holds(slice: &Slice, row: HeapPlace) -> bool {
 
 /// The rules of [`KeyRange`]: column by column, NULL last in both directions, only the columns the bound has.
 fn compare(row: &KeyValue, bound: &KeyValue, key: &[ModelColumn]) -> Ordering {
-    row.iter()
-        .zip(bound)
-        .zip(key)
-        .fold(Ordering::Equal, |so_far, ((row, bound), column)| {
-            so_far.then_with(|| match (row, bound) {
-                (None, None) => Ordering::Equal,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(_), None) => Ordering::Less,
-                (Some(row), Some(bound)) => {
-                    let ascending = match column.kind {
-                        Kind::Integer => row.parse::<i128>().unwrap().cmp(&bound.parse().unwrap()),
-                        Kind::Text => row.as_bytes().cmp(bound.as_bytes()),
-                    };
-                    if column.direction == Direction::Desc {
-                        ascending.reverse()
-                    } else {
-                        ascending
-                    }
-                }
-            })
+    row.iter().zip(bound).zip(key).fold(Ordering::Equal, |so_far, ((row, bound), column)| {
+        so_far.then_with(|| match (row, bound) {
+            (None, None) => Ordering::Equal,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (Some(row), Some(bound)) => {
+                let ascending = match column.kind {
+                    Kind::Integer => row.parse::<i128>().unwrap().cmp(&bound.parse().unwrap()),
+                    Kind::Text => row.as_bytes().cmp(bound.as_bytes()),
+                };
+                if column.direction == Direction::Desc { ascending.reverse() } else { ascending }
+            }
         })
+    })
 }
 
 fn keys_hold(slice: &Slice, row: &KeyValue, key: &[ModelColumn]) -> bool {
@@ -109,23 +94,15 @@ struct ModelColumn {
     direction: Direction,
 }
 
-const ASCENDING: [ModelColumn; 1] = [ModelColumn {
-    kind: Kind::Integer,
-    direction: Direction::Asc,
-}];
+const ASCENDING: [ModelColumn; 1] = [ModelColumn { kind: Kind::Integer, direction: Direction::Asc }];
 
 fn integers(values: impl IntoIterator<Item = i128>) -> Vec<KeyValue> {
-    values
-        .into_iter()
-        .map(|value| vec![Some(value.to_string())])
-        .collect()
+    values.into_iter().map(|value| vec![Some(value.to_string())]).collect()
 }
 
 /// The number of the only slice that holds the row.
 fn only_slice(slices: &[Slice], holds: impl Fn(&Slice) -> bool) -> Result<usize, TestCaseError> {
-    let holding: Vec<usize> = (0..slices.len())
-        .filter(|slice| holds(&slices[*slice]))
-        .collect();
+    let holding: Vec<usize> = (0..slices.len()).filter(|slice| holds(&slices[*slice])).collect();
     prop_assert_eq!(holding.len(), 1, "slices {:?}", holding);
     Ok(holding[0])
 }
@@ -147,36 +124,26 @@ fn edge_u32() -> impl Strategy<Value = u32> {
 }
 
 fn any_tuple() -> impl Strategy<Value = TupleId> {
-    let offset = prop_oneof![
-        any::<u16>(),
-        prop::sample::select(vec![1, 2, u16::MAX - 1, u16::MAX])
-    ];
+    let offset = prop_oneof![any::<u16>(), prop::sample::select(vec![1, 2, u16::MAX - 1, u16::MAX])];
     (edge_u32(), offset).prop_map(|(block, offset)| place(block, offset.max(1)))
 }
 
 fn any_leaves() -> impl Strategy<Value = Vec<LeafFacts>> {
-    let any_leaf =
-        (edge_u32(), prop::bool::weighted(0.8)).prop_map(|(blocks, ctid_ranges)| LeafFacts {
-            ctid_ranges,
-            ..leaf(blocks)
-        });
+    let any_leaf = (edge_u32(), prop::bool::weighted(0.8))
+        .prop_map(|(blocks, ctid_ranges)| LeafFacts { ctid_ranges, ..leaf(blocks) });
     prop::collection::vec(any_leaf, 1..6)
 }
 
 /// Two key columns, each an integer or a text, in either direction, NULL now and then.
 fn any_key() -> impl Strategy<Value = (Vec<ModelColumn>, Vec<KeyValue>, Vec<KeyValue>)> {
     let kind = || prop::sample::select(vec![Kind::Integer, Kind::Text]);
-    let column =
-        || (kind(), direction()).prop_map(|(kind, direction)| ModelColumn { kind, direction });
+    let column = || (kind(), direction()).prop_map(|(kind, direction)| ModelColumn { kind, direction });
     (column(), column()).prop_flat_map(|(first, second)| {
         let value = |kind| match kind {
-            Kind::Integer => {
-                prop::option::weighted(0.9, edge_i64().prop_map(|value| value.to_string())).boxed()
-            }
+            Kind::Integer => prop::option::weighted(0.9, edge_i64().prop_map(|value| value.to_string())).boxed(),
             Kind::Text => prop::option::weighted(0.9, "[a-cé]{0,3}|\\PC{0,4}").boxed(),
         };
-        let row =
-            (value(first.kind), value(second.kind)).prop_map(|(first, second)| vec![first, second]);
+        let row = (value(first.kind), value(second.kind)).prop_map(|(first, second)| vec![first, second]);
         let rows = prop::collection::vec(row, 0..24);
         (Just(vec![first, second]), rows.clone(), rows)
     })
@@ -381,78 +348,37 @@ fn one_leaf_is_cut_at_blocks_and_left_open() {
 
 #[test]
 fn an_empty_relation_is_one_partition() {
-    assert_eq!(
-        heap_partitions(&[leaf(0)], &sizing(None)),
-        [heap(0, None, None)]
-    );
-    assert_eq!(
-        heap_partitions(&[leaf(0)], &sizing(Some(8))),
-        [heap(0, None, None)]
-    );
-    assert_eq!(
-        heap_partitions(&[leaf(0), leaf(0)], &sizing(None)),
-        [Slice::Whole]
-    );
+    assert_eq!(heap_partitions(&[leaf(0)], &sizing(None)), [heap(0, None, None)]);
+    assert_eq!(heap_partitions(&[leaf(0)], &sizing(Some(8))), [heap(0, None, None)]);
+    assert_eq!(heap_partitions(&[leaf(0), leaf(0)], &sizing(None)), [Slice::Whole]);
     assert_eq!(heap_partitions(&[], &sizing(None)), [Slice::Whole]);
 }
 
 #[test]
 fn an_empty_leaf_beside_others_keeps_its_slice() {
-    assert_eq!(
-        heap_partitions(&[leaf(0), leaf(2)], &sizing(None)),
-        [heap(0, None, None), heap(1, None, None)]
-    );
+    assert_eq!(heap_partitions(&[leaf(0), leaf(2)], &sizing(None)), [heap(0, None, None), heap(1, None, None)]);
 }
 
 #[test]
 fn a_leaf_without_ctid_ranges_is_one_slice() {
-    let other = LeafFacts {
-        ctid_ranges: false,
-        ..leaf(1000)
-    };
-    assert_eq!(
-        heap_partitions(&[other], &sizing(Some(4))),
-        [heap(0, None, None)]
-    );
+    let other = LeafFacts { ctid_ranges: false, ..leaf(1000) };
+    assert_eq!(heap_partitions(&[other], &sizing(Some(4))), [heap(0, None, None)]);
 }
 
 #[test]
 fn one_partition_of_several_leaves_is_the_whole_relation() {
-    assert_eq!(
-        heap_partitions(&[leaf(5), leaf(5)], &sizing(Some(1))),
-        [Slice::Whole]
-    );
-    assert_eq!(
-        heap_partitions(&vec![leaf(1); 100_000], &sizing(None)),
-        [Slice::Whole]
-    );
+    assert_eq!(heap_partitions(&[leaf(5), leaf(5)], &sizing(Some(1))), [Slice::Whole]);
+    assert_eq!(heap_partitions(&vec![leaf(1); 100_000], &sizing(None)), [Slice::Whole]);
 }
 
 #[test]
 fn a_heap_cap_ends_behind_its_row() {
-    let capped = |tuple| {
-        heap_capped(
-            &[leaf(4), leaf(4), leaf(4)],
-            &sizing(Some(1)),
-            Some(HeapPlace { leaf: 1, tuple }),
-        )
-    };
-    assert_eq!(
-        capped(place(2, 7)),
-        [heap(0, None, None), heap(1, None, Some(place(2, 8)))]
-    );
-    assert_eq!(
-        capped(place(2, u16::MAX)),
-        [heap(0, None, None), heap(1, None, Some(place(3, 0)))]
-    );
-    assert_eq!(
-        capped(place(u32::MAX, u16::MAX)),
-        [heap(0, None, None), heap(1, None, None)]
-    );
-    assert_eq!(
-        heap_capped(&[leaf(1), leaf(1)], &sizing(Some(1)), None),
-        [heap(0, None, None), heap(1, None, None)]
-    );
+    let capped =
+        |tuple| heap_capped(&[leaf(4), leaf(4), leaf(4)], &sizing(Some(1)), Some(HeapPlace { leaf: 1, tuple }));
+    assert_eq!(capped(place(2, 7)), [heap(0, None, None), heap(1, None, Some(place(2, 8)))]);
+    assert_eq!(capped(place(2, u16::MAX)), [heap(0, None, None), heap(1, None, Some(place(3, 0)))]);
+    assert_eq!(capped(place(u32::MAX, u16::MAX)), [heap(0, None, None), heap(1, None, None)]);
+    assert_eq!(heap_capped(&[leaf(1), leaf(1)], &sizing(Some(1)), None), [heap(0, None, None), heap(1, None, None)]);
 }
 
 #[test]
@@ -463,24 +389,12 @@ fn ranges_between_bounds() {
         key_slices(vec![ten.clone(), twenty.clone()], false),
         [
             keys(Bound::Unbounded, Bound::Excluded(ten.clone())),
-            keys(
-                Bound::Included(ten.clone()),
-                Bound::Excluded(twenty.clone())
-            ),
+            keys(Bound::Included(ten.clone()), Bound::Excluded(twenty.clone())),
             keys(Bound::Included(twenty.clone()), Bound::Unbounded),
         ]
     );
-    assert_eq!(
-        key_slices(Vec::new(), false),
-        [keys(Bound::Unbounded, Bound::Unbounded)]
-    );
-    assert_eq!(
-        key_slices(Vec::new(), true),
-        [
-            keys(Bound::Unbounded, Bound::Excluded(vec![None])),
-            Slice::NullKeys,
-        ]
-    );
+    assert_eq!(key_slices(Vec::new(), false), [keys(Bound::Unbounded, Bound::Unbounded)]);
+    assert_eq!(key_slices(Vec::new(), true), [keys(Bound::Unbounded, Bound::Excluded(vec![None])), Slice::NullKeys,]);
     assert_eq!(
         capped_slices(vec![ten.clone()], Some(twenty.clone())),
         [
@@ -490,10 +404,7 @@ fn ranges_between_bounds() {
     );
     assert_eq!(
         capped_slices(vec![ten.clone()], None),
-        [
-            keys(Bound::Unbounded, Bound::Included(ten.clone())),
-            keys(Bound::Excluded(ten), Bound::Unbounded),
-        ]
+        [keys(Bound::Unbounded, Bound::Included(ten.clone())), keys(Bound::Excluded(ten), Bound::Unbounded),]
     );
 }
 
@@ -503,15 +414,9 @@ fn integer_bounds_at_the_ends() {
     assert_eq!(integer_bounds(5, 5, parts(4)), []);
     assert_eq!(integer_bounds(6, 5, parts(4)), []);
     assert_eq!(integer_bounds(1, 2, parts(4)), [2]);
-    assert_eq!(
-        integer_bounds(i64::MIN.into(), i64::MAX.into(), parts(2)),
-        [0]
-    );
+    assert_eq!(integer_bounds(i64::MIN.into(), i64::MAX.into(), parts(2)), [0]);
     assert_eq!(integer_bounds(i128::MIN, i128::MAX, parts(2)).len(), 1);
-    assert_eq!(
-        integer_bounds(i128::MIN, i128::MAX, parts(u32::MAX / 1024)).len(),
-        4_194_302
-    );
+    assert_eq!(integer_bounds(i128::MIN, i128::MAX, parts(u32::MAX / 1024)).len(), 4_194_302);
 }
 
 #[test]
@@ -524,35 +429,18 @@ fn split_points_of_few_rows() {
 
 #[test]
 fn repeated_histogram_bounds_are_taken_once() {
-    assert_eq!(
-        pick_bounds(&integers([1, 2, 2, 2, 3]), parts(4)),
-        integers([2])
-    );
+    assert_eq!(pick_bounds(&integers([1, 2, 2, 2, 3]), parts(4)), integers([2]));
     assert_eq!(pick_bounds(&integers([1, 2]), parts(4)), integers([]));
-    assert_eq!(
-        pick_bounds(&integers(0..101), parts(4)),
-        integers([25, 50, 75])
-    );
+    assert_eq!(pick_bounds(&integers(0..101), parts(4)), integers([25, 50, 75]));
 }
 
 #[test]
 fn partitions_are_numbered_in_order_and_not_beyond_the_limit() {
     let numbered = number_partitions(key_slices(integers([1, 2]), true), true, None).unwrap();
-    assert_eq!(
-        numbered
-            .iter()
-            .map(|partition| partition.number)
-            .collect::<Vec<_>>(),
-        [0, 1, 2, 3]
-    );
+    assert_eq!(numbered.iter().map(|partition| partition.number).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert!(numbered.iter().all(|partition| partition.ordered));
     let many = vec![Slice::Whole; usize::try_from(limits::PARTITIONS_MAX).unwrap()];
     assert!(number_partitions(many.clone(), false, None).is_ok());
     let error = number_partitions([many, vec![Slice::Whole]].concat(), false, None).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("the plan has 100000 partitions, more than 99999;"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("the plan has 100000 partitions, more than 99999;"), "{error}");
 }

@@ -53,6 +53,9 @@ impl Planning {
     /// The stored column behind a key column: itself, or what a view or a query takes it from unchanged.
     ///
     /// Bounds may come from anywhere, since coverage rests on their order alone; these fit the rows.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
     pub async fn key_origin(&self, key: &KeyColumn) -> Result<Option<KeyOrigin>, SourceError> {
         let (mut relation, mut name) = match &self.found {
             Some(found) => (found.oid, key.name.clone()),
@@ -111,6 +114,9 @@ impl Planning {
     }
 
     /// Histogram bounds of a column, distinct and in the key's order; empty where there are none.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
     pub async fn histogram(&self, key: &KeyColumn, origin: &KeyOrigin) -> Result<Vec<KeyValue>, SourceError> {
         let direction = match key.direction {
             Direction::Asc => "",
@@ -150,6 +156,9 @@ impl Planning {
     }
 
     /// The least and the greatest value of an integer column, where an index leads with it.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
     pub async fn integer_extremes(&self, key: &KeyColumn) -> Result<Option<(i64, i64)>, SourceError> {
         let Some(found) = &self.found else { return Ok(None) };
         let indexed = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
@@ -169,6 +178,9 @@ impl Planning {
     }
 
     /// Walks the key of `plan` up to row `max_rows` + 1.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
     pub async fn cap_by_key(&self, plan: &Plan, max_rows: u64, splits: &[u64]) -> Result<CapByKey, SourceError> {
         let beyond = past(max_rows)?;
         let points: Vec<u64> = splits.iter().copied().chain([max_rows, beyond]).collect();
@@ -190,6 +202,9 @@ impl Planning {
     }
 
     /// Counts one leaf, or the relation as a whole, no further than `limit` rows.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
     pub async fn count_up_to(&self, plan: &Plan, leaf: Option<usize>, limit: u64) -> Result<u64, SourceError> {
         let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
         let statement = sql::count_up_to(plan, &self.read_from(leaf), limit);
@@ -198,6 +213,9 @@ impl Planning {
     }
 
     /// Finds the places of rows of one leaf in physical order.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
     pub async fn cap_by_place(
         &self,
         plan: &Plan,

@@ -100,12 +100,8 @@ pub(crate) async fn columns(session: &Session, found: &Found) -> Result<Vec<Colu
             AND s.attname = c.name::name AND s.inherited = $4 \
         ORDER BY c.attnum";
     let inherited = found.has_children;
-    let parameters: [Parameter<'_>; 4] = [
-        (&found.oid, Type::OID),
-        (&found.schema, Type::TEXT),
-        (&found.name, Type::TEXT),
-        (&inherited, Type::BOOL),
-    ];
+    let parameters: [Parameter<'_>; 4] =
+        [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
     let rows = query(session, &format!("describing {}", found.sql_name()), sql, &parameters).await?;
     // A foreign table's NOT NULL is a promise that PostgreSQL does not check.
     let promises = found.kind != RelationKind::ForeignTable;
@@ -240,7 +236,8 @@ pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Optio
                     SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype::text = 'n' \
                         AND NOT c.convalidated AND c.conkey[1] = a.attnum))) \
         ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1";
-    let rows = query(session, &format!("looking for a key of {}", found.sql_name()), sql, &[(&found.oid, Type::OID)]).await?;
+    let rows =
+        query(session, &format!("looking for a key of {}", found.sql_name()), sql, &[(&found.oid, Type::OID)]).await?;
     Ok(rows.first().map(|row| row.get(0)))
 }
 

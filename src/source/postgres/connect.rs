@@ -76,9 +76,9 @@ impl Connector {
                     endpoints.push(Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}"))));
                 }
                 Address::Tcp { host, port } => {
-                    let found = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| {
-                        io::Error::new(error.kind(), format!("looking up host {host:?}: {error}"))
-                    })?;
+                    let found = tokio::net::lookup_host((host.as_str(), *port))
+                        .await
+                        .map_err(|error| io::Error::new(error.kind(), format!("looking up host {host:?}: {error}")))?;
                     endpoints.extend(found.map(|address| Endpoint::Tcp { host: host.clone(), address }));
                 }
             }
@@ -157,10 +157,7 @@ impl Connector {
 struct PoolConnect(Arc<Connector>);
 
 impl Connect for PoolConnect {
-    fn connect(
-        &self,
-        config: &Config,
-    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+    fn connect(&self, config: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
         let config = config.clone();
         Box::pin(async move {
             let (stream, upgrade, config) = match self.0.socket().await {
@@ -218,9 +215,10 @@ impl Sessions {
             PoolConnect(Arc::clone(&connector)),
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
-        let pool = Pool::builder(manager).max_size(size).build().map_err(|error| {
-            SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error)
-        })?;
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .build()
+            .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
         Ok(Self { connector, pool, lenders: Mutex::new(HashMap::new()) })
     }
 

@@ -143,9 +143,8 @@ impl Copy {
         let mut loan = session.lender().lend(QUIET_PATIENCE).await.map_err(|error| {
             SourceError::new(SourceFault::Unavailable, format!("starting to read {what}")).with_source(error)
         })?;
-        let lost = |error| {
-            SourceError::new(SourceFault::Unavailable, format!("starting to read {what}")).with_source(error)
-        };
+        let lost =
+            |error| SourceError::new(SourceFault::Unavailable, format!("starting to read {what}")).with_source(error);
         let request = request(statement).map_err(lost)?;
         let socket = loan.socket().map_err(lost)?;
         socket.write_all(&request).await.map_err(lost)?;
@@ -252,9 +251,9 @@ fn request(statement: &str) -> std::io::Result<BytesMut> {
     frontend::parse("", statement, [], &mut buffer)?;
     frontend::bind("", "", [], std::iter::empty::<()>(), |(), _| Ok(postgres_protocol::IsNull::Yes), [], &mut buffer)
         .map_err(|error| match error {
-            frontend::BindError::Conversion(error) => std::io::Error::other(error),
-            frontend::BindError::Serialization(error) => error,
-        })?;
+        frontend::BindError::Conversion(error) => std::io::Error::other(error),
+        frontend::BindError::Serialization(error) => error,
+    })?;
     frontend::execute("", 0, &mut buffer)?;
     frontend::sync(&mut buffer);
     Ok(buffer)

@@ -2,8 +2,6 @@
 
 use std::error::Error as StdError;
 
-use tokio_postgres::error::SqlState;
-
 /// The class of a source error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceFault {
@@ -109,11 +107,6 @@ impl SourceError {
             source: Some(Box::new(server)),
         }
     }
-
-    /// Whether the server gave exactly this code.
-    pub(crate) fn is(&self, state: &SqlState) -> bool {
-        self.sqlstate.as_deref() == Some(state.code())
-    }
 }
 
 /// The class of a SQLSTATE (PostgreSQL, Appendix A).
@@ -138,16 +131,22 @@ fn classify(sqlstate: &str) -> SourceFault {
 
 fn hint_for(server: &ServerError) -> Option<&'static str> {
     match server.sqlstate.as_str() {
-        "42501" if server.message.contains("row-level security") => {
-            Some("row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything")
-        }
-        "42501" => Some("the role needs USAGE on the schema and SELECT on the table; config/postgres-role.sql makes such a role"),
+        "42501" if server.message.contains("row-level security") => Some(
+            "row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything",
+        ),
+        "42501" => Some(
+            "the role needs USAGE on the schema and SELECT on the table; config/postgres-role.sql makes such a role",
+        ),
         "28P01" | "28000" => Some("check user and password: PGPASSWORD, ~/.pgpass or --password-file"),
         "3D000" => Some("check the database name in --from"),
         "53300" => Some("the server has no connection left: lower --readers, or try later"),
-        "55P03" => Some("another session holds a conflicting lock, for example ALTER TABLE or TRUNCATE: try again when it is done"),
+        "55P03" => Some(
+            "another session holds a conflicting lock, for example ALTER TABLE or TRUNCATE: try again when it is done",
+        ),
         "57014" => Some("the statement was cancelled on the server, by a timeout or by a person"),
-        "42P01" | "3F000" => Some("check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'"),
+        "42P01" | "3F000" => {
+            Some("check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'")
+        }
         _ => None,
     }
 }

@@ -110,11 +110,7 @@ struct Window {
 impl Window {
     /// The first byte that is still needed.
     fn keep(&self) -> usize {
-        if self.start == self.end {
-            self.read
-        } else {
-            self.start
-        }
+        if self.start == self.end { self.read } else { self.start }
     }
 }
 
@@ -129,14 +125,7 @@ enum Message {
 impl Framer {
     /// A framer for a COPY of so many columns.
     pub(crate) fn new(columns: u16) -> Self {
-        Self {
-            columns,
-            stage: Stage::Opening,
-            held: Held::default(),
-            rows: 0,
-            notices: 0,
-            needed: HEADER_BYTES,
-        }
+        Self { columns, stage: Stage::Opening, held: Held::default(), rows: 0, notices: 0, needed: HEADER_BYTES }
     }
 
     /// Frames as much of `input` as is whole, at most `max_rows` rows (and at least one: 0 counts as 1).
@@ -184,25 +173,13 @@ impl Framer {
     /// What it means that the connection was closed now: the server's last words, if it had any.
     pub(crate) fn closed(self) -> FrameError {
         match self.stage {
-            Stage::Failed(error) => FrameError::Server {
-                error,
-                reusable: false,
-            },
+            Stage::Failed(error) => FrameError::Server { error, reusable: false },
             _ => FrameError::Closed { rows: self.rows },
         }
     }
 
-    fn advance(
-        &mut self,
-        input: &mut [u8],
-        fields: &mut FieldTable,
-        max_rows: usize,
-    ) -> Result<Framed, FrameError> {
-        let mut window = Window {
-            start: 0,
-            end: self.held.payload,
-            read: self.held.payload + self.held.gap,
-        };
+    fn advance(&mut self, input: &mut [u8], fields: &mut FieldTable, max_rows: usize) -> Result<Framed, FrameError> {
+        let mut window = Window { start: 0, end: self.held.payload, read: self.held.payload + self.held.gap };
         if input.len() < window.read {
             return Err(FrameError::Misuse("the leftover is gone"));
         }
@@ -309,20 +286,11 @@ impl Framer {
         if expected {
             return Ok(());
         }
-        Err(FrameError::UnexpectedMessage {
-            tag,
-            stage: self.stage.name(),
-        })
+        Err(FrameError::UnexpectedMessage { tag, stage: self.stage.name() })
     }
 
     /// Everything but CopyData, already known to be expected.
-    fn control(
-        &mut self,
-        tag: u8,
-        body: &[u8],
-        window: &mut Window,
-        last: bool,
-    ) -> Result<Message, FrameError> {
+    fn control(&mut self, tag: u8, body: &[u8], window: &mut Window, last: bool) -> Result<Message, FrameError> {
         match tag {
             b'N' => self.notices += 1,
             b'H' => {
@@ -339,10 +307,7 @@ impl Framer {
             b'C' => {
                 let reported = copied_rows(body)?;
                 if reported != self.rows {
-                    return Err(FrameError::RowCount {
-                        framed: self.rows,
-                        reported,
-                    });
+                    return Err(FrameError::RowCount { framed: self.rows, reported });
                 }
                 self.stage = Stage::Complete;
             }
@@ -358,16 +323,10 @@ impl Framer {
             }
             b'Z' => {
                 if !matches!(body, [b'I' | b'T' | b'E']) {
-                    return Err(FrameError::MalformedMessage {
-                        tag,
-                        reason: "no transaction status",
-                    });
+                    return Err(FrameError::MalformedMessage { tag, reason: "no transaction status" });
                 }
                 return match std::mem::replace(&mut self.stage, Stage::Ended) {
-                    Stage::Failed(error) => Err(FrameError::Server {
-                        error,
-                        reusable: last,
-                    }),
+                    Stage::Failed(error) => Err(FrameError::Server { error, reusable: last }),
                     _ => Ok(Message::Ready),
                 };
             }
@@ -389,11 +348,7 @@ impl Framer {
         } else {
             (window.keep(), gap)
         };
-        self.held = Held {
-            payload,
-            gap,
-            wanted: self.held.wanted,
-        };
+        self.held = Held { payload, gap, wanted: self.held.wanted };
         Framed { consumed, state }
     }
 }

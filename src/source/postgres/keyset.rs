@@ -38,10 +38,8 @@ impl Pages {
     /// Reads the partition page by page.
     pub(crate) fn open(&self, session: Session, plan: Arc<Plan>, partition: Partition, what: String) -> BatchStream {
         let reader = PageReader::new(self.clone(), session, plan, partition, what);
-        stream::try_unfold(reader, |mut reader| async move {
-            Ok(reader.next().await?.map(|batch| (batch, reader)))
-        })
-        .boxed()
+        stream::try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|batch| (batch, reader))) })
+            .boxed()
     }
 }
 

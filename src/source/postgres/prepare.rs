@@ -191,10 +191,8 @@ async fn describe(
 /// The tables that may be read in the relation's place; none unless all of them may.
 fn leaves(found: &Found, tree: &[TreeNode]) -> Vec<LeafFacts> {
     let stores_rows = |node: &&TreeNode| matches!(node.relkind.as_str(), "r" | "m");
-    let direct = matches!(
-        found.kind,
-        RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView
-    );
+    let direct =
+        matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView);
     // A leaf's own policies differ from those of the parent through which it would be read, so any of them rules the
     // direct way out; so does a foreign leaf, which cannot be read by `ONLY` and place.
     let legal = tree.iter().all(|node| !node.row_security && node.relkind != "f")

@@ -75,8 +75,11 @@ impl PostgresSource {
     async fn reader(&self) -> Result<Session, SourceError> {
         match &self.moment {
             Moment::Own(slot) => slot.lock().await.take().ok_or_else(|| {
-                SourceError::new(SourceFault::SnapshotLost, "the only reader's connection is gone, and the snapshot with it")
-                    .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
+                SourceError::new(
+                    SourceFault::SnapshotLost,
+                    "the only reader's connection is gone, and the snapshot with it",
+                )
+                .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
             }),
             Moment::Kept(custody) => {
                 let session = self.sessions.get().await?;

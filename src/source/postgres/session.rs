@@ -44,11 +44,7 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         let import = matches!(begin, Begin::Import(_));
         // 22023: no such snapshot (PostgreSQL 15); 42704: the same from 16 on; 55000: its owner has ended.
         let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
-        return Err(if import && gone {
-            SourceError { fault: SourceFault::SnapshotLost, ..error }
-        } else {
-            error
-        });
+        return Err(if import && gone { SourceError { fault: SourceFault::SnapshotLost, ..error } } else { error });
     }
     let settings = format!(
         "{SETTINGS}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
@@ -77,7 +73,8 @@ pub(crate) async fn server_identity(session: &Session) -> Result<ServerIdentity,
         .query_typed(sql, &[])
         .await
         .map_err(|error| SourceError::driver("asking which server this is", error))?;
-    let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the database does not know itself"))?;
+    let row =
+        rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the database does not know itself"))?;
     Ok(ServerIdentity(format!("{} {}", row.get::<_, &str>(0), row.get::<_, &str>(1))))
 }
 

@@ -237,9 +237,7 @@ fn lexicographic(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> String {
                 Some(if column.nullable { format!("({comparison} OR {name} IS NULL)") } else { comparison })
             }
             (_, None) => Some(format!("{name} IS NOT NULL")),
-            (_, Some(value)) => {
-                Some(format!("{name} {} {}", operator(column.direction, strict), typed(column, value)))
-            }
+            (_, Some(value)) => Some(format!("{name} {} {}", operator(column.direction, strict), typed(column, value))),
         };
         if let Some(side) = side {
             let mut all = equal.clone();
@@ -262,12 +260,8 @@ fn lexicographic(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> String {
     match columns.first() {
         Some((column, Some(value))) if !column.nullable => {
             let edge = if strict == Edge::After { Edge::From } else { Edge::UpTo };
-            let leading = format!(
-                "{} {} {}",
-                identifier(&column.name),
-                operator(column.direction, edge),
-                typed(column, value)
-            );
+            let leading =
+                format!("{} {} {}", identifier(&column.name), operator(column.direction, edge), typed(column, value));
             format!("({leading} AND {condition})")
         }
         _ => condition,

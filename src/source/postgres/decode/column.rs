@@ -3,19 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::types::{
-    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimestampMicrosecondType,
 };
-use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, StringArray,
-};
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 
 use super::error::DecodeError;
-use super::loops::{
-    Cells, Failure, Variable, append_bytes, append_jsonb, decimals, fixed, variable,
-};
+use super::loops::{Cells, Failure, Variable, append_bytes, append_jsonb, decimals, fixed, variable};
 use super::numeric;
 use super::scalar::{boolean, date32, time, time64, timestamp};
 use crate::plan::{Carrier, ColumnPlan, Wire};
@@ -85,9 +81,7 @@ impl Decoder {
         let decoder = match column.wire {
             Wire::Binary => Self::binary(column),
             Wire::OutputText | Wire::JsonText => match column.carrier {
-                Carrier::Text | Carrier::Json | Carrier::NumberText => {
-                    Some(Self::Text(Variable::new()))
-                }
+                Carrier::Text | Carrier::Json | Carrier::NumberText => Some(Self::Text(Variable::new())),
                 _ => None,
             },
         };
@@ -114,11 +108,9 @@ impl Decoder {
             (oid::OID | oid::XID | oid::CID, Carrier::Int64) => Self::Oid(Vec::new()),
             (oid::FLOAT4, Carrier::Float32) => Self::Float32(Vec::new()),
             (oid::FLOAT8, Carrier::Float64) => Self::Float64(Vec::new()),
-            (oid::NUMERIC, Carrier::Decimal128 { precision, scale }) => Self::Decimal {
-                values: Vec::new(),
-                precision,
-                scale,
-            },
+            (oid::NUMERIC, Carrier::Decimal128 { precision, scale }) => {
+                Self::Decimal { values: Vec::new(), precision, scale }
+            }
             (oid::NUMERIC, Carrier::NumberText) => Self::NumberText(Variable::new()),
             (oid::JSONB, Carrier::Json | Carrier::Text) => Self::Jsonb(Variable::new()),
             (oid::JSON, Carrier::Json | Carrier::Text)
@@ -132,10 +124,9 @@ impl Decoder {
             (oid::DATE, Carrier::Date32) => Self::Date32(Vec::new()),
             (oid::TIME, Carrier::Time64) => Self::Time64(Vec::new()),
             (oid::TIMESTAMP, Carrier::Timestamp { utc: false })
-            | (oid::TIMESTAMPTZ, Carrier::Timestamp { utc: true }) => Self::Timestamp {
-                values: Vec::new(),
-                utc: column.carrier == Carrier::Timestamp { utc: true },
-            },
+            | (oid::TIMESTAMPTZ, Carrier::Timestamp { utc: true }) => {
+                Self::Timestamp { values: Vec::new(), utc: column.carrier == Carrier::Timestamp { utc: true } }
+            }
             _ => return None,
         };
         Some(decoder)
@@ -148,25 +139,17 @@ impl Decoder {
             Self::Int16(values) => fixed(cells, values, |bytes| Ok(i16::from_be_bytes(bytes))),
             Self::Int32(values) => fixed(cells, values, |bytes| Ok(i32::from_be_bytes(bytes))),
             Self::Int64(values) => fixed(cells, values, |bytes| Ok(i64::from_be_bytes(bytes))),
-            Self::Oid(values) => fixed(cells, values, |bytes| {
-                Ok(i64::from(u32::from_be_bytes(bytes)))
-            }),
+            Self::Oid(values) => fixed(cells, values, |bytes| Ok(i64::from(u32::from_be_bytes(bytes)))),
             Self::Float32(values) => fixed(cells, values, |bytes| Ok(f32::from_be_bytes(bytes))),
             Self::Float64(values) => fixed(cells, values, |bytes| Ok(f64::from_be_bytes(bytes))),
-            Self::Decimal {
-                values,
-                precision,
-                scale,
-            } => decimals(cells, values, *precision, *scale),
-            Self::NumberText(values) => variable(cells, values, |rest, length, out| {
-                numeric::append_text(&rest[..length], out)
-            }),
-            Self::Text(values) | Self::Bytes(values) => {
-                variable(cells, values, |rest, length, out| {
-                    append_bytes(rest, length, out);
-                    Ok(())
-                })
+            Self::Decimal { values, precision, scale } => decimals(cells, values, *precision, *scale),
+            Self::NumberText(values) => {
+                variable(cells, values, |rest, length, out| numeric::append_text(&rest[..length], out))
             }
+            Self::Text(values) | Self::Bytes(values) => variable(cells, values, |rest, length, out| {
+                append_bytes(rest, length, out);
+                Ok(())
+            }),
             Self::Jsonb(values) => variable(cells, values, append_jsonb),
             Self::Uuid(values) => fixed(cells, values, Ok),
             Self::PgTime(values) => fixed(cells, values, time),
@@ -193,10 +176,7 @@ impl Decoder {
             Self::Float32(values) => size_of_val(values.as_slice()),
             Self::Float64(values) => size_of_val(values.as_slice()),
             Self::Decimal { values, .. } => size_of_val(values.as_slice()),
-            Self::NumberText(values)
-            | Self::Text(values)
-            | Self::Jsonb(values)
-            | Self::Bytes(values) => values.bytes(),
+            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) | Self::Bytes(values) => values.bytes(),
             Self::Uuid(values) => size_of_val(values.as_slice()),
         }
     }
@@ -204,9 +184,7 @@ impl Decoder {
     /// The values so far as an array; the decoder is empty again.
     pub(super) fn take(&mut self, nulls: Option<NullBuffer>) -> Result<ArrayRef, TakeError> {
         Ok(match self {
-            Self::Bool(values) => {
-                Arc::new(BooleanArray::new(BooleanBuffer::from(take(values)), nulls))
-            }
+            Self::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(take(values)), nulls)),
             Self::Int16(values) => Arc::new(primitive::<Int16Type>(values, nulls)?),
             Self::Int32(values) => Arc::new(primitive::<Int32Type>(values, nulls)?),
             Self::Int64(values) | Self::Oid(values) | Self::PgTime(values) => {
@@ -214,17 +192,10 @@ impl Decoder {
             }
             Self::Float32(values) => Arc::new(primitive::<Float32Type>(values, nulls)?),
             Self::Float64(values) => Arc::new(primitive::<Float64Type>(values, nulls)?),
-            Self::Decimal {
-                values,
-                precision,
-                scale,
-            } => Arc::new(
-                primitive::<Decimal128Type>(values, nulls)?
-                    .with_data_type(DataType::Decimal128(*precision, *scale)),
+            Self::Decimal { values, precision, scale } => Arc::new(
+                primitive::<Decimal128Type>(values, nulls)?.with_data_type(DataType::Decimal128(*precision, *scale)),
             ),
-            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) => {
-                text(values, nulls)?
-            }
+            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) => text(values, nulls)?,
             Self::Bytes(values) => {
                 let (offsets, values) = values.take();
                 Arc::new(BinaryArray::try_new(offsets, values, nulls)?)
@@ -235,10 +206,9 @@ impl Decoder {
             }
             Self::Date32(values) => Arc::new(primitive::<Date32Type>(values, nulls)?),
             Self::Time64(values) => Arc::new(primitive::<Time64MicrosecondType>(values, nulls)?),
-            Self::Timestamp { values, utc } => Arc::new(
-                primitive::<TimestampMicrosecondType>(values, nulls)?
-                    .with_timezone_opt(utc.then_some("UTC")),
-            ),
+            Self::Timestamp { values, utc } => {
+                Arc::new(primitive::<TimestampMicrosecondType>(values, nulls)?.with_timezone_opt(utc.then_some("UTC")))
+            }
         })
     }
 }
@@ -267,10 +237,7 @@ fn primitive<P: ArrowPrimitiveType>(
     values: &mut Vec<P::Native>,
     nulls: Option<NullBuffer>,
 ) -> Result<PrimitiveArray<P>, TakeError> {
-    Ok(PrimitiveArray::try_new(
-        ScalarBuffer::from(take(values)),
-        nulls,
-    )?)
+    Ok(PrimitiveArray::try_new(ScalarBuffer::from(take(values)), nulls)?)
 }
 
 /// Text is validated here, in one pass over all values of the batch end to end; only a failure looks at single rows.

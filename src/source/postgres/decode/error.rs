@@ -48,10 +48,7 @@ impl DecodeError {
     /// The class.
     pub(crate) fn fault(&self) -> SourceFault {
         match self {
-            Self::Value {
-                problem: Problem::Malformed(_) | Problem::Length { .. },
-                ..
-            }
+            Self::Value { problem: Problem::Malformed(_) | Problem::Length { .. }, .. }
             | Self::NoDecoder { .. }
             | Self::Columns { .. }
             | Self::Arrow(_) => SourceFault::Protocol,

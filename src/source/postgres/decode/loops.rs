@@ -33,9 +33,7 @@ impl Cells<'_> {
 
     #[inline]
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Field> {
-        self.fields
-            .chunks_exact(self.columns)
-            .map(|row| row[self.column])
+        self.fields.chunks_exact(self.columns).map(|row| row[self.column])
     }
 }
 
@@ -48,10 +46,7 @@ pub(super) struct Variable {
 
 impl Variable {
     pub(super) fn new() -> Self {
-        Self {
-            offsets: vec![0],
-            values: Vec::new(),
-        }
+        Self { offsets: vec![0], values: Vec::new() }
     }
 
     /// Bytes of the values so far and of their ends.
@@ -61,16 +56,11 @@ impl Variable {
 
     /// The values so far; room for as many is made anew.
     pub(super) fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        let next = Self {
-            offsets: Vec::with_capacity(self.offsets.len()),
-            values: Vec::with_capacity(self.values.len()),
-        };
+        let next =
+            Self { offsets: Vec::with_capacity(self.offsets.len()), values: Vec::with_capacity(self.values.len()) };
         let Self { offsets, values } = std::mem::replace(self, next);
         self.offsets.push(0);
-        (
-            OffsetBuffer::new(ScalarBuffer::from(offsets)),
-            Buffer::from_vec(values),
-        )
+        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(values))
     }
 }
 
@@ -89,10 +79,7 @@ pub(super) fn fixed<const N: usize, T: Copy + Default>(
             Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure { row, problem })?,
             None if field.is_null() => nulls += 1,
             None => {
-                return Err(Failure {
-                    row,
-                    problem: misplaced(field, cells.input, N),
-                });
+                return Err(Failure { row, problem: misplaced(field, cells.input, N) });
             }
         }
     }
@@ -102,36 +89,24 @@ pub(super) fn fixed<const N: usize, T: Copy + Default>(
 #[cold]
 fn misplaced(field: Field, input: &[u8], expected: usize) -> Problem {
     match field.bytes(input) {
-        Some(bytes) => Problem::Length {
-            expected,
-            found: bytes.len(),
-        },
+        Some(bytes) => Problem::Length { expected, found: bytes.len() },
         None => OUTSIDE,
     }
 }
 
 const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
 
-pub(super) fn decimals(
-    cells: &Cells<'_>,
-    values: &mut Vec<i128>,
-    precision: u8,
-    scale: i8,
-) -> Result<usize, Failure> {
+pub(super) fn decimals(cells: &Cells<'_>, values: &mut Vec<i128>, precision: u8, scale: i8) -> Result<usize, Failure> {
     let before = values.len();
     values.resize(before + cells.rows(), 0);
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
         if let Some(bytes) = field.bytes(cells.input) {
-            *value = numeric::decimal(bytes, precision, scale)
-                .map_err(|problem| Failure { row, problem })?;
+            *value = numeric::decimal(bytes, precision, scale).map_err(|problem| Failure { row, problem })?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure {
-                row,
-                problem: OUTSIDE,
-            });
+            return Err(Failure { row, problem: OUTSIDE });
         }
     }
     Ok(nulls)
@@ -152,16 +127,10 @@ pub(super) fn variable(
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure {
-                row,
-                problem: OUTSIDE,
-            });
+            return Err(Failure { row, problem: OUTSIDE });
         }
         let Ok(end) = i32::try_from(values.values.len()) else {
-            return Err(Failure {
-                row,
-                problem: Problem::TooLarge,
-            });
+            return Err(Failure { row, problem: Problem::TooLarge });
         };
         values.offsets.push(end);
     }

@@ -52,16 +52,10 @@ impl BatchDecoder {
     /// # Errors
     /// A column whose wire form cannot become its carrier.
     pub(crate) fn new(columns: &Arc<[ColumnPlan]>) -> Result<Self, DecodeError> {
-        let fields: Vec<_> = columns
-            .iter()
-            .map(|plan| ArrowField::new(&plan.name, plan.carrier.data_type(), plan.nullable))
-            .collect();
-        let decoders = columns.iter().map(|plan| {
-            Ok(Column {
-                decoder: Decoder::new(plan)?,
-                nulls: NullBufferBuilder::new(0),
-            })
-        });
+        let fields: Vec<_> =
+            columns.iter().map(|plan| ArrowField::new(&plan.name, plan.carrier.data_type(), plan.nullable)).collect();
+        let decoders =
+            columns.iter().map(|plan| Ok(Column { decoder: Decoder::new(plan)?, nulls: NullBufferBuilder::new(0) }));
         Ok(Self {
             columns: decoders.collect::<Result<_, DecodeError>>()?,
             plan: Arc::clone(columns),
@@ -71,36 +65,20 @@ impl BatchDecoder {
         })
     }
 
-    /// The schema of every batch.
-    pub(crate) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     /// Decodes the table's rows from row `from` on, until the batch [is full](Self::is_full) or the table's end.
     /// Returns the row to go on with once the batch was taken; the table is done when that is `fields.rows()`.
     ///
     /// # Errors
     /// A value that is broken or that its carrier cannot hold, or a NULL where the plan has none.
-    pub(crate) fn decode(
-        &mut self,
-        input: &[u8],
-        fields: &FieldTable,
-        from: usize,
-    ) -> Result<usize, DecodeError> {
+    pub(crate) fn decode(&mut self, input: &[u8], fields: &FieldTable, from: usize) -> Result<usize, DecodeError> {
         let width = self.columns.len();
         if fields.columns() != width {
-            return Err(DecodeError::Columns {
-                expected: width,
-                found: fields.columns(),
-            });
+            return Err(DecodeError::Columns { expected: width, found: fields.columns() });
         }
         let block_rows = (BLOCK_FIELDS / width.max(1)).clamp(1, BLOCK_ROWS);
         let mut from = from;
         while from < fields.rows() && !self.is_full() {
-            let to = fields
-                .rows()
-                .min(from + block_rows)
-                .min(from + BATCH_ROWS_MAX - self.rows);
+            let to = fields.rows().min(from + block_rows).min(from + BATCH_ROWS_MAX - self.rows);
             self.block(input, &fields.fields()[from * width..to * width])?;
             self.rows += to - from;
             from = to;
@@ -115,10 +93,7 @@ impl BatchDecoder {
 
     /// Bytes of the values of the batch under way, without NULL bitmaps and spare room.
     pub(crate) fn bytes(&self) -> usize {
-        self.columns
-            .iter()
-            .map(|column| column.decoder.bytes())
-            .sum()
+        self.columns.iter().map(|column| column.decoder.bytes()).sum()
     }
 
     /// Whether the batch under way has reached its bound of rows or bytes and is to be taken.
@@ -150,12 +125,7 @@ impl BatchDecoder {
         let width = self.columns.len();
         let before = self.taken + self.rows as u64;
         for (index, (column, plan)) in self.columns.iter_mut().zip(self.plan.iter()).enumerate() {
-            let cells = Cells {
-                input,
-                fields,
-                columns: width,
-                column: index,
-            };
+            let cells = Cells { input, fields, columns: width, column: index };
             let nulls = column
                 .decoder
                 .append(&cells)
@@ -177,9 +147,5 @@ impl BatchDecoder {
 
 #[cold]
 fn value_error(plan: &ColumnPlan, rows_before: u64, row: usize, problem: Problem) -> DecodeError {
-    DecodeError::Value {
-        column: plan.name.clone(),
-        row: rows_before + row as u64 + 1,
-        problem,
-    }
+    DecodeError::Value { column: plan.name.clone(), row: rows_before + row as u64 + 1, problem }
 }

@@ -62,12 +62,7 @@ fn parse(bytes: &[u8]) -> Result<Numeric<'_>, Problem> {
     if groups.iter().any(|&group| u16::from_be_bytes(group) > 9999) {
         return Err(Problem::Malformed("numeric with an impossible digit"));
     }
-    Ok(Numeric::Finite(Finite {
-        negative,
-        weight: i16::from_be_bytes([w0, w1]),
-        dscale,
-        groups,
-    }))
+    Ok(Numeric::Finite(Finite { negative, weight: i16::from_be_bytes([w0, w1]), dscale, groups }))
 }
 
 /// The unscaled integer of `decimal(precision, scale)`, exactly.
@@ -80,16 +75,12 @@ pub(super) fn decimal(bytes: &[u8], precision: u8, scale: i8) -> Result<i128, Pr
         Numeric::Special(name) => return Err(unrepresentable(name)),
     };
     // By how many powers of ten the last group's unit is above the carrier's.
-    let shift = i32::from(scale)
-        + 4 * (i32::from(number.weight) + 1 - i32::try_from(number.groups.len()).unwrap_or(0));
+    let shift = i32::from(scale) + 4 * (i32::from(number.weight) + 1 - i32::try_from(number.groups.len()).unwrap_or(0));
     let scaled = match small(number.groups, shift) {
         Some(scaled) => scaled,
         None => large(number.groups, shift).map_err(unrepresentable)?,
     };
-    if POWERS
-        .get(usize::from(precision))
-        .is_none_or(|&bound| scaled >= bound)
-    {
+    if POWERS.get(usize::from(precision)).is_none_or(|&bound| scaled >= bound) {
         return Err(unrepresentable(TOO_MANY_DIGITS));
     }
     #[expect(clippy::cast_possible_wrap, reason = "below 10^38, which i128 holds")]
@@ -107,9 +98,7 @@ fn small(groups: &[[u8; 2]], shift: i32) -> Option<u128> {
     if groups.len() > 4 {
         return None;
     }
-    let digits = groups.iter().fold(0_u64, |sum, &group| {
-        sum * 10_000 + u64::from(u16::from_be_bytes(group))
-    });
+    let digits = groups.iter().fold(0_u64, |sum, &group| sum * 10_000 + u64::from(u16::from_be_bytes(group)));
     // Divisors that the compiler knows become multiplications.
     let (quotient, remainder) = match shift {
         0..=22 => return Some(u128::from(digits) * POWERS[usize::try_from(shift).ok()?]),
@@ -123,9 +112,7 @@ fn small(groups: &[[u8; 2]], shift: i32) -> Option<u128> {
 
 /// Any length and shift.
 fn large(groups: &[[u8; 2]], shift: i32) -> Result<u128, &'static str> {
-    let groups = groups
-        .iter()
-        .map(|&group| u128::from(u16::from_be_bytes(group)));
+    let groups = groups.iter().map(|&group| u128::from(u16::from_be_bytes(group)));
     let last = groups.len();
     let mut sum = 0_u128;
     for (index, group) in groups.enumerate() {
@@ -137,10 +124,7 @@ fn large(groups: &[[u8; 2]], shift: i32) -> Result<u128, &'static str> {
         if !group.is_multiple_of(cut) {
             return Err(TOO_FINE);
         }
-        sum = sum
-            .checked_mul(10_u128.pow(kept))
-            .and_then(|sum| sum.checked_add(group / cut))
-            .ok_or(TOO_MANY_DIGITS)?;
+        sum = sum.checked_mul(10_u128.pow(kept)).and_then(|sum| sum.checked_add(group / cut)).ok_or(TOO_MANY_DIGITS)?;
     }
     if sum == 0 {
         return Ok(0);

@@ -33,10 +33,7 @@ pub(super) fn time(bytes: [u8; 8]) -> Result<i64, Problem> {
 pub(super) fn time64(bytes: [u8; 8]) -> Result<i64, Problem> {
     let microseconds = time(bytes)?;
     if microseconds == DAY_MICROSECONDS {
-        return Err(Problem::Unrepresentable {
-            value: "24:00:00",
-            carrier: Carrier::Time64,
-        });
+        return Err(Problem::Unrepresentable { value: "24:00:00", carrier: Carrier::Time64 });
     }
     Ok(microseconds)
 }
@@ -51,10 +48,7 @@ pub(super) fn date32(bytes: [u8; 4]) -> Result<i32, Problem> {
             None => "a date that far in the future",
         },
     };
-    Err(Problem::Unrepresentable {
-        value,
-        carrier: Carrier::Date32,
-    })
+    Err(Problem::Unrepresentable { value, carrier: Carrier::Date32 })
 }
 
 #[inline]

@@ -1,7 +1,7 @@
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array,
-    FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
-    StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
+    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, StringArray, Time64MicrosecondArray,
+    TimestampMicrosecondArray,
 };
 use arrow::datatypes::Decimal128Type;
 use proptest::prelude::*;
@@ -11,22 +11,14 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::plan::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Wire};
 use crate::source::postgres::error::SourceFault;
-use crate::source::postgres::frame::wire::{
-    Row, cuts, message, opening, payload, pieces, rows, stream_cut,
-};
+use crate::source::postgres::frame::wire::{Row, cuts, message, opening, payload, pieces, rows, stream_cut};
 use crate::source::postgres::frame::{FrameState, Framer};
 
 fn column(name: &str, oid: u32, wire: Wire, carrier: Carrier) -> ColumnPlan {
     ColumnPlan {
         name: name.into(),
         origin: ColumnOrigin::Column(name.into()),
-        pg_type: PgType {
-            oid,
-            base_oid: oid,
-            typmod: None,
-            name: format!("type {oid}"),
-            is_enum: oid >= 16_384,
-        },
+        pg_type: PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), is_enum: oid >= 16_384 },
         wire,
         carrier,
         nullable: true,
@@ -40,23 +32,15 @@ fn binary(oid: u32, carrier: Carrier) -> ColumnPlan {
     column("c", oid, Wire::Binary, carrier)
 }
 
-const DECIMAL: Carrier = Carrier::Decimal128 {
-    precision: 12,
-    scale: 2,
-};
+const DECIMAL: Carrier = Carrier::Decimal128 { precision: 12, scale: 2 };
 
 /// One batch of all rows of a COPY payload.
 fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<RecordBatch, DecodeError> {
     let width = u16::try_from(columns.len()).unwrap();
     let mut input = [opening(width), message(b'd', payload)].concat();
     let mut fields = FieldTable::new();
-    let step = Framer::new(width)
-        .frame(&mut input, &mut fields, usize::MAX)
-        .unwrap();
-    assert_eq!(
-        (step.consumed, step.state),
-        (input.len(), FrameState::NeedMore)
-    );
+    let step = Framer::new(width).frame(&mut input, &mut fields, usize::MAX).unwrap();
+    assert_eq!((step.consumed, step.state), (input.len(), FrameState::NeedMore));
     let mut decoder = BatchDecoder::new(&Arc::from(columns))?;
     assert_eq!(decoder.decode(&input, &fields, 0)?, fields.rows());
     decoder.take_batch()
@@ -73,10 +57,7 @@ fn decode_value(column: ColumnPlan, value: &[u8]) -> Result<ArrayRef, DecodeErro
 
 fn hex(digits: &str) -> Vec<u8> {
     assert!(digits.len().is_multiple_of(2));
-    (0..digits.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
-        .collect()
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
 /// `COPY (SELECT …) TO … (FORMAT binary)` of PostgreSQL 15: two rows of the values of [`types`].
@@ -104,93 +85,35 @@ fn types() -> Vec<(ColumnPlan, ArrayRef)> {
     };
     let text = |a: &str, b: &str| -> ArrayRef { Arc::new(StringArray::from(vec![a, b])) };
     vec![
-        of(
-            Arc::new(BooleanArray::from(vec![true, false])),
-            16,
-            Carrier::Bool,
-        ),
-        of(
-            Arc::new(Int16Array::from(vec![i16::MIN, i16::MAX])),
-            21,
-            Carrier::Int16,
-        ),
-        of(
-            Arc::new(Int32Array::from(vec![i32::MAX, i32::MIN])),
-            23,
-            Carrier::Int32,
-        ),
-        of(
-            Arc::new(Int64Array::from(vec![i64::MIN, i64::MAX])),
-            20,
-            Carrier::Int64,
-        ),
-        of(
-            Arc::new(Int64Array::from(vec![4_294_967_295, 0])),
-            26,
-            Carrier::Int64,
-        ),
-        of(
-            Arc::new(Float32Array::from(vec![1.5, -0.0])),
-            700,
-            Carrier::Float32,
-        ),
-        of(
-            Arc::new(Float64Array::from(vec![f64::NAN, f64::NEG_INFINITY])),
-            701,
-            Carrier::Float64,
-        ),
+        of(Arc::new(BooleanArray::from(vec![true, false])), 16, Carrier::Bool),
+        of(Arc::new(Int16Array::from(vec![i16::MIN, i16::MAX])), 21, Carrier::Int16),
+        of(Arc::new(Int32Array::from(vec![i32::MAX, i32::MIN])), 23, Carrier::Int32),
+        of(Arc::new(Int64Array::from(vec![i64::MIN, i64::MAX])), 20, Carrier::Int64),
+        of(Arc::new(Int64Array::from(vec![4_294_967_295, 0])), 26, Carrier::Int64),
+        of(Arc::new(Float32Array::from(vec![1.5, -0.0])), 700, Carrier::Float32),
+        of(Arc::new(Float64Array::from(vec![f64::NAN, f64::NEG_INFINITY])), 701, Carrier::Float64),
         of(decimals([Some(12_345_678), Some(-1)]), 1700, DECIMAL),
         of(text("grüße", ""), 25, Carrier::Text),
         of(text("ab  ", ""), 1042, Carrier::Text),
         of(text("{\"a\": [1, null]}", "[]"), 3802, Carrier::Json),
         of(text("{\"a\":1}", "null"), 114, Carrier::Json),
+        of(Arc::new(BinaryArray::from(vec![&b"\0\xff"[..], b""])), 17, Carrier::Bytes),
+        of(Arc::new(FixedSizeBinaryArray::try_from_iter(uuids.iter()).unwrap()), 2950, Carrier::Uuid),
+        of(Arc::new(Int32Array::from(vec![-1, -730_485])), 1082, Carrier::PgDate),
+        of(Arc::new(Int64Array::from(vec![86_399_999_999, 0])), 1083, Carrier::PgTime),
         of(
-            Arc::new(BinaryArray::from(vec![&b"\0\xff"[..], b""])),
-            17,
-            Carrier::Bytes,
-        ),
-        of(
-            Arc::new(FixedSizeBinaryArray::try_from_iter(uuids.iter()).unwrap()),
-            2950,
-            Carrier::Uuid,
-        ),
-        of(
-            Arc::new(Int32Array::from(vec![-1, -730_485])),
-            1082,
-            Carrier::PgDate,
-        ),
-        of(
-            Arc::new(Int64Array::from(vec![86_399_999_999, 0])),
-            1083,
-            Carrier::PgTime,
-        ),
-        of(
-            Arc::new(Int64Array::from(vec![
-                -946_684_799_999_999,
-                -211_813_488_000_000_000,
-            ])),
+            Arc::new(Int64Array::from(vec![-946_684_799_999_999, -211_813_488_000_000_000])),
             1114,
             Carrier::PgTimestamp,
         ),
         of(
-            Arc::new(Int64Array::from(vec![
-                848_541_600_000_000,
-                9_223_371_331_199_999_999,
-            ])),
+            Arc::new(Int64Array::from(vec![848_541_600_000_000, 9_223_371_331_199_999_999])),
             1184,
             Carrier::PgTimestampTz,
         ),
         of(text("happy", "sad"), 16_385, Carrier::Text),
-        of(
-            Arc::new(StringArray::from(vec![None, Some("x")])),
-            25,
-            Carrier::Text,
-        ),
-        of(
-            Arc::new(StringArray::from(vec![Some(""), None])),
-            25,
-            Carrier::Text,
-        ),
+        of(Arc::new(StringArray::from(vec![None, Some("x")])), 25, Carrier::Text),
+        of(Arc::new(StringArray::from(vec![Some(""), None])), 25, Carrier::Text),
         of(decimals([Some(5), None]), 1700, DECIMAL),
     ]
 }
@@ -203,12 +126,7 @@ fn every_type_comes_as_postgresql_sent_it() {
     for ((plan, expected), found) in columns.iter().zip(&expected).zip(batch.columns()) {
         assert_eq!(found.data_type(), &plan.carrier.data_type());
         // Through text, because NaN is not equal to itself.
-        assert_eq!(
-            format!("{found:?}"),
-            format!("{expected:?}"),
-            "type {}",
-            plan.pg_type.oid
-        );
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"), "type {}", plan.pg_type.oid);
     }
 }
 
@@ -220,20 +138,13 @@ fn logical_types_are_shifted_to_1970() {
     assert_eq!(date.as_ref(), &Date32Array::from(vec![0]) as &dyn Array);
     // 5874897-12-31, PostgreSQL's last day.
     let date = decode_value(binary(1082, Carrier::Date32), &days(2_145_031_948)).unwrap();
-    assert_eq!(
-        date.as_ref(),
-        &Date32Array::from(vec![2_145_042_905]) as &dyn Array
-    );
+    assert_eq!(date.as_ref(), &Date32Array::from(vec![2_145_042_905]) as &dyn Array);
     let time = decode_value(binary(1083, Carrier::Time64), &long(1)).unwrap();
-    assert_eq!(
-        time.as_ref(),
-        &Time64MicrosecondArray::from(vec![1]) as &dyn Array
-    );
+    assert_eq!(time.as_ref(), &Time64MicrosecondArray::from(vec![1]) as &dyn Array);
     for (oid, utc) in [(1114, false), (1184, true)] {
         let plan = binary(oid, Carrier::Timestamp { utc });
         let found = decode_value(plan, &long(-946_684_799_999_999)).unwrap();
-        let expected =
-            TimestampMicrosecondArray::from(vec![1]).with_timezone_opt(utc.then_some("UTC"));
+        let expected = TimestampMicrosecondArray::from(vec![1]).with_timezone_opt(utc.then_some("UTC"));
         assert_eq!(found.as_ref(), &expected as &dyn Array);
     }
 }
@@ -250,10 +161,7 @@ fn special_values_are_kept_by_the_carriers_that_can() {
         assert_eq!(found.as_ref(), &Int64Array::from(vec![value]) as &dyn Array);
     }
     let found = decode_value(binary(1082, Carrier::PgDate), &i32::MAX.to_be_bytes()).unwrap();
-    assert_eq!(
-        found.as_ref(),
-        &Int32Array::from(vec![i32::MAX]) as &dyn Array
-    );
+    assert_eq!(found.as_ref(), &Int32Array::from(vec![i32::MAX]) as &dyn Array);
 }
 
 #[test]
@@ -262,67 +170,24 @@ fn what_a_carrier_cannot_hold_is_named_with_its_flag() {
     let i64s = |value: i64| value.to_be_bytes().to_vec();
     let timestamp = Carrier::Timestamp { utc: true };
     let cases = [
-        (
-            1082,
-            Carrier::Date32,
-            i32s(i32::MAX),
-            "infinity cannot be written as Date32",
-        ),
+        (1082, Carrier::Date32, i32s(i32::MAX), "infinity cannot be written as Date32"),
         (1082, Carrier::Date32, i32s(i32::MIN), "-infinity cannot be"),
-        (
-            1082,
-            Carrier::Date32,
-            i32s(i32::MAX - 1),
-            "a date that far in the future cannot be",
-        ),
-        (
-            1083,
-            Carrier::Time64,
-            i64s(86_400_000_000),
-            "24:00:00 cannot be",
-        ),
+        (1082, Carrier::Date32, i32s(i32::MAX - 1), "a date that far in the future cannot be"),
+        (1083, Carrier::Time64, i64s(86_400_000_000), "24:00:00 cannot be"),
         (1184, timestamp, i64s(i64::MAX), "infinity cannot be"),
         (1184, timestamp, i64s(i64::MIN), "-infinity cannot be"),
-        (
-            1184,
-            timestamp,
-            i64s(9_223_371_331_199_999_999),
-            "a timestamp that far in the future cannot be",
-        ),
-        (
-            1700,
-            DECIMAL,
-            hex("00000000c0000000"),
-            "NaN cannot be written as Decimal128(12, 2)",
-        ),
+        (1184, timestamp, i64s(9_223_371_331_199_999_999), "a timestamp that far in the future cannot be"),
+        (1700, DECIMAL, hex("00000000c0000000"), "NaN cannot be written as Decimal128(12, 2)"),
         (1700, DECIMAL, hex("00000000d0000020"), "Infinity cannot be"),
-        (
-            1700,
-            DECIMAL,
-            hex("00000000f0000020"),
-            "-Infinity cannot be",
-        ),
-        (
-            1700,
-            DECIMAL,
-            hex("0001ffff400000040001"),
-            "a number with more digits after the point cannot be",
-        ),
-        (
-            1700,
-            DECIMAL,
-            hex("00010003000000000001"),
-            "a number with more digits before the point cannot be",
-        ),
+        (1700, DECIMAL, hex("00000000f0000020"), "-Infinity cannot be"),
+        (1700, DECIMAL, hex("0001ffff400000040001"), "a number with more digits after the point cannot be"),
+        (1700, DECIMAL, hex("00010003000000000001"), "a number with more digits before the point cannot be"),
     ];
     for (oid, carrier, value, expected) in cases {
         let rows = [vec![None], vec![Some(value)]];
         let error = decode_rows(vec![binary(oid, carrier)], &rows).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.starts_with("column \"c\", row 2 of the partition: "),
-            "{text}"
-        );
+        assert!(text.starts_with("column \"c\", row 2 of the partition: "), "{text}");
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("--on-unrepresentable"), "{text}");
         assert_eq!(error.fault(), SourceFault::Data);
@@ -347,19 +212,11 @@ fn broken_values_are_a_protocol_fault() {
         (1700, Carrier::NumberText, &[0, 1, 0, 0, 0, 0, 0, 0]),
         (1700, Carrier::NumberText, &[0, 0, 0, 0, 0x10, 0, 0, 0]),
         (1700, Carrier::NumberText, &[0, 0, 0, 0, 0, 0, 0x40, 0]),
-        (
-            1700,
-            Carrier::NumberText,
-            &[0, 1, 0, 0, 0, 0, 0, 0, 0x27, 0x10],
-        ),
+        (1700, Carrier::NumberText, &[0, 1, 0, 0, 0, 0, 0, 0, 0x27, 0x10]),
     ];
     for (oid, carrier, value) in cases {
         let error = decode_value(binary(oid, carrier), value).unwrap_err();
-        assert_eq!(
-            error.fault(),
-            SourceFault::Protocol,
-            "{carrier:?} {value:?}: {error}"
-        );
+        assert_eq!(error.fault(), SourceFault::Protocol, "{carrier:?} {value:?}: {error}");
     }
     // A jsonb of no bytes with input behind it must not borrow its version from there.
     let rows = [vec![Some(vec![]), Some(vec![1])]];
@@ -374,12 +231,7 @@ fn a_null_where_the_catalog_promises_none_is_an_error() {
     let some = vec![Some(b"x".to_vec())];
     assert!(decode_rows(vec![plan.clone()], &[some.clone()]).is_ok());
     let error = decode_rows(vec![plan], &[some.clone(), some, vec![None]]).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("column \"c\", row 3 of the partition: NULL"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("column \"c\", row 3 of the partition: NULL"), "{error}");
     assert_eq!(error.fault(), SourceFault::Data);
 }
 
@@ -388,24 +240,14 @@ fn text_is_valid_utf8_value_by_value() {
     let row = |value: &[u8]| vec![Some(value.to_vec())];
     // Two halves of "ü" are valid only together.
     for broken in [&b"\xff"[..], b"\xc3"] {
-        let rows = [
-            row(b"ok"),
-            row("grüße".as_bytes()),
-            row(broken),
-            row(b"\xbc"),
-        ];
+        let rows = [row(b"ok"), row("grüße".as_bytes()), row(broken), row(b"\xbc")];
         for plan in [
             binary(25, Carrier::Text),
             column("c", 600, Wire::OutputText, Carrier::Text),
             column("c", 600, Wire::JsonText, Carrier::Json),
         ] {
             let error = decode_rows(vec![plan], &rows).unwrap_err();
-            assert!(
-                error
-                    .to_string()
-                    .contains("row 3 of the partition: text that is not valid UTF-8"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("row 3 of the partition: text that is not valid UTF-8"), "{error}");
             assert_eq!(error.fault(), SourceFault::Data);
         }
     }
@@ -427,10 +269,7 @@ fn a_plan_without_a_decoder_is_refused() {
 
 #[test]
 fn batches_end_at_their_bounds_and_rows_are_counted_through() {
-    let columns: Arc<[ColumnPlan]> = Arc::from(vec![
-        binary(25, Carrier::Text),
-        binary(1700, Carrier::NumberText),
-    ]);
+    let columns: Arc<[ColumnPlan]> = Arc::from(vec![binary(25, Carrier::Text), binary(1700, Carrier::NumberText)]);
     let mut decoder = BatchDecoder::new(&columns).unwrap();
     // 1e131071: ten bytes on the wire, 131,072 as text.
     let number = hex("00017fff0000000003e8");
@@ -438,17 +277,12 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
     some.push(vec![Some(b"\xff".to_vec()), None]);
     let mut input = [opening(2), message(b'd', &payload(&some))].concat();
     let mut fields = FieldTable::new();
-    Framer::new(2)
-        .frame(&mut input, &mut fields, usize::MAX)
-        .unwrap();
+    Framer::new(2).frame(&mut input, &mut fields, usize::MAX).unwrap();
     let (mut next, mut rows) = (0, 0);
     let error = loop {
         next = decoder.decode(&input, &fields, next).unwrap();
         assert!(next == fields.rows() || decoder.is_full());
-        assert!(
-            decoder.rows() <= BLOCK_ROWS,
-            "one block passes the bound of bytes"
-        );
+        assert!(decoder.rows() <= BLOCK_ROWS, "one block passes the bound of bytes");
         match decoder.take_batch() {
             Ok(batch) => rows += batch.num_rows(),
             Err(error) => break error,
@@ -462,19 +296,11 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
     let mut decoder = BatchDecoder::new(&columns).unwrap();
     let some: Vec<Row> = vec![vec![Some(vec![1])]; BATCH_ROWS_MAX + 1];
     let mut input = [opening(1), message(b'd', &payload(&some))].concat();
-    Framer::new(1)
-        .frame(&mut input, &mut fields, usize::MAX)
-        .unwrap();
+    Framer::new(1).frame(&mut input, &mut fields, usize::MAX).unwrap();
     assert_eq!(decoder.decode(&input, &fields, 0).unwrap(), BATCH_ROWS_MAX);
-    assert_eq!(
-        decoder.decode(&input, &fields, BATCH_ROWS_MAX).unwrap(),
-        BATCH_ROWS_MAX
-    );
+    assert_eq!(decoder.decode(&input, &fields, BATCH_ROWS_MAX).unwrap(), BATCH_ROWS_MAX);
     assert_eq!(decoder.take_batch().unwrap().num_rows(), BATCH_ROWS_MAX);
-    assert_eq!(
-        decoder.decode(&input, &fields, BATCH_ROWS_MAX).unwrap(),
-        BATCH_ROWS_MAX + 1
-    );
+    assert_eq!(decoder.decode(&input, &fields, BATCH_ROWS_MAX).unwrap(), BATCH_ROWS_MAX + 1);
     assert_eq!((decoder.rows(), decoder.bytes()), (1, 1));
     assert_eq!(decoder.take_batch().unwrap().num_rows(), 1);
     assert_eq!(decoder.take_batch().unwrap().num_rows(), 0);
@@ -486,16 +312,7 @@ fn no_columns_and_foreign_tables() {
     assert_eq!((batch.num_rows(), batch.num_columns()), (2, 0));
     let mut decoder = BatchDecoder::new(&Arc::from(vec![binary(16, Carrier::Bool)])).unwrap();
     let error = decoder.decode(&[], &FieldTable::new(), 0).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DecodeError::Columns {
-                expected: 1,
-                found: 0
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, DecodeError::Columns { expected: 1, found: 0 }), "{error}");
     // Positions into another input are an error, not a panic.
     let mut input = [opening(1), message(b'd', &payload(&[vec![Some(vec![1])]]))].concat();
     let mut fields = FieldTable::new();
@@ -526,18 +343,9 @@ const NUMERICS: &[(&str, &str)] = &[
     ("000300010000000104d2162e03e8", "12345678.1"),
     ("000200000000000200011388", "1.50"),
     ("00010002000000000001", "100000000"),
-    (
-        "000a0009000000000063270f270f270f270f270f270f270f270f270f",
-        "99999999999999999999999999999999999999",
-    ),
-    (
-        "000a00084000000303e7270f270f270f270f270f270f270f270f2706",
-        "-99999999999999999999999999999999999.999",
-    ),
-    (
-        "0001fff7000000240001",
-        "0.000000000000000000000000000000000001",
-    ),
+    ("000a0009000000000063270f270f270f270f270f270f270f270f270f", "99999999999999999999999999999999999999"),
+    ("000a00084000000303e7270f270f270f270f270f270f270f270f2706", "-99999999999999999999999999999999999.999"),
+    ("0001fff7000000240001", "0.000000000000000000000000000000000001"),
     ("00010005000000000001", "100000000000000000000"),
     ("0001fffb000000140001", "0.00000000000000000001"),
     ("0002000000000004007b1194", "123.4500"),
@@ -548,10 +356,7 @@ const NUMERICS: &[(&str, &str)] = &[
     ("00000000f0000020", "-Infinity"),
     ("00010000000000000064", "100"),
     ("0002000040000001000c0bb8", "-12.3"),
-    (
-        "0001000a000000000001",
-        "10000000000000000000000000000000000000000",
-    ),
+    ("0001000a000000000001", "10000000000000000000000000000000000000000"),
     ("000200000000000413880005", "5000.0005"),
     ("0003000100000002000a13551388", "104949.50"),
 ];
@@ -589,17 +394,10 @@ fn decimal_model(text: &str, precision: u8, scale: i8) -> Option<i128> {
 fn numeric_wire(text: &str) -> Vec<u8> {
     let unsigned = text.trim_start_matches('-');
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    let padded = format!(
-        "{:0>width$}",
-        whole,
-        width = whole.len().next_multiple_of(4)
-    );
+    let padded = format!("{:0>width$}", whole, width = whole.len().next_multiple_of(4));
     let mut digits = padded.clone() + fraction;
     digits += &"0".repeat(digits.len().next_multiple_of(4) - digits.len());
-    let mut groups: Vec<u16> = (0..digits.len())
-        .step_by(4)
-        .map(|at| digits[at..at + 4].parse().unwrap())
-        .collect();
+    let mut groups: Vec<u16> = (0..digits.len()).step_by(4).map(|at| digits[at..at + 4].parse().unwrap()).collect();
     let mut weight = i16::try_from(padded.len() / 4).unwrap() - 1;
     while groups.last() == Some(&0) {
         groups.pop();
@@ -611,14 +409,7 @@ fn numeric_wire(text: &str) -> Vec<u8> {
     let zero = groups.is_empty();
     let mut bytes = u16::try_from(groups.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend((if zero { 0 } else { weight }).to_be_bytes());
-    bytes.extend(
-        (if text.starts_with('-') && !zero {
-            0x4000_u16
-        } else {
-            0
-        })
-        .to_be_bytes(),
-    );
+    bytes.extend((if text.starts_with('-') && !zero { 0x4000_u16 } else { 0 }).to_be_bytes());
     bytes.extend(u16::try_from(fraction.len()).unwrap().to_be_bytes());
     bytes.extend(groups.iter().flat_map(|group| group.to_be_bytes()));
     bytes
@@ -633,15 +424,7 @@ fn numerics_are_what_postgresql_says() {
             continue;
         }
         assert_eq!(numeric_wire(text), wire, "the tests' encoder, {text}");
-        for (precision, scale) in [
-            (38, 0),
-            (38, 2),
-            (38, 38),
-            (12, 2),
-            (5, 4),
-            (38, 20),
-            (1, 1),
-        ] {
+        for (precision, scale) in [(38, 0), (38, 2), (38, 38), (12, 2), (5, 4), (38, 20), (1, 1)] {
             assert_eq!(
                 decimal(&wire, precision, scale),
                 decimal_model(text, precision, scale),
@@ -737,20 +520,8 @@ fn arbitrary_values_never_panic() {
     let mut plans: Vec<ColumnPlan> = types().into_iter().map(|(plan, _)| plan).collect();
     plans.extend([
         binary(1700, Carrier::NumberText),
-        binary(
-            1700,
-            Carrier::Decimal128 {
-                precision: 38,
-                scale: 38,
-            },
-        ),
-        binary(
-            1700,
-            Carrier::Decimal128 {
-                precision: 1,
-                scale: 0,
-            },
-        ),
+        binary(1700, Carrier::Decimal128 { precision: 38, scale: 38 }),
+        binary(1700, Carrier::Decimal128 { precision: 1, scale: 0 }),
         binary(1082, Carrier::Date32),
         binary(1083, Carrier::Time64),
         binary(1114, Carrier::Timestamp { utc: false }),
@@ -776,10 +547,7 @@ fn arbitrary_values_never_panic() {
                 assert_eq!((array.len(), array.null_count()), (1, 0));
                 decoded += 1;
             }
-            Err(error) => assert!(
-                error.to_string().starts_with("column \"c\", row 1 "),
-                "{error}"
-            ),
+            Err(error) => assert!(error.to_string().starts_with("column \"c\", row 1 "), "{error}"),
         }
     }
     assert!(decoded > 10_000, "{decoded}");

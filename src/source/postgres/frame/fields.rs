@@ -13,10 +13,7 @@ const NULL: u32 = u32::MAX;
 
 impl Field {
     /// An absent value.
-    pub(crate) const ABSENT: Self = Self {
-        start: 0,
-        length: NULL,
-    };
+    pub(crate) const ABSENT: Self = Self { start: 0, length: NULL };
 
     /// `length` bytes at `start`; the wire allows no length above `i32::MAX`.
     pub(super) fn at(start: u32, length: u32) -> Self {
@@ -33,11 +30,7 @@ impl Field {
     /// The value as exactly `N` bytes; `None` where it is NULL, of another length, or not in `input` at all.
     #[inline]
     pub(crate) fn array<const N: usize>(self, input: &[u8]) -> Option<&[u8; N]> {
-        if self.length as usize == N {
-            input.get(self.start as usize..)?.first_chunk()
-        } else {
-            None
-        }
+        if self.length as usize == N { input.get(self.start as usize..)?.first_chunk() } else { None }
     }
 
     /// The value's bytes; `None` where it is NULL or not in `input` at all.
@@ -46,9 +39,7 @@ impl Field {
         if self.is_null() {
             return None;
         }
-        input
-            .get(self.start as usize..)?
-            .get(..self.length as usize)
+        input.get(self.start as usize..)?.get(..self.length as usize)
     }
 
     /// As [`Field::bytes`], with all input that follows it: short values are copied faster by their upper bound.

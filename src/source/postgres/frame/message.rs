@@ -172,10 +172,7 @@ pub(super) fn check_copy_out(body: &[u8], columns: u16) -> Result<(), FrameError
         return Err(malformed("the COPY is not binary"));
     }
     if u16::try_from(found) != Ok(columns) {
-        return Err(FrameError::Columns {
-            expected: columns,
-            found,
-        });
+        return Err(FrameError::Columns { expected: columns, found });
     }
     if codes.len() != 2 * usize::from(columns) {
         return Err(malformed("not one format code for each column"));
@@ -192,10 +189,7 @@ pub(super) fn copied_rows(body: &[u8]) -> Result<u64, FrameError> {
         .and_then(|tag| tag.strip_prefix(b"COPY "))
         .filter(|digits| digits.first().is_some_and(u8::is_ascii_digit))
         .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
-        .ok_or(FrameError::MalformedMessage {
-            tag: b'C',
-            reason: "not the command tag of a COPY",
-        })
+        .ok_or(FrameError::MalformedMessage { tag: b'C', reason: "not the command tag of a COPY" })
 }
 
 /// `ErrorResponse`: fields of one type byte and a terminated string, until a zero byte.

@@ -18,48 +18,30 @@ const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 pub(super) fn frame_header(bytes: &[u8]) -> Result<Unit, FrameError> {
     let known = bytes.len().min(SIGNATURE.len());
     if bytes[..known] != SIGNATURE[..known] {
-        return Err(FrameError::PayloadHeader {
-            reason: "not the signature of COPY BINARY",
-        });
+        return Err(FrameError::PayloadHeader { reason: "not the signature of COPY BINARY" });
     }
-    let Some((flags, extension)) = bytes[known..]
-        .split_first_chunk::<4>()
-        .and_then(|(flags, rest)| Some((flags, rest.first_chunk::<4>()?)))
+    let Some((flags, extension)) =
+        bytes[known..].split_first_chunk::<4>().and_then(|(flags, rest)| Some((flags, rest.first_chunk::<4>()?)))
     else {
         return Ok(Unit::Short(SIGNATURE.len() + 8));
     };
     // Bits 0 to 15 are for the reader's information, the others change the format (bit 16: with OIDs).
     if u32::from_be_bytes(*flags) >> 16 != 0 {
-        return Err(FrameError::PayloadHeader {
-            reason: "flags of an unknown format",
-        });
+        return Err(FrameError::PayloadHeader { reason: "flags of an unknown format" });
     }
     let Ok(extension) = usize::try_from(i32::from_be_bytes(*extension)) else {
-        return Err(FrameError::PayloadHeader {
-            reason: "an extension of negative length",
-        });
+        return Err(FrameError::PayloadHeader { reason: "an extension of negative length" });
     };
     let length = SIGNATURE.len() + 8 + extension;
     if length > MESSAGE_BYTES_MAX {
-        return Err(FrameError::PayloadHeader {
-            reason: "an extension of impossible length",
-        });
+        return Err(FrameError::PayloadHeader { reason: "an extension of impossible length" });
     }
-    Ok(if length <= bytes.len() {
-        Unit::Whole(length)
-    } else {
-        Unit::Short(length)
-    })
+    Ok(if length <= bytes.len() { Unit::Whole(length) } else { Unit::Short(length) })
 }
 
 /// One row, whose first byte stands at `base` of the input, or the trailer.
 #[inline]
-pub(super) fn frame_row(
-    bytes: &[u8],
-    base: usize,
-    row: &mut [Field],
-    rows_before: u64,
-) -> Result<Unit, FrameError> {
+pub(super) fn frame_row(bytes: &[u8], base: usize, row: &mut [Field], rows_before: u64) -> Result<Unit, FrameError> {
     let Some((&count, _)) = bytes.split_first_chunk::<2>() else {
         return Ok(Unit::Short(2));
     };
@@ -92,16 +74,8 @@ pub(super) fn frame_row(
         } else if length == -1 {
             *field = Field::ABSENT;
         } else {
-            return Err(FrameError::FieldLength {
-                row: rows_before + 1,
-                field: index + 1,
-                length,
-            });
+            return Err(FrameError::FieldLength { row: rows_before + 1, field: index + 1, length });
         }
     }
-    Ok(if position <= bytes.len() {
-        Unit::Whole(position)
-    } else {
-        Unit::Short(position)
-    })
+    Ok(if position <= bytes.len() { Unit::Whole(position) } else { Unit::Short(position) })
 }

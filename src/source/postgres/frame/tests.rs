@@ -3,10 +3,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::wire::{
-    HEADER, Row, cuts, ending, message, opening, payload, pieces, row_bytes, rows, stream,
-    stream_cut,
-};
+use super::wire::{HEADER, Row, cuts, ending, message, opening, payload, pieces, row_bytes, rows, stream, stream_cut};
 use super::*;
 
 /// What a whole COPY came to.
@@ -29,8 +26,8 @@ fn read(columns: u16, arrivals: &[&[u8]], max_rows: usize) -> Result<Read, Frame
             let step = framer.frame(&mut buffer, &mut fields, max_rows)?;
             assert!(fields.rows() <= max_rows.max(1));
             for row in 0..fields.rows() {
-                let values = (0..usize::from(columns))
-                    .map(|column| fields.get(&buffer, row, column).map(<[u8]>::to_vec));
+                let values =
+                    (0..usize::from(columns)).map(|column| fields.get(&buffer, row, column).map(<[u8]>::to_vec));
                 rows.push(values.collect());
             }
             buffer.drain(..step.consumed);
@@ -43,11 +40,7 @@ fn read(columns: u16, arrivals: &[&[u8]], max_rows: usize) -> Result<Read, Frame
                 FrameState::Ready => {
                     assert_eq!(framer.rows(), rows.len() as u64);
                     assert!(buffer.is_empty() && index + 1 == arrivals.len());
-                    return Ok(Read {
-                        rows,
-                        confirmed: framer.rows(),
-                        notices: framer.notices(),
-                    });
+                    return Ok(Read { rows, confirmed: framer.rows(), notices: framer.notices() });
                 }
             }
         }
@@ -65,10 +58,7 @@ fn value(text: &str) -> Option<Vec<u8>> {
 
 /// `ErrorResponse` as PostgreSQL 15 sends it.
 fn error_response() -> Vec<u8> {
-    message(
-        b'E',
-        b"SFEHLER\0VERROR\0C22012\0Mdivision by zero\0Dthe detail\0Hthe hint\0Wthe context\0Fint.c\0\0",
-    )
+    message(b'E', b"SFEHLER\0VERROR\0C22012\0Mdivision by zero\0Dthe detail\0Hthe hint\0Wthe context\0Fint.c\0\0")
 }
 
 proptest! {
@@ -107,14 +97,8 @@ proptest! {
 fn one_column_and_1600_columns_and_no_rows() {
     for columns in [0_u16, 1, 1600] {
         let width = usize::from(columns);
-        let some: Row = (0..width)
-            .map(|column| (column % 3 != 0).then(|| vec![7; column % 5]))
-            .collect();
-        for rows in [
-            vec![],
-            vec![some.clone()],
-            vec![some.clone(), vec![None; width], some],
-        ] {
+        let some: Row = (0..width).map(|column| (column % 3 != 0).then(|| vec![7; column % 5])).collect();
+        for rows in [vec![], vec![some.clone()], vec![some.clone(), vec![None; width], some]] {
             for cut in [1, 7, 5000] {
                 let stream = stream_cut(columns, &rows, &[cut]);
                 let read = read(columns, &pieces(&stream, &[4096]), 2).unwrap();
@@ -127,11 +111,7 @@ fn one_column_and_1600_columns_and_no_rows() {
 #[test]
 fn rows_larger_than_a_read_stay_linear_in_time_and_memory() {
     let large = vec![Some(vec![b'x'; 3_000_000]), None, value("end")];
-    let rows = vec![
-        vec![value("a"), value(""), None],
-        large,
-        vec![None, None, None],
-    ];
+    let rows = vec![vec![value("a"), value(""), None], large, vec![None, None, None]];
     // In messages of a few bytes each, so that gaps have to be closed now and then.
     for cut in [3, 1000, 10_000_000] {
         let stream = stream_cut(3, &rows, &[cut]);
@@ -160,10 +140,7 @@ fn needed_bytes_is_known_as_soon_as_the_length_is() {
     let mut fields = FieldTable::new();
     let mut input = opening(1);
     let step = framer.frame(&mut input, &mut fields, 1).unwrap();
-    assert_eq!(
-        (step.consumed, step.state),
-        (input.len(), FrameState::NeedMore)
-    );
+    assert_eq!((step.consumed, step.state), (input.len(), FrameState::NeedMore));
     assert_eq!(framer.needed_bytes(), 5);
     let mut input = message(b'd', &[0; 1_000_000])[..5].to_vec();
     let step = framer.frame(&mut input, &mut fields, 1).unwrap();
@@ -209,18 +186,9 @@ fn asynchronous_messages_may_stand_anywhere() {
 #[test]
 fn a_header_extension_is_skipped_and_unknown_formats_are_refused() {
     let body = |flags: u32, extension: i32, tail: &[u8]| {
-        let payload = [
-            &HEADER[..11],
-            &flags.to_be_bytes(),
-            &extension.to_be_bytes(),
-            tail,
-            &(-1_i16).to_be_bytes(),
-        ]
-        .concat();
-        let messages: Vec<u8> = pieces(&payload, &[2])
-            .iter()
-            .flat_map(|piece| message(b'd', piece))
-            .collect();
+        let payload =
+            [&HEADER[..11], &flags.to_be_bytes(), &extension.to_be_bytes(), tail, &(-1_i16).to_be_bytes()].concat();
+        let messages: Vec<u8> = pieces(&payload, &[2]).iter().flat_map(|piece| message(b'd', piece)).collect();
         read_whole(1, &[opening(1), messages, ending(0)].concat())
     };
     assert_eq!(body(0, 3, b"abc").unwrap().rows.len(), 0);
@@ -260,34 +228,13 @@ fn a_server_error_ends_in_ready_wherever_it_comes() {
                 context: Some("the context".into()),
             }
         );
-        assert_eq!(
-            error.to_string(),
-            "ERROR: division by zero (SQLSTATE 22012)"
-        );
+        assert_eq!(error.to_string(), "ERROR: division by zero (SQLSTATE 22012)");
         // FATAL: the connection is closed instead.
         let error = read_whole(1, &stream[..stream.len() - 6]).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                FrameError::Server {
-                    reusable: false,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, FrameError::Server { reusable: false, .. }), "{error}");
         let beyond = [stream, message(b'N', b"\0")].concat();
         let error = read_whole(1, &beyond).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                FrameError::Server {
-                    reusable: false,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, FrameError::Server { reusable: false, .. }), "{error}");
     }
 }
 
@@ -295,11 +242,7 @@ fn a_server_error_ends_in_ready_wherever_it_comes() {
 fn a_spent_framer_refuses_to_go_on() {
     let mut framer = Framer::new(1);
     let mut fields = FieldTable::new();
-    assert!(
-        framer
-            .frame(&mut *message(b'Q', b""), &mut fields, 1)
-            .is_err()
-    );
+    assert!(framer.frame(&mut *message(b'Q', b""), &mut fields, 1).is_err());
     for input in [&mut [][..], &mut opening(1)] {
         let error = framer.frame(input, &mut fields, 1).unwrap_err();
         assert!(matches!(error, FrameError::Misuse(_)), "{error}");
@@ -309,8 +252,7 @@ fn a_spent_framer_refuses_to_go_on() {
 #[test]
 fn whatever_breaks_the_protocol_is_an_error_and_not_a_count() {
     let two = vec![vec![value("a")], vec![value("b")]];
-    let copying =
-        |payload: &[u8]| [opening(1), message(b'd', HEADER), message(b'd', payload)].concat();
+    let copying = |payload: &[u8]| [opening(1), message(b'd', HEADER), message(b'd', payload)].concat();
     let long = |tag: u8, length: i32| [&[tag][..], &length.to_be_bytes()].concat();
     let copy_out = |body: &[u8]| message(b'H', body);
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -324,151 +266,49 @@ fn whatever_breaks_the_protocol_is_an_error_and_not_a_count() {
             [opening(1), message(b'd', &payload(&two)), ending(3)].concat(),
             "sent 2 rows and says that it copied 3",
         ),
-        (
-            "no trailer",
-            [copying(&row_bytes(&two[0])), ending(1)].concat(),
-            "without its trailer, after 1 rows",
-        ),
-        (
-            "half a row",
-            [copying(&row_bytes(&two[0])[..5]), ending(0)].concat(),
-            "without its trailer, after 0 rows",
-        ),
-        (
-            "beyond the trailer",
-            copying(b"\xff\xff\0"),
-            "goes on after its trailer",
-        ),
+        ("no trailer", [copying(&row_bytes(&two[0])), ending(1)].concat(), "without its trailer, after 1 rows"),
+        ("half a row", [copying(&row_bytes(&two[0])[..5]), ending(0)].concat(), "without its trailer, after 0 rows"),
+        ("beyond the trailer", copying(b"\xff\xff\0"), "goes on after its trailer"),
         (
             "row after the trailer",
             [copying(b"\xff\xff"), message(b'd', &row_bytes(&two[0]))].concat(),
             "goes on after its trailer",
         ),
-        (
-            "other fields",
-            copying(&row_bytes(&vec![None, None])),
-            "row 1 has 2 fields where the COPY has 1",
-        ),
-        (
-            "negative fields",
-            copying(&(-2_i16).to_be_bytes()),
-            "row 1 has -2 fields",
-        ),
-        (
-            "negative length",
-            copying(&[0, 1, 0xff, 0xff, 0xff, 0xfe]),
-            "row 1, field 1: impossible length -2",
-        ),
-        (
-            "huge field",
-            copying(&[0, 1, 0x7f, 0xff, 0xff, 0xff]),
-            "row 1 takes more than",
-        ),
-        (
-            "no signature",
-            [opening(1), message(b'd', b"PGCOPX")].concat(),
-            "not the signature",
-        ),
-        (
-            "message too long",
-            [opening(1), long(b'd', i32::MAX)].concat(),
-            "impossible length of 2147483647",
-        ),
-        (
-            "message too short",
-            [opening(1), long(b'd', 3)].concat(),
-            "impossible length of 3",
-        ),
-        (
-            "message negative",
-            [opening(1), long(b'd', -1)].concat(),
-            "impossible length of -1",
-        ),
-        (
-            "control too long",
-            [opening(1), long(b'c', 1 << 20)].concat(),
-            "impossible length",
-        ),
-        (
-            "data first",
-            message(b'd', HEADER),
-            "unexpected message 'd' while waiting for the COPY to begin",
-        ),
-        (
-            "rows of a query",
-            message(b'T', b""),
-            "unexpected message 'T'",
-        ),
-        (
-            "ready too early",
-            [opening(1), message(b'Z', b"T")].concat(),
-            "unexpected message 'Z' while copying",
-        ),
+        ("other fields", copying(&row_bytes(&vec![None, None])), "row 1 has 2 fields where the COPY has 1"),
+        ("negative fields", copying(&(-2_i16).to_be_bytes()), "row 1 has -2 fields"),
+        ("negative length", copying(&[0, 1, 0xff, 0xff, 0xff, 0xfe]), "row 1, field 1: impossible length -2"),
+        ("huge field", copying(&[0, 1, 0x7f, 0xff, 0xff, 0xff]), "row 1 takes more than"),
+        ("no signature", [opening(1), message(b'd', b"PGCOPX")].concat(), "not the signature"),
+        ("message too long", [opening(1), long(b'd', i32::MAX)].concat(), "impossible length of 2147483647"),
+        ("message too short", [opening(1), long(b'd', 3)].concat(), "impossible length of 3"),
+        ("message negative", [opening(1), long(b'd', -1)].concat(), "impossible length of -1"),
+        ("control too long", [opening(1), long(b'c', 1 << 20)].concat(), "impossible length"),
+        ("data first", message(b'd', HEADER), "unexpected message 'd' while waiting for the COPY to begin"),
+        ("rows of a query", message(b'T', b""), "unexpected message 'T'"),
+        ("ready too early", [opening(1), message(b'Z', b"T")].concat(), "unexpected message 'Z' while copying"),
         (
             "no status",
-            [
-                opening(1),
-                message(b'd', &payload(&two)),
-                ending(2)[..17].to_vec(),
-                message(b'Z', b"X"),
-            ]
-            .concat(),
+            [opening(1), message(b'd', &payload(&two)), ending(2)[..17].to_vec(), message(b'Z', b"X")].concat(),
             "no transaction status",
         ),
         (
             "other command",
-            [
-                opening(1),
-                message(b'd', &payload(&[])),
-                message(b'c', b""),
-                message(b'C', b"SELECT 0\0"),
-            ]
-            .concat(),
+            [opening(1), message(b'd', &payload(&[])), message(b'c', b""), message(b'C', b"SELECT 0\0")].concat(),
             "not the command tag",
         ),
         (
             "signed count",
-            [
-                opening(1),
-                message(b'd', &payload(&[])),
-                message(b'c', b""),
-                message(b'C', b"COPY +0\0"),
-            ]
-            .concat(),
+            [opening(1), message(b'd', &payload(&[])), message(b'c', b""), message(b'C', b"COPY +0\0")].concat(),
             "not the command tag",
         ),
         ("text COPY", copy_out(&[0, 0, 1, 0, 0]), "not binary"),
-        (
-            "text column",
-            copy_out(&[1, 0, 1, 0, 0]),
-            "a column that is not binary",
-        ),
-        (
-            "other columns",
-            copy_out(&[1, 0, 2, 0, 1, 0, 1]),
-            "the COPY has 2 columns where the plan has 1",
-        ),
-        (
-            "negative columns",
-            copy_out(&[1, 0xff, 0xff]),
-            "has -1 columns",
-        ),
-        (
-            "missing codes",
-            copy_out(&[1, 0, 1]),
-            "one format code for each column",
-        ),
+        ("text column", copy_out(&[1, 0, 1, 0, 0]), "a column that is not binary"),
+        ("other columns", copy_out(&[1, 0, 2, 0, 1, 0, 1]), "the COPY has 2 columns where the plan has 1"),
+        ("negative columns", copy_out(&[1, 0xff, 0xff]), "has -1 columns"),
+        ("missing codes", copy_out(&[1, 0, 1]), "one format code for each column"),
         ("short copy out", copy_out(&[1]), "too short"),
-        (
-            "endless error",
-            message(b'E', b"SERROR\0"),
-            "no end of its fields",
-        ),
-        (
-            "cut error",
-            message(b'E', b"SERROR"),
-            "a field without its end",
-        ),
+        ("endless error", message(b'E', b"SERROR\0"), "no end of its fields"),
+        ("cut error", message(b'E', b"SERROR"), "a field without its end"),
     ];
     for (name, stream, expected) in cases {
         for cut in [1, usize::MAX] {
@@ -483,18 +323,9 @@ fn whatever_breaks_the_protocol_is_an_error_and_not_a_count() {
 fn a_field_beyond_its_message_is_never_framed() {
     // The length says 100, the payload ends after 3: what follows is not taken for the value.
     let payload = [&[0, 1, 0, 0, 0, 100][..], b"abc"].concat();
-    let stream = [
-        opening(1),
-        message(b'd', HEADER),
-        message(b'd', &payload),
-        ending(1),
-    ]
-    .concat();
+    let stream = [opening(1), message(b'd', HEADER), message(b'd', &payload), ending(1)].concat();
     let error = read_whole(1, &stream).unwrap_err();
-    assert!(
-        matches!(error, FrameError::Unfinished { rows: 0 }),
-        "{error}"
-    );
+    assert!(matches!(error, FrameError::Unfinished { rows: 0 }), "{error}");
 }
 
 #[test]
@@ -524,11 +355,7 @@ fn arbitrary_bytes_never_panic_and_never_miscount() {
             bytes
         } else {
             let rows: Vec<Row> = (0..random.random_range(0..3))
-                .map(|_| {
-                    (0..columns)
-                        .map(|_| random.random::<bool>().then(|| vec![random.random()]))
-                        .collect()
-                })
+                .map(|_| (0..columns).map(|_| random.random::<bool>().then(|| vec![random.random()])).collect())
                 .collect();
             let cut = random.random_range(1..40);
             stream_cut(columns, &rows, &[cut])
@@ -571,8 +398,5 @@ fn arbitrary_bytes_never_panic_and_never_miscount() {
             }
         }
     }
-    assert!(
-        complete > 1000,
-        "the streams are too broken to prove anything: {complete}"
-    );
+    assert!(complete > 1000, "the streams are too broken to prove anything: {complete}");
 }

@@ -48,12 +48,7 @@ pub(crate) fn opening(columns: u16) -> Vec<u8> {
 
 /// `CopyDone`, the command tag and `ReadyForQuery`.
 pub(crate) fn ending(rows: usize) -> Vec<u8> {
-    [
-        message(b'c', b""),
-        message(b'C', format!("COPY {rows}\0").as_bytes()),
-        message(b'Z', b"T"),
-    ]
-    .concat()
+    [message(b'c', b""), message(b'C', format!("COPY {rows}\0").as_bytes()), message(b'Z', b"T")].concat()
 }
 
 /// As PostgreSQL sends it: the header with the first row, then a row a message, then the trailer.
@@ -74,9 +69,7 @@ pub(crate) fn stream(columns: u16, rows: &[Row]) -> Vec<u8> {
 /// The same rows with the payload cut into messages anywhere.
 pub(crate) fn stream_cut(columns: u16, rows: &[Row], cuts: &[usize]) -> Vec<u8> {
     let payload = payload(rows);
-    let messages = pieces(&payload, cuts)
-        .into_iter()
-        .flat_map(|piece| message(b'd', piece));
+    let messages = pieces(&payload, cuts).into_iter().flat_map(|piece| message(b'd', piece));
     [opening(columns), messages.collect(), ending(rows.len())].concat()
 }
 
