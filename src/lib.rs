@@ -1,9 +1,49 @@
-//! Outhaul: parallel, partitioned bulk export from PostgreSQL.
+//! Outhaul: parallel, partitioned bulk export from PostgreSQL to Parquet, CSV and NDJSON.
 //!
+//! A relation is split into partitions, all read under **one snapshot** by a pool of readers; each partition is encoded
+//! and uploaded as its own objects; the run is committed by **one manifest**, written last.
+//!
+//! # The flow, in reading order
 //! ```text
 //!  plan ──> source ──> encode ──> store ──> manifest
 //!   what      read      bytes     parts      commit          export/ runs them; cli/ asks it to
 //! ```
+//! - [`config`]: raw settings (as written) become typed ones (as used). `config/default.toml` is the only home of defaults.
+//! - [`plan`]: relation, statistics and cap become disjoint, covering partitions and one column plan per column. Pure.
+//! - [`source`]: a partition becomes bounded Arrow batches. PostgreSQL: locks, then snapshot, then COPY on a lent socket.
+//! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
+//! - [`store`]: bytes become staged objects and receipts. The only user of `object_store`.
+//! - [`manifest`]: receipts become the manifest; commit, verify.
+//! - [`export`]: the coordinator, one event loop that owns all state, and the worker: one partition, one receipt.
+//! - [`cli`]: what a person types and sees; exit codes.
+//! - [`limits`]: every bound, queue and timeout. [`cpu`]: the way to rayon. [`telemetry`]: logs and metric names.
+//!
+//! A stage never calls another stage; only `export` does. Two traits of our own, [`source::Source`] and
+//! [`encode::Encoder`]; the third seam is `object_store`'s.
+//!
+//! # Invariants
+//! - **I1 Visibility**: until a run commits nothing of it is visible under `data/`; drop, error, cancel and crash
+//!   publish nothing.
+//! - **I2 Commit**: the manifest is written once, from receipts only, and read back; then `data/` holds exactly the parts
+//!   it names.
+//! - **I3 Count**: rows read = rows encoded = rows in receipts = rows in the manifest.
+//! - **I4 Coverage**: the partitions of a plan are disjoint and cover every row, NULL keys included, whatever the
+//!   statistics said.
+//! - **I5 One snapshot**: in copy mode every read happens in one exported snapshot, on one server, with everything locked
+//!   before the snapshot was taken.
+//! - **I6 Memory** is bounded by the formula in [`limits`]; it grows neither with rows nor with a slow destination.
+//! - **I7 Truncation** is recorded, exact and deterministic; never silent, never called complete.
+//! - **I8 Purity**: `plan`, `encode`, the COPY framer and object naming do no IO and never await.
+//! - **I9 Secrets** never appear in logs, errors, journals, manifests, metrics or panics; row values only where asked for.
+//! - **I10 One path**: every front end, format and partition goes through the same plan, worker and encoder.
+//!
+//! # Glossary
+//! - **run**: one execution under one snapshot. **export**: one relation, one manifest.
+//! - **partition**: a slice of the relation decided before reading; the unit of retry, receipt and resume.
+//! - **batch**: a bounded Arrow `RecordBatch`. **part**: one object; a partition makes one, or several as it rolls.
+//! - **receipt**: proof that all parts of a partition are uploaded, not yet visible.
+//! - **attempt**: the nth try of a partition, with a random id in its objects' names.
+//! - **cap**: a row limit; **tier**: a named cap. **complete, truncated, failed, cancelled** are four different things.
 
 pub mod cli;
 pub mod config;
