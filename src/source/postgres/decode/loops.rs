@@ -4,10 +4,12 @@ use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 
 use super::error::Problem;
 use super::numeric;
+use crate::limits::BATCH_BYTES_MAX;
 use crate::source::postgres::frame::Field;
 
-/// Short texts are copied as so many bytes and then cut to length: cheaper than a copy of unknown length.
+/// Texts up to these lengths are copied as so many bytes and then cut to length: cheaper than a copy of unknown length.
 const SHORT: usize = 16;
+const MIDDLING: usize = 64;
 
 /// A value that could not be decoded, by its row in the block.
 #[derive(Debug)]
@@ -33,7 +35,10 @@ impl Cells<'_> {
 
     #[inline]
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Field> {
-        self.fields.chunks_exact(self.columns).map(|row| row[self.column])
+        self.fields[self.column..]
+            .iter()
+            .step_by(self.columns)
+            .copied()
     }
 }
 
@@ -46,7 +51,10 @@ pub(super) struct Variable {
 
 impl Variable {
     pub(super) fn new() -> Self {
-        Self { offsets: vec![0], values: Vec::new() }
+        Self {
+            offsets: vec![0],
+            values: Vec::new(),
+        }
     }
 
     /// Bytes of the values so far and of their ends.
@@ -54,13 +62,18 @@ impl Variable {
         self.values.len() + size_of_val(self.offsets.as_slice())
     }
 
-    /// The values so far; room for as many is made anew.
+    /// The values so far; room for as many is made anew, but not for another row beyond the bound of a batch.
     pub(super) fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        let next =
-            Self { offsets: Vec::with_capacity(self.offsets.len()), values: Vec::with_capacity(self.values.len()) };
+        let next = Self {
+            offsets: Vec::with_capacity(self.offsets.len()),
+            values: Vec::with_capacity(self.values.len().min(BATCH_BYTES_MAX)),
+        };
         let Self { offsets, values } = std::mem::replace(self, next);
         self.offsets.push(0);
-        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(values))
+        (
+            OffsetBuffer::new(ScalarBuffer::from(offsets)),
+            Buffer::from_vec(values),
+        )
     }
 }
 
@@ -79,7 +92,10 @@ pub(super) fn fixed<const N: usize, T: Copy + Default>(
             Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure { row, problem })?,
             None if field.is_null() => nulls += 1,
             None => {
-                return Err(Failure { row, problem: misplaced(field, cells.input, N) });
+                return Err(Failure {
+                    row,
+                    problem: misplaced(field, cells.input, N),
+                });
             }
         }
     }
@@ -89,24 +105,36 @@ pub(super) fn fixed<const N: usize, T: Copy + Default>(
 #[cold]
 fn misplaced(field: Field, input: &[u8], expected: usize) -> Problem {
     match field.bytes(input) {
-        Some(bytes) => Problem::Length { expected, found: bytes.len() },
+        Some(bytes) => Problem::Length {
+            expected,
+            found: bytes.len(),
+        },
         None => OUTSIDE,
     }
 }
 
 const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
 
-pub(super) fn decimals(cells: &Cells<'_>, values: &mut Vec<i128>, precision: u8, scale: i8) -> Result<usize, Failure> {
+pub(super) fn decimals(
+    cells: &Cells<'_>,
+    values: &mut Vec<i128>,
+    precision: u8,
+    scale: i8,
+) -> Result<usize, Failure> {
     let before = values.len();
     values.resize(before + cells.rows(), 0);
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
         if let Some(bytes) = field.bytes(cells.input) {
-            *value = numeric::decimal(bytes, precision, scale).map_err(|problem| Failure { row, problem })?;
+            *value = numeric::decimal(bytes, precision, scale)
+                .map_err(|problem| Failure { row, problem })?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure { row, problem: OUTSIDE });
+            return Err(Failure {
+                row,
+                problem: OUTSIDE,
+            });
         }
     }
     Ok(nulls)
@@ -119,34 +147,38 @@ pub(super) fn variable(
     values: &mut Variable,
     append: impl Fn(&[u8], usize, &mut Vec<u8>) -> Result<(), Problem>,
 ) -> Result<usize, Failure> {
-    values.offsets.reserve(cells.rows());
+    let Variable { offsets, values } = values;
+    let before = offsets.len();
+    offsets.resize(before + cells.rows(), 0);
     let mut nulls = 0;
-    for (row, field) in cells.iter().enumerate() {
+    for (row, (field, end)) in cells.iter().zip(&mut offsets[before..]).enumerate() {
         if let Some((rest, length)) = field.bytes_and_rest(cells.input) {
-            append(rest, length, &mut values.values).map_err(|problem| Failure { row, problem })?;
+            append(rest, length, values).map_err(|problem| Failure { row, problem })?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure { row, problem: OUTSIDE });
+            return Err(Failure {
+                row,
+                problem: OUTSIDE,
+            });
         }
-        let Ok(end) = i32::try_from(values.values.len()) else {
-            return Err(Failure { row, problem: Problem::TooLarge });
-        };
-        values.offsets.push(end);
+        *end = i32::try_from(values.len()).map_err(|_| Failure {
+            row,
+            problem: Problem::TooLarge,
+        })?;
     }
     Ok(nulls)
 }
 
 #[inline]
 pub(super) fn append_bytes(rest: &[u8], length: usize, out: &mut Vec<u8>) {
-    match rest.first_chunk::<SHORT>() {
-        Some(chunk) if length <= SHORT => {
-            let end = out.len() + length;
-            out.extend_from_slice(chunk);
-            out.truncate(end);
-        }
+    let end = out.len() + length;
+    match (rest.first_chunk::<SHORT>(), rest.first_chunk::<MIDDLING>()) {
+        (Some(chunk), _) if length <= SHORT => out.extend_from_slice(chunk),
+        (_, Some(chunk)) if length <= MIDDLING => out.extend_from_slice(chunk),
         _ => out.extend_from_slice(&rest[..length]),
     }
+    out.truncate(end);
 }
 
 #[inline]

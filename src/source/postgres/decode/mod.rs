@@ -24,7 +24,7 @@ use loops::Cells;
 
 /// Fields decoded between two looks at the batch's size: their table entries stay in the first-level cache for all
 /// columns.
-const BLOCK_FIELDS: usize = 2048;
+const BLOCK_FIELDS: usize = 4096;
 
 /// And rows: a number's text can be 10,000 times as long as its wire form, and must not blow the batch up.
 const BLOCK_ROWS: usize = 256;

@@ -38,6 +38,7 @@ struct Finite<'a> {
     groups: &'a [[u8; 2]],
 }
 
+#[inline]
 fn parse(bytes: &[u8]) -> Result<Numeric<'_>, Problem> {
     let Some((&[c0, c1, w0, w1, s0, s1, d0, d1], rest)) = bytes.split_first_chunk::<8>() else {
         return Err(Problem::Malformed("numeric below 8 bytes"));
