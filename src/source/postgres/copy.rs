@@ -172,7 +172,12 @@ impl Copy {
                     return Ok(Some(batch));
                 }
                 Step::Done(rest) => {
-                    tracing::debug!(what = self.what, rows = pipe.framer.rows(), "read");
+                    tracing::debug!(
+                        what = self.what,
+                        rows = pipe.framer.rows(),
+                        notices = pipe.framer.notices(),
+                        "read"
+                    );
                     if let Some(loan) = self.loan.take() {
                         loan.give_back();
                     }

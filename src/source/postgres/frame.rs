@@ -289,7 +289,7 @@ impl Framer {
         Err(FrameError::UnexpectedMessage { tag, stage: self.stage.name() })
     }
 
-    /// Everything but CopyData, already known to be expected.
+    /// Everything but `CopyData`, already known to be expected.
     fn control(&mut self, tag: u8, body: &[u8], window: &mut Window, last: bool) -> Result<Message, FrameError> {
         match tag {
             b'N' => self.notices += 1,

@@ -74,7 +74,7 @@ pub(crate) enum Problem {
         /// What should hold it.
         carrier: Carrier,
     },
-    /// Text that is not UTF-8, out of a SQL_ASCII database.
+    /// Text that is not UTF-8, out of a `SQL_ASCII` database.
     #[error(
         "text that is not valid UTF-8; in a SQL_ASCII database --column 'name=convert_from(…)' can give its encoding"
     )]

@@ -35,10 +35,7 @@ impl Cells<'_> {
 
     #[inline]
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Field> {
-        self.fields[self.column..]
-            .iter()
-            .step_by(self.columns)
-            .copied()
+        self.fields[self.column..].iter().step_by(self.columns).copied()
     }
 }
 
@@ -51,10 +48,7 @@ pub(super) struct Variable {
 
 impl Variable {
     pub(super) fn new() -> Self {
-        Self {
-            offsets: vec![0],
-            values: Vec::new(),
-        }
+        Self { offsets: vec![0], values: Vec::new() }
     }
 
     /// Bytes of the values so far and of their ends.
@@ -70,10 +64,7 @@ impl Variable {
         };
         let Self { offsets, values } = std::mem::replace(self, next);
         self.offsets.push(0);
-        (
-            OffsetBuffer::new(ScalarBuffer::from(offsets)),
-            Buffer::from_vec(values),
-        )
+        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(values))
     }
 }
 
@@ -92,10 +83,7 @@ pub(super) fn fixed<const N: usize, T: Copy + Default>(
             Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure { row, problem })?,
             None if field.is_null() => nulls += 1,
             None => {
-                return Err(Failure {
-                    row,
-                    problem: misplaced(field, cells.input, N),
-                });
+                return Err(Failure { row, problem: misplaced(field, cells.input, N) });
             }
         }
     }
@@ -105,36 +93,24 @@ pub(super) fn fixed<const N: usize, T: Copy + Default>(
 #[cold]
 fn misplaced(field: Field, input: &[u8], expected: usize) -> Problem {
     match field.bytes(input) {
-        Some(bytes) => Problem::Length {
-            expected,
-            found: bytes.len(),
-        },
+        Some(bytes) => Problem::Length { expected, found: bytes.len() },
         None => OUTSIDE,
     }
 }
 
 const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
 
-pub(super) fn decimals(
-    cells: &Cells<'_>,
-    values: &mut Vec<i128>,
-    precision: u8,
-    scale: i8,
-) -> Result<usize, Failure> {
+pub(super) fn decimals(cells: &Cells<'_>, values: &mut Vec<i128>, precision: u8, scale: i8) -> Result<usize, Failure> {
     let before = values.len();
     values.resize(before + cells.rows(), 0);
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
         if let Some(bytes) = field.bytes(cells.input) {
-            *value = numeric::decimal(bytes, precision, scale)
-                .map_err(|problem| Failure { row, problem })?;
+            *value = numeric::decimal(bytes, precision, scale).map_err(|problem| Failure { row, problem })?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure {
-                row,
-                problem: OUTSIDE,
-            });
+            return Err(Failure { row, problem: OUTSIDE });
         }
     }
     Ok(nulls)
@@ -157,15 +133,9 @@ pub(super) fn variable(
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure {
-                row,
-                problem: OUTSIDE,
-            });
+            return Err(Failure { row, problem: OUTSIDE });
         }
-        *end = i32::try_from(values.len()).map_err(|_| Failure {
-            row,
-            problem: Problem::TooLarge,
-        })?;
+        *end = i32::try_from(values.len()).map_err(|_| Failure { row, problem: Problem::TooLarge })?;
     }
     Ok(nulls)
 }

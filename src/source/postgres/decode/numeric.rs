@@ -189,7 +189,6 @@ fn append_leading(group: u16, out: &mut Vec<u8>) {
 
 #[inline]
 fn four_digits(group: u16) -> [u8; 4] {
-    #[expect(clippy::cast_possible_truncation, reason = "a digit is below 10")]
     let digit = |power: u16| b'0' + (group / power % 10) as u8;
     [digit(1000), digit(100), digit(10), digit(1)]
 }

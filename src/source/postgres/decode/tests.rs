@@ -38,7 +38,7 @@ const DECIMAL: Carrier = Carrier::Decimal128 { precision: 12, scale: 2 };
 fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<RecordBatch, DecodeError> {
     let width = u16::try_from(columns.len()).unwrap();
     let mut input = [opening(width), message(b'd', payload)].concat();
-    let mut fields = FieldTable::new();
+    let mut fields = FieldTable::default();
     let step = Framer::new(width).frame(&mut input, &mut fields, usize::MAX).unwrap();
     assert_eq!((step.consumed, step.state), (input.len(), FrameState::NeedMore));
     let mut decoder = BatchDecoder::new(&Arc::from(columns))?;
@@ -229,7 +229,7 @@ fn a_null_where_the_catalog_promises_none_is_an_error() {
     let mut plan = binary(25, Carrier::Text);
     plan.nullable = false;
     let some = vec![Some(b"x".to_vec())];
-    assert!(decode_rows(vec![plan.clone()], &[some.clone()]).is_ok());
+    assert!(decode_rows(vec![plan.clone()], std::slice::from_ref(&some)).is_ok());
     let error = decode_rows(vec![plan], &[some.clone(), some, vec![None]]).unwrap_err();
     assert!(error.to_string().contains("column \"c\", row 3 of the partition: NULL"), "{error}");
     assert_eq!(error.fault(), SourceFault::Data);
@@ -276,7 +276,7 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
     let mut some: Vec<Row> = vec![vec![Some(b"x".to_vec()), Some(number)]; 600];
     some.push(vec![Some(b"\xff".to_vec()), None]);
     let mut input = [opening(2), message(b'd', &payload(&some))].concat();
-    let mut fields = FieldTable::new();
+    let mut fields = FieldTable::default();
     Framer::new(2).frame(&mut input, &mut fields, usize::MAX).unwrap();
     let (mut next, mut rows) = (0, 0);
     let error = loop {
@@ -311,11 +311,11 @@ fn no_columns_and_foreign_tables() {
     let batch = decode_rows(vec![], &[vec![], vec![]]).unwrap();
     assert_eq!((batch.num_rows(), batch.num_columns()), (2, 0));
     let mut decoder = BatchDecoder::new(&Arc::from(vec![binary(16, Carrier::Bool)])).unwrap();
-    let error = decoder.decode(&[], &FieldTable::new(), 0).unwrap_err();
+    let error = decoder.decode(&[], &FieldTable::default(), 0).unwrap_err();
     assert!(matches!(error, DecodeError::Columns { expected: 1, found: 0 }), "{error}");
     // Positions into another input are an error, not a panic.
     let mut input = [opening(1), message(b'd', &payload(&[vec![Some(vec![1])]]))].concat();
-    let mut fields = FieldTable::new();
+    let mut fields = FieldTable::default();
     Framer::new(1).frame(&mut input, &mut fields, 9).unwrap();
     for carrier in [Carrier::Bool, DECIMAL, Carrier::Text] {
         let oid = match carrier {
@@ -482,7 +482,7 @@ proptest! {
     ) {
         let columns: Arc<[ColumnPlan]> = Arc::from(vec![binary(17, Carrier::Bytes); 3]);
         let mut framer = Framer::new(3);
-        let mut fields = FieldTable::new();
+        let mut fields = FieldTable::default();
         let mut decoder = BatchDecoder::new(&columns).unwrap();
         let (mut buffer, mut found) = (Vec::new(), Vec::<Row>::new());
         let mut take = |decoder: &mut BatchDecoder| {

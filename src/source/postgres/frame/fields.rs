@@ -67,11 +67,6 @@ pub(crate) struct FieldTable {
 }
 
 impl FieldTable {
-    /// An empty table.
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// Rows in the table.
     pub(crate) fn rows(&self) -> usize {
         self.rows

@@ -17,7 +17,7 @@ struct Read {
 /// Does what the reader does: appends what arrives, frames while something is whole, keeps the rest.
 fn read(columns: u16, arrivals: &[&[u8]], max_rows: usize) -> Result<Read, FrameError> {
     let mut framer = Framer::new(columns);
-    let mut fields = FieldTable::new();
+    let mut fields = FieldTable::default();
     let mut buffer = Vec::new();
     let mut rows = Vec::new();
     for (index, arrival) in arrivals.iter().enumerate() {
@@ -52,6 +52,7 @@ fn read_whole(columns: u16, stream: &[u8]) -> Result<Read, FrameError> {
     read(columns, &[stream], usize::MAX)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a field of a row, which may be NULL")]
 fn value(text: &str) -> Option<Vec<u8>> {
     Some(text.as_bytes().to_vec())
 }
@@ -116,7 +117,7 @@ fn rows_larger_than_a_read_stay_linear_in_time_and_memory() {
     for cut in [3, 1000, 10_000_000] {
         let stream = stream_cut(3, &rows, &[cut]);
         let mut framer = Framer::new(3);
-        let mut fields = FieldTable::new();
+        let mut fields = FieldTable::default();
         let (mut buffer, mut moved, mut largest, mut seen) = (Vec::new(), 0, 0, 0);
         for arrival in pieces(&stream, &[50_000]) {
             buffer.extend_from_slice(arrival);
@@ -137,12 +138,12 @@ fn rows_larger_than_a_read_stay_linear_in_time_and_memory() {
 #[test]
 fn needed_bytes_is_known_as_soon_as_the_length_is() {
     let mut framer = Framer::new(1);
-    let mut fields = FieldTable::new();
+    let mut fields = FieldTable::default();
     let mut input = opening(1);
     let step = framer.frame(&mut input, &mut fields, 1).unwrap();
     assert_eq!((step.consumed, step.state), (input.len(), FrameState::NeedMore));
     assert_eq!(framer.needed_bytes(), 5);
-    let mut input = message(b'd', &[0; 1_000_000])[..5].to_vec();
+    let mut input = message(b'd', &vec![0; 1_000_000])[..5].to_vec();
     let step = framer.frame(&mut input, &mut fields, 1).unwrap();
     assert_eq!((step.consumed, step.state), (0, FrameState::NeedMore));
     assert_eq!(framer.needed_bytes(), 1_000_005);
@@ -241,8 +242,8 @@ fn a_server_error_ends_in_ready_wherever_it_comes() {
 #[test]
 fn a_spent_framer_refuses_to_go_on() {
     let mut framer = Framer::new(1);
-    let mut fields = FieldTable::new();
-    assert!(framer.frame(&mut *message(b'Q', b""), &mut fields, 1).is_err());
+    let mut fields = FieldTable::default();
+    assert!(framer.frame(&mut message(b'Q', b""), &mut fields, 1).is_err());
     for input in [&mut [][..], &mut opening(1)] {
         let error = framer.frame(input, &mut fields, 1).unwrap_err();
         assert!(matches!(error, FrameError::Misuse(_)), "{error}");
@@ -331,7 +332,7 @@ fn a_field_beyond_its_message_is_never_framed() {
 #[test]
 fn a_leftover_that_vanished_is_noticed() {
     let mut framer = Framer::new(1);
-    let mut fields = FieldTable::new();
+    let mut fields = FieldTable::default();
     let mut input = [opening(1), message(b'd', &HEADER[..9])].concat();
     let step = framer.frame(&mut input, &mut fields, 1).unwrap();
     assert!(step.consumed < input.len());
@@ -373,7 +374,7 @@ fn arbitrary_bytes_never_panic_and_never_miscount() {
         }
         let cut = random.random_range(1..200);
         let mut framer = Framer::new(columns);
-        let mut fields = FieldTable::new();
+        let mut fields = FieldTable::default();
         let (mut buffer, mut rows) = (Vec::new(), 0);
         'stream: for arrival in pieces(&bytes, &[cut]) {
             buffer.extend_from_slice(arrival);
