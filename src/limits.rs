@@ -127,3 +127,9 @@ pub const NAMES_IN_ERROR_MAX: usize = 40;
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
 pub const PARTITIONS_SHOWN_MAX: usize = 40;
+
+/// Readers of one run; PostgreSQL serves far fewer connections well.
+pub const READERS_MAX: usize = 256;
+
+/// Chunks of one part in flight; beyond this a store answers no faster.
+pub const UPLOAD_CONCURRENCY_MAX: usize = 64;

@@ -1,0 +1,194 @@
+//! The command line's shape, made from the table of options.
+
+use clap::builder::Styles;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::options::{Arity, OPTIONS, OptionInfo};
+use crate::config::raw::DEFAULTS;
+
+/// Commands of the design that are not in this version: refused by name, never "unknown".
+pub(crate) const LATER: &[&str] = &["resume", "clean", "ddl", "keep", "serve", "pull"];
+
+const EXAMPLES: &str = "\
+Examples:
+  outhaul export --from postgres://me@localhost/shop --table public.orders --to ./orders
+  outhaul export --from env:SHOP_URL --table orders --to s3://lake/orders/{date}/ --readers 8
+  outhaul export --table orders --where \"created_at >= date '2026-01-01'\" --columns id,amount \\
+      --format csv --compression zstd --to ./orders-2026
+  outhaul export --query 'select id, total from orders' --key id --format ndjson --to - | head
+
+Exit codes: 0 complete, 3 truncated by a cap, 2 usage, 10-16 source, 20-23 destination, 130 and 143 stopped.
+A key of config/default.toml, its flag and its variable share one name: part_size, --part-size, OUTHAUL_PART_SIZE.";
+
+/// The whole command line.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new("outhaul")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Parallel, partitioned bulk export from PostgreSQL: one snapshot, one true manifest")
+        .styles(Styles::plain())
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(with_options(
+            Command::new("export")
+                .about("Export a table or a query and commit it with one manifest")
+                .after_help(EXAMPLES),
+        ))
+        .subcommand(with_options(
+            Command::new("plan")
+                .about("Show what an export would read and write; reads no rows")
+                .after_help("Takes the options of `outhaul export`; --report json prints the plan as JSON."),
+        ))
+        .subcommand(verify())
+        .subcommand(demo());
+    for name in LATER {
+        // Takes anything, so that the answer is about the command and not about its arguments.
+        let any = Arg::new("any").num_args(0..).allow_hyphen_values(true).trailing_var_arg(true);
+        command = command.subcommand(Command::new(*name).hide(true).disable_help_flag(true).arg(any));
+    }
+    command
+}
+
+fn verify() -> Command {
+    Command::new("verify")
+        .about("Check that a destination holds exactly what its manifest says; exit 30 if not")
+        .arg(Arg::new("dest").value_name("DEST").required(true).help("the destination, as given to export"))
+        .arg(
+            Arg::new("read_data")
+                .long("read-data")
+                .action(ArgAction::SetTrue)
+                .help("read every part again: checksum, row count, footers"),
+        )
+        .arg(
+            Arg::new("single_file")
+                .long("single-file")
+                .action(ArgAction::SetTrue)
+                .help("DEST is the one file of a --single-file export"),
+        )
+        .arg(report())
+        .args(common())
+        .arg(Arg::new("against_source").long("against-source").action(ArgAction::SetTrue).hide(true))
+}
+
+fn demo() -> Command {
+    Command::new("demo")
+        .about("A private PostgreSQL, a million rows, an export, a verify: nothing to set up")
+        .arg(
+            Arg::new("rows")
+                .long("rows")
+                .value_name("N")
+                .default_value("1000000")
+                .value_parser(clap::value_parser!(u64).range(1..=1_000_000_000))
+                .help("rows to generate"),
+        )
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("DIR")
+                .default_value("outhaul-demo")
+                .help("where the server's files and the export go"),
+        )
+        .args(common())
+        .arg(Arg::new("serve").long("serve").action(ArgAction::SetTrue).hide(true))
+}
+
+fn report() -> Arg {
+    Arg::new("report")
+        .long("report")
+        .value_name("text|json")
+        .value_parser(["text", "json"])
+        .help("the end report: text, or one JSON line")
+}
+
+fn common() -> [Arg; 2] {
+    [
+        Arg::new("verbose")
+            .short('v')
+            .long("verbose")
+            .action(ArgAction::Count)
+            .help("more log lines; twice for still more"),
+        Arg::new("quiet")
+            .short('q')
+            .long("quiet")
+            .action(ArgAction::SetTrue)
+            .conflicts_with("verbose")
+            .help("no log lines but errors, no progress"),
+    ]
+}
+
+fn with_options(mut command: Command) -> Command {
+    for option in OPTIONS {
+        command = command.arg(argument(option));
+    }
+    command.next_help_heading("For people").args(common())
+}
+
+fn argument(option: &OptionInfo) -> Arg {
+    let mut argument = Arg::new(option.key).long(option.flag()).help_heading(option.heading.title()).hide(option.later);
+    if option.key == "readers" {
+        argument = argument.short('j');
+    }
+    let default = default_of(option).map_or(String::new(), |default| format!(" [default: {default}]"));
+    argument = argument.help(format!("{}{default}", option.help));
+    match option.arity {
+        Arity::Switch => argument.action(ArgAction::SetTrue),
+        Arity::One => {
+            argument.value_name(option.value).action(ArgAction::Set).allow_hyphen_values(takes_hyphens(option))
+        }
+        Arity::Many => argument.value_name(option.value).action(ArgAction::Append),
+    }
+}
+
+/// `--to -`, and predicates that begin with a minus.
+fn takes_hyphens(option: &OptionInfo) -> bool {
+    matches!(option.key, "to" | "where" | "query" | "csv_null" | "csv_delimiter")
+}
+
+/// A default as `config/default.toml` has it; nothing for switches that are off.
+pub(crate) fn default_of(option: &OptionInfo) -> Option<String> {
+    let defaults: toml::Table = DEFAULTS.parse().ok()?;
+    match defaults.get(option.key)? {
+        toml::Value::Boolean(false) => None,
+        toml::Value::String(text) if text.is_empty() => Some("\"\"".to_owned()),
+        toml::Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// The options that were given as flags, as config key and values.
+pub(crate) fn flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
+    let mut flags = Vec::new();
+    for option in OPTIONS {
+        match option.arity {
+            Arity::Switch => {
+                if matches.get_flag(option.key) {
+                    flags.push((option.key, vec!["true".to_owned()]));
+                }
+            }
+            Arity::One | Arity::Many => {
+                if let Some(values) = matches.get_many::<String>(option.key) {
+                    flags.push((option.key, values.cloned().collect()));
+                }
+            }
+        }
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_default_is_an_option() {
+        let defaults: toml::Table = DEFAULTS.parse().unwrap();
+        for key in defaults.keys() {
+            assert!(crate::config::options::by_key(key).is_some(), "{key}");
+        }
+    }
+}

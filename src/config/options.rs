@@ -1,0 +1,214 @@
+//! The table of options: flag, environment variable and config key share one name, and this is where it stands.
+
+/// How often an option may be given, and whether it takes a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arity {
+    /// `--flag VALUE`, once.
+    One,
+    /// `--flag VALUE`, again and again; a list in a file, one value in the environment.
+    Many,
+    /// `--flag`; `true` or `false` in a file or the environment.
+    Switch,
+}
+
+/// The heading under which `--help` shows an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heading {
+    /// Where from, where to.
+    Ends,
+    /// Which rows and columns.
+    Shape,
+    /// How they are written.
+    Format,
+    /// How the work is split.
+    Work,
+    /// How it is committed.
+    Commit,
+    /// What people see.
+    People,
+}
+
+impl Heading {
+    /// Its words in `--help`.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Ends => "Source and destination",
+            Self::Shape => "Shape of the data",
+            Self::Format => "Format",
+            Self::Work => "Work",
+            Self::Commit => "Commit",
+            Self::People => "For people",
+        }
+    }
+}
+
+/// One option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionInfo {
+    /// The config key, in `snake_case`.
+    pub key: &'static str,
+    /// How it is given.
+    pub arity: Arity,
+    /// What stands for its value in `--help`.
+    pub value: &'static str,
+    /// Where `--help` shows it.
+    pub heading: Heading,
+    /// What it does, in one sentence, with its unit.
+    pub help: &'static str,
+    /// Whether it belongs to a later version and is refused until then.
+    pub later: bool,
+}
+
+impl OptionInfo {
+    /// The flag, without its dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("OUTHAUL_{}", self.key.to_uppercase())
+    }
+}
+
+const fn option(
+    heading: Heading,
+    key: &'static str,
+    arity: Arity,
+    value: &'static str,
+    help: &'static str,
+) -> OptionInfo {
+    OptionInfo { key, arity, value, heading, help, later: false }
+}
+
+const fn later(heading: Heading, key: &'static str, value: &'static str) -> OptionInfo {
+    OptionInfo { key, arity: Arity::Many, value, heading, help: "not in this version", later: true }
+}
+
+use Arity::{Many, One, Switch};
+use Heading::{Commit, Ends, Format, People, Shape, Work};
+
+/// All options of `outhaul export` and `outhaul plan`, in the order of `--help`.
+pub const OPTIONS: &[OptionInfo] = &[
+    option(
+        Ends,
+        "from",
+        One,
+        "URL",
+        "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables",
+    ),
+    option(Ends, "password_file", One, "FILE", "file whose first line is the password"),
+    option(
+        Ends,
+        "table",
+        One,
+        "NAME",
+        "table, view or materialized view, quoted where SQL would need it: public.orders",
+    ),
+    option(Ends, "query", One, "SQL", "one SELECT, WITH, VALUES or TABLE statement instead of a table"),
+    option(
+        Ends,
+        "to",
+        One,
+        "DEST",
+        "folder, file:///…, s3://…, gs://…, az://…, abfss://…, or - for standard output; {date}, {run_id} and {table} expand",
+    ),
+    option(Ends, "date", One, "YYYY-MM-DD", "what {date} expands to; today in UTC unless given"),
+    option(Ends, "config", One, "FILE", "TOML file with any of these options"),
+    option(Shape, "columns", One, "A,B,C", "columns to write, in this order; all unless given"),
+    option(Shape, "column", Many, "NAME=EXPRESSION", "one more column: a SQL expression over the row"),
+    option(Shape, "rename", Many, "OLD=NEW", "name of a column in the output"),
+    option(Shape, "where", One, "PREDICATE", "only rows for which this SQL predicate holds"),
+    option(Shape, "key", One, "COL [DESC],…", "split and order rows by these columns"),
+    option(Format, "format", One, "FORMAT", "parquet, csv or ndjson"),
+    option(
+        Format,
+        "compression",
+        One,
+        "CODEC",
+        "none, snappy, zstd[:level], gzip[:level] or lz4; zstd:1 for Parquet and none for text unless given",
+    ),
+    option(Format, "preset", One, "PRESET", "whose types and spellings to write: postgres"),
+    option(Format, "csv_header", One, "on|off", "header line in every CSV part"),
+    option(Format, "csv_delimiter", One, "CHAR", "between CSV values: one ASCII character, or \\t"),
+    option(Format, "csv_null", One, "TEXT", "unquoted text for NULL in CSV"),
+    option(Format, "csv_newline", One, "lf|crlf", "line end of CSV"),
+    option(Format, "csv_bom", Switch, "", "byte order mark in front of every CSV part"),
+    option(
+        Format,
+        "csv_formula_guard",
+        Switch,
+        "",
+        "put ' in front of CSV text that a spreadsheet would run as a formula",
+    ),
+    option(Format, "row_group_rows", One, "ROWS", "most rows in a Parquet row group"),
+    option(Format, "row_group_bytes", One, "SIZE", "encoded bytes at which a Parquet row group ends"),
+    option(Format, "on_unrepresentable", One, "error", "what to do with values that the target type cannot hold"),
+    later(Format, "column_policy", "COL=CHOICE"),
+    option(Work, "readers", One, "N", "connections that read at the same time"),
+    option(Work, "partitions", One, "N", "partitions to split the relation into; chosen by size unless given"),
+    option(Work, "part_size", One, "SIZE", "bytes at which a part rolls"),
+    option(Work, "upload_chunk_size", One, "SIZE", "bytes of one upload request, 5MiB or more"),
+    option(Work, "upload_concurrency", One, "N", "chunks of one part in flight"),
+    option(
+        Work,
+        "read_mode",
+        One,
+        "copy|keyset",
+        "copy: everything under one snapshot; keyset: pages in short transactions, for poolers that forbid long ones",
+    ),
+    option(Work, "page_size", One, "ROWS", "rows a page, with --read-mode keyset"),
+    option(Work, "max_rows", One, "N", "export at most the first N rows by key; exit 3 if there were more"),
+    option(
+        Work,
+        "tier",
+        One,
+        "NAME",
+        "a named --max-rows: free, pro, team, scale, enterprise, or one of the config file",
+    ),
+    option(Work, "allow_truncated", Switch, "", "exit 0 although a cap cut rows off"),
+    option(Work, "min_rows", One, "N", "fail, and publish nothing, where there are fewer rows"),
+    option(Commit, "run_id", One, "ID", "id of the run; the same id makes a retry report what the first try committed"),
+    option(Commit, "on_existing", One, "CHOICE", "where a manifest already stands: fail (exit 22), skip or replace"),
+    option(
+        Commit,
+        "visibility",
+        One,
+        "WHEN",
+        "at-commit: all parts appear together; as-written: each when it is finished",
+    ),
+    option(Commit, "layout", One, "LAYOUT", "nested: parts under data/; flat: directly under the destination"),
+    option(Commit, "single_file", Switch, "", "write one ordered object at exactly the given key"),
+    option(
+        Commit,
+        "manifest_stats",
+        One,
+        "CHOICE",
+        "extremes in the manifest: safe (none of text, bytea, json), all or none",
+    ),
+    option(Commit, "sha256", Switch, "", "SHA-256 of every part in the manifest, beside CRC64NVME"),
+    option(Commit, "manifest", One, "FILE", "where --to - writes its manifest"),
+    later(Commit, "keep_snapshot", "DURATION"),
+    option(People, "progress", One, "KIND", "on standard error: auto, bar, plain, json or none"),
+    option(People, "report", One, "text|json", "the end report: text, or one JSON line, last on standard output"),
+    option(People, "log_format", One, "text|json", "form of log lines on standard error"),
+    option(
+        People,
+        "metrics_listen",
+        One,
+        "ADDR",
+        "serve Prometheus metrics at http://ADDR/metrics while the run lasts",
+    ),
+    option(People, "metrics_file", One, "FILE", "write Prometheus metrics to FILE"),
+];
+
+/// The option of a config key.
+pub fn by_key(key: &str) -> Option<&'static OptionInfo> {
+    OPTIONS.iter().find(|option| option.key == key)
+}
+
+/// The key nearest to a mistyped one, where one is near enough to be meant.
+pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|name| (strsim::jaro_winkler(wrong, name), name));
+    scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
