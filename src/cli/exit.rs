@@ -48,7 +48,11 @@ pub enum Truncation {
 impl Truncation {
     /// From the flag.
     pub fn from_flag(allow_truncated: bool) -> Self {
-        if allow_truncated { Self::Allowed } else { Self::Signalled }
+        if allow_truncated {
+            Self::Allowed
+        } else {
+            Self::Signalled
+        }
     }
 }
 

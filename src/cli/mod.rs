@@ -1,1 +1,13 @@
 //! The command line. The only user of `clap`, and of standard output and error.
+
+pub mod events;
+pub mod exit;
+mod human;
+mod meter;
+pub mod progress;
+pub mod screen;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod samples;
