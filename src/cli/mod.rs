@@ -6,6 +6,8 @@ mod human;
 mod meter;
 pub mod progress;
 pub mod screen;
+pub mod signals;
+pub mod summary;
 
 #[cfg(test)]
 mod golden;
