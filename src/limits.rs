@@ -127,6 +127,7 @@ pub const NAMES_IN_ERROR_MAX: usize = 40;
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
 pub const PARTITIONS_SHOWN_MAX: usize = 40;
+
 /// Threads that do IO. Sockets and files wait more than they compute, and all CPU work is on rayon, so two keep up with
 /// any number of readers.
 pub const IO_THREADS: usize = 2;
@@ -154,6 +155,9 @@ pub const METRICS_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Scrapes at the same time; more wait in the listener's backlog.
 pub const METRICS_CONNECTIONS_MAX: usize = 8;
+
+/// Before the responder tries again to accept a connection.
+pub const METRICS_ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
 pub const DEMO_ROWS_MAX: u64 = 1_000_000_000;

@@ -22,11 +22,7 @@ struct Line<'a> {
 /// None in practice: no event holds a map with keys other than text, and non-finite numbers become `null`.
 pub fn line(event: &Event, time: DateTime<Utc>) -> Result<String, serde_json::Error> {
     let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
-    serde_json::to_string(&Line {
-        schema_version: SCHEMA_VERSION,
-        time,
-        event,
-    })
+    serde_json::to_string(&Line { schema_version: SCHEMA_VERSION, time, event })
 }
 
 #[cfg(test)]

@@ -48,11 +48,7 @@ pub enum Truncation {
 impl Truncation {
     /// From the flag.
     pub fn from_flag(allow_truncated: bool) -> Self {
-        if allow_truncated {
-            Self::Allowed
-        } else {
-            Self::Signalled
-        }
+        if allow_truncated { Self::Allowed } else { Self::Signalled }
     }
 }
 
@@ -99,8 +95,7 @@ mod tests {
 
     #[test]
     fn no_two_kinds_share_a_code_and_none_looks_like_success() {
-        let codes: std::collections::BTreeSet<u8> =
-            TABLE.iter().map(|(kind, ..)| failed(*kind)).collect();
+        let codes: std::collections::BTreeSet<u8> = TABLE.iter().map(|(kind, ..)| failed(*kind)).collect();
         assert_eq!(codes.len(), TABLE.len());
         assert!(!codes.contains(&COMPLETE) && !codes.contains(&TRUNCATED));
     }

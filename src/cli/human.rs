@@ -22,11 +22,7 @@ pub(crate) fn plural(number: u64, noun: &str) -> String {
 
 /// So many per second, to whole numbers; zero where no time has passed.
 pub(crate) fn per_second(number: u64, seconds: f64) -> u64 {
-    if seconds > 0.0 {
-        whole(float(number) / seconds)
-    } else {
-        0
-    }
+    if seconds > 0.0 { whole(float(number) / seconds) } else { 0 }
 }
 
 /// `0.25 s`, `12.5 s`, then `00:03:20`.
@@ -45,10 +41,7 @@ pub(crate) fn clock(duration: Duration) -> String {
     FormattedDuration(duration).to_string()
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "shown with three digits; never computed with further"
-)]
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits; never computed with further")]
 pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }

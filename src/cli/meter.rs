@@ -68,11 +68,7 @@ impl Meter {
                 self.phase = Phase::Planning;
                 self.readers = vec![ReaderProgress::default(); *readers];
             }
-            Event::Planned {
-                partitions,
-                estimated_rows,
-                ..
-            } => {
+            Event::Planned { partitions, estimated_rows, .. } => {
                 self.phase = Phase::Reading;
                 self.reading_since = Some(now);
                 self.partitions = *partitions;
@@ -81,19 +77,10 @@ impl Meter {
             }
             Event::PartitionStarted { reader, partition } => {
                 if let Some(slot) = self.readers.get_mut(*reader) {
-                    *slot = ReaderProgress {
-                        partition: Some(*partition),
-                        ..Default::default()
-                    };
+                    *slot = ReaderProgress { partition: Some(*partition), ..Default::default() };
                 }
             }
-            Event::Progress {
-                rows,
-                bytes,
-                partitions_done,
-                partitions,
-                readers,
-            } => {
+            Event::Progress { rows, bytes, partitions_done, partitions, readers } => {
                 self.rows = *rows;
                 self.bytes = *bytes;
                 self.partitions = *partitions;
@@ -131,8 +118,7 @@ impl Meter {
         let expected = if self.partitions_done > 0 && rows_done > 0.0 {
             Some(rows_done / done)
         } else {
-            self.estimated_rows
-                .map(|rows| human::float(rows) / partitions)
+            self.estimated_rows.map(|rows| human::float(rows) / partitions)
         };
         let partial: f64 = expected.filter(|rows| *rows > 0.0).map_or(0.0, |expected| {
             self.readers
@@ -145,16 +131,10 @@ impl Meter {
     }
 
     fn sample(&mut self, now: Instant) {
-        self.samples.push_back(Sample {
-            at: now,
-            rows: self.rows,
-            bytes: self.bytes,
-        });
+        self.samples.push_back(Sample { at: now, rows: self.rows, bytes: self.bytes });
         // One sample older than the window stays, so that the window is always whole.
         while self.samples.len() > SAMPLES_MAX
-            || self.samples.get(1).is_some_and(|sample| {
-                now.saturating_duration_since(sample.at) > limits::RATE_WINDOW
-            })
+            || self.samples.get(1).is_some_and(|sample| now.saturating_duration_since(sample.at) > limits::RATE_WINDOW)
         {
             self.samples.pop_front();
         }
@@ -167,8 +147,7 @@ impl Meter {
 
     /// 0 to 100, rounded down: 100 only at the commit.
     pub(crate) fn percent(&self) -> Option<u64> {
-        self.fraction()
-            .map(|fraction| human::whole((fraction * 100.0).floor()))
+        self.fraction().map(|fraction| human::whole((fraction * 100.0).floor()))
     }
 
     /// Rows and bytes a second over the last seconds; falls to zero while nothing comes.
@@ -214,8 +193,7 @@ impl Meter {
         if self.phase != Phase::Reading {
             return None;
         }
-        self.remaining(now)
-            .map(|left| format!("ETA {}", human::clock(left)))
+        self.remaining(now).map(|left| format!("ETA {}", human::clock(left)))
     }
 }
 
@@ -243,19 +221,9 @@ mod tests {
     fn progress(rows: u64, done: usize, partitions: usize, in_flight: &[(u32, u64)]) -> Event {
         let readers = in_flight
             .iter()
-            .map(|&(partition, rows)| ReaderProgress {
-                partition: Some(partition),
-                rows,
-                bytes: 0,
-            })
+            .map(|&(partition, rows)| ReaderProgress { partition: Some(partition), rows, bytes: 0 })
             .collect();
-        Event::Progress {
-            rows,
-            bytes: rows,
-            partitions_done: done,
-            partitions,
-            readers,
-        }
+        Event::Progress { rows, bytes: rows, partitions_done: done, partitions, readers }
     }
 
     #[test]
@@ -296,11 +264,7 @@ mod tests {
         for second in 1..=20_u64 {
             let now = start + Duration::from_secs(second);
             // Slow for ten seconds, then ten times as fast.
-            let rows = if second <= 10 {
-                second * 100
-            } else {
-                1_000 + (second - 10) * 1_000
-            };
+            let rows = if second <= 10 { second * 100 } else { 1_000 + (second - 10) * 1_000 };
             meter.apply(&progress(rows, 1, 10, &[]), now);
         }
         assert_eq!(meter.rates(start + Duration::from_secs(20)).0, 1_000);

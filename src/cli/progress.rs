@@ -66,24 +66,13 @@ impl Progress {
         let meter = Arc::new(Mutex::new(Meter::new(Instant::now())));
         let drawer = {
             let (screen, meter) = (screen.clone(), Arc::clone(&meter));
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()?;
-            std::thread::Builder::new()
-                .name("outhaul-progress".into())
-                .spawn(move || {
-                    runtime.block_on(draw(view, &screen, &meter, queue));
-                })?
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            std::thread::Builder::new().name("outhaul-progress".into()).spawn(move || {
+                runtime.block_on(draw(view, &screen, &meter, queue));
+            })?
         };
         let watcher = tokio::spawn(watch(view, receiver, meter, lines, stopped));
-        Ok((
-            Self {
-                watcher,
-                stop,
-                drawer,
-            },
-            events,
-        ))
+        Ok((Self { watcher, stop, drawer }, events))
     }
 
     /// Ends the display and restores the terminal; `last` is how the run ended.
@@ -121,10 +110,7 @@ async fn watch(
             event = events.recv() => event,
         };
         let Some(event) = event else { return lines };
-        meter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .apply(&event, Instant::now());
+        meter.lock().unwrap_or_else(PoisonError::into_inner).apply(&event, Instant::now());
         match (view, &event) {
             // How the run ended is known once its future has returned; `finish` says it, once.
             (_, Event::RunFinished { .. } | Event::RunFailed { .. }) => {}
@@ -150,25 +136,11 @@ async fn watch(
 /// What plain progress says of a step as soon as it is taken.
 fn announcement(event: &Event) -> Option<String> {
     match event {
-        Event::RunStarted {
-            run_id,
-            relation,
-            destination,
-            format,
-            readers,
-        } => {
+        Event::RunStarted { run_id, relation, destination, format, readers } => {
             let readers = human::plural(u64::try_from(*readers).unwrap_or(u64::MAX), "reader");
-            Some(format!(
-                "exporting {relation} to {destination} as {format}, {readers} (run {run_id})"
-            ))
+            Some(format!("exporting {relation} to {destination} as {format}, {readers} (run {run_id})"))
         }
-        Event::Planned {
-            partitions,
-            estimated_rows,
-            snapshot,
-            truncated,
-            ..
-        } => {
+        Event::Planned { partitions, estimated_rows, snapshot, truncated, .. } => {
             let partitions = u64::try_from(*partitions).unwrap_or(u64::MAX);
             let mut line = format!("planned {}", human::plural(partitions, "partition"));
             if let Some(rows) = estimated_rows {
@@ -195,12 +167,7 @@ fn announcement(event: &Event) -> Option<String> {
 }
 
 /// Draws until the line queue closes.
-async fn draw(
-    view: View,
-    screen: &Screen,
-    meter: &Mutex<Meter>,
-    mut queue: mpsc::Receiver<String>,
-) {
+async fn draw(view: View, screen: &Screen, meter: &Mutex<Meter>, mut queue: mpsc::Receiver<String>) {
     let mut bars = (view == View::Bar).then(|| Bars::new(screen));
     let mut plain = (view == View::Plain).then(|| Plain::new(Instant::now()));
     let mut refresh = tokio::time::interval(limits::BAR_REFRESH);
@@ -239,10 +206,7 @@ struct Plain {
 
 impl Plain {
     fn new(now: Instant) -> Self {
-        Self {
-            last: now,
-            tenth: 0,
-        }
+        Self { last: now, tenth: 0 }
     }
 
     fn line(&mut self, meter: &Meter, now: Instant) -> Option<String> {
@@ -260,14 +224,8 @@ impl Plain {
             Phase::Planning => "planning".to_owned(),
             Phase::Committing { parts } => format!("committing {parts} parts"),
             Phase::Reading => {
-                let percent = meter
-                    .percent()
-                    .map_or_else(String::new, |n| format!("{n} %, "));
-                let Meter {
-                    partitions,
-                    partitions_done,
-                    ..
-                } = meter;
+                let percent = meter.percent().map_or_else(String::new, |n| format!("{n} %, "));
+                let Meter { partitions, partitions_done, .. } = meter;
                 let volume = meter.volume(now);
                 format!("{percent}{partitions_done} of {partitions} partitions, {volume}")
             }
@@ -300,34 +258,19 @@ impl Sight {
                 readers.push(format!("and {more} more"));
             }
         }
-        let Meter {
-            partitions,
-            partitions_done,
-            ..
-        } = meter;
-        let percent = meter
-            .percent()
-            .map_or_else(|| "--".to_owned(), |n| n.to_string());
+        let Meter { partitions, partitions_done, .. } = meter;
+        let percent = meter.percent().map_or_else(|| "--".to_owned(), |n| n.to_string());
         let total = match meter.phase {
             Phase::Connecting => "connecting".to_owned(),
             Phase::Planning => "planning".to_owned(),
             Phase::Reading => format!("{percent:>3} %  {partitions_done}/{partitions} partitions"),
             Phase::Committing { parts } => format!("{percent:>3} %  committing {parts} parts"),
         };
-        let mut volume = format!(
-            "{}  {}",
-            human::clock(meter.elapsed(now)),
-            meter.volume(now)
-        );
+        let mut volume = format!("{}  {}", human::clock(meter.elapsed(now)), meter.volume(now));
         if let Some(eta) = meter.eta(now) {
             volume += &format!("  {eta}");
         }
-        Self {
-            readers,
-            fraction: meter.fraction().unwrap_or(0.0),
-            total,
-            volume,
-        }
+        Self { readers, fraction: meter.fraction().unwrap_or(0.0), total, volume }
     }
 }
 
@@ -361,12 +304,7 @@ impl Bars {
             total.set_style(style.progress_chars("=> "));
         }
         let volume = bars.add(message_bar());
-        Self {
-            screen: screen.clone(),
-            readers: Vec::new(),
-            total,
-            volume,
-        }
+        Self { screen: screen.clone(), readers: Vec::new(), total, volume }
     }
 
     fn show(&mut self, sight: &Sight) {
@@ -383,8 +321,7 @@ impl Bars {
         for (bar, line) in self.readers.iter().zip(&sight.readers) {
             bar.set_message(line.clone());
         }
-        self.total
-            .set_position(human::whole(sight.fraction * human::float(STEPS)));
+        self.total.set_position(human::whole(sight.fraction * human::float(STEPS)));
         self.total.set_message(sight.total.clone());
         self.volume.set_message(sight.volume.clone());
         self.volume.tick();
@@ -410,10 +347,7 @@ mod tests {
     /// Runs the display over `events` and gives back all it wrote.
     fn shown(view: View, events: Vec<Event>, last: &Event) -> String {
         let kept = Kept::default();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (progress, sender) = Progress::start(view, &kept.screen()).unwrap();
             for event in events {
@@ -426,9 +360,8 @@ mod tests {
     }
 
     fn without_end(events: Vec<Event>) -> (Vec<Event>, Event) {
-        let (ends, events): (Vec<_>, Vec<_>) = events
-            .into_iter()
-            .partition(|e| matches!(e, Event::RunFinished { .. } | Event::RunFailed { .. }));
+        let (ends, events): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|e| matches!(e, Event::RunFinished { .. } | Event::RunFailed { .. }));
         (events, ends.into_iter().next().unwrap())
     }
 
@@ -437,19 +370,10 @@ mod tests {
         let (events, last) = without_end(samples::events());
         let names: Vec<String> = shown(View::Json, events, &last)
             .lines()
-            .map(|line| {
-                serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].to_string()
-            })
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].to_string())
             .collect();
-        let expected = [
-            "run_started",
-            "planned",
-            "partition_started",
-            "progress",
-            "part_finished",
-            "committing",
-            "run_finished",
-        ];
+        let expected =
+            ["run_started", "planned", "partition_started", "progress", "part_finished", "committing", "run_finished"];
         assert_eq!(names, expected.map(|name| format!("\"{name}\"")));
     }
 
@@ -486,18 +410,13 @@ mod tests {
 
     #[test]
     fn a_forgotten_sender_does_not_hang_the_end() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let kept = Kept::default();
             let (progress, _forgotten) = Progress::start(View::Plain, &kept.screen()).unwrap();
             let (_, last) = without_end(samples::events());
             let end = progress.finish(View::Plain, &last);
-            tokio::time::timeout(Duration::from_secs(10), end)
-                .await
-                .unwrap();
+            tokio::time::timeout(Duration::from_secs(10), end).await.unwrap();
         });
     }
 
@@ -515,10 +434,7 @@ mod tests {
         }
         let (release, stuck) = std::sync::mpsc::channel();
         let screen = Screen::writing_to(Box::new(Stuck(stuck)));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (progress, sender) = Progress::start(View::Plain, &screen).unwrap();
             let sending = async {
@@ -526,9 +442,7 @@ mod tests {
                     sender.send(Event::Committing { parts: 1 }).await.unwrap();
                 }
             };
-            tokio::time::timeout(Duration::from_secs(10), sending)
-                .await
-                .unwrap();
+            tokio::time::timeout(Duration::from_secs(10), sending).await.unwrap();
             drop(release);
             let (_, last) = without_end(samples::events());
             progress.finish(View::Plain, &last).await;
@@ -563,13 +477,7 @@ mod tests {
             meter.apply(event, start);
         }
         let sight = Sight::of(&meter, start + Duration::from_secs(2));
-        assert_eq!(
-            sight.readers,
-            [
-                "reader 0   partition 7          120,000 rows     5.72 MiB",
-                "reader 1   idle",
-            ]
-        );
+        assert_eq!(sight.readers, ["reader 0   partition 7          120,000 rows     5.72 MiB", "reader 1   idle",]);
         assert_eq!(sight.total, " 18 %  4/24 partitions");
         assert!(sight.volume.len() <= 100, "{}", sight.volume);
         meter.apply(&Event::Committing { parts: 24 }, start);

@@ -62,21 +62,14 @@ pub(crate) fn events() -> Vec<Event> {
             snapshot: Some("00000003-0000001B-1".into()),
             truncated: false,
         },
-        Event::PartitionStarted {
-            reader: 1,
-            partition: 7,
-        },
+        Event::PartitionStarted { reader: 1, partition: 7 },
         Event::Progress {
             rows: 1_200_000,
             bytes: 60_000_000,
             partitions_done: 4,
             partitions: 24,
             readers: vec![
-                ReaderProgress {
-                    partition: Some(7),
-                    rows: 120_000,
-                    bytes: 6_000_000,
-                },
+                ReaderProgress { partition: Some(7), rows: 120_000, bytes: 6_000_000 },
                 ReaderProgress::default(),
             ],
         },
@@ -87,9 +80,7 @@ pub(crate) fn events() -> Vec<Event> {
             bytes: 12_582_912,
         },
         Event::Committing { parts: 24 },
-        Event::RunFinished {
-            report: Box::new(report()),
-        },
+        Event::RunFinished { report: Box::new(report()) },
         Event::RunFailed {
             run_id: RUN.into(),
             exit_code: 11,

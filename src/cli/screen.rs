@@ -28,10 +28,7 @@ impl Screen {
     /// One that writes its lines elsewhere.
     pub(crate) fn writing_to(lines: Box<dyn Write + Send>) -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        Self {
-            bars,
-            lines: Arc::new(Mutex::new(lines)),
-        }
+        Self { bars, lines: Arc::new(Mutex::new(lines)) }
     }
 
     /// Lets bars appear.
@@ -98,20 +95,14 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Screen {
     type Writer = Record;
 
     fn make_writer(&'a self) -> Record {
-        Record {
-            screen: self.clone(),
-            bytes: Vec::new(),
-        }
+        Record { screen: self.clone(), bytes: Vec::new() }
     }
 }
 
 /// Writes one line to standard output.
 pub(crate) fn stdout_line(text: &str) {
     let mut stdout = io::stdout().lock();
-    let _ = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.write_all(b"\n"))
-        .and_then(|()| stdout.flush());
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
 }
 
 #[cfg(test)]

@@ -53,9 +53,7 @@ pub struct Signals {
 
 impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signals")
-            .field("reason", &self.reason())
-            .finish_non_exhaustive()
+        f.debug_struct("Signals").field("reason", &self.reason()).finish_non_exhaustive()
     }
 }
 
@@ -66,28 +64,24 @@ impl Signals {
     /// Where the system gives no thread or refuses the handlers.
     pub fn listen(screen: &Screen) -> io::Result<Self> {
         let signals = Self::default();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let guard = runtime.enter();
         let mut interrupts = signal(SignalKind::interrupt())?;
         let mut terminations = signal(SignalKind::terminate())?;
         drop(guard);
         let (listener, screen) = (signals.clone(), screen.clone());
-        std::thread::Builder::new()
-            .name("outhaul-signals".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    loop {
-                        let stop = tokio::select! {
-                            Some(()) = interrupts.recv() => Stop::Interrupted,
-                            Some(()) = terminations.recv() => Stop::Terminated,
-                            else => break,
-                        };
-                        listener.take(stop, &screen);
-                    }
-                });
-            })?;
+        std::thread::Builder::new().name("outhaul-signals".into()).spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    let stop = tokio::select! {
+                        Some(()) = interrupts.recv() => Stop::Interrupted,
+                        Some(()) = terminations.recv() => Stop::Terminated,
+                        else => break,
+                    };
+                    listener.take(stop, &screen);
+                }
+            });
+        })?;
         Ok(signals)
     }
 
@@ -111,9 +105,7 @@ impl Signals {
     }
 
     fn take(&self, stop: Stop, screen: &Screen) {
-        let first =
-            self.first
-                .compare_exchange(0, stop.number(), Ordering::AcqRel, Ordering::Acquire);
+        let first = self.first.compare_exchange(0, stop.number(), Ordering::AcqRel, Ordering::Acquire);
         if first.is_ok() {
             self.token.cancel();
             // Said without waiting: a terminal that stands still must not delay the second signal.
@@ -123,12 +115,7 @@ impl Signals {
             });
             return;
         }
-        if let Some(act) = self
-            .last_act
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        if let Some(act) = self.last_act.lock().unwrap_or_else(PoisonError::into_inner).take() {
             act();
         }
         leave(stop);
@@ -153,9 +140,6 @@ mod tests {
         signals.take(Stop::Terminated, &Kept::default().screen());
         assert!(signals.token().is_cancelled());
         assert_eq!(signals.reason(), Some(Stop::Terminated));
-        assert_eq!(
-            signals.reason().map(Stop::kind),
-            Some(ExportErrorKind::Terminated)
-        );
+        assert_eq!(signals.reason().map(Stop::kind), Some(ExportErrorKind::Terminated));
     }
 }

@@ -46,14 +46,8 @@ pub fn text(report: &ExportReport, exit_code: u8) -> String {
     if report.status == RunStatus::Truncated {
         entry("cap", cap(report, exit_code));
     }
-    let (rows, parts) = (
-        human::plural(report.rows, "row"),
-        human::plural(report.parts, "part"),
-    );
-    entry(
-        "rows",
-        format!("{rows} in {parts}, {}", human::bytes(report.bytes)),
-    );
+    let (rows, parts) = (human::plural(report.rows, "row"), human::plural(report.parts, "part"));
+    entry("rows", format!("{rows} in {parts}, {}", human::bytes(report.bytes)));
     if !report.already_committed {
         let readers = u64::try_from(report.readers).unwrap_or(u64::MAX);
         entry(
@@ -73,25 +67,14 @@ pub fn text(report: &ExportReport, exit_code: u8) -> String {
     entry("run", report.run_id.clone());
     if let Some(manifest) = &report.manifest {
         entry("manifest", manifest.clone());
-        entry(
-            "check it",
-            format!("outhaul verify {}", shell_word(&report.destination)),
-        );
+        entry("check it", format!("outhaul verify {}", shell_word(&report.destination)));
     }
     lines.join("\n")
 }
 
 fn heading(report: &ExportReport) -> String {
-    let ExportReport {
-        relation,
-        destination,
-        ..
-    } = report;
-    let done = if report.already_committed {
-        " (already committed, nothing done)"
-    } else {
-        ""
-    };
+    let ExportReport { relation, destination, .. } = report;
+    let done = if report.already_committed { " (already committed, nothing done)" } else { "" };
     match report.status {
         RunStatus::Complete => format!("complete{done}: {relation} -> {destination}"),
         RunStatus::Truncated => format!("TRUNCATED{done}: {relation} -> {destination}"),
@@ -127,9 +110,7 @@ pub fn error_text(failure: &Failure<'_>) -> String {
         let left = match failure.left {
             Left::Nothing => "nothing was published",
             Left::Parts => "parts may be visible, and no manifest names them",
-            Left::Commit => {
-                "the commit had begun: `outhaul verify` tells whether the manifest stands"
-            }
+            Left::Commit => "the commit had begun: `outhaul verify` tells whether the manifest stands",
             Left::Stream => "the stream ends before its end",
         };
         lines.push(format!("(run {run_id}; {left})"));
@@ -155,10 +136,8 @@ pub fn chain(error: &dyn Error) -> String {
 
 /// Control characters become spaces: a server's message must not move the cursor of whoever reads it.
 fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text
-        .split(|letter: char| letter.is_control() || letter == ' ')
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words: Vec<&str> =
+        text.split(|letter: char| letter.is_control() || letter == ' ').filter(|word| !word.is_empty()).collect();
     words.join(" ")
 }
 
@@ -215,10 +194,7 @@ pub fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde_json::
 /// None in practice: see [`super::events::line`].
 pub fn error_json(failure: &Failure<'_>) -> Result<String, serde_json::Error> {
     let kind = failure.error.kind;
-    let cancelled = matches!(
-        kind,
-        ExportErrorKind::Interrupted | ExportErrorKind::Terminated
-    );
+    let cancelled = matches!(kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
     serde_json::to_string(&Failed {
         schema_version: SCHEMA_VERSION,
         status: if cancelled { "cancelled" } else { "failed" },
@@ -249,12 +225,7 @@ mod tests {
     }
 
     fn failure(error: &ExportError, left: Left) -> Failure<'_> {
-        Failure {
-            error,
-            run_id: Some(RUN),
-            destination: Some("s3://lake/lineitem/"),
-            left,
-        }
+        Failure { error, run_id: Some(RUN), destination: Some("s3://lake/lineitem/"), left }
     }
 
     #[test]
@@ -266,15 +237,8 @@ mod tests {
             rows_available: RowsAvailable::Unknown,
             ..samples::truncated()
         };
-        let skipped = ExportReport {
-            already_committed: true,
-            ..samples::report()
-        };
-        let streamed = ExportReport {
-            destination: "standard output".into(),
-            manifest: None,
-            ..samples::report()
-        };
+        let skipped = ExportReport { already_committed: true, ..samples::report() };
+        let streamed = ExportReport { destination: "standard output".into(), manifest: None, ..samples::report() };
         let cases = [
             ("complete", samples::report(), exit::COMPLETE),
             ("truncated", samples::truncated(), exit::TRUNCATED),
@@ -284,10 +248,7 @@ mod tests {
             ("streamed", streamed, exit::COMPLETE),
         ];
         for (name, report, exit_code) in cases {
-            golden::check(
-                &format!("summary/{name}.txt"),
-                &(text(&report, exit_code) + "\n"),
-            );
+            golden::check(&format!("summary/{name}.txt"), &(text(&report, exit_code) + "\n"));
             let json = json(&report, exit_code).unwrap();
             assert!(!json.contains('\n'));
             golden::check(&format!("report_v1/{name}.json"), &(json + "\n"));
@@ -297,12 +258,8 @@ mod tests {
     #[test]
     fn failures_have_their_goldens() {
         let lost = lost();
-        let interrupted = ExportError {
-            kind: ExportErrorKind::Interrupted,
-            message: "interrupted".into(),
-            hint: None,
-            source: None,
-        };
+        let interrupted =
+            ExportError { kind: ExportErrorKind::Interrupted, message: "interrupted".into(), hint: None, source: None };
         let cases = [
             ("failed", failure(&lost, Left::Nothing)),
             ("failed_at_commit", failure(&lost, Left::Commit)),
@@ -311,10 +268,7 @@ mod tests {
             ("cancelled", failure(&interrupted, Left::Nothing)),
         ];
         for (name, failure) in cases {
-            golden::check(
-                &format!("summary/{name}.txt"),
-                &(error_text(&failure) + "\n"),
-            );
+            golden::check(&format!("summary/{name}.txt"), &(error_text(&failure) + "\n"));
             let json = error_json(&failure).unwrap();
             assert!(!json.contains('\n'));
             golden::check(&format!("report_v1/{name}.json"), &(json + "\n"));
@@ -327,23 +281,13 @@ mod tests {
 
     #[test]
     fn a_cause_that_was_said_is_not_said_again() {
-        let error = ExportError {
-            source: Some(Box::new(Repeats(std::io::Error::other("disk on fire")))),
-            ..lost()
-        };
-        assert_eq!(
-            chain(&error),
-            "reading partition 7 of public.lineitem after 3 attempts: outer: disk on fire"
-        );
+        let error = ExportError { source: Some(Box::new(Repeats(std::io::Error::other("disk on fire")))), ..lost() };
+        assert_eq!(chain(&error), "reading partition 7 of public.lineitem after 3 attempts: outer: disk on fire");
     }
 
     #[test]
     fn a_message_cannot_move_the_cursor() {
-        let error = ExportError {
-            message: "a\r\n\u{1b}[2Jb \u{9b}31m".into(),
-            source: None,
-            ..lost()
-        };
+        let error = ExportError { message: "a\r\n\u{1b}[2Jb \u{9b}31m".into(), source: None, ..lost() };
         assert_eq!(chain(&error), "a [2Jb 31m");
     }
 
