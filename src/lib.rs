@@ -56,3 +56,4 @@ pub mod manifest;
 pub mod plan;
 pub mod source;
 pub mod store;
+pub mod telemetry;

@@ -133,3 +133,36 @@ pub const READERS_MAX: usize = 256;
 
 /// Chunks of one part in flight; beyond this a store answers no faster.
 pub const UPLOAD_CONCURRENCY_MAX: usize = 64;
+/// Threads that do IO. Sockets and files wait more than they compute, and all CPU work is on rayon, so two keep up with
+/// any number of readers.
+pub const IO_THREADS: usize = 2;
+
+/// Reader bars drawn at once: more would push the totals off a small terminal.
+pub const BARS_MAX: usize = 12;
+
+/// Between two redraws of the bars, in which the clock and the rates move even while no event comes.
+pub const BAR_REFRESH: Duration = Duration::from_millis(200);
+
+/// Between two plain progress lines: a log of an hour's run stays below a thousand lines.
+pub const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Rates shown are taken over about this long: shorter ones jump with every row group.
+pub const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// Between two writes of `--metrics-file`, and between two upkeeps of the histograms.
+pub const METRICS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bytes of one HTTP request to `--metrics-listen`: a scrape is a request line and a few headers.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// One scrape, from accept to the last byte.
+pub const METRICS_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Scrapes at the same time; more wait in the listener's backlog.
+pub const METRICS_CONNECTIONS_MAX: usize = 8;
+
+/// Before the responder tries again to accept a connection.
+pub const METRICS_ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
+pub const DEMO_ROWS_MAX: u64 = 1_000_000_000;

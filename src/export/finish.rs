@@ -99,6 +99,8 @@ pub(crate) async fn commit(
         bytes: parts.iter().map(|p| p.object.bytes).sum(),
         max_rows: None,
         tier: None,
+        order: planned.plan.cap.order,
+        key: planned.plan.key.iter().map(|column| column.name.clone()).collect(),
         rows_available: planned.plan.cap.available,
         snapshot: None,
         readers: 1,

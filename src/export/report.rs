@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plan::RowsAvailable;
+use crate::plan::{RowOrder, RowsAvailable};
 
 /// How a run that has a manifest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -37,6 +37,10 @@ pub struct ExportReport {
     pub max_rows: Option<u64>,
     /// Its tier, where one named it.
     pub tier: Option<String>,
+    /// The order by which a cap means "the first N rows".
+    pub order: RowOrder,
+    /// The names of the key's columns, where `order` is by key; else empty.
+    pub key: Vec<String>,
     /// How many rows the request has in all, as far as the run knows.
     pub rows_available: RowsAvailable,
     /// The snapshot that every read shared.

@@ -1,0 +1,76 @@
+//! Numbers as people read them: thousands with commas, binary units, seconds and minutes.
+
+use std::time::Duration;
+
+use indicatif::{FormattedDuration, HumanBytes, HumanCount};
+
+/// `6,001,215`.
+pub(crate) fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
+/// `1.24 GiB`.
+pub(crate) fn bytes(number: u64) -> String {
+    HumanBytes(number).to_string()
+}
+
+/// `24 parts`, `1 part`.
+pub(crate) fn plural(number: u64, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{ending}", count(number))
+}
+
+/// So many per second, to whole numbers; zero where no time has passed.
+pub(crate) fn per_second(number: u64, seconds: f64) -> u64 {
+    if seconds > 0.0 { whole(float(number) / seconds) } else { 0 }
+}
+
+/// `0.25 s`, `12.5 s`, then `00:03:20`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    if seconds < 10.0 {
+        format!("{seconds:.2} s")
+    } else if seconds < 120.0 {
+        format!("{seconds:.1} s")
+    } else {
+        clock(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
+}
+
+/// `00:03:20`.
+pub(crate) fn clock(duration: Duration) -> String {
+    FormattedDuration(duration).to_string()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits; never computed with further")]
+pub(crate) fn float(number: u64) -> f64 {
+    number as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, which is what a display wants"
+)]
+pub(crate) fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(count(6_001_215), "6,001,215");
+        assert_eq!(bytes(301_989_888), "288.00 MiB");
+        assert_eq!(plural(1, "part"), "1 part");
+        assert_eq!(plural(0, "row"), "0 rows");
+        assert_eq!(per_second(100, 0.0), 0);
+        assert_eq!(per_second(100, 8.0), 13);
+        assert_eq!(seconds(0.254), "0.25 s");
+        assert_eq!(seconds(12.54), "12.5 s");
+        assert_eq!(seconds(200.0), "00:03:20");
+        assert_eq!(whole(-1.0), 0);
+        assert_eq!(whole(f64::INFINITY), u64::MAX);
+    }
+}

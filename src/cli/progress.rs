@@ -1,0 +1,488 @@
+//! Progress on standard error: bars, plain lines or JSON events.
+//!
+//! A task takes events off the run's channel and folds them, which costs no IO; a thread of its own draws. A terminal
+//! that stands still (Ctrl-S, a stuck pipe) therefore stops the drawing and not the run. Only JSON events, which a script
+//! counts on, wait for their reader; `progress` events among them are dropped first.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use chrono::Utc;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::{mpsc, oneshot};
+
+use super::events;
+use super::human;
+use super::meter::{Meter, Phase};
+use super::screen::Screen;
+use crate::export::Event;
+use crate::export::event::ReaderProgress;
+use crate::limits;
+
+/// How progress is shown (`--progress`), `auto` already resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Bars at the foot of the terminal.
+    Bar,
+    /// A line now and then.
+    Plain,
+    /// Every event, one JSON object a line.
+    Json,
+    /// Nothing.
+    None,
+}
+
+impl View {
+    /// What `--progress auto` means here: bars on a terminal that can move its cursor, else lines; nothing under `-q`.
+    pub fn auto(quiet: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match (quiet, io::stderr().is_terminal() && !dumb) {
+            (true, _) => Self::None,
+            (false, true) => Self::Bar,
+            (false, false) => Self::Plain,
+        }
+    }
+}
+
+/// The running display of one export.
+#[derive(Debug)]
+pub struct Progress {
+    watcher: tokio::task::JoinHandle<mpsc::Sender<String>>,
+    stop: oneshot::Sender<()>,
+    drawer: JoinHandle<()>,
+}
+
+impl Progress {
+    /// Starts to show what comes over the returned channel. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(view: View, screen: &Screen) -> io::Result<(Self, mpsc::Sender<Event>)> {
+        let (events, receiver) = mpsc::channel(limits::EVENT_QUEUE);
+        let (lines, queue) = mpsc::channel(limits::EVENT_QUEUE);
+        let (stop, stopped) = oneshot::channel();
+        let meter = Arc::new(Mutex::new(Meter::new(Instant::now())));
+        let drawer = {
+            let (screen, meter) = (screen.clone(), Arc::clone(&meter));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            std::thread::Builder::new().name("outhaul-progress".into()).spawn(move || {
+                runtime.block_on(draw(view, &screen, &meter, queue));
+            })?
+        };
+        let watcher = tokio::spawn(watch(view, receiver, meter, lines, stopped));
+        Ok((Self { watcher, stop, drawer }, events))
+    }
+
+    /// Ends the display and restores the terminal; `last` is how the run ended.
+    pub async fn finish(self, view: View, last: &Event) {
+        // A sender that somebody forgot must not keep the process alive.
+        let _ = self.stop.send(());
+        if let Ok(lines) = self.watcher.await
+            && view == View::Json
+            && let Ok(line) = events::line(last, Utc::now())
+        {
+            let _ = lines.send(line).await;
+        }
+        // The queue is closed now, so that the drawer ends after its last line.
+        let _ = tokio::task::spawn_blocking(move || self.drawer.join()).await;
+    }
+}
+
+/// Folds events until the run has dropped its sender or `stopped` comes. Gives the line queue back for the last event.
+async fn watch(
+    view: View,
+    mut events: mpsc::Receiver<Event>,
+    meter: Arc<Mutex<Meter>>,
+    lines: mpsc::Sender<String>,
+    mut stopped: oneshot::Receiver<()>,
+) -> mpsc::Sender<String> {
+    let mut open = true;
+    loop {
+        let event = tokio::select! {
+            biased;
+            _ = &mut stopped, if open => {
+                events.close();
+                open = false;
+                continue;
+            }
+            event = events.recv() => event,
+        };
+        let Some(event) = event else { return lines };
+        meter.lock().unwrap_or_else(PoisonError::into_inner).apply(&event, Instant::now());
+        match (view, &event) {
+            // How the run ended is known once its future has returned; `finish` says it, once.
+            (_, Event::RunFinished { .. } | Event::RunFailed { .. }) => {}
+            (View::Json, _) => {
+                let Ok(line) = events::line(&event, Utc::now()) else {
+                    continue;
+                };
+                match event {
+                    Event::Progress { .. } => drop(lines.try_send(line)),
+                    _ => drop(lines.send(line).await),
+                }
+            }
+            (View::Plain, _) => {
+                if let Some(line) = announcement(&event) {
+                    drop(lines.try_send(line));
+                }
+            }
+            (View::Bar | View::None, _) => {}
+        }
+    }
+}
+
+/// What plain progress says of a step as soon as it is taken.
+fn announcement(event: &Event) -> Option<String> {
+    match event {
+        Event::RunStarted { run_id, relation, destination, format, readers } => {
+            let readers = human::plural(u64::try_from(*readers).unwrap_or(u64::MAX), "reader");
+            Some(format!("exporting {relation} to {destination} as {format}, {readers} (run {run_id})"))
+        }
+        Event::Planned { partitions, estimated_rows, snapshot, truncated, .. } => {
+            let partitions = u64::try_from(*partitions).unwrap_or(u64::MAX);
+            let mut line = format!("planned {}", human::plural(partitions, "partition"));
+            if let Some(rows) = estimated_rows {
+                line += &format!(", about {} by statistics", human::plural(*rows, "row"));
+            }
+            if let Some(snapshot) = snapshot {
+                line += &format!(", snapshot {snapshot}");
+            }
+            if *truncated {
+                line += "; the cap will cut rows off";
+            }
+            Some(line)
+        }
+        Event::Committing { parts } => {
+            let parts = u64::try_from(*parts).unwrap_or(u64::MAX);
+            Some(format!("committing {}", human::plural(parts, "part")))
+        }
+        Event::PartitionStarted { .. }
+        | Event::Progress { .. }
+        | Event::PartFinished { .. }
+        | Event::RunFinished { .. }
+        | Event::RunFailed { .. } => None,
+    }
+}
+
+/// Draws until the line queue closes.
+async fn draw(view: View, screen: &Screen, meter: &Mutex<Meter>, mut queue: mpsc::Receiver<String>) {
+    let mut bars = (view == View::Bar).then(|| Bars::new(screen));
+    let mut plain = (view == View::Plain).then(|| Plain::new(Instant::now()));
+    let mut refresh = tokio::time::interval(limits::BAR_REFRESH);
+    refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            line = queue.recv() => match line {
+                Some(line) => screen.line(&line),
+                None => break,
+            },
+            _ = refresh.tick(), if bars.is_some() || plain.is_some() => {
+                let now = Instant::now();
+                let meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+                let line = plain.as_mut().and_then(|plain| plain.line(&meter, now));
+                let sight = bars.is_some().then(|| Sight::of(&meter, now));
+                // Nothing is written under the lock: the terminal may stand still.
+                drop(meter);
+                if let Some(line) = line {
+                    screen.line(&line);
+                }
+                if let (Some(bars), Some(sight)) = (&mut bars, sight) {
+                    bars.show(&sight);
+                }
+            }
+        }
+    }
+    screen.clear();
+}
+
+/// Plain lines: one every few seconds, and one at each tenth of the work.
+#[derive(Debug)]
+struct Plain {
+    last: Instant,
+    tenth: u64,
+}
+
+impl Plain {
+    fn new(now: Instant) -> Self {
+        Self { last: now, tenth: 0 }
+    }
+
+    fn line(&mut self, meter: &Meter, now: Instant) -> Option<String> {
+        let tenth = meter.percent().unwrap_or(0) / 10;
+        let due = now.saturating_duration_since(self.last) >= limits::PLAIN_INTERVAL
+            || (tenth > self.tenth && meter.phase == Phase::Reading);
+        if !due {
+            return None;
+        }
+        self.last = now;
+        self.tenth = tenth;
+        let mut line = format!("[{}] ", human::clock(meter.elapsed(now)));
+        line += &match meter.phase {
+            Phase::Connecting => "connecting".to_owned(),
+            Phase::Planning => "planning".to_owned(),
+            Phase::Committing { parts } => format!("committing {parts} parts"),
+            Phase::Reading => {
+                let percent = meter.percent().map_or_else(String::new, |n| format!("{n} %, "));
+                let Meter { partitions, partitions_done, .. } = meter;
+                let volume = meter.volume(now);
+                format!("{percent}{partitions_done} of {partitions} partitions, {volume}")
+            }
+        };
+        if let Some(eta) = meter.eta(now) {
+            line += &format!(", {eta}");
+        }
+        Some(line)
+    }
+}
+
+/// What the bars show at one moment.
+#[derive(Debug, PartialEq)]
+struct Sight {
+    readers: Vec<String>,
+    fraction: f64,
+    total: String,
+    volume: String,
+}
+
+impl Sight {
+    fn of(meter: &Meter, now: Instant) -> Self {
+        let mut readers: Vec<String> = Vec::new();
+        if meter.phase == Phase::Reading {
+            let shown = meter.readers.iter().take(limits::BARS_MAX).enumerate();
+            readers.extend(shown.map(|(number, reader)| reader_line(number, reader)));
+            if let Some(more) = meter.readers.len().checked_sub(limits::BARS_MAX)
+                && more > 0
+            {
+                readers.push(format!("and {more} more"));
+            }
+        }
+        let Meter { partitions, partitions_done, .. } = meter;
+        let percent = meter.percent().map_or_else(|| "--".to_owned(), |n| n.to_string());
+        let total = match meter.phase {
+            Phase::Connecting => "connecting".to_owned(),
+            Phase::Planning => "planning".to_owned(),
+            Phase::Reading => format!("{percent:>3} %  {partitions_done}/{partitions} partitions"),
+            Phase::Committing { parts } => format!("{percent:>3} %  committing {parts} parts"),
+        };
+        let mut volume = format!("{}  {}", human::clock(meter.elapsed(now)), meter.volume(now));
+        if let Some(eta) = meter.eta(now) {
+            volume += &format!("  {eta}");
+        }
+        Self { readers, fraction: meter.fraction().unwrap_or(0.0), total, volume }
+    }
+}
+
+fn reader_line(number: usize, reader: &ReaderProgress) -> String {
+    match reader.partition {
+        Some(partition) => format!(
+            "reader {number:<3} partition {partition:<6} {:>16} {:>12}",
+            human::plural(reader.rows, "row"),
+            human::bytes(reader.bytes)
+        ),
+        None => format!("reader {number:<3} idle"),
+    }
+}
+
+/// One line a reader, then the total.
+struct Bars {
+    screen: Screen,
+    readers: Vec<ProgressBar>,
+    total: ProgressBar,
+    volume: ProgressBar,
+}
+
+/// Steps of the total's bar, more than any terminal has columns.
+const STEPS: u64 = 10_000;
+
+impl Bars {
+    fn new(screen: &Screen) -> Self {
+        let bars = screen.show_bars();
+        let total = bars.add(ProgressBar::new(STEPS));
+        if let Ok(style) = ProgressStyle::with_template("[{wide_bar:.cyan}] {msg}") {
+            total.set_style(style.progress_chars("=> "));
+        }
+        let volume = bars.add(message_bar());
+        Self { screen: screen.clone(), readers: Vec::new(), total, volume }
+    }
+
+    fn show(&mut self, sight: &Sight) {
+        while self.readers.len() > sight.readers.len()
+            && let Some(bar) = self.readers.pop()
+        {
+            bar.finish_and_clear();
+            self.screen.bars().remove(&bar);
+        }
+        while self.readers.len() < sight.readers.len() {
+            let bar = self.screen.bars().insert_before(&self.total, message_bar());
+            self.readers.push(bar);
+        }
+        for (bar, line) in self.readers.iter().zip(&sight.readers) {
+            bar.set_message(line.clone());
+        }
+        self.total.set_position(human::whole(sight.fraction * human::float(STEPS)));
+        self.total.set_message(sight.total.clone());
+        self.volume.set_message(sight.volume.clone());
+        self.volume.tick();
+    }
+}
+
+fn message_bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    match ProgressStyle::with_template("{wide_msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::samples;
+    use crate::cli::screen::tests::Kept;
+
+    /// Runs the display over `events` and gives back all it wrote.
+    fn shown(view: View, events: Vec<Event>, last: &Event) -> String {
+        let kept = Kept::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (progress, sender) = Progress::start(view, &kept.screen()).unwrap();
+            for event in events {
+                sender.send(event).await.unwrap();
+            }
+            drop(sender);
+            progress.finish(view, last).await;
+        });
+        kept.text()
+    }
+
+    fn without_end(events: Vec<Event>) -> (Vec<Event>, Event) {
+        let (ends, events): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|e| matches!(e, Event::RunFinished { .. } | Event::RunFailed { .. }));
+        (events, ends.into_iter().next().unwrap())
+    }
+
+    #[test]
+    fn json_shows_each_event_once_and_the_end_last() {
+        let (events, last) = without_end(samples::events());
+        let names: Vec<String> = shown(View::Json, events, &last)
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].to_string())
+            .collect();
+        let expected =
+            ["run_started", "planned", "partition_started", "progress", "part_finished", "committing", "run_finished"];
+        assert_eq!(names, expected.map(|name| format!("\"{name}\"")));
+    }
+
+    #[test]
+    fn an_end_that_the_run_sends_itself_is_not_shown_twice() {
+        let (mut events, last) = without_end(samples::events());
+        events.push(last.clone());
+        let text = shown(View::Json, events, &last);
+        assert_eq!(text.matches("run_finished").count(), 1);
+    }
+
+    #[test]
+    fn plain_announces_the_steps() {
+        let (events, last) = without_end(samples::events());
+        let text = shown(View::Plain, events, &last);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('[')).collect();
+        assert_eq!(
+            lines,
+            [
+                "exporting public.lineitem to s3://lake/lineitem/ as parquet, 4 readers \
+                 (run 01890a5d-ac96-774b-bcce-b302099a8057)",
+                "planned 24 partitions, about 6,000,000 rows by statistics, \
+                 snapshot 00000003-0000001B-1",
+                "committing 24 parts",
+            ]
+        );
+    }
+
+    #[test]
+    fn none_shows_nothing() {
+        let (events, last) = without_end(samples::events());
+        assert_eq!(shown(View::None, events, &last), "");
+    }
+
+    #[test]
+    fn a_forgotten_sender_does_not_hang_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let kept = Kept::default();
+            let (progress, _forgotten) = Progress::start(View::Plain, &kept.screen()).unwrap();
+            let (_, last) = without_end(samples::events());
+            let end = progress.finish(View::Plain, &last);
+            tokio::time::timeout(Duration::from_secs(10), end).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_screen_that_stands_still_does_not_stop_the_run() {
+        struct Stuck(std::sync::mpsc::Receiver<()>);
+        impl io::Write for Stuck {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _ = self.0.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (release, stuck) = std::sync::mpsc::channel();
+        let screen = Screen::writing_to(Box::new(Stuck(stuck)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (progress, sender) = Progress::start(View::Plain, &screen).unwrap();
+            let sending = async {
+                for _ in 0..4 * limits::EVENT_QUEUE {
+                    sender.send(Event::Committing { parts: 1 }).await.unwrap();
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), sending).await.unwrap();
+            drop(release);
+            let (_, last) = without_end(samples::events());
+            progress.finish(View::Plain, &last).await;
+        });
+    }
+
+    #[test]
+    fn plain_lines_come_by_time_and_by_tenths() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        let mut plain = Plain::new(start);
+        for event in &samples::events()[..4] {
+            meter.apply(event, start);
+        }
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(
+            plain.line(&meter, after(2)).as_deref(),
+            Some(
+                "[00:00:02] 18 %, 4 of 24 partitions, 1,200,000 rows (600,000/s), \
+                 57.22 MiB (28.61 MiB/s), ETA 00:00:08"
+            )
+        );
+        assert_eq!(plain.line(&meter, after(3)), None);
+        assert!(plain.line(&meter, after(7)).is_some());
+    }
+
+    #[test]
+    fn bars_show_each_reader_and_the_total() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        for event in &samples::events()[..4] {
+            meter.apply(event, start);
+        }
+        let sight = Sight::of(&meter, start + Duration::from_secs(2));
+        assert_eq!(sight.readers, ["reader 0   partition 7          120,000 rows     5.72 MiB", "reader 1   idle",]);
+        assert_eq!(sight.total, " 18 %  4/24 partitions");
+        assert!(sight.volume.len() <= 100, "{}", sight.volume);
+        meter.apply(&Event::Committing { parts: 24 }, start);
+        let sight = Sight::of(&meter, start);
+        assert_eq!(sight.total, "100 %  committing 24 parts");
+        assert_eq!(sight.readers.len(), 0);
+    }
+}

@@ -1,0 +1,145 @@
+//! SIGINT and SIGTERM. The first stops the run cleanly; the second leaves at once.
+//!
+//! The signals have a thread and a runtime of their own, so that the second one is heard even where every other thread is
+//! busy or stuck.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::screen::Screen;
+use crate::export::ExportErrorKind;
+
+/// Which signal came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGINT, as Ctrl-C sends it.
+    Interrupted,
+    /// SIGTERM, as a supervisor sends it.
+    Terminated,
+}
+
+impl Stop {
+    /// The kind of the error that a run stopped by it ends with.
+    pub fn kind(self) -> ExportErrorKind {
+        match self {
+            Self::Interrupted => ExportErrorKind::Interrupted,
+            Self::Terminated => ExportErrorKind::Terminated,
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Interrupted => 2,
+            Self::Terminated => 15,
+        }
+    }
+}
+
+type LastAct = Box<dyn FnOnce() + Send>;
+
+/// What the rest of the program sees of signals. Clones share it.
+#[derive(Clone, Default)]
+pub struct Signals {
+    token: CancellationToken,
+    /// The number of the signal that came first; 0 before.
+    first: Arc<AtomicU8>,
+    last_act: Arc<Mutex<Option<LastAct>>>,
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").field("reason", &self.reason()).finish_non_exhaustive()
+    }
+}
+
+impl Signals {
+    /// Begins to listen, for the rest of the process's life.
+    ///
+    /// # Errors
+    /// Where the system gives no thread or refuses the handlers.
+    pub fn listen(screen: &Screen) -> io::Result<Self> {
+        let signals = Self::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let guard = runtime.enter();
+        let mut interrupts = signal(SignalKind::interrupt())?;
+        let mut terminations = signal(SignalKind::terminate())?;
+        drop(guard);
+        let (listener, screen) = (signals.clone(), screen.clone());
+        std::thread::Builder::new().name("outhaul-signals".into()).spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    let stop = tokio::select! {
+                        Some(()) = interrupts.recv() => Stop::Interrupted,
+                        Some(()) = terminations.recv() => Stop::Terminated,
+                        else => break,
+                    };
+                    listener.take(stop, &screen);
+                }
+            });
+        })?;
+        Ok(signals)
+    }
+
+    /// Cancelled by the first signal.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// The signal that came first, if any.
+    pub fn reason(&self) -> Option<Stop> {
+        match self.first.load(Ordering::Acquire) {
+            2 => Some(Stop::Interrupted),
+            15 => Some(Stop::Terminated),
+            _ => None,
+        }
+    }
+
+    /// Sets what is still done when a second signal ends the process at once; it must be quick. Replaces the one before.
+    pub fn set_last_act(&self, act: Option<LastAct>) {
+        *self.last_act.lock().unwrap_or_else(PoisonError::into_inner) = act;
+    }
+
+    fn take(&self, stop: Stop, screen: &Screen) {
+        let first = self.first.compare_exchange(0, stop.number(), Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.token.cancel();
+            // Said without waiting: a terminal that stands still must not delay the second signal.
+            let screen = screen.clone();
+            let _ = std::thread::Builder::new().spawn(move || {
+                screen.line("stopping cleanly; a second signal leaves at once");
+            });
+            return;
+        }
+        if let Some(act) = self.last_act.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            act();
+        }
+        leave(stop);
+    }
+}
+
+#[expect(clippy::exit, reason = "the second signal asks for exactly this")]
+fn leave(stop: Stop) -> ! {
+    std::process::exit(128 + i32::from(stop.number()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::screen::tests::Kept;
+
+    #[test]
+    fn the_first_signal_cancels_and_is_remembered() {
+        let signals = Signals::default();
+        assert_eq!(signals.reason(), None);
+        assert!(!signals.token().is_cancelled());
+        signals.take(Stop::Terminated, &Kept::default().screen());
+        assert!(signals.token().is_cancelled());
+        assert_eq!(signals.reason(), Some(Stop::Terminated));
+        assert_eq!(signals.reason().map(Stop::kind), Some(ExportErrorKind::Terminated));
+    }
+}

@@ -1,0 +1,301 @@
+//! How a run ended: a summary or an error for people, one line of JSON for scripts.
+
+use std::error::Error;
+
+use serde::Serialize;
+
+use super::exit;
+use super::human;
+use crate::export::report::RunStatus;
+use crate::export::{ExportError, ExportErrorKind, ExportReport};
+use crate::plan::{RowOrder, RowsAvailable};
+
+/// Raised when a field of the JSON report changes its meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a run that did not commit left for others to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Parts appear as they finish (`--visibility as-written`), and no manifest names them.
+    Parts,
+    /// The commit had begun: parts may be visible, and even the manifest.
+    Commit,
+    /// The reader of standard output has a beginning (`--to -`).
+    Stream,
+}
+
+/// A run that did not commit, with what is told of it.
+#[derive(Debug)]
+pub struct Failure<'a> {
+    /// Why.
+    pub error: &'a ExportError,
+    /// The run's id, once it has one.
+    pub run_id: Option<&'a str>,
+    /// The destination's URL, once it is known.
+    pub destination: Option<&'a str>,
+    /// What is there now.
+    pub left: Left,
+}
+
+/// The summary of a run that committed, without a line end at its end.
+pub fn text(report: &ExportReport, exit_code: u8) -> String {
+    let mut lines = vec![heading(report)];
+    let mut entry = |name: &str, value: String| lines.push(format!("  {name:<9} {value}"));
+    if report.status == RunStatus::Truncated {
+        entry("cap", cap(report, exit_code));
+    }
+    let (rows, parts) = (human::plural(report.rows, "row"), human::plural(report.parts, "part"));
+    entry("rows", format!("{rows} in {parts}, {}", human::bytes(report.bytes)));
+    if !report.already_committed {
+        let readers = u64::try_from(report.readers).unwrap_or(u64::MAX);
+        entry(
+            "time",
+            format!(
+                "{} with {}: {} rows/s, {}/s",
+                human::seconds(report.seconds),
+                human::plural(readers, "reader"),
+                human::count(human::per_second(report.rows, report.seconds)),
+                human::bytes(human::per_second(report.bytes, report.seconds)),
+            ),
+        );
+    }
+    if let Some(snapshot) = &report.snapshot {
+        entry("snapshot", snapshot.clone());
+    }
+    entry("run", report.run_id.clone());
+    if let Some(manifest) = &report.manifest {
+        entry("manifest", manifest.clone());
+        entry("check it", format!("outhaul verify {}", shell_word(&report.destination)));
+    }
+    lines.join("\n")
+}
+
+fn heading(report: &ExportReport) -> String {
+    let ExportReport { relation, destination, .. } = report;
+    let done = if report.already_committed { " (already committed, nothing done)" } else { "" };
+    match report.status {
+        RunStatus::Complete => format!("complete{done}: {relation} -> {destination}"),
+        RunStatus::Truncated => format!("TRUNCATED{done}: {relation} -> {destination}"),
+    }
+}
+
+/// `first 10,000 rows of at least 10,001 by key (id), tier free; exit 3`.
+fn cap(report: &ExportReport, exit_code: u8) -> String {
+    let mut cap = format!("first {}", human::plural(report.rows, "row"));
+    match report.rows_available {
+        RowsAvailable::Exact(rows) => cap += &format!(" of {}", human::count(rows)),
+        RowsAvailable::AtLeast(rows) => cap += &format!(" of at least {}", human::count(rows)),
+        RowsAvailable::Unknown => {}
+    }
+    cap += &match report.order {
+        RowOrder::Key => format!(" by key ({})", report.key.join(", ")),
+        RowOrder::Physical => " in physical order".to_owned(),
+        RowOrder::Unspecified => " in no defined order".to_owned(),
+    };
+    if let Some(tier) = &report.tier {
+        cap += &format!(", tier {tier}");
+    }
+    cap + &format!("; exit {exit_code}")
+}
+
+/// The error of a run that did not commit: `error: …`, `hint: …`, and what is left.
+pub fn error_text(failure: &Failure<'_>) -> String {
+    let mut lines = vec![format!("error: {}", chain(failure.error))];
+    if let Some(hint) = &failure.error.hint {
+        lines.push(format!("hint: {}", one_line(hint)));
+    }
+    if let Some(run_id) = failure.run_id {
+        let left = match failure.left {
+            Left::Nothing => "nothing was published",
+            Left::Parts => "parts may be visible, and no manifest names them",
+            Left::Commit => "the commit had begun: `outhaul verify` tells whether the manifest stands",
+            Left::Stream => "the stream ends before its end",
+        };
+        lines.push(format!("(run {run_id}; {left})"));
+    }
+    lines.join("\n")
+}
+
+/// The whole chain of causes, `a: b: c`, in one line. Libraries often repeat their cause in their own message; what has
+/// been said is not said again.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = one_line(&error.to_string());
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = one_line(&error.to_string());
+        if !message.is_empty() && !text.contains(&message) {
+            text += ": ";
+            text += &message;
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Control characters become spaces: a server's message must not move the cursor of whoever reads it.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> =
+        text.split(|letter: char| letter.is_control() || letter == ' ').filter(|word| !word.is_empty()).collect();
+    words.join(" ")
+}
+
+/// One word for a POSIX shell.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[derive(Serialize)]
+struct Committed<'a> {
+    schema_version: u32,
+    #[serde(flatten)]
+    report: &'a ExportReport,
+    exit_code: u8,
+    retryable: bool,
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    schema_version: u32,
+    status: &'static str,
+    run_id: Option<&'a str>,
+    destination: Option<&'a str>,
+    exit_code: u8,
+    retryable: bool,
+    error_kind: ExportErrorKind,
+    error: String,
+    hint: Option<&'a str>,
+}
+
+/// `--report json` of a run that committed.
+///
+/// # Errors
+/// None in practice: see [`super::events::line`].
+pub fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde_json::Error> {
+    serde_json::to_string(&Committed {
+        schema_version: SCHEMA_VERSION,
+        report,
+        exit_code,
+        retryable: false,
+        error: None,
+    })
+}
+
+/// `--report json` of a run that did not: `status` is `failed` or `cancelled`.
+///
+/// # Errors
+/// None in practice: see [`super::events::line`].
+pub fn error_json(failure: &Failure<'_>) -> Result<String, serde_json::Error> {
+    let kind = failure.error.kind;
+    let cancelled = matches!(kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+    serde_json::to_string(&Failed {
+        schema_version: SCHEMA_VERSION,
+        status: if cancelled { "cancelled" } else { "failed" },
+        run_id: failure.run_id,
+        destination: failure.destination,
+        exit_code: exit::failed(kind),
+        retryable: kind.retryable(),
+        error_kind: kind,
+        error: chain(failure.error),
+        hint: failure.error.hint.as_deref(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::golden;
+    use crate::cli::samples::{self, RUN};
+
+    fn lost() -> ExportError {
+        let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        ExportError {
+            kind: ExportErrorKind::SourceUnavailable,
+            message: "reading partition 7 of public.lineitem after 3 attempts".into(),
+            hint: Some("check that the server is up, then run the same command again".into()),
+            source: Some(Box::new(io)),
+        }
+    }
+
+    fn failure(error: &ExportError, left: Left) -> Failure<'_> {
+        Failure { error, run_id: Some(RUN), destination: Some("s3://lake/lineitem/"), left }
+    }
+
+    #[test]
+    fn summaries_have_their_goldens() {
+        let physical = ExportReport {
+            order: RowOrder::Physical,
+            key: Vec::new(),
+            tier: None,
+            rows_available: RowsAvailable::Unknown,
+            ..samples::truncated()
+        };
+        let skipped = ExportReport { already_committed: true, ..samples::report() };
+        let streamed = ExportReport { destination: "standard output".into(), manifest: None, ..samples::report() };
+        let cases = [
+            ("complete", samples::report(), exit::COMPLETE),
+            ("truncated", samples::truncated(), exit::TRUNCATED),
+            ("truncated_allowed", samples::truncated(), exit::COMPLETE),
+            ("truncated_physical", physical, exit::TRUNCATED),
+            ("already_committed", skipped, exit::COMPLETE),
+            ("streamed", streamed, exit::COMPLETE),
+        ];
+        for (name, report, exit_code) in cases {
+            golden::check(&format!("summary/{name}.txt"), &(text(&report, exit_code) + "\n"));
+            let json = json(&report, exit_code).unwrap();
+            assert!(!json.contains('\n'));
+            golden::check(&format!("report_v1/{name}.json"), &(json + "\n"));
+        }
+    }
+
+    #[test]
+    fn failures_have_their_goldens() {
+        let lost = lost();
+        let interrupted =
+            ExportError { kind: ExportErrorKind::Interrupted, message: "interrupted".into(), hint: None, source: None };
+        let cases = [
+            ("failed", failure(&lost, Left::Nothing)),
+            ("failed_at_commit", failure(&lost, Left::Commit)),
+            ("failed_as_written", failure(&lost, Left::Parts)),
+            ("failed_stream", failure(&lost, Left::Stream)),
+            ("cancelled", failure(&interrupted, Left::Nothing)),
+        ];
+        for (name, failure) in cases {
+            golden::check(&format!("summary/{name}.txt"), &(error_text(&failure) + "\n"));
+            let json = error_json(&failure).unwrap();
+            assert!(!json.contains('\n'));
+            golden::check(&format!("report_v1/{name}.json"), &(json + "\n"));
+        }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer: {0}")]
+    struct Repeats(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let error = ExportError { source: Some(Box::new(Repeats(std::io::Error::other("disk on fire")))), ..lost() };
+        assert_eq!(chain(&error), "reading partition 7 of public.lineitem after 3 attempts: outer: disk on fire");
+    }
+
+    #[test]
+    fn a_message_cannot_move_the_cursor() {
+        let error = ExportError { message: "a\r\n\u{1b}[2Jb \u{9b}31m".into(), source: None, ..lost() };
+        assert_eq!(chain(&error), "a [2Jb 31m");
+    }
+
+    #[test]
+    fn words_survive_the_shell() {
+        assert_eq!(shell_word("s3://lake/a/"), "s3://lake/a/");
+        assert_eq!(shell_word("/tmp/it's here"), r"'/tmp/it'\''s here'");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("$HOME"), "'$HOME'");
+    }
+}
