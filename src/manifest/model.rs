@@ -1,1 +1,278 @@
-//! What a manifest says, in the program's own terms; [`wire`](super) gives it its JSON form.
+//! What a manifest says, in the program's own terms; [`wire`](super::wire) gives it its JSON form.
+
+use std::num::NonZeroU64;
+
+use chrono::{DateTime, Utc};
+
+use crate::encode::{Compression, CsvOptions, Format, FormatOptions};
+use crate::export::report::RunStatus;
+use crate::plan::{Direction, KeyRange, KeyValue, RowOrder, RowsAvailable, TupleId};
+use crate::store::receipt::ColumnSummary;
+
+/// One committed export: what it read, under which snapshot, and every part it left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The run's id; all manifests of a run share it.
+    pub run_id: String,
+    /// Random, made for this one commit: reading it back proves whose manifest stands.
+    pub nonce: String,
+    /// The version of the program that wrote it.
+    pub outhaul_version: String,
+    /// When the run began.
+    pub created_at: DateTime<Utc>,
+    /// When the last receipt was in and the commit began.
+    pub finished_at: DateTime<Utc>,
+    /// Complete, or cut short by the cap.
+    pub status: RunStatus,
+    /// Where the rows came from.
+    pub source: ManifestSource,
+    /// What the reads have in common.
+    pub consistency: Consistency,
+    /// The cap, and what it did; present without a cap too.
+    pub row_cap: RowCapRecord,
+    /// The columns in output order.
+    pub schema: Vec<SchemaColumn>,
+    /// How the parts are written.
+    pub format: FormatRecord,
+    /// Sums over `parts`.
+    pub totals: Totals,
+    /// The parts in output order.
+    pub parts: Vec<PartEntry>,
+}
+
+/// The system the rows came from. Its name in the manifest is `source.kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// PostgreSQL.
+    Postgresql,
+}
+
+/// Where the rows came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestSource {
+    /// The system.
+    pub kind: SourceKind,
+    /// Its version as it says itself, for example `18.1`.
+    pub server_version: String,
+    /// What was read.
+    pub name: SourceName,
+    /// The predicate, without parentheses around it.
+    pub predicate: Option<String>,
+    /// The key that ordered or split the rows; empty where none did.
+    pub key: Vec<SourceKey>,
+    /// Whether the server was a standby.
+    pub standby: bool,
+}
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceName {
+    /// `schema.relation`.
+    Relation(String),
+    /// The text of a query.
+    Query(String),
+}
+
+/// One column of the key.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SourceKey {
+    /// Its name at the source.
+    pub name: String,
+    /// Its direction.
+    pub direction: Direction,
+}
+
+/// What the reads of a run have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsistencyMode {
+    /// All rows are of one snapshot.
+    SingleSnapshot,
+    /// Pages in key order, each of its own short transaction.
+    Keyset,
+    /// Partitions of more than one snapshot.
+    Mixed,
+}
+
+/// What the reads of a run have in common, with the proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consistency {
+    /// In one word.
+    pub mode: ConsistencyMode,
+    /// The snapshots; empty under `keyset`.
+    pub snapshots: Vec<SnapshotRecord>,
+    /// What a person should know of it.
+    pub note: Option<String>,
+}
+
+/// One snapshot that rows were read under.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SnapshotRecord {
+    /// The exported snapshot's id; absent where one session read all and exported none.
+    pub id: Option<String>,
+    /// The WAL position when it was taken, as `pg_lsn` prints it.
+    pub lsn: Option<String>,
+    /// The oldest transaction that was still running.
+    pub xmin: Option<u64>,
+    /// When it was taken.
+    #[serde(with = "super::wire::micros")]
+    pub taken_at: DateTime<Utc>,
+}
+
+/// The cap, and what it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowCapRecord {
+    /// The tier that named it, where one did.
+    pub tier: Option<String>,
+    /// The cap in rows; `None` is uncapped.
+    pub max_rows: Option<NonZeroU64>,
+    /// Whether rows were left out.
+    pub truncated: bool,
+    /// How many rows the request has, as far as the run knows.
+    pub available: RowsAvailable,
+    /// The order by which "the first N rows" is meant.
+    pub order: RowOrder,
+    /// The key of the last row within the cap; absent where nothing was cut, where no key orders the rows, and where
+    /// `--manifest-stats` withholds it.
+    pub boundary: Option<KeyValue>,
+}
+
+/// One column of the output.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SchemaColumn {
+    /// Its name in the output.
+    pub name: String,
+    /// Its type as PostgreSQL prints it.
+    pub pg_type: String,
+    /// The Arrow type its batches had.
+    pub arrow_type: String,
+    /// Its Parquet type; absent in text formats.
+    pub parquet_type: Option<String>,
+    /// Whether a NULL can occur.
+    pub nullable: bool,
+    /// The policy for values that the type cannot hold.
+    pub policy: String,
+    /// How many values the policy changed; absent where nothing counted them.
+    pub policy_count: Option<u64>,
+    /// What a person should know of it.
+    pub note: Option<String>,
+}
+
+/// How the parts are written: all that a reader must know to parse them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormatRecord {
+    /// The codec.
+    pub compression: Compression,
+    /// The format with its own options.
+    pub kind: FormatKind,
+}
+
+/// A format with its own options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FormatKind {
+    /// Apache Parquet.
+    Parquet {
+        /// At most so many rows in a row group.
+        row_group_rows: NonZeroU64,
+        /// A row group ended once its encoded bytes reached this.
+        row_group_bytes: NonZeroU64,
+    },
+    /// CSV.
+    Csv(CsvOptions),
+    /// One JSON object a line.
+    Ndjson,
+}
+
+impl FormatRecord {
+    /// The format without its options.
+    pub fn format(&self) -> Format {
+        match self.kind {
+            FormatKind::Parquet { .. } => Format::Parquet,
+            FormatKind::Csv(_) => Format::Csv,
+            FormatKind::Ndjson => Format::Ndjson,
+        }
+    }
+}
+
+impl From<&FormatOptions> for FormatRecord {
+    fn from(options: &FormatOptions) -> Self {
+        let kind = match options.format {
+            Format::Parquet => FormatKind::Parquet {
+                row_group_rows: options.parquet.row_group_rows,
+                row_group_bytes: options.parquet.row_group_bytes,
+            },
+            Format::Csv => FormatKind::Csv(options.csv.clone()),
+            Format::Ndjson => FormatKind::Ndjson,
+        };
+        Self { compression: options.compression, kind }
+    }
+}
+
+/// Sums over the parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Totals {
+    /// How many parts.
+    pub parts: u64,
+    /// Their data rows.
+    pub rows: u64,
+    /// Their sizes.
+    pub bytes: u64,
+}
+
+/// One part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartEntry {
+    /// Relative to the destination.
+    pub path: String,
+    /// Absolute.
+    pub url: String,
+    /// Data rows; header lines are not among them.
+    pub rows: u64,
+    /// The object's size.
+    pub bytes: u64,
+    /// CRC64NVME of the whole object.
+    pub crc64nvme: u64,
+    /// SHA-256 of the whole object in hex, where asked for.
+    pub sha256: Option<String>,
+    /// The partition it holds rows of.
+    pub partition: u32,
+    /// 0 for the partition's first part, then 1, 2, … .
+    pub roll: u32,
+    /// The random id of the attempt that wrote it.
+    pub attempt: u32,
+    /// The rows of its partition.
+    pub range: PartRange,
+    /// When its first row was asked for.
+    pub started_at: DateTime<Utc>,
+    /// When its last byte was accepted.
+    pub finished_at: DateTime<Utc>,
+    /// Header lines in front of the rows.
+    pub header_rows: u32,
+    /// Bytes of the object that the header takes.
+    pub header_bytes: u64,
+    /// Count and extremes by column; empty under `--manifest-stats none`.
+    pub columns: Vec<ColumnSummary>,
+}
+
+/// The slice of the relation that a part's partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartRange {
+    /// All of it.
+    Whole,
+    /// A range of places in one leaf's heap.
+    Heap {
+        /// The leaf's name.
+        leaf: String,
+        /// First place, inclusive; `None` is the beginning.
+        from: Option<TupleId>,
+        /// Last place, exclusive; `None` is open.
+        to: Option<TupleId>,
+    },
+    /// A range of the key.
+    Keys(KeyRange),
+    /// A range of the key, whose values `--manifest-stats` withholds.
+    KeysWithheld,
+    /// The rows whose leading key column is NULL.
+    NullKeys,
+}
