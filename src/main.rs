@@ -1,3 +1,7 @@
 //! The `outhaul` binary: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outhaul::cli::main()
+}

@@ -10,8 +10,8 @@ use super::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 use crate::export::request::ManifestStats;
 use crate::plan::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Direction, KeyColumn, KeyRange, LeafFacts, Partition, PgType,
-    Plan, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId, Wire,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Direction, KeyColumn, KeyRange, LeafFacts, Partition,
+    PgType, Plan, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId, Wire,
 };
 use crate::store::receipt::{ColumnSummary, PartReceipt};
 use crate::store::{Layout, PartName, PartitionReceipt, StagedObject, Staging};
@@ -61,6 +61,7 @@ pub(super) fn plan() -> Plan {
     ];
     Plan {
         relation: RelationFacts {
+            alias: "\"orders\"".into(),
             kind: RelationKind::Table,
             sql_name: "public.orders".into(),
             display_name: Some("public.orders".into()),
@@ -89,7 +90,10 @@ pub(super) fn plan() -> Plan {
             boundary: Some(vec![None, Some("77".into())]),
             available: RowsAvailable::AtLeast(13),
         },
-        partitions: (0..).zip(slices).map(|(number, slice)| Partition { number, slice, ordered: true, row_limit: None }).collect(),
+        partitions: (0..)
+            .zip(slices)
+            .map(|(number, slice)| Partition { number, slice, ordered: true, row_limit: None })
+            .collect(),
     }
 }
 
