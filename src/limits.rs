@@ -166,3 +166,23 @@ pub const METRICS_ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
 pub const DEMO_ROWS_MAX: u64 = 1_000_000_000;
+
+/// Parts made visible at the same time at commit. One completion is one small request, or one rename with its fsync;
+/// the window in which some parts are visible and the manifest is not shrinks with it.
+pub const PUBLISHES_AT_ONCE: usize = 16;
+
+/// Tries to write the manifest where reading back shows that nothing was written. The client has its own retries of
+/// requests; these are for a store that refuses writers that race, with nothing stored in the end.
+pub const MANIFEST_TRIES: u32 = 3;
+
+/// Between two such tries.
+pub const MANIFEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Parts that `outhaul verify` looks at, or reads, at the same time.
+pub const VERIFIES_AT_ONCE: usize = 8;
+
+/// The largest Parquet footer that verify keeps: it grows with columns x row groups, and ours stay far below.
+pub const PARQUET_FOOTER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Findings that `outhaul verify` shows people before it says how many more there are.
+pub const FINDINGS_SHOWN_MAX: usize = 40;

@@ -1,10 +1,75 @@
 //! `outhaul verify`.
 
+use std::num::NonZeroUsize;
+
 use clap::ArgMatches;
 
-use super::Stage;
+use super::screen::stdout_line;
+use super::{Stage, exit, human};
 use crate::export::{ExportError, ExportErrorKind};
+use crate::limits;
+use crate::manifest::{VerifyReport, verify as check};
+use crate::store::{Destination, StoreOptions};
 
-pub(super) async fn verify(_matches: &ArgMatches, _stage: &Stage) -> Result<u8, ExportError> {
-    std::future::ready(Err(ExportError::new(ExportErrorKind::Usage, "not yet"))).await
+pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> Result<u8, ExportError> {
+    if matches.get_flag("against_source") {
+        return Err(ExportError::new(ExportErrorKind::Usage, "--against-source is not in this version yet"));
+    }
+    let url = matches.get_one::<String>("dest").map_or("", String::as_str);
+    let report = tokio::select! {
+        () = stage.signals.token().cancelled() => {
+            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+            return Err(ExportError::new(kind, "stopped while verifying"));
+        }
+        report = verify_at(url, matches.get_flag("single_file"), matches.get_flag("read_data")) => report?,
+    };
+    let code = if report.findings.is_empty() { 0 } else { exit::failed(ExportErrorKind::Verification) };
+    if matches.get_one::<String>("report").is_some_and(|report| report == "json") {
+        let line = serde_json::json!({"exit_code": code, "verified": code == 0, "report": report, "retryable": false});
+        stdout_line(&line.to_string());
+    } else {
+        stdout_line(&text(&report));
+    }
+    Ok(code)
+}
+
+/// Verifies what `url` names, as `export --to` would.
+pub(super) async fn verify_at(url: &str, single_file: bool, read_data: bool) -> Result<VerifyReport, ExportError> {
+    let (folder, placement) = crate::export::locate(url, single_file)?;
+    let options = StoreOptions {
+        chunk_bytes: NonZeroUsize::new(limits::UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
+        concurrency: NonZeroUsize::MIN,
+        sha256: false,
+    };
+    let destination = Destination::open(folder, &options)?;
+    Ok(check(&destination, &placement, read_data).await?)
+}
+
+/// The report for people.
+pub(super) fn text(report: &VerifyReport) -> String {
+    let mut lines = Vec::new();
+    let how = if report.read_data { "every byte read again" } else { "sizes and stored checksums" };
+    if report.findings.is_empty() {
+        let status = report.status.map_or("", |status| match status {
+            crate::export::report::RunStatus::Complete => "complete",
+            crate::export::report::RunStatus::Truncated => "truncated",
+        });
+        lines.push(format!("verified: {} ({status})", report.manifest));
+        lines.push(format!(
+            "  {} in {}, {}: {how}",
+            human::plural(report.rows, "row"),
+            human::plural(report.parts, "part"),
+            human::bytes(report.bytes)
+        ));
+    } else {
+        lines.push(format!("NOT verified: {}", report.manifest));
+        for finding in report.findings.iter().take(limits::FINDINGS_SHOWN_MAX) {
+            lines.push(format!("  {}: {}", finding.path, finding.problem));
+        }
+        let more = report.findings.len().saturating_sub(limits::FINDINGS_SHOWN_MAX);
+        if more > 0 {
+            lines.push(format!("  and {more} more; --report json has all"));
+        }
+    }
+    lines.join("\n")
 }

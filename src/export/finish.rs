@@ -1,26 +1,44 @@
 //! The two ends of a run at its destination: what stands there before, and the commit after.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::Utc;
 
 use super::error::{ExportError, ExportErrorKind};
+use super::event::Event;
 use super::report::ExportReport;
-use super::request::{ExportRequest, Target};
-use super::run::{Planned, Run, enough_rows};
-use crate::plan::Plan;
+use super::request::{ExportRequest, ReadMode, Target};
+use super::run::{Planned, Run};
+use crate::manifest::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord, SourceName};
+use crate::manifest::{
+    CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
+};
+use crate::plan::{Plan, RowOrder, RowsAvailable};
+use crate::source::postgres::snapshot::SnapshotFacts;
+use crate::store::error::StoreFault;
 use crate::store::stdout::STDOUT;
-use crate::store::{Destination, Journal, PartitionReceipt, StoreOptions};
+use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions};
 
 /// Where a run writes.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// Parts below a destination.
-    Parts { destination: Destination, journal: Journal },
-    /// One object of exactly this name; `destination` is its folder.
-    Single { destination: Destination, journal: Journal, name: String },
+    /// Objects below a destination.
+    Destination { destination: Destination, journal: Journal, placement: Placement },
     /// Standard output.
     Stdout { manifest: Option<PathBuf> },
+}
+
+/// What a run finds at its destination.
+#[derive(Debug)]
+pub(crate) enum Before {
+    /// Go on; the manifest to replace, where one stands.
+    Run(Option<Box<Existing>>),
+    /// The run of this id has committed: once planned, its request is compared with ours.
+    SameRun(Box<Existing>),
+    /// It is to be left alone.
+    Skip(Box<Existing>),
 }
 
 impl Place {
@@ -35,76 +53,226 @@ impl Place {
             concurrency: request.work.upload_concurrency,
             sha256: request.commit.sha256,
         };
-        let run_id = &request.commit.run_id;
-        if !request.commit.single_file {
-            let destination = Destination::open(url, &options)?;
-            let journal = Journal::new(destination.clone(), run_id);
-            return Ok(Self::Parts { destination, journal });
-        }
-        let (folder, name) = match url.rsplit_once('/') {
-            Some((folder, name)) => (if folder.is_empty() { "/" } else { folder }, name),
-            None => (".", url.as_str()),
-        };
-        if name.is_empty() {
-            let message = format!("--single-file needs the name of a file, and {url} ends in a folder");
-            return Err(ExportError::new(ExportErrorKind::Usage, message));
-        }
+        let (folder, placement) = locate(url, request.commit.single_file)?;
         let destination = Destination::open(folder, &options)?;
-        let journal = Journal::new(destination.clone(), run_id);
-        Ok(Self::Single { destination, journal, name: name.to_owned() })
+        let journal = Journal::new(destination.clone(), &request.commit.run_id);
+        Ok(Self::Destination { destination, journal, placement })
     }
 
+    /// The destination's URL, without credentials.
     pub(crate) fn url(&self) -> String {
         match self {
-            Self::Parts { destination, .. } => destination.url().to_owned(),
-            Self::Single { destination, name, .. } => destination.object_url(name),
+            Self::Destination { destination, placement: Placement::Single { name }, .. } => {
+                destination.object_url(name)
+            }
+            Self::Destination { destination, .. } => destination.url().to_owned(),
             Self::Stdout { .. } => STDOUT.to_owned(),
         }
     }
 
-    pub(crate) async fn look(&self, _run: &Run) -> Result<Option<ExportReport>, ExportError> {
-        Ok(None)
+    /// Looks at what stands there.
+    pub(crate) async fn look(&self, request: &ExportRequest) -> Result<Before, ExportError> {
+        let Self::Destination { destination, placement, .. } = self else { return Ok(Before::Run(None)) };
+        let rules = &request.commit;
+        let run_id = rules.run_id_given.then_some(rules.run_id.as_str());
+        Ok(match before_run(destination, placement, rules.on_existing, run_id).await? {
+            Standing::Nothing => Before::Run(None),
+            Standing::Replace(existing) => Before::Run(Some(existing)),
+            Standing::SameRun(existing) => Before::SameRun(existing),
+            Standing::Skip(existing) => Before::Skip(existing),
+        })
     }
 
     /// Keeps the plan where `resume` and `clean` look for it.
     pub(crate) async fn journal_plan(&self, plan: &Plan) -> Result<(), ExportError> {
-        let (Self::Parts { journal, .. } | Self::Single { journal, .. }) = self else { return Ok(()) };
+        let Self::Destination { journal, .. } = self else { return Ok(()) };
         let json = serde_json::to_vec(plan)
             .map_err(|error| ExportError::internal("writing the plan down").with_source(error))?;
         Ok(journal.put_plan(Bytes::from(json)).await?)
     }
+
+    /// Removes the local staging folder; a failure is only logged, since `clean` finds what is left.
+    pub(crate) async fn close(&self) {
+        if let Self::Destination { journal, .. } = self
+            && let Err(error) = journal.close().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the staging folder could not be removed");
+        }
+    }
 }
 
-pub(crate) async fn commit(
+/// The folder to open and what stands in it; for a single file, the file's folder.
+pub(crate) fn locate(url: &str, single_file: bool) -> Result<(&str, Placement), ExportError> {
+    if !single_file {
+        return Ok((url, Placement::Parts));
+    }
+    let (folder, name) = match url.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some((folder, name)) => (folder, name),
+        None => (".", url),
+    };
+    if name.is_empty() || folder.ends_with([':', '/']) && folder != "/" {
+        let message = format!("--single-file needs the name of a file, and {url} has none");
+        return Err(ExportError::new(ExportErrorKind::Usage, message));
+    }
+    Ok((folder, Placement::Single { name: name.to_owned() }))
+}
+
+/// Builds the manifest from the receipts and commits it.
+///
+/// # Errors
+/// See [`ManifestError`]; `--min-rows` first.
+pub(crate) async fn finish(
     run: &Run,
     planned: &Planned,
     receipts: &[PartitionReceipt],
+    previous: Option<Box<Existing>>,
 ) -> Result<ExportReport, ExportError> {
-    let rows = receipts.iter().map(|r| r.rows_read).sum();
+    let rows: u64 = receipts.iter().map(|receipt| receipt.rows_read).sum();
     enough_rows(&run.request, rows)?;
-    let parts: Vec<_> = receipts.iter().flat_map(|r| &r.parts).collect();
-    if let Place::Parts { destination, .. } | Place::Single { destination, .. } = &run.place {
-        for part in &parts {
-            destination.publish(&part.object).await?;
+    let facts = run_facts(run, planned);
+    let manifest = Arc::new(match &run.place {
+        Place::Destination { destination, .. } => build(facts, receipts, |path| destination.object_url(path))?,
+        Place::Stdout { .. } => build(facts, receipts, |_| STDOUT.to_owned())?,
+    });
+    let url = match &run.place {
+        Place::Destination { destination, placement, .. } => {
+            let staged: Vec<&StagedObject> =
+                receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
+            run.tell(Event::Committing { parts: staged.len() }).await;
+            let on_existing = run.request.commit.on_existing;
+            let rules = CommitRules { placement: placement.clone(), on_existing, previous: previous.map(|it| *it) };
+            let committed = commit(destination, Arc::clone(&manifest), &staged, &rules).await?;
+            warn(&committed);
+            Some(committed.manifest_url)
+        }
+        Place::Stdout { manifest: Some(file) } => Some(write_file(file, &manifest)?),
+        Place::Stdout { manifest: None } => None,
+    };
+    Ok(report(run, &manifest, url, false))
+}
+
+fn warn(committed: &Committed) {
+    for warning in &committed.warnings {
+        tracing::warn!(error = warning as &dyn std::error::Error, "a part of the replaced export is still there");
+    }
+}
+
+/// The manifest of a stream, beside whatever the stream became: written whole, then renamed.
+fn write_file(file: &Path, manifest: &Manifest) -> Result<String, ExportError> {
+    let failed = |error: std::io::Error| {
+        ExportError::new(ExportErrorKind::DestinationUnavailable, format!("writing the manifest {}", file.display()))
+            .with_source(error)
+            .with_hint("the stream itself is whole; check --manifest")
+    };
+    let json =
+        manifest.to_json().map_err(|error| ExportError::internal("writing the manifest as JSON").with_source(error))?;
+    let mut staged = file.as_os_str().to_owned();
+    staged.push(".part");
+    std::fs::write(&staged, json).map_err(failed)?;
+    std::fs::rename(&staged, file).map_err(failed)?;
+    Ok(file.display().to_string())
+}
+
+/// `--min-rows`, checked before anything is published.
+fn enough_rows(request: &ExportRequest, rows: u64) -> Result<(), ExportError> {
+    match request.work.min_rows {
+        Some(min) if rows < min.get() => {
+            let message = format!("{rows} rows were read where --min-rows asks for {min}");
+            Err(ExportError::new(ExportErrorKind::Data, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
+    RunFacts {
+        run_id: run.request.commit.run_id.clone(),
+        nonce: format!("{:032x}", rand::random::<u128>()),
+        outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
+        created_at: run.created_at,
+        finished_at: Utc::now(),
+        server_version: planned.server_version.clone(),
+        standby: planned.standby,
+        consistency: consistency(run.request.work.read_mode, &planned.snapshots),
+        plan: &planned.plan,
+        format: &run.request.format,
+        stats: run.request.commit.manifest_stats,
+    }
+}
+
+fn consistency(read_mode: ReadMode, snapshots: &[SnapshotFacts]) -> Consistency {
+    let record = |snapshot: &SnapshotFacts| SnapshotRecord {
+        id: snapshot.id.clone(),
+        lsn: snapshot.lsn.clone(),
+        xmin: snapshot.xmin.as_deref().and_then(|xmin| xmin.parse().ok()),
+        taken_at: snapshot.taken_at,
+    };
+    let (mode, note) = match read_mode {
+        ReadMode::Copy => (ConsistencyMode::SingleSnapshot, None),
+        ReadMode::Keyset { .. } => {
+            let note = "each page is of its own moment: rows that changed their key meanwhile may be missing or twice";
+            (ConsistencyMode::Keyset, Some(note.to_owned()))
+        }
+    };
+    Consistency { mode, snapshots: snapshots.iter().map(record).collect(), note }
+}
+
+/// The report of the run that a manifest is of: this one, or an earlier one that is found.
+pub(crate) fn report(run: &Run, manifest: &Manifest, url: Option<String>, already_committed: bool) -> ExportReport {
+    ExportReport {
+        status: manifest.status,
+        run_id: manifest.run_id.clone(),
+        relation: match &manifest.source.name {
+            SourceName::Relation(name) => name.clone(),
+            SourceName::Query(_) => "query".to_owned(),
+        },
+        destination: run.place.url(),
+        manifest: url,
+        rows: manifest.totals.rows,
+        parts: manifest.totals.parts,
+        bytes: manifest.totals.bytes,
+        max_rows: manifest.row_cap.max_rows.map(std::num::NonZeroU64::get),
+        tier: manifest.row_cap.tier.clone(),
+        order: manifest.row_cap.order,
+        key: match manifest.row_cap.order {
+            RowOrder::Key => manifest.source.key.iter().map(|column| column.name.clone()).collect(),
+            RowOrder::Physical | RowOrder::Unspecified => Vec::new(),
+        },
+        rows_available: match manifest.row_cap.available {
+            RowsAvailable::Unknown if !manifest.row_cap.truncated => RowsAvailable::Exact(manifest.totals.rows),
+            other => other,
+        },
+        snapshot: manifest.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone()),
+        readers: run.request.work.readers.get(),
+        seconds: run.started.elapsed().as_secs_f64(),
+        already_committed,
+    }
+}
+
+impl From<ManifestError> for ExportError {
+    fn from(error: ManifestError) -> Self {
+        let kind = match error.fault() {
+            None => ExportErrorKind::Internal,
+            Some(StoreFault::Configuration) => ExportErrorKind::Usage,
+            Some(StoreFault::Authentication) => ExportErrorKind::DestinationAuthentication,
+            Some(StoreFault::Unavailable | StoreFault::Missing) => ExportErrorKind::DestinationUnavailable,
+            Some(StoreFault::Taken) => ExportErrorKind::DestinationTaken,
+            Some(StoreFault::Full) => ExportErrorKind::DestinationFull,
+        };
+        let hint = match &error {
+            ManifestError::Taken { .. } => Some(
+                "choose another destination, for example with {date} or {run_id} in it, or --on-existing skip or replace",
+            ),
+            ManifestError::Unfinished { .. } => {
+                Some("the manifest stands; the same command with the same --run-id reports the export")
+            }
+            _ => None,
+        };
+        let wrapped = Self::new(kind, "committing").with_source(error);
+        match hint {
+            Some(hint) => wrapped.with_hint(hint),
+            None => wrapped,
         }
     }
-    Ok(ExportReport {
-        status: super::report::RunStatus::Complete,
-        run_id: run.request.commit.run_id.clone(),
-        relation: String::new(),
-        destination: run.place.url(),
-        manifest: None,
-        rows,
-        parts: parts.len() as u64,
-        bytes: parts.iter().map(|p| p.object.bytes).sum(),
-        max_rows: None,
-        tier: None,
-        order: planned.plan.cap.order,
-        key: planned.plan.key.iter().map(|column| column.name.clone()).collect(),
-        rows_available: planned.plan.cap.available,
-        snapshot: None,
-        readers: 1,
-        seconds: run.started.elapsed().as_secs_f64(),
-        already_committed: false,
-    })
 }

@@ -14,4 +14,5 @@ pub use error::{ExportError, ExportErrorKind};
 pub use event::Event;
 pub use report::ExportReport;
 pub use request::ExportRequest;
+pub(crate) use finish::locate;
 pub use run::{plan, run};

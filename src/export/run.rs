@@ -8,14 +8,15 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::coordinator::{discard_receipts, export_partitions};
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::event::Event;
-use super::finish::{self, Place};
+use super::finish::{self, Before, Place};
 use super::planning;
 use super::report::ExportReport;
-use super::request::{ExportRequest, Target};
+use super::request::ExportRequest;
 use super::worker::{Outlet, Work};
 use crate::failpoint;
+use crate::manifest::{Existing, ManifestError, Placement};
 use crate::plan::predicate::{check_expression, check_predicate, check_query};
 use crate::plan::{ColumnPlan, Plan, RelationRequest};
 use crate::source::Source;
@@ -61,30 +62,18 @@ pub async fn run(
     let place = Place::open(&request)?;
     let run = Run { request, place, started: Instant::now(), created_at: Utc::now(), events };
     run.announce().await;
-    if let Some(report) = unless_cancelled(&cancel, run.place.look(&run)).await? {
-        run.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
-        return Ok(report);
-    }
-    let (source, planned) = unless_cancelled(&cancel, run.prepare()).await?;
-    failpoint::reach("planned").await;
-    let work = Arc::new(run.work(source, &planned));
-    let receipts = export_partitions(Arc::clone(&work), run.request.work.readers.get(), &cancel).await?;
-    let committed = async {
-        if cancel.is_cancelled() {
-            return Err(ExportError::cancelled());
+    let previous = match unless_cancelled(&cancel, run.place.look(&run.request)).await? {
+        Before::Run(previous) => previous,
+        Before::Skip(existing) => return Ok(run.already(&existing).await),
+        Before::SameRun(existing) => {
+            let plan = unless_cancelled(&cancel, plan(run.request.clone())).await?;
+            existing.same_request(&plan, &run.request.format)?;
+            return Ok(run.already(&existing).await);
         }
-        finish::commit(&run, &planned, &receipts).await
     };
-    match committed.await {
-        Ok(report) => {
-            run.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
-            Ok(report)
-        }
-        Err(error) => {
-            discard_receipts(&work.outlet, &receipts).await;
-            Err(error)
-        }
-    }
+    let result = run.carry_out(previous, &cancel).await;
+    run.place.close().await;
+    result
 }
 
 /// Plans an export without reading rows: locks and snapshot are taken as for a run, and let go.
@@ -129,6 +118,42 @@ async fn unless_cancelled<T>(
 }
 
 impl Run {
+    async fn carry_out(
+        &self,
+        previous: Option<Box<Existing>>,
+        cancel: &CancellationToken,
+    ) -> Result<ExportReport, ExportError> {
+        let (source, planned) = unless_cancelled(cancel, self.prepare()).await?;
+        failpoint::reach("planned").await;
+        let work = Arc::new(self.work(source, &planned));
+        let receipts = export_partitions(Arc::clone(&work), self.request.work.readers.get(), cancel).await?;
+        failpoint::reach("uploaded").await;
+        if cancel.is_cancelled() {
+            discard_receipts(&work.outlet, &receipts).await;
+            return Err(ExportError::cancelled());
+        }
+        match finish::finish(self, &planned, &receipts, previous).await {
+            Ok(report) => {
+                self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
+                Ok(report)
+            }
+            Err(error) => {
+                // Where the manifest may stand, it may name the parts.
+                if !may_be_committed(&error) {
+                    discard_receipts(&work.outlet, &receipts).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Reports an export that stands already.
+    async fn already(&self, existing: &Existing) -> ExportReport {
+        let report = finish::report(self, &existing.manifest, Some(existing.url.clone()), true);
+        self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
+        report
+    }
+
     /// Nobody listens any more: the run goes on all the same.
     pub(crate) async fn tell(&self, event: Event) {
         let _ = self.events.send(event).await;
@@ -202,25 +227,19 @@ impl Run {
     fn outlet(&self) -> Outlet {
         match &self.place {
             Place::Stdout { .. } => Outlet::Stdout,
-            Place::Parts { destination, journal, .. } => Outlet::Parts {
-                destination: destination.clone(),
-                journal: journal.clone(),
-                layout: self.request.commit.layout,
-            },
-            Place::Single { destination, journal, name } => {
-                Outlet::Single { destination: destination.clone(), journal: journal.clone(), name: name.clone() }
+            Place::Destination { destination, journal, placement } => {
+                let (destination, journal) = (destination.clone(), journal.clone());
+                match placement {
+                    Placement::Parts => Outlet::Parts { destination, journal, layout: self.request.commit.layout },
+                    Placement::Single { name } => Outlet::Single { destination, journal, name: name.clone() },
+                }
             }
         }
     }
 }
 
-/// `--min-rows`, checked before anything is published.
-pub(crate) fn enough_rows(request: &ExportRequest, rows: u64) -> Result<(), ExportError> {
-    match request.work.min_rows {
-        Some(min) if rows < min.get() => {
-            let message = format!("{rows} rows were read where --min-rows asks for {min}; nothing was published");
-            Err(ExportError::new(ExportErrorKind::Data, message))
-        }
-        _ => Ok(()),
-    }
+/// Whether the manifest stands, or may.
+fn may_be_committed(error: &ExportError) -> bool {
+    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
+    source.is_some_and(ManifestError::may_be_committed)
 }
