@@ -145,7 +145,7 @@ impl Reader<'_> {
         let later = options::OPTIONS.iter().filter(|option| option.later);
         for option in later {
             if let Some(setting) = self.raw.get(option.key) {
-                let what = format!("{}: --{} is not in this version yet", setting.origin, option.flag());
+                let what = format!("{} is not in this version yet", setting.origin);
                 self.errors.push(ConfigError::new(what, "leave it out"));
             }
         }
@@ -154,8 +154,7 @@ impl Reader<'_> {
                 && setting.values.first().is_some_and(|value| value != only)
             {
                 let value = setting.values.join(" ");
-                let what =
-                    format!("{}: --{} {value} is not in this version yet", setting.origin, key.replace('_', "-"));
+                let what = format!("{} {value} is not in this version yet", setting.origin);
                 self.errors.push(ConfigError::new(what, format!("only {only} works now")));
             }
         }

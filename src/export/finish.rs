@@ -269,7 +269,15 @@ impl From<ManifestError> for ExportError {
             }
             _ => None,
         };
-        let wrapped = Self::new(kind, "committing").with_source(error);
+        let doing = match &error {
+            ManifestError::Taken { .. }
+            | ManifestError::Occupied { .. }
+            | ManifestError::OtherRequest { .. }
+            | ManifestError::Decode { .. }
+            | ManifestError::Look(_) => "looking at the destination",
+            _ => "committing",
+        };
+        let wrapped = Self::new(kind, doing).with_source(error);
         match hint {
             Some(hint) => wrapped.with_hint(hint),
             None => wrapped,

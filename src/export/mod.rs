@@ -12,7 +12,7 @@ pub(crate) mod worker;
 
 pub use error::{ExportError, ExportErrorKind};
 pub use event::Event;
+pub(crate) use finish::locate;
 pub use report::ExportReport;
 pub use request::ExportRequest;
-pub(crate) use finish::locate;
 pub use run::{plan, run};
