@@ -8,6 +8,7 @@ mod human;
 mod meter;
 pub mod progress;
 pub mod screen;
+pub mod session;
 pub mod signals;
 pub mod summary;
 mod verify_cmd;

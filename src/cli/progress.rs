@@ -49,6 +49,8 @@ impl View {
 /// The running display of one export.
 #[derive(Debug)]
 pub struct Progress {
+    view: View,
+    meter: Arc<Mutex<Meter>>,
     watcher: tokio::task::JoinHandle<mpsc::Sender<String>>,
     stop: oneshot::Sender<()>,
     drawer: JoinHandle<()>,
@@ -71,16 +73,44 @@ impl Progress {
                 runtime.block_on(draw(view, &screen, &meter, queue));
             })?
         };
-        let watcher = tokio::spawn(watch(view, receiver, meter, lines, stopped));
-        Ok((Self { watcher, stop, drawer }, events))
+        let watcher = tokio::spawn(watch(view, receiver, Arc::clone(&meter), lines, stopped));
+        Ok((Self { view, meter, watcher, stop, drawer }, events))
     }
 
-    /// Ends the display and restores the terminal; `last` is how the run ended.
-    pub async fn finish(self, view: View, last: &Event) {
+    /// Whether the run has told that its commit began.
+    pub fn commit_begun(&self) -> bool {
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(meter.phase, Phase::Committing { .. })
+    }
+
+    /// Takes in what is still on the channel; to be called once the run has returned.
+    pub async fn drain(self) -> Drained {
         // A sender that somebody forgot must not keep the process alive.
         let _ = self.stop.send(());
-        if let Ok(lines) = self.watcher.await
-            && view == View::Json
+        let lines = self.watcher.await.ok();
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let commit_begun = matches!(meter.phase, Phase::Committing { .. });
+        Drained { destination: meter.destination.clone(), commit_begun, view: self.view, lines, drawer: self.drawer }
+    }
+}
+
+/// A display that has seen everything but the end.
+#[derive(Debug)]
+pub struct Drained {
+    /// The destination as the run named it, without credentials.
+    pub destination: Option<String>,
+    /// Whether the run has told that its commit began.
+    pub commit_begun: bool,
+    view: View,
+    lines: Option<mpsc::Sender<String>>,
+    drawer: JoinHandle<()>,
+}
+
+impl Drained {
+    /// Ends the display and restores the terminal; `last` is how the run ended.
+    pub async fn finish(self, last: &Event) {
+        if let Some(lines) = self.lines
+            && self.view == View::Json
             && let Ok(line) = events::line(last, Utc::now())
         {
             let _ = lines.send(line).await;
@@ -354,7 +384,7 @@ mod tests {
                 sender.send(event).await.unwrap();
             }
             drop(sender);
-            progress.finish(view, last).await;
+            progress.drain().await.finish(last).await;
         });
         kept.text()
     }
@@ -415,7 +445,7 @@ mod tests {
             let kept = Kept::default();
             let (progress, _forgotten) = Progress::start(View::Plain, &kept.screen()).unwrap();
             let (_, last) = without_end(samples::events());
-            let end = progress.finish(View::Plain, &last);
+            let end = async { progress.drain().await.finish(&last).await };
             tokio::time::timeout(Duration::from_secs(10), end).await.unwrap();
         });
     }
@@ -445,7 +475,7 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(10), sending).await.unwrap();
             drop(release);
             let (_, last) = without_end(samples::events());
-            progress.finish(View::Plain, &last).await;
+            progress.drain().await.finish(&last).await;
         });
     }
 

@@ -81,6 +81,11 @@ fn heading(report: &ExportReport) -> String {
     }
 }
 
+/// The one line that even `-q` shows.
+pub(crate) fn truncation(report: &ExportReport, exit_code: u8) -> String {
+    format!("TRUNCATED: {}: {}", report.relation, cap(report, exit_code))
+}
+
 /// `first 10,000 rows of at least 10,001 by key (id), tier free; exit 3`.
 fn cap(report: &ExportReport, exit_code: u8) -> String {
     let mut cap = format!("first {}", human::plural(report.rows, "row"));
