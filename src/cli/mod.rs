@@ -1,6 +1,7 @@
 //! The command line. The only user of `clap`, and of standard output and error.
 
 mod args;
+pub mod demo;
 pub mod events;
 pub mod exit;
 mod export_cmd;
