@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::exit;
 use super::human;
 use super::session::{Front, ReportForm};
-use super::summary::{Failure, Left, shell_word};
+use super::summary::{Failure, shell_word};
 use crate::export::{ExportError, ExportErrorKind};
 use cluster::Cluster;
 
@@ -73,7 +73,7 @@ pub async fn run(front: &Front, options: &Options, work: impl AsyncFnOnce(&Job) 
             if let Some(stop) = front.signals.reason() {
                 error = ExportError::new(stop.kind(), format!("{}: the demo was stopped", stop.name()));
             }
-            front.fail(&Failure { error: &error, run_id: None, destination: None, left: Left::Nothing })
+            front.fail(&Failure::early(&error))
         }
     }
 }

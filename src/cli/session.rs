@@ -121,7 +121,7 @@ where
         Ok(progress) => progress,
         Err(error) => {
             let error = ExportError::internal("starting the progress display").with_source(error);
-            return front.fail(&Failure { error: &error, run_id: None, destination: None, left: Left::Nothing });
+            return front.fail(&Failure::early(&error));
         }
     };
     let running = tokio::spawn(start(events, front.signals.token().clone()));
@@ -171,7 +171,7 @@ fn panicked(error: JoinError) -> ExportError {
 }
 
 /// A run that was told to stop does not know by which signal.
-fn by_signal(mut error: ExportError, front: &Front) -> ExportError {
+pub(crate) fn by_signal(mut error: ExportError, front: &Front) -> ExportError {
     if error.kind == ExportErrorKind::Interrupted
         && let Some(stop) = front.signals.reason()
     {

@@ -39,6 +39,13 @@ pub struct Failure<'a> {
     pub left: Left,
 }
 
+impl<'a> Failure<'a> {
+    /// Of a run that has not begun.
+    pub fn early(error: &'a ExportError) -> Self {
+        Self { error, run_id: None, destination: None, left: Left::Nothing }
+    }
+}
+
 /// The summary of a run that committed, without a line end at its end.
 pub fn text(report: &ExportReport, exit_code: u8) -> String {
     let mut lines = vec![heading(report)];

@@ -2,9 +2,12 @@
 
 use clap::ArgMatches;
 
-use super::Stage;
+use super::summary::{self, Failure};
+use super::{Stage, exit};
 use crate::export::{ExportError, ExportErrorKind};
 
-pub(super) async fn verify(_matches: &ArgMatches, _stage: &Stage) -> Result<u8, ExportError> {
-    std::future::ready(Err(ExportError::new(ExportErrorKind::Usage, "not yet"))).await
+pub(super) async fn verify(_matches: &ArgMatches, stage: &Stage) -> u8 {
+    let error = ExportError::new(ExportErrorKind::Usage, "not yet");
+    stage.screen.line(&summary::error_text(&Failure::early(&error)));
+    std::future::ready(exit::USAGE).await
 }

@@ -25,7 +25,7 @@ fn find_below(pg_bin: Option<&OsStr>, path: Option<&OsStr>, debian: &Path) -> Re
         let message = format!("PG_BIN names {}, which lacks initdb, postgres or pg_ctl", folder.display());
         return Err(ExportError::new(ExportErrorKind::Usage, message));
     }
-    let in_path = path.into_iter().flat_map(std::env::split_paths).find(|folder| has_all(folder));
+    let in_path = path.into_iter().flat_map(std::env::split_paths).find(|folder| has_all(folder)).map(resolved);
     in_path.or_else(|| newest(debian)).ok_or_else(|| {
         ExportError::new(ExportErrorKind::Usage, "no PostgreSQL server is installed here (initdb, postgres, pg_ctl)")
             .with_hint(
@@ -33,6 +33,12 @@ fn find_below(pg_bin: Option<&OsStr>, path: Option<&OsStr>, debian: &Path) -> Re
                  elsewhere set PG_BIN to the folder of its programs",
             )
     })
+}
+
+/// Where `initdb` really is, if the others are there too: links in `PATH` may point to different versions.
+fn resolved(folder: PathBuf) -> PathBuf {
+    let real = folder.join("initdb").canonicalize().ok();
+    real.as_deref().and_then(Path::parent).filter(|real| has_all(real)).map_or(folder, Path::to_path_buf)
 }
 
 fn newest(debian: &Path) -> Option<PathBuf> {
@@ -81,6 +87,18 @@ mod tests {
         let path_text = std::env::join_paths([Path::new("/nowhere"), &path]).unwrap();
         assert_eq!(find_below(None, Some(&path_text), &debian).unwrap(), path);
         assert_eq!(find_below(Some(own.as_os_str()), Some(&path_text), &debian).unwrap(), own);
+    }
+
+    #[test]
+    fn links_in_path_lead_to_one_version() {
+        let root = tempfile::tempdir().unwrap();
+        let (links, old, new) = (root.path().join("links"), root.path().join("15"), root.path().join("18"));
+        for folder in [&links, &old, &new] {
+            install(folder);
+        }
+        std::fs::remove_file(links.join("initdb")).unwrap();
+        std::os::unix::fs::symlink(new.join("initdb"), links.join("initdb")).unwrap();
+        assert_eq!(find_below(None, Some(links.as_os_str()), root.path()).unwrap(), new.canonicalize().unwrap());
     }
 
     #[test]
