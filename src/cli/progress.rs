@@ -141,10 +141,12 @@ async fn watch(
         };
         let Some(event) = event else { return lines };
         meter.lock().unwrap_or_else(PoisonError::into_inner).apply(&event, Instant::now());
-        match (view, &event) {
-            // How the run ended is known once its future has returned; `finish` says it, once.
-            (_, Event::RunFinished { .. } | Event::RunFailed { .. }) => {}
-            (View::Json, _) => {
+        // How the run ended is known once its future has returned; `finish` says it, once.
+        if matches!(event, Event::RunFinished { .. } | Event::RunFailed { .. }) {
+            continue;
+        }
+        match view {
+            View::Json => {
                 let Ok(line) = events::line(&event, Utc::now()) else {
                     continue;
                 };
@@ -153,12 +155,12 @@ async fn watch(
                     _ => drop(lines.send(line).await),
                 }
             }
-            (View::Plain, _) => {
+            View::Plain => {
                 if let Some(line) = announcement(&event) {
                     drop(lines.try_send(line));
                 }
             }
-            (View::Bar | View::None, _) => {}
+            View::Bar | View::None => {}
         }
     }
 }
@@ -172,17 +174,11 @@ fn announcement(event: &Event) -> Option<String> {
         }
         Event::Planned { partitions, estimated_rows, snapshot, truncated, .. } => {
             let partitions = u64::try_from(*partitions).unwrap_or(u64::MAX);
-            let mut line = format!("planned {}", human::plural(partitions, "partition"));
-            if let Some(rows) = estimated_rows {
-                line += &format!(", about {} by statistics", human::plural(*rows, "row"));
-            }
-            if let Some(snapshot) = snapshot {
-                line += &format!(", snapshot {snapshot}");
-            }
-            if *truncated {
-                line += "; the cap will cut rows off";
-            }
-            Some(line)
+            let planned = format!("planned {}", human::plural(partitions, "partition"));
+            let rows = estimated_rows.map(|rows| format!(", about {} by statistics", human::plural(rows, "row")));
+            let snapshot = snapshot.as_ref().map(|snapshot| format!(", snapshot {snapshot}"));
+            let cap = truncated.then(|| "; the cap will cut rows off".to_owned());
+            Some([Some(planned), rows, snapshot, cap].into_iter().flatten().collect())
         }
         Event::Committing { parts } => {
             let parts = u64::try_from(*parts).unwrap_or(u64::MAX);
@@ -248,8 +244,8 @@ impl Plain {
         }
         self.last = now;
         self.tenth = tenth;
-        let mut line = format!("[{}] ", human::clock(meter.elapsed(now)));
-        line += &match meter.phase {
+        let elapsed = human::clock(meter.elapsed(now));
+        let what = match meter.phase {
             Phase::Connecting => "connecting".to_owned(),
             Phase::Planning => "planning".to_owned(),
             Phase::Committing { parts } => format!("committing {parts} parts"),
@@ -260,10 +256,8 @@ impl Plain {
                 format!("{percent}{partitions_done} of {partitions} partitions, {volume}")
             }
         };
-        if let Some(eta) = meter.eta(now) {
-            line += &format!(", {eta}");
-        }
-        Some(line)
+        let eta = meter.eta(now).map_or_else(String::new, |eta| format!(", {eta}"));
+        Some(format!("[{elapsed}] {what}{eta}"))
     }
 }
 
@@ -296,10 +290,8 @@ impl Sight {
             Phase::Reading => format!("{percent:>3} %  {partitions_done}/{partitions} partitions"),
             Phase::Committing { parts } => format!("{percent:>3} %  committing {parts} parts"),
         };
-        let mut volume = format!("{}  {}", human::clock(meter.elapsed(now)), meter.volume(now));
-        if let Some(eta) = meter.eta(now) {
-            volume += &format!("  {eta}");
-        }
+        let eta = meter.eta(now).map_or_else(String::new, |eta| format!("  {eta}"));
+        let volume = format!("{}  {}{eta}", human::clock(meter.elapsed(now)), meter.volume(now));
         Self { readers, fraction: meter.fraction().unwrap_or(0.0), total, volume }
     }
 }

@@ -156,7 +156,7 @@ async fn ended(
         }
     };
     tokio::select! {
-        result = &mut running => result.unwrap_or_else(|error| Err(panicked(error))),
+        result = &mut running => result.unwrap_or_else(|error| Err(panicked(&error))),
         () = out_of_patience => {
             running.abort();
             Err(ExportError::new(ExportErrorKind::Interrupted, "the clean abort took too long and was left")
@@ -166,7 +166,7 @@ async fn ended(
 }
 
 /// The panic's own message may hold row values; the panic hook has told where it was.
-fn panicked(error: JoinError) -> ExportError {
+fn panicked(error: &JoinError) -> ExportError {
     ExportError::internal(if error.is_panic() { "the run panicked" } else { "the run was dropped" })
 }
 
