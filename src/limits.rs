@@ -137,6 +137,9 @@ pub const UPLOAD_CONCURRENCY_MAX: usize = 64;
 /// any number of readers.
 pub const IO_THREADS: usize = 2;
 
+/// After [`ABORT_GRACE`], for what the run does once its workers have stopped.
+pub const ABORT_MARGIN: Duration = Duration::from_secs(2);
+
 /// Reader bars drawn at once: more would push the totals off a small terminal.
 pub const BARS_MAX: usize = 12;
 

@@ -23,6 +23,7 @@ pub(crate) struct Meter {
     started: Instant,
     reading_since: Option<Instant>,
     pub(crate) phase: Phase,
+    pub(crate) destination: Option<String>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
     pub(crate) partitions: usize,
@@ -50,6 +51,7 @@ impl Meter {
             started: now,
             reading_since: None,
             phase: Phase::Connecting,
+            destination: None,
             rows: 0,
             bytes: 0,
             partitions: 0,
@@ -64,7 +66,8 @@ impl Meter {
     /// Takes one event in.
     pub(crate) fn apply(&mut self, event: &Event, now: Instant) {
         match event {
-            Event::RunStarted { readers, .. } => {
+            Event::RunStarted { readers, destination, .. } => {
+                self.destination = Some(destination.clone());
                 self.phase = Phase::Planning;
                 self.readers = vec![ReaderProgress::default(); *readers];
             }
@@ -268,7 +271,7 @@ mod tests {
             meter.apply(&progress(rows, 1, 10, &[]), now);
         }
         assert_eq!(meter.rates(start + Duration::from_secs(20)).0, 1_000);
-        assert!(meter.rates(start + Duration::from_secs(60)).0 < 200);
+        assert!(meter.rates(start + Duration::from_mins(1)).0 < 200);
     }
 
     #[test]

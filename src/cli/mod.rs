@@ -1,6 +1,8 @@
 //! The command line. The only user of `clap`, and of standard output and error.
 
 mod args;
+pub mod demo;
+mod demo_cmd;
 pub mod events;
 pub mod exit;
 mod export_cmd;
@@ -8,6 +10,7 @@ mod human;
 mod meter;
 pub mod progress;
 pub mod screen;
+pub mod session;
 pub mod signals;
 pub mod summary;
 mod verify_cmd;
@@ -17,15 +20,21 @@ mod golden;
 #[cfg(test)]
 mod samples;
 
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::ArgMatches;
 
 use crate::config::{ConfigErrors, Environment};
 use crate::export::{ExportError, ExportErrorKind};
 use crate::limits;
-use screen::Screen;
+use screen::{Screen, stdout_line};
+use session::ReportForm;
 use signals::Signals;
+use summary::Failure;
 
 /// What every command has at hand.
 #[derive(Debug)]
@@ -35,49 +44,120 @@ struct Stage {
     environment: Environment,
     /// The number of `-v`, or -1 for `-q`.
     verbosity: i8,
+    wishes: Wishes,
 }
 
-/// Parses the command line, runs the command and gives its exit code.
+impl Stage {
+    /// Tells every mistake of a configuration; returns the exit code.
+    fn refuse(&self, errors: &ConfigErrors) -> u8 {
+        let each = errors
+            .0
+            .iter()
+            .map(|error| ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str()));
+        for error in each {
+            self.screen.line(&summary::error_text(&Failure::early(&error)));
+        }
+        let message: Vec<String> = errors.0.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
+        let error = ExportError::new(ExportErrorKind::Usage, message.join("; "));
+        self.wishes.report(&error, &self.screen);
+        exit::failed(error.kind)
+    }
+}
+
+/// How a failure is to be reported, read off the command line before it is understood: even a command line that makes
+/// no sense gets its JSON line where a script asked for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wishes {
+    report: ReportForm,
+    to_stdout: bool,
+}
+
+impl Wishes {
+    fn of(arguments: &[OsString], variable: Option<&str>) -> Self {
+        let says = |flag: &str, value: &str| {
+            let joined = format!("{flag}={value}");
+            arguments.iter().any(|argument| *argument == *joined)
+                || arguments.windows(2).any(|pair| pair[0] == *flag && pair[1] == *value)
+        };
+        let json = says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
+        let report = if json { ReportForm::Json } else { ReportForm::Text };
+        Self { report, to_stdout: says("--to", "-") }
+    }
+
+    /// The JSON line of a failure, where one was asked for.
+    fn report(self, error: &ExportError, screen: &Screen) {
+        if self.report == ReportForm::Json
+            && let Ok(line) = summary::error_json(&Failure::early(error))
+        {
+            if self.to_stdout { screen.line(&line) } else { stdout_line(&line) }
+        }
+    }
+}
+
+/// Parses the command line, runs the command and gives its exit code. A panic anywhere is exit 1.
 pub fn main() -> ExitCode {
     announce_panics();
-    let matches = match args::command().try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => {
-            // Help and version are no mistakes; a closed pipe is nobody's.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { exit::failed(ExportErrorKind::Usage) } else { 0 });
-        }
-    };
-    let Some((name, matches)) = matches.subcommand() else {
-        return ExitCode::from(exit::failed(ExportErrorKind::Usage));
-    };
-    let screen = Screen::stderr();
-    if args::LATER.contains(&name) {
-        screen.line(&format!("error: outhaul {name} is not in this version yet"));
-        return ExitCode::from(exit::failed(ExportErrorKind::Usage));
-    }
-    let code = start(&screen).and_then(|(runtime, signals)| {
-        let verbosity = verbosity(matches);
-        let stage = Stage { screen: screen.clone(), signals, environment: Environment::of_process(), verbosity };
-        let code = runtime.block_on(run(name, matches, &stage));
-        // A reader of standard output that never reads must not keep the process alive.
-        runtime.shutdown_background();
-        code
-    });
-    let code = code.unwrap_or_else(|error| {
-        let failure = summary::Failure { error: &error, run_id: None, destination: None, left: summary::Left::Nothing };
-        screen.line(&summary::error_text(&failure));
-        exit::failed(error.kind)
-    });
-    ExitCode::from(code)
+    ExitCode::from(catch_unwind(AssertUnwindSafe(parse_and_run)).unwrap_or(exit::INTERNAL))
 }
 
-async fn run(name: &str, matches: &ArgMatches, stage: &Stage) -> Result<u8, ExportError> {
+fn parse_and_run() -> u8 {
+    let screen = Screen::stderr();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let environment = Environment::of_process();
+    let wishes = Wishes::of(&arguments, environment.get("OUTHAUL_REPORT").as_deref());
+    let matches = match args::command().try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => return unparsed(&error, wishes, &screen),
+    };
+    // clap demands a command.
+    let Some((name, matches)) = matches.subcommand() else { return exit::USAGE };
+    if args::LATER.contains(&name) {
+        let error = ExportError::new(ExportErrorKind::Usage, format!("outhaul {name} is not in this version yet"));
+        screen.line(&summary::error_text(&Failure::early(&error)));
+        wishes.report(&error, &screen);
+        return exit::USAGE;
+    }
+    match start(&screen) {
+        Ok((runtime, signals)) => {
+            let stage = Stage { screen, signals, environment, verbosity: verbosity(matches), wishes };
+            let exit_code = runtime.block_on(run(name, matches, &stage));
+            // A reader of standard output that never reads must not keep the process alive.
+            runtime.shutdown_background();
+            exit_code
+        }
+        Err(error) => {
+            screen.line(&summary::error_text(&Failure::early(&error)));
+            wishes.report(&error, &screen);
+            exit::failed(error.kind)
+        }
+    }
+}
+
+/// Help and version, which are no mistakes, or what clap did not understand.
+fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
+    // A closed pipe is nobody's mistake.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return exit::COMPLETE;
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first);
+    wishes.report(&ExportError::new(ExportErrorKind::Usage, message), screen);
+    exit::USAGE
+}
+
+async fn run(name: &str, matches: &ArgMatches, stage: &Stage) -> u8 {
     match name {
         "export" => export_cmd::export(matches, stage).await,
         "plan" => export_cmd::plan(matches, stage).await,
         "verify" => verify_cmd::verify(matches, stage).await,
-        other => Err(ExportError::internal(format!("the command {other} is nobody's"))),
+        "demo" => demo_cmd::demo(matches, stage).await,
+        other => {
+            let error = ExportError::internal(format!("the command {other} is nobody's"));
+            stage.screen.line(&summary::error_text(&Failure::early(&error)));
+            exit::INTERNAL
+        }
     }
 }
 
@@ -86,11 +166,14 @@ fn start(screen: &Screen) -> Result<(tokio::runtime::Runtime, Signals), ExportEr
     let failed = |what: &str| ExportError::new(ExportErrorKind::Internal, format!("starting {what}"));
     rayon::ThreadPoolBuilder::new()
         .thread_name(|index| format!("outhaul-cpu-{index}"))
+        // The panic hook has told of it; whoever waits for the task sees that it is gone. rayon's default aborts.
+        .panic_handler(|_| ())
         .build_global()
         .map_err(|error| failed("the computing threads").with_source(error))?;
+    let threads = AtomicUsize::new(0);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(limits::IO_THREADS)
-        .thread_name("outhaul-io")
+        .thread_name_fn(move || format!("outhaul-io-{}", threads.fetch_add(1, Ordering::Relaxed)))
         .enable_all()
         .build()
         .map_err(|error| failed("the async threads").with_source(error))?;
@@ -102,20 +185,34 @@ fn verbosity(matches: &ArgMatches) -> i8 {
     if matches.get_flag("quiet") { -1 } else { i8::try_from(matches.get_count("verbose")).unwrap_or(i8::MAX) }
 }
 
-/// A panic is a bug: say so, with its place, and without whatever the values were.
+/// A panic is a bug: say so, with its place, and without its message, which may hold a row's values. Straight to standard
+/// error: the screen's locks may be held by who panics.
 fn announce_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or(String::new(), |place| format!(" at {}:{}", place.file(), place.line()));
         let version = env!("CARGO_PKG_VERSION");
-        Screen::stderr().line(&format!("internal error{place} in outhaul {version}; please report it"));
+        let mut stderr = io::stderr().lock();
+        // Bars leave the cursor at the end of their line.
+        let line = if stderr.is_terminal() { "\n" } else { "" };
+        let _ = writeln!(stderr, "{line}error: internal error{place} in outhaul {version}; please report this line");
     }));
 }
 
-impl From<ConfigErrors> for ExportError {
-    fn from(errors: ConfigErrors) -> Self {
-        match errors.0.as_slice() {
-            [only] => Self::new(ExportErrorKind::Usage, only.what.clone()).with_hint(only.hint.clone()),
-            _ => Self::new(ExportErrorKind::Usage, errors.to_string()),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_read_off_any_command_line() {
+        let of = |text: &str, variable| {
+            let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
+            let Wishes { report, to_stdout } = Wishes::of(&arguments, variable);
+            (report == ReportForm::Json, to_stdout)
+        };
+        assert_eq!(of("outhaul export --tabel a", None), (false, false));
+        assert_eq!(of("outhaul export --report json --tabel a", None), (true, false));
+        assert_eq!(of("outhaul export --report=json --to=-", None), (true, true));
+        assert_eq!(of("outhaul export --to -", Some("json")), (true, true));
+        assert_eq!(of("outhaul export --report text", Some("json")), (false, false));
     }
 }

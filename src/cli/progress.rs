@@ -49,6 +49,8 @@ impl View {
 /// The running display of one export.
 #[derive(Debug)]
 pub struct Progress {
+    view: View,
+    meter: Arc<Mutex<Meter>>,
     watcher: tokio::task::JoinHandle<mpsc::Sender<String>>,
     stop: oneshot::Sender<()>,
     drawer: JoinHandle<()>,
@@ -71,16 +73,44 @@ impl Progress {
                 runtime.block_on(draw(view, &screen, &meter, queue));
             })?
         };
-        let watcher = tokio::spawn(watch(view, receiver, meter, lines, stopped));
-        Ok((Self { watcher, stop, drawer }, events))
+        let watcher = tokio::spawn(watch(view, receiver, Arc::clone(&meter), lines, stopped));
+        Ok((Self { view, meter, watcher, stop, drawer }, events))
     }
 
-    /// Ends the display and restores the terminal; `last` is how the run ended.
-    pub async fn finish(self, view: View, last: &Event) {
+    /// Whether the run has told that its commit began.
+    pub fn commit_begun(&self) -> bool {
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(meter.phase, Phase::Committing { .. })
+    }
+
+    /// Takes in what is still on the channel; to be called once the run has returned.
+    pub async fn drain(self) -> Drained {
         // A sender that somebody forgot must not keep the process alive.
         let _ = self.stop.send(());
-        if let Ok(lines) = self.watcher.await
-            && view == View::Json
+        let lines = self.watcher.await.ok();
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let commit_begun = matches!(meter.phase, Phase::Committing { .. });
+        Drained { destination: meter.destination.clone(), commit_begun, view: self.view, lines, drawer: self.drawer }
+    }
+}
+
+/// A display that has seen everything but the end.
+#[derive(Debug)]
+pub struct Drained {
+    /// The destination as the run named it, without credentials.
+    pub destination: Option<String>,
+    /// Whether the run has told that its commit began.
+    pub commit_begun: bool,
+    view: View,
+    lines: Option<mpsc::Sender<String>>,
+    drawer: JoinHandle<()>,
+}
+
+impl Drained {
+    /// Ends the display and restores the terminal; `last` is how the run ended.
+    pub async fn finish(self, last: &Event) {
+        if let Some(lines) = self.lines
+            && self.view == View::Json
             && let Ok(line) = events::line(last, Utc::now())
         {
             let _ = lines.send(line).await;
@@ -111,10 +141,12 @@ async fn watch(
         };
         let Some(event) = event else { return lines };
         meter.lock().unwrap_or_else(PoisonError::into_inner).apply(&event, Instant::now());
-        match (view, &event) {
-            // How the run ended is known once its future has returned; `finish` says it, once.
-            (_, Event::RunFinished { .. } | Event::RunFailed { .. }) => {}
-            (View::Json, _) => {
+        // How the run ended is known once its future has returned; `finish` says it, once.
+        if matches!(event, Event::RunFinished { .. } | Event::RunFailed { .. }) {
+            continue;
+        }
+        match view {
+            View::Json => {
                 let Ok(line) = events::line(&event, Utc::now()) else {
                     continue;
                 };
@@ -123,12 +155,12 @@ async fn watch(
                     _ => drop(lines.send(line).await),
                 }
             }
-            (View::Plain, _) => {
+            View::Plain => {
                 if let Some(line) = announcement(&event) {
                     drop(lines.try_send(line));
                 }
             }
-            (View::Bar | View::None, _) => {}
+            View::Bar | View::None => {}
         }
     }
 }
@@ -142,17 +174,11 @@ fn announcement(event: &Event) -> Option<String> {
         }
         Event::Planned { partitions, estimated_rows, snapshot, truncated, .. } => {
             let partitions = u64::try_from(*partitions).unwrap_or(u64::MAX);
-            let mut line = format!("planned {}", human::plural(partitions, "partition"));
-            if let Some(rows) = estimated_rows {
-                line += &format!(", about {} by statistics", human::plural(*rows, "row"));
-            }
-            if let Some(snapshot) = snapshot {
-                line += &format!(", snapshot {snapshot}");
-            }
-            if *truncated {
-                line += "; the cap will cut rows off";
-            }
-            Some(line)
+            let planned = format!("planned {}", human::plural(partitions, "partition"));
+            let rows = estimated_rows.map(|rows| format!(", about {} by statistics", human::plural(rows, "row")));
+            let snapshot = snapshot.as_ref().map(|snapshot| format!(", snapshot {snapshot}"));
+            let cap = truncated.then(|| "; the cap will cut rows off".to_owned());
+            Some([Some(planned), rows, snapshot, cap].into_iter().flatten().collect())
         }
         Event::Committing { parts } => {
             let parts = u64::try_from(*parts).unwrap_or(u64::MAX);
@@ -218,8 +244,8 @@ impl Plain {
         }
         self.last = now;
         self.tenth = tenth;
-        let mut line = format!("[{}] ", human::clock(meter.elapsed(now)));
-        line += &match meter.phase {
+        let elapsed = human::clock(meter.elapsed(now));
+        let what = match meter.phase {
             Phase::Connecting => "connecting".to_owned(),
             Phase::Planning => "planning".to_owned(),
             Phase::Committing { parts } => format!("committing {parts} parts"),
@@ -230,10 +256,8 @@ impl Plain {
                 format!("{percent}{partitions_done} of {partitions} partitions, {volume}")
             }
         };
-        if let Some(eta) = meter.eta(now) {
-            line += &format!(", {eta}");
-        }
-        Some(line)
+        let eta = meter.eta(now).map_or_else(String::new, |eta| format!(", {eta}"));
+        Some(format!("[{elapsed}] {what}{eta}"))
     }
 }
 
@@ -266,10 +290,8 @@ impl Sight {
             Phase::Reading => format!("{percent:>3} %  {partitions_done}/{partitions} partitions"),
             Phase::Committing { parts } => format!("{percent:>3} %  committing {parts} parts"),
         };
-        let mut volume = format!("{}  {}", human::clock(meter.elapsed(now)), meter.volume(now));
-        if let Some(eta) = meter.eta(now) {
-            volume += &format!("  {eta}");
-        }
+        let eta = meter.eta(now).map_or_else(String::new, |eta| format!("  {eta}"));
+        let volume = format!("{}  {}{eta}", human::clock(meter.elapsed(now)), meter.volume(now));
         Self { readers, fraction: meter.fraction().unwrap_or(0.0), total, volume }
     }
 }
@@ -354,7 +376,7 @@ mod tests {
                 sender.send(event).await.unwrap();
             }
             drop(sender);
-            progress.finish(view, last).await;
+            progress.drain().await.finish(last).await;
         });
         kept.text()
     }
@@ -415,7 +437,7 @@ mod tests {
             let kept = Kept::default();
             let (progress, _forgotten) = Progress::start(View::Plain, &kept.screen()).unwrap();
             let (_, last) = without_end(samples::events());
-            let end = progress.finish(View::Plain, &last);
+            let end = async { progress.drain().await.finish(&last).await };
             tokio::time::timeout(Duration::from_secs(10), end).await.unwrap();
         });
     }
@@ -445,7 +467,7 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(10), sending).await.unwrap();
             drop(release);
             let (_, last) = without_end(samples::events());
-            progress.finish(View::Plain, &last).await;
+            progress.drain().await.finish(&last).await;
         });
     }
 

@@ -32,6 +32,14 @@ impl Stop {
         }
     }
 
+    /// As the system calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interrupted => "SIGINT",
+            Self::Terminated => "SIGTERM",
+        }
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Interrupted => 2,
@@ -104,11 +112,16 @@ impl Signals {
         *self.last_act.lock().unwrap_or_else(PoisonError::into_inner) = act;
     }
 
-    fn take(&self, stop: Stop, screen: &Screen) {
+    /// Notes a signal; whether it was the first.
+    pub(crate) fn first(&self, stop: Stop) -> bool {
         let first = self.first.compare_exchange(0, stop.number(), Ordering::AcqRel, Ordering::Acquire);
-        if first.is_ok() {
-            self.token.cancel();
-            // Said without waiting: a terminal that stands still must not delay the second signal.
+        self.token.cancel();
+        first.is_ok()
+    }
+
+    fn take(&self, stop: Stop, screen: &Screen) {
+        if self.first(stop) {
+            // Said by a thread of its own: a terminal that stands still must not delay the second signal.
             let screen = screen.clone();
             let _ = std::thread::Builder::new().spawn(move || {
                 screen.line("stopping cleanly; a second signal leaves at once");
@@ -138,6 +151,7 @@ mod tests {
         assert_eq!(signals.reason(), None);
         assert!(!signals.token().is_cancelled());
         signals.take(Stop::Terminated, &Kept::default().screen());
+        assert!(!signals.first(Stop::Interrupted));
         assert!(signals.token().is_cancelled());
         assert_eq!(signals.reason(), Some(Stop::Terminated));
         assert_eq!(signals.reason().map(Stop::kind), Some(ExportErrorKind::Terminated));

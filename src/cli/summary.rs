@@ -39,6 +39,13 @@ pub struct Failure<'a> {
     pub left: Left,
 }
 
+impl<'a> Failure<'a> {
+    /// Of a run that has not begun.
+    pub fn early(error: &'a ExportError) -> Self {
+        Self { error, run_id: None, destination: None, left: Left::Nothing }
+    }
+}
+
 /// The summary of a run that committed, without a line end at its end.
 pub fn text(report: &ExportReport, exit_code: u8) -> String {
     let mut lines = vec![heading(report)];
@@ -81,23 +88,26 @@ fn heading(report: &ExportReport) -> String {
     }
 }
 
+/// The one line that even `-q` shows.
+pub(crate) fn truncation(report: &ExportReport, exit_code: u8) -> String {
+    format!("TRUNCATED: {}: {}", report.relation, cap(report, exit_code))
+}
+
 /// `first 10,000 rows of at least 10,001 by key (id), tier free; exit 3`.
 fn cap(report: &ExportReport, exit_code: u8) -> String {
-    let mut cap = format!("first {}", human::plural(report.rows, "row"));
-    match report.rows_available {
-        RowsAvailable::Exact(rows) => cap += &format!(" of {}", human::count(rows)),
-        RowsAvailable::AtLeast(rows) => cap += &format!(" of at least {}", human::count(rows)),
-        RowsAvailable::Unknown => {}
-    }
-    cap += &match report.order {
-        RowOrder::Key => format!(" by key ({})", report.key.join(", ")),
-        RowOrder::Physical => " in physical order".to_owned(),
-        RowOrder::Unspecified => " in no defined order".to_owned(),
+    let rows = human::plural(report.rows, "row");
+    let available = match report.rows_available {
+        RowsAvailable::Exact(rows) => format!(" of {}", human::count(rows)),
+        RowsAvailable::AtLeast(rows) => format!(" of at least {}", human::count(rows)),
+        RowsAvailable::Unknown => String::new(),
     };
-    if let Some(tier) = &report.tier {
-        cap += &format!(", tier {tier}");
-    }
-    cap + &format!("; exit {exit_code}")
+    let order = match report.order {
+        RowOrder::Key => format!("by key ({})", report.key.join(", ")),
+        RowOrder::Physical => "in physical order".to_owned(),
+        RowOrder::Unspecified => "in no defined order".to_owned(),
+    };
+    let tier = report.tier.as_ref().map_or_else(String::new, |tier| format!(", tier {tier}"));
+    format!("first {rows}{available} {order}{tier}; exit {exit_code}")
 }
 
 /// The error of a run that did not commit: `error: …`, `hint: …`, and what is left.

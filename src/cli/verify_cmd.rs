@@ -5,36 +5,55 @@ use std::num::NonZeroUsize;
 use clap::ArgMatches;
 
 use super::screen::stdout_line;
+use super::summary::{self, Failure};
 use super::{Stage, exit, human};
 use crate::export::{ExportError, ExportErrorKind};
 use crate::limits;
 use crate::manifest::{VerifyReport, verify as check};
 use crate::store::{Destination, StoreOptions};
 
-pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> Result<u8, ExportError> {
+pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
+    let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
+    match look(matches, stage).await {
+        Ok(report) => tell(&report, json),
+        Err(error) => {
+            let failure = Failure::early(&error);
+            stage.screen.line(&summary::error_text(&failure));
+            if let (true, Ok(line)) = (json, summary::error_json(&failure)) {
+                stdout_line(&line);
+            }
+            exit::failed(error.kind)
+        }
+    }
+}
+
+async fn look(matches: &ArgMatches, stage: &Stage) -> Result<VerifyReport, ExportError> {
     if matches.get_flag("against_source") {
         return Err(ExportError::new(ExportErrorKind::Usage, "--against-source is not in this version yet"));
     }
     let url = matches.get_one::<String>("dest").map_or("", String::as_str);
-    let report = tokio::select! {
+    tokio::select! {
         () = stage.signals.token().cancelled() => {
             let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
-            return Err(ExportError::new(kind, "stopped while verifying"));
+            Err(ExportError::new(kind, "stopped while verifying"))
         }
-        report = verify_at(url, matches.get_flag("single_file"), matches.get_flag("read_data")) => report?,
-    };
+        report = verify_at(url, matches.get_flag("single_file"), matches.get_flag("read_data")) => report,
+    }
+}
+
+fn tell(report: &VerifyReport, json: bool) -> u8 {
     let code = if report.findings.is_empty() { 0 } else { exit::failed(ExportErrorKind::Verification) };
-    if matches.get_one::<String>("report").is_some_and(|report| report == "json") {
-        let line = serde_json::json!({"exit_code": code, "verified": code == 0, "report": report, "retryable": false});
+    if json {
+        let line = serde_json::json!({"schema_version": 1, "exit_code": code, "verified": code == 0, "report": report, "retryable": false});
         stdout_line(&line.to_string());
     } else {
-        stdout_line(&text(&report));
+        stdout_line(&text(report));
     }
-    Ok(code)
+    code
 }
 
 /// Verifies what `url` names, as `export --to` would.
-pub(super) async fn verify_at(url: &str, single_file: bool, read_data: bool) -> Result<VerifyReport, ExportError> {
+async fn verify_at(url: &str, single_file: bool, read_data: bool) -> Result<VerifyReport, ExportError> {
     let (folder, placement) = crate::export::locate(url, single_file)?;
     let options = StoreOptions {
         chunk_bytes: NonZeroUsize::new(limits::UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
@@ -46,7 +65,7 @@ pub(super) async fn verify_at(url: &str, single_file: bool, read_data: bool) -> 
 }
 
 /// The report for people.
-pub(super) fn text(report: &VerifyReport) -> String {
+fn text(report: &VerifyReport) -> String {
     let mut lines = Vec::new();
     let how = if report.read_data { "every byte read again" } else { "sizes and stored checksums" };
     if report.findings.is_empty() {

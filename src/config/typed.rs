@@ -17,6 +17,7 @@ use crate::export::request::{
 use crate::limits;
 use crate::plan::RelationRequest;
 use crate::store::Layout;
+use crate::telemetry::exporter::listen_address;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,9 +333,7 @@ impl Reader<'_> {
                 &[("text", LogFormat::Text), ("json", LogFormat::Json)],
                 LogFormat::Text,
             ),
-            metrics_listen: self.optional("metrics_listen", |text| {
-                text.parse().map_err(|_| "an address such as 127.0.0.1:9187 is wanted".to_owned())
-            }),
+            metrics_listen: self.optional("metrics_listen", listen_address),
             metrics_file: self.optional("metrics_file", |text| Ok(PathBuf::from(text))),
             to_stdout: self.raw.get("to").is_some_and(|setting| setting.values == ["-"]),
         }

@@ -5,7 +5,7 @@
 //! spins where the process has no file descriptors left; this one bounds all three.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,16 +22,10 @@ use crate::limits;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsError {
-    /// The address is none.
-    #[error("--metrics-listen {address}: not an address; use PORT, HOST:PORT or [IPV6]:PORT")]
-    Address {
-        /// As written.
-        address: String,
-    },
     /// The address cannot be listened on.
     #[error("--metrics-listen {address}: listening")]
     Listen {
-        /// As resolved.
+        /// The address.
         address: SocketAddr,
         /// Why.
         source: io::Error,
@@ -63,7 +57,7 @@ impl Exporter {
     ///
     /// # Errors
     /// Where the file or the address cannot be used, or a recorder was installed before.
-    pub async fn start(file: Option<PathBuf>, listen: Option<&str>) -> Result<Self, MetricsError> {
+    pub async fn start(file: Option<PathBuf>, listen: Option<SocketAddr>) -> Result<Self, MetricsError> {
         let recorder = recorder().map_err(|error| MetricsError::Recorder(error.to_string()))?;
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|error| MetricsError::Recorder(error.to_string()))?;
@@ -72,7 +66,6 @@ impl Exporter {
         // The first write tells of a wrong path before the run rather than after it.
         exporter.write_file()?;
         if let Some(address) = listen {
-            let address = listen_address(address)?;
             let failed = |source| MetricsError::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             exporter.address = Some(listener.local_addr().map_err(failed)?);
@@ -144,13 +137,15 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// `9187` and `:9187` are ports on 127.0.0.1: metrics leave the machine only where a host says so.
-fn listen_address(text: &str) -> Result<SocketAddr, MetricsError> {
+/// `9187` and `:9187` are ports on 127.0.0.1: metrics leave the machine only where an address says so.
+///
+/// # Errors
+/// What is wanted instead.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     }
-    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    resolved.ok_or_else(|| MetricsError::Address { address: text.to_owned() })
+    text.parse().map_err(|_| "a port such as 9187, or an address such as 0.0.0.0:9187, is wanted".to_owned())
 }
 
 async fn serve(listener: TcpListener, handle: PrometheusHandle) {

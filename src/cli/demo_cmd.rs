@@ -1,0 +1,70 @@
+//! `outhaul demo`: the demo's work is done by `export` and `verify` themselves, through their own command lines.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+
+use super::demo::{self, Job, Options, TABLE};
+use super::progress::View;
+use super::session::{self, Front, ReportForm, ReportPlace};
+use super::summary::{self, Failure};
+use super::{Stage, args, exit, export_cmd, verify_cmd};
+use crate::config::Environment;
+use crate::export::{ExportError, ExportErrorKind};
+
+pub(super) async fn demo(matches: &ArgMatches, stage: &Stage) -> u8 {
+    if matches.get_flag("serve") {
+        let error = ExportError::new(ExportErrorKind::Usage, "outhaul demo --serve is not in this version yet");
+        stage.screen.line(&summary::error_text(&Failure::early(&error)));
+        return exit::USAGE;
+    }
+    let quiet = stage.verbosity < 0;
+    let front = Front {
+        screen: stage.screen.clone(),
+        signals: stage.signals.clone(),
+        view: View::auto(quiet),
+        report: ReportForm::Text,
+        place: ReportPlace::Stdout,
+        quiet,
+        patience: session::ABORT_PATIENCE,
+    };
+    let options = Options {
+        rows: matches.get_one("rows").copied().unwrap_or_default(),
+        folder: matches.get_one::<String>("dir").map(PathBuf::from).unwrap_or_default(),
+    };
+    demo::run(&front, &options, async |job| work(job, stage).await).await
+}
+
+/// Exports the table, then verifies it by reading every part.
+async fn work(job: &Job, stage: &Stage) -> u8 {
+    // Variables of the caller speak of other exports and other servers.
+    let environment = Environment::default();
+    let Stage { screen, signals, verbosity, wishes, .. } = stage;
+    let stage =
+        Stage { screen: screen.clone(), signals: signals.clone(), environment, verbosity: *verbosity, wishes: *wishes };
+    let exported = command(&export_line(job), &stage).await;
+    if exported != exit::COMPLETE {
+        return exported;
+    }
+    command(&["verify".into(), job.to.clone().into(), "--read-data".into()], &stage).await
+}
+
+fn export_line(job: &Job) -> Vec<OsString> {
+    let from =
+        ["export", "--from", &job.from(), "--table", TABLE, "--on-existing", "replace", "--to"].map(OsString::from);
+    from.into_iter().chain([job.to.clone().into()]).collect()
+}
+
+async fn command(line: &[OsString], stage: &Stage) -> u8 {
+    let line = std::iter::once("outhaul".into()).chain(line.iter().cloned());
+    let matches = match args::command().try_get_matches_from(line) {
+        Ok(matches) => matches,
+        Err(error) => return super::unparsed(&error, stage.wishes, &stage.screen),
+    };
+    match matches.subcommand() {
+        Some(("export", matches)) => export_cmd::export(matches, stage).await,
+        Some(("verify", matches)) => verify_cmd::verify(matches, stage).await,
+        _ => exit::INTERNAL,
+    }
+}

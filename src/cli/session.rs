@@ -1,0 +1,352 @@
+//! One export in front of a person or a script: progress while it runs, signals, and the report at its end.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Sender;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{self, Truncation};
+use super::progress::{Progress, View};
+use super::screen::{Screen, stdout_line};
+use super::signals::Signals;
+use super::summary::{self, Failure, Left};
+use crate::export::report::RunStatus;
+use crate::export::{Event, ExportError, ExportErrorKind, ExportReport};
+use crate::limits;
+use crate::telemetry::{self, Outcome};
+
+/// The form of the report at the end (`--report`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportForm {
+    /// A summary for people.
+    Text,
+    /// The one JSON line.
+    Json,
+}
+
+/// Where the report goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportPlace {
+    /// Standard output.
+    Stdout,
+    /// Standard error: the data have standard output (`--to -`).
+    Stderr,
+}
+
+/// What people and scripts see of a command.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// Standard error.
+    pub screen: Screen,
+    /// SIGINT and SIGTERM.
+    pub signals: Signals,
+    /// How progress is shown.
+    pub view: View,
+    /// The form of the report.
+    pub report: ReportForm,
+    /// Where it goes.
+    pub place: ReportPlace,
+    /// `-q`: no summary of what went well.
+    pub quiet: bool,
+    /// How long a clean abort may take; [`ABORT_PATIENCE`] but in tests.
+    pub patience: Duration,
+}
+
+/// The workers' own grace, and what the run does after it.
+pub const ABORT_PATIENCE: Duration = limits::ABORT_GRACE.saturating_add(limits::ABORT_MARGIN);
+
+impl Front {
+    /// Writes the report's text or line where it belongs.
+    pub(crate) fn tell(&self, text: &str) {
+        match self.place {
+            ReportPlace::Stdout => stdout_line(text),
+            ReportPlace::Stderr => self.screen.line(text),
+        }
+    }
+
+    /// Tells of a run that did not commit; returns the exit code.
+    pub(crate) fn fail(&self, failure: &Failure<'_>) -> u8 {
+        // The events have said it, and a script that reads them expects nothing else.
+        if self.view != View::Json || failure.run_id.is_none() {
+            self.screen.line(&summary::error_text(failure));
+        }
+        if self.report == ReportForm::Json
+            && let Ok(line) = summary::error_json(failure)
+        {
+            self.tell(&line);
+        }
+        exit::failed(failure.error.kind)
+    }
+
+    fn succeed(&self, report: &ExportReport, exit_code: u8) {
+        match self.report {
+            ReportForm::Json => {
+                if let Ok(line) = summary::json(report, exit_code) {
+                    self.tell(&line);
+                }
+            }
+            // A cap that cut rows off is told even to who wants to hear nothing.
+            ReportForm::Text if self.quiet && report.status == RunStatus::Truncated => {
+                self.screen.line(&summary::truncation(report, exit_code));
+            }
+            ReportForm::Text if self.quiet => {}
+            ReportForm::Text => self.tell(&summary::text(report, exit_code)),
+        }
+    }
+}
+
+/// What the front end knows of an export before it starts.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The run's id.
+    pub run_id: String,
+    /// `--allow-truncated`.
+    pub truncation: Truncation,
+    /// What a failure leaves.
+    pub left: Left,
+}
+
+/// Runs an export to its end and tells of it; returns the exit code. `start` is [`crate::export::run`] with its request.
+///
+/// # Cancel safety
+/// Not to be dropped; the first signal stops the run, which may take [`Front::patience`]. A commit that
+/// has begun is waited for.
+pub async fn export<F>(front: &Front, facts: &Facts, start: impl FnOnce(Sender<Event>, CancellationToken) -> F) -> u8
+where
+    F: Future<Output = Result<ExportReport, ExportError>> + Send + 'static,
+{
+    let started = Instant::now();
+    let (progress, events) = match Progress::start(front.view, &front.screen) {
+        Ok(progress) => progress,
+        Err(error) => {
+            let error = ExportError::internal("starting the progress display").with_source(error);
+            return front.fail(&Failure::early(&error));
+        }
+    };
+    let running = tokio::spawn(start(events, front.signals.token().clone()));
+    let result = ended(running, &progress, front).await.map_err(|error| by_signal(error, front));
+    let drained = progress.drain().await;
+    let (outcome, last, exit_code) = judged(&result, facts);
+    telemetry::export_ended(outcome, started.elapsed());
+    let destination = drained.destination.clone();
+    let left = if drained.commit_begun { Left::Commit } else { facts.left };
+    drained.finish(&last).await;
+    match &result {
+        Ok(report) => front.succeed(report, exit_code),
+        Err(error) => {
+            let (run_id, destination) = (Some(facts.run_id.as_str()), destination.as_deref());
+            front.fail(&Failure { error, run_id, destination, left });
+        }
+    }
+    exit_code
+}
+
+/// Waits for the run; after a signal no longer than its clean abort may take.
+async fn ended(
+    mut running: JoinHandle<Result<ExportReport, ExportError>>,
+    progress: &Progress,
+    front: &Front,
+) -> Result<ExportReport, ExportError> {
+    let out_of_patience = async {
+        front.signals.token().cancelled().await;
+        tokio::time::sleep(front.patience).await;
+        if progress.commit_begun() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        result = &mut running => result.unwrap_or_else(|error| Err(panicked(&error))),
+        () = out_of_patience => {
+            running.abort();
+            Err(ExportError::new(ExportErrorKind::Interrupted, "the clean abort took too long and was left")
+                .with_hint("`outhaul clean` removes what is left at the destination"))
+        }
+    }
+}
+
+/// The panic's own message may hold row values; the panic hook has told where it was.
+fn panicked(error: &JoinError) -> ExportError {
+    ExportError::internal(if error.is_panic() { "the run panicked" } else { "the run was dropped" })
+}
+
+/// A run that was told to stop does not know by which signal.
+pub(crate) fn by_signal(mut error: ExportError, front: &Front) -> ExportError {
+    if error.kind == ExportErrorKind::Interrupted
+        && let Some(stop) = front.signals.reason()
+    {
+        error.kind = stop.kind();
+        error.message = format!("{}: {}", stop.name(), error.message);
+    }
+    error
+}
+
+fn judged(result: &Result<ExportReport, ExportError>, facts: &Facts) -> (Outcome, Event, u8) {
+    match result {
+        Ok(report) => {
+            let outcome = match report.status {
+                RunStatus::Complete => Outcome::Complete,
+                RunStatus::Truncated => Outcome::Truncated,
+            };
+            let last = Event::RunFinished { report: Box::new(report.clone()) };
+            (outcome, last, exit::committed(report.status, facts.truncation))
+        }
+        Err(error) => {
+            let cancelled = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+            let exit_code = exit::failed(error.kind);
+            let last = Event::RunFailed {
+                run_id: facts.run_id.clone(),
+                exit_code,
+                error: summary::chain(error),
+                hint: error.hint.clone(),
+                retryable: error.kind.retryable(),
+            };
+            (if cancelled { Outcome::Cancelled } else { Outcome::Failed }, last, exit_code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples::{self, RUN};
+    use crate::cli::screen::tests::Kept;
+    use crate::cli::signals::Stop;
+
+    fn front(kept: &Kept, report: ReportForm, view: View) -> Front {
+        // Under `--to -` everything is on one screen, which the tests can read.
+        let place = ReportPlace::Stderr;
+        Front {
+            screen: kept.screen(),
+            signals: Signals::default(),
+            view,
+            report,
+            place,
+            quiet: false,
+            patience: PATIENCE,
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    fn facts() -> Facts {
+        Facts { run_id: RUN.into(), truncation: Truncation::Signalled, left: Left::Nothing }
+    }
+
+    async fn lasting(
+        sender: Sender<Event>,
+        event: Event,
+        result: Result<ExportReport, ExportError>,
+    ) -> Result<ExportReport, ExportError> {
+        sender.send(event).await.unwrap();
+        result
+    }
+
+    #[tokio::test]
+    async fn a_truncated_run_exits_three_and_says_so() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Text, View::None);
+        let code = export(&front, &facts(), |_, _| async { Ok(samples::truncated()) }).await;
+        assert_eq!(code, 3);
+        assert!(kept.text().starts_with("TRUNCATED: "), "{}", kept.text());
+    }
+
+    #[tokio::test]
+    async fn quiet_is_silent_but_for_truncation() {
+        let kept = Kept::default();
+        let front = Front { quiet: true, ..front(&kept, ReportForm::Text, View::None) };
+        assert_eq!(export(&front, &facts(), |_, _| async { Ok(samples::report()) }).await, 0);
+        assert_eq!(kept.text(), "");
+        export(&front, &facts(), |_, _| async { Ok(samples::truncated()) }).await;
+        assert_eq!(
+            kept.text(),
+            "TRUNCATED: public.lineitem: first 10,000 rows of at least 10,001 by key (id), tier free; exit 3\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_json_report_is_the_last_line_of_a_failure_too() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Json, View::Plain);
+        let error = ExportError::new(ExportErrorKind::DestinationFull, "writing data/part-00001-000-00000000.csv");
+        let started = samples::events().swap_remove(0);
+        let code = export(&front, &facts(), |sender, _| lasting(sender, started, Err(error))).await;
+        assert_eq!(code, 23);
+        let text = kept.text();
+        let report: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(report["exit_code"], 23);
+        assert_eq!(report["retryable"], false);
+        assert_eq!(report["status"], "failed");
+        assert_eq!(report["destination"], "s3://lake/lineitem/");
+        assert!(text.contains("error: writing data/part-00001-000-00000000.csv\n"), "{text}");
+        assert!(text.contains("; nothing was published)"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn json_events_stand_alone() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Text, View::Json);
+        let error = ExportError::new(ExportErrorKind::GaveWay, "locked");
+        assert_eq!(export(&front, &facts(), |_, _| async { Err(error) }).await, 16);
+        for line in kept.text().lines() {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event["exit_code"], 16);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_after_the_commit_began_does_not_claim_that_nothing_is_there() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Text, View::None);
+        let error = ExportError::new(ExportErrorKind::DestinationUnavailable, "publishing");
+        let event = Event::Committing { parts: 1 };
+        assert_eq!(export(&front, &facts(), |sender, _| lasting(sender, event, Err(error))).await, 21);
+        assert!(kept.text().contains("the commit had begun"), "{}", kept.text());
+    }
+
+    #[tokio::test]
+    async fn a_signal_gives_the_run_its_exit_code() {
+        for (stop, expected) in [(Stop::Interrupted, 130), (Stop::Terminated, 143)] {
+            let kept = Kept::default();
+            let front = front(&kept, ReportForm::Text, View::None);
+            front.signals.first(stop);
+            let run = |_, cancel: CancellationToken| async move {
+                cancel.cancelled().await;
+                Err(ExportError::cancelled())
+            };
+            assert_eq!(export(&front, &facts(), run).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_abort_that_hangs_is_left() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Text, View::None);
+        front.signals.first(Stop::Interrupted);
+        assert_eq!(export(&front, &facts(), |_, _| std::future::pending()).await, 130);
+        assert!(kept.text().contains("hint: `outhaul clean`"), "{}", kept.text());
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_has_begun_is_waited_for() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Text, View::None);
+        front.signals.first(Stop::Interrupted);
+        let run = |sender: Sender<Event>, _| async move {
+            sender.send(Event::Committing { parts: 1 }).await.unwrap();
+            tokio::time::sleep(PATIENCE * 10).await;
+            Ok(samples::report())
+        };
+        assert_eq!(export(&front, &facts(), run).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_without_its_message() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Text, View::None);
+        let run = |_, _| async { panic!("row value 4711") };
+        assert_eq!(export(&front, &facts(), run).await, 1);
+        assert!(kept.text().starts_with("error: the run panicked\n"), "{}", kept.text());
+        assert!(!kept.text().contains("4711"));
+    }
+}
