@@ -127,3 +127,20 @@ pub const NAMES_IN_ERROR_MAX: usize = 40;
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
 pub const PARTITIONS_SHOWN_MAX: usize = 40;
+
+/// Parts made visible at the same time at commit. One completion is one small request, or one rename with its fsync;
+/// the window in which some parts are visible and the manifest is not shrinks with it.
+pub const PUBLISHES_AT_ONCE: usize = 16;
+
+/// Tries to write the manifest where reading back shows that nothing was written. The client has its own retries of
+/// requests; these are for a store that refuses writers that race, with nothing stored in the end.
+pub const MANIFEST_TRIES: u32 = 3;
+
+/// Between two such tries.
+pub const MANIFEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Parts that `outhaul verify` looks at, or reads, at the same time.
+pub const VERIFIES_AT_ONCE: usize = 8;
+
+/// The largest Parquet footer that is read: 100,000 columns with statistics in 100 row groups stay far below.
+pub const PARQUET_FOOTER_BYTES_MAX: u64 = 1 << 30;

@@ -6,16 +6,16 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 
 use super::error::ManifestError;
 use super::model::{
-    Consistency, FormatRecord, Manifest, ManifestSource, PartEntry, PartRange, RowCapRecord, SchemaColumn, SourceKey, SourceKind,
-    SourceName, Totals,
+    Consistency, FormatRecord, Manifest, ManifestSource, PartEntry, PartRange, RowCapRecord, SchemaColumn, SourceKey,
+    SourceKind, SourceName, Totals,
 };
 use super::types::{arrow_type, parquet_type, values_are_safe};
 use crate::encode::{Format, FormatOptions};
 use crate::export::report::RunStatus;
 use crate::export::request::ManifestStats;
 use crate::plan::{CapPlan, ColumnPlan, KeyColumn, Partition, Plan, RowsAvailable, Slice};
-use crate::store::receipt::{ColumnSummary, PartReceipt};
 use crate::store::PartitionReceipt;
+use crate::store::receipt::{ColumnSummary, PartReceipt};
 
 /// What a manifest says that is in no receipt.
 #[derive(Debug, Clone)]
@@ -131,7 +131,11 @@ fn in_plan_order<'a>(
     let planned: HashSet<u32> = partitions.iter().map(|partition| partition.number).collect();
     if let Some(stray) = receipts.iter().find(|receipt| !planned.contains(&receipt.partition)) {
         let found = receipts.iter().filter(|receipt| receipt.partition == stray.partition).count();
-        return Err(ManifestError::Receipts { partition: stray.partition, found: count(found, "receipts")?, expected: 0 });
+        return Err(ManifestError::Receipts {
+            partition: stray.partition,
+            found: count(found, "receipts")?,
+            expected: 0,
+        });
     }
     let mut by_number: Vec<&PartitionReceipt> = receipts.iter().collect();
     by_number.sort_unstable_by_key(|receipt| receipt.partition);

@@ -1,6 +1,9 @@
 //! What can go wrong between the last receipt and a manifest that stands.
 
 use super::wire::WireError;
+use crate::cpu::CpuPanic;
+use crate::store::StoreError;
+use crate::store::error::StoreFault;
 
 /// An error of the commit stage.
 #[derive(Debug, thiserror::Error)]
@@ -75,4 +78,133 @@ pub enum ManifestError {
         /// Why.
         source: WireError,
     },
+    /// The staged objects are not the manifest's parts.
+    #[error("part {path} of the manifest and its staged object differ")]
+    Staged {
+        /// The part.
+        path: String,
+    },
+    /// A manifest stands where this run was to put its own, and is not the one it may replace.
+    #[error("the manifest of run {run_id} stands at {object}")]
+    Taken {
+        /// The manifest's URL.
+        object: String,
+        /// Whose it is.
+        run_id: String,
+    },
+    /// The manifest that was to be replaced has gone meanwhile.
+    #[error("the manifest to be replaced is no longer at {object}")]
+    Vanished {
+        /// The manifest's URL.
+        object: String,
+    },
+    /// An object that no manifest describes stands where the single file was to be.
+    #[error("{object} is there already, and no manifest describes it; --on-existing replace overwrites it")]
+    Occupied {
+        /// Its URL.
+        object: String,
+    },
+    /// The run id was used for another request.
+    #[error("run {run_id} at {object} was another request: {} differ", fields.join(", "))]
+    OtherRequest {
+        /// The manifest's URL.
+        object: String,
+        /// The id.
+        run_id: String,
+        /// The fields of the manifest that differ.
+        fields: Vec<&'static str>,
+    },
+    /// What stands at a manifest's place cannot be read as one.
+    #[error("reading the manifest at {object}")]
+    Decode {
+        /// Its URL.
+        object: String,
+        /// Why.
+        source: WireError,
+    },
+    /// The manifest could not be read before the commit.
+    #[error("looking for a manifest")]
+    Look(#[source] StoreError),
+    /// An old `_SUCCESS` could not be removed.
+    #[error("removing the old _SUCCESS")]
+    ClearSuccess(#[source] StoreError),
+    /// A part could not be made visible; those that were are removed again.
+    #[error("making the parts visible{}", stranded(*left))]
+    Publish {
+        /// Parts that could not be removed.
+        left: usize,
+        /// Why.
+        source: StoreError,
+    },
+    /// The manifest was not written, and reading it back shows that.
+    #[error("writing the manifest")]
+    Write(#[source] StoreError),
+    /// The store said that it wrote the manifest, and it is not there.
+    #[error("the store says that it wrote {object}, but it is not there")]
+    NotThere {
+        /// The manifest's URL.
+        object: String,
+    },
+    /// The manifest could not be read back: the run may be committed. Nothing was removed.
+    #[error("reading the manifest back; the run may be committed")]
+    ReadBack(#[source] StoreError),
+    /// The run is committed, and a file that only describes it could not be written.
+    #[error("the run is committed, but not finished: writing {what}")]
+    Unfinished {
+        /// The file.
+        what: &'static str,
+        /// Why.
+        source: StoreError,
+    },
+    /// The destination could not be looked at.
+    #[error("verifying")]
+    Verify(#[source] StoreError),
+    /// A computation panicked.
+    #[error("working on a manifest")]
+    Panic(#[from] CpuPanic),
+}
+
+fn stranded(parts: usize) -> String {
+    match parts {
+        0 => String::new(),
+        _ => format!(" (and {parts} of them could not be removed again)"),
+    }
+}
+
+impl ManifestError {
+    /// The class of the error, where it is the destination's. Everything else is a bug (exit 1), but for
+    /// [`ManifestError::OtherRequest`], which counts as taken.
+    pub fn fault(&self) -> Option<StoreFault> {
+        match self {
+            Self::Taken { .. } | Self::Vanished { .. } | Self::Occupied { .. } | Self::OtherRequest { .. } => {
+                Some(StoreFault::Taken)
+            }
+            // Somebody wrote it, and it was not this build.
+            Self::Decode { .. } => Some(StoreFault::Taken),
+            Self::NotThere { .. } => Some(StoreFault::Unavailable),
+            Self::Look(source)
+            | Self::ClearSuccess(source)
+            | Self::Publish { source, .. }
+            | Self::Write(source)
+            | Self::ReadBack(source)
+            | Self::Unfinished { source, .. }
+            | Self::Verify(source) => Some(source.fault),
+            Self::RowCount { .. }
+            | Self::Receipts { .. }
+            | Self::Rolls { .. }
+            | Self::DuplicatePath { .. }
+            | Self::NoParts
+            | Self::Cap { .. }
+            | Self::Overflow { .. }
+            | Self::UnknownLeaf { .. }
+            | Self::Serialize { .. }
+            | Self::Staged { .. }
+            | Self::Panic(_) => None,
+        }
+    }
+
+    /// Whether the manifest stands, or may. Then nothing of the run may be discarded: a manifest could name it.
+    pub fn may_be_committed(&self) -> bool {
+        matches!(self, Self::ReadBack(_) | Self::Unfinished { .. })
+    }
 }

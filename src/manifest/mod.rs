@@ -7,15 +7,23 @@
 //! ```
 
 pub mod build;
+pub mod commit;
 pub mod error;
+pub mod existing;
 pub mod foreign;
 pub mod model;
-pub mod types;
+pub mod placement;
+mod types;
+pub mod verify;
 pub mod wire;
 
 pub use build::{RunFacts, build};
+pub use commit::{CommitRules, Committed, commit};
 pub use error::ManifestError;
+pub use existing::{Existing, Standing, before_run, look};
 pub use model::Manifest;
+pub use placement::Placement;
+pub use verify::{Finding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]
 mod test_data;

@@ -113,8 +113,8 @@ pub struct SnapshotRecord {
     pub id: Option<String>,
     /// The WAL position when it was taken, as `pg_lsn` prints it.
     pub lsn: Option<String>,
-    /// The oldest transaction that was still running.
-    pub xmin: Option<u64>,
+    /// The oldest transaction that was still running, as `xid8` prints it.
+    pub xmin: Option<String>,
     /// When it was taken.
     #[serde(with = "super::wire::micros")]
     pub taken_at: DateTime<Utc>,

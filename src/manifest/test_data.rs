@@ -1,6 +1,6 @@
 //! One run with everything in it that a manifest can say, for the tests of this stage.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::Bound;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
@@ -10,11 +10,11 @@ use super::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 use crate::export::request::ManifestStats;
 use crate::plan::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Direction, KeyColumn, KeyRange, LeafFacts, Partition, PgType,
-    Plan, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId, Wire,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Direction, KeyColumn, KeyRange, LeafFacts, Partition,
+    PgType, Plan, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId, Wire,
 };
 use crate::store::receipt::{ColumnSummary, PartReceipt};
-use crate::store::{Layout, PartName, PartitionReceipt, StagedObject, Staging};
+use crate::store::{Destination, Layout, PartName, PartitionReceipt, StagedObject, Staging, StoreOptions};
 
 pub(super) const ATTEMPT: u32 = 0x9f3a_2b1c;
 
@@ -63,6 +63,7 @@ pub(super) fn plan() -> Plan {
         relation: RelationFacts {
             kind: RelationKind::Table,
             sql_name: "public.orders".into(),
+            alias: "orders".into(),
             display_name: Some("public.orders".into()),
             columns: Vec::new(),
             leaves: vec![LeafFacts {
@@ -89,7 +90,10 @@ pub(super) fn plan() -> Plan {
             boundary: Some(vec![None, Some("77".into())]),
             available: RowsAvailable::AtLeast(13),
         },
-        partitions: (0..).zip(slices).map(|(number, slice)| Partition { number, slice, ordered: true, row_limit: None }).collect(),
+        partitions: (0..)
+            .zip(slices)
+            .map(|(number, slice)| Partition { number, slice, ordered: true, row_limit: None })
+            .collect(),
     }
 }
 
@@ -194,7 +198,7 @@ pub(super) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
             snapshots: vec![SnapshotRecord {
                 id: Some("00000003-0000001B-1".into()),
                 lsn: Some("0/1A2B3C8".into()),
-                xmin: Some(748),
+                xmin: Some("748".into()),
                 taken_at: at(0).trunc_subsecs(6),
             }],
             note: None,
@@ -212,4 +216,18 @@ pub(super) fn object_url(path: &str) -> String {
 pub(super) fn manifest() -> Manifest {
     let (plan, format) = (plan(), format(Format::Parquet, Compression::Zstd(1)));
     build(facts(&plan, &format, ManifestStats::Safe), &receipts(), object_url).unwrap()
+}
+
+/// A destination in memory; each test needs a name of its own.
+pub(super) fn memory(name: &str) -> Destination {
+    open(&format!("memory:///manifest-{name}"))
+}
+
+pub(super) fn open(url: &str) -> Destination {
+    let options = StoreOptions {
+        chunk_bytes: NonZeroUsize::new(5 * 1024 * 1024).unwrap(),
+        concurrency: NonZeroUsize::new(2).unwrap(),
+        sha256: false,
+    };
+    Destination::open(url, &options).unwrap()
 }

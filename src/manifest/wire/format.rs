@@ -120,7 +120,9 @@ impl TryFrom<WireCompression> for Compression {
             WireCodec::Snappy => Self::Snappy,
             WireCodec::Lz4 => Self::Lz4,
             WireCodec::Zstd => Self::Zstd(wire.level.ok_or_else(bad_level)?),
-            WireCodec::Gzip => Self::Gzip(wire.level.and_then(|level| u32::try_from(level).ok()).ok_or_else(bad_level)?),
+            WireCodec::Gzip => {
+                Self::Gzip(wire.level.and_then(|level| u32::try_from(level).ok()).ok_or_else(bad_level)?)
+            }
         })
     }
 }

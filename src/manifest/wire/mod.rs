@@ -12,8 +12,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Consistency, ConsistencyMode, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SnapshotRecord, SourceKey,
-    SourceKind, SourceName, Totals,
+    Consistency, ConsistencyMode, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SnapshotRecord,
+    SourceKey, SourceKind, SourceName, Totals,
 };
 pub use parts::crc64nvme_text;
 

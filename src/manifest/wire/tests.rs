@@ -85,7 +85,9 @@ fn times_are_utc_with_microseconds_even_where_they_are_zero() {
 fn a_reader_ignores_fields_of_a_later_writer() {
     let mut json = json_of(&manifest());
     json["later"] = json!({"a": [1]});
-    for pointer in ["/source", "/consistency", "/consistency/snapshots/0", "/row_cap", "/row_cap/rows_available", "/schema/0"] {
+    for pointer in
+        ["/source", "/consistency", "/consistency/snapshots/0", "/row_cap", "/row_cap/rows_available", "/schema/0"]
+    {
         json.pointer_mut(pointer).unwrap()["later"] = json!(1);
     }
     for pointer in ["/format_options", "/totals", "/parts/0", "/parts/0/range", "/parts/0/columns/id"] {
