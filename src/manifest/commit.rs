@@ -74,7 +74,7 @@ pub async fn commit(
     let documents = Documents::of(Arc::clone(&manifest)).await?;
     let staged = in_part_order(&manifest, staged)?;
     let run = Commit { destination, manifest: &manifest, documents: &documents, rules };
-    if run.standing().await.map_err(Standing::before)?.is_free(&run)? {
+    if run.standing().await.map_err(Standing::before)?.must_be_written(&run)? {
         let success = run.clear_success().await?;
         if let Err(error) = run.publish_and_write(&staged).await {
             run.restore_success(success, &error).await;
@@ -179,7 +179,7 @@ impl Standing {
     }
 
     /// Whether the manifest is still to be written; an error where it cannot be.
-    fn is_free(self, run: &Commit<'_>) -> Result<bool, ManifestError> {
+    fn must_be_written(self, run: &Commit<'_>) -> Result<bool, ManifestError> {
         match (self, &run.rules.previous) {
             (Self::Ours, _) => Ok(false),
             (Self::Nothing, None) => Ok(true),
@@ -266,20 +266,21 @@ impl Commit<'_> {
     /// begun, and those under way are waited for: dropped, they could become visible after they were removed.
     async fn publish(&self, staged: &[&StagedObject], begun: &mut Vec<String>) -> Result<(), StoreError> {
         let failed = AtomicBool::new(false);
-        let wanted = staged.iter().take_while(|_| !failed.load(Ordering::Relaxed));
-        let mut results = stream::iter(wanted.map(|object| {
-            let failed = &failed;
-            async move {
-                let result = if self.may_overwrite(&object.path) {
-                    self.destination.publish_over(object).await
-                } else {
-                    self.destination.publish(object).await
-                };
-                failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                (object, result)
-            }
-        }))
-        .buffered(limits::PUBLISHES_AT_ONCE);
+        let wanted = (0..staged.len()).take_while(|_| !failed.load(Ordering::Relaxed));
+        let mut results = stream::iter(wanted)
+            .map(|index| {
+                let (object, failed) = (staged[index], &failed);
+                async move {
+                    let result = if self.may_overwrite(&object.path) {
+                        self.destination.publish_over(object).await
+                    } else {
+                        self.destination.publish(object).await
+                    };
+                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                    (object, result)
+                }
+            })
+            .buffered(limits::PUBLISHES_AT_ONCE);
         let mut first_error = None;
         while let Some((object, result)) = results.next().await {
             // A local file that was in the way is somebody else's, and not ours to remove.
@@ -307,9 +308,7 @@ impl Commit<'_> {
         {
             return 0;
         }
-        let deletions = stream::iter(begun.iter().map(|path| self.destination.delete(path)));
-        let results = deletions.buffer_unordered(limits::DISCARDS_AT_ONCE);
-        results.filter(|result| std::future::ready(result.is_err())).count().await
+        self.delete(begun.to_vec()).await.1.len()
     }
 
     /// Writes the manifest and reads it back. What the put itself says is never trusted: a lost answer makes a success
@@ -320,7 +319,7 @@ impl Commit<'_> {
             tries += 1;
             let put = self.put_manifest().await;
             let standing = self.standing().await.map_err(Standing::read_back)?;
-            if !standing.is_free(self)? {
+            if !standing.must_be_written(self)? {
                 return Ok(());
             }
             if tries == limits::MANIFEST_TRIES {
@@ -362,20 +361,23 @@ impl Commit<'_> {
     async fn delete_replaced(&self) -> (u64, Vec<StoreError>) {
         let Some(previous) = &self.rules.previous else { return (0, Vec::new()) };
         let kept: HashSet<&str> = self.manifest.parts.iter().map(|part| part.path.as_str()).collect();
-        let replaced = previous.manifest.parts.iter().filter(|part| !kept.contains(part.path.as_str()));
-        let deletions = stream::iter(replaced.map(|part| self.destination.delete(&part.path)));
-        let results = deletions.buffer_unordered(limits::DISCARDS_AT_ONCE);
-        results
-            .fold((0, Vec::new()), |(deleted, mut warnings), result| async move {
-                match result {
-                    Ok(()) => (deleted + 1, warnings),
-                    Err(error) => {
-                        warnings.push(error);
-                        (deleted, warnings)
-                    }
-                }
-            })
-            .await
+        let replaced = previous.manifest.parts.iter().map(|part| &part.path);
+        self.delete(replaced.filter(|path| !kept.contains(path.as_str())).cloned().collect()).await
+    }
+
+    /// Deletes objects: how many are gone, and why the others are not.
+    async fn delete(&self, paths: Vec<String>) -> (u64, Vec<StoreError>) {
+        let mut results = stream::iter(paths)
+            .map(|path| async move { self.destination.delete(&path).await })
+            .buffer_unordered(limits::DISCARDS_AT_ONCE);
+        let (mut deleted, mut errors) = (0, Vec::new());
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(()) => deleted += 1,
+                Err(error) => errors.push(error),
+            }
+        }
+        (deleted, errors)
     }
 }
 

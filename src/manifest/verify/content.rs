@@ -46,7 +46,9 @@ pub(super) async fn check(
             Err(error) => return Err(ManifestError::Verify(error)),
         };
         reading = on_rayon(move || {
-            some.iter().for_each(|bytes| reading.take(bytes));
+            for bytes in &some {
+                reading.take(bytes);
+            }
             reading
         })
         .await?;
@@ -119,7 +121,7 @@ impl Reading {
                 problems.push(format!(
                     "it has {lines} lines, the manifest says {} rows and {} header lines",
                     part.rows, part.header_rows
-                ))
+                ));
             }
             Ok(_) => {}
         }

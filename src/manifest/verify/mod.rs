@@ -110,7 +110,8 @@ pub async fn verify(
     report.bytes = manifest.totals.bytes;
     report.findings.extend(contradictions(&manifest).into_iter().map(|problem| Finding::new(&path, problem)));
 
-    let checks = stream::iter(manifest.parts.iter().map(|part| check_part(destination, &manifest, part, options)));
+    let checks = stream::iter(0..manifest.parts.len())
+        .map(|index| check_part(destination, &manifest, &manifest.parts[index], options));
     let found: Vec<Vec<Finding>> = checks.buffered(limits::VERIFIES_AT_ONCE).try_collect().await?;
     report.findings.extend(found.into_iter().flatten());
     if *placement == Placement::Parts {

@@ -17,7 +17,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn take(&mut self, bytes: &[u8]) {
-        let ends = bytes.iter().filter(|byte| **byte == b'\n').count();
+        let ends = bytes.split(|byte| *byte == b'\n').skip(1).count();
         self.count = self.count.saturating_add(u64::try_from(ends).unwrap_or(u64::MAX));
         self.open = bytes.last().map_or(self.open, |byte| *byte != b'\n');
     }

@@ -5,7 +5,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use super::*;
 use crate::encode::{Compression, Format};
 use crate::manifest::model::{FormatRecord, Totals};
-use crate::manifest::test_data::{format, manifest, memory};
+use crate::manifest::test_data::{format, manifest, memory, open};
 
 const CSV: &str = "id,created_at,price,comment,address\n1,,\"2\",\"a\nb\",\n3,,,,\n";
 const NDJSON: &str = "{\"id\":1}\n{\"id\":2}\n";
@@ -43,6 +43,11 @@ fn parquet_file(rows: usize) -> Vec<u8> {
 /// A committed destination of one part with two rows.
 async fn committed(name: &str, kind: Format, compression: Compression) -> (Destination, Manifest) {
     let destination = memory(name);
+    let manifest = fill(&destination, kind, compression).await;
+    (destination, manifest)
+}
+
+async fn fill(destination: &Destination, kind: Format, compression: Compression) -> Manifest {
     let bytes = match kind {
         Format::Parquet => parquet_file(2),
         Format::Csv => packed(CSV, compression),
@@ -60,8 +65,8 @@ async fn committed(name: &str, kind: Format, compression: Compression) -> (Desti
     part.crc64nvme = checksum(CrcAlgorithm::Crc64Nvme, &bytes);
     manifest.totals = Totals { parts: 1, rows: 2, bytes: part.bytes };
     destination.put(&part.path, bytes.into(), "text/csv").await.unwrap();
-    write(&destination, &manifest).await;
-    (destination, manifest)
+    write(destination, &manifest).await;
+    manifest
 }
 
 async fn write(destination: &Destination, manifest: &Manifest) {
@@ -93,6 +98,18 @@ async fn an_untouched_destination_has_no_findings_in_any_format() {
         let report = verify(&destination, &Placement::Parts, VerifyOptions { read_data: true }).await.unwrap();
         assert_eq!((report.parts, report.rows, report.bytes), (1, 2, manifest.totals.bytes));
     }
+}
+
+#[tokio::test]
+async fn a_local_parquet_part_is_read_to_its_footer() {
+    let folder = tempfile::tempdir().unwrap();
+    let destination = open(folder.path().to_str().unwrap());
+    let mut manifest = fill(&destination, Format::Parquet, Compression::Zstd(1)).await;
+    assert_eq!(findings(&destination, true).await, [""; 0]);
+    manifest.parts[0].rows = 3;
+    manifest.totals.rows = 3;
+    write(&destination, &manifest).await;
+    assert!(findings(&destination, true).await[0].contains("footer says 2 rows"));
 }
 
 #[tokio::test]
