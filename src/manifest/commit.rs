@@ -5,7 +5,7 @@
 //!    read at the start. 5. Read it back; only that decides.
 //! 6. Foreign manifests. 7. `_SUCCESS`. 8. Delete what only the replaced manifest named.
 //!
-//! Before step 5 succeeds a failure takes everything back that this run published. After it the run is committed, and
+//! Before step 5 succeeds a failure takes everything back that this run published, and restores a replaced `_SUCCESS`. After it the run is committed, and
 //! calling [`commit`] again with the same manifest finishes what is left. Nothing else is ever deleted.
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +27,7 @@ use crate::cpu::on_rayon;
 use crate::export::report::RunStatus;
 use crate::export::request::OnExisting;
 use crate::limits;
+use crate::store::error::StoreFault;
 use crate::store::{Destination, StagedObject, StoreError, Version};
 
 const JSON: &str = "application/json";
@@ -73,9 +74,12 @@ pub async fn commit(
     let documents = Documents::of(Arc::clone(&manifest)).await?;
     let staged = in_part_order(&manifest, staged)?;
     let run = Commit { destination, manifest: &manifest, documents: &documents, rules };
-    if run.standing().await.map_err(Standing::before)?.is_free(&run)? {
-        run.clear_success().await?;
-        run.publish_and_write(&staged).await?;
+    if run.standing().await.map_err(Standing::before)?.must_be_written(&run)? {
+        let success = run.clear_success().await?;
+        if let Err(error) = run.publish_and_write(&staged).await {
+            run.restore_success(success, &error).await;
+            return Err(error);
+        }
     }
     run.describe().await?;
     let (deleted, warnings) = run.delete_replaced().await;
@@ -175,7 +179,7 @@ impl Standing {
     }
 
     /// Whether the manifest is still to be written; an error where it cannot be.
-    fn is_free(self, run: &Commit<'_>) -> Result<bool, ManifestError> {
+    fn must_be_written(self, run: &Commit<'_>) -> Result<bool, ManifestError> {
         match (self, &run.rules.previous) {
             (Self::Ours, _) => Ok(false),
             (Self::Nothing, None) => Ok(true),
@@ -218,13 +222,24 @@ impl Commit<'_> {
 
     /// From here on nobody who polls for `_SUCCESS` may take the old one for ours. It is looked for first, so that a
     /// role without the right to delete can export to a fresh destination.
-    async fn clear_success(&self) -> Result<(), ManifestError> {
-        if self.rules.placement == Placement::Parts
-            && self.destination.head(SUCCESS_PATH).await.map_err(ManifestError::ClearSuccess)?.is_some()
-        {
+    async fn clear_success(&self) -> Result<Option<Bytes>, ManifestError> {
+        if self.rules.placement != Placement::Parts {
+            return Ok(None);
+        }
+        let old = self.destination.read(SUCCESS_PATH).await.map_err(ManifestError::ClearSuccess)?;
+        if old.is_some() {
             self.destination.delete(SUCCESS_PATH).await.map_err(ManifestError::ClearSuccess)?;
         }
-        Ok(())
+        Ok(old.map(|small| small.bytes))
+    }
+
+    /// After a failure the old manifest stands as it did, and so may its `_SUCCESS`.
+    async fn restore_success(&self, old: Option<Bytes>, error: &ManifestError) {
+        let undisturbed = !error.may_be_committed() && !matches!(error, ManifestError::Taken { .. });
+        if let (Some(old), Some(_), true) = (old, &self.rules.previous, undisturbed) {
+            // Best effort: the commit's own error is the one to report.
+            let _ = self.destination.put(SUCCESS_PATH, old, JSON).await;
+        }
     }
 
     async fn publish_and_write(&self, staged: &[&StagedObject]) -> Result<(), ManifestError> {
@@ -251,24 +266,25 @@ impl Commit<'_> {
     /// begun, and those under way are waited for: dropped, they could become visible after they were removed.
     async fn publish(&self, staged: &[&StagedObject], begun: &mut Vec<String>) -> Result<(), StoreError> {
         let failed = AtomicBool::new(false);
-        let wanted = staged.iter().take_while(|_| !failed.load(Ordering::Relaxed));
-        let mut results = stream::iter(wanted.map(|object| {
-            let failed = &failed;
-            async move {
-                let result = if self.may_overwrite(&object.path) {
-                    self.destination.publish_over(object).await
-                } else {
-                    self.destination.publish(object).await
-                };
-                failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                (object, result)
-            }
-        }))
-        .buffered(limits::PUBLISHES_AT_ONCE);
+        let wanted = (0..staged.len()).take_while(|_| !failed.load(Ordering::Relaxed));
+        let mut results = stream::iter(wanted)
+            .map(|index| {
+                let (object, failed) = (staged[index], &failed);
+                async move {
+                    let result = if self.may_overwrite(&object.path) {
+                        self.destination.publish_over(object).await
+                    } else {
+                        self.destination.publish(object).await
+                    };
+                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                    (object, result)
+                }
+            })
+            .buffered(limits::PUBLISHES_AT_ONCE);
         let mut first_error = None;
         while let Some((object, result)) = results.next().await {
             // A local file that was in the way is somebody else's, and not ours to remove.
-            if !matches!(&result, Err(error) if error.fault == crate::store::error::StoreFault::Taken) {
+            if !matches!(&result, Err(error) if error.fault == StoreFault::Taken) {
                 begun.push(object.path.clone());
             }
             first_error = first_error.or(result.err());
@@ -292,9 +308,7 @@ impl Commit<'_> {
         {
             return 0;
         }
-        let deletions = stream::iter(begun.iter().map(|path| self.destination.delete(path)));
-        let results = deletions.buffer_unordered(limits::DISCARDS_AT_ONCE);
-        results.filter(|result| std::future::ready(result.is_err())).count().await
+        self.delete(begun.to_vec()).await.1.len()
     }
 
     /// Writes the manifest and reads it back. What the put itself says is never trusted: a lost answer makes a success
@@ -305,7 +319,7 @@ impl Commit<'_> {
             tries += 1;
             let put = self.put_manifest().await;
             let standing = self.standing().await.map_err(Standing::read_back)?;
-            if !standing.is_free(self)? {
+            if !standing.must_be_written(self)? {
                 return Ok(());
             }
             if tries == limits::MANIFEST_TRIES {
@@ -347,20 +361,23 @@ impl Commit<'_> {
     async fn delete_replaced(&self) -> (u64, Vec<StoreError>) {
         let Some(previous) = &self.rules.previous else { return (0, Vec::new()) };
         let kept: HashSet<&str> = self.manifest.parts.iter().map(|part| part.path.as_str()).collect();
-        let replaced = previous.manifest.parts.iter().filter(|part| !kept.contains(part.path.as_str()));
-        let deletions = stream::iter(replaced.map(|part| self.destination.delete(&part.path)));
-        let results = deletions.buffer_unordered(limits::DISCARDS_AT_ONCE);
-        results
-            .fold((0, Vec::new()), |(deleted, mut warnings), result| async move {
-                match result {
-                    Ok(()) => (deleted + 1, warnings),
-                    Err(error) => {
-                        warnings.push(error);
-                        (deleted, warnings)
-                    }
-                }
-            })
-            .await
+        let replaced = previous.manifest.parts.iter().map(|part| &part.path);
+        self.delete(replaced.filter(|path| !kept.contains(path.as_str())).cloned().collect()).await
+    }
+
+    /// Deletes objects: how many are gone, and why the others are not.
+    async fn delete(&self, paths: Vec<String>) -> (u64, Vec<StoreError>) {
+        let mut results = stream::iter(paths)
+            .map(|path| async move { self.destination.delete(&path).await })
+            .buffer_unordered(limits::DISCARDS_AT_ONCE);
+        let (mut deleted, mut errors) = (0, Vec::new());
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(()) => deleted += 1,
+                Err(error) => errors.push(error),
+            }
+        }
+        (deleted, errors)
     }
 }
 

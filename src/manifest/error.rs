@@ -129,7 +129,7 @@ pub enum ManifestError {
     #[error("removing the old _SUCCESS")]
     ClearSuccess(#[source] StoreError),
     /// A part could not be made visible; those that were are removed again.
-    #[error("making the parts visible{}", not_removed(*left))]
+    #[error("making the parts visible{}", stranded(*left))]
     Publish {
         /// Parts that could not be removed.
         left: usize,
@@ -164,7 +164,7 @@ pub enum ManifestError {
     Panic(#[from] CpuPanic),
 }
 
-fn not_removed(parts: usize) -> String {
+fn stranded(parts: usize) -> String {
     match parts {
         0 => String::new(),
         _ => format!(" (and {parts} of them could not be removed again)"),

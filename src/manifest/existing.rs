@@ -141,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn each_choice_meets_a_standing_manifest_in_its_way() {
         let destination = with_manifest("each-choice").await;
-        let ours = manifest().run_id;
+        let run_id = manifest().run_id;
         let before = async |on_existing, run_id| before_run(&destination, &Placement::Parts, on_existing, run_id).await;
 
         let error = before(OnExisting::Fail, None).await.unwrap_err();
@@ -150,7 +150,7 @@ mod tests {
         assert!(matches!(before(OnExisting::Skip, None).await, Ok(Standing::Skip(_))));
         assert!(matches!(before(OnExisting::Replace, Some("other")).await, Ok(Standing::Replace(_))));
         for on_existing in [OnExisting::Fail, OnExisting::Skip, OnExisting::Replace] {
-            let standing = before(on_existing, Some(&ours)).await.unwrap();
+            let standing = before(on_existing, Some(&run_id)).await.unwrap();
             assert!(matches!(standing, Standing::SameRun(_)), "{on_existing:?}: {standing:?}");
         }
     }

@@ -23,7 +23,7 @@ pub use error::ManifestError;
 pub use existing::{Existing, Standing, before_run, look};
 pub use model::Manifest;
 pub use placement::Placement;
-pub use verify::{VerifyReport, verify};
+pub use verify::{Finding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]
 mod test_data;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -286,6 +287,21 @@ impl Destination {
         match &self.inner.backend {
             Backend::Local(folder) => read_file(folder.join(path), object),
             Backend::Remote(remote) => Arc::clone(remote).read_stream(path.to_owned()),
+        }
+    }
+
+    /// Bytes `range` of an object, all of them; an object that is not there is [`StoreFault::Missing`].
+    ///
+    /// # Errors
+    /// [`StoreError`], also where the object ends before the range does.
+    pub async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let object = self.check("reading", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("reading", object, move |folder| folder.read_range(&path, &range)).await
+            }
+            Backend::Remote(remote) => remote.read_range(path, range).await,
         }
     }
 

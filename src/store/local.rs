@@ -5,7 +5,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +55,13 @@ impl Folder {
         // Of the open file: a rename in between cannot pair the bytes with another file's version.
         let version = version(&file.metadata()?);
         Ok(Some(Small { bytes: bytes.into(), version }))
+    }
+
+    pub(super) fn read_range(&self, path: &str, range: &Range<u64>) -> io::Result<Bytes> {
+        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        File::open(self.join(path))?.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes.into())
     }
 
     pub(super) fn create(&self, path: &str, bytes: &Bytes) -> io::Result<CreateOutcome> {

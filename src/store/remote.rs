@@ -1,5 +1,6 @@
 //! An object store as a destination: S3, GCS, Azure, and memory for tests.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -162,6 +163,21 @@ impl Remote {
         }
         found.sort_unstable();
         Ok(found)
+    }
+
+    pub(super) async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let (key, object) = self.key("reading", path)?;
+        let wanted = range.end - range.start;
+        let bytes = patient("reading", &object, 0, self.store.get_range(&key, range)).await?;
+        match u64::try_from(bytes.len()) {
+            Ok(length) if length == wanted => Ok(bytes),
+            _ => Err(StoreError::new(
+                "reading",
+                object,
+                StoreFault::Unavailable,
+                "the object ends before the range does",
+            )),
+        }
     }
 
     pub(super) fn read_stream(self: Arc<Self>, path: String) -> BoxStream<'static, Result<Bytes, StoreError>> {
