@@ -184,10 +184,8 @@ pub const MANIFEST_PAUSE: Duration = Duration::from_millis(500);
 /// Parts that `outhaul verify` looks at, or reads, at the same time.
 pub const VERIFIES_AT_ONCE: usize = 8;
 
-/// The largest Parquet footer that verify keeps: it grows with columns x row groups, and ours stay far below.
-pub const PARQUET_FOOTER_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// Findings that `outhaul verify` shows people before it says how many more there are.
 pub const FINDINGS_SHOWN_MAX: usize = 40;
+
 /// The largest Parquet footer that is read: 100,000 columns with statistics in 100 row groups stay far below.
 pub const PARQUET_FOOTER_BYTES_MAX: u64 = 1 << 30;

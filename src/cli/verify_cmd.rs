@@ -9,7 +9,7 @@ use super::summary::{self, Failure};
 use super::{Stage, exit, human};
 use crate::export::{ExportError, ExportErrorKind};
 use crate::limits;
-use crate::manifest::{VerifyReport, verify as check};
+use crate::manifest::{self, VerifyOptions, VerifyReport};
 use crate::store::{Destination, StoreOptions};
 
 pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
@@ -61,13 +61,13 @@ async fn verify_at(url: &str, single_file: bool, read_data: bool) -> Result<Veri
         sha256: false,
     };
     let destination = Destination::open(folder, &options)?;
-    Ok(check(&destination, &placement, read_data).await?)
+    Ok(manifest::verify(&destination, &placement, VerifyOptions { read_data }).await?)
 }
 
 /// The report for people.
 fn text(report: &VerifyReport) -> String {
     let mut lines = Vec::new();
-    let how = if report.read_data { "every byte read again" } else { "sizes and stored checksums" };
+    let how = if report.data_read { "every byte read again" } else { "sizes and stored checksums" };
     if report.findings.is_empty() {
         let status = report.status.map_or("", |status| match status {
             crate::export::report::RunStatus::Complete => "complete",
