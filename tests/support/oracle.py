@@ -1,6 +1,6 @@
 """An independent reader of a finished export: DuckDB, pyarrow and boto3, none of our own code.
 
-oracle.py DEST [--manifest NAME] [--csv-null TEXT] [--csv-delimiter C] [--exact] [--no-listing]
+oracle.py DEST [--manifest NAME] [--csv-null TEXT] [--csv-delimiter C] [--exact | --fast] [--no-listing]
 
 DEST is a folder or s3://bucket/prefix (server from OUTHAUL_TEST_S3_…). Prints one JSON object:
 
@@ -29,6 +29,7 @@ import tempfile
 
 import awscrt.checksums
 import duckdb
+import numpy
 import pyarrow as pa
 
 EXACT_BYTES_MAX = 32 * 1024 * 1024
@@ -154,7 +155,7 @@ def shortest(digits, fixed_below):
 
 
 def float_text(array, single):
-    import numpy
+    kind = numpy.float32 if single else numpy.float64
 
     def text(value):
         if value is None:
@@ -163,9 +164,19 @@ def float_text(array, single):
             return "NaN"
         if value in (float("inf"), float("-inf")):
             return "Infinity" if value > 0 else "-Infinity"
-        return shortest(str(numpy.float32(value)) if single else repr(value), 6 if single else 15)
+        digits = numpy.format_float_scientific(kind(value), unique=True)
+        # PostgreSQL never ends exactly half-way to a neighbour, where only the rule for ties leads back; it writes one
+        # digit more.
+        exact = decimal.Decimal(value)
+        for neighbour in (numpy.nextafter(kind(value), kind(side)) for side in ("-inf", "inf")):
+            if decimal.Decimal(digits) * 2 == exact + decimal.Decimal(float(neighbour)):
+                places = len(decimal.Decimal(digits).as_tuple().digits)
+                digits = numpy.format_float_scientific(kind(value), precision=places, unique=False)
+                break
+        return shortest(digits, 6 if single else 15)
 
-    return pa.array([text(value) for value in array.to_pylist()], pa.string())
+    with decimal.localcontext(prec=2000), numpy.errstate(over="ignore"):
+        return pa.array([text(value) for value in array.to_pylist()], pa.string())
 
 
 def value_sql(column, kind):
@@ -305,12 +316,16 @@ class Number(str):
     """A JSON number, as written."""
 
 
+class Members(list):
+    """The members of a JSON object in order, repeated names included."""
+
+
 def dump_json(value):
     """As jsonb prints it: a space after each comma and colon, numbers as they were written."""
     if type(value) is Number:
         return str(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{dump_json(k)}: {dump_json(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Members):
+        return "{" + ", ".join(f"{dump_json(k)}: {dump_json(v)}" for k, v in value) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(dump_json, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
@@ -319,7 +334,7 @@ def dump_json(value):
 def exact_ndjson(paths, schema):
     columns, files, rows = [name for name, _ in schema], [], []
     reader = json.JSONDecoder(
-        object_pairs_hook=lambda pairs: pairs, parse_float=Number, parse_int=Number, parse_constant=reject_constant
+        object_pairs_hook=Members, parse_float=Number, parse_int=Number, parse_constant=reject_constant
     )
     for path in paths:
         text = plain_bytes(path).decode("utf-8")
@@ -329,22 +344,13 @@ def exact_ndjson(paths, schema):
             pairs = reader.decode(line)
             if [name for name, _ in pairs] != columns:
                 raise ValueError(f"{path}: a line's names are not the schema's: {line[:200]}")
-            rows.append([json_text(nested(v), kind) for (_, v), (_, kind) in zip(pairs, schema)])
+            rows.append([json_text(v, kind) for (_, v), (_, kind) in zip(pairs, schema)])
             files.append(path)
     return columns, files, rows
 
 
 def reject_constant(text):
     raise ValueError(f"{text} is not JSON")
-
-
-def nested(value):
-    """Undoes the hook that turns objects into lists of pairs (which keeps order, and shows duplicate names)."""
-    if isinstance(value, list):
-        if value and all(isinstance(v, tuple) for v in value):
-            return {k: nested(v) for k, v in value}
-        return [nested(v) for v in value]
-    return value
 
 
 def register(database, columns, files, rows):
@@ -387,7 +393,7 @@ def read(database, paths, parts, schema, options):
     name = os.path.basename(paths[0])
     if ".parquet" in name:
         return read_parquet(database, paths)
-    exact = options.exact or sum(map(os.path.getsize, paths)) <= EXACT_BYTES_MAX
+    exact = options.exact or (not options.fast and sum(map(os.path.getsize, paths)) <= EXACT_BYTES_MAX)
     if ".csv" in name:
         options.header = any(part.get("header_rows", 0) for part in parts.values())
         if not exact:
@@ -406,6 +412,7 @@ def main():
     arguments.add_argument("--csv-null", default="")
     arguments.add_argument("--csv-delimiter", default=",")
     arguments.add_argument("--exact", action="store_true")
+    arguments.add_argument("--fast", action="store_true")
     arguments.add_argument("--no-listing", action="store_true")
     options = arguments.parse_args()
 

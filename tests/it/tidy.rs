@@ -1,0 +1,285 @@
+//! The repository's own rules, as tests. What clippy checks (function length, casts, docs) is not repeated here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lines of a source file before its tests. The aim is 400; what passes this must be split.
+const FILE_LINES_MAX: usize = 450;
+
+/// Who may name a crate: everybody else goes through the module that owns it. `main.rs` wires all of them.
+const OWNERS: [(&str, &[&str]); 7] = [
+    ("tokio_postgres", &["src/source/postgres/"]),
+    ("postgres_protocol", &["src/source/postgres/"]),
+    ("deadpool_postgres", &["src/source/postgres/"]),
+    ("object_store", &["src/store/"]),
+    ("rayon", &["src/cpu.rs"]),
+    ("clap", &["src/cli/"]),
+    ("axum", &["src/service/"]),
+];
+
+/// Code that does no IO and never awaits (invariant I8).
+const PURE: [&str; 4] = ["src/plan/", "src/encode/", "src/source/postgres/frame", "src/store/name.rs"];
+
+/// Files that may hold unsafe code: measured, documented and fuzzed.
+const UNSAFE: [&str; 0] = [];
+
+/// One source file, without its tests.
+struct Source {
+    path: String,
+    text: String,
+    /// Lines before the tests, comments blanked.
+    code: Vec<String>,
+    /// Lines before the tests.
+    lines: usize,
+}
+
+#[test]
+fn every_file_says_why_it_exists_and_is_short() {
+    let rule = |source: &Source| {
+        let mut wrong = Vec::new();
+        if !source.text.starts_with("//! ") {
+            wrong.push("starts without a //! line".to_owned());
+        }
+        if source.lines > FILE_LINES_MAX {
+            wrong.push(format!("has {} lines before its tests, {FILE_LINES_MAX} at most", source.lines));
+        }
+        wrong
+    };
+    let all = sources();
+    report(
+        all.values().flat_map(|source| rule(source).into_iter().map(move |wrong| format!("{}: {wrong}", source.path))),
+    );
+}
+
+#[test]
+fn crates_are_used_by_their_owners_only() {
+    let outside = |source: &Source, owners: &[&str]| {
+        source.path != "src/main.rs" && !owners.iter().any(|owner| source.path.starts_with(owner))
+    };
+    let all = sources();
+    report(OWNERS.iter().flat_map(|(name, owners)| {
+        all.values()
+            .filter(move |source| outside(source, owners))
+            .flat_map(move |source| source.find(&|line| has_word(line, name), &format!("{name} is for {owners:?}")))
+    }));
+}
+
+#[test]
+fn pure_code_does_no_io_and_never_awaits() {
+    let impure = ["async", "await", "tokio", "fs", "net", "process"];
+    let rule = |line: &str| impure.iter().any(|word| has_word(line, word) && !line.contains("::process("));
+    let all = sources();
+    let pure = all.values().filter(|source| PURE.iter().any(|start| source.path.starts_with(start)));
+    report(pure.flat_map(|source| source.find(&rule, "IO or await in pure code (I8)")));
+}
+
+#[test]
+fn code_does_not_panic_queue_without_bound_or_silence_lints() {
+    let rules: [(&str, &str); 9] = [
+        (".unwrap()", "return an error"),
+        ("todo!(", "finish it"),
+        ("unimplemented!(", "finish it"),
+        ("dbg!(", "remove it"),
+        ("#[allow(", "#[expect(…, reason = …)] says why, and ends when it is not needed"),
+        ("#![allow(", "#[expect(…, reason = …)] says why, and ends when it is not needed"),
+        ("unbounded", "every queue has a bound of limits.rs"),
+        ("mpsc::channel()", "std's channel has no bound: sync_channel"),
+        ("lazy_static!", "std::sync::LazyLock"),
+    ];
+    let all = sources();
+    report(rules.iter().flat_map(|(text, instead)| {
+        all.values().flat_map(move |source| {
+            // What panics while it is compiled cannot panic later.
+            let rule = |line: &str| line.contains(text) && !line.trim_start().starts_with("const ");
+            source.find(&rule, &format!("{text} {instead}"))
+        })
+    }));
+}
+
+#[test]
+fn unsafe_code_is_listed() {
+    let all = sources();
+    let others = all.values().filter(|source| !UNSAFE.contains(&source.path.as_str()));
+    let rule = |line: &str| has_word(line, "unsafe") || has_word(line, "unsafe_code");
+    report(others.flat_map(|source| source.find(&rule, "unsafe code in a file that tidy does not list")));
+}
+
+#[test]
+fn no_test_is_skipped() {
+    let ignored = concat!("#[", "ignore");
+    let all = tracked().into_iter().filter(|path| is_rust(path));
+    report(all.filter(|path| read(path).contains(ignored)).map(|path| format!("{path}: an ignored test")));
+}
+
+#[test]
+fn open_ends_have_a_link() {
+    // Written so that this file does not find itself.
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
+    let rule = |line: &str| marks.iter().any(|mark| line.contains(mark)) && !line.contains("https://");
+    report(everything().flat_map(|(path, text)| lines_with(&path, &text, &rule, "an open end without a link")));
+}
+
+#[test]
+fn no_file_names_a_place_on_somebody_s_machine() {
+    let places = ["work", "root", "home", "Users"].map(|folder| format!("/{folder}/"));
+    let rule = |line: &str| {
+        places.iter().any(|place| {
+            // In the middle of a relative path or of a URL it is no place on a machine.
+            line.match_indices(place.as_str()).any(|(at, _)| {
+                !line[..at].ends_with(|before: char| before.is_alphanumeric() || "._-/}*)".contains(before))
+            })
+        })
+    };
+    report(everything().flat_map(|(path, text)| lines_with(&path, &text, &rule, "an absolute path of one machine")));
+}
+
+#[test]
+fn scripts_stop_at_the_first_error() {
+    let scripts =
+        everything().filter(|(_, text)| text.starts_with("#!/bin/sh") || text.starts_with("#!/usr/bin/env bash"));
+    let loose = scripts.filter(|(_, text)| !text.contains("\nset -eu\n") && !text.contains("\nset -euo pipefail\n"));
+    report(loose.map(|(path, _)| format!("{path}: no `set -eu`")));
+}
+
+/// The rules above can fail: each is seen to find what it is for.
+#[test]
+fn the_rules_find_what_they_look_for() {
+    assert!(has_word("use tokio_postgres::Client;", "tokio_postgres"));
+    assert!(!has_word("use tokio_postgres::Client;", "tokio"));
+    assert!(!has_word("let prefs = 1;", "fs"));
+    let source = Source::parse(
+        "src/x.rs",
+        "//! Why.\nlet a = b.unwrap(); // .unwrap()\n// c.unwrap()\n#[cfg(test)]\nmod tests {\nd.unwrap()\n}\n",
+    );
+    assert_eq!(source.lines, 3);
+    assert_eq!(source.find(&|line| line.contains(".unwrap()"), "no").len(), 1);
+    let declared =
+        "#[cfg(test)]\n#[path = \"csv_tests.rs\"]\nmod tests;\n#[cfg(test)]\npub(crate) mod wire;\nmod kept;\n";
+    let modules: BTreeSet<PathBuf> = test_modules("src/encode/csv.rs", declared).into_iter().collect();
+    for file in ["src/encode/csv_tests.rs", "src/encode/csv/wire.rs"] {
+        assert!(modules.contains(Path::new(file)), "{file} not in {modules:?}");
+    }
+    assert!(!modules.contains(Path::new("src/encode/csv/kept.rs")));
+    assert!(sources().len() > 20);
+}
+
+impl Source {
+    fn parse(path: &str, text: &str) -> Self {
+        let all: Vec<&str> = text.lines().collect();
+        let opens_tests = |at: usize| {
+            all[at].starts_with("#[cfg(test)]")
+                && all[at + 1..]
+                    .iter()
+                    .find(|line| !line.starts_with("#["))
+                    .is_some_and(|line| line.ends_with('{') && has_word(line, "mod"))
+        };
+        let lines = (0..all.len()).find(|at| opens_tests(*at)).unwrap_or(all.len());
+        let code = all[..lines].iter().map(|line| without_comment(line).to_owned()).collect();
+        Self { path: path.to_owned(), text: text.to_owned(), code, lines }
+    }
+
+    fn find(&self, rule: &dyn Fn(&str) -> bool, message: &str) -> Vec<String> {
+        let numbered = self.code.iter().enumerate().filter(|(_, line)| rule(line));
+        numbered.map(|(at, line)| format!("{}:{}: {message}: {}", self.path, at + 1, line.trim())).collect()
+    }
+}
+
+/// The part of a line before a comment. A `//` in a string counts as one, unless it belongs to a URL.
+fn without_comment(line: &str) -> &str {
+    let comment = line.match_indices("//").find(|(at, _)| !line[..*at].ends_with(':'));
+    comment.map_or(line, |(at, _)| &line[..at])
+}
+
+/// Whether a line holds a word, not as a part of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    let inside = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].ends_with(inside) && !line[at + word.len()..].starts_with(inside))
+}
+
+/// The source files that are compiled outside tests.
+fn sources() -> BTreeMap<String, Source> {
+    let files: Vec<(String, String)> = tracked()
+        .into_iter()
+        .filter(|path| path.starts_with("src/") && is_rust(path))
+        .map(|path| (path.clone(), read(&path)))
+        .collect();
+    let tests: BTreeSet<PathBuf> = files.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    // A test module's folder goes with it.
+    let is_test = |path: &str| {
+        Path::new(path).ancestors().any(|step| tests.contains(step) || tests.contains(&step.with_extension("rs")))
+    };
+    let kept = files.iter().filter(|(path, _)| !is_test(path));
+    kept.map(|(path, text)| (path.clone(), Source::parse(path, text))).collect()
+}
+
+/// The files of modules that a file declares for tests only.
+fn test_modules(path: &str, text: &str) -> Vec<PathBuf> {
+    let folder = Path::new(path).parent().unwrap();
+    let stem = Path::new(path).file_stem().unwrap().to_str().unwrap();
+    let below = if ["mod", "lib", "main"].contains(&stem) { folder.to_owned() } else { folder.join(stem) };
+    let mut found = Vec::new();
+    let mut lines = text.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if line != "#[cfg(test)]" {
+            continue;
+        }
+        let mut file = None;
+        for line in lines.by_ref() {
+            if let Some(named) = line.strip_prefix("#[path = \"") {
+                file = Some(folder.join(named.trim_end_matches("\"]")));
+            } else if !line.starts_with("#[") {
+                if let Some(name) =
+                    line.strip_suffix(';').and_then(|line| line.rsplit_once("mod ")).map(|(_, name)| name)
+                {
+                    found.extend(file.is_none().then(|| below.join(name).join("mod.rs")));
+                    found.push(file.unwrap_or_else(|| below.join(format!("{name}.rs"))));
+                }
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The files of the repository that people write, as text.
+fn everything() -> impl Iterator<Item = (String, String)> {
+    let written = tracked().into_iter().filter(|path| path != "Cargo.lock" && !path.ends_with(".parquet"));
+    written.filter_map(|path| std::fs::read_to_string(root().join(&path)).ok().map(|text| (path, text)))
+}
+
+fn lines_with(path: &str, text: &str, rule: &dyn Fn(&str) -> bool, message: &str) -> Vec<String> {
+    let numbered = text.lines().enumerate().filter(|(_, line)| rule(line));
+    numbered.map(|(at, line)| format!("{path}:{}: {message}: {}", at + 1, line.trim())).collect()
+}
+
+/// Tracked files and those that are new but not ignored, that still exist.
+fn tracked() -> Vec<String> {
+    let listing = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(listing.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listing.stderr));
+    let names = String::from_utf8(listing.stdout).unwrap();
+    names.split_terminator('\0').filter(|path| root().join(path).is_file()).map(str::to_owned).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+}
+
+#[track_caller]
+fn report(wrong: impl Iterator<Item = String>) {
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{} found:\n{}", wrong.len(), wrong.join("\n"));
+}
