@@ -189,3 +189,7 @@ pub const FINDINGS_SHOWN_MAX: usize = 40;
 
 /// The largest Parquet footer that is read: 100,000 columns with statistics in 100 row groups stay far below.
 pub const PARQUET_FOOTER_BYTES_MAX: u64 = 1 << 30;
+
+/// With whole messages at hand, so long a reader waits for the buffer to fill before it hands over what there is: the
+/// server sends far more often than this while it has rows.
+pub const FILL_PATIENCE: Duration = Duration::from_millis(20);

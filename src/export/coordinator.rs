@@ -15,6 +15,7 @@ use crate::limits;
 use crate::plan::Partition;
 use crate::source::SourceError;
 use crate::store::PartitionReceipt;
+use crate::telemetry;
 
 /// A reader's place: which partition it has, and how far it is.
 #[derive(Debug, Default, Clone)]
@@ -83,6 +84,7 @@ impl Coordinator {
         for slot in 0..self.slots.len() {
             self.dispatch(slot).await;
         }
+        self.count_readers();
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return Err(ExportError::cancelled()),
@@ -112,11 +114,18 @@ impl Coordinator {
         self.running.spawn(async move { (slot, export_partition(&work, &partition, &counters, false, &stop).await) });
     }
 
+    fn count_readers(&self) {
+        let active = self.slots.iter().filter(|slot| slot.partition.is_some()).count();
+        telemetry::readers_active(u32::try_from(active).unwrap_or(u32::MAX));
+    }
+
     async fn finished(&mut self, finished: Result<Finished, JoinError>) -> Result<(), ExportError> {
         let (slot, result) = finished.map_err(|error| ExportError::internal("a worker panicked").with_source(error))?;
         self.receipts.push(result?);
+        telemetry::partition_completed();
         self.slots[slot] = Slot::default();
         self.dispatch(slot).await;
+        self.count_readers();
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use crate::store::stdout::StdoutWriter;
 use crate::store::{
     Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject, StoreError,
 };
+use crate::telemetry;
 
 /// Where parts go.
 #[derive(Debug, Clone)]
@@ -141,6 +142,7 @@ impl Attempt<'_> {
         if self.partition.row_limit.is_some_and(|limit| total > limit.get()) {
             return Err(ExportError::internal("the source sent more rows than the plan allows"));
         }
+        telemetry::rows_read(rows);
         if self.open.is_none() {
             self.start_part().await?;
         }
@@ -159,6 +161,7 @@ impl Attempt<'_> {
         let written = open.writer.as_ref().map_or(0, Writer::bytes_written);
         let size = written.saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
         let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
+        telemetry::rows_encoded(rows);
         self.counters.rows.store(self.rows, Ordering::Relaxed);
         self.counters.bytes.store(finished.saturating_add(size), Ordering::Relaxed);
         if size >= self.work.part_size && matches!(self.work.outlet, Outlet::Parts { .. }) {
@@ -227,6 +230,9 @@ impl Attempt<'_> {
         self.open = None;
         let object = show(self.work, object).await?;
         let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
+        let finished_at = Utc::now();
+        telemetry::bytes_written(object.bytes);
+        telemetry::part_uploaded((finished_at - started_at).to_std().unwrap_or_default());
         let event = Event::PartFinished {
             path: object.path.clone(),
             partition: self.partition.number,
@@ -241,7 +247,7 @@ impl Attempt<'_> {
             header_bytes: summary.header_bytes,
             columns,
             started_at,
-            finished_at: Utc::now(),
+            finished_at,
         });
         // Nobody listens any more: the run goes on all the same.
         let _ = self.work.events.send(event).await;

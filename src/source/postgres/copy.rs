@@ -117,6 +117,10 @@ impl Pipe {
         let wanted = self.framer.needed_bytes().max(limits::READ_BUFFER_BYTES);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
+        } else if self.buffer.len() > wanted && self.filled <= wanted {
+            // A huge row is behind us; its room goes back.
+            self.buffer.truncate(wanted);
+            self.buffer.shrink_to_fit();
         }
     }
 
@@ -196,7 +200,7 @@ impl Copy {
         if self.loan.is_none() { self.session.take() } else { None }
     }
 
-    /// Reads until the buffer is full or the COPY's last message may be in it.
+    /// Reads until the buffer is full, the COPY's last message may be in it, or nothing comes for a while.
     async fn fill(&mut self, mut pipe: Box<Pipe>) -> Result<Box<Pipe>, SourceError> {
         pipe.make_room();
         let wanted = pipe.framer.needed_bytes();
@@ -211,13 +215,40 @@ impl Copy {
         };
         while pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
             let filled = pipe.filled;
-            let read = socket.read(&mut pipe.buffer[filled..]).await.map_err(lost)?;
+            let reading = socket.read(&mut pipe.buffer[filled..]);
+            let read = if filled < wanted {
+                reading.await
+            } else {
+                // The last message may have come and not be seen as such, and a slow query's rows are wanted too.
+                match tokio::time::timeout(limits::FILL_PATIENCE, reading).await {
+                    Ok(read) => read,
+                    Err(_) => break,
+                }
+            };
+            let read = read.map_err(lost)?;
             if read == 0 {
-                return Err(self.failed(StepError::Frame(pipe.framer.closed())));
+                return Err(self.last_words(pipe).await);
             }
             pipe.filled += read;
         }
         Ok(pipe)
+    }
+
+    /// The server closed the connection: what it said before, if anything, is in the bytes read so far.
+    async fn last_words(&mut self, mut pipe: Box<Pipe>) -> SourceError {
+        let said = on_rayon(move || {
+            loop {
+                match pipe.step() {
+                    Ok(Step::Batch(_)) => {}
+                    Ok(Step::NeedMore | Step::Done(_)) => return StepError::Frame(pipe.framer.closed()),
+                    Err(error) => return error,
+                }
+            }
+        });
+        match said.await {
+            Ok(error) => self.failed(error),
+            Err(error) => SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error),
+        }
     }
 
     fn failed(&mut self, error: StepError) -> SourceError {

@@ -15,7 +15,7 @@ use super::catalog::query;
 use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, ServerIdentity, begin, server_identity};
-use crate::{failpoint, limits};
+use crate::{failpoint, limits, telemetry};
 
 /// What a session must do before it may rely on the relation staying as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -201,6 +201,7 @@ impl Custody {
                 return Ok(());
             }
         }
+        telemetry::keeper_promoted();
         match self.reinforce(sessions).await {
             Ok(()) => tracing::info!("a new second snapshot keeper stands"),
             Err(error) => tracing::warn!(error = %error, "no second snapshot keeper yet"),
