@@ -71,7 +71,7 @@ pub async fn run(front: &Front, options: &Options, work: impl AsyncFnOnce(&Job) 
         Ok(exit_code) => exit_code,
         Err(mut error) => {
             if let Some(stop) = front.signals.reason() {
-                error = ExportError::new(stop.kind(), format!("{}: the demo was stopped", stop.name()));
+                error = ExportError::new(stop.kind(), format!("the demo was stopped ({})", stop.name()));
             }
             front.fail(&Failure::early(&error))
         }

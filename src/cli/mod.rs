@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::ArgMatches;
 
-use crate::config::{ConfigErrors, Environment};
+use crate::config::{ConfigError, ConfigErrors, Environment};
 use crate::export::{ExportError, ExportErrorKind};
 use crate::limits;
 use screen::{Screen, stdout_line};
@@ -50,15 +50,19 @@ struct Stage {
 impl Stage {
     /// Tells every mistake of a configuration; returns the exit code.
     fn refuse(&self, errors: &ConfigErrors) -> u8 {
-        let each = errors
-            .0
-            .iter()
-            .map(|error| ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str()));
-        for error in each {
-            self.screen.line(&summary::error_text(&Failure::early(&error)));
+        let usage = |error: &ConfigError| {
+            ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str())
+        };
+        for error in &errors.0 {
+            self.screen.line(&summary::error_text(&Failure::early(&usage(error))));
         }
-        let message: Vec<String> = errors.0.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
-        let error = ExportError::new(ExportErrorKind::Usage, message.join("; "));
+        let error = match errors.0.as_slice() {
+            [only] => usage(only),
+            all => {
+                let all: Vec<String> = all.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
+                ExportError::new(ExportErrorKind::Usage, all.join("; "))
+            }
+        };
         self.wishes.report(&error, &self.screen);
         exit::failed(error.kind)
     }

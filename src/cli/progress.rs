@@ -310,6 +310,8 @@ fn reader_line(number: usize, reader: &ReaderProgress) -> String {
 /// One line a reader, then the total.
 struct Bars {
     screen: Screen,
+    /// A terminal echoes Ctrl-C and pushes everything down by a line; the first one then stays behind, so it is empty.
+    _blank: ProgressBar,
     readers: Vec<ProgressBar>,
     total: ProgressBar,
     volume: ProgressBar,
@@ -321,12 +323,14 @@ const STEPS: u64 = 10_000;
 impl Bars {
     fn new(screen: &Screen) -> Self {
         let bars = screen.show_bars();
+        let blank = bars.add(message_bar());
+        blank.tick();
         let total = bars.add(ProgressBar::new(STEPS));
         if let Ok(style) = ProgressStyle::with_template("[{wide_bar:.cyan}] {msg}") {
             total.set_style(style.progress_chars("=> "));
         }
         let volume = bars.add(message_bar());
-        Self { screen: screen.clone(), readers: Vec::new(), total, volume }
+        Self { screen: screen.clone(), _blank: blank, readers: Vec::new(), total, volume }
     }
 
     fn show(&mut self, sight: &Sight) {

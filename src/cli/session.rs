@@ -176,7 +176,7 @@ pub(crate) fn by_signal(mut error: ExportError, front: &Front) -> ExportError {
         && let Some(stop) = front.signals.reason()
     {
         error.kind = stop.kind();
-        error.message = format!("{}: {}", stop.name(), error.message);
+        error.message = format!("{} ({})", error.message, stop.name());
     }
     error
 }

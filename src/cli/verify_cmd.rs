@@ -15,6 +15,7 @@ use crate::store::{Destination, StoreOptions};
 pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
     match look(matches, stage).await {
+        Ok(report) if report.findings.is_empty() && !json && stage.verbosity < 0 => exit::COMPLETE,
         Ok(report) => tell(&report, json),
         Err(error) => {
             let failure = Failure::early(&error);

@@ -46,8 +46,12 @@ impl Cluster {
         let (folder, account) = private_folder(under)
             .map_err(|error| failed(format!("making a private folder below {}", under.display())).with_source(error))?;
         let cluster = Self { programs, folder, account, signals: signals.clone() };
-        let stop = cluster.stop_command("immediate", "--no-wait");
-        signals.set_last_act(Some(Box::new(move || drop(quiet(stop)))));
+        let stop = cluster.stop_command("immediate");
+        let left = cluster.folder.clone();
+        signals.set_last_act(Some(Box::new(move || {
+            // Best effort: the process is on its way out, and nobody is left to be told.
+            let _ = quiet(stop).and_then(|_| fs::remove_dir_all(left));
+        })));
         let data = cluster.data();
         let arguments = ["--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"];
         let initdb = cluster
@@ -129,8 +133,9 @@ impl Cluster {
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
     }
 
-    fn stop_command(&self, mode: &str, wait: &str) -> Command {
-        let arguments = ["stop", "--silent", wait, "--timeout", "30", "--mode", mode, "--pgdata"].map(OsString::from);
+    fn stop_command(&self, mode: &str) -> Command {
+        let arguments =
+            ["stop", "--silent", "--wait", "--timeout", "30", "--mode", mode, "--pgdata"].map(OsString::from);
         self.command("pg_ctl", arguments.into_iter().chain([self.data().into()]))
     }
 
@@ -194,12 +199,15 @@ impl Drop for Cluster {
         self.signals.set_last_act(None);
         if self.data().join("postmaster.pid").exists() {
             // Where a clean stop takes too long: nothing in this cluster is worth waiting for.
-            let stopped = quiet(self.stop_command("fast", "--wait"));
+            let stopped = quiet(self.stop_command("fast"));
             if !stopped.is_ok_and(|status| status.success()) {
-                let _ = quiet(self.stop_command("immediate", "--wait"));
+                let _ = quiet(self.stop_command("immediate"));
             }
         }
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
+        if let Err(error) = fs::remove_dir_all(&self.folder)
+            // The last act of a second signal may have come first.
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(%error, folder = %self.folder.display(), "removing the demo's server");
         }
     }
