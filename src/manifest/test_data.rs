@@ -10,8 +10,8 @@ use super::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 use crate::export::request::ManifestStats;
 use crate::plan::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Direction, KeyColumn, KeyRange, LeafFacts, Partition,
-    PgType, Plan, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId, Wire,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Comparison, Direction, KeyColumn, KeyRange,
+    LeafFacts, Partition, PgType, Plan, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId, Wire,
 };
 use crate::store::receipt::{ColumnSummary, PartReceipt};
 use crate::store::{Destination, Layout, PartName, PartitionReceipt, StagedObject, Staging, StoreOptions};
@@ -79,8 +79,20 @@ pub(super) fn plan() -> Plan {
         predicate: Some("price > 0".into()),
         columns,
         key: vec![
-            KeyColumn { name: "created_at".into(), pg_type: timestamptz, direction: Direction::Desc, nullable: true },
-            KeyColumn { name: "id".into(), pg_type: bigint, direction: Direction::Asc, nullable: false },
+            KeyColumn {
+                name: "created_at".into(),
+                pg_type: timestamptz,
+                direction: Direction::Desc,
+                nullable: true,
+                comparison: Comparison::default(),
+            },
+            KeyColumn {
+                name: "id".into(),
+                pg_type: bigint,
+                direction: Direction::Asc,
+                nullable: false,
+                comparison: Comparison::default(),
+            },
         ],
         cap: CapPlan {
             tier: Some("tiny".into()),

@@ -72,7 +72,13 @@ fn named_columns(facts: &RelationFacts, named: &[(String, Direction)]) -> Result
 }
 
 fn key_column(facts: &ColumnFacts, direction: Direction) -> KeyColumn {
-    KeyColumn { name: facts.name.clone(), pg_type: facts.pg_type.clone(), direction, nullable: !facts.not_null }
+    KeyColumn {
+        name: facts.name.clone(),
+        pg_type: facts.pg_type.clone(),
+        direction,
+        nullable: !facts.not_null,
+        comparison: facts.comparison.clone(),
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,9 @@ pub use columns::columns;
 pub use describe::PlanView;
 pub use error::{PlanError, SqlFlaw};
 pub use key::{KeyChoice, choose_key};
-pub use partition::{Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId, number_partitions};
+pub use partition::{
+    Comparison, Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId, number_partitions,
+};
 pub use predicate::{check_expression, check_predicate, check_query};
 pub use sizing::Sizing;
 
@@ -60,6 +62,8 @@ pub struct ColumnFacts {
     pub pg_type: PgType,
     /// Whether `NOT NULL` holds for every row that can be read.
     pub not_null: bool,
+    /// How its values are compared where it is a key.
+    pub comparison: Comparison,
     /// Statistics, where the role may read them.
     pub statistics: ColumnStatistics,
 }

@@ -20,6 +20,17 @@ pub enum Direction {
     Desc,
 }
 
+/// How values of a column are compared so that it agrees with how the server sorts them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Comparison {
+    /// The type that bounds are cast to where it is not the column's own: under a domain, whose checks a bound made by
+    /// arithmetic may fail.
+    pub base_type: Option<String>,
+    /// The schema of the type's operators, quoted for SQL, where they are not built in. A bare `<` is looked up on the
+    /// search path and may be another type's, which sorts differently.
+    pub operators: Option<String>,
+}
+
 /// One column of the key by which rows are split and ordered. NULLs come last, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeyColumn {
@@ -31,6 +42,8 @@ pub struct KeyColumn {
     pub direction: Direction,
     /// Whether it can be NULL.
     pub nullable: bool,
+    /// How its values are compared.
+    pub comparison: Comparison,
 }
 
 /// A value of the whole key or of its leading columns, each as PostgreSQL prints it; `None` is NULL.

@@ -3,7 +3,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use super::*;
 use crate::limits;
 use crate::plan::testing::{column, relation};
-use crate::plan::{ColumnFacts, RelationFacts, RowOrder, RowsAvailable, number_partitions};
+use crate::plan::{ColumnFacts, Comparison, RelationFacts, RowOrder, RowsAvailable, number_partitions};
 
 fn work(readers: usize, read_mode: ReadMode) -> WorkOptions {
     WorkOptions {
@@ -65,6 +65,7 @@ fn key(names: &[&str]) -> Vec<KeyColumn> {
         pg_type: column(name, 20, true).pg_type,
         direction: Direction::Desc,
         nullable: *name == "a",
+        comparison: Comparison::default(),
     };
     names.iter().map(key_column).collect()
 }

@@ -124,12 +124,16 @@ impl Planning {
         };
         // The server sorts by its own order and collation, whatever order the statistics were made in; coverage rests
         // on that order. `bounds.b`, since a bare `b` would be the output column: its text.
-        let type_name = &key.pg_type.name;
+        let type_name = key.comparison.base_type.as_deref().unwrap_or(&key.pg_type.name);
+        // The bounds of arrays are arrays in an array, which has no text form to be read back from.
+        if type_name.ends_with(']') {
+            return Ok(Vec::new());
+        }
         let collation = self.collation(origin.relation, &origin.column).await?;
+        // In FROM, `unnest` would take composite values apart.
         let sql = format!(
-            "SELECT b::text FROM (SELECT DISTINCT u.b FROM pg_catalog.pg_stats s, \
-                unnest(s.histogram_bounds::text::{type_name}[]) AS u(b) \
-            WHERE s.schemaname = $1::text::name AND s.tablename = $2::text::name AND s.attname = $3::text::name \
+            "SELECT b::text FROM (SELECT DISTINCT unnest(s.histogram_bounds::text::{type_name}[]) AS b \
+            FROM pg_catalog.pg_stats s WHERE s.schemaname = $1::text::name AND s.tablename = $2::text::name AND s.attname = $3::text::name \
                 AND s.inherited = $4) AS bounds \
             ORDER BY bounds.b{collation}{direction}"
         );

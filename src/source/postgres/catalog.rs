@@ -6,7 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::session::identifier;
-use crate::plan::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind};
+use crate::plan::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationKind};
 
 /// A relation found by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,15 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
     })
 }
 
+/// The schema of the operators by which values of type `TYPE` are sorted, quoted; NULL where they are built in. A type
+/// without an operator class of its own (an enum, an array, varchar) sorts by a built-in one.
+const OPERATORS: &str = "(SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_opclass k \
+    JOIN pg_catalog.pg_am m ON m.oid = k.opcmethod AND m.amname = 'btree' \
+    JOIN pg_catalog.pg_amop p ON p.amopfamily = k.opcfamily AND p.amoplefttype = k.opcintype \
+        AND p.amoprighttype = k.opcintype AND p.amopstrategy = 1 \
+    JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace \
+    WHERE k.opcdefault AND k.opcintype = TYPE AND n.nspname <> 'pg_catalog')";
+
 /// The columns of a relation, dropped ones left out, with statistics where the role may read them.
 pub(crate) async fn columns(session: &Session, found: &Found) -> Result<Vec<ColumnFacts>, SourceError> {
     let sql = "WITH RECURSIVE chain AS ( \
@@ -94,15 +103,17 @@ pub(crate) async fn columns(session: &Session, found: &Found) -> Result<Vec<Colu
             FROM chain c JOIN pg_catalog.pg_type t ON t.oid = c.oid WHERE t.typtype = 'd') \
         SELECT c.name, c.declared, c.oid, c.typmod, b.typtype = 'e', c.not_null, \
             pg_catalog.format_type(c.declared, CASE WHEN c.declared = c.oid THEN c.typmod ELSE -1 END), \
-            s.n_distinct, s.correlation, s.avg_width \
+            s.n_distinct, s.correlation, s.avg_width, \
+            CASE WHEN c.declared <> c.oid THEN pg_catalog.format_type(c.oid, c.typmod) END, OPERATORS \
         FROM chain c JOIN pg_catalog.pg_type b ON b.oid = c.oid AND b.typtype <> 'd' \
         LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = $2::text::name AND s.tablename = $3::text::name \
             AND s.attname = c.name::name AND s.inherited = $4 \
-        ORDER BY c.attnum";
+        ORDER BY c.attnum"
+        .replace("OPERATORS", &OPERATORS.replace("TYPE", "b.oid"));
     let inherited = found.has_children;
     let parameters: [Parameter<'_>; 4] =
         [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
-    let rows = query(session, &format!("describing {}", found.sql_name()), sql, &parameters).await?;
+    let rows = query(session, &format!("describing {}", found.sql_name()), &sql, &parameters).await?;
     // A foreign table's NOT NULL is a promise that PostgreSQL does not check.
     let promises = found.kind != RelationKind::ForeignTable;
     Ok(rows.iter().map(|row| column(row, promises)).collect())
@@ -119,6 +130,7 @@ fn column(row: &Row, promises: bool) -> ColumnFacts {
             name: row.get(6),
         },
         not_null: promises && row.get::<_, bool>(5),
+        comparison: Comparison { base_type: row.get(10), operators: row.get(11) },
         statistics: ColumnStatistics { n_distinct: row.get(7), correlation: row.get(8), avg_width: row.get(9) },
     }
 }
@@ -137,10 +149,11 @@ pub(crate) async fn describe_statement(
     let oids: Vec<u32> = prepared.columns().iter().map(|column| column.type_().oid()).collect();
     let typmods: Vec<i32> = prepared.columns().iter().map(tokio_postgres::Column::type_modifier).collect();
     // A row description names base types already, except inside containers, which travel as text.
-    let sql = "SELECT pg_catalog.format_type(t.oid, u.typmod), t.typtype = 'e' \
+    let sql = "SELECT pg_catalog.format_type(t.oid, u.typmod), t.typtype = 'e', OPERATORS \
         FROM ROWS FROM (unnest($1::oid[]), unnest($2::int4[])) WITH ORDINALITY AS u(oid, typmod, place) \
-        JOIN pg_catalog.pg_type t ON t.oid = u.oid ORDER BY u.place";
-    let rows = query(session, action, sql, &[(&oids, Type::OID_ARRAY), (&typmods, Type::INT4_ARRAY)]).await?;
+        JOIN pg_catalog.pg_type t ON t.oid = u.oid ORDER BY u.place"
+        .replace("OPERATORS", &OPERATORS.replace("TYPE", "t.oid"));
+    let rows = query(session, action, &sql, &[(&oids, Type::OID_ARRAY), (&typmods, Type::INT4_ARRAY)]).await?;
     if rows.len() != oids.len() {
         return Err(SourceError::new(SourceFault::SchemaChanged, format!("{action}: a type is gone from the catalog")));
     }
@@ -158,6 +171,7 @@ pub(crate) async fn describe_statement(
                 is_enum: row.get(1),
             },
             not_null: false,
+            comparison: Comparison { base_type: None, operators: row.get(2) },
             statistics: ColumnStatistics::default(),
         })
         .collect())

@@ -97,7 +97,7 @@ fn conditions(plan: &Plan, slice: &Slice) -> Vec<String> {
         }
         Slice::Keys(range) => conditions.extend(key_range(&plan.key, range)),
         Slice::NullKeys => {
-            conditions.extend(plan.key.first().map(|key| format!("{} IS NULL", identifier(&key.name))));
+            conditions.extend(plan.key.first().map(null));
         }
     }
     conditions
@@ -161,9 +161,7 @@ fn key_range(key: &[KeyColumn], range: &KeyRange) -> Vec<String> {
         None => false,
     });
     let lower = lower.map(|(value, edge)| match (key, value.as_slice()) {
-        ([column, ..], [Some(text)]) if leading_nulls_out => {
-            format!("{} {} {}", identifier(&column.name), operator(column.direction, edge), typed(column, text))
-        }
+        ([column, ..], [Some(text)]) if leading_nulls_out => compared(column, operator(column.direction, edge), text),
         _ => beyond(key, value, edge),
     });
     lower.into_iter().chain(upper.map(|(value, edge)| beyond(key, value, edge))).collect()
@@ -195,26 +193,47 @@ fn operator(direction: Direction, edge: Edge) -> &'static str {
 }
 
 fn typed(column: &KeyColumn, value: &str) -> String {
-    format!("{}::{}", literal(value), column.pg_type.name)
+    format!("{}::{}", literal(value), column.comparison.base_type.as_deref().unwrap_or(&column.pg_type.name))
 }
 
-/// `(a, b) > (1, 2)`, which an index serves as one range; only where no NULL and one direction are involved.
+/// `name < value`, by the operator that the type's order rests on.
+fn compared(column: &KeyColumn, operator: &str, value: &str) -> String {
+    let (name, value) = (identifier(&column.name), typed(column, value));
+    match &column.comparison.operators {
+        None => format!("{name} {operator} {value}"),
+        Some(schema) => format!("{name} OPERATOR({schema}.{operator}) {value}"),
+    }
+}
+
+/// `IS NULL`, but for a composite value whose fields are NULL, which is a value like any other.
+fn null(column: &KeyColumn) -> String {
+    format!("{} IS NOT DISTINCT FROM NULL", identifier(&column.name))
+}
+
+fn not_null(column: &KeyColumn) -> String {
+    format!("{} IS DISTINCT FROM NULL", identifier(&column.name))
+}
+
+/// `a > 1`, or `(a, b) > (1, 2)`, which an index serves as one range; only where no NULL and one direction are involved.
 fn row_comparison(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> Option<String> {
     let (first, _) = columns.first()?;
     let mut values = Vec::with_capacity(columns.len());
     for (column, value) in columns {
         // A lone column's NULLs fall out of every comparison, as they must: NULLs are last, or a partition of their own.
         let nulls_matter = column.nullable && (columns.len() > 1 || matches!(edge, Edge::After | Edge::From));
-        if column.direction != first.direction || nulls_matter {
+        // One operator name stands for all columns.
+        let other_operator = columns.len() > 1 && column.comparison.operators.is_some();
+        if column.direction != first.direction || nulls_matter || other_operator {
             return None;
         }
-        values.push(typed(column, (*value)?));
+        values.push((*value)?);
     }
     let operator = operator(first.direction, edge);
     if let [value] = values.as_slice() {
-        return Some(format!("{} {operator} {value}", identifier(&first.name)));
+        return Some(compared(first, operator, value));
     }
     let names: Vec<String> = columns.iter().map(|(column, _)| identifier(&column.name)).collect();
+    let values: Vec<String> = columns.iter().zip(values).map(|((column, _), value)| typed(column, value)).collect();
     Some(format!("({}) {operator} ({})", names.join(", "), values.join(", ")))
 }
 
@@ -229,25 +248,21 @@ fn lexicographic(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> String {
     let mut equal: Vec<String> = Vec::new();
     let mut alternatives: Vec<String> = Vec::new();
     for (column, value) in columns {
-        let name = identifier(&column.name);
         let side = match (strict, value) {
             (Edge::After, None) => None,
             (Edge::After, Some(value)) => {
-                let comparison = format!("{name} {} {}", operator(column.direction, strict), typed(column, value));
-                Some(if column.nullable { format!("({comparison} OR {name} IS NULL)") } else { comparison })
+                let comparison = compared(column, operator(column.direction, strict), value);
+                Some(if column.nullable { format!("({comparison} OR {})", null(column)) } else { comparison })
             }
-            (_, None) => Some(format!("{name} IS NOT NULL")),
-            (_, Some(value)) => Some(format!("{name} {} {}", operator(column.direction, strict), typed(column, value))),
+            (_, None) => Some(not_null(column)),
+            (_, Some(value)) => Some(compared(column, operator(column.direction, strict), value)),
         };
         if let Some(side) = side {
             let mut all = equal.clone();
             all.push(side);
             alternatives.push(format!("({})", all.join(" AND ")));
         }
-        equal.push(match value {
-            Some(value) => format!("{name} = {}", typed(column, value)),
-            None => format!("{name} IS NULL"),
-        });
+        equal.push(value.map_or_else(|| null(column), |value| compared(column, "=", value)));
     }
     if inclusive {
         alternatives.push(format!("({})", equal.join(" AND ")));
@@ -260,8 +275,7 @@ fn lexicographic(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> String {
     match columns.first() {
         Some((column, Some(value))) if !column.nullable => {
             let edge = if strict == Edge::After { Edge::From } else { Edge::UpTo };
-            let leading =
-                format!("{} {} {}", identifier(&column.name), operator(column.direction, edge), typed(column, value));
+            let leading = compared(column, operator(column.direction, edge), value);
             format!("({leading} AND {condition})")
         }
         _ => condition,
@@ -311,49 +325,4 @@ pub(crate) fn rows_by_place(plan: &Plan, source: &str, limit: u64, points: &[u64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::PgType;
-
-    fn key(name: &str, type_name: &str, direction: Direction, nullable: bool) -> KeyColumn {
-        let pg_type = PgType { oid: 20, base_oid: 20, typmod: None, name: type_name.into(), is_enum: false };
-        KeyColumn { name: name.into(), pg_type, direction, nullable }
-    }
-
-    fn value(texts: &[Option<&str>]) -> KeyValue {
-        texts.iter().map(|text| text.map(str::to_owned)).collect()
-    }
-
-    #[test]
-    fn one_not_null_column_is_a_plain_comparison() {
-        let key = [key("id", "bigint", Direction::Asc, false)];
-        assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" > '7'::bigint");
-        assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::UpTo), "\"id\" <= '7'::bigint");
-    }
-
-    #[test]
-    fn a_descending_column_turns_the_operator() {
-        let key = [key("id", "bigint", Direction::Desc, false)];
-        assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" < '7'::bigint");
-    }
-
-    #[test]
-    fn a_composite_key_is_a_row_comparison_and_mixed_directions_are_not() {
-        let plain = [key("a", "int", Direction::Asc, false), key("b", "int", Direction::Asc, false)];
-        let v = value(&[Some("1"), Some("2")]);
-        assert_eq!(beyond(&plain, &v, Edge::From), "(\"a\", \"b\") >= ('1'::int, '2'::int)");
-        let mixed = [key("a", "int", Direction::Asc, false), key("b", "int", Direction::Desc, false)];
-        assert_eq!(
-            beyond(&mixed, &v, Edge::After),
-            "(\"a\" >= '1'::int AND ((\"a\" > '1'::int) OR (\"a\" = '1'::int AND \"b\" < '2'::int)))"
-        );
-    }
-
-    #[test]
-    fn nulls_are_last_in_every_comparison() {
-        let nullable = [key("a", "int", Direction::Asc, true)];
-        assert_eq!(beyond(&nullable, &value(&[Some("1")]), Edge::After), "(((\"a\" > '1'::int OR \"a\" IS NULL)))");
-        assert_eq!(beyond(&nullable, &value(&[None]), Edge::After), "false");
-        assert_eq!(beyond(&nullable, &value(&[None]), Edge::UpTo), "((\"a\" IS NOT NULL) OR (\"a\" IS NULL))");
-    }
-}
+mod tests;

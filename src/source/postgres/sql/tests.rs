@@ -1,0 +1,329 @@
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::split::{capped_slices, key_slices};
+use crate::plan::{
+    CapPlan, Carrier, ColumnStatistics, Comparison, LeafFacts, PgType, RowOrder, RowsAvailable, number_partitions,
+};
+
+mod evaluate;
+
+use Direction::{Asc, Desc};
+
+fn pg_type(name: &str) -> PgType {
+    PgType { oid: 23, base_oid: 23, typmod: None, name: name.into(), is_enum: false }
+}
+
+fn key(name: &str, type_name: &str, direction: Direction, nullable: bool) -> KeyColumn {
+    let comparison = Comparison::default();
+    KeyColumn { name: name.into(), pg_type: pg_type(type_name), direction, nullable, comparison }
+}
+
+fn citext(name: &str, direction: Direction, nullable: bool) -> KeyColumn {
+    let comparison = Comparison { base_type: None, operators: Some("ext".into()) };
+    KeyColumn { comparison, ..key(name, "ext.citext", direction, nullable) }
+}
+
+fn value(texts: &[Option<&str>]) -> KeyValue {
+    texts.iter().map(|text| text.map(str::to_owned)).collect()
+}
+
+fn column_plan(origin: ColumnOrigin, wire: Wire) -> ColumnPlan {
+    ColumnPlan {
+        name: "out".into(),
+        origin,
+        pg_type: pg_type("int"),
+        wire,
+        carrier: Carrier::Text,
+        nullable: true,
+        policy: "lossless",
+        note: None,
+        statistics: ColumnStatistics::default(),
+    }
+}
+
+/// A plan over `"S"."t"` (known as `"t"`) with one leaf of another name.
+fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
+    Plan {
+        relation: RelationFacts {
+            kind: RelationKind::PartitionedTable,
+            sql_name: "\"S\".\"t\"".into(),
+            alias: "\"t\"".into(),
+            display_name: Some("S.t".into()),
+            columns: Vec::new(),
+            leaves: vec![LeafFacts {
+                oid: 1,
+                sql_name: "\"S\".\"t_1\"".into(),
+                blocks: 9,
+                block_size: 8192,
+                ctid_ranges: true,
+            }],
+            estimated_rows: None,
+            unique_key: None,
+        },
+        predicate: predicate.map(str::to_owned),
+        columns: vec![column_plan(ColumnOrigin::Column("a".into()), Wire::Binary)],
+        key,
+        cap: CapPlan {
+            tier: None,
+            max_rows: None,
+            truncated: false,
+            order: RowOrder::Unspecified,
+            boundary: None,
+            available: RowsAvailable::Unknown,
+        },
+        partitions: Vec::new(),
+    }
+}
+
+fn partition(slice: Slice, ordered: bool) -> Partition {
+    Partition { number: 0, slice, ordered, row_limit: None }
+}
+
+fn keys(lower: Bound<KeyValue>, upper: Bound<KeyValue>) -> Slice {
+    Slice::Keys(KeyRange { lower, upper })
+}
+
+#[test]
+fn every_kind_of_slice_has_its_statement() {
+    let tid = |block, offset| Some(TupleId { block, offset });
+    let one = || vec![key("k", "int", Asc, true)];
+    let two = || vec![key("k", "int", Desc, true), key("id", "int", Asc, false)];
+    let whole = "SELECT \"a\"\nFROM \"S\".\"t\" AS \"t\"";
+    for (key, slice, ordered, expected) in [
+        (vec![], Slice::Whole, false, whole.to_owned()),
+        (one(), Slice::Whole, true, format!("{whole}\nORDER BY \"t\".\"k\"")),
+        (two(), Slice::Whole, true, format!("{whole}\nORDER BY \"t\".\"k\" DESC NULLS LAST, \"t\".\"id\"")),
+        (one(), Slice::NullKeys, false, format!("{whole}\nWHERE \"k\" IS NOT DISTINCT FROM NULL")),
+        (
+            vec![],
+            Slice::Heap { leaf: 0, from: None, to: None },
+            false,
+            "SELECT \"a\"\nFROM ONLY \"S\".\"t_1\" AS \"t\"".to_owned(),
+        ),
+        (
+            vec![],
+            Slice::Heap { leaf: 0, from: tid(3, 0), to: tid(7, 2) },
+            false,
+            "SELECT \"a\"\nFROM ONLY \"S\".\"t_1\" AS \"t\"\nWHERE ctid >= '(3,0)'::pg_catalog.tid\n  \
+             AND ctid < '(7,2)'::pg_catalog.tid"
+                .to_owned(),
+        ),
+        (
+            one(),
+            keys(Bound::Included(value(&[Some("1")])), Bound::Excluded(value(&[Some("5")]))),
+            false,
+            format!("{whole}\nWHERE \"k\" >= '1'::int\n  AND \"k\" < '5'::int"),
+        ),
+        (
+            one(),
+            keys(Bound::Included(value(&[Some("1")])), Bound::Excluded(value(&[None]))),
+            false,
+            format!("{whole}\nWHERE \"k\" >= '1'::int\n  AND ((\"k\" IS DISTINCT FROM NULL))"),
+        ),
+        (one(), keys(Bound::Unbounded, Bound::Unbounded), false, whole.to_owned()),
+    ] {
+        let plan = plan(key, None);
+        assert_eq!(select(&plan, &partition(slice.clone(), ordered), &[], None), expected, "{slice:?}");
+    }
+}
+
+#[test]
+fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
+    let mut plan = plan(vec![key("k", "int", Asc, false)], Some("a > 1 -- why"));
+    plan.columns = vec![
+        column_plan(ColumnOrigin::Column("sel\"ect".into()), Wire::OutputText),
+        column_plan(ColumnOrigin::Expression("a + 1 -- one".into()), Wire::Binary),
+        column_plan(ColumnOrigin::Expression("b -- two".into()), Wire::OutputText),
+        column_plan(ColumnOrigin::Expression("c".into()), Wire::JsonText),
+    ];
+    let limited = Partition { row_limit: NonZeroU64::new(7), ..partition(Slice::Whole, true) };
+    let after = value(&[Some("it's")]);
+    assert_eq!(
+        select(&plan, &limited, &["\"k\"::text".to_owned()], Some(&after)),
+        "SELECT CASE WHEN \"sel\"\"ect\" IS DISTINCT FROM NULL THEN pg_catalog.format('%s', \"sel\"\"ect\") END, \
+         (\na + 1 -- one\n), \
+         (SELECT CASE WHEN outhaul_e.v IS DISTINCT FROM NULL THEN pg_catalog.format('%s', outhaul_e.v) END \
+         FROM (SELECT (\nb -- two\n) AS v OFFSET 0) AS outhaul_e), \
+         pg_catalog.to_json((\nc\n))::pg_catalog.text, \"k\"::text\n\
+         FROM \"S\".\"t\" AS \"t\"\nWHERE (\na > 1 -- why\n)\n  AND \"k\" > 'it''s'::int\n\
+         ORDER BY \"t\".\"k\"\nLIMIT 7"
+    );
+    plan.relation = RelationFacts {
+        kind: RelationKind::Query,
+        sql_name: "TABLE x -- y".into(),
+        alias: "query".into(),
+        ..plan.relation
+    };
+    assert_eq!(relation(&plan.relation), "(\nTABLE x -- y\n) AS query");
+    assert_eq!(copy("TABLE x"), "COPY (\nTABLE x\n) TO STDOUT (FORMAT binary)");
+}
+
+#[test]
+fn planning_asks_for_chosen_rows_and_no_more() {
+    let plan = plan(vec![key("k", "int", Desc, true), key("id", "int", Asc, false)], Some("a"));
+    assert_eq!(
+        rows_by_key(&plan, 11, &[5, 10, 11]),
+        "SELECT place, k0, k1 FROM (SELECT k0, k1, row_number() OVER () AS place FROM (\n\
+         SELECT \"k\"::text AS k0, \"id\"::text AS k1 FROM \"S\".\"t\" AS \"t\" WHERE (\na\n) \
+         ORDER BY \"t\".\"k\" DESC NULLS LAST, \"t\".\"id\" LIMIT 11\n) AS ordered) AS numbered \
+         WHERE place IN (5, 10, 11) ORDER BY place"
+    );
+    assert_eq!(
+        count_up_to(&plan, "x", NonZeroU64::MIN),
+        "SELECT count(*) FROM (SELECT FROM x WHERE (\na\n) LIMIT 1) AS counted"
+    );
+}
+
+#[test]
+fn one_not_null_column_is_a_plain_comparison() {
+    let key = [key("id", "bigint", Asc, false)];
+    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" > '7'::bigint");
+    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::UpTo), "\"id\" <= '7'::bigint");
+}
+
+#[test]
+fn a_descending_column_turns_the_operator() {
+    let key = [key("id", "bigint", Desc, false)];
+    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" < '7'::bigint");
+}
+
+#[test]
+fn a_composite_key_is_a_row_comparison_and_mixed_directions_are_not() {
+    let plain = [key("a", "int", Asc, false), key("b", "int", Asc, false)];
+    let v = value(&[Some("1"), Some("2")]);
+    assert_eq!(beyond(&plain, &v, Edge::From), "(\"a\", \"b\") >= ('1'::int, '2'::int)");
+    let mixed = [key("a", "int", Asc, false), key("b", "int", Desc, false)];
+    assert_eq!(
+        beyond(&mixed, &v, Edge::After),
+        "(\"a\" >= '1'::int AND ((\"a\" > '1'::int) OR (\"a\" = '1'::int AND \"b\" < '2'::int)))"
+    );
+}
+
+#[test]
+fn nulls_are_last_in_every_comparison_and_a_composite_of_nulls_is_none() {
+    let nullable = [key("a", "int", Asc, true)];
+    assert_eq!(
+        beyond(&nullable, &value(&[Some("1")]), Edge::After),
+        "(((\"a\" > '1'::int OR \"a\" IS NOT DISTINCT FROM NULL)))"
+    );
+    assert_eq!(beyond(&nullable, &value(&[None]), Edge::After), "false");
+    assert_eq!(
+        beyond(&nullable, &value(&[None]), Edge::UpTo),
+        "((\"a\" IS DISTINCT FROM NULL) OR (\"a\" IS NOT DISTINCT FROM NULL))"
+    );
+}
+
+#[test]
+fn operators_that_are_not_built_in_are_named_with_their_schema() {
+    let one = [citext("k", Asc, false)];
+    assert_eq!(beyond(&one, &value(&[Some("a")]), Edge::After), "\"k\" OPERATOR(ext.>) 'a'::ext.citext");
+    // A row comparison has one operator name for all columns, and `ext` has none for int.
+    let two = [citext("k", Asc, false), key("id", "int", Asc, false)];
+    assert_eq!(
+        beyond(&two, &value(&[Some("a"), Some("1")]), Edge::UpTo),
+        "(\"k\" OPERATOR(ext.<=) 'a'::ext.citext AND ((\"k\" OPERATOR(ext.<) 'a'::ext.citext) \
+         OR (\"k\" OPERATOR(ext.=) 'a'::ext.citext AND \"id\" < '1'::int) \
+         OR (\"k\" OPERATOR(ext.=) 'a'::ext.citext AND \"id\" = '1'::int)))"
+    );
+}
+
+#[test]
+fn bounds_of_a_domain_are_cast_to_what_is_under_it() {
+    let mut even = key("k", "even", Asc, false);
+    even.comparison.base_type = Some("integer".into());
+    assert_eq!(beyond(&[even], &value(&[Some("3")]), Edge::Before), "\"k\" < '3'::integer");
+}
+
+/// A row's key and the key's shape: how many columns, which directions, which can be NULL.
+type Row = Vec<Option<i32>>;
+
+fn shapes() -> impl Strategy<Value = (Vec<KeyColumn>, Vec<Row>)> {
+    prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 1..4).prop_flat_map(|shape| {
+        let key: Vec<KeyColumn> = shape
+            .iter()
+            .zip(["a", "b", "c"])
+            .map(|((desc, nullable, other), name)| {
+                let direction = if *desc { Desc } else { Asc };
+                if *other { citext(name, direction, *nullable) } else { key(name, "int", direction, *nullable) }
+            })
+            .collect();
+        let field =
+            |nullable: bool| if nullable { prop::option::of(0..4).boxed() } else { (0..4).prop_map(Some).boxed() };
+        let row: Vec<_> = shape.iter().map(|(_, nullable, _)| field(*nullable)).collect();
+        (Just(key), prop::collection::vec(row, 0..40))
+    })
+}
+
+fn order(key: &[KeyColumn], a: &Row, b: &Row) -> std::cmp::Ordering {
+    let fields = key.iter().zip(a.iter().zip(b)).map(|(column, (a, b))| match (a, b) {
+        (None, b) => b.is_some().cmp(&false),
+        (_, None) => std::cmp::Ordering::Less,
+        (Some(a), Some(b)) if column.direction == Asc => a.cmp(b),
+        (Some(a), Some(b)) => b.cmp(a),
+    });
+    fields.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+}
+
+fn texts(row: &[Option<i32>]) -> KeyValue {
+    row.iter().map(|field| field.map(|field| field.to_string())).collect()
+}
+
+/// How many partitions of `plan` a row falls into.
+fn homes(plan: &Plan, row: &Row) -> usize {
+    plan.partitions
+        .iter()
+        .filter(|partition| {
+            conditions(plan, &partition.slice).iter().all(|sql| evaluate::holds(sql, &plan.key, row) == Some(true))
+        })
+        .count()
+}
+
+proptest! {
+    /// I4: whatever the bounds, every row is in exactly one partition, rows with NULL keys included.
+    #[test]
+    fn i4_key_partitions_are_disjoint_and_cover((key, rows) in shapes(), picks in prop::collection::vec(0..4, 0..4)) {
+        let mut picks: Vec<Row> = picks.into_iter().map(|pick| vec![Some(pick)]).collect();
+        picks.sort_by(|a, b| order(&key[..1], a, b));
+        picks.dedup();
+        let bounds = picks.iter().map(|pick| texts(pick)).collect();
+        let mut plan = plan(key, None);
+        let slices = key_slices(bounds, plan.key[0].nullable);
+        plan.partitions = number_partitions(slices, false, None).unwrap();
+        for row in &rows {
+            prop_assert_eq!(homes(&plan, row), 1, "{:?} in {:?}", row, plan.partitions);
+        }
+    }
+
+    /// I7: the first N rows are in exactly one partition each, the others in none.
+    #[test]
+    fn i7_capped_partitions_hold_the_first_rows_and_no_others((key, mut rows) in shapes(), cap in 1..30_usize, parts in 1..5_u32) {
+        rows.sort_by(|a, b| order(&key, a, b));
+        rows.dedup();
+        let points = crate::plan::split::row_split_points(cap as u64, NonZeroU32::new(parts).unwrap());
+        let at = |place: u64| rows.get(usize::try_from(place).unwrap() - 1).map(|row| texts(row));
+        let splits = points.into_iter().filter_map(at).collect();
+        let boundary = at(cap as u64).filter(|_| rows.len() > cap);
+        let mut plan = plan(key, None);
+        plan.partitions = number_partitions(capped_slices(splits, boundary), true, None).unwrap();
+        for (place, row) in rows.iter().enumerate() {
+            prop_assert_eq!(homes(&plan, row), usize::from(place < cap), "{:?} in {:?}", row, plan.partitions);
+        }
+    }
+
+    /// A page begins where the last one ended.
+    #[test]
+    fn pages_follow_each_other((key, mut rows) in shapes(), size in 1..9_usize) {
+        rows.sort_by(|a, b| order(&key, a, b));
+        rows.dedup();
+        for (place, row) in rows.iter().enumerate().step_by(size) {
+            let after = beyond(&key, &texts(row), Edge::After);
+            for (other, candidate) in rows.iter().enumerate() {
+                let found = evaluate::holds(&after, &key, candidate) == Some(true);
+                prop_assert_eq!(found, other > place, "{:?} after {:?}: {}", candidate, row, after);
+            }
+        }
+    }
+}
