@@ -302,10 +302,12 @@ def json_text(value, pg_type):
     """PostgreSQL's text of a value that row_to_json wrote."""
     if value is None:
         return None
+    if pg_type in ("json", "jsonb"):
+        return dump_json(value)
     if isinstance(value, bool):
         return "t" if value else "f"
-    if pg_type in ("json", "jsonb") or not isinstance(value, str):
-        return value if type(value) is Number else dump_json(value)
+    if isinstance(value, list):
+        return dump_json(value)
     if pg_type.startswith("timestamp"):
         value = value.replace("T", " ", 1)
         return re.sub(r"([+-]\d\d):00$", r"\1", value) if "with time zone" in pg_type else value
