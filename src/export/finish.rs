@@ -91,12 +91,12 @@ impl Place {
         Ok(journal.put_plan(Bytes::from(json)).await?)
     }
 
-    /// Removes the local staging folder; a failure is only logged, since `clean` finds what is left.
+    /// Removes the run's local folder; a failure is only logged, since `clean` finds what is left.
     pub(crate) async fn close(&self) {
         if let Self::Destination { journal, .. } = self
             && let Err(error) = journal.close().await
         {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the staging folder could not be removed");
+            tracing::warn!(error = &error as &dyn std::error::Error, "the run's folder could not be removed");
         }
     }
 }

@@ -68,13 +68,14 @@ impl Journal {
         self.destination.put(&format!("{}/plan.json", self.run_folder()), json, JSON).await
     }
 
-    /// Removes the staging folder of a local destination, with whatever is still in it: after commit, or after an
-    /// abort. The small records stay; on object stores the role that exports may not be allowed to delete.
+    /// Removes the run's folder from a local destination, with whatever is still staged in it: after commit or a clean
+    /// abort there is nothing to resume. On object stores the small records stay: the role that exports may not be
+    /// allowed to delete.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.destination.delete_local_folder(&format!("{}/staging", self.run_folder())).await
+        self.destination.delete_local_folder(&self.run_folder()).await
     }
 
     async fn put(&self, name: &str, record: &impl serde::Serialize) -> Result<(), StoreError> {

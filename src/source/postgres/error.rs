@@ -90,8 +90,11 @@ impl SourceError {
         } else {
             SourceFault::Unavailable
         };
-        let hint = (fault == SourceFault::Authentication && text.contains("TLS"))
-            .then(|| "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust".to_owned());
+        let hint = match fault {
+            SourceFault::Authentication if text.contains("TLS") => Some(TLS_HINT.to_owned()),
+            SourceFault::Unavailable if StdError::source(&error).is_some() => Some(ADDRESS_HINT.to_owned()),
+            _ => None,
+        };
         Self { hint, ..Self::new(fault, action).with_source(error) }
     }
 
@@ -108,6 +111,10 @@ impl SourceError {
         }
     }
 }
+
+const TLS_HINT: &str = "sslmode decides on TLS: verify-full is the default for remote hosts; \
+    sslrootcert names the authority to trust";
+const ADDRESS_HINT: &str = "is the server up, and are host and port in --from right?";
 
 /// The class of a SQLSTATE (PostgreSQL, Appendix A).
 fn classify(sqlstate: &str) -> SourceFault {
