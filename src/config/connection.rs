@@ -1,9 +1,9 @@
 //! Connection settings by libpq's rules: `--from`, `DATABASE_URL`, `PG*`, service file, password file.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::conninfo::{Parameters, parse, password_fields};
 use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment, options};
 use crate::source::postgres::settings::{Address, ConnectSettings, Secret, SslMode, TargetSessionAttrs};
@@ -36,8 +36,6 @@ const HARMLESS: &[&str] = &[
 
 const DEFAULT_PORT: u16 = 5432;
 
-type Parameters = BTreeMap<String, String>;
-
 /// Reads the connection settings.
 ///
 /// # Errors
@@ -53,7 +51,7 @@ pub fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSettings,
                 parameters.insert("password".to_owned(), password);
             }
             Err(error) => {
-                reader.complain(format!("reading the password file {file}: {error}"), "check --password-file")
+                reader.complain(format!("reading the password file {file}: {error}"), "check --password-file");
             }
         }
     }
@@ -97,16 +95,14 @@ impl Reader<'_> {
         let Some((text, origin)) = given.or_else(fallback) else { return Parameters::new() };
         let (text, origin) = match text.strip_prefix("env:") {
             None => (text, origin),
-            Some(name) => match self.environment.get(name) {
-                Some(value) => (value, Origin::Variable(name.to_owned())),
-                None => {
-                    self.complain(
-                        format!("{origin}: environment variable {name} is not set"),
-                        "set it, or name another",
-                    );
+            Some(name) => {
+                let Some(value) = self.environment.get(name) else {
+                    let what = format!("{origin}: environment variable {name} is not set");
+                    self.complain(what, "set it, or name another");
                     return Parameters::new();
-                }
-            },
+                };
+                (value, Origin::Variable(name.to_owned()))
+            }
         };
         match parse(&text) {
             Ok(parameters) => {
@@ -175,35 +171,8 @@ impl Reader<'_> {
         let database = get("dbname").unwrap_or_else(|| user.clone());
         let addresses = self.addresses(get("hostaddr").or_else(|| get("host")).as_deref(), get("port").as_deref());
         let local = addresses.iter().all(is_local);
-        let ssl_mode = match get("sslmode").as_deref() {
-            None if local => SslMode::Prefer,
-            None | Some("verify-full") => SslMode::VerifyFull,
-            Some("disable") => SslMode::Disable,
-            Some("prefer") => SslMode::Prefer,
-            Some("require") => SslMode::Require,
-            Some("verify-ca") => SslMode::VerifyCa,
-            Some(other) => {
-                let what = format!("sslmode={other} is not supported");
-                self.complain(what, "disable, prefer, require, verify-ca or verify-full is wanted");
-                SslMode::VerifyFull
-            }
-        };
-        use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
-        let target_session_attrs = match get("target_session_attrs").as_deref() {
-            None | Some("any") => Any,
-            Some("read-write") => ReadWrite,
-            Some("read-only") => ReadOnly,
-            Some("primary") => Primary,
-            Some("standby") => Standby,
-            Some("prefer-standby") => PreferStandby,
-            Some(other) => {
-                self.complain(
-                    format!("target_session_attrs={other} is not known"),
-                    "any, read-write, read-only, primary, standby or prefer-standby is wanted",
-                );
-                Any
-            }
-        };
+        let ssl_mode = self.ssl_mode(get("sslmode").as_deref(), local);
+        let target_session_attrs = self.target(get("target_session_attrs").as_deref());
         let password = get("password").or_else(|| self.password_file(get("passfile"), &addresses, &database, &user));
         let root = get("sslrootcert").filter(|file| file != "system").map(PathBuf::from);
         ConnectSettings {
@@ -215,6 +184,39 @@ impl Reader<'_> {
             ssl_mode,
             ssl_root_cert: root,
             target_session_attrs,
+        }
+    }
+
+    /// libpq's default is `prefer` everywhere; away from home that would tell nobody that a server is not checked.
+    fn ssl_mode(&mut self, written: Option<&str>, local: bool) -> SslMode {
+        match written {
+            None if local => SslMode::Prefer,
+            None | Some("verify-full") => SslMode::VerifyFull,
+            Some("disable") => SslMode::Disable,
+            Some("prefer") => SslMode::Prefer,
+            Some("require") => SslMode::Require,
+            Some("verify-ca") => SslMode::VerifyCa,
+            Some(other) => {
+                let what = format!("sslmode={other} is not supported");
+                self.complain(what, "disable, prefer, require, verify-ca or verify-full is wanted");
+                SslMode::VerifyFull
+            }
+        }
+    }
+
+    fn target(&mut self, written: Option<&str>) -> TargetSessionAttrs {
+        match written {
+            None | Some("any") => TargetSessionAttrs::Any,
+            Some("read-write") => TargetSessionAttrs::ReadWrite,
+            Some("read-only") => TargetSessionAttrs::ReadOnly,
+            Some("primary") => TargetSessionAttrs::Primary,
+            Some("standby") => TargetSessionAttrs::Standby,
+            Some("prefer-standby") => TargetSessionAttrs::PreferStandby,
+            Some(other) => {
+                let what = format!("target_session_attrs={other} is not known");
+                self.complain(what, "any, read-write, read-only, primary, standby or prefer-standby is wanted");
+                TargetSessionAttrs::Any
+            }
         }
     }
 
@@ -281,22 +283,6 @@ impl Reader<'_> {
     }
 }
 
-/// Fields between colons; a backslash keeps the next character as it is.
-fn password_fields(line: &str) -> Vec<String> {
-    let mut fields = Vec::new();
-    let mut field = String::new();
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            ':' if fields.len() < 4 => fields.push(std::mem::take(&mut field)),
-            '\\' => field.extend(characters.next()),
-            other => field.push(other),
-        }
-    }
-    fields.push(field);
-    fields
-}
-
 fn is_local(address: &Address) -> bool {
     match address {
         Address::Unix { .. } => true,
@@ -304,109 +290,6 @@ fn is_local(address: &Address) -> bool {
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     }
-}
-
-fn parse(text: &str) -> Result<Parameters, String> {
-    match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
-        Some(rest) => parse_url(rest),
-        None if text.contains("://") => {
-            Err(format!("{}:// is not PostgreSQL", text.split("://").next().unwrap_or_default()))
-        }
-        None if text.contains('=') => parse_pairs(text),
-        None => Err("this is neither a URL nor key=value pairs".to_owned()),
-    }
-}
-
-/// `user:password@host:port,host:port/database?name=value` (PostgreSQL, "Connection URIs").
-fn parse_url(rest: &str) -> Result<Parameters, String> {
-    let mut parameters = Parameters::new();
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, hosts) = match authority.rsplit_once('@') {
-        Some((login, hosts)) => (login, hosts),
-        None => ("", authority),
-    };
-    let (user, password) = login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
-    let mut put = |name: &str, value: &str| -> Result<(), String> {
-        if !value.is_empty() {
-            parameters.insert(name.to_owned(), decode(value)?);
-        }
-        Ok(())
-    };
-    put("user", user)?;
-    put("password", password.unwrap_or(""))?;
-    put("dbname", database)?;
-    let (mut names, mut ports) = (Vec::new(), Vec::new());
-    for host in hosts.split(',') {
-        // A bracketed IPv6 address holds colons of its own.
-        let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-            Some((name, port)) => (name, port.strip_prefix(':').unwrap_or("")),
-            None => host.rsplit_once(':').unwrap_or((host, "")),
-        };
-        names.push(name);
-        ports.push(port);
-    }
-    put("host", names.join(",").trim_matches(','))?;
-    if ports.iter().any(|port| !port.is_empty()) {
-        put("port", &ports.join(","))?;
-    }
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not name=value"))?;
-        put(&decode(name)?, value)?;
-    }
-    Ok(parameters)
-}
-
-/// `name=value name='quoted value'`, backslash before a quote or backslash.
-fn parse_pairs(text: &str) -> Result<Parameters, String> {
-    let mut parameters = Parameters::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let (name, after) = rest.split_once('=').ok_or_else(|| "a parameter has no value".to_owned())?;
-        let after = after.trim_start();
-        let quoted = after.starts_with('\'');
-        let body = if quoted { &after[1..] } else { after };
-        let mut value = String::new();
-        let mut end = None;
-        let mut characters = body.char_indices();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '\\' => value.extend(characters.next().map(|(_, next)| next)),
-                '\'' if quoted => {
-                    end = Some(at + 1);
-                    break;
-                }
-                blank if !quoted && blank.is_whitespace() => {
-                    end = Some(at);
-                    break;
-                }
-                other => value.push(other),
-            }
-        }
-        if quoted && end.is_none() {
-            return Err(format!("the quote of {} is never closed", name.trim()));
-        }
-        parameters.insert(name.trim().to_owned(), value);
-        rest = body[end.unwrap_or(body.len())..].trim_start();
-    }
-    Ok(parameters)
-}
-
-fn decode(text: &str) -> Result<String, String> {
-    let wrong = || "a % is not followed by two hexadecimal digits of a character".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if first == b'%' {
-            let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or_else(wrong)?;
-            bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-            rest = &after[2..];
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
 }
 
 #[cfg(test)]

@@ -2,16 +2,23 @@
 //! home of defaults.
 
 pub mod connection;
+mod conninfo;
+mod contradictions;
+pub mod front;
 pub mod options;
 pub mod raw;
 pub mod typed;
 pub mod value;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use typed::{FrontOptions, LogFormat, ProgressKind, ReportKind, load};
+pub use front::{FrontOptions, LogFormat, ProgressKind, ReportKind};
+pub use typed::load;
 
 /// One mistake in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

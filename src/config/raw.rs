@@ -36,6 +36,16 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Origin {
+    /// What a person wrote there to set `key`: `--key`, the variable's name, or the key and its place in the file.
+    pub(crate) fn name(&self, key: &str) -> String {
+        match self {
+            Self::Default | Self::File(..) => format!("{self}: {key}"),
+            Self::Variable(_) | Self::Flag(_) => self.to_string(),
+        }
+    }
+}
+
 /// A value as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -134,22 +144,18 @@ impl Raw {
 
     fn variables(&mut self, environment: &Environment, errors: &mut Vec<ConfigError>) {
         for (name, value) in environment.variables("OUTHAUL_") {
-            // The test build's own switches are not settings.
-            if name.starts_with("OUTHAUL_TEST_") {
+            // The test build's own switches are not settings, and an empty variable counts as unset.
+            if name.starts_with("OUTHAUL_TEST_") || value.is_empty() {
                 continue;
             }
-            let known = OPTIONS.iter().find(|option| option.variable() == name);
-            match known {
-                Some(option) => {
-                    let setting = Setting { values: vec![value], origin: Origin::Variable(name) };
-                    self.settings.insert(option.key, setting);
-                }
-                None => {
-                    let names: Vec<String> = OPTIONS.iter().map(OptionInfo::variable).collect();
-                    let hint = nearest(&name, names.iter().map(String::as_str))
-                        .map_or("unset it".to_owned(), |near| format!("did you mean {near}?"));
-                    errors.push(ConfigError::new(format!("environment variable {name} is not known"), hint));
-                }
+            if let Some(option) = OPTIONS.iter().find(|option| option.variable() == name) {
+                let setting = Setting { values: vec![value], origin: Origin::Variable(name) };
+                self.settings.insert(option.key, setting);
+            } else {
+                let names: Vec<String> = OPTIONS.iter().map(OptionInfo::variable).collect();
+                let hint = nearest(&name, names.iter().map(String::as_str))
+                    .map_or_else(|| "unset it".to_owned(), |near| format!("did you mean {near}?"));
+                errors.push(ConfigError::new(format!("environment variable {name} is not known"), hint));
             }
         }
     }

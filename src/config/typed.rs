@@ -1,12 +1,11 @@
 //! Settings as used: every value parsed, every contradiction found, all mistakes told at once.
 
-use std::fmt::Display;
-use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use chrono::{NaiveDate, Utc};
 
+use super::front::FrontOptions;
 use super::raw::{Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, options, value};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
@@ -17,51 +16,6 @@ use crate::export::request::{
 use crate::limits;
 use crate::plan::RelationRequest;
 use crate::store::Layout;
-use crate::telemetry::exporter::listen_address;
-
-/// `--progress`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the flag's own words")]
-pub enum ProgressKind {
-    Auto,
-    Bar,
-    Plain,
-    Json,
-    None,
-}
-
-/// `--report`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the flag's own words")]
-pub enum ReportKind {
-    Text,
-    Json,
-}
-
-/// `--log-format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the flag's own words")]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-/// What people see; nothing of it changes what is exported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrontOptions {
-    /// Progress on standard error.
-    pub progress: ProgressKind,
-    /// The end report.
-    pub report: ReportKind,
-    /// The form of log lines.
-    pub log_format: LogFormat,
-    /// Where metrics are served.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Where metrics are written.
-    pub metrics_file: Option<PathBuf>,
-    /// Whether rows go to standard output, which then carries nothing else.
-    pub to_stdout: bool,
-}
 
 /// Reads and checks everything. `flags` are config key and values as given on the command line; `need_target` is
 /// whether a destination must be named (`export`) or may be missing (`plan`).
@@ -82,23 +36,22 @@ pub fn load(
     let work = reader.work();
     let commit = reader.commit(need_target, &shape);
     let front = reader.front();
-    reader.contradictions(&format);
+    reader.contradictions(&format, &work, &commit);
     match (connect, reader.errors.is_empty()) {
         (Some(connect), true) => Ok((ExportRequest { connect, shape, format, work, commit }, front)),
         _ => Err(ConfigErrors(reader.errors)),
     }
 }
 
-struct Reader<'a> {
-    raw: &'a Raw,
-    errors: Vec<ConfigError>,
+/// Parses settings one by one and keeps the mistakes.
+pub(super) struct Reader<'a> {
+    pub(super) raw: &'a Raw,
+    pub(super) errors: Vec<ConfigError>,
 }
 
 impl Reader<'_> {
-    fn complain(&mut self, key: &str, setting: &Setting, why: impl Display) {
-        let values = setting.values.join(" ");
-        let what = format!("{} ({key}) is {values:?}", setting.origin);
-        self.errors.push(ConfigError::new(what, why.to_string()));
+    fn complain(&mut self, key: &str, setting: &Setting, value: &str, why: String) {
+        self.errors.push(ConfigError::new(format!("{} is {value:?}", setting.origin.name(key)), why));
     }
 
     /// A value that the defaults have, or a stand-in where it is wrong; the mistake is told at the end.
@@ -106,12 +59,13 @@ impl Reader<'_> {
         self.optional(key, parse).unwrap_or(fallback)
     }
 
-    fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let setting = self.raw.get(key)?;
-        match parse(setting.values.first().map_or("", String::as_str)) {
+        let text = setting.values.first().map_or("", String::as_str);
+        match parse(text) {
             Ok(value) => Some(value),
             Err(why) => {
-                self.complain(key, setting, why);
+                self.complain(key, setting, text, why);
                 None
             }
         }
@@ -120,16 +74,16 @@ impl Reader<'_> {
     fn many<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let Some(setting) = self.raw.get(key) else { return Vec::new() };
         let mut parsed = Vec::new();
-        for value in &setting.values {
-            match parse(value) {
+        for text in &setting.values {
+            match parse(text) {
                 Ok(value) => parsed.push(value),
-                Err(why) => self.complain(key, setting, why),
+                Err(why) => self.complain(key, setting, text, why),
             }
         }
         parsed
     }
 
-    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
         self.one(key, fallback, |text| {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
@@ -146,7 +100,7 @@ impl Reader<'_> {
         let later = options::OPTIONS.iter().filter(|option| option.later);
         for option in later {
             if let Some(setting) = self.raw.get(option.key) {
-                let what = format!("{} is not in this version yet", setting.origin);
+                let what = format!("{} is not in this version yet", setting.origin.name(option.key));
                 self.errors.push(ConfigError::new(what, "leave it out"));
             }
         }
@@ -155,15 +109,15 @@ impl Reader<'_> {
                 && setting.values.first().is_some_and(|value| value != only)
             {
                 let value = setting.values.join(" ");
-                let what = format!("{} {value} is not in this version yet", setting.origin);
+                let what = format!("{} is {value:?}, which is not in this version yet", setting.origin.name(key));
                 self.errors.push(ConfigError::new(what, format!("only {only} works now")));
             }
         }
     }
 
     fn shape(&mut self) -> ShapeOptions {
-        let table = self.optional("table", |text| Ok(text.to_owned()));
-        let query = self.optional("query", |text| Ok(text.to_owned()));
+        let table = self.optional("table", |text| some_text(text, "the name of a table or view"));
+        let query = self.optional("query", |text| some_text(text, "a statement"));
         let relation = match (table, query) {
             (Some(table), None) => RelationRequest::Table(table),
             (None, Some(query)) => RelationRequest::Query(query),
@@ -183,9 +137,7 @@ impl Reader<'_> {
                 let (old, new) = value::pair(text, "old=new")?;
                 Ok((old, value::name(&new)?))
             }),
-            predicate: self.optional("where", |text| {
-                if text.trim().is_empty() { Err("a predicate is wanted".to_owned()) } else { Ok(text.to_owned()) }
-            }),
+            predicate: self.optional("where", |text| some_text(text, "a predicate")),
             key: self.optional("key", value::key),
         }
     }
@@ -210,9 +162,6 @@ impl Reader<'_> {
             bom: self.one("csv_bom", false, value::switch),
             formula_guard: self.one("csv_formula_guard", false, value::switch),
         };
-        if format == Format::Csv && csv.null.as_bytes().contains(&csv.delimiter) {
-            self.errors.push(ConfigError::new("--csv-null holds the delimiter", "choose another text or delimiter"));
-        }
         let parquet = ParquetOptions {
             row_group_rows: self.one("row_group_rows", NonZeroU64::MIN, value::count),
             row_group_bytes: self.one("row_group_bytes", NonZeroU64::MIN, value::size),
@@ -280,7 +229,7 @@ impl Reader<'_> {
         let run_id_given = given.is_some();
         let run_id = given.unwrap_or_else(new_run_id);
         let manifest = self.optional("manifest", |text| Ok(PathBuf::from(text)));
-        let target = match self.optional("to", |text| Ok(text.to_owned())) {
+        let target = match self.optional("to", |text| some_text(text, "a destination")) {
             Some(to) if to == "-" => Target::Stdout { manifest },
             Some(to) => match expand(&to, date, &run_id, shape) {
                 Ok(to) => Target::Destination(to),
@@ -321,69 +270,10 @@ impl Reader<'_> {
             sha256: self.one("sha256", false, value::switch),
         }
     }
+}
 
-    fn front(&mut self) -> FrontOptions {
-        use ProgressKind::{Auto, Bar, Json, None, Plain};
-        let kinds = [("auto", Auto), ("bar", Bar), ("plain", Plain), ("json", Json), ("none", None)];
-        FrontOptions {
-            progress: self.choice("progress", &kinds, Auto),
-            report: self.choice("report", &[("text", ReportKind::Text), ("json", ReportKind::Json)], ReportKind::Text),
-            log_format: self.choice(
-                "log_format",
-                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-                LogFormat::Text,
-            ),
-            metrics_listen: self.optional("metrics_listen", listen_address),
-            metrics_file: self.optional("metrics_file", |text| Ok(PathBuf::from(text))),
-            to_stdout: self.raw.get("to").is_some_and(|setting| setting.values == ["-"]),
-        }
-    }
-
-    /// Flags that make no sense together; values that nobody gave contradict nothing.
-    fn contradictions(&mut self, format: &FormatOptions) {
-        let given = |key: &str| self.raw.given(key).is_some();
-        let is = |key: &str, word: &str| self.raw.given(key).is_some_and(|setting| setting.values == [word]);
-        let stdout = is("to", "-");
-        let single = self.raw.get("single_file").is_some_and(|setting| setting.values == ["true"]);
-        let mut found: Vec<(String, &str)> = Vec::new();
-        let csv = ["csv_header", "csv_delimiter", "csv_null", "csv_newline", "csv_bom", "csv_formula_guard"];
-        for key in csv.into_iter().filter(|key| format.format != Format::Csv && given(key)) {
-            found.push((
-                format!("--{} is given, and the format is not CSV", key.replace('_', "-")),
-                "add --format csv, or leave it out",
-            ));
-        }
-        for key in ["row_group_rows", "row_group_bytes"]
-            .into_iter()
-            .filter(|key| format.format != Format::Parquet && given(key))
-        {
-            found
-                .push((format!("--{} is given, and the format is not Parquet", key.replace('_', "-")), "leave it out"));
-        }
-        if given("page_size") && !is("read_mode", "keyset") {
-            found.push((
-                "--page-size is given without --read-mode keyset".into(),
-                "add --read-mode keyset, or leave it out",
-            ));
-        }
-        if given("manifest") && !stdout {
-            found.push((
-                "--manifest is given without --to -".into(),
-                "leave it out: a destination has its manifest at _manifest.json",
-            ));
-        }
-        if (single || stdout) && given("partitions") && !is("partitions", "1") {
-            found.push(("one file is one partition, and --partitions asks for more".into(), "leave --partitions out"));
-        }
-        for key in ["single_file", "on_existing", "layout", "visibility"].into_iter().filter(|key| stdout && given(key))
-        {
-            found.push((format!("--{} has no meaning with --to -", key.replace('_', "-")), "leave it out"));
-        }
-        if single && (is("layout", "nested") || is("visibility", "as-written")) {
-            found.push(("--layout and --visibility have no meaning with --single-file".into(), "leave them out"));
-        }
-        self.errors.extend(found.into_iter().map(|(what, hint)| ConfigError::new(what, hint)));
-    }
+fn some_text(text: &str, wanted: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err(format!("{wanted} is wanted")) } else { Ok(text.to_owned()) }
 }
 
 fn bounded(text: &str, most: usize) -> Result<NonZeroUsize, String> {
@@ -416,11 +306,12 @@ fn expand(to: &str, date: Option<NaiveDate>, run_id: &str, shape: &ShapeOptions)
             ("table", RelationRequest::Table(table)) => {
                 expanded.push_str(&table.replace('"', "").replace(['/', '\\', ' '], "_"));
             }
-            ("table", RelationRequest::Query(_)) => {
-                return Err(ConfigError::new(
-                    "--to names {table}, and a --query has none",
-                    "name the destination yourself",
-                ));
+            ("table", RelationRequest::Query(query)) => {
+                // Where neither is given, that is the mistake to tell.
+                if !query.is_empty() {
+                    let what = "--to names {table}, and a --query has none";
+                    return Err(ConfigError::new(what, "name the destination yourself"));
+                }
             }
             _ => {
                 let what = format!("--to {to}: {{{name}}} is not known");

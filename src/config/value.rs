@@ -6,6 +6,9 @@ use crate::encode::{Compression, Format};
 use crate::plan::Direction;
 
 /// A size in bytes: `268435456`, `256MiB`, `64MB`, `8k`.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn size(text: &str) -> Result<NonZeroU64, String> {
     const WRONG: &str = "a size such as 256MiB, 64MB or 1048576 is wanted";
     let text = text.trim();
@@ -28,11 +31,17 @@ pub fn size(text: &str) -> Result<NonZeroU64, String> {
 }
 
 /// A count of at least 1; `_` may group its digits.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn count(text: &str) -> Result<NonZeroU64, String> {
     text.trim().replace('_', "").parse().map_err(|_| "a whole number of 1 or more is wanted".to_owned())
 }
 
 /// `on`, `off`, `true`, `false`, `yes`, `no`, `1`, `0`.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn switch(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "on" | "true" | "yes" | "1" => Ok(true),
@@ -42,6 +51,9 @@ pub fn switch(text: &str) -> Result<bool, String> {
 }
 
 /// A codec with its level, for a format.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn compression(text: &str, format: Format) -> Result<Compression, String> {
     let (name, level) = match text.trim().split_once(':') {
         Some((name, level)) => (name, Some(level)),
@@ -74,6 +86,9 @@ pub fn compression(text: &str, format: Format) -> Result<Compression, String> {
 }
 
 /// One ASCII character other than quote, CR, LF and NUL; `\t` and `tab` are the tab.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" | b"tab" => Ok(b'\t'),
@@ -85,6 +100,9 @@ pub fn delimiter(text: &str) -> Result<u8, String> {
 /// Names separated by commas, quoted as in SQL where they hold a comma, a blank or capitals that must stay.
 ///
 /// Unquoted names are taken as they are: the catalog's `createdAt` is written `createdAt`.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn names(text: &str) -> Result<Vec<String>, String> {
     let mut terms = Vec::new();
     for term in split(text)? {
@@ -94,6 +112,9 @@ pub fn names(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// Key terms: `created_at desc, id`.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn key(text: &str) -> Result<Vec<(String, Direction)>, String> {
     let mut terms = Vec::new();
     for term in split(text)? {
@@ -109,6 +130,9 @@ pub fn key(text: &str) -> Result<Vec<(String, Direction)>, String> {
 }
 
 /// `name=value`, cut at the first `=` outside quotes.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn pair(text: &str, wanted: &str) -> Result<(String, String), String> {
     let mut quoted = false;
     let cut = text.char_indices().find(|(_, c)| {
@@ -128,6 +152,9 @@ pub fn pair(text: &str, wanted: &str) -> Result<(String, String), String> {
 }
 
 /// One name, with its quotes taken off.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn name(text: &str) -> Result<String, String> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix('"') {
@@ -154,6 +181,9 @@ fn split(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// A run id: 1 to 64 of `A-Za-z0-9._-`, not beginning with `_` or `.`.
+///
+/// # Errors
+/// What is wanted instead, in a person's words.
 pub fn run_id(text: &str) -> Result<String, String> {
     let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if fits && (1..=64).contains(&text.len()) && !text.starts_with(['_', '.']) {
