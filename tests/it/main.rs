@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod export;
 mod harness;
 mod store;
 mod tidy;

@@ -115,6 +115,11 @@ impl Running {
         assert!(sent.success(), "kill -s {name} {pid}: {sent}");
     }
 
+    /// What it has said on standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Waits until standard error holds a text.
     pub(crate) async fn stderr_has(&self, text: &str) {
         let what = format!("waiting for {text:?} on standard error");
