@@ -1,0 +1,109 @@
+//! Options that make no sense together. What nobody gave contradicts nothing; a switch turned off is not given.
+
+use super::ConfigError;
+use super::options::{Arity, by_key};
+use super::raw::Raw;
+use super::value;
+use crate::encode::{Format, FormatOptions};
+use crate::export::request::WorkOptions;
+
+/// What makes this export one ordered stream of bytes, if anything does.
+pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
+    let found = Found { raw, errors: Vec::new() };
+    if found.is("to", "-") {
+        Some("--to -")
+    } else if found.asked_for("single_file") {
+        Some("--single-file")
+    } else {
+        None
+    }
+}
+
+/// All contradictions.
+pub(super) fn find(raw: &Raw, format: &FormatOptions, work: &WorkOptions) -> Vec<ConfigError> {
+    let mut found = Found { raw, errors: Vec::new() };
+    found.format(format.format);
+    found.work(work);
+    found.commit();
+    found.errors
+}
+
+struct Found<'a> {
+    raw: &'a Raw,
+    errors: Vec<ConfigError>,
+}
+
+impl Found<'_> {
+    fn asked_for(&self, key: &str) -> bool {
+        let is_switch = by_key(key).is_some_and(|option| option.arity == Arity::Switch);
+        let is_off = |text: &String| is_switch && value::switch(text) == Ok(false);
+        self.raw.given(key).is_some_and(|setting| !setting.values.iter().any(is_off))
+    }
+
+    fn is(&self, key: &str, word: &str) -> bool {
+        self.raw.given(key).is_some_and(|setting| setting.values == [word])
+    }
+
+    /// An option that is given, beside something it has no meaning with.
+    fn refuse(&mut self, keys: &[&str], beside: &str, hint: &str) {
+        for key in keys {
+            if !self.asked_for(key) {
+                continue;
+            }
+            let place = self.raw.get(key).map_or(String::new(), |setting| setting.origin.to_string());
+            let flag = format!("--{}", key.replace('_', "-"));
+            let name = if place == flag { place } else { format!("{place}: {flag}") };
+            self.errors.push(ConfigError::new(format!("{name} has no meaning {beside}"), hint));
+        }
+    }
+
+    fn format(&mut self, format: Format) {
+        if format != Format::Csv {
+            let keys = ["csv_header", "csv_delimiter", "csv_null", "csv_newline", "csv_bom", "csv_formula_guard"];
+            self.refuse(&keys, "where the format is not CSV", "add --format csv, or leave it out");
+        }
+        if format != Format::Parquet {
+            let keys = ["row_group_rows", "row_group_bytes"];
+            self.refuse(&keys, "where the format is not Parquet", "leave it out");
+        }
+    }
+
+    fn work(&mut self, work: &WorkOptions) {
+        if !self.is("read_mode", "keyset") {
+            self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
+        }
+        if let Some(stream) = one_stream(self.raw) {
+            for key in ["readers", "partitions"] {
+                if !self.is(key, "1") {
+                    self.refuse(&[key], &format!("above 1 with {stream}, which is one stream"), "leave it out");
+                }
+            }
+            self.refuse(&["part_size"], &format!("with {stream}, which never rolls"), "leave it out");
+        }
+        let most = work.cap.as_ref().and_then(|cap| cap.max_rows);
+        if let (Some(min), Some(most)) = (work.min_rows, most)
+            && min > most
+        {
+            let what = format!("--min-rows {min} can never be met under a cap of {most} rows");
+            self.errors.push(ConfigError::new(what, "lower the one or raise the other"));
+        }
+    }
+
+    fn commit(&mut self) {
+        if self.is("to", "-") {
+            let keys =
+                ["single_file", "on_existing", "layout", "visibility", "upload_chunk_size", "upload_concurrency"];
+            self.refuse(&keys, "with --to -", "leave it out");
+            return;
+        }
+        let hint = "leave it out: a destination has its manifest at _manifest.json";
+        self.refuse(&["manifest"], "without --to -", hint);
+        if self.asked_for("single_file") {
+            self.refuse(&["layout", "visibility"], "with --single-file", "leave it out");
+            if self.raw.get("to").is_some_and(|setting| setting.values.iter().any(|to| to.ends_with('/'))) {
+                let what = "--single-file writes a file, and --to names a folder";
+                self.errors.push(ConfigError::new(what, "end --to in the file's name"));
+            }
+        }
+    }
+}
