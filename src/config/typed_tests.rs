@@ -28,7 +28,9 @@ fn with(words: &[&str]) -> Result<ExportRequest, ConfigErrors> {
     let given = flags(words);
     let mut all = flags(&BASE);
     all.retain(|(key, _)| {
-        !given.iter().any(|(other, _)| other == key) && !(*key == "table" && words.contains(&"--query"))
+        let replaced = given.iter().any(|(other, _)| other == key);
+        let instead = *key == "table" && words.contains(&"--query");
+        !(replaced || instead)
     });
     all.extend(given);
     load(all, &Environment::of([], []), true).map(|(request, _)| request)
@@ -243,10 +245,17 @@ fn people_flags() {
     assert!(front.metrics_listen.is_some() && front.metrics_file == Some("m.prom".into()));
 }
 
-/// One mistake each, in full: what a person reads.
+/// Each flag line makes one mistake; what a person reads is told in full.
+fn each_reads(mistakes: &[(&[&str], &str)]) {
+    for (words, expected) in mistakes {
+        let errors = with(words).unwrap_err();
+        assert_eq!(errors.to_string(), *expected, "{words:?}");
+    }
+}
+
 #[test]
-fn mistakes_read_well() {
-    for (words, expected) in [
+fn wrong_values_and_contradictions_read_well() {
+    each_reads(&[
         (&["--readers", "many"][..], "--readers (readers) is \"many\" (a whole number from 1 to 256 is wanted)"),
         (&["--readers", "0"], "--readers (readers) is \"0\" (a whole number from 1 to 256 is wanted)"),
         (&["--layout", "netsed"], "--layout (layout) is \"netsed\" (did you mean nested?)"),
@@ -285,7 +294,13 @@ fn mistakes_read_well() {
             &["--manifest", "m"],
             "--manifest has no meaning without --to - (leave it out: a destination has its manifest at _manifest.json)",
         ),
-        (&["--preset", "athena"], "--preset athena is not in this version yet (only postgres works now)"),
+    ]);
+}
+
+#[test]
+fn refusals_and_wrong_destinations_read_well() {
+    each_reads(&[
+        (&["--preset", "athena"][..], "--preset athena is not in this version yet (only postgres works now)"),
         (
             &["--on-unrepresentable", "null"],
             "--on-unrepresentable null is not in this version yet (only error works now)",
@@ -313,10 +328,7 @@ fn mistakes_read_well() {
             "--upload-chunk-size (upload_chunk_size) is \"1MiB\" (from 5MiB to 5GiB is wanted: what S3 takes)",
         ),
         (&["--where", " "], "--where (where) is \" \" (it is empty: leave it out, or write one)"),
-    ] {
-        let errors = with(words).unwrap_err();
-        assert_eq!(errors.to_string(), expected, "{words:?}");
-    }
+    ]);
 }
 
 #[test]
