@@ -4,7 +4,7 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::options::{Arity, OPTIONS, OptionInfo};
-use crate::config::raw::DEFAULTS;
+use crate::config::raw::{default_entry, default_of};
 
 /// Commands of the design that are not in this version: refused by name, never "unknown".
 pub(crate) const LATER: &[&str] = &["resume", "clean", "ddl", "keep", "serve", "pull"];
@@ -77,7 +77,7 @@ fn demo() -> Command {
             Arg::new("rows")
                 .long("rows")
                 .value_name("N")
-                .default_value("1000000")
+                .default_value(default_entry("demo", "rows").unwrap_or_default())
                 .value_parser(clap::value_parser!(u64).range(1..=1_000_000_000))
                 .help("rows to generate"),
         )
@@ -85,7 +85,7 @@ fn demo() -> Command {
             Arg::new("dir")
                 .long("dir")
                 .value_name("DIR")
-                .default_value("outhaul-demo")
+                .default_value(default_entry("demo", "dir").unwrap_or_default())
                 .help("where the server's files and the export go"),
         )
         .args(common())
@@ -124,11 +124,12 @@ fn with_options(mut command: Command) -> Command {
 }
 
 fn argument(option: &OptionInfo) -> Arg {
-    let mut argument = Arg::new(option.key).long(option.flag()).help_heading(option.heading.title()).hide(option.later);
-    if option.key == "readers" {
-        argument = argument.short('j');
+    let mut argument =
+        Arg::new(option.key).long(option.flag()).help_heading(option.heading.title()).hide(option.is_hidden());
+    if let Some(letter) = option.short() {
+        argument = argument.short(letter);
     }
-    let default = default_of(option).map_or(String::new(), |default| format!(" [default: {default}]"));
+    let default = shown_default(option).map_or(String::new(), |default| format!(" [default: {default}]"));
     argument = argument.help(format!("{}{default}", option.help));
     match option.arity {
         Arity::Switch => argument.action(ArgAction::SetTrue),
@@ -144,14 +145,12 @@ fn takes_hyphens(option: &OptionInfo) -> bool {
     matches!(option.key, "to" | "where" | "query" | "csv_null" | "csv_delimiter")
 }
 
-/// A default as `config/default.toml` has it; nothing for switches that are off.
-pub(crate) fn default_of(option: &OptionInfo) -> Option<String> {
-    let defaults: toml::Table = DEFAULTS.parse().ok()?;
-    match defaults.get(option.key)? {
-        toml::Value::Boolean(false) => None,
-        toml::Value::String(text) if text.is_empty() => Some("\"\"".to_owned()),
-        toml::Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
+/// A default as the help shows it; nothing for switches that are off.
+fn shown_default(option: &OptionInfo) -> Option<String> {
+    match default_of(option)? {
+        _ if option.arity == Arity::Switch => None,
+        text if text.is_empty() => Some("\"\"".to_owned()),
+        text => Some(text),
     }
 }
 
@@ -184,11 +183,59 @@ mod tests {
         command().debug_assert();
     }
 
+    fn given(line: &[&str]) -> Vec<(&'static str, Vec<String>)> {
+        let matches = command().try_get_matches_from(["outhaul", "export"].iter().chain(line)).unwrap();
+        flags(matches.subcommand().unwrap().1)
+    }
+
     #[test]
-    fn every_default_is_an_option() {
-        let defaults: toml::Table = DEFAULTS.parse().unwrap();
-        for key in defaults.keys() {
-            assert!(crate::config::options::by_key(key).is_some(), "{key}");
+    fn flags_are_kept_as_written() {
+        let line = ["--to", "-", "-j", "8", "--column", "a=-b", "--column", "c=d", "--csv-bom", "--where", "-1 < x"];
+        let mut flags = given(&line);
+        flags.sort_unstable();
+        let expected = [
+            ("column", vec!["a=-b", "c=d"]),
+            ("csv_bom", vec!["true"]),
+            ("readers", vec!["8"]),
+            ("to", vec!["-"]),
+            ("where", vec!["-1 < x"]),
+        ];
+        assert_eq!(flags, expected.map(|(key, values)| (key, values.into_iter().map(str::to_owned).collect())));
+    }
+
+    #[test]
+    fn help_shows_what_works_with_its_default_and_hides_the_rest() {
+        let mut whole = command();
+        let top = whole.render_help().to_string();
+        for name in LATER {
+            assert!(!top.contains(&format!("  {name} ")), "{name}: {top}");
         }
+        let export = whole.find_subcommand_mut("export").unwrap();
+        let help = export.render_long_help().to_string();
+        for option in OPTIONS {
+            let flag = format!("--{}", option.flag());
+            let shown = help.lines().any(|line| line.split_whitespace().any(|word| word == flag));
+            assert_eq!(shown, !option.is_hidden(), "{flag}");
+            let text = export.get_arguments().find(|argument| argument.get_id() == option.key).unwrap().get_help();
+            let default = shown_default(option).map(|default| format!("[default: {default}]"));
+            assert!(default.is_none_or(|default| text.unwrap().to_string().ends_with(&default)), "{flag}");
+        }
+    }
+
+    #[test]
+    fn commands_of_later_versions_take_anything() {
+        for name in LATER {
+            let matches =
+                command().try_get_matches_from(["outhaul", name, "s3://b/x", "--from", "y", "--help"]).unwrap();
+            assert_eq!(matches.subcommand_name(), Some(*name));
+        }
+    }
+
+    #[test]
+    fn the_demo_has_defaults() {
+        let matches = command().try_get_matches_from(["outhaul", "demo"]).unwrap();
+        let matches = matches.subcommand().unwrap().1;
+        assert_eq!(matches.get_one::<u64>("rows"), Some(&1_000_000));
+        assert_eq!(matches.get_one::<String>("dir").unwrap(), "outhaul-demo");
     }
 }

@@ -1,83 +1,108 @@
-//! Settings that make no sense together. Defaults contradict nothing: only what somebody wrote counts.
+//! Options that make no sense together. What nobody gave contradicts nothing; a switch turned off is not given.
 
 use super::ConfigError;
-use super::typed::Reader;
+use super::options::{Arity, by_key};
+use super::raw::Raw;
+use super::value;
 use crate::encode::{Format, FormatOptions};
-use crate::export::request::{CommitOptions, ReadMode, Target, WorkOptions};
+use crate::export::request::WorkOptions;
 
-const CSV_ONLY: [&str; 6] = ["csv_header", "csv_delimiter", "csv_null", "csv_newline", "csv_bom", "csv_formula_guard"];
-const PARQUET_ONLY: [&str; 2] = ["row_group_rows", "row_group_bytes"];
-const DESTINATION_ONLY: [&str; 4] = ["single_file", "on_existing", "layout", "visibility"];
+/// What makes this export one ordered stream of bytes, if anything does.
+pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
+    let found = Found { raw, errors: Vec::new() };
+    if found.is("to", "-") {
+        Some("--to -")
+    } else if found.asked_for("single_file") {
+        Some("--single-file")
+    } else {
+        None
+    }
+}
 
-impl Reader<'_> {
-    pub(super) fn contradictions(&mut self, format: &FormatOptions, work: &WorkOptions, commit: &CommitOptions) {
-        self.of_format(format);
-        self.of_work(work, commit);
-        self.of_destination(commit);
+/// All contradictions.
+pub(super) fn find(raw: &Raw, format: &FormatOptions, work: &WorkOptions) -> Vec<ConfigError> {
+    let mut found = Found { raw, errors: Vec::new() };
+    found.format(format.format);
+    found.work(work);
+    found.commit();
+    found.errors
+}
+
+struct Found<'a> {
+    raw: &'a Raw,
+    errors: Vec<ConfigError>,
+}
+
+impl Found<'_> {
+    fn asked_for(&self, key: &str) -> bool {
+        let is_switch = by_key(key).is_some_and(|option| option.arity == Arity::Switch);
+        let is_off = |text: &String| is_switch && value::switch(text) == Ok(false);
+        self.raw.given(key).is_some_and(|setting| !setting.values.iter().any(is_off))
     }
 
-    fn of_format(&mut self, format: &FormatOptions) {
-        if format.format != Format::Csv {
-            for key in CSV_ONLY {
-                self.refuse(key, "is given, and the format is not CSV", "add --format csv, or leave it out");
+    fn is(&self, key: &str, word: &str) -> bool {
+        self.raw.given(key).is_some_and(|setting| setting.values == [word])
+    }
+
+    /// An option that is given, beside something it has no meaning with.
+    fn refuse(&mut self, keys: &[&str], beside: &str, hint: &str) {
+        for key in keys {
+            if !self.asked_for(key) {
+                continue;
             }
-        } else if format.csv.null.as_bytes().contains(&format.csv.delimiter) {
-            self.errors.push(ConfigError::new("--csv-null holds the delimiter", "choose another text or delimiter"));
-        }
-        if format.format != Format::Parquet {
-            for key in PARQUET_ONLY {
-                self.refuse(key, "is given, and the format is not Parquet", "leave it out");
-            }
+            let place = self.raw.get(key).map_or(String::new(), |setting| setting.origin.to_string());
+            let flag = format!("--{}", key.replace('_', "-"));
+            let name = if place == flag { place } else { format!("{place}: {flag}") };
+            self.errors.push(ConfigError::new(format!("{name} has no meaning {beside}"), hint));
         }
     }
 
-    fn of_work(&mut self, work: &WorkOptions, commit: &CommitOptions) {
-        if work.read_mode == ReadMode::Copy {
-            let hint = "add --read-mode keyset, or leave it out";
-            self.refuse("page_size", "is given without --read-mode keyset", hint);
+    fn format(&mut self, format: Format) {
+        if format != Format::Csv {
+            let keys = ["csv_header", "csv_delimiter", "csv_null", "csv_newline", "csv_bom", "csv_formula_guard"];
+            self.refuse(&keys, "where the format is not CSV", "add --format csv, or leave it out");
         }
-        let one_file = commit.single_file || matches!(commit.target, Target::Stdout { .. });
-        if one_file && work.partitions.is_some_and(|partitions| partitions.get() > 1) {
-            self.refuse("partitions", "asks for more than one, and one file is one partition", "leave it out");
+        if format != Format::Parquet {
+            let keys = ["row_group_rows", "row_group_bytes"];
+            self.refuse(&keys, "where the format is not Parquet", "leave it out");
         }
-        let cap = work.cap.as_ref().and_then(|cap| cap.max_rows);
-        if let (Some(least), Some(most)) = (work.min_rows, cap)
-            && least > most
+    }
+
+    fn work(&mut self, work: &WorkOptions) {
+        if !self.is("read_mode", "keyset") {
+            self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
+        }
+        if let Some(stream) = one_stream(self.raw) {
+            for key in ["readers", "partitions"] {
+                if !self.is(key, "1") {
+                    self.refuse(&[key], &format!("above 1 with {stream}, which is one stream"), "leave it out");
+                }
+            }
+            self.refuse(&["part_size"], &format!("with {stream}, which never rolls"), "leave it out");
+        }
+        let most = work.cap.as_ref().and_then(|cap| cap.max_rows);
+        if let (Some(min), Some(most)) = (work.min_rows, most)
+            && min > most
         {
-            let hint = "lower it, or raise --max-rows or the tier";
-            self.refuse("min_rows", &format!("asks for more rows than the cap of {most} lets through"), hint);
+            let what = format!("--min-rows {min} can never be met under a cap of {most} rows");
+            self.errors.push(ConfigError::new(what, "lower the one or raise the other"));
         }
     }
 
-    fn of_destination(&mut self, commit: &CommitOptions) {
-        match &commit.target {
-            Target::Stdout { .. } => {
-                for key in DESTINATION_ONLY {
-                    self.refuse(key, "has no meaning with --to -", "leave it out");
-                }
-            }
-            Target::Destination(_) => {
-                let hint = "leave it out: a destination has its manifest at _manifest.json";
-                self.refuse("manifest", "is given without --to -", hint);
-                if commit.single_file {
-                    for key in ["layout", "visibility"] {
-                        self.refuse(key, "has no meaning with --single-file", "leave it out");
-                    }
-                }
-            }
+    fn commit(&mut self) {
+        if self.is("to", "-") {
+            let keys =
+                ["single_file", "on_existing", "layout", "visibility", "upload_chunk_size", "upload_concurrency"];
+            self.refuse(&keys, "with --to -", "leave it out");
+            return;
         }
-        let placed = self.raw.get("to").is_some_and(|setting| setting.values.iter().any(|to| to.contains("{date}")));
-        if !placed {
-            self.refuse("date", "is given, and --to has no {date}", "put {date} into --to, or leave it out");
-        }
-    }
-
-    /// Complains of a setting that somebody wrote.
-    fn refuse(&mut self, key: &str, why: &str, hint: &str) {
-        if let Some(setting) = self.raw.given(key) {
-            // A switch that is off asks for nothing.
-            if setting.values != ["false"] {
-                self.errors.push(ConfigError::new(format!("{} {why}", setting.origin.name(key)), hint));
+        let hint = "leave it out: a destination has its manifest at _manifest.json";
+        self.refuse(&["manifest"], "without --to -", hint);
+        if self.asked_for("single_file") {
+            self.refuse(&["layout", "visibility"], "with --single-file", "leave it out");
+            if self.raw.get("to").is_some_and(|setting| setting.values.iter().any(|to| to.ends_with('/'))) {
+                let what = "--single-file writes a file, and --to names a folder";
+                self.errors.push(ConfigError::new(what, "end --to in the file's name"));
             }
         }
     }

@@ -2,23 +2,19 @@
 //! home of defaults.
 
 pub mod connection;
-mod conninfo;
 mod contradictions;
-pub mod front;
+mod destination;
 pub mod options;
 pub mod raw;
 pub mod typed;
-pub mod value;
-
-#[cfg(test)]
-mod tests;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use front::{FrontOptions, LogFormat, ProgressKind, ReportKind};
-pub use typed::load;
+pub use raw::default_of;
+pub use typed::{FrontOptions, LogFormat, ProgressKind, ReportKind, load};
 
 /// One mistake in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,23 +50,53 @@ impl fmt::Display for ConfigErrors {
 }
 
 /// The process's surroundings as a value, so that rules over it are pure and tests need no global state.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
+    /// Names of variables whose values are not UTF-8.
+    unreadable: Vec<String>,
     /// Files that stand for those on disk; `None` reads the disk.
     files: Option<BTreeMap<PathBuf, String>>,
     /// The name of the person who runs the process.
     pub user: Option<String>,
 }
 
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values and files may be secrets.
+        f.debug_struct("Environment")
+            .field("variables", &self.variables.keys())
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Environment {
     /// The real one.
     pub fn of_process() -> Self {
-        let variables: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()))
-            .collect();
-        let user = variables.get("USER").or_else(|| variables.get("LOGNAME")).cloned();
-        Self { variables, files: None, user }
+        let mut environment = Self::default();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => drop(environment.variables.insert(name, value)),
+                (Ok(name), Err(_)) => environment.unreadable.push(name),
+                (Err(_), _) => {}
+            }
+        }
+        environment.user =
+            environment.get("USER").or_else(|| environment.get("LOGNAME")).or_else(|| environment.user_of_process());
+        environment
+    }
+
+    /// The process's owner by the password database: containers often lack `USER`.
+    fn user_of_process(&self) -> Option<String> {
+        use std::os::unix::fs::MetadataExt;
+        let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+        let users = self.read(Path::new("/etc/passwd")).ok()?;
+        users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1) == Some(id.as_str())).then(|| name.to_owned())
+        })
     }
 
     /// One made of values, for tests.
@@ -80,6 +106,7 @@ impl Environment {
     ) -> Self {
         Self {
             variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            unreadable: Vec::new(),
             files: Some(files.into_iter().map(|(name, text)| (name.into(), text.to_owned())).collect()),
             user: Some("tester".to_owned()),
         }
@@ -113,3 +140,29 @@ impl Environment {
         self.files.is_none() && std::fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0)
     }
 }
+
+/// The options of `outhaul export` as a Markdown table.
+pub fn options_markdown() -> String {
+    let mut table = String::from("| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n");
+    for option in options::OPTIONS.iter().filter(|option| !option.is_hidden()) {
+        let short = option.short().map_or_else(String::new, |letter| format!("`-{letter}` "));
+        let default = match default_of(option) {
+            Some(text) if text.is_empty() => "`\"\"`".to_owned(),
+            Some(text) => format!("`{text}`"),
+            None => String::new(),
+        };
+        let row = [
+            format!("{short}`--{}`", option.flag()),
+            format!("`{}`", option.variable()),
+            default,
+            option.help.replace('|', "\\|"),
+        ];
+        table.push_str("| ");
+        table.push_str(&row.join(" | "));
+        table.push_str(" |\n");
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests;

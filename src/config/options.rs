@@ -5,7 +5,7 @@
 pub enum Arity {
     /// `--flag VALUE`, once.
     One,
-    /// `--flag VALUE`, again and again; a list in a file, one value in the environment.
+    /// `--flag VALUE`, again and again; a list in a file, one a line in the environment.
     Many,
     /// `--flag`; `true` or `false` in a file or the environment.
     Switch,
@@ -55,14 +55,33 @@ pub struct OptionInfo {
     pub heading: Heading,
     /// What it does, in one sentence, with its unit.
     pub help: &'static str,
-    /// Whether it belongs to a later version and is refused until then.
-    pub later: bool,
+    /// Whether it does something in this version.
+    pub availability: Availability,
+}
+
+/// Whether an option does something in this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    /// It does.
+    Now,
+    /// It belongs to a later version: hidden from `--help`, and refused but for these values.
+    Later(&'static [&'static str]),
 }
 
 impl OptionInfo {
     /// The flag, without its dashes.
     pub fn flag(&self) -> String {
         self.key.replace('_', "-")
+    }
+
+    /// The flag of one letter, where there is one.
+    pub fn short(&self) -> Option<char> {
+        (self.key == "readers").then_some('j')
+    }
+
+    /// Whether `--help` leaves it out.
+    pub fn is_hidden(&self) -> bool {
+        self.availability != Availability::Now
     }
 
     /// The environment variable.
@@ -78,11 +97,24 @@ const fn option(
     value: &'static str,
     help: &'static str,
 ) -> OptionInfo {
-    OptionInfo { key, arity, value, heading, help, later: false }
+    OptionInfo { key, arity, value, heading, help, availability: Availability::Now }
 }
 
-const fn later(heading: Heading, key: &'static str, value: &'static str) -> OptionInfo {
-    OptionInfo { key, arity: Arity::Many, value, heading, help: "not in this version", later: true }
+const fn later(
+    heading: Heading,
+    key: &'static str,
+    arity: Arity,
+    value: &'static str,
+    but_for: &'static [&'static str],
+) -> OptionInfo {
+    OptionInfo {
+        key,
+        arity,
+        value,
+        heading,
+        help: "not in this version yet",
+        availability: Availability::Later(but_for),
+    }
 }
 
 use Arity::{Many, One, Switch};
@@ -98,6 +130,7 @@ pub const OPTIONS: &[OptionInfo] = &[
         "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables",
     ),
     option(Ends, "password_file", One, "FILE", "file whose first line is the password"),
+    later(Ends, "password_command", One, "COMMAND", &[]),
     option(
         Ends,
         "table",
@@ -115,11 +148,29 @@ pub const OPTIONS: &[OptionInfo] = &[
     ),
     option(Ends, "date", One, "YYYY-MM-DD", "what {date} expands to; today in UTC unless given"),
     option(Ends, "config", One, "FILE", "TOML file with any of these options"),
-    option(Shape, "columns", One, "A,B,C", "columns to write, in this order; all unless given"),
-    option(Shape, "column", Many, "NAME=EXPRESSION", "one more column: a SQL expression over the row"),
-    option(Shape, "rename", Many, "OLD=NEW", "name of a column in the output"),
+    option(
+        Shape,
+        "columns",
+        One,
+        "A,B,C",
+        "columns to write, in this order; letter case counts, other than plain names stand in double quotes; all unless given",
+    ),
+    option(
+        Shape,
+        "column",
+        Many,
+        "NAME=EXPRESSION",
+        "one more column, an SQL expression over the row; may be repeated",
+    ),
+    option(Shape, "rename", Many, "OLD=NEW", "write column OLD under the name NEW; may be repeated"),
     option(Shape, "where", One, "PREDICATE", "only rows for which this SQL predicate holds"),
-    option(Shape, "key", One, "COL [DESC],…", "split and order rows by these columns"),
+    option(
+        Shape,
+        "key",
+        One,
+        "COL [DESC],…",
+        "split and order rows by these columns, NULLs last; the primary key unless given, where order is needed",
+    ),
     option(Format, "format", One, "FORMAT", "parquet, csv or ndjson"),
     option(
         Format,
@@ -128,7 +179,7 @@ pub const OPTIONS: &[OptionInfo] = &[
         "CODEC",
         "none, snappy, zstd[:level], gzip[:level] or lz4; zstd:1 for Parquet and none for text unless given",
     ),
-    option(Format, "preset", One, "PRESET", "whose types and spellings to write: postgres"),
+    later(Format, "preset", One, "PRESET", &["postgres"]),
     option(Format, "csv_header", One, "on|off", "header line in every CSV part"),
     option(Format, "csv_delimiter", One, "CHAR", "between CSV values: one ASCII character, or \\t"),
     option(Format, "csv_null", One, "TEXT", "unquoted text for NULL in CSV"),
@@ -143,8 +194,8 @@ pub const OPTIONS: &[OptionInfo] = &[
     ),
     option(Format, "row_group_rows", One, "ROWS", "most rows in a Parquet row group"),
     option(Format, "row_group_bytes", One, "SIZE", "encoded bytes at which a Parquet row group ends"),
-    option(Format, "on_unrepresentable", One, "error", "what to do with values that the target type cannot hold"),
-    later(Format, "column_policy", "COL=CHOICE"),
+    later(Format, "on_unrepresentable", One, "CHOICE", &["error"]),
+    later(Format, "column_policy", Many, "COL=CHOICE", &[]),
     option(Work, "readers", One, "N", "connections that read at the same time"),
     option(Work, "partitions", One, "N", "partitions to split the relation into; chosen by size unless given"),
     option(Work, "part_size", One, "SIZE", "bytes at which a part rolls"),
@@ -188,7 +239,7 @@ pub const OPTIONS: &[OptionInfo] = &[
     ),
     option(Commit, "sha256", Switch, "", "SHA-256 of every part in the manifest, beside CRC64NVME"),
     option(Commit, "manifest", One, "FILE", "where --to - writes its manifest"),
-    later(Commit, "keep_snapshot", "DURATION"),
+    later(Commit, "keep_snapshot", One, "DURATION", &[]),
     option(People, "progress", One, "KIND", "on standard error: auto, bar, plain, json or none"),
     option(People, "report", One, "text|json", "the end report: text, or one JSON line, last on standard output"),
     option(People, "log_format", One, "text|json", "form of log lines on standard error"),
@@ -207,8 +258,40 @@ pub fn by_key(key: &str) -> Option<&'static OptionInfo> {
     OPTIONS.iter().find(|option| option.key == key)
 }
 
-/// The key nearest to a mistyped one, where one is near enough to be meant.
+/// The word nearest to a mistyped one, where one is near enough to be meant: one letter in three may be wrong.
 pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.into_iter().map(|name| (strsim::jaro_winkler(wrong, name), name));
-    scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+    let scored = known.into_iter().map(|word| (strsim::damerau_levenshtein(wrong, word), word));
+    let (distance, word) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance <= (word.chars().count() / 3).max(1)).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_unique() {
+        let keys: BTreeSet<_> = OPTIONS.iter().map(|option| option.key).collect();
+        assert_eq!(keys.len(), OPTIONS.len());
+        for option in OPTIONS {
+            assert!(
+                option.key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{option:?}"
+            );
+            assert!(!option.help.is_empty() && !option.help.ends_with('.'), "{option:?}");
+        }
+        let option = by_key("part_size").unwrap();
+        assert_eq!((option.flag().as_str(), option.variable().as_str()), ("part-size", "OUTHAUL_PART_SIZE"));
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_finds_its_word() {
+        for (wrong, near) in
+            [("cvs", Some("csv")), ("parqet", Some("parquet")), ("njdson", Some("ndjson")), ("xlsx", None), ("", None)]
+        {
+            assert_eq!(nearest(wrong, ["parquet", "csv", "ndjson"]), near, "{wrong}");
+        }
+    }
 }

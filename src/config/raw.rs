@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::options::{Arity, OPTIONS, OptionInfo, by_key, nearest};
 use super::{ConfigError, Environment};
@@ -11,6 +14,8 @@ use super::{ConfigError, Environment};
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// The embedded tiers.
 pub const TIERS: &str = include_str!("../../config/tiers.toml");
+/// What stands in the defaults besides settings.
+const DEFAULT_TABLES: &[&str] = &["by_format", "levels", "demo"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,18 +41,8 @@ impl fmt::Display for Origin {
     }
 }
 
-impl Origin {
-    /// What a person wrote there to set `key`: `--key`, the variable's name, or the key and its place in the file.
-    pub(crate) fn name(&self, key: &str) -> String {
-        match self {
-            Self::Default | Self::File(..) => format!("{self}: {key}"),
-            Self::Variable(_) | Self::Flag(_) => self.to_string(),
-        }
-    }
-}
-
 /// A value as written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
     /// One entry, or one for each time that a repeatable option was given.
     pub values: Vec<String>,
@@ -55,29 +50,35 @@ pub struct Setting {
     pub origin: Origin,
 }
 
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The value may hold a password.
+        f.debug_struct("Setting").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
 /// All settings that were written anywhere, the strongest layer winning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Raw {
     settings: BTreeMap<&'static str, Setting>,
-    tiers: BTreeMap<String, String>,
+    /// The tables that hold no settings, by table and key.
+    tables: BTreeMap<(&'static str, String), String>,
 }
 
 impl Raw {
-    /// Reads all layers. `flags` are key and values, as given on the command line.
-    ///
-    /// # Errors
-    /// Every unknown key and every value of the wrong shape.
-    pub fn load(flags: Vec<(&'static str, Vec<String>)>, environment: &Environment) -> Result<Self, Vec<ConfigError>> {
+    /// Reads all layers. `flags` are key and values, as given on the command line. With what could be read comes every
+    /// unknown key and every value of the wrong kind.
+    pub fn read(flags: Vec<(&'static str, Vec<String>)>, environment: &Environment) -> (Self, Vec<ConfigError>) {
         let mut raw = Self::default();
         let mut errors = Vec::new();
-        raw.file(DEFAULTS, None, &mut errors);
-        raw.file(TIERS, None, &mut errors);
+        raw.file(DEFAULTS, None, DEFAULT_TABLES, &mut errors);
+        raw.file(TIERS, None, &["tiers"], &mut errors);
         let file = flags.iter().find(|(key, _)| *key == "config").and_then(|(_, values)| values.first().cloned());
         let file = file.or_else(|| environment.get("OUTHAUL_CONFIG"));
         if let Some(name) = file {
             let path = PathBuf::from(name);
             match environment.read(&path) {
-                Ok(text) => raw.file(&text, Some(&path), &mut errors),
+                Ok(text) => raw.file(&text, Some(&path), &["tiers"], &mut errors),
                 Err(error) => {
                     let what = format!("reading the config file {}: {error}", path.display());
                     errors.push(ConfigError::new(what, "check the name given to --config"));
@@ -89,7 +90,7 @@ impl Raw {
             let origin = Origin::Flag(key.replace('_', "-"));
             raw.settings.insert(key, Setting { values, origin });
         }
-        if errors.is_empty() { Ok(raw) } else { Err(errors) }
+        (raw, errors)
     }
 
     /// A setting.
@@ -102,99 +103,246 @@ impl Raw {
         self.get(key).filter(|setting| setting.origin != Origin::Default)
     }
 
-    /// A tier's cap, as written.
-    pub fn tier(&self, name: &str) -> Option<&str> {
-        self.tiers.get(name).map(String::as_str)
+    /// An entry of a table that holds no settings, as written.
+    pub fn entry(&self, table: &'static str, key: &str) -> Option<&str> {
+        self.tables.get(&(table, key.to_owned())).map(String::as_str)
     }
 
-    /// All tiers' names.
-    pub fn tiers(&self) -> impl Iterator<Item = &str> {
-        self.tiers.keys().map(String::as_str)
+    /// The keys of such a table.
+    pub fn keys(&self, table: &'static str) -> impl Iterator<Item = &str> {
+        self.tables.keys().filter(move |(name, _)| *name == table).map(|(_, key)| key.as_str())
     }
 
-    fn file(&mut self, text: &str, path: Option<&PathBuf>, errors: &mut Vec<ConfigError>) {
-        let name = path.map_or("config/default.toml".into(), |path| path.display().to_string());
-        let table: toml::Table = match text.parse() {
-            Ok(table) => table,
+    /// Reads a file; `tables` may stand in it besides settings.
+    fn file(&mut self, text: &str, path: Option<&Path>, tables: &[&'static str], errors: &mut Vec<ConfigError>) {
+        let place = |at: usize| {
+            let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+            path.map_or(Origin::Default, |path| Origin::File(path.to_owned(), line))
+        };
+        let document = match DeTable::parse(text) {
+            Ok(document) => document,
             Err(error) => {
-                errors.push(ConfigError::new(format!("{name}: {error}"), "the file must be TOML"));
+                // Not the error's Display: it quotes the line, which may hold a password.
+                let at = error.span().map_or(0, |span| span.start);
+                errors.push(ConfigError::new(format!("{}: {}", place(at), error.message()), "the file must be TOML"));
                 return;
             }
         };
-        for (key, value) in table {
-            let line = line_of(text, &key);
-            if let ("tiers", toml::Value::Table(tiers)) = (key.as_str(), &value) {
-                self.tiers.extend(tiers.iter().map(|(tier, cap)| (tier.clone(), scalar(cap).unwrap_or_default())));
-                continue;
-            }
-            let Some(option) = by_key(&key) else {
-                errors.push(unknown(&format!("{name}, line {line}"), &key));
-                continue;
-            };
-            let origin = path.map_or(Origin::Default, |path| Origin::File(path.clone(), line));
-            match values(option, &value) {
-                Some(values) => drop(self.settings.insert(option.key, Setting { values, origin })),
-                None => errors.push(ConfigError::new(
-                    format!("{origin}: {key} is not of the right shape"),
-                    "write a string, a number, true or false, or a list of strings",
-                )),
+        for (key, value) in document.get_ref() {
+            let (name, origin) = (key.get_ref().as_ref(), place(key.span().start));
+            let table = tables.iter().find(|table| **table == name);
+            match (table, by_key(name), value.get_ref()) {
+                (Some(table), _, DeValue::Table(entries)) => {
+                    for (key, value) in entries {
+                        match scalar(value) {
+                            Some(text) => drop(self.tables.insert((table, key.get_ref().to_string()), text)),
+                            None => errors.push(misshapen(&place(key.span().start), key.get_ref())),
+                        }
+                    }
+                }
+                (None, Some(option), _) if option.key != "config" => match values(option, value) {
+                    Some(values) => drop(self.settings.insert(option.key, Setting { values, origin })),
+                    None => errors.push(misshapen(&origin, name)),
+                },
+                (Some(_), _, _) => errors.push(misshapen(&origin, name)),
+                _ => errors.push(unknown(&origin, name, tables)),
             }
         }
     }
 
     fn variables(&mut self, environment: &Environment, errors: &mut Vec<ConfigError>) {
+        for name in environment.unreadable.iter().filter(|name| name.starts_with("OUTHAUL_") || name.starts_with("PG"))
+        {
+            let what = format!("environment variable {name} is not UTF-8");
+            errors.push(ConfigError::new(what, "set it again, or unset it"));
+        }
         for (name, value) in environment.variables("OUTHAUL_") {
-            // The test build's own switches are not settings, and an empty variable counts as unset.
-            if name.starts_with("OUTHAUL_TEST_") || value.is_empty() {
+            // The test build's own switches are not settings.
+            if name.starts_with("OUTHAUL_TEST_") {
                 continue;
             }
-            if let Some(option) = OPTIONS.iter().find(|option| option.variable() == name) {
-                let setting = Setting { values: vec![value], origin: Origin::Variable(name) };
-                self.settings.insert(option.key, setting);
-            } else {
-                let names: Vec<String> = OPTIONS.iter().map(OptionInfo::variable).collect();
-                let hint = nearest(&name, names.iter().map(String::as_str))
-                    .map_or_else(|| "unset it".to_owned(), |near| format!("did you mean {near}?"));
+            let Some(option) = OPTIONS.iter().find(|option| option.variable() == name) else {
+                let key = name.trim_start_matches("OUTHAUL_").to_lowercase();
+                let near = nearest(&key, OPTIONS.iter().map(|option| option.key)).and_then(by_key);
+                let hint =
+                    near.map_or_else(|| "unset it".to_owned(), |option| format!("did you mean {}?", option.variable()));
                 errors.push(ConfigError::new(format!("environment variable {name} is not known"), hint));
-            }
+                continue;
+            };
+            let values = match option.arity {
+                Arity::Many => value.lines().map(str::to_owned).collect(),
+                Arity::One | Arity::Switch => vec![value],
+            };
+            self.settings.insert(option.key, Setting { values, origin: Origin::Variable(name) });
         }
     }
 }
 
-fn unknown(place: &str, key: &str) -> ConfigError {
-    let hint = nearest(key, OPTIONS.iter().map(|option| option.key))
+/// An entry of a table of `config/default.toml` that holds no settings.
+pub fn default_entry(table: &'static str, key: &str) -> Option<String> {
+    defaults().entry(table, key).map(str::to_owned)
+}
+
+/// The default of an option, where it has one, as `config/default.toml` has it.
+pub fn default_of(option: &OptionInfo) -> Option<String> {
+    defaults().get(option.key).map(|setting| setting.values.join(","))
+}
+
+fn defaults() -> Raw {
+    let mut raw = Raw::default();
+    raw.file(DEFAULTS, None, DEFAULT_TABLES, &mut Vec::new());
+    raw
+}
+
+fn unknown(origin: &Origin, key: &str, tables: &[&'static str]) -> ConfigError {
+    let known = OPTIONS.iter().map(|option| option.key).filter(|key| *key != "config").chain(tables.iter().copied());
+    let hint = nearest(key, known)
         .map_or_else(|| "config/default.toml lists the keys".to_owned(), |near| format!("did you mean {near}?"));
-    ConfigError::new(format!("{place}: unknown key {key:?}"), hint)
+    ConfigError::new(format!("{origin}: unknown key {key:?}"), hint)
 }
 
-/// The line on which a top-level key stands, from 1; 1 where it cannot be told.
-fn line_of(text: &str, key: &str) -> usize {
-    let stands = |line: &str| {
-        let line = line.trim_start().trim_start_matches('[').trim_start_matches(['"', '\'']);
-        line.strip_prefix(key)
-            .is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(['=', '.', ']']))
+fn misshapen(origin: &Origin, key: &str) -> ConfigError {
+    let hint = match by_key(key).map(|option| option.arity) {
+        Some(Arity::Switch) => "write true or false",
+        Some(Arity::Many) => "write a string or a list of strings",
+        Some(Arity::One) | None => "write a string or a whole number",
     };
-    text.lines().position(stands).map_or(1, |index| index + 1)
+    ConfigError::new(format!("{origin}: the value of {key} is of the wrong kind"), hint)
 }
 
-fn scalar(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Boolean(switch) => Some(switch.to_string()),
-        _ => None,
+fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
+        DeValue::Boolean(switch) => Some(switch.to_string()),
+        DeValue::Datetime(time) => Some(time.to_string()),
+        DeValue::Float(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
 }
 
-fn values(option: &OptionInfo, value: &toml::Value) -> Option<Vec<String>> {
-    match (option.arity, value) {
-        (Arity::Many, toml::Value::Array(items)) => items.iter().map(scalar).collect(),
+fn values(option: &OptionInfo, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
+    match (option.arity, value.get_ref()) {
+        (Arity::Many, DeValue::Array(items)) => items.iter().map(scalar).collect(),
         // Lists that are one comma-separated value as a flag.
-        (Arity::One, toml::Value::Array(items)) if matches!(option.key, "columns" | "key") => {
+        (Arity::One, DeValue::Array(items)) if matches!(option.key, "columns" | "key") => {
             Some(vec![items.iter().map(scalar).collect::<Option<Vec<_>>>()?.join(",")])
         }
-        (Arity::Switch, toml::Value::Boolean(_)) => Some(vec![scalar(value)?]),
+        (Arity::Switch, DeValue::Boolean(_)) => Some(vec![scalar(value)?]),
         (Arity::Switch, _) => None,
         _ => Some(vec![scalar(value)?]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, variables: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Raw, Vec<ConfigError>> {
+        let variables = variables.iter().copied().chain([("OUTHAUL_CONFIG", "/c.toml")]);
+        let environment = Environment::of(variables, [("/c.toml", file)]);
+        checked(flags.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])).collect(), &environment)
+    }
+
+    fn checked(flags: Vec<(&'static str, Vec<String>)>, environment: &Environment) -> Result<Raw, Vec<ConfigError>> {
+        let (raw, errors) = Raw::read(flags, environment);
+        if errors.is_empty() { Ok(raw) } else { Err(errors) }
+    }
+
+    fn whole(errors: &[ConfigError]) -> Vec<String> {
+        errors.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect()
+    }
+
+    #[test]
+    fn the_embedded_files_are_right() {
+        let raw = checked(Vec::new(), &Environment::of([], [])).unwrap();
+        assert!(raw.get("readers").is_some() && raw.given("readers").is_none());
+        let mut tiers: Vec<&str> = raw.keys("tiers").collect();
+        tiers.sort_unstable();
+        assert_eq!(tiers, ["enterprise", "free", "pro", "scale", "team"]);
+    }
+
+    #[test]
+    fn flags_go_before_variables_before_the_file_before_defaults() {
+        let file = "\nreaders = 8\nlayout = \"flat\"\nreport = \"json\"\n";
+        let raw = load(file, &[("OUTHAUL_READERS", "9"), ("OUTHAUL_LAYOUT", "nested")], &[("readers", "10")]).unwrap();
+        for (key, value, origin) in [
+            ("readers", "10", "--readers"),
+            ("layout", "nested", "environment variable OUTHAUL_LAYOUT"),
+            ("report", "json", "/c.toml, line 4"),
+            ("progress", "auto", "the defaults"),
+        ] {
+            let setting = raw.get(key).unwrap();
+            assert_eq!((setting.values.join("|").as_str(), setting.origin.to_string().as_str()), (value, origin));
+        }
+    }
+
+    #[test]
+    fn a_file_may_write_lists_numbers_and_dates() {
+        let file = "columns = [\"a\", 'b']\ncolumn = [\"x=1\", \"y=2\"]\nrename = \"a=b\"\nmax_rows = 1_000\n\
+                    date = 2026-11-21\nsha256 = true\n[tiers]\ntrial = 5\nfree = \"unlimited\"\n";
+        let raw = load(file, &[], &[]).unwrap();
+        let values = |key: &str| raw.get(key).unwrap().values.clone();
+        assert_eq!(values("columns"), ["a,b"]);
+        assert_eq!(values("column"), ["x=1", "y=2"]);
+        assert_eq!(values("rename"), ["a=b"]);
+        assert_eq!((values("max_rows"), values("date")), (vec!["1000".to_owned()], vec!["2026-11-21".to_owned()]));
+        assert_eq!(values("sha256"), ["true"]);
+        assert_eq!((raw.entry("tiers", "trial"), raw.entry("tiers", "free")), (Some("5"), Some("unlimited")));
+        assert_eq!(raw.entry("tiers", "pro"), Some("100000"), "tiers are added, not replaced");
+    }
+
+    #[test]
+    fn mistakes_have_their_line_and_the_nearest_word() {
+        for (file, expected) in [
+            ("\npart_szie = 1", "/c.toml, line 2: unknown key \"part_szie\" (did you mean part_size?)"),
+            ("quux = 1", "/c.toml, line 1: unknown key \"quux\" (config/default.toml lists the keys)"),
+            ("config = 'x'", "/c.toml, line 1: unknown key \"config\" (config/default.toml lists the keys)"),
+            ("[tires]\nfree = 1", "/c.toml, line 1: unknown key \"tires\" (did you mean tiers?)"),
+            (
+                "readers = 1.5",
+                "/c.toml, line 1: the value of readers is of the wrong kind (write a string or a whole number)",
+            ),
+            ("sha256 = 'yes'", "/c.toml, line 1: the value of sha256 is of the wrong kind (write true or false)"),
+            (
+                "tiers = 3",
+                "/c.toml, line 1: the value of tiers is of the wrong kind (write a string or a whole number)",
+            ),
+            ("[levels]\nzstd = 22", "/c.toml, line 1: unknown key \"levels\" (config/default.toml lists the keys)"),
+        ] {
+            let errors = load(file, &[], &[]).unwrap_err();
+            assert_eq!(whole(&errors), [expected], "{file}");
+        }
+    }
+
+    #[test]
+    fn unknown_variables_are_refused_but_not_the_test_builds() {
+        let errors = load("", &[("OUTHAUL_REDERS", "1"), ("OUTHAUL_TEST_OFF", "locks")], &[]).unwrap_err();
+        assert_eq!(
+            whole(&errors),
+            ["environment variable OUTHAUL_REDERS is not known (did you mean OUTHAUL_READERS?)"]
+        );
+        let unreadable =
+            Environment { unreadable: vec!["OUTHAUL_TO".into(), "LANG".into()], ..Environment::of([], []) };
+        let errors = checked(Vec::new(), &unreadable).unwrap_err();
+        assert_eq!(whole(&errors), ["environment variable OUTHAUL_TO is not UTF-8 (set it again, or unset it)"]);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_and_no_secret() {
+        let errors = load("a1 = 1\nb2 = 2\n", &[("OUTHAUL_C3", "canary")], &[]).unwrap_err();
+        assert_eq!(errors.len(), 3);
+        for file in ["from = \"postgres://u:canary@h", "from = postgres://u:canary@h", "from = 'x' canary"] {
+            let errors = load(file, &[], &[]).unwrap_err();
+            assert!(whole(&errors)[0].starts_with("/c.toml, line 1: "), "{errors:?}");
+            assert!(!format!("{errors:?}").contains("canary"), "{errors:?}");
+        }
+        let raw = load("from = 'postgres://u:canary@h'", &[], &[]).unwrap();
+        assert!(!format!("{raw:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let errors = checked(vec![("config", vec!["/no.toml".into()])], &Environment::of([], [])).unwrap_err();
+        assert!(errors[0].what.contains("/no.toml"), "{errors:?}");
     }
 }

@@ -1,13 +1,13 @@
 //! Settings as used: every value parsed, every contradiction found, all mistakes told at once.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use chrono::{NaiveDate, Utc};
-
-use super::front::FrontOptions;
-use super::raw::{Raw, Setting};
-use super::{ConfigError, ConfigErrors, Environment, connection, options, value};
+use super::options::Availability;
+use super::raw::{Origin, Raw, Setting};
+use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 use crate::export::request::{
     CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, Target, Visibility,
@@ -16,6 +16,51 @@ use crate::export::request::{
 use crate::limits;
 use crate::plan::RelationRequest;
 use crate::store::Layout;
+use crate::telemetry::exporter::listen_address;
+
+/// `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are the flag's own words")]
+pub enum ProgressKind {
+    Auto,
+    Bar,
+    Plain,
+    Json,
+    None,
+}
+
+/// `--report`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are the flag's own words")]
+pub enum ReportKind {
+    Text,
+    Json,
+}
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are the flag's own words")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What people see; nothing of it changes what is exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontOptions {
+    /// Progress on standard error.
+    pub progress: ProgressKind,
+    /// The end report.
+    pub report: ReportKind,
+    /// The form of log lines.
+    pub log_format: LogFormat,
+    /// Where metrics are served.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Where metrics are written.
+    pub metrics_file: Option<PathBuf>,
+    /// Whether rows go to standard output, which then carries nothing else.
+    pub to_stdout: bool,
+}
 
 /// Reads and checks everything. `flags` are config key and values as given on the command line; `need_target` is
 /// whether a destination must be named (`export`) or may be missing (`plan`).
@@ -27,8 +72,8 @@ pub fn load(
     environment: &Environment,
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
-    let raw = Raw::load(flags, environment).map_err(ConfigErrors)?;
-    let mut reader = Reader { raw: &raw, errors: Vec::new() };
+    let (raw, errors) = Raw::read(flags, environment);
+    let mut reader = Reader { raw: &raw, errors };
     reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     let format = reader.format();
@@ -36,36 +81,39 @@ pub fn load(
     let work = reader.work();
     let commit = reader.commit(need_target, &shape);
     let front = reader.front();
-    reader.contradictions(&format, &work, &commit);
+    reader.errors.extend(contradictions::find(&raw, &format, &work));
     match (connect, reader.errors.is_empty()) {
         (Some(connect), true) => Ok((ExportRequest { connect, shape, format, work, commit }, front)),
         _ => Err(ConfigErrors(reader.errors)),
     }
 }
 
-/// Parses settings one by one and keeps the mistakes.
-pub(super) struct Reader<'a> {
-    pub(super) raw: &'a Raw,
-    pub(super) errors: Vec<ConfigError>,
+struct Reader<'a> {
+    raw: &'a Raw,
+    errors: Vec<ConfigError>,
 }
 
 impl Reader<'_> {
-    fn complain(&mut self, key: &str, setting: &Setting, value: &str, why: String) {
-        self.errors.push(ConfigError::new(format!("{} is {value:?}", setting.origin.name(key)), why));
+    fn complain(&mut self, key: &str, setting: &Setting, why: impl Display) {
+        let values = setting.values.join(" ");
+        let what = format!("{} ({key}) is {values:?}", setting.origin);
+        self.errors.push(ConfigError::new(what, why.to_string()));
     }
 
     /// A value that the defaults have, or a stand-in where it is wrong; the mistake is told at the end.
     fn one<T>(&mut self, key: &str, fallback: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
+        if self.raw.get(key).is_none() {
+            self.errors.push(ConfigError::new(format!("{key} has no default"), "please report this as a bug"));
+        }
         self.optional(key, parse).unwrap_or(fallback)
     }
 
-    pub(super) fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let setting = self.raw.get(key)?;
-        let text = setting.values.first().map_or("", String::as_str);
-        match parse(text) {
+        match parse(setting.values.first().map_or("", String::as_str)) {
             Ok(value) => Some(value),
             Err(why) => {
-                self.complain(key, setting, text, why);
+                self.complain(key, setting, why);
                 None
             }
         }
@@ -74,16 +122,16 @@ impl Reader<'_> {
     fn many<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let Some(setting) = self.raw.get(key) else { return Vec::new() };
         let mut parsed = Vec::new();
-        for text in &setting.values {
-            match parse(text) {
+        for value in &setting.values {
+            match parse(value) {
                 Ok(value) => parsed.push(value),
-                Err(why) => self.complain(key, setting, text, why),
+                Err(why) => self.complain(key, setting, why),
             }
         }
         parsed
     }
 
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
+    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
         self.one(key, fallback, |text| {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
@@ -97,47 +145,54 @@ impl Reader<'_> {
     }
 
     fn refuse_later(&mut self) {
-        let later = options::OPTIONS.iter().filter(|option| option.later);
-        for option in later {
-            if let Some(setting) = self.raw.get(option.key) {
-                let what = format!("{} is not in this version yet", setting.origin.name(option.key));
-                self.errors.push(ConfigError::new(what, "leave it out"));
+        for option in options::OPTIONS {
+            let (Availability::Later(now), Some(setting)) = (option.availability, self.raw.get(option.key)) else {
+                continue;
+            };
+            if setting.values.iter().all(|value| now.contains(&value.as_str())) {
+                continue;
             }
-        }
-        for (key, only) in [("preset", "postgres"), ("on_unrepresentable", "error")] {
-            if let Some(setting) = self.raw.get(key)
-                && setting.values.first().is_some_and(|value| value != only)
-            {
-                let value = setting.values.join(" ");
-                let what = format!("{} is {value:?}, which is not in this version yet", setting.origin.name(key));
-                self.errors.push(ConfigError::new(what, format!("only {only} works now")));
-            }
+            let flag = option.flag();
+            // Where no value works, the value is nothing to repeat: it may be a secret.
+            let (value, hint) = match now {
+                [] => (String::new(), "leave it out".to_owned()),
+                now => (format!(" {}", setting.values.join(" ")), format!("only {} works now", now.join(", "))),
+            };
+            let place = match &setting.origin {
+                Origin::Flag(_) => String::new(),
+                origin => format!("{origin}: "),
+            };
+            self.errors.push(ConfigError::new(format!("{place}--{flag}{value} is not in this version yet"), hint));
         }
     }
 
     fn shape(&mut self) -> ShapeOptions {
-        let table = self.optional("table", |text| some_text(text, "the name of a table or view"));
-        let query = self.optional("query", |text| some_text(text, "a statement"));
-        let relation = match (table, query) {
-            (Some(table), None) => RelationRequest::Table(table),
-            (None, Some(query)) => RelationRequest::Query(query),
-            (table, _) => {
-                let what =
-                    if table.is_some() { "--table and --query are both given" } else { "nothing says what to export" };
-                self.errors.push(ConfigError::new(what, "give exactly one of --table NAME and --query SQL"));
-                RelationRequest::Query(String::new())
+        let table = self.optional("table", |text| value::table(text).map(|_| text.trim().to_owned()));
+        let query = self.optional("query", value::text);
+        match (self.raw.get("table"), self.raw.get("query")) {
+            (Some(_), None) | (None, Some(_)) => {}
+            (None, None) => self.errors.push(ConfigError::new(
+                "nothing says what to export",
+                "give exactly one of --table NAME and --query SQL",
+            )),
+            (Some(table), Some(query)) => {
+                let places = format!("({} and {})", table.origin, query.origin);
+                self.errors.push(ConfigError::new(
+                    format!("--table and --query are both given {places}"),
+                    "give exactly one of --table NAME and --query SQL",
+                ));
             }
+        }
+        let relation = match (table, query) {
+            (Some(table), _) => RelationRequest::Table(table),
+            (None, query) => RelationRequest::Query(query.unwrap_or_default()),
         };
-        let expression = |text: &str| value::pair(text, "name=expression");
         ShapeOptions {
             relation,
             columns: self.optional("columns", value::names),
-            expressions: self.many("column", expression),
-            renames: self.many("rename", |text| {
-                let (old, new) = value::pair(text, "old=new")?;
-                Ok((old, value::name(&new)?))
-            }),
-            predicate: self.optional("where", |text| some_text(text, "a predicate")),
+            expressions: self.many("column", value::expression),
+            renames: self.many("rename", value::rename),
+            predicate: self.optional("where", value::text),
             key: self.optional("key", value::key),
         }
     }
@@ -146,8 +201,7 @@ impl Reader<'_> {
         const FORMATS: &[(&str, Format)] =
             &[("parquet", Format::Parquet), ("csv", Format::Csv), ("ndjson", Format::Ndjson)];
         let format = self.choice("format", FORMATS, Format::Parquet);
-        let fallback = if format == Format::Parquet { Compression::Zstd(1) } else { Compression::None };
-        let compression = self.one("compression", fallback, |text| value::compression(text, format));
+        let compression = self.compression(format);
         let csv = CsvOptions {
             header: self.one("csv_header", true, value::switch),
             delimiter: self.one("csv_delimiter", b',', value::delimiter),
@@ -162,6 +216,9 @@ impl Reader<'_> {
             bom: self.one("csv_bom", false, value::switch),
             formula_guard: self.one("csv_formula_guard", false, value::switch),
         };
+        if format == Format::Csv && csv.null.as_bytes().contains(&csv.delimiter) {
+            self.errors.push(ConfigError::new("--csv-null holds the delimiter", "choose another text or delimiter"));
+        }
         let parquet = ParquetOptions {
             row_group_rows: self.one("row_group_rows", NonZeroU64::MIN, value::count),
             row_group_bytes: self.one("row_group_bytes", NonZeroU64::MIN, value::size),
@@ -170,13 +227,38 @@ impl Reader<'_> {
         FormatOptions { format, compression, csv, parquet }
     }
 
+    /// As given, or the default of the format, which `config/default.toml` has in tables of its own.
+    fn compression(&mut self, format: Format) -> Compression {
+        let raw = self.raw;
+        let parse =
+            |text: &str| value::compression(text, format, |codec| raw.entry("levels", codec).map(str::to_owned));
+        if raw.get("compression").is_some() {
+            return self.optional("compression", parse).unwrap_or(Compression::None);
+        }
+        let name = match format {
+            Format::Parquet => "parquet",
+            Format::Csv => "csv",
+            Format::Ndjson => "ndjson",
+        };
+        parse(raw.entry("by_format", name).unwrap_or_default()).unwrap_or_else(|why| {
+            self.errors.push(ConfigError::new(
+                format!("compression of {name} has no default: {why}"),
+                "please report this as a bug",
+            ));
+            Compression::None
+        })
+    }
+
     fn work(&mut self) -> WorkOptions {
+        let one_stream = contradictions::one_stream(self.raw).is_some();
         let page_size = self.one("page_size", NonZeroU64::MIN, value::count);
         let keyset = ReadMode::Keyset { page_size };
         let tier = self.optional("tier", |text| Ok(text.to_owned()));
         let max_rows = self.optional("max_rows", value::count);
+        let readers = self.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX));
         WorkOptions {
-            readers: self.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX)),
+            // One ordered stream has one reader.
+            readers: if one_stream { NonZeroUsize::MIN } else { readers },
             partitions: self.optional("partitions", |text| {
                 let most = usize::try_from(limits::PARTITIONS_MAX).unwrap_or(usize::MAX);
                 let partitions = u32::try_from(bounded(text, most)?.get()).map_err(|error| error.to_string())?;
@@ -204,8 +286,8 @@ impl Reader<'_> {
             self.errors.push(ConfigError::new("--tier and --max-rows are both given", "give one of them"));
         }
         let Some(tier) = tier else { return max_rows.map(|max_rows| RowCap { tier: None, max_rows: Some(max_rows) }) };
-        let Some(cap) = self.raw.tier(&tier) else {
-            let known: Vec<&str> = self.raw.tiers().collect();
+        let Some(cap) = self.raw.entry("tiers", &tier) else {
+            let known: Vec<&str> = self.raw.keys("tiers").collect();
             let what = format!("tier {tier:?} is not known");
             self.errors.push(ConfigError::new(what, format!("the tiers are {}", known.join(", "))));
             return None;
@@ -222,16 +304,14 @@ impl Reader<'_> {
     }
 
     fn commit(&mut self, need_target: bool, shape: &ShapeOptions) -> CommitOptions {
-        let date = self.optional("date", |text| {
-            NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| "a date such as 2026-11-21 is wanted".to_owned())
-        });
+        let date = self.optional("date", value::date);
         let given = self.optional("run_id", value::run_id);
         let run_id_given = given.is_some();
-        let run_id = given.unwrap_or_else(new_run_id);
-        let manifest = self.optional("manifest", |text| Ok(PathBuf::from(text)));
-        let target = match self.optional("to", |text| some_text(text, "a destination")) {
+        let run_id = given.unwrap_or_else(destination::new_run_id);
+        let manifest = self.optional("manifest", value::text).map(PathBuf::from);
+        let target = match self.optional("to", value::text) {
             Some(to) if to == "-" => Target::Stdout { manifest },
-            Some(to) => match expand(&to, date, &run_id, shape) {
+            Some(to) => match destination::expand(&to, date, &run_id, shape) {
                 Ok(to) => Target::Destination(to),
                 Err(error) => {
                     self.errors.push(error);
@@ -239,7 +319,7 @@ impl Reader<'_> {
                 }
             },
             None => {
-                if need_target {
+                if need_target && self.raw.get("to").is_none() {
                     let hint = "give --to DEST: a folder, s3://bucket/prefix/, or - for standard output";
                     self.errors.push(ConfigError::new("nothing says where to write", hint));
                 }
@@ -270,10 +350,23 @@ impl Reader<'_> {
             sha256: self.one("sha256", false, value::switch),
         }
     }
-}
 
-fn some_text(text: &str, wanted: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err(format!("{wanted} is wanted")) } else { Ok(text.to_owned()) }
+    fn front(&mut self) -> FrontOptions {
+        use ProgressKind::{Auto, Bar, Json, None, Plain};
+        let kinds = [("auto", Auto), ("bar", Bar), ("plain", Plain), ("json", Json), ("none", None)];
+        FrontOptions {
+            progress: self.choice("progress", &kinds, Auto),
+            report: self.choice("report", &[("text", ReportKind::Text), ("json", ReportKind::Json)], ReportKind::Text),
+            log_format: self.choice(
+                "log_format",
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+                LogFormat::Text,
+            ),
+            metrics_listen: self.optional("metrics_listen", listen_address),
+            metrics_file: self.optional("metrics_file", value::text).map(PathBuf::from),
+            to_stdout: self.raw.get("to").is_some_and(|setting| setting.values == ["-"]),
+        }
+    }
 }
 
 fn bounded(text: &str, most: usize) -> Result<NonZeroUsize, String> {
@@ -282,44 +375,6 @@ fn bounded(text: &str, most: usize) -> Result<NonZeroUsize, String> {
     NonZeroUsize::new(count).filter(|count| count.get() <= most).ok_or_else(wrong)
 }
 
-/// A new run id: when it began, and enough randomness that no two runs share it.
-fn new_run_id() -> String {
-    format!("{}-{:08x}", Utc::now().format("%Y%m%dT%H%M%SZ"), rand::random::<u32>())
-}
-
-/// Expands `{date}`, `{run_id}` and `{table}`.
-fn expand(to: &str, date: Option<NaiveDate>, run_id: &str, shape: &ShapeOptions) -> Result<String, ConfigError> {
-    let date = date.unwrap_or_else(|| Utc::now().date_naive()).to_string();
-    let mut expanded = String::new();
-    let mut rest = to;
-    while let Some((before, after)) = rest.split_once('{') {
-        let Some((name, after)) = after.split_once('}') else {
-            return Err(ConfigError::new(
-                format!("--to {to}: a {{ is never closed"),
-                "{date}, {run_id} and {table} expand",
-            ));
-        };
-        expanded.push_str(before);
-        match (name, &shape.relation) {
-            ("date", _) => expanded.push_str(&date),
-            ("run_id", _) => expanded.push_str(run_id),
-            ("table", RelationRequest::Table(table)) => {
-                expanded.push_str(&table.replace('"', "").replace(['/', '\\', ' '], "_"));
-            }
-            ("table", RelationRequest::Query(query)) => {
-                // Where neither is given, that is the mistake to tell.
-                if !query.is_empty() {
-                    let what = "--to names {table}, and a --query has none";
-                    return Err(ConfigError::new(what, "name the destination yourself"));
-                }
-            }
-            _ => {
-                let what = format!("--to {to}: {{{name}}} is not known");
-                return Err(ConfigError::new(what, "{date}, {run_id} and {table} expand"));
-            }
-        }
-        rest = after;
-    }
-    expanded.push_str(rest);
-    Ok(expanded)
-}
+#[cfg(test)]
+#[path = "typed_tests.rs"]
+mod tests;

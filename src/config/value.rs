@@ -2,14 +2,13 @@
 
 use std::num::NonZeroU64;
 
+use chrono::NaiveDate;
+
 use crate::encode::{Compression, Format};
 use crate::plan::Direction;
 
 /// A size in bytes: `268435456`, `256MiB`, `64MB`, `8k`.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn size(text: &str) -> Result<NonZeroU64, String> {
+pub(super) fn size(text: &str) -> Result<NonZeroU64, String> {
     const WRONG: &str = "a size such as 256MiB, 64MB or 1048576 is wanted";
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
@@ -31,18 +30,14 @@ pub fn size(text: &str) -> Result<NonZeroU64, String> {
 }
 
 /// A count of at least 1; `_` may group its digits.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn count(text: &str) -> Result<NonZeroU64, String> {
-    text.trim().replace('_', "").parse().map_err(|_| "a whole number of 1 or more is wanted".to_owned())
+pub(super) fn count(text: &str) -> Result<NonZeroU64, String> {
+    let digits = text.trim().replace('_', "");
+    let number = if digits.starts_with('+') { None } else { digits.parse().ok() };
+    number.ok_or_else(|| "a whole number of 1 or more is wanted".to_owned())
 }
 
 /// `on`, `off`, `true`, `false`, `yes`, `no`, `1`, `0`.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn switch(text: &str) -> Result<bool, String> {
+pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "on" | "true" | "yes" | "1" => Ok(true),
         "off" | "false" | "no" | "0" => Ok(false),
@@ -50,35 +45,34 @@ pub fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A codec with its level, for a format.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn compression(text: &str, format: Format) -> Result<Compression, String> {
-    let (name, level) = match text.trim().split_once(':') {
-        Some((name, level)) => (name, Some(level)),
+/// A codec with its level, for a format; `default_level` has the level of a codec that is named without one.
+pub(super) fn compression(
+    text: &str,
+    format: Format,
+    default_level: impl Fn(&str) -> Option<String>,
+) -> Result<Compression, String> {
+    let (name, written) = match text.trim().split_once(':') {
+        Some((name, level)) => (name, Some(level.to_owned())),
         None => (text.trim(), None),
     };
-    let level = |default: u32, range: std::ops::RangeInclusive<u32>| match level {
-        None => Ok(default),
-        Some(level) => match level.parse() {
-            Ok(level) if range.contains(&level) => Ok(level),
-            _ => Err(format!("a level of {name} from {} to {} is wanted", range.start(), range.end())),
-        },
+    let level = |range: std::ops::RangeInclusive<u32>| {
+        let level = written.clone().or_else(|| default_level(name)).and_then(|level| level.parse().ok());
+        let wanted = || format!("a level of {name} from {} to {} is wanted", range.start(), range.end());
+        level.filter(|level| range.contains(level)).ok_or_else(wanted)
     };
     let codec = match name {
-        "none" | "uncompressed" => Compression::None,
+        "none" => Compression::None,
         "snappy" => Compression::Snappy,
         "lz4" => Compression::Lz4,
-        "zstd" => Compression::Zstd(i32::try_from(level(1, 1..=22)?).map_err(|error| error.to_string())?),
-        "gzip" => Compression::Gzip(level(6, 0..=9)?),
+        "zstd" => Compression::Zstd(i32::try_from(level(1..=22)?).map_err(|error| error.to_string())?),
+        "gzip" => Compression::Gzip(level(0..=9)?),
         _ => return Err("none, snappy, zstd[:level], gzip[:level] or lz4 is wanted".to_owned()),
     };
     match (format, codec) {
         (Format::Csv | Format::Ndjson, Compression::Snappy | Compression::Lz4) => {
             Err(format!("{name} is a codec of Parquet; CSV and NDJSON take none, zstd or gzip"))
         }
-        (_, Compression::None | Compression::Snappy | Compression::Lz4) if text.contains(':') => {
+        (_, Compression::None | Compression::Snappy | Compression::Lz4) if written.is_some() => {
             Err(format!("{name} has no levels"))
         }
         _ => Ok(codec),
@@ -86,10 +80,7 @@ pub fn compression(text: &str, format: Format) -> Result<Compression, String> {
 }
 
 /// One ASCII character other than quote, CR, LF and NUL; `\t` and `tab` are the tab.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn delimiter(text: &str) -> Result<u8, String> {
+pub(super) fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" | b"tab" => Ok(b'\t'),
         [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n' | 0) => Ok(*byte),
@@ -97,94 +88,127 @@ pub fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Names separated by commas, quoted as in SQL where they hold a comma, a blank or capitals that must stay.
+/// Names separated by commas: `a,"b, c"`.
 ///
-/// Unquoted names are taken as they are: the catalog's `createdAt` is written `createdAt`.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn names(text: &str) -> Result<Vec<String>, String> {
-    let mut terms = Vec::new();
-    for term in split(text)? {
-        terms.push(name(&term)?);
-    }
-    Ok(terms)
-}
-
-/// Key terms: `created_at desc, id`.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn key(text: &str) -> Result<Vec<(String, Direction)>, String> {
-    let mut terms = Vec::new();
-    for term in split(text)? {
-        let term = term.trim();
-        let (column, direction) = match term.rsplit_once(char::is_whitespace) {
-            Some((column, word)) if word.eq_ignore_ascii_case("desc") => (column, Direction::Desc),
-            Some((column, word)) if word.eq_ignore_ascii_case("asc") => (column, Direction::Asc),
-            _ => (term, Direction::Asc),
-        };
-        terms.push((name(column)?, direction));
-    }
-    Ok(terms)
-}
-
-/// `name=value`, cut at the first `=` outside quotes.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn pair(text: &str, wanted: &str) -> Result<(String, String), String> {
-    let mut quoted = false;
-    let cut = text.char_indices().find(|(_, c)| {
-        quoted ^= *c == '"';
-        *c == '=' && !quoted
-    });
-    match cut {
-        Some((at, _)) => {
-            let value = text[at + 1..].trim();
-            if value.is_empty() {
-                return Err(format!("{wanted} is wanted"));
-            }
-            Ok((name(&text[..at])?, value.to_owned()))
+/// Unquoted names are taken as they are: the catalog's `createdAt` is written `createdAt`. In double quotes any character
+/// may stand, `""` for the quote itself.
+pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    loop {
+        let (name, tail) = name(rest)?;
+        names.push(name);
+        match tail.strip_prefix(',') {
+            Some(tail) => rest = tail,
+            None if tail.is_empty() => return Ok(names),
+            None => return Err(format!("a comma is wanted before {tail:?}, or double quotes around the whole name")),
         }
-        None => Err(format!("{wanted} is wanted")),
     }
 }
 
-/// One name, with its quotes taken off.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn name(text: &str) -> Result<String, String> {
+/// Key terms: `created_at desc, id`. NULLs come last, in either direction.
+pub(super) fn key(text: &str) -> Result<Vec<(String, Direction)>, String> {
+    let mut terms = Vec::new();
+    let mut rest = text;
+    loop {
+        let (name, tail) = name(rest)?;
+        let (words, next) = tail.split_once(',').map_or((tail, None), |(words, next)| (words, Some(next)));
+        let words: Vec<String> = words.split_whitespace().map(str::to_ascii_lowercase).collect();
+        let direction = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            [] | ["asc"] | ["nulls", "last"] | ["asc", "nulls", "last"] => Direction::Asc,
+            ["desc"] | ["desc", "nulls", "last"] => Direction::Desc,
+            [.., "nulls", "first"] => return Err("NULLs come last in a key: leave nulls first out".to_owned()),
+            _ => return Err(format!("columns with asc or desc are wanted, and {:?} is neither", words.join(" "))),
+        };
+        terms.push((name, direction));
+        match next {
+            Some(next) => rest = next,
+            None => return Ok(terms),
+        }
+    }
+}
+
+/// `name=expression`, cut at the first `=` outside quotes.
+pub(super) fn expression(text: &str) -> Result<(String, String), String> {
+    const WANTED: &str = "NAME=EXPRESSION is wanted, as in 'total=price * quantity'";
+    let (name, tail) = name(text).map_err(|why| format!("{WANTED}: {why}"))?;
+    match tail.strip_prefix('=').map(str::trim) {
+        Some(expression) if !expression.is_empty() => Ok((name, expression.to_owned())),
+        _ => Err(WANTED.to_owned()),
+    }
+}
+
+/// `old=new`, each quoted where it must be.
+pub(super) fn rename(text: &str) -> Result<(String, String), String> {
+    const WANTED: &str = "OLD=NEW is wanted, as in id=order_id";
+    let (old, tail) = name(text).map_err(|why| format!("{WANTED}: {why}"))?;
+    let tail = tail.strip_prefix('=').ok_or_else(|| WANTED.to_owned())?;
+    match name(tail).map_err(|why| format!("{WANTED}: {why}"))? {
+        (new, "") => Ok((old, new)),
+        _ => Err(WANTED.to_owned()),
+    }
+}
+
+/// A table's name as in SQL: its schema, where there is one, and its own name, as the catalog has them.
+pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
+    const WANTED: &str = "a name as in SQL is wanted: orders, public.orders or \"Order Items\"";
+    let part = |text| {
+        let (name, tail) = name_until(text, &['.']).map_err(|_| WANTED.to_owned())?;
+        let as_in_catalog = if text.trim_start().starts_with('"') { name } else { name.to_ascii_lowercase() };
+        Ok::<_, String>((as_in_catalog, tail))
+    };
+    match part(text)? {
+        (name, "") => Ok((None, name)),
+        (schema, tail) => match part(tail.strip_prefix('.').unwrap_or_default())? {
+            (name, "") => Ok((Some(schema), name)),
+            _ => Err(WANTED.to_owned()),
+        },
+    }
+}
+
+/// A name, and what follows it.
+fn name(text: &str) -> Result<(String, &str), String> {
+    name_until(text, &[',', '=', ' ', '\t', '\n', '\r'])
+}
+
+fn name_until<'a>(text: &'a str, ends: &[char]) -> Result<(String, &'a str), String> {
     let text = text.trim();
-    if let Some(rest) = text.strip_prefix('"') {
-        let inner = rest.strip_suffix('"').filter(|inner| inner.replace("\"\"", "").find('"').is_none());
-        return match inner {
-            Some(inner) if !inner.is_empty() => Ok(inner.replace("\"\"", "\"")),
-            _ => Err(format!("{text} is not a quoted name")),
+    let Some(mut rest) = text.strip_prefix('"') else {
+        let (name, tail) = text.split_at(text.find(ends).unwrap_or(text.len()));
+        return match name.chars().find(|c| c.is_whitespace() || *c == '"') {
+            Some(_) => Err(format!("double quotes are wanted around {name:?}")),
+            None if name.is_empty() => Err("a name is missing".to_owned()),
+            None => Ok((name.to_owned(), tail.trim_start())),
         };
-    }
-    if text.is_empty() { Err("a name is missing".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-fn split(text: &str) -> Result<Vec<String>, String> {
-    let mut terms = vec![String::new()];
-    let mut quoted = false;
-    for character in text.chars() {
-        quoted ^= character == '"';
-        match terms.last_mut() {
-            Some(last) if character != ',' || quoted => last.push(character),
-            _ => terms.push(String::new()),
+    };
+    let mut name = String::new();
+    while let Some((piece, tail)) = rest.split_once('"') {
+        name.push_str(piece);
+        match tail.strip_prefix('"') {
+            Some(tail) => {
+                name.push('"');
+                rest = tail;
+            }
+            None if name.is_empty() => return Err("a name is empty".to_owned()),
+            None => return Ok((name, tail.trim_start())),
         }
     }
-    if quoted { Err("a quote is never closed".to_owned()) } else { Ok(terms) }
+    Err("a quote is never closed".to_owned())
+}
+
+/// A text that says something.
+pub(super) fn text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("it is empty: leave it out, or write one".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// A date.
+pub(super) fn date(text: &str) -> Result<NaiveDate, String> {
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
+    date.ok_or_else(|| "a date such as 2026-11-21 is wanted".to_owned())
 }
 
 /// A run id: 1 to 64 of `A-Za-z0-9._-`, not beginning with `_` or `.`.
-///
-/// # Errors
-/// What is wanted instead, in a person's words.
-pub fn run_id(text: &str) -> Result<String, String> {
+pub(super) fn run_id(text: &str) -> Result<String, String> {
     let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if fits && (1..=64).contains(&text.len()) && !text.starts_with(['_', '.']) {
         Ok(text.to_owned())
@@ -194,55 +218,5 @@ pub fn run_id(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [("1", 1), ("256MiB", 256 << 20), ("64MB", 64_000_000), ("8k", 8192), ("1_000", 1000)] {
-            assert_eq!(size(text).unwrap().get(), bytes, "{text}");
-        }
-        for wrong in ["", "0", "MiB", "1.5GiB", "-1", "1 parsec", "99999999999TiB"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn codecs_and_their_formats() {
-        assert_eq!(compression("zstd", Format::Parquet), Ok(Compression::Zstd(1)));
-        assert_eq!(compression("zstd:19", Format::Csv), Ok(Compression::Zstd(19)));
-        assert_eq!(compression("gzip:9", Format::Ndjson), Ok(Compression::Gzip(9)));
-        assert!(compression("snappy", Format::Csv).unwrap_err().contains("Parquet"));
-        assert!(compression("zstd:23", Format::Parquet).unwrap_err().contains("1 to 22"));
-        assert!(compression("brotli", Format::Parquet).is_err());
-        assert!(compression("none:1", Format::Csv).is_err());
-    }
-
-    #[test]
-    fn keys_and_names() {
-        assert_eq!(
-            key("created_at desc, id").unwrap(),
-            [("created_at".to_owned(), Direction::Desc), ("id".to_owned(), Direction::Asc)]
-        );
-        assert_eq!(key(r#""a,b" DESC"#).unwrap(), [("a,b".to_owned(), Direction::Desc)]);
-        assert_eq!(names(r#"a,"b ""c""",d"#).unwrap(), ["a", "b \"c\"", "d"]);
-        assert!(names("a,,b").is_err());
-        assert!(names(r#"a,"b"#).is_err());
-    }
-
-    #[test]
-    fn pairs_are_cut_at_the_first_equals() {
-        assert_eq!(pair("total=a = b", "x").unwrap(), ("total".to_owned(), "a = b".to_owned()));
-        assert_eq!(pair(r#""a=b"=c"#, "x").unwrap(), ("a=b".to_owned(), "c".to_owned()));
-        assert!(pair("total", "name=expression").is_err());
-        assert!(pair("total=", "name=expression").is_err());
-    }
-
-    #[test]
-    fn run_ids() {
-        assert!(run_id("nightly-2026-11-21.a_b").is_ok());
-        for wrong in ["", ".a", "_a", "a/b", "a b", &"x".repeat(65)] {
-            assert!(run_id(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+#[path = "value_tests.rs"]
+mod tests;

@@ -91,7 +91,7 @@ impl Connector {
         match endpoint {
             Endpoint::Unix(path) => {
                 let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-                let stream = tokio::time::timeout(limits::CONNECT_TIMEOUT, UnixStream::connect(path))
+                let stream = tokio::time::timeout(self.settings.connect_timeout, UnixStream::connect(path))
                     .await
                     .map_err(|_| late(format!("{} did not answer", path.display())))?
                     .map_err(named)?;
@@ -99,7 +99,7 @@ impl Connector {
             }
             Endpoint::Tcp { host, address } => {
                 let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
-                let stream = tokio::time::timeout(limits::CONNECT_TIMEOUT, TcpStream::connect(address))
+                let stream = tokio::time::timeout(self.settings.connect_timeout, TcpStream::connect(address))
                     .await
                     .map_err(|_| late(format!("{address} did not answer")))?
                     .map_err(named)?;

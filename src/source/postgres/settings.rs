@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A value that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub struct ConnectSettings {
     pub ssl_root_cert: Option<PathBuf>,
     /// `target_session_attrs`.
     pub target_session_attrs: TargetSessionAttrs,
+    /// `connect_timeout`: for one connection to be made to one address.
+    pub connect_timeout: Duration,
 }
 
 /// libpq's `target_session_attrs`.

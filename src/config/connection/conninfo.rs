@@ -1,0 +1,175 @@
+//! The two ways to write a connection down, as libpq reads them (`conninfo_uri_parse`, `conninfo_parse`).
+//!
+//! No error repeats any part of the string but option names that are nearly known: a mistake in quoting can turn a
+//! password into anything.
+
+use super::keyword::KEYWORDS;
+use super::{Parameter, Parameters};
+use crate::config::{ConfigError, options};
+
+const ENCODE: &str = "percent-encode / : @ ? % in user and password";
+
+/// Reads a URL or a key=value string; `place` is where it was written.
+pub(super) fn parse(text: &str, place: &str) -> Result<Parameters, ConfigError> {
+    let mut out = Found { place, parameters: Parameters::new() };
+    let url = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    match url {
+        Some(rest) => out.read_url(rest)?,
+        None if text.contains("://") || !text.contains('=') => {
+            return Err(out.fault(
+                "neither a postgres:// URL nor key=value words",
+                "write postgres://user@host:5432/database or 'host=… dbname=… user=…'",
+            ));
+        }
+        None => out.read_words(text)?,
+    }
+    Ok(out.parameters)
+}
+
+/// Adds one `key=value` to parameters; shared with the service file.
+pub(super) fn add(parameters: &mut Parameters, place: &str, key: &str, value: String) -> Result<(), ConfigError> {
+    let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == key) else {
+        return Err(match options::nearest(key, KEYWORDS.iter().map(|keyword| keyword.name)) {
+            Some(near) => ConfigError::new(format!("{place}: no option {key:?}"), format!("did you mean {near}?")),
+            None => ConfigError::new(format!("{place}: an unknown option"), "check the quoting, or leave it out"),
+        });
+    };
+    parameters.insert(keyword.name, Parameter { value, place: format!("{place}: {}", keyword.name) });
+    Ok(())
+}
+
+struct Found<'a> {
+    place: &'a str,
+    parameters: Parameters,
+}
+
+impl Found<'_> {
+    fn fault(&self, what: &str, hint: &str) -> ConfigError {
+        ConfigError::new(format!("{}: {what}", self.place), hint)
+    }
+
+    fn add(&mut self, key: &str, value: String) -> Result<(), ConfigError> {
+        add(&mut self.parameters, self.place, key, value)
+    }
+
+    fn add_decoded(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        let value = self.decode(value)?;
+        self.add(key, value)
+    }
+
+    fn decode(&self, text: &str) -> Result<String, ConfigError> {
+        let bad = || self.fault("percent-encoding that is not two hexadecimal digits of UTF-8", ENCODE);
+        let mut out = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((&byte, tail)) = rest.split_first() {
+            rest = tail;
+            if byte != b'%' {
+                out.push(byte);
+                continue;
+            }
+            let (digits, tail) = rest.split_at_checked(2).ok_or_else(bad)?;
+            if !digits.iter().all(u8::is_ascii_hexdigit) {
+                return Err(bad());
+            }
+            let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
+            out.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+            rest = tail;
+        }
+        if out.contains(&0) {
+            return Err(bad());
+        }
+        String::from_utf8(out).map_err(|_| bad())
+    }
+
+    fn read_url(&mut self, rest: &str) -> Result<(), ConfigError> {
+        // libpq takes everything before the first @ for user and password, unless a slash comes before it.
+        let rest = match rest.find(['@', '/']) {
+            Some(at) if rest.as_bytes().get(at) == Some(&b'@') => {
+                let (user, host) = rest.split_at(at);
+                let (user, password) = user.split_once(':').map_or((user, ""), |(user, password)| (user, password));
+                if !user.is_empty() {
+                    self.add_decoded("user", user)?;
+                }
+                if !password.is_empty() {
+                    self.add_decoded("password", password)?;
+                }
+                host.get(1..).unwrap_or_default()
+            }
+            _ => rest,
+        };
+        let (address, query) = rest.split_once('?').map_or((rest, ""), |(address, query)| (address, query));
+        let (hosts, database) = address.split_once('/').map_or((address, ""), |(hosts, database)| (hosts, database));
+        self.read_hosts(hosts)?;
+        if !database.is_empty() {
+            self.add_decoded("dbname", database)?;
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(self.fault("an option without a value behind the ?", "write ?key=value"));
+            };
+            match (self.decode(key)?.as_str(), value) {
+                // JDBC's word, which libpq understands too.
+                ("ssl", "true") => self.add("sslmode", "require".to_owned())?,
+                (key, value) => self.add_decoded(key, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_hosts(&mut self, text: &str) -> Result<(), ConfigError> {
+        let mut hosts = Vec::new();
+        let mut ports = Vec::new();
+        for item in text.split(',') {
+            let (host, port) = if let Some(address) = item.strip_prefix('[') {
+                let Some((address, tail)) = address.split_once(']') else {
+                    return Err(self.fault("an IPv6 address without its closing bracket", "write it as in [::1]:5432"));
+                };
+                match tail.strip_prefix(':') {
+                    Some(port) => (address, port),
+                    None if tail.is_empty() => (address, ""),
+                    None => return Err(self.fault("something follows an IPv6 address", "write it as in [::1]:5432")),
+                }
+            } else {
+                item.split_once(':').map_or((item, ""), |(host, port)| (host, port))
+            };
+            hosts.push(self.decode(host)?);
+            ports.push(self.decode(port)?);
+        }
+        if hosts.iter().any(|host| !host.is_empty()) {
+            self.add("host", hosts.join(","))?;
+        }
+        if ports.iter().any(|port| !port.is_empty()) {
+            self.add("port", ports.join(","))?;
+        }
+        Ok(())
+    }
+
+    fn read_words(&mut self, text: &str) -> Result<(), ConfigError> {
+        let mut rest = text.trim_start();
+        while !rest.is_empty() {
+            let Some((key, tail)) = rest.split_once('=') else {
+                return Err(self.fault("a word without =", "write key=value words, values with spaces in '…'"));
+            };
+            let (value, tail) = self.read_value(tail.trim_start())?;
+            self.add(key.trim_end(), value)?;
+            rest = tail.trim_start();
+        }
+        Ok(())
+    }
+
+    /// A value, in single quotes or up to white space; a backslash takes the next character as it is.
+    fn read_value<'a>(&self, text: &'a str) -> Result<(String, &'a str), ConfigError> {
+        let quoted = text.starts_with('\'');
+        let mut chars = text.char_indices().skip(usize::from(quoted));
+        let mut value = String::new();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\\' => value.extend(chars.next().map(|(_, c)| c)),
+                '\'' if quoted => return Ok((value, text.get(at + 1..).unwrap_or_default())),
+                c if !quoted && c.is_ascii_whitespace() => return Ok((value, text.get(at..).unwrap_or_default())),
+                c => value.push(c),
+            }
+        }
+        if quoted { Err(self.fault("a single quote stays open", "close it")) } else { Ok((value, "")) }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a run's own facts become part of: its id, and the placeholders of `--to`.
+
+use chrono::{NaiveDate, Utc};
+
+use super::{ConfigError, value};
+use crate::export::request::ShapeOptions;
+use crate::plan::RelationRequest;
+
+/// A new run id: when it began, and enough randomness that no two runs share it.
+pub(super) fn new_run_id() -> String {
+    format!("{}-{:08x}", Utc::now().format("%Y%m%dT%H%M%SZ"), rand::random::<u32>())
+}
+
+/// Expands `{date}`, `{run_id}` and `{table}`.
+pub(super) fn expand(
+    to: &str,
+    date: Option<NaiveDate>,
+    run_id: &str,
+    shape: &ShapeOptions,
+) -> Result<String, ConfigError> {
+    let date = date.unwrap_or_else(|| Utc::now().date_naive()).to_string();
+    let mut expanded = String::new();
+    let mut rest = to;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((name, after)) = after.split_once('}') else {
+            return Err(ConfigError::new(
+                format!("--to {to}: a {{ is never closed"),
+                "{date}, {run_id} and {table} expand",
+            ));
+        };
+        expanded.push_str(before);
+        match (name, &shape.relation) {
+            ("date", _) => expanded.push_str(&date),
+            ("run_id", _) => expanded.push_str(run_id),
+            ("table", RelationRequest::Table(table)) => {
+                expanded.push_str(&table_in_path(table)?);
+            }
+            ("table", RelationRequest::Query(_)) => {
+                return Err(ConfigError::new(
+                    "--to names {table}, and a --query has none",
+                    "name the destination yourself",
+                ));
+            }
+            _ => {
+                let what = format!("--to {to}: {{{name}}} is not known");
+                return Err(ConfigError::new(what, "{date}, {run_id} and {table} expand"));
+            }
+        }
+        rest = after;
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+/// The table's name as one segment of a path, as the catalog has it: `orders`, or `public.orders` where it was written so.
+/// Other characters are refused rather than replaced, so that two tables never share a folder.
+fn table_in_path(table: &str) -> Result<String, ConfigError> {
+    // A name that cannot be read is told of where --table is read.
+    let Ok((schema, name)) = value::table(table) else { return Ok(String::new()) };
+    let path = schema.map_or_else(|| name.clone(), |schema| format!("{schema}.{name}"));
+    if path.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) && !path.starts_with(['.', '_']) {
+        Ok(path)
+    } else {
+        let what = format!("--to: {{table}} is {path:?} here, which cannot stand in a path");
+        Err(ConfigError::new(what, "write a name in its place"))
+    }
+}

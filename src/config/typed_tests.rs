@@ -1,0 +1,376 @@
+use super::*;
+use crate::plan::Direction;
+
+/// Words of a command line; `--flag value` or `--switch`.
+fn flags(words: &[&str]) -> Vec<(&'static str, Vec<String>)> {
+    let mut flags: Vec<(&'static str, Vec<String>)> = Vec::new();
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        let key = word.strip_prefix("--").unwrap_or_else(|| panic!("{word}")).replace('-', "_");
+        let option = options::by_key(&key).unwrap_or_else(|| panic!("{key}"));
+        let value = if option.arity == options::Arity::Switch { "true" } else { words.next().unwrap() };
+        match flags.iter_mut().find(|(key, _)| *key == option.key) {
+            Some((_, values)) => values.push(value.to_owned()),
+            None => flags.push((option.key, vec![value.to_owned()])),
+        }
+    }
+    flags
+}
+
+const BASE: [&str; 6] = ["--from", "postgres://me@db/shop", "--table", "public.orders", "--to", "out"];
+
+fn load_words(words: &[&str]) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
+    load(flags(words), &Environment::of([], []), true)
+}
+
+/// An export of a table, with more flags; a flag of the base given again replaces it.
+fn with(words: &[&str]) -> Result<ExportRequest, ConfigErrors> {
+    let given = flags(words);
+    let mut all = flags(&BASE);
+    all.retain(|(key, _)| {
+        let replaced = given.iter().any(|(other, _)| other == key);
+        let instead = *key == "table" && words.contains(&"--query");
+        !(replaced || instead)
+    });
+    all.extend(given);
+    load(all, &Environment::of([], []), true).map(|(request, _)| request)
+}
+
+fn ok(words: &[&str]) -> ExportRequest {
+    with(words).unwrap_or_else(|errors| panic!("{words:?}: {errors}"))
+}
+
+#[test]
+fn defaults_are_the_designs() {
+    let (request, front) = load_words(&BASE).unwrap();
+    assert_eq!(request.shape.relation, RelationRequest::Table("public.orders".into()));
+    assert!(request.shape.columns.is_none() && request.shape.key.is_none() && request.shape.predicate.is_none());
+    let format = &request.format;
+    assert_eq!((format.format, format.compression), (Format::Parquet, Compression::Zstd(1)));
+    assert_eq!((format.parquet.row_group_rows.get(), format.parquet.row_group_bytes.get()), (122_880, 16 << 20));
+    let csv = CsvOptions {
+        header: true,
+        delimiter: b',',
+        null: String::new(),
+        newline: Newline::Lf,
+        bom: false,
+        formula_guard: false,
+    };
+    assert_eq!(format.csv, csv);
+    let work = &request.work;
+    assert_eq!((work.readers.get(), work.partitions, work.part_size.get()), (4, None, 256 << 20));
+    assert_eq!((work.read_mode, work.cap.clone(), work.min_rows), (ReadMode::Copy, None, None));
+    assert!(!work.allow_truncated);
+    let commit = &request.commit;
+    assert_eq!(commit.target, Target::Destination("out".into()));
+    assert_eq!((commit.on_existing, commit.visibility), (OnExisting::Fail, Visibility::AtCommit));
+    assert_eq!((commit.layout, commit.manifest_stats), (Layout::Nested, ManifestStats::Safe));
+    assert!(!commit.single_file && !commit.sha256 && !commit.run_id_given);
+    assert_eq!(value::run_id(&commit.run_id).as_ref(), Ok(&commit.run_id), "{}", commit.run_id);
+    assert_eq!(commit.run_id.len(), "20261121T040000Z-1a2b3c4d".len());
+    let expected = FrontOptions {
+        progress: ProgressKind::Auto,
+        report: ReportKind::Text,
+        log_format: LogFormat::Text,
+        metrics_listen: None,
+        metrics_file: None,
+        to_stdout: false,
+    };
+    assert_eq!(front, expected);
+}
+
+#[test]
+fn shape_flags() {
+    let shape = ok(&[
+        "--columns",
+        "id,\"Na,me\"",
+        "--column",
+        "total=a = b",
+        "--column",
+        "two=2",
+        "--rename",
+        "id=Id",
+        "--where",
+        "x > 1",
+        "--key",
+        "created_at desc, id",
+    ])
+    .shape;
+    assert_eq!(shape.columns.unwrap(), ["id", "Na,me"]);
+    assert_eq!(shape.expressions, [("total".into(), "a = b".into()), ("two".into(), "2".into())]);
+    assert_eq!(shape.renames, [("id".into(), "Id".into())]);
+    assert_eq!(shape.predicate.as_deref(), Some("x > 1"));
+    assert_eq!(shape.key.unwrap(), [("created_at".into(), Direction::Desc), ("id".into(), Direction::Asc)]);
+    assert_eq!(ok(&["--query", "select 1"]).shape.relation, RelationRequest::Query("select 1".into()));
+}
+
+#[test]
+fn format_flags() {
+    for (words, compression) in [
+        (&["--format", "csv"][..], Compression::None),
+        (&["--format", "ndjson"], Compression::None),
+        (&["--format", "csv", "--compression", "gzip"], Compression::Gzip(6)),
+        (&["--format", "ndjson", "--compression", "zstd"], Compression::Zstd(1)),
+        (&["--compression", "snappy"], Compression::Snappy),
+        (&["--compression", "zstd:9"], Compression::Zstd(9)),
+        (&["--preset", "postgres", "--on-unrepresentable", "error"], Compression::Zstd(1)),
+    ] {
+        assert_eq!(ok(words).format.compression, compression, "{words:?}");
+    }
+    let csv = ok(&[
+        "--format",
+        "csv",
+        "--csv-header",
+        "off",
+        "--csv-delimiter",
+        "\\t",
+        "--csv-null",
+        "\\N",
+        "--csv-newline",
+        "crlf",
+        "--csv-bom",
+        "--csv-formula-guard",
+    ])
+    .format
+    .csv;
+    let expected = CsvOptions {
+        header: false,
+        delimiter: b'\t',
+        null: "\\N".into(),
+        newline: Newline::Crlf,
+        bom: true,
+        formula_guard: true,
+    };
+    assert_eq!(csv, expected);
+    let parquet = ok(&["--row-group-rows", "10", "--row-group-bytes", "1MiB"]).format.parquet;
+    assert_eq!((parquet.row_group_rows.get(), parquet.row_group_bytes.get()), (10, 1 << 20));
+}
+
+#[test]
+fn work_flags() {
+    let work = ok(&[
+        "--readers",
+        "8",
+        "--partitions",
+        "32",
+        "--part-size",
+        "1GiB",
+        "--upload-chunk-size",
+        "16MiB",
+        "--upload-concurrency",
+        "2",
+        "--read-mode",
+        "keyset",
+        "--page-size",
+        "500",
+        "--max-rows",
+        "10_000",
+        "--allow-truncated",
+        "--min-rows",
+        "5",
+    ])
+    .work;
+    assert_eq!((work.readers.get(), work.partitions.map(NonZeroU32::get)), (8, Some(32)));
+    assert_eq!(
+        (work.part_size.get(), work.upload_chunk_size.get(), work.upload_concurrency.get()),
+        (1 << 30, 16 << 20, 2)
+    );
+    assert_eq!(work.read_mode, ReadMode::Keyset { page_size: NonZeroU64::new(500).unwrap() });
+    assert_eq!(work.cap, Some(RowCap { tier: None, max_rows: NonZeroU64::new(10_000) }));
+    assert!(work.allow_truncated && work.min_rows == NonZeroU64::new(5));
+    for (tier, max_rows) in
+        [("free", 10_000), ("pro", 100_000), ("team", 1_000_000), ("scale", 10_000_000), ("enterprise", 0)]
+    {
+        let cap = ok(&["--tier", tier]).work.cap;
+        assert_eq!(cap, Some(RowCap { tier: Some(tier.into()), max_rows: NonZeroU64::new(max_rows) }));
+    }
+}
+
+#[test]
+fn commit_flags() {
+    let commit = ok(&[
+        "--to",
+        "s3://b/{table}/{date}/{run_id}/",
+        "--date",
+        "2026-02-03",
+        "--run-id",
+        "r-1",
+        "--on-existing",
+        "replace",
+        "--visibility",
+        "as-written",
+        "--layout",
+        "flat",
+        "--manifest-stats",
+        "none",
+        "--sha256",
+    ])
+    .commit;
+    assert_eq!(commit.target, Target::Destination("s3://b/public.orders/2026-02-03/r-1/".into()));
+    assert!(commit.run_id_given && commit.run_id == "r-1" && commit.sha256);
+    assert_eq!((commit.on_existing, commit.visibility), (OnExisting::Replace, Visibility::AsWritten));
+    assert_eq!((commit.layout, commit.manifest_stats), (Layout::Flat, ManifestStats::None));
+    let single = ok(&["--to", "out/a.parquet", "--single-file"]);
+    assert!(single.commit.single_file && single.work.readers.get() == 1);
+    let stdout = ok(&["--to", "-", "--manifest", "m.json", "--readers", "1"]);
+    assert_eq!(stdout.commit.target, Target::Stdout { manifest: Some("m.json".into()) });
+    assert_eq!(ok(&["--to", "-"]).work.readers.get(), 1, "the default of 4 readers contradicts nothing");
+    assert_eq!(ok(&["--to", "{table}", "--table", "Orders"]).commit.target, Target::Destination("orders".into()));
+}
+
+#[test]
+fn a_plan_needs_no_destination() {
+    let words = &BASE[..4];
+    assert!(load(flags(words), &Environment::of([], []), false).is_ok());
+    assert!(load_words(words).unwrap_err().to_string().contains("nothing says where to write"));
+}
+
+#[test]
+fn people_flags() {
+    let words = [
+        "--progress",
+        "json",
+        "--report",
+        "json",
+        "--log-format",
+        "json",
+        "--metrics-listen",
+        "127.0.0.1:9187",
+        "--metrics-file",
+        "m.prom",
+    ];
+    let (_, front) = load_words(&[&BASE[..], &words].concat()).unwrap();
+    assert_eq!((front.progress, front.report), (ProgressKind::Json, ReportKind::Json));
+    assert_eq!(front.log_format, LogFormat::Json);
+    assert!(front.metrics_listen.is_some() && front.metrics_file == Some("m.prom".into()));
+}
+
+/// Each flag line makes one mistake; what a person reads is told in full.
+fn each_reads(mistakes: &[(&[&str], &str)]) {
+    for (words, expected) in mistakes {
+        let errors = with(words).unwrap_err();
+        assert_eq!(errors.to_string(), *expected, "{words:?}");
+    }
+}
+
+#[test]
+fn wrong_values_and_contradictions_read_well() {
+    each_reads(&[
+        (&["--readers", "many"][..], "--readers (readers) is \"many\" (a whole number from 1 to 256 is wanted)"),
+        (&["--readers", "0"], "--readers (readers) is \"0\" (a whole number from 1 to 256 is wanted)"),
+        (&["--layout", "netsed"], "--layout (layout) is \"netsed\" (did you mean nested?)"),
+        (&["--layout", "x"], "--layout (layout) is \"x\" (one of nested, flat is wanted)"),
+        (
+            &["--format", "csv", "--compression", "snappy"],
+            "--compression (compression) is \"snappy\" (snappy is a codec of Parquet; CSV and NDJSON take none, zstd or gzip)",
+        ),
+        (&["--tier", "gold"], "tier \"gold\" is not known (the tiers are enterprise, free, pro, scale, team)"),
+        (&["--max-rows", "1", "--tier", "free"], "--tier and --max-rows are both given (give one of them)"),
+        (
+            &["--min-rows", "11", "--max-rows", "10"],
+            "--min-rows 11 can never be met under a cap of 10 rows (lower the one or raise the other)",
+        ),
+        (&["--page-size", "5"], "--page-size has no meaning without --read-mode keyset (add that, or leave it out)"),
+        (&["--csv-bom"], "--csv-bom has no meaning where the format is not CSV (add --format csv, or leave it out)"),
+        (
+            &["--row-group-rows", "5", "--format", "csv"],
+            "--row-group-rows has no meaning where the format is not Parquet (leave it out)",
+        ),
+        (
+            &["--single-file", "--partitions", "2"],
+            "--partitions has no meaning above 1 with --single-file, which is one stream (leave it out)",
+        ),
+        (
+            &["--to", "-", "--readers", "2"],
+            "--readers has no meaning above 1 with --to -, which is one stream (leave it out)",
+        ),
+        (&["--to", "-", "--single-file"], "--single-file has no meaning with --to - (leave it out)"),
+        (&["--to", "-", "--on-existing", "skip"], "--on-existing has no meaning with --to - (leave it out)"),
+        (
+            &["--single-file", "--to", "out/"],
+            "--single-file writes a file, and --to names a folder (end --to in the file's name)",
+        ),
+        (
+            &["--manifest", "m"],
+            "--manifest has no meaning without --to - (leave it out: a destination has its manifest at _manifest.json)",
+        ),
+    ]);
+}
+
+#[test]
+fn refusals_and_wrong_destinations_read_well() {
+    each_reads(&[
+        (&["--preset", "athena"][..], "--preset athena is not in this version yet (only postgres works now)"),
+        (
+            &["--on-unrepresentable", "null"],
+            "--on-unrepresentable null is not in this version yet (only error works now)",
+        ),
+        (&["--column-policy", "a=text"], "--column-policy is not in this version yet (leave it out)"),
+        (&["--keep-snapshot", "30m"], "--keep-snapshot is not in this version yet (leave it out)"),
+        (&["--password-command", "canary"], "--password-command is not in this version yet (leave it out)"),
+        (&["--to", "{day}"], "--to {day}: {day} is not known ({date}, {run_id} and {table} expand)"),
+        (&["--to", "{date"], "--to {date: a { is never closed ({date}, {run_id} and {table} expand)"),
+        (
+            &["--to", "{table}", "--table", "\"a/b\""],
+            "--to: {table} is \"a/b\" here, which cannot stand in a path (write a name in its place)",
+        ),
+        (
+            &["--to", "{table}", "--query", "select 1"],
+            "--to names {table}, and a --query has none (name the destination yourself)",
+        ),
+        (
+            &["--run-id", "_x"],
+            "--run-id (run_id) is \"_x\" (1 to 64 letters, digits, dots, dashes or underscores are wanted, the first a letter or a digit)",
+        ),
+        (&["--csv-null", ",", "--format", "csv"], "--csv-null holds the delimiter (choose another text or delimiter)"),
+        (
+            &["--upload-chunk-size", "1MiB"],
+            "--upload-chunk-size (upload_chunk_size) is \"1MiB\" (from 5MiB to 5GiB is wanted: what S3 takes)",
+        ),
+        (&["--where", " "], "--where (where) is \" \" (it is empty: leave it out, or write one)"),
+    ]);
+}
+
+#[test]
+fn a_table_and_a_query_are_one_too_many_and_say_where_they_came_from() {
+    let environment = Environment::of([("OUTHAUL_TABLE", "orders"), ("DATABASE_URL", "postgres://u@h/d")], []);
+    let errors = load(flags(&["--query", "select 1", "--to", "out"]), &environment, true).unwrap_err();
+    let expected = "--table and --query are both given (environment variable OUTHAUL_TABLE and --query) (give exactly one \
+                    of --table NAME and --query SQL)";
+    assert_eq!(errors.to_string(), expected);
+    let errors = load_words(&["--from", "postgres://u@h/d", "--to", "out"]).unwrap_err();
+    assert!(errors.to_string().starts_with("nothing says what to export"), "{errors}");
+}
+
+#[test]
+fn a_switch_that_is_off_contradicts_nothing() {
+    let environment = Environment::of([("OUTHAUL_SINGLE_FILE", "false"), ("OUTHAUL_CSV_BOM", "off")], []);
+    assert!(load(flags(&BASE), &environment, true).is_ok());
+    let errors = load(flags(&BASE), &Environment::of([("OUTHAUL_CSV_BOM", "on")], []), true).unwrap_err();
+    assert!(
+        errors.to_string().starts_with("environment variable OUTHAUL_CSV_BOM: --csv-bom has no meaning"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let file = "unknown_key = 1\nreaders = 0\n";
+    let environment = Environment::of([("OUTHAUL_NOPE", "1"), ("OUTHAUL_CONFIG", "/c.toml")], [("/c.toml", file)]);
+    let words = ["--from", "mysql://h", "--format", "cvs", "--preset", "athena", "--part-size", "big"];
+    let errors = load(flags(&words), &environment, true).unwrap_err();
+    assert_eq!(errors.0.len(), 9, "{errors}");
+    for words in [
+        "unknown_key",
+        "OUTHAUL_NOPE",
+        "/c.toml, line 2 (readers)",
+        "postgres:// URL",
+        "did you mean csv?",
+        "athena",
+        "part_size",
+        "what to export",
+        "where to write",
+    ] {
+        assert!(errors.to_string().contains(words), "{words}: {errors}");
+    }
+}
