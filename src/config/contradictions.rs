@@ -73,12 +73,10 @@ impl Found<'_> {
             self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
         }
         if let Some(stream) = one_stream(self.raw) {
-            for key in ["readers", "partitions"] {
-                if !self.is(key, "1") {
-                    self.refuse(&[key], &format!("above 1 with {stream}, which is one stream"), "leave it out");
-                }
+            // More readers or a part size are bounds that one stream keeps; partitions would be a promise it breaks.
+            if !self.is("partitions", "1") {
+                self.refuse(&["partitions"], &format!("above 1 with {stream}, which is one stream"), "leave it out");
             }
-            self.refuse(&["part_size"], &format!("with {stream}, which never rolls"), "leave it out");
         }
         let most = work.cap.as_ref().and_then(|cap| cap.max_rows);
         if let (Some(min), Some(most)) = (work.min_rows, most)

@@ -215,6 +215,7 @@ fn commit_flags() {
     let stdout = ok(&["--to", "-", "--manifest", "m.json", "--readers", "1"]);
     assert_eq!(stdout.commit.target, Target::Stdout { manifest: Some("m.json".into()) });
     assert_eq!(ok(&["--to", "-"]).work.readers.get(), 1, "the default of 4 readers contradicts nothing");
+    assert_eq!(ok(&["--to", "-", "--readers", "8"]).work.readers.get(), 1, "readers are a bound");
     assert_eq!(ok(&["--to", "{table}", "--table", "Orders"]).commit.target, Target::Destination("orders".into()));
 }
 
@@ -281,8 +282,8 @@ fn wrong_values_and_contradictions_read_well() {
             "--partitions has no meaning above 1 with --single-file, which is one stream (leave it out)",
         ),
         (
-            &["--to", "-", "--readers", "2"],
-            "--readers has no meaning above 1 with --to -, which is one stream (leave it out)",
+            &["--to", "-", "--partitions", "2"],
+            "--partitions has no meaning above 1 with --to -, which is one stream (leave it out)",
         ),
         (&["--to", "-", "--single-file"], "--single-file has no meaning with --to - (leave it out)"),
         (&["--to", "-", "--on-existing", "skip"], "--on-existing has no meaning with --to - (leave it out)"),
