@@ -1,4 +1,4 @@
-//! What every session is set to before it reads: pg_dump's settings, inside the transaction so that poolers keep them.
+//! What every session is set to before it reads: `pg_dump`'s settings, inside the transaction so that poolers keep them.
 
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
