@@ -80,6 +80,9 @@ pub const SNAPSHOT_TRIES: usize = 3;
 /// Between two pings of an idle keeper: below the idle limits of common proxies and of NAT.
 pub const KEEPER_PING: Duration = Duration::from_secs(30);
 
+/// An answer to a ping: a session that takes longer is taken for lost, and its snapshot's other keeper serves.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The server drops a keeper whose host died after this long (`idle_in_transaction_session_timeout`).
 pub const KEEPER_IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 

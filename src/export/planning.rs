@@ -7,7 +7,7 @@ use super::request::{ExportRequest, ReadMode, RowCap, Target};
 use crate::limits;
 use crate::plan::key::{KeyChoice, choose_key};
 use crate::plan::partition::number_partitions;
-use crate::plan::sizing::Sizing;
+use crate::plan::sizing::{PARTITIONS_MAX, Sizing};
 use crate::plan::split::{
     HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, pick_bounds, row_split_points,
 };
@@ -109,7 +109,14 @@ impl Split<'_> {
     }
 
     async fn capped(&self, plan: &mut Plan, max_rows: NonZeroU64) -> Result<(), ExportError> {
-        let by_place = !plan.relation.leaves.is_empty() && plan.relation.leaves.iter().all(|leaf| leaf.ctid_ranges);
+        // PostgreSQL counts in bigint, and row N+1 is looked for.
+        if i64::try_from(max_rows.get()).map_or(true, |rows| rows == i64::MAX) {
+            return Err(too_large(max_rows));
+        }
+        // Each leaf is a partition of its own at least, and one object holds one partition.
+        let leaves = &plan.relation.leaves;
+        let one_or_many = if self.single() { leaves.len() == 1 } else { !leaves.is_empty() };
+        let by_place = one_or_many && leaves.iter().all(|leaf| leaf.ctid_ranges);
         if self.choice.unique && !self.choice.columns.is_empty() {
             self.capped_by_key(plan, max_rows).await
         } else if self.choice.columns.is_empty() && by_place {
@@ -139,7 +146,7 @@ impl Split<'_> {
         let readers = u64::try_from(self.request.work.readers.get()).unwrap_or(u64::MAX);
         let by_rows = (max_rows.get() / limits::CAP_PARTITION_ROWS).clamp(1, readers.saturating_mul(2));
         let chosen = u32::try_from(by_rows).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        self.request.work.partitions.unwrap_or(chosen)
+        self.request.work.partitions.unwrap_or(chosen).min(PARTITIONS_MAX)
     }
 
     /// Leaf by leaf: the first N rows by their place.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ExportError, ExportErrorKind};
@@ -67,6 +68,8 @@ struct OpenPart {
     /// `None` only while rayon has them.
     encoding: Option<(Box<dyn Encoder>, Tally)>,
     writer: Option<Writer>,
+    /// The writer's end, in a task of its own: a cancel in the middle of it would leave an upload behind.
+    finishing: Option<JoinHandle<Result<StagedObject, StoreError>>>,
     rows: u64,
     started_at: DateTime<Utc>,
 }
@@ -85,7 +88,8 @@ struct Attempt<'a> {
 
 /// Exports one partition.
 ///
-/// With `even_empty` a partition without rows still makes a part, which stands for an empty relation.
+/// With `empty` nothing is read: the partition's rows are known to be none, and its only part stands for an empty
+/// relation.
 ///
 /// # Errors
 /// Of source, encoder or store, with the partition named. Nothing of the attempt is left behind then, nor after a
@@ -97,7 +101,7 @@ pub(crate) async fn export_partition(
     work: &Work,
     partition: &Partition,
     counters: &Counters,
-    even_empty: bool,
+    empty: bool,
     cancel: &CancellationToken,
 ) -> Result<PartitionReceipt, ExportError> {
     let id = rand::random();
@@ -105,7 +109,7 @@ pub(crate) async fn export_partition(
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(ExportError::cancelled()),
-        result = attempt.run(even_empty) => result,
+        result = attempt.run(empty) => result,
     };
     match result {
         Ok(()) => {
@@ -120,7 +124,11 @@ pub(crate) async fn export_partition(
 }
 
 impl Attempt<'_> {
-    async fn run(&mut self, even_empty: bool) -> Result<(), ExportError> {
+    async fn run(&mut self, empty: bool) -> Result<(), ExportError> {
+        if empty {
+            self.start_part().await?;
+            return self.finish_part().await;
+        }
         let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
@@ -129,9 +137,6 @@ impl Attempt<'_> {
             }
         }
         drop(batches);
-        if even_empty && self.parts.is_empty() && self.open.is_none() {
-            self.start_part().await?;
-        }
         self.finish_part().await
     }
 
@@ -199,7 +204,8 @@ impl Attempt<'_> {
         };
         let encoder = encoder(&work.format, &work.columns)?;
         let tally = Tally::new(&work.columns, work.stats);
-        self.open = Some(OpenPart { encoding: Some((encoder, tally)), writer: Some(writer), rows: 0, started_at });
+        let encoding = Some((encoder, tally));
+        self.open = Some(OpenPart { encoding, writer: Some(writer), finishing: None, rows: 0, started_at });
         Ok(())
     }
 
@@ -222,13 +228,8 @@ impl Attempt<'_> {
             return Err(ExportError::internal(message));
         }
         let started_at = open.started_at;
-        let object = match open.writer.take() {
-            Some(Writer::Store(writer)) => writer.finish().await?,
-            Some(Writer::Stdout(writer)) => writer.finish()?,
-            None => return Err(ExportError::internal("the part's writer is gone")),
-        };
+        let object = open.finish().await?;
         self.open = None;
-        let object = show(self.work, object).await?;
         let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
         let finished_at = Utc::now();
         telemetry::bytes_written(object.bytes);
@@ -249,6 +250,9 @@ impl Attempt<'_> {
             started_at,
             finished_at,
         });
+        if let Some(part) = self.parts.last_mut() {
+            show(self.work, &mut part.object).await?;
+        }
         // Nobody listens any more: the run goes on all the same.
         let _ = self.work.events.send(event).await;
         Ok(())
@@ -256,10 +260,18 @@ impl Attempt<'_> {
 
     /// Removes what the attempt has uploaded; failures are logged, since the first error is the one to report.
     async fn abort(&mut self) {
-        if let Some(Writer::Store(writer)) = self.open.take().and_then(|open| open.writer)
-            && let Err(error) = writer.abort().await
-        {
-            tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be aborted");
+        if let Some(open) = self.open.take() {
+            if let Some(Writer::Store(writer)) = open.writer
+                && let Err(error) = writer.abort().await
+            {
+                tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be aborted");
+            }
+            // A writer that fails to finish has removed what it staged.
+            if let Some(finishing) = open.finishing
+                && let Ok(Ok(object)) = finishing.await
+            {
+                discard(&self.work.outlet, &object).await;
+            }
         }
         for part in self.parts.drain(..) {
             discard(&self.work.outlet, &part.object).await;
@@ -268,12 +280,12 @@ impl Attempt<'_> {
 }
 
 /// Under `--visibility as-written` a part appears as soon as it is whole.
-async fn show(work: &Work, object: StagedObject) -> Result<StagedObject, ExportError> {
+async fn show(work: &Work, object: &mut StagedObject) -> Result<(), ExportError> {
     if let (Visibility::AsWritten, Outlet::Parts { destination, .. }) = (work.visibility, &work.outlet) {
-        destination.publish(&object).await?;
-        return Ok(StagedObject { staging: crate::store::Staging::Published, ..object });
+        destination.publish(object).await?;
+        object.staging = crate::store::Staging::Published;
     }
-    Ok(object)
+    Ok(())
 }
 
 impl OpenPart {
@@ -287,6 +299,19 @@ impl OpenPart {
             Some(Writer::Stdout(writer)) => Ok(writer.write(Bytes::from(out)).await?),
             None => Err(ExportError::internal("the part's writer is gone")),
         }
+    }
+
+    async fn finish(&mut self) -> Result<StagedObject, ExportError> {
+        let writer = match self.writer.take() {
+            Some(Writer::Store(writer)) => writer,
+            Some(Writer::Stdout(writer)) => return Ok(writer.finish()?),
+            None => return Err(ExportError::internal("the part's writer is gone")),
+        };
+        let finishing = self.finishing.insert(tokio::spawn(writer.finish()));
+        let finished = finishing.await;
+        self.finishing = None;
+        let object = finished.map_err(|error| ExportError::internal("finishing a part").with_source(error))?;
+        Ok(object?)
     }
 }
 

@@ -56,7 +56,8 @@ impl Sizing {
     }
 }
 
-const PARTITIONS_MAX: NonZeroU32 = NonZeroU32::new(limits::PARTITIONS_MAX).unwrap();
+/// [`limits::PARTITIONS_MAX`], which is not zero.
+pub(crate) const PARTITIONS_MAX: NonZeroU32 = NonZeroU32::new(limits::PARTITIONS_MAX).unwrap();
 
 /// How many slices each leaf is cut into: one at least, and no more than it has blocks.
 ///

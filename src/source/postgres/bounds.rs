@@ -68,8 +68,9 @@ impl Planning {
             let sql = "SELECT c.relkind = 'v', CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, \
                 n.nspname::text, c.relname::text, \
                 EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid), \
-                CASE WHEN c.relkind IN ('r', 'm', 'p') THEN (SELECT sum(pg_catalog.pg_relation_size(t.oid, 'main'))::int8 \
-                    FROM (SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid) AS t) END \
+                CASE WHEN c.relkind IN ('r', 'm', 'p') THEN (WITH RECURSIVE tree AS (SELECT c.oid \
+                        UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
+                    SELECT sum(pg_catalog.pg_relation_size(tree.oid, 'main'))::int8 FROM tree) END \
                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
             let action = format!("looking for the column behind {}", key.name);
             let rows = query(&self.anchor, &action, sql, &[(&relation, Type::OID)]).await?;
@@ -228,6 +229,8 @@ impl Planning {
         splits: &[u64],
     ) -> Result<CapByPlace, SourceError> {
         let points: Vec<u64> = splits.iter().copied().chain([max_rows]).collect();
+        // A predicate could make the planner take an index, and its order.
+        self.anchor.batch("asking for physical order", sql::PHYSICAL_ORDER).await?;
         let statement = sql::rows_by_place(plan, &self.read_from(Some(leaf)), max_rows, &points);
         let rows = query(&self.anchor, "finding where the cap ends", &statement, &[]).await?;
         let mut found = CapByPlace { splits: Vec::new(), boundary: None };

@@ -17,14 +17,19 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// Whether the role may `SELECT` the whole table, and so may `LOCK TABLE` it.
     pub(crate) may_select: bool,
-    /// Whether anything inherits from it.
-    pub(crate) has_children: bool,
+    /// It and all that inherits from it under the run's snapshot, as far as that is known.
+    pub(crate) tables: usize,
 }
 
 impl Found {
     /// `schema.name`, quoted.
     pub(crate) fn sql_name(&self) -> String {
         format!("{}.{}", identifier(&self.schema), identifier(&self.name))
+    }
+
+    /// Whether anything inherits from it.
+    pub(crate) fn has_children(&self) -> bool {
+        self.tables > 1
     }
 }
 
@@ -47,8 +52,7 @@ pub(crate) async fn query(
 /// a temporary table of another session.
 pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceError> {
     let sql = "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
-            pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
-            EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid) \
+            pg_catalog.has_table_privilege(c.oid, 'SELECT') \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE c.oid = $1::text::regclass";
     let rows = query(session, &format!("looking up table {name}"), sql, &[(&name, Type::TEXT)]).await?;
@@ -71,14 +75,7 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
     if row.get::<_, &str>(4) == "t" {
         return usage("a temporary table, which only its own session can read");
     }
-    Ok(Found {
-        oid: row.get(0),
-        kind,
-        schema: row.get(2),
-        name: row.get(3),
-        may_select: row.get(5),
-        has_children: row.get(6),
-    })
+    Ok(Found { oid: row.get(0), kind, schema: row.get(2), name: row.get(3), may_select: row.get(5), tables: 1 })
 }
 
 /// The schema of the operators by which values of type `TYPE` are sorted, quoted; NULL where they are built in. A type
@@ -91,7 +88,11 @@ const OPERATORS: &str = "(SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catal
     WHERE k.opcdefault AND k.opcintype = TYPE AND n.nspname <> 'pg_catalog')";
 
 /// The columns of a relation, dropped ones left out, with statistics where the role may read them.
-pub(crate) async fn columns(session: &Session, found: &Found) -> Result<Vec<ColumnFacts>, SourceError> {
+pub(crate) async fn columns(
+    session: &Session,
+    found: &Found,
+    tree: &[TreeNode],
+) -> Result<Vec<ColumnFacts>, SourceError> {
     let sql = "WITH RECURSIVE chain AS ( \
             SELECT a.attnum, a.attname::text AS name, a.atttypid AS declared, a.atttypid AS oid, a.atttypmod AS typmod, \
                 a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid \
@@ -110,13 +111,19 @@ pub(crate) async fn columns(session: &Session, found: &Found) -> Result<Vec<Colu
             AND s.attname = c.name::name AND s.inherited = $4 \
         ORDER BY c.attnum"
         .replace("OPERATORS", &OPERATORS.replace("TYPE", "b.oid"));
-    let inherited = found.has_children;
+    let inherited = found.has_children();
     let parameters: [Parameter<'_>; 4] =
         [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
     let rows = query(session, &format!("describing {}", found.sql_name()), &sql, &parameters).await?;
-    // A foreign table's NOT NULL is a promise that PostgreSQL does not check.
-    let promises = found.kind != RelationKind::ForeignTable;
+    let promises = keeps_not_null(found, tree);
     Ok(rows.iter().map(|row| column(row, promises)).collect())
+}
+
+/// Whether a NOT NULL of the relation holds for all that is read through it: PostgreSQL does not check a foreign table's,
+/// and a child table need not have its parent's.
+fn keeps_not_null(found: &Found, tree: &[TreeNode]) -> bool {
+    let inherited = found.kind == RelationKind::Table && found.has_children();
+    !inherited && !tree.iter().any(|node| node.relkind == "f")
 }
 
 fn column(row: &Row, promises: bool) -> ColumnFacts {
@@ -186,22 +193,27 @@ pub(crate) struct TreeNode {
     pub(crate) may_select: bool,
     /// Whether row security would apply to the role.
     pub(crate) row_security: bool,
+    /// Whether it has columns whose values are computed when read, each table in its own way.
+    pub(crate) virtual_columns: bool,
     pub(crate) facts: LeafFacts,
     pub(crate) reltuples: f32,
 }
 
-/// The relation and all that inherits from it, leaves in the order of their bounds' creation.
+/// The relation and all that inherits from it, leaves in the order of their bounds' creation. A partition that is being
+/// detached (`DETACH … CONCURRENTLY`) is left out, as a query of the parent leaves it out.
 ///
 /// It reads `pg_inherits` by SQL, which obeys the transaction's snapshot; `pg_partition_tree` would show the newest
 /// catalog.
 pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, SourceError> {
     let sql = "WITH RECURSIVE tree AS ( \
-            SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid) \
+            SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
+                WHERE NOT i.inhdetachpending) \
         SELECT c.oid, c.relkind::text, \
             pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid), \
             n.nspname::text, c.relname::text, c.reltuples, \
             CASE WHEN c.relkind IN ('r', 'm', 't') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
-            pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false) \
+            pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
+            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v') \
         FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam \
         ORDER BY c.oid";
@@ -227,15 +239,45 @@ fn node(row: &Row) -> Result<TreeNode, SourceError> {
         relkind: row.get(1),
         may_select: row.get(2),
         row_security: row.get(3),
+        virtual_columns: row.get(10),
         facts,
         reltuples: row.get(6),
     })
 }
 
-/// The columns of the primary key, else of the narrowest unique index that covers every row and has no NULLs.
+/// Checks that `name` still means the relation that was planned, with as many tables behind it where they are counted:
+/// a schema can be renamed, and a partition attached, in spite of our locks.
+///
+/// # Errors
+/// [`SourceFault::SchemaChanged`] where it does not.
+pub(crate) async fn same_relation(
+    session: &Session,
+    name: &str,
+    oid: u32,
+    tables: Option<usize>,
+) -> Result<(), SourceError> {
+    let sql = "SELECT COALESCE(pg_catalog.to_regclass($1) = $2::oid, false), \
+        (SELECT count(*) FROM pg_catalog.pg_partition_tree($2::oid))";
+    let rows = query(session, &format!("checking {name}"), sql, &[(&name, Type::TEXT), (&oid, Type::OID)]).await?;
+    let same = rows.first().is_some_and(|row| {
+        let count = usize::try_from(row.get::<_, i64>(1)).ok();
+        row.get(0) && (tables.is_none() || tables == count)
+    });
+    if same {
+        return Ok(());
+    }
+    Err(SourceError::new(
+        SourceFault::SchemaChanged,
+        format!("{name} was replaced, or got a partition, while it was read"),
+    )
+    .with_hint("another session changed the tables; run the export again when it is done"))
+}
+
+/// The columns of the primary key, else of the narrowest unique index that covers every row, has no NULLs and may be
+/// read; unique by the columns' own order, not by another collation or operator class.
 pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Option<Vec<String>>, SourceError> {
     // A unique index on an inheritance parent says nothing of its children's rows.
-    if found.kind == RelationKind::Table && found.has_children {
+    if found.kind == RelationKind::Table && found.has_children() {
         return Ok(None);
     }
     let sql = "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
@@ -248,7 +290,10 @@ pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Optio
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
                 WHERE k.place <= i.indnkeyatts AND (NOT a.attnotnull OR EXISTS ( \
                     SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype::text = 'n' \
-                        AND NOT c.convalidated AND c.conkey[1] = a.attnum))) \
+                        AND NOT c.convalidated AND c.conkey[1] = a.attnum) \
+                    OR NOT pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') \
+                    OR i.indcollation[k.place - 1] <> a.attcollation \
+                    OR NOT (SELECT o.opcdefault FROM pg_catalog.pg_opclass o WHERE o.oid = i.indclass[k.place - 1]))) \
         ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1";
     let rows =
         query(session, &format!("looking for a key of {}", found.sql_name()), sql, &[(&found.oid, Type::OID)]).await?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -192,18 +193,25 @@ impl Connect for PoolConnect {
 pub(crate) struct Sessions {
     connector: Arc<Connector>,
     pool: Pool,
-    /// Lenders by session: the statement cache's address is the one identity that a pooled client keeps.
-    lenders: Mutex<HashMap<usize, Lender>>,
+    /// What the pool does not keep for a session, by the one identity that a pooled client has: the address of its
+    /// statement cache.
+    companions: Mutex<HashMap<usize, Companion>>,
+}
+
+#[derive(Debug, Clone)]
+struct Companion {
+    lender: Lender,
+    entered: Arc<AtomicBool>,
 }
 
 /// One checked-out session. Dropping it returns it to the pool; [`Session::discard`] closes it.
 #[derive(Debug)]
 pub(crate) struct Session {
     client: Object,
-    lender: Lender,
+    companion: Companion,
     connector: Arc<Connector>,
     /// Whether this checkout made the connection, so that nothing has been set up on it.
-    pub(crate) fresh: bool,
+    fresh: bool,
 }
 
 impl Sessions {
@@ -219,7 +227,7 @@ impl Sessions {
             .max_size(size)
             .build()
             .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
-        Ok(Self { connector, pool, lenders: Mutex::new(HashMap::new()) })
+        Ok(Self { connector, pool, companions: Mutex::new(HashMap::new()) })
     }
 
     /// Checks a session out, connecting where none is idle.
@@ -235,22 +243,39 @@ impl Sessions {
             let made = NEW_LENDER.with(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
             (client, made)
         };
-        let (client, made) = NEW_LENDER.scope(Mutex::new(None), checkout).await;
+        let checkout = NEW_LENDER.scope(Mutex::new(None), checkout);
+        let (client, made) = tokio::time::timeout(limits::CONNECT_TIMEOUT, checkout).await.map_err(|_| {
+            let seconds = limits::CONNECT_TIMEOUT.as_secs();
+            let message = format!("connecting to PostgreSQL: no session within {seconds} seconds");
+            SourceError::new(SourceFault::Unavailable, message)
+        })?;
         let client = client.map_err(|error| match error {
             PoolError::Backend(error) => SourceError::driver("connecting to PostgreSQL", error),
             other => SourceError::new(SourceFault::Unavailable, "connecting to PostgreSQL").with_source(other),
         })?;
         let identity = identity(&client);
-        let mut lenders = self.lenders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = made.is_some();
         if let Some(lender) = made {
-            lenders.insert(identity, lender);
+            companions.insert(identity, Companion { lender, entered: Arc::default() });
         }
-        let lender = lenders
+        let companion = companions
             .get(&identity)
             .cloned()
             .ok_or_else(|| SourceError::new(SourceFault::Protocol, "a pooled session without its stream"))?;
-        Ok(Session { client, lender, connector: Arc::clone(&self.connector), fresh })
+        Ok(Session { client, companion, connector: Arc::clone(&self.connector), fresh })
+    }
+
+    /// Checks out a session that is either new or [entered](Session::set_entered); one that was given up on its way
+    /// there is closed.
+    pub(crate) async fn get_whole(&self) -> Result<Session, SourceError> {
+        loop {
+            let session = self.get().await?;
+            if session.fresh || session.entered() {
+                return Ok(session);
+            }
+            session.discard();
+        }
     }
 }
 
@@ -266,7 +291,17 @@ impl Session {
 
     /// The socket, for one COPY.
     pub(crate) fn lender(&self) -> &Lender {
-        &self.lender
+        &self.companion.lender
+    }
+
+    /// Whether its transaction has the run's snapshot and locks, and has had no error since.
+    pub(crate) fn entered(&self) -> bool {
+        self.companion.entered.load(Ordering::Relaxed)
+    }
+
+    /// Marks it as entered; that stays with it in the pool.
+    pub(crate) fn set_entered(&self) {
+        self.companion.entered.store(true, Ordering::Relaxed);
     }
 
     /// Where a cancel request for this session goes.

@@ -44,6 +44,14 @@ struct Pipe {
     consumed: usize,
     state: FrameState,
     decoder: BatchDecoder,
+    /// Why no more bytes will come; what has come is looked at first, since it may hold the server's last words.
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+enum End {
+    Closed,
+    Broken(std::io::Error),
 }
 
 #[derive(Debug)]
@@ -75,6 +83,7 @@ impl Pipe {
             consumed: 0,
             state: FrameState::Full,
             decoder: BatchDecoder::new(columns)?,
+            end: None,
         })
     }
 
@@ -202,17 +211,19 @@ impl Copy {
 
     /// Reads until the buffer is full, the COPY's last message may be in it, or nothing comes for a while.
     async fn fill(&mut self, mut pipe: Box<Pipe>) -> Result<Box<Pipe>, SourceError> {
+        if let Some(end) = pipe.end.take() {
+            return Err(self.lost(pipe, end));
+        }
         pipe.make_room();
         let wanted = pipe.framer.needed_bytes();
         let what = &self.what;
-        let lost = |error: std::io::Error| {
+        let Some(loan) = &mut self.loan else {
+            return Err(SourceError::new(SourceFault::Protocol, format!("reading {what} without a socket")));
+        };
+        let socket = loan.socket().map_err(|error| {
             SourceError::new(SourceFault::Unavailable, format!("reading {what}: the connection was lost"))
                 .with_source(error)
-        };
-        let socket = match &mut self.loan {
-            Some(loan) => loan.socket().map_err(lost)?,
-            None => return Err(SourceError::new(SourceFault::Protocol, format!("reading {what} without a socket"))),
-        };
+        })?;
         while pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
             let filled = pipe.filled;
             let reading = socket.read(&mut pipe.buffer[filled..]);
@@ -225,29 +236,25 @@ impl Copy {
                     Err(_) => break,
                 }
             };
-            let read = read.map_err(lost)?;
-            if read == 0 {
-                return Err(self.last_words(pipe).await);
+            match read {
+                Ok(read @ 1..) => pipe.filled += read,
+                Ok(0) => pipe.end = Some(End::Closed),
+                Err(error) => pipe.end = Some(End::Broken(error)),
             }
-            pipe.filled += read;
+            if pipe.end.is_some() {
+                break;
+            }
         }
         Ok(pipe)
     }
 
-    /// The server closed the connection: what it said before, if anything, is in the bytes read so far.
-    async fn last_words(&mut self, mut pipe: Box<Pipe>) -> SourceError {
-        let said = on_rayon(move || {
-            loop {
-                match pipe.step() {
-                    Ok(Step::Batch(_)) => {}
-                    Ok(Step::NeedMore | Step::Done(_)) => return StepError::Frame(pipe.framer.closed()),
-                    Err(error) => return error,
-                }
+    fn lost(&mut self, pipe: Box<Pipe>, end: End) -> SourceError {
+        match (pipe.framer.closed(), end) {
+            (FrameError::Closed { .. }, End::Broken(error)) => {
+                let message = format!("reading {}: the connection was lost", self.what);
+                SourceError::new(SourceFault::Unavailable, message).with_source(error)
             }
-        });
-        match said.await {
-            Ok(error) => self.failed(error),
-            Err(error) => SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error),
+            (error, _) => self.failed(StepError::Frame(error)),
         }
     }
 

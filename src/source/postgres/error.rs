@@ -90,11 +90,7 @@ impl SourceError {
         } else {
             SourceFault::Unavailable
         };
-        let hint = match fault {
-            SourceFault::Authentication if text.contains("TLS") => Some(TLS_HINT.to_owned()),
-            SourceFault::Unavailable if StdError::source(&error).is_some() => Some(ADDRESS_HINT.to_owned()),
-            _ => None,
-        };
+        let hint = driver_hint(&text).map(str::to_owned);
         Self { hint, ..Self::new(fault, action).with_source(error) }
     }
 
@@ -112,9 +108,20 @@ impl SourceError {
     }
 }
 
-const TLS_HINT: &str = "sslmode decides on TLS: verify-full is the default for remote hosts; \
-    sslrootcert names the authority to trust";
-const ADDRESS_HINT: &str = "is the server up, and are host and port in --from right?";
+/// What to do about an error that the driver found itself, by the text that it begins with.
+fn driver_hint(text: &str) -> Option<&'static str> {
+    if text.contains("TLS") {
+        Some(
+            "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust",
+        )
+    } else if text.contains("password missing") {
+        Some("the server asks for a password: PGPASSWORD, ~/.pgpass or --password-file")
+    } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
+        Some("check host and port in --from, and that the server runs and takes connections there")
+    } else {
+        None
+    }
+}
 
 /// The class of a SQLSTATE (PostgreSQL, Appendix A).
 fn classify(sqlstate: &str) -> SourceFault {
@@ -125,7 +132,7 @@ fn classify(sqlstate: &str) -> SourceFault {
         "42602" => SourceFault::Usage,
         // Bytes that are no text in the client's encoding; a row past what COPY can hold.
         "22021" | "22P05" | "54000" => SourceFault::Data,
-        "55P03" | "57014" => SourceFault::GaveWay,
+        "55P03" | "57014" | "53300" => SourceFault::GaveWay,
         "57P01" | "57P02" | "57P03" | "57P05" | "40001" | "40P01" | "25P03" | "25P04" => SourceFault::Unavailable,
         _ => match sqlstate.get(..2) {
             Some("08" | "53" | "58") => SourceFault::Unavailable,
@@ -142,7 +149,10 @@ fn hint_for(server: &ServerError) -> Option<&'static str> {
             "row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything",
         ),
         "42501" => Some(
-            "the role needs USAGE on the schema and SELECT on the table; config/postgres-role.sql makes such a role",
+            "the role needs USAGE on the schema and SELECT on the table, or on the columns that --columns names; config/postgres-role.sql makes such a role",
+        ),
+        "28000" if server.message.starts_with("no pg_hba.conf entry") => Some(
+            "the server's pg_hba.conf does not let this user in from here; where it asks for encryption, or for none, sslmode decides",
         ),
         "28P01" | "28000" => Some("check user and password: PGPASSWORD, ~/.pgpass or --password-file"),
         "3D000" => Some("check the database name in --from"),
@@ -151,6 +161,9 @@ fn hint_for(server: &ServerError) -> Option<&'static str> {
             "another session holds a conflicting lock, for example ALTER TABLE or TRUNCATE: try again when it is done",
         ),
         "57014" => Some("the statement was cancelled on the server, by a timeout or by a person"),
+        "42P01" if server.message.starts_with("invalid reference to FROM-clause entry") => {
+            Some("write the column alone, or behind the table's name without its schema")
+        }
         "42P01" | "3F000" => {
             Some("check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'")
         }
@@ -169,7 +182,8 @@ mod tests {
             ("42501", SourceFault::Authentication),
             ("42P01", SourceFault::SchemaChanged),
             ("55P03", SourceFault::GaveWay),
-            ("53300", SourceFault::Unavailable),
+            ("53300", SourceFault::GaveWay),
+            ("53200", SourceFault::Unavailable),
             ("57P01", SourceFault::Unavailable),
             ("08006", SourceFault::Unavailable),
             ("42601", SourceFault::Rejected),
@@ -177,6 +191,37 @@ mod tests {
             ("22021", SourceFault::Data),
         ] {
             assert_eq!(classify(state), fault, "{state}");
+        }
+    }
+
+    #[test]
+    fn hints_fit_what_the_server_said() {
+        let hint = |sqlstate: &str, message: &str| {
+            let server =
+                ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: Some("its own".into()) };
+            SourceError::server("reading", server).hint.unwrap()
+        };
+        assert!(hint("28000", "no pg_hba.conf entry for host").contains("sslmode"));
+        assert!(hint("28000", "role \"x\" does not exist").contains("password"));
+        assert!(hint("42P01", "invalid reference to FROM-clause entry for table \"t\"").contains("without its schema"));
+        assert!(hint("42P01", "relation \"t\" does not exist").contains("double quotes"));
+        assert_eq!(hint("42601", "syntax error"), "its own");
+    }
+
+    #[test]
+    fn hints_fit_what_the_driver_found() {
+        for (text, expected) in [
+            ("error performing TLS handshake: server does not support TLS", Some("sslmode")),
+            ("invalid configuration: password missing", Some("PGPASSWORD")),
+            (
+                "error communicating with the server: 127.0.0.1:1: Connection refused (os error 111)",
+                Some("host and port"),
+            ),
+            ("connection closed", None),
+        ] {
+            let hint = driver_hint(text);
+            assert_eq!(hint.is_some(), expected.is_some(), "{text}");
+            assert!(expected.is_none_or(|expected| hint.unwrap().contains(expected)), "{text}: {hint:?}");
         }
     }
 }

@@ -24,15 +24,22 @@ use crate::source::BatchStream;
 #[derive(Debug, Clone)]
 pub(crate) struct Pages {
     size: NonZeroU64,
-    relation: Option<u32>,
+    /// The relation's name; a query has none, and is not read by pages.
+    name: Option<String>,
     fingerprint: String,
+    application: String,
 }
 
 impl Pages {
-    pub(crate) async fn new(session: &Session, found: Option<&Found>, size: NonZeroU64) -> Result<Self, SourceError> {
-        let relation = found.map(|found| found.oid);
-        let fingerprint = fingerprint(session, relation).await?;
-        Ok(Self { size, relation, fingerprint })
+    pub(crate) async fn new(
+        session: &Session,
+        found: Option<&Found>,
+        size: NonZeroU64,
+        application: &str,
+    ) -> Result<Self, SourceError> {
+        let name = found.map(Found::sql_name);
+        let fingerprint = fingerprint(session, name.as_deref()).await?;
+        Ok(Self { size, name, fingerprint, application: format!("{application}/reader") })
     }
 
     /// Reads the partition page by page.
@@ -43,12 +50,14 @@ impl Pages {
     }
 }
 
-/// Types and order of the columns: a page read after a change of them would be decoded as something else.
-async fn fingerprint(session: &Session, relation: Option<u32>) -> Result<String, SourceError> {
-    let Some(relation) = relation else { return Ok(String::new()) };
-    let sql = "SELECT COALESCE(pg_catalog.string_agg(attname || ' ' || atttypid || ' ' || atttypmod, ',' ORDER BY attnum), '') \
-        FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
-    let rows = query(session, "checking the columns", sql, &[(&relation, Type::OID)]).await?;
+/// What the name means, and the types and order of its columns: a page read after a change of them would be decoded as
+/// something else.
+async fn fingerprint(session: &Session, name: Option<&str>) -> Result<String, SourceError> {
+    let Some(name) = name else { return Ok(String::new()) };
+    let sql = "SELECT COALESCE(pg_catalog.string_agg(attrelid || ' ' || attname || ' ' || atttypid || ' ' || atttypmod, ',' \
+            ORDER BY attnum), '') \
+        FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+    let rows = query(session, "checking the columns", sql, &[(&name, Type::TEXT)]).await?;
     Ok(rows.first().map_or(String::new(), |row| row.get(0)))
 }
 
@@ -118,10 +127,10 @@ impl PageReader {
     async fn turn(&mut self, limit: u64) -> Result<(), SourceError> {
         let gone = || SourceError::new(SourceFault::Unavailable, format!("reading {}: the session is gone", self.what));
         let session = self.session.take().ok_or_else(gone)?;
-        begin(&session, Begin::Latest, "outhaul/page").await?;
-        if fingerprint(&session, self.pages.relation).await? != self.pages.fingerprint {
-            let message = format!("reading {}: the columns changed between two pages", self.what);
-            return Err(SourceError::new(SourceFault::SchemaChanged, message));
+        if let Err(error) = self.begin(&session).await {
+            // It is in the middle of a transaction, which the pool would not know.
+            session.discard();
+            return Err(error);
         }
         let key: Vec<String> =
             self.plan.key.iter().map(|column| format!("{}::text", identifier(&column.name))).collect();
@@ -130,6 +139,15 @@ impl PageReader {
         self.page_rows = 0;
         self.copy = Some(Copy::start(session, &statement, &self.columns, self.what.clone()).await?);
         Ok(())
+    }
+
+    async fn begin(&self, session: &Session) -> Result<(), SourceError> {
+        begin(session, Begin::Latest, &self.pages.application).await?;
+        if fingerprint(session, self.pages.name.as_deref()).await? == self.pages.fingerprint {
+            return Ok(());
+        }
+        let message = format!("reading {}: the table or its columns changed between two pages", self.what);
+        Err(SourceError::new(SourceFault::SchemaChanged, message))
     }
 
     /// Remembers the last key and cuts the key columns off.

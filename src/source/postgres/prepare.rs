@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::catalog::{self, Found, ServerFacts, TreeNode};
 use super::connect::{Connector, Session, Sessions};
 use super::error::{SourceError, SourceFault};
-use super::session::{Begin, begin};
+use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
-use super::snapshot::{Locks, Waiting, unlocked};
+use super::snapshot::{Locks, Waiting, held, unlocked};
 use super::sql;
 use crate::export::request::{ReadMode, ShapeOptions};
 use crate::plan::{ColumnFacts, LeafFacts, RelationFacts, RelationKind, RelationRequest};
@@ -15,6 +15,9 @@ use crate::{failpoint, limits};
 
 /// Sessions beside the readers: the lock session and two keepers.
 const CONTROL_SESSIONS: usize = 3;
+
+/// The name by which predicates may qualify the columns of `--query`.
+const QUERY_ALIAS: &str = "query";
 
 /// A source that has its locks and its snapshot, and answers planning's questions.
 #[derive(Debug)]
@@ -60,11 +63,11 @@ impl Planning {
         let lock = sessions.get().await?;
         begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
         let server = catalog::server_facts(&lock).await?;
-        let (found, locks) = lock_relation(&lock, shape, read_mode).await?;
+        let (mut found, locks) = lock_relation(&lock, shape, read_mode, &application).await?;
         failpoint::reach("locked").await;
         let (lock, anchor, tree) = match read_mode {
             ReadMode::Copy => {
-                let (anchor, tree) = snapshot(&sessions, &lock, found.as_ref(), &application).await?;
+                let (anchor, tree) = snapshot(&sessions, &lock, found.as_ref(), &locks, &application).await?;
                 (Some(lock), anchor, tree)
             }
             ReadMode::Keyset { .. } => {
@@ -75,6 +78,10 @@ impl Planning {
                 (None, lock, tree)
             }
         };
+        if let Some(found) = &mut found {
+            // By now a child may have come that was not there when the relation was looked up.
+            found.tables = tree.len();
+        }
         let relation = describe(&anchor, shape, found.as_ref(), &tree).await?;
         let expressions = describe_expressions(&anchor, shape, &relation).await?;
         Ok(Self { sessions, lock, anchor, locks, application, found, relation, expressions, server })
@@ -86,65 +93,86 @@ async fn lock_relation(
     lock: &Session,
     shape: &ShapeOptions,
     read_mode: ReadMode,
+    application: &str,
 ) -> Result<(Option<Found>, Locks), SourceError> {
-    let name = match &shape.relation {
-        RelationRequest::Query(query) => {
-            let statements = vec![checked(shape, &format!("(\n{query}\n) AS query"))];
-            let locks = Locks { tables: Vec::new(), statements };
-            locks.take(lock, Waiting::Patient).await?;
-            return Ok((None, locks));
-        }
-        RelationRequest::Table(name) => name,
+    let RelationRequest::Table(name) = &shape.relation else {
+        let locks = Locks { tables: Vec::new(), statements: statements(shape, None) };
+        locks.take(lock, Waiting::Patient).await?;
+        return Ok((None, locks));
     };
     for _ in 0..limits::SNAPSHOT_TRIES {
         let found = catalog::find(lock, name).await?;
-        let lockable = matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable) && found.may_select;
-        let mut locks = Locks::default();
-        if lockable {
-            locks.tables.push(found.sql_name());
-        }
-        if !lockable || shape.predicate.is_some() || !shape.expressions.is_empty() {
-            locks.statements.push(checked(shape, &found.sql_name()));
-        }
+        let tables = if lockable(&found) { vec![found.sql_name()] } else { Vec::new() };
+        let locks = Locks { tables, statements: statements(shape, Some(&found)) };
         if read_mode == ReadMode::Copy || !locks.statements.is_empty() {
             locks.take(lock, Waiting::Patient).await?;
         }
         if catalog::find(lock, name).await?.oid == found.oid {
             return Ok((Some(found), locks));
         }
-        lock.batch("starting over", "ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY").await?;
+        lock.batch("starting over", "ROLLBACK").await?;
+        begin(lock, Begin::Latest, &format!("{application}/locks")).await?;
     }
     Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is being replaced over and over"))
         .with_hint("another session renames or recreates the table; try again when it is done"))
 }
 
-/// A statement that reads what the export will read; planning it locks all of that and finds mistakes in it.
-fn checked(shape: &ShapeOptions, from: &str) -> String {
-    let list: Vec<String> = shape.expressions.iter().map(|(_, text)| format!("(\n{text}\n)")).collect();
-    let filter = shape.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"));
-    format!("SELECT {} FROM {from}{filter}", list.join(", "))
+/// Whether `LOCK TABLE` may take it, and with it all that inherits from it.
+fn lockable(found: &Found) -> bool {
+    matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable) && found.may_select
 }
 
-/// Takes a snapshot under which every table of the relation is one that the lock session holds.
+/// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL.
+fn statements(shape: &ShapeOptions, found: Option<&Found>) -> Vec<String> {
+    let (from, alias) = match (&shape.relation, found) {
+        (_, Some(found)) => (found.sql_name(), identifier(&found.name)),
+        (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
+            (format!("(\n{text}\n)"), QUERY_ALIAS.to_owned())
+        }
+    };
+    let mut statements = Vec::new();
+    if !found.is_some_and(lockable) {
+        // With every column that is read, or a join for one of them would be planned away with its tables' partitions;
+        // and without the predicate, which would plan other partitions away.
+        let all = found.is_none_or(|found| found.may_select);
+        let columns = match &shape.columns {
+            Some(columns) if !all => columns.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", "),
+            _ => format!("{alias}.*"),
+        };
+        statements.push(format!("SELECT {columns} FROM {from} AS {alias}"));
+    }
+    if shape.predicate.is_some() || !shape.expressions.is_empty() {
+        let list: Vec<String> = shape.expressions.iter().map(|(_, text)| format!("(\n{text}\n)")).collect();
+        let filter = shape.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"));
+        statements.push(format!("SELECT {} FROM {from} AS {alias}{filter}", list.join(", ")));
+    }
+    statements
+}
+
+/// Takes a snapshot under which nothing is read but what the lock session holds.
 async fn snapshot(
     sessions: &Sessions,
     lock: &Session,
     found: Option<&Found>,
+    locks: &Locks,
     application: &str,
 ) -> Result<(Session, Vec<TreeNode>), SourceError> {
     let anchor = sessions.get().await?;
     for _ in 0..limits::SNAPSHOT_TRIES {
+        let before = held(lock).await?;
         begin(&anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
-        let Some(found) = found else { return Ok((anchor, Vec::new())) };
-        let tree = catalog::tree(&anchor, found.oid).await?;
+        let tree = match found {
+            Some(found) => catalog::tree(&anchor, found.oid).await?,
+            None => Vec::new(),
+        };
+        // What came between the locks and the snapshot is locked only now, too late for this snapshot: it may have been
+        // emptied before. Behind views and queries nothing else would show it.
+        locks.take(lock, Waiting::Patient).await?;
         let oids: Vec<u32> = tree.iter().map(|node| node.oid).collect();
-        let missing = unlocked(lock, &oids).await?;
-        if missing.is_empty() {
+        if held(lock).await? == before && unlocked(lock, &oids).await?.is_empty() {
+            // The anchor may be the only reader, and the lock session may be lost.
+            locks.take(&anchor, Waiting::Nowait).await?;
             return Ok((anchor, tree));
-        }
-        for node in tree.iter().filter(|node| missing.contains(&node.oid) && node.relkind != "f") {
-            let sql = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", node.facts.sql_name);
-            lock.batch(&format!("locking {}, attached a moment ago", node.facts.sql_name), &sql).await?;
         }
         anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
     }
@@ -162,7 +190,7 @@ async fn describe(
         return Ok(RelationFacts {
             kind: RelationKind::Query,
             sql_name: query.clone(),
-            alias: "query".to_owned(),
+            alias: QUERY_ALIAS.to_owned(),
             display_name: None,
             columns: catalog::describe_statement(anchor, "describing the query", query).await?,
             leaves: Vec::new(),
@@ -171,15 +199,15 @@ async fn describe(
         });
     }
     let found = found.ok_or_else(|| SourceError::new(SourceFault::Protocol, "a table request without its table"))?;
-    let columns = catalog::columns(anchor, found).await?;
-    if columns.is_empty() {
+    let columns = catalog::columns(anchor, found, tree).await?;
+    if columns.is_empty() && shape.expressions.is_empty() {
         let message = format!("{} has no columns, so there is nothing to export", found.sql_name());
         return Err(SourceError::new(SourceFault::Usage, message));
     }
     Ok(RelationFacts {
         kind: found.kind,
         sql_name: found.sql_name(),
-        alias: super::session::identifier(&found.name),
+        alias: identifier(&found.name),
         display_name: Some(format!("{}.{}", found.schema, found.name)),
         columns,
         leaves: leaves(found, tree),
@@ -193,9 +221,12 @@ fn leaves(found: &Found, tree: &[TreeNode]) -> Vec<LeafFacts> {
     let stores_rows = |node: &&TreeNode| matches!(node.relkind.as_str(), "r" | "m");
     let direct =
         matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView);
+    // A virtual column read through the parent is computed the parent's way, read from the leaf the leaf's.
+    let same_values = tree.len() == 1 || !tree.iter().any(|node| node.virtual_columns);
     // A leaf's own policies differ from those of the parent through which it would be read, so any of them rules the
     // direct way out; so does a foreign leaf, which cannot be read by `ONLY` and place.
-    let legal = tree.iter().all(|node| !node.row_security && node.relkind != "f")
+    let legal = same_values
+        && tree.iter().all(|node| !node.row_security && node.relkind != "f")
         && tree.iter().filter(stores_rows).all(|node| node.may_select);
     if direct && legal { tree.iter().filter(stores_rows).map(|node| node.facts.clone()).collect() } else { Vec::new() }
 }
@@ -231,7 +262,33 @@ async fn describe_expressions(
             let message = format!("--column {name} is not one value a row");
             return Err(SourceError::new(SourceFault::Usage, message));
         };
+        one_value_a_row(anchor, name, text, relation).await?;
         columns.push(ColumnFacts { name: name.clone(), ..column.clone() });
     }
     Ok(columns)
 }
+
+/// Refuses aggregates, window functions and set-returning functions: their values would depend on how the rows are
+/// split, and a cap would count rows that they multiply. `WHERE` is where PostgreSQL itself refuses them.
+async fn one_value_a_row(
+    anchor: &Session,
+    name: &str,
+    text: &str,
+    relation: &RelationFacts,
+) -> Result<(), SourceError> {
+    let statement = format!("SELECT FROM {} WHERE (\n{text}\n) IS NULL", sql::relation(relation));
+    let described = catalog::describe_statement(anchor, &format!("describing --column {name}"), &statement).await;
+    match described {
+        Ok(_) => Ok(()),
+        // Grouping, windowing and a set where there can be none.
+        Err(error) if matches!(error.sqlstate.as_deref(), Some("42803" | "42P20" | "0A000")) => {
+            let message = format!("--column {name} has no value of its own in each row");
+            let hint = "aggregates, window functions and set-returning functions need a --query of their own";
+            Err(SourceError { source: error.source, ..SourceError::new(SourceFault::Usage, message).with_hint(hint) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

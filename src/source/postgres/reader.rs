@@ -1,11 +1,13 @@
 //! The [`Source`] that PostgreSQL is: sessions under one snapshot, a COPY a partition.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Mutex;
 
+use super::catalog::{self, Found};
 use super::connect::{Session, Sessions};
 use super::copy::Copy;
 use super::error::{SourceError, SourceFault};
@@ -15,7 +17,7 @@ use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
 use crate::export::request::ReadMode;
 use crate::limits;
-use crate::plan::{ColumnPlan, Partition, Plan};
+use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
 use crate::source::{BatchStream, Source};
 
 /// How reads share one moment.
@@ -37,6 +39,7 @@ pub struct PostgresSource {
     lock: Option<Session>,
     moment: Moment,
     snapshots: Vec<SnapshotFacts>,
+    found: Option<Found>,
 }
 
 impl PostgresSource {
@@ -48,7 +51,7 @@ impl PostgresSource {
         let Planning { sessions, lock, anchor, locks, application, found, .. } = planning;
         let (moment, snapshots) = match read_mode {
             ReadMode::Keyset { page_size } => {
-                let pages = keyset::Pages::new(&anchor, found.as_ref(), page_size).await?;
+                let pages = keyset::Pages::new(&anchor, found.as_ref(), page_size, &application).await?;
                 anchor.batch("ending planning", "COMMIT").await?;
                 (Moment::Pages(pages), Vec::new())
             }
@@ -59,12 +62,11 @@ impl PostgresSource {
             ReadMode::Copy => {
                 let id = snapshot::export(&anchor).await?;
                 let facts = snapshot::facts(&anchor, Some(id.clone())).await?;
-                locks.take(&anchor, snapshot::Waiting::Nowait).await?;
                 let custody = Custody::new(&sessions, anchor, id, locks, &application).await?;
                 (Moment::Kept(custody), vec![facts])
             }
         };
-        Ok(Self { sessions, lock, moment, snapshots })
+        Ok(Self { sessions, lock, moment, snapshots, found })
     }
 
     /// The snapshots that reads share; empty in keyset mode.
@@ -81,14 +83,30 @@ impl PostgresSource {
                 )
                 .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
             }),
-            Moment::Kept(custody) => {
-                let session = self.sessions.get().await?;
-                if session.fresh {
-                    custody.enter(&session, "reader").await?;
-                }
-                Ok(session)
-            }
+            Moment::Kept(custody) => custody.session(&self.sessions, "reader").await,
             Moment::Pages(_) => self.sessions.get().await,
+        }
+    }
+
+    fn named(&self, plan: &Plan, slice: &Slice) -> Option<Named> {
+        if let Slice::Heap { leaf, .. } = slice {
+            let leaf = plan.relation.leaves.get(*leaf)?;
+            return Some(Named { name: leaf.sql_name.clone(), oid: leaf.oid, tables: None });
+        }
+        let found = self.found.as_ref()?;
+        let tables = (found.kind == RelationKind::PartitionedTable).then_some(found.tables);
+        Some(Named { name: found.sql_name(), oid: found.oid, tables })
+    }
+
+    /// Pings what idles for as long as others read.
+    async fn ping_idle(&self) {
+        if let Some(lock) = self.lock.as_ref().filter(|lock| !lock.client().is_closed()) {
+            snapshot::ping(lock).await;
+        }
+        if let Moment::Own(slot) = &self.moment
+            && let Some(session) = &*slot.lock().await
+        {
+            snapshot::ping(session).await;
         }
     }
 
@@ -105,14 +123,22 @@ impl PostgresSource {
             Moment::Own(slot) => Some(Arc::clone(slot)),
             _ => None,
         };
+        let named = self.named(&plan, &partition.slice);
         let batches = stream::try_unfold(copy, move |mut copy| {
-            let home = home.clone();
+            let (home, named) = (home.clone(), named.clone());
             async move {
                 if let Some(batch) = copy.next().await? {
                     return Ok(Some((batch, copy)));
                 }
+                let Some(session) = copy.into_session() else { return Ok(None) };
+                if let Some(named) = named
+                    && let Err(error) = catalog::same_relation(&session, &named.name, named.oid, named.tables).await
+                {
+                    session.discard();
+                    return Err(error);
+                }
                 // Back to the pool, still in its transaction; or to the slot, where it is the snapshot.
-                if let (Some(session), Some(home)) = (copy.into_session(), home) {
+                if let Some(home) = home {
                     *home.lock().await = Some(session);
                 }
                 Ok(None)
@@ -120,6 +146,14 @@ impl PostgresSource {
         });
         Ok(batches.boxed())
     }
+}
+
+/// What a partition's statement names, and what that was when it was planned.
+#[derive(Debug, Clone)]
+struct Named {
+    name: String,
+    oid: u32,
+    tables: Option<usize>,
 }
 
 fn describe(plan: &Plan, partition: &Partition) -> String {
@@ -136,6 +170,7 @@ impl Source for PostgresSource {
         async {
             let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
             let mut lock_lost = false;
+            let mut pinged = Instant::now();
             loop {
                 tick.tick().await;
                 if let Moment::Kept(custody) = &self.moment
@@ -143,9 +178,13 @@ impl Source for PostgresSource {
                 {
                     return error;
                 }
+                if pinged.elapsed() >= limits::KEEPER_PING {
+                    self.ping_idle().await;
+                    pinged = Instant::now();
+                }
                 if !lock_lost && self.lock.as_ref().is_some_and(|lock| lock.client().is_closed()) {
                     lock_lost = true;
-                    tracing::warn!("the lock session was lost; keepers and readers hold the same locks");
+                    tracing::warn!("the lock session was lost; the others hold the same locks");
                 }
             }
         }

@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 use super::catalog::query;
 use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
-use super::session::{Begin, ServerIdentity, begin, server_identity};
+use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
 use crate::{failpoint, limits, telemetry};
 
 /// What a session must do before it may rely on the relation staying as it is.
@@ -54,7 +54,9 @@ impl Locks {
             session.batch(&format!("locking {table} against changes"), &sql).await?;
         }
         for statement in &self.statements {
-            session.batch("planning the statement, which locks what it reads", &format!("EXPLAIN {statement}")).await?;
+            // By the extended protocol, whose statement can only ever be one: people's SQL is in it.
+            let explain = format!("EXPLAIN {statement}");
+            query(session, "planning the statement, which locks what it reads", &explain, &[]).await?;
         }
         Ok(())
     }
@@ -92,6 +94,14 @@ pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<Snaps
     Ok(SnapshotFacts { id, xmin: row.get(0), lsn: row.get(1), taken_at })
 }
 
+/// What the lock session holds.
+pub(crate) async fn held(session: &Session) -> Result<Vec<u32>, SourceError> {
+    let sql = "SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() \
+        AND l.locktype = 'relation' AND l.granted AND l.mode = 'AccessShareLock' ORDER BY l.relation";
+    let rows = query(session, "listing the locks", sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Which of `oids` the lock session does not hold.
 pub(crate) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>, SourceError> {
     if failpoint::off("locks") {
@@ -102,6 +112,13 @@ pub(crate) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>
             AND l.relation = o.oid AND l.granted AND l.mode = 'AccessShareLock')";
     let rows = query(session, "checking the locks", sql, &[(&oids, Type::OID_ARRAY)]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Keeps an idle session from being taken for dead, by the server (`idle_in_transaction_session_timeout`) and on the
+/// way to it. False where it does not answer: nothing can rest on it then.
+pub(crate) async fn ping(session: &Session) -> bool {
+    let answer = tokio::time::timeout(limits::PING_TIMEOUT, session.batch("pinging a session", "SELECT"));
+    matches!(answer.await, Ok(Ok(())))
 }
 
 #[derive(Debug)]
@@ -140,11 +157,26 @@ impl Custody {
         Ok(custody)
     }
 
-    /// Begins a session's transaction under the snapshot, on the same server, with everything locked.
+    /// A session whose transaction is under the snapshot, on the same server, with everything locked.
     ///
     /// # Errors
     /// [`SourceFault::SnapshotLost`] where no keeper is left, or the session is on another server.
-    pub(crate) async fn enter(&self, session: &Session, role: &str) -> Result<(), SourceError> {
+    ///
+    /// # Cancel safety
+    /// A session that is given up half-way is closed by the next checkout.
+    pub(crate) async fn session(&self, sessions: &Sessions, role: &str) -> Result<Session, SourceError> {
+        let session = sessions.get_whole().await?;
+        if !session.entered() {
+            if let Err(error) = self.enter(&session, role).await {
+                session.discard();
+                return Err(error);
+            }
+            session.set_entered();
+        }
+        Ok(session)
+    }
+
+    async fn enter(&self, session: &Session, role: &str) -> Result<(), SourceError> {
         let ids: Vec<String> = self.keepers.lock().await.iter().map(|keeper| keeper.snapshot.clone()).collect();
         let application = format!("{}/{role}", self.application);
         let mut lost = SourceError::new(SourceFault::SnapshotLost, "every keeper of the snapshot is gone");
@@ -180,16 +212,16 @@ impl Custody {
             let mut keepers = self.keepers.lock().await;
             let mut alive = VecDeque::new();
             while let Some(mut keeper) = keepers.pop_front() {
-                if !keeper.session.client().is_closed() && keeper.pinged.elapsed() >= limits::KEEPER_PING {
-                    // An error shows as a closed session, here or at the next call.
-                    drop(keeper.session.batch("pinging a keeper", "SELECT").await);
+                let mut answers = !keeper.session.client().is_closed();
+                if answers && keeper.pinged.elapsed() >= limits::KEEPER_PING {
+                    answers = ping(&keeper.session).await;
                     keeper.pinged = Instant::now();
                 }
-                if keeper.session.client().is_closed() {
+                if answers {
+                    alive.push_back(keeper);
+                } else {
                     tracing::warn!(snapshot = keeper.snapshot, "a snapshot keeper was lost");
                     keeper.session.discard();
-                } else {
-                    alive.push_back(keeper);
                 }
             }
             *keepers = alive;
@@ -210,8 +242,10 @@ impl Custody {
     }
 
     async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {
-        let session = sessions.get().await?;
-        self.enter(&session, "keeper").await?;
+        // An idle reader serves as well as a new session.
+        let session = self.session(sessions, "keeper").await?;
+        let application = literal(&format!("{}/keeper", self.application));
+        session.batch("naming a keeper", &format!("SET LOCAL application_name = {application}")).await?;
         let snapshot = export(&session).await?;
         self.keepers.lock().await.push_back(Keeper { session, snapshot, pinged: Instant::now() });
         Ok(())

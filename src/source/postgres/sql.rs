@@ -312,7 +312,11 @@ pub(crate) fn count_up_to(plan: &Plan, source: &str, limit: NonZeroU64) -> Strin
     format!("SELECT count(*) FROM (SELECT FROM {source}{} LIMIT {limit}) AS counted", filter(plan))
 }
 
-/// The places of chosen rows of one leaf, in physical order: `place`, block, offset.
+/// Makes scans of a heap give rows by their places, whatever predicate stands beside: for the rest of a transaction.
+pub(crate) const PHYSICAL_ORDER: &str =
+    "SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off";
+
+/// The places of chosen rows of one leaf, in physical order (see [`PHYSICAL_ORDER`]): `place`, block, offset.
 pub(crate) fn rows_by_place(plan: &Plan, source: &str, limit: u64, points: &[u64]) -> String {
     let filter = filter(plan);
     let points: Vec<String> = points.iter().map(u64::to_string).collect();

@@ -1,0 +1,94 @@
+use super::*;
+
+fn found(kind: RelationKind, may_select: bool) -> Found {
+    Found { oid: 1, kind, schema: "S".into(), name: "t".into(), may_select, tables: 1 }
+}
+
+fn shape(relation: RelationRequest) -> ShapeOptions {
+    ShapeOptions { relation, columns: None, expressions: vec![], renames: vec![], predicate: None, key: None }
+}
+
+fn table() -> ShapeOptions {
+    shape(RelationRequest::Table("S.t".into()))
+}
+
+fn node(oid: u32, relkind: &str) -> TreeNode {
+    TreeNode {
+        oid,
+        relkind: relkind.into(),
+        may_select: true,
+        row_security: false,
+        virtual_columns: false,
+        facts: LeafFacts { oid, sql_name: format!("n{oid}"), blocks: 1, block_size: 8192, ctid_ranges: true },
+        reltuples: 0.0,
+    }
+}
+
+fn leaf_oids(kind: RelationKind, tree: &[TreeNode]) -> Vec<u32> {
+    leaves(&found(kind, true), tree).iter().map(|leaf| leaf.oid).collect()
+}
+
+#[test]
+fn a_table_that_lock_table_may_take_needs_no_statement() {
+    for kind in [RelationKind::Table, RelationKind::PartitionedTable] {
+        assert_eq!(statements(&table(), Some(&found(kind, true))), [""; 0]);
+    }
+}
+
+#[test]
+fn what_lock_table_may_not_take_is_planned_with_all_that_is_read() {
+    let all = ["SELECT \"t\".* FROM \"S\".\"t\" AS \"t\""];
+    for kind in [RelationKind::View, RelationKind::MaterializedView, RelationKind::ForeignTable] {
+        assert_eq!(statements(&table(), Some(&found(kind, true))), all);
+        // Fewer columns could let the planner leave a joined table out.
+        let some = ShapeOptions { columns: Some(vec!["a".into()]), ..table() };
+        assert_eq!(statements(&some, Some(&found(kind, true))), all);
+    }
+    let query = shape(RelationRequest::Query("TABLE x -- y".into()));
+    assert_eq!(statements(&query, None), ["SELECT query.* FROM (\nTABLE x -- y\n) AS query"]);
+    let granted = ShapeOptions { columns: Some(vec!["a".into(), "b\"c".into()]), ..table() };
+    assert_eq!(
+        statements(&granted, Some(&found(RelationKind::Table, false))),
+        ["SELECT \"a\", \"b\"\"c\" FROM \"S\".\"t\" AS \"t\""]
+    );
+}
+
+#[test]
+fn a_predicate_plans_no_partition_out_of_the_locks() {
+    let filtered = ShapeOptions {
+        predicate: Some("t.d < 5 -- recent".into()),
+        expressions: vec![("x".into(), "(SELECT max(y) FROM o)".into())],
+        ..table()
+    };
+    let second = "SELECT (\n(SELECT max(y) FROM o)\n) FROM \"S\".\"t\" AS \"t\" WHERE (\nt.d < 5 -- recent\n)";
+    assert_eq!(statements(&filtered, Some(&found(RelationKind::Table, true))), [second]);
+    assert_eq!(
+        statements(&filtered, Some(&found(RelationKind::View, true))),
+        ["SELECT \"t\".* FROM \"S\".\"t\" AS \"t\"", second]
+    );
+}
+
+#[test]
+fn leaves_are_read_directly_only_where_that_gives_the_parents_rows() {
+    let tree = || vec![node(1, "p"), node(2, "r"), node(3, "p"), node(4, "r")];
+    assert_eq!(leaf_oids(RelationKind::PartitionedTable, &tree()), [2, 4]);
+    assert_eq!(leaf_oids(RelationKind::Table, &[node(1, "r"), node(2, "r")]), [1, 2], "a parent has rows of its own");
+    assert_eq!(leaf_oids(RelationKind::MaterializedView, &[node(1, "m")]), [1]);
+    for kind in [RelationKind::View, RelationKind::ForeignTable] {
+        assert_eq!(leaf_oids(kind, &[node(1, "r")]), [0; 0]);
+    }
+    let changes: [fn(&mut TreeNode); 4] = [
+        |node| node.may_select = false,
+        |node| node.row_security = true,
+        |node| node.relkind = "f".into(),
+        |node| node.virtual_columns = true,
+    ];
+    for (which, change) in changes.into_iter().enumerate() {
+        let mut tree = tree();
+        change(&mut tree[3]);
+        assert_eq!(leaf_oids(RelationKind::PartitionedTable, &tree), [0; 0], "change {which}");
+    }
+    let mut alone = node(1, "r");
+    alone.virtual_columns = true;
+    assert_eq!(leaf_oids(RelationKind::Table, &[alone]), [1]);
+}
