@@ -9,7 +9,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod caps;
 mod export;
 mod harness;
+mod relations;
 mod store;
 mod tidy;
