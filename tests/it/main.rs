@@ -10,8 +10,12 @@
 mod support;
 
 mod caps;
+mod commit;
 mod export;
+mod front;
 mod harness;
 mod relations;
+mod shape;
 mod store;
 mod tidy;
+mod verify;
