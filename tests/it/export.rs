@@ -73,7 +73,7 @@ async fn contents(pg: &Pg, place: Place, args: &[&str], limit: Duration) -> (Con
         Place::S3 => {
             let s3 = s3();
             let run = command(pg, &s3.url("out/"), args).envs(s3.env()).limit(limit).run().await.expect(0);
-            assert_eq!(run.report["destination"], s3.url("out/"));
+            assert_eq!(run.report["destination"], s3.url("out"));
             assert!(s3.open_uploads().await.is_empty());
             (oracle::on_s3(&s3, "out", &[]).await, manifest_on(&s3, "out").await)
         }

@@ -9,7 +9,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod caps;
+mod commit;
 mod export;
+mod front;
 mod harness;
+mod relations;
+mod shape;
 mod store;
 mod tidy;
+mod verify;

@@ -4,8 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
 use futures_util::TryStreamExt;
 use serde_json::Value;
+use sha2::Digest as _;
 use tempfile::TempDir;
 
 use super::pg::Pg;
@@ -143,4 +145,15 @@ pub(crate) async fn no_sessions_left(pg: &Pg) {
         (pg.exporter_sessions().await == 0).then_some(())
     })
     .await;
+}
+
+/// A CRC64NVME as manifests have it.
+pub(crate) fn crc64nvme(bytes: &[u8]) -> String {
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes);
+    base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes())
+}
+
+/// A SHA-256 as manifests have it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,0 +1,268 @@
+//! What can be exported, and how it is split: every kind of relation and of key, compared with PostgreSQL.
+
+use crate::support::job::{copy, export, export_csv, sorted};
+use crate::support::oracle;
+use crate::support::pg::{Pg, both, pg};
+
+/// Keys of every kind, with NULLs and ties where they can be.
+const KEYED: &str = r#"
+create table keyed as select i as id, md5(i::text)::uuid as u, timestamptz '2020-01-01' + i * interval '61 minutes' as at,
+    case i % 7 when 0 then null else i % 500 end as maybe,
+    case i % 4 when 0 then 'Ärger ' || i when 1 then 'it''s "' || i || '", \' when 2 then upper(md5(i::text)) else '' || i end as t,
+    (i % 13)::smallint as small, i::numeric / 7 as n, date '2000-01-01' + i / 10 as d
+    from generate_series(1, 6000) i order by md5(i::text);
+alter table keyed add primary key (id);
+analyze keyed;
+create view by_view as select id, u, t from keyed where id % 2 = 0;
+create materialized view by_matview as select id, at, maybe from keyed where id % 3 = 0;
+analyze by_matview;
+"#;
+
+#[tokio::test]
+async fn every_kind_of_key_covers_every_row_in_order() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(KEYED).await;
+        for (key, order, split) in [
+            ("id", "id", true),
+            ("id desc", "id desc", true),
+            ("u", "u", true),
+            ("t", "t", true),
+            ("t desc", "t desc", true),
+            ("at", "at", true),
+            ("at desc, id", "at desc, id", true),
+            ("n", "n", true),
+            ("d, id desc", "d, id desc", true),
+            ("maybe, id", "maybe nulls last, id", true),
+            ("maybe desc, u", "maybe desc nulls last, u", true),
+            ("small, t, id", "small, t, id", false),
+        ] {
+            let expected = copy(&pg, &format!("select * from keyed order by {order}")).await;
+            let done = export_csv(&pg, &["--table", "keyed", "--key", key, "--partitions", "5"], 0).await;
+            assert!(done.data() == expected, "PostgreSQL {version}, --key {key:?}: other bytes or another order");
+            assert!(!split || done.partitions() >= 4, "--key {key:?}: {} partitions", done.partitions());
+            let named = done.manifest()["source"]["key"][0]["name"].clone();
+            assert_eq!(named, key.split([' ', ',']).next().unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_int_key_is_split_without_statistics_and_at_the_ends_of_its_range() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table wide (id bigint primary key);
+        insert into wide select i from generate_series(-500, 500) i;
+        insert into wide values (-9223372036854775808), (9223372036854775807)",
+    )
+    .await;
+    for key in ["id", "id desc"] {
+        let done = export_csv(&pg, &["--table", "wide", "--key", key, "--partitions", "6"], 0).await;
+        assert!(done.data() == copy(&pg, &format!("select * from wide order by {key}")).await, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn statistics_may_lie_and_no_row_is_lost() {
+    let pg = pg(15).await;
+    pg.batch(
+        "create table lied (k int, v int) with (autovacuum_enabled = false);
+        insert into lied select i, i from generate_series(1, 1000) i; analyze lied;
+        truncate lied; insert into lied select i, i from generate_series(-2000, -1) i;
+        insert into lied select i, i from generate_series(5000, 6000) i; insert into lied values (null, 1), (null, 2)",
+    )
+    .await;
+    let done = export_csv(&pg, &["--table", "lied", "--key", "k", "--partitions", "4"], 0).await;
+    assert!(done.sorted() == sorted(&copy(&pg, "select * from lied").await));
+}
+
+#[tokio::test]
+async fn views_and_materialized_views_and_queries_whole_and_by_key() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(KEYED).await;
+        let query = "select k.id, count(*) as n from keyed k join by_view v using (u) group by 1 order by 1 desc";
+        let with = "with few as (select * from keyed where id < 500) select t, id from few;";
+        for (relation, key, select, kind) in [
+            (["--table", "by_view"], "", "select * from by_view", "view"),
+            (["--table", "by_view"], "id", "select * from by_view", "view"),
+            (["--table", "public.by_matview"], "", "select * from by_matview", "materialized_view"),
+            (["--table", "by_matview"], "at", "select * from by_matview", "materialized_view"),
+            (["--query", query], "", query, "query"),
+            (["--query", query], "id", query, "query"),
+            (["--query", with], "t, id", "select t, id from keyed where id < 500", "query"),
+            (["--query", "values (1, 'a'), (2, null)"], "", "values (1, 'a'), (2, null)", "query"),
+            (["--query", "select 1 as one -- and a comment"], "", "select 1", "query"),
+        ] {
+            let mut args = [&relation[..], &["--partitions", "4"]].concat();
+            if !key.is_empty() {
+                args.extend(["--key", key]);
+            }
+            let done = export_csv(&pg, &args, 0).await;
+            let expected = copy(&pg, select).await;
+            assert!(done.sorted() == sorted(&expected), "{version}: {args:?} ({kind})");
+        }
+    }
+}
+
+#[tokio::test]
+async fn foreign_tables_are_read_through_their_server() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(KEYED).await;
+        pg.batch(&foreign_server(&pg).await).await;
+        pg.batch(
+            "create table parent (id int, u uuid, t text) partition by range (id);
+            create table near partition of parent for values from (100000) to (200000);
+            insert into parent select id + 100000, u, t from keyed;
+            alter table parent attach partition far_leaf for values from (0) to (100000);
+            analyze",
+        )
+        .await;
+        for (table, key) in [("far", ""), ("far", "id"), ("parent", ""), ("parent", "id")] {
+            let mut args = vec!["--table", table, "--partitions", "3"];
+            if !key.is_empty() {
+                args.extend(["--key", key]);
+            }
+            let done = export_csv(&pg, &args, 0).await;
+            let expected = copy(&pg, &format!("select * from {table}")).await;
+            assert!(done.sorted() == sorted(&expected), "{version}: {args:?}");
+        }
+    }
+}
+
+/// Makes the foreign tables `far` and `far_leaf`: of another server on 15, of a file on 18, whose build of `postgres_fdw`
+/// needs a newer libpq than the system's.
+async fn foreign_server(pg: &Pg) -> String {
+    let columns = "(id int, u uuid, t text)";
+    let (server, options) = if pg.version == 15 {
+        let address = pg.sql("select current_database(), current_setting('port')").await.remove(0);
+        let [database, port] = [0, 1].map(|column| address[column].clone().unwrap());
+        let server = format!(
+            "create extension postgres_fdw;
+            create server far foreign data wrapper postgres_fdw options (host '127.0.0.1', port '{port}', dbname '{database}');
+            create user mapping for postgres server far options (user 'postgres', password_required 'false');"
+        );
+        (server, "table_name 'keyed'".to_owned())
+    } else {
+        let folder = pg.value("select current_setting('data_directory')").await;
+        let file = format!("{folder}/{}.csv", pg.value("select current_database()").await);
+        let server = format!(
+            "copy (select id, u, t from keyed) to '{file}' (format csv);
+            create extension file_fdw;
+            create server far foreign data wrapper file_fdw;"
+        );
+        (server, format!("filename '{file}', format 'csv'"))
+    };
+    format!(
+        "{server} create foreign table far {columns} server far options ({options});
+        create foreign table far_leaf {columns} server far options ({options})"
+    )
+}
+
+/// Partitioned twice, with a leaf whose columns stand in another order and one that dropped a column.
+const PARTITIONED: &str = "
+create table orders (id int not null, region text not null, at date not null, note text) partition by range (at);
+create table orders_2020 partition of orders for values from ('2020-01-01') to ('2021-01-01') partition by list (region);
+create table orders_2020_eu partition of orders_2020 for values in ('eu');
+create table orders_2020_us partition of orders_2020 for values in ('us', 'ca');
+create table orders_2021 (note text, at date not null, id int not null, gone int, region text not null);
+alter table orders_2021 drop column gone;
+alter table orders attach partition orders_2021 for values from ('2021-01-01') to ('2022-01-01');
+create table orders_rest partition of orders default;
+create table orders_empty partition of orders for values from ('1990-01-01') to ('1991-01-01');
+insert into orders select i, (array['eu', 'us', 'ca'])[1 + i % 3], date '2019-06-01' + i % 1200, 'note ' || i
+    from generate_series(1, 5000) i;
+create table base (id int, v text);
+create table child (extra int) inherits (base);
+create table grandchild () inherits (child);
+insert into base select i, 'base' from generate_series(1, 1000) i;
+insert into child select i, 'child', i from generate_series(1001, 2000) i;
+insert into grandchild select i, 'grandchild', i from generate_series(2001, 3000) i;
+analyze";
+
+#[tokio::test]
+async fn partitioned_and_inherited_tables_leaf_by_leaf_and_by_key() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(PARTITIONED).await;
+        for table in ["orders", "orders_2020", "orders_2021", "base", "child"] {
+            let expected = oracle::query(&pg, &format!("select * from {table}")).await;
+            for more in [&["--partitions", "9"][..], &["--key", "id", "--partitions", "4"], &["--readers", "1"]] {
+                let args = [&["--table", table, "--format", "parquet"][..], more].concat();
+                let done = export(&pg, &args).await.expect(0);
+                assert_eq!(oracle::local(&done.dest(), &[]).await, expected, "{version}: {args:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn empty_and_tiny_tables_have_exactly_one_part() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(
+            "create table empty (id int primary key, t text); create table one as select 1 as id, null::text as t",
+        )
+        .await;
+        pg.batch("create table split (id int) partition by list (id)").await;
+        for (table, rows, columns) in [("empty", 0, "id,t\n"), ("one", 1, "id,t\n"), ("split", 0, "id\n")] {
+            for format in ["parquet", "csv", "ndjson"] {
+                for more in [&[][..], &["--partitions", "7"], &["--key", "id"], &["--max-rows", "5"]] {
+                    let args = [&["--table", table, "--format", format][..], more].concat();
+                    let done = export(&pg, &args).await.expect(0);
+                    let manifest = done.manifest();
+                    assert_eq!(
+                        (&manifest["totals"]["parts"], &manifest["totals"]["rows"]),
+                        (&1.into(), &rows.into()),
+                        "{args:?}"
+                    );
+                    if format == "csv" {
+                        let part =
+                            std::fs::read(done.dest().join(manifest["parts"][0]["path"].as_str().unwrap())).unwrap();
+                        let rows = if rows == 0 { "" } else { "1,\n" };
+                        assert_eq!(String::from_utf8(part).unwrap(), format!("{columns}{rows}"), "{args:?}");
+                    }
+                }
+            }
+            let done = export(&pg, &["--table", table]).await.expect(0);
+            assert_eq!(
+                oracle::local(&done.dest(), &[]).await,
+                oracle::query(&pg, &format!("select * from {table}")).await
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn odd_names_are_quoted_everywhere() {
+    let pg = odd(18).await;
+    let table = r#""Odd ""Schema""; --"."select, 'x'""#;
+    let expected = oracle::query(&pg, &format!("select * from {table}")).await;
+    for format in ["parquet", "csv", "ndjson"] {
+        for more in
+            [&[][..], &["--key", "\"sélect\" desc", "--partitions", "3"], &["--where", "\"a \"\"b\"\", c\" > 5"]]
+        {
+            let args = [&["--table", table, "--format", format][..], more].concat();
+            let done = export(&pg, &args).await.expect(0);
+            let found = oracle::local(&done.dest(), &[]).await;
+            if more.first() == Some(&"--where") {
+                assert_eq!(found.rows, 995, "{args:?}");
+            } else {
+                assert_eq!(found, expected, "{args:?}");
+            }
+        }
+    }
+}
+
+async fn odd(version: u32) -> Pg {
+    let pg = pg(version).await;
+    pg.batch(
+        r#"create schema "Odd ""Schema""; --";
+        create table "Odd ""Schema""; --"."select, 'x'" ("sélect" int primary key, "a ""b"", c" int, "{}" text, "order" text);
+        insert into "Odd ""Schema""; --"."select, 'x'" select i, i, '{' || i || '}', E'tab\t' || i from generate_series(1, 1000) i;
+        analyze"#,
+    )
+    .await;
+    pg
+}
