@@ -9,6 +9,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancel;
+mod consistency;
 mod harness;
+mod memory;
 mod store;
+mod threads;
 mod tidy;
