@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::event::{Event, ReaderProgress};
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
-use crate::limits;
 use crate::plan::Partition;
 use crate::source::SourceError;
 use crate::store::PartitionReceipt;
+use crate::{failpoint, limits};
 use crate::telemetry;
 
 /// A reader's place: which partition it has, and how far it is.
@@ -111,7 +111,10 @@ impl Coordinator {
         // Nobody listens any more: the run goes on all the same.
         let _ = self.work.events.send(event).await;
         let (work, stop) = (Arc::clone(&self.work), self.stop.clone());
-        self.running.spawn(async move { (slot, export_partition(&work, &partition, &counters, false, &stop).await) });
+        self.running.spawn(async move {
+            failpoint::reach("reading").await;
+            (slot, export_partition(&work, &partition, &counters, false, &stop).await)
+        });
     }
 
     fn count_readers(&self) {

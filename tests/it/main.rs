@@ -9,13 +9,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancel;
 mod caps;
 mod commit;
+mod consistency;
 mod export;
 mod front;
 mod harness;
+mod memory;
 mod relations;
 mod shape;
 mod store;
+mod threads;
 mod tidy;
 mod verify;

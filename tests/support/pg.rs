@@ -70,6 +70,27 @@ impl Pg {
         }
     }
 
+    /// The sessions of the program under test whose `application_name` ends with `role`, oldest first.
+    pub(crate) async fn exporter_pids(&self, role: &str) -> Vec<String> {
+        let query = format!(
+            "select pid from pg_stat_activity where datname = current_database()
+                and application_name like 'outhaul/%/{role}' order by backend_start, pid"
+        );
+        self.sql(&query).await.into_iter().map(|mut row| row[0].take().unwrap()).collect()
+    }
+
+    /// Ends a session and waits until it is gone.
+    pub(crate) async fn terminate(&self, pid: &str) {
+        assert_eq!(self.value(&format!("select pg_terminate_backend({pid}, 5000)")).await, "t");
+    }
+
+    /// The URL for a new role that may log in and nothing more; `attributes` follow `CREATE ROLE`.
+    pub(crate) async fn role(&self, attributes: &str) -> (String, String) {
+        let name = format!("role_{}", unique());
+        self.batch(&format!("create role {name} login {attributes}; grant usage on schema public to {name}")).await;
+        (self.url.replace("postgres@", &format!("{name}@")), name)
+    }
+
     /// How many sessions the program under test has open in this database.
     pub(crate) async fn exporter_sessions(&self) -> u64 {
         let query = "select count(*) from pg_stat_activity

@@ -1,6 +1,7 @@
 //! The built binary, run as a user runs it: its own process, a clean environment, real signals.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,6 +34,13 @@ pub(crate) struct Running {
     memory: JoinHandle<u64>,
     limit: Duration,
     _home: TempDir,
+}
+
+/// A place at which a run waits until the test lets it go on (the feature `failpoints`).
+pub(crate) struct Stop {
+    place: &'static str,
+    file: PathBuf,
+    _folder: TempDir,
 }
 
 /// A process that has ended.
@@ -73,7 +81,26 @@ where
     Outhaul { command, limit: RUN_LIMIT, home }
 }
 
+impl Stop {
+    /// One stop at a place that `src/failpoint.rs` knows.
+    pub(crate) fn at(place: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { place, file: folder.path().join(place), _folder: folder }
+    }
+
+    /// Lets the run go on.
+    pub(crate) fn release(&self) {
+        std::fs::remove_file(&self.file).unwrap();
+    }
+}
+
 impl Outhaul {
+    /// Stops the run at these places.
+    pub(crate) fn stops<const N: usize>(self, stops: [&Stop; N]) -> Self {
+        let places = stops.map(|stop| format!("{}={}", stop.place, stop.file.display()));
+        self.env("OUTHAUL_TEST_STOP", places.join(","))
+    }
+
     /// One environment variable.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
@@ -110,7 +137,7 @@ impl Outhaul {
 impl Running {
     /// Sends a signal by its name: `INT`, `TERM`, `KILL`, `STOP`, `CONT`.
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("the process has not been waited for").to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
         assert!(sent.success(), "kill -s {name} {pid}: {sent}");
     }
@@ -118,6 +145,22 @@ impl Running {
     /// What it has said on standard error so far.
     pub(crate) fn stderr(&self) -> String {
         self.stderr.text()
+    }
+
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("the process has not been waited for")
+    }
+
+    /// Waits until the run stands still at a place.
+    pub(crate) async fn stands_at(&self, stop: &Stop) {
+        let what = format!("reaching {}", stop.place);
+        eventually(self.limit, &what, async || {
+            let (ended, there) = (self.stderr.reader.is_finished(), stop.file.exists());
+            assert!(there || !ended, "the run ended before {}; its standard error:\n{}", stop.place, self.stderr.text());
+            there.then_some(())
+        })
+        .await;
     }
 
     /// Waits until standard error holds a text.

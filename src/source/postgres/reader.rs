@@ -57,6 +57,8 @@ impl PostgresSource {
             }
             ReadMode::Copy if readers == 1 => {
                 let facts = snapshot::facts(&anchor, None).await?;
+                // The lock session may be lost before the first read.
+                locks.take(&anchor, snapshot::Waiting::Nowait).await?;
                 (Moment::Own(Arc::new(Mutex::new(Some(anchor)))), vec![facts])
             }
             ReadMode::Copy => {
