@@ -11,5 +11,7 @@ mod support;
 
 mod export;
 mod harness;
+mod readme;
+mod servers;
 mod store;
 mod tidy;
