@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use object_store::ObjectStoreExt;
 use object_store::multipart::MultipartStore;
 use tempfile::TempDir;
 
@@ -295,7 +296,10 @@ async fn an_upload_that_vanished_takes_the_other_parts_back() {
     run.stands_at(&uploaded).await;
     let journal: Vec<String> = place.list().await.into_keys().filter(|path| path.contains("/uploads/")).collect();
     assert_eq!(journal.len(), 4);
-    let note: serde_json::Value = serde_json::from_slice(&s3.get(&format!("dest/{}", journal[2])).await).unwrap();
+    // Listed names are encoded already.
+    let note = object_store::path::Path::parse(s3.key(&format!("dest/{}", journal[2]))).unwrap();
+    let note = client.get(&note).await.unwrap().bytes().await.unwrap();
+    let note: serde_json::Value = serde_json::from_slice(&note).unwrap();
     let key = s3.key(&format!("dest/{}", note["path"].as_str().unwrap()));
     client.abort_multipart(&key.into(), &note["upload_id"].as_str().unwrap().to_owned()).await.unwrap();
     uploaded.release();
