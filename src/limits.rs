@@ -86,6 +86,10 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// The server drops a keeper whose host died after this long (`idle_in_transaction_session_timeout`).
 pub const KEEPER_IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 
+/// The server looks so often whether a client whose query runs is still there (`client_connection_check_interval`): a
+/// query that sends nothing for hours ends with a process that was stopped or killed.
+pub const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A clean abort (cancel requests, aborted uploads) may take this long; then the process leaves all the same.
 pub const ABORT_GRACE: Duration = Duration::from_secs(8);
 

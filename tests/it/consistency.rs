@@ -39,7 +39,8 @@ fn export_from(url: &str, source: &[&str], readers: &str, dest: &Path) -> Outhau
 /// exit 0: it is the locks that make the difference.
 async fn locks_make_the_difference(change: &Change) {
     for version in both() {
-        for readers in ["1", "2"] {
+        // One reader has no keepers: its own transaction is the snapshot.
+        for readers in if change.ddl == "truncate t" { &["1", "2"][..] } else { &["2"] } {
             let pg = pg(version).await;
             pg.batch(change.setup).await;
             let expected = oracle::query(&pg, change.contents).await;
@@ -83,9 +84,12 @@ async fn a_rewriting_alter_between_plan_and_read_waits_for_the_export() {
 
 #[tokio::test]
 async fn a_refresh_between_plan_and_read_waits_for_the_export() {
-    let setup = "create materialized view m as select i as id, i::text as v from generate_series(1, 5000) i";
+    let setup = "create table t as select i as id, i::text as v from generate_series(1, 5000) i;
+        create materialized view m as select * from t";
     let (source, contents) = (&["--table", "m"], "select * from m");
-    locks_make_the_difference(&Change { setup, source, contents, ddl: "refresh materialized view m" }).await;
+    // A refresh freezes what it writes, so that older snapshots see the new rows in place of their own.
+    let ddl = "delete from t where id > 10; refresh materialized view m";
+    locks_make_the_difference(&Change { setup, source, contents, ddl }).await;
 }
 
 #[tokio::test]
@@ -356,7 +360,8 @@ async fn a_table_that_somebody_holds_is_left_alone_within_the_lock_timeout() {
         let run = export(&pg, source, "2", dest.path()).run().await.expect(16);
         let taken = started.elapsed();
         assert!(taken < Duration::from_secs(16), "{taken:?}");
-        assert!(run.stderr.contains("locking public.t") || run.stderr.contains("locks what it reads"), "{}", run.stderr);
+        let doing = ["locking \"public\".\"t\"", "planning the statement"];
+        assert!(doing.iter().any(|text| run.stderr.contains(text)), "{}", run.stderr);
         assert!(run.stderr.contains("another session holds a conflicting lock"), "{}", run.stderr);
         assert_eq!(run.report["retryable"], true);
         nothing_is_left(dest.path());
@@ -392,7 +397,7 @@ async fn ddl_that_queues_behind_our_lock_hangs_nobody() {
             0 => assert_eq!(oracle::local(dest.path(), &[]).await, expected),
             _ => {
                 let run = run.expect(16);
-                assert!(run.stderr.contains("locking public.t"), "{}", run.stderr);
+                assert!(run.stderr.contains("locking \"public\".\"t\""), "{}", run.stderr);
                 nothing_is_left(dest.path());
             }
         }
@@ -433,7 +438,7 @@ async fn rows_that_row_security_would_hide_are_an_error_with_a_hint() {
         let (url, role) = pg.role("").await;
         pg.batch(&format!(
             "grant select on t to {role}; alter table t enable row level security;
-             create policy some on t using (id <= 10);
+             create policy few on t using (id <= 10);
              create table p (id int) partition by range (id); create table p1 partition of p for values from (0) to (9);
              insert into p values (1), (2); grant select on p, p1 to {role};
              alter table p enable row level security; create policy none on p using (false)"

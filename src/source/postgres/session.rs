@@ -46,17 +46,21 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
         return Err(if import && gone { SourceError { fault: SourceFault::SnapshotLost, ..error } } else { error });
     }
+    // A server on Windows cannot see that its client is gone, and refuses the setting.
     let settings = format!(
         "{SETTINGS}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; \
          SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
-         WHERE pg_catalog.current_setting('server_version_num')::int >= 170000",
+         WHERE pg_catalog.current_setting('server_version_num')::int >= 170000; \
+         SELECT pg_catalog.set_config('client_connection_check_interval', '{}', true) \
+         WHERE pg_catalog.version() !~* 'windows|mingw|msvc|visual'",
         limits::LOCK_TIMEOUT.as_millis(),
         limits::KEEPER_IDLE_TIMEOUT.as_millis(),
         literal(application),
+        limits::CLIENT_CHECK_INTERVAL.as_millis(),
     );
-    // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECT
-    // at the end takes it, so a session that must lock first locks before this is called.
+    // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECTs
+    // at the end take it, so a session that must lock first locks before this is called.
     session.batch("setting up a session", &settings).await
 }
 
