@@ -334,6 +334,26 @@ async fn the_manifest_tells_as_much_of_the_values_as_asked() {
     );
 }
 
+#[tokio::test]
+async fn destinations_with_odd_names_are_written_where_they_say() {
+    let (pg, s3) = (numbers().await, s3());
+    let folder = tempfile::tempdir().unwrap();
+    let below = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (to, dest) in [
+        (below("with space/ü #1?x%20y"), below("with space/ü #1?x%20y")),
+        (format!("file://{}", below("encoded%20name")), below("encoded name")),
+        (below("a/./b/../c/"), below("a/c")),
+    ] {
+        command(&pg, &to, &["--table", "numbers"]).run().await.expect(0);
+        assert_eq!(manifest(Path::new(&dest))["totals"]["rows"], 1000, "{to}");
+        crate::support::run::outhaul(["verify", &to, "--read-data"]).run().await.expect(0);
+    }
+    let to = s3.url("with space/ü+=&x");
+    command(&pg, &to, &["--table", "numbers"]).envs(s3.env()).run().await.expect(0);
+    crate::support::run::outhaul(["verify", &to, "--read-data"]).envs(s3.env()).run().await.expect(0);
+    assert!(s3.list("with space/ü+=&x").await.contains_key("_manifest.json"));
+}
+
 /// 1,000 rows with an integer key.
 async fn numbers() -> Pg {
     let pg = pg(18).await;

@@ -12,7 +12,7 @@ async fn the_report_is_the_last_line_and_agrees_with_the_manifest() {
     let pg = pg::lineitem(15).await;
     let done = export(&pg, &["--table", "lineitem", "--partitions", "3", "--readers", "2"]).await.expect(0);
     let (report, manifest) = (&done.run.report, done.manifest());
-    assert_eq!(done.run.stdout.iter().filter(|byte| **byte == b'\n').count(), 1, "one line, and nothing else");
+    assert_eq!(std::str::from_utf8(&done.run.stdout).unwrap().lines().count(), 1, "one line, and nothing else");
     assert_eq!(
         (&report["schema_version"], &report["status"], &report["exit_code"], &report["retryable"], &report["error"]),
         (&json!(1), &json!("complete"), &json!(0), &json!(false), &json!(null))

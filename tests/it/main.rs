@@ -24,4 +24,5 @@ mod shape;
 mod store;
 mod threads;
 mod tidy;
+mod types;
 mod verify;

@@ -266,3 +266,95 @@ async fn odd(version: u32) -> Pg {
     .await;
     pg
 }
+
+/// Keys whose order is not that of their text, with ties, NaN and infinity.
+const ODD_KEYS: &str = r#"
+create type mood as enum ('z', 'a', 'm');
+create table odd_keys as select i as id,
+    (('{Apple,apple,Éclair,eclair,zebra,Zoo}'::text[])[1 + i % 6] || i) collate "en-x-icu" as icu,
+    (case when i % 50 = 0 then 'NaN' else i / 3.0 end)::float4 as f, (case when i % 50 = 0 then 'NaN' else i / 3.0 end)::numeric as n,
+    ('c' || i % 300)::char(8) as c, ('{z,a,m}'::mood[])[1 + i % 3] as e, i * interval '1 hour' as iv, int4send(i) as by,
+    case when i % 100 = 0 then 'infinity' else timestamp '2020-01-01' + i * interval '1 hour' end as ts, array[i % 90, i] as arr,
+    '9.9.9.250'::inet + i as net, i::money as mo, (i % 5)::bit(4) as bt, time '00:00' + i * interval '10 s' as tm, i % 2 = 0 as b
+    from generate_series(1, 4000) i order by md5(i::text);
+alter table odd_keys add primary key (id);
+analyze odd_keys"#;
+
+#[tokio::test]
+async fn keys_of_odd_types_and_collations_cap_and_split() {
+    let pg = pg(15).await;
+    pg.batch(ODD_KEYS).await;
+    let all = sorted(&copy(&pg, "select * from odd_keys").await);
+    for key in [
+        "icu",
+        "icu desc",
+        "f",
+        "n desc",
+        "c",
+        "e",
+        "iv",
+        "by",
+        "ts desc",
+        "arr",
+        "net",
+        "mo",
+        "bt",
+        "tm",
+        "e desc, c, n desc",
+        "b, f",
+    ] {
+        let args = ["--table", "odd_keys", "--key", key, "--partitions", "4"];
+        let whole = export_csv(&pg, &args, 0).await;
+        assert!(whole.sorted() == all, "--key {key:?}");
+        let capped = export_csv(&pg, &[&args[..], &["--max-rows", "1300"]].concat(), 3).await;
+        let tie = if key.ends_with("desc") { "id desc" } else { "id" };
+        let expected = copy(&pg, &format!("select * from odd_keys order by {key}, {tie} limit 1300")).await;
+        assert!(capped.data() == expected, "--key {key:?}, capped");
+        assert_eq!(capped.partitions(), 4, "--key {key:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_reads_what_it_may_and_never_less_than_it_asked_for() {
+    for version in both() {
+        let pg = pg(version).await;
+        let role = format!("weak_{}", pg.value("select current_database()").await);
+        pg.batch(&format!(
+            "create role {role} login;
+            create table hidden (id int primary key, owner text); insert into hidden select i, 'x' from generate_series(1, 100) i;
+            alter table hidden enable row level security; create policy own on hidden using (owner = current_user);
+            create table few (id int primary key, secret text); insert into few select i, 'x' from generate_series(1, 100) i;
+            create table parts (id int) partition by range (id);
+            create table parts_low partition of parts for values from (0) to (500);
+            create table parts_high partition of parts for values from (500) to (5000);
+            insert into parts select generate_series(1, 1000);
+            grant select on hidden, parts to {role}; grant select (id) on few to {role}; analyze"
+        ))
+        .await;
+        let weak = pg.url.replace("postgres@", &format!("{role}@"));
+        for (args, code, rows) in [
+            // Row security would leave rows out: an error, never a smaller export.
+            (&["--table", "hidden"][..], 10, 0),
+            (&["--table", "hidden", "--max-rows", "5"], 10, 0),
+            (&["--table", "hidden", "--read-mode", "keyset"], 10, 0),
+            (&["--query", "select * from hidden"], 10, 0),
+            (&["--table", "few"], 10, 0),
+            (&["--table", "few", "--columns", "id"], 0, 100),
+            (&["--table", "few", "--columns", "id", "--where", "secret = 'x'"], 10, 0),
+            (&["--table", "few", "--columns", "id", "--max-rows", "7"], 3, 7),
+            // Through the parent, whose leaves it may not read.
+            (&["--table", "parts", "--partitions", "4"], 0, 1000),
+            (&["--table", "parts", "--key", "id", "--partitions", "4"], 0, 1000),
+            (&["--table", "parts_low"], 10, 0),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let dest = folder.path().join("out");
+            let fixed = ["export", "--from", &weak, "--to", dest.to_str().unwrap(), "--report", "json"];
+            let run = crate::support::run::outhaul(fixed.iter().chain(args)).run().await;
+            assert_eq!(run.code, code, "{version} {args:?}: {}", run.stderr);
+            assert!([0, 3].contains(&code) == (run.report["rows"] == rows), "{version} {args:?}: {}", run.report);
+            assert_eq!(dest.join("_manifest.json").exists(), [0, 3].contains(&code), "{version} {args:?}");
+        }
+        pg.batch(&format!("drop owned by {role}; drop role {role}")).await;
+    }
+}

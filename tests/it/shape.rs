@@ -31,7 +31,7 @@ async fn expressions_and_new_names_keep_the_split_by_place() {
         ["--column", "gross=round(price * 1.19, 2)"],
         ["--column", "label=case when id % 2 = 0 then 'even, \"' || id || '\"' end"],
         ["--column", "plus=1 + 1 -- two"],
-        ["--rename", "note=Note (short)"],
+        ["--rename", "note=\"Note (short)\""],
         ["--partitions", "3"],
     ];
     let args = args.concat();

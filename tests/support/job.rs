@@ -155,5 +155,5 @@ pub(crate) fn crc64nvme(bytes: &[u8]) -> String {
 
 /// A SHA-256 as manifests have it.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha2::Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
