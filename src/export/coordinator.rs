@@ -14,8 +14,8 @@ use super::worker::{Counters, Outlet, Work, discard, export_partition};
 use crate::plan::Partition;
 use crate::source::SourceError;
 use crate::store::PartitionReceipt;
-use crate::{failpoint, limits};
 use crate::telemetry;
+use crate::{failpoint, limits};
 
 /// A reader's place: which partition it has, and how far it is.
 #[derive(Debug, Default, Clone)]

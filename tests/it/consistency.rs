@@ -356,7 +356,11 @@ async fn a_table_that_somebody_holds_is_left_alone_within_the_lock_timeout() {
         let run = export(&pg, source, "2", dest.path()).run().await.expect(16);
         let taken = started.elapsed();
         assert!(taken < Duration::from_secs(16), "{taken:?}");
-        assert!(run.stderr.contains("locking public.t") || run.stderr.contains("locks what it reads"), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("locking public.t") || run.stderr.contains("locks what it reads"),
+            "{}",
+            run.stderr
+        );
         assert!(run.stderr.contains("another session holds a conflicting lock"), "{}", run.stderr);
         assert_eq!(run.report["retryable"], true);
         nothing_is_left(dest.path());

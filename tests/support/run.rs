@@ -157,7 +157,12 @@ impl Running {
         let what = format!("reaching {}", stop.place);
         eventually(self.limit, &what, async || {
             let (ended, there) = (self.stderr.reader.is_finished(), stop.file.exists());
-            assert!(there || !ended, "the run ended before {}; its standard error:\n{}", stop.place, self.stderr.text());
+            assert!(
+                there || !ended,
+                "the run ended before {}; its standard error:\n{}",
+                stop.place,
+                self.stderr.text()
+            );
             there.then_some(())
         })
         .await;

@@ -2,22 +2,22 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use deadpool_postgres::{
+    ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
 use futures_util::future::BoxFuture;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_postgres::{CancelToken, Client, Config};
 
+use super::candidate::Endpoint;
 use super::error::{SourceError, SourceFault};
-use super::settings::{Address, ConnectSettings, SslMode};
+use super::settings::{ConnectSettings, SslMode};
 use super::stream::{Lender, RawStream, SessionStream};
-use super::tls::{TlsUpgrade, client_config};
+use super::tls::client_config;
 use crate::limits;
 
 tokio::task_local! {
@@ -25,19 +25,12 @@ tokio::task_local! {
     static NEW_LENDER: Mutex<Option<Lender>>;
 }
 
-/// One server, found once: a name behind which a balancer sits must not answer twice.
-#[derive(Debug, Clone)]
-enum Endpoint {
-    Tcp { host: String, address: SocketAddr },
-    Unix(PathBuf),
-}
-
 /// Makes sockets to one server.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    settings: ConnectSettings,
-    tls: Option<Arc<rustls::ClientConfig>>,
-    pinned: OnceLock<Endpoint>,
+    pub(super) settings: ConnectSettings,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) pinned: OnceLock<Endpoint>,
 }
 
 impl Connector {
@@ -48,70 +41,6 @@ impl Connector {
                 .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
         })?;
         Ok(Self { settings, tls, pinned: OnceLock::new() })
-    }
-
-    async fn socket(&self) -> io::Result<(RawStream, TlsUpgrade)> {
-        if let Some(endpoint) = self.pinned.get() {
-            return self.dial(endpoint).await;
-        }
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "no host to connect to");
-        for endpoint in self.candidates().await? {
-            match self.dial(&endpoint).await {
-                Ok(connected) => {
-                    // A second caller may have pinned another candidate meanwhile; the server check of every session
-                    // finds out.
-                    self.pinned.get_or_init(|| endpoint);
-                    return Ok(connected);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    async fn candidates(&self) -> io::Result<Vec<Endpoint>> {
-        let mut endpoints = Vec::new();
-        for address in &self.settings.addresses {
-            match address {
-                Address::Unix { folder, port } => {
-                    endpoints.push(Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}"))));
-                }
-                Address::Tcp { host, port } => {
-                    let found = tokio::net::lookup_host((host.as_str(), *port))
-                        .await
-                        .map_err(|error| io::Error::new(error.kind(), format!("looking up host {host:?}: {error}")))?;
-                    endpoints.extend(found.map(|address| Endpoint::Tcp { host: host.clone(), address }));
-                }
-            }
-        }
-        Ok(endpoints)
-    }
-
-    async fn dial(&self, endpoint: &Endpoint) -> io::Result<(RawStream, TlsUpgrade)> {
-        let late = |what: String| io::Error::new(io::ErrorKind::TimedOut, what);
-        match endpoint {
-            Endpoint::Unix(path) => {
-                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-                let stream = tokio::time::timeout(self.settings.connect_timeout, UnixStream::connect(path))
-                    .await
-                    .map_err(|_| late(format!("{} did not answer", path.display())))?
-                    .map_err(named)?;
-                Ok((RawStream::Unix(stream), TlsUpgrade::none()))
-            }
-            Endpoint::Tcp { host, address } => {
-                let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
-                let stream = tokio::time::timeout(self.settings.connect_timeout, TcpStream::connect(address))
-                    .await
-                    .map_err(|_| late(format!("{address} did not answer")))?
-                    .map_err(named)?;
-                stream.set_nodelay(true)?;
-                let upgrade = match &self.tls {
-                    Some(config) => TlsUpgrade::new(Arc::clone(config), host),
-                    None => TlsUpgrade::none(),
-                };
-                Ok((RawStream::Tcp(stream), upgrade))
-            }
-        }
     }
 
     fn driver_config(&self, application_name: &str) -> Config {
@@ -132,7 +61,7 @@ impl Connector {
     }
 
     /// TLS is never spoken over a Unix socket, whatever the mode (libpq, `sslmode`).
-    fn for_socket(config: &Config, raw: &RawStream) -> Config {
+    pub(super) fn for_socket(config: &Config, raw: &RawStream) -> Config {
         let mut config = config.clone();
         if matches!(raw, RawStream::Unix(_)) {
             config.ssl_mode(tokio_postgres::config::SslMode::Disable);
@@ -161,26 +90,7 @@ impl Connect for PoolConnect {
     fn connect(&self, config: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
         let config = config.clone();
         Box::pin(async move {
-            let (stream, upgrade, config) = match self.0.socket().await {
-                Ok((raw, upgrade)) => {
-                    let config = Connector::for_socket(&config, &raw);
-                    let ssl = config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable;
-                    (SessionStream::new(raw, ssl), upgrade, config)
-                }
-                // The driver's error has no public constructor; writing to this stream gives it one.
-                Err(error) => {
-                    let mut config = config;
-                    config.ssl_mode(tokio_postgres::config::SslMode::Disable);
-                    (SessionStream::failed(error), TlsUpgrade::none(), config)
-                }
-            };
-            let lender = stream.lender();
-            let (client, connection) = config.connect_raw(stream, upgrade).await?;
-            let driver = tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "session ended");
-                }
-            });
+            let (client, driver, lender) = self.0.connect(&config).await?;
             // Without the scope there is nobody to lend to; `Sessions::get` always opens it.
             let _ = NEW_LENDER.try_with(|slot| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(lender));
             Ok((client, driver))
@@ -225,6 +135,9 @@ impl Sessions {
         );
         let pool = Pool::builder(manager)
             .max_size(size)
+            // Connecting has its own limit, for each candidate.
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(limits::CONNECT_TIMEOUT))
             .build()
             .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
         Ok(Self { connector, pool, companions: Mutex::new(HashMap::new()) })
@@ -243,12 +156,7 @@ impl Sessions {
             let made = NEW_LENDER.with(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
             (client, made)
         };
-        let checkout = NEW_LENDER.scope(Mutex::new(None), checkout);
-        let (client, made) = tokio::time::timeout(limits::CONNECT_TIMEOUT, checkout).await.map_err(|_| {
-            let seconds = limits::CONNECT_TIMEOUT.as_secs();
-            let message = format!("connecting to PostgreSQL: no session within {seconds} seconds");
-            SourceError::new(SourceFault::Unavailable, message)
-        })?;
+        let (client, made) = NEW_LENDER.scope(Mutex::new(None), checkout).await;
         let client = client.map_err(|error| match error {
             PoolError::Backend(error) => SourceError::driver("connecting to PostgreSQL", error),
             other => SourceError::new(SourceFault::Unavailable, "connecting to PostgreSQL").with_source(other),

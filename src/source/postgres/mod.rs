@@ -1,6 +1,7 @@
 //! Reading PostgreSQL 14 and later. The only user of `tokio_postgres`.
 
 mod bounds;
+mod candidate;
 pub mod catalog;
 pub(crate) mod connect;
 mod copy;

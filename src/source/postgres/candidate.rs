@@ -1,0 +1,257 @@
+//! Which of several servers a run reads: libpq's rules for several hosts and for `target_session_attrs`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
+
+use super::connect::Connector;
+use super::settings::{Address, TargetSessionAttrs};
+use super::stream::{Lender, RawStream, SessionStream};
+use super::tls::TlsUpgrade;
+
+/// One server, found once: a name behind which a balancer sits must not answer twice.
+#[derive(Debug, Clone)]
+pub(super) enum Endpoint {
+    Tcp { host: String, address: SocketAddr },
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, address } if *host == address.ip().to_string() => write!(f, "{address}"),
+            Self::Tcp { host, address } => write!(f, "{host} ({address})"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A connection with what drives it.
+pub(super) type Connected = (Client, JoinHandle<()>, Lender);
+
+impl Connector {
+    /// Connects to the server of the run, which the first connection chooses.
+    pub(super) async fn connect(&self, config: &Config) -> Result<Connected, Error> {
+        match self.pinned.get() {
+            None => self.choose(config).await,
+            Some(endpoint) => match self.open(endpoint, config, TargetSessionAttrs::Any).await? {
+                Ok(connected) => Ok(connected),
+                Err(error) => failed(config, error).await,
+            },
+        }
+    }
+
+    /// The candidates in order, until one answers and is what `target_session_attrs` asks for.
+    async fn choose(&self, config: &Config) -> Result<Connected, Error> {
+        let mut failures = Vec::new();
+        for target in passes(self.settings.target_session_attrs) {
+            failures.clear();
+            for address in &self.settings.addresses {
+                let found = tokio::time::timeout(self.settings.connect_timeout, endpoints(address)).await;
+                let endpoints = match found.unwrap_or_else(|_| Err(io::Error::other("no answer from name lookup"))) {
+                    Ok(endpoints) => endpoints,
+                    Err(error) => {
+                        failures.push(error);
+                        continue;
+                    }
+                };
+                for endpoint in endpoints {
+                    match self.open(&endpoint, config, *target).await? {
+                        Ok(connected) => {
+                            // A second caller may have pinned another candidate meanwhile; the server check of every
+                            // session finds out.
+                            self.pinned.get_or_init(|| endpoint);
+                            return Ok(connected);
+                        }
+                        Err(error) => failures.push(error),
+                    }
+                }
+            }
+        }
+        failed(config, all(failures)).await
+    }
+
+    /// One candidate. The inner error lets the search go on; as in libpq, a server that answers and refuses us ends it,
+    /// unless it is only starting up or shutting down.
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        config: &Config,
+        target: TargetSessionAttrs,
+    ) -> Result<io::Result<Connected>, Error> {
+        let named = |why: &dyn fmt::Display| io::Error::other(format!("{endpoint}: {why}"));
+        let opened = async {
+            let (raw, upgrade) = match dial(endpoint, self.tls.as_ref()).await {
+                Ok(dialled) => dialled,
+                Err(error) => return Ok(Err(named(&error))),
+            };
+            let connected = match speak(config, raw, upgrade).await {
+                Ok(connected) => connected,
+                Err(error) => return if is_starting(&error) { Ok(Err(named(&error))) } else { Err(error) },
+            };
+            Ok(match misfit(&connected.0, target).await? {
+                None => Ok(connected),
+                Some(why) => Err(named(&why)),
+            })
+        };
+        let opened = tokio::time::timeout(self.settings.connect_timeout, opened).await;
+        opened
+            .unwrap_or_else(|_| Ok(Err(io::Error::new(io::ErrorKind::TimedOut, format!("{endpoint} did not answer")))))
+    }
+
+    /// A socket to the run's server for a cancel request.
+    pub(super) async fn socket(&self) -> io::Result<(RawStream, TlsUpgrade)> {
+        let endpoint = self.pinned.get().ok_or_else(|| io::Error::other("no server has been chosen"))?;
+        dial(endpoint, self.tls.as_ref()).await
+    }
+}
+
+/// What is asked of the candidates, round by round.
+fn passes(target: TargetSessionAttrs) -> &'static [TargetSessionAttrs] {
+    use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
+    match target {
+        Any => &[Any],
+        ReadWrite => &[ReadWrite],
+        ReadOnly => &[ReadOnly],
+        Primary => &[Primary],
+        Standby => &[Standby],
+        PreferStandby => &[Standby, Any],
+    }
+}
+
+/// What keeps a server from being what is asked for; the words are libpq's own.
+fn mismatch(target: TargetSessionAttrs, standby: bool, read_only: bool) -> Option<&'static str> {
+    use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
+    match target {
+        ReadWrite if standby || read_only => Some("session is read-only"),
+        ReadOnly if !standby && !read_only => Some("session is not read-only"),
+        Primary if standby => Some("server is in hot standby mode"),
+        Standby if !standby => Some("server is not in hot standby mode"),
+        Any | PreferStandby | ReadWrite | ReadOnly | Primary | Standby => None,
+    }
+}
+
+/// Asks a server what it is. libpq reads the same from parameters that poolers do not always pass on.
+async fn misfit(client: &Client, target: TargetSessionAttrs) -> Result<Option<&'static str>, Error> {
+    const ASK: &str =
+        "select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only')";
+    if target == TargetSessionAttrs::Any {
+        return Ok(None);
+    }
+    let answer = client.simple_query(ASK).await?;
+    let is = |column: usize, word: &str| {
+        answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(column) == Some(word)))
+    };
+    Ok(mismatch(target, is(0, "t"), is(1, "on")))
+}
+
+fn is_starting(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "57P03")
+}
+
+/// One error for all candidates.
+fn all(mut failures: Vec<io::Error>) -> io::Error {
+    match failures.len() {
+        0 => io::Error::new(io::ErrorKind::NotFound, "no host to connect to"),
+        1 => failures.remove(0),
+        _ => io::Error::other(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+async fn endpoints(address: &Address) -> io::Result<Vec<Endpoint>> {
+    match address {
+        Address::Unix { folder, port } => Ok(vec![Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}")))]),
+        Address::Tcp { host, port } => {
+            let found = tokio::net::lookup_host((host.as_str(), *port))
+                .await
+                .map_err(|error| io::Error::new(error.kind(), format!("looking up host {host:?}: {error}")))?;
+            Ok(found.map(|address| Endpoint::Tcp { host: host.clone(), address }).collect())
+        }
+    }
+}
+
+async fn dial(endpoint: &Endpoint, tls: Option<&Arc<rustls::ClientConfig>>) -> io::Result<(RawStream, TlsUpgrade)> {
+    match endpoint {
+        Endpoint::Unix(path) => Ok((RawStream::Unix(UnixStream::connect(path).await?), TlsUpgrade::none())),
+        Endpoint::Tcp { host, address } => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let upgrade = tls.map_or_else(TlsUpgrade::none, |config| TlsUpgrade::new(Arc::clone(config), host));
+            Ok((RawStream::Tcp(stream), upgrade))
+        }
+    }
+}
+
+/// TLS where it is wanted, authentication, and a task that drives the connection.
+async fn speak(config: &Config, raw: RawStream, upgrade: TlsUpgrade) -> Result<Connected, Error> {
+    let config = Connector::for_socket(config, &raw);
+    let tls = config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable;
+    drive(&config, SessionStream::new(raw, tls), upgrade).await
+}
+
+/// The driver's error has no public constructor; writing to a stream that has failed makes one.
+async fn failed(config: &Config, error: io::Error) -> Result<Connected, Error> {
+    let mut config = config.clone();
+    config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+    drive(&config, SessionStream::failed(error), TlsUpgrade::none()).await
+}
+
+async fn drive(config: &Config, stream: SessionStream, upgrade: TlsUpgrade) -> Result<Connected, Error> {
+    let lender = stream.lender();
+    let (client, connection) = config.connect_raw(stream, upgrade).await?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "session ended");
+        }
+    });
+    Ok((client, driver, lender))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_judged_as_libpq_judges_them() {
+        use TargetSessionAttrs::{Any, Primary, ReadOnly, ReadWrite, Standby};
+        // A primary, a primary whose sessions are read-only by default, a standby.
+        let servers = [(false, false), (false, true), (true, false)];
+        for (target, fits) in [
+            (Any, [true, true, true]),
+            (ReadWrite, [true, false, false]),
+            (ReadOnly, [false, true, true]),
+            (Primary, [true, true, false]),
+            (Standby, [false, false, true]),
+        ] {
+            for ((standby, read_only), fits) in servers.into_iter().zip(fits) {
+                let found = mismatch(target, standby, read_only);
+                assert_eq!(found.is_none(), fits, "{target:?} {standby} {read_only}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_preferred_standby_is_looked_for_first_and_then_anything_will_do() {
+        assert_eq!(passes(TargetSessionAttrs::PreferStandby), [TargetSessionAttrs::Standby, TargetSessionAttrs::Any]);
+        assert_eq!(passes(TargetSessionAttrs::Primary), [TargetSessionAttrs::Primary]);
+    }
+
+    #[test]
+    fn every_candidate_is_told() {
+        let failures = ["a:1: refused", "b:1: session is read-only"].map(io::Error::other);
+        assert_eq!(all(Vec::from(failures)).to_string(), "a:1: refused; b:1: session is read-only");
+    }
+
+    #[test]
+    fn an_endpoint_names_its_host_once() {
+        let tcp = |host: &str| Endpoint::Tcp { host: host.to_owned(), address: "127.0.0.1:5432".parse().unwrap() };
+        assert_eq!(tcp("127.0.0.1").to_string(), "127.0.0.1:5432");
+        assert_eq!(tcp("localhost").to_string(), "localhost (127.0.0.1:5432)");
+    }
+}
