@@ -96,7 +96,11 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn complain(&mut self, key: &str, setting: &Setting, why: impl Display) {
         let values = setting.values.join(" ");
-        let what = format!("{} ({key}) is {values:?}", setting.origin);
+        let name = match &setting.origin {
+            Origin::Flag(_) | Origin::Variable(_) => setting.origin.to_string(),
+            Origin::Default | Origin::File(..) => format!("{}: {key}", setting.origin),
+        };
+        let what = format!("{name} is {values:?}");
         self.errors.push(ConfigError::new(what, why.to_string()));
     }
 

@@ -257,13 +257,13 @@ fn each_reads(mistakes: &[(&[&str], &str)]) {
 #[test]
 fn wrong_values_and_contradictions_read_well() {
     each_reads(&[
-        (&["--readers", "many"][..], "--readers (readers) is \"many\" (a whole number from 1 to 256 is wanted)"),
-        (&["--readers", "0"], "--readers (readers) is \"0\" (a whole number from 1 to 256 is wanted)"),
-        (&["--layout", "netsed"], "--layout (layout) is \"netsed\" (did you mean nested?)"),
-        (&["--layout", "x"], "--layout (layout) is \"x\" (one of nested, flat is wanted)"),
+        (&["--readers", "many"][..], "--readers is \"many\" (a whole number from 1 to 256 is wanted)"),
+        (&["--readers", "0"], "--readers is \"0\" (a whole number from 1 to 256 is wanted)"),
+        (&["--layout", "netsed"], "--layout is \"netsed\" (did you mean nested?)"),
+        (&["--layout", "x"], "--layout is \"x\" (one of nested, flat is wanted)"),
         (
             &["--format", "csv", "--compression", "snappy"],
-            "--compression (compression) is \"snappy\" (snappy is a codec of Parquet; CSV and NDJSON take none, zstd or gzip)",
+            "--compression is \"snappy\" (snappy is a codec of Parquet; CSV and NDJSON take none, zstd or gzip)",
         ),
         (&["--tier", "gold"], "tier \"gold\" is not known (the tiers are enterprise, free, pro, scale, team)"),
         (&["--max-rows", "1", "--tier", "free"], "--tier and --max-rows are both given (give one of them)"),
@@ -321,14 +321,14 @@ fn refusals_and_wrong_destinations_read_well() {
         ),
         (
             &["--run-id", "_x"],
-            "--run-id (run_id) is \"_x\" (1 to 64 letters, digits, dots, dashes or underscores are wanted, the first a letter or a digit)",
+            "--run-id is \"_x\" (1 to 64 letters, digits, dots, dashes or underscores are wanted, the first a letter or a digit)",
         ),
         (&["--csv-null", ",", "--format", "csv"], "--csv-null holds the delimiter (choose another text or delimiter)"),
         (
             &["--upload-chunk-size", "1MiB"],
-            "--upload-chunk-size (upload_chunk_size) is \"1MiB\" (from 5MiB to 5GiB is wanted: what S3 takes)",
+            "--upload-chunk-size is \"1MiB\" (from 5MiB to 5GiB is wanted: what S3 takes)",
         ),
-        (&["--where", " "], "--where (where) is \" \" (it is empty: leave it out, or write one)"),
+        (&["--where", " "], "--where is \" \" (it is empty: leave it out, or write one)"),
     ]);
 }
 
@@ -368,7 +368,7 @@ fn all_mistakes_are_told_at_once() {
         "postgres:// URL",
         "did you mean csv?",
         "athena",
-        "part_size",
+        "--part-size",
         "what to export",
         "where to write",
     ] {

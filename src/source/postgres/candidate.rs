@@ -93,7 +93,9 @@ impl Connector {
             };
             let connected = match speak(config, raw, upgrade).await {
                 Ok(connected) => connected,
-                Err(error) => return if is_starting(&error) { Ok(Err(named(&error))) } else { Err(error) },
+                Err(error) => {
+                    return starting(&error).map_or(Err(error), |why| Ok(Err(named(&why))));
+                }
             };
             Ok(match misfit(&connected.0, target).await? {
                 None => Ok(connected),
@@ -151,8 +153,10 @@ async fn misfit(client: &Client, target: TargetSessionAttrs) -> Result<Option<&'
     Ok(mismatch(target, is(0, "t"), is(1, "on")))
 }
 
-fn is_starting(error: &Error) -> bool {
-    error.code().is_some_and(|code| code.code() == "57P03")
+/// What a server says that takes no sessions now (`cannot_connect_now`).
+fn starting(error: &Error) -> Option<String> {
+    let error = error.as_db_error().filter(|error| error.code().code() == "57P03")?;
+    Some(error.message().to_owned())
 }
 
 /// One error for all candidates.
