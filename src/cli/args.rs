@@ -28,7 +28,6 @@ pub(crate) fn command() -> Command {
         .styles(Styles::plain())
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
         .subcommand(with_options(
             Command::new("export")
                 .about("Export a table or a query and commit it with one manifest")

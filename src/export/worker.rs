@@ -168,7 +168,8 @@ impl Attempt<'_> {
         let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
         telemetry::rows_encoded(rows);
         self.counters.rows.store(self.rows, Ordering::Relaxed);
-        self.counters.bytes.store(finished.saturating_add(size), Ordering::Relaxed);
+        // What an encoder holds back is counted before compression: shown, the total would shrink as it is written.
+        self.counters.bytes.store(finished.saturating_add(written), Ordering::Relaxed);
         if size >= self.work.part_size && matches!(self.work.outlet, Outlet::Parts { .. }) {
             self.finish_part().await?;
         }
