@@ -122,7 +122,7 @@ async fn the_tours_commands_are_understood() {
         let mut args = vec!["export".to_owned(), "--from".to_owned(), "x".to_owned()];
         args.extend(words(command));
         let run = outhaul(args).run().await.expect(2);
-        assert!(run.stderr.contains("neither a URL nor"), "{command}: {}", run.stderr);
+        assert!(run.stderr.contains("neither a postgres:// URL nor"), "{command}: {}", run.stderr);
         assert_eq!(run.stderr.matches("error:").count(), 1, "{command}: {}", run.stderr);
     }
 }
