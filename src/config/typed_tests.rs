@@ -364,7 +364,7 @@ fn all_mistakes_are_told_at_once() {
     for words in [
         "unknown_key",
         "OUTHAUL_NOPE",
-        "/c.toml, line 2 (readers)",
+        "/c.toml, line 2: readers",
         "postgres:// URL",
         "did you mean csv?",
         "athena",
