@@ -165,4 +165,6 @@ pub fn options_markdown() -> String {
 }
 
 #[cfg(test)]
+mod round_trip_tests;
+#[cfg(test)]
 mod tests;

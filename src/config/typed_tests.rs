@@ -364,11 +364,11 @@ fn all_mistakes_are_told_at_once() {
     for words in [
         "unknown_key",
         "OUTHAUL_NOPE",
-        "/c.toml, line 2 (readers)",
+        "/c.toml, line 2: readers",
         "postgres:// URL",
         "did you mean csv?",
         "athena",
-        "part_size",
+        "--part-size",
         "what to export",
         "where to write",
     ] {

@@ -53,7 +53,8 @@ impl Connector {
         for target in passes(self.settings.target_session_attrs) {
             failures.clear();
             for address in &self.settings.addresses {
-                let endpoints = match endpoints(address).await {
+                let found = tokio::time::timeout(self.settings.connect_timeout, endpoints(address)).await;
+                let endpoints = match found.unwrap_or_else(|_| Err(io::Error::other("no answer from name lookup"))) {
                     Ok(endpoints) => endpoints,
                     Err(error) => {
                         failures.push(error);

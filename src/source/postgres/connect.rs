@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+use deadpool_postgres::{
+    ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_postgres::{CancelToken, Client, Config};
@@ -133,6 +135,9 @@ impl Sessions {
         );
         let pool = Pool::builder(manager)
             .max_size(size)
+            // Connecting has its own limit, for each candidate.
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(limits::CONNECT_TIMEOUT))
             .build()
             .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
         Ok(Self { connector, pool, companions: Mutex::new(HashMap::new()) })
@@ -151,12 +156,7 @@ impl Sessions {
             let made = NEW_LENDER.with(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
             (client, made)
         };
-        let checkout = NEW_LENDER.scope(Mutex::new(None), checkout);
-        let (client, made) = tokio::time::timeout(limits::CONNECT_TIMEOUT, checkout).await.map_err(|_| {
-            let seconds = limits::CONNECT_TIMEOUT.as_secs();
-            let message = format!("connecting to PostgreSQL: no session within {seconds} seconds");
-            SourceError::new(SourceFault::Unavailable, message)
-        })?;
+        let (client, made) = NEW_LENDER.scope(Mutex::new(None), checkout).await;
         let client = client.map_err(|error| match error {
             PoolError::Backend(error) => SourceError::driver("connecting to PostgreSQL", error),
             other => SourceError::new(SourceFault::Unavailable, "connecting to PostgreSQL").with_source(other),

@@ -1,0 +1,150 @@
+//! Every option arrives: as a flag, as a variable and as a key of a file.
+
+use std::collections::BTreeSet;
+
+use super::options::{Arity, OPTIONS};
+use super::{ConfigErrors, Environment, FrontOptions, LogFormat, ProgressKind, ReportKind, load};
+use crate::encode::{Compression, Format, Newline};
+use crate::export::request::{ExportRequest, ManifestStats, OnExisting, ReadMode, Target, Visibility};
+use crate::plan::{Direction, RelationRequest};
+use crate::source::postgres::settings::Address;
+use crate::store::Layout;
+
+type Flag = (&'static str, &'static str);
+type Check = fn(&ExportRequest, &FrontOptions) -> bool;
+
+/// An option with a value, the flags without which it would be refused, and how to see that it has arrived.
+struct Case {
+    key: &'static str,
+    value: &'static str,
+    with: &'static [Flag],
+    arrived: Check,
+}
+
+const CSV: &[Flag] = &[("format", "csv")];
+
+const fn case(key: &'static str, value: &'static str, with: &'static [Flag], arrived: Check) -> Case {
+    Case { key, value, with, arrived }
+}
+
+const fn plain(key: &'static str, value: &'static str, arrived: Check) -> Case {
+    case(key, value, &[], arrived)
+}
+
+const CASES: &[Case] = &[
+    plain(
+        "from",
+        "postgres://u@127.0.0.2/e",
+        |r, _| matches!(&r.connect.addresses[0], Address::Tcp { host, .. } if host == "127.0.0.2"),
+    ),
+    plain("password_file", "pw", |r, _| r.connect.password.as_ref().is_some_and(|p| p.expose() == "hunter2")),
+    plain("table", "t2", |r, _| matches!(&r.shape.relation, RelationRequest::Table(t) if t == "t2")),
+    plain("query", "select 2", |r, _| matches!(&r.shape.relation, RelationRequest::Query(q) if q == "select 2")),
+    plain("to", "./elsewhere", |r, _| r.commit.target == Target::Destination("./elsewhere".into())),
+    case("date", "2026-01-02", &[("to", "./{date}")], |r, _| {
+        r.commit.target == Target::Destination("./2026-01-02".into())
+    }),
+    plain("columns", "a,b", |r, _| r.shape.columns.as_ref().is_some_and(|names| names == &["a", "b"])),
+    plain("column", "x=a + 1", |r, _| r.shape.expressions == [("x".into(), "a + 1".into())]),
+    plain("rename", "a=b", |r, _| r.shape.renames == [("a".into(), "b".into())]),
+    plain("where", "a > 1", |r, _| r.shape.predicate.as_deref() == Some("a > 1")),
+    plain("key", "a desc", |r, _| r.shape.key.as_ref().is_some_and(|key| key == &[("a".into(), Direction::Desc)])),
+    plain("format", "ndjson", |r, _| r.format.format == Format::Ndjson),
+    plain("compression", "gzip:2", |r, _| r.format.compression == Compression::Gzip(2)),
+    case("csv_header", "off", CSV, |r, _| !r.format.csv.header),
+    case("csv_delimiter", ";", CSV, |r, _| r.format.csv.delimiter == b';'),
+    case("csv_null", "NIL", CSV, |r, _| r.format.csv.null == "NIL"),
+    case("csv_newline", "crlf", CSV, |r, _| r.format.csv.newline == Newline::Crlf),
+    case("csv_bom", "true", CSV, |r, _| r.format.csv.bom),
+    case("csv_formula_guard", "true", CSV, |r, _| r.format.csv.formula_guard),
+    plain("row_group_rows", "77", |r, _| r.format.parquet.row_group_rows.get() == 77),
+    plain("row_group_bytes", "7MiB", |r, _| r.format.parquet.row_group_bytes.get() == 7 << 20),
+    plain("readers", "7", |r, _| r.work.readers.get() == 7),
+    plain("partitions", "9", |r, _| r.work.partitions.is_some_and(|n| n.get() == 9)),
+    plain("part_size", "9MB", |r, _| r.work.part_size.get() == 9_000_000),
+    plain("upload_chunk_size", "6MiB", |r, _| r.work.upload_chunk_size.get() == 6 << 20),
+    plain("upload_concurrency", "9", |r, _| r.work.upload_concurrency.get() == 9),
+    plain(
+        "read_mode",
+        "keyset",
+        |r, _| matches!(r.work.read_mode, ReadMode::Keyset { page_size } if page_size.get() == 10_000),
+    ),
+    case(
+        "page_size",
+        "55",
+        &[("read_mode", "keyset")],
+        |r, _| matches!(r.work.read_mode, ReadMode::Keyset { page_size } if page_size.get() == 55),
+    ),
+    plain("max_rows", "12", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some_and(|n| n.get() == 12))),
+    plain("tier", "pro", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.tier.as_deref() == Some("pro"))),
+    plain("allow_truncated", "true", |r, _| r.work.allow_truncated),
+    plain("min_rows", "3", |r, _| r.work.min_rows.is_some_and(|n| n.get() == 3)),
+    plain("run_id", "nightly-1", |r, _| r.commit.run_id == "nightly-1" && r.commit.run_id_given),
+    plain("on_existing", "skip", |r, _| r.commit.on_existing == OnExisting::Skip),
+    plain("visibility", "as-written", |r, _| r.commit.visibility == Visibility::AsWritten),
+    plain("layout", "flat", |r, _| r.commit.layout == Layout::Flat),
+    plain("single_file", "true", |r, _| r.commit.single_file),
+    plain("manifest_stats", "none", |r, _| r.commit.manifest_stats == ManifestStats::None),
+    plain("sha256", "true", |r, _| r.commit.sha256),
+    case("manifest", "m.json", &[("to", "-")], |r, f| {
+        f.to_stdout && r.commit.target == Target::Stdout { manifest: Some("m.json".into()) }
+    }),
+    plain("progress", "json", |_, f| f.progress == ProgressKind::Json),
+    plain("report", "json", |_, f| f.report == ReportKind::Json),
+    plain("log_format", "json", |_, f| f.log_format == LogFormat::Json),
+    plain("metrics_listen", "127.0.0.1:9187", |_, f| f.metrics_listen.is_some_and(|address| address.port() == 9187)),
+    plain("metrics_file", "m.prom", |_, f| f.metrics_file.as_deref().is_some_and(|file| file.ends_with("m.prom"))),
+];
+
+const FROM: Flag = ("from", "postgres://u@127.0.0.1/d");
+const TABLE: Flag = ("table", "public.orders");
+const TO: Flag = ("to", "./orders");
+
+fn load_only(flags: &[Flag], environment: &Environment) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
+    load(flags.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])).collect(), environment, true)
+}
+
+fn arrives(case: &Case, how: &str, flags: &[Flag], environment: &Environment) {
+    let mut flags = flags.to_vec();
+    flags.extend_from_slice(case.with);
+    for flag in [FROM, TABLE, TO] {
+        let replaced = flag.0 == case.key || (case.key == "query" && flag.0 == "table");
+        if !replaced && !flags.iter().any(|(key, _)| *key == flag.0) {
+            flags.push(flag);
+        }
+    }
+    let (request, front) =
+        load_only(&flags, environment).unwrap_or_else(|errors| panic!("{how} {}: {errors}", case.key));
+    assert!((case.arrived)(&request, &front), "{how} {}: {request:?} {front:?}", case.key);
+}
+
+#[test]
+fn every_option_arrives_by_flag_variable_and_file() {
+    const PASSWORD: (&str, &str) = ("pw", "hunter2\n");
+    for case in CASES {
+        let option = OPTIONS.iter().find(|option| option.key == case.key).unwrap();
+        arrives(case, "flag", &[(case.key, case.value)], &Environment::of([], [PASSWORD]));
+        let variable = option.variable();
+        arrives(case, "variable", &[], &Environment::of([(variable.as_str(), case.value)], [PASSWORD]));
+        let value = if option.arity == Arity::Switch { case.value.to_owned() } else { format!("{:?}", case.value) };
+        let file = format!("{} = {value}\n", case.key);
+        let environment = Environment::of([], [PASSWORD, ("c.toml", file.as_str())]);
+        arrives(case, "file", &[("config", "c.toml")], &environment);
+    }
+}
+
+#[test]
+fn the_checks_can_fail() {
+    for case in CASES {
+        let (request, front) = load_only(&[FROM, TABLE, TO], &Environment::of([], [])).unwrap();
+        assert!(!(case.arrived)(&request, &front), "{} arrives although nobody gave it", case.key);
+    }
+}
+
+#[test]
+fn no_option_is_left_out() {
+    // The file names the other options, and is named in the test above.
+    let tested: BTreeSet<&str> = CASES.iter().map(|case| case.key).chain(["config"]).collect();
+    let all: BTreeSet<&str> = OPTIONS.iter().filter(|option| !option.is_hidden()).map(|option| option.key).collect();
+    assert_eq!(tested, all);
+}
