@@ -394,7 +394,7 @@ async fn ddl_that_queues_behind_our_lock_hangs_nobody() {
         let run = run.wait().await;
         assert!(released.elapsed() < Duration::from_secs(8), "{:?}", released.elapsed());
         if run.code == 0 {
-            assert_eq!(oracle::local(dest.path(), &[]).await, expected)
+            assert_eq!(oracle::local(dest.path(), &[]).await, expected);
         } else {
             let run = run.expect(16);
             assert!(run.stderr.contains("locking \"public\".\"t\""), "{}", run.stderr);
