@@ -20,7 +20,7 @@ impl std::fmt::Debug for Screen {
 }
 
 impl Screen {
-    /// The process's own standard error, without bars until [`Screen::show_bars`].
+    /// The process's own standard error, without bars until bars are shown.
     pub fn stderr() -> Self {
         Self::writing_to(Box::new(io::stderr()))
     }

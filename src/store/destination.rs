@@ -24,7 +24,7 @@ use crate::limits;
 /// How objects are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Bytes of the first chunks of an upload; see [`chunks`](super::chunks) for how it grows.
+    /// Bytes of the first chunks of an upload; `store/chunks.rs` says how it grows.
     pub chunk_bytes: NonZeroUsize,
     /// Chunks in flight for one object.
     pub concurrency: NonZeroUsize,

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::error::SqlState;
+
 use crate::support::pg::{Pg, both, pg};
 use crate::support::run::{Outhaul, Stop, outhaul};
 use crate::support::watch::files;
@@ -51,7 +53,7 @@ async fn locks_make_the_difference(change: &Change) {
             let other = pg.connect().await;
             other.batch_execute(IMPATIENT).await.unwrap();
             let refused = other.batch_execute(change.ddl).await.unwrap_err();
-            assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"), "{refused:?}");
+            assert_eq!(refused.code().map(SqlState::code), Some("55P03"), "{refused:?}");
             planned.release();
             run.wait().await.expect(0);
             assert_eq!(oracle::local(dest.path(), &[]).await, expected, "{}", change.ddl);
@@ -208,7 +210,7 @@ async fn refused(pg: &Pg, ddl: &str) {
     let other = pg.connect().await;
     other.batch_execute(IMPATIENT).await.unwrap();
     let refused = other.batch_execute(ddl).await.unwrap_err();
-    assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"), "{ddl}: {refused:?}");
+    assert_eq!(refused.code().map(SqlState::code), Some("55P03"), "{ddl}: {refused:?}");
 }
 
 const CHURN: &str = "update t set v = 'new' where id % 3 = 0; delete from t where id % 3 = 1; vacuum t;

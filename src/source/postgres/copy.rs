@@ -168,7 +168,7 @@ impl Copy {
     /// The next batch; `None` after the last, once the server confirmed the number of rows.
     ///
     /// # Cancel safety
-    /// None: dropping the future ends the read, as dropping the [`Copy`] does.
+    /// None: dropping the future ends the read, as dropping the `Copy` does.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, SourceError> {
         loop {
             let Some(mut pipe) = self.pipe.take() else { return Ok(None) };
