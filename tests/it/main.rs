@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod awkward;
 mod cancel;
 mod caps;
 mod commit;
