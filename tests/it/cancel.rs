@@ -170,6 +170,27 @@ async fn a_signal_stops_a_query_that_would_never_end() {
 }
 
 #[tokio::test]
+async fn a_signal_ends_the_wait_for_a_lock() {
+    for (version, signal, code) in SIGNALS {
+        let pg = pg(version).await;
+        pg.batch("create table t (id int)").await;
+        let other = pg.connect().await;
+        other.batch_execute("begin; lock table t in access exclusive mode").await.unwrap();
+        let [place, _] = Place::both();
+        let run = place.export(&pg, &["--table", "t"]).spawn();
+        eventually(Duration::from_secs(20), "the wait", async || {
+            (pg.value("select count(*) from pg_locks where not granted").await == "1").then_some(())
+        })
+        .await;
+        let told = Instant::now();
+        run.signal(signal).await;
+        ended(run, told, code).await;
+        place.assert_nothing_is_left().await;
+        assert_no_session_is_left(&pg).await;
+    }
+}
+
+#[tokio::test]
 async fn a_signal_before_the_commit_stops_the_run() {
     for (version, signal, code) in SIGNALS {
         let pg = pg(version).await;

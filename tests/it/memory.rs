@@ -11,13 +11,13 @@ const MIB: u64 = 1024 * 1024;
 /// A debug build encodes some 100,000 rows a second on a busy machine.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// What allocators and schedulers make of equal work.
+/// What allocators and schedulers make of equal work: the arenas of five threads fill up over the first seconds.
 const fn about(peak: u64) -> u64 {
-    peak + peak / 10 + 8 * MIB
+    peak + peak / 10 + 16 * MIB
 }
 
 async fn table(pg: &Pg, name: &str, rows: u32) {
-    let columns = "i as id, md5(i::text) as a, i * 1.5 as b, now() + i * interval '1 s' as c, repeat('x', i % 50) as d";
+    let columns = "i as id, i * 1.5 as b, now() + i * interval '1 s' as c, repeat(md5(i::text), 16) as d";
     pg.batch(&format!("create table {name} as select {columns} from generate_series(1, {rows}) i; analyze {name}"))
         .await;
 }
@@ -32,8 +32,8 @@ fn export(pg: &Pg, table: &str, format: &str, dest: &Path) -> Outhaul {
 async fn peak_memory_of_text_exports_does_not_grow_with_the_rows() {
     let [_, version] = both();
     let pg = pg(version).await;
-    table(&pg, "small", 150_000).await;
-    table(&pg, "large", 750_000).await;
+    table(&pg, "small", 100_000).await;
+    table(&pg, "large", 500_000).await;
     for format in ["csv", "ndjson"] {
         let mut peaks = Vec::new();
         for table in ["small", "large"] {
@@ -44,7 +44,7 @@ async fn peak_memory_of_text_exports_does_not_grow_with_the_rows() {
         let [(small, _), (large, bytes)] = peaks[..] else { unreachable!() };
         assert!(large <= about(small), "{format}: {small} bytes, {large} at five times the rows");
         // Whoever kept the output would be caught.
-        assert!(bytes > 48 * MIB, "{bytes} bytes written");
+        assert!(bytes > 256 * MIB, "{bytes} bytes written");
     }
 }
 
@@ -52,7 +52,7 @@ async fn peak_memory_of_text_exports_does_not_grow_with_the_rows() {
 async fn peak_memory_does_not_grow_with_a_slow_destination() {
     let [version, _] = both();
     let pg = pg(version).await;
-    table(&pg, "t", 400_000).await;
+    table(&pg, "t", 150_000).await;
     let mut peaks = Vec::new();
     for pause in ["0", "4"] {
         // The shell becomes the program, whose memory is then the one that is watched.
