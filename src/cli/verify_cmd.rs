@@ -9,7 +9,7 @@ use super::summary::{self, Failure};
 use super::{Stage, exit, human};
 use crate::export::{ExportError, ExportErrorKind};
 use crate::limits;
-use crate::manifest::{self, VerifyOptions, VerifyReport};
+use crate::manifest::{self, Placement, VerifyOptions, VerifyReport};
 use crate::store::{Destination, StoreOptions};
 
 pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
@@ -55,14 +55,25 @@ fn tell(report: &VerifyReport, json: bool) -> u8 {
 
 /// Verifies what `url` names, as `export --to` would.
 async fn verify_at(url: &str, single_file: bool, read_data: bool) -> Result<VerifyReport, ExportError> {
-    let (folder, placement) = crate::export::locate(url, single_file)?;
     let options = StoreOptions {
         chunk_bytes: NonZeroUsize::new(limits::UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
         concurrency: NonZeroUsize::MIN,
         sha256: false,
     };
-    let destination = Destination::open(folder, &options)?;
+    let (destination, placement) = place(url, single_file, &options).await?;
     Ok(manifest::verify(&destination, &placement, VerifyOptions { read_data }).await?)
+}
+
+/// A folder of parts, or the one file of a `--single-file` export, which the manifest beside it gives away.
+async fn place(url: &str, single_file: bool, options: &StoreOptions) -> Result<(Destination, Placement), ExportError> {
+    if let Ok((folder, placement)) = crate::export::locate(url, true)
+        && let Ok(destination) = Destination::open(folder, options)
+        && let Ok(Some(_)) = destination.head(&placement.manifest_path()).await
+    {
+        return Ok((destination, placement));
+    }
+    let (folder, placement) = crate::export::locate(url, single_file)?;
+    Ok((Destination::open(folder, options)?, placement))
 }
 
 /// The report for people.

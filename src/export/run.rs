@@ -127,9 +127,12 @@ impl Run {
         failpoint::reach("planned").await;
         let work = Arc::new(self.work(source, &planned));
         let receipts = export_partitions(Arc::clone(&work), self.request.work.readers.get(), cancel).await?;
+        // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
+        let outlet = work.outlet.clone();
+        drop(work);
         failpoint::reach("uploaded").await;
         if cancel.is_cancelled() {
-            discard_receipts(&work.outlet, &receipts).await;
+            discard_receipts(&outlet, &receipts).await;
             return Err(ExportError::cancelled());
         }
         match finish::finish(self, &planned, &receipts, previous).await {
@@ -140,7 +143,7 @@ impl Run {
             Err(error) => {
                 // Where the manifest may stand, it may name the parts.
                 if !may_be_committed(&error) {
-                    discard_receipts(&work.outlet, &receipts).await;
+                    discard_receipts(&outlet, &receipts).await;
                 }
                 Err(error)
             }

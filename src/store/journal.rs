@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan.json                       the plan, as its caller wrote it
-//! uploads/<path, / as %2F>.json   {"path", "upload_id"}: written before the upload's first chunk
+//! uploads/<path>.json             {"path", "upload_id"}: written before the upload's first chunk
 //! receipts/00017-9f3a2b1c.json    a PartitionReceipt
 //! staging/<path>                  local destinations only: the bytes until commit
 //! ```
@@ -49,7 +49,7 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn record_upload(&self, path: &str, upload_id: &str) -> Result<(), StoreError> {
-        self.put(&format!("uploads/{}.json", path.replace('/', "%2F")), &Upload { path, upload_id }).await
+        self.put(&format!("uploads/{path}.json"), &Upload { path, upload_id }).await
     }
 
     /// Notes that a partition is read and uploaded whole.

@@ -170,7 +170,7 @@ pub async fn dropped(subject: &Subject) {
     assert_invisible(&destination, path).await;
     assert!(destination.list("_outhaul/suite-run/staging").await.unwrap().is_empty());
     if destination.local_folder().is_none() {
-        let noted = destination.read("_outhaul/suite-run/uploads/data%2Fpart.json").await.unwrap().unwrap();
+        let noted = destination.read("_outhaul/suite-run/uploads/data/part.json").await.unwrap().unwrap();
         let noted: BTreeMap<String, String> = serde_json::from_slice(&noted.bytes).unwrap();
         assert_eq!(noted["path"], path);
         assert!(noted.contains_key("upload_id"));
