@@ -1,6 +1,6 @@
 //! Encoding, format by format: bytes of output a second from batches like those of an orders table.
 
-#![expect(missing_docs, reason = "the macros of the harness document nothing")]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::hint::black_box;
 use std::num::NonZeroU64;
