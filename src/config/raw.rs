@@ -163,10 +163,11 @@ impl Raw {
             }
             let Some(option) = OPTIONS.iter().find(|option| option.variable() == name) else {
                 let key = name.trim_start_matches("OUTHAUL_").to_lowercase();
-                let near = nearest(&key, OPTIONS.iter().map(|option| option.key)).and_then(by_key);
-                let hint =
-                    near.map_or_else(|| "unset it".to_owned(), |option| format!("did you mean {}?", option.variable()));
-                errors.push(ConfigError::new(format!("environment variable {name} is not known"), hint));
+                // The environment is shared: a wrapper's own OUTHAUL_BIN is no mistake, a mistyped option is.
+                if let Some(option) = nearest(&key, OPTIONS.iter().map(|option| option.key)).and_then(by_key) {
+                    let hint = format!("did you mean {}?", option.variable());
+                    errors.push(ConfigError::new(format!("environment variable {name} is not known"), hint));
+                }
                 continue;
             };
             let values = match option.arity {
@@ -316,7 +317,8 @@ mod tests {
 
     #[test]
     fn unknown_variables_are_refused_but_not_the_test_builds() {
-        let errors = load("", &[("OUTHAUL_REDERS", "1"), ("OUTHAUL_TEST_OFF", "locks")], &[]).unwrap_err();
+        let errors = load("", &[("OUTHAUL_REDERS", "1"), ("OUTHAUL_BIN", "/opt"), ("OUTHAUL_TEST_OFF", "locks")], &[])
+            .unwrap_err();
         assert_eq!(
             whole(&errors),
             ["environment variable OUTHAUL_REDERS is not known (did you mean OUTHAUL_READERS?)"]

@@ -357,13 +357,13 @@ fn a_switch_that_is_off_contradicts_nothing() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     let file = "unknown_key = 1\nreaders = 0\n";
-    let environment = Environment::of([("OUTHAUL_NOPE", "1"), ("OUTHAUL_CONFIG", "/c.toml")], [("/c.toml", file)]);
+    let environment = Environment::of([("OUTHAUL_TABEL", "1"), ("OUTHAUL_CONFIG", "/c.toml")], [("/c.toml", file)]);
     let words = ["--from", "mysql://h", "--format", "cvs", "--preset", "athena", "--part-size", "big"];
     let errors = load(flags(&words), &environment, true).unwrap_err();
     assert_eq!(errors.0.len(), 9, "{errors}");
     for words in [
         "unknown_key",
-        "OUTHAUL_NOPE",
+        "OUTHAUL_TABEL",
         "/c.toml, line 2: readers",
         "postgres:// URL",
         "did you mean csv?",
