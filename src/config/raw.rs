@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variables_are_refused_but_not_the_test_builds() {
+    fn mistyped_variables_are_refused_but_not_others_of_the_prefix() {
         let errors = load("", &[("OUTHAUL_REDERS", "1"), ("OUTHAUL_BIN", "/opt"), ("OUTHAUL_TEST_OFF", "locks")], &[])
             .unwrap_err();
         assert_eq!(
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_and_no_secret() {
-        let errors = load("a1 = 1\nb2 = 2\n", &[("OUTHAUL_C3", "canary")], &[]).unwrap_err();
+        let errors = load("a1 = 1\nb2 = 2\n", &[("OUTHAUL_TIERR", "canary")], &[]).unwrap_err();
         assert_eq!(errors.len(), 3);
         for file in ["from = \"postgres://u:canary@h", "from = postgres://u:canary@h", "from = 'x' canary"] {
             let errors = load(file, &[], &[]).unwrap_err();
