@@ -24,7 +24,7 @@ fn user_time(pid: u32) -> BTreeMap<String, u64> {
 async fn cpu_work_is_done_by_the_computing_threads() {
     for version in both() {
         let pg = lineitem(version).await;
-        pg.batch("create table t as select l.* from lineitem l, generate_series(1, 4); analyze t").await;
+        pg.batch("create table t as select l.* from lineitem l, generate_series(1, 16); analyze t").await;
         for format in ["parquet", "csv", "ndjson"] {
             let (dest, planned, uploaded) = (tempfile::tempdir().unwrap(), Stop::at("planned"), Stop::at("uploaded"));
             let mut arguments = vec!["export", "--from", &pg.url, "--table", "t", "--readers", "2"];
@@ -45,7 +45,8 @@ async fn cpu_work_is_done_by_the_computing_threads() {
             let spent = |kind| after[kind] - before.get(kind).copied().unwrap_or_default();
             let (computing, moving) = (spent("outhaul-cpu-"), spent("outhaul-io-"));
             assert!(computing >= 20, "{format}: {computing} ticks are too few to tell anything");
-            assert!(computing >= 5 * moving, "{format}: {computing} ticks on rayon, {moving} on the async threads");
+            // Encoding on the async threads would turn this round; reading the socket is theirs, and costs its share.
+            assert!(computing >= 3 * moving, "{format}: {computing} ticks on rayon, {moving} on the async threads");
         }
     }
 }
