@@ -45,8 +45,7 @@ async fn cpu_work_is_done_by_the_computing_threads() {
             let spent = |kind| after[kind] - before.get(kind).copied().unwrap_or_default();
             let (computing, moving) = (spent("outhaul-cpu-"), spent("outhaul-io-"));
             assert!(computing >= 20, "{format}: {computing} ticks are too few to tell anything");
-            // Encoding on the async threads would turn this round; reading the socket is theirs, and costs its share.
-            assert!(computing >= 3 * moving, "{format}: {computing} ticks on rayon, {moving} on the async threads");
+            assert!(computing >= 5 * moving, "{format}: {computing} ticks on rayon, {moving} on the async threads");
         }
     }
 }
