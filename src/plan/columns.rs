@@ -3,35 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::error::PlanError;
+use super::oid;
 use super::{Carrier, ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts, Wire};
 use crate::encode::Format;
 use crate::export::request::ShapeOptions;
-
-/// OIDs of the built-in types that have a decoder; they are the same on every server.
-mod oid {
-    pub(super) const BOOL: u32 = 16;
-    pub(super) const BYTEA: u32 = 17;
-    pub(super) const NAME: u32 = 19;
-    pub(super) const INT8: u32 = 20;
-    pub(super) const INT2: u32 = 21;
-    pub(super) const INT4: u32 = 23;
-    pub(super) const TEXT: u32 = 25;
-    pub(super) const OID: u32 = 26;
-    pub(super) const XID: u32 = 28;
-    pub(super) const CID: u32 = 29;
-    pub(super) const JSON: u32 = 114;
-    pub(super) const FLOAT4: u32 = 700;
-    pub(super) const FLOAT8: u32 = 701;
-    pub(super) const BPCHAR: u32 = 1042;
-    pub(super) const VARCHAR: u32 = 1043;
-    pub(super) const DATE: u32 = 1082;
-    pub(super) const TIME: u32 = 1083;
-    pub(super) const TIMESTAMP: u32 = 1114;
-    pub(super) const TIMESTAMPTZ: u32 = 1184;
-    pub(super) const NUMERIC: u32 = 1700;
-    pub(super) const UUID: u32 = 2950;
-    pub(super) const JSONB: u32 = 3802;
-}
 
 /// The most digits that an Arrow `Decimal128` holds.
 const DECIMAL128_DIGITS: u8 = 38;

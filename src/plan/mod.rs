@@ -8,6 +8,7 @@ pub mod describe;
 pub mod error;
 pub mod key;
 mod lexer;
+pub(crate) mod oid;
 pub mod partition;
 pub mod predicate;
 pub mod sizing;

@@ -14,34 +14,7 @@ use super::error::DecodeError;
 use super::loops::{Cells, Failure, Variable, append_bytes, append_jsonb, decimals, fixed, variable};
 use super::numeric;
 use super::scalar::{boolean, date32, time, time64, timestamp};
-use crate::plan::{Carrier, ColumnPlan, Wire};
-
-/// OIDs of `pg_type.dat`: fixed for all time.
-mod oid {
-    pub(super) const BOOL: u32 = 16;
-    pub(super) const BYTEA: u32 = 17;
-    pub(super) const NAME: u32 = 19;
-    pub(super) const INT8: u32 = 20;
-    pub(super) const INT2: u32 = 21;
-    pub(super) const INT4: u32 = 23;
-    pub(super) const TEXT: u32 = 25;
-    pub(super) const OID: u32 = 26;
-    pub(super) const XID: u32 = 28;
-    pub(super) const CID: u32 = 29;
-    pub(super) const JSON: u32 = 114;
-    pub(super) const FLOAT4: u32 = 700;
-    pub(super) const FLOAT8: u32 = 701;
-    pub(super) const UNKNOWN: u32 = 705;
-    pub(super) const BPCHAR: u32 = 1042;
-    pub(super) const VARCHAR: u32 = 1043;
-    pub(super) const DATE: u32 = 1082;
-    pub(super) const TIME: u32 = 1083;
-    pub(super) const TIMESTAMP: u32 = 1114;
-    pub(super) const TIMESTAMPTZ: u32 = 1184;
-    pub(super) const NUMERIC: u32 = 1700;
-    pub(super) const UUID: u32 = 2950;
-    pub(super) const JSONB: u32 = 3802;
-}
+use crate::plan::{Carrier, ColumnPlan, Wire, oid};
 
 /// The decoder of a column with the values it has made, NULLs as zeros or empty. One variant for each inner loop.
 #[derive(Debug)]
