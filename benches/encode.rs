@@ -11,7 +11,7 @@ use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use outhaul::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions, encoder};
-use outhaul::plan::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PgType, Wire};
+use outhaul::plan::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PgType, Policies, TypeKind, Wire};
 
 const ROWS: i64 = 8192;
 
@@ -19,11 +19,13 @@ fn column(name: &str, carrier: Carrier) -> ColumnPlan {
     ColumnPlan {
         name: name.to_owned(),
         origin: ColumnOrigin::Column(name.to_owned()),
-        pg_type: PgType { oid: 0, base_oid: 0, typmod: None, name: "any".to_owned(), is_enum: false },
+        pg_type: PgType { oid: 0, base_oid: 0, typmod: None, name: "any".to_owned(), kind: TypeKind::Base },
         wire: Wire::Binary,
         carrier,
         nullable: true,
-        policy: "lossless",
+        policies: Policies::default(),
+        policy: "lossless".to_owned(),
+        rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),
     }
@@ -60,6 +62,7 @@ fn options(format: Format, compression: Compression) -> FormatOptions {
         formula_guard: false,
     };
     let parquet = ParquetOptions {
+        sorted: Vec::new(),
         row_group_rows: NonZeroU64::new(122_880).unwrap(),
         row_group_bytes: NonZeroU64::new(16 << 20).unwrap(),
         metadata: Vec::new(),

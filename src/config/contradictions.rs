@@ -4,8 +4,9 @@ use super::ConfigError;
 use super::options::{Arity, by_key};
 use super::raw::Raw;
 use super::value;
-use crate::encode::{Format, FormatOptions};
+use crate::encode::{Compression, Format, FormatOptions};
 use crate::export::request::WorkOptions;
+use crate::plan::Preset;
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
@@ -20,9 +21,10 @@ pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
 }
 
 /// All contradictions.
-pub(super) fn find(raw: &Raw, format: &FormatOptions, work: &WorkOptions) -> Vec<ConfigError> {
+pub(super) fn find(raw: &Raw, format: &FormatOptions, work: &WorkOptions, preset: Preset) -> Vec<ConfigError> {
     let mut found = Found { raw, errors: Vec::new() };
     found.format(format.format);
+    found.preset(format, preset);
     found.work(work);
     found.commit();
     found.errors
@@ -59,12 +61,52 @@ impl Found<'_> {
 
     fn format(&mut self, format: Format) {
         if format != Format::Csv {
-            let keys = ["csv_header", "csv_delimiter", "csv_null", "csv_newline", "csv_bom", "csv_formula_guard"];
+            let keys = [
+                "csv_header",
+                "csv_delimiter",
+                "csv_null",
+                "csv_newline",
+                "csv_bom",
+                "csv_formula_guard",
+                "csv_nested",
+            ];
             self.refuse(&keys, "where the format is not CSV", "add --format csv, or leave it out");
         }
         if format != Format::Parquet {
-            let keys = ["row_group_rows", "row_group_bytes"];
+            let keys = ["row_group_rows", "row_group_bytes", "unconstrained_numeric", "timestamp_precision"];
             self.refuse(&keys, "where the format is not Parquet", "leave it out");
+        }
+        if format != Format::Ndjson {
+            self.refuse(&["json_large_numbers", "json_nan"], "where the format is not NDJSON", "leave it out");
+        }
+    }
+
+    /// What the preset's readers do not take.
+    fn preset(&mut self, format: &FormatOptions, preset: Preset) {
+        let (name, codecs): (_, &[&str]) = match (preset, format.format) {
+            (Preset::Postgres, _) => return,
+            (Preset::Athena, Format::Parquet) => ("athena", &["none", "snappy", "zstd", "gzip"]),
+            (Preset::Athena, _) => ("athena", &["none", "zstd", "gzip"]),
+            (Preset::Spectrum, Format::Parquet) => ("spectrum", &["none", "snappy", "gzip"]),
+            (Preset::Spectrum, _) => ("spectrum", &["none", "gzip"]),
+        };
+        if format.format == Format::Csv {
+            let what = format!("--preset {name} with --format csv");
+            let hint = "its CSV readers tell no NULL from an empty string and split values at line breaks: use --format \
+                parquet or ndjson; for Redshift's COPY, CSV with --preset postgres is right";
+            self.errors.push(ConfigError::new(what, hint));
+            return;
+        }
+        let codec = match format.compression {
+            Compression::None => "none",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd(_) => "zstd",
+            Compression::Gzip(_) => "gzip",
+        };
+        if !codecs.contains(&codec) {
+            let what = format!("--compression {codec} with --preset {name}, which does not read it");
+            self.errors.push(ConfigError::new(what, format!("one of {} is wanted", codecs.join(", "))));
         }
     }
 

@@ -15,7 +15,7 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// The embedded tiers.
 pub const TIERS: &str = include_str!("../../config/tiers.toml");
 /// What stands in the defaults besides settings.
-const DEFAULT_TABLES: &[&str] = &["by_format", "levels", "demo"];
+const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "levels", "demo"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,21 @@ impl Raw {
             let origin = Origin::Flag(key.replace('_', "-"));
             raw.settings.insert(key, Setting { values, origin });
         }
+        raw.preset();
         (raw, errors)
+    }
+
+    /// Puts the defaults of the preset in place of the general ones.
+    fn preset(&mut self) {
+        let Some([preset]) = self.get("preset").map(|setting| setting.values.as_slice()) else { return };
+        let entries = self.tables.iter().filter(|((table, _), _)| table == preset);
+        let settings: Vec<_> =
+            entries.filter_map(|((_, key), value)| Some((by_key(key)?.key, value.clone()))).collect();
+        for (key, value) in settings {
+            if self.given(key).is_none() {
+                self.settings.insert(key, Setting { values: vec![value], origin: Origin::Default });
+            }
+        }
     }
 
     /// A setting.

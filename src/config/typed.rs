@@ -14,7 +14,7 @@ use crate::export::request::{
     WorkOptions,
 };
 use crate::limits;
-use crate::plan::RelationRequest;
+use crate::plan::{Policies, PolicyOptions, Preset, RelationRequest, policy};
 use crate::store::Layout;
 use crate::telemetry::exporter::listen_address;
 
@@ -77,13 +77,14 @@ pub fn load(
     reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     let format = reader.format();
+    let policies = reader.policies();
     let shape = reader.shape();
     let work = reader.work();
     let commit = reader.commit(need_target, &shape);
     let front = reader.front();
-    reader.errors.extend(contradictions::find(&raw, &format, &work));
+    reader.errors.extend(contradictions::find(&raw, &format, &work, policies.preset));
     match (connect, reader.errors.is_empty()) {
-        (Some(connect), true) => Ok((ExportRequest { connect, shape, format, work, commit }, front)),
+        (Some(connect), true) => Ok((ExportRequest { connect, shape, format, policies, work, commit }, front)),
         _ => Err(ConfigErrors(reader.errors)),
     }
 }
@@ -198,6 +199,7 @@ impl Reader<'_> {
             renames: self.many("rename", value::rename),
             predicate: self.optional("where", value::text),
             key: self.optional("key", value::key),
+            allow_rls: self.one("allow_rls", false, value::switch),
         }
     }
 
@@ -227,8 +229,64 @@ impl Reader<'_> {
             row_group_rows: self.one("row_group_rows", NonZeroU64::MIN, value::count),
             row_group_bytes: self.one("row_group_bytes", NonZeroU64::MIN, value::size),
             metadata: Vec::new(),
+            sorted: Vec::new(),
         };
         FormatOptions { format, compression, csv, parquet }
+    }
+
+    fn preset(&mut self) -> Preset {
+        let presets = [("postgres", Preset::Postgres), ("athena", Preset::Athena), ("spectrum", Preset::Spectrum)];
+        self.choice("preset", &presets, Preset::Postgres)
+    }
+
+    fn policies(&mut self) -> PolicyOptions {
+        use policy::{
+            CharPadding, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
+            TimestampPrecision, UnconstrainedNumeric,
+        };
+        let Policies { on_unrepresentable, unconstrained_numeric, char_padding, .. } = Policies::default();
+        let Policies { invalid_utf8, json_large_numbers, json_nan, nested, timestamp_precision, .. } =
+            Policies::default();
+        let unrepresentable =
+            [("error", OnUnrepresentable::Error), ("null", OnUnrepresentable::Null), ("text", OnUnrepresentable::Text)];
+        let utf8 = [("error", InvalidUtf8::Error), ("replace", InvalidUtf8::Replace), ("bytes", InvalidUtf8::Bytes)];
+        let nan = [("string", JsonNan::String), ("null", JsonNan::Null), ("error", JsonNan::Error)];
+        let precision = [
+            ("us", TimestampPrecision::Micros),
+            ("ms", TimestampPrecision::Millis),
+            ("ms-exact", TimestampPrecision::MillisExact),
+        ];
+        let large = [("number", JsonLargeNumbers::Number), ("string", JsonLargeNumbers::String)];
+        PolicyOptions {
+            preset: self.preset(),
+            default: Policies {
+                on_unrepresentable: self.choice("on_unrepresentable", &unrepresentable, on_unrepresentable),
+                unconstrained_numeric: self.one("unconstrained_numeric", unconstrained_numeric, |text| match text {
+                    "text" => Ok(UnconstrainedNumeric::Text),
+                    "double" => Ok(UnconstrainedNumeric::Double),
+                    _ => policy::decimal(text)
+                        .map(|(precision, scale)| UnconstrainedNumeric::Decimal { precision, scale })
+                        .ok_or_else(|| "text, double or decimal(P,S) such as decimal(38,9) is wanted".to_owned()),
+                }),
+                char_padding: self.choice(
+                    "char_padding",
+                    &[("keep", CharPadding::Keep), ("trim", CharPadding::Trim)],
+                    char_padding,
+                ),
+                invalid_utf8: self.choice("invalid_utf8", &utf8, invalid_utf8),
+                json_large_numbers: self.choice("json_large_numbers", &large, json_large_numbers),
+                json_nan: self.choice("json_nan", &nan, json_nan),
+                nested: self.choice("csv_nested", &[("text", Nested::Native), ("json", Nested::Json)], nested),
+                timestamp_precision: self.choice("timestamp_precision", &precision, timestamp_precision),
+                as_text: false,
+            },
+            columns: self.many("column_policy", value::column_policy),
+            duplicate_columns: self.choice(
+                "duplicate_columns",
+                &[("error", DuplicateColumns::Error), ("suffix", DuplicateColumns::Suffix)],
+                DuplicateColumns::Error,
+            ),
+        }
     }
 
     /// As given, or the default of the format, which `config/default.toml` has in tables of its own.
@@ -244,7 +302,12 @@ impl Reader<'_> {
             Format::Csv => "csv",
             Format::Ndjson => "ndjson",
         };
-        parse(raw.entry("by_format", name).unwrap_or_default()).unwrap_or_else(|why| {
+        let preset = match self.preset() {
+            Preset::Postgres => None,
+            Preset::Athena => raw.entry("athena", name),
+            Preset::Spectrum => raw.entry("spectrum", name),
+        };
+        parse(preset.or_else(|| raw.entry("by_format", name)).unwrap_or_default()).unwrap_or_else(|why| {
             self.errors.push(ConfigError::new(
                 format!("compression of {name} has no default: {why}"),
                 "please report this as a bug",

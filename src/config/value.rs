@@ -4,8 +4,10 @@ use std::num::NonZeroU64;
 
 use chrono::NaiveDate;
 
+use super::options::nearest;
 use crate::encode::{Compression, Format};
 use crate::plan::Direction;
+use crate::plan::policy::ColumnChoice;
 
 /// A size in bytes: `268435456`, `256MiB`, `64MB`, `8k`.
 pub(super) fn size(text: &str) -> Result<NonZeroU64, String> {
@@ -34,6 +36,22 @@ pub(super) fn count(text: &str) -> Result<NonZeroU64, String> {
     let digits = text.trim().replace('_', "");
     let number = if digits.starts_with('+') { None } else { digits.parse().ok() };
     number.ok_or_else(|| "a whole number of 1 or more is wanted".to_owned())
+}
+
+/// `column=choice`, the column as it is called in the output.
+pub(super) fn column_policy(text: &str) -> Result<(String, ColumnChoice), String> {
+    // A choice has no `=`, a column's name may.
+    let (column, choice) = text.rsplit_once('=').ok_or("COLUMN=CHOICE is wanted")?;
+    let parsed = ColumnChoice::parse(choice.trim()).ok_or_else(|| {
+        let words = [
+            "error", "null", "text", "json", "double", "keep", "trim", "replace", "bytes", "number", "string", "round",
+        ];
+        nearest(choice.trim(), words).map_or_else(
+            || format!("{choice:?} is none of {}, decimal(P,S)", words.join(", ")),
+            |near| format!("did you mean {near}?"),
+        )
+    })?;
+    Ok((column.to_owned(), parsed))
 }
 
 /// `on`, `off`, `true`, `false`, `yes`, `no`, `1`, `0`.

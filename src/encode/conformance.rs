@@ -156,7 +156,9 @@ fn batches_of_other_types_are_refused() {
         .iter()
         .cloned()
         .map(|column| match column.carrier {
-            Carrier::Timestamp { utc } => ColumnPlan { carrier: Carrier::Timestamp { utc: !utc }, ..column },
+            Carrier::Timestamp { unit, utc } => {
+                ColumnPlan { carrier: Carrier::Timestamp { unit, utc: !utc }, ..column }
+            }
             Carrier::Decimal128 { precision, .. } => {
                 ColumnPlan { carrier: Carrier::Decimal128 { precision, scale: 3 }, ..column }
             }

@@ -27,7 +27,7 @@ impl CsvRows {
                 Newline::Lf => b"\n",
                 Newline::Crlf => b"\r\n",
             },
-            plain: columns.iter().map(|column| never_quoted(column.carrier, options)).collect(),
+            plain: columns.iter().map(|column| never_quoted(&column.carrier, options)).collect(),
             options: options.clone(),
             scratch: Vec::new(),
         }
@@ -140,19 +140,19 @@ fn quoted(value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Whether no value of this carrier can hold the delimiter or equal the null text.
-fn never_quoted(carrier: Carrier, options: &CsvOptions) -> bool {
+fn never_quoted(carrier: &Carrier, options: &CsvOptions) -> bool {
     let Some(alphabet) = alphabet(carrier) else { return false };
     let null = options.null.as_bytes();
     !alphabet.contains(&options.delimiter) && (null.is_empty() || null.iter().any(|byte| !alphabet.contains(byte)))
 }
 
 /// Every byte that values of this carrier are made of; `None` where that can be any.
-fn alphabet(carrier: Carrier) -> Option<&'static [u8]> {
+fn alphabet(carrier: &Carrier) -> Option<&'static [u8]> {
     Some(match carrier {
-        Carrier::Text | Carrier::Json => return None,
+        Carrier::Text | Carrier::Json | Carrier::List(_) | Carrier::Struct(_) | Carrier::Map => return None,
         Carrier::Bool => b"tf",
         Carrier::Int16 | Carrier::Int32 | Carrier::Int64 => b"-0123456789",
-        Carrier::Decimal128 { .. } => b"-.0123456789",
+        Carrier::Decimal128 { .. } | Carrier::Decimal256 { .. } => b"-.0123456789",
         Carrier::Float32 | Carrier::Float64 | Carrier::NumberText => b"-+.0123456789eNaInfinity",
         Carrier::Bytes => b"\\x0123456789abcdef",
         Carrier::Uuid => b"-0123456789abcdef",

@@ -160,7 +160,7 @@ proptest! {
             (Carrier::Float64, Arc::new(Float64Array::from(vec![f64::from_bits(bits)]))),
             (Carrier::Bytes, Arc::new(BinaryArray::from(vec![bits.to_le_bytes().as_slice()]))),
         ] {
-            let plain = text(&csv(|csv| csv.delimiter = b'\x01'), vec![column("a", carrier)], vec![Arc::clone(&array)]);
+            let plain = text(&csv(|csv| csv.delimiter = b'\x01'), vec![column("a", carrier.clone())], vec![Arc::clone(&array)]);
             let written = text(&csv(|csv| csv.delimiter = delimiter), vec![column("a", carrier)], vec![array]);
             prop_assert_eq!(written.starts_with('"'), plain.as_bytes().contains(&delimiter));
         }

@@ -118,6 +118,6 @@ impl Encoder for LineEncoder {
         {
             compressor.end_frame(out)?;
         }
-        Ok(EncodeSummary { rows: self.rows, header_rows: self.header_rows(), header_bytes })
+        Ok(EncodeSummary { rows: self.rows, header_rows: self.header_rows(), header_bytes, changed: Box::default() })
     }
 }

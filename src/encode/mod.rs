@@ -73,6 +73,8 @@ pub struct EncodeSummary {
     pub header_rows: u32,
     /// Bytes of the object that the header takes, after compression.
     pub header_bytes: u64,
+    /// For each column how many of its values the encoder changed, as a policy asks; empty where none.
+    pub changed: Box<[u64]>,
 }
 
 /// An error while encoding.

@@ -68,6 +68,9 @@ pub struct ParquetOptions {
     pub row_group_bytes: NonZeroU64,
     /// Key-value metadata for the footer (run id, snapshot).
     pub metadata: Vec<(String, String)>,
+    /// How the rows of each row group are ordered: columns by their place, and whether each descends; NULLs last. Empty
+    /// where they are not, or not in Parquet's own order of the values.
+    pub sorted: Vec<(usize, bool)>,
 }
 
 /// Everything an encoder is made from, but the columns.

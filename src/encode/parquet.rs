@@ -1,6 +1,5 @@
 //! Parquet: format 1.0, one row group in memory, encodings steered by the server's statistics.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::Array;
@@ -21,9 +20,6 @@ const MOSTLY_DISTINCT: f32 = -0.5;
 
 /// Beyond this correlation neighbours are close enough for differences to be short.
 const NEARLY_SORTED: f32 = 0.9;
-
-/// The key under which Arrow names a field's extension type; the Parquet writer turns `arrow.uuid` into its UUID.
-const EXTENSION_NAME: &str = "ARROW:extension:name";
 
 /// What readers such as parquet-mr look for in front of the version before they trust statistics.
 const CREATED_BY: &str = concat!("outhaul version ", env!("CARGO_PKG_VERSION"));
@@ -100,16 +96,12 @@ impl Encoder for ParquetEncoder {
     fn finish(self: Box<Self>, out: &mut Vec<u8>) -> Result<EncodeSummary, EncodeError> {
         let mut rest = self.writer.into_inner()?;
         Self::drain(&mut rest, out);
-        Ok(EncodeSummary { rows: self.rows, header_rows: 0, header_bytes: 0 })
+        Ok(EncodeSummary { rows: self.rows, header_rows: 0, header_bytes: 0, changed: Box::default() })
     }
 }
 
 fn field(column: &ColumnPlan) -> Field {
-    let field = Field::new(&column.name, column.carrier.data_type(), column.nullable);
-    match column.carrier {
-        Carrier::Uuid => field.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), "arrow.uuid".to_owned())])),
-        _ => field,
-    }
+    column.carrier.field(&column.name, column.nullable)
 }
 
 fn properties(
@@ -156,7 +148,7 @@ fn steer(builder: WriterPropertiesBuilder, column: &ColumnPlan) -> WriterPropert
     }
     let path = ColumnPath::new(vec![column.name.clone()]);
     let builder = builder.set_column_dictionary_enabled(path.clone(), false);
-    if mostly_distinct == Some(true) && nearly_sorted && is_integer(column.carrier) {
+    if mostly_distinct == Some(true) && nearly_sorted && is_integer(&column.carrier) {
         builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
     } else {
         builder
@@ -164,9 +156,9 @@ fn steer(builder: WriterPropertiesBuilder, column: &ColumnPlan) -> WriterPropert
 }
 
 /// Whether the format stores the carrier as INT32 or INT64.
-fn is_integer(carrier: Carrier) -> bool {
+fn is_integer(carrier: &Carrier) -> bool {
     match carrier {
-        Carrier::Decimal128 { precision, .. } => precision <= 18,
+        Carrier::Decimal128 { precision, .. } => *precision <= 18,
         Carrier::Bool
         | Carrier::Float32
         | Carrier::Float64
@@ -174,7 +166,11 @@ fn is_integer(carrier: Carrier) -> bool {
         | Carrier::Text
         | Carrier::Json
         | Carrier::Bytes
-        | Carrier::Uuid => false,
+        | Carrier::Uuid
+        | Carrier::Decimal256 { .. }
+        | Carrier::List(_)
+        | Carrier::Struct(_)
+        | Carrier::Map => false,
         _ => true,
     }
 }

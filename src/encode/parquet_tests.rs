@@ -9,7 +9,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use super::*;
 use crate::encode::samples::{batch, column, every_column, every_value, options, part};
 use crate::encode::{Format, encoder};
-use crate::plan::ColumnStatistics;
+use crate::plan::{ColumnStatistics, Precision};
 
 fn parquet(compression: Compression) -> FormatOptions {
     options(Format::Parquet, compression)
@@ -82,7 +82,7 @@ fn statistics_steer_the_encodings() {
         (with("uuid_repeating", Carrier::Uuid, Some(-0.1), None), true, false),
         (with("float", Carrier::Float64, None, None), false, false),
         (with("float_repeating", Carrier::Float32, Some(11.0), None), true, false),
-        (with("stamp", Carrier::Timestamp { utc: true }, distinct, sorted), false, true),
+        (with("stamp", Carrier::Timestamp { unit: Precision::Micros, utc: true }, distinct, sorted), false, true),
         (with("with.dots", Carrier::Int64, distinct, sorted), false, true),
     ];
     let columns: Arc<[ColumnPlan]> = cases.iter().map(|case| case.0.clone()).collect();

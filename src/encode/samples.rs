@@ -12,17 +12,19 @@ use arrow::compute::concat;
 use arrow::datatypes::{Field, Schema};
 
 use super::{Compression, CsvOptions, EncodeSummary, Format, FormatOptions, Newline, ParquetOptions, encoder};
-use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PgType, Wire};
+use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PgType, Policies, Precision, TypeKind, Wire};
 
 pub(super) fn column(name: &str, carrier: Carrier) -> ColumnPlan {
     ColumnPlan {
         name: name.to_owned(),
         origin: ColumnOrigin::Column(name.to_owned()),
-        pg_type: PgType { oid: 25, base_oid: 25, typmod: None, name: "text".to_owned(), is_enum: false },
+        pg_type: PgType { oid: 25, base_oid: 25, typmod: None, name: "text".to_owned(), kind: TypeKind::Base },
         wire: Wire::Binary,
         carrier,
         nullable: true,
-        policy: "error",
+        policies: Policies::default(),
+        policy: "error".to_owned(),
+        rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),
     }
@@ -44,6 +46,7 @@ pub(super) fn options(format: Format, compression: Compression) -> FormatOptions
             row_group_rows: NonZeroU64::new(122_880).unwrap(),
             row_group_bytes: NonZeroU64::new(16 << 20).unwrap(),
             metadata: vec![("outhaul.run_id".to_owned(), "r1".to_owned())],
+            sorted: Vec::new(),
         },
     }
 }
@@ -98,17 +101,17 @@ pub(super) fn every_column() -> Arc<[ColumnPlan]> {
         Carrier::PgTimestampTz,
         Carrier::Date32,
         Carrier::Time64,
-        Carrier::Timestamp { utc: false },
-        Carrier::Timestamp { utc: true },
+        Carrier::Timestamp { unit: Precision::Micros, utc: false },
+        Carrier::Timestamp { unit: Precision::Micros, utc: true },
     ]
     .iter()
     .enumerate()
-    .map(|(index, &carrier)| column(&format!("c{index}"), carrier))
+    .map(|(index, carrier)| column(&format!("c{index}"), carrier.clone()))
     .collect()
 }
 
 /// Three values of the carrier, the second NULL, repeated to `rows`.
-fn array(carrier: Carrier, rows: usize) -> ArrayRef {
+fn array(carrier: &Carrier, rows: usize) -> ArrayRef {
     let micros = [Some(-1), None, Some(86_399_000_001_i64)];
     let three: ArrayRef = match carrier {
         Carrier::Bool => Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
@@ -122,7 +125,7 @@ fn array(carrier: Carrier, rows: usize) -> ArrayRef {
         Carrier::NumberText => Arc::new(StringArray::from(vec![Some("1.50"), None, Some("NaN")])),
         Carrier::Decimal128 { precision, scale } => Arc::new(
             Decimal128Array::from(vec![Some(-5), None, Some(123_456)])
-                .with_precision_and_scale(precision, scale)
+                .with_precision_and_scale(*precision, *scale)
                 .unwrap(),
         ),
         Carrier::Text => Arc::new(StringArray::from(vec![Some(""), None, Some("a,\"b\"\r\n\\.é")])),
@@ -134,17 +137,24 @@ fn array(carrier: Carrier, rows: usize) -> ArrayRef {
         }
         Carrier::Date32 => Arc::new(Date32Array::from(vec![Some(-1), None, Some(18_262)])),
         Carrier::Time64 => Arc::new(Time64MicrosecondArray::from(vec![Some(0), None, Some(86_399_999_999)])),
-        Carrier::Timestamp { utc: false } => Arc::new(TimestampMicrosecondArray::from(micros.to_vec())),
-        Carrier::Timestamp { utc: true } => {
+        Carrier::Timestamp { unit: Precision::Micros, utc: false } => {
+            Arc::new(TimestampMicrosecondArray::from(micros.to_vec()))
+        }
+        Carrier::Timestamp { unit: Precision::Micros, utc: true } => {
             Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("UTC"))
         }
+        Carrier::Timestamp { unit: Precision::Millis, .. }
+        | Carrier::Decimal256 { .. }
+        | Carrier::List(_)
+        | Carrier::Struct(_)
+        | Carrier::Map => unreachable!("not among the carriers of both text and Parquet"),
     };
     let repeated = vec![three.as_ref(); rows.div_ceil(3)];
     if repeated.is_empty() { three.slice(0, 0) } else { concat(&repeated).unwrap().slice(0, rows) }
 }
 
 pub(super) fn every_value(columns: &[ColumnPlan], rows: usize) -> RecordBatch {
-    batch(columns, columns.iter().map(|column| array(column.carrier, rows)).collect())
+    batch(columns, columns.iter().map(|column| array(&column.carrier, rows)).collect())
 }
 
 pub(super) fn only_nulls(columns: &[ColumnPlan], rows: usize) -> RecordBatch {

@@ -6,14 +6,14 @@ use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use arrow::compute;
 use arrow::datatypes::{
     ArrowNumericType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    Time64MicrosecondType, TimestampMicrosecondType,
+    Time64MicrosecondType, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use arrow::record_batch::RecordBatch;
 
 use super::EncodeError;
 use super::text::{cells, datetime, float, number};
 use crate::export::request::ManifestStats;
-use crate::plan::{Carrier, ColumnPlan};
+use crate::plan::{Carrier, ColumnPlan, Precision};
 use crate::store::receipt::ColumnSummary;
 
 /// Longer texts and byte strings are cut to a bound of this many bytes, so that receipts stay small.
@@ -22,8 +22,8 @@ const EXTREME_BYTES_MAX: usize = 64;
 /// Counts and extremes over the batches of one part.
 ///
 /// Extremes follow PostgreSQL's order, with NaN the greatest number. Text, JSON and bytes are compared byte by byte
-/// (collation `C`); those longer than 64 bytes become bounds, and `exact` is then false. Numbers that travel as text
-/// have no extremes.
+/// (collation `C`); those longer than 64 bytes become bounds, and `exact` is then false. Numbers that travel as text,
+/// decimals of more than 38 digits and nested values have no extremes.
 #[derive(Debug)]
 pub struct Tally {
     columns: Arc<[ColumnPlan]>,
@@ -34,6 +34,7 @@ pub struct Tally {
 #[derive(Debug)]
 struct ColumnTally {
     nulls: u64,
+    changed: u64,
     extremes: Extremes,
 }
 
@@ -67,7 +68,8 @@ struct Cut {
 impl Tally {
     /// A tally for one part.
     pub fn new(columns: &Arc<[ColumnPlan]>, stats: ManifestStats) -> Self {
-        let tally = |column: &ColumnPlan| ColumnTally { nulls: 0, extremes: Extremes::of(column.carrier, stats) };
+        let tally =
+            |column: &ColumnPlan| ColumnTally { nulls: 0, changed: 0, extremes: Extremes::of(&column.carrier, stats) };
         Self {
             columns: Arc::clone(columns),
             types: cells::types(columns),
@@ -83,27 +85,37 @@ impl Tally {
         cells::check(&self.columns, &self.types, batch)?;
         for (tally, (column, array)) in self.tallies.iter_mut().zip(self.columns.iter().zip(batch.columns())) {
             tally.nulls += super::count(array.null_count());
-            tally.extremes.observe(column.carrier, array);
+            tally.extremes.observe(&column.carrier, array);
         }
         Ok(())
+    }
+
+    /// Takes in how many values of each column a policy changed; nothing where `changed` is empty.
+    pub fn count_changed(&mut self, changed: &[u64]) {
+        for (tally, changed) in self.tallies.iter_mut().zip(changed) {
+            tally.changed = tally.changed.saturating_add(*changed);
+        }
     }
 
     /// One entry a column, in the plan's order.
     pub fn finish(self) -> Vec<ColumnSummary> {
         let summary = |(column, tally): (&ColumnPlan, ColumnTally)| {
-            let (min, max, exact) = tally.extremes.texts(column.carrier);
-            ColumnSummary { name: column.name.clone(), nulls: tally.nulls, min, max, exact }
+            let (min, max, exact) = tally.extremes.texts(&column.carrier);
+            ColumnSummary { name: column.name.clone(), nulls: tally.nulls, min, max, exact, changed: tally.changed }
         };
         self.columns.iter().zip(self.tallies).map(summary).collect()
     }
 }
 
 impl Extremes {
-    fn of(carrier: Carrier, stats: ManifestStats) -> Self {
+    fn of(carrier: &Carrier, stats: ManifestStats) -> Self {
         match (stats, carrier) {
             (ManifestStats::None, _)
             | (ManifestStats::Safe, Carrier::Text | Carrier::Bytes | Carrier::Json)
-            | (_, Carrier::NumberText) => Self::Withheld,
+            | (
+                _,
+                Carrier::NumberText | Carrier::Decimal256 { .. } | Carrier::List(_) | Carrier::Struct(_) | Carrier::Map,
+            ) => Self::Withheld,
             (_, Carrier::Bool) => Self::Bool(None),
             (_, Carrier::Float32 | Carrier::Float64) => Self::Float(FloatExtremes::default()),
             (_, Carrier::Decimal128 { .. }) => Self::Decimal(None),
@@ -112,7 +124,7 @@ impl Extremes {
         }
     }
 
-    fn observe(&mut self, carrier: Carrier, array: &ArrayRef) {
+    fn observe(&mut self, carrier: &Carrier, array: &ArrayRef) {
         match self {
             Self::Withheld => {}
             Self::Bool(extremes) => {
@@ -136,14 +148,14 @@ impl Extremes {
     }
 
     /// Least and greatest value as PostgreSQL prints them, and whether they are values of the part.
-    fn texts(self, carrier: Carrier) -> (Option<String>, Option<String>, bool) {
+    fn texts(self, carrier: &Carrier) -> (Option<String>, Option<String>, bool) {
         let (min, max) = match self {
             Self::Withheld => (None, None),
             Self::Bool(extremes) => both(extremes, |value, out| out.push(if value { b't' } else { b'f' })),
             Self::Int(extremes) => both(extremes, |value, out| integer(carrier, value, out)),
             Self::Float(extremes) => both(extremes.ends(), |value, out| float(carrier, value, out)),
             Self::Decimal(extremes) => {
-                let Carrier::Decimal128 { scale, .. } = carrier else { return (None, None, false) };
+                let Carrier::Decimal128 { scale, .. } = *carrier else { return (None, None, false) };
                 both(extremes, |value, out| number::decimal(out, value, usize::try_from(scale).unwrap_or(0)))
             }
             Self::Bytes(extremes) => return byte_texts(extremes, carrier),
@@ -174,19 +186,20 @@ fn range<T: ArrowNumericType + ArrowPrimitiveType>(array: &ArrayRef) -> Option<(
     compute::min(array).zip(compute::max(array))
 }
 
-fn integers(carrier: Carrier, array: &ArrayRef) -> Option<(i64, i64)> {
+fn integers(carrier: &Carrier, array: &ArrayRef) -> Option<(i64, i64)> {
     let widened = |(min, max): (i32, i32)| (i64::from(min), i64::from(max));
     match carrier {
         Carrier::Int16 => range::<Int16Type>(array).map(|(min, max)| (i64::from(min), i64::from(max))),
         Carrier::Int32 | Carrier::PgDate => range::<Int32Type>(array).map(widened),
         Carrier::Date32 => range::<Date32Type>(array).map(widened),
         Carrier::Time64 => range::<Time64MicrosecondType>(array),
-        Carrier::Timestamp { .. } => range::<TimestampMicrosecondType>(array),
+        Carrier::Timestamp { unit: Precision::Micros, .. } => range::<TimestampMicrosecondType>(array),
+        Carrier::Timestamp { unit: Precision::Millis, .. } => range::<TimestampMillisecondType>(array),
         _ => range::<Int64Type>(array),
     }
 }
 
-fn bytes(carrier: Carrier, array: &ArrayRef) -> Option<(&[u8], &[u8])> {
+fn bytes<'a>(carrier: &Carrier, array: &'a ArrayRef) -> Option<(&'a [u8], &'a [u8])> {
     match carrier {
         Carrier::Uuid => {
             let array = array.as_fixed_size_binary_opt()?;
@@ -238,7 +251,7 @@ fn both<T>(extremes: Option<(T, T)>, write: impl Fn(T, &mut Vec<u8>)) -> (Option
     extremes.map_or((None, None), |(min, max)| (text(min), text(max)))
 }
 
-fn integer(carrier: Carrier, value: i64, out: &mut Vec<u8>) {
+fn integer(carrier: &Carrier, value: i64, out: &mut Vec<u8>) {
     let epoch = match carrier {
         Carrier::PgDate | Carrier::PgTimestamp | Carrier::PgTimestampTz => datetime::PG_EPOCH_DAYS,
         _ => 0,
@@ -248,15 +261,19 @@ fn integer(carrier: Carrier, value: i64, out: &mut Vec<u8>) {
         Carrier::PgDate | Carrier::Date32 => datetime::date(out, i32::try_from(value).unwrap_or(i32::MAX), epoch),
         Carrier::PgTime | Carrier::Time64 => datetime::time(out, value),
         Carrier::PgTimestamp | Carrier::PgTimestampTz | Carrier::Timestamp { .. } => {
-            let utc = matches!(carrier, Carrier::PgTimestampTz | Carrier::Timestamp { utc: true });
+            let value = match carrier {
+                Carrier::Timestamp { unit: Precision::Millis, .. } => value.saturating_mul(1_000),
+                _ => value,
+            };
+            let utc = matches!(carrier, Carrier::PgTimestampTz | Carrier::Timestamp { utc: true, .. });
             datetime::timestamp(out, value, epoch, utc, datetime::OUTPUT);
         }
         _ => number::integer(out, value),
     }
 }
 
-fn float(carrier: Carrier, value: f64, out: &mut Vec<u8>) {
-    if carrier == Carrier::Float32 {
+fn float(carrier: &Carrier, value: f64, out: &mut Vec<u8>) {
+    if *carrier == Carrier::Float32 {
         #[expect(clippy::cast_possible_truncation, reason = "the value was widened from 32 bits")]
         float::float4(out, value as f32);
     } else {
@@ -271,7 +288,7 @@ impl Cut {
     }
 }
 
-fn byte_texts(extremes: Option<(Cut, Cut)>, carrier: Carrier) -> (Option<String>, Option<String>, bool) {
+fn byte_texts(extremes: Option<(Cut, Cut)>, carrier: &Carrier) -> (Option<String>, Option<String>, bool) {
     let Some((min, max)) = extremes else { return (None, None, false) };
     let exact = !min.truncated && !max.truncated;
     let (min, max) = match carrier {

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroU64};
 
 use super::error::{ExportError, ExportErrorKind};
-use super::request::{ExportRequest, ReadMode, RowCap, Target};
+use super::request::{ExportRequest, ManifestStats, ReadMode, RowCap, Target};
 use crate::limits;
 use crate::plan::key::{KeyChoice, choose_key};
 use crate::plan::partition::number_partitions;
@@ -11,11 +11,14 @@ use crate::plan::sizing::{PARTITIONS_MAX, Sizing};
 use crate::plan::split::{
     HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, pick_bounds, row_split_points,
 };
-use crate::plan::{CapPlan, Direction, KeyValue, Plan, PlanError, RowOrder, RowsAvailable, Slice, columns};
+use crate::plan::{
+    CapPlan, ColumnOrigin, ColumnPlan, ColumnRules, Direction, KeyValue, Plan, PlanError, RowKeyColumn, RowOrder,
+    RowsAvailable, Slice, Wire, columns, oid,
+};
 use crate::source::postgres::Planning;
 
-/// OIDs of the integer types, whose ranges can be cut by arithmetic.
-const INTEGERS: [u32; 3] = [20, 21, 23];
+/// The integer types, whose ranges can be cut by arithmetic.
+const INTEGERS: [u32; 3] = [oid::INT8, oid::INT2, oid::INT4];
 
 /// What the cap does, before anything is known of it.
 fn uncapped(cap: Option<&RowCap>) -> CapPlan {
@@ -41,20 +44,47 @@ pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result
     let shape = &request.shape;
     let cap = request.work.cap.as_ref();
     let choice = choose_key(facts, shape.key.as_deref(), cap, request.work.read_mode)?;
+    let rules =
+        ColumnRules { format: request.format.format, policies: &request.policies, server: planning.server.types };
     let mut plan = Plan {
         relation: facts.clone(),
         predicate: shape.predicate.clone(),
-        columns: columns::columns(facts, shape, &planning.expressions, request.format.format)?,
+        columns: columns::columns(facts, shape, &planning.expressions, &rules)?,
         key: choice.columns.clone(),
+        row_key: Vec::new(),
         cap: uncapped(cap),
         partitions: Vec::new(),
     };
+    plan.row_key = row_key(&plan, request.commit.manifest_stats);
     let split = Split { request, planning, choice: &choice };
     match plan.cap.max_rows {
         Some(max_rows) => split.capped(&mut plan, max_rows).await?,
         None => split.uncapped(&mut plan).await?,
     }
     Ok(plan)
+}
+
+/// The columns of the key, or of the relation's unique one, by which errors name rows.
+fn row_key(plan: &Plan, stats: ManifestStats) -> Vec<RowKeyColumn> {
+    let unique = plan.relation.unique_key.as_deref().unwrap_or_default();
+    let names: Vec<&str> = if unique.is_empty() {
+        plan.key.iter().map(|column| column.name.as_str()).collect()
+    } else {
+        unique.iter().map(String::as_str).collect()
+    };
+    let column = |name: &str| {
+        let facts = plan.relation.columns.iter().find(|column| column.name == name)?;
+        let here = |column: &&ColumnPlan| {
+            column.wire == Wire::Binary && matches!(&column.origin, ColumnOrigin::Column(origin) if origin == name)
+        };
+        Some(RowKeyColumn {
+            name: name.to_owned(),
+            place: plan.columns.iter().position(|column| here(&column)),
+            shown: stats == ManifestStats::All || facts.pg_type.values_are_safe(),
+            pg_type: facts.pg_type.clone(),
+        })
+    };
+    names.into_iter().filter_map(column).collect()
 }
 
 struct Split<'a> {

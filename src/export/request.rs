@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use crate::encode::FormatOptions;
-use crate::plan::{Direction, RelationRequest};
+use crate::plan::{Direction, PolicyOptions, RelationRequest};
 use crate::source::postgres::ConnectSettings;
 use crate::store::Layout;
 
@@ -17,6 +17,8 @@ pub struct ExportRequest {
     pub shape: ShapeOptions,
     /// How they are written.
     pub format: FormatOptions,
+    /// For whom, and what happens to values that cannot be written.
+    pub policies: PolicyOptions,
     /// How the work is split.
     pub work: WorkOptions,
     /// Where it goes and how it is committed.
@@ -38,6 +40,8 @@ pub struct ShapeOptions {
     pub predicate: Option<String>,
     /// `--key`.
     pub key: Option<Vec<(String, Direction)>>,
+    /// `--allow-rls`: rows that row security hides from the role may be missing.
+    pub allow_rls: bool,
 }
 
 /// How partitions are read.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
@@ -17,7 +16,7 @@ use super::request::{ManifestStats, Visibility};
 use crate::cpu::on_rayon;
 use crate::encode::{EncodeError, EncodeSummary, Encoder, FormatOptions, Tally, encoder};
 use crate::plan::{ColumnPlan, Partition, Plan};
-use crate::source::Source;
+use crate::source::{Batch, Source};
 use crate::store::stdout::StdoutWriter;
 use crate::store::{
     Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject, StoreError,
@@ -132,7 +131,7 @@ impl Attempt<'_> {
         let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            if batch.num_rows() > 0 {
+            if batch.rows.num_rows() > 0 {
                 self.take(batch).await?;
             }
         }
@@ -140,8 +139,8 @@ impl Attempt<'_> {
         self.finish_part().await
     }
 
-    async fn take(&mut self, batch: RecordBatch) -> Result<(), ExportError> {
-        let rows = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+    async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {
+        let rows = u64::try_from(batch.rows.num_rows()).unwrap_or(u64::MAX);
         let total = self.rows.checked_add(rows).ok_or_else(|| ExportError::internal("the count of rows overflows"))?;
         // A source that ignores its limit would make a capped export wrong without anybody seeing it.
         if self.partition.row_limit.is_some_and(|limit| total > limit.get()) {
@@ -154,7 +153,8 @@ impl Attempt<'_> {
         let (mut encoder, mut tally) = self.encoding()?;
         let (encoding, out, buffered) = on_rayon(move || {
             let mut out = Vec::new();
-            let result = tally.observe(&batch).and_then(|()| encoder.encode(&batch, &mut out));
+            tally.count_changed(&batch.changed);
+            let result = tally.observe(&batch.rows).and_then(|()| encoder.encode(&batch.rows, &mut out));
             let buffered = encoder.buffered_bytes();
             result.map(|()| ((encoder, tally), out, buffered))
         })
@@ -218,6 +218,8 @@ impl Attempt<'_> {
         let (summary, columns, out) = on_rayon(move || {
             let mut out = Vec::new();
             let summary: EncodeSummary = encoder.finish(&mut out)?;
+            let mut tally = tally;
+            tally.count_changed(&summary.changed);
             Ok::<_, EncodeError>((summary, tally.finish(), out))
         })
         .await??;

@@ -9,7 +9,7 @@ use super::model::{
     Consistency, FormatRecord, Manifest, ManifestSource, PartEntry, PartRange, RowCapRecord, SchemaColumn, SourceKey,
     SourceKind, SourceName, Totals,
 };
-use super::types::{arrow_type, parquet_type, values_are_safe};
+use super::types::{arrow_type, parquet_type};
 use crate::encode::{Format, FormatOptions};
 use crate::export::report::RunStatus;
 use crate::export::request::ManifestStats;
@@ -89,7 +89,7 @@ pub fn build(
         },
         consistency: facts.consistency,
         row_cap,
-        schema: plan.columns.iter().map(|column| schema_column(column, format.format)).collect(),
+        schema: schema(plan, format.format, receipts)?,
         format: FormatRecord::from(format),
         totals,
         parts,
@@ -109,15 +109,26 @@ pub(super) fn source_key(key: &[KeyColumn]) -> Vec<SourceKey> {
     key.iter().map(|column| SourceKey { name: column.name.clone(), direction: column.direction }).collect()
 }
 
+/// The columns, with what policies changed in all parts.
+fn schema(plan: &Plan, format: Format, receipts: &[PartitionReceipt]) -> Result<Vec<SchemaColumn>, ManifestError> {
+    let parts = || receipts.iter().flat_map(|receipt| &receipt.parts);
+    let column = |(place, column): (usize, &ColumnPlan)| {
+        let changed = parts().filter_map(|part| part.columns.get(place)).map(|column| column.changed);
+        let policy_count = Some(sum(changed, "values changed by a policy")?);
+        Ok(SchemaColumn { policy_count, ..schema_column(column, format) })
+    };
+    plan.columns.iter().enumerate().map(column).collect()
+}
+
 /// What the manifest says of a column, but for what a run counts.
 pub(super) fn schema_column(column: &ColumnPlan, format: Format) -> SchemaColumn {
     SchemaColumn {
         name: column.name.clone(),
         pg_type: column.pg_type.name.clone(),
-        arrow_type: arrow_type(column.carrier),
-        parquet_type: parquet_type(column.carrier, format),
+        arrow_type: arrow_type(&column.carrier),
+        parquet_type: parquet_type(&column.carrier, format),
         nullable: column.nullable,
-        policy: column.policy.to_owned(),
+        policy: column.policy.clone(),
         policy_count: None,
         note: column.note.clone(),
     }
@@ -253,7 +264,7 @@ fn key_is_shown(key: &[KeyColumn], stats: ManifestStats) -> bool {
     match stats {
         ManifestStats::All => true,
         ManifestStats::None => false,
-        ManifestStats::Safe => key.iter().all(|column| values_are_safe(&column.pg_type)),
+        ManifestStats::Safe => key.iter().all(|column| column.pg_type.values_are_safe()),
     }
 }
 
@@ -263,7 +274,7 @@ fn shown_columns(summaries: &[ColumnSummary], columns: &[ColumnPlan], stats: Man
     }
     let shown = |name: &str| {
         stats == ManifestStats::All
-            || columns.iter().find(|column| column.name == name).is_some_and(|column| values_are_safe(&column.pg_type))
+            || columns.iter().find(|column| column.name == name).is_some_and(|column| column.pg_type.values_are_safe())
     };
     let mut summaries = summaries.to_vec();
     for summary in &mut summaries {

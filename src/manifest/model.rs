@@ -153,7 +153,7 @@ pub struct SchemaColumn {
     pub nullable: bool,
     /// The policy for values that the type cannot hold.
     pub policy: String,
-    /// How many values the policy changed; absent where nothing counted them.
+    /// How many values the policy changed, in all parts; absent in manifests of builds that did not count.
     pub policy_count: Option<u64>,
     /// What a person should know of it.
     pub note: Option<String>,

@@ -11,7 +11,8 @@ use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, Par
 use crate::export::request::ManifestStats;
 use crate::plan::{
     CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Comparison, Direction, KeyColumn, KeyRange,
-    LeafFacts, Partition, PgType, Plan, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId, Wire,
+    LeafFacts, Partition, PgType, Plan, Policies, Precision, RelationFacts, RelationKind, RowOrder, RowsAvailable,
+    Slice, TupleId, TypeKind, Wire,
 };
 use crate::store::receipt::{ColumnSummary, PartReceipt};
 use crate::store::{Destination, Layout, PartName, PartitionReceipt, StagedObject, Staging, StoreOptions};
@@ -23,7 +24,7 @@ pub(super) fn at(seconds: i64) -> DateTime<Utc> {
 }
 
 pub(super) fn pg_type(oid: u32, name: &str) -> PgType {
-    PgType { oid, base_oid: oid, typmod: None, name: name.into(), is_enum: false }
+    PgType { oid, base_oid: oid, typmod: None, name: name.into(), kind: TypeKind::Base }
 }
 
 fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bool) -> ColumnPlan {
@@ -34,7 +35,9 @@ fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bool) -> Colu
         wire: Wire::Binary,
         carrier,
         nullable,
-        policy: "error",
+        policies: Policies::default(),
+        policy: "error".to_owned(),
+        rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),
     }
@@ -46,7 +49,7 @@ pub(super) fn plan() -> Plan {
     let bigint = pg_type(20, "bigint");
     let mut columns = vec![
         column("id", bigint.clone(), Carrier::Int64, false),
-        column("created_at", timestamptz.clone(), Carrier::Timestamp { utc: true }, true),
+        column("created_at", timestamptz.clone(), Carrier::Timestamp { unit: Precision::Micros, utc: true }, true),
         column("price", pg_type(1700, "numeric(12,2)"), Carrier::Decimal128 { precision: 12, scale: 2 }, true),
         column("comment", pg_type(25, "text"), Carrier::Text, true),
         column("address", pg_type(869, "inet"), Carrier::Text, true),
@@ -60,6 +63,7 @@ pub(super) fn plan() -> Plan {
         Slice::NullKeys,
     ];
     Plan {
+        row_key: Vec::new(),
         relation: RelationFacts {
             kind: RelationKind::Table,
             sql_name: "public.orders".into(),
@@ -115,6 +119,7 @@ pub(super) fn heap_plan() -> Plan {
     let slices =
         [Slice::Heap { leaf: 0, from: None, to: Some(middle) }, Slice::Heap { leaf: 0, from: Some(middle), to: None }];
     Plan {
+        row_key: Vec::new(),
         predicate: None,
         key: Vec::new(),
         cap: CapPlan {
@@ -146,6 +151,7 @@ pub(super) fn format(format: Format, compression: Compression) -> FormatOptions 
             formula_guard: false,
         },
         parquet: ParquetOptions {
+            sorted: Vec::new(),
             row_group_rows: NonZeroU64::new(122_880).unwrap(),
             row_group_bytes: NonZeroU64::new(16 * 1024 * 1024).unwrap(),
             metadata: Vec::new(),
@@ -155,6 +161,7 @@ pub(super) fn format(format: Format, compression: Compression) -> FormatOptions 
 
 fn part(partition: u32, roll: u32, rows: u64) -> PartReceipt {
     let summary = |name: &str, nulls, min: Option<&str>, max: Option<&str>| ColumnSummary {
+        changed: 0,
         name: name.into(),
         nulls,
         min: min.map(str::to_owned),

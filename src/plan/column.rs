@@ -1,7 +1,13 @@
 //! One [`ColumnPlan`] per output column: how its values travel from the server to the encoder.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use serde::Serialize;
+
+use super::oid;
+use super::policy::Policies;
 
 /// A PostgreSQL type as the catalog names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -14,8 +20,78 @@ pub struct PgType {
     pub typmod: Option<i32>,
     /// What `format_type` prints, for example `numeric(12,2)`; safe to stand after `::` in SQL.
     pub name: String,
-    /// Whether the base type is an enum.
-    pub is_enum: bool,
+    /// What the base type is made of.
+    pub kind: TypeKind,
+}
+
+/// What a type is made of, as far as its binary form depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TypeKind {
+    /// Known by its OID, or not known at all.
+    Base,
+    /// An enum: its binary form is its label.
+    Enum,
+    /// An array of the element type; how many dimensions a value has is not part of the type.
+    Array(Box<PgType>),
+    /// A composite type: its attributes in order, dropped ones left out. The anonymous `record` is none.
+    Composite(Vec<Attribute>),
+    /// A range over the subtype.
+    Range(Box<PgType>),
+    /// A multirange over the subtype of its ranges.
+    Multirange(Box<PgType>),
+    /// A type of an extension whose binary form is known; extensions have no fixed OIDs.
+    Extension(ExtensionType),
+}
+
+/// One attribute of a composite type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attribute {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub pg_type: PgType,
+}
+
+/// Types of extensions whose binary form is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExtensionType {
+    /// `citext`: text.
+    Citext,
+    /// `hstore`: keys and values of text.
+    Hstore,
+    /// `PostGIS` `geometry` and `geography`: extended WKB.
+    Geometry,
+    /// pgvector `vector`: 32-bit floats.
+    Vector,
+    /// pgvector `halfvec`: 16-bit floats.
+    Halfvec,
+}
+
+impl PgType {
+    /// Whether values of this type say nothing of people: numbers, truth values, times and UUIDs. It names what may be
+    /// shown, so that a type nobody thought of stays hidden: an array of text, hstore, an enum's labels.
+    pub fn values_are_safe(&self) -> bool {
+        const SHOWN: [u32; 15] = [
+            oid::BOOL,
+            oid::INT8,
+            oid::INT2,
+            oid::INT4,
+            oid::OID,
+            oid::FLOAT4,
+            oid::FLOAT8,
+            oid::DATE,
+            oid::TIME,
+            oid::TIMESTAMP,
+            oid::TIMESTAMPTZ,
+            oid::INTERVAL,
+            oid::TIMETZ,
+            oid::NUMERIC,
+            oid::UUID,
+        ];
+        SHOWN.contains(&self.base_oid)
+    }
 }
 
 /// Where a column's value comes from in the `SELECT` list.
@@ -43,8 +119,9 @@ pub enum Wire {
 /// What a batch holds for this column and, with it, all that an encoder knows of the column's type.
 ///
 /// The `Pg…` carriers keep PostgreSQL's own epoch (2000-01-01) and its infinities, which Arrow's logical types
-/// cannot hold; only the text formats use them. Parquet uses the logical ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// cannot hold; only the text formats use them. Parquet uses the logical ones, and only Parquet the nested ones: nested
+/// values reach the text formats as the server's own text or JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Carrier {
     /// `bool`.
@@ -64,6 +141,13 @@ pub enum Carrier {
     /// `numeric(precision, scale)` with `scale <= precision <= 38`.
     Decimal128 {
         /// Decimal digits in all, 1 to 38.
+        precision: u8,
+        /// Decimal digits after the point, 0 to `precision`.
+        scale: i8,
+    },
+    /// `numeric(precision, scale)` with `scale <= precision`, beyond what [`Carrier::Decimal128`] holds.
+    Decimal256 {
+        /// Decimal digits in all, 39 to 76.
         precision: u8,
         /// Decimal digits after the point, 0 to `precision`.
         scale: i8,
@@ -88,16 +172,45 @@ pub enum Carrier {
     Date32,
     /// Arrow `Time64(Microsecond)`.
     Time64,
-    /// Arrow `Timestamp(Microsecond)`, without a zone or in UTC.
+    /// Arrow `Timestamp`, without a zone or in UTC.
     Timestamp {
+        /// Its unit.
+        unit: Precision,
         /// Whether the zone is UTC (`timestamptz`) rather than none (`timestamp`).
         utc: bool,
     },
+    /// Arrow `List`, whose items are called `element` and may be NULL.
+    List(Arc<Carrier>),
+    /// Arrow `Struct`.
+    Struct(Arc<[Member]>),
+    /// Arrow `Map` of text to text, whose values may be NULL.
+    Map,
+}
+
+/// The unit of a timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Milliseconds.
+    Millis,
+    /// Microseconds, PostgreSQL's own.
+    Micros,
+}
+
+/// One member of a [`Carrier::Struct`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// How its values are held.
+    pub carrier: Carrier,
+    /// Whether it can be NULL in a struct that is not.
+    pub nullable: bool,
 }
 
 impl Carrier {
     /// The Arrow type of the batch's column.
-    pub fn data_type(self) -> DataType {
+    pub fn data_type(&self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
             Self::Int16 => DataType::Int16,
@@ -106,16 +219,55 @@ impl Carrier {
             Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
             Self::NumberText | Self::Text | Self::Json => DataType::Utf8,
-            Self::Decimal128 { precision, scale } => DataType::Decimal128(precision, scale),
+            Self::Decimal128 { precision, scale } => DataType::Decimal128(*precision, *scale),
+            Self::Decimal256 { precision, scale } => DataType::Decimal256(*precision, *scale),
             Self::Bytes => DataType::Binary,
             Self::Uuid => DataType::FixedSizeBinary(16),
             Self::Date32 => DataType::Date32,
             Self::Time64 => DataType::Time64(TimeUnit::Microsecond),
-            Self::Timestamp { utc: false } => DataType::Timestamp(TimeUnit::Microsecond, None),
-            Self::Timestamp { utc: true } => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Timestamp { unit, utc } => {
+                let unit = match unit {
+                    Precision::Millis => TimeUnit::Millisecond,
+                    Precision::Micros => TimeUnit::Microsecond,
+                };
+                DataType::Timestamp(unit, utc.then(|| "UTC".into()))
+            }
+            Self::List(element) => DataType::List(Arc::new(element.field(ELEMENT, true))),
+            Self::Struct(members) => DataType::Struct(
+                members.iter().map(|member| member.carrier.field(&member.name, member.nullable)).collect(),
+            ),
+            Self::Map => {
+                let entry = [Self::Text.field(KEY, false), Self::Text.field(VALUE, true)];
+                let entries = Field::new(ENTRIES, DataType::Struct(Fields::from_iter(entry)), false);
+                DataType::Map(Arc::new(entries), false)
+            }
         }
     }
+
+    /// The Arrow field of a column, an element or a member. A UUID is marked as one, which the Parquet writer turns
+    /// into its own logical type.
+    pub fn field(&self, name: &str, nullable: bool) -> Field {
+        let field = Field::new(name, self.data_type(), nullable);
+        match self {
+            Self::Uuid => field.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), "arrow.uuid".to_owned())])),
+            _ => field,
+        }
+    }
+
+    /// Whether the values are lists, structs or maps.
+    pub fn is_nested(&self) -> bool {
+        matches!(self, Self::List(_) | Self::Struct(_) | Self::Map)
+    }
 }
+
+/// What the Parquet specification calls the items of a list, and the parts of a map.
+pub(crate) const ELEMENT: &str = "element";
+pub(crate) const ENTRIES: &str = "key_value";
+pub(crate) const KEY: &str = "key";
+pub(crate) const VALUE: &str = "value";
+
+/// The key under which Arrow names a field's extension type.
+const EXTENSION_NAME: &str = "ARROW:extension:name";
 
 /// What the server's statistics say of a column; steers dictionary and delta encoding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -143,8 +295,12 @@ pub struct ColumnPlan {
     pub carrier: Carrier,
     /// Whether a NULL can occur; `false` only where the catalog promises it.
     pub nullable: bool,
-    /// The policy in force for values the carrier cannot hold, in the words of the flag that sets it.
-    pub policy: &'static str,
+    /// The choices in force for this column.
+    pub policies: Policies,
+    /// Those that matter to its type, in the words of the flags that set them; `lossless` where none does.
+    pub policy: String,
+    /// Whether a policy writes every value otherwise than it would be without it; each is then counted as changed.
+    pub rewritten: bool,
     /// What a person should know of this column, for example "sent as its output text".
     pub note: Option<String>,
     /// The server's statistics, where there are any.

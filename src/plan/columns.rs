@@ -4,12 +4,25 @@ use std::collections::{HashMap, HashSet};
 
 use super::error::PlanError;
 use super::oid;
-use super::{Carrier, ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts, Wire};
+use super::policy::{
+    CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
+    Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
+};
+use super::travel::{self, ServerTypes, Terms, may_null, travel, words};
+use super::{ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts};
 use crate::encode::Format;
 use crate::export::request::ShapeOptions;
 
-/// The most digits that an Arrow `Decimal128` holds.
-const DECIMAL128_DIGITS: u8 = 38;
+/// What column plans depend on besides the relation.
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnRules<'a> {
+    /// The file format.
+    pub format: Format,
+    /// Preset and policies.
+    pub policies: &'a PolicyOptions,
+    /// What types depend on at the server.
+    pub server: ServerTypes,
+}
 
 /// Decides the output columns: `--columns` in the order given (else all, in catalog order), then the `--column`
 /// expressions in theirs, all under the names that `--rename` leaves them.
@@ -23,40 +36,76 @@ pub fn columns(
     facts: &RelationFacts,
     shape: &ShapeOptions,
     expressions: &[ColumnFacts],
-    format: Format,
+    rules: &ColumnRules<'_>,
 ) -> Result<Vec<ColumnPlan>, PlanError> {
     if expressions.len() != shape.expressions.len() {
         return Err(PlanError::ExpressionsDescribed { given: shape.expressions.len(), described: expressions.len() });
     }
     let selected = select(facts, shape.columns.as_deref())?;
     let renamed = renames(facts, &selected, &shape.renames)?;
+    let mut names = Names { taken: HashSet::new(), rules };
     let mut plans = Vec::with_capacity(selected.len() + expressions.len());
-    let mut taken = HashSet::new();
     for column in selected {
-        let name = renamed.get(column.name.as_str()).copied().unwrap_or(&column.name);
-        if !taken.insert(name) {
-            return Err(PlanError::DuplicateName { name: name.to_owned() });
-        }
-        plans.push(column_plan(name, ColumnOrigin::Column(column.name.clone()), column, format));
+        let wanted = renamed.get(column.name.as_str()).copied().unwrap_or(&column.name);
+        let name = names.take(wanted)?;
+        plans.push(column_plan(name, wanted, ColumnOrigin::Column(column.name.clone()), column, rules)?);
     }
-    let of_relation = taken.clone();
+    let of_relation = names.taken.clone();
     for ((name, expression), described) in shape.expressions.iter().zip(expressions) {
         if name.is_empty() {
             return Err(PlanError::EmptyName { flag: "--column", example: "name=expression" });
         }
-        if of_relation.contains(name.as_str()) {
+        if of_relation.contains(&names.folded(name)) {
             return Err(PlanError::NameTaken { name: name.clone() });
         }
-        if !taken.insert(name) {
-            return Err(PlanError::DuplicateName { name: name.clone() });
-        }
-        plans.push(column_plan(name, ColumnOrigin::Expression(expression.clone()), described, format));
+        let taken = names.take(name)?;
+        plans.push(column_plan(taken, name, ColumnOrigin::Expression(expression.clone()), described, rules)?);
     }
     if plans.is_empty() {
         let relation = facts.display_name.clone().unwrap_or_else(|| "the query".to_owned());
         return Err(PlanError::NoColumns { relation });
     }
+    for (name, _) in &rules.policies.columns {
+        if !plans.iter().any(|plan| plan.name == *name) {
+            let known = plans.iter().map(|plan| plan.name.as_str());
+            return Err(PlanError::unknown_column("--column-policy", name, known));
+        }
+    }
     Ok(plans)
+}
+
+/// The output names given so far.
+struct Names<'a> {
+    taken: HashSet<String>,
+    rules: &'a ColumnRules<'a>,
+}
+
+impl Names<'_> {
+    /// The name as readers compare it: Athena and Redshift do not tell `A` from `a`.
+    fn folded(&self, name: &str) -> String {
+        match self.rules.policies.preset {
+            Preset::Postgres => name.to_owned(),
+            Preset::Athena | Preset::Spectrum => name.to_lowercase(),
+        }
+    }
+
+    /// The name, or the next free one made of it.
+    fn take(&mut self, name: &str) -> Result<String, PlanError> {
+        if self.taken.insert(self.folded(name)) {
+            return Ok(name.to_owned());
+        }
+        if self.rules.policies.duplicate_columns == DuplicateColumns::Error {
+            return Err(PlanError::DuplicateName { name: name.to_owned() });
+        }
+        let mut number = 2_u64;
+        loop {
+            let next = format!("{name}_{number}");
+            if self.taken.insert(self.folded(&next)) {
+                return Ok(next);
+            }
+            number += 1;
+        }
+    }
 }
 
 /// The relation's columns that are exported, in output order.
@@ -98,106 +147,162 @@ fn renames<'a>(
     Ok(by_old)
 }
 
-fn column_plan(name: &str, origin: ColumnOrigin, facts: &ColumnFacts, format: Format) -> ColumnPlan {
-    let Travel { wire, carrier, note } = travel(&facts.pg_type, format);
-    ColumnPlan {
-        name: name.to_owned(),
+fn column_plan(
+    name: String,
+    wanted: &str,
+    origin: ColumnOrigin,
+    facts: &ColumnFacts,
+    rules: &ColumnRules<'_>,
+) -> Result<ColumnPlan, PlanError> {
+    let mut policies = rules.policies.default;
+    let choices = rules.policies.columns.iter().filter(|(column, _)| *column == name);
+    for (_, choice) in choices {
+        choice.apply(&mut policies, &name, &facts.pg_type, rules)?;
+    }
+    let terms = Terms { format: rules.format, preset: rules.policies.preset, policies, server: rules.server };
+    let travel = travel(&facts.pg_type, &terms);
+    let renamed = (name != wanted).then(|| format!("a second column {wanted:?}"));
+    Ok(ColumnPlan {
+        policy: words(&facts.pg_type, &travel, &terms),
+        nullable: !facts.not_null || may_null(&travel, &terms),
+        name,
         origin,
         pg_type: facts.pg_type.clone(),
-        wire,
-        carrier,
-        nullable: !facts.not_null,
-        policy: policy(carrier),
-        note: note.map(str::to_owned),
-        statistics: facts.statistics,
-    }
-}
-
-/// How values get from the server into a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Travel {
-    wire: Wire,
-    carrier: Carrier,
-    note: Option<&'static str>,
-}
-
-impl Travel {
-    fn binary(carrier: Carrier) -> Self {
-        Self { wire: Wire::Binary, carrier, note: None }
-    }
-
-    fn noting(self, note: &'static str) -> Self {
-        Self { note: Some(note), ..self }
-    }
-}
-
-fn travel(pg_type: &PgType, format: Format) -> Travel {
-    let parquet = format == Format::Parquet;
-    let by_format = |logical, own| Travel::binary(if parquet { logical } else { own });
-    // The binary form of an enum is its label.
-    if pg_type.is_enum {
-        return Travel::binary(Carrier::Text);
-    }
-    match pg_type.base_oid {
-        oid::BOOL => Travel::binary(Carrier::Bool),
-        oid::INT2 => Travel::binary(Carrier::Int16),
-        oid::INT4 => Travel::binary(Carrier::Int32),
-        oid::INT8 => Travel::binary(Carrier::Int64),
-        // row_to_json quotes these, unlike the integers, so NDJSON takes them as JSON below.
-        oid::OID | oid::XID | oid::CID if format != Format::Ndjson => Travel::binary(Carrier::Int64),
-        oid::FLOAT4 => Travel::binary(Carrier::Float32),
-        oid::FLOAT8 => Travel::binary(Carrier::Float64),
-        oid::NUMERIC if parquet => decimal(pg_type.typmod),
-        oid::NUMERIC => Travel::binary(Carrier::NumberText),
-        oid::TEXT | oid::VARCHAR | oid::NAME => Travel::binary(Carrier::Text),
-        oid::BPCHAR => Travel::binary(Carrier::Text).noting("padded with blanks to its length, as stored"),
-        oid::BYTEA => Travel::binary(Carrier::Bytes),
-        oid::UUID => Travel::binary(Carrier::Uuid),
-        oid::JSON | oid::JSONB => Travel::binary(Carrier::Json),
-        oid::DATE => by_format(Carrier::Date32, Carrier::PgDate),
-        oid::TIME => by_format(Carrier::Time64, Carrier::PgTime),
-        oid::TIMESTAMP => by_format(Carrier::Timestamp { utc: false }, Carrier::PgTimestamp),
-        oid::TIMESTAMPTZ => by_format(Carrier::Timestamp { utc: true }, Carrier::PgTimestampTz),
-        _ if format == Format::Ndjson => Travel {
-            wire: Wire::JsonText,
-            carrier: Carrier::Json,
-            note: Some("sent as the JSON that row_to_json makes of it"),
+        wire: travel.wire,
+        carrier: travel.carrier,
+        policies,
+        rewritten: travel.rewritten,
+        note: match (renamed, travel.note) {
+            (Some(renamed), Some(note)) => Some(format!("{renamed}; {note}")),
+            (renamed, note) => renamed.or(note),
         },
-        _ => Travel { wire: Wire::OutputText, carrier: Carrier::Text, note: Some("sent as its output text") },
+        statistics: facts.statistics,
+    })
+}
+
+impl ColumnChoice {
+    /// Makes the choice for one column.
+    ///
+    /// # Errors
+    /// [`PlanError::ColumnPolicy`] where the column's type has no such choice in this format.
+    fn apply(
+        self,
+        policies: &mut Policies,
+        column: &str,
+        pg_type: &PgType,
+        rules: &ColumnRules<'_>,
+    ) -> Result<(), PlanError> {
+        let takes = Takes::of(pg_type, rules);
+        let fits = match self {
+            Self::Error => takes.value_errors || takes.text || takes.json_nan || takes.timestamp,
+            Self::Null => takes.value_errors || takes.json_nan,
+            Self::Text => takes.as_text || takes.nested,
+            Self::Decimal { precision, .. } => {
+                takes.numeric && (precision <= 38 || rules.policies.preset == Preset::Postgres)
+            }
+            Self::Double => takes.numeric,
+            Self::Keep | Self::Trim => takes.char,
+            Self::Replace | Self::Bytes => takes.text,
+            Self::Number | Self::String => takes.json_number,
+            Self::Json => takes.nested,
+            Self::Round => takes.timestamp,
+        };
+        if !fits {
+            return Err(PlanError::ColumnPolicy {
+                column: column.to_owned(),
+                choice: self.to_string(),
+                pg_type: pg_type.name.clone(),
+                takes: takes.words(),
+            });
+        }
+        match self {
+            Self::Error => {
+                policies.on_unrepresentable = OnUnrepresentable::Error;
+                policies.invalid_utf8 = InvalidUtf8::Error;
+                policies.json_nan = JsonNan::Error;
+                if policies.timestamp_precision == TimestampPrecision::Millis {
+                    policies.timestamp_precision = TimestampPrecision::MillisExact;
+                }
+            }
+            Self::Null => {
+                policies.on_unrepresentable = OnUnrepresentable::Null;
+                policies.json_nan = JsonNan::Null;
+            }
+            Self::Text if rules.format == Format::Parquet => policies.as_text = true,
+            Self::Text => policies.nested = Nested::Native,
+            Self::Decimal { precision, scale } => {
+                policies.unconstrained_numeric = UnconstrainedNumeric::Decimal { precision, scale };
+            }
+            Self::Double => policies.unconstrained_numeric = UnconstrainedNumeric::Double,
+            Self::Keep => policies.char_padding = CharPadding::Keep,
+            Self::Trim => policies.char_padding = CharPadding::Trim,
+            Self::Replace => policies.invalid_utf8 = InvalidUtf8::Replace,
+            Self::Bytes => policies.invalid_utf8 = InvalidUtf8::Bytes,
+            Self::Number => policies.json_large_numbers = JsonLargeNumbers::Number,
+            Self::String => policies.json_large_numbers = JsonLargeNumbers::String,
+            Self::Json => policies.nested = Nested::Json,
+            Self::Round => policies.timestamp_precision = TimestampPrecision::Millis,
+        }
+        Ok(())
     }
 }
 
-/// A `numeric` in Parquet: a decimal where one can hold the declared digits, else the digits as text.
-fn decimal(typmod: Option<i32>) -> Travel {
-    let text = Travel::binary(Carrier::NumberText);
-    let Some((precision, scale)) = numeric_digits(typmod) else {
-        return text.noting("numeric without precision and scale is written as text");
-    };
-    match (u8::try_from(precision), i8::try_from(scale)) {
-        (Ok(digits @ 1..=DECIMAL128_DIGITS), Ok(scale @ 0..)) if i32::from(scale) <= precision => {
-            Travel::binary(Carrier::Decimal128 { precision: digits, scale })
+/// Which choices a column takes in this format.
+#[expect(clippy::struct_excessive_bools, reason = "one for each family of choices")]
+#[derive(Debug)]
+struct Takes {
+    value_errors: bool,
+    as_text: bool,
+    numeric: bool,
+    char: bool,
+    text: bool,
+    json_number: bool,
+    json_nan: bool,
+    nested: bool,
+    timestamp: bool,
+}
+
+impl Takes {
+    fn of(pg_type: &PgType, rules: &ColumnRules<'_>) -> Self {
+        let parquet = rules.format == Format::Parquet;
+        let ndjson = rules.format == Format::Ndjson;
+        let base = pg_type.base_oid;
+        let nested = travel::is_nested(pg_type);
+        let numeric = base == oid::NUMERIC;
+        let timed = matches!(base, oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ);
+        let wide = travel::numeric_digits(pg_type.typmod).is_none_or(|(precision, _)| precision > 38);
+        Self {
+            value_errors: parquet && (numeric || timed || nested),
+            as_text: parquet,
+            numeric: parquet && numeric && wide,
+            char: base == oid::BPCHAR,
+            text: travel::is_text(pg_type),
+            json_number: ndjson && (numeric || nested || matches!(base, oid::INT8 | oid::JSON | oid::JSONB)),
+            json_nan: ndjson && (numeric || matches!(base, oid::FLOAT4 | oid::FLOAT8)),
+            nested: nested && !ndjson,
+            timestamp: parquet && matches!(base, oid::TIMESTAMP | oid::TIMESTAMPTZ),
         }
-        (Ok(0..=DECIMAL128_DIGITS), _) => {
-            text.noting("numeric with a scale below 0 or above its precision is written as text")
-        }
-        _ => text.noting("numeric of more than 38 digits is written as text"),
     }
-}
 
-/// Precision and scale of a `numeric`'s type modifier; the scale is an 11-bit two's complement since PostgreSQL 15 and
-/// reads the same in 14.
-fn numeric_digits(typmod: Option<i32>) -> Option<(i32, i32)> {
-    /// Every varlena type's modifier is this much larger than what it means.
-    const VARLENA_HEADER: i32 = 4;
-    let packed = typmod?.checked_sub(VARLENA_HEADER).filter(|packed| *packed >= 0)?;
-    Some(((packed >> 16) & 0xffff, ((packed & 0x7ff) ^ 1024) - 1024))
-}
-
-/// What happens to a value that the carrier cannot hold: NaN, an infinity, 24:00:00, a timestamp past Arrow's end.
-fn policy(carrier: Carrier) -> &'static str {
-    match carrier {
-        Carrier::Decimal128 { .. } | Carrier::Date32 | Carrier::Time64 | Carrier::Timestamp { .. } => "error",
-        _ => "lossless",
+    /// The choices as a person writes them.
+    fn words(&self) -> String {
+        let all = [
+            ("error", self.value_errors || self.text || self.json_nan),
+            ("null", self.value_errors || self.json_nan),
+            ("text", self.as_text || self.nested),
+            ("json", self.nested),
+            ("decimal(P,S)", self.numeric),
+            ("double", self.numeric),
+            ("keep", self.char),
+            ("trim", self.char),
+            ("replace", self.text),
+            ("bytes", self.text),
+            ("number", self.json_number),
+            ("string", self.json_number),
+            ("round", self.timestamp),
+        ];
+        let words: Vec<&str> = all.iter().filter(|(_, takes)| *takes).map(|(word, _)| *word).collect();
+        if words.is_empty() { "none".to_owned() } else { words.join(", ") }
     }
 }
 

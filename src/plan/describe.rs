@@ -87,11 +87,11 @@ pub struct ColumnView<'a> {
     pub from: &'a ColumnOrigin,
     pub pg_type: &'a str,
     pub wire: Wire,
-    pub carrier: Carrier,
+    pub carrier: &'a Carrier,
     /// The Arrow type of the carrier.
     pub arrow_type: String,
     pub nullable: bool,
-    pub policy: &'static str,
+    pub policy: &'a str,
     pub note: Option<&'a str>,
 }
 
@@ -165,10 +165,10 @@ fn column_view(column: &ColumnPlan) -> ColumnView<'_> {
         from: &column.origin,
         pg_type: &column.pg_type.name,
         wire: column.wire,
-        carrier: column.carrier,
+        carrier: &column.carrier,
         arrow_type: column.carrier.data_type().to_string(),
         nullable: column.nullable,
-        policy: column.policy,
+        policy: &column.policy,
         note: column.note.as_deref(),
     }
 }

@@ -48,10 +48,26 @@ pub enum PlanError {
         name: String,
     },
     /// Two output columns of one name.
-    #[error("two output columns are called {name:?}; give one another name with --rename, or with AS in a query")]
+    #[error(
+        "two output columns are called {name:?}; give one another name with --rename or with AS in a query, or let --duplicate-columns suffix number them"
+    )]
     DuplicateName {
         /// The name.
         name: String,
+    },
+    /// `--column-policy` with a choice that the column's type does not have.
+    #[error(
+        "--column-policy {column}={choice}: a column of type {pg_type} has no such choice in this format; it takes: {takes}"
+    )]
+    ColumnPolicy {
+        /// The output column.
+        column: String,
+        /// The choice as given.
+        choice: String,
+        /// The column's type.
+        pg_type: String,
+        /// The choices it has.
+        takes: String,
     },
     /// Nothing to write.
     #[error("{relation} has no column to export; add one with --column name=expression")]

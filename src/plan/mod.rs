@@ -10,26 +10,33 @@ pub mod key;
 mod lexer;
 pub(crate) mod oid;
 pub mod partition;
+pub mod policy;
 pub mod predicate;
 pub mod sizing;
 pub mod split;
 #[cfg(test)]
 mod testing;
+mod travel;
 
 use std::num::NonZeroU64;
 
 use serde::Serialize;
 
-pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PgType, Wire};
-pub use columns::columns;
+pub use column::{
+    Attribute, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ExtensionType, Member, PgType, Precision, TypeKind,
+    Wire,
+};
+pub use columns::{ColumnRules, columns};
 pub use describe::PlanView;
 pub use error::{PlanError, SqlFlaw};
 pub use key::{KeyChoice, choose_key};
 pub use partition::{
     Comparison, Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId, number_partitions,
 };
+pub use policy::{Policies, PolicyOptions, Preset};
 pub use predicate::{check_expression, check_predicate, check_query};
 pub use sizing::Sizing;
+pub use travel::ServerTypes;
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -159,6 +166,19 @@ pub struct CapPlan {
     pub available: RowsAvailable,
 }
 
+/// A column by which an error names a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RowKeyColumn {
+    /// Its name in the catalog.
+    pub name: String,
+    /// Its type.
+    pub pg_type: PgType,
+    /// Where it stands among the plan's columns; else it is read beside them, in the order of the row key.
+    pub place: Option<usize>,
+    /// Whether its value may be shown: not where it is text, unless the manifest shows text too.
+    pub shown: bool,
+}
+
 /// A whole plan: what source, workers and manifest agree on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
@@ -170,6 +190,8 @@ pub struct Plan {
     pub columns: Vec<ColumnPlan>,
     /// The key that orders or splits the rows; empty where ctid or nothing does.
     pub key: Vec<KeyColumn>,
+    /// By what an error names a row: the columns of a key, as far as they are known.
+    pub row_key: Vec<RowKeyColumn>,
     /// The cap.
     pub cap: CapPlan,
     /// The partitions, numbered from 0 in output order.

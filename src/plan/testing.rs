@@ -1,12 +1,12 @@
 //! Facts for the tests of this stage.
 
-use super::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationFacts, RelationKind};
+use super::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationFacts, RelationKind, TypeKind};
 
 /// A column of a built-in type without a modifier.
 pub(super) fn column(name: &str, oid: u32, not_null: bool) -> ColumnFacts {
     ColumnFacts {
         name: name.to_owned(),
-        pg_type: PgType { oid, base_oid: oid, typmod: None, name: format!("type{oid}"), is_enum: false },
+        pg_type: PgType { oid, base_oid: oid, typmod: None, name: format!("type{oid}"), kind: TypeKind::Base },
         not_null,
         comparison: Comparison::default(),
         statistics: ColumnStatistics::default(),

@@ -10,9 +10,18 @@ use futures_util::stream::BoxStream;
 
 use crate::plan::{Partition, Plan};
 
+/// Rows of one partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The rows.
+    pub rows: RecordBatch,
+    /// For each column how many of its values a policy changed on their way; empty where none did.
+    pub changed: Box<[u64]>,
+}
+
 /// The batches of one partition, in order. Dropping it ends the read: the session behind it is closed, never reused
 /// half-read.
-pub type BatchStream = BoxStream<'static, Result<RecordBatch, SourceError>>;
+pub type BatchStream = BoxStream<'static, Result<Batch, SourceError>>;
 
 /// Something rows are read from. One value is one run: one snapshot, one set of locks.
 pub trait Source: Send + Sync + std::fmt::Debug {

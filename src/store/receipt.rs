@@ -51,6 +51,9 @@ pub struct ColumnSummary {
     pub max: Option<String>,
     /// Whether `min` and `max` are values of the part rather than bounds around them.
     pub exact: bool,
+    /// How many values a policy changed. The manifest has the sum over all parts, in its schema.
+    #[serde(default)]
+    pub changed: u64,
 }
 
 /// One part: an object and what is in it.

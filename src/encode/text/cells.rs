@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use super::datetime::{self, PG_EPOCH_DAYS};
 use super::{float, number};
 use crate::encode::EncodeError;
-use crate::plan::{Carrier, ColumnPlan};
+use crate::plan::{Carrier, ColumnPlan, Precision};
 
 /// The values of one column of one batch.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl<'a> Cells<'a> {
     }
 
     fn of(column: &ColumnPlan, array: &'a ArrayRef) -> Result<Self, EncodeError> {
-        let values = Values::of(column.carrier, array).ok_or_else(|| wrong_carrier(column, array.data_type()))?;
+        let values = Values::of(&column.carrier, array).ok_or_else(|| wrong_carrier(column, array.data_type()))?;
         Ok(Self { nulls: array.nulls().filter(|nulls| nulls.null_count() > 0), values })
     }
 
@@ -62,7 +62,7 @@ impl<'a> Cells<'a> {
 }
 
 impl<'a> Values<'a> {
-    fn of(carrier: Carrier, array: &'a ArrayRef) -> Option<Self> {
+    fn of(carrier: &Carrier, array: &'a ArrayRef) -> Option<Self> {
         Some(match carrier {
             Carrier::Bool => Self::Bool(array.as_boolean_opt()?),
             Carrier::Int16 => Self::Int16(primitive::<Int16Type>(array)?),
@@ -71,7 +71,7 @@ impl<'a> Values<'a> {
             Carrier::Float32 => Self::Float32(primitive::<Float32Type>(array)?),
             Carrier::Float64 => Self::Float64(primitive::<Float64Type>(array)?),
             Carrier::Decimal128 { scale, .. } => {
-                Self::Decimal { unscaled: primitive::<Decimal128Type>(array)?, scale: usize::try_from(scale).ok()? }
+                Self::Decimal { unscaled: primitive::<Decimal128Type>(array)?, scale: usize::try_from(*scale).ok()? }
             }
             Carrier::NumberText => Self::NumberText(array.as_string_opt()?),
             Carrier::Text => Self::Text(array.as_string_opt()?),
@@ -85,11 +85,17 @@ impl<'a> Values<'a> {
             Carrier::PgTimestamp | Carrier::PgTimestampTz => Self::Timestamp {
                 micros: primitive::<Int64Type>(array)?,
                 epoch: PG_EPOCH_DAYS,
-                utc: carrier == Carrier::PgTimestampTz,
+                utc: *carrier == Carrier::PgTimestampTz,
             },
-            Carrier::Timestamp { utc } => {
-                Self::Timestamp { micros: primitive::<TimestampMicrosecondType>(array)?, epoch: 0, utc }
+            Carrier::Timestamp { unit: Precision::Micros, utc } => {
+                Self::Timestamp { micros: primitive::<TimestampMicrosecondType>(array)?, epoch: 0, utc: *utc }
             }
+            // Only Parquet has them: the text formats get the server's own text.
+            Carrier::Timestamp { unit: Precision::Millis, .. }
+            | Carrier::Decimal256 { .. }
+            | Carrier::List(_)
+            | Carrier::Struct(_)
+            | Carrier::Map => return None,
         })
     }
 

@@ -132,7 +132,7 @@ struct WireColumn {
 impl Serialize for WireColumns {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_map(self.0.iter().map(|column| {
-            let ColumnSummary { name, nulls, min, max, exact } = column;
+            let ColumnSummary { name, nulls, min, max, exact, changed: _ } = column;
             (name, WireColumn { nulls: *nulls, min: min.clone(), max: max.clone(), exact: *exact })
         }))
     }
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for WireColumns {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireColumns, A::Error> {
                 let mut columns = Vec::new();
                 while let Some((name, WireColumn { nulls, min, max, exact })) = map.next_entry()? {
-                    columns.push(ColumnSummary { name, nulls, min, max, exact });
+                    columns.push(ColumnSummary { name, nulls, min, max, exact, changed: 0 });
                 }
                 Ok(WireColumns(columns))
             }

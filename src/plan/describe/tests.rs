@@ -3,7 +3,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use super::*;
 use crate::limits;
 use crate::plan::testing::{column, relation};
-use crate::plan::{ColumnFacts, Comparison, RelationFacts, RowOrder, RowsAvailable, number_partitions};
+use crate::plan::{ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, number_partitions};
 
 fn work(readers: usize, read_mode: ReadMode) -> WorkOptions {
     WorkOptions {
@@ -30,7 +30,9 @@ fn plan() -> Plan {
         wire,
         carrier,
         nullable: !facts.not_null,
-        policy: "lossless",
+        policies: Policies::default(),
+        policy: "lossless".to_owned(),
+        rewritten: false,
         note: note.map(str::to_owned),
         statistics: facts.statistics,
     };
@@ -43,6 +45,7 @@ fn plan() -> Plan {
         Slice::Heap { leaf: 0, from: Some(TupleId { block: 640, offset: 0 }), to: None },
     ];
     Plan {
+        row_key: Vec::new(),
         relation: facts,
         predicate: Some("id > 5\nand true".into()),
         columns,

@@ -6,7 +6,7 @@ use indicatif::{HumanBytes, HumanCount};
 
 use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView, value_words};
 use crate::limits;
-use crate::plan::{CapPlan, Carrier, Direction, RelationKind, RowOrder, RowsAvailable, Wire};
+use crate::plan::{CapPlan, Carrier, Direction, Member, Precision, RelationKind, RowOrder, RowsAvailable, Wire};
 
 impl fmt::Display for PlanView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,9 +161,19 @@ fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
     ]
 }
 
-fn carrier_words(carrier: Carrier) -> String {
+fn carrier_words(carrier: &Carrier) -> String {
     let words = match carrier {
-        Carrier::Decimal128 { precision, scale } => return format!("decimal({precision},{scale})"),
+        Carrier::Decimal128 { precision, scale } | Carrier::Decimal256 { precision, scale } => {
+            return format!("decimal({precision},{scale})");
+        }
+        Carrier::List(element) => return format!("list of {}", carrier_words(element)),
+        Carrier::Struct(members) => {
+            let member = |member: &Member| format!("{} {}", member.name, carrier_words(&member.carrier));
+            return format!("struct({})", members.iter().map(member).collect::<Vec<_>>().join(", "));
+        }
+        Carrier::Timestamp { unit: Precision::Millis, utc: false } => "timestamp in milliseconds",
+        Carrier::Timestamp { unit: Precision::Millis, utc: true } => "timestamp in UTC, in milliseconds",
+        Carrier::Map => "map of text",
         Carrier::Bool => "bool",
         Carrier::Int16 => "int16",
         Carrier::Int32 => "int32",
@@ -177,8 +187,8 @@ fn carrier_words(carrier: Carrier) -> String {
         Carrier::Uuid => "uuid",
         Carrier::PgDate | Carrier::Date32 => "date",
         Carrier::PgTime | Carrier::Time64 => "time",
-        Carrier::PgTimestamp | Carrier::Timestamp { utc: false } => "timestamp",
-        Carrier::PgTimestampTz | Carrier::Timestamp { utc: true } => "timestamp in UTC",
+        Carrier::PgTimestamp | Carrier::Timestamp { unit: Precision::Micros, utc: false } => "timestamp",
+        Carrier::PgTimestampTz | Carrier::Timestamp { unit: Precision::Micros, utc: true } => "timestamp in UTC",
     };
     words.to_owned()
 }

@@ -6,7 +6,8 @@ use tokio_postgres::types::{ToSql, Type};
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::session::identifier;
-use crate::plan::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationKind};
+use super::types::Types;
+use crate::plan::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationKind, ServerTypes};
 
 /// A relation found by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,7 @@ pub(crate) async fn columns(
             SELECT c.attnum, c.name, c.declared, t.typbasetype, \
                 CASE WHEN c.typmod >= 0 THEN c.typmod ELSE t.typtypmod END, c.not_null \
             FROM chain c JOIN pg_catalog.pg_type t ON t.oid = c.oid WHERE t.typtype = 'd') \
-        SELECT c.name, c.declared, c.oid, c.typmod, b.typtype = 'e', c.not_null, \
+        SELECT c.name, c.declared, c.oid, c.typmod, c.not_null, \
             pg_catalog.format_type(c.declared, CASE WHEN c.declared = c.oid THEN c.typmod ELSE -1 END), \
             s.n_distinct, s.correlation, s.avg_width, \
             CASE WHEN c.declared <> c.oid THEN pg_catalog.format_type(c.oid, c.typmod) END, OPERATORS \
@@ -116,7 +117,9 @@ pub(crate) async fn columns(
         [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
     let rows = query(session, &format!("describing {}", found.sql_name()), &sql, &parameters).await?;
     let promises = keeps_not_null(found, tree);
-    Ok(rows.iter().map(|row| column(row, promises)).collect())
+    let oids: Vec<u32> = rows.iter().map(|row| row.get(2)).collect();
+    let types = Types::load(session, &oids).await?;
+    Ok(rows.iter().map(|row| column(row, promises, &types)).collect())
 }
 
 /// Whether a NOT NULL of the relation holds for all that is read through it: PostgreSQL does not check a foreign table's,
@@ -126,19 +129,14 @@ fn keeps_not_null(found: &Found, tree: &[TreeNode]) -> bool {
     !inherited && !tree.iter().any(|node| node.relkind == "f")
 }
 
-fn column(row: &Row, promises: bool) -> ColumnFacts {
+fn column(row: &Row, promises: bool, types: &Types) -> ColumnFacts {
+    let (base_oid, typmod) = (row.get(2), typmod(row.get(3)));
     ColumnFacts {
         name: row.get(0),
-        pg_type: PgType {
-            oid: row.get(1),
-            base_oid: row.get(2),
-            typmod: typmod(row.get(3)),
-            is_enum: row.get(4),
-            name: row.get(6),
-        },
-        not_null: promises && row.get::<_, bool>(5),
-        comparison: Comparison { base_type: row.get(10), operators: row.get(11) },
-        statistics: ColumnStatistics { n_distinct: row.get(7), correlation: row.get(8), avg_width: row.get(9) },
+        pg_type: PgType { oid: row.get(1), base_oid, typmod, name: row.get(5), kind: types.kind(base_oid, typmod) },
+        not_null: promises && row.get::<_, bool>(4),
+        comparison: Comparison { base_type: row.get(9), operators: row.get(10) },
+        statistics: ColumnStatistics { n_distinct: row.get(6), correlation: row.get(7), avg_width: row.get(8) },
     }
 }
 
@@ -156,7 +154,8 @@ pub(crate) async fn describe_statement(
     let oids: Vec<u32> = prepared.columns().iter().map(|column| column.type_().oid()).collect();
     let typmods: Vec<i32> = prepared.columns().iter().map(tokio_postgres::Column::type_modifier).collect();
     // A row description names base types already, except inside containers, which travel as text.
-    let sql = "SELECT pg_catalog.format_type(t.oid, u.typmod), t.typtype = 'e', OPERATORS \
+    let types = Types::load(session, &oids).await?;
+    let sql = "SELECT pg_catalog.format_type(t.oid, u.typmod), OPERATORS \
         FROM ROWS FROM (unnest($1::oid[]), unnest($2::int4[])) WITH ORDINALITY AS u(oid, typmod, place) \
         JOIN pg_catalog.pg_type t ON t.oid = u.oid ORDER BY u.place"
         .replace("OPERATORS", &OPERATORS.replace("TYPE", "t.oid"));
@@ -175,10 +174,10 @@ pub(crate) async fn describe_statement(
                 base_oid: column.type_().oid(),
                 typmod: typmod(column.type_modifier()),
                 name: row.get(0),
-                is_enum: row.get(1),
+                kind: types.kind(column.type_().oid(), typmod(column.type_modifier())),
             },
             not_null: false,
-            comparison: Comparison { base_type: None, operators: row.get(2) },
+            comparison: Comparison { base_type: None, operators: row.get(1) },
             statistics: ColumnStatistics::default(),
         })
         .collect())
@@ -309,15 +308,24 @@ pub struct ServerFacts {
     pub version_num: i32,
     /// Whether it is a hot standby.
     pub standby: bool,
+    /// What types depend on.
+    pub types: ServerTypes,
 }
 
 /// Asks for [`ServerFacts`].
 pub(crate) async fn server_facts(session: &Session) -> Result<ServerFacts, SourceError> {
+    // One unit of money as it is stored: 10 to the power of its digits after the point.
     let sql = "SELECT pg_catalog.current_setting('server_version'), \
-        pg_catalog.current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery()";
+        pg_catalog.current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery(), \
+        pg_catalog.current_setting('server_encoding') = 'SQL_ASCII', \
+        pg_catalog.cash_send(1::pg_catalog.int4::pg_catalog.money)";
     let rows = query(session, "asking the server's version", sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
-    let facts = ServerFacts { version: row.get(0), version_num: row.get(1), standby: row.get(2) };
+    let unit: &[u8] = row.get(4);
+    let unit = unit.try_into().map_or(1, i64::from_be_bytes);
+    let types =
+        ServerTypes { sql_ascii: row.get(3), money_scale: u8::try_from(unit.max(1).ilog10()).unwrap_or_default() };
+    let facts = ServerFacts { version: row.get(0), version_num: row.get(1), standby: row.get(2), types };
     if facts.version_num < 140_000 {
         let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
         return Err(SourceError::new(SourceFault::Usage, message));

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +14,7 @@ use super::stream::Loan;
 use crate::cpu::on_rayon;
 use crate::limits;
 use crate::plan::ColumnPlan;
+use crate::source::Batch;
 
 /// The last message of a COPY: whoever has read it need not wait for more.
 const READY_TAG: u8 = b'Z';
@@ -56,9 +56,9 @@ enum End {
 
 #[derive(Debug)]
 enum Step {
-    Batch(RecordBatch),
+    Batch(Batch),
     NeedMore,
-    Done(Option<RecordBatch>),
+    Done(Option<Batch>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +169,7 @@ impl Copy {
     ///
     /// # Cancel safety
     /// None: dropping the future ends the read, as dropping the `Copy` does.
-    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, SourceError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
         loop {
             let Some(mut pipe) = self.pipe.take() else { return Ok(None) };
             let stepped = on_rayon(move || {

@@ -7,7 +7,6 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use arrow::record_batch::RecordBatch;
 use futures_util::{StreamExt, stream};
 use tokio_postgres::types::Type;
 
@@ -17,8 +16,8 @@ use super::copy::Copy;
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, begin, identifier};
 use super::sql;
-use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Wire};
-use crate::source::BatchStream;
+use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
+use crate::source::{Batch, BatchStream};
 
 /// What every page of a run has in common.
 #[derive(Debug, Clone)]
@@ -85,7 +84,9 @@ impl PageReader {
             wire: Wire::OutputText,
             carrier: Carrier::Text,
             nullable: true,
-            policy: "lossless",
+            policies: Policies::default(),
+            policy: "lossless".to_owned(),
+            rewritten: false,
             note: None,
             statistics: crate::plan::ColumnStatistics::default(),
         });
@@ -94,7 +95,7 @@ impl PageReader {
         Self { pages, plan, partition, what, columns, session, copy: None, last: None, page_rows: 0, rows: 0 }
     }
 
-    async fn next(&mut self) -> Result<Option<RecordBatch>, SourceError> {
+    async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
         loop {
             if self.copy.is_none() {
                 let limit = self.limit();
@@ -151,21 +152,24 @@ impl PageReader {
     }
 
     /// Remembers the last key and cuts the key columns off.
-    fn take(&mut self, batch: &RecordBatch) -> Result<RecordBatch, SourceError> {
-        let rows = batch.num_rows();
+    fn take(&mut self, batch: &Batch) -> Result<Batch, SourceError> {
+        let rows = batch.rows.num_rows();
         let width = self.plan.columns.len();
         if let Some(last) = rows.checked_sub(1) {
             let value = |column: &arrow::array::ArrayRef| {
                 (!column.is_null(last)).then(|| column.as_string::<i32>().value(last).to_owned())
             };
-            self.last = Some(batch.columns()[width..].iter().map(value).collect());
+            self.last = Some(batch.rows.columns()[width..].iter().map(value).collect());
         }
         let rows = rows as u64;
         self.page_rows += rows;
         self.rows += rows;
         let wanted: Vec<usize> = (0..width).collect();
-        batch.project(&wanted).map_err(|error| {
+        let rows = batch.rows.project(&wanted).map_err(|error| {
             SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error)
-        })
+        })?;
+        // The key's own columns have no policy; where no column has one, nothing was counted.
+        let changed = batch.changed.get(..width).unwrap_or_default().into();
+        Ok(Batch { rows, changed })
     }
 }

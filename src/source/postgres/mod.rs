@@ -17,6 +17,7 @@ pub mod snapshot;
 mod sql;
 mod stream;
 mod tls;
+mod types;
 
 pub use prepare::Planning;
 pub use reader::PostgresSource;

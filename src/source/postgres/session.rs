@@ -12,8 +12,7 @@ use crate::limits;
 const SETTINGS: &str = "SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = 'UTC'; \
     SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
     SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
-    SET LOCAL jit = off; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning; \
-    SET LOCAL lc_monetary = 'C'";
+    SET LOCAL jit = off; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
 
 /// How a session's transaction begins.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,7 @@ use super::error::DecodeError;
 use super::loops::{Cells, Failure, Variable, append_bytes, append_jsonb, decimals, fixed, variable};
 use super::numeric;
 use super::scalar::{boolean, date32, time, time64, timestamp};
-use crate::plan::{Carrier, ColumnPlan, Wire, oid};
+use crate::plan::{Carrier, ColumnPlan, Precision, TypeKind, Wire, oid};
 
 /// The decoder of a column with the values it has made, NULLs as zeros or empty. One variant for each inner loop.
 #[derive(Debug)]
@@ -66,12 +66,12 @@ impl Decoder {
                 Wire::OutputText => "output text",
                 Wire::JsonText => "JSON text",
             },
-            carrier: column.carrier,
+            carrier: column.carrier.clone(),
         })
     }
 
     fn binary(column: &ColumnPlan) -> Option<Self> {
-        let decoder = match (column.pg_type.base_oid, column.carrier) {
+        let decoder = match (column.pg_type.base_oid, &column.carrier) {
             (oid::BOOL, Carrier::Bool) => Self::Bool(Vec::new()),
             (oid::INT2, Carrier::Int16) => Self::Int16(Vec::new()),
             (oid::INT4, Carrier::Int32) | (oid::DATE, Carrier::PgDate) => Self::Int32(Vec::new()),
@@ -81,7 +81,7 @@ impl Decoder {
             (oid::OID | oid::XID | oid::CID, Carrier::Int64) => Self::Oid(Vec::new()),
             (oid::FLOAT4, Carrier::Float32) => Self::Float32(Vec::new()),
             (oid::FLOAT8, Carrier::Float64) => Self::Float64(Vec::new()),
-            (oid::NUMERIC, Carrier::Decimal128 { precision, scale }) => {
+            (oid::NUMERIC, &Carrier::Decimal128 { precision, scale }) => {
                 Self::Decimal { values: Vec::new(), precision, scale }
             }
             (oid::NUMERIC, Carrier::NumberText) => Self::NumberText(Variable::new()),
@@ -90,15 +90,15 @@ impl Decoder {
             | (oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME | oid::UNKNOWN, Carrier::Text) => {
                 Self::Text(Variable::new())
             }
-            (_, Carrier::Text) if column.pg_type.is_enum => Self::Text(Variable::new()),
+            (_, Carrier::Text) if column.pg_type.kind == TypeKind::Enum => Self::Text(Variable::new()),
             (oid::BYTEA, Carrier::Bytes) => Self::Bytes(Variable::new()),
             (oid::UUID, Carrier::Uuid) => Self::Uuid(Vec::new()),
             (oid::TIME, Carrier::PgTime) => Self::PgTime(Vec::new()),
             (oid::DATE, Carrier::Date32) => Self::Date32(Vec::new()),
             (oid::TIME, Carrier::Time64) => Self::Time64(Vec::new()),
-            (oid::TIMESTAMP, Carrier::Timestamp { utc: false })
-            | (oid::TIMESTAMPTZ, Carrier::Timestamp { utc: true }) => {
-                Self::Timestamp { values: Vec::new(), utc: column.carrier == Carrier::Timestamp { utc: true } }
+            (oid::TIMESTAMP, &Carrier::Timestamp { unit: Precision::Micros, utc: utc @ false })
+            | (oid::TIMESTAMPTZ, &Carrier::Timestamp { unit: Precision::Micros, utc: utc @ true }) => {
+                Self::Timestamp { values: Vec::new(), utc }
             }
             _ => return None,
         };
@@ -128,10 +128,7 @@ impl Decoder {
             Self::PgTime(values) => fixed(cells, values, time),
             Self::Date32(values) => fixed(cells, values, date32),
             Self::Time64(values) => fixed(cells, values, time64),
-            Self::Timestamp { values, utc } => {
-                let carrier = Carrier::Timestamp { utc: *utc };
-                fixed(cells, values, |bytes| timestamp(bytes, carrier))
-            }
+            Self::Timestamp { values, .. } => fixed(cells, values, timestamp),
         }
     }
 

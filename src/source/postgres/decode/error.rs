@@ -64,15 +64,10 @@ pub(crate) enum Problem {
     #[error("NULL in a column that is NOT NULL by the catalog")]
     Null,
     /// A value that the carrier cannot hold.
-    #[error(
-        "{value} cannot be written as {}; --on-unrepresentable decides on such values",
-        carrier.data_type()
-    )]
+    #[error("{value} cannot be held by the column's type; --on-unrepresentable decides on such values")]
     Unrepresentable {
         /// The special value, or a description of the kind of value.
         value: &'static str,
-        /// What should hold it.
-        carrier: Carrier,
     },
     /// Text that is not UTF-8, out of a `SQL_ASCII` database.
     #[error(

@@ -18,6 +18,7 @@ use arrow::record_batch::RecordBatch;
 use super::frame::{Field, FieldTable};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use crate::plan::ColumnPlan;
+use crate::source::Batch;
 use column::{Decoder, TakeError};
 pub(crate) use error::{DecodeError, Problem};
 use loops::Cells;
@@ -105,7 +106,7 @@ impl BatchDecoder {
     ///
     /// # Errors
     /// Text that is not UTF-8: it is validated here, all values of a column at once.
-    pub(crate) fn take_batch(&mut self) -> Result<RecordBatch, DecodeError> {
+    pub(crate) fn take_batch(&mut self) -> Result<Batch, DecodeError> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (column, plan) in self.columns.iter_mut().zip(self.plan.iter()) {
             let nulls = column.nulls.finish();
@@ -115,10 +116,10 @@ impl BatchDecoder {
             })?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
-        self.taken += batch.num_rows() as u64;
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
+        self.taken += rows.num_rows() as u64;
         self.rows = 0;
-        Ok(batch)
+        Ok(Batch { rows, changed: Box::default() })
     }
 
     fn block(&mut self, input: &[u8], fields: &[Field]) -> Result<(), DecodeError> {

@@ -1,7 +1,6 @@
 //! `numeric` from its wire form: groups of four decimal digits, most significant first.
 
 use super::error::Problem;
-use crate::plan::Carrier;
 
 /// PostgreSQL's own bound of digits after the point (`NUMERIC_DSCALE_MAX`).
 const DSCALE_MAX: u16 = 0x3FFF;
@@ -69,8 +68,7 @@ fn parse(bytes: &[u8]) -> Result<Numeric<'_>, Problem> {
 /// The unscaled integer of `decimal(precision, scale)`, exactly.
 #[inline]
 pub(super) fn decimal(bytes: &[u8], precision: u8, scale: i8) -> Result<i128, Problem> {
-    let carrier = Carrier::Decimal128 { precision, scale };
-    let unrepresentable = |value| Problem::Unrepresentable { value, carrier };
+    let unrepresentable = |value| Problem::Unrepresentable { value };
     let number = match parse(bytes)? {
         Numeric::Finite(number) => number,
         Numeric::Special(name) => return Err(unrepresentable(name)),

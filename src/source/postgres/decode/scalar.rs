@@ -1,7 +1,6 @@
 //! Single values whose wire form is not simply their carrier's.
 
 use super::error::Problem;
-use crate::plan::Carrier;
 
 /// 2000-01-01 in days since 1970-01-01.
 const EPOCH_DAYS: i32 = 10_957;
@@ -33,7 +32,7 @@ pub(super) fn time(bytes: [u8; 8]) -> Result<i64, Problem> {
 pub(super) fn time64(bytes: [u8; 8]) -> Result<i64, Problem> {
     let microseconds = time(bytes)?;
     if microseconds == DAY_MICROSECONDS {
-        return Err(Problem::Unrepresentable { value: "24:00:00", carrier: Carrier::Time64 });
+        return Err(Problem::Unrepresentable { value: "24:00:00" });
     }
     Ok(microseconds)
 }
@@ -48,11 +47,11 @@ pub(super) fn date32(bytes: [u8; 4]) -> Result<i32, Problem> {
             None => "a date that far in the future",
         },
     };
-    Err(Problem::Unrepresentable { value, carrier: Carrier::Date32 })
+    Err(Problem::Unrepresentable { value })
 }
 
 #[inline]
-pub(super) fn timestamp(bytes: [u8; 8], carrier: Carrier) -> Result<i64, Problem> {
+pub(super) fn timestamp(bytes: [u8; 8]) -> Result<i64, Problem> {
     let value = match i64::from_be_bytes(bytes) {
         i64::MIN => "-infinity",
         i64::MAX => "infinity",
@@ -61,5 +60,5 @@ pub(super) fn timestamp(bytes: [u8; 8], carrier: Carrier) -> Result<i64, Problem
             None => "a timestamp that far in the future",
         },
     };
-    Err(Problem::Unrepresentable { value, carrier })
+    Err(Problem::Unrepresentable { value })
 }

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::plan::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Wire};
+use crate::plan::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Policies, Precision, TypeKind, Wire};
 use crate::source::postgres::error::SourceFault;
 use crate::source::postgres::frame::wire::{Row, cuts, message, opening, payload, pieces, rows, stream_cut};
 use crate::source::postgres::frame::{FrameState, Framer};
@@ -18,11 +18,19 @@ fn column(name: &str, oid: u32, wire: Wire, carrier: Carrier) -> ColumnPlan {
     ColumnPlan {
         name: name.into(),
         origin: ColumnOrigin::Column(name.into()),
-        pg_type: PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), is_enum: oid >= 16_384 },
+        pg_type: PgType {
+            oid,
+            base_oid: oid,
+            typmod: None,
+            name: format!("type {oid}"),
+            kind: if oid >= 16_384 { TypeKind::Enum } else { TypeKind::Base },
+        },
         wire,
         carrier,
         nullable: true,
-        policy: "error",
+        policies: Policies::default(),
+        policy: "error".to_owned(),
+        rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),
     }
@@ -43,7 +51,7 @@ fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<RecordBatc
     assert_eq!((step.consumed, step.state), (input.len(), FrameState::NeedMore));
     let mut decoder = BatchDecoder::new(&Arc::from(columns))?;
     assert_eq!(decoder.decode(&input, &fields, 0)?, fields.rows());
-    decoder.take_batch()
+    Ok(decoder.take_batch()?.rows)
 }
 
 fn decode_rows(columns: Vec<ColumnPlan>, rows: &[Row]) -> Result<RecordBatch, DecodeError> {
@@ -142,7 +150,7 @@ fn logical_types_are_shifted_to_1970() {
     let time = decode_value(binary(1083, Carrier::Time64), &long(1)).unwrap();
     assert_eq!(time.as_ref(), &Time64MicrosecondArray::from(vec![1]) as &dyn Array);
     for (oid, utc) in [(1114, false), (1184, true)] {
-        let plan = binary(oid, Carrier::Timestamp { utc });
+        let plan = binary(oid, Carrier::Timestamp { unit: Precision::Micros, utc });
         let found = decode_value(plan, &long(-946_684_799_999_999)).unwrap();
         let expected = TimestampMicrosecondArray::from(vec![1]).with_timezone_opt(utc.then_some("UTC"));
         assert_eq!(found.as_ref(), &expected as &dyn Array);
@@ -168,15 +176,15 @@ fn special_values_are_kept_by_the_carriers_that_can() {
 fn what_a_carrier_cannot_hold_is_named_with_its_flag() {
     let i32s = |value: i32| value.to_be_bytes().to_vec();
     let i64s = |value: i64| value.to_be_bytes().to_vec();
-    let timestamp = Carrier::Timestamp { utc: true };
+    let timestamp = Carrier::Timestamp { unit: Precision::Micros, utc: true };
     let cases = [
         (1082, Carrier::Date32, i32s(i32::MAX), "infinity cannot be written as Date32"),
         (1082, Carrier::Date32, i32s(i32::MIN), "-infinity cannot be"),
         (1082, Carrier::Date32, i32s(i32::MAX - 1), "a date that far in the future cannot be"),
         (1083, Carrier::Time64, i64s(86_400_000_000), "24:00:00 cannot be"),
-        (1184, timestamp, i64s(i64::MAX), "infinity cannot be"),
-        (1184, timestamp, i64s(i64::MIN), "-infinity cannot be"),
-        (1184, timestamp, i64s(9_223_371_331_199_999_999), "a timestamp that far in the future cannot be"),
+        (1184, timestamp.clone(), i64s(i64::MAX), "infinity cannot be"),
+        (1184, timestamp.clone(), i64s(i64::MIN), "-infinity cannot be"),
+        (1184, timestamp.clone(), i64s(9_223_371_331_199_999_999), "a timestamp that far in the future cannot be"),
         (1700, DECIMAL, hex("00000000c0000000"), "NaN cannot be written as Decimal128(12, 2)"),
         (1700, DECIMAL, hex("00000000d0000020"), "Infinity cannot be"),
         (1700, DECIMAL, hex("00000000f0000020"), "-Infinity cannot be"),
@@ -215,7 +223,7 @@ fn broken_values_are_a_protocol_fault() {
         (1700, Carrier::NumberText, &[0, 1, 0, 0, 0, 0, 0, 0, 0x27, 0x10]),
     ];
     for (oid, carrier, value) in cases {
-        let error = decode_value(binary(oid, carrier), value).unwrap_err();
+        let error = decode_value(binary(oid, carrier.clone()), value).unwrap_err();
         assert_eq!(error.fault(), SourceFault::Protocol, "{carrier:?} {value:?}: {error}");
     }
     // A jsonb of no bytes with input behind it must not borrow its version from there.
@@ -259,7 +267,7 @@ fn a_plan_without_a_decoder_is_refused() {
         binary(25, Carrier::Int32),
         binary(600, Carrier::Text),
         binary(18, Carrier::Text),
-        binary(1114, Carrier::Timestamp { utc: true }),
+        binary(1114, Carrier::Timestamp { unit: Precision::Micros, utc: true }),
         column("c", 23, Wire::OutputText, Carrier::Int32),
     ] {
         let error = BatchDecoder::new(&Arc::from(vec![plan])).unwrap_err();
@@ -284,7 +292,7 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
         assert!(next == fields.rows() || decoder.is_full());
         assert!(decoder.rows() <= BLOCK_ROWS, "one block passes the bound of bytes");
         match decoder.take_batch() {
-            Ok(batch) => rows += batch.num_rows(),
+            Ok(batch) => rows += batch.rows.num_rows(),
             Err(error) => break error,
         }
     };
@@ -299,11 +307,11 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
     Framer::new(1).frame(&mut input, &mut fields, usize::MAX).unwrap();
     assert_eq!(decoder.decode(&input, &fields, 0).unwrap(), BATCH_ROWS_MAX);
     assert_eq!(decoder.decode(&input, &fields, BATCH_ROWS_MAX).unwrap(), BATCH_ROWS_MAX);
-    assert_eq!(decoder.take_batch().unwrap().num_rows(), BATCH_ROWS_MAX);
+    assert_eq!(decoder.take_batch().unwrap().rows.num_rows(), BATCH_ROWS_MAX);
     assert_eq!(decoder.decode(&input, &fields, BATCH_ROWS_MAX).unwrap(), BATCH_ROWS_MAX + 1);
     assert_eq!((decoder.rows(), decoder.bytes()), (1, 1));
-    assert_eq!(decoder.take_batch().unwrap().num_rows(), 1);
-    assert_eq!(decoder.take_batch().unwrap().num_rows(), 0);
+    assert_eq!(decoder.take_batch().unwrap().rows.num_rows(), 1);
+    assert_eq!(decoder.take_batch().unwrap().rows.num_rows(), 0);
 }
 
 #[test]
@@ -487,8 +495,8 @@ proptest! {
         let (mut buffer, mut found) = (Vec::new(), Vec::<Row>::new());
         let mut take = |decoder: &mut BatchDecoder| {
             let batch = decoder.take_batch().unwrap();
-            for row in 0..batch.num_rows() {
-                let values = batch.columns().iter().map(|column| {
+            for row in 0..batch.rows.num_rows() {
+                let values = batch.rows.columns().iter().map(|column| {
                     let column = column.as_binary::<i32>();
                     column.is_valid(row).then(|| column.value(row).to_vec())
                 });
@@ -524,7 +532,7 @@ fn arbitrary_values_never_panic() {
         binary(1700, Carrier::Decimal128 { precision: 1, scale: 0 }),
         binary(1082, Carrier::Date32),
         binary(1083, Carrier::Time64),
-        binary(1114, Carrier::Timestamp { utc: false }),
+        binary(1114, Carrier::Timestamp { unit: Precision::Micros, utc: false }),
     ]);
     let seed: u64 = rand::random();
     println!("seed {seed}");

@@ -5,7 +5,15 @@ fn found(kind: RelationKind, may_select: bool) -> Found {
 }
 
 fn shape(relation: RelationRequest) -> ShapeOptions {
-    ShapeOptions { relation, columns: None, expressions: vec![], renames: vec![], predicate: None, key: None }
+    ShapeOptions {
+        relation,
+        columns: None,
+        expressions: vec![],
+        renames: vec![],
+        predicate: None,
+        key: None,
+        allow_rls: false,
+    }
 }
 
 fn table() -> ShapeOptions {

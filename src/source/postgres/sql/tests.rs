@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::plan::split::{capped_slices, key_slices};
 use crate::plan::{
-    CapPlan, Carrier, ColumnStatistics, Comparison, LeafFacts, PgType, RowOrder, RowsAvailable, number_partitions,
+    CapPlan, Carrier, ColumnStatistics, Comparison, LeafFacts, PgType, Policies, RowOrder, RowsAvailable, TypeKind,
+    number_partitions,
 };
 
 mod evaluate;
@@ -13,7 +14,7 @@ mod evaluate;
 use Direction::{Asc, Desc};
 
 fn pg_type(name: &str) -> PgType {
-    PgType { oid: 23, base_oid: 23, typmod: None, name: name.into(), is_enum: false }
+    PgType { oid: 23, base_oid: 23, typmod: None, name: name.into(), kind: TypeKind::Base }
 }
 
 fn key(name: &str, type_name: &str, direction: Direction, nullable: bool) -> KeyColumn {
@@ -38,7 +39,9 @@ fn column_plan(origin: ColumnOrigin, wire: Wire) -> ColumnPlan {
         wire,
         carrier: Carrier::Text,
         nullable: true,
-        policy: "lossless",
+        policies: Policies::default(),
+        policy: "lossless".to_owned(),
+        rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),
     }
@@ -47,6 +50,7 @@ fn column_plan(origin: ColumnOrigin, wire: Wire) -> ColumnPlan {
 /// A plan over `"S"."t"` (known as `"t"`) with one leaf of another name.
 fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
     Plan {
+        row_key: Vec::new(),
         relation: RelationFacts {
             kind: RelationKind::PartitionedTable,
             sql_name: "\"S\".\"t\"".into(),

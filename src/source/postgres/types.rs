@@ -1,0 +1,122 @@
+//! What types are made of: domains down to their base, arrays to their elements, composites to their attributes.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::catalog::query;
+use super::connect::Session;
+use super::error::SourceError;
+use crate::plan::{Attribute, ExtensionType, PgType, TypeKind};
+
+/// All types that the given ones are made of, themselves included. An array is one whose element names it as its own
+/// (`int2vector` is none), and the type of an extension is known by the extension that owns it, so that nobody's type of
+/// the same name is taken for it.
+const CLOSURE: &str = "WITH RECURSIVE needed(oid) AS ( \
+        SELECT u.oid FROM unnest($1::oid[]) AS u(oid) \
+        UNION SELECT r.oid FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid CROSS JOIN LATERAL ( \
+            SELECT t.typbasetype WHERE t.typtype = 'd' \
+            UNION ALL SELECT e.oid FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid \
+            UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE t.oid IN (g.rngtypid, g.rngmultitypid) \
+            UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS r(oid)) \
+    SELECT t.oid, t.typtype::text, t.typbasetype, t.typtypmod, \
+        (SELECT e.oid FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid), \
+        (SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE t.oid IN (g.rngtypid, g.rngmultitypid)), \
+        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid \
+            AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum), \
+        ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid \
+            AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum), \
+        ARRAY(SELECT a.atttypmod FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid \
+            AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum), \
+        (SELECT x.extname::text || '.' || t.typname::text FROM pg_catalog.pg_depend d \
+            JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid \
+            WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid AND d.deptype = 'e' \
+                AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass), \
+        pg_catalog.format_type(t.oid, NULL) \
+    FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid";
+
+/// No type is made of others this deep: PostgreSQL refuses one that would be made of itself.
+const DEPTH_MAX: usize = 64;
+
+/// The types behind some columns.
+#[derive(Debug)]
+pub(crate) struct Types(HashMap<u32, Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    kind: String,
+    base: u32,
+    base_typmod: i32,
+    element: Option<u32>,
+    subtype: Option<u32>,
+    attributes: Vec<(String, u32, i32)>,
+    extension: Option<ExtensionType>,
+    name: String,
+}
+
+impl Types {
+    /// Reads what the types `oids` are made of.
+    pub(crate) async fn load(session: &Session, oids: &[u32]) -> Result<Self, SourceError> {
+        let rows = query(session, "looking up types", CLOSURE, &[(&oids, Type::OID_ARRAY)]).await?;
+        Ok(Self(rows.iter().map(|row| (row.get(0), entry(row))).collect()))
+    }
+
+    /// What the type `oid` is made of; `typmod` is the column's, and is its elements' where it is an array.
+    pub(crate) fn kind(&self, oid: u32, typmod: Option<i32>) -> TypeKind {
+        self.resolve(oid, typmod, 0).kind
+    }
+
+    fn resolve(&self, oid: u32, typmod: Option<i32>, depth: usize) -> PgType {
+        let base = PgType { oid, base_oid: oid, typmod, name: String::new(), kind: TypeKind::Base };
+        let Some(entry) = self.0.get(&oid).filter(|_| depth < DEPTH_MAX) else { return base };
+        let inner = |oid, typmod| self.resolve(oid, typmod, depth + 1);
+        let base = PgType { name: entry.name.clone(), ..base };
+        let kind = match (entry.kind.as_str(), entry.element, entry.subtype) {
+            ("d", ..) => {
+                let below = inner(entry.base, typmod.or((entry.base_typmod >= 0).then_some(entry.base_typmod)));
+                return PgType { base_oid: below.base_oid, typmod: below.typmod, kind: below.kind, ..base };
+            }
+            ("e", ..) => TypeKind::Enum,
+            ("c", ..) => {
+                let attribute = |(name, oid, typmod): &(String, u32, i32)| Attribute {
+                    name: name.clone(),
+                    pg_type: inner(*oid, (*typmod >= 0).then_some(*typmod)),
+                };
+                TypeKind::Composite(entry.attributes.iter().map(attribute).collect())
+            }
+            ("r", _, Some(subtype)) => TypeKind::Range(Box::new(inner(subtype, None))),
+            ("m", _, Some(subtype)) => TypeKind::Multirange(Box::new(inner(subtype, None))),
+            ("b", Some(element), _) => TypeKind::Array(Box::new(inner(element, typmod))),
+            _ => entry.extension.map_or(TypeKind::Base, TypeKind::Extension),
+        };
+        PgType { kind, ..base }
+    }
+}
+
+fn entry(row: &Row) -> Entry {
+    let (names, oids, typmods): (Vec<String>, Vec<u32>, Vec<i32>) = (row.get(6), row.get(7), row.get(8));
+    Entry {
+        kind: row.get(1),
+        base: row.get(2),
+        base_typmod: row.get(3),
+        element: row.get(4),
+        subtype: row.get(5),
+        attributes: names.into_iter().zip(oids).zip(typmods).map(|((name, oid), typmod)| (name, oid, typmod)).collect(),
+        extension: row.get::<_, Option<&str>>(9).and_then(extension),
+        name: row.get(10),
+    }
+}
+
+/// A type by the extension that owns it.
+fn extension(name: &str) -> Option<ExtensionType> {
+    Some(match name {
+        "citext.citext" => ExtensionType::Citext,
+        "hstore.hstore" => ExtensionType::Hstore,
+        "postgis.geometry" | "postgis.geography" => ExtensionType::Geometry,
+        "vector.vector" => ExtensionType::Vector,
+        "vector.halfvec" => ExtensionType::Halfvec,
+        _ => return None,
+    })
+}
