@@ -5,6 +5,7 @@ pub mod connection;
 mod contradictions;
 mod destination;
 pub mod options;
+mod policies;
 pub mod raw;
 pub mod typed;
 mod value;

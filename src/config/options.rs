@@ -64,8 +64,8 @@ pub struct OptionInfo {
 pub enum Availability {
     /// It does.
     Now,
-    /// It belongs to a later version: hidden from `--help`, and refused but for these values.
-    Later(&'static [&'static str]),
+    /// It belongs to a later version: hidden from `--help`, and refused.
+    Later,
 }
 
 impl OptionInfo {
@@ -100,21 +100,8 @@ const fn option(
     OptionInfo { key, arity, value, heading, help, availability: Availability::Now }
 }
 
-const fn later(
-    heading: Heading,
-    key: &'static str,
-    arity: Arity,
-    value: &'static str,
-    but_for: &'static [&'static str],
-) -> OptionInfo {
-    OptionInfo {
-        key,
-        arity,
-        value,
-        heading,
-        help: "not in this version yet",
-        availability: Availability::Later(but_for),
-    }
+const fn later(heading: Heading, key: &'static str, arity: Arity, value: &'static str) -> OptionInfo {
+    OptionInfo { key, arity, value, heading, help: "not in this version yet", availability: Availability::Later }
 }
 
 use Arity::{Many, One, Switch};
@@ -130,7 +117,7 @@ pub const OPTIONS: &[OptionInfo] = &[
         "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables",
     ),
     option(Ends, "password_file", One, "FILE", "file whose first line is the password"),
-    later(Ends, "password_command", One, "COMMAND", &[]),
+    later(Ends, "password_command", One, "COMMAND"),
     option(
         Ends,
         "table",
@@ -302,7 +289,7 @@ pub const OPTIONS: &[OptionInfo] = &[
     ),
     option(Commit, "sha256", Switch, "", "SHA-256 of every part in the manifest, beside CRC64NVME"),
     option(Commit, "manifest", One, "FILE", "where --to - writes its manifest"),
-    later(Commit, "keep_snapshot", One, "DURATION", &[]),
+    later(Commit, "keep_snapshot", One, "DURATION"),
     option(People, "progress", One, "KIND", "on standard error: auto, bar, plain, json or none"),
     option(People, "report", One, "text|json", "the end report: text, or one JSON line, last on standard output"),
     option(People, "log_format", One, "text|json", "form of log lines on standard error"),

@@ -6,7 +6,11 @@ use super::options::{Arity, OPTIONS};
 use super::{ConfigErrors, Environment, FrontOptions, LogFormat, ProgressKind, ReportKind, load};
 use crate::encode::{Compression, Format, Newline};
 use crate::export::request::{ExportRequest, ManifestStats, OnExisting, ReadMode, Target, Visibility};
-use crate::plan::{Direction, RelationRequest};
+use crate::plan::policy::{
+    CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
+    TimestampPrecision, UnconstrainedNumeric,
+};
+use crate::plan::{Direction, Policies, Preset, RelationRequest};
 use crate::source::postgres::settings::Address;
 use crate::store::Layout;
 
@@ -22,6 +26,7 @@ struct Case {
 }
 
 const CSV: &[Flag] = &[("format", "csv")];
+const NDJSON: &[Flag] = &[("format", "ndjson")];
 
 const fn case(key: &'static str, value: &'static str, with: &'static [Flag], arrived: Check) -> Case {
     Case { key, value, with, arrived }
@@ -59,6 +64,20 @@ const CASES: &[Case] = &[
     case("csv_formula_guard", "true", CSV, |r, _| r.format.csv.formula_guard),
     plain("row_group_rows", "77", |r, _| r.format.parquet.row_group_rows.get() == 77),
     plain("row_group_bytes", "7MiB", |r, _| r.format.parquet.row_group_bytes.get() == 7 << 20),
+    plain("allow_rls", "true", |r, _| r.shape.allow_rls),
+    plain("preset", "athena", |r, _| r.policies.preset == Preset::Athena),
+    plain("on_unrepresentable", "null", |r, _| default(r).on_unrepresentable == OnUnrepresentable::Null),
+    plain("unconstrained_numeric", "decimal(38, 9)", |r, _| {
+        default(r).unconstrained_numeric == UnconstrainedNumeric::Decimal { precision: 38, scale: 9 }
+    }),
+    plain("timestamp_precision", "ms-exact", |r, _| default(r).timestamp_precision == TimestampPrecision::MillisExact),
+    plain("char_padding", "trim", |r, _| default(r).char_padding == CharPadding::Trim),
+    plain("invalid_utf8", "bytes", |r, _| default(r).invalid_utf8 == InvalidUtf8::Bytes),
+    case("csv_nested", "json", CSV, |r, _| default(r).nested == Nested::Json),
+    case("json_large_numbers", "string", NDJSON, |r, _| default(r).json_large_numbers == JsonLargeNumbers::String),
+    case("json_nan", "error", NDJSON, |r, _| default(r).json_nan == JsonNan::Error),
+    plain("duplicate_columns", "suffix", |r, _| r.policies.duplicate_columns == DuplicateColumns::Suffix),
+    plain("column_policy", "a=b=trim", |r, _| r.policies.columns == [("a=b".into(), ColumnChoice::Trim)]),
     plain("readers", "7", |r, _| r.work.readers.get() == 7),
     plain("partitions", "9", |r, _| r.work.partitions.is_some_and(|n| n.get() == 9)),
     plain("part_size", "9MB", |r, _| r.work.part_size.get() == 9_000_000),
@@ -95,6 +114,10 @@ const CASES: &[Case] = &[
     plain("metrics_listen", "127.0.0.1:9187", |_, f| f.metrics_listen.is_some_and(|address| address.port() == 9187)),
     plain("metrics_file", "m.prom", |_, f| f.metrics_file.as_deref().is_some_and(|file| file.ends_with("m.prom"))),
 ];
+
+fn default(request: &ExportRequest) -> &Policies {
+    &request.policies.default
+}
 
 const FROM: Flag = ("from", "postgres://u@127.0.0.1/d");
 const TABLE: Flag = ("table", "public.orders");

@@ -14,7 +14,7 @@ use crate::export::request::{
     WorkOptions,
 };
 use crate::limits;
-use crate::plan::{Policies, PolicyOptions, Preset, RelationRequest, policy};
+use crate::plan::{Preset, RelationRequest};
 use crate::store::Layout;
 use crate::telemetry::exporter::listen_address;
 
@@ -76,8 +76,8 @@ pub fn load(
     let mut reader = Reader { raw: &raw, errors };
     reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    let format = reader.format();
     let policies = reader.policies();
+    let format = reader.format(policies.preset);
     let shape = reader.shape();
     let work = reader.work();
     let commit = reader.commit(need_target, &shape);
@@ -89,7 +89,7 @@ pub fn load(
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     raw: &'a Raw,
     errors: Vec<ConfigError>,
 }
@@ -106,7 +106,7 @@ impl Reader<'_> {
     }
 
     /// A value that the defaults have, or a stand-in where it is wrong; the mistake is told at the end.
-    fn one<T>(&mut self, key: &str, fallback: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
+    pub(super) fn one<T>(&mut self, key: &str, fallback: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
         if self.raw.get(key).is_none() {
             self.errors.push(ConfigError::new(format!("{key} has no default"), "please report this as a bug"));
         }
@@ -124,7 +124,7 @@ impl Reader<'_> {
         }
     }
 
-    fn many<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    pub(super) fn many<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let Some(setting) = self.raw.get(key) else { return Vec::new() };
         let mut parsed = Vec::new();
         for value in &setting.values {
@@ -136,7 +136,7 @@ impl Reader<'_> {
         parsed
     }
 
-    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
         self.one(key, fallback, |text| {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
@@ -150,24 +150,15 @@ impl Reader<'_> {
     }
 
     fn refuse_later(&mut self) {
-        for option in options::OPTIONS {
-            let (Availability::Later(now), Some(setting)) = (option.availability, self.raw.get(option.key)) else {
-                continue;
-            };
-            if setting.values.iter().all(|value| now.contains(&value.as_str())) {
-                continue;
-            }
-            let flag = option.flag();
-            // Where no value works, the value is nothing to repeat: it may be a secret.
-            let (value, hint) = match now {
-                [] => (String::new(), "leave it out".to_owned()),
-                now => (format!(" {}", setting.values.join(" ")), format!("only {} works now", now.join(", "))),
-            };
+        for option in options::OPTIONS.iter().filter(|option| option.availability == Availability::Later) {
+            let Some(setting) = self.raw.get(option.key) else { continue };
             let place = match &setting.origin {
                 Origin::Flag(_) => String::new(),
                 origin => format!("{origin}: "),
             };
-            self.errors.push(ConfigError::new(format!("{place}--{flag}{value} is not in this version yet"), hint));
+            // The value is nothing to repeat: it may be a secret.
+            let what = format!("{place}--{} is not in this version yet", option.flag());
+            self.errors.push(ConfigError::new(what, "leave it out"));
         }
     }
 
@@ -203,11 +194,11 @@ impl Reader<'_> {
         }
     }
 
-    fn format(&mut self) -> FormatOptions {
+    fn format(&mut self, preset: Preset) -> FormatOptions {
         const FORMATS: &[(&str, Format)] =
             &[("parquet", Format::Parquet), ("csv", Format::Csv), ("ndjson", Format::Ndjson)];
         let format = self.choice("format", FORMATS, Format::Parquet);
-        let compression = self.compression(format);
+        let compression = self.compression(format, preset);
         let csv = CsvOptions {
             header: self.one("csv_header", true, value::switch),
             delimiter: self.one("csv_delimiter", b',', value::delimiter),
@@ -234,63 +225,8 @@ impl Reader<'_> {
         FormatOptions { format, compression, csv, parquet }
     }
 
-    fn preset(&mut self) -> Preset {
-        let presets = [("postgres", Preset::Postgres), ("athena", Preset::Athena), ("spectrum", Preset::Spectrum)];
-        self.choice("preset", &presets, Preset::Postgres)
-    }
-
-    fn policies(&mut self) -> PolicyOptions {
-        use policy::{
-            CharPadding, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
-            TimestampPrecision, UnconstrainedNumeric,
-        };
-        let Policies { on_unrepresentable, unconstrained_numeric, char_padding, .. } = Policies::default();
-        let Policies { invalid_utf8, json_large_numbers, json_nan, nested, timestamp_precision, .. } =
-            Policies::default();
-        let unrepresentable =
-            [("error", OnUnrepresentable::Error), ("null", OnUnrepresentable::Null), ("text", OnUnrepresentable::Text)];
-        let utf8 = [("error", InvalidUtf8::Error), ("replace", InvalidUtf8::Replace), ("bytes", InvalidUtf8::Bytes)];
-        let nan = [("string", JsonNan::String), ("null", JsonNan::Null), ("error", JsonNan::Error)];
-        let precision = [
-            ("us", TimestampPrecision::Micros),
-            ("ms", TimestampPrecision::Millis),
-            ("ms-exact", TimestampPrecision::MillisExact),
-        ];
-        let large = [("number", JsonLargeNumbers::Number), ("string", JsonLargeNumbers::String)];
-        PolicyOptions {
-            preset: self.preset(),
-            default: Policies {
-                on_unrepresentable: self.choice("on_unrepresentable", &unrepresentable, on_unrepresentable),
-                unconstrained_numeric: self.one("unconstrained_numeric", unconstrained_numeric, |text| match text {
-                    "text" => Ok(UnconstrainedNumeric::Text),
-                    "double" => Ok(UnconstrainedNumeric::Double),
-                    _ => policy::decimal(text)
-                        .map(|(precision, scale)| UnconstrainedNumeric::Decimal { precision, scale })
-                        .ok_or_else(|| "text, double or decimal(P,S) such as decimal(38,9) is wanted".to_owned()),
-                }),
-                char_padding: self.choice(
-                    "char_padding",
-                    &[("keep", CharPadding::Keep), ("trim", CharPadding::Trim)],
-                    char_padding,
-                ),
-                invalid_utf8: self.choice("invalid_utf8", &utf8, invalid_utf8),
-                json_large_numbers: self.choice("json_large_numbers", &large, json_large_numbers),
-                json_nan: self.choice("json_nan", &nan, json_nan),
-                nested: self.choice("csv_nested", &[("text", Nested::Native), ("json", Nested::Json)], nested),
-                timestamp_precision: self.choice("timestamp_precision", &precision, timestamp_precision),
-                as_text: false,
-            },
-            columns: self.many("column_policy", value::column_policy),
-            duplicate_columns: self.choice(
-                "duplicate_columns",
-                &[("error", DuplicateColumns::Error), ("suffix", DuplicateColumns::Suffix)],
-                DuplicateColumns::Error,
-            ),
-        }
-    }
-
     /// As given, or the default of the format, which `config/default.toml` has in tables of its own.
-    fn compression(&mut self, format: Format) -> Compression {
+    fn compression(&mut self, format: Format, preset: Preset) -> Compression {
         let raw = self.raw;
         let parse =
             |text: &str| value::compression(text, format, |codec| raw.entry("levels", codec).map(str::to_owned));
@@ -302,7 +238,7 @@ impl Reader<'_> {
             Format::Csv => "csv",
             Format::Ndjson => "ndjson",
         };
-        let preset = match self.preset() {
+        let preset = match preset {
             Preset::Postgres => None,
             Preset::Athena => raw.entry("athena", name),
             Preset::Spectrum => raw.entry("spectrum", name),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::plan::Direction;
+use crate::plan::policy::TimestampPrecision;
 
 /// Words of a command line; `--flag value` or `--switch`.
 fn flags(words: &[&str]) -> Vec<(&'static str, Vec<String>)> {
@@ -299,14 +300,57 @@ fn wrong_values_and_contradictions_read_well() {
 }
 
 #[test]
+fn a_preset_has_defaults_of_its_own_that_anybody_can_override() {
+    let plain = ok(&[]);
+    let athena = ok(&["--preset", "athena"]);
+    let spectrum = ok(&["--preset", "spectrum"]);
+    assert_eq!(athena.format.parquet.row_group_bytes.get(), 64 << 20);
+    assert_eq!(spectrum.format.parquet.row_group_bytes.get(), 64 << 20);
+    assert!(athena.format.parquet.row_group_rows > plain.format.parquet.row_group_rows);
+    assert_eq!(plain.policies.default.timestamp_precision, TimestampPrecision::Micros);
+    assert_eq!(athena.policies.default.timestamp_precision, TimestampPrecision::Millis);
+    assert_eq!(spectrum.policies.default.timestamp_precision, TimestampPrecision::Micros);
+    assert_eq!((athena.format.compression, spectrum.format.compression), (Compression::Zstd(1), Compression::Snappy));
+    let own = ok(&["--preset", "athena", "--timestamp-precision", "us", "--row-group-bytes", "1MiB"]);
+    assert_eq!(own.policies.default.timestamp_precision, TimestampPrecision::Micros);
+    assert_eq!(own.format.parquet.row_group_bytes.get(), 1 << 20);
+    let variable = [("OUTHAUL_PRESET", "spectrum"), ("OUTHAUL_COMPRESSION", "gzip")];
+    let (request, _) = load(flags(&BASE), &Environment::of(variable, []), true).unwrap();
+    assert_eq!(request.format.compression, Compression::Gzip(6));
+    assert_eq!(request.format.parquet.row_group_bytes.get(), 64 << 20);
+    for preset in ["athena", "spectrum"] {
+        assert_eq!(ok(&["--preset", preset, "--format", "ndjson"]).format.compression, Compression::None);
+        let mut words = BASE.to_vec();
+        words.extend(["--preset", preset, "--format", "csv"]);
+        let errors = load_words(&words).unwrap_err();
+        assert!(errors.to_string().starts_with(&format!("--preset {preset} with --format csv (")), "{errors}");
+    }
+}
+
+#[test]
 fn refusals_and_wrong_destinations_read_well() {
     each_reads(&[
-        (&["--preset", "athena"][..], "--preset athena is not in this version yet (only postgres works now)"),
+        (&["--preset", "spectrun"][..], "--preset is \"spectrun\" (did you mean spectrum?)"),
+        (&["--column-policy", "a=nul"], "--column-policy is \"a=nul\" (did you mean null?)"),
+        (&["--column-policy", "a"], "--column-policy is \"a\" (COLUMN=CHOICE is wanted)"),
         (
-            &["--on-unrepresentable", "null"],
-            "--on-unrepresentable null is not in this version yet (only error works now)",
+            &["--column-policy", "a=decimal(5,6)"],
+            "--column-policy is \"a=decimal(5,6)\" (\"decimal(5,6)\" is none of error, null, text, json, double, keep, \
+             trim, replace, bytes, number, string, round, decimal(P,S))",
         ),
-        (&["--column-policy", "a=text"], "--column-policy is not in this version yet (leave it out)"),
+        (
+            &["--unconstrained-numeric", "decimal"],
+            "--unconstrained-numeric is \"decimal\" (text, double or decimal(P,S) such as decimal(38,9) is wanted)",
+        ),
+        (&["--json-nan", "null"], "--json-nan has no meaning where the format is not NDJSON (leave it out)"),
+        (
+            &["--format", "csv", "--timestamp-precision", "ms"],
+            "--timestamp-precision has no meaning where the format is not Parquet (leave it out)",
+        ),
+        (
+            &["--preset", "spectrum", "--compression", "lz4"],
+            "--compression lz4 with --preset spectrum, which does not read it (one of none, snappy, gzip is wanted)",
+        ),
         (&["--keep-snapshot", "30m"], "--keep-snapshot is not in this version yet (leave it out)"),
         (&["--password-command", "canary"], "--password-command is not in this version yet (leave it out)"),
         (&["--to", "{day}"], "--to {day}: {day} is not known ({date}, {run_id} and {table} expand)"),
@@ -358,7 +402,7 @@ fn a_switch_that_is_off_contradicts_nothing() {
 fn all_mistakes_are_told_at_once() {
     let file = "unknown_key = 1\nreaders = 0\n";
     let environment = Environment::of([("OUTHAUL_TABEL", "1"), ("OUTHAUL_CONFIG", "/c.toml")], [("/c.toml", file)]);
-    let words = ["--from", "mysql://h", "--format", "cvs", "--preset", "athena", "--part-size", "big"];
+    let words = ["--from", "mysql://h", "--format", "cvs", "--preset", "athene", "--part-size", "big"];
     let errors = load(flags(&words), &environment, true).unwrap_err();
     assert_eq!(errors.0.len(), 9, "{errors}");
     for words in [
@@ -367,7 +411,7 @@ fn all_mistakes_are_told_at_once() {
         "/c.toml, line 2: readers",
         "postgres:// URL",
         "did you mean csv?",
-        "athena",
+        "did you mean athena?",
         "--part-size",
         "what to export",
         "where to write",

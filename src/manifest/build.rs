@@ -86,6 +86,7 @@ pub fn build(
             predicate: plan.predicate.clone(),
             key: source_key(&plan.key),
             standby: facts.standby,
+            row_security: plan.relation.row_security,
         },
         consistency: facts.consistency,
         row_cap,

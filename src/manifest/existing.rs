@@ -106,6 +106,7 @@ impl Existing {
         let differs = [
             ("source", source.name != source_name(plan)),
             ("predicate", source.predicate != plan.predicate),
+            ("row_security", source.row_security != plan.relation.row_security),
             ("key", source.key != source_key(&plan.key)),
             ("schema", !columns.eq(asked)),
             ("format_options", self.manifest.format != FormatRecord::from(format)),

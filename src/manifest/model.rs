@@ -63,6 +63,8 @@ pub struct ManifestSource {
     pub key: Vec<SourceKey>,
     /// Whether the server was a standby.
     pub standby: bool,
+    /// Whether row security may have hidden rows from the role (`--allow-rls`): then this is what the role may see.
+    pub row_security: bool,
 }
 
 /// What was read.

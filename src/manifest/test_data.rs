@@ -79,6 +79,7 @@ pub(super) fn plan() -> Plan {
             }],
             estimated_rows: Some(20),
             unique_key: Some(vec!["id".into()]),
+            row_security: false,
         },
         predicate: Some("price > 0".into()),
         columns,

@@ -111,6 +111,8 @@ pub struct RelationFacts {
     pub estimated_rows: Option<u64>,
     /// Columns of the primary key or, without one, of a unique index over NOT NULL columns; in index order.
     pub unique_key: Option<Vec<String>>,
+    /// Whether row security may hide rows of it from the role; only where the request allows that.
+    pub row_security: bool,
 }
 
 impl RelationFacts {

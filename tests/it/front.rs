@@ -145,7 +145,7 @@ async fn every_refusal_has_its_exit_code_and_leaves_nothing() {
         let nowhere = format!("{server}/{database}_no");
         let closed = format!("postgres://postgres@127.0.0.1:{}/postgres", closed_port());
         let weak = pg.url.replace("postgres@", &format!("weak_{database}@"));
-        let cases: [(&str, &[&str], i64, bool); 21] = [
+        let cases: [(&str, &[&str], i64, bool); 22] = [
             (&pg.url, &["--table", "nope"], 13, false),
             (&pg.url, &["--table", "no_schema.t"], 13, false),
             (&nobody, &["--table", "t"], 10, false),
@@ -163,8 +163,9 @@ async fn every_refusal_has_its_exit_code_and_leaves_nothing() {
             (&pg.url, &[], 2, false),
             (&pg.url, &["--table", "t", "--keep-snapshot", "1h"], 2, false),
             (&pg.url, &["--table", "t", "--column-policy", "x=null"], 2, false),
-            (&pg.url, &["--table", "t", "--preset", "athena"], 2, false),
-            (&pg.url, &["--table", "t", "--on-unrepresentable", "null"], 2, false),
+            (&pg.url, &["--table", "t", "--column-policy", "id=trim"], 2, false),
+            (&pg.url, &["--table", "t", "--preset", "athena", "--format", "csv"], 2, false),
+            (&pg.url, &["--table", "t", "--preset", "redshift"], 2, false),
             (&pg.url, &["--table", "t", "--csv-bom"], 2, false),
             ("mysql://me@localhost/x", &["--table", "t"], 2, false),
         ];

@@ -130,6 +130,8 @@ struct WireSource {
     predicate: Option<String>,
     key: Vec<SourceKey>,
     standby: bool,
+    #[serde(default)]
+    row_security: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -205,6 +207,7 @@ impl From<&ManifestSource> for WireSource {
             predicate: source.predicate.clone(),
             key: source.key.clone(),
             standby: source.standby,
+            row_security: source.row_security,
         }
     }
 }
@@ -231,6 +234,7 @@ impl TryFrom<WireSource> for ManifestSource {
             predicate: wire.predicate,
             key: wire.key,
             standby: wire.standby,
+            row_security: wire.row_security,
         })
     }
 }

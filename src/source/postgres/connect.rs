@@ -29,18 +29,20 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(crate) struct Connector {
     pub(super) settings: ConnectSettings,
+    /// Whether rows that row security hides may be missing; else reading such a table is an error.
+    allow_rls: bool,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) pinned: OnceLock<Endpoint>,
 }
 
 impl Connector {
-    pub(crate) fn new(settings: ConnectSettings) -> Result<Self, SourceError> {
+    pub(crate) fn new(settings: ConnectSettings, allow_rls: bool) -> Result<Self, SourceError> {
         let tls = client_config(settings.ssl_mode, settings.ssl_root_cert.as_deref()).map_err(|error| {
             SourceError::new(SourceFault::Authentication, "preparing TLS")
                 .with_source(error)
                 .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
         })?;
-        Ok(Self { settings, tls, pinned: OnceLock::new() })
+        Ok(Self { settings, allow_rls, tls, pinned: OnceLock::new() })
     }
 
     fn driver_config(&self, application_name: &str) -> Config {
@@ -192,6 +194,11 @@ fn identity(client: &ClientWrapper) -> usize {
 }
 
 impl Session {
+    /// Whether rows that row security hides may be missing from what is read.
+    pub(crate) fn allows_rls(&self) -> bool {
+        self.connector.allow_rls
+    }
+
     /// The driver's client.
     pub(crate) fn client(&self) -> &Client {
         &self.client

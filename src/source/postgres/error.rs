@@ -146,7 +146,7 @@ fn classify(sqlstate: &str) -> SourceFault {
 fn hint_for(server: &ServerError) -> Option<&'static str> {
     match server.sqlstate.as_str() {
         "42501" if server.message.contains("row-level security") => Some(
-            "row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything",
+            "row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything; --allow-rls exports what this role may see",
         ),
         "42501" => Some(
             "the role needs USAGE on the schema and SELECT on the table, or on the columns that --columns names; config/postgres-role.sql makes such a role",

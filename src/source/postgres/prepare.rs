@@ -55,7 +55,7 @@ impl Planning {
         read_mode: ReadMode,
         run_id: &str,
     ) -> Result<Self, SourceError> {
-        let connector = Arc::new(Connector::new(connect.clone())?);
+        let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
         // The tail of the id is its random part; its head is the time, which many runs share.
         let short: String = run_id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
         let application = format!("outhaul/{short}");
@@ -196,6 +196,7 @@ async fn describe(
             leaves: Vec::new(),
             estimated_rows: None,
             unique_key: None,
+            row_security: shape.allow_rls,
         });
     }
     let found = found.ok_or_else(|| SourceError::new(SourceFault::Protocol, "a table request without its table"))?;
@@ -213,6 +214,9 @@ async fn describe(
         leaves: leaves(found, tree),
         estimated_rows: estimated_rows(tree),
         unique_key: catalog::unique_key(anchor, found).await?,
+        // What lies behind a view is not in the tree.
+        row_security: shape.allow_rls
+            && (found.kind == RelationKind::View || tree.iter().any(|node| node.row_security)),
     })
 }
 

@@ -6,12 +6,12 @@ use crate::limits;
 
 /// Settings of every session (`pg_dump.c`, `setup_connection`), plus those that our SQL relies on.
 ///
-/// `row_security = off` makes a table whose policies would hide rows an error instead of a short export. Parallel
+/// Parallel
 /// workers are off because with them a ctid range became a whole-table scan in each worker. Backslashes in strings mean
 /// themselves, or people's SQL could end elsewhere than its check thinks (`plan::predicate`).
 const SETTINGS: &str = "SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = 'UTC'; \
     SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
-    SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
+    SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
     SET LOCAL jit = off; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
 
 /// How a session's transaction begins.
@@ -45,9 +45,11 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
         return Err(if import && gone { SourceError { fault: SourceFault::SnapshotLost, ..error } } else { error });
     }
+    // Off makes a table whose policies would hide rows an error instead of a short export.
+    let row_security = if session.allows_rls() { "on" } else { "off" };
     // A server on Windows cannot see that its client is gone, and refuses the setting.
     let settings = format!(
-        "{SETTINGS}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+        "{SETTINGS}; SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; \
          SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
          WHERE pg_catalog.current_setting('server_version_num')::int >= 170000; \

@@ -66,6 +66,7 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
             }],
             estimated_rows: None,
             unique_key: None,
+            row_security: false,
         },
         predicate: predicate.map(str::to_owned),
         columns: vec![column_plan(ColumnOrigin::Column("a".into()), Wire::Binary)],
