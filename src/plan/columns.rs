@@ -9,7 +9,7 @@ use super::policy::{
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
 use super::travel::{self, ServerTypes, Terms, may_null, travel, words};
-use super::{ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts};
+use super::{ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts, numbered};
 use crate::encode::Format;
 use crate::export::request::ShapeOptions;
 
@@ -45,10 +45,11 @@ pub fn columns(
     let renamed = renames(facts, &selected, &shape.renames)?;
     let mut names = Names { taken: HashSet::new(), rules };
     let mut plans = Vec::with_capacity(selected.len() + expressions.len());
-    for column in selected {
+    let called = facts.column_aliases();
+    for (place, column) in selected {
         let wanted = renamed.get(column.name.as_str()).copied().unwrap_or(&column.name);
         let name = names.take(wanted)?;
-        plans.push(column_plan(name, wanted, ColumnOrigin::Column(column.name.clone()), column, rules)?);
+        plans.push(column_plan(name, wanted, ColumnOrigin::Column(called[place].clone()), column, rules)?);
     }
     let of_relation = names.taken.clone();
     for ((name, expression), described) in shape.expressions.iter().zip(expressions) {
@@ -97,21 +98,17 @@ impl Names<'_> {
         if self.rules.policies.duplicate_columns == DuplicateColumns::Error {
             return Err(PlanError::DuplicateName { name: name.to_owned() });
         }
-        let mut number = 2_u64;
-        loop {
-            let next = format!("{name}_{number}");
-            if self.taken.insert(self.folded(&next)) {
-                return Ok(next);
-            }
-            number += 1;
-        }
+        Ok(numbered(name, |next| {
+            let folded = self.folded(&next);
+            self.taken.insert(folded)
+        }))
     }
 }
 
-/// The relation's columns that are exported, in output order.
-fn select<'a>(facts: &'a RelationFacts, names: Option<&[String]>) -> Result<Vec<&'a ColumnFacts>, PlanError> {
+/// The relation's columns that are exported, in output order, each with its place in the relation.
+fn select<'a>(facts: &'a RelationFacts, names: Option<&[String]>) -> Result<Vec<(usize, &'a ColumnFacts)>, PlanError> {
     let Some(names) = names else {
-        return Ok(facts.columns.iter().collect());
+        return Ok(facts.columns.iter().enumerate().collect());
     };
     let mut seen = HashSet::new();
     names
@@ -120,7 +117,9 @@ fn select<'a>(facts: &'a RelationFacts, names: Option<&[String]>) -> Result<Vec<
             if !seen.insert(name) {
                 return Err(PlanError::RepeatedColumn { flag: "--columns", name: name.clone() });
             }
-            facts.column("--columns", name)
+            let column = facts.column("--columns", name)?;
+            let place = facts.columns.iter().position(|other| other.name == column.name).unwrap_or_default();
+            Ok((place, column))
         })
         .collect()
 }
@@ -128,12 +127,12 @@ fn select<'a>(facts: &'a RelationFacts, names: Option<&[String]>) -> Result<Vec<
 /// Old name to new name, each old one selected.
 fn renames<'a>(
     facts: &RelationFacts,
-    selected: &[&ColumnFacts],
+    selected: &[(usize, &ColumnFacts)],
     renames: &'a [(String, String)],
 ) -> Result<HashMap<&'a str, &'a str>, PlanError> {
     let mut by_old = HashMap::new();
     for (old, new) in renames {
-        if !selected.iter().any(|column| column.name == *old) {
+        if !selected.iter().any(|(_, column)| column.name == *old) {
             facts.column("--rename", old)?;
             return Err(PlanError::RenameNotSelected { name: old.clone() });
         }

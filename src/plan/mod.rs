@@ -18,6 +18,7 @@ pub mod split;
 mod testing;
 mod travel;
 
+use std::collections::HashSet;
 use std::num::NonZeroU64;
 
 use serde::Serialize;
@@ -115,7 +116,31 @@ pub struct RelationFacts {
     pub row_security: bool,
 }
 
+/// `name_2`, or the next number that `take` takes.
+fn numbered(name: &str, mut take: impl FnMut(String) -> bool) -> String {
+    let mut number = 2_u64;
+    loop {
+        let next = format!("{name}_{number}");
+        if take(next.clone()) {
+            return next;
+        }
+        number += 1;
+    }
+}
+
 impl RelationFacts {
+    /// What our SQL calls each column: its name, or for the second of that name, which a query can have, a numbered one.
+    pub(crate) fn column_aliases(&self) -> Vec<String> {
+        let mut taken: HashSet<String> = self.columns.iter().map(|column| column.name.clone()).collect();
+        let mut seen = HashSet::new();
+        let mut aliases = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            let first = seen.insert(column.name.as_str());
+            aliases.push(if first { column.name.clone() } else { numbered(&column.name, |name| taken.insert(name)) });
+        }
+        aliases
+    }
+
     /// The column that `flag` calls `name`, letter case counting.
     ///
     /// # Errors

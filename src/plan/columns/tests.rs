@@ -6,7 +6,9 @@ use crate::plan::Carrier::{
 use super::*;
 use crate::plan::testing::{column, relation};
 use crate::plan::travel::Travel;
-use crate::plan::{Carrier, Precision, RelationRequest, TypeKind, Wire};
+use std::sync::Arc;
+
+use crate::plan::{Attribute, Carrier, ExtensionType, Precision, RelationRequest, TypeKind, Wire};
 
 const FORMATS: [Format; 3] = [Format::Parquet, Format::Csv, Format::Ndjson];
 
@@ -282,4 +284,223 @@ fn only_carriers_that_cannot_hold_everything_need_a_policy() {
     assert_eq!(policies(Format::Parquet), ["error", "error", "error", "lossless", "error"]);
     assert_eq!(policies(Format::Csv), ["lossless"; 5]);
     assert_eq!(policies(Format::Ndjson), ["lossless"; 5]);
+}
+
+/// What a column of this type becomes under these choices.
+fn planned(
+    pg_type: PgType,
+    format: Format,
+    preset: Preset,
+    change: impl FnOnce(&mut PolicyOptions),
+) -> Result<ColumnPlan, PlanError> {
+    let facts = relation(vec![ColumnFacts { pg_type, ..column("c", oid::INT4, true) }]);
+    let mut policies = PolicyOptions { preset, ..options() };
+    change(&mut policies);
+    let plans = columns(&facts, &shape(), &[], &ColumnRules { format, policies: &policies, server: SERVER })?;
+    Ok(plans.into_iter().next().unwrap())
+}
+
+fn of(oid: u32) -> PgType {
+    column("c", oid, true).pg_type
+}
+
+fn made(kind: TypeKind) -> PgType {
+    PgType { kind, ..of(70_000) }
+}
+
+fn array_of(element: PgType) -> PgType {
+    made(TypeKind::Array(Box::new(element)))
+}
+
+fn composite_of(types: impl IntoIterator<Item = PgType>) -> PgType {
+    let attributes = types.into_iter().map(|pg_type| Attribute { name: "x".into(), pg_type });
+    made(TypeKind::Composite(attributes.collect()))
+}
+
+fn list_of(element: Carrier) -> Carrier {
+    Carrier::List(Arc::new(element))
+}
+
+#[test]
+fn nested_types_are_typed_in_parquet_and_the_servers_own_in_text() {
+    let range = made(TypeKind::Range(Box::new(of(oid::INT4))));
+    for pg_type in [
+        array_of(of(oid::TEXT)),
+        composite_of([of(oid::INT4), array_of(of(oid::DATE))]),
+        range.clone(),
+        made(TypeKind::Multirange(Box::new(of(oid::NUMERIC)))),
+        made(TypeKind::Extension(ExtensionType::Hstore)),
+        made(TypeKind::Extension(ExtensionType::Vector)),
+    ] {
+        let parquet = planned(pg_type.clone(), Format::Parquet, Preset::Postgres, |_| {}).unwrap();
+        assert!(parquet.carrier.is_nested() && parquet.wire == Wire::Binary, "{parquet:?}");
+        let csv = planned(pg_type.clone(), Format::Csv, Preset::Postgres, |_| {}).unwrap();
+        assert_eq!((csv.wire, csv.carrier), (Wire::OutputText, Text));
+        let ndjson = planned(pg_type, Format::Ndjson, Preset::Postgres, |_| {}).unwrap();
+        assert_eq!((ndjson.wire, ndjson.carrier), (Wire::JsonText, Json));
+    }
+    let Carrier::Struct(members) = planned(range, Format::Parquet, Preset::Postgres, |_| {}).unwrap().carrier else {
+        panic!("a range is a struct");
+    };
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["lower", "upper", "lower_inc", "upper_inc", "empty"]);
+}
+
+#[test]
+fn one_part_that_is_not_known_makes_the_whole_value_text() {
+    for pg_type in [
+        array_of(of(3614)),
+        composite_of([of(oid::INT4), of(3614)]),
+        composite_of([]),
+        made(TypeKind::Range(Box::new(of(3614)))),
+    ] {
+        let plan = planned(pg_type, Format::Parquet, Preset::Postgres, |_| {}).unwrap();
+        assert_eq!((plan.wire, plan.carrier), (Wire::OutputText, Text));
+    }
+}
+
+#[test]
+fn presets_keep_to_what_their_readers_take() {
+    for (preset, unit) in [(Preset::Athena, Precision::Millis), (Preset::Spectrum, Precision::Micros)] {
+        let precise = |policies: &mut PolicyOptions| {
+            if unit == Precision::Millis {
+                policies.default.timestamp_precision = TimestampPrecision::Millis;
+            }
+        };
+        for (pg_type, carrier) in [
+            (of(oid::UUID), Text),
+            (of(oid::TIME), Text),
+            (array_of(of(oid::UUID)), list_of(Text)),
+            (of(oid::TIMESTAMP), Timestamp { unit, utc: false }),
+            (of(oid::TIMESTAMPTZ), Timestamp { unit, utc: true }),
+            (array_of(of(oid::INT4)), list_of(Int32)),
+            (of(oid::INT2), Int16),
+        ] {
+            let plan = planned(pg_type, Format::Parquet, preset, precise).unwrap();
+            assert_eq!((plan.wire, plan.carrier), (Wire::Binary, carrier), "{preset:?}");
+        }
+        // A list in a list, by way of a composite.
+        let deep = array_of(composite_of([array_of(of(oid::INT4))]));
+        let plan = planned(deep, Format::Parquet, preset, precise).unwrap();
+        assert_eq!((plan.wire, plan.carrier), (Wire::JsonText, Json));
+        let error = planned(of(oid::NUMERIC), Format::Parquet, preset, |policies| {
+            policies.columns = vec![("c".into(), ColumnChoice::Decimal { precision: 39, scale: 2 })];
+        });
+        assert!(matches!(error, Err(PlanError::ColumnPolicy { .. })), "{error:?}");
+    }
+}
+
+#[test]
+fn unrepresentable_values_decide_on_carrier_and_nullability() {
+    let numeric = || PgType { typmod: Some((12 << 16) + 2 + 4), ..of(oid::NUMERIC) };
+    let choose = |choice| move |policies: &mut PolicyOptions| policies.default.on_unrepresentable = choice;
+    let with = |pg_type, choice| planned(pg_type, Format::Parquet, Preset::Postgres, choose(choice)).unwrap();
+    for (pg_type, as_text) in [
+        (numeric(), (Wire::Binary, NumberText)),
+        (of(oid::DATE), (Wire::Binary, Text)),
+        (of(oid::TIME), (Wire::Binary, Text)),
+        (of(oid::TIMESTAMPTZ), (Wire::Binary, Text)),
+        (array_of(of(oid::INT4)), (Wire::OutputText, Text)),
+        (composite_of([of(oid::DATE)]), (Wire::OutputText, Text)),
+    ] {
+        let error = with(pg_type.clone(), OnUnrepresentable::Error);
+        assert_eq!((error.policy.as_str(), error.nullable, error.rewritten), ("error", false, false));
+        let null = with(pg_type.clone(), OnUnrepresentable::Null);
+        assert_eq!((null.policy.as_str(), null.nullable, null.rewritten), ("null", true, false));
+        assert_eq!(null.carrier, error.carrier);
+        let text = with(pg_type, OnUnrepresentable::Text);
+        assert_eq!((text.policy.as_str(), text.nullable, text.rewritten), ("text", false, true));
+        assert_eq!((text.wire, text.carrier), as_text);
+    }
+    for pg_type in [of(oid::INT4), of(oid::TEXT), of(oid::FLOAT8), composite_of([of(oid::INT4)])] {
+        let text = with(pg_type, OnUnrepresentable::Text);
+        assert_eq!((text.policy.as_str(), text.rewritten), ("lossless", false));
+    }
+}
+
+#[test]
+fn a_choice_for_one_column_is_for_that_one_and_must_fit_it() {
+    use ColumnChoice::{Bytes, Decimal, Double, Error, Json, Null, Replace, Round, String, Text as AsText, Trim};
+    let timestamp = || of(oid::TIMESTAMP);
+    let fits: [(PgType, Format, ColumnChoice, &str); 10] = [
+        (of(oid::NUMERIC), Format::Parquet, Decimal { precision: 50, scale: 3 }, "error"),
+        (of(oid::NUMERIC), Format::Parquet, Double, "double"),
+        (of(oid::BPCHAR), Format::Csv, Trim, "trim"),
+        (of(oid::INT4), Format::Parquet, AsText, "text"),
+        (array_of(of(oid::INT4)), Format::Csv, Json, "json"),
+        (array_of(of(oid::INT4)), Format::Parquet, Json, "json"),
+        (timestamp(), Format::Parquet, Null, "null"),
+        (timestamp(), Format::Parquet, Round, "error, round"),
+        (of(oid::FLOAT8), Format::Ndjson, Error, "error"),
+        (of(oid::INT8), Format::Ndjson, String, "string"),
+    ];
+    for (pg_type, format, choice, words) in fits {
+        let plan = planned(pg_type, format, Preset::Postgres, |policies| {
+            policies.columns = vec![("c".into(), choice)];
+        })
+        .unwrap();
+        assert_eq!(plan.policy, words, "{choice}");
+    }
+    for (oid, format, choice) in [
+        (oid::INT4, Format::Parquet, Null),
+        (oid::INT4, Format::Csv, AsText),
+        (oid::TEXT, Format::Csv, Trim),
+        (oid::DATE, Format::Csv, Null),
+        (oid::BYTEA, Format::Parquet, Replace),
+        (oid::UUID, Format::Parquet, Bytes),
+        (oid::INT8, Format::Csv, String),
+        (oid::DATE, Format::Parquet, Round),
+    ] {
+        let error = planned(of(oid), format, Preset::Postgres, |policies| {
+            policies.columns = vec![("c".into(), choice)];
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains(&format!("--column-policy c={choice}:")), "{error}");
+    }
+    let error = planned(of(oid::INT4), Format::Csv, Preset::Postgres, |policies| {
+        policies.columns = vec![("d".into(), Null)];
+    })
+    .unwrap_err();
+    assert!(error.to_string().starts_with("--column-policy: there is no column \"d\""), "{error}");
+}
+
+#[test]
+fn text_of_an_unchecked_database_has_its_own_policy() {
+    let server = ServerTypes { sql_ascii: true, money_scale: 2 };
+    let facts = relation(vec![column("c", oid::TEXT, false), column("n", oid::INT4, false)]);
+    for (choice, carrier, words) in [
+        (InvalidUtf8::Error, Text, "error"),
+        (InvalidUtf8::Replace, Text, "replace"),
+        (InvalidUtf8::Bytes, Bytes, "bytes"),
+    ] {
+        let policies = PolicyOptions { default: Policies { invalid_utf8: choice, ..Policies::default() }, ..options() };
+        for format in FORMATS {
+            let rules = ColumnRules { format, policies: &policies, server };
+            let plans = columns(&facts, &shape(), &[], &rules).unwrap();
+            assert_eq!((&plans[0].carrier, plans[0].policy.as_str()), (&carrier, words));
+            assert_eq!(plans[1].policy, "lossless");
+            // Elsewhere the server vouches for its text.
+            let plans = columns(&facts, &shape(), &[], &ColumnRules { server: SERVER, ..rules }).unwrap();
+            assert_eq!((&plans[0].carrier, plans[0].policy.as_str()), (&Text, "lossless"));
+        }
+    }
+}
+
+#[test]
+fn names_that_come_twice_are_refused_or_numbered() {
+    let facts = relation(["a", "A", "a", "a_2"].map(|name| column(name, oid::INT4, true)).to_vec());
+    let named = |preset, duplicate_columns| {
+        let policies = PolicyOptions { preset, duplicate_columns, ..options() };
+        let rules = ColumnRules { format: Format::Parquet, policies: &policies, server: SERVER };
+        columns(&facts, &shape(), &[], &rules)
+    };
+    assert_eq!(named(Preset::Postgres, DuplicateColumns::Error), Err(PlanError::DuplicateName { name: "a".into() }));
+    let names = |preset| -> Vec<(String, bool)> {
+        let plans = named(preset, DuplicateColumns::Suffix).unwrap();
+        plans.into_iter().map(|plan| (plan.name, plan.note.is_some())).collect()
+    };
+    let owned = |names: [(&str, bool); 4]| names.map(|(name, noted)| (name.to_owned(), noted)).to_vec();
+    assert_eq!(names(Preset::Postgres), owned([("a", false), ("A", false), ("a_2", true), ("a_2_2", true)]));
+    // Athena does not tell A from a.
+    assert_eq!(names(Preset::Athena), owned([("a", false), ("A_2", true), ("a_3", true), ("a_2_2", true)]));
 }

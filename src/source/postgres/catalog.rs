@@ -55,11 +55,9 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
     let sql = "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
             pg_catalog.has_table_privilege(c.oid, 'SELECT') \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.oid = $1::text::regclass";
+        WHERE c.oid = pg_catalog.to_regclass($1)";
     let rows = query(session, &format!("looking up table {name}"), sql, &[(&name, Type::TEXT)]).await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| SourceError::new(SourceFault::SchemaChanged, format!("table {name} does not exist")))?;
+    let Some(row) = rows.first() else { return Err(not_there(session, name).await?) };
     let relkind: &str = row.get(1);
     let usage = |what: &str| Err(SourceError::new(SourceFault::Usage, format!("{name} is {what}")));
     let kind = match relkind {
@@ -77,6 +75,22 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
         return usage("a temporary table, which only its own session can read");
     }
     Ok(Found { oid: row.get(0), kind, schema: row.get(2), name: row.get(3), may_select: row.get(5), tables: 1 })
+}
+
+/// Why there is no table of this name: it may be a temporary one of another session.
+async fn not_there(session: &Session, name: &str) -> Result<SourceError, SourceError> {
+    let sql = "SELECT FROM pg_catalog.pg_class c, pg_catalog.parse_ident($1) AS p(parts) \
+        WHERE c.relpersistence = 't' AND c.relkind IN ('r', 'p', 'v') AND c.relname::text = p.parts[cardinality(p.parts)] \
+            AND (cardinality(p.parts) = 1 OR p.parts[1] = 'pg_temp')";
+    let temporary = query(session, &format!("looking up table {name}"), sql, &[(&name, Type::TEXT)]).await?;
+    Ok(if temporary.is_empty() {
+        SourceError::new(SourceFault::SchemaChanged, format!("table {name} does not exist")).with_hint(
+            "check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'",
+        )
+    } else {
+        let message = format!("{name} is a temporary table, which only its own session can read");
+        SourceError::new(SourceFault::Usage, message).with_hint("copy it into a table that stays, and export that")
+    })
 }
 
 /// The schema of the operators by which values of type `TYPE` are sorted, quoted; NULL where they are built in. A type

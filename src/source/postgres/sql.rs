@@ -67,9 +67,18 @@ fn carried(value: &str, wire: Wire) -> String {
 /// What stands after `FROM` for the relation as a whole, with the alias under which people's predicates know it.
 pub(crate) fn relation(facts: &RelationFacts) -> String {
     match facts.kind {
-        RelationKind::Query => format!("(\n{}\n) AS {}", facts.sql_name, facts.alias),
+        RelationKind::Query => format!("(\n{}\n) AS {}{}", facts.sql_name, facts.alias, aliases(facts)),
         _ => format!("{} AS {}", facts.sql_name, facts.alias),
     }
+}
+
+/// The names of a query's columns, where two share one and could not be told apart.
+fn aliases(facts: &RelationFacts) -> String {
+    let aliases = facts.column_aliases();
+    if aliases.iter().zip(&facts.columns).all(|(alias, column)| *alias == column.name) {
+        return String::new();
+    }
+    format!("({})", aliases.iter().map(|alias| identifier(alias)).collect::<Vec<_>>().join(", "))
 }
 
 fn from(facts: &RelationFacts, slice: &Slice) -> String {

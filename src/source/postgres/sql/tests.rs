@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::plan::split::{capped_slices, key_slices};
 use crate::plan::{
-    CapPlan, Carrier, ColumnStatistics, Comparison, LeafFacts, PgType, Policies, RowOrder, RowsAvailable, TypeKind,
-    number_partitions,
+    CapPlan, Carrier, ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, Policies, RowOrder, RowsAvailable,
+    TypeKind, number_partitions,
 };
 
 mod evaluate;
@@ -163,6 +163,17 @@ fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
         ..plan.relation
     };
     assert_eq!(relation(&plan.relation), "(\nTABLE x -- y\n) AS query");
+    let twice: Vec<ColumnFacts> = ["a", "a", "a_2"]
+        .map(|name| ColumnFacts {
+            name: name.into(),
+            pg_type: pg_type("int"),
+            not_null: false,
+            comparison: Comparison::default(),
+            statistics: ColumnStatistics::default(),
+        })
+        .to_vec();
+    plan.relation.columns = twice;
+    assert_eq!(relation(&plan.relation), "(\nTABLE x -- y\n) AS query(\"a\", \"a_3\", \"a_2\")");
     assert_eq!(copy("TABLE x"), "COPY (\nTABLE x\n) TO STDOUT (FORMAT binary)");
 }
 
