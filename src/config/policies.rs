@@ -53,6 +53,7 @@ impl Reader<'_> {
                 nested: self.choice("csv_nested", NESTED, stand_in.nested),
                 timestamp_precision: self.choice("timestamp_precision", PRECISION, stand_in.timestamp_precision),
                 as_text: false,
+                formula_guard: self.one("csv_formula_guard", false, value::switch),
             },
             columns: self.many("column_policy", value::column_policy),
             duplicate_columns: self.choice("duplicate_columns", DUPLICATES, DuplicateColumns::Error),

@@ -138,6 +138,8 @@ pub struct Policies {
     pub timestamp_precision: TimestampPrecision,
     /// `text` by column, in Parquet: PostgreSQL's text, whatever the type.
     pub as_text: bool,
+    /// `--csv-formula-guard`: CSV text that a spreadsheet would run gets a `'` in front.
+    pub formula_guard: bool,
 }
 
 impl Default for Policies {
@@ -153,6 +155,7 @@ impl Default for Policies {
             nested: Nested::Native,
             timestamp_precision: TimestampPrecision::Micros,
             as_text: false,
+            formula_guard: false,
         }
     }
 }

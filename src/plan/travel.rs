@@ -389,6 +389,9 @@ pub(super) fn words(pg_type: &PgType, travel: &Travel, terms: &Terms) -> String 
     if pg_type.base_oid == oid::BPCHAR && terms.policies.char_padding == CharPadding::Trim {
         words.push("trim");
     }
+    if terms.format == Format::Csv && terms.policies.formula_guard && travel.carrier == Carrier::Text {
+        words.push("guard");
+    }
     if terms.server.sql_ascii && travel.carrier == Carrier::Text && is_text(pg_type) {
         words.push(if terms.policies.invalid_utf8 == InvalidUtf8::Replace { "replace" } else { "error" });
     }

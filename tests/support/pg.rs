@@ -47,6 +47,11 @@ pub(crate) async fn lineitem_sf1(version: u32) -> Pg {
 }
 
 impl Pg {
+    /// An empty database in another encoding than UTF-8.
+    pub(crate) async fn encoded(version: u32, encoding: &str) -> Self {
+        create(version, &format!("template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'")).await
+    }
+
     /// One more session.
     pub(crate) async fn connect(&self) -> Client {
         connect(&self.url).await
