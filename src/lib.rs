@@ -17,6 +17,7 @@
 //! - [`export`]: the coordinator, one event loop that owns all state, and the worker: one partition, one receipt.
 //! - [`cli`]: what a person types and sees; exit codes.
 //! - [`limits`]: every bound, queue and timeout. [`cpu`]: the way to rayon. [`telemetry`]: logs and metric names.
+//! - `pgtext`: numbers, dates and bytes as PostgreSQL prints them, for whoever prints them.
 //!
 //! A stage never calls another stage; only `export` does. Two traits of our own, [`source::Source`] and
 //! [`encode::Encoder`]; the third seam is `object_store`'s.
@@ -53,6 +54,7 @@ pub mod export;
 pub(crate) mod failpoint;
 pub mod limits;
 pub mod manifest;
+pub(crate) mod pgtext;
 pub mod plan;
 pub mod source;
 pub mod store;

@@ -8,6 +8,7 @@ mod numeric;
 mod scalar;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::sync::Arc;
 

@@ -12,6 +12,11 @@ const HEX: [[u8; 2]; 256] = {
     table
 };
 
+/// A byte as two hex digits.
+pub(crate) fn hex(byte: u8) -> [u8; 2] {
+    HEX[usize::from(byte)]
+}
+
 /// Appends an integer.
 pub(crate) fn integer<I: itoa::Integer>(out: &mut Vec<u8>, value: I) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());

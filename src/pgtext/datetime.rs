@@ -121,7 +121,8 @@ fn infinity(least: bool, greatest: bool) -> Option<&'static [u8]> {
     }
 }
 
-/// Appends microseconds since midnight, `24:00:00` included, without trailing zeros after the point.
+/// Appends microseconds since midnight, or so many of less than 100 hours, without their sign and without trailing zeros
+/// after the point.
 pub(crate) fn time(out: &mut Vec<u8>, micros: i64) {
     let micros = micros.unsigned_abs();
     let seconds = micros / 1_000_000;

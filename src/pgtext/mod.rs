@@ -1,0 +1,6 @@
+//! How PostgreSQL prints numbers, dates and bytes: a leaf that stages share without calling one another. Decoding prints
+//! what reaches a file as text, encoding prints typed values in CSV and NDJSON.
+
+pub(crate) mod datetime;
+pub(crate) mod float;
+pub(crate) mod number;
