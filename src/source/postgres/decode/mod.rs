@@ -9,6 +9,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 mod text;
+mod wkb;
 
 use std::sync::Arc;
 
