@@ -25,6 +25,7 @@ mod relations;
 mod servers;
 mod shape;
 mod store;
+mod texts;
 mod threads;
 mod tidy;
 mod types;
