@@ -19,7 +19,6 @@ the manifest names.
 
 import argparse
 import base64
-import decimal
 import gzip
 import json
 import os
@@ -29,8 +28,9 @@ import tempfile
 
 import awscrt.checksums
 import duckdb
-import numpy
 import pyarrow as pa
+
+import values
 
 EXACT_BYTES_MAX = 32 * 1024 * 1024
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -136,47 +136,9 @@ def check_objects(place, manifest, listing, problems):
 # --- Values: the text that PostgreSQL's output functions give.
 
 
-def shortest(digits, fixed_below):
-    """A finite float's shortest digits in PostgreSQL's layout: scientific from 10^fixed_below and below 10^-4."""
-    sign, digits, exponent = decimal.Decimal(digits).normalize().as_tuple()
-    digits = "".join(map(str, digits))
-    point = len(digits) + exponent
-    minus = "-" if sign else ""
-    if digits == "0":
-        return minus + "0"
-    if -4 <= point - 1 < fixed_below:
-        if point <= 0:
-            return f"{minus}0.{'0' * -point}{digits}"
-        if point >= len(digits):
-            return minus + digits + "0" * (point - len(digits))
-        return f"{minus}{digits[:point]}.{digits[point:]}"
-    fraction = "." + digits[1:] if len(digits) > 1 else ""
-    return f"{minus}{digits[0]}{fraction}e{'-' if point < 1 else '+'}{abs(point - 1):02}"
-
-
 def float_text(array, single):
-    kind = numpy.float32 if single else numpy.float64
-
-    def text(value):
-        if value is None:
-            return None
-        if value != value:
-            return "NaN"
-        if value in (float("inf"), float("-inf")):
-            return "Infinity" if value > 0 else "-Infinity"
-        digits = numpy.format_float_scientific(kind(value), unique=True)
-        # PostgreSQL never ends exactly half-way to a neighbour, where only the rule for ties leads back; it writes one
-        # digit more.
-        exact = decimal.Decimal(value)
-        for neighbour in (numpy.nextafter(kind(value), kind(side)) for side in ("-inf", "inf")):
-            if decimal.Decimal(digits) * 2 == exact + decimal.Decimal(float(neighbour)):
-                places = len(decimal.Decimal(digits).as_tuple().digits)
-                digits = numpy.format_float_scientific(kind(value), precision=places, unique=False)
-                break
-        return shortest(digits, 6 if single else 15)
-
-    with decimal.localcontext(prec=2000), numpy.errstate(over="ignore"):
-        return pa.array([text(value) for value in array.to_pylist()], pa.string())
+    texts = (None if value is None else values.float_text(value, single) for value in array.to_pylist())
+    return pa.array(texts, pa.string())
 
 
 def value_sql(column, kind):
