@@ -218,14 +218,18 @@ impl ColumnChoice {
             Self::Error => {
                 policies.on_unrepresentable = OnUnrepresentable::Error;
                 policies.invalid_utf8 = InvalidUtf8::Error;
-                policies.json_nan = JsonNan::Error;
+                if rules.format == Format::Ndjson {
+                    policies.json_nan = JsonNan::Error;
+                }
                 if policies.timestamp_precision == TimestampPrecision::Millis {
                     policies.timestamp_precision = TimestampPrecision::MillisExact;
                 }
             }
             Self::Null => {
                 policies.on_unrepresentable = OnUnrepresentable::Null;
-                policies.json_nan = JsonNan::Null;
+                if rules.format == Format::Ndjson {
+                    policies.json_nan = JsonNan::Null;
+                }
             }
             Self::Text if rules.format == Format::Parquet => policies.as_text = true,
             Self::Text => policies.nested = Nested::Native,

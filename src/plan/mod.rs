@@ -38,6 +38,7 @@ pub use policy::{Policies, PolicyOptions, Preset};
 pub use predicate::{check_expression, check_predicate, check_query};
 pub use sizing::Sizing;
 pub use travel::ServerTypes;
+pub(crate) use travel::srid;
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect::{Canceller, QUIET_PATIENCE, Session};
-use super::decode::{BatchDecoder, DecodeError};
+use super::decode::{BatchDecoder, DecodeError, RowKey};
 use super::error::{ServerError, SourceError, SourceFault};
 use super::frame::{FieldTable, FrameError, FrameState, Framer};
 use super::stream::Loan;
@@ -70,9 +70,10 @@ enum StepError {
 }
 
 impl Pipe {
-    fn new(columns: &Arc<[ColumnPlan]>) -> Result<Self, DecodeError> {
-        let width = u16::try_from(columns.len())
-            .map_err(|_| DecodeError::Columns { expected: usize::from(u16::MAX), found: columns.len() })?;
+    fn new(columns: &Arc<[ColumnPlan]>, key: RowKey) -> Result<Self, DecodeError> {
+        let fields = columns.len() + key.extra().len();
+        let width = u16::try_from(fields)
+            .map_err(|_| DecodeError::Columns { expected: usize::from(u16::MAX), found: fields })?;
         Ok(Self {
             buffer: vec![0; limits::READ_BUFFER_BYTES],
             start: 0,
@@ -82,7 +83,7 @@ impl Pipe {
             next_row: 0,
             consumed: 0,
             state: FrameState::Full,
-            decoder: BatchDecoder::new(columns)?,
+            decoder: BatchDecoder::new(columns)?.with_row_key(key),
             end: None,
         })
     }
@@ -140,7 +141,8 @@ impl Pipe {
 }
 
 impl Copy {
-    /// Sends the statement on `session`'s socket. `what` names the partition in errors.
+    /// Sends the statement on `session`'s socket; it selects `columns` and then what `key` has beside them. `what`
+    /// names the partition in errors.
     ///
     /// # Errors
     /// The session is gone, or a column cannot be decoded as planned.
@@ -148,9 +150,10 @@ impl Copy {
         session: Session,
         statement: &str,
         columns: &Arc<[ColumnPlan]>,
+        key: RowKey,
         what: String,
     ) -> Result<Self, SourceError> {
-        let pipe = Pipe::new(columns)
+        let pipe = Pipe::new(columns, key)
             .map_err(|error| SourceError::new(error.fault(), format!("reading {what}")).with_source(error))?;
         let canceller = session.canceller();
         let mut loan = session.lender().lend(QUIET_PATIENCE).await.map_err(|error| {

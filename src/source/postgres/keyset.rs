@@ -13,6 +13,7 @@ use tokio_postgres::types::Type;
 use super::catalog::{Found, query};
 use super::connect::Session;
 use super::copy::Copy;
+use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, begin, identifier};
 use super::sql;
@@ -133,12 +134,13 @@ impl PageReader {
             session.discard();
             return Err(error);
         }
-        let key: Vec<String> =
+        let texts: Vec<String> =
             self.plan.key.iter().map(|column| format!("{}::text", identifier(&column.name))).collect();
         let page = Partition { ordered: true, row_limit: NonZeroU64::new(limit), ..self.partition.clone() };
-        let statement = sql::copy(&sql::select(&self.plan, &page, &key, self.last.as_ref()));
+        let statement = sql::copy(&sql::select(&self.plan, &page, &texts, self.last.as_ref()));
         self.page_rows = 0;
-        self.copy = Some(Copy::start(session, &statement, &self.columns, self.what.clone()).await?);
+        let key = RowKey::of_pages(&self.plan);
+        self.copy = Some(Copy::start(session, &statement, &self.columns, key, self.what.clone()).await?);
         Ok(())
     }
 

@@ -10,9 +10,11 @@ use tokio::sync::Mutex;
 use super::catalog::{self, Found};
 use super::connect::{Session, Sessions};
 use super::copy::Copy;
+use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
 use super::keyset;
 use super::prepare::Planning;
+use super::session::identifier;
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
 use crate::export::request::ReadMode;
@@ -119,8 +121,10 @@ impl PostgresSource {
         if let Moment::Pages(pages) = &self.moment {
             return Ok(pages.open(session, plan, partition, what));
         }
-        let statement = sql::copy(&sql::select(&plan, &partition, &[], None));
-        let copy = Copy::start(session, &statement, &columns, what).await?;
+        let key = RowKey::new(&plan);
+        let extra: Vec<String> = key.extra().iter().map(|name| identifier(name)).collect();
+        let statement = sql::copy(&sql::select(&plan, &partition, &extra, None));
+        let copy = Copy::start(session, &statement, &columns, key, what).await?;
         let home = match &self.moment {
             Moment::Own(slot) => Some(Arc::clone(slot)),
             _ => None,

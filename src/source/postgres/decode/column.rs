@@ -1,226 +1,180 @@
-//! One column: a decoder chosen once, its values so far, and the loops that fill them.
+//! One column, or one part of a nested one: values, NULLs and the policies that decide on them.
 
-use std::sync::Arc;
-
-use arrow::array::types::{
-    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    Time64MicrosecondType, TimestampMicrosecondType,
-};
-use arrow::array::{ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, StringArray};
-use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
+use arrow::array::{ArrayRef, NullBufferBuilder};
 use arrow::datatypes::DataType;
 
-use super::error::DecodeError;
-use super::loops::{Cells, Failure, Variable, append_bytes, append_jsonb, decimals, fixed, variable};
-use super::numeric;
-use super::scalar::{boolean, date32, time, time64, timestamp};
-use crate::plan::{Carrier, ColumnPlan, Precision, TypeKind, Wire, oid};
+use super::choose;
+use super::error::{Problem, target};
+use super::loops::{ABSENT, Cells, Failure};
+use super::values::{TakeError, Values};
+use crate::plan::policy::{InvalidUtf8, JsonNan, OnUnrepresentable};
+use crate::plan::{Carrier, ColumnPlan, Policies};
 
-/// The decoder of a column with the values it has made, NULLs as zeros or empty. One variant for each inner loop.
-#[derive(Debug)]
-pub(super) enum Decoder {
-    Bool(Vec<bool>),
-    Int16(Vec<i16>),
-    /// `int4`, and `date` in PostgreSQL's epoch.
-    Int32(Vec<i32>),
-    /// `int8`, and timestamps in PostgreSQL's epoch.
-    Int64(Vec<i64>),
-    /// 32 bits without a sign.
-    Oid(Vec<i64>),
-    Float32(Vec<f32>),
-    Float64(Vec<f64>),
-    Decimal {
-        values: Vec<i128>,
-        precision: u8,
-        scale: i8,
-    },
-    NumberText(Variable),
-    Text(Variable),
-    Jsonb(Variable),
-    Bytes(Variable),
-    Uuid(Vec<[u8; 16]>),
-    PgTime(Vec<i64>),
-    Date32(Vec<i32>),
-    Time64(Vec<i64>),
-    Timestamp {
-        values: Vec<i64>,
-        utc: bool,
-    },
+/// What happens to text that is not UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Utf8 {
+    /// Found where the batch is assembled.
+    AtEnd,
+    /// Found while the row's key is known: where the server does not vouch for its text.
+    Refused,
+    Replaced,
 }
 
-impl Decoder {
-    /// The decoder for a column of the plan.
-    pub(super) fn new(column: &ColumnPlan) -> Result<Self, DecodeError> {
-        let decoder = match column.wire {
-            Wire::Binary => Self::binary(column),
-            Wire::OutputText | Wire::JsonText => match column.carrier {
-                Carrier::Text | Carrier::Json | Carrier::NumberText => Some(Self::Text(Variable::new())),
-                _ => None,
-            },
-        };
-        decoder.ok_or_else(|| DecodeError::NoDecoder {
-            column: column.name.clone(),
-            pg_type: column.pg_type.name.clone(),
-            wire: match column.wire {
-                Wire::Binary => "binary",
-                Wire::OutputText => "output text",
-                Wire::JsonText => "JSON text",
-            },
-            carrier: column.carrier.clone(),
-        })
+/// A column with a decoder that was chosen once.
+#[derive(Debug)]
+pub(super) struct Column {
+    values: Values,
+    nulls: NullBufferBuilder,
+    carrier: Carrier,
+    data_type: DataType,
+    nullable: bool,
+    policies: Policies,
+    utf8: Utf8,
+    /// Every value counts as changed.
+    rewritten: bool,
+    /// Values that a policy changed since the last take, those of nested parts left out.
+    changed: u64,
+    /// Rows of the block under way that a policy made NULL, in order.
+    nulled: Vec<usize>,
+}
+
+impl Column {
+    /// A column of the plan; `None` where its wire form cannot become its carrier.
+    pub(super) fn new(plan: &ColumnPlan) -> Option<Self> {
+        let values = choose::values(&plan.pg_type, plan.wire, &plan.carrier, &plan.policies)?;
+        let mut column = Self::part(values, &plan.carrier, &plan.policies);
+        column.nullable = plan.nullable;
+        column.rewritten = plan.rewritten;
+        if column.utf8 == Utf8::AtEnd && plan.carrier == Carrier::Text && may_fail(plan) {
+            column.utf8 = Utf8::Refused;
+        }
+        Some(column)
     }
 
-    fn binary(column: &ColumnPlan) -> Option<Self> {
-        let decoder = match (column.pg_type.base_oid, &column.carrier) {
-            (oid::BOOL, Carrier::Bool) => Self::Bool(Vec::new()),
-            (oid::INT2, Carrier::Int16) => Self::Int16(Vec::new()),
-            (oid::INT4, Carrier::Int32) | (oid::DATE, Carrier::PgDate) => Self::Int32(Vec::new()),
-            (oid::INT8, Carrier::Int64)
-            | (oid::TIMESTAMP, Carrier::PgTimestamp)
-            | (oid::TIMESTAMPTZ, Carrier::PgTimestampTz) => Self::Int64(Vec::new()),
-            (oid::OID | oid::XID | oid::CID, Carrier::Int64) => Self::Oid(Vec::new()),
-            (oid::FLOAT4, Carrier::Float32) => Self::Float32(Vec::new()),
-            (oid::FLOAT8, Carrier::Float64) => Self::Float64(Vec::new()),
-            (oid::NUMERIC, &Carrier::Decimal128 { precision, scale }) => {
-                Self::Decimal { values: Vec::new(), precision, scale }
-            }
-            (oid::NUMERIC, Carrier::NumberText) => Self::NumberText(Variable::new()),
-            (oid::JSONB, Carrier::Json | Carrier::Text) => Self::Jsonb(Variable::new()),
-            (oid::JSON, Carrier::Json | Carrier::Text)
-            | (oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME | oid::UNKNOWN, Carrier::Text) => {
-                Self::Text(Variable::new())
-            }
-            (_, Carrier::Text) if column.pg_type.kind == TypeKind::Enum => Self::Text(Variable::new()),
-            (oid::BYTEA, Carrier::Bytes) => Self::Bytes(Variable::new()),
-            (oid::UUID, Carrier::Uuid) => Self::Uuid(Vec::new()),
-            (oid::TIME, Carrier::PgTime) => Self::PgTime(Vec::new()),
-            (oid::DATE, Carrier::Date32) => Self::Date32(Vec::new()),
-            (oid::TIME, Carrier::Time64) => Self::Time64(Vec::new()),
-            (oid::TIMESTAMP, &Carrier::Timestamp { unit: Precision::Micros, utc: utc @ false })
-            | (oid::TIMESTAMPTZ, &Carrier::Timestamp { unit: Precision::Micros, utc: utc @ true }) => {
-                Self::Timestamp { values: Vec::new(), utc }
-            }
-            _ => return None,
-        };
-        Some(decoder)
-    }
-
-    /// Appends one value for each row; returns how many are NULL.
-    pub(super) fn append(&mut self, cells: &Cells<'_>) -> Result<usize, Failure> {
-        match self {
-            Self::Bool(values) => fixed(cells, values, boolean),
-            Self::Int16(values) => fixed(cells, values, |bytes| Ok(i16::from_be_bytes(bytes))),
-            Self::Int32(values) => fixed(cells, values, |bytes| Ok(i32::from_be_bytes(bytes))),
-            Self::Int64(values) => fixed(cells, values, |bytes| Ok(i64::from_be_bytes(bytes))),
-            Self::Oid(values) => fixed(cells, values, |bytes| Ok(i64::from(u32::from_be_bytes(bytes)))),
-            Self::Float32(values) => fixed(cells, values, |bytes| Ok(f32::from_be_bytes(bytes))),
-            Self::Float64(values) => fixed(cells, values, |bytes| Ok(f64::from_be_bytes(bytes))),
-            Self::Decimal { values, precision, scale } => decimals(cells, values, *precision, *scale),
-            Self::NumberText(values) => {
-                variable(cells, values, |rest, length, out| numeric::append_text(&rest[..length], out))
-            }
-            Self::Text(values) | Self::Bytes(values) => variable(cells, values, |rest, length, out| {
-                append_bytes(rest, length, out);
-                Ok(())
-            }),
-            Self::Jsonb(values) => variable(cells, values, append_jsonb),
-            Self::Uuid(values) => fixed(cells, values, Ok),
-            Self::PgTime(values) => fixed(cells, values, time),
-            Self::Date32(values) => fixed(cells, values, date32),
-            Self::Time64(values) => fixed(cells, values, time64),
-            Self::Timestamp { values, .. } => fixed(cells, values, timestamp),
+    /// The elements of a list or the members of a struct.
+    pub(super) fn part(values: Values, carrier: &Carrier, policies: &Policies) -> Self {
+        let text = matches!(carrier, Carrier::Text | Carrier::Json);
+        Self {
+            values,
+            nulls: NullBufferBuilder::new(0),
+            carrier: carrier.clone(),
+            data_type: carrier.data_type(),
+            nullable: true,
+            policies: *policies,
+            utf8: if text && policies.invalid_utf8 == InvalidUtf8::Replace { Utf8::Replaced } else { Utf8::AtEnd },
+            rewritten: false,
+            changed: 0,
+            nulled: Vec::new(),
         }
     }
 
-    /// Bytes of the values so far.
+    /// Appends one value for each row of a block.
+    pub(super) fn append(&mut self, cells: &Cells<'_>) -> Result<(), Failure> {
+        self.nulled.clear();
+        let before = self.nulls.len();
+        let nulls = match self.values.append(cells, &mut self.changed) {
+            Ok(nulls) => nulls,
+            Err(failure) => self.go_on(cells, before, failure)?,
+        };
+        if self.utf8 != Utf8::AtEnd {
+            self.check_utf8(before)?;
+        }
+        if nulls == 0 {
+            self.nulls.append_n_non_nulls(cells.rows());
+            return Ok(());
+        }
+        let mut nulled = self.nulled.iter().copied().peekable();
+        for (row, field) in cells.iter().enumerate() {
+            if field.is_null() && !self.nullable {
+                return Err(Failure::new(row, Problem::Null));
+            }
+            let value = !field.is_null() && nulled.next_if_eq(&row).is_none();
+            self.nulls.append(value);
+        }
+        Ok(())
+    }
+
+    /// After a failure: NULL in its place where the policy says so, and on with the rows behind it.
+    #[cold]
+    fn go_on(&mut self, cells: &Cells<'_>, before: usize, failure: Failure) -> Result<usize, Failure> {
+        let (mut from, mut failure) = (0, failure);
+        loop {
+            let row = from + failure.row;
+            if !self.nulls_instead(&failure.problem) {
+                return Err(Failure { row, ..failure });
+            }
+            self.values.truncate(before + row);
+            self.values.append(&ABSENT, &mut self.changed)?;
+            self.nulled.push(row);
+            self.changed += 1;
+            from = row + 1;
+            match self.values.append(&cells.behind(from), &mut self.changed) {
+                Ok(_) => return Ok(cells.rows()),
+                Err(next) => failure = next,
+            }
+        }
+    }
+
+    fn nulls_instead(&self, problem: &Problem) -> bool {
+        let policy = match problem {
+            Problem::Unrepresentable { .. } | Problem::TooFine => {
+                self.policies.on_unrepresentable == OnUnrepresentable::Null
+            }
+            Problem::NoJsonNumber { .. } => self.policies.json_nan == JsonNan::Null,
+            _ => false,
+        };
+        policy && self.nullable
+    }
+
+    fn check_utf8(&mut self, before: usize) -> Result<(), Failure> {
+        let Values::Variable(values, _) = &mut self.values else { return Ok(()) };
+        if self.utf8 == Utf8::Replaced {
+            self.changed += values.replace_invalid(before)?;
+            return Ok(());
+        }
+        match values.invalid_utf8(before) {
+            Some(row) => Err(Failure::new(row - before, Problem::InvalidUtf8)),
+            None => Ok(()),
+        }
+    }
+
+    /// A failure in a part of a nested value, at its parent's row.
+    #[cold]
+    pub(super) fn within(&self, failure: Failure, row: usize) -> Failure {
+        let target = failure.target.or_else(|| Some(target(&self.carrier)));
+        Failure { row, problem: failure.problem, target }
+    }
+
+    /// Bytes of the values so far, without NULL bitmaps and spare room.
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Bool(values) => values.len(),
-            Self::Int16(values) => size_of_val(values.as_slice()),
-            Self::Int32(values) | Self::Date32(values) => size_of_val(values.as_slice()),
-            Self::Int64(values)
-            | Self::Oid(values)
-            | Self::PgTime(values)
-            | Self::Time64(values)
-            | Self::Timestamp { values, .. } => size_of_val(values.as_slice()),
-            Self::Float32(values) => size_of_val(values.as_slice()),
-            Self::Float64(values) => size_of_val(values.as_slice()),
-            Self::Decimal { values, .. } => size_of_val(values.as_slice()),
-            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) | Self::Bytes(values) => values.bytes(),
-            Self::Uuid(values) => size_of_val(values.as_slice()),
+        self.values.bytes()
+    }
+
+    /// Whether values can be ten thousand times as long as their wire form.
+    pub(super) fn expands(&self) -> bool {
+        self.values.expands()
+    }
+
+    /// The values so far as an array, and how many a policy changed.
+    pub(super) fn take(&mut self) -> Result<(ArrayRef, u64), TakeError> {
+        let nulls = self.nulls.finish();
+        let mut changed = std::mem::take(&mut self.changed);
+        let array = self.values.take(&self.data_type, nulls, &mut changed)?;
+        if self.rewritten {
+            changed = (array.len() - array.null_count()) as u64;
         }
+        Ok((array, changed))
     }
 
-    /// The values so far as an array; the decoder is empty again.
-    pub(super) fn take(&mut self, nulls: Option<NullBuffer>) -> Result<ArrayRef, TakeError> {
-        Ok(match self {
-            Self::Bool(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(take(values)), nulls)),
-            Self::Int16(values) => Arc::new(primitive::<Int16Type>(values, nulls)?),
-            Self::Int32(values) => Arc::new(primitive::<Int32Type>(values, nulls)?),
-            Self::Int64(values) | Self::Oid(values) | Self::PgTime(values) => {
-                Arc::new(primitive::<Int64Type>(values, nulls)?)
-            }
-            Self::Float32(values) => Arc::new(primitive::<Float32Type>(values, nulls)?),
-            Self::Float64(values) => Arc::new(primitive::<Float64Type>(values, nulls)?),
-            Self::Decimal { values, precision, scale } => Arc::new(
-                primitive::<Decimal128Type>(values, nulls)?.with_data_type(DataType::Decimal128(*precision, *scale)),
-            ),
-            Self::NumberText(values) | Self::Text(values) | Self::Jsonb(values) => text(values, nulls)?,
-            Self::Bytes(values) => {
-                let (offsets, values) = values.take();
-                Arc::new(BinaryArray::try_new(offsets, values, nulls)?)
-            }
-            Self::Uuid(values) => {
-                let values = Buffer::from_vec(take(values).into_flattened());
-                Arc::new(FixedSizeBinaryArray::try_new(16, values, nulls)?)
-            }
-            Self::Date32(values) => Arc::new(primitive::<Date32Type>(values, nulls)?),
-            Self::Time64(values) => Arc::new(primitive::<Time64MicrosecondType>(values, nulls)?),
-            Self::Timestamp { values, utc } => {
-                Arc::new(primitive::<TimestampMicrosecondType>(values, nulls)?.with_timezone_opt(utc.then_some("UTC")))
-            }
-        })
+    /// As [`Self::take`], for a member that is never NULL where its struct is not: the rest are zeros.
+    pub(super) fn take_required(&mut self) -> Result<(ArrayRef, u64), TakeError> {
+        self.nulls = NullBufferBuilder::new(0);
+        let mut changed = std::mem::take(&mut self.changed);
+        Ok((self.values.take(&self.data_type, None, &mut changed)?, changed))
     }
 }
 
-/// Why a batch's column could not be assembled.
-#[derive(Debug)]
-pub(super) enum TakeError {
-    /// The value of this row of the batch is not UTF-8.
-    Row(usize),
-    Arrow(arrow::error::ArrowError),
-}
-
-impl From<arrow::error::ArrowError> for TakeError {
-    fn from(error: arrow::error::ArrowError) -> Self {
-        Self::Arrow(error)
-    }
-}
-
-/// The values so far; room for as many is made anew.
-fn take<T>(values: &mut Vec<T>) -> Vec<T> {
-    let next = Vec::with_capacity(values.len());
-    std::mem::replace(values, next)
-}
-
-fn primitive<P: ArrowPrimitiveType>(
-    values: &mut Vec<P::Native>,
-    nulls: Option<NullBuffer>,
-) -> Result<PrimitiveArray<P>, TakeError> {
-    Ok(PrimitiveArray::try_new(ScalarBuffer::from(take(values)), nulls)?)
-}
-
-/// Text is validated here, in one pass over all values of the batch end to end; only a failure looks at single rows.
-fn text(values: &mut Variable, nulls: Option<NullBuffer>) -> Result<ArrayRef, TakeError> {
-    let (offsets, values) = values.take();
-    match StringArray::try_new(offsets.clone(), values.clone(), nulls) {
-        Ok(array) => Ok(Arc::new(array)),
-        Err(error) => {
-            let invalid = offsets.windows(2).position(|ends| {
-                let range = ends[0].unsigned_abs() as usize..ends[1].unsigned_abs() as usize;
-                std::str::from_utf8(&values[range]).is_err()
-            });
-            Err(invalid.map_or(TakeError::Arrow(error), TakeError::Row))
-        }
-    }
+/// Whether some value of the column can end the export: planning has said so in the column's policy.
+pub(super) fn may_fail(plan: &ColumnPlan) -> bool {
+    plan.policy.split(", ").any(|word| word == "error")
 }

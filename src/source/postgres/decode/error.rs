@@ -1,12 +1,15 @@
 //! Why a value could not be decoded.
 
+use std::fmt;
+
 use arrow::error::ArrowError;
 
-use crate::plan::Carrier;
+use super::loops::Failure;
+use crate::plan::{Carrier, ColumnPlan};
 use crate::source::postgres::error::SourceFault;
 
-/// An error of decoding. Rows are counted from 1 within the partition; values are quoted only where they are special
-/// ones (`NaN`, `infinity`, `24:00:00`), never where they are a person's.
+/// An error of decoding. Values are quoted only where they are special ones (`NaN`, `infinity`, `24:00:00`), never where
+/// they are a person's; the row's key as far as it may be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecodeError {
     /// The plan asks for something that cannot be done: a bug in planning.
@@ -22,15 +25,8 @@ pub(crate) enum DecodeError {
         carrier: Carrier,
     },
     /// A value, or the lack of one.
-    #[error("column {column:?}, row {row} of the partition: {problem}")]
-    Value {
-        /// The output column.
-        column: String,
-        /// 1-based, within the partition.
-        row: u64,
-        /// What is wrong with it.
-        problem: Problem,
-    },
+    #[error(transparent)]
+    Value(Box<ValueError>),
     /// The framer's rows are not the plan's.
     #[error("rows of {found} fields where the plan has {expected} columns")]
     Columns {
@@ -48,12 +44,92 @@ impl DecodeError {
     /// The class.
     pub(crate) fn fault(&self) -> SourceFault {
         match self {
-            Self::Value { problem: Problem::Malformed(_) | Problem::Length { .. }, .. }
-            | Self::NoDecoder { .. }
-            | Self::Columns { .. }
-            | Self::Arrow(_) => SourceFault::Protocol,
-            Self::Value { .. } => SourceFault::Data,
+            Self::Value(error) if !matches!(error.problem, Problem::Malformed(_) | Problem::Length { .. }) => {
+                SourceFault::Data
+            }
+            Self::Value(_) | Self::NoDecoder { .. } | Self::Columns { .. } | Self::Arrow(_) => SourceFault::Protocol,
         }
+    }
+}
+
+/// Which row of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RowName {
+    /// By its key, as `id = 5`.
+    Key(String),
+    /// By its number in the partition, from 1.
+    Number(u64),
+}
+
+impl fmt::Display for RowName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "row with {key}"),
+            Self::Number(number) => write!(f, "row {number} of the partition"),
+        }
+    }
+}
+
+/// A value that could not be decoded: column, row, what is wrong with it and which flag decides.
+#[derive(Debug)]
+pub(crate) struct ValueError {
+    column: String,
+    pg_type: String,
+    row: RowName,
+    problem: Problem,
+    /// What the value, or the part of it that failed, was to become.
+    target: String,
+}
+
+impl ValueError {
+    #[cold]
+    pub(super) fn new(plan: &ColumnPlan, row: RowName, failure: Failure) -> Self {
+        Self {
+            column: plan.name.clone(),
+            pg_type: plan.pg_type.name.clone(),
+            row,
+            problem: failure.problem,
+            target: failure.target.unwrap_or_else(|| target(&plan.carrier)),
+        }
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { column, pg_type, row, problem, target } = self;
+        write!(f, "column {column:?} ({pg_type}), {row}: {problem}")?;
+        match problem {
+            Problem::Unrepresentable { .. } => write!(
+                f,
+                " cannot be written as {target}; choose with --on-unrepresentable null|text or --column-policy {column}=null"
+            ),
+            Problem::TooFine => write!(
+                f,
+                " cannot be written as {target}; --timestamp-precision millis rounds it, micros keeps it, or choose \
+                 with --on-unrepresentable null|text"
+            ),
+            Problem::NoJsonNumber { .. } => {
+                write!(f, " is no number in JSON; choose with --json-nan string|null or --column-policy {column}=null")
+            }
+            Problem::InvalidUtf8 => write!(
+                f,
+                "; in a SQL_ASCII database choose with --invalid-utf8 replace|bytes, or give its encoding with \
+                 --column 'name=convert_from(…)'"
+            ),
+            Problem::Null | Problem::TooLarge | Problem::Length { .. } | Problem::Malformed(_) => Ok(()),
+        }
+    }
+}
+
+/// What values become, for people.
+pub(super) fn target(carrier: &Carrier) -> String {
+    match carrier {
+        Carrier::List(_) => "a list".to_owned(),
+        Carrier::Struct(_) => "a struct".to_owned(),
+        Carrier::Map => "a map".to_owned(),
+        scalar => scalar.data_type().to_string(),
     }
 }
 
@@ -64,18 +140,25 @@ pub(crate) enum Problem {
     #[error("NULL in a column that is NOT NULL by the catalog")]
     Null,
     /// A value that the carrier cannot hold.
-    #[error("{value} cannot be held by the column's type; --on-unrepresentable decides on such values")]
+    #[error("{value}")]
     Unrepresentable {
         /// The special value, or a description of the kind of value.
         value: &'static str,
     },
+    /// A timestamp with microseconds where only milliseconds are wanted; unrepresentable too.
+    #[error("a timestamp finer than milliseconds")]
+    TooFine,
+    /// A number that JSON has no number for, where it is not to be a string.
+    #[error("{value}")]
+    NoJsonNumber {
+        /// By its name in PostgreSQL.
+        value: &'static str,
+    },
     /// Text that is not UTF-8, out of a `SQL_ASCII` database.
-    #[error(
-        "text that is not valid UTF-8; in a SQL_ASCII database --column 'name=convert_from(…)' can give its encoding"
-    )]
+    #[error("text that is not valid UTF-8")]
     InvalidUtf8,
-    /// More text than the 32-bit offsets of one batch can address.
-    #[error("the text of one batch passes 2 GiB")]
+    /// More than the 32-bit offsets of one batch can address, in a single row: see [`super::BLOCK_BYTES_MAX`].
+    #[error("the value takes more than 2 GiB as it is to be written")]
     TooLarge,
     /// A fixed-width value of another width.
     #[error("{found} bytes where the type has {expected}")]

@@ -1,9 +1,10 @@
 //! The inner loops: all rows of a block, one column.
 
+use std::borrow::Cow;
+
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 
 use super::error::Problem;
-use super::numeric;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::source::postgres::frame::Field;
 
@@ -11,11 +12,20 @@ use crate::source::postgres::frame::Field;
 const SHORT: usize = 16;
 const MIDDLING: usize = 64;
 
-/// A value that could not be decoded, by its row in the block.
+/// A value that could not be decoded, by its row in the block. The rows before it are decoded; whatever was made for
+/// this one and later ones is to be cut off.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) row: usize,
     pub(super) problem: Problem,
+    /// What it should have become, where that is a part of the column's value.
+    pub(super) target: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn new(row: usize, problem: Problem) -> Self {
+        Self { row, problem, target: None }
+    }
 }
 
 /// Some rows of a field table, seen as one column.
@@ -28,6 +38,9 @@ pub(super) struct Cells<'a> {
     pub(super) column: usize,
 }
 
+/// One NULL.
+pub(super) const ABSENT: Cells<'static> = Cells { input: &[], fields: &[Field::ABSENT], columns: 1, column: 0 };
+
 impl Cells<'_> {
     pub(super) fn rows(&self) -> usize {
         self.fields.len() / self.columns
@@ -35,7 +48,12 @@ impl Cells<'_> {
 
     #[inline]
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Field> {
-        self.fields[self.column..].iter().step_by(self.columns).copied()
+        self.fields.get(self.column..).unwrap_or_default().iter().step_by(self.columns).copied()
+    }
+
+    /// The rows from `row` on.
+    pub(super) fn behind(&self, row: usize) -> Self {
+        Self { fields: self.fields.get(row * self.columns..).unwrap_or_default(), ..*self }
     }
 }
 
@@ -56,16 +74,63 @@ impl Variable {
         self.values.len() + size_of_val(self.offsets.as_slice())
     }
 
+    /// Forgets all values but the first `rows`.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.offsets.truncate(rows + 1);
+        self.values.truncate(self.offsets.last().map_or(0, |&end| place(end)));
+    }
+
+    fn value(&self, row: usize) -> &[u8] {
+        &self.values[place(self.offsets[row])..place(self.offsets[row + 1])]
+    }
+
+    /// The first of the values from `first` on that is not UTF-8.
+    pub(super) fn invalid_utf8(&self, first: usize) -> Option<usize> {
+        let added = &self.values[place(self.offsets[first])..];
+        // What is ASCII is valid wherever it is cut; only the rest is looked at value by value.
+        if added.is_ascii() {
+            return None;
+        }
+        (first..self.offsets.len() - 1).find(|&row| std::str::from_utf8(self.value(row)).is_err())
+    }
+
+    /// Writes U+FFFD for what is not UTF-8 in the values from `first` on; returns how many values that changed.
+    pub(super) fn replace_invalid(&mut self, first: usize) -> Result<u64, Failure> {
+        let Some(invalid) = self.invalid_utf8(first) else { return Ok(0) };
+        let texts: Vec<(String, bool)> = (invalid..self.offsets.len() - 1)
+            .map(|row| match String::from_utf8_lossy(self.value(row)) {
+                Cow::Borrowed(valid) => (valid.to_owned(), false),
+                Cow::Owned(replaced) => (replaced, true),
+            })
+            .collect();
+        self.truncate(invalid);
+        let mut replaced = 0;
+        for (at, (text, changed)) in texts.iter().enumerate() {
+            self.values.extend_from_slice(text.as_bytes());
+            let end = i32::try_from(self.values.len());
+            self.offsets.push(end.map_err(|_| Failure::new(invalid - first + at, Problem::TooLarge))?);
+            replaced += u64::from(*changed);
+        }
+        Ok(replaced)
+    }
+
     /// The values so far; room for as many is made anew, but not for another row beyond the bound of a batch.
     pub(super) fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        let next = Self {
-            offsets: Vec::with_capacity(self.offsets.len()),
-            values: Vec::with_capacity(self.values.len().min(BATCH_BYTES_MAX)),
-        };
-        let Self { offsets, values } = std::mem::replace(self, next);
-        self.offsets.push(0);
-        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(values))
+        let values = Vec::with_capacity(self.values.len().min(BATCH_BYTES_MAX));
+        (take_offsets(&mut self.offsets), Buffer::from_vec(std::mem::replace(&mut self.values, values)))
     }
+}
+
+/// An offset as a place; it is never below zero.
+pub(super) fn place(offset: i32) -> usize {
+    offset.unsigned_abs() as usize
+}
+
+/// The offsets so far; they begin at zero again, with room for as many.
+pub(super) fn take_offsets(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
+    let mut next = Vec::with_capacity(offsets.len());
+    next.push(0);
+    OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, next)))
 }
 
 /// Values of `N` bytes.
@@ -73,17 +138,17 @@ impl Variable {
 pub(super) fn fixed<const N: usize, T: Copy + Default>(
     cells: &Cells<'_>,
     values: &mut Vec<T>,
-    convert: impl Fn([u8; N]) -> Result<T, Problem>,
+    mut convert: impl FnMut([u8; N]) -> Result<T, Problem>,
 ) -> Result<usize, Failure> {
     let before = values.len();
     values.resize(before + cells.rows(), T::default());
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
         match field.array::<N>(cells.input) {
-            Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure { row, problem })?,
+            Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure::new(row, problem))?,
             None if field.is_null() => nulls += 1,
             None => {
-                return Err(Failure { row, problem: misplaced(field, cells.input, N) });
+                return Err(Failure::new(row, misplaced(field, cells.input, N)));
             }
         }
     }
@@ -98,19 +163,25 @@ fn misplaced(field: Field, input: &[u8], expected: usize) -> Problem {
     }
 }
 
-const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
+pub(super) const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
 
-pub(super) fn decimals(cells: &Cells<'_>, values: &mut Vec<i128>, precision: u8, scale: i8) -> Result<usize, Failure> {
+/// Values of one width from bytes of any length.
+#[inline]
+pub(super) fn parsed<T: Copy + Default>(
+    cells: &Cells<'_>,
+    values: &mut Vec<T>,
+    mut convert: impl FnMut(&[u8]) -> Result<T, Problem>,
+) -> Result<usize, Failure> {
     let before = values.len();
-    values.resize(before + cells.rows(), 0);
+    values.resize(before + cells.rows(), T::default());
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
         if let Some(bytes) = field.bytes(cells.input) {
-            *value = numeric::decimal(bytes, precision, scale).map_err(|problem| Failure { row, problem })?;
+            *value = convert(bytes).map_err(|problem| Failure::new(row, problem))?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure { row, problem: OUTSIDE });
+            return Err(Failure::new(row, OUTSIDE));
         }
     }
     Ok(nulls)
@@ -121,7 +192,7 @@ pub(super) fn decimals(cells: &Cells<'_>, values: &mut Vec<i128>, precision: u8,
 pub(super) fn variable(
     cells: &Cells<'_>,
     values: &mut Variable,
-    append: impl Fn(&[u8], usize, &mut Vec<u8>) -> Result<(), Problem>,
+    mut append: impl FnMut(&[u8], usize, &mut Vec<u8>) -> Result<(), Problem>,
 ) -> Result<usize, Failure> {
     let Variable { offsets, values } = values;
     let before = offsets.len();
@@ -129,13 +200,13 @@ pub(super) fn variable(
     let mut nulls = 0;
     for (row, (field, end)) in cells.iter().zip(&mut offsets[before..]).enumerate() {
         if let Some((rest, length)) = field.bytes_and_rest(cells.input) {
-            append(rest, length, values).map_err(|problem| Failure { row, problem })?;
+            append(rest, length, values).map_err(|problem| Failure::new(row, problem))?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure { row, problem: OUTSIDE });
+            return Err(Failure::new(row, OUTSIDE));
         }
-        *end = i32::try_from(values.len()).map_err(|_| Failure { row, problem: Problem::TooLarge })?;
+        *end = i32::try_from(values.len()).map_err(|_| Failure::new(row, Problem::TooLarge))?;
     }
     Ok(nulls)
 }
@@ -152,12 +223,20 @@ pub(super) fn append_bytes(rest: &[u8], length: usize, out: &mut Vec<u8>) {
 }
 
 #[inline]
-pub(super) fn append_jsonb(rest: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
+pub(super) fn append_versioned(rest: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     match rest.split_first() {
         Some((1, text)) if length > 0 => {
             append_bytes(text, length - 1, out);
             Ok(())
         }
-        _ => Err(Problem::Malformed("jsonb of an unknown version")),
+        _ => Err(Problem::Malformed("jsonb or jsonpath of an unknown version")),
     }
+}
+
+/// Without the blanks at its end; returns whether there were any.
+#[inline]
+pub(super) fn append_trimmed(rest: &[u8], length: usize, out: &mut Vec<u8>) -> bool {
+    let blanks = rest[..length].iter().rev().take_while(|&&byte| byte == b' ').count();
+    append_bytes(rest, length - blanks, out);
+    blanks > 0
 }

@@ -1,29 +1,36 @@
 //! Framed rows become Arrow columns: one decoder a column, chosen before the first row, and a loop over all rows for
 //! each. No row object and no dispatch by field.
 
+mod choose;
 mod column;
 mod error;
 mod loops;
+mod nested;
 mod numeric;
+mod row_key;
 mod scalar;
 #[cfg(test)]
 mod tests;
 mod text;
+mod values;
 mod wkb;
 
 use std::sync::Arc;
 
-use arrow::array::{NullBufferBuilder, RecordBatchOptions};
+use arrow::array::RecordBatchOptions;
 use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use super::frame::{Field, FieldTable};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
-use crate::plan::ColumnPlan;
+use crate::plan::{ColumnPlan, Wire};
 use crate::source::Batch;
-use column::{Decoder, TakeError};
-pub(crate) use error::{DecodeError, Problem};
-use loops::Cells;
+use column::Column;
+pub(crate) use error::DecodeError;
+use error::{Problem, RowName, ValueError};
+use loops::{Cells, Failure};
+pub(crate) use row_key::RowKey;
+use values::TakeError;
 
 /// Fields decoded between two looks at the batch's size: their table entries stay in the first-level cache for all
 /// columns.
@@ -32,21 +39,29 @@ const BLOCK_FIELDS: usize = 4096;
 /// And rows: a number's text can be 10,000 times as long as its wire form, and must not blow the batch up.
 const BLOCK_ROWS: usize = 256;
 
+/// And bytes, as far as they can be told before: so much a batch takes beyond its bound, and a row that alone takes more
+/// is a batch of its own. Times the sixteenfold at which text of any type but numeric is longer than its wire form, it
+/// stays within 32-bit offsets.
+const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of text for a byte on the wire, at most: a numeric of one digit group, with its length 14 bytes, has up to
+/// 131,072 digits.
+const NUMERIC_GROWTH: usize = 131_072 / 14 + 1;
+
 /// Collects framed rows into batches. After an error it is spent.
 #[derive(Debug)]
 pub(crate) struct BatchDecoder {
     plan: Arc<[ColumnPlan]>,
     schema: SchemaRef,
     columns: Vec<Column>,
+    /// Columns whose values can be much longer than their wire form and of which a row can have many.
+    expanding: Vec<usize>,
+    key: RowKey,
     rows: usize,
     /// Rows in the batches taken so far.
     taken: u64,
-}
-
-#[derive(Debug)]
-struct Column {
-    decoder: Decoder,
-    nulls: NullBufferBuilder,
+    /// Whether the next row is to begin a batch.
+    crowded: bool,
 }
 
 impl BatchDecoder {
@@ -57,15 +72,29 @@ impl BatchDecoder {
     pub(crate) fn new(columns: &Arc<[ColumnPlan]>) -> Result<Self, DecodeError> {
         let fields: Vec<_> =
             columns.iter().map(|plan| ArrowField::new(&plan.name, plan.carrier.data_type(), plan.nullable)).collect();
-        let decoders =
-            columns.iter().map(|plan| Ok(Column { decoder: Decoder::new(plan)?, nulls: NullBufferBuilder::new(0) }));
+        let decoders = columns.iter().map(|plan| Column::new(plan).ok_or_else(|| no_decoder(plan)));
+        let decoders: Vec<Column> = decoders.collect::<Result<_, DecodeError>>()?;
+        let expanding = |&index: &usize| columns[index].carrier.is_nested() && decoders[index].expands();
         Ok(Self {
-            columns: decoders.collect::<Result<_, DecodeError>>()?,
+            expanding: (0..decoders.len()).filter(expanding).collect(),
+            columns: decoders,
             plan: Arc::clone(columns),
             schema: Arc::new(Schema::new(fields)),
+            key: RowKey::default(),
             rows: 0,
             taken: 0,
+            crowded: false,
         })
+    }
+
+    /// Rows have `key`'s extra columns behind the plan's, and errors name them by it.
+    pub(crate) fn with_row_key(self, key: RowKey) -> Self {
+        Self { key, ..self }
+    }
+
+    /// Fields of a framed row.
+    fn width(&self) -> usize {
+        self.columns.len() + self.key.extra().len()
     }
 
     /// Decodes the table's rows from row `from` on, until the batch [is full](Self::is_full) or the table's end.
@@ -74,7 +103,7 @@ impl BatchDecoder {
     /// # Errors
     /// A value that is broken or that its carrier cannot hold, or a NULL where the plan has none.
     pub(crate) fn decode(&mut self, input: &[u8], fields: &FieldTable, from: usize) -> Result<usize, DecodeError> {
-        let width = self.columns.len();
+        let width = self.width();
         if fields.columns() != width {
             return Err(DecodeError::Columns { expected: width, found: fields.columns() });
         }
@@ -82,11 +111,34 @@ impl BatchDecoder {
         let mut from = from;
         while from < fields.rows() && !self.is_full() {
             let to = fields.rows().min(from + block_rows).min(from + BATCH_ROWS_MAX - self.rows);
-            self.block(input, &fields.fields()[from * width..to * width])?;
-            self.rows += to - from;
-            from = to;
+            let fit = self.fitting(input.len(), &fields.fields()[from * width..to * width]);
+            if fit == 0 {
+                self.crowded = true;
+                break;
+            }
+            self.block(input, &fields.fields()[from * width..(from + fit) * width])?;
+            self.rows += fit;
+            from += fit;
         }
         Ok(from)
+    }
+
+    /// How many of the rows can be decoded before another look at the batch's size; none where the first is so large
+    /// that it is to be a batch of its own. Looked at closely only where a read buffer could be too much.
+    fn fitting(&self, input_bytes: usize, fields: &[Field]) -> usize {
+        let width = self.width();
+        if width == 0 || input_bytes <= BLOCK_BYTES_MAX && self.expanding.is_empty() {
+            return if width == 0 { 1 } else { fields.len() / width };
+        }
+        let mut bytes = 0_usize;
+        for (index, row) in fields.chunks_exact(width).enumerate() {
+            bytes += row.iter().map(|field| field.length()).sum::<usize>();
+            bytes += self.expanding.iter().map(|&column| row[column].length() * NUMERIC_GROWTH).sum::<usize>();
+            if bytes > BLOCK_BYTES_MAX {
+                return if index == 0 { usize::from(self.rows == 0) } else { index };
+            }
+        }
+        fields.len() / width
     }
 
     /// Rows of the batch under way.
@@ -96,59 +148,73 @@ impl BatchDecoder {
 
     /// Bytes of the values of the batch under way, without NULL bitmaps and spare room.
     pub(crate) fn bytes(&self) -> usize {
-        self.columns.iter().map(|column| column.decoder.bytes()).sum()
+        self.columns.iter().map(Column::bytes).sum()
     }
 
     /// Whether the batch under way has reached its bound of rows or bytes and is to be taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.rows >= BATCH_ROWS_MAX || self.bytes() >= BATCH_BYTES_MAX
+        self.rows >= BATCH_ROWS_MAX || self.crowded || self.bytes() >= BATCH_BYTES_MAX
     }
 
-    /// The batch under way, which may be empty; the next one starts with room for as much.
+    /// The batch under way, which may be empty; the next one starts with room for as much. With it how many values of
+    /// each column a policy changed.
     ///
     /// # Errors
     /// Text that is not UTF-8: it is validated here, all values of a column at once.
     pub(crate) fn take_batch(&mut self) -> Result<Batch, DecodeError> {
         let mut arrays = Vec::with_capacity(self.columns.len());
+        let mut changed = Vec::with_capacity(self.columns.len());
         for (column, plan) in self.columns.iter_mut().zip(self.plan.iter()) {
-            let nulls = column.nulls.finish();
-            arrays.push(column.decoder.take(nulls).map_err(|error| match error {
-                TakeError::Row(row) => value_error(plan, self.taken, row, Problem::InvalidUtf8),
+            let (array, count) = column.take().map_err(|error| match error {
+                TakeError::Row(row) => {
+                    let number = RowName::Number(self.taken + row as u64 + 1);
+                    value_error(plan, number, Failure::new(row, Problem::InvalidUtf8))
+                }
                 TakeError::Arrow(error) => DecodeError::Arrow(error),
-            })?);
+            })?;
+            arrays.push(array);
+            changed.push(count);
+        }
+        if changed.iter().all(|count| *count == 0) {
+            changed.clear();
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
         self.taken += rows.num_rows() as u64;
         self.rows = 0;
-        Ok(Batch { rows, changed: Box::default() })
+        self.crowded = false;
+        Ok(Batch { rows, changed: changed.into() })
     }
 
     fn block(&mut self, input: &[u8], fields: &[Field]) -> Result<(), DecodeError> {
-        let width = self.columns.len();
-        let before = self.taken + self.rows as u64;
+        let width = self.width();
         for (index, (column, plan)) in self.columns.iter_mut().zip(self.plan.iter()).enumerate() {
             let cells = Cells { input, fields, columns: width, column: index };
-            let nulls = column
-                .decoder
-                .append(&cells)
-                .map_err(|failure| value_error(plan, before, failure.row, failure.problem))?;
-            if nulls == 0 {
-                column.nulls.append_n_non_nulls(cells.rows());
-                continue;
-            }
-            for (row, field) in cells.iter().enumerate() {
-                if field.is_null() && !plan.nullable {
-                    return Err(value_error(plan, before, row, Problem::Null));
-                }
-                column.nulls.append(!field.is_null());
-            }
+            column.append(&cells).map_err(|failure| {
+                let row = fields.chunks_exact(width).nth(failure.row).unwrap_or_default();
+                let number = self.taken + self.rows as u64 + failure.row as u64 + 1;
+                value_error(plan, self.key.name(input, row, number), failure)
+            })?;
         }
         Ok(())
     }
 }
 
 #[cold]
-fn value_error(plan: &ColumnPlan, rows_before: u64, row: usize, problem: Problem) -> DecodeError {
-    DecodeError::Value { column: plan.name.clone(), row: rows_before + row as u64 + 1, problem }
+fn value_error(plan: &ColumnPlan, row: RowName, failure: Failure) -> DecodeError {
+    DecodeError::Value(Box::new(ValueError::new(plan, row, failure)))
+}
+
+#[cold]
+fn no_decoder(plan: &ColumnPlan) -> DecodeError {
+    DecodeError::NoDecoder {
+        column: plan.name.clone(),
+        pg_type: plan.pg_type.name.clone(),
+        wire: match plan.wire {
+            Wire::Binary => "binary",
+            Wire::OutputText => "output text",
+            Wire::JsonText => "JSON text",
+        },
+        carrier: plan.carrier.clone(),
+    }
 }

@@ -1,5 +1,10 @@
 //! `numeric` from its wire form: groups of four decimal digits, most significant first.
 
+use std::io::Write;
+
+use arrow::array::ArrowNativeTypeOp;
+use arrow::datatypes::{ArrowNativeType, i256};
+
 use super::error::Problem;
 
 /// PostgreSQL's own bound of digits after the point (`NUMERIC_DSCALE_MAX`).
@@ -11,7 +16,7 @@ const INFINITY: u16 = 0xD000;
 const NEGATIVE_INFINITY: u16 = 0xF000;
 
 /// `10^0 ..= 10^38`, the powers that `i128` holds.
-const POWERS: [u128; 39] = {
+const POWERS: [i128; 39] = {
     let mut powers = [1; 39];
     let mut i = 1;
     while i < powers.len() {
@@ -35,6 +40,14 @@ struct Finite<'a> {
     /// Digits shown after the point.
     dscale: u16,
     groups: &'a [[u8; 2]],
+}
+
+impl Finite<'_> {
+    /// By how many powers of ten the last group's unit is above that of a decimal of this scale.
+    #[inline]
+    fn shift(&self, scale: i8) -> i32 {
+        i32::from(scale) + 4 * (i32::from(self.weight) + 1 - i32::try_from(self.groups.len()).unwrap_or(0))
+    }
 }
 
 #[inline]
@@ -65,26 +78,85 @@ fn parse(bytes: &[u8]) -> Result<Numeric<'_>, Problem> {
     Ok(Numeric::Finite(Finite { negative, weight: i16::from_be_bytes([w0, w1]), dscale, groups }))
 }
 
-/// The unscaled integer of `decimal(precision, scale)`, exactly.
+/// The unscaled integer of `decimal(precision, scale)` with a precision up to 38, exactly.
 #[inline]
 pub(super) fn decimal(bytes: &[u8], precision: u8, scale: i8) -> Result<i128, Problem> {
-    let unrepresentable = |value| Problem::Unrepresentable { value };
-    let number = match parse(bytes)? {
-        Numeric::Finite(number) => number,
-        Numeric::Special(name) => return Err(unrepresentable(name)),
-    };
-    // By how many powers of ten the last group's unit is above the carrier's.
-    let shift = i32::from(scale) + 4 * (i32::from(number.weight) + 1 - i32::try_from(number.groups.len()).unwrap_or(0));
+    let number = finite(bytes)?;
+    let shift = number.shift(scale);
     let scaled = match small(number.groups, shift) {
         Some(scaled) => scaled,
-        None => large(number.groups, shift).map_err(unrepresentable)?,
+        None => large::<i128>(number.groups, shift).map_err(unrepresentable)?,
     };
     if POWERS.get(usize::from(precision)).is_none_or(|&bound| scaled >= bound) {
         return Err(unrepresentable(TOO_MANY_DIGITS));
     }
-    #[expect(clippy::cast_possible_wrap, reason = "below 10^38, which i128 holds")]
-    let value = scaled as i128;
-    Ok(if number.negative { -value } else { value })
+    Ok(if number.negative { -scaled } else { scaled })
+}
+
+/// The unscaled integer of `decimal(precision, scale)` with a precision up to 76, exactly.
+pub(super) fn decimal256(bytes: &[u8], precision: u8, scale: i8) -> Result<i256, Problem> {
+    let number = finite(bytes)?;
+    let scaled = large::<i256>(number.groups, number.shift(scale)).map_err(unrepresentable)?;
+    let bound = i256::from_i128(10).checked_pow(u32::from(precision));
+    if bound.is_none_or(|bound| scaled >= bound) {
+        return Err(unrepresentable(TOO_MANY_DIGITS));
+    }
+    Ok(if number.negative { scaled.wrapping_neg() } else { scaled })
+}
+
+/// The nearest double, and whether it is equal to the number.
+///
+/// # Errors
+/// A finite number beyond all doubles: an infinity would not be near it.
+pub(super) fn double(bytes: &[u8], text: &mut Vec<u8>) -> Result<(f64, bool), Problem> {
+    let dscale = match parse(bytes)? {
+        Numeric::Special("NaN") => return Ok((f64::NAN, true)),
+        Numeric::Special("Infinity") => return Ok((f64::INFINITY, true)),
+        Numeric::Special(_) => return Ok((f64::NEG_INFINITY, true)),
+        Numeric::Finite(number) => number.dscale,
+    };
+    text.clear();
+    append_text(bytes, text)?;
+    let digits = text.len();
+    let value = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
+    let value = value.ok_or(Problem::Malformed("numeric that is no number"))?;
+    if value.is_infinite() {
+        return Err(unrepresentable("a number beyond all doubles"));
+    }
+    if binary_places(value) > i32::from(dscale) {
+        return Ok((value, false));
+    }
+    // With so few binary places the double's own decimal digits end where the number's do.
+    let places = usize::from(dscale);
+    let written = write!(text, "{value:.places$}");
+    written.map_err(|_| Problem::Malformed("numeric that is no number"))?;
+    let (number, nearest) = text.split_at(digits);
+    Ok((value, number == nearest))
+}
+
+/// Binary digits after the point, which is also how many decimal ones the double has there.
+fn binary_places(value: f64) -> i32 {
+    const MANTISSA: u64 = (1 << 52) - 1;
+    if value == 0.0 {
+        return 0;
+    }
+    let (exponent, fraction) = ((value.to_bits() >> 52) & 0x7ff, value.to_bits() & MANTISSA);
+    // Without an exponent the leading 1 is missing, and the place is that of exponent 1.
+    let (exponent, mantissa) = if exponent == 0 { (1, fraction) } else { (exponent, fraction | (MANTISSA + 1)) };
+    let zeros = i32::try_from(mantissa.trailing_zeros()).unwrap_or(0);
+    1075 - i32::try_from(exponent).unwrap_or(0) - zeros
+}
+
+#[inline]
+fn finite(bytes: &[u8]) -> Result<Finite<'_>, Problem> {
+    match parse(bytes)? {
+        Numeric::Finite(number) => Ok(number),
+        Numeric::Special(name) => Err(unrepresentable(name)),
+    }
+}
+
+fn unrepresentable(value: &'static str) -> Problem {
+    Problem::Unrepresentable { value }
 }
 
 const TOO_MANY_DIGITS: &str = "a number with more digits before the point";
@@ -93,45 +165,54 @@ const TOO_FINE: &str = "a number with more digits after the point";
 /// Up to 16 digits and a modest shift, which is what money and quantities are; otherwise, or where digits would be
 /// lost, `None`.
 #[inline]
-fn small(groups: &[[u8; 2]], shift: i32) -> Option<u128> {
+fn small(groups: &[[u8; 2]], shift: i32) -> Option<i128> {
     if groups.len() > 4 {
         return None;
     }
     let digits = groups.iter().fold(0_u64, |sum, &group| sum * 10_000 + u64::from(u16::from_be_bytes(group)));
     // Divisors that the compiler knows become multiplications.
     let (quotient, remainder) = match shift {
-        0..=22 => return Some(u128::from(digits) * POWERS[usize::try_from(shift).ok()?]),
+        0..=22 => return Some(i128::from(digits) * POWERS[usize::try_from(shift).ok()?]),
         -1 => (digits / 10, digits % 10),
         -2 => (digits / 100, digits % 100),
         -3 => (digits / 1000, digits % 1000),
         _ => return None,
     };
-    (remainder == 0).then_some(u128::from(quotient))
+    (remainder == 0).then_some(i128::from(quotient))
 }
 
 /// Any length and shift.
-fn large(groups: &[[u8; 2]], shift: i32) -> Result<u128, &'static str> {
-    let groups = groups.iter().map(|&group| u128::from(u16::from_be_bytes(group)));
+fn large<T: ArrowNativeTypeOp + ArrowNativeType>(groups: &[[u8; 2]], shift: i32) -> Result<T, &'static str> {
     let last = groups.len();
-    let mut sum = 0_u128;
-    for (index, group) in groups.enumerate() {
+    let mut sum = T::ZERO;
+    for (index, &group) in groups.iter().enumerate() {
+        let group = u16::from_be_bytes(group);
         // How far this group's own unit is above the carrier's.
         let below = i32::try_from(last - 1 - index).unwrap_or(i32::MAX);
         let unit = shift.saturating_add(below.saturating_mul(4));
         let kept = u32::try_from(unit.saturating_add(4).clamp(0, 4)).unwrap_or(0);
-        let cut = 10_u128.pow(4 - kept);
+        let cut = 10_u16.pow(4 - kept);
         if !group.is_multiple_of(cut) {
             return Err(TOO_FINE);
         }
-        sum = sum.checked_mul(10_u128.pow(kept)).and_then(|sum| sum.checked_add(group / cut)).ok_or(TOO_MANY_DIGITS)?;
+        let (shifted, group) = (T::usize_as(10_usize.pow(kept)), T::usize_as(usize::from(group / cut)));
+        sum = sum.mul_checked(shifted).and_then(|sum| sum.add_checked(group)).map_err(|_| TOO_MANY_DIGITS)?;
     }
-    if sum == 0 {
-        return Ok(0);
+    if sum.is_zero() {
+        return Ok(sum);
     }
-    10_u128
-        .checked_pow(u32::try_from(shift.max(0)).unwrap_or(0))
-        .and_then(|power| sum.checked_mul(power))
-        .ok_or(TOO_MANY_DIGITS)
+    T::usize_as(10)
+        .pow_checked(u32::try_from(shift.max(0)).unwrap_or(0))
+        .and_then(|power| sum.mul_checked(power))
+        .map_err(|_| TOO_MANY_DIGITS)
+}
+
+/// As [`append_text`], for numbers that JSON has.
+pub(super) fn append_finite_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
+    match parse(bytes)? {
+        Numeric::Special(value) => Err(Problem::NoJsonNumber { value }),
+        Numeric::Finite(_) => append_text(bytes, out),
+    }
 }
 
 /// Appends the number as `numeric_out` writes it.

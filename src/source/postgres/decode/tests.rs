@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+mod nested;
+
 use super::*;
 use crate::plan::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Policies, Precision, TypeKind, Wire};
 use crate::source::postgres::error::SourceFault;
@@ -43,7 +45,7 @@ fn binary(oid: u32, carrier: Carrier) -> ColumnPlan {
 const DECIMAL: Carrier = Carrier::Decimal128 { precision: 12, scale: 2 };
 
 /// One batch of all rows of a COPY payload.
-fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<RecordBatch, DecodeError> {
+fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<Batch, DecodeError> {
     let width = u16::try_from(columns.len()).unwrap();
     let mut input = [opening(width), message(b'd', payload)].concat();
     let mut fields = FieldTable::default();
@@ -51,11 +53,15 @@ fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<RecordBatc
     assert_eq!((step.consumed, step.state), (input.len(), FrameState::NeedMore));
     let mut decoder = BatchDecoder::new(&Arc::from(columns))?;
     assert_eq!(decoder.decode(&input, &fields, 0)?, fields.rows());
-    Ok(decoder.take_batch()?.rows)
+    decoder.take_batch()
+}
+
+fn decode_batch(columns: Vec<ColumnPlan>, rows: &[Row]) -> Result<Batch, DecodeError> {
+    decode_payload(columns, &payload(rows))
 }
 
 fn decode_rows(columns: Vec<ColumnPlan>, rows: &[Row]) -> Result<RecordBatch, DecodeError> {
-    decode_payload(columns, &payload(rows))
+    Ok(decode_batch(columns, rows)?.rows)
 }
 
 fn decode_value(column: ColumnPlan, value: &[u8]) -> Result<ArrayRef, DecodeError> {
@@ -129,7 +135,7 @@ fn types() -> Vec<(ColumnPlan, ArrayRef)> {
 #[test]
 fn every_type_comes_as_postgresql_sent_it() {
     let (columns, expected): (Vec<_>, Vec<_>) = types().into_iter().unzip();
-    let batch = decode_payload(columns.clone(), &hex(TYPES)).unwrap();
+    let batch = decode_payload(columns.clone(), &hex(TYPES)).unwrap().rows;
     assert_eq!(batch.num_rows(), 2);
     for ((plan, expected), found) in columns.iter().zip(&expected).zip(batch.columns()) {
         assert_eq!(found.data_type(), &plan.carrier.data_type());
@@ -195,7 +201,7 @@ fn what_a_carrier_cannot_hold_is_named_with_its_flag() {
         let rows = [vec![None], vec![Some(value)]];
         let error = decode_rows(vec![binary(oid, carrier)], &rows).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("column \"c\", row 2 of the partition: "), "{text}");
+        assert!(text.starts_with(&format!("column \"c\" (type {oid}), row 2 of the partition: ")), "{text}");
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("--on-unrepresentable"), "{text}");
         assert_eq!(error.fault(), SourceFault::Data);
@@ -239,7 +245,7 @@ fn a_null_where_the_catalog_promises_none_is_an_error() {
     let some = vec![Some(b"x".to_vec())];
     assert!(decode_rows(vec![plan.clone()], std::slice::from_ref(&some)).is_ok());
     let error = decode_rows(vec![plan], &[some.clone(), some, vec![None]]).unwrap_err();
-    assert!(error.to_string().contains("column \"c\", row 3 of the partition: NULL"), "{error}");
+    assert!(error.to_string().contains("column \"c\" (type 25), row 3 of the partition: NULL"), "{error}");
     assert_eq!(error.fault(), SourceFault::Data);
 }
 
@@ -555,7 +561,7 @@ fn arbitrary_values_never_panic() {
                 assert_eq!((array.len(), array.null_count()), (1, 0));
                 decoded += 1;
             }
-            Err(error) => assert!(error.to_string().starts_with("column \"c\", row 1 "), "{error}"),
+            Err(error) => assert!(error.to_string().starts_with("column \"c\" (type "), "{error}"),
         }
     }
     assert!(decoded > 10_000, "{decoded}");

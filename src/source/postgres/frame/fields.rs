@@ -1,5 +1,7 @@
 //! Where the fields of framed rows lie in the read buffer.
 
+use std::ops::Range;
+
 /// The place of one field's value in the framer's input, or NULL. Eight bytes, because the table of a full read buffer
 /// is walked once for each column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +18,7 @@ impl Field {
     pub(crate) const ABSENT: Self = Self { start: 0, length: NULL };
 
     /// `length` bytes at `start`; the wire allows no length above `i32::MAX`.
-    pub(super) fn at(start: u32, length: u32) -> Self {
+    pub(crate) fn at(start: u32, length: u32) -> Self {
         debug_assert!(length < NULL);
         Self { start, length }
     }
@@ -25,6 +27,11 @@ impl Field {
     #[inline]
     pub(crate) fn is_null(self) -> bool {
         self.length == NULL
+    }
+
+    /// Bytes of the value; none for NULL.
+    pub(crate) fn length(self) -> usize {
+        if self.is_null() { 0 } else { self.length as usize }
     }
 
     /// The value as exactly `N` bytes; `None` where it is NULL, of another length, or not in `input` at all.
@@ -40,6 +47,11 @@ impl Field {
             return None;
         }
         input.get(self.start as usize..)?.get(..self.length as usize)
+    }
+
+    /// The value's bytes by their place in `input`; `None` where it is NULL or not in `input` at all.
+    pub(crate) fn range(self, input: &[u8]) -> Option<Range<usize>> {
+        self.bytes(input).map(|bytes| self.start as usize..self.start as usize + bytes.len())
     }
 
     /// As [`Field::bytes`], with all input that follows it: short values are copied faster by their upper bound.

@@ -1,0 +1,110 @@
+//! The key by which an error names a row.
+
+use std::fmt::Write;
+
+use super::choose;
+use super::column::may_fail;
+use super::error::RowName;
+use super::text::{TextWriter, text_writer};
+use crate::plan::{Plan, RowKeyColumn};
+use crate::source::postgres::frame::Field;
+
+/// Characters of one value that an error shows: enough for a UUID or a name.
+const SHOWN_MAX: usize = 64;
+
+/// Where the key's values stand in a framed row, and how they become text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RowKey {
+    parts: Vec<Part>,
+    /// Columns of the relation that are read behind the plan's, only for errors.
+    extra: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Part {
+    name: String,
+    place: usize,
+    /// `None` is text already.
+    write: Option<TextWriter>,
+    shown: bool,
+}
+
+impl RowKey {
+    /// The row key of a plan; columns that are not among the plan's are read beside them, but only where an error can
+    /// come to need them. A column whose type has no text here is left out.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut key = Self::default();
+        let needed = plan.columns.iter().any(may_fail);
+        for column in plan.row_key.iter().filter(|_| needed) {
+            let Some(write) = writer(column) else { continue };
+            let place = column.place.unwrap_or_else(|| {
+                key.extra.push(column.name.clone());
+                plan.columns.len() + key.extra.len() - 1
+            });
+            key.parts.push(Part { name: column.name.clone(), place, write, shown: column.shown });
+        }
+        key
+    }
+
+    /// The row key where the plan's `key` is read behind its columns anyway, as text.
+    pub(crate) fn of_pages(plan: &Plan) -> Self {
+        let part = |column: &RowKeyColumn| {
+            let paged = plan.key.iter().position(|key| key.name == column.name);
+            let (place, write) = match (column.place, paged) {
+                (Some(place), _) => (place, writer(column)?),
+                (None, Some(paged)) => (plan.columns.len() + paged, None),
+                (None, None) => return None,
+            };
+            Some(Part { name: column.name.clone(), place, write, shown: column.shown })
+        };
+        Self { parts: plan.row_key.iter().filter_map(part).collect(), extra: Vec::new() }
+    }
+
+    /// Columns of the relation that are to be selected, in binary, behind the plan's.
+    pub(crate) fn extra(&self) -> &[String] {
+        &self.extra
+    }
+
+    /// The name of a row: by its key, else by `number`, counted from 1 in the partition.
+    #[cold]
+    pub(super) fn name(&self, input: &[u8], row: &[Field], number: u64) -> RowName {
+        let mut name = String::new();
+        for part in &self.parts {
+            let Some(text) = row.get(part.place).and_then(|field| part.text(input, *field)) else {
+                return RowName::Number(number);
+            };
+            let separator = if name.is_empty() { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(name, "{separator}{} = {text}", part.name);
+        }
+        if name.is_empty() { RowName::Number(number) } else { RowName::Key(name) }
+    }
+}
+
+impl Part {
+    fn text(&self, input: &[u8], field: Field) -> Option<String> {
+        if !self.shown {
+            return Some("(not shown; --manifest-stats all shows it)".to_owned());
+        }
+        if field.is_null() {
+            return Some("NULL".to_owned());
+        }
+        let bytes = field.bytes(input)?;
+        let mut text = Vec::new();
+        match self.write {
+            Some(write) => write(bytes, &mut text).ok()?,
+            None => text.extend_from_slice(bytes),
+        }
+        let text = String::from_utf8_lossy(&text);
+        let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+        if text.chars().count() > SHOWN_MAX {
+            shown.push('…');
+        }
+        Some(shown)
+    }
+}
+
+/// How a column's binary form becomes text: outer `None` is not at all.
+fn writer(column: &RowKeyColumn) -> Option<Option<TextWriter>> {
+    if choose::is_text(&column.pg_type) { Some(None) } else { text_writer(column.pg_type.base_oid).map(Some) }
+}
