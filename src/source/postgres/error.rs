@@ -96,7 +96,7 @@ impl SourceError {
 
     /// An error that the server reported while doing `action`.
     pub(crate) fn server(action: impl Into<String>, server: ServerError) -> Self {
-        let fault = classify(&server.sqlstate);
+        let fault = if too_large(&server) { SourceFault::Data } else { classify(&server.sqlstate) };
         let hint = hint_for(&server).map(str::to_owned).or_else(|| server.hint.clone());
         Self {
             fault,
@@ -143,7 +143,25 @@ fn classify(sqlstate: &str) -> SourceFault {
     }
 }
 
+/// Whether the server says that a value or a row passes the 1 GB that it can hold in one piece (`MaxAllocSize`): text or
+/// a row that outgrows its buffer (`stringinfo.c`; up to 17 it calls that out of memory), or a value that cannot be made.
+fn too_large(server: &ServerError) -> bool {
+    let says = |text: &str| server.message.contains(text);
+    match server.sqlstate.as_str() {
+        "54000" => says("out of memory") || says("string buffer exceeds") || says("exceeds the maximum"),
+        "53200" => says("enlarge string buffer"),
+        "XX000" => says("invalid memory alloc request size") || says("enlarge string buffer"),
+        _ => false,
+    }
+}
+
 fn hint_for(server: &ServerError) -> Option<&'static str> {
+    if too_large(server) {
+        return Some(
+            "PostgreSQL itself cannot send a value or a row above 1 GB: leave the wide column out with --columns, the \
+             row with --where, or cut the value with --column 'name=expression'",
+        );
+    }
     match server.sqlstate.as_str() {
         "42501" if server.message.contains("row-level security") => Some(
             "row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything; --allow-rls exports what this role may see",
@@ -206,6 +224,26 @@ mod tests {
         assert!(hint("42P01", "invalid reference to FROM-clause entry for table \"t\"").contains("without its schema"));
         assert!(hint("42P01", "relation \"t\" does not exist").contains("double quotes"));
         assert_eq!(hint("42601", "syntax error"), "its own");
+    }
+
+    #[test]
+    fn what_postgresql_cannot_send_is_the_data_s_fault() {
+        for (sqlstate, message, too_large) in [
+            // A row, on 15; then on 18.
+            ("54000", "out of memory", true),
+            ("54000", "string buffer exceeds maximum allowed length (1073741823 bytes)", true),
+            ("54000", "total size of jsonb array elements exceeds the maximum of 268435455 bytes", true),
+            // A value's text.
+            ("XX000", "invalid memory alloc request size 1073741824", true),
+            ("53200", "out of memory", false),
+            ("XX000", "cache lookup failed for type 1", false),
+            ("54001", "stack depth limit exceeded", false),
+        ] {
+            let server = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
+            let error = SourceError::server("reading", server);
+            assert_eq!(error.fault == SourceFault::Data, too_large, "{message}");
+            assert_eq!(error.hint.is_some_and(|hint| hint.contains("above 1 GB")), too_large, "{message}");
+        }
     }
 
     #[test]
