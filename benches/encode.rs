@@ -63,6 +63,7 @@ fn options(format: Format, compression: Compression) -> FormatOptions {
     };
     let parquet = ParquetOptions {
         sorted: Vec::new(),
+        delta: true,
         row_group_rows: NonZeroU64::new(122_880).unwrap(),
         row_group_bytes: NonZeroU64::new(16 << 20).unwrap(),
         metadata: Vec::new(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::options::{CsvOptions, Newline};
 use super::text::{Cells, Values};
-use crate::plan::{Carrier, ColumnPlan};
+use crate::plan::{Carrier, ColumnPlan, oid};
 
 const QUOTE: u8 = b'"';
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -16,6 +16,10 @@ pub(crate) struct CsvRows {
     newline: &'static [u8],
     /// For each column, whether its values can be written without looking at them.
     plain: Box<[bool]>,
+    /// For each column, whether its values are guarded.
+    guarded: Box<[bool]>,
+    /// For each column, how many values got a `'` in front.
+    changed: Box<[u64]>,
     /// One value that has to be looked at before it is written.
     scratch: Vec<u8>,
 }
@@ -28,6 +32,8 @@ impl CsvRows {
                 Newline::Crlf => b"\r\n",
             },
             plain: columns.iter().map(|column| never_quoted(&column.carrier, options)).collect(),
+            guarded: columns.iter().map(|column| options.formula_guard && is_free_text(column)).collect(),
+            changed: vec![0; columns.len()].into_boxed_slice(),
             options: options.clone(),
             scratch: Vec::new(),
         }
@@ -45,7 +51,12 @@ impl CsvRows {
             if index > 0 {
                 out.push(self.options.delimiter);
             }
-            self.text(column.name.as_bytes(), out);
+            let name = column.name.as_bytes();
+            if self.options.formula_guard && is_formula(name) {
+                self.guarded(name, out);
+            } else {
+                self.field(name, out);
+            }
         }
         out.extend_from_slice(self.newline);
     }
@@ -67,8 +78,11 @@ impl CsvRows {
                     continue;
                 }
                 match cell.values {
-                    Values::Text(array) => self.text(array.value(row).as_bytes(), out),
-                    Values::Json(array) => self.field(array.value(row).as_bytes(), out),
+                    Values::Text(array) if self.guarded[index] && is_formula(array.value(row).as_bytes()) => {
+                        self.guarded(array.value(row).as_bytes(), out);
+                        self.changed[index] += 1;
+                    }
+                    Values::Text(array) | Values::Json(array) => self.field(array.value(row).as_bytes(), out),
                     _ if self.plain[index] => cell.values.output_text(row, out),
                     _ => self.composed(out, |value| cell.values.output_text(row, value)),
                 }
@@ -77,17 +91,17 @@ impl CsvRows {
         }
     }
 
-    /// Appends text, with a `'` in front where a spreadsheet would run it and the guard is on.
-    fn text(&mut self, value: &[u8], out: &mut Vec<u8>) {
-        let formula = matches!(value.first(), Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r'));
-        if self.options.formula_guard && formula {
-            self.composed(out, |guarded| {
-                guarded.push(b'\'');
-                guarded.extend_from_slice(value);
-            });
-        } else {
-            self.field(value, out);
-        }
+    /// For each column how many values the guard changed; names are not among them.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = u64> {
+        self.changed.iter().copied()
+    }
+
+    /// Appends text with a `'` in front, by which spreadsheets know that it is text.
+    fn guarded(&mut self, value: &[u8], out: &mut Vec<u8>) {
+        self.composed(out, |guarded| {
+            guarded.push(b'\'');
+            guarded.extend_from_slice(value);
+        });
     }
 
     /// Appends a value that has to be put together before it can be looked at.
@@ -137,6 +151,23 @@ fn quoted(value: &[u8], out: &mut Vec<u8>) {
     debug_assert_eq!(result, csv_core::WriteResult::InputEmpty);
     debug_assert_eq!(start + written, out.len());
     out.push(QUOTE);
+}
+
+/// Whether a spreadsheet may take text for a formula by its beginning: the characters of OWASP's page on CSV injection,
+/// and the full-width forms of the first four, which East Asian editions read alike.
+fn is_formula(text: &[u8]) -> bool {
+    const FULL_WIDTH: [&str; 4] = ["\u{ff1d}", "\u{ff0b}", "\u{ff0d}", "\u{ff20}"];
+    match text.first() {
+        Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r' | b'\n') => true,
+        Some(0xef) => FULL_WIDTH.iter().any(|sign| text.starts_with(sign.as_bytes())),
+        _ => false,
+    }
+}
+
+/// Whether a column's values are text that people choose. The texts of intervals and of money begin with a sign too, but
+/// hold nothing to run.
+fn is_free_text(column: &ColumnPlan) -> bool {
+    column.carrier == Carrier::Text && !matches!(column.pg_type.base_oid, oid::INTERVAL | oid::MONEY)
 }
 
 /// Whether no value of this carrier can hold the delimiter or equal the null text.

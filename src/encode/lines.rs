@@ -77,6 +77,15 @@ impl LineEncoder {
 }
 
 impl Rows {
+    /// For each column how many values a policy changed; empty where none.
+    fn changed(&self) -> Box<[u64]> {
+        let changed: Box<[u64]> = match self {
+            Self::Csv(format) => format.changed().collect(),
+            Self::Ndjson(format) => format.changed().collect(),
+        };
+        if changed.iter().any(|&count| count > 0) { changed } else { Box::default() }
+    }
+
     fn append(&mut self, cells: &[Cells<'_>], rows: std::ops::Range<usize>, out: &mut Vec<u8>) {
         match self {
             Self::Csv(format) => format.append(cells, rows, out),
@@ -118,6 +127,7 @@ impl Encoder for LineEncoder {
         {
             compressor.end_frame(out)?;
         }
-        Ok(EncodeSummary { rows: self.rows, header_rows: self.header_rows(), header_bytes, changed: Box::default() })
+        let changed = self.format.changed();
+        Ok(EncodeSummary { rows: self.rows, header_rows: self.header_rows(), header_bytes, changed })
     }
 }

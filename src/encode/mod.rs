@@ -7,6 +7,7 @@ mod csv;
 mod lines;
 mod ndjson;
 pub mod options;
+mod order;
 mod parquet;
 #[cfg(test)]
 mod samples;
@@ -21,6 +22,7 @@ use crate::plan::ColumnPlan;
 use compress::Compressor;
 use lines::{LineEncoder, Rows};
 pub use options::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
+pub use order::sorted_columns;
 pub use tally::Tally;
 
 /// Turns the batches of one part into bytes.

@@ -2,35 +2,52 @@
 
 use std::ops::Range;
 
-use super::text::{Cells, Values, datetime, float, json, number};
+use super::text::{Cells, Values, datetime, exact, float, json, number};
 use crate::plan::ColumnPlan;
+use crate::plan::policy::JsonLargeNumbers;
+
+/// Integers up to this one, 2^53, each have a 64-bit float of their own.
+const DOUBLE_INTEGERS: u64 = 1 << 53;
 
 /// Writes rows as JSON objects.
 #[derive(Debug)]
 pub(crate) struct NdjsonRows {
-    /// For each column what stands in front of its value: `{"a":`, then `,"b":` and so on.
-    keys: Box<[Box<[u8]>]>,
+    members: Box<[Member]>,
+}
+
+/// What stays the same of a column from row to row.
+#[derive(Debug)]
+struct Member {
+    /// What stands in front of the value: `{"a":`, then `,"b":` and so on.
+    key: Box<[u8]>,
+    /// Whether numbers that a 64-bit float does not keep become strings.
+    for_doubles: bool,
+    /// Values in which that happened.
+    changed: u64,
 }
 
 impl NdjsonRows {
     pub(crate) fn new(columns: &[ColumnPlan]) -> Self {
-        let key = |(index, column): (usize, &ColumnPlan)| {
+        let member = |(index, column): (usize, &ColumnPlan)| {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
             json::string(&mut key, column.name.as_bytes());
             key.push(b':');
-            key.into_boxed_slice()
+            let for_doubles = column.policies.json_large_numbers == JsonLargeNumbers::String;
+            Member { key: key.into_boxed_slice(), for_doubles, changed: 0 }
         };
-        Self { keys: columns.iter().enumerate().map(key).collect() }
+        Self { members: columns.iter().enumerate().map(member).collect() }
     }
 
     /// Appends `rows` of a batch.
-    pub(crate) fn append(&self, cells: &[Cells<'_>], rows: Range<usize>, out: &mut Vec<u8>) {
-        let end: &[u8] = if self.keys.is_empty() { b"{}\n" } else { b"}\n" };
+    pub(crate) fn append(&mut self, cells: &[Cells<'_>], rows: Range<usize>, out: &mut Vec<u8>) {
+        let end: &[u8] = if self.members.is_empty() { b"{}\n" } else { b"}\n" };
         for row in rows {
-            for (key, cell) in self.keys.iter().zip(cells) {
-                out.extend_from_slice(key);
+            for (member, cell) in self.members.iter_mut().zip(cells) {
+                out.extend_from_slice(&member.key);
                 if cell.is_null(row) {
                     out.extend_from_slice(b"null");
+                } else if member.for_doubles {
+                    member.changed += u64::from(value_for_doubles(&cell.values, row, out));
                 } else {
                     value(&cell.values, row, out);
                 }
@@ -38,6 +55,33 @@ impl NdjsonRows {
             out.extend_from_slice(end);
         }
     }
+
+    /// For each column how many values became strings, or hold numbers that did.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = u64> {
+        self.members.iter().map(|member| member.changed)
+    }
+}
+
+/// Appends a value; a number that a 64-bit float does not keep is quoted, digits unchanged, and reported.
+fn value_for_doubles(values: &Values<'_>, row: usize, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    match *values {
+        Values::Json(array) => return json::compact_for_doubles(out, array.value(row).as_bytes()),
+        Values::Int64(integers) if integers[row].unsigned_abs() > DOUBLE_INTEGERS => value(values, row, out),
+        Values::Decimal { .. } | Values::NumberText(_) => value(values, row, out),
+        _ => {
+            value(values, row, out);
+            return false;
+        }
+    }
+    let written = &out[start..];
+    // NaN and the infinities are strings already.
+    if written.first() == Some(&b'"') || exact::kept_by_double(written) {
+        return false;
+    }
+    out.insert(start, b'"');
+    out.push(b'"');
+    true
 }
 
 fn value(values: &Values<'_>, row: usize, out: &mut Vec<u8>) {

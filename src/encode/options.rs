@@ -71,6 +71,9 @@ pub struct ParquetOptions {
     /// How the rows of each row group are ordered: columns by their place, and whether each descends; NULLs last. Empty
     /// where they are not, or not in Parquet's own order of the values.
     pub sorted: Vec<(usize, bool)>,
+    /// Whether sorted integers may be written as differences (`DELTA_BINARY_PACKED`), which old readers and those of
+    /// warehouses need not know.
+    pub delta: bool,
 }
 
 /// Everything an encoder is made from, but the columns.

@@ -7,13 +7,15 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression as Codec, Encoding, GzipLevel, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 use super::text::cells;
 use super::{Compression, EncodeError, EncodeSummary, Encoder, FormatOptions, ParquetOptions};
-use crate::plan::{Carrier, ColumnPlan};
+use crate::plan::column::{ELEMENT, ENTRIES, KEY, VALUE};
+use crate::plan::{Carrier, ColumnPlan, ColumnStatistics};
 
 /// At this fraction of distinct values a dictionary holds nearly every value once, and costs more than it saves.
 const MOSTLY_DISTINCT: f32 = -0.5;
@@ -117,10 +119,51 @@ fn properties(
         .set_compression(codec(compression)?)
         .set_max_row_group_row_count(Some(bound(options.row_group_rows)))
         .set_max_row_group_bytes(Some(bound(options.row_group_bytes)));
+    let mut firsts = Vec::with_capacity(columns.len());
+    let mut leaves = Vec::new();
     for column in columns {
-        builder = steer(builder, column);
+        firsts.push(leaves.len());
+        add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, &mut leaves);
     }
-    Ok(builder.build())
+    for leaf in leaves {
+        builder = steer(builder, leaf, options.delta);
+    }
+    Ok(builder.set_sorting_columns(sorting_columns(&options.sorted, &firsts)?).build())
+}
+
+/// The order of the rows in the file's own terms: by leaf columns. `firsts` are the first leaf of each column.
+fn sorting_columns(sorted: &[(usize, bool)], firsts: &[usize]) -> Result<Option<Vec<SortingColumn>>, EncodeError> {
+    let sorting = |(place, descending): &(usize, bool)| {
+        let leaf = firsts.get(*place).and_then(|leaf| i32::try_from(*leaf).ok());
+        let none = || ParquetError::General(format!("there is no column {place} to be sorted by"));
+        Ok(SortingColumn { column_idx: leaf.ok_or_else(none)?, descending: *descending, nulls_first: false })
+    };
+    let columns = sorted.iter().map(sorting).collect::<Result<Vec<_>, EncodeError>>()?;
+    Ok((!columns.is_empty()).then_some(columns))
+}
+
+/// A column of the file; a nested one of the plan has several.
+struct Leaf {
+    path: ColumnPath,
+    carrier: Carrier,
+    /// What is known of the leaf's own values: nothing below a nested column, of whose values as wholes the server knows.
+    statistics: ColumnStatistics,
+}
+
+/// Appends the leaves below `path`, in the file's order.
+fn add_leaves(path: &mut Vec<String>, carrier: &Carrier, statistics: ColumnStatistics, leaves: &mut Vec<Leaf>) {
+    let mut below = |names: &[&str], carrier: &Carrier| {
+        let depth = path.len();
+        path.extend(names.iter().map(|&name| name.to_owned()));
+        add_leaves(path, carrier, ColumnStatistics::default(), leaves);
+        path.truncate(depth);
+    };
+    match carrier {
+        Carrier::List(element) => below(&["list", ELEMENT], element),
+        Carrier::Struct(members) => members.iter().for_each(|member| below(&[&member.name], &member.carrier)),
+        Carrier::Map => [KEY, VALUE].iter().for_each(|part| below(&[ENTRIES, part], &Carrier::Text)),
+        _ => leaves.push(Leaf { path: ColumnPath::new(path.clone()), carrier: carrier.clone(), statistics }),
+    }
 }
 
 fn bound(limit: std::num::NonZeroU64) -> usize {
@@ -137,18 +180,17 @@ fn codec(compression: Compression) -> Result<Codec, EncodeError> {
     })
 }
 
-/// Chooses a column's encoding: dictionary unless its values hardly repeat, differences where they also come sorted.
-fn steer(builder: WriterPropertiesBuilder, column: &ColumnPlan) -> WriterPropertiesBuilder {
-    let statistics = column.statistics;
+/// Chooses a leaf's encoding: dictionary unless its values hardly repeat, differences where they also come sorted.
+fn steer(builder: WriterPropertiesBuilder, leaf: Leaf, delta: bool) -> WriterPropertiesBuilder {
+    let Leaf { path, carrier, statistics } = leaf;
     let mostly_distinct = statistics.n_distinct.map(|distinct| (-1.0..=MOSTLY_DISTINCT).contains(&distinct));
     let nearly_sorted = statistics.correlation.is_some_and(|correlation| correlation.abs() > NEARLY_SORTED);
-    let rarely_repeats = matches!(column.carrier, Carrier::Float32 | Carrier::Float64 | Carrier::Uuid);
+    let rarely_repeats = matches!(carrier, Carrier::Float32 | Carrier::Float64 | Carrier::Uuid);
     if !mostly_distinct.unwrap_or(rarely_repeats) {
         return builder;
     }
-    let path = ColumnPath::new(vec![column.name.clone()]);
     let builder = builder.set_column_dictionary_enabled(path.clone(), false);
-    if mostly_distinct == Some(true) && nearly_sorted && is_integer(&column.carrier) {
+    if delta && mostly_distinct == Some(true) && nearly_sorted && is_integer(&carrier) {
         builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
     } else {
         builder

@@ -14,7 +14,7 @@ use super::error::{ExportError, ExportErrorKind};
 use super::event::Event;
 use super::request::{ManifestStats, Visibility};
 use crate::cpu::on_rayon;
-use crate::encode::{EncodeError, EncodeSummary, Encoder, FormatOptions, Tally, encoder};
+use crate::encode::{EncodeError, EncodeSummary, Encoder, FormatOptions, Tally, encoder, sorted_columns};
 use crate::plan::{ColumnPlan, Partition, Plan};
 use crate::source::{Batch, Source};
 use crate::store::stdout::StdoutWriter;
@@ -203,7 +203,11 @@ impl Attempt<'_> {
             }
             Outlet::Stdout => Writer::Stdout(Box::new(StdoutWriter::new(work.sha256))),
         };
-        let encoder = encoder(&work.format, &work.columns)?;
+        let mut format = work.format.clone();
+        if self.partition.ordered {
+            format.parquet.sorted = sorted_columns(&work.plan.key, &work.columns);
+        }
+        let encoder = encoder(&format, &work.columns)?;
         let tally = Tally::new(&work.columns, work.stats);
         let encoding = Some((encoder, tally));
         self.open = Some(OpenPart { encoding, writer: Some(writer), finishing: None, rows: 0, started_at });

@@ -153,6 +153,7 @@ pub(super) fn format(format: Format, compression: Compression) -> FormatOptions 
         },
         parquet: ParquetOptions {
             sorted: Vec::new(),
+            delta: true,
             row_group_rows: NonZeroU64::new(122_880).unwrap(),
             row_group_bytes: NonZeroU64::new(16 * 1024 * 1024).unwrap(),
             metadata: Vec::new(),

@@ -15,9 +15,9 @@ const FIXED_DIGITS_32: i32 = 6;
 
 /// `digits` x 10^`exponent`, without trailing zeros in `digits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Decimal {
-    digits: u64,
-    exponent: i32,
+pub(super) struct Decimal {
+    pub(super) digits: u64,
+    pub(super) exponent: i32,
 }
 
 /// A positive float, taken apart: `mantissa` x 2^`exponent`.
@@ -102,6 +102,13 @@ fn six_places(value: f64) -> Option<Decimal> {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "callers pass integers from 0 to 10^15")]
 fn whole(value: f64) -> u64 {
     value as u64
+}
+
+/// The shortest decimal that reads back as a finite float's magnitude, as most languages print it; PostgreSQL's own
+/// choice may differ. Zero digits for zero and for what is not finite.
+pub(super) fn shortest(value: f64) -> Decimal {
+    let magnitude = value.abs();
+    written(format_args!("{magnitude:e}"))
 }
 
 /// The decimal that `{:e}` wrote: `d.ddde-dd`.

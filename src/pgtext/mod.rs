@@ -2,5 +2,6 @@
 //! what reaches a file as text, encoding prints typed values in CSV and NDJSON.
 
 pub(crate) mod datetime;
+pub(crate) mod exact;
 pub(crate) mod float;
 pub(crate) mod number;

@@ -1,5 +1,7 @@
 //! JSON strings as PostgreSQL's `escape_json` writes them, and JSON without its insignificant whitespace.
 
+use crate::pgtext::exact::kept_by_double;
+
 /// Appends `text` as a JSON string, quotes included: `\b \f \n \r \t \" \\`, `\u00xx` for the other control
 /// characters, everything else as it is.
 pub(crate) fn string(out: &mut Vec<u8>, text: &[u8]) {
@@ -72,6 +74,44 @@ pub(crate) fn compact(out: &mut Vec<u8>, mut json: &[u8]) {
     }
 }
 
+/// As [`compact`], with every number that a 64-bit float does not keep as a string of its own digits. Returns whether
+/// there was one.
+pub(crate) fn compact_for_doubles(out: &mut Vec<u8>, mut json: &[u8]) -> bool {
+    let mut changed = false;
+    let stops = |byte: &u8| matches!(byte, b'"' | b' ' | b'\n' | b'\r' | b'\t' | b'-' | b'0'..=b'9');
+    while let Some(at) = json.iter().position(stops) {
+        out.extend_from_slice(&json[..at]);
+        json = &json[at..];
+        let length = match json[0] {
+            b'"' => string_length(json),
+            b'-' | b'0'..=b'9' => number_length(json),
+            _ => {
+                json = &json[1..];
+                continue;
+            }
+        };
+        let (token, rest) = json.split_at(length);
+        let kept = token[0] == b'"' || kept_by_double(token);
+        if kept {
+            out.extend_from_slice(token);
+        } else {
+            out.push(b'"');
+            out.extend_from_slice(token);
+            out.push(b'"');
+            changed = true;
+        }
+        json = rest;
+    }
+    out.extend_from_slice(json);
+    changed
+}
+
+/// The length of the number that `json` begins with.
+fn number_length(json: &[u8]) -> usize {
+    let in_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E');
+    json.iter().position(|byte| !in_number(byte)).unwrap_or(json.len())
+}
+
 /// The length of the JSON string that `json` begins with, both quotes included; all of it where none closes.
 fn string_length(json: &[u8]) -> usize {
     let mut at = 1;
@@ -118,7 +158,47 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap(), "\"a\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u001f\u{7f}é\u{2028}\"");
     }
 
+    fn for_doubles(json: &str) -> (String, bool) {
+        let mut out = Vec::new();
+        let changed = compact_for_doubles(&mut out, json.as_bytes());
+        (String::from_utf8(out).unwrap(), changed)
+    }
+
+    #[test]
+    fn numbers_that_doubles_change_become_strings() {
+        for (json, expected) in [
+            ("9007199254740993", "\"9007199254740993\""),
+            (
+                "[-9007199254740993 , 1e400,{\"a\" : 0.10000000000000001}]",
+                "[\"-9007199254740993\",\"1e400\",{\"a\":\"0.10000000000000001\"}]",
+            ),
+            ("{\"9007199254740993\": 12345678901234567890}", "{\"9007199254740993\":\"12345678901234567890\"}"),
+            ("[1.7976931348623159E+308]", "[\"1.7976931348623159E+308\"]"),
+        ] {
+            assert_eq!(for_doubles(json), (expected.to_owned(), true));
+        }
+        for json in [
+            "9007199254740992",
+            "[0.1, 0.30, -0.0, 1E5, 1e23]",
+            "{\"a\\\" 9007199254740993\": \"9007199254740993\"}",
+            "[true, false, null, \"\"]",
+            "\"open 9007199254740993",
+            " ",
+            "",
+        ] {
+            assert_eq!(for_doubles(json), (compacted(json), false));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn only_the_quotes_around_numbers_are_new(json in "([\\[\\]{},: ]|\"[0-9e \\\\\"]{0,20}\"|-?[0-9]{1,20}(\\.[0-9]{1,4})?(e-?[0-9]{1,3})?|true|null){0,12}") {
+            let (written, changed) = for_doubles(&json);
+            let without = |text: &str| text.replace('"', "");
+            prop_assert_eq!(without(&written), without(&compacted(&json)));
+            prop_assert_eq!(changed, written != compacted(&json));
+        }
+
         #[test]
         fn strings_read_back(text in any::<String>()) {
             let mut out = Vec::new();

@@ -3,5 +3,5 @@
 pub(crate) mod cells;
 pub(crate) mod json;
 
-pub(crate) use crate::pgtext::{datetime, float, number};
+pub(crate) use crate::pgtext::{datetime, exact, float, number};
 pub(crate) use cells::{Cells, Values};
