@@ -7,6 +7,10 @@
 //! it. Each byte moves once for that, so the cost stays linear whatever the cuts are.
 
 mod fields;
+#[cfg(test)]
+pub(crate) mod fuzz;
+#[cfg(test)]
+mod fuzz_tests;
 mod message;
 mod payload;
 #[cfg(test)]

@@ -4,6 +4,8 @@
 mod choose;
 mod column;
 mod error;
+#[cfg(test)]
+mod fuzz_tests;
 mod loops;
 mod nested;
 mod numeric;

@@ -5,7 +5,7 @@ mod geometry;
 mod interval;
 mod network;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::error::Problem;
 use super::{numeric, scalar};

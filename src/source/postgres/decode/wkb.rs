@@ -119,10 +119,10 @@ fn body(kind: u32) -> Option<Body> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn bytes(digits: &str) -> Vec<u8> {
+    pub(in crate::source::postgres::decode) fn bytes(digits: &str) -> Vec<u8> {
         let digits: String = digits.split_whitespace().collect();
         (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     /// A geometry in extended and in ISO form.
-    const GEOMETRIES: &[(&str, &str, &str)] = &[
+    pub(in crate::source::postgres::decode) const GEOMETRIES: &[(&str, &str, &str)] = &[
         ("point", "01 01000000 000000000000f03f 0000000000000040", "01 01000000 000000000000f03f 0000000000000040"),
         (
             "point, SRID 4326",

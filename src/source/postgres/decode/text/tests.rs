@@ -1,7 +1,7 @@
 use super::*;
 
 /// What the send functions of PostgreSQL 15 and 18 make of a value, and what its output function does.
-const TEXTS: &[(u32, &str, &str)] = &[
+pub(in crate::source::postgres::decode) const TEXTS: &[(u32, &str, &str)] = &[
     (oid::BOOL, "01", "t"),
     (oid::BOOL, "00", "f"),
     (oid::INT2, "8000", "-32768"),
@@ -85,7 +85,7 @@ const TEXTS: &[(u32, &str, &str)] = &[
     (oid::INTERVAL, "80000000000000008000000080000000", "-infinity"),
 ];
 
-fn bytes(digits: &str) -> Vec<u8> {
+pub(in crate::source::postgres::decode) fn bytes(digits: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
