@@ -27,7 +27,7 @@ pub(super) fn pg_type(oid: u32, name: &str) -> PgType {
     PgType { oid, base_oid: oid, typmod: None, name: name.into(), kind: TypeKind::Base }
 }
 
-fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bool) -> ColumnPlan {
+pub(super) fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bool) -> ColumnPlan {
     ColumnPlan {
         name: name.into(),
         origin: ColumnOrigin::Column(name.into()),

@@ -1,4 +1,4 @@
-//! Reads one part again. Bytes are hashed, unpacked and counted on rayon, a few buffers at a time.
+//! Reads one part again. Bytes are hashed, unpacked and read on rayon, a few buffers at a time.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,15 +7,14 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 use flate2::write::MultiGzDecoder;
 use futures_util::stream::StreamExt;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaDataReader;
 use sha2::{Digest as _, Sha256};
 
-use super::rows::{CsvRows, Lines};
-use super::{chain, wrong_crc};
+use super::columns::{self, Column, Found};
+use super::csv::CsvReader;
+use super::ndjson::NdjsonReader;
+use super::{chain, parquet, wrong_crc};
 use crate::cpu::on_rayon;
 use crate::encode::Compression;
-use crate::limits;
 use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
 use crate::store::error::StoreFault;
@@ -24,16 +23,14 @@ use crate::store::{Destination, StoreError};
 /// Buffers that go to rayon together, where so many have come: small ones are not worth a hand-over each.
 const BUFFERS_AT_ONCE: usize = 16;
 
-/// The last bytes of a Parquet file: the footer's length, and the magic.
-const PARQUET_TAIL_BYTES: u64 = 8;
-
 /// What is wrong with a part's content; empty where nothing is.
 pub(super) async fn check(
     destination: &Destination,
     manifest: &Arc<Manifest>,
     part: &PartEntry,
+    columns: &Arc<[Column]>,
 ) -> Result<Vec<String>, ManifestError> {
-    let mut reading = match Reading::new(manifest, part) {
+    let mut reading = match Reading::new(manifest, part, columns) {
         Ok(reading) => reading,
         Err(error) => return Ok(vec![format!("it cannot be unpacked: {error}")]),
     };
@@ -54,10 +51,13 @@ pub(super) async fn check(
         .await?;
     }
     let part_of = part.clone();
-    let mut problems = on_rayon(move || reading.end(&part_of)).await?;
-    // A footer is parsed only of bytes that are known to be the ones that were written.
+    let (mut problems, mut found) = on_rayon(move || reading.end(&part_of)).await?;
+    // What is not the bytes that were written is looked at no further.
     if problems.is_empty() && matches!(manifest.format.kind, FormatKind::Parquet { .. }) {
-        problems.extend(check_footer(destination, part).await?);
+        (problems, found) = parquet::check(destination, manifest, part, columns).await?;
+    }
+    if let Some(found) = found {
+        problems.extend(columns::compare(columns, &found, part));
     }
     Ok(problems)
 }
@@ -68,17 +68,17 @@ struct Reading {
     crc: Digest,
     sha256: Option<Sha256>,
     rows: Unpack,
-    /// Why counting ended early. Bytes and checksums go on.
+    /// Why reading rows ended early. Bytes and checksums go on.
     broken: Option<String>,
 }
 
 impl Reading {
-    fn new(manifest: &Manifest, part: &PartEntry) -> io::Result<Self> {
+    fn new(manifest: &Manifest, part: &PartEntry, columns: &Arc<[Column]>) -> io::Result<Self> {
         Ok(Self {
             bytes: 0,
             crc: Digest::new(CrcAlgorithm::Crc64Nvme),
             sha256: part.sha256.as_ref().map(|_| Sha256::new()),
-            rows: Unpack::new(manifest)?,
+            rows: Unpack::new(manifest, columns)?,
             broken: None,
         })
     }
@@ -97,7 +97,8 @@ impl Reading {
         }
     }
 
-    fn end(self, part: &PartEntry) -> Vec<String> {
+    /// What is wrong with the bytes; else with the rows, and what was found of each column.
+    fn end(self, part: &PartEntry) -> (Vec<String>, Option<Vec<Found>>) {
         let mut problems = Vec::new();
         if self.bytes != part.bytes {
             problems.push(format!("{} bytes were read, the manifest says {}", self.bytes, part.bytes));
@@ -111,21 +112,26 @@ impl Reading {
         {
             problems.push("its SHA-256 is not the manifest's".to_owned());
         }
-        let counted = match self.broken {
+        if !problems.is_empty() {
+            return (problems, None);
+        }
+        let read = match self.broken {
             Some(problem) => Err(problem),
             None => self.rows.end().map_err(|error| chain(&error)),
         };
-        match counted {
-            Err(problem) => problems.push(format!("its rows cannot be read: {problem}")),
-            Ok(Some(lines)) if lines != part.rows.saturating_add(u64::from(part.header_rows)) => {
-                problems.push(format!(
-                    "it has {lines} lines, the manifest says {} rows and {} header lines",
-                    part.rows, part.header_rows
-                ));
+        match read {
+            Err(problem) => (vec![format!("its rows cannot be read: {problem}")], None),
+            Ok(None) => (problems, None),
+            Ok(Some((lines, found))) => {
+                if lines != part.rows.saturating_add(u64::from(part.header_rows)) {
+                    let PartEntry { rows, header_rows, .. } = part;
+                    problems.push(format!(
+                        "it has {lines} lines, the manifest says {rows} rows and {header_rows} header lines"
+                    ));
+                }
+                (problems, Some(found))
             }
-            Ok(_) => {}
         }
-        problems
     }
 }
 
@@ -139,16 +145,16 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Lines of a text format.
-enum Count {
-    Csv(Box<CsvRows>),
-    Ndjson(Lines),
+enum Lines {
+    Csv(Box<CsvReader>),
+    Ndjson(NdjsonReader),
 }
 
-impl Write for Count {
+impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Csv(rows) => rows.take(bytes)?,
-            Self::Ndjson(lines) => lines.take(bytes),
+            Self::Ndjson(rows) => rows.take(bytes)?,
         }
         Ok(bytes.len())
     }
@@ -158,35 +164,35 @@ impl Write for Count {
     }
 }
 
-impl Count {
-    fn end(self) -> io::Result<u64> {
+impl Lines {
+    fn end(self) -> io::Result<(u64, Vec<Found>)> {
         match self {
             Self::Csv(rows) => rows.end(),
-            Self::Ndjson(lines) => lines.end(),
+            Self::Ndjson(rows) => rows.end(),
         }
     }
 }
 
-/// The way from a part's bytes to its lines.
+/// The way from a part's bytes to its rows.
 enum Unpack {
     /// Parquet: its footer tells.
     Nothing,
-    Plain(Count),
-    Gzip(Box<MultiGzDecoder<Count>>),
-    Zstd(Box<zstd::stream::write::Decoder<'static, Count>>),
+    Plain(Lines),
+    Gzip(Box<MultiGzDecoder<Lines>>),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Lines>>),
 }
 
 impl Unpack {
-    fn new(manifest: &Manifest) -> io::Result<Self> {
-        let count = match &manifest.format.kind {
+    fn new(manifest: &Manifest, columns: &Arc<[Column]>) -> io::Result<Self> {
+        let lines = match &manifest.format.kind {
             FormatKind::Parquet { .. } => return Ok(Self::Nothing),
-            FormatKind::Csv(options) => Count::Csv(Box::new(CsvRows::new(options, manifest.schema.len()))),
-            FormatKind::Ndjson => Count::Ndjson(Lines::default()),
+            FormatKind::Csv(options) => Lines::Csv(Box::new(CsvReader::new(options, columns))),
+            FormatKind::Ndjson => Lines::Ndjson(NdjsonReader::new(columns)),
         };
         match manifest.format.compression {
-            Compression::None => Ok(Self::Plain(count)),
-            Compression::Gzip(_) => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(count)))),
-            Compression::Zstd(_) => Ok(Self::Zstd(Box::new(zstd::stream::write::Decoder::new(count)?))),
+            Compression::None => Ok(Self::Plain(lines)),
+            Compression::Gzip(_) => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(lines)))),
+            Compression::Zstd(_) => Ok(Self::Zstd(Box::new(zstd::stream::write::Decoder::new(lines)?))),
             Compression::Snappy | Compression::Lz4 => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "text formats have gzip and zstd"))
             }
@@ -196,17 +202,17 @@ impl Unpack {
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Nothing => Ok(()),
-            Self::Plain(count) => count.write_all(bytes),
+            Self::Plain(lines) => lines.write_all(bytes),
             Self::Gzip(decoder) => decoder.write_all(bytes),
             Self::Zstd(decoder) => decoder.write_all(bytes),
         }
     }
 
-    /// The lines; `None` for Parquet.
-    fn end(self) -> io::Result<Option<u64>> {
+    /// Lines and columns; `None` for Parquet.
+    fn end(self) -> io::Result<Option<(u64, Vec<Found>)>> {
         match self {
             Self::Nothing => Ok(None),
-            Self::Plain(count) => count.end().map(Some),
+            Self::Plain(lines) => lines.end().map(Some),
             Self::Gzip(decoder) => decoder.finish()?.end().map(Some),
             Self::Zstd(mut decoder) => {
                 decoder.flush()?;
@@ -214,37 +220,4 @@ impl Unpack {
             }
         }
     }
-}
-
-async fn check_footer(destination: &Destination, part: &PartEntry) -> Result<Vec<String>, ManifestError> {
-    let range = |start: u64, end: u64| destination.read_range(&part.path, start..end);
-    let Some(tail_start) = part.bytes.checked_sub(PARQUET_TAIL_BYTES) else {
-        return Ok(vec!["it is too short for a Parquet file".to_owned()]);
-    };
-    let tail = range(tail_start, part.bytes).await.map_err(ManifestError::Verify)?;
-    let Some((length, b"PAR1")) = tail.split_first_chunk::<4>() else {
-        return Ok(vec!["it does not end as a Parquet file does".to_owned()]);
-    };
-    let length = u64::from(u32::from_le_bytes(*length));
-    let start = tail_start.checked_sub(length).filter(|_| length <= limits::PARQUET_FOOTER_BYTES_MAX);
-    let Some(start) = start else {
-        return Ok(vec![format!("its Parquet footer claims {length} bytes")]);
-    };
-    let footer = range(start, tail_start).await.map_err(ManifestError::Verify)?;
-    Ok(match on_rayon(move || footer_rows(&footer)).await? {
-        Ok(rows) if u64::try_from(rows) == Ok(part.rows) => Vec::new(),
-        Ok(rows) => vec![format!("its Parquet footer says {rows} rows, the manifest {}", part.rows)],
-        Err(error) => vec![format!("its Parquet footer cannot be read: {}", chain(&error))],
-    })
-}
-
-/// The file's row count, which must be the sum of its row groups'.
-fn footer_rows(footer: &[u8]) -> Result<i64, ParquetError> {
-    let metadata = ParquetMetaDataReader::decode_metadata(footer)?;
-    let rows = metadata.file_metadata().num_rows();
-    let groups = metadata.row_groups().iter().try_fold(0_i64, |sum, group| sum.checked_add(group.num_rows()));
-    if groups == Some(rows) {
-        return Ok(rows);
-    }
-    Err(ParquetError::General(format!("it says {rows} rows, and its row groups have another sum")))
 }

@@ -1,13 +1,18 @@
 //! Whether a destination still is what its manifest says.
 //!
 //! By default one HEAD a part: size, and CRC64NVME where the store keeps it. With `read_data` every part is read again:
-//! bytes, checksums and rows. What differs is a [`Finding`], not an error; errors are a destination that cannot be
-//! looked at.
+//! bytes and checksums, then every row: its columns, types, NULLs, and the least and greatest values. What differs is a
+//! [`Finding`], not an error; errors are a destination that cannot be looked at.
 
+mod columns;
 mod content;
-mod rows;
+mod csv;
+mod ndjson;
+mod parquet;
+mod value;
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -22,6 +27,7 @@ use super::wire::crc64nvme_text;
 use crate::export::report::RunStatus;
 use crate::limits;
 use crate::store::Destination;
+use crate::store::receipt::ColumnSummary;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct VerifyReport {
     pub rows: u64,
     /// Bytes they have by the manifest.
     pub bytes: u64,
+    /// Parts whose checksum the store keeps, so that it was compared without reading them.
+    pub checksums_kept: u64,
     /// Whether every part was read.
     pub data_read: bool,
     /// What differs; with any the destination is not to be trusted (exit 30).
@@ -61,14 +69,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(path: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(path: &str, problem: impl Into<String>) -> Self {
         Self { path: path.to_owned(), problem: problem.into() }
     }
 }
 
 /// Compares a destination with its manifest. No manifest, and one that cannot be read, are findings.
 ///
-/// Memory: [`limits::VERIFIES_AT_ONCE`] parts at a time, a few read buffers each, and one Parquet footer each.
+/// Memory: [`limits::VERIFIES_AT_ONCE`] parts at a time; of each a few read buffers and one row, or one Parquet footer
+/// and one row group.
 ///
 /// # Errors
 /// [`ManifestError::Look`] or [`ManifestError::Verify`] where the destination does not answer.
@@ -88,6 +97,7 @@ pub async fn verify(
         parts: 0,
         rows: 0,
         bytes: 0,
+        checksums_kept: 0,
         data_read: options.read_data,
         findings: Vec::new(),
     };
@@ -110,10 +120,21 @@ pub async fn verify(
     report.bytes = manifest.totals.bytes;
     report.findings.extend(contradictions(&manifest).into_iter().map(|problem| Finding::new(&path, problem)));
 
-    let checks = stream::iter(0..manifest.parts.len())
-        .map(|index| check_part(destination, &manifest, &manifest.parts[index], options));
-    let found: Vec<Vec<Finding>> = checks.buffered(limits::VERIFIES_AT_ONCE).try_collect().await?;
-    report.findings.extend(found.into_iter().flatten());
+    let columns = match columns::columns(&manifest) {
+        Ok(columns) => Some(columns.into()),
+        Err(problems) => {
+            report.findings.extend(problems.into_iter().map(|problem| Finding::new(&path, problem)));
+            None
+        }
+    };
+    // Without its types the data cannot be read, but a HEAD can be sent.
+    let columns = columns.as_ref().filter(|_| options.read_data);
+    let checks = stream::iter(0..manifest.parts.len()).map(|index| check_part(destination, &manifest, index, columns));
+    let checked: Vec<Checked> = checks.buffered(limits::VERIFIES_AT_ONCE).try_collect().await?;
+    for part in checked {
+        report.checksums_kept += u64::from(part.checksum_kept);
+        report.findings.extend(part.findings);
+    }
     if *placement == Placement::Parts {
         report.findings.extend(strangers(destination, &manifest).await?);
     }
@@ -140,32 +161,86 @@ fn contradictions(manifest: &Manifest) -> Vec<String> {
         None if truncated => problems.push("it is truncated without a cap".to_owned()),
         _ => {}
     }
+    problems.extend(manifest.parts.iter().flat_map(|part| part_contradictions(manifest, part)));
     let mut seen = HashSet::new();
-    let twice = manifest.parts.iter().filter(|part| !seen.insert(part.path.as_str()));
-    problems.extend(twice.map(|part| format!("it names {} twice", part.path)));
+    let twice = manifest.parts.iter().find(|part| !seen.insert(part.path.as_str()));
+    problems.extend(match twice {
+        Some(part) => Some(format!("it names {} twice", part.path)),
+        None => rolls(&manifest.parts),
+    });
     problems
 }
 
+/// What the manifest says of a part's columns against what it says of the part and of the columns.
+fn part_contradictions(manifest: &Manifest, part: &PartEntry) -> Vec<String> {
+    // `--manifest-stats none`.
+    if part.columns.is_empty() {
+        return Vec::new();
+    }
+    let names = |column: &ColumnSummary| column.name.clone();
+    if !part.columns.iter().map(names).eq(manifest.schema.iter().map(|column| column.name.clone())) {
+        return vec![format!("the columns of {} are not those of its schema", part.path)];
+    }
+    let mut problems = Vec::new();
+    for (summary, column) in part.columns.iter().zip(&manifest.schema) {
+        let most = if column.nullable { part.rows } else { 0 };
+        if summary.nulls > most {
+            let (ColumnSummary { name, nulls, .. }, path) = (summary, &part.path);
+            problems.push(format!("it counts {nulls} NULLs of column {name:?} in {path}, where {most} can be"));
+        }
+    }
+    problems
+}
+
+/// The parts of a partition are numbered 0, 1, 2, … and stand together.
+fn rolls(parts: &[PartEntry]) -> Option<String> {
+    let mut expected = (None, 0);
+    for part in parts {
+        let wanted = if expected.0 == Some(part.partition) { expected.1 } else { 0 };
+        if part.roll != wanted || expected.0.is_some_and(|last| part.partition < last) {
+            return Some(format!(
+                "{} does not follow the part before it: one is missing, or they are out of order",
+                part.path
+            ));
+        }
+        expected = (Some(part.partition), wanted + 1);
+    }
+    None
+}
+
+/// What was found of one part.
+struct Checked {
+    checksum_kept: bool,
+    findings: Vec<Finding>,
+}
+
+/// Looks at a part; with `columns` it is read, where the HEAD has nothing against it.
 async fn check_part(
     destination: &Destination,
     manifest: &Arc<Manifest>,
-    part: &PartEntry,
-    options: VerifyOptions,
-) -> Result<Vec<Finding>, ManifestError> {
-    let Some(facts) = destination.head(&part.path).await.map_err(ManifestError::Verify)? else {
-        return Ok(vec![Finding::new(&part.path, "it is missing")]);
-    };
+    index: usize,
+    columns: Option<&Arc<[columns::Column]>>,
+) -> Result<Checked, ManifestError> {
+    let part = &manifest.parts[index];
     let mut problems = Vec::new();
-    if facts.bytes != part.bytes {
-        problems.push(format!("it has {} bytes, the manifest says {}", facts.bytes, part.bytes));
+    let mut checksum_kept = false;
+    match destination.head(&part.path).await.map_err(ManifestError::Verify)? {
+        None => problems.push("it is missing".to_owned()),
+        Some(facts) => {
+            checksum_kept = facts.crc64nvme.is_some();
+            if facts.bytes != part.bytes {
+                problems.push(format!("it has {} bytes, the manifest says {}", facts.bytes, part.bytes));
+            }
+            if let Some(crc) = facts.crc64nvme.filter(|crc| *crc != part.crc64nvme) {
+                problems.push(wrong_crc("the store says", crc, part.crc64nvme));
+            }
+        }
     }
-    if let Some(crc) = facts.crc64nvme.filter(|crc| *crc != part.crc64nvme) {
-        problems.push(wrong_crc("the store says", crc, part.crc64nvme));
+    if let (Some(columns), true) = (columns, problems.is_empty()) {
+        problems = content::check(destination, manifest, part, columns).await?;
     }
-    if options.read_data && problems.is_empty() {
-        problems = content::check(destination, manifest, part).await?;
-    }
-    Ok(problems.into_iter().map(|problem| Finding::new(&part.path, problem)).collect())
+    let findings = problems.into_iter().map(|problem| Finding::new(&part.path, problem)).collect();
+    Ok(Checked { checksum_kept, findings })
 }
 
 fn wrong_crc(who: &str, found: u64, wanted: u64) -> String {
@@ -182,6 +257,14 @@ async fn strangers(destination: &Destination, manifest: &Manifest) -> Result<Vec
     let counts = |path: &str| path.starts_with("data/") || (flat && !path.contains('/') && path.starts_with("part-"));
     let strange = listed.iter().filter(|(path, _)| counts(path) && !named.contains(path.as_str()));
     Ok(strange.map(|(path, bytes)| Finding::new(path, format!("no manifest names it ({bytes} bytes)"))).collect())
+}
+
+fn odd(text: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text.into())
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "its last line is cut off")
 }
 
 /// An error with its causes.
