@@ -5,9 +5,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::options::{Arity, OPTIONS, OptionInfo};
 use crate::config::raw::{default_entry, default_of};
+use crate::manifest::ddl::{Dialect, TableName};
 
 /// Commands of the design that are not in this version: refused by name, never "unknown".
-pub(crate) const LATER: &[&str] = &["resume", "clean", "ddl", "keep", "serve", "pull"];
+pub(crate) const LATER: &[&str] = &["resume", "clean", "keep", "serve", "pull"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +40,7 @@ pub(crate) fn command() -> Command {
                 .after_help("Takes the options of `outhaul export`; --report json prints the plan as JSON."),
         ))
         .subcommand(verify())
+        .subcommand(ddl())
         .subcommand(demo());
     for name in LATER {
         // Takes anything, so that the answer is about the command and not about its arguments.
@@ -67,6 +69,28 @@ fn verify() -> Command {
         .arg(report())
         .args(common())
         .arg(Arg::new("against_source").long("against-source").action(ArgAction::SetTrue).hide(true))
+}
+
+fn ddl() -> Command {
+    Command::new("ddl")
+        .about("Print the SQL with which another engine reads an export")
+        .arg(Arg::new("dest").value_name("DEST").required(true).help("the destination, as given to export"))
+        .arg(
+            Arg::new("dialect")
+                .long("dialect")
+                .value_name("ENGINE")
+                .required(true)
+                .value_parser(Dialect::ALL.map(Dialect::name))
+                .help("whose SQL"),
+        )
+        .arg(
+            Arg::new("name")
+                .long("name")
+                .value_name("SCHEMA.TABLE")
+                .value_parser(TableName::parse)
+                .help("the table's or view's name; the relation's own unless given"),
+        )
+        .args(common())
 }
 
 fn demo() -> Command {

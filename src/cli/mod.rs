@@ -1,6 +1,7 @@
 //! The command line. The only user of `clap`, and of standard output and error.
 
 mod args;
+mod ddl_cmd;
 pub mod demo;
 mod demo_cmd;
 pub mod events;
@@ -156,6 +157,7 @@ async fn run(name: &str, matches: &ArgMatches, stage: &Stage) -> u8 {
         "export" => export_cmd::export(matches, stage).await,
         "plan" => export_cmd::plan(matches, stage).await,
         "verify" => verify_cmd::verify(matches, stage).await,
+        "ddl" => ddl_cmd::print(matches, stage).await,
         "demo" => demo_cmd::demo(matches, stage).await,
         other => {
             let error = ExportError::internal(format!("the command {other} is nobody's"));

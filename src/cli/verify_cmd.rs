@@ -65,7 +65,11 @@ async fn verify_at(url: &str, single_file: bool, read_data: bool) -> Result<Veri
 }
 
 /// A folder of parts, or the one file of a `--single-file` export, which the manifest beside it gives away.
-async fn place(url: &str, single_file: bool, options: &StoreOptions) -> Result<(Destination, Placement), ExportError> {
+pub(super) async fn place(
+    url: &str,
+    single_file: bool,
+    options: &StoreOptions,
+) -> Result<(Destination, Placement), ExportError> {
     if let Ok((folder, placement)) = crate::export::locate(url, true)
         && let Ok(destination) = Destination::open(folder, options)
         && let Ok(Some(_)) = destination.head(&placement.manifest_path()).await

@@ -3,7 +3,7 @@
 //! 1. Look whether the manifest that stands is the one that was there when the run began.
 //! 2. Delete an old `_SUCCESS`. 3. Publish all parts. 4. Write the manifest: create, or replace the version that was
 //!    read at the start. 5. Read it back; only that decides.
-//! 6. Foreign manifests. 7. `_SUCCESS`. 8. Delete what only the replaced manifest named.
+//! 6. Foreign manifests and DDL. 7. `_SUCCESS`. 8. Delete what only the replaced manifest named.
 //!
 //! Before step 5 succeeds a failure takes everything back that this run published, and restores a replaced `_SUCCESS`. After it the run is committed, and
 //! calling [`commit`] again with the same manifest finishes what is left. Nothing else is ever deleted.
@@ -17,6 +17,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 
+use super::ddl::{self, Dialect};
 use super::error::ManifestError;
 use super::existing::Existing;
 use super::foreign::{REDSHIFT_PATH, SYMLINK_PATH, redshift, symlink};
@@ -31,6 +32,7 @@ use crate::store::error::StoreFault;
 use crate::store::{Destination, StagedObject, StoreError, Version};
 
 const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What the commit depends on.
 #[derive(Debug, Clone)]
@@ -92,6 +94,7 @@ struct Documents {
     manifest_crc: u64,
     redshift: Bytes,
     symlink: Bytes,
+    ddl: Vec<(&'static str, Bytes)>,
     success: Bytes,
 }
 
@@ -119,6 +122,7 @@ impl Documents {
                 manifest_crc,
                 redshift: redshift(&manifest)?.into(),
                 symlink: symlink(&manifest).into(),
+                ddl: Dialect::ALL.map(|dialect| (dialect.path(), ddl::file(&manifest, dialect).into())).into(),
                 success: serde_json::to_vec(&success)?.into(),
             })
         });
@@ -340,17 +344,15 @@ impl Commit<'_> {
         }
     }
 
-    /// The foreign manifests, then `_SUCCESS`.
+    /// The foreign manifests and the DDL, then `_SUCCESS`.
     async fn describe(&self) -> Result<(), ManifestError> {
         if matches!(self.rules.placement, Placement::Single { .. }) {
             return Ok(());
         }
-        let files = [
-            (REDSHIFT_PATH, &self.documents.redshift, JSON),
-            (SYMLINK_PATH, &self.documents.symlink, "text/plain; charset=utf-8"),
-            (SUCCESS_PATH, &self.documents.success, JSON),
-        ];
-        for (what, bytes, content_type) in files {
+        let Documents { redshift, symlink, ddl, success, .. } = self.documents;
+        let manifests = [(REDSHIFT_PATH, redshift, JSON), (SYMLINK_PATH, symlink, TEXT)];
+        let ddl = ddl.iter().map(|(path, bytes)| (*path, bytes, TEXT));
+        for (what, bytes, content_type) in manifests.into_iter().chain(ddl).chain([(SUCCESS_PATH, success, JSON)]) {
             let put = self.destination.put(what, bytes.clone(), content_type).await;
             put.map_err(|source| ManifestError::Unfinished { what, source })?;
         }

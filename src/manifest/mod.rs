@@ -3,11 +3,13 @@
 //! ```text
 //! receipts ──build──> Manifest ──commit──> parts visible, _manifest.json, foreign manifests, _SUCCESS
 //!                                 look <── what stands at a destination before a run
+//!                                  ddl <── how other engines read it
 //!                               verify <── whether the destination still is what its manifest says
 //! ```
 
 pub mod build;
 pub mod commit;
+pub mod ddl;
 pub mod error;
 pub mod existing;
 pub mod foreign;

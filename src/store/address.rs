@@ -161,6 +161,11 @@ fn absolute(path: &str) -> Result<PathBuf, StoreError> {
     Ok(resolved)
 }
 
+/// The path that a local destination's URL names; `None` where it is elsewhere.
+pub(crate) fn local_path(url: &str) -> Option<String> {
+    percent_decode(url.strip_prefix("file://")?)
+}
+
 fn percent_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

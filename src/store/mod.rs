@@ -14,6 +14,7 @@ mod remote;
 pub mod stdout;
 pub mod writer;
 
+pub(crate) use address::local_path;
 pub use destination::{CreateOutcome, Destination, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 pub use error::StoreError;
 pub use journal::Journal;

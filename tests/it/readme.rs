@@ -101,7 +101,7 @@ fn every_file_that_is_linked_is_there() {
 #[tokio::test]
 async fn what_is_not_in_this_version_is_refused_by_name() {
     let later = section("later");
-    for command in ["resume", "clean", "ddl", "keep", "serve", "pull"] {
+    for command in ["resume", "clean", "keep", "serve", "pull"] {
         assert!(later.contains(&format!("`{command}`")), "{command}");
         let run = outhaul([command, "x"]).run().await.expect(2);
         assert!(run.stderr.contains(command) && run.stderr.contains("not in this version"), "{}", run.stderr);

@@ -75,7 +75,17 @@ async fn contents(destination: &Destination) -> BTreeMap<String, Bytes> {
 }
 
 fn all_files(manifest: &Manifest) -> Vec<String> {
-    let fixed = ["_SUCCESS", "_manifest.json", "_redshift/manifest", "_symlink_format_manifest/manifest"];
+    let fixed = [
+        "_SUCCESS",
+        "_ddl/athena.sql",
+        "_ddl/clickhouse.sql",
+        "_ddl/duckdb.sql",
+        "_ddl/redshift.sql",
+        "_ddl/spectrum.sql",
+        "_manifest.json",
+        "_redshift/manifest",
+        "_symlink_format_manifest/manifest",
+    ];
     let mut files: Vec<String> = fixed.map(str::to_owned).into();
     files.extend(manifest.parts.iter().map(|part| part.path.clone()));
     files.sort_unstable();
@@ -219,7 +229,7 @@ async fn a_commit_that_died_after_its_manifest_is_finished_by_a_second_call() {
         let previous = standing(&destination).await;
         let new = ready(&destination, "run-b", 2).await;
         new.commit(&destination, &parts_rules(previous.clone())).await.unwrap();
-        for lost in ["_SUCCESS", "_redshift/manifest", "_symlink_format_manifest/manifest"] {
+        for lost in ["_SUCCESS", "_ddl/duckdb.sql", "_redshift/manifest", "_symlink_format_manifest/manifest"] {
             destination.delete(lost).await.unwrap();
         }
         new.commit(&destination, &parts_rules(previous)).await.unwrap();

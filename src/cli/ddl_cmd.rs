@@ -1,0 +1,55 @@
+//! `outhaul ddl`.
+
+use std::num::NonZeroUsize;
+
+use clap::ArgMatches;
+
+use super::screen::stdout_line;
+use super::summary::{self, Failure};
+use super::verify_cmd::place;
+use super::{Stage, exit};
+use crate::export::{ExportError, ExportErrorKind};
+use crate::limits;
+use crate::manifest::ddl::{Dialect, TableName, ddl};
+use crate::manifest::look;
+use crate::store::StoreOptions;
+
+pub(super) async fn print(matches: &ArgMatches, stage: &Stage) -> u8 {
+    let made = tokio::select! {
+        () = stage.signals.token().cancelled() => {
+            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+            Err(ExportError::new(kind, "stopped while reading the manifest"))
+        }
+        made = make(matches) => made,
+    };
+    match made {
+        Ok(sql) => {
+            stdout_line(sql.trim_end());
+            exit::COMPLETE
+        }
+        Err(error) => {
+            stage.screen.line(&summary::error_text(&Failure::early(&error)));
+            exit::failed(error.kind)
+        }
+    }
+}
+
+async fn make(matches: &ArgMatches) -> Result<String, ExportError> {
+    let url = matches.get_one::<String>("dest").map_or("", String::as_str);
+    let word = matches.get_one::<String>("dialect").map_or("", String::as_str);
+    let dialect = Dialect::ALL.into_iter().find(|dialect| dialect.name() == word);
+    let dialect = dialect.ok_or_else(|| ExportError::internal(format!("the dialect {word} is nobody's")))?;
+    let options = StoreOptions {
+        chunk_bytes: NonZeroUsize::new(limits::UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
+        concurrency: NonZeroUsize::MIN,
+        sha256: false,
+    };
+    let (destination, placement) = place(url, false, &options).await?;
+    let existing = look(&destination, &placement).await?.ok_or_else(|| {
+        let manifest = destination.object_url(&placement.manifest_path());
+        ExportError::new(ExportErrorKind::Verification, format!("there is no manifest at {manifest}"))
+    })?;
+    let name = matches.get_one::<TableName>("name");
+    ddl(&existing.manifest, &placement, dialect, name)
+        .map_err(|refused| ExportError::new(ExportErrorKind::Usage, refused.to_string()))
+}
