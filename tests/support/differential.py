@@ -201,27 +201,29 @@ class Relation:
 
 def records(chunks):
     """The records of a CSV stream: what ends with a line feed that does not stand in quotes."""
-    pending = b""
-    for chunk in chunks:
-        pieces = (pending + chunk).split(b"\n")
-        record = None
-        for piece in pieces[:-1]:
-            record = piece if record is None else record + b"\n" + piece
-            if record.count(b'"') % 2 == 0:
-                yield record
-                record = None
-        pending = pieces[-1] if record is None else record + b"\n" + pieces[-1]
-    if pending:
-        raise Differs(f"the last record has no end: {shown(pending)}")
+    return pieces(chunks, quoted=True)
 
 
 def lines(chunks):
-    pending = b""
+    return pieces(chunks, quoted=False)
+
+
+def pieces(chunks, quoted):
+    pending, quotes = [], 0
     for chunk in chunks:
-        *whole, pending = (pending + chunk).split(b"\n")
-        yield from whole
-    if pending:
-        raise Differs(f"the last line has no end: {shown(pending)}")
+        *ended, rest = chunk.split(b"\n")
+        for piece in ended:
+            pending.append(piece)
+            quotes += piece.count(b'"') if quoted else 0
+            if quotes % 2:
+                pending.append(b"\n")
+                continue
+            yield b"".join(pending)
+            pending, quotes = [], 0
+        pending.append(rest)
+        quotes += rest.count(b'"') if quoted else 0
+    if quotes % 2 or any(pending):
+        raise Differs(f"the last row has no end: {shown(b''.join(pending))}")
 
 
 def unquote(record):
