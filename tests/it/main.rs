@@ -14,6 +14,8 @@ mod cancel;
 mod caps;
 mod commit;
 mod consistency;
+mod differential;
+mod every_type;
 mod export;
 mod extremes;
 mod front;

@@ -473,9 +473,9 @@ def export_hint(relation, format):
     return shlex.join(["outhaul", "export", "--table", relation.name, *OPTIONS[format]])
 
 
-def clean(text):
-    """Text of one line: names may hold anything."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+def clean(text, kept=""):
+    """Text that changes nothing on a terminal: names and values may hold anything."""
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
 
 
 def main():
@@ -512,7 +512,8 @@ def main():
             for relation, results in zip(relations, pool.map(work, relations)):
                 for format, word, rest in results:
                     counts[word] += 1
-                    print(clean(f"{word:9} {format:10} {relation.name.replace(chr(10), chr(92) + 'n')}  {rest}"), flush=True)
+                    said = clean(rest, kept="\n")
+                    print(f"{word:9} {format:10} {clean(relation.name)} — {said}", flush=True)
     summary = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
     print(f"{len(relations)} relations, {len(formats)} formats: {summary or 'nothing to compare'}")
     sys.exit(1 if counts["differs"] or counts["refused"] or not counts else 0)

@@ -1,0 +1,81 @@
+//! Databases that no export was written for, every value compared: what contrib modules bring, what `pgbench` makes, and
+//! schemas that nobody should make.
+
+use std::collections::BTreeSet;
+
+use crate::support::differential::equal_but;
+use crate::support::pg::{both, pg};
+
+const CONTRIB: &str = include_str!("../support/contrib.sql");
+const MEANER: &str = include_str!("../support/meaner.sql");
+
+/// The formats that a word stands for in every one of them.
+const FORMATS: [&str; 5] = ["parquet", "csv", "ndjson", "csv.gz", "ndjson.zst"];
+
+#[tokio::test]
+async fn schemas_that_nobody_should_make() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(MEANER).await;
+        let mut expected = BTreeSet::new();
+        for relation in ["all_dropped", "nothing", "no_columns"] {
+            expected.extend(FORMATS.map(|format| format!("empty {format} \"public\".\"{relation}\"")));
+        }
+        for relation in ["fails", "Not \"\"filled\"\""] {
+            expected.extend(FORMATS.map(|format| format!("unread {format} \"public\".\"{relation}\"")));
+        }
+        let unrepresentable = [
+            "\"infinite\".\"arrays\"",
+            "\"infinite\".\"composites\"",
+            "\"infinite\".\"dates\"",
+            "\"infinite\".\"domains\"",
+            "\"infinite\".\"last_year\"",
+            "\"infinite\".\"numbers\"",
+            "\"infinite\".\"shifted\"",
+            "\"infinite\".\"stamps\"",
+            "\"infinite\".\"times\"",
+            "\"infinite\".\"within\"",
+            "\"types\".\"shouts_with_infinity\"",
+        ];
+        expected.extend(unrepresentable.map(|relation| format!("text parquet {relation}")));
+        assert_eq!(equal_but(&pg, &[], "the schema of meaner.sql").await, expected, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn what_contrib_modules_bring() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(CONTRIB).await;
+        // The wheel of PostgreSQL 18 lacks the library that foreign tables of other servers need.
+        let unread =
+            (version == 15).then_some(FORMATS.map(|format| format!("unread {format} \"public\".\"unreachable\"")));
+        let expected: BTreeSet<String> = unread.into_iter().flatten().collect();
+        assert_eq!(equal_but(&pg, &[], "the schema of contrib.sql").await, expected, "{version}");
+    }
+}
+
+/// As `pgbench -i --partitions=3` makes them.
+const PGBENCH: &str = "
+    create table pgbench_history (tid int, bid int, aid int, delta int, mtime timestamp, filler char(22));
+    create table pgbench_tellers (tid int not null primary key, bid int, tbalance int, filler char(84)) with (fillfactor = 100);
+    create table pgbench_accounts (aid int not null primary key, bid int, abalance int, filler char(84)) partition by range (aid);
+    create table pgbench_accounts_1 partition of pgbench_accounts for values from (minvalue) to (6668);
+    create table pgbench_accounts_2 partition of pgbench_accounts for values from (6668) to (13335);
+    create table pgbench_accounts_3 partition of pgbench_accounts for values from (13335) to (maxvalue);
+    create table pgbench_branches (bid int not null primary key, bbalance int, filler char(88)) with (fillfactor = 100);
+    insert into pgbench_branches (bid, bbalance) values (1, 0);
+    insert into pgbench_tellers (tid, bid, tbalance) select n, 1, 0 from generate_series(1, 10) as n;
+    insert into pgbench_accounts select n, 1, 0, '' from generate_series(1, 20000) as n;
+    update pgbench_accounts set abalance = aid where aid % 7 = 0;
+    delete from pgbench_accounts where aid % 11 = 0;
+    insert into pgbench_history select n % 10, 1, n, n, timestamp '2026-01-01' + n * interval '1.5 s' from generate_series(1, 3000) as n";
+
+#[tokio::test]
+async fn what_pgbench_makes() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(PGBENCH).await;
+        assert_eq!(equal_but(&pg, &[], "pgbench's tables").await, BTreeSet::new(), "{version}");
+    }
+}
