@@ -3,7 +3,7 @@
 use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::options::{Arity, OPTIONS, OptionInfo};
+use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key};
 use crate::config::raw::{default_entry, default_of};
 use crate::manifest::ddl::{Dialect, TableName};
 
@@ -20,6 +20,19 @@ Examples:
 
 Exit codes: 0 complete, 3 truncated by a cap, 2 usage, 10-16 source, 20-23 destination, 130 and 143 stopped.
 A key of config/default.toml, its flag and its variable share one name: part_size, --part-size, OUTHAUL_PART_SIZE.";
+
+/// The options of an export by which `verify --against-source` connects.
+const CONNECTION: [&str; 4] = ["from", "password_file", "password_command", "config"];
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  outhaul verify s3://lake/orders/                       sizes, and the checksums that the store keeps
+  outhaul verify ./orders --read-data                    every byte and every value
+  outhaul verify ./orders --against-source --from env:SHOP_URL
+
+Without --from, --against-source connects as `outhaul export` does: DATABASE_URL, PG* variables, ~/.pgpass.
+It runs the query and the predicate that the manifest holds, in a read-only transaction.
+Exit codes: 0 verified, 30 something differs, 2 usage, 10-16 source, 20-21 destination.";
 
 /// The whole command line.
 pub(crate) fn command() -> Command {
@@ -51,14 +64,15 @@ pub(crate) fn command() -> Command {
 }
 
 fn verify() -> Command {
-    Command::new("verify")
+    let mut command = Command::new("verify")
         .about("Check that a destination holds exactly what its manifest says; exit 30 if not")
+        .after_help(VERIFY_EXAMPLES)
         .arg(Arg::new("dest").value_name("DEST").required(true).help("the destination, as given to export"))
         .arg(
             Arg::new("read_data")
                 .long("read-data")
                 .action(ArgAction::SetTrue)
-                .help("read every part again: checksum, row count, footers"),
+                .help("read every part again: checksum, schema, row count, NULLs, least and greatest values"),
         )
         .arg(
             Arg::new("single_file")
@@ -66,9 +80,17 @@ fn verify() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("DEST is the one file of a --single-file export"),
         )
-        .arg(report())
-        .args(common())
-        .arg(Arg::new("against_source").long("against-source").action(ArgAction::SetTrue).hide(true))
+        .arg(Arg::new("against_source").long("against-source").action(ArgAction::SetTrue).help(
+            "count the rows again in PostgreSQL: under the run's snapshot while it is held, else as they are now",
+        ))
+        .arg(report());
+    for option in CONNECTION.iter().filter_map(|key| by_key(key)) {
+        let argument = argument(option).help_heading("With --against-source");
+        // A password command is refused by name, as it is for an export; a config file alone connects to nothing.
+        let argument = if option.is_hidden() { argument } else { argument.requires("against_source") };
+        command = command.arg(argument);
+    }
+    command.args(common())
 }
 
 fn ddl() -> Command {
@@ -179,8 +201,20 @@ fn shown_default(option: &OptionInfo) -> Option<String> {
 
 /// The options that were given as flags, as config key and values.
 pub(crate) fn flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
+    flags_of(matches, OPTIONS.iter())
+}
+
+/// Those that say how to connect.
+pub(crate) fn connection_flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
+    flags_of(matches, CONNECTION.iter().filter_map(|key| by_key(key)))
+}
+
+fn flags_of<'a>(
+    matches: &ArgMatches,
+    options: impl Iterator<Item = &'a OptionInfo>,
+) -> Vec<(&'static str, Vec<String>)> {
     let mut flags = Vec::new();
-    for option in OPTIONS {
+    for option in options {
         match option.arity {
             Arity::Switch => {
                 if matches.get_flag(option.key) {

@@ -6,17 +6,63 @@ use clap::ArgMatches;
 
 use super::screen::stdout_line;
 use super::summary::{self, Failure};
-use super::{Stage, exit, human};
-use crate::export::{ExportError, ExportErrorKind};
+use super::{Stage, args, exit, human};
+use crate::config;
+use crate::export::report::RunStatus;
+use crate::export::{self, CountMode, ExportError, ExportErrorKind, SourceCheck};
 use crate::limits;
-use crate::manifest::{self, Placement, VerifyOptions, VerifyReport};
+use crate::manifest::{self, Finding, Placement, VerifyOptions, VerifyReport};
+use crate::source::postgres::ConnectSettings;
 use crate::store::{Destination, StoreOptions};
+
+/// What was asked for.
+struct Asked<'a> {
+    url: &'a str,
+    single_file: bool,
+    read_data: bool,
+    /// `--against-source`.
+    connect: Option<ConnectSettings>,
+}
+
+/// What was found.
+struct Verified {
+    report: VerifyReport,
+    source: Option<SourceCheck>,
+}
+
+impl Verified {
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        let source = self.source.iter().flat_map(|source| &source.findings);
+        self.report.findings.iter().chain(source)
+    }
+}
 
 pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
-    match look(matches, stage).await {
-        Ok(report) if report.findings.is_empty() && !json && stage.verbosity < 0 => exit::COMPLETE,
-        Ok(report) => tell(&report, json),
+    let connect = if matches.get_flag("against_source") {
+        match config::load_connection(args::connection_flags(matches), &stage.environment) {
+            Ok(connect) => Some(connect),
+            Err(errors) => return stage.refuse(&errors),
+        }
+    } else {
+        None
+    };
+    let asked = Asked {
+        url: matches.get_one::<String>("dest").map_or("", String::as_str),
+        single_file: matches.get_flag("single_file"),
+        read_data: matches.get_flag("read_data"),
+        connect,
+    };
+    let verified = tokio::select! {
+        () = stage.signals.token().cancelled() => {
+            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+            Err(ExportError::new(kind, "stopped while verifying"))
+        }
+        verified = look(&asked) => verified,
+    };
+    match verified {
+        Ok(verified) if verified.findings().next().is_none() && !json && stage.verbosity < 0 => exit::COMPLETE,
+        Ok(verified) => tell(&verified, json),
         Err(error) => {
             let failure = Failure::early(&error);
             stage.screen.line(&summary::error_text(&failure));
@@ -28,83 +74,115 @@ pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
     }
 }
 
-async fn look(matches: &ArgMatches, stage: &Stage) -> Result<VerifyReport, ExportError> {
-    if matches.get_flag("against_source") {
-        return Err(ExportError::new(ExportErrorKind::Usage, "--against-source is not in this version yet"));
-    }
-    let url = matches.get_one::<String>("dest").map_or("", String::as_str);
-    tokio::select! {
-        () = stage.signals.token().cancelled() => {
-            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
-            Err(ExportError::new(kind, "stopped while verifying"))
-        }
-        report = verify_at(url, matches.get_flag("single_file"), matches.get_flag("read_data")) => report,
-    }
-}
-
-fn tell(report: &VerifyReport, json: bool) -> u8 {
-    let code = if report.findings.is_empty() { 0 } else { exit::failed(ExportErrorKind::Verification) };
-    if json {
-        let line = serde_json::json!({"schema_version": 1, "exit_code": code, "verified": code == 0, "report": report, "retryable": false});
-        stdout_line(&line.to_string());
-    } else {
-        stdout_line(&text(report));
-    }
-    code
-}
-
-/// Verifies what `url` names, as `export --to` would.
-async fn verify_at(url: &str, single_file: bool, read_data: bool) -> Result<VerifyReport, ExportError> {
+/// Verifies what the URL names, as `export --to` would.
+async fn look(asked: &Asked<'_>) -> Result<Verified, ExportError> {
     let options = StoreOptions {
         chunk_bytes: NonZeroUsize::new(limits::UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
         concurrency: NonZeroUsize::MIN,
         sha256: false,
     };
-    let (destination, placement) = place(url, single_file, &options).await?;
-    Ok(manifest::verify(&destination, &placement, VerifyOptions { read_data }).await?)
+    let (destination, placement) = place(asked.url, asked.single_file, &options).await?;
+    let read_data = asked.read_data;
+    let report = manifest::verify(&destination, &placement, VerifyOptions { read_data }).await?;
+    let source = match &asked.connect {
+        Some(connect) => export::against_source(&destination, &placement, connect).await?,
+        None => None,
+    };
+    Ok(Verified { report, source })
+}
+
+fn tell(verified: &Verified, json: bool) -> u8 {
+    let differs = verified.findings().next().is_some();
+    let code = if differs { exit::failed(ExportErrorKind::Verification) } else { 0 };
+    if json {
+        let Verified { report, source } = verified;
+        let line = serde_json::json!({
+            "schema_version": 1, "exit_code": code, "verified": !differs, "report": report, "source": source,
+            "retryable": false,
+        });
+        stdout_line(&line.to_string());
+    } else {
+        stdout_line(&text(verified));
+    }
+    code
 }
 
 /// A folder of parts, or the one file of a `--single-file` export, which the manifest beside it gives away.
-pub(super) async fn place(
-    url: &str,
-    single_file: bool,
-    options: &StoreOptions,
-) -> Result<(Destination, Placement), ExportError> {
-    if let Ok((folder, placement)) = crate::export::locate(url, true)
+pub(super) async fn place(url: &str, single_file: bool, options: &StoreOptions) -> Result<(Destination, Placement), ExportError> {
+    if let Ok((folder, placement)) = export::locate(url, true)
         && let Ok(destination) = Destination::open(folder, options)
         && let Ok(Some(_)) = destination.head(&placement.manifest_path()).await
     {
         return Ok((destination, placement));
     }
-    let (folder, placement) = crate::export::locate(url, single_file)?;
+    let (folder, placement) = export::locate(url, single_file)?;
     Ok((Destination::open(folder, options)?, placement))
 }
 
 /// The report for people.
-fn text(report: &VerifyReport) -> String {
+fn text(verified: &Verified) -> String {
+    let report = &verified.report;
     let mut lines = Vec::new();
-    let how = if report.data_read { "every byte read again" } else { "sizes and stored checksums" };
-    if report.findings.is_empty() {
-        let status = report.status.map_or("", |status| match status {
-            crate::export::report::RunStatus::Complete => "complete",
-            crate::export::report::RunStatus::Truncated => "truncated",
-        });
-        lines.push(format!("verified: {} ({status})", report.manifest));
-        lines.push(format!(
-            "  {} in {}, {}: {how}",
-            human::plural(report.rows, "row"),
-            human::plural(report.parts, "part"),
-            human::bytes(report.bytes)
-        ));
+    let findings: Vec<&Finding> = verified.findings().collect();
+    if findings.is_empty() {
+        let status = match report.status {
+            Some(RunStatus::Complete) => " (complete)",
+            Some(RunStatus::Truncated) => " (truncated)",
+            None => "",
+        };
+        lines.push(format!("verified: {}{status}", report.manifest));
     } else {
         lines.push(format!("NOT verified: {}", report.manifest));
-        for finding in report.findings.iter().take(limits::FINDINGS_SHOWN_MAX) {
-            lines.push(format!("  {}: {}", finding.path, finding.problem));
-        }
-        let more = report.findings.len().saturating_sub(limits::FINDINGS_SHOWN_MAX);
-        if more > 0 {
-            lines.push(format!("  and {more} more; --report json has all"));
-        }
     }
+    for finding in findings.iter().take(limits::FINDINGS_SHOWN_MAX) {
+        lines.push(format!("  {}: {}", finding.path, finding.problem));
+    }
+    let more = findings.len().saturating_sub(limits::FINDINGS_SHOWN_MAX);
+    if more > 0 {
+        lines.push(format!("  and {more} more; --report json has all"));
+    }
+    if report.run_id.is_some() {
+        lines.push(format!(
+            "  {} in {}, {}: {}",
+            human::plural(report.rows, "row"),
+            human::plural(report.parts, "part"),
+            human::bytes(report.bytes),
+            looked(report)
+        ));
+    }
+    lines.extend(verified.source.iter().map(counted));
     lines.join("\n")
+}
+
+/// How the parts were looked at.
+fn looked(report: &VerifyReport) -> String {
+    if report.data_read {
+        return "every byte read again".to_owned();
+    }
+    match report.parts.saturating_sub(report.checksums_kept) {
+        0 => "sizes and stored checksums compared".to_owned(),
+        none if none == report.parts => {
+            "sizes compared; the store keeps no checksum, and --read-data reads the bytes".to_owned()
+        }
+        some => format!(
+            "sizes and stored checksums compared; the store keeps none of {}, and --read-data reads the bytes",
+            human::plural(some, "part")
+        ),
+    }
+}
+
+/// How the source was counted.
+fn counted(check: &SourceCheck) -> String {
+    let under = match (check.mode, &check.snapshot) {
+        (CountMode::RunSnapshot, Some(id)) => format!("the run's snapshot {id}"),
+        (CountMode::RunSnapshot, None) => "the run's snapshot".to_owned(),
+        (CountMode::Now, _) => "the source as it is now, for the run's snapshot is gone".to_owned(),
+    };
+    let each = match (check.partitions, check.partitions_uncounted) {
+        (0, 0) => String::new(),
+        (0, _) => ", in total alone".to_owned(),
+        (some, 0) => format!(", and in each of {}", human::plural(some, "partition")),
+        (some, none) => format!(", and in each of {} of {} partitions", some, some.saturating_add(none)),
+    };
+    format!("  {} counted in {under}{each}", human::plural(check.rows, "row"))
 }

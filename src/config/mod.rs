@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use raw::default_of;
-pub use typed::{FrontOptions, LogFormat, ProgressKind, ReportKind, load};
+pub use typed::{FrontOptions, LogFormat, ProgressKind, ReportKind, load, load_connection};
 
 /// One mistake in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

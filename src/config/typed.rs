@@ -15,6 +15,7 @@ use crate::export::request::{
 };
 use crate::limits;
 use crate::plan::{Preset, RelationRequest};
+use crate::source::postgres::ConnectSettings;
 use crate::store::Layout;
 use crate::telemetry::exporter::listen_address;
 
@@ -87,6 +88,21 @@ pub fn load(
         (Some(connect), true) => Ok((ExportRequest { connect, shape, format, policies, work, commit }, front)),
         _ => Err(ConfigErrors(reader.errors)),
     }
+}
+
+/// How to connect, for a command that takes no other option of an export. `flags` as for [`load`].
+///
+/// # Errors
+/// All mistakes at once.
+pub fn load_connection(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<ConnectSettings, ConfigErrors> {
+    let (raw, errors) = Raw::read(flags, environment);
+    let mut reader = Reader { raw: &raw, errors };
+    reader.refuse_later();
+    let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
+    connect.filter(|_| reader.errors.is_empty()).ok_or(ConfigErrors(reader.errors))
 }
 
 pub(super) struct Reader<'a> {

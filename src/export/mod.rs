@@ -1,5 +1,6 @@
 //! The coordinator: one event loop owns all state of a run; a worker turns one partition into one receipt.
 
+pub mod against;
 pub(crate) mod coordinator;
 pub mod error;
 pub mod event;
@@ -10,6 +11,7 @@ pub mod request;
 mod run;
 pub(crate) mod worker;
 
+pub use against::{CountMode, SourceCheck, against_source};
 pub use error::{ExportError, ExportErrorKind};
 pub use event::Event;
 pub(crate) use finish::locate;

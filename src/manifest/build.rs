@@ -13,7 +13,7 @@ use super::types::{arrow_type, parquet_type};
 use crate::encode::{Format, FormatOptions};
 use crate::export::report::RunStatus;
 use crate::export::request::ManifestStats;
-use crate::plan::{CapPlan, ColumnPlan, KeyColumn, Partition, Plan, RowsAvailable, Slice};
+use crate::plan::{CapPlan, ColumnOrigin, ColumnPlan, KeyColumn, Partition, Plan, RowsAvailable, Slice};
 use crate::store::PartitionReceipt;
 use crate::store::receipt::{ColumnSummary, PartReceipt};
 
@@ -125,6 +125,10 @@ fn schema(plan: &Plan, format: Format, receipts: &[PartitionReceipt]) -> Result<
 pub(super) fn schema_column(column: &ColumnPlan, format: Format) -> SchemaColumn {
     SchemaColumn {
         name: column.name.clone(),
+        source_column: match &column.origin {
+            ColumnOrigin::Column(name) => Some(name.clone()),
+            ColumnOrigin::Expression(_) => None,
+        },
         pg_type: column.pg_type.name.clone(),
         arrow_type: arrow_type(&column.carrier),
         parquet_type: parquet_type(&column.carrier, format),

@@ -145,6 +145,9 @@ pub struct RowCapRecord {
 pub struct SchemaColumn {
     /// Its name in the output.
     pub name: String,
+    /// The column of the source that it is; absent for an expression, and in manifests of builds that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_column: Option<String>,
     /// Its type as PostgreSQL prints it.
     pub pg_type: String,
     /// The Arrow type its batches had.

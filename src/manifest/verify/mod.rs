@@ -192,9 +192,17 @@ fn part_contradictions(manifest: &Manifest, part: &PartEntry) -> Vec<String> {
     problems
 }
 
-/// The parts of a partition are numbered 0, 1, 2, … and stand together.
+/// The parts of a partition are numbered 0, 1, 2, …, stand together and have one range.
 fn rolls(parts: &[PartEntry]) -> Option<String> {
     let mut expected = (None, 0);
+    let other_range =
+        parts.windows(2).find(|pair| pair[0].partition == pair[1].partition && pair[0].range != pair[1].range);
+    if let Some([_, part]) = other_range {
+        return Some(format!(
+            "{} has another range than the part before it, which is of the same partition",
+            part.path
+        ));
+    }
     for part in parts {
         let wanted = if expected.0 == Some(part.partition) { expected.1 } else { 0 };
         if part.roll != wanted || expected.0.is_some_and(|last| part.partition < last) {

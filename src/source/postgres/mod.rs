@@ -11,6 +11,7 @@ mod frame;
 mod keyset;
 pub mod prepare;
 mod reader;
+mod recount;
 pub(crate) mod session;
 pub mod settings;
 pub mod snapshot;
@@ -21,4 +22,5 @@ mod types;
 
 pub use prepare::Planning;
 pub use reader::PostgresSource;
+pub use recount::{Counted, Exported, Recount};
 pub use settings::{ConnectSettings, Secret, SslMode};

@@ -17,7 +17,7 @@ use crate::{failpoint, limits};
 const CONTROL_SESSIONS: usize = 3;
 
 /// The name by which predicates may qualify the columns of `--query`.
-const QUERY_ALIAS: &str = "query";
+pub(super) const QUERY_ALIAS: &str = "query";
 
 /// A source that has its locks and its snapshot, and answers planning's questions.
 #[derive(Debug)]

@@ -20,10 +20,7 @@ pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after
     if let Some(after) = after {
         conditions.push(beyond(&plan.key, after, Edge::After));
     }
-    if !conditions.is_empty() {
-        sql.push_str("\nWHERE ");
-        sql.push_str(&conditions.join("\n  AND "));
-    }
+    sql.push_str(&all_of(&conditions));
     if partition.ordered && !plan.key.is_empty() {
         sql.push_str("\nORDER BY ");
         sql.push_str(&order_by(&plan.relation, &plan.key));
@@ -33,6 +30,18 @@ pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after
         sql.push_str(&limit.to_string());
     }
     sql
+}
+
+/// `WHERE` all conditions hold, where there are any.
+fn all_of(conditions: &[String]) -> String {
+    if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join("\n  AND ")) }
+}
+
+/// Counts the rows of a slice, no further than `limit`.
+pub(crate) fn count(plan: &Plan, slice: &Slice, limit: Option<u64>) -> String {
+    let limit = limit.map_or(String::new(), |limit| format!("\nLIMIT {limit}"));
+    let (from, filter) = (from(&plan.relation, slice), all_of(&conditions(plan, slice)));
+    format!("SELECT count(*) FROM (SELECT FROM {from}{filter}{limit}\n) AS counted")
 }
 
 /// The statement that sends one partition.

@@ -1,0 +1,244 @@
+//! `verify --against-source`: the rows of a manifest, counted again where they came from.
+
+use serde::Serialize;
+
+use super::error::{ExportError, ExportErrorKind};
+use crate::manifest::model::{ConsistencyMode, Manifest, PartRange, SourceName};
+use crate::manifest::{self, Finding, ManifestError, Placement};
+use crate::plan::predicate::{check_predicate, check_query};
+use crate::plan::{CapPlan, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice};
+use crate::source::postgres::{ConnectSettings, Counted, Exported, Recount};
+use crate::store::Destination;
+
+/// What counting again found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceCheck {
+    /// Under which snapshot.
+    pub mode: CountMode,
+    /// The run's snapshot, where it could still be imported.
+    pub snapshot: Option<String>,
+    /// Rows that the source has, counted no further than one past the cap.
+    pub rows: u64,
+    /// Partitions that were also counted each for itself.
+    pub partitions: u64,
+    /// Partitions that could not be.
+    pub partitions_uncounted: u64,
+    /// What differs.
+    pub findings: Vec<Finding>,
+}
+
+/// Under which snapshot rows were counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CountMode {
+    /// The run's own: what differs is wrong.
+    RunSnapshot,
+    /// One taken now: the source may have changed since the run.
+    Now,
+}
+
+/// Rows of one partition by the manifest.
+#[derive(Debug, PartialEq, Eq)]
+struct Share<'a> {
+    partition: u32,
+    range: &'a PartRange,
+    rows: u64,
+}
+
+/// Counts the rows of the manifest at a destination again. `None` where no manifest can be read there, which
+/// [`manifest::verify`] tells.
+///
+/// The manifest's own query and predicate are run, in a read-only transaction.
+///
+/// # Errors
+/// The destination does not answer; the source cannot be reached or refuses; [`ExportErrorKind::SchemaChanged`] where
+/// the relation, one of its tables or a column of the export is gone.
+///
+/// # Cancel safety
+/// It only reads.
+pub async fn against_source(
+    destination: &Destination,
+    placement: &Placement,
+    connect: &ConnectSettings,
+) -> Result<Option<SourceCheck>, ExportError> {
+    let manifest = match manifest::look(destination, placement).await {
+        Ok(Some(existing)) => existing.manifest,
+        Ok(None) | Err(ManifestError::Decode { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(predicate) = &manifest.source.predicate {
+        check_predicate(predicate)?;
+    }
+    let query;
+    let counted = match &manifest.source.name {
+        SourceName::Relation(name) => Counted::Relation(name),
+        SourceName::Query(text) => {
+            query = check_query(text)?;
+            Counted::Query(&query)
+        }
+    };
+    let short: String = manifest.run_id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
+    let application = format!("outhaul/{short}/verify");
+    let snapshots = snapshots(&manifest);
+    let recount = Recount::begin(connect, counted, &snapshots, manifest.source.row_security, &application).await?;
+    let plan = plan(&manifest, &recount.relation)?;
+    Ok(Some(compare(&manifest, &plan, &recount).await?))
+}
+
+/// The snapshots under which all rows were read.
+fn snapshots(manifest: &Manifest) -> Vec<Exported<'_>> {
+    let records = match manifest.consistency.mode {
+        ConsistencyMode::SingleSnapshot => manifest.consistency.snapshots.as_slice(),
+        ConsistencyMode::Keyset | ConsistencyMode::Mixed => &[],
+    };
+    let exported = |id, xmin: &'_ Option<String>| Exported { id, xmin: xmin.as_deref() };
+    records.iter().filter_map(|record| Some(exported(record.id.as_deref()?, &record.xmin))).collect()
+}
+
+async fn compare(manifest: &Manifest, plan: &Plan, recount: &Recount) -> Result<SourceCheck, ExportError> {
+    let mode = if recount.snapshot.is_some() { CountMode::RunSnapshot } else { CountMode::Now };
+    let teller = Teller { mode, manifest };
+    let cap = manifest.row_cap.max_rows.map(std::num::NonZeroU64::get);
+    let rows = recount.count(plan, &Slice::Whole, cap.map(|cap| cap.saturating_add(1))).await?;
+    let mut check = SourceCheck {
+        mode,
+        snapshot: recount.snapshot.clone(),
+        rows,
+        partitions: 0,
+        partitions_uncounted: 0,
+        findings: Vec::new(),
+    };
+    let within = cap.map_or(rows, |cap| rows.min(cap));
+    if within != manifest.totals.rows {
+        check.findings.push(teller.differs("the export", within, manifest.totals.rows));
+    } else if cap.is_some_and(|cap| (rows > cap) != manifest.row_cap.truncated) {
+        let says = if manifest.row_cap.truncated { "that the cap left rows out" } else { "that no row was left out" };
+        check.findings.push(teller.finding(format!("{rows} rows or more, and the manifest says {says}")));
+    }
+    let shares = shares(manifest);
+    for share in &shares {
+        let Some(slice) = slice(share.range, mode, &plan.relation, shares.len())? else {
+            check.partitions_uncounted += u64::from(shares.len() > 1);
+            continue;
+        };
+        let rows = recount.count(plan, &slice, None).await?;
+        check.partitions += 1;
+        if rows != share.rows {
+            check.findings.push(teller.differs(&format!("partition {}", share.partition), rows, share.rows));
+        }
+    }
+    Ok(check)
+}
+
+/// Words for what differs.
+struct Teller<'a> {
+    mode: CountMode,
+    manifest: &'a Manifest,
+}
+
+impl Teller<'_> {
+    fn differs(&self, what: &str, found: u64, said: u64) -> Finding {
+        let place = match self.mode {
+            CountMode::RunSnapshot => "in the run's snapshot",
+            CountMode::Now => "at the source now",
+        };
+        self.finding(format!("{what} has {found} rows {place}, the manifest says {said}"))
+    }
+
+    fn finding(&self, problem: String) -> Finding {
+        let Manifest { source, created_at, .. } = self.manifest;
+        let name = match &source.name {
+            SourceName::Relation(name) => name,
+            SourceName::Query(_) => "query",
+        };
+        match self.mode {
+            CountMode::RunSnapshot => Finding::new(name, problem),
+            CountMode::Now => {
+                let since = created_at.format("%Y-%m-%d %H:%M:%S UTC");
+                Finding::new(name, format!("{problem}; the source may have changed since {since}"))
+            }
+        }
+    }
+}
+
+/// The manifest's partitions that have parts, with their rows.
+fn shares(manifest: &Manifest) -> Vec<Share<'_>> {
+    let mut shares: Vec<Share<'_>> = Vec::new();
+    for part in &manifest.parts {
+        match shares.last_mut() {
+            Some(share) if share.partition == part.partition => share.rows = share.rows.saturating_add(part.rows),
+            _ => shares.push(Share { partition: part.partition, range: &part.range, rows: part.rows }),
+        }
+    }
+    shares
+}
+
+/// The slice to count for a partition; `None` where it is all of the export, where its bounds are not shown, and where
+/// rows may have moved in the heap.
+fn slice(
+    range: &PartRange,
+    mode: CountMode,
+    relation: &RelationFacts,
+    shares: usize,
+) -> Result<Option<Slice>, ExportError> {
+    Ok(match (range, mode) {
+        (PartRange::Keys(range), _) => Some(Slice::Keys(range.clone())),
+        (PartRange::NullKeys, _) => Some(Slice::NullKeys),
+        (PartRange::Heap { leaf: name, from, to }, CountMode::RunSnapshot) => {
+            // The name goes into SQL as it is: only one that the catalog has itself.
+            let leaf = relation.leaves.iter().position(|leaf| leaf.sql_name == *name);
+            let leaf = leaf.ok_or_else(|| gone(format!("table {name}"), relation))?;
+            Some(Slice::Heap { leaf, from: *from, to: *to })
+        }
+        // It would be counted by its row limit, as the whole was.
+        (PartRange::Whole, CountMode::RunSnapshot) if shares > 1 => Some(Slice::Whole),
+        (PartRange::Whole | PartRange::KeysWithheld | PartRange::Heap { .. }, _) => None,
+    })
+}
+
+/// As much of the run's plan as counting needs.
+fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportError> {
+    let names = relation.column_aliases();
+    let column = |name: &str| {
+        let place = names.iter().position(|alias| *alias == *name);
+        place.and_then(|place| relation.columns.get(place)).ok_or_else(|| gone(format!("column {name:?}"), relation))
+    };
+    for described in &manifest.schema {
+        if let Some(name) = &described.source_column {
+            column(name)?;
+        }
+    }
+    let key = manifest.source.key.iter().map(|key| {
+        let facts = column(&key.name)?;
+        Ok(KeyColumn {
+            name: key.name.clone(),
+            pg_type: facts.pg_type.clone(),
+            direction: key.direction,
+            nullable: !facts.not_null,
+            comparison: facts.comparison.clone(),
+        })
+    });
+    let key = key.collect::<Result<_, ExportError>>()?;
+    Ok(Plan {
+        relation: relation.clone(),
+        predicate: manifest.source.predicate.clone(),
+        columns: Vec::new(),
+        key,
+        row_key: Vec::new(),
+        cap: CapPlan {
+            tier: None,
+            max_rows: None,
+            truncated: false,
+            order: manifest.row_cap.order,
+            boundary: None,
+            available: RowsAvailable::Unknown,
+        },
+        partitions: Vec::new(),
+    })
+}
+
+fn gone(what: String, relation: &RelationFacts) -> ExportError {
+    let name = relation.display_name.as_deref().unwrap_or("the query");
+    ExportError::new(ExportErrorKind::SchemaChanged, format!("{what} of the export is no longer in {name}"))
+        .with_hint("it was dropped or renamed since the export, so its rows cannot be counted again")
+}

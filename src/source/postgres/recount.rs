@@ -1,0 +1,149 @@
+//! Counts rows again, for `verify --against-source`: one read-only session, under a run's own snapshot where somebody
+//! still holds it, else under one of its own.
+
+use std::sync::Arc;
+
+use super::catalog::{self, query};
+use super::connect::{Connector, Session, Sessions};
+use super::error::{SourceError, SourceFault};
+use super::prepare::QUERY_ALIAS;
+use super::session::{Begin, begin, identifier};
+use super::settings::ConnectSettings;
+use super::snapshot;
+use super::sql;
+use crate::plan::{Plan, RelationFacts, RelationKind, Slice};
+use tokio_postgres::types::Type;
+
+/// What is counted, as a manifest names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted<'a> {
+    /// `schema.relation`, unquoted.
+    Relation(&'a str),
+    /// The text of a query.
+    Query(&'a str),
+}
+
+/// A snapshot that a run exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exported<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// The oldest transaction that was running when it was taken: after a restart another snapshot may have its id.
+    pub xmin: Option<&'a str>,
+}
+
+/// A session that counts, all in one transaction.
+#[derive(Debug)]
+pub struct Recount {
+    session: Session,
+    /// The relation as it is seen; every table that stores rows of it is a leaf.
+    pub relation: RelationFacts,
+    /// The id of the run's snapshot, where the session is under it.
+    pub snapshot: Option<String>,
+}
+
+impl Recount {
+    /// Connects, imports the first of `snapshots` that still is one, and describes the relation. `row_security` is
+    /// whether the run allowed policies to hide rows.
+    ///
+    /// # Errors
+    /// See [`SourceFault`]; [`SourceFault::SchemaChanged`] where the relation is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the session, and the server ends what it runs.
+    pub async fn begin(
+        connect: &ConnectSettings,
+        counted: Counted<'_>,
+        snapshots: &[Exported<'_>],
+        row_security: bool,
+        application: &str,
+    ) -> Result<Self, SourceError> {
+        let connector = Arc::new(Connector::new(connect.clone(), row_security)?);
+        let session = Sessions::new(connector, application, 1)?.get().await?;
+        let mut imported = None;
+        for exported in snapshots {
+            if import(&session, exported, application).await? {
+                imported = Some(exported.id.to_owned());
+                break;
+            }
+            session.batch("leaving a failed transaction", "ROLLBACK").await?;
+        }
+        if imported.is_none() {
+            begin(&session, Begin::NewSnapshot, application).await?;
+        }
+        let relation = describe(&session, counted, row_security).await?;
+        Ok(Self { session, relation, snapshot: imported })
+    }
+
+    /// How many rows a slice of `plan` has, counted no further than `limit`. The plan's relation is this one's.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
+    pub async fn count(&self, plan: &Plan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
+        let statement = sql::count(plan, slice, limit);
+        let rows = query(&self.session, "counting rows", &statement, &[]).await?;
+        let count = rows.first().and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok());
+        count.ok_or_else(|| SourceError::new(SourceFault::Protocol, "no count came back"))
+    }
+}
+
+/// False where the snapshot is gone, or is another run's by now.
+async fn import(session: &Session, exported: &Exported<'_>, application: &str) -> Result<bool, SourceError> {
+    match begin(session, Begin::Import(exported.id), application).await {
+        Ok(()) => {
+            let facts = snapshot::facts(session, None).await?;
+            Ok(exported.xmin.is_none_or(|xmin| facts.xmin.as_deref() == Some(xmin)))
+        }
+        Err(error) if error.fault == SourceFault::SnapshotLost => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn describe(session: &Session, counted: Counted<'_>, row_security: bool) -> Result<RelationFacts, SourceError> {
+    let name = match counted {
+        Counted::Relation(name) => name,
+        Counted::Query(text) => {
+            return Ok(RelationFacts {
+                kind: RelationKind::Query,
+                sql_name: text.to_owned(),
+                alias: QUERY_ALIAS.to_owned(),
+                display_name: None,
+                columns: catalog::describe_statement(session, "describing the query", text).await?,
+                leaves: Vec::new(),
+                estimated_rows: None,
+                unique_key: None,
+                row_security,
+            });
+        }
+    };
+    let mut found = catalog::find(session, &quoted(session, name).await?).await?;
+    let tree = catalog::tree(session, found.oid).await?;
+    found.tables = tree.len();
+    let stores_rows = |node: &&catalog::TreeNode| matches!(node.relkind.as_str(), "r" | "m");
+    Ok(RelationFacts {
+        kind: found.kind,
+        sql_name: found.sql_name(),
+        alias: identifier(&found.name),
+        display_name: Some(name.to_owned()),
+        columns: catalog::columns(session, &found, &tree).await?,
+        leaves: tree.iter().filter(stores_rows).map(|node| node.facts.clone()).collect(),
+        estimated_rows: None,
+        unique_key: None,
+        row_security,
+    })
+}
+
+/// The relation that a manifest names. Dots in names make two of them possible.
+async fn quoted(session: &Session, name: &str) -> Result<String, SourceError> {
+    let sql = "SELECT n.nspname::text, c.relname::text \
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname::text || '.' || c.relname::text = $1";
+    let rows = query(session, &format!("looking up {name}"), sql, &[(&name, Type::TEXT)]).await?;
+    match rows.as_slice() {
+        [row] => Ok(format!("{}.{}", identifier(row.get(0)), identifier(row.get(1)))),
+        [] => Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is not in this database"))
+            .with_hint("it was dropped or renamed since the export, or --from names another database")),
+        _ => Err(SourceError::new(SourceFault::Usage, format!("{name} is the name of more than one relation"))
+            .with_hint("dots in a schema's or a table's name make it ambiguous")),
+    }
+}
