@@ -91,8 +91,8 @@ fn snapshots(manifest: &Manifest) -> Vec<Exported<'_>> {
         ConsistencyMode::SingleSnapshot => manifest.consistency.snapshots.as_slice(),
         ConsistencyMode::Keyset | ConsistencyMode::Mixed => &[],
     };
-    let exported = |id, xmin: &'_ Option<String>| Exported { id, xmin: xmin.as_deref() };
-    records.iter().filter_map(|record| Some(exported(record.id.as_deref()?, &record.xmin))).collect()
+    let exported = records.iter().filter_map(|record| Some((record.id.as_deref()?, record.xmin.as_deref())));
+    exported.map(|(id, xmin)| Exported { id, xmin }).collect()
 }
 
 async fn compare(manifest: &Manifest, plan: &Plan, recount: &Recount) -> Result<SourceCheck, ExportError> {

@@ -1,7 +1,7 @@
 use std::num::NonZeroU64;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
     Float64Array, Int32Array, Int64Array, ListArray, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
     TimestampMicrosecondArray,
 };
@@ -12,7 +12,7 @@ use super::*;
 use crate::encode::{Compression, Format, FormatOptions, Newline, Tally, encoder};
 use crate::export::request::ManifestStats;
 use crate::manifest::build::schema_column;
-use crate::manifest::model::{FormatRecord, Totals};
+use crate::manifest::model::{FormatKind, FormatRecord, Totals};
 use crate::manifest::test_data::{column, format, manifest, memory, open, pg_type};
 use crate::plan::{Carrier, ColumnPlan, Member, Precision};
 
