@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod against;
 mod awkward;
 mod cancel;
 mod caps;

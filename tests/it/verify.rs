@@ -79,6 +79,53 @@ async fn every_kind_of_damage_is_named() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_lies_is_found_by_reading() {
+    let pg = table().await;
+    for (format, compression) in [("parquet", "zstd"), ("csv", "gzip"), ("ndjson", "zstd")] {
+        let args = ["--format", format, "--compression", compression, "--manifest-stats", "all"];
+        let done = exported(&pg, &args).await;
+        let (dest, manifest) = (done.dest(), done.manifest());
+        let name = parts(&manifest)[1]["path"].as_str().unwrap().to_owned();
+        let lies: [(&str, &str, Value); 5] = [
+            ("/parts/1/columns/id/nulls", "NULL", 1.into()),
+            ("/parts/1/columns/id/min", "least value", "0".into()),
+            ("/parts/1/columns/id/max", "greatest value", "9999".into()),
+            ("/parts/1/columns/v/min", "least value", "u".into()),
+            ("/parts/1/columns/v/max", "greatest value", "w".into()),
+        ];
+        for (pointer, problem, value) in lies {
+            let mut lying = manifest.clone();
+            *lying.pointer_mut(pointer).unwrap() = value;
+            std::fs::write(dest.join("_manifest.json"), lying.to_string()).unwrap();
+            finds(&dest, true, &name, problem).await;
+            verify(&dest, false).await.expect(0);
+        }
+        let mut lying = manifest.clone();
+        lying["schema"][0]["name"] = "number".into();
+        for part in lying["parts"].as_array_mut().unwrap() {
+            let id = part["columns"]["id"].take();
+            let v = part["columns"]["v"].take();
+            part["columns"] = serde_json::json!({"number": id, "v": v});
+        }
+        std::fs::write(dest.join("_manifest.json"), lying.to_string()).unwrap();
+        finds(&dest, true, &name, "number").await;
+        std::fs::write(dest.join("_manifest.json"), manifest.to_string()).unwrap();
+        verify(&dest, true).await.expect(0);
+    }
+}
+
+/// A folder keeps no checksum, and a report never passes that over.
+#[tokio::test]
+async fn what_the_store_keeps_is_said() {
+    let done = exported(&table().await, &[]).await;
+    let run = verify(&done.dest(), false).await.expect(0);
+    assert_eq!(run.report["report"]["checksums_kept"], 0);
+    let run = outhaul(["verify", done.dest().to_str().unwrap()]).run().await.expect(0);
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert!(text.contains("the store keeps no checksum"), "{text}");
+}
+
+#[tokio::test]
 async fn damage_on_s3_is_named() {
     let (pg, s3) = (table().await, s3());
     let args = ["--table", "t", "--format", "csv", "--partitions", "3"];
