@@ -108,7 +108,11 @@ fn tell(verified: &Verified, json: bool) -> u8 {
 }
 
 /// A folder of parts, or the one file of a `--single-file` export, which the manifest beside it gives away.
-pub(super) async fn place(url: &str, single_file: bool, options: &StoreOptions) -> Result<(Destination, Placement), ExportError> {
+pub(super) async fn place(
+    url: &str,
+    single_file: bool,
+    options: &StoreOptions,
+) -> Result<(Destination, Placement), ExportError> {
     if let Ok((folder, placement)) = export::locate(url, true)
         && let Ok(destination) = Destination::open(folder, options)
         && let Ok(Some(_)) = destination.head(&placement.manifest_path()).await

@@ -186,7 +186,7 @@ fn part(partition: u32, roll: u32, rows: u64) -> PartReceipt {
             summary("id", 0, Some("1"), Some("77")),
             summary("created_at", 0, None, None),
             summary("price", 1, Some("0.01"), Some("99.90")),
-            summary("comment", 2, Some("a secret"), Some("z secret")),
+            summary("comment", rows.min(2), Some("a secret"), Some("z secret")),
             summary("address", 0, Some("10.0.0.1"), Some("10.0.0.9")),
         ],
         started_at: at(i64::from(partition)),

@@ -75,8 +75,7 @@ fn lists(shape: ListShape, items: Vec<Column>) -> Values {
 
 /// An element or a member. What is chosen for text and for JSON is chosen for whole columns.
 fn part(pg_type: &PgType, carrier: &Carrier, policies: &Policies) -> Option<Column> {
-    let policies =
-        Policies { char_padding: CharPadding::Keep, json_nan: JsonNan::String, ..*policies };
+    let policies = Policies { char_padding: CharPadding::Keep, json_nan: JsonNan::String, ..*policies };
     Some(Column::part(values(pg_type, Wire::Binary, carrier, &policies)?, carrier, &policies))
 }
 

@@ -11,7 +11,9 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, TimeUnit, i256};
 
 use super::error::Problem;
-use super::loops::{Cells, Failure, Variable, append_bytes, append_trimmed, append_versioned, fixed, parsed, place, variable};
+use super::loops::{
+    Cells, Failure, Variable, append_bytes, append_trimmed, append_versioned, fixed, parsed, place, variable,
+};
 use super::nested::{Lists, Structs};
 use super::text::TextWriter;
 use super::{numeric, scalar, wkb};
@@ -267,12 +269,7 @@ fn append_long(cells: &Cells<'_>, values: &mut Vec<i64>, long: Long, changed: &m
     }
 }
 
-fn append_variable(
-    cells: &Cells<'_>,
-    values: &mut Variable,
-    from: Bytes,
-    changed: &mut u64,
-) -> Result<usize, Failure> {
+fn append_variable(cells: &Cells<'_>, values: &mut Variable, from: Bytes, changed: &mut u64) -> Result<usize, Failure> {
     type Writer = fn(&[u8], &mut Vec<u8>) -> Result<(), Problem>;
     let write: Writer = match from {
         Bytes::Plain => {

@@ -34,11 +34,8 @@ fn members(members: Vec<(&str, Carrier)>) -> Carrier {
 }
 
 fn range(bound: &Carrier) -> Carrier {
-    let member = |name: &str, carrier: &Carrier, nullable| Member {
-        name: name.to_owned(),
-        carrier: carrier.clone(),
-        nullable,
-    };
+    let member =
+        |name: &str, carrier: &Carrier, nullable| Member { name: name.to_owned(), carrier: carrier.clone(), nullable };
     let flag = |name: &str| member(name, &Carrier::Bool, false);
     let bounds = [member("lower", bound, true), member("upper", bound, true)];
     Carrier::Struct(bounds.into_iter().chain(["lower_inc", "upper_inc", "empty"].map(flag)).collect())
@@ -77,7 +74,8 @@ const FROM_ZERO: &str = "0000000100000000000000170000000200000000000000040000000
 #[test]
 fn nested_values_come_as_postgresql_sent_them() {
     let (pair_type, pair_carrier) = pair();
-    let outer = composite(16_521, vec![("p", pair_type.clone()), ("xs", with_kind(1005, TypeKind::Array(Box::new(base(21)))))]);
+    let outer =
+        composite(16_521, vec![("p", pair_type.clone()), ("xs", with_kind(1005, TypeKind::Array(Box::new(base(21)))))]);
     let outer_carrier = members(vec![("p", pair_carrier.clone()), ("xs", list(Carrier::Int16))]);
     let int_range = with_kind(3904, TypeKind::Range(Box::new(base(23))));
     let num_range = with_kind(3906, TypeKind::Range(Box::new(base(1700))));
@@ -179,11 +177,16 @@ fn nested_values_come_as_postgresql_sent_them() {
 
 #[test]
 fn what_is_no_list_is_named_or_made_null() {
-    for (wire, value) in [(SQUARE, "an array of several dimensions"), (FROM_ZERO, "an array whose indexes do not begin at 1")] {
+    for (wire, value) in
+        [(SQUARE, "an array of several dimensions"), (FROM_ZERO, "an array whose indexes do not begin at 1")]
+    {
         let wire = hex(&wire.replace(' ', ""));
         let rows = [vec![Some(hex(INTS))], vec![Some(wire)], vec![None], vec![Some(hex(INTS))]];
         let error = decode_rows(vec![ints()], &rows).unwrap_err();
-        assert!(error.to_string().contains(&format!("row 2 of the partition: {value} cannot be written as a list")), "{error}");
+        assert!(
+            error.to_string().contains(&format!("row 2 of the partition: {value} cannot be written as a list")),
+            "{error}"
+        );
         assert_eq!(error.fault(), SourceFault::Data);
 
         let mut plan = ints();
@@ -199,9 +202,8 @@ fn what_is_no_list_is_named_or_made_null() {
 #[test]
 fn the_innermost_place_that_can_be_null_is() {
     // ARRAY[1.5, 'NaN', NULL]::numeric(12,2)[]
-    let numbers = hex(
-        "0000000100000001000006a400000003000000010000000c0002000000000002000113880000000800000000c0000000ffffffff",
-    );
+    let numbers =
+        hex("0000000100000001000006a400000003000000010000000c0002000000000002000113880000000800000000c0000000ffffffff");
     // '[2000-01-01,infinity)'::daterange
     let days = hex("02000000040000000000000004 7fffffff".replace(' ', "").as_str());
     let plans = vec![
@@ -211,7 +213,8 @@ fn the_innermost_place_that_can_be_null_is() {
     let rows = [vec![Some(numbers.clone()), None], vec![None, Some(days.clone())], vec![Some(numbers), Some(days)]];
     let error = decode_rows(plans.clone(), &rows).unwrap_err().to_string();
     assert!(error.contains("row 1 of the partition: NaN cannot be written as Decimal128(12, 2)"), "{error}");
-    let error = decode_rows(vec![plans[1].clone()], &rows.clone().map(|row| vec![row[1].clone()])).unwrap_err().to_string();
+    let error =
+        decode_rows(vec![plans[1].clone()], &rows.clone().map(|row| vec![row[1].clone()])).unwrap_err().to_string();
     assert!(error.contains("row 2 of the partition: infinity cannot be written as Date32"), "{error}");
 
     let plans: Vec<_> = plans
@@ -270,7 +273,9 @@ fn broken_nested_values_are_a_protocol_fault() {
 /// The wire form of an array with these elements.
 fn array_wire(element: u32, values: &[Option<Vec<u8>>]) -> Vec<u8> {
     let count = i32::try_from(values.len()).unwrap();
-    let mut bytes = [1_i32.to_be_bytes(), 0_i32.to_be_bytes(), element.to_be_bytes(), count.to_be_bytes(), 1_i32.to_be_bytes()].concat();
+    let mut bytes =
+        [1_i32.to_be_bytes(), 0_i32.to_be_bytes(), element.to_be_bytes(), count.to_be_bytes(), 1_i32.to_be_bytes()]
+            .concat();
     for value in values {
         match value {
             None => bytes.extend((-1_i32).to_be_bytes()),
@@ -312,7 +317,12 @@ fn text_within_lists_and_maps_is_valid_utf8() {
     let texts = nested(array(base(25)), list(Carrier::Text));
     let bad = vec![Some(b"ok".to_vec()), Some(b"\xff".to_vec())];
     let good = vec![None, Some("ü".into())];
-    let rows = [vec![Some(array_wire(25, &good))], vec![None], vec![Some(array_wire(25, &bad))], vec![Some(array_wire(25, &good))]];
+    let rows = [
+        vec![Some(array_wire(25, &good))],
+        vec![None],
+        vec![Some(array_wire(25, &bad))],
+        vec![Some(array_wire(25, &good))],
+    ];
     let error = decode_rows(vec![texts.clone()], &rows).unwrap_err();
     assert!(error.to_string().contains("row 3 of the partition: text that is not valid UTF-8"), "{error}");
     assert_eq!(error.fault(), SourceFault::Data);
@@ -323,7 +333,8 @@ fn text_within_lists_and_maps_is_valid_utf8() {
     assert_eq!(*batch.changed, [1]);
 
     let map = nested(hstore(), Carrier::Map);
-    let rows = [vec![Some(hex("00000000"))], vec![Some(hex("000000010000000161000000 01ff".replace(' ', "").as_str()))]];
+    let rows =
+        [vec![Some(hex("00000000"))], vec![Some(hex("000000010000000161000000 01ff".replace(' ', "").as_str()))]];
     let error = decode_rows(vec![map], &rows).unwrap_err();
     assert!(error.to_string().contains("row 2 of the partition: text that"), "{error}");
 }
