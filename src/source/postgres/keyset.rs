@@ -15,7 +15,7 @@ use super::connect::Session;
 use super::copy::Copy;
 use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
-use super::session::{Begin, begin, identifier};
+use super::session::{Begin, begin, identifier, send_text_as_stored};
 use super::sql;
 use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
 use crate::source::{Batch, BatchStream};
@@ -28,6 +28,8 @@ pub(crate) struct Pages {
     name: Option<String>,
     fingerprint: String,
     application: String,
+    /// Whether the database's encoding is `SQL_ASCII`.
+    sql_ascii: bool,
 }
 
 impl Pages {
@@ -36,10 +38,11 @@ impl Pages {
         found: Option<&Found>,
         size: NonZeroU64,
         application: &str,
+        sql_ascii: bool,
     ) -> Result<Self, SourceError> {
         let name = found.map(Found::sql_name);
         let fingerprint = fingerprint(session, name.as_deref()).await?;
-        Ok(Self { size, name, fingerprint, application: format!("{application}/reader") })
+        Ok(Self { size, name, fingerprint, application: format!("{application}/reader"), sql_ascii })
     }
 
     /// Reads the partition page by page.
@@ -139,7 +142,7 @@ impl PageReader {
         let page = Partition { ordered: true, row_limit: NonZeroU64::new(limit), ..self.partition.clone() };
         let statement = sql::copy(&sql::select(&self.plan, &page, &texts, self.last.as_ref()));
         self.page_rows = 0;
-        let key = RowKey::of_pages(&self.plan);
+        let key = RowKey::of_pages(&self.plan.columns, &self.plan.row_key, &self.plan.key);
         self.copy = Some(Copy::start(session, &statement, &self.columns, key, self.what.clone()).await?);
         Ok(())
     }
@@ -147,7 +150,7 @@ impl PageReader {
     async fn begin(&self, session: &Session) -> Result<(), SourceError> {
         begin(session, Begin::Latest, &self.pages.application).await?;
         if fingerprint(session, self.pages.name.as_deref()).await? == self.pages.fingerprint {
-            return Ok(());
+            return if self.pages.sql_ascii { send_text_as_stored(session).await } else { Ok(()) };
         }
         let message = format!("reading {}: the table or its columns changed between two pages", self.what);
         Err(SourceError::new(SourceFault::SchemaChanged, message))

@@ -14,7 +14,7 @@ use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
 use super::keyset;
 use super::prepare::Planning;
-use super::session::identifier;
+use super::session::{identifier, send_text_as_stored};
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
 use crate::export::request::ReadMode;
@@ -42,6 +42,8 @@ pub struct PostgresSource {
     moment: Moment,
     snapshots: Vec<SnapshotFacts>,
     found: Option<Found>,
+    /// Whether the database's encoding is `SQL_ASCII`.
+    sql_ascii: bool,
 }
 
 impl PostgresSource {
@@ -50,10 +52,11 @@ impl PostgresSource {
     /// # Errors
     /// The snapshot cannot be exported or kept.
     pub async fn new(planning: Planning, readers: usize, read_mode: ReadMode) -> Result<Self, SourceError> {
-        let Planning { sessions, lock, anchor, locks, application, found, .. } = planning;
+        let Planning { sessions, lock, anchor, locks, application, found, server, .. } = planning;
+        let sql_ascii = server.types.sql_ascii;
         let (moment, snapshots) = match read_mode {
             ReadMode::Keyset { page_size } => {
-                let pages = keyset::Pages::new(&anchor, found.as_ref(), page_size, &application).await?;
+                let pages = keyset::Pages::new(&anchor, found.as_ref(), page_size, &application, sql_ascii).await?;
                 anchor.batch("ending planning", "COMMIT").await?;
                 (Moment::Pages(pages), Vec::new())
             }
@@ -70,7 +73,7 @@ impl PostgresSource {
                 (Moment::Kept(custody), vec![facts])
             }
         };
-        Ok(Self { sessions, lock, moment, snapshots, found })
+        Ok(Self { sessions, lock, moment, snapshots, found, sql_ascii })
     }
 
     /// The snapshots that reads share; empty in keyset mode.
@@ -121,7 +124,13 @@ impl PostgresSource {
         if let Moment::Pages(pages) = &self.moment {
             return Ok(pages.open(session, plan, partition, what));
         }
-        let key = RowKey::new(&plan);
+        if self.sql_ascii
+            && let Err(error) = send_text_as_stored(&session).await
+        {
+            session.discard();
+            return Err(error);
+        }
+        let key = RowKey::new(&plan.columns, &plan.row_key);
         let extra: Vec<String> = key.extra().iter().map(|name| identifier(name)).collect();
         let statement = sql::copy(&sql::select(&plan, &partition, &extra, None));
         let copy = Copy::start(session, &statement, &columns, key, what).await?;

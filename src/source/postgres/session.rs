@@ -65,6 +65,13 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     session.batch("setting up a session", &settings).await
 }
 
+/// For the rest of its transaction the server sends text as it is stored. In a `SQL_ASCII` database, where it vouches
+/// for nothing, it would otherwise refuse what is not UTF-8, before the policies for such text are asked. Only for rows:
+/// names and settings are to be UTF-8.
+pub(crate) async fn send_text_as_stored(session: &Session) -> Result<(), SourceError> {
+    session.batch("setting the encoding", "SET LOCAL client_encoding = 'SQL_ASCII'").await
+}
+
 /// What tells one server from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerIdentity(String);

@@ -6,7 +6,7 @@ use super::choose;
 use super::column::may_fail;
 use super::error::RowName;
 use super::text::{TextWriter, text_writer};
-use crate::plan::{Plan, RowKeyColumn};
+use crate::plan::{ColumnPlan, KeyColumn, RowKeyColumn};
 use crate::source::postgres::frame::Field;
 
 /// Characters of one value that an error shows: enough for a UUID or a name.
@@ -32,32 +32,32 @@ struct Part {
 impl RowKey {
     /// The row key of a plan; columns that are not among the plan's are read beside them, but only where an error can
     /// come to need them. A column whose type has no text here is left out.
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(columns: &[ColumnPlan], row_key: &[RowKeyColumn]) -> Self {
         let mut key = Self::default();
-        let needed = plan.columns.iter().any(may_fail);
-        for column in plan.row_key.iter().filter(|_| needed) {
+        let needed = columns.iter().any(may_fail);
+        for column in row_key.iter().filter(|_| needed) {
             let Some(write) = writer(column) else { continue };
             let place = column.place.unwrap_or_else(|| {
                 key.extra.push(column.name.clone());
-                plan.columns.len() + key.extra.len() - 1
+                columns.len() + key.extra.len() - 1
             });
             key.parts.push(Part { name: column.name.clone(), place, write, shown: column.shown });
         }
         key
     }
 
-    /// The row key where the plan's `key` is read behind its columns anyway, as text.
-    pub(crate) fn of_pages(plan: &Plan) -> Self {
+    /// The row key where the columns of the plan's `key` are read behind its `columns` anyway, as text.
+    pub(crate) fn of_pages(columns: &[ColumnPlan], row_key: &[RowKeyColumn], key: &[KeyColumn]) -> Self {
         let part = |column: &RowKeyColumn| {
-            let paged = plan.key.iter().position(|key| key.name == column.name);
+            let paged = key.iter().position(|key| key.name == column.name);
             let (place, write) = match (column.place, paged) {
                 (Some(place), _) => (place, writer(column)?),
-                (None, Some(paged)) => (plan.columns.len() + paged, None),
+                (None, Some(paged)) => (columns.len() + paged, None),
                 (None, None) => return None,
             };
             Some(Part { name: column.name.clone(), place, write, shown: column.shown })
         };
-        Self { parts: plan.row_key.iter().filter_map(part).collect(), extra: Vec::new() }
+        Self { parts: row_key.iter().filter_map(part).collect(), extra: Vec::new() }
     }
 
     /// Columns of the relation that are to be selected, in binary, behind the plan's.

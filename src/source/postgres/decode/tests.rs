@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+mod combinations;
 mod nested;
+mod policies;
 
 use super::*;
 use crate::plan::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Policies, Precision, TypeKind, Wire};

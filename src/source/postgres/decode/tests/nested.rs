@@ -7,19 +7,19 @@ use super::*;
 use crate::plan::policy::OnUnrepresentable;
 use crate::plan::{Attribute, ExtensionType, Member};
 
-fn base(oid: u32) -> PgType {
+pub(super) fn base(oid: u32) -> PgType {
     PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), kind: TypeKind::Base }
 }
 
-fn with_kind(oid: u32, kind: TypeKind) -> PgType {
+pub(super) fn with_kind(oid: u32, kind: TypeKind) -> PgType {
     PgType { kind, ..base(oid) }
 }
 
-fn array(element: PgType) -> PgType {
+pub(super) fn array(element: PgType) -> PgType {
     with_kind(90_000, TypeKind::Array(Box::new(element)))
 }
 
-fn composite(oid: u32, attributes: Vec<(&str, PgType)>) -> PgType {
+pub(super) fn composite(oid: u32, attributes: Vec<(&str, PgType)>) -> PgType {
     let attribute = |(name, pg_type): (&str, PgType)| Attribute { name: name.to_owned(), pg_type };
     with_kind(oid, TypeKind::Composite(attributes.into_iter().map(attribute).collect()))
 }
