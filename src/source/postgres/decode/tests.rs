@@ -273,8 +273,9 @@ fn text_is_valid_utf8_value_by_value() {
 fn a_plan_without_a_decoder_is_refused() {
     for plan in [
         binary(25, Carrier::Int32),
-        binary(600, Carrier::Text),
-        binary(18, Carrier::Text),
+        // A tsvector, and money, whose spelling is the database's.
+        binary(3614, Carrier::Text),
+        binary(790, Carrier::Text),
         binary(1114, Carrier::Timestamp { unit: Precision::Micros, utc: true }),
         column("c", 23, Wire::OutputText, Carrier::Int32),
     ] {
@@ -285,7 +286,8 @@ fn a_plan_without_a_decoder_is_refused() {
 
 #[test]
 fn batches_end_at_their_bounds_and_rows_are_counted_through() {
-    let columns: Arc<[ColumnPlan]> = Arc::from(vec![binary(25, Carrier::Text), binary(1700, Carrier::NumberText)]);
+    let text = ColumnPlan { policy: "lossless".into(), ..binary(25, Carrier::Text) };
+    let columns: Arc<[ColumnPlan]> = Arc::from(vec![text, binary(1700, Carrier::NumberText)]);
     let mut decoder = BatchDecoder::new(&columns).unwrap();
     // 1e131071: ten bytes on the wire, 131,072 as text.
     let number = hex("00017fff0000000003e8");
