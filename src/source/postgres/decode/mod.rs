@@ -41,14 +41,16 @@ const BLOCK_FIELDS: usize = 4096;
 /// And rows: a number's text can be 10,000 times as long as its wire form, and must not blow the batch up.
 const BLOCK_ROWS: usize = 256;
 
-/// And bytes, as far as they can be told before: so much a batch takes beyond its bound, and a row that alone takes more
-/// is a batch of its own. Times the sixteenfold at which text of any type but numeric is longer than its wire form, it
-/// stays within 32-bit offsets.
+/// And bytes, as far as they can be told before. A row that alone is larger on the wire is a batch of its own, since its
+/// text can be sixteen times as long, and must stay within 32-bit offsets where that is possible at all.
 const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes of text for a byte on the wire, at most: a numeric of one digit group, with its length 14 bytes, has up to
 /// 131,072 digits.
 const NUMERIC_GROWTH: usize = 131_072 / 14 + 1;
+
+/// What a 32-bit offset can address.
+const OFFSET_MAX: usize = (1 << 31) - 1;
 
 /// Collects framed rows into batches. After an error it is spent.
 #[derive(Debug)]
@@ -125,19 +127,20 @@ impl BatchDecoder {
         Ok(from)
     }
 
-    /// How many of the rows can be decoded before another look at the batch's size; none where the first is so large
-    /// that it is to be a batch of its own. Looked at closely only where a read buffer could be too much.
+    /// How many of the rows can be decoded before another look at the batch's size; none where the first is to begin a
+    /// batch. Looked at closely only where a read buffer could be too much.
     fn fitting(&self, input_bytes: usize, fields: &[Field]) -> usize {
         let width = self.width();
         if width == 0 || input_bytes <= BLOCK_BYTES_MAX && self.expanding.is_empty() {
             return if width == 0 { 1 } else { fields.len() / width };
         }
-        let mut bytes = 0_usize;
+        let (mut sent, mut grown) = (0_usize, 0_usize);
         for (index, row) in fields.chunks_exact(width).enumerate() {
-            bytes += row.iter().map(|field| field.length()).sum::<usize>();
-            bytes += self.expanding.iter().map(|&column| row[column].length() * NUMERIC_GROWTH).sum::<usize>();
-            if bytes > BLOCK_BYTES_MAX {
-                return if index == 0 { usize::from(self.rows == 0) } else { index };
+            sent += row.iter().map(|field| field.length()).sum::<usize>();
+            grown += self.expanding.iter().map(|&column| row[column].length() * NUMERIC_GROWTH).sum::<usize>();
+            if sent + grown > BLOCK_BYTES_MAX {
+                let joins = sent <= BLOCK_BYTES_MAX && self.bytes() + sent + grown <= OFFSET_MAX;
+                return if index == 0 { usize::from(self.rows == 0 || joins) } else { index };
             }
         }
         fields.len() / width

@@ -12,6 +12,9 @@ use crate::source::postgres::frame::Field;
 /// Characters of one value that an error shows: enough for a UUID or a name.
 const SHOWN_MAX: usize = 64;
 
+/// The most columns that a SELECT may have (`MaxTupleAttributeNumber` of `htup_details.h`).
+const SELECT_MAX: usize = 1664;
+
 /// Where the key's values stand in a framed row, and how they become text.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RowKey {
@@ -37,6 +40,9 @@ impl RowKey {
         let needed = columns.iter().any(may_fail);
         for column in row_key.iter().filter(|_| needed) {
             let Some(write) = writer(column) else { continue };
+            if column.place.is_none() && columns.len() + key.extra.len() >= SELECT_MAX {
+                continue;
+            }
             let place = column.place.unwrap_or_else(|| {
                 key.extra.push(column.name.clone());
                 columns.len() + key.extra.len() - 1

@@ -325,6 +325,22 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
 }
 
 #[test]
+fn a_huge_row_is_a_batch_of_its_own() {
+    let row = |bytes| vec![Some(vec![7; bytes])];
+    let some: Vec<Row> = vec![row(1), row(2), row(BLOCK_BYTES_MAX + 1), row(3)];
+    let mut input = [opening(1), message(b'd', &payload(&some))].concat();
+    let mut fields = FieldTable::default();
+    Framer::new(1).frame(&mut input, &mut fields, usize::MAX).unwrap();
+    let mut decoder = BatchDecoder::new(&Arc::from(vec![binary(17, Carrier::Bytes)])).unwrap();
+    let (mut next, mut rows) = (0, Vec::new());
+    while next < fields.rows() {
+        next = decoder.decode(&input, &fields, next).unwrap();
+        rows.push(decoder.take_batch().unwrap().rows.num_rows());
+    }
+    assert_eq!(rows, [2, 1, 1]);
+}
+
+#[test]
 fn no_columns_and_foreign_tables() {
     let batch = decode_rows(vec![], &[vec![], vec![]]).unwrap();
     assert_eq!((batch.num_rows(), batch.num_columns()), (2, 0));
