@@ -124,11 +124,10 @@ fn scalar(base_oid: u32, carrier: &Carrier, policies: &Policies) -> Option<Value
         }
         (oid::MONEY, Carrier::Decimal128 { precision: 19, .. }) => Values::Int128(Vec::new(), Wide::Signed),
         (oid::XID8, Carrier::Decimal128 { precision: 20, scale: 0 }) => Values::Int128(Vec::new(), Wide::Unsigned),
-        (oid::JSON, Carrier::Json) => Values::variable(Bytes::Plain),
+        (oid::JSON, Carrier::Json) | (oid::BYTEA, Carrier::Bytes) => Values::variable(Bytes::Plain),
         (oid::JSONB, Carrier::Json | Carrier::Text) | (oid::JSONPATH, Carrier::Text) => {
             Values::variable(Bytes::Versioned)
         }
-        (oid::BYTEA, Carrier::Bytes) => Values::variable(Bytes::Plain),
         (oid::UUID, Carrier::Uuid) => Values::Uuid(Vec::new()),
         (oid::TIME, Carrier::PgTime) => Values::Int64(Vec::new(), Long::PgTime),
         (oid::DATE, Carrier::Date32) => Values::Int32(Vec::new(), Days::Date32),

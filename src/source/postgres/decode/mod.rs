@@ -131,8 +131,10 @@ impl BatchDecoder {
     /// batch. Looked at closely only where a read buffer could be too much.
     fn fitting(&self, input_bytes: usize, fields: &[Field]) -> usize {
         let width = self.width();
-        if width == 0 || input_bytes <= BLOCK_BYTES_MAX && self.expanding.is_empty() {
-            return if width == 0 { 1 } else { fields.len() / width };
+        // Without columns a row is as good as a block.
+        let rows = fields.len().checked_div(width).unwrap_or(1);
+        if input_bytes <= BLOCK_BYTES_MAX && self.expanding.is_empty() {
+            return rows;
         }
         let (mut sent, mut grown) = (0_usize, 0_usize);
         for (index, row) in fields.chunks_exact(width).enumerate() {
@@ -143,7 +145,7 @@ impl BatchDecoder {
                 return if index == 0 { usize::from(self.rows == 0 || joins) } else { index };
             }
         }
-        fields.len() / width
+        rows
     }
 
     /// Rows of the batch under way.

@@ -6,7 +6,7 @@ use super::choose;
 use super::column::may_fail;
 use super::error::RowName;
 use super::text::{TextWriter, text_writer};
-use crate::plan::{ColumnPlan, KeyColumn, RowKeyColumn};
+use crate::plan::{ColumnPlan, KeyColumn, RowKeyColumn, oid};
 use crate::source::postgres::frame::Field;
 
 /// Characters of one value that an error shows: enough for a UUID or a name.
@@ -27,8 +27,7 @@ pub(crate) struct RowKey {
 struct Part {
     name: String,
     place: usize,
-    /// `None` is text already.
-    write: Option<TextWriter>,
+    write: TextWriter,
     shown: bool,
 }
 
@@ -58,7 +57,7 @@ impl RowKey {
             let paged = key.iter().position(|key| key.name == column.name);
             let (place, write) = match (column.place, paged) {
                 (Some(place), _) => (place, writer(column)?),
-                (None, Some(paged)) => (columns.len() + paged, None),
+                (None, Some(paged)) => (columns.len() + paged, text_writer(oid::TEXT)?),
                 (None, None) => return None,
             };
             Some(Part { name: column.name.clone(), place, write, shown: column.shown })
@@ -97,10 +96,7 @@ impl Part {
         }
         let bytes = field.bytes(input)?;
         let mut text = Vec::new();
-        match self.write {
-            Some(write) => write(bytes, &mut text).ok()?,
-            None => text.extend_from_slice(bytes),
-        }
+        (self.write)(bytes, &mut text).ok()?;
         let text = String::from_utf8_lossy(&text);
         let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
         if text.chars().count() > SHOWN_MAX {
@@ -110,7 +106,7 @@ impl Part {
     }
 }
 
-/// How a column's binary form becomes text: outer `None` is not at all.
-fn writer(column: &RowKeyColumn) -> Option<Option<TextWriter>> {
-    if choose::is_text(&column.pg_type) { Some(None) } else { text_writer(column.pg_type.base_oid).map(Some) }
+/// How a column's binary form becomes text; `None` is not at all.
+fn writer(column: &RowKeyColumn) -> Option<TextWriter> {
+    text_writer(if choose::is_text(&column.pg_type) { oid::TEXT } else { column.pg_type.base_oid })
 }
