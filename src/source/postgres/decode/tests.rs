@@ -5,8 +5,6 @@ use arrow::array::{
 };
 use arrow::datatypes::Decimal128Type;
 use proptest::prelude::*;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 mod combinations;
 mod nested;
@@ -546,43 +544,4 @@ proptest! {
         take(&mut decoder);
         prop_assert_eq!(found, rows);
     }
-}
-
-/// Arbitrary values into every decoder: a value, or an error that names it; never a panic.
-#[test]
-fn arbitrary_values_never_panic() {
-    let mut plans: Vec<ColumnPlan> = types().into_iter().map(|(plan, _)| plan).collect();
-    plans.extend([
-        binary(1700, Carrier::NumberText),
-        binary(1700, Carrier::Decimal128 { precision: 38, scale: 38 }),
-        binary(1700, Carrier::Decimal128 { precision: 1, scale: 0 }),
-        binary(1082, Carrier::Date32),
-        binary(1083, Carrier::Time64),
-        binary(1114, Carrier::Timestamp { unit: Precision::Micros, utc: false }),
-    ]);
-    let seed: u64 = rand::random();
-    println!("seed {seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut decoded = 0;
-    for case in 0..100_000 {
-        let plan = &plans[case % plans.len()];
-        let length = [0, 1, 2, 4, 8, 8, 10, 12, 16, 20][random.random_range(0..10)];
-        let mut value: Vec<u8> = (0..length).map(|_| random.random()).collect();
-        if plan.pg_type.oid == 1700 && length > 8 && random.random::<bool>() {
-            // Right in all but the digits and the place of the point.
-            value[..2].copy_from_slice(&u16::try_from((length - 8) / 2).unwrap().to_be_bytes());
-            let (sign, scale, weight) = (0x40 & value[4], value[7], value[2]);
-            value[4..8].copy_from_slice(&[sign, 0, 0, scale]);
-            value[2..4].copy_from_slice(&i16::from(weight.cast_signed()).to_be_bytes());
-            (8..length).step_by(2).for_each(|at| value[at] &= 0x1f);
-        }
-        match decode_value(plan.clone(), &value) {
-            Ok(array) => {
-                assert_eq!((array.len(), array.null_count()), (1, 0));
-                decoded += 1;
-            }
-            Err(error) => assert!(error.to_string().starts_with("column \"c\" (type "), "{error}"),
-        }
-    }
-    assert!(decoded > 10_000, "{decoded}");
 }
