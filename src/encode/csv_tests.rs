@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, StringArray,
+};
 use proptest::prelude::*;
 
 use super::*;
-use crate::encode::samples::{column, options, text};
+use crate::encode::samples::{batch, column, options, part, text};
 use crate::encode::{Compression, Format, FormatOptions};
 
 fn csv(change: impl FnOnce(&mut CsvOptions)) -> FormatOptions {
@@ -116,6 +118,44 @@ fn the_guard_stands_before_formulas_and_never_before_numbers() {
     assert_eq!(text(&options, columns, vec![numbers, Arc::clone(&texts), texts]), "-1,-1.5,-1.5\n");
 }
 
+#[test]
+fn guarded_values_are_counted_by_column_and_names_are_not() {
+    let mut interval = column("=i", Carrier::Text);
+    interval.pg_type.base_oid = crate::plan::oid::INTERVAL;
+    let columns: Arc<[ColumnPlan]> = vec![column("-a", Carrier::Text), interval, column("b", Carrier::Text)].into();
+    let lines = ["\n=1", "＝1", "＋", "－1", "＠a", "＂", "\u{feff}=1", "-2"];
+    let texts = strings(&lines.map(Some));
+    let intervals = strings(&["-1 days"; 8].map(Some));
+    let plain = strings(&["1=2"; 8].map(Some));
+    let batches = [batch(&columns, vec![texts, intervals, plain])];
+    let options = csv(|csv| {
+        csv.formula_guard = true;
+        csv.header = true;
+    });
+    let (object, summary) = part(&options, &columns, &batches);
+    let expected = "'-a,'=i,b\n\"'\n=1\",-1 days,1=2\n'＝1,-1 days,1=2\n'＋,-1 days,1=2\n'－1,-1 days,1=2\n\
+        '＠a,-1 days,1=2\n＂,-1 days,1=2\n\u{feff}=1,-1 days,1=2\n'-2,-1 days,1=2\n";
+    assert_eq!(String::from_utf8(object).unwrap(), expected);
+    assert_eq!(*summary.changed, [6, 0, 0]);
+    // Nothing to guard, and no guard.
+    let names_only = part(&options, &columns, &[]).1;
+    assert!(names_only.changed.is_empty());
+    let (_, summary) = part(&csv(|_| {}), &columns, &batches);
+    assert!(summary.changed.is_empty());
+}
+
+#[test]
+fn text_as_bytes_and_json_are_written_as_copy_writes_them() {
+    let columns = vec![column("t", Carrier::Bytes), column("j", Carrier::Json)];
+    let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![Some(b"caf\xe9".as_slice()), Some(b""), None]));
+    let json = strings(&[Some("{\"a\": 1,\n \"b\": []}"), Some("-5"), Some("\"\"")]);
+    let options = csv(|csv| csv.formula_guard = true);
+    assert_eq!(
+        text(&options, columns, vec![bytes, json]),
+        "\\x636166e9,\"{\"\"a\"\": 1,\n \"\"b\"\": []}\"\n\\x,-5\n,\"\"\"\"\"\"\n"
+    );
+}
+
 fn field() -> impl Strategy<Value = Option<String>> {
     prop_oneof![Just(None), any::<String>().prop_map(Some), "[,;\"\\\\.\r\na]{0,40}".prop_map(Some)]
 }
@@ -159,6 +199,10 @@ proptest! {
             (Carrier::PgTimestampTz, Arc::new(Int64Array::from(vec![micros]))),
             (Carrier::Float64, Arc::new(Float64Array::from(vec![f64::from_bits(bits)]))),
             (Carrier::Bytes, Arc::new(BinaryArray::from(vec![bits.to_le_bytes().as_slice()]))),
+            (Carrier::PgTimestamp, Arc::new(Int64Array::from(vec![micros]))),
+            (Carrier::PgTime, Arc::new(Int64Array::from(vec![micros.rem_euclid(86_400_000_001)]))),
+            (Carrier::PgDate, Arc::new(Int32Array::from(vec![i32::try_from(micros >> 32).unwrap()]))),
+            (Carrier::Uuid, Arc::new(FixedSizeBinaryArray::try_from_iter([u128::from(bits).to_ne_bytes()].into_iter()).unwrap())),
         ] {
             let plain = text(&csv(|csv| csv.delimiter = b'\x01'), vec![column("a", carrier.clone())], vec![Arc::clone(&array)]);
             let written = text(&csv(|csv| csv.delimiter = delimiter), vec![column("a", carrier)], vec![array]);

@@ -10,6 +10,8 @@ pub mod options;
 mod order;
 mod parquet;
 #[cfg(test)]
+mod preset_tests;
+#[cfg(test)]
 mod samples;
 pub mod tally;
 mod text;

@@ -7,9 +7,10 @@ use arrow::array::{
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::encode::samples::{column, options, text};
+use crate::encode::samples::{batch, column, options, part, text};
 use crate::encode::{Compression, Format};
-use crate::plan::{Carrier, ColumnPlan};
+use crate::plan::policy::JsonLargeNumbers;
+use crate::plan::{Carrier, ColumnPlan, Policies};
 
 fn ndjson(columns: Vec<ColumnPlan>, arrays: Vec<ArrayRef>) -> String {
     text(&options(Format::Ndjson, Compression::None), columns, arrays)
@@ -71,6 +72,59 @@ fn every_column_stands_in_order() {
         ndjson(columns, arrays),
         "{\"z\":1,\"a\\\"\\n\":null,\"\":null}\n{\"z\":null,\"a\\\"\\n\":\"\",\"\":-2}\n"
     );
+}
+
+#[test]
+fn numbers_that_doubles_change_are_strings_where_asked_for() {
+    let policies = Policies { json_large_numbers: JsonLargeNumbers::String, ..Policies::default() };
+    let strings = |name: &str, carrier: Carrier| ColumnPlan { policies, ..column(name, carrier) };
+    let columns: Arc<[ColumnPlan]> = vec![
+        strings("i", Carrier::Int64),
+        column("same", Carrier::Int64),
+        strings("n", Carrier::NumberText),
+        strings("j", Carrier::Json),
+        strings("d", Carrier::Decimal128 { precision: 38, scale: 2 }),
+        strings("t", Carrier::Text),
+        strings("f", Carrier::Float64),
+    ]
+    .into();
+    let integers = [Some((1 << 53) + 1), Some(1 << 53), None, Some(i64::MIN)];
+    let decimals = [Some(5), Some(12_345_678_901_234_567_890), None, Some(-10)];
+    let decimals = Decimal128Array::from(decimals.to_vec()).with_precision_and_scale(38, 2).unwrap();
+    let arrays: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(integers.to_vec())),
+        Arc::new(Int64Array::from(integers.to_vec())),
+        Arc::new(StringArray::from(vec![Some("0.30"), Some("-1.2345678901234567"), Some("NaN"), Some("-Infinity")])),
+        Arc::new(StringArray::from(vec![
+            Some("[9007199254740993, {\"a\": 1e400}]"),
+            None,
+            Some("[1, 2.50]"),
+            Some("12345678901234567890"),
+        ])),
+        Arc::new(decimals),
+        Arc::new(StringArray::from(vec!["9007199254740993"; 4])),
+        Arc::new(Float64Array::from(vec![0.1; 4])),
+    ];
+    let batch = batch(&columns, arrays);
+    let options = options(Format::Ndjson, Compression::None);
+    let (object, summary) = part(&options, &columns, &[batch.slice(0, 1), batch.slice(1, 3)]);
+    let tail = "\"t\":\"9007199254740993\",\"f\":0.1}\n";
+    assert_eq!(
+        String::from_utf8(object).unwrap(),
+        [
+            "{\"i\":\"9007199254740993\",\"same\":9007199254740993,\"n\":0.30,\"j\":[\"9007199254740993\",{\"a\":\"1e400\"}],\"d\":0.05,",
+            tail,
+            "{\"i\":9007199254740992,\"same\":9007199254740992,\"n\":\"-1.2345678901234567\",\"j\":null,\"d\":\"123456789012345678.90\",",
+            tail,
+            "{\"i\":null,\"same\":null,\"n\":\"NaN\",\"j\":[1,2.50],\"d\":null,",
+            tail,
+            "{\"i\":\"-9223372036854775808\",\"same\":-9223372036854775808,\"n\":\"-Infinity\",\"j\":\"12345678901234567890\",\"d\":-0.10,",
+            tail,
+        ]
+        .concat()
+    );
+    // Values, not numbers: the first JSON value holds two.
+    assert_eq!(*summary.changed, [2, 0, 1, 2, 1, 0, 0]);
 }
 
 proptest! {

@@ -2,12 +2,14 @@ use std::num::NonZeroU64;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use bytes::Bytes;
-use parquet::basic::LogicalType;
-use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::basic::{LogicalType, PageType};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::*;
-use crate::encode::samples::{batch, column, every_column, every_value, options, part};
+use crate::encode::samples::{
+    batch, column, columns_of, every_column, every_value, list, member, options, parquet_only, part,
+};
 use crate::encode::{Format, encoder};
 use crate::plan::{ColumnStatistics, Precision};
 
@@ -43,6 +45,146 @@ fn the_footer_says_what_was_planned() {
             assert_eq!(descriptor.logical_type_ref(), Some(&LogicalType::Uuid));
         }
     }
+}
+
+/// The names of the leaves, and the repetition of each of their levels, as the specification of nested types has them.
+#[test]
+fn nested_columns_have_the_levels_of_the_specification() {
+    let columns: Arc<[ColumnPlan]> = vec![
+        column("l", list(Carrier::Int32)),
+        column("m", Carrier::Map),
+        column(
+            "s",
+            Carrier::Struct(Arc::new([member("a", Carrier::Bool, false), member("b", list(Carrier::Uuid), true)])),
+        ),
+        column("d", Carrier::Decimal256 { precision: 40, scale: 2 }),
+        column("t", Carrier::Timestamp { unit: Precision::Millis, utc: true }),
+    ]
+    .into();
+    let footer = footer(part(&parquet(Compression::None), &columns, &[every_value(&columns, 3)]).0);
+    let file = footer.file_metadata();
+    let mut text = Vec::new();
+    parquet::schema::printer::print_schema(&mut text, file.schema());
+    assert_eq!(
+        String::from_utf8(text).unwrap(),
+        "message arrow_schema {
+  OPTIONAL group l (LIST) {
+    REPEATED group list {
+      OPTIONAL INT32 element;
+    }
+  }
+  OPTIONAL group m (MAP) {
+    REPEATED group key_value {
+      REQUIRED BYTE_ARRAY key (STRING);
+      OPTIONAL BYTE_ARRAY value (STRING);
+    }
+  }
+  OPTIONAL group s {
+    REQUIRED BOOLEAN a;
+    OPTIONAL group b (LIST) {
+      REPEATED group list {
+        OPTIONAL FIXED_LEN_BYTE_ARRAY (16) element (UUID);
+      }
+    }
+  }
+  OPTIONAL FIXED_LEN_BYTE_ARRAY (17) d (DECIMAL(40,2));
+  OPTIONAL INT64 t (TIMESTAMP(MILLIS,true));
+}
+"
+    );
+    // No Arrow schema, which would have readers impose their own types.
+    let keys: Vec<&str> = file.key_value_metadata().unwrap().iter().map(|pair| pair.key.as_str()).collect();
+    assert_eq!(keys, ["outhaul.run_id"]);
+}
+
+#[test]
+fn every_leaf_has_statistics_and_a_page_index() {
+    let columns = columns_of(Format::Parquet);
+    let object = Bytes::from(part(&parquet(Compression::Zstd(1)), &columns, &[every_value(&columns, 300)]).0);
+    let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+    let footer = reader.parse_and_finish(&object).unwrap();
+    for chunk in footer.row_group(0).columns() {
+        let path = chunk.column_path();
+        assert!(chunk.statistics().is_some_and(|statistics| statistics.null_count_opt().is_some()), "{path}");
+        assert!(chunk.column_index_range().is_some() && chunk.offset_index_range().is_some(), "{path}");
+    }
+    let first = footer.row_group(0).column(3).statistics().unwrap();
+    assert_eq!(first.min_bytes_opt(), Some(i64::MIN.to_le_bytes().as_slice()));
+    assert_eq!(first.max_bytes_opt(), Some(i64::MAX.to_le_bytes().as_slice()));
+}
+
+#[test]
+fn pages_are_of_format_1() {
+    let columns = columns_of(Format::Parquet);
+    let object = Bytes::from(part(&parquet(Compression::Snappy), &columns, &[every_value(&columns, 300)]).0);
+    let reader = SerializedFileReader::new(object).unwrap();
+    let group = reader.get_row_group(0).unwrap();
+    for leaf in 0..group.num_columns() {
+        for page in group.get_column_page_reader(leaf).unwrap() {
+            let found = page.unwrap().page_type();
+            assert!(matches!(found, PageType::DATA_PAGE | PageType::DICTIONARY_PAGE), "{found:?}");
+        }
+    }
+}
+
+/// Names that people and other programs give, at every level, and each column still steered by its own statistics.
+#[test]
+fn any_name_is_kept_as_it_is() {
+    let names = ["a.b", "a", "b", "\"quoted\"", "😀", " ", "", "list.element", "key_value", "A", "a\0b\n"];
+    let nested = |name: &str| {
+        let members = names.iter().map(|name| member(name, list(Carrier::Float32), true)).collect();
+        column(name, Carrier::Struct(members))
+    };
+    let columns: Arc<[ColumnPlan]> = names
+        .iter()
+        .map(|name| with(name, Carrier::Int64, Some(if *name == "a.b" { -1.0 } else { 5.0 }), Some(1.0)))
+        .chain([nested("a.b.c"), nested("c")])
+        .collect();
+    let written = every_value(&columns, 9);
+    let footer = footer(part(&parquet(Compression::None), &columns, &[written]).0);
+    let leaves = footer.file_metadata().schema_descr().columns();
+    let mut expected: Vec<Vec<&str>> = names.iter().map(|name| vec![*name]).collect();
+    for outer in ["a.b.c", "c"] {
+        expected.extend(names.iter().map(|name| vec![outer, name, "list", "element"]));
+    }
+    let found: Vec<&[String]> = leaves.iter().map(|leaf| leaf.path().parts()).collect();
+    assert_eq!(found, expected);
+    for (chunk, path) in footer.row_group(0).columns().iter().zip(&expected) {
+        let plain = path.len() > 1 || path[0] == "a.b";
+        assert_eq!(chunk.dictionary_page_offset().is_none(), plain, "{path:?}");
+    }
+}
+
+#[test]
+fn the_order_is_told_by_leaves() {
+    let columns: Arc<[ColumnPlan]> = vec![
+        column("a", Carrier::Text),
+        column("b", Carrier::Map),
+        column("c", Carrier::Int64),
+        column(
+            "d",
+            Carrier::Struct(Arc::new([member("x", Carrier::Map, true), member("y", list(Carrier::Bool), true)])),
+        ),
+        column("e", Carrier::Date32),
+    ]
+    .into();
+    let sorting = |sorted: Vec<(usize, bool)>| {
+        let mut options = parquet(Compression::None);
+        options.parquet.sorted = sorted;
+        options.parquet.row_group_rows = NonZeroU64::new(2).unwrap();
+        let footer = footer(part(&options, &columns, &[every_value(&columns, 5)]).0);
+        assert_eq!(footer.num_row_groups(), 3);
+        let groups: Vec<_> = footer.row_groups().iter().map(|group| group.sorting_columns().cloned()).collect();
+        assert!(groups.iter().all(|group| *group == groups[0]));
+        groups[0].clone()
+    };
+    let expected = |column_idx, descending| SortingColumn { column_idx, descending, nulls_first: false };
+    assert_eq!(sorting(vec![(4, true), (2, false)]), Some(vec![expected(7, true), expected(3, false)]));
+    assert_eq!(sorting(vec![(0, false)]), Some(vec![expected(0, false)]));
+    assert_eq!(sorting(vec![]), None);
+    let mut wrong = parquet(Compression::None);
+    wrong.parquet.sorted = vec![(5, false)];
+    assert!(encoder(&wrong, &columns).is_err());
 }
 
 #[test]
@@ -84,6 +226,9 @@ fn statistics_steer_the_encodings() {
         (with("float_repeating", Carrier::Float32, Some(11.0), None), true, false),
         (with("stamp", Carrier::Timestamp { unit: Precision::Micros, utc: true }, distinct, sorted), false, true),
         (with("with.dots", Carrier::Int64, distinct, sorted), false, true),
+        // What the server knows of lists says nothing of their elements.
+        (with("list", list(Carrier::Int64), distinct, sorted), true, false),
+        (with("vector", list(Carrier::Float32), Some(3.0), None), false, false),
     ];
     let columns: Arc<[ColumnPlan]> = cases.iter().map(|case| case.0.clone()).collect();
     let footer = footer(part(&parquet(Compression::None), &columns, &[every_value(&columns, 300)]).0);
@@ -91,6 +236,14 @@ fn statistics_steer_the_encodings() {
         assert_eq!(chunk.dictionary_page_offset().is_some(), *dictionary, "{}", plan.name);
         let encodings: Vec<Encoding> = chunk.encodings().collect();
         assert_eq!(encodings.contains(&Encoding::DELTA_BINARY_PACKED), *delta, "{}", plan.name);
+    }
+    // Where readers need not know it.
+    let mut options = parquet(Compression::None);
+    options.parquet.delta = false;
+    let footer = self::footer(part(&options, &columns, &[every_value(&columns, 300)]).0);
+    for ((plan, dictionary, _), chunk) in cases.iter().zip(footer.row_group(0).columns()) {
+        assert_eq!(chunk.dictionary_page_offset().is_some(), *dictionary, "{}", plan.name);
+        assert!(!chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED), "{}", plan.name);
     }
 }
 

@@ -2,7 +2,7 @@ use arrow::array::{BinaryArray, Float32Array, Float64Array, Int32Array, Int64Arr
 use proptest::prelude::*;
 
 use super::*;
-use crate::encode::samples::{batch, column, every_column, every_value, only_nulls};
+use crate::encode::samples::{batch, column, every_column, every_value, only_nulls, parquet_only};
 
 fn summary(carrier: Carrier, stats: ManifestStats, arrays: Vec<ArrayRef>) -> ColumnSummary {
     let columns: Arc<[ColumnPlan]> = vec![column("a", carrier)].into();
@@ -54,6 +54,25 @@ fn every_carrier_has_its_extremes_in_postgres_text() {
     ];
     for (column, (found, expected)) in columns.iter().zip(found.iter().zip(expected)) {
         assert_eq!(found.nulls, 3);
+        assert_eq!(found.min.as_deref().zip(found.max.as_deref()), expected, "{:?}", column.carrier);
+        assert_eq!(found.exact, expected.is_some());
+    }
+}
+
+/// NULLs are the column's own, not those inside its values.
+#[test]
+fn nested_values_have_nulls_but_no_extremes() {
+    let columns = parquet_only();
+    let mut tally = Tally::new(&columns, ManifestStats::All);
+    tally.observe(&every_value(&columns, 4)).unwrap();
+    tally.observe(&only_nulls(&columns, 2)).unwrap();
+    for (column, found) in columns.iter().zip(tally.finish()) {
+        assert_eq!(found.nulls, 3, "{:?}", column.carrier);
+        let expected = match column.carrier {
+            Carrier::Timestamp { utc: false, .. } => Some(("1969-12-31 23:59:59.999", "1972-09-26 23:43:20.001")),
+            Carrier::Timestamp { utc: true, .. } => Some(("1969-12-31 23:59:59.999+00", "1972-09-26 23:43:20.001+00")),
+            _ => None,
+        };
         assert_eq!(found.min.as_deref().zip(found.max.as_deref()), expected, "{:?}", column.carrier);
         assert_eq!(found.exact, expected.is_some());
     }

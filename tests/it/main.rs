@@ -22,6 +22,7 @@ mod extremes;
 mod front;
 mod harness;
 mod memory;
+mod parquet_files;
 mod policies;
 mod readme;
 mod relations;
