@@ -15,6 +15,7 @@ mod cancel;
 mod caps;
 mod commit;
 mod consistency;
+mod ddl;
 mod differential;
 mod every_type;
 mod export;

@@ -18,6 +18,9 @@ const NAMES_MAX: usize = 500;
 /// Bytes of a statement that the server parses without being told (`max_query_size` is 262,144).
 const STATEMENT_BYTES: usize = 250_000;
 
+/// Delimiters that its CSV refuses (`checkBadDelimiter` in `CSVRowInputFormat.cpp`).
+const DELIMITERS_REFUSED: &[u8] = b" \t\"'.UL";
+
 /// The most digits of its decimals.
 const DECIMAL_DIGITS: u8 = 76;
 
@@ -32,6 +35,12 @@ pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Ve
         .collect();
     if export.columns.is_empty() {
         reasons.push("there is no column".to_owned());
+    }
+    if let FormatKind::Csv(csv) = &export.manifest.format.kind
+        && DELIMITERS_REFUSED.contains(&csv.delimiter)
+    {
+        let delimiter = char::from(csv.delimiter);
+        reasons.push(format!("it reads no CSV with the delimiter {delimiter:?}: --csv-delimiter ',' or ';'"));
     }
     let sources = match sources(export) {
         Ok(sources) => sources,
@@ -163,6 +172,15 @@ fn notes(export: &Export<'_>) -> Vec<String> {
     }
     if format != Format::Parquet && has(&|kind| matches!(kind, Kind::Decimal { .. })) {
         notes.push("a Decimal has no NaN: a query that meets one fails".to_owned());
+    }
+    let json: Vec<String> = export
+        .columns
+        .iter()
+        .filter(|column| format == Format::Ndjson && column.kind == Kind::Json)
+        .map(|column| format!("{:?}", column.name))
+        .collect();
+    if !json.is_empty() {
+        notes.push(format!("{}: JSON as text, where a string stands without its quotes", json.join(", ")));
     }
     let nested = export.columns.iter().filter(|column| column.nullable && column.kind.is_nested());
     let nested: Vec<String> = nested.map(|column| format!("{:?}", column.name)).collect();

@@ -19,9 +19,6 @@ use crate::store::local_path;
 /// Digits that a double holds whatever they are.
 const DOUBLE_DIGITS: u8 = 15;
 
-/// Bytes of the longest line that is read: PostgreSQL's values are below 1 GiB. Memory is taken as lines need it.
-const LINE_BYTES: u32 = 1 << 30;
-
 pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Vec<String>> {
     let format = &export.manifest.format;
     let mut reasons = export.distinct_names();
@@ -36,7 +33,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Ve
         FormatKind::Parquet { .. } => ("read_parquet", Vec::new()),
         FormatKind::Csv(csv) => ("read_csv", csv_options(csv, export)),
         FormatKind::Ndjson => {
-            let fixed = ["format = 'newline_delimited'".to_owned(), format!("maximum_object_size = {LINE_BYTES}")];
+            let fixed = ["format = 'newline_delimited'".to_owned()];
             ("read_json", [text_options(export), fixed.to_vec()].concat())
         }
     };
@@ -97,6 +94,10 @@ fn notes(export: &Export<'_>) -> Vec<String> {
     }
     if format != Format::Parquet && has(&|kind| matches!(kind, Kind::Decimal { .. })) {
         notes.push("a DECIMAL has no NaN: a query that meets one fails".to_owned());
+    }
+    if format == Format::Csv {
+        // It takes buffers of 32 lines a thread, so that a generous size is memory lost.
+        notes.push("lines of more than 2,000,000 bytes fail a query unless max_line_size is raised".to_owned());
     }
     let numbers_within = |column: &Column<'_>| column.kind == Kind::Json && !column.large_as_strings();
     if format == Format::Ndjson && export.columns.iter().any(numbers_within) {
@@ -172,7 +173,6 @@ fn csv_options(csv: &CsvOptions, export: &Export<'_>) -> Vec<String> {
         "escape = '\"'".to_owned(),
         format!("nullstr = {}", literal(&csv.null)),
         "allow_quoted_nulls = false".to_owned(),
-        format!("max_line_size = {LINE_BYTES}"),
     ];
     [text_options(export), fixed.to_vec()].concat()
 }
