@@ -145,8 +145,12 @@ fn settings(export: &Export<'_>) -> Vec<String> {
     if let FormatKind::Csv(csv) = &export.manifest.format.kind {
         settings.push(format!("format_csv_delimiter = {}", escaped_literal(&char::from(csv.delimiter).to_string())));
         settings.push(format!("format_csv_null_representation = {}", escaped_literal(&csv.null)));
-        let off =
-            ["input_format_csv_trim_whitespaces", "input_format_csv_detect_header", "format_csv_allow_single_quotes"];
+        let off = [
+            "input_format_csv_empty_as_default",
+            "input_format_csv_trim_whitespaces",
+            "input_format_csv_detect_header",
+            "format_csv_allow_single_quotes",
+        ];
         settings.extend(off.map(|name| format!("{name} = 0")));
     }
     settings
