@@ -3,7 +3,7 @@
 use super::columns::{Column, DECIMAL_DIGITS, Kind};
 use super::folders::Folders;
 use super::name::TableName;
-use super::quote::{backquoted, hive_literal, is_word};
+use super::quote::{backquoted, is_word, literal};
 use super::{Export, Script};
 use crate::encode::{Compression, Format};
 
@@ -29,12 +29,16 @@ pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Ve
     if columns.is_empty() {
         reasons.push("no column is left".to_owned());
     }
+    if folder.contains(['\'', '\\']) || folder.contains(char::is_control) {
+        // Hive escapes a quote by a backslash, Presto by another quote, and Athena's DDL is of both.
+        reasons.push("the destination's path has a quote, a backslash or a control character in it".to_owned());
+    }
     if !reasons.is_empty() {
         return Err(reasons);
     }
 
     let table = name.quoted(backquoted);
-    let symlinks = hive_literal(&format!("{folder}_symlink_format_manifest/"));
+    let symlinks = literal(&format!("{folder}_symlink_format_manifest/"));
     let partitioned = !folders.pairs.is_empty();
     let guard = if partitioned { " IF NOT EXISTS" } else { "" };
     let by: Vec<String> = folders.pairs.iter().map(|(key, _)| format!("{} string", backquoted(key))).collect();
@@ -43,7 +47,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Ve
         Format::Parquet => "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
         Format::Csv | Format::Ndjson => "org.openx.data.jsonserde.JsonSerDe",
     };
-    let location = if partitioned { hive_literal(folders.root) } else { symlinks.clone() };
+    let location = if partitioned { literal(folders.root) } else { symlinks.clone() };
     let mut statements = vec![format!(
         "CREATE EXTERNAL TABLE{guard} {table} (\n{}\n)\n{by}ROW FORMAT SERDE '{serde}'\n\
          STORED AS INPUTFORMAT 'org.apache.hadoop.hive.ql.io.SymlinkTextInputFormat'\n\
@@ -51,7 +55,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Ve
         columns.join(",\n")
     )];
     if partitioned {
-        let pairs = folders.pairs.iter().map(|(key, value)| format!("{} = {}", backquoted(key), hive_literal(value)));
+        let pairs = folders.pairs.iter().map(|(key, value)| format!("{} = {}", backquoted(key), literal(value)));
         let pairs = pairs.collect::<Vec<_>>().join(", ");
         statements.push(format!("ALTER TABLE {table} ADD IF NOT EXISTS\nPARTITION ({pairs}) LOCATION {symlinks}"));
         notes

@@ -22,9 +22,9 @@ pub(super) fn backquoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-/// In backquotes, with `ClickHouse`'s escapes.
+/// In backquotes, where a backslash escapes too: `ClickHouse`.
 pub(super) fn clickhouse_name(name: &str) -> String {
-    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "``"))
 }
 
 /// A literal in standard SQL: a backslash is itself.
@@ -35,11 +35,6 @@ pub(super) fn literal(text: &str) -> String {
 /// A literal where a backslash escapes, and two quotes are one: Redshift, `ClickHouse`.
 pub(super) fn escaped_literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// A literal in Hive's DDL, where only a backslash escapes.
-pub(super) fn hive_literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// Whether a name is a plain word in any dialect.
@@ -57,10 +52,9 @@ mod tests {
         let evil = "a\"; drop `x`' \\' --\n";
         assert_eq!(double_quoted(evil), "\"a\"\"; drop `x`' \\' --\n\"");
         assert_eq!(backquoted(evil), "`a\"; drop ``x``' \\' --\n`");
-        assert_eq!(clickhouse_name(evil), "`a\"; drop \\`x\\`' \\\\' --\n`");
+        assert_eq!(clickhouse_name(evil), "`a\"; drop ``x``' \\\\' --\n`");
         assert_eq!(literal("it's \\"), "'it''s \\'");
         assert_eq!(escaped_literal("it's \\"), "'it''s \\\\'");
-        assert_eq!(hive_literal("it's \\"), "'it\\'s \\\\'");
         let mut text = String::new();
         comment(&mut text, "a\nb\r\u{2028}\u{85}drop");
         assert_eq!(text, "-- a b   drop\n");

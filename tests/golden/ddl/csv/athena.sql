@@ -1,0 +1,5 @@
+-- Athena: public.orders, exported by Outhaul 0.1.0
+-- run 20260101T000000Z-4f1d2c3b: 12 rows in 4 parts, CSV
+-- TRUNCATED: a cap cut rows off
+-- There is no statement here, since it cannot read this export as it is:
+--   its CSV readers tell no NULL from an empty string and split values at line breaks: export with --preset athena and --format parquet or ndjson

@@ -1,0 +1,9 @@
+-- Athena: public.orders, exported by Outhaul 0.1.0
+-- run 20260101T000000Z-4f1d2c3b: 12 rows in 4 parts, Parquet
+-- TRUNCATED: a cap cut rows off
+-- There is no statement here, since it cannot read this export as it is:
+--   column "Id" differs from another in letter case alone, which makes no difference there: --rename one
+--   column "id" is a uuid, which it does not read: --preset athena writes text
+--   column "opens" is a time, which it does not read: --preset athena writes text
+--   column "wide" has more than 38 digits, the most it reads: --column-policy COLUMN=text writes text
+--   column "odd" has a member "a b`c", which can have no name there: --column-policy COLUMN=json writes it as text

@@ -1,0 +1,6 @@
+-- DuckDB: public.orders, exported by Outhaul 0.1.0
+-- run 20260101T000000Z-4f1d2c3b: 12 rows in 4 parts, Parquet
+-- TRUNCATED: a cap cut rows off
+-- There is no statement here, since it cannot read this export as it is:
+--   column "Id" differs from another in letter case alone, which makes no difference there: --rename one
+--   column "wide" has decimals of more than 38 digits, which it reads as doubles: --column-policy wide=text writes text
