@@ -111,15 +111,15 @@ def float_text(value, single):
 
 
 def not_half_way(value, kind, digits):
-    """PostgreSQL never ends exactly half-way to a neighbour, where only the rule for ties leads back; it writes one
-    digit more. Only numbers from 2^53 (2^24) on have so few digits half-way."""
+    """PostgreSQL never ends exactly half-way to a neighbour, where only the rule for ties leads back; it writes as many
+    digits more as it takes. Only numbers from 2^53 (2^24) on have so few digits half-way."""
     with decimal.localcontext(prec=2000), numpy.errstate(over="ignore"):
-        exact = decimal.Decimal(value)
-        for side in ("-inf", "inf"):
-            neighbour = float(numpy.nextafter(kind(value), kind(side)))
-            if decimal.Decimal(digits) * 2 == exact + decimal.Decimal(neighbour):
-                places = len(decimal.Decimal(digits).normalize().as_tuple().digits)
-                return numpy.format_float_scientific(kind(value), precision=places, unique=False)
+        sides = (float(numpy.nextafter(kind(value), kind(side))) for side in ("-inf", "inf"))
+        half_way = [(decimal.Decimal(value) + decimal.Decimal(side)) / 2 for side in sides if math.isfinite(side)]
+        places = len(decimal.Decimal(digits).normalize().as_tuple().digits)
+        while decimal.Decimal(digits) in half_way:
+            digits = numpy.format_float_scientific(kind(value), precision=places, unique=False)
+            places += 1
     return digits
 
 
