@@ -29,7 +29,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Ve
         .columns
         .iter()
         .filter_map(|column| {
-            let why = data_type(column, export.manifest.format.format()).err()?;
+            let why = data_type(column).err()?;
             Some(format!("column {:?} {why}", column.name))
         })
         .collect();
@@ -89,10 +89,8 @@ fn sources(export: &Export<'_>) -> Result<Vec<String>, String> {
         (Format::Csv | Format::Ndjson, Compression::Zstd(_)) => "zstd",
         _ => "none",
     };
-    let columns = export
-        .columns
-        .iter()
-        .map(|column| Ok(format!("{} {}", clickhouse_name(column.name), data_type(column, format)?)));
+    let columns =
+        export.columns.iter().map(|column| Ok(format!("{} {}", clickhouse_name(column.name), data_type(column)?)));
     let structure = escaped_literal(&columns.collect::<Result<Vec<_>, String>>()?.join(", "));
     let mut groups: Vec<(Place, Vec<String>)> = Vec::new();
     for part in &export.manifest.parts {
@@ -204,15 +202,15 @@ fn selected(column: &Column<'_>, export: &Export<'_>) -> String {
 }
 
 /// A column's type, or why there is none.
-fn data_type(column: &Column<'_>, format: Format) -> Result<String, String> {
-    let inner = value_type(&column.kind, format)?;
+fn data_type(column: &Column<'_>) -> Result<String, String> {
+    let inner = value_type(&column.kind)?;
     Ok(if column.nullable && !column.kind.is_nested() { format!("Nullable({inner})") } else { inner })
 }
 
-fn value_type(kind: &Kind, format: Format) -> Result<String, String> {
+fn value_type(kind: &Kind) -> Result<String, String> {
     // What is nested says nothing of its NULLs.
     let within = |kind: &Kind| {
-        let inner = value_type(kind, format)?;
+        let inner = value_type(kind)?;
         Ok::<_, String>(if kind.is_nested() { inner } else { format!("Nullable({inner})") })
     };
     Ok(match kind {

@@ -39,13 +39,14 @@ pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Ve
     };
     let selected = export.columns.iter().map(|column| format!("    {}", selected(column, format.format())));
     let files = export.manifest.parts.iter().map(|part| format!("        {}", literal(&file(&part.url))));
-    let options: String = options.iter().map(|option| format!(",\n    {option}")).collect();
+    let options: Vec<String> = options.iter().map(|option| format!(",\n    {option}")).collect();
     let statement = format!(
-        "CREATE OR REPLACE VIEW {} AS\nSELECT\n{}\nFROM {function}(\n    [\n{}\n    ]{options},\n    \
+        "CREATE OR REPLACE VIEW {} AS\nSELECT\n{}\nFROM {function}(\n    [\n{}\n    ]{},\n    \
          hive_partitioning = false\n)",
         name.quoted(double_quoted),
         selected.collect::<Vec<_>>().join(",\n"),
-        files.collect::<Vec<_>>().join(",\n")
+        files.collect::<Vec<_>>().join(",\n"),
+        options.concat()
     );
     Ok(Script { notes: notes(export), statements: vec![statement] })
 }

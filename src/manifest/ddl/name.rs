@@ -15,12 +15,11 @@ impl TableName {
         let mut parts = Vec::new();
         let mut rest = text;
         loop {
-            let (part, after) = match rest.strip_prefix('"') {
-                Some(quoted) => closed(quoted).ok_or("a double quote does not close")?,
-                None => {
-                    let end = rest.find('.').unwrap_or(rest.len());
-                    (rest[..end].to_owned(), &rest[end..])
-                }
+            let (part, after) = if let Some(quoted) = rest.strip_prefix('"') {
+                closed(quoted).ok_or("a double quote does not close")?
+            } else {
+                let end = rest.find('.').unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
             };
             if part.is_empty() || part.contains(char::is_control) {
                 return Err("a name is empty or has a control character in it".to_owned());
