@@ -158,6 +158,10 @@ fn column_plan(
     for (_, choice) in choices {
         choice.apply(&mut policies, &name, &facts.pg_type, rules)?;
     }
+    if rules.format != Format::Ndjson {
+        // Other formats have NaN and the infinities, also in a column whose other values become NULL.
+        policies.json_nan = JsonNan::String;
+    }
     let terms = Terms { format: rules.format, preset: rules.policies.preset, policies, server: rules.server };
     let travel = travel(&facts.pg_type, &terms);
     let renamed = (name != wanted).then(|| format!("a second column {wanted:?}"));

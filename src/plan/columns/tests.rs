@@ -504,3 +504,18 @@ fn names_that_come_twice_are_refused_or_numbered() {
     // Athena does not tell A from a.
     assert_eq!(names(Preset::Athena), owned([("a", false), ("A_2", true), ("a_3", true), ("a_2_2", true)]));
 }
+
+/// A choice for what a column's type cannot hold does not touch what it can: NaN in a text column of Parquet.
+#[test]
+fn nan_in_json_is_a_matter_of_ndjson_only() {
+    for choice in [ColumnChoice::Null, ColumnChoice::Error] {
+        let options = PolicyOptions { columns: vec![("n".to_owned(), choice)], ..options() };
+        let chosen = |format| {
+            let rules = ColumnRules { format, policies: &options, server: SERVER };
+            let facts = relation(vec![column("n", oid::NUMERIC, false)]);
+            columns(&facts, &shape(), &[], &rules).unwrap().remove(0).policies.json_nan
+        };
+        assert_eq!(chosen(Format::Parquet), JsonNan::String);
+        assert_ne!(chosen(Format::Ndjson), JsonNan::String);
+    }
+}
