@@ -7,9 +7,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::*;
-use crate::encode::samples::{
-    batch, column, columns_of, every_column, every_value, list, member, options, parquet_only, part,
-};
+use crate::encode::samples::{batch, column, columns_of, every_column, every_value, list, member, options, part};
 use crate::encode::{Format, encoder};
 use crate::plan::{ColumnStatistics, Precision};
 

@@ -122,7 +122,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
     let rules = ColumnRules {
         format: request.format.format,
         policies: &request.policies,
-        server: ServerTypes { sql_ascii: false, money_scale: 2 },
+        server: ServerTypes { sql_ascii: false, money_scale: 2, infinite_intervals: true },
     };
     columns(&facts, &shape, &[], &rules).unwrap().into()
 }

@@ -20,6 +20,8 @@ pub struct ServerTypes {
     pub sql_ascii: bool,
     /// Digits of `money` after the point, by the database's `lc_monetary`.
     pub money_scale: u8,
+    /// Whether intervals can be infinite (PostgreSQL 17 and later): before, the same bytes are a finite one.
+    pub infinite_intervals: bool,
 }
 
 /// All that decides on a column's travel besides its type.
@@ -203,6 +205,7 @@ fn range(subtype: &PgType, terms: &Terms) -> Option<Carrier> {
 fn scalar(pg_type: &PgType, terms: &Terms) -> Option<Carrier> {
     let plain = terms.preset != Preset::Postgres;
     Some(match pg_type.base_oid {
+        oid::INTERVAL if !terms.server.infinite_intervals => return None,
         oid::BOOL => Carrier::Bool,
         oid::INT2 => Carrier::Int16,
         oid::INT4 => Carrier::Int32,

@@ -14,6 +14,7 @@ use crate::manifest::test_data;
 fn column(name: &str, pg_type: &str, arrow_type: &str) -> SchemaColumn {
     SchemaColumn {
         name: name.into(),
+        source_column: None,
         pg_type: pg_type.into(),
         arrow_type: arrow_type.into(),
         parquet_type: None,

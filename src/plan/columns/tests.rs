@@ -33,7 +33,7 @@ fn options() -> PolicyOptions {
     }
 }
 
-const SERVER: ServerTypes = ServerTypes { sql_ascii: false, money_scale: 2 };
+const SERVER: ServerTypes = ServerTypes { sql_ascii: false, money_scale: 2, infinite_intervals: true };
 
 fn terms(format: Format) -> Terms {
     Terms { format, preset: Preset::Postgres, policies: Policies::default(), server: SERVER }
@@ -466,7 +466,7 @@ fn a_choice_for_one_column_is_for_that_one_and_must_fit_it() {
 
 #[test]
 fn text_of_an_unchecked_database_has_its_own_policy() {
-    let server = ServerTypes { sql_ascii: true, money_scale: 2 };
+    let server = ServerTypes { sql_ascii: true, money_scale: 2, infinite_intervals: true };
     let facts = relation(vec![column("c", oid::TEXT, false), column("n", oid::INT4, false)]);
     for (choice, carrier, words) in [
         (InvalidUtf8::Error, Text, "error"),
@@ -517,5 +517,15 @@ fn nan_in_json_is_a_matter_of_ndjson_only() {
         };
         assert_eq!(chosen(Format::Parquet), JsonNan::String);
         assert_ne!(chosen(Format::Ndjson), JsonNan::String);
+    }
+}
+
+#[test]
+fn intervals_of_old_servers_are_the_servers_own_text() {
+    let server = ServerTypes { infinite_intervals: false, ..SERVER };
+    for (format, wire) in FORMATS.into_iter().zip([Wire::OutputText, Wire::OutputText, Wire::JsonText]) {
+        let terms = Terms { server, ..terms(format) };
+        assert_eq!(travel(&of(oid::INTERVAL), &terms).wire, wire);
+        assert_eq!(travel(&of(oid::INTERVAL), &self::terms(format)).wire, Wire::Binary);
     }
 }

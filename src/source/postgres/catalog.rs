@@ -337,9 +337,13 @@ pub(crate) async fn server_facts(session: &Session) -> Result<ServerFacts, Sourc
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
     let unit: &[u8] = row.get(4);
     let unit = unit.try_into().map_or(1, i64::from_be_bytes);
-    let types =
-        ServerTypes { sql_ascii: row.get(3), money_scale: u8::try_from(unit.max(1).ilog10()).unwrap_or_default() };
-    let facts = ServerFacts { version: row.get(0), version_num: row.get(1), standby: row.get(2), types };
+    let version_num: i32 = row.get(1);
+    let types = ServerTypes {
+        infinite_intervals: version_num >= 170_000,
+        sql_ascii: row.get(3),
+        money_scale: u8::try_from(unit.max(1).ilog10()).unwrap_or_default(),
+    };
+    let facts = ServerFacts { version: row.get(0), version_num, standby: row.get(2), types };
     if facts.version_num < 140_000 {
         let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
         return Err(SourceError::new(SourceFault::Usage, message));

@@ -317,6 +317,10 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
     };
     let options =
         PolicyOptions { preset, default: policies, columns: vec![], duplicate_columns: DuplicateColumns::Error };
-    let rules = ColumnRules { format, policies: &options, server: ServerTypes { sql_ascii, money_scale: 2 } };
+    let rules = ColumnRules {
+        format,
+        policies: &options,
+        server: ServerTypes { sql_ascii, money_scale: 2, infinite_intervals: true },
+    };
     columns(&facts, &shape, &[], &rules).unwrap().remove(0)
 }

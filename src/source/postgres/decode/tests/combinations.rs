@@ -122,7 +122,11 @@ fn there_is_a_decoder_for_whatever_planning_asks_for() {
             for preset in [Preset::Postgres, Preset::Athena, Preset::Spectrum] {
                 let options =
                     PolicyOptions { preset, default, columns: Vec::new(), duplicate_columns: DuplicateColumns::Error };
-                let server = ServerTypes { sql_ascii: default.invalid_utf8 != InvalidUtf8::Error, money_scale: 2 };
+                let server = ServerTypes {
+                    sql_ascii: default.invalid_utf8 != InvalidUtf8::Error,
+                    money_scale: 2,
+                    infinite_intervals: true,
+                };
                 let plans = columns(&facts, &shape, &[], &ColumnRules { format, policies: &options, server }).unwrap();
                 binary_texts +=
                     plans.iter().filter(|plan| plan.wire == Wire::Binary && plan.carrier == Carrier::Text).count();
