@@ -136,7 +136,8 @@ async fn damage_on_s3_is_named() {
         outhaul(&args[..if read { 5 } else { 4 }]).envs(s3.env()).run().await
     };
     for read in [false, true] {
-        verify(read).await.expect(0);
+        let run = verify(read).await.expect(0);
+        assert_eq!(run.report["report"]["checksums_kept"], 3, "this store keeps them");
     }
     let manifest: Value = serde_json::from_slice(&s3.get("out/_manifest.json").await).unwrap();
     let name = parts(&manifest)[2]["path"].as_str().unwrap();
