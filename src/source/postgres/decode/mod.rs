@@ -133,7 +133,7 @@ impl BatchDecoder {
         let width = self.width();
         // Without columns a row is as good as a block.
         let rows = fields.len().checked_div(width).unwrap_or(1);
-        if input_bytes <= BLOCK_BYTES_MAX && self.expanding.is_empty() {
+        if width == 0 || input_bytes <= BLOCK_BYTES_MAX && self.expanding.is_empty() {
             return rows;
         }
         let (mut sent, mut grown) = (0_usize, 0_usize);
