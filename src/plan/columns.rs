@@ -43,7 +43,10 @@ pub fn columns(
     }
     let selected = select(facts, shape.columns.as_deref())?;
     let renamed = renames(facts, &selected, &shape.renames)?;
-    let mut names = Names { taken: HashSet::new(), rules };
+    let called_by =
+        |column: &ColumnFacts| renamed.get(column.name.as_str()).copied().unwrap_or(&column.name).to_owned();
+    let mut names = Names { taken: HashSet::new(), wanted: HashSet::new(), rules };
+    names.wanted = selected.iter().map(|(_, column)| names.folded(&called_by(column))).collect();
     let mut plans = Vec::with_capacity(selected.len() + expressions.len());
     let called = facts.column_aliases();
     for (place, column) in selected {
@@ -78,6 +81,8 @@ pub fn columns(
 /// The output names given so far.
 struct Names<'a> {
     taken: HashSet<String>,
+    /// What the relation's columns are called by themselves: no number makes another of it.
+    wanted: HashSet<String>,
     rules: &'a ColumnRules<'a>,
 }
 
@@ -100,7 +105,7 @@ impl Names<'_> {
         }
         Ok(numbered(name, |next| {
             let folded = self.folded(&next);
-            self.taken.insert(folded)
+            !self.wanted.contains(&folded) && self.taken.insert(folded)
         }))
     }
 }

@@ -44,7 +44,7 @@ pub enum UnconstrainedNumeric {
         /// 0 to `precision`.
         scale: u8,
     },
-    /// The nearest double; values that are not equal to it are counted.
+    /// The nearest double; values that are not its shortest decimal are counted.
     Double,
 }
 

@@ -255,9 +255,10 @@ async fn numbers_that_a_double_would_change_can_be_strings_in_json() {
     table(&pg, "bigint", &["9007199254740992", "9007199254740993", "-9223372036854775808"]).await;
     let plain = ["9007199254740992", "9007199254740993", "-9223372036854775808"].map(|text| json!(text));
     text_case(&pg, "ndjson", &Case { args: &[], policy: "lossless", count: 0, values: &plain }).await;
-    let quoted = ["9007199254740992", "\"9007199254740993\"", "-9223372036854775808"].map(|text| json!(text));
+    // -2^63 has a float of its own, which prints as -9223372036854776000.
+    let quoted = ["9007199254740992", "\"9007199254740993\"", "\"-9223372036854775808\""].map(|text| json!(text));
     for args in [["--json-large-numbers", "string"], ["--column-policy", "v=string"]] {
-        text_case(&pg, "ndjson", &Case { args: &args, policy: "string", count: 1, values: &quoted }).await;
+        text_case(&pg, "ndjson", &Case { args: &args, policy: "string", count: 2, values: &quoted }).await;
     }
     table(&pg, "numeric", &["0.1", "12345678901234567.89", "'NaN'"]).await;
     let quoted = ["0.1", "\"12345678901234567.89\"", "\"NaN\""].map(|text| json!(text));

@@ -500,9 +500,9 @@ fn names_that_come_twice_are_refused_or_numbered() {
         plans.into_iter().map(|plan| (plan.name, plan.note.is_some())).collect()
     };
     let owned = |names: [(&str, bool); 4]| names.map(|(name, noted)| (name.to_owned(), noted)).to_vec();
-    assert_eq!(names(Preset::Postgres), owned([("a", false), ("A", false), ("a_2", true), ("a_2_2", true)]));
+    assert_eq!(names(Preset::Postgres), owned([("a", false), ("A", false), ("a_3", true), ("a_2", false)]));
     // Athena does not tell A from a.
-    assert_eq!(names(Preset::Athena), owned([("a", false), ("A_2", true), ("a_3", true), ("a_2_2", true)]));
+    assert_eq!(names(Preset::Athena), owned([("a", false), ("A_3", true), ("a_4", true), ("a_2", false)]));
 }
 
 /// A choice for what a column's type cannot hold does not touch what it can: NaN in a text column of Parquet.

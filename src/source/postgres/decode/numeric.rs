@@ -1,11 +1,10 @@
 //! `numeric` from its wire form: groups of four decimal digits, most significant first.
 
-use std::io::Write;
-
 use arrow::array::ArrowNativeTypeOp;
 use arrow::datatypes::{ArrowNativeType, i256};
 
 use super::error::Problem;
+use crate::pgtext::exact::kept_by_double;
 
 /// PostgreSQL's own bound of digits after the point (`NUMERIC_DSCALE_MAX`).
 const DSCALE_MAX: u16 = 0x3FFF;
@@ -104,47 +103,25 @@ pub(super) fn decimal256(bytes: &[u8], precision: u8, scale: i8) -> Result<i256,
     Ok(if number.negative { scaled.wrapping_neg() } else { scaled })
 }
 
-/// The nearest double, and whether it is equal to the number.
+/// The nearest double, and whether its shortest decimal is the number.
 ///
 /// # Errors
 /// A finite number beyond all doubles: an infinity would not be near it.
 pub(super) fn double(bytes: &[u8], text: &mut Vec<u8>) -> Result<(f64, bool), Problem> {
-    let dscale = match parse(bytes)? {
+    match parse(bytes)? {
         Numeric::Special("NaN") => return Ok((f64::NAN, true)),
         Numeric::Special("Infinity") => return Ok((f64::INFINITY, true)),
         Numeric::Special(_) => return Ok((f64::NEG_INFINITY, true)),
-        Numeric::Finite(number) => number.dscale,
-    };
+        Numeric::Finite(_) => {}
+    }
     text.clear();
     append_text(bytes, text)?;
-    let digits = text.len();
     let value = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
     let value = value.ok_or(Problem::Malformed("numeric that is no number"))?;
     if value.is_infinite() {
         return Err(unrepresentable("a number beyond all doubles"));
     }
-    if binary_places(value) > i32::from(dscale) {
-        return Ok((value, false));
-    }
-    // With so few binary places the double's own decimal digits end where the number's do.
-    let places = usize::from(dscale);
-    let written = write!(text, "{value:.places$}");
-    written.map_err(|_| Problem::Malformed("numeric that is no number"))?;
-    let (number, nearest) = text.split_at(digits);
-    Ok((value, number == nearest))
-}
-
-/// Binary digits after the point, which is also how many decimal ones the double has there.
-fn binary_places(value: f64) -> i32 {
-    const MANTISSA: u64 = (1 << 52) - 1;
-    if value == 0.0 {
-        return 0;
-    }
-    let (exponent, fraction) = ((value.to_bits() >> 52) & 0x7ff, value.to_bits() & MANTISSA);
-    // Without an exponent the leading 1 is missing, and the place is that of exponent 1.
-    let (exponent, mantissa) = if exponent == 0 { (1, fraction) } else { (exponent, fraction | (MANTISSA + 1)) };
-    let zeros = i32::try_from(mantissa.trailing_zeros()).unwrap_or(0);
-    1075 - i32::try_from(exponent).unwrap_or(0) - zeros
+    Ok((value, kept_by_double(text)))
 }
 
 #[inline]
