@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::differential::equal_but;
-use crate::support::pg::{both, pg};
+use crate::support::differential::{equal_but, judge};
+use crate::support::pg::{Pg, both, pg};
 
 const CONTRIB: &str = include_str!("../support/contrib.sql");
 const MEANER: &str = include_str!("../support/meaner.sql");
@@ -78,4 +78,30 @@ async fn what_pgbench_makes() {
         pg.batch(PGBENCH).await;
         assert_eq!(equal_but(&pg, &[], "pgbench's tables").await, BTreeSet::new(), "{version}");
     }
+}
+
+/// The comparison can fail: an exporter that trims a value, or leaves out a row, is found out in every format.
+#[tokio::test]
+async fn a_damaged_value_and_a_lost_row_are_seen() {
+    let pg = pg(18).await;
+    pg.batch("create table padded as select n as id, 'ab'::char(4) as c from generate_series(1, 100) as n").await;
+    for (damage, seen) in [
+        ("--char-padding trim", "column \"c\": 'ab  '"),
+        ("--char-padding trim", "column \"c\": '\"ab  \"'"),
+        ("--where 'id <> 7'", "1 rows are missing, 0 rows are not PostgreSQL's"),
+    ] {
+        let (_folder, said) = damaged(&pg, damage).await;
+        assert!(said.contains(seen) && said.contains("5 differs"), "{damage}: {said}");
+    }
+}
+
+/// What the comparison says of the binary run with further arguments.
+async fn damaged(pg: &Pg, arguments: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("outhaul");
+    std::fs::write(&script, format!("#!/bin/sh\nexec {} \"$@\" {arguments}\n", env!("CARGO_BIN_EXE_outhaul"))).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let judged = judge(pg, &script, &[]).await;
+    assert_eq!(judged.code, 1, "{judged:?}");
+    (folder, judged.said)
 }

@@ -75,6 +75,9 @@ SETTINGS = {
     "jit": "off",
 }
 
+# Views of the catalogs that show the session itself, or what reading them changes.
+CHANGING = "^pg_(stat_|statio_|backend_memory_contexts|cursors|locks|settings)"
+
 RELATIONS = """
 select json_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'columns', (
     select coalesce(json_agg(json_build_array(a.attname, a.atttypid::int8) order by a.attnum), '[]')
@@ -82,6 +85,7 @@ select json_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relki
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't' and n.nspname !~ '^pg_toast'
     and (n.nspname in ('pg_catalog', 'information_schema')) = {system}
+    and not (n.nspname = 'pg_catalog' and c.relname ~ '{changing}')
 order by n.nspname, c.relname
 """
 
@@ -495,7 +499,7 @@ def main():
         arguments.error(f"--formats: no {', '.join(sorted(unknown))}")
 
     server = Server(options.url)
-    rows = server.objects(RELATIONS.format(system="true" if options.system else "false"))
+    rows = server.objects(RELATIONS.format(system="true" if options.system else "false", changing=CHANGING))
     relations = [Relation(server, row) for row in rows]
     relations = [relation for relation in relations if re.search(options.only, relation.name)]
     server.kind(16)  # The types are read before there are threads.

@@ -12,7 +12,7 @@ use crate::plan::{Attribute, ExtensionType, PgType, TypeKind};
 
 /// All types that the given ones are made of, themselves included. An array is one whose element names it as its own
 /// (`int2vector` is none), and the type of an extension is known by the extension that owns it, so that nobody's type of
-/// the same name is taken for it.
+/// the same name is taken for it. `to_json` asks a cast to json that is a function (`json_categorize_type`, `json.c`).
 const CLOSURE: &str = "WITH RECURSIVE needed(oid) AS ( \
         SELECT u.oid FROM unnest($1::oid[]) AS u(oid) \
         UNION SELECT r.oid FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid CROSS JOIN LATERAL ( \
@@ -34,7 +34,9 @@ const CLOSURE: &str = "WITH RECURSIVE needed(oid) AS ( \
             JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid \
             WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid AND d.deptype = 'e' \
                 AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass), \
-        pg_catalog.format_type(t.oid, NULL) \
+        pg_catalog.format_type(t.oid, NULL), \
+        EXISTS (SELECT FROM pg_catalog.pg_cast c WHERE c.castsource = t.oid \
+            AND c.casttarget = 'pg_catalog.json'::pg_catalog.regtype AND c.castmethod = 'f') \
     FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid";
 
 /// No type is made of others this deep: PostgreSQL refuses one that would be made of itself.
@@ -54,6 +56,8 @@ struct Entry {
     attributes: Vec<(String, u32, i32)>,
     extension: Option<ExtensionType>,
     name: String,
+    /// Whether the type says itself what it is in JSON.
+    own_json: bool,
 }
 
 impl Types {
@@ -78,7 +82,8 @@ impl Types {
                 let below = inner(entry.base, typmod.or((entry.base_typmod >= 0).then_some(entry.base_typmod)));
                 return PgType { base_oid: below.base_oid, typmod: below.typmod, kind: below.kind, ..base };
             }
-            ("e", ..) => TypeKind::Enum,
+            // One that is something else in JSON than its label is left to the server.
+            ("e", ..) if !entry.own_json => TypeKind::Enum,
             ("c", ..) => {
                 let attribute = |(name, oid, typmod): &(String, u32, i32)| Attribute {
                     name: name.clone(),
@@ -89,7 +94,10 @@ impl Types {
             ("r", _, Some(subtype)) => TypeKind::Range(Box::new(inner(subtype, None))),
             ("m", _, Some(subtype)) => TypeKind::Multirange(Box::new(inner(subtype, None))),
             ("b", Some(element), _) => TypeKind::Array(Box::new(inner(element, typmod))),
-            _ => entry.extension.map_or(TypeKind::Base, TypeKind::Extension),
+            _ => match entry.extension {
+                Some(ExtensionType::Citext) if entry.own_json => TypeKind::Base,
+                known => known.map_or(TypeKind::Base, TypeKind::Extension),
+            },
         };
         PgType { kind, ..base }
     }
@@ -106,6 +114,7 @@ fn entry(row: &Row) -> Entry {
         attributes: names.into_iter().zip(oids).zip(typmods).map(|((name, oid), typmod)| (name, oid, typmod)).collect(),
         extension: row.get::<_, Option<&str>>(9).and_then(extension),
         name: row.get(10),
+        own_json: row.get(11),
     }
 }
 
