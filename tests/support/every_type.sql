@@ -1,6 +1,7 @@
 -- Every type, thousands of generated rows of it: as a column, in arrays, under domains of domains, and all of them as the
 -- attributes of one composite. For tests/it/every_type.rs and scripts/differential. A version of PostgreSQL gives the same
 -- rows again for a seed; another one (between -1 and 1) is set before: set outhaul.seed = '0.5'.
+set client_min_messages = warning;
 create extension hstore;
 create extension citext;
 create schema "odd ""schema""";
