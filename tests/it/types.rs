@@ -1,7 +1,7 @@
-//! Values of every type, at the edges of their ranges: the text formats are byte for byte what PostgreSQL writes.
+//! Values of every type, at the edges of their ranges: the text formats are byte for byte what PostgreSQL writes, in its
+//! order. What Parquet holds is compared in `every_type`.
 
 use crate::support::job::{copy, export, export_csv};
-use crate::support::oracle;
 use crate::support::pg::{Pg, both, pg};
 
 const TYPES: &str = r#"
@@ -26,10 +26,6 @@ insert into types values
 (5, null, null, null, 1e15, 1e15, 12345678901234567890123456789012345678901234567890.5, null, null, null, null, null, null, '0001-01-01', null, '0001-01-01 BC', null, null, null, null, null, null,
  null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null);
 "#;
-
-/// Columns whose values all fit Parquet's types.
-const FIT_PARQUET: &str =
-    "id,b,i2,i8,t,vc,c,nm,by,u,e,dn,dt,n,net,cd,iv,pt,r,a,aa,p,m,bt,vb,ttz,mac,o,tv,x,mr,lsn,reg,jp";
 
 #[tokio::test]
 async fn csv_is_what_copy_writes() {
@@ -57,12 +53,9 @@ async fn ndjson_is_what_row_to_json_writes() {
 }
 
 #[tokio::test]
-async fn parquet_holds_what_it_can_and_refuses_the_rest_by_name() {
+async fn parquet_refuses_by_name_what_it_cannot_hold() {
     for version in both() {
         let pg = types(version).await;
-        let done = export(&pg, &["--table", "types", "--columns", FIT_PARQUET]).await.expect(0);
-        let expected = oracle::query(&pg, &format!("select {FIT_PARQUET} from types")).await;
-        assert_eq!(oracle::local(&done.dest(), &[]).await, expected, "{version}");
         for (column, value) in [("nps", "NaN"), ("d", "infinity"), ("ts", "infinity"), ("tz", "infinity")] {
             let predicate = format!("{column}::text = '{value}'");
             let args = ["--table", "types", "--columns", column, "--where", &predicate];
