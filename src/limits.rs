@@ -105,7 +105,7 @@ pub const GUARD_INTERVAL: Duration = Duration::from_secs(1);
 /// Views upon views are looked through this deep for the stored column behind a key; deeper ones get no bounds.
 pub const VIEW_DEPTH_MAX: usize = 8;
 
-/// Geometries within geometries: as deep as PostGIS itself reads them (`LW_PARSER_MAX_DEPTH`).
+/// Geometries within geometries: as deep as `PostGIS` itself reads them (`LW_PARSER_MAX_DEPTH`).
 pub const GEOMETRY_DEPTH_MAX: usize = 200;
 
 /// A capped export is split once a partition has so many rows: below that, connecting costs more than reading.

@@ -187,7 +187,7 @@ fn slice(
         (PartRange::Heap { leaf: name, from, to }, CountMode::RunSnapshot) => {
             // The name goes into SQL as it is: only one that the catalog has itself.
             let leaf = relation.leaves.iter().position(|leaf| leaf.sql_name == *name);
-            let leaf = leaf.ok_or_else(|| gone(format!("table {name}"), relation))?;
+            let leaf = leaf.ok_or_else(|| gone(&format!("table {name}"), relation))?;
             Some(Slice::Heap { leaf, from: *from, to: *to })
         }
         // It would be counted by its row limit, as the whole was.
@@ -201,7 +201,7 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
     let names = relation.column_aliases();
     let column = |name: &str| {
         let place = names.iter().position(|alias| *alias == *name);
-        place.and_then(|place| relation.columns.get(place)).ok_or_else(|| gone(format!("column {name:?}"), relation))
+        place.and_then(|place| relation.columns.get(place)).ok_or_else(|| gone(&format!("column {name:?}"), relation))
     };
     for described in &manifest.schema {
         if let Some(name) = &described.source_column {
@@ -237,7 +237,7 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
     })
 }
 
-fn gone(what: String, relation: &RelationFacts) -> ExportError {
+fn gone(what: &str, relation: &RelationFacts) -> ExportError {
     let name = relation.display_name.as_deref().unwrap_or("the query");
     ExportError::new(ExportErrorKind::SchemaChanged, format!("{what} of the export is no longer in {name}"))
         .with_hint("it was dropped or renamed since the export, so its rows cannot be counted again")

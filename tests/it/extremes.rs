@@ -125,7 +125,7 @@ async fn hostile_names_are_names_and_nothing_else() {
         let database = format!("test \"{}\" ; drop", pg.value("select current_database()").await);
         let quoted_database = quoted(&database);
         pg.batch(&format!("create database {quoted_database}")).await;
-        let escaped: String = database.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let escaped = database.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"));
         let (server, _) = pg.url.rsplit_once('/').unwrap();
         let dest = tempfile::tempdir().unwrap();
         let to = dest.path().join("out");

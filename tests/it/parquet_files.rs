@@ -74,7 +74,7 @@ async fn read(dest: &Path) -> Vec<Value> {
 const TABLE: &str = r#"
 create table t ("a.b" int not null, "tags""😀" text[], pair point_pair, id bigint not null, at timestamptz(3), note text not null,
     u uuid not null, tm time not null);
-insert into t select g % 7, array['x', null, g::text], row(g, array[g]), g,
+insert into t select g % 7, array['x', null, g::text], row(g, array[g])::point_pair, g,
     case when g % 11 > 0 then '2024-01-01 00:00:00+00'::timestamptz + (g * 7919 % 1000) * interval '1 millisecond' end,
     md5(g::text), md5(g::text)::uuid, '00:00'::time + g * interval '1 second' from generate_series(1, 5000) as g order by md5(g::text)
 "#;

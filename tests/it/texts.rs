@@ -57,6 +57,7 @@ async fn text_in_parquet_is_the_servers_too() {
 }
 
 /// A table `texts` of one column `c0`, `c1`, … for each type: the edges, then random values.
+#[expect(clippy::print_stdout, reason = "shown where the test fails")]
 async fn texts(version: u32) -> Pg {
     let seed: u64 = std::env::var("OUTHAUL_TEST_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("PostgreSQL {version}: OUTHAUL_TEST_SEED={seed}");

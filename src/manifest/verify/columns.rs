@@ -63,16 +63,18 @@ fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<Column, Strin
     let is_text = ["text", "character", "name", "citext"].iter().any(|name| pg_type.starts_with(name));
     let (float, text) = (matches!(kind, Kind::Float32 | Kind::Float64), kind == Kind::Text);
     let nulled = described.policy.split(", ").any(|word| word == "null");
+    // In NDJSON the null of a value that is none in JSON is not told from the one of a policy, nor JSON's own from SQL's.
+    let ambiguous = format == Format::Ndjson && ((text && !is_text) || (float && nulled));
     let guarded = matches!(&manifest.format.kind, FormatKind::Csv(options) if options.formula_guard);
     Ok(Column {
         name: name.clone(),
         kind,
         nullable: *nullable,
-        more_nulls: format == Format::Ndjson && ((text && !is_text) || (float && nulled)),
+        more_nulls: ambiguous,
         comparable: match format {
             Format::Parquet => true,
             Format::Csv => !(text && guarded && described.policy_count != Some(0)),
-            Format::Ndjson => !(text && !is_text) && !(float && nulled),
+            Format::Ndjson => !ambiguous,
         },
         carrier,
     })

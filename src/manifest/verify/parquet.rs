@@ -144,7 +144,7 @@ fn row_groups(manifest: &Manifest, groups: &[RowGroupMetaData]) -> Vec<String> {
     let other = groups
         .iter()
         .flat_map(RowGroupMetaData::columns)
-        .map(|chunk| chunk.compression())
+        .map(parquet::file::metadata::ColumnChunkMetaData::compression)
         .find(|codec| !agrees(*codec));
     problems.extend(other.map(|codec| format!("it is compressed with {codec}, the manifest says otherwise")));
     problems
@@ -175,9 +175,8 @@ fn schema(columns: &[Column], fields: &[FieldRef]) -> Vec<String> {
 fn same_type(a: &DataType, b: &DataType) -> bool {
     let same = |a: &FieldRef, b: &FieldRef| a.name() == b.name() && same_type(a.data_type(), b.data_type());
     match (a, b) {
-        (DataType::List(a), DataType::List(b)) => same(a, b),
+        (DataType::List(a), DataType::List(b)) | (DataType::Map(a, _), DataType::Map(b, _)) => same(a, b),
         (DataType::Struct(a), DataType::Struct(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (DataType::Map(a, _), DataType::Map(b, _)) => same(a, b),
         _ => a == b,
     }
 }

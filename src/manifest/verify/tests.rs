@@ -300,10 +300,12 @@ async fn sha256_is_checked_where_the_manifest_has_one() {
 /// Manifests that lie about the data, each in one way. The last is told of by more than one finding.
 type Lie = (&'static str, fn(&mut Manifest));
 
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn lies(kind: Format) -> Vec<Lie> {
     fn at<'a>(manifest: &'a mut Manifest, name: &str) -> &'a mut ColumnSummary {
         manifest.parts[0].columns.iter_mut().find(|column| column.name == name).unwrap()
     }
+    #[expect(clippy::unnecessary_wraps, reason = "an extreme, which may be missing")]
     fn to(text: &str) -> Option<String> {
         Some(text.to_owned())
     }
@@ -318,7 +320,7 @@ fn lies(kind: Format) -> Vec<Lie> {
         ("column \"id\": the manifest's least value \"x\" is none", |manifest| at(manifest, "id").min = to("x")),
         ("column \"day\": its least value is not", |manifest| at(manifest, "day").min = to("0001-01-01")),
         ("column \"at\": its greatest value is not", |manifest| {
-            at(manifest, "at").max = to("2000-01-01 00:00:00.000002+00")
+            at(manifest, "at").max = to("2000-01-01 00:00:00.000002+00");
         }),
         ("column \"price\": its least value is not", |manifest| at(manifest, "price").min = to("-0.04")),
         ("column \"ratio\": its greatest value is not", |manifest| at(manifest, "ratio").max = to("Infinity")),
@@ -326,15 +328,15 @@ fn lies(kind: Format) -> Vec<Lie> {
         ("column \"flag\": its greatest value is not", |manifest| at(manifest, "flag").max = to("f")),
         ("column \"note\": its greatest value is not", |manifest| at(manifest, "note").max = to("=")),
         ("column \"long\": its least value is not \"c\", as the manifest says of a bound", |manifest| {
-            at(manifest, "long").min = to("c")
+            at(manifest, "long").min = to("c");
         }),
         ("column \"long\": its greatest value is not \"z\", as the manifest says of a bound", |manifest| {
-            at(manifest, "long").max = to("z")
+            at(manifest, "long").max = to("z");
         }),
         ("column \"long\": its greatest value is not", |manifest| at(manifest, "long").exact = true),
         ("column \"raw\": its least value is not", |manifest| at(manifest, "raw").min = to("\\x00")),
         ("column \"uid\": its least value is not", |manifest| {
-            at(manifest, "uid").min = to("00000000-0000-0000-0000-000000000001")
+            at(manifest, "uid").min = to("00000000-0000-0000-0000-000000000001");
         }),
     ];
     match kind {
@@ -364,13 +366,13 @@ fn lies(kind: Format) -> Vec<Lie> {
                 manifest.schema[13].parquet_type = to("STRUCT(\"y\": INT64)");
             }),
             ("column \"list\": 1 of its values are NULL, the manifest says 0", |manifest| {
-                at(manifest, "list").nulls = 0
+                at(manifest, "list").nulls = 0;
             }),
             ("column \"tags\": 1 of its values are NULL, the manifest says 0", |manifest| {
-                at(manifest, "tags").nulls = 0
+                at(manifest, "tags").nulls = 0;
             }),
             ("column \"id\": it cannot be NULL in the file, the manifest says that it can", |manifest| {
-                manifest.schema[0].nullable = true
+                manifest.schema[0].nullable = true;
             }),
             ("a row group has 3 rows, the manifest says 2 at most", |manifest| {
                 let FormatKind::Parquet { row_group_rows, .. } = &mut manifest.format.kind else { panic!("Parquet") };
@@ -388,7 +390,7 @@ fn lies(kind: Format) -> Vec<Lie> {
                 manifest.parts[0].columns.pop();
             }),
             ("row 1 has something else than its type in column \"note\"", |manifest| {
-                manifest.schema[7].arrow_type = "Int64".to_owned()
+                manifest.schema[7].arrow_type = "Int64".to_owned();
             }),
             ("column \"doc\": 1 of its values are NULL, the manifest says 0", |manifest| at(manifest, "doc").nulls = 0),
             ("it does not begin with the byte order mark", |manifest| {
@@ -406,7 +408,7 @@ fn lies(kind: Format) -> Vec<Lie> {
                 manifest.parts[0].columns.pop();
             }),
             ("row 1: column \"note\" has something else than its type", |manifest| {
-                manifest.schema[7].arrow_type = "Int64".to_owned()
+                manifest.schema[7].arrow_type = "Int64".to_owned();
             }),
             // JSON's own null cannot be told from SQL's, but fewer than counted there cannot be.
             ("column \"doc\": 2 of its values are NULL, the manifest says 3", |manifest| at(manifest, "doc").nulls = 3),

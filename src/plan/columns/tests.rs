@@ -489,14 +489,14 @@ fn text_of_an_unchecked_database_has_its_own_policy() {
 #[test]
 fn names_that_come_twice_are_refused_or_numbered() {
     let facts = relation(["a", "A", "a", "a_2"].map(|name| column(name, oid::INT4, true)).to_vec());
-    let named = |preset, duplicate_columns| {
+    let planned = |preset, duplicate_columns| {
         let policies = PolicyOptions { preset, duplicate_columns, ..options() };
         let rules = ColumnRules { format: Format::Parquet, policies: &policies, server: SERVER };
         columns(&facts, &shape(), &[], &rules)
     };
-    assert_eq!(named(Preset::Postgres, DuplicateColumns::Error), Err(PlanError::DuplicateName { name: "a".into() }));
+    assert_eq!(planned(Preset::Postgres, DuplicateColumns::Error), Err(PlanError::DuplicateName { name: "a".into() }));
     let names = |preset| -> Vec<(String, bool)> {
-        let plans = named(preset, DuplicateColumns::Suffix).unwrap();
+        let plans = planned(preset, DuplicateColumns::Suffix).unwrap();
         plans.into_iter().map(|plan| (plan.name, plan.note.is_some())).collect()
     };
     let owned = |names: [(&str, bool); 4]| names.map(|(name, noted)| (name.to_owned(), noted)).to_vec();

@@ -178,15 +178,15 @@ fn through_batches(plan: &ColumnPlan, rows: &[Row]) -> Result<usize, DecodeError
     let mut decoder = BatchDecoder::new(&Arc::from([plan.clone()]))?;
     let (mut next, mut found, mut nulls) = (0, 0, 0);
     loop {
-        let decoded = decoder.decode(&input, &fields, next)?;
+        let reached = decoder.decode(&input, &fields, next)?;
         let batch = decoder.take_batch()?;
-        assert!(decoded > next || rows.is_empty(), "{}: it would never end", way(plan));
-        assert_eq!(batch.rows.num_rows(), decoded - next, "{}", way(plan));
+        assert!(reached > next || rows.is_empty(), "{}: it would never end", way(plan));
+        assert_eq!(batch.rows.num_rows(), reached - next, "{}", way(plan));
         let array = batch.rows.column(0);
         array.to_data().validate_full()?;
         nulls += array.null_count();
         found += array.len();
-        next = decoded;
+        next = reached;
         if next == fields.rows() {
             let absent = rows.iter().filter(|row| row[0].is_none()).count();
             assert!(if plan.policy.contains("null") { nulls >= absent } else { nulls == absent }, "{}", way(plan));

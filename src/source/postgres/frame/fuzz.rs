@@ -20,7 +20,9 @@ pub(crate) fn arbitrary(random: &mut StdRng, bytes: &mut Vec<u8>) {
     random.fill_bytes(bytes);
     if random.random() {
         // Small numbers, as lengths, counts and flags are.
-        bytes.iter_mut().for_each(|byte| *byte = if *byte < 0xC0 { 0 } else { *byte & 0x0F });
+        for byte in bytes {
+            *byte = if *byte < 0xC0 { 0 } else { *byte & 0x0F };
+        }
     }
 }
 

@@ -197,7 +197,9 @@ fn arrays(element: &PgType) -> Vec<Vec<u8>> {
         let head = [u32::try_from(dimensions.len()).unwrap(), nulls, element.oid];
         let numbers = head.into_iter().chain(dimensions.iter().flat_map(|&(count, lower)| [count, lower]));
         let mut bytes: Vec<u8> = numbers.flat_map(u32::to_be_bytes).collect();
-        items.iter().for_each(|item| bytes.extend(sized(*item)));
+        for item in items {
+            bytes.extend(sized(*item));
+        }
         bytes
     };
     let (first, last) = (items.first().map(Vec::as_slice), items.last().map(Vec::as_slice));

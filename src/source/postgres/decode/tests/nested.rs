@@ -72,6 +72,7 @@ const SQUARE: &str = concat!(
 const FROM_ZERO: &str = "00000001000000000000001700000002000000000000000400000001000000040000000 2";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn nested_values_come_as_postgresql_sent_them() {
     let (pair_type, pair_carrier) = pair();
     let outer =

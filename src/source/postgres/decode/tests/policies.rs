@@ -286,6 +286,7 @@ mod row_key {
         let (one, nan) = ("00010000000000000001", "00000000c0000000");
         let id = key_column("id", 23, Some(0), true);
         let place = |name: &str, oid, shown| key_column(name, oid, None, shown);
+        #[expect(clippy::type_complexity, reason = "the rows of one table")]
         let cases: Vec<(Vec<RowKeyColumn>, Vec<Option<&[u8]>>, &str)> = vec![
             (vec![id.clone()], vec![], "row with id = -5: NaN"),
             (vec![id.clone(), place("b", 25, true)], vec![Some(b"x\ny")], "row with id = -5, b = x\\ny: NaN"),

@@ -34,9 +34,9 @@ fn address(bytes: &[u8], out: &mut Vec<u8>, network: bool) -> Result<(), Problem
         return Err(Problem::Malformed("address with an impossible netmask"));
     }
     if family == IPV4 {
-        dotted(address, out)
+        dotted(address, out);
     } else {
-        colons(address, out)
+        colons(address, out);
     }
     if network || bits < all {
         out.push(b'/');
