@@ -237,7 +237,7 @@ impl Reader<'_> {
             row_group_bytes: self.one("row_group_bytes", NonZeroU64::MIN, value::size),
             metadata: Vec::new(),
             sorted: Vec::new(),
-            delta: self.preset() == Preset::Postgres,
+            delta: preset == Preset::Postgres,
         };
         FormatOptions { format, compression, csv, parquet }
     }
