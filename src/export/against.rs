@@ -46,7 +46,7 @@ struct Share<'a> {
 }
 
 /// Counts the rows of the manifest at a destination again. `None` where no manifest can be read there, which
-/// [`manifest::verify`] tells.
+/// [`manifest::verify()`] tells.
 ///
 /// The manifest's own query and predicate are run, in a read-only transaction.
 ///
