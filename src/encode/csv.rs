@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::options::{CsvOptions, Newline};
 use super::text::{Cells, Values};
-use crate::plan::{Carrier, ColumnPlan, oid};
+use crate::plan::{Carrier, ColumnPlan, is_free_text};
 
 const QUOTE: u8 = b'"';
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -32,7 +32,10 @@ impl CsvRows {
                 Newline::Crlf => b"\r\n",
             },
             plain: columns.iter().map(|column| never_quoted(&column.carrier, options)).collect(),
-            guarded: columns.iter().map(|column| options.formula_guard && is_free_text(column)).collect(),
+            guarded: columns
+                .iter()
+                .map(|column| options.formula_guard && is_free_text(&column.pg_type, &column.carrier))
+                .collect(),
             changed: vec![0; columns.len()].into_boxed_slice(),
             options: options.clone(),
             scratch: Vec::new(),
@@ -162,12 +165,6 @@ fn is_formula(text: &[u8]) -> bool {
         Some(0xef) => FULL_WIDTH.iter().any(|sign| text.starts_with(sign.as_bytes())),
         _ => false,
     }
-}
-
-/// Whether a column's values are text that people choose. The texts of intervals and of money begin with a sign too, but
-/// hold nothing to run.
-fn is_free_text(column: &ColumnPlan) -> bool {
-    column.carrier == Carrier::Text && !matches!(column.pg_type.base_oid, oid::INTERVAL | oid::MONEY)
 }
 
 /// Whether no value of this carrier can hold the delimiter or equal the null text.

@@ -19,9 +19,10 @@ use crate::plan::{ColumnPlan, Partition, Plan};
 use crate::source::{Batch, Source};
 use crate::store::stdout::StdoutWriter;
 use crate::store::{
-    Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject, StoreError,
+    Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject, Staging,
+    StoreError,
 };
-use crate::telemetry;
+use crate::{failpoint, telemetry};
 
 /// Where parts go.
 #[derive(Debug, Clone)]
@@ -82,6 +83,9 @@ struct Attempt<'a> {
     counters: &'a Counters,
     open: Option<OpenPart>,
     parts: Vec<PartReceipt>,
+    /// The last part on its way to being visible, in a task of its own: a cancel in the middle of it would leave a part
+    /// of which nobody knows whether it is.
+    showing: Option<JoinHandle<Result<(), StoreError>>>,
     rows: u64,
 }
 
@@ -104,7 +108,7 @@ pub(crate) async fn export_partition(
     cancel: &CancellationToken,
 ) -> Result<PartitionReceipt, ExportError> {
     let id = rand::random();
-    let mut attempt = Attempt { work, partition, id, counters, open: None, parts: Vec::new(), rows: 0 };
+    let mut attempt = Attempt { work, partition, id, counters, open: None, parts: Vec::new(), showing: None, rows: 0 };
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(ExportError::cancelled()),
@@ -257,11 +261,29 @@ impl Attempt<'_> {
             started_at,
             finished_at,
         });
-        if let Some(part) = self.parts.last_mut() {
-            show(self.work, &mut part.object).await?;
-        }
+        self.show().await?;
         // Nobody listens any more: the run goes on all the same.
         let _ = self.work.events.send(event).await;
+        Ok(())
+    }
+
+    /// Under `--visibility as-written` the last part appears as soon as it is whole.
+    async fn show(&mut self) -> Result<(), ExportError> {
+        let (Visibility::AsWritten, Outlet::Parts { destination, .. }) = (self.work.visibility, &self.work.outlet)
+        else {
+            return Ok(());
+        };
+        let Some(part) = self.parts.last_mut() else { return Ok(()) };
+        let (destination, object) = (destination.clone(), part.object.clone());
+        let showing = self.showing.insert(tokio::spawn(async move {
+            destination.publish(&object).await?;
+            failpoint::reach("shown").await;
+            Ok(())
+        }));
+        let shown = showing.await;
+        self.showing = None;
+        shown.map_err(|error| ExportError::internal("publishing a part").with_source(error))??;
+        part.object.staging = Staging::Published;
         Ok(())
     }
 
@@ -280,19 +302,16 @@ impl Attempt<'_> {
                 discard(&self.work.outlet, &object).await;
             }
         }
+        if let Some(showing) = self.showing.take()
+            && let Ok(Ok(())) = showing.await
+            && let Some(part) = self.parts.last_mut()
+        {
+            part.object.staging = Staging::Published;
+        }
         for part in self.parts.drain(..) {
             discard(&self.work.outlet, &part.object).await;
         }
     }
-}
-
-/// Under `--visibility as-written` a part appears as soon as it is whole.
-async fn show(work: &Work, object: &mut StagedObject) -> Result<(), ExportError> {
-    if let (Visibility::AsWritten, Outlet::Parts { destination, .. }) = (work.visibility, &work.outlet) {
-        destination.publish(object).await?;
-        object.staging = crate::store::Staging::Published;
-    }
-    Ok(())
 }
 
 impl OpenPart {
@@ -335,7 +354,7 @@ impl Writer {
 pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) {
     let (Outlet::Parts { destination, .. } | Outlet::Single { destination, .. }) = outlet else { return };
     let removed: Result<(), StoreError> = match object.staging {
-        crate::store::Staging::Published => destination.delete(&object.path).await,
+        Staging::Published => destination.delete(&object.path).await,
         _ => destination.discard(object).await,
     };
     if let Err(error) = removed {

@@ -38,7 +38,7 @@ pub use policy::{Policies, PolicyOptions, Preset};
 pub use predicate::{check_expression, check_predicate, check_query};
 pub use sizing::Sizing;
 pub use travel::ServerTypes;
-pub(crate) use travel::srid;
+pub(crate) use travel::{is_free_text, srid};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -329,6 +329,12 @@ pub(super) fn is_text(pg_type: &PgType) -> bool {
         || matches!(pg_type.base_oid, oid::TEXT | oid::VARCHAR | oid::NAME | oid::BPCHAR | oid::UNKNOWN)
 }
 
+/// Whether a column's values are text that people choose, which CSV's formula guard looks at. The texts of intervals and
+/// of money begin with a sign too, but hold nothing to run.
+pub(crate) fn is_free_text(pg_type: &PgType, carrier: &Carrier) -> bool {
+    *carrier == Carrier::Text && !matches!(pg_type.base_oid, oid::INTERVAL | oid::MONEY)
+}
+
 /// Whether there are values of its types that a carrier cannot hold.
 pub(super) fn can_fail(carrier: &Carrier) -> bool {
     match carrier {
@@ -392,7 +398,7 @@ pub(super) fn words(pg_type: &PgType, travel: &Travel, terms: &Terms) -> String 
     if pg_type.base_oid == oid::BPCHAR && terms.policies.char_padding == CharPadding::Trim {
         words.push("trim");
     }
-    if terms.format == Format::Csv && terms.policies.formula_guard && travel.carrier == Carrier::Text {
+    if terms.format == Format::Csv && terms.policies.formula_guard && is_free_text(pg_type, &travel.carrier) {
         words.push("guard");
     }
     if terms.server.sql_ascii && travel.carrier == Carrier::Text && is_text(pg_type) {
@@ -404,7 +410,7 @@ pub(super) fn words(pg_type: &PgType, travel: &Travel, terms: &Terms) -> String 
         JsonNan::Error if ndjson && number => words.push("error"),
         _ => {}
     }
-    let large = number || matches!(travel.carrier, Carrier::Int64 | Carrier::Json);
+    let large = matches!(travel.carrier, Carrier::Int64 | Carrier::NumberText | Carrier::Json);
     if ndjson && large && json_large_numbers == JsonLargeNumbers::String {
         words.push("string");
     }

@@ -328,3 +328,25 @@ async fn an_upload_that_vanished_takes_the_other_parts_back() {
     assert!((20..=23).contains(&run.code), "{}: {}", run.code, run.stderr);
     place.assert_nothing_is_left().await;
 }
+
+/// As written, a part is visible before its worker knows it: a signal in between must not leave it there.
+#[tokio::test]
+async fn a_part_that_is_just_appearing_when_the_signal_comes_goes_again() {
+    for place in Place::both() {
+        let pg = pg(18).await;
+        pg.batch(TABLE).await;
+        let stop = Stop::at("shown");
+        let source = ["--table", "t", "--partitions", "4", "--visibility", "as-written"];
+        let run = place.export(&pg, &source).stops([&stop]).spawn();
+        run.stands_at(&stop).await;
+        let parts = |listing: &BTreeMap<String, u64>| listing.keys().filter(|path| path.contains("part-")).count();
+        assert!(parts(&place.list().await) > 0, "nothing was visible, so that nothing is shown by its absence");
+        run.signal("INT").await;
+        run.stderr_has("stopping").await;
+        stop.release();
+        run.wait().await.expect(130);
+        let left = place.list().await;
+        let visible: Vec<_> = left.keys().filter(|path| !path.starts_with("_outhaul/")).collect();
+        assert!(visible.is_empty(), "{visible:?}");
+    }
+}
