@@ -121,6 +121,12 @@ pub(crate) async fn ping(session: &Session) -> bool {
     matches!(answer.await, Ok(Ok(())))
 }
 
+/// Whoever finds it first, the guard or a reader, says the same.
+fn keepers_gone() -> SourceError {
+    SourceError::new(SourceFault::SnapshotLost, "every keeper of the snapshot is gone")
+        .with_hint("the server restarted or ended the sessions; run the export again")
+}
+
 #[derive(Debug)]
 struct Keeper {
     session: Session,
@@ -179,7 +185,7 @@ impl Custody {
     async fn enter(&self, session: &Session, role: &str) -> Result<(), SourceError> {
         let ids: Vec<String> = self.keepers.lock().await.iter().map(|keeper| keeper.snapshot.clone()).collect();
         let application = format!("{}/{role}", self.application);
-        let mut lost = SourceError::new(SourceFault::SnapshotLost, "every keeper of the snapshot is gone");
+        let mut refused = None;
         for id in ids {
             match begin(session, Begin::Import(&id), &application).await {
                 Ok(()) => {
@@ -194,12 +200,16 @@ impl Custody {
                 }
                 Err(error) if error.fault == SourceFault::SnapshotLost => {
                     session.batch("leaving a failed transaction", "ROLLBACK").await?;
-                    lost = error;
+                    refused = Some(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(lost)
+        let lost = keepers_gone();
+        Err(match refused {
+            Some(error) => lost.with_source(error),
+            None => lost,
+        })
     }
 
     /// Replaces keepers that died and pings those that idle; called every second or so.
@@ -226,8 +236,7 @@ impl Custody {
             }
             *keepers = alive;
             if keepers.is_empty() {
-                return Err(SourceError::new(SourceFault::SnapshotLost, "every keeper of the snapshot is gone")
-                    .with_hint("the server restarted or ended the sessions; run the export again"));
+                return Err(keepers_gone());
             }
             if keepers.len() > 1 {
                 return Ok(());
