@@ -46,6 +46,9 @@
 //! - **attempt**: the nth try of a partition, with a random id in its objects' names.
 //! - **cap**: a row limit; **tier**: a named cap. **complete, truncated, failed, cancelled** are four different things.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod cpu;

@@ -5,17 +5,17 @@ use sha2::{Digest as _, Sha256};
 
 /// CRC64NVME always, SHA-256 where asked for.
 #[derive(Debug, Clone)]
-pub(super) struct Checksums {
+pub(crate) struct Checksums {
     crc: Digest,
     sha256: Option<Sha256>,
 }
 
 impl Checksums {
-    pub(super) fn new(sha256: bool) -> Self {
+    pub(crate) fn new(sha256: bool) -> Self {
         Self { crc: Digest::new(CrcAlgorithm::Crc64Nvme), sha256: sha256.then(Sha256::new) }
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.crc.update(bytes);
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(bytes);
@@ -23,7 +23,7 @@ impl Checksums {
     }
 
     /// The CRC64NVME, and the SHA-256 in hex.
-    pub(super) fn finish(self) -> (u64, Option<String>) {
+    pub(crate) fn finish(self) -> (u64, Option<String>) {
         (self.crc.finalize(), self.sha256.map(|sha256| hex(&sha256.finalize())))
     }
 }

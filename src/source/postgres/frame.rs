@@ -15,7 +15,7 @@ mod message;
 mod payload;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 pub(crate) mod wire;
 
 pub(crate) use fields::{Field, FieldTable};

@@ -1,7 +1,12 @@
-//! The server's side of a COPY, for tests: rows become payload, payload becomes messages, messages become a stream.
+//! The server's side of a COPY, for tests and benches: rows become payload, payload becomes messages,
+//! messages become a stream.
 
-use proptest::collection::vec;
-use proptest::prelude::*;
+#![expect(clippy::unwrap_used, reason = "a test or a bench fails by panicking")]
+
+use std::borrow::Borrow;
+
+#[cfg(test)]
+use proptest::{collection::vec, prelude::*};
 
 /// One row: a value's bytes, or NULL.
 pub(crate) type Row = Vec<Option<Vec<u8>>>;
@@ -24,6 +29,7 @@ pub(crate) fn row_bytes(row: &Row) -> Vec<u8> {
 }
 
 /// The whole COPY payload.
+#[cfg(test)]
 pub(crate) fn payload(rows: &[Row]) -> Vec<u8> {
     let mut bytes = HEADER.to_vec();
     bytes.extend(rows.iter().flat_map(row_bytes));
@@ -52,21 +58,24 @@ pub(crate) fn ending(rows: usize) -> Vec<u8> {
 }
 
 /// As PostgreSQL sends it: the header with the first row, then a row a message, then the trailer.
-pub(crate) fn stream(columns: u16, rows: &[Row]) -> Vec<u8> {
+pub(crate) fn stream(columns: u16, rows: impl IntoIterator<Item = impl Borrow<Row>>) -> Vec<u8> {
+    let mut count = 0;
     let mut bytes = opening(columns);
     let mut before = HEADER.to_vec();
     for row in rows {
-        before.extend(row_bytes(row));
+        before.extend(row_bytes(row.borrow()));
+        count += 1;
         bytes.extend(message(b'd', &before));
         before.clear();
     }
     before.extend((-1_i16).to_be_bytes());
     bytes.extend(message(b'd', &before));
-    bytes.extend(ending(rows.len()));
+    bytes.extend(ending(count));
     bytes
 }
 
 /// The same rows with the payload cut into messages anywhere.
+#[cfg(test)]
 pub(crate) fn stream_cut(columns: u16, rows: &[Row], cuts: &[usize]) -> Vec<u8> {
     let payload = payload(rows);
     let messages = pieces(&payload, cuts).into_iter().flat_map(|piece| message(b'd', piece));
@@ -74,6 +83,7 @@ pub(crate) fn stream_cut(columns: u16, rows: &[Row], cuts: &[usize]) -> Vec<u8> 
 }
 
 /// `bytes` in pieces whose lengths are taken from `cuts`, round and round.
+#[cfg(test)]
 pub(crate) fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     let mut rest = bytes;
     let mut pieces = Vec::new();
@@ -92,11 +102,13 @@ pub(crate) fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
 }
 
 /// Lengths of pieces: often tiny, sometimes several rows.
+#[cfg(test)]
 pub(crate) fn cuts() -> impl Strategy<Value = Vec<usize>> {
     vec(prop_oneof![0_usize..12, 0_usize..300, Just(100_000)], 1..12)
 }
 
 /// Rows of so many columns, with NULLs and empty values.
+#[cfg(test)]
 pub(crate) fn rows(columns: usize, most: usize) -> impl Strategy<Value = Vec<Row>> {
     let value = prop_oneof![
         2 => Just(None),
