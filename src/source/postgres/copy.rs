@@ -28,6 +28,10 @@ pub(crate) struct Copy {
     canceller: Canceller,
     what: String,
     pipe: Option<Box<Pipe>>,
+    /// Whether the last read filled the buffer, so that there is more to come.
+    flowing: bool,
+    /// Whether the socket waits for [`limits::READ_LOW_WATER_BYTES`].
+    gathering: bool,
 }
 
 /// What is handed to rayon and comes back.
@@ -40,6 +44,8 @@ struct Pipe {
     framer: Framer,
     fields: FieldTable,
     next_row: usize,
+    /// Rows framed at a time.
+    framed_rows: usize,
     /// Bytes that the rows of `fields` take.
     consumed: usize,
     state: FrameState,
@@ -81,6 +87,7 @@ impl Pipe {
             framer: Framer::new(width),
             fields: FieldTable::default(),
             next_row: 0,
+            framed_rows: limits::FRAMED_FIELDS / fields.max(1),
             consumed: 0,
             state: FrameState::Full,
             decoder: BatchDecoder::new(columns)?.with_row_key(key),
@@ -112,7 +119,7 @@ impl Pipe {
                 }
             }
             let input = &mut self.buffer[self.start..self.filled];
-            let framed = self.framer.frame(input, &mut self.fields, limits::BATCH_ROWS_MAX)?;
+            let framed = self.framer.frame(input, &mut self.fields, self.framed_rows)?;
             self.consumed = framed.consumed;
             self.state = framed.state;
             self.next_row = 0;
@@ -165,7 +172,15 @@ impl Copy {
         let socket = loan.socket().map_err(lost)?;
         socket.write_all(&request).await.map_err(lost)?;
         socket.flush().await.map_err(lost)?;
-        Ok(Self { session: Some(session), loan: Some(loan), canceller, what, pipe: Some(Box::new(pipe)) })
+        Ok(Self {
+            session: Some(session),
+            loan: Some(loan),
+            canceller,
+            what,
+            pipe: Some(Box::new(pipe)),
+            flowing: false,
+            gathering: false,
+        })
     }
 
     /// The next batch; `None` after the last, once the server confirmed the number of rows.
@@ -194,7 +209,10 @@ impl Copy {
                         notices = pipe.framer.notices(),
                         "read"
                     );
-                    if let Some(loan) = self.loan.take() {
+                    if let Some(mut loan) = self.loan.take() {
+                        if let (true, Ok(socket)) = (self.gathering, loan.socket()) {
+                            socket.wait_for(1);
+                        }
                         loan.give_back();
                     }
                     return Ok(rest);
@@ -227,27 +245,37 @@ impl Copy {
             SourceError::new(SourceFault::Unavailable, format!("reading {what}: the connection was lost"))
                 .with_source(error)
         })?;
-        while pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
+        let mut waited = false;
+        while pipe.end.is_none() && pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
             let filled = pipe.filled;
+            if self.flowing && !self.gathering && !waited {
+                socket.wait_for(limits::READ_LOW_WATER_BYTES);
+                self.gathering = true;
+            }
             let reading = socket.read(&mut pipe.buffer[filled..]);
-            let read = if filled < wanted {
+            let read = if self.gathering {
+                let Ok(read) = tokio::time::timeout(limits::LOW_WATER_PATIENCE, reading).await else {
+                    // There may be no more to come than has gathered.
+                    socket.wait_for(1);
+                    (self.gathering, waited) = (false, true);
+                    continue;
+                };
+                read
+            } else if filled < wanted {
                 reading.await
             } else {
                 // The last message may have come and not be seen as such, and a slow query's rows are wanted too.
-                match tokio::time::timeout(limits::FILL_PATIENCE, reading).await {
-                    Ok(read) => read,
-                    Err(_) => break,
-                }
+                let Ok(read) = tokio::time::timeout(limits::FILL_PATIENCE, reading).await else { break };
+                read
             };
+            waited = false;
             match read {
                 Ok(read @ 1..) => pipe.filled += read,
                 Ok(0) => pipe.end = Some(End::Closed),
                 Err(error) => pipe.end = Some(End::Broken(error)),
             }
-            if pipe.end.is_some() {
-                break;
-            }
         }
+        self.flowing = pipe.filled == pipe.buffer.len();
         Ok(pipe)
     }
 

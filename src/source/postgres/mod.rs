@@ -9,6 +9,7 @@ pub(crate) mod decode;
 pub mod error;
 pub(crate) mod frame;
 mod keyset;
+mod low_water;
 pub mod prepare;
 mod reader;
 mod recount;

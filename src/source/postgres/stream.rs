@@ -6,6 +6,7 @@
 //! nothing arrives. A loan that is dropped instead of given back closes the session: it was left mid-protocol.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -16,12 +17,29 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
+use super::low_water;
+
 /// The socket itself.
 #[derive(Debug)]
 pub(crate) enum RawStream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl RawStream {
+    /// From now on a read waits until `bytes` have come, or the end; best effort, and with TLS they are its bytes.
+    /// Whoever asks for more than one byte must be ready for a wait in vain.
+    pub(crate) fn wait_for(&self, bytes: usize) {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.get_ref().0.as_fd(),
+        };
+        if let Err(error) = low_water::set(socket, bytes) {
+            tracing::debug!(%error, "the socket wakes at every byte");
+        }
+    }
 }
 
 macro_rules! on_raw {
