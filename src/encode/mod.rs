@@ -13,6 +13,7 @@ mod parquet;
 mod preset_tests;
 #[cfg(test)]
 mod samples;
+mod steer;
 pub mod tally;
 mod text;
 

@@ -1,8 +1,8 @@
-//! Parquet: format 1.0, one row group in memory, encodings steered by the server's statistics.
+//! Parquet: format 1.0, one row group in memory, encodings chosen by `steer`.
 
 use std::sync::Arc;
 
-use arrow::array::Array;
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
@@ -12,16 +12,11 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
+use super::steer::{Choice, choose};
 use super::text::cells;
 use super::{Compression, EncodeError, EncodeSummary, Encoder, FormatOptions, ParquetOptions};
 use crate::plan::column::{ELEMENT, ENTRIES, KEY, VALUE};
 use crate::plan::{Carrier, ColumnPlan, ColumnStatistics};
-
-/// At this fraction of distinct values a dictionary holds nearly every value once, and costs more than it saves.
-const MOSTLY_DISTINCT: f32 = -0.5;
-
-/// Beyond this correlation neighbours are close enough for differences to be short.
-const NEARLY_SORTED: f32 = 0.9;
 
 /// What readers such as parquet-mr look for in front of the version before they trust statistics.
 const CREATED_BY: &str = concat!("outhaul version ", env!("CARGO_PKG_VERSION"));
@@ -31,9 +26,18 @@ pub(crate) struct ParquetEncoder {
     columns: Arc<[ColumnPlan]>,
     types: Vec<DataType>,
     schema: SchemaRef,
-    /// Finished row groups pass through its vector on their way out.
-    writer: ArrowWriter<Vec<u8>>,
+    options: ParquetOptions,
+    writer: Writer,
     rows: u64,
+}
+
+enum Writer {
+    /// Until the first batch shows what the values are like.
+    Waiting(Box<WriterPropertiesBuilder>),
+    /// Finished row groups pass through its vector on their way out.
+    Open(Box<ArrowWriter<Vec<u8>>>),
+    /// Only after an error.
+    Lost,
 }
 
 impl std::fmt::Debug for ParquetEncoder {
@@ -49,11 +53,25 @@ impl ParquetEncoder {
     /// A level that the codec does not have, or a column that the format cannot hold.
     pub(crate) fn new(options: &FormatOptions, columns: Arc<[ColumnPlan]>) -> Result<Self, EncodeError> {
         let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
-        let properties = properties(&options.parquet, options.compression, &columns)?;
-        // Without Arrow's own schema in the footer, every reader sees the file's plain types.
-        let writer_options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), writer_options)?;
-        Ok(Self { types: cells::types(&columns), columns, schema, writer, rows: 0 })
+        let writer = Writer::Waiting(Box::new(properties(&options.parquet, options.compression, &columns)?));
+        Ok(Self { types: cells::types(&columns), columns, schema, options: options.parquet.clone(), writer, rows: 0 })
+    }
+
+    /// The writer; made for values like those of `batch` where there is none yet.
+    fn writer(&mut self, batch: Option<&RecordBatch>) -> Result<&mut ArrowWriter<Vec<u8>>, EncodeError> {
+        if let Writer::Waiting(_) = &self.writer
+            && let Writer::Waiting(properties) = std::mem::replace(&mut self.writer, Writer::Lost)
+        {
+            let properties = steered(*properties, &self.options, &self.columns, batch).build();
+            // Without Arrow's own schema in the footer, every reader sees the file's plain types.
+            let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+            let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&self.schema), options)?;
+            self.writer = Writer::Open(Box::new(writer));
+        }
+        match &mut self.writer {
+            Writer::Open(writer) => Ok(writer),
+            _ => Err(ParquetError::General("an earlier call failed".to_owned()).into()),
+        }
     }
 
     /// The batch under the plan's names and promises, so that nothing else reaches the file.
@@ -88,19 +106,24 @@ impl ParquetEncoder {
 impl Encoder for ParquetEncoder {
     fn encode(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let batch = self.planned(batch)?;
-        self.writer.write(&batch)?;
+        let writer = self.writer(Some(&batch))?;
+        writer.write(&batch)?;
+        Self::drain(writer.inner_mut(), out);
         self.rows += super::count(batch.num_rows());
-        Self::drain(self.writer.inner_mut(), out);
         Ok(())
     }
 
     fn buffered_bytes(&self) -> usize {
-        self.writer.in_progress_size()
+        match &self.writer {
+            Writer::Open(writer) => writer.in_progress_size(),
+            Writer::Waiting(_) | Writer::Lost => 0,
+        }
     }
 
-    fn finish(self: Box<Self>, out: &mut Vec<u8>) -> Result<EncodeSummary, EncodeError> {
-        let mut rest = self.writer.into_inner()?;
-        Self::drain(&mut rest, out);
+    fn finish(mut self: Box<Self>, out: &mut Vec<u8>) -> Result<EncodeSummary, EncodeError> {
+        let writer = self.writer(None)?;
+        writer.finish()?;
+        Self::drain(writer.inner_mut(), out);
         Ok(EncodeSummary { rows: self.rows, header_rows: 0, header_bytes: 0, changed: Box::default() })
     }
 }
@@ -113,9 +136,9 @@ fn properties(
     options: &ParquetOptions,
     compression: Compression,
     columns: &[ColumnPlan],
-) -> Result<WriterProperties, EncodeError> {
+) -> Result<WriterPropertiesBuilder, EncodeError> {
     let metadata = options.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
-    let mut builder = WriterProperties::builder()
+    let builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by(CREATED_BY.to_owned())
         .set_key_value_metadata(Some(metadata))
@@ -126,12 +149,33 @@ fn properties(
     let mut leaves = Vec::new();
     for column in columns {
         firsts.push(leaves.len());
-        add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, &mut leaves);
+        add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, None, &mut leaves);
     }
-    for leaf in leaves {
-        builder = steer(builder, leaf, options.delta);
+    Ok(builder.set_sorting_columns(sorting_columns(&options.sorted, &firsts)?))
+}
+
+/// Chooses the encoding of each leaf, `batch` being the first of the part.
+fn steered(
+    mut builder: WriterPropertiesBuilder,
+    options: &ParquetOptions,
+    columns: &[ColumnPlan],
+    batch: Option<&RecordBatch>,
+) -> WriterPropertiesBuilder {
+    let mut leaves = Vec::new();
+    for (index, column) in columns.iter().enumerate() {
+        let values = batch.and_then(|batch| batch.columns().get(index));
+        add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, values, &mut leaves);
     }
-    Ok(builder.set_sorting_columns(sorting_columns(&options.sorted, &firsts)?).build())
+    for Leaf { path, carrier, statistics, values } in leaves {
+        builder = match choose(&carrier, statistics, values.as_ref(), options.row_group_rows, options.delta) {
+            Choice::Dictionary => builder,
+            Choice::Plain => builder.set_column_dictionary_enabled(path, false),
+            Choice::Delta => builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
+        };
+    }
+    builder
 }
 
 /// The order of the rows in the file's own terms: by leaf columns. `firsts` are the first leaf of each column.
@@ -151,21 +195,46 @@ struct Leaf {
     carrier: Carrier,
     /// What is known of the leaf's own values: nothing below a nested column, of whose values as wholes the server knows.
     statistics: ColumnStatistics,
+    /// The first of them.
+    values: Option<ArrayRef>,
 }
 
 /// Appends the leaves below `path`, in the file's order.
-fn add_leaves(path: &mut Vec<String>, carrier: &Carrier, statistics: ColumnStatistics, leaves: &mut Vec<Leaf>) {
-    let mut below = |names: &[&str], carrier: &Carrier| {
+fn add_leaves(
+    path: &mut Vec<String>,
+    carrier: &Carrier,
+    statistics: ColumnStatistics,
+    values: Option<&ArrayRef>,
+    leaves: &mut Vec<Leaf>,
+) {
+    let mut below = |names: &[&str], carrier: &Carrier, values: Option<&ArrayRef>| {
         let depth = path.len();
         path.extend(names.iter().map(|&name| name.to_owned()));
-        add_leaves(path, carrier, ColumnStatistics::default(), leaves);
+        add_leaves(path, carrier, ColumnStatistics::default(), values, leaves);
         path.truncate(depth);
     };
     match carrier {
-        Carrier::List(element) => below(&["list", ELEMENT], element),
-        Carrier::Struct(members) => members.iter().for_each(|member| below(&[&member.name], &member.carrier)),
-        Carrier::Map => [KEY, VALUE].iter().for_each(|part| below(&[ENTRIES, part], &Carrier::Text)),
-        _ => leaves.push(Leaf { path: ColumnPath::new(path.clone()), carrier: carrier.clone(), statistics }),
+        Carrier::List(element) => {
+            let elements = values.and_then(|values| values.as_list_opt::<i32>()).map(ListArray::values);
+            below(&["list", ELEMENT], element, elements);
+        }
+        Carrier::Struct(members) => {
+            let parts = values.and_then(|values| values.as_struct_opt());
+            for (index, member) in members.iter().enumerate() {
+                below(&[&member.name], &member.carrier, parts.and_then(|parts| parts.columns().get(index)));
+            }
+        }
+        Carrier::Map => {
+            let map = values.and_then(|values| values.as_map_opt());
+            below(&[ENTRIES, KEY], &Carrier::Text, map.map(MapArray::keys));
+            below(&[ENTRIES, VALUE], &Carrier::Text, map.map(MapArray::values));
+        }
+        _ => leaves.push(Leaf {
+            path: ColumnPath::new(path.clone()),
+            carrier: carrier.clone(),
+            statistics,
+            values: values.map(Arc::clone),
+        }),
     }
 }
 
@@ -181,43 +250,6 @@ fn codec(compression: Compression) -> Result<Codec, EncodeError> {
         Compression::Zstd(level) => Codec::ZSTD(ZstdLevel::try_new(level)?),
         Compression::Gzip(level) => Codec::GZIP(GzipLevel::try_new(level)?),
     })
-}
-
-/// Chooses a leaf's encoding: dictionary unless its values hardly repeat, differences where they also come sorted.
-fn steer(builder: WriterPropertiesBuilder, leaf: Leaf, delta: bool) -> WriterPropertiesBuilder {
-    let Leaf { path, carrier, statistics } = leaf;
-    let mostly_distinct = statistics.n_distinct.map(|distinct| (-1.0..=MOSTLY_DISTINCT).contains(&distinct));
-    let nearly_sorted = statistics.correlation.is_some_and(|correlation| correlation.abs() > NEARLY_SORTED);
-    let rarely_repeats = matches!(carrier, Carrier::Float32 | Carrier::Float64 | Carrier::Uuid);
-    if !mostly_distinct.unwrap_or(rarely_repeats) {
-        return builder;
-    }
-    let builder = builder.set_column_dictionary_enabled(path.clone(), false);
-    if delta && mostly_distinct == Some(true) && nearly_sorted && is_integer(&carrier) {
-        builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
-    } else {
-        builder
-    }
-}
-
-/// Whether the format stores the carrier as INT32 or INT64.
-fn is_integer(carrier: &Carrier) -> bool {
-    match carrier {
-        Carrier::Decimal128 { precision, .. } => *precision <= 18,
-        Carrier::Bool
-        | Carrier::Float32
-        | Carrier::Float64
-        | Carrier::NumberText
-        | Carrier::Text
-        | Carrier::Json
-        | Carrier::Bytes
-        | Carrier::Uuid
-        | Carrier::Decimal256 { .. }
-        | Carrier::List(_)
-        | Carrier::Struct(_)
-        | Carrier::Map => false,
-        _ => true,
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,361 @@
+//! How the values of a Parquet column are best written: by what its first values are like, and by what the server's
+//! statistics say of all of them.
+//!
+//! The writer's own way is a dictionary for every column until it is 1 MiB large. Where values hardly repeat, that costs
+//! more time than all other encoding together and makes the file larger.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hasher};
+use std::num::NonZeroU64;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::DataType;
+
+use crate::plan::{Carrier, ColumnStatistics};
+
+/// Values looked at.
+const SAMPLE_MAX: usize = 8192;
+
+/// Below so many values, chance decides what repeats; statistics know more.
+const SAMPLE_MIN: usize = 1000;
+
+/// At this fraction of distinct values a dictionary holds nearly every value once.
+const MOSTLY_DISTINCT: f32 = -0.5;
+
+/// Beyond this correlation neighbours are close enough for differences to be short.
+const NEARLY_SORTED: f32 = 0.9;
+
+/// Below this correlation any few rows have as many different values as any others.
+const SCATTERED: f32 = 0.5;
+
+/// A dictionary is to take less than this part of the plain values: those shrink when they are compressed, while the
+/// places in a dictionary hardly do, and finding them takes time.
+const DICTIONARY_GAIN: f64 = 0.75;
+
+/// Bytes of a dictionary beyond which the writer gives it up (`DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT`).
+const DICTIONARY_BYTES_MAX: f64 = 1_048_576.0;
+
+/// Values for which the delta encoding has one least difference, and one width.
+const DELTA_BLOCK: usize = 128;
+const DELTA_MINIBLOCK: usize = 32;
+
+/// Bits a value that the heads of its block take.
+const DELTA_HEAD_BITS: f64 = 0.6;
+
+/// How values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    Dictionary,
+    Plain,
+    /// `DELTA_BINARY_PACKED`.
+    Delta,
+}
+
+/// Chooses for values of `carrier` of which `values` are the first, if there are any yet, and of which a row group has
+/// `group_rows`. `delta` says whether readers know that encoding.
+pub(super) fn choose(
+    carrier: &Carrier,
+    statistics: ColumnStatistics,
+    values: Option<&ArrayRef>,
+    group_rows: NonZeroU64,
+    delta: bool,
+) -> Choice {
+    let group_rows = usize::try_from(group_rows.get()).map_or(f64::MAX, float);
+    let delta = delta && is_integer(carrier);
+    match values.and_then(Sample::of) {
+        Some(sample) => by_sample(&sample, statistics, group_rows, delta),
+        None => by_statistics(carrier, statistics, delta),
+    }
+}
+
+fn by_statistics(carrier: &Carrier, statistics: ColumnStatistics, delta: bool) -> Choice {
+    let mostly_distinct = statistics.n_distinct.map(|distinct| (-1.0..=MOSTLY_DISTINCT).contains(&distinct));
+    let nearly_sorted = statistics.correlation.is_some_and(|correlation| correlation.abs() > NEARLY_SORTED);
+    let rarely_repeats = matches!(carrier, Carrier::Float32 | Carrier::Float64 | Carrier::Uuid);
+    if !mostly_distinct.unwrap_or(rarely_repeats) {
+        Choice::Dictionary
+    } else if delta && mostly_distinct == Some(true) && nearly_sorted {
+        Choice::Delta
+    } else {
+        Choice::Plain
+    }
+}
+
+fn by_sample(sample: &Sample, statistics: ColumnStatistics, group_rows: f64, delta: bool) -> Choice {
+    let distinct = sample.distinct(group_rows).max(scattered(statistics, group_rows));
+    let plain = group_rows * sample.width;
+    let dictionary_page = distinct * sample.width;
+    let dictionary = dictionary_page + group_rows * distinct.max(1.0).log2().ceil() / 8.0;
+    let differences = group_rows * sample.delta_bits / 8.0;
+    let pays = dictionary_page <= DICTIONARY_BYTES_MAX && dictionary < plain * DICTIONARY_GAIN;
+    if delta && differences <= if pays { dictionary } else { plain } {
+        Choice::Delta
+    } else if pays {
+        Choice::Dictionary
+    } else {
+        Choice::Plain
+    }
+}
+
+/// Different values among `rows` of a column without order; none where the statistics do not tell.
+fn scattered(statistics: ColumnStatistics, rows: f64) -> f64 {
+    if statistics.correlation.is_some_and(|correlation| correlation.abs() >= SCATTERED) {
+        return 0.0;
+    }
+    match statistics.n_distinct {
+        Some(count) if count > 0.0 => among(f64::from(count), rows),
+        Some(fraction) if (-1.0..=MOSTLY_DISTINCT).contains(&fraction) => rows,
+        _ => 0.0,
+    }
+}
+
+/// Different values expected in `rows` draws of so many.
+fn among(values: f64, rows: f64) -> f64 {
+    values * -(-rows / values).exp_m1()
+}
+
+/// What the first values of a column are like; NULLs are left out.
+#[derive(Debug)]
+struct Sample {
+    rows: f64,
+    /// Different values of both halves together and of each.
+    different: f64,
+    halves: [f64; 2],
+    /// Bytes of a value, its length included where it has one.
+    width: f64,
+    /// Bits of a value as a difference from the one before, for integers.
+    delta_bits: f64,
+}
+
+impl Sample {
+    /// `None` where there are too few values, or they are no more than bits.
+    fn of(array: &ArrayRef) -> Option<Self> {
+        let mut hashes = Vec::new();
+        let mut bytes = 0;
+        let mut integers = Vec::new();
+        each_value(array, |value| {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(value);
+            hashes.push(hasher.finish());
+            bytes += value.len();
+            integers.extend(integer(value));
+        });
+        if hashes.len() < SAMPLE_MIN {
+            return None;
+        }
+        let (first, second) = hashes.split_at(hashes.len() / 2);
+        let different = |hashes: &[u64]| float(hashes.iter().collect::<HashSet<_>>().len());
+        let rows = float(hashes.len());
+        // What Parquet stores of a decimal of 18 digits or fewer.
+        let stored = if matches!(array.data_type(), DataType::Decimal128(..=18, _)) { bytes / 2 } else { bytes };
+        let length = if matches!(array.data_type(), DataType::Utf8 | DataType::Binary) { 4.0 } else { 0.0 };
+        Some(Self {
+            rows,
+            different: different(&hashes),
+            halves: [different(first), different(second)],
+            width: float(stored) / rows + length,
+            delta_bits: delta_bits(&integers),
+        })
+    }
+
+    /// Different values to be expected among `rows`.
+    ///
+    /// Values that both halves have tell how many there are to draw from (the Lincoln-Petersen estimate). Where like
+    /// values lie together, the halves have few in common and all seem different; then the sample's own share counts.
+    fn distinct(&self, rows: f64) -> f64 {
+        let [first, second] = self.halves;
+        let common = (first + second - self.different).max(1.0);
+        among(first * second / common, rows).min(rows * self.different / self.rows)
+    }
+}
+
+/// A count as a float; counts here are small.
+fn float(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}
+
+/// The bytes of each of the first values that is not NULL.
+fn each_value(array: &ArrayRef, mut take: impl FnMut(&[u8])) {
+    match array.data_type() {
+        DataType::Utf8 => {
+            array.as_string::<i32>().iter().take(SAMPLE_MAX).flatten().for_each(|text| take(text.as_bytes()))
+        }
+        DataType::Binary => array.as_binary::<i32>().iter().take(SAMPLE_MAX).flatten().for_each(take),
+        DataType::FixedSizeBinary(_) => {
+            array.as_fixed_size_binary().iter().take(SAMPLE_MAX).flatten().for_each(take);
+        }
+        fixed => {
+            let (Some(width), data) = (fixed.primitive_width(), array.to_data()) else { return };
+            let Some(buffer) = data.buffers().first() else { return };
+            let values = buffer.as_slice().chunks_exact(width).skip(data.offset()).take(array.len());
+            for (row, value) in values.take(SAMPLE_MAX).enumerate() {
+                if array.is_valid(row) {
+                    take(value);
+                }
+            }
+        }
+    }
+}
+
+/// An integer from Arrow's bytes of it; of other values, something.
+fn integer(value: &[u8]) -> Option<i64> {
+    Some(match *value {
+        [a, b] => i16::from_le_bytes([a, b]).into(),
+        [a, b, c, d] => i32::from_le_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h, ..] if value.len() <= 16 => i64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => return None,
+    })
+}
+
+/// Bits that `DELTA_BINARY_PACKED` takes for a value, on average.
+fn delta_bits(integers: &[i64]) -> f64 {
+    let differences: Vec<i64> = integers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+    let mut bits = 0;
+    for block in differences.chunks(DELTA_BLOCK) {
+        let least = block.iter().copied().min().unwrap_or(0);
+        for miniblock in block.chunks(DELTA_MINIBLOCK) {
+            let widest = miniblock.iter().map(|difference| difference.wrapping_sub(least).cast_unsigned()).max();
+            bits += (u64::BITS - widest.unwrap_or(0).leading_zeros()) as usize * miniblock.len();
+        }
+    }
+    float(bits) / float(differences.len()).max(1.0) + DELTA_HEAD_BITS
+}
+
+/// Whether the format stores the carrier as INT32 or INT64.
+fn is_integer(carrier: &Carrier) -> bool {
+    match carrier {
+        Carrier::Decimal128 { precision, .. } => *precision <= 18,
+        Carrier::Bool
+        | Carrier::Float32
+        | Carrier::Float64
+        | Carrier::NumberText
+        | Carrier::Text
+        | Carrier::Json
+        | Carrier::Bytes
+        | Carrier::Uuid
+        | Carrier::Decimal256 { .. }
+        | Carrier::List(_)
+        | Carrier::Struct(_)
+        | Carrier::Map => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray};
+
+    use super::*;
+
+    const GROUP: NonZeroU64 = NonZeroU64::new(122_880).unwrap();
+    const GROUP_ROWS: f64 = 122_880.0;
+    const ROWS: i64 = 9000;
+
+    /// Numbers without order, the same in every run.
+    fn scrambled(row: i64, values: i64) -> i64 {
+        let mut x = (row.cast_unsigned() + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ (x >> 31)) >> 1).cast_signed() % values
+    }
+
+    fn longs(value: impl Fn(i64) -> i64) -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values((0..ROWS).map(value)))
+    }
+
+    fn ints(value: impl Fn(i64) -> i64) -> ArrayRef {
+        Arc::new(Int32Array::from_iter_values((0..ROWS).map(|row| i32::try_from(value(row)).unwrap())))
+    }
+
+    fn texts(value: impl Fn(i64) -> String) -> ArrayRef {
+        Arc::new(StringArray::from_iter_values((0..ROWS).map(value)))
+    }
+
+    fn chosen(carrier: Carrier, values: &ArrayRef) -> Choice {
+        choose(&carrier, ColumnStatistics::default(), Some(values), GROUP, true)
+    }
+
+    #[test]
+    fn the_first_values_decide_where_the_server_knows_nothing() {
+        let money = Carrier::Decimal128 { precision: 15, scale: 2 };
+        let decimals = |values: i64| -> ArrayRef {
+            let unscaled = (0..ROWS).map(|row| i128::from(scrambled(row, values)) * 100);
+            Arc::new(Decimal128Array::from_iter_values(unscaled).with_precision_and_scale(15, 2).unwrap())
+        };
+        let cases = [
+            ("ids", Carrier::Int64, longs(|row| row), Choice::Delta),
+            ("orders of four lines", Carrier::Int64, longs(|row| row / 4), Choice::Delta),
+            ("keys of 200,000", Carrier::Int32, ints(|row| scrambled(row, 200_000)), Choice::Delta),
+            ("keys of 100", Carrier::Int64, longs(|row| scrambled(row, 100) * 1_000_003), Choice::Dictionary),
+            ("hashes", Carrier::Int64, longs(|row| scrambled(row, i64::MAX)), Choice::Plain),
+            (
+                "days",
+                Carrier::Date32,
+                Arc::new(Date32Array::from_iter_values(
+                    (0..ROWS).map(|row| i32::try_from(scrambled(row, 2500)).unwrap()),
+                )),
+                Choice::Dictionary,
+            ),
+            ("amounts", money.clone(), decimals(50), Choice::Dictionary),
+            ("prices", money, decimals(100_000_000), Choice::Delta),
+            ("flags", Carrier::Text, texts(|row| scrambled(row, 3).to_string()), Choice::Dictionary),
+            ("words", Carrier::Text, texts(|row| format!("word {}", scrambled(row, 1_000_000_000))), Choice::Plain),
+            ("long words", Carrier::Text, texts(|row| format!("{:0>400}", scrambled(row, 40_000))), Choice::Plain),
+            (
+                "measures",
+                Carrier::Float64,
+                Arc::new(Float64Array::from_iter_values((0..ROWS).map(|row| {
+                    #[expect(clippy::cast_precision_loss, reason = "any number does")]
+                    let value = scrambled(row, 1 << 50) as f64;
+                    value.sqrt()
+                }))),
+                Choice::Plain,
+            ),
+            (
+                "levels",
+                Carrier::Float64,
+                Arc::new(Float64Array::from_iter_values(
+                    (0..ROWS).map(|row| f64::from(u8::try_from(scrambled(row, 9)).unwrap())),
+                )),
+                Choice::Dictionary,
+            ),
+        ];
+        for (name, carrier, values, expected) in cases {
+            assert_eq!(chosen(carrier, &values), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_server_s_count_is_believed_where_values_are_scattered() {
+        let words = texts(|_| "the same".to_owned());
+        let chosen = |n_distinct, correlation| {
+            let statistics = ColumnStatistics { n_distinct: Some(n_distinct), correlation, avg_width: None };
+            choose(&Carrier::Text, statistics, Some(&words), GROUP, true)
+        };
+        assert_eq!(chosen(1.0, Some(0.0)), Choice::Dictionary);
+        assert_eq!(chosen(-0.9, Some(0.1)), Choice::Plain);
+        assert_eq!(chosen(1e9, None), Choice::Plain);
+        // Like values lie together.
+        assert_eq!(chosen(1e9, Some(0.8)), Choice::Dictionary);
+    }
+
+    #[test]
+    fn differences_are_for_readers_that_know_them() {
+        let ids = longs(|row| row);
+        assert_eq!(choose(&Carrier::Int64, ColumnStatistics::default(), Some(&ids), GROUP, false), Choice::Plain);
+    }
+
+    #[test]
+    fn the_estimate_is_near_the_truth() {
+        for values in [50, 2500, 10_000, 200_000] {
+            let sample = Sample::of(&longs(|row| scrambled(row, values))).unwrap();
+            let truth = (0..122_880).map(|row| scrambled(row, values)).collect::<HashSet<_>>().len();
+            let ratio = sample.distinct(GROUP_ROWS) / float(truth);
+            assert!((0.7..1.4).contains(&ratio), "{values}: {ratio}");
+        }
+        let sorted = Sample::of(&longs(|row| row / 4)).unwrap();
+        assert!((0.24..0.27).contains(&(sorted.distinct(GROUP_ROWS) / GROUP_ROWS)), "{sorted:?}");
+    }
+}
