@@ -165,19 +165,19 @@ fn misplaced(field: Field, input: &[u8], expected: usize) -> Problem {
 
 pub(super) const OUTSIDE: Problem = Problem::Malformed("its place is outside of the input");
 
-/// Values of one width from bytes of any length.
+/// Values of one width from bytes of any length: `convert` gets the value with all input after it, and its length.
 #[inline]
 pub(super) fn parsed<T: Copy + Default>(
     cells: &Cells<'_>,
     values: &mut Vec<T>,
-    mut convert: impl FnMut(&[u8]) -> Result<T, Problem>,
+    mut convert: impl FnMut(&[u8], usize) -> Result<T, Problem>,
 ) -> Result<usize, Failure> {
     let before = values.len();
     values.resize(before + cells.rows(), T::default());
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
-        if let Some(bytes) = field.bytes(cells.input) {
-            *value = convert(bytes).map_err(|problem| Failure::new(row, problem))?;
+        if let Some((rest, length)) = field.bytes_and_rest(cells.input) {
+            *value = convert(rest, length).map_err(|problem| Failure::new(row, problem))?;
         } else if field.is_null() {
             nulls += 1;
         } else {

@@ -400,6 +400,12 @@ fn number_text(wire: &[u8]) -> String {
 
 fn decimal(wire: &[u8], precision: u8, scale: i8) -> Option<i128> {
     let carrier = Carrier::Decimal128 { precision, scale };
+    let alone = numeric::decimal(wire, precision, scale).ok();
+    // In a row others follow, whatever they are.
+    for byte in [0x00, 0x27, 0xff] {
+        let row = [wire, &[byte; 8]].concat();
+        assert_eq!(numeric::decimal_at(&row, wire.len(), precision, scale).ok(), alone, "{wire:x?} before {byte:x}");
+    }
     match decode_value(binary(1700, carrier), wire) {
         Ok(found) => Some(found.as_primitive::<Decimal128Type>().value(0)),
         Err(error) => {

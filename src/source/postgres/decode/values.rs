@@ -145,14 +145,14 @@ impl Values {
             Self::Float64(values, Double::Finite) => {
                 fixed(cells, values, |bytes| scalar::finite(f64::from_be_bytes(bytes)))
             }
-            Self::Float64(values, Double::Nearest(text)) => parsed(cells, values, |bytes| {
-                let (value, exact) = numeric::double(bytes, text)?;
+            Self::Float64(values, Double::Nearest(text)) => parsed(cells, values, |rest, length| {
+                let (value, exact) = numeric::double(&rest[..length], text)?;
                 *changed += u64::from(!exact);
                 Ok(value)
             }),
             Self::Int128(values, Wide::Numeric(Digits { precision, scale })) => {
                 let (precision, scale) = (*precision, *scale);
-                parsed(cells, values, |bytes| numeric::decimal(bytes, precision, scale))
+                parsed(cells, values, |rest, length| numeric::decimal_at(rest, length, precision, scale))
             }
             Self::Int128(values, Wide::Signed) => {
                 fixed(cells, values, |bytes| Ok(i128::from(i64::from_be_bytes(bytes))))
@@ -161,7 +161,7 @@ impl Values {
                 fixed(cells, values, |bytes| Ok(i128::from(u64::from_be_bytes(bytes))))
             }
             Self::Int256(values, Digits { precision, scale }) => {
-                parsed(cells, values, |bytes| numeric::decimal256(bytes, *precision, *scale))
+                parsed(cells, values, |rest, length| numeric::decimal256(&rest[..length], *precision, *scale))
             }
             Self::Uuid(values) => fixed(cells, values, Ok),
             Self::Variable(values, from) => append_variable(cells, values, *from, changed),
