@@ -5,6 +5,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 # need not download everything again.
 cache=${OUTHAUL_TEST_CACHE:-/var/tmp/outhaul-test-$(id -u)}
 venv=$cache/venv
+pg18=$cache/postgresql-18.6.0
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -26,19 +27,23 @@ apt_install() {
     fi
 }
 
-# make_venv: the Python environment of the tests. Its stamp is the list of what it holds, so a changed list rebuilds it.
-make_venv() {
+# make_venv: the Python environment of the tests.
+make_venv() { venv_of "$venv" "$root/scripts/requirements.txt"; }
+
+# venv_of DIR LIST: a Python environment in DIR that holds what LIST names; false where pip could not install it. Its
+# stamp is the list, so a changed list rebuilds it.
+venv_of() {
     make_cache
-    cmp --silent "$root/scripts/requirements.txt" "$venv/requirements.txt" && return
+    cmp --silent "$2" "$1/requirements.txt" && return
     command -v python3 >/dev/null || apt_install python3 python3-venv
-    rm -rf "$venv"
-    if ! python3 -m venv "$venv" >/dev/null 2>&1; then
+    rm -rf "$1"
+    if ! python3 -m venv "$1" >/dev/null 2>&1; then
         apt_install python3-venv
-        python3 -m venv --clear "$venv"
+        python3 -m venv --clear "$1"
     fi
-    say "installing the tests' Python packages into $venv"
-    "$venv/bin/python" -m pip install --quiet --requirement "$root/scripts/requirements.txt" >&2
-    cp "$root/scripts/requirements.txt" "$venv/requirements.txt"
+    say "installing the Python packages of ${2##*/} into $1"
+    "$1/bin/python" -m pip install --quiet --requirement "$2" >&2 || return
+    cp "$2" "$1/requirements.txt"
 }
 
 # free_ports N: N loopback ports that nothing listens on, all different.

@@ -1,0 +1,279 @@
+"""The harness behind scripts/bench, which says what it does and starts the servers that it needs.
+
+Only the standard library: this process must stay small, because what it holds counts into the peak memory that the
+system reports for what it starts (see measure.run).
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import check
+import environment
+import measure
+import report
+import tables
+import tools
+
+RUNS_OF_START = 20
+RUNS_OF_MEMORY = 3
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.exports = f"{arguments.work}/exports"
+        self.errors = f"{arguments.work}/stderr"
+        self.environment = {
+            name: os.environ[name] for name in ("PATH", "HOME", "LD_LIBRARY_PATH") if name in os.environ
+        } | {"TZ": "UTC", "LANG": "C.UTF-8", "TMPDIR": arguments.work}
+        self.s3 = {
+            "AWS_ENDPOINT": os.environ["OUTHAUL_TEST_S3_ENDPOINT"],
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": os.environ["OUTHAUL_TEST_S3_ACCESS_KEY"],
+            "AWS_SECRET_ACCESS_KEY": os.environ["OUTHAUL_TEST_S3_SECRET_KEY"],
+        }
+        self.packages = environment.packages(arguments.peers)
+        self.context = tools.Context(
+            outhaul=arguments.outhaul,
+            url=arguments.url,
+            port=arguments.url.rsplit(":", 1)[1].split("/")[0],
+            duckdb=f"{arguments.peers}/bin/duckdb",
+            extension=environment.duckdb_extension(arguments.peers),
+            python=f"{arguments.peers}/bin/python",
+            bucket=os.environ["OUTHAUL_TEST_S3_BUCKET"],
+            blocks={},
+        )
+        self.expected = {}
+        self.wrong = False
+        os.makedirs(self.exports, exist_ok=True)
+
+    def psql(self, sql):
+        asked = subprocess.run(
+            ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--tuples-only", "--no-align",
+             f"--dbname={self.context.url}", "--file=-"],
+            input=sql, capture_output=True, text=True, check=False, env=self.environment,
+        )  # fmt: skip
+        if asked.returncode != 0:
+            sys.exit(f"error: psql: {asked.stderr.strip()}")
+        return asked.stdout.strip()
+
+    def load(self, table):
+        """Makes a table, brings it into the server's cache, and asks what is in it."""
+        say(f"making {table.name}")
+        if table.make is None:
+            load = [f"{self.arguments.root}/scripts/tpch", "load", self.arguments.scale, self.context.url]
+            subprocess.run(load, check=True, stdout=sys.stderr)
+        else:
+            self.psql(table.make)
+        self.psql(f"vacuum (freeze, analyze) public.{table.name}; checkpoint;")
+        self.warm(table.name)
+        self.context.blocks[table.name] = int(self.psql(f"select pg_relation_size('public.{table.name}')")) // tools.BLOCK
+        self.expected[table.name] = check.expected(table, self.psql)
+
+    def warm(self, name):
+        available = self.psql("select count(*) from pg_available_extensions where name = 'pg_prewarm'") == "1"
+        if available:
+            self.psql(f"""create extension if not exists pg_prewarm;
+                select sum(pg_prewarm(relation)) from (select oid::regclass as relation from pg_class
+                where oid = 'public.{name}'::regclass union all select reltoastrelid::regclass from pg_class
+                where oid = 'public.{name}'::regclass and reltoastrelid <> 0) relations""")
+        else:
+            self.psql(f"select count(*) from public.{name}")
+
+    def absent(self, tool):
+        """Why a tool cannot run here, or None."""
+        missing = [package for package in tool.needs if package not in self.packages]
+        return f"absent: {', '.join(missing)} could not be installed" if missing else None
+
+    def once(self, tool, table):
+        """One run: measured, checked, its output removed."""
+        folder = f"{self.exports}/{tool.name}-{time.monotonic_ns()}"
+        os.makedirs(folder)
+        # What earlier runs left to be written back must not slow this one down.
+        os.sync()
+        environment_of_tool = self.environment | (self.s3 if tool.s3 else {})
+        usage = measure.run(tool.commands(self.context, folder), environment_of_tool, self.errors)
+        problems = [usage.error] if usage.error else []
+        size = 0
+        if not problems:
+            if tool.s3:
+                copy = [self.context.python, f"{tools.HERE}/arrow_peer.py", "copy", self.s3["AWS_ENDPOINT"],
+                        f"{self.context.bucket}/{os.path.basename(folder)}", folder]  # fmt: skip
+                subprocess.run(copy, check=True, env=environment_of_tool, stdout=sys.stderr)
+            size = sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
+            problems = self.problems(tool, table, folder)
+        shutil.rmtree(folder)
+        if problems and tool.ours:
+            self.wrong = True
+        for problem in problems:
+            say(f"{'error' if tool.ours else 'warning'}: {tool.name}: {problem}")
+        return {"wall_s": round(usage.wall_s, 4), "cpu_s": round(usage.cpu_s, 4), "rss_mb": round(usage.rss_mb, 1),
+                "output_mb": round(size / 1e6, 3), "problems": problems}  # fmt: skip
+
+    def problems(self, tool, table, folder):
+        if tool.output is None:
+            return []
+        if tool.output == "dump":
+            found = check.dump_rows(folder)
+        else:
+            found = check.written(self.context.duckdb, table, tool, folder)
+        return check.differences(table, tool, self.expected[table.name], found)
+
+    def rounds(self, chosen, known):
+        """Every tool once a round, the order rotated, so that no tool always follows the same state of the machine."""
+        runs = {tool.name: [] for tool in chosen}
+        able = [tool for tool in chosen if not self.absent(tool)]
+        for number in range(self.arguments.rounds):
+            turn = number * len(able) // max(1, self.arguments.rounds)
+            for tool in able[turn:] + able[:turn]:
+                run = self.once(tool, known[tool.table])
+                runs[tool.name].append({"round": number + 1} | run)
+                say(f"round {number + 1}: {tool.name}: {run['wall_s']:.2f} s, {run['cpu_s']:.2f} s CPU, "
+                    f"{run['rss_mb']:.0f} MB, {run['output_mb']:.1f} MB written")  # fmt: skip
+        return runs
+
+    def start(self):
+        """Wall times of whole runs on a table of one row, of plans, and of the way to the first byte, in seconds."""
+        say("measuring the start")
+        export = tools.outhaul("start", "one", "", "parquet").commands
+        small, large = (
+            [self.context.outhaul, "plan", "--from", f"{self.context.url}?sslmode=disable", "--table", f"public.{table}"]
+            for table in ("one", "lineitem")
+        )
+        found = {"export_of_one_row": [], "plan_of_one_row": [], "plan_of_lineitem": [], "first_byte_of_one_row": [],
+                 "first_byte_of_lineitem": []}  # fmt: skip
+        for number in range(RUNS_OF_START):
+            folder = f"{self.exports}/start-{number}"
+            for name, command in (
+                ("export_of_one_row", export(self.context, folder)),
+                ("plan_of_one_row", [small]),
+                ("plan_of_lineitem", [large]),
+            ):
+                usage = measure.run(command, self.environment, self.errors)
+                if usage.error:
+                    sys.exit(f"error: {name}: {usage.error}")
+                found[name].append(round(usage.wall_s, 4))
+            for table in ("one", "lineitem"):
+                first = measure.first_byte(
+                    lambda port, table=table: self.behind(port, table, f"{folder}-{table}"),
+                    int(self.context.port), self.environment, self.errors,
+                )  # fmt: skip
+                if first is None:
+                    sys.exit(f"error: no CopyData for {table} within a minute")
+                found[f"first_byte_of_{table.replace('one', 'one_row')}"].append(round(first, 4))
+        shutil.rmtree(self.exports)
+        os.makedirs(self.exports)
+        return found
+
+    def behind(self, port, table, folder):
+        """The export of a table through a relay on another port."""
+        url = self.context.url.replace(f":{self.context.port}/", f":{port}/")
+        return [self.context.outhaul, "export", "--from", f"{url}?sslmode=disable", "--table", f"public.{table}",
+                "--to", folder, "--progress", "none", "--readers", "2"]  # fmt: skip
+
+    def memory(self, known):
+        """Runs on lineitem and on five times as much, in turn."""
+        self.load(known["lineitem5"])
+        runs = {tool.name: [] for tool in tools.memory_tools()}
+        for _ in range(RUNS_OF_MEMORY):
+            for tool in tools.memory_tools():
+                runs[tool.name].append(self.once(tool, known[tool.table]))
+                say(f"{tool.name}: {runs[tool.name][-1]['rss_mb']:.0f} MB")
+        return runs
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("root", "work", "outhaul", "url", "peers", "out"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", default="1")
+    parser.add_argument("--only", type=lambda text: text.split(","))
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    asked = arguments()
+    every = tools.all_tools()
+    if asked.list:
+        print("\n".join(tool.name for tool in every))
+        return 0
+    unknown = set(asked.only or ()) - {tool.name for tool in every}
+    if unknown:
+        sys.exit(f"error: no tool {', '.join(sorted(unknown))}; --list prints their names")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    bench = Bench(asked)
+    try:
+        return measured(bench, [tool for tool in every if not asked.only or tool.name in asked.only])
+    finally:
+        measure.stop_all()
+
+
+def measured(bench, chosen):
+    asked = bench.arguments
+    known = tables.tables(float(asked.scale)) | {"lineitem5": tables.five_times()}
+    starts = not asked.only and asked.rounds > 0
+    wanted = {tool.table for tool in chosen if asked.rounds > 0} | ({"one", "lineitem"} if starts else set())
+    wanted |= {"lineitem"} if asked.memory else set()
+    for name in (name for name in known if name in wanted):
+        bench.load(known[name])
+    found = {
+        "about": environment.about(asked, bench.psql, bench.packages),
+        "tables": {name: {"rows": int(want["rows"]), "heap_mb": bench.context.blocks[name] * tools.BLOCK // 1_000_000}
+                   for name, want in bench.expected.items()},
+        "tools": {},
+        "start_s": {},
+        "memory": {},
+    }  # fmt: skip
+    runs = bench.rounds(chosen, known)
+    for tool in chosen:
+        found["tools"][tool.name] = {
+            "title": tool.title, "table": tool.table, "note": tool.note, "absent": bench.absent(tool),
+            "commands": described(tool, bench.context), "runs": runs[tool.name],
+            "median": median(runs[tool.name]),
+        }  # fmt: skip
+    if starts:
+        found["start_s"] = bench.start()
+    if asked.memory:
+        memory = bench.memory(known)
+        found["memory"] = {name: {"runs": each, "median": median(each)} for name, each in memory.items()}
+    report.write(found, asked.out or f"{asked.root}/benches/results/{found['about']['date']}-{found['about']['machine']}")
+    return 1 if bench.wrong else 0
+
+
+def median(runs):
+    if not runs:
+        return None
+    return {name: statistics.median(run[name] for run in runs) for name in ("wall_s", "cpu_s", "rss_mb", "output_mb")}
+
+
+def described(tool, context):
+    """The commands as one would type them: no path and no port of this machine."""
+    names = {context.outhaul: "outhaul", context.duckdb: "duckdb", context.python: "python", context.url: "$URL",
+             context.url.replace("postgres:", "postgresql:"): "$URL", tools.HERE: "benches/peers",
+             f"port={context.port}": "port=$PORT", context.bucket: "bucket"}  # fmt: skip
+    names |= {context.extension: "postgres_scanner.duckdb_extension"} if context.extension else {}
+    described = []
+    for argv in tool.commands(context, "$OUT"):
+        line = " ".join(f'"{word}"' if " " in word else word for word in argv)
+        for real, name in names.items():
+            line = line.replace(real, name)
+        described.append(line)
+    return described
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Tables and bars from what was measured."""
+
+import json
+import os
+import statistics
+from dataclasses import dataclass
+
+# How much slower than a single reader is noise.
+NOISE = 1.05
+
+
+@dataclass
+class Bar:
+    text: str
+    limit: float
+    value: float | None
+    stretch: float | None = None
+    unit: str = ""
+
+    def line(self):
+        if self.value is None:
+            return f"| {self.text} | {self.limit:g}{self.unit} | - | not measured |"
+        verdict = "pass" if self.value <= self.limit else "**miss**"
+        if self.stretch is not None and self.value <= self.stretch:
+            verdict = "pass, stretch too"
+        stretch = f" (stretch {self.stretch:g})" if self.stretch is not None else ""
+        return f"| {self.text} | {self.limit:g}{self.unit}{stretch} | {self.value:.3g}{self.unit} | {verdict} |"
+
+
+def bars(found):
+    tools, start, memory = found["tools"], found["start_s"], found["memory"]
+
+    def of(name, what, source=None):
+        tool = (tools if source is None else source).get(name)
+        return tool["median"][what] if tool and tool["median"] else None
+
+    def ratio(name, other, what="wall_s", source=None):
+        left, right = of(name, what, source), of(other, what, source)
+        return left / right if left is not None and right else None
+
+    def milliseconds(name):
+        return statistics.median(start[name]) * 1000 if start.get(name) else None
+
+    small, large = milliseconds("plan_of_one_row"), milliseconds("plan_of_lineitem")
+    return [
+        Bar("Parquet: wall / DuckDB's", 0.75, ratio("lineitem-parquet", "lineitem-duckdb-parquet"), 0.70),
+        Bar("Parquet: client CPU / DuckDB's", 0.60, ratio("lineitem-parquet", "lineitem-duckdb-parquet", "cpu_s"), 0.50),
+        Bar("Parquet: bytes / DuckDB's", 1.0, ratio("lineitem-parquet", "lineitem-duckdb-parquet", "output_mb")),
+        Bar("Parquet: wall / the drain's", 1.35, ratio("lineitem-parquet", "lineitem-drain"), 1.25),
+        Bar("CSV: wall / two psql's COPY CSV", 1.0, ratio("lineitem-csv", "lineitem-psql-csv")),
+        Bar("CSV: wall / DuckDB's", 0.55, ratio("lineitem-csv", "lineitem-duckdb-csv")),
+        Bar("NDJSON: wall / DuckDB's", 0.5, ratio("lineitem-ndjson", "lineitem-duckdb-json")),
+        Bar("Parquet: peak memory", 160, of("lineitem-parquet", "rss_mb"), unit=" MB"),
+        Bar("CSV: peak memory", 64, of("lineitem-csv", "rss_mb"), unit=" MB"),
+        Bar("NDJSON: peak memory", 64, of("lineitem-ndjson", "rss_mb"), unit=" MB"),
+        *(Bar(f"{name}: peak memory of five times the rows / of lineitem", 1.10,
+              ratio(f"memory-lineitem5-{name}", f"memory-lineitem-{name}", "rss_mb", memory))
+          for name in ("parquet", "csv", "ndjson")),
+        Bar("start to first byte read, table of one row", 150, milliseconds("first_byte_of_one_row"), unit=" ms"),
+        Bar("start to first byte read, lineitem", 150, milliseconds("first_byte_of_lineitem"), unit=" ms"),
+        # Planning asks the catalogs the same questions of each; 10 ms is what a busy moment costs.
+        Bar("plan of lineitem, beyond that of one row", 10, None if small is None else large - small, unit=" ms"),
+        Bar("Parquet: wall to S3 / to disk", 1.25, ratio("s3-parquet", "lineitem-parquet")),
+        Bar("CSV: wall to S3 / to disk", 1.25, ratio("s3-csv", "lineitem-csv")),
+        Bar("8 readers: wall / one reader's", NOISE, ratio("more-readers-than-cores", "one-reader")),
+        Bar("one partition, 2 readers: wall / one reader's", NOISE, ratio("one-partition", "one-reader")),
+        Bar("very wide rows, 2 readers: wall / one reader's", NOISE, ratio("wide", "wide-one-reader")),
+        Bar("100 rows, 2 readers: wall / one reader's", NOISE, ratio("tiny", "tiny-one-reader")),
+    ]  # fmt: skip
+
+
+def tool_table(found, table):
+    """One row a tool, with its ratio to ours of the same format."""
+    lines = ["| tool | wall s | client CPU s | peak MB | output MB | wall, least to most | checked | note |",
+             "|---|---:|---:|---:|---:|---|---|---|"]  # fmt: skip
+    for tool in found["tools"].values():
+        if tool["table"] != table:
+            continue
+        median, runs = tool["median"], tool["runs"]
+        if median is None:
+            lines.append(f"| {tool['title']} | - | - | - | - | - | - | {tool['absent'] or 'not run'} |")
+            continue
+        problems = sorted({problem for run in runs for problem in run["problems"]})
+        walls = [run["wall_s"] for run in runs]
+        digits = 2 if median["wall_s"] >= 1 else 3
+        lines.append(
+            f"| {tool['title']} | {median['wall_s']:.{digits}f} | {median['cpu_s']:.{digits}f} | "
+            f"{median['rss_mb']:.0f} | {median['output_mb']:.1f} | {min(walls):.{digits}f}-{max(walls):.{digits}f} | "
+            f"{verdict(tool, problems)} | {tool['note']} |"
+        )
+    return "\n".join(lines)
+
+
+def verdict(tool, problems):
+    if problems:
+        return "**wrong**: " + "; ".join(problems)[:300].replace("\n", " ").replace("|", "\\|")
+    return "-" if "drain" in tool["commands"][0] or "/dev/null" in tool["commands"][0] else "right"
+
+
+def ratio_table(found):
+    """Ours to each peer, of the same table and format."""
+    pairs = [("parquet", ("duckdb-parquet", "connectorx", "adbc", "drain")), ("csv", ("duckdb-csv", "psql-csv", "pg-dump")),
+             ("ndjson", ("duckdb-json",))]  # fmt: skip
+    lines = ["| ours | peer | wall | client CPU | peak memory | output |", "|---|---|---:|---:|---:|---:|"]
+    for table in ("lineitem", "events"):
+        for ours, peers in pairs:
+            for peer in peers:
+                left, right = (found["tools"].get(f"{table}-{name}") for name in (ours, peer))
+                if not left or not right or not left["median"] or not right["median"]:
+                    continue
+                values = (
+                    f"{left['median'][what] / right['median'][what]:.2f}" if right["median"][what] else "-"
+                    for what in ("wall_s", "cpu_s", "rss_mb", "output_mb")
+                )
+                lines.append(f"| {table}, {ours} | {right['title']} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def start_table(found):
+    lines = ["| | median ms | least | most | runs |", "|---|---:|---:|---:|---:|"]
+    for name, values in found["start_s"].items():
+        least, middle, most = (1000 * value for value in (min(values), statistics.median(values), max(values)))
+        lines.append(f"| {name.replace('_', ' ')} | {middle:.0f} | {least:.0f} | {most:.0f} | {len(values)} |")
+    return "\n".join(lines)
+
+
+def memory_table(found):
+    lines = ["| run | peak MB | wall s | output MB |", "|---|---:|---:|---:|"]
+    for name, tool in found["memory"].items():
+        median = tool["median"]
+        lines.append(
+            f"| {name.removeprefix('memory-')} | {median['rss_mb']:.1f} | {median['wall_s']:.2f} | {median['output_mb']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def page(found):
+    about = found["about"]
+    sizes = ", ".join(f"{name} {table['rows']:,} rows" for name, table in found["tables"].items())
+    parts = [
+        f"# Outhaul and its peers, {about['date']}",
+        f"{about['cores']} cores of {about['cpu']}, {about['memory_gb']} GB of memory, kernel {about['kernel']}, output to "
+        f"{about['disk']}. {about['versions']['server'].split(' on ')[0]} on the same machine, tables in its cache "
+        f"(shared_buffers {about['settings']['shared_buffers']}). Commit {about['commit']}. "
+        f"{about['rounds']} rounds; in each, every tool ran once, in rotated order. Figures are medians.",
+        f"Tables: {sizes}.",
+        "Wall and CPU are those of the whole client process or processes, its start included; the server's CPU is not in "
+        "them. Peak memory is the sum over the processes. MB are millions of bytes. Outhaul flushes what it writes to the "
+        "disk before it commits; of the peers none does. What every run wrote was read again, and row count and "
+        "aggregates of every column were compared with PostgreSQL's own (of pg_dump's only the count).",
+    ]
+    names = list(dict.fromkeys(tool["table"] for tool in found["tools"].values() if tool["median"] or tool["absent"]))
+    parts += [f"## {name}\n\n{tool_table(found, name)}" for name in names]
+    if names:
+        parts.append(f"## Outhaul's figures by its peers'\n\n{ratio_table(found)}")
+    if found["start_s"]:
+        parts.append(
+            "## Start\n\nThe way to the first byte is from the start of the program to the first CopyData message that "
+            f"the server sends, seen by a relay between the two.\n\n{start_table(found)}"
+        )
+    if found["memory"]:
+        parts.append(f"## Memory\n\n{memory_table(found)}")
+    lines = "\n".join(bar.line() for bar in bars(found))
+    parts.append(f"## Bars\n\n| bar | at most | measured | |\n|---|---:|---:|---|\n{lines}")
+    versions = "\n".join(
+        f"- {name} {version}" for name, version in about["versions"]["peers"].items()
+    ) + f"\n- {about['versions']['psql']}\n- {about['versions']['seaweedfs']}"
+    parts.append(f"## Versions\n\n{versions}")
+    parts.append("Every single run, the commands and the server's settings are in [results.json](results.json). To repeat it: "
+                 "`scripts/bench`.")  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def write(found, folder):
+    """Prints the page and keeps it with all figures."""
+    text = page(found)
+    print(text, end="", flush=True)
+    os.makedirs(folder, exist_ok=True)
+    with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=1)
+        file.write("\n")
+    with open(f"{folder}/README.md", "w", encoding="utf-8") as file:
+        file.write(text)
