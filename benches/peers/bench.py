@@ -104,6 +104,9 @@ class Bench:
         os.sync()
         environment_of_tool = self.environment | (self.s3 if tool.s3 else {})
         usage = measure.run(tool.commands(self.context, folder), environment_of_tool, self.errors)
+        flushing = time.monotonic()
+        os.sync()
+        flush = time.monotonic() - flushing
         problems = [usage.error] if usage.error else []
         size = 0
         if not problems:
@@ -119,7 +122,7 @@ class Bench:
         for problem in problems:
             say(f"{'error' if tool.ours else 'warning'}: {tool.name}: {problem}")
         return {"wall_s": round(usage.wall_s, 4), "cpu_s": round(usage.cpu_s, 4), "rss_mb": round(usage.rss_mb, 1),
-                "output_mb": round(size / 1e6, 3), "problems": problems}  # fmt: skip
+                "output_mb": round(size / 1e6, 3), "flush_s": round(flush, 4), "problems": problems}  # fmt: skip
 
     def problems(self, tool, table, folder):
         if tool.output is None:
@@ -197,6 +200,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("root", "work", "outhaul", "url", "peers", "out"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--given", action="store_true", help="the program is not known to be of this commit")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", default="1")
     parser.add_argument("--only", type=lambda text: text.split(","))
@@ -241,7 +245,7 @@ def measured(bench, chosen):
     runs = bench.rounds(chosen, known)
     for tool in chosen:
         found["tools"][tool.name] = {
-            "title": tool.title, "table": tool.table, "note": tool.note, "absent": bench.absent(tool),
+            "title": tool.title, "table": tool.table, "note": tool.note, "output": tool.output, "absent": bench.absent(tool),
             "commands": described(tool, bench.context), "runs": runs[tool.name],
             "median": median(runs[tool.name]),
         }  # fmt: skip
@@ -257,7 +261,8 @@ def measured(bench, chosen):
 def median(runs):
     if not runs:
         return None
-    return {name: statistics.median(run[name] for run in runs) for name in ("wall_s", "cpu_s", "rss_mb", "output_mb")}
+    return {name: statistics.median(run[name] for run in runs) 
+            for name in ("wall_s", "cpu_s", "rss_mb", "output_mb", "flush_s")}  # fmt: skip
 
 
 def described(tool, context):

@@ -38,7 +38,7 @@ def about(arguments, psql, found_packages):
         "disk": output("stat", "--file-system", "--format=%T", arguments.work),
         "scale": arguments.scale,
         "rounds": arguments.rounds,
-        "commit": commit(arguments.root),
+        "commit": commit(arguments.root) + (", program given" if arguments.given else ""),
         "versions": {
             "outhaul": output(arguments.outhaul, "--version"),
             "rustc": output("rustc", "--version"),

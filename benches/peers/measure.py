@@ -54,16 +54,17 @@ def _high_water_kib(pid):
 
 def run(commands, env, errors_path):
     """Starts all commands at once. Wall is from the first start to the last end; CPU and peak memory are summed."""
-    own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seen = {}
     done = threading.Event()
 
     def watch():
         # From fork on, Linux counts our own pages into a child's ru_maxrss, so of a child that stays smaller than us
         # it says nothing. For those the high-water mark of the new program is read while it runs.
-        while not done.wait(0.02):
+        while True:
             for process in processes:
                 seen[process.pid] = max(seen.get(process.pid, 0), _high_water_kib(process.pid))
+            if done.wait(0.02):
+                return
 
     with open(errors_path, "wb") as errors:
         started = time.monotonic()
@@ -78,6 +79,7 @@ def run(commands, env, errors_path):
         timer.cancel()
         done.set()
         watcher.join()
+    own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kib = sum(
         usage.ru_maxrss if usage.ru_maxrss > own_kib else seen.get(process.pid) or usage.ru_maxrss
         for process, usage in usages

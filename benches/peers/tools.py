@@ -40,6 +40,8 @@ class Tool:
     s3: bool = False
     # How the check gets the hexadecimal digits of events.digest.
     digest: str = "substr(digest, 3)"
+    # How the check gets events.payload as JSON.
+    payload: str = "payload::json"
     # Numbers may be rounded to doubles.
     lossy: bool = False
 
@@ -89,11 +91,12 @@ def duckdb(table, output, options):
         return [[context.duckdb, "-no-init", "-bail", "-c", sql]]
 
     notes = {"parquet": "numeric without a scale as double", "csv": "numeric without a scale as double",
-             "json": "numeric as JSON numbers of double precision"}  # fmt: skip
+             "json": "numeric as numbers of double precision, jsonb as a string"}  # fmt: skip
     digest = "lower(hex(digest))" if output == "parquet" else "lower(hex(digest::blob))"
+    payload = "(payload->>'$')::json" if output == "json" else "payload::json"
     return Tool(f"{table}-duckdb-{output}", table, f"DuckDB, {output}" + (", zstd 1" if options else ""), commands,
                 output, note=notes[output], needs=("duckdb-cli", "duckdb-extension-postgres-scanner"), digest=digest,
-                lossy=True)  # fmt: skip
+                payload=payload, lossy=True)  # fmt: skip
 
 
 def arrow(name, title, needs, note):
