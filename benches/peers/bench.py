@@ -78,7 +78,8 @@ class Bench:
             self.psql(table.make)
         self.psql(f"vacuum (freeze, analyze) public.{table.name}; checkpoint;")
         self.warm(table.name)
-        self.context.blocks[table.name] = int(self.psql(f"select pg_relation_size('public.{table.name}')")) // tools.BLOCK
+        size = int(self.psql(f"select pg_relation_size('public.{table.name}')"))
+        self.context.blocks[table.name] = size // tools.BLOCK
         self.expected[table.name] = check.expected(table, self.psql)
 
     def warm(self, name):
@@ -236,17 +237,16 @@ def measured(bench, chosen):
         bench.load(known[name])
     found = {
         "about": environment.about(asked, bench.psql, bench.packages),
-        "tables": {name: {"rows": int(want["rows"]), "heap_mb": bench.context.blocks[name] * tools.BLOCK // 1_000_000}
-                   for name, want in bench.expected.items()},
+        "tables": {},
         "tools": {},
         "start_s": {},
         "memory": {},
-    }  # fmt: skip
+    }
     runs = bench.rounds(chosen, known)
     for tool in chosen:
         found["tools"][tool.name] = {
-            "title": tool.title, "table": tool.table, "note": tool.note, "output": tool.output, "absent": bench.absent(tool),
-            "commands": described(tool, bench.context), "runs": runs[tool.name],
+            "title": tool.title, "table": tool.table, "note": tool.note, "output": tool.output,
+            "absent": bench.absent(tool), "commands": described(tool, bench.context), "runs": runs[tool.name],
             "median": median(runs[tool.name]),
         }  # fmt: skip
     if starts:
@@ -254,7 +254,12 @@ def measured(bench, chosen):
     if asked.memory:
         memory = bench.memory(known)
         found["memory"] = {name: {"runs": each, "median": median(each)} for name, each in memory.items()}
-    report.write(found, asked.out or f"{asked.root}/benches/results/{found['about']['date']}-{found['about']['machine']}")
+    found["tables"] = {
+        name: {"rows": int(want["rows"]), "heap_mb": bench.context.blocks[name] * tools.BLOCK // 1_000_000}
+        for name, want in bench.expected.items()
+    }
+    about = found["about"]
+    report.write(found, asked.out or f"{asked.root}/benches/results/{about['date']}-{about['machine']}")
     return 1 if bench.wrong else 0
 
 

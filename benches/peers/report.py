@@ -85,8 +85,8 @@ def tool_table(found, table):
         digits = 2 if median["wall_s"] >= 1 else 3
         lines.append(
             f"| {tool['title']} | {median['wall_s']:.{digits}f} | {median['cpu_s']:.{digits}f} | "
-            f"{median['rss_mb']:.0f} | {median['output_mb']:.1f} | {median['flush_s']:.2f} | {min(walls):.{digits}f}-{max(walls):.{digits}f} | "
-            f"{verdict(tool, problems)} | {tool['note']} |"
+            f"{median['rss_mb']:.0f} | {median['output_mb']:.1f} | {median['flush_s']:.2f} | "
+            f"{min(walls):.{digits}f}-{max(walls):.{digits}f} | {verdict(tool, problems)} | {tool['note']} |"
         )
     return "\n".join(lines)
 
@@ -99,8 +99,11 @@ def verdict(tool, problems):
 
 def ratio_table(found):
     """Ours to each peer, of the same table and format."""
-    pairs = [("parquet", ("duckdb-parquet", "connectorx", "adbc", "drain")), ("csv", ("duckdb-csv", "psql-csv", "pg-dump")),
-             ("ndjson", ("duckdb-json",))]  # fmt: skip
+    pairs = [
+        ("parquet", ("duckdb-parquet", "connectorx", "adbc", "drain")),
+        ("csv", ("duckdb-csv", "psql-csv", "pg-dump")),
+        ("ndjson", ("duckdb-json",)),
+    ]
     lines = ["| ours | peer | wall | client CPU | peak memory | output |", "|---|---|---:|---:|---:|---:|"]
     for table in ("lineitem", "events"):
         for ours, peers in pairs:
@@ -128,27 +131,27 @@ def memory_table(found):
     lines = ["| run | peak MB | wall s | output MB |", "|---|---:|---:|---:|"]
     for name, tool in found["memory"].items():
         median = tool["median"]
-        lines.append(
-            f"| {name.removeprefix('memory-')} | {median['rss_mb']:.1f} | {median['wall_s']:.2f} | {median['output_mb']:.1f} |"
-        )
+        figures = f"{median['rss_mb']:.1f} | {median['wall_s']:.2f} | {median['output_mb']:.1f}"
+        lines.append(f"| {name.removeprefix('memory-')} | {figures} |")
     return "\n".join(lines)
 
 
 def page(found):
     about = found["about"]
-    sizes = ", ".join(f"{name} {table['rows']:,} rows" for name, table in found["tables"].items())
+    sizes = ", ".join(f"{name} {table['rows']:,}" for name, table in found["tables"].items())
     parts = [
         f"# Outhaul and its peers, {about['date']}",
         f"{about['cores']} cores of {about['cpu']}, {about['memory_gb']} GB of memory, kernel {about['kernel']}, output to "
         f"{about['disk']}. {about['versions']['server'].split(' on ')[0]} on the same machine, tables in its cache "
         f"(shared_buffers {about['settings']['shared_buffers']}). Commit {about['commit']}. "
-        f"{about['rounds']} rounds; in each, every tool ran once, in rotated order. Figures are medians.",
-        f"Tables: {sizes}.",
-        "Wall and CPU are those of the whole client process or processes, its start included; the server's CPU is not in "
-        "them. Peak memory is the sum over the processes. MB are millions of bytes. Outhaul flushes what it writes to the "
-        "disk before it commits, and that is in its wall time; the peers leave it to the system, and \"flush\" is how long a "
-        "sync took after each run. The S3 server stores on the same disk and takes its CPU from the same cores. What every run wrote was read again, and row count and "
-        "aggregates of every column were compared with PostgreSQL's own (of pg_dump's only the count).",
+        f"Rounds: {about['rounds']}; in each, every tool ran once, in rotated order. Figures are medians.",
+        f"Rows: {sizes}.",
+        "Wall and CPU are those of the whole client process or processes, its start included; the server's CPU is not "
+        "in them. Peak memory is the sum over the processes. MB are millions of bytes. Outhaul flushes what it writes "
+        'to the disk before it commits, and that is in its wall time; the peers leave it to the system, and "flush" is '
+        "how long a sync took after each run. The S3 server stores on the same disk and takes its CPU from the same "
+        "cores. What every run wrote was read again, and row count and aggregates of every column were compared with "
+        "PostgreSQL's own (of pg_dump's only the count).",
     ]
     names = list(dict.fromkeys(tool["table"] for tool in found["tools"].values() if tool["median"] or tool["absent"]))
     parts += [f"## {name}\n\n{tool_table(found, name)}" for name in names]
@@ -167,8 +170,10 @@ def page(found):
         f"- {name} {version}" for name, version in about["versions"]["peers"].items()
     ) + f"\n- {about['versions']['psql']}\n- {about['versions']['seaweedfs']}"
     parts.append(f"## Versions\n\n{versions}")
-    parts.append("Every single run, the commands and the server's settings are in [results.json](results.json). To repeat it: "
-                 "`scripts/bench`.")  # fmt: skip
+    parts.append(
+        "Every single run, the commands and the server's settings are in [results.json](results.json). "
+        "To repeat it: `scripts/bench`."
+    )
     return "\n\n".join(parts) + "\n"
 
 

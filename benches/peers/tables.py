@@ -90,7 +90,8 @@ from (select s, n, random() as pick,
       from generate_series(0, 63) s, generate_series(1, 500) n) words
 group by s;
 insert into public.events
-select i, md5(i::text)::uuid, t, case when r1 < 0.9 then t + r2 * interval '3 days' end, (t at time zone 'UTC') - r3 * interval '1 day',
+select i, md5(i::text)::uuid, t, case when r1 < 0.9 then t + r2 * interval '3 days' end,
+    (t at time zone 'UTC') - r3 * interval '1 day',
     substr(soup.text, 1 + floor(r2 * 2000)::int, 100 + floor(r3 * 300)::int),
     (array['new','queued','running','done','failed'])[1 + floor(r1 * r1 * 5)::int],
     jsonb_build_object('n', i % 1000, 'name', substr(md5((i % 5000)::text), 1, 8 + i % 9), 'tags',
