@@ -5,6 +5,7 @@ system reports for what it starts (see measure.run).
 """
 
 import argparse
+import dataclasses
 import os
 import shutil
 import signal
@@ -140,7 +141,7 @@ class Bench:
         able = [tool for tool in chosen if not self.absent(tool)]
         for number in range(self.arguments.rounds):
             turn = number * len(able) // max(1, self.arguments.rounds)
-            for tool in able[turn:] + able[:turn]:
+            for tool in (tool for tool in able[turn:] + able[:turn] for _ in range(tool.times)):
                 run = self.once(tool, known[tool.table])
                 runs[tool.name].append({"round": number + 1} | run)
                 say(f"round {number + 1}: {tool.name}: {run['wall_s']:.2f} s, {run['cpu_s']:.2f} s CPU, "
@@ -222,7 +223,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = Bench(asked)
     try:
-        return measured(bench, [tool for tool in every if not asked.only or tool.name in asked.only])
+        chosen = [tool for tool in every if asked.rounds > 0 and (not asked.only or tool.name in asked.only)]
+        return measured(bench, chosen)
     finally:
         measure.stop_all()
 
@@ -231,7 +233,7 @@ def measured(bench, chosen):
     asked = bench.arguments
     known = tables.tables(float(asked.scale)) | {"lineitem5": tables.five_times()}
     starts = not asked.only and asked.rounds > 0
-    wanted = {tool.table for tool in chosen if asked.rounds > 0} | ({"one", "lineitem"} if starts else set())
+    wanted = {tool.table for tool in chosen} | ({"one", "lineitem"} if starts else set())
     wanted |= {"lineitem"} if asked.memory else set()
     for name in (name for name in known if name in wanted):
         bench.load(known[name])
@@ -272,17 +274,15 @@ def median(runs):
 
 def described(tool, context):
     """The commands as one would type them: no path and no port of this machine."""
-    names = {context.outhaul: "outhaul", context.duckdb: "duckdb", context.python: "python", context.url: "$URL",
-             context.url.replace("postgres:", "postgresql:"): "$URL", tools.HERE: "benches/peers",
-             f"port={context.port}": "port=$PORT", context.bucket: "bucket"}  # fmt: skip
-    names |= {context.extension: "postgres_scanner.duckdb_extension"} if context.extension else {}
-    described = []
-    for argv in tool.commands(context, "$OUT"):
-        line = " ".join(f'"{word}"' if " " in word else word for word in argv)
-        for real, name in names.items():
-            line = line.replace(real, name)
-        described.append(line)
-    return described
+    named = dataclasses.replace(
+        context, outhaul="outhaul", url="$URL", port="$PORT", duckdb="duckdb", python="python", bucket="bucket",
+        extension="postgres_scanner.duckdb_extension",
+    )  # fmt: skip
+    return [
+        " ".join(f'"{word}"' if " " in word else word for word in argv).replace(tools.HERE, "benches/peers")
+        for argv in tool.commands(named, "$OUT")
+    ]
+
 
 
 if __name__ == "__main__":

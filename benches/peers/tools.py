@@ -42,11 +42,13 @@ class Tool:
     digest: str = "substr(digest, 3)"
     # How the check gets events.payload as JSON.
     payload: str = "payload::json"
+    # Runs in each round: more where one is so short that chance decides.
+    times: int = 1
     # Numbers may be rounded to doubles.
     lossy: bool = False
 
 
-def outhaul(name, table, title, output, *options, s3=False, readers=2):
+def outhaul(name, table, title, output, *options, s3=False, readers=2, times=1):
     def commands(context, out):
         to = f"s3://{context.bucket}/{os.path.basename(out)}" if s3 else out
         call = [context.outhaul, "export", "--from", f"{context.url}?sslmode=disable", "--table", f"public.{table}",
@@ -54,7 +56,7 @@ def outhaul(name, table, title, output, *options, s3=False, readers=2):
         return [call]
 
     digest = "lower(hex(digest))" if output == "parquet" else "substr(digest, 3)"
-    return Tool(name, table, title, commands, output, ours=True, s3=s3, digest=digest)
+    return Tool(name, table, title, commands, output, ours=True, s3=s3, digest=digest, times=times)
 
 
 def psql_halves(context, table, target, options):
@@ -131,8 +133,8 @@ def formats(table):
     ]
 
 
-def parquet(name, table, title, *options, readers):
-    return outhaul(name, table, f"Outhaul, Parquet, {title}", "parquet", *options, readers=readers)
+def parquet(name, table, title, *options, readers, times=1):
+    return outhaul(name, table, f"Outhaul, Parquet, {title}", "parquet", *options, readers=readers, times=times)
 
 
 def all_tools():
@@ -155,8 +157,8 @@ def all_tools():
         parquet("one-partition", "lineitem", "1 partition, 2 readers", "--partitions", "1", readers=2),
         parquet("wide", "wide", "very wide rows", readers=2),
         parquet("wide-one-reader", "wide", "very wide rows, 1 reader", readers=1),
-        parquet("tiny", "tiny", "100 rows", readers=2),
-        parquet("tiny-one-reader", "tiny", "100 rows, 1 reader", readers=1),
+        parquet("tiny", "tiny", "100 rows", readers=2, times=5),
+        parquet("tiny-one-reader", "tiny", "100 rows, 1 reader", readers=1, times=5),
     ]  # fmt: skip
 
 
