@@ -193,9 +193,7 @@ def tables(scale):
 
 LINEITEM5_SQL = """
 create table public.lineitem5 (like public.lineitem);
-""" + 5 * "insert into public.lineitem5 select * from public.lineitem;\n" + """
-vacuum (freeze, analyze) public.lineitem5;
-"""
+""" + 5 * "insert into public.lineitem5 select * from public.lineitem;\n"
 
 
 def five_times():
