@@ -5,12 +5,15 @@ pub(crate) mod checksums;
 mod chunks;
 mod connect;
 pub mod destination;
+mod direct;
 pub mod error;
 pub mod journal;
 mod local;
+mod local_sink;
 pub mod name;
 pub mod receipt;
 mod remote;
+mod remote_sink;
 pub mod stdout;
 pub mod writer;
 

@@ -1,0 +1,328 @@
+//! Writes a local file block by block, past the page cache where that is known to pay.
+//!
+//! A part is read by nobody while it is written, and is synced before the run commits, so the page cache only copies it:
+//! 2 GB of new file cost 4.5 s of system time through the cache and 0.14 s past it (ext4, blocks of 2 MiB; 0.40 s with
+//! 1 MiB). It also leaves the cache to the database, where that is on the same host.
+//!
+//! Blocks that are full go out with `O_DIRECT` (open(2), "`O_DIRECT`"), which asks for memory, offset and length in
+//! multiples of the device's logical block: [`limits::DIRECT_ALIGN_BYTES`] covers all in use. The tail, and with it every
+//! file that never fills a block, goes through the cache. A file system that refuses gets its file through the cache
+//! from the very byte it refused.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+
+use bytes::{Buf, Bytes};
+
+use crate::limits;
+
+/// Bytes gathered in aligned memory: [`limits::LOCAL_BLOCK_BYTES`] when full.
+pub(super) struct Block {
+    /// Longer than a block, so that an aligned one lies in it.
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Block {
+    pub(super) fn new() -> Self {
+        // Zeroed memory of this size comes from the system as it is: untouched pages cost nothing.
+        let memory = vec![0; limits::LOCAL_BLOCK_BYTES + limits::DIRECT_ALIGN_BYTES];
+        // The offset may be unknown in theory; a block that is not aligned is refused and goes through the cache.
+        let start = memory.as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES);
+        Self { memory, start: start.min(limits::DIRECT_ALIGN_BYTES), len: 0 }
+    }
+
+    /// Takes as much of `bytes` as fits. True once the block is full.
+    pub(super) fn fill(&mut self, bytes: &mut Bytes) -> bool {
+        let count = bytes.len().min(limits::LOCAL_BLOCK_BYTES - self.len);
+        let end = self.start + self.len;
+        bytes.copy_to_slice(&mut self.memory[end..end + count]);
+        self.len += count;
+        self.is_full()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == limits::LOCAL_BLOCK_BYTES
+    }
+}
+
+/// Without the bytes, which are row values.
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A new file that grows by blocks. Everything here blocks the thread.
+#[derive(Debug)]
+pub(super) struct BlockFile {
+    file: File,
+    offset: u64,
+    cache: Cache,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    /// No full block has come yet.
+    Undecided,
+    /// `O_DIRECT` is set.
+    Bypassed,
+    Used,
+}
+
+impl BlockFile {
+    pub(super) fn new(file: File) -> Self {
+        Self { file, offset: 0, cache: Cache::Undecided }
+    }
+
+    /// Appends a block. Only the last one may be less than full: after it the file takes no more past the cache.
+    ///
+    /// # Errors
+    /// Of the operating system; the file then holds a beginning of what was written.
+    pub(super) fn append(&mut self, block: &Block) -> io::Result<()> {
+        match (self.cache, block.is_full()) {
+            (Cache::Undecided, true) if system::bypass_pays(&self.file) => {
+                let set = system::set_bypass(&self.file, true);
+                self.cache = if set.is_ok() { Cache::Bypassed } else { Cache::Used };
+            }
+            (Cache::Undecided, true) => self.cache = Cache::Used,
+            (Cache::Bypassed, false) => self.use_cache()?,
+            _ => {}
+        }
+        let mut rest = block.bytes();
+        while !rest.is_empty() {
+            match self.file.write_at(rest, self.offset) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    rest = &rest[count..];
+                    self.offset += u64::try_from(count).map_err(io::Error::other)?;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // How EINVAL and EOPNOTSUPP are told: nothing of this call was written.
+                Err(error)
+                    if self.cache == Cache::Bypassed
+                        && matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) =>
+                {
+                    self.use_cache()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Every byte and the length are durable after this, written past the cache or not: the device has a cache too.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn use_cache(&mut self) -> io::Result<()> {
+        system::set_bypass(&self.file, false)?;
+        self.cache = Cache::Used;
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::fs::File;
+    use std::io;
+
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
+
+    /// The file systems where it is known to be a plain gain, by statfs(2). Others accept the flag and then copy all the
+    /// same (btrfs with checksums, tmpfs, many network and FUSE file systems), or turn each block into a round trip.
+    pub(super) fn bypass_pays(file: &File) -> bool {
+        // EXT4_SUPER_MAGIC, of ext2 and ext3 too, and XFS_SUPER_MAGIC.
+        fstatfs(file).is_ok_and(|stat| matches!(stat.f_type, 0xef53 | 0x5846_5342))
+    }
+
+    pub(super) fn set_bypass(file: &File, on: bool) -> io::Result<()> {
+        let mut flags = fcntl_getfl(file)?;
+        flags.set(OFlags::DIRECT, on);
+        Ok(fcntl_setfl(file, flags)?)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::fs::File;
+    use std::io;
+
+    pub(super) fn bypass_pays(_: &File) -> bool {
+        false
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature everywhere")]
+    pub(super) fn set_bypass(_: &File, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BLOCK: usize = limits::LOCAL_BLOCK_BYTES;
+
+    fn content(len: usize, seed: u64) -> Bytes {
+        let mut state = seed | 1;
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes.into()
+    }
+
+    /// Writes as a sink does: the cache's part before the tail, if a block was filled, and at the end.
+    fn write(file: File, pieces: &[Bytes]) -> (Option<Cache>, BlockFile) {
+        let (mut file, mut block, mut before_tail) = (BlockFile::new(file), Block::new(), None);
+        for piece in pieces {
+            let mut piece = piece.clone();
+            while block.fill(&mut piece) {
+                file.append(&block).unwrap();
+                assert_eq!(flag_is_set(&file.file), file.cache == Cache::Bypassed);
+                before_tail = Some(file.cache);
+                block.clear();
+            }
+        }
+        file.append(&block).unwrap();
+        file.sync().unwrap();
+        (before_tail, file)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn flag_is_set(file: &File) -> bool {
+        rustix::fs::fcntl_getfl(file).unwrap().contains(rustix::fs::OFlags::DIRECT)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn flag_is_set(_: &File) -> bool {
+        false
+    }
+
+    /// What a full block is to do in this folder, by the word of `stat`.
+    fn expected(folder: &Path) -> Cache {
+        if !cfg!(target_os = "linux") {
+            return Cache::Used;
+        }
+        let stat = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(folder).output().unwrap();
+        assert!(stat.status.success(), "{stat:?}");
+        match String::from_utf8(stat.stdout).unwrap().trim() {
+            "ext2/ext3" | "xfs" => Cache::Bypassed,
+            _ => Cache::Used,
+        }
+    }
+
+    fn check(folder: &Path, pieces: &[Bytes]) {
+        let path = folder.join("part");
+        let (before_tail, file) = write(File::create(&path).unwrap(), pieces);
+        let whole = pieces.concat();
+        let fills = whole.len() >= BLOCK;
+        assert_eq!(before_tail, fills.then(|| expected(folder)));
+        if !whole.len().is_multiple_of(BLOCK) {
+            assert_ne!(file.cache, Cache::Bypassed, "the tail went past the cache");
+        }
+        assert_eq!(file.offset, whole.len() as u64);
+        assert!(std::fs::read(&path).unwrap() == whole, "other bytes came back of {}", whole.len());
+    }
+
+    fn near(base: usize) -> impl Strategy<Value = usize> {
+        (0_usize..=8, 0_usize..=2).prop_map(move |(off, side)| match side {
+            0 => base.saturating_sub(off),
+            1 => base + off,
+            _ => base,
+        })
+    }
+
+    fn length() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            0_usize..20_000,
+            (0_usize..5).prop_flat_map(|pages| near(pages * limits::DIRECT_ALIGN_BYTES)),
+            (1_usize..=2).prop_flat_map(|blocks| near(blocks * BLOCK)),
+            (0_usize..BLOCK).prop_map(|under| BLOCK - under),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn the_file_is_what_was_written(lengths in prop::collection::vec(length(), 0..5), seed in any::<u64>()) {
+            let folder = tempfile::tempdir().unwrap();
+            let pieces: Vec<Bytes> =
+                (seed..).zip(&lengths).map(|(seed, &length)| content(length, seed)).collect();
+            check(folder.path(), &pieces);
+        }
+    }
+
+    #[test]
+    fn lengths_around_the_boundaries() {
+        let folder = tempfile::tempdir().unwrap();
+        for length in [0, 1, 4095, 4096, 4097, BLOCK - 4096, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 4096, 3 * BLOCK + 77]
+        {
+            check(folder.path(), &[content(length, 7)]);
+        }
+    }
+
+    #[test]
+    fn memory_files_go_through_the_cache() {
+        let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
+            assert!(!Path::new("/dev/shm").is_dir(), "/dev/shm is there and cannot be used");
+            return;
+        };
+        assert_eq!(expected(folder.path()), Cache::Used);
+        check(folder.path(), &[content(2 * BLOCK + 5, 7)]);
+    }
+
+    /// Memory at an odd address is refused wherever the flag is set, here in the middle of a file.
+    #[test]
+    fn a_refused_block_goes_through_the_cache_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part");
+        let (first, second) = (content(BLOCK, 7), content(BLOCK, 8));
+        let block_of = |bytes: &Bytes| {
+            let mut block = Block::new();
+            assert!(block.fill(&mut bytes.clone()));
+            block
+        };
+        let mut file = BlockFile::new(File::create(&path).unwrap());
+        file.append(&block_of(&first)).unwrap();
+        assert_eq!(file.cache, expected(folder.path()));
+        // One byte aside: full, and not aligned.
+        let mut aside = block_of(&second);
+        aside.memory.copy_within(aside.start..aside.start + BLOCK, (aside.start + 1) % limits::DIRECT_ALIGN_BYTES);
+        aside.start = (aside.start + 1) % limits::DIRECT_ALIGN_BYTES;
+        file.append(&aside).unwrap();
+        assert_eq!((file.cache, flag_is_set(&file.file)), (Cache::Used, false));
+        file.append(&block_of(&first)).unwrap();
+        assert_eq!(file.cache, Cache::Used, "once refused, always through the cache");
+        assert!(std::fs::read(&path).unwrap() == [&first[..], &second, &first].concat());
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_keep_their_bytes_to_themselves() {
+        let mut block = Block::new();
+        block.fill(&mut Bytes::from_static(b"secret"));
+        assert_eq!(block.bytes().as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES), 0);
+        assert_eq!(format!("{block:?}"), "Block { len: 6, .. }");
+    }
+}
