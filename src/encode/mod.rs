@@ -4,6 +4,7 @@ mod compress;
 #[cfg(test)]
 mod conformance;
 mod csv;
+mod dictionary;
 mod lines;
 mod ndjson;
 pub mod options;
@@ -11,6 +12,7 @@ mod order;
 mod parquet;
 #[cfg(test)]
 mod preset_tests;
+mod row_group;
 #[cfg(test)]
 mod samples;
 mod steer;

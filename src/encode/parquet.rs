@@ -5,13 +5,15 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression as Codec, Encoding, GzipLevel, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
+use zstd::bulk;
 
+use super::dictionary::{self, PageCodec};
+use super::row_group::RowGroups;
 use super::steer::{Choice, choose};
 use super::text::cells;
 use super::{Compression, EncodeError, EncodeSummary, Encoder, FormatOptions, ParquetOptions};
@@ -27,6 +29,7 @@ pub(crate) struct ParquetEncoder {
     types: Vec<DataType>,
     schema: SchemaRef,
     options: ParquetOptions,
+    compression: Compression,
     writer: Writer,
     rows: u64,
 }
@@ -34,8 +37,7 @@ pub(crate) struct ParquetEncoder {
 enum Writer {
     /// Until the first batch shows what the values are like.
     Waiting(Box<WriterPropertiesBuilder>),
-    /// Finished row groups pass through its vector on their way out.
-    Open(Box<ArrowWriter<Vec<u8>>>),
+    Open(Box<RowGroups>),
     /// Only after an error.
     Lost,
 }
@@ -54,24 +56,71 @@ impl ParquetEncoder {
     pub(crate) fn new(options: &FormatOptions, columns: Arc<[ColumnPlan]>) -> Result<Self, EncodeError> {
         let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
         let writer = Writer::Waiting(Box::new(properties(&options.parquet, options.compression, &columns)?));
-        Ok(Self { types: cells::types(&columns), columns, schema, options: options.parquet.clone(), writer, rows: 0 })
+        Ok(Self {
+            types: cells::types(&columns),
+            columns,
+            schema,
+            options: options.parquet.clone(),
+            compression: options.compression,
+            writer,
+            rows: 0,
+        })
     }
 
     /// The writer; made for values like those of `batch` where there is none yet.
-    fn writer(&mut self, batch: Option<&RecordBatch>) -> Result<&mut ArrowWriter<Vec<u8>>, EncodeError> {
+    fn writer(&mut self, batch: Option<&RecordBatch>) -> Result<&mut RowGroups, EncodeError> {
         if let Writer::Waiting(_) = &self.writer
             && let Writer::Waiting(properties) = std::mem::replace(&mut self.writer, Writer::Lost)
         {
-            let properties = steered(*properties, &self.options, &self.columns, batch).build();
-            // Without Arrow's own schema in the footer, every reader sees the file's plain types.
-            let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-            let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&self.schema), options)?;
-            self.writer = Writer::Open(Box::new(writer));
+            let (properties, dictionaries) = self.steered(*properties, batch);
+            let codec = match self.compression {
+                Compression::Zstd(level) => PageCodec::Zstd(bulk::Compressor::new(level).map_err(ParquetError::from)?),
+                _ => PageCodec::None,
+            };
+            let ParquetOptions { row_group_rows, row_group_bytes, .. } = self.options;
+            let schema = Arc::clone(&self.schema);
+            let groups =
+                RowGroups::new(schema, properties.build(), dictionaries, codec, row_group_rows, row_group_bytes)?;
+            self.writer = Writer::Open(Box::new(groups));
         }
         match &mut self.writer {
             Writer::Open(writer) => Ok(writer),
             _ => Err(ParquetError::General("an earlier call failed".to_owned()).into()),
         }
+    }
+
+    /// Chooses the encoding of each leaf, `batch` being the first of the part. Tells of each column whether a dictionary
+    /// of our own writes it.
+    fn steered(
+        &self,
+        mut builder: WriterPropertiesBuilder,
+        batch: Option<&RecordBatch>,
+    ) -> (WriterPropertiesBuilder, Vec<bool>) {
+        // Other codecs are the Parquet crate's own, and so are their dictionaries.
+        let ours = matches!(self.compression, Compression::Zstd(_) | Compression::None);
+        let mut dictionaries = Vec::with_capacity(self.columns.len());
+        for (index, column) in self.columns.iter().enumerate() {
+            let values = batch.and_then(|batch| batch.columns().get(index));
+            let mut leaves = Vec::new();
+            add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, values, &mut leaves);
+            let mut dictionary = false;
+            for Leaf { path, carrier, statistics, values } in leaves {
+                let options = &self.options;
+                builder = match choose(&carrier, statistics, values.as_ref(), options.row_group_rows, options.delta) {
+                    Choice::Dictionary if ours && dictionary::is_for(&column.carrier) => {
+                        dictionary = true;
+                        builder.set_column_dictionary_enabled(path, false)
+                    }
+                    Choice::Dictionary => builder,
+                    Choice::Plain => builder.set_column_dictionary_enabled(path, false),
+                    Choice::Delta => builder
+                        .set_column_dictionary_enabled(path.clone(), false)
+                        .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
+                };
+            }
+            dictionaries.push(dictionary);
+        }
+        (builder, dictionaries)
     }
 
     /// The batch under the plan's names and promises, so that nothing else reaches the file.
@@ -108,14 +157,14 @@ impl Encoder for ParquetEncoder {
         let batch = self.planned(batch)?;
         let writer = self.writer(Some(&batch))?;
         writer.write(&batch)?;
-        Self::drain(writer.inner_mut(), out);
+        Self::drain(writer.finished(), out);
         self.rows += super::count(batch.num_rows());
         Ok(())
     }
 
     fn buffered_bytes(&self) -> usize {
         match &self.writer {
-            Writer::Open(writer) => writer.in_progress_size(),
+            Writer::Open(writer) => writer.buffered_bytes(),
             Writer::Waiting(_) | Writer::Lost => 0,
         }
     }
@@ -123,7 +172,7 @@ impl Encoder for ParquetEncoder {
     fn finish(mut self: Box<Self>, out: &mut Vec<u8>) -> Result<EncodeSummary, EncodeError> {
         let writer = self.writer(None)?;
         writer.finish()?;
-        Self::drain(writer.inner_mut(), out);
+        Self::drain(writer.finished(), out);
         Ok(EncodeSummary { rows: self.rows, header_rows: 0, header_bytes: 0, changed: Box::default() })
     }
 }
@@ -142,9 +191,7 @@ fn properties(
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by(CREATED_BY.to_owned())
         .set_key_value_metadata(Some(metadata))
-        .set_compression(codec(compression)?)
-        .set_max_row_group_row_count(Some(bound(options.row_group_rows)))
-        .set_max_row_group_bytes(Some(bound(options.row_group_bytes)));
+        .set_compression(codec(compression)?);
     let mut firsts = Vec::with_capacity(columns.len());
     let mut leaves = Vec::new();
     for column in columns {
@@ -152,30 +199,6 @@ fn properties(
         add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, None, &mut leaves);
     }
     Ok(builder.set_sorting_columns(sorting_columns(&options.sorted, &firsts)?))
-}
-
-/// Chooses the encoding of each leaf, `batch` being the first of the part.
-fn steered(
-    mut builder: WriterPropertiesBuilder,
-    options: &ParquetOptions,
-    columns: &[ColumnPlan],
-    batch: Option<&RecordBatch>,
-) -> WriterPropertiesBuilder {
-    let mut leaves = Vec::new();
-    for (index, column) in columns.iter().enumerate() {
-        let values = batch.and_then(|batch| batch.columns().get(index));
-        add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, values, &mut leaves);
-    }
-    for Leaf { path, carrier, statistics, values } in leaves {
-        builder = match choose(&carrier, statistics, values.as_ref(), options.row_group_rows, options.delta) {
-            Choice::Dictionary => builder,
-            Choice::Plain => builder.set_column_dictionary_enabled(path, false),
-            Choice::Delta => builder
-                .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
-        };
-    }
-    builder
 }
 
 /// The order of the rows in the file's own terms: by leaf columns. `firsts` are the first leaf of each column.
@@ -236,10 +259,6 @@ fn add_leaves(
             values: values.map(Arc::clone),
         }),
     }
-}
-
-fn bound(limit: std::num::NonZeroU64) -> usize {
-    usize::try_from(limit.get()).unwrap_or(usize::MAX)
 }
 
 fn codec(compression: Compression) -> Result<Codec, EncodeError> {

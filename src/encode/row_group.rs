@@ -1,0 +1,233 @@
+//! The row groups of a Parquet file: which rows each has, and who writes its columns.
+
+use std::num::NonZeroU64;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Field, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_writer::{
+    ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, ArrowWriterOptions, compute_leaves,
+};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+
+use super::dictionary::{DictionaryChunk, PageCodec};
+
+/// Writes one file, one row group in memory.
+pub(super) struct RowGroups {
+    /// Finished row groups pass through its vector on their way out.
+    file: SerializedFileWriter<Vec<u8>>,
+    factory: ArrowRowGroupWriterFactory,
+    schema: SchemaRef,
+    /// Of each column whether it is written by its places in a dictionary of our own.
+    dictionaries: Vec<bool>,
+    codec: PageCodec,
+    rows_max: usize,
+    bytes_max: usize,
+    group: Option<Group>,
+}
+
+/// The row group that fills.
+struct Group {
+    columns: Vec<Column>,
+    rows: usize,
+}
+
+enum Column {
+    /// The leaves of any column.
+    Leaves(Vec<ArrowColumnWriter>),
+    /// A column that repeats, and who writes it if it no longer does.
+    Dictionary(Box<DictionaryChunk>, ArrowColumnWriter),
+}
+
+impl RowGroups {
+    /// A file whose row groups have at most so many rows, and end once they have so many bytes. `dictionaries` tells of
+    /// each column whether `codec` and a dictionary are to write it; `properties` must have none for these.
+    ///
+    /// # Errors
+    /// A column that the format cannot hold.
+    pub(super) fn new(
+        schema: SchemaRef,
+        properties: WriterProperties,
+        dictionaries: Vec<bool>,
+        codec: PageCodec,
+        rows_max: NonZeroU64,
+        bytes_max: NonZeroU64,
+    ) -> Result<Self, ParquetError> {
+        let bound = |limit: NonZeroU64| usize::try_from(limit.get()).unwrap_or(usize::MAX);
+        // Without Arrow's own schema in the footer, every reader sees the file's plain types.
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(&schema), options)?;
+        let (file, factory) = writer.into_serialized_writer()?;
+        let (rows_max, bytes_max) = (bound(rows_max), bound(bytes_max));
+        Ok(Self { file, factory, schema, dictionaries, codec, rows_max, bytes_max, group: None })
+    }
+
+    /// Takes in a batch; row groups that it fills are written.
+    ///
+    /// # Errors
+    /// A value that the format cannot hold, or a compressor that fails.
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let group = match &mut self.group {
+                Some(group) => group,
+                none => none.insert(Group::new(
+                    &self.factory,
+                    self.file.flushed_row_groups().len(),
+                    &self.schema,
+                    &self.dictionaries,
+                )?),
+            };
+            let room = group.room(self.rows_max, self.bytes_max);
+            if room == 0 {
+                self.end_group()?;
+                continue;
+            }
+            let rows = room.min(batch.num_rows() - from);
+            group.write(&batch.slice(from, rows), &self.schema, &mut self.dictionaries)?;
+            from += rows;
+            if group.rows >= self.rows_max || group.bytes() >= self.bytes_max {
+                self.end_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Encoded bytes of the row group that fills, as far as they can be told.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.group.as_ref().map_or(0, Group::bytes)
+    }
+
+    /// What is finished; it is the caller's to empty.
+    pub(super) fn finished(&mut self) -> &mut Vec<u8> {
+        self.file.inner_mut()
+    }
+
+    /// Ends the last row group and the file.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub(super) fn finish(&mut self) -> Result<(), ParquetError> {
+        self.end_group()?;
+        self.file.finish()?;
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<(), ParquetError> {
+        let Some(group) = self.group.take() else { return Ok(()) };
+        let leaves = self.file.schema_descr().columns().to_vec();
+        let mut leaves = leaves.iter();
+        let mut out = self.file.next_row_group()?;
+        for column in group.columns {
+            match column {
+                Column::Leaves(writers) => {
+                    for writer in writers {
+                        writer.close()?.append_to_row_group(&mut out)?;
+                        leaves.next();
+                    }
+                }
+                Column::Dictionary(chunk, _) => {
+                    let leaf = leaves.next().ok_or_else(|| missing("a leaf"))?;
+                    let (bytes, close) = chunk.close(leaf, &mut self.codec)?;
+                    out.append_column(&bytes, close)?;
+                }
+            }
+        }
+        out.close()?;
+        Ok(())
+    }
+}
+
+impl Group {
+    fn new(
+        factory: &ArrowRowGroupWriterFactory,
+        number: usize,
+        schema: &SchemaRef,
+        dictionaries: &[bool],
+    ) -> Result<Self, ParquetError> {
+        let mut writers = factory.create_column_writers(number)?.into_iter();
+        let column = |(field, dictionary): (&std::sync::Arc<Field>, &bool)| {
+            let mut leaves: Vec<_> = writers.by_ref().take(leaves_of(field)).collect();
+            if !dictionary {
+                return Ok(Column::Leaves(leaves));
+            }
+            let writer = leaves.pop().ok_or_else(|| missing("a writer"))?;
+            Ok(Column::Dictionary(Box::new(DictionaryChunk::new(field.data_type().clone())), writer))
+        };
+        let columns = schema.fields().iter().zip(dictionaries).map(column).collect::<Result<_, ParquetError>>()?;
+        Ok(Self { columns, rows: 0 })
+    }
+
+    /// Rows that can be added: within the bounds if those to come are as large as those that came.
+    fn room(&self, rows_max: usize, bytes_max: usize) -> usize {
+        let rows = rows_max.saturating_sub(self.rows);
+        if self.rows == 0 {
+            return rows;
+        }
+        let bytes = self.bytes();
+        let room = bytes_max.saturating_sub(bytes);
+        rows.min(room.checked_div(bytes / self.rows).unwrap_or(if room > 0 { rows } else { 0 }))
+    }
+
+    fn write(
+        &mut self,
+        batch: &RecordBatch,
+        schema: &SchemaRef,
+        dictionaries: &mut [bool],
+    ) -> Result<(), ParquetError> {
+        let fields = schema.fields().iter().zip(batch.columns());
+        for ((column, dictionary), (field, array)) in self.columns.iter_mut().zip(dictionaries).zip(fields) {
+            if let Column::Dictionary(chunk, _) = column {
+                if chunk.push(array) {
+                    continue;
+                }
+                *dictionary = false;
+                let none = Column::Leaves(Vec::new());
+                let Column::Dictionary(chunk, writer) = std::mem::replace(column, none) else { continue };
+                let mut writers = vec![writer];
+                write(&mut writers, field, &chunk.into_array()?)?;
+                *column = Column::Leaves(writers);
+            }
+            if let Column::Leaves(writers) = column {
+                write(writers, field, array)?;
+            }
+        }
+        self.rows += batch.num_rows();
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let bytes = |column: &Column| match column {
+            Column::Leaves(writers) => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
+            Column::Dictionary(chunk, _) => chunk.bytes(),
+        };
+        self.columns.iter().map(bytes).sum()
+    }
+}
+
+fn write(writers: &mut [ArrowColumnWriter], field: &Field, array: &ArrayRef) -> Result<(), ParquetError> {
+    if array.is_empty() {
+        return Ok(());
+    }
+    let leaves = compute_leaves(field, array)?;
+    if leaves.len() != writers.len() {
+        return Err(missing("a leaf's writer"));
+    }
+    leaves.iter().zip(writers).try_for_each(|(leaf, writer)| writer.write(leaf))
+}
+
+/// Columns of the file that a field becomes.
+fn leaves_of(field: &Field) -> usize {
+    use arrow::datatypes::DataType;
+    match field.data_type() {
+        DataType::List(element) | DataType::Map(element, _) => leaves_of(element),
+        DataType::Struct(members) => members.iter().map(|member| leaves_of(member)).sum(),
+        _ => 1,
+    }
+}
+
+fn missing(what: &str) -> ParquetError {
+    ParquetError::General(format!("{what} is missing (a bug)"))
+}
