@@ -52,10 +52,6 @@ impl Gather {
         self.payload.content_length()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.payload.is_empty()
-    }
-
     /// The chunk; the next one will have `size` bytes.
     pub(super) fn take(&mut self, size: usize) -> PutPayload {
         std::mem::replace(self, Self::new(size)).payload.freeze()
@@ -98,7 +94,7 @@ mod tests {
                 }
             }
             prop_assert!(chunks.iter().all(|chunk| chunk.len() == size));
-            if !gather.is_empty() {
+            if gather.len() > 0 {
                 chunks.push(Bytes::from(gather.take(size)));
             }
             prop_assert_eq!(chunks.concat(), pieces.concat());

@@ -4,7 +4,9 @@
 //! changes on the way is refused. For an upload S3 puts the whole object's CRC64NVME together from those of its chunks:
 //! CRC64NVME has no per-chunk (`COMPOSITE`) form there, so `FULL_OBJECT` is its only and default checksum type, and the
 //! value that a HEAD shows later equals the one in the manifest. With the CRC in place bodies are sent as
-//! `UNSIGNED-PAYLOAD`: a SHA-256 over every byte would cost more than the rest of the upload.
+//! `UNSIGNED-PAYLOAD`: a SHA-256 over every byte would cost more than the rest of the upload. The request's signature
+//! covers the CRC, and TLS the body. Plain HTTP to another host is the exception, as in AWS's own clients: who can
+//! change a body there can make it fit its CRC, so there it is signed. `AWS_UNSIGNED_PAYLOAD` decides otherwise.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,7 +83,7 @@ fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, obje
     let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
         .iter()
         .find_map(|key| builder.get_config_value(key));
-    if endpoint.is_some_and(|endpoint| is_loopback(&endpoint)) {
+    if endpoint.as_deref().is_some_and(is_loopback) {
         client = client.with_allow_http(true);
     }
     if facts {
@@ -95,8 +97,13 @@ fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, obje
         Some(_) => builder,
         None => builder.with_checksum_algorithm(Checksum::CRC64NVME),
     };
+    let builder = if settings("AWS_", variables).any(|(key, _)| AmazonS3ConfigKey::UnsignedPayload == key) {
+        builder
+    } else {
+        builder.with_unsigned_payload(!endpoint.is_some_and(|endpoint| body_is_exposed(&endpoint)))
+    };
     // Conditional writes by ETag are the builder's default.
-    builder.with_client_options(client).with_http_connector(Connector).with_unsigned_payload(true).build()
+    builder.with_client_options(client).with_http_connector(Connector).build()
 }
 
 fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleCloudStorage, object_store::Error> {
@@ -166,6 +173,12 @@ fn is_loopback(endpoint: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether somebody between here and the endpoint can change what is sent.
+fn body_is_exposed(endpoint: &str) -> bool {
+    let plain = endpoint.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"));
+    plain && !is_loopback(endpoint)
+}
+
 /// Makes HTTP clients whose requests time out by the size of their bodies, and which keep the checksum header of the
 /// answer. A timeout over the whole request, body of the answer included, would cut off slow readers of large objects.
 #[derive(Debug)]
@@ -222,6 +235,28 @@ mod tests {
         for endpoint in ["http://10.0.0.1", "http://localhost.evil.example", "http://127.0.0.1.nip.io", "127.0.0.1", ""]
         {
             assert!(!is_loopback(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_signed_where_they_are_exposed_or_it_is_asked_for() {
+        let unsigned = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let text = format!("{:?}", s3("bucket", &variables, false).unwrap());
+            (text.contains("sign_payload: false"), text.contains("sign_payload: true"))
+        };
+        let (no, yes) = ((true, false), (false, true));
+        let (endpoint, option) = ("AWS_ENDPOINT", "AWS_UNSIGNED_PAYLOAD");
+        for (variables, expected) in [
+            (&[][..], no),
+            (&[(endpoint, "https://s3.example")], no),
+            (&[(endpoint, "http://127.0.0.1:8333")], no),
+            (&[(endpoint, "http://10.0.0.1:9000")], yes),
+            (&[("AWS_ENDPOINT_URL", "HTTP://minio.example")], yes),
+            (&[(endpoint, "http://10.0.0.1:9000"), (option, "true")], no),
+            (&[(endpoint, "http://127.0.0.1:8333"), (option, "false")], yes),
+        ] {
+            assert_eq!(unsigned(variables), expected, "{variables:?}");
         }
     }
 

@@ -4,10 +4,11 @@
 mod store_suite;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use outhaul::store::error::StoreFault;
 use outhaul::store::{Destination, Journal, PartWriter, StoreError, StoreOptions};
@@ -115,37 +116,53 @@ async fn a_staged_file_that_lost_bytes_is_not_published() {
     assert_eq!(destination.head("part").await.unwrap(), None);
 }
 
-/// An S3 server in which uploads start, but chunks do not arrive.
+/// What an S3 server does with a chunk.
+#[derive(Clone, Copy)]
+enum Chunks {
+    Deafened,
+    Refused,
+    Taken,
+}
+
+/// An S3 server in which uploads start, and which keeps nothing but the headers of what was sent to it.
 struct DeafS3 {
     variables: BTreeMap<String, String>,
     aborted: Arc<AtomicUsize>,
+    /// Request line and headers, in lower case, of each chunk.
+    chunks: Arc<Mutex<Vec<String>>>,
 }
 
 impl DeafS3 {
-    /// `refuse`: chunks are answered with 403, otherwise never.
-    async fn start(refuse: bool) -> Self {
+    async fn start(answer: Chunks) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let aborted = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&aborted);
+        let chunks = Arc::new(Mutex::new(Vec::new()));
+        let (counter, heads) = (Arc::clone(&aborted), Arc::clone(&chunks));
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(Self::answer(socket, refuse, Arc::clone(&counter)));
+                tokio::spawn(Self::answer(socket, answer, Arc::clone(&counter), Arc::clone(&heads)));
             }
         });
         let variables =
             [("AWS_ENDPOINT", endpoint.as_str()), ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { variables, aborted }
+        Self { variables, aborted, chunks }
     }
 
-    async fn answer(socket: TcpStream, refuse: bool, aborted: Arc<AtomicUsize>) -> std::io::Result<()> {
+    async fn answer(
+        socket: TcpStream,
+        answer: Chunks,
+        aborted: Arc<AtomicUsize>,
+        chunks: Arc<Mutex<Vec<String>>>,
+    ) -> std::io::Result<()> {
         let mut socket = BufReader::new(socket);
-        let (mut request, mut length) = (String::new(), 0);
+        let (mut request, mut head, mut length) = (String::new(), String::new(), 0);
         socket.read_line(&mut request).await?;
         loop {
             let mut header = String::new();
             socket.read_line(&mut header).await?;
+            head.push_str(&header.to_ascii_lowercase());
             match header.to_ascii_lowercase().split_once(':') {
                 Some(("content-length", value)) => length = value.trim().parse().unwrap(),
                 Some(_) => {}
@@ -160,10 +177,13 @@ impl DeafS3 {
             ("204 No Content", "")
         } else if !request.contains("partNumber=") {
             ("200 OK", "")
-        } else if refuse {
-            ("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
         } else {
-            std::future::pending().await
+            chunks.lock().unwrap().push(format!("{}{head}", request.to_ascii_lowercase()));
+            match answer {
+                Chunks::Deafened => std::future::pending().await,
+                Chunks::Refused => ("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"),
+                Chunks::Taken => ("200 OK", ""),
+            }
         };
         let size = body.len();
         let head = format!("HTTP/1.1 {status}\r\nETag: \"e\"\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n");
@@ -178,7 +198,7 @@ impl DeafS3 {
 
 #[tokio::test]
 async fn a_slow_store_holds_the_writer_back() {
-    let server = DeafS3::start(false).await;
+    let server = DeafS3::start(Chunks::Deafened).await;
     let mut writer = server.writer().await;
     let chunk = Bytes::from(vec![7; 5 << 20]);
     // Two chunks fly, the third fills.
@@ -196,7 +216,7 @@ async fn a_slow_store_holds_the_writer_back() {
 
 #[tokio::test]
 async fn an_object_with_a_failed_chunk_cannot_be_finished() {
-    let server = DeafS3::start(true).await;
+    let server = DeafS3::start(Chunks::Refused).await;
     let mut writer = server.writer().await;
     writer.write(vec![7; 5 << 20]).await.unwrap();
     assert_eq!(writer.finish().await.unwrap_err().fault, StoreFault::Authentication);
@@ -213,4 +233,33 @@ async fn an_object_with_a_failed_chunk_cannot_be_finished() {
     assert_eq!(later.fault, StoreFault::Authentication);
     assert!(later.source.to_string().contains("an earlier chunk failed"), "{}", later.source);
     writer.finish().await.unwrap_err();
+}
+
+/// A chunk is covered by its CRC, which is in the signature; no other checksum of it is computed.
+#[tokio::test]
+async fn chunks_carry_a_crc_and_no_hash() {
+    let server = DeafS3::start(Chunks::Taken).await;
+    let mut writer = server.writer().await;
+    let bytes = Bytes::from((0..(5 << 20) + 9).map(|n: u32| n.to_le_bytes()[1]).collect::<Vec<_>>());
+    writer.write(bytes.clone()).await.unwrap();
+    let staged = writer.finish().await.unwrap();
+    assert_eq!(staged.crc64nvme, crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes));
+
+    let mut heads = server.chunks.lock().unwrap().clone();
+    heads.sort_unstable_by_key(|head| head.contains("partnumber=2"));
+    assert_eq!(heads.len(), 2, "{heads:?}");
+    for (head, chunk) in heads.iter().zip([&bytes[..5 << 20], &bytes[5 << 20..]]) {
+        let header = |name: &str| {
+            head.lines()
+                .find_map(|line| line.split_once(':').filter(|(found, _)| *found == name))
+                .map(|(_, v)| v.trim())
+        };
+        assert_eq!(header("x-amz-content-sha256"), Some("unsigned-payload"), "{head}");
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, chunk);
+        let crc = base64::prelude::BASE64_STANDARD.encode(crc.to_be_bytes()).to_ascii_lowercase();
+        assert_eq!(header("x-amz-checksum-crc64nvme"), Some(crc.as_str()), "{head}");
+        let signed = header("authorization").unwrap().split_once("signedheaders=").unwrap().1;
+        assert!(signed.contains("x-amz-checksum-crc64nvme"), "{head}");
+        assert!(header("content-md5").is_none() && header("x-amz-checksum-sha256").is_none(), "{head}");
+    }
 }
