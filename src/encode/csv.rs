@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::options::{CsvOptions, Newline};
-use super::text::{Cells, Values};
+use super::text::{BLOCK_ROWS, Block, Cells, Quick, Spelling, Values, datetime};
 use crate::plan::{Carrier, ColumnPlan, is_free_text};
 
 const QUOTE: u8 = b'"';
@@ -13,7 +13,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug)]
 pub(crate) struct CsvRows {
     options: CsvOptions,
-    newline: &'static [u8],
+    /// Up to two bytes, and how many.
+    newline: ([u8; 2], usize),
     /// For each column, whether its values can be written without looking at them.
     plain: Box<[bool]>,
     /// For each column, whether its values are guarded.
@@ -22,14 +23,17 @@ pub(crate) struct CsvRows {
     changed: Box<[u64]>,
     /// One value that has to be looked at before it is written.
     scratch: Vec<u8>,
+    block: Block,
+    /// For each column, the values of a block that are looked at by themselves.
+    special: Vec<[bool; BLOCK_ROWS]>,
 }
 
 impl CsvRows {
     pub(crate) fn new(options: &CsvOptions, columns: &[ColumnPlan]) -> Self {
         Self {
             newline: match options.newline {
-                Newline::Lf => b"\n",
-                Newline::Crlf => b"\r\n",
+                Newline::Lf => (*b"\n ", 1),
+                Newline::Crlf => (*b"\r\n", 2),
             },
             plain: columns.iter().map(|column| never_quoted(&column.carrier, options)).collect(),
             guarded: columns
@@ -39,6 +43,8 @@ impl CsvRows {
             changed: vec![0; columns.len()].into_boxed_slice(),
             options: options.clone(),
             scratch: Vec::new(),
+            block: Block::new(columns.iter().map(|_| 1)),
+            special: vec![[false; BLOCK_ROWS]; columns.len()],
         }
     }
 
@@ -61,7 +67,7 @@ impl CsvRows {
                 self.field(name, out);
             }
         }
-        out.extend_from_slice(self.newline);
+        out.extend_from_slice(&self.newline.0[..self.newline.1]);
     }
 
     /// Header lines in the prologue.
@@ -71,26 +77,101 @@ impl CsvRows {
 
     /// Appends `rows` of a batch.
     pub(crate) fn append(&mut self, cells: &[Cells<'_>], rows: Range<usize>, out: &mut Vec<u8>) {
-        for row in rows {
-            for (index, cell) in cells.iter().enumerate() {
-                if index > 0 {
-                    out.push(self.options.delimiter);
-                }
-                if cell.is_null(row) {
-                    out.extend_from_slice(self.options.null.as_bytes());
-                    continue;
-                }
-                match cell.values {
-                    Values::Text(array) if self.guarded[index] && is_formula(array.value(row).as_bytes()) => {
-                        self.guarded(array.value(row).as_bytes(), out);
-                        self.changed[index] += 1;
-                    }
-                    Values::Text(array) | Values::Json(array) => self.field(array.value(row).as_bytes(), out),
-                    _ if self.plain[index] => cell.values.output_text(row, out),
-                    _ => self.composed(out, |value| cell.values.output_text(row, value)),
+        let mut block = std::mem::take(&mut self.block);
+        let mut special = std::mem::take(&mut self.special);
+        for from in rows.clone().step_by(BLOCK_ROWS) {
+            self.append_block(cells, from..rows.end.min(from + BLOCK_ROWS), &mut block, &mut special, out);
+        }
+        block.flush(out);
+        self.block = block;
+        self.special = special;
+    }
+
+    fn append_block(
+        &mut self,
+        cells: &[Cells<'_>],
+        rows: Range<usize>,
+        block: &mut Block,
+        special: &mut [[bool; BLOCK_ROWS]],
+        out: &mut Vec<u8>,
+    ) {
+        let columns: Vec<_> = cells
+            .iter()
+            .zip(special)
+            .enumerate()
+            .map(|(index, (cell, special))| {
+                let quick = self.prepare(index, cell, rows.clone(), special);
+                (quick, &*special)
+            })
+            .collect();
+        for (line, row) in rows.enumerate() {
+            let mut at = block.begin_row(out);
+            for (index, (quick, special)) in columns.iter().enumerate() {
+                block.bytes[at] = self.options.delimiter;
+                at += usize::from(index > 0);
+                if special[line] {
+                    block.at = at;
+                    self.special_value(index, &cells[index], row, block, out);
+                    at = block.at;
+                } else {
+                    at = quick.write(row, &mut block.bytes, at);
                 }
             }
-            out.extend_from_slice(self.newline);
+            block.bytes[at..at + 2].copy_from_slice(&self.newline.0);
+            block.at = at + self.newline.1;
+        }
+    }
+
+    /// How most values of a column can be written; all others are marked.
+    fn prepare<'a>(
+        &self,
+        index: usize,
+        cell: &Cells<'a>,
+        rows: Range<usize>,
+        special: &mut [bool; BLOCK_ROWS],
+    ) -> Quick<'a> {
+        const SPELLING: Spelling =
+            Spelling { words: &[(*b"f       ", 1), (*b"t       ", 1)], timestamp: datetime::OUTPUT };
+        let special = &mut special[..rows.len()];
+        special.fill(false);
+        let delimiter = self.options.delimiter;
+        let null = self.options.null.len();
+        let quick = match cell.values {
+            Values::Text(_) if self.guarded[index] => Quick::Never,
+            // `\.` alone on its line.
+            Values::Text(array) | Values::Json(array) if self.plain.len() == 1 => {
+                let special_byte = |byte| is_special(byte, delimiter) | (byte == b'\\');
+                Quick::texts(array, rows.clone(), special_byte, Some(null), special)
+            }
+            Values::Text(array) | Values::Json(array) => {
+                Quick::texts(array, rows.clone(), |byte| is_special(byte, delimiter), Some(null), special)
+            }
+            _ if !self.plain[index] => Quick::Never,
+            Values::NumberText(array) => Quick::texts(array, rows.clone(), |_| false, None, special),
+            values => Quick::fixed(&values, rows.clone(), SPELLING, special),
+        };
+        if matches!(quick, Quick::Never) {
+            special.fill(true);
+        }
+        cell.mark_nulls(rows, special);
+        quick
+    }
+
+    /// Appends a value that has to be looked at by itself.
+    fn special_value(&mut self, index: usize, cell: &Cells<'_>, row: usize, block: &mut Block, out: &mut Vec<u8>) {
+        if cell.is_null(row) {
+            block.put(self.options.null.as_bytes(), out);
+            return;
+        }
+        block.flush(out);
+        match cell.values {
+            Values::Text(array) if self.guarded[index] && is_formula(array.value(row).as_bytes()) => {
+                self.guarded(array.value(row).as_bytes(), out);
+                self.changed[index] += 1;
+            }
+            Values::Text(array) | Values::Json(array) => self.field(array.value(row).as_bytes(), out),
+            _ if self.plain[index] => cell.values.output_text(row, out),
+            _ => self.composed(out, |value| cell.values.output_text(row, value)),
         }
     }
 
@@ -134,13 +215,21 @@ impl CsvRows {
 }
 
 /// Whether a value holds the delimiter, a quote, CR or LF.
-#[expect(clippy::needless_bitwise_bool, reason = "branches would keep the compiler from comparing many bytes at once")]
 fn has_special(value: &[u8], delimiter: u8) -> bool {
-    let special = |byte: u8| (byte == delimiter) | (byte == QUOTE) | (byte == b'\n') | (byte == b'\r');
-    let (blocks, rest) = value.as_chunks::<16>();
+    const LANES: usize = 16;
+    let special = |byte: u8| is_special(byte, delimiter);
     // Without early exit inside a block, the compiler compares all of it in a few instructions.
-    blocks.iter().any(|block| block.iter().fold(false, |found, &byte| found | special(byte)))
-        || rest.iter().any(|&byte| special(byte))
+    let any = |block: &[u8; LANES]| block.iter().fold(false, |found, &byte| found | special(byte));
+    match value.last_chunk::<LANES>() {
+        Some(last) => value.as_chunks().0.iter().any(any) || any(last),
+        None => value.iter().any(|&byte| special(byte)),
+    }
+}
+
+#[inline]
+#[expect(clippy::needless_bitwise_bool, reason = "branches would keep the compiler from comparing many bytes at once")]
+fn is_special(byte: u8, delimiter: u8) -> bool {
+    (byte == delimiter) | (byte == QUOTE) | (byte == b'\n') | (byte == b'\r')
 }
 
 /// Appends a value in quotes, its own quotes doubled.

@@ -2,24 +2,31 @@
 
 use std::ops::Range;
 
-use super::text::{Cells, Values, datetime, exact, float, json, number};
+use super::text::{BLOCK_ROWS, Block, Cells, Quick, Spelling, Values, datetime, exact, float, json, number};
 use crate::plan::ColumnPlan;
 use crate::plan::policy::JsonLargeNumbers;
 
 /// Integers up to this one, 2^53, each have a 64-bit float of their own.
 const DOUBLE_INTEGERS: u64 = 1 << 53;
 
+/// Keys up to this length are copied as so many bytes.
+const SHORT_KEY: usize = 32;
+
 /// Writes rows as JSON objects.
 #[derive(Debug)]
 pub(crate) struct NdjsonRows {
     members: Box<[Member]>,
+    block: Block,
+    /// For each column, the values of a block that are looked at by themselves.
+    special: Vec<[bool; BLOCK_ROWS]>,
 }
 
 /// What stays the same of a column from row to row.
 #[derive(Debug)]
 struct Member {
-    /// What stands in front of the value: `{"a":`, then `,"b":` and so on.
+    /// What stands in front of the value: `{"a":`, then `,"b":` and so on; [`SHORT_KEY`] bytes at least.
     key: Box<[u8]>,
+    key_bytes: usize,
     /// Whether numbers that a 64-bit float does not keep become strings.
     for_doubles: bool,
     /// Values in which that happened.
@@ -33,32 +40,124 @@ impl NdjsonRows {
             json::string(&mut key, column.name.as_bytes());
             key.push(b':');
             let for_doubles = column.policies.json_large_numbers == JsonLargeNumbers::String;
-            Member { key: key.into_boxed_slice(), for_doubles, changed: 0 }
+            let key_bytes = key.len();
+            key.resize(key_bytes.max(SHORT_KEY), b' ');
+            Member { key: key.into_boxed_slice(), key_bytes, for_doubles, changed: 0 }
         };
-        Self { members: columns.iter().enumerate().map(member).collect() }
+        let members: Box<[Member]> = columns.iter().enumerate().map(member).collect();
+        let block = Block::new(members.iter().map(|member| member.key.len()));
+        Self { members, block, special: vec![[false; BLOCK_ROWS]; columns.len()] }
     }
 
     /// Appends `rows` of a batch.
     pub(crate) fn append(&mut self, cells: &[Cells<'_>], rows: Range<usize>, out: &mut Vec<u8>) {
-        let end: &[u8] = if self.members.is_empty() { b"{}\n" } else { b"}\n" };
-        for row in rows {
-            for (member, cell) in self.members.iter_mut().zip(cells) {
-                out.extend_from_slice(&member.key);
-                if cell.is_null(row) {
-                    out.extend_from_slice(b"null");
-                } else if member.for_doubles {
-                    member.changed += u64::from(value_for_doubles(&cell.values, row, out));
+        let mut block = std::mem::take(&mut self.block);
+        let mut special = std::mem::take(&mut self.special);
+        for from in rows.clone().step_by(BLOCK_ROWS) {
+            self.append_block(cells, from..rows.end.min(from + BLOCK_ROWS), &mut block, &mut special, out);
+        }
+        block.flush(out);
+        self.block = block;
+        self.special = special;
+    }
+
+    fn append_block(
+        &mut self,
+        cells: &[Cells<'_>],
+        rows: Range<usize>,
+        block: &mut Block,
+        special: &mut [[bool; BLOCK_ROWS]],
+        out: &mut Vec<u8>,
+    ) {
+        let columns: Vec<_> = self
+            .members
+            .iter()
+            .zip(cells)
+            .zip(special)
+            .map(|((member, cell), special)| {
+                let quick = member.prepare(cell, rows.clone(), special);
+                let quoted = matches!(
+                    cell.values,
+                    Values::Text(_) | Values::Uuid(_) | Values::Date { .. } | Values::Timestamp { .. }
+                );
+                (quick, usize::from(quoted), &*special)
+            })
+            .collect();
+        for (line, row) in rows.enumerate() {
+            let mut at = block.begin_row(out);
+            for (index, (quick, quote, special)) in columns.iter().enumerate() {
+                let member = &mut self.members[index];
+                at = member.write_key(&mut block.bytes, at);
+                if special[line] {
+                    block.at = at;
+                    member.special_value(&cells[index], row, block, out);
+                    at = block.at;
                 } else {
-                    value(&cell.values, row, out);
+                    block.bytes[at] = b'"';
+                    at = quick.write(row, &mut block.bytes, at + quote);
+                    block.bytes[at] = b'"';
+                    at += quote;
                 }
             }
-            out.extend_from_slice(end);
+            let (end, length) = if columns.is_empty() { (b"{}\n", 3) } else { (b"}\n ", 2) };
+            block.bytes[at..at + 3].copy_from_slice(end);
+            block.at = at + length;
         }
     }
 
     /// For each column how many values became strings, or hold numbers that did.
     pub(crate) fn changed(&self) -> impl Iterator<Item = u64> {
         self.members.iter().map(|member| member.changed)
+    }
+}
+
+impl Member {
+    /// How most values can be written; all others are marked.
+    fn prepare<'a>(&self, cell: &Cells<'a>, rows: Range<usize>, special: &mut [bool; BLOCK_ROWS]) -> Quick<'a> {
+        const SPELLING: Spelling =
+            Spelling { words: &[(*b"false   ", 5), (*b"true    ", 4)], timestamp: datetime::JSON };
+        let special = &mut special[..rows.len()];
+        special.fill(false);
+        let quick = match cell.values {
+            Values::Int64(_) | Values::NumberText(_) if self.for_doubles => Quick::Never,
+            Values::Text(array) => Quick::texts(array, rows.clone(), json::needs_escape, None, special),
+            // The words of those that are not finite.
+            Values::NumberText(array) => {
+                Quick::texts(array, rows.clone(), |byte| byte.is_ascii_uppercase(), None, special)
+            }
+            values => Quick::fixed(&values, rows.clone(), SPELLING, special),
+        };
+        if matches!(quick, Quick::Never) {
+            special.fill(true);
+        }
+        cell.mark_nulls(rows, special);
+        quick
+    }
+
+    /// Writes the key at `at`; returns where it ends.
+    #[inline]
+    fn write_key(&self, out: &mut [u8], at: usize) -> usize {
+        let end = at + self.key_bytes;
+        if self.key_bytes <= SHORT_KEY {
+            out[at..at + SHORT_KEY].copy_from_slice(&self.key[..SHORT_KEY]);
+        } else {
+            out[at..end].copy_from_slice(&self.key[..self.key_bytes]);
+        }
+        end
+    }
+
+    /// Appends a value that has to be looked at by itself.
+    fn special_value(&mut self, cell: &Cells<'_>, row: usize, block: &mut Block, out: &mut Vec<u8>) {
+        if cell.is_null(row) {
+            block.put(b"null", out);
+            return;
+        }
+        block.flush(out);
+        if self.for_doubles {
+            self.changed += u64::from(value_for_doubles(&cell.values, row, out));
+        } else {
+            value(&cell.values, row, out);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The columns of one batch, with their types settled once, so that the loop over rows only reads values.
 
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, StringArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
@@ -53,6 +55,15 @@ impl<'a> Cells<'a> {
     fn of(column: &ColumnPlan, array: &'a ArrayRef) -> Result<Self, EncodeError> {
         let values = Values::of(&column.carrier, array).ok_or_else(|| wrong_carrier(column, array.data_type()))?;
         Ok(Self { nulls: array.nulls().filter(|nulls| nulls.null_count() > 0), values })
+    }
+
+    /// Marks the NULLs among `rows`.
+    pub(crate) fn mark_nulls(&self, rows: Range<usize>, marks: &mut [bool]) {
+        if let Some(nulls) = self.nulls {
+            for (mark, row) in marks.iter_mut().zip(rows) {
+                *mark |= nulls.is_null(row);
+            }
+        }
     }
 
     /// Whether the value of `row` is NULL.

@@ -32,8 +32,10 @@ fn first_escape(text: &[u8]) -> Option<usize> {
     tail.iter().position(|&byte| needs_escape(byte)).map(|at| from + at)
 }
 
+/// Whether a byte of a string cannot be copied as it is.
+#[inline]
 #[expect(clippy::needless_bitwise_bool, reason = "branches would keep the compiler from comparing many bytes at once")]
-fn needs_escape(byte: u8) -> bool {
+pub(crate) fn needs_escape(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 

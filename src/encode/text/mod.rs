@@ -1,7 +1,9 @@
 //! Values as PostgreSQL prints them: what CSV, NDJSON and the manifest's extremes share.
 
+pub(crate) mod block;
 pub(crate) mod cells;
 pub(crate) mod json;
 
 pub(crate) use crate::pgtext::{datetime, exact, float, number};
+pub(crate) use block::{BLOCK_ROWS, Block, Quick, Spelling};
 pub(crate) use cells::{Cells, Values};
