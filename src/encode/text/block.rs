@@ -176,35 +176,38 @@ impl<'a> Quick<'a> {
 
     /// Writes the value of a row at `at`, from where on `out` has [`QUICK_BYTES`]; returns where it ends. What stands
     /// behind that changes too.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call saves and restores more registers than most values take to write")]
     pub(crate) fn write(&self, row: usize, out: &mut [u8], at: usize) -> usize {
-        match *self {
-            Self::Never => at,
+        let integer = match *self {
+            Self::Int16(values) => i64::from(values[row]),
+            Self::Int32(values) => i64::from(values[row]),
+            Self::Int64(values) => values[row],
+            Self::Never => return at,
             Self::Bool(array, words) => {
                 let (word, length) = &words[usize::from(array.value(row))];
                 out[at..at + word.len()].copy_from_slice(word);
-                at + length
+                return at + length;
             }
-            Self::Int16(values) => number::write_integer(out, at, i64::from(values[row])),
-            Self::Int32(values) => number::write_integer(out, at, i64::from(values[row])),
-            Self::Int64(values) => number::write_integer(out, at, values[row]),
             Self::Uuid(array) => {
                 let text = number::uuid_text(array.value(row));
                 out[at..at + text.len()].copy_from_slice(&text);
-                at + text.len()
+                return at + text.len();
             }
             Self::Date { days, epoch } => {
                 let text = datetime::plain_date(i64::from(days[row]) + epoch);
                 out[at..at + text.len()].copy_from_slice(&text);
-                at + text.len()
+                return at + text.len();
             }
             Self::Timestamp { micros, epoch, separator, zone } => {
-                datetime::write_plain_timestamp(out, at, micros[row], epoch, separator, zone)
+                return datetime::write_plain_timestamp(out, at, micros[row], epoch, separator, zone);
             }
-            Self::Text16(texts) => texts.write::<16>(row, out, at),
-            Self::Text32(texts) => texts.write::<32>(row, out, at),
-            Self::Text64(texts) => texts.write::<64>(row, out, at),
-        }
+            Self::Text16(texts) => return texts.write::<16>(row, out, at),
+            Self::Text32(texts) => return texts.write::<32>(row, out, at),
+            Self::Text64(texts) => return texts.write::<64>(row, out, at),
+        };
+        // All integers end in one copy of this.
+        number::write_integer(out, at, integer)
     }
 }
 
