@@ -27,8 +27,9 @@ pub const LOW_WATER_PATIENCE: Duration = Duration::from_millis(5);
 /// all columns.
 pub const FRAMED_FIELDS: usize = 8192;
 
-/// A batch ends once its values take this many bytes, far below what 32-bit offsets can address.
-pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A batch ends once its values take this many bytes: what it becomes as text is several times as much, and each reader
+/// has both in memory.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// A batch ends at this many rows, so that narrow tables still show progress and cancel quickly.
 pub const BATCH_ROWS_MAX: usize = 32 * 1024;

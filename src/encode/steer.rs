@@ -17,7 +17,7 @@ use crate::plan::{Carrier, ColumnStatistics};
 const SAMPLE_MAX: usize = 8192;
 
 /// Below so many values, chance decides what repeats; statistics know more.
-const SAMPLE_MIN: usize = 1000;
+const SAMPLE_MIN: usize = 500;
 
 /// At this fraction of distinct values a dictionary holds nearly every value once.
 const MOSTLY_DISTINCT: f32 = -0.5;

@@ -83,6 +83,8 @@ struct Attempt<'a> {
     counters: &'a Counters,
     open: Option<OpenPart>,
     parts: Vec<PartReceipt>,
+    /// Room for the bytes of a batch, from the last one.
+    spare: Vec<u8>,
     /// The last part on its way to being visible, in a task of its own: a cancel in the middle of it would leave a part
     /// of which nobody knows whether it is.
     showing: Option<JoinHandle<Result<(), StoreError>>>,
@@ -108,7 +110,17 @@ pub(crate) async fn export_partition(
     cancel: &CancellationToken,
 ) -> Result<PartitionReceipt, ExportError> {
     let id = rand::random();
-    let mut attempt = Attempt { work, partition, id, counters, open: None, parts: Vec::new(), showing: None, rows: 0 };
+    let mut attempt = Attempt {
+        work,
+        partition,
+        id,
+        counters,
+        open: None,
+        parts: Vec::new(),
+        spare: Vec::new(),
+        showing: None,
+        rows: 0,
+    };
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(ExportError::cancelled()),
@@ -155,8 +167,8 @@ impl Attempt<'_> {
             self.start_part().await?;
         }
         let (mut encoder, mut tally) = self.encoding()?;
+        let mut out = std::mem::take(&mut self.spare);
         let (encoding, out, buffered) = on_rayon(move || {
-            let mut out = Vec::new();
             tally.count_changed(&batch.changed);
             let result = tally.observe(&batch.rows).and_then(|()| encoder.encode(&batch.rows, &mut out));
             let buffered = encoder.buffered_bytes();
@@ -188,7 +200,8 @@ impl Attempt<'_> {
     async fn write(&mut self, encoding: (Box<dyn Encoder>, Tally), out: Vec<u8>) -> Result<(), ExportError> {
         let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
         open.encoding = Some(encoding);
-        open.write(out).await
+        self.spare = open.write(out).await?;
+        Ok(())
     }
 
     async fn start_part(&mut self) -> Result<(), ExportError> {
@@ -315,16 +328,22 @@ impl Attempt<'_> {
 }
 
 impl OpenPart {
-    /// The writer stays in place while it waits, so that a cancelled wait can still abort the upload.
-    async fn write(&mut self, out: Vec<u8>) -> Result<(), ExportError> {
+    /// The writer stays in place while it waits, so that a cancelled wait can still abort the upload. Gives the room
+    /// back, empty, where the writer has copied the bytes; new room is cleared by the system page by page, which costs as
+    /// much as writing to it.
+    async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, ExportError> {
         if out.is_empty() {
-            return Ok(());
+            return Ok(out);
         }
+        let bytes = Bytes::from(out);
         match &mut self.writer {
-            Some(Writer::Store(writer)) => Ok(writer.write(out).await?),
-            Some(Writer::Stdout(writer)) => Ok(writer.write(Bytes::from(out)).await?),
-            None => Err(ExportError::internal("the part's writer is gone")),
+            Some(Writer::Store(writer)) => writer.write(bytes.clone()).await?,
+            Some(Writer::Stdout(writer)) => writer.write(bytes.clone()).await?,
+            None => return Err(ExportError::internal("the part's writer is gone")),
         }
+        let mut spare = bytes.try_into_mut().map(Vec::from).unwrap_or_default();
+        spare.clear();
+        Ok(spare)
     }
 
     async fn finish(&mut self) -> Result<StagedObject, ExportError> {
