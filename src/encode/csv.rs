@@ -140,7 +140,7 @@ impl CsvRows {
             Values::Text(_) if self.guarded[index] => Quick::Never,
             // `\.` alone on its line.
             Values::Text(array) | Values::Json(array) if self.plain.len() == 1 => {
-                let special_byte = |byte| is_special(byte, delimiter) | (byte == b'\\');
+                let special_byte = |byte| is_special(byte, delimiter) || byte == b'\\';
                 Quick::texts(array, rows.clone(), special_byte, Some(null), special)
             }
             Values::Text(array) | Values::Json(array) => {

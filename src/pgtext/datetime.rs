@@ -99,7 +99,7 @@ pub(crate) fn plain_date(days: i64) -> [u8; 10] {
     let days = (days + FROM_MARCH_OF_YEAR_0) as u32;
     let in_centuries = 4 * days + 3;
     let century = in_centuries / 146_097;
-    let in_years = u64::from(in_centuries % 146_097 | 3) * 2_939_745;
+    let in_years = u64::from((in_centuries % 146_097) | 3) * 2_939_745;
     let year_of_century = (in_years >> 32) as u32;
     let day_of_year = in_years as u32 / 2_939_745 / 4;
     let in_months = 2_141 * day_of_year + 197_913;
@@ -149,7 +149,7 @@ pub(crate) const TIMESTAMP_BYTES: usize = 36;
 /// Writes a timestamp for which [`is_plain_timestamp`] holds at `at`, from where on `out` has [`TIMESTAMP_BYTES`];
 /// returns where it ends. What stands behind that changes too. `zone` is [`Style::zone`].
 #[inline]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "parts of a day are below 2^32")]
+#[expect(clippy::cast_possible_truncation, reason = "parts of a day are below 2^32")]
 pub(crate) fn write_plain_timestamp(
     out: &mut [u8],
     at: usize,
@@ -158,7 +158,7 @@ pub(crate) fn write_plain_timestamp(
     separator: u8,
     zone: Zone,
 ) -> usize {
-    let (day, micros) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY) as u64);
+    let (day, micros) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY).unsigned_abs());
     let (seconds, fraction) = ((micros / 1_000_000) as u32, (micros % 1_000_000) as u32);
     let place = &mut out[at..at + TIMESTAMP_BYTES];
     place[..10].copy_from_slice(&plain_date(day + epoch));

@@ -169,7 +169,7 @@ impl<'a> Quick<'a> {
         let special_length = special_length.and_then(|length| i32::try_from(length).ok()).unwrap_or(-1);
         for (special, ends) in special.iter_mut().zip(ends.windows(2)) {
             let length = ends[1].wrapping_sub(ends[0]);
-            *special |= (length > chunk) | (length == special_length) | (ends[0] > last);
+            *special |= length > chunk || length == special_length || ends[0] > last;
         }
         quick
     }

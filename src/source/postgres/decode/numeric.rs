@@ -296,7 +296,7 @@ fn short_text(bytes: &[u8]) -> Option<([u8; 16], usize)> {
     let text =
         u128::from(whole) & !(u128::MAX << point) | u128::from(b'.') << point | u128::from(fraction) << (point + 8);
     let negative = usize::from(sign != 0);
-    let text = text << (8 * negative) | u128::from(b'-') * u128::from(sign != 0);
+    let text = if sign == 0 { text } else { (text << 8) | u128::from(b'-') };
     let dscale = usize::from(dscale);
     Some((text.to_le_bytes(), negative + whole_digits + dscale + usize::from(dscale > 0)))
 }
