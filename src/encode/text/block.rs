@@ -26,6 +26,9 @@ const AROUND_BYTES: usize = 32 + 4;
 /// Texts longer than this on the average are not worth a look beforehand.
 const LONG: usize = 48;
 
+/// Texts looked at to see whether most are special, which are then cheaper one by one.
+const SAMPLE: usize = 16;
+
 /// Text on its way to the output, with room for the quick values of one row.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
@@ -155,6 +158,11 @@ impl<'a> Quick<'a> {
         let ends = &texts.offsets[rows.start..=rows.end];
         let bytes = place(ends[0])..place(ends[rows.len()]);
         if bytes.len() > LONG * rows.len() {
+            return Self::Never;
+        }
+        let text = |ends: &[i32]| &texts.values[place(ends[0])..place(ends[1])];
+        let sample = ends.windows(2).take(SAMPLE).filter(|ends| text(ends).iter().any(|&byte| special_byte(byte)));
+        if sample.count() > SAMPLE / 2 {
             return Self::Never;
         }
         mark_bytes(&texts.values[bytes], ends, special_byte, special);
