@@ -13,15 +13,16 @@ use std::time::Duration;
 
 /// Bytes read from the socket before they are handed over to rayon. Each hand-over wakes a thread on either side and
 /// leaves an idle one spinning for a while: with 256 KiB, a third of the export's system time went there.
-pub const READ_BUFFER_BYTES: usize = 1024 * 1024;
+pub const READ_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
 /// Bytes that gather in the kernel before a reader that has been sent a full buffer is woken for more: the server sends
-/// 8 KiB at a time, and a wake-up for each of them costs as much as decoding it.
-pub const READ_LOW_WATER_BYTES: usize = 256 * 1024;
+/// 8 KiB at a time, and a wake-up for each of them costs as much as decoding it. Well below half of what Linux lets a
+/// socket's buffer grow to (6 MiB), so that the server never waits for it.
+pub const READ_LOW_WATER_BYTES: usize = 512 * 1024;
 
 /// A reader that waits for [`READ_LOW_WATER_BYTES`] takes what there is after so long: at the end of a partition no more
 /// come.
-pub const LOW_WATER_PATIENCE: Duration = Duration::from_millis(5);
+pub const LOW_WATER_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Fields framed before they are decoded: their places (8 bytes each) and their bytes stay in the processor's cache for
 /// all columns.
@@ -29,7 +30,7 @@ pub const FRAMED_FIELDS: usize = 8192;
 
 /// A batch ends once its values take this many bytes: what it becomes as text is several times as much, and each reader
 /// has both in memory.
-pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+pub const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 /// A batch ends at this many rows, so that narrow tables still show progress and cancel quickly.
 pub const BATCH_ROWS_MAX: usize = 32 * 1024;

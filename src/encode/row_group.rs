@@ -117,6 +117,8 @@ impl RowGroups {
 
     fn end_group(&mut self) -> Result<(), ParquetError> {
         let Some(group) = self.group.take() else { return Ok(()) };
+        // Without room for all of it, the vector would double on its way and be copied each time.
+        self.file.inner_mut().reserve(group.bytes());
         let leaves = self.file.schema_descr().columns().to_vec();
         let mut leaves = leaves.iter();
         let mut out = self.file.next_row_group()?;
