@@ -13,6 +13,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
 use super::dictionary::{DictionaryChunk, PageCodec};
+use crate::cpu::for_each;
 
 /// Writes one file, one row group in memory.
 pub(super) struct RowGroups {
@@ -38,7 +39,7 @@ enum Column {
     /// The leaves of any column.
     Leaves(Vec<ArrowColumnWriter>),
     /// A column that repeats, and who writes it if it no longer does.
-    Dictionary(Box<DictionaryChunk>, ArrowColumnWriter),
+    Dictionary(Box<DictionaryChunk>, Box<ArrowColumnWriter>),
 }
 
 impl RowGroups {
@@ -156,7 +157,7 @@ impl Group {
                 return Ok(Column::Leaves(leaves));
             }
             let writer = leaves.pop().ok_or_else(|| missing("a writer"))?;
-            Ok(Column::Dictionary(Box::new(DictionaryChunk::new(field.data_type().clone())), writer))
+            Ok(Column::Dictionary(Box::new(DictionaryChunk::new(field.data_type().clone())), Box::new(writer)))
         };
         let columns = schema.fields().iter().zip(dictionaries).map(column).collect::<Result<_, ParquetError>>()?;
         Ok(Self { columns, rows: 0 })
@@ -179,23 +180,10 @@ impl Group {
         schema: &SchemaRef,
         dictionaries: &mut [bool],
     ) -> Result<(), ParquetError> {
-        let fields = schema.fields().iter().zip(batch.columns());
-        for ((column, dictionary), (field, array)) in self.columns.iter_mut().zip(dictionaries).zip(fields) {
-            if let Column::Dictionary(chunk, _) = column {
-                if chunk.push(array) {
-                    continue;
-                }
-                *dictionary = false;
-                let none = Column::Leaves(Vec::new());
-                let Column::Dictionary(chunk, writer) = std::mem::replace(column, none) else { continue };
-                let mut writers = vec![writer];
-                write(&mut writers, field, &chunk.into_array()?)?;
-                *column = Column::Leaves(writers);
-            }
-            if let Column::Leaves(writers) = column {
-                write(writers, field, array)?;
-            }
-        }
+        let columns = self.columns.iter_mut().zip(dictionaries);
+        let values = schema.fields().iter().zip(batch.columns());
+        let mut columns: Vec<_> = columns.zip(values).collect();
+        for_each(&mut columns, |((column, dictionary), (field, array))| column.write(dictionary, field, array))?;
         self.rows += batch.num_rows();
         Ok(())
     }
@@ -206,6 +194,28 @@ impl Group {
             Column::Dictionary(chunk, _) => chunk.bytes(),
         };
         self.columns.iter().map(bytes).sum()
+    }
+}
+
+impl Column {
+    /// Takes in an array; where a dictionary has grown too large for it, `dictionary` becomes false.
+    fn write(&mut self, dictionary: &mut bool, field: &Field, array: &ArrayRef) -> Result<(), ParquetError> {
+        if let Self::Dictionary(chunk, _) = self {
+            if chunk.push(array) {
+                return Ok(());
+            }
+            *dictionary = false;
+            let Self::Dictionary(chunk, writer) = std::mem::replace(self, Self::Leaves(Vec::new())) else {
+                return Err(missing("a dictionary"));
+            };
+            let mut writers = vec![*writer];
+            write(&mut writers, field, &chunk.into_array()?)?;
+            *self = Self::Leaves(writers);
+        }
+        match self {
+            Self::Leaves(writers) => write(writers, field, array),
+            Self::Dictionary(..) => Err(missing("a writer")),
+        }
     }
 }
 

@@ -134,9 +134,9 @@ impl Sample {
         let mut bytes = 0;
         let mut integers = Vec::new();
         each_value(array, |value| {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(value);
-            hashes.push(hasher.finish());
+            let mut state = DefaultHasher::new();
+            state.write(value);
+            hashes.push(state.finish());
             bytes += value.len();
             integers.extend(integer(value));
         });
@@ -178,7 +178,7 @@ fn float(count: usize) -> f64 {
 fn each_value(array: &ArrayRef, mut take: impl FnMut(&[u8])) {
     match array.data_type() {
         DataType::Utf8 => {
-            array.as_string::<i32>().iter().take(SAMPLE_MAX).flatten().for_each(|text| take(text.as_bytes()))
+            array.as_string::<i32>().iter().take(SAMPLE_MAX).flatten().for_each(|text| take(text.as_bytes()));
         }
         DataType::Binary => array.as_binary::<i32>().iter().take(SAMPLE_MAX).flatten().for_each(take),
         DataType::FixedSizeBinary(_) => {
@@ -202,7 +202,7 @@ fn integer(value: &[u8]) -> Option<i64> {
     Some(match *value {
         [a, b] => i16::from_le_bytes([a, b]).into(),
         [a, b, c, d] => i32::from_le_bytes([a, b, c, d]).into(),
-        [a, b, c, d, e, f, g, h, ..] if value.len() <= 16 => i64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ if value.len() <= 16 => i64::from_le_bytes(*value.first_chunk()?),
         _ => return None,
     })
 }
@@ -273,8 +273,8 @@ mod tests {
         Arc::new(StringArray::from_iter_values((0..ROWS).map(value)))
     }
 
-    fn chosen(carrier: Carrier, values: &ArrayRef) -> Choice {
-        choose(&carrier, ColumnStatistics::default(), Some(values), GROUP, true)
+    fn chosen(carrier: &Carrier, values: &ArrayRef) -> Choice {
+        choose(carrier, ColumnStatistics::default(), Some(values), GROUP, true)
     }
 
     #[test]
@@ -323,7 +323,7 @@ mod tests {
             ),
         ];
         for (name, carrier, values, expected) in cases {
-            assert_eq!(chosen(carrier, &values), expected, "{name}");
+            assert_eq!(chosen(&carrier, &values), expected, "{name}");
         }
     }
 

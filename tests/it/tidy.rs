@@ -215,7 +215,7 @@ fn sources() -> BTreeMap<String, Source> {
     kept.map(|(path, text)| (path.clone(), Source::parse(path, text))).collect()
 }
 
-/// The files of modules that a file declares for tests only.
+/// The files of modules that a file declares for tests only, or for tests and benches.
 fn test_modules(path: &str, text: &str) -> Vec<PathBuf> {
     let folder = Path::new(path).parent().unwrap();
     let stem = Path::new(path).file_stem().unwrap().to_str().unwrap();
@@ -223,7 +223,7 @@ fn test_modules(path: &str, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut lines = text.lines().map(str::trim);
     while let Some(line) = lines.next() {
-        if line != "#[cfg(test)]" {
+        if line != "#[cfg(test)]" && line != "#[cfg(any(test, feature = \"bench\"))]" {
             continue;
         }
         let mut file = None;

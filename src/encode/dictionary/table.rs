@@ -183,14 +183,11 @@ fn same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }
-    match (ends(one), ends(other)) {
-        (Some(one), Some(other)) => one == other,
-        _ => {
-            let ((ours, _), (theirs, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-            ours.iter().zip(theirs).all(|(ours, theirs)| ours == theirs)
-                && one.last_chunk::<8>() == other.last_chunk::<8>()
-        }
+    if let (Some(one), Some(other)) = (ends(one), ends(other)) {
+        return one == other;
     }
+    let ((ours, _), (theirs, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    ours.iter().zip(theirs).all(|(ours, theirs)| ours == theirs) && one.last_chunk::<8>() == other.last_chunk::<8>()
 }
 
 #[cfg(test)]

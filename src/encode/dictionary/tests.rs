@@ -75,7 +75,7 @@ fn check(arrays: &[ArrayRef], nullable: bool) {
         assert_eq!((our.min_bytes_opt(), our.max_bytes_opt()), (their.min_bytes_opt(), their.max_bytes_opt()));
         assert_eq!((our.null_count_opt(), our.min_is_exact()), (their.null_count_opt(), their.min_is_exact()));
         assert_eq!(our.is_min_max_backwards_compatible(), their.is_min_max_backwards_compatible());
-        assert_eq!(our_index.get_boundary_order(), order(&expected));
+        assert_eq!(our_index.get_boundary_order(), Some(order(&expected)));
         for (page, (first, bytes)) in our_pages.iter().enumerate() {
             let first = usize::try_from(*first).unwrap();
             assert!(first == page * PAGE_ROWS && *bytes > 0, "page {page} at {first}");
@@ -131,16 +131,16 @@ fn extremes(array: &ArrayRef) -> Option<(Value, Value)> {
 }
 
 /// How the extremes of the pages are ordered; pages without values are left out.
-fn order(array: &ArrayRef) -> Option<BoundaryOrder> {
+fn order(array: &ArrayRef) -> BoundaryOrder {
     let starts = (0..array.len()).step_by(PAGE_ROWS);
     let pages: Vec<_> = starts.filter_map(|at| extremes(&array.slice(at, PAGE_ROWS.min(array.len() - at)))).collect();
     let rises = pages.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1);
     let falls = pages.is_sorted_by(|a, b| a.0 >= b.0 && a.1 >= b.1);
-    Some(match (rises, falls) {
+    match (rises, falls) {
         (true, _) => BoundaryOrder::ASCENDING,
         (false, true) => BoundaryOrder::DESCENDING,
         (false, false) => BoundaryOrder::UNORDERED,
-    })
+    }
 }
 
 /// Cut in two, so that a chunk gets more than one array.

@@ -245,10 +245,10 @@ impl Copy {
             SourceError::new(SourceFault::Unavailable, format!("reading {what}: the connection was lost"))
                 .with_source(error)
         })?;
-        let mut waited = false;
+        let mut at_once = false;
         while pipe.end.is_none() && pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
             let filled = pipe.filled;
-            if self.flowing && !self.gathering && !waited {
+            if self.flowing && !self.gathering && !at_once {
                 socket.wait_for(limits::READ_LOW_WATER_BYTES);
                 self.gathering = true;
             }
@@ -257,7 +257,7 @@ impl Copy {
                 let Ok(read) = tokio::time::timeout(limits::LOW_WATER_PATIENCE, reading).await else {
                     // There may be no more to come than has gathered.
                     socket.wait_for(1);
-                    (self.gathering, waited) = (false, true);
+                    (self.gathering, at_once) = (false, true);
                     continue;
                 };
                 read
@@ -268,7 +268,7 @@ impl Copy {
                 let Ok(read) = tokio::time::timeout(limits::FILL_PATIENCE, reading).await else { break };
                 read
             };
-            waited = false;
+            at_once = false;
             match read {
                 Ok(read @ 1..) => pipe.filled += read,
                 Ok(0) => pipe.end = Some(End::Closed),
