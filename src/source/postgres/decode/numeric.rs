@@ -112,7 +112,7 @@ fn common(rest: &[u8], length: usize, scale: i8) -> Option<(u64, bool)> {
         return None;
     }
     // What stands behind the last group goes out on the right.
-    let groups = u64::from_be_bytes(*groups).unbounded_shr(u32::try_from(64 - 16 * count).ok()?);
+    let groups = u64::from_be_bytes(*groups).checked_shr(u32::try_from(64 - 16 * count).ok()?).unwrap_or(0);
     // Bit 15 of a group is set by 9999 - 0x7fff, or was.
     if (groups | groups.wrapping_add(0x58f0_58f0_58f0_58f0)) & 0x8000_8000_8000_8000 != 0 {
         return None;
