@@ -13,7 +13,6 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
 use super::dictionary::{DictionaryChunk, PageCodec};
-use crate::cpu::for_each;
 
 /// Writes one file, one row group in memory.
 pub(super) struct RowGroups {
@@ -181,9 +180,9 @@ impl Group {
         dictionaries: &mut [bool],
     ) -> Result<(), ParquetError> {
         let columns = self.columns.iter_mut().zip(dictionaries);
-        let values = schema.fields().iter().zip(batch.columns());
-        let mut columns: Vec<_> = columns.zip(values).collect();
-        for_each(&mut columns, |((column, dictionary), (field, array))| column.write(dictionary, field, array))?;
+        for ((column, dictionary), (field, array)) in columns.zip(schema.fields().iter().zip(batch.columns())) {
+            column.write(dictionary, field, array)?;
+        }
         self.rows += batch.num_rows();
         Ok(())
     }

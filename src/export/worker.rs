@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{ExportError, ExportErrorKind};
 use super::event::Event;
 use super::request::{ManifestStats, Visibility};
-use crate::cpu::{Busy, on_rayon};
+use crate::cpu::on_rayon;
 use crate::encode::{EncodeError, EncodeSummary, Encoder, FormatOptions, Tally, encoder, sorted_columns};
 use crate::plan::{ColumnPlan, Partition, Plan};
 use crate::source::{Batch, Source};
@@ -109,7 +109,6 @@ pub(crate) async fn export_partition(
     empty: bool,
     cancel: &CancellationToken,
 ) -> Result<PartitionReceipt, ExportError> {
-    let _busy = Busy::begin();
     let id = rand::random();
     let mut attempt = Attempt {
         work,
