@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::options::{CsvOptions, Newline};
-use super::text::{BLOCK_ROWS, Block, Cells, Quick, Spelling, Values, datetime};
+use super::text::{BLOCK_ROWS, Block, Blocks, Cells, Quick, Spelling, Values, datetime};
 use crate::plan::{Carrier, ColumnPlan, is_free_text};
 
 const QUOTE: u8 = b'"';
@@ -23,9 +23,7 @@ pub(crate) struct CsvRows {
     changed: Box<[u64]>,
     /// One value that has to be looked at before it is written.
     scratch: Vec<u8>,
-    block: Block,
-    /// For each column, the values of a block that are looked at by themselves.
-    special: Vec<[bool; BLOCK_ROWS]>,
+    blocks: Blocks,
 }
 
 impl CsvRows {
@@ -43,8 +41,7 @@ impl CsvRows {
             changed: vec![0; columns.len()].into_boxed_slice(),
             options: options.clone(),
             scratch: Vec::new(),
-            block: Block::new(columns.iter().map(|_| 1)),
-            special: vec![[false; BLOCK_ROWS]; columns.len()],
+            blocks: Blocks::new(&vec![1; columns.len()]),
         }
     }
 
@@ -77,14 +74,9 @@ impl CsvRows {
 
     /// Appends `rows` of a batch.
     pub(crate) fn append(&mut self, cells: &[Cells<'_>], rows: Range<usize>, out: &mut Vec<u8>) {
-        let mut block = std::mem::take(&mut self.block);
-        let mut special = std::mem::take(&mut self.special);
-        for from in rows.clone().step_by(BLOCK_ROWS) {
-            self.append_block(cells, from..rows.end.min(from + BLOCK_ROWS), &mut block, &mut special, out);
-        }
-        block.flush(out);
-        self.block = block;
-        self.special = special;
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.write(rows, out, |rows, block, special, out| self.append_block(cells, rows, block, special, out));
+        self.blocks = blocks;
     }
 
     fn append_block(

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::text::{BLOCK_ROWS, Block, Cells, Quick, Spelling, Values, datetime, exact, float, json, number};
+use super::text::{BLOCK_ROWS, Block, Blocks, Cells, Quick, Spelling, Values, datetime, exact, float, json, number};
 use crate::plan::ColumnPlan;
 use crate::plan::policy::JsonLargeNumbers;
 
@@ -16,9 +16,7 @@ const SHORT_KEY: usize = 32;
 #[derive(Debug)]
 pub(crate) struct NdjsonRows {
     members: Box<[Member]>,
-    block: Block,
-    /// For each column, the values of a block that are looked at by themselves.
-    special: Vec<[bool; BLOCK_ROWS]>,
+    blocks: Blocks,
 }
 
 /// What stays the same of a column from row to row.
@@ -45,20 +43,15 @@ impl NdjsonRows {
             Member { key: key.into_boxed_slice(), key_bytes, for_doubles, changed: 0 }
         };
         let members: Box<[Member]> = columns.iter().enumerate().map(member).collect();
-        let block = Block::new(members.iter().map(|member| member.key.len()));
-        Self { members, block, special: vec![[false; BLOCK_ROWS]; columns.len()] }
+        let leads: Vec<usize> = members.iter().map(|member| member.key.len()).collect();
+        Self { members, blocks: Blocks::new(&leads) }
     }
 
     /// Appends `rows` of a batch.
     pub(crate) fn append(&mut self, cells: &[Cells<'_>], rows: Range<usize>, out: &mut Vec<u8>) {
-        let mut block = std::mem::take(&mut self.block);
-        let mut special = std::mem::take(&mut self.special);
-        for from in rows.clone().step_by(BLOCK_ROWS) {
-            self.append_block(cells, from..rows.end.min(from + BLOCK_ROWS), &mut block, &mut special, out);
-        }
-        block.flush(out);
-        self.block = block;
-        self.special = special;
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.write(rows, out, |rows, block, special, out| self.append_block(cells, rows, block, special, out));
+        self.blocks = blocks;
     }
 
     fn append_block(

@@ -74,6 +74,33 @@ impl Block {
     }
 }
 
+/// A block, and of each column which of the block's values are looked at by themselves; kept from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    block: Block,
+    special: Vec<[bool; BLOCK_ROWS]>,
+}
+
+impl Blocks {
+    /// For rows whose column `i` has `leads[i]` bytes in front of its value.
+    pub(crate) fn new(leads: &[usize]) -> Self {
+        Self { block: Block::new(leads.iter().copied()), special: vec![[false; BLOCK_ROWS]; leads.len()] }
+    }
+
+    /// Has `rows` written, [`BLOCK_ROWS`] at a time, and hands on all of it.
+    pub(crate) fn write(
+        &mut self,
+        rows: Range<usize>,
+        out: &mut Vec<u8>,
+        mut write: impl FnMut(Range<usize>, &mut Block, &mut [[bool; BLOCK_ROWS]], &mut Vec<u8>),
+    ) {
+        for from in rows.clone().step_by(BLOCK_ROWS) {
+            write(from..rows.end.min(from + BLOCK_ROWS), &mut self.block, &mut self.special, out);
+        }
+        self.block.flush(out);
+    }
+}
+
 /// `false` and `true`, and their lengths.
 pub(crate) type Words = [([u8; 8], usize); 2];
 

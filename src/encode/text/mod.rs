@@ -5,5 +5,5 @@ pub(crate) mod cells;
 pub(crate) mod json;
 
 pub(crate) use crate::pgtext::{datetime, exact, float, number};
-pub(crate) use block::{BLOCK_ROWS, Block, Quick, Spelling};
+pub(crate) use block::{BLOCK_ROWS, Block, Blocks, Quick, Spelling};
 pub(crate) use cells::{Cells, Values};
