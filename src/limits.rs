@@ -115,6 +115,39 @@ pub const ABORT_GRACE: Duration = Duration::from_secs(8);
 /// Partitions of one run: names have five digits, and each costs 4 KiB until commit.
 pub const PARTITIONS_MAX: u32 = 99_999;
 
+/// An owner that has not said for so long that it is alive is dead: a scheduler that runs a killed export again after a
+/// minute finds the destination free. Six renewals, so that a slow store or a busy machine costs nobody its run.
+pub const OWNER_LEASE: Duration = Duration::from_mins(1);
+
+/// Between two renewals of `owner.json`, one small request each.
+pub const OWNER_RENEWAL: Duration = Duration::from_secs(10);
+
+/// Tries to take a destination that others take at the same time.
+pub const OWNER_TRIES: usize = 5;
+
+/// Attempts at a partition that somebody else's lock keeps from being read, or for which no connection is left.
+pub const LOCKED_ATTEMPTS_MAX: u32 = 3;
+
+/// No partition is tried again once its first failure is so long ago.
+pub const RETRY_BUDGET: Duration = Duration::from_mins(10);
+
+/// The longest wait before the second attempt; doubled for each further one. The wait itself is random, from none to
+/// this, so that readers that failed together do not return together.
+pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
+
+/// The longest wait before any attempt.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// Attempts at one partition by one process, the first included.
+pub const ATTEMPTS_MAX: u32 = 5;
+
+/// Between two looks of a keeper outside the run: whether its session lives, whether somebody waits for its locks, and
+/// whether its run is over.
+pub const KEPT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Until a detached keeper has imported the snapshot and written that down: a connection and a few requests.
+pub const KEEPER_START: Duration = Duration::from_secs(45);
+
 /// One cancel request, connection included; it is a courtesy to the server and never waited for longer.
 pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -3,12 +3,12 @@
 use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key};
+use crate::config::options::{Arity, Heading, OPTIONS, OptionInfo, by_key};
 use crate::config::raw::{default_entry, default_of};
 use crate::manifest::ddl::{Dialect, TableName};
 
 /// Commands of the design that are not in this version: refused by name, never "unknown".
-pub(crate) const LATER: &[&str] = &["resume", "clean", "keep", "serve", "pull"];
+pub(crate) const LATER: &[&str] = &["serve", "pull"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +34,25 @@ Without --from, --against-source connects as `outhaul export` does: DATABASE_URL
 It runs the query and the predicate that the manifest holds, in a read-only transaction.
 Exit codes: 0 verified, 30 something differs, 2 usage, 10-16 source, 20-21 destination.";
 
+const RESUME_EXAMPLES: &str = "\
+Examples:
+  outhaul resume s3://lake/orders/2026-11-21/ --from env:SHOP_URL
+  outhaul resume ./orders --from postgres://me@localhost/shop
+
+Partitions that were uploaded whole are not read again. The rest is read under the run's own snapshot, which must still
+be held: by --keep-snapshot of the export, or by `outhaul keep`. Takes the destination over at once.
+Exit codes: those of `outhaul export`; 12 where nobody holds the snapshot any more, 2 where there is no run.";
+
+const CLEAN_HELP: &str = "\
+Removes uploads, staged files and records of runs that died, and parts that no manifest names. A run that died after its
+manifest is finished instead. A run that is alive is left alone, and so is all that no journal names.
+Needs the right to delete (config/s3-cleaner-policy.json).";
+
+const KEEP_HELP: &str = "\
+Waits for the run at DEST to begin, imports its snapshot and holds it, with its locks, until the run has ended or is
+cleaned away, a session has waited too long for the locks, or the time is up.
+Exit codes: 0 the run ended, 12 the snapshot is gone, 16 gave way or the time was up.";
+
 /// The whole command line.
 pub(crate) fn command() -> Command {
     let mut command = Command::new("outhaul")
@@ -52,8 +71,11 @@ pub(crate) fn command() -> Command {
                 .about("Show what an export would read and write; reads no rows")
                 .after_help("Takes the options of `outhaul export`; --report json prints the plan as JSON."),
         ))
+        .subcommand(resume())
+        .subcommand(clean())
         .subcommand(verify())
         .subcommand(ddl())
+        .subcommand(keep())
         .subcommand(demo());
     for name in LATER {
         // Takes anything, so that the answer is about the command and not about its arguments.
@@ -113,6 +135,73 @@ fn ddl() -> Command {
                 .help("the table's or view's name; the relation's own unless given"),
         )
         .args(common())
+}
+
+fn dest() -> Arg {
+    Arg::new("dest").value_name("DEST").required(true).help("the destination, as given to export")
+}
+
+fn single_file() -> Arg {
+    Arg::new("single_file")
+        .long("single-file")
+        .action(ArgAction::SetTrue)
+        .help("DEST is the one file of a --single-file export")
+}
+
+fn resume() -> Command {
+    let mut command = Command::new("resume")
+        .about("Go on with a run that died, or finish one that died after its manifest")
+        .after_help(RESUME_EXAMPLES)
+        .arg(dest())
+        .arg(single_file())
+        .arg(
+            Arg::new("allow_mixed_snapshot")
+                .long("allow-mixed-snapshot")
+                .action(ArgAction::SetTrue)
+                .help("where the run's snapshot is gone, read the rest of a run that is split by key under a new one"),
+        );
+    for option in resume_options() {
+        command = command.arg(argument(option));
+    }
+    command.next_help_heading("For people").args(common())
+}
+
+fn clean() -> Command {
+    Command::new("clean")
+        .about("Remove what dead runs left at a destination, and nothing else")
+        .after_help(CLEAN_HELP)
+        .arg(dest())
+        .arg(single_file())
+        .arg(Arg::new("dry_run").long("dry-run").action(ArgAction::SetTrue).help("only show what would be removed"))
+        .arg(report())
+        .args(common())
+}
+
+fn keep() -> Command {
+    let mut command = Command::new("keep")
+        .about("Hold a run's snapshot in the foreground, so that it outlives the run")
+        .after_help(KEEP_HELP)
+        .arg(dest().required_unless_present("handed_over").required(false))
+        .arg(single_file())
+        .arg(
+            Arg::new("for")
+                .long("for")
+                .value_name("DURATION")
+                .default_value(default_entry("keep", "for").unwrap_or_default())
+                .value_parser(crate::config::duration)
+                .help("hold it so long at most"),
+        )
+        .arg(
+            Arg::new("run_id")
+                .long("run-id")
+                .value_name("ID")
+                .help("the run; the one that is at work at DEST unless given"),
+        )
+        .arg(Arg::new("handed_over").long("handed-over").action(ArgAction::SetTrue).hide(true));
+    for option in CONNECTION.iter().filter_map(|key| by_key(key)) {
+        command = command.arg(argument(option));
+    }
+    command.next_help_heading("For people").args(common())
 }
 
 fn demo() -> Command {
@@ -197,6 +286,18 @@ fn shown_default(option: &OptionInfo) -> Option<String> {
         text if text.is_empty() => Some("\"\"".to_owned()),
         text => Some(text),
     }
+}
+
+/// The options of an export that `resume` takes.
+fn resume_options() -> impl Iterator<Item = &'static OptionInfo> {
+    let readers = by_key("readers").into_iter();
+    let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
+    CONNECTION.iter().filter_map(|key| by_key(key)).chain(readers).chain(people)
+}
+
+/// Those that were given.
+pub(crate) fn resume_flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
+    flags_of(matches, resume_options())
 }
 
 /// The options that were given as flags, as config key and values.

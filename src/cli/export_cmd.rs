@@ -9,6 +9,7 @@ use super::session::{self, Facts, Front, ReportForm, ReportPlace};
 use super::summary::{Failure, Left};
 use super::{Stage, args};
 use crate::config::{self, FrontOptions, LogFormat, ProgressKind, ReportKind};
+use crate::export::keep::KeeperLaunch;
 use crate::export::request::{ExportRequest, Target, Visibility};
 use crate::export::{self, ExportError, ExportErrorKind};
 use crate::plan::describe::PlanView;
@@ -16,27 +17,49 @@ use crate::telemetry;
 use crate::telemetry::exporter::Exporter;
 
 pub(super) async fn export(matches: &ArgMatches, stage: &Stage) -> u8 {
-    let (request, options) = match config::load(args::flags(matches), &stage.environment, true) {
+    let (mut request, options) = match config::load(args::flags(matches), &stage.environment, true) {
         Ok(loaded) => loaded,
         Err(errors) => return stage.refuse(&errors),
     };
     start_logs(&options, stage);
     let front = front(&options, stage);
-    let exporter = match start_metrics(&options).await {
+    if request.commit.keep_snapshot.is_some() {
+        request.keeper = match launch(matches) {
+            Ok(launch) => Some(launch),
+            Err(error) => return front.fail(&Failure::early(&error)),
+        };
+    }
+    let facts = facts(&request);
+    with_metrics(&front, &options, async {
+        session::export(&front, &facts, |events, cancel| export::run(request, events, cancel)).await
+    })
+    .await
+}
+
+/// Serves or writes metrics for as long as a run lasts.
+pub(super) async fn with_metrics(front: &Front, options: &FrontOptions, run: impl Future<Output = u8>) -> u8 {
+    let exporter = match start_metrics(options).await {
         Ok(exporter) => exporter,
         Err(error) => return front.fail(&Failure::early(&error)),
     };
     if let Some(address) = exporter.as_ref().and_then(Exporter::address) {
         tracing::info!("metrics are at http://{address}/metrics");
     }
-    let facts = facts(&request);
-    let exit_code = session::export(&front, &facts, |events, cancel| export::run(request, events, cancel)).await;
+    let exit_code = run.await;
     if let Some(exporter) = exporter
         && let Err(error) = exporter.finish()
     {
         tracing::warn!(error = &error as &dyn std::error::Error, "metrics could not be written");
     }
     exit_code
+}
+
+/// How a keeper is started: this program, which connects by the same options.
+fn launch(matches: &ArgMatches) -> Result<KeeperLaunch, ExportError> {
+    let program = std::env::current_exe()
+        .map_err(|error| ExportError::internal("finding this program's own file").with_source(error))?;
+    let connection = args::connection_flags(matches).into_iter().map(|(key, values)| (key.to_owned(), values));
+    Ok(KeeperLaunch { program, connection: connection.collect(), yield_after: None })
 }
 
 pub(super) async fn plan(matches: &ArgMatches, stage: &Stage) -> u8 {
@@ -73,7 +96,7 @@ pub(super) async fn plan(matches: &ArgMatches, stage: &Stage) -> u8 {
 fn facts(request: &ExportRequest) -> Facts {
     let commit = &request.commit;
     Facts {
-        run_id: commit.run_id.clone(),
+        run_id: Some(commit.run_id.clone()),
         truncation: Truncation::from_flag(request.work.allow_truncated),
         left: match (&commit.target, commit.visibility) {
             (Target::Stdout { .. }, _) => Left::Stream,
@@ -83,7 +106,7 @@ fn facts(request: &ExportRequest) -> Facts {
     }
 }
 
-fn front(options: &FrontOptions, stage: &Stage) -> Front {
+pub(super) fn front(options: &FrontOptions, stage: &Stage) -> Front {
     let quiet = stage.verbosity < 0;
     Front {
         screen: stage.screen.clone(),
@@ -105,7 +128,7 @@ fn front(options: &FrontOptions, stage: &Stage) -> Front {
     }
 }
 
-fn start_logs(front: &FrontOptions, stage: &Stage) {
+pub(super) fn start_logs(front: &FrontOptions, stage: &Stage) {
     let format = match front.log_format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,

@@ -23,6 +23,7 @@ pub(crate) struct Meter {
     started: Instant,
     reading_since: Option<Instant>,
     pub(crate) phase: Phase,
+    pub(crate) run_id: Option<String>,
     pub(crate) destination: Option<String>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
@@ -51,6 +52,7 @@ impl Meter {
             started: now,
             reading_since: None,
             phase: Phase::Connecting,
+            run_id: None,
             destination: None,
             rows: 0,
             bytes: 0,
@@ -66,7 +68,8 @@ impl Meter {
     /// Takes one event in.
     pub(crate) fn apply(&mut self, event: &Event, now: Instant) {
         match event {
-            Event::RunStarted { readers, destination, .. } => {
+            Event::RunStarted { run_id, readers, destination, .. } => {
+                self.run_id = Some(run_id.clone());
                 self.destination = Some(destination.clone());
                 self.phase = Phase::Planning;
                 self.readers = vec![ReaderProgress::default(); *readers];

@@ -1,6 +1,7 @@
 //! The command line. The only user of `clap`, and of standard output and error.
 
 mod args;
+mod clean_cmd;
 mod ddl_cmd;
 pub mod demo;
 mod demo_cmd;
@@ -8,8 +9,10 @@ pub mod events;
 pub mod exit;
 mod export_cmd;
 mod human;
+mod keep_cmd;
 mod meter;
 pub mod progress;
+mod resume_cmd;
 pub mod screen;
 pub mod session;
 pub mod signals;
@@ -156,6 +159,9 @@ async fn run(name: &str, matches: &ArgMatches, stage: &Stage) -> u8 {
     match name {
         "export" => export_cmd::export(matches, stage).await,
         "plan" => export_cmd::plan(matches, stage).await,
+        "resume" => resume_cmd::resume(matches, stage).await,
+        "clean" => clean_cmd::clean(matches, stage).await,
+        "keep" => keep_cmd::keep(matches, stage).await,
         "verify" => verify_cmd::verify(matches, stage).await,
         "ddl" => ddl_cmd::print(matches, stage).await,
         "demo" => demo_cmd::demo(matches, stage).await,

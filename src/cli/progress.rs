@@ -90,13 +90,22 @@ impl Progress {
         let lines = self.watcher.await.ok();
         let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         let commit_begun = matches!(meter.phase, Phase::Committing { .. });
-        Drained { destination: meter.destination.clone(), commit_begun, view: self.view, lines, drawer: self.drawer }
+        Drained {
+            run_id: meter.run_id.clone(),
+            destination: meter.destination.clone(),
+            commit_begun,
+            view: self.view,
+            lines,
+            drawer: self.drawer,
+        }
     }
 }
 
 /// A display that has seen everything but the end.
 #[derive(Debug)]
 pub struct Drained {
+    /// The run's id, once it has said it.
+    pub run_id: Option<String>,
     /// The destination as the run named it, without credentials.
     pub destination: Option<String>,
     /// Whether the run has told that its commit began.

@@ -99,8 +99,8 @@ impl Front {
 /// What the front end knows of an export before it starts.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The run's id.
-    pub run_id: String,
+    /// The run's id; that of a run which is resumed is told by its first event.
+    pub run_id: Option<String>,
     /// `--allow-truncated`.
     pub truncation: Truncation,
     /// What a failure leaves.
@@ -127,7 +127,8 @@ where
     let running = tokio::spawn(start(events, front.signals.token().clone()));
     let result = ended(running, &progress, front).await.map_err(|error| by_signal(error, front));
     let drained = progress.drain().await;
-    let (outcome, last, exit_code) = judged(&result, facts);
+    let run_id = facts.run_id.clone().or_else(|| drained.run_id.clone());
+    let (outcome, last, exit_code) = judged(&result, facts.truncation, run_id.as_deref().unwrap_or_default());
     telemetry::export_ended(outcome, started.elapsed());
     let destination = drained.destination.clone();
     let left = if drained.commit_begun { Left::Commit } else { facts.left };
@@ -135,7 +136,7 @@ where
     match &result {
         Ok(report) => front.succeed(report, exit_code),
         Err(error) => {
-            let (run_id, destination) = (Some(facts.run_id.as_str()), destination.as_deref());
+            let (run_id, destination) = (run_id.as_deref(), destination.as_deref());
             front.fail(&Failure { error, run_id, destination, left });
         }
     }
@@ -181,7 +182,7 @@ pub(crate) fn by_signal(mut error: ExportError, front: &Front) -> ExportError {
     error
 }
 
-fn judged(result: &Result<ExportReport, ExportError>, facts: &Facts) -> (Outcome, Event, u8) {
+fn judged(result: &Result<ExportReport, ExportError>, truncation: Truncation, run_id: &str) -> (Outcome, Event, u8) {
     match result {
         Ok(report) => {
             let outcome = match report.status {
@@ -189,13 +190,13 @@ fn judged(result: &Result<ExportReport, ExportError>, facts: &Facts) -> (Outcome
                 RunStatus::Truncated => Outcome::Truncated,
             };
             let last = Event::RunFinished { report: Box::new(report.clone()) };
-            (outcome, last, exit::committed(report.status, facts.truncation))
+            (outcome, last, exit::committed(report.status, truncation))
         }
         Err(error) => {
             let cancelled = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
             let exit_code = exit::failed(error.kind);
             let last = Event::RunFailed {
-                run_id: facts.run_id.clone(),
+                run_id: run_id.to_owned(),
                 exit_code,
                 error: summary::chain(error),
                 hint: error.hint.clone(),
@@ -230,7 +231,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_millis(50);
 
     fn facts() -> Facts {
-        Facts { run_id: RUN.into(), truncation: Truncation::Signalled, left: Left::Nothing }
+        Facts { run_id: Some(RUN.into()), truncation: Truncation::Signalled, left: Left::Nothing }
     }
 
     async fn lasting(

@@ -226,12 +226,9 @@ mod tests {
 
     fn lost() -> ExportError {
         let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-        ExportError {
-            kind: ExportErrorKind::SourceUnavailable,
-            message: "reading partition 7 of public.lineitem after 3 attempts".into(),
-            hint: Some("check that the server is up, then run the same command again".into()),
-            source: Some(Box::new(io)),
-        }
+        ExportError::new(ExportErrorKind::SourceUnavailable, "reading partition 7 of public.lineitem after 3 attempts")
+            .with_hint("check that the server is up, then run the same command again")
+            .with_source(io)
     }
 
     fn failure(error: &ExportError, left: Left) -> Failure<'_> {
@@ -268,8 +265,7 @@ mod tests {
     #[test]
     fn failures_have_their_goldens() {
         let lost = lost();
-        let interrupted =
-            ExportError { kind: ExportErrorKind::Interrupted, message: "interrupted".into(), hint: None, source: None };
+        let interrupted = ExportError::new(ExportErrorKind::Interrupted, "interrupted");
         let cases = [
             ("failed", failure(&lost, Left::Nothing)),
             ("failed_at_commit", failure(&lost, Left::Commit)),

@@ -113,6 +113,8 @@ impl Found<'_> {
     fn work(&mut self, work: &WorkOptions) {
         if !self.is("read_mode", "keyset") {
             self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
+        } else {
+            self.refuse(&["keep_snapshot"], "with --read-mode keyset, which has no snapshot", "leave it out");
         }
         if let Some(stream) = one_stream(self.raw) {
             // More readers or a part size are bounds that one stream keeps; partitions would be a promise it breaks.
@@ -131,8 +133,15 @@ impl Found<'_> {
 
     fn commit(&mut self) {
         if self.is("to", "-") {
-            let keys =
-                ["single_file", "on_existing", "layout", "visibility", "upload_chunk_size", "upload_concurrency"];
+            let keys = [
+                "single_file",
+                "on_existing",
+                "layout",
+                "visibility",
+                "upload_chunk_size",
+                "upload_concurrency",
+                "keep_snapshot",
+            ];
             self.refuse(&keys, "with --to -", "leave it out");
             return;
         }

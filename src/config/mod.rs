@@ -15,7 +15,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use raw::default_of;
-pub use typed::{FrontOptions, LogFormat, ProgressKind, ReportKind, load, load_connection};
+pub use typed::{
+    FrontOptions, LogFormat, ProgressKind, ReportKind, duration, duration_or_off, load, load_connection, load_resume,
+};
 
 /// One mistake in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

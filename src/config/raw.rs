@@ -15,7 +15,7 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// The embedded tiers.
 pub const TIERS: &str = include_str!("../../config/tiers.toml");
 /// What stands in the defaults besides settings.
-const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "levels", "demo"];
+const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "levels", "keep", "demo"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -85,7 +85,9 @@ pub fn load(
     let front = reader.front();
     reader.errors.extend(contradictions::find(&raw, &format, &work, policies.preset));
     match (connect, reader.errors.is_empty()) {
-        (Some(connect), true) => Ok((ExportRequest { connect, shape, format, policies, work, commit }, front)),
+        (Some(connect), true) => {
+            Ok((ExportRequest { connect, shape, format, policies, work, commit, keeper: None }, front))
+        }
         _ => Err(ConfigErrors(reader.errors)),
     }
 }
@@ -103,6 +105,43 @@ pub fn load_connection(
     reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     connect.filter(|_| reader.errors.is_empty()).ok_or(ConfigErrors(reader.errors))
+}
+
+/// What `resume` takes besides its destination: how to connect, how many readers where that is given, and what people
+/// see. `flags` as for [`load`].
+///
+/// # Errors
+/// All mistakes at once.
+pub fn load_resume(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<(ConnectSettings, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
+    let (raw, errors) = Raw::read(flags, environment);
+    let mut reader = Reader { raw: &raw, errors };
+    reader.refuse_later();
+    let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
+    let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX));
+    let front = reader.front();
+    match (connect, reader.errors.is_empty()) {
+        (Some(connect), true) => Ok((connect, raw.given("readers").map(|_| readers), front)),
+        _ => Err(ConfigErrors(reader.errors)),
+    }
+}
+
+/// A length of time as options have it.
+///
+/// # Errors
+/// What would be right.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text)
+}
+
+/// A length of time, or `off`.
+///
+/// # Errors
+/// What would be right.
+pub fn duration_or_off(text: &str) -> Result<Option<std::time::Duration>, String> {
+    value::duration_or_off(text)
 }
 
 pub(super) struct Reader<'a> {
@@ -368,6 +407,7 @@ impl Reader<'_> {
                 ManifestStats::Safe,
             ),
             sha256: self.one("sha256", false, value::switch),
+            keep_snapshot: self.optional("keep_snapshot", value::duration),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU64;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The file format of the parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Apache Parquet.
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 /// The codec: inside the pages for Parquet, around the whole part for CSV and NDJSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "codec", content = "level", rename_all = "lowercase")]
 pub enum Compression {
     /// Uncompressed.
@@ -33,7 +33,7 @@ pub enum Compression {
 }
 
 /// The line end of CSV.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Newline {
     /// `\n`.
@@ -43,7 +43,7 @@ pub enum Newline {
 }
 
 /// Options of CSV.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CsvOptions {
     /// Whether each part begins with a header line.
     pub header: bool,
@@ -60,7 +60,7 @@ pub struct CsvOptions {
 }
 
 /// Options of Parquet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParquetOptions {
     /// At most so many rows in a row group.
     pub row_group_rows: NonZeroU64,
@@ -77,7 +77,7 @@ pub struct ParquetOptions {
 }
 
 /// Everything an encoder is made from, but the columns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormatOptions {
     /// The format.
     pub format: Format,

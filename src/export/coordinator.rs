@@ -1,18 +1,20 @@
 //! The event loop: it alone owns the queue of partitions, the receipts and the decision to stop.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::event::{Event, ReaderProgress};
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
 use crate::plan::Partition;
-use crate::source::SourceError;
+use crate::source::{Retry, SourceError};
 use crate::store::PartitionReceipt;
 use crate::telemetry;
 use crate::{failpoint, limits};
@@ -24,7 +26,14 @@ struct Slot {
     counters: Arc<Counters>,
 }
 
-type Finished = (usize, Result<PartitionReceipt, ExportError>);
+/// How often an attempt at a partition has failed, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    since: Instant,
+}
+
+type Finished = (usize, Partition, Result<PartitionReceipt, ExportError>);
 
 #[derive(Debug)]
 struct Coordinator {
@@ -32,33 +41,41 @@ struct Coordinator {
     queue: VecDeque<Partition>,
     slots: Vec<Slot>,
     running: JoinSet<Finished>,
+    failures: HashMap<u32, Failures>,
     receipts: Vec<PartitionReceipt>,
     partitions: usize,
     stop: CancellationToken,
 }
 
-/// Reads, encodes and uploads every partition of the plan, `readers` at a time. The receipts come in no order.
+/// Reads, encodes and uploads every partition of the plan that has no receipt yet, `readers` at a time. The receipts,
+/// with those given, come in no order.
+///
+/// A partition whose attempt fails for a passing reason is tried again under the same snapshot ([`Retry`]), in bounds.
 ///
 /// # Errors
-/// The first failure of a worker or of the source's guard, or a cancel; everything uploaded is removed then, as far as
-/// [`limits::ABORT_GRACE`] allows.
+/// The first failure of a worker that another attempt would not mend, or of the source's guard, or a cancel; everything
+/// that this process uploaded is removed then, as far as [`limits::ABORT_GRACE`] allows. With `keep` parts that have a
+/// receipt stay, for `resume`, unless the run was told to stop.
 ///
 /// # Cancel safety
 /// Cancel through `cancel`.
 pub(crate) async fn export_partitions(
     work: Arc<Work>,
     readers: usize,
+    receipts: Vec<PartitionReceipt>,
     cancel: &CancellationToken,
+    keep: impl Fn(&ExportError) -> bool,
 ) -> Result<Vec<PartitionReceipt>, ExportError> {
-    let queue: VecDeque<Partition> = work.plan.partitions.iter().cloned().collect();
-    let partitions = queue.len();
+    let done: HashSet<u32> = receipts.iter().map(|receipt| receipt.partition).collect();
+    let todo = work.plan.partitions.iter().filter(|partition| !done.contains(&partition.number));
     let mut coordinator = Coordinator {
         work: Arc::clone(&work),
-        queue,
+        queue: todo.cloned().collect(),
         slots: vec![Slot::default(); readers],
         running: JoinSet::new(),
-        receipts: Vec::with_capacity(partitions),
-        partitions,
+        failures: HashMap::new(),
+        partitions: work.plan.partitions.len(),
+        receipts,
         stop: cancel.child_token(),
     };
     // Counters are shared within a slot, not between slots.
@@ -68,8 +85,8 @@ pub(crate) async fn export_partitions(
     match coordinator.run(cancel, work.source.guard()).await {
         Ok(()) => Ok(coordinator.receipts),
         Err(error) => {
-            coordinator.abort().await;
-            Err(error)
+            let leaves_something = coordinator.abort(keep(&error)).await;
+            Err(ExportError { leaves_something, ..error })
         }
     }
 }
@@ -101,35 +118,97 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Gives a reader the next partition, if there is one.
     async fn dispatch(&mut self, slot: usize) {
         let Some(partition) = self.queue.pop_front() else { return };
+        let event = Event::PartitionStarted { reader: slot, partition: partition.number };
+        // Nobody listens any more: the run goes on all the same.
+        let _ = self.work.events.send(event).await;
+        self.start(slot, partition, Duration::ZERO);
+    }
+
+    /// Starts an attempt, after a while.
+    fn start(&mut self, slot: usize, partition: Partition, after: Duration) {
         let place = &mut self.slots[slot];
         place.partition = Some(partition.number);
         place.counters = Arc::default();
         let counters = Arc::clone(&place.counters);
-        let event = Event::PartitionStarted { reader: slot, partition: partition.number };
-        // Nobody listens any more: the run goes on all the same.
-        let _ = self.work.events.send(event).await;
+        let nth = self.failures.get(&partition.number).map_or(0, |failures| failures.count);
         let (work, stop) = (Arc::clone(&self.work), self.stop.clone());
         self.running.spawn(async move {
+            if !after.is_zero() {
+                tokio::select! {
+                    () = stop.cancelled() => return (slot, partition, Err(ExportError::cancelled())),
+                    () = tokio::time::sleep(after) => {}
+                }
+            }
             failpoint::reach("reading").await;
-            (slot, export_partition(&work, &partition, &counters, false, &stop).await)
+            let result = export_partition(&work, &partition, nth, &counters, false, &stop).await;
+            (slot, partition, result)
         });
     }
 
     fn count_readers(&self) {
-        let active = self.slots.iter().filter(|slot| slot.partition.is_some()).count();
-        telemetry::readers_active(u32::try_from(active).unwrap_or(u32::MAX));
+        telemetry::readers_active(u32::try_from(self.active()).unwrap_or(u32::MAX));
+    }
+
+    fn active(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.partition.is_some()).count()
     }
 
     async fn finished(&mut self, finished: Result<Finished, JoinError>) -> Result<(), ExportError> {
-        let (slot, result) = finished.map_err(|error| ExportError::internal("a worker panicked").with_source(error))?;
-        self.receipts.push(result?);
-        telemetry::partition_completed();
-        self.slots[slot] = Slot::default();
-        self.dispatch(slot).await;
+        let (slot, partition, result) =
+            finished.map_err(|error| ExportError::internal("a worker panicked").with_source(error))?;
+        match result {
+            Ok(receipt) => {
+                self.receipts.push(receipt);
+                telemetry::partition_completed();
+                self.slots[slot] = Slot::default();
+                self.dispatch(slot).await;
+            }
+            Err(error) if error.retry == Retry::FewerReaders && self.active() > 1 => {
+                let left = self.active() - 1;
+                tracing::warn!(readers = left, "the server has no connection left; going on with fewer readers");
+                self.slots[slot] = Slot::default();
+                self.queue.push_front(partition);
+            }
+            Err(error) => {
+                let delay = self.again(&partition, error)?;
+                self.start(slot, partition, delay);
+            }
+        }
         self.count_readers();
         Ok(())
+    }
+
+    /// How long to wait before another attempt at a partition, or the error, where none is worth it.
+    fn again(&mut self, partition: &Partition, error: ExportError) -> Result<Duration, ExportError> {
+        let failures = self
+            .failures
+            .entry(partition.number)
+            .and_modify(|failures| failures.count += 1)
+            .or_insert_with(|| Failures { count: 1, since: Instant::now() });
+        let most = match error.retry {
+            Retry::Never => 1,
+            Retry::Once => 2,
+            Retry::Briefly | Retry::FewerReaders => limits::LOCKED_ATTEMPTS_MAX,
+            Retry::Again => limits::ATTEMPTS_MAX,
+        };
+        // What a stream has said cannot be taken back.
+        let most = if matches!(self.work.outlet, Outlet::Stdout) { 1 } else { most };
+        if failures.count >= most || failures.since.elapsed() >= limits::RETRY_BUDGET {
+            return Err(error.after_attempts(failures.count));
+        }
+        let most = limits::RETRY_DELAY_MIN.saturating_mul(1 << (failures.count - 1).min(16));
+        let delay = most.min(limits::RETRY_DELAY_MAX).mul_f64(rand::random());
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            attempt = failures.count,
+            delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            "an attempt failed and is repeated under the same snapshot"
+        );
+        telemetry::partition_retried();
+        Ok(delay)
     }
 
     /// An empty relation still has one part: a schema, or a header.
@@ -138,7 +217,8 @@ impl Coordinator {
             return Ok(());
         }
         let Some(first) = self.work.plan.partitions.first() else { return Ok(()) };
-        let receipt = export_partition(&self.work, first, &Counters::default(), true, &self.stop).await?;
+        let receipt =
+            export_partition(&self.work, first, limits::ATTEMPTS_MAX, &Counters::default(), true, &self.stop).await?;
         self.receipts.retain(|receipt| receipt.partition != first.number);
         self.receipts.push(receipt);
         Ok(())
@@ -173,27 +253,42 @@ impl Coordinator {
         });
     }
 
-    /// Stops the workers, which abort their uploads, and removes what receipts stand for.
-    async fn abort(&mut self) {
+    /// Stops the workers, which abort their uploads, and removes what receipts stand for, unless they are to be kept.
+    /// Whether something may be left.
+    async fn abort(&mut self, keep: bool) -> bool {
         self.stop.cancel();
         let clean = async {
+            let mut whole = true;
             while let Some(finished) = self.running.join_next().await {
-                if let Ok((_, Ok(receipt))) = finished {
-                    self.receipts.push(receipt);
+                match finished {
+                    Ok((_, _, Ok(receipt))) => self.receipts.push(receipt),
+                    Ok((_, _, Err(error))) => whole &= !error.leaves_something,
+                    Err(_) => whole = false,
                 }
             }
-            discard_receipts(&self.work.outlet, &self.receipts).await;
+            if keep {
+                whole && self.receipts.is_empty()
+            } else {
+                discard_receipts(&self.work.outlet, &self.receipts).await && whole
+            }
         };
-        if tokio::time::timeout(limits::ABORT_GRACE, clean).await.is_err() {
-            tracing::warn!("not everything could be cleaned up in time; outhaul's journal at the destination names it");
+        match tokio::time::timeout(limits::ABORT_GRACE, clean).await {
+            Ok(whole) => !whole,
+            Err(_) => {
+                tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");
+                true
+            }
         }
     }
 }
 
-/// Removes the staged or published objects of receipts that will not be committed.
-pub(crate) async fn discard_receipts(outlet: &Outlet, receipts: &[PartitionReceipt]) {
+/// Removes the staged or published objects of receipts that will not be committed: whether all are gone.
+pub(crate) async fn discard_receipts(outlet: &Outlet, receipts: &[PartitionReceipt]) -> bool {
     let objects: Vec<_> = receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
+    let mut whole = true;
     for some in objects.chunks(limits::DISCARDS_AT_ONCE) {
-        futures_util::future::join_all(some.iter().map(|object| discard(outlet, object))).await;
+        let gone = futures_util::future::join_all(some.iter().map(|object| discard(outlet, object))).await;
+        whole &= gone.into_iter().all(|gone| gone);
     }
+    whole
 }

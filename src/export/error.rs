@@ -4,8 +4,8 @@
 use std::error::Error as StdError;
 
 use crate::encode::EncodeError;
-use crate::source::SourceError;
 use crate::source::postgres::error::SourceFault;
+use crate::source::{Retry, SourceError};
 use crate::store::StoreError;
 use crate::store::error::StoreFault;
 
@@ -72,6 +72,10 @@ pub struct ExportError {
     pub message: String,
     /// What to do, where it is known.
     pub hint: Option<String>,
+    /// Whether the partition that it ended is worth another attempt.
+    pub retry: Retry,
+    /// Whether something of the run may still be at the destination, which its journal names.
+    pub leaves_something: bool,
     /// Why.
     #[source]
     pub source: Option<Box<dyn StdError + Send + Sync>>,
@@ -80,7 +84,7 @@ pub struct ExportError {
 impl ExportError {
     /// An error without hint or source.
     pub fn new(kind: ExportErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        Self { kind, message: message.into(), hint: None, retry: Retry::Never, leaves_something: false, source: None }
     }
 
     /// Adds why.
@@ -107,6 +111,14 @@ impl ExportError {
         Self::new(ExportErrorKind::Interrupted, "stopped before commit")
     }
 
+    /// Says how often it was tried, where that was more than once.
+    pub(crate) fn after_attempts(mut self, attempts: u32) -> Self {
+        if attempts > 1 {
+            self.message = format!("{} (attempt {attempts}, the last)", self.message);
+        }
+        self
+    }
+
     /// Names the partition where the message does not yet.
     pub(crate) fn in_partition(mut self, relation: Option<&str>, partition: u32) -> Self {
         let name = format!("partition {partition}");
@@ -131,7 +143,7 @@ impl From<SourceError> for ExportError {
             SourceFault::GaveWay => ExportErrorKind::GaveWay,
             SourceFault::Protocol => ExportErrorKind::Internal,
         };
-        Self { kind, message: error.message, hint: error.hint, source: error.source }
+        Self { retry: error.retry(), hint: error.hint, source: error.source, ..Self::new(kind, error.message) }
     }
 }
 
@@ -154,6 +166,6 @@ impl From<StoreError> for ExportError {
             StoreFault::Taken => ExportErrorKind::DestinationTaken,
             StoreFault::Full => ExportErrorKind::DestinationFull,
         };
-        Self { kind, message: format!("{} {}", error.operation, error.object), hint: None, source: Some(error.source) }
+        Self { source: Some(error.source), ..Self::new(kind, format!("{} {}", error.operation, error.object)) }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
-use bytes::Bytes;
 use chrono::Utc;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{ExportError, ExportErrorKind};
 use super::event::Event;
+use super::hold::Hold;
 use super::report::ExportReport;
 use super::request::{ExportRequest, ReadMode, Target};
 use super::run::{Planned, Run};
@@ -15,11 +17,12 @@ use crate::manifest::model::{Consistency, ConsistencyMode, Manifest, SnapshotRec
 use crate::manifest::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
 };
-use crate::plan::{Plan, RowOrder, RowsAvailable};
+use crate::plan::{RowOrder, RowsAvailable};
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::error::StoreFault;
+use crate::store::owner::owner;
 use crate::store::stdout::STDOUT;
-use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions};
+use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take};
 
 /// Where a run writes.
 #[derive(Debug)]
@@ -83,21 +86,28 @@ impl Place {
         })
     }
 
-    /// Keeps the plan where `resume` and `clean` look for it.
-    pub(crate) async fn journal_plan(&self, plan: &Plan) -> Result<(), ExportError> {
-        let Self::Destination { journal, .. } = self else { return Ok(()) };
-        let json = serde_json::to_vec(plan)
-            .map_err(|error| ExportError::internal("writing the plan down").with_source(error))?;
-        Ok(journal.put_plan(Bytes::from(json)).await?)
+    /// Takes the destination; a stream has none to take.
+    pub(crate) async fn take(
+        &self,
+        run_id: &str,
+        how: Take,
+        stop: &CancellationToken,
+    ) -> Result<Option<Hold>, ExportError> {
+        let Self::Destination { destination, placement, .. } = self else { return Ok(None) };
+        Ok(Some(Hold::take(destination, placement, run_id, how, stop.clone()).await?))
     }
 
-    /// Removes the run's local folder; a failure is only logged, since `clean` finds what is left.
-    pub(crate) async fn close(&self) {
-        if let Self::Destination { journal, .. } = self
-            && let Err(error) = journal.close().await
-        {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the run's folder could not be removed");
+    /// Gives a manifest that stands whatever a commit that died after it did not come to write. Where somebody is at
+    /// work there, that is his.
+    pub(crate) async fn repair(&self, run_id: &str) -> Result<(), ExportError> {
+        let Self::Destination { destination, placement, .. } = self else { return Ok(()) };
+        let owner = owner(destination, &placement.owner_path()).await?;
+        if owner.is_none_or(|owner| owner.is_alive(Utc::now())) {
+            return Ok(());
         }
+        let hold = Hold::take(destination, placement, run_id, Take::Free, CancellationToken::new()).await?;
+        hold.settle_dead_runs(destination, placement, None).await?;
+        Ok(hold.claim.release().await?)
     }
 }
 
@@ -127,6 +137,7 @@ pub(crate) async fn finish(
     planned: &Planned,
     receipts: &[PartitionReceipt],
     previous: Option<Box<Existing>>,
+    hold: Option<&Hold>,
 ) -> Result<ExportReport, ExportError> {
     let rows: u64 = receipts.iter().map(|receipt| receipt.rows_read).sum();
     enough_rows(&run.request, rows)?;
@@ -136,12 +147,17 @@ pub(crate) async fn finish(
         Place::Stdout { .. } => build(facts, receipts, |_| STDOUT.to_owned())?,
     });
     let url = match &run.place {
-        Place::Destination { destination, placement, .. } => {
+        Place::Destination { destination, placement, journal } => {
             let staged: Vec<&StagedObject> =
                 receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
             run.tell(Event::Committing { parts: staged.len() }).await;
             let on_existing = run.request.commit.on_existing;
-            let rules = CommitRules { placement: placement.clone(), on_existing, previous: previous.map(|it| *it) };
+            let rules = CommitRules {
+                placement: placement.clone(),
+                on_existing,
+                previous: previous.map(|it| *it),
+                run: hold.map(|hold| (hold.claim.clone(), journal.clone())),
+            };
             let committed = commit(destination, Arc::clone(&manifest), &staged, &rules).await?;
             warn(&committed);
             Some(committed.manifest_url)
@@ -194,14 +210,14 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         finished_at: Utc::now(),
         server_version: planned.server_version.clone(),
         standby: planned.standby,
-        consistency: consistency(run.request.work.read_mode, &planned.snapshots),
+        consistency: consistency(run.request.work.read_mode, planned),
         plan: &planned.plan,
         format: &run.request.format,
         stats: run.request.commit.manifest_stats,
     }
 }
 
-fn consistency(read_mode: ReadMode, snapshots: &[SnapshotFacts]) -> Consistency {
+fn consistency(read_mode: ReadMode, planned: &Planned) -> Consistency {
     let record = |snapshot: &SnapshotFacts| SnapshotRecord {
         id: snapshot.id.clone(),
         lsn: snapshot.lsn.clone(),
@@ -209,17 +225,34 @@ fn consistency(read_mode: ReadMode, snapshots: &[SnapshotFacts]) -> Consistency 
         taken_at: snapshot.taken_at,
     };
     let (mode, note) = match read_mode {
+        ReadMode::Copy if planned.mixed => {
+            let note =
+                "the run was resumed under another snapshot: rows that changed between the two may be missing or twice";
+            (ConsistencyMode::Mixed, Some(note.to_owned()))
+        }
         ReadMode::Copy => (ConsistencyMode::SingleSnapshot, None),
         ReadMode::Keyset { .. } => {
             let note = "each page is of its own moment: rows that changed their key meanwhile may be missing or twice";
             (ConsistencyMode::Keyset, Some(note.to_owned()))
         }
     };
-    Consistency { mode, snapshots: snapshots.iter().map(record).collect(), note }
+    Consistency { mode, snapshots: planned.snapshots.iter().map(record).collect(), note }
 }
 
 /// The report of the run that a manifest is of: this one, or an earlier one that is found.
 pub(crate) fn report(run: &Run, manifest: &Manifest, url: Option<String>, already_committed: bool) -> ExportReport {
+    report_of(&run.place, run.request.work.readers.get(), run.started, manifest, url, already_committed)
+}
+
+/// As [`report`], where nothing else is known of the run.
+pub(crate) fn report_of(
+    place: &Place,
+    readers: usize,
+    started: Instant,
+    manifest: &Manifest,
+    url: Option<String>,
+    already_committed: bool,
+) -> ExportReport {
     ExportReport {
         status: manifest.status,
         run_id: manifest.run_id.clone(),
@@ -227,7 +260,7 @@ pub(crate) fn report(run: &Run, manifest: &Manifest, url: Option<String>, alread
             SourceName::Relation(name) => name.clone(),
             SourceName::Query(_) => "query".to_owned(),
         },
-        destination: run.place.url(),
+        destination: place.url(),
         manifest: url,
         rows: manifest.totals.rows,
         parts: manifest.totals.parts,
@@ -244,8 +277,8 @@ pub(crate) fn report(run: &Run, manifest: &Manifest, url: Option<String>, alread
             other => other,
         },
         snapshot: manifest.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone()),
-        readers: run.request.work.readers.get(),
-        seconds: run.started.elapsed().as_secs_f64(),
+        readers,
+        seconds: started.elapsed().as_secs_f64(),
         already_committed,
     }
 }

@@ -1,13 +1,19 @@
 //! The coordinator: one event loop owns all state of a run; a worker turns one partition into one receipt.
 
 pub mod against;
+pub mod clean;
 pub(crate) mod coordinator;
 pub mod error;
 pub mod event;
 mod finish;
+mod hold;
+pub mod keep;
+mod leftovers;
 pub(crate) mod planning;
+pub(crate) mod record;
 pub mod report;
 pub mod request;
+pub mod resume;
 mod run;
 pub(crate) mod worker;
 

@@ -3,6 +3,9 @@
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::keep::KeeperLaunch;
 use crate::encode::FormatOptions;
 use crate::plan::{Direction, PolicyOptions, RelationRequest};
 use crate::source::postgres::ConnectSettings;
@@ -23,10 +26,12 @@ pub struct ExportRequest {
     pub work: WorkOptions,
     /// Where it goes and how it is committed.
     pub commit: CommitOptions,
+    /// How a keeper outside of this process is started, where the snapshot is to outlive it.
+    pub keeper: Option<KeeperLaunch>,
 }
 
 /// The shape of the data.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShapeOptions {
     /// `--table` or `--query`.
     pub relation: RelationRequest,
@@ -45,7 +50,7 @@ pub struct ShapeOptions {
 }
 
 /// How partitions are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadMode {
     /// COPY of a whole partition, all under one snapshot.
     Copy,
@@ -57,7 +62,7 @@ pub enum ReadMode {
 }
 
 /// A row cap.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCap {
     /// The tier that names it, where one does.
     pub tier: Option<String>,
@@ -66,7 +71,7 @@ pub struct RowCap {
 }
 
 /// How the work is split.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WorkOptions {
     /// Connections that read at the same time.
     pub readers: NonZeroUsize,
@@ -89,7 +94,7 @@ pub struct WorkOptions {
 }
 
 /// What to do where a manifest already stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnExisting {
     /// Refuse (exit 22).
     Fail,
@@ -100,7 +105,7 @@ pub enum OnExisting {
 }
 
 /// When parts become visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Visibility {
     /// All at commit.
     AtCommit,
@@ -109,7 +114,7 @@ pub enum Visibility {
 }
 
 /// Which column statistics and key values the manifest shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ManifestStats {
     /// No extremes of text, bytea and json, no text key values.
     Safe,
@@ -120,7 +125,7 @@ pub enum ManifestStats {
 }
 
 /// Where the bytes go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// `--to DEST`, placeholders expanded.
     Destination(String),
@@ -132,7 +137,7 @@ pub enum Target {
 }
 
 /// Where it goes and how it is committed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommitOptions {
     /// Where.
     pub target: Target,
@@ -152,6 +157,8 @@ pub struct CommitOptions {
     pub manifest_stats: ManifestStats,
     /// Whether parts get a SHA-256 too.
     pub sha256: bool,
+    /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
+    pub keep_snapshot: Option<Duration>,
 }
 
 /// How long a source or destination step may take before the run gives up on it.

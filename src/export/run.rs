@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::coordinator::{discard_receipts, export_partitions};
-use super::error::ExportError;
+use super::error::{ExportError, ExportErrorKind};
 use super::event::Event;
 use super::finish::{self, Before, Place};
+use super::hold::Hold;
+use super::keep::DetachedKeeper;
 use super::planning;
+use super::record::RunRecord;
 use super::report::ExportReport;
 use super::request::ExportRequest;
 use super::worker::{Outlet, Work};
@@ -22,6 +26,7 @@ use crate::plan::{ColumnPlan, Plan, RelationRequest};
 use crate::source::Source;
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::source::postgres::{Planning, PostgresSource};
+use crate::store::{AttemptSeed, PartitionReceipt, Take};
 
 /// What is known of a run from its start.
 #[derive(Debug)]
@@ -31,6 +36,10 @@ pub(crate) struct Run {
     pub(crate) started: Instant,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) events: Sender<Event>,
+    /// From which this process's attempts have their ids.
+    pub(crate) seed: AttemptSeed,
+    /// Holds the snapshot outside of this process.
+    pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
 }
 
 /// What is known of it once it is planned.
@@ -40,6 +49,8 @@ pub(crate) struct Planned {
     pub(crate) server_version: String,
     pub(crate) standby: bool,
     pub(crate) snapshots: Vec<SnapshotFacts>,
+    /// Whether some partitions were read under another snapshot than the others.
+    pub(crate) mixed: bool,
 }
 
 /// Exports one relation and commits it.
@@ -60,20 +71,24 @@ pub async fn run(
 ) -> Result<ExportReport, ExportError> {
     check_statements(&mut request)?;
     let place = Place::open(&request)?;
-    let run = Run { request, place, started: Instant::now(), created_at: Utc::now(), events };
+    let seed = AttemptSeed::random();
+    let run =
+        Run { request, place, started: Instant::now(), created_at: Utc::now(), events, seed, keeper: Mutex::default() };
     run.announce().await;
-    let previous = match unless_cancelled(&cancel, run.place.look(&run.request)).await? {
-        Before::Run(previous) => previous,
-        Before::Skip(existing) => return Ok(run.already(&existing).await),
-        Before::SameRun(existing) => {
+    failpoint::reach("begun").await;
+    let before = unless_cancelled(&cancel, run.place.look(&run.request)).await?;
+    if let Before::Skip(existing) | Before::SameRun(existing) = before {
+        unless_cancelled(&cancel, run.place.repair(&run.request.commit.run_id)).await?;
+        if existing.manifest.run_id == run.request.commit.run_id {
             let plan = unless_cancelled(&cancel, plan(run.request.clone())).await?;
             existing.same_request(&plan, &run.request.format)?;
-            return Ok(run.already(&existing).await);
         }
-    };
-    let result = run.carry_out(previous, &cancel).await;
-    run.place.close().await;
-    result
+        return Ok(run.already(&existing).await);
+    }
+    let stop = cancel.child_token();
+    let hold = unless_cancelled(&cancel, run.place.take(&run.request.commit.run_id, Take::Free, &stop)).await?;
+    let result = run.begin_and_carry_out(hold.as_ref(), &stop).await;
+    run.end(result, hold).await
 }
 
 /// Plans an export without reading rows: locks and snapshot are taken as for a run, and let go.
@@ -106,7 +121,7 @@ async fn begin(request: &ExportRequest) -> Result<Planning, ExportError> {
     Ok(Planning::begin(connect, shape, work.readers.get(), work.read_mode, &commit.run_id).await?)
 }
 
-async fn unless_cancelled<T>(
+pub(crate) async fn unless_cancelled<T>(
     cancel: &CancellationToken,
     work: impl Future<Output = Result<T, ExportError>>,
 ) -> Result<T, ExportError> {
@@ -118,40 +133,110 @@ async fn unless_cancelled<T>(
 }
 
 impl Run {
-    async fn carry_out(
+    async fn begin_and_carry_out(
         &self,
-        previous: Option<Box<Existing>>,
-        cancel: &CancellationToken,
+        hold: Option<&Hold>,
+        stop: &CancellationToken,
     ) -> Result<ExportReport, ExportError> {
-        let (source, planned) = unless_cancelled(cancel, self.prepare()).await?;
-        failpoint::reach("planned").await;
-        let work = Arc::new(self.work(source, &planned));
-        let receipts = export_partitions(Arc::clone(&work), self.request.work.readers.get(), cancel).await?;
-        // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
-        let outlet = work.outlet.clone();
-        drop(work);
-        failpoint::reach("uploaded").await;
-        if cancel.is_cancelled() {
-            discard_receipts(&outlet, &receipts).await;
-            return Err(ExportError::cancelled());
+        if let (Some(hold), Place::Destination { destination, placement, .. }) = (hold, &self.place) {
+            unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await?;
         }
-        match finish::finish(self, &planned, &receipts, previous).await {
-            Ok(report) => {
-                self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
-                Ok(report)
+        // Looked at once more: what stands now stands until we are gone, or somebody else breaks the rules.
+        let previous = match unless_cancelled(stop, self.place.look(&self.request)).await? {
+            Before::Run(previous) => previous,
+            Before::Skip(existing) | Before::SameRun(existing) => return Ok(self.already(&existing).await),
+        };
+        let (source, planned) = unless_cancelled(stop, self.prepare()).await?;
+        failpoint::reach("planned").await;
+        self.carry_out(source, &planned, Vec::new(), previous, hold, stop).await
+    }
+
+    /// Reads what has no receipt yet, and commits.
+    pub(crate) async fn carry_out(
+        &self,
+        source: Option<Arc<PostgresSource>>,
+        planned: &Planned,
+        receipts: Vec<PartitionReceipt>,
+        previous: Option<Box<Existing>>,
+        hold: Option<&Hold>,
+        stop: &CancellationToken,
+    ) -> Result<ExportReport, ExportError> {
+        let keep = |error: &ExportError| hold.is_some_and(Hold::is_lost) || self.outlasts(error);
+        let outlet = self.outlet();
+        let receipts = match &source {
+            Some(source) => {
+                let work = Arc::new(self.work(Arc::clone(source) as _, planned));
+                let readers = self.request.work.readers.get();
+                export_partitions(work, readers, receipts, stop, keep).await?
             }
-            Err(error) => {
-                // Where the manifest may stand, it may name the parts.
-                if !may_be_committed(&error) {
-                    discard_receipts(&outlet, &receipts).await;
+            None => receipts,
+        };
+        // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
+        drop(source);
+        failpoint::reach("uploaded").await;
+        let error = if stop.is_cancelled() {
+            ExportError::cancelled()
+        } else {
+            match finish::finish(self, planned, &receipts, previous, hold).await {
+                Ok(report) => {
+                    self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
+                    return Ok(report);
                 }
-                Err(error)
+                Err(error) => error,
+            }
+        };
+        // Where the manifest may stand, it may name the parts.
+        if may_be_committed(&error) || keep(&error) {
+            return Err(ExportError { leaves_something: true, ..error });
+        }
+        let whole = discard_receipts(&outlet, &receipts).await;
+        Err(ExportError { leaves_something: error.leaves_something || !whole, ..error })
+    }
+
+    /// Whether what is uploaded outlasts a failure: somebody holds the snapshot for `resume`, and the cause may pass.
+    fn outlasts(&self, error: &ExportError) -> bool {
+        let passing = matches!(
+            error.kind,
+            ExportErrorKind::SourceUnavailable
+                | ExportErrorKind::GaveWay
+                | ExportErrorKind::DestinationUnavailable
+                | ExportErrorKind::DestinationFull
+        );
+        passing && self.request.commit.keep_snapshot.is_some()
+    }
+
+    /// Gives the destination back, or leaves the journal to whoever comes next.
+    pub(crate) async fn end(
+        &self,
+        result: Result<ExportReport, ExportError>,
+        hold: Option<Hold>,
+    ) -> Result<ExportReport, ExportError> {
+        let (Some(hold), Place::Destination { journal, .. }) = (hold, &self.place) else { return result };
+        if hold.is_lost() && result.is_err() {
+            let lost = hold.claim.check().await.err();
+            drop(hold);
+            return result.map_err(|error| lost.map_or(error, ExportError::from));
+        }
+        failpoint::reach("ending").await;
+        match result {
+            Err(error) if error.leaves_something => {
+                hold.leave().await;
+                let resumable = self.outlasts(&error) && error.hint.is_none();
+                let hint = "`outhaul resume` goes on with it while the snapshot is kept";
+                Err(if resumable { error.with_hint(hint) } else { error })
+            }
+            result => {
+                if let Some(keeper) = self.keeper.lock().await.take() {
+                    keeper.end().await;
+                }
+                hold.close(journal).await;
+                result
             }
         }
     }
 
     /// Reports an export that stands already.
-    async fn already(&self, existing: &Existing) -> ExportReport {
+    pub(crate) async fn already(&self, existing: &Existing) -> ExportReport {
         let report = finish::report(self, &existing.manifest, Some(existing.url.clone()), true);
         self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
         report
@@ -162,7 +247,7 @@ impl Run {
         let _ = self.events.send(event).await;
     }
 
-    async fn announce(&self) {
+    pub(crate) async fn announce(&self) {
         let format = self.request.format.format;
         self.tell(Event::RunStarted {
             run_id: self.request.commit.run_id.clone(),
@@ -177,17 +262,45 @@ impl Run {
         .await;
     }
 
-    async fn prepare(&self) -> Result<(PostgresSource, Planned), ExportError> {
+    async fn prepare(&self) -> Result<(Option<Arc<PostgresSource>>, Planned), ExportError> {
         let request = &self.request;
         let planning = begin(request).await?;
         let plan = Arc::new(planning::plan(request, &planning).await?);
         let server = planning.server.clone();
         let readers = request.work.readers.get();
-        let source = PostgresSource::new(planning, readers, request.work.read_mode).await?;
+        let keep = request.commit.keep_snapshot.is_some();
+        let source = PostgresSource::new(planning, readers, request.work.read_mode, keep).await?;
         let snapshots = source.snapshots().to_vec();
+        let planned =
+            Planned { plan, server_version: server.version, standby: server.standby, snapshots, mixed: false };
+        self.announce_plan(&planned).await;
+        if let Place::Destination { journal, .. } = &self.place {
+            let record = RunRecord::new(
+                request,
+                self.created_at,
+                self.seed,
+                &planned.plan,
+                source.record().clone(),
+                source.held().await,
+                planned.snapshots.clone(),
+            );
+            record.write(journal).await?;
+            failpoint::reach("journalled").await;
+        }
+        if let Some(launch) = &request.keeper {
+            let keeper = launch.start(request).await?;
+            source.also_held(keeper.snapshot.clone()).await;
+            *self.keeper.lock().await = Some(keeper);
+            failpoint::reach("kept").await;
+        }
+        Ok((Some(Arc::new(source)), planned))
+    }
+
+    pub(crate) async fn announce_plan(&self, planned: &Planned) {
+        let plan = &planned.plan;
         let heap_bytes = plan.relation.leaves.iter().map(|leaf| u64::from(leaf.blocks) * u64::from(leaf.block_size));
         self.tell(Event::Planned {
-            run_id: request.commit.run_id.clone(),
+            run_id: self.request.commit.run_id.clone(),
             partitions: plan.partitions.len(),
             estimated_rows: plan
                 .cap
@@ -196,15 +309,13 @@ impl Run {
                 .map(std::num::NonZeroU64::get)
                 .or(plan.relation.estimated_rows),
             estimated_bytes: (!plan.relation.leaves.is_empty()).then(|| heap_bytes.sum()),
-            snapshot: snapshots.first().and_then(|snapshot| snapshot.id.clone()),
+            snapshot: planned.snapshots.first().and_then(|snapshot| snapshot.id.clone()),
             truncated: plan.cap.truncated,
         })
         .await;
-        self.place.journal_plan(&plan).await?;
-        Ok((source, Planned { plan, server_version: server.version, standby: server.standby, snapshots }))
     }
 
-    fn work(&self, source: PostgresSource, planned: &Planned) -> Work {
+    fn work(&self, source: Arc<dyn Source>, planned: &Planned) -> Work {
         let ExportRequest { format, work, commit, .. } = &self.request;
         let mut format = format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
@@ -212,7 +323,6 @@ impl Run {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
         }
         let columns: Arc<[ColumnPlan]> = planned.plan.columns.clone().into();
-        let source: Arc<dyn Source> = Arc::new(source);
         Work {
             source,
             plan: Arc::clone(&planned.plan),
@@ -223,6 +333,7 @@ impl Run {
             visibility: commit.visibility,
             stats: commit.manifest_stats,
             sha256: commit.sha256,
+            seed: self.seed,
             events: self.events.clone(),
         }
     }

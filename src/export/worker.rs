@@ -19,8 +19,8 @@ use crate::plan::{ColumnPlan, Partition, Plan};
 use crate::source::{Batch, Source};
 use crate::store::stdout::StdoutWriter;
 use crate::store::{
-    Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject, Staging,
-    StoreError,
+    AttemptSeed, Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject,
+    Staging, StoreError,
 };
 use crate::{failpoint, telemetry};
 
@@ -47,6 +47,8 @@ pub(crate) struct Work {
     pub(crate) visibility: Visibility,
     pub(crate) stats: ManifestStats,
     pub(crate) sha256: bool,
+    /// From which attempts have their ids.
+    pub(crate) seed: AttemptSeed,
     pub(crate) events: Sender<Event>,
 }
 
@@ -105,11 +107,12 @@ struct Attempt<'a> {
 pub(crate) async fn export_partition(
     work: &Work,
     partition: &Partition,
+    nth: u32,
     counters: &Counters,
     empty: bool,
     cancel: &CancellationToken,
 ) -> Result<PartitionReceipt, ExportError> {
-    let id = rand::random();
+    let id = work.seed.attempt(partition.number, nth);
     let mut attempt = Attempt {
         work,
         partition,
@@ -127,23 +130,38 @@ pub(crate) async fn export_partition(
         result = attempt.run(empty) => result,
     };
     match result {
-        Ok(()) => {
-            let Attempt { parts, rows, .. } = attempt;
-            Ok(PartitionReceipt { partition: partition.number, attempt: id, rows_read: rows, parts })
-        }
+        Ok(receipt) => Ok(receipt),
         Err(error) => {
-            attempt.abort().await;
+            let leaves_something = !attempt.abort().await;
+            let error = ExportError { leaves_something, ..error };
             Err(error.in_partition(work.plan.relation.display_name.as_deref(), partition.number))
         }
     }
 }
 
 impl Attempt<'_> {
-    async fn run(&mut self, empty: bool) -> Result<(), ExportError> {
+    async fn run(&mut self, empty: bool) -> Result<PartitionReceipt, ExportError> {
         if empty {
             self.start_part().await?;
-            return self.finish_part().await;
+            self.finish_part().await?;
+        } else {
+            self.read().await?;
         }
+        let receipt = PartitionReceipt {
+            partition: self.partition.number,
+            attempt: self.id,
+            rows_read: self.rows,
+            parts: self.parts.clone(),
+        };
+        failpoint::reach("finished").await;
+        if let Outlet::Parts { journal, .. } | Outlet::Single { journal, .. } = &self.work.outlet {
+            journal.record_receipt(&receipt).await?;
+        }
+        failpoint::reach("receipted").await;
+        Ok(receipt)
+    }
+
+    async fn read(&mut self) -> Result<(), ExportError> {
         let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
@@ -282,11 +300,13 @@ impl Attempt<'_> {
 
     /// Under `--visibility as-written` the last part appears as soon as it is whole.
     async fn show(&mut self) -> Result<(), ExportError> {
-        let (Visibility::AsWritten, Outlet::Parts { destination, .. }) = (self.work.visibility, &self.work.outlet)
+        let (Visibility::AsWritten, Outlet::Parts { destination, journal, .. }) =
+            (self.work.visibility, &self.work.outlet)
         else {
             return Ok(());
         };
         let Some(part) = self.parts.last_mut() else { return Ok(()) };
+        journal.record_visible(&part.object.path).await?;
         let (destination, object) = (destination.clone(), part.object.clone());
         let showing = self.showing.insert(tokio::spawn(async move {
             destination.publish(&object).await?;
@@ -300,19 +320,23 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Removes what the attempt has uploaded; failures are logged, since the first error is the one to report.
-    async fn abort(&mut self) {
+    /// Removes what the attempt has uploaded: whether all of it is gone. Failures are logged, since the first error is
+    /// the one to report.
+    async fn abort(&mut self) -> bool {
+        let mut whole = true;
         if let Some(open) = self.open.take() {
             if let Some(Writer::Store(writer)) = open.writer
                 && let Err(error) = writer.abort().await
             {
                 tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be aborted");
+                whole = false;
             }
-            // A writer that fails to finish has removed what it staged.
-            if let Some(finishing) = open.finishing
-                && let Ok(Ok(object)) = finishing.await
-            {
-                discard(&self.work.outlet, &object).await;
+            if let Some(finishing) = open.finishing {
+                whole &= match finishing.await {
+                    Ok(Ok(object)) => discard(&self.work.outlet, &object).await,
+                    // A writer that fails to finish has removed what it staged, or tried to.
+                    Ok(Err(_)) | Err(_) => false,
+                };
             }
         }
         if let Some(showing) = self.showing.take()
@@ -322,8 +346,9 @@ impl Attempt<'_> {
             part.object.staging = Staging::Published;
         }
         for part in self.parts.drain(..) {
-            discard(&self.work.outlet, &part.object).await;
+            whole &= discard(&self.work.outlet, &part.object).await;
         }
+        whole
     }
 }
 
@@ -369,16 +394,18 @@ impl Writer {
     }
 }
 
-/// Removes one object of a run that will not commit, visible or not.
-pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) {
-    let (Outlet::Parts { destination, .. } | Outlet::Single { destination, .. }) = outlet else { return };
+/// Removes one object of a run that will not commit, visible or not: whether it is gone.
+pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) -> bool {
+    let (Outlet::Parts { destination, .. } | Outlet::Single { destination, .. }) = outlet else { return true };
     let removed: Result<(), StoreError> = match object.staging {
         Staging::Published => destination.delete(&object.path).await,
         _ => destination.discard(object).await,
     };
     if let Err(error) = removed {
         tracing::warn!(error = &error as &dyn std::error::Error, "a part of a failed run could not be removed");
+        return false;
     }
+    true
 }
 
 impl From<crate::cpu::CpuPanic> for ExportError {

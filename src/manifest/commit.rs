@@ -13,26 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, checksum};
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::ddl::{self, Dialect};
+use super::documents::{Documents, JSON};
 use super::error::ManifestError;
 use super::existing::Existing;
-use super::foreign::{REDSHIFT_PATH, SYMLINK_PATH, redshift, symlink};
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
-use super::wire::{WireError, crc64nvme_text};
-use crate::cpu::on_rayon;
-use crate::export::report::RunStatus;
 use crate::export::request::OnExisting;
-use crate::limits;
 use crate::store::error::StoreFault;
-use crate::store::{Destination, StagedObject, StoreError, Version};
-
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
+use crate::store::{Claim, Destination, Journal, StagedObject, StoreError, Version};
+use crate::{failpoint, limits};
 
 /// What the commit depends on.
 #[derive(Debug, Clone)]
@@ -43,6 +35,21 @@ pub struct CommitRules {
     pub on_existing: OnExisting,
     /// The manifest that this one replaces, as it was before the run.
     pub previous: Option<Existing>,
+    /// Whose destination it is, and where the commit notes what it is about to do; without them a commit that dies, or
+    /// that another run overtakes, leaves its parts to people.
+    pub run: Option<(Claim, Journal)>,
+}
+
+/// What a commit is about to do, in the run's journal before it does anything: by it whoever finds the run dead finishes
+/// the commit or takes it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    /// Of the manifest.
+    pub nonce: String,
+    /// The parts that become visible.
+    pub parts: Vec<String>,
+    /// The parts that are removed once the manifest stands.
+    pub replaced: Vec<String>,
 }
 
 /// A commit that stands.
@@ -77,57 +84,17 @@ pub async fn commit(
     let staged = in_part_order(&manifest, staged)?;
     let run = Commit { destination, manifest: &manifest, documents: &documents, rules };
     if run.standing().await.map_err(Standing::before)?.must_be_written(&run)? {
+        run.begin().await?;
         let success = run.clear_success().await?;
         if let Err(error) = run.publish_and_write(&staged).await {
             run.restore_success(success, &error).await;
             return Err(error);
         }
     }
-    run.describe().await?;
+    failpoint::reach("committed").await;
+    documents.describe(destination, &rules.placement).await?;
     let (deleted, warnings) = run.delete_replaced().await;
     Ok(Committed { manifest_url: run.manifest_url(), manifest_crc64nvme: documents.manifest_crc, deleted, warnings })
-}
-
-/// Every file that is written, made before anything is touched.
-struct Documents {
-    manifest: Bytes,
-    manifest_crc: u64,
-    redshift: Bytes,
-    symlink: Bytes,
-    ddl: Vec<(&'static str, Bytes)>,
-    success: Bytes,
-}
-
-/// The body of `_SUCCESS`; pollers look only for the file.
-#[derive(Serialize)]
-struct Success {
-    status: RunStatus,
-    rows: u64,
-    manifest_crc64nvme: String,
-}
-
-impl Documents {
-    async fn of(manifest: Arc<Manifest>) -> Result<Self, ManifestError> {
-        let run_id = manifest.run_id.clone();
-        let made = on_rayon(move || {
-            let json = manifest.to_json()?;
-            let manifest_crc = checksum(CrcAlgorithm::Crc64Nvme, &json);
-            let success = Success {
-                status: manifest.status,
-                rows: manifest.totals.rows,
-                manifest_crc64nvme: crc64nvme_text(manifest_crc),
-            };
-            Ok::<_, WireError>(Self {
-                manifest: json.into(),
-                manifest_crc,
-                redshift: redshift(&manifest)?.into(),
-                symlink: symlink(&manifest).into(),
-                ddl: Dialect::ALL.map(|dialect| (dialect.path(), ddl::file(&manifest, dialect).into())).into(),
-                success: serde_json::to_vec(&success)?.into(),
-            })
-        });
-        made.await?.map_err(|source| ManifestError::Serialize { run_id, source })
-    }
 }
 
 /// Pairs every part of the manifest with its one staged object.
@@ -224,6 +191,18 @@ impl Commit<'_> {
         Ok(Standing::Other { run_id: identity.run_id, version: small.version })
     }
 
+    /// Makes sure that the destination is still ours, and notes what is about to happen there.
+    async fn begin(&self) -> Result<(), ManifestError> {
+        let Some((claim, journal)) = &self.rules.run else { return Ok(()) };
+        claim.check().await.map_err(ManifestError::Owner)?;
+        let record = CommitRecord {
+            nonce: self.manifest.nonce.clone(),
+            parts: self.manifest.parts.iter().map(|part| part.path.clone()).collect(),
+            replaced: self.replaced(),
+        };
+        journal.record_commit(&record).await.map_err(ManifestError::Owner)
+    }
+
     /// From here on nobody who polls for `_SUCCESS` may take the old one for ours. It is looked for first, so that a
     /// role without the right to delete can export to a fresh destination.
     async fn clear_success(&self) -> Result<Option<Bytes>, ManifestError> {
@@ -251,7 +230,7 @@ impl Commit<'_> {
         let published = self.publish(staged, &mut begun).await;
         let error = match published {
             Err(source) => ManifestError::Publish { left: 0, source },
-            Ok(()) => match self.write_manifest().await {
+            Ok(()) => match self.sign().await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             },
@@ -264,6 +243,15 @@ impl Commit<'_> {
             ManifestError::Publish { source, .. } => ManifestError::Publish { left, source },
             error => error,
         })
+    }
+
+    /// The manifest, if the destination is still ours.
+    async fn sign(&self) -> Result<(), ManifestError> {
+        failpoint::reach("published").await;
+        if let Some((claim, _)) = &self.rules.run {
+            claim.check().await.map_err(ManifestError::Owner)?;
+        }
+        self.write_manifest().await
     }
 
     /// Publishes the parts, and notes in `begun` those that are or may be visible. After a failure no further part is
@@ -312,6 +300,10 @@ impl Commit<'_> {
         {
             return 0;
         }
+        // Whoever has the destination now has the journal too, and may have taken these very parts for his own.
+        if self.rules.run.as_ref().is_some_and(|(claim, _)| claim.lost().is_cancelled()) {
+            return 0;
+        }
         self.delete(begun.to_vec()).await.1.len()
     }
 
@@ -322,6 +314,7 @@ impl Commit<'_> {
         loop {
             tries += 1;
             let put = self.put_manifest().await;
+            failpoint::reach("sent").await;
             let standing = self.standing().await.map_err(Standing::read_back)?;
             if !standing.must_be_written(self)? {
                 return Ok(());
@@ -344,27 +337,16 @@ impl Commit<'_> {
         }
     }
 
-    /// The foreign manifests and the DDL, then `_SUCCESS`.
-    async fn describe(&self) -> Result<(), ManifestError> {
-        if matches!(self.rules.placement, Placement::Single { .. }) {
-            return Ok(());
-        }
-        let Documents { redshift, symlink, ddl, success, .. } = self.documents;
-        let manifests = [(REDSHIFT_PATH, redshift, JSON), (SYMLINK_PATH, symlink, TEXT)];
-        let ddl = ddl.iter().map(|(path, bytes)| (*path, bytes, TEXT));
-        for (what, bytes, content_type) in manifests.into_iter().chain(ddl).chain([(SUCCESS_PATH, success, JSON)]) {
-            let put = self.destination.put(what, bytes.clone(), content_type).await;
-            put.map_err(|source| ManifestError::Unfinished { what, source })?;
-        }
-        Ok(())
-    }
-
     /// Deletes the parts that the replaced manifest names and this one does not.
     async fn delete_replaced(&self) -> (u64, Vec<StoreError>) {
-        let Some(previous) = &self.rules.previous else { return (0, Vec::new()) };
+        self.delete(self.replaced()).await
+    }
+
+    fn replaced(&self) -> Vec<String> {
+        let Some(previous) = &self.rules.previous else { return Vec::new() };
         let kept: HashSet<&str> = self.manifest.parts.iter().map(|part| part.path.as_str()).collect();
         let replaced = previous.manifest.parts.iter().map(|part| &part.path);
-        self.delete(replaced.filter(|path| !kept.contains(path.as_str())).cloned().collect()).await
+        replaced.filter(|path| !kept.contains(path.as_str())).cloned().collect()
     }
 
     /// Deletes objects: how many are gone, and why the others are not.

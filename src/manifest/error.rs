@@ -159,6 +159,17 @@ pub enum ManifestError {
     /// The destination could not be looked at.
     #[error("verifying")]
     Verify(#[source] StoreError),
+    /// The destination is no longer this run's, or that cannot be found out.
+    #[error("making sure that the destination is still ours")]
+    Owner(#[source] StoreError),
+    /// What a dead run left visible could not be removed.
+    #[error("removing {path}, which a dead run left")]
+    Remove {
+        /// The object, relative to the destination.
+        path: String,
+        /// Why.
+        source: StoreError,
+    },
     /// A computation panicked.
     #[error("working on a manifest")]
     Panic(#[from] CpuPanic),
@@ -188,6 +199,8 @@ impl ManifestError {
             | Self::Write(source)
             | Self::ReadBack(source)
             | Self::Unfinished { source, .. }
+            | Self::Owner(source)
+            | Self::Remove { source, .. }
             | Self::Verify(source) => Some(source.fault),
             Self::RowCount { .. }
             | Self::Receipts { .. }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! receipts ──build──> Manifest ──commit──> parts visible, _manifest.json, foreign manifests, _SUCCESS
+//!                              recover <── what a commit that died left undone
 //!                                 look <── what stands at a destination before a run
 //!                                  ddl <── how other engines read it
 //!                               verify <── whether the destination still is what its manifest says
@@ -10,21 +11,24 @@
 pub mod build;
 pub mod commit;
 pub mod ddl;
+mod documents;
 pub mod error;
 pub mod existing;
 pub mod foreign;
 pub mod model;
 pub mod placement;
+pub mod recover;
 mod types;
 pub mod verify;
 pub mod wire;
 
 pub use build::{RunFacts, build};
-pub use commit::{CommitRules, Committed, commit};
+pub use commit::{CommitRecord, CommitRules, Committed, commit};
 pub use error::ManifestError;
 pub use existing::{Existing, Standing, before_run, look};
 pub use model::Manifest;
 pub use placement::Placement;
+pub use recover::{Recovered, recover};
 pub use verify::{Finding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]

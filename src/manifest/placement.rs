@@ -1,5 +1,7 @@
 //! Where the files of a commit stand at the destination.
 
+use crate::store::owner::OWNER_PATH;
+
 /// The name of the manifest below a destination.
 pub const MANIFEST_PATH: &str = "_manifest.json";
 
@@ -20,6 +22,14 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// Where the owner of what is written stands. Single files share folders, and each has an owner of its own.
+    pub fn owner_path(&self) -> String {
+        match self {
+            Self::Parts => OWNER_PATH.to_owned(),
+            Self::Single { name } => format!("_outhaul/{name}.owner.json"),
+        }
+    }
+
     /// The manifest's path relative to the destination.
     pub fn manifest_path(&self) -> String {
         match self {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::oid;
 use super::policy::Policies;
 
 /// A PostgreSQL type as the catalog names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PgType {
     /// The type's own OID (a domain's or an enum's included).
     pub oid: u32,
@@ -25,7 +25,7 @@ pub struct PgType {
 }
 
 /// What a type is made of, as far as its binary form depends on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TypeKind {
     /// Known by its OID, or not known at all.
@@ -45,7 +45,7 @@ pub enum TypeKind {
 }
 
 /// One attribute of a composite type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attribute {
     /// Its name.
     pub name: String,
@@ -54,7 +54,7 @@ pub struct Attribute {
 }
 
 /// Types of extensions whose binary form is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtensionType {
     /// `citext`: text.
@@ -95,7 +95,7 @@ impl PgType {
 }
 
 /// Where a column's value comes from in the `SELECT` list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnOrigin {
     /// A column of the relation, by its name in the catalog.
@@ -105,7 +105,7 @@ pub enum ColumnOrigin {
 }
 
 /// How a value is sent by the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wire {
     /// The type's binary send function.
@@ -121,7 +121,7 @@ pub enum Wire {
 /// The `Pg…` carriers keep PostgreSQL's own epoch (2000-01-01) and its infinities, which Arrow's logical types
 /// cannot hold; only the text formats use them. Parquet uses the logical ones, and only Parquet the nested ones: nested
 /// values reach the text formats as the server's own text or JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Carrier {
     /// `bool`.
@@ -188,7 +188,7 @@ pub enum Carrier {
 }
 
 /// The unit of a timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// Milliseconds.
@@ -198,7 +198,7 @@ pub enum Precision {
 }
 
 /// One member of a [`Carrier::Struct`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its name.
     pub name: String,
@@ -270,7 +270,7 @@ pub(crate) const VALUE: &str = "value";
 const EXTENSION_NAME: &str = "ARROW:extension:name";
 
 /// What the server's statistics say of a column; steers dictionary and delta encoding.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ColumnStatistics {
     /// `pg_stats.n_distinct`: positive is a count, negative a fraction of the rows.
     pub n_distinct: Option<f32>,
@@ -281,7 +281,7 @@ pub struct ColumnStatistics {
 }
 
 /// One output column: decided before anything is read, known to source and encoder alike.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ColumnPlan {
     /// The name in the output, after `--rename`.
     pub name: String,

@@ -21,7 +21,7 @@ mod travel;
 use std::collections::HashSet;
 use std::num::NonZeroU64;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use column::{
     Attribute, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ExtensionType, Member, PgType, Precision, TypeKind,
@@ -41,7 +41,7 @@ pub use travel::ServerTypes;
 pub(crate) use travel::{is_free_text, srid};
 
 /// What is to be exported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RelationRequest {
     /// `--table`: a name as a person writes it, quoted where it must be, with or without its schema.
@@ -51,7 +51,7 @@ pub enum RelationRequest {
 }
 
 /// The kind of relation behind the request (`pg_class.relkind`, or a query).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the variants are PostgreSQL's own terms")]
 pub enum RelationKind {
@@ -64,7 +64,7 @@ pub enum RelationKind {
 }
 
 /// A column as the catalog describes it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ColumnFacts {
     /// Its name.
     pub name: String,
@@ -79,7 +79,7 @@ pub struct ColumnFacts {
 }
 
 /// One table that stores rows of the relation itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeafFacts {
     /// `pg_class.oid`.
     pub oid: u32,
@@ -94,7 +94,7 @@ pub struct LeafFacts {
 }
 
 /// All that planning knows of the relation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelationFacts {
     /// What it is.
     pub kind: RelationKind,
@@ -154,7 +154,7 @@ impl RelationFacts {
 }
 
 /// How the order of rows in the output came about (`row_cap.order` of the manifest).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RowOrder {
     /// By a key that no two rows share.
@@ -166,7 +166,7 @@ pub enum RowOrder {
 }
 
 /// How many rows exist beyond the cap (`row_cap.rows_available` of the manifest).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "value", rename_all = "snake_case")]
 pub enum RowsAvailable {
     /// So many.
@@ -178,7 +178,7 @@ pub enum RowsAvailable {
 }
 
 /// What the cap does to this export, decided under the snapshot before anything is read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapPlan {
     /// The tier's name, where the cap came from one.
     pub tier: Option<String>,
@@ -195,7 +195,7 @@ pub struct CapPlan {
 }
 
 /// A column by which an error names a row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowKeyColumn {
     /// Its name in the catalog.
     pub name: String,
@@ -208,7 +208,7 @@ pub struct RowKeyColumn {
 }
 
 /// A whole plan: what source, workers and manifest agree on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The relation.
     pub relation: RelationFacts,

@@ -21,7 +21,7 @@ pub enum Direction {
 }
 
 /// How values of a column are compared so that it agrees with how the server sorts them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Comparison {
     /// The type that bounds are cast to where it is not the column's own: under a domain, whose checks a bound made by
     /// arithmetic may fail.
@@ -32,7 +32,7 @@ pub struct Comparison {
 }
 
 /// One column of the key by which rows are split and ordered. NULLs come last, in either direction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyColumn {
     /// The column's name in the catalog.
     pub name: String,

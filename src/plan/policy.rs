@@ -3,10 +3,10 @@
 //! Every default keeps the value or stops the export. A choice is made for all columns by a flag of its own, or for one
 //! column by `--column-policy`, and what it changes is counted in the manifest (`policy_count`).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which warehouse's rules the types, units and codecs keep to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// PostgreSQL's own spellings in text, the richest types in Parquet.
@@ -20,7 +20,7 @@ pub enum Preset {
 /// `--on-unrepresentable`: a value that its column's carrier cannot hold. NaN and infinite numerics, numerics with more
 /// digits than were asked for, dates and timestamps at infinity or beyond the target, `24:00:00`, arrays of several
 /// dimensions or whose indexes do not begin at 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnrepresentable {
     /// The export fails (exit 14).
@@ -32,7 +32,7 @@ pub enum OnUnrepresentable {
 }
 
 /// `--unconstrained-numeric`: how Parquet holds a `numeric` that is declared without a precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnconstrainedNumeric {
     /// As its digits.
@@ -49,7 +49,7 @@ pub enum UnconstrainedNumeric {
 }
 
 /// `--char-padding`: the blanks at the end of `char(n)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CharPadding {
     /// As stored.
@@ -59,7 +59,7 @@ pub enum CharPadding {
 }
 
 /// `--invalid-utf8`: text of a `SQL_ASCII` database that is not UTF-8. Other databases hold none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InvalidUtf8 {
     /// The export fails (exit 14).
@@ -71,7 +71,7 @@ pub enum InvalidUtf8 {
 }
 
 /// `--json-large-numbers`: numbers in NDJSON that a reader with 64-bit floats would change, such as 2^53 + 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JsonLargeNumbers {
     /// As numbers, every digit kept.
@@ -81,7 +81,7 @@ pub enum JsonLargeNumbers {
 }
 
 /// `--json-nan`: NaN and the infinities in NDJSON, which JSON has no number for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JsonNan {
     /// As strings, as `row_to_json` writes them.
@@ -93,7 +93,7 @@ pub enum JsonNan {
 }
 
 /// `--csv-nested`, and `json` by column: arrays, composites, ranges and hstore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Nested {
     /// PostgreSQL's output text in CSV, as COPY writes it; lists, structs and maps in Parquet.
@@ -103,7 +103,7 @@ pub enum Nested {
 }
 
 /// `--timestamp-precision`: the unit of Parquet timestamps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimestampPrecision {
     /// Microseconds: nothing is lost.
@@ -115,7 +115,7 @@ pub enum TimestampPrecision {
 }
 
 /// `--duplicate-columns`: two output columns of one name, as a query can have them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DuplicateColumns {
     /// Refused (exit 2).
@@ -125,7 +125,7 @@ pub enum DuplicateColumns {
 }
 
 /// The choices in force for one column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each field is named as its type, which says what it is")]
 pub struct Policies {
     pub on_unrepresentable: OnUnrepresentable,
@@ -161,7 +161,8 @@ impl Default for Policies {
 }
 
 /// What `--column-policy COLUMN=CHOICE` can say. Which choices a column takes depends on its type and the format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ColumnChoice {
     /// Whatever cannot be written exactly is an error.
     Error,
@@ -248,7 +249,7 @@ pub fn decimal(text: &str) -> Option<(u8, u8)> {
 }
 
 /// The choices of a whole request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyOptions {
     /// The preset.
     pub preset: Preset,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::column::{Attribute, Carrier, ExtensionType, Member, PgType, Precision, TypeKind, Wire};
 use super::oid;
 use super::policy::{
@@ -14,7 +16,7 @@ use crate::encode::Format;
 const DECIMAL128_DIGITS: i32 = 38;
 
 /// What types depend on besides themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerTypes {
     /// Whether the database's encoding is `SQL_ASCII`, which checks nothing.
     pub sql_ascii: bool,

@@ -40,4 +40,4 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     fn guard(&self) -> BoxFuture<'_, SourceError>;
 }
 
-pub use postgres::error::SourceError;
+pub use postgres::error::{Retry, SourceError};

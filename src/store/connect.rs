@@ -27,6 +27,7 @@ use object_store::{ClientOptions, HeaderMap, HeaderValue};
 
 use super::address::Provider;
 use super::error::{StoreError, StoreFault};
+use super::open_uploads::OpenUploads;
 use super::remote::Remote;
 use crate::limits;
 
@@ -64,7 +65,13 @@ pub(super) fn cloud(
         Provider::S3 => {
             let store = s3(authority, variables, false).map_err(refused)?;
             let facts = s3(authority, variables, true).map_err(refused)?;
-            Remote::new(Arc::new(store), root, url.to_owned()).with_facts(Arc::new(facts))
+            let client = Connector
+                .connect(&s3_client(variables, s3_endpoint(&s3_builder(authority, variables)).as_deref()))
+                .map_err(refused)?;
+            let open_uploads = OpenUploads::new(facts.clone(), client);
+            Remote::new(Arc::new(store), root, url.to_owned())
+                .with_facts(Arc::new(facts))
+                .with_open_uploads(open_uploads)
         }
         Provider::Gcs => Remote::new(Arc::new(gcs(authority, variables).map_err(refused)?), root, url.to_owned()),
         Provider::Azure | Provider::AzureAbfss => {
@@ -76,16 +83,9 @@ pub(super) fn cloud(
 
 /// `facts`: for HEADs that ask for checksums, with a header that no other request should carry.
 fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, object_store::Error> {
-    let builder = settings("AWS_", variables)
-        .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
-        .with_bucket_name(bucket);
-    let mut client = client_options("AWS_", variables, ClientOptions::new()).with_timeout_disabled();
-    let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
-        .iter()
-        .find_map(|key| builder.get_config_value(key));
-    if endpoint.as_deref().is_some_and(is_loopback) {
-        client = client.with_allow_http(true);
-    }
+    let builder = s3_builder(bucket, variables);
+    let endpoint = s3_endpoint(&builder);
+    let mut client = s3_client(variables, endpoint.as_deref());
     if facts {
         let ask = ("x-amz-checksum-mode", "ENABLED");
         let mut headers = HeaderMap::new();
@@ -104,6 +104,21 @@ fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, obje
     };
     // Conditional writes by ETag are the builder's default.
     builder.with_client_options(client).with_http_connector(Connector).build()
+}
+
+fn s3_builder(bucket: &str, variables: &Variables) -> AmazonS3Builder {
+    settings("AWS_", variables)
+        .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
+        .with_bucket_name(bucket)
+}
+
+fn s3_endpoint(builder: &AmazonS3Builder) -> Option<String> {
+    [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint].iter().find_map(|key| builder.get_config_value(key))
+}
+
+fn s3_client(variables: &Variables, endpoint: Option<&str>) -> ClientOptions {
+    let client = client_options("AWS_", variables, ClientOptions::new()).with_timeout_disabled();
+    if endpoint.is_some_and(is_loopback) { client.with_allow_http(true) } else { client }
 }
 
 fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleCloudStorage, object_store::Error> {

@@ -32,6 +32,15 @@ pub struct StoreOptions {
     pub sha256: bool,
 }
 
+impl StoreOptions {
+    /// For whoever reads, and writes only small records.
+    pub fn small() -> Self {
+        let (chunk_bytes, concurrency) =
+            (NonZeroUsize::MIN.saturating_add(limits::UPLOAD_CHUNK_BYTES_MIN - 1), NonZeroUsize::MIN);
+        Self { chunk_bytes, concurrency, sha256: false }
+    }
+}
+
 /// Which content of an object was seen, so that a later write can depend on nobody having changed it since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
@@ -245,6 +254,19 @@ impl Destination {
         }
     }
 
+    /// Deletes objects; one that is not there is fine. Whoever may not delete the first stops there.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the first that failed; others may be gone.
+    pub async fn delete_all(&self, paths: Vec<String>) -> Result<(), StoreError> {
+        let mut deletions =
+            stream::iter(paths).map(|path| async move { self.delete(&path).await }).buffered(limits::DISCARDS_AT_ONCE);
+        while let Some(deleted) = deletions.next().await {
+            deleted?;
+        }
+        Ok(())
+    }
+
     /// What the store tells of an object; `None` where there is none.
     ///
     /// # Errors
@@ -368,6 +390,30 @@ impl Destination {
                 remote.abort(&staged.path, upload_id).await
             }
             _ => Err(elsewhere("discarding", object)),
+        }
+    }
+
+    /// The uploads below the destination that are neither complete nor aborted, as paths and ids; `None` where there are
+    /// no uploads or the store cannot list them (only S3 can).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_uploads(&self) -> Result<Option<Vec<(String, String)>>, StoreError> {
+        match &self.inner.backend {
+            Backend::Local(_) => Ok(None),
+            Backend::Remote(remote) => remote.open_uploads(self.url().to_owned()).await,
+        }
+    }
+
+    /// Aborts an upload; one that is gone is fine.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn abort_upload(&self, path: &str, upload_id: &str) -> Result<(), StoreError> {
+        let object = self.check("discarding", path)?;
+        match &self.inner.backend {
+            Backend::Local(_) => Err(elsewhere("discarding", object)),
+            Backend::Remote(remote) => remote.abort(path, &upload_id.to_owned()).await,
         }
     }
 

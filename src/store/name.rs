@@ -1,9 +1,9 @@
 //! Object names: pure, and injective in (partition, roll, attempt).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where parts stand below the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// Under `data/`.
@@ -32,5 +32,41 @@ impl PartName {
             Layout::Flat => "",
         };
         format!("{folder}part-{partition:05}-{roll:03}-{attempt:08x}.{extension}")
+    }
+
+    /// The identity in a path that [`PartName::path`] made; `None` for any other path.
+    pub fn parse(path: &str) -> Option<Self> {
+        let name = path.strip_prefix("data/").unwrap_or(path).strip_prefix("part-")?;
+        let (name, _) = name.split_once('.')?;
+        let mut numbers = name.split('-');
+        let (partition, roll, attempt) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let name = Self {
+            partition: partition.parse().ok()?,
+            roll: roll.parse().ok()?,
+            attempt: u32::from_str_radix(attempt, 16).ok()?,
+        };
+        numbers.next().is_none().then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_were_made() {
+        for name in [
+            PartName { partition: 0, roll: 0, attempt: 0 },
+            PartName { partition: 123_456, roll: 1_000, attempt: u32::MAX },
+        ] {
+            for layout in [Layout::Nested, Layout::Flat] {
+                assert_eq!(PartName::parse(&name.path(layout, "csv.gz")), Some(name));
+            }
+        }
+        for other in
+            ["data/part-1.csv", "part-x-0-0.csv", "data/part-1-2-3-4.csv", "_manifest.json", "other/part-1-2-3.csv"]
+        {
+            assert_eq!(PartName::parse(other), None, "{other}");
+        }
     }
 }

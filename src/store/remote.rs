@@ -15,6 +15,7 @@ use object_store::{
 use super::connect::Crc64Header;
 use super::destination::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::error::{StoreError, StoreFault};
+use super::open_uploads::OpenUploads;
 use super::receipt::StagedObject;
 use crate::limits;
 
@@ -26,6 +27,8 @@ pub(super) struct Remote {
     uploads: Arc<dyn MultipartStore>,
     /// The same store, asking for checksums in its HEADs.
     facts: Arc<dyn ObjectStore>,
+    /// Lists uploads, where the store can.
+    open_uploads: Option<OpenUploads>,
     /// The prefix.
     root: Path,
     /// The destination's URL.
@@ -47,6 +50,7 @@ impl Remote {
             uploads: Arc::clone(&store) as _,
             facts: Arc::clone(&store) as _,
             store,
+            open_uploads: None,
             root,
             url,
             upload_attributes: true,
@@ -55,6 +59,10 @@ impl Remote {
 
     pub(super) fn with_facts(self, facts: Arc<dyn ObjectStore>) -> Self {
         Self { facts, ..self }
+    }
+
+    pub(super) fn with_open_uploads(self, open_uploads: OpenUploads) -> Self {
+        Self { open_uploads: Some(open_uploads), ..self }
     }
 
     pub(super) fn without_upload_attributes(self) -> Self {
@@ -241,6 +249,20 @@ impl Remote {
             }
             _ => Err(error),
         }
+    }
+
+    /// The uploads below the destination that are neither complete nor aborted, as paths and ids; `None` where the store
+    /// cannot list them.
+    pub(super) async fn open_uploads(&self, object: String) -> Result<Option<Vec<(String, String)>>, StoreError> {
+        let Some(lister) = &self.open_uploads else { return Ok(None) };
+        let root = self.root.as_ref();
+        let prefix = if root.is_empty() { String::new() } else { format!("{root}/") };
+        let uploads = lister
+            .list(&prefix)
+            .await
+            .map_err(|error| StoreError::new("listing the open uploads of", object, StoreFault::Unavailable, error))?;
+        let relative = |key: &str| key.strip_prefix(&prefix).map(str::to_owned);
+        Ok(Some(uploads.into_iter().filter_map(|it| Some((relative(&it.key)?, it.upload_id))).collect()))
     }
 
     pub(super) async fn abort(&self, path: &str, upload_id: &String) -> Result<(), StoreError> {

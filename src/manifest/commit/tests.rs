@@ -1,10 +1,13 @@
 use std::collections::BTreeMap;
 
+use crc_fast::{CrcAlgorithm, checksum};
+
 use super::*;
 use crate::manifest::look;
 use crate::manifest::model::PartEntry;
 use crate::manifest::test_data::{manifest, memory, open};
 use crate::manifest::verify::{VerifyOptions, verify};
+use crate::manifest::wire::crc64nvme_text;
 use crate::store::{Journal, Layout, PartName};
 
 /// A manifest of its own run, with its parts staged.
@@ -52,7 +55,7 @@ impl Ready {
 }
 
 fn parts_rules(previous: Option<Existing>) -> CommitRules {
-    CommitRules { placement: Placement::Parts, on_existing: OnExisting::Replace, previous }
+    CommitRules { placement: Placement::Parts, on_existing: OnExisting::Replace, previous, run: None }
 }
 
 async fn standing(destination: &Destination) -> Option<Existing> {
@@ -258,7 +261,8 @@ async fn a_single_file_has_only_its_manifest_beside_it() {
     for destination in destinations {
         destination.put("_SUCCESS", "somebody's".into(), JSON).await.unwrap();
         let placement = Placement::Single { name: "orders.csv".into() };
-        let rules = |on_existing, previous| CommitRules { placement: placement.clone(), on_existing, previous };
+        let rules =
+            |on_existing, previous| CommitRules { placement: placement.clone(), on_existing, previous, run: None };
         let single = async |run: &str| {
             let mut ready = ready(&destination, run, 1).await;
             let mut manifest = (*ready.manifest).clone();

@@ -1,5 +1,6 @@
 //! What the catalog knows of a relation: kind, columns, leaves, keys, statistics.
 
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -10,7 +11,7 @@ use super::types::Types;
 use crate::plan::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationKind, ServerTypes};
 
 /// A relation found by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) oid: u32,
     pub(crate) kind: RelationKind,
@@ -314,7 +315,7 @@ pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Optio
 }
 
 /// Facts of the server for the manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
     /// `server_version`, for example `18.6`.
     pub version: String,

@@ -176,6 +176,11 @@ impl Sessions {
         Ok(Session { client, companion, connector: Arc::clone(&self.connector), fresh })
     }
 
+    /// Whether a session is idle in the pool.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.pool.status().available > 0
+    }
+
     /// Checks out a session that is either new or [entered](Session::set_entered); one that was given up on its way
     /// there is closed.
     pub(crate) async fn get_whole(&self) -> Result<Session, SourceError> {

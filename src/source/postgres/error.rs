@@ -25,6 +25,22 @@ pub enum SourceFault {
     Protocol,
 }
 
+/// Whether the partition that an error ended is worth another attempt, under the same snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retry {
+    /// It would end the same way.
+    #[default]
+    Never,
+    /// Whatever it was may be over.
+    Again,
+    /// A timeout or a person cancelled the statement: once may be a mistake.
+    Once,
+    /// Somebody held a lock, who may be done soon.
+    Briefly,
+    /// The server has no connection left: others of ours go on.
+    FewerReaders,
+}
+
 /// An error of the source layer.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -72,6 +88,17 @@ impl SourceError {
     pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
+    }
+
+    /// Whether another attempt may succeed.
+    pub fn retry(&self) -> Retry {
+        match (self.fault, self.sqlstate.as_deref()) {
+            (SourceFault::GaveWay, Some("55P03")) => Retry::Briefly,
+            (SourceFault::GaveWay, Some("57014")) => Retry::Once,
+            (SourceFault::GaveWay, Some("53300")) => Retry::FewerReaders,
+            (SourceFault::Unavailable, _) => Retry::Again,
+            _ => Retry::Never,
+        }
     }
 
     /// A driver's error while doing `action`.

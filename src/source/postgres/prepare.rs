@@ -14,7 +14,7 @@ use crate::plan::{ColumnFacts, LeafFacts, RelationFacts, RelationKind, RelationR
 use crate::{failpoint, limits};
 
 /// Sessions beside the readers: the lock session and two keepers.
-const CONTROL_SESSIONS: usize = 3;
+pub(super) const CONTROL_SESSIONS: usize = 3;
 
 /// The name by which predicates may qualify the columns of `--query`.
 pub(super) const QUERY_ALIAS: &str = "query";
@@ -56,9 +56,7 @@ impl Planning {
         run_id: &str,
     ) -> Result<Self, SourceError> {
         let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
-        // The tail of the id is its random part; its head is the time, which many runs share.
-        let short: String = run_id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
-        let application = format!("outhaul/{short}");
+        let application = application(run_id);
         let sessions = Arc::new(Sessions::new(connector, &application, readers + CONTROL_SESSIONS)?);
         let lock = sessions.get().await?;
         begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
@@ -86,6 +84,13 @@ impl Planning {
         let expressions = describe_expressions(&anchor, shape, &relation).await?;
         Ok(Self { sessions, lock, anchor, locks, application, found, relation, expressions, server })
     }
+}
+
+/// How a run's sessions are called, before their role.
+pub(crate) fn application(run_id: &str) -> String {
+    // The tail of the id is its random part; its head is the time, which many runs share.
+    let short: String = run_id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
+    format!("outhaul/{short}")
 }
 
 /// Finds the relation, locks it, and makes sure that the name still means what was locked.

@@ -7,14 +7,16 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Mutex;
 
-use super::catalog::{self, Found};
+use super::catalog;
 use super::connect::{Session, Sessions};
 use super::copy::Copy;
 use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
+use super::kept::{self, SourceRecord};
 use super::keyset;
-use super::prepare::Planning;
-use super::session::{identifier, send_text_as_stored};
+use super::prepare::{CONTROL_SESSIONS, Planning, application};
+use super::session::{Begin, begin, identifier, send_text_as_stored, server_identity};
+use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
 use crate::export::request::ReadMode;
@@ -41,7 +43,7 @@ pub struct PostgresSource {
     lock: Option<Session>,
     moment: Moment,
     snapshots: Vec<SnapshotFacts>,
-    found: Option<Found>,
+    record: SourceRecord,
     /// Whether the database's encoding is `SQL_ASCII`.
     sql_ascii: bool,
 }
@@ -51,16 +53,26 @@ impl PostgresSource {
     ///
     /// # Errors
     /// The snapshot cannot be exported or kept.
-    pub async fn new(planning: Planning, readers: usize, read_mode: ReadMode) -> Result<Self, SourceError> {
+    ///
+    /// With `keep` the snapshot can be imported by others even where only one reader needs it.
+    pub async fn new(planning: Planning, readers: usize, read_mode: ReadMode, keep: bool) -> Result<Self, SourceError> {
         let Planning { sessions, lock, anchor, locks, application, found, server, .. } = planning;
         let sql_ascii = server.types.sql_ascii;
+        let record = SourceRecord {
+            found,
+            locks: locks.clone(),
+            server,
+            identity: server_identity(&anchor).await?,
+            allow_rls: anchor.allows_rls(),
+        };
         let (moment, snapshots) = match read_mode {
             ReadMode::Keyset { page_size } => {
-                let pages = keyset::Pages::new(&anchor, found.as_ref(), page_size, &application, sql_ascii).await?;
+                let pages =
+                    keyset::Pages::new(&anchor, record.found.as_ref(), page_size, &application, sql_ascii).await?;
                 anchor.batch("ending planning", "COMMIT").await?;
                 (Moment::Pages(pages), Vec::new())
             }
-            ReadMode::Copy if readers == 1 => {
+            ReadMode::Copy if readers == 1 && !keep => {
                 let facts = snapshot::facts(&anchor, None).await?;
                 // The lock session may be lost before the first read.
                 locks.take(&anchor, snapshot::Waiting::Nowait).await?;
@@ -73,7 +85,64 @@ impl PostgresSource {
                 (Moment::Kept(custody), vec![facts])
             }
         };
-        Ok(Self { sessions, lock, moment, snapshots, found, sql_ascii })
+        Ok(Self { sessions, lock, moment, snapshots, record, sql_ascii })
+    }
+
+    /// Goes on with a run that another process began, under the snapshot that others hold by these ids.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server;
+    /// [`SourceFault::SchemaChanged`] where the relation is not what it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the sessions.
+    pub async fn resume(
+        connect: &ConnectSettings,
+        record: SourceRecord,
+        held: &[String],
+        readers: usize,
+        read_mode: ReadMode,
+        run_id: &str,
+    ) -> Result<Self, SourceError> {
+        let application = application(run_id);
+        let sessions = kept::sessions(connect, &record, &application, readers + CONTROL_SESSIONS)?;
+        let sql_ascii = record.server.types.sql_ascii;
+        let (lock, moment) = match read_mode {
+            ReadMode::Keyset { page_size } => {
+                let anchor = sessions.get().await?;
+                begin(&anchor, Begin::Latest, &format!("{application}/plan")).await?;
+                let found = record.found.as_ref();
+                let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
+                anchor.batch("ending planning", "COMMIT").await?;
+                (None, Moment::Pages(pages))
+            }
+            ReadMode::Copy => {
+                let custody = kept::custody(&record, held, &application);
+                custody.take_over(&sessions).await?;
+                (Some(custody.session(&sessions, "locks").await?), Moment::Kept(custody))
+            }
+        };
+        Ok(Self { sessions, lock, moment, snapshots: Vec::new(), record, sql_ascii })
+    }
+
+    /// What another process must know to read under the same snapshot.
+    pub fn record(&self) -> &SourceRecord {
+        &self.record
+    }
+
+    /// The ids under which the snapshot can be imported now; none where it cannot.
+    pub async fn held(&self) -> Vec<String> {
+        match &self.moment {
+            Moment::Kept(custody) => custody.ids().await,
+            Moment::Own(_) | Moment::Pages(_) => Vec::new(),
+        }
+    }
+
+    /// A keeper outside of this process holds the snapshot too.
+    pub async fn also_held(&self, id: String) {
+        if let Moment::Kept(custody) = &self.moment {
+            custody.also_held(id).await;
+        }
     }
 
     /// The snapshots that reads share; empty in keyset mode.
@@ -100,7 +169,7 @@ impl PostgresSource {
             let leaf = plan.relation.leaves.get(*leaf)?;
             return Some(Named { name: leaf.sql_name.clone(), oid: leaf.oid, tables: None });
         }
-        let found = self.found.as_ref()?;
+        let found = self.record.found.as_ref()?;
         let tables = (found.kind == RelationKind::PartitionedTable).then_some(found.tables);
         Some(Named { name: found.sql_name(), oid: found.oid, tables })
     }
@@ -188,10 +257,8 @@ impl Source for PostgresSource {
             let mut pinged = Instant::now();
             loop {
                 tick.tick().await;
-                if let Moment::Kept(custody) = &self.moment
-                    && let Err(error) = custody.tend(&self.sessions).await
-                {
-                    return error;
+                if let Moment::Kept(custody) = &self.moment {
+                    custody.tend(&self.sessions).await;
                 }
                 if pinged.elapsed() >= limits::KEEPER_PING {
                     self.ping_idle().await;

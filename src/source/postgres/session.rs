@@ -1,5 +1,7 @@
 //! What every session is set to before it reads: `pg_dump`'s settings, inside the transaction so that poolers keep them.
 
+use serde::{Deserialize, Serialize};
+
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use crate::limits;
@@ -73,7 +75,7 @@ pub(crate) async fn send_text_as_stored(session: &Session) -> Result<(), SourceE
 }
 
 /// What tells one server from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerIdentity(String);
 
 /// Asks the session which server it is on.

@@ -4,10 +4,11 @@
 //! exports it again, so that losing either loses nothing; the survivor's id serves until a new second keeper stands.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
@@ -18,7 +19,7 @@ use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
 use crate::{failpoint, limits, telemetry};
 
 /// What a session must do before it may rely on the relation staying as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Locks {
     /// Tables and views, quoted: `LOCK TABLE … IN ACCESS SHARE MODE`, which takes their children too.
     pub(crate) tables: Vec<String>,
@@ -63,7 +64,7 @@ impl Locks {
 }
 
 /// One exported snapshot, for the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotFacts {
     /// The id that `pg_export_snapshot` gave; absent where one reader's own transaction is the snapshot.
     pub id: Option<String>,
@@ -138,6 +139,10 @@ struct Keeper {
 #[derive(Debug)]
 pub(crate) struct Custody {
     keepers: Mutex<VecDeque<Keeper>>,
+    /// Ids under which others hold the same snapshot.
+    others: Mutex<Vec<String>>,
+    /// Whether it has been told that nobody holds the snapshot any more.
+    told: AtomicBool,
     locks: Locks,
     server: ServerIdentity,
     application: String,
@@ -153,14 +158,44 @@ impl Custody {
         application: &str,
     ) -> Result<Self, SourceError> {
         let server = server_identity(&first).await?;
-        let custody = Self {
-            keepers: Mutex::new(VecDeque::from([Keeper { session: first, snapshot, pinged: Instant::now() }])),
+        let custody = Self::of_others(Vec::new(), locks, server, application);
+        custody.keepers.lock().await.push_back(Keeper { session: first, snapshot, pinged: Instant::now() });
+        custody.reinforce(sessions).await?;
+        Ok(custody)
+    }
+
+    /// The custody of a snapshot that only others hold so far, under these ids. Keepers of its own come with
+    /// [`Custody::tend`].
+    pub(crate) fn of_others(ids: Vec<String>, locks: Locks, server: ServerIdentity, application: &str) -> Self {
+        Self {
+            keepers: Mutex::default(),
+            others: Mutex::new(ids),
+            told: AtomicBool::new(false),
             locks,
             server,
             application: application.to_owned(),
-        };
-        custody.reinforce(sessions).await?;
-        Ok(custody)
+        }
+    }
+
+    /// Somebody else holds the snapshot too, under this id.
+    pub(crate) async fn also_held(&self, id: String) {
+        self.others.lock().await.push(id);
+    }
+
+    /// Starts the two keepers of a custody that has none.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where nobody holds the snapshot any more.
+    pub(crate) async fn take_over(&self, sessions: &Sessions) -> Result<(), SourceError> {
+        self.reinforce(sessions).await?;
+        self.reinforce(sessions).await
+    }
+
+    /// The ids under which the snapshot can be imported.
+    pub(crate) async fn ids(&self) -> Vec<String> {
+        let mut ids: Vec<String> = self.keepers.lock().await.iter().map(|keeper| keeper.snapshot.clone()).collect();
+        ids.extend(self.others.lock().await.iter().cloned());
+        ids
     }
 
     /// A session whose transaction is under the snapshot, on the same server, with everything locked.
@@ -183,7 +218,7 @@ impl Custody {
     }
 
     async fn enter(&self, session: &Session, role: &str) -> Result<(), SourceError> {
-        let ids: Vec<String> = self.keepers.lock().await.iter().map(|keeper| keeper.snapshot.clone()).collect();
+        let ids = self.ids().await;
         let application = format!("{}/{role}", self.application);
         let mut refused = None;
         for id in ids {
@@ -214,11 +249,11 @@ impl Custody {
 
     /// Replaces keepers that died and pings those that idle; called every second or so.
     ///
-    /// # Errors
-    /// [`SourceFault::SnapshotLost`] where none is left. A second keeper that cannot be started is only a warning:
-    /// the next call tries again.
-    pub(crate) async fn tend(&self, sessions: &Sessions) -> Result<(), SourceError> {
-        {
+    /// A keeper that cannot be replaced is only a warning, and so is the loss of all: readers that have imported the
+    /// snapshot read on, and one of them that idles is made a keeper. Only whoever has to import it and cannot finds
+    /// that it is lost.
+    pub(crate) async fn tend(&self, sessions: &Sessions) {
+        let alone = {
             let mut keepers = self.keepers.lock().await;
             let mut alive = VecDeque::new();
             while let Some(mut keeper) = keepers.pop_front() {
@@ -235,19 +270,22 @@ impl Custody {
                 }
             }
             *keepers = alive;
-            if keepers.is_empty() {
-                return Err(keepers_gone());
-            }
             if keepers.len() > 1 {
-                return Ok(());
+                return;
             }
+            keepers.is_empty()
+        };
+        if alone && !sessions.has_idle() && self.others.lock().await.is_empty() {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("every keeper of the snapshot is gone; what is being read is read on");
+            }
+            return;
         }
         telemetry::keeper_promoted();
         match self.reinforce(sessions).await {
             Ok(()) => tracing::info!("a new second snapshot keeper stands"),
             Err(error) => tracing::warn!(error = %error, "no second snapshot keeper yet"),
         }
-        Ok(())
     }
 
     async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {

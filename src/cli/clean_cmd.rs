@@ -1,0 +1,72 @@
+//! `outhaul clean`.
+
+use clap::ArgMatches;
+
+use super::screen::stdout_line;
+use super::summary::{self, Failure};
+use super::{Stage, exit, human};
+use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
+use crate::export::{ExportError, ExportErrorKind};
+
+pub(super) async fn clean(matches: &ArgMatches, stage: &Stage) -> u8 {
+    let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
+    let request = CleanRequest {
+        destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
+        single_file: matches.get_flag("single_file"),
+        dry_run: matches.get_flag("dry_run"),
+    };
+    let cleaned = tokio::select! {
+        () = stage.signals.token().cancelled() => {
+            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+            Err(ExportError::new(kind, "stopped while cleaning; the same command goes on"))
+        }
+        cleaned = clean::clean(&request) => cleaned,
+    };
+    match cleaned {
+        Ok(report) => {
+            if json {
+                let line = serde_json::json!({
+                    "schema_version": 1, "exit_code": exit::COMPLETE, "report": report, "retryable": false,
+                });
+                stdout_line(&line.to_string());
+            } else if stage.verbosity >= 0 {
+                stdout_line(&text(&report));
+            }
+            exit::COMPLETE
+        }
+        Err(error) => {
+            let failure = Failure::early(&error);
+            stage.screen.line(&summary::error_text(&failure));
+            if let (true, Ok(line)) = (json, summary::error_json(&failure)) {
+                stdout_line(&line);
+            }
+            exit::failed(error.kind)
+        }
+    }
+}
+
+fn text(report: &CleanReport) -> String {
+    let mut lines = Vec::new();
+    match report.runs.len() {
+        0 => lines.push(format!("nothing to clean at {}", report.destination)),
+        _ if report.dry_run => lines.push(format!("would clean {}:", report.destination)),
+        _ => lines.push(format!("cleaned {}:", report.destination)),
+    }
+    for run in &report.runs {
+        lines.push(format!("  run {}: {}", run.run_id, outcome(run, report.dry_run)));
+        lines.extend(run.traces.iter().map(|trace| format!("    {trace}")));
+    }
+    if let Some(alive) = &report.alive {
+        lines.push(format!("  run {alive} is at work there and was left alone"));
+    }
+    lines.join("\n")
+}
+
+fn outcome(run: &CleanedRun, dry_run: bool) -> String {
+    if dry_run {
+        return "dead; would be removed".to_owned();
+    }
+    let removed =
+        format!("{} and {} removed", human::plural(run.removed, "part"), human::plural(run.aborted, "upload"));
+    if run.committed { format!("had committed, and is finished now; {removed}") } else { format!("dead; {removed}") }
+}

@@ -1,0 +1,134 @@
+//! `outhaul keep`, in the foreground for people and pods, and as the detached process of `--keep-snapshot`.
+
+use std::io::{BufRead, Write};
+use std::time::Duration;
+
+use clap::ArgMatches;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::summary::{self, Failure};
+use super::{Stage, args, exit};
+use crate::config;
+use crate::config::options::by_key;
+use crate::export::keep::{self, Answer, HandOver, KeepRequest, RUN_ENDED};
+use crate::export::{ExportError, ExportErrorKind};
+use crate::source::postgres::kept::KeepEnd;
+
+pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
+    if matches.get_flag("handed_over") {
+        return handed_over(stage).await;
+    }
+    let connect = match config::load_connection(args::connection_flags(matches), &stage.environment) {
+        Ok(connect) => connect,
+        Err(errors) => return stage.refuse(&errors),
+    };
+    let request = KeepRequest {
+        connect,
+        destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
+        single_file: matches.get_flag("single_file"),
+        run_id: matches.get_one::<String>("run_id").cloned(),
+        duration: matches.get_one::<Duration>("for").copied().unwrap_or_default(),
+        yield_after: None,
+    };
+    let token = stage.signals.token().clone();
+    let stop = async move {
+        token.cancelled().await;
+        KeepEnd::Stopped
+    };
+    let held = |kept: &crate::source::postgres::kept::KeptSnapshot| {
+        if stage.verbosity >= 0 {
+            let until = kept.until.format("%Y-%m-%d %H:%M:%S UTC");
+            stage.screen.line(&format!("holding the snapshot as {} until {until} at most", kept.snapshot));
+        }
+    };
+    let error = match keep::keep(request, held, stop).await {
+        Ok(KeepEnd::RunEnded) => {
+            if stage.verbosity >= 0 {
+                stage.screen.line("the run has ended, and with it the hold on its snapshot");
+            }
+            return exit::COMPLETE;
+        }
+        Ok(KeepEnd::Deadline) => ExportError::new(ExportErrorKind::GaveWay, "the time was up before the run had ended"),
+        Ok(KeepEnd::Yielded { pid }) => {
+            let message = format!("gave way to the session with pid {pid}, which waited for the snapshot's locks");
+            ExportError::new(ExportErrorKind::GaveWay, message)
+        }
+        Ok(KeepEnd::Stopped) => {
+            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+            ExportError::new(kind, "stopped; the snapshot is held no longer")
+        }
+        Err(error) => error,
+    };
+    stage.screen.line(&summary::error_text(&Failure::early(&error)));
+    exit::failed(error.kind)
+}
+
+/// The keeper that a run has started: its orders come on standard input, its answer goes to standard output, and then
+/// it is alone.
+async fn handed_over(stage: &Stage) -> u8 {
+    let answered = match orders(stage) {
+        Ok(request) => {
+            // The terminal of the run may go.
+            let _hangup = signal(SignalKind::hangup());
+            let token = stage.signals.token().clone();
+            let (told, run_ended) = oneshot::channel();
+            // Its own thread: it stands until the run says something or the program ends.
+            std::thread::spawn(move || {
+                let mut line = Vec::new();
+                if std::io::stdin().lock().read_until(b'\n', &mut line).is_ok() && line == RUN_ENDED {
+                    let _ = told.send(());
+                }
+            });
+            let stop = async move {
+                tokio::select! {
+                    () = token.cancelled() => KeepEnd::Stopped,
+                    // A run that is gone without a word may be resumed.
+                    Ok(()) = run_ended => KeepEnd::RunEnded,
+                }
+            };
+            let held =
+                |kept: &crate::source::postgres::kept::KeptSnapshot| answer(&Answer::Held(kept.snapshot.clone()));
+            keep::keep(request, held, stop).await.map(|_| ())
+        }
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(()) => exit::COMPLETE,
+        Err(error) => {
+            // Nobody reads it where the snapshot was held before.
+            answer(&Answer::Failed(summary::chain(&error)));
+            exit::failed(error.kind)
+        }
+    }
+}
+
+fn orders(stage: &Stage) -> Result<KeepRequest, ExportError> {
+    let unreadable = |why: &dyn std::fmt::Display| {
+        ExportError::new(ExportErrorKind::Usage, format!("reading what is handed over: {why}"))
+            .with_hint("--handed-over is for `outhaul export --keep-snapshot` alone")
+    };
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(|error| unreadable(&error))?;
+    let orders: HandOver = serde_json::from_str(&line).map_err(|error| unreadable(&error))?;
+    let known = |(key, values): (String, Vec<String>)| Some((by_key(&key)?.key, values));
+    let flags = orders.connection.into_iter().filter_map(known).collect();
+    let connect = config::load_connection(flags, &stage.environment)
+        .map_err(|errors| unreadable(&errors.0.first().map_or("no connection", |error| error.what.as_str())))?;
+    Ok(KeepRequest {
+        connect,
+        destination: orders.destination,
+        single_file: orders.single_file,
+        run_id: Some(orders.run_id),
+        duration: orders.duration,
+        yield_after: orders.yield_after,
+    })
+}
+
+fn answer(answer: &Answer) {
+    if let Ok(line) = serde_json::to_string(answer) {
+        let mut stdout = std::io::stdout().lock();
+        // The run may be gone already.
+        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    }
+}

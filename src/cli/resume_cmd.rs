@@ -1,0 +1,32 @@
+//! `outhaul resume`.
+
+use clap::ArgMatches;
+
+use super::exit::Truncation;
+use super::session::{self, Facts};
+use super::summary::Left;
+use super::{Stage, args, export_cmd};
+use crate::config;
+use crate::export::resume::{self, ResumeRequest};
+
+pub(super) async fn resume(matches: &ArgMatches, stage: &Stage) -> u8 {
+    let (connect, readers, options) = match config::load_resume(args::resume_flags(matches), &stage.environment) {
+        Ok(loaded) => loaded,
+        Err(errors) => return stage.refuse(&errors),
+    };
+    export_cmd::start_logs(&options, stage);
+    let front = export_cmd::front(&options, stage);
+    let request = ResumeRequest {
+        connect,
+        destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
+        single_file: matches.get_flag("single_file"),
+        readers,
+        allow_mixed_snapshot: matches.get_flag("allow_mixed_snapshot"),
+    };
+    // The run's own id is told by its first event.
+    let facts = Facts { run_id: None, truncation: Truncation::Signalled, left: Left::Nothing };
+    export_cmd::with_metrics(&front, &options, async {
+        session::export(&front, &facts, |events, cancel| resume::resume(request, events, cancel)).await
+    })
+    .await
+}

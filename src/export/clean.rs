@@ -1,0 +1,104 @@
+//! `clean`: removes what dead runs left at a destination, and nothing that their journals do not name.
+
+use chrono::Utc;
+use serde::Serialize;
+
+use super::error::ExportError;
+use super::finish::locate;
+use super::leftovers::DeadRun;
+use crate::manifest::Placement;
+use crate::store::owner::{forget, owner};
+use crate::store::{Destination, Journal, StoreOptions};
+
+/// What is to be cleaned.
+#[derive(Debug, Clone)]
+pub struct CleanRequest {
+    /// The destination.
+    pub destination: String,
+    /// Whether that is a single file.
+    pub single_file: bool,
+    /// Whether it is only told what would be done.
+    pub dry_run: bool,
+}
+
+/// What was cleaned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CleanReport {
+    /// The destination's URL, without credentials.
+    pub destination: String,
+    /// Whether nothing was touched.
+    pub dry_run: bool,
+    /// The dead runs.
+    pub runs: Vec<CleanedRun>,
+    /// The run that is at work there, if any; nothing of it was touched.
+    pub alive: Option<String>,
+}
+
+/// What became of one dead run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CleanedRun {
+    /// Its id.
+    pub run_id: String,
+    /// Whether it had committed: then what its commit had left undone is done, and the export stands.
+    pub committed: bool,
+    /// Objects that were visible without a manifest and are removed.
+    pub removed: u64,
+    /// Uploads that are aborted.
+    pub aborted: u64,
+    /// With `dry_run`: what would be removed.
+    pub traces: Vec<String>,
+}
+
+/// Removes what dead runs left. Two at once do the same work, and either is fine.
+///
+/// # Errors
+/// The destination fails, or the role may not delete.
+///
+/// # Cancel safety
+/// A repeated call goes on where this one stopped.
+pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
+    let (folder, placement) = locate(&request.destination, request.single_file)?;
+    let destination = Destination::open(folder, &StoreOptions::small())?;
+    let path = placement.owner_path();
+    let owner = owner(&destination, &path).await?;
+    let alive = owner.as_ref().filter(|owner| owner.is_alive(Utc::now())).map(|owner| owner.run_id.clone());
+    let mut report = CleanReport {
+        destination: destination.url().to_owned(),
+        dry_run: request.dry_run,
+        runs: Vec::new(),
+        alive: alive.clone(),
+    };
+    for (journal, ended) in Journal::all(&destination).await? {
+        if Some(journal.run_id()) == alive.as_deref() {
+            continue;
+        }
+        if ended {
+            // Only its records are left: the role that exported could not remove them.
+            if !request.dry_run {
+                journal.close().await?;
+            }
+            continue;
+        }
+        let Some(run) = DeadRun::of(journal, &placement).await? else { continue };
+        report.runs.push(cleaned(&run, &destination, &placement, request.dry_run).await?);
+    }
+    if let (Some(dead), None, false) = (&owner, &alive, request.dry_run) {
+        forget(&destination, &path, dead).await?;
+    }
+    Ok(report)
+}
+
+async fn cleaned(
+    run: &DeadRun,
+    destination: &Destination,
+    placement: &Placement,
+    dry_run: bool,
+) -> Result<CleanedRun, ExportError> {
+    let run_id = run.run_id().to_owned();
+    if dry_run {
+        return Ok(CleanedRun { run_id, traces: run.traces(destination).await?, ..CleanedRun::default() });
+    }
+    let settled = run.settle(destination, placement).await?;
+    let committed = settled.committed.is_some();
+    Ok(CleanedRun { run_id, committed, removed: settled.removed, aborted: settled.aborted, traces: Vec::new() })
+}

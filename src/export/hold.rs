@@ -1,0 +1,106 @@
+//! The destination for as long as a run has it: taken before the first read, renewed, and given back at the end.
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::error::ExportError;
+use super::leftovers::open_runs;
+use crate::manifest::Placement;
+use crate::store::{Claim, Destination, Journal, Take};
+
+/// A destination that is ours. Dropped, it is no longer renewed.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub(crate) claim: Claim,
+    renewal: JoinHandle<()>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.renewal.abort();
+    }
+}
+
+impl Hold {
+    /// Takes a destination. Once it is lost, `stop` is cancelled.
+    ///
+    /// # Errors
+    /// Another run lives there (exit 22), or the destination fails.
+    pub(crate) async fn take(
+        destination: &Destination,
+        placement: &Placement,
+        run_id: &str,
+        how: Take,
+        stop: CancellationToken,
+    ) -> Result<Self, ExportError> {
+        let claim = Claim::take(destination, &placement.owner_path(), run_id, how).await?;
+        let keeper = claim.clone();
+        let renewal = tokio::spawn(async move {
+            let error = keeper.keep().await;
+            tracing::error!(error = &error as &dyn std::error::Error, "the destination is lost to another run");
+            stop.cancel();
+        });
+        Ok(Self { claim, renewal })
+    }
+
+    /// Finishes or removes what dead runs left, but for the run `but`. Only where somebody owned the destination before
+    /// can there be any: whoever ends well takes his record with him.
+    ///
+    /// # Errors
+    /// The destination fails, or the role may not remove something.
+    pub(crate) async fn settle_dead_runs(
+        &self,
+        destination: &Destination,
+        placement: &Placement,
+        but: Option<&str>,
+    ) -> Result<(), ExportError> {
+        if self.claim.previous().is_none() {
+            return Ok(());
+        }
+        for run in open_runs(destination, placement).await? {
+            if Some(run.run_id()) == but {
+                continue;
+            }
+            let settled = run.settle(destination, placement).await?;
+            tracing::warn!(
+                run_id = run.run_id(),
+                committed = settled.committed.is_some(),
+                removed = settled.removed,
+                aborted = settled.aborted,
+                "an earlier run had died here; what it left is settled"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the destination has become somebody else's.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.claim.lost().is_cancelled()
+    }
+
+    /// Ends the run: there is nothing to resume.
+    pub(crate) async fn close(self, journal: &Journal) {
+        if self.is_lost() {
+            return;
+        }
+        if let Err(error) = journal.close().await {
+            warn(&error, "the run's records could not be removed");
+        }
+        if let Err(error) = self.claim.release().await {
+            warn(&error, "the owner record could not be removed");
+        }
+    }
+
+    /// Ends this process's part in the run: the journal stays, for `resume`, `clean` or the next run.
+    pub(crate) async fn leave(self) {
+        if !self.is_lost()
+            && let Err(error) = self.claim.end().await
+        {
+            warn(&error, "the owner record could not be written");
+        }
+    }
+}
+
+fn warn(error: &crate::store::StoreError, what: &str) {
+    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+}

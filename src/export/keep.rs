@@ -1,0 +1,215 @@
+//! A snapshot that is held outside of its run, so that `resume` can read under it after the run has died.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, Command};
+
+use super::error::{ExportError, ExportErrorKind};
+use super::finish::locate;
+use super::record::RunRecord;
+use super::request::{ExportRequest, Target};
+use crate::limits;
+use crate::source::postgres::ConnectSettings;
+use crate::source::postgres::kept::{KeepEnd, Keeper, KeptSnapshot};
+use crate::store::owner::{ProcessIdentity, owner};
+use crate::store::{Destination, Journal, StoreOptions};
+
+/// What is asked of a keeper.
+#[derive(Debug, Clone)]
+pub struct KeepRequest {
+    /// Where the run reads.
+    pub connect: ConnectSettings,
+    /// Where it writes: its journal is there.
+    pub destination: String,
+    /// Whether that is a single file.
+    pub single_file: bool,
+    /// The run; whichever owns the destination unless given.
+    pub run_id: Option<String>,
+    /// So long at most.
+    pub duration: Duration,
+    /// A session may wait so long for the keeper's locks; `None` is for ever.
+    pub yield_after: Option<Duration>,
+}
+
+/// How a run starts a keeper of its own: this program again, detached.
+#[derive(Debug, Clone)]
+pub struct KeeperLaunch {
+    /// The program.
+    pub program: PathBuf,
+    /// The options by which it connects as the run does, as keys and values; secrets stay in the environment and in
+    /// files.
+    pub connection: Vec<(String, Vec<String>)>,
+    /// See [`KeepRequest::yield_after`].
+    pub yield_after: Option<Duration>,
+}
+
+/// What a run hands over to its keeper: one line on its standard input, which is then kept open until the run ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HandOver {
+    /// See [`KeeperLaunch::connection`].
+    pub connection: Vec<(String, Vec<String>)>,
+    /// The destination's URL.
+    pub destination: String,
+    /// Whether that is a single file.
+    pub single_file: bool,
+    /// The run.
+    pub run_id: String,
+    /// So long at most.
+    pub duration: Duration,
+    /// See [`KeepRequest::yield_after`].
+    pub yield_after: Option<Duration>,
+}
+
+/// What a keeper answers: one line on its standard output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It holds the snapshot, under this id, which stands in the journal.
+    Held(String),
+    /// It does not.
+    Failed(String),
+}
+
+/// A keeper that runs by itself; dropped, it goes on.
+#[derive(Debug)]
+pub(crate) struct DetachedKeeper {
+    /// The id under which it holds the snapshot.
+    pub(crate) snapshot: String,
+    stdin: ChildStdin,
+}
+
+impl DetachedKeeper {
+    /// Tells it that its run has ended.
+    pub(crate) async fn end(mut self) {
+        // It also looks into the journal.
+        let _ = self.stdin.write_all(RUN_ENDED).await;
+    }
+}
+
+/// What a run says to its keeper at its end.
+pub const RUN_ENDED: &[u8] = b"end\n";
+
+impl KeeperLaunch {
+    /// Starts a keeper, and waits until its id stands in the journal.
+    pub(super) async fn start(&self, request: &ExportRequest) -> Result<DetachedKeeper, ExportError> {
+        let (Target::Destination(destination), Some(duration)) = (&request.commit.target, request.commit.keep_snapshot)
+        else {
+            return Err(ExportError::internal("a keeper for a run that has no journal"));
+        };
+        let failed = |why: &dyn std::fmt::Display| {
+            ExportError::new(ExportErrorKind::SourceUnavailable, format!("starting the keeper of the snapshot: {why}"))
+                .with_hint("without --keep-snapshot the export needs none")
+        };
+        let hand_over = HandOver {
+            connection: self.connection.clone(),
+            destination: destination.clone(),
+            single_file: request.commit.single_file,
+            run_id: request.commit.run_id.clone(),
+            duration,
+            yield_after: self.yield_after,
+        };
+        let mut line = serde_json::to_vec(&hand_over).map_err(|error| failed(&error))?;
+        line.push(b'\n');
+        let mut child = Command::new(&self.program)
+            .args(["keep", "--handed-over"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // A Ctrl-C is the run's, and not the keeper's.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed(&"it has no pipes"));
+        };
+        let answer = async {
+            stdin.write_all(&line).await?;
+            stdin.flush().await?;
+            let mut answer = String::new();
+            BufReader::new(stdout).read_line(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer)
+        };
+        let answer = tokio::time::timeout(limits::KEEPER_START, answer).await;
+        let answer = answer.map_err(|_| failed(&"it did not answer in time"))?.map_err(|error| failed(&error))?;
+        match serde_json::from_str(&answer) {
+            Ok(Answer::Held(snapshot)) => Ok(DetachedKeeper { snapshot, stdin }),
+            Ok(Answer::Failed(why)) => Err(failed(&why)),
+            Err(_) => Err(failed(&"it ended without an answer")),
+        }
+    }
+}
+
+/// Holds a run's snapshot until the run has ended, `stop` resolves or the time is up. `held` is told the id once it
+/// stands in the journal.
+///
+/// # Errors
+/// There is no such run, its snapshot is held by nobody any more, or source or destination fail.
+///
+/// # Cancel safety
+/// Dropping the future closes the session.
+pub async fn keep(
+    request: KeepRequest,
+    held: impl FnOnce(&KeptSnapshot),
+    stop: impl Future<Output = KeepEnd>,
+) -> Result<KeepEnd, ExportError> {
+    let deadline = Instant::now() + request.duration;
+    let (folder, placement) = locate(&request.destination, request.single_file)?;
+    let destination = Destination::open(folder, &StoreOptions::small())?;
+    let mut stop = std::pin::pin!(stop);
+    let (journal, record) = loop {
+        let run_id = match &request.run_id {
+            Some(run_id) => Some(run_id.clone()),
+            None => owner(&destination, &placement.owner_path()).await?.map(|owner| owner.run_id),
+        };
+        if let Some(run_id) = run_id {
+            let journal = Journal::new(destination.clone(), run_id);
+            if let Some(record) = RunRecord::read(&journal).await? {
+                break (journal, record);
+            }
+        }
+        // A pod of its own may be up before the run's.
+        tokio::select! {
+            end = &mut stop => return Ok(end),
+            () = tokio::time::sleep_until(deadline.into()) => {
+                let message = format!("no run began at {}", destination.url());
+                return Err(ExportError::new(ExportErrorKind::Usage, message));
+            }
+            () = tokio::time::sleep(limits::KEPT_INTERVAL) => {}
+        }
+    };
+    let mut ids = record.held.clone();
+    ids.extend(journal.keepers::<KeptSnapshot>().await?.into_iter().map(|kept| kept.snapshot));
+    let keeper = Keeper::begin(&request.connect, &record.source, &ids, &record.run_id).await?;
+    let process = ProcessIdentity::current();
+    let kept = KeptSnapshot {
+        snapshot: keeper.snapshot.clone(),
+        until: Utc::now() + TimeDelta::from_std(request.duration).unwrap_or(TimeDelta::zero()),
+        host: process.map(|process| process.host).unwrap_or_default(),
+        pid: std::process::id(),
+    };
+    journal.record_keeper(&format!("{:08x}", rand::random::<u32>()), &kept).await?;
+    held(&kept);
+    let over = async {
+        tokio::select! {
+            end = stop => end,
+            end = run_ended(&journal) => end,
+        }
+    };
+    Ok(keeper.hold(deadline, request.yield_after, over).await?)
+}
+
+/// Resolves once the run's journal is closed.
+async fn run_ended(journal: &Journal) -> KeepEnd {
+    loop {
+        tokio::time::sleep(limits::KEPT_INTERVAL).await;
+        // A destination that does not answer now says nothing.
+        if let Ok(false) = journal.is_open().await {
+            return KeepEnd::RunEnded;
+        }
+    }
+}

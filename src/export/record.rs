@@ -1,0 +1,119 @@
+//! What a run leaves of itself at the destination before its first read: all that another process needs to go on with it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::error::ExportError;
+use super::finish::locate;
+use super::request::{CommitOptions, ExportRequest, ReadMode, ShapeOptions, Target, WorkOptions};
+use crate::encode::FormatOptions;
+use crate::manifest::Placement;
+use crate::plan::{Plan, PolicyOptions};
+use crate::source::postgres::ConnectSettings;
+use crate::source::postgres::kept::SourceRecord;
+use crate::source::postgres::snapshot::SnapshotFacts;
+use crate::store::{AttemptSeed, Journal, StoreError, error::StoreFault};
+
+/// The form of [`RunRecord`]; another one cannot be resumed by this version.
+const VERSION: u32 = 1;
+
+/// `plan.json` of a journal. No connection settings are in it, and no secrets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunRecord {
+    pub(crate) version: u32,
+    pub(crate) run_id: String,
+    pub(crate) outhaul_version: String,
+    pub(crate) created_at: DateTime<Utc>,
+    /// From which the first process has its attempt ids.
+    pub(crate) seed: AttemptSeed,
+    pub(crate) shape: ShapeOptions,
+    pub(crate) format: FormatOptions,
+    pub(crate) policies: PolicyOptions,
+    pub(crate) work: WorkOptions,
+    pub(crate) commit: CommitOptions,
+    pub(crate) plan: Plan,
+    pub(crate) source: SourceRecord,
+    /// The ids under which the snapshot could be imported when the run began.
+    pub(crate) held: Vec<String>,
+    pub(crate) snapshots: Vec<SnapshotFacts>,
+}
+
+impl RunRecord {
+    pub(crate) fn new(
+        request: &ExportRequest,
+        created_at: DateTime<Utc>,
+        seed: AttemptSeed,
+        plan: &Plan,
+        source: SourceRecord,
+        held: Vec<String>,
+        snapshots: Vec<SnapshotFacts>,
+    ) -> Self {
+        let ExportRequest { shape, format, policies, work, commit, .. } = request.clone();
+        Self {
+            version: VERSION,
+            run_id: commit.run_id.clone(),
+            outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
+            created_at,
+            seed,
+            shape,
+            format,
+            policies,
+            work,
+            commit,
+            plan: plan.clone(),
+            source,
+            held,
+            snapshots,
+        }
+    }
+
+    /// Writes it down, before the first read.
+    pub(crate) async fn write(&self, journal: &Journal) -> Result<(), ExportError> {
+        let json = serde_json::to_vec(self)
+            .map_err(|error| ExportError::internal("writing the plan down").with_source(error))?;
+        Ok(journal.put_plan(json.into()).await?)
+    }
+
+    /// The record in a journal; `None` where the run did not come so far.
+    ///
+    /// # Errors
+    /// The destination fails, or the record is another version's.
+    pub(crate) async fn read(journal: &Journal) -> Result<Option<Self>, ExportError> {
+        let Some(bytes) = journal.plan().await? else { return Ok(None) };
+        let read: Result<Self, _> = serde_json::from_slice(&bytes);
+        match read {
+            Ok(record) if record.version == VERSION => Ok(Some(record)),
+            other => {
+                let why =
+                    other.err().map_or("another version of outhaul wrote it".to_owned(), |error| error.to_string());
+                Err(StoreError::new("reading", journal.run_folder(), StoreFault::Taken, why).into())
+            }
+        }
+    }
+
+    /// Where the run's files stand below its destination.
+    pub(crate) fn placement(&self) -> Result<Placement, ExportError> {
+        match &self.commit.target {
+            Target::Destination(url) => Ok(locate(url, self.commit.single_file)?.1),
+            Target::Stdout { .. } => Ok(Placement::Parts),
+        }
+    }
+
+    /// The request, to be carried out over `connect` and at `target`.
+    pub(crate) fn request(&self, connect: ConnectSettings, target: Target) -> ExportRequest {
+        ExportRequest {
+            connect,
+            shape: self.shape.clone(),
+            format: self.format.clone(),
+            policies: self.policies.clone(),
+            keeper: None,
+            work: self.work.clone(),
+            commit: CommitOptions { target, ..self.commit.clone() },
+        }
+    }
+
+    /// Whether the run reads page by page, without a snapshot to lose.
+    pub(crate) fn is_keyset(&self) -> bool {
+        matches!(self.work.read_mode, ReadMode::Keyset { .. })
+    }
+}

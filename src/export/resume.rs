@@ -1,0 +1,316 @@
+//! `resume`: goes on with a run whose process died, from its journal alone.
+
+use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{ExportError, ExportErrorKind};
+use super::event::Event;
+use super::finish::{Place, locate};
+use super::hold::Hold;
+use super::leftovers::DeadRun;
+use super::record::RunRecord;
+use super::report::ExportReport;
+use super::request::{ExportRequest, OnExisting, ReadMode, Target};
+use super::run::{Planned, Run, unless_cancelled};
+use super::{finish, planning};
+use crate::failpoint;
+use crate::manifest::{Existing, Placement, look};
+use crate::plan::Slice;
+use crate::source::postgres::kept::KeptSnapshot;
+use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
+use crate::store::owner::owner;
+use crate::store::{AttemptSeed, Destination, Journal, PartitionReceipt, StagedObject, Staging, StoreOptions, Take};
+
+/// What is to be resumed.
+#[derive(Debug, Clone)]
+pub struct ResumeRequest {
+    /// Where the run reads.
+    pub connect: ConnectSettings,
+    /// Where it writes.
+    pub destination: String,
+    /// Whether that is a single file.
+    pub single_file: bool,
+    /// Readers; as many as the run had unless given.
+    pub readers: Option<NonZeroUsize>,
+    /// Whether the rest may be read under another snapshot where the run's own is gone.
+    pub allow_mixed_snapshot: bool,
+}
+
+/// What is found of the run.
+enum Found {
+    /// It has committed.
+    Committed(Box<Existing>),
+    /// It has not: its journal, and what that says.
+    Open(Box<(Journal, RunRecord)>),
+}
+
+/// Goes on with the run that died at a destination: partitions with a receipt are not read again, and the manifest is
+/// the one that the run would have written. One that has committed is finished and reported.
+///
+/// # Errors
+/// As [`super::run`]; [`ExportErrorKind::Usage`] where there is no run, [`ExportErrorKind::SnapshotLost`] where nobody
+/// holds its snapshot any more. What is uploaded stays for another try then.
+///
+/// # Cancel safety
+/// As [`super::run`].
+pub async fn resume(
+    request: ResumeRequest,
+    events: Sender<Event>,
+    cancel: CancellationToken,
+) -> Result<ExportReport, ExportError> {
+    let started = Instant::now();
+    let (folder, placement) = locate(&request.destination, request.single_file)?;
+    let destination = Destination::open(folder, &StoreOptions::small())?;
+    let (journal, record) = match unless_cancelled(&cancel, find(&destination, &placement)).await? {
+        Found::Committed(existing) => {
+            let place = Place::Destination {
+                journal: Journal::new(destination.clone(), existing.manifest.run_id.clone()),
+                destination,
+                placement,
+            };
+            place.repair(&existing.manifest.run_id).await?;
+            return Ok(finish::report_of(&place, 0, started, &existing.manifest, Some(existing.url.clone()), true));
+        }
+        Found::Open(found) => *found,
+    };
+    let mut export = record.request(request.connect.clone(), Target::Destination(request.destination.clone()));
+    if let Some(readers) = request.readers {
+        export.work.readers = readers;
+    }
+    let place = Place::open(&export)?;
+    let seed = AttemptSeed::random();
+    let run =
+        Run { request: export, place, started, created_at: record.created_at, events, seed, keeper: Mutex::default() };
+    run.announce().await;
+    let stop = cancel.child_token();
+    let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, Take::Over, &stop)).await?;
+    let Some(hold) = hold else { return Err(ExportError::internal("a stream has nothing to resume")) };
+    let result = go_on(&run, &request, &journal, record, &hold, &stop).await;
+    run.end(result, Some(hold)).await
+}
+
+/// Looks for the run that the destination's owner names, or the only one whose journal is open.
+async fn find(destination: &Destination, placement: &Placement) -> Result<Found, ExportError> {
+    let owner = owner(destination, &placement.owner_path()).await?;
+    let standing = look(destination, placement).await?;
+    let mut candidates: Vec<Journal> = match &owner {
+        Some(owner) => vec![Journal::new(destination.clone(), owner.run_id.clone())],
+        None => Vec::new(),
+    };
+    if candidates.is_empty() && standing.is_none() {
+        let all = Journal::all(destination).await?;
+        candidates.extend(all.into_iter().filter(|(_, ended)| !ended).map(|(journal, _)| journal));
+    }
+    for journal in candidates.into_iter().rev() {
+        if let Some(record) = RunRecord::read(&journal).await?
+            && record.placement()? == *placement
+        {
+            if let Some(existing) = standing.as_ref().filter(|it| it.manifest.run_id == record.run_id) {
+                return Ok(Found::Committed(Box::new(existing.clone())));
+            }
+            return Ok(Found::Open(Box::new((journal, record))));
+        }
+    }
+    match standing {
+        Some(existing) => Ok(Found::Committed(Box::new(existing))),
+        None => {
+            let message = format!("there is no run to resume at {}", destination.url());
+            Err(ExportError::new(ExportErrorKind::Usage, message).with_hint(
+                "a run that failed cleanly or was stopped has left nothing; `outhaul export` begins a new one",
+            ))
+        }
+    }
+}
+
+async fn go_on(
+    run: &Run,
+    request: &ResumeRequest,
+    journal: &Journal,
+    record: RunRecord,
+    hold: &Hold,
+    stop: &CancellationToken,
+) -> Result<ExportReport, ExportError> {
+    let Place::Destination { destination, placement, .. } = &run.place else {
+        return Err(ExportError::internal("a stream has nothing to resume"));
+    };
+    // Until the rest is committed whatever fails leaves the journal to another try.
+    let kept = |error: ExportError| ExportError { leaves_something: true, ..error };
+    let prepared = async {
+        journal.record_epoch(hold.claim.epoch(), run.seed).await?;
+        hold.settle_dead_runs(destination, placement, Some(&record.run_id)).await?;
+        let previous = previous(run, destination, placement).await?;
+        let receipts = receipts(destination, placement, journal).await?;
+        failpoint::reach("receipts").await;
+        Ok::<_, ExportError>((previous, receipts))
+    };
+    let (previous, receipts) = unless_cancelled(stop, prepared).await.map_err(kept)?;
+    let missing = record.plan.partitions.len() - receipts.len();
+    tracing::info!(run_id = record.run_id, receipts = receipts.len(), missing, "resuming");
+    let mut planned = Planned {
+        plan: Arc::new(record.plan.clone()),
+        server_version: record.source.server_version().to_owned(),
+        standby: record.source.standby(),
+        snapshots: record.snapshots.clone(),
+        mixed: false,
+    };
+    let source = if missing == 0 && receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
+        None
+    } else {
+        let source =
+            unless_cancelled(stop, source(run, request, journal, &record, &mut planned)).await.map_err(kept)?;
+        Some(Arc::new(source))
+    };
+    run.announce_plan(&planned).await;
+    let passing = |error: ExportError| {
+        let stopped = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+        if stopped { error } else { kept(error) }
+    };
+    run.carry_out(source, &planned, receipts, previous, Some(hold), stop).await.map_err(passing)
+}
+
+/// The manifest that the run is to replace.
+async fn previous(
+    run: &Run,
+    destination: &Destination,
+    placement: &Placement,
+) -> Result<Option<Box<Existing>>, ExportError> {
+    match look(destination, placement).await? {
+        Some(existing) if run.request.commit.on_existing == OnExisting::Replace => Ok(Some(Box::new(existing))),
+        Some(existing) => {
+            let run_id = existing.manifest.run_id;
+            Err(crate::manifest::ManifestError::Taken { object: existing.url, run_id }.into())
+        }
+        None => Ok(None),
+    }
+}
+
+/// One receipt for each partition that has one whose objects are all there; whatever else the run has begun is removed.
+async fn receipts(
+    destination: &Destination,
+    placement: &Placement,
+    journal: &Journal,
+) -> Result<Vec<PartitionReceipt>, ExportError> {
+    let listed = destination.open_uploads().await.unwrap_or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "open uploads cannot be listed; receipts are believed"
+        );
+        None
+    });
+    let open: Option<HashSet<(String, String)>> = listed.map(|listed| listed.into_iter().collect());
+    let mut good: BTreeMap<u32, PartitionReceipt> = BTreeMap::new();
+    for receipt in journal.receipts().await? {
+        let better = good.get(&receipt.partition).is_none_or(|other| other.parts.is_empty());
+        if better && is_whole(destination, &receipt, open.as_ref()).await? {
+            good.insert(receipt.partition, receipt);
+        }
+    }
+    let kept: HashSet<&str> =
+        good.values().flat_map(|receipt| &receipt.parts).map(|part| part.object.path.as_str()).collect();
+    if let Some(run) = DeadRun::of(journal.clone(), placement).await? {
+        run.discard_but(destination, &kept).await?;
+    }
+    Ok(good.into_values().collect())
+}
+
+/// Whether every object of a receipt is staged, or visible already.
+async fn is_whole(
+    destination: &Destination,
+    receipt: &PartitionReceipt,
+    open: Option<&HashSet<(String, String)>>,
+) -> Result<bool, ExportError> {
+    for part in &receipt.parts {
+        let object = &part.object;
+        let staged = match &object.staging {
+            Staging::Local { file } => is_there(destination, file, object).await?,
+            Staging::Multipart { upload_id, .. } => {
+                open.is_none_or(|open| open.contains(&(object.path.clone(), upload_id.clone())))
+            }
+            Staging::Published => false,
+        };
+        if !staged && !is_there(destination, &object.path, object).await? {
+            tracing::warn!(path = object.path, "a part that has a receipt is gone; its partition is read again");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn is_there(destination: &Destination, path: &str, object: &StagedObject) -> Result<bool, ExportError> {
+    let facts = destination.head(path).await?;
+    Ok(facts
+        .is_some_and(|facts| facts.bytes == object.bytes && facts.crc64nvme.is_none_or(|crc| crc == object.crc64nvme)))
+}
+
+/// The source under the run's snapshot or, where that is gone and it is allowed, under a new one.
+async fn source(
+    run: &Run,
+    request: &ResumeRequest,
+    journal: &Journal,
+    record: &RunRecord,
+    planned: &mut Planned,
+) -> Result<PostgresSource, ExportError> {
+    let mut held = record.held.clone();
+    held.extend(journal.keepers::<KeptSnapshot>().await?.into_iter().map(|kept| kept.snapshot));
+    let work = &run.request.work;
+    let (readers, mode) = (work.readers.get(), work.read_mode);
+    let connect = &request.connect;
+    let resumed = PostgresSource::resume(connect, record.source.clone(), &held, readers, mode, &record.run_id).await;
+    let lost = match resumed {
+        Ok(source) => return Ok(source),
+        Err(error) => ExportError::from(error),
+    };
+    if lost.kind != ExportErrorKind::SnapshotLost || record.is_keyset() {
+        return Err(lost);
+    }
+    if !request.allow_mixed_snapshot {
+        return Err(ExportError { hint: None, ..lost }.with_hint(
+            "nobody holds the run's snapshot any more: run the export again; with --keep-snapshot it outlives the \
+             run, and --allow-mixed-snapshot reads the rest of a run that is split by key under a new one",
+        ));
+    }
+    anew(&run.request, record, planned).await
+}
+
+/// The rest of a run that is split by key, under a new snapshot.
+async fn anew(
+    request: &ExportRequest,
+    record: &RunRecord,
+    planned: &mut Planned,
+) -> Result<PostgresSource, ExportError> {
+    let by_key = |slice: &Slice| matches!(slice, Slice::Keys(_) | Slice::NullKeys);
+    let refused = if !record.plan.partitions.iter().all(|partition| by_key(&partition.slice)) {
+        Some("the run is not split by key: between two snapshots rows move from one block to another")
+    } else if record.plan.cap.max_rows.is_some() {
+        Some("the run is capped: the first rows of two snapshots are not the same")
+    } else {
+        None
+    };
+    if let Some(why) = refused {
+        let message = format!("--allow-mixed-snapshot cannot go on here: {why}");
+        return Err(ExportError::new(ExportErrorKind::SnapshotLost, message)
+            .with_hint("run the export again; --key or --keep-snapshot makes it resumable"));
+    }
+    let work = &request.work;
+    let planning =
+        Planning::begin(&request.connect, &request.shape, work.readers.get(), work.read_mode, &record.run_id).await?;
+    let plan = planning::plan(request, &planning).await?;
+    let same = |columns: &[crate::plan::ColumnPlan]| -> Vec<_> {
+        columns.iter().map(|it| (it.name.clone(), it.pg_type.clone(), it.carrier.clone(), it.nullable)).collect()
+    };
+    if same(&plan.columns) != same(&record.plan.columns) || plan.key != record.plan.key {
+        let message = "the columns or the key of the relation have changed since the run began";
+        return Err(ExportError::new(ExportErrorKind::SchemaChanged, message).with_hint("run the export again"));
+    }
+    let keyset = matches!(work.read_mode, ReadMode::Keyset { .. });
+    let source = PostgresSource::new(planning, work.readers.get(), work.read_mode, !keyset).await?;
+    planned.snapshots.extend(source.snapshots().iter().cloned());
+    planned.mixed = true;
+    Ok(source)
+}

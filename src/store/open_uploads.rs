@@ -1,0 +1,115 @@
+//! The open uploads of an S3 bucket, which `object_store` cannot list: an upload whose process died before it could note
+//! its id is found nowhere else.
+
+use std::time::Duration;
+
+use object_store::aws::AmazonS3;
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+use object_store::path::Path;
+use object_store::signer::{SignedUrlOptions, Signer};
+use serde::Deserialize;
+
+use crate::limits;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Lists uploads by requests that it signs itself.
+pub(super) struct OpenUploads {
+    signer: AmazonS3,
+    client: HttpClient,
+}
+
+/// An upload that was neither completed nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OpenUpload {
+    /// The whole key.
+    pub(super) key: String,
+    /// Its id.
+    pub(super) upload_id: String,
+}
+
+/// `ListMultipartUploadsResult` (S3, `ListMultipartUploads`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Page {
+    is_truncated: bool,
+    next_key_marker: Option<String>,
+    next_upload_id_marker: Option<String>,
+    upload: Vec<Upload>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Upload {
+    key: String,
+    upload_id: String,
+}
+
+impl OpenUploads {
+    pub(super) fn new(signer: AmazonS3, client: HttpClient) -> Self {
+        Self { signer, client }
+    }
+
+    /// All below a prefix of keys. Needs `s3:ListBucketMultipartUploads`.
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<OpenUpload>, Cause> {
+        let mut found = Vec::new();
+        let mut markers: Option<(String, String)> = None;
+        loop {
+            let mut query = vec![("uploads".to_owned(), String::new()), ("prefix".to_owned(), prefix.to_owned())];
+            if let Some((key, upload)) = markers.take() {
+                query.extend([("key-marker".to_owned(), key), ("upload-id-marker".to_owned(), upload)]);
+            }
+            let page = self.page(query).await?;
+            found.extend(page.upload.into_iter().map(|Upload { key, upload_id }| OpenUpload { key, upload_id }));
+            let next = (page.next_key_marker.unwrap_or_default(), page.next_upload_id_marker.unwrap_or_default());
+            if !page.is_truncated || next.0.is_empty() {
+                return Ok(found);
+            }
+            markers = Some(next);
+        }
+    }
+
+    async fn page(&self, query: Vec<(String, String)>) -> Result<Page, Cause> {
+        let options = SignedUrlOptions::default().with_query(query);
+        let method = HttpRequest::new(HttpRequestBody::empty()).method().clone();
+        let url = self.signer.signed_url_opts(method, &Path::ROOT, SIGNATURE_LIFE, &options).await?;
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        // Parsed by the request's own type of address.
+        *request.uri_mut() = url.as_str().parse()?;
+        let answer = tokio::time::timeout(limits::REQUEST_TIMEOUT_MIN, self.client.execute(request)).await??;
+        let status = answer.status();
+        let body = answer.into_body().bytes().await?;
+        if !status.is_success() {
+            return Err(format!("the store answered {status} to ListMultipartUploads").into());
+        }
+        Ok(quick_xml::de::from_reader(&*body)?)
+    }
+}
+
+/// The signed address is used at once.
+const SIGNATURE_LIFE: Duration = Duration::from_mins(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_read() {
+        let page: Page = quick_xml::de::from_str(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
+            <ListMultipartUploadsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+              <Bucket>b</Bucket><KeyMarker></KeyMarker><NextKeyMarker>x/b</NextKeyMarker>
+              <NextUploadIdMarker>2</NextUploadIdMarker><MaxUploads>2</MaxUploads><IsTruncated>true</IsTruncated>
+              <Upload><Key>x/a &amp; b</Key><UploadId>1</UploadId><Initiated>2026-01-01T00:00:00Z</Initiated></Upload>
+              <Upload><Key>x/b</Key><UploadId>2</UploadId></Upload>
+            </ListMultipartUploadsResult>"#,
+        )
+        .unwrap();
+        assert!(page.is_truncated);
+        assert_eq!(page.next_upload_id_marker.as_deref(), Some("2"));
+        let keys: Vec<_> = page.upload.iter().map(|upload| upload.key.as_str()).collect();
+        assert_eq!(keys, ["x/a & b", "x/b"]);
+        let empty: Page = quick_xml::de::from_str("<ListMultipartUploadsResult/>").unwrap();
+        assert!(empty.upload.is_empty() && !empty.is_truncated);
+    }
+}

@@ -1,0 +1,338 @@
+//! Who writes at a destination now: `_outhaul/owner.json`.
+//!
+//! A run owns its destination from before its first read until its end. It says so again every
+//! [`limits::OWNER_RENEWAL`]; an owner that has not for [`limits::OWNER_LEASE`], or whose process is known to be gone, is
+//! dead, and the next run takes its place. `resume` takes it at once. Each change of hands raises the epoch, and every
+//! write depends on the version that was read, so that of two only one gets it. Whoever has lost a destination touches
+//! nothing there any more: its journal names what it staged, and that is the new owner's to use or to remove.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::destination::{Destination, ReplaceOutcome, Version};
+use super::error::{StoreError, StoreFault};
+use crate::{failpoint, limits};
+
+const JSON: &str = "application/json";
+
+/// Where the owner of a whole destination stands.
+pub const OWNER_PATH: &str = "_outhaul/owner.json";
+
+/// The content of `owner.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerRecord {
+    /// The run that writes here.
+    pub run_id: String,
+    /// Raised by one each time the destination changes hands.
+    pub epoch: u64,
+    /// When the owner last said that it is alive, by its own clock.
+    pub renewed_at: DateTime<Utc>,
+    /// Tells processes of the same run apart.
+    #[serde(default)]
+    pub nonce: String,
+    /// The owner's process, where the system tells one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessIdentity>,
+    /// Whether the owner has ended, and could not remove this file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
+}
+
+/// A process, such that no other is taken for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// The machine's name, for people.
+    pub host: String,
+    /// The machine's boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// The namespace in which `pid` counts.
+    pub pid_namespace: String,
+    /// The process.
+    pub pid: u32,
+    /// When it started, in clock ticks since the boot: process ids are used again.
+    pub started: u64,
+}
+
+impl ProcessIdentity {
+    /// This process; `None` where the system has no `/proc`.
+    pub fn current() -> Option<Self> {
+        let read = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
+        let pid = std::process::id();
+        Some(Self {
+            host: read("/proc/sys/kernel/hostname")?,
+            boot_id: read("/proc/sys/kernel/random/boot_id")?,
+            pid_namespace: std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned(),
+            pid,
+            started: started(pid)?,
+        })
+    }
+
+    /// Whether the process is known to be gone: it ran on this boot of this machine, and does no more. One of another
+    /// machine or container may live.
+    pub fn is_gone(&self) -> bool {
+        Self::current().is_some_and(|ours| {
+            (&ours.boot_id, &ours.pid_namespace) == (&self.boot_id, &self.pid_namespace)
+                && started(self.pid) != Some(self.started)
+        })
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`; the second one, the name, may hold anything and ends with the last parenthesis. A
+/// process that has ended and was not waited for (`Z`) does nothing any more.
+fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+impl OwnerRecord {
+    /// Whether the owner must be taken for alive.
+    pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
+        let lease = TimeDelta::from_std(limits::OWNER_LEASE).unwrap_or(TimeDelta::MAX);
+        !self.ended && now - self.renewed_at < lease && !self.process.as_ref().is_some_and(ProcessIdentity::is_gone)
+    }
+}
+
+/// Reads who owns a destination; `None` where nobody does.
+///
+/// # Errors
+/// [`StoreError`]; [`StoreFault::Taken`] where what is there cannot be understood, since somebody wrote it.
+pub async fn owner(destination: &Destination, path: &str) -> Result<Option<OwnerRecord>, StoreError> {
+    Ok(read(destination, path).await?.map(|(record, _)| record))
+}
+
+async fn read(destination: &Destination, path: &str) -> Result<Option<(OwnerRecord, Version)>, StoreError> {
+    let Some(small) = destination.read(path).await? else { return Ok(None) };
+    match serde_json::from_slice(&small.bytes) {
+        Ok(record) => Ok(Some((record, small.version))),
+        Err(error) => {
+            let why = format!("it is not the owner record of an export that this version knows: {error}");
+            Err(StoreError::new("reading", destination.object_url(path), StoreFault::Taken, why))
+        }
+    }
+}
+
+/// How a destination is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// From nobody, or from a dead owner.
+    Free,
+    /// From anybody: `resume`.
+    Over,
+}
+
+/// The ownership of a destination. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    destination: Destination,
+    path: String,
+    /// What we wrote last, and its version.
+    held: RwLock<(OwnerRecord, Version)>,
+    /// The one before us, where there was one.
+    previous: Option<OwnerRecord>,
+    lost: CancellationToken,
+}
+
+impl Claim {
+    /// Takes the destination for `run_id`. Nothing else has been written there by then.
+    ///
+    /// # Errors
+    /// [`StoreFault::Taken`] where another owner lives, under [`Take::Free`]; other classes where the destination
+    /// cannot be read or written.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have taken the destination; its process is gone soon, or its lease.
+    pub async fn take(destination: &Destination, path: &str, run_id: &str, how: Take) -> Result<Self, StoreError> {
+        let mut record = OwnerRecord {
+            run_id: run_id.to_owned(),
+            epoch: 1,
+            renewed_at: Utc::now(),
+            nonce: format!("{:016x}", rand::random::<u64>()),
+            process: ProcessIdentity::current(),
+            ended: false,
+        };
+        for _ in 0..limits::OWNER_TRIES {
+            let found = read(destination, path).await?;
+            if let Some((other, _)) =
+                found.as_ref().filter(|(other, _)| how == Take::Free && other.is_alive(Utc::now()))
+                && !failpoint::off("owner")
+            {
+                return Err(taken(destination, other));
+            }
+            record.epoch = found.as_ref().map_or(1, |(other, _)| other.epoch.saturating_add(1));
+            record.renewed_at = Utc::now();
+            match &found {
+                None => drop(destination.create(path, bytes(&record), JSON).await?),
+                Some((_, version)) => drop(destination.replace(path, bytes(&record), JSON, version).await?),
+            }
+            // What the write said may be of a first try whose answer was lost.
+            if let Some((now, version)) = read(destination, path).await?
+                && now.nonce == record.nonce
+            {
+                let inner = Inner {
+                    destination: destination.clone(),
+                    path: path.to_owned(),
+                    held: RwLock::new((record, version)),
+                    previous: found.map(|(record, _)| record),
+                    lost: CancellationToken::new(),
+                };
+                return Ok(Self { inner: Arc::new(inner) });
+            }
+        }
+        let why = "others take it as fast as we do";
+        Err(StoreError::new("taking", destination.object_url(path), StoreFault::Taken, why))
+    }
+
+    /// How often the destination has changed hands, with ours.
+    pub fn epoch(&self) -> u64 {
+        self.held().0.epoch
+    }
+
+    /// Who owned it before.
+    pub fn previous(&self) -> Option<&OwnerRecord> {
+        self.inner.previous.as_ref()
+    }
+
+    /// Cancelled once the destination is known to be somebody else's.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.inner.lost
+    }
+
+    /// Whether it still is ours, asked of the destination.
+    ///
+    /// # Errors
+    /// [`StoreFault::Taken`] where it is not; other classes where that cannot be found out.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        if failpoint::off("owner") {
+            return Ok(());
+        }
+        let Inner { destination, path, lost, .. } = &*self.inner;
+        let now = read(destination, path).await?;
+        let nonce = self.held().0.nonce;
+        match now {
+            Some((record, _)) if record.nonce == nonce => Ok(()),
+            other => {
+                lost.cancel();
+                Err(lost_to(destination, path, other.as_ref().map(|(record, _)| record)))
+            }
+        }
+    }
+
+    /// Says again and again that we are alive, until the destination is somebody else's.
+    ///
+    /// # Cancel safety
+    /// Dropping it stops the renewal, and nothing else.
+    pub async fn keep(&self) -> StoreError {
+        loop {
+            tokio::time::sleep(limits::OWNER_RENEWAL).await;
+            match self.renew().await {
+                Ok(()) => {}
+                Err(error) if error.fault == StoreFault::Taken => return error,
+                // A store that does not answer: the reads and writes of the run find out.
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the owner record is old"),
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<(), StoreError> {
+        let Inner { destination, path, .. } = &*self.inner;
+        let (mut record, version) = self.held();
+        record.renewed_at = Utc::now();
+        if destination.replace(path, bytes(&record), JSON, &version).await? == ReplaceOutcome::Changed {
+            self.check().await?;
+        }
+        if let Some((now, version)) = read(destination, path).await?
+            && now.nonce == record.nonce
+        {
+            *self.inner.held.write().unwrap_or_else(PoisonError::into_inner) = (now, version);
+        }
+        Ok(())
+    }
+
+    /// Gives the destination back, where it still is ours. A role that may not delete leaves the record, and in it that
+    /// the owner has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the next run waits for the lease then.
+    pub async fn release(&self) -> Result<(), StoreError> {
+        if self.inner.lost.is_cancelled() || self.check().await.is_err() {
+            return Ok(());
+        }
+        let Inner { destination, path, .. } = &*self.inner;
+        if destination.delete(path).await.is_ok() {
+            return Ok(());
+        }
+        self.end().await
+    }
+
+    /// Leaves the record, so that what stands in the journal is found, and says in it that the owner has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end(&self) -> Result<(), StoreError> {
+        let Inner { destination, path, .. } = &*self.inner;
+        let (mut record, version) = self.held();
+        record.ended = true;
+        destination.replace(path, bytes(&record), JSON, &version).await.map(|_| ())
+    }
+
+    fn held(&self) -> (OwnerRecord, Version) {
+        self.inner.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Removes the record of a dead owner, where it is still the one that was read.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget(destination: &Destination, path: &str, dead: &OwnerRecord) -> Result<(), StoreError> {
+    match read(destination, path).await? {
+        Some((record, _)) if record == *dead => destination.delete(path).await,
+        _ => Ok(()),
+    }
+}
+
+fn bytes(record: &OwnerRecord) -> Bytes {
+    // Text, numbers and a time: nothing that JSON cannot hold.
+    serde_json::to_vec(record).unwrap_or_default().into()
+}
+
+fn taken(destination: &Destination, other: &OwnerRecord) -> StoreError {
+    let process = other
+        .process
+        .as_ref()
+        .map_or(String::new(), |process| format!(" (process {} on {})", process.pid, process.host));
+    let why = format!(
+        "run {}{process} is writing there, and said so at {}; if it is dead, it is taken over {} s after that, and by \
+         `outhaul resume` at once",
+        other.run_id,
+        other.renewed_at.format("%H:%M:%S UTC"),
+        limits::OWNER_LEASE.as_secs()
+    );
+    StoreError::new("taking", destination.url(), StoreFault::Taken, why)
+}
+
+fn lost_to(destination: &Destination, path: &str, other: Option<&OwnerRecord>) -> StoreError {
+    let why = match other {
+        Some(other) => format!("run {} (epoch {}) has taken this destination over", other.run_id, other.epoch),
+        None => "another run has taken this destination over, and has ended".to_owned(),
+    };
+    StoreError::new("keeping", destination.object_url(path), StoreFault::Taken, why)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use super::*;
+use crate::store::StoreOptions;
+
+fn memory(name: &str) -> Destination {
+    Destination::open(&format!("memory:///owner-{name}"), &StoreOptions::small()).unwrap()
+}
+
+async fn put(destination: &Destination, record: &OwnerRecord) {
+    destination.put(OWNER_PATH, bytes(record), JSON).await.unwrap();
+}
+
+fn foreign(renewed: TimeDelta) -> OwnerRecord {
+    OwnerRecord {
+        run_id: "other".to_owned(),
+        epoch: 7,
+        renewed_at: Utc::now() - renewed,
+        nonce: "theirs".to_owned(),
+        process: None,
+        ended: false,
+    }
+}
+
+#[tokio::test]
+async fn a_live_owner_is_left_alone_byte_for_byte() {
+    let destination = memory("live");
+    put(&destination, &foreign(TimeDelta::seconds(5))).await;
+    let before = destination.read(OWNER_PATH).await.unwrap().unwrap();
+    let error = Claim::take(&destination, OWNER_PATH, "ours", Take::Free).await.unwrap_err();
+    assert_eq!(error.fault, StoreFault::Taken);
+    assert!(error.source.to_string().contains("run other is writing there"), "{}", error.source);
+    assert_eq!(destination.read(OWNER_PATH).await.unwrap().unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_dead_owner_is_succeeded_and_a_live_one_overthrown_by_resume() {
+    let gone = ProcessIdentity { started: 1, ..ProcessIdentity::current().unwrap() };
+    for (name, record, how) in [
+        ("expired", foreign(TimeDelta::hours(1)), Take::Free),
+        ("ended", OwnerRecord { ended: true, ..foreign(TimeDelta::zero()) }, Take::Free),
+        ("gone", OwnerRecord { process: Some(gone), ..foreign(TimeDelta::zero()) }, Take::Free),
+        ("overthrown", foreign(TimeDelta::zero()), Take::Over),
+    ] {
+        let destination = memory(name);
+        put(&destination, &record).await;
+        let claim = Claim::take(&destination, OWNER_PATH, "ours", how).await.unwrap();
+        assert_eq!(claim.epoch(), 8, "{name}");
+        assert_eq!(claim.previous().unwrap().run_id, "other");
+        assert_eq!(owner(&destination, OWNER_PATH).await.unwrap().unwrap().run_id, "ours");
+        claim.check().await.unwrap();
+        claim.release().await.unwrap();
+        assert_eq!(owner(&destination, OWNER_PATH).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_lost_a_destination_finds_out_and_touches_nothing() {
+    let destination = memory("lost");
+    let old = Claim::take(&destination, OWNER_PATH, "old", Take::Free).await.unwrap();
+    let new = Claim::take(&destination, OWNER_PATH, "new", Take::Over).await.unwrap();
+    assert_eq!((old.epoch(), new.epoch()), (1, 2));
+    assert!(!old.lost().is_cancelled());
+    let before = destination.read(OWNER_PATH).await.unwrap();
+    assert_eq!(old.renew().await.unwrap_err().fault, StoreFault::Taken);
+    assert!(old.lost().is_cancelled());
+    assert_eq!(old.check().await.unwrap_err().fault, StoreFault::Taken);
+    old.release().await.unwrap();
+    assert_eq!(destination.read(OWNER_PATH).await.unwrap(), before);
+    new.renew().await.unwrap();
+    new.renew().await.unwrap();
+    new.check().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_renewed_until_it_is_lost() {
+    let destination = memory("renewed");
+    let claim = Claim::take(&destination, OWNER_PATH, "ours", Take::Free).await.unwrap();
+    let first = owner(&destination, OWNER_PATH).await.unwrap().unwrap().renewed_at;
+    let keeping = tokio::spawn({
+        let claim = claim.clone();
+        async move { claim.keep().await }
+    });
+    tokio::time::sleep(limits::OWNER_RENEWAL * 3).await;
+    assert!(owner(&destination, OWNER_PATH).await.unwrap().unwrap().renewed_at > first);
+    Claim::take(&destination, OWNER_PATH, "new", Take::Over).await.unwrap();
+    assert_eq!(keeping.await.unwrap().fault, StoreFault::Taken);
+}
+
+#[tokio::test]
+async fn of_many_that_come_at_once_one_gets_it() {
+    let destination = memory("race");
+    let takes = (0..8).map(|index| {
+        let destination = destination.clone();
+        async move { Claim::take(&destination, OWNER_PATH, &format!("run-{index}"), Take::Free).await }
+    });
+    let results = futures_util::future::join_all(takes).await;
+    let winners: Vec<_> = results.iter().filter(|result| result.is_ok()).collect();
+    assert_eq!(winners.len(), 1, "{results:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_owner_record_is_somebody_s() {
+    let destination = memory("strange");
+    destination.put(OWNER_PATH, "{}".into(), JSON).await.unwrap();
+    let error = Claim::take(&destination, OWNER_PATH, "ours", Take::Over).await.unwrap_err();
+    assert_eq!(error.fault, StoreFault::Taken);
+    // What the design names is enough.
+    let plain = r#"{"run_id":"x","epoch":3,"renewed_at":"2020-01-01T00:00:00Z"}"#;
+    destination.put(OWNER_PATH, plain.into(), JSON).await.unwrap();
+    assert_eq!(Claim::take(&destination, OWNER_PATH, "ours", Take::Free).await.unwrap().epoch(), 4);
+}
+
+#[test]
+fn this_process_lives() {
+    let ours = ProcessIdentity::current().unwrap();
+    assert!(!ours.is_gone());
+    assert!(ProcessIdentity { pid: u32::MAX, ..ours.clone() }.is_gone());
+    // Of another boot or namespace nothing is known.
+    assert!(!ProcessIdentity { boot_id: "other".to_owned(), pid: u32::MAX, ..ours.clone() }.is_gone());
+    assert!(!ProcessIdentity { pid_namespace: "other".to_owned(), pid: u32::MAX, ..ours }.is_gone());
+}
