@@ -8,6 +8,7 @@ mod copy;
 pub(crate) mod decode;
 pub mod error;
 pub(crate) mod frame;
+mod keepalive;
 mod keyset;
 mod low_water;
 pub mod prepare;
