@@ -133,6 +133,9 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Looks within `--yield-to-ddl`, at least: a run gives way one look early, so that nobody waits longer.
 pub const WATCHES_PER_YIELD: u32 = 4;
 
+/// Looks in a row that must see a standby too far behind, since its own measure jumps after a quiet hour.
+pub const LATE_LOOKS: u32 = 3;
+
 /// Reads a second under `--max-bytes-per-second`: a reader that took a whole buffer at once would then rest for long.
 pub const PACES_PER_SECOND: u64 = 8;
 

@@ -1,6 +1,7 @@
 //! Parsers of single values: sizes, codecs, keys, names. Each error says what would be right.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use chrono::NaiveDate;
 
@@ -29,6 +30,30 @@ pub(super) fn size(text: &str) -> Result<NonZeroU64, String> {
         _ => return Err(WRONG.to_owned()),
     };
     number.checked_mul(scale).and_then(NonZeroU64::new).ok_or_else(|| WRONG.to_owned())
+}
+
+/// A length of time: `500ms`, `30s`, `5m`, `2h`, `1d`; never none.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    const WRONG: &str = "a duration such as 30s, 5m or 2h is wanted";
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.replace('_', "").parse().map_err(|_| WRONG.to_owned())?;
+    let millis: u64 = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(WRONG.to_owned()),
+    };
+    let duration = number.checked_mul(millis).filter(|millis| *millis > 0).map(Duration::from_millis);
+    duration.ok_or_else(|| WRONG.to_owned())
+}
+
+/// A length of time, or `off`.
+pub(super) fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
+    if text.trim() == "off" { Ok(None) } else { duration(text).map(Some).map_err(|why| format!("{why}, or off")) }
 }
 
 /// A count of at least 1; `_` may group its digits.

@@ -28,6 +28,25 @@ fn sizes() {
 }
 
 #[test]
+fn durations() {
+    for (text, millis) in [
+        ("500ms", 500),
+        ("30s", 30_000),
+        ("5m", 300_000),
+        ("5 min", 300_000),
+        ("2h", 7_200_000),
+        ("1d", 86_400_000),
+        ("1_000s", 1_000_000),
+    ] {
+        assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+    }
+    refuses(duration, &["", "s", "30", "0s", "-1s", "+1s", "1.5h", "1w", "30S", "99999999999999999999d", "off"]);
+    assert_eq!(duration_or_off("off"), Ok(None));
+    assert_eq!(duration_or_off("1s"), Ok(Some(Duration::from_secs(1))));
+    refuses(duration_or_off, &["", "0s", "on"]);
+}
+
+#[test]
 fn numbers_and_switches() {
     assert_eq!(count("10_000").map(NonZeroU64::get), Ok(10_000));
     refuses(count, &["", "0", "-1", "+1", "1e3", "18446744073709551616"]);

@@ -83,7 +83,7 @@ pub async fn run(
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     check_statements(&mut request)?;
     let planning = begin(&request).await?;
-    planning::plan(&request, &planning).await
+    planning.watched(planning::plan(&request, &planning)).await
 }
 
 /// The lexical checks, before anything is sent to anybody.
@@ -103,7 +103,7 @@ fn check_statements(request: &mut ExportRequest) -> Result<(), ExportError> {
 
 async fn begin(request: &ExportRequest) -> Result<Planning, ExportError> {
     let ExportRequest { connect, shape, work, commit, .. } = request;
-    Ok(Planning::begin(connect, shape, work.readers.get(), work.read_mode, &commit.run_id).await?)
+    Ok(Planning::begin(connect, shape, work, &commit.run_id).await?)
 }
 
 async fn unless_cancelled<T>(
@@ -180,7 +180,7 @@ impl Run {
     async fn prepare(&self) -> Result<(PostgresSource, Planned), ExportError> {
         let request = &self.request;
         let planning = begin(request).await?;
-        let plan = Arc::new(planning::plan(request, &planning).await?);
+        let plan = Arc::new(planning.watched(planning::plan(request, &planning)).await?);
         let server = planning.server.clone();
         let readers = request.work.readers.get();
         let source = PostgresSource::new(planning, readers, request.work.read_mode).await?;

@@ -16,6 +16,7 @@ mod caps;
 mod commit;
 mod consistency;
 mod ddl;
+mod deadlines;
 mod differential;
 mod every_type;
 mod export;

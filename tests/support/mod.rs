@@ -9,6 +9,7 @@ pub(crate) mod oracle;
 pub(crate) mod pg;
 pub(crate) mod run;
 pub(crate) mod s3;
+pub(crate) mod tcp_proxy;
 pub(crate) mod watch;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::*;
+use crate::export::request::{SourceLimits, SourceProfile};
 use crate::limits;
 use crate::plan::testing::{column, relation};
 use crate::plan::{ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, number_partitions};
@@ -16,6 +17,8 @@ fn work(readers: usize, read_mode: ReadMode) -> WorkOptions {
         cap: None,
         allow_truncated: false,
         min_rows: None,
+        source_profile: SourceProfile::Balanced,
+        source_limits: SourceLimits::default(),
     }
 }
 

@@ -74,6 +74,11 @@ impl SourceError {
         self
     }
 
+    /// Whether somebody else's lock was in the way.
+    pub(crate) fn is_lock_conflict(&self) -> bool {
+        self.sqlstate.as_deref() == Some("55P03")
+    }
+
     /// A driver's error while doing `action`.
     pub(crate) fn driver(action: impl Into<String>, error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {

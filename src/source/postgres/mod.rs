@@ -11,6 +11,7 @@ pub(crate) mod frame;
 mod keepalive;
 mod keyset;
 mod low_water;
+mod pace;
 pub mod prepare;
 mod reader;
 mod recount;
@@ -21,6 +22,7 @@ mod sql;
 mod stream;
 mod tls;
 mod types;
+mod watch;
 
 pub use prepare::Planning;
 pub use reader::PostgresSource;

@@ -17,10 +17,14 @@ use super::prepare::Planning;
 use super::session::{identifier, send_text_as_stored};
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
+use super::watch::Watch;
 use crate::export::request::ReadMode;
 use crate::limits;
 use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
 use crate::source::{BatchStream, Source};
+
+const STANDBY_HINT: &str = "the source is a standby, and its replay ends sessions that see rows it removes: set \
+    hot_standby_feedback = on there or raise max_standby_streaming_delay, then run the export again";
 
 /// How reads share one moment.
 #[derive(Debug)]
@@ -37,8 +41,7 @@ enum Moment {
 #[derive(Debug)]
 pub struct PostgresSource {
     sessions: Arc<Sessions>,
-    /// Its transaction holds the locks; nothing else is done with it.
-    lock: Option<Session>,
+    watch: Arc<Watch>,
     moment: Moment,
     snapshots: Vec<SnapshotFacts>,
     found: Option<Found>,
@@ -52,7 +55,7 @@ impl PostgresSource {
     /// # Errors
     /// The snapshot cannot be exported or kept.
     pub async fn new(planning: Planning, readers: usize, read_mode: ReadMode) -> Result<Self, SourceError> {
-        let Planning { sessions, lock, anchor, locks, application, found, server, .. } = planning;
+        let Planning { sessions, watch, anchor, locks, application, found, server, .. } = planning;
         let sql_ascii = server.types.sql_ascii;
         let (moment, snapshots) = match read_mode {
             ReadMode::Keyset { page_size } => {
@@ -73,7 +76,7 @@ impl PostgresSource {
                 (Moment::Kept(custody), vec![facts])
             }
         };
-        Ok(Self { sessions, lock, moment, snapshots, found, sql_ascii })
+        Ok(Self { sessions, watch, moment, snapshots, found, sql_ascii })
     }
 
     /// The snapshots that reads share; empty in keyset mode.
@@ -82,6 +85,25 @@ impl PostgresSource {
     }
 
     async fn reader(&self) -> Result<Session, SourceError> {
+        match self.session().await {
+            Ok(session) => Ok(session),
+            Err(error) => {
+                let relation = self.found.as_ref().map(Found::sql_name);
+                Err(self.on_standby(self.watch.explain(error, relation.as_deref()).await))
+            }
+        }
+    }
+
+    /// On a standby it is the standby's replay that ends snapshots.
+    fn on_standby(&self, error: SourceError) -> SourceError {
+        if error.fault == SourceFault::SnapshotLost && self.watch.standby() {
+            error.with_hint(STANDBY_HINT)
+        } else {
+            error
+        }
+    }
+
+    async fn session(&self) -> Result<Session, SourceError> {
         match &self.moment {
             Moment::Own(slot) => slot.lock().await.take().ok_or_else(|| {
                 SourceError::new(
@@ -107,13 +129,43 @@ impl PostgresSource {
 
     /// Pings what idles for as long as others read.
     async fn ping_idle(&self) {
-        if let Some(lock) = self.lock.as_ref().filter(|lock| !lock.client().is_closed()) {
-            snapshot::ping(lock).await;
-        }
+        self.watch.ping().await;
         if let Moment::Own(slot) = &self.moment
             && let Some(session) = &*slot.lock().await
         {
             snapshot::ping(session).await;
+        }
+    }
+
+    /// Keeps what all reads rest on alive; resolves where it is lost.
+    async fn tend(&self) -> SourceError {
+        let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
+        let mut pinged = Instant::now();
+        loop {
+            tick.tick().await;
+            if let Moment::Kept(custody) = &self.moment
+                && let Err(error) = custody.tend(&self.sessions).await
+            {
+                return error;
+            }
+            if pinged.elapsed() >= limits::KEEPER_PING {
+                self.ping_idle().await;
+                pinged = Instant::now();
+            }
+        }
+    }
+
+    /// Lets go of every lock that no reader has; the readers' go as they are stopped.
+    async fn release(&self) {
+        self.watch.release().await;
+        match &self.moment {
+            Moment::Kept(custody) => custody.release().await,
+            Moment::Own(slot) => {
+                if let Some(session) = slot.lock().await.take() {
+                    session.discard();
+                }
+            }
+            Moment::Pages(_) => {}
         }
     }
 
@@ -122,7 +174,7 @@ impl PostgresSource {
         let columns: Arc<[ColumnPlan]> = plan.columns.clone().into();
         let what = describe(&plan, &partition);
         if let Moment::Pages(pages) = &self.moment {
-            return Ok(pages.open(session, plan, partition, what));
+            return Ok(pages.open(session, Arc::clone(&self.watch), plan, partition, what));
         }
         if self.sql_ascii
             && let Err(error) = send_text_as_stored(&session).await
@@ -133,7 +185,7 @@ impl PostgresSource {
         let key = RowKey::new(&plan.columns, &plan.row_key);
         let extra: Vec<String> = key.extra().iter().map(|name| identifier(name)).collect();
         let statement = sql::copy(&sql::select(&plan, &partition, &extra, None));
-        let copy = Copy::start(session, &statement, &columns, key, what).await?;
+        let copy = Copy::start(session, Arc::clone(&self.watch), &statement, &columns, key, what).await?;
         let home = match &self.moment {
             Moment::Own(slot) => Some(Arc::clone(slot)),
             _ => None,
@@ -183,23 +235,11 @@ impl Source for PostgresSource {
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
         async {
-            let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
-            let mut lock_lost = false;
-            let mut pinged = Instant::now();
-            loop {
-                tick.tick().await;
-                if let Moment::Kept(custody) = &self.moment
-                    && let Err(error) = custody.tend(&self.sessions).await
-                {
-                    return error;
-                }
-                if pinged.elapsed() >= limits::KEEPER_PING {
-                    self.ping_idle().await;
-                    pinged = Instant::now();
-                }
-                if !lock_lost && self.lock.as_ref().is_some_and(|lock| lock.client().is_closed()) {
-                    lock_lost = true;
-                    tracing::warn!("the lock session was lost; the others hold the same locks");
+            tokio::select! {
+                error = self.tend() => self.on_standby(error),
+                error = self.watch.run() => {
+                    self.release().await;
+                    error
                 }
             }
         }
