@@ -8,11 +8,12 @@ use crate::limits;
 ///
 /// Parallel
 /// workers are off because with them a ctid range became a whole-table scan in each worker. Backslashes in strings mean
-/// themselves, or people's SQL could end elsewhere than its check thinks (`plan::predicate`).
+/// themselves, or people's SQL could end elsewhere than its check thinks (`plan::predicate`). A `tcp_user_timeout` of the
+/// server's would end the connection of a reader that waits for a slow destination.
 const SETTINGS: &str = "SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = 'UTC'; \
     SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
     SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
-    SET LOCAL jit = off; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
+    SET LOCAL jit = off; SET LOCAL tcp_user_timeout = 0; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
 
 /// How a session's transaction begins.
 #[derive(Debug, Clone, Copy)]
