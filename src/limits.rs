@@ -130,8 +130,8 @@ pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(90);
 /// lock table.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks within `--yield-to-ddl`, at least: a run gives way one look early, so that nobody waits longer.
-pub const WATCHES_PER_YIELD: u32 = 4;
+/// Looks within `--yield-to-ddl`, at least: a run gives way two looks early, so that nobody waits longer.
+pub const WATCHES_PER_YIELD: u32 = 8;
 
 /// Looks in a row that must see a standby too far behind, since its own measure jumps after a quiet hour.
 pub const LATE_LOOKS: u32 = 3;

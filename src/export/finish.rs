@@ -246,6 +246,7 @@ pub(crate) fn report(run: &Run, manifest: &Manifest, url: Option<String>, alread
         snapshot: manifest.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone()),
         readers: run.request.work.readers.get(),
         seconds: run.started.elapsed().as_secs_f64(),
+        source_cost: None,
         already_committed,
     }
 }

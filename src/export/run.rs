@@ -18,8 +18,9 @@ use super::worker::{Outlet, Work};
 use crate::failpoint;
 use crate::manifest::{Existing, ManifestError, Placement};
 use crate::plan::predicate::{check_expression, check_predicate, check_query};
+use crate::plan::sizing::heap_blocks;
 use crate::plan::{ColumnPlan, Plan, RelationRequest};
-use crate::source::Source;
+use crate::source::{Source, SourceCost};
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::source::postgres::{Planning, PostgresSource};
 
@@ -128,6 +129,7 @@ impl Run {
         let work = Arc::new(self.work(source, &planned));
         let receipts = export_partitions(Arc::clone(&work), self.request.work.readers.get(), cancel).await?;
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
+        let cost = SourceCost { heap_blocks_read: heap_blocks(&planned.plan), ..work.source.cost() };
         let outlet = work.outlet.clone();
         drop(work);
         failpoint::reach("uploaded").await;
@@ -137,6 +139,7 @@ impl Run {
         }
         match finish::finish(self, &planned, &receipts, previous).await {
             Ok(report) => {
+                let report = ExportReport { source_cost: Some(cost), ..report };
                 self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
                 Ok(report)
             }

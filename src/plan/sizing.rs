@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::LeafFacts;
+use super::{LeafFacts, Plan, Slice, TupleId};
 use crate::encode::Format;
 use crate::export::request::{SourceProfile, WorkOptions};
 use crate::limits;
@@ -116,6 +116,29 @@ fn grow(leaves: &[LeafFacts], mut slices: Vec<u32>, target: u64, slice_bytes_min
         }
     }
     slices
+}
+
+/// Blocks that the partitions of `plan` cover, where these are what is read: a key or a predicate may have an index read
+/// in their place.
+pub fn heap_blocks(plan: &Plan) -> Option<u64> {
+    if plan.predicate.is_some() || plan.relation.leaves.is_empty() {
+        return None;
+    }
+    plan.partitions.iter().try_fold(0_u64, |sum, partition| {
+        let blocks = match &partition.slice {
+            _ if partition.ordered || partition.row_limit.is_some() => return None,
+            Slice::Whole => plan.relation.leaves.iter().map(|leaf| u64::from(leaf.blocks)).sum(),
+            Slice::Heap { leaf, from, to } => {
+                // A place within a block has the block read.
+                let end = |to: TupleId| u64::from(to.block) + u64::from(to.offset > 0);
+                let blocks = u64::from(plan.relation.leaves.get(*leaf)?.blocks);
+                let from = from.map_or(0, |from| u64::from(from.block));
+                to.map_or(blocks, end).min(blocks).saturating_sub(from)
+            }
+            Slice::Keys(_) | Slice::NullKeys => return None,
+        };
+        sum.checked_add(blocks)
+    })
 }
 
 /// Bytes of the leaf's main fork.

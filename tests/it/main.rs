@@ -23,6 +23,7 @@ mod export;
 mod extremes;
 mod front;
 mod harness;
+mod kindness;
 mod memory;
 mod parquet_files;
 mod policies;

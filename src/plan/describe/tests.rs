@@ -184,7 +184,7 @@ fn the_json_form() {
 fn connections_at_the_busiest_moment() {
     let keyset = ReadMode::Keyset { page_size: NonZeroU64::MIN };
     for (readers, mode, peak) in [(1, ReadMode::Copy, 2), (2, ReadMode::Copy, 5), (1, keyset, 2), (8, keyset, 9)] {
-        assert_eq!(read_view(&work(readers, mode)).peak_connections, peak, "{readers} {mode:?}");
+        assert_eq!(read_view(&work(readers, mode), &plan()).peak_connections, peak, "{readers} {mode:?}");
     }
 }
 

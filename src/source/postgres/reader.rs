@@ -11,7 +11,7 @@ use super::catalog::{self, Found};
 use super::connect::{Session, Sessions};
 use super::copy::Copy;
 use super::decode::RowKey;
-use super::error::{SourceError, SourceFault};
+use super::error::{STANDBY_HINT, SourceError, SourceFault};
 use super::keyset;
 use super::prepare::Planning;
 use super::session::{identifier, send_text_as_stored};
@@ -21,10 +21,7 @@ use super::watch::Watch;
 use crate::export::request::ReadMode;
 use crate::limits;
 use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
-use crate::source::{BatchStream, Source};
-
-const STANDBY_HINT: &str = "the source is a standby, and its replay ends sessions that see rows it removes: set \
-    hot_standby_feedback = on there or raise max_standby_streaming_delay, then run the export again";
+use crate::source::{BatchStream, Source, SourceCost};
 
 /// How reads share one moment.
 #[derive(Debug)]
@@ -231,6 +228,14 @@ fn describe(plan: &Plan, partition: &Partition) -> String {
 impl Source for PostgresSource {
     fn open(&self, plan: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
         self.copy(plan, partition).boxed()
+    }
+
+    fn cost(&self) -> SourceCost {
+        SourceCost {
+            peak_connections: self.sessions.peak(),
+            snapshot_age_seconds: self.watch.snapshot_age().map(|age| age.as_secs_f64()),
+            heap_blocks_read: None,
+        }
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {

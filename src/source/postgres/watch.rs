@@ -178,8 +178,8 @@ impl Watch {
         let Some(rows) = self.ask(BLOCKED, &[(&self.application, Type::TEXT)]).await.ok() else { return Ok(()) };
         let Some(row) = rows.first() else { return Ok(()) };
         let waited = Duration::try_from_secs_f64(row.get(3)).unwrap_or_default();
-        // One look early, or they would have waited longer by the next.
-        if waited.saturating_add(self.interval()) < patience {
+        // By the next look, and the end of the readers' sessions, they would have waited longer.
+        if waited.saturating_add(self.interval().saturating_mul(2)) < patience {
             return Ok(());
         }
         let (pid, mode, relation): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
