@@ -25,6 +25,7 @@ mod front;
 mod harness;
 mod kindness;
 mod memory;
+mod outages;
 mod parquet_files;
 mod policies;
 mod readme;

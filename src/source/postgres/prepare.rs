@@ -67,6 +67,8 @@ impl Planning {
         let server = catalog::server_facts(&lock).await?;
         if server.standby {
             warn_of_conflicts(&lock).await?;
+        } else if work.source_limits.max_replay_lag.is_some() {
+            tracing::warn!("--max-replay-lag limits nothing: the source is no standby");
         }
         let named = match &shape.relation {
             RelationRequest::Table(name) => Some(name.as_str()),

@@ -33,10 +33,12 @@ const BLOCKED: &str = "WITH ours AS MATERIALIZED (SELECT pid FROM pg_catalog.pg_
         AND pg_catalog.pg_blocking_pids(w.pid) && ARRAY(SELECT pid FROM ours) \
     ORDER BY 4 DESC LIMIT 1";
 
-/// How far a standby's replay is behind, in seconds at most; NULL where it has replayed all that it received.
+/// How far a standby's replay is behind, in seconds at most; NULL where it has replayed all that it received. One that
+/// has replayed no commit yet has been behind since it started.
 const REPLAY_LAG: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
         AND pg_catalog.pg_last_wal_receive_lsn() IS DISTINCT FROM pg_catalog.pg_last_wal_replay_lsn() \
-    THEN extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 END";
+    THEN extract(epoch FROM pg_catalog.clock_timestamp() \
+        - COALESCE(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time()))::float8 END";
 
 /// What a server process is at; no row where it is gone. The name guards against another process of the same number.
 const BACKEND: &str = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity \
