@@ -198,7 +198,7 @@ fn keep() -> Command {
                 .help("the run; the one that is at work at DEST unless given"),
         )
         .arg(Arg::new("handed_over").long("handed-over").action(ArgAction::SetTrue).hide(true));
-    for option in CONNECTION.iter().filter_map(|key| by_key(key)) {
+    for option in keep_options() {
         command = command.arg(argument(option));
     }
     command.next_help_heading("For people").args(common())
@@ -293,6 +293,16 @@ fn resume_options() -> impl Iterator<Item = &'static OptionInfo> {
     let readers = by_key("readers").into_iter();
     let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
     CONNECTION.iter().filter_map(|key| by_key(key)).chain(readers).chain(people)
+}
+
+/// The options of an export that `keep` takes.
+fn keep_options() -> impl Iterator<Item = &'static OptionInfo> {
+    CONNECTION.iter().chain(&["yield_to_ddl"]).filter_map(|key| by_key(key))
+}
+
+/// Those that were given.
+pub(crate) fn keep_flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
+    flags_of(matches, keep_options())
 }
 
 /// Those that were given.

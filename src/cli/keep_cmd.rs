@@ -19,8 +19,8 @@ pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
     if matches.get_flag("handed_over") {
         return handed_over(stage).await;
     }
-    let connect = match config::load_connection(args::connection_flags(matches), &stage.environment) {
-        Ok(connect) => connect,
+    let (connect, yield_after) = match config::load_keep(args::keep_flags(matches), &stage.environment) {
+        Ok(loaded) => loaded,
         Err(errors) => return stage.refuse(&errors),
     };
     let request = KeepRequest {
@@ -29,7 +29,7 @@ pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
         single_file: matches.get_flag("single_file"),
         run_id: matches.get_one::<String>("run_id").cloned(),
         duration: matches.get_one::<Duration>("for").copied().unwrap_or_default(),
-        yield_after: None,
+        yield_after,
     };
     let token = stage.signals.token().clone();
     let stop = async move {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use raw::default_of;
 pub use typed::{
-    FrontOptions, LogFormat, ProgressKind, ReportKind, duration, duration_or_off, load, load_connection, load_resume,
+    FrontOptions, LogFormat, ProgressKind, ReportKind, duration, load, load_connection, load_keep, load_resume,
 };
 
 /// One mistake in the configuration.

@@ -4,14 +4,15 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::options::Availability;
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 use crate::export::request::{
-    CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, Target, Visibility,
-    WorkOptions,
+    CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, SourceLimits,
+    SourceProfile, Target, Visibility, WorkOptions,
 };
 use crate::limits;
 use crate::plan::{Preset, RelationRequest};
@@ -107,6 +108,26 @@ pub fn load_connection(
     connect.filter(|_| reader.errors.is_empty()).ok_or(ConfigErrors(reader.errors))
 }
 
+/// What `keep` takes besides its destination: how to connect, and how long a session may wait for its locks. `flags` as
+/// for [`load`].
+///
+/// # Errors
+/// All mistakes at once.
+pub fn load_keep(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<(ConnectSettings, Option<Duration>), ConfigErrors> {
+    let (raw, errors) = Raw::read(flags, environment);
+    let mut reader = Reader { raw: &raw, errors };
+    reader.refuse_later();
+    let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
+    let yield_to_ddl = reader.one("yield_to_ddl", None, value::duration_or_off);
+    match (connect, reader.errors.is_empty()) {
+        (Some(connect), true) => Ok((connect, yield_to_ddl)),
+        _ => Err(ConfigErrors(reader.errors)),
+    }
+}
+
 /// What `resume` takes besides its destination: how to connect, how many readers where that is given, and what people
 /// see. `flags` as for [`load`].
 ///
@@ -132,16 +153,8 @@ pub fn load_resume(
 ///
 /// # Errors
 /// What would be right.
-pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     value::duration(text)
-}
-
-/// A length of time, or `off`.
-///
-/// # Errors
-/// What would be right.
-pub fn duration_or_off(text: &str) -> Result<Option<std::time::Duration>, String> {
-    value::duration_or_off(text)
 }
 
 pub(super) struct Reader<'a> {
@@ -309,6 +322,8 @@ impl Reader<'_> {
     }
 
     fn work(&mut self) -> WorkOptions {
+        const PROFILES: &[(&str, SourceProfile)] =
+            &[("gentle", SourceProfile::Gentle), ("balanced", SourceProfile::Balanced), ("fast", SourceProfile::Fast)];
         let one_stream = contradictions::one_stream(self.raw).is_some();
         let page_size = self.one("page_size", NonZeroU64::MIN, value::count);
         let keyset = ReadMode::Keyset { page_size };
@@ -337,6 +352,14 @@ impl Reader<'_> {
             cap: self.cap(tier, max_rows),
             allow_truncated: self.one("allow_truncated", false, value::switch),
             min_rows: self.optional("min_rows", value::count),
+            source_profile: self.choice("source_profile", PROFILES, SourceProfile::Balanced),
+            source_limits: SourceLimits {
+                yield_to_ddl: self.one("yield_to_ddl", None, value::duration_or_off),
+                max_snapshot_age: self.optional("max_snapshot_age", value::duration),
+                max_duration: self.optional("max_duration", value::duration),
+                max_replay_lag: self.optional("max_replay_lag", value::duration),
+                max_bytes_per_second: self.optional("max_bytes_per_second", value::size),
+            },
         }
     }
 
