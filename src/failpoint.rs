@@ -2,10 +2,17 @@
 //!
 //! Compiled in by the feature `failpoints` only, driven by the environment:
 //! `OUTHAUL_TEST_OFF=locks,…` switches mechanisms off; `OUTHAUL_TEST_STOP=name=FILE,…` makes FILE when the run reaches
-//! `name` and waits until somebody removes it.
+//! `name` and waits until somebody removes it; `OUTHAUL_TEST_LIMITS=name=SECONDS,…` shortens a time limit.
 
 #[cfg(not(feature = "failpoints"))]
 mod switched {
+    use std::time::Duration;
+
+    /// A time limit: always the usual one.
+    pub(crate) const fn limit(_name: &str, usual: Duration) -> Duration {
+        usual
+    }
+
     /// Whether a mechanism is switched off: never.
     pub(crate) const fn off(_mechanism: &str) -> bool {
         false
@@ -18,6 +25,13 @@ mod switched {
 #[cfg(feature = "failpoints")]
 mod switched {
     use std::time::Duration;
+
+    /// A time limit, or what a test puts in its place.
+    pub(crate) fn limit(name: &str, usual: Duration) -> Duration {
+        let list = std::env::var("OUTHAUL_TEST_LIMITS").unwrap_or_default();
+        let shorter = list.split(',').filter_map(|item| item.split_once('=')).find(|(limit, _)| *limit == name);
+        shorter.and_then(|(_, seconds)| Duration::try_from_secs_f64(seconds.parse().ok()?).ok()).unwrap_or(usual)
+    }
 
     /// Whether a mechanism is switched off.
     pub(crate) fn off(mechanism: &str) -> bool {
@@ -39,4 +53,4 @@ mod switched {
     }
 }
 
-pub(crate) use switched::{off, reach};
+pub(crate) use switched::{limit, off, reach};

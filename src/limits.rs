@@ -68,20 +68,16 @@ pub const STORE_READ_BYTES: usize = 256 * 1024;
 /// Below this a buffer is hashed where it is: the hand-over to rayon costs more.
 pub const INLINE_CPU_BYTES: usize = 64 * 1024;
 
-/// A request to a store may take this long until its answer begins; see [`request_timeout`].
+/// A request to a store may take this long until its answer begins, or longer where its body is large:
+/// [`UPLOAD_RATE_MIN`].
 pub const REQUEST_TIMEOUT_MIN: Duration = Duration::from_mins(2);
 
 /// The slowest upload that is waited for, in bytes a second.
 pub const UPLOAD_RATE_MIN: usize = 64 * 1024;
 
-/// `object_store` starts no more retries of a request after this long (its default).
+/// `object_store` starts no more retries of a request after this long (its default); it has one signature for all of
+/// them, which a store takes for five minutes at least.
 pub const STORE_RETRY_BUDGET: Duration = Duration::from_mins(3);
-
-/// How long a request with a body of `bytes` may take until its answer begins.
-pub fn request_timeout(bytes: usize) -> Duration {
-    let seconds = u64::try_from(bytes / UPLOAD_RATE_MIN).unwrap_or(u64::MAX);
-    REQUEST_TIMEOUT_MIN.max(Duration::from_secs(seconds))
-}
 
 /// A TCP and TLS connection to a store; the client tries again within its retry budget.
 pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -27,9 +27,9 @@ use super::wire::{WireError, crc64nvme_text};
 use crate::cpu::on_rayon;
 use crate::export::report::RunStatus;
 use crate::export::request::OnExisting;
-use crate::limits;
 use crate::store::error::StoreFault;
 use crate::store::{Destination, StagedObject, StoreError, Version};
+use crate::{failpoint, limits};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -322,6 +322,9 @@ impl Commit<'_> {
         loop {
             tries += 1;
             let put = self.put_manifest().await;
+            if failpoint::off("read-back") {
+                return put.map_err(ManifestError::Write);
+            }
             let standing = self.standing().await.map_err(Standing::read_back)?;
             if !standing.must_be_written(self)? {
                 return Ok(());

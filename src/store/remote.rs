@@ -12,11 +12,11 @@ use object_store::{
     PutPayload, UpdateVersion,
 };
 
-use super::connect::Crc64Header;
+use super::connect::{Crc64Header, request_timeout, retry_budget};
 use super::destination::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::error::{StoreError, StoreFault};
 use super::receipt::StagedObject;
-use crate::limits;
+use crate::failpoint;
 
 /// A prefix of a bucket.
 pub(super) struct Remote {
@@ -232,6 +232,9 @@ impl Remote {
         let Err(error) = patient("publishing", &object, 0, complete).await else {
             return Ok(());
         };
+        if failpoint::off("look-after-complete") {
+            return Err(error);
+        }
         // Its answer may be lost, and a second completion is refused by some stores: what counts is what is there.
         match self.head(&staged.path).await {
             Ok(Some(facts))
@@ -258,7 +261,7 @@ async fn patient<T>(
     bytes: usize,
     request: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, StoreError> {
-    let patience = limits::STORE_RETRY_BUDGET + 2 * limits::request_timeout(bytes);
+    let patience = retry_budget() + 2 * request_timeout(bytes);
     let Ok(result) = tokio::time::timeout(patience, request).await else {
         let why = format!("no answer for {} s", patience.as_secs());
         return Err(StoreError::new(operation, object, StoreFault::Unavailable, why));

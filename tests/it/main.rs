@@ -30,6 +30,7 @@ mod relations;
 mod servers;
 mod shape;
 mod store;
+mod store_faults;
 mod texts;
 mod threads;
 mod tidy;
