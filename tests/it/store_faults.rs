@@ -3,11 +3,13 @@
 
 use serde_json::Value;
 
+use crate::support::disk::Disk;
 use crate::support::http_proxy::{End, Fault, Op, Proxy, Rule, answer, on};
 use crate::support::job::{self, command, copy, no_sessions_left, parts};
 use crate::support::pg::{self, Pg};
 use crate::support::run::{Outhaul, Run, Stop, outhaul};
 use crate::support::s3::{S3, s3};
+use crate::support::watch::files;
 
 const MANIFEST: &str = "_manifest.json";
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
@@ -131,12 +133,16 @@ async fn b2_requests_that_fail_on_their_way_are_sent_again() {
 #[tokio::test]
 async fn b3_chunks_whose_answer_is_lost_are_sent_again() {
     let lost = |nth, end| on(Op::Chunk, "", Fault::AnswerLost(end)).only(nth..=nth);
-    let half = on(Op::Get, MANIFEST, Fault::HalfAnswer).only(2..=2);
-    let rules = [lost(1, End::Close), lost(2, End::Reset), lost(3, End::Status500), half];
-    let rig = Rig::new(15, rules).await;
+    let rig = Rig::new(15, [lost(1, End::Close), lost(2, End::Reset), lost(3, End::Status500)]).await;
     let run = rig.export(&[]).run().await.expect(0);
     rig.complete(&run).await;
     assert_eq!(rig.proxy.broken(Op::Chunk, ""), 3);
+
+    // What is cut off in the middle of a read is read on from there.
+    rig.proxy.set([on(Op::Get, "", Fault::HalfAnswer).only(1..=2)]);
+    let verify = outhaul(["verify", &rig.s3.url("out"), "--read-data"]).envs(rig.s3.env());
+    verify.env("AWS_ENDPOINT", &rig.proxy.endpoint).run().await.expect(0);
+    assert_eq!(rig.proxy.broken(Op::Get, ""), 2);
 }
 
 /// S3 has then begun an upload whose id nobody was told: `clean` finds it by listing, as does a lifecycle rule.
@@ -287,6 +293,87 @@ async fn b10_a_slow_upload_has_as_long_as_its_size_needs() {
     rig.nothing(&run).await;
     let run = slow().run().await.expect(0);
     rig.complete(&run).await;
+}
+
+/// The arguments of an export of lineitem to a folder of a disk.
+fn to_disk(pg: &Pg, disk: &Disk, folder: &str, more: &[&str]) -> Outhaul {
+    let to = disk.folder().join(folder);
+    let fixed = ["export", "--from", &pg.url, "--to", to.to_str().unwrap(), "--report", "json", "--format", "csv"];
+    disk.outhaul(&[&fixed, &["--table", "lineitem", "--partitions", "2"][..], more].concat())
+}
+
+/// All files of a folder but what later runs may look into.
+fn left_in(disk: &Disk, folder: &str) -> Vec<String> {
+    let all = files(&disk.seen().join(folder)).into_keys();
+    all.filter(|path| !path.starts_with("_outhaul/") || path.contains("staging")).collect()
+}
+
+#[tokio::test]
+async fn b11_a_full_disk_ends_the_run_and_keeps_what_was_there() {
+    let (pg, disk) = (pg::lineitem(18).await, Disk::new(6).await);
+    to_disk(&pg, &disk, "first", &["--where", "id <= 10000"]).run().await.expect(0);
+    let first = files(&disk.seen().join("first"));
+    let run = to_disk(&pg, &disk, "second", &[]).run().await.expect(23);
+    assert!(run.stderr.contains("No space left") && run.stderr.contains("free space"), "{}", run.stderr);
+    assert_eq!(run.report["retryable"], false);
+    assert_eq!(left_in(&disk, "second"), Vec::<String>::new());
+    assert_eq!(files(&disk.seen().join("first")), first);
+    disk.remount("size=20m").await;
+    to_disk(&pg, &disk, "second", &[]).run().await.expect(0);
+    for folder in ["first", "second"] {
+        let folder = disk.folder().join(folder);
+        disk.outhaul(&["verify", folder.to_str().unwrap(), "--read-data"]).run().await.expect(0);
+    }
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn b11_a_disk_that_fills_before_the_commit_keeps_the_export_to_be_replaced() {
+    let (pg, disk) = (pg::lineitem(15).await, Disk::new(6).await);
+    to_disk(&pg, &disk, "out", &["--where", "id <= 10000"]).run().await.expect(0);
+    let first = left_in(&disk, "out");
+    let stop = Stop::at("uploaded");
+    let replace = ["--where", "id > 10000 and id <= 20000", "--on-existing", "replace"];
+    let running = to_disk(&pg, &disk, "out", &replace).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    disk.fill();
+    stop.release();
+    running.wait().await.expect(23);
+    assert_eq!(left_in(&disk, "out"), first);
+    disk.outhaul(&["verify", disk.folder().join("out").to_str().unwrap(), "--read-data"]).run().await.expect(0);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn b12_a_disk_that_turns_read_only_gets_no_manifest() {
+    let (pg, disk) = (pg::lineitem(18).await, Disk::new(20).await);
+    let stop = Stop::at("uploaded");
+    let running = to_disk(&pg, &disk, "out", &[]).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    disk.remount("ro").await;
+    stop.release();
+    let run = running.wait().await.expect(21);
+    assert!(run.stderr.contains("mounted read-only"), "{}", run.stderr);
+    disk.remount("rw").await;
+    assert!(left_in(&disk, "out").iter().all(|path| path.contains("staging")), "{:?}", left_in(&disk, "out"));
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn b12_a_folder_that_is_deleted_under_a_run_gets_no_manifest() {
+    let (pg, folder) = (pg::lineitem(15).await, tempfile::tempdir().unwrap());
+    let to = folder.path().join("out");
+    let export = || command(&pg, to.to_str().unwrap(), &["--table", "lineitem", "--format", "csv"]);
+    let stop = Stop::at("uploaded");
+    let running = export().stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    std::fs::remove_dir_all(&to).unwrap();
+    stop.release();
+    running.wait().await.expect(21);
+    assert!(files(&to).is_empty(), "{:?}", files(&to));
+    export().run().await.expect(0);
+    outhaul(["verify", to.to_str().unwrap(), "--read-data"]).run().await.expect(0);
+    no_sessions_left(&pg).await;
 }
 
 #[tokio::test]

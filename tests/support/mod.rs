@@ -4,6 +4,7 @@
 //! A server that is missing fails the test that asks for it; nothing is ever skipped. Every wait has a limit.
 
 pub(crate) mod differential;
+pub(crate) mod disk;
 pub(crate) mod http_proxy;
 pub(crate) mod job;
 pub(crate) mod oracle;
