@@ -203,7 +203,13 @@ pub const PUBLISHES_AT_ONCE: usize = 16;
 /// requests; these are for a store that refuses writers that race, with nothing stored in the end.
 pub const MANIFEST_TRIES: u32 = 3;
 
-/// Between two such tries.
+/// Tries of an upload's request that a store refuses because another one is under way.
+pub const CONFLICT_TRIES: u32 = 5;
+
+/// After the first such try; after the nth, n times as long.
+pub const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two tries to write the manifest.
 pub const MANIFEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Parts that `outhaul verify` looks at, or reads, at the same time.

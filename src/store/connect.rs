@@ -115,7 +115,12 @@ fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleC
     if let Some(path) = variables.get("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
     }
-    builder.with_bucket_name(bucket).with_client_options(client).with_retry(retries()).with_http_connector(Connector).build()
+    builder
+        .with_bucket_name(bucket)
+        .with_client_options(client)
+        .with_retry(retries())
+        .with_http_connector(Connector)
+        .build()
 }
 
 fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::MicrosoftAzure, object_store::Error> {

@@ -23,6 +23,7 @@ mod extremes;
 mod front;
 mod harness;
 mod memory;
+mod other_stores;
 mod parquet_files;
 mod policies;
 mod readme;

@@ -1,7 +1,12 @@
 //! Faults of the destination: what a store answers, loses or spoils, a disk that fills, a folder that goes (rows B1-B15
 //! of the fault matrix). After each run either one whole export stands, or nothing of it.
 
-use serde_json::Value;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::support::disk::Disk;
 use crate::support::http_proxy::{End, Fault, Op, Proxy, Rule, answer, on};
@@ -131,6 +136,20 @@ async fn b2_requests_that_fail_on_their_way_are_sent_again() {
 }
 
 #[tokio::test]
+async fn b2_a_conflict_with_another_request_passes() {
+    let conflict =
+        "<Error><Code>OperationAborted</Code><Message>A conflicting operation is in progress.</Message></Error>";
+    let refused = |op, times| on(op, "", answer(409, conflict)).only(1..=times);
+    let rig = Rig::new(15, [refused(Op::Create, 1), refused(Op::Chunk, 3), refused(Op::Complete, 2)]).await;
+    let run = rig.export(&[]).run().await.expect(0);
+    rig.complete(&run).await;
+    rig.proxy.set([on(Op::Chunk, "", answer(409, conflict))]);
+    let run = rig.export(&["--on-existing", "replace"]).run().await.expect(21);
+    assert_eq!(run.report["retryable"], true);
+    rig.complete(&run).await;
+}
+
+#[tokio::test]
 async fn b3_chunks_whose_answer_is_lost_are_sent_again() {
     let lost = |nth, end| on(Op::Chunk, "", Fault::AnswerLost(end)).only(nth..=nth);
     let rig = Rig::new(15, [lost(1, End::Close), lost(2, End::Reset), lost(3, End::Status500)]).await;
@@ -189,6 +208,71 @@ async fn b6_expired_credentials_end_the_run_and_leave_nothing() {
         assert!(run.stderr.contains("ExpiredToken") && run.stderr.contains("credentials"), "{}", run.stderr);
         assert_eq!(run.report["retryable"], false);
         rig.nothing(&run).await;
+    }
+}
+
+#[tokio::test]
+async fn b6_credentials_that_change_are_asked_for_again() {
+    let rig = Rig::new(15, []).await;
+    let [old, secret] = rig.secrets();
+    let keys = Keys::start(&old, &secret).await;
+    let stop = Stop::at("planned");
+    let export = rig.export(&[]).env("AWS_ACCESS_KEY_ID", "").env("AWS_SECRET_ACCESS_KEY", "");
+    let export = export.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &keys.url);
+    let export = export.env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", keys.token.path());
+    let running = export.stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    let new = format!("next{old}");
+    keys.give(&new);
+    // As long as the client uses what it was given just now.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.release();
+    let run = running.wait().await.expect(0);
+    rig.complete(&run).await;
+    for (op, path, key) in
+        [(Op::Put, "plan.json", &old), (Op::Chunk, "", &new), (Op::Complete, "", &new), (Op::Put, MANIFEST, &new)]
+    {
+        let signed = rig.proxy.seen(op, path);
+        let by = format!("Credential={key}/");
+        assert!(!signed.is_empty() && signed.iter().all(|seen| seen.head.contains(&by)), "{op:?}: {signed:?}");
+    }
+}
+
+/// A service that gives out credentials which are about to expire, as one in a cluster does.
+struct Keys {
+    url: String,
+    token: tempfile::NamedTempFile,
+    key: Arc<Mutex<String>>,
+}
+
+impl Keys {
+    async fn start(key: &str, secret: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let token = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(token.path(), "token").unwrap();
+        let key = Arc::new(Mutex::new(key.to_owned()));
+        let (given, secret) = (Arc::clone(&key), secret.to_owned());
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+                let body = json!({
+                    "AccessKeyId": *given.lock().unwrap(),
+                    "SecretAccessKey": secret,
+                    "Token": "",
+                    "Expiration": chrono::Utc::now() + chrono::Duration::seconds(1),
+                });
+                let body = body.to_string();
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+                let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
+            }
+        });
+        Self { url, token, key }
+    }
+
+    fn give(&self, key: &str) {
+        key.clone_into(&mut self.key.lock().unwrap());
     }
 }
 

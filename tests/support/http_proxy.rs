@@ -2,6 +2,9 @@
 //!
 //! It changes no header that a signature covers: `Host` stays the proxy's own address, which is what the client signed
 //! and all that the server looks at. One request a connection.
+//!
+//! It can also stand for Google's store, whose clients speak S3's own requests but for conditions on generations: those
+//! become conditions on `ETag`s. <https://cloud.google.com/storage/docs/request-preconditions>
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
@@ -97,6 +100,8 @@ pub(crate) struct Seen {
     pub op: Op,
     /// Path and query.
     pub target: String,
+    /// Request line and headers.
+    pub head: String,
     /// Whether a rule took it.
     pub broken: bool,
 }
@@ -112,6 +117,7 @@ pub(crate) struct Proxy {
 #[derive(Debug)]
 struct Shared {
     server: String,
+    generations: bool,
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<Seen>>,
 }
@@ -125,10 +131,19 @@ impl Drop for Proxy {
 impl Proxy {
     /// In front of the server at an endpoint.
     pub(crate) async fn start(endpoint: &str, rules: impl Into<Vec<Rule>>) -> Self {
+        Self::begin(endpoint, rules.into(), false).await
+    }
+
+    /// Google's store, in front of the server at an endpoint.
+    pub(crate) async fn google(endpoint: &str) -> Self {
+        Self::begin(endpoint, Vec::new(), true).await
+    }
+
+    async fn begin(endpoint: &str, rules: Vec<Rule>, generations: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = format!("http://{}", listener.local_addr().unwrap());
         let server = endpoint.strip_prefix("http://").unwrap().to_owned();
-        let shared = Arc::new(Shared { server, rules: Mutex::new(rules.into()), seen: Mutex::default() });
+        let shared = Arc::new(Shared { server, generations, rules: Mutex::new(rules), seen: Mutex::default() });
         let accepting = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
@@ -184,7 +199,7 @@ fn operation(method: &str, target: &str) -> Op {
 
 impl Shared {
     /// The rule that takes a request; the first that matches counts it, whether it takes it or not.
-    fn judge(&self, op: Op, target: &str) -> Option<Fault> {
+    fn judge(&self, op: Op, target: &str, head: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().unwrap();
         let mut fault = None;
         for rule in rules.iter_mut().filter(|rule| rule.op == op && target.contains(rule.path)) {
@@ -193,8 +208,8 @@ impl Shared {
                 fault = Some(rule.fault.clone());
             }
         }
-        let target = target.to_owned();
-        self.seen.lock().unwrap().push(Seen { op, target, broken: fault.is_some() });
+        let (target, head) = (target.to_owned(), head.to_owned());
+        self.seen.lock().unwrap().push(Seen { op, target, head, broken: fault.is_some() });
         fault
     }
 
@@ -209,7 +224,7 @@ impl Shared {
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
-        let fault = self.judge(operation(method, target), target);
+        let fault = self.judge(operation(method, target), target, &head);
         match fault {
             Some(Fault::Answer(status, headers, body)) => {
                 drain(&mut client, length).await?;
@@ -243,7 +258,13 @@ impl Shared {
     ) -> std::io::Result<Vec<u8>> {
         let mut server = TcpStream::connect(&self.server).await?;
         let kept = head.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
-        let head = kept.fold(String::new(), |head, line| head + line + "\r\n") + "Connection: close\r\n\r\n";
+        let mut head = kept.fold(String::new(), |head, line| head + line + "\r\n");
+        match header(&head, "x-goog-if-generation-match") {
+            Some("0") => head.push_str("If-None-Match: *\r\n"),
+            Some(generation) => head = format!("{head}If-Match: \"{generation}\"\r\n"),
+            None => {}
+        }
+        let head = head + "Connection: close\r\n\r\n";
         server.write_all(head.as_bytes()).await?;
         let (mut left, mut buffer) = (length, vec![0; 16 * 1024]);
         while left > 0 {
@@ -264,6 +285,13 @@ impl Shared {
         }
         let mut reply = Vec::new();
         server.read_to_end(&mut reply).await?;
+        if self.generations {
+            let head = String::from_utf8_lossy(&reply).into_owned();
+            if let (Some(line), Some(tag)) = (head.find("\r\n"), header(&head, "etag")) {
+                let generation = format!("\r\nx-goog-generation: {}", tag.trim_matches('"'));
+                reply.splice(line..line, generation.into_bytes());
+            }
+        }
         Ok(reply)
     }
 }
