@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use crate::store::store_suite::{self, Subject};
 use crate::support::http_proxy::Proxy;
 use crate::support::job::{command, no_sessions_left};
@@ -23,9 +25,14 @@ fn azure() -> BTreeMap<String, String> {
 /// The S3 server's bucket that needs no signature, through a proxy that knows generations.
 async fn google() -> (Proxy, BTreeMap<String, String>) {
     let proxy = Proxy::google(&variable("OUTHAUL_TEST_S3_ENDPOINT")).await;
-    let variables = [("GOOGLE_BASE_URL", proxy.endpoint.as_str()), ("GOOGLE_SKIP_SIGNATURE", "true")];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    (proxy, variables)
+    let account = json!({
+        "gcs_base_url": proxy.endpoint,
+        "disable_oauth": true,
+        "client_email": "",
+        "private_key": "",
+        "private_key_id": "",
+    });
+    (proxy, BTreeMap::from([("GOOGLE_SERVICE_ACCOUNT_KEY".to_owned(), account.to_string())]))
 }
 
 fn google_url() -> String {

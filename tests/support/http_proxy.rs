@@ -257,7 +257,10 @@ impl Shared {
         fault: Option<&Fault>,
     ) -> std::io::Result<Vec<u8>> {
         let mut server = TcpStream::connect(&self.server).await?;
-        let kept = head.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
+        // Of Google's tokens the server knows nothing.
+        let dropped: &[&str] = if self.generations { &["connection:", "authorization:"] } else { &["connection:"] };
+        let is_dropped = |line: &str| dropped.iter().any(|name| line.to_ascii_lowercase().starts_with(name));
+        let kept = head.trim_end().lines().filter(|line| !is_dropped(line));
         let mut head = kept.fold(String::new(), |head, line| head + line + "\r\n");
         match header(&head, "x-goog-if-generation-match") {
             Some("0") => head.push_str("If-None-Match: *\r\n"),
