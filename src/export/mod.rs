@@ -9,6 +9,8 @@ pub(crate) mod planning;
 pub mod report;
 pub mod request;
 mod run;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod worker;
 
 pub use against::{CountMode, SourceCheck, against_source};

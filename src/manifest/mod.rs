@@ -28,4 +28,4 @@ pub use placement::Placement;
 pub use verify::{Finding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]
-mod test_data;
+pub(crate) mod test_data;

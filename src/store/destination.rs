@@ -141,6 +141,15 @@ impl Destination {
         Ok(Self { inner: Arc::new(Inner { url, encoded, options: *options, backend }) })
     }
 
+    /// A store of a test.
+    #[cfg(test)]
+    pub(crate) fn of_store(store: &Arc<super::fault_store::FaultStore>, options: &StoreOptions) -> Self {
+        let url = "memory:///simulated".to_owned();
+        let remote = Remote::new(Arc::clone(store), object_store::path::Path::ROOT, url.clone());
+        let backend = Backend::Remote(Arc::new(remote));
+        Self { inner: Arc::new(Inner { url, encoded: false, options: *options, backend }) }
+    }
+
     /// The canonical URL: no credentials, no slash at its end.
     pub fn url(&self) -> &str {
         &self.inner.url
