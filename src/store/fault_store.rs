@@ -3,7 +3,7 @@
 //! Whether a request fails depends on the seed, on what it asks and on how often that was asked before, not on when: the
 //! same seed fails the same requests whatever runs beside them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,6 +83,8 @@ struct State {
     asked: HashMap<String, u64>,
     /// By id: the path, and whether the id was told to anybody.
     uploads: BTreeMap<String, (String, bool)>,
+    /// Small objects that somebody failed to write, or may have.
+    unwritten: BTreeSet<String>,
 }
 
 impl FaultStore {
@@ -116,6 +118,11 @@ impl FaultStore {
         self.state().uploads.iter().filter_map(told).collect()
     }
 
+    /// Whether writing a small object failed, or got no answer.
+    pub(crate) fn failed_to_write(&self, path: &str) -> bool {
+        self.state().unwritten.contains(path)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,6 +146,9 @@ impl FaultStore {
             5 => Fault::Silent(dice.one_in(2, &question, nth)),
             _ => late,
         };
+        if what == "put" && !matches!(fault, Fault::Late(_) | Fault::Twice) {
+            state.unwritten.insert(path.to_owned());
+        }
         state.log.push(format!("{what} {path} #{nth}: {fault:?}"));
         fault
     }
