@@ -414,3 +414,15 @@ fn seeds_end_with_one_whole_export_or_none() {
     let share = |end| ends.get(&end).copied().unwrap_or(0) * 100 / (last - first);
     assert!(share(End::Committed) > 25 && share(End::Failed) > 10 && share(End::Cancelled) > 2, "{ends:?}");
 }
+
+/// A mechanism that is switched off is missed: the seeds find it.
+#[cfg(feature = "failpoints")]
+#[test]
+fn without_reading_back_some_seed_fails() {
+    let this = std::env::current_exe().unwrap();
+    let name = "export::simulation::seeds_end_with_one_whole_export_or_none";
+    let mut run = std::process::Command::new(this);
+    let output = run.args([name, "--exact"]).env("OUTHAUL_TEST_OFF", "read-back").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("run again with OUTHAUL_TEST_SEED="), "{said}");
+}

@@ -490,3 +490,37 @@ async fn b15_a_changed_byte_is_refused_by_its_checksum() {
     let run = rig.export(&[]).env("OUTHAUL_TEST_LIMITS", "store-retry=1").run().await.expect(21);
     rig.nothing(&run).await;
 }
+
+#[tokio::test]
+async fn g3_destinations_that_hide_another_place_are_refused() {
+    let pg = pg::pg(18).await;
+    for to in [
+        "http://169.254.169.254/latest/meta-data",
+        "s3://bucket/x?endpoint=http://127.0.0.1:1",
+        "s3://key:hunter2@bucket/x",
+        "s3://bucket/../other",
+        "s3://bucket/x/%2e%2e/y\n",
+        "file://elsewhere/etc/x",
+    ] {
+        let run = command(&pg, to, &["--table", "t"]).run().await.expect(2);
+        let said = format!("{}{}", run.stderr, String::from_utf8_lossy(&run.stdout));
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    no_sessions_left(&pg).await;
+}
+
+/// A store may send its client elsewhere; the signature stays at home.
+#[tokio::test]
+async fn g3_a_redirect_carries_no_signature() {
+    let rig = Rig::new(15, []).await;
+    let elsewhere = Proxy::start(&rig.s3.endpoint, []).await;
+    // Another host by its name, as an attacker's would be.
+    let away = format!("Location: {}/stolen\r\n", elsewhere.endpoint);
+    rig.proxy.set([on(Op::Get, "", Fault::Answer(307, away, ""))]);
+    let run = rig.export(&[]).run().await;
+    assert!(matches!(run.code, 2 | 20 | 21), "{}: {}", run.code, run.stderr);
+    let followed = elsewhere.seen(Op::Get, "stolen");
+    assert!(followed.iter().all(|seen| !seen.head.to_ascii_lowercase().contains("authorization:")), "{followed:?}");
+    assert!(rig.proxy.seen(Op::Create, "").is_empty());
+    rig.nothing(&run).await;
+}
