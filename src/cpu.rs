@@ -19,6 +19,10 @@ where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
+    #[cfg(test)]
+    if in_place::is_wanted() {
+        return std::panic::catch_unwind(std::panic::AssertUnwindSafe(task)).map_err(|_| CpuPanic);
+    }
     let (sender, receiver) = oneshot::channel();
     rayon::spawn(move || {
         // The receiver is told of a panic by the sender's drop; catching it here keeps rayon from aborting the process.
@@ -28,4 +32,23 @@ where
         }
     });
     receiver.await.map_err(|_| CpuPanic)
+}
+
+/// For tests whose clock stands still: it would run on while they wait for another thread.
+#[cfg(test)]
+pub(crate) mod in_place {
+    use std::cell::Cell;
+
+    thread_local! {
+        static WANTED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// From now on this thread's tasks run where they are started.
+    pub(crate) fn want() {
+        WANTED.set(true);
+    }
+
+    pub(super) fn is_wanted() -> bool {
+        WANTED.get()
+    }
 }

@@ -68,20 +68,16 @@ pub const STORE_READ_BYTES: usize = 256 * 1024;
 /// Below this a buffer is hashed where it is: the hand-over to rayon costs more.
 pub const INLINE_CPU_BYTES: usize = 64 * 1024;
 
-/// A request to a store may take this long until its answer begins; see [`request_timeout`].
+/// A request to a store may take this long until its answer begins, or longer where its body is large:
+/// [`UPLOAD_RATE_MIN`].
 pub const REQUEST_TIMEOUT_MIN: Duration = Duration::from_mins(2);
 
 /// The slowest upload that is waited for, in bytes a second.
 pub const UPLOAD_RATE_MIN: usize = 64 * 1024;
 
-/// `object_store` starts no more retries of a request after this long (its default).
+/// `object_store` starts no more retries of a request after this long (its default); it has one signature for all of
+/// them, which a store takes for five minutes at least.
 pub const STORE_RETRY_BUDGET: Duration = Duration::from_mins(3);
-
-/// How long a request with a body of `bytes` may take until its answer begins.
-pub fn request_timeout(bytes: usize) -> Duration {
-    let seconds = u64::try_from(bytes / UPLOAD_RATE_MIN).unwrap_or(u64::MAX);
-    REQUEST_TIMEOUT_MIN.max(Duration::from_secs(seconds))
-}
 
 /// A TCP and TLS connection to a store; the client tries again within its retry budget.
 pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -280,7 +276,13 @@ pub const PUBLISHES_AT_ONCE: usize = 16;
 /// requests; these are for a store that refuses writers that race, with nothing stored in the end.
 pub const MANIFEST_TRIES: u32 = 3;
 
-/// Between two such tries.
+/// Tries of an upload's request that a store refuses because another one is under way.
+pub const CONFLICT_TRIES: u32 = 5;
+
+/// After the first such try; after the nth, n times as long.
+pub const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two tries to write the manifest.
 pub const MANIFEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Parts that `outhaul verify` looks at, or reads, at the same time.

@@ -15,6 +15,8 @@ pub mod report;
 pub mod request;
 pub mod resume;
 mod run;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod worker;
 
 pub use against::{CountMode, SourceCheck, against_source};

@@ -22,6 +22,7 @@ use super::{finish, planning};
 use crate::failpoint;
 use crate::manifest::{Existing, Placement, look};
 use crate::plan::Slice;
+use crate::source::Source;
 use crate::source::postgres::kept::KeptSnapshot;
 use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
 use crate::store::owner::owner;
@@ -164,7 +165,7 @@ async fn go_on(
     } else {
         let source =
             unless_cancelled(stop, source(run, request, journal, &record, &mut planned)).await.map_err(kept)?;
-        Some(Arc::new(source))
+        Some(Arc::new(source) as Arc<dyn Source>)
     };
     run.announce_plan(&planned).await;
     let passing = |error: ExportError| {

@@ -155,7 +155,7 @@ impl Run {
     /// Reads what has no receipt yet, and commits.
     pub(crate) async fn carry_out(
         &self,
-        source: Option<Arc<PostgresSource>>,
+        source: Option<Arc<dyn Source>>,
         planned: &Planned,
         receipts: Vec<PartitionReceipt>,
         previous: Option<Box<Existing>>,
@@ -166,7 +166,7 @@ impl Run {
         let outlet = self.outlet();
         let receipts = match &source {
             Some(source) => {
-                let work = Arc::new(self.work(Arc::clone(source) as _, planned));
+                let work = Arc::new(self.work(Arc::clone(source), planned));
                 let readers = self.request.work.readers.get();
                 export_partitions(work, readers, receipts, stop, keep).await?
             }
@@ -266,7 +266,7 @@ impl Run {
         .await;
     }
 
-    async fn prepare(&self) -> Result<(Option<Arc<PostgresSource>>, Planned), ExportError> {
+    async fn prepare(&self) -> Result<(Option<Arc<dyn Source>>, Planned), ExportError> {
         let request = &self.request;
         let planning = begin(request).await?;
         let plan = Arc::new(planning.watched(planning::plan(request, &planning)).await?);

@@ -83,6 +83,9 @@ struct Attempt<'a> {
     partition: &'a Partition,
     id: u32,
     counters: &'a Counters,
+    /// The writer of the next part on its way, in a task of its own: a cancel in the middle of it would leave an upload
+    /// of which nobody knows.
+    starting: Option<JoinHandle<Result<PartWriter, StoreError>>>,
     open: Option<OpenPart>,
     parts: Vec<PartReceipt>,
     /// Room for the bytes of a batch, from the last one.
@@ -118,6 +121,7 @@ pub(crate) async fn export_partition(
         partition,
         id,
         counters,
+        starting: None,
         open: None,
         parts: Vec::new(),
         spare: Vec::new(),
@@ -225,16 +229,15 @@ impl Attempt<'_> {
     async fn start_part(&mut self) -> Result<(), ExportError> {
         let work = self.work;
         let started_at = Utc::now();
-        let content_type = work.format.content_type();
         let writer = match &work.outlet {
             Outlet::Parts { destination, journal, layout } => {
                 let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
                 let name = PartName { partition: self.partition.number, roll, attempt: self.id };
                 let path = name.path(*layout, work.format.extension());
-                Writer::Store(Box::new(destination.writer(&path, content_type, journal).await?))
+                self.store_writer(destination, journal, path).await?
             }
             Outlet::Single { destination, journal, name } => {
-                Writer::Store(Box::new(destination.writer(name, content_type, journal).await?))
+                self.store_writer(destination, journal, name.clone()).await?
             }
             Outlet::Stdout => Writer::Stdout(Box::new(StdoutWriter::new(work.sha256))),
         };
@@ -247,6 +250,21 @@ impl Attempt<'_> {
         let encoding = Some((encoder, tally));
         self.open = Some(OpenPart { encoding, writer: Some(writer), finishing: None, rows: 0, started_at });
         Ok(())
+    }
+
+    async fn store_writer(
+        &mut self,
+        destination: &Destination,
+        journal: &Journal,
+        path: String,
+    ) -> Result<Writer, ExportError> {
+        let (destination, journal) = (destination.clone(), journal.clone());
+        let content_type = self.work.format.content_type();
+        let start = async move { destination.writer(&path, content_type, &journal).await };
+        let started = self.starting.insert(tokio::spawn(start)).await;
+        self.starting = None;
+        let writer = started.map_err(|error| ExportError::internal("starting a part").with_source(error))??;
+        Ok(Writer::Store(Box::new(writer)))
     }
 
     async fn finish_part(&mut self) -> Result<(), ExportError> {
@@ -324,6 +342,13 @@ impl Attempt<'_> {
     /// the one to report.
     async fn abort(&mut self) -> bool {
         let mut whole = true;
+        if let Some(starting) = self.starting.take()
+            && let Ok(Ok(writer)) = starting.await
+            && let Err(error) = writer.abort().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be aborted");
+            whole = false;
+        }
         if let Some(open) = self.open.take() {
             if let Some(Writer::Store(writer)) = open.writer
                 && let Err(error) = writer.abort().await

@@ -315,6 +315,9 @@ impl Commit<'_> {
             tries += 1;
             let put = self.put_manifest().await;
             failpoint::reach("sent").await;
+            if failpoint::off("read-back") {
+                return put.map_err(ManifestError::Write);
+            }
             let standing = self.standing().await.map_err(Standing::read_back)?;
             if !standing.must_be_written(self)? {
                 return Ok(());

@@ -32,4 +32,4 @@ pub use recover::{Recovered, recover};
 pub use verify::{Finding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]
-mod test_data;
+pub(crate) mod test_data;

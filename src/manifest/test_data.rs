@@ -23,11 +23,11 @@ pub(super) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600, 123_456_789).unwrap() + TimeDelta::seconds(seconds)
 }
 
-pub(super) fn pg_type(oid: u32, name: &str) -> PgType {
+pub(crate) fn pg_type(oid: u32, name: &str) -> PgType {
     PgType { oid, base_oid: oid, typmod: None, name: name.into(), kind: TypeKind::Base }
 }
 
-pub(super) fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bool) -> ColumnPlan {
+pub(crate) fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bool) -> ColumnPlan {
     ColumnPlan {
         name: name.into(),
         origin: ColumnOrigin::Column(name.into()),
@@ -115,7 +115,7 @@ pub(super) fn plan() -> Plan {
 }
 
 /// The same relation uncapped, as one block range and the open rest.
-pub(super) fn heap_plan() -> Plan {
+pub(crate) fn heap_plan() -> Plan {
     let middle = TupleId { block: 500, offset: 0 };
     let slices =
         [Slice::Heap { leaf: 0, from: None, to: Some(middle) }, Slice::Heap { leaf: 0, from: Some(middle), to: None }];
@@ -139,7 +139,7 @@ pub(super) fn heap_plan() -> Plan {
     }
 }
 
-pub(super) fn format(format: Format, compression: Compression) -> FormatOptions {
+pub(crate) fn format(format: Format, compression: Compression) -> FormatOptions {
     FormatOptions {
         format,
         compression,
@@ -205,7 +205,7 @@ pub(super) fn receipts() -> Vec<PartitionReceipt> {
     vec![receipt(2, &[2]), receipt(0, &[6]), receipt(1, &[3, 1])]
 }
 
-pub(super) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: ManifestStats) -> RunFacts<'a> {
+pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: ManifestStats) -> RunFacts<'a> {
     RunFacts {
         run_id: "20260101T000000Z-4f1d2c3b".into(),
         nonce: "5d1f0a9be3c24d6f8a7b6c5d4e3f2a1b".into(),

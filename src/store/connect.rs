@@ -23,13 +23,13 @@ use object_store::client::{
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ClientOptions, HeaderMap, HeaderValue};
+use object_store::{ClientOptions, HeaderMap, HeaderValue, RetryConfig};
 
 use super::address::Provider;
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::remote::Remote;
-use crate::limits;
+use crate::{failpoint, limits};
 
 /// The CRC64NVME that a store told in a header.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +103,7 @@ fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, obje
         builder.with_unsigned_payload(!endpoint.is_some_and(|endpoint| body_is_exposed(&endpoint)))
     };
     // Conditional writes by ETag are the builder's default.
-    builder.with_client_options(client).with_http_connector(Connector).build()
+    builder.with_client_options(client).with_retry(retries()).with_http_connector(Connector).build()
 }
 
 fn s3_builder(bucket: &str, variables: &Variables) -> AmazonS3Builder {
@@ -130,7 +130,12 @@ fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleC
     if let Some(path) = variables.get("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
     }
-    builder.with_bucket_name(bucket).with_client_options(client).with_http_connector(Connector).build()
+    builder
+        .with_bucket_name(bucket)
+        .with_client_options(client)
+        .with_retry(retries())
+        .with_http_connector(Connector)
+        .build()
 }
 
 fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::MicrosoftAzure, object_store::Error> {
@@ -154,7 +159,25 @@ fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::Micros
     ] {
         client = client.with_content_type_for_suffix(suffix, content_type);
     }
-    builder.with_client_options(client).with_http_connector(Connector).build()
+    builder.with_client_options(client).with_retry(retries()).with_http_connector(Connector).build()
+}
+
+/// How long after its first try a request may still be tried again.
+pub(super) fn retry_budget() -> Duration {
+    failpoint::limit("store-retry", limits::STORE_RETRY_BUDGET)
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig { retry_timeout: retry_budget(), ..RetryConfig::default() }
+}
+
+/// How long a request with a body of `bytes` may take until its answer begins: a slow store gets longer for more.
+pub(super) fn request_timeout(bytes: usize) -> Duration {
+    let least = failpoint::limit("request", limits::REQUEST_TIMEOUT_MIN);
+    if failpoint::off("scaled-timeout") {
+        return least;
+    }
+    least.max(Duration::from_secs(u64::try_from(bytes / limits::UPLOAD_RATE_MIN).unwrap_or(u64::MAX)))
 }
 
 /// The client's own options (`AWS_ALLOW_HTTP`, `GOOGLE_PROXY_URL`, …). Its whole-request timeout is replaced by ours.
@@ -221,7 +244,7 @@ impl HttpService for Service {
         Self: 'b,
     {
         Box::pin(async move {
-            let timeout = limits::request_timeout(request.body().content_length());
+            let timeout = request_timeout(request.body().content_length());
             let mut answer = tokio::time::timeout(timeout, self.0.execute(request))
                 .await
                 .map_err(|_| HttpError::new(HttpErrorKind::Timeout, TimedOut(timeout)))??;

@@ -92,7 +92,7 @@ pub enum ReplaceOutcome {
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
 /// Paths are relative to it, use `/`, and have no empty, `.` or `..` segments. Requests time out after
-/// [`limits::request_timeout`] and are retried by the client (10 times, 180 s); an error here is final. Errors carry
+/// [`limits::REQUEST_TIMEOUT_MIN`] or more and are retried by the client (10 times, 180 s); an error here is final. Errors carry
 /// the class ([`StoreFault`]) and never credentials.
 ///
 /// Cancel safety: dropping a future may leave its request done or not done, never half visible.
@@ -148,6 +148,15 @@ impl Destination {
             }
         };
         Ok(Self { inner: Arc::new(Inner { url, encoded, options: *options, backend }) })
+    }
+
+    /// A store of a test.
+    #[cfg(test)]
+    pub(crate) fn of_store(store: &Arc<super::fault_store::FaultStore>, options: &StoreOptions) -> Self {
+        let url = "memory:///simulated".to_owned();
+        let remote = Remote::new(Arc::clone(store), object_store::path::Path::ROOT, url.clone());
+        let backend = Backend::Remote(Arc::new(remote));
+        Self { inner: Arc::new(Inner { url, encoded: false, options: *options, backend }) }
     }
 
     /// The canonical URL: no credentials, no slash at its end.

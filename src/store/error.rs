@@ -78,8 +78,11 @@ fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             (StoreFault::Full, Some("free space or raise the quota, then run again"))
         }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+        ErrorKind::PermissionDenied => {
             (StoreFault::Authentication, Some("the user that runs the export needs write permission on the folder"))
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            (StoreFault::Unavailable, Some("the file system is mounted read-only, as after an error of its disk"))
         }
         ErrorKind::AlreadyExists => (StoreFault::Taken, None),
         ErrorKind::NotFound => (StoreFault::Missing, None),
@@ -225,6 +228,7 @@ mod tests {
             (ErrorKind::StorageFull, StoreFault::Full),
             (ErrorKind::QuotaExceeded, StoreFault::Full),
             (ErrorKind::PermissionDenied, StoreFault::Authentication),
+            (ErrorKind::ReadOnlyFilesystem, StoreFault::Unavailable),
             (ErrorKind::Other, StoreFault::Unavailable),
         ] {
             assert_eq!(StoreError::from_io("writing", "file:///x", kind.into()).fault, fault, "{kind:?}");

@@ -7,6 +7,8 @@ mod connect;
 pub mod destination;
 mod direct;
 pub mod error;
+#[cfg(test)]
+pub(crate) mod fault_store;
 pub mod journal;
 mod local;
 mod local_sink;

@@ -12,12 +12,12 @@ use object_store::{
     PutPayload, UpdateVersion,
 };
 
-use super::connect::Crc64Header;
+use super::connect::{Crc64Header, request_timeout, retry_budget};
 use super::destination::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::receipt::StagedObject;
-use crate::limits;
+use crate::{failpoint, limits};
 
 /// A prefix of a bucket.
 pub(super) struct Remote {
@@ -211,7 +211,8 @@ impl Remote {
         let (key, object) = self.key("starting", path)?;
         let attributes = if self.upload_attributes { with_content_type(content_type) } else { Attributes::new() };
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
-        patient("starting", &object, 0, self.uploads.create_multipart_opts(&key, options)).await
+        let start = || self.uploads.create_multipart_opts(&key, options.clone());
+        despite_conflicts("starting", &object, 0, start).await
     }
 
     /// Uploads chunk `index`: what [`Remote::complete`] needs of it.
@@ -224,8 +225,8 @@ impl Remote {
     ) -> Result<String, StoreError> {
         let (key, object) = self.key("writing", path)?;
         let size = chunk.content_length();
-        let put = self.uploads.put_part(&key, upload_id, index, chunk);
-        Ok(patient("writing", &object, size, put).await?.content_id)
+        let put = || self.uploads.put_part(&key, upload_id, index, chunk.clone());
+        Ok(despite_conflicts("writing", &object, size, put).await?.content_id)
     }
 
     pub(super) async fn complete(
@@ -235,11 +236,14 @@ impl Remote {
         chunks: &[String],
     ) -> Result<(), StoreError> {
         let (key, object) = self.key("publishing", &staged.path)?;
-        let ids = chunks.iter().map(|id| PartId { content_id: id.clone() }).collect();
-        let complete = self.uploads.complete_multipart(&key, upload_id, ids);
-        let Err(error) = patient("publishing", &object, 0, complete).await else {
+        let ids: Vec<PartId> = chunks.iter().map(|id| PartId { content_id: id.clone() }).collect();
+        let complete = || self.uploads.complete_multipart(&key, upload_id, ids.clone());
+        let Err(error) = despite_conflicts("publishing", &object, 0, complete).await else {
             return Ok(());
         };
+        if failpoint::off("look-after-complete") {
+            return Err(error);
+        }
         // Its answer may be lost, and a second completion is refused by some stores: what counts is what is there.
         match self.head(&staged.path).await {
             Ok(Some(facts))
@@ -280,12 +284,38 @@ async fn patient<T>(
     bytes: usize,
     request: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, StoreError> {
-    let patience = limits::STORE_RETRY_BUDGET + 2 * limits::request_timeout(bytes);
+    let patience = retry_budget() + 2 * request_timeout(bytes);
     let Ok(result) = tokio::time::timeout(patience, request).await else {
         let why = format!("no answer for {} s", patience.as_secs());
         return Err(StoreError::new(operation, object, StoreFault::Unavailable, why));
     };
     result.map_err(|error| StoreError::from_store(operation, object, &error))
+}
+
+/// The requests of an upload have nothing in their way: a 409 (S3's `OperationAborted`) says that another request was
+/// under way, and passes. The client takes it for an object that is there, and does not try again.
+async fn despite_conflicts<T, F>(
+    operation: &'static str,
+    object: &str,
+    bytes: usize,
+    request: impl Fn() -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut tries = 1;
+    loop {
+        match patient(operation, object, bytes, request()).await {
+            Err(error) if error.fault == StoreFault::Taken => {
+                if tries == limits::CONFLICT_TRIES {
+                    return Err(StoreError { fault: StoreFault::Unavailable, ..error });
+                }
+            }
+            result => return result,
+        }
+        tokio::time::sleep(limits::CONFLICT_PAUSE * tries).await;
+        tries += 1;
+    }
 }
 
 fn absent_as_none<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {

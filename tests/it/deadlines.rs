@@ -13,7 +13,7 @@ const LARGE: &str = "create table t as select i as id, repeat(md5(i::text), 20) 
     analyze t";
 
 /// Limits short enough for a test: silence after a second, believed when seen again.
-const IMPATIENT: (&str, &str) = ("OUTHAUL_TEST_MILLIS", "silence=1000,recheck=300,inquiry=2000");
+const IMPATIENT: (&str, &str) = ("OUTHAUL_TEST_LIMITS", "silence=1,recheck=0.3,inquiry=2");
 
 fn export(url: &str, dest: &str, source: &[&str]) -> Outhaul {
     let mut arguments = vec!["export", "--from", url, "--to", dest, "--format", "csv", "--progress", "none"];

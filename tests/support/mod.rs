@@ -5,6 +5,8 @@
 
 pub(crate) mod cluster;
 pub(crate) mod differential;
+pub(crate) mod disk;
+pub(crate) mod http_proxy;
 pub(crate) mod job;
 pub(crate) mod oracle;
 pub(crate) mod pg;

@@ -1,7 +1,7 @@
 """What the tests ask of the S3 server through a client that is not ours.
 
-s3.py wait ENDPOINT KEY SECRET BUCKET PID    until the server stores objects (or its process is gone); makes BUCKET
-s3.py uploads PREFIX                         open multipart uploads below PREFIX, as JSON; server from OUTHAUL_TEST_S3_…
+s3.py wait ENDPOINT KEY SECRET PID BUCKET…    until the server stores objects (or its process is gone); makes the buckets
+s3.py uploads PREFIX                          open multipart uploads below PREFIX, as JSON; server from OUTHAUL_TEST_S3_…
 """
 
 import json
@@ -46,16 +46,17 @@ def alive(pid):
     return True
 
 
-def wait(endpoint, key, secret, bucket, pid):
+def wait(endpoint, key, secret, pid, buckets):
     s3 = client(endpoint, key, secret, attempts=1)
     deadline = time.monotonic() + 60
     while True:
         try:
-            if bucket not in [b["Name"] for b in s3.list_buckets()["Buckets"]]:
+            there = [b["Name"] for b in s3.list_buckets()["Buckets"]]
+            for bucket in set(buckets) - set(there):
                 s3.create_bucket(Bucket=bucket)
-            s3.put_object(Bucket=bucket, Key="ready", Body=b"yes")
-            if s3.get_object(Bucket=bucket, Key="ready")["Body"].read() == b"yes":
-                s3.delete_object(Bucket=bucket, Key="ready")
+            s3.put_object(Bucket=buckets[0], Key="ready", Body=b"yes")
+            if s3.get_object(Bucket=buckets[0], Key="ready")["Body"].read() == b"yes":
+                s3.delete_object(Bucket=buckets[0], Key="ready")
                 return
         except Exception as error:  # noqa: BLE001 - every kind of failure means: not yet
             if time.monotonic() > deadline or not alive(pid):
@@ -73,8 +74,8 @@ def uploads(prefix):
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["wait", endpoint, key, secret, bucket, pid]:
-            wait(endpoint, key, secret, bucket, int(pid))
+        case ["wait", endpoint, key, secret, pid, *buckets] if buckets:
+            wait(endpoint, key, secret, int(pid), buckets)
         case ["uploads", prefix]:
             uploads(prefix)
         case _:

@@ -79,6 +79,13 @@ impl S3 {
         within(ANSWER_LIMIT, "storing an object", client.put(&key, body.to_vec().into())).await.unwrap();
     }
 
+    /// Deletes an object.
+    pub(crate) async fn delete(&self, path: &str) {
+        let client = self.client();
+        let key = self.key(path).into();
+        within(ANSWER_LIMIT, "deleting an object", client.delete(&key)).await.unwrap();
+    }
+
     /// The keys of open multipart uploads below the prefix, asked through another client than ours.
     pub(crate) async fn open_uploads(&self) -> Vec<String> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/s3.py");

@@ -277,7 +277,7 @@ impl Session {
         action: &str,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, SourceError> {
-        let limit = failpoint::time("silence", limits::SOURCE_SILENCE);
+        let limit = failpoint::limit("silence", limits::SOURCE_SILENCE);
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer.map_err(|error| SourceError::driver(action, error)),
             Err(_) => {

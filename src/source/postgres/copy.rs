@@ -350,9 +350,9 @@ impl Silence<'_> {
     async fn broken<T>(&self, reading: impl Future<Output = T>) -> Result<T, SourceError> {
         let mut reading = std::pin::pin!(reading);
         let mut suspect = None;
-        let silence = failpoint::time("silence", limits::SOURCE_SILENCE);
+        let silence = failpoint::limit("silence", limits::SOURCE_SILENCE);
         loop {
-            let recheck = failpoint::time("recheck", limits::SILENCE_RECHECK);
+            let recheck = failpoint::limit("recheck", limits::SILENCE_RECHECK);
             let patience = if suspect.is_some() { recheck } else { silence };
             if let Ok(read) = tokio::time::timeout(patience, &mut reading).await {
                 return Ok(read);

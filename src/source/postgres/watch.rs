@@ -238,7 +238,7 @@ impl Watch {
         sql: &str,
         parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, SourceError> {
-        let limit = failpoint::time("inquiry", limits::INQUIRY_TIMEOUT);
+        let limit = failpoint::limit("inquiry", limits::INQUIRY_TIMEOUT);
         match tokio::time::timeout(limit, self.ask_patiently(sql, parameters)).await {
             Ok(answer) => answer,
             Err(_) => {

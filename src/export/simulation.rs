@@ -1,0 +1,429 @@
+//! Thousands of runs over a source and a store that fail as a seed says. Whatever fails, in whatever order: one whole
+//! export stands at the end, or an error is told and nothing of the run is seen.
+//!
+//! Coordinator, worker, writer, journal and commit are the real ones; the clock is tokio's paused one, so that a minute's
+//! wait costs nothing, and CPU work is done in place. `OUTHAUL_TEST_SEED=N` runs one seed and tells all that it asked of
+//! the store; `OUTHAUL_TEST_SEEDS=N` runs so many.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::Int64Array;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::record_batch::RecordBatch;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::coordinator::{discard_receipts, export_partitions};
+use super::error::{ExportError, ExportErrorKind};
+use super::request::{ManifestStats, OnExisting, Visibility};
+use super::worker::{Outlet, Work};
+use crate::cpu;
+use crate::encode::{Compression, Format, FormatOptions};
+use crate::manifest::{
+    CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, build, commit, look, test_data,
+};
+use crate::plan::{Carrier, ColumnPlan, Partition, Plan};
+use crate::source::postgres::error::SourceFault;
+use crate::source::{Batch, BatchStream, Source, SourceError};
+use crate::store::fault_store::{Dice, FaultStore};
+use crate::store::{Destination, Journal, Layout, StagedObject, StoreOptions};
+
+const SEEDS: u64 = 2_000;
+
+/// Longer than any run may take of its own clock: what passes this hangs.
+const HANG: Duration = Duration::from_hours(24 * 30);
+
+/// The rows of a relation, partition by partition, some of which fail to be read.
+#[derive(Debug)]
+struct Simulated {
+    dice: Dice,
+    rows: Vec<Range<i64>>,
+    calm: bool,
+    opened: Mutex<BTreeMap<u32, u64>>,
+}
+
+impl Simulated {
+    fn new(seed: u64, first: i64, calm: bool) -> Self {
+        let dice = Dice::new(seed);
+        let mut next = first;
+        let rows = (0..=dice.roll("partitions", 0, 6)).map(|nth| {
+            // A third of the partitions is empty.
+            let count = dice.roll("rows", nth, 60).saturating_sub(20);
+            let start = next;
+            next += i64::try_from(count).unwrap();
+            start..next
+        });
+        Self { dice, rows: rows.collect(), calm, opened: Mutex::default() }
+    }
+
+    fn plan(&self) -> Plan {
+        let mut plan = test_data::heap_plan();
+        let slice = plan.partitions[0].slice.clone();
+        plan.columns = vec![test_data::column("id", test_data::pg_type(20, "bigint"), Carrier::Int64, false)];
+        let numbers = 0..u32::try_from(self.rows.len()).unwrap();
+        let partition = |number| Partition { number, slice: slice.clone(), ordered: false, row_limit: None };
+        plan.partitions = numbers.map(partition).collect();
+        plan
+    }
+
+    fn ids(&self) -> Vec<i64> {
+        self.rows.iter().flat_map(Clone::clone).collect()
+    }
+
+    /// An error of the source: most of them pass.
+    fn fails(&self, what: &str, nth: u64) -> Option<SourceError> {
+        if self.calm || !self.dice.one_in(12, what, nth) {
+            return None;
+        }
+        let (fault, sqlstate) = match self.dice.roll(what, nth + 1_000, 12) {
+            0 => (SourceFault::Rejected, Some("22012")),
+            1 => (SourceFault::SnapshotLost, Some("22023")),
+            2 => (SourceFault::GaveWay, Some("55P03")),
+            3 => (SourceFault::GaveWay, Some("53300")),
+            _ => (SourceFault::Unavailable, None),
+        };
+        let mut error = SourceError::new(fault, "simulated");
+        error.sqlstate = sqlstate.map(str::to_owned);
+        Some(error)
+    }
+
+    fn batches(&self, partition: &Partition, nth: u64) -> Vec<Result<Batch, SourceError>> {
+        let range = self.rows[usize::try_from(partition.number).unwrap()].clone();
+        let what = format!("batch of {}", partition.number);
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
+        let mut batches = Vec::new();
+        let mut next = range.start;
+        while next < range.end {
+            let step = nth * 1_000 + u64::try_from(batches.len()).unwrap();
+            if let Some(error) = self.fails(&what, step) {
+                batches.push(Err(error));
+                break;
+            }
+            let end = range.end.min(next + 1 + i64::try_from(self.dice.roll(&what, step, 12)).unwrap());
+            let column = Arc::new(Int64Array::from_iter_values(next..end));
+            let rows = RecordBatch::try_new(Arc::clone(&schema), vec![column]).unwrap();
+            batches.push(Ok(Batch { rows, changed: Box::default() }));
+            next = end;
+        }
+        batches
+    }
+}
+
+impl Source for Simulated {
+    fn open(&self, _: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
+        let nth = *self.opened.lock().unwrap().entry(partition.number).and_modify(|nth| *nth += 1).or_insert(0);
+        let what = format!("open {}", partition.number);
+        let dice = self.dice;
+        Box::pin(async move {
+            tokio::time::sleep(dice.millis(200, &what, nth)).await;
+            if let Some(error) = self.fails(&what, nth) {
+                return Err(error);
+            }
+            let batches = stream::iter((0_u64..).zip(self.batches(&partition, nth)));
+            let late = batches.then(move |(at, batch)| {
+                let delay = dice.millis(100, &what, nth * 1_000 + at);
+                async move {
+                    tokio::time::sleep(delay).await;
+                    batch
+                }
+            });
+            Ok(late.boxed())
+        })
+    }
+
+    fn guard(&self) -> BoxFuture<'_, SourceError> {
+        let lost = !self.calm && self.dice.one_in(40, "guard", 0);
+        Box::pin(async move {
+            if !lost {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(self.dice.millis(3_000, "guard", 1)).await;
+            SourceError::new(SourceFault::SnapshotLost, "simulated")
+        })
+    }
+}
+
+/// One run at a destination that others may have used before.
+struct SimulatedRun {
+    destination: Destination,
+    journal: Journal,
+    run_id: &'static str,
+    source: Arc<Simulated>,
+    plan: Arc<Plan>,
+    format: FormatOptions,
+    visibility: Visibility,
+    readers: usize,
+}
+
+impl SimulatedRun {
+    fn new(seed: u64, store: &Arc<FaultStore>, run_id: &'static str, first: i64, calm: bool) -> Self {
+        let options = StoreOptions {
+            chunk_bytes: NonZeroUsize::new(5 << 20).unwrap(),
+            concurrency: NonZeroUsize::new(2).unwrap(),
+            sha256: false,
+        };
+        let destination = Destination::of_store(store, &options);
+        let source = Arc::new(Simulated::new(seed, first, calm));
+        let dice = Dice::new(seed);
+        let as_written = dice.one_in(4, "visibility", 0);
+        Self {
+            journal: Journal::new(destination.clone(), run_id),
+            destination,
+            run_id,
+            plan: Arc::new(source.plan()),
+            source,
+            format: test_data::format(Format::Csv, Compression::None),
+            visibility: if as_written { Visibility::AsWritten } else { Visibility::AtCommit },
+            readers: usize::try_from(dice.roll("readers", 0, 4)).unwrap() + 1,
+        }
+    }
+
+    fn work(&self) -> (Arc<Work>, tokio::sync::mpsc::Receiver<super::Event>) {
+        let (events, told) = tokio::sync::mpsc::channel(1_000);
+        let columns: Arc<[ColumnPlan]> = self.plan.columns.clone().into();
+        let outlet = Outlet::Parts {
+            destination: self.destination.clone(),
+            journal: self.journal.clone(),
+            layout: Layout::Nested,
+        };
+        let work = Work {
+            source: Arc::clone(&self.source) as _,
+            plan: Arc::clone(&self.plan),
+            columns,
+            format: self.format.clone(),
+            outlet,
+            // Some dozen rows.
+            part_size: 40,
+            visibility: self.visibility,
+            stats: ManifestStats::All,
+            sha256: false,
+            seed: crate::store::AttemptSeed::random(),
+            events,
+        };
+        (Arc::new(work), told)
+    }
+
+    /// Everything a run does between its plan and its report.
+    async fn go(&self, cancel: &CancellationToken) -> Result<Committed, ExportError> {
+        let previous = look(&self.destination, &Placement::Parts).await?;
+        let (work, mut told) = self.work();
+        let listening = tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let outlet = work.outlet.clone();
+        let result = export_partitions(work, self.readers, Vec::new(), cancel, |_| false).await;
+        listening.abort();
+        let receipts = result?;
+        let finished = if cancel.is_cancelled() {
+            Err(ExportError::cancelled())
+        } else {
+            self.finish(&receipts, previous).await.map_err(ExportError::from)
+        };
+        if let Err(error) = &finished
+            && !may_be_committed(error)
+        {
+            discard_receipts(&outlet, &receipts).await;
+        }
+        finished
+    }
+
+    async fn finish(
+        &self,
+        receipts: &[crate::store::PartitionReceipt],
+        previous: Option<Existing>,
+    ) -> Result<Committed, ManifestError> {
+        let facts = test_data::facts(&self.plan, &self.format, ManifestStats::All);
+        let nonce = format!("{:032x}", rand::random::<u128>());
+        let facts = RunFacts { run_id: self.run_id.to_owned(), nonce, ..facts };
+        let manifest = Arc::new(build(facts, receipts, |path| self.destination.object_url(path))?);
+        let staged: Vec<&StagedObject> =
+            receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
+        let rules = CommitRules { placement: Placement::Parts, on_existing: OnExisting::Replace, previous, run: None };
+        commit(&self.destination, manifest, &staged, &rules).await
+    }
+}
+
+fn may_be_committed(error: &ExportError) -> bool {
+    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
+    source.is_some_and(ManifestError::may_be_committed)
+}
+
+/// What stands at the destination.
+struct Standing {
+    /// Of the manifest, where one stands.
+    run_id: Option<String>,
+    /// The parts it names.
+    named: BTreeSet<String>,
+    /// All below `data/`.
+    visible: BTreeSet<String>,
+    /// The rows of the parts it names.
+    ids: Vec<i64>,
+}
+
+impl Standing {
+    fn of(store: &FaultStore) -> Self {
+        let objects = store.objects();
+        let visible = objects.keys().filter(|path| path.starts_with("data/")).cloned().collect();
+        let Some(manifest) = objects.get("_manifest.json") else {
+            return Self { run_id: None, named: BTreeSet::new(), visible, ids: Vec::new() };
+        };
+        let manifest: Value = serde_json::from_slice(manifest).unwrap();
+        let mut ids = Vec::new();
+        let mut named = BTreeSet::new();
+        for part in manifest["parts"].as_array().unwrap() {
+            let path = part["path"].as_str().unwrap();
+            let bytes = objects.get(path).unwrap_or_else(|| panic!("the manifest names {path}, which is not there"));
+            assert_eq!(part["bytes"], bytes.len(), "{path}");
+            let lines: Vec<i64> =
+                std::str::from_utf8(bytes).unwrap().lines().skip(1).map(|line| line.parse().unwrap()).collect();
+            assert_eq!(part["rows"], lines.len(), "{path}");
+            ids.extend(lines);
+            named.insert(path.to_owned());
+        }
+        assert_eq!(manifest["totals"]["rows"], ids.len());
+        ids.sort_unstable();
+        Self { run_id: manifest["run_id"].as_str().map(str::to_owned), named, visible, ids }
+    }
+}
+
+/// What a later cleaner finds in a run's journal.
+fn journalled(store: &FaultStore, run_id: &str) -> BTreeSet<String> {
+    let below = format!("_outhaul/{run_id}/uploads/");
+    let name = |path: &String| Some(path.strip_prefix(&below)?.strip_suffix(".json")?.to_owned());
+    store.objects().keys().filter_map(name).collect()
+}
+
+/// How a seed ended, for the sum at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Committed,
+    Failed,
+    Cancelled,
+    Unknown,
+}
+
+/// One run with faults, in half of the seeds after one without; what must be true of it.
+async fn simulate(seed: u64, store: &Arc<FaultStore>) -> End {
+    let dice = Dice::new(seed);
+    let mut old_ids = Vec::new();
+    if dice.one_in(2, "before", 0) {
+        store.calm(true);
+        let first = SimulatedRun::new(seed ^ 1, store, "first", 1_000_000, true);
+        first.go(&CancellationToken::new()).await.unwrap();
+        old_ids = first.source.ids();
+        store.calm(false);
+    }
+    let before = Standing::of(store);
+    assert_eq!(before.ids, old_ids);
+
+    let run = SimulatedRun::new(seed, store, "second", 0, false);
+    let cancel = CancellationToken::new();
+    if dice.one_in(6, "cancel", 0) {
+        let (cancel, after) = (cancel.clone(), dice.millis(4_000, "cancel", 1));
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            cancel.cancel();
+        });
+    }
+    let result = tokio::time::timeout(HANG, run.go(&cancel)).await.expect("the run hangs");
+    judge(store, &run, &before, &result)
+}
+
+fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Result<Committed, ExportError>) -> End {
+    let after = Standing::of(store);
+    let ours = after.run_id.as_deref() == Some(run.run_id);
+    let end = match result {
+        Ok(_) => End::Committed,
+        Err(error) if may_be_committed(error) => End::Unknown,
+        Err(error) if error.kind == ExportErrorKind::Interrupted => End::Cancelled,
+        Err(_) => End::Failed,
+    };
+    match end {
+        End::Committed => assert!(ours, "committed, and {:?} stands", after.run_id),
+        End::Unknown => {}
+        End::Failed | End::Cancelled => assert!(!ours, "failed, and the manifest stands"),
+    }
+    if ours {
+        assert_eq!(after.ids, run.source.ids(), "rows of the new export");
+    } else {
+        assert_eq!((&after.run_id, &after.ids), (&before.run_id, &before.ids), "the old export");
+    }
+    // What is there beside the manifest's parts could not be removed, and is known to somebody.
+    let known = journalled(store, run.run_id);
+    for extra in after.visible.difference(&after.named) {
+        let replaced = ours && before.named.contains(extra);
+        assert!(replaced || known.contains(extra), "{extra} is seen, and nobody knows of it");
+    }
+    for (path, id) in store.open_uploads() {
+        // Of a store that takes no note only a list of its uploads tells more.
+        let record = format!("_outhaul/{}/uploads/{path}.json", run.run_id);
+        let noted = known.contains(&path) || store.failed_to_write(&record);
+        assert!(noted, "upload {id} of {path} is open, and nobody knows of it");
+    }
+    end
+}
+
+/// Runs one seed on a runtime of its own; a panic of it comes back with what was asked of the store.
+fn run_seed(seed: u64) -> Result<End, Vec<String>> {
+    cpu::in_place::want();
+    let store = FaultStore::new(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let work = std::panic::AssertUnwindSafe(|| runtime.block_on(simulate(seed, &store)));
+    std::panic::catch_unwind(work).map_err(|_| store.log())
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+}
+
+#[test]
+fn seeds_end_with_one_whole_export_or_none() {
+    if let Some(seed) = number("OUTHAUL_TEST_SEED") {
+        let ended = run_seed(seed);
+        assert!(ended.is_ok(), "seed {seed} failed:\n{}", ended.unwrap_err().join("\n"));
+        return;
+    }
+    let first: u64 = rand::random::<u32>().into();
+    let (next, last) = (AtomicU64::new(first), first + number("OUTHAUL_TEST_SEEDS").unwrap_or(SEEDS));
+    let ends = Mutex::new(BTreeMap::<End, u64>::new());
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= last || !failed.lock().unwrap().is_empty() {
+                        return;
+                    }
+                    match run_seed(seed) {
+                        Ok(end) => *ends.lock().unwrap().entry(end).or_default() += 1,
+                        Err(_) => failed.lock().unwrap().push(seed),
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "run again with OUTHAUL_TEST_SEED={failed:?}");
+    let ends = ends.into_inner().unwrap();
+    // Seeds that all end alike test nothing.
+    let share = |end| ends.get(&end).copied().unwrap_or(0) * 100 / (last - first);
+    assert!(share(End::Committed) > 25 && share(End::Failed) > 10 && share(End::Cancelled) > 2, "{ends:?}");
+}
+
+/// A mechanism that is switched off is missed: the seeds find it.
+#[cfg(feature = "failpoints")]
+#[test]
+fn without_reading_back_some_seed_fails() {
+    let this = std::env::current_exe().unwrap();
+    let name = "export::simulation::seeds_end_with_one_whole_export_or_none";
+    let mut run = std::process::Command::new(this);
+    let output = run.args([name, "--exact"]).env("OUTHAUL_TEST_OFF", "read-back").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("run again with OUTHAUL_TEST_SEED="), "{said}");
+}
