@@ -85,10 +85,8 @@ fn verify() -> Command {
         ))
         .arg(report());
     for option in CONNECTION.iter().filter_map(|key| by_key(key)) {
-        let argument = argument(option).help_heading("With --against-source");
-        // A password command is refused by name, as it is for an export; a config file alone connects to nothing.
-        let argument = if option.is_hidden() { argument } else { argument.requires("against_source") };
-        command = command.arg(argument);
+        // A config file alone connects to nothing.
+        command = command.arg(argument(option).help_heading("With --against-source").requires("against_source"));
     }
     command.args(common())
 }

@@ -135,6 +135,11 @@ impl Environment {
         }
     }
 
+    /// Whether there is such a file.
+    pub fn is_there(&self, path: &Path) -> bool {
+        self.files.as_ref().map_or_else(|| path.exists(), |files| files.contains_key(path))
+    }
+
     /// Whether others than its owner may read the file; libpq ignores such a password file.
     pub fn is_open_to_others(&self, path: &Path) -> bool {
         use std::os::unix::fs::PermissionsExt;

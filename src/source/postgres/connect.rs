@@ -15,7 +15,7 @@ use tokio_postgres::{CancelToken, Client, Config};
 
 use super::candidate::Endpoint;
 use super::error::{SourceError, SourceFault};
-use super::settings::{ConnectSettings, SslMode};
+use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
 use crate::limits;
@@ -37,7 +37,11 @@ pub(crate) struct Connector {
 
 impl Connector {
     pub(crate) fn new(settings: ConnectSettings, allow_rls: bool) -> Result<Self, SourceError> {
-        let tls = client_config(settings.ssl_mode, settings.ssl_root_cert.as_deref()).map_err(|error| {
+        for file in &settings.exposed {
+            let file = file.display();
+            tracing::warn!("group or others can read {file}, which holds a password: run chmod 600 {file}");
+        }
+        let tls = client_config(&settings).map_err(|error| {
             SourceError::new(SourceFault::Authentication, "preparing TLS")
                 .with_source(error)
                 .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
@@ -48,9 +52,6 @@ impl Connector {
     fn driver_config(&self, application_name: &str) -> Config {
         let mut config = Config::new();
         config.user(&self.settings.user).dbname(&self.settings.database).application_name(application_name);
-        if let Some(password) = &self.settings.password {
-            config.password(password.expose());
-        }
         if let Some(options) = &self.settings.options {
             config.options(options);
         }
@@ -58,6 +59,11 @@ impl Connector {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,
             SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
+        });
+        config.channel_binding(match self.settings.channel_binding {
+            ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
+            ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
+            ChannelBinding::Require => tokio_postgres::config::ChannelBinding::Require,
         });
         config
     }

@@ -1,6 +1,9 @@
 //! What can go wrong while reading: the class decides exit code and retry, the message says what was being done.
 
 use std::error::Error as StdError;
+use std::io;
+
+use super::password::NoPassword;
 
 /// The class of a source error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +87,11 @@ impl SourceError {
             };
             return Self::server(action, server);
         }
-        let text = error.to_string();
-        let fault = if text.starts_with("error performing TLS") || text.starts_with("invalid configuration") {
-            SourceFault::Authentication
-        } else {
-            SourceFault::Unavailable
-        };
+        if let Some(missing) = cause::<NoPassword>(&error) {
+            return Self::new(SourceFault::Authentication, action).with_source(missing.clone());
+        }
+        let text = chain(&error);
+        let fault = if is_refusal(&error, &text) { SourceFault::Authentication } else { SourceFault::Unavailable };
         let hint = driver_hint(&text).map(str::to_owned);
         Self { hint, ..Self::new(fault, action).with_source(error) }
     }
@@ -108,14 +110,39 @@ impl SourceError {
     }
 }
 
-/// What to do about an error that the driver found itself, by the text that it begins with.
+/// Whether the driver, and not the network, ended a connection before it was one: who is there, or what is asked of us,
+/// is not what the settings want. A TLS handshake that breaks off is no refusal.
+fn is_refusal(error: &tokio_postgres::Error, text: &str) -> bool {
+    let alert = matches!(cause::<rustls::Error>(error), Some(rustls::Error::AlertReceived(_)));
+    let begins = ["invalid configuration", "authentication error"].iter().any(|kind| text.starts_with(kind));
+    let network = |error: &io::Error| !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other);
+    let handshake = text.starts_with("error performing TLS") && !cause::<io::Error>(error).is_some_and(network);
+    alert || begins || handshake
+}
+
+/// What is wanted of an error's causes; `io::Error` hides the one that it was made of.
+fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    std::iter::successors(Some(error), |error| (**error).source()).find_map(|error| {
+        let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+        inner.or_else(|| error.downcast_ref())
+    })
+}
+
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let words = std::iter::successors(Some(error), |error| (**error).source()).map(|error| error.to_string());
+    words.collect::<Vec<_>>().join(": ")
+}
+
+/// What to do about an error that the driver found itself, by its text.
 fn driver_hint(text: &str) -> Option<&'static str> {
     if text.contains("TLS") {
         Some(
             "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust",
         )
     } else if text.contains("password missing") {
-        Some("the server asks for a password: PGPASSWORD, ~/.pgpass or --password-file")
+        Some("the server asks for a password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
+    } else if text.contains("channel binding") {
+        Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
     } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
         Some("check host and port in --from, and that the server runs and takes connections there")
     } else {
@@ -172,7 +199,9 @@ fn hint_for(server: &ServerError) -> Option<&'static str> {
         "28000" if server.message.starts_with("no pg_hba.conf entry") => Some(
             "the server's pg_hba.conf does not let this user in from here; where it asks for encryption, or for none, sslmode decides",
         ),
-        "28P01" | "28000" => Some("check user and password: PGPASSWORD, ~/.pgpass or --password-file"),
+        "28P01" | "28000" => {
+            Some("check user and password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
+        }
         "3D000" => Some("check the database name in --from"),
         "53300" => Some("the server has no connection left: lower --readers, or try later"),
         "55P03" => Some(
