@@ -89,6 +89,10 @@ pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One connection attempt, TCP, TLS and authentication together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong
+/// name does not fill the memory.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
 /// The command that says a connection's password: an answer of a vault or a cloud's token service takes a second or two.
 pub const PASSWORD_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -4,6 +4,7 @@ mod args;
 mod ddl_cmd;
 pub mod demo;
 mod demo_cmd;
+mod env_file;
 pub mod events;
 pub mod exit;
 mod export_cmd;
@@ -51,22 +52,27 @@ struct Stage {
 impl Stage {
     /// Tells every mistake of a configuration; returns the exit code.
     fn refuse(&self, errors: &ConfigErrors) -> u8 {
-        let usage = |error: &ConfigError| {
-            ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str())
-        };
-        for error in &errors.0 {
-            self.screen.line(&summary::error_text(&Failure::early(&usage(error))));
-        }
-        let error = match errors.0.as_slice() {
-            [only] => usage(only),
-            all => {
-                let all: Vec<String> = all.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
-                ExportError::new(ExportErrorKind::Usage, all.join("; "))
-            }
-        };
-        self.wishes.report(&error, &self.screen);
-        exit::failed(error.kind)
+        refuse(errors, self.wishes, &self.screen)
     }
+}
+
+/// See [`Stage::refuse`].
+fn refuse(errors: &ConfigErrors, wishes: Wishes, screen: &Screen) -> u8 {
+    let usage = |error: &ConfigError| {
+        ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str())
+    };
+    for error in &errors.0 {
+        screen.line(&summary::error_text(&Failure::early(&usage(error))));
+    }
+    let error = match errors.0.as_slice() {
+        [only] => usage(only),
+        all => {
+            let all: Vec<String> = all.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
+            ExportError::new(ExportErrorKind::Usage, all.join("; "))
+        }
+    };
+    wishes.report(&error, screen);
+    exit::failed(error.kind)
 }
 
 /// How a failure is to be reported, read off the command line before it is understood: even a command line that makes
@@ -121,6 +127,15 @@ fn parse_and_run() -> u8 {
         screen.line(&summary::error_text(&Failure::early(&error)));
         wishes.report(&error, &screen);
         return exit::USAGE;
+    }
+    if let Some(file) = env_file::wanted(matches, &environment) {
+        if let Err(errors) = env_file::enter(&file, &environment) {
+            return refuse(&errors, wishes, &screen);
+        }
+        if environment.is_open_to_others(&file) {
+            let file = file.display();
+            screen.line(&format!("warning: group or others can read the secrets of {file}: run chmod 600 {file}"));
+        }
     }
     match start(&screen) {
         Ok((runtime, signals)) => {

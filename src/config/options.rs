@@ -142,6 +142,13 @@ pub const OPTIONS: &[OptionInfo] = &[
     option(Ends, "date", One, "YYYY-MM-DD", "what {date} expands to; today in UTC unless given"),
     option(Ends, "config", One, "FILE", "TOML file with any of these options"),
     option(
+        Ends,
+        "env_file",
+        One,
+        "FILE",
+        "NAME=VALUE lines, put into the environment before anything of it is read; what is set there already stays",
+    ),
+    option(
         Shape,
         "columns",
         One,

@@ -19,7 +19,7 @@ impl Resolver<'_> {
         if on_command_line {
             return self.fault("--from", "a password on the command line", HINT);
         }
-        if let Some(Origin::File(file, _)) = raw.get("from").map(|setting| &setting.origin) {
+        if let Some(Origin::File(file, ..)) = raw.get("from").map(|setting| &setting.origin) {
             self.note_if_open(file);
         }
         if let Some(option) = OPTIONS.iter().find_map(|option| raw.get(option)) {
