@@ -33,6 +33,7 @@ use clap::ArgMatches;
 use crate::config::{ConfigError, ConfigErrors, Environment};
 use crate::export::{ExportError, ExportErrorKind};
 use crate::limits;
+use crate::source::postgres::cancels_sent;
 use screen::{Screen, stdout_line};
 use session::ReportForm;
 use signals::Signals;
@@ -140,7 +141,11 @@ fn parse_and_run() -> u8 {
     match start(&screen) {
         Ok((runtime, signals)) => {
             let stage = Stage { screen, signals, environment, verbosity: verbosity(matches), wishes };
-            let exit_code = runtime.block_on(run(name, matches, &stage));
+            let exit_code = runtime.block_on(async {
+                let exit_code = run(name, matches, &stage).await;
+                cancels_sent().await;
+                exit_code
+            });
             // A reader of standard output that never reads must not keep the process alive.
             runtime.shutdown_background();
             exit_code

@@ -122,7 +122,7 @@ impl Folder {
             Err(error) => return Err(error),
         }
         drop(temporary);
-        sync(folder)?;
+        sync(&folder)?;
         Ok(CreateOutcome::Created)
     }
 
@@ -138,14 +138,14 @@ impl Folder {
             return Ok(ReplaceOutcome::Changed);
         }
         temporary.rename(name)?;
-        sync(folder)?;
+        sync(&folder)?;
         Ok(ReplaceOutcome::Replaced)
     }
 
     pub(super) fn put(&self, path: &str, bytes: &Bytes) -> io::Result<()> {
         let (folder, name) = self.make_parent(path)?;
         Temporary::write(&folder, name, bytes)?.rename(name)?;
-        sync(folder)
+        sync(&folder)
     }
 
     pub(super) fn delete(&self, path: &str) -> io::Result<()> {
@@ -199,7 +199,10 @@ impl Folder {
     /// A new name is durable once its folder is.
     pub(super) fn sync_folder_of(&self, path: &str) -> io::Result<()> {
         let root = self.open_root()?;
-        sync(path.rsplit_once('/').map_or(Ok(root.try_clone()?), |(folder, _)| root.open_dir(folder))?)
+        match path.rsplit_once('/') {
+            None => sync(&root),
+            Some((folder, _)) => sync(&root.open_dir(folder)?),
+        }
     }
 
     /// Moves a staged file to its name. A repeated call after success is fine; a file of somebody else's at that name
@@ -219,7 +222,7 @@ impl Folder {
         }
         if over {
             root.rename(staged, &folder, name)?;
-            return sync(folder);
+            return sync(&folder);
         }
         match root.hard_link(staged, &folder, name) {
             Ok(()) => root.remove_file(staged)?,
@@ -237,7 +240,7 @@ impl Folder {
             }
             Err(error) => return Err(error),
         }
-        sync(folder)
+        sync(&folder)
     }
 }
 
@@ -253,8 +256,9 @@ fn new_file(folder: &Dir, name: &str) -> io::Result<File> {
     folder.open_with(name, OpenOptions::new().write(true).create_new(true).mode(FILE_MODE))
 }
 
-fn sync(folder: Dir) -> io::Result<()> {
-    folder.into_std_file().sync_all()
+fn sync(folder: &Dir) -> io::Result<()> {
+    // The handle itself only stands for the place (`O_PATH`).
+    folder.open(".")?.sync_all()
 }
 
 /// A whole file under a hidden name beside its target, removed on drop unless it was renamed.

@@ -9,6 +9,8 @@ pub(crate) mod oracle;
 pub(crate) mod pg;
 pub(crate) mod run;
 pub(crate) mod s3;
+pub(crate) mod secured;
+pub(crate) mod tls;
 pub(crate) mod watch;
 
 use std::time::Duration;

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
     ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::{CancelToken, Client, Config};
 
@@ -18,7 +19,7 @@ use super::error::{SourceError, SourceFault};
 use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
-use crate::limits;
+use crate::{failpoint, limits};
 
 tokio::task_local! {
     /// The lender of the session that the pool makes inside the current `get`; the pool itself has no place for it.
@@ -36,7 +37,13 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(settings: ConnectSettings, allow_rls: bool) -> Result<Self, SourceError> {
+    pub(crate) fn new(mut settings: ConnectSettings, allow_rls: bool) -> Result<Self, SourceError> {
+        if failpoint::off("channel_binding") {
+            settings.channel_binding = ChannelBinding::Prefer;
+        }
+        if failpoint::off("certificates") {
+            settings.ssl_mode = SslMode::Require;
+        }
         for file in &settings.exposed {
             let file = file.display();
             tracing::warn!("group or others can read {file}, which holds a password: run chmod 600 {file}");
@@ -256,10 +263,42 @@ impl std::fmt::Debug for Canceller {
 }
 
 impl Canceller {
-    /// Sends the request, bounded by [`limits::CANCEL_TIMEOUT`].
-    pub(crate) async fn cancel(&self) {
-        self.connector.cancel(&self.token).await;
+    /// Sends the request in the background, bounded by [`limits::CANCEL_TIMEOUT`]; [`cancels_sent`] waits for it. Outside
+    /// a runtime nothing is sent.
+    pub(crate) fn send(self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let pending = Pending::new();
+            runtime.spawn(async move {
+                self.connector.cancel(&self.token).await;
+                drop(pending);
+            });
+        }
     }
+}
+
+/// Cancel requests on their way.
+static PENDING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+
+struct Pending;
+
+impl Pending {
+    fn new() -> Self {
+        PENDING.send_modify(|count| *count += 1);
+        Self
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        PENDING.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Waits until all cancel requests of this process have been sent or given up: with TLS each takes some round trips, and
+/// a process that has ended sends nothing.
+pub(crate) async fn cancels_sent() {
+    // The sender is never dropped.
+    let _ = PENDING.subscribe().wait_for(|count| *count == 0).await;
 }
 
 /// How long a session may take to become quiet before COPY: the driver has nothing left to say by then.

@@ -135,7 +135,17 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 
 /// What to do about an error that the driver found itself, by its text.
 fn driver_hint(text: &str) -> Option<&'static str> {
-    if text.contains("TLS") {
+    if text.contains("UnknownIssuer") {
+        Some("no trusted authority has signed the server's certificate: sslrootcert names the file of the one that has")
+    } else if text.contains("invalid peer certificate: Expired") || text.contains("certificate expired") {
+        Some("the server's certificate has ended: it needs a new one")
+    } else if text.contains("not valid for name") || text.contains("NotValidForName") {
+        Some("the server's certificate is for other names than the host in --from: use one of its alternative names")
+    } else if text.contains("CaUsedAsEndEntity") {
+        Some(
+            "the server shows the certificate of an authority as its own: let that authority sign one for the server; sslmode=require encrypts without checking",
+        )
+    } else if text.contains("TLS") {
         Some(
             "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust",
         )
@@ -279,6 +289,11 @@ mod tests {
     fn hints_fit_what_the_driver_found() {
         for (text, expected) in [
             ("error performing TLS handshake: server does not support TLS", Some("sslmode")),
+            ("error performing TLS handshake: invalid peer certificate: UnknownIssuer", Some("sslrootcert")),
+            ("error performing TLS handshake: invalid peer certificate: Expired", Some("a new one")),
+            ("error performing TLS handshake: invalid peer certificate: CaUsedAsEndEntity", Some("sslmode=require")),
+            ("invalid peer certificate: certificate not valid for name \"x\"", Some("alternative names")),
+            ("authentication error: server did not use channel binding", Some("scram-sha-256")),
             ("invalid configuration: password missing", Some("PGPASSWORD")),
             (
                 "error communicating with the server: 127.0.0.1:1: Connection refused (os error 111)",

@@ -23,6 +23,7 @@ mod stream;
 mod tls;
 mod types;
 
+pub(crate) use connect::cancels_sent;
 pub use prepare::Planning;
 pub use reader::PostgresSource;
 pub use recount::{Counted, Exported, Recount};
