@@ -2,7 +2,8 @@
 //!
 //! Compiled in by the feature `failpoints` only, driven by the environment:
 //! `OUTHAUL_TEST_OFF=locks,…` switches mechanisms off; `OUTHAUL_TEST_STOP=name=FILE,…` makes FILE when the run reaches
-//! `name` and waits until somebody removes it; `OUTHAUL_TEST_LIMITS=name=SECONDS,…` shortens a time limit.
+//! `name` and waits until somebody removes it; `OUTHAUL_TEST_LIMITS=name=SECONDS,…` shortens a time limit;
+//! `OUTHAUL_TEST_PANIC=name` panics there.
 
 #[cfg(not(feature = "failpoints"))]
 mod switched {
@@ -40,6 +41,10 @@ mod switched {
 
     /// Waits at a place for as long as its file stands.
     pub(crate) async fn reach(place: &str) {
+        if std::env::var("OUTHAUL_TEST_PANIC").is_ok_and(|at| at == place) {
+            // Its message holds every secret there is, and may show none.
+            panic!("{place}: {:?}", std::env::vars());
+        }
         let Ok(list) = std::env::var("OUTHAUL_TEST_STOP") else { return };
         let Some((_, file)) = list.split(',').filter_map(|item| item.split_once('=')).find(|(name, _)| *name == place)
         else {

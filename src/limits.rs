@@ -85,6 +85,19 @@ pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One connection attempt, TCP, TLS and authentication together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong
+/// name does not fill the memory.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// The command that says a connection's password: an answer of a vault or a cloud's token service takes a second or two.
+pub const PASSWORD_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a password file, and of what a password command prints: a token of an identity service has a few thousand.
+pub const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of a password command's standard error that an error repeats: its last lines say why.
+pub const PASSWORD_COMMAND_WORDS_MAX: usize = 500;
+
 /// How long the lock session waits behind somebody's ACCESS EXCLUSIVE before it gives way (exit 16): every later query
 /// on the table queues behind us as long.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);

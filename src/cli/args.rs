@@ -106,11 +106,10 @@ fn verify() -> Command {
             "count the rows again in PostgreSQL: under the run's snapshot while it is held, else as they are now",
         ))
         .arg(report());
+    command = command.args(env_file());
     for option in CONNECTION.iter().filter_map(|key| by_key(key)) {
-        let argument = argument(option).help_heading("With --against-source");
-        // A password command is refused by name, as it is for an export; a config file alone connects to nothing.
-        let argument = if option.is_hidden() { argument } else { argument.requires("against_source") };
-        command = command.arg(argument);
+        // A config file alone connects to nothing.
+        command = command.arg(argument(option).help_heading("With --against-source").requires("against_source"));
     }
     command.args(common())
 }
@@ -134,6 +133,7 @@ fn ddl() -> Command {
                 .value_parser(TableName::parse)
                 .help("the table's or view's name; the relation's own unless given"),
         )
+        .args(env_file())
         .args(common())
 }
 
@@ -224,6 +224,11 @@ fn demo() -> Command {
         )
         .args(common())
         .arg(Arg::new("serve").long("serve").action(ArgAction::SetTrue).hide(true))
+}
+
+/// For the commands that have no other option of an export but read a destination, whose credentials the file may have.
+fn env_file() -> Option<Arg> {
+    by_key("env_file").map(argument)
 }
 
 fn report() -> Arg {

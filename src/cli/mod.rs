@@ -5,6 +5,7 @@ mod clean_cmd;
 mod ddl_cmd;
 pub mod demo;
 mod demo_cmd;
+mod env_file;
 pub mod events;
 pub mod exit;
 mod export_cmd;
@@ -35,6 +36,7 @@ use clap::ArgMatches;
 use crate::config::{ConfigError, ConfigErrors, Environment};
 use crate::export::{ExportError, ExportErrorKind};
 use crate::limits;
+use crate::source::postgres::cancels_sent;
 use screen::{Screen, stdout_line};
 use session::ReportForm;
 use signals::Signals;
@@ -54,22 +56,27 @@ struct Stage {
 impl Stage {
     /// Tells every mistake of a configuration; returns the exit code.
     fn refuse(&self, errors: &ConfigErrors) -> u8 {
-        let usage = |error: &ConfigError| {
-            ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str())
-        };
-        for error in &errors.0 {
-            self.screen.line(&summary::error_text(&Failure::early(&usage(error))));
-        }
-        let error = match errors.0.as_slice() {
-            [only] => usage(only),
-            all => {
-                let all: Vec<String> = all.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
-                ExportError::new(ExportErrorKind::Usage, all.join("; "))
-            }
-        };
-        self.wishes.report(&error, &self.screen);
-        exit::failed(error.kind)
+        refuse(errors, self.wishes, &self.screen)
     }
+}
+
+/// See [`Stage::refuse`].
+fn refuse(errors: &ConfigErrors, wishes: Wishes, screen: &Screen) -> u8 {
+    let usage = |error: &ConfigError| {
+        ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str())
+    };
+    for error in &errors.0 {
+        screen.line(&summary::error_text(&Failure::early(&usage(error))));
+    }
+    let error = match errors.0.as_slice() {
+        [only] => usage(only),
+        all => {
+            let all: Vec<String> = all.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
+            ExportError::new(ExportErrorKind::Usage, all.join("; "))
+        }
+    };
+    wishes.report(&error, screen);
+    exit::failed(error.kind)
 }
 
 /// How a failure is to be reported, read off the command line before it is understood: even a command line that makes
@@ -125,10 +132,23 @@ fn parse_and_run() -> u8 {
         wishes.report(&error, &screen);
         return exit::USAGE;
     }
+    if let Some(file) = env_file::wanted(matches, &environment) {
+        if let Err(errors) = env_file::enter(&file, &environment) {
+            return refuse(&errors, wishes, &screen);
+        }
+        if environment.is_open_to_others(&file) {
+            let file = file.display();
+            screen.line(&format!("warning: group or others can read the secrets of {file}: run chmod 600 {file}"));
+        }
+    }
     match start(&screen) {
         Ok((runtime, signals)) => {
             let stage = Stage { screen, signals, environment, verbosity: verbosity(matches), wishes };
-            let exit_code = runtime.block_on(run(name, matches, &stage));
+            let exit_code = runtime.block_on(async {
+                let exit_code = run(name, matches, &stage).await;
+                cancels_sent().await;
+                exit_code
+            });
             // A reader of standard output that never reads must not keep the process alive.
             runtime.shutdown_background();
             exit_code

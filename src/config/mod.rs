@@ -4,6 +4,7 @@
 pub mod connection;
 mod contradictions;
 mod destination;
+pub mod env_file;
 pub mod options;
 mod policies;
 pub mod raw;
@@ -12,8 +13,10 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::limits;
 pub use raw::default_of;
 pub use typed::{
     FrontOptions, LogFormat, ProgressKind, ReportKind, duration, load, load_connection, load_keep, load_resume,
@@ -129,12 +132,25 @@ impl Environment {
     /// A file's text.
     ///
     /// # Errors
-    /// It cannot be read, or is not UTF-8.
-    pub fn read(&self, path: &Path) -> std::io::Result<String> {
-        match &self.files {
-            None => std::fs::read_to_string(path),
-            Some(files) => files.get(path).cloned().ok_or_else(|| std::io::ErrorKind::NotFound.into()),
+    /// It cannot be read, is larger than [`limits::CONFIG_BYTES_MAX`], or is not UTF-8, which is told with its place.
+    pub fn read(&self, path: &Path) -> io::Result<String> {
+        if let Some(files) = &self.files {
+            return files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
         }
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if u64::try_from(bytes.len()).map_or(true, |length| length > limits::CONFIG_BYTES_MAX) {
+            return Err(io::Error::other(format!("it has more than {} bytes", limits::CONFIG_BYTES_MAX)));
+        }
+        String::from_utf8(bytes).map_err(|error| {
+            let (line, column) = position(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+            io::Error::new(io::ErrorKind::InvalidData, format!("line {line}, column {column}: not UTF-8"))
+        })
+    }
+
+    /// Whether there is such a file.
+    pub fn is_there(&self, path: &Path) -> bool {
+        self.files.as_ref().map_or_else(|| path.exists(), |files| files.contains_key(path))
     }
 
     /// Whether others than its owner may read the file; libpq ignores such a password file.
@@ -142,6 +158,14 @@ impl Environment {
         use std::os::unix::fs::PermissionsExt;
         self.files.is_none() && std::fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0)
     }
+}
+
+/// The line and the column, both from 1, of what follows this text; columns are characters.
+fn position(before: &[u8]) -> (usize, usize) {
+    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let lines = before.iter().take(start).filter(|byte| **byte == b'\n').count();
+    let columns = before.iter().skip(start).filter(|byte| !matches!(byte, 0x80..=0xbf)).count();
+    (lines + 1, columns + 1)
 }
 
 /// The options of `outhaul export` as a Markdown table.

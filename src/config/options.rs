@@ -116,8 +116,14 @@ pub const OPTIONS: &[OptionInfo] = &[
         "URL",
         "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables",
     ),
-    option(Ends, "password_file", One, "FILE", "file whose first line is the password"),
-    later(Ends, "password_command", One, "COMMAND"),
+    option(Ends, "password_file", One, "FILE", "file whose first line is the password; read again for each connection"),
+    option(
+        Ends,
+        "password_command",
+        One,
+        "COMMAND",
+        "shell command that prints the password; run again for each connection, for passwords that change and tokens that end",
+    ),
     option(
         Ends,
         "table",
@@ -135,6 +141,13 @@ pub const OPTIONS: &[OptionInfo] = &[
     ),
     option(Ends, "date", One, "YYYY-MM-DD", "what {date} expands to; today in UTC unless given"),
     option(Ends, "config", One, "FILE", "TOML file with any of these options"),
+    option(
+        Ends,
+        "env_file",
+        One,
+        "FILE",
+        "NAME=VALUE lines, put into the environment before anything of it is read; what is set there already stays",
+    ),
     option(
         Shape,
         "columns",

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::options::{Arity, OPTIONS, OptionInfo, by_key, nearest};
-use super::{ConfigError, Environment};
+use super::{ConfigError, Environment, position};
 
 /// The embedded defaults.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -22,8 +22,8 @@ const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "gentle", "
 pub enum Origin {
     /// `config/default.toml`.
     Default,
-    /// A config file, and the line in it.
-    File(PathBuf, usize),
+    /// A config file, and the line and column in it.
+    File(PathBuf, usize, usize),
     /// An environment variable.
     Variable(String),
     /// A flag, without its dashes.
@@ -34,7 +34,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("the defaults"),
-            Self::File(file, line) => write!(f, "{}, line {line}", file.display()),
+            Self::File(file, line, column) => write!(f, "{}:{line}:{column}", file.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "--{name}"),
         }
@@ -131,8 +131,8 @@ impl Raw {
     /// Reads a file; `tables` may stand in it besides settings.
     fn file(&mut self, text: &str, path: Option<&Path>, tables: &[&'static str], errors: &mut Vec<ConfigError>) {
         let place = |at: usize| {
-            let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-            path.map_or(Origin::Default, |path| Origin::File(path.to_owned(), line))
+            let (line, column) = position(text.as_bytes().get(..at).unwrap_or_default());
+            path.map_or(Origin::Default, |path| Origin::File(path.to_owned(), line, column))
         };
         let document = match DeTable::parse(text) {
             Ok(document) => document,
@@ -155,7 +155,7 @@ impl Raw {
                         }
                     }
                 }
-                (None, Some(option), _) if option.key != "config" => match values(option, value) {
+                (None, Some(option), _) if !before_files(option.key) => match values(option, value) {
                     Some(values) => drop(self.settings.insert(option.key, Setting { values, origin })),
                     None => errors.push(misshapen(&origin, name)),
                 },
@@ -210,8 +210,14 @@ fn defaults() -> Raw {
     raw
 }
 
+/// What says which files are read cannot stand in one.
+fn before_files(key: &str) -> bool {
+    matches!(key, "config" | "env_file")
+}
+
 fn unknown(origin: &Origin, key: &str, tables: &[&'static str]) -> ConfigError {
-    let known = OPTIONS.iter().map(|option| option.key).filter(|key| *key != "config").chain(tables.iter().copied());
+    let keys = OPTIONS.iter().map(|option| option.key).filter(|key| !before_files(key));
+    let known = keys.chain(tables.iter().copied());
     let hint = nearest(key, known)
         .map_or_else(|| "config/default.toml lists the keys".to_owned(), |near| format!("did you mean {near}?"));
     ConfigError::new(format!("{origin}: unknown key {key:?}"), hint)
@@ -284,7 +290,7 @@ mod tests {
         for (key, value, origin) in [
             ("readers", "10", "--readers"),
             ("layout", "nested", "environment variable OUTHAUL_LAYOUT"),
-            ("report", "json", "/c.toml, line 4"),
+            ("report", "json", "/c.toml:4:1"),
             ("progress", "auto", "the defaults"),
         ] {
             let setting = raw.get(key).unwrap();
@@ -310,20 +316,22 @@ mod tests {
     #[test]
     fn mistakes_have_their_line_and_the_nearest_word() {
         for (file, expected) in [
-            ("\npart_szie = 1", "/c.toml, line 2: unknown key \"part_szie\" (did you mean part_size?)"),
-            ("quux = 1", "/c.toml, line 1: unknown key \"quux\" (config/default.toml lists the keys)"),
-            ("config = 'x'", "/c.toml, line 1: unknown key \"config\" (config/default.toml lists the keys)"),
-            ("[tires]\nfree = 1", "/c.toml, line 1: unknown key \"tires\" (did you mean tiers?)"),
+            ("\npart_szie = 1", "/c.toml:2:1: unknown key \"part_szie\" (did you mean part_size?)"),
+            ("quux = 1", "/c.toml:1:1: unknown key \"quux\" (config/default.toml lists the keys)"),
+            ("config = 'x'", "/c.toml:1:1: unknown key \"config\" (config/default.toml lists the keys)"),
+            ("[tires]\nfree = 1", "/c.toml:1:1: unknown key \"tires\" (did you mean tiers?)"),
             (
                 "readers = 1.5",
-                "/c.toml, line 1: the value of readers is of the wrong kind (write a string or a whole number)",
+                "/c.toml:1:1: the value of readers is of the wrong kind (write a string or a whole number)",
             ),
-            ("sha256 = 'yes'", "/c.toml, line 1: the value of sha256 is of the wrong kind (write true or false)"),
-            (
-                "tiers = 3",
-                "/c.toml, line 1: the value of tiers is of the wrong kind (write a string or a whole number)",
-            ),
-            ("[levels]\nzstd = 22", "/c.toml, line 1: unknown key \"levels\" (config/default.toml lists the keys)"),
+            ("sha256 = 'yes'", "/c.toml:1:1: the value of sha256 is of the wrong kind (write true or false)"),
+            ("tiers = 3", "/c.toml:1:1: the value of tiers is of the wrong kind (write a string or a whole number)"),
+            ("readers = 1\n  readers = 2", "/c.toml:2:3: duplicate key (the file must be TOML)"),
+            ("# é\n  reader = 1", "/c.toml:2:3: unknown key \"reader\" (did you mean readers?)"),
+            ("[tiers]\n é = 1.5", "?"),
+            ("readers = 1\nlayout: flat", "?"),
+            ("env_file = 'x'", "/c.toml:1:1: unknown key \"env_file\" (config/default.toml lists the keys)"),
+            ("[levels]\nzstd = 22", "/c.toml:1:1: unknown key \"levels\" (config/default.toml lists the keys)"),
         ] {
             let errors = load(file, &[], &[]).unwrap_err();
             assert_eq!(whole(&errors), [expected], "{file}");
@@ -350,7 +358,7 @@ mod tests {
         assert_eq!(errors.len(), 3);
         for file in ["from = \"postgres://u:canary@h", "from = postgres://u:canary@h", "from = 'x' canary"] {
             let errors = load(file, &[], &[]).unwrap_err();
-            assert!(whole(&errors)[0].starts_with("/c.toml, line 1: "), "{errors:?}");
+            assert!(whole(&errors)[0].starts_with("/c.toml:1:"), "{errors:?}");
             assert!(!format!("{errors:?}").contains("canary"), "{errors:?}");
         }
         let raw = load("from = 'postgres://u:canary@h'", &[], &[]).unwrap();

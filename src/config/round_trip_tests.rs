@@ -12,6 +12,7 @@ use crate::plan::policy::{
     TimestampPrecision, UnconstrainedNumeric,
 };
 use crate::plan::{Direction, Policies, Preset, RelationRequest};
+use crate::source::postgres::Password;
 use crate::source::postgres::settings::Address;
 use crate::store::Layout;
 
@@ -43,7 +44,12 @@ const CASES: &[Case] = &[
         "postgres://u@127.0.0.2/e",
         |r, _| matches!(&r.connect.addresses[0], Address::Tcp { host, .. } if host == "127.0.0.2"),
     ),
-    plain("password_file", "pw", |r, _| r.connect.password.as_ref().is_some_and(|p| p.expose() == "hunter2")),
+    plain("password_file", "pw", |r, _| matches!(&r.connect.password, Some(Password::File(file)) if file == "pw")),
+    plain(
+        "password_command",
+        "cat pw",
+        |r, _| matches!(&r.connect.password, Some(Password::Command(command)) if command.expose() == "cat pw"),
+    ),
     plain("table", "t2", |r, _| matches!(&r.shape.relation, RelationRequest::Table(t) if t == "t2")),
     plain("query", "select 2", |r, _| matches!(&r.shape.relation, RelationRequest::Query(q) if q == "select 2")),
     plain("to", "./elsewhere", |r, _| r.commit.target == Target::Destination("./elsewhere".into())),
@@ -175,8 +181,8 @@ fn the_checks_can_fail() {
 
 #[test]
 fn no_option_is_left_out() {
-    // The file names the other options, and is named in the test above.
-    let tested: BTreeSet<&str> = CASES.iter().map(|case| case.key).chain(["config"]).collect();
+    // The file names the other options, and is named in the test above. The environment is set before there is one to read.
+    let tested: BTreeSet<&str> = CASES.iter().map(|case| case.key).chain(["config", "env_file"]).collect();
     let all: BTreeSet<&str> = OPTIONS.iter().filter(|option| !option.is_hidden()).map(|option| option.key).collect();
     assert_eq!(tested, all);
 }

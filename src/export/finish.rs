@@ -1,5 +1,7 @@
 //! The two ends of a run at its destination: what stands there before, and the commit after.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -185,7 +187,8 @@ fn write_file(file: &Path, manifest: &Manifest) -> Result<String, ExportError> {
         manifest.to_json().map_err(|error| ExportError::internal("writing the manifest as JSON").with_source(error))?;
     let mut staged = file.as_os_str().to_owned();
     staged.push(".part");
-    std::fs::write(&staged, json).map_err(failed)?;
+    let written = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged);
+    written.and_then(|mut file| file.write_all(&json)).map_err(failed)?;
     std::fs::rename(&staged, file).map_err(failed)?;
     Ok(file.display().to_string())
 }

@@ -167,7 +167,7 @@ impl Destination {
     /// The folder, where the destination is local.
     pub fn local_folder(&self) -> Option<PathBuf> {
         match &self.inner.backend {
-            Backend::Local(folder) => Some(folder.join("")),
+            Backend::Local(folder) => Some(folder.path().to_owned()),
             Backend::Remote(_) => None,
         }
     }
@@ -316,7 +316,7 @@ impl Destination {
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         match &self.inner.backend {
-            Backend::Local(folder) => read_file(folder.join(path), object),
+            Backend::Local(folder) => read_file(Arc::clone(folder), path.to_owned(), object),
             Backend::Remote(remote) => Arc::clone(remote).read_stream(path.to_owned()),
         }
     }
@@ -460,15 +460,18 @@ fn elsewhere(operation: &'static str, object: String) -> StoreError {
     )
 }
 
-fn read_file(path: PathBuf, object: String) -> BoxStream<'static, Result<Bytes, StoreError>> {
+fn read_file(folder: Arc<Folder>, path: String, object: String) -> BoxStream<'static, Result<Bytes, StoreError>> {
     stream::try_unfold(None, move |file| {
-        let (path, object) = (path.clone(), object.clone());
+        let (folder, path, object) = (Arc::clone(&folder), path.clone(), object.clone());
         async move {
+            let mut file = match file {
+                Some(file) => file,
+                None => {
+                    let opened = folder.run("reading", object.clone(), move |folder| folder.open(&path)).await?;
+                    tokio::fs::File::from_std(opened)
+                }
+            };
             let read = async {
-                let mut file = match file {
-                    Some(file) => file,
-                    None => tokio::fs::File::open(path).await?,
-                };
                 let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);
                 file.read_buf(&mut bytes).await?;
                 Ok((!bytes.is_empty()).then(|| (bytes.freeze(), Some(file))))

@@ -67,7 +67,11 @@ impl StoreError {
     /// An error of `object_store`.
     pub(crate) fn from_store(operation: &'static str, object: impl Into<String>, error: &object_store::Error) -> Self {
         let full = chain_text(error);
+        let object = object.into();
         let (fault, hint) = store_fault(error, &full);
+        let known = ["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken"];
+        let is_policy = object.starts_with("s3://") && !known.iter().any(|code| full.contains(code));
+        let hint = if is_policy && hint == Some(CREDENTIALS) { Some(s3_policy(operation)) } else { hint };
         Self::new(operation, object, fault, Cause { text: without_bodies(&full), hint })
     }
 }
@@ -96,6 +100,21 @@ fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
 const NO_BUCKET: &str = "the bucket or container does not exist: create it, or correct the destination's URL";
 const CREDENTIALS: &str = "check the credentials in the environment and that their policy allows writing here";
 const NO_CREDENTIALS: &str = "no credentials were found in the environment and no instance metadata service answered: set the provider's variables";
+/// What a refused operation may do on S3 only where the policy says so.
+fn s3_policy(operation: &str) -> &'static str {
+    match operation {
+        "reading" | "looking at" => {
+            "the policy must allow s3:GetObject, and s3:ListBucket, without which what is missing is refused too: \
+             config/s3-policy.json"
+        }
+        "listing" => "the policy must allow s3:ListBucket: config/s3-policy.json",
+        "listing uploads" => "the policy must allow s3:ListBucketMultipartUploads: config/s3-policy.json",
+        "deleting" => "the policy must allow s3:DeleteObject: config/s3-cleaner-policy.json",
+        "discarding" => "the policy must allow s3:AbortMultipartUpload: config/s3-policy.json",
+        _ => "the policy must allow s3:PutObject: config/s3-policy.json",
+    }
+}
+
 const REGION: &str = "check the region and the endpoint in the environment";
 
 /// `object_store` names the cause by variant where a status code tells it, and only in words elsewhere (lists, uploads).
@@ -115,7 +134,11 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Option<&
         | E::NotSupported { .. }
         | E::NotImplemented { .. }
         | E::UnknownConfigurationKey { .. } => (StoreFault::Configuration, None),
-        _ if says(&["status code: 403", "status code: 401", "ExpiredToken", "InvalidToken", "InvalidAccessKeyId"]) => {
+        // A request for several objects has the answer for each in its body.
+        _ if says(&["code: AccessDenied", "status code: 403", "status code: 401"]) => {
+            (StoreFault::Authentication, Some(CREDENTIALS))
+        }
+        _ if says(&["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"]) => {
             (StoreFault::Authentication, Some(CREDENTIALS))
         }
         _ if says(&["169.254.169.254", "metadata.google.internal", "MissingAccessKey", "Missing AccessKeyId"]) => {
@@ -195,6 +218,7 @@ mod tests {
                 StoreFault::Authentication,
             ),
             (generic("Server returned non-2xx status code: 403 Forbidden"), StoreFault::Authentication),
+            (generic("DeleteObjects request failed for key x: No. (code: AccessDenied)"), StoreFault::Authentication),
             (generic("Server returned non-2xx status code: 503 Slow Down"), StoreFault::Unavailable),
             (generic("Server returned non-2xx status code: 507"), StoreFault::Full),
             (
@@ -219,6 +243,18 @@ mod tests {
         assert!(text.contains("SignatureDoesNotMatch: no match"), "{text}");
         assert!(!text.contains("SECRET"), "{text}");
         assert!(!format!("{error:?}").contains("SECRET"));
+    }
+
+    #[test]
+    fn what_a_policy_lacks_is_named_where_the_store_knows_who_asks() {
+        let hint = |operation, object: &str, text: &str| {
+            StoreError::from_store(operation, object, &generic(&format!("status code: 403 {text}"))).source.to_string()
+        };
+        assert!(hint("deleting", "s3://b/x", "AccessDenied").contains("s3:DeleteObject"));
+        assert!(hint("reading", "s3://b/x", "").contains("s3:ListBucket"), "a HEAD has no code");
+        for (object, text) in [("s3://b/x", "SignatureDoesNotMatch"), ("s3://b/x", "ExpiredToken"), ("gs://b/x", "")] {
+            assert!(hint("reading", object, text).ends_with(CREDENTIALS), "{object} {text}");
+        }
     }
 
     #[test]

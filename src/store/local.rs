@@ -3,19 +3,30 @@
 //! `object_store`'s own local store is not used: it hides and strands `name#1` staging files, and makes a staged file
 //! visible at once.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::{
+    Dir, DirBuilder, DirBuilderExt as _, File, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _,
+};
 
 use super::destination::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::error::{StoreError, StoreFault};
 
+/// Folders and files are their owner's: rows are nobody else's business until somebody says so.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
 /// A folder; paths given to its methods are relative, checked by the caller, and use `/`.
+///
+/// Its own path may lead through symbolic links, which are the operator's. Nothing in it does: a link that leads out of
+/// the folder is an error (`openat2(2)`, `RESOLVE_BENEATH`, or the same by hand where that is missing), so that whoever
+/// may write there cannot make us read, replace or delete anything elsewhere.
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
@@ -26,8 +37,22 @@ impl Folder {
         Self { root }
     }
 
-    pub(super) fn join(&self, path: &str) -> PathBuf {
-        self.root.join(path)
+    pub(super) fn path(&self) -> &Path {
+        &self.root
+    }
+
+    fn open_root(&self) -> io::Result<Dir> {
+        Dir::open_ambient_dir(&self.root, ambient_authority())
+    }
+
+    /// The folder that a file stands in, made where it is missing, and the file's name there.
+    fn make_parent<'a>(&self, path: &'a str) -> io::Result<(Dir, &'a str)> {
+        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&self.root)?;
+        let root = self.open_root()?;
+        match path.rsplit_once('/') {
+            None => Ok((root, path)),
+            Some((folder, name)) => Ok((make_folder(&root, folder)?, name)),
+        }
     }
 
     /// Runs `work` on a thread that may block.
@@ -41,13 +66,23 @@ impl Folder {
     ) -> Result<T, StoreError> {
         let folder = Arc::clone(self);
         match tokio::task::spawn_blocking(move || work(&folder)).await {
+            // Refusals of the system have a number, those of the confinement have none.
+            Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none() => {
+                let why = "a symbolic link leads out of the destination: remove it, or name another destination";
+                Err(StoreError::new(operation, object, StoreFault::Configuration, why))
+            }
             Ok(result) => result.map_err(|error| StoreError::from_io(operation, object, error)),
             Err(error) => Err(StoreError::new(operation, object, StoreFault::Unavailable, error)),
         }
     }
 
+    /// An open file.
+    pub(super) fn open(&self, path: &str) -> io::Result<std::fs::File> {
+        Ok(self.open_root()?.open(path)?.into_std())
+    }
+
     pub(super) fn read(&self, path: &str) -> io::Result<Option<Small>> {
-        let Some(mut file) = absent_as_none(File::open(self.join(path)))? else {
+        let Some(mut file) = absent_as_none(self.open_root().and_then(|root| root.open(path)))? else {
             return Ok(None);
         };
         let mut bytes = Vec::new();
@@ -60,19 +95,19 @@ impl Folder {
     pub(super) fn read_range(&self, path: &str, range: &Range<u64>) -> io::Result<Bytes> {
         let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
-        File::open(self.join(path))?.read_exact_at(&mut bytes, range.start)?;
+        self.open(path)?.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes.into())
     }
 
     pub(super) fn create(&self, path: &str, bytes: &Bytes) -> io::Result<CreateOutcome> {
-        let target = self.join(path);
-        let temporary = Temporary::write(&target, bytes)?;
-        match fs::hard_link(&temporary.path, &target) {
+        let (folder, name) = self.make_parent(path)?;
+        let temporary = Temporary::write(&folder, name, bytes)?;
+        match folder.hard_link(&temporary.name, &folder, name) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 return Ok(CreateOutcome::Exists);
             }
-            Err(error) if cannot_link(&error) => match OpenOptions::new().write(true).create_new(true).open(&target) {
+            Err(error) if cannot_link(&error) => match new_file(&folder, name) {
                 // Exclusive, but not atomic in its content: a crash leaves half a file, which the caller's read back
                 // and every later reader refuse.
                 Ok(mut file) => {
@@ -87,50 +122,55 @@ impl Folder {
             Err(error) => return Err(error),
         }
         drop(temporary);
-        sync_folder_of(&target)?;
+        sync(&folder)?;
         Ok(CreateOutcome::Created)
     }
 
     pub(super) fn replace(&self, path: &str, bytes: &Bytes, expected: &Version) -> io::Result<ReplaceOutcome> {
-        let target = self.join(path);
-        let temporary = Temporary::write(&target, bytes)?;
-        let lock_folder = self.join("_outhaul");
-        fs::create_dir_all(&lock_folder)?;
+        let (folder, name) = self.make_parent(path)?;
+        let temporary = Temporary::write(&folder, name, bytes)?;
+        let (locks, lock) = self.make_parent("_outhaul/lock")?;
         // Never deleted: whoever waits for a deleted lock file's lock would not exclude whoever makes a new one.
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(lock_folder.join("lock"))?;
+        let lock = locks.open_with(lock, OpenOptions::new().create(true).write(true).mode(FILE_MODE))?.into_std();
         lock.lock()?;
-        let current = absent_as_none(fs::metadata(&target))?.map(|metadata| version(&metadata));
+        let current = absent_as_none(folder.metadata(name))?.map(|metadata| version(&metadata));
         if current.as_ref() != Some(expected) {
             return Ok(ReplaceOutcome::Changed);
         }
-        temporary.rename(&target)?;
+        temporary.rename(name)?;
+        sync(&folder)?;
         Ok(ReplaceOutcome::Replaced)
     }
 
     pub(super) fn put(&self, path: &str, bytes: &Bytes) -> io::Result<()> {
-        let target = self.join(path);
-        Temporary::write(&target, bytes)?.rename(&target)
+        let (folder, name) = self.make_parent(path)?;
+        Temporary::write(&folder, name, bytes)?.rename(name)?;
+        sync(&folder)
     }
 
     pub(super) fn delete(&self, path: &str) -> io::Result<()> {
-        absent_as_none(fs::remove_file(self.join(path))).map(|_| ())
+        absent_as_none(self.open_root().and_then(|root| root.remove_file(path))).map(|_| ())
     }
 
     pub(super) fn delete_folder(&self, path: &str) -> io::Result<()> {
-        absent_as_none(fs::remove_dir_all(self.join(path))).map(|_| ())
+        absent_as_none(self.open_root().and_then(|root| root.remove_dir_all(path))).map(|_| ())
     }
 
     pub(super) fn head(&self, path: &str) -> io::Result<Option<ObjectFacts>> {
-        let metadata = absent_as_none(fs::metadata(self.join(path)))?.filter(fs::Metadata::is_file);
-        Ok(metadata.map(|metadata| ObjectFacts { bytes: metadata.len(), version: version(&metadata), crc64nvme: None }))
+        let metadata = absent_as_none(self.open_root().and_then(|root| root.metadata(path)))?;
+        let facts =
+            |metadata: Metadata| ObjectFacts { bytes: metadata.len(), version: version(&metadata), crc64nvme: None };
+        Ok(metadata.filter(Metadata::is_file).map(facts))
     }
 
     /// Every file below `prefix`, staged, temporary and hidden ones too, in order of their paths.
     pub(super) fn list(&self, prefix: &str) -> io::Result<Vec<(String, u64)>> {
         let mut found = Vec::new();
+        let Some(root) = absent_as_none(self.open_root())? else { return Ok(found) };
         let mut folders = vec![prefix.to_owned()];
         while let Some(folder) = folders.pop() {
-            let Some(entries) = absent_as_none(fs::read_dir(self.join(&folder)))? else {
+            let entries = if folder.is_empty() { root.entries() } else { root.read_dir(&folder) };
+            let Some(entries) = absent_as_none(entries)? else {
                 continue;
             };
             for entry in entries {
@@ -151,20 +191,27 @@ impl Folder {
     }
 
     /// Makes a new, empty staged file.
-    pub(super) fn stage(&self, file: &str) -> io::Result<File> {
-        let path = self.join(file);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+    pub(super) fn stage(&self, file: &str) -> io::Result<std::fs::File> {
+        let (folder, name) = self.make_parent(file)?;
+        Ok(new_file(&folder, name)?.into_std())
+    }
+
+    /// A new name is durable once its folder is.
+    pub(super) fn sync_folder_of(&self, path: &str) -> io::Result<()> {
+        let root = self.open_root()?;
+        match path.rsplit_once('/') {
+            None => sync(&root),
+            Some((folder, _)) => sync(&root.open_dir(folder)?),
         }
-        OpenOptions::new().write(true).create_new(true).open(path)
     }
 
     /// Moves a staged file to its name. A repeated call after success is fine; a file of somebody else's at that name
     /// is kept and is [`ErrorKind::AlreadyExists`], unless `over` says to replace it.
     pub(super) fn publish(&self, staged: &str, path: &str, bytes: u64, over: bool) -> io::Result<()> {
-        let (staged, target) = (self.join(staged), self.join(path));
-        let Some(metadata) = absent_as_none(fs::metadata(&staged))? else {
-            return match absent_as_none(fs::metadata(&target))? {
+        let (folder, name) = self.make_parent(path)?;
+        let root = self.open_root()?;
+        let Some(metadata) = absent_as_none(root.symlink_metadata(staged))? else {
+            return match absent_as_none(folder.symlink_metadata(name))? {
                 Some(metadata) if metadata.len() == bytes => Ok(()),
                 _ => Err(io::Error::new(ErrorKind::NotFound, "the staged file is gone and was not published")),
             };
@@ -173,66 +220,73 @@ impl Folder {
             let text = format!("the staged file has {} bytes, {bytes} were written", metadata.len());
             return Err(io::Error::new(ErrorKind::InvalidData, text));
         }
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
-        }
         if over {
-            fs::rename(&staged, &target)?;
-            return sync_folder_of(&target);
+            root.rename(staged, &folder, name)?;
+            return sync(&folder);
         }
-        match fs::hard_link(&staged, &target) {
-            Ok(()) => fs::remove_file(&staged)?,
+        match root.hard_link(staged, &folder, name) {
+            Ok(()) => root.remove_file(staged)?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let there = fs::metadata(&target)?;
+                let there = folder.symlink_metadata(name)?;
                 if (there.dev(), there.ino()) != (metadata.dev(), metadata.ino()) {
                     let text = "a file that this run did not write is there";
                     return Err(io::Error::new(ErrorKind::AlreadyExists, text));
                 }
-                fs::remove_file(&staged)?;
+                root.remove_file(staged)?;
             }
             // Without hard links the check and the rename are two steps; names are unique to the attempt.
-            Err(error) if cannot_link(&error) && !fs::exists(&target)? => fs::rename(&staged, &target)?,
+            Err(error) if cannot_link(&error) && absent_as_none(folder.symlink_metadata(name))?.is_none() => {
+                root.rename(staged, &folder, name)?;
+            }
             Err(error) => return Err(error),
         }
-        sync_folder_of(&target)
+        sync(&folder)
     }
 }
 
-/// A whole file under a hidden name beside its target, removed on drop unless it was renamed.
-struct Temporary {
-    path: PathBuf,
+fn make_folder(root: &Dir, path: &str) -> io::Result<Dir> {
+    if let Some(folder) = absent_as_none(root.open_dir(path))? {
+        return Ok(folder);
+    }
+    root.create_dir_with(path, DirBuilder::new().recursive(true).mode(FOLDER_MODE))?;
+    root.open_dir(path)
 }
 
-impl Temporary {
-    fn write(target: &Path, bytes: &Bytes) -> io::Result<Self> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let path = target.with_file_name(format!(".{name}.{:016x}.tmp", rand::random::<u64>()));
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let temporary = Self { path };
+fn new_file(folder: &Dir, name: &str) -> io::Result<File> {
+    folder.open_with(name, OpenOptions::new().write(true).create_new(true).mode(FILE_MODE))
+}
+
+fn sync(folder: &Dir) -> io::Result<()> {
+    // The handle itself only stands for the place (`O_PATH`).
+    folder.open(".")?.sync_all()
+}
+
+/// A whole file under a hidden name beside its target, removed on drop unless it was renamed.
+struct Temporary<'a> {
+    folder: &'a Dir,
+    name: String,
+}
+
+impl<'a> Temporary<'a> {
+    fn write(folder: &'a Dir, target: &str, bytes: &Bytes) -> io::Result<Self> {
+        let name = format!(".{target}.{:016x}.tmp", rand::random::<u64>());
+        let mut file = new_file(folder, &name)?;
+        let temporary = Self { folder, name };
         file.write_all(bytes)?;
         file.sync_all()?;
         Ok(temporary)
     }
 
-    fn rename(self, target: &Path) -> io::Result<()> {
-        fs::rename(&self.path, target)?;
-        sync_folder_of(target)
+    fn rename(self, target: &str) -> io::Result<()> {
+        self.folder.rename(&self.name, self.folder, target)
     }
 }
 
-impl Drop for Temporary {
+impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         // After a rename there is nothing left to remove; otherwise a leftover is hidden and `clean` finds it.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.folder.remove_file(&self.name);
     }
-}
-
-/// A new name is durable once its folder is.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -249,7 +303,7 @@ fn cannot_link(error: &io::Error) -> bool {
 }
 
 /// Every write makes a new file, so a change shows in the inode, or in the time where an inode is used again.
-fn version(metadata: &fs::Metadata) -> Version {
+fn version(metadata: &Metadata) -> Version {
     let token = format!("{}.{:09}-{}-{}", metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino());
     Version { e_tag: Some(token), generation: None }
 }

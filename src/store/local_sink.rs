@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::checksums::Checksums;
 use super::direct::{Block, BlockFile};
 use super::error::{StoreError, StoreFault};
-use super::local::{Folder, sync_folder_of};
+use super::local::Folder;
 use super::receipt::Staging;
 use super::writer::compute;
 
@@ -88,7 +88,7 @@ impl LocalSink {
         let name = self.staged.file.clone();
         let sync = move |folder: &Folder| {
             file.sync()?;
-            sync_folder_of(&folder.join(&name))
+            folder.sync_folder_of(&name)
         };
         self.staged.folder.run("staging", object.to_owned(), sync).await?;
         self.staged.keep = true;

@@ -12,7 +12,9 @@ pub(crate) mod oracle;
 pub(crate) mod pg;
 pub(crate) mod run;
 pub(crate) mod s3;
+pub(crate) mod secured;
 pub(crate) mod tcp_proxy;
+pub(crate) mod tls;
 pub(crate) mod watch;
 
 use std::time::Duration;

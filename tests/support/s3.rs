@@ -34,7 +34,20 @@ pub(crate) fn s3() -> S3 {
     }
 }
 
+/// A fresh prefix in the part of the bucket to which the policies of `config/` are bound.
+pub(crate) fn guarded() -> S3 {
+    S3 { prefix: format!("guarded/test-{}", unique()), ..s3() }
+}
+
 impl S3 {
+    /// The environment of an identity that `identities.py` makes: `exporter`, `cleaner`, or `exporter` without an action.
+    pub(crate) fn env_of(&self, identity: &str) -> [(&'static str, String); 5] {
+        self.env().map(|(name, value)| match name {
+            "AWS_ACCESS_KEY_ID" => (name, format!("{identity}{value}")),
+            _ => (name, value),
+        })
+    }
+
     /// The URL of something below the prefix.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("s3://{}/{}", self.bucket, self.key(path))
@@ -53,10 +66,7 @@ impl S3 {
 
     /// What the binary needs to read here and have every write refused.
     pub(crate) fn read_only_env(&self) -> [(&'static str, String); 5] {
-        self.env().map(|(name, value)| match name {
-            "AWS_ACCESS_KEY_ID" => (name, format!("reader{value}")),
-            _ => (name, value),
-        })
+        self.env_of("reader")
     }
 
     /// The objects below `path` with their sizes, by the rest of their names.

@@ -7,10 +7,11 @@
 mod conninfo;
 mod files;
 mod keyword;
+mod password;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,16 +20,13 @@ use self::keyword::{KEYWORDS, Use};
 use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment};
 use crate::limits;
+use crate::source::postgres::ConnectSettings;
 use crate::source::postgres::settings::{Address, TargetSessionAttrs};
-use crate::source::postgres::{ConnectSettings, Secret, SslMode};
 
 /// Where libpq looks for a server unless told otherwise: Debian's place, then PostgreSQL's own.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 const DEFAULT_PORT: u16 = 5432;
-
-const PASSWORD_HINT: &str =
-    "every user of this machine can read it there; use --from env:NAME, PGPASSWORD, ~/.pgpass or --password-file";
 
 /// One of libpq's parameters, with the place it was written at. Its value may be a password: no `Debug`.
 struct Parameter {
@@ -44,7 +42,7 @@ type Parameters = BTreeMap<&'static str, Parameter>;
 /// # Errors
 /// Every mistake; none shows a password, nor any part of a string that may hold one.
 pub fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSettings, Vec<ConfigError>> {
-    let mut resolver = Resolver { environment, parameters: Parameters::new(), errors: Vec::new() };
+    let mut resolver = Resolver { environment, parameters: Parameters::new(), exposed: Vec::new(), errors: Vec::new() };
     resolver.read_string(raw);
     resolver.read_service();
     resolver.read_variables();
@@ -59,6 +57,8 @@ pub fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSettings,
 struct Resolver<'a> {
     environment: &'a Environment,
     parameters: Parameters,
+    /// Files that hold a password and that others can read.
+    exposed: Vec<PathBuf>,
     errors: Vec<ConfigError>,
 }
 
@@ -92,14 +92,7 @@ impl Resolver<'_> {
             Ok(parameters) => self.parameters = parameters,
             Err(error) => return self.errors.push(error),
         }
-        if let Some(password) = self.parameters.get("password") {
-            let place = password.place.clone();
-            if on_command_line {
-                self.fault("--from", "a password on the command line", PASSWORD_HINT);
-            } else if let Some(file) = raw.get("password_file") {
-                self.fault(place, format!("{} gives a password too", file.origin), "keep one of them");
-            }
-        }
+        self.check_password_in_string(raw, on_command_line);
     }
 
     fn read_service(&mut self) {
@@ -117,6 +110,9 @@ impl Resolver<'_> {
             let Ok(text) = self.environment.read(&file) else { continue };
             match files::service(&text, &service, &file.display().to_string()) {
                 Ok(Some(parameters)) => {
+                    if parameters.contains_key("password") {
+                        self.note_if_open(&file);
+                    }
                     for (keyword, parameter) in parameters {
                         self.parameters.entry(keyword).or_insert(parameter);
                     }
@@ -173,8 +169,9 @@ impl Resolver<'_> {
 
     fn settings(&mut self, raw: &Raw) -> Option<ConnectSettings> {
         let addresses = self.addresses();
-        let ssl_mode = self.ssl_mode(&addresses);
-        let (ssl_mode, ssl_root_cert) = self.ssl_root_cert(ssl_mode);
+        let (ssl_mode, ssl_root_cert) = self.ssl(&addresses);
+        let ssl_cert = self.ssl_cert(ssl_mode);
+        let channel_binding = self.channel_binding(ssl_mode);
         let target_session_attrs = self.target_session_attrs();
         let connect_timeout = self.connect_timeout();
         let Some(user) = self.text("user").or(self.environment.user.as_deref()).map(str::to_owned) else {
@@ -186,13 +183,16 @@ impl Resolver<'_> {
         Some(ConnectSettings {
             addresses,
             user,
-            password: password.map(Secret::new),
+            password,
             database,
             options: self.text("options").map(str::to_owned),
             ssl_mode,
             ssl_root_cert,
+            ssl_cert,
+            channel_binding,
             target_session_attrs,
             connect_timeout,
+            exposed: std::mem::take(&mut self.exposed),
         })
     }
 
@@ -230,38 +230,6 @@ impl Resolver<'_> {
         addresses
     }
 
-    fn ssl_mode(&mut self, addresses: &[Address]) -> SslMode {
-        let default = if addresses.iter().all(is_near) { SslMode::Prefer } else { SslMode::VerifyFull };
-        let Some(word) = self.text("sslmode") else { return default };
-        let (what, hint) = match word {
-            "disable" => return SslMode::Disable,
-            "prefer" => return SslMode::Prefer,
-            "require" => return SslMode::Require,
-            "verify-ca" => return SslMode::VerifyCa,
-            "verify-full" => return SslMode::VerifyFull,
-            "allow" => ("sslmode allow tries without TLS first".to_owned(), "write prefer"),
-            other => {
-                (format!("{other:?} is not an sslmode"), "write disable, prefer, require, verify-ca or verify-full")
-            }
-        };
-        self.fault(self.place("sslmode"), what, hint);
-        default
-    }
-
-    /// The authorities to trust. As with libpq, naming some turns `require` into `verify-ca`, `system` are the
-    /// system's, and `~/.postgresql/root.crt` counts where it is there.
-    fn ssl_root_cert(&self, mode: SslMode) -> (SslMode, Option<PathBuf>) {
-        match self.text("sslrootcert") {
-            Some("system") => (SslMode::VerifyFull, None),
-            Some(file) => (if mode == SslMode::Require { SslMode::VerifyCa } else { mode }, Some(file.into())),
-            None if matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) => {
-                let own = self.in_home(".postgresql/root.crt");
-                (mode, own.filter(|file| self.environment.read(file).is_ok()))
-            }
-            None => (mode, None),
-        }
-    }
-
     fn target_session_attrs(&mut self) -> TargetSessionAttrs {
         let Some(word) = self.text("target_session_attrs") else { return TargetSessionAttrs::Any };
         match word {
@@ -294,70 +262,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn password(&mut self, raw: &Raw, addresses: &[Address], user: &str, database: &str) -> Option<String> {
-        if let Some(setting) = raw.get("password_file") {
-            let file = setting.values.first().map_or("", String::as_str);
-            return self.password_of_file(&setting.origin, Path::new(file));
-        }
-        if let Some(password) = self.text("password") {
-            return Some(password.to_owned());
-        }
-        let file = self.text("passfile").map(PathBuf::from).or_else(|| self.in_home(".pgpass"))?;
-        let text = self.environment.read(&file).ok()?;
-        let mut passwords: Vec<Option<String>> = Vec::new();
-        for address in addresses {
-            let (host, port) = match address {
-                Address::Tcp { host, port } => (host.as_str(), *port),
-                Address::Unix { folder, port } => (folder.to_str().unwrap_or_default(), *port),
-            };
-            let host = if SOCKET_FOLDERS.contains(&host) { "localhost" } else { host };
-            passwords.push(files::password(&text, host, port, database, user));
-        }
-        passwords.dedup();
-        let shown = file.display();
-        if passwords.len() > 1 {
-            self.fault(&shown, "the hosts have different passwords", "give them the same, or name one host");
-            return None;
-        }
-        let password = passwords.pop().flatten()?;
-        // libpq warns and goes on without a password, only to be turned away.
-        if self.environment.is_open_to_others(&file) {
-            self.fault(&shown, "group or others can read this password file", format!("run chmod 600 {shown}"));
-            return None;
-        }
-        Some(password)
-    }
-
-    fn password_of_file(&mut self, origin: &Origin, file: &Path) -> Option<String> {
-        match self.environment.read(file) {
-            Ok(text) => {
-                let password = text.lines().next().filter(|line| !line.is_empty());
-                if password.is_none() {
-                    let what = format!("the first line of {} is empty", file.display());
-                    self.fault(origin, what, "write the password there");
-                }
-                password.map(str::to_owned)
-            }
-            Err(error) => {
-                let what = format!("reading {}: {error}", file.display());
-                self.fault(origin, what, "check the name");
-                None
-            }
-        }
-    }
-
     fn in_home(&self, name: &str) -> Option<PathBuf> {
         self.environment.get("HOME").map(|home| Path::new(&home).join(name))
-    }
-}
-
-/// Whether an address is on this machine.
-fn is_near(address: &Address) -> bool {
-    match address {
-        Address::Unix { .. } => true,
-        Address::Tcp { host, .. } => {
-            host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-        }
     }
 }
 

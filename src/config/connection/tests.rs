@@ -1,4 +1,6 @@
 use super::*;
+use crate::source::postgres::settings::{ChannelBinding, ClientCertificate};
+use crate::source::postgres::{Password, SslMode};
 
 fn connect_in(from: &str, environment: &Environment) -> Result<ConnectSettings, Vec<ConfigError>> {
     let flags = if from.is_empty() { Vec::new() } else { vec![("from", vec![from.to_owned()])] };
@@ -9,6 +11,14 @@ fn connect_in(from: &str, environment: &Environment) -> Result<ConnectSettings, 
 
 fn connect(from: &str) -> Result<ConnectSettings, Vec<ConfigError>> {
     connect_in(from, &Environment::of([], []))
+}
+
+/// The password, where it is known from the start.
+fn known(settings: &ConnectSettings) -> &str {
+    match &settings.password {
+        Some(Password::Known(secret)) => secret.expose(),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn tcp(host: &str, port: u16) -> Address {
@@ -70,9 +80,42 @@ fn authorities_are_named_or_at_home_or_the_systems() {
         ("postgres://db/d?sslrootcert=ca.pem", Some("ca.pem")),
         ("postgres://db/d?sslrootcert=system", None),
         ("postgres://localhost/d", None),
+        ("postgres://localhost/d?sslmode=require", Some("/h/.postgresql/root.crt")),
     ] {
         assert_eq!(connect_in(from, &environment).unwrap().ssl_root_cert, file.map(PathBuf::from), "{from}");
     }
+}
+
+#[test]
+fn client_certificates_are_named_or_at_home() {
+    let files = [("/h/.postgresql/postgresql.crt", "pem"), ("/h/.postgresql/postgresql.key", "pem")];
+    let home = Environment::of([("HOME", "/h")], files);
+    let pair =
+        |certificate: &str, key: &str| Some(ClientCertificate { certificate: certificate.into(), key: key.into() });
+    for (from, expected) in [
+        ("postgres://db/d", pair(files[0].0, files[1].0)),
+        ("postgres://db/d?sslcert=c&sslkey=k", pair("c", "k")),
+        ("postgres://db/d?sslcert=c", pair("c", files[1].0)),
+        ("postgres://db/d?sslkey=k", pair(files[0].0, "k")),
+        ("postgres://db/d?sslcert=c&sslcertmode=disable", None),
+        ("postgres://db/d?sslmode=disable", None),
+    ] {
+        assert_eq!(connect_in(from, &home).unwrap().ssl_cert, expected, "{from}");
+    }
+    assert_eq!(connect("postgres://db/d").unwrap().ssl_cert, None);
+}
+
+#[test]
+fn channel_binding_is_preferred_unless_asked_for_or_off() {
+    for (from, expected) in [
+        ("postgres://db/d", ChannelBinding::Prefer),
+        ("postgres://db/d?channel_binding=disable", ChannelBinding::Disable),
+        ("postgres://db/d?channel_binding=require", ChannelBinding::Require),
+    ] {
+        assert_eq!(connect(from).unwrap().channel_binding, expected, "{from}");
+    }
+    let environment = Environment::of([("PGCHANNELBINDING", "require")], []);
+    assert_eq!(connect_in("postgres://db/d", &environment).unwrap().channel_binding, ChannelBinding::Require);
 }
 
 #[test]
@@ -126,7 +169,7 @@ fn a_password_on_the_command_line_is_refused() {
     let environment = Environment::of([("SHOP", "postgres://u:canary@h/d"), ("OUTHAUL_FROM", "env:SHOP")], []);
     for from in ["env:SHOP", ""] {
         let found = connect_in(from, &environment).unwrap();
-        assert_eq!(found.password.as_ref().unwrap().expose(), "canary");
+        assert_eq!(known(&found), "canary");
         assert!(!format!("{found:?}").contains("canary"));
     }
 }
@@ -164,13 +207,63 @@ fn no_mistake_in_quoting_shows_a_password() {
 fn a_password_file_of_our_own() {
     let environment = Environment::of([("OUTHAUL_PASSWORD_FILE", "/p"), ("PGPASSWORD", "other")], [("/p", "canary\n")]);
     let found = connect_in("postgres://h/d", &environment).unwrap();
-    assert_eq!(found.password.unwrap().expose(), "canary");
+    assert_eq!(found.password, Some(Password::File("/p".into())));
     for (file, text) in [("/p", ""), ("/p", "\ncanary"), ("/q", "canary")] {
         let environment = Environment::of([("OUTHAUL_PASSWORD_FILE", "/p")], [(file, text)]);
         assert!(connect_in("postgres://h/d", &environment).is_err(), "{file} {text:?}");
     }
     let twice = Environment::of([("OUTHAUL_PASSWORD_FILE", "/p"), ("U", "postgres://u:x@h/d")], [("/p", "y")]);
     assert!(connect_in("env:U", &twice).unwrap_err()[0].what.contains("gives a password too"));
+}
+
+#[test]
+fn a_password_command_of_our_own() {
+    let environment = Environment::of([("OUTHAUL_PASSWORD_COMMAND", "echo canary"), ("PGPASSWORD", "other")], []);
+    let found = connect_in("postgres://h/d", &environment).unwrap();
+    let Some(Password::Command(command)) = &found.password else { panic!("{:?}", found.password) };
+    assert_eq!(command.expose(), "echo canary");
+    assert!(!format!("{found:?}").contains("canary"));
+    for other in [("U", "postgres://u:canary@h/d"), ("OUTHAUL_PASSWORD_FILE", "/p")] {
+        let environment =
+            Environment::of([("OUTHAUL_PASSWORD_COMMAND", "echo canary"), ("U", "postgres://h/d"), other], []);
+        let errors = connect_in("env:U", &environment).unwrap_err();
+        assert!(errors[0].what.contains("gives a password too"), "{errors:?}");
+        assert!(!format!("{errors:?}").contains("canary"), "{errors:?}");
+    }
+    let empty = Environment::of([("OUTHAUL_PASSWORD_COMMAND", " ")], []);
+    assert!(connect_in("postgres://h/d", &empty).unwrap_err()[0].what.contains("the command is empty"));
+}
+
+#[test]
+fn files_with_a_password_that_others_can_read_are_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let password = write("password", "canary\n");
+    let service = write("service", "[s]\npassword=canary\n[t]\nuser=u\n");
+    let config = write("config", "from = 'postgres://u:canary@h/d'\n");
+    let harmless = write("harmless", "from = 'postgres://u@h/d'\n");
+    for (variables, exposed) in [
+        (vec![("OUTHAUL_PASSWORD_FILE", &password)], vec![&password]),
+        (vec![("PGSERVICEFILE", &service), ("PGSERVICE", &"s".into())], vec![&service]),
+        (vec![("PGSERVICEFILE", &service), ("PGSERVICE", &"t".into())], vec![]),
+        (vec![("OUTHAUL_CONFIG", &config)], vec![&config]),
+        (vec![("OUTHAUL_CONFIG", &harmless)], vec![]),
+    ] {
+        let mut environment = Environment::of(variables.iter().map(|(name, path)| (*name, path.to_str().unwrap())), []);
+        environment.files = None;
+        for (mode, exposed) in [(0o640, exposed), (0o600, Vec::new())] {
+            for file in [&password, &service, &config, &harmless] {
+                std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let found = connect_in("", &environment).unwrap();
+            assert_eq!(found.exposed.iter().collect::<Vec<_>>(), exposed, "{variables:?} {mode:o}");
+        }
+    }
 }
 
 #[test]
@@ -188,7 +281,7 @@ fn variables_service_and_password_file_fill_in() {
     let found = connect_in("", &environment).unwrap();
     assert_eq!(found.addresses, [tcp("db", 7)]);
     assert_eq!((found.user.as_str(), found.database.as_str()), ("carol", "orders"));
-    assert_eq!(found.password.unwrap().expose(), "a:b\\c:d");
+    assert_eq!(known(&found), "a:b\\c:d");
     let found = connect_in("host=here service=last", &environment).unwrap();
     assert_eq!(found.addresses, [tcp("here", 9)], "what is written goes before the service");
 }
@@ -241,7 +334,7 @@ fn sockets_in_the_usual_folders_are_localhost_to_the_password_file() {
     let lines = "localhost:*:*:*:home\n/srv/pg:*:*:*:away";
     let environment = Environment::of([("HOME", "/h")], [("/h/.pgpass", lines)]);
     for (from, password) in [("user=u", "home"), ("host=/tmp", "home"), ("host=/srv/pg", "away")] {
-        assert_eq!(connect_in(from, &environment).unwrap().password.unwrap().expose(), password, "{from}");
+        assert_eq!(known(&connect_in(from, &environment).unwrap()), password, "{from}");
     }
     let errors = connect_in("host=/tmp,/srv/pg", &environment).unwrap_err();
     assert!(errors[0].what.contains("different passwords"), "{errors:?}");
@@ -262,7 +355,7 @@ fn a_password_file_that_others_can_read_is_refused_where_it_would_be_used() {
     assert!(errors[0].hint.contains("chmod 600") && !format!("{errors:?}").contains("canary"), "{errors:?}");
     assert_eq!(connect_in("postgres://elsewhere/d", &environment).unwrap().password, None);
     set_mode(0o600);
-    assert_eq!(connect_in("postgres://db/d", &environment).unwrap().password.unwrap().expose(), "canary");
+    assert_eq!(known(&connect_in("postgres://db/d", &environment).unwrap()), "canary");
 }
 
 #[test]
@@ -274,8 +367,11 @@ fn mistakes_are_named() {
         ("postgres://h/d?sslmod=x", "no option \"sslmod\"", "did you mean sslmode?"),
         ("postgres://h/d?sslmode=allow", "sslmode allow", "write prefer"),
         ("postgres://h/d?sslmode=on", "\"on\" is not an sslmode", "verify-full"),
-        ("postgres://h/d?sslcert=x", "sslcert is not in this version yet", "leave it out"),
-        ("postgres://h/d?channel_binding=require", "channel_binding other than prefer", "leave it out"),
+        ("postgres://h/d?sslcert=x", "x has no private key", "sslkey"),
+        ("postgres://h/d?sslkey=x", "a key without a certificate", "sslcert"),
+        ("postgres://h/d?sslmode=require&sslrootcert=system", "weaker sslmode", "write verify-full"),
+        ("postgres://h/d?channel_binding=on", "\"on\" is not a channel_binding", "require"),
+        ("postgres://h/d?channel_binding=require&sslmode=disable", "needs TLS", "verify-full"),
         ("postgres://h/d?client_encoding=latin1", "client_encoding other than utf8", "leave it out"),
         ("postgres://h/d?hostaddr=1.2.3.4", "hostaddr is not in this version yet", "leave it out"),
         ("postgres://h/d?target_session_attrs=best", "target_session_attrs", "read-write"),
@@ -291,8 +387,8 @@ fn mistakes_are_named() {
         assert_eq!(errors.len(), 1, "{from}: {errors:?}");
         assert!(errors[0].what.contains(words) && errors[0].hint.contains(hint), "{from}: {errors:?}");
     }
-    let environment = Environment::of([("PGSSLKEY", "k"), ("PGSSLMODE", "allow")], []);
+    let environment = Environment::of([("PGSSLCRL", "k"), ("PGSSLMODE", "allow")], []);
     let errors = connect_in("postgres://h/d", &environment).unwrap_err();
     assert!(errors[0].what.starts_with("PGSSLMODE: ") || errors[1].what.starts_with("PGSSLMODE: "), "{errors:?}");
-    assert!(errors.iter().any(|error| error.what.starts_with("PGSSLKEY: ")), "{errors:?}");
+    assert!(errors.iter().any(|error| error.what.starts_with("PGSSLCRL: ")), "{errors:?}");
 }

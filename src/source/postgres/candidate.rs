@@ -12,7 +12,8 @@ use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
 
 use super::connect::Connector;
 use super::keepalive;
-use super::settings::{Address, TargetSessionAttrs};
+use super::password;
+use super::settings::{Address, SslMode, TargetSessionAttrs};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::TlsUpgrade;
 
@@ -37,8 +38,16 @@ impl fmt::Display for Endpoint {
 pub(super) type Connected = (Client, JoinHandle<()>, Lender);
 
 impl Connector {
-    /// Connects to the server of the run, which the first connection chooses.
+    /// Connects to the server of the run, which the first connection chooses, with the password as it is now.
     pub(super) async fn connect(&self, config: &Config) -> Result<Connected, Error> {
+        let mut config = config.clone();
+        if let Some(password) = &self.settings.password {
+            match password::current(password).await {
+                Ok(password) => drop(config.password(password.expose())),
+                Err(error) => return failed(&config, io::Error::other(error)).await,
+            }
+        }
+        let config = &config;
         match self.pinned.get() {
             None => self.choose(config).await,
             Some(endpoint) => match self.open(endpoint, config, TargetSessionAttrs::Any).await? {
@@ -88,11 +97,20 @@ impl Connector {
     ) -> Result<io::Result<Connected>, Error> {
         let named = |why: &dyn fmt::Display| io::Error::other(format!("{endpoint}: {why}"));
         let opened = async {
-            let (raw, upgrade) = match dial(endpoint, self.tls.as_ref()).await {
+            let (raw, upgrade) = match self.dial(endpoint).await {
                 Ok(dialled) => dialled,
                 Err(error) => return Ok(Err(named(&error))),
             };
-            let connected = match speak(config, raw, upgrade).await {
+            let may_be_plain = self.settings.ssl_mode == SslMode::Prefer && matches!(raw, RawStream::Tcp(_));
+            let mut spoken = speak(config, raw, upgrade).await;
+            if may_be_plain && spoken.as_ref().is_err_and(not_let_in) {
+                // As in libpq: pg_hba.conf may let in what does not come encrypted.
+                spoken = match self.dial(endpoint).await {
+                    Ok((raw, _)) => speak(&plain(config), raw, TlsUpgrade::none()).await,
+                    Err(error) => return Ok(Err(named(&error))),
+                };
+            }
+            let connected = match spoken {
                 Ok(connected) => connected,
                 Err(error) => {
                     return starting(&error).map_or(Err(error), |why| Ok(Err(named(&why))));
@@ -111,7 +129,23 @@ impl Connector {
     /// A socket to the run's server for a cancel request.
     pub(super) async fn socket(&self) -> io::Result<(RawStream, TlsUpgrade)> {
         let endpoint = self.pinned.get().ok_or_else(|| io::Error::other("no server has been chosen"))?;
-        dial(endpoint, self.tls.as_ref()).await
+        self.dial(endpoint).await
+    }
+
+    async fn dial(&self, endpoint: &Endpoint) -> io::Result<(RawStream, TlsUpgrade)> {
+        let (host, address) = match endpoint {
+            Endpoint::Unix(path) => {
+                return Ok((RawStream::Unix(UnixStream::connect(path).await?), TlsUpgrade::none()));
+            }
+            Endpoint::Tcp { host, address } => (host, address),
+        };
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        keepalive::set(&stream)?;
+        let upgrade = self.tls.as_ref().map_or_else(TlsUpgrade::none, |config| {
+            TlsUpgrade::new(Arc::clone(config), host, self.settings.channel_binding)
+        });
+        Ok((RawStream::Tcp(stream), upgrade))
     }
 }
 
@@ -181,17 +215,16 @@ async fn endpoints(address: &Address) -> io::Result<Vec<Endpoint>> {
     }
 }
 
-async fn dial(endpoint: &Endpoint, tls: Option<&Arc<rustls::ClientConfig>>) -> io::Result<(RawStream, TlsUpgrade)> {
-    match endpoint {
-        Endpoint::Unix(path) => Ok((RawStream::Unix(UnixStream::connect(path).await?), TlsUpgrade::none())),
-        Endpoint::Tcp { host, address } => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            keepalive::set(&stream)?;
-            let upgrade = tls.map_or_else(TlsUpgrade::none, |config| TlsUpgrade::new(Arc::clone(config), host));
-            Ok((RawStream::Tcp(stream), upgrade))
-        }
-    }
+/// Whether `pg_hba.conf` has no entry for such a connection, or one that refuses it
+/// (`ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION`; its words are translated).
+fn not_let_in(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.code().code() == "28000")
+}
+
+fn plain(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+    config
 }
 
 /// TLS where it is wanted, authentication, and a task that drives the connection.
@@ -203,9 +236,7 @@ async fn speak(config: &Config, raw: RawStream, upgrade: TlsUpgrade) -> Result<C
 
 /// The driver's error has no public constructor; writing to a stream that has failed makes one.
 async fn failed(config: &Config, error: io::Error) -> Result<Connected, Error> {
-    let mut config = config.clone();
-    config.ssl_mode(tokio_postgres::config::SslMode::Disable);
-    drive(&config, SessionStream::failed(error), TlsUpgrade::none()).await
+    drive(&plain(config), SessionStream::failed(error), TlsUpgrade::none()).await
 }
 
 async fn drive(config: &Config, stream: SessionStream, upgrade: TlsUpgrade) -> Result<Connected, Error> {

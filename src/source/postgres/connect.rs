@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
     ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
 
 use super::candidate::Endpoint;
 use super::error::{SourceError, SourceFault};
-use super::settings::{ConnectSettings, SslMode};
+use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
 use crate::{failpoint, limits};
@@ -36,8 +37,18 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(settings: ConnectSettings, allow_rls: bool) -> Result<Self, SourceError> {
-        let tls = client_config(settings.ssl_mode, settings.ssl_root_cert.as_deref()).map_err(|error| {
+    pub(crate) fn new(mut settings: ConnectSettings, allow_rls: bool) -> Result<Self, SourceError> {
+        if failpoint::off("channel_binding") {
+            settings.channel_binding = ChannelBinding::Prefer;
+        }
+        if failpoint::off("certificates") {
+            settings.ssl_mode = SslMode::Require;
+        }
+        for file in &settings.exposed {
+            let file = file.display();
+            tracing::warn!("group or others can read {file}, which holds a password: run chmod 600 {file}");
+        }
+        let tls = client_config(&settings).map_err(|error| {
             SourceError::new(SourceFault::Authentication, "preparing TLS")
                 .with_source(error)
                 .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
@@ -48,9 +59,6 @@ impl Connector {
     fn driver_config(&self, application_name: &str) -> Config {
         let mut config = Config::new();
         config.user(&self.settings.user).dbname(&self.settings.database).application_name(application_name);
-        if let Some(password) = &self.settings.password {
-            config.password(password.expose());
-        }
         if let Some(options) = &self.settings.options {
             config.options(options);
         }
@@ -58,6 +66,11 @@ impl Connector {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,
             SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
+        });
+        config.channel_binding(match self.settings.channel_binding {
+            ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
+            ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
+            ChannelBinding::Require => tokio_postgres::config::ChannelBinding::Require,
         });
         config
     }
@@ -309,10 +322,42 @@ impl std::fmt::Debug for Canceller {
 }
 
 impl Canceller {
-    /// Sends the request, bounded by [`limits::CANCEL_TIMEOUT`].
-    pub(crate) async fn cancel(&self) {
-        self.connector.cancel(&self.token).await;
+    /// Sends the request in the background, bounded by [`limits::CANCEL_TIMEOUT`]; [`cancels_sent`] waits for it. Outside
+    /// a runtime nothing is sent.
+    pub(crate) fn send(self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let pending = Pending::new();
+            runtime.spawn(async move {
+                self.connector.cancel(&self.token).await;
+                drop(pending);
+            });
+        }
     }
+}
+
+/// Cancel requests on their way.
+static PENDING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+
+struct Pending;
+
+impl Pending {
+    fn new() -> Self {
+        PENDING.send_modify(|count| *count += 1);
+        Self
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        PENDING.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Waits until all cancel requests of this process have been sent or given up: with TLS each takes some round trips, and
+/// a process that has ended sends nothing.
+pub(crate) async fn cancels_sent() {
+    // The sender is never dropped.
+    let _ = PENDING.subscribe().wait_for(|count| *count == 0).await;
 }
 
 /// How long a session may take to become quiet before COPY: the driver has nothing left to say by then.

@@ -327,10 +327,7 @@ impl Drop for Copy {
             session.discard();
         }
         // The closed socket stops the server at its next send; a sort or a filter would go on until then.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let canceller = self.canceller.clone();
-            runtime.spawn(async move { canceller.cancel().await });
-        }
+        self.canceller.clone().send();
     }
 }
 

@@ -1,6 +1,9 @@
 //! What can go wrong while reading: the class decides exit code and retry, the message says what was being done.
 
 use std::error::Error as StdError;
+use std::io;
+
+use super::password::NoPassword;
 
 /// What to do where a standby ended the snapshot.
 pub(crate) const STANDBY_HINT: &str = "the source is a standby, and its replay ends sessions that see rows it removes: \
@@ -120,12 +123,11 @@ impl SourceError {
             };
             return Self::server(action, server);
         }
-        let text = error.to_string();
-        let fault = if text.starts_with("error performing TLS") || text.starts_with("invalid configuration") {
-            SourceFault::Authentication
-        } else {
-            SourceFault::Unavailable
-        };
+        if let Some(missing) = cause::<NoPassword>(&error) {
+            return Self::new(SourceFault::Authentication, action).with_source(missing.clone());
+        }
+        let text = chain(&error);
+        let fault = if is_refusal(&error, &text) { SourceFault::Authentication } else { SourceFault::Unavailable };
         let hint = driver_hint(&text).map(str::to_owned);
         Self { hint, ..Self::new(fault, action).with_source(error) }
     }
@@ -150,14 +152,49 @@ impl SourceError {
     }
 }
 
-/// What to do about an error that the driver found itself, by the text that it begins with.
+/// Whether the driver, and not the network, ended a connection before it was one: who is there, or what is asked of us,
+/// is not what the settings want. A TLS handshake that breaks off is no refusal.
+fn is_refusal(error: &tokio_postgres::Error, text: &str) -> bool {
+    let alert = matches!(cause::<rustls::Error>(error), Some(rustls::Error::AlertReceived(_)));
+    let begins = ["invalid configuration", "authentication error"].iter().any(|kind| text.starts_with(kind));
+    let network = |error: &io::Error| !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other);
+    let handshake = text.starts_with("error performing TLS") && !cause::<io::Error>(error).is_some_and(network);
+    alert || begins || handshake
+}
+
+/// What is wanted of an error's causes; `io::Error` hides the one that it was made of.
+fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    std::iter::successors(Some(error), |error| (**error).source()).find_map(|error| {
+        let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+        inner.or_else(|| error.downcast_ref())
+    })
+}
+
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let words = std::iter::successors(Some(error), |error| (**error).source()).map(|error| error.to_string());
+    words.collect::<Vec<_>>().join(": ")
+}
+
+/// What to do about an error that the driver found itself, by its text.
 fn driver_hint(text: &str) -> Option<&'static str> {
-    if text.contains("TLS") {
+    if text.contains("UnknownIssuer") {
+        Some("no trusted authority has signed the server's certificate: sslrootcert names the file of the one that has")
+    } else if text.contains("invalid peer certificate: Expired") || text.contains("certificate expired") {
+        Some("the server's certificate has ended: it needs a new one")
+    } else if text.contains("not valid for name") || text.contains("NotValidForName") {
+        Some("the server's certificate is for other names than the host in --from: use one of its alternative names")
+    } else if text.contains("CaUsedAsEndEntity") {
+        Some(
+            "the server shows the certificate of an authority as its own: let that authority sign one for the server; sslmode=require encrypts without checking",
+        )
+    } else if text.contains("TLS") {
         Some(
             "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust",
         )
     } else if text.contains("password missing") {
-        Some("the server asks for a password: PGPASSWORD, ~/.pgpass or --password-file")
+        Some("the server asks for a password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
+    } else if text.contains("channel binding") {
+        Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
     } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
         Some("check host and port in --from, and that the server runs and takes connections there")
     } else {
@@ -228,7 +265,9 @@ fn hint_for(server: &ServerError) -> Option<&'static str> {
         "28000" if server.message.starts_with("no pg_hba.conf entry") => Some(
             "the server's pg_hba.conf does not let this user in from here; where it asks for encryption, or for none, sslmode decides",
         ),
-        "28P01" | "28000" => Some("check user and password: PGPASSWORD, ~/.pgpass or --password-file"),
+        "28P01" | "28000" => {
+            Some("check user and password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
+        }
         "3D000" => Some("check the database name in --from"),
         "53300" => Some("the server has no connection left: lower --readers, or try later"),
         "55P03" => Some(
@@ -308,6 +347,11 @@ mod tests {
     fn hints_fit_what_the_driver_found() {
         for (text, expected) in [
             ("error performing TLS handshake: server does not support TLS", Some("sslmode")),
+            ("error performing TLS handshake: invalid peer certificate: UnknownIssuer", Some("sslrootcert")),
+            ("error performing TLS handshake: invalid peer certificate: Expired", Some("a new one")),
+            ("error performing TLS handshake: invalid peer certificate: CaUsedAsEndEntity", Some("sslmode=require")),
+            ("invalid peer certificate: certificate not valid for name \"x\"", Some("alternative names")),
+            ("authentication error: server did not use channel binding", Some("scram-sha-256")),
             ("invalid configuration: password missing", Some("PGPASSWORD")),
             (
                 "error communicating with the server: 127.0.0.1:1: Connection refused (os error 111)",

@@ -3,6 +3,7 @@
 mod bounds;
 mod candidate;
 pub mod catalog;
+mod certificate;
 pub(crate) mod connect;
 mod copy;
 pub(crate) mod decode;
@@ -13,6 +14,7 @@ pub mod kept;
 mod keyset;
 mod low_water;
 mod pace;
+mod password;
 pub mod prepare;
 mod reader;
 mod recount;
@@ -25,7 +27,8 @@ mod tls;
 mod types;
 mod watch;
 
+pub(crate) use connect::cancels_sent;
 pub use prepare::Planning;
 pub use reader::PostgresSource;
 pub use recount::{Counted, Exported, Recount};
-pub use settings::{ConnectSettings, Secret, SslMode};
+pub use settings::{ConnectSettings, Password, Secret, SslMode};

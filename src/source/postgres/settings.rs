@@ -26,6 +26,38 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Where the password of a connection comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    /// A URL, a variable or libpq's password file has it.
+    Known(Secret),
+    /// The first line of a file, read for each connection.
+    File(PathBuf),
+    /// The first line that a shell command prints, run for each connection.
+    Command(Secret),
+}
+
+/// The certificate that the server is shown where it asks for one, and its private key; files in PEM form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// `sslcert`: the certificate, and those that lead from it to the authority.
+    pub certificate: PathBuf,
+    /// `sslkey`.
+    pub key: PathBuf,
+}
+
+/// libpq's `channel_binding`: whether the proof of the password also proves that nobody stands between the two ends of
+/// the TLS connection (RFC 5802, `SCRAM-SHA-256-PLUS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    Prefer,
+    /// Always: the password is not sent to a server that asks for it in any other way.
+    Require,
+}
+
 /// libpq's `sslmode`, without `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
@@ -68,7 +100,7 @@ pub struct ConnectSettings {
     /// The role.
     pub user: String,
     /// The password, where there is one.
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
     /// The database.
     pub database: String,
     /// `options`: command-line options for the backend.
@@ -77,10 +109,16 @@ pub struct ConnectSettings {
     pub ssl_mode: SslMode,
     /// Certificates of the authorities to trust; `None` is the system's.
     pub ssl_root_cert: Option<PathBuf>,
+    /// What the server is shown where it asks for a certificate.
+    pub ssl_cert: Option<ClientCertificate>,
+    /// `channel_binding`.
+    pub channel_binding: ChannelBinding,
     /// `target_session_attrs`.
     pub target_session_attrs: TargetSessionAttrs,
     /// `connect_timeout`: for one connection to be made to one address.
     pub connect_timeout: Duration,
+    /// Files that hold a password and that others than their owner can read.
+    pub exposed: Vec<PathBuf>,
 }
 
 /// libpq's `target_session_attrs`.

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
-use super::low_water;
+use super::{certificate, low_water};
 
 /// The socket itself.
 #[derive(Debug)]
@@ -216,6 +216,16 @@ impl SessionStream {
         }
     }
 
+    /// What binds the password's proof to this connection, where it has TLS and its certificate has such a thing.
+    pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
+        match &self.0.lock().place {
+            Place::Home(RawStream::Tls(stream)) => {
+                certificate::end_point(stream.get_ref().1.peer_certificates()?.first()?)
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn secured(self, stream: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
         self.0.lock().place = Place::Home(RawStream::Tls(Box::new(stream)));
         self
@@ -284,7 +294,7 @@ impl AsyncWrite for SessionStream {
 
 impl TlsStream for SessionStream {
     fn channel_binding(&self) -> ChannelBinding {
-        ChannelBinding::none()
+        self.end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 

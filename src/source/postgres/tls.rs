@@ -14,7 +14,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio_postgres::tls::TlsConnect;
 use tokio_rustls::TlsConnector;
 
-use super::settings::SslMode;
+use super::certificate;
+use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::stream::SessionStream;
 
 /// Upgrades one connection; made anew for each, since the driver consumes it.
@@ -22,17 +23,18 @@ use super::stream::SessionStream;
 pub(crate) struct TlsUpgrade {
     config: Option<Arc<ClientConfig>>,
     server: String,
+    binding: ChannelBinding,
 }
 
 impl TlsUpgrade {
     /// For connections that never ask for TLS.
     pub(crate) fn none() -> Self {
-        Self { config: None, server: String::new() }
+        Self { config: None, server: String::new(), binding: ChannelBinding::Disable }
     }
 
     /// For connections to `server`, a host name or an IP address.
-    pub(crate) fn new(config: Arc<ClientConfig>, server: &str) -> Self {
-        Self { config: Some(config), server: server.to_owned() }
+    pub(crate) fn new(config: Arc<ClientConfig>, server: &str, binding: ChannelBinding) -> Self {
+        Self { config: Some(config), server: server.to_owned(), binding }
     }
 }
 
@@ -47,42 +49,53 @@ impl TlsConnect<SessionStream> for TlsUpgrade {
             let name = ServerName::try_from(self.server).map_err(io::Error::other)?;
             let socket = stream.take_tcp()?;
             let secured = TlsConnector::from(config).connect(name, socket).await?;
-            Ok(stream.secured(secured))
+            let secured = stream.secured(secured);
+            if self.binding == ChannelBinding::Require && secured.end_point().is_none() {
+                return Err(io::Error::other(
+                    "the server's certificate has a signature without a hash function of its own (Ed25519), for which \
+                     there is no channel binding: channel_binding=prefer, or another certificate",
+                ));
+            }
+            Ok(secured)
         })
     }
 }
 
-/// The client configuration for a mode; `None` where the mode is `disable`.
+/// The client configuration; `None` where the mode is `disable`.
 ///
 /// # Errors
-/// The root certificates cannot be read, or there are none.
-pub(crate) fn client_config(mode: SslMode, root_cert: Option<&Path>) -> io::Result<Option<Arc<ClientConfig>>> {
-    if mode == SslMode::Disable {
-        return Ok(None);
-    }
+/// The root certificates, or the client's certificate or key, cannot be read, or there are none in their files.
+pub(crate) fn client_config(settings: &ConnectSettings) -> io::Result<Option<Arc<ClientConfig>>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    // libpq: `require` with a root certificate file behaves as `verify-ca`.
-    let mode = if mode == SslMode::Require && root_cert.is_some() { SslMode::VerifyCa } else { mode };
+    let known = || {
+        let roots = Arc::new(roots(settings.ssl_root_cert.as_deref())?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        verifier.build().map_err(io::Error::other)
+    };
+    let lenient =
+        |authority| -> Arc<dyn ServerCertVerifier> { Arc::new(Lenient { authority, provider: Arc::clone(&provider) }) };
+    let verifier = match settings.ssl_mode {
+        SslMode::Disable => return Ok(None),
+        SslMode::VerifyFull => known()?,
+        SslMode::VerifyCa => lenient(Some(known()?)),
+        SslMode::Prefer | SslMode::Require => lenient(None),
+    };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    let config = match mode {
-        SslMode::Disable => return Ok(None),
-        SslMode::VerifyFull => builder.with_root_certificates(roots(root_cert)?).with_no_client_auth(),
-        SslMode::Prefer | SslMode::Require | SslMode::VerifyCa => {
-            let authority = if mode == SslMode::VerifyCa {
-                let roots = Arc::new(roots(root_cert)?);
-                let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                    .build()
-                    .map_err(io::Error::other)?;
-                Some(verifier)
-            } else {
-                None
-            };
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Lenient { authority, provider }))
-                .with_no_client_auth()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let config = match &settings.ssl_cert {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let (chain, key) = certificate::client(files)?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                io::Error::other(format!(
+                    "{} and {} do not belong together: {error}",
+                    files.certificate.display(),
+                    files.key.display()
+                ))
+            })?
         }
     };
     Ok(Some(Arc::new(config)))
@@ -91,12 +104,9 @@ pub(crate) fn client_config(mode: SslMode, root_cert: Option<&Path>) -> io::Resu
 fn roots(file: Option<&Path>) -> io::Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     if let Some(file) = file {
-        let certificates = CertificateDer::pem_file_iter(file)
-            .map_err(|error| io::Error::other(format!("reading {}: {error}", file.display())))?;
-        for certificate in certificates {
-            let certificate =
-                certificate.map_err(|error| io::Error::other(format!("reading {}: {error}", file.display())))?;
-            store.add(certificate).map_err(io::Error::other)?;
+        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| certificate::failed(file, &error))?;
+        for found in certificates {
+            store.add(found.map_err(|error| certificate::failed(file, &error))?).map_err(io::Error::other)?;
         }
     } else {
         let loaded = rustls_native_certs::load_native_certs();
