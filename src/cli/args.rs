@@ -263,8 +263,7 @@ fn with_options(mut command: Command) -> Command {
 }
 
 fn argument(option: &OptionInfo) -> Arg {
-    let mut argument =
-        Arg::new(option.key).long(option.flag()).help_heading(option.heading.title()).hide(option.is_hidden());
+    let mut argument = Arg::new(option.key).long(option.flag()).help_heading(option.heading.title());
     if let Some(letter) = option.short() {
         argument = argument.short(letter);
     }
@@ -388,7 +387,7 @@ mod tests {
         for option in OPTIONS {
             let flag = format!("--{}", option.flag());
             let shown = help.lines().any(|line| line.split_whitespace().any(|word| word == flag));
-            assert_eq!(shown, !option.is_hidden(), "{flag}");
+            assert!(shown, "{flag}");
             let text = export.get_arguments().find(|argument| argument.get_id() == option.key).unwrap().get_help();
             let default = shown_default(option).map(|default| format!("[default: {default}]"));
             assert!(default.is_none_or(|default| text.unwrap().to_string().ends_with(&default)), "{flag}");

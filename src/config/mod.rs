@@ -171,7 +171,7 @@ fn position(before: &[u8]) -> (usize, usize) {
 /// The options of `outhaul export` as a Markdown table.
 pub fn options_markdown() -> String {
     let mut table = String::from("| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n");
-    for option in options::OPTIONS.iter().filter(|option| !option.is_hidden()) {
+    for option in options::OPTIONS {
         let short = option.short().map_or_else(String::new, |letter| format!("`-{letter}` "));
         let default = match default_of(option) {
             Some(text) if text.is_empty() => "`\"\"`".to_owned(),

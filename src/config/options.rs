@@ -55,17 +55,6 @@ pub struct OptionInfo {
     pub heading: Heading,
     /// What it does, in one sentence, with its unit.
     pub help: &'static str,
-    /// Whether it does something in this version.
-    pub availability: Availability,
-}
-
-/// Whether an option does something in this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Availability {
-    /// It does.
-    Now,
-    /// It belongs to a later version: hidden from `--help`, and refused.
-    Later,
 }
 
 impl OptionInfo {
@@ -77,11 +66,6 @@ impl OptionInfo {
     /// The flag of one letter, where there is one.
     pub fn short(&self) -> Option<char> {
         (self.key == "readers").then_some('j')
-    }
-
-    /// Whether `--help` leaves it out.
-    pub fn is_hidden(&self) -> bool {
-        self.availability != Availability::Now
     }
 
     /// The environment variable.
@@ -97,11 +81,7 @@ const fn option(
     value: &'static str,
     help: &'static str,
 ) -> OptionInfo {
-    OptionInfo { key, arity, value, heading, help, availability: Availability::Now }
-}
-
-const fn later(heading: Heading, key: &'static str, arity: Arity, value: &'static str) -> OptionInfo {
-    OptionInfo { key, arity, value, heading, help: "not in this version yet", availability: Availability::Later }
+    OptionInfo { key, arity, value, heading, help }
 }
 
 use Arity::{Many, One, Switch};

@@ -6,7 +6,6 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::options::Availability;
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
@@ -76,7 +75,6 @@ pub fn load(
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
-    reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     let policies = reader.policies();
     let format = reader.format(policies.preset);
@@ -103,7 +101,6 @@ pub fn load_connection(
 ) -> Result<ConnectSettings, ConfigErrors> {
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
-    reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     connect.filter(|_| reader.errors.is_empty()).ok_or(ConfigErrors(reader.errors))
 }
@@ -119,7 +116,6 @@ pub fn load_keep(
 ) -> Result<(ConnectSettings, Option<Duration>), ConfigErrors> {
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
-    reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     let yield_to_ddl = reader.one("yield_to_ddl", None, value::duration_or_off);
     match (connect, reader.errors.is_empty()) {
@@ -139,7 +135,6 @@ pub fn load_resume(
 ) -> Result<(ConnectSettings, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
-    reader.refuse_later();
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX));
     let front = reader.front();
@@ -215,19 +210,6 @@ impl Reader<'_> {
                 )
             })
         })
-    }
-
-    fn refuse_later(&mut self) {
-        for option in options::OPTIONS.iter().filter(|option| option.availability == Availability::Later) {
-            let Some(setting) = self.raw.get(option.key) else { continue };
-            let place = match &setting.origin {
-                Origin::Flag(_) => String::new(),
-                origin => format!("{origin}: "),
-            };
-            // The value is nothing to repeat: it may be a secret.
-            let what = format!("{place}--{} is not in this version yet", option.flag());
-            self.errors.push(ConfigError::new(what, "leave it out"));
-        }
     }
 
     fn shape(&mut self) -> ShapeOptions {
