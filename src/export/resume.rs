@@ -298,7 +298,7 @@ async fn anew(
     }
     let work = &request.work;
     let planning = Planning::begin(&request.connect, &request.shape, work, &record.run_id).await?;
-    let plan = planning::plan(request, &planning).await?;
+    let plan = planning.watched(planning::plan(request, &planning)).await?;
     let same = |columns: &[crate::plan::ColumnPlan]| -> Vec<_> {
         columns.iter().map(|it| (it.name.clone(), it.pg_type.clone(), it.carrier.clone(), it.nullable)).collect()
     };

@@ -164,6 +164,8 @@ impl Run {
     ) -> Result<ExportReport, ExportError> {
         let keep = |error: &ExportError| hold.is_some_and(Hold::is_lost) || self.outlasts(error);
         let outlet = self.outlet();
+        let blocks =
+            heap_blocks(&planned.plan, |partition| receipts.iter().all(|receipt| receipt.partition != partition));
         let receipts = match &source {
             Some(source) => {
                 let work = Arc::new(self.work(Arc::clone(source), planned));
@@ -173,8 +175,7 @@ impl Run {
             None => receipts,
         };
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
-        let cost =
-            source.as_ref().map(|source| SourceCost { heap_blocks_read: heap_blocks(&planned.plan), ..source.cost() });
+        let cost = source.as_ref().map(|source| SourceCost { heap_blocks_read: blocks, ..source.cost() });
         drop(source);
         failpoint::reach("uploaded").await;
         let error = if stop.is_cancelled() {

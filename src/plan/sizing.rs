@@ -118,13 +118,13 @@ fn grow(leaves: &[LeafFacts], mut slices: Vec<u32>, target: u64, slice_bytes_min
     slices
 }
 
-/// Blocks that the partitions of `plan` cover, where these are what is read: a key or a predicate may have an index read
-/// in their place.
-pub fn heap_blocks(plan: &Plan) -> Option<u64> {
+/// Blocks that the partitions of `plan` cover whose numbers `read` holds for, where these are what is read: a key or a
+/// predicate may have an index read in their place.
+pub fn heap_blocks(plan: &Plan, read: impl Fn(u32) -> bool) -> Option<u64> {
     if plan.predicate.is_some() || plan.relation.leaves.is_empty() {
         return None;
     }
-    plan.partitions.iter().try_fold(0_u64, |sum, partition| {
+    plan.partitions.iter().filter(|partition| read(partition.number)).try_fold(0_u64, |sum, partition| {
         let blocks = match &partition.slice {
             _ if partition.ordered || partition.row_limit.is_some() => return None,
             Slice::Whole => plan.relation.leaves.iter().map(|leaf| u64::from(leaf.blocks)).sum(),

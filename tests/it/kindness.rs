@@ -269,6 +269,39 @@ async fn the_report_says_what_the_source_paid() {
     }
 }
 
+/// All partitions are one statement, and each of them still a Tid Range Scan with its bounds as the condition.
+#[tokio::test]
+async fn all_partitions_are_one_entry_of_pg_stat_statements() {
+    for version in both() {
+        let cluster = Cluster::start(version, &["shared_preload_libraries=pg_stat_statements"]).await;
+        cluster
+            .batch(
+                "create extension pg_stat_statements;
+                 create table t as select i as id, i::text as v from generate_series(1, 50000) i; analyze t",
+            )
+            .await;
+        let dest = tempfile::tempdir().unwrap();
+        let run = export(&cluster.url, dest.path(), &["--readers", "2", "--partitions", "7"]).run().await.expect(0);
+        assert_eq!(run.report["rows"], 50_000);
+        let client = cluster.connect().await;
+        let entries = "select query, calls, rows from pg_stat_statements where query like 'COPY%'";
+        let entries = crate::support::pg::rows(&client, entries).await;
+        let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!((entry[1].as_deref(), entry[2].as_deref()), (Some("7"), Some("50000")));
+        let (select, _) = entry[0].as_ref().unwrap().rsplit_once(") TO STDOUT").unwrap();
+        let explain = format!("explain {}", select.strip_prefix("COPY (").unwrap());
+        client
+            .batch_execute(
+                "select set_config('outhaul.from', '(9,0)', false), set_config('outhaul.to', '(12,0)', false)",
+            )
+            .await
+            .unwrap();
+        let plan: Vec<String> =
+            crate::support::pg::rows(&client, &explain).await.into_iter().map(|row| row[0].clone().unwrap()).collect();
+        assert!(plan[0].contains("Tid Range Scan") && plan[1].contains("TID Cond") && plan.len() == 2, "{plan:#?}");
+    }
+}
+
 #[track_caller]
 fn nothing_is_left(dest: &Path) {
     let left: Vec<_> = files(dest).into_keys().filter(|path| !path.ends_with("/plan.json")).collect();

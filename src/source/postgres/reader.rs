@@ -104,7 +104,8 @@ impl PostgresSource {
         work: &WorkOptions,
         run_id: &str,
     ) -> Result<Self, SourceError> {
-        let (began, application) = (Instant::now(), application(run_id));
+        let began = Instant::now();
+        let application = application(run_id);
         let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
         let sql_ascii = record.server.types.sql_ascii;
         let (held, moment) = match work.read_mode {
@@ -123,8 +124,7 @@ impl PostgresSource {
             }
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);
-        let watch = Arc::new(watch);
-        Ok(Self { sessions, watch, moment, snapshots: Vec::new(), record, sql_ascii })
+        Ok(Self { sessions, watch: Arc::new(watch), moment, snapshots: Vec::new(), record, sql_ascii })
     }
 
     /// What another process must know to read under the same snapshot.
@@ -205,7 +205,7 @@ impl PostgresSource {
         }
     }
 
-    /// Keeps what all reads rest on alive, as far as that can be done. Whoever needs what is lost finds out.
+    /// Keeps what all reads rest on alive.
     async fn tend(&self) -> Infallible {
         let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
         let mut pinged = Instant::now();
@@ -235,6 +235,17 @@ impl PostgresSource {
         }
     }
 
+    /// What the statement of a slice needs to stand in its transaction.
+    async fn make_ready(&self, session: &Session, slice: &Slice) -> Result<(), SourceError> {
+        if self.sql_ascii {
+            send_text_as_stored(session).await?;
+        }
+        match sql::set_bounds(slice) {
+            Some(bounds) => session.batch("setting the bounds of a partition", &bounds).await,
+            None => Ok(()),
+        }
+    }
+
     async fn copy(&self, plan: Arc<Plan>, partition: Partition) -> Result<BatchStream, SourceError> {
         let session = self.reader().await?;
         let columns: Arc<[ColumnPlan]> = plan.columns.clone().into();
@@ -242,9 +253,7 @@ impl PostgresSource {
         if let Moment::Pages(pages) = &self.moment {
             return Ok(pages.open(session, Arc::clone(&self.watch), plan, partition, what));
         }
-        if self.sql_ascii
-            && let Err(error) = send_text_as_stored(&session).await
-        {
+        if let Err(error) = self.make_ready(&session, &partition.slice).await {
             session.discard();
             return Err(error);
         }
