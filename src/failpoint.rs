@@ -2,7 +2,7 @@
 //!
 //! Compiled in by the feature `failpoints` only, driven by the environment:
 //! `OUTHAUL_TEST_OFF=locks,…` switches mechanisms off; `OUTHAUL_TEST_STOP=name=FILE,…` makes FILE when the run reaches
-//! `name` and waits until somebody removes it.
+//! `name` and waits until somebody removes it; `OUTHAUL_TEST_MILLIS=name=N,…` shortens a limit of time.
 
 #[cfg(not(feature = "failpoints"))]
 mod switched {
@@ -13,6 +13,11 @@ mod switched {
 
     /// Waits at a place: never.
     pub(crate) async fn reach(_place: &str) {}
+
+    /// A limit of time: as it stands.
+    pub(crate) const fn time(_limit: &str, usual: std::time::Duration) -> std::time::Duration {
+        usual
+    }
 }
 
 #[cfg(feature = "failpoints")]
@@ -22,6 +27,13 @@ mod switched {
     /// Whether a mechanism is switched off.
     pub(crate) fn off(mechanism: &str) -> bool {
         std::env::var("OUTHAUL_TEST_OFF").is_ok_and(|list| list.split(',').any(|name| name == mechanism))
+    }
+
+    /// A limit of time, or what a test puts in its place.
+    pub(crate) fn time(limit: &str, usual: Duration) -> Duration {
+        let Ok(list) = std::env::var("OUTHAUL_TEST_MILLIS") else { return usual };
+        let millis = list.split(',').filter_map(|item| item.split_once('=')).find(|(name, _)| *name == limit);
+        millis.and_then(|(_, millis)| millis.parse().ok()).map_or(usual, Duration::from_millis)
     }
 
     /// Waits at a place for as long as its file stands.
@@ -39,4 +51,4 @@ mod switched {
     }
 }
 
-pub(crate) use switched::{off, reach};
+pub(crate) use switched::{off, reach, time};

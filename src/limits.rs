@@ -102,6 +102,43 @@ pub const KEEPER_PING: Duration = Duration::from_secs(30);
 /// An answer to a ping: a session that takes longer is taken for lost, and its snapshot's other keeper serves.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A reader that is ready and gets no bytes for so long asks another session what the server is doing: a sort sends
+/// nothing for hours and is left alone, a connection that lost its bytes is not.
+pub const SOURCE_SILENCE: Duration = Duration::from_mins(1);
+
+/// A connection that looks as if it had lost its bytes gets so long until it is looked at again: they may have been on
+/// their way when the server was asked.
+pub const SILENCE_RECHECK: Duration = Duration::from_secs(5);
+
+/// Another session's answer to that question, a new connection for it included.
+pub const INQUIRY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// TCP keepalive on every connection to the source: the first probe after so long without a packet, below the idle
+/// limits of NAT and of firewalls.
+pub const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// Between two such probes.
+pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Unanswered probes after which the connection is lost.
+pub const TCP_KEEPALIVE_PROBES: u32 = 6;
+
+/// What was sent and not acknowledged for so long loses the connection: as long as the probes take.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Between two looks at who waits for our locks and how far a standby is behind; each costs the server a look through its
+/// lock table.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Looks within `--yield-to-ddl`, at least: a run gives way two looks early, so that nobody waits longer.
+pub const WATCHES_PER_YIELD: u32 = 8;
+
+/// Looks in a row that must see a standby too far behind, since its own measure jumps after a quiet hour.
+pub const LATE_LOOKS: u32 = 3;
+
+/// Reads a second under `--max-bytes-per-second`: a reader that took a whole buffer at once would then rest for long.
+pub const PACES_PER_SECOND: u64 = 8;
+
 /// The server drops a keeper whose host died after this long (`idle_in_transaction_session_timeout`).
 pub const KEEPER_IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 
@@ -170,6 +207,9 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 pub const DISCARDS_AT_ONCE: usize = 16;
 /// Partitions a reader, where the relation is large enough: with one each, all wait for the slowest.
 pub const PARTITIONS_PER_READER: u64 = 2;
+
+/// The same under `--source-profile fast`: the last ones are shorter, and so is the wait for the slowest.
+pub const PARTITIONS_PER_FAST_READER: u64 = 4;
 
 /// Bytes of heap below which cutting a partition only to keep readers busy costs more in round trips and objects than
 /// it gains; a reader takes well under 100 ms for them.

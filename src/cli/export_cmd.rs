@@ -24,7 +24,7 @@ pub(super) async fn export(matches: &ArgMatches, stage: &Stage) -> u8 {
     start_logs(&options, stage);
     let front = front(&options, stage);
     if request.commit.keep_snapshot.is_some() {
-        request.keeper = match launch(matches) {
+        request.keeper = match launch(matches, &request) {
             Ok(launch) => Some(launch),
             Err(error) => return front.fail(&Failure::early(&error)),
         };
@@ -55,11 +55,12 @@ pub(super) async fn with_metrics(front: &Front, options: &FrontOptions, run: imp
 }
 
 /// How a keeper is started: this program, which connects by the same options.
-fn launch(matches: &ArgMatches) -> Result<KeeperLaunch, ExportError> {
+fn launch(matches: &ArgMatches, request: &ExportRequest) -> Result<KeeperLaunch, ExportError> {
     let program = std::env::current_exe()
         .map_err(|error| ExportError::internal("finding this program's own file").with_source(error))?;
     let connection = args::connection_flags(matches).into_iter().map(|(key, values)| (key.to_owned(), values));
-    Ok(KeeperLaunch { program, connection: connection.collect(), yield_after: None })
+    let yield_after = request.work.source_limits.yield_to_ddl;
+    Ok(KeeperLaunch { program, connection: connection.collect(), yield_after })
 }
 
 pub(super) async fn plan(matches: &ArgMatches, stage: &Stage) -> u8 {

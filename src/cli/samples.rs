@@ -4,6 +4,7 @@ use crate::export::event::ReaderProgress;
 use crate::export::report::RunStatus;
 use crate::export::{Event, ExportReport};
 use crate::plan::{RowOrder, RowsAvailable};
+use crate::source::SourceCost;
 
 pub(crate) const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -25,6 +26,11 @@ pub(crate) fn report() -> ExportReport {
         snapshot: Some("00000003-0000001B-1".into()),
         readers: 4,
         seconds: 12.5,
+        source_cost: Some(SourceCost {
+            peak_connections: 7,
+            snapshot_age_seconds: Some(12.25),
+            heap_blocks_read: Some(157_234),
+        }),
         already_committed: false,
     }
 }

@@ -5,7 +5,7 @@ use super::options::{Arity, by_key};
 use super::raw::Raw;
 use super::value;
 use crate::encode::{Compression, Format, FormatOptions};
-use crate::export::request::WorkOptions;
+use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
 use crate::plan::Preset;
 
 /// What makes this export one ordered stream of bytes, if anything does.
@@ -115,6 +115,14 @@ impl Found<'_> {
             self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
         } else {
             self.refuse(&["keep_snapshot"], "with --read-mode keyset, which has no snapshot", "leave it out");
+        }
+        if work.source_profile == SourceProfile::Gentle && !self.is("partitions", "1") {
+            let beside = "with --source-profile gentle, which reads each table in one pass";
+            self.refuse(&["partitions"], beside, "leave it out, or take --source-profile balanced");
+        }
+        if matches!(work.read_mode, ReadMode::Keyset { .. }) {
+            let keys = ["yield_to_ddl", "max_snapshot_age"];
+            self.refuse(&keys, "with --read-mode keyset, which holds neither locks nor a snapshot", "leave it out");
         }
         if let Some(stream) = one_stream(self.raw) {
             // More readers or a part size are bounds that one stream keeps; partitions would be a promise it breaks.

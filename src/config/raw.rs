@@ -15,7 +15,8 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// The embedded tiers.
 pub const TIERS: &str = include_str!("../../config/tiers.toml");
 /// What stands in the defaults besides settings.
-const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "levels", "keep", "demo"];
+const DEFAULT_TABLES: &[&str] =
+    &["by_format", "athena", "spectrum", "gentle", "fast", "levels", "keep", "demo"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,13 +91,14 @@ impl Raw {
             let origin = Origin::Flag(key.replace('_', "-"));
             raw.settings.insert(key, Setting { values, origin });
         }
-        raw.preset();
+        raw.preset("preset");
+        raw.preset("source_profile");
         (raw, errors)
     }
 
-    /// Puts the defaults of the preset in place of the general ones.
-    fn preset(&mut self) {
-        let Some([preset]) = self.get("preset").map(|setting| setting.values.as_slice()) else { return };
+    /// Puts the defaults of the preset that `key` names in place of the general ones.
+    fn preset(&mut self, key: &str) {
+        let Some([preset]) = self.get(key).map(|setting| setting.values.as_slice()) else { return };
         let entries = self.tables.iter().filter(|((table, _), _)| table == preset);
         let settings: Vec<_> =
             entries.filter_map(|((_, key), value)| Some((by_key(key)?.key, value.clone()))).collect();

@@ -1,11 +1,12 @@
 //! Every option arrives: as a flag, as a variable and as a key of a file.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::options::{Arity, OPTIONS};
 use super::{ConfigErrors, Environment, FrontOptions, LogFormat, ProgressKind, ReportKind, load};
 use crate::encode::{Compression, Format, Newline};
-use crate::export::request::{ExportRequest, ManifestStats, OnExisting, ReadMode, Target, Visibility};
+use crate::export::request::{ExportRequest, ManifestStats, OnExisting, ReadMode, SourceProfile, Target, Visibility};
 use crate::plan::policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     TimestampPrecision, UnconstrainedNumeric,
@@ -98,6 +99,14 @@ const CASES: &[Case] = &[
     plain("tier", "pro", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.tier.as_deref() == Some("pro"))),
     plain("allow_truncated", "true", |r, _| r.work.allow_truncated),
     plain("min_rows", "3", |r, _| r.work.min_rows.is_some_and(|n| n.get() == 3)),
+    plain("source_profile", "gentle", |r, _| r.work.source_profile == SourceProfile::Gentle),
+    plain("yield_to_ddl", "5m", |r, _| r.work.source_limits.yield_to_ddl == Some(Duration::from_mins(5))),
+    plain("max_snapshot_age", "2h", |r, _| r.work.source_limits.max_snapshot_age == Some(Duration::from_hours(2))),
+    plain("max_duration", "90s", |r, _| r.work.source_limits.max_duration == Some(Duration::from_secs(90))),
+    plain("max_replay_lag", "1m", |r, _| r.work.source_limits.max_replay_lag == Some(Duration::from_mins(1))),
+    plain("max_bytes_per_second", "10MB", |r, _| {
+        r.work.source_limits.max_bytes_per_second.is_some_and(|rate| rate.get() == 10_000_000)
+    }),
     plain("run_id", "nightly-1", |r, _| r.commit.run_id == "nightly-1" && r.commit.run_id_given),
     plain("on_existing", "skip", |r, _| r.commit.on_existing == OnExisting::Skip),
     plain("visibility", "as-written", |r, _| r.commit.visibility == Visibility::AsWritten),

@@ -10,8 +10,8 @@ use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 use crate::export::request::{
-    CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, Target, Visibility,
-    WorkOptions,
+    CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, SourceLimits,
+    SourceProfile, Target, Visibility, WorkOptions,
 };
 use crate::limits;
 use crate::plan::{Preset, RelationRequest};
@@ -309,6 +309,8 @@ impl Reader<'_> {
     }
 
     fn work(&mut self) -> WorkOptions {
+        const PROFILES: &[(&str, SourceProfile)] =
+            &[("gentle", SourceProfile::Gentle), ("balanced", SourceProfile::Balanced), ("fast", SourceProfile::Fast)];
         let one_stream = contradictions::one_stream(self.raw).is_some();
         let page_size = self.one("page_size", NonZeroU64::MIN, value::count);
         let keyset = ReadMode::Keyset { page_size };
@@ -337,6 +339,14 @@ impl Reader<'_> {
             cap: self.cap(tier, max_rows),
             allow_truncated: self.one("allow_truncated", false, value::switch),
             min_rows: self.optional("min_rows", value::count),
+            source_profile: self.choice("source_profile", PROFILES, SourceProfile::Balanced),
+            source_limits: SourceLimits {
+                yield_to_ddl: self.one("yield_to_ddl", None, value::duration_or_off),
+                max_snapshot_age: self.optional("max_snapshot_age", value::duration),
+                max_duration: self.optional("max_duration", value::duration),
+                max_replay_lag: self.optional("max_replay_lag", value::duration),
+                max_bytes_per_second: self.optional("max_bytes_per_second", value::size),
+            },
         }
     }
 

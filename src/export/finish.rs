@@ -279,6 +279,7 @@ pub(crate) fn report_of(
         snapshot: manifest.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone()),
         readers,
         seconds: started.elapsed().as_secs_f64(),
+        source_cost: None,
         already_committed,
     }
 }

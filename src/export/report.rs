@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::plan::{RowOrder, RowsAvailable};
+use crate::source::SourceCost;
 
 /// How a run that has a manifest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -49,6 +50,8 @@ pub struct ExportReport {
     pub readers: usize,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// What the run cost the source; absent where this call found the work already done.
+    pub source_cost: Option<SourceCost>,
     /// Whether this call found the work already done (`--on-existing skip`, or a `--run-id` that had committed).
     pub already_committed: bool,
 }

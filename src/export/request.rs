@@ -70,6 +70,34 @@ pub struct RowCap {
     pub max_rows: Option<NonZeroU64>,
 }
 
+/// How hard the source may be worked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceProfile {
+    /// Each table in one pass, which keeps to `PostgreSQL`'s ring of buffers, and fewer readers.
+    Gentle,
+    /// Block ranges, which may evict what others have in the server's cache.
+    #[default]
+    Balanced,
+    /// More readers and more, shorter partitions for each.
+    Fast,
+}
+
+/// What a run may cost its source; beyond it the run gives way (exit 16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourceLimits {
+    /// `--yield-to-ddl`: so long somebody may wait for a lock that the run holds; `None` is for ever.
+    pub yield_to_ddl: Option<Duration>,
+    /// `--max-snapshot-age`: so long the run may hold the server's horizon back.
+    pub max_snapshot_age: Option<Duration>,
+    /// `--max-duration`: so long planning and reading may take together; a commit that has begun is carried through.
+    pub max_duration: Option<Duration>,
+    /// `--max-replay-lag`: so far a standby may be behind.
+    pub max_replay_lag: Option<Duration>,
+    /// `--max-bytes-per-second`: of all readers together.
+    pub max_bytes_per_second: Option<NonZeroU64>,
+}
+
 /// How the work is split.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WorkOptions {
@@ -91,6 +119,10 @@ pub struct WorkOptions {
     pub allow_truncated: bool,
     /// `--min-rows`: fewer is an error, before anything is published.
     pub min_rows: Option<NonZeroU64>,
+    /// `--source-profile`.
+    pub source_profile: SourceProfile,
+    /// What it may cost the source.
+    pub source_limits: SourceLimits,
 }
 
 /// What to do where a manifest already stands.

@@ -258,10 +258,8 @@ async fn source(
 ) -> Result<PostgresSource, ExportError> {
     let mut held = record.held.clone();
     held.extend(journal.keepers::<KeptSnapshot>().await?.into_iter().map(|kept| kept.snapshot));
-    let work = &run.request.work;
-    let (readers, mode) = (work.readers.get(), work.read_mode);
-    let connect = &request.connect;
-    let resumed = PostgresSource::resume(connect, record.source.clone(), &held, readers, mode, &record.run_id).await;
+    let (connect, work) = (&request.connect, &run.request.work);
+    let resumed = PostgresSource::resume(connect, record.source.clone(), &held, work, &record.run_id).await;
     let lost = match resumed {
         Ok(source) => return Ok(source),
         Err(error) => ExportError::from(error),
@@ -298,9 +296,8 @@ async fn anew(
             .with_hint("run the export again; --key or --keep-snapshot makes it resumable"));
     }
     let work = &request.work;
-    let planning =
-        Planning::begin(&request.connect, &request.shape, work.readers.get(), work.read_mode, &record.run_id).await?;
-    let plan = planning::plan(request, &planning).await?;
+    let planning = Planning::begin(&request.connect, &request.shape, work, &record.run_id).await?;
+    let plan = planning.watched(planning::plan(request, &planning)).await?;
     let same = |columns: &[crate::plan::ColumnPlan]| -> Vec<_> {
         columns.iter().map(|it| (it.name.clone(), it.pg_type.clone(), it.carrier.clone(), it.nullable)).collect()
     };

@@ -22,8 +22,9 @@ use super::worker::{Outlet, Work};
 use crate::failpoint;
 use crate::manifest::{Existing, ManifestError, Placement};
 use crate::plan::predicate::{check_expression, check_predicate, check_query};
+use crate::plan::sizing::heap_blocks;
 use crate::plan::{ColumnPlan, Plan, RelationRequest};
-use crate::source::Source;
+use crate::source::{Source, SourceCost};
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::source::postgres::{Planning, PostgresSource};
 use crate::store::{AttemptSeed, PartitionReceipt, Take};
@@ -98,7 +99,7 @@ pub async fn run(
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     check_statements(&mut request)?;
     let planning = begin(&request).await?;
-    planning::plan(&request, &planning).await
+    planning.watched(planning::plan(&request, &planning)).await
 }
 
 /// The lexical checks, before anything is sent to anybody.
@@ -118,7 +119,7 @@ fn check_statements(request: &mut ExportRequest) -> Result<(), ExportError> {
 
 async fn begin(request: &ExportRequest) -> Result<Planning, ExportError> {
     let ExportRequest { connect, shape, work, commit, .. } = request;
-    Ok(Planning::begin(connect, shape, work.readers.get(), work.read_mode, &commit.run_id).await?)
+    Ok(Planning::begin(connect, shape, work, &commit.run_id).await?)
 }
 
 pub(crate) async fn unless_cancelled<T>(
@@ -163,6 +164,7 @@ impl Run {
     ) -> Result<ExportReport, ExportError> {
         let keep = |error: &ExportError| hold.is_some_and(Hold::is_lost) || self.outlasts(error);
         let outlet = self.outlet();
+        let blocks = heap_blocks(&planned.plan, |partition| receipts.iter().all(|receipt| receipt.partition != partition));
         let receipts = match &source {
             Some(source) => {
                 let work = Arc::new(self.work(Arc::clone(source) as _, planned));
@@ -171,6 +173,7 @@ impl Run {
             }
             None => receipts,
         };
+        let cost = source.as_ref().map(|source| SourceCost { heap_blocks_read: blocks, ..source.cost() });
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
         drop(source);
         failpoint::reach("uploaded").await;
@@ -179,6 +182,7 @@ impl Run {
         } else {
             match finish::finish(self, planned, &receipts, previous, hold).await {
                 Ok(report) => {
+                    let report = ExportReport { source_cost: cost, ..report };
                     self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
                     return Ok(report);
                 }
@@ -265,7 +269,7 @@ impl Run {
     async fn prepare(&self) -> Result<(Option<Arc<PostgresSource>>, Planned), ExportError> {
         let request = &self.request;
         let planning = begin(request).await?;
-        let plan = Arc::new(planning::plan(request, &planning).await?);
+        let plan = Arc::new(planning.watched(planning::plan(request, &planning)).await?);
         let server = planning.server.clone();
         let readers = request.work.readers.get();
         let keep = request.commit.keep_snapshot.is_some();

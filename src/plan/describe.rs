@@ -2,6 +2,7 @@
 
 mod text;
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use serde::Serialize;
@@ -12,7 +13,7 @@ use super::{
     RelationKind, Slice, TupleId, Wire,
 };
 use crate::encode::Format;
-use crate::export::request::{ReadMode, WorkOptions};
+use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
 
 /// Connections of a copy run beside its readers: the lock session and two keepers.
 const COPY_CONNECTIONS: usize = 3;
@@ -77,6 +78,11 @@ pub struct ReadView {
     pub readers: usize,
     /// Connections at the busiest moment, readers included.
     pub peak_connections: usize,
+    /// `gentle`, `balanced` or `fast`.
+    pub source_profile: SourceProfile,
+    /// Bytes of heap that are read past `PostgreSQL`'s ring of buffers, and so may evict as much of what others have in
+    /// the server's cache: those of leaves that are cut into ranges of blocks.
+    pub may_evict_bytes: u64,
 }
 
 /// An output column.
@@ -131,7 +137,7 @@ impl<'a> PlanView<'a> {
                 .map(|key| KeyView { name: &key.name, direction: key.direction, nullable: key.nullable })
                 .collect(),
             row_cap: &plan.cap,
-            read: read_view(work),
+            read: read_view(work, plan),
             output,
             columns: plan.columns.iter().map(column_view).collect(),
             partitions: plan
@@ -148,7 +154,7 @@ impl<'a> PlanView<'a> {
     }
 }
 
-fn read_view(work: &WorkOptions) -> ReadView {
+fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
     let readers = work.readers.get();
     let (mode, page_size, beside) = match work.read_mode {
         ReadMode::Copy if readers > 1 => ("copy", None, COPY_CONNECTIONS),
@@ -156,7 +162,27 @@ fn read_view(work: &WorkOptions) -> ReadView {
         ReadMode::Copy => ("copy", None, 1),
         ReadMode::Keyset { page_size } => ("keyset", Some(page_size.get()), 1),
     };
-    ReadView { mode, page_size, readers, peak_connections: readers.saturating_add(beside) }
+    ReadView {
+        mode,
+        page_size,
+        readers,
+        peak_connections: readers.saturating_add(beside),
+        source_profile: work.source_profile,
+        may_evict_bytes: may_evict_bytes(plan),
+    }
+}
+
+fn may_evict_bytes(plan: &Plan) -> u64 {
+    let cut: BTreeSet<usize> = plan
+        .partitions
+        .iter()
+        .filter_map(|partition| match &partition.slice {
+            Slice::Heap { from: None, to: None, .. } => None,
+            Slice::Heap { leaf, .. } => Some(*leaf),
+            Slice::Whole | Slice::Keys(_) | Slice::NullKeys => None,
+        })
+        .collect();
+    cut.into_iter().filter_map(|leaf| plan.relation.leaves.get(leaf)).map(heap_bytes).sum()
 }
 
 fn column_view(column: &ColumnPlan) -> ColumnView<'_> {

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::LeafFacts;
+use super::{LeafFacts, Plan, Slice, TupleId};
 use crate::encode::Format;
-use crate::export::request::WorkOptions;
+use crate::export::request::{SourceProfile, WorkOptions};
 use crate::limits;
 
 /// What the number of partitions depends on, the relation apart.
@@ -20,12 +20,15 @@ pub struct Sizing {
     pub part_size: NonZeroU64,
     /// The format, which says how many heap bytes make an output byte.
     pub format: Format,
+    /// How hard the source may be worked.
+    pub profile: SourceProfile,
 }
 
 impl Sizing {
     /// What the request says.
     pub fn new(work: &WorkOptions, format: Format) -> Self {
-        Self { readers: work.readers, partitions: work.partitions, part_size: work.part_size, format }
+        let WorkOptions { readers, partitions, part_size, source_profile, .. } = *work;
+        Self { readers, partitions, part_size, format, profile: source_profile }
     }
 
     /// How many partitions to ask bounds for, where the relation is split by key: by its bytes in the heap, or an
@@ -52,7 +55,11 @@ impl Sizing {
 
     /// Partitions that keep every reader busy until near the end.
     fn busy_partitions(&self) -> u64 {
-        u64::try_from(self.readers.get()).unwrap_or(u64::MAX).saturating_mul(limits::PARTITIONS_PER_READER)
+        u64::try_from(self.readers.get()).unwrap_or(u64::MAX).saturating_mul(match self.profile {
+            SourceProfile::Gentle => 1,
+            SourceProfile::Balanced => limits::PARTITIONS_PER_READER,
+            SourceProfile::Fast => limits::PARTITIONS_PER_FAST_READER,
+        })
     }
 }
 
@@ -61,8 +68,14 @@ pub(crate) const PARTITIONS_MAX: NonZeroU32 = NonZeroU32::new(limits::PARTITIONS
 
 /// How many slices each leaf is cut into: one at least, and no more than it has blocks.
 ///
-/// `--partitions N` gives N in all wherever there are neither more leaves nor fewer blocks than that.
+/// `--partitions N` gives N in all wherever there are neither more leaves nor fewer blocks than that. The gentle profile
+/// cuts no leaf.
 pub(super) fn allot(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<u32> {
+    // A scan of a whole table keeps to a ring of 256 KiB of the server's buffers, a range of blocks does not: `initscan`
+    // (heapam.c) makes the ring where SO_ALLOW_STRAT is set, which `table_beginscan_tidrange` (tableam.h) leaves out.
+    if sizing.profile == SourceProfile::Gentle {
+        return vec![1; leaves.len()];
+    }
     if let Some(partitions) = sizing.partitions {
         return grow(leaves, vec![1; leaves.len()], partitions.min(PARTITIONS_MAX).get().into(), 0);
     }
@@ -103,6 +116,29 @@ fn grow(leaves: &[LeafFacts], mut slices: Vec<u32>, target: u64, slice_bytes_min
         }
     }
     slices
+}
+
+/// Blocks that the partitions of `plan` cover whose numbers `read` holds for, where these are what is read: a key or a
+/// predicate may have an index read in their place.
+pub fn heap_blocks(plan: &Plan, read: impl Fn(u32) -> bool) -> Option<u64> {
+    if plan.predicate.is_some() || plan.relation.leaves.is_empty() {
+        return None;
+    }
+    plan.partitions.iter().filter(|partition| read(partition.number)).try_fold(0_u64, |sum, partition| {
+        let blocks = match &partition.slice {
+            _ if partition.ordered || partition.row_limit.is_some() => return None,
+            Slice::Whole => plan.relation.leaves.iter().map(|leaf| u64::from(leaf.blocks)).sum(),
+            Slice::Heap { leaf, from, to } => {
+                // A place within a block has the block read.
+                let end = |to: TupleId| u64::from(to.block) + u64::from(to.offset > 0);
+                let blocks = u64::from(plan.relation.leaves.get(*leaf)?.blocks);
+                let from = from.map_or(0, |from| u64::from(from.block));
+                to.map_or(blocks, end).min(blocks).saturating_sub(from)
+            }
+            Slice::Keys(_) | Slice::NullKeys => return None,
+        };
+        sum.checked_add(blocks)
+    })
 }
 
 /// Bytes of the leaf's main fork.
@@ -148,6 +184,7 @@ mod tests {
             partitions: None,
             part_size: NonZeroU64::new(part_mib << 20).unwrap(),
             format,
+            profile: SourceProfile::Balanced,
         }
     }
 
@@ -173,6 +210,14 @@ mod tests {
             assert_eq!(csv.count(u64::from(mib) << 20).get(), slices, "{mib} MiB");
         }
         assert_eq!(allot(&[leaf(64), leaf(0), leaf(128)], &csv), [3, 1, 4]);
+    }
+
+    #[test]
+    fn a_profile_cuts_more_or_not_at_all() {
+        let profile = |profile| Sizing { profile, ..sizing(4, 256, Format::Csv) };
+        assert_eq!(allot(&[leaf(40 * 1024), leaf(0), leaf(64)], &profile(SourceProfile::Gentle)), [1, 1, 1]);
+        assert_eq!(allot(&[leaf(200)], &profile(SourceProfile::Fast)), [16]);
+        assert_eq!(profile(SourceProfile::Fast).count(200 << 20).get(), 16);
     }
 
     #[test]

@@ -23,6 +23,18 @@ pub struct Batch {
 /// half-read.
 pub type BatchStream = BoxStream<'static, Result<Batch, SourceError>>;
 
+/// What a run costs its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct SourceCost {
+    /// The most connections that were open at the same time, cancel requests apart.
+    pub peak_connections: usize,
+    /// Seconds for which the snapshot was held, and with it the server's horizon; none in keyset mode.
+    pub snapshot_age_seconds: Option<f64>,
+    /// Blocks of heap that were read: those of the plan's ranges, each once. None where an index may have been read
+    /// instead: by key, or with a predicate.
+    pub heap_blocks_read: Option<u64>,
+}
+
 /// Something rows are read from. One value is one run: one snapshot, one set of locks.
 pub trait Source: Send + Sync + std::fmt::Debug {
     /// Opens one partition of `plan` for reading.
@@ -38,6 +50,11 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// Guards what all reads rest on (locks and snapshot), for as long as it is polled; resolves only when they are
     /// lost.
     fn guard(&self) -> BoxFuture<'_, SourceError>;
+
+    /// What reading has cost so far, the blocks apart: these are the plan's.
+    fn cost(&self) -> SourceCost {
+        SourceCost::default()
+    }
 }
 
 pub use postgres::error::{Retry, SourceError};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 
-use crate::support::pg::{Pg, both, pg};
+use crate::support::pg::{Pg, both, pg, rows};
 use crate::support::run::{Outhaul, Stop, outhaul};
 use crate::support::watch::files;
 use crate::support::{eventually, oracle};
@@ -357,6 +357,7 @@ async fn a_table_that_somebody_holds_is_left_alone_within_the_lock_timeout() {
         pg.batch("create materialized view m as select * from t").await;
         let other = pg.connect().await;
         other.batch_execute("begin; lock table t in access exclusive mode").await.unwrap();
+        let pid = rows(&other, "select pg_backend_pid()").await[0][0].clone().unwrap();
         let dest = tempfile::tempdir().unwrap();
         let started = Instant::now();
         let run = export(&pg, source, "2", dest.path()).run().await.expect(16);
@@ -365,6 +366,9 @@ async fn a_table_that_somebody_holds_is_left_alone_within_the_lock_timeout() {
         let doing = ["locking \"public\".\"t\"", "planning the statement"];
         assert!(doing.iter().any(|text| run.stderr.contains(text)), "{}", run.stderr);
         assert!(run.stderr.contains("another session holds a conflicting lock"), "{}", run.stderr);
+        // What a query would have read is not known before it is locked.
+        let told = run.stderr.contains(&format!("process {pid} holds ACCESS EXCLUSIVE on t"));
+        assert_eq!(told, !source.contains(&"--query"), "{}", run.stderr);
         assert_eq!(run.report["retryable"], true);
         nothing_is_left(dest.path());
     };
@@ -385,6 +389,7 @@ async fn ddl_that_queues_behind_our_lock_hangs_nobody() {
         let run = export(&pg, &["--table", "t"], "2", dest.path()).stops([&planned]).spawn();
         run.stands_at(&planned).await;
         let other = pg.connect().await;
+        let pid = rows(&other, "select pg_backend_pid()").await[0][0].clone().unwrap();
         let alter = tokio::spawn(async move { other.batch_execute("alter table t add column x int").await });
         eventually(Duration::from_secs(10), "the queued ALTER", async || {
             let waiting = "select count(*) from pg_locks where not granted and mode = 'AccessExclusiveLock'";
@@ -400,6 +405,7 @@ async fn ddl_that_queues_behind_our_lock_hangs_nobody() {
         } else {
             let run = run.expect(16);
             assert!(run.stderr.contains("locking \"public\".\"t\""), "{}", run.stderr);
+            assert!(run.stderr.contains(&format!("process {pid} waits for ACCESS EXCLUSIVE on t")), "{}", run.stderr);
             nothing_is_left(dest.path());
         }
         alter.await.unwrap().unwrap();

@@ -3,12 +3,14 @@
 //!
 //! A server that is missing fails the test that asks for it; nothing is ever skipped. Every wait has a limit.
 
+pub(crate) mod cluster;
 pub(crate) mod differential;
 pub(crate) mod job;
 pub(crate) mod oracle;
 pub(crate) mod pg;
 pub(crate) mod run;
 pub(crate) mod s3;
+pub(crate) mod tcp_proxy;
 pub(crate) mod watch;
 
 use std::time::Duration;

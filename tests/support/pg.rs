@@ -176,7 +176,7 @@ async fn load(version: u32, scale: &str) -> String {
     .await
 }
 
-async fn connect(url: &str) -> Client {
+pub(crate) async fn connect(url: &str) -> Client {
     let connected = within(CONNECT_LIMIT, "connecting", tokio_postgres::connect(url, NoTls)).await;
     let (client, connection) = connected.unwrap_or_else(|error| panic!("{url}: {error:?}"));
     // It ends with the client, or when the server ends it, which the client's next query tells.

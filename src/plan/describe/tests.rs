@@ -1,6 +1,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::*;
+use crate::export::request::{SourceLimits, SourceProfile};
 use crate::limits;
 use crate::plan::testing::{column, relation};
 use crate::plan::{ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, number_partitions};
@@ -16,6 +17,8 @@ fn work(readers: usize, read_mode: ReadMode) -> WorkOptions {
         cap: None,
         allow_truncated: false,
         min_rows: None,
+        source_profile: SourceProfile::Balanced,
+        source_limits: SourceLimits::default(),
     }
 }
 
@@ -181,7 +184,7 @@ fn the_json_form() {
 fn connections_at_the_busiest_moment() {
     let keyset = ReadMode::Keyset { page_size: NonZeroU64::MIN };
     for (readers, mode, peak) in [(1, ReadMode::Copy, 2), (2, ReadMode::Copy, 5), (1, keyset, 2), (8, keyset, 9)] {
-        assert_eq!(read_view(&work(readers, mode)).peak_connections, peak, "{readers} {mode:?}");
+        assert_eq!(read_view(&work(readers, mode), &plan()).peak_connections, peak, "{readers} {mode:?}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView, value_words};
+use crate::export::request::SourceProfile;
 use crate::limits;
 use crate::plan::{CapPlan, Carrier, Direction, Member, Precision, RelationKind, RowOrder, RowsAvailable, Wire};
 
@@ -20,6 +21,16 @@ impl fmt::Display for PlanView<'_> {
         }
         writeln!(f, "cap         {}", cap_words(self.row_cap))?;
         writeln!(f, "read        {}", self.read)?;
+        if self.read.may_evict_bytes > 0 {
+            let bytes = HumanBytes(self.read.may_evict_bytes);
+            writeln!(f, "cache       block ranges may evict up to {bytes} of what the server has cached")?;
+            if self.read.source_profile != SourceProfile::Gentle {
+                writeln!(f, "            (--source-profile gentle reads each table in one pass, in a ring of 256 KiB)")?;
+            }
+        } else if self.read.source_profile == SourceProfile::Gentle && self.key.is_empty() {
+            writeln!(f, "cache       each table in one pass, in a ring of 256 KiB of the server's cache")?;
+            writeln!(f, "            (a table below a quarter of shared_buffers is cached as a whole)")?;
+        }
         writeln!(f, "\ncolumns     {}", self.columns.len())?;
         f.write_str(&column_table(&self.columns))?;
         writeln!(f, "\npartitions  {}", self.partitions.len())?;

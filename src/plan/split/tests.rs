@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::encode::Format;
+use crate::export::request::SourceProfile;
 use crate::plan::{Direction, number_partitions};
 
 fn sizing(partitions: Option<u32>) -> Sizing {
@@ -14,6 +15,7 @@ fn sizing(partitions: Option<u32>) -> Sizing {
         // Large, so that the heap of 2^32 blocks, 32 TiB, is hundreds of slices rather than all there may be.
         part_size: NonZeroU64::new(64 << 30).unwrap(),
         format: Format::Csv,
+        profile: SourceProfile::Balanced,
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
 
 use super::connect::Connector;
+use super::keepalive;
 use super::settings::{Address, TargetSessionAttrs};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::TlsUpgrade;
@@ -186,6 +187,7 @@ async fn dial(endpoint: &Endpoint, tls: Option<&Arc<rustls::ClientConfig>>) -> i
         Endpoint::Tcp { host, address } => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
+            keepalive::set(&stream)?;
             let upgrade = tls.map_or_else(TlsUpgrade::none, |config| TlsUpgrade::new(Arc::clone(config), host));
             Ok((RawStream::Tcp(stream), upgrade))
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use deadpool_postgres::{
 };
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
-use tokio_postgres::{CancelToken, Client, Config};
+use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
 
 use super::candidate::Endpoint;
 use super::error::{SourceError, SourceFault};
 use super::settings::{ConnectSettings, SslMode};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
-use crate::limits;
+use crate::{failpoint, limits};
 
 tokio::task_local! {
     /// The lender of the session that the pool makes inside the current `get`; the pool itself has no place for it.
@@ -108,12 +108,16 @@ pub(crate) struct Sessions {
     /// What the pool does not keep for a session, by the one identity that a pooled client has: the address of its
     /// statement cache.
     companions: Mutex<HashMap<usize, Companion>>,
+    /// The most connections that were open at the same time.
+    peak: AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
 struct Companion {
     lender: Lender,
     entered: Arc<AtomicBool>,
+    /// The server process of its last transaction; 0 before the first.
+    pid: Arc<AtomicI32>,
 }
 
 /// One checked-out session. Dropping it returns it to the pool; [`Session::discard`] closes it.
@@ -142,7 +146,7 @@ impl Sessions {
             .wait_timeout(Some(limits::CONNECT_TIMEOUT))
             .build()
             .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
-        Ok(Self { connector, pool, companions: Mutex::new(HashMap::new()) })
+        Ok(Self { connector, pool, companions: Mutex::new(HashMap::new()), peak: AtomicUsize::new(0) })
     }
 
     /// Checks a session out, connecting where none is idle.
@@ -163,11 +167,12 @@ impl Sessions {
             PoolError::Backend(error) => SourceError::driver("connecting to PostgreSQL", error),
             other => SourceError::new(SourceFault::Unavailable, "connecting to PostgreSQL").with_source(other),
         })?;
+        self.peak.fetch_max(self.pool.status().size, Ordering::Relaxed);
         let identity = identity(&client);
         let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = made.is_some();
         if let Some(lender) = made {
-            companions.insert(identity, Companion { lender, entered: Arc::default() });
+            companions.insert(identity, Companion { lender, entered: Arc::default(), pid: Arc::default() });
         }
         let companion = companions
             .get(&identity)
@@ -191,6 +196,16 @@ impl Sessions {
             }
             session.discard();
         }
+    }
+
+    /// Closes the idle sessions, and those under way as they come back; no new ones can be had.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+
+    /// The most connections that were open at the same time, cancel requests apart.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
     }
 }
 
@@ -224,14 +239,53 @@ impl Session {
         self.companion.entered.store(true, Ordering::Relaxed);
     }
 
+    /// The server process that runs its transaction, once it has begun one.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        Some(self.companion.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    /// Notes which server process runs its transaction: behind a pooler it changes from one to the next.
+    pub(crate) fn set_pid(&self, pid: i32) {
+        self.companion.pid.store(pid, Ordering::Relaxed);
+    }
+
     /// Where a cancel request for this session goes.
     pub(crate) fn canceller(&self) -> Canceller {
         Canceller { connector: Arc::clone(&self.connector), token: self.client.cancel_token() }
     }
 
-    /// Runs statements that return nothing, separated by `;`.
+    /// Runs statements that are done at once, locks within their `lock_timeout` included, separated by `;`.
+    ///
+    /// # Errors
+    /// Also [`SourceFault::Unavailable`] where no answer comes within [`limits::SOURCE_SILENCE`].
     pub(crate) async fn batch(&self, action: &str, sql: &str) -> Result<(), SourceError> {
-        self.client.batch_execute(sql).await.map_err(|error| SourceError::driver(action, error))
+        self.answered(action, self.client.batch_execute(sql)).await
+    }
+
+    /// The same, for the only value of the last row that any of them returns.
+    pub(crate) async fn batch_value(&self, action: &str, sql: &str) -> Result<Option<String>, SourceError> {
+        let messages = self.answered(action, self.client.simple_query(sql)).await?;
+        let value = messages.iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+            _ => None,
+        });
+        Ok(value.flatten())
+    }
+
+    async fn answered<T>(
+        &self,
+        action: &str,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, SourceError> {
+        let limit = failpoint::time("silence", limits::SOURCE_SILENCE);
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer.map_err(|error| SourceError::driver(action, error)),
+            Err(_) => {
+                let message = format!("{action}: no answer within {} s", limit.as_secs());
+                let hint = "the network lost the connection, or a pooler in between has no server connection to give";
+                Err(SourceError::new(SourceFault::Unavailable, message).with_hint(hint))
+            }
+        }
     }
 
     /// Closes the session instead of returning it to the pool.

@@ -11,10 +11,11 @@ use super::decode::{BatchDecoder, DecodeError, RowKey};
 use super::error::{ServerError, SourceError, SourceFault};
 use super::frame::{FieldTable, FrameError, FrameState, Framer};
 use super::stream::Loan;
+use super::watch::{Backend, Watch};
 use crate::cpu::on_rayon;
-use crate::limits;
 use crate::plan::ColumnPlan;
 use crate::source::Batch;
+use crate::{failpoint, limits};
 
 /// The last message of a COPY: whoever has read it need not wait for more.
 const READY_TAG: u8 = b'Z';
@@ -24,6 +25,7 @@ const READY_BYTES: usize = 6;
 #[derive(Debug)]
 pub(crate) struct Copy {
     session: Option<Session>,
+    watch: Arc<Watch>,
     loan: Option<Loan>,
     canceller: Canceller,
     what: String,
@@ -155,6 +157,7 @@ impl Copy {
     /// The session is gone, or a column cannot be decoded as planned.
     pub(crate) async fn start(
         session: Session,
+        watch: Arc<Watch>,
         statement: &str,
         columns: &Arc<[ColumnPlan]>,
         key: RowKey,
@@ -174,6 +177,7 @@ impl Copy {
         socket.flush().await.map_err(lost)?;
         Ok(Self {
             session: Some(session),
+            watch,
             loan: Some(loan),
             canceller,
             what,
@@ -245,6 +249,8 @@ impl Copy {
             SourceError::new(SourceFault::Unavailable, format!("reading {what}: the connection was lost"))
                 .with_source(error)
         })?;
+        let silence = Silence { watch: &self.watch, pid: self.session.as_ref().and_then(Session::pid), what };
+        let pace = self.watch.pace();
         let mut at_once = false;
         while pipe.end.is_none() && pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
             let filled = pipe.filled;
@@ -252,7 +258,8 @@ impl Copy {
                 socket.wait_for(limits::READ_LOW_WATER_BYTES);
                 self.gathering = true;
             }
-            let reading = socket.read(&mut pipe.buffer[filled..]);
+            let end = pace.map_or(usize::MAX, |pace| filled.saturating_add(pace.chunk())).min(pipe.buffer.len());
+            let reading = socket.read(&mut pipe.buffer[filled..end]);
             let read = if self.gathering {
                 let Ok(read) = tokio::time::timeout(limits::LOW_WATER_PATIENCE, reading).await else {
                     // There may be no more to come than has gathered.
@@ -262,7 +269,7 @@ impl Copy {
                 };
                 read
             } else if filled < wanted {
-                reading.await
+                silence.broken(reading).await?
             } else {
                 // The last message may have come and not be seen as such, and a slow query's rows are wanted too.
                 let Ok(read) = tokio::time::timeout(limits::FILL_PATIENCE, reading).await else { break };
@@ -270,7 +277,15 @@ impl Copy {
             };
             at_once = false;
             match read {
-                Ok(read @ 1..) => pipe.filled += read,
+                Ok(read @ 1..) => {
+                    pipe.filled += read;
+                    if let Some(pace) = pace {
+                        pace.rest(read).await;
+                        if pipe.filled >= wanted {
+                            break;
+                        }
+                    }
+                }
                 Ok(0) => pipe.end = Some(End::Closed),
                 Err(error) => pipe.end = Some(End::Broken(error)),
             }
@@ -315,6 +330,50 @@ impl Drop for Copy {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let canceller = self.canceller.clone();
             runtime.spawn(async move { canceller.cancel().await });
+        }
+    }
+}
+
+/// The wait of a reader that has room for bytes and nothing to do without them: the only one in which a silent server
+/// matters. A slow destination is waited for elsewhere.
+struct Silence<'a> {
+    watch: &'a Watch,
+    pid: Option<i32>,
+    what: &'a str,
+}
+
+impl Silence<'_> {
+    /// What `reading` gives, however long it takes, as long as the server works on the statement.
+    ///
+    /// # Errors
+    /// [`SourceFault::Unavailable`] where it does not, or does not say.
+    async fn broken<T>(&self, reading: impl Future<Output = T>) -> Result<T, SourceError> {
+        let mut reading = std::pin::pin!(reading);
+        let mut suspect = None;
+        let silence = failpoint::time("silence", limits::SOURCE_SILENCE);
+        loop {
+            let recheck = failpoint::time("recheck", limits::SILENCE_RECHECK);
+            let patience = if suspect.is_some() { recheck } else { silence };
+            if let Ok(read) = tokio::time::timeout(patience, &mut reading).await {
+                return Ok(read);
+            }
+            let (Some(pid), false) = (self.pid, failpoint::off("silence")) else { continue };
+            let backend = tokio::select! {
+                biased;
+                read = &mut reading => return Ok(read),
+                backend = self.watch.backend(pid) => backend,
+            };
+            suspect = match (backend, suspect) {
+                (Backend::Works, _) => None,
+                // What it sent may just have been on its way.
+                (Backend::Lost(why), None) => Some(why),
+                (Backend::Lost(why), Some(_)) => {
+                    let what = self.what;
+                    let message = format!("reading {what}: no bytes for {} s, and {why}", silence.as_secs());
+                    return Err(SourceError::new(SourceFault::Unavailable, message)
+                        .with_hint("the network between here and the server lost the connection"));
+                }
+            };
         }
     }
 }

@@ -2,6 +2,10 @@
 
 use std::error::Error as StdError;
 
+/// What to do where a standby ended the snapshot.
+pub(crate) const STANDBY_HINT: &str = "the source is a standby, and its replay ends sessions that see rows it removes: \
+    set hot_standby_feedback = on there or raise max_standby_streaming_delay, then run the export again";
+
 /// The class of a source error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceFault {
@@ -101,6 +105,11 @@ impl SourceError {
         }
     }
 
+    /// Whether somebody else's lock was in the way.
+    pub(crate) fn is_lock_conflict(&self) -> bool {
+        self.sqlstate.as_deref() == Some("55P03")
+    }
+
     /// A driver's error while doing `action`.
     pub(crate) fn driver(action: impl Into<String>, error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
@@ -123,7 +132,13 @@ impl SourceError {
 
     /// An error that the server reported while doing `action`.
     pub(crate) fn server(action: impl Into<String>, server: ServerError) -> Self {
-        let fault = if too_large(&server) { SourceFault::Data } else { classify(&server.sqlstate) };
+        let fault = if too_large(&server) {
+            SourceFault::Data
+        } else if pools_statements(&server) {
+            SourceFault::Usage
+        } else {
+            classify(&server.sqlstate)
+        };
         let hint = hint_for(&server).map(str::to_owned).or_else(|| server.hint.clone());
         Self {
             fault,
@@ -160,7 +175,10 @@ fn classify(sqlstate: &str) -> SourceFault {
         // Bytes that are no text in the client's encoding; a row past what COPY can hold.
         "22021" | "22P05" | "54000" => SourceFault::Data,
         "55P03" | "57014" | "53300" => SourceFault::GaveWay,
-        "57P01" | "57P02" | "57P03" | "57P05" | "40001" | "40P01" | "25P03" | "25P04" => SourceFault::Unavailable,
+        // A transaction that only reads fails to serialize for one reason: on a standby, replay removes what its snapshot
+        // sees, or takes its lock away. Every session under the snapshot is hit.
+        "40001" => SourceFault::SnapshotLost,
+        "57P01" | "57P02" | "57P03" | "57P05" | "40P01" | "25P03" | "25P04" => SourceFault::Unavailable,
         _ => match sqlstate.get(..2) {
             Some("08" | "53" | "58") => SourceFault::Unavailable,
             Some("28") => SourceFault::Authentication,
@@ -182,7 +200,18 @@ fn too_large(server: &ServerError) -> bool {
     }
 }
 
+/// Whether a pooler refuses transactions (`PgBouncer`, `pool_mode = statement`).
+fn pools_statements(server: &ServerError) -> bool {
+    server.sqlstate == "08P01" && server.message.contains("statement pooling")
+}
+
 fn hint_for(server: &ServerError) -> Option<&'static str> {
+    if pools_statements(server) {
+        return Some(
+            "the pooler in between gives each statement another connection, and an export needs transactions: connect to \
+             the server itself, or by way of a pool_mode of transaction or session",
+        );
+    }
     if too_large(server) {
         return Some(
             "PostgreSQL itself cannot send a value or a row above 1 GB: leave the wide column out with --columns, the \
@@ -205,6 +234,7 @@ fn hint_for(server: &ServerError) -> Option<&'static str> {
         "55P03" => Some(
             "another session holds a conflicting lock, for example ALTER TABLE or TRUNCATE: try again when it is done",
         ),
+        "40001" => Some(STANDBY_HINT),
         "57014" => Some("the statement was cancelled on the server, by a timeout or by a person"),
         "42P01" if server.message.starts_with("invalid reference to FROM-clause entry") => {
             Some("write the column alone, or behind the table's name without its schema")
@@ -230,6 +260,7 @@ mod tests {
             ("53300", SourceFault::GaveWay),
             ("53200", SourceFault::Unavailable),
             ("57P01", SourceFault::Unavailable),
+            ("40001", SourceFault::SnapshotLost),
             ("08006", SourceFault::Unavailable),
             ("42601", SourceFault::Rejected),
             ("22012", SourceFault::Rejected),

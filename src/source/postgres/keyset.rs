@@ -17,6 +17,7 @@ use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, begin, identifier, send_text_as_stored};
 use super::sql;
+use super::watch::Watch;
 use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
 use crate::source::{Batch, BatchStream};
 
@@ -46,8 +47,15 @@ impl Pages {
     }
 
     /// Reads the partition page by page.
-    pub(crate) fn open(&self, session: Session, plan: Arc<Plan>, partition: Partition, what: String) -> BatchStream {
-        let reader = PageReader::new(self.clone(), session, plan, partition, what);
+    pub(crate) fn open(
+        &self,
+        session: Session,
+        watch: Arc<Watch>,
+        plan: Arc<Plan>,
+        partition: Partition,
+        what: String,
+    ) -> BatchStream {
+        let reader = PageReader::new(self.clone(), session, watch, plan, partition, what);
         stream::try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|batch| (batch, reader))) })
             .boxed()
     }
@@ -67,6 +75,7 @@ async fn fingerprint(session: &Session, name: Option<&str>) -> Result<String, So
 #[derive(Debug)]
 struct PageReader {
     pages: Pages,
+    watch: Arc<Watch>,
     plan: Arc<Plan>,
     partition: Partition,
     what: String,
@@ -80,7 +89,14 @@ struct PageReader {
 }
 
 impl PageReader {
-    fn new(pages: Pages, session: Session, plan: Arc<Plan>, partition: Partition, what: String) -> Self {
+    fn new(
+        pages: Pages,
+        session: Session,
+        watch: Arc<Watch>,
+        plan: Arc<Plan>,
+        partition: Partition,
+        what: String,
+    ) -> Self {
         let key = plan.key.iter().map(|column| ColumnPlan {
             name: column.name.clone(),
             origin: ColumnOrigin::Column(column.name.clone()),
@@ -96,7 +112,7 @@ impl PageReader {
         });
         let columns = plan.columns.iter().cloned().chain(key).collect();
         let session = Some(session);
-        Self { pages, plan, partition, what, columns, session, copy: None, last: None, page_rows: 0, rows: 0 }
+        Self { pages, watch, plan, partition, what, columns, session, copy: None, last: None, page_rows: 0, rows: 0 }
     }
 
     async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
@@ -143,7 +159,7 @@ impl PageReader {
         let statement = sql::copy(&sql::select(&self.plan, &page, &texts, self.last.as_ref()));
         self.page_rows = 0;
         let key = RowKey::of_pages(&self.plan.columns, &self.plan.row_key, &self.plan.key);
-        self.copy = Some(Copy::start(session, &statement, &self.columns, key, self.what.clone()).await?);
+        self.copy = Some(Copy::start(session, Arc::clone(&self.watch), &statement, &self.columns, key, self.what.clone()).await?);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! From a request to facts: locks first, then the snapshot, then everything planning asks for, seen under it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::catalog::{self, Found, ServerFacts, TreeNode};
 use super::connect::{Connector, Session, Sessions};
@@ -9,7 +10,8 @@ use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::snapshot::{Locks, Waiting, held, unlocked};
 use super::sql;
-use crate::export::request::{ReadMode, ShapeOptions};
+use super::watch::{Watch, explain_refusal};
+use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
 use crate::plan::{ColumnFacts, LeafFacts, RelationFacts, RelationKind, RelationRequest};
 use crate::{failpoint, limits};
 
@@ -23,8 +25,8 @@ pub(super) const QUERY_ALIAS: &str = "query";
 #[derive(Debug)]
 pub struct Planning {
     pub(crate) sessions: Arc<Sessions>,
-    /// Holds the locks; `None` in keyset mode, which has no moment to protect.
-    pub(crate) lock: Option<Session>,
+    /// Looks at the source, over the session that holds the locks.
+    pub(crate) watch: Arc<Watch>,
     /// The session whose snapshot all facts come from.
     pub(crate) anchor: Session,
     pub(crate) locks: Locks,
@@ -51,23 +53,35 @@ impl Planning {
     pub async fn begin(
         connect: &ConnectSettings,
         shape: &ShapeOptions,
-        readers: usize,
-        read_mode: ReadMode,
+        work: &WorkOptions,
         run_id: &str,
     ) -> Result<Self, SourceError> {
+        let (began, read_mode) = (Instant::now(), work.read_mode);
         let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
         let application = application(run_id);
-        let sessions = Arc::new(Sessions::new(connector, &application, readers + CONTROL_SESSIONS)?);
+        let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + CONTROL_SESSIONS)?);
         let lock = sessions.get().await?;
         begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
         let server = catalog::server_facts(&lock).await?;
-        let (mut found, locks) = lock_relation(&lock, shape, read_mode, &application).await?;
+        if server.standby {
+            warn_of_conflicts(&lock).await?;
+        } else if work.source_limits.max_replay_lag.is_some() {
+            tracing::warn!("--max-replay-lag limits nothing: the source is no standby");
+        }
+        let named = match &shape.relation {
+            RelationRequest::Table(name) => Some(name.as_str()),
+            RelationRequest::Query(_) => None,
+        };
+        let (mut found, locks) = match lock_relation(&lock, shape, read_mode, &application).await {
+            Ok(locked) => locked,
+            Err(error) => return Err(explain_refusal(&lock, error, named).await),
+        };
         failpoint::reach("locked").await;
-        let (lock, anchor, tree) = match read_mode {
-            ReadMode::Copy => {
-                let (anchor, tree) = snapshot(&sessions, &lock, found.as_ref(), &locks, &application).await?;
-                (Some(lock), anchor, tree)
-            }
+        let (held, anchor, tree) = match read_mode {
+            ReadMode::Copy => match snapshot(&sessions, &lock, found.as_ref(), &locks, &application).await {
+                Ok((anchor, taken, tree)) => (Some((lock, taken)), anchor, tree),
+                Err(error) => return Err(explain_refusal(&lock, error, named).await),
+            },
             ReadMode::Keyset { .. } => {
                 let tree = match &found {
                     Some(found) => catalog::tree(&lock, found.oid).await?,
@@ -80,10 +94,39 @@ impl Planning {
             // By now a child may have come that was not there when the relation was looked up.
             found.tables = tree.len();
         }
+        let watch = Watch::new(&sessions, work.source_limits, &application, server.standby, began, held);
         let relation = describe(&anchor, shape, found.as_ref(), &tree).await?;
         let expressions = describe_expressions(&anchor, shape, &relation).await?;
-        Ok(Self { sessions, lock, anchor, locks, application, found, relation, expressions, server })
+        let watch = Arc::new(watch);
+        Ok(Self { sessions, watch, anchor, locks, application, found, relation, expressions, server })
     }
+
+    /// `work` while the source is watched: its locks are held already.
+    ///
+    /// # Errors
+    /// As `work`; [`SourceFault::GaveWay`] where others need the source more.
+    pub(crate) async fn watched<T, E: From<SourceError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            result = work => result,
+            error = self.watch.run() => Err(error.into()),
+        }
+    }
+}
+
+/// On a standby, replay cancels whoever sees rows that it removes; keepers, which idle, lose their session.
+async fn warn_of_conflicts(lock: &Session) -> Result<(), SourceError> {
+    let sql = "SELECT pg_catalog.current_setting('hot_standby_feedback') = 'on' \
+        OR pg_catalog.current_setting('max_standby_streaming_delay') = '-1'";
+    if lock.batch_value("asking for the standby's settings", sql).await?.as_deref() == Some("f") {
+        tracing::warn!(
+            "the source is a standby without hot_standby_feedback: replay may cancel the export (exit 12); \
+             hot_standby_feedback = on or a longer max_standby_streaming_delay prevents that"
+        );
+    }
+    Ok(())
 }
 
 /// How a run's sessions are called, before their role.
@@ -161,10 +204,11 @@ async fn snapshot(
     found: Option<&Found>,
     locks: &Locks,
     application: &str,
-) -> Result<(Session, Vec<TreeNode>), SourceError> {
+) -> Result<(Session, Instant, Vec<TreeNode>), SourceError> {
     let anchor = sessions.get().await?;
     for _ in 0..limits::SNAPSHOT_TRIES {
         let before = held(lock).await?;
+        let taken = Instant::now();
         begin(&anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
         let tree = match found {
             Some(found) => catalog::tree(&anchor, found.oid).await?,
@@ -177,7 +221,7 @@ async fn snapshot(
         if held(lock).await? == before && unlocked(lock, &oids).await?.is_empty() {
             // The anchor may be the only reader, and the lock session may be lost.
             locks.take(&anchor, Waiting::Nowait).await?;
-            return Ok((anchor, tree));
+            return Ok((anchor, taken, tree));
         }
         anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
     }

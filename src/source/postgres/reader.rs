@@ -1,5 +1,6 @@
 //! The [`Source`] that PostgreSQL is: sessions under one snapshot, a COPY a partition.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use super::catalog;
 use super::connect::{Session, Sessions};
 use super::copy::Copy;
 use super::decode::RowKey;
-use super::error::{SourceError, SourceFault};
+use super::error::{STANDBY_HINT, SourceError, SourceFault};
 use super::kept::{self, SourceRecord};
 use super::keyset;
 use super::prepare::{CONTROL_SESSIONS, Planning, application};
@@ -19,10 +20,11 @@ use super::session::{Begin, begin, identifier, send_text_as_stored, server_ident
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
-use crate::export::request::ReadMode;
+use super::watch::Watch;
+use crate::export::request::{ReadMode, WorkOptions};
 use crate::limits;
 use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
-use crate::source::{BatchStream, Source};
+use crate::source::{BatchStream, Source, SourceCost};
 
 /// How reads share one moment.
 #[derive(Debug)]
@@ -39,8 +41,7 @@ enum Moment {
 #[derive(Debug)]
 pub struct PostgresSource {
     sessions: Arc<Sessions>,
-    /// Its transaction holds the locks; nothing else is done with it.
-    lock: Option<Session>,
+    watch: Arc<Watch>,
     moment: Moment,
     snapshots: Vec<SnapshotFacts>,
     record: SourceRecord,
@@ -56,7 +57,7 @@ impl PostgresSource {
     ///
     /// With `keep` the snapshot can be imported by others even where only one reader needs it.
     pub async fn new(planning: Planning, readers: usize, read_mode: ReadMode, keep: bool) -> Result<Self, SourceError> {
-        let Planning { sessions, lock, anchor, locks, application, found, server, .. } = planning;
+        let Planning { sessions, watch, anchor, locks, application, found, server, .. } = planning;
         let sql_ascii = server.types.sql_ascii;
         let record = SourceRecord {
             found,
@@ -85,7 +86,7 @@ impl PostgresSource {
                 (Moment::Kept(custody), vec![facts])
             }
         };
-        Ok(Self { sessions, lock, moment, snapshots, record, sql_ascii })
+        Ok(Self { sessions, watch, moment, snapshots, record, sql_ascii })
     }
 
     /// Goes on with a run that another process began, under the snapshot that others hold by these ids.
@@ -100,14 +101,14 @@ impl PostgresSource {
         connect: &ConnectSettings,
         record: SourceRecord,
         held: &[String],
-        readers: usize,
-        read_mode: ReadMode,
+        work: &WorkOptions,
         run_id: &str,
     ) -> Result<Self, SourceError> {
+        let began = Instant::now();
         let application = application(run_id);
-        let sessions = kept::sessions(connect, &record, &application, readers + CONTROL_SESSIONS)?;
+        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
         let sql_ascii = record.server.types.sql_ascii;
-        let (lock, moment) = match read_mode {
+        let (held, moment) = match work.read_mode {
             ReadMode::Keyset { page_size } => {
                 let anchor = sessions.get().await?;
                 begin(&anchor, Begin::Latest, &format!("{application}/plan")).await?;
@@ -119,10 +120,12 @@ impl PostgresSource {
             ReadMode::Copy => {
                 let custody = kept::custody(&record, held, &application);
                 custody.take_over(&sessions).await?;
-                (Some(custody.session(&sessions, "locks").await?), Moment::Kept(custody))
+                (Some((custody.session(&sessions, "locks").await?, began)), Moment::Kept(custody))
             }
         };
-        Ok(Self { sessions, lock, moment, snapshots: Vec::new(), record, sql_ascii })
+        let watch =
+            Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);
+        Ok(Self { sessions, watch: Arc::new(watch), moment, snapshots: Vec::new(), record, sql_ascii })
     }
 
     /// What another process must know to read under the same snapshot.
@@ -151,6 +154,25 @@ impl PostgresSource {
     }
 
     async fn reader(&self) -> Result<Session, SourceError> {
+        match self.session().await {
+            Ok(session) => Ok(session),
+            Err(error) => {
+                let relation = self.record.found.as_ref().map(catalog::Found::sql_name);
+                Err(self.on_standby(self.watch.explain(error, relation.as_deref()).await))
+            }
+        }
+    }
+
+    /// On a standby it is the standby's replay that ends snapshots.
+    fn on_standby(&self, error: SourceError) -> SourceError {
+        if error.fault == SourceFault::SnapshotLost && self.watch.standby() {
+            error.with_hint(STANDBY_HINT)
+        } else {
+            error
+        }
+    }
+
+    async fn session(&self) -> Result<Session, SourceError> {
         match &self.moment {
             Moment::Own(slot) => slot.lock().await.take().ok_or_else(|| {
                 SourceError::new(
@@ -176,13 +198,52 @@ impl PostgresSource {
 
     /// Pings what idles for as long as others read.
     async fn ping_idle(&self) {
-        if let Some(lock) = self.lock.as_ref().filter(|lock| !lock.client().is_closed()) {
-            snapshot::ping(lock).await;
-        }
+        self.watch.ping().await;
         if let Moment::Own(slot) = &self.moment
             && let Some(session) = &*slot.lock().await
         {
             snapshot::ping(session).await;
+        }
+    }
+
+    /// Keeps what all reads rest on alive.
+    async fn tend(&self) -> Infallible {
+        let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
+        let mut pinged = Instant::now();
+        loop {
+            tick.tick().await;
+            if let Moment::Kept(custody) = &self.moment {
+                custody.tend(&self.sessions).await;
+            }
+            if pinged.elapsed() >= limits::KEEPER_PING {
+                self.ping_idle().await;
+                pinged = Instant::now();
+            }
+        }
+    }
+
+    /// Lets go of every lock that no reader has; the readers' go as they are stopped.
+    async fn release(&self) {
+        self.watch.release().await;
+        match &self.moment {
+            Moment::Kept(custody) => custody.release().await,
+            Moment::Own(slot) => {
+                if let Some(session) = slot.lock().await.take() {
+                    session.discard();
+                }
+            }
+            Moment::Pages(_) => {}
+        }
+    }
+
+    /// What the statement of a slice needs to stand in its transaction.
+    async fn make_ready(&self, session: &Session, slice: &Slice) -> Result<(), SourceError> {
+        if self.sql_ascii {
+            send_text_as_stored(session).await?;
+        }
+        match sql::set_bounds(slice) {
+            Some(bounds) => session.batch("setting the bounds of a partition", &bounds).await,
+            None => Ok(()),
         }
     }
 
@@ -191,18 +252,16 @@ impl PostgresSource {
         let columns: Arc<[ColumnPlan]> = plan.columns.clone().into();
         let what = describe(&plan, &partition);
         if let Moment::Pages(pages) = &self.moment {
-            return Ok(pages.open(session, plan, partition, what));
+            return Ok(pages.open(session, Arc::clone(&self.watch), plan, partition, what));
         }
-        if self.sql_ascii
-            && let Err(error) = send_text_as_stored(&session).await
-        {
+        if let Err(error) = self.make_ready(&session, &partition.slice).await {
             session.discard();
             return Err(error);
         }
         let key = RowKey::new(&plan.columns, &plan.row_key);
         let extra: Vec<String> = key.extra().iter().map(|name| identifier(name)).collect();
         let statement = sql::copy(&sql::select(&plan, &partition, &extra, None));
-        let copy = Copy::start(session, &statement, &columns, key, what).await?;
+        let copy = Copy::start(session, Arc::clone(&self.watch), &statement, &columns, key, what).await?;
         let home = match &self.moment {
             Moment::Own(slot) => Some(Arc::clone(slot)),
             _ => None,
@@ -250,23 +309,21 @@ impl Source for PostgresSource {
         self.copy(plan, partition).boxed()
     }
 
+    fn cost(&self) -> SourceCost {
+        SourceCost {
+            peak_connections: self.sessions.peak(),
+            snapshot_age_seconds: self.watch.snapshot_age().map(|age| age.as_secs_f64()),
+            heap_blocks_read: None,
+        }
+    }
+
     fn guard(&self) -> BoxFuture<'_, SourceError> {
         async {
-            let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
-            let mut lock_lost = false;
-            let mut pinged = Instant::now();
-            loop {
-                tick.tick().await;
-                if let Moment::Kept(custody) = &self.moment {
-                    custody.tend(&self.sessions).await;
-                }
-                if pinged.elapsed() >= limits::KEEPER_PING {
-                    self.ping_idle().await;
-                    pinged = Instant::now();
-                }
-                if !lock_lost && self.lock.as_ref().is_some_and(|lock| lock.client().is_closed()) {
-                    lock_lost = true;
-                    tracing::warn!("the lock session was lost; the others hold the same locks");
+            tokio::select! {
+                never = self.tend() => match never {},
+                error = self.watch.run() => {
+                    self.release().await;
+                    error
                 }
             }
         }

@@ -10,11 +10,12 @@ use crate::limits;
 ///
 /// Parallel
 /// workers are off because with them a ctid range became a whole-table scan in each worker. Backslashes in strings mean
-/// themselves, or people's SQL could end elsewhere than its check thinks (`plan::predicate`).
+/// themselves, or people's SQL could end elsewhere than its check thinks (`plan::predicate`). A `tcp_user_timeout` of the
+/// server's would end the connection of a reader that waits for a slow destination.
 const SETTINGS: &str = "SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = 'UTC'; \
     SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
     SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
-    SET LOCAL jit = off; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
+    SET LOCAL jit = off; SET LOCAL tcp_user_timeout = 0; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
 
 /// How a session's transaction begins.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +57,8 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
          SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
          WHERE pg_catalog.current_setting('server_version_num')::int >= 170000; \
          SELECT pg_catalog.set_config('client_connection_check_interval', '{}', true) \
-         WHERE pg_catalog.version() !~* 'windows|mingw|msvc|visual'",
+         WHERE pg_catalog.version() !~* 'windows|mingw|msvc|visual'; \
+         SELECT pg_catalog.pg_backend_pid()",
         limits::LOCK_TIMEOUT.as_millis(),
         limits::KEEPER_IDLE_TIMEOUT.as_millis(),
         literal(application),
@@ -64,7 +66,9 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     );
     // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECTs
     // at the end take it, so a session that must lock first locks before this is called.
-    session.batch("setting up a session", &settings).await
+    let pid = session.batch_value("setting up a session", &settings).await?;
+    session.set_pid(pid.and_then(|pid| pid.parse().ok()).unwrap_or(0));
+    Ok(())
 }
 
 /// For the rest of its transaction the server sends text as it is stored. In a `SQL_ASCII` database, where it vouches
@@ -80,16 +84,11 @@ pub(crate) struct ServerIdentity(String);
 
 /// Asks the session which server it is on.
 pub(crate) async fn server_identity(session: &Session) -> Result<ServerIdentity, SourceError> {
-    let sql = "SELECT pg_catalog.pg_postmaster_start_time()::text, oid::text \
+    let sql = "SELECT pg_catalog.pg_postmaster_start_time() || ' ' || oid \
         FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
-    let rows = session
-        .client()
-        .query_typed(sql, &[])
-        .await
-        .map_err(|error| SourceError::driver("asking which server this is", error))?;
-    let row =
-        rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the database does not know itself"))?;
-    Ok(ServerIdentity(format!("{} {}", row.get::<_, &str>(0), row.get::<_, &str>(1))))
+    let identity = session.batch_value("asking which server this is", sql).await?;
+    let unknown = || SourceError::new(SourceFault::Protocol, "the database does not know itself");
+    identity.map(ServerIdentity).ok_or_else(unknown)
 }
 
 /// A string literal.

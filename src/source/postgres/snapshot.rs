@@ -288,6 +288,13 @@ impl Custody {
         }
     }
 
+    /// Ends all keepers, and with them their locks.
+    pub(crate) async fn release(&self) {
+        for keeper in self.keepers.lock().await.drain(..) {
+            keeper.session.discard();
+        }
+    }
+
     async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {
         // An idle reader serves as well as a new session.
         let session = self.session(sessions, "keeper").await?;

@@ -112,8 +112,9 @@ fn every_kind_of_slice_has_its_statement() {
             vec![],
             Slice::Heap { leaf: 0, from: tid(3, 0), to: tid(7, 2) },
             false,
-            "SELECT \"a\"\nFROM ONLY \"S\".\"t_1\" AS \"t\"\nWHERE ctid >= '(3,0)'::pg_catalog.tid\n  \
-             AND ctid < '(7,2)'::pg_catalog.tid"
+            "SELECT \"a\"\nFROM ONLY \"S\".\"t_1\" AS \"t\"\n\
+             WHERE ctid >= pg_catalog.current_setting('outhaul.from')::pg_catalog.tid\n  \
+             AND ctid < pg_catalog.current_setting('outhaul.to')::pg_catalog.tid"
                 .to_owned(),
         ),
         (
@@ -133,6 +134,30 @@ fn every_kind_of_slice_has_its_statement() {
         let plan = plan(key, None);
         assert_eq!(select(&plan, &partition(slice.clone(), ordered), &[], None), expected, "{slice:?}");
     }
+}
+
+#[test]
+fn ranges_of_blocks_have_their_bounds_in_settings_or_in_the_count_itself() {
+    let tid = |block, offset| Some(TupleId { block, offset });
+    let heap = |from, to| Slice::Heap { leaf: 0, from, to };
+    let set = |from: &str, to: &str| {
+        Some(format!(
+            "SELECT pg_catalog.set_config('outhaul.from', '{from}', true), \
+             pg_catalog.set_config('outhaul.to', '{to}', true)"
+        ))
+    };
+    for (slice, expected) in [
+        (heap(tid(3, 0), tid(7, 2)), set("(3,0)", "(7,2)")),
+        (heap(None, tid(7, 0)), set("(0,0)", "(7,0)")),
+        (heap(tid(7, 0), None), set("(7,0)", "(4294967295,65535)")),
+        (heap(None, None), None),
+        (Slice::Whole, None),
+        (Slice::NullKeys, None),
+    ] {
+        assert_eq!(set_bounds(&slice), expected, "{slice:?}");
+    }
+    let counted = count(&plan(Vec::new(), None), &heap(tid(3, 0), tid(7, 2)), None);
+    assert!(counted.contains("WHERE ctid >= '(3,0)'::pg_catalog.tid\n  AND ctid < '(7,2)'::pg_catalog.tid"), "{counted}");
 }
 
 #[test]

@@ -1,0 +1,370 @@
+//! What the run does to its source, and what the source does for the run: one session looks every few seconds. Where
+//! somebody waits for our locks, or a limit is reached, the run gives way; where a reader gets no bytes, the server is
+//! asked why.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::catalog::query;
+use super::connect::{Session, Sessions};
+use super::error::{SourceError, SourceFault};
+use super::pace::Pace;
+use super::session::{Begin, begin};
+use super::snapshot;
+use crate::export::request::SourceLimits;
+use crate::{failpoint, limits};
+
+/// Who waits for a lock of ours, longest first. `pg_locks` is open to every role, `pg_blocking_pids` is exact, and of the
+/// statement only its first word is taken: the rest may hold values.
+const BLOCKED: &str = "WITH ours AS MATERIALIZED (SELECT pid FROM pg_catalog.pg_stat_activity \
+        WHERE datname = pg_catalog.current_database() AND pg_catalog.starts_with(application_name, $1)) \
+    SELECT w.pid, w.mode, w.relation::pg_catalog.regclass::text, \
+        COALESCE(extract(epoch FROM pg_catalog.clock_timestamp() - w.waitstart), 0)::float8, \
+        pg_catalog.upper(pg_catalog.substring(a.query, '^\\s*([A-Za-z]+)')) \
+    FROM pg_catalog.pg_locks w LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid \
+    WHERE NOT w.granted AND w.locktype = 'relation' \
+        AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+        AND w.pid NOT IN (SELECT pid FROM ours) \
+        AND pg_catalog.pg_blocking_pids(w.pid) && ARRAY(SELECT pid FROM ours) \
+    ORDER BY 4 DESC LIMIT 1";
+
+/// How far a standby's replay is behind, in seconds at most; NULL where it has replayed all that it received. One that
+/// has replayed no commit yet has been behind since it started.
+const REPLAY_LAG: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
+        AND pg_catalog.pg_last_wal_receive_lsn() IS DISTINCT FROM pg_catalog.pg_last_wal_replay_lsn() \
+    THEN extract(epoch FROM pg_catalog.clock_timestamp() \
+        - COALESCE(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time()))::float8 END";
+
+/// What a server process is at; no row where it is gone. The name guards against another process of the same number.
+const BACKEND: &str = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity \
+    WHERE pid = $1 AND pg_catalog.starts_with(application_name, $2)";
+
+/// Who has, or waits for, the one lock that conflicts with ours, on the relation named, on what inherits from it or on
+/// what the asking session has locked.
+const IN_THE_WAY: &str = "WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid \
+        UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
+    SELECT l.pid, l.granted, l.relation::pg_catalog.regclass::text FROM pg_catalog.pg_locks l \
+    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid() \
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+        AND (l.relation IN (SELECT oid FROM tree) OR l.relation IN (SELECT h.relation FROM pg_catalog.pg_locks h \
+            WHERE h.pid = pg_catalog.pg_backend_pid() AND h.granted AND h.mode = 'AccessShareLock')) \
+    ORDER BY l.granted DESC, l.pid LIMIT 1";
+
+/// Words by which a statement that wants such a lock may be called.
+const CLASSES: [&str; 10] =
+    ["ALTER", "CLUSTER", "COMMENT", "CREATE", "DROP", "LOCK", "REFRESH", "REINDEX", "TRUNCATE", "VACUUM"];
+
+/// What a reader that gets no bytes may find out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// The server works on the statement: a sort, a filter, somebody's lock.
+    Works,
+    /// The server has sent all that it could, and it has not come; or it is gone; or nobody answers.
+    Lost(&'static str),
+}
+
+/// The looking session and what it looks for.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    sessions: Arc<Sessions>,
+    /// It holds the locks; where it was lost, one that only looks stands in its place. Empty in keyset mode until there
+    /// is something to ask.
+    control: Mutex<Option<Session>>,
+    limits: SourceLimits,
+    application: String,
+    standby: bool,
+    began: Instant,
+    /// When the snapshot was taken, where there is one.
+    snapshot: Option<Instant>,
+    pace: Option<Pace>,
+    /// Looks in a row that saw the standby too far behind.
+    late: AtomicU32,
+}
+
+impl Watch {
+    /// `control` holds the locks of a run that `began` then and has had its snapshot since; without both there is
+    /// nothing that others could wait for.
+    pub(crate) fn new(
+        sessions: &Arc<Sessions>,
+        limits: SourceLimits,
+        application: &str,
+        standby: bool,
+        began: Instant,
+        held: Option<(Session, Instant)>,
+    ) -> Self {
+        let (control, snapshot) = held.unzip();
+        Self {
+            sessions: Arc::clone(sessions),
+            control: Mutex::new(control),
+            limits,
+            application: format!("{application}/"),
+            standby,
+            began,
+            snapshot,
+            pace: limits.max_bytes_per_second.map(Pace::new),
+            late: AtomicU32::new(0),
+        }
+    }
+
+    /// How long the snapshot has been held; none in keyset mode.
+    pub(crate) fn snapshot_age(&self) -> Option<Duration> {
+        self.snapshot.map(|taken| taken.elapsed())
+    }
+
+    /// Whether the server is a standby.
+    pub(crate) fn standby(&self) -> bool {
+        self.standby
+    }
+
+    /// How fast readers may read, where that is limited.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.pace.as_ref()
+    }
+
+    /// Looks for as long as it is polled; resolves where the run must give way.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves the session usable.
+    pub(crate) async fn run(&self) -> SourceError {
+        loop {
+            tokio::time::sleep(self.until_next()).await;
+            if let Err(error) = self.look().await {
+                return error;
+            }
+        }
+    }
+
+    /// Between two looks.
+    fn interval(&self) -> Duration {
+        let patience = self.limits.yield_to_ddl.unwrap_or(Duration::MAX);
+        limits::WATCH_INTERVAL.min(patience / limits::WATCHES_PER_YIELD)
+    }
+
+    /// Until the next look, or the end of a limit.
+    fn until_next(&self) -> Duration {
+        let left = |limit: Option<Duration>, since: Option<Instant>| Some(limit?.saturating_sub(since?.elapsed()));
+        let ends =
+            [left(self.limits.max_duration, Some(self.began)), left(self.limits.max_snapshot_age, self.snapshot)];
+        ends.into_iter().flatten().fold(self.interval(), Duration::min)
+    }
+
+    async fn look(&self) -> Result<(), SourceError> {
+        let passed = |limit: Option<Duration>, since: Option<Instant>| {
+            limit.zip(since).is_some_and(|(limit, since)| since.elapsed() >= limit)
+        };
+        if passed(self.limits.max_duration, Some(self.began)) {
+            return Err(gave_way("the run has taken as long as --max-duration allows"));
+        }
+        if passed(self.limits.max_snapshot_age, self.snapshot) {
+            return Err(gave_way("the snapshot is as old as --max-snapshot-age allows"));
+        }
+        if let (Some(patience), true) = (self.limits.yield_to_ddl, self.snapshot.is_some()) {
+            self.yield_to(patience).await?;
+        }
+        if let (Some(most), true) = (self.limits.max_replay_lag, self.standby) {
+            self.keep_up(most).await?;
+        }
+        Ok(())
+    }
+
+    async fn yield_to(&self, patience: Duration) -> Result<(), SourceError> {
+        if failpoint::off("yield") {
+            return Ok(());
+        }
+        // A look that fails ends nothing: the next one is soon.
+        let Some(rows) = self.ask(BLOCKED, &[(&self.application, Type::TEXT)]).await.ok() else { return Ok(()) };
+        let Some(row) = rows.first() else { return Ok(()) };
+        let waited = Duration::try_from_secs_f64(row.get(3)).unwrap_or_default();
+        // By the next look, and the end of the readers' sessions, they would have waited longer.
+        if waited.saturating_add(self.interval().saturating_mul(2)) < patience {
+            return Ok(());
+        }
+        let (pid, mode, relation): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let class = row.get::<_, Option<&str>>(4).filter(|word| CLASSES.contains(word)).unwrap_or("statement");
+        Err(gave_way(format!(
+            "gave way to process {pid}, whose {class} has waited {:.1} s for {mode} on {relation}",
+            waited.as_secs_f64()
+        ))
+        .with_hint(
+            "every later query on the table waits behind it; export again when it is done, or let it wait longer with --yield-to-ddl (off: for ever)",
+        ))
+    }
+
+    async fn keep_up(&self, most: Duration) -> Result<(), SourceError> {
+        let Ok(rows) = self.ask(REPLAY_LAG, &[]).await else { return Ok(()) };
+        let lag = rows.first().and_then(|row| row.get::<_, Option<f64>>(0)).unwrap_or(0.0);
+        if lag < most.as_secs_f64() {
+            self.late.store(0, Ordering::Relaxed);
+            return Ok(());
+        }
+        // Behind by the time of the last commit it replayed, which after a quiet hour is an hour ago until the next one.
+        if self.late.fetch_add(1, Ordering::Relaxed) + 1 < limits::LATE_LOOKS {
+            return Ok(());
+        }
+        Err(gave_way(format!("the standby is {lag:.1} s behind, more than --max-replay-lag allows"))
+            .with_hint("export again when it has caught up, or from another standby"))
+    }
+
+    /// What the server process `pid` is at, whose reader has had no bytes for a while.
+    pub(super) async fn backend(&self, pid: i32) -> Backend {
+        match self.ask(BACKEND, &[(&pid, Type::INT4), (&self.application, Type::TEXT)]).await {
+            Ok(rows) => match rows.first() {
+                None => Backend::Lost("the server process is gone"),
+                Some(row) => judge(row.get(0), row.get(1)),
+            },
+            Err(error) if error.fault == SourceFault::Unavailable => Backend::Lost("nor does the server answer"),
+            // It answers, if only to refuse one more connection.
+            Err(_) => Backend::Works,
+        }
+    }
+
+    /// Adds to a reader's error who is in its way, where that can be found out.
+    pub(crate) async fn explain(&self, error: SourceError, relation: Option<&str>) -> SourceError {
+        if !error.is_lock_conflict() {
+            return error;
+        }
+        let found = self.ask(IN_THE_WAY, &[(&relation, Type::TEXT)]).await;
+        with_culprit(error, found.unwrap_or_default().first())
+    }
+
+    /// Asks over the looking session; a lost one is replaced, and one that does not answer is given up.
+    async fn ask(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, SourceError> {
+        let limit = failpoint::time("inquiry", limits::INQUIRY_TIMEOUT);
+        match tokio::time::timeout(limit, self.ask_patiently(sql, parameters)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if let Some(session) = self.control.lock().await.take() {
+                    session.discard();
+                }
+                Err(SourceError::new(SourceFault::Unavailable, "looking at the source: no answer"))
+            }
+        }
+    }
+
+    async fn ask_patiently(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, SourceError> {
+        let mut control = self.control.lock().await;
+        if control.as_ref().is_some_and(|session| session.client().is_closed()) {
+            tracing::warn!("the lock session was lost; the others hold the same locks");
+            if let Some(session) = control.take() {
+                session.discard();
+            }
+        }
+        let session = match &mut *control {
+            Some(session) => session,
+            none => {
+                let session = self.sessions.get_whole().await?;
+                if !session.entered() {
+                    begin(&session, Begin::Latest, &format!("{}watch", self.application)).await?;
+                }
+                none.insert(session)
+            }
+        };
+        match look(session, sql, parameters).await {
+            Ok(rows) => Ok(rows),
+            Err(error) => {
+                // Its transaction has failed or is in doubt, and with it the locks.
+                if let Some(session) = control.take() {
+                    session.discard();
+                }
+                tracing::debug!(%error, "a look at the source failed");
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps the looking session from being taken for dead.
+    pub(crate) async fn ping(&self) {
+        // Who has it uses it.
+        let Ok(control) = self.control.try_lock() else { return };
+        if let Some(session) = control.as_ref().filter(|session| !session.client().is_closed()) {
+            snapshot::ping(session).await;
+        }
+    }
+
+    /// Lets go of the locks at once: who waits for them has waited long enough.
+    pub(crate) async fn release(&self) {
+        if let Some(session) = self.control.lock().await.take() {
+            session.discard();
+        }
+        self.sessions.close();
+    }
+}
+
+/// `pg_stat_activity` stays as it was first seen in a transaction (`stats_fetch_consistency`), so it is cleared first.
+async fn look(
+    session: &Session,
+    sql: &str,
+    parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)],
+) -> Result<Vec<Row>, SourceError> {
+    const ACTION: &str = "looking at the source";
+    session.batch(ACTION, "SELECT pg_catalog.pg_stat_clear_snapshot()").await?;
+    query(session, ACTION, sql, parameters).await
+}
+
+fn judge(state: Option<&str>, wait_event: Option<&str>) -> Backend {
+    match (state, wait_event) {
+        // It wants to send and cannot, although we read.
+        (_, Some("ClientWrite")) => Backend::Lost("the server waits for us to read what it sent"),
+        // It has seen no statement, or has sent its end.
+        (Some("idle in transaction" | "idle in transaction (aborted)" | "idle"), _) => {
+            Backend::Lost("the server has nothing more to send")
+        }
+        _ => Backend::Works,
+    }
+}
+
+fn gave_way(message: impl Into<String>) -> SourceError {
+    SourceError::new(SourceFault::GaveWay, message)
+}
+
+/// Adds to the error of a lock session who was in its way, where that can be found out; its transaction ends.
+pub(super) async fn explain_refusal(session: &Session, error: SourceError, relation: Option<&str>) -> SourceError {
+    if !error.is_lock_conflict() || session.batch("leaving a failed transaction", "ROLLBACK").await.is_err() {
+        return error;
+    }
+    let found = query(session, "looking who holds the lock", IN_THE_WAY, &[(&relation, Type::TEXT)]).await;
+    with_culprit(error, found.unwrap_or_default().first())
+}
+
+fn with_culprit(mut error: SourceError, row: Option<&Row>) -> SourceError {
+    if let Some(row) = row {
+        let (pid, granted, relation): (i32, bool, &str) = (row.get(0), row.get(1), row.get(2));
+        let has = if granted { "holds" } else { "waits for" };
+        error.message = format!("{}: process {pid} {has} ACCESS EXCLUSIVE on {relation}", error.message);
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_working_server_is_left_alone() {
+        for (state, wait_event) in
+            [("active", None), ("active", Some("DataFileRead")), ("active", Some("relation")), ("active", Some("PgSleep"))]
+        {
+            assert_eq!(judge(Some(state), wait_event), Backend::Works, "{state} {wait_event:?}");
+        }
+        for (state, wait_event) in
+            [("active", Some("ClientWrite")), ("idle in transaction", Some("ClientRead")), ("idle", None)]
+        {
+            assert!(matches!(judge(Some(state), wait_event), Backend::Lost(_)), "{state} {wait_event:?}");
+        }
+        // The role may not see it: nothing is known then.
+        assert_eq!(judge(None, None), Backend::Works);
+    }
+}

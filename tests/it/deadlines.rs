@@ -1,0 +1,152 @@
+//! No hangs (matrix rows A8 to A10): a connection that lost its bytes is found out, a server that works is left alone, and
+//! a slow destination is nobody's silence.
+
+use std::time::{Duration, Instant};
+
+use crate::support::pg::{Pg, both, pg};
+use crate::support::run::{Outhaul, Stop, outhaul};
+use crate::support::tcp_proxy::{Fate, TcpProxy};
+use crate::support::{oracle, within};
+
+/// About 24 MB, more than the sockets between a server and its reader hold.
+const LARGE: &str = "create table t as select i as id, repeat(md5(i::text), 20) as v from generate_series(1, 36000) i;
+    analyze t";
+
+/// Limits short enough for a test: silence after a second, believed when seen again.
+const IMPATIENT: (&str, &str) = ("OUTHAUL_TEST_MILLIS", "silence=1000,recheck=300,inquiry=2000");
+
+fn export(url: &str, dest: &str, source: &[&str]) -> Outhaul {
+    let mut arguments = vec!["export", "--from", url, "--to", dest, "--format", "csv", "--progress", "none"];
+    arguments.extend(["--report", "json", "--table", "t"]);
+    arguments.extend(source);
+    outhaul(arguments).env(IMPATIENT.0, IMPATIENT.1)
+}
+
+/// A run whose readers connect by way of the proxy once it stands still.
+async fn planned(pg: &Pg, source: &[&str], off: &str) -> (TcpProxy, crate::support::run::Running, Stop, tempfile::TempDir) {
+    let (proxy, url) = TcpProxy::before(&pg.url).await;
+    let (dest, planned) = (tempfile::tempdir().unwrap(), Stop::at("planned"));
+    let run = export(&url, dest.path().to_str().unwrap(), source).stops([&planned]).env("OUTHAUL_TEST_OFF", off);
+    let run = run.spawn();
+    run.stands_at(&planned).await;
+    (proxy, run, planned, dest)
+}
+
+const TWO: [&str; 4] = ["--readers", "2", "--partitions", "4"];
+
+/// A8: the network takes a reader's bytes and tells nobody.
+#[tokio::test]
+async fn a_reader_whose_bytes_do_not_arrive_is_given_up_within_the_deadline() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(LARGE).await;
+        let (proxy, run, planned, _dest) = planned(&pg, &TWO, "").await;
+        proxy.after(1 << 20, 1, Fate::Hold);
+        let began = Instant::now();
+        planned.release();
+        let run = run.wait().await.expect(11);
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        assert!(run.stderr.contains("no bytes for 1 s, and the server waits for us"), "{}", run.stderr);
+        assert!(run.stderr.contains("partition "), "{}", run.stderr);
+    }
+}
+
+/// The same with the last bytes: the server has sent them all, and waits for the next statement.
+#[tokio::test]
+async fn a_reader_whose_last_bytes_do_not_arrive_is_given_up() {
+    let pg = pg(18).await;
+    pg.batch(LARGE).await;
+    let (proxy, run, planned, _dest) = planned(&pg, &["--readers", "2", "--where", "id <= 3000"], "").await;
+    proxy.after(1 << 19, 1, Fate::Hold);
+    planned.release();
+    let run = run.wait().await.expect(11);
+    assert!(run.stderr.contains("the server has nothing more to send"), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn without_the_deadline_the_same_run_hangs() {
+    let pg = pg(18).await;
+    pg.batch(LARGE).await;
+    let (proxy, run, planned, _dest) = planned(&pg, &TWO, "silence").await;
+    proxy.after(1 << 20, 1, Fate::Hold);
+    planned.release();
+    let waited = tokio::time::timeout(Duration::from_secs(6), run.wait()).await;
+    assert!(waited.is_err(), "it ended: {waited:?}");
+}
+
+/// Nothing arrives any more, from any session: the question is not answered either.
+#[tokio::test]
+async fn a_server_that_cannot_be_asked_is_lost() {
+    let pg = pg(18).await;
+    pg.batch(LARGE).await;
+    let (proxy, run, planned, _dest) = planned(&pg, &["--readers", "1"], "").await;
+    proxy.after(8 << 20, 1, Fate::Hold);
+    planned.release();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    proxy.all(Fate::Hold);
+    let began = Instant::now();
+    let run = run.wait().await.expect(11);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(run.stderr.contains("no bytes for 1 s, and nor does the server answer"), "{}", run.stderr);
+}
+
+/// Sorts, filters and sleeps send nothing for hours, and are no fault.
+#[tokio::test]
+async fn a_server_that_works_in_silence_is_left_alone() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch("create table t as select i as id from generate_series(1, 10) i; analyze t").await;
+        for readers in ["1", "2"] {
+            let dest = tempfile::tempdir().unwrap();
+            let slow = ["--readers", readers, "--where", "id < 10 or pg_sleep(3) is not null"];
+            let run = export(&pg.url, dest.path().to_str().unwrap(), &slow).run().await.expect(0);
+            assert_eq!(run.report["rows"], 10);
+        }
+    }
+}
+
+/// A reader that is killed while the server is silent is noticed by the end of its connection.
+#[tokio::test]
+async fn a_reset_and_a_close_are_told_at_once() {
+    for fate in [Fate::Reset, Fate::Close] {
+        let pg = pg(18).await;
+        pg.batch(LARGE).await;
+        let (proxy, run, planned, _dest) = planned(&pg, &TWO, "").await;
+        proxy.after(1 << 20, 1, fate);
+        let began = Instant::now();
+        planned.release();
+        let run = run.wait().await.expect(11);
+        assert!(began.elapsed() < Duration::from_secs(5), "{fate:?} {:?}", began.elapsed());
+        assert!(run.stderr.contains("partition "), "{fate:?}: {}", run.stderr);
+    }
+}
+
+/// A10: the destination takes nothing for several times the deadline, and the server's own limits are short.
+#[tokio::test]
+async fn a_destination_that_stalls_is_not_the_source_s_silence() {
+    use tokio::io::AsyncReadExt;
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(LARGE).await;
+        let (url, role) = pg.role("").await;
+        pg.batch(&format!(
+            "grant select on t to {role}; alter role {role} set statement_timeout = '1s';
+             alter role {role} set idle_in_transaction_session_timeout = '1s'; alter role {role} set tcp_user_timeout = '1s'"
+        ))
+        .await;
+        let expected = oracle::query(&pg, "select * from t").await;
+        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_outhaul"))
+            .args(["export", "--from", &url, "--to", "-", "--format", "csv", "--table", "t", "--progress", "none"])
+            .env(IMPATIENT.0, IMPATIENT.1)
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let mut text = Vec::new();
+        within(Duration::from_secs(30), "reading on", stdout.read_to_end(&mut text)).await.unwrap();
+        assert_eq!(child.wait().await.unwrap().code(), Some(0));
+        assert_eq!(text.iter().filter(|byte| **byte == b'\n').count() as u64, expected.rows + 1);
+    }
+}

@@ -1,0 +1,138 @@
+//! Servers of one test's own, which it may restart, kill and have followed by a standby; and a pooler.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio_postgres::Client;
+
+use super::pg::connect;
+use super::{eventually, within};
+
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// A server, stopped and thrown away with this handle.
+pub(crate) struct Cluster {
+    /// Its URL, for the superuser `postgres`.
+    pub url: String,
+    version: u32,
+    settings: Vec<String>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// A new server with these settings (`NAME=VALUE`).
+    pub(crate) async fn start(version: u32, settings: &[&str]) -> Self {
+        let folder = folder();
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let url = start(version, folder.path(), "", &settings).await;
+        Self { url, version, settings, folder }
+    }
+
+    /// A hot standby that streams from this server.
+    pub(crate) async fn standby(&self, settings: &[&str]) -> Self {
+        let folder = folder();
+        let version = self.version.to_string();
+        let mut arguments = vec!["standby", &version, folder.path().to_str().unwrap(), &self.url];
+        arguments.extend(settings);
+        let url = script(&arguments).await;
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Self { url, version: self.version, settings, folder }
+    }
+
+    /// A session.
+    pub(crate) async fn connect(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    /// Runs statements, separated by semicolons.
+    pub(crate) async fn batch(&self, statements: &str) {
+        self.connect().await.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
+    }
+
+    /// Stops it by a signal (`INT` is a fast shutdown, `QUIT` an immediate one) and starts it again at the same port.
+    pub(crate) async fn restart(&self, signal: &str) {
+        let pid = self.postmaster();
+        kill(signal, &pid).await;
+        eventually(START_LIMIT, "the end of the server", async || (!alive(&pid)).then_some(())).await;
+        let port = self.url.rsplit_once(':').unwrap().1.split('/').next().unwrap();
+        assert_eq!(start(self.version, self.folder.path(), port, &self.settings).await, self.url);
+    }
+
+    fn postmaster(&self) -> String {
+        postmaster(self.folder.path()).unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        stop(self.folder.path());
+    }
+}
+
+/// `PgBouncer` in front of a server, stopped with this handle.
+pub(crate) struct Pooler {
+    /// The URL of the database behind it.
+    pub url: String,
+    folder: TempDir,
+}
+
+impl Pooler {
+    /// By `transaction` or by `statement`, in front of the server of a URL.
+    pub(crate) async fn start(mode: &str, url: &str) -> Self {
+        let folder = folder();
+        let through = script(&["pooler", mode, folder.path().to_str().unwrap(), url]).await;
+        Self { url: through, folder }
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        stop(self.folder.path());
+    }
+}
+
+/// Sends a signal by its name.
+pub(crate) async fn kill(signal: &str, pid: &str) {
+    let sent = Command::new("kill").args(["-s", signal, pid]).status().await.unwrap();
+    assert!(sent.success(), "kill -s {signal} {pid}: {sent}");
+}
+
+/// A folder that the server's user can pass through.
+fn folder() -> TempDir {
+    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o711)).tempdir().unwrap()
+}
+
+async fn start(version: u32, folder: &Path, port: &str, settings: &[String]) -> String {
+    let version = version.to_string();
+    let mut arguments = vec!["start", &version, folder.to_str().unwrap(), port];
+    arguments.extend(settings.iter().map(String::as_str));
+    script(&arguments).await
+}
+
+/// `scripts/pg`, and what it prints.
+async fn script(arguments: &[&str]) -> String {
+    // Into a file: a server that it starts keeps the pipes of its parent open.
+    let printed = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pg"));
+    command.args(arguments).stdout(printed.reopen().unwrap()).stdin(std::process::Stdio::null());
+    let done = within(START_LIMIT, "scripts/pg", command.status()).await.unwrap();
+    assert!(done.success(), "scripts/pg {arguments:?}: {done}");
+    std::fs::read_to_string(printed.path()).unwrap().trim().to_owned()
+}
+
+fn stop(folder: &Path) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pg");
+    let _ = std::process::Command::new(script).arg("stop").arg(folder).status();
+}
+
+fn postmaster(folder: &Path) -> Option<String> {
+    let file: PathBuf = folder.join("data/postmaster.pid");
+    Some(std::fs::read_to_string(file).ok()?.lines().next()?.to_owned())
+}
+
+fn alive(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
+}

@@ -1,0 +1,135 @@
+//! A TCP proxy in front of a server that does to connections what networks do: passes bytes on, holds them back,
+//! resets, closes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What happens to the bytes of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They arrive.
+    Pass,
+    /// They are taken and never arrive, in either direction; nobody is told.
+    Hold,
+    /// The connection is reset (`SO_LINGER` 0).
+    Reset,
+    /// It is closed.
+    Close,
+}
+
+/// The proxy; dropped, it drops its connections.
+pub(crate) struct TcpProxy {
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+struct Shared {
+    /// Of every connection, those to come included.
+    all: watch::Sender<Fate>,
+    /// Of connections that the server has sent so many bytes to, by the next field.
+    marked: watch::Sender<Fate>,
+    /// Bytes from the server after which a connection is marked.
+    mark_after: AtomicU64,
+    /// How many more connections may be marked.
+    marks: AtomicUsize,
+}
+
+impl TcpProxy {
+    /// In front of the server of a `postgres://` URL; gives the URL by way of the proxy, too.
+    pub(crate) async fn before(url: &str) -> (Self, String) {
+        let (head, rest) = url.split_once('@').unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        let server: SocketAddr = server.parse().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            all: watch::Sender::new(Fate::Pass),
+            marked: watch::Sender::new(Fate::Pass),
+            mark_after: AtomicU64::new(u64::MAX),
+            marks: AtomicUsize::new(0),
+        });
+        let own = Arc::clone(&shared);
+        let accepting = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let shared = Arc::clone(&own);
+                connections.spawn(async move {
+                    let server = TcpStream::connect(server).await.unwrap();
+                    shared.carry(client, server).await;
+                });
+            }
+        });
+        (Self { shared, accepting }, format!("{head}@{address}/{database}"))
+    }
+
+    /// What happens to all connections from now on.
+    pub(crate) fn all(&self, fate: Fate) {
+        self.shared.all.send_replace(fate);
+    }
+
+    /// What happens from now on to the first `count` connections that get `bytes` more from the server.
+    pub(crate) fn after(&self, bytes: u64, count: usize, fate: Fate) {
+        self.shared.marked.send_replace(fate);
+        self.shared.marks.store(count, Ordering::SeqCst);
+        self.shared.mark_after.store(bytes, Ordering::SeqCst);
+    }
+}
+
+impl Drop for TcpProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Shared {
+    async fn carry(&self, client: TcpStream, server: TcpStream) {
+        let mut all = self.all.subscribe();
+        let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 16 << 10]);
+        let (mut client, mut server) = (client, server);
+        let mut received = 0_u64;
+        let mut marked = false;
+        loop {
+            let fate = if marked { *self.marked.borrow() } else { *all.borrow_and_update() };
+            match fate {
+                Fate::Pass => {}
+                Fate::Close => return,
+                Fate::Reset => {
+                    client.set_zero_linger().unwrap();
+                    return;
+                }
+                Fate::Hold if marked => return std::future::pending().await,
+                Fate::Hold => {
+                    let _ = all.changed().await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                _ = all.changed() => {}
+                read = client.read(&mut up) => match read {
+                    Ok(count @ 1..) if server.write_all(&up[..count]).await.is_ok() => {}
+                    _ => return,
+                },
+                read = server.read(&mut down) => match read {
+                    Ok(count @ 1..) => {
+                        received += count as u64;
+                        marked = received >= self.mark_after.load(Ordering::SeqCst) && self.take_mark();
+                        if !marked && client.write_all(&down[..count]).await.is_err() {
+                            return;
+                        }
+                    }
+                    _ => return,
+                },
+            }
+        }
+    }
+
+    fn take_mark(&self) -> bool {
+        self.marks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+}
