@@ -89,6 +89,8 @@ where       id > 5
             and true
 cap         none
 read        COPY under one snapshot, 4 readers, 7 connections at most
+cache       block ranges may evict up to 10.00 MiB of what the server has cached
+            (--source-profile gentle reads each table in one pass, in a ring of 256 KiB)
 
 columns     2
   name  type             sent as      held as  misfits   note
@@ -161,7 +163,8 @@ fn the_json_form() {
     assert_eq!(
         json["read"],
         serde_json::json!({
-            "mode": "copy", "page_size": null, "readers": 4, "peak_connections": 7
+            "mode": "copy", "page_size": null, "readers": 4, "peak_connections": 7,
+            "source_profile": "balanced", "may_evict_bytes": 1280 * 8192
         })
     );
     assert_eq!(json["output"], "parquet");

@@ -206,6 +206,10 @@ impl Custody {
     /// # Cancel safety
     /// A session that is given up half-way is closed by the next checkout.
     pub(crate) async fn session(&self, sessions: &Sessions, role: &str) -> Result<Session, SourceError> {
+        // After a restart nobody need wait until the server takes connections again.
+        if !sessions.has_idle() && self.is_lost().await {
+            return Err(keepers_gone());
+        }
         let session = sessions.get_whole().await?;
         if !session.entered() {
             if let Err(error) = self.enter(&session, role).await {
@@ -215,6 +219,12 @@ impl Custody {
             session.set_entered();
         }
         Ok(session)
+    }
+
+    /// Whether nobody holds the snapshot any more, as far as is known.
+    async fn is_lost(&self) -> bool {
+        self.others.lock().await.is_empty()
+            && self.keepers.lock().await.iter().all(|keeper| keeper.session.client().is_closed())
     }
 
     async fn enter(&self, session: &Session, role: &str) -> Result<(), SourceError> {
