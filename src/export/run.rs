@@ -357,7 +357,7 @@ impl Run {
 }
 
 /// Whether the manifest stands, or may.
-fn may_be_committed(error: &ExportError) -> bool {
+pub(super) fn may_be_committed(error: &ExportError) -> bool {
     let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
     source.is_some_and(ManifestError::may_be_committed)
 }

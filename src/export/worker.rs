@@ -368,11 +368,12 @@ impl Attempt<'_> {
                 };
             }
         }
-        if let Some(showing) = self.showing.take()
-            && let Ok(Ok(())) = showing.await
-            && let Some(part) = self.parts.last_mut()
-        {
-            part.object.staging = Staging::Published;
+        if let Some(showing) = self.showing.take() {
+            match (showing.await, self.parts.last_mut()) {
+                (Ok(Ok(())), Some(part)) => part.object.staging = Staging::Published,
+                // It may be visible all the same.
+                _ => whole = false,
+            }
         }
         for part in self.parts.drain(..) {
             whole &= discard(&self.work.outlet, &part.object).await;
