@@ -44,7 +44,18 @@ struct Coordinator {
     failures: HashMap<u32, Failures>,
     receipts: Vec<PartitionReceipt>,
     partitions: usize,
+    /// Whether an attempt that failed may have left something.
+    litter: bool,
     stop: CancellationToken,
+}
+
+/// What was exported.
+#[derive(Debug)]
+pub(crate) struct Exported {
+    /// Of every partition.
+    pub(crate) receipts: Vec<PartitionReceipt>,
+    /// Whether an attempt that failed may have left something, which the journal names.
+    pub(crate) litter: bool,
 }
 
 /// Reads, encodes and uploads every partition of the plan that has no receipt yet, `readers` at a time. The receipts,
@@ -65,7 +76,7 @@ pub(crate) async fn export_partitions(
     receipts: Vec<PartitionReceipt>,
     cancel: &CancellationToken,
     keep: impl Fn(&ExportError) -> bool,
-) -> Result<Vec<PartitionReceipt>, ExportError> {
+) -> Result<Exported, ExportError> {
     let done: HashSet<u32> = receipts.iter().map(|receipt| receipt.partition).collect();
     let todo = work.plan.partitions.iter().filter(|partition| !done.contains(&partition.number));
     let mut coordinator = Coordinator {
@@ -76,6 +87,7 @@ pub(crate) async fn export_partitions(
         failures: HashMap::new(),
         partitions: work.plan.partitions.len(),
         receipts,
+        litter: false,
         stop: cancel.child_token(),
     };
     // Counters are shared within a slot, not between slots.
@@ -83,7 +95,7 @@ pub(crate) async fn export_partitions(
         slot.counters = Arc::default();
     }
     match coordinator.run(cancel, work.source.guard()).await {
-        Ok(()) => Ok(coordinator.receipts),
+        Ok(()) => Ok(Exported { receipts: coordinator.receipts, litter: coordinator.litter }),
         Err(error) => {
             let leaves_something = coordinator.abort(keep(&error)).await;
             Err(ExportError { leaves_something, ..error })
@@ -159,6 +171,7 @@ impl Coordinator {
     async fn finished(&mut self, finished: Result<Finished, JoinError>) -> Result<(), ExportError> {
         let (slot, partition, result) =
             finished.map_err(|error| ExportError::internal("a worker panicked").with_source(error))?;
+        self.litter |= result.as_ref().is_err_and(|error| error.leaves_something);
         match result {
             Ok(receipt) => {
                 self.receipts.push(receipt);
@@ -258,7 +271,7 @@ impl Coordinator {
     async fn abort(&mut self, keep: bool) -> bool {
         self.stop.cancel();
         let clean = async {
-            let mut whole = true;
+            let mut whole = !self.litter;
             while let Some(finished) = self.running.join_next().await {
                 match finished {
                     Ok((_, _, Ok(receipt))) => self.receipts.push(receipt),

@@ -314,7 +314,8 @@ impl From<ManifestError> for ExportError {
             | ManifestError::Look(_) => "looking at the destination",
             _ => "committing",
         };
-        let wrapped = Self::new(kind, doing).with_source(error);
+        let leaves_something = matches!(error, ManifestError::Stranded { .. });
+        let wrapped = Self { leaves_something, ..Self::new(kind, doing).with_source(error) };
         match hint {
             Some(hint) => wrapped.with_hint(hint),
             None => wrapped,

@@ -1,5 +1,7 @@
 //! The destination for as long as a run has it: taken before the first read, renewed, and given back at the end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +15,7 @@ use crate::store::{Claim, Destination, Journal, Take};
 pub(crate) struct Hold {
     pub(crate) claim: Claim,
     renewal: JoinHandle<()>,
+    litter: AtomicBool,
 }
 
 impl Drop for Hold {
@@ -40,7 +43,7 @@ impl Hold {
             tracing::error!(error = &error as &dyn std::error::Error, "the destination is lost to another run");
             stop.cancel();
         });
-        Ok(Self { claim, renewal })
+        Ok(Self { claim, renewal, litter: AtomicBool::new(false) })
     }
 
     /// Finishes or removes what dead runs left, but for the run `but`. Only where somebody owned the destination before
@@ -71,6 +74,16 @@ impl Hold {
             );
         }
         Ok(())
+    }
+
+    /// Notes that the run may leave something even where it commits: its journal must stay.
+    pub(crate) fn litters(&self) {
+        self.litter.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may.
+    pub(crate) fn has_littered(&self) -> bool {
+        self.litter.load(Ordering::Relaxed)
     }
 
     /// Whether the destination has become somebody else's.

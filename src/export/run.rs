@@ -170,7 +170,11 @@ impl Run {
             Some(source) => {
                 let work = Arc::new(self.work(Arc::clone(source), planned));
                 let readers = self.request.work.readers.get();
-                export_partitions(work, readers, receipts, stop, keep).await?
+                let exported = export_partitions(work, readers, receipts, stop, keep).await?;
+                if let (true, Some(hold)) = (exported.litter, hold) {
+                    hold.litters();
+                }
+                exported.receipts
             }
             None => receipts,
         };
@@ -224,7 +228,7 @@ impl Run {
         }
         failpoint::reach("ending").await;
         match result {
-            Err(error) if error.leaves_something => {
+            Err(error) if error.leaves_something || hold.has_littered() => {
                 hold.leave().await;
                 let resumable = self.outlasts(&error) && error.hint.is_none();
                 let hint = "`outhaul resume` goes on with it while the snapshot is kept";
@@ -234,7 +238,12 @@ impl Run {
                 if let Some(keeper) = self.keeper.lock().await.take() {
                     keeper.end().await;
                 }
-                hold.close(journal).await;
+                // The next run, or `clean`, removes what a failed attempt of a run that committed has left.
+                if hold.has_littered() {
+                    hold.leave().await
+                } else {
+                    hold.close(journal).await
+                }
                 result
             }
         }
@@ -358,7 +367,7 @@ impl Run {
 }
 
 /// Whether the manifest stands, or may.
-fn may_be_committed(error: &ExportError) -> bool {
+pub(super) fn may_be_committed(error: &ExportError) -> bool {
     let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
     source.is_some_and(ManifestError::may_be_committed)
 }

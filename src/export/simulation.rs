@@ -1,39 +1,40 @@
 //! Thousands of runs over a source and a store that fail as a seed says. Whatever fails, in whatever order: one whole
 //! export stands at the end, or an error is told and nothing of the run is seen.
 //!
-//! Coordinator, worker, writer, journal and commit are the real ones; the clock is tokio's paused one, so that a minute's
+//! Owner, journal, coordinator, worker, writer, commit and the removal of dead runs are the real ones; the clock is tokio's paused one, so that a minute's
 //! wait costs nothing, and CPU work is done in place. `OUTHAUL_TEST_SEED=N` runs one seed and tells all that it asked of
 //! the store; `OUTHAUL_TEST_SEEDS=N` runs so many.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
+use chrono::Utc;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::coordinator::{discard_receipts, export_partitions};
 use super::error::{ExportError, ExportErrorKind};
-use super::request::{ManifestStats, OnExisting, Visibility};
-use super::worker::{Outlet, Work};
+use super::finish::{Before, Place};
+use super::hold::Hold;
+use super::record::RunRecord;
+use super::report::ExportReport;
+use super::run::{Planned, Run, may_be_committed, unless_cancelled};
+use crate::config::{Environment, load};
 use crate::cpu;
-use crate::encode::{Compression, Format, FormatOptions};
-use crate::manifest::{
-    CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, build, commit, look, test_data,
-};
-use crate::plan::{Carrier, ColumnPlan, Partition, Plan};
+use crate::manifest::{Placement, test_data};
+use crate::plan::{Carrier, Partition, Plan};
 use crate::source::postgres::error::SourceFault;
 use crate::source::{Batch, BatchStream, Source, SourceError};
 use crate::store::fault_store::{Dice, FaultStore};
-use crate::store::{Destination, Journal, Layout, StagedObject, StoreOptions};
+use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
 const SEEDS: u64 = 2_000;
 
@@ -150,107 +151,96 @@ impl Source for Simulated {
     }
 }
 
-/// One run at a destination that others may have used before.
+/// One run at a destination that others may have used before: everything but its plan is as in [`super::run()`].
 struct SimulatedRun {
-    destination: Destination,
-    journal: Journal,
-    run_id: &'static str,
+    run: Run,
     source: Arc<Simulated>,
-    plan: Arc<Plan>,
-    format: FormatOptions,
-    visibility: Visibility,
-    readers: usize,
+    store: Arc<FaultStore>,
 }
 
 impl SimulatedRun {
-    fn new(seed: u64, store: &Arc<FaultStore>, run_id: &'static str, first: i64, calm: bool) -> Self {
-        let options = StoreOptions {
-            chunk_bytes: NonZeroUsize::new(5 << 20).unwrap(),
-            concurrency: NonZeroUsize::new(2).unwrap(),
-            sha256: false,
-        };
-        let destination = Destination::of_store(store, &options);
-        let source = Arc::new(Simulated::new(seed, first, calm));
+    fn new(seed: u64, store: &Arc<FaultStore>, run_id: &str, first: i64, calm: bool) -> Self {
+        let destination = Destination::of_store(store, &StoreOptions::small());
         let dice = Dice::new(seed);
-        let as_written = dice.one_in(4, "visibility", 0);
-        Self {
-            journal: Journal::new(destination.clone(), run_id),
-            destination,
-            run_id,
-            plan: Arc::new(source.plan()),
-            source,
-            format: test_data::format(Format::Csv, Compression::None),
-            visibility: if as_written { Visibility::AsWritten } else { Visibility::AtCommit },
-            readers: usize::try_from(dice.roll("readers", 0, 4)).unwrap() + 1,
-        }
-    }
-
-    fn work(&self) -> (Arc<Work>, tokio::sync::mpsc::Receiver<super::Event>) {
-        let (events, told) = tokio::sync::mpsc::channel(1_000);
-        let columns: Arc<[ColumnPlan]> = self.plan.columns.clone().into();
-        let outlet = Outlet::Parts {
-            destination: self.destination.clone(),
-            journal: self.journal.clone(),
-            layout: Layout::Nested,
-        };
-        let work = Work {
-            source: Arc::clone(&self.source) as _,
-            plan: Arc::clone(&self.plan),
-            columns,
-            format: self.format.clone(),
-            outlet,
-            // Some dozen rows.
-            part_size: 40,
-            visibility: self.visibility,
-            stats: ManifestStats::All,
-            sha256: false,
-            seed: crate::store::AttemptSeed::random(),
+        let visibility = if dice.one_in(4, "visibility", 0) { "as-written" } else { "at-commit" };
+        let readers = (dice.roll("readers", 0, 4) + 1).to_string();
+        let words = [
+            ("from", "postgres://me@db/shop"),
+            ("table", "t"),
+            ("to", destination.url()),
+            ("format", "csv"),
+            ("run_id", run_id),
+            ("on_existing", "replace"),
+            ("visibility", visibility),
+            ("readers", &readers),
+        ];
+        let flags = words.map(|(key, value)| (key, vec![value.to_owned()])).to_vec();
+        let mut request = load(flags, &Environment::of([], []), true).unwrap().0;
+        // Some dozen rows.
+        request.work.part_size = NonZeroU64::new(40).unwrap();
+        let journal = Journal::new(destination.clone(), run_id);
+        let (events, mut told) = tokio::sync::mpsc::channel(1_000);
+        tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let run = Run {
+            request,
+            place: Place::Destination { destination, journal, placement: Placement::Parts },
+            started: Instant::now(),
+            created_at: Utc::now(),
             events,
+            seed: AttemptSeed::random(),
+            keeper: tokio::sync::Mutex::default(),
         };
-        (Arc::new(work), told)
+        Self { run, source: Arc::new(Simulated::new(seed, first, calm)), store: Arc::clone(store) }
     }
 
-    /// Everything a run does between its plan and its report.
-    async fn go(&self, cancel: &CancellationToken) -> Result<Committed, ExportError> {
-        let previous = look(&self.destination, &Placement::Parts).await?;
-        let (work, mut told) = self.work();
-        let listening = tokio::spawn(async move { while told.recv().await.is_some() {} });
-        let outlet = work.outlet.clone();
-        let result = export_partitions(work, self.readers, Vec::new(), cancel, |_| false).await;
-        listening.abort();
-        let receipts = result?;
-        let finished = if cancel.is_cancelled() {
-            Err(ExportError::cancelled())
-        } else {
-            self.finish(&receipts, previous).await.map_err(ExportError::from)
+    fn run_id(&self) -> &str {
+        &self.run.request.commit.run_id
+    }
+
+    async fn go(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
+        let stop = cancel.child_token();
+        // This process lives, and so would the owner that it left a moment ago.
+        let taken = unless_cancelled(cancel, self.run.place.take(self.run_id(), Take::Over, &stop)).await?;
+        let hold = taken.unwrap();
+        let result = self.under(&hold, &stop).await;
+        self.run.end(result, Some(hold)).await
+    }
+
+    async fn under(&self, hold: &Hold, stop: &CancellationToken) -> Result<ExportReport, ExportError> {
+        let Place::Destination { destination, placement, journal } = &self.run.place else { unreachable!() };
+        unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await?;
+        let Before::Run(previous) = unless_cancelled(stop, self.run.place.look(&self.run.request)).await? else {
+            panic!("the run has committed already")
         };
-        if let Err(error) = &finished
-            && !may_be_committed(error)
-        {
-            discard_receipts(&outlet, &receipts).await;
-        }
-        finished
+        let planned = Planned {
+            plan: Arc::new(self.source.plan()),
+            server_version: "18.0".to_owned(),
+            standby: false,
+            snapshots: Vec::new(),
+            mixed: false,
+        };
+        let record = self.record(&planned.plan);
+        unless_cancelled(stop, record.write(journal)).await?;
+        let source = Arc::clone(&self.source) as Arc<dyn Source>;
+        self.run.carry_out(Some(source), &planned, Vec::new(), previous, Some(hold), stop).await
     }
 
-    async fn finish(
-        &self,
-        receipts: &[crate::store::PartitionReceipt],
-        previous: Option<Existing>,
-    ) -> Result<Committed, ManifestError> {
-        let facts = test_data::facts(&self.plan, &self.format, ManifestStats::All);
-        let nonce = format!("{:032x}", rand::random::<u128>());
-        let facts = RunFacts { run_id: self.run_id.to_owned(), nonce, ..facts };
-        let manifest = Arc::new(build(facts, receipts, |path| self.destination.object_url(path))?);
-        let staged: Vec<&StagedObject> =
-            receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
-        let rules = CommitRules { placement: Placement::Parts, on_existing: OnExisting::Replace, previous, run: None };
-        commit(&self.destination, manifest, &staged, &rules).await
+    fn record(&self, plan: &Plan) -> RunRecord {
+        let source = serde_json::from_value(json!({
+            "found": null,
+            "locks": {"tables": [], "statements": []},
+            "server": {
+                "version": "18.0",
+                "version_num": 180_000,
+                "standby": false,
+                "types": {"sql_ascii": false, "money_scale": 2, "infinite_intervals": true},
+            },
+            "identity": "simulated",
+            "allow_rls": false,
+        }));
+        let Run { request, created_at, seed, .. } = &self.run;
+        RunRecord::new(request, *created_at, *seed, plan, source.unwrap(), Vec::new(), Vec::new())
     }
-}
-
-fn may_be_committed(error: &ExportError) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
-    source.is_some_and(ManifestError::may_be_committed)
 }
 
 /// What stands at the destination.
@@ -305,23 +295,25 @@ enum End {
     Failed,
     Cancelled,
     Unknown,
+    Killed,
 }
 
-/// One run with faults, in half of the seeds after one without; what must be true of it.
+/// One run with faults, in half of the seeds after one without; what must be true of it. Then one more without.
 async fn simulate(seed: u64, store: &Arc<FaultStore>) -> End {
     let dice = Dice::new(seed);
+    let nobody = CancellationToken::new();
     let mut old_ids = Vec::new();
+    store.calm(true);
     if dice.one_in(2, "before", 0) {
-        store.calm(true);
-        let first = SimulatedRun::new(seed ^ 1, store, "first", 1_000_000, true);
-        first.go(&CancellationToken::new()).await.unwrap();
+        let first = SimulatedRun::new(seed ^ 1, &store.another(), "first", 1_000_000, true);
+        first.go(&nobody).await.unwrap();
         old_ids = first.source.ids();
-        store.calm(false);
     }
     let before = Standing::of(store);
     assert_eq!(before.ids, old_ids);
 
-    let run = SimulatedRun::new(seed, store, "second", 0, false);
+    store.calm(false);
+    let run = SimulatedRun::new(seed, &store.another(), "second", 0, false);
     let cancel = CancellationToken::new();
     if dice.one_in(6, "cancel", 0) {
         let (cancel, after) = (cancel.clone(), dice.millis(4_000, "cancel", 1));
@@ -330,13 +322,33 @@ async fn simulate(seed: u64, store: &Arc<FaultStore>) -> End {
             cancel.cancel();
         });
     }
-    let result = tokio::time::timeout(HANG, run.go(&cancel)).await.expect("the run hangs");
-    judge(store, &run, &before, &result)
+    let life = if dice.one_in(4, "kill", 0) { dice.millis(6_000, "kill", 1) } else { HANG };
+    let end = match tokio::time::timeout(life, run.go(&cancel)).await {
+        Ok(result) => judge(store, &run, &before, &result),
+        Err(_) if life == HANG => panic!("the run hangs"),
+        Err(_) => {
+            run.store.kill();
+            End::Killed
+        }
+    };
+
+    store.calm(true);
+    let last = SimulatedRun::new(seed ^ 2, &store.another(), "last", 2_000_000, true);
+    let ended = tokio::time::timeout(HANG, last.go(&nobody)).await.expect("the last run hangs");
+    ended.unwrap_or_else(|error| panic!("the last run failed: {error:?}"));
+    let after = Standing::of(store);
+    assert_eq!((after.run_id.as_deref(), &after.ids), (Some("last"), &last.source.ids()));
+    assert_eq!(after.visible, after.named, "beside the last export, after {end:?}");
+    for (path, id) in store.open_uploads() {
+        let noted = !store.failed_to_write(&format!("_outhaul/second/uploads/{path}.json"));
+        assert!(!noted, "upload {id} of {path} is still open, after {end:?}");
+    }
+    end
 }
 
-fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Result<Committed, ExportError>) -> End {
+fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Result<ExportReport, ExportError>) -> End {
     let after = Standing::of(store);
-    let ours = after.run_id.as_deref() == Some(run.run_id);
+    let ours = after.run_id.as_deref() == Some(run.run_id());
     let end = match result {
         Ok(_) => End::Committed,
         Err(error) if may_be_committed(error) => End::Unknown,
@@ -345,23 +357,23 @@ fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Res
     };
     match end {
         End::Committed => assert!(ours, "committed, and {:?} stands", after.run_id),
-        End::Unknown => {}
         End::Failed | End::Cancelled => assert!(!ours, "failed, and the manifest stands"),
+        End::Unknown | End::Killed => {}
     }
     if ours {
         assert_eq!(after.ids, run.source.ids(), "rows of the new export");
     } else {
         assert_eq!((&after.run_id, &after.ids), (&before.run_id, &before.ids), "the old export");
     }
-    // What is there beside the manifest's parts could not be removed, and is known to somebody.
-    let known = journalled(store, run.run_id);
+    // What is there beside the manifest's parts could not be removed, and the run's journal, which stays, names it.
+    let known = journalled(store, run.run_id());
     for extra in after.visible.difference(&after.named) {
         let replaced = ours && before.named.contains(extra);
         assert!(replaced || known.contains(extra), "{extra} is seen, and nobody knows of it");
     }
     for (path, id) in store.open_uploads() {
         // Of a store that takes no note only a list of its uploads tells more.
-        let record = format!("_outhaul/{}/uploads/{path}.json", run.run_id);
+        let record = format!("_outhaul/{}/uploads/{path}.json", run.run_id());
         let noted = known.contains(&path) || store.failed_to_write(&record);
         assert!(noted, "upload {id} of {path} is open, and nobody knows of it");
     }

@@ -90,6 +90,8 @@ struct Attempt<'a> {
     parts: Vec<PartReceipt>,
     /// Room for the bytes of a batch, from the last one.
     spare: Vec<u8>,
+    /// Whether something that failed may have left what it made.
+    unsure: bool,
     /// The last part on its way to being visible, in a task of its own: a cancel in the middle of it would leave a part
     /// of which nobody knows whether it is.
     showing: Option<JoinHandle<Result<(), StoreError>>>,
@@ -125,6 +127,7 @@ pub(crate) async fn export_partition(
         open: None,
         parts: Vec::new(),
         spare: Vec::new(),
+        unsure: false,
         showing: None,
         rows: 0,
     };
@@ -263,6 +266,7 @@ impl Attempt<'_> {
         let start = async move { destination.writer(&path, content_type, &journal).await };
         let started = self.starting.insert(tokio::spawn(start)).await;
         self.starting = None;
+        self.unsure |= !matches!(started, Ok(Ok(_)));
         let writer = started.map_err(|error| ExportError::internal("starting a part").with_source(error))??;
         Ok(Writer::Store(Box::new(writer)))
     }
@@ -288,8 +292,10 @@ impl Attempt<'_> {
             return Err(ExportError::internal(message));
         }
         let started_at = open.started_at;
-        let object = open.finish().await?;
+        let finished = open.finish().await;
         self.open = None;
+        self.unsure |= finished.is_err();
+        let object = finished?;
         let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
         let finished_at = Utc::now();
         telemetry::bytes_written(object.bytes);
@@ -333,6 +339,7 @@ impl Attempt<'_> {
         }));
         let shown = showing.await;
         self.showing = None;
+        self.unsure |= !matches!(shown, Ok(Ok(())));
         shown.map_err(|error| ExportError::internal("publishing a part").with_source(error))??;
         part.object.staging = Staging::Published;
         Ok(())
@@ -341,20 +348,17 @@ impl Attempt<'_> {
     /// Removes what the attempt has uploaded: whether all of it is gone. Failures are logged, since the first error is
     /// the one to report.
     async fn abort(&mut self) -> bool {
-        let mut whole = true;
-        if let Some(starting) = self.starting.take()
-            && let Ok(Ok(writer)) = starting.await
-            && let Err(error) = writer.abort().await
-        {
-            tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be aborted");
-            whole = false;
+        let mut whole = !self.unsure;
+        if let Some(starting) = self.starting.take() {
+            match starting.await {
+                Ok(Ok(writer)) => whole &= aborted(writer).await,
+                // It removes what it began, if it can.
+                Ok(Err(_)) | Err(_) => whole = false,
+            }
         }
         if let Some(open) = self.open.take() {
-            if let Some(Writer::Store(writer)) = open.writer
-                && let Err(error) = writer.abort().await
-            {
-                tracing::warn!(error = &error as &dyn std::error::Error, "an upload could not be aborted");
-                whole = false;
+            if let Some(Writer::Store(writer)) = open.writer {
+                whole &= aborted(*writer).await;
             }
             if let Some(finishing) = open.finishing {
                 whole &= match finishing.await {
@@ -364,11 +368,12 @@ impl Attempt<'_> {
                 };
             }
         }
-        if let Some(showing) = self.showing.take()
-            && let Ok(Ok(())) = showing.await
-            && let Some(part) = self.parts.last_mut()
-        {
-            part.object.staging = Staging::Published;
+        if let Some(showing) = self.showing.take() {
+            match (showing.await, self.parts.last_mut()) {
+                (Ok(Ok(())), Some(part)) => part.object.staging = Staging::Published,
+                // It may be visible all the same.
+                _ => whole = false,
+            }
         }
         for part in self.parts.drain(..) {
             whole &= discard(&self.work.outlet, &part.object).await;
@@ -417,6 +422,15 @@ impl Writer {
             Self::Stdout(writer) => writer.bytes_written(),
         }
     }
+}
+
+/// Drops what a writer has staged: whether it is gone.
+async fn aborted(writer: PartWriter) -> bool {
+    let aborted = writer.abort().await;
+    if let Err(error) = &aborted {
+        tracing::warn!(error = error as &dyn std::error::Error, "an upload could not be aborted");
+    }
+    aborted.is_ok()
 }
 
 /// Removes one object of a run that will not commit, visible or not: whether it is gone.

@@ -229,7 +229,7 @@ impl Commit<'_> {
         let mut begun = Vec::with_capacity(staged.len());
         let published = self.publish(staged, &mut begun).await;
         let error = match published {
-            Err(source) => ManifestError::Publish { left: 0, source },
+            Err(source) => ManifestError::Publish(source),
             Ok(()) => match self.sign().await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
@@ -238,10 +238,9 @@ impl Commit<'_> {
         if error.may_be_committed() {
             return Err(error);
         }
-        let left = self.unpublish(&begun, &error).await;
-        Err(match error {
-            ManifestError::Publish { source, .. } => ManifestError::Publish { left, source },
-            error => error,
+        Err(match self.unpublish(&begun, &error).await {
+            0 => error,
+            left => ManifestError::Stranded { left, source: Box::new(error) },
         })
     }
 

@@ -129,12 +129,15 @@ pub enum ManifestError {
     #[error("removing the old _SUCCESS")]
     ClearSuccess(#[source] StoreError),
     /// A part could not be made visible; those that were are removed again.
-    #[error("making the parts visible{}", stranded(*left))]
-    Publish {
-        /// Parts that could not be removed.
+    #[error("making the parts visible")]
+    Publish(#[source] StoreError),
+    /// The commit failed, and not all that it had made visible could be removed again.
+    #[error("{left} parts of a commit that failed could not be removed again")]
+    Stranded {
+        /// How many may still be visible.
         left: usize,
-        /// Why.
-        source: StoreError,
+        /// Why the commit failed.
+        source: Box<ManifestError>,
     },
     /// The manifest was not written, and reading it back shows that.
     #[error("writing the manifest")]
@@ -175,13 +178,6 @@ pub enum ManifestError {
     Panic(#[from] CpuPanic),
 }
 
-fn stranded(parts: usize) -> String {
-    match parts {
-        0 => String::new(),
-        _ => format!(" (and {parts} of them could not be removed again)"),
-    }
-}
-
 impl ManifestError {
     /// The class of the error, where it is the destination's. Everything else is a bug (exit 1), but for
     /// [`ManifestError::OtherRequest`], which counts as taken.
@@ -193,9 +189,10 @@ impl ManifestError {
             // Somebody wrote it, and it was not this build.
             Self::Decode { .. } => Some(StoreFault::Taken),
             Self::NotThere { .. } => Some(StoreFault::Unavailable),
+            Self::Stranded { source, .. } => source.fault(),
             Self::Look(source)
             | Self::ClearSuccess(source)
-            | Self::Publish { source, .. }
+            | Self::Publish(source)
             | Self::Write(source)
             | Self::ReadBack(source)
             | Self::Unfinished { source, .. }

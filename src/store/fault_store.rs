@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,12 +69,14 @@ enum Fault {
     Silent(bool),
 }
 
-/// See the module.
+/// One process's way to the store; see the module.
 #[derive(Debug)]
 pub(crate) struct FaultStore {
     inner: InMemory,
     dice: Dice,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Whether that process was killed: nothing that it asks for happens any more.
+    dead: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -83,13 +86,36 @@ struct State {
     asked: HashMap<String, u64>,
     /// By id: the path, and whether the id was told to anybody.
     uploads: BTreeMap<String, (String, bool)>,
-    /// Small objects that somebody failed to write, or may have.
+    /// Small objects that somebody began to write, and did not hear that he had.
     unwritten: BTreeSet<String>,
 }
 
 impl FaultStore {
     pub(crate) fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { inner: InMemory::new(), dice: Dice::new(seed), state: Mutex::default() })
+        Arc::new(Self {
+            inner: InMemory::new(),
+            dice: Dice::new(seed),
+            state: Arc::default(),
+            dead: AtomicBool::new(false),
+        })
+    }
+
+    /// The same store, for another process.
+    pub(crate) fn another(&self) -> Arc<Self> {
+        let (inner, state) = (self.inner.clone(), Arc::clone(&self.state));
+        Arc::new(Self { inner, dice: self.dice, state, dead: AtomicBool::new(false) })
+    }
+
+    /// Kills the process: what it asked for and was not done yet will not be done.
+    pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    /// Never, once the process is dead.
+    async fn lives(&self) {
+        if self.dead.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether nothing fails from now on.
@@ -118,7 +144,7 @@ impl FaultStore {
         self.state().uploads.iter().filter_map(told).collect()
     }
 
-    /// Whether writing a small object failed, or got no answer.
+    /// Whether somebody began to write a small object, and did not hear that he had.
     pub(crate) fn failed_to_write(&self, path: &str) -> bool {
         self.state().unwritten.contains(path)
     }
@@ -146,7 +172,7 @@ impl FaultStore {
             5 => Fault::Silent(dice.one_in(2, &question, nth)),
             _ => late,
         };
-        if what == "put" && !matches!(fault, Fault::Late(_) | Fault::Twice) {
+        if what == "put" {
             state.unwritten.insert(path.to_owned());
         }
         state.log.push(format!("{what} {path} #{nth}: {fault:?}"));
@@ -157,9 +183,23 @@ impl FaultStore {
     where
         F: Future<Output = Result<T>>,
     {
-        match self.judge(what, path) {
+        self.lives().await;
+        let done = self.carry_out(self.judge(what, path), path, work).await;
+        self.lives().await;
+        if done.is_ok() {
+            self.state().unwritten.remove(path);
+        }
+        done
+    }
+
+    async fn carry_out<T, F>(&self, fault: Fault, path: &str, work: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        match fault {
             Fault::Late(delay) => {
                 tokio::time::sleep(delay).await;
+                self.lives().await;
                 work().await
             }
             Fault::Refused => Err(unavailable()),
@@ -170,6 +210,7 @@ impl FaultStore {
             Fault::Twice => {
                 drop(work().await);
                 tokio::time::sleep(Duration::from_millis(100)).await;
+                self.lives().await;
                 work().await
             }
             Fault::Conflict => Err(Error::AlreadyExists { path: path.to_owned(), source: "409".into() }),
@@ -261,6 +302,7 @@ impl ObjectStore for FaultStore {
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         // The stream may not borrow the store; a fork would not see what comes later, but a clone shares all.
         let fault = self.judge("delete", "some");
+        let fault = if self.dead.load(Ordering::Relaxed) { Fault::Silent(false) } else { fault };
         let inner = self.inner.clone();
         stream::once(async move {
             let paths: Vec<_> = paths.collect().await;
