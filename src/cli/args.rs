@@ -159,7 +159,8 @@ fn resume() -> Command {
                 .long("allow-mixed-snapshot")
                 .action(ArgAction::SetTrue)
                 .help("where the run's snapshot is gone, read the rest of a run that is split by key under a new one"),
-        );
+        )
+        .args(env_file());
     for option in resume_options() {
         command = command.arg(argument(option));
     }
@@ -174,6 +175,7 @@ fn clean() -> Command {
         .arg(single_file())
         .arg(Arg::new("dry_run").long("dry-run").action(ArgAction::SetTrue).help("only show what would be removed"))
         .arg(report())
+        .args(env_file())
         .args(common())
 }
 
@@ -197,7 +199,8 @@ fn keep() -> Command {
                 .value_name("ID")
                 .help("the run; the one that is at work at DEST unless given"),
         )
-        .arg(Arg::new("handed_over").long("handed-over").action(ArgAction::SetTrue).hide(true));
+        .arg(Arg::new("handed_over").long("handed-over").action(ArgAction::SetTrue).hide(true))
+        .args(env_file());
     for option in keep_options() {
         command = command.arg(argument(option));
     }

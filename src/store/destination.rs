@@ -464,12 +464,11 @@ fn read_file(folder: Arc<Folder>, path: String, object: String) -> BoxStream<'st
     stream::try_unfold(None, move |file| {
         let (folder, path, object) = (Arc::clone(&folder), path.clone(), object.clone());
         async move {
-            let mut file = match file {
-                Some(file) => file,
-                None => {
-                    let opened = folder.run("reading", object.clone(), move |folder| folder.open(&path)).await?;
-                    tokio::fs::File::from_std(opened)
-                }
+            let mut file = if let Some(file) = file {
+                file
+            } else {
+                let opened = folder.run("reading", object.clone(), move |folder| folder.open(&path)).await?;
+                tokio::fs::File::from_std(opened)
             };
             let read = async {
                 let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);

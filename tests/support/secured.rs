@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls};
 use super::tls::{Authority, Certificate};
 use super::{eventually, pg, within};
 
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Who may come in and how: over the socket everybody, over TCP by the name of the role.
 const HBA: &str = "

@@ -50,13 +50,13 @@ impl Resolver<'_> {
                 let file = setting.values.first().map_or("", String::as_str);
                 self.password_file(&setting.origin, Path::new(file))
             }
-            [None, Some(setting)] => match setting.values.first().filter(|command| !command.trim().is_empty()) {
-                Some(command) => Some(Password::Command(Secret::new(command.clone()))),
-                None => {
+            [None, Some(setting)] => {
+                let command = setting.values.first().filter(|command| !command.trim().is_empty());
+                if command.is_none() {
                     self.fault(&setting.origin, "the command is empty", "write one that prints the password");
-                    None
                 }
-            },
+                command.map(|command| Password::Command(Secret::new(command.clone())))
+            }
             [None, None] => match self.text("password") {
                 Some(password) => Some(Password::Known(Secret::new(password.to_owned()))),
                 None => self.of_libpq_file(addresses, user, database),

@@ -171,7 +171,7 @@ fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Opti
 }
 
 fn chain(error: &(dyn StdError + 'static)) -> String {
-    let words = std::iter::successors(Some(error), |error| (**error).source()).map(|error| error.to_string());
+    let words = std::iter::successors(Some(error), |error| (**error).source()).map(ToString::to_string);
     words.collect::<Vec<_>>().join(": ")
 }
 
