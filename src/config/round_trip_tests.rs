@@ -120,6 +120,7 @@ const CASES: &[Case] = &[
     plain("single_file", "true", |r, _| r.commit.single_file),
     plain("manifest_stats", "none", |r, _| r.commit.manifest_stats == ManifestStats::None),
     plain("sha256", "true", |r, _| r.commit.sha256),
+    plain("keep_snapshot", "90s", |r, _| r.commit.keep_snapshot == Some(Duration::from_secs(90))),
     case("manifest", "m.json", &[("to", "-")], |r, f| {
         f.to_stdout && r.commit.target == Target::Stdout { manifest: Some("m.json".into()) }
     }),

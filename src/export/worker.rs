@@ -208,6 +208,7 @@ impl Attempt<'_> {
         let size = written.saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
         let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
         telemetry::rows_encoded(rows);
+        failpoint::reach("batch").await;
         self.counters.rows.store(self.rows, Ordering::Relaxed);
         // What an encoder holds back is counted before compression: shown, the total would shrink as it is written.
         self.counters.bytes.store(finished.saturating_add(written), Ordering::Relaxed);

@@ -14,6 +14,7 @@ use super::journal::Journal;
 use super::receipt::Staging;
 use super::remote::Remote;
 use super::writer::compute;
+use crate::failpoint;
 
 #[derive(Debug)]
 pub(super) struct RemoteSink {
@@ -45,11 +46,13 @@ impl RemoteSink {
         journal: &Journal,
     ) -> Result<Self, StoreError> {
         let upload_id = remote.start(path, content_type).await?;
+        failpoint::reach("upload-begun").await;
         if let Err(error) = journal.record_upload(path, &upload_id).await {
             // Best effort: the first error is the one to report.
             let _ = remote.abort(path, &upload_id).await;
             return Err(error);
         }
+        failpoint::reach("upload-noted").await;
         Ok(Self {
             remote: Arc::clone(remote),
             path: path.to_owned(),

@@ -15,6 +15,7 @@ mod cancel;
 mod caps;
 mod commit;
 mod consistency;
+mod crash;
 mod ddl;
 mod deadlines;
 mod differential;

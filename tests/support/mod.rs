@@ -10,6 +10,7 @@ pub(crate) mod http_proxy;
 pub(crate) mod job;
 pub(crate) mod oracle;
 pub(crate) mod pg;
+pub(crate) mod place;
 pub(crate) mod run;
 pub(crate) mod s3;
 pub(crate) mod secured;
