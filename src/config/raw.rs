@@ -319,7 +319,7 @@ mod tests {
             ("\npart_szie = 1", "/c.toml:2:1: unknown key \"part_szie\" (did you mean part_size?)"),
             ("quux = 1", "/c.toml:1:1: unknown key \"quux\" (config/default.toml lists the keys)"),
             ("config = 'x'", "/c.toml:1:1: unknown key \"config\" (config/default.toml lists the keys)"),
-            ("[tires]\nfree = 1", "/c.toml:1:1: unknown key \"tires\" (did you mean tiers?)"),
+            ("[tires]\nfree = 1", "/c.toml:1:2: unknown key \"tires\" (did you mean tiers?)"),
             (
                 "readers = 1.5",
                 "/c.toml:1:1: the value of readers is of the wrong kind (write a string or a whole number)",
@@ -328,10 +328,13 @@ mod tests {
             ("tiers = 3", "/c.toml:1:1: the value of tiers is of the wrong kind (write a string or a whole number)"),
             ("readers = 1\n  readers = 2", "/c.toml:2:3: duplicate key (the file must be TOML)"),
             ("# é\n  reader = 1", "/c.toml:2:3: unknown key \"reader\" (did you mean readers?)"),
-            ("[tiers]\n é = 1.5", "?"),
-            ("readers = 1\nlayout: flat", "?"),
+            (
+                "[tiers]\n 'é' = 1.5",
+                "/c.toml:2:2: the value of é is of the wrong kind (write a string or a whole number)",
+            ),
+            ("readers = 1\nlayout: flat", "/c.toml:2:9: key with no value, expected `=` (the file must be TOML)"),
             ("env_file = 'x'", "/c.toml:1:1: unknown key \"env_file\" (config/default.toml lists the keys)"),
-            ("[levels]\nzstd = 22", "/c.toml:1:1: unknown key \"levels\" (config/default.toml lists the keys)"),
+            ("[levels]\nzstd = 22", "/c.toml:1:2: unknown key \"levels\" (config/default.toml lists the keys)"),
         ] {
             let errors = load(file, &[], &[]).unwrap_err();
             assert_eq!(whole(&errors), [expected], "{file}");

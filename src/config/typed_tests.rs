@@ -407,7 +407,7 @@ fn all_mistakes_are_told_at_once() {
     for words in [
         "unknown_key",
         "OUTHAUL_TABEL",
-        "/c.toml, line 2: readers",
+        "/c.toml:2:1: readers",
         "postgres:// URL",
         "did you mean csv?",
         "did you mean athena?",
