@@ -298,6 +298,50 @@ mod tests {
         }
     }
 
+    /// What a client keeps of its credentials may be in a log line of ours, by way of `Debug`.
+    #[test]
+    fn clients_do_not_show_their_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let account = folder.path().join("account.json");
+        let key = std::process::Command::new("openssl").args(["genpkey", "-algorithm", "RSA"]).output().unwrap();
+        let key = String::from_utf8(key.stdout).unwrap();
+        let json = serde_json::json!({"client_email": "x@example", "private_key": key, "private_key_id": "x"});
+        std::fs::write(&account, json.to_string()).unwrap();
+        let (account, secret) = (account.to_str().unwrap(), BASE64_STANDARD.encode("canary-secret"));
+        let inner = key.lines().nth(1).unwrap();
+        for (provider, authority, variables) in [
+            (Provider::S3, "b", &[("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "canary")][..]),
+            (
+                Provider::S3,
+                "b",
+                &[("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y"), ("AWS_SESSION_TOKEN", "canary")],
+            ),
+            (Provider::Gcs, "b", &[("GOOGLE_SERVICE_ACCOUNT", account)]),
+            (Provider::Azure, "c", &[("AZURE_STORAGE_ACCOUNT_NAME", "x"), ("AZURE_STORAGE_ACCOUNT_KEY", &secret)]),
+            (
+                Provider::Azure,
+                "c",
+                &[("AZURE_STORAGE_ACCOUNT_NAME", "x"), ("AZURE_STORAGE_SAS_KEY", "sv=1&sig=canary")],
+            ),
+            (
+                Provider::Azure,
+                "c",
+                &[
+                    ("AZURE_STORAGE_ACCOUNT_NAME", "x"),
+                    ("AZURE_STORAGE_CLIENT_ID", "i"),
+                    ("AZURE_STORAGE_CLIENT_SECRET", "canary"),
+                    ("AZURE_STORAGE_TENANT_ID", "t"),
+                ],
+            ),
+        ] {
+            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let shown = format!("{:?}", cloud(provider, authority, "p", "u", &variables).unwrap());
+            for secret in ["canary", &secret, inner] {
+                assert!(!shown.contains(secret), "{provider:?} shows {secret}: {shown}");
+            }
+        }
+    }
+
     #[test]
     fn checksum_headers() {
         // The check value of CRC-64/NVME: of the text "123456789".

@@ -74,6 +74,9 @@ async fn the_password_is_asked_for_at_each_connection() {
         let words = "error: connecting to PostgreSQL: the password command failed (exit status: 7): vault is sealed";
         assert!(run.stderr.contains(words), "{}", run.stderr);
         assert_eq!(run.report["retryable"], false, "{}", run.report);
+        let hanging = outhaul(failing.iter().chain(&["sleep 600"])).env("OUTHAUL_TEST_LIMITS", "password_command=0.3");
+        let run = hanging.run().await.expect(10);
+        assert!(run.stderr.contains("the password command gave no answer"), "{}", run.stderr);
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use super::settings::{Password, Secret};
-use crate::limits;
+use crate::{failpoint, limits};
 
 /// No password could be had. Never shows the command or its answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,9 @@ pub(super) async fn current(password: &Password) -> Result<Secret, NoPassword> {
     match password {
         Password::Known(secret) => Ok(secret.clone()),
         Password::File(path) => of_file(path).await,
-        Password::Command(command) => of_command(command, limits::PASSWORD_COMMAND_TIMEOUT).await,
+        Password::Command(command) => {
+            of_command(command, failpoint::limit("password_command", limits::PASSWORD_COMMAND_TIMEOUT)).await
+        }
     }
 }
 
