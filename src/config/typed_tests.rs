@@ -351,7 +351,6 @@ fn refusals_and_wrong_destinations_read_well() {
             &["--preset", "spectrum", "--compression", "lz4"],
             "--compression lz4 with --preset spectrum, which does not read it (one of none, snappy, gzip is wanted)",
         ),
-        (&["--keep-snapshot", "30m"], "--keep-snapshot is not in this version yet (leave it out)"),
         (&["--to", "{day}"], "--to {day}: {day} is not known ({date}, {run_id} and {table} expand)"),
         (&["--to", "{date"], "--to {date: a { is never closed ({date}, {run_id} and {table} expand)"),
         (
