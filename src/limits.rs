@@ -168,6 +168,10 @@ pub const OWNER_LEASE: Duration = Duration::from_mins(1);
 /// Between two renewals of `owner.json`, one small request each.
 pub const OWNER_RENEWAL: Duration = Duration::from_secs(10);
 
+/// A failed run asks once more whether the destination is still its own, before it removes anything, and waits so long:
+/// a clean abort has little time.
+pub const OWNER_CHECK: Duration = Duration::from_secs(3);
+
 /// Tries to take a destination that others take at the same time.
 pub const OWNER_TRIES: usize = 5;
 

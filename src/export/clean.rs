@@ -82,6 +82,9 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
         let Some(run) = DeadRun::of(journal, &placement).await? else { continue };
         report.runs.push(cleaned(&run, &destination, &placement, request.dry_run).await?);
     }
+    if alive.is_none() && !request.dry_run {
+        destination.sweep(placement.own_files()).await?;
+    }
     if let (Some(dead), None, false) = (&owner, &alive, request.dry_run) {
         forget(&destination, &path, dead).await?;
     }

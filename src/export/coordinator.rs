@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::event::{Event, ReaderProgress};
+use super::hold::Retention;
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
 use crate::plan::Partition;
 use crate::source::{Retry, SourceError};
@@ -65,8 +66,8 @@ pub(crate) struct Exported {
 ///
 /// # Errors
 /// The first failure of a worker that another attempt would not mend, or of the source's guard, or a cancel; everything
-/// that this process uploaded is removed then, as far as [`limits::ABORT_GRACE`] allows. With `keep` parts that have a
-/// receipt stay, for `resume`, unless the run was told to stop.
+/// that this process uploaded is removed then, as far as [`limits::ABORT_GRACE`] allows. Parts that have a receipt stay where
+/// `retention` says so.
 ///
 /// # Cancel safety
 /// Cancel through `cancel`.
@@ -75,7 +76,7 @@ pub(crate) async fn export_partitions(
     readers: usize,
     receipts: Vec<PartitionReceipt>,
     cancel: &CancellationToken,
-    keep: impl Fn(&ExportError) -> bool,
+    retention: &Retention,
 ) -> Result<Exported, ExportError> {
     let done: HashSet<u32> = receipts.iter().map(|receipt| receipt.partition).collect();
     let todo = work.plan.partitions.iter().filter(|partition| !done.contains(&partition.number));
@@ -97,7 +98,7 @@ pub(crate) async fn export_partitions(
     match coordinator.run(cancel, work.source.guard()).await {
         Ok(()) => Ok(Exported { receipts: coordinator.receipts, litter: coordinator.litter }),
         Err(error) => {
-            let leaves_something = coordinator.abort(keep(&error)).await;
+            let leaves_something = coordinator.abort(&error, retention).await;
             Err(ExportError { leaves_something, ..error })
         }
     }
@@ -268,7 +269,7 @@ impl Coordinator {
 
     /// Stops the workers, which abort their uploads, and removes what receipts stand for, unless they are to be kept.
     /// Whether something may be left.
-    async fn abort(&mut self, keep: bool) -> bool {
+    async fn abort(&mut self, error: &ExportError, retention: &Retention) -> bool {
         self.stop.cancel();
         let clean = async {
             let mut whole = !self.litter;
@@ -279,7 +280,7 @@ impl Coordinator {
                     Err(_) => whole = false,
                 }
             }
-            if keep {
+            if retention.keeps(error).await {
                 whole && self.receipts.is_empty()
             } else {
                 discard_receipts(&self.work.outlet, &self.receipts).await && whole

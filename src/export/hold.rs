@@ -5,10 +5,49 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::error::ExportError;
+use super::error::{ExportError, ExportErrorKind};
 use super::leftovers::open_runs;
+use crate::limits;
 use crate::manifest::Placement;
 use crate::store::{Claim, Destination, Journal, Take};
+
+/// What decides whether uploaded parts stay after a failure.
+#[derive(Debug, Clone)]
+pub(crate) struct Retention {
+    /// The destination's, where it has one.
+    pub(crate) claim: Option<Claim>,
+    /// Whether somebody holds the snapshot beyond this process.
+    pub(crate) snapshot_kept: bool,
+}
+
+impl Retention {
+    /// Whether they do: for `resume`, where the cause may pass; or because they have become another run's.
+    pub(crate) async fn keeps(&self, error: &ExportError) -> bool {
+        self.outlasts(error) || self.is_lost().await
+    }
+
+    /// Whether the run can be resumed after a failure.
+    pub(crate) fn outlasts(&self, error: &ExportError) -> bool {
+        let passing = matches!(
+            error.kind,
+            ExportErrorKind::SourceUnavailable
+                | ExportErrorKind::GaveWay
+                | ExportErrorKind::DestinationUnavailable
+                | ExportErrorKind::DestinationFull
+        );
+        passing && self.snapshot_kept
+    }
+
+    /// Whether the destination is another run's by now, asked of the destination where that is not known yet.
+    async fn is_lost(&self) -> bool {
+        let Some(claim) = &self.claim else { return false };
+        if !claim.lost().is_cancelled() {
+            // One that does not answer is found out by whatever comes next.
+            let _ = tokio::time::timeout(limits::OWNER_CHECK, claim.check()).await;
+        }
+        claim.lost().is_cancelled()
+    }
+}
 
 /// A destination that is ours. Dropped, it is no longer renewed.
 #[derive(Debug)]
@@ -37,6 +76,7 @@ impl Hold {
         stop: CancellationToken,
     ) -> Result<Self, ExportError> {
         let claim = Claim::take(destination, &placement.owner_path(), run_id, how).await?;
+        destination.sweep(placement.own_files()).await?;
         let keeper = claim.clone();
         let renewal = tokio::spawn(async move {
             let error = keeper.keep().await;

@@ -9,10 +9,10 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::coordinator::{discard_receipts, export_partitions};
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::event::Event;
 use super::finish::{self, Before, Place};
-use super::hold::Hold;
+use super::hold::{Hold, Retention};
 use super::keep::DetachedKeeper;
 use super::planning;
 use super::record::RunRecord;
@@ -162,7 +162,7 @@ impl Run {
         hold: Option<&Hold>,
         stop: &CancellationToken,
     ) -> Result<ExportReport, ExportError> {
-        let keep = |error: &ExportError| hold.is_some_and(Hold::is_lost) || self.outlasts(error);
+        let retention = self.retention(hold);
         let outlet = self.outlet();
         let blocks =
             heap_blocks(&planned.plan, |partition| receipts.iter().all(|receipt| receipt.partition != partition));
@@ -170,7 +170,7 @@ impl Run {
             Some(source) => {
                 let work = Arc::new(self.work(Arc::clone(source), planned));
                 let readers = self.request.work.readers.get();
-                let exported = export_partitions(work, readers, receipts, stop, keep).await?;
+                let exported = export_partitions(work, readers, receipts, stop, &retention).await?;
                 if let (true, Some(hold)) = (exported.litter, hold) {
                     hold.litters();
                 }
@@ -195,23 +195,18 @@ impl Run {
             }
         };
         // Where the manifest may stand, it may name the parts.
-        if may_be_committed(&error) || keep(&error) {
+        if may_be_committed(&error) || retention.keeps(&error).await {
             return Err(ExportError { leaves_something: true, ..error });
         }
         let whole = discard_receipts(&outlet, &receipts).await;
         Err(ExportError { leaves_something: error.leaves_something || !whole, ..error })
     }
 
-    /// Whether what is uploaded outlasts a failure: somebody holds the snapshot for `resume`, and the cause may pass.
-    fn outlasts(&self, error: &ExportError) -> bool {
-        let passing = matches!(
-            error.kind,
-            ExportErrorKind::SourceUnavailable
-                | ExportErrorKind::GaveWay
-                | ExportErrorKind::DestinationUnavailable
-                | ExportErrorKind::DestinationFull
-        );
-        passing && self.request.commit.keep_snapshot.is_some()
+    fn retention(&self, hold: Option<&Hold>) -> Retention {
+        Retention {
+            claim: hold.map(|hold| hold.claim.clone()),
+            snapshot_kept: self.request.commit.keep_snapshot.is_some(),
+        }
     }
 
     /// Gives the destination back, or leaves the journal to whoever comes next.
@@ -229,8 +224,9 @@ impl Run {
         failpoint::reach("ending").await;
         match result {
             Err(error) if error.leaves_something || hold.has_littered() => {
+                let retention = self.retention(Some(&hold));
                 hold.leave().await;
-                let resumable = self.outlasts(&error) && error.hint.is_none();
+                let resumable = retention.outlasts(&error) && error.hint.is_none();
                 let hint = "`outhaul resume` goes on with it while the snapshot is kept";
                 Err(if resumable { error.with_hint(hint) } else { error })
             }

@@ -1,5 +1,7 @@
 //! Where the files of a commit stand at the destination.
 
+use super::ddl::Dialect;
+use super::foreign::{REDSHIFT_PATH, SYMLINK_PATH};
 use crate::store::owner::OWNER_PATH;
 
 /// The name of the manifest below a destination.
@@ -28,6 +30,16 @@ impl Placement {
             Self::Parts => OWNER_PATH.to_owned(),
             Self::Single { name } => format!("_outhaul/{name}.owner.json"),
         }
+    }
+
+    /// Every small file that a run writes outside of its journal.
+    pub fn own_files(&self) -> Vec<String> {
+        let mut files = vec![self.owner_path(), self.manifest_path()];
+        if *self == Self::Parts {
+            files.extend([SUCCESS_PATH, REDSHIFT_PATH, SYMLINK_PATH].map(str::to_owned));
+            files.extend(Dialect::ALL.map(|dialect| dialect.path().to_owned()));
+        }
+        files
     }
 
     /// The manifest's path relative to the destination.

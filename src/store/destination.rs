@@ -426,6 +426,19 @@ impl Destination {
         }
     }
 
+    /// Removes what writers of small local files left when they were killed; object stores write whole objects.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep(&self, paths: Vec<String>) -> Result<(), StoreError> {
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                folder.run("sweeping", self.url().to_owned(), move |folder| folder.sweep(&paths)).await
+            }
+            Backend::Remote(_) => Ok(()),
+        }
+    }
+
     /// Removes a folder of a local destination with all that is in it; object stores have none.
     pub(super) async fn delete_local_folder(&self, path: &str) -> Result<(), StoreError> {
         let object = self.check("deleting", path)?;

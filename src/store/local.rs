@@ -152,6 +152,22 @@ impl Folder {
         absent_as_none(self.open_root().and_then(|root| root.remove_file(path))).map(|_| ())
     }
 
+    /// Removes what writers of the files at `paths` left when they were killed.
+    pub(super) fn sweep(&self, paths: &[String]) -> io::Result<()> {
+        let Some(root) = absent_as_none(self.open_root())? else { return Ok(()) };
+        for path in paths {
+            let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+            let Some(folder) = absent_as_none(root.open_dir(folder))? else { continue };
+            for entry in folder.entries()? {
+                let found = entry?.file_name();
+                if found.to_str().is_some_and(|found| is_temporary(found, name)) {
+                    absent_as_none(folder.remove_file(&found))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn delete_folder(&self, path: &str) -> io::Result<()> {
         absent_as_none(self.open_root().and_then(|root| root.remove_dir_all(path))).map(|_| ())
     }
@@ -282,9 +298,17 @@ impl<'a> Temporary<'a> {
     }
 }
 
+/// Whether a file is one that [`Temporary::write`] made for `target`.
+fn is_temporary(name: &str, target: &str) -> bool {
+    let random =
+        name.strip_prefix('.').and_then(|name| name.strip_prefix(target)).and_then(|name| name.strip_prefix('.'));
+    let random = random.and_then(|name| name.strip_suffix(".tmp"));
+    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        // After a rename there is nothing left to remove; otherwise a leftover is hidden and `clean` finds it.
+        // After a rename there is nothing left to remove; otherwise a leftover is hidden, and swept away by the next owner.
         let _ = self.folder.remove_file(&self.name);
     }
 }

@@ -15,7 +15,7 @@ use crate::support::s3::s3;
 use crate::support::{eventually, unique};
 
 const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
-    alter table t add primary key (id); analyze t";
+    alter table t add primary key (id); alter table t set (autovacuum_enabled = off); analyze t";
 
 /// Where a run is killed, in the order of its life (K0 to K12 of the plan for faults).
 const PLACES: [&str; 13] = [
@@ -121,7 +121,7 @@ async fn c2_killed_anywhere_and_cleaned_there_is_nothing_or_one_whole_export() {
                 assert_eq!(planned["dry_run"], true);
                 let report = clean(&place, &[]).await;
                 assert_eq!(planned["runs"].as_array().unwrap().len(), report["runs"].as_array().unwrap().len(), "{at}");
-                assert!(!before.is_empty(), "{at}: a dry run removes nothing");
+                assert!(at == "begun" || !before.is_empty(), "{at}: a dry run removes nothing");
                 if COMMITTED.contains(&at) {
                     assert_eq!(place.whole().await, expected, "{at}");
                 } else {
@@ -225,6 +225,8 @@ async fn survives(seed: u64, kills: usize, pg: &Pg, place: &Place, go_on: &str) 
             137 => killed += 1,
             // Through before the kill, or killed before there was a run.
             0 | 2 => first = true,
+            // Killed before anybody but the run itself held the snapshot: then it had read nothing.
+            12 if receipted(place).await.is_empty() => first = true,
             code => panic!("exit {code}, seed {seed}"),
         }
     }
@@ -233,7 +235,8 @@ async fn survives(seed: u64, kills: usize, pg: &Pg, place: &Place, go_on: &str) 
         _ => export(pg, place, &["--on-existing", "replace"]).run().await,
     };
     if last.code != 0 {
-        assert_eq!((last.code, go_on), (2, "resume"), "{}", last.stderr);
+        assert!([2, 12].contains(&last.code) && go_on == "resume", "{}", last.stderr);
+        assert!(receipted(place).await.is_empty(), "{}", last.stderr);
         export(pg, place, &["--on-existing", "replace"]).run().await.expect(0);
     }
 }
@@ -378,15 +381,19 @@ async fn a_failure_that_may_pass_leaves_the_receipts_where_the_snapshot_is_kept(
     let pg = pg(18).await;
     pg.batch(TABLE).await;
     let place = Place::local();
-    let stop = Stop::at("receipted");
-    let running = export(&pg, &place, &["--keep-snapshot", "60s", "--max-duration", "1s"]).stops([&stop]).spawn();
-    running.stands_at(&stop).await;
-    let run = running.wait().await.expect(16);
-    assert!(run.stderr.contains("--max-duration") || run.stderr.contains("max-duration"), "{}", run.stderr);
-    assert!(!receipted(&place).await.is_empty());
-    // The time counts anew.
-    resume(&pg, &place, &[]).run().await.expect(0);
-    assert_eq!(place.whole().await, rows(&pg).await);
+    // The first partition is read at once, the others take ten seconds.
+    let slow = "slow=case when id > 1000 then pg_sleep(0.01) is null end";
+    let args = ["--keep-snapshot", "60s", "--max-duration", "3s", "--key", "id", "--column", slow];
+    let run = export(&pg, &place, &args).run().await.expect(16);
+    assert!(run.stderr.contains("--max-duration"), "{}", run.stderr);
+    let kept = receipted(&place).await;
+    assert!(!kept.is_empty());
+    pg.batch("delete from t where id <= 1000").await;
+    // The time counts anew, and is too short again.
+    resume(&pg, &place, &[]).run().await.expect(16);
+    assert!(receipted(&place).await.len() >= kept.len());
+    clean(&place, &[]).await;
+    assert!(place.is_empty().await);
 }
 
 #[tokio::test]

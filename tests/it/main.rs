@@ -28,6 +28,7 @@ mod kindness;
 mod memory;
 mod other_stores;
 mod outages;
+mod owners;
 mod parquet_files;
 mod policies;
 mod readme;

@@ -1,0 +1,211 @@
+//! Whose a destination is: one run at a time, and whoever has lost it touches nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::job::{copy, no_sessions_left, sorted};
+use crate::support::pg::{Pg, pg};
+use crate::support::place::Place;
+use crate::support::run::{Outhaul, Stop};
+
+const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
+    alter table t add primary key (id); analyze t";
+
+fn export(pg: &Pg, place: &Place, args: &[&str]) -> Outhaul {
+    let url = place.url();
+    let mut all = vec!["export", "--from", &pg.url, "--to", &url, "--table", "t", "--format", "csv"];
+    all.extend(["--csv-header", "off", "--readers", "2", "--partitions", "4", "--report", "json"]);
+    all.extend(["--progress", "none"]);
+    all.extend(args);
+    place.outhaul(all)
+}
+
+async fn rows(pg: &Pg) -> Vec<String> {
+    sorted(&copy(pg, "select * from t").await)
+}
+
+/// What is there but the owner record, which its owner renews.
+async fn others(place: &Place) -> BTreeMap<String, u64> {
+    place.list().await.into_iter().filter(|(path, _)| path != "_outhaul/owner.json").collect()
+}
+
+async fn put(place: &Place, path: &str, record: &Value) {
+    match place {
+        Place::Local(folder) => {
+            let file = folder.path().join("dest").join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, record.to_string()).unwrap();
+        }
+        Place::S3(s3) => s3.put(&format!("dest/{path}"), record.to_string().as_bytes()).await,
+    }
+}
+
+#[tokio::test]
+async fn d1_of_two_runs_one_owns_the_destination_and_the_other_reads_nothing() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        let stop = Stop::at("uploaded");
+        let first = export(&pg, &place, &[]).stops([&stop]).spawn();
+        first.stands_at(&stop).await;
+        let (before, uploads) = (others(&place).await, place.open_uploads().await);
+        for args in [&[][..], &["--on-existing", "replace"], &["--run-id", "another"]] {
+            let run = export(&pg, &place, args).run().await.expect(22);
+            assert!(run.stderr.contains("is writing there"), "{}", run.stderr);
+            assert_eq!((others(&place).await, place.open_uploads().await), (before.clone(), uploads.clone()));
+        }
+        // Nor does a cleaner touch it.
+        let url = place.url();
+        let cleaned = place.outhaul(["clean", &url, "--report", "json"]).run().await.expect(0);
+        assert!(cleaned.report["report"]["alive"].is_string(), "{:?}", cleaned.report);
+        assert_eq!((others(&place).await, place.open_uploads().await), (before, uploads));
+        stop.release();
+        first.wait().await.expect(0);
+        assert_eq!(place.whole().await, rows(&pg).await);
+    }
+}
+
+#[tokio::test]
+async fn d1_many_at_once_and_one_commits() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        let running: Vec<_> = (0..4).map(|_| export(&pg, &place, &[]).spawn()).collect();
+        let mut codes = Vec::new();
+        for run in running {
+            codes.push(run.wait().await.code);
+        }
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 22, 22, 22]);
+        assert_eq!(place.whole().await, rows(&pg).await);
+    }
+}
+
+#[tokio::test]
+async fn with_owners_switched_off_two_runs_get_in_each_other_s_way() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    let place = Place::local();
+    let stop = Stop::at("uploaded");
+    let first = export(&pg, &place, &[]).stops([&stop]).spawn();
+    first.stands_at(&stop).await;
+    let second = export(&pg, &place, &[]).env("OUTHAUL_TEST_OFF", "owner").run().await;
+    assert_eq!(second.code, 0, "{}", second.stderr);
+    stop.release();
+    assert_ne!(first.wait().await.code, 0);
+}
+
+#[tokio::test]
+async fn an_owner_s_word_counts_for_a_minute_unless_its_process_is_known_to_be_gone() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    let now = chrono::Utc::now();
+    for (renewed, ended, code) in [(now, false, 22), (now - Duration::from_secs(300), false, 0), (now, true, 0)] {
+        for place in Place::both() {
+            // What the design names is enough; the rest is ours.
+            let mut record = json!({"run_id": "theirs", "epoch": 4, "renewed_at": renewed});
+            if ended {
+                record["ended"] = json!(true);
+            }
+            put(&place, "_outhaul/owner.json", &record).await;
+            let before = place.list().await;
+            let run = export(&pg, &place, &[]).run().await.expect(code);
+            if code == 22 {
+                assert!(run.stderr.contains("run theirs is writing there"), "{}", run.stderr);
+                assert_eq!(place.list().await, before);
+            } else {
+                assert_eq!(place.whole().await, rows(&pg).await);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn d3_a_run_that_was_overtaken_touches_nothing() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        for at in ["batch", "receipted", "uploaded", "published"] {
+            let stop = Stop::at(at);
+            let old = export(&pg, &place, &["--on-existing", "replace", "--key", "id"]).stops([&stop]).spawn();
+            old.stands_at(&stop).await;
+            old.signal("STOP").await;
+            let url = place.url();
+            let resumed = ["resume", url.as_str(), "--from", &pg.url, "--report", "json"];
+            // The old process still holds the snapshot.
+            let run = place.outhaul(resumed).run().await.expect(0);
+            assert_eq!(run.report["already_committed"], false, "{at}");
+            let after = place.list().await;
+            old.signal("CONT").await;
+            stop.release();
+            let run = old.wait().await.expect(22);
+            assert!(run.stderr.contains("taken this destination over"), "{at}: {}", run.stderr);
+            assert_eq!(place.list().await, after, "{at}");
+            assert_eq!(place.whole().await, rows(&pg).await, "{at}");
+        }
+    }
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn d5_a_replaced_export_stands_until_the_new_one_does() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        export(&pg, &place, &[]).run().await.expect(0);
+        let old = place.manifest().await;
+        let stop = Stop::at("published");
+        let running = export(&pg, &place, &["--on-existing", "replace"]).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        assert_eq!(place.manifest().await, old);
+        for part in crate::support::job::parts(&old) {
+            place.get(part["path"].as_str().unwrap()).await;
+        }
+        stop.release();
+        running.wait().await.expect(0);
+        assert_eq!(place.whole().await, rows(&pg).await);
+    }
+}
+
+#[tokio::test]
+async fn d7_two_cleaners_are_one() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        let stop = Stop::at("uploaded");
+        let running = export(&pg, &place, &[]).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        running.signal("KILL").await;
+        running.wait().await;
+        let url = place.url();
+        let cleaners: Vec<_> = (0..3).map(|_| place.outhaul(["clean", url.as_str()]).spawn()).collect();
+        for cleaner in cleaners {
+            cleaner.wait().await.expect(0);
+        }
+        assert!(place.is_empty().await, "{:?}", place.list().await);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_noted_is_nobody_s_to_clean() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        put(&place, "data/part-00000-000-deadbeef.csv", &json!("somebody's")).await;
+        put(&place, "notes.txt", &json!("somebody's")).await;
+        let stop = Stop::at("published");
+        let running = export(&pg, &place, &[]).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        running.signal("KILL").await;
+        running.wait().await;
+        let url = place.url();
+        place.outhaul(["clean", url.as_str()]).run().await.expect(0);
+        let left = eventually(Duration::from_secs(5), "a clean destination", async || {
+            Some(place.list().await.into_keys().filter(|path| path != "_outhaul/lock").collect::<Vec<_>>())
+        });
+        assert_eq!(left.await, ["data/part-00000-000-deadbeef.csv", "notes.txt"]);
+    }
+}
