@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ExportError, ExportErrorKind};
-use super::leftovers::open_runs;
+use super::leftovers::{DeadRun, open_runs};
 use crate::limits;
 use crate::manifest::Placement;
 use crate::store::{Claim, Destination, Journal, Take};
@@ -132,15 +132,31 @@ impl Hold {
     }
 
     /// Ends the run: there is nothing to resume.
-    pub(crate) async fn close(self, journal: &Journal) {
+    pub(crate) async fn close(self, destination: &Destination, placement: &Placement, journal: &Journal) {
         if self.is_lost() {
             return;
         }
-        if let Err(error) = journal.close().await {
+        // A process that was taken for dead may have begun more since.
+        let resumed = self.claim.previous().is_some_and(|previous| previous.run_id == journal.run_id());
+        let closed = if resumed {
+            settle(destination, placement, journal).await
+        } else {
+            journal.close().await.map_err(ExportError::from)
+        };
+        if let Err(error) = closed {
             warn(&error, "the run's records could not be removed");
         }
         if let Err(error) = self.claim.release().await {
             warn(&error, "the owner record could not be removed");
+        }
+    }
+
+    /// Ends a process whose run has become another's. What it has begun since that one's end is nobody else's.
+    pub(crate) async fn yield_to_winner(self, destination: &Destination, placement: &Placement, journal: &Journal) {
+        if let Ok(None) = journal.plan().await
+            && let Err(error) = settle(destination, placement, journal).await
+        {
+            warn(&error, "what was begun too late could not be removed");
         }
     }
 
@@ -154,6 +170,13 @@ impl Hold {
     }
 }
 
-fn warn(error: &crate::store::StoreError, what: &str) {
-    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+async fn settle(destination: &Destination, placement: &Placement, journal: &Journal) -> Result<(), ExportError> {
+    if let Some(run) = DeadRun::of(journal.clone(), placement).await? {
+        run.settle(destination, placement).await?;
+    }
+    Ok(())
+}
+
+fn warn(error: &(dyn std::error::Error + 'static), what: &str) {
+    tracing::warn!(error, "{what}");
 }

@@ -215,10 +215,12 @@ impl Run {
         result: Result<ExportReport, ExportError>,
         hold: Option<Hold>,
     ) -> Result<ExportReport, ExportError> {
-        let (Some(hold), Place::Destination { journal, .. }) = (hold, &self.place) else { return result };
+        let (Some(hold), Place::Destination { destination, placement, journal }) = (hold, &self.place) else {
+            return result;
+        };
         if hold.is_lost() && result.is_err() {
             let lost = hold.claim.check().await.err();
-            drop(hold);
+            hold.yield_to_winner(destination, placement, journal).await;
             return result.map_err(|error| lost.map_or(error, ExportError::from));
         }
         failpoint::reach("ending").await;
@@ -238,7 +240,7 @@ impl Run {
                 if hold.has_littered() {
                     hold.leave().await
                 } else {
-                    hold.close(journal).await
+                    hold.close(destination, placement, journal).await
                 }
                 result
             }
