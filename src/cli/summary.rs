@@ -95,14 +95,10 @@ fn heading(report: &ExportReport) -> String {
 /// `7 connections at most, snapshot held for 12.2 s, 157,234 blocks of heap read`.
 fn source_cost(cost: &SourceCost) -> String {
     let connections = u64::try_from(cost.peak_connections).unwrap_or(u64::MAX);
-    let mut words = format!("{} at most", human::plural(connections, "connection"));
-    if let Some(age) = cost.snapshot_age_seconds {
-        words += &format!(", snapshot held for {}", human::seconds(age));
-    }
-    if let Some(blocks) = cost.heap_blocks_read {
-        words += &format!(", {} of heap read", human::plural(blocks, "block"));
-    }
-    words
+    let mut words = vec![format!("{} at most", human::plural(connections, "connection"))];
+    words.extend(cost.snapshot_age_seconds.map(|age| format!("snapshot held for {}", human::seconds(age))));
+    words.extend(cost.heap_blocks_read.map(|blocks| format!("{} of heap read", human::plural(blocks, "block"))));
+    words.join(", ")
 }
 
 /// The one line that even `-q` shows.

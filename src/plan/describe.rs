@@ -177,8 +177,7 @@ fn may_evict_bytes(plan: &Plan) -> u64 {
         .partitions
         .iter()
         .filter_map(|partition| match &partition.slice {
-            Slice::Heap { from: None, to: None, .. } => None,
-            Slice::Heap { leaf, .. } => Some(*leaf),
+            Slice::Heap { leaf, from, to } => (from.is_some() || to.is_some()).then_some(*leaf),
             Slice::Whole | Slice::Keys(_) | Slice::NullKeys => None,
         })
         .collect();

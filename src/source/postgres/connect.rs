@@ -291,14 +291,12 @@ impl Session {
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, SourceError> {
         let limit = failpoint::limit("silence", limits::SOURCE_SILENCE);
-        match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer.map_err(|error| SourceError::driver(action, error)),
-            Err(_) => {
-                let message = format!("{action}: no answer within {} s", limit.as_secs());
-                let hint = "the network lost the connection, or a pooler in between has no server connection to give";
-                Err(SourceError::new(SourceFault::Unavailable, message).with_hint(hint))
-            }
+        if let Ok(answer) = tokio::time::timeout(limit, answer).await {
+            return answer.map_err(|error| SourceError::driver(action, error));
         }
+        let message = format!("{action}: no answer within {} s", limit.as_secs());
+        let hint = "the network lost the connection, or a pooler in between has no server connection to give";
+        Err(SourceError::new(SourceFault::Unavailable, message).with_hint(hint))
     }
 
     /// Closes the session instead of returning it to the pool.

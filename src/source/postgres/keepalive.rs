@@ -32,7 +32,8 @@ pub(super) fn set(_stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use rustix::net::sockopt;
     use tokio::net::{TcpListener, TcpStream};

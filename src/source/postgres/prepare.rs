@@ -109,6 +109,8 @@ impl Planning {
         &self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        // Planning's own future is large.
+        let work = Box::pin(work);
         tokio::select! {
             result = work => result,
             error = self.watch.run() => Err(error.into()),

@@ -239,15 +239,13 @@ impl Watch {
         parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, SourceError> {
         let limit = failpoint::limit("inquiry", limits::INQUIRY_TIMEOUT);
-        match tokio::time::timeout(limit, self.ask_patiently(sql, parameters)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                if let Some(session) = self.control.lock().await.take() {
-                    session.discard();
-                }
-                Err(SourceError::new(SourceFault::Unavailable, "looking at the source: no answer"))
-            }
+        if let Ok(answer) = tokio::time::timeout(limit, self.ask_patiently(sql, parameters)).await {
+            return answer;
         }
+        if let Some(session) = self.control.lock().await.take() {
+            session.discard();
+        }
+        Err(SourceError::new(SourceFault::Unavailable, "looking at the source: no answer"))
     }
 
     async fn ask_patiently(
