@@ -191,6 +191,10 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 /// Attempts at one partition by one process, the first included.
 pub const ATTEMPTS_MAX: u32 = 5;
 
+/// Numbers of a partition's attempts by one process, each with names of its own: those that fail, those that are given up
+/// for want of a connection (one a reader), and the one that stands for an empty relation.
+pub const ATTEMPT_NUMBERS: u32 = ATTEMPTS_MAX + 256 + 1;
+
 /// Between two looks of a keeper outside the run: whether its session lives, whether somebody waits for its locks, and
 /// whether its run is over.
 pub const KEPT_INTERVAL: Duration = Duration::from_secs(5);

@@ -43,6 +43,9 @@ struct Coordinator {
     slots: Vec<Slot>,
     running: JoinSet<Finished>,
     failures: HashMap<u32, Failures>,
+    /// The number of each partition's last attempt, failed or given up for want of a connection: each has names of its
+    /// own.
+    attempts: HashMap<u32, u32>,
     receipts: Vec<PartitionReceipt>,
     partitions: usize,
     /// Whether an attempt that failed may have left something.
@@ -86,6 +89,7 @@ pub(crate) async fn export_partitions(
         slots: vec![Slot::default(); readers],
         running: JoinSet::new(),
         failures: HashMap::new(),
+        attempts: HashMap::new(),
         partitions: work.plan.partitions.len(),
         receipts,
         litter: false,
@@ -146,7 +150,8 @@ impl Coordinator {
         place.partition = Some(partition.number);
         place.counters = Arc::default();
         let counters = Arc::clone(&place.counters);
-        let nth = self.failures.get(&partition.number).map_or(0, |failures| failures.count);
+        let nth = self.attempts.entry(partition.number).and_modify(|nth| *nth += 1).or_insert(0);
+        let nth = *nth;
         let (work, stop) = (Arc::clone(&self.work), self.stop.clone());
         self.running.spawn(async move {
             if !after.is_zero() {
@@ -231,8 +236,10 @@ impl Coordinator {
             return Ok(());
         }
         let Some(first) = self.work.plan.partitions.first() else { return Ok(()) };
-        let receipt =
-            export_partition(&self.work, first, limits::ATTEMPTS_MAX, &Counters::default(), true, &self.stop).await?;
+        let last = limits::ATTEMPT_NUMBERS - 1;
+        let receipt = export_partition(&self.work, first, last, &Counters::default(), true, &self.stop).await;
+        self.litter |= receipt.as_ref().is_err_and(|error| error.leaves_something);
+        let receipt = receipt?;
         self.receipts.retain(|receipt| receipt.partition != first.number);
         self.receipts.push(receipt);
         Ok(())

@@ -162,6 +162,11 @@ pub(crate) async fn finish(
             };
             let committed = commit(destination, Arc::clone(&manifest), &staged, &rules).await?;
             warn(&committed);
+            // Where the role may not delete, the next run may not either.
+            let passing = committed.warnings.iter().any(|warning| warning.fault != StoreFault::Authentication);
+            if let (true, Some(hold)) = (passing, hold) {
+                hold.litters();
+            }
             Some(committed.manifest_url)
         }
         Place::Stdout { manifest: Some(file) } => Some(write_file(file, &manifest)?),

@@ -238,9 +238,9 @@ impl Run {
                 }
                 // The next run, or `clean`, removes what a failed attempt of a run that committed has left.
                 if hold.has_littered() {
-                    hold.leave().await
+                    hold.leave().await;
                 } else {
-                    hold.close(destination, placement, journal).await
+                    hold.close(destination, placement, journal).await;
                 }
                 result
             }

@@ -67,7 +67,7 @@ impl AttemptSeed {
 
     /// Whether an attempt at a partition is one of this process's.
     pub fn made(self, partition: u32, attempt: u32) -> bool {
-        (0..limits::ATTEMPTS_MAX).any(|nth| self.attempt(partition, nth) == attempt)
+        (0..limits::ATTEMPT_NUMBERS).any(|nth| self.attempt(partition, nth) == attempt)
     }
 }
 

@@ -149,7 +149,11 @@ impl Folder {
     }
 
     pub(super) fn delete(&self, path: &str) -> io::Result<()> {
-        absent_as_none(self.open_root().and_then(|root| root.remove_file(path))).map(|_| ())
+        match self.open_root().and_then(|root| root.remove_file(path)) {
+            // Below a file there is nothing.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+            result => result,
+        }
     }
 
     /// Removes what writers of the files at `paths` left when they were killed.
@@ -224,7 +228,12 @@ impl Folder {
     /// Moves a staged file to its name. A repeated call after success is fine; a file of somebody else's at that name
     /// is kept and is [`ErrorKind::AlreadyExists`], unless `over` says to replace it.
     pub(super) fn publish(&self, staged: &str, path: &str, bytes: u64, over: bool) -> io::Result<()> {
-        let (folder, name) = self.make_parent(path)?;
+        let (folder, name) = self.make_parent(path).map_err(|error| match error.kind() {
+            ErrorKind::NotADirectory => {
+                io::Error::new(ErrorKind::AlreadyExists, "a file stands where the folder of a part should be")
+            }
+            _ => error,
+        })?;
         let root = self.open_root()?;
         let Some(metadata) = absent_as_none(root.symlink_metadata(staged))? else {
             return match absent_as_none(folder.symlink_metadata(name))? {

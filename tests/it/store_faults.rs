@@ -457,7 +457,8 @@ async fn b12_a_folder_that_is_deleted_under_a_run_gets_no_manifest() {
     running.stands_at(&stop).await;
     std::fs::remove_dir_all(&to).unwrap();
     stop.release();
-    running.wait().await.expect(21);
+    // With the folder went the record that it is the run's own.
+    running.wait().await.expect(22);
     assert!(files(&to).is_empty(), "{:?}", files(&to));
     export().run().await.expect(0);
     outhaul(["verify", to.to_str().unwrap(), "--read-data"]).run().await.expect(0);
