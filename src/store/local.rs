@@ -149,7 +149,11 @@ impl Folder {
     }
 
     pub(super) fn delete(&self, path: &str) -> io::Result<()> {
-        absent_as_none(self.open_root().and_then(|root| root.remove_file(path))).map(|_| ())
+        match self.open_root().and_then(|root| root.remove_file(path)) {
+            // Below a file there is nothing.
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(()),
+            result => absent_as_none(result).map(|_| ()),
+        }
     }
 
     /// Removes what writers of the files at `paths` left when they were killed.
@@ -261,8 +265,11 @@ impl Folder {
 }
 
 fn make_folder(root: &Dir, path: &str) -> io::Result<Dir> {
-    if let Some(folder) = absent_as_none(root.open_dir(path))? {
-        return Ok(folder);
+    match root.open_dir(path) {
+        Ok(folder) => return Ok(folder),
+        // A file in the way is told by the attempt to make a folder there.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(error),
     }
     root.create_dir_with(path, DirBuilder::new().recursive(true).mode(FOLDER_MODE))?;
     root.open_dir(path)
