@@ -161,7 +161,8 @@ impl Folder {
         let Some(root) = absent_as_none(self.open_root())? else { return Ok(()) };
         for path in paths {
             let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
-            let Some(folder) = absent_as_none(root.open_dir(folder))? else { continue };
+            // What is no folder of ours has nothing of ours in it.
+            let Ok(folder) = root.open_dir(folder) else { continue };
             for entry in folder.entries()? {
                 let found = entry?.file_name();
                 if found.to_str().is_some_and(|found| is_temporary(found, name)) {
@@ -270,8 +271,11 @@ impl Folder {
 }
 
 fn make_folder(root: &Dir, path: &str) -> io::Result<Dir> {
-    if let Some(folder) = absent_as_none(root.open_dir(path))? {
-        return Ok(folder);
+    match root.open_dir(path) {
+        Ok(folder) => return Ok(folder),
+        // A file in the way is told by the attempt to make a folder there.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(error),
     }
     root.create_dir_with(path, DirBuilder::new().recursive(true).mode(FOLDER_MODE))?;
     root.open_dir(path)
