@@ -197,7 +197,9 @@ async fn the_gentle_profile_leaves_the_cache_alone_and_the_others_do_not() {
         cluster.batch("checkpoint").await;
         for table in ["hot", "t"] {
             cluster.batch(&format!("vacuum analyze {table}")).await;
+            cluster.batch(&format!("select count(*) from {table}")).await;
         }
+        cluster.batch("checkpoint").await;
         let client = cluster.connect().await;
         // Twice, so that they are not the first to be evicted.
         let warm = "select sum(length(v)) from hot; select sum(length(v)) from hot";
