@@ -9,6 +9,7 @@ mod finish;
 mod hold;
 pub mod keep;
 mod leftovers;
+mod part;
 pub(crate) mod planning;
 pub(crate) mod record;
 pub mod report;

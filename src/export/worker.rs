@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{ExportError, ExportErrorKind};
 use super::event::Event;
+use super::part::{OpenPart, Writer, aborted};
 use super::request::{ManifestStats, Visibility};
 use crate::cpu::on_rayon;
 use crate::encode::{EncodeError, EncodeSummary, Encoder, FormatOptions, Tally, encoder, sorted_columns};
@@ -57,23 +57,6 @@ pub(crate) struct Work {
 pub(crate) struct Counters {
     pub(crate) rows: AtomicU64,
     pub(crate) bytes: AtomicU64,
-}
-
-#[derive(Debug)]
-enum Writer {
-    Store(Box<PartWriter>),
-    Stdout(Box<StdoutWriter>),
-}
-
-#[derive(Debug)]
-struct OpenPart {
-    /// `None` only while rayon has them.
-    encoding: Option<(Box<dyn Encoder>, Tally)>,
-    writer: Option<Writer>,
-    /// The writer's end, in a task of its own: a cancel in the middle of it would leave an upload behind.
-    finishing: Option<JoinHandle<Result<StagedObject, StoreError>>>,
-    rows: u64,
-    started_at: DateTime<Utc>,
 }
 
 /// One attempt at one partition.
@@ -381,57 +364,6 @@ impl Attempt<'_> {
         }
         whole
     }
-}
-
-impl OpenPart {
-    /// The writer stays in place while it waits, so that a cancelled wait can still abort the upload. Gives the room
-    /// back, empty, where the writer has copied the bytes; new room is cleared by the system page by page, which costs as
-    /// much as writing to it.
-    async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, ExportError> {
-        if out.is_empty() {
-            return Ok(out);
-        }
-        let bytes = Bytes::from(out);
-        match &mut self.writer {
-            Some(Writer::Store(writer)) => writer.write(bytes.clone()).await?,
-            Some(Writer::Stdout(writer)) => writer.write(bytes.clone()).await?,
-            None => return Err(ExportError::internal("the part's writer is gone")),
-        }
-        let mut spare = bytes.try_into_mut().map(Vec::from).unwrap_or_default();
-        spare.clear();
-        Ok(spare)
-    }
-
-    async fn finish(&mut self) -> Result<StagedObject, ExportError> {
-        let writer = match self.writer.take() {
-            Some(Writer::Store(writer)) => writer,
-            Some(Writer::Stdout(writer)) => return Ok(writer.finish()?),
-            None => return Err(ExportError::internal("the part's writer is gone")),
-        };
-        let finishing = self.finishing.insert(tokio::spawn(writer.finish()));
-        let finished = finishing.await;
-        self.finishing = None;
-        let object = finished.map_err(|error| ExportError::internal("finishing a part").with_source(error))?;
-        Ok(object?)
-    }
-}
-
-impl Writer {
-    fn bytes_written(&self) -> u64 {
-        match self {
-            Self::Store(writer) => writer.bytes_written(),
-            Self::Stdout(writer) => writer.bytes_written(),
-        }
-    }
-}
-
-/// Drops what a writer has staged: whether it is gone.
-async fn aborted(writer: PartWriter) -> bool {
-    let aborted = writer.abort().await;
-    if let Err(error) = &aborted {
-        tracing::warn!(error = error as &dyn std::error::Error, "an upload could not be aborted");
-    }
-    aborted.is_ok()
 }
 
 /// Removes one object of a run that will not commit, visible or not: whether it is gone.

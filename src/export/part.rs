@@ -1,0 +1,81 @@
+//! One part as it is written: its encoder, its writer, and what has gone through them.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use tokio::task::JoinHandle;
+
+use super::error::ExportError;
+use crate::encode::{Encoder, Tally};
+use crate::store::stdout::StdoutWriter;
+use crate::store::{PartWriter, StagedObject, StoreError};
+
+/// Where a part's bytes go.
+#[derive(Debug)]
+pub(super) enum Writer {
+    Store(Box<PartWriter>),
+    Stdout(Box<StdoutWriter>),
+}
+
+/// A part that is being written.
+#[derive(Debug)]
+pub(super) struct OpenPart {
+    /// `None` only while rayon has them.
+    pub(super) encoding: Option<(Box<dyn Encoder>, Tally)>,
+    pub(super) writer: Option<Writer>,
+    /// The writer's end, in a task of its own: a cancel in the middle of it would leave an upload behind.
+    pub(super) finishing: Option<JoinHandle<Result<StagedObject, StoreError>>>,
+    pub(super) rows: u64,
+    pub(super) started_at: DateTime<Utc>,
+}
+
+impl OpenPart {
+    /// The writer stays in place while it waits, so that a cancelled wait can still abort the upload. Gives the room
+    /// back, empty, where the writer has copied the bytes; new room is cleared by the system page by page, which costs as
+    /// much as writing to it.
+    pub(super) async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, ExportError> {
+        if out.is_empty() {
+            return Ok(out);
+        }
+        let bytes = Bytes::from(out);
+        match &mut self.writer {
+            Some(Writer::Store(writer)) => writer.write(bytes.clone()).await?,
+            Some(Writer::Stdout(writer)) => writer.write(bytes.clone()).await?,
+            None => return Err(ExportError::internal("the part's writer is gone")),
+        }
+        let mut spare = bytes.try_into_mut().map(Vec::from).unwrap_or_default();
+        spare.clear();
+        Ok(spare)
+    }
+
+    /// Waits until all of it is staged. In a task of its own: cancelled, it still ends.
+    pub(super) async fn finish(&mut self) -> Result<StagedObject, ExportError> {
+        let writer = match self.writer.take() {
+            Some(Writer::Store(writer)) => writer,
+            Some(Writer::Stdout(writer)) => return Ok(writer.finish()?),
+            None => return Err(ExportError::internal("the part's writer is gone")),
+        };
+        let finishing = self.finishing.insert(tokio::spawn(writer.finish()));
+        let finished = finishing.await;
+        self.finishing = None;
+        let object = finished.map_err(|error| ExportError::internal("finishing a part").with_source(error))?;
+        Ok(object?)
+    }
+}
+
+impl Writer {
+    pub(super) fn bytes_written(&self) -> u64 {
+        match self {
+            Self::Store(writer) => writer.bytes_written(),
+            Self::Stdout(writer) => writer.bytes_written(),
+        }
+    }
+}
+
+/// Drops what a writer has staged: whether it is gone.
+pub(super) async fn aborted(writer: PartWriter) -> bool {
+    let aborted = writer.abort().await;
+    if let Err(error) = &aborted {
+        tracing::warn!(error = error as &dyn std::error::Error, "an upload could not be aborted");
+    }
+    aborted.is_ok()
+}
