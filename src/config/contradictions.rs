@@ -111,10 +111,10 @@ impl Found<'_> {
     }
 
     fn work(&mut self, work: &WorkOptions) {
-        if !self.is("read_mode", "keyset") {
-            self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
-        } else {
+        if self.is("read_mode", "keyset") {
             self.refuse(&["keep_snapshot"], "with --read-mode keyset, which has no snapshot", "leave it out");
+        } else {
+            self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
         }
         if work.source_profile == SourceProfile::Gentle && !self.is("partitions", "1") {
             let beside = "with --source-profile gentle, which reads each table in one pass";

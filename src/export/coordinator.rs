@@ -293,13 +293,11 @@ impl Coordinator {
                 discard_receipts(&self.work.outlet, &self.receipts).await && whole
             }
         };
-        match tokio::time::timeout(limits::ABORT_GRACE, clean).await {
-            Ok(whole) => !whole,
-            Err(_) => {
-                tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");
-                true
-            }
+        if let Ok(whole) = tokio::time::timeout(limits::ABORT_GRACE, clean).await {
+            return !whole;
         }
+        tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");
+        true
     }
 }
 

@@ -37,7 +37,7 @@ pub struct KeepRequest {
 }
 
 /// How a run starts a keeper of its own: this program again, detached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KeeperLaunch {
     /// The program.
     pub program: PathBuf,
@@ -49,7 +49,7 @@ pub struct KeeperLaunch {
 }
 
 /// What a run hands over to its keeper: one line on its standard input, which is then kept open until the run ends.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct HandOver {
     /// See [`KeeperLaunch::connection`].
     pub connection: Vec<(String, Vec<String>)>,
@@ -63,6 +63,19 @@ pub struct HandOver {
     pub duration: Duration,
     /// See [`KeepRequest::yield_after`].
     pub yield_after: Option<Duration>,
+}
+
+/// The options may hold a password command; no `{:?}` of ours prints them.
+impl std::fmt::Debug for HandOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HandOver").field("run_id", &self.run_id).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for KeeperLaunch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeeperLaunch").field("program", &self.program).finish_non_exhaustive()
+    }
 }
 
 /// What a keeper answers: one line on its standard output.

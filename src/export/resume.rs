@@ -92,7 +92,7 @@ pub async fn resume(
     let stop = cancel.child_token();
     let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, Take::Over, &stop)).await?;
     let Some(hold) = hold else { return Err(ExportError::internal("a stream has nothing to resume")) };
-    let result = go_on(&run, &request, &journal, record, &hold, &stop).await;
+    let result = Box::pin(go_on(&run, &request, &journal, record, &hold, &stop)).await;
     run.end(result, Some(hold)).await
 }
 
@@ -118,15 +118,12 @@ async fn find(destination: &Destination, placement: &Placement) -> Result<Found,
             return Ok(Found::Open(Box::new((journal, record))));
         }
     }
-    match standing {
-        Some(existing) => Ok(Found::Committed(Box::new(existing))),
-        None => {
-            let message = format!("there is no run to resume at {}", destination.url());
-            Err(ExportError::new(ExportErrorKind::Usage, message).with_hint(
-                "a run that failed cleanly or was stopped has left nothing; `outhaul export` begins a new one",
-            ))
-        }
+    if let Some(existing) = standing {
+        return Ok(Found::Committed(Box::new(existing)));
     }
+    let message = format!("there is no run to resume at {}", destination.url());
+    Err(ExportError::new(ExportErrorKind::Usage, message)
+        .with_hint("a run that failed cleanly or was stopped has left nothing; `outhaul export` begins a new one"))
 }
 
 async fn go_on(

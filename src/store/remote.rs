@@ -264,7 +264,7 @@ impl Remote {
         let uploads = lister
             .list(&prefix)
             .await
-            .map_err(|error| StoreError::new("listing the open uploads of", object, StoreFault::Unavailable, error))?;
+            .map_err(|error| StoreError::new("listing uploads", object, StoreFault::Unavailable, error))?;
         let relative = |key: &str| key.strip_prefix(&prefix).map(str::to_owned);
         Ok(Some(uploads.into_iter().filter_map(|it| Some((relative(&it.key)?, it.upload_id))).collect()))
     }

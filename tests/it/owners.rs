@@ -103,7 +103,7 @@ async fn an_owner_s_word_counts_for_a_minute_unless_its_process_is_known_to_be_g
     let pg = pg(15).await;
     pg.batch(TABLE).await;
     let now = chrono::Utc::now();
-    for (renewed, ended, code) in [(now, false, 22), (now - Duration::from_secs(300), false, 0), (now, true, 0)] {
+    for (renewed, ended, code) in [(now, false, 22), (now - Duration::from_mins(5), false, 0), (now, true, 0)] {
         for place in Place::both() {
             // What the design names is enough; the rest is ours.
             let mut record = json!({"run_id": "theirs", "epoch": 4, "renewed_at": renewed});
