@@ -182,46 +182,6 @@ async fn readers_keep_to_their_rate_together() {
     }
 }
 
-/// A server with a cache of 8 MB, in which 1.5 MB of a hot table stand; the table to export has 42 MB.
-#[tokio::test]
-async fn the_gentle_profile_leaves_the_cache_alone_and_the_others_do_not() {
-    for version in both() {
-        let cluster = Cluster::start(version, &["shared_buffers=8MB", "autovacuum=off"]).await;
-        cluster
-            .batch(
-                "create table hot as select i, repeat('x', 500) v from generate_series(1, 2800) i;
-                 create table t as select i as id, repeat('x', 500) as v from generate_series(1, 80000) i",
-            )
-            .await;
-        // Hint bits wait until the commit is flushed; set by a reader, they make dirty pages, which leave the ring.
-        cluster.batch("checkpoint").await;
-        for table in ["hot", "t"] {
-            cluster.batch(&format!("vacuum analyze {table}")).await;
-            cluster.batch(&format!("select count(*) from {table}")).await;
-        }
-        cluster.batch("checkpoint").await;
-        let client = cluster.connect().await;
-        // Twice, so that they are not the first to be evicted.
-        let warm = "select sum(length(v)) from hot; select sum(length(v)) from hot";
-        let cold = async || {
-            let plan =
-                crate::support::pg::rows(&client, "explain (analyze, buffers, format json) select * from hot").await;
-            let plan: serde_json::Value = serde_json::from_str(plan[0][0].as_ref().unwrap()).unwrap();
-            plan[0]["Plan"]["Shared Read Blocks"].as_u64().unwrap()
-        };
-        for (profile, kept) in [("gentle", true), ("balanced", false), ("fast", false)] {
-            client.batch_execute(warm).await.unwrap();
-            let before = cold().await;
-            let dest = tempfile::tempdir().unwrap();
-            let run = export(&cluster.url, dest.path(), &["--source-profile", profile]).run().await.expect(0);
-            assert_eq!(run.report["rows"], 80_000);
-            let read = cold().await;
-            assert_eq!(before, 0, "the hot table was not in the cache");
-            assert_eq!(read < 20, kept, "{profile}: {read} blocks of the hot table were evicted");
-        }
-    }
-}
-
 #[tokio::test]
 async fn profiles_differ_in_readers_and_partitions_and_the_plan_says_what_they_evict() {
     let pg = pg(18).await;
