@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,80 +13,13 @@ use tokio::io::AsyncReadExt;
 use super::address::{Address, percent_encode};
 use super::connect;
 use super::error::{StoreError, StoreFault};
+use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 use super::journal::Journal;
 use super::local::Folder;
 use super::receipt::{StagedObject, Staging};
 use super::remote::Remote;
 use super::writer::PartWriter;
 use crate::limits;
-
-/// How objects are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreOptions {
-    /// Bytes of the first chunks of an upload; `store/chunks.rs` says how it grows.
-    pub chunk_bytes: NonZeroUsize,
-    /// Chunks in flight for one object.
-    pub concurrency: NonZeroUsize,
-    /// Whether objects get a SHA-256 too.
-    pub sha256: bool,
-}
-
-impl StoreOptions {
-    /// For whoever reads, and writes only small records.
-    pub fn small() -> Self {
-        let (chunk_bytes, concurrency) =
-            (NonZeroUsize::MIN.saturating_add(limits::UPLOAD_CHUNK_BYTES_MIN - 1), NonZeroUsize::MIN);
-        Self { chunk_bytes, concurrency, sha256: false }
-    }
-}
-
-/// Which content of an object was seen, so that a later write can depend on nobody having changed it since.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// The store's `ETag`; of a local file, its time, size and inode.
-    pub(super) e_tag: Option<String>,
-    /// The version or generation, where the store counts them.
-    pub(super) generation: Option<String>,
-}
-
-/// A small object, read whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Small {
-    /// Its bytes.
-    pub bytes: Bytes,
-    /// Its version.
-    pub version: Version,
-}
-
-/// What a store tells of an object without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectFacts {
-    /// Its size.
-    pub bytes: u64,
-    /// Its version.
-    pub version: Version,
-    /// CRC64NVME of the whole object, where the store keeps one.
-    pub crc64nvme: Option<u64>,
-}
-
-/// What became of a create-if-absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CreateOutcome {
-    /// It was not there, and now is.
-    Created,
-    /// The store says something is there. It may be our own bytes, when the answer to a first try was lost, or nothing
-    /// (S3 answers 409 to writers that race): read back and compare.
-    Exists,
-}
-
-/// What became of a conditional replacement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplaceOutcome {
-    /// The object had the expected version, and now has the new bytes.
-    Replaced,
-    /// It has another version, or is gone. It may be our own bytes: read back and compare.
-    Changed,
-}
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///

@@ -7,6 +7,7 @@ mod connect;
 pub mod destination;
 mod direct;
 pub mod error;
+pub mod facts;
 #[cfg(test)]
 pub(crate) mod fault_store;
 pub mod journal;
@@ -22,8 +23,9 @@ pub mod stdout;
 pub mod writer;
 
 pub(crate) use address::local_path;
-pub use destination::{CreateOutcome, Destination, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
+pub use destination::Destination;
 pub use error::StoreError;
+pub use facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 pub use journal::{AttemptSeed, Journal, UploadRecord};
 pub use name::{Layout, PartName};
 pub use owner::{Claim, OwnerRecord, Take};

@@ -13,8 +13,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::destination::{Destination, ReplaceOutcome, Version};
+use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
+use super::facts::{ReplaceOutcome, Version};
 use crate::{failpoint, limits};
 
 const JSON: &str = "application/json";

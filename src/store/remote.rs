@@ -13,8 +13,8 @@ use object_store::{
 };
 
 use super::connect::{Crc64Header, request_timeout, retry_budget};
-use super::destination::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::error::{StoreError, StoreFault};
+use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::open_uploads::OpenUploads;
 use super::receipt::StagedObject;
 use crate::{failpoint, limits};

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use super::checksums::Checksums;
 use super::chunks::{Gather, chunk_bytes};
-use super::destination::StoreOptions;
 use super::error::{StoreError, StoreFault};
+use super::facts::StoreOptions;
 use super::journal::Journal;
 use super::receipt::Staging;
 use super::remote::Remote;

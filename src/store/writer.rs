@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::checksums::Checksums;
-use super::destination::{Backend, StoreOptions};
+use super::destination::Backend;
 use super::error::{StoreError, StoreFault};
+use super::facts::StoreOptions;
 use super::journal::Journal;
 use super::local_sink::LocalSink;
 use super::receipt::{StagedObject, Staging};

@@ -33,6 +33,7 @@ mod parquet_files;
 mod policies;
 mod readme;
 mod relations;
+mod retries;
 mod security;
 mod servers;
 mod shape;

@@ -32,8 +32,8 @@ pub(super) fn set(_stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
 #[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use rustix::net::sockopt;
     use tokio::net::{TcpListener, TcpStream};

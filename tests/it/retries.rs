@@ -1,0 +1,152 @@
+//! Retries: a reader or a keeper that is lost costs an attempt and nothing else (rows A1-A3 and A11 of the fault matrix).
+
+use std::time::Duration;
+
+use crate::support::eventually;
+use crate::support::http_proxy::{Fault, Op, Proxy, on};
+use crate::support::job::{copy, no_sessions_left, parts, sorted};
+use crate::support::pg::{Pg, both, pg};
+use crate::support::place::Place;
+use crate::support::run::{Outhaul, Stop, outhaul};
+use crate::support::s3::s3;
+
+/// Some megabytes, so that a reader is still at it when it is met.
+const TABLE: &str = "create table t as select i as id, repeat(md5(i::text), 20) as v from generate_series(1, 20000) i;
+    alter table t set (autovacuum_enabled = off); analyze t";
+
+fn export(pg: &Pg, url: &str, place: &Place, args: &[&str]) -> Outhaul {
+    let to = place.url();
+    let mut all = vec!["export", "--from", url, "--to", &to, "--table", "t", "--format", "csv", "--csv-header", "off"];
+    all.extend(["--partitions", "4", "--report", "json", "--progress", "none"]);
+    all.extend(args);
+    assert!(pg.url.starts_with("postgres://"));
+    place.outhaul(all)
+}
+
+async fn rows(pg: &Pg) -> Vec<String> {
+    sorted(&copy(pg, "select * from t").await)
+}
+
+/// What the snapshot must not see.
+const LATER: &str = "delete from t where id % 3 = 0; insert into t values (30000, 'later')";
+
+#[tokio::test]
+async fn a1_a_reader_that_is_killed_is_replaced_under_the_same_snapshot() {
+    for version in both() {
+        // Before its first row, in the middle, after its last row, after its receipt.
+        for at in ["reading", "batch", "finished", "receipted"] {
+            for place in Place::both() {
+                let pg = pg(version).await;
+                pg.batch(TABLE).await;
+                let expected = rows(&pg).await;
+                let stop = Stop::at(at);
+                let running = export(&pg, &pg.url, &place, &["--readers", "2", "-v"]).stops([&stop]).spawn();
+                running.stands_at(&stop).await;
+                pg.batch(LATER).await;
+                for reader in pg.exporter_pids("reader").await {
+                    pg.terminate(&reader).await;
+                }
+                stop.release();
+                let run = running.wait().await.expect(0);
+                assert_eq!(place.whole().await, expected, "{at}: {}", run.stderr);
+                if at == "batch" {
+                    assert!(run.stderr.contains("repeated under the same snapshot"), "{}", run.stderr);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a1_a_reader_that_is_killed_again_and_again_ends_the_run_in_the_end() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let place = Place::local();
+    let args = ["--readers", "2", "--column", "slow=case when pg_sleep(0.01) is null then 1 end"];
+    let running = export(&pg, &pg.url, &place, &args).spawn();
+    let killing = tokio::spawn({
+        let client = pg.connect().await;
+        async move {
+            loop {
+                let kill = "select pg_terminate_backend(pid) from pg_stat_activity
+                    where datname = current_database() and application_name like 'outhaul/%/reader'";
+                client.batch_execute(kill).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    });
+    let run = running.wait().await.expect(11);
+    killing.abort();
+    assert!(run.stderr.contains("(attempt 5, the last)"), "{}", run.stderr);
+    assert!(place.is_empty().await, "{:?}", place.list().await);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn a3_readers_that_have_the_snapshot_finish_without_keepers() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        let (place, expected) = (Place::local(), rows(&pg).await);
+        let stop = Stop::at("batch");
+        let running = export(&pg, &pg.url, &place, &["--readers", "2"]).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        eventually(Duration::from_secs(10), "two readers", async || {
+            (pg.exporter_pids("reader").await.len() == 2).then_some(())
+        })
+        .await;
+        pg.batch(LATER).await;
+        for keeper in pg.exporter_pids("keeper").await {
+            pg.terminate(&keeper).await;
+        }
+        stop.release();
+        running.wait().await.expect(0);
+        assert_eq!(place.whole().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a11_a_server_without_connections_gets_fewer_readers() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        // A lock session, two keepers and two readers.
+        let (url, role) = pg.role("connection limit 5").await;
+        pg.batch(&format!("grant select on t to {role}")).await;
+        let place = Place::local();
+        let run = export(&pg, &url, &place, &["--readers", "16", "--partitions", "32"]).run().await.expect(0);
+        assert!(run.stderr.contains("going on with fewer readers"), "{}", run.stderr);
+        assert_eq!(place.whole().await, rows(&pg).await);
+        // Not even the sessions that hold the snapshot.
+        pg.batch(&format!("alter role {role} connection limit 1")).await;
+        let place = Place::local();
+        let run = export(&pg, &url, &place, &["--readers", "2"]).run().await.expect(16);
+        assert!(run.stderr.contains("no connection left"), "{}", run.stderr);
+        assert!(place.is_empty().await);
+    }
+}
+
+/// Rows of 4 MiB towards a store that takes 2 MB a second: what is read waits where it is, and the whole process fits in
+/// 256 MiB.
+#[tokio::test]
+async fn wide_rows_before_a_slow_store_stay_below_256_mib() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table t as select i as id, repeat(md5(i::text), 131072) as v from generate_series(1, 24) i; analyze t",
+    )
+    .await;
+    let s3 = s3();
+    let proxy = Proxy::start(&s3.endpoint, [on(Op::Chunk, "part-", Fault::Throttle(8 << 20))]).await;
+    let to = s3.url("dest");
+    let run = outhaul(["export", "--from", &pg.url, "--to", &to, "--table", "t", "--format", "csv", "--readers", "2"])
+        .envs(s3.env())
+        .env("AWS_ENDPOINT", &proxy.endpoint)
+        .limit(Duration::from_mins(3))
+        .run()
+        .await
+        .expect(0);
+    assert!(run.memory_peak < 256 << 20, "{} bytes", run.memory_peak);
+    let manifest: serde_json::Value = serde_json::from_slice(&s3.get("dest/_manifest.json").await).unwrap();
+    let rows: u64 = parts(&manifest).iter().map(|part| part["rows"].as_u64().unwrap()).sum();
+    assert_eq!(rows, 24);
+}
