@@ -14,7 +14,9 @@
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
 //! - [`store`]: bytes become staged objects and receipts. The only user of `object_store`.
 //! - [`manifest`]: receipts become the manifest; commit, verify.
-//! - [`export`]: the coordinator, one event loop that owns all state, and the worker: one partition, one receipt.
+//! - [`export`]: the coordinator, one event loop that owns all state, and the worker: one partition, one receipt. Beside
+//!   them what outlives a process: the record of a run, `resume`, `keep`, and what dead runs leave for the next one or
+//!   for `clean`.
 //! - [`cli`]: what a person types and sees; exit codes.
 //! - [`limits`]: every bound, queue and timeout. [`cpu`]: the way to rayon. [`telemetry`]: logs and metric names.
 //! - `pgtext`: numbers, dates and bytes as PostgreSQL prints them, for whoever prints them.
@@ -44,6 +46,10 @@
 //! - **batch**: a bounded Arrow `RecordBatch`. **part**: one object; a partition makes one, or several as it rolls.
 //! - **receipt**: proof that all parts of a partition are uploaded, not yet visible.
 //! - **attempt**: the nth try of a partition, with a random id in its objects' names.
+//! - **owner**: the run that writes at a destination; its **epoch** rises each time the destination changes hands.
+//! - **journal**: what a run notes at its destination before it does it. A **dead** run is one whose journal is open and
+//!   whose owner has gone; it is **settled** when it is finished or removed.
+//! - **keeper**: a session that does nothing but hold the run's snapshot, inside the run or beyond it.
 //! - **cap**: a row limit; **tier**: a named cap. **complete, truncated, failed, cancelled** are four different things.
 
 #[cfg(feature = "bench")]

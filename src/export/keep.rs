@@ -195,6 +195,11 @@ pub async fn keep(
             () = tokio::time::sleep(limits::KEPT_INTERVAL) => {}
         }
     };
+    if record.held.is_empty() {
+        let message = "the run has one reader, whose own transaction is the snapshot: nobody else can hold it";
+        return Err(ExportError::new(ExportErrorKind::Usage, message)
+            .with_hint("export with --readers 2 or more, or with --keep-snapshot"));
+    }
     let mut ids = record.held.clone();
     ids.extend(journal.keepers::<KeptSnapshot>().await?.into_iter().map(|kept| kept.snapshot));
     let keeper = Keeper::begin(&request.connect, &record.source, &ids, &record.run_id).await?;

@@ -55,11 +55,11 @@ enum Found {
 /// the one that the run would have written. One that has committed is finished and reported.
 ///
 /// # Errors
-/// As [`super::run`]; [`ExportErrorKind::Usage`] where there is no run, [`ExportErrorKind::SnapshotLost`] where nobody
+/// As [`super::run()`]; [`ExportErrorKind::Usage`] where there is no run, [`ExportErrorKind::SnapshotLost`] where nobody
 /// holds its snapshot any more. What is uploaded stays for another try then.
 ///
 /// # Cancel safety
-/// As [`super::run`].
+/// As [`super::run()`].
 pub async fn resume(
     request: ResumeRequest,
     events: Sender<Event>,

@@ -136,6 +136,37 @@ async fn c2_killed_anywhere_and_cleaned_there_is_nothing_or_one_whole_export() {
     no_sessions_left(&pg).await;
 }
 
+#[tokio::test]
+async fn c1_stopped_anywhere_it_leaves_nothing_and_after_the_commit_has_begun_everything() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let expected = rows(&pg).await;
+    let done = async |kind: fn() -> Place, signal: &str, code: i32| {
+        for at in places(&kind()) {
+            let place = kind();
+            let stop = Stop::at(at);
+            let running = export(&pg, &place, &[]).stops([&stop]).spawn();
+            running.stands_at(&stop).await;
+            let begun = Instant::now();
+            running.signal(signal).await;
+            if ["published", "sent", "committed", "ending"].contains(&at) {
+                stop.release();
+                running.wait().await.expect(0);
+                assert_eq!(place.whole().await, expected, "{at}");
+                continue;
+            }
+            // A step that cannot be left in the middle goes on once the test lets it.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stop.release();
+            running.wait().await.expect(code);
+            assert!(begun.elapsed() < Duration::from_secs(10), "{at}: {:?}", begun.elapsed());
+            assert!(place.is_empty().await, "{at}: {:?}", place.list().await);
+        }
+    };
+    tokio::join!(done(Place::local, "INT", 130), done(|| Place::S3(s3()), "TERM", 143));
+    no_sessions_left(&pg).await;
+}
+
 /// The paths of the receipts that a run has left.
 async fn receipted(place: &Place) -> Vec<String> {
     let mut paths = Vec::new();

@@ -9,6 +9,7 @@ use crate::support::pg::{Pg, both, pg};
 use crate::support::place::Place;
 use crate::support::run::{Outhaul, Stop, outhaul};
 use crate::support::s3::s3;
+use crate::support::tcp_proxy::TcpProxy;
 
 /// Some megabytes, so that a reader is still at it when it is met.
 const TABLE: &str = "create table t as select i as id, repeat(md5(i::text), 20) as v from generate_series(1, 20000) i;
@@ -124,6 +125,26 @@ async fn a11_a_server_without_connections_gets_fewer_readers() {
         assert!(run.stderr.contains("no connection left"), "{}", run.stderr);
         assert!(place.is_empty().await);
     }
+}
+
+#[tokio::test]
+async fn a15_another_server_behind_the_same_name_is_never_read() {
+    let (ours, other) = (pg(18).await, pg(15).await);
+    ours.batch(TABLE).await;
+    // The same database, as a standby that was promoted has it, with other rows.
+    let name = ours.value("select current_database()").await;
+    other.batch(&format!("create database {name}")).await;
+    let place = Place::local();
+    let (proxy, url) = TcpProxy::before(&ours.url).await;
+    let stop = Stop::at("planned");
+    let running = export(&ours, &url, &place, &["--readers", "2"]).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    proxy.turn_to(&other.url);
+    stop.release();
+    let run = running.wait().await.expect(12);
+    assert!(run.stderr.contains("snapshot") || run.stderr.contains("another server"), "{}", run.stderr);
+    assert!(place.is_empty().await);
+    other.batch(&format!("drop database {name} with (force)")).await;
 }
 
 /// Rows of 4 MiB towards a store that takes 2 MB a second: what is read waits where it is, and the whole process fits in

@@ -2,8 +2,8 @@
 //! resets, closes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +30,8 @@ pub(crate) struct TcpProxy {
 }
 
 struct Shared {
+    /// Where new connections go.
+    server: Mutex<SocketAddr>,
     /// Of every connection, those to come included.
     all: watch::Sender<Fate>,
     /// Of connections that the server has sent so many bytes to, by the next field.
@@ -43,12 +45,12 @@ struct Shared {
 impl TcpProxy {
     /// In front of the server of a `postgres://` URL; gives the URL by way of the proxy, too.
     pub(crate) async fn before(url: &str) -> (Self, String) {
-        let (head, rest) = url.split_once('@').unwrap();
-        let (server, database) = rest.split_once('/').unwrap();
-        let server: SocketAddr = server.parse().unwrap();
+        let (head, _) = url.split_once('@').unwrap();
+        let (server, database) = place(url);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
+            server: Mutex::new(server),
             all: watch::Sender::new(Fate::Pass),
             marked: watch::Sender::new(Fate::Pass),
             mark_after: AtomicU64::new(u64::MAX),
@@ -60,12 +62,18 @@ impl TcpProxy {
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&own);
                 connections.spawn(async move {
+                    let server = *shared.server.lock().unwrap();
                     let server = TcpStream::connect(server).await.unwrap();
                     shared.carry(client, server).await;
                 });
             }
         });
         (Self { shared, accepting }, format!("{head}@{address}/{database}"))
+    }
+
+    /// Sends new connections to another server, as a failover behind a name does.
+    pub(crate) fn turn_to(&self, url: &str) {
+        *self.shared.server.lock().unwrap() = place(url).0;
     }
 
     /// What happens to all connections from now on.
@@ -79,6 +87,13 @@ impl TcpProxy {
         self.shared.marks.store(count, Ordering::SeqCst);
         self.shared.mark_after.store(bytes, Ordering::SeqCst);
     }
+}
+
+/// The server and the database of a URL.
+fn place(url: &str) -> (SocketAddr, &str) {
+    let (_, rest) = url.split_once('@').unwrap();
+    let (server, database) = rest.split_once('/').unwrap();
+    (server.parse().unwrap(), database)
 }
 
 impl Drop for TcpProxy {
