@@ -25,6 +25,8 @@ mod switched {
 
 #[cfg(feature = "failpoints")]
 mod switched {
+    use std::collections::BTreeSet;
+    use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
     /// A time limit, or what a test puts in its place.
@@ -39,6 +41,9 @@ mod switched {
         std::env::var("OUTHAUL_TEST_OFF").is_ok_and(|list| list.split(',').any(|name| name == mechanism))
     }
 
+    /// Places where somebody has stopped: once a test has let them go, nobody stops there again.
+    static STOPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
     /// Waits at a place for as long as its file stands.
     pub(crate) async fn reach(place: &str) {
         // The message holds every secret there is, and nobody may show it.
@@ -48,10 +53,13 @@ mod switched {
         else {
             return;
         };
-        if std::fs::write(file, place).is_ok() {
-            while std::path::Path::new(file).exists() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        if STOPPED.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned())
+            && std::fs::write(file, place).is_err()
+        {
+            return;
+        }
+        while std::path::Path::new(file).exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }

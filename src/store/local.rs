@@ -100,6 +100,10 @@ impl Folder {
     }
 
     pub(super) fn create(&self, path: &str, bytes: &Bytes) -> io::Result<CreateOutcome> {
+        unswept(|| self.try_create(path, bytes))
+    }
+
+    fn try_create(&self, path: &str, bytes: &Bytes) -> io::Result<CreateOutcome> {
         let (folder, name) = self.make_parent(path)?;
         let temporary = Temporary::write(&folder, name, bytes)?;
         match folder.hard_link(&temporary.name, &folder, name) {
@@ -127,6 +131,10 @@ impl Folder {
     }
 
     pub(super) fn replace(&self, path: &str, bytes: &Bytes, expected: &Version) -> io::Result<ReplaceOutcome> {
+        unswept(|| self.try_replace(path, bytes, expected))
+    }
+
+    fn try_replace(&self, path: &str, bytes: &Bytes, expected: &Version) -> io::Result<ReplaceOutcome> {
         let (folder, name) = self.make_parent(path)?;
         let temporary = Temporary::write(&folder, name, bytes)?;
         let (locks, lock) = self.make_parent("_outhaul/lock")?;
@@ -143,9 +151,11 @@ impl Folder {
     }
 
     pub(super) fn put(&self, path: &str, bytes: &Bytes) -> io::Result<()> {
-        let (folder, name) = self.make_parent(path)?;
-        Temporary::write(&folder, name, bytes)?.rename(name)?;
-        sync(&folder)
+        unswept(|| {
+            let (folder, name) = self.make_parent(path)?;
+            Temporary::write(&folder, name, bytes)?.rename(name)?;
+            sync(&folder)
+        })
     }
 
     pub(super) fn delete(&self, path: &str) -> io::Result<()> {
@@ -323,6 +333,15 @@ impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         // After a rename there is nothing left to remove; otherwise a leftover is hidden, and swept away by the next owner.
         let _ = self.folder.remove_file(&self.name);
+    }
+}
+
+/// Writes again where the temporary file was taken for a dead writer's ([`Folder::sweep`]) and swept away: whoever does
+/// that has just taken the destination, and does it once.
+fn unswept<T>(write: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match write() {
+        Err(error) if error.kind() == ErrorKind::NotFound => write(),
+        result => result,
     }
 }
 

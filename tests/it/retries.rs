@@ -18,7 +18,10 @@ const TABLE: &str = "create table t as select i as id, repeat(md5(i::text), 20) 
 fn export(pg: &Pg, url: &str, place: &Place, args: &[&str]) -> Outhaul {
     let to = place.url();
     let mut all = vec!["export", "--from", url, "--to", &to, "--table", "t", "--format", "csv", "--csv-header", "off"];
-    all.extend(["--partitions", "4", "--report", "json", "--progress", "none"]);
+    all.extend(["--report", "json", "--progress", "none"]);
+    if !args.contains(&"--partitions") {
+        all.extend(["--partitions", "4"]);
+    }
     all.extend(args);
     assert!(pg.url.starts_with("postgres://"));
     place.outhaul(all)
