@@ -57,7 +57,7 @@ def compare(dest, expected, receipted):
     assert not left, f"left in _outhaul: {left}"
     assert os.path.exists(f"{dest}/_SUCCESS"), "no _SUCCESS"
     assert receipted <= named, f"read twice although it had a receipt: {receipted - named}"
-    row = duckdb.sql(f"select {AGGREGATES} from read_parquet('{dest}/data/*.parquet')").fetchone()
+    row = duckdb.sql(f"select {AGGREGATES} from read_parquet('{dest}/data/*.parquet')").fetchall()[0]
     # numeric(15,2) and its sums print alike; the rest are whole numbers and text.
     found = "|".join(str(value) for value in row)
     assert found == expected, f"rows differ: {found} where the source has {expected}"
