@@ -89,19 +89,14 @@ fn verify() -> Command {
     let mut command = Command::new("verify")
         .about("Check that a destination holds exactly what its manifest says; exit 30 if not")
         .after_help(VERIFY_EXAMPLES)
-        .arg(Arg::new("dest").value_name("DEST").required(true).help("the destination, as given to export"))
+        .arg(dest())
         .arg(
             Arg::new("read_data")
                 .long("read-data")
                 .action(ArgAction::SetTrue)
                 .help("read every part again: checksum, schema, row count, NULLs, least and greatest values"),
         )
-        .arg(
-            Arg::new("single_file")
-                .long("single-file")
-                .action(ArgAction::SetTrue)
-                .help("DEST is the one file of a --single-file export"),
-        )
+        .arg(single_file())
         .arg(Arg::new("against_source").long("against-source").action(ArgAction::SetTrue).help(
             "count the rows again in PostgreSQL: under the run's snapshot while it is held, else as they are now",
         ))
@@ -117,7 +112,7 @@ fn verify() -> Command {
 fn ddl() -> Command {
     Command::new("ddl")
         .about("Print the SQL with which another engine reads an export")
-        .arg(Arg::new("dest").value_name("DEST").required(true).help("the destination, as given to export"))
+        .arg(dest())
         .arg(
             Arg::new("dialect")
                 .long("dialect")

@@ -3,7 +3,6 @@
 use clap::ArgMatches;
 
 use super::screen::stdout_line;
-use super::summary::{self, Failure};
 use super::{Stage, exit, human};
 use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
 use crate::export::{ExportError, ExportErrorKind};
@@ -34,14 +33,7 @@ pub(super) async fn clean(matches: &ArgMatches, stage: &Stage) -> u8 {
             }
             exit::COMPLETE
         }
-        Err(error) => {
-            let failure = Failure::early(&error);
-            stage.screen.line(&summary::error_text(&failure));
-            if let (true, Ok(line)) = (json, summary::error_json(&failure)) {
-                stdout_line(&line);
-            }
-            exit::failed(error.kind)
-        }
+        Err(error) => stage.fail(&error, json),
     }
 }
 

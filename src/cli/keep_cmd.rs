@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::summary::{self, Failure};
+use super::summary;
 use super::{Stage, args, exit};
 use crate::config;
 use crate::config::options::by_key;
@@ -60,8 +60,7 @@ pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
         }
         Err(error) => error,
     };
-    stage.screen.line(&summary::error_text(&Failure::early(&error)));
-    exit::failed(error.kind)
+    stage.fail(&error, false)
 }
 
 /// The keeper that a run has started: its orders come on standard input, its answer goes to standard output, and then

@@ -54,6 +54,16 @@ struct Stage {
 }
 
 impl Stage {
+    /// Tells of a command that failed, also as one JSON line where that was asked for; returns the exit code.
+    fn fail(&self, error: &ExportError, json: bool) -> u8 {
+        let failure = Failure::early(error);
+        self.screen.line(&summary::error_text(&failure));
+        if let (true, Ok(line)) = (json, summary::error_json(&failure)) {
+            stdout_line(&line);
+        }
+        exit::failed(error.kind)
+    }
+
     /// Tells every mistake of a configuration; returns the exit code.
     fn refuse(&self, errors: &ConfigErrors) -> u8 {
         refuse(errors, self.wishes, &self.screen)

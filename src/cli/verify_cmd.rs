@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use clap::ArgMatches;
 
 use super::screen::stdout_line;
-use super::summary::{self, Failure};
 use super::{Stage, args, exit, human};
 use crate::config;
 use crate::export::report::RunStatus;
@@ -63,14 +62,7 @@ pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
     match verified {
         Ok(verified) if verified.findings().next().is_none() && !json && stage.verbosity < 0 => exit::COMPLETE,
         Ok(verified) => tell(&verified, json),
-        Err(error) => {
-            let failure = Failure::early(&error);
-            stage.screen.line(&summary::error_text(&failure));
-            if let (true, Ok(line)) = (json, summary::error_json(&failure)) {
-                stdout_line(&line);
-            }
-            exit::failed(error.kind)
-        }
+        Err(error) => stage.fail(&error, json),
     }
 }
 
