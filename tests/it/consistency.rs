@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 
+use crate::support::job::nothing_is_left;
 use crate::support::pg::{Pg, both, pg, rows};
 use crate::support::run::{Outhaul, Stop, outhaul};
-use crate::support::watch::files;
 use crate::support::{eventually, oracle};
 
 /// Other people's DDL waits so long for its lock.
@@ -506,13 +506,6 @@ async fn grants_on_columns_parents_or_leaves_are_enough_for_what_they_grant() {
             nothing_is_left(dest.path());
         }
     }
-}
-
-/// Neither parts nor a manifest nor staged bytes.
-#[track_caller]
-fn nothing_is_left(dest: &Path) {
-    let left: Vec<_> = files(dest).into_keys().filter(|path| path != "_outhaul/lock").collect();
-    assert_eq!(left, [""; 0]);
 }
 
 /// The server notices within seconds that a client is gone.

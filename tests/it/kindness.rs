@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
+use crate::support::job::nothing_is_left;
 use crate::support::pg::{Pg, both, pg};
 use crate::support::run::{Outhaul, outhaul};
-use crate::support::watch::files;
 use crate::support::{eventually, oracle, within};
 
 const TABLE: &str = "create table t as select i as id, i::text as v from generate_series(1, 5000) i; analyze t";
@@ -264,12 +264,6 @@ async fn all_partitions_are_one_entry_of_pg_stat_statements() {
             crate::support::pg::rows(&client, &explain).await.into_iter().map(|row| row[0].clone().unwrap()).collect();
         assert!(plan[0].contains("Tid Range Scan") && plan[1].contains("TID Cond") && plan.len() == 2, "{plan:#?}");
     }
-}
-
-#[track_caller]
-fn nothing_is_left(dest: &Path) {
-    let left: Vec<_> = files(dest).into_keys().filter(|path| path != "_outhaul/lock").collect();
-    assert_eq!(left, [""; 0]);
 }
 
 async fn no_session_is_left(pg: &Pg) {

@@ -1,14 +1,13 @@
 //! Servers that restart, standbys that replay, poolers in between (matrix rows A4, A7, A12): the snapshot is kept, or the
 //! run says that it is lost and publishes nothing.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::support::cluster::{Cluster, Pooler, kill};
+use crate::support::job::nothing_is_left;
 use crate::support::pg::{both, pg, rows};
 use crate::support::run::{Outhaul, Running, Stop, outhaul};
 use crate::support::s3::s3;
-use crate::support::watch::files;
 use crate::support::{eventually, oracle};
 
 const TABLE: &str = "create table t as select i as id, i::text as v from generate_series(1, 5000) i";
@@ -183,10 +182,4 @@ async fn a_pooler_by_transaction_works_and_one_by_statement_is_told_apart() {
             nothing_is_left(dest.path());
         }
     }
-}
-
-#[track_caller]
-fn nothing_is_left(dest: &Path) {
-    let left: Vec<_> = files(dest).into_keys().filter(|path| path != "_outhaul/lock").collect();
-    assert_eq!(left, [""; 0]);
 }

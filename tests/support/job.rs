@@ -139,6 +139,13 @@ pub(crate) async fn copy(pg: &Pg, query: &str) -> Vec<u8> {
     stream.try_collect::<Vec<_>>().await.unwrap().concat()
 }
 
+/// Neither parts nor a manifest nor staged bytes are in a folder.
+#[track_caller]
+pub(crate) fn nothing_is_left(dest: &Path) {
+    let left: Vec<_> = files(dest).into_keys().filter(|path| path != "_outhaul/lock").collect();
+    assert_eq!(left, [""; 0]);
+}
+
 /// Waits until the program has no session left in the database; a backend ends a moment after its client.
 pub(crate) async fn no_sessions_left(pg: &Pg) {
     eventually(Duration::from_secs(10), "no session of the exporter", async || {
