@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -69,9 +70,8 @@ impl Raw {
     /// Reads all layers. `flags` are key and values, as given on the command line. With what could be read comes every
     /// unknown key and every value of the wrong kind.
     pub fn read(flags: Vec<(&'static str, Vec<String>)>, environment: &Environment) -> (Self, Vec<ConfigError>) {
-        let mut raw = Self::default();
+        let mut raw = defaults().clone();
         let mut errors = Vec::new();
-        raw.file(DEFAULTS, None, DEFAULT_TABLES, &mut errors);
         raw.file(TIERS, None, &["tiers"], &mut errors);
         let file = flags.iter().find(|(key, _)| *key == "config").and_then(|(_, values)| values.first().cloned());
         let file = file.or_else(|| environment.get("OUTHAUL_CONFIG"));
@@ -131,8 +131,10 @@ impl Raw {
     /// Reads a file; `tables` may stand in it besides settings.
     fn file(&mut self, text: &str, path: Option<&Path>, tables: &[&'static str], errors: &mut Vec<ConfigError>) {
         let place = |at: usize| {
-            let (line, column) = position(text.as_bytes().get(..at).unwrap_or_default());
-            path.map_or(Origin::Default, |path| Origin::File(path.to_owned(), line, column))
+            path.map_or(Origin::Default, |path| {
+                let (line, column) = position(text.as_bytes().get(..at).unwrap_or_default());
+                Origin::File(path.to_owned(), line, column)
+            })
         };
         let document = match DeTable::parse(text) {
             Ok(document) => document,
@@ -204,10 +206,14 @@ pub fn default_of(option: &OptionInfo) -> Option<String> {
     defaults().get(option.key).map(|setting| setting.values.join(","))
 }
 
-fn defaults() -> Raw {
-    let mut raw = Raw::default();
-    raw.file(DEFAULTS, None, DEFAULT_TABLES, &mut Vec::new());
-    raw
+/// `--help` asks for each default by itself, so the file is read once.
+fn defaults() -> &'static Raw {
+    static DEFAULT: LazyLock<Raw> = LazyLock::new(|| {
+        let mut raw = Raw::default();
+        raw.file(DEFAULTS, None, DEFAULT_TABLES, &mut Vec::new());
+        raw
+    });
+    &DEFAULT
 }
 
 /// What says which files are read cannot stand in one.
@@ -281,6 +287,13 @@ mod tests {
         let mut tiers: Vec<&str> = raw.keys("tiers").collect();
         tiers.sort_unstable();
         assert_eq!(tiers, ["enterprise", "free", "pro", "scale", "team"]);
+    }
+
+    #[test]
+    fn the_defaults_have_no_mistakes() {
+        let mut errors = Vec::new();
+        Raw::default().file(DEFAULTS, None, DEFAULT_TABLES, &mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
     }
 
     #[test]
