@@ -232,6 +232,9 @@ pub const PARTITIONS_PER_FAST_READER: u64 = 4;
 /// it gains; a reader takes well under 100 ms for them.
 pub const PARTITION_HEAP_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
+/// Bytes of heap that are read before a second snapshot keeper would stand: about 10 ms.
+pub const SMALL_PLAN_HEAP_BYTES: u64 = 1024 * 1024;
+
 /// Heap bytes per 100 bytes of Parquet: zstd and dictionaries take a row to about a quarter of its tuple.
 pub const HEAP_PERCENT_OF_PARQUET: u64 = 400;
 

@@ -304,7 +304,7 @@ async fn anew(
         return Err(ExportError::new(ExportErrorKind::SchemaChanged, message).with_hint("run the export again"));
     }
     let keyset = matches!(work.read_mode, ReadMode::Keyset { .. });
-    let source = PostgresSource::new(planning, work.readers.get(), work.read_mode, !keyset).await?;
+    let source = PostgresSource::new(planning, &plan, work.readers.get(), work.read_mode, !keyset).await?;
     planned.snapshots.extend(source.snapshots().iter().cloned());
     planned.mixed = true;
     Ok(source)

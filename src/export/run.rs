@@ -281,7 +281,7 @@ impl Run {
         let server = planning.server.clone();
         let readers = request.work.readers.get();
         let keep = request.commit.keep_snapshot.is_some();
-        let source = PostgresSource::new(planning, readers, request.work.read_mode, keep).await?;
+        let source = PostgresSource::new(planning, &plan, readers, request.work.read_mode, keep).await?;
         let snapshots = source.snapshots().to_vec();
         let planned =
             Planned { plan, server_version: server.version, standby: server.standby, snapshots, mixed: false };

@@ -23,6 +23,8 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
+
 pub use column::{
     Attribute, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ExtensionType, Member, PgType, Precision, TypeKind,
     Wire,
@@ -224,4 +226,15 @@ pub struct Plan {
     pub cap: CapPlan,
     /// The partitions, numbered from 0 in output order.
     pub partitions: Vec<Partition>,
+}
+
+impl Plan {
+    /// Whether it is read in less time than a connection takes to make: one slice of a small heap.
+    pub fn is_small(&self) -> bool {
+        let leaf = match self.partitions.as_slice() {
+            [Partition { slice: Slice::Heap { leaf, .. }, .. }] => self.relation.leaves.get(*leaf),
+            _ => None,
+        };
+        leaf.is_some_and(|leaf| sizing::heap_bytes(leaf) <= limits::SMALL_PLAN_HEAP_BYTES)
+    }
 }

@@ -29,6 +29,8 @@ pub struct Planning {
     pub(crate) watch: Arc<Watch>,
     /// The session whose snapshot all facts come from.
     pub(crate) anchor: Session,
+    /// A connection on which nothing has begun yet, for the first reader.
+    pub(crate) spare: Option<Session>,
     pub(crate) locks: Locks,
     pub(crate) application: String,
     pub(crate) found: Option<Found>,
@@ -61,27 +63,34 @@ impl Planning {
         let application = application(run_id);
         let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + CONTROL_SESSIONS)?);
         let lock = sessions.get().await?;
-        begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
-        let server = catalog::server_facts(&lock).await?;
-        if server.standby {
-            warn_of_conflicts(&lock).await?;
-        } else if work.source_limits.max_replay_lag.is_some() {
-            tracing::warn!("--max-replay-lag limits nothing: the source is no standby");
-        }
+        let locking = async {
+            begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
+            let server = server_facts(&lock, work).await?;
+            Ok::<_, SourceError>((server, lock_relation(&lock, shape, read_mode, &application).await))
+        };
+        let (locked, (anchor, spare)) = tokio::join!(locking, connect_others(&sessions, work));
+        let (server, locked) = locked?;
         let named = match &shape.relation {
             RelationRequest::Table(name) => Some(name.as_str()),
             RelationRequest::Query(_) => None,
         };
-        let (mut found, locks) = match lock_relation(&lock, shape, read_mode, &application).await {
+        let (mut found, locks) = match locked {
             Ok(locked) => locked,
             Err(error) => return Err(explain_refusal(&lock, error, named).await),
         };
         failpoint::reach("locked").await;
         let (held, anchor, tree) = match read_mode {
-            ReadMode::Copy => match snapshot(&sessions, &lock, found.as_ref(), &locks, &application).await {
-                Ok((anchor, taken, tree)) => (Some((lock, taken)), anchor, tree),
-                Err(error) => return Err(explain_refusal(&lock, error, named).await),
-            },
+            ReadMode::Copy => {
+                let anchor = match anchor {
+                    // It idled while the lock session waited, and the server may have ended it for that.
+                    Some(anchor) if !anchor.client().is_closed() => anchor,
+                    _ => sessions.get().await?,
+                };
+                match snapshot(&anchor, &lock, found.as_ref(), &locks, &application).await {
+                    Ok((taken, tree)) => (Some((lock, taken)), anchor, tree),
+                    Err(error) => return Err(explain_refusal(&lock, error, named).await),
+                }
+            }
             ReadMode::Keyset { .. } => {
                 let tree = match &found {
                     Some(found) => catalog::tree(&lock, found.oid).await?,
@@ -98,7 +107,7 @@ impl Planning {
         let relation = describe(&anchor, shape, found.as_ref(), &tree).await?;
         let expressions = describe_expressions(&anchor, shape, &relation).await?;
         let watch = Arc::new(watch);
-        Ok(Self { sessions, watch, anchor, locks, application, found, relation, expressions, server })
+        Ok(Self { sessions, watch, anchor, spare, locks, application, found, relation, expressions, server })
     }
 
     /// `work` while the source is watched: its locks are held already.
@@ -116,6 +125,30 @@ impl Planning {
             error = self.watch.run() => Err(error.into()),
         }
     }
+}
+
+/// Connects the session that will take the snapshot, and one for the first reader, while the lock session is at work. One
+/// that cannot be had is asked for again where it is needed.
+async fn connect_others(sessions: &Sessions, work: &WorkOptions) -> (Option<Session>, Option<Session>) {
+    match work.read_mode {
+        ReadMode::Copy if work.readers.get() > 1 => {
+            let (anchor, spare) = tokio::join!(sessions.get(), sessions.get());
+            (anchor.ok(), spare.ok())
+        }
+        ReadMode::Copy => (sessions.get().await.ok(), None),
+        ReadMode::Keyset { .. } => (None, None),
+    }
+}
+
+/// Describes the server, and says what may go wrong with it.
+async fn server_facts(lock: &Session, work: &WorkOptions) -> Result<ServerFacts, SourceError> {
+    let server = catalog::server_facts(lock).await?;
+    if server.standby {
+        warn_of_conflicts(lock).await?;
+    } else if work.source_limits.max_replay_lag.is_some() {
+        tracing::warn!("--max-replay-lag limits nothing: the source is no standby");
+    }
+    Ok(server)
 }
 
 /// On a standby, replay cancels whoever sees rows that it removes; keepers, which idle, lose their session.
@@ -199,21 +232,21 @@ fn statements(shape: &ShapeOptions, found: Option<&Found>) -> Vec<String> {
     statements
 }
 
-/// Takes a snapshot under which nothing is read but what the lock session holds.
+/// Takes a snapshot under which nothing is read but what the lock session holds, in the anchor's transaction. Also says
+/// when, and what the relation consists of under it.
 async fn snapshot(
-    sessions: &Sessions,
+    anchor: &Session,
     lock: &Session,
     found: Option<&Found>,
     locks: &Locks,
     application: &str,
-) -> Result<(Session, Instant, Vec<TreeNode>), SourceError> {
-    let anchor = sessions.get().await?;
+) -> Result<(Instant, Vec<TreeNode>), SourceError> {
     for _ in 0..limits::SNAPSHOT_TRIES {
         let before = held(lock).await?;
         let taken = Instant::now();
-        begin(&anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
+        begin(anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
         let tree = match found {
-            Some(found) => catalog::tree(&anchor, found.oid).await?,
+            Some(found) => catalog::tree(anchor, found.oid).await?,
             None => Vec::new(),
         };
         // What came between the locks and the snapshot is locked only now, too late for this snapshot: it may have been
@@ -222,8 +255,8 @@ async fn snapshot(
         let oids: Vec<u32> = tree.iter().map(|node| node.oid).collect();
         if held(lock).await? == before && unlocked(lock, &oids).await?.is_empty() {
             // The anchor may be the only reader, and the lock session may be lost.
-            locks.take(&anchor, Waiting::Nowait).await?;
-            return Ok((anchor, taken, tree));
+            locks.take(anchor, Waiting::Nowait).await?;
+            return Ok((taken, tree));
         }
         anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
     }

@@ -56,8 +56,14 @@ impl PostgresSource {
     /// The snapshot cannot be exported or kept.
     ///
     /// With `keep` the snapshot can be imported by others even where only one reader needs it.
-    pub async fn new(planning: Planning, readers: usize, read_mode: ReadMode, keep: bool) -> Result<Self, SourceError> {
-        let Planning { sessions, watch, anchor, locks, application, found, server, .. } = planning;
+    pub async fn new(
+        planning: Planning,
+        plan: &Plan,
+        readers: usize,
+        read_mode: ReadMode,
+        keep: bool,
+    ) -> Result<Self, SourceError> {
+        let Planning { sessions, watch, anchor, spare, locks, application, found, server, .. } = planning;
         let sql_ascii = server.types.sql_ascii;
         let record = SourceRecord {
             found,
@@ -81,8 +87,18 @@ impl PostgresSource {
             }
             ReadMode::Copy => {
                 let id = snapshot::export(&anchor).await?;
-                let facts = snapshot::facts(&anchor, Some(id.clone())).await?;
-                let custody = Custody::new(&sessions, anchor, id, locks, &application).await?;
+                let custody = Custody::of_others(Vec::new(), locks, record.identity.clone(), &application);
+                let admitting = async {
+                    if let Some(spare) = spare {
+                        custody.admit(spare, &id).await;
+                    }
+                };
+                let (facts, ()) = tokio::join!(snapshot::facts(&anchor, Some(id.clone())), admitting);
+                let facts = facts?;
+                custody.entrust(anchor, id).await;
+                if !plan.is_small() {
+                    custody.reinforce(&sessions).await?;
+                }
                 (Moment::Kept(custody), vec![facts])
             }
         };
@@ -207,7 +223,9 @@ impl PostgresSource {
 
     /// Keeps what all reads rest on alive.
     async fn tend(&self) -> Infallible {
-        let mut tick = tokio::time::interval(limits::GUARD_INTERVAL);
+        // Not at once: a second keeper that was left out for a small plan would come for nothing.
+        let start = tokio::time::Instant::now() + limits::GUARD_INTERVAL;
+        let mut tick = tokio::time::interval_at(start, limits::GUARD_INTERVAL);
         let mut pinged = Instant::now();
         loop {
             tick.tick().await;

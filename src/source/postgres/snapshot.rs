@@ -149,21 +149,6 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
-    /// Takes over `first`, a session that exported `snapshot` and stays in its transaction, and starts a second keeper.
-    pub(crate) async fn new(
-        sessions: &Sessions,
-        first: Session,
-        snapshot: String,
-        locks: Locks,
-        application: &str,
-    ) -> Result<Self, SourceError> {
-        let server = server_identity(&first).await?;
-        let custody = Self::of_others(Vec::new(), locks, server, application);
-        custody.keepers.lock().await.push_back(Keeper { session: first, snapshot, pinged: Instant::now() });
-        custody.reinforce(sessions).await?;
-        Ok(custody)
-    }
-
     /// The custody of a snapshot that only others hold so far, under these ids. Keepers of its own come with
     /// [`Custody::tend`].
     pub(crate) fn of_others(ids: Vec<String>, locks: Locks, server: ServerIdentity, application: &str) -> Self {
@@ -174,6 +159,19 @@ impl Custody {
             locks,
             server,
             application: application.to_owned(),
+        }
+    }
+
+    /// A session that exported `snapshot`, and stays in its transaction, is a keeper from now on.
+    pub(crate) async fn entrust(&self, session: Session, snapshot: String) {
+        self.keepers.lock().await.push_back(Keeper { session, snapshot, pinged: Instant::now() });
+    }
+
+    /// Has the first reader idle in the pool before it is asked for. Where that fails, whoever asks finds out why.
+    pub(crate) async fn admit(&self, session: Session, snapshot: &str) {
+        match self.enter(&session, "reader", vec![snapshot.to_owned()]).await {
+            Ok(()) => session.set_entered(),
+            Err(_) => session.discard(),
         }
     }
 
@@ -212,7 +210,7 @@ impl Custody {
         }
         let session = sessions.get_whole().await?;
         if !session.entered() {
-            if let Err(error) = self.enter(&session, role).await {
+            if let Err(error) = self.enter(&session, role, self.ids().await).await {
                 session.discard();
                 return Err(error);
             }
@@ -227,8 +225,7 @@ impl Custody {
             && self.keepers.lock().await.iter().all(|keeper| keeper.session.client().is_closed())
     }
 
-    async fn enter(&self, session: &Session, role: &str) -> Result<(), SourceError> {
-        let ids = self.ids().await;
+    async fn enter(&self, session: &Session, role: &str, ids: Vec<String>) -> Result<(), SourceError> {
         let application = format!("{}/{role}", self.application);
         let mut refused = None;
         for id in ids {
@@ -305,13 +302,14 @@ impl Custody {
         }
     }
 
-    async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {
+    /// Starts one keeper more.
+    pub(crate) async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {
         // An idle reader serves as well as a new session.
         let session = self.session(sessions, "keeper").await?;
         let application = literal(&format!("{}/keeper", self.application));
         session.batch("naming a keeper", &format!("SET LOCAL application_name = {application}")).await?;
         let snapshot = export(&session).await?;
-        self.keepers.lock().await.push_back(Keeper { session, snapshot, pinged: Instant::now() });
+        self.entrust(session, snapshot).await;
         Ok(())
     }
 }
