@@ -1,16 +1,22 @@
 //! Insides of the stages, opened to the benches in `benches/` by the feature `bench`. No part of the interface.
 
 use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 
 use crate::limits::{BATCH_ROWS_MAX, READ_BUFFER_BYTES};
 use crate::plan::ColumnPlan;
+use crate::source::postgres;
 use crate::source::postgres::decode::BatchDecoder;
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};
 use crate::store::checksums::Checksums;
+use crate::store::direct::{Block, BlockFile};
 
 /// One row on the wire: each value's bytes, or NULL.
 pub type Row = Vec<Option<Vec<u8>>>;
@@ -125,4 +131,28 @@ pub fn checksums(bytes: &[u8], sha256: bool) -> (u64, Option<String>) {
     let mut checksums = Checksums::new(sha256);
     checksums.update(bytes);
     checksums.finish()
+}
+
+/// From now on `socket` is readable at so many bytes, as a COPY has it.
+///
+/// # Errors
+/// The system refuses.
+pub fn wake_at(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    postgres::low_water::set(socket, bytes)
+}
+
+/// Writes `bytes` into a new file as a local part is written, past the page cache where that pays, and syncs it.
+///
+/// # Errors
+/// Of the operating system.
+pub fn write_blocks(file: File, mut bytes: Bytes) -> io::Result<()> {
+    let (mut file, mut block) = (BlockFile::new(file), Block::new());
+    while !bytes.is_empty() {
+        if block.fill(&mut bytes) {
+            file.append(&block)?;
+            block.clear();
+        }
+    }
+    file.append(&block)?;
+    file.sync()
 }

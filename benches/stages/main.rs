@@ -1,7 +1,8 @@
 //! Each stage by itself, one thread, from memory: `cargo bench --features bench [-- STAGE/NAME]`.
 //!
-//! `frame`, `decode`, `encode` and `tally` of lineitem-like rows and of single types, `checksum` of bytes. To see what
-//! a change did: `-- --save-baseline before`, then `-- --baseline before`.
+//! `frame`, `decode`, `encode` and `tally` of lineitem-like rows and of single types, `checksum` of bytes. `receive` and
+//! `write` are the exceptions: they ask the system, and count CPU time instead of the clock's. To see what a change did:
+//! `-- --save-baseline before`, then `-- --baseline before`.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -9,12 +10,19 @@ mod checksum;
 mod decode;
 mod encode;
 mod frame;
+mod receive;
 mod samples;
 mod types;
+mod write;
 
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+
+/// CPU time that this thread has spent, the system's share included.
+fn thread_time() -> Duration {
+    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().unwrap()
+}
 
 fn short() -> Criterion {
     Criterion::default()
@@ -26,6 +34,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = stages;
     config = short();
-    targets = frame::bench, decode::bench, encode::formats, encode::csv_by_type, encode::tally, checksum::bench
+    targets = frame::bench, decode::bench, encode::formats, encode::csv_by_type, encode::tally, checksum::bench,
+        receive::bench, write::bench
 }
 criterion_main!(stages);

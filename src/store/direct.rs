@@ -19,7 +19,7 @@ use bytes::{Buf, Bytes};
 use crate::limits;
 
 /// Bytes gathered in aligned memory: [`limits::LOCAL_BLOCK_BYTES`] when full.
-pub(super) struct Block {
+pub(crate) struct Block {
     /// Longer than a block, so that an aligned one lies in it.
     memory: Vec<u8>,
     start: usize,
@@ -27,7 +27,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Zeroed memory of this size comes from the system as it is: untouched pages cost nothing.
         let memory = vec![0; limits::LOCAL_BLOCK_BYTES + limits::DIRECT_ALIGN_BYTES];
         // The offset may be unknown in theory; a block that is not aligned is refused and goes through the cache.
@@ -36,7 +36,7 @@ impl Block {
     }
 
     /// Takes as much of `bytes` as fits. True once the block is full.
-    pub(super) fn fill(&mut self, bytes: &mut Bytes) -> bool {
+    pub(crate) fn fill(&mut self, bytes: &mut Bytes) -> bool {
         let count = bytes.len().min(limits::LOCAL_BLOCK_BYTES - self.len);
         let end = self.start + self.len;
         bytes.copy_to_slice(&mut self.memory[end..end + count]);
@@ -44,7 +44,7 @@ impl Block {
         self.is_full()
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.len = 0;
     }
 
@@ -66,7 +66,7 @@ impl fmt::Debug for Block {
 
 /// A new file that grows by blocks. Everything here blocks the thread.
 #[derive(Debug)]
-pub(super) struct BlockFile {
+pub(crate) struct BlockFile {
     file: File,
     offset: u64,
     cache: Cache,
@@ -82,7 +82,7 @@ enum Cache {
 }
 
 impl BlockFile {
-    pub(super) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self { file, offset: 0, cache: Cache::Undecided }
     }
 
@@ -90,7 +90,7 @@ impl BlockFile {
     ///
     /// # Errors
     /// Of the operating system; the file then holds a beginning of what was written.
-    pub(super) fn append(&mut self, block: &Block) -> io::Result<()> {
+    pub(crate) fn append(&mut self, block: &Block) -> io::Result<()> {
         match (self.cache, block.is_full()) {
             (Cache::Undecided, true) if system::bypass_pays(&self.file) => {
                 let set = system::set_bypass(&self.file, true);
@@ -123,7 +123,7 @@ impl BlockFile {
     }
 
     /// Every byte and the length are durable after this, written past the cache or not: the device has a cache too.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 ///
 /// # Errors
 /// The system refuses the option; nothing has changed then.
-pub(super) fn set(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+pub(crate) fn set(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
     let length = libc::socklen_t::try_from(size_of_val(&bytes)).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open, since it is borrowed; the option's value is an int that outlives the call, and

@@ -12,7 +12,7 @@ pub(crate) mod frame;
 mod keepalive;
 pub mod kept;
 mod keyset;
-mod low_water;
+pub(crate) mod low_water;
 mod pace;
 mod password;
 pub mod prepare;
