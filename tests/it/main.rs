@@ -39,6 +39,7 @@ mod servers;
 mod shape;
 mod store;
 mod store_faults;
+mod surroundings;
 mod texts;
 mod threads;
 mod tidy;

@@ -6,26 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::job::{copy, no_sessions_left, sorted};
-use crate::support::pg::{Pg, pg};
-use crate::support::place::Place;
-use crate::support::run::{Outhaul, Stop};
+use crate::support::job::{no_sessions_left, rows};
+use crate::support::pg::pg;
+use crate::support::place::{Place, export};
+use crate::support::run::Stop;
 
 const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
     alter table t add primary key (id); analyze t";
-
-fn export(pg: &Pg, place: &Place, args: &[&str]) -> Outhaul {
-    let url = place.url();
-    let mut all = vec!["export", "--from", &pg.url, "--to", &url, "--table", "t", "--format", "csv"];
-    all.extend(["--csv-header", "off", "--readers", "2", "--partitions", "4", "--report", "json"]);
-    all.extend(["--progress", "none"]);
-    all.extend(args);
-    place.outhaul(all)
-}
-
-async fn rows(pg: &Pg) -> Vec<String> {
-    sorted(&copy(pg, "select * from t").await)
-}
 
 /// What is there but the owner record, which its owner renews.
 async fn others(place: &Place) -> BTreeMap<String, u64> {
