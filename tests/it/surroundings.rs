@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::disk::Disk;
 use crate::support::eventually;
 use crate::support::http_proxy::{Fault, Op, Proxy, on};
-use crate::support::job::{no_sessions_left, nothing_is_left, rows};
+use crate::support::job::{no_sessions_left, rows};
 use crate::support::pg::{both, pg};
 use crate::support::place::{Place, export};
 use crate::support::run::Stop;
@@ -82,7 +82,7 @@ async fn c6_metrics_on_a_disk_that_fills_change_nothing() {
     disk.fill();
     stop.release();
     let run = running.wait().await.expect(0);
-    assert!(run.stderr.contains("writing the metrics file"), "{}", run.stderr);
+    assert!(run.stderr.contains("metrics could not be written"), "{}", run.stderr);
     assert_eq!(place.whole().await, rows(&pg).await);
 }
 
@@ -122,7 +122,7 @@ async fn c8_few_files_one_processor_and_no_folder_of_one_s_own_are_enough() {
     let (_, allowed) = allowed.split_once("Cpus_allowed_list:\t").unwrap();
     let processor: String = allowed.chars().take_while(char::is_ascii_digit).collect();
     for (before, readers) in [
-        ("ulimit -n 64;", "16"),
+        ("ulimit -n 64;", "8"),
         ("ulimit -v 2097152;", "4"),
         (format!("taskset -pc {processor} $$ >&2;").as_str(), "4"),
         // Where not even root can write.
@@ -142,7 +142,7 @@ async fn c8_too_few_files_are_a_clear_error_or_fewer_readers() {
     let pg = pg(18).await;
     pg.batch(TABLE).await;
     let expected = rows(&pg).await;
-    for files in ["40", "24", "16"] {
+    for files in ["64", "40", "24", "16"] {
         for place in Place::both() {
             let before = format!("ulimit -n {files};");
             let args = ["--readers", "16", "--partitions", "32"];
@@ -152,7 +152,11 @@ async fn c8_too_few_files_are_a_clear_error_or_fewer_readers() {
             } else {
                 assert!([11, 21].contains(&run.code), "{files}: {} {}", run.code, run.stderr);
                 assert!(run.stderr.contains("Too many open files"), "{files}: {}", run.stderr);
-                place.nothing_is_left().await;
+                assert!(run.stderr.contains("raise `ulimit -n`"), "{files}: {}", run.stderr);
+                // What it could not open, it could not remove: the next run can.
+                assert_eq!(place.visible().await, [""; 0]);
+                export(&pg, &place, &[]).run().await.expect(0);
+                assert_eq!(place.whole().await, expected, "{files}");
             }
         }
     }
@@ -192,11 +196,11 @@ async fn c10_with_much_in_flight_a_stop_is_over_in_ten_seconds() {
     let proxy = Proxy::start(&s3.endpoint, [on(Op::Chunk, "part-", Fault::Throttle(128 << 10))]).await;
     let args = [&WIDE[..], &["--readers", "8", "--partitions", "8"]].concat();
     let running = export(&pg, &place, &args).env("AWS_ENDPOINT", &proxy.endpoint).spawn();
-    eventually(Duration::from_secs(30), "chunks of every reader", async || {
-        (proxy.broken(Op::Chunk, "part-") >= 8).then_some(())
+    // The last range may have no block.
+    eventually(Duration::from_secs(30), "chunks of nearly every reader", async || {
+        (proxy.broken(Op::Chunk, "part-") >= 7 && place.open_uploads().await.len() >= 7).then_some(())
     })
     .await;
-    assert_eq!(place.open_uploads().await.len(), 8);
     let told = Instant::now();
     running.signal("TERM").await;
     let run = running.wait().await.expect(143);

@@ -92,7 +92,9 @@ impl Place {
 
     fn arguments(&self, from: &str, args: &[&str]) -> Vec<String> {
         let mut all = vec!["export".to_owned(), "--from".to_owned(), from.to_owned(), "--to".to_owned(), self.url()];
-        for (name, value) in EXPORT.into_iter().filter(|(name, _)| !args.contains(name)) {
+        let other = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] != "csv");
+        let csv_only = |name: &str| other && name.starts_with("--csv-");
+        for (name, value) in EXPORT.into_iter().filter(|(name, _)| !args.contains(name) && !csv_only(name)) {
             all.extend([name.to_owned(), value.to_owned()]);
         }
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
