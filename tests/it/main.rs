@@ -24,6 +24,7 @@ mod export;
 mod extremes;
 mod front;
 mod harness;
+mod inputs;
 mod kindness;
 mod memory;
 mod other_stores;
