@@ -3,7 +3,7 @@
 //! Compiled in by the feature `failpoints` only, driven by the environment:
 //! `OUTHAUL_TEST_OFF=locks,…` switches mechanisms off; `OUTHAUL_TEST_STOP=name=FILE,…` makes FILE when the run reaches
 //! `name` and waits until somebody removes it; `OUTHAUL_TEST_LIMITS=name=SECONDS,…` shortens a time limit;
-//! `OUTHAUL_TEST_PANIC=name` panics there.
+//! `OUTHAUL_TEST_PANIC=name` panics there; computing threads have places of their own, at which they cannot wait.
 
 #[cfg(not(feature = "failpoints"))]
 mod switched {
@@ -21,6 +21,9 @@ mod switched {
 
     /// Waits at a place: never.
     pub(crate) async fn reach(_place: &str) {}
+
+    /// Panics at a place: never.
+    pub(crate) const fn blow(_place: &str) {}
 }
 
 #[cfg(feature = "failpoints")]
@@ -44,10 +47,15 @@ mod switched {
     /// Places where somebody has stopped: once a test has let them go, nobody stops there again.
     static STOPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-    /// Waits at a place for as long as its file stands.
-    pub(crate) async fn reach(place: &str) {
+    /// Panics at a place.
+    pub(crate) fn blow(place: &str) {
         // The message holds every secret there is, and nobody may show it.
         assert!(std::env::var("OUTHAUL_TEST_PANIC").as_deref() != Ok(place), "{place}: {:?}", std::env::vars());
+    }
+
+    /// Waits at a place for as long as its file stands.
+    pub(crate) async fn reach(place: &str) {
+        blow(place);
         let Ok(list) = std::env::var("OUTHAUL_TEST_STOP") else { return };
         let Some((_, file)) = list.split(',').filter_map(|item| item.split_once('=')).find(|(name, _)| *name == place)
         else {
@@ -64,4 +72,4 @@ mod switched {
     }
 }
 
-pub(crate) use switched::{limit, off, reach};
+pub(crate) use switched::{blow, limit, off, reach};

@@ -321,3 +321,7 @@ pub const PARQUET_FOOTER_BYTES_MAX: u64 = 1 << 30;
 /// With whole messages at hand, so long a reader waits for the buffer to fill before it hands over what there is: the
 /// server sends far more often than this while it has rows.
 pub const FILL_PATIENCE: Duration = Duration::from_millis(20);
+
+/// What to do where the system lets the process open no more files or sockets (`EMFILE`, `ENFILE`).
+pub const OPEN_FILES_HINT: &str =
+    "the process may open no more files and connections: raise `ulimit -n`, or take fewer --readers";

@@ -299,12 +299,16 @@ async fn anew(
     let same = |columns: &[crate::plan::ColumnPlan]| -> Vec<_> {
         columns.iter().map(|it| (it.name.clone(), it.pg_type.clone(), it.carrier.clone(), it.nullable)).collect()
     };
+    let changed =
+        |message| Err(ExportError::new(ExportErrorKind::SchemaChanged, message).with_hint("run the export again"));
     if same(&plan.columns) != same(&record.plan.columns) || plan.key != record.plan.key {
-        let message = "the columns or the key of the relation have changed since the run began";
-        return Err(ExportError::new(ExportErrorKind::SchemaChanged, message).with_hint("run the export again"));
+        return changed("the columns or the key of the relation have changed since the run began");
     }
     let keyset = matches!(work.read_mode, ReadMode::Keyset { .. });
     let source = PostgresSource::new(planning, &plan, work.readers.get(), work.read_mode, !keyset).await?;
+    if !source.record().is_of_relation(&record.source) {
+        return changed("another relation has come in the place of the one that the run began with");
+    }
     planned.snapshots.extend(source.snapshots().iter().cloned());
     planned.mixed = true;
     Ok(source)

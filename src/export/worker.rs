@@ -177,6 +177,7 @@ impl Attempt<'_> {
         let (mut encoder, mut tally) = self.encoding()?;
         let mut out = std::mem::take(&mut self.spare);
         let (encoding, out, buffered) = on_rayon(move || {
+            failpoint::blow("encoding");
             tally.count_changed(&batch.changed);
             let result = tally.observe(&batch.rows).and_then(|()| encoder.encode(&batch.rows, &mut out));
             let buffered = encoder.buffered_bytes();
@@ -261,6 +262,7 @@ impl Attempt<'_> {
         }
         let (encoder, tally) = self.encoding()?;
         let (summary, columns, out) = on_rayon(move || {
+            failpoint::blow("closing");
             let mut out = Vec::new();
             let summary: EncodeSummary = encoder.finish(&mut out)?;
             let mut tally = tally;

@@ -1,5 +1,9 @@
 //! What can go wrong at the destination.
 
+use rustix::io::Errno;
+
+use crate::limits;
+
 /// The class of a destination error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreFault {
@@ -92,6 +96,9 @@ fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
         ErrorKind::NotFound => (StoreFault::Missing, None),
         ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidFilename => {
             (StoreFault::Configuration, None)
+        }
+        _ if [Errno::MFILE, Errno::NFILE].into_iter().any(|full| error.raw_os_error() == Some(full.raw_os_error())) => {
+            (StoreFault::Unavailable, Some(limits::OPEN_FILES_HINT))
         }
         _ => (StoreFault::Unavailable, None),
     }
@@ -269,5 +276,9 @@ mod tests {
         ] {
             assert_eq!(StoreError::from_io("writing", "file:///x", kind.into()).fault, fault, "{kind:?}");
         }
+        let full = std::io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        let error = StoreError::from_io("staging", "file:///x", full);
+        assert_eq!(error.fault, StoreFault::Unavailable);
+        assert!(error.source.to_string().ends_with(limits::OPEN_FILES_HINT), "{}", error.source);
     }
 }

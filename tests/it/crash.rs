@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 
-use crate::support::job::{copy, no_sessions_left, parts, sorted};
+use crate::support::job::{no_sessions_left, parts, rows};
 use crate::support::pg::{Pg, both, pg};
-use crate::support::place::Place;
+use crate::support::place::{Place, export};
 use crate::support::run::{Outhaul, Running, Stop};
 use crate::support::s3::s3;
 use crate::support::{eventually, unique};
@@ -40,15 +40,6 @@ const UPLOADS: [&str; 2] = ["upload-begun", "upload-noted"];
 /// From where on the manifest stands.
 const COMMITTED: [&str; 3] = ["sent", "committed", "ending"];
 
-fn export(pg: &Pg, place: &Place, args: &[&str]) -> Outhaul {
-    let url = place.url();
-    let mut all = vec!["export", "--from", &pg.url, "--to", &url, "--table", "t", "--format", "csv"];
-    all.extend(["--csv-header", "off", "--readers", "2", "--partitions", "4", "--report", "json"]);
-    all.extend(["--progress", "none"]);
-    all.extend(args);
-    place.outhaul(all)
-}
-
 fn resume(pg: &Pg, place: &Place, args: &[&str]) -> Outhaul {
     let url = place.url();
     let mut all = vec!["resume", &url, "--from", &pg.url, "--report", "json", "--progress", "none"];
@@ -74,10 +65,6 @@ async fn killed(pg: &Pg, place: &Place, at: &'static str, args: &[&str]) {
     let running = export(pg, place, args).stops([&stop]).spawn();
     running.stands_at(&stop).await;
     kill(running).await;
-}
-
-async fn rows(pg: &Pg) -> Vec<String> {
-    sorted(&copy(pg, "select * from t").await)
 }
 
 fn places(place: &Place) -> Vec<&'static str> {

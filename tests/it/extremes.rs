@@ -74,7 +74,7 @@ async fn a_row_past_a_gigabyte_is_a_clear_error() {
 }
 
 /// What people and attackers call things.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "with \"quotes\" and 'quotes'",
     "a.b.c",
     "two  spaces ",
@@ -82,6 +82,8 @@ const NAMES: [&str; 9] = [
     "x; drop table victim; --",
     "$$; drop table victim; $$",
     "{}[](),\\n",
+    "lines\nand\ttabs\r",
+    "../../%00/%2e%2e/~",
     "select",
     "sixty_three_bytes_long_name_that_fills_the_identifier_entirely_",
 ];

@@ -6,26 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::job::{copy, no_sessions_left, sorted};
-use crate::support::pg::{Pg, pg};
-use crate::support::place::Place;
-use crate::support::run::{Outhaul, Stop};
+use crate::support::job::{no_sessions_left, rows};
+use crate::support::pg::{both, pg};
+use crate::support::place::{Place, export};
+use crate::support::run::Stop;
 
 const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
     alter table t add primary key (id); analyze t";
-
-fn export(pg: &Pg, place: &Place, args: &[&str]) -> Outhaul {
-    let url = place.url();
-    let mut all = vec!["export", "--from", &pg.url, "--to", &url, "--table", "t", "--format", "csv"];
-    all.extend(["--csv-header", "off", "--readers", "2", "--partitions", "4", "--report", "json"]);
-    all.extend(["--progress", "none"]);
-    all.extend(args);
-    place.outhaul(all)
-}
-
-async fn rows(pg: &Pg) -> Vec<String> {
-    sorted(&copy(pg, "select * from t").await)
-}
 
 /// What is there but the owner record, which its owner renews.
 async fn others(place: &Place) -> BTreeMap<String, u64> {
@@ -150,6 +137,35 @@ async fn d3_a_run_that_was_overtaken_touches_nothing() {
     no_sessions_left(&pg).await;
 }
 
+/// Nothing reads a partition twice at once; but an attempt that ends late may have shown a part already.
+#[tokio::test]
+async fn d4_what_an_older_attempt_has_shown_changes_no_count() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        for place in Place::both() {
+            // The first part of a partition is visible when its reader is lost.
+            let stop = Stop::at("shown");
+            let args = ["--visibility", "as-written", "--partitions", "1", "--part-size", "16KiB", "-v"];
+            let running = export(&pg, &place, &args).stops([&stop]).spawn();
+            running.stands_at(&stop).await;
+            let visible = |paths: Vec<String>| paths.into_iter().filter(|path| path.contains("part-")).collect();
+            let older: Vec<String> = visible(place.visible().await);
+            assert!(!older.is_empty(), "nothing is visible yet");
+            for reader in pg.exporter_pids("reader").await {
+                pg.terminate(&reader).await;
+            }
+            stop.release();
+            let run = running.wait().await.expect(0);
+            assert!(run.stderr.contains("repeated under the same snapshot"), "{}", run.stderr);
+            assert_eq!(place.whole().await, rows(&pg).await);
+            let newer: Vec<String> = visible(place.visible().await);
+            assert!(older.iter().all(|part| !newer.contains(part)), "{older:?} and {newer:?}");
+        }
+        no_sessions_left(&pg).await;
+    }
+}
+
 #[tokio::test]
 async fn d5_a_replaced_export_stands_until_the_new_one_does() {
     let pg = pg(15).await;
@@ -168,6 +184,33 @@ async fn d5_a_replaced_export_stands_until_the_new_one_does() {
         running.wait().await.expect(0);
         assert_eq!(place.whole().await, rows(&pg).await);
     }
+}
+
+#[tokio::test]
+async fn d6_a_cleaner_touches_nothing_of_a_live_run() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        for at in ["planned", "batch", "receipted", "uploaded", "published"] {
+            let stop = Stop::at(at);
+            let running = export(&pg, &place, &["--on-existing", "replace"]).stops([&stop]).spawn();
+            running.stands_at(&stop).await;
+            let (before, uploads) = (others(&place).await, place.open_uploads().await);
+            let url = place.url();
+            for _ in 0..2 {
+                let cleaned = place.outhaul(["clean", &url, "--report", "json"]).run().await.expect(0);
+                assert!(cleaned.report["report"]["alive"].is_string(), "{at}: {:?}", cleaned.report);
+            }
+            // Elsewhere its other workers go on.
+            if ["planned", "uploaded"].contains(&at) {
+                assert_eq!((others(&place).await, place.open_uploads().await), (before, uploads), "{at}");
+            }
+            stop.release();
+            running.wait().await.expect(0);
+            assert_eq!(place.whole().await, rows(&pg).await, "{at}");
+        }
+    }
+    no_sessions_left(&pg).await;
 }
 
 #[tokio::test]

@@ -3,33 +3,15 @@
 use std::time::Duration;
 
 use crate::support::eventually;
-use crate::support::http_proxy::{Fault, Op, Proxy, on};
-use crate::support::job::{copy, no_sessions_left, parts, sorted};
-use crate::support::pg::{Pg, both, pg};
+use crate::support::job::{no_sessions_left, rows};
+use crate::support::pg::{both, pg};
 use crate::support::place::Place;
-use crate::support::run::{Outhaul, Stop, outhaul};
-use crate::support::s3::s3;
+use crate::support::run::Stop;
 use crate::support::tcp_proxy::TcpProxy;
 
 /// Some megabytes, so that a reader is still at it when it is met.
 const TABLE: &str = "create table t as select i as id, repeat(md5(i::text), 20) as v from generate_series(1, 20000) i;
     alter table t set (autovacuum_enabled = off); analyze t";
-
-fn export(pg: &Pg, url: &str, place: &Place, args: &[&str]) -> Outhaul {
-    let to = place.url();
-    let mut all = vec!["export", "--from", url, "--to", &to, "--table", "t", "--format", "csv", "--csv-header", "off"];
-    all.extend(["--report", "json", "--progress", "none"]);
-    if !args.contains(&"--partitions") {
-        all.extend(["--partitions", "4"]);
-    }
-    all.extend(args);
-    assert!(pg.url.starts_with("postgres://"));
-    place.outhaul(all)
-}
-
-async fn rows(pg: &Pg) -> Vec<String> {
-    sorted(&copy(pg, "select * from t").await)
-}
 
 /// What the snapshot must not see.
 const LATER: &str = "delete from t where id % 3 = 0; insert into t values (30000, 'later')";
@@ -44,7 +26,7 @@ async fn a1_a_reader_that_is_killed_is_replaced_under_the_same_snapshot() {
                 pg.batch(TABLE).await;
                 let expected = rows(&pg).await;
                 let stop = Stop::at(at);
-                let running = export(&pg, &pg.url, &place, &["--readers", "2", "-v"]).stops([&stop]).spawn();
+                let running = place.export(&pg.url, &["--readers", "2", "-v"]).stops([&stop]).spawn();
                 running.stands_at(&stop).await;
                 pg.batch(LATER).await;
                 for reader in pg.exporter_pids("reader").await {
@@ -67,7 +49,7 @@ async fn a1_a_reader_that_is_killed_again_and_again_ends_the_run_in_the_end() {
     pg.batch(TABLE).await;
     let place = Place::local();
     let args = ["--readers", "2", "--column", "slow=case when pg_sleep(0.01) is null then 1 end"];
-    let running = export(&pg, &pg.url, &place, &args).spawn();
+    let running = place.export(&pg.url, &args).spawn();
     let killing = tokio::spawn({
         let client = pg.connect().await;
         async move {
@@ -93,7 +75,7 @@ async fn a3_readers_that_have_the_snapshot_finish_without_keepers() {
         pg.batch(TABLE).await;
         let (place, expected) = (Place::local(), rows(&pg).await);
         let stop = Stop::at("batch");
-        let running = export(&pg, &pg.url, &place, &["--readers", "2"]).stops([&stop]).spawn();
+        let running = place.export(&pg.url, &["--readers", "2"]).stops([&stop]).spawn();
         running.stands_at(&stop).await;
         eventually(Duration::from_secs(10), "two readers", async || {
             (pg.exporter_pids("reader").await.len() == 2).then_some(())
@@ -118,13 +100,13 @@ async fn a11_a_server_without_connections_gets_fewer_readers() {
         let (url, role) = pg.role("connection limit 5").await;
         pg.batch(&format!("grant select on t to {role}")).await;
         let place = Place::local();
-        let run = export(&pg, &url, &place, &["--readers", "16", "--partitions", "32"]).run().await.expect(0);
+        let run = place.export(&url, &["--readers", "16", "--partitions", "32"]).run().await.expect(0);
         assert!(run.stderr.contains("going on with fewer readers"), "{}", run.stderr);
         assert_eq!(place.whole().await, rows(&pg).await);
         // Not even the sessions that hold the snapshot.
         pg.batch(&format!("alter role {role} connection limit 1")).await;
         let place = Place::local();
-        let run = export(&pg, &url, &place, &["--readers", "2"]).run().await.expect(16);
+        let run = place.export(&url, &["--readers", "2"]).run().await.expect(16);
         assert!(run.stderr.contains("no connection left"), "{}", run.stderr);
         assert!(place.is_empty().await);
     }
@@ -140,7 +122,7 @@ async fn a15_another_server_behind_the_same_name_is_never_read() {
     let place = Place::local();
     let (proxy, url) = TcpProxy::before(&ours.url).await;
     let stop = Stop::at("planned");
-    let running = export(&ours, &url, &place, &["--readers", "2"]).stops([&stop]).spawn();
+    let running = place.export(&url, &["--readers", "2"]).stops([&stop]).spawn();
     running.stands_at(&stop).await;
     proxy.turn_to(&other.url);
     stop.release();
@@ -148,29 +130,4 @@ async fn a15_another_server_behind_the_same_name_is_never_read() {
     assert!(run.stderr.contains("snapshot") || run.stderr.contains("another server"), "{}", run.stderr);
     assert!(place.is_empty().await);
     other.batch(&format!("drop database {name} with (force)")).await;
-}
-
-/// Rows of 4 MiB towards a store that takes 2 MB a second: what is read waits where it is, and the whole process fits in
-/// 256 MiB.
-#[tokio::test]
-async fn wide_rows_before_a_slow_store_stay_below_256_mib() {
-    let pg = pg(18).await;
-    pg.batch(
-        "create table t as select i as id, repeat(md5(i::text), 131072) as v from generate_series(1, 24) i; analyze t",
-    )
-    .await;
-    let s3 = s3();
-    let proxy = Proxy::start(&s3.endpoint, [on(Op::Chunk, "part-", Fault::Throttle(8 << 20))]).await;
-    let to = s3.url("dest");
-    let run = outhaul(["export", "--from", &pg.url, "--to", &to, "--table", "t", "--format", "csv", "--readers", "2"])
-        .envs(s3.env())
-        .env("AWS_ENDPOINT", &proxy.endpoint)
-        .limit(Duration::from_mins(3))
-        .run()
-        .await
-        .expect(0);
-    assert!(run.memory_peak < 256 << 20, "{} bytes", run.memory_peak);
-    let manifest: serde_json::Value = serde_json::from_slice(&s3.get("dest/_manifest.json").await).unwrap();
-    let rows: u64 = parts(&manifest).iter().map(|part| part["rows"].as_u64().unwrap()).sum();
-    assert_eq!(rows, 24);
 }

@@ -139,6 +139,11 @@ pub(crate) async fn copy(pg: &Pg, query: &str) -> Vec<u8> {
     stream.try_collect::<Vec<_>>().await.unwrap().concat()
 }
 
+/// The rows of the table `t`, as [`Place::whole`](super::place::Place::whole) gives those of an export.
+pub(crate) async fn rows(pg: &Pg) -> Vec<String> {
+    sorted(&copy(pg, "select * from t").await)
+}
+
 /// Neither parts nor a manifest nor staged bytes are in a folder.
 #[track_caller]
 pub(crate) fn nothing_is_left(dest: &Path) {

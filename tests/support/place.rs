@@ -8,9 +8,21 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::job::{parts, sorted};
-use super::run::{Outhaul, outhaul};
+use super::pg::Pg;
+use super::run::{Outhaul, outhaul, program};
 use super::s3::{S3, s3};
 use super::watch::files;
+
+/// See [`Place::export`].
+const EXPORT: [(&str, &str); 7] = [
+    ("--table", "t"),
+    ("--format", "csv"),
+    ("--csv-header", "off"),
+    ("--readers", "2"),
+    ("--partitions", "4"),
+    ("--report", "json"),
+    ("--progress", "none"),
+];
 
 /// A folder, or a prefix on the S3 server, of one test.
 pub(crate) enum Place {
@@ -18,6 +30,11 @@ pub(crate) enum Place {
     Local(TempDir),
     /// A prefix.
     S3(S3),
+}
+
+/// [`Place::export`] of a test's database.
+pub(crate) fn export(pg: &Pg, place: &Place, args: &[&str]) -> Outhaul {
+    place.export(&pg.url, args)
 }
 
 impl Place {
@@ -48,11 +65,40 @@ impl Place {
 
     /// A command of ours, with what it needs to write here.
     pub(crate) fn outhaul<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Outhaul {
-        let run = outhaul(args);
+        self.known_to(outhaul(args))
+    }
+
+    /// What a run needs to write here.
+    fn known_to(&self, run: Outhaul) -> Outhaul {
         match self {
             Self::Local(_) => run,
             Self::S3(s3) => run.envs(s3.env()),
         }
+    }
+
+    /// An export of the table `t`: CSV that [`rows`](super::job::rows) can be compared with, by two readers in four
+    /// partitions, unless `args` say otherwise.
+    pub(crate) fn export(&self, from: &str, args: &[&str]) -> Outhaul {
+        self.known_to(outhaul(self.arguments(from, args)))
+    }
+
+    /// The same after some words of the shell: limits, redirections.
+    pub(crate) fn export_by(&self, before: &str, from: &str, args: &[&str]) -> Outhaul {
+        // The shell becomes the program: signals and the exit code are its own.
+        let script = format!("{before} exec \"$0\" \"$@\"");
+        let shell = ["-c", script.as_str(), env!("CARGO_BIN_EXE_outhaul")].map(str::to_owned);
+        self.known_to(program("/bin/sh", shell.into_iter().chain(self.arguments(from, args))))
+    }
+
+    fn arguments(&self, from: &str, args: &[&str]) -> Vec<String> {
+        let mut all = vec!["export".to_owned(), "--from".to_owned(), from.to_owned(), "--to".to_owned(), self.url()];
+        let other = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] != "csv");
+        let csv_only = |name: &str| other && name.starts_with("--csv-");
+        for (name, value) in EXPORT.into_iter().filter(|(name, _)| !args.contains(name) && !csv_only(name)) {
+            all.extend([name.to_owned(), value.to_owned()]);
+        }
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        all
     }
 
     /// Everything that is there, with its size.
@@ -116,6 +162,24 @@ impl Place {
         let rows = sorted(&data);
         assert_eq!(Some(u64::try_from(rows.len()).unwrap()), manifest["totals"]["rows"].as_u64());
         rows
+    }
+
+    /// What readers of the destination see; `_outhaul` is our own.
+    pub(crate) async fn visible(&self) -> Vec<String> {
+        self.list().await.into_keys().filter(|path| !path.starts_with("_outhaul/")).collect()
+    }
+
+    /// What waits for its run's commit: staged files, open uploads.
+    pub(crate) async fn staged(&self) -> Vec<String> {
+        match self {
+            Self::Local(_) => self.list().await.into_keys().filter(|path| path.contains("/staging/")).collect(),
+            Self::S3(_) => self.open_uploads().await,
+        }
+    }
+
+    /// Fails the test where anything of any run is there.
+    pub(crate) async fn nothing_is_left(&self) {
+        assert!(self.is_empty().await, "{:?} and the uploads {:?}", self.list().await, self.open_uploads().await);
     }
 
     /// Whether nothing of any run is there.

@@ -195,6 +195,7 @@ impl Copy {
         loop {
             let Some(mut pipe) = self.pipe.take() else { return Ok(None) };
             let stepped = on_rayon(move || {
+                failpoint::blow("decoding");
                 let step = pipe.step();
                 (pipe, step)
             });

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use super::password::NoPassword;
+use crate::limits;
 
 /// What to do where a standby ended the snapshot.
 pub(crate) const STANDBY_HINT: &str = "the source is a standby, and its replay ends sessions that see rows it removes: \
@@ -195,6 +196,8 @@ fn driver_hint(text: &str) -> Option<&'static str> {
         Some("the server asks for a password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
     } else if text.contains("channel binding") {
         Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
+    } else if text.contains("Too many open files") {
+        Some(limits::OPEN_FILES_HINT)
     } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
         Some("check host and port in --from, and that the server runs and takes connections there")
     } else {

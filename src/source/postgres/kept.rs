@@ -31,6 +31,12 @@ impl SourceRecord {
         &self.server.version
     }
 
+    /// Whether `other` reads the very same relation, and not one that has come in its place under its name.
+    pub fn is_of_relation(&self, other: &Self) -> bool {
+        let oid = |record: &Self| record.found.as_ref().map(|found| found.oid);
+        oid(self) == oid(other)
+    }
+
     /// Whether it is a standby.
     pub fn standby(&self) -> bool {
         self.server.standby
