@@ -88,6 +88,9 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
     if let (Some(dead), None, false) = (&owner, &alive, request.dry_run) {
         forget(&destination, &path, dead).await?;
     }
+    if alive.is_none() && !request.dry_run {
+        destination.remove_empty().await;
+    }
     Ok(report)
 }
 
@@ -102,6 +105,9 @@ async fn cleaned(
         return Ok(CleanedRun { run_id, traces: run.traces(destination).await?, ..CleanedRun::default() });
     }
     let settled = run.settle(destination, placement).await?;
+    if let Some(refused) = settled.refused {
+        return Err(refused.error.into());
+    }
     let committed = settled.committed.is_some();
     Ok(CleanedRun { run_id, committed, removed: settled.removed, aborted: settled.aborted, traces: Vec::new() })
 }

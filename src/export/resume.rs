@@ -1,6 +1,6 @@
 //! `resume`: goes on with a run whose process died, from its journal alone.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -209,8 +209,9 @@ async fn receipts(
             good.insert(receipt.partition, receipt);
         }
     }
-    let kept: HashSet<&str> =
-        good.values().flat_map(|receipt| &receipt.parts).map(|part| part.object.path.as_str()).collect();
+    let parts = good.values().flat_map(|receipt| &receipt.parts);
+    let kept: HashMap<&str, Option<&str>> =
+        parts.map(|part| (part.object.path.as_str(), part.object.staging.upload_id())).collect();
     if let Some(run) = DeadRun::of(journal.clone(), placement).await? {
         run.discard_but(destination, &kept).await?;
     }
@@ -257,7 +258,8 @@ async fn source(
     let mut held = record.held.clone();
     held.extend(journal.keepers::<KeptSnapshot>().await?.into_iter().map(|kept| kept.snapshot));
     let work = &run.request.work;
-    let resumed = PostgresSource::resume(&request.connect, record.source.clone(), &held, work, &record.run_id).await;
+    let moment = (&held[..], record.snapshots.first().map(|snapshot| snapshot.taken_at));
+    let resumed = PostgresSource::resume(&request.connect, record.source.clone(), moment, work, &record.run_id).await;
     let lost = match resumed {
         Ok(source) => return Ok(source),
         Err(error) => ExportError::from(error),

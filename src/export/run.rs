@@ -140,7 +140,9 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<ExportReport, ExportError> {
         if let (Some(hold), Place::Destination { destination, placement, .. }) = (hold, &self.place) {
-            unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await?;
+            let settled = unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await;
+            // The next run is to find it too.
+            settled.map_err(|error| ExportError { leaves_something: true, ..error })?;
         }
         // Looked at once more: what stands now stands until we are gone, or somebody else breaks the rules.
         let previous = match unless_cancelled(stop, self.place.look(&self.request)).await? {

@@ -195,17 +195,22 @@ impl Destination {
         }
     }
 
-    /// Deletes objects; one that is not there is fine. Whoever may not delete the first stops there.
+    /// Deletes objects, as many at once as the store takes; one that is not there is fine. Whoever may not delete the
+    /// first stops there.
     ///
     /// # Errors
     /// [`StoreError`] of the first that failed; others may be gone.
     pub async fn delete_all(&self, paths: Vec<String>) -> Result<(), StoreError> {
-        let mut deletions =
-            stream::iter(paths).map(|path| async move { self.delete(&path).await }).buffered(limits::DISCARDS_AT_ONCE);
-        while let Some(deleted) = deletions.next().await {
-            deleted?;
+        for path in &paths {
+            self.check("deleting", path)?;
         }
-        Ok(())
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let work = move |folder: &Folder| paths.iter().try_for_each(|path| folder.delete(path));
+                folder.run("deleting", self.url().to_owned(), work).await
+            }
+            Backend::Remote(remote) => remote.delete_all(&paths).await,
+        }
     }
 
     /// What the store tells of an object; `None` where there is none.
@@ -346,6 +351,13 @@ impl Destination {
         }
     }
 
+    /// Whether this handle, or a clone of it, may have begun an upload whose id nobody was told: the answer to a request
+    /// was lost, or the request repeated. Only [`Destination::open_uploads`] shows such an upload, so `false` where that
+    /// cannot.
+    pub fn may_have_unheard_uploads(&self) -> bool {
+        matches!(&self.inner.backend, Backend::Remote(remote) if remote.may_have_unheard_uploads())
+    }
+
     /// Aborts an upload; one that is gone is fine.
     ///
     /// # Errors
@@ -368,6 +380,19 @@ impl Destination {
                 folder.run("sweeping", self.url().to_owned(), move |folder| folder.sweep(&paths)).await
             }
             Backend::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Removes from a local destination the lock file, the folder of our records where nothing else is in it, and the
+    /// folders that this handle or a clone of it has made, where they are empty. Object stores have neither.
+    pub async fn remove_empty(&self) {
+        if let Backend::Local(folder) = &self.inner.backend {
+            let work = |folder: &Folder| {
+                folder.remove_empty();
+                Ok(())
+            };
+            // Nobody minds an empty folder.
+            let _ = folder.run("deleting", self.url().to_owned(), work).await;
         }
     }
 

@@ -7,7 +7,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -17,6 +18,7 @@ use cap_std::fs::{
 
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use crate::limits;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;
@@ -30,11 +32,17 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
+    /// The folders that were made through this handle, a parent before what is in it.
+    made: Mutex<BTreeSet<PathBuf>>,
 }
+
+/// What guards the replacement of files. It may be removed by whoever holds its lock: whoever has waited for that of a
+/// removed file sees that another one, or none, stands at the path.
+const LOCK: &str = "_outhaul/lock";
 
 impl Folder {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, made: Mutex::default() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -47,11 +55,68 @@ impl Folder {
 
     /// The folder that a file stands in, made where it is missing, and the file's name there.
     fn make_parent<'a>(&self, path: &'a str) -> io::Result<(Dir, &'a str)> {
-        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&self.root)?;
+        self.make_root()?;
         let root = self.open_root()?;
         match path.rsplit_once('/') {
             None => Ok((root, path)),
-            Some((folder, name)) => Ok((make_folder(&root, folder)?, name)),
+            Some((folder, name)) => Ok((self.make_folder(&root, folder)?, name)),
+        }
+    }
+
+    fn make_root(&self) -> io::Result<()> {
+        let missing: Vec<&Path> =
+            self.root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+        for path in missing.into_iter().rev() {
+            match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(path) {
+                Ok(()) => self.note(path.to_owned()),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn make_folder(&self, root: &Dir, path: &str) -> io::Result<Dir> {
+        match root.open_dir(path) {
+            Ok(folder) => return Ok(folder),
+            // A file in the way is told by the attempt to make a folder there.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+        for folder in ends.map(|end| &path[..end]) {
+            match root.create_dir_with(folder, DirBuilder::new().mode(FOLDER_MODE)) {
+                Ok(()) => self.note(self.root.join(folder)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        root.open_dir(path)
+    }
+
+    fn note(&self, made: PathBuf) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(made);
+    }
+
+    /// Removes the lock file where nobody holds it, and the folder of our own records and those that were made through
+    /// this handle where they are empty. Whoever is just about to write there makes them again ([`unswept`]).
+    pub(super) fn remove_empty(&self) {
+        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let Ok(root) = self.open_root() else { return };
+        if let Some((records, name)) = LOCK.rsplit_once('/')
+            && let Ok(folder) = root.open_dir(records)
+        {
+            if let Ok(lock) = folder.open(name).map(File::into_std)
+                && lock.try_lock().is_ok()
+                && is_at(&lock, &folder, name)
+            {
+                let _ = folder.remove_file(name);
+            }
+            let _ = root.remove_dir(records);
+        }
+        // What is not empty stays; nothing depends on what is.
+        for folder in made.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
         }
     }
 
@@ -137,17 +202,27 @@ impl Folder {
     fn try_replace(&self, path: &str, bytes: &Bytes, expected: &Version) -> io::Result<ReplaceOutcome> {
         let (folder, name) = self.make_parent(path)?;
         let temporary = Temporary::write(&folder, name, bytes)?;
-        let (locks, lock) = self.make_parent("_outhaul/lock")?;
-        // Never deleted: whoever waits for a deleted lock file's lock would not exclude whoever makes a new one.
-        let lock = locks.open_with(lock, OpenOptions::new().create(true).write(true).mode(FILE_MODE))?.into_std();
-        lock.lock()?;
+        let lock = self.lock()?;
         let current = absent_as_none(folder.metadata(name))?.map(|metadata| version(&metadata));
         if current.as_ref() != Some(expected) {
             return Ok(ReplaceOutcome::Changed);
         }
         temporary.rename(name)?;
         sync(&folder)?;
+        drop(lock);
         Ok(ReplaceOutcome::Replaced)
+    }
+
+    /// Waits for the lock; it is held for as long as the file is open.
+    fn lock(&self) -> io::Result<std::fs::File> {
+        loop {
+            let (folder, name) = self.make_parent(LOCK)?;
+            let lock = folder.open_with(name, OpenOptions::new().create(true).write(true).mode(FILE_MODE))?.into_std();
+            lock.lock()?;
+            if is_at(&lock, &folder, name) {
+                return Ok(lock);
+            }
+        }
     }
 
     pub(super) fn put(&self, path: &str, bytes: &Bytes) -> io::Result<()> {
@@ -280,15 +355,15 @@ impl Folder {
     }
 }
 
-fn make_folder(root: &Dir, path: &str) -> io::Result<Dir> {
-    match root.open_dir(path) {
-        Ok(folder) => return Ok(folder),
-        // A file in the way is told by the attempt to make a folder there.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-        Err(error) => return Err(error),
+/// Whether an open file is still the one of this name.
+fn is_at(file: &std::fs::File, folder: &Dir, name: &str) -> bool {
+    match (file.metadata(), folder.symlink_metadata(name)) {
+        (Ok(ours), Ok(there)) => {
+            use std::os::unix::fs::MetadataExt as _;
+            (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+        }
+        _ => false,
     }
-    root.create_dir_with(path, DirBuilder::new().recursive(true).mode(FOLDER_MODE))?;
-    root.open_dir(path)
 }
 
 fn new_file(folder: &Dir, name: &str) -> io::Result<File> {
@@ -336,13 +411,16 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// Writes again where the temporary file was taken for a dead writer's ([`Folder::sweep`]) and swept away: whoever does
-/// that has just taken the destination, and does it once.
+/// Writes again where the temporary file was taken for a dead writer's ([`Folder::sweep`]) and swept away by whoever has
+/// just taken the destination, or where whoever has just left it took an empty folder along.
 fn unswept<T>(write: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    match write() {
-        Err(error) if error.kind() == ErrorKind::NotFound => write(),
-        result => result,
+    for _ in 1..limits::OWNER_TRIES {
+        match write() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => return result,
+        }
     }
+    write()
 }
 
 fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {

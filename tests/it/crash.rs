@@ -427,6 +427,27 @@ async fn a_failure_that_may_pass_leaves_the_receipts_where_the_snapshot_is_kept(
     assert!(place.is_empty().await);
 }
 
+/// The age of the snapshot is what the limit is about, and not of the process that reads under it.
+#[tokio::test]
+async fn a_resumed_run_counts_the_age_of_its_snapshot_from_where_it_was_taken() {
+    for (version, off, code) in [(15, "", 16), (18, "", 16), (18, "snapshot-age", 0)] {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        let place = Place::local();
+        let slow = "slow=pg_sleep(0.0005) is null";
+        let args = ["--keep-snapshot", "60s", "--max-snapshot-age", "8s", "--key", "id", "--column", slow];
+        killed(&pg, &place, "planned", &args).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let begun = Instant::now();
+        let run = resume(&pg, &place, &[]).env("OUTHAUL_TEST_OFF", off).run().await.expect(code);
+        if code == 16 {
+            assert!(run.stderr.contains("--max-snapshot-age") && run.stderr.contains("export again"), "{}", run.stderr);
+            assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        }
+        clean(&place, &[]).await;
+    }
+}
+
 #[tokio::test]
 async fn both_versions_kill_and_go_on() {
     // The two servers name a lost snapshot in other words.

@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Mutex;
@@ -22,7 +23,7 @@ use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
 use super::watch::Watch;
 use crate::export::request::{ReadMode, WorkOptions};
-use crate::limits;
+use crate::{failpoint, limits};
 use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
 use crate::source::{BatchStream, Source, SourceCost};
 
@@ -89,7 +90,8 @@ impl PostgresSource {
         Ok(Self { sessions, watch, moment, snapshots, record, sql_ascii })
     }
 
-    /// Goes on with a run that another process began, under the snapshot that others hold by these ids.
+    /// Goes on with a run that another process began, under the snapshot that was taken at `taken_at` and that others hold
+    /// by the ids `held`.
     ///
     /// # Errors
     /// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server;
@@ -100,7 +102,7 @@ impl PostgresSource {
     pub async fn resume(
         connect: &ConnectSettings,
         record: SourceRecord,
-        held: &[String],
+        (held, taken_at): (&[String], Option<DateTime<Utc>>),
         work: &WorkOptions,
         run_id: &str,
     ) -> Result<Self, SourceError> {
@@ -120,7 +122,13 @@ impl PostgresSource {
             ReadMode::Copy => {
                 let custody = kept::custody(&record, held, &application);
                 custody.take_over(&sessions).await?;
-                (Some((custody.session(&sessions, "locks").await?, began)), Moment::Kept(custody))
+                let lock = custody.session(&sessions, "locks").await?;
+                let age = match taken_at {
+                    Some(taken_at) if !failpoint::off("snapshot-age") => snapshot::age(&lock, taken_at).await?,
+                    _ => Duration::ZERO,
+                };
+                let taken = Instant::now().checked_sub(age).unwrap_or(began);
+                (Some((lock, taken)), Moment::Kept(custody))
             }
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);

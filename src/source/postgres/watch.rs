@@ -161,7 +161,8 @@ impl Watch {
             return Err(gave_way("the run has taken as long as --max-duration allows"));
         }
         if passed(self.limits.max_snapshot_age, self.snapshot) {
-            return Err(gave_way("the snapshot is as old as --max-snapshot-age allows"));
+            return Err(gave_way("the snapshot is as old as --max-snapshot-age allows")
+                .with_hint("a resumed run counts from the same moment: export again, under a new snapshot"));
         }
         if let (Some(patience), true) = (self.limits.yield_to_ddl, self.snapshot.is_some()) {
             self.yield_to(patience).await?;
