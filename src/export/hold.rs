@@ -9,7 +9,7 @@ use super::error::{ExportError, ExportErrorKind};
 use super::leftovers::{DeadRun, open_runs};
 use crate::limits;
 use crate::manifest::Placement;
-use crate::store::{Claim, Destination, Journal, Take};
+use crate::store::{Claim, Destination, Journal, StoreError, Take};
 
 /// What decides whether uploaded parts stay after a failure.
 #[derive(Debug, Clone)]
@@ -153,11 +153,20 @@ impl Hold {
             Ok(false) => return self.leave().await,
             Err(error) => warn(&error, "the run's records could not be removed"),
         }
-        self.renewal.abort();
-        if let Err(error) = self.claim.release().await {
+        if let Err(error) = self.release(destination).await {
             warn(&error, "the owner record could not be removed");
         }
+    }
+
+    /// Gives the destination back, where nothing of the run is left there.
+    ///
+    /// # Errors
+    /// See [`Claim::release`].
+    pub(crate) async fn release(self, destination: &Destination) -> Result<(), StoreError> {
+        self.renewal.abort();
+        let released = self.claim.release().await;
         destination.remove_empty().await;
+        released
     }
 
     /// Ends a process whose run has become another's. What it has begun since that one's end is nobody else's.

@@ -30,6 +30,8 @@ pub(crate) struct Settled {
     pub(crate) removed: u64,
     /// Uploads that were aborted.
     pub(crate) aborted: u64,
+    /// Staged files of a local destination that are gone.
+    pub(crate) staged: u64,
     /// Uploads that the role may not abort; the journal stays for them.
     pub(crate) refused: Option<Refused>,
 }
@@ -118,6 +120,7 @@ impl DeadRun {
         let done = named.into_iter().map(|path| (path, None)).collect();
         (settled.aborted, settled.refused) = self.abort_uploads_but(destination, &done).await?;
         if settled.refused.is_none() {
+            settled.staged = self.journal.staged().await?;
             self.journal.close().await?;
         }
         Ok(settled)

@@ -140,14 +140,6 @@ impl PostgresSource {
         &self.record
     }
 
-    /// The ids under which the snapshot can be imported now; none where it cannot.
-    pub async fn held(&self) -> Vec<String> {
-        match &self.moment {
-            Moment::Kept(custody) => custody.ids().await,
-            Moment::Own(_) | Moment::Pages(_) => Vec::new(),
-        }
-    }
-
     /// A keeper outside of this process holds the snapshot too.
     pub async fn also_held(&self, id: String) {
         if let Moment::Kept(custody) = &self.moment {
@@ -314,6 +306,16 @@ fn describe(plan: &Plan, partition: &Partition) -> String {
 impl Source for PostgresSource {
     fn open(&self, plan: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
         self.copy(plan, partition).boxed()
+    }
+
+    fn held(&self) -> BoxFuture<'_, Vec<String>> {
+        async {
+            match &self.moment {
+                Moment::Kept(custody) => custody.ids().await,
+                Moment::Own(_) | Moment::Pages(_) => Vec::new(),
+            }
+        }
+        .boxed()
     }
 
     fn cost(&self) -> SourceCost {
