@@ -84,12 +84,7 @@ pub(super) fn cloud(
 }
 
 /// `facts`: for HEADs that ask for checksums, with a header that no other request should carry.
-fn s3(
-    bucket: &str,
-    variables: &Variables,
-    facts: bool,
-    connector: Connector,
-) -> Result<AmazonS3, object_store::Error> {
+fn s3(bucket: &str, variables: &Variables, facts: bool, connector: Connector) -> Result<AmazonS3, object_store::Error> {
     let builder = s3_builder(bucket, variables);
     let endpoint = s3_endpoint(&builder);
     let mut client = s3_client(variables, endpoint.as_deref());

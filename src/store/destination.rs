@@ -6,9 +6,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::io::AsyncReadExt;
 
 use super::address::{Address, percent_encode};
 use super::connect;
@@ -19,7 +18,6 @@ use super::local::Folder;
 use super::receipt::{StagedObject, Staging};
 use super::remote::Remote;
 use super::writer::PartWriter;
-use crate::limits;
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
@@ -253,7 +251,7 @@ impl Destination {
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         match &self.inner.backend {
-            Backend::Local(folder) => read_file(Arc::clone(folder), path.to_owned(), object),
+            Backend::Local(folder) => Arc::clone(folder).read_stream(path.to_owned(), object),
             Backend::Remote(remote) => Arc::clone(remote).read_stream(path.to_owned()),
         }
     }
@@ -428,25 +426,4 @@ fn elsewhere(operation: &'static str, object: String) -> StoreError {
         StoreFault::Configuration,
         "the object was staged at another kind of destination",
     )
-}
-
-fn read_file(folder: Arc<Folder>, path: String, object: String) -> BoxStream<'static, Result<Bytes, StoreError>> {
-    stream::try_unfold(None, move |file| {
-        let (folder, path, object) = (Arc::clone(&folder), path.clone(), object.clone());
-        async move {
-            let mut file = if let Some(file) = file {
-                file
-            } else {
-                let opened = folder.run("reading", object.clone(), move |folder| folder.open(&path)).await?;
-                tokio::fs::File::from_std(opened)
-            };
-            let read = async {
-                let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);
-                file.read_buf(&mut bytes).await?;
-                Ok((!bytes.is_empty()).then(|| (bytes.freeze(), Some(file))))
-            };
-            read.await.map_err(|error| StoreError::from_io("reading", object, error))
-        }
-    })
-    .boxed()
 }

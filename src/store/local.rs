@@ -3,26 +3,29 @@
 //! `object_store`'s own local store is not used: it hides and strands `name#1` staging files, and makes a staged file
 //! visible at once.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cap_std::ambient_authority;
 use cap_std::fs::{
     Dir, DirBuilder, DirBuilderExt as _, File, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _,
 };
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::io::AsyncReadExt;
 
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
 use crate::limits;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// A folder; paths given to its methods are relative, checked by the caller, and use `/`.
 ///
@@ -162,6 +165,32 @@ impl Folder {
         let mut bytes = vec![0; length];
         self.open(path)?.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes.into())
+    }
+
+    /// The bytes of a file, piece by piece.
+    pub(super) fn read_stream(
+        self: Arc<Self>,
+        path: String,
+        object: String,
+    ) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        stream::try_unfold(None, move |file| {
+            let (folder, path, object) = (Arc::clone(&self), path.clone(), object.clone());
+            async move {
+                let mut file = if let Some(file) = file {
+                    file
+                } else {
+                    let opened = folder.run("reading", object.clone(), move |folder| folder.open(&path)).await?;
+                    tokio::fs::File::from_std(opened)
+                };
+                let read = async {
+                    let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);
+                    file.read_buf(&mut bytes).await?;
+                    Ok((!bytes.is_empty()).then(|| (bytes.freeze(), Some(file))))
+                };
+                read.await.map_err(|error| StoreError::from_io("reading", object, error))
+            }
+        })
+        .boxed()
     }
 
     pub(super) fn create(&self, path: &str, bytes: &Bytes) -> io::Result<CreateOutcome> {
@@ -366,63 +395,6 @@ fn is_at(file: &std::fs::File, folder: &Dir, name: &str) -> bool {
     }
 }
 
-fn new_file(folder: &Dir, name: &str) -> io::Result<File> {
-    folder.open_with(name, OpenOptions::new().write(true).create_new(true).mode(FILE_MODE))
-}
-
-fn sync(folder: &Dir) -> io::Result<()> {
-    // The handle itself only stands for the place (`O_PATH`).
-    folder.open(".")?.sync_all()
-}
-
-/// A whole file under a hidden name beside its target, removed on drop unless it was renamed.
-struct Temporary<'a> {
-    folder: &'a Dir,
-    name: String,
-}
-
-impl<'a> Temporary<'a> {
-    fn write(folder: &'a Dir, target: &str, bytes: &Bytes) -> io::Result<Self> {
-        let name = format!(".{target}.{:016x}.tmp", rand::random::<u64>());
-        let mut file = new_file(folder, &name)?;
-        let temporary = Self { folder, name };
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        Ok(temporary)
-    }
-
-    fn rename(self, target: &str) -> io::Result<()> {
-        self.folder.rename(&self.name, self.folder, target)
-    }
-}
-
-/// Whether a file is one that [`Temporary::write`] made for `target`.
-fn is_temporary(name: &str, target: &str) -> bool {
-    let random =
-        name.strip_prefix('.').and_then(|name| name.strip_prefix(target)).and_then(|name| name.strip_prefix('.'));
-    let random = random.and_then(|name| name.strip_suffix(".tmp"));
-    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        // After a rename there is nothing left to remove; otherwise a leftover is hidden, and swept away by the next owner.
-        let _ = self.folder.remove_file(&self.name);
-    }
-}
-
-/// Writes again where the temporary file was taken for a dead writer's ([`Folder::sweep`]) and swept away by whoever has
-/// just taken the destination, or where whoever has just left it took an empty folder along.
-fn unswept<T>(write: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    for _ in 1..limits::OWNER_TRIES {
-        match write() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            result => return result,
-        }
-    }
-    write()
-}
-
 fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -440,4 +412,62 @@ fn cannot_link(error: &io::Error) -> bool {
 fn version(metadata: &Metadata) -> Version {
     let token = format!("{}.{:09}-{}-{}", metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino());
     Version { e_tag: Some(token), generation: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "file";
+
+    /// Adds a byte to the file, and takes away what it has made.
+    fn append(folder: &Folder) {
+        loop {
+            let Some(Small { bytes, version }) = folder.read(FILE).unwrap() else {
+                folder.create(FILE, &Bytes::new()).unwrap();
+                continue;
+            };
+            let longer = [&bytes[..], b"x"].concat().into();
+            if folder.replace(FILE, &longer, &version).unwrap() == ReplaceOutcome::Replaced {
+                return folder.remove_empty();
+            }
+        }
+    }
+
+    #[test]
+    fn the_lock_excludes_while_its_file_comes_and_goes() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let folder = Folder::new(root.path().join("a/b"));
+                    (0..50).for_each(|_| append(&folder));
+                });
+            }
+        });
+        let folder = Folder::new(root.path().join("a/b"));
+        assert_eq!(folder.read(FILE).unwrap().unwrap().bytes.len(), 200);
+        assert_eq!(folder.list("").unwrap(), [(FILE.to_owned(), 200)]);
+    }
+
+    #[test]
+    fn only_what_was_made_and_is_empty_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path().join("a/b"));
+        folder.put("data/x", &Bytes::new()).unwrap();
+        folder.put("kept/x", &Bytes::new()).unwrap();
+        folder.delete("data/x").unwrap();
+        folder.remove_empty();
+        assert_eq!(folder.list("").unwrap(), [("kept/x".to_owned(), 0)]);
+        assert!(!root.path().join("a/b/data").exists());
+
+        std::fs::remove_dir_all(root.path().join("a")).unwrap();
+        folder.put("data/x", &Bytes::new()).unwrap();
+        folder.delete("data/x").unwrap();
+        // Another handle has not made it.
+        Folder::new(root.path().join("a/b")).remove_empty();
+        assert!(root.path().join("a/b/data").exists());
+        folder.remove_empty();
+        assert!(!root.path().join("a").exists());
+    }
 }

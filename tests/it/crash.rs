@@ -403,7 +403,9 @@ async fn replace_keepers(pg: &Pg) {
 /// The ids with which a run began are gone with their sessions: whoever comes to keep its snapshot later needs new ones.
 #[tokio::test]
 async fn a_keeper_that_comes_late_finds_the_keepers_of_now() {
-    for (version, off, says) in [(15, "", "holding the snapshot as"), (18, "note-keepers", "every keeper of the snapshot")] {
+    for (version, off, says) in
+        [(15, "", "holding the snapshot as"), (18, "note-keepers", "every keeper of the snapshot")]
+    {
         let pg = pg(version).await;
         pg.batch(TABLE).await;
         let place = Place::local();

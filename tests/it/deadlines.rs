@@ -177,8 +177,7 @@ async fn a_destination_that_stalls_is_not_the_source_s_silence() {
 const TEN: &str = "create table t as select i as id from generate_series(1, 10) i;
     alter table t add primary key (id); analyze t";
 
-const SEARCH: [&str; 6] =
-    ["--max-rows", "5", "--yield-to-ddl", "off", "--where", "id <> 6 or pg_sleep(4) is not null"];
+const SEARCH: [&str; 6] = ["--max-rows", "5", "--yield-to-ddl", "off", "--where", "id <> 6 or pg_sleep(4) is not null"];
 
 /// A run that searches for where its cap ends, by way of the proxy.
 async fn searching(pg: &Pg, dest: &tempfile::TempDir, off: &str) -> (TcpProxy, crate::support::run::Running) {

@@ -194,10 +194,8 @@ async fn b3_an_upload_that_began_unheard_of_is_found_and_not_used() {
 /// Who looks in vain loses nothing else by it.
 #[tokio::test]
 async fn b3_a_role_that_may_not_list_uploads_is_warned_and_commits() {
-    let rules = [
-        on(Op::Create, "", Fault::AnswerLost(End::Close)).only(1..=1),
-        on(Op::List, "uploads=", answer(403, DENIED)),
-    ];
+    let rules =
+        [on(Op::Create, "", Fault::AnswerLost(End::Close)).only(1..=1), on(Op::List, "uploads=", answer(403, DENIED))];
     let rig = Rig::new(18, rules).await;
     let run = rig.export(&[]).run().await.expect(0);
     assert!(run.stderr.contains("open uploads cannot be listed"), "{}", run.stderr);
@@ -370,6 +368,33 @@ async fn b7_a_role_that_may_not_write_the_manifest_publishes_nothing() {
     let run = rig.export(&[]).run().await.expect(20);
     assert!(run.stderr.contains("writing the manifest"), "{}", run.stderr);
     rig.nothing(&run).await;
+}
+
+/// However many records a run has made, they go in a few requests, and what one of them says of a single object counts.
+#[tokio::test]
+async fn b7_records_go_together_and_a_refusal_for_one_of_them_is_heard() {
+    let rig = Rig::new(15, []).await;
+    let many = ["--partitions", "12", "--run-id", "many"];
+    let run = rig.export(&many).run().await.expect(0);
+    rig.complete(&run).await;
+    assert!(rig.s3.list("out/_outhaul").await.is_empty());
+    let deletions = rig.proxy.seen(Op::Delete, "").len();
+    // Records, commit record, plan, owner.
+    assert!(deletions <= 4, "{deletions} requests");
+
+    let rig = Rig::new(18, []).await;
+    let key = format!("{}/out/_outhaul/many/plan.json", rig.s3.prefix);
+    let refused = format!(
+        "<DeleteResult><Error><Key>{key}</Key><Code>AccessDenied</Code><Message>No.</Message></Error></DeleteResult>"
+    );
+    // The third request is for the plan.
+    rig.proxy.set([on(Op::Delete, "", answer(200, refused.leak())).only(3..=3)]);
+    let run = rig.export(&many).run().await.expect(0);
+    rig.complete(&run).await;
+    let left: Vec<String> = rig.s3.list("out/_outhaul").await.into_keys().collect();
+    assert_eq!(left, ["many/ended.json", "many/plan.json"]);
+    outhaul(["clean", &rig.s3.url("out")]).envs(rig.s3.env()).run().await.expect(0);
+    assert!(rig.s3.list("out/_outhaul").await.is_empty());
 }
 
 #[tokio::test]

@@ -10,13 +10,13 @@ use super::connect::{Canceller, QUIET_PATIENCE, Session};
 use super::decode::{BatchDecoder, DecodeError, RowKey};
 use super::error::{ServerError, SourceError, SourceFault};
 use super::frame::{FieldTable, FrameError, FrameState, Framer};
-use super::stream::Loan;
 use super::silence::unless_lost;
+use super::stream::Loan;
 use super::watch::Watch;
 use crate::cpu::on_rayon;
+use crate::limits;
 use crate::plan::ColumnPlan;
 use crate::source::Batch;
-use crate::limits;
 
 /// The last message of a COPY: whoever has read it need not wait for more.
 const READY_TAG: u8 = b'Z';

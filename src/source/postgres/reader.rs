@@ -23,9 +23,9 @@ use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
 use super::watch::Watch;
 use crate::export::request::{ReadMode, WorkOptions};
-use crate::{failpoint, limits};
 use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
 use crate::source::{BatchStream, Source, SourceCost};
+use crate::{failpoint, limits};
 
 /// How reads share one moment.
 #[derive(Debug)]
