@@ -157,7 +157,10 @@ fn resume() -> Command {
         )
         .args(env_file());
     for option in resume_options() {
-        command = command.arg(argument(option));
+        let argument = argument(option);
+        // What a new run does by default is not what this one did.
+        let own = format!("{} [default: as many as the run had]", option.help);
+        command = command.arg(if option.key == "readers" { argument.help(own) } else { argument });
     }
     command.next_help_heading("For people").args(common())
 }

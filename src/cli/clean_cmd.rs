@@ -58,7 +58,10 @@ fn outcome(run: &CleanedRun, dry_run: bool) -> String {
     if dry_run {
         return "dead; would be removed".to_owned();
     }
+    let counts = [(run.removed, "part"), (run.aborted, "upload"), (run.staged, "staged file")];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| human::plural(*count, what)).collect();
     let removed =
-        format!("{} and {} removed", human::plural(run.removed, "part"), human::plural(run.aborted, "upload"));
+        if counts.is_empty() { "only records removed".to_owned() } else { format!("{} removed", counts.join(", ")) };
     if run.committed { format!("had committed, and is finished now; {removed}") } else { format!("dead; {removed}") }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::error::ExportError;
 use super::finish::locate;
-use super::leftovers::DeadRun;
+use super::leftovers::{DeadRun, Settled};
 use crate::manifest::Placement;
 use crate::store::owner::{forget, owner};
 use crate::store::{Destination, Journal, StoreOptions};
@@ -45,6 +45,8 @@ pub struct CleanedRun {
     pub removed: u64,
     /// Uploads that are aborted.
     pub aborted: u64,
+    /// Files of a local destination that were staged and are removed.
+    pub staged: u64,
     /// With `dry_run`: what would be removed.
     pub traces: Vec<String>,
 }
@@ -88,6 +90,9 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
     if let (Some(dead), None, false) = (&owner, &alive, request.dry_run) {
         forget(&destination, &path, dead).await?;
     }
+    if alive.is_none() && !request.dry_run {
+        destination.remove_empty().await;
+    }
     Ok(report)
 }
 
@@ -103,5 +108,9 @@ async fn cleaned(
     }
     let settled = run.settle(destination, placement).await?;
     let committed = settled.committed.is_some();
-    Ok(CleanedRun { run_id, committed, removed: settled.removed, aborted: settled.aborted, traces: Vec::new() })
+    if let Some(refused) = settled.refused {
+        return Err(refused.error.into());
+    }
+    let Settled { removed, aborted, staged, .. } = settled;
+    Ok(CleanedRun { run_id, committed, removed, aborted, staged, traces: Vec::new() })
 }

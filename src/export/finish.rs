@@ -109,7 +109,7 @@ impl Place {
         }
         let hold = Hold::take(destination, placement, run_id, Take::Free, CancellationToken::new()).await?;
         hold.settle_dead_runs(destination, placement, None).await?;
-        Ok(hold.claim.release().await?)
+        Ok(hold.release(destination).await?)
     }
 }
 

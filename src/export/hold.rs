@@ -9,7 +9,7 @@ use super::error::{ExportError, ExportErrorKind};
 use super::leftovers::{DeadRun, open_runs};
 use crate::limits;
 use crate::manifest::Placement;
-use crate::store::{Claim, Destination, Journal, Take};
+use crate::store::{Claim, Destination, Journal, StoreError, Take};
 
 /// What decides whether uploaded parts stay after a failure.
 #[derive(Debug, Clone)]
@@ -90,7 +90,8 @@ impl Hold {
     /// can there be any: whoever ends well takes his record with him.
     ///
     /// # Errors
-    /// The destination fails, or the role may not remove something.
+    /// The destination fails, or the role may not remove something that is visible; uploads that it may not abort are
+    /// warned about and stay in their run's journal.
     pub(crate) async fn settle_dead_runs(
         &self,
         destination: &Destination,
@@ -105,6 +106,10 @@ impl Hold {
                 continue;
             }
             let settled = run.settle(destination, placement).await?;
+            if let Some(refused) = &settled.refused {
+                refused.warn(run.run_id());
+                continue;
+            }
             tracing::warn!(
                 run_id = run.run_id(),
                 committed = settled.committed.is_some(),
@@ -136,19 +141,32 @@ impl Hold {
         if self.is_lost() {
             return;
         }
-        // A process that was taken for dead may have begun more since.
+        // A process that was taken for dead may have begun more since; so may a request whose answer was lost.
         let resumed = self.claim.previous().is_some_and(|previous| previous.run_id == journal.run_id());
-        let closed = if resumed {
+        let closed = if resumed || destination.may_have_unheard_uploads() {
             settle(destination, placement, journal).await
         } else {
-            journal.close().await.map_err(ExportError::from)
+            journal.close().await.map(|()| true).map_err(ExportError::from)
         };
-        if let Err(error) = closed {
-            warn(&error, "the run's records could not be removed");
+        match closed {
+            Ok(true) => {}
+            Ok(false) => return self.leave().await,
+            Err(error) => warn(&error, "the run's records could not be removed"),
         }
-        if let Err(error) = self.claim.release().await {
+        if let Err(error) = self.release(destination).await {
             warn(&error, "the owner record could not be removed");
         }
+    }
+
+    /// Gives the destination back, where nothing of the run is left there.
+    ///
+    /// # Errors
+    /// See [`Claim::release`].
+    pub(crate) async fn release(self, destination: &Destination) -> Result<(), StoreError> {
+        self.renewal.abort();
+        let released = self.claim.release().await;
+        destination.remove_empty().await;
+        released
     }
 
     /// Ends a process whose run has become another's. What it has begun since that one's end is nobody else's.
@@ -170,11 +188,14 @@ impl Hold {
     }
 }
 
-async fn settle(destination: &Destination, placement: &Placement, journal: &Journal) -> Result<(), ExportError> {
-    if let Some(run) = DeadRun::of(journal.clone(), placement).await? {
-        run.settle(destination, placement).await?;
+/// Whether nothing stays of the run but what it has committed.
+async fn settle(destination: &Destination, placement: &Placement, journal: &Journal) -> Result<bool, ExportError> {
+    let Some(run) = DeadRun::of(journal.clone(), placement).await? else { return Ok(true) };
+    let settled = run.settle(destination, placement).await?;
+    if let Some(refused) = &settled.refused {
+        refused.warn(journal.run_id());
     }
-    Ok(())
+    Ok(settled.refused.is_none())
 }
 
 fn warn(error: &(dyn std::error::Error + 'static), what: &str) {

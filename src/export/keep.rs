@@ -1,5 +1,7 @@
 //! A snapshot that is held outside of its run, so that `resume` can read under it after the run has died.
 
+use std::collections::HashSet;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,11 +15,12 @@ use super::error::{ExportError, ExportErrorKind};
 use super::finish::locate;
 use super::record::RunRecord;
 use super::request::{ExportRequest, Target};
-use crate::limits;
+use crate::source::Source;
 use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::kept::{KeepEnd, Keeper, KeptSnapshot};
+use crate::source::postgres::kept::{KeepEnd, Keeper, KeptSnapshot, SnapshotId};
 use crate::store::owner::{ProcessIdentity, owner};
 use crate::store::{Destination, Journal, StoreOptions};
+use crate::{failpoint, limits};
 
 /// What is asked of a keeper.
 #[derive(Debug, Clone)]
@@ -201,7 +204,7 @@ pub async fn keep(
             .with_hint("export with --readers 2 or more, or with --keep-snapshot"));
     }
     let mut ids = record.held.clone();
-    ids.extend(journal.keepers::<KeptSnapshot>().await?.into_iter().map(|kept| kept.snapshot));
+    ids.extend(journal.keepers::<SnapshotId>().await?.into_iter().map(|kept| kept.snapshot));
     let keeper = Keeper::begin(&request.connect, &record.source, &ids, &record.run_id).await?;
     let process = ProcessIdentity::current();
     let kept = KeptSnapshot {
@@ -219,6 +222,30 @@ pub async fn keep(
         }
     };
     Ok(keeper.hold(deadline, request.yield_after, over).await?)
+}
+
+/// Notes the ids of keepers that take the place of lost ones, so that a keeper outside of the run, which comes later, finds
+/// one that lives. For as long as it is polled.
+///
+/// # Cancel safety
+/// An id may be noted or not.
+pub(super) async fn note_new_keepers(source: &dyn Source, journal: &Journal) -> Infallible {
+    // Those that the run began with stand in its record.
+    let mut known: HashSet<String> = source.held().await.into_iter().collect();
+    loop {
+        tokio::time::sleep(limits::KEPT_INTERVAL).await;
+        for snapshot in source.held().await {
+            if known.contains(&snapshot) || failpoint::off("note-keepers") {
+                continue;
+            }
+            let record = SnapshotId { snapshot: snapshot.clone() };
+            match journal.record_keeper(&format!("{:08x}", rand::random::<u32>()), &record).await {
+                Ok(()) => drop(known.insert(snapshot)),
+                // The next look tries again; nothing but a later keeper depends on it.
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "a keeper is not noted"),
+            }
+        }
+    }
 }
 
 /// Resolves once the run's journal is closed.

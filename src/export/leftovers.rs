@@ -1,12 +1,14 @@
 //! What a dead run left at a destination: found by its journal, finished or removed. Nothing else is ever touched.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::error::ExportError;
 use super::record::RunRecord;
 use super::request::Visibility;
 use crate::manifest::{CommitRecord, Existing, Placement, Recovered, recover};
-use crate::store::{AttemptSeed, Destination, Journal, PartName, UploadRecord};
+use crate::store::error::StoreFault;
+use crate::store::{AttemptSeed, Destination, Journal, PartName, StoreError, UploadRecord};
+use crate::{failpoint, limits};
 
 /// A dead run.
 #[derive(Debug)]
@@ -28,6 +30,32 @@ pub(crate) struct Settled {
     pub(crate) removed: u64,
     /// Uploads that were aborted.
     pub(crate) aborted: u64,
+    /// Staged files of a local destination that are gone.
+    pub(crate) staged: u64,
+    /// Uploads that the role may not abort; the journal stays for them.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// Uploads that stay, since the role may not abort them: invisible, and billed.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    uploads: Vec<String>,
+    /// Why.
+    pub(crate) error: StoreError,
+}
+
+impl Refused {
+    pub(crate) fn warn(&self, run_id: &str) {
+        let shown = self.uploads.iter().take(limits::NAMES_IN_ERROR_MAX).map(String::as_str);
+        tracing::warn!(
+            error = &self.error as &dyn std::error::Error,
+            run_id,
+            count = self.uploads.len(),
+            uploads = shown.collect::<Vec<_>>().join(" "),
+            "uploads of a dead run stay: nobody sees them, and they are billed until `outhaul clean` removes them with a \
+             role that may abort uploads"
+        );
+    }
 }
 
 /// The journals below a destination that are of this placement and have not ended. Several single files may share a
@@ -67,10 +95,11 @@ impl DeadRun {
         self.journal.run_id()
     }
 
-    /// Finishes the run where its manifest stands; else removes all that it left. Its journal goes last.
+    /// Finishes the run where its manifest stands; else removes all that it left. Its journal goes last, and stays where
+    /// the role may not abort uploads.
     ///
     /// # Errors
-    /// The destination fails, or the role may not remove something; the call may be repeated.
+    /// The destination fails, or the role may not remove something that is visible; the call may be repeated.
     pub(crate) async fn settle(
         &self,
         destination: &Destination,
@@ -88,33 +117,63 @@ impl DeadRun {
             .flat_map(|existing| &existing.manifest.parts)
             .map(|part| part.path.as_str())
             .collect();
-        for (path, upload_id) in self.open_uploads(destination).await? {
-            if !named.contains(path.as_str()) {
-                destination.abort_upload(&path, &upload_id).await?;
-                settled.aborted += 1;
-            }
+        let done = named.into_iter().map(|path| (path, None)).collect();
+        (settled.aborted, settled.refused) = self.abort_uploads_but(destination, &done).await?;
+        if settled.refused.is_none() {
+            settled.staged = self.journal.staged().await?;
+            self.journal.close().await?;
         }
-        self.journal.close().await?;
         Ok(settled)
     }
 
-    /// Removes all that the run has begun but the objects at `kept`: what was shown early and the uploads. Local staged
-    /// files that nobody needs go with the journal.
+    /// Removes all that the run has begun but the objects at `kept`, with the uploads that are to become them: what was
+    /// shown early and the uploads. Local staged files that nobody needs go with the journal.
     ///
     /// # Errors
     /// As [`DeadRun::settle`].
-    pub(crate) async fn discard_but(&self, destination: &Destination, kept: &HashSet<&str>) -> Result<(), ExportError> {
+    pub(crate) async fn discard_but(
+        &self,
+        destination: &Destination,
+        kept: &HashMap<&str, Option<&str>>,
+    ) -> Result<(), ExportError> {
         for path in self.visible_early() {
-            if !kept.contains(path.as_str()) && destination.head(&path).await?.is_some() {
+            if !kept.contains_key(path.as_str()) && destination.head(&path).await?.is_some() {
                 destination.delete(&path).await?;
             }
         }
-        for (path, upload_id) in self.open_uploads(destination).await? {
-            if !kept.contains(path.as_str()) {
-                destination.abort_upload(&path, &upload_id).await?;
-            }
+        if let (_, Some(refused)) = self.abort_uploads_but(destination, kept).await? {
+            refused.warn(self.run_id());
         }
         Ok(())
+    }
+
+    /// Aborts the run's uploads but those by which the objects at `kept` come about: how many, and those that the role
+    /// may not abort. Where it may not abort the first, it is not tried with the others.
+    async fn abort_uploads_but(
+        &self,
+        destination: &Destination,
+        kept: &HashMap<&str, Option<&str>>,
+    ) -> Result<(u64, Option<Refused>), ExportError> {
+        let (mut aborted, mut refused) = (0, None::<Refused>);
+        let (uploads, listed) = self.open_uploads(destination).await;
+        for (path, upload_id) in uploads {
+            // What is known to be open, and is not what the object comes from, is of a request whose answer was lost.
+            if kept.get(path.as_str()).is_some_and(|id| !listed || *id == Some(upload_id.as_str())) {
+                continue;
+            }
+            if let Some(refused) = &mut refused {
+                refused.uploads.push(destination.object_url(&path));
+                continue;
+            }
+            match destination.abort_upload(&path, &upload_id).await {
+                Ok(()) => aborted += 1,
+                Err(error) if error.fault == StoreFault::Authentication && !failpoint::off("tolerate-uploads") => {
+                    refused = Some(Refused { uploads: vec![destination.object_url(&path)], error });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((aborted, refused))
     }
 
     /// What [`DeadRun::settle`] may remove, for people: objects that may be visible, and uploads.
@@ -125,7 +184,7 @@ impl DeadRun {
                 traces.push(destination.object_url(path));
             }
         }
-        for (path, upload_id) in self.open_uploads(destination).await? {
+        for (path, upload_id) in self.open_uploads(destination).await.0 {
             traces.push(format!("upload {upload_id} of {}", destination.object_url(&path)));
         }
         traces.push(destination.object_url(&self.journal.run_folder()));
@@ -142,20 +201,21 @@ impl DeadRun {
         }
     }
 
-    /// The uploads that the journal names and, where the store lists uploads, those whose names only this run makes.
-    async fn open_uploads(&self, destination: &Destination) -> Result<Vec<(String, String)>, ExportError> {
+    /// The uploads that the journal names and, where the store lists uploads, those whose names only this run makes; and
+    /// whether they were listed, so that all of them are open.
+    async fn open_uploads(&self, destination: &Destination) -> (Vec<(String, String)>, bool) {
         let noted = self.uploads.iter().filter_map(|it| Some((it.path.clone(), it.upload_id.clone()?)));
         let noted: Vec<(String, String)> = noted.collect();
         if self.record.is_none() {
-            return Ok(noted);
+            return (noted, false);
         }
         let listed = match destination.open_uploads().await {
             Ok(Some(listed)) => listed,
-            Ok(None) => return Ok(noted),
+            Ok(None) => return (noted, false),
             Err(error) => {
                 // A store or a role without the right to list: what was noted is known all the same.
                 tracing::warn!(error = &error as &dyn std::error::Error, "open uploads cannot be listed");
-                return Ok(noted);
+                return (noted, false);
             }
         };
         let known: HashSet<&(String, String)> = noted.iter().collect();
@@ -164,6 +224,6 @@ impl DeadRun {
                 .is_some_and(|name| self.seeds.iter().any(|seed| seed.made(name.partition, name.attempt)))
         };
         // What is listed no more has been completed or aborted.
-        Ok(listed.into_iter().filter(|upload| known.contains(upload) || of_ours(&upload.0)).collect())
+        (listed.into_iter().filter(|upload| known.contains(upload) || of_ours(&upload.0)).collect(), true)
     }
 }

@@ -1,6 +1,6 @@
 //! `resume`: goes on with a run whose process died, from its journal alone.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::failpoint;
 use crate::manifest::{Existing, Placement, look};
 use crate::plan::Slice;
 use crate::source::Source;
-use crate::source::postgres::kept::KeptSnapshot;
+use crate::source::postgres::kept::SnapshotId;
 use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
 use crate::store::owner::owner;
 use crate::store::{AttemptSeed, Destination, Journal, PartitionReceipt, StagedObject, Staging, StoreOptions, Take};
@@ -137,8 +137,12 @@ async fn go_on(
     let Place::Destination { destination, placement, .. } = &run.place else {
         return Err(ExportError::internal("a stream has nothing to resume"));
     };
-    // Until the rest is committed whatever fails leaves the journal to another try.
-    let kept = |error: ExportError| ExportError { leaves_something: true, ..error };
+    // Until the rest is committed whatever fails leaves the journal to another try; a signal gives the whole run up, as it
+    // does with one that was never killed.
+    let kept = |error: ExportError| {
+        let stopped = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+        ExportError { leaves_something: error.leaves_something || !stopped, ..error }
+    };
     let prepared = async {
         journal.record_epoch(hold.claim.epoch(), run.seed).await?;
         hold.settle_dead_runs(destination, placement, Some(&record.run_id)).await?;
@@ -165,11 +169,7 @@ async fn go_on(
         Some(Arc::new(source) as Arc<dyn Source>)
     };
     run.announce_plan(&planned).await;
-    let passing = |error: ExportError| {
-        let stopped = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
-        if stopped { error } else { kept(error) }
-    };
-    run.carry_out(source, &planned, receipts, previous, Some(hold), stop).await.map_err(passing)
+    run.carry_out(source, &planned, receipts, previous, Some(hold), stop).await.map_err(kept)
 }
 
 /// The manifest that the run is to replace.
@@ -209,8 +209,9 @@ async fn receipts(
             good.insert(receipt.partition, receipt);
         }
     }
-    let kept: HashSet<&str> =
-        good.values().flat_map(|receipt| &receipt.parts).map(|part| part.object.path.as_str()).collect();
+    let parts = good.values().flat_map(|receipt| &receipt.parts);
+    let kept: HashMap<&str, Option<&str>> =
+        parts.map(|part| (part.object.path.as_str(), part.object.staging.upload_id())).collect();
     if let Some(run) = DeadRun::of(journal.clone(), placement).await? {
         run.discard_but(destination, &kept).await?;
     }
@@ -255,9 +256,10 @@ async fn source(
     planned: &mut Planned,
 ) -> Result<PostgresSource, ExportError> {
     let mut held = record.held.clone();
-    held.extend(journal.keepers::<KeptSnapshot>().await?.into_iter().map(|kept| kept.snapshot));
+    held.extend(journal.keepers::<SnapshotId>().await?.into_iter().map(|kept| kept.snapshot));
     let work = &run.request.work;
-    let resumed = PostgresSource::resume(&request.connect, record.source.clone(), &held, work, &record.run_id).await;
+    let moment = (&held[..], record.snapshots.first().map(|snapshot| snapshot.taken_at));
+    let resumed = PostgresSource::resume(&request.connect, record.source.clone(), moment, work, &record.run_id).await;
     let lost = match resumed {
         Ok(source) => return Ok(source),
         Err(error) => ExportError::from(error),

@@ -1,5 +1,6 @@
 //! A whole run: look at the destination, plan under locks and a snapshot, export the partitions, commit.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use super::error::ExportError;
 use super::event::Event;
 use super::finish::{self, Before, Place};
 use super::hold::{Hold, Retention};
-use super::keep::DetachedKeeper;
+use super::keep::{self, DetachedKeeper};
 use super::planning;
 use super::record::RunRecord;
 use super::report::ExportReport;
@@ -140,7 +141,9 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<ExportReport, ExportError> {
         if let (Some(hold), Place::Destination { destination, placement, .. }) = (hold, &self.place) {
-            unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await?;
+            let settled = unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await;
+            // The next run is to find it too.
+            settled.map_err(|error| ExportError { leaves_something: true, ..error })?;
         }
         // Looked at once more: what stands now stands until we are gone, or somebody else breaks the rules.
         let previous = match unless_cancelled(stop, self.place.look(&self.request)).await? {
@@ -170,7 +173,11 @@ impl Run {
             Some(source) => {
                 let work = Arc::new(self.work(Arc::clone(source), planned));
                 let readers = self.request.work.readers.get();
-                let exported = export_partitions(work, readers, receipts, stop, &retention).await?;
+                let exporting = export_partitions(work, readers, receipts, stop, &retention);
+                let exported = tokio::select! {
+                    exported = exporting => exported?,
+                    never = self.note_new_keepers(source.as_ref()) => match never {},
+                };
                 if let (true, Some(hold)) = (exported.litter, hold) {
                     hold.litters();
                 }
@@ -200,6 +207,13 @@ impl Run {
         }
         let whole = discard_receipts(&outlet, &receipts).await;
         Err(ExportError { leaves_something: error.leaves_something || !whole, ..error })
+    }
+
+    async fn note_new_keepers(&self, source: &dyn Source) -> Infallible {
+        match &self.place {
+            Place::Destination { journal, .. } => keep::note_new_keepers(source, journal).await,
+            Place::Stdout { .. } => std::future::pending().await,
+        }
     }
 
     fn retention(&self, hold: Option<&Hold>) -> Retention {

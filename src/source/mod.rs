@@ -5,6 +5,7 @@ pub mod postgres;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
@@ -50,6 +51,11 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// Guards what all reads rest on (locks and snapshot), for as long as it is polled; resolves only when they are
     /// lost.
     fn guard(&self) -> BoxFuture<'_, SourceError>;
+
+    /// The ids under which others can import its snapshot now; none where nobody can.
+    fn held(&self) -> BoxFuture<'_, Vec<String>> {
+        std::future::ready(Vec::new()).boxed()
+    }
 
     /// What reading has cost so far, the blocks apart: these are the plan's.
     fn cost(&self) -> SourceCost {

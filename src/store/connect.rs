@@ -9,6 +9,7 @@
 //! change a body there can make it fit its CRC, so there it is signed. `AWS_UNSIGNED_PAYLOAD` decides otherwise.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,15 +64,16 @@ pub(super) fn cloud(
     };
     Ok(match provider {
         Provider::S3 => {
-            let store = s3(authority, variables, false).map_err(refused)?;
-            let facts = s3(authority, variables, true).map_err(refused)?;
-            let client = Connector
+            let asked = Asked::default();
+            let store = s3(authority, variables, false, Connector(asked.clone())).map_err(refused)?;
+            let facts = s3(authority, variables, true, Connector::default()).map_err(refused)?;
+            let client = Connector::default()
                 .connect(&s3_client(variables, s3_endpoint(&s3_builder(authority, variables)).as_deref()))
                 .map_err(refused)?;
             let open_uploads = OpenUploads::new(facts.clone(), client);
             Remote::new(Arc::new(store), root, url.to_owned())
                 .with_facts(Arc::new(facts))
-                .with_open_uploads(open_uploads)
+                .with_open_uploads(open_uploads, asked)
         }
         Provider::Gcs => Remote::new(Arc::new(gcs(authority, variables).map_err(refused)?), root, url.to_owned()),
         Provider::Azure | Provider::AzureAbfss => {
@@ -82,7 +84,7 @@ pub(super) fn cloud(
 }
 
 /// `facts`: for HEADs that ask for checksums, with a header that no other request should carry.
-fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, object_store::Error> {
+fn s3(bucket: &str, variables: &Variables, facts: bool, connector: Connector) -> Result<AmazonS3, object_store::Error> {
     let builder = s3_builder(bucket, variables);
     let endpoint = s3_endpoint(&builder);
     let mut client = s3_client(variables, endpoint.as_deref());
@@ -103,7 +105,7 @@ fn s3(bucket: &str, variables: &Variables, facts: bool) -> Result<AmazonS3, obje
         builder.with_unsigned_payload(!endpoint.is_some_and(|endpoint| body_is_exposed(&endpoint)))
     };
     // Conditional writes by ETag are the builder's default.
-    builder.with_client_options(client).with_retry(retries()).with_http_connector(Connector).build()
+    builder.with_client_options(client).with_retry(retries()).with_http_connector(connector).build()
 }
 
 fn s3_builder(bucket: &str, variables: &Variables) -> AmazonS3Builder {
@@ -134,7 +136,7 @@ fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleC
         .with_bucket_name(bucket)
         .with_client_options(client)
         .with_retry(retries())
-        .with_http_connector(Connector)
+        .with_http_connector(Connector::default())
         .build()
 }
 
@@ -159,7 +161,7 @@ fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::Micros
     ] {
         client = client.with_content_type_for_suffix(suffix, content_type);
     }
-    builder.with_client_options(client).with_retry(retries()).with_http_connector(Connector).build()
+    builder.with_client_options(client).with_retry(retries()).with_http_connector(Connector::default()).build()
 }
 
 /// How long after its first try a request may still be tried again.
@@ -219,17 +221,35 @@ fn body_is_exposed(endpoint: &str) -> bool {
 
 /// Makes HTTP clients whose requests time out by the size of their bodies, and which keep the checksum header of the
 /// answer. A timeout over the whole request, body of the answer included, would cut off slow readers of large objects.
-#[derive(Debug)]
-struct Connector;
+#[derive(Debug, Default)]
+struct Connector(Asked);
+
+/// How often a store was asked to begin an upload, each retry counted: whoever heard of fewer uploads may have begun more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked(Arc<AtomicU64>);
+
+impl Asked {
+    pub(super) fn times(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `POST ?uploads` (S3, `CreateMultipartUpload`).
+    fn count(&self, request: &HttpRequest) {
+        let begins = request.uri().query().is_some_and(|query| query.starts_with("uploads"));
+        if begins && request.method().as_str() == "POST" {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Service(ReqwestConnector::default().connect(options)?)))
+        Ok(HttpClient::new(Service(ReqwestConnector::default().connect(options)?, self.0.clone())))
     }
 }
 
 #[derive(Debug)]
-struct Service(HttpClient);
+struct Service(HttpClient, Asked);
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {} s", .0.as_secs())]
@@ -245,6 +265,7 @@ impl HttpService for Service {
     {
         Box::pin(async move {
             let timeout = request_timeout(request.body().content_length());
+            self.1.count(&request);
             let mut answer = tokio::time::timeout(timeout, self.0.execute(request))
                 .await
                 .map_err(|_| HttpError::new(HttpErrorKind::Timeout, TimedOut(timeout)))??;
@@ -280,7 +301,7 @@ mod tests {
     fn bodies_are_signed_where_they_are_exposed_or_it_is_asked_for() {
         let unsigned = |variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let text = format!("{:?}", s3("bucket", &variables, false).unwrap());
+            let text = format!("{:?}", s3("bucket", &variables, false, Connector::default()).unwrap());
             (text.contains("sign_payload: false"), text.contains("sign_payload: true"))
         };
         let (no, yes) = ((true, false), (false, true));

@@ -6,9 +6,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::io::AsyncReadExt;
 
 use super::address::{Address, percent_encode};
 use super::connect;
@@ -19,7 +18,6 @@ use super::local::Folder;
 use super::receipt::{StagedObject, Staging};
 use super::remote::Remote;
 use super::writer::PartWriter;
-use crate::limits;
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
@@ -195,17 +193,22 @@ impl Destination {
         }
     }
 
-    /// Deletes objects; one that is not there is fine. Whoever may not delete the first stops there.
+    /// Deletes objects, as many at once as the store takes; one that is not there is fine. Whoever may not delete the
+    /// first stops there.
     ///
     /// # Errors
     /// [`StoreError`] of the first that failed; others may be gone.
     pub async fn delete_all(&self, paths: Vec<String>) -> Result<(), StoreError> {
-        let mut deletions =
-            stream::iter(paths).map(|path| async move { self.delete(&path).await }).buffered(limits::DISCARDS_AT_ONCE);
-        while let Some(deleted) = deletions.next().await {
-            deleted?;
+        for path in &paths {
+            self.check("deleting", path)?;
         }
-        Ok(())
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let work = move |folder: &Folder| paths.iter().try_for_each(|path| folder.delete(path));
+                folder.run("deleting", self.url().to_owned(), work).await
+            }
+            Backend::Remote(remote) => remote.delete_all(&paths).await,
+        }
     }
 
     /// What the store tells of an object; `None` where there is none.
@@ -248,7 +251,7 @@ impl Destination {
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         match &self.inner.backend {
-            Backend::Local(folder) => read_file(Arc::clone(folder), path.to_owned(), object),
+            Backend::Local(folder) => Arc::clone(folder).read_stream(path.to_owned(), object),
             Backend::Remote(remote) => Arc::clone(remote).read_stream(path.to_owned()),
         }
     }
@@ -346,6 +349,13 @@ impl Destination {
         }
     }
 
+    /// Whether this handle, or a clone of it, may have begun an upload whose id nobody was told: the answer to a request
+    /// was lost, or the request repeated. Only [`Destination::open_uploads`] shows such an upload, so `false` where that
+    /// cannot.
+    pub fn may_have_unheard_uploads(&self) -> bool {
+        matches!(&self.inner.backend, Backend::Remote(remote) if remote.may_have_unheard_uploads())
+    }
+
     /// Aborts an upload; one that is gone is fine.
     ///
     /// # Errors
@@ -368,6 +378,19 @@ impl Destination {
                 folder.run("sweeping", self.url().to_owned(), move |folder| folder.sweep(&paths)).await
             }
             Backend::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Removes from a local destination the lock file, the folder of our records where nothing else is in it, and the
+    /// folders that this handle or a clone of it has made, where they are empty. Object stores have neither.
+    pub async fn remove_empty(&self) {
+        if let Backend::Local(folder) = &self.inner.backend {
+            let work = |folder: &Folder| {
+                folder.remove_empty();
+                Ok(())
+            };
+            // Nobody minds an empty folder.
+            let _ = folder.run("deleting", self.url().to_owned(), work).await;
         }
     }
 
@@ -403,25 +426,4 @@ fn elsewhere(operation: &'static str, object: String) -> StoreError {
         StoreFault::Configuration,
         "the object was staged at another kind of destination",
     )
-}
-
-fn read_file(folder: Arc<Folder>, path: String, object: String) -> BoxStream<'static, Result<Bytes, StoreError>> {
-    stream::try_unfold(None, move |file| {
-        let (folder, path, object) = (Arc::clone(&folder), path.clone(), object.clone());
-        async move {
-            let mut file = if let Some(file) = file {
-                file
-            } else {
-                let opened = folder.run("reading", object.clone(), move |folder| folder.open(&path)).await?;
-                tokio::fs::File::from_std(opened)
-            };
-            let read = async {
-                let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);
-                file.read_buf(&mut bytes).await?;
-                Ok((!bytes.is_empty()).then(|| (bytes.freeze(), Some(file))))
-            };
-            read.await.map_err(|error| StoreError::from_io("reading", object, error))
-        }
-    })
-    .boxed()
 }

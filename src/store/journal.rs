@@ -110,6 +110,18 @@ impl Journal {
         format!("{}/staging/{path}", self.run_folder())
     }
 
+    /// How many objects of a local destination are staged, whole or not; uploads are not counted here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn staged(&self) -> Result<u64, StoreError> {
+        if self.destination.local_folder().is_none() {
+            return Ok(0);
+        }
+        let files = self.destination.list(&format!("{}/staging", self.run_folder())).await?;
+        Ok(u64::try_from(files.len()).unwrap_or(u64::MAX))
+    }
+
     /// Keeps the plan.
     ///
     /// # Errors

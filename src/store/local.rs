@@ -3,24 +3,29 @@
 //! `object_store`'s own local store is not used: it hides and strands `name#1` staging files, and makes a staged file
 //! visible at once.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cap_std::ambient_authority;
 use cap_std::fs::{
     Dir, DirBuilder, DirBuilderExt as _, File, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _,
 };
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::io::AsyncReadExt;
 
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
+use crate::limits;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// A folder; paths given to its methods are relative, checked by the caller, and use `/`.
 ///
@@ -30,11 +35,17 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
+    /// The folders that were made through this handle, a parent before what is in it.
+    made: Mutex<BTreeSet<PathBuf>>,
 }
+
+/// What guards the replacement of files. It may be removed by whoever holds its lock: whoever has waited for that of a
+/// removed file sees that another one, or none, stands at the path.
+const LOCK: &str = "_outhaul/lock";
 
 impl Folder {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, made: Mutex::default() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -47,11 +58,68 @@ impl Folder {
 
     /// The folder that a file stands in, made where it is missing, and the file's name there.
     fn make_parent<'a>(&self, path: &'a str) -> io::Result<(Dir, &'a str)> {
-        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&self.root)?;
+        self.make_root()?;
         let root = self.open_root()?;
         match path.rsplit_once('/') {
             None => Ok((root, path)),
-            Some((folder, name)) => Ok((make_folder(&root, folder)?, name)),
+            Some((folder, name)) => Ok((self.make_folder(&root, folder)?, name)),
+        }
+    }
+
+    fn make_root(&self) -> io::Result<()> {
+        let missing: Vec<&Path> =
+            self.root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+        for path in missing.into_iter().rev() {
+            match std::fs::DirBuilder::new().mode(FOLDER_MODE).create(path) {
+                Ok(()) => self.note(path.to_owned()),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn make_folder(&self, root: &Dir, path: &str) -> io::Result<Dir> {
+        match root.open_dir(path) {
+            Ok(folder) => return Ok(folder),
+            // A file in the way is told by the attempt to make a folder there.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+        for folder in ends.map(|end| &path[..end]) {
+            match root.create_dir_with(folder, DirBuilder::new().mode(FOLDER_MODE)) {
+                Ok(()) => self.note(self.root.join(folder)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        root.open_dir(path)
+    }
+
+    fn note(&self, made: PathBuf) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(made);
+    }
+
+    /// Removes the lock file where nobody holds it, and the folder of our own records and those that were made through
+    /// this handle where they are empty. Whoever is just about to write there makes them again ([`unswept`]).
+    pub(super) fn remove_empty(&self) {
+        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let Ok(root) = self.open_root() else { return };
+        if let Some((records, name)) = LOCK.rsplit_once('/')
+            && let Ok(folder) = root.open_dir(records)
+        {
+            if let Ok(lock) = folder.open(name).map(File::into_std)
+                && lock.try_lock().is_ok()
+                && is_at(&lock, &folder, name)
+            {
+                let _ = folder.remove_file(name);
+            }
+            let _ = root.remove_dir(records);
+        }
+        // What is not empty stays; nothing depends on what is.
+        for folder in made.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
         }
     }
 
@@ -99,6 +167,32 @@ impl Folder {
         Ok(bytes.into())
     }
 
+    /// The bytes of a file, piece by piece.
+    pub(super) fn read_stream(
+        self: Arc<Self>,
+        path: String,
+        object: String,
+    ) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        stream::try_unfold(None, move |file| {
+            let (folder, path, object) = (Arc::clone(&self), path.clone(), object.clone());
+            async move {
+                let mut file = if let Some(file) = file {
+                    file
+                } else {
+                    let opened = folder.run("reading", object.clone(), move |folder| folder.open(&path)).await?;
+                    tokio::fs::File::from_std(opened)
+                };
+                let read = async {
+                    let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);
+                    file.read_buf(&mut bytes).await?;
+                    Ok((!bytes.is_empty()).then(|| (bytes.freeze(), Some(file))))
+                };
+                read.await.map_err(|error| StoreError::from_io("reading", object, error))
+            }
+        })
+        .boxed()
+    }
+
     pub(super) fn create(&self, path: &str, bytes: &Bytes) -> io::Result<CreateOutcome> {
         unswept(|| self.try_create(path, bytes))
     }
@@ -137,17 +231,27 @@ impl Folder {
     fn try_replace(&self, path: &str, bytes: &Bytes, expected: &Version) -> io::Result<ReplaceOutcome> {
         let (folder, name) = self.make_parent(path)?;
         let temporary = Temporary::write(&folder, name, bytes)?;
-        let (locks, lock) = self.make_parent("_outhaul/lock")?;
-        // Never deleted: whoever waits for a deleted lock file's lock would not exclude whoever makes a new one.
-        let lock = locks.open_with(lock, OpenOptions::new().create(true).write(true).mode(FILE_MODE))?.into_std();
-        lock.lock()?;
+        let lock = self.lock()?;
         let current = absent_as_none(folder.metadata(name))?.map(|metadata| version(&metadata));
         if current.as_ref() != Some(expected) {
             return Ok(ReplaceOutcome::Changed);
         }
         temporary.rename(name)?;
         sync(&folder)?;
+        drop(lock);
         Ok(ReplaceOutcome::Replaced)
+    }
+
+    /// Waits for the lock; it is held for as long as the file is open.
+    fn lock(&self) -> io::Result<std::fs::File> {
+        loop {
+            let (folder, name) = self.make_parent(LOCK)?;
+            let lock = folder.open_with(name, OpenOptions::new().create(true).write(true).mode(FILE_MODE))?.into_std();
+            lock.lock()?;
+            if is_at(&lock, &folder, name) {
+                return Ok(lock);
+            }
+        }
     }
 
     pub(super) fn put(&self, path: &str, bytes: &Bytes) -> io::Result<()> {
@@ -280,68 +384,14 @@ impl Folder {
     }
 }
 
-fn make_folder(root: &Dir, path: &str) -> io::Result<Dir> {
-    match root.open_dir(path) {
-        Ok(folder) => return Ok(folder),
-        // A file in the way is told by the attempt to make a folder there.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-        Err(error) => return Err(error),
-    }
-    root.create_dir_with(path, DirBuilder::new().recursive(true).mode(FOLDER_MODE))?;
-    root.open_dir(path)
-}
-
-fn new_file(folder: &Dir, name: &str) -> io::Result<File> {
-    folder.open_with(name, OpenOptions::new().write(true).create_new(true).mode(FILE_MODE))
-}
-
-fn sync(folder: &Dir) -> io::Result<()> {
-    // The handle itself only stands for the place (`O_PATH`).
-    folder.open(".")?.sync_all()
-}
-
-/// A whole file under a hidden name beside its target, removed on drop unless it was renamed.
-struct Temporary<'a> {
-    folder: &'a Dir,
-    name: String,
-}
-
-impl<'a> Temporary<'a> {
-    fn write(folder: &'a Dir, target: &str, bytes: &Bytes) -> io::Result<Self> {
-        let name = format!(".{target}.{:016x}.tmp", rand::random::<u64>());
-        let mut file = new_file(folder, &name)?;
-        let temporary = Self { folder, name };
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        Ok(temporary)
-    }
-
-    fn rename(self, target: &str) -> io::Result<()> {
-        self.folder.rename(&self.name, self.folder, target)
-    }
-}
-
-/// Whether a file is one that [`Temporary::write`] made for `target`.
-fn is_temporary(name: &str, target: &str) -> bool {
-    let random =
-        name.strip_prefix('.').and_then(|name| name.strip_prefix(target)).and_then(|name| name.strip_prefix('.'));
-    let random = random.and_then(|name| name.strip_suffix(".tmp"));
-    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        // After a rename there is nothing left to remove; otherwise a leftover is hidden, and swept away by the next owner.
-        let _ = self.folder.remove_file(&self.name);
-    }
-}
-
-/// Writes again where the temporary file was taken for a dead writer's ([`Folder::sweep`]) and swept away: whoever does
-/// that has just taken the destination, and does it once.
-fn unswept<T>(write: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    match write() {
-        Err(error) if error.kind() == ErrorKind::NotFound => write(),
-        result => result,
+/// Whether an open file is still the one of this name.
+fn is_at(file: &std::fs::File, folder: &Dir, name: &str) -> bool {
+    match (file.metadata(), folder.symlink_metadata(name)) {
+        (Ok(ours), Ok(there)) => {
+            use std::os::unix::fs::MetadataExt as _;
+            (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+        }
+        _ => false,
     }
 }
 
@@ -362,4 +412,62 @@ fn cannot_link(error: &io::Error) -> bool {
 fn version(metadata: &Metadata) -> Version {
     let token = format!("{}.{:09}-{}-{}", metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino());
     Version { e_tag: Some(token), generation: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "file";
+
+    /// Adds a byte to the file, and takes away what it has made.
+    fn append(folder: &Folder) {
+        loop {
+            let Some(Small { bytes, version }) = folder.read(FILE).unwrap() else {
+                folder.create(FILE, &Bytes::new()).unwrap();
+                continue;
+            };
+            let longer = [&bytes[..], b"x"].concat().into();
+            if folder.replace(FILE, &longer, &version).unwrap() == ReplaceOutcome::Replaced {
+                return folder.remove_empty();
+            }
+        }
+    }
+
+    #[test]
+    fn the_lock_excludes_while_its_file_comes_and_goes() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let folder = Folder::new(root.path().join("a/b"));
+                    (0..50).for_each(|_| append(&folder));
+                });
+            }
+        });
+        let folder = Folder::new(root.path().join("a/b"));
+        assert_eq!(folder.read(FILE).unwrap().unwrap().bytes.len(), 200);
+        assert_eq!(folder.list("").unwrap(), [(FILE.to_owned(), 200)]);
+    }
+
+    #[test]
+    fn only_what_was_made_and_is_empty_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path().join("a/b"));
+        folder.put("data/x", &Bytes::new()).unwrap();
+        folder.put("kept/x", &Bytes::new()).unwrap();
+        folder.delete("data/x").unwrap();
+        folder.remove_empty();
+        assert_eq!(folder.list("").unwrap(), [("kept/x".to_owned(), 0)]);
+        assert!(!root.path().join("a/b/data").exists());
+
+        std::fs::remove_dir_all(root.path().join("a")).unwrap();
+        folder.put("data/x", &Bytes::new()).unwrap();
+        folder.delete("data/x").unwrap();
+        // Another handle has not made it.
+        Folder::new(root.path().join("a/b")).remove_empty();
+        assert!(root.path().join("a/b/data").exists());
+        folder.remove_empty();
+        assert!(!root.path().join("a").exists());
+    }
 }

@@ -20,6 +20,7 @@ pub mod receipt;
 mod remote;
 mod remote_sink;
 pub mod stdout;
+mod temporary;
 pub mod writer;
 
 pub(crate) use address::local_path;

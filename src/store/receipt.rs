@@ -23,6 +23,16 @@ pub enum Staging {
     Published,
 }
 
+impl Staging {
+    /// The upload that the object is to come from.
+    pub(crate) fn upload_id(&self) -> Option<&str> {
+        match self {
+            Self::Multipart { upload_id, .. } => Some(upload_id),
+            Self::Local { .. } | Self::Published => None,
+        }
+    }
+}
+
 /// One object, uploaded whole. Only [`PartWriter::finish`](super) makes one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedObject {

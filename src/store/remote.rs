@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -12,7 +13,7 @@ use object_store::{
     PutPayload, UpdateVersion,
 };
 
-use super::connect::{Crc64Header, request_timeout, retry_budget};
+use super::connect::{Asked, Crc64Header, request_timeout, retry_budget};
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::open_uploads::OpenUploads;
@@ -29,6 +30,10 @@ pub(super) struct Remote {
     facts: Arc<dyn ObjectStore>,
     /// Lists uploads, where the store can.
     open_uploads: Option<OpenUploads>,
+    /// How often the store was asked to begin an upload.
+    asked: Asked,
+    /// How many uploads it said it had begun.
+    begun: AtomicU64,
     /// The prefix.
     root: Path,
     /// The destination's URL.
@@ -51,6 +56,8 @@ impl Remote {
             facts: Arc::clone(&store) as _,
             store,
             open_uploads: None,
+            asked: Asked::default(),
+            begun: AtomicU64::new(0),
             root,
             url,
             upload_attributes: true,
@@ -61,8 +68,8 @@ impl Remote {
         Self { facts, ..self }
     }
 
-    pub(super) fn with_open_uploads(self, open_uploads: OpenUploads) -> Self {
-        Self { open_uploads: Some(open_uploads), ..self }
+    pub(super) fn with_open_uploads(self, open_uploads: OpenUploads, asked: Asked) -> Self {
+        Self { open_uploads: Some(open_uploads), asked, ..self }
     }
 
     pub(super) fn without_upload_attributes(self) -> Self {
@@ -144,6 +151,22 @@ impl Remote {
         absent_as_none(patient("deleting", &object, 0, self.store.delete(&key)).await).map(|_| ())
     }
 
+    /// Deletes many objects, on S3 a thousand at once; those that are not there are fine.
+    pub(super) async fn delete_all(&self, paths: &[String]) -> Result<(), StoreError> {
+        let keys: Vec<Path> =
+            paths.iter().map(|path| Ok(self.key("deleting", path)?.0)).collect::<Result<_, StoreError>>()?;
+        let mut deletions = self.store.delete_stream(stream::iter(keys).map(Ok).boxed());
+        loop {
+            let next = patient("deleting", &self.url, 0, async { deletions.next().await.transpose() }).await;
+            match next {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(error) if error.fault == StoreFault::Missing => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     pub(super) async fn head(&self, path: &str) -> Result<Option<ObjectFacts>, StoreError> {
         let (key, object) = self.key("looking at", path)?;
         let options = GetOptions { head: true, ..GetOptions::default() };
@@ -212,7 +235,14 @@ impl Remote {
         let attributes = if self.upload_attributes { with_content_type(content_type) } else { Attributes::new() };
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
         let start = || self.uploads.create_multipart_opts(&key, options.clone());
-        despite_conflicts("starting", &object, 0, start).await
+        let upload_id = despite_conflicts("starting", &object, 0, start).await?;
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Ok(upload_id)
+    }
+
+    /// Whether an upload may have begun whose id nobody was told.
+    pub(super) fn may_have_unheard_uploads(&self) -> bool {
+        self.asked.times() > self.begun.load(Ordering::Relaxed) && !failpoint::off("unheard-uploads")
     }
 
     /// Uploads chunk `index`: what [`Remote::complete`] needs of it.

@@ -371,6 +371,47 @@ async fn a_snapshot_is_kept_in_the_foreground_until_its_run_has_ended() {
     no_sessions_left(&pg).await;
 }
 
+/// Ends the run's keepers but the newest, and waits until another one stands.
+async fn replace_keepers(pg: &Pg) {
+    let all = "from pg_stat_activity where datname = current_database() and application_name like 'outhaul/%/keeper'";
+    let count = format!("select count(*) {all}");
+    for _ in 0..2 {
+        let oldest = format!("select pid {all} order by backend_start limit 1");
+        let oldest = pg.value(&oldest).await;
+        pg.batch(&format!("select pg_terminate_backend({oldest})")).await;
+        let gone = format!("select count(*) from pg_stat_activity where pid = {oldest}");
+        eventually(Duration::from_secs(20), "a new keeper", async || {
+            (pg.value(&gone).await == "0" && pg.value(&count).await == "2").then_some(())
+        })
+        .await;
+    }
+}
+
+/// The ids with which a run began are gone with their sessions: whoever comes to keep its snapshot later needs new ones.
+#[tokio::test]
+async fn a_keeper_that_comes_late_finds_the_keepers_of_now() {
+    for (version, off, says) in
+        [(15, "", "holding the snapshot as"), (18, "note-keepers", "every keeper of the snapshot")]
+    {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        let place = Place::local();
+        let stop = Stop::at("reading");
+        let running = export(&pg, &place, &["--key", "id"]).stops([&stop]).env("OUTHAUL_TEST_OFF", off).spawn();
+        running.stands_at(&stop).await;
+        replace_keepers(&pg).await;
+        // They are noted every few seconds.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let url = place.url();
+        let keeping = place.outhaul(["keep", &url, "--from", &pg.url, "--for", "60s"]).spawn();
+        keeping.stderr_has(says).await;
+        stop.release();
+        running.wait().await.expect(0);
+        assert_eq!(place.whole().await, rows(&pg).await);
+        keeping.wait().await.expect(if off.is_empty() { 0 } else { 12 });
+    }
+}
+
 #[tokio::test]
 async fn a_kept_snapshot_is_let_go_for_whoever_waits_for_it_and_by_clean() {
     let pg = pg(18).await;
@@ -412,6 +453,49 @@ async fn a_failure_that_may_pass_leaves_the_receipts_where_the_snapshot_is_kept(
     assert!(receipted(&place).await.len() >= kept.len());
     clean(&place, &[]).await;
     assert!(place.is_empty().await);
+}
+
+/// A signal gives the run up, whichever of its processes gets it.
+#[tokio::test]
+async fn a_signal_to_a_resumed_run_leaves_nothing_of_any_of_its_processes() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    for place in Place::both() {
+        for at in ["receipts", "batch", "uploaded"] {
+            killed(&pg, &place, "receipted", &["--keep-snapshot", "60s", "--key", "id"]).await;
+            assert!(!receipted(&place).await.is_empty());
+            let stop = Stop::at(at);
+            let running = resume(&pg, &place, &[]).stops([&stop]).spawn();
+            running.stands_at(&stop).await;
+            running.signal("INT").await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stop.release();
+            running.wait().await.expect(130);
+            assert!(place.is_empty().await, "{at}: {:?}", place.list().await);
+        }
+    }
+    no_sessions_left(&pg).await;
+}
+
+/// The age of the snapshot is what the limit is about, and not of the process that reads under it.
+#[tokio::test]
+async fn a_resumed_run_counts_the_age_of_its_snapshot_from_where_it_was_taken() {
+    for (version, off, code) in [(15, "", 16), (18, "", 16), (18, "snapshot-age", 0)] {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        let place = Place::local();
+        let slow = "slow=pg_sleep(0.0005) is null";
+        let args = ["--keep-snapshot", "60s", "--max-snapshot-age", "8s", "--key", "id", "--column", slow];
+        killed(&pg, &place, "planned", &args).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let begun = Instant::now();
+        let run = resume(&pg, &place, &[]).env("OUTHAUL_TEST_OFF", off).run().await.expect(code);
+        if code == 16 {
+            assert!(run.stderr.contains("--max-snapshot-age") && run.stderr.contains("export again"), "{}", run.stderr);
+            assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        }
+        clean(&place, &[]).await;
+    }
 }
 
 #[tokio::test]

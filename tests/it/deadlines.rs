@@ -172,3 +172,64 @@ async fn a_destination_that_stalls_is_not_the_source_s_silence() {
         assert_eq!(String::from_utf8(text).unwrap().lines().count() as u64, expected.rows + 1);
     }
 }
+
+/// Ten rows, and a search for the sixth of them that takes four seconds.
+const TEN: &str = "create table t as select i as id from generate_series(1, 10) i;
+    alter table t add primary key (id); analyze t";
+
+const SEARCH: [&str; 6] = ["--max-rows", "5", "--yield-to-ddl", "off", "--where", "id <> 6 or pg_sleep(4) is not null"];
+
+/// A run that searches for where its cap ends, by way of the proxy.
+async fn searching(pg: &Pg, dest: &tempfile::TempDir, off: &str) -> (TcpProxy, crate::support::run::Running) {
+    let (proxy, url) = TcpProxy::before(&pg.url).await;
+    let run = export(&url, dest.path().to_str().unwrap(), &SEARCH)
+        .env(IMPATIENT.0, "silence=6,recheck=0.3,inquiry=2")
+        .env("OUTHAUL_TEST_OFF", off)
+        .spawn();
+    crate::support::eventually(Duration::from_secs(20), "the search", async || {
+        let busy = "select count(*) from pg_stat_activity where datname = current_database() and state = 'active'
+            and application_name like 'outhaul/%' and wait_event = 'PgSleep'";
+        (pg.value(busy).await != "0").then_some(())
+    })
+    .await;
+    (proxy, run)
+}
+
+/// A8, before the first read: planning is as patient as readers are, and no more.
+#[tokio::test]
+async fn a_search_of_planning_may_take_long_and_its_answer_may_not_be_lost() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(TEN).await;
+        let dest = tempfile::tempdir().unwrap();
+        // The limits of this one are shorter than the search.
+        let run = export(&pg.url, dest.path().to_str().unwrap(), &SEARCH).run().await.expect(3);
+        assert_eq!(run.report["rows"], 5);
+
+        for (lost, why) in [("answer", "the server has nothing more to send"), ("all", "nor does the server answer")] {
+            let dest = tempfile::tempdir().unwrap();
+            let (proxy, run) = searching(&pg, &dest, "").await;
+            match lost {
+                "answer" => proxy.after(1, 1, Fate::Hold),
+                _ => proxy.all(Fate::Hold),
+            }
+            let began = Instant::now();
+            let run = run.wait().await.expect(11);
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+            assert!(run.stderr.contains("no bytes for 6 s") && run.stderr.contains(why), "{}", run.stderr);
+            assert_eq!(run.report["retryable"], true);
+            crate::support::job::nothing_is_left(dest.path());
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_deadline_planning_hangs() {
+    let pg = pg(18).await;
+    pg.batch(TEN).await;
+    let dest = tempfile::tempdir().unwrap();
+    let (proxy, run) = searching(&pg, &dest, "silence").await;
+    proxy.after(1, 1, Fate::Hold);
+    let waited = tokio::time::timeout(Duration::from_secs(12), run.wait()).await;
+    assert!(waited.is_err(), "it ended: {waited:?}");
+}

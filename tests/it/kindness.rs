@@ -266,6 +266,73 @@ async fn all_partitions_are_one_entry_of_pg_stat_statements() {
     }
 }
 
+/// A server whose cache an export can empty: 2048 buffers, half of them full of a table that is read again and again, and
+/// a table of eight times as many. No autovacuum touches either, and both have their hint bits.
+async fn small_cache(version: u32) -> Cluster {
+    let settings = ["shared_buffers=16MB", "autovacuum=off", "shared_preload_libraries=pg_stat_statements"];
+    let cluster = Cluster::start(version, &settings).await;
+    let client = cluster.connect().await;
+    for statement in [
+        "create extension pg_buffercache",
+        "create extension pg_stat_statements",
+        "create table hot as select i as id, repeat('x', 1900) as v from generate_series(1, 4000) i",
+        "create table t as select i as id, repeat('x', 1900) as v from generate_series(1, 64000) i",
+        "vacuum analyze hot",
+        "vacuum analyze t",
+        "checkpoint",
+    ] {
+        client.batch_execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+    }
+    // A sequential scan of a table of this size would keep to a ring as well.
+    client.batch_execute("set enable_seqscan = off").await.unwrap();
+    for _ in 0..6 {
+        client.batch_execute("select count(v) from hot where ctid >= '(0,0)'").await.unwrap();
+    }
+    cluster
+}
+
+/// Buffers that hold the hot table.
+async fn hot_buffers(cluster: &Cluster) -> u64 {
+    let sql = "select count(*) from pg_buffercache
+        where relfilenode = pg_relation_filenode('hot') and relforknumber = 0
+            and reldatabase = (select oid from pg_database where datname = current_database())";
+    let rows = crate::support::pg::rows(&cluster.connect().await, sql).await;
+    rows[0][0].as_ref().unwrap().parse().unwrap()
+}
+
+/// E4: a sequential scan of a table larger than a quarter of the cache stays in a ring of buffers (`initscan` in
+/// `heapam.c`, `GetAccessStrategy`); a scan of ctid ranges asks for none.
+#[tokio::test]
+async fn gentle_leaves_the_cache_alone_and_balanced_does_not() {
+    for version in both() {
+        let cluster = small_cache(version).await;
+        let before = hot_buffers(&cluster).await;
+        assert_eq!(before, 1000);
+        let client = cluster.connect().await;
+        for (profile, partitions) in [("gentle", 1), ("balanced", 8)] {
+            client.batch_execute("select pg_stat_statements_reset()").await.unwrap();
+            let dest = tempfile::tempdir().unwrap();
+            let run = export(&cluster.url, dest.path(), &["--source-profile", profile]).run().await.expect(0);
+            assert_eq!(run.report["rows"], 64_000);
+            let left = hot_buffers(&cluster).await;
+            let entries = "select query, calls from pg_stat_statements where query like 'COPY%'";
+            let entries = crate::support::pg::rows(&client, entries).await;
+            let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+            assert_eq!(entry[1], Some(partitions.to_string()), "{profile}");
+            if profile == "balanced" {
+                assert!(left < before / 10, "{version}: balanced left {left} of {before} buffers");
+                continue;
+            }
+            assert!(left > before * 9 / 10, "{version}: gentle left {left} of {before} buffers");
+            let (select, _) = entry[0].as_ref().unwrap().rsplit_once(") TO STDOUT").unwrap();
+            let explain = format!("explain {}", select.strip_prefix("COPY (").unwrap());
+            let plan = crate::support::pg::rows(&client, &explain).await;
+            let plan: Vec<&str> = plan.iter().map(|row| row[0].as_deref().unwrap()).collect();
+            assert!(plan.len() == 1 && plan[0].starts_with("Seq Scan on t "), "{plan:#?}");
+        }
+    }
+}
+
 async fn no_session_is_left(pg: &Pg) {
     eventually(Duration::from_secs(5), "the end of all sessions", async || {
         (pg.exporter_sessions().await == 0).then_some(())

@@ -247,8 +247,37 @@ async fn what_nobody_noted_is_nobody_s_to_clean() {
         let url = place.url();
         place.outhaul(["clean", url.as_str()]).run().await.expect(0);
         let left = eventually(Duration::from_secs(5), "a clean destination", async || {
-            Some(place.list().await.into_keys().filter(|path| path != "_outhaul/lock").collect::<Vec<_>>())
+            Some(place.list().await.into_keys().collect::<Vec<_>>())
         });
         assert_eq!(left.await, ["data/part-00000-000-deadbeef.csv", "notes.txt"]);
     }
+}
+
+/// What a run that comes to nothing has made goes with it, and nothing else does.
+#[tokio::test]
+async fn a_run_that_reads_nothing_leaves_no_folder_behind() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let place = Place::local();
+    let Place::Local(folder) = &place else { unreachable!() };
+    let mistyped = ["--columns", "idd"];
+    export(&pg, &place, &mistyped).run().await.expect(13);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    // Somebody else's folder stays, and is empty as it was.
+    let dest = folder.path().join("dest");
+    std::fs::create_dir(&dest).unwrap();
+    export(&pg, &place, &mistyped).run().await.expect(13);
+    assert_eq!(std::fs::read_dir(&dest).unwrap().count(), 0);
+
+    // What is whole has no folder of records beside it, and two runs at once do not take each other's away.
+    let (one, other) = tokio::join!(export(&pg, &place, &[]).run(), export(&pg, &place, &mistyped).run());
+    assert!([13, 22].contains(&other.code), "{}", other.stderr);
+    if one.code == 22 {
+        export(&pg, &place, &[]).run().await.expect(0);
+    } else {
+        one.expect(0);
+    }
+    assert!(!dest.join("_outhaul").exists());
+    place.whole().await;
 }

@@ -169,11 +169,36 @@ async fn b3_chunks_whose_answer_is_lost_are_sent_again() {
     assert_eq!(rig.proxy.broken(Op::Get, ""), 2);
 }
 
-/// S3 has then begun an upload whose id nobody was told: `clean` finds it by listing, as does a lifecycle rule.
+/// S3 has then begun an upload whose id nobody was told: the run looks for it at its end.
 #[tokio::test]
-async fn b3_an_upload_that_began_unheard_of_is_left_and_not_used() {
-    let rig = Rig::new(15, [on(Op::Create, "", Fault::AnswerLost(End::Close)).only(1..=1)]).await;
+async fn b3_an_upload_that_began_unheard_of_is_found_and_not_used() {
+    let lost = |end| on(Op::Create, "", Fault::AnswerLost(end)).only(1..=1);
+    for end in [End::Close, End::Status500] {
+        let rig = Rig::new(15, [lost(end)]).await;
+        let run = rig.export(&[]).run().await.expect(0);
+        rig.complete(&run).await;
+        assert!(rig.s3.list("out/_outhaul").await.is_empty());
+    }
+    // One that fails for another reason takes it away, too.
+    let rig = Rig::new(18, [lost(End::Reset)]).await;
+    rig.pg.batch("create view late as select *, 1 / (60000 - id) as bad from lineitem").await;
+    let run = rig.export(&["--table", "late"]).run().await.expect(15);
+    rig.nothing(&run).await;
+
+    rig.proxy.set([lost(End::Close)]);
+    let run = rig.export(&[]).env("OUTHAUL_TEST_OFF", "unheard-uploads").run().await.expect(0);
+    rig.complete_but_for_uploads(&run).await;
+    assert_eq!(rig.s3.open_uploads().await.len(), 1, "without the look it stays");
+}
+
+/// Who looks in vain loses nothing else by it.
+#[tokio::test]
+async fn b3_a_role_that_may_not_list_uploads_is_warned_and_commits() {
+    let rules =
+        [on(Op::Create, "", Fault::AnswerLost(End::Close)).only(1..=1), on(Op::List, "uploads=", answer(403, DENIED))];
+    let rig = Rig::new(18, rules).await;
     let run = rig.export(&[]).run().await.expect(0);
+    assert!(run.stderr.contains("open uploads cannot be listed"), "{}", run.stderr);
     rig.complete_but_for_uploads(&run).await;
     assert_eq!(rig.s3.open_uploads().await.len(), 1);
 }
@@ -307,12 +332,69 @@ async fn b7_a_role_that_may_not_abort_leaves_uploads_that_the_journal_names() {
     }
 }
 
+/// What nobody sees is no reason to refuse every later export: it is told, and waits for `clean`.
+#[tokio::test]
+async fn b7_uploads_that_may_not_be_aborted_are_told_and_left_to_clean() {
+    let denied = || [on(Op::Abort, "", answer(403, DENIED))];
+    let rig = Rig::new(15, denied()).await;
+    rig.pg.batch("create view late as select *, 1 / (60000 - id) as bad from lineitem").await;
+    rig.export(&["--table", "late"]).run().await.expect(15);
+    let left = rig.s3.open_uploads().await;
+    assert!(!left.is_empty());
+    let run = rig.export(&[]).env("OUTHAUL_TEST_OFF", "tolerate-uploads").run().await.expect(20);
+    assert!(run.stderr.contains("s3:AbortMultipartUpload"), "{}", run.stderr);
+
+    let run = rig.export(&[]).run().await.expect(0);
+    rig.complete_but_for_uploads(&run).await;
+    for key in &left {
+        assert!(run.stderr.contains(key), "{key} is not named: {}", run.stderr);
+    }
+    assert!(run.stderr.contains("`outhaul clean`"), "{}", run.stderr);
+    assert_eq!(rig.s3.open_uploads().await, left);
+
+    let url = rig.s3.url("out");
+    let clean = || outhaul(["clean", &url]).envs(rig.s3.env()).env("AWS_ENDPOINT", &rig.proxy.endpoint);
+    let refused = clean().run().await.expect(20);
+    assert!(refused.stderr.contains("s3:AbortMultipartUpload"), "{}", refused.stderr);
+    rig.proxy.set([]);
+    clean().run().await.expect(0);
+    rig.complete(&run).await;
+    assert!(rig.s3.list("out/_outhaul").await.is_empty());
+}
+
 #[tokio::test]
 async fn b7_a_role_that_may_not_write_the_manifest_publishes_nothing() {
     let rig = Rig::new(15, [on(Op::Put, MANIFEST, answer(403, DENIED))]).await;
     let run = rig.export(&[]).run().await.expect(20);
     assert!(run.stderr.contains("writing the manifest"), "{}", run.stderr);
     rig.nothing(&run).await;
+}
+
+/// However many records a run has made, they go in a few requests, and what one of them says of a single object counts.
+#[tokio::test]
+async fn b7_records_go_together_and_a_refusal_for_one_of_them_is_heard() {
+    let rig = Rig::new(15, []).await;
+    let many = ["--partitions", "12", "--run-id", "many"];
+    let run = rig.export(&many).run().await.expect(0);
+    rig.complete(&run).await;
+    assert!(rig.s3.list("out/_outhaul").await.is_empty());
+    let deletions = rig.proxy.seen(Op::Delete, "").len();
+    // Records, commit record, plan, owner.
+    assert!(deletions <= 4, "{deletions} requests");
+
+    let rig = Rig::new(18, []).await;
+    let key = format!("{}/out/_outhaul/many/plan.json", rig.s3.prefix);
+    let refused = format!(
+        "<DeleteResult><Error><Key>{key}</Key><Code>AccessDenied</Code><Message>No.</Message></Error></DeleteResult>"
+    );
+    // The third request is for the plan.
+    rig.proxy.set([on(Op::Delete, "", answer(200, refused.leak())).only(3..=3)]);
+    let run = rig.export(&many).run().await.expect(0);
+    rig.complete(&run).await;
+    let left: Vec<String> = rig.s3.list("out/_outhaul").await.into_keys().collect();
+    assert_eq!(left, ["many/ended.json", "many/plan.json"]);
+    outhaul(["clean", &rig.s3.url("out")]).envs(rig.s3.env()).run().await.expect(0);
+    assert!(rig.s3.list("out/_outhaul").await.is_empty());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A destination of either kind, looked at from outside.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use object_store::ObjectStoreExt;
 use serde_json::Value;
@@ -155,8 +155,7 @@ impl Place {
             ["athena", "clickhouse", "duckdb", "redshift", "spectrum"].map(|name| format!("_ddl/{name}.sql"));
         expected.extend(dialects.iter().map(String::as_str));
         expected.sort_unstable();
-        // The lock file of a folder stays.
-        let found: Vec<&str> = rest.keys().map(String::as_str).filter(|path| *path != "_outhaul/lock").collect();
+        let found: Vec<&str> = rest.keys().map(String::as_str).collect();
         assert_eq!(found, expected, "what is there besides the parts");
         assert_eq!(self.open_uploads().await, Vec::<String>::new());
         let rows = sorted(&data);
@@ -184,7 +183,6 @@ impl Place {
 
     /// Whether nothing of any run is there.
     pub(crate) async fn is_empty(&self) -> bool {
-        self.list().await.keys().all(|path| Path::new(path) == Path::new("_outhaul/lock"))
-            && self.open_uploads().await.is_empty()
+        self.list().await.is_empty() && self.open_uploads().await.is_empty()
     }
 }

@@ -37,14 +37,15 @@ impl Found {
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Runs a query through the unnamed statement, so that a transaction pooler in between does not mind.
+/// Runs a query through the unnamed statement, so that a transaction pooler in between does not mind; it may take as long
+/// as the server works on it.
 pub(crate) async fn query(
     session: &Session,
     action: &str,
     sql: &str,
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<Row>, SourceError> {
-    session.client().query_typed(sql, parameters).await.map_err(|error| SourceError::driver(action, error))
+    session.patiently(action, session.client().query_typed(sql, parameters)).await
 }
 
 /// Finds a relation by the name a person wrote, under the session's search path.
@@ -165,7 +166,7 @@ pub(crate) async fn describe_statement(
     action: &str,
     statement: &str,
 ) -> Result<Vec<ColumnFacts>, SourceError> {
-    let prepared = session.client().prepare(statement).await.map_err(|error| SourceError::driver(action, error))?;
+    let prepared = session.patiently(action, session.client().prepare(statement)).await?;
     let oids: Vec<u32> = prepared.columns().iter().map(|column| column.type_().oid()).collect();
     let typmods: Vec<i32> = prepared.columns().iter().map(tokio_postgres::Column::type_modifier).collect();
     // A row description names base types already, except inside containers, which travel as text.

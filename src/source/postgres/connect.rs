@@ -12,7 +12,8 @@ use deadpool_postgres::{
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{CancelToken, Client, Config, Row, SimpleQueryMessage};
 
 use super::candidate::Endpoint;
 use super::error::{SourceError, SourceFault};
@@ -297,6 +298,19 @@ impl Session {
         let message = format!("{action}: no answer within {} s", limit.as_secs());
         let hint = "the network lost the connection, or a pooler in between has no server connection to give";
         Err(SourceError::new(SourceFault::Unavailable, message).with_hint(hint))
+    }
+
+    /// Asks over a connection of its own, beside the pool's.
+    pub(super) async fn ask_aside(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, SourceError> {
+        let failed = |error| SourceError::driver("looking at the source", error);
+        let config = self.connector.driver_config("outhaul/inquiry");
+        // The connection ends with its client.
+        let (client, _driver, _lender) = self.connector.connect(&config).await.map_err(failed)?;
+        client.query_typed(sql, parameters).await.map_err(failed)
     }
 
     /// Closes the session instead of returning it to the pool.

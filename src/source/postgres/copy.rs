@@ -10,12 +10,13 @@ use super::connect::{Canceller, QUIET_PATIENCE, Session};
 use super::decode::{BatchDecoder, DecodeError, RowKey};
 use super::error::{ServerError, SourceError, SourceFault};
 use super::frame::{FieldTable, FrameError, FrameState, Framer};
+use super::silence::unless_lost;
 use super::stream::Loan;
-use super::watch::{Backend, Watch};
+use super::watch::Watch;
 use crate::cpu::on_rayon;
+use crate::limits;
 use crate::plan::ColumnPlan;
 use crate::source::Batch;
-use crate::{failpoint, limits};
 
 /// The last message of a COPY: whoever has read it need not wait for more.
 const READY_TAG: u8 = b'Z';
@@ -250,7 +251,9 @@ impl Copy {
             SourceError::new(SourceFault::Unavailable, format!("reading {what}: the connection was lost"))
                 .with_source(error)
         })?;
-        let silence = Silence { watch: &self.watch, pid: self.session.as_ref().and_then(Session::pid), what };
+        let (action, watch) = (format!("reading {what}"), &self.watch);
+        let pid = self.session.as_ref().and_then(Session::pid);
+        let ask = || watch.backend(pid);
         let pace = self.watch.pace();
         let mut at_once = false;
         while pipe.end.is_none() && pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
@@ -270,7 +273,8 @@ impl Copy {
                 };
                 read
             } else if filled < wanted {
-                silence.broken(reading).await?
+                // The only wait in which a silent server matters: a slow destination is waited for elsewhere.
+                unless_lost(&action, reading, ask).await?
             } else {
                 // The last message may have come and not be seen as such, and a slow query's rows are wanted too.
                 let Ok(read) = tokio::time::timeout(limits::FILL_PATIENCE, reading).await else { break };
@@ -329,50 +333,6 @@ impl Drop for Copy {
         }
         // The closed socket stops the server at its next send; a sort or a filter would go on until then.
         self.canceller.clone().send();
-    }
-}
-
-/// The wait of a reader that has room for bytes and nothing to do without them: the only one in which a silent server
-/// matters. A slow destination is waited for elsewhere.
-struct Silence<'a> {
-    watch: &'a Watch,
-    pid: Option<i32>,
-    what: &'a str,
-}
-
-impl Silence<'_> {
-    /// What `reading` gives, however long it takes, as long as the server works on the statement.
-    ///
-    /// # Errors
-    /// [`SourceFault::Unavailable`] where it does not, or does not say.
-    async fn broken<T>(&self, reading: impl Future<Output = T>) -> Result<T, SourceError> {
-        let mut reading = std::pin::pin!(reading);
-        let mut suspect = None;
-        let silence = failpoint::limit("silence", limits::SOURCE_SILENCE);
-        loop {
-            let recheck = failpoint::limit("recheck", limits::SILENCE_RECHECK);
-            let patience = if suspect.is_some() { recheck } else { silence };
-            if let Ok(read) = tokio::time::timeout(patience, &mut reading).await {
-                return Ok(read);
-            }
-            let (Some(pid), false) = (self.pid, failpoint::off("silence")) else { continue };
-            let backend = tokio::select! {
-                biased;
-                read = &mut reading => return Ok(read),
-                backend = self.watch.backend(pid) => backend,
-            };
-            suspect = match (backend, suspect) {
-                (Backend::Works, _) => None,
-                // What it sent may just have been on its way.
-                (Backend::Lost(why), None) => Some(why),
-                (Backend::Lost(why), Some(_)) => {
-                    let what = self.what;
-                    let message = format!("reading {what}: no bytes for {} s, and {why}", silence.as_secs());
-                    return Err(SourceError::new(SourceFault::Unavailable, message)
-                        .with_hint("the network between here and the server lost the connection"));
-                }
-            };
-        }
     }
 }
 

@@ -56,6 +56,13 @@ pub struct KeptSnapshot {
     pub pid: u32,
 }
 
+/// What counts of a [`KeptSnapshot`] for whoever imports it; all that is known of one that the run itself holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotId {
+    /// The id to import.
+    pub snapshot: String,
+}
+
 /// Why a keeper let its snapshot go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeepEnd {

@@ -20,6 +20,7 @@ mod reader;
 mod recount;
 pub(crate) mod session;
 pub mod settings;
+mod silence;
 pub mod snapshot;
 mod sql;
 mod stream;

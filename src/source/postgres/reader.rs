@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Mutex;
@@ -22,9 +23,9 @@ use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
 use super::watch::Watch;
 use crate::export::request::{ReadMode, WorkOptions};
-use crate::limits;
 use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
 use crate::source::{BatchStream, Source, SourceCost};
+use crate::{failpoint, limits};
 
 /// How reads share one moment.
 #[derive(Debug)]
@@ -105,7 +106,8 @@ impl PostgresSource {
         Ok(Self { sessions, watch, moment, snapshots, record, sql_ascii })
     }
 
-    /// Goes on with a run that another process began, under the snapshot that others hold by these ids.
+    /// Goes on with a run that another process began, under the snapshot that was taken at `taken_at` and that others hold
+    /// by the ids `held`.
     ///
     /// # Errors
     /// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server;
@@ -116,7 +118,7 @@ impl PostgresSource {
     pub async fn resume(
         connect: &ConnectSettings,
         record: SourceRecord,
-        held: &[String],
+        (held, taken_at): (&[String], Option<DateTime<Utc>>),
         work: &WorkOptions,
         run_id: &str,
     ) -> Result<Self, SourceError> {
@@ -136,7 +138,13 @@ impl PostgresSource {
             ReadMode::Copy => {
                 let custody = kept::custody(&record, held, &application);
                 custody.take_over(&sessions).await?;
-                (Some((custody.session(&sessions, "locks").await?, began)), Moment::Kept(custody))
+                let lock = custody.session(&sessions, "locks").await?;
+                let age = match taken_at {
+                    Some(taken_at) if !failpoint::off("snapshot-age") => snapshot::age(&lock, taken_at).await?,
+                    _ => Duration::ZERO,
+                };
+                let taken = Instant::now().checked_sub(age).unwrap_or(began);
+                (Some((lock, taken)), Moment::Kept(custody))
             }
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);
@@ -146,14 +154,6 @@ impl PostgresSource {
     /// What another process must know to read under the same snapshot.
     pub fn record(&self) -> &SourceRecord {
         &self.record
-    }
-
-    /// The ids under which the snapshot can be imported now; none where it cannot.
-    pub async fn held(&self) -> Vec<String> {
-        match &self.moment {
-            Moment::Kept(custody) => custody.ids().await,
-            Moment::Own(_) | Moment::Pages(_) => Vec::new(),
-        }
     }
 
     /// A keeper outside of this process holds the snapshot too.
@@ -324,6 +324,16 @@ fn describe(plan: &Plan, partition: &Partition) -> String {
 impl Source for PostgresSource {
     fn open(&self, plan: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
         self.copy(plan, partition).boxed()
+    }
+
+    fn held(&self) -> BoxFuture<'_, Vec<String>> {
+        async {
+            match &self.moment {
+                Moment::Kept(custody) => custody.ids().await,
+                Moment::Own(_) | Moment::Pages(_) => Vec::new(),
+            }
+        }
+        .boxed()
     }
 
     fn cost(&self) -> SourceCost {

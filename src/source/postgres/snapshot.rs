@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,16 @@ pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<Snaps
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the snapshot has no description"))?;
     let taken_at = DateTime::from_timestamp_micros(row.get(2)).unwrap_or_else(Utc::now);
     Ok(SnapshotFacts { id, xmin: row.get(0), lsn: row.get(1), taken_at })
+}
+
+/// How old a snapshot is that was taken then, both by the server's clock.
+pub(crate) async fn age(session: &Session, taken_at: DateTime<Utc>) -> Result<Duration, SourceError> {
+    let sql = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8";
+    let rows = query(session, "asking for the time", sql, &[]).await?;
+    let now = rows.first().and_then(|row| DateTime::from_timestamp_micros(row.get(0)));
+    let now = now.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server does not know the time"))?;
+    // A clock that was set back makes it no younger than new.
+    Ok((now - taken_at).to_std().unwrap_or_default())
 }
 
 /// What the lock session holds.

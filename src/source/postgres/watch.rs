@@ -15,6 +15,7 @@ use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::pace::Pace;
 use super::session::{Begin, begin};
+use super::silence::{BACKEND, Backend};
 use super::snapshot;
 use crate::export::request::SourceLimits;
 use crate::{failpoint, limits};
@@ -40,10 +41,6 @@ const REPLAY_LAG: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
     THEN extract(epoch FROM pg_catalog.clock_timestamp() \
         - COALESCE(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time()))::float8 END";
 
-/// What a server process is at; no row where it is gone. The name guards against another process of the same number.
-const BACKEND: &str = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity \
-    WHERE pid = $1 AND pg_catalog.starts_with(application_name, $2)";
-
 /// Who has, or waits for, the one lock that conflicts with ours, on the relation named, on what inherits from it or on
 /// what the asking session has locked.
 const IN_THE_WAY: &str = "WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid \
@@ -58,15 +55,6 @@ const IN_THE_WAY: &str = "WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.to_regc
 /// Words by which a statement that wants such a lock may be called.
 const CLASSES: [&str; 10] =
     ["ALTER", "CLUSTER", "COMMENT", "CREATE", "DROP", "LOCK", "REFRESH", "REINDEX", "TRUNCATE", "VACUUM"];
-
-/// What a reader that gets no bytes may find out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Backend {
-    /// The server works on the statement: a sort, a filter, somebody's lock.
-    Works,
-    /// The server has sent all that it could, and it has not come; or it is gone; or nobody answers.
-    Lost(&'static str),
-}
 
 /// The looking session and what it looks for.
 #[derive(Debug)]
@@ -161,7 +149,8 @@ impl Watch {
             return Err(gave_way("the run has taken as long as --max-duration allows"));
         }
         if passed(self.limits.max_snapshot_age, self.snapshot) {
-            return Err(gave_way("the snapshot is as old as --max-snapshot-age allows"));
+            return Err(gave_way("the snapshot is as old as --max-snapshot-age allows")
+                .with_hint("a resumed run counts from the same moment: export again, under a new snapshot"));
         }
         if let (Some(patience), true) = (self.limits.yield_to_ddl, self.snapshot.is_some()) {
             self.yield_to(patience).await?;
@@ -210,17 +199,10 @@ impl Watch {
             .with_hint("export again when it has caught up, or from another standby"))
     }
 
-    /// What the server process `pid` is at, whose reader has had no bytes for a while.
-    pub(super) async fn backend(&self, pid: i32) -> Backend {
-        match self.ask(BACKEND, &[(&pid, Type::INT4), (&self.application, Type::TEXT)]).await {
-            Ok(rows) => match rows.first() {
-                None => Backend::Lost("the server process is gone"),
-                Some(row) => judge(row.get(0), row.get(1)),
-            },
-            Err(error) if error.fault == SourceFault::Unavailable => Backend::Lost("nor does the server answer"),
-            // It answers, if only to refuse one more connection.
-            Err(_) => Backend::Works,
-        }
+    /// What the server process `pid` is at, whose reader has had no bytes for a while; where it is not known, nothing is.
+    pub(super) async fn backend(&self, pid: Option<i32>) -> Backend {
+        let Some(pid) = pid else { return Backend::Works };
+        Backend::of(self.ask(BACKEND, &[(&pid, Type::INT4), (&self.application, Type::TEXT)]).await)
     }
 
     /// Adds to a reader's error who is in its way, where that can be found out.
@@ -312,18 +294,6 @@ async fn look(
     query(session, ACTION, sql, parameters).await
 }
 
-fn judge(state: Option<&str>, wait_event: Option<&str>) -> Backend {
-    match (state, wait_event) {
-        // It wants to send and cannot, although we read.
-        (_, Some("ClientWrite")) => Backend::Lost("the server waits for us to read what it sent"),
-        // It has seen no statement, or has sent its end.
-        (Some("idle in transaction" | "idle in transaction (aborted)" | "idle"), _) => {
-            Backend::Lost("the server has nothing more to send")
-        }
-        _ => Backend::Works,
-    }
-}
-
 fn gave_way(message: impl Into<String>) -> SourceError {
     SourceError::new(SourceFault::GaveWay, message)
 }
@@ -344,28 +314,4 @@ fn with_culprit(mut error: SourceError, row: Option<&Row>) -> SourceError {
         error.message = format!("{}: process {pid} {has} ACCESS EXCLUSIVE on {relation}", error.message);
     }
     error
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_working_server_is_left_alone() {
-        for (state, wait_event) in [
-            ("active", None),
-            ("active", Some("DataFileRead")),
-            ("active", Some("relation")),
-            ("active", Some("PgSleep")),
-        ] {
-            assert_eq!(judge(Some(state), wait_event), Backend::Works, "{state} {wait_event:?}");
-        }
-        for (state, wait_event) in
-            [("active", Some("ClientWrite")), ("idle in transaction", Some("ClientRead")), ("idle", None)]
-        {
-            assert!(matches!(judge(Some(state), wait_event), Backend::Lost(_)), "{state} {wait_event:?}");
-        }
-        // The role may not see it: nothing is known then.
-        assert_eq!(judge(None, None), Backend::Works);
-    }
 }
