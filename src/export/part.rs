@@ -22,6 +22,8 @@ pub(super) struct OpenPart {
     /// `None` only while rayon has them.
     pub(super) encoding: Option<(Box<dyn Encoder>, Tally)>,
     pub(super) writer: Option<Writer>,
+    /// Whether the room for bytes is the writer's.
+    pub(super) lent: bool,
     /// The writer's end, in a task of its own: a cancel in the middle of it would leave an upload behind.
     pub(super) finishing: Option<JoinHandle<Result<StagedObject, StoreError>>>,
     pub(super) rows: u64,
@@ -29,10 +31,27 @@ pub(super) struct OpenPart {
 }
 
 impl OpenPart {
+    /// Room for what a batch adds: the writer's own where it lends any, so that nothing is copied, or else `spare`.
+    pub(super) fn room(&mut self, spare: &mut Vec<u8>) -> Vec<u8> {
+        let lent = match &mut self.writer {
+            Some(Writer::Store(writer)) => writer.lend(),
+            _ => None,
+        };
+        self.lent = lent.is_some();
+        lent.unwrap_or_else(|| std::mem::take(spare))
+    }
+
     /// The writer stays in place while it waits, so that a cancelled wait can still abort the upload. Gives the room
     /// back, empty, where the writer has copied the bytes; new room is cleared by the system page by page, which costs as
     /// much as writing to it.
     pub(super) async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, ExportError> {
+        if std::mem::take(&mut self.lent) {
+            match &mut self.writer {
+                Some(Writer::Store(writer)) => writer.take_back(out).await?,
+                _ => return Err(ExportError::internal("the part's writer is gone")),
+            }
+            return Ok(Vec::new());
+        }
         if out.is_empty() {
             return Ok(out);
         }

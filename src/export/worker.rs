@@ -14,7 +14,7 @@ use super::event::Event;
 use super::part::{OpenPart, Writer, aborted};
 use super::request::{ManifestStats, Visibility};
 use crate::cpu::on_rayon;
-use crate::encode::{EncodeError, EncodeSummary, Encoder, FormatOptions, Tally, encoder, sorted_columns};
+use crate::encode::{EncodeError, EncodeSummary, Encoder, Format, FormatOptions, Tally, encoder, sorted_columns};
 use crate::plan::{ColumnPlan, Partition, Plan};
 use crate::source::{Batch, Source};
 use crate::store::stdout::StdoutWriter;
@@ -175,7 +175,7 @@ impl Attempt<'_> {
             self.start_part().await?;
         }
         let (mut encoder, mut tally) = self.encoding()?;
-        let mut out = std::mem::take(&mut self.spare);
+        let mut out = self.room()?;
         let (encoding, out, buffered) = on_rayon(move || {
             failpoint::blow("encoding");
             tally.count_changed(&batch.changed);
@@ -207,6 +207,15 @@ impl Attempt<'_> {
         encoding.ok_or_else(|| ExportError::internal("the part's encoder is gone"))
     }
 
+    /// Where a batch is encoded to. Row groups of Parquet come whole, and are no larger for being copied.
+    fn room(&mut self) -> Result<Vec<u8>, ExportError> {
+        if self.work.format.format == Format::Parquet {
+            return Ok(std::mem::take(&mut self.spare));
+        }
+        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
+        Ok(open.room(&mut self.spare))
+    }
+
     async fn write(&mut self, encoding: (Box<dyn Encoder>, Tally), out: Vec<u8>) -> Result<(), ExportError> {
         let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
         open.encoding = Some(encoding);
@@ -236,7 +245,7 @@ impl Attempt<'_> {
         let encoder = encoder(&format, &work.columns)?;
         let tally = Tally::new(&work.columns, work.stats);
         let encoding = Some((encoder, tally));
-        self.open = Some(OpenPart { encoding, writer: Some(writer), finishing: None, rows: 0, started_at });
+        self.open = Some(OpenPart { encoding, writer: Some(writer), lent: false, finishing: None, rows: 0, started_at });
         Ok(())
     }
 

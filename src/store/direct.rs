@@ -14,53 +14,82 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::limits;
 
-/// Bytes gathered in aligned memory: [`limits::LOCAL_BLOCK_BYTES`] when full.
+/// Bytes gathered in aligned memory, [`limits::LOCAL_BLOCK_BYTES`] or more when full.
 pub(crate) struct Block {
-    /// Longer than a block, so that an aligned one lies in it.
+    /// What was gathered, from `start` on, which is aligned.
     memory: Vec<u8>,
     start: usize,
-    len: usize,
 }
 
 impl Block {
     pub(crate) fn new() -> Self {
-        // Zeroed memory of this size comes from the system as it is: untouched pages cost nothing.
-        let memory = vec![0; limits::LOCAL_BLOCK_BYTES + limits::DIRECT_ALIGN_BYTES];
+        Self::with_capacity(limits::LOCAL_BLOCK_BYTES + limits::LOCAL_BLOCK_ROOM_BYTES)
+    }
+
+    fn with_capacity(bytes: usize) -> Self {
+        // Pages of new memory cost nothing until they are touched.
+        let mut memory: Vec<u8> = Vec::with_capacity(bytes.saturating_add(limits::DIRECT_ALIGN_BYTES));
         // The offset may be unknown in theory; a block that is not aligned is refused and goes through the cache.
-        let start = memory.as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES);
-        Self { memory, start: start.min(limits::DIRECT_ALIGN_BYTES), len: 0 }
+        let start = memory.as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES).min(limits::DIRECT_ALIGN_BYTES);
+        memory.resize(start, 0);
+        Self { memory, start }
     }
 
     /// Takes as much of `bytes` as fits. True once the block is full.
     pub(crate) fn fill(&mut self, bytes: &mut Bytes) -> bool {
-        let count = bytes.len().min(limits::LOCAL_BLOCK_BYTES - self.len);
-        let end = self.start + self.len;
-        bytes.copy_to_slice(&mut self.memory[end..end + count]);
-        self.len += count;
+        let count = bytes.len().min(limits::LOCAL_BLOCK_BYTES.saturating_sub(self.bytes().len()));
+        self.memory.extend_from_slice(&bytes.split_to(count));
         self.is_full()
     }
 
+    /// The memory itself, for bytes to be appended; and what [`Self::of`] makes it a block again with.
+    pub(super) fn into_memory(self) -> (Vec<u8>, usize) {
+        (self.memory, self.start)
+    }
+
+    /// A block of memory that was one, and has grown; copied where it lies elsewhere now.
+    pub(super) fn of(memory: Vec<u8>, start: usize) -> Self {
+        if memory.as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES) == start {
+            return Self { memory, start };
+        }
+        let bytes = &memory[start..];
+        let mut block = Self::with_capacity(bytes.len() + limits::LOCAL_BLOCK_ROOM_BYTES);
+        block.memory.extend_from_slice(bytes);
+        block
+    }
+
+    /// Takes what a full block has beyond the last multiple of [`limits::DIRECT_ALIGN_BYTES`] off.
+    pub(super) fn split_tail(&mut self) -> Bytes {
+        let bytes = self.bytes().len();
+        let kept = if self.is_full() { bytes - bytes % limits::DIRECT_ALIGN_BYTES } else { bytes };
+        Bytes::from(self.memory.split_off(self.start + kept))
+    }
+
     pub(crate) fn clear(&mut self) {
-        self.len = 0;
+        // What huge rows took goes back.
+        if self.memory.capacity() > 2 * (limits::LOCAL_BLOCK_BYTES + limits::LOCAL_BLOCK_ROOM_BYTES) {
+            *self = Self::new();
+        }
+        self.memory.truncate(self.start);
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.len]
+        &self.memory[self.start..]
     }
 
-    fn is_full(&self) -> bool {
-        self.len == limits::LOCAL_BLOCK_BYTES
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes().len() >= limits::LOCAL_BLOCK_BYTES
     }
 }
 
 /// Without the bytes, which are row values.
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Block").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Block").field("len", &self.bytes().len()).finish_non_exhaustive()
     }
 }
 
@@ -86,7 +115,8 @@ impl BlockFile {
         Self { file, offset: 0, cache: Cache::Undecided }
     }
 
-    /// Appends a block. Only the last one may be less than full: after it the file takes no more past the cache.
+    /// Appends a block without a tail. Only the last one may be less than full: after it the file takes no more past the
+    /// cache.
     ///
     /// # Errors
     /// Of the operating system; the file then holds a beginning of what was written.
@@ -193,16 +223,31 @@ mod tests {
         bytes.into()
     }
 
-    /// Writes as a sink does: the cache's part before the tail, if a block was filled, and at the end.
-    fn write(file: File, pieces: &[Bytes]) -> (Option<Cache>, BlockFile) {
+    /// Writes as a sink does, with the pieces copied into the block or its memory lent for them: the cache's part before
+    /// the tail, if a block was filled, and at the end.
+    fn write(file: File, pieces: &[Bytes], lent: bool) -> (Option<Cache>, BlockFile) {
         let (mut file, mut block, mut before_tail) = (BlockFile::new(file), Block::new(), None);
         for piece in pieces {
             let mut piece = piece.clone();
-            while block.fill(&mut piece) {
+            loop {
+                let full = if lent {
+                    let (mut memory, start) = block.into_memory();
+                    memory.extend_from_slice(&piece.split_off(0));
+                    block = Block::of(memory, start);
+                    block.is_full()
+                } else {
+                    block.fill(&mut piece)
+                };
+                if !full {
+                    break;
+                }
+                let mut tail = block.split_tail();
+                assert_eq!(block.bytes().as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES), 0);
                 file.append(&block).unwrap();
                 assert_eq!(flag_is_set(&file.file), file.cache == Cache::Bypassed);
                 before_tail = Some(file.cache);
                 block.clear();
+                block.fill(&mut tail);
             }
         }
         file.append(&block).unwrap();
@@ -234,8 +279,14 @@ mod tests {
     }
 
     fn check(folder: &Path, pieces: &[Bytes]) {
+        for lent in [false, true] {
+            check_way(folder, pieces, lent);
+        }
+    }
+
+    fn check_way(folder: &Path, pieces: &[Bytes], lent: bool) {
         let path = folder.join("part");
-        let (before_tail, file) = write(File::create(&path).unwrap(), pieces);
+        let (before_tail, file) = write(File::create(&path).unwrap(), pieces, lent);
         let whole = pieces.concat();
         let fills = whole.len() >= BLOCK;
         assert_eq!(before_tail, fills.then(|| expected(folder)));
@@ -309,8 +360,8 @@ mod tests {
         assert_eq!(file.cache, expected(folder.path()));
         // One byte aside: full, and not aligned.
         let mut aside = block_of(&second);
-        aside.memory.copy_within(aside.start..aside.start + BLOCK, (aside.start + 1) % limits::DIRECT_ALIGN_BYTES);
-        aside.start = (aside.start + 1) % limits::DIRECT_ALIGN_BYTES;
+        aside.memory.insert(0, 0);
+        aside.start += 1;
         file.append(&aside).unwrap();
         assert_eq!((file.cache, flag_is_set(&file.file)), (Cache::Used, false));
         file.append(&block_of(&first)).unwrap();

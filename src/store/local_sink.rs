@@ -18,6 +18,8 @@ pub(super) struct LocalSink {
     staged: StagedFile,
     /// Allocated with the first byte that goes into it.
     filling: Option<Block>,
+    /// Where the bytes begin in the memory of a block that was lent, and how many there were.
+    lent: Option<(usize, usize)>,
     state: State,
 }
 
@@ -51,7 +53,7 @@ impl LocalSink {
         let staged = StagedFile { folder: Arc::clone(folder), file, keep: false };
         let name = staged.file.clone();
         let file = folder.run("staging", object, move |folder| folder.stage(&name)).await?;
-        Ok(Self { staged, filling: None, state: State::Idle(BlockFile::new(file)) })
+        Ok(Self { staged, filling: None, lent: None, state: State::Idle(BlockFile::new(file)) })
     }
 
     /// Takes as much of `bytes` as fits. True once the block is full.
@@ -59,14 +61,39 @@ impl LocalSink {
         !bytes.is_empty() && self.filling.get_or_insert_with(Block::new).fill(bytes)
     }
 
+    /// The memory of the block that fills, for bytes to be appended without another copy.
+    pub(super) fn lend(&mut self) -> Vec<u8> {
+        let block = self.filling.take().unwrap_or_else(Block::new);
+        let bytes = block.bytes().len();
+        let (memory, start) = block.into_memory();
+        self.lent = Some((start, bytes));
+        memory
+    }
+
+    /// Whether memory that was lent has not come back.
+    pub(super) fn has_lent(&self) -> bool {
+        self.lent.is_some()
+    }
+
+    /// Takes what [`Self::lend`] lent. True once the block is full.
+    pub(super) fn take_back(&mut self, object: &str, memory: Vec<u8>) -> Result<bool, StoreError> {
+        match self.lent.take() {
+            Some((start, bytes)) if memory.len() >= start + bytes => {
+                Ok(self.filling.insert(Block::of(memory, start)).is_full())
+            }
+            _ => Err(StoreError::new("staging", object, StoreFault::Unavailable, "other memory came back than was lent")),
+        }
+    }
+
     /// Bytes in the block that fills.
     pub(super) fn gathered(&self) -> usize {
         self.filling.as_ref().map_or(0, |block| block.bytes().len())
     }
 
-    /// Hashes the block that fills, waits for the one before it and has it written.
+    /// Hashes the block that fills, waits for the one before it and has it written, all but a tail of a full one.
     pub(super) async fn send(&mut self, object: &str, mut checksums: Checksums) -> Result<Checksums, StoreError> {
-        let Some(block) = self.filling.take() else { return Ok(checksums) };
+        let Some(mut block) = self.filling.take() else { return Ok(checksums) };
+        let mut tail = block.split_tail();
         let size = block.bytes().len();
         let hash = move || {
             checksums.update(block.bytes());
@@ -75,6 +102,7 @@ impl LocalSink {
         let (checksums, mut block) = compute(object, size, hash).await?;
         let (mut file, spare) = self.idle(object).await?;
         self.filling = spare;
+        self.fill(&mut tail);
         self.state = State::Writing(tokio::task::spawn_blocking(move || {
             file.append(&block)?;
             block.clear();

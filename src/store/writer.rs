@@ -17,7 +17,7 @@ use crate::limits;
 ///
 /// Memory: at most `concurrency + 1` chunks of the size asked for (those in flight and the one that fills), or two
 /// chunks where they have grown past that; a buffer that a chunk's end cuts in two is freed with the later one. Locally
-/// two blocks of [`limits::LOCAL_BLOCK_BYTES`], into which what is written is copied.
+/// two blocks of [`limits::LOCAL_BLOCK_BYTES`] and what was appended to them at last; they are lent, or copied into.
 ///
 /// Once a call has failed, or was cancelled in the middle of a chunk, every later one fails: no object with a gap can
 /// be finished. Dropping a writer publishes nothing; a local staged file is removed, an upload stays for the journal's
@@ -70,7 +70,35 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Bytes handed to [`PartWriter::write`] so far and taken.
+    /// Memory of the writer's own to append bytes to, which [`PartWriter::take_back`] then takes without a copy; what
+    /// stands in it is not to be touched. `None` where [`PartWriter::write`] copies nothing anyway, and where the writer
+    /// is unusable.
+    ///
+    /// Until it is given back the writer can only be aborted.
+    pub(crate) fn lend(&mut self) -> Option<Vec<u8>> {
+        self.still_whole().ok()?;
+        match &mut self.sink {
+            Sink::Local(sink) => Some(sink.lend()),
+            Sink::Remote(_) => None,
+        }
+    }
+
+    /// As [`PartWriter::write`], with the bytes appended to what [`PartWriter::lend`] lent.
+    ///
+    /// # Errors
+    /// As [`PartWriter::write`].
+    ///
+    /// Cancel safety: as [`PartWriter::write`].
+    pub(crate) async fn take_back(&mut self, memory: Vec<u8>) -> Result<(), StoreError> {
+        let full = match &mut self.sink {
+            Sink::Local(sink) => sink.take_back(&self.object, memory)?,
+            Sink::Remote(_) => return Err(bug(&self.object, "memory came back that was not lent")),
+        };
+        self.still_whole()?;
+        if full { self.send_chunk().await } else { Ok(()) }
+    }
+
+    /// Bytes handed to the writer so far and taken.
     pub fn bytes_written(&self) -> u64 {
         let gathered = u64::try_from(self.sink.gathered()).unwrap_or(u64::MAX);
         self.bytes.saturating_add(gathered)
@@ -118,7 +146,7 @@ impl PartWriter {
             Some((fault, why)) => {
                 Err(StoreError::new("writing", &self.object, *fault, format!("an earlier chunk failed: {why}")))
             }
-            None if self.checksums.is_none() => Err(interrupted(&self.object)),
+            None if self.checksums.is_none() || self.sink.has_lent() => Err(interrupted(&self.object)),
             None => Ok(()),
         }
     }
@@ -135,11 +163,12 @@ impl PartWriter {
         let Some(checksums) = self.checksums.take() else {
             return Err(interrupted(&self.object));
         };
-        let size = self.sink.gathered();
+        let gathered = self.sink.gathered();
         let checksums = self.sink.send(&self.object, checksums).await?;
-        self.bytes = u64::try_from(size)
-            .ok()
-            .and_then(|size| self.bytes.checked_add(size))
+        // A tail may have stayed.
+        let sent = gathered.checked_sub(self.sink.gathered());
+        self.bytes = sent
+            .and_then(|sent| self.bytes.checked_add(u64::try_from(sent).ok()?))
             .ok_or_else(|| bug(&self.object, "the size of the object overflows"))?;
         // Only now: a call that was dropped while it waited leaves the writer unusable.
         self.checksums = Some(checksums);
@@ -179,6 +208,10 @@ impl Sink {
             Self::Local(sink) => sink.fill(bytes),
             Self::Remote(sink) => sink.fill(bytes),
         }
+    }
+
+    fn has_lent(&self) -> bool {
+        matches!(self, Self::Local(sink) if sink.has_lent())
     }
 
     fn gathered(&self) -> usize {

@@ -253,19 +253,25 @@ pub(super) fn append_finite_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), 
 /// Appends the number as `numeric_out` writes it.
 #[inline]
 pub(super) fn append_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
-    if let Some((text, length)) = short_text(bytes) {
-        let end = out.len() + length;
-        out.extend_from_slice(&text);
-        out.truncate(end);
+    let start = out.len();
+    // A short value costs one store a part then, and none of them has a length that the compiler does not know.
+    out.extend_from_slice(&[b'-'; SHORT_TEXT]);
+    let length = out[start..].first_chunk_mut().and_then(|text| short_text(bytes, text));
+    out.truncate(start + length.unwrap_or(0));
+    if length.is_some() {
         return Ok(());
     }
     append_long_text(bytes, out)
 }
 
-/// The text of a number below 10^8 with up to 6 digits after the point and up to 4 groups, and its length; `None` for
-/// others and for what is malformed. That is nearly every amount, quantity and rate, made without a loop.
+/// Room for a sign, eight digits, a point and eight more.
+const SHORT_TEXT: usize = 24;
+
+/// The text of a number below 10^8 with up to 6 digits after the point and up to 4 groups; returns its length, or `None`
+/// for others and for what is malformed. That is nearly every amount, quantity and rate, made without a loop. `out`
+/// begins with a `-`.
 #[inline]
-fn short_text(bytes: &[u8]) -> Option<([u8; 16], usize)> {
+fn short_text(bytes: &[u8], out: &mut [u8; SHORT_TEXT]) -> Option<usize> {
     /// One in each group.
     const ONES: u64 = 0x0001_0001_0001_0001;
     let &[c0, c1, w0, w1, s0, s1, d0, d1] = bytes.first_chunk::<8>()?;
@@ -292,13 +298,13 @@ fn short_text(bytes: &[u8]) -> Option<([u8; 16], usize)> {
     let group = |index: u32| (groups >> (48 - 16 * index) & 0xFFFF) as u32;
     let (whole, whole_digits) = short(eight_digits(group(0), group(1)));
     let fraction = eight_digits(group(2), group(3)) | ASCII_ZEROS;
-    let point = 8 * whole_digits;
-    let text =
-        u128::from(whole) & !(u128::MAX << point) | u128::from(b'.') << point | u128::from(fraction) << (point + 8);
-    let negative = usize::from(sign != 0);
-    let text = if sign == 0 { text } else { (text << 8) | u128::from(b'-') };
+    let at = usize::from(sign != 0);
+    out[at..at + 8].copy_from_slice(&whole.to_le_bytes());
+    let at = at + whole_digits;
+    out[at] = b'.';
+    out[at + 1..at + 9].copy_from_slice(&fraction.to_le_bytes());
     let dscale = usize::from(dscale);
-    Some((text.to_le_bytes(), negative + whole_digits + dscale + usize::from(dscale > 0)))
+    Some(at + dscale + usize::from(dscale > 0))
 }
 
 fn append_long_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
