@@ -81,7 +81,9 @@ impl LocalSink {
             Some((start, bytes)) if memory.len() >= start + bytes => {
                 Ok(self.filling.insert(Block::of(memory, start)).is_full())
             }
-            _ => Err(StoreError::new("staging", object, StoreFault::Unavailable, "other memory came back than was lent")),
+            _ => {
+                Err(StoreError::new("staging", object, StoreFault::Unavailable, "other memory came back than was lent"))
+            }
         }
     }
 
