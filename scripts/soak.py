@@ -53,7 +53,7 @@ def compare(dest, expected, receipted):
     named = {part["path"] for part in manifest["parts"]}
     there = {os.path.relpath(file, dest) for file in glob.glob(f"{dest}/data/**", recursive=True) if os.path.isfile(file)}
     assert there == named, f"at the destination and not in the manifest, or the other way round: {there ^ named}"
-    left = [entry for entry in os.listdir(f"{dest}/_outhaul") if entry != "lock"]
+    left = os.listdir(f"{dest}/_outhaul") if os.path.isdir(f"{dest}/_outhaul") else []
     assert not left, f"left in _outhaul: {left}"
     assert os.path.exists(f"{dest}/_SUCCESS"), "no _SUCCESS"
     assert receipted <= named, f"read twice although it had a receipt: {receipted - named}"
