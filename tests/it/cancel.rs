@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use object_store::ObjectStoreExt;
 use object_store::multipart::MultipartStore;
-use tempfile::TempDir;
 
+use crate::support::job::no_sessions_left;
 use crate::support::pg::{Pg, both, pg};
-use crate::support::run::{Outhaul, Run, Running, Stop, outhaul};
-use crate::support::s3::{S3, s3};
-use crate::support::watch::files;
+use crate::support::place::Place;
+use crate::support::run::{Outhaul, Run, Running, Stop};
+use crate::support::s3::s3;
 use crate::support::{eventually, oracle};
 
 /// Wide rows, so that two megabytes, after which the first bytes are staged, are soon reached.
@@ -25,70 +25,19 @@ const SECONDS: Duration = Duration::from_secs(6);
 
 const SIGNALS: [(u32, &str, i32); 2] = [(15, "INT", 130), (18, "TERM", 143)];
 
-/// A destination of either kind.
-enum Place {
-    Local(TempDir),
-    S3(S3),
+fn export(pg: &Pg, place: &Place, source: &[&str]) -> Outhaul {
+    let to = place.url();
+    let mut arguments = vec!["export", "--from", &pg.url, "--to", &to, "--format", "csv", "--readers", "2"];
+    arguments.extend(["--report", "json", "--progress", "none"]);
+    arguments.extend(source);
+    place.outhaul(arguments)
 }
 
-impl Place {
-    fn both() -> [Self; 2] {
-        [Self::Local(tempfile::tempdir().unwrap()), Self::S3(s3())]
-    }
-
-    fn export(&self, pg: &Pg, source: &[&str]) -> Outhaul {
-        let to = match self {
-            Self::Local(folder) => folder.path().to_str().unwrap().to_owned(),
-            Self::S3(s3) => s3.url("dest/"),
-        };
-        let mut arguments = vec!["export", "--from", &pg.url, "--to", &to, "--format", "csv", "--readers", "2"];
-        arguments.extend(["--report", "json", "--progress", "none"]);
-        arguments.extend(source);
-        let run = outhaul(arguments);
-        match self {
-            Self::Local(_) => run,
-            Self::S3(s3) => run.envs(s3.env()),
-        }
-    }
-
-    async fn list(&self) -> BTreeMap<String, u64> {
-        match self {
-            Self::Local(folder) => files(folder.path()),
-            Self::S3(s3) => s3.list("dest").await,
-        }
-    }
-
-    /// What readers of the destination see; `_outhaul` is our own.
-    async fn visible(&self) -> Vec<String> {
-        self.list().await.into_keys().filter(|path| !path.starts_with("_outhaul/")).collect()
-    }
-
-    /// Whether bytes of a run wait for its commit.
-    async fn staged(&self) -> Vec<String> {
-        match self {
-            Self::Local(_) => self.list().await.into_keys().filter(|path| path.contains("/staging/")).collect(),
-            Self::S3(s3) => s3.open_uploads().await,
-        }
-    }
-
-    async fn until_staged(&self) {
-        eventually(Duration::from_secs(30), "the first staged bytes", async || {
-            (!self.staged().await.is_empty()).then_some(())
-        })
-        .await;
-    }
-
-    async fn contents(&self) -> oracle::Contents {
-        match self {
-            Self::Local(folder) => oracle::local(folder.path(), &[]).await,
-            Self::S3(s3) => oracle::on_s3(s3, "dest", &[]).await,
-        }
-    }
-
-    async fn assert_nothing_is_left(&self) {
-        assert_eq!(self.visible().await, [""; 0]);
-        assert_eq!(self.staged().await, [""; 0]);
-    }
+async fn until_staged(place: &Place) {
+    eventually(Duration::from_secs(30), "the first staged bytes", async || {
+        (!place.staged().await.is_empty()).then_some(())
+    })
+    .await;
 }
 
 /// Waits for the end of a run that was told to stop at `told`.
@@ -99,13 +48,6 @@ async fn ended(run: Running, told: Instant, code: i32) -> Run {
     run
 }
 
-async fn assert_no_session_is_left(pg: &Pg) {
-    eventually(Duration::from_secs(5), "the end of all sessions", async || {
-        (pg.exporter_sessions().await == 0).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_signal_before_the_first_read_stops_the_run() {
     for (version, signal, code) in SIGNALS {
@@ -113,7 +55,7 @@ async fn a_signal_before_the_first_read_stops_the_run() {
         pg.batch(TABLE).await;
         for place in Place::both() {
             let planned = Stop::at("planned");
-            let run = place.export(&pg, &["--table", "t"]).stops([&planned]).spawn();
+            let run = export(&pg, &place, &["--table", "t"]).stops([&planned]).spawn();
             run.stands_at(&planned).await;
             run.signal(signal).await;
             run.stderr_has("stopping cleanly").await;
@@ -122,8 +64,8 @@ async fn a_signal_before_the_first_read_stops_the_run() {
             let run = ended(run, told, code).await;
             assert!(run.stderr.contains("nothing was published"), "{}", run.stderr);
             assert_eq!(run.report["exit_code"], code);
-            place.assert_nothing_is_left().await;
-            assert_no_session_is_left(&pg).await;
+            place.nothing_is_left().await;
+            no_sessions_left(&pg).await;
         }
     }
 }
@@ -135,14 +77,14 @@ async fn a_signal_while_rows_are_read_stops_the_run() {
         pg.batch(TABLE).await;
         for place in Place::both() {
             let source = [&["--table", "t", "--partitions", "4"][..], &SLOW].concat();
-            let run = place.export(&pg, &source).spawn();
-            place.until_staged().await;
+            let run = export(&pg, &place, &source).spawn();
+            until_staged(&place).await;
             assert_eq!(place.visible().await, [""; 0]);
             let told = Instant::now();
             run.signal(signal).await;
             ended(run, told, code).await;
-            place.assert_nothing_is_left().await;
-            assert_no_session_is_left(&pg).await;
+            place.nothing_is_left().await;
+            no_sessions_left(&pg).await;
         }
     }
 }
@@ -153,8 +95,8 @@ async fn a_signal_stops_a_query_that_would_never_end() {
     for (version, signal, code) in SIGNALS {
         let pg = pg(version).await;
         for query in ["select generate_series(1, 2000000000) as i", "select 1 as i from pg_sleep(3600)"] {
-            let [place, _] = Place::both();
-            let run = place.export(&pg, &["--query", query]).spawn();
+            let place = Place::local();
+            let run = export(&pg, &place, &["--query", query]).spawn();
             eventually(Duration::from_secs(20), "the reader", async || {
                 (!pg.exporter_pids("reader").await.is_empty()).then_some(())
             })
@@ -163,8 +105,8 @@ async fn a_signal_stops_a_query_that_would_never_end() {
             let told = Instant::now();
             run.signal(signal).await;
             ended(run, told, code).await;
-            place.assert_nothing_is_left().await;
-            assert_no_session_is_left(&pg).await;
+            place.nothing_is_left().await;
+            no_sessions_left(&pg).await;
         }
     }
 }
@@ -176,8 +118,8 @@ async fn a_signal_ends_the_wait_for_a_lock() {
         pg.batch("create table t (id int)").await;
         let other = pg.connect().await;
         other.batch_execute("begin; lock table t in access exclusive mode").await.unwrap();
-        let [place, _] = Place::both();
-        let run = place.export(&pg, &["--table", "t"]).spawn();
+        let place = Place::local();
+        let run = export(&pg, &place, &["--table", "t"]).spawn();
         eventually(Duration::from_secs(20), "the wait", async || {
             (pg.value("select count(*) from pg_locks where not granted").await == "1").then_some(())
         })
@@ -185,8 +127,8 @@ async fn a_signal_ends_the_wait_for_a_lock() {
         let told = Instant::now();
         run.signal(signal).await;
         ended(run, told, code).await;
-        place.assert_nothing_is_left().await;
-        assert_no_session_is_left(&pg).await;
+        place.nothing_is_left().await;
+        no_sessions_left(&pg).await;
     }
 }
 
@@ -197,7 +139,7 @@ async fn a_signal_before_the_commit_stops_the_run() {
         pg.batch(TABLE).await;
         for place in Place::both() {
             let uploaded = Stop::at("uploaded");
-            let run = place.export(&pg, &["--table", "t", "--partitions", "4"]).stops([&uploaded]).spawn();
+            let run = export(&pg, &place, &["--table", "t", "--partitions", "4"]).stops([&uploaded]).spawn();
             run.stands_at(&uploaded).await;
             assert_eq!(place.staged().await.len(), 4);
             assert_eq!(place.visible().await, [""; 0]);
@@ -206,8 +148,8 @@ async fn a_signal_before_the_commit_stops_the_run() {
             let told = Instant::now();
             uploaded.release();
             ended(run, told, code).await;
-            place.assert_nothing_is_left().await;
-            assert_no_session_is_left(&pg).await;
+            place.nothing_is_left().await;
+            no_sessions_left(&pg).await;
         }
     }
 }
@@ -217,8 +159,8 @@ async fn a_second_signal_leaves_at_once() {
     for (version, signal, code) in SIGNALS {
         let pg = pg(version).await;
         pg.batch(TABLE).await;
-        let (place, planned) = (Place::Local(tempfile::tempdir().unwrap()), Stop::at("planned"));
-        let run = place.export(&pg, &["--table", "t"]).stops([&planned]).spawn();
+        let (place, planned) = (Place::local(), Stop::at("planned"));
+        let run = export(&pg, &place, &["--table", "t"]).stops([&planned]).spawn();
         run.stands_at(&planned).await;
         run.signal(signal).await;
         run.stderr_has("a second signal leaves at once").await;
@@ -227,7 +169,7 @@ async fn a_second_signal_leaves_at_once() {
         run.wait().await.expect(code);
         assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
         assert_eq!(place.visible().await, [""; 0]);
-        assert_no_session_is_left(&pg).await;
+        no_sessions_left(&pg).await;
     }
 }
 
@@ -238,19 +180,19 @@ async fn a_killed_run_leaves_nothing_that_readers_see() {
         pg.batch(TABLE).await;
         for place in Place::both() {
             let source = [&["--table", "t"][..], &SLOW].concat();
-            let run = place.export(&pg, &source).spawn();
-            place.until_staged().await;
+            let run = export(&pg, &place, &source).spawn();
+            until_staged(&place).await;
             run.signal("KILL").await;
             run.wait().await.expect(137);
             assert_eq!(place.visible().await, [""; 0]);
 
             let uploaded = Stop::at("uploaded");
-            let run = place.export(&pg, &["--table", "t"]).stops([&uploaded]).spawn();
+            let run = export(&pg, &place, &["--table", "t"]).stops([&uploaded]).spawn();
             run.stands_at(&uploaded).await;
             run.signal("KILL").await;
             run.wait().await.expect(137);
             assert_eq!(place.visible().await, [""; 0]);
-            assert_no_session_is_left(&pg).await;
+            no_sessions_left(&pg).await;
         }
     }
 }
@@ -262,10 +204,10 @@ async fn without_owners_the_first_to_commit_stands_and_the_other_leaves_no_trace
         pg.batch("create table t as select i as id from generate_series(1, 1000) i").await;
         for place in Place::both() {
             let uploaded = Stop::at("uploaded");
-            let slow = place.export(&pg, &["--table", "t"]).stops([&uploaded]).spawn();
+            let slow = export(&pg, &place, &["--table", "t"]).stops([&uploaded]).spawn();
             slow.stands_at(&uploaded).await;
             // What the manifest itself guarantees, where owners fail: on a store without conditional writes, say.
-            let other = place.export(&pg, &["--table", "t", "--where", "id <= 500"]);
+            let other = export(&pg, &place, &["--table", "t", "--where", "id <= 500"]);
             other.env("OUTHAUL_TEST_OFF", "owner").run().await.expect(0);
             uploaded.release();
             let taken = slow.wait().await.expect(22);
@@ -283,27 +225,26 @@ async fn a_folder_that_cannot_take_the_parts_gets_none() {
     pg.batch(TABLE).await;
     // The permissions of a folder do not stop root, so a file stands where the folder should be.
     for (path, folder) in [("data", false), ("a part", true)] {
-        let (dest, uploaded) = (tempfile::tempdir().unwrap(), Stop::at("uploaded"));
-        let place = Place::Local(dest);
-        let Place::Local(dest) = &place else { unreachable!() };
-        let run = place.export(&pg, &["--table", "t", "--partitions", "4"]).stops([&uploaded]).spawn();
+        let (place, uploaded) = (Place::local(), Stop::at("uploaded"));
+        let dest = place.folder();
+        let run = export(&pg, &place, &["--table", "t", "--partitions", "4"]).stops([&uploaded]).spawn();
         run.stands_at(&uploaded).await;
         let staged = place.staged().await;
         let in_the_way = if folder {
             let (_, part) = staged[2].split_once("/staging/").unwrap();
-            std::fs::create_dir_all(dest.path().join(part).join("somebody's")).unwrap();
+            std::fs::create_dir_all(dest.join(part).join("somebody's")).unwrap();
             part
         } else {
-            std::fs::write(dest.path().join(path), "").unwrap();
+            std::fs::write(dest.join(path), "").unwrap();
             path
         };
         uploaded.release();
         let run = run.wait().await;
         assert!((20..=23).contains(&run.code), "{}: {}", run.code, run.stderr);
-        std::fs::remove_dir_all(dest.path().join(in_the_way))
-            .or_else(|_| std::fs::remove_file(dest.path().join(in_the_way)))
+        std::fs::remove_dir_all(dest.join(in_the_way))
+            .or_else(|_| std::fs::remove_file(dest.join(in_the_way)))
             .unwrap();
-        place.assert_nothing_is_left().await;
+        place.nothing_is_left().await;
     }
 }
 
@@ -315,7 +256,7 @@ async fn an_upload_that_vanished_takes_the_other_parts_back() {
     let client = s3.client();
     let place = Place::S3(s3);
     let Place::S3(s3) = &place else { unreachable!() };
-    let run = place.export(&pg, &["--table", "t", "--partitions", "4"]).stops([&uploaded]).spawn();
+    let run = export(&pg, &place, &["--table", "t", "--partitions", "4"]).stops([&uploaded]).spawn();
     run.stands_at(&uploaded).await;
     let journal: Vec<String> = place.list().await.into_keys().filter(|path| path.contains("/uploads/")).collect();
     assert_eq!(journal.len(), 4);
@@ -328,7 +269,7 @@ async fn an_upload_that_vanished_takes_the_other_parts_back() {
     uploaded.release();
     let run = run.wait().await;
     assert!((20..=23).contains(&run.code), "{}: {}", run.code, run.stderr);
-    place.assert_nothing_is_left().await;
+    place.nothing_is_left().await;
 }
 
 /// As written, a part is visible before its worker knows it: a signal in between must not leave it there.
@@ -339,7 +280,7 @@ async fn a_part_that_is_just_appearing_when_the_signal_comes_goes_again() {
         pg.batch(TABLE).await;
         let stop = Stop::at("shown");
         let source = ["--table", "t", "--partitions", "4", "--visibility", "as-written"];
-        let run = place.export(&pg, &source).stops([&stop]).spawn();
+        let run = export(&pg, &place, &source).stops([&stop]).spawn();
         run.stands_at(&stop).await;
         let parts = |listing: &BTreeMap<String, u64>| listing.keys().filter(|path| path.contains("part-")).count();
         assert!(parts(&place.list().await) > 0, "nothing was visible, so that nothing is shown by its absence");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 
-use crate::support::job::nothing_is_left;
+use crate::support::job::{no_sessions_left, nothing_is_left};
 use crate::support::pg::{Pg, both, pg, rows};
 use crate::support::run::{Outhaul, Stop, outhaul};
 use crate::support::{eventually, oracle};
@@ -345,7 +345,7 @@ async fn a_lone_reader_that_dies_takes_the_snapshot_with_it_and_nothing_is_publi
         assert!(run.stderr.contains("--readers 2"), "{}", run.stderr);
         assert_eq!(run.report["retryable"], true);
         nothing_is_left(dest.path());
-        no_session_is_left(&pg).await;
+        no_sessions_left(&pg).await;
     }
 }
 
@@ -506,12 +506,4 @@ async fn grants_on_columns_parents_or_leaves_are_enough_for_what_they_grant() {
             nothing_is_left(dest.path());
         }
     }
-}
-
-/// The server notices within seconds that a client is gone.
-async fn no_session_is_left(pg: &Pg) {
-    eventually(Duration::from_secs(5), "the end of all sessions", async || {
-        (pg.exporter_sessions().await == 0).then_some(())
-    })
-    .await;
 }

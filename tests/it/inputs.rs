@@ -21,30 +21,28 @@ const CHANGES: [&str; 7] = [
 
 #[tokio::test]
 async fn e2_a_run_is_not_resumed_over_another_schema() {
-    for version in both() {
-        for (nth, change) in CHANGES.into_iter().enumerate() {
-            let pg = pg(version).await;
-            pg.batch("create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i").await;
-            pg.batch("alter table t add primary key (id); analyze t").await;
-            let place = if nth % 2 == 0 { Place::local() } else { Place::both().into_iter().next_back().unwrap() };
-            let stop = Stop::at("receipted");
-            let running = export_to(&pg, &place, &["--key", "id"]).stops([&stop]).spawn();
-            running.stands_at(&stop).await;
-            running.signal("KILL").await;
-            running.wait().await.expect(137);
-            no_sessions_left(&pg).await;
-            pg.batch(change).await;
-            let url = place.url();
-            let resume = ["resume", &url, "--from", &pg.url, "--allow-mixed-snapshot", "--report", "json"];
-            let run = place.outhaul(resume).run().await.expect(13);
-            assert_eq!(run.report["retryable"], false, "{change}");
-            assert_eq!(place.visible().await, [""; 0], "{change}");
-            if change != "drop table t" {
-                export_to(&pg, &place, &[]).run().await.expect(0);
-                assert_eq!(place.whole().await, rows(&pg).await, "{change}");
-            }
-            no_sessions_left(&pg).await;
+    for (nth, change) in CHANGES.into_iter().enumerate() {
+        let pg = pg(both()[nth % 2]).await;
+        pg.batch("create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i").await;
+        pg.batch("alter table t add primary key (id); analyze t").await;
+        let place = Place::both().into_iter().nth(nth / 2 % 2).unwrap();
+        let stop = Stop::at("receipted");
+        let running = export_to(&pg, &place, &["--key", "id"]).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        running.signal("KILL").await;
+        running.wait().await.expect(137);
+        no_sessions_left(&pg).await;
+        pg.batch(change).await;
+        let url = place.url();
+        let resume = ["resume", &url, "--from", &pg.url, "--allow-mixed-snapshot", "--report", "json"];
+        let run = place.outhaul(resume).run().await.expect(13);
+        assert_eq!(run.report["retryable"], false, "{change}");
+        assert_eq!(place.visible().await, [""; 0], "{change}");
+        if change != "drop table t" {
+            export_to(&pg, &place, &[]).run().await.expect(0);
+            assert_eq!(place.whole().await, rows(&pg).await, "{change}");
         }
+        no_sessions_left(&pg).await;
     }
 }
 
@@ -66,15 +64,13 @@ async fn f3_f11_keys_that_hardly_split_and_tables_without_statistics_lose_no_row
             ))
             .await;
             let expected = sorted(&copy(&pg, &format!("select * from {name}")).await);
-            for analyzed in [false, true] {
+            for (analyzed, more) in [(false, &[][..]), (false, &["--key", "k"]), (true, &["--key", "k desc"])] {
                 if analyzed {
                     pg.batch(&format!("analyze {name}")).await;
                 }
-                for more in [&[][..], &["--key", "k"], &["--key", "k desc"]] {
-                    let args = [&["--table", name, "--partitions", "5"][..], more].concat();
-                    let done = export_csv(&pg, &args, 0).await;
-                    assert!(done.sorted() == expected, "{version} {name} {more:?}, analyzed: {analyzed}");
-                }
+                let args = [&["--table", name, "--partitions", "5"][..], more].concat();
+                let done = export_csv(&pg, &args, 0).await;
+                assert!(done.sorted() == expected, "{version} {name} {more:?}, analyzed: {analyzed}");
             }
         }
     }
@@ -119,7 +115,7 @@ async fn f4_keys_at_the_ends_of_their_types_are_split_without_losing_a_row() {
             ))
             .await;
             let expected = sorted(&copy(&pg, &format!("select * from {name}")).await);
-            for key in ["k", "k desc", "k, id desc"] {
+            for key in ["k", "k desc, id"] {
                 let args = ["--table", &name, "--key", key, "--partitions", "6"];
                 let done = export_csv(&pg, &args, 0).await;
                 assert!(done.sorted() == expected, "{version} {kind}, --key {key:?}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
-use crate::support::job::nothing_is_left;
+use crate::support::job::{no_sessions_left, nothing_is_left};
 use crate::support::pg::{Pg, both, pg};
 use crate::support::run::{Outhaul, outhaul};
 use crate::support::{eventually, oracle, within};
@@ -66,7 +66,7 @@ async fn nobody_waits_longer_than_the_limit_for_ddl_or_behind_it() {
         assert!(!run.stderr.contains("add column"), "{}", run.stderr);
         assert_eq!(run.report["retryable"], true);
         nothing_is_left(dest.path());
-        no_session_is_left(&pg).await;
+        no_sessions_left(&pg).await;
     }
 }
 
@@ -155,7 +155,7 @@ async fn limits_of_time_end_planning_and_reading() {
         assert!(run.stderr.contains(says), "{source:?}: {}", run.stderr);
         assert_eq!(run.report["retryable"], true);
         nothing_is_left(dest.path());
-        no_session_is_left(&pg).await;
+        no_sessions_left(&pg).await;
     }
 }
 
@@ -331,11 +331,4 @@ async fn gentle_leaves_the_cache_alone_and_balanced_does_not() {
             assert!(plan.len() == 1 && plan[0].starts_with("Seq Scan on t "), "{plan:#?}");
         }
     }
-}
-
-async fn no_session_is_left(pg: &Pg) {
-    eventually(Duration::from_secs(5), "the end of all sessions", async || {
-        (pg.exporter_sessions().await == 0).then_some(())
-    })
-    .await;
 }

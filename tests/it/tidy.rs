@@ -1,6 +1,7 @@
 //! The repository's own rules, as tests. What clippy checks (function length, casts, docs) is not repeated here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -143,6 +144,60 @@ fn scripts_stop_at_the_first_error() {
     report(loose.map(|(path, _)| format!("{path}: no `set -eu`")));
 }
 
+/// The rows of the fault matrix: a letter, and which numbers.
+const FAULTS: [(&str, &[RangeInclusive<u32>]); 7] = [
+    ("A", &[1..=12, 15..=15]),
+    ("B", &[1..=15]),
+    ("C", &[1..=10]),
+    ("D", &[1..=1, 3..=7]),
+    ("E", &[1..=8]),
+    ("F", &[1..=4, 8..=11]),
+    ("G", &[1..=6]),
+];
+
+#[test]
+fn every_row_of_the_fault_matrix_names_tests_that_exist() {
+    let matrix = read("tests/fault-matrix.md");
+    let row = |name: &str| matrix.lines().find(|line| line.starts_with(&format!("| {name} |")));
+    let rows = FAULTS
+        .iter()
+        .flat_map(|(letter, numbers)| numbers.iter().cloned().flatten().map(move |number| format!("{letter}{number}")));
+    let bare = rows.filter(|name| row(name).is_none_or(|line| tests_named(line).is_empty()));
+    let bare = bare.map(|name| format!("{name}: no line with a test"));
+    report(
+        bare.chain(
+            tests_named(&matrix)
+                .into_iter()
+                .filter(|(file, test)| !is_test(file, test))
+                .map(|(file, test)| format!("{file}::{test}: no such test")),
+        ),
+    );
+}
+
+/// The files and functions that a text of `module::test` and `file.rs::test` between backticks means. Types have capitals.
+fn tests_named(text: &str) -> Vec<(String, String)> {
+    let quoted = text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
+    let tests = quoted.filter(|(home, _)| !home.starts_with(char::is_uppercase) && *home != "job");
+    tests
+        .map(|(home, test)| {
+            let file = if is_rust(home) { home.to_owned() } else { format!("tests/it/{home}.rs") };
+            (file, test.to_owned())
+        })
+        .collect()
+}
+
+fn is_test(file: &str, name: &str) -> bool {
+    let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    let at = lines.iter().position(|line| {
+        line.trim_start_matches("async ").strip_prefix("fn ").is_some_and(|rest| rest.starts_with(&format!("{name}(")))
+    });
+    at.is_some_and(|at| {
+        let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("///"));
+        above.into_iter().any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
+    })
+}
+
 /// The rules above can fail: each is seen to find what it is for.
 #[test]
 fn the_rules_find_what_they_look_for() {
@@ -163,6 +218,10 @@ fn the_rules_find_what_they_look_for() {
     }
     assert!(!modules.contains(Path::new("src/encode/csv/kept.rs")));
     assert!(sources().len() > 20);
+    let named = tests_named("`store::s3` and `src/x.rs::why`, `Place::whole`, `a word`");
+    assert_eq!(named.len(), 2);
+    assert_eq!(named[1], ("src/x.rs".to_owned(), "why".to_owned()));
+    assert!(is_test("tests/it/store.rs", "s3") && !is_test("tests/it/tidy.rs", "is_test") && !is_test("no.rs", "s3"));
 }
 
 impl Source {

@@ -15,6 +15,9 @@ use super::run::{Outhaul, Run, outhaul};
 use super::watch::files;
 use super::{eventually, manifest};
 
+/// A backend ends a moment after its client, and later where the client was killed while it worked.
+const SESSIONS_LIMIT: Duration = Duration::from_secs(10);
+
 /// A finished export to a folder of its own.
 pub(crate) struct Export {
     /// The process.
@@ -150,9 +153,9 @@ pub(crate) fn nothing_is_left(dest: &Path) {
     assert_eq!(files(dest).into_keys().collect::<Vec<_>>(), [""; 0]);
 }
 
-/// Waits until the program has no session left in the database; a backend ends a moment after its client.
+/// Waits until the program has no session left in the database.
 pub(crate) async fn no_sessions_left(pg: &Pg) {
-    eventually(Duration::from_secs(10), "no session of the exporter", async || {
+    eventually(SESSIONS_LIMIT, "no session of the exporter", async || {
         (pg.exporter_sessions().await == 0).then_some(())
     })
     .await;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::job::{parts, sorted};
+use super::oracle;
 use super::pg::Pg;
 use super::run::{Outhaul, outhaul, program};
 use super::s3::{S3, s3};
@@ -56,7 +57,8 @@ impl Place {
         }
     }
 
-    fn folder(&self) -> PathBuf {
+    /// The folder, of the one kind.
+    pub(crate) fn folder(&self) -> PathBuf {
         match self {
             Self::Local(folder) => folder.path().join("dest"),
             Self::S3(_) => PathBuf::new(),
@@ -161,6 +163,14 @@ impl Place {
         let rows = sorted(&data);
         assert_eq!(Some(u64::try_from(rows.len()).unwrap()), manifest["totals"]["rows"].as_u64());
         rows
+    }
+
+    /// What an independent reader finds in it.
+    pub(crate) async fn contents(&self) -> oracle::Contents {
+        match self {
+            Self::Local(_) => oracle::local(&self.folder(), &[]).await,
+            Self::S3(s3) => oracle::on_s3(s3, "dest", &[]).await,
+        }
     }
 
     /// What readers of the destination see; `_outhaul` is our own.
