@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{ExportError, ExportErrorKind};
 use super::leftovers::{DeadRun, open_runs};
-use crate::limits;
 use crate::manifest::Placement;
 use crate::store::{Claim, Destination, Journal, StoreError, Take};
+use crate::{failpoint, limits};
 
 /// What decides whether uploaded parts stay after a failure.
 #[derive(Debug, Clone)]
@@ -54,6 +54,8 @@ impl Retention {
 pub(crate) struct Hold {
     pub(crate) claim: Claim,
     renewal: JoinHandle<()>,
+    /// Cancelled where nothing is to be renewed any more.
+    ended: CancellationToken,
     litter: AtomicBool,
 }
 
@@ -77,13 +79,15 @@ impl Hold {
     ) -> Result<Self, ExportError> {
         let claim = Claim::take(destination, &placement.owner_path(), run_id, how).await?;
         destination.sweep(placement.own_files()).await?;
-        let keeper = claim.clone();
+        let (keeper, ended) = (claim.clone(), CancellationToken::new());
+        let until = ended.clone();
         let renewal = tokio::spawn(async move {
-            let error = keeper.keep().await;
-            tracing::error!(error = &error as &dyn std::error::Error, "the destination is lost to another run");
-            stop.cancel();
+            if let Some(error) = keeper.keep(&until).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the destination is lost to another run");
+                stop.cancel();
+            }
         });
-        Ok(Self { claim, renewal, litter: AtomicBool::new(false) })
+        Ok(Self { claim, renewal, ended, litter: AtomicBool::new(false) })
     }
 
     /// Finishes or removes what dead runs left, but for the run `but`. Only where somebody owned the destination before
@@ -162,8 +166,8 @@ impl Hold {
     ///
     /// # Errors
     /// See [`Claim::release`].
-    pub(crate) async fn release(self, destination: &Destination) -> Result<(), StoreError> {
-        self.renewal.abort();
+    pub(crate) async fn release(mut self, destination: &Destination) -> Result<(), StoreError> {
+        self.stop_renewing().await;
         let released = self.claim.release().await;
         destination.remove_empty().await;
         released
@@ -178,8 +182,19 @@ impl Hold {
         }
     }
 
+    /// Waits for a renewal under way: cut short it would leave a temporary file, or be written after the last word.
+    async fn stop_renewing(&mut self) {
+        self.ended.cancel();
+        if !failpoint::off("last-renewal") {
+            // A store that does not answer is not waited for.
+            let _ = tokio::time::timeout(limits::OWNER_CHECK, &mut self.renewal).await;
+        }
+        self.renewal.abort();
+    }
+
     /// Ends this process's part in the run: the journal stays, for `resume`, `clean` or the next run.
-    pub(crate) async fn leave(self) {
+    pub(crate) async fn leave(mut self) {
+        self.stop_renewing().await;
         if !self.is_lost()
             && let Err(error) = self.claim.end().await
         {

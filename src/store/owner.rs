@@ -233,16 +233,22 @@ impl Claim {
         }
     }
 
-    /// Says again and again that we are alive, until the destination is somebody else's.
+    /// Says again and again that we are alive, until the destination is somebody else's or, with `None`, `ended` is
+    /// cancelled.
     ///
     /// # Cancel safety
-    /// Dropping it stops the renewal, and nothing else.
-    pub async fn keep(&self) -> StoreError {
+    /// Dropping it stops the renewal; one that was under way may leave a temporary file in a folder.
+    pub async fn keep(&self, ended: &CancellationToken) -> Option<StoreError> {
+        let interval = failpoint::limit("owner-renewal", limits::OWNER_RENEWAL);
         loop {
-            tokio::time::sleep(limits::OWNER_RENEWAL).await;
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => return None,
+                () = tokio::time::sleep(interval) => {}
+            }
             match self.renew().await {
                 Ok(()) => {}
-                Err(error) if error.fault == StoreFault::Taken => return error,
+                Err(error) if error.fault == StoreFault::Taken => return Some(error),
                 // A store that does not answer: the reads and writes of the run find out.
                 Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the owner record is old"),
             }

@@ -137,6 +137,28 @@ async fn d3_a_run_that_was_overtaken_touches_nothing() {
     no_sessions_left(&pg).await;
 }
 
+/// A renewal writes beside the record first: a run that ends in the middle of one waits for it.
+#[tokio::test]
+async fn a_renewal_under_way_at_the_end_of_a_run_leaves_nothing() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let mut left = 0;
+    for off in ["", "last-renewal"] {
+        for _ in 0..20 {
+            let place = Place::local();
+            let run =
+                export(&pg, &place, &["--where", "id / 0 = 1"]).env("OUTHAUL_TEST_LIMITS", "owner-renewal=0.0001");
+            run.env("OUTHAUL_TEST_OFF", off).run().await.expect(15);
+            if off.is_empty() {
+                place.nothing_is_left().await;
+            } else {
+                left += usize::from(!place.is_empty().await);
+            }
+        }
+    }
+    assert!(left > 0, "it makes no difference");
+}
+
 /// Nothing reads a partition twice at once; but an attempt that ends late may have shown a part already.
 #[tokio::test]
 async fn d4_what_an_older_attempt_has_shown_changes_no_count() {

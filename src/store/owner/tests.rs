@@ -77,12 +77,15 @@ async fn a_claim_is_renewed_until_it_is_lost() {
     let first = owner(&destination, OWNER_PATH).await.unwrap().unwrap().renewed_at;
     let keeping = tokio::spawn({
         let claim = claim.clone();
-        async move { claim.keep().await }
+        async move { claim.keep(&CancellationToken::new()).await }
     });
     tokio::time::sleep(limits::OWNER_RENEWAL * 3).await;
     assert!(owner(&destination, OWNER_PATH).await.unwrap().unwrap().renewed_at > first);
     Claim::take(&destination, OWNER_PATH, "new", Take::Over).await.unwrap();
-    assert_eq!(keeping.await.unwrap().fault, StoreFault::Taken);
+    assert_eq!(keeping.await.unwrap().unwrap().fault, StoreFault::Taken);
+    let ended = CancellationToken::new();
+    ended.cancel();
+    assert!(claim.keep(&ended).await.is_none(), "nothing is renewed once the run has ended");
 }
 
 #[tokio::test]
