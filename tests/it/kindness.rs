@@ -277,6 +277,9 @@ async fn small_cache(version: u32) -> Cluster {
         "create extension pg_stat_statements",
         "create table hot as select i as id, repeat('x', 1900) as v from generate_series(1, 4000) i",
         "create table t as select i as id, repeat('x', 1900) as v from generate_series(1, 64000) i",
+        // Commits here are not waited for, and rows of one that is not on disk get no hint bits. The scan would set them,
+        // which with checksums is logged, and a ring drops what it would have to flush the log for.
+        "checkpoint",
         "vacuum analyze hot",
         "vacuum analyze t",
         "checkpoint",

@@ -283,18 +283,20 @@ async fn a_run_that_reads_nothing_leaves_no_folder_behind() {
     let place = Place::local();
     let Place::Local(folder) = &place else { unreachable!() };
     let mistyped = ["--columns", "idd"];
-    export(&pg, &place, &mistyped).run().await.expect(13);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    for (mistyped, code) in [(mistyped, 2), (["--where", "nope = 1"], 13)] {
+        export(&pg, &place, &mistyped).run().await.expect(code);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     // Somebody else's folder stays, and is empty as it was.
     let dest = folder.path().join("dest");
     std::fs::create_dir(&dest).unwrap();
-    export(&pg, &place, &mistyped).run().await.expect(13);
+    export(&pg, &place, &mistyped).run().await.expect(2);
     assert_eq!(std::fs::read_dir(&dest).unwrap().count(), 0);
 
     // What is whole has no folder of records beside it, and two runs at once do not take each other's away.
     let (one, other) = tokio::join!(export(&pg, &place, &[]).run(), export(&pg, &place, &mistyped).run());
-    assert!([13, 22].contains(&other.code), "{}", other.stderr);
+    assert!([2, 22].contains(&other.code), "{}", other.stderr);
     if one.code == 22 {
         export(&pg, &place, &[]).run().await.expect(0);
     } else {
