@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 
 use crate::limits::{BATCH_ROWS_MAX, READ_BUFFER_BYTES};
 use crate::plan::ColumnPlan;
 use crate::source::postgres::decode::BatchDecoder;
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};
 use crate::store::checksums::Checksums;
+use crate::store::direct::Block;
 
 /// One row on the wire: each value's bytes, or NULL.
 pub type Row = Vec<Option<Vec<u8>>>;
@@ -125,4 +127,44 @@ pub fn checksums(bytes: &[u8], sha256: bool) -> (u64, Option<String>) {
     let mut checksums = Checksums::new(sha256);
     checksums.update(bytes);
     checksums.finish()
+}
+
+/// What a local part does with the text of batches until it is written: has it appended to its own block, or copies it
+/// there from a buffer. Returns the bytes of the blocks that were filled.
+#[derive(Debug, Default)]
+pub struct Gather {
+    block: Option<Block>,
+    buffer: Vec<u8>,
+}
+
+impl Gather {
+    /// Takes one batch, which `append` makes.
+    pub fn batch(&mut self, lent: bool, append: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let mut written = 0;
+        let mut block = self.block.take().unwrap_or_else(Block::new);
+        if lent {
+            let (mut memory, start) = block.into_memory();
+            append(&mut memory);
+            block = Block::of(memory, start);
+            if block.is_full() {
+                let mut tail = block.split_tail();
+                written += block.bytes().len();
+                block.clear();
+                block.fill(&mut tail);
+            }
+        } else {
+            self.buffer.clear();
+            append(&mut self.buffer);
+            let mut bytes = Bytes::from(std::mem::take(&mut self.buffer));
+            let mut rest = bytes.clone();
+            while block.fill(&mut rest) {
+                written += block.bytes().len();
+                block.clear();
+            }
+            drop(rest);
+            self.buffer = std::mem::take(&mut bytes).try_into_mut().map(Vec::from).unwrap_or_default();
+        }
+        self.block = Some(block);
+        written
+    }
 }

@@ -1,6 +1,6 @@
 //! Each stage by itself, one thread, from memory: `cargo bench --features bench [-- STAGE/NAME]`.
 //!
-//! `frame`, `decode`, `encode` and `tally` of lineitem-like rows and of single types, `checksum` of bytes. To see what
+//! `frame`, `decode`, `encode` and `tally` of lineitem-like rows and of single types, `gather` and `checksum` of bytes. To see what
 //! a change did: `-- --save-baseline before`, then `-- --baseline before`.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -9,6 +9,7 @@ mod checksum;
 mod decode;
 mod encode;
 mod frame;
+mod gather;
 mod samples;
 mod types;
 
@@ -26,6 +27,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = stages;
     config = short();
-    targets = frame::bench, decode::bench, encode::formats, encode::csv_by_type, encode::tally, checksum::bench
+    targets = frame::bench, decode::bench, encode::formats, encode::csv_by_type, encode::tally, gather::bench,
+        checksum::bench
 }
 criterion_main!(stages);

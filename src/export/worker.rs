@@ -244,7 +244,8 @@ impl Attempt<'_> {
         let encoder = encoder(&format, &work.columns)?;
         let tally = Tally::new(&work.columns, work.stats);
         let encoding = Some((encoder, tally));
-        self.open = Some(OpenPart { encoding, writer: Some(writer), lent: false, finishing: None, rows: 0, started_at });
+        self.open =
+            Some(OpenPart { encoding, writer: Some(writer), lent: false, finishing: None, rows: 0, started_at });
         Ok(())
     }
 

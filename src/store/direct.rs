@@ -19,14 +19,14 @@ use bytes::Bytes;
 use crate::limits;
 
 /// Bytes gathered in aligned memory, [`limits::LOCAL_BLOCK_BYTES`] or more when full.
-pub(super) struct Block {
+pub(crate) struct Block {
     /// What was gathered, from `start` on, which is aligned.
     memory: Vec<u8>,
     start: usize,
 }
 
 impl Block {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_capacity(limits::LOCAL_BLOCK_BYTES + limits::LOCAL_BLOCK_ROOM_BYTES)
     }
 
@@ -40,19 +40,19 @@ impl Block {
     }
 
     /// Takes as much of `bytes` as fits. True once the block is full.
-    pub(super) fn fill(&mut self, bytes: &mut Bytes) -> bool {
+    pub(crate) fn fill(&mut self, bytes: &mut Bytes) -> bool {
         let count = bytes.len().min(limits::LOCAL_BLOCK_BYTES.saturating_sub(self.bytes().len()));
         self.memory.extend_from_slice(&bytes.split_to(count));
         self.is_full()
     }
 
     /// The memory itself, for bytes to be appended; and what [`Self::of`] makes it a block again with.
-    pub(super) fn into_memory(self) -> (Vec<u8>, usize) {
+    pub(crate) fn into_memory(self) -> (Vec<u8>, usize) {
         (self.memory, self.start)
     }
 
     /// A block of memory that was one, and has grown; copied where it lies elsewhere now.
-    pub(super) fn of(memory: Vec<u8>, start: usize) -> Self {
+    pub(crate) fn of(memory: Vec<u8>, start: usize) -> Self {
         if memory.as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES) == start {
             return Self { memory, start };
         }
@@ -63,13 +63,13 @@ impl Block {
     }
 
     /// Takes what a full block has beyond the last multiple of [`limits::DIRECT_ALIGN_BYTES`] off.
-    pub(super) fn split_tail(&mut self) -> Bytes {
+    pub(crate) fn split_tail(&mut self) -> Bytes {
         let bytes = self.bytes().len();
         let kept = if self.is_full() { bytes - bytes % limits::DIRECT_ALIGN_BYTES } else { bytes };
         Bytes::from(self.memory.split_off(self.start + kept))
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         // What huge rows took goes back.
         if self.memory.capacity() > 2 * (limits::LOCAL_BLOCK_BYTES + limits::LOCAL_BLOCK_ROOM_BYTES) {
             *self = Self::new();
@@ -77,11 +77,11 @@ impl Block {
         self.memory.truncate(self.start);
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.memory[self.start..]
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes().len() >= limits::LOCAL_BLOCK_BYTES
     }
 }

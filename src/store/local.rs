@@ -15,8 +15,10 @@ use cap_std::fs::{
     Dir, DirBuilder, DirBuilderExt as _, File, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _,
 };
 
+use super::direct::Block;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use crate::spare::Spares;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;
@@ -30,11 +32,13 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
+    /// Blocks that parts have done with.
+    pub(super) blocks: Spares<Block>,
 }
 
 impl Folder {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, blocks: Spares::new() }
     }
 
     pub(super) fn path(&self) -> &Path {

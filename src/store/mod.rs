@@ -5,7 +5,7 @@ pub(crate) mod checksums;
 mod chunks;
 mod connect;
 pub mod destination;
-mod direct;
+pub(crate) mod direct;
 pub mod error;
 pub mod facts;
 #[cfg(test)]
