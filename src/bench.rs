@@ -156,3 +156,43 @@ pub fn write_blocks(file: File, mut bytes: Bytes) -> io::Result<()> {
     file.append(&block)?;
     file.sync()
 }
+
+/// What a local part does with the text of batches until it is written: has it appended to its own block, or copies it
+/// there from a buffer. Returns the bytes of the blocks that were filled.
+#[derive(Debug, Default)]
+pub struct Gather {
+    block: Option<Block>,
+    buffer: Vec<u8>,
+}
+
+impl Gather {
+    /// Takes one batch, which `append` makes.
+    pub fn batch(&mut self, lent: bool, append: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let mut written = 0;
+        let mut block = self.block.take().unwrap_or_else(Block::new);
+        if lent {
+            let (mut memory, start) = block.into_memory();
+            append(&mut memory);
+            block = Block::of(memory, start);
+            if block.is_full() {
+                let mut tail = block.split_tail();
+                written += block.bytes().len();
+                block.clear();
+                block.fill(&mut tail);
+            }
+        } else {
+            self.buffer.clear();
+            append(&mut self.buffer);
+            let mut bytes = Bytes::from(std::mem::take(&mut self.buffer));
+            let mut rest = bytes.clone();
+            while block.fill(&mut rest) {
+                written += block.bytes().len();
+                block.clear();
+            }
+            drop(rest);
+            self.buffer = std::mem::take(&mut bytes).try_into_mut().map(Vec::from).unwrap_or_default();
+        }
+        self.block = Some(block);
+        written
+    }
+}

@@ -19,6 +19,7 @@
 //!   for `clean`.
 //! - [`cli`]: what a person types and sees; exit codes.
 //! - [`limits`]: every bound, queue and timeout. [`cpu`]: the way to rayon. [`telemetry`]: logs and metric names.
+//! - `spare`: large buffers kept from partition to partition.
 //! - `pgtext`: numbers, dates and bytes as PostgreSQL prints them, for whoever prints them.
 //!
 //! A stage never calls another stage; only `export` does. Two traits of our own, [`source::Source`] and
@@ -66,5 +67,6 @@ pub mod manifest;
 pub(crate) mod pgtext;
 pub mod plan;
 pub mod source;
+pub(crate) mod spare;
 pub mod store;
 pub mod telemetry;

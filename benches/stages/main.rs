@@ -1,8 +1,8 @@
 //! Each stage by itself, one thread, from memory: `cargo bench --features bench [-- STAGE/NAME]`.
 //!
-//! `frame`, `decode`, `encode` and `tally` of lineitem-like rows and of single types, `checksum` of bytes. `receive` and
-//! `write` are the exceptions: they ask the system, and count CPU time instead of the clock's. To see what a change did:
-//! `-- --save-baseline before`, then `-- --baseline before`.
+//! `frame`, `decode`, `encode` and `tally` of lineitem-like rows and of single types, `gather` and `checksum` of bytes.
+//! `receive` and `write` are the exceptions: they ask the system, and count CPU time instead of the clock's. To see what a
+//! change did: `-- --save-baseline before`, then `-- --baseline before`.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -10,6 +10,7 @@ mod checksum;
 mod decode;
 mod encode;
 mod frame;
+mod gather;
 mod receive;
 mod samples;
 mod types;
@@ -34,7 +35,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = stages;
     config = short();
-    targets = frame::bench, decode::bench, encode::formats, encode::csv_by_type, encode::tally, checksum::bench,
-        receive::bench, write::bench
+    targets = frame::bench, decode::bench, encode::formats, encode::csv_by_type, encode::tally, gather::bench,
+        checksum::bench, receive::bench, write::bench
 }
 criterion_main!(stages);

@@ -47,12 +47,12 @@ impl Block {
     }
 
     /// The memory itself, for bytes to be appended; and what [`Self::of`] makes it a block again with.
-    pub(super) fn into_memory(self) -> (Vec<u8>, usize) {
+    pub(crate) fn into_memory(self) -> (Vec<u8>, usize) {
         (self.memory, self.start)
     }
 
     /// A block of memory that was one, and has grown; copied where it lies elsewhere now.
-    pub(super) fn of(memory: Vec<u8>, start: usize) -> Self {
+    pub(crate) fn of(memory: Vec<u8>, start: usize) -> Self {
         if memory.as_ptr().align_offset(limits::DIRECT_ALIGN_BYTES) == start {
             return Self { memory, start };
         }
@@ -63,7 +63,7 @@ impl Block {
     }
 
     /// Takes what a full block has beyond the last multiple of [`limits::DIRECT_ALIGN_BYTES`] off.
-    pub(super) fn split_tail(&mut self) -> Bytes {
+    pub(crate) fn split_tail(&mut self) -> Bytes {
         let bytes = self.bytes().len();
         let kept = if self.is_full() { bytes - bytes % limits::DIRECT_ALIGN_BYTES } else { bytes };
         Bytes::from(self.memory.split_off(self.start + kept))
@@ -77,11 +77,11 @@ impl Block {
         self.memory.truncate(self.start);
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.memory[self.start..]
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes().len() >= limits::LOCAL_BLOCK_BYTES
     }
 }

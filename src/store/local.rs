@@ -18,10 +18,12 @@ use cap_std::fs::{
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::io::AsyncReadExt;
 
+use super::direct::Block;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
 use crate::limits;
+use crate::spare::Spares;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;
@@ -37,6 +39,8 @@ pub(super) struct Folder {
     root: PathBuf,
     /// The folders that were made through this handle, a parent before what is in it.
     made: Mutex<BTreeSet<PathBuf>>,
+    /// Blocks that parts have done with.
+    pub(super) blocks: Spares<Block>,
 }
 
 /// What guards the replacement of files. It may be removed by whoever holds its lock: whoever has waited for that of a
@@ -45,7 +49,7 @@ const LOCK: &str = "_outhaul/lock";
 
 impl Folder {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, made: Mutex::default() }
+        Self { root, made: Mutex::default(), blocks: Spares::new() }
     }
 
     pub(super) fn path(&self) -> &Path {

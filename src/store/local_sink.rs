@@ -58,12 +58,31 @@ impl LocalSink {
 
     /// Takes as much of `bytes` as fits. True once the block is full.
     pub(super) fn fill(&mut self, bytes: &mut Bytes) -> bool {
-        !bytes.is_empty() && self.filling.get_or_insert_with(Block::new).fill(bytes)
+        if bytes.is_empty() {
+            return false;
+        }
+        let mut block = self.take_filling();
+        let full = block.fill(bytes);
+        self.filling = Some(block);
+        full
+    }
+
+    /// The block that fills, or an empty one.
+    fn take_filling(&mut self) -> Block {
+        self.filling.take().or_else(|| self.staged.folder.blocks.take()).unwrap_or_else(Block::new)
+    }
+
+    /// Leaves a block to the next part.
+    fn leave(&self, block: Option<Block>) {
+        if let Some(mut block) = block {
+            block.clear();
+            self.staged.folder.blocks.keep(block);
+        }
     }
 
     /// The memory of the block that fills, for bytes to be appended without another copy.
     pub(super) fn lend(&mut self) -> Vec<u8> {
-        let block = self.filling.take().unwrap_or_else(Block::new);
+        let block = self.take_filling();
         let bytes = block.bytes().len();
         let (memory, start) = block.into_memory();
         self.lent = Some((start, bytes));
@@ -114,7 +133,10 @@ impl LocalSink {
     }
 
     pub(super) async fn finish(&mut self, object: &str) -> Result<Staging, StoreError> {
-        let (file, _) = self.idle(object).await?;
+        let (file, spare) = self.idle(object).await?;
+        self.leave(spare);
+        let filling = self.filling.take();
+        self.leave(filling);
         let name = self.staged.file.clone();
         let sync = move |folder: &Folder| {
             file.sync()?;
@@ -144,5 +166,81 @@ impl LocalSink {
             },
             State::Failed => lost("an earlier write failed or was interrupted".into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::path::Path;
+
+    use bytes::Bytes;
+
+    use crate::limits;
+    use crate::store::{Destination, Journal, PartWriter, StoreOptions};
+
+    const BLOCK: usize = limits::LOCAL_BLOCK_BYTES;
+
+    fn open(folder: &Path) -> Destination {
+        let some = NonZeroUsize::new(8 << 20).unwrap();
+        let options = StoreOptions { chunk_bytes: some, concurrency: NonZeroUsize::MIN, sha256: false };
+        Destination::open(folder.to_str().unwrap(), &options).unwrap()
+    }
+
+    async fn writer(destination: &Destination, path: &str) -> PartWriter {
+        destination.writer(path, "text/csv", &Journal::new(destination.clone(), "run")).await.unwrap()
+    }
+
+    fn content(len: usize) -> Vec<u8> {
+        (0..=250).cycle().take(len).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_appended_to_lent_memory_is_what_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = open(folder.path());
+        let whole = content(7 * BLOCK + 12_345);
+        // Less than a block, to the edge of one, over it, more than it has room for, and nothing.
+        let cuts = [0, 700_001, BLOCK, BLOCK + 1, 2 * BLOCK + 77, 6 * BLOCK, 6 * BLOCK, whole.len()];
+        // Twice: the second part gets the blocks that the first one has left.
+        for part in ["a", "b"] {
+            let mut writer = writer(&destination, part).await;
+            for (index, cut) in cuts.windows(2).enumerate() {
+                let bytes = &whole[cut[0]..cut[1]];
+                // Now and then bytes come by the other way.
+                if index % 3 == 1 {
+                    writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
+                } else {
+                    let mut memory = writer.lend().unwrap();
+                    memory.extend_from_slice(bytes);
+                    writer.take_back(memory).await.unwrap();
+                }
+                assert_eq!(writer.bytes_written(), cut[1] as u64);
+            }
+            let object = writer.finish().await.unwrap();
+            let expected = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &whole);
+            assert_eq!((object.bytes, object.crc64nvme), (whole.len() as u64, expected));
+            destination.publish(&object).await.unwrap();
+            assert!(std::fs::read(folder.path().join(part)).unwrap() == whole, "other bytes came back");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_that_does_not_come_back_spoils_the_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = open(folder.path());
+        let mut kept = writer(&destination, "kept").await;
+        kept.write(Bytes::from_static(b"1")).await.unwrap();
+        let memory = kept.lend().unwrap();
+        assert!(kept.lend().is_none());
+        assert!(kept.write(Bytes::from_static(b"2")).await.is_err());
+        drop(memory);
+        assert!(kept.finish().await.is_err());
+
+        let mut other = writer(&destination, "other").await;
+        other.write(Bytes::from_static(b"1")).await.unwrap();
+        other.lend().unwrap();
+        assert!(other.take_back(Vec::new()).await.is_err());
+        assert!(other.finish().await.is_err());
     }
 }

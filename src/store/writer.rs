@@ -90,10 +90,11 @@ impl PartWriter {
     ///
     /// Cancel safety: as [`PartWriter::write`].
     pub(crate) async fn take_back(&mut self, memory: Vec<u8>) -> Result<(), StoreError> {
-        let full = match &mut self.sink {
-            Sink::Local(sink) => sink.take_back(&self.object, memory)?,
-            Sink::Remote(_) => return Err(bug(&self.object, "memory came back that was not lent")),
+        let taken = match &mut self.sink {
+            Sink::Local(sink) => sink.take_back(&self.object, memory),
+            Sink::Remote(_) => Err(bug(&self.object, "memory came back that was not lent")),
         };
+        let full = taken.inspect_err(|error| self.failed = Some((error.fault, error.source.to_string())))?;
         self.still_whole()?;
         if full { self.send_chunk().await } else { Ok(()) }
     }

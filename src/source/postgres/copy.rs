@@ -79,12 +79,12 @@ enum StepError {
 }
 
 impl Pipe {
-    fn new(columns: &Arc<[ColumnPlan]>, key: RowKey) -> Result<Self, DecodeError> {
+    fn new(columns: &Arc<[ColumnPlan]>, key: RowKey, watch: &Watch) -> Result<Self, DecodeError> {
         let fields = columns.len() + key.extra().len();
         let width = u16::try_from(fields)
             .map_err(|_| DecodeError::Columns { expected: usize::from(u16::MAX), found: fields })?;
         Ok(Self {
-            buffer: vec![0; limits::READ_BUFFER_BYTES],
+            buffer: watch.buffers().take().unwrap_or_else(|| vec![0; limits::READ_BUFFER_BYTES]),
             start: 0,
             filled: 0,
             framer: Framer::new(width),
@@ -164,7 +164,7 @@ impl Copy {
         key: RowKey,
         what: String,
     ) -> Result<Self, SourceError> {
-        let pipe = Pipe::new(columns, key)
+        let pipe = Pipe::new(columns, key, &watch)
             .map_err(|error| SourceError::new(error.fault(), format!("reading {what}")).with_source(error))?;
         let canceller = session.canceller();
         let mut loan = session.lender().lend(QUIET_PATIENCE).await.map_err(|error| {
@@ -215,6 +215,10 @@ impl Copy {
                         notices = pipe.framer.notices(),
                         "read"
                     );
+                    // One that a huge row has stretched is not kept.
+                    if pipe.buffer.len() == limits::READ_BUFFER_BYTES {
+                        self.watch.buffers().keep(pipe.buffer);
+                    }
                     if let Some(mut loan) = self.loan.take() {
                         if let (true, Ok(socket)) = (self.gathering, loan.socket()) {
                             socket.wait_for(1);

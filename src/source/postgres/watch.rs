@@ -18,6 +18,7 @@ use super::session::{Begin, begin};
 use super::silence::{BACKEND, Backend};
 use super::snapshot;
 use crate::export::request::SourceLimits;
+use crate::spare::Spares;
 use crate::{failpoint, limits};
 
 /// Who waits for a lock of ours, longest first. `pg_locks` is open to every role, `pg_blocking_pids` is exact, and of the
@@ -72,6 +73,8 @@ pub(crate) struct Watch {
     pace: Option<Pace>,
     /// Looks in a row that saw the standby too far behind.
     late: AtomicU32,
+    /// Read buffers that reads have done with.
+    buffers: Spares<Vec<u8>>,
 }
 
 impl Watch {
@@ -96,6 +99,7 @@ impl Watch {
             snapshot,
             pace: limits.max_bytes_per_second.map(Pace::new),
             late: AtomicU32::new(0),
+            buffers: Spares::new(),
         }
     }
 
@@ -107,6 +111,11 @@ impl Watch {
     /// Whether the server is a standby.
     pub(crate) fn standby(&self) -> bool {
         self.standby
+    }
+
+    /// Read buffers, to be taken and to be kept for the next read.
+    pub(super) fn buffers(&self) -> &Spares<Vec<u8>> {
+        &self.buffers
     }
 
     /// How fast readers may read, where that is limited.
