@@ -47,7 +47,7 @@ async fn receive(mark: usize) -> Duration {
     while received < BYTES {
         received += socket.read(&mut buffer).await.unwrap();
     }
-    let spent = thread_time() - began;
+    let spent = thread_time().saturating_sub(began);
     sender.join().unwrap();
     spent
 }

@@ -28,7 +28,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let began = thread_time();
         write(file);
-        thread_time() - began
+        thread_time().saturating_sub(began)
     };
     group.bench_function("past the cache", |bencher| {
         bencher

@@ -164,8 +164,9 @@ async fn go_on(
     let source = if missing == 0 && receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
         None
     } else {
-        let source =
-            unless_cancelled(stop, source(run, request, journal, &record, &mut planned)).await.map_err(kept)?;
+        let source = unless_cancelled(stop, Box::pin(source(run, request, journal, &record, &mut planned)))
+            .await
+            .map_err(kept)?;
         Some(Arc::new(source) as Arc<dyn Source>)
     };
     run.announce_plan(&planned).await;

@@ -82,7 +82,7 @@ pub async fn run(
     if let Before::Skip(existing) | Before::SameRun(existing) = before {
         unless_cancelled(&cancel, run.place.repair(&run.request.commit.run_id)).await?;
         if existing.manifest.run_id == run.request.commit.run_id {
-            let plan = unless_cancelled(&cancel, plan(run.request.clone())).await?;
+            let plan = unless_cancelled(&cancel, Box::pin(plan(run.request.clone()))).await?;
             existing.same_request(&plan, &run.request.format)?;
         }
         return Ok(run.already(&existing).await);
@@ -150,7 +150,7 @@ impl Run {
             Before::Run(previous) => previous,
             Before::Skip(existing) | Before::SameRun(existing) => return Ok(self.already(&existing).await),
         };
-        let (source, planned) = unless_cancelled(stop, self.prepare()).await?;
+        let (source, planned) = unless_cancelled(stop, Box::pin(self.prepare())).await?;
         failpoint::reach("planned").await;
         self.carry_out(source, &planned, Vec::new(), previous, hold, stop).await
     }

@@ -68,7 +68,7 @@ impl Planning {
             let server = server_facts(&lock, work).await?;
             Ok::<_, SourceError>((server, lock_relation(&lock, shape, read_mode, &application).await))
         };
-        let (locked, (anchor, spare)) = tokio::join!(locking, connect_others(&sessions, work));
+        let (locked, (anchor, spare)) = tokio::join!(Box::pin(locking), Box::pin(connect_others(&sessions, work)));
         let (server, locked) = locked?;
         let named = match &shape.relation {
             RelationRequest::Table(name) => Some(name.as_str()),

@@ -94,7 +94,7 @@ impl PostgresSource {
                         custody.admit(spare, &id).await;
                     }
                 };
-                let (facts, ()) = tokio::join!(snapshot::facts(&anchor, Some(id.clone())), admitting);
+                let (facts, ()) = tokio::join!(snapshot::facts(&anchor, Some(id.clone())), Box::pin(admitting));
                 let facts = facts?;
                 custody.entrust(anchor, id).await;
                 if !plan.is_small() {

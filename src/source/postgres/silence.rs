@@ -104,7 +104,8 @@ impl Session {
         action: &str,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, SourceError> {
-        let answer = unless_lost(action, answer, || self.backend()).await?;
+        // The question is asked rarely, and its future is large.
+        let answer = unless_lost(action, answer, || Box::pin(self.backend())).await?;
         answer.map_err(|error| SourceError::driver(action, error))
     }
 
