@@ -202,7 +202,7 @@ async fn c3_killed_anywhere_and_resumed_it_is_the_export_of_its_snapshot() {
             let manifest = place.manifest().await;
             let now: Vec<&str> = parts(&manifest).iter().map(|part| part["path"].as_str().unwrap()).collect();
             for path in &before {
-                assert!(now.contains(&path.as_str()), "{at}: {path} was read again");
+                assert!(now.contains(&path.as_str()), "{at}: {path} was read again: {}", run.stderr);
             }
             assert_eq!(place.whole().await, undisturbed.whole().await, "{at}");
             assert_eq!(comparable(manifest), comparable(undisturbed.manifest().await), "{at}");
