@@ -396,6 +396,13 @@ mod tests {
     }
 
     #[test]
+    fn resume_reads_with_as_many_as_the_run_had() {
+        let mut whole = command();
+        let help = whole.find_subcommand_mut("resume").unwrap().render_long_help().to_string();
+        assert!(help.contains("[default: as many as the run had]") && !help.contains("[default: 4]"), "{help}");
+    }
+
+    #[test]
     fn commands_of_later_versions_take_anything() {
         for name in LATER {
             let matches =

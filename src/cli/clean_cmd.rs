@@ -65,3 +65,18 @@ fn outcome(run: &CleanedRun, dry_run: bool) -> String {
         if counts.is_empty() { "only records removed".to_owned() } else { format!("{} removed", counts.join(", ")) };
     if run.committed { format!("had committed, and is finished now; {removed}") } else { format!("dead; {removed}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_is_counted() {
+        let run = CleanedRun { removed: 2, staged: 1, ..CleanedRun::default() };
+        assert_eq!(outcome(&run, false), "dead; 2 parts, 1 staged file removed");
+        let run = CleanedRun { committed: true, aborted: 3, ..CleanedRun::default() };
+        assert_eq!(outcome(&run, false), "had committed, and is finished now; 3 uploads removed");
+        assert_eq!(outcome(&CleanedRun::default(), false), "dead; only records removed");
+        assert_eq!(outcome(&run, true), "dead; would be removed");
+    }
+}

@@ -33,7 +33,7 @@ impl Rig {
         Self { pg, s3, proxy }
     }
 
-    /// One part of two chunks; a second `--partitions` counts.
+    /// One part of two chunks.
     fn export(&self, args: &[&str]) -> Outhaul {
         let [key, secret] = self.secrets();
         self.export_as_nobody(args).env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret)
@@ -374,7 +374,7 @@ async fn b7_a_role_that_may_not_write_the_manifest_publishes_nothing() {
 #[tokio::test]
 async fn b7_records_go_together_and_a_refusal_for_one_of_them_is_heard() {
     let rig = Rig::new(15, []).await;
-    let many = ["--partitions", "12", "--run-id", "many"];
+    let many = ["--part-size", "1MiB", "--run-id", "many"];
     let run = rig.export(&many).run().await.expect(0);
     rig.complete(&run).await;
     assert!(rig.s3.list("out/_outhaul").await.is_empty());
