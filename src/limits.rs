@@ -11,6 +11,11 @@
 
 use std::time::Duration;
 
+/// Free memory that the allocator keeps at the end of each of its heaps: more than a batch. glibc's own bound is 128 KiB
+/// until a larger block has been freed, and each batch's memory would go back to the system and come again, page by page:
+/// 57,000 page faults for 6 million rows of CSV instead of 6,000.
+pub const KEPT_HEAP_BYTES: usize = 2 * 1024 * 1024;
+
 /// Bytes read from the socket before they are handed over to rayon. Each hand-over wakes a thread on either side and
 /// leaves an idle one spinning for a while: with 256 KiB, a third of the export's system time went there.
 pub const READ_BUFFER_BYTES: usize = 2 * 1024 * 1024;

@@ -206,6 +206,8 @@ async fn run(name: &str, matches: &ArgMatches, stage: &Stage) -> u8 {
 /// The async threads wait and move bytes; rayon's compute.
 fn start(screen: &Screen) -> Result<(tokio::runtime::Runtime, Signals), ExportError> {
     let failed = |what: &str| ExportError::new(ExportErrorKind::Internal, format!("starting {what}"));
+    // Freed, it lifts the bound from which glibc gives memory back (mallopt(3), `M_MMAP_THRESHOLD`).
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(limits::KEPT_HEAP_BYTES / 2)));
     rayon::ThreadPoolBuilder::new()
         .thread_name(|index| format!("outhaul-cpu-{index}"))
         // The panic hook has told of it; whoever waits for the task sees that it is gone. rayon's default aborts.
