@@ -45,6 +45,21 @@ struct Upload {
     upload_id: String,
 }
 
+impl Page {
+    /// Where the next page begins. S3 gives both markers; SeaweedFS sorts by upload and gives that one only.
+    fn markers(&self) -> Result<Vec<(String, String)>, Cause> {
+        let markers = [("key-marker", &self.next_key_marker), ("upload-id-marker", &self.next_upload_id_marker)];
+        let given = markers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+        let given: Vec<_> = given.filter(|(_, value)| !value.is_empty()).collect();
+        // Without the rest, an upload that is open would be taken for gone.
+        if given.is_empty() {
+            Err("the store cut its list of uploads short without a marker".into())
+        } else {
+            Ok(given)
+        }
+    }
+}
+
 impl OpenUploads {
     pub(super) fn new(signer: AmazonS3, client: HttpClient) -> Self {
         Self { signer, client }
@@ -53,19 +68,18 @@ impl OpenUploads {
     /// All below a prefix of keys. Needs `s3:ListBucketMultipartUploads`.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<OpenUpload>, Cause> {
         let mut found = Vec::new();
-        let mut markers: Option<(String, String)> = None;
+        let mut markers = Vec::new();
         loop {
             let mut query = vec![("uploads".to_owned(), String::new()), ("prefix".to_owned(), prefix.to_owned())];
-            if let Some((key, upload)) = markers.take() {
-                query.extend([("key-marker".to_owned(), key), ("upload-id-marker".to_owned(), upload)]);
-            }
+            query.append(&mut markers);
             let page = self.page(query).await?;
+            if page.is_truncated {
+                markers = page.markers()?;
+            }
             found.extend(page.upload.into_iter().map(|Upload { key, upload_id }| OpenUpload { key, upload_id }));
-            let next = (page.next_key_marker.unwrap_or_default(), page.next_upload_id_marker.unwrap_or_default());
-            if !page.is_truncated || next.0.is_empty() {
+            if markers.is_empty() {
                 return Ok(found);
             }
-            markers = Some(next);
         }
     }
 
@@ -106,9 +120,14 @@ mod tests {
         )
         .unwrap();
         assert!(page.is_truncated);
-        assert_eq!(page.next_upload_id_marker.as_deref(), Some("2"));
+        let markers = |page: &Page| page.markers().map_err(|error| error.to_string());
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        assert_eq!(markers(&page).unwrap(), [("key-marker", "x/b"), ("upload-id-marker", "2")].map(owned));
         let keys: Vec<_> = page.upload.iter().map(|upload| upload.key.as_str()).collect();
         assert_eq!(keys, ["x/a & b", "x/b"]);
+        let by_upload = Page { next_key_marker: Some(String::new()), ..page };
+        assert_eq!(markers(&by_upload).unwrap(), [("upload-id-marker", "2")].map(owned));
+        assert!(markers(&Page { next_upload_id_marker: None, ..by_upload }).is_err());
         let empty: Page = quick_xml::de::from_str("<ListMultipartUploadsResult/>").unwrap();
         assert!(empty.upload.is_empty() && !empty.is_truncated);
     }
