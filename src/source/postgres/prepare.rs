@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::catalog::{self, Found, ServerFacts, TreeNode};
 use super::connect::{Connector, Session, Sessions};
 use super::error::{SourceError, SourceFault};
-use super::session::{Begin, begin, identifier};
+use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
 use super::settings::ConnectSettings;
-use super::snapshot::{Locks, Waiting, held, unlocked};
+use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
 use super::sql;
 use super::watch::{Watch, explain_refusal};
 use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
@@ -29,9 +29,10 @@ pub struct Planning {
     pub(crate) watch: Arc<Watch>,
     /// The session whose snapshot all facts come from.
     pub(crate) anchor: Session,
-    /// A connection on which nothing has begun yet, for the first reader.
-    pub(crate) spare: Option<Session>,
+    /// The snapshot's id and, for the anchor, its custody: where a reader stands ready already.
+    pub(crate) exported: Option<(String, Custody)>,
     pub(crate) locks: Locks,
+    pub(crate) identity: ServerIdentity,
     pub(crate) application: String,
     pub(crate) found: Option<Found>,
     /// The relation.
@@ -81,13 +82,8 @@ impl Planning {
         failpoint::reach("locked").await;
         let (held, anchor, tree) = match read_mode {
             ReadMode::Copy => {
-                let anchor = match anchor {
-                    // It idled while the lock session waited, and the server may have ended it for that.
-                    Some(anchor) if !anchor.client().is_closed() => anchor,
-                    _ => sessions.get().await?,
-                };
-                match snapshot(&anchor, &lock, found.as_ref(), &locks, &application).await {
-                    Ok((taken, tree)) => (Some((lock, taken)), anchor, tree),
+                match take_snapshot(&sessions, anchor, &lock, found.as_ref(), &locks, &application).await {
+                    Ok((anchor, taken, tree)) => (Some((lock, taken)), anchor, tree),
                     Err(error) => return Err(explain_refusal(&lock, error, named).await),
                 }
             }
@@ -104,10 +100,32 @@ impl Planning {
             found.tables = tree.len();
         }
         let watch = Watch::new(&sessions, work.source_limits, &application, server.standby, began, held);
-        let relation = describe(&anchor, shape, found.as_ref(), &tree).await?;
-        let expressions = describe_expressions(&anchor, shape, &relation).await?;
-        let watch = Arc::new(watch);
-        Ok(Self { sessions, watch, anchor, spare, locks, application, found, relation, expressions, server })
+        let identity = server_identity(&anchor).await?;
+        let exported = match &spare {
+            Some(_) => Some(Custody::of_exported(&anchor, &locks, &identity, &application).await?),
+            None => None,
+        };
+        let admitting = async {
+            if let (Some((id, custody)), Some(spare)) = (&exported, spare) {
+                custody.admit(spare, id).await;
+            }
+        };
+        let describing = describe(&anchor, shape, found.as_ref(), &tree);
+        let (described, ()) = tokio::join!(Box::pin(describing), Box::pin(admitting));
+        let ((relation, expressions), watch) = (described?, Arc::new(watch));
+        Ok(Self {
+            sessions,
+            watch,
+            anchor,
+            exported,
+            locks,
+            identity,
+            application,
+            found,
+            relation,
+            expressions,
+            server,
+        })
     }
 
     /// `work` while the source is watched: its locks are held already.
@@ -234,19 +252,25 @@ fn statements(shape: &ShapeOptions, found: Option<&Found>) -> Vec<String> {
 
 /// Takes a snapshot under which nothing is read but what the lock session holds, in the anchor's transaction. Also says
 /// when, and what the relation consists of under it.
-async fn snapshot(
-    anchor: &Session,
+async fn take_snapshot(
+    sessions: &Sessions,
+    anchor: Option<Session>,
     lock: &Session,
     found: Option<&Found>,
     locks: &Locks,
     application: &str,
-) -> Result<(Instant, Vec<TreeNode>), SourceError> {
+) -> Result<(Session, Instant, Vec<TreeNode>), SourceError> {
+    let anchor = match anchor {
+        // It idled while the lock session waited, and the server may have ended it for that.
+        Some(anchor) if !anchor.client().is_closed() => anchor,
+        _ => sessions.get().await?,
+    };
     for _ in 0..limits::SNAPSHOT_TRIES {
         let before = held(lock).await?;
         let taken = Instant::now();
-        begin(anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
+        begin(&anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
         let tree = match found {
-            Some(found) => catalog::tree(anchor, found.oid).await?,
+            Some(found) => catalog::tree(&anchor, found.oid).await?,
             None => Vec::new(),
         };
         // What came between the locks and the snapshot is locked only now, too late for this snapshot: it may have been
@@ -255,8 +279,8 @@ async fn snapshot(
         let oids: Vec<u32> = tree.iter().map(|node| node.oid).collect();
         if held(lock).await? == before && unlocked(lock, &oids).await?.is_empty() {
             // The anchor may be the only reader, and the lock session may be lost.
-            locks.take(anchor, Waiting::Nowait).await?;
-            return Ok((taken, tree));
+            locks.take(&anchor, Waiting::Nowait).await?;
+            return Ok((anchor, taken, tree));
         }
         anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
     }
@@ -264,7 +288,19 @@ async fn snapshot(
         .with_hint("try again when the maintenance of the partitions is done"))
 }
 
+/// The relation, and the columns that expressions over it make.
 async fn describe(
+    anchor: &Session,
+    shape: &ShapeOptions,
+    found: Option<&Found>,
+    tree: &[TreeNode],
+) -> Result<(RelationFacts, Vec<ColumnFacts>), SourceError> {
+    let relation = describe_relation(anchor, shape, found, tree).await?;
+    let expressions = describe_expressions(anchor, shape, &relation).await?;
+    Ok((relation, expressions))
+}
+
+async fn describe_relation(
     anchor: &Session,
     shape: &ShapeOptions,
     found: Option<&Found>,

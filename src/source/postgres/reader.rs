@@ -17,7 +17,7 @@ use super::error::{STANDBY_HINT, SourceError, SourceFault};
 use super::kept::{self, SourceRecord};
 use super::keyset;
 use super::prepare::{CONTROL_SESSIONS, Planning, application};
-use super::session::{Begin, begin, identifier, send_text_as_stored, server_identity};
+use super::session::{Begin, begin, identifier, send_text_as_stored};
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
@@ -64,15 +64,9 @@ impl PostgresSource {
         read_mode: ReadMode,
         keep: bool,
     ) -> Result<Self, SourceError> {
-        let Planning { sessions, watch, anchor, spare, locks, application, found, server, .. } = planning;
+        let Planning { sessions, watch, anchor, exported, locks, identity, application, found, server, .. } = planning;
         let sql_ascii = server.types.sql_ascii;
-        let record = SourceRecord {
-            found,
-            locks: locks.clone(),
-            server,
-            identity: server_identity(&anchor).await?,
-            allow_rls: anchor.allows_rls(),
-        };
+        let record = SourceRecord { found, locks: locks.clone(), server, identity, allow_rls: anchor.allows_rls() };
         let (moment, snapshots) = match read_mode {
             ReadMode::Keyset { page_size } => {
                 let pages =
@@ -87,15 +81,11 @@ impl PostgresSource {
                 (Moment::Own(Arc::new(Mutex::new(Some(anchor)))), vec![facts])
             }
             ReadMode::Copy => {
-                let id = snapshot::export(&anchor).await?;
-                let custody = Custody::of_others(Vec::new(), locks, record.identity.clone(), &application);
-                let admitting = async {
-                    if let Some(spare) = spare {
-                        custody.admit(spare, &id).await;
-                    }
+                let (id, custody) = match exported {
+                    Some(exported) => exported,
+                    None => Custody::of_exported(&anchor, &locks, &record.identity, &application).await?,
                 };
-                let (facts, ()) = tokio::join!(snapshot::facts(&anchor, Some(id.clone())), Box::pin(admitting));
-                let facts = facts?;
+                let facts = snapshot::facts(&anchor, Some(id.clone())).await?;
                 custody.entrust(anchor, id).await;
                 if !plan.is_small() {
                     custody.reinforce(&sessions).await?;

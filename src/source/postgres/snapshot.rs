@@ -159,6 +159,17 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
+    /// Exports the snapshot of `anchor`'s transaction: its id, and a custody that has no keeper yet.
+    pub(crate) async fn of_exported(
+        anchor: &Session,
+        locks: &Locks,
+        server: &ServerIdentity,
+        application: &str,
+    ) -> Result<(String, Self), SourceError> {
+        let custody = Self::of_others(Vec::new(), locks.clone(), server.clone(), application);
+        Ok((export(anchor).await?, custody))
+    }
+
     /// The custody of a snapshot that only others hold so far, under these ids. Keepers of its own come with
     /// [`Custody::tend`].
     pub(crate) fn of_others(ids: Vec<String>, locks: Locks, server: ServerIdentity, application: &str) -> Self {
