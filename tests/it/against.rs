@@ -1,10 +1,12 @@
 //! `outhaul verify --against-source`: the rows of a manifest, counted again in PostgreSQL.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use crate::support::eventually;
 use crate::support::job::{Export, export, parts};
 use crate::support::pg::{Pg, both, pg, rows};
 use crate::support::run::{Run, outhaul};
@@ -78,6 +80,12 @@ async fn partitions_are_compared_each_for_itself() {
             "{said:?}"
         );
         drop(keeper);
+        eventually(Duration::from_secs(10), "the end of the snapshot", async || {
+            let held = "select count(*) from pg_stat_activity
+                where datname = current_database() and state like 'idle in transaction%'";
+            (pg.value(held).await == "0").then_some(())
+        })
+        .await;
 
         // Once the snapshot is gone, rows may have moved in the heap, but not from one key to another.
         let run = against(&pg, &done.dest()).await.expect(if key.is_empty() { 0 } else { 30 });

@@ -278,9 +278,10 @@ async fn an_idle_reader_takes_the_place_of_a_keeper_that_died() {
         let args = ["--table", "t", "--where", slow, "--readers", "2", "--partitions", "2"];
         let run = command(&pg, to.to_str().unwrap(), &[&CSV[..], &args].concat()).spawn();
         eventually(Duration::from_secs(10), "an idle reader", async || {
-            let idle = "select count(*) from pg_stat_activity where datname = current_database()
-                and application_name like 'outhaul/%/reader' and state = 'idle in transaction'";
-            (pg.value(idle).await == "1").then_some(())
+            // One stands ready before the other has come, too.
+            let states = "select coalesce(string_agg(state, ', ' order by state), '') from pg_stat_activity
+                where datname = current_database() and application_name like 'outhaul/%/reader'";
+            (pg.value(states).await == "active, idle in transaction").then_some(())
         })
         .await;
         let keepers = pg.exporter_pids("keeper").await;
