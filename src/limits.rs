@@ -59,8 +59,9 @@ pub const UPLOAD_CHUNK_BYTES_MIN: usize = 5 * 1024 * 1024;
 /// S3's largest chunk.
 pub const UPLOAD_CHUNK_BYTES_MAX: usize = 5 << 30;
 
-/// Bytes that a local staged file takes at once, at least. Past the page cache 2 GB in blocks of 2 MiB cost 0.14 s of system time,
-/// in blocks of 1 MiB or less 0.4 s, and the hand-overs to rayon and to a blocking thread do not show. A part has two.
+/// Bytes that a local staged file takes at once, at least. Past the page cache 2 GB in blocks of 2 MiB cost 0.14 s of
+/// system time, in blocks of 1 MiB or less 0.4 s, and the hand-overs to rayon and to a blocking thread do not show. A part
+/// has two.
 pub const LOCAL_BLOCK_BYTES: usize = 2 << 20;
 
 /// What such a block has room for beyond that: the text of one batch, which ends it. More makes it grow.

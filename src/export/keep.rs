@@ -203,8 +203,7 @@ pub async fn keep(
         return Err(ExportError::new(ExportErrorKind::Usage, message)
             .with_hint("export with --readers 2 or more, or with --keep-snapshot"));
     }
-    let mut ids = record.held.clone();
-    ids.extend(journal.keepers::<SnapshotId>().await?.into_iter().map(|kept| kept.snapshot));
+    let ids = record.snapshot_ids(&journal).await?;
     let keeper = Keeper::begin(&request.connect, &record.source, &ids, &record.run_id).await?;
     let process = ProcessIdentity::current();
     let kept = KeptSnapshot {

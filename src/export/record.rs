@@ -10,7 +10,7 @@ use crate::encode::FormatOptions;
 use crate::manifest::Placement;
 use crate::plan::{Plan, PolicyOptions};
 use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::kept::SourceRecord;
+use crate::source::postgres::kept::{SnapshotId, SourceRecord};
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::{AttemptSeed, Journal, StoreError, error::StoreFault};
 
@@ -39,6 +39,13 @@ pub(crate) struct RunRecord {
 }
 
 impl RunRecord {
+    /// The ids by which the run's snapshot can be imported, as far as the journal knows: those that the run began with, and
+    /// those of all who came to hold it since. Some may be gone.
+    pub(crate) async fn snapshot_ids(&self, journal: &Journal) -> Result<Vec<String>, StoreError> {
+        let since = journal.keepers::<SnapshotId>().await?;
+        Ok(self.held.iter().cloned().chain(since.into_iter().map(|kept| kept.snapshot)).collect())
+    }
+
     pub(crate) fn new(
         request: &ExportRequest,
         created_at: DateTime<Utc>,

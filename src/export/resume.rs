@@ -23,7 +23,6 @@ use crate::failpoint;
 use crate::manifest::{Existing, Placement, look};
 use crate::plan::Slice;
 use crate::source::Source;
-use crate::source::postgres::kept::SnapshotId;
 use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
 use crate::store::owner::owner;
 use crate::store::{AttemptSeed, Destination, Journal, PartitionReceipt, StagedObject, Staging, StoreOptions, Take};
@@ -256,8 +255,7 @@ async fn source(
     record: &RunRecord,
     planned: &mut Planned,
 ) -> Result<PostgresSource, ExportError> {
-    let mut held = record.held.clone();
-    held.extend(journal.keepers::<SnapshotId>().await?.into_iter().map(|kept| kept.snapshot));
+    let held = record.snapshot_ids(journal).await?;
     let work = &run.request.work;
     let moment = (&held[..], record.snapshots.first().map(|snapshot| snapshot.taken_at));
     let resumed = PostgresSource::resume(&request.connect, record.source.clone(), moment, work, &record.run_id).await;
