@@ -95,6 +95,13 @@ pub struct LeafFacts {
     pub ctid_ranges: bool,
 }
 
+impl LeafFacts {
+    /// Whether it is read in less time than a connection takes to make.
+    pub fn is_small(&self) -> bool {
+        sizing::heap_bytes(self) <= limits::SMALL_PLAN_HEAP_BYTES
+    }
+}
+
 /// All that planning knows of the relation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelationFacts {
@@ -235,6 +242,6 @@ impl Plan {
             [Partition { slice: Slice::Heap { leaf, .. }, .. }] => self.relation.leaves.get(*leaf),
             _ => None,
         };
-        leaf.is_some_and(|leaf| sizing::heap_bytes(leaf) <= limits::SMALL_PLAN_HEAP_BYTES)
+        leaf.is_some_and(LeafFacts::is_small)
     }
 }

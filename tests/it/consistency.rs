@@ -326,6 +326,28 @@ async fn a_lock_session_that_dies_leaves_the_locks_with_the_others() {
     }
 }
 
+/// A small table's lock session becomes its reader: the locks stay, and whichever of the two is lost, no row is.
+#[tokio::test]
+async fn a_small_table_needs_two_sessions_and_can_lose_one() {
+    for version in both() {
+        for lost in ["keeper", "reader"] {
+            let pg = pg(version).await;
+            pg.batch(TABLE).await;
+            let expected = oracle::query(&pg, "select * from t").await;
+            let (dest, planned) = (tempfile::tempdir().unwrap(), Stop::at("planned"));
+            let run = export(&pg, &["--table", "t", "--partitions", "1"], "2", dest.path()).stops([&planned]).spawn();
+            run.stands_at(&planned).await;
+            assert_eq!(pg.exporter_sessions().await, 2);
+            pg.terminate(&pg.exporter_pids(lost).await[0]).await;
+            refused(&pg, "truncate t").await;
+            pg.batch("delete from t").await;
+            planned.release();
+            run.wait().await.expect(0);
+            assert_eq!(oracle::local(dest.path(), &[]).await, expected, "without the {lost}");
+        }
+    }
+}
+
 /// Every row takes the server 2 ms.
 const SLOW: [&str; 2] = ["--column", "slow=case when pg_sleep(0.002) is null then 1 end"];
 

@@ -25,8 +25,9 @@ fn export(url: &str, dest: &str, source: &[&str]) -> Outhaul {
 async fn reader(cluster: &Cluster) -> String {
     let client = cluster.connect().await;
     eventually(Duration::from_secs(20), "a reader at work", async || {
-        let busy =
-            "select pid from pg_stat_activity where state = 'active' and application_name like 'outhaul/%/reader'";
+        // The first reader comes while the relation is still being described.
+        let busy = "select pid from pg_stat_activity where state = 'active' and query like 'COPY%'
+            and application_name like 'outhaul/%/reader'";
         rows(&client, busy).await.first().and_then(|row| row[0].clone())
     })
     .await

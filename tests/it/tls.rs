@@ -169,8 +169,9 @@ async fn sessions_are_encrypted_verified_and_bound() {
 async fn cancelled(cluster: &Secured, rest: &str) {
     let slow = ["--query", "select id, pg_sleep(1) is null as slow from t", "--to", "out"];
     let run = export(&cluster.from("encrypted", rest), &slow).spawn();
-    let running =
-        "select 1 from pg_stat_activity where usename = 'encrypted' and query like '%pg_sleep%' and state = 'active'";
+    // Planning names the query too.
+    let running = "select 1 from pg_stat_activity where usename = 'encrypted' and query like 'COPY%pg_sleep%'
+        and state = 'active'";
     eventually(Duration::from_secs(30), "the query", async || (!cluster.sql(running).await.is_empty()).then_some(()))
         .await;
     let started = Instant::now();

@@ -7,6 +7,7 @@ mod certificate;
 pub(crate) mod connect;
 mod copy;
 pub(crate) mod decode;
+mod describe;
 pub mod error;
 pub(crate) mod frame;
 mod keepalive;

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use super::catalog::{self, Found, ServerFacts, TreeNode};
 use super::connect::{Connector, Session, Sessions};
+use super::describe::describe;
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
 use super::settings::ConnectSettings;
 use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
-use super::sql;
 use super::watch::{Watch, explain_refusal};
 use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
-use crate::plan::{ColumnFacts, LeafFacts, RelationFacts, RelationKind, RelationRequest};
+use crate::plan::{ColumnFacts, RelationFacts, RelationKind, RelationRequest};
 use crate::{failpoint, limits};
 
 /// Sessions beside the readers: the lock session and two keepers.
@@ -69,7 +69,7 @@ impl Planning {
             let server = server_facts(&lock, work).await?;
             Ok::<_, SourceError>((server, lock_relation(&lock, shape, read_mode, &application).await))
         };
-        let (locked, (anchor, spare)) = tokio::join!(Box::pin(locking), Box::pin(connect_others(&sessions, work)));
+        let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(connect_anchor(&sessions, read_mode)));
         let (server, locked) = locked?;
         let named = match &shape.relation {
             RelationRequest::Table(name) => Some(name.as_str()),
@@ -77,14 +77,14 @@ impl Planning {
         };
         let (mut found, locks) = match locked {
             Ok(locked) => locked,
-            Err(error) => return Err(explain_refusal(&lock, error, named).await),
+            Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
         };
         failpoint::reach("locked").await;
-        let (held, anchor, tree) = match read_mode {
+        let (lock, taken, anchor, tree) = match read_mode {
             ReadMode::Copy => {
                 match take_snapshot(&sessions, anchor, &lock, found.as_ref(), &locks, &application).await {
-                    Ok((anchor, taken, tree)) => (Some((lock, taken)), anchor, tree),
-                    Err(error) => return Err(explain_refusal(&lock, error, named).await),
+                    Ok((anchor, taken, tree)) => (Some(lock), Some(taken), anchor, tree),
+                    Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
                 }
             }
             ReadMode::Keyset { .. } => {
@@ -92,26 +92,27 @@ impl Planning {
                     Some(found) => catalog::tree(&lock, found.oid).await?,
                     None => Vec::new(),
                 };
-                (None, lock, tree)
+                (None, None, lock, tree)
             }
         };
         if let Some(found) = &mut found {
             // By now a child may have come that was not there when the relation was looked up.
             found.tables = tree.len();
         }
-        let watch = Watch::new(&sessions, work.source_limits, &application, server.standby, began, held);
         let identity = server_identity(&anchor).await?;
-        let exported = match &spare {
-            Some(_) => Some(Custody::of_exported(&anchor, &locks, &identity, &application).await?),
-            None => None,
-        };
-        let admitting = async {
-            if let (Some((id, custody)), Some(spare)) = (&exported, spare) {
-                custody.admit(spare, id).await;
-            }
-        };
         let describing = describe(&anchor, shape, found.as_ref(), &tree);
-        let (described, ()) = tokio::join!(Box::pin(describing), Box::pin(admitting));
+        let (described, exported, lock) = if taken.is_some() && work.readers.get() > 1 {
+            let (id, custody) = Custody::of_exported(&anchor, &locks, &identity, &application).await?;
+            // A small table is read before the lock session would have looked at the source: it becomes the reader, as
+            // the anchor has the same locks.
+            let (lock, first) = if is_small(&tree, work) { (None, lock) } else { (lock, None) };
+            let admitting = admit_reader(&sessions, first, &custody, &id);
+            let (described, ()) = tokio::join!(Box::pin(describing), Box::pin(admitting));
+            (described, Some((id, custody)), lock)
+        } else {
+            (Box::pin(describing).await, None, lock)
+        };
+        let watch = Watch::new(&sessions, work.source_limits, &application, server.standby, began, (lock, taken));
         let ((relation, expressions), watch) = (described?, Arc::new(watch));
         Ok(Self {
             sessions,
@@ -145,17 +146,31 @@ impl Planning {
     }
 }
 
-/// Connects the session that will take the snapshot, and one for the first reader, while the lock session is at work. One
-/// that cannot be had is asked for again where it is needed.
-async fn connect_others(sessions: &Sessions, work: &WorkOptions) -> (Option<Session>, Option<Session>) {
-    match work.read_mode {
-        ReadMode::Copy if work.readers.get() > 1 => {
-            let (anchor, spare) = tokio::join!(sessions.get(), sessions.get());
-            (anchor.ok(), spare.ok())
-        }
-        ReadMode::Copy => (sessions.get().await.ok(), None),
-        ReadMode::Keyset { .. } => (None, None),
+/// Connects the session that will take the snapshot while the lock session is at work. Where it cannot be had, it is asked
+/// for again when it is needed.
+async fn connect_anchor(sessions: &Sessions, read_mode: ReadMode) -> Option<Session> {
+    match read_mode {
+        ReadMode::Copy => sessions.get().await.ok(),
+        ReadMode::Keyset { .. } => None,
     }
+}
+
+/// Has the first reader stand ready under the snapshot: `first`, or a new session. Where that fails, the reader itself
+/// finds out why.
+async fn admit_reader(sessions: &Sessions, first: Option<Session>, custody: &Custody, snapshot: &str) {
+    let session = match first {
+        Some(session) if session.batch("ending the lock session", "COMMIT").await.is_ok() => Ok(session),
+        _ => sessions.get().await,
+    };
+    if let Ok(session) = session {
+        custody.admit(session, snapshot).await;
+    }
+}
+
+/// Whether it is one table, not to be cut, that is read in less time than connections take to make.
+fn is_small(tree: &[TreeNode], work: &WorkOptions) -> bool {
+    work.partitions.is_none_or(|partitions| partitions.get() == 1)
+        && matches!(tree, [node] if matches!(node.relkind.as_str(), "r" | "m") && node.facts.is_small())
 }
 
 /// Describes the server, and says what may go wrong with it.
@@ -286,132 +301,6 @@ async fn take_snapshot(
     }
     Err(SourceError::new(SourceFault::SchemaChanged, "tables are being attached faster than they can be locked")
         .with_hint("try again when the maintenance of the partitions is done"))
-}
-
-/// The relation, and the columns that expressions over it make.
-async fn describe(
-    anchor: &Session,
-    shape: &ShapeOptions,
-    found: Option<&Found>,
-    tree: &[TreeNode],
-) -> Result<(RelationFacts, Vec<ColumnFacts>), SourceError> {
-    let relation = describe_relation(anchor, shape, found, tree).await?;
-    let expressions = describe_expressions(anchor, shape, &relation).await?;
-    Ok((relation, expressions))
-}
-
-async fn describe_relation(
-    anchor: &Session,
-    shape: &ShapeOptions,
-    found: Option<&Found>,
-    tree: &[TreeNode],
-) -> Result<RelationFacts, SourceError> {
-    if let (RelationRequest::Query(query), None) = (&shape.relation, found) {
-        return Ok(RelationFacts {
-            kind: RelationKind::Query,
-            sql_name: query.clone(),
-            alias: QUERY_ALIAS.to_owned(),
-            display_name: None,
-            columns: catalog::describe_statement(anchor, "describing the query", query).await?,
-            leaves: Vec::new(),
-            estimated_rows: None,
-            unique_key: None,
-            row_security: shape.allow_rls,
-        });
-    }
-    let found = found.ok_or_else(|| SourceError::new(SourceFault::Protocol, "a table request without its table"))?;
-    let columns = catalog::columns(anchor, found, tree).await?;
-    if columns.is_empty() && shape.expressions.is_empty() {
-        let message = format!("{} has no columns, so there is nothing to export", found.sql_name());
-        return Err(SourceError::new(SourceFault::Usage, message));
-    }
-    Ok(RelationFacts {
-        kind: found.kind,
-        sql_name: found.sql_name(),
-        alias: identifier(&found.name),
-        display_name: Some(format!("{}.{}", found.schema, found.name)),
-        columns,
-        leaves: leaves(found, tree),
-        estimated_rows: estimated_rows(tree),
-        unique_key: catalog::unique_key(anchor, found).await?,
-        // What lies behind a view is not in the tree.
-        row_security: shape.allow_rls
-            && (found.kind == RelationKind::View || tree.iter().any(|node| node.row_security)),
-    })
-}
-
-/// The tables that may be read in the relation's place; none unless all of them may.
-fn leaves(found: &Found, tree: &[TreeNode]) -> Vec<LeafFacts> {
-    let stores_rows = |node: &&TreeNode| matches!(node.relkind.as_str(), "r" | "m");
-    let direct =
-        matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView);
-    // A virtual column read through the parent is computed the parent's way, read from the leaf the leaf's.
-    let same_values = tree.len() == 1 || !tree.iter().any(|node| node.virtual_columns);
-    // A leaf's own policies differ from those of the parent through which it would be read, so any of them rules the
-    // direct way out; so does a foreign leaf, which cannot be read by `ONLY` and place.
-    let legal = same_values
-        && tree.iter().all(|node| !node.row_security && node.relkind != "f")
-        && tree.iter().filter(stores_rows).all(|node| node.may_select);
-    if direct && legal { tree.iter().filter(stores_rows).map(|node| node.facts.clone()).collect() } else { Vec::new() }
-}
-
-fn estimated_rows(tree: &[TreeNode]) -> Option<u64> {
-    let mut sum: f64 = 0.0;
-    for node in tree.iter().filter(|node| matches!(node.relkind.as_str(), "r" | "m" | "f")) {
-        // -1 is "never analysed".
-        if node.reltuples < 0.0 {
-            return None;
-        }
-        sum += f64::from(node.reltuples);
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an estimate for people: not negative by the test above, saturating beyond u64"
-    )]
-    let rows = sum as u64;
-    (!tree.is_empty()).then_some(rows)
-}
-
-async fn describe_expressions(
-    anchor: &Session,
-    shape: &ShapeOptions,
-    relation: &RelationFacts,
-) -> Result<Vec<ColumnFacts>, SourceError> {
-    let mut columns = Vec::with_capacity(shape.expressions.len());
-    for (name, text) in &shape.expressions {
-        let statement = format!("SELECT (\n{text}\n) FROM {}", sql::relation(relation));
-        let described = catalog::describe_statement(anchor, &format!("describing --column {name}"), &statement).await?;
-        let [column] = described.as_slice() else {
-            let message = format!("--column {name} is not one value a row");
-            return Err(SourceError::new(SourceFault::Usage, message));
-        };
-        one_value_a_row(anchor, name, text, relation).await?;
-        columns.push(ColumnFacts { name: name.clone(), ..column.clone() });
-    }
-    Ok(columns)
-}
-
-/// Refuses aggregates, window functions and set-returning functions: their values would depend on how the rows are
-/// split, and a cap would count rows that they multiply. `WHERE` is where PostgreSQL itself refuses them.
-async fn one_value_a_row(
-    anchor: &Session,
-    name: &str,
-    text: &str,
-    relation: &RelationFacts,
-) -> Result<(), SourceError> {
-    let statement = format!("SELECT FROM {} WHERE (\n{text}\n) IS NULL", sql::relation(relation));
-    let described = catalog::describe_statement(anchor, &format!("describing --column {name}"), &statement).await;
-    match described {
-        Ok(_) => Ok(()),
-        // Grouping, windowing and a set where there can be none.
-        Err(error) if matches!(error.sqlstate.as_deref(), Some("42803" | "42P20" | "0A000")) => {
-            let message = format!("--column {name} has no value of its own in each row");
-            let hint = "aggregates, window functions and set-returning functions need a --query of their own";
-            Err(SourceError { source: error.source, ..SourceError::new(SourceFault::Usage, message).with_hint(hint) })
-        }
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ impl PostgresSource {
                 let found = record.found.as_ref();
                 let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
                 anchor.batch("ending planning", "COMMIT").await?;
-                (None, Moment::Pages(pages))
+                ((None, None), Moment::Pages(pages))
             }
             ReadMode::Copy => {
                 let custody = kept::custody(&record, held, &application);
@@ -134,7 +134,7 @@ impl PostgresSource {
                     _ => Duration::ZERO,
                 };
                 let taken = Instant::now().checked_sub(age).unwrap_or(began);
-                (Some((lock, taken)), Moment::Kept(custody))
+                ((Some(lock), Some(taken)), Moment::Kept(custody))
             }
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);

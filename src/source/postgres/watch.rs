@@ -43,14 +43,16 @@ const REPLAY_LAG: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
         - COALESCE(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time()))::float8 END";
 
 /// Who has, or waits for, the one lock that conflicts with ours, on the relation named, on what inherits from it or on
-/// what the asking session has locked.
-const IN_THE_WAY: &str = "WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid \
+/// what a session of ours has locked.
+const IN_THE_WAY: &str = "WITH RECURSIVE ours AS MATERIALIZED (SELECT pid FROM pg_catalog.pg_stat_activity \
+        WHERE datname = pg_catalog.current_database() AND pg_catalog.starts_with(application_name, $2)), \
+    tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid \
         UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
     SELECT l.pid, l.granted, l.relation::pg_catalog.regclass::text FROM pg_catalog.pg_locks l \
-    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid() \
+    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid NOT IN (SELECT pid FROM ours) \
         AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
         AND (l.relation IN (SELECT oid FROM tree) OR l.relation IN (SELECT h.relation FROM pg_catalog.pg_locks h \
-            WHERE h.pid = pg_catalog.pg_backend_pid() AND h.granted AND h.mode = 'AccessShareLock')) \
+            WHERE h.pid IN (SELECT pid FROM ours) AND h.granted AND h.mode = 'AccessShareLock')) \
     ORDER BY l.granted DESC, l.pid LIMIT 1";
 
 /// Words by which a statement that wants such a lock may be called.
@@ -61,8 +63,8 @@ const CLASSES: [&str; 10] =
 #[derive(Debug)]
 pub(crate) struct Watch {
     sessions: Arc<Sessions>,
-    /// It holds the locks; where it was lost, one that only looks stands in its place. Empty in keyset mode until there
-    /// is something to ask.
+    /// It holds the locks; where it was lost, one that only looks stands in its place. Empty in keyset mode, and for a
+    /// small table, until there is something to ask.
     control: Mutex<Option<Session>>,
     limits: SourceLimits,
     application: String,
@@ -78,17 +80,16 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `control` holds the locks of a run that `began` then and has had its snapshot since; without both there is
-    /// nothing that others could wait for.
+    /// For a run that `began` then. `control` is the session that holds its locks, where one does nothing else, and
+    /// `snapshot` when its snapshot was taken; without a snapshot there is nothing that others could wait for.
     pub(crate) fn new(
         sessions: &Arc<Sessions>,
         limits: SourceLimits,
         application: &str,
         standby: bool,
         began: Instant,
-        held: Option<(Session, Instant)>,
+        (control, snapshot): (Option<Session>, Option<Instant>),
     ) -> Self {
-        let (control, snapshot) = held.unzip();
         Self {
             sessions: Arc::clone(sessions),
             control: Mutex::new(control),
@@ -219,7 +220,7 @@ impl Watch {
         if !error.is_lock_conflict() {
             return error;
         }
-        let found = self.ask(IN_THE_WAY, &[(&relation, Type::TEXT)]).await;
+        let found = self.ask(IN_THE_WAY, &[(&relation, Type::TEXT), (&self.application, Type::TEXT)]).await;
         with_culprit(error, found.unwrap_or_default().first())
     }
 
@@ -308,11 +309,19 @@ fn gave_way(message: impl Into<String>) -> SourceError {
 }
 
 /// Adds to the error of a lock session who was in its way, where that can be found out; its transaction ends.
-pub(super) async fn explain_refusal(session: &Session, error: SourceError, relation: Option<&str>) -> SourceError {
+pub(super) async fn explain_refusal(
+    session: &Session,
+    error: SourceError,
+    relation: Option<&str>,
+    application: &str,
+) -> SourceError {
     if !error.is_lock_conflict() || session.batch("leaving a failed transaction", "ROLLBACK").await.is_err() {
         return error;
     }
-    let found = query(session, "looking who holds the lock", IN_THE_WAY, &[(&relation, Type::TEXT)]).await;
+    let ours = format!("{application}/");
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&relation, Type::TEXT), (&ours, Type::TEXT)];
+    let found = query(session, "looking who holds the lock", IN_THE_WAY, &parameters).await;
     with_culprit(error, found.unwrap_or_default().first())
 }
 

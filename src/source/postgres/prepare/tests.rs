@@ -20,22 +20,6 @@ fn table() -> ShapeOptions {
     shape(RelationRequest::Table("S.t".into()))
 }
 
-fn node(oid: u32, relkind: &str) -> TreeNode {
-    TreeNode {
-        oid,
-        relkind: relkind.into(),
-        may_select: true,
-        row_security: false,
-        virtual_columns: false,
-        facts: LeafFacts { oid, sql_name: format!("n{oid}"), blocks: 1, block_size: 8192, ctid_ranges: true },
-        reltuples: 0.0,
-    }
-}
-
-fn leaf_oids(kind: RelationKind, tree: &[TreeNode]) -> Vec<u32> {
-    leaves(&found(kind, true), tree).iter().map(|leaf| leaf.oid).collect()
-}
-
 #[test]
 fn a_table_that_lock_table_may_take_needs_no_statement() {
     for kind in [RelationKind::Table, RelationKind::PartitionedTable] {
@@ -74,29 +58,4 @@ fn a_predicate_plans_no_partition_out_of_the_locks() {
         statements(&filtered, Some(&found(RelationKind::View, true))),
         ["SELECT \"t\".* FROM \"S\".\"t\" AS \"t\"", second]
     );
-}
-
-#[test]
-fn leaves_are_read_directly_only_where_that_gives_the_parents_rows() {
-    let tree = || vec![node(1, "p"), node(2, "r"), node(3, "p"), node(4, "r")];
-    assert_eq!(leaf_oids(RelationKind::PartitionedTable, &tree()), [2, 4]);
-    assert_eq!(leaf_oids(RelationKind::Table, &[node(1, "r"), node(2, "r")]), [1, 2], "a parent has rows of its own");
-    assert_eq!(leaf_oids(RelationKind::MaterializedView, &[node(1, "m")]), [1]);
-    for kind in [RelationKind::View, RelationKind::ForeignTable] {
-        assert_eq!(leaf_oids(kind, &[node(1, "r")]), [0; 0]);
-    }
-    let changes: [fn(&mut TreeNode); 4] = [
-        |node| node.may_select = false,
-        |node| node.row_security = true,
-        |node| node.relkind = "f".into(),
-        |node| node.virtual_columns = true,
-    ];
-    for (which, change) in changes.into_iter().enumerate() {
-        let mut tree = tree();
-        change(&mut tree[3]);
-        assert_eq!(leaf_oids(RelationKind::PartitionedTable, &tree), [0; 0], "change {which}");
-    }
-    let mut alone = node(1, "r");
-    alone.virtual_columns = true;
-    assert_eq!(leaf_oids(RelationKind::Table, &[alone]), [1]);
 }

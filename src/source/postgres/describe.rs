@@ -1,0 +1,140 @@
+//! What planning knows of the relation, as the anchor's session sees it: its columns, its leaves, and the columns that
+//! expressions over it make.
+
+use super::catalog::{self, Found, TreeNode};
+use super::connect::Session;
+use super::error::{SourceError, SourceFault};
+use super::prepare::QUERY_ALIAS;
+use super::session::identifier;
+use super::sql;
+use crate::export::request::ShapeOptions;
+use crate::plan::{ColumnFacts, LeafFacts, RelationFacts, RelationKind, RelationRequest};
+
+/// The relation, and the columns that expressions over it make.
+pub(super) async fn describe(
+    anchor: &Session,
+    shape: &ShapeOptions,
+    found: Option<&Found>,
+    tree: &[TreeNode],
+) -> Result<(RelationFacts, Vec<ColumnFacts>), SourceError> {
+    let relation = describe_relation(anchor, shape, found, tree).await?;
+    let expressions = describe_expressions(anchor, shape, &relation).await?;
+    Ok((relation, expressions))
+}
+
+async fn describe_relation(
+    anchor: &Session,
+    shape: &ShapeOptions,
+    found: Option<&Found>,
+    tree: &[TreeNode],
+) -> Result<RelationFacts, SourceError> {
+    if let (RelationRequest::Query(query), None) = (&shape.relation, found) {
+        return Ok(RelationFacts {
+            kind: RelationKind::Query,
+            sql_name: query.clone(),
+            alias: QUERY_ALIAS.to_owned(),
+            display_name: None,
+            columns: catalog::describe_statement(anchor, "describing the query", query).await?,
+            leaves: Vec::new(),
+            estimated_rows: None,
+            unique_key: None,
+            row_security: shape.allow_rls,
+        });
+    }
+    let found = found.ok_or_else(|| SourceError::new(SourceFault::Protocol, "a table request without its table"))?;
+    let columns = catalog::columns(anchor, found, tree).await?;
+    if columns.is_empty() && shape.expressions.is_empty() {
+        let message = format!("{} has no columns, so there is nothing to export", found.sql_name());
+        return Err(SourceError::new(SourceFault::Usage, message));
+    }
+    Ok(RelationFacts {
+        kind: found.kind,
+        sql_name: found.sql_name(),
+        alias: identifier(&found.name),
+        display_name: Some(format!("{}.{}", found.schema, found.name)),
+        columns,
+        leaves: leaves(found, tree),
+        estimated_rows: estimated_rows(tree),
+        unique_key: catalog::unique_key(anchor, found).await?,
+        // What lies behind a view is not in the tree.
+        row_security: shape.allow_rls
+            && (found.kind == RelationKind::View || tree.iter().any(|node| node.row_security)),
+    })
+}
+
+/// The tables that may be read in the relation's place; none unless all of them may.
+fn leaves(found: &Found, tree: &[TreeNode]) -> Vec<LeafFacts> {
+    let stores_rows = |node: &&TreeNode| matches!(node.relkind.as_str(), "r" | "m");
+    let direct =
+        matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView);
+    // A virtual column read through the parent is computed the parent's way, read from the leaf the leaf's.
+    let same_values = tree.len() == 1 || !tree.iter().any(|node| node.virtual_columns);
+    // A leaf's own policies differ from those of the parent through which it would be read, so any of them rules the
+    // direct way out; so does a foreign leaf, which cannot be read by `ONLY` and place.
+    let legal = same_values
+        && tree.iter().all(|node| !node.row_security && node.relkind != "f")
+        && tree.iter().filter(stores_rows).all(|node| node.may_select);
+    if direct && legal { tree.iter().filter(stores_rows).map(|node| node.facts.clone()).collect() } else { Vec::new() }
+}
+
+fn estimated_rows(tree: &[TreeNode]) -> Option<u64> {
+    let mut sum: f64 = 0.0;
+    for node in tree.iter().filter(|node| matches!(node.relkind.as_str(), "r" | "m" | "f")) {
+        // -1 is "never analysed".
+        if node.reltuples < 0.0 {
+            return None;
+        }
+        sum += f64::from(node.reltuples);
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate for people: not negative by the test above, saturating beyond u64"
+    )]
+    let rows = sum as u64;
+    (!tree.is_empty()).then_some(rows)
+}
+
+async fn describe_expressions(
+    anchor: &Session,
+    shape: &ShapeOptions,
+    relation: &RelationFacts,
+) -> Result<Vec<ColumnFacts>, SourceError> {
+    let mut columns = Vec::with_capacity(shape.expressions.len());
+    for (name, text) in &shape.expressions {
+        let statement = format!("SELECT (\n{text}\n) FROM {}", sql::relation(relation));
+        let described = catalog::describe_statement(anchor, &format!("describing --column {name}"), &statement).await?;
+        let [column] = described.as_slice() else {
+            let message = format!("--column {name} is not one value a row");
+            return Err(SourceError::new(SourceFault::Usage, message));
+        };
+        one_value_a_row(anchor, name, text, relation).await?;
+        columns.push(ColumnFacts { name: name.clone(), ..column.clone() });
+    }
+    Ok(columns)
+}
+
+/// Refuses aggregates, window functions and set-returning functions: their values would depend on how the rows are
+/// split, and a cap would count rows that they multiply. `WHERE` is where PostgreSQL itself refuses them.
+async fn one_value_a_row(
+    anchor: &Session,
+    name: &str,
+    text: &str,
+    relation: &RelationFacts,
+) -> Result<(), SourceError> {
+    let statement = format!("SELECT FROM {} WHERE (\n{text}\n) IS NULL", sql::relation(relation));
+    let described = catalog::describe_statement(anchor, &format!("describing --column {name}"), &statement).await;
+    match described {
+        Ok(_) => Ok(()),
+        // Grouping, windowing and a set where there can be none.
+        Err(error) if matches!(error.sqlstate.as_deref(), Some("42803" | "42P20" | "0A000")) => {
+            let message = format!("--column {name} has no value of its own in each row");
+            let hint = "aggregates, window functions and set-returning functions need a --query of their own";
+            Err(SourceError { source: error.source, ..SourceError::new(SourceFault::Usage, message).with_hint(hint) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;
