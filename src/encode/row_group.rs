@@ -25,6 +25,8 @@ pub(super) struct RowGroups {
     codec: PageCodec,
     rows_max: usize,
     bytes_max: usize,
+    /// Rows of the row group before this one.
+    rows_before: usize,
     group: Option<Group>,
 }
 
@@ -61,7 +63,7 @@ impl RowGroups {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(&schema), options)?;
         let (file, factory) = writer.into_serialized_writer()?;
         let (rows_max, bytes_max) = (bound(rows_max), bound(bytes_max));
-        Ok(Self { file, factory, schema, dictionaries, codec, rows_max, bytes_max, group: None })
+        Ok(Self { file, factory, schema, dictionaries, codec, rows_max, bytes_max, rows_before: 0, group: None })
     }
 
     /// Takes in a batch; row groups that it fills are written.
@@ -78,6 +80,7 @@ impl RowGroups {
                     self.file.flushed_row_groups().len(),
                     &self.schema,
                     &self.dictionaries,
+                    self.rows_before,
                 )?),
             };
             let room = group.room(self.rows_max, self.bytes_max);
@@ -117,6 +120,7 @@ impl RowGroups {
 
     fn end_group(&mut self) -> Result<(), ParquetError> {
         let Some(group) = self.group.take() else { return Ok(()) };
+        self.rows_before = group.rows;
         // Without room for all of it, the vector would double on its way and be copied each time.
         self.file.inner_mut().reserve(group.bytes());
         let leaves = self.file.schema_descr().columns().to_vec();
@@ -143,11 +147,13 @@ impl RowGroups {
 }
 
 impl Group {
+    /// A row group that will have about so many `rows`.
     fn new(
         factory: &ArrowRowGroupWriterFactory,
         number: usize,
         schema: &SchemaRef,
         dictionaries: &[bool],
+        rows: usize,
     ) -> Result<Self, ParquetError> {
         let mut writers = factory.create_column_writers(number)?.into_iter();
         let column = |(field, dictionary): (&std::sync::Arc<Field>, &bool)| {
@@ -156,7 +162,8 @@ impl Group {
                 return Ok(Column::Leaves(leaves));
             }
             let writer = leaves.pop().ok_or_else(|| missing("a writer"))?;
-            Ok(Column::Dictionary(Box::new(DictionaryChunk::new(field.data_type().clone())), Box::new(writer)))
+            let chunk = DictionaryChunk::new(field.data_type().clone(), rows);
+            Ok(Column::Dictionary(Box::new(chunk), Box::new(writer)))
         };
         let columns = schema.fields().iter().zip(dictionaries).map(column).collect::<Result<_, ParquetError>>()?;
         Ok(Self { columns, rows: 0 })

@@ -15,16 +15,19 @@ pub(super) fn width(values: usize) -> u8 {
 /// Appends `indices`, each below `2^width`, with a width of 16 at most.
 pub(super) fn append(indices: &[u16], width: u8, out: &mut Vec<u8>) {
     let (mut packed, mut at) = (0, 0);
-    while at < indices.len() {
-        let run = indices[at..].iter().take_while(|&&index| index == indices[at]).count();
-        // What is packed before it must be whole eights.
-        let lent = (GROUP - (at - packed) % GROUP) % GROUP;
-        if run < RUN_MIN + lent {
-            at += run;
+    // Only eights of one value can be in a run that is long enough without what completes the packed eight before it.
+    while let Some(group) = indices[at..].first_chunk::<GROUP>() {
+        if *group != [group[0]; GROUP] {
+            at += GROUP;
             continue;
         }
-        pack(&indices[packed..at + lent], width, out);
-        repeat(indices[at], run - lent, width, out);
+        let run = indices[at..].iter().take_while(|&&index| index == group[0]).count();
+        if run < RUN_MIN {
+            at += GROUP;
+            continue;
+        }
+        pack(&indices[packed..at], width, out);
+        repeat(group[0], run, width, out);
         at += run;
         packed = at;
     }

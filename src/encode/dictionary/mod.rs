@@ -72,13 +72,13 @@ pub(super) fn is_for(carrier: &Carrier) -> bool {
 }
 
 impl DictionaryChunk {
-    /// An empty chunk for arrays of `data_type`, that of a carrier that [is for](is_for) this module.
-    pub(super) fn new(data_type: DataType) -> Self {
+    /// An empty chunk for about so many `rows` of `data_type`, that of a carrier that [is for](is_for) this module.
+    pub(super) fn new(data_type: DataType, rows: usize) -> Self {
         let values = match data_type {
             DataType::Utf8 | DataType::Binary => Values::Strings(Strings::new()),
             _ => Values::Integers(Integers::new()),
         };
-        Self { data_type, values, places: Vec::new(), present: None, rows: 0 }
+        Self { data_type, values, places: Vec::with_capacity(rows), present: None, rows: 0 }
     }
 
     /// Takes in an array. False where its values are too many or too long for a dictionary: then nothing of it was

@@ -116,9 +116,15 @@ impl Variable {
 
     /// The values so far; room for as many is made anew, but not for another row beyond the bound of a batch.
     pub(super) fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        let values = Vec::with_capacity(self.values.len().min(BATCH_BYTES_MAX));
+        let values = Vec::with_capacity(room(self.values.len().min(BATCH_BYTES_MAX)));
         (take_offsets(&mut self.offsets), Buffer::from_vec(std::mem::replace(&mut self.values, values)))
     }
+}
+
+/// Room for a batch like the last one, which had so many. Batches differ by some rows, and a vector that grows for the
+/// last few copies all of them.
+pub(super) fn room(last: usize) -> usize {
+    last + last / 4 + MIDDLING
 }
 
 /// An offset as a place; it is never below zero.
@@ -128,7 +134,7 @@ pub(super) fn place(offset: i32) -> usize {
 
 /// The offsets so far; they begin at zero again, with room for as many.
 pub(super) fn take_offsets(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
-    let mut next = Vec::with_capacity(offsets.len());
+    let mut next = Vec::with_capacity(room(offsets.len()));
     next.push(0);
     OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, next)))
 }

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, TimeUnit, i256};
 
 use super::error::Problem;
 use super::loops::{
-    Cells, Failure, Variable, append_bytes, append_trimmed, append_versioned, fixed, parsed, place, variable,
+    Cells, Failure, Variable, append_bytes, append_trimmed, append_versioned, fixed, parsed, place, room, variable,
 };
 use super::nested::{Lists, Structs};
 use super::text::TextWriter;
@@ -309,9 +309,9 @@ impl From<arrow::error::ArrowError> for TakeError {
     }
 }
 
-/// The values so far; room for as many is made anew.
+/// The values so far; room for about as many is made anew.
 fn take<T>(values: &mut Vec<T>) -> Vec<T> {
-    let next = Vec::with_capacity(values.len());
+    let next = Vec::with_capacity(room(values.len()));
     std::mem::replace(values, next)
 }
 
