@@ -71,8 +71,8 @@ pub struct ParquetOptions {
     /// How the rows of each row group are ordered: columns by their place, and whether each descends; NULLs last. Empty
     /// where they are not, or not in Parquet's own order of the values.
     pub sorted: Vec<(usize, bool)>,
-    /// Whether sorted integers may be written as differences (`DELTA_BINARY_PACKED`), which old readers and those of
-    /// warehouses need not know.
+    /// Whether integers may be written as differences (`DELTA_BINARY_PACKED`) and texts apart from their lengths
+    /// (`DELTA_LENGTH_BYTE_ARRAY`), which old readers and those of warehouses need not know.
     pub delta: bool,
 }
 

@@ -105,18 +105,16 @@ impl ParquetEncoder {
             add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, values, &mut leaves);
             let mut dictionary = false;
             for Leaf { path, carrier, statistics, values } in leaves {
-                let options = &self.options;
-                builder = match choose(&carrier, statistics, values.as_ref(), options.row_group_rows, options.delta) {
+                let ParquetOptions { row_group_rows, delta, .. } = self.options;
+                let choice = match choose(&carrier, statistics, values.as_ref(), row_group_rows, delta) {
                     Choice::Dictionary if ours && dictionary::is_for(&column.carrier) => {
                         dictionary = true;
-                        builder.set_column_dictionary_enabled(path, false)
+                        // The crate goes on where the dictionary has grown too large.
+                        Choice::Plain
                     }
-                    Choice::Dictionary => builder,
-                    Choice::Plain => builder.set_column_dictionary_enabled(path, false),
-                    Choice::Delta => builder
-                        .set_column_dictionary_enabled(path.clone(), false)
-                        .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
+                    choice => choice,
                 };
+                builder = encoded(builder, path, choice);
             }
             dictionaries.push(dictionary);
         }
@@ -175,6 +173,22 @@ impl Encoder for ParquetEncoder {
         Self::drain(writer.finished(), out);
         Ok(EncodeSummary { rows: self.rows, header_rows: 0, header_bytes: 0, changed: Box::default() })
     }
+}
+
+/// Has the Parquet crate write the column like this.
+fn encoded(builder: WriterPropertiesBuilder, path: ColumnPath, choice: Choice) -> WriterPropertiesBuilder {
+    let encoding = match choice {
+        Choice::Dictionary => return builder,
+        Choice::Plain => Encoding::PLAIN,
+        Choice::Delta | Choice::DeltaUncompressed => Encoding::DELTA_BINARY_PACKED,
+        Choice::Lengths => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+    };
+    let builder = builder.set_column_dictionary_enabled(path.clone(), false);
+    let builder = builder.set_column_encoding(path.clone(), encoding);
+    if choice == Choice::DeltaUncompressed {
+        return builder.set_column_compression(path, Codec::UNCOMPRESSED);
+    }
+    builder
 }
 
 fn field(column: &ColumnPlan) -> Field {

@@ -2,6 +2,7 @@ use std::num::NonZeroU64;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::basic::{LogicalType, PageType};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -249,6 +250,45 @@ fn statistics_steer_the_encodings() {
     for ((plan, dictionary, _), chunk) in cases.iter().zip(footer.row_group(0).columns()) {
         assert_eq!(chunk.dictionary_page_offset().is_some(), *dictionary, "{}", plan.name);
         assert!(!chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED), "{}", plan.name);
+    }
+}
+
+/// Noise is not compressed, and short words stand apart from their lengths; where readers need not know how, all is plain.
+#[test]
+fn first_values_choose_encoding_and_codec_and_come_back() {
+    let columns: Arc<[ColumnPlan]> = vec![
+        column("id", Carrier::Int64),
+        column("noise", Carrier::Int64),
+        column("words", Carrier::Text),
+        column("long", Carrier::Text),
+    ]
+    .into();
+    let noise = |row: i64| {
+        let mixed = row.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 44).cast_signed()
+    };
+    let texts = |width: usize| -> ArrayRef {
+        let text = |row| (row % 7 != 0).then(|| format!("{:0>width$}", noise(row)));
+        Arc::new((0..5_000).map(text).collect::<StringArray>())
+    };
+    let noise: ArrayRef = Arc::new(Int64Array::from_iter_values((0..5_000).map(noise)));
+    let written = batch(&columns, vec![ids(0, 5_000), noise, texts(7), texts(300)]);
+    for (delta, expected) in [
+        (true, [Encoding::DELTA_BINARY_PACKED, Encoding::DELTA_BINARY_PACKED, Encoding::DELTA_LENGTH_BYTE_ARRAY]),
+        (false, [Encoding::PLAIN; 3]),
+    ] {
+        let mut options = parquet(Compression::Zstd(1));
+        options.parquet.delta = delta;
+        let (object, _) = part(&options, &columns, std::slice::from_ref(&written));
+        let footer = footer(object.clone());
+        let chunks = footer.row_group(0).columns();
+        for (chunk, encoding) in chunks.iter().zip(expected.iter().chain([&Encoding::PLAIN])) {
+            assert!(chunk.encodings().any(|found| found == *encoding), "{:?}", chunk.column_path());
+        }
+        let compressed: Vec<bool> = chunks.iter().map(|chunk| chunk.compression() != Codec::UNCOMPRESSED).collect();
+        assert_eq!(compressed, [true, !delta, true, true]);
+        let read = ParquetRecordBatchReader::try_new(Bytes::from(object), 5_000).unwrap().next().unwrap().unwrap();
+        assert_eq!(read.columns(), written.columns());
     }
 }
 

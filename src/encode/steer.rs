@@ -42,6 +42,17 @@ const DELTA_MINIBLOCK: usize = 32;
 /// Bits a value that the heads of its block take.
 const DELTA_HEAD_BITS: f64 = 0.6;
 
+/// Bytes of differences from which on they tell whether more of them can be compressed.
+const PACKED_MIN: usize = 1024;
+
+/// Differences that compression takes no more than this part off are noise: looking for more costs time when they are
+/// written, and again when they are read.
+const NOISE: f64 = 0.95;
+
+/// Bytes of a value up to which its length is worth being kept apart. The writer copies such a page once more, so a long
+/// value would be in memory once more.
+const LENGTHS_WIDTH_MAX: f64 = 256.0;
+
 /// How values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -49,10 +60,15 @@ pub(super) enum Choice {
     Plain,
     /// `DELTA_BINARY_PACKED`.
     Delta,
+    /// The same, without the codec.
+    DeltaUncompressed,
+    /// `DELTA_LENGTH_BYTE_ARRAY`: the bytes of all values end to end, which compress better without their lengths
+    /// between them.
+    Lengths,
 }
 
 /// Chooses for values of `carrier` of which `values` are the first, if there are any yet, and of which a row group has
-/// `group_rows`. `delta` says whether readers know that encoding.
+/// `group_rows`. `delta` says whether readers know the encodings by differences.
 pub(super) fn choose(
     carrier: &Carrier,
     statistics: ColumnStatistics,
@@ -61,10 +77,9 @@ pub(super) fn choose(
     delta: bool,
 ) -> Choice {
     let group_rows = usize::try_from(group_rows.get()).map_or(f64::MAX, float);
-    let delta = delta && is_integer(carrier);
     match values.and_then(Sample::of) {
-        Some(sample) => by_sample(&sample, statistics, group_rows, delta),
-        None => by_statistics(carrier, statistics, delta),
+        Some(sample) => by_sample(carrier, &sample, statistics, group_rows, delta),
+        None => by_statistics(carrier, statistics, delta && is_integer(carrier)),
     }
 }
 
@@ -81,17 +96,20 @@ fn by_statistics(carrier: &Carrier, statistics: ColumnStatistics, delta: bool) -
     }
 }
 
-fn by_sample(sample: &Sample, statistics: ColumnStatistics, group_rows: f64, delta: bool) -> Choice {
+fn by_sample(carrier: &Carrier, sample: &Sample, statistics: ColumnStatistics, group_rows: f64, delta: bool) -> Choice {
     let distinct = sample.distinct(group_rows).max(scattered(statistics, group_rows));
     let plain = group_rows * sample.width;
     let dictionary_page = distinct * sample.width;
     let dictionary = dictionary_page + group_rows * distinct.max(1.0).log2().ceil() / 8.0;
     let differences = group_rows * sample.delta_bits / 8.0;
     let pays = dictionary_page <= DICTIONARY_BYTES_MAX && dictionary < plain * DICTIONARY_GAIN;
-    if delta && differences <= if pays { dictionary } else { plain } {
-        Choice::Delta
+    let has_length = matches!(carrier, Carrier::Text | Carrier::Json | Carrier::NumberText | Carrier::Bytes);
+    if delta && is_integer(carrier) && differences <= if pays { dictionary } else { plain } {
+        if sample.noisy { Choice::DeltaUncompressed } else { Choice::Delta }
     } else if pays {
         Choice::Dictionary
+    } else if delta && has_length && sample.width <= LENGTHS_WIDTH_MAX {
+        Choice::Lengths
     } else {
         Choice::Plain
     }
@@ -125,6 +143,8 @@ struct Sample {
     width: f64,
     /// Bits of a value as a difference from the one before, for integers.
     delta_bits: f64,
+    /// Whether these are known not to get shorter by compression.
+    noisy: bool,
 }
 
 impl Sample {
@@ -149,12 +169,14 @@ impl Sample {
         // What Parquet stores of a decimal of 18 digits or fewer.
         let stored = if matches!(array.data_type(), DataType::Decimal128(..=18, _)) { bytes / 2 } else { bytes };
         let length = if matches!(array.data_type(), DataType::Utf8 | DataType::Binary) { 4.0 } else { 0.0 };
+        let packed = packed(&integers);
         Some(Self {
             rows,
             different: different(&hashes),
             halves: [different(first), different(second)],
             width: float(stored) / rows + length,
-            delta_bits: delta_bits(&integers),
+            delta_bits: float(packed.len() * 8) / rows + DELTA_HEAD_BITS,
+            noisy: is_noise(&packed),
         })
     }
 
@@ -207,18 +229,39 @@ fn integer(value: &[u8]) -> Option<i64> {
     })
 }
 
-/// Bits that `DELTA_BINARY_PACKED` takes for a value, on average.
-fn delta_bits(integers: &[i64]) -> f64 {
+/// The differences between neighbours as `DELTA_BINARY_PACKED` stores them, without the heads of their blocks.
+fn packed(integers: &[i64]) -> Vec<u8> {
     let differences: Vec<i64> = integers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
-    let mut bits = 0;
+    let mut packed = Vec::with_capacity(size_of_val(integers));
     for block in differences.chunks(DELTA_BLOCK) {
         let least = block.iter().copied().min().unwrap_or(0);
+        let above = |difference: &i64| difference.wrapping_sub(least).cast_unsigned();
         for miniblock in block.chunks(DELTA_MINIBLOCK) {
-            let widest = miniblock.iter().map(|difference| difference.wrapping_sub(least).cast_unsigned()).max();
-            bits += (u64::BITS - widest.unwrap_or(0).leading_zeros()) as usize * miniblock.len();
+            let width = u64::BITS - miniblock.iter().map(above).max().unwrap_or(0).leading_zeros();
+            let (mut bits, mut filled) = (0_u128, 0);
+            for difference in miniblock {
+                bits |= u128::from(above(difference)) << filled;
+                filled += width;
+                while filled >= u8::BITS {
+                    packed.push(bits.to_le_bytes()[0]);
+                    bits >>= u8::BITS;
+                    filled -= u8::BITS;
+                }
+            }
+            if filled > 0 {
+                packed.push(bits.to_le_bytes()[0]);
+            }
         }
     }
-    float(bits) / float(differences.len()).max(1.0) + DELTA_HEAD_BITS
+    packed
+}
+
+fn is_noise(packed: &[u8]) -> bool {
+    if packed.len() < PACKED_MIN {
+        return false;
+    }
+    let compressed = zstd::bulk::compress(packed, 1).map_or(0, |compressed| compressed.len());
+    float(compressed) > float(packed.len()) * NOISE
 }
 
 /// Whether the format stores the carrier as INT32 or INT64.
@@ -287,7 +330,7 @@ mod tests {
         let cases = [
             ("ids", Carrier::Int64, longs(|row| row), Choice::Delta),
             ("orders of four lines", Carrier::Int64, longs(|row| row / 4), Choice::Delta),
-            ("keys of 200,000", Carrier::Int32, ints(|row| scrambled(row, 200_000)), Choice::Delta),
+            ("keys of 200,000", Carrier::Int32, ints(|row| scrambled(row, 200_000)), Choice::DeltaUncompressed),
             ("keys of 100", Carrier::Int64, longs(|row| scrambled(row, 100) * 1_000_003), Choice::Dictionary),
             ("hashes", Carrier::Int64, longs(|row| scrambled(row, i64::MAX)), Choice::Plain),
             (
@@ -299,9 +342,9 @@ mod tests {
                 Choice::Dictionary,
             ),
             ("amounts", money.clone(), decimals(50), Choice::Dictionary),
-            ("prices", money, decimals(100_000_000), Choice::Delta),
+            ("prices", money, decimals(100_000_000), Choice::DeltaUncompressed),
             ("flags", Carrier::Text, texts(|row| scrambled(row, 3).to_string()), Choice::Dictionary),
-            ("words", Carrier::Text, texts(|row| format!("word {}", scrambled(row, 1_000_000_000))), Choice::Plain),
+            ("words", Carrier::Text, texts(|row| format!("word {}", scrambled(row, 1_000_000_000))), Choice::Lengths),
             ("long words", Carrier::Text, texts(|row| format!("{:0>400}", scrambled(row, 40_000))), Choice::Plain),
             (
                 "measures",
@@ -335,16 +378,32 @@ mod tests {
             choose(&Carrier::Text, statistics, Some(&words), GROUP, true)
         };
         assert_eq!(chosen(1.0, Some(0.0)), Choice::Dictionary);
-        assert_eq!(chosen(-0.9, Some(0.1)), Choice::Plain);
-        assert_eq!(chosen(1e9, None), Choice::Plain);
+        assert_eq!(chosen(-0.9, Some(0.1)), Choice::Lengths);
+        assert_eq!(chosen(1e9, None), Choice::Lengths);
         // Like values lie together.
         assert_eq!(chosen(1e9, Some(0.8)), Choice::Dictionary);
+    }
+
+    #[test]
+    fn differences_are_compressed_unless_they_are_known_to_be_noise() {
+        let keys = |row| scrambled(row, 100_000);
+        let few: ArrayRef =
+            Arc::new(Int64Array::from_iter_values((0..600).map(|row| row * 1000 + scrambled(row, 500))));
+        assert_eq!(chosen(&Carrier::Int64, &few), Choice::Delta, "too few to know");
+        assert_eq!(chosen(&Carrier::Int64, &longs(keys)), Choice::DeltaUncompressed);
+        // One of twenty is large, and makes the others wide.
+        let skewed = longs(|row| scrambled(row, 60_000) * i64::from(scrambled(row, 20) == 0) + row);
+        assert_eq!(chosen(&Carrier::Int64, &skewed), Choice::Delta);
+        let again = longs(|row| scrambled(row % 100, 1 << 40));
+        assert_ne!(chosen(&Carrier::Int64, &again), Choice::DeltaUncompressed);
     }
 
     #[test]
     fn differences_are_for_readers_that_know_them() {
         let ids = longs(|row| row);
         assert_eq!(choose(&Carrier::Int64, ColumnStatistics::default(), Some(&ids), GROUP, false), Choice::Plain);
+        let words = texts(|row| row.to_string());
+        assert_eq!(choose(&Carrier::Text, ColumnStatistics::default(), Some(&words), GROUP, false), Choice::Plain);
     }
 
     #[test]
