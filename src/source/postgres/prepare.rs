@@ -159,8 +159,14 @@ async fn connect_anchor(sessions: &Sessions, read_mode: ReadMode) -> Option<Sess
 /// finds out why.
 async fn admit_reader(sessions: &Sessions, first: Option<Session>, custody: &Custody, snapshot: &str) {
     let session = match first {
-        Some(session) if session.batch("ending the lock session", "COMMIT").await.is_ok() => Ok(session),
-        _ => sessions.get().await,
+        Some(session) => match session.batch("ending the lock session", "COMMIT").await {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.discard();
+                Err(error)
+            }
+        },
+        None => sessions.get().await,
     };
     if let Ok(session) = session {
         custody.admit(session, snapshot).await;
