@@ -12,9 +12,9 @@ use arrow::datatypes::{
 };
 use bytes::{Buf, Bytes};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::basic::Compression as Codec;
+use parquet::basic::{Compression as Codec, Encoding};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::chain;
@@ -131,9 +131,9 @@ fn row_groups(manifest: &Manifest, groups: &[RowGroupMetaData]) -> Vec<String> {
     {
         problems.push(format!("a row group has {most} rows, the manifest says {row_group_rows} at most"));
     }
-    let agrees = |codec: Codec| {
+    let agrees = |chunk: &ColumnChunkMetaData| {
         matches!(
-            (codec, manifest.format.compression),
+            (chunk.compression(), manifest.format.compression),
             (Codec::UNCOMPRESSED, Compression::None)
                 | (Codec::SNAPPY, Compression::Snappy)
                 | (Codec::LZ4_RAW, Compression::Lz4)
@@ -141,11 +141,13 @@ fn row_groups(manifest: &Manifest, groups: &[RowGroupMetaData]) -> Vec<String> {
                 | (Codec::GZIP(_), Compression::Gzip(_))
         )
     };
-    let other = groups
-        .iter()
-        .flat_map(RowGroupMetaData::columns)
-        .map(parquet::file::metadata::ColumnChunkMetaData::compression)
-        .find(|codec| !agrees(*codec));
+    // Differences that are noise are left as they are, whatever the codec.
+    let noise = |chunk: &ColumnChunkMetaData| {
+        chunk.compression() == Codec::UNCOMPRESSED
+            && chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED)
+    };
+    let mut chunks = groups.iter().flat_map(RowGroupMetaData::columns);
+    let other = chunks.find(|chunk| !agrees(chunk) && !noise(chunk)).map(ColumnChunkMetaData::compression);
     problems.extend(other.map(|codec| format!("it is compressed with {codec}, the manifest says otherwise")));
     problems
 }

@@ -119,7 +119,15 @@ async fn committed(name: &str, kind: Format, compression: Compression) -> (Desti
 }
 
 async fn fill(destination: &Destination, options: &FormatOptions) -> Manifest {
-    let (plans, arrays): (Vec<_>, Vec<_>) = columns(options.format).into_iter().unzip();
+    fill_with(destination, options, columns(options.format)).await
+}
+
+async fn fill_with(
+    destination: &Destination,
+    options: &FormatOptions,
+    columns: Vec<(ColumnPlan, ArrayRef)>,
+) -> Manifest {
+    let (plans, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let plans: Arc<[ColumnPlan]> = plans.into();
     let fields = plans.iter().zip(&arrays).map(|(plan, array)| Field::new(&plan.name, array.data_type().clone(), true));
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), arrays).unwrap();
@@ -415,6 +423,31 @@ fn lies(kind: Format) -> Vec<Lie> {
         ]),
     }
     lies
+}
+
+#[tokio::test]
+async fn a_column_of_noise_may_be_uncompressed_and_no_other_may() {
+    let destination = memory("noise");
+    let noise = |row: i64| {
+        let mixed = row.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 44).cast_signed()
+    };
+    let noise: ArrayRef = Arc::new(Int64Array::from_iter_values((0..5_000).map(noise)));
+    let words: ArrayRef = Arc::new(StringArray::from_iter_values((0..5_000).map(|row| format!("row {row}"))));
+    let columns = || {
+        vec![
+            (column("noise", pg_type(20, "bigint"), Carrier::Int64, true), Arc::clone(&noise)),
+            (column("words", pg_type(25, "text"), Carrier::Text, true), Arc::clone(&words)),
+        ]
+    };
+    for (compression, expected) in [(Compression::Zstd(1), 0), (Compression::None, 1)] {
+        let mut manifest = fill_with(&destination, &format(Format::Parquet, compression), columns()).await;
+        manifest.format.compression = Compression::Zstd(1);
+        write(&destination, &manifest).await;
+        let found = findings(&destination, true).await;
+        let codec = found.iter().filter(|found| found.contains("it is compressed with UNCOMPRESSED"));
+        assert_eq!(codec.count(), expected, "{compression:?}: {found:?}");
+    }
 }
 
 #[tokio::test]
