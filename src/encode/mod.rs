@@ -14,7 +14,7 @@ mod parquet;
 mod preset_tests;
 mod row_group;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod steer;
 pub mod tally;
 mod text;

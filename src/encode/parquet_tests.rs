@@ -8,7 +8,9 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::*;
-use crate::encode::samples::{batch, column, columns_of, every_column, every_value, list, member, options, part};
+use crate::encode::samples::{
+    batch, column, columns_of, every_column, every_value, list, member, options, part, scrambled,
+};
 use crate::encode::{Format, encoder};
 use crate::plan::{ColumnStatistics, Precision};
 
@@ -263,10 +265,7 @@ fn first_values_choose_encoding_and_codec_and_come_back() {
         column("long", Carrier::Text),
     ]
     .into();
-    let noise = |row: i64| {
-        let mixed = row.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 44).cast_signed()
-    };
+    let noise = |row| scrambled(row, 1 << 20);
     let texts = |width: usize| -> ArrayRef {
         let text = |row| (row % 7 != 0).then(|| format!("{:0>width$}", noise(row)));
         Arc::new((0..5_000).map(text).collect::<StringArray>())

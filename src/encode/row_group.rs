@@ -9,6 +9,7 @@ use parquet::arrow::arrow_writer::{
     ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, ArrowWriterOptions, compute_leaves,
 };
 use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
@@ -25,8 +26,6 @@ pub(super) struct RowGroups {
     codec: PageCodec,
     rows_max: usize,
     bytes_max: usize,
-    /// Rows of the row group before this one.
-    rows_before: usize,
     group: Option<Group>,
 }
 
@@ -63,7 +62,7 @@ impl RowGroups {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(&schema), options)?;
         let (file, factory) = writer.into_serialized_writer()?;
         let (rows_max, bytes_max) = (bound(rows_max), bound(bytes_max));
-        Ok(Self { file, factory, schema, dictionaries, codec, rows_max, bytes_max, rows_before: 0, group: None })
+        Ok(Self { file, factory, schema, dictionaries, codec, rows_max, bytes_max, group: None })
     }
 
     /// Takes in a batch; row groups that it fills are written.
@@ -77,10 +76,9 @@ impl RowGroups {
                 Some(group) => group,
                 none => none.insert(Group::new(
                     &self.factory,
-                    self.file.flushed_row_groups().len(),
+                    self.file.flushed_row_groups(),
                     &self.schema,
                     &self.dictionaries,
-                    self.rows_before,
                 )?),
             };
             let room = group.room(self.rows_max, self.bytes_max);
@@ -120,7 +118,6 @@ impl RowGroups {
 
     fn end_group(&mut self) -> Result<(), ParquetError> {
         let Some(group) = self.group.take() else { return Ok(()) };
-        self.rows_before = group.rows;
         // Without room for all of it, the vector would double on its way and be copied each time.
         self.file.inner_mut().reserve(group.bytes());
         let leaves = self.file.schema_descr().columns().to_vec();
@@ -147,15 +144,15 @@ impl RowGroups {
 }
 
 impl Group {
-    /// A row group that will have about so many `rows`.
+    /// The row group after those `before` it, with room for as many rows as the last of them.
     fn new(
         factory: &ArrowRowGroupWriterFactory,
-        number: usize,
+        before: &[RowGroupMetaData],
         schema: &SchemaRef,
         dictionaries: &[bool],
-        rows: usize,
     ) -> Result<Self, ParquetError> {
-        let mut writers = factory.create_column_writers(number)?.into_iter();
+        let rows = before.last().map_or(0, |group| usize::try_from(group.num_rows()).unwrap_or(0));
+        let mut writers = factory.create_column_writers(before.len())?.into_iter();
         let column = |(field, dictionary): (&std::sync::Arc<Field>, &bool)| {
             let mut leaves: Vec<_> = writers.by_ref().take(leaves_of(field)).collect();
             if !dictionary {

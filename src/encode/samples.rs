@@ -248,3 +248,11 @@ pub(super) fn every_value(columns: &[ColumnPlan], rows: usize) -> RecordBatch {
 pub(super) fn only_nulls(columns: &[ColumnPlan], rows: usize) -> RecordBatch {
     batch(columns, columns.iter().map(|column| new_null_array(&column.carrier.data_type(), rows)).collect())
 }
+
+/// Numbers without order, the same in every run.
+pub(crate) fn scrambled(row: i64, values: i64) -> i64 {
+    let mut x = (row.cast_unsigned() + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) >> 1).cast_signed() % values
+}

@@ -101,11 +101,11 @@ fn by_sample(carrier: &Carrier, sample: &Sample, statistics: ColumnStatistics, g
     let plain = group_rows * sample.width;
     let dictionary_page = distinct * sample.width;
     let dictionary = dictionary_page + group_rows * distinct.max(1.0).log2().ceil() / 8.0;
-    let differences = group_rows * sample.delta_bits / 8.0;
+    let differences = group_rows * sample.delta_bits() / 8.0;
     let pays = dictionary_page <= DICTIONARY_BYTES_MAX && dictionary < plain * DICTIONARY_GAIN;
     let has_length = matches!(carrier, Carrier::Text | Carrier::Json | Carrier::NumberText | Carrier::Bytes);
     if delta && is_integer(carrier) && differences <= if pays { dictionary } else { plain } {
-        if sample.noisy { Choice::DeltaUncompressed } else { Choice::Delta }
+        if is_noise(&sample.packed) { Choice::DeltaUncompressed } else { Choice::Delta }
     } else if pays {
         Choice::Dictionary
     } else if delta && has_length && sample.width <= LENGTHS_WIDTH_MAX {
@@ -141,10 +141,8 @@ struct Sample {
     halves: [f64; 2],
     /// Bytes of a value, its length included where it has one.
     width: f64,
-    /// Bits of a value as a difference from the one before, for integers.
-    delta_bits: f64,
-    /// Whether these are known not to get shorter by compression.
-    noisy: bool,
+    /// The differences between neighbours, for integers.
+    packed: Vec<u8>,
 }
 
 impl Sample {
@@ -169,15 +167,18 @@ impl Sample {
         // What Parquet stores of a decimal of 18 digits or fewer.
         let stored = if matches!(array.data_type(), DataType::Decimal128(..=18, _)) { bytes / 2 } else { bytes };
         let length = if matches!(array.data_type(), DataType::Utf8 | DataType::Binary) { 4.0 } else { 0.0 };
-        let packed = packed(&integers);
         Some(Self {
             rows,
             different: different(&hashes),
             halves: [different(first), different(second)],
             width: float(stored) / rows + length,
-            delta_bits: float(packed.len() * 8) / rows + DELTA_HEAD_BITS,
-            noisy: is_noise(&packed),
+            packed: packed(&integers),
         })
+    }
+
+    /// Bits of a value as a difference from the one before.
+    fn delta_bits(&self) -> f64 {
+        float(self.packed.len() * 8) / self.rows + DELTA_HEAD_BITS
     }
 
     /// Different values to be expected among `rows`.
@@ -256,6 +257,7 @@ fn packed(integers: &[i64]) -> Vec<u8> {
     packed
 }
 
+/// Whether differences are known not to get shorter by compression.
 fn is_noise(packed: &[u8]) -> bool {
     if packed.len() < PACKED_MIN {
         return false;
@@ -291,18 +293,11 @@ mod tests {
     use arrow::array::{Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray};
 
     use super::*;
+    use crate::encode::samples::scrambled;
 
     const GROUP: NonZeroU64 = NonZeroU64::new(122_880).unwrap();
     const GROUP_ROWS: f64 = 122_880.0;
     const ROWS: i64 = 9000;
-
-    /// Numbers without order, the same in every run.
-    fn scrambled(row: i64, values: i64) -> i64 {
-        let mut x = (row.cast_unsigned() + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) >> 1).cast_signed() % values
-    }
 
     fn longs(value: impl Fn(i64) -> i64) -> ArrayRef {
         Arc::new(Int64Array::from_iter_values((0..ROWS).map(value)))

@@ -9,6 +9,7 @@ use arrow::datatypes::{Field, Int32Type, Schema};
 use crc_fast::{CrcAlgorithm, checksum};
 
 use super::*;
+use crate::encode::samples::scrambled;
 use crate::encode::{Compression, Format, FormatOptions, Newline, Tally, encoder};
 use crate::export::request::ManifestStats;
 use crate::manifest::build::schema_column;
@@ -428,10 +429,7 @@ fn lies(kind: Format) -> Vec<Lie> {
 #[tokio::test]
 async fn a_column_of_noise_may_be_uncompressed_and_no_other_may() {
     let destination = memory("noise");
-    let noise = |row: i64| {
-        let mixed = row.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 44).cast_signed()
-    };
+    let noise = |row| scrambled(row, 1 << 20);
     let noise: ArrayRef = Arc::new(Int64Array::from_iter_values((0..5_000).map(noise)));
     let words: ArrayRef = Arc::new(StringArray::from_iter_values((0..5_000).map(|row| format!("row {row}"))));
     let columns = || {

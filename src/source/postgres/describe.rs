@@ -22,6 +22,25 @@ pub(super) async fn describe(
     Ok((relation, expressions))
 }
 
+/// A query is known by its columns alone.
+pub(super) async fn describe_query(
+    session: &Session,
+    query: &str,
+    row_security: bool,
+) -> Result<RelationFacts, SourceError> {
+    Ok(RelationFacts {
+        kind: RelationKind::Query,
+        sql_name: query.to_owned(),
+        alias: QUERY_ALIAS.to_owned(),
+        display_name: None,
+        columns: catalog::describe_statement(session, "describing the query", query).await?,
+        leaves: Vec::new(),
+        estimated_rows: None,
+        unique_key: None,
+        row_security,
+    })
+}
+
 async fn describe_relation(
     anchor: &Session,
     shape: &ShapeOptions,
@@ -29,17 +48,7 @@ async fn describe_relation(
     tree: &[TreeNode],
 ) -> Result<RelationFacts, SourceError> {
     if let (RelationRequest::Query(query), None) = (&shape.relation, found) {
-        return Ok(RelationFacts {
-            kind: RelationKind::Query,
-            sql_name: query.clone(),
-            alias: QUERY_ALIAS.to_owned(),
-            display_name: None,
-            columns: catalog::describe_statement(anchor, "describing the query", query).await?,
-            leaves: Vec::new(),
-            estimated_rows: None,
-            unique_key: None,
-            row_security: shape.allow_rls,
-        });
+        return describe_query(anchor, query, shape.allow_rls).await;
     }
     let found = found.ok_or_else(|| SourceError::new(SourceFault::Protocol, "a table request without its table"))?;
     let columns = catalog::columns(anchor, found, tree).await?;

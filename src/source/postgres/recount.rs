@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::catalog::{self, query};
 use super::connect::{Connector, Session, Sessions};
+use super::describe::describe_query;
 use super::error::{SourceError, SourceFault};
-use super::prepare::QUERY_ALIAS;
 use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::snapshot;
 use super::sql;
-use crate::plan::{Plan, RelationFacts, RelationKind, Slice};
+use crate::plan::{Plan, RelationFacts, Slice};
 use tokio_postgres::types::Type;
 
 /// What is counted, as a manifest names it.
@@ -102,19 +102,7 @@ async fn import(session: &Session, exported: &Exported<'_>, application: &str) -
 async fn describe(session: &Session, counted: Counted<'_>, row_security: bool) -> Result<RelationFacts, SourceError> {
     let name = match counted {
         Counted::Relation(name) => name,
-        Counted::Query(text) => {
-            return Ok(RelationFacts {
-                kind: RelationKind::Query,
-                sql_name: text.to_owned(),
-                alias: QUERY_ALIAS.to_owned(),
-                display_name: None,
-                columns: catalog::describe_statement(session, "describing the query", text).await?,
-                leaves: Vec::new(),
-                estimated_rows: None,
-                unique_key: None,
-                row_security,
-            });
-        }
+        Counted::Query(text) => return describe_query(session, text, row_security).await,
     };
     let mut found = catalog::find(session, &quoted(session, name).await?).await?;
     let tree = catalog::tree(session, found.oid).await?;

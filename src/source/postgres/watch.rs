@@ -319,9 +319,8 @@ pub(super) async fn explain_refusal(
         return error;
     }
     let ours = format!("{application}/");
-    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-        [(&relation, Type::TEXT), (&ours, Type::TEXT)];
-    let found = query(session, "looking who holds the lock", IN_THE_WAY, &parameters).await;
+    let found =
+        query(session, "looking who holds the lock", IN_THE_WAY, &[(&relation, Type::TEXT), (&ours, Type::TEXT)]).await;
     with_culprit(error, found.unwrap_or_default().first())
 }
 
