@@ -83,6 +83,7 @@ pub(crate) fn column(name: &str, pg_type: PgType) -> ColumnFacts {
         pg_type,
         not_null: true,
         comparison: Comparison::default(),
+        byte_ordered: false,
         statistics: ColumnStatistics::default(),
     }
 }

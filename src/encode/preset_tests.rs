@@ -97,6 +97,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         pg_type,
         not_null: false,
         comparison: Comparison::default(),
+        byte_ordered: false,
         statistics,
     };
     let facts = RelationFacts {

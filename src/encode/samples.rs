@@ -28,6 +28,7 @@ pub(super) fn column(name: &str, carrier: Carrier) -> ColumnPlan {
         nullable: true,
         policies: Policies::default(),
         policy: "error".to_owned(),
+        ordered: true,
         rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),

@@ -21,9 +21,10 @@ const EXTREME_BYTES_MAX: usize = 64;
 
 /// Counts and extremes over the batches of one part.
 ///
-/// Extremes follow PostgreSQL's order, with NaN the greatest number. Text, JSON and bytes are compared byte by byte
-/// (collation `C`); those longer than 64 bytes become bounds, and `exact` is then false. Numbers that travel as text,
-/// decimals of more than 38 digits and nested values have no extremes.
+/// Extremes follow PostgreSQL's order, with NaN the greatest number; columns whose values stand in another order as they
+/// are held have none ([`ColumnPlan::ordered`]). Text and bytes are compared byte by byte; those longer than 64 bytes
+/// become bounds, and `exact` is then false. Numbers that travel as text, decimals of more than 38 digits, JSON and nested
+/// values have no extremes.
 #[derive(Debug)]
 pub struct Tally {
     columns: Arc<[ColumnPlan]>,
@@ -68,8 +69,7 @@ struct Cut {
 impl Tally {
     /// A tally for one part.
     pub fn new(columns: &Arc<[ColumnPlan]>, stats: ManifestStats) -> Self {
-        let tally =
-            |column: &ColumnPlan| ColumnTally { nulls: 0, changed: 0, extremes: Extremes::of(&column.carrier, stats) };
+        let tally = |column: &ColumnPlan| ColumnTally { nulls: 0, changed: 0, extremes: Extremes::of(column, stats) };
         Self {
             columns: Arc::clone(columns),
             types: cells::types(columns),
@@ -108,18 +108,24 @@ impl Tally {
 }
 
 impl Extremes {
-    fn of(carrier: &Carrier, stats: ManifestStats) -> Self {
-        match (stats, carrier) {
+    fn of(column: &ColumnPlan, stats: ManifestStats) -> Self {
+        match (stats, &column.carrier) {
+            _ if !column.ordered => Self::Withheld,
             (ManifestStats::None, _)
-            | (ManifestStats::Safe, Carrier::Text | Carrier::Bytes | Carrier::Json)
+            | (ManifestStats::Safe, Carrier::Text | Carrier::Bytes)
             | (
                 _,
-                Carrier::NumberText | Carrier::Decimal256 { .. } | Carrier::List(_) | Carrier::Struct(_) | Carrier::Map,
+                Carrier::NumberText
+                | Carrier::Json
+                | Carrier::Decimal256 { .. }
+                | Carrier::List(_)
+                | Carrier::Struct(_)
+                | Carrier::Map,
             ) => Self::Withheld,
             (_, Carrier::Bool) => Self::Bool(None),
             (_, Carrier::Float32 | Carrier::Float64) => Self::Float(FloatExtremes::default()),
             (_, Carrier::Decimal128 { .. }) => Self::Decimal(None),
-            (_, Carrier::Text | Carrier::Json | Carrier::Bytes | Carrier::Uuid) => Self::Bytes(None),
+            (_, Carrier::Text | Carrier::Bytes | Carrier::Uuid) => Self::Bytes(None),
             _ => Self::Int(None),
         }
     }

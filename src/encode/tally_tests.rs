@@ -40,7 +40,7 @@ fn every_carrier_has_its_extremes_in_postgres_text() {
         None,
         Some(("-0.05", "1234.56")),
         Some(("", "a,\"b\"\r\n\\.é")),
-        Some(("null", "{\"a\": [1, \" \"]}")),
+        None,
         Some(("\\x", "\\x00ff")),
         Some(("00000000-0000-0000-0000-000000000000", "abababab-abab-abab-abab-abababababab")),
         Some(("1999-12-31", "2020-01-01")),

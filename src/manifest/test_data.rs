@@ -37,6 +37,7 @@ pub(crate) fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bo
         nullable,
         policies: Policies::default(),
         policy: "error".to_owned(),
+        ordered: true,
         rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),

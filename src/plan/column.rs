@@ -299,6 +299,10 @@ pub struct ColumnPlan {
     pub policies: Policies,
     /// Those that matter to its type, in the words of the flags that set them; `lossless` where none does.
     pub policy: String,
+    /// Whether values compared as they are held stand in PostgreSQL's order of the column: only then there is a least
+    /// and a greatest of them.
+    #[serde(default)]
+    pub ordered: bool,
     /// Whether a policy writes every value otherwise than it would be without it; each is then counted as changed.
     pub rewritten: bool,
     /// What a person should know of this column, for example "sent as its output text".

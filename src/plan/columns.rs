@@ -3,13 +3,16 @@
 use std::collections::{HashMap, HashSet};
 
 use super::error::PlanError;
+use super::extremes::ordered;
+use super::members::{self, Reach, reaches};
 use super::oid;
 use super::policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
-use super::travel::{self, ServerTypes, Terms, may_null, travel, words};
-use super::{ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts, numbered};
+use super::travel::{self, ServerTypes, Terms, Travel, travel};
+use super::words::{may_null, words};
+use super::{ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts, Wire, numbered};
 use crate::encode::Format;
 use crate::export::request::ShapeOptions;
 
@@ -78,6 +81,14 @@ pub fn columns(
     Ok(plans)
 }
 
+/// A name as the preset's readers compare it: Athena and Redshift do not tell `A` from `a`.
+fn folded(name: &str, preset: Preset) -> String {
+    match preset {
+        Preset::Postgres => name.to_owned(),
+        Preset::Athena | Preset::Spectrum => name.to_lowercase(),
+    }
+}
+
 /// The output names given so far.
 struct Names<'a> {
     taken: HashSet<String>,
@@ -87,12 +98,9 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// The name as readers compare it: Athena and Redshift do not tell `A` from `a`.
+    /// The name as readers compare it.
     fn folded(&self, name: &str) -> String {
-        match self.rules.policies.preset {
-            Preset::Postgres => name.to_owned(),
-            Preset::Athena | Preset::Spectrum => name.to_lowercase(),
-        }
+        folded(name, self.rules.policies.preset)
     }
 
     /// The name, or the next free one made of it.
@@ -167,8 +175,12 @@ fn column_plan(
         // Other formats have NaN and the infinities, also in a column whose other values become NULL.
         policies.json_nan = JsonNan::String;
     }
+    if !rules.server.sql_ascii {
+        // Every other database has checked its text.
+        policies.invalid_utf8 = InvalidUtf8::Error;
+    }
     let terms = Terms { format: rules.format, preset: rules.policies.preset, policies, server: rules.server };
-    let travel = travel(&facts.pg_type, &terms);
+    let travel = with_distinct_members(travel(&facts.pg_type, &terms), &name, &facts.pg_type, rules)?;
     let renamed = (name != wanted).then(|| format!("a second column {wanted:?}"));
     Ok(ColumnPlan {
         policy: words(&facts.pg_type, &travel, &terms),
@@ -177,15 +189,45 @@ fn column_plan(
         origin,
         pg_type: facts.pg_type.clone(),
         wire: travel.wire,
+        ordered: ordered(facts, &travel.carrier, &policies),
         carrier: travel.carrier,
         policies,
-        rewritten: travel.rewritten,
+        rewritten: travel.rewritten.is_some(),
         note: match (renamed, travel.note) {
             (Some(renamed), Some(note)) => Some(format!("{renamed}; {note}")),
             (renamed, note) => renamed.or(note),
         },
         statistics: facts.statistics,
     })
+}
+
+/// Refuses or numbers members of one composite whose names readers take for one, as columns of one name are. What is
+/// text to its readers has no members.
+fn with_distinct_members(
+    travel: Travel,
+    column: &str,
+    pg_type: &PgType,
+    rules: &ColumnRules<'_>,
+) -> Result<Travel, PlanError> {
+    let structured = match rules.format {
+        // PostgreSQL itself lets no composite have two members of one name.
+        _ if rules.policies.preset == Preset::Postgres => false,
+        Format::Parquet => travel.carrier.is_nested(),
+        Format::Ndjson => travel.wire == Wire::JsonText,
+        Format::Csv => false,
+    };
+    let fold = |name: &str| folded(name, rules.policies.preset);
+    let Some(member) = members::double_member(pg_type, &fold).filter(|_| structured) else { return Ok(travel) };
+    let column = column.to_owned();
+    match (rules.format, rules.policies.duplicate_columns) {
+        (Format::Parquet, DuplicateColumns::Suffix) => {
+            let note = format!("a second member {member:?} has a number behind its name");
+            let note = travel.note.map_or(note.clone(), |said| format!("{note}; {said}"));
+            Ok(Travel { carrier: members::numbered_members(&travel.carrier, &fold), note: Some(note), ..travel })
+        }
+        (Format::Parquet, DuplicateColumns::Error) => Err(PlanError::DuplicateMember { column, member }),
+        _ => Err(PlanError::DuplicateJsonMember { column, member }),
+    }
 }
 
 impl ColumnChoice {
@@ -202,7 +244,7 @@ impl ColumnChoice {
     ) -> Result<(), PlanError> {
         let takes = Takes::of(pg_type, rules);
         let fits = match self {
-            Self::Error => takes.value_errors || takes.text || takes.json_nan || takes.timestamp,
+            Self::Error => takes.value_errors || takes.replace || takes.json_nan || takes.timestamp,
             Self::Null => takes.value_errors || takes.json_nan,
             Self::Text => takes.as_text || takes.nested,
             Self::Decimal { precision, .. } => {
@@ -210,7 +252,8 @@ impl ColumnChoice {
             }
             Self::Double => takes.numeric,
             Self::Keep | Self::Trim => takes.char,
-            Self::Replace | Self::Bytes => takes.text,
+            Self::Replace => takes.replace,
+            Self::Bytes => takes.bytes,
             Self::Number | Self::String => takes.json_number,
             Self::Json => takes.nested,
             Self::Round => takes.timestamp,
@@ -267,7 +310,8 @@ struct Takes {
     as_text: bool,
     numeric: bool,
     char: bool,
-    text: bool,
+    replace: bool,
+    bytes: bool,
     json_number: bool,
     json_nan: bool,
     nested: bool,
@@ -282,24 +326,34 @@ impl Takes {
         let nested = travel::is_nested(pg_type);
         let numeric = base == oid::NUMERIC;
         let timed = matches!(base, oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ);
-        let wide = travel::numeric_digits(pg_type.typmod).is_none_or(|(precision, _)| precision > 38);
+        let (preset, policies) = (rules.policies.preset, Policies::default());
+        let reach =
+            Reach::of(&travel(pg_type, &Terms { format: rules.format, preset, policies, server: rules.server }));
+        // Of a value that is the server's text in Parquet too, no part has a type of Parquet's.
+        let typed = parquet && reach == Reach::Decoded;
+        let wide = |part: &PgType| {
+            let digits = travel::numeric_digits(part.typmod);
+            part.base_oid == oid::NUMERIC && digits.is_none_or(|(precision, _)| precision > 38)
+        };
+        let stamp = |part: &PgType| matches!(part.base_oid, oid::TIMESTAMP | oid::TIMESTAMPTZ);
         Self {
-            value_errors: parquet && (numeric || timed || nested),
+            value_errors: typed && (numeric || timed || nested),
             as_text: parquet,
-            numeric: parquet && numeric && wide,
-            char: base == oid::BPCHAR,
-            text: travel::is_text(pg_type),
+            numeric: typed && reaches(pg_type, reach, &wide),
+            char: reaches(pg_type, reach, &members::is_padded),
+            replace: travel::is_text(pg_type) || nested && members::holds_text(pg_type),
+            bytes: reaches(pg_type, reach, &travel::is_text),
             json_number: ndjson && (numeric || nested || matches!(base, oid::INT8 | oid::JSON | oid::JSONB)),
-            json_nan: ndjson && (numeric || matches!(base, oid::FLOAT4 | oid::FLOAT8)),
+            json_nan: ndjson && reaches(pg_type, reach, &members::is_number),
             nested: nested && !ndjson,
-            timestamp: parquet && matches!(base, oid::TIMESTAMP | oid::TIMESTAMPTZ),
+            timestamp: typed && reaches(pg_type, reach, &stamp),
         }
     }
 
     /// The choices as a person writes them.
     fn words(&self) -> String {
         let all = [
-            ("error", self.value_errors || self.text || self.json_nan),
+            ("error", self.value_errors || self.replace || self.json_nan),
             ("null", self.value_errors || self.json_nan),
             ("text", self.as_text || self.nested),
             ("json", self.nested),
@@ -307,8 +361,8 @@ impl Takes {
             ("double", self.numeric),
             ("keep", self.char),
             ("trim", self.char),
-            ("replace", self.text),
-            ("bytes", self.text),
+            ("replace", self.replace),
+            ("bytes", self.bytes),
             ("number", self.json_number),
             ("string", self.json_number),
             ("round", self.timestamp),

@@ -55,6 +55,26 @@ pub enum PlanError {
         /// The name.
         name: String,
     },
+    /// Two members of a composite whose names readers take for one, in Parquet.
+    #[error(
+        "column {column:?} has two members that its readers call {member:?}; write it as JSON with --column-policy {column}=json, or let --duplicate-columns suffix number them"
+    )]
+    DuplicateMember {
+        /// The output column.
+        column: String,
+        /// The second member's name.
+        member: String,
+    },
+    /// The same in NDJSON, whose nested values are the server's own JSON.
+    #[error(
+        "column {column:?} has two members that its readers call {member:?}; leave it out with --columns and write its text with --column 'NAME=\"{column}\"::text', or its members each with a name of its own"
+    )]
+    DuplicateJsonMember {
+        /// The output column.
+        column: String,
+        /// The second member's name.
+        member: String,
+    },
     /// `--column-policy` with a choice that the column's type does not have.
     #[error(
         "--column-policy {column}={choice}: a column of type {pg_type} has no such choice in this format; it takes: {takes}"

@@ -6,8 +6,10 @@ pub mod column;
 pub mod columns;
 pub mod describe;
 pub mod error;
+mod extremes;
 pub mod key;
 mod lexer;
+mod members;
 pub(crate) mod oid;
 pub mod partition;
 pub mod policy;
@@ -17,6 +19,7 @@ pub mod split;
 #[cfg(test)]
 mod testing;
 mod travel;
+mod words;
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;
@@ -40,7 +43,7 @@ pub use policy::{Policies, PolicyOptions, Preset};
 pub use predicate::{check_expression, check_predicate, check_query};
 pub use sizing::Sizing;
 pub use travel::ServerTypes;
-pub(crate) use travel::{is_free_text, srid};
+pub(crate) use travel::{is_free_text, is_text, srid};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +79,9 @@ pub struct ColumnFacts {
     pub not_null: bool,
     /// How its values are compared where it is a key.
     pub comparison: Comparison,
+    /// Whether it is text that is sorted byte by byte: by its collation, as far as the catalog tells.
+    #[serde(default)]
+    pub byte_ordered: bool,
     /// Statistics, where the role may read them.
     pub statistics: ColumnStatistics,
 }

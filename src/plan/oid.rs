@@ -40,6 +40,7 @@ pub(crate) const TIMETZ: u32 = 1266;
 pub(crate) const BIT: u32 = 1560;
 pub(crate) const VARBIT: u32 = 1562;
 pub(crate) const NUMERIC: u32 = 1700;
+pub(crate) const RECORD: u32 = 2249;
 pub(crate) const UUID: u32 = 2950;
 pub(crate) const PG_LSN: u32 = 3220;
 pub(crate) const JSONB: u32 = 3802;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::column::{Attribute, Carrier, ExtensionType, Member, PgType, Precision, TypeKind, Wire};
+use super::members;
 use super::oid;
 use super::policy::{
-    CharPadding, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable, Policies, Preset,
-    TimestampPrecision, UnconstrainedNumeric,
+    CharPadding, InvalidUtf8, Nested, OnUnrepresentable, Policies, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
 use crate::encode::Format;
 
@@ -41,13 +41,13 @@ pub(super) struct Travel {
     pub(super) wire: Wire,
     pub(super) carrier: Carrier,
     pub(super) note: Option<String>,
-    /// Whether a policy writes every value otherwise than it would be without it.
-    pub(super) rewritten: bool,
+    /// The word of the policy that writes every value otherwise than it would be without it.
+    pub(super) rewritten: Option<&'static str>,
 }
 
 impl Travel {
     fn binary(carrier: Carrier) -> Self {
-        Self { wire: Wire::Binary, carrier, note: None, rewritten: false }
+        Self { wire: Wire::Binary, carrier, note: None, rewritten: None }
     }
 
     fn output_text() -> Self {
@@ -62,17 +62,18 @@ impl Travel {
         Self { note: Some(note.into()), ..self }
     }
 
-    fn rewritten(self) -> Self {
-        Self { rewritten: true, ..self }
+    fn rewritten(self, word: &'static str) -> Self {
+        Self { rewritten: Some(word), ..self }
     }
 }
 
 /// Decides it.
 pub(super) fn travel(pg_type: &PgType, terms: &Terms) -> Travel {
-    match terms.format {
+    let travel = match terms.format {
         Format::Parquet => parquet(pg_type, terms),
         Format::Csv | Format::Ndjson => text(pg_type, terms),
-    }
+    };
+    members::noted(travel, pg_type, terms)
 }
 
 /// CSV and NDJSON: PostgreSQL's own integers and texts where they are printed here as the server would print them.
@@ -82,7 +83,7 @@ fn text(pg_type: &PgType, terms: &Terms) -> Travel {
         let json = Travel::json_text().noting("sent as the JSON that to_json makes of it");
         return match terms.policies.nested {
             _ if ndjson => json,
-            Nested::Json => json.rewritten(),
+            Nested::Json => json.rewritten("json"),
             Nested::Native => Travel::output_text().noting("sent as its output text"),
         };
     }
@@ -110,16 +111,16 @@ fn text(pg_type: &PgType, terms: &Terms) -> Travel {
 fn parquet(pg_type: &PgType, terms: &Terms) -> Travel {
     let policies = &terms.policies;
     if policies.as_text {
-        return as_text(pg_type).noting("written as text, as --column-policy asks").rewritten();
+        return as_text(pg_type).noting("written as text, as --column-policy asks").rewritten("text");
     }
     if is_nested(pg_type) && policies.nested == Nested::Json {
-        return Travel::json_text().noting("written as JSON, as --column-policy asks").rewritten();
+        return Travel::json_text().noting("written as JSON, as --column-policy asks").rewritten("json");
     }
     let Some(carrier) = typed(pg_type, terms) else {
         return Travel::output_text().noting("sent as its output text");
     };
     if policies.on_unrepresentable == OnUnrepresentable::Text && can_fail(&carrier) {
-        return as_text(pg_type).noting("written as text, as --on-unrepresentable asks").rewritten();
+        return as_text(pg_type).noting("written as text, as --on-unrepresentable asks").rewritten("text");
     }
     if terms.preset != Preset::Postgres && lists_within_lists(&carrier) {
         return Travel::json_text().noting("written as JSON: a list within a list cannot be read there");
@@ -128,12 +129,12 @@ fn parquet(pg_type: &PgType, terms: &Terms) -> Travel {
 }
 
 /// What a person should know of the column, and whether all of it is written otherwise.
-fn annotated(carrier: Carrier, pg_type: &PgType, terms: &Terms) -> Travel {
+pub(super) fn annotated(carrier: Carrier, pg_type: &PgType, terms: &Terms) -> Travel {
     let travel = Travel::binary(carrier);
     let text_of_bytes = travel.carrier == Carrier::Bytes && is_text(pg_type);
     let parquet = terms.format == Format::Parquet;
     match (&pg_type.kind, pg_type.base_oid) {
-        _ if text_of_bytes => travel.noting("text written as its bytes, as --invalid-utf8 asks").rewritten(),
+        _ if text_of_bytes => travel.noting("text written as its bytes, as --invalid-utf8 asks").rewritten("bytes"),
         (_, oid::BPCHAR) if terms.policies.char_padding == CharPadding::Keep => {
             travel.noting("padded with blanks to its length, as stored")
         }
@@ -168,7 +169,7 @@ fn as_text(pg_type: &PgType) -> Travel {
 /// The carrier into which a type's binary form is decoded; `None` where that form is not known here.
 ///
 /// A member or an element is decoded like a column, so one type that is not known makes the whole value text.
-fn typed(pg_type: &PgType, terms: &Terms) -> Option<Carrier> {
+pub(super) fn typed(pg_type: &PgType, terms: &Terms) -> Option<Carrier> {
     match &pg_type.kind {
         TypeKind::Base => scalar(pg_type, terms),
         TypeKind::Enum | TypeKind::Extension(ExtensionType::Citext) => Some(text_carrier(terms)),
@@ -266,7 +267,7 @@ fn text_carrier(terms: &Terms) -> Carrier {
 }
 
 /// A `numeric` in Parquet: a decimal where one can hold the declared digits.
-fn numeric(typmod: Option<i32>, terms: &Terms) -> Carrier {
+pub(super) fn numeric(typmod: Option<i32>, terms: &Terms) -> Carrier {
     let Some((precision, scale)) = numeric_digits(typmod) else {
         return match terms.policies.unconstrained_numeric {
             UnconstrainedNumeric::Text => Carrier::NumberText,
@@ -326,7 +327,7 @@ pub(super) fn is_nested(pg_type: &PgType) -> bool {
 }
 
 /// Whether a type is text that the server does not vouch for in a `SQL_ASCII` database.
-pub(super) fn is_text(pg_type: &PgType) -> bool {
+pub(crate) fn is_text(pg_type: &PgType) -> bool {
     matches!(pg_type.kind, TypeKind::Enum | TypeKind::Extension(ExtensionType::Citext))
         || matches!(pg_type.base_oid, oid::TEXT | oid::VARCHAR | oid::NAME | oid::BPCHAR | oid::UNKNOWN)
 }
@@ -367,61 +368,11 @@ fn lists_within_lists(carrier: &Carrier) -> bool {
     }
 }
 
-fn has_timestamp(carrier: &Carrier) -> bool {
+pub(super) fn has_timestamp(carrier: &Carrier) -> bool {
     match carrier {
         Carrier::Timestamp { .. } => true,
         Carrier::List(element) => has_timestamp(element),
         Carrier::Struct(members) => members.iter().any(|member| has_timestamp(&member.carrier)),
         _ => false,
     }
-}
-
-/// The choices that matter to a column, in the words of their flags.
-pub(super) fn words(pg_type: &PgType, travel: &Travel, terms: &Terms) -> String {
-    let Policies { on_unrepresentable, json_nan, json_large_numbers, timestamp_precision, .. } = terms.policies;
-    let ndjson = terms.format == Format::Ndjson;
-    let mut words = Vec::new();
-    if travel.rewritten {
-        words.push(match travel.carrier {
-            Carrier::Bytes => "bytes",
-            Carrier::Json => "json",
-            _ => "text",
-        });
-    }
-    if can_fail(&travel.carrier) {
-        words.push(if on_unrepresentable == OnUnrepresentable::Null { "null" } else { "error" });
-    }
-    if has_timestamp(&travel.carrier) && timestamp_precision == TimestampPrecision::Millis {
-        words.push("round");
-    }
-    if pg_type.base_oid == oid::NUMERIC && travel.carrier == Carrier::Float64 {
-        words.push("double");
-    }
-    if pg_type.base_oid == oid::BPCHAR && terms.policies.char_padding == CharPadding::Trim {
-        words.push("trim");
-    }
-    if terms.format == Format::Csv && terms.policies.formula_guard && is_free_text(pg_type, &travel.carrier) {
-        words.push("guard");
-    }
-    if terms.server.sql_ascii && travel.carrier == Carrier::Text && is_text(pg_type) {
-        words.push(if terms.policies.invalid_utf8 == InvalidUtf8::Replace { "replace" } else { "error" });
-    }
-    let number = matches!(travel.carrier, Carrier::Float32 | Carrier::Float64 | Carrier::NumberText);
-    match json_nan {
-        JsonNan::Null if ndjson && number => words.push("null"),
-        JsonNan::Error if ndjson && number => words.push("error"),
-        _ => {}
-    }
-    let large = matches!(travel.carrier, Carrier::Int64 | Carrier::NumberText | Carrier::Json);
-    if ndjson && large && json_large_numbers == JsonLargeNumbers::String {
-        words.push("string");
-    }
-    if words.is_empty() { "lossless".to_owned() } else { words.join(", ") }
-}
-
-/// Whether a policy may write NULL for a value of the column.
-pub(super) fn may_null(travel: &Travel, terms: &Terms) -> bool {
-    let number = matches!(travel.carrier, Carrier::Float32 | Carrier::Float64 | Carrier::NumberText);
-    can_fail(&travel.carrier) && terms.policies.on_unrepresentable == OnUnrepresentable::Null
-        || terms.format == Format::Ndjson && number && terms.policies.json_nan == JsonNan::Null
 }

@@ -29,7 +29,7 @@ struct Case<'a> {
     values: &'a [Value],
 }
 
-async fn parquet(done: &Export) -> Value {
+pub(super) async fn parquet(done: &Export) -> Value {
     let mut python = tokio::process::Command::new(variable("OUTHAUL_TEST_PYTHON"));
     python.args(["-c", READ]).arg(done.dest()).kill_on_drop(true);
     let output = within(Duration::from_mins(1), "pyarrow", python.output()).await.unwrap();
@@ -50,7 +50,7 @@ async fn run(pg: &Pg, format: &str, args: &[&str]) -> Export {
     export(pg, &[&fixed[..], args].concat()).await
 }
 
-fn column<'a>(manifest: &'a Value, name: &str) -> &'a Value {
+pub(super) fn column<'a>(manifest: &'a Value, name: &str) -> &'a Value {
     manifest["schema"].as_array().unwrap().iter().find(|column| column["name"] == name).unwrap()
 }
 

@@ -3,6 +3,8 @@
 //! Parquet says so itself. In text formats it follows from the type in PostgreSQL: a `date` has the batches of an
 //! `integer`, but is written as `2026-11-21`.
 
+use std::collections::HashSet;
+
 use crate::encode::Format;
 use crate::manifest::model::{Manifest, SchemaColumn};
 use crate::manifest::types::parse_arrow_type;
@@ -64,6 +66,20 @@ impl Kind {
                 Self::Struct(members) => members.iter().any(|(_, member)| member.any(is)),
                 _ => false,
             }
+    }
+
+    /// A member that differs from another of its struct in letter case alone.
+    pub(super) fn double_member(&self) -> Option<&str> {
+        match self {
+            Self::List(element) => element.double_member(),
+            Self::Struct(members) => {
+                let mut seen = HashSet::new();
+                let twice = members.iter().find(|(name, _)| !seen.insert(name.to_lowercase()));
+                let within = || members.iter().find_map(|(_, member)| member.double_member());
+                twice.map(|(name, _)| name.as_str()).or_else(within)
+            }
+            _ => None,
+        }
     }
 
     /// Whether its values are lists, structs or maps.

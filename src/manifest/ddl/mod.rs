@@ -215,14 +215,21 @@ impl Export<'_> {
     fn distinct_names(&self) -> Vec<String> {
         let mut seen = std::collections::HashSet::new();
         let twice = self.columns.iter().filter(|column| !seen.insert(column.name.to_lowercase()));
-        twice
-            .map(|column| {
-                format!(
-                    "column {:?} differs from another in letter case alone, which makes no difference there: --rename one",
-                    column.name
-                )
-            })
-            .collect()
+        let columns = twice.map(|column| {
+            format!(
+                "column {:?} differs from another in letter case alone, which makes no difference there: --rename one",
+                column.name
+            )
+        });
+        let members = self.columns.iter().filter_map(|column| {
+            let member = column.kind.double_member()?;
+            Some(format!(
+                "column {:?} has a member {member:?} that differs from another in letter case alone, which makes no \
+                 difference there: --column-policy COLUMN=json writes it as text",
+                column.name
+            ))
+        });
+        columns.chain(members).collect()
     }
 }
 

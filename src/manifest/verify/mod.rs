@@ -8,6 +8,7 @@ mod columns;
 mod content;
 mod csv;
 mod ndjson;
+mod order;
 mod parquet;
 mod value;
 
@@ -188,6 +189,7 @@ fn part_contradictions(manifest: &Manifest, part: &PartEntry) -> Vec<String> {
             let (ColumnSummary { name, nulls, .. }, path) = (summary, &part.path);
             problems.push(format!("it counts {nulls} NULLs of column {name:?} in {path}, where {most} can be"));
         }
+        problems.extend(order::problem(column, summary, &part.path));
     }
     problems
 }

@@ -35,6 +35,7 @@ fn plan() -> Plan {
         nullable: !facts.not_null,
         policies: Policies::default(),
         policy: "lossless".to_owned(),
+        ordered: true,
         rewritten: false,
         note: note.map(str::to_owned),
         statistics: facts.statistics,

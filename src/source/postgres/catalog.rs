@@ -104,6 +104,21 @@ const OPERATORS: &str = "(SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catal
     JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace \
     WHERE k.opcdefault AND k.opcintype = TYPE AND n.nspname <> 'pg_catalog')";
 
+/// Whether text under the collation `COLLATION` is sorted byte by byte in the UTF-8 in which it comes: by the collations
+/// that compare bytes or, which is the same in UTF-8, code points. `to_jsonb` bears that a column of the catalog came with a
+/// later version.
+const BYTE_ORDERED: &str = "EXISTS (SELECT FROM pg_catalog.pg_collation l CROSS JOIN pg_catalog.pg_database d \
+    CROSS JOIN LATERAL (SELECT \
+        CASE WHEN l.collprovider OPERATOR(pg_catalog.<>) 'd' THEN l.collprovider::pg_catalog.text \
+            ELSE COALESCE(pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'datlocprovider', 'c') END, \
+        CASE WHEN l.collprovider OPERATOR(pg_catalog.<>) 'd' THEN l.collcollate::pg_catalog.text \
+            ELSE d.datcollate::pg_catalog.text END) AS v(provider, locale) \
+    WHERE l.oid OPERATOR(pg_catalog.=) COLLATION \
+        AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
+        AND pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) ANY (ARRAY['UTF8', 'SQL_ASCII']) \
+        AND (v.provider OPERATOR(pg_catalog.=) 'b' OR v.provider OPERATOR(pg_catalog.=) 'c' \
+            AND v.locale OPERATOR(pg_catalog.=) ANY (ARRAY['C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8'])))";
+
 /// The columns of a relation, dropped ones left out, with statistics where the role may read them.
 pub(crate) async fn columns(
     session: &Session,
@@ -112,22 +127,25 @@ pub(crate) async fn columns(
 ) -> Result<Vec<ColumnFacts>, SourceError> {
     let sql = "WITH RECURSIVE chain AS ( \
             SELECT a.attnum, a.attname::text AS name, a.atttypid AS declared, a.atttypid AS oid, a.atttypmod AS typmod, \
+                a.attcollation AS sorted_by, \
                 a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid \
                     AND k.contype::text = 'n' AND NOT k.convalidated AND k.conkey[1] = a.attnum) AS not_null \
             FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
             UNION ALL \
             SELECT c.attnum, c.name, c.declared, t.typbasetype, \
-                CASE WHEN c.typmod >= 0 THEN c.typmod ELSE t.typtypmod END, c.not_null \
+                CASE WHEN c.typmod >= 0 THEN c.typmod ELSE t.typtypmod END, c.sorted_by, c.not_null \
             FROM chain c JOIN pg_catalog.pg_type t ON t.oid = c.oid WHERE t.typtype = 'd') \
         SELECT c.name, c.declared, c.oid, c.typmod, c.not_null, \
             pg_catalog.format_type(c.declared, CASE WHEN c.declared = c.oid THEN c.typmod ELSE -1 END), \
             s.n_distinct, s.correlation, s.avg_width, \
-            CASE WHEN c.declared <> c.oid THEN pg_catalog.format_type(c.oid, c.typmod) END, OPERATORS \
+            CASE WHEN c.declared <> c.oid THEN pg_catalog.format_type(c.oid, c.typmod) END, OPERATORS, \
+            BYTE_ORDERED \
         FROM chain c JOIN pg_catalog.pg_type b ON b.oid = c.oid AND b.typtype <> 'd' \
         LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = $2::text::name AND s.tablename = $3::text::name \
             AND s.attname = c.name::name AND s.inherited = $4 \
         ORDER BY c.attnum"
-        .replace("OPERATORS", &OPERATORS.replace("TYPE", "b.oid"));
+        .replace("OPERATORS", &OPERATORS.replace("TYPE", "b.oid"))
+        .replace("BYTE_ORDERED", &BYTE_ORDERED.replace("COLLATION", "c.sorted_by"));
     let inherited = found.has_children();
     let parameters: [Parameter<'_>; 4] =
         [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
@@ -152,6 +170,7 @@ fn column(row: &Row, promises: bool, types: &Types) -> ColumnFacts {
         pg_type: PgType { oid: row.get(1), base_oid, typmod, name: row.get(5), kind: types.kind(base_oid, typmod) },
         not_null: promises && row.get::<_, bool>(4),
         comparison: Comparison { base_type: row.get(9), operators: row.get(10) },
+        byte_ordered: row.get(11),
         statistics: ColumnStatistics { n_distinct: row.get(6), correlation: row.get(7), avg_width: row.get(8) },
     }
 }
@@ -194,6 +213,8 @@ pub(crate) async fn describe_statement(
             },
             not_null: false,
             comparison: Comparison { base_type: None, operators: row.get(1) },
+            // A row description does not tell the collation.
+            byte_ordered: false,
             statistics: ColumnStatistics::default(),
         })
         .collect())

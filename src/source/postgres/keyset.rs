@@ -106,6 +106,7 @@ impl PageReader {
             nullable: true,
             policies: Policies::default(),
             policy: "lossless".to_owned(),
+            ordered: false,
             rewritten: false,
             note: None,
             statistics: crate::plan::ColumnStatistics::default(),

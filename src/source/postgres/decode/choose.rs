@@ -1,6 +1,7 @@
 //! Which decoder a column gets: from its type, how it is sent, its carrier and its policies.
 
 use super::column::Column;
+use super::members::{Members, Print};
 use super::nested::{ListShape, Lists, StructShape, Structs};
 use super::text::text_writer;
 use super::values::{Bytes, Days, Digits, Double, Float, Long, Truth, Values, Wide};
@@ -10,7 +11,13 @@ use crate::plan::{Carrier, ExtensionType, Member, PgType, Policies, Precision, T
 /// The decoder; `None` where there is none.
 pub(super) fn values(pg_type: &PgType, wire: Wire, carrier: &Carrier, policies: &Policies) -> Option<Values> {
     let padded = pg_type.base_oid == oid::BPCHAR && policies.char_padding == CharPadding::Trim;
-    let text = Values::variable(if padded { Bytes::Trimmed } else { Bytes::Plain });
+    let printed = |print| Members::of(pg_type, print, policies).map(|members| Bytes::Members(Box::new(members)));
+    let text = Values::variable(match wire {
+        _ if padded => Bytes::Trimmed,
+        Wire::Binary => Bytes::Plain,
+        Wire::OutputText => printed(Print::Output).unwrap_or(Bytes::Plain),
+        Wire::JsonText => printed(Print::Json).unwrap_or(Bytes::Plain),
+    });
     match (wire, carrier) {
         (Wire::Binary, Carrier::Text | Carrier::Bytes) if is_text(pg_type) => Some(text),
         (Wire::Binary, _) => binary(pg_type, carrier, policies),
@@ -73,10 +80,9 @@ fn lists(shape: ListShape, items: Vec<Column>) -> Values {
     Values::Lists(Box::new(Lists::new(shape, items)))
 }
 
-/// An element or a member. What is chosen for text and for JSON is chosen for whole columns.
+/// An element or a member, for which the column's choices hold.
 fn part(pg_type: &PgType, carrier: &Carrier, policies: &Policies) -> Option<Column> {
-    let policies = Policies { char_padding: CharPadding::Keep, json_nan: JsonNan::String, ..*policies };
-    Some(Column::part(values(pg_type, Wire::Binary, carrier, &policies)?, carrier, &policies))
+    Some(Column::part(values(pg_type, Wire::Binary, carrier, policies)?, carrier, policies))
 }
 
 /// A range: two bounds, then three flags (`RANGE_LB_INC`, `RANGE_UB_INC`, `RANGE_EMPTY` of `rangetypes.h`).

@@ -45,7 +45,8 @@ impl Column {
         let mut column = Self::part(values, &plan.carrier, &plan.policies);
         column.nullable = plan.nullable;
         column.rewritten = plan.rewritten;
-        if column.utf8 == Utf8::AtEnd && plan.carrier == Carrier::Text && may_fail(plan) {
+        let text = matches!(plan.carrier, Carrier::Text | Carrier::Json);
+        if column.utf8 == Utf8::AtEnd && text && may_fail(plan) {
             column.utf8 = Utf8::Refused;
         }
         Some(column)

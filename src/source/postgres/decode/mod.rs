@@ -7,6 +7,7 @@ mod error;
 #[cfg(test)]
 mod fuzz_tests;
 mod loops;
+mod members;
 mod nested;
 mod numeric;
 mod row_key;

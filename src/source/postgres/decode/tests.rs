@@ -32,6 +32,7 @@ fn column(name: &str, oid: u32, wire: Wire, carrier: Carrier) -> ColumnPlan {
         nullable: true,
         policies: Policies::default(),
         policy: "error".to_owned(),
+        ordered: true,
         rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),

@@ -14,6 +14,7 @@ use super::error::Problem;
 use super::loops::{
     Cells, Failure, Variable, append_bytes, append_trimmed, append_versioned, fixed, parsed, place, room, variable,
 };
+use super::members::Members;
 use super::nested::{Lists, Structs};
 use super::text::TextWriter;
 use super::{numeric, scalar, wkb};
@@ -104,7 +105,7 @@ pub(super) enum Wide {
 }
 
 /// What text and bytes come from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Bytes {
     Plain,
     /// `char(n)` without its blanks.
@@ -118,6 +119,8 @@ pub(super) enum Bytes {
     Written(TextWriter),
     /// Extended WKB whose SRID is said elsewhere.
     IsoWkb,
+    /// A nested value as the server printed it, with parts that a choice changes.
+    Members(Box<Members>),
 }
 
 impl Values {
@@ -164,7 +167,7 @@ impl Values {
                 parsed(cells, values, |rest, length| numeric::decimal256(&rest[..length], *precision, *scale))
             }
             Self::Uuid(values) => fixed(cells, values, Ok),
-            Self::Variable(values, from) => append_variable(cells, values, *from, changed),
+            Self::Variable(values, from) => append_variable(cells, values, from, changed),
             Self::Lists(lists) => lists.append(cells),
             Self::Structs(structs) => structs.append(cells),
         }
@@ -269,9 +272,20 @@ fn append_long(cells: &Cells<'_>, values: &mut Vec<i64>, long: Long, changed: &m
     }
 }
 
-fn append_variable(cells: &Cells<'_>, values: &mut Variable, from: Bytes, changed: &mut u64) -> Result<usize, Failure> {
+fn append_variable(
+    cells: &Cells<'_>,
+    values: &mut Variable,
+    from: &Bytes,
+    changed: &mut u64,
+) -> Result<usize, Failure> {
     type Writer = fn(&[u8], &mut Vec<u8>) -> Result<(), Problem>;
     let write: Writer = match from {
+        Bytes::Members(members) => {
+            return variable(cells, values, |rest, length, out| {
+                *changed += members.append(&rest[..length], out)?;
+                Ok(())
+            });
+        }
         Bytes::Plain => {
             return variable(cells, values, |rest, length, out| {
                 append_bytes(rest, length, out);
@@ -289,7 +303,7 @@ fn append_variable(cells: &Cells<'_>, values: &mut Variable, from: Bytes, change
             return variable(cells, values, |rest, length, out| numeric::append_text(&rest[..length], out));
         }
         Bytes::FiniteNumeric => numeric::append_finite_text,
-        Bytes::Written(write) => write,
+        Bytes::Written(write) => *write,
         Bytes::IsoWkb => wkb::append_iso_wkb,
     };
     variable(cells, values, |rest, length, out| write(&rest[..length], out))

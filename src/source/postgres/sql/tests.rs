@@ -41,6 +41,7 @@ fn column_plan(origin: ColumnOrigin, wire: Wire) -> ColumnPlan {
         nullable: true,
         policies: Policies::default(),
         policy: "lossless".to_owned(),
+        ordered: true,
         rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),
@@ -197,6 +198,7 @@ fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
             pg_type: pg_type("int"),
             not_null: false,
             comparison: Comparison::default(),
+            byte_ordered: false,
             statistics: ColumnStatistics::default(),
         })
         .to_vec();

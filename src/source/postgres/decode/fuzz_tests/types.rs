@@ -295,6 +295,7 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         pg_type: pg_type.clone(),
         not_null: false,
         comparison: Comparison::default(),
+        byte_ordered: false,
         statistics: ColumnStatistics::default(),
     };
     let facts = RelationFacts {

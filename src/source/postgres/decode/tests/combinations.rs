@@ -56,6 +56,7 @@ fn facts() -> RelationFacts {
         pg_type,
         not_null: false,
         comparison: Comparison::default(),
+        byte_ordered: false,
         statistics: ColumnStatistics::default(),
     };
     RelationFacts {
