@@ -35,6 +35,7 @@ mod policies;
 mod readme;
 mod relations;
 mod retries;
+mod search_path;
 mod security;
 mod servers;
 mod shape;
