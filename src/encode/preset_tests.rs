@@ -96,7 +96,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         name: format!("c{place}"),
         pg_type,
         not_null: false,
-        comparison: Comparison::default(),
+        comparison: Some(Comparison::default()),
         byte_ordered: false,
         statistics,
     };

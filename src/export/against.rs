@@ -210,12 +210,14 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
     }
     let key = manifest.source.key.iter().map(|key| {
         let facts = column(&key.name)?;
+        let comparison = facts.comparison.clone();
         Ok(KeyColumn {
             name: key.name.clone(),
             pg_type: facts.pg_type.clone(),
             direction: key.direction,
             nullable: !facts.not_null,
-            comparison: facts.comparison.clone(),
+            // It had an order when it was the key: another type has come in its place.
+            comparison: comparison.ok_or_else(|| gone(&format!("the order of column {:?}", key.name), relation))?,
         })
     });
     let key = key.collect::<Result<_, ExportError>>()?;

@@ -47,6 +47,16 @@ pub enum PlanError {
         /// The name.
         name: String,
     },
+    /// `--key` with a column whose type has no order.
+    #[error(
+        "--key: values of type {pg_type} have no order, and so column {name:?} can order no rows; name another column"
+    )]
+    NoOrder {
+        /// The column.
+        name: String,
+        /// Its type.
+        pg_type: String,
+    },
     /// Two output columns of one name.
     #[error(
         "two output columns are called {name:?}; give one another name with --rename or with AS in a query, or let --duplicate-columns suffix number them"

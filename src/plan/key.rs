@@ -20,10 +20,10 @@ pub struct KeyChoice {
 /// The columns of `--key` come first. Where "the first N rows" or the next page must mean one thing (a cap, or keyset
 /// reading), the relation's unique key follows as tie-break, in the direction of the last named column, so that a key
 /// of one direction stays one that an index can serve. Without `--key` it is the unique key alone; that also splits a
-/// table whose leaves may not be read directly. Whether a column's type has an order is for the server to say.
+/// table whose leaves may not be read directly.
 ///
 /// # Errors
-/// `--key` names an unknown column or one twice; keyset reading without a unique key over NOT NULL columns.
+/// `--key` names an unknown column, one twice or one whose type has no order; keyset reading without a unique key over NOT NULL columns.
 pub fn choose_key(
     facts: &RelationFacts,
     named: Option<&[(String, Direction)]>,
@@ -41,7 +41,7 @@ pub fn choose_key(
         let direction = columns.last().map(|column| column.direction).unwrap_or_default();
         for facts in &tie_break {
             if !columns.iter().any(|column| column.name == facts.name) {
-                columns.push(key_column(facts, direction));
+                columns.push(key_column(facts, direction)?);
             }
         }
     }
@@ -66,19 +66,20 @@ fn named_columns(facts: &RelationFacts, named: &[(String, Direction)]) -> Result
         if columns.iter().any(|column| column.name == *name) {
             return Err(PlanError::RepeatedColumn { flag: "--key", name: name.clone() });
         }
-        columns.push(key_column(facts.column("--key", name)?, *direction));
+        columns.push(key_column(facts.column("--key", name)?, *direction)?);
     }
     Ok(columns)
 }
 
-fn key_column(facts: &ColumnFacts, direction: Direction) -> KeyColumn {
-    KeyColumn {
+fn key_column(facts: &ColumnFacts, direction: Direction) -> Result<KeyColumn, PlanError> {
+    let no_order = || PlanError::NoOrder { name: facts.name.clone(), pg_type: facts.pg_type.name.clone() };
+    Ok(KeyColumn {
         name: facts.name.clone(),
         pg_type: facts.pg_type.clone(),
         direction,
         nullable: !facts.not_null,
-        comparison: facts.comparison.clone(),
-    }
+        comparison: facts.comparison.clone().ok_or_else(no_order)?,
+    })
 }
 
 #[cfg(test)]
@@ -172,5 +173,10 @@ mod tests {
             choose_key(&orders(), Some(&twice), None, COPY),
             Err(PlanError::RepeatedColumn { flag: "--key", .. })
         ));
+        let mut facts = orders();
+        facts.columns[2].comparison = None;
+        let unordered = named(&[("created", Direction::Asc)]);
+        assert!(matches!(choose_key(&facts, Some(&unordered), None, COPY), Err(PlanError::NoOrder { .. })));
+        assert!(choose_key(&facts, None, Some(&cap(1)), COPY).is_ok());
     }
 }

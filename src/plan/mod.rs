@@ -37,7 +37,7 @@ pub use describe::PlanView;
 pub use error::{PlanError, SqlFlaw};
 pub use key::{KeyChoice, choose_key};
 pub use partition::{
-    Comparison, Direction, KeyColumn, KeyRange, KeyValue, Partition, Slice, TupleId, number_partitions,
+    Comparison, Direction, KeyColumn, KeyRange, KeyValue, Operators, Partition, Slice, TupleId, number_partitions,
 };
 pub use policy::{Policies, PolicyOptions, Preset};
 pub use predicate::{check_expression, check_predicate, check_query};
@@ -77,8 +77,8 @@ pub struct ColumnFacts {
     pub pg_type: PgType,
     /// Whether `NOT NULL` holds for every row that can be read.
     pub not_null: bool,
-    /// How its values are compared where it is a key.
-    pub comparison: Comparison,
+    /// How its values are compared where it is a key; none where its type has no order.
+    pub comparison: Option<Comparison>,
     /// Whether it is text that is sorted byte by byte: by its collation, as far as the catalog tells.
     #[serde(default)]
     pub byte_ordered: bool,

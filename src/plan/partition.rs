@@ -20,15 +20,46 @@ pub enum Direction {
     Desc,
 }
 
-/// How values of a column are compared so that it agrees with how the server sorts them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How values of a column are compared so that it agrees with how the server sorts them. Nothing in it is looked up on a
+/// search path, where there may be an operator that fits better and means something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The type that bounds are cast to where it is not the column's own: under a domain, whose checks a bound made by
-    /// arithmetic may fail.
-    pub base_type: Option<String>,
-    /// The schema of the type's operators, quoted for SQL, where they are not built in. A bare `<` is looked up on the
-    /// search path and may be another type's, which sorts differently.
-    pub operators: Option<String>,
+    /// The type that bounds are cast to, with its schema, quoted for SQL, and without a modifier: under a domain, whose
+    /// checks a bound made by arithmetic may fail.
+    pub value_type: String,
+    /// The type as which the operators read the column and its bounds, where they might be taken for other operators of
+    /// their schema otherwise: they are not built in, and declared for another type than the column's.
+    pub read_as: Option<String>,
+    /// The operators.
+    pub operators: Operators,
+}
+
+impl Default for Comparison {
+    /// Of texts.
+    fn default() -> Self {
+        Self { value_type: "pg_catalog.text".to_owned(), read_as: None, operators: Operators::default() }
+    }
+}
+
+/// The operators on which the order of a type rests (its default operator class for B-trees), each with its schema,
+/// quoted for SQL: `pg_catalog.<`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the strategies of a B-tree")]
+pub struct Operators {
+    pub less: String,
+    pub less_or_equal: String,
+    pub equal: String,
+    pub greater_or_equal: String,
+    pub greater: String,
+}
+
+impl Default for Operators {
+    /// Those of built-in types.
+    fn default() -> Self {
+        let [less, less_or_equal, equal, greater_or_equal, greater] =
+            ["<", "<=", "=", ">=", ">"].map(|name| format!("pg_catalog.{name}"));
+        Self { less, less_or_equal, equal, greater_or_equal, greater }
+    }
 }
 
 /// One column of the key by which rows are split and ordered. NULLs come last, in either direction.

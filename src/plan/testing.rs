@@ -8,7 +8,7 @@ pub(super) fn column(name: &str, oid: u32, not_null: bool) -> ColumnFacts {
         name: name.to_owned(),
         pg_type: PgType { oid, base_oid: oid, typmod: None, name: format!("type{oid}"), kind: TypeKind::Base },
         not_null,
-        comparison: Comparison::default(),
+        comparison: Some(Comparison::default()),
         byte_ordered: false,
         statistics: ColumnStatistics::default(),
     }

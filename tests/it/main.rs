@@ -37,6 +37,7 @@ mod policies;
 mod readme;
 mod relations;
 mod retries;
+mod search_path;
 mod security;
 mod servers;
 mod shape;

@@ -14,6 +14,7 @@ pub(crate) mod place;
 pub(crate) mod run;
 pub(crate) mod s3;
 pub(crate) mod secured;
+pub(crate) mod sql_names;
 pub(crate) mod tcp_proxy;
 pub(crate) mod tls;
 pub(crate) mod watch;

@@ -40,6 +40,8 @@ struct Shared {
     mark_after: AtomicU64,
     /// How many more connections may be marked.
     marks: AtomicUsize,
+    /// What clients have sent, connection by connection.
+    heard: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
 }
 
 impl TcpProxy {
@@ -55,6 +57,7 @@ impl TcpProxy {
             marked: watch::Sender::new(Fate::Pass),
             mark_after: AtomicU64::new(u64::MAX),
             marks: AtomicUsize::new(0),
+            heard: Mutex::default(),
         });
         let own = Arc::clone(&shared);
         let accepting = tokio::spawn(async move {
@@ -81,12 +84,50 @@ impl TcpProxy {
         self.shared.all.send_replace(fate);
     }
 
+    /// What clients have asked the server to run so far: the texts of all `Query` and `Parse` messages.
+    pub(crate) fn statements(&self) -> Vec<String> {
+        let heard = self.shared.heard.lock().unwrap();
+        heard.iter().flat_map(|heard| statements(&heard.lock().unwrap())).collect()
+    }
+
     /// What happens from now on to the first `count` connections that get `bytes` more from the server.
     pub(crate) fn after(&self, bytes: u64, count: usize, fate: Fate) {
         self.shared.marked.send_replace(fate);
         self.shared.marks.store(count, Ordering::SeqCst);
         self.shared.mark_after.store(bytes, Ordering::SeqCst);
     }
+}
+
+/// The statements in what the client of one connection has sent, as long as it speaks without TLS.
+fn statements(mut heard: &[u8]) -> Vec<String> {
+    const SSL_REQUEST: u32 = 80_877_103;
+    const CANCEL_REQUEST: u32 = 80_877_102;
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes[..4].try_into().unwrap());
+    let mut found = Vec::new();
+    // Messages have no tag until the connection is made.
+    while heard.len() >= 8 {
+        let (length, code) = (number(heard) as usize, number(&heard[4..]));
+        if code == CANCEL_REQUEST || heard.len() < length {
+            return found;
+        }
+        heard = &heard[length..];
+        if code != SSL_REQUEST {
+            break;
+        }
+    }
+    while heard.len() > 5 {
+        let end = 1 + number(&heard[1..]) as usize;
+        let Some(body) = heard.get(5..end) else { break };
+        let mut texts = body.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+        match heard[0] {
+            b'Q' => found.extend(texts.next()),
+            // The statement's name, then its text.
+            b'P' => found.extend(texts.nth(1)),
+            _ => {}
+        }
+        heard = &heard[end..];
+    }
+    found
 }
 
 /// The server and the database of a URL.
@@ -107,6 +148,8 @@ impl Shared {
         let mut all = self.all.subscribe();
         let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 16 << 10]);
         let (mut client, mut server) = (client, server);
+        let heard = Arc::<Mutex<Vec<u8>>>::default();
+        self.heard.lock().unwrap().push(Arc::clone(&heard));
         let mut received = 0_u64;
         let mut marked = false;
         loop {
@@ -127,7 +170,9 @@ impl Shared {
             tokio::select! {
                 _ = all.changed() => {}
                 read = client.read(&mut up) => match read {
-                    Ok(count @ 1..) if server.write_all(&up[..count]).await.is_ok() => {}
+                    Ok(count @ 1..) if server.write_all(&up[..count]).await.is_ok() => {
+                        heard.lock().unwrap().extend(&up[..count]);
+                    }
                     _ => return,
                 },
                 read = server.read(&mut down) => match read {

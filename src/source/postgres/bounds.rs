@@ -6,11 +6,13 @@ use std::num::NonZeroU64;
 use tokio_postgres::types::Type;
 
 use super::catalog::query;
+use super::closed::closed;
 use super::error::{SourceError, SourceFault};
 use super::prepare::Planning;
 use super::sql;
+use super::statement::{self, OutputColumn};
 use crate::limits;
-use crate::plan::{Direction, KeyColumn, KeyValue, Plan, TupleId};
+use crate::plan::{Direction, KeyColumn, KeyValue, Plan, TupleId, TypeKind};
 
 /// What the server found where a cap may end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,17 @@ pub struct CapByPlace {
     pub boundary: Option<TupleId>,
 }
 
+const LOOKING_BEHIND: &str = "looking behind the view";
+
+/// Where an output column comes from.
+#[derive(Debug, Clone, Copy)]
+enum Behind<'a> {
+    /// The query of the request.
+    Query(&'a str),
+    /// A view, by its OID.
+    View(u32),
+}
+
 impl Planning {
     /// The stored column behind a key column: itself, or what a view or a query takes it from unchanged.
     ///
@@ -59,34 +72,34 @@ impl Planning {
     pub async fn key_origin(&self, key: &KeyColumn) -> Result<Option<KeyOrigin>, SourceError> {
         let (mut relation, mut name) = match &self.found {
             Some(found) => (found.oid, key.name.clone()),
-            None => match self.origin_in(&self.relation.sql_name, &key.name).await? {
+            None => match self.origin_in(Behind::Query(&self.relation.sql_name), &key.name).await? {
                 Some(origin) => origin,
                 None => return Ok(None),
             },
         };
         for _ in 0..limits::VIEW_DEPTH_MAX {
-            let sql = "SELECT c.relkind = 'v', CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, \
-                n.nspname::text, c.relname::text, \
+            let sql = closed(
+                "SELECT c.relkind = 'v', n.nspname::text, c.relname::text, \
                 EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid), \
-                CASE WHEN c.relkind IN ('r', 'm', 'p') THEN (WITH RECURSIVE tree AS (SELECT c.oid \
+                CASE WHEN c.relkind = ANY ('{r,m,p}') THEN (WITH RECURSIVE tree AS (SELECT c.oid \
                         UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
-                    SELECT sum(pg_catalog.pg_relation_size(tree.oid, 'main'))::int8 FROM tree) END \
-                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+                    SELECT pg_catalog.sum(pg_catalog.pg_relation_size(tree.oid, 'main'))::int8 FROM tree) END \
+                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+            );
             let action = format!("looking for the column behind {}", key.name);
-            let rows = query(&self.anchor, &action, sql, &[(&relation, Type::OID)]).await?;
+            let rows = query(&self.anchor, &action, &sql, &[(&relation, Type::OID)]).await?;
             let Some(row) = rows.first() else { return Ok(None) };
             if !row.get::<_, bool>(0) {
                 return Ok(Some(KeyOrigin {
                     relation,
-                    schema: row.get(2),
-                    table: row.get(3),
+                    schema: row.get(1),
+                    table: row.get(2),
                     column: name,
-                    inherited: row.get(4),
-                    bytes: row.get::<_, Option<i64>>(5).and_then(|bytes| u64::try_from(bytes).ok()),
+                    inherited: row.get(3),
+                    bytes: row.get::<_, Option<i64>>(4).and_then(|bytes| u64::try_from(bytes).ok()),
                 }));
             }
-            let definition: String = row.get(1);
-            match self.origin_in(definition.trim_end().trim_end_matches(';'), &name).await? {
+            match self.origin_in(Behind::View(relation), &name).await? {
                 Some(origin) => (relation, name) = origin,
                 None => return Ok(None),
             }
@@ -94,24 +107,39 @@ impl Planning {
         Ok(None)
     }
 
-    /// The table and column that a statement's output column is, where it is one unchanged.
-    async fn origin_in(&self, statement: &str, column: &str) -> Result<Option<(u32, String)>, SourceError> {
-        const ACTION: &str = "looking behind the view";
-        self.anchor.batch(ACTION, "SAVEPOINT outhaul_origin").await?;
-        let prepared = self.anchor.client().prepare(statement).await;
-        let end = if prepared.is_ok() { "" } else { "ROLLBACK TO SAVEPOINT outhaul_origin; " };
-        self.anchor.batch(ACTION, &format!("{end}RELEASE SAVEPOINT outhaul_origin")).await?;
-        // The role may read a view but not name what is behind it: no bounds then.
-        let Ok(prepared) = prepared else { return Ok(None) };
-        let found = prepared.columns().iter().find(|candidate| candidate.name() == column);
-        let Some((relation, number)) = found.and_then(|column| column.table_oid().zip(column.column_id())) else {
-            return Ok(None);
+    /// The table and column that an output column is, where it is one unchanged.
+    async fn origin_in(&self, behind: Behind<'_>, column: &str) -> Result<Option<(u32, String)>, SourceError> {
+        // To print a view the server runs statements of its own, whose operators it looks up on the search path
+        // (`pg_get_viewdef`, `ruleutils.c`), and it leaves out the schemas of what it finds there.
+        let path = match behind {
+            Behind::View(_) => "; SET LOCAL search_path = pg_catalog",
+            Behind::Query(_) => "",
         };
-        let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum = $2";
+        self.anchor.batch(LOOKING_BEHIND, &format!("SAVEPOINT outhaul_origin{path}")).await?;
+        let described = self.columns_of(behind).await;
+        let end = "ROLLBACK TO SAVEPOINT outhaul_origin; RELEASE SAVEPOINT outhaul_origin";
+        self.anchor.batch(LOOKING_BEHIND, end).await?;
+        // The role may read a view but not name what is behind it: no bounds then.
+        let Ok(columns) = described else { return Ok(None) };
+        let found = columns.into_iter().find(|candidate| candidate.name == column);
+        let Some((relation, number)) = found.and_then(|column| column.stored) else { return Ok(None) };
+        let sql = closed("SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum = $2");
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&relation, Type::OID), (&number, Type::INT2)];
-        let rows = query(&self.anchor, ACTION, sql, &parameters).await?;
+        let rows = query(&self.anchor, LOOKING_BEHIND, &sql, &parameters).await?;
         Ok(rows.first().map(|row| (relation, row.get(0))))
+    }
+
+    async fn columns_of(&self, behind: Behind<'_>) -> Result<Vec<OutputColumn>, SourceError> {
+        let view = match behind {
+            Behind::Query(text) => return statement::describe(&self.anchor, LOOKING_BEHIND, text).await,
+            Behind::View(view) => view,
+        };
+        let sql = "SELECT pg_catalog.pg_get_viewdef($1)";
+        let rows = query(&self.anchor, LOOKING_BEHIND, sql, &[(&view, Type::OID)]).await?;
+        let definition: Option<&str> = rows.first().and_then(|row| row.get(0));
+        let definition = definition.unwrap_or_default().trim_end().trim_end_matches(';');
+        statement::describe(&self.anchor, LOOKING_BEHIND, definition).await
     }
 
     /// Histogram bounds of a column, distinct and in the key's order; empty where there are none.
@@ -125,19 +153,20 @@ impl Planning {
         };
         // The server sorts by its own order and collation, whatever order the statistics were made in; coverage rests
         // on that order. `bounds.b`, since a bare `b` would be the output column: its text.
-        let type_name = key.comparison.base_type.as_deref().unwrap_or(&key.pg_type.name);
+        let value_type = &key.comparison.value_type;
         // The bounds of arrays are arrays in an array, which has no text form to be read back from.
-        if type_name.ends_with(']') {
+        if matches!(key.pg_type.kind, TypeKind::Array(_)) {
             return Ok(Vec::new());
         }
         let collation = self.collation(origin.relation, &origin.column).await?;
         // In FROM, `unnest` would take composite values apart.
-        let sql = format!(
-            "SELECT b::text FROM (SELECT DISTINCT unnest(s.histogram_bounds::text::{type_name}[]) AS b \
+        let sql = closed(&format!(
+            "SELECT {} FROM (SELECT DISTINCT pg_catalog.unnest(s.histogram_bounds::text::{value_type}[]) AS b \
             FROM pg_catalog.pg_stats s WHERE s.schemaname = $1::text::name AND s.tablename = $2::text::name AND s.attname = $3::text::name \
                 AND s.inherited = $4) AS bounds \
-            ORDER BY bounds.b{collation}{direction}"
-        );
+            ORDER BY bounds.b{collation}{direction}",
+            sql::text_of(key, "b")
+        ));
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
             (&origin.schema, Type::TEXT),
             (&origin.table, Type::TEXT),
@@ -150,12 +179,14 @@ impl Planning {
 
     /// ` COLLATE …` of a column whose type has one, else nothing.
     async fn collation(&self, relation: u32, column: &str) -> Result<String, SourceError> {
-        let sql = "SELECT n.nspname::text, c.collname::text FROM pg_catalog.pg_attribute a \
+        let sql = closed(
+            "SELECT n.nspname::text, c.collname::text FROM pg_catalog.pg_attribute a \
             JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation \
             JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace \
-            WHERE a.attrelid = $1 AND a.attname = $2::text::name";
+            WHERE a.attrelid = $1 AND a.attname = $2::text::name",
+        );
         let action = format!("asking the collation of {column}");
-        let rows = query(&self.anchor, &action, sql, &[(&relation, Type::OID), (&column, Type::TEXT)]).await?;
+        let rows = query(&self.anchor, &action, &sql, &[(&relation, Type::OID), (&column, Type::TEXT)]).await?;
         let quoted = |row: &tokio_postgres::Row, index| super::session::identifier(row.get(index));
         Ok(rows.first().map_or(String::new(), |row| format!(" COLLATE {}.{}", quoted(row, 0), quoted(row, 1))))
     }
@@ -166,18 +197,23 @@ impl Planning {
     /// The server refused or was lost.
     pub async fn integer_extremes(&self, key: &KeyColumn) -> Result<Option<(i64, i64)>, SourceError> {
         let Some(found) = &self.found else { return Ok(None) };
-        let indexed = "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+        let indexed = closed(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
                 ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
             JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am m ON m.oid = c.relam \
             WHERE i.indrelid = $1 AND a.attname = $2::text::name AND i.indisvalid AND i.indpred IS NULL \
-                AND m.amname = 'btree')";
+                AND m.amname = 'btree')",
+        );
         let action = format!("looking for an index on {}", key.name);
-        let rows = query(&self.anchor, &action, indexed, &[(&found.oid, Type::OID), (&key.name, Type::TEXT)]).await?;
+        let rows = query(&self.anchor, &action, &indexed, &[(&found.oid, Type::OID), (&key.name, Type::TEXT)]).await?;
         if !rows.first().is_some_and(|row| row.get(0)) {
             return Ok(None);
         }
         let column = super::session::identifier(&key.name);
-        let sql = format!("SELECT min({column})::int8, max({column})::int8 FROM {}", sql::relation(&self.relation));
+        let sql = format!(
+            "SELECT pg_catalog.min({column})::pg_catalog.int8, pg_catalog.max({column})::pg_catalog.int8 FROM {}",
+            sql::relation(&self.relation)
+        );
         let rows = query(&self.anchor, &format!("reading the extremes of {}", key.name), &sql, &[]).await?;
         Ok(rows.first().and_then(|row| Some((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))))
     }

@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
+use super::order;
 use super::session::identifier;
+use super::statement;
 use super::types::Types;
-use crate::plan::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationKind, ServerTypes};
+use crate::plan::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind, ServerTypes};
 
 /// A relation found by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,11 +57,13 @@ pub(crate) async fn query(
 /// [`SourceFault::SchemaChanged`] where there is none, [`SourceFault::Usage`] where it is not a relation with rows, or
 /// a temporary table of another session.
 pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceError> {
-    let sql = "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
+    let sql = closed(
+        "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
             pg_catalog.has_table_privilege(c.oid, 'SELECT') \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.oid = pg_catalog.to_regclass($1)";
-    let rows = query(session, &format!("looking up table {name}"), sql, &[(&name, Type::TEXT)]).await?;
+        WHERE c.oid = pg_catalog.to_regclass($1)",
+    );
+    let rows = query(session, &format!("looking up table {name}"), &sql, &[(&name, Type::TEXT)]).await?;
     let Some(row) = rows.first() else { return Err(not_there(session, name).await?) };
     let relkind: &str = row.get(1);
     let usage = |what: &str| Err(SourceError::new(SourceFault::Usage, format!("{name} is {what}")));
@@ -81,10 +86,13 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
 
 /// Why there is no table of this name: it may be a temporary one of another session.
 async fn not_there(session: &Session, name: &str) -> Result<SourceError, SourceError> {
-    let sql = "SELECT FROM pg_catalog.pg_class c, pg_catalog.parse_ident($1) AS p(parts) \
-        WHERE c.relpersistence = 't' AND c.relkind IN ('r', 'p', 'v') AND c.relname::text = p.parts[cardinality(p.parts)] \
-            AND (cardinality(p.parts) = 1 OR p.parts[1] = 'pg_temp')";
-    let temporary = query(session, &format!("looking up table {name}"), sql, &[(&name, Type::TEXT)]).await?;
+    let sql = closed(
+        "SELECT FROM pg_catalog.pg_class c, pg_catalog.parse_ident($1) AS p(parts) \
+        WHERE c.relpersistence = 't' AND c.relkind = ANY ('{r,p,v}') \
+            AND c.relname::text = p.parts[pg_catalog.cardinality(p.parts)] \
+            AND (pg_catalog.cardinality(p.parts) = 1 OR p.parts[1] = 'pg_temp')",
+    );
+    let temporary = query(session, &format!("looking up table {name}"), &sql, &[(&name, Type::TEXT)]).await?;
     Ok(if temporary.is_empty() {
         SourceError::new(SourceFault::SchemaChanged, format!("table {name} does not exist")).with_hint(
             "check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'",
@@ -95,29 +103,20 @@ async fn not_there(session: &Session, name: &str) -> Result<SourceError, SourceE
     })
 }
 
-/// The schema of the operators by which values of type `TYPE` are sorted, quoted; NULL where they are built in. A type
-/// without an operator class of its own (an enum, an array, varchar) sorts by a built-in one.
-const OPERATORS: &str = "(SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_opclass k \
-    JOIN pg_catalog.pg_am m ON m.oid = k.opcmethod AND m.amname = 'btree' \
-    JOIN pg_catalog.pg_amop p ON p.amopfamily = k.opcfamily AND p.amoplefttype = k.opcintype \
-        AND p.amoprighttype = k.opcintype AND p.amopstrategy = 1 \
-    JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace \
-    WHERE k.opcdefault AND k.opcintype = TYPE AND n.nspname <> 'pg_catalog')";
-
 /// Whether text under the collation `COLLATION` is sorted byte by byte in the UTF-8 in which it comes: by the collations
 /// that compare bytes or, which is the same in UTF-8, code points. `to_jsonb` bears that a column of the catalog came with a
 /// later version.
 const BYTE_ORDERED: &str = "EXISTS (SELECT FROM pg_catalog.pg_collation l CROSS JOIN pg_catalog.pg_database d \
     CROSS JOIN LATERAL (SELECT \
-        CASE WHEN l.collprovider OPERATOR(pg_catalog.<>) 'd' THEN l.collprovider::pg_catalog.text \
-            ELSE COALESCE(pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'datlocprovider', 'c') END, \
-        CASE WHEN l.collprovider OPERATOR(pg_catalog.<>) 'd' THEN l.collcollate::pg_catalog.text \
-            ELSE d.datcollate::pg_catalog.text END) AS v(provider, locale) \
-    WHERE l.oid OPERATOR(pg_catalog.=) COLLATION \
-        AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
-        AND pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) ANY (ARRAY['UTF8', 'SQL_ASCII']) \
-        AND (v.provider OPERATOR(pg_catalog.=) 'b' OR v.provider OPERATOR(pg_catalog.=) 'c' \
-            AND v.locale OPERATOR(pg_catalog.=) ANY (ARRAY['C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8'])))";
+        CASE WHEN l.collprovider <> 'd' THEN l.collprovider::text \
+            ELSE COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') END, \
+        CASE WHEN l.collprovider <> 'd' THEN l.collcollate::text \
+            ELSE d.datcollate::text END) AS v(provider, locale) \
+    WHERE l.oid = COLLATION \
+        AND d.datname = pg_catalog.current_database() \
+        AND pg_catalog.current_setting('server_encoding') = ANY (ARRAY['UTF8', 'SQL_ASCII']) \
+        AND (v.provider = 'b' OR v.provider = 'c' \
+            AND v.locale = ANY (ARRAY['C', 'POSIX', 'C.UTF-8', 'C.UTF8', 'C.utf8'])))";
 
 /// The columns of a relation, dropped ones left out, with statistics where the role may read them.
 pub(crate) async fn columns(
@@ -137,19 +136,18 @@ pub(crate) async fn columns(
             FROM chain c JOIN pg_catalog.pg_type t ON t.oid = c.oid WHERE t.typtype = 'd') \
         SELECT c.name, c.declared, c.oid, c.typmod, c.not_null, \
             pg_catalog.format_type(c.declared, CASE WHEN c.declared = c.oid THEN c.typmod ELSE -1 END), \
-            s.n_distinct, s.correlation, s.avg_width, \
-            CASE WHEN c.declared <> c.oid THEN pg_catalog.format_type(c.oid, c.typmod) END, OPERATORS, \
-            BYTE_ORDERED \
-        FROM chain c JOIN pg_catalog.pg_type b ON b.oid = c.oid AND b.typtype <> 'd' \
+            s.n_distinct, s.correlation, s.avg_width, COMPARISON, BYTES \
+        FROM chain c JOIN pg_catalog.pg_type b ON b.oid = c.oid AND b.typtype <> 'd' ORDERED \
         LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = $2::text::name AND s.tablename = $3::text::name \
             AND s.attname = c.name::name AND s.inherited = $4 \
         ORDER BY c.attnum"
-        .replace("OPERATORS", &OPERATORS.replace("TYPE", "b.oid"))
-        .replace("BYTE_ORDERED", &BYTE_ORDERED.replace("COLLATION", "c.sorted_by"));
+        .replace("ORDERED", order::ORDER)
+        .replace("COMPARISON", &order::comparison_of("c.declared"))
+        .replace("BYTES", &BYTE_ORDERED.replace("COLLATION", "c.sorted_by"));
     let inherited = found.has_children();
     let parameters: [Parameter<'_>; 4] =
         [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
-    let rows = query(session, &format!("describing {}", found.sql_name()), &sql, &parameters).await?;
+    let rows = query(session, &format!("describing {}", found.sql_name()), &closed(&sql), &parameters).await?;
     let promises = keeps_not_null(found, tree);
     let oids: Vec<u32> = rows.iter().map(|row| row.get(2)).collect();
     let types = Types::load(session, &oids).await?;
@@ -169,8 +167,8 @@ fn column(row: &Row, promises: bool, types: &Types) -> ColumnFacts {
         name: row.get(0),
         pg_type: PgType { oid: row.get(1), base_oid, typmod, name: row.get(5), kind: types.kind(base_oid, typmod) },
         not_null: promises && row.get::<_, bool>(4),
-        comparison: Comparison { base_type: row.get(9), operators: row.get(10) },
-        byte_ordered: row.get(11),
+        comparison: order::comparison(row, 9),
+        byte_ordered: row.get(16),
         statistics: ColumnStatistics { n_distinct: row.get(6), correlation: row.get(7), avg_width: row.get(8) },
     }
 }
@@ -185,34 +183,35 @@ pub(crate) async fn describe_statement(
     action: &str,
     statement: &str,
 ) -> Result<Vec<ColumnFacts>, SourceError> {
-    let prepared = session.patiently(action, session.client().prepare(statement)).await?;
-    let oids: Vec<u32> = prepared.columns().iter().map(|column| column.type_().oid()).collect();
-    let typmods: Vec<i32> = prepared.columns().iter().map(tokio_postgres::Column::type_modifier).collect();
+    let columns = statement::describe(session, action, statement).await?;
+    let oids: Vec<u32> = columns.iter().map(|column| column.type_oid).collect();
+    let typmods: Vec<i32> = columns.iter().map(|column| column.typmod).collect();
     // A row description names base types already, except inside containers, which travel as text.
     let types = Types::load(session, &oids).await?;
-    let sql = "SELECT pg_catalog.format_type(t.oid, u.typmod), OPERATORS \
-        FROM ROWS FROM (unnest($1::oid[]), unnest($2::int4[])) WITH ORDINALITY AS u(oid, typmod, place) \
-        JOIN pg_catalog.pg_type t ON t.oid = u.oid ORDER BY u.place"
-        .replace("OPERATORS", &OPERATORS.replace("TYPE", "t.oid"));
-    let rows = query(session, action, &sql, &[(&oids, Type::OID_ARRAY), (&typmods, Type::INT4_ARRAY)]).await?;
+    let sql = "SELECT pg_catalog.format_type(b.oid, u.typmod), COMPARISON \
+        FROM ROWS FROM (pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::int4[])) \
+            WITH ORDINALITY AS u(oid, typmod, place) \
+        JOIN pg_catalog.pg_type b ON b.oid = u.oid ORDERED ORDER BY u.place"
+        .replace("ORDERED", order::ORDER)
+        .replace("COMPARISON", &order::comparison_of("b.oid"));
+    let rows = query(session, action, &closed(&sql), &[(&oids, Type::OID_ARRAY), (&typmods, Type::INT4_ARRAY)]).await?;
     if rows.len() != oids.len() {
         return Err(SourceError::new(SourceFault::SchemaChanged, format!("{action}: a type is gone from the catalog")));
     }
-    Ok(prepared
-        .columns()
-        .iter()
+    Ok(columns
+        .into_iter()
         .zip(&rows)
         .map(|(column, row)| ColumnFacts {
-            name: column.name().to_owned(),
+            name: column.name,
             pg_type: PgType {
-                oid: column.type_().oid(),
-                base_oid: column.type_().oid(),
-                typmod: typmod(column.type_modifier()),
+                oid: column.type_oid,
+                base_oid: column.type_oid,
+                typmod: typmod(column.typmod),
                 name: row.get(0),
-                kind: types.kind(column.type_().oid(), typmod(column.type_modifier())),
+                kind: types.kind(column.type_oid, typmod(column.typmod)),
             },
             not_null: false,
-            comparison: Comparison { base_type: None, operators: row.get(1) },
+            comparison: order::comparison(row, 1),
             // A row description does not tell the collation.
             byte_ordered: false,
             statistics: ColumnStatistics::default(),
@@ -241,19 +240,21 @@ pub(crate) struct TreeNode {
 /// It reads `pg_inherits` by SQL, which obeys the transaction's snapshot; `pg_partition_tree` would show the newest
 /// catalog.
 pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, SourceError> {
-    let sql = "WITH RECURSIVE tree AS ( \
+    let sql = closed(
+        "WITH RECURSIVE tree AS ( \
             SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
                 WHERE NOT i.inhdetachpending) \
         SELECT c.oid, c.relkind::text, \
             pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid), \
             n.nspname::text, c.relname::text, c.reltuples, \
-            CASE WHEN c.relkind IN ('r', 'm', 't') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
+            CASE WHEN c.relkind = ANY ('{r,m,t}') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
             pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
             EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v') \
         FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam \
-        ORDER BY c.oid";
-    let rows = query(session, "listing the tables behind the relation", sql, &[(&root, Type::OID)]).await?;
+        ORDER BY c.oid",
+    );
+    let rows = query(session, "listing the tables behind the relation", &sql, &[(&root, Type::OID)]).await?;
     rows.iter().map(node).collect()
 }
 
@@ -292,9 +293,11 @@ pub(crate) async fn same_relation(
     oid: u32,
     tables: Option<usize>,
 ) -> Result<(), SourceError> {
-    let sql = "SELECT COALESCE(pg_catalog.to_regclass($1) = $2::oid, false), \
-        (SELECT count(*) FROM pg_catalog.pg_partition_tree($2::oid))";
-    let rows = query(session, &format!("checking {name}"), sql, &[(&name, Type::TEXT), (&oid, Type::OID)]).await?;
+    let sql = closed(
+        "SELECT COALESCE(pg_catalog.to_regclass($1) = $2::oid, false), \
+        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree($2::oid))",
+    );
+    let rows = query(session, &format!("checking {name}"), &sql, &[(&name, Type::TEXT), (&oid, Type::OID)]).await?;
     let same = rows.first().is_some_and(|row| {
         let count = usize::try_from(row.get::<_, i64>(1)).ok();
         row.get(0) && (tables.is_none() || tables == count)
@@ -316,13 +319,14 @@ pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Optio
     if found.kind == RelationKind::Table && found.has_children() {
         return Ok(None);
     }
-    let sql = "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+    let sql = closed(
+        "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
                 WHERE k.place <= i.indnkeyatts ORDER BY k.place) \
         FROM pg_catalog.pg_index i \
         WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready AND i.indimmediate \
             AND i.indpred IS NULL AND i.indexprs IS NULL \
-            AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+            AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
                 WHERE k.place <= i.indnkeyatts AND (NOT a.attnotnull OR EXISTS ( \
                     SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype::text = 'n' \
@@ -330,9 +334,10 @@ pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Optio
                     OR NOT pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') \
                     OR i.indcollation[k.place - 1] <> a.attcollation \
                     OR NOT (SELECT o.opcdefault FROM pg_catalog.pg_opclass o WHERE o.oid = i.indclass[k.place - 1]))) \
-        ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1";
+        ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1",
+    );
     let rows =
-        query(session, &format!("looking for a key of {}", found.sql_name()), sql, &[(&found.oid, Type::OID)]).await?;
+        query(session, &format!("looking for a key of {}", found.sql_name()), &sql, &[(&found.oid, Type::OID)]).await?;
     Ok(rows.first().map(|row| row.get(0)))
 }
 
@@ -352,11 +357,13 @@ pub struct ServerFacts {
 /// Asks for [`ServerFacts`].
 pub(crate) async fn server_facts(session: &Session) -> Result<ServerFacts, SourceError> {
     // One unit of money as it is stored: 10 to the power of its digits after the point.
-    let sql = "SELECT pg_catalog.current_setting('server_version'), \
+    let sql = closed(
+        "SELECT pg_catalog.current_setting('server_version'), \
         pg_catalog.current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery(), \
         pg_catalog.current_setting('server_encoding') = 'SQL_ASCII', \
-        pg_catalog.cash_send(1::pg_catalog.int4::pg_catalog.money)";
-    let rows = query(session, "asking the server's version", sql, &[]).await?;
+        pg_catalog.cash_send(1::int4::money)",
+    );
+    let rows = query(session, "asking the server's version", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
     let unit: &[u8] = row.get(4);
     let unit = unit.try_into().map_or(1, i64::from_be_bytes);

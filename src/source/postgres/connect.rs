@@ -16,6 +16,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Config, Row, SimpleQueryMessage};
 
 use super::candidate::Endpoint;
+use super::closed::closed;
 use super::error::{SourceError, SourceFault};
 use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::stream::{Lender, RawStream, SessionStream};
@@ -300,7 +301,7 @@ impl Session {
         Err(SourceError::new(SourceFault::Unavailable, message).with_hint(hint))
     }
 
-    /// Asks over a connection of its own, beside the pool's.
+    /// Asks a question of ours over a connection of its own, beside the pool's.
     pub(super) async fn ask_aside(
         &self,
         sql: &str,
@@ -310,7 +311,7 @@ impl Session {
         let config = self.connector.driver_config("outhaul/inquiry");
         // The connection ends with its client.
         let (client, _driver, _lender) = self.connector.connect(&config).await.map_err(failed)?;
-        client.query_typed(sql, parameters).await.map_err(failed)
+        client.query_typed(&closed(sql), parameters).await.map_err(failed)
     }
 
     /// Closes the session instead of returning it to the pool.

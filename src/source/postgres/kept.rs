@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Found, ServerFacts, query};
+use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::prepare::application;
@@ -149,9 +150,11 @@ impl Keeper {
 
     /// A session that waits for a lock of this one. From `pg_locks`: `pg_stat_activity` stands still in a transaction.
     async fn blocks(&self) -> Result<Option<i32>, SourceError> {
-        let sql = "SELECT l.pid FROM pg_catalog.pg_locks l WHERE NOT l.granted AND l.locktype = 'relation' \
-            AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(l.pid)) ORDER BY l.pid LIMIT 1";
-        let rows = query(&self.session, "looking for sessions that wait for the snapshot's locks", sql, &[]).await?;
+        let sql = closed(
+            "SELECT l.pid FROM pg_catalog.pg_locks l WHERE NOT l.granted AND l.locktype = 'relation' \
+            AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(l.pid)) ORDER BY l.pid LIMIT 1",
+        );
+        let rows = query(&self.session, "looking for sessions that wait for the snapshot's locks", &sql, &[]).await?;
         Ok(rows.first().map(|row| row.get(0)))
     }
 }

@@ -11,11 +11,12 @@ use futures_util::{StreamExt, stream};
 use tokio_postgres::types::Type;
 
 use super::catalog::{Found, query};
+use super::closed::closed;
 use super::connect::Session;
 use super::copy::Copy;
 use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
-use super::session::{Begin, begin, identifier, send_text_as_stored};
+use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
 use super::watch::Watch;
 use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
@@ -65,10 +66,12 @@ impl Pages {
 /// something else.
 async fn fingerprint(session: &Session, name: Option<&str>) -> Result<String, SourceError> {
     let Some(name) = name else { return Ok(String::new()) };
-    let sql = "SELECT COALESCE(pg_catalog.string_agg(attrelid || ' ' || attname || ' ' || atttypid || ' ' || atttypmod, ',' \
+    let sql = closed(
+        "SELECT COALESCE(pg_catalog.string_agg(attrelid || ' ' || attname || ' ' || atttypid || ' ' || atttypmod, ',' \
             ORDER BY attnum), '') \
-        FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped";
-    let rows = query(session, "checking the columns", sql, &[(&name, Type::TEXT)]).await?;
+        FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped",
+    );
+    let rows = query(session, "checking the columns", &sql, &[(&name, Type::TEXT)]).await?;
     Ok(rows.first().map_or(String::new(), |row| row.get(0)))
 }
 
@@ -154,8 +157,7 @@ impl PageReader {
             session.discard();
             return Err(error);
         }
-        let texts: Vec<String> =
-            self.plan.key.iter().map(|column| format!("{}::text", identifier(&column.name))).collect();
+        let texts = sql::key_texts(&self.plan.key);
         let page = Partition { ordered: true, row_limit: NonZeroU64::new(limit), ..self.partition.clone() };
         let statement = sql::copy(&sql::select(&self.plan, &page, &texts, self.last.as_ref()));
         self.page_rows = 0;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::catalog::{self, Found, ServerFacts, TreeNode};
+use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
 use super::error::{SourceError, SourceFault};
@@ -192,9 +193,11 @@ async fn server_facts(lock: &Session, work: &WorkOptions) -> Result<ServerFacts,
 
 /// On a standby, replay cancels whoever sees rows that it removes; keepers, which idle, lose their session.
 async fn warn_of_conflicts(lock: &Session) -> Result<(), SourceError> {
-    let sql = "SELECT pg_catalog.current_setting('hot_standby_feedback') = 'on' \
-        OR pg_catalog.current_setting('max_standby_streaming_delay') = '-1'";
-    if lock.batch_value("asking for the standby's settings", sql).await?.as_deref() == Some("f") {
+    let sql = closed(
+        "SELECT pg_catalog.current_setting('hot_standby_feedback') = 'on' \
+        OR pg_catalog.current_setting('max_standby_streaming_delay') = '-1'",
+    );
+    if lock.batch_value("asking for the standby's settings", &sql).await?.as_deref() == Some("f") {
         tracing::warn!(
             "the source is a standby without hot_standby_feedback: replay may cancel the export (exit 12); \
              hot_standby_feedback = on or a longer max_standby_streaming_delay prevents that"

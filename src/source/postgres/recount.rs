@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::catalog::{self, query};
+use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe_query;
 use super::error::{SourceError, SourceFault};
@@ -123,10 +124,12 @@ async fn describe(session: &Session, counted: Counted<'_>, row_security: bool) -
 
 /// The relation that a manifest names. Dots in names make two of them possible.
 async fn quoted(session: &Session, name: &str) -> Result<String, SourceError> {
-    let sql = "SELECT n.nspname::text, c.relname::text \
+    let sql = closed(
+        "SELECT n.nspname::text, c.relname::text \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname::text || '.' || c.relname::text = $1";
-    let rows = query(session, &format!("looking up {name}"), sql, &[(&name, Type::TEXT)]).await?;
+        WHERE c.relkind = ANY ('{r,p,v,m,f}') AND (n.nspname::text || '.' || c.relname::text) = $1",
+    );
+    let rows = query(session, &format!("looking up {name}"), &sql, &[(&name, Type::TEXT)]).await?;
     match rows.as_slice() {
         [row] => Ok(format!("{}.{}", identifier(row.get(0)), identifier(row.get(1)))),
         [] => Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is not in this database"))

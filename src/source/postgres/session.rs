@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use crate::limits;
@@ -51,18 +52,20 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     // Off makes a table whose policies would hide rows an error instead of a short export.
     let row_security = if session.allows_rls() { "on" } else { "off" };
     // A server on Windows cannot see that its client is gone, and refuses the setting.
-    let settings = format!(
-        "{SETTINGS}; SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
-         SET LOCAL application_name = {}; \
-         SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
-         WHERE pg_catalog.current_setting('server_version_num')::int >= 170000; \
-         SELECT pg_catalog.set_config('client_connection_check_interval', '{}', true) \
+    let interval = limits::CLIENT_CHECK_INTERVAL.as_millis();
+    let questions = closed(&format!(
+        "SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
+         WHERE pg_catalog.current_setting('server_version_num')::int4 >= 170000; \
+         SELECT pg_catalog.set_config('client_connection_check_interval', '{interval}', true) \
          WHERE pg_catalog.version() !~* 'windows|mingw|msvc|visual'; \
          SELECT pg_catalog.pg_backend_pid()",
+    ));
+    let settings = format!(
+        "{SETTINGS}; SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+         SET LOCAL application_name = {}; {questions}",
         limits::LOCK_TIMEOUT.as_millis(),
         limits::KEEPER_IDLE_TIMEOUT.as_millis(),
         literal(application),
-        limits::CLIENT_CHECK_INTERVAL.as_millis(),
     );
     // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECTs
     // at the end take it, so a session that must lock first locks before this is called.
@@ -84,9 +87,11 @@ pub(crate) struct ServerIdentity(String);
 
 /// Asks the session which server it is on.
 pub(crate) async fn server_identity(session: &Session) -> Result<ServerIdentity, SourceError> {
-    let sql = "SELECT pg_catalog.pg_postmaster_start_time() || ' ' || oid \
-        FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
-    let identity = session.batch_value("asking which server this is", sql).await?;
+    let sql = closed(
+        "SELECT pg_catalog.pg_postmaster_start_time() || ' ' || oid \
+        FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
+    );
+    let identity = session.batch_value("asking which server this is", &sql).await?;
     let unknown = || SourceError::new(SourceFault::Protocol, "the database does not know itself");
     identity.map(ServerIdentity).ok_or_else(unknown)
 }

@@ -111,7 +111,7 @@ impl Session {
 
     /// What the session's server process is at, asked over a connection of its own: while planning there is no other that
     /// is known to be whole.
-    async fn backend(&self) -> Backend {
+    pub(super) async fn backend(&self) -> Backend {
         let Some(pid) = self.pid() else { return Backend::Works };
         let limit = failpoint::limit("inquiry", limits::INQUIRY_TIMEOUT);
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =

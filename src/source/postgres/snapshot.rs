@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
 use super::catalog::query;
+use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
@@ -85,11 +86,13 @@ pub(crate) async fn export(session: &Session) -> Result<String, SourceError> {
 
 /// What the manifest says of the session's snapshot.
 pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<SnapshotFacts, SourceError> {
-    let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text, \
+    let sql = closed(
+        "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text, \
         (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
             ELSE pg_catalog.pg_current_wal_lsn() END)::text, \
-        (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8";
-    let rows = query(session, "describing the snapshot", sql, &[]).await?;
+        (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8",
+    );
+    let rows = query(session, "describing the snapshot", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the snapshot has no description"))?;
     let taken_at = DateTime::from_timestamp_micros(row.get(2)).unwrap_or_else(Utc::now);
     Ok(SnapshotFacts { id, xmin: row.get(0), lsn: row.get(1), taken_at })
@@ -97,8 +100,8 @@ pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<Snaps
 
 /// How old a snapshot is that was taken then, both by the server's clock.
 pub(crate) async fn age(session: &Session, taken_at: DateTime<Utc>) -> Result<Duration, SourceError> {
-    let sql = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8";
-    let rows = query(session, "asking for the time", sql, &[]).await?;
+    let sql = closed("SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8");
+    let rows = query(session, "asking for the time", &sql, &[]).await?;
     let now = rows.first().and_then(|row| DateTime::from_timestamp_micros(row.get(0)));
     let now = now.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server does not know the time"))?;
     // A clock that was set back makes it no younger than new.
@@ -107,9 +110,11 @@ pub(crate) async fn age(session: &Session, taken_at: DateTime<Utc>) -> Result<Du
 
 /// What the lock session holds.
 pub(crate) async fn held(session: &Session) -> Result<Vec<u32>, SourceError> {
-    let sql = "SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() \
-        AND l.locktype = 'relation' AND l.granted AND l.mode = 'AccessShareLock' ORDER BY l.relation";
-    let rows = query(session, "listing the locks", sql, &[]).await?;
+    let sql = closed(
+        "SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() \
+        AND l.locktype = 'relation' AND l.granted AND l.mode = 'AccessShareLock' ORDER BY l.relation",
+    );
+    let rows = query(session, "listing the locks", &sql, &[]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -118,10 +123,12 @@ pub(crate) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>
     if failpoint::off("locks") {
         return Ok(Vec::new());
     }
-    let sql = "SELECT o.oid FROM unnest($1::oid[]) AS o(oid) WHERE NOT EXISTS ( \
+    let sql = closed(
+        "SELECT o.oid FROM pg_catalog.unnest($1::oid[]) AS o(oid) WHERE NOT EXISTS ( \
         SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' \
-            AND l.relation = o.oid AND l.granted AND l.mode = 'AccessShareLock')";
-    let rows = query(session, "checking the locks", sql, &[(&oids, Type::OID_ARRAY)]).await?;
+            AND l.relation = o.oid AND l.granted AND l.mode = 'AccessShareLock')",
+    );
+    let rows = query(session, "checking the locks", &sql, &[(&oids, Type::OID_ARRAY)]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

@@ -1,22 +1,27 @@
 //! SQL text, made from a plan. Pure: everything that comes from people is quoted or stands in parentheses on lines of
-//! its own.
+//! its own. It alone is looked up on the search path (see [`super::closed`]): what we write around it names its schema.
+
+mod keys;
 
 use std::num::NonZeroU64;
-use std::ops::Bound;
 
-use super::session::{identifier, literal};
+use self::keys::{Edge, beyond, key_range, null};
+use super::session::identifier;
 use crate::plan::{
-    ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue, Partition, Plan, RelationFacts, RelationKind,
-    Slice, TupleId, Wire,
+    ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyValue, Partition, Plan, RelationFacts, RelationKind, Slice,
+    TupleId, Wire,
 };
 
 /// The conditions of a range of blocks, whose bounds [`set_bounds`] puts into settings of the transaction. So all
 /// partitions of a leaf have one statement: `pg_stat_statements` keeps COPY by its text and would have an entry for each.
 /// On 15 and 18 they are the condition of a Tid Range Scan all the same, estimated and executed like constants.
 const BOUNDED: [&str; 2] = [
-    "ctid >= pg_catalog.current_setting('outhaul.from')::pg_catalog.tid",
-    "ctid < pg_catalog.current_setting('outhaul.to')::pg_catalog.tid",
+    "ctid OPERATOR(pg_catalog.>=) pg_catalog.current_setting('outhaul.from')::pg_catalog.tid",
+    "ctid OPERATOR(pg_catalog.<) pg_catalog.current_setting('outhaul.to')::pg_catalog.tid",
 ];
+
+/// How the names of built-in types begin.
+const BUILT_IN: &str = "pg_catalog.";
 
 /// The statement that must come before [`select`] of a range of blocks, in the same transaction. None for a whole leaf:
 /// without a condition it is a scan that keeps to a ring of buffers.
@@ -69,7 +74,7 @@ fn all_of(conditions: &[String]) -> String {
 pub(crate) fn count(plan: &Plan, slice: &Slice, limit: Option<u64>) -> String {
     let limit = limit.map_or(String::new(), |limit| format!("\nLIMIT {limit}"));
     let (from, filter) = (from(&plan.relation, slice), all_of(&conditions(plan, slice)));
-    format!("SELECT count(*) FROM (SELECT FROM {from}{filter}{limit}\n) AS counted")
+    format!("SELECT pg_catalog.count(*) FROM (SELECT FROM {from}{filter}{limit}\n) AS counted")
 }
 
 /// The statement that sends one partition.
@@ -142,8 +147,8 @@ fn conditions(plan: &Plan, slice: &Slice) -> Vec<String> {
     match slice {
         Slice::Whole => {}
         Slice::Heap { from, to, .. } => {
-            conditions.extend(from.map(|place| format!("ctid >= {}", tuple_id(place))));
-            conditions.extend(to.map(|place| format!("ctid < {}", tuple_id(place))));
+            conditions.extend(from.map(|place| format!("ctid OPERATOR(pg_catalog.>=) {}", tuple_id(place))));
+            conditions.extend(to.map(|place| format!("ctid OPERATOR(pg_catalog.<) {}", tuple_id(place))));
         }
         Slice::Keys(range) => conditions.extend(key_range(&plan.key, range)),
         Slice::NullKeys => {
@@ -180,156 +185,19 @@ fn order_by(relation: &RelationFacts, key: &[KeyColumn]) -> String {
     terms.join(", ")
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Edge {
-    /// Rows strictly after the value.
-    After,
-    /// The value's own rows and those after it.
-    From,
-    /// The value's own rows and those before it.
-    UpTo,
-    /// Rows strictly before the value.
-    Before,
-}
-
-/// The conditions of a range. An open upper end takes the NULL keys in, since NULLs are last.
-fn key_range(key: &[KeyColumn], range: &KeyRange) -> Vec<String> {
-    let upper = match &range.upper {
-        Bound::Unbounded => None,
-        Bound::Included(value) => Some((value, Edge::UpTo)),
-        Bound::Excluded(value) => Some((value, Edge::Before)),
-    };
-    let lower = match &range.lower {
-        Bound::Unbounded => None,
-        Bound::Included(value) => Some((value, Edge::From)),
-        Bound::Excluded(value) => Some((value, Edge::After)),
-    };
-    // Where the upper end keeps NULLs out already, the lower one need not let them in, and an index can serve it.
-    let leading_nulls_out = upper.is_some_and(|(value, edge)| match value.first() {
-        Some(Some(_)) => true,
-        Some(None) => edge == Edge::Before && value.len() == 1,
-        None => false,
-    });
-    let lower = lower.map(|(value, edge)| match (key, value.as_slice()) {
-        ([column, ..], [Some(text)]) if leading_nulls_out => compared(column, operator(column.direction, edge), text),
-        _ => beyond(key, value, edge),
-    });
-    lower.into_iter().chain(upper.map(|(value, edge)| beyond(key, value, edge))).collect()
-}
-
-/// Rows on one side of a key value, in the key's own order with NULLs last.
-fn beyond(key: &[KeyColumn], value: &KeyValue, edge: Edge) -> String {
-    let columns: Vec<(&KeyColumn, Option<&str>)> =
-        key.iter().zip(value).map(|(column, value)| (column, value.as_deref())).collect();
-    if let Some(condition) = row_comparison(&columns, edge) {
-        return condition;
-    }
-    lexicographic(&columns, edge)
-}
-
-fn operator(direction: Direction, edge: Edge) -> &'static str {
-    let (strict, after) = match edge {
-        Edge::After => (true, true),
-        Edge::From => (false, true),
-        Edge::UpTo => (false, false),
-        Edge::Before => (true, false),
-    };
-    match (after == (direction == Direction::Asc), strict) {
-        (true, true) => ">",
-        (true, false) => ">=",
-        (false, true) => "<",
-        (false, false) => "<=",
+/// The text of `value`, a value of a key column, from which the same value can be read again. A cast to text of a type
+/// that is not built in may be somebody's own, and need not say what the value is.
+pub(crate) fn text_of(column: &KeyColumn, value: &str) -> String {
+    if column.comparison.value_type.starts_with(BUILT_IN) {
+        format!("{value}::pg_catalog.text")
+    } else {
+        carried(value, Wire::OutputText)
     }
 }
 
-fn typed(column: &KeyColumn, value: &str) -> String {
-    format!("{}::{}", literal(value), column.comparison.base_type.as_deref().unwrap_or(&column.pg_type.name))
-}
-
-/// `name < value`, by the operator that the type's order rests on.
-fn compared(column: &KeyColumn, operator: &str, value: &str) -> String {
-    let (name, value) = (identifier(&column.name), typed(column, value));
-    match &column.comparison.operators {
-        None => format!("{name} {operator} {value}"),
-        Some(schema) => format!("{name} OPERATOR({schema}.{operator}) {value}"),
-    }
-}
-
-/// `IS NULL`, but for a composite value whose fields are NULL, which is a value like any other.
-fn null(column: &KeyColumn) -> String {
-    format!("{} IS NOT DISTINCT FROM NULL", identifier(&column.name))
-}
-
-fn not_null(column: &KeyColumn) -> String {
-    format!("{} IS DISTINCT FROM NULL", identifier(&column.name))
-}
-
-/// `a > 1`, or `(a, b) > (1, 2)`, which an index serves as one range; only where no NULL and one direction are involved.
-fn row_comparison(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> Option<String> {
-    let (first, _) = columns.first()?;
-    let mut values = Vec::with_capacity(columns.len());
-    for (column, value) in columns {
-        // A lone column's NULLs fall out of every comparison, as they must: NULLs are last, or a partition of their own.
-        let nulls_matter = column.nullable && (columns.len() > 1 || matches!(edge, Edge::After | Edge::From));
-        // One operator name stands for all columns.
-        let other_operator = columns.len() > 1 && column.comparison.operators.is_some();
-        if column.direction != first.direction || nulls_matter || other_operator {
-            return None;
-        }
-        values.push((*value)?);
-    }
-    let operator = operator(first.direction, edge);
-    if let [value] = values.as_slice() {
-        return Some(compared(first, operator, value));
-    }
-    let names: Vec<String> = columns.iter().map(|(column, _)| identifier(&column.name)).collect();
-    let values: Vec<String> = columns.iter().zip(values).map(|((column, _), value)| typed(column, value)).collect();
-    Some(format!("({}) {operator} ({})", names.join(", "), values.join(", ")))
-}
-
-/// The same as alternatives, column by column: `a > 1 OR (a = 1 AND b < 2)`, NULLs last in each.
-fn lexicographic(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> String {
-    let (strict, inclusive) = match edge {
-        Edge::After => (Edge::After, false),
-        Edge::From => (Edge::After, true),
-        Edge::UpTo => (Edge::Before, true),
-        Edge::Before => (Edge::Before, false),
-    };
-    let mut equal: Vec<String> = Vec::new();
-    let mut alternatives: Vec<String> = Vec::new();
-    for (column, value) in columns {
-        let side = match (strict, value) {
-            (Edge::After, None) => None,
-            (Edge::After, Some(value)) => {
-                let comparison = compared(column, operator(column.direction, strict), value);
-                Some(if column.nullable { format!("({comparison} OR {})", null(column)) } else { comparison })
-            }
-            (_, None) => Some(not_null(column)),
-            (_, Some(value)) => Some(compared(column, operator(column.direction, strict), value)),
-        };
-        if let Some(side) = side {
-            let mut all = equal.clone();
-            all.push(side);
-            alternatives.push(format!("({})", all.join(" AND ")));
-        }
-        equal.push(value.map_or_else(|| null(column), |value| compared(column, "=", value)));
-    }
-    if inclusive {
-        alternatives.push(format!("({})", equal.join(" AND ")));
-    }
-    if alternatives.is_empty() {
-        return "false".to_owned();
-    }
-    let condition = format!("({})", alternatives.join(" OR "));
-    // Redundant, but an index can serve it where the alternatives would be a scan of everything.
-    match columns.first() {
-        Some((column, Some(value))) if !column.nullable => {
-            let edge = if strict == Edge::After { Edge::From } else { Edge::UpTo };
-            let leading = compared(column, operator(column.direction, edge), value);
-            format!("({leading} AND {condition})")
-        }
-        _ => condition,
-    }
+/// The texts of a row's key, column by column.
+pub(crate) fn key_texts(key: &[KeyColumn]) -> Vec<String> {
+    key.iter().map(|column| text_of(column, &identifier(&column.name))).collect()
 }
 
 fn filter(plan: &Plan) -> String {
@@ -338,28 +206,36 @@ fn filter(plan: &Plan) -> String {
 
 /// Key values of every `points`-th row, at most `limit` rows into the key's order: `place`, then one text a column.
 pub(crate) fn rows_by_key(plan: &Plan, limit: u64, points: &[u64]) -> String {
-    let texts: Vec<String> = plan.key.iter().map(|column| format!("{}::text", identifier(&column.name))).collect();
-    let aliases: Vec<String> = (0..texts.len()).map(|index| format!("k{index}")).collect();
-    let list: Vec<String> = texts.iter().zip(&aliases).map(|(text, alias)| format!("{text} AS {alias}")).collect();
+    let aliases: Vec<String> = (0..plan.key.len()).map(|index| format!("k{index}")).collect();
+    let keyed = || plan.key.iter().zip(&aliases);
+    let values: Vec<String> =
+        keyed().map(|(column, alias)| format!("{} AS {alias}", identifier(&column.name))).collect();
+    let texts: Vec<String> = keyed().map(|(column, alias)| text_of(column, alias)).collect();
     let inner = format!(
         "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
-        list.join(", "),
+        values.join(", "),
         relation(&plan.relation),
         filter(plan),
         order_by(&plan.relation, &plan.key)
     );
-    let points: Vec<String> = points.iter().map(u64::to_string).collect();
-    let names = aliases.join(", ");
     format!(
-        "SELECT place, {names} FROM (SELECT {names}, row_number() OVER () AS place FROM (\n{inner}\n) AS ordered) AS numbered \
-         WHERE place IN ({}) ORDER BY place",
-        points.join(", ")
+        "SELECT place, {} FROM (SELECT {}, pg_catalog.row_number() OVER () AS place FROM (\n{inner}\n) AS ordered) \
+         AS numbered WHERE {} ORDER BY place",
+        texts.join(", "),
+        aliases.join(", "),
+        is_one_of("place", points)
     )
+}
+
+/// Whether a number is one of these.
+fn is_one_of(number: &str, of: &[u64]) -> String {
+    let of: Vec<String> = of.iter().map(u64::to_string).collect();
+    format!("{number} OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int8[])", of.join(", "))
 }
 
 /// How many rows one leaf has, counted no further than `limit`.
 pub(crate) fn count_up_to(plan: &Plan, source: &str, limit: NonZeroU64) -> String {
-    format!("SELECT count(*) FROM (SELECT FROM {source}{} LIMIT {limit}) AS counted", filter(plan))
+    format!("SELECT pg_catalog.count(*) FROM (SELECT FROM {source}{} LIMIT {limit}) AS counted", filter(plan))
 }
 
 /// Makes scans of a heap give rows by their places, whatever predicate stands beside: for the rest of a transaction.
@@ -368,13 +244,12 @@ pub(crate) const PHYSICAL_ORDER: &str =
 
 /// The places of chosen rows of one leaf, in physical order (see [`PHYSICAL_ORDER`]): `place`, block, offset.
 pub(crate) fn rows_by_place(plan: &Plan, source: &str, limit: u64, points: &[u64]) -> String {
-    let filter = filter(plan);
-    let points: Vec<String> = points.iter().map(u64::to_string).collect();
+    let (filter, chosen) = (filter(plan), is_one_of("place", points));
     format!(
-        "SELECT place, (t::text::point)[0]::int8, (t::text::point)[1]::int4 FROM (SELECT t, row_number() OVER () AS place FROM \
-         (SELECT ctid AS t FROM {source}{filter} LIMIT {limit}) AS physical) AS numbered \
-         WHERE place IN ({}) ORDER BY place",
-        points.join(", ")
+        "SELECT place, (p[0])::pg_catalog.int8, (p[1])::pg_catalog.int4 FROM (SELECT place, \
+         t::pg_catalog.text::pg_catalog.point AS p FROM (SELECT t, pg_catalog.row_number() OVER () AS place FROM \
+         (SELECT ctid AS t FROM {source}{filter} LIMIT {limit}) AS physical) AS numbered WHERE {chosen}) AS chosen \
+         ORDER BY place"
     )
 }
 

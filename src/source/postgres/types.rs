@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::catalog::query;
+use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
 use crate::plan::{Attribute, ExtensionType, PgType, TypeKind};
@@ -14,16 +15,16 @@ use crate::plan::{Attribute, ExtensionType, PgType, TypeKind};
 /// (`int2vector` is none), and the type of an extension is known by the extension that owns it, so that nobody's type of
 /// the same name is taken for it. `to_json` asks a cast to json that is a function (`json_categorize_type`, `json.c`).
 const CLOSURE: &str = "WITH RECURSIVE needed(oid) AS ( \
-        SELECT u.oid FROM unnest($1::oid[]) AS u(oid) \
+        SELECT u.oid FROM pg_catalog.unnest($1::oid[]) AS u(oid) \
         UNION SELECT r.oid FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid CROSS JOIN LATERAL ( \
             SELECT t.typbasetype WHERE t.typtype = 'd' \
             UNION ALL SELECT e.oid FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid \
-            UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE t.oid IN (g.rngtypid, g.rngmultitypid) \
+            UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE t.oid = g.rngtypid OR t.oid = g.rngmultitypid \
             UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
                 WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS r(oid)) \
     SELECT t.oid, t.typtype::text, t.typbasetype, t.typtypmod, \
         (SELECT e.oid FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid), \
-        (SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE t.oid IN (g.rngtypid, g.rngmultitypid)), \
+        (SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE t.oid = g.rngtypid OR t.oid = g.rngmultitypid), \
         ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid \
             AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum), \
         ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid \
@@ -32,11 +33,11 @@ const CLOSURE: &str = "WITH RECURSIVE needed(oid) AS ( \
             AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum), \
         (SELECT x.extname::text || '.' || t.typname::text FROM pg_catalog.pg_depend d \
             JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid \
-            WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid AND d.deptype = 'e' \
-                AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass), \
+            WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e' \
+                AND d.refclassid = 'pg_catalog.pg_extension'::regclass), \
         pg_catalog.format_type(t.oid, NULL), \
         EXISTS (SELECT FROM pg_catalog.pg_cast c WHERE c.castsource = t.oid \
-            AND c.casttarget = 'pg_catalog.json'::pg_catalog.regtype AND c.castmethod = 'f') \
+            AND c.casttarget = 'pg_catalog.json'::regtype AND c.castmethod = 'f') \
     FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid";
 
 /// No type is made of others this deep: PostgreSQL refuses one that would be made of itself.
@@ -63,7 +64,7 @@ struct Entry {
 impl Types {
     /// Reads what the types `oids` are made of.
     pub(crate) async fn load(session: &Session, oids: &[u32]) -> Result<Self, SourceError> {
-        let rows = query(session, "looking up types", CLOSURE, &[(&oids, Type::OID_ARRAY)]).await?;
+        let rows = query(session, "looking up types", &closed(CLOSURE), &[(&oids, Type::OID_ARRAY)]).await?;
         Ok(Self(rows.iter().map(|row| (row.get(0), entry(row))).collect()))
     }
 

@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::catalog::query;
+use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::pace::Pace;
@@ -25,20 +26,21 @@ use crate::{failpoint, limits};
 /// statement only its first word is taken: the rest may hold values.
 const BLOCKED: &str = "WITH ours AS MATERIALIZED (SELECT pid FROM pg_catalog.pg_stat_activity \
         WHERE datname = pg_catalog.current_database() AND pg_catalog.starts_with(application_name, $1)) \
-    SELECT w.pid, w.mode, w.relation::pg_catalog.regclass::text, \
+    SELECT w.pid, w.mode, w.relation::regclass::text, \
         COALESCE(extract(epoch FROM pg_catalog.clock_timestamp() - w.waitstart), 0)::float8, \
         pg_catalog.upper(pg_catalog.substring(a.query, '^\\s*([A-Za-z]+)')) \
     FROM pg_catalog.pg_locks w LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid \
     WHERE NOT w.granted AND w.locktype = 'relation' \
         AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-        AND w.pid NOT IN (SELECT pid FROM ours) \
+        AND NOT w.pid = ANY (SELECT pid FROM ours) \
         AND pg_catalog.pg_blocking_pids(w.pid) && ARRAY(SELECT pid FROM ours) \
     ORDER BY 4 DESC LIMIT 1";
 
 /// How far a standby's replay is behind, in seconds at most; NULL where it has replayed all that it received. One that
 /// has replayed no commit yet has been behind since it started.
 const REPLAY_LAG: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
-        AND pg_catalog.pg_last_wal_receive_lsn() IS DISTINCT FROM pg_catalog.pg_last_wal_replay_lsn() \
+        AND COALESCE(pg_catalog.pg_last_wal_receive_lsn() <> pg_catalog.pg_last_wal_replay_lsn(), \
+            NOT (pg_catalog.pg_last_wal_receive_lsn() IS NULL AND pg_catalog.pg_last_wal_replay_lsn() IS NULL)) \
     THEN extract(epoch FROM pg_catalog.clock_timestamp() \
         - COALESCE(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time()))::float8 END";
 
@@ -48,11 +50,11 @@ const IN_THE_WAY: &str = "WITH RECURSIVE ours AS MATERIALIZED (SELECT pid FROM p
         WHERE datname = pg_catalog.current_database() AND pg_catalog.starts_with(application_name, $2)), \
     tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid \
         UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
-    SELECT l.pid, l.granted, l.relation::pg_catalog.regclass::text FROM pg_catalog.pg_locks l \
-    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid NOT IN (SELECT pid FROM ours) \
+    SELECT l.pid, l.granted, l.relation::regclass::text FROM pg_catalog.pg_locks l \
+    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND NOT l.pid = ANY (SELECT pid FROM ours) \
         AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-        AND (l.relation IN (SELECT oid FROM tree) OR l.relation IN (SELECT h.relation FROM pg_catalog.pg_locks h \
-            WHERE h.pid IN (SELECT pid FROM ours) AND h.granted AND h.mode = 'AccessShareLock')) \
+        AND (l.relation = ANY (SELECT oid FROM tree) OR l.relation = ANY (SELECT h.relation FROM pg_catalog.pg_locks h \
+            WHERE h.pid = ANY (SELECT pid FROM ours) AND h.granted AND h.mode = 'AccessShareLock')) \
     ORDER BY l.granted DESC, l.pid LIMIT 1";
 
 /// Words by which a statement that wants such a lock may be called.
@@ -301,7 +303,7 @@ async fn look(
 ) -> Result<Vec<Row>, SourceError> {
     const ACTION: &str = "looking at the source";
     session.batch(ACTION, "SELECT pg_catalog.pg_stat_clear_snapshot()").await?;
-    query(session, ACTION, sql, parameters).await
+    query(session, ACTION, &closed(sql), parameters).await
 }
 
 fn gave_way(message: impl Into<String>) -> SourceError {
@@ -319,8 +321,9 @@ pub(super) async fn explain_refusal(
         return error;
     }
     let ours = format!("{application}/");
-    let found =
-        query(session, "looking who holds the lock", IN_THE_WAY, &[(&relation, Type::TEXT), (&ours, Type::TEXT)]).await;
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&relation, Type::TEXT), (&ours, Type::TEXT)];
+    let found = query(session, "looking who holds the lock", &closed(IN_THE_WAY), &parameters).await;
     with_culprit(error, found.unwrap_or_default().first())
 }
 

@@ -193,7 +193,7 @@ pub(super) fn copied_rows(body: &[u8]) -> Result<u64, FrameError> {
 }
 
 /// `ErrorResponse`: fields of one type byte and a terminated string, until a zero byte.
-pub(super) fn server_error(body: &[u8]) -> Result<ServerError, FrameError> {
+pub(crate) fn server_error(body: &[u8]) -> Result<ServerError, FrameError> {
     let malformed = |reason| FrameError::MalformedMessage { tag: b'E', reason };
     let mut error = ServerError::default();
     let mut rest = body;

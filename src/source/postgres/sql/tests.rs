@@ -1,12 +1,13 @@
 use std::num::NonZeroU32;
+use std::ops::Bound;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::plan::split::{capped_slices, key_slices};
 use crate::plan::{
-    CapPlan, Carrier, ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, Policies, RowOrder, RowsAvailable,
-    TypeKind, number_partitions,
+    CapPlan, Carrier, ColumnFacts, ColumnStatistics, Comparison, KeyRange, LeafFacts, Operators, PgType, Policies,
+    RowOrder, RowsAvailable, TypeKind, number_partitions,
 };
 
 mod evaluate;
@@ -18,13 +19,20 @@ fn pg_type(name: &str) -> PgType {
 }
 
 fn key(name: &str, type_name: &str, direction: Direction, nullable: bool) -> KeyColumn {
-    let comparison = Comparison::default();
+    let comparison = Comparison { value_type: type_name.into(), ..Comparison::default() };
     KeyColumn { name: name.into(), pg_type: pg_type(type_name), direction, nullable, comparison }
 }
 
 fn citext(name: &str, direction: Direction, nullable: bool) -> KeyColumn {
-    let comparison = Comparison { base_type: None, operators: Some("ext".into()) };
-    KeyColumn { comparison, ..key(name, "ext.citext", direction, nullable) }
+    let mut column = key(name, "ext.citext", direction, nullable);
+    column.comparison.operators = operators_of("ext");
+    column
+}
+
+fn operators_of(schema: &str) -> Operators {
+    let [less, less_or_equal, equal, greater_or_equal, greater] =
+        ["<", "<=", "=", ">=", ">"].map(|name| format!("{schema}.{name}"));
+    Operators { less, less_or_equal, equal, greater_or_equal, greater }
 }
 
 fn value(texts: &[Option<&str>]) -> KeyValue {
@@ -114,21 +122,23 @@ fn every_kind_of_slice_has_its_statement() {
             Slice::Heap { leaf: 0, from: tid(3, 0), to: tid(7, 2) },
             false,
             "SELECT \"a\"\nFROM ONLY \"S\".\"t_1\" AS \"t\"\n\
-             WHERE ctid >= pg_catalog.current_setting('outhaul.from')::pg_catalog.tid\n  \
-             AND ctid < pg_catalog.current_setting('outhaul.to')::pg_catalog.tid"
+             WHERE ctid OPERATOR(pg_catalog.>=) pg_catalog.current_setting('outhaul.from')::pg_catalog.tid\n  \
+             AND ctid OPERATOR(pg_catalog.<) pg_catalog.current_setting('outhaul.to')::pg_catalog.tid"
                 .to_owned(),
         ),
         (
             one(),
             keys(Bound::Included(value(&[Some("1")])), Bound::Excluded(value(&[Some("5")]))),
             false,
-            format!("{whole}\nWHERE \"k\" >= '1'::int\n  AND \"k\" < '5'::int"),
+            format!(
+                "{whole}\nWHERE \"k\" OPERATOR(pg_catalog.>=) '1'::int\n  AND \"k\" OPERATOR(pg_catalog.<) '5'::int"
+            ),
         ),
         (
             one(),
             keys(Bound::Included(value(&[Some("1")])), Bound::Excluded(value(&[None]))),
             false,
-            format!("{whole}\nWHERE \"k\" >= '1'::int\n  AND ((\"k\" IS DISTINCT FROM NULL))"),
+            format!("{whole}\nWHERE \"k\" OPERATOR(pg_catalog.>=) '1'::int\n  AND ((\"k\" IS DISTINCT FROM NULL))"),
         ),
         (one(), keys(Bound::Unbounded, Bound::Unbounded), false, whole.to_owned()),
     ] {
@@ -159,7 +169,10 @@ fn ranges_of_blocks_have_their_bounds_in_settings_or_in_the_count_itself() {
     }
     let counted = count(&plan(Vec::new(), None), &heap(tid(3, 0), tid(7, 2)), None);
     assert!(
-        counted.contains("WHERE ctid >= '(3,0)'::pg_catalog.tid\n  AND ctid < '(7,2)'::pg_catalog.tid"),
+        counted.contains(
+            "WHERE ctid OPERATOR(pg_catalog.>=) '(3,0)'::pg_catalog.tid\n  \
+             AND ctid OPERATOR(pg_catalog.<) '(7,2)'::pg_catalog.tid"
+        ),
         "{counted}"
     );
 }
@@ -176,13 +189,13 @@ fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
     let limited = Partition { row_limit: NonZeroU64::new(7), ..partition(Slice::Whole, true) };
     let after = value(&[Some("it's")]);
     assert_eq!(
-        select(&plan, &limited, &["\"k\"::text".to_owned()], Some(&after)),
+        select(&plan, &limited, &["\"k\"::pg_catalog.text".to_owned()], Some(&after)),
         "SELECT CASE WHEN \"sel\"\"ect\" IS DISTINCT FROM NULL THEN pg_catalog.format('%s', \"sel\"\"ect\") END, \
          (\na + 1 -- one\n), \
          (SELECT CASE WHEN outhaul_e.v IS DISTINCT FROM NULL THEN pg_catalog.format('%s', outhaul_e.v) END \
          FROM (SELECT (\nb -- two\n) AS v OFFSET 0) AS outhaul_e), \
-         pg_catalog.to_json((\nc\n))::pg_catalog.text, \"k\"::text\n\
-         FROM \"S\".\"t\" AS \"t\"\nWHERE (\na > 1 -- why\n)\n  AND \"k\" > 'it''s'::int\n\
+         pg_catalog.to_json((\nc\n))::pg_catalog.text, \"k\"::pg_catalog.text\n\
+         FROM \"S\".\"t\" AS \"t\"\nWHERE (\na > 1 -- why\n)\n  AND \"k\" OPERATOR(pg_catalog.>) 'it''s'::int\n\
          ORDER BY \"t\".\"k\"\nLIMIT 7"
     );
     plan.relation = RelationFacts {
@@ -197,7 +210,7 @@ fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
             name: name.into(),
             pg_type: pg_type("int"),
             not_null: false,
-            comparison: Comparison::default(),
+            comparison: Some(Comparison::default()),
             byte_ordered: false,
             statistics: ColumnStatistics::default(),
         })
@@ -209,42 +222,44 @@ fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
 
 #[test]
 fn planning_asks_for_chosen_rows_and_no_more() {
-    let plan = plan(vec![key("k", "int", Desc, true), key("id", "int", Asc, false)], Some("a"));
+    let plan = plan(vec![key("k", "pg_catalog.int4", Desc, true), key("id", "s.id", Asc, false)], Some("a"));
     assert_eq!(
         rows_by_key(&plan, 11, &[5, 10, 11]),
-        "SELECT place, k0, k1 FROM (SELECT k0, k1, row_number() OVER () AS place FROM (\n\
-         SELECT \"k\"::text AS k0, \"id\"::text AS k1 FROM \"S\".\"t\" AS \"t\" WHERE (\na\n) \
+        "SELECT place, k0::pg_catalog.text, CASE WHEN k1 IS DISTINCT FROM NULL THEN pg_catalog.format('%s', k1) END \
+         FROM (SELECT k0, k1, pg_catalog.row_number() OVER () AS place FROM (\n\
+         SELECT \"k\" AS k0, \"id\" AS k1 FROM \"S\".\"t\" AS \"t\" WHERE (\na\n) \
          ORDER BY \"t\".\"k\" DESC NULLS LAST, \"t\".\"id\" LIMIT 11\n) AS ordered) AS numbered \
-         WHERE place IN (5, 10, 11) ORDER BY place"
+         WHERE place OPERATOR(pg_catalog.=) ANY ('{5, 10, 11}'::pg_catalog.int8[]) ORDER BY place"
     );
     assert_eq!(
         count_up_to(&plan, "x", NonZeroU64::MIN),
-        "SELECT count(*) FROM (SELECT FROM x WHERE (\na\n) LIMIT 1) AS counted"
+        "SELECT pg_catalog.count(*) FROM (SELECT FROM x WHERE (\na\n) LIMIT 1) AS counted"
     );
 }
 
 #[test]
 fn one_not_null_column_is_a_plain_comparison() {
     let key = [key("id", "bigint", Asc, false)];
-    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" > '7'::bigint");
-    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::UpTo), "\"id\" <= '7'::bigint");
+    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" OPERATOR(pg_catalog.>) '7'::bigint");
+    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::UpTo), "\"id\" OPERATOR(pg_catalog.<=) '7'::bigint");
 }
 
 #[test]
 fn a_descending_column_turns_the_operator() {
     let key = [key("id", "bigint", Desc, false)];
-    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" < '7'::bigint");
+    assert_eq!(beyond(&key, &value(&[Some("7")]), Edge::After), "\"id\" OPERATOR(pg_catalog.<) '7'::bigint");
 }
 
 #[test]
 fn a_composite_key_is_a_row_comparison_and_mixed_directions_are_not() {
     let plain = [key("a", "int", Asc, false), key("b", "int", Asc, false)];
     let v = value(&[Some("1"), Some("2")]);
-    assert_eq!(beyond(&plain, &v, Edge::From), "(\"a\", \"b\") >= ('1'::int, '2'::int)");
+    assert_eq!(beyond(&plain, &v, Edge::From), "(\"a\", \"b\") OPERATOR(pg_catalog.>=) ('1'::int, '2'::int)");
     let mixed = [key("a", "int", Asc, false), key("b", "int", Desc, false)];
     assert_eq!(
         beyond(&mixed, &v, Edge::After),
-        "(\"a\" >= '1'::int AND ((\"a\" > '1'::int) OR (\"a\" = '1'::int AND \"b\" < '2'::int)))"
+        "(\"a\" OPERATOR(pg_catalog.>=) '1'::int AND ((\"a\" OPERATOR(pg_catalog.>) '1'::int) \
+         OR (\"a\" OPERATOR(pg_catalog.=) '1'::int AND \"b\" OPERATOR(pg_catalog.<) '2'::int)))"
     );
 }
 
@@ -253,7 +268,7 @@ fn nulls_are_last_in_every_comparison_and_a_composite_of_nulls_is_none() {
     let nullable = [key("a", "int", Asc, true)];
     assert_eq!(
         beyond(&nullable, &value(&[Some("1")]), Edge::After),
-        "(((\"a\" > '1'::int OR \"a\" IS NOT DISTINCT FROM NULL)))"
+        "(((\"a\" OPERATOR(pg_catalog.>) '1'::int OR \"a\" IS NOT DISTINCT FROM NULL)))"
     );
     assert_eq!(beyond(&nullable, &value(&[None]), Edge::After), "false");
     assert_eq!(
@@ -263,7 +278,7 @@ fn nulls_are_last_in_every_comparison_and_a_composite_of_nulls_is_none() {
 }
 
 #[test]
-fn operators_that_are_not_built_in_are_named_with_their_schema() {
+fn operators_are_those_that_the_type_sorts_by() {
     let one = [citext("k", Asc, false)];
     assert_eq!(beyond(&one, &value(&[Some("a")]), Edge::After), "\"k\" OPERATOR(ext.>) 'a'::ext.citext");
     // A row comparison has one operator name for all columns, and `ext` has none for int.
@@ -271,16 +286,40 @@ fn operators_that_are_not_built_in_are_named_with_their_schema() {
     assert_eq!(
         beyond(&two, &value(&[Some("a"), Some("1")]), Edge::UpTo),
         "(\"k\" OPERATOR(ext.<=) 'a'::ext.citext AND ((\"k\" OPERATOR(ext.<) 'a'::ext.citext) \
-         OR (\"k\" OPERATOR(ext.=) 'a'::ext.citext AND \"id\" < '1'::int) \
-         OR (\"k\" OPERATOR(ext.=) 'a'::ext.citext AND \"id\" = '1'::int)))"
+         OR (\"k\" OPERATOR(ext.=) 'a'::ext.citext AND \"id\" OPERATOR(pg_catalog.<) '1'::int) \
+         OR (\"k\" OPERATOR(ext.=) 'a'::ext.citext AND \"id\" OPERATOR(pg_catalog.=) '1'::int)))"
+    );
+    // Nor may the names be taken for granted: what sorts `|<|` may have a `<` of another meaning beside it.
+    let mut odd = key("k", "s.odd", Desc, false);
+    odd.comparison.operators = Operators { less: "s.|<|".into(), equal: "s.|=|".into(), ..operators_of("s") };
+    let both = [odd.clone(), KeyColumn { name: "l".into(), ..odd }];
+    assert_eq!(
+        beyond(&both, &value(&[Some("a"), Some("b")]), Edge::After),
+        "(\"k\", \"l\") OPERATOR(s.|<|) ('a'::s.odd, 'b'::s.odd)"
     );
 }
 
 #[test]
 fn bounds_of_a_domain_are_cast_to_what_is_under_it() {
     let mut even = key("k", "even", Asc, false);
-    even.comparison.base_type = Some("integer".into());
-    assert_eq!(beyond(&[even], &value(&[Some("3")]), Edge::Before), "\"k\" < '3'::integer");
+    even.comparison.value_type = "pg_catalog.int4".into();
+    assert_eq!(
+        beyond(&[even], &value(&[Some("3")]), Edge::Before),
+        "\"k\" OPERATOR(pg_catalog.<) '3'::pg_catalog.int4"
+    );
+    // Of operators that are not built in there may be others for the domain itself.
+    let mut name = citext("k", Asc, false);
+    name.comparison.read_as = Some("ext.citext".into());
+    let value = value(&[Some("a")]);
+    assert_eq!(
+        beyond(std::slice::from_ref(&name), &value, Edge::Before),
+        "\"k\"::ext.citext OPERATOR(ext.<) 'a'::ext.citext"
+    );
+    name.comparison.value_type = "s.like_citext".into();
+    assert_eq!(
+        beyond(&[name], &value, Edge::Before),
+        "\"k\"::ext.citext OPERATOR(ext.<) 'a'::s.like_citext::ext.citext"
+    );
 }
 
 /// A row's key and the key's shape: how many columns, which directions, which can be NULL.

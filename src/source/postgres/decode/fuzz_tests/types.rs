@@ -294,7 +294,7 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         name: "c".to_owned(),
         pg_type: pg_type.clone(),
         not_null: false,
-        comparison: Comparison::default(),
+        comparison: Some(Comparison::default()),
         byte_ordered: false,
         statistics: ColumnStatistics::default(),
     };

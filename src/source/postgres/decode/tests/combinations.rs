@@ -55,7 +55,7 @@ fn facts() -> RelationFacts {
         name: format!("c{number}"),
         pg_type,
         not_null: false,
-        comparison: Comparison::default(),
+        comparison: Some(Comparison::default()),
         byte_ordered: false,
         statistics: ColumnStatistics::default(),
     };

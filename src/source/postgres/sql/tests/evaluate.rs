@@ -82,10 +82,9 @@ impl Parser<'_> {
     }
 
     fn operator(&mut self) -> &'static str {
-        let qualified = self.eat(" OPERATOR(ext.") || !self.eat(" ");
+        assert!(self.eat(" OPERATOR(pg_catalog.") || self.eat(" OPERATOR(ext."), "no operator: {}", self.rest);
         let operator = ["<=", ">=", "<", ">", "="].into_iter().find(|operator| self.eat(operator)).unwrap();
-        assert!(!qualified || self.eat(")"));
-        assert!(self.eat(" "));
+        assert!(self.eat(") "));
         operator
     }
 
