@@ -10,7 +10,7 @@ use super::error::{SourceError, SourceFault};
 use super::order;
 use super::session::identifier;
 use super::statement;
-use super::types::Types;
+use super::types::{Types, shown};
 use crate::plan::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind, ServerTypes};
 
 /// A relation found by name.
@@ -165,7 +165,13 @@ fn column(row: &Row, promises: bool, types: &Types) -> ColumnFacts {
     let (base_oid, typmod) = (row.get(2), typmod(row.get(3)));
     ColumnFacts {
         name: row.get(0),
-        pg_type: PgType { oid: row.get(1), base_oid, typmod, name: row.get(5), kind: types.kind(base_oid, typmod) },
+        pg_type: PgType {
+            oid: row.get(1),
+            base_oid,
+            typmod,
+            name: shown(row.get(5)),
+            kind: types.kind(base_oid, typmod),
+        },
         not_null: promises && row.get::<_, bool>(4),
         comparison: order::comparison(row, 9),
         byte_ordered: row.get(16),
@@ -207,7 +213,7 @@ pub(crate) async fn describe_statement(
                 oid: column.type_oid,
                 base_oid: column.type_oid,
                 typmod: typmod(column.typmod),
-                name: row.get(0),
+                name: shown(row.get(0)),
                 kind: types.kind(column.type_oid, typmod(column.typmod)),
             },
             not_null: false,

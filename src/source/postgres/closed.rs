@@ -88,13 +88,25 @@ impl<'a> Open<'a> {
 fn length(rest: &str, first: char) -> usize {
     let run = |of: fn(char) -> bool| rest.find(|next| !of(next)).unwrap_or(rest.len());
     match first {
-        // A doubled quote is read as the end of one text and the begin of the next.
-        '\'' | '"' => rest[1..].find(first).map_or(rest.len(), |end| end + 2),
+        '\'' | '"' => quoted(rest, first),
         ':' if rest.starts_with("::") => 2,
         _ if is_operator(first) => run(is_operator),
         _ if is_word(first) => run(is_word),
         _ => first.len_utf8(),
     }
+}
+
+/// Bytes up to the quote that ends what `rest` begins with. A doubled one stands for itself.
+fn quoted(rest: &str, quote: char) -> usize {
+    let mut end = 1;
+    while let Some(next) = rest[end..].find(quote) {
+        end += next + 1;
+        if !rest[end..].starts_with(quote) {
+            return end;
+        }
+        end += 1;
+    }
+    rest.len()
 }
 
 fn is_operator(character: char) -> bool {
@@ -121,6 +133,7 @@ mod tests {
             ("a = $1 AND b <> 'x = y'", "a OPERATOR(pg_catalog.=) $1 AND b OPERATOR(pg_catalog.<>) 'x = y'"),
             ("a || ' ' || b", "a OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) b"),
             ("\"a=b\"::text::\"char\"", "\"a=b\"::pg_catalog.text::pg_catalog.\"char\""),
+            ("x::\"s\"\"q\".\"t\"[]", "x::\"s\"\"q\".\"t\"[]"),
             ("$1::oid[], x::s.t, y::\"s\".\"t\"[]", "$1::pg_catalog.oid[], x::s.t, y::\"s\".\"t\"[]"),
             (
                 "a = ANY (SELECT x FROM y) OR (b * 2) > c[k - 1]",

@@ -114,9 +114,15 @@ fn entry(row: &Row) -> Entry {
         subtype: row.get(5),
         attributes: names.into_iter().zip(oids).zip(typmods).map(|((name, oid), typmod)| (name, oid, typmod)).collect(),
         extension: row.get::<_, Option<&str>>(9).and_then(extension),
-        name: row.get(10),
+        name: shown(row.get(10)),
         own_json: row.get(11),
     }
+}
+
+/// The name of a type for people. `format_type` gives a built-in type its schema where another schema of the search path
+/// has a type of that name.
+pub(super) fn shown(name: &str) -> String {
+    name.strip_prefix("pg_catalog.").unwrap_or(name).to_owned()
 }
 
 /// A type by the extension that owns it.
