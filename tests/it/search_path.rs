@@ -372,7 +372,7 @@ async fn hostile(pg: &Pg, session: &Client, named: &Named) {
         "select 1 where pg_catalog.now() > pg_catalog.now()",
         "select count(*) from pg_catalog.pg_class",
         "select 1 where 'a'::pg_catalog.varchar < 'b'::pg_catalog.varchar",
-        "select format('%s', 1::pg_catalog.int4)",
+        "select upper('x'::pg_catalog.text)",
         "select pg_catalog.pg_get_viewdef('app.v'::pg_catalog.regclass)",
     ] {
         let error = client.batch_execute(bitten).await.expect_err(bitten);
