@@ -210,8 +210,6 @@ fn with_distinct_members(
     rules: &ColumnRules<'_>,
 ) -> Result<Travel, PlanError> {
     let structured = match rules.format {
-        // PostgreSQL itself lets no composite have two members of one name.
-        _ if rules.policies.preset == Preset::Postgres => false,
         Format::Parquet => travel.carrier.is_nested(),
         Format::Ndjson => travel.wire == Wire::JsonText,
         Format::Csv => false,
