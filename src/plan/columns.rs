@@ -180,7 +180,7 @@ fn column_plan(
         policies.invalid_utf8 = InvalidUtf8::Error;
     }
     let terms = Terms { format: rules.format, preset: rules.policies.preset, policies, server: rules.server };
-    let travel = with_distinct_members(travel(&facts.pg_type, &terms), &name, &facts.pg_type, rules)?;
+    let travel = with_distinct_members(travel(&facts.pg_type, &terms), (&name, &origin), &facts.pg_type, rules)?;
     let renamed = (name != wanted).then(|| format!("a second column {wanted:?}"));
     Ok(ColumnPlan {
         policy: words(&facts.pg_type, &travel, &terms),
@@ -205,13 +205,11 @@ fn column_plan(
 /// text to its readers has no members.
 fn with_distinct_members(
     travel: Travel,
-    column: &str,
+    (column, origin): (&str, &ColumnOrigin),
     pg_type: &PgType,
     rules: &ColumnRules<'_>,
 ) -> Result<Travel, PlanError> {
     let structured = match rules.format {
-        // PostgreSQL itself lets no composite have two members of one name.
-        _ if rules.policies.preset == Preset::Postgres => false,
         Format::Parquet => travel.carrier.is_nested(),
         Format::Ndjson => travel.wire == Wire::JsonText,
         Format::Csv => false,
@@ -226,7 +224,13 @@ fn with_distinct_members(
             Ok(Travel { carrier: members::numbered_members(&travel.carrier, &fold), note: Some(note), ..travel })
         }
         (Format::Parquet, DuplicateColumns::Error) => Err(PlanError::DuplicateMember { column, member }),
-        _ => Err(PlanError::DuplicateJsonMember { column, member }),
+        _ => {
+            let sql = match origin {
+                ColumnOrigin::Column(name) => format!("\"{}\"", name.replace('"', "\"\"")),
+                ColumnOrigin::Expression(_) => "(EXPRESSION)".to_owned(),
+            };
+            Err(PlanError::DuplicateJsonMember { column, sql, member })
+        }
     }
 }
 

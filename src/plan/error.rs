@@ -77,11 +77,13 @@ pub enum PlanError {
     },
     /// The same in NDJSON, whose nested values are the server's own JSON.
     #[error(
-        "column {column:?} has two members that its readers call {member:?}; leave it out with --columns and write its text with --column 'NAME=\"{column}\"::text', or its members each with a name of its own"
+        "column {column:?} has two members that its readers call {member:?}; leave it out with --columns and write its text with --column 'NAME={sql}::text', or its members each with a name of its own"
     )]
     DuplicateJsonMember {
         /// The output column.
         column: String,
+        /// What it is in SQL.
+        sql: String,
         /// The second member's name.
         member: String,
     },

@@ -30,3 +30,71 @@ pub(super) fn ordered(facts: &ColumnFacts, carrier: &Carrier, policies: &Policie
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::column;
+    use crate::plan::{ExtensionType, PgType};
+
+    fn is_ordered(oid: u32, carrier: &Carrier, policies: &Policies) -> [bool; 2] {
+        [false, true].map(|byte_ordered| {
+            let facts = ColumnFacts { byte_ordered, ..column("c", oid, false) };
+            ordered(&facts, carrier, policies)
+        })
+    }
+
+    #[test]
+    fn texts_and_bytes_are_in_order_where_their_types_say_so() {
+        let kept = Policies::default();
+        let trimmed = Policies { char_padding: CharPadding::Trim, ..kept };
+        for (oid, carrier, policies, expected) in [
+            (oid::TEXT, Carrier::Text, kept, [false, true]),
+            (oid::VARCHAR, Carrier::Bytes, kept, [false, true]),
+            (oid::NAME, Carrier::Text, kept, [false, true]),
+            (oid::BPCHAR, Carrier::Text, kept, [false; 2]),
+            (oid::BPCHAR, Carrier::Text, trimmed, [false, true]),
+            (oid::UUID, Carrier::Text, kept, [true; 2]),
+            (oid::TIME, Carrier::Text, kept, [true; 2]),
+            (oid::VARBIT, Carrier::Text, kept, [true; 2]),
+            (oid::BYTEA, Carrier::Bytes, kept, [true; 2]),
+            (oid::CHAR, Carrier::Text, kept, [false; 2]),
+            (oid::TIMETZ, Carrier::Text, kept, [false; 2]),
+            (oid::DATE, Carrier::Text, kept, [false; 2]),
+            (oid::INET, Carrier::Text, kept, [false; 2]),
+            (oid::MONEY, Carrier::Text, kept, [false; 2]),
+            (oid::INTERVAL, Carrier::Text, kept, [false; 2]),
+            (oid::PG_LSN, Carrier::Text, kept, [false; 2]),
+            (oid::OID, Carrier::Text, kept, [false; 2]),
+            (oid::JSONB, Carrier::Json, kept, [false; 2]),
+            (oid::XID, Carrier::Int64, kept, [false; 2]),
+            (oid::OID, Carrier::Int64, kept, [true; 2]),
+            (oid::MONEY, Carrier::Decimal128 { precision: 19, scale: 2 }, kept, [true; 2]),
+            (oid::TIMESTAMPTZ, Carrier::PgTimestampTz, kept, [true; 2]),
+        ] {
+            assert_eq!(is_ordered(oid, &carrier, &policies), expected, "{oid} {carrier:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_text_by_another_type_is_not_in_its_order() {
+        let text = column("c", oid::TEXT, false).pg_type;
+        for pg_type in [
+            PgType { kind: TypeKind::Enum, oid: 70_000, base_oid: 70_000, ..text.clone() },
+            PgType { kind: TypeKind::Extension(ExtensionType::Citext), oid: 70_000, base_oid: 70_000, ..text.clone() },
+            PgType {
+                kind: TypeKind::Extension(ExtensionType::Geometry),
+                oid: 70_000,
+                base_oid: 70_000,
+                ..text.clone()
+            },
+            // A domain.
+            PgType { oid: 70_000, ..text },
+        ] {
+            let facts = ColumnFacts { pg_type, byte_ordered: true, ..column("c", oid::TEXT, false) };
+            for carrier in [Carrier::Text, Carrier::Bytes] {
+                assert!(!ordered(&facts, &carrier, &Policies::default()), "{facts:?}");
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What nested values are made of: which choices reach their parts, what a person should know of these, and whether
 //! readers can tell a composite's members apart.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::column::{Carrier, ExtensionType, Member, PgType, TypeKind, Wire};
@@ -182,14 +182,16 @@ fn lists_uuids(carrier: &Carrier) -> bool {
     }
 }
 
-/// The name of the second of two members of one composite that readers take for one; `fold` is how they see names.
-/// Ranges have names of their own.
+/// The name of the second of two members of one composite that readers take for one though they differ, as PostgreSQL
+/// makes sure they do; `fold` is how readers see names. Ranges have names of their own.
 pub(super) fn double_member(pg_type: &PgType, fold: &dyn Fn(&str) -> String) -> Option<String> {
     match &pg_type.kind {
         TypeKind::Array(element) => double_member(element, fold),
         TypeKind::Composite(attributes) => {
-            let mut seen = HashSet::new();
-            let twice = attributes.iter().find(|attribute| !seen.insert(fold(&attribute.name)));
+            let mut seen = HashMap::new();
+            let twice = attributes.iter().find(|attribute| {
+                *seen.entry(fold(&attribute.name)).or_insert(attribute.name.as_str()) != attribute.name
+            });
             twice
                 .map(|attribute| attribute.name.clone())
                 .or_else(|| attributes.iter().find_map(|attribute| double_member(&attribute.pg_type, fold)))

@@ -75,7 +75,7 @@ async fn compare(pg: &Pg, table: &str, format: &str) -> BTreeSet<String> {
                 ));
             }
         }
-        let wrong = pg.value(&format!("select concat_ws('; ', {})", tests.join(", "))).await;
+        let wrong = pg.value(&format!("select array_to_string(array[{}], '; ')", tests.join(", "))).await;
         assert_eq!(wrong, "", "PostgreSQL {} {table} {format} {rows}", pg.version);
     }
     let verified = outhaul(["verify", "--read-data", done.dest().to_str().unwrap()]).run().await;
@@ -88,6 +88,7 @@ async fn extremes_of_every_type_are_postgresql_s_own_or_there_are_none() {
     for version in both() {
         let pg = pg(version).await;
         pg.batch(EVERY_TYPE).await;
+        pg.batch("alter table scalars add primary key (id); alter table domains add primary key (id); analyze").await;
         for format in FORMATS {
             let shown = compare(&pg, "scalars", format).await;
             for pg_type in [

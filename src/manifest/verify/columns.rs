@@ -25,7 +25,7 @@ pub(super) struct Column {
     pub(super) nullable: bool,
     /// Whether the file may have more NULLs than the manifest counts: JSON's own null is none of SQL's, and a policy may
     /// write null for what JSON has no number for.
-    more_nulls: bool,
+    pub(super) more_nulls: bool,
     /// Whether the file's values are in the manifest's order: not where a guard or a policy wrote some otherwise.
     comparable: bool,
 }

@@ -113,7 +113,8 @@ fn observe(column: &Column, found: &mut Found, json: &str) -> bool {
         Kind::Text | Kind::Bytes | Kind::Uuid if !quoted => return false,
         Kind::Bool if quoted => return false,
         kind if quoted => {
-            let Ok(Text(text)) = serde_json::from_str(json) else { return false };
+            // JSON of PostgreSQL's may hold escapes of what is no character.
+            let Ok(Text(text)) = serde_json::from_str(json) else { return kind == Kind::Text && column.more_nulls };
             if kind == Kind::Text {
                 let kept = &text.as_bytes()[..text.len().min(KEPT_BYTES)];
                 Some(Value::Bytes(kept.to_vec()))

@@ -505,6 +505,49 @@ fn names_that_come_twice_are_refused_or_numbered() {
     assert_eq!(names(Preset::Athena), owned([("a", false), ("A_3", true), ("a_4", true), ("a_2", false)]));
 }
 
+/// What a choice reaches is the whole of a value that is decoded, and elements and attributes of one that is printed.
+#[test]
+fn a_choice_for_a_nested_column_must_fit_a_part_of_it() {
+    use ColumnChoice::{Bytes, Double, Error, Null, Replace, Round, Trim};
+    let range = |bound| made(TypeKind::Range(Box::new(bound)));
+    let hstore = || made(TypeKind::Extension(ExtensionType::Hstore));
+    // tsvector has no decoder, so that a composite with one is text in Parquet too.
+    let printed = |part| composite_of([part, of(3614)]);
+    let choose = |pg_type: &PgType, format, choice| {
+        planned(pg_type.clone(), format, Preset::Postgres, |policies| policies.columns = vec![("c".into(), choice)])
+    };
+    for (pg_type, format, choice, words) in [
+        (array_of(of(oid::FLOAT8)), Format::Ndjson, Null, "null"),
+        (composite_of([of(oid::INT4), of(oid::NUMERIC)]), Format::Ndjson, Error, "error"),
+        (array_of(of(oid::BPCHAR)), Format::Csv, Trim, "trim"),
+        (printed(of(oid::BPCHAR)), Format::Parquet, Trim, "trim"),
+        (range(of(oid::BPCHAR)), Format::Parquet, Trim, "trim"),
+        (array_of(of(oid::NUMERIC)), Format::Parquet, Double, "error, double"),
+        (range(of(oid::TIMESTAMP)), Format::Parquet, Round, "error, round"),
+        // Of a database that checks its text there is nothing to say.
+        (array_of(of(oid::TEXT)), Format::Csv, Bytes, "lossless"),
+        (hstore(), Format::Csv, Replace, "lossless"),
+    ] {
+        let plan = choose(&pg_type, format, choice).unwrap();
+        assert_eq!(plan.policy, words, "{pg_type:?} {choice}");
+        assert!(!plan.rewritten);
+    }
+    for (pg_type, format, choice) in [
+        (range(of(oid::FLOAT8)), Format::Ndjson, Null),
+        (array_of(of(oid::INT4)), Format::Ndjson, Error),
+        (of(oid::RECORD), Format::Ndjson, Null),
+        (range(of(oid::BPCHAR)), Format::Csv, Trim),
+        (printed(of(oid::NUMERIC)), Format::Parquet, Double),
+        (printed(of(oid::TIMESTAMP)), Format::Parquet, Round),
+        (printed(of(oid::DATE)), Format::Parquet, Null),
+        (hstore(), Format::Parquet, Bytes),
+        (array_of(of(oid::INT4)), Format::Csv, Replace),
+    ] {
+        let error = choose(&pg_type, format, choice).unwrap_err();
+        assert!(matches!(error, PlanError::ColumnPolicy { .. }), "{pg_type:?} {choice}: {error}");
+    }
+}
+
 /// A choice for what a column's type cannot hold does not touch what it can: NaN in a text column of Parquet.
 #[test]
 fn nan_in_json_is_a_matter_of_ndjson_only() {
