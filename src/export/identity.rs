@@ -133,6 +133,11 @@ impl RunIdentity {
         self.placement.as_ref().unwrap_or(&Placement::Parts) == placement
     }
 
+    /// Whether it is known where the run's files stand.
+    pub(crate) fn has_place(&self) -> bool {
+        self.placement.is_some()
+    }
+
     /// Makes sure that this version may touch what the run has left.
     ///
     /// # Errors

@@ -91,7 +91,15 @@ impl DeadRun {
         if let Some(identity) = &identity {
             identity.check(&journal, ExportErrorKind::DestinationTaken)?;
         }
-        let commit = journal.commit().await?;
+        let mut commit: Option<CommitRecord> = journal.commit().await?;
+        if let Some(commit) = &mut commit
+            && !identity.as_ref().is_some_and(RunIdentity::has_place)
+        {
+            // It may be of a single file, whose manifest is not the one that is looked at, and may stand.
+            let is_part = |path: &String| PartName::parse(path).is_some();
+            commit.parts.retain(is_part);
+            commit.replaced.retain(is_part);
+        }
         let uploads = journal.uploads().await?;
         let mut seeds = journal.epochs().await?;
         seeds.extend(identity.as_ref().and_then(|identity| identity.seed));

@@ -341,9 +341,9 @@ impl Journal {
             // Without the right to list there is none to delete either.
             Err(_) => return self.end().await,
         };
-        // The facts of the run go last, before them the plan, and before that what a commit was about: what is left tells
-        // what there was.
-        let last = [COMMIT, PLAN, RUN].map(|name| self.path(name));
+        // The facts of the run go last, and before them the plan, which had them in 0.1.0: what is left is known for what it
+        // is.
+        let last = [PLAN, RUN].map(|name| self.path(name));
         let rank = |path: &String| last.iter().position(|name| name == path).map_or(0, |place| place + 1);
         paths.sort_by_key(|path| rank(path));
         for some in paths.chunk_by(|one, other| rank(one) == rank(other)) {

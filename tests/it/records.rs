@@ -330,6 +330,17 @@ async fn of_0_1_0_a_damaged_plan_is_enough_to_know_its_parts() {
     }
 }
 
+/// Without its plan a run of 0.1.0 may be of a single file, which stays: its manifest may stand.
+#[tokio::test]
+async fn of_0_1_0_a_damaged_plan_never_costs_a_single_file() {
+    let place = laid_out("local_single_committing").await;
+    put(&place, "_outhaul/golden/plan.json", "{").await;
+    clean(&place, false, &[]).await.expect(0);
+    clean(&place, true, &[]).await.expect(0);
+    let left: Vec<String> = place.list().await.into_keys().filter(|path| !path.starts_with("_outhaul/")).collect();
+    assert_eq!(left, ["out.csv"]);
+}
+
 #[tokio::test]
 async fn records_that_cannot_be_read_stop_no_cleaner_but_those_of_a_commit() {
     for state in ["local_as_written", "s3_as_written", "s3_receipts"] {
