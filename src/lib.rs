@@ -40,6 +40,8 @@
 //! - **I8 Purity**: `plan`, `encode`, the COPY framer and object naming do no IO and never await.
 //! - **I9 Secrets** never appear in logs, errors, journals, manifests, metrics or panics; row values only where asked for.
 //! - **I10 One path**: every front end, format and partition goes through the same plan, worker and encoder.
+//! - **I12 Records outlive versions**: whatever a run leaves at its destination (`run.json`, receipts, uploads) is a format
+//!   of its own; the next release can always clean it, and resume it or say why not.
 //!
 //! # Glossary
 //! - **run**: one execution under one snapshot. **export**: one relation, one manifest.

@@ -47,9 +47,6 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// others wait.
 pub const EVENT_QUEUE: usize = 256;
 
-/// Messages from workers waiting for the coordinator; each worker sends a few a second.
-pub const WORKER_QUEUE: usize = 64;
-
 /// S3's limit of chunks in one upload is 10,000; sizes are scaled to stay below this.
 pub const UPLOAD_CHUNKS_MAX: usize = 9_000;
 
@@ -202,7 +199,7 @@ pub const ATTEMPTS_MAX: u32 = 5;
 
 /// Numbers of a partition's attempts by one process, each with names of its own: those that fail, those that are given up
 /// for want of a connection (one a reader), and the one that stands for an empty relation.
-pub const ATTEMPT_NUMBERS: u32 = ATTEMPTS_MAX + 256 + 1;
+pub const ATTEMPT_NUMBERS: u32 = ATTEMPTS_MAX + READERS_MAX + 1;
 
 /// Between two looks of a keeper outside the run: whether its session lives, whether somebody waits for its locks, and
 /// whether its run is over.
@@ -260,7 +257,10 @@ pub const NAMES_IN_ERROR_MAX: usize = 40;
 pub const PARTITIONS_SHOWN_MAX: usize = 40;
 
 /// Readers of one run; PostgreSQL serves far fewer connections well.
-pub const READERS_MAX: usize = 256;
+pub const READERS_MAX: u32 = 256;
+
+/// Connections of a run beside its readers: the lock session and two keepers.
+pub const CONTROL_SESSIONS: usize = 3;
 
 /// Chunks of one part in flight; beyond this a store answers no faster.
 pub const UPLOAD_CONCURRENCY_MAX: usize = 64;

@@ -5,6 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::options::{Arity, Heading, OPTIONS, OptionInfo, by_key};
 use crate::config::raw::{default_entry, default_of};
+use crate::limits;
 use crate::manifest::ddl::{Dialect, TableName};
 
 /// Commands of the design that are not in this version: refused by name, never "unknown".
@@ -213,7 +214,7 @@ fn demo() -> Command {
                 .long("rows")
                 .value_name("N")
                 .default_value(default_entry("demo", "rows").unwrap_or_default())
-                .value_parser(clap::value_parser!(u64).range(1..=1_000_000_000))
+                .value_parser(clap::value_parser!(u64).range(1..=limits::DEMO_ROWS_MAX))
                 .help("rows to generate"),
         )
         .arg(

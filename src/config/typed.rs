@@ -136,7 +136,7 @@ pub fn load_resume(
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX));
+    let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX as usize));
     let front = reader.front();
     match (connect, reader.errors.is_empty()) {
         (Some(connect), true) => Ok((connect, raw.given("readers").map(|_| readers), front)),
@@ -311,7 +311,7 @@ impl Reader<'_> {
         let keyset = ReadMode::Keyset { page_size };
         let tier = self.optional("tier", |text| Ok(text.to_owned()));
         let max_rows = self.optional("max_rows", value::count);
-        let readers = self.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX));
+        let readers = self.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX as usize));
         WorkOptions {
             // One ordered stream has one reader.
             readers: if one_stream { NonZeroUsize::MIN } else { readers },

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::error::{ExportError, ExportErrorKind};
-use crate::manifest::model::{ConsistencyMode, Manifest, PartRange, SourceName};
+use crate::manifest::model::{ConsistencyMode, Manifest, PartRange, SourceKind, SourceName};
 use crate::manifest::{self, Finding, ManifestError, Placement};
 use crate::plan::predicate::{check_predicate, check_query};
 use crate::plan::{CapPlan, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice};
+use crate::source::postgres::prepare::application;
 use crate::source::postgres::{ConnectSettings, Counted, Exported, Recount};
 use crate::store::Destination;
 
@@ -66,6 +67,11 @@ pub async fn against_source(
         Ok(None) | Err(ManifestError::Decode { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    if let SourceKind::Other(kind) = &manifest.source.kind {
+        let message =
+            format!("the rows of this export came from `{kind}`, and only those from PostgreSQL can be counted again");
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));
+    }
     if let Some(predicate) = &manifest.source.predicate {
         check_predicate(predicate)?;
     }
@@ -77,8 +83,7 @@ pub async fn against_source(
             Counted::Query(&query)
         }
     };
-    let short: String = manifest.run_id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
-    let application = format!("outhaul/{short}/verify");
+    let application = format!("{}/verify", application(&manifest.run_id));
     let snapshots = snapshots(&manifest);
     let recount = Recount::begin(connect, counted, &snapshots, manifest.source.row_security, &application).await?;
     let plan = plan(&manifest, &recount.relation)?;
@@ -89,7 +94,7 @@ pub async fn against_source(
 fn snapshots(manifest: &Manifest) -> Vec<Exported<'_>> {
     let records = match manifest.consistency.mode {
         ConsistencyMode::SingleSnapshot => manifest.consistency.snapshots.as_slice(),
-        ConsistencyMode::Keyset | ConsistencyMode::Mixed => &[],
+        ConsistencyMode::Keyset | ConsistencyMode::Mixed | ConsistencyMode::Other(_) => &[],
     };
     let exported = records.iter().filter_map(|record| Some((record.id.as_deref()?, record.xmin.as_deref())));
     exported.map(|(id, xmin)| Exported { id, xmin }).collect()
@@ -173,8 +178,8 @@ fn shares(manifest: &Manifest) -> Vec<Share<'_>> {
     shares
 }
 
-/// The slice to count for a partition; `None` where it is all of the export, where its bounds are not shown, and where
-/// rows may have moved in the heap.
+/// The slice to count for a partition; `None` where it is all of the export, where its bounds are not shown or of a kind
+/// that this version does not know, and where rows may have moved in the heap.
 fn slice(
     range: &PartRange,
     mode: CountMode,
@@ -192,7 +197,7 @@ fn slice(
         }
         // It would be counted by its row limit, as the whole was.
         (PartRange::Whole, CountMode::RunSnapshot) if shares > 1 => Some(Slice::Whole),
-        (PartRange::Whole | PartRange::KeysWithheld | PartRange::Heap { .. }, _) => None,
+        (PartRange::Whole | PartRange::KeysWithheld | PartRange::Heap { .. } | PartRange::Other(_), _) => None,
     })
 }
 

@@ -3,7 +3,7 @@
 use chrono::Utc;
 use serde::Serialize;
 
-use super::error::ExportError;
+use super::error::{ExportError, ExportErrorKind};
 use super::finish::locate;
 use super::leftovers::{DeadRun, Settled};
 use crate::manifest::Placement;
@@ -51,10 +51,11 @@ pub struct CleanedRun {
     pub traces: Vec<String>,
 }
 
-/// Removes what dead runs left. Two at once do the same work, and either is fine.
+/// Removes what dead runs left, whichever version of outhaul they were of. Two at once do the same work, and either is fine.
 ///
 /// # Errors
-/// The destination fails, or the role may not delete.
+/// The destination fails, the role may not delete, or the records of a run are a newer version's: then the other runs are
+/// cleaned all the same.
 ///
 /// # Cancel safety
 /// A repeated call goes on where this one stopped.
@@ -70,6 +71,7 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
         runs: Vec::new(),
         alive: alive.clone(),
     };
+    let mut left = None;
     for (journal, ended) in Journal::all(&destination).await? {
         if Some(journal.run_id()) == alive.as_deref() {
             continue;
@@ -81,8 +83,19 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
             }
             continue;
         }
-        let Some(run) = DeadRun::of(journal, &placement).await? else { continue };
+        let run = match DeadRun::of(journal, &placement).await {
+            Ok(Some(run)) => run,
+            Ok(None) => continue,
+            Err(error) if error.kind == ExportErrorKind::DestinationTaken => {
+                left = left.or(Some(error));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         report.runs.push(cleaned(&run, &destination, &placement, request.dry_run).await?);
+    }
+    if let Some(error) = left {
+        return Err(error);
     }
     if alive.is_none() && !request.dry_run {
         destination.sweep(placement.own_files()).await?;

@@ -119,12 +119,12 @@ impl ExportError {
         self
     }
 
-    /// Names the partition where the message does not yet.
+    /// Names the partition, which no message of source, encoder or store does by itself. One that was told to stop is
+    /// nobody's fault.
     pub(crate) fn in_partition(mut self, relation: Option<&str>, partition: u32) -> Self {
-        let name = format!("partition {partition}");
-        if self.kind != ExportErrorKind::Interrupted && !self.message.contains(&name) {
+        if self.kind != ExportErrorKind::Interrupted {
             let relation = relation.unwrap_or("the query");
-            self.message = format!("{name} of {relation}: {}", self.message);
+            self.message = format!("partition {partition} of {relation}: {}", self.message);
         }
         self
     }
@@ -167,5 +167,18 @@ impl From<StoreError> for ExportError {
             StoreFault::Full => ExportErrorKind::DestinationFull,
         };
         Self { source: Some(error.source), ..Self::new(kind, format!("{} {}", error.operation, error.object)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_named_whatever_other_numbers_a_message_holds() {
+        let named = |kind, message: &str| ExportError::new(kind, message).in_partition(Some("public.t"), 1).message;
+        let message = "uploading s3://bucket/partition 12/data/x";
+        assert_eq!(named(ExportErrorKind::DestinationFull, message), format!("partition 1 of public.t: {message}"));
+        assert_eq!(named(ExportErrorKind::Interrupted, "stopped"), "stopped");
     }
 }

@@ -24,7 +24,7 @@ use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stdout::STDOUT;
-use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take};
+use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take, check_scheme, shown};
 
 /// Where a run writes.
 #[derive(Debug)]
@@ -80,7 +80,18 @@ impl Place {
         let Self::Destination { destination, placement, .. } = self else { return Ok(Before::Run(None)) };
         let rules = &request.commit;
         let run_id = rules.run_id_given.then_some(rules.run_id.as_str());
-        Ok(match before_run(destination, placement, rules.on_existing, run_id).await? {
+        let standing = match before_run(destination, placement, rules.on_existing, run_id).await {
+            // A dead run may have left the single file. Whoever takes its place removes it then, and looks again.
+            Err(error @ ManifestError::Occupied { .. }) => {
+                let owner = owner(destination, &placement.owner_path()).await?;
+                if owner.is_none_or(|owner| owner.is_alive(Utc::now())) {
+                    return Err(error.into());
+                }
+                Standing::Nothing
+            }
+            standing => standing?,
+        };
+        Ok(match standing {
             Standing::Nothing => Before::Run(None),
             Standing::Replace(existing) => Before::Run(Some(existing)),
             Standing::SameRun(existing) => Before::SameRun(existing),
@@ -118,13 +129,15 @@ pub(crate) fn locate(url: &str, single_file: bool) -> Result<(&str, Placement), 
     if !single_file {
         return Ok((url, Placement::Parts));
     }
+    // Before it is cut in two: the folder of `data:x` would be this one.
+    check_scheme(url)?;
     let (folder, name) = match url.rsplit_once('/') {
         Some(("", name)) => ("/", name),
         Some((folder, name)) => (folder, name),
         None => (".", url),
     };
     if name.is_empty() || folder.ends_with([':', '/']) && folder != "/" {
-        let message = format!("--single-file needs the name of a file, and {url} has none");
+        let message = format!("--single-file needs the name of a file, and {} has none", shown(url));
         return Err(ExportError::new(ExportErrorKind::Usage, message));
     }
     Ok((folder, Placement::Single { name: name.to_owned() }))

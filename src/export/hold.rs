@@ -175,7 +175,7 @@ impl Hold {
 
     /// Ends a process whose run has become another's. What it has begun since that one's end is nobody else's.
     pub(crate) async fn yield_to_winner(self, destination: &Destination, placement: &Placement, journal: &Journal) {
-        if let Ok(None) = journal.plan().await
+        if let Ok(false) = journal.is_open().await
             && let Err(error) = settle(destination, placement, journal).await
         {
             warn(&error, "what was begun too late could not be removed");

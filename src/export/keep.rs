@@ -13,6 +13,7 @@ use tokio::process::{ChildStdin, Command};
 
 use super::error::{ExportError, ExportErrorKind};
 use super::finish::locate;
+use super::identity::RunIdentity;
 use super::record::RunRecord;
 use super::request::{ExportRequest, Target};
 use crate::source::Source;
@@ -184,6 +185,9 @@ pub async fn keep(
         };
         if let Some(run_id) = run_id {
             let journal = Journal::new(destination.clone(), run_id);
+            if let Some(identity) = RunIdentity::read(&journal).await? {
+                identity.check(&journal, ExportErrorKind::Usage)?;
+            }
             if let Some(record) = RunRecord::read(&journal).await? {
                 break (journal, record);
             }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::ExportError;
-use super::record::RunRecord;
+use super::error::{ExportError, ExportErrorKind};
+use super::identity::RunIdentity;
 use super::request::Visibility;
 use crate::manifest::{CommitRecord, Existing, Placement, Recovered, recover};
 use crate::store::error::StoreFault;
@@ -15,7 +15,7 @@ use crate::{failpoint, limits};
 pub(crate) struct DeadRun {
     journal: Journal,
     /// `None` where it died before it was planned, and so before its first object.
-    record: Option<RunRecord>,
+    identity: Option<RunIdentity>,
     commit: Option<CommitRecord>,
     uploads: Vec<UploadRecord>,
     seeds: Vec<AttemptSeed>,
@@ -74,21 +74,36 @@ pub(crate) async fn open_runs(destination: &Destination, placement: &Placement) 
 }
 
 impl DeadRun {
-    /// What the journal tells of the run; `None` where it is of another placement, or may be.
+    /// What the journal tells of the run, whichever version of outhaul wrote it; `None` where it is of another placement,
+    /// or may be.
+    ///
+    /// # Errors
+    /// The destination fails, or a newer version wrote records that this one would misread (exit 22).
     pub(crate) async fn of(journal: Journal, placement: &Placement) -> Result<Option<Self>, ExportError> {
-        let record = RunRecord::read(&journal).await?;
-        let ours = match &record {
-            Some(record) => record.placement()? == *placement,
+        let identity = RunIdentity::read(&journal).await?;
+        let ours = match &identity {
+            Some(identity) => identity.is_of(placement),
             None => *placement == Placement::Parts,
         };
         if !ours {
             return Ok(None);
         }
-        let commit = journal.commit().await?;
+        if let Some(identity) = &identity {
+            identity.check(&journal, ExportErrorKind::DestinationTaken)?;
+        }
+        let mut commit: Option<CommitRecord> = journal.commit().await?;
+        if let Some(commit) = &mut commit
+            && !identity.as_ref().is_some_and(RunIdentity::has_place)
+        {
+            // It may be of a single file, whose manifest is not the one that is looked at, and may stand.
+            let is_part = |path: &String| PartName::parse(path).is_some();
+            commit.parts.retain(is_part);
+            commit.replaced.retain(is_part);
+        }
         let uploads = journal.uploads().await?;
         let mut seeds = journal.epochs().await?;
-        seeds.extend(record.as_ref().map(|record| record.seed));
-        Ok(Some(Self { journal, record, commit, uploads, seeds }))
+        seeds.extend(identity.as_ref().and_then(|identity| identity.seed));
+        Ok(Some(Self { journal, identity, commit, uploads, seeds }))
     }
 
     pub(crate) fn run_id(&self) -> &str {
@@ -191,14 +206,16 @@ impl DeadRun {
         Ok(traces)
     }
 
-    /// Objects that the run may have shown before its commit.
+    /// Objects that the run may have shown before its commit. Where it is not known whether it did, those whose names
+    /// only this run makes: a single file's name may be somebody else's file.
     fn visible_early(&self) -> Vec<String> {
-        match &self.record {
-            Some(record) if record.commit.visibility == Visibility::AsWritten => {
-                self.uploads.iter().map(|upload| upload.path.clone()).collect()
-            }
-            _ => Vec::new(),
-        }
+        let Some(identity) = &self.identity else { return Vec::new() };
+        let shown = |path: &str| match identity.visibility {
+            Some(Visibility::AsWritten) => true,
+            Some(Visibility::AtCommit) => false,
+            None => PartName::parse(path).is_some(),
+        };
+        self.uploads.iter().filter(|upload| shown(&upload.path)).map(|upload| upload.path.clone()).collect()
     }
 
     /// The uploads that the journal names and, where the store lists uploads, those whose names only this run makes; and
@@ -206,7 +223,7 @@ impl DeadRun {
     async fn open_uploads(&self, destination: &Destination) -> (Vec<(String, String)>, bool) {
         let noted = self.uploads.iter().filter_map(|it| Some((it.path.clone(), it.upload_id.clone()?)));
         let noted: Vec<(String, String)> = noted.collect();
-        if self.record.is_none() {
+        if self.seeds.is_empty() {
             return (noted, false);
         }
         let listed = match destination.open_uploads().await {

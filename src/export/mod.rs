@@ -7,6 +7,7 @@ pub mod error;
 pub mod event;
 mod finish;
 mod hold;
+mod identity;
 pub mod keep;
 mod leftovers;
 mod part;

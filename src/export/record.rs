@@ -1,21 +1,22 @@
-//! What a run leaves of itself at the destination before its first read: all that another process needs to go on with it.
+//! What a run leaves of itself at the destination before its first read: all that another process of the same version needs
+//! to go on with it. What other versions need to remove it stands in `run.json` ([`identity`](super::identity)).
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::error::ExportError;
-use super::finish::locate;
+use super::error::{ExportError, ExportErrorKind};
+use super::identity::RunIdentity;
 use super::request::{CommitOptions, ExportRequest, ReadMode, ShapeOptions, Target, WorkOptions};
 use crate::encode::FormatOptions;
-use crate::manifest::Placement;
 use crate::plan::{Plan, PolicyOptions};
 use crate::source::postgres::ConnectSettings;
 use crate::source::postgres::kept::{SnapshotId, SourceRecord};
 use crate::source::postgres::snapshot::SnapshotFacts;
-use crate::store::{AttemptSeed, Journal, StoreError, error::StoreFault};
+use crate::store::{AttemptSeed, Journal, StoreError, unreadable};
 
-/// The form of [`RunRecord`]; another one cannot be resumed by this version.
-const VERSION: u32 = 1;
+/// The form of [`RunRecord`]; another one cannot be resumed by this version. It holds the plan as it is in memory, so each
+/// release that changes a type of the plan raises the number. 0.1.0 wrote 1.
+const VERSION: u32 = 2;
 
 /// `plan.json` of a journal. No connection settings are in it, and no secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +37,12 @@ pub(crate) struct RunRecord {
     /// The ids under which the snapshot could be imported when the run began.
     pub(crate) held: Vec<String>,
     pub(crate) snapshots: Vec<SnapshotFacts>,
+}
+
+/// Read first, so that another version's members are not complained of.
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
 }
 
 impl RunRecord {
@@ -84,26 +91,28 @@ impl RunRecord {
     /// The record in a journal; `None` where the run did not come so far.
     ///
     /// # Errors
-    /// The destination fails, or the record is another version's.
+    /// The destination fails, or another version of outhaul wrote the record (exit 2).
     pub(crate) async fn read(journal: &Journal) -> Result<Option<Self>, ExportError> {
         let Some(bytes) = journal.plan().await? else { return Ok(None) };
-        let read: Result<Self, _> = serde_json::from_slice(&bytes);
-        match read {
-            Ok(record) if record.version == VERSION => Ok(Some(record)),
-            other => {
-                let why =
-                    other.err().map_or("another version of outhaul wrote it".to_owned(), |error| error.to_string());
-                Err(StoreError::new("reading", journal.run_folder(), StoreFault::Taken, why).into())
-            }
-        }
-    }
-
-    /// Where the run's files stand below its destination.
-    pub(crate) fn placement(&self) -> Result<Placement, ExportError> {
-        match &self.commit.target {
-            Target::Destination(url) => Ok(locate(url, self.commit.single_file)?.1),
-            Target::Stdout { .. } => Ok(Placement::Parts),
-        }
+        let version = serde_json::from_slice::<Header>(&bytes).ok().map(|header| header.version);
+        let why = match (version, serde_json::from_slice::<Self>(&bytes)) {
+            (Some(VERSION), Ok(record)) => return Ok(Some(record)),
+            (None | Some(VERSION), Err(error)) => format!("of plan.json, {}", unreadable(&error)),
+            (None, Ok(_)) => "its plan has no version".to_owned(),
+            (Some(other), _) => format!("its plan is of version {other}, where version {VERSION} is wanted"),
+        };
+        let identity = RunIdentity::read(journal).await?;
+        let writer = identity.map_or("another version of outhaul".to_owned(), |identity| identity.writer());
+        let message = format!(
+            "run {} at {} was begun by {writer}, and this outhaul {} cannot go on with it: {why}",
+            journal.run_id(),
+            journal.destination_url(),
+            env!("CARGO_PKG_VERSION"),
+        );
+        Err(ExportError::new(ExportErrorKind::Usage, message).with_hint(
+            "resume it with the version that began it; or export again, which removes what the run left, as `outhaul clean` \
+             does",
+        ))
     }
 
     /// The request, to be carried out over `connect` and at `target`.

@@ -192,12 +192,3 @@ pub struct CommitOptions {
     /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
     pub keep_snapshot: Option<Duration>,
 }
-
-/// How long a source or destination step may take before the run gives up on it.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// For one connection to be made.
-    pub connect: Duration,
-    /// For a lock that somebody else holds.
-    pub lock: Duration,
-}

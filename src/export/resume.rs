@@ -13,6 +13,7 @@ use super::error::{ExportError, ExportErrorKind};
 use super::event::Event;
 use super::finish::{Place, locate};
 use super::hold::Hold;
+use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 use super::record::RunRecord;
 use super::report::ExportReport;
@@ -108,12 +109,15 @@ async fn find(destination: &Destination, placement: &Placement) -> Result<Found,
         candidates.extend(all.into_iter().filter(|(_, ended)| !ended).map(|(journal, _)| journal));
     }
     for journal in candidates.into_iter().rev() {
-        if let Some(record) = RunRecord::read(&journal).await?
-            && record.placement()? == *placement
-        {
-            if let Some(existing) = standing.as_ref().filter(|it| it.manifest.run_id == record.run_id) {
-                return Ok(Found::Committed(Box::new(existing.clone())));
-            }
+        let Some(identity) = RunIdentity::read(&journal).await?.filter(|identity| identity.is_of(placement)) else {
+            continue;
+        };
+        identity.check(&journal, ExportErrorKind::Usage)?;
+        // Whichever version has committed: what is left to do needs no plan.
+        if let Some(existing) = standing.as_ref().filter(|it| it.manifest.run_id == journal.run_id()) {
+            return Ok(Found::Committed(Box::new(existing.clone())));
+        }
+        if let Some(record) = RunRecord::read(&journal).await? {
             return Ok(Found::Open(Box::new((journal, record))));
         }
     }

@@ -14,6 +14,7 @@ use super::error::ExportError;
 use super::event::Event;
 use super::finish::{self, Before, Place};
 use super::hold::{Hold, Retention};
+use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
 use super::planning;
 use super::record::RunRecord;
@@ -300,7 +301,9 @@ impl Run {
         let planned =
             Planned { plan, server_version: server.version, standby: server.standby, snapshots, mixed: false };
         self.announce_plan(&planned).await;
-        if let Place::Destination { journal, .. } = &self.place {
+        if let Place::Destination { journal, placement, .. } = &self.place {
+            RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
+            failpoint::reach("identified").await;
             let record = RunRecord::new(
                 request,
                 self.created_at,

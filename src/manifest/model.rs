@@ -41,11 +41,14 @@ pub struct Manifest {
 }
 
 /// The system the rows came from. Its name in the manifest is `source.kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
     /// PostgreSQL.
     Postgresql,
+    /// Another one, which a later version of outhaul reads.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// Where the rows came from.
@@ -86,7 +89,7 @@ pub struct SourceKey {
 }
 
 /// What the reads of a run have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConsistencyMode {
     /// All rows are of one snapshot.
@@ -95,6 +98,9 @@ pub enum ConsistencyMode {
     Keyset,
     /// Partitions of more than one snapshot.
     Mixed,
+    /// Another promise, which a later version of outhaul makes.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// What the reads of a run have in common, with the proof.
@@ -280,4 +286,6 @@ pub enum PartRange {
     KeysWithheld,
     /// The rows whose leading key column is NULL.
     NullKeys,
+    /// A slice of another kind, by its name, which a later version of outhaul makes.
+    Other(String),
 }

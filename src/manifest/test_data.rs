@@ -242,14 +242,17 @@ pub(super) fn manifest() -> Manifest {
 
 /// A destination in memory; each test needs a name of its own.
 pub(super) fn memory(name: &str) -> Destination {
-    open(&format!("memory:///manifest-{name}"))
+    Destination::in_memory(&format!("manifest-{name}"), &options())
 }
 
 pub(super) fn open(url: &str) -> Destination {
-    let options = StoreOptions {
+    Destination::open(url, &options()).unwrap()
+}
+
+fn options() -> StoreOptions {
+    StoreOptions {
         chunk_bytes: NonZeroUsize::new(5 * 1024 * 1024).unwrap(),
         concurrency: NonZeroUsize::new(2).unwrap(),
         sha256: false,
-    };
-    Destination::open(url, &options).unwrap()
+    }
 }

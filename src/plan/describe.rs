@@ -14,9 +14,7 @@ use super::{
 };
 use crate::encode::Format;
 use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
-
-/// Connections of a copy run beside its readers: the lock session and two keepers.
-const COPY_CONNECTIONS: usize = 3;
+use crate::limits;
 
 /// A plan as `outhaul plan` shows it: serialized as JSON, or by `Display` as text.
 ///
@@ -157,7 +155,7 @@ impl<'a> PlanView<'a> {
 fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
     let readers = work.readers.get();
     let (mode, page_size, beside) = match work.read_mode {
-        ReadMode::Copy if readers > 1 => ("copy", None, COPY_CONNECTIONS),
+        ReadMode::Copy if readers > 1 => ("copy", None, limits::CONTROL_SESSIONS),
         // The only reader's own transaction is the snapshot, so there are no keepers.
         ReadMode::Copy => ("copy", None, 1),
         ReadMode::Keyset { page_size } => ("keyset", Some(page_size.get()), 1),

@@ -9,11 +9,6 @@ use super::error::{StoreError, StoreFault};
 pub(super) enum Address {
     /// A folder of this machine, absolute.
     Local(PathBuf),
-    /// A store in this process, for tests.
-    Memory {
-        /// Destinations with the same name share objects.
-        name: String,
-    },
     /// A bucket or container.
     Cloud {
         /// Whose.
@@ -62,15 +57,12 @@ impl Address {
     pub(super) fn parse(written: &str) -> Result<Self, StoreError> {
         let refuse =
             |why: String| Err(StoreError::new("opening destination", shown(written), StoreFault::Configuration, why));
+        if written.is_empty() {
+            return refuse("the destination is empty".into());
+        }
+        check_scheme(written)?;
         let Some((scheme, rest)) = written.split_once("://") else {
-            let scheme = written.split_once(':').map_or("", |(scheme, _)| scheme);
-            return match written {
-                "" => refuse("the destination is empty".into()),
-                _ if scheme == "file" || Provider::of_scheme(scheme).is_some() => {
-                    refuse(format!("a URL needs two slashes after the colon: {scheme}://"))
-                }
-                path => absolute(path).map(Self::Local),
-            };
+            return absolute(written).map(Self::Local);
         };
         let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
         if scheme == "file" {
@@ -90,11 +82,8 @@ impl Address {
         {
             return refuse("the path has an empty, `.` or `..` segment".into());
         }
-        if scheme == "memory" && authority.is_empty() {
-            return Ok(Self::Memory { name: prefix.to_owned() });
-        }
         let Some(provider) = Provider::of_scheme(scheme) else {
-            return refuse(format!("`{scheme}` is not a destination this build knows: {SCHEMES}"));
+            return refuse(unknown(scheme));
         };
         let host_and_user_info = authority.rsplit_once('@');
         let plain = match (provider, host_and_user_info) {
@@ -119,7 +108,6 @@ impl Address {
             Self::Local(folder) => {
                 format!("file://{}", percent_encode(&folder.to_string_lossy()).trim_end_matches('/'))
             }
-            Self::Memory { name } => format!("memory:///{name}"),
             Self::Cloud { provider, authority, prefix } => {
                 let slash = if prefix.is_empty() { "" } else { "/" };
                 format!("{}://{authority}{slash}{prefix}", provider.scheme())
@@ -128,10 +116,39 @@ impl Address {
     }
 }
 
+/// Refuses every scheme that is not a destination's, and a destination's scheme without its two slashes. What does not begin
+/// like a URL is a path.
+///
+/// # Errors
+/// [`StoreFault::Configuration`].
+pub(crate) fn check_scheme(written: &str) -> Result<(), StoreError> {
+    let Some((scheme, rest)) = scheme_of(written) else { return Ok(()) };
+    let known = scheme == "file" || Provider::of_scheme(scheme).is_some();
+    let why = match (known, rest.starts_with("//")) {
+        (true, true) => return Ok(()),
+        (true, false) => format!("a URL needs two slashes after the colon: {scheme}://"),
+        (false, _) => unknown(scheme),
+    };
+    Err(StoreError::new("opening destination", shown(written), StoreFault::Configuration, why))
+}
+
+fn unknown(scheme: &str) -> String {
+    format!("`{scheme}:` is not a kind of destination: {SCHEMES}; a folder of that name is written ./{scheme}:…")
+}
+
+/// The scheme in front of a colon and what follows it, as RFC 3986 has it. A colon behind a slash is part of a path.
+fn scheme_of(written: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = written.split_once(':')?;
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_scheme.then_some((scheme, rest))
+}
+
 /// The URL as an error may show it.
-fn shown(written: &str) -> String {
+pub(crate) fn shown(written: &str) -> String {
     let Some((scheme, rest)) = written.split_once("://") else {
-        return written.to_owned();
+        // What follows a scheme alone may be anything, a password too.
+        return scheme_of(written).map_or(written.to_owned(), |(scheme, _)| format!("{scheme}:…"));
     };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
@@ -200,6 +217,7 @@ mod tests {
 
     #[test]
     fn urls_are_canonical() {
+        let here = format!("file://{}", std::env::current_dir().unwrap().display());
         for (written, url) in [
             ("/tmp/out", "file:///tmp/out"),
             ("/tmp/out/", "file:///tmp/out"),
@@ -215,7 +233,8 @@ mod tests {
             ("gs://bucket/x", "gs://bucket/x"),
             ("az://container/x", "az://container/x"),
             ("abfss://c@acc.dfs.core.windows.net/x/", "abfss://c@acc.dfs.core.windows.net/x"),
-            ("memory:///name", "memory:///name"),
+            ("./memory:x/..", here.as_str()),
+            ("1:2/..", here.as_str()),
         ] {
             assert_eq!(Address::parse(written).unwrap().url(), url, "{written}");
         }
@@ -240,6 +259,15 @@ mod tests {
             "s3://bucket/x?secret=hunter2",
             "s3://bucket/x#hunter2",
             "ftp://host/x",
+            "memory:///x",
+            "memory:x",
+            "S3://bucket/x",
+            "postgres://user:hunter2@host/x",
+            "user:hunter2@host",
+            "data:text/plain;hunter2",
+            "git+ssh:hunter2",
+            "c:\\hunter2",
+            "a b://hunter2@x/x",
             "http://hunter2@169.254.169.254/x",
             "abfss://container/x",
             "abfss://c:hunter2@acc/x",

@@ -9,8 +9,8 @@
 //! change a body there can make it fit its CRC, so there it is signed. `AWS_UNSIGNED_PAYLOAD` decides otherwise.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,7 +22,6 @@ use object_store::client::{
     ReqwestConnector,
 };
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ClientOptions, HeaderMap, HeaderValue, RetryConfig};
 
@@ -36,8 +35,11 @@ use crate::{failpoint, limits};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Crc64Header(pub(super) u64);
 
-/// A store in this process; the same name gives the same store.
+/// A store in this process, for tests; the same name gives the same store.
+#[cfg(any(test, feature = "failpoints"))]
 pub(super) fn memory(name: &str, url: String) -> Remote {
+    use object_store::memory::InMemory;
+    use std::sync::{Mutex, PoisonError};
     static STORES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     let store = stores.entry(name.to_owned()).or_default();

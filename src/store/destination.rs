@@ -46,9 +46,9 @@ pub(super) enum Backend {
 }
 
 impl Destination {
-    /// Opens `file:///abs`, a bare path, `s3://`, `gs://`, `az://`, `abfss://` or, for tests, `memory:///name`, with
-    /// or without a slash at its end. Nothing is sent or created yet. Credentials, region and endpoint come from the
-    /// environment, under `object_store`'s names; plain HTTP is allowed to loopback endpoints or by `AWS_ALLOW_HTTP`.
+    /// Opens `file:///abs`, a bare path, `s3://`, `gs://`, `az://` or `abfss://`, with or without a slash at its end.
+    /// Nothing is sent or created yet. Credentials, region and endpoint come from the environment, under `object_store`'s
+    /// names; plain HTTP is allowed to loopback endpoints or by `AWS_ALLOW_HTTP`.
     ///
     /// # Errors
     /// [`StoreFault::Configuration`] where the URL or an environment variable makes no sense.
@@ -72,12 +72,20 @@ impl Destination {
         let encoded = matches!(address, Address::Local(_));
         let backend = match address {
             Address::Local(folder) => Backend::Local(Arc::new(Folder::new(folder))),
-            Address::Memory { name } => Backend::Remote(Arc::new(connect::memory(&name, url.clone()))),
             Address::Cloud { provider, authority, prefix } => {
                 Backend::Remote(Arc::new(connect::cloud(provider, &authority, &prefix, &url, variables)?))
             }
         };
         Ok(Self { inner: Arc::new(Inner { url, encoded, options: *options, backend }) })
+    }
+
+    /// A store in this process, for tests: what is written there is gone with the process. The same name gives the same
+    /// store.
+    #[cfg(any(test, feature = "failpoints"))]
+    pub fn in_memory(name: &str, options: &StoreOptions) -> Self {
+        let url = format!("memory:///{name}");
+        let backend = Backend::Remote(Arc::new(connect::memory(name, url.clone())));
+        Self { inner: Arc::new(Inner { url, encoded: false, options: *options, backend }) }
     }
 
     /// A store of a test.
@@ -394,13 +402,14 @@ impl Destination {
         }
     }
 
-    /// Removes a folder of a local destination with all that is in it; object stores have none.
-    pub(super) async fn delete_local_folder(&self, path: &str) -> Result<(), StoreError> {
+    /// Removes a folder of a local destination with all that is in it, its file `last` after everything else; object stores
+    /// have none.
+    pub(super) async fn delete_local_folder(&self, path: &str, last: &'static str) -> Result<(), StoreError> {
         let object = self.check("deleting", path)?;
         match &self.inner.backend {
             Backend::Local(folder) => {
                 let path = path.to_owned();
-                folder.run("deleting", object, move |folder| folder.delete_folder(&path)).await
+                folder.run("deleting", object, move |folder| folder.delete_folder(&path, last)).await
             }
             Backend::Remote(_) => Ok(()),
         }

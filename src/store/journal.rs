@@ -1,7 +1,8 @@
 //! The journal of a run, `_outhaul/<run_id>/…`: what a later `resume` or `clean` needs to know. It holds no secrets.
 //!
 //! ```text
-//! plan.json                       what the run was asked for and what it planned, as its caller wrote it
+//! run.json                        the few facts by which any later version removes or finishes the run; written first
+//! plan.json                       what the run was asked for and what it planned, for `resume` by the same version
 //! epochs/1.json                   {"seed"}: from which a process's attempt ids are made
 //! uploads/<path>.json             {"path", "upload_id"}: written before the upload's first chunk
 //! receipts/00017-9f3a2b1c.json    a PartitionReceipt
@@ -10,16 +11,20 @@
 //! ended.json                      the run is over, and could not remove its records
 //! staging/<path>                  local destinations only: the bytes until commit
 //! ```
+//!
+//! Every record but the plan is a format of its own that outlives the version which wrote it (invariant I12): readers
+//! ignore members that they do not know, and a record that they cannot read at all stops nobody from cleaning.
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
 use super::receipt::PartitionReceipt;
+use super::receipt_file::ReceiptFile;
 use crate::limits;
 
 const JSON: &str = "application/json";
@@ -34,7 +39,7 @@ pub struct Journal {
     run_id: String,
 }
 
-/// An object that was begun.
+/// An object that was begun: the format of `uploads/<path>.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadRecord {
     /// The path that it gets, relative to the destination.
@@ -44,21 +49,47 @@ pub struct UploadRecord {
 }
 
 /// From where one process of the run has its attempt ids, so that an object's name alone tells whose it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptSeed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptSeed(u64);
+
+/// The format of `epochs/<epoch>.json`, and of the seed in a plan.
+#[derive(Serialize, Deserialize)]
+struct SeedFile {
     seed: u64,
+}
+
+impl Serialize for AttemptSeed {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        SeedFile { seed: self.0 }.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for AttemptSeed {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        SeedFile::deserialize(from).map(|file| Self(file.seed))
+    }
 }
 
 impl AttemptSeed {
     /// A new one.
     pub fn random() -> Self {
-        Self { seed: rand::random() }
+        Self(rand::random())
+    }
+
+    /// The seed that [`AttemptSeed::to_hex`] wrote; `None` for any other text.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        u64::from_str_radix(text, 16).ok().map(Self)
+    }
+
+    /// The seed as text: a number of 64 bits does not survive every reader of JSON.
+    pub fn to_hex(self) -> String {
+        format!("{:016x}", self.0)
     }
 
     /// The id of a partition's nth attempt, counted from 0.
     pub fn attempt(self, partition: u32, nth: u32) -> u32 {
         let mut hash = Sha256::new();
-        hash.update(self.seed.to_be_bytes());
+        hash.update(self.0.to_be_bytes());
         hash.update(partition.to_be_bytes());
         hash.update(nth.to_be_bytes());
         let digest: [u8; 32] = hash.finalize().into();
@@ -92,12 +123,23 @@ impl Journal {
                 _ => runs.push((run.to_owned(), ended)),
             }
         }
-        Ok(runs.into_iter().map(|(run, ended)| (Self::new(destination.clone(), run), ended)).collect())
+        let mut all = Vec::with_capacity(runs.len());
+        for (run, ended) in runs {
+            let journal = Self::new(destination.clone(), run);
+            let ended = ended && journal.has_ended().await?;
+            all.push((journal, ended));
+        }
+        Ok(all)
     }
 
     /// The run's id.
     pub fn run_id(&self) -> &str {
         &self.run_id
+    }
+
+    /// The URL of the destination that it is at, without credentials.
+    pub fn destination_url(&self) -> &str {
+        self.destination.url()
     }
 
     /// Where it stands, relative to the destination: `_outhaul/<run_id>`.
@@ -120,6 +162,22 @@ impl Journal {
         }
         let files = self.destination.list(&format!("{}/staging", self.run_folder())).await?;
         Ok(u64::try_from(files.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Keeps the facts of the run that outlive its version. Before the plan, and before the first object.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_run(&self, json: Bytes) -> Result<(), StoreError> {
+        self.destination.put(&self.path(RUN), json, JSON).await
+    }
+
+    /// Those facts, as they were kept; `None` where the run did not come so far, or a version wrote it that kept none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn run(&self) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.destination.read(&self.path(RUN)).await?.map(|small| small.bytes))
     }
 
     /// Keeps the plan.
@@ -146,12 +204,12 @@ impl Journal {
         self.put(&format!("epochs/{epoch}.json"), &seed).await
     }
 
-    /// The seeds of all processes of the run.
+    /// The seeds of all processes of the run, as far as they can be read.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn epochs(&self) -> Result<Vec<AttemptSeed>, StoreError> {
-        self.records("epochs").await
+        Ok(self.records("epochs").await?.into_iter().filter_map(|(_, seed)| seed).collect())
     }
 
     /// Notes an upload, so that it can be found and aborted if this process dies. Before its first chunk.
@@ -175,12 +233,18 @@ impl Journal {
         self.put(&format!("uploads/{path}.json"), &record).await
     }
 
-    /// Every object that the run has begun, as far as it came to note it.
+    /// Every object that the run has begun, as far as it came to note it. A record that cannot be read still tells the
+    /// object by its own name.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn uploads(&self) -> Result<Vec<UploadRecord>, StoreError> {
-        self.records("uploads").await
+        let named = |name: &str| {
+            let path = name.strip_prefix("uploads/")?.strip_suffix(".json")?;
+            Some(UploadRecord { path: path.to_owned(), upload_id: None })
+        };
+        let records: Vec<(String, Option<UploadRecord>)> = self.records("uploads").await?;
+        Ok(records.into_iter().filter_map(|(name, record)| record.or_else(|| named(&name))).collect())
     }
 
     /// Notes that a partition is read and uploaded whole.
@@ -188,15 +252,17 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn record_receipt(&self, receipt: &PartitionReceipt) -> Result<(), StoreError> {
-        self.put(&format!("receipts/{:05}-{:08x}.json", receipt.partition, receipt.attempt), receipt).await
+        let name = format!("receipts/{:05}-{:08x}.json", receipt.partition, receipt.attempt);
+        self.put(&name, &ReceiptFile::from(receipt)).await
     }
 
-    /// The receipts, in order of partitions; a partition may have several, of processes that overlapped.
+    /// The receipts that can be read, in order of partitions; a partition may have several, of processes that overlapped.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn receipts(&self) -> Result<Vec<PartitionReceipt>, StoreError> {
-        self.records("receipts").await
+        let files: Vec<(String, Option<ReceiptFile>)> = self.records("receipts").await?;
+        Ok(files.into_iter().filter_map(|(_, file)| file.map(PartitionReceipt::from)).collect())
     }
 
     /// Notes who holds the run's snapshot.
@@ -207,12 +273,12 @@ impl Journal {
         self.put(&format!("keepers/{name}.json"), keeper).await
     }
 
-    /// Who holds the run's snapshot, or did.
+    /// Who holds the run's snapshot, or did, as far as it can be read.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn keepers<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
-        self.records("keepers").await
+        Ok(self.records("keepers").await?.into_iter().filter_map(|(_, keeper)| keeper).collect())
     }
 
     /// Notes what a commit is about to do.
@@ -226,9 +292,15 @@ impl Journal {
     /// What a commit was about to do; `None` where the run did not come so far.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; [`StoreFault::Taken`] where the record cannot be read: only it tells which parts may be visible.
     pub async fn commit<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
-        self.record(COMMIT).await
+        let Some(small) = self.destination.read(&self.path(COMMIT)).await? else { return Ok(None) };
+        let read = serde_json::from_slice(&small.bytes).map(Some);
+        read.map_err(|error| {
+            let why =
+                format!("{}; without it nobody knows which parts the commit had made visible", unreadable(&error));
+            StoreError::new("reading", self.destination.object_url(&self.path(COMMIT)), StoreFault::Taken, why)
+        })
     }
 
     /// Whether the run still has its journal: a keeper outlives its run, but not its journal.
@@ -236,8 +308,22 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn is_open(&self) -> Result<bool, StoreError> {
-        let path = |name| self.path(name);
-        Ok(self.destination.head(&path(PLAN)).await?.is_some() && self.destination.head(&path(ENDED)).await?.is_none())
+        let is_there = async |name| Ok::<_, StoreError>(self.destination.head(&self.path(name)).await?.is_some());
+        // A run of 0.1.0 has no record but its plan.
+        Ok((is_there(RUN).await? || is_there(PLAN).await?) && !self.has_ended().await?)
+    }
+
+    /// Whether the run to which the records belong has ended, and not only an earlier one of the same id whose records
+    /// could not be removed.
+    async fn has_ended(&self) -> Result<bool, StoreError> {
+        let Some(small) = self.destination.read(&self.path(ENDED)).await? else { return Ok(false) };
+        Ok(seed_in(&small.bytes) == self.run().await?.as_deref().and_then(seed_in))
+    }
+
+    /// Says that the run has ended, where its records must stay.
+    async fn end(&self) -> Result<(), StoreError> {
+        let run = self.run().await.unwrap_or_default();
+        self.put(ENDED, &Ended { ended: true, seed: run.as_deref().and_then(seed_in) }).await
     }
 
     /// Removes the run's records, and from a local destination whatever is still staged: there is nothing to resume.
@@ -248,19 +334,21 @@ impl Journal {
     pub async fn close(&self) -> Result<(), StoreError> {
         let folder = self.run_folder();
         if self.destination.local_folder().is_some() {
-            return self.destination.delete_local_folder(&folder).await;
+            return self.destination.delete_local_folder(&folder, RUN).await;
         }
         let mut paths: Vec<String> = match self.destination.list(&folder).await {
             Ok(found) => found.into_iter().map(|(path, _)| path).collect(),
             // Without the right to list there is none to delete either.
-            Err(_) => return self.put(ENDED, &Ended { ended: true }).await,
+            Err(_) => return self.end().await,
         };
-        // The plan goes last, and before it what a commit was about: what is left tells what there was.
-        let rank = |path: &String| (path.ends_with(PLAN), path.ends_with(COMMIT));
+        // The facts of the run go last, and before them the plan, which had them in 0.1.0: what is left is known for what it
+        // is.
+        let last = [PLAN, RUN].map(|name| self.path(name));
+        let rank = |path: &String| last.iter().position(|name| name == path).map_or(0, |place| place + 1);
         paths.sort_by_key(|path| rank(path));
         for some in paths.chunk_by(|one, other| rank(one) == rank(other)) {
             if self.destination.delete_all(some.to_vec()).await.is_err() {
-                return self.put(ENDED, &Ended { ended: true }).await;
+                return self.end().await;
             }
         }
         Ok(())
@@ -278,17 +366,9 @@ impl Journal {
         self.destination.put(&path, json.into(), JSON).await
     }
 
-    async fn record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
-        let path = self.path(name);
-        let Some(small) = self.destination.read(&path).await? else { return Ok(None) };
-        let read = serde_json::from_slice(&small.bytes).map(Some);
-        read.map_err(|error| {
-            StoreError::new("reading", self.destination.object_url(&path), StoreFault::Configuration, error)
-        })
-    }
-
-    /// All records of one kind, in order of their names.
-    async fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>, StoreError> {
+    /// All records of one kind with their names in the journal, in order of these; `None` in place of one that cannot be
+    /// read.
+    async fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<(String, Option<T>)>, StoreError> {
         let folder = self.run_folder();
         let names = self.destination.list(&format!("{folder}/{kind}")).await?;
         let names = names.into_iter().filter_map(|(path, _)| {
@@ -297,7 +377,15 @@ impl Journal {
             (!hidden).then(|| path.strip_prefix(&folder).unwrap_or(&path).trim_start_matches('/').to_owned())
         });
         stream::iter(names)
-            .map(|name| async move { self.record(&name).await })
+            .map(|name| async move {
+                let Some(small) = self.destination.read(&self.path(&name)).await? else { return Ok(None) };
+                let record = serde_json::from_slice(&small.bytes);
+                let record = record.inspect_err(|error| {
+                    let object = self.destination.object_url(&self.path(&name));
+                    tracing::warn!(why = unreadable(error), "{object} is passed over");
+                });
+                Ok(Some((name, record.ok())))
+            })
             .buffered(limits::DISCARDS_AT_ONCE)
             .try_filter_map(|record| std::future::ready(Ok(record)))
             .try_collect()
@@ -305,11 +393,29 @@ impl Journal {
     }
 }
 
+/// Why a record cannot be read: the place, and not serde's own words, which may quote a value.
+pub(crate) fn unreadable(error: &serde_json::Error) -> String {
+    format!("it cannot be read as far as line {}, column {}", error.line(), error.column())
+}
+
+const RUN: &str = "run.json";
 const PLAN: &str = "plan.json";
 const COMMIT: &str = "commit.json";
 const ENDED: &str = "ended.json";
 
+/// The format of `ended.json`. The seed is that of the `run.json` beside it: a later run of the same id has another one.
 #[derive(Serialize)]
 struct Ended {
     ended: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<String>,
+}
+
+/// The seed in a `run.json` or an `ended.json`; `None` where it has none, as those of 0.1.0.
+fn seed_in(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Seeded {
+        seed: Option<String>,
+    }
+    serde_json::from_slice::<Seeded>(bytes).ok()?.seed
 }

@@ -291,8 +291,24 @@ impl Folder {
         Ok(())
     }
 
-    pub(super) fn delete_folder(&self, path: &str) -> io::Result<()> {
-        absent_as_none(self.open_root().and_then(|root| root.remove_dir_all(path))).map(|_| ())
+    /// Removes a folder with all that is in it, its file `last` after everything else: a removal that is cut short leaves
+    /// that file.
+    pub(super) fn delete_folder(&self, path: &str, last: &str) -> io::Result<()> {
+        let Some(root) = absent_as_none(self.open_root())? else { return Ok(()) };
+        // A link is removed as it is, with nothing behind it.
+        if absent_as_none(root.symlink_metadata(path))?.is_some_and(|metadata| metadata.is_dir())
+            && let Some(entries) = absent_as_none(root.read_dir(path))?
+        {
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_name() == last {
+                    continue;
+                }
+                let is_folder = entry.file_type()?.is_dir();
+                absent_as_none(if is_folder { entry.open_dir()?.remove_open_dir_all() } else { entry.remove_file() })?;
+            }
+        }
+        absent_as_none(root.remove_dir_all(path)).map(|_| ())
     }
 
     pub(super) fn head(&self, path: &str) -> io::Result<Option<ObjectFacts>> {
@@ -473,5 +489,21 @@ mod tests {
         assert!(root.path().join("a/b/data").exists());
         folder.remove_empty();
         assert!(!root.path().join("a").exists());
+    }
+
+    #[test]
+    fn a_folder_goes_with_all_that_is_in_it_and_nothing_behind_its_links() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::new(root.path().to_owned());
+        for path in ["run/a", "run/last", "run/z", "run/deep/x", "other/x"] {
+            folder.put(path, &Bytes::new()).unwrap();
+        }
+        std::os::unix::fs::symlink(root.path().join("other"), root.path().join("run/link")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("other"), root.path().join("linked")).unwrap();
+        folder.delete_folder("run", "last").unwrap();
+        folder.delete_folder("run", "last").unwrap();
+        let _ = folder.delete_folder("linked", "last");
+        assert_eq!(folder.list("other").unwrap(), [("other/x".to_owned(), 0)]);
+        assert!(!root.path().join("run").exists());
     }
 }

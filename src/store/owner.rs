@@ -10,12 +10,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
 use super::facts::{ReplaceOutcome, Version};
+use super::journal::unreadable;
 use crate::{failpoint, limits};
 
 const JSON: &str = "application/json";
@@ -23,7 +24,8 @@ const JSON: &str = "application/json";
 /// Where the owner of a whole destination stands.
 pub const OWNER_PATH: &str = "_outhaul/owner.json";
 
-/// The content of `owner.json`.
+/// The content of `owner.json`, which outlives the version that wrote it (invariant I12): members may be added, readers
+/// ignore those that they do not know, and a process that is told in another form counts as not told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerRecord {
     /// The run that writes here.
@@ -36,11 +38,16 @@ pub struct OwnerRecord {
     #[serde(default)]
     pub nonce: String,
     /// The owner's process, where the system tells one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "known_process", skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessIdentity>,
     /// Whether the owner has ended, and could not remove this file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
+}
+
+fn known_process<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ProcessIdentity>, D::Error> {
+    let told = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(told).ok())
 }
 
 /// A process, such that no other is taken for it.
@@ -116,7 +123,10 @@ async fn read(destination: &Destination, path: &str) -> Result<Option<(OwnerReco
     match serde_json::from_slice(&small.bytes) {
         Ok(record) => Ok(Some((record, small.version))),
         Err(error) => {
-            let why = format!("it is not the owner record of an export that this version knows: {error}");
+            let why = format!(
+                "it is not the owner record of an export that this version of outhaul knows: {}; somebody may be writing there",
+                unreadable(&error)
+            );
             Err(StoreError::new("reading", destination.object_url(path), StoreFault::Taken, why))
         }
     }

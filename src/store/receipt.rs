@@ -1,11 +1,10 @@
-//! Receipts: proof that the parts of a partition are uploaded whole, and not yet visible.
+//! Receipts: proof that the parts of a partition are uploaded whole, and not yet visible. The journal keeps them in a form of
+//! their own (`receipt_file.rs`).
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
 /// Where the bytes of a staged object wait for commit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Staging {
     /// A file under `_outhaul/<run_id>/staging/`, renamed at commit. The path is relative to the destination.
     Local {
@@ -34,7 +33,7 @@ impl Staging {
 }
 
 /// One object, uploaded whole. Only [`PartWriter::finish`](super) makes one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedObject {
     /// The path it gets at commit, relative to the destination.
     pub path: String,
@@ -49,7 +48,7 @@ pub struct StagedObject {
 }
 
 /// Count and extremes of one column in one part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnSummary {
     /// The output column.
     pub name: String,
@@ -62,12 +61,11 @@ pub struct ColumnSummary {
     /// Whether `min` and `max` are values of the part rather than bounds around them.
     pub exact: bool,
     /// How many values a policy changed. The manifest has the sum over all parts, in its schema.
-    #[serde(default)]
     pub changed: u64,
 }
 
 /// One part: an object and what is in it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PartReceipt {
     /// The object.
     pub object: StagedObject,
@@ -88,7 +86,7 @@ pub struct PartReceipt {
 }
 
 /// A partition, read to its end and uploaded whole.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PartitionReceipt {
     /// Its number.
     pub partition: u32,

@@ -39,6 +39,8 @@ fn options() -> StoreOptions {
     StoreOptions { chunk_bytes: number(5 << 20), concurrency: number(2), sha256: false }
 }
 
+/// A store in memory is for tests alone, and not in the program that people get.
+#[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory() {
     let subject = Subject { url: "memory:///suite".into(), variables: BTreeMap::new(), tells_crc: false, aborts: true };

@@ -379,20 +379,20 @@ async fn b7_records_go_together_and_a_refusal_for_one_of_them_is_heard() {
     rig.complete(&run).await;
     assert!(rig.s3.list("out/_outhaul").await.is_empty());
     let deletions = rig.proxy.seen(Op::Delete, "").len();
-    // Records, commit record, plan, owner.
+    // Records, plan, the facts of the run, owner.
     assert!(deletions <= 4, "{deletions} requests");
 
     let rig = Rig::new(18, []).await;
-    let key = format!("{}/out/_outhaul/many/plan.json", rig.s3.prefix);
+    let key = format!("{}/out/_outhaul/many/run.json", rig.s3.prefix);
     let refused = format!(
         "<DeleteResult><Error><Key>{key}</Key><Code>AccessDenied</Code><Message>No.</Message></Error></DeleteResult>"
     );
-    // The third request is for the plan.
+    // The third request is for the facts of the run.
     rig.proxy.set([on(Op::Delete, "", answer(200, refused.leak())).only(3..=3)]);
     let run = rig.export(&many).run().await.expect(0);
     rig.complete(&run).await;
     let left: Vec<String> = rig.s3.list("out/_outhaul").await.into_keys().collect();
-    assert_eq!(left, ["many/ended.json", "many/plan.json"]);
+    assert_eq!(left, ["many/ended.json", "many/run.json"]);
     outhaul(["clean", &rig.s3.url("out")]).envs(rig.s3.env()).run().await.expect(0);
     assert!(rig.s3.list("out/_outhaul").await.is_empty());
 }

@@ -1,7 +1,8 @@
 //! Format v1 of `_manifest.json`, described for others by `config/manifest.v1.schema.json`.
 //!
 //! The structs here are the format and nothing else is: a field renamed in [`model`](super::model) changes no file.
-//! Readers ignore fields they do not know, so v1 can grow; whatever a reader of v1 would misread needs `version` 2.
+//! Readers ignore fields they do not know and keep unknown values of `source.kind`, `consistency.mode` and `range.kind` as
+//! text, so v1 can grow; whatever a reader of v1 would misread needs `version` 2.
 
 mod format;
 mod parts;
@@ -200,7 +201,7 @@ impl From<&ManifestSource> for WireSource {
             SourceName::Query(text) => (None, Some(text.clone())),
         };
         Self {
-            kind: source.kind,
+            kind: source.kind.clone(),
             server_version: source.server_version.clone(),
             relation,
             query,
@@ -253,7 +254,7 @@ impl From<&Manifest> for WireManifest {
             status: manifest.status,
             source: (&manifest.source).into(),
             consistency: WireConsistency {
-                mode: consistency.mode,
+                mode: consistency.mode.clone(),
                 snapshots: consistency.snapshots.clone(),
                 note: consistency.note.clone(),
             },

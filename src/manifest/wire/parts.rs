@@ -179,7 +179,19 @@ enum WireRange {
         withheld: bool,
     },
     NullKeys,
+    /// Last: what none of the others is.
+    #[serde(untagged)]
+    Other(OtherRange),
 }
+
+/// A range of a kind that this version does not know. Its other members are nobody's here.
+#[derive(Serialize, Deserialize)]
+struct OtherRange {
+    kind: String,
+}
+
+/// The kinds that this version knows: one of these in [`WireRange::Other`] lacks a member.
+const KNOWN_RANGES: [&str; 4] = ["whole", "heap", "keys", "null_keys"];
 
 /// Where a key range ends; an open end is `null`.
 #[derive(Serialize, Deserialize)]
@@ -200,6 +212,7 @@ impl From<&PartRange> for WireRange {
             }
             PartRange::KeysWithheld => Self::Keys { lower: None, upper: None, withheld: true },
             PartRange::NullKeys => Self::NullKeys,
+            PartRange::Other(kind) => Self::Other(OtherRange { kind: kind.clone() }),
         }
     }
 }
@@ -220,6 +233,14 @@ impl TryFrom<WireRange> for PartRange {
                 Self::Keys(KeyRange { lower: model_bound(lower), upper: model_bound(upper) })
             }
             WireRange::NullKeys => Self::NullKeys,
+            WireRange::Other(OtherRange { kind }) if KNOWN_RANGES.contains(&kind.as_str()) => {
+                return Err(WireError::Value {
+                    field: "parts.range",
+                    found: kind,
+                    reason: "a member of this kind of range is missing or of another type",
+                });
+            }
+            WireRange::Other(OtherRange { kind }) => Self::Other(kind),
         })
     }
 }

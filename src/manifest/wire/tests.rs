@@ -96,6 +96,47 @@ fn a_reader_ignores_fields_of_a_later_writer() {
     assert_eq!(read(&json).unwrap(), manifest());
 }
 
+/// Enumerations that may grow: a manifest of a later writer is read, kept as it is, and replaced.
+#[test]
+fn a_reader_bears_values_of_a_later_writer() {
+    let mut json = json_of(&manifest());
+    json["source"]["kind"] = json!("clickhouse");
+    json["consistency"]["mode"] = json!("part_set");
+    json["parts"][0]["range"] = json!({"kind": "source", "where": {"_part": ["all_1_1_0"]}});
+    json["parts"][1]["range"] = json!({"kind": "leaves", "leaves": ["public.a", "public.b"]});
+    let read = read(&json).unwrap();
+    assert_eq!(read.source.kind, super::super::model::SourceKind::Other("clickhouse".into()));
+    assert_eq!(read.consistency.mode, ConsistencyMode::Other("part_set".into()));
+    assert_eq!(read.parts.len(), manifest().parts.len());
+    let written = json_of(&read);
+    assert_eq!(written["source"]["kind"], "clickhouse");
+    assert_eq!(written["consistency"]["mode"], "part_set");
+    assert_eq!(written["parts"][0]["range"]["kind"], "source");
+
+    let schema: Value = serde_json::from_slice(&std::fs::read(SCHEMA).unwrap()).unwrap();
+    let validator = jsonschema::options().build(&schema).unwrap();
+    for json in [&json, &written] {
+        let problems: Vec<_> = validator.iter_errors(json).map(|error| error.to_string()).collect();
+        assert!(problems.is_empty(), "{problems:#?}");
+    }
+}
+
+/// A kind that is known is still checked.
+#[test]
+fn a_range_that_lacks_a_member_is_not_taken_for_one_of_a_later_writer() {
+    for range in [
+        json!({"kind": "heap", "from": null, "to": null}),
+        json!({"kind": "keys", "lower": {"values": "x", "inclusive": true}, "upper": null, "withheld": false}),
+    ] {
+        let mut json = json_of(&manifest());
+        json["parts"][0]["range"] = range;
+        assert!(matches!(read(&json), Err(WireError::Value { field: "parts.range", .. })), "{:?}", read(&json));
+    }
+    let mut json = json_of(&manifest());
+    json["parts"][0]["range"] = json!({});
+    assert!(matches!(read(&json), Err(WireError::Json(_))));
+}
+
 #[test]
 fn a_missing_field_is_named() {
     let cases = [

@@ -209,12 +209,7 @@ impl Copy {
                     return Ok(Some(batch));
                 }
                 Step::Done(rest) => {
-                    tracing::debug!(
-                        what = self.what,
-                        rows = pipe.framer.rows(),
-                        notices = pipe.framer.notices(),
-                        "read"
-                    );
+                    tracing::debug!(rows = pipe.framer.rows(), notices = pipe.framer.notices(), "read");
                     // One that a huge row has stretched is not kept.
                     if pipe.buffer.len() == limits::READ_BUFFER_BYTES {
                         self.watch.buffers().keep(pipe.buffer);

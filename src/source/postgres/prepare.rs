@@ -16,9 +16,6 @@ use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
 use crate::plan::{ColumnFacts, RelationFacts, RelationKind, RelationRequest};
 use crate::{failpoint, limits};
 
-/// Sessions beside the readers: the lock session and two keepers.
-pub(super) const CONTROL_SESSIONS: usize = 3;
-
 /// The name by which predicates may qualify the columns of `--query`.
 pub(super) const QUERY_ALIAS: &str = "query";
 
@@ -63,7 +60,7 @@ impl Planning {
         let (began, read_mode) = (Instant::now(), work.read_mode);
         let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
         let application = application(run_id);
-        let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + CONTROL_SESSIONS)?);
+        let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + limits::CONTROL_SESSIONS)?);
         let lock = sessions.get().await?;
         let locking = async {
             begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;

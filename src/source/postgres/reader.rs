@@ -16,7 +16,7 @@ use super::decode::RowKey;
 use super::error::{STANDBY_HINT, SourceError, SourceFault};
 use super::kept::{self, SourceRecord};
 use super::keyset;
-use super::prepare::{CONTROL_SESSIONS, Planning, application};
+use super::prepare::{Planning, application};
 use super::session::{Begin, begin, identifier, send_text_as_stored};
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, SnapshotFacts};
@@ -114,7 +114,7 @@ impl PostgresSource {
     ) -> Result<Self, SourceError> {
         let began = Instant::now();
         let application = application(run_id);
-        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
+        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + limits::CONTROL_SESSIONS)?;
         let sql_ascii = record.server.types.sql_ascii;
         let (held, moment) = match work.read_mode {
             ReadMode::Keyset { page_size } => {
@@ -257,7 +257,8 @@ impl PostgresSource {
     async fn copy(&self, plan: Arc<Plan>, partition: Partition) -> Result<BatchStream, SourceError> {
         let session = self.reader().await?;
         let columns: Arc<[ColumnPlan]> = plan.columns.clone().into();
-        let what = describe(&plan, &partition);
+        // Whoever asked for the partition names it in front of an error.
+        let what = "its rows".to_owned();
         if let Moment::Pages(pages) = &self.moment {
             return Ok(pages.open(session, Arc::clone(&self.watch), plan, partition, what));
         }
@@ -304,11 +305,6 @@ struct Named {
     name: String,
     oid: u32,
     tables: Option<usize>,
-}
-
-fn describe(plan: &Plan, partition: &Partition) -> String {
-    let relation = plan.relation.display_name.as_deref().unwrap_or("the query");
-    format!("partition {} of {relation}", partition.number)
 }
 
 impl Source for PostgresSource {

@@ -2,7 +2,7 @@ use super::*;
 use crate::store::StoreOptions;
 
 fn memory(name: &str) -> Destination {
-    Destination::open(&format!("memory:///owner-{name}"), &StoreOptions::small()).unwrap()
+    Destination::in_memory(&format!("owner-{name}"), &StoreOptions::small())
 }
 
 async fn put(destination: &Destination, record: &OwnerRecord) {

@@ -1,0 +1,179 @@
+//! The file of a receipt, `receipts/<partition>-<attempt>.json`, which outlives the version that wrote it (invariant I12).
+//!
+//! The structs here are the format, and a field that is renamed in [`receipt`](super::receipt) changes no file. Readers
+//! ignore members that they do not know.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::receipt::{ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
+
+/// A partition that was read to its end and uploaded whole.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ReceiptFile {
+    partition: u32,
+    attempt: u32,
+    rows_read: u64,
+    parts: Vec<PartFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PartFile {
+    object: ObjectFile,
+    roll: u32,
+    rows: u64,
+    header_rows: u32,
+    header_bytes: u64,
+    columns: Vec<ColumnFile>,
+    started_at: DateTime<Utc>,
+    finished_at: DateTime<Utc>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ObjectFile {
+    path: String,
+    bytes: u64,
+    crc64nvme: u64,
+    sha256: Option<String>,
+    staging: StagingFile,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum StagingFile {
+    Local { file: String },
+    Multipart { upload_id: String, chunks: Vec<String> },
+    Published,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ColumnFile {
+    name: String,
+    nulls: u64,
+    min: Option<String>,
+    max: Option<String>,
+    exact: bool,
+    #[serde(default)]
+    changed: u64,
+}
+
+impl From<&PartitionReceipt> for ReceiptFile {
+    fn from(receipt: &PartitionReceipt) -> Self {
+        let PartitionReceipt { partition, attempt, rows_read, parts } = receipt;
+        let parts = parts.iter().map(PartFile::from).collect();
+        Self { partition: *partition, attempt: *attempt, rows_read: *rows_read, parts }
+    }
+}
+
+impl From<ReceiptFile> for PartitionReceipt {
+    fn from(file: ReceiptFile) -> Self {
+        let ReceiptFile { partition, attempt, rows_read, parts } = file;
+        Self { partition, attempt, rows_read, parts: parts.into_iter().map(PartReceipt::from).collect() }
+    }
+}
+
+impl From<&PartReceipt> for PartFile {
+    fn from(part: &PartReceipt) -> Self {
+        let StagedObject { path, bytes, crc64nvme, sha256, staging } = &part.object;
+        let staging = match staging.clone() {
+            Staging::Local { file } => StagingFile::Local { file },
+            Staging::Multipart { upload_id, chunks } => StagingFile::Multipart { upload_id, chunks },
+            Staging::Published => StagingFile::Published,
+        };
+        let column = |column: &ColumnSummary| {
+            let ColumnSummary { name, nulls, min, max, exact, changed } = column.clone();
+            ColumnFile { name, nulls, min, max, exact, changed }
+        };
+        Self {
+            object: ObjectFile {
+                path: path.clone(),
+                bytes: *bytes,
+                crc64nvme: *crc64nvme,
+                sha256: sha256.clone(),
+                staging,
+            },
+            roll: part.roll,
+            rows: part.rows,
+            header_rows: part.header_rows,
+            header_bytes: part.header_bytes,
+            columns: part.columns.iter().map(column).collect(),
+            started_at: part.started_at,
+            finished_at: part.finished_at,
+        }
+    }
+}
+
+impl From<PartFile> for PartReceipt {
+    fn from(file: PartFile) -> Self {
+        let ObjectFile { path, bytes, crc64nvme, sha256, staging } = file.object;
+        let staging = match staging {
+            StagingFile::Local { file } => Staging::Local { file },
+            StagingFile::Multipart { upload_id, chunks } => Staging::Multipart { upload_id, chunks },
+            StagingFile::Published => Staging::Published,
+        };
+        let column = |column: ColumnFile| {
+            let ColumnFile { name, nulls, min, max, exact, changed } = column;
+            ColumnSummary { name, nulls, min, max, exact, changed }
+        };
+        Self {
+            object: StagedObject { path, bytes, crc64nvme, sha256, staging },
+            roll: file.roll,
+            rows: file.rows,
+            header_rows: file.header_rows,
+            header_bytes: file.header_bytes,
+            columns: file.columns.into_iter().map(column).collect(),
+            started_at: file.started_at,
+            finished_at: file.finished_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Every kind of staging, as 0.1.0 wrote it.
+    fn written() -> Value {
+        let part = |roll: u32, staging: Value| {
+            json!({
+                "object": {"path": format!("data/part-00003-{roll:03}-9f3a2b1c.csv"), "bytes": 12, "crc64nvme": u64::MAX,
+                    "sha256": null, "staging": staging},
+                "roll": roll, "rows": 2, "header_rows": 1, "header_bytes": 4,
+                "columns": [{"name": "id", "nulls": 0, "min": "1", "max": null, "exact": true, "changed": 3}],
+                "started_at": "2026-11-28T17:44:27.152983017Z", "finished_at": "2026-11-28T17:44:28Z",
+            })
+        };
+        let parts = [
+            part(0, json!({"kind": "local", "file": "_outhaul/run/staging/data/x"})),
+            part(1, json!({"kind": "multipart", "upload_id": "id", "chunks": ["\"a\"", "\"b\""]})),
+            part(2, json!({"kind": "published"})),
+        ];
+        json!({"partition": 3, "attempt": 2_671_389_468_u32, "rows_read": 6, "parts": parts})
+    }
+
+    fn read(json: Value) -> Result<PartitionReceipt, serde_json::Error> {
+        serde_json::from_value::<ReceiptFile>(json).map(PartitionReceipt::from)
+    }
+
+    #[test]
+    fn a_receipt_is_written_as_it_always_was() {
+        let receipt = read(written()).unwrap();
+        assert_eq!(receipt.parts.len(), 3);
+        assert_eq!(serde_json::to_value(ReceiptFile::from(&receipt)).unwrap(), written());
+    }
+
+    #[test]
+    fn members_of_a_later_version_are_ignored_and_another_staging_is_refused() {
+        let mut json = written();
+        json["later"] = json!({"a": 1});
+        json["parts"][0]["object"]["later"] = json!([1]);
+        assert_eq!(read(json.clone()).unwrap(), read(written()).unwrap());
+        json["parts"][0]["object"]["staging"] = json!({"kind": "later"});
+        assert!(read(json).is_err());
+        let mut old = written();
+        old["parts"][0]["columns"][0].as_object_mut().unwrap().remove("changed");
+        assert_eq!(read(old).unwrap().parts[0].columns[0].changed, 0);
+    }
+}
