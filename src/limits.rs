@@ -181,7 +181,7 @@ pub const OWNER_CHECK: Duration = Duration::from_secs(3);
 /// Tries to take a destination that others take at the same time.
 pub const OWNER_TRIES: usize = 5;
 
-/// Attempts at a partition that somebody else's lock keeps from being read, or for which no connection is left.
+/// Attempts at a partition that somebody else's lock keeps from being read, or for which the server has no memory.
 pub const LOCKED_ATTEMPTS_MAX: u32 = 3;
 
 /// No partition is tried again once its first failure is so long ago.

@@ -352,6 +352,65 @@ fn flags_of<'a>(
 mod tests {
     use super::*;
 
+    /// Words that follow a flag in a sentence about it.
+    const SENTENCE: [&str; 13] =
+        ["is", "has", "are", "and", "or", "asks", "names", "in", "of", "writes", "reads", "gives", "needs"];
+
+    /// The sources outside tests: what they name may be printed.
+    fn sources(folder: &std::path::Path, found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if !path.to_str().unwrap().contains("tests") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+                // A string that goes on in the next line.
+                let joined: Vec<&str> = text.split("\\\n").map(str::trim_start).collect();
+                found.push((path.display().to_string(), joined.concat()));
+            }
+        }
+    }
+
+    /// Each flag in a hint, and each value of a choice behind it: `--flag word` and `--flag one|another`.
+    #[test]
+    fn every_flag_that_is_named_anywhere_exists() {
+        let command = command();
+        let commands: Vec<&Command> = std::iter::once(&command).chain(command.get_subcommands()).collect();
+        let ours: Vec<&str> =
+            commands.iter().flat_map(|command| command.get_arguments()).filter_map(clap::Arg::get_long).collect();
+        // Of other programs, and of examples of mistakes.
+        let others = ["help", "version", "flag", "yes", "serve", "exact", "show-progress"];
+        let mut texts = Vec::new();
+        sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
+        let mut seen = 0;
+        for (path, text) in &texts {
+            for (at, _) in text.match_indices("--") {
+                if text[..at].ends_with(|c: char| c.is_alphanumeric() || "-<!".contains(c)) {
+                    continue;
+                }
+                let rest = &text[at + 2..];
+                let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')).unwrap_or(0);
+                let (flag, rest) = rest.split_at(end);
+                if flag.is_empty() || others.contains(&flag) || path.contains("/demo/") {
+                    continue;
+                }
+                assert!(ours.contains(&flag), "{path}: there is no --{flag}");
+                seen += 1;
+                let Some(option) = by_key(&flag.replace('-', "_")) else { continue };
+                let (true, Some(rest)) = (option.value.contains('|'), rest.strip_prefix(' ')) else { continue };
+                let end = rest.find(|c: char| !(c.is_ascii_lowercase() || "-|".contains(c))).unwrap_or(rest.len());
+                let words: Vec<&str> = rest[..end].split('|').filter(|word| !SENTENCE.contains(word)).collect();
+                for word in words.into_iter().filter(|word| !word.is_empty()) {
+                    let known =
+                        option.value.split('|').any(|choice| choice == word) || option.value.contains("DURATION");
+                    assert!(known, "{path}: --{flag} does not take {word}");
+                }
+            }
+        }
+        assert!(seen > 100, "{seen}");
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();

@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM. The first stops the run cleanly; the second leaves at once.
+//! SIGINT and SIGTERM. The first stops the run cleanly; the second leaves at once. SIGXFSZ, which would end the process at a
+//! limit on file sizes, is taken from the system, so that the write fails instead.
 //!
 //! The signals have a thread and a runtime of their own, so that the second one is heard even where every other thread is
 //! busy or stuck.
@@ -76,6 +77,8 @@ impl Signals {
         let guard = runtime.enter();
         let mut interrupts = signal(SignalKind::interrupt())?;
         let mut terminations = signal(SignalKind::terminate())?;
+        // A handler stays for as long as the process lives, whoever listens; what the process starts does not inherit it.
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         drop(guard);
         let (listener, screen) = (signals.clone(), screen.clone());
         std::thread::Builder::new().name("outhaul-signals".into()).spawn(move || {

@@ -53,15 +53,24 @@ pub(super) fn expand(
 }
 
 /// The table's name as one segment of a path, as the catalog has it: `orders`, or `public.orders` where it was written so.
-/// Other characters are refused rather than replaced, so that two tables never share a folder.
+/// Letters, marks and digits of any script stand for themselves. Other characters are refused rather than replaced, so that
+/// two tables never share a folder.
 fn table_in_path(table: &str) -> Result<String, ConfigError> {
     // A name that cannot be read is told of where --table is read.
     let Ok((schema, name)) = value::table(table) else { return Ok(String::new()) };
     let path = schema.map_or_else(|| name.clone(), |schema| format!("{schema}.{name}"));
-    if path.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) && !path.starts_with(['.', '_']) {
+    if path.chars().all(stands_in_path) && !path.starts_with(['.', '_']) {
         Ok(path)
     } else {
         let what = format!("--to: {{table}} is {path:?} here, which cannot stand in a path");
         Err(ConfigError::new(what, "write a name in its place"))
     }
+}
+
+/// Marks are letters too: half of the scripts write vowels with them.
+fn stands_in_path(c: char) -> bool {
+    // Those that are invisible, or turn the text around, deceive whoever reads a listing; two of them shape letters.
+    let format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..);
+    c.is_ascii_alphanumeric() || "._-".contains(c) || !(c.is_ascii() || c.is_control() || c.is_whitespace() || format)
 }

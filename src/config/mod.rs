@@ -142,10 +142,11 @@ impl Environment {
         if u64::try_from(bytes.len()).map_or(true, |length| length > limits::CONFIG_BYTES_MAX) {
             return Err(io::Error::other(format!("it has more than {} bytes", limits::CONFIG_BYTES_MAX)));
         }
-        String::from_utf8(bytes).map_err(|error| {
+        let text = String::from_utf8(bytes).map_err(|error| {
             let (line, column) = position(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
             io::Error::new(io::ErrorKind::InvalidData, format!("line {line}, column {column}: not UTF-8"))
-        })
+        })?;
+        Ok(text.strip_prefix(value::BYTE_ORDER_MARK).map(str::to_owned).unwrap_or(text))
     }
 
     /// Whether there is such a file.

@@ -217,6 +217,11 @@ fn commit_flags() {
     assert_eq!(stdout.commit.target, Target::Stdout { manifest: Some("m.json".into()) });
     assert_eq!(ok(&["--to", "-"]).work.readers.get(), 1, "the default of 4 readers contradicts nothing");
     assert_eq!(ok(&["--to", "-", "--readers", "8"]).work.readers.get(), 1, "readers are a bound");
+    for name in ["größe", "注文", "e\u{301}t", "हिन्दी"] {
+        let quoted = format!("\"{name}\"");
+        let to = ok(&["--to", "x/{table}", "--table", &quoted]).commit.target;
+        assert_eq!(to, Target::Destination(format!("x/{name}")));
+    }
     assert_eq!(ok(&["--to", "{table}", "--table", "Orders"]).commit.target, Target::Destination("orders".into()));
 }
 

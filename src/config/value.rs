@@ -10,6 +10,9 @@ use crate::encode::{Compression, Format};
 use crate::plan::Direction;
 use crate::plan::policy::ColumnChoice;
 
+/// In front of a text, it says that the text is Unicode, and is no part of it.
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A size in bytes: `268435456`, `256MiB`, `64MB`, `8k`.
 pub(super) fn size(text: &str) -> Result<NonZeroU64, String> {
     const WRONG: &str = "a size such as 256MiB, 64MB or 1048576 is wanted";
@@ -65,8 +68,13 @@ pub(super) fn count(text: &str) -> Result<NonZeroU64, String> {
 
 /// `column=choice`, the column as it is called in the output.
 pub(super) fn column_policy(text: &str) -> Result<(String, ColumnChoice), String> {
-    // A choice has no `=`, a column's name may.
-    let (column, choice) = text.rsplit_once('=').ok_or("COLUMN=CHOICE is wanted")?;
+    // A choice has no `=`, a column's name may, in double quotes as elsewhere or without them.
+    let quoted = text.trim_start().starts_with('"').then(|| name(text).ok()).flatten();
+    let (column, choice) =
+        match quoted.as_ref().and_then(|(column, tail)| Some((column.as_str(), tail.strip_prefix('=')?))) {
+            Some((column, choice)) if !choice.contains('=') => (column, choice),
+            _ => text.rsplit_once('=').ok_or("COLUMN=CHOICE is wanted")?,
+        };
     let parsed = ColumnChoice::parse(choice.trim()).ok_or_else(|| {
         let words = [
             "error", "null", "text", "json", "double", "keep", "trim", "replace", "bytes", "number", "string", "round",
@@ -192,11 +200,21 @@ pub(super) fn rename(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What a name has room for in PostgreSQL (`NAMEDATALEN` less the byte that ends it).
+const NAME_BYTES_MAX: usize = 63;
+
 /// A table's name as in SQL: its schema, where there is one, and its own name, as the catalog has them.
 pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
     const WANTED: &str = "a name as in SQL is wanted: orders, public.orders or \"Order Items\"";
     let part = |text| {
         let (name, tail) = name_until(text, &['.']).map_err(|_| WANTED.to_owned())?;
+        if name.contains('\0') {
+            return Err(WANTED.to_owned());
+        }
+        // The server would cut it, and what is left may be another table.
+        if name.len() > NAME_BYTES_MAX {
+            return Err(format!("a name has {NAME_BYTES_MAX} bytes at most in PostgreSQL"));
+        }
         let as_in_catalog = if text.trim_start().starts_with('"') { name } else { name.to_ascii_lowercase() };
         Ok::<_, String>((as_in_catalog, tail))
     };
@@ -241,6 +259,8 @@ fn name_until<'a>(text: &'a str, ends: &[char]) -> Result<(String, &'a str), Str
 
 /// A text that says something.
 pub(super) fn text(text: &str) -> Result<String, String> {
+    // What an editor put in front of a query's file is not of the query.
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     if text.trim().is_empty() { Err("it is empty: leave it out, or write one".to_owned()) } else { Ok(text.to_owned()) }
 }
 

@@ -147,12 +147,44 @@ fn pairs() {
 }
 
 #[test]
+fn column_policies() {
+    let policy = |column: &str| Ok((column.to_owned(), ColumnChoice::Error));
+    for (text, column) in [
+        ("c=error", "c"),
+        ("c=d=error", "c=d"),
+        ("\"c=d\"=error", "c=d"),
+        (" \"c=d\" = error", "c=d"),
+        ("\"a, b\"=error", "a, b"),
+        ("\"\"\"q\"\"\"=error", "\"q\""),
+        ("\"c\"=d=error", "\"c\"=d"),
+        ("a \"b\"=error", "a \"b\""),
+        ("\"open=error", "\"open"),
+    ] {
+        assert_eq!(column_policy(text), policy(column), "{text}");
+    }
+    assert_eq!(column_policy("\"n\"=decimal(9,2)").unwrap().1, ColumnChoice::Decimal { precision: 9, scale: 2 });
+    assert!(column_policy("\"c\"").is_err() && column_policy("\"c\"=errr").is_err());
+    for name in ["v", "c=d", "it's", "a \"b\"", "Größe"] {
+        let written = crate::plan::policy::written(name, "error");
+        // What a shell makes of it.
+        let word = match written.strip_prefix('\'').and_then(|word| word.strip_suffix('\'')) {
+            Some(word) => word.replace(r"'\''", "'"),
+            None => written,
+        };
+        assert_eq!(column_policy(&word), policy(name), "{word}");
+    }
+}
+
+#[test]
 fn tables() {
     let name = |schema: Option<&str>, name: &str| Ok((schema.map(str::to_owned), name.to_owned()));
     assert_eq!(table("Orders"), name(None, "orders"));
     assert_eq!(table("public.Orders"), name(Some("public"), "orders"));
     assert_eq!(table(r#""My.Schema"."Or""ders""#), name(Some("My.Schema"), "Or\"ders"));
     assert_eq!(table("a=b"), name(None, "a=b"), "odd names are the server's to refuse");
+    let (fits, long) = ("x".repeat(63), "x".repeat(64));
+    assert_eq!(table(&fits), name(None, &fits));
+    refuses(table, &["a\0b", "\"a\0b\"", &long, &format!("s.\"{long}\"")]);
     refuses(table, &["", ".", "a.", ".a", "a.b.c", "a b", "\"a", "\"a\"b", "a.\"b\"c"]);
 }
 

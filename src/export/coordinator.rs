@@ -210,8 +210,9 @@ impl Coordinator {
         let most = match error.retry {
             Retry::Never => 1,
             Retry::Once => 2,
-            Retry::Briefly | Retry::FewerReaders => limits::LOCKED_ATTEMPTS_MAX,
-            Retry::Again => limits::ATTEMPTS_MAX,
+            Retry::Briefly => limits::LOCKED_ATTEMPTS_MAX,
+            // The last reader waits for what others may give back.
+            Retry::Again | Retry::FewerReaders => limits::ATTEMPTS_MAX,
         };
         // What a stream has said cannot be taken back.
         let most = if matches!(self.work.outlet, Outlet::Stdout) { 1 } else { most };

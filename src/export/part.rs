@@ -76,8 +76,14 @@ impl OpenPart {
         let finishing = self.finishing.insert(tokio::spawn(writer.finish()));
         let finished = finishing.await;
         self.finishing = None;
-        let object = finished.map_err(|error| ExportError::internal("finishing a part").with_source(error))?;
-        Ok(object?)
+        let object = finished.map_err(|error| {
+            let error = ExportError::internal("finishing a part").with_source(error);
+            ExportError { leaves_something: true, ..error }
+        })?;
+        object.map_err(|error| {
+            let leaves_something = !error.leaves_nothing;
+            ExportError { leaves_something, ..error.into() }
+        })
     }
 }
 

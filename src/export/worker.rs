@@ -290,7 +290,7 @@ impl Attempt<'_> {
         let started_at = open.started_at;
         let finished = open.finish().await;
         self.open = None;
-        self.unsure |= finished.is_err();
+        self.unsure |= finished.as_ref().is_err_and(|error| error.leaves_something);
         let object = finished?;
         let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
         let finished_at = Utc::now();

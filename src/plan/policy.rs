@@ -241,6 +241,16 @@ impl std::fmt::Display for ColumnChoice {
     }
 }
 
+/// `column=choice` as a shell takes it for `--column-policy`: a name that is not a plain word in double quotes, and all of
+/// it in single ones.
+pub(crate) fn written(column: &str, choice: &str) -> String {
+    if !column.is_empty() && column.chars().all(|c| c.is_alphanumeric() || c == '_') {
+        return format!("{column}={choice}");
+    }
+    let quoted = format!("\"{}\"={choice}", column.replace('"', "\"\""));
+    format!("'{}'", quoted.replace('\'', r"'\''"))
+}
+
 /// Precision and scale of `decimal(p,s)` with `1 <= p <= 76` and `s <= p`.
 pub fn decimal(text: &str) -> Option<(u8, u8)> {
     let (precision, scale) = text.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;

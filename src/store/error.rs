@@ -31,6 +31,8 @@ pub struct StoreError {
     pub object: String,
     /// The class.
     pub fault: StoreFault,
+    /// Whether what the operation had staged is known to be gone.
+    pub leaves_nothing: bool,
     /// Why.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
@@ -55,7 +57,7 @@ impl StoreError {
         fault: StoreFault,
         source: impl Into<Source>,
     ) -> Self {
-        Self { operation, object: object.into(), fault, source: source.into() }
+        Self { operation, object: object.into(), fault, leaves_nothing: false, source: source.into() }
     }
 
     /// An error of the operating system.
@@ -65,7 +67,7 @@ impl StoreError {
             Some(_) => Box::new(Cause { text: error.to_string(), hint }),
             None => Box::new(error),
         };
-        Self { operation, object: object.into(), fault, source }
+        Self { operation, object: object.into(), fault, leaves_nothing: false, source }
     }
 
     /// An error of `object_store`.
@@ -86,6 +88,7 @@ fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             (StoreFault::Full, Some("free space or raise the quota, then run again"))
         }
+        ErrorKind::FileTooLarge => (StoreFault::Full, Some(FILE_TOO_LARGE)),
         ErrorKind::PermissionDenied => {
             (StoreFault::Authentication, Some("the user that runs the export needs write permission on the folder"))
         }
@@ -104,6 +107,8 @@ fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
     }
 }
 
+const FILE_TOO_LARGE: &str = "the process may write no larger file, or the file system may hold none: raise `ulimit -f`, or take \
+                              smaller files with --part-size";
 const NO_BUCKET: &str = "the bucket or container does not exist: create it, or correct the destination's URL";
 const CREDENTIALS: &str = "check the credentials in the environment and that their policy allows writing here";
 const NO_CREDENTIALS: &str = "no credentials were found in the environment and no instance metadata service answered: set the provider's variables";
@@ -270,11 +275,16 @@ mod tests {
         for (kind, fault) in [
             (ErrorKind::StorageFull, StoreFault::Full),
             (ErrorKind::QuotaExceeded, StoreFault::Full),
+            (ErrorKind::FileTooLarge, StoreFault::Full),
             (ErrorKind::PermissionDenied, StoreFault::Authentication),
             (ErrorKind::ReadOnlyFilesystem, StoreFault::Unavailable),
             (ErrorKind::Other, StoreFault::Unavailable),
         ] {
             assert_eq!(StoreError::from_io("writing", "file:///x", kind.into()).fault, fault, "{kind:?}");
+        }
+        for full in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            let error = StoreError::from_io("x", "file:///x", std::io::Error::from_raw_os_error(full.raw_os_error()));
+            assert_eq!(error.fault, StoreFault::Full, "{full:?}");
         }
         let full = std::io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
         let error = StoreError::from_io("staging", "file:///x", full);

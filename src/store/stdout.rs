@@ -48,7 +48,8 @@ impl StdoutWriter {
                 Ok(())
             }
             Ok(Err(error)) => {
-                let full = error.kind() == std::io::ErrorKind::StorageFull;
+                use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+                let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
                 Err(failed(if full { StoreFault::Full } else { StoreFault::Unavailable }, error))
             }
             Err(error) => Err(failed(StoreFault::Unavailable, error)),

@@ -112,12 +112,14 @@ impl PartWriter {
     ///
     /// Cancel safety: as dropping the writer.
     pub async fn finish(mut self) -> Result<StagedObject, StoreError> {
-        let staged = self.try_finish().await;
-        if staged.is_err() {
-            // The first error is the one to report.
-            let _ = tokio::time::timeout(limits::ABORT_GRACE, self.abort()).await;
-        }
-        staged
+        let error = match self.try_finish().await {
+            Ok(staged) => return Ok(staged),
+            Err(error) => error,
+        };
+        let is_local = matches!(self.sink, Sink::Local(_));
+        // The first error is the one to report.
+        let aborted = tokio::time::timeout(limits::ABORT_GRACE, self.abort()).await;
+        Err(StoreError { leaves_nothing: is_local && matches!(aborted, Ok(Ok(()))), ..error })
     }
 
     async fn try_finish(&mut self) -> Result<StagedObject, StoreError> {

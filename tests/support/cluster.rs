@@ -25,9 +25,14 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A new server with these settings (`NAME=VALUE`).
     pub(crate) async fn start(version: u32, settings: &[&str]) -> Self {
+        Self::start_in(version, "", settings).await
+    }
+
+    /// The same, of a server whose messages are in a language, where it has them: by its code, as `de`.
+    pub(crate) async fn start_in(version: u32, language: &str, settings: &[&str]) -> Self {
         let folder = folder();
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let url = start(version, folder.path(), "", &settings).await;
+        let url = start(version, language, folder.path(), "", &settings).await;
         Self { url, version, settings, folder }
     }
 
@@ -37,7 +42,7 @@ impl Cluster {
         let version = self.version.to_string();
         let mut arguments = vec!["standby", &version, folder.path().to_str().unwrap(), &self.url];
         arguments.extend(settings);
-        let url = script(&arguments).await;
+        let url = script(&arguments, "").await;
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         Self { url, version: self.version, settings, folder }
     }
@@ -58,7 +63,7 @@ impl Cluster {
         kill(signal, &pid).await;
         eventually(START_LIMIT, "the end of the server", async || (!alive(&pid)).then_some(())).await;
         let port = self.url.rsplit_once(':').unwrap().1.split('/').next().unwrap();
-        assert_eq!(start(self.version, self.folder.path(), port, &self.settings).await, self.url);
+        assert_eq!(start(self.version, "", self.folder.path(), port, &self.settings).await, self.url);
     }
 
     fn postmaster(&self) -> String {
@@ -83,7 +88,7 @@ impl Pooler {
     /// By `transaction` or by `statement`, in front of the server of a URL.
     pub(crate) async fn start(mode: &str, url: &str) -> Self {
         let folder = folder();
-        let through = script(&["pooler", mode, folder.path().to_str().unwrap(), url]).await;
+        let through = script(&["pooler", mode, folder.path().to_str().unwrap(), url], "").await;
         Self { url: through, folder }
     }
 }
@@ -105,18 +110,20 @@ fn folder() -> TempDir {
     tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o711)).tempdir().unwrap()
 }
 
-async fn start(version: u32, folder: &Path, port: &str, settings: &[String]) -> String {
+async fn start(version: u32, language: &str, folder: &Path, port: &str, settings: &[String]) -> String {
     let version = version.to_string();
     let mut arguments = vec!["start", &version, folder.to_str().unwrap(), port];
     arguments.extend(settings.iter().map(String::as_str));
-    script(&arguments).await
+    script(&arguments, language).await
 }
 
 /// `scripts/pg`, and what it prints.
-async fn script(arguments: &[&str]) -> String {
+async fn script(arguments: &[&str], language: &str) -> String {
     // Into a file: a server that it starts keeps the pipes of its parent open.
     let printed = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pg"));
+    // What gettext looks at before the locale, which is C.UTF-8.
+    command.env("LANGUAGE", language);
     command.args(arguments).stdout(printed.reopen().unwrap()).stdin(std::process::Stdio::null());
     let done = within(START_LIMIT, "scripts/pg", command.status()).await.unwrap();
     assert!(done.success(), "scripts/pg {arguments:?}: {done}");

@@ -1,7 +1,7 @@
 //! The two ways to write a connection down, as libpq reads them (`conninfo_uri_parse`, `conninfo_parse`).
 //!
-//! No error repeats any part of the string but option names that are nearly known: a mistake in quoting can turn a
-//! password into anything.
+//! No error repeats any part of the string but the names of options, and these only where no mistake in quoting can have
+//! made them of a password.
 
 use super::keyword::KEYWORDS;
 use super::{Parameter, Parameters};
@@ -11,7 +11,7 @@ const ENCODE: &str = "percent-encode / : @ ? % in user and password";
 
 /// Reads a URL or a key=value string; `place` is where it was written.
 pub(super) fn parse(text: &str, place: &str) -> Result<Parameters, ConfigError> {
-    let mut out = Found { place, parameters: Parameters::new() };
+    let mut out = Found { place, parameters: Parameters::new(), unclear: false };
     let url = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
     match url {
         Some(rest) => out.read_url(rest)?,
@@ -26,11 +26,22 @@ pub(super) fn parse(text: &str, place: &str) -> Result<Parameters, ConfigError> 
     Ok(out.parameters)
 }
 
-/// Adds one `key=value` to parameters; shared with the service file.
-pub(super) fn add(parameters: &mut Parameters, place: &str, key: &str, value: String) -> Result<(), ConfigError> {
-    let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == key) else {
-        return Err(match options::nearest(key, KEYWORDS.iter().map(|keyword| keyword.name)) {
-            Some(near) => ConfigError::new(format!("{place}: no option {key:?}"), format!("did you mean {near}?")),
+/// Adds one `key=value` to parameters; shared with the service file. Unless the string is `clear`, the key may be a part of
+/// a password, and is not repeated where it is not known.
+pub(super) fn add(
+    parameters: &mut Parameters,
+    place: &str,
+    (name, value): (&str, String),
+    clear: bool,
+) -> Result<(), ConfigError> {
+    let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == name) else {
+        let near = options::nearest(name, KEYWORDS.iter().map(|keyword| keyword.name));
+        return Err(match near {
+            Some(near) => ConfigError::new(format!("{place}: no option {name:?}"), format!("did you mean {near}?")),
+            None if clear && may_be_shown(parameters, name) => {
+                let hint = "it is none of libpq's connection parameters: leave it out";
+                ConfigError::new(format!("{place}: no option {name:?}"), hint)
+            }
             None => ConfigError::new(format!("{place}: an unknown option"), "check the quoting, or leave it out"),
         });
     };
@@ -38,8 +49,20 @@ pub(super) fn add(parameters: &mut Parameters, place: &str, key: &str, value: St
     Ok(())
 }
 
+/// Whether a key is a word that cannot be the rest of a password, since none has come before it.
+fn may_be_shown(parameters: &Parameters, key: &str) -> bool {
+    const SECRET: [&str; 4] = ["password", "sslpassword", "scram_client_key", "scram_server_key"];
+    let word = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    (1..=63).contains(&key.len())
+        && key.starts_with(|c: char| c.is_ascii_alphabetic())
+        && key.chars().all(word)
+        && !SECRET.iter().any(|secret| parameters.contains_key(secret))
+}
+
 struct Found<'a> {
     place: &'a str,
+    /// Whether what stands in place of options may be a part of a password.
+    unclear: bool,
     parameters: Parameters,
 }
 
@@ -49,7 +72,7 @@ impl Found<'_> {
     }
 
     fn add(&mut self, key: &str, value: String) -> Result<(), ConfigError> {
-        add(&mut self.parameters, self.place, key, value)
+        add(&mut self.parameters, self.place, (key, value), !self.unclear)
     }
 
     fn add_decoded(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
@@ -103,6 +126,8 @@ impl Found<'_> {
         if !database.is_empty() {
             self.add_decoded("dbname", database)?;
         }
+        // In front of a raw @ there may be a password whose slash and question mark are not encoded.
+        self.unclear = query.contains('@');
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err(self.fault("an option without a value behind the ?", "write ?key=value"));

@@ -31,7 +31,7 @@ pub(super) fn service(text: &str, service: &str, file: &str) -> Result<Option<Pa
             Some((key, value)) => {
                 // The first one written counts.
                 let mut one = Parameters::new();
-                conninfo::add(&mut one, &place, key.trim(), value.trim().to_owned())?;
+                conninfo::add(&mut one, &place, (key.trim(), value.trim().to_owned()), true)?;
                 for (keyword, parameter) in one {
                     parameters.entry(keyword).or_insert(parameter);
                 }

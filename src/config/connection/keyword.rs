@@ -43,7 +43,8 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     // Sessions are named outhaul/<run>/<role>, whatever the name of the application.
     keyword("application_name", "PGAPPNAME", Use::Read),
     without_variable("fallback_application_name", Use::Read),
-    keyword("client_encoding", "PGCLIENTENCODING", Use::Only(&["utf8", "utf-8", "unicode"])),
+    // What is written is UTF-8, whatever a terminal would be sent.
+    keyword("client_encoding", "PGCLIENTENCODING", Use::Read),
     keyword("channel_binding", "PGCHANNELBINDING", Use::Read),
     keyword("gssencmode", "PGGSSENCMODE", Use::Only(&["prefer", "disable"])),
     keyword("load_balance_hosts", "PGLOADBALANCEHOSTS", Use::Only(&["disable"])),

@@ -14,6 +14,7 @@ use super::quote::{double_quoted, literal};
 use super::{Export, Script};
 use crate::encode::{Compression, CsvOptions, Format};
 use crate::manifest::model::FormatKind;
+use crate::plan::policy::written;
 use crate::store::local_path;
 
 /// Digits that a double holds whatever they are.
@@ -58,7 +59,8 @@ fn unreadable(column: &Column<'_>, format: Format) -> Option<String> {
     match (format, &column.kind) {
         (Format::Parquet, kind) if kind.any(&wide) => Some(format!(
             "column {name:?} has decimals of more than {DECIMAL_DIGITS} digits, which it reads as doubles: \
-             --column-policy {name}=text writes text"
+             --column-policy {} writes text",
+            written(name, "text")
         )),
         (Format::Ndjson, Kind::Number | Kind::Decimal { .. })
             if !column.large_as_strings() && !fits_double(&column.kind) =>

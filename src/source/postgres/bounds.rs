@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use tokio_postgres::types::Type;
 
-use super::catalog::query;
+use super::catalog::{query, value};
 use super::closed::closed;
 use super::error::{SourceError, SourceFault};
 use super::prepare::Planning;
@@ -80,23 +80,25 @@ impl Planning {
         for _ in 0..limits::VIEW_DEPTH_MAX {
             let sql = closed(
                 "SELECT c.relkind = 'v', n.nspname::text, c.relname::text, \
-                EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid), \
+                EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid \
+                    WHERE i.inhparent = c.oid AND k.relpersistence <> 't'), \
                 CASE WHEN c.relkind = ANY ('{r,m,p}') THEN (WITH RECURSIVE tree AS (SELECT c.oid \
-                        UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
+                        UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid \
+                            JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid WHERE k.relpersistence <> 't') \
                     SELECT pg_catalog.sum(pg_catalog.pg_relation_size(tree.oid, 'main'))::int8 FROM tree) END \
                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
             );
             let action = format!("looking for the column behind {}", key.name);
             let rows = query(&self.anchor, &action, &sql, &[(&relation, Type::OID)]).await?;
             let Some(row) = rows.first() else { return Ok(None) };
-            if !row.get::<_, bool>(0) {
+            if !value::<bool>(row, 0)? {
                 return Ok(Some(KeyOrigin {
                     relation,
-                    schema: row.get(1),
-                    table: row.get(2),
+                    schema: value(row, 1)?,
+                    table: value(row, 2)?,
                     column: name,
-                    inherited: row.get(3),
-                    bytes: row.get::<_, Option<i64>>(4).and_then(|bytes| u64::try_from(bytes).ok()),
+                    inherited: value(row, 3)?,
+                    bytes: value::<Option<i64>>(row, 4)?.and_then(|bytes| u64::try_from(bytes).ok()),
                 }));
             }
             match self.origin_in(Behind::View(relation), &name).await? {
@@ -127,7 +129,7 @@ impl Planning {
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&relation, Type::OID), (&number, Type::INT2)];
         let rows = query(&self.anchor, LOOKING_BEHIND, &sql, &parameters).await?;
-        Ok(rows.first().map(|row| (relation, row.get(0))))
+        rows.first().map(|row| Ok((relation, value(row, 0)?))).transpose()
     }
 
     async fn columns_of(&self, behind: Behind<'_>) -> Result<Vec<OutputColumn>, SourceError> {
@@ -137,8 +139,8 @@ impl Planning {
         };
         let sql = "SELECT pg_catalog.pg_get_viewdef($1)";
         let rows = query(&self.anchor, LOOKING_BEHIND, sql, &[(&view, Type::OID)]).await?;
-        let definition: Option<&str> = rows.first().and_then(|row| row.get(0));
-        let definition = definition.unwrap_or_default().trim_end().trim_end_matches(';');
+        let definition: Option<Option<&str>> = rows.first().map(|row| value(row, 0)).transpose()?;
+        let definition = definition.flatten().unwrap_or_default().trim_end().trim_end_matches(';');
         statement::describe(&self.anchor, LOOKING_BEHIND, definition).await
     }
 
@@ -174,7 +176,7 @@ impl Planning {
             (&origin.inherited, Type::BOOL),
         ];
         let rows = query(&self.anchor, &format!("reading the histogram of {}", key.name), &sql, &parameters).await?;
-        Ok(rows.iter().map(|row| vec![row.get(0)]).collect())
+        rows.iter().map(|row| Ok(vec![value(row, 0)?])).collect()
     }
 
     /// ` COLLATE …` of a column whose type has one, else nothing.
@@ -187,8 +189,9 @@ impl Planning {
         );
         let action = format!("asking the collation of {column}");
         let rows = query(&self.anchor, &action, &sql, &[(&relation, Type::OID), (&column, Type::TEXT)]).await?;
-        let quoted = |row: &tokio_postgres::Row, index| super::session::identifier(row.get(index));
-        Ok(rows.first().map_or(String::new(), |row| format!(" COLLATE {}.{}", quoted(row, 0), quoted(row, 1))))
+        let Some(row) = rows.first() else { return Ok(String::new()) };
+        let quoted = |index| Ok::<_, SourceError>(super::session::identifier(value(row, index)?));
+        Ok(format!(" COLLATE {}.{}", quoted(0)?, quoted(1)?))
     }
 
     /// The least and the greatest value of an integer column, where an index leads with it.
@@ -206,7 +209,7 @@ impl Planning {
         );
         let action = format!("looking for an index on {}", key.name);
         let rows = query(&self.anchor, &action, &indexed, &[(&found.oid, Type::OID), (&key.name, Type::TEXT)]).await?;
-        if !rows.first().is_some_and(|row| row.get(0)) {
+        if !rows.first().map_or(Ok(false), |row| value(row, 0))? {
             return Ok(None);
         }
         let column = super::session::identifier(&key.name);
@@ -215,7 +218,8 @@ impl Planning {
             sql::relation(&self.relation)
         );
         let rows = query(&self.anchor, &format!("reading the extremes of {}", key.name), &sql, &[]).await?;
-        Ok(rows.first().and_then(|row| Some((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))))
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(value::<Option<i64>>(row, 0)?.zip(value(row, 1)?))
     }
 
     /// Walks the key of `plan` up to row `max_rows` + 1.
@@ -228,15 +232,15 @@ impl Planning {
         let sql = sql::rows_by_key(plan, beyond, &points);
         let rows = query(&self.anchor, "finding where the cap ends", &sql, &[]).await?;
         let mut found = CapByKey { splits: Vec::new(), boundary: None, more: false };
-        for row in rows {
-            let place = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-            let value: KeyValue = (1..=plan.key.len()).map(|index| row.get(index)).collect();
+        for row in &rows {
+            let place = u64::try_from(value::<i64>(row, 0)?).unwrap_or(0);
+            let key: KeyValue = (1..=plan.key.len()).map(|index| value(row, index)).collect::<Result<_, _>>()?;
             if place == beyond {
                 found.more = true;
             } else if place == max_rows {
-                found.boundary = Some(value);
+                found.boundary = Some(key);
             } else {
-                found.splits.push(value);
+                found.splits.push(key);
             }
         }
         Ok(found)
@@ -250,7 +254,8 @@ impl Planning {
         let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
         let statement = sql::count_up_to(plan, &self.read_from(leaf), limit);
         let rows = query(&self.anchor, "counting rows up to the cap", &statement, &[]).await?;
-        Ok(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)))
+        let count = rows.first().map_or(Ok(0), |row| value::<i64>(row, 0))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// Finds the places of rows of one leaf in physical order.
@@ -270,13 +275,13 @@ impl Planning {
         let statement = sql::rows_by_place(plan, &self.read_from(Some(leaf)), max_rows, &points);
         let rows = query(&self.anchor, "finding where the cap ends", &statement, &[]).await?;
         let mut found = CapByPlace { splits: Vec::new(), boundary: None };
-        for row in rows {
+        for row in &rows {
             let odd = || SourceError::new(SourceFault::Protocol, "a row has an impossible place");
             let place = TupleId {
-                block: u32::try_from(row.get::<_, i64>(1)).map_err(|_| odd())?,
-                offset: u16::try_from(row.get::<_, i32>(2)).map_err(|_| odd())?,
+                block: u32::try_from(value::<i64>(row, 1)?).map_err(|_| odd())?,
+                offset: u16::try_from(value::<i32>(row, 2)?).map_err(|_| odd())?,
             };
-            if u64::try_from(row.get::<_, i64>(0)).is_ok_and(|number| number == max_rows) {
+            if u64::try_from(value::<i64>(row, 0)?).is_ok_and(|number| number == max_rows) {
                 found.boundary = Some(place);
             } else {
                 found.splits.push(place);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::closed::closed;
 use super::connect::Session;
@@ -51,6 +51,19 @@ pub(crate) async fn query(
     session.patiently(action, session.client().query_typed(sql, parameters)).await
 }
 
+/// A value of a row. What the type cannot hold, a NULL among it, is an error and never a panic: catalog views have NULLs
+/// in more columns than their manuals say.
+///
+/// # Errors
+/// [`SourceFault::Protocol`].
+pub(crate) fn value<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, SourceError> {
+    row.try_get(index).map_err(|error| {
+        let what = row.columns().get(index).map_or("a column", tokio_postgres::Column::name);
+        SourceError::new(SourceFault::Protocol, format!("the server's answer: {what} is not what was asked for"))
+            .with_source(error)
+    })
+}
+
 /// Finds a relation by the name a person wrote, under the session's search path.
 ///
 /// # Errors
@@ -59,13 +72,13 @@ pub(crate) async fn query(
 pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceError> {
     let sql = closed(
         "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
-            pg_catalog.has_table_privilege(c.oid, 'SELECT') \
+            COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE c.oid = pg_catalog.to_regclass($1)",
     );
     let rows = query(session, &format!("looking up table {name}"), &sql, &[(&name, Type::TEXT)]).await?;
     let Some(row) = rows.first() else { return Err(not_there(session, name).await?) };
-    let relkind: &str = row.get(1);
+    let relkind: &str = value(row, 1)?;
     let usage = |what: &str| Err(SourceError::new(SourceFault::Usage, format!("{name} is {what}")));
     let kind = match relkind {
         "r" => RelationKind::Table,
@@ -78,10 +91,17 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
         "c" => return usage("a composite type, which has no rows to export"),
         _ => return usage("not a relation with rows to export"),
     };
-    if row.get::<_, &str>(4) == "t" {
+    if value::<&str>(row, 4)? == "t" {
         return usage("a temporary table, which only its own session can read");
     }
-    Ok(Found { oid: row.get(0), kind, schema: row.get(2), name: row.get(3), may_select: row.get(5), tables: 1 })
+    Ok(Found {
+        oid: value(row, 0)?,
+        kind,
+        schema: value(row, 2)?,
+        name: value(row, 3)?,
+        may_select: value(row, 5)?,
+        tables: 1,
+    })
 }
 
 /// Why there is no table of this name: it may be a temporary one of another session.
@@ -92,7 +112,17 @@ async fn not_there(session: &Session, name: &str) -> Result<SourceError, SourceE
             AND c.relname::text = p.parts[pg_catalog.cardinality(p.parts)] \
             AND (pg_catalog.cardinality(p.parts) = 1 OR p.parts[1] = 'pg_temp')",
     );
-    let temporary = query(session, &format!("looking up table {name}"), &sql, &[(&name, Type::TEXT)]).await?;
+    let temporary = match query(session, &format!("looking up table {name}"), &sql, &[(&name, Type::TEXT)]).await {
+        // `to_regclass` is more lenient than this.
+        Err(error) if error.sqlstate.as_deref() == Some("22023") => {
+            let message = format!("--table: {name} is no name as SQL has it, and there is no such table");
+            return Ok(SourceError::new(SourceFault::Usage, message).with_hint(
+                "one table is named; what is neither a letter nor a digit nor _ needs double quotes around its part of the \
+                 name: --table 'public.\"Order Items\"'",
+            ));
+        }
+        temporary => temporary?,
+    };
     Ok(if temporary.is_empty() {
         SourceError::new(SourceFault::SchemaChanged, format!("table {name} does not exist")).with_hint(
             "check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'",
@@ -149,9 +179,9 @@ pub(crate) async fn columns(
         [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
     let rows = query(session, &format!("describing {}", found.sql_name()), &closed(&sql), &parameters).await?;
     let promises = keeps_not_null(found, tree);
-    let oids: Vec<u32> = rows.iter().map(|row| row.get(2)).collect();
+    let oids: Vec<u32> = rows.iter().map(|row| value(row, 2)).collect::<Result<_, _>>()?;
     let types = Types::load(session, &oids).await?;
-    Ok(rows.iter().map(|row| column(row, promises, &types)).collect())
+    rows.iter().map(|row| column(row, promises, &types)).collect()
 }
 
 /// Whether a NOT NULL of the relation holds for all that is read through it: PostgreSQL does not check a foreign table's,
@@ -161,22 +191,26 @@ fn keeps_not_null(found: &Found, tree: &[TreeNode]) -> bool {
     !inherited && !tree.iter().any(|node| node.relkind == "f")
 }
 
-fn column(row: &Row, promises: bool, types: &Types) -> ColumnFacts {
-    let (base_oid, typmod) = (row.get(2), typmod(row.get(3)));
-    ColumnFacts {
-        name: row.get(0),
+fn column(row: &Row, promises: bool, types: &Types) -> Result<ColumnFacts, SourceError> {
+    let (base_oid, typmod) = (value(row, 2)?, typmod(value(row, 3)?));
+    Ok(ColumnFacts {
+        name: value(row, 0)?,
         pg_type: PgType {
-            oid: row.get(1),
+            oid: value(row, 1)?,
             base_oid,
             typmod,
-            name: shown(row.get(5)),
+            name: shown(value(row, 5)?),
             kind: types.kind(base_oid, typmod),
         },
-        not_null: promises && row.get::<_, bool>(4),
-        comparison: order::comparison(row, 9),
-        byte_ordered: row.get(16),
-        statistics: ColumnStatistics { n_distinct: row.get(6), correlation: row.get(7), avg_width: row.get(8) },
-    }
+        not_null: promises && value::<bool>(row, 4)?,
+        comparison: order::comparison(row, 9)?,
+        byte_ordered: value(row, 16)?,
+        statistics: ColumnStatistics {
+            n_distinct: value(row, 6)?,
+            correlation: value(row, 7)?,
+            avg_width: value(row, 8)?,
+        },
+    })
 }
 
 fn typmod(raw: i32) -> Option<i32> {
@@ -204,25 +238,27 @@ pub(crate) async fn describe_statement(
     if rows.len() != oids.len() {
         return Err(SourceError::new(SourceFault::SchemaChanged, format!("{action}: a type is gone from the catalog")));
     }
-    Ok(columns
+    columns
         .into_iter()
         .zip(&rows)
-        .map(|(column, row)| ColumnFacts {
-            name: column.name,
-            pg_type: PgType {
-                oid: column.type_oid,
-                base_oid: column.type_oid,
-                typmod: typmod(column.typmod),
-                name: shown(row.get(0)),
-                kind: types.kind(column.type_oid, typmod(column.typmod)),
-            },
-            not_null: false,
-            comparison: order::comparison(row, 1),
-            // A row description does not tell the collation.
-            byte_ordered: false,
-            statistics: ColumnStatistics::default(),
+        .map(|(column, row)| {
+            Ok(ColumnFacts {
+                name: column.name,
+                pg_type: PgType {
+                    oid: column.type_oid,
+                    base_oid: column.type_oid,
+                    typmod: typmod(column.typmod),
+                    name: shown(value(row, 0)?),
+                    kind: types.kind(column.type_oid, typmod(column.typmod)),
+                },
+                not_null: false,
+                comparison: order::comparison(row, 1)?,
+                // A row description does not tell the collation.
+                byte_ordered: false,
+                statistics: ColumnStatistics::default(),
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// A table of the inheritance tree, as seen under the session's snapshot.
@@ -241,7 +277,8 @@ pub(crate) struct TreeNode {
 }
 
 /// The relation and all that inherits from it, leaves in the order of their bounds' creation. A partition that is being
-/// detached (`DETACH … CONCURRENTLY`) is left out, as a query of the parent leaves it out.
+/// detached (`DETACH … CONCURRENTLY`) is left out, as a query of the parent leaves it out, and so is a temporary child,
+/// which is another session's.
 ///
 /// It reads `pg_inherits` by SQL, which obeys the transaction's snapshot; `pg_partition_tree` would show the newest
 /// catalog.
@@ -249,9 +286,10 @@ pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, 
     let sql = closed(
         "WITH RECURSIVE tree AS ( \
             SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
-                WHERE NOT i.inhdetachpending) \
+                JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid \
+                WHERE NOT i.inhdetachpending AND k.relpersistence <> 't') \
         SELECT c.oid, c.relkind::text, \
-            pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.row_security_active(c.oid), \
+            COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), pg_catalog.row_security_active(c.oid), \
             n.nspname::text, c.relname::text, c.reltuples, \
             CASE WHEN c.relkind = ANY ('{r,m,t}') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
             pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
@@ -265,26 +303,26 @@ pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, 
 }
 
 fn node(row: &Row) -> Result<TreeNode, SourceError> {
-    let sql_name = format!("{}.{}", identifier(row.get(4)), identifier(row.get(5)));
+    let sql_name = format!("{}.{}", identifier(value(row, 4)?), identifier(value(row, 5)?));
     let odd = || SourceError::new(SourceFault::Protocol, format!("{sql_name} has an impossible size"));
-    let bytes = u64::try_from(row.get::<_, Option<i64>>(7).unwrap_or(0)).map_err(|_| odd())?;
-    let block_size = u32::try_from(row.get::<_, i32>(8)).map_err(|_| odd())?;
+    let bytes = u64::try_from(value::<Option<i64>>(row, 7)?.unwrap_or(0)).map_err(|_| odd())?;
+    let block_size = u32::try_from(value::<i32>(row, 8)?).map_err(|_| odd())?;
     let blocks = bytes.checked_div(u64::from(block_size)).ok_or_else(odd)?;
     let facts = LeafFacts {
-        oid: row.get(0),
+        oid: value(row, 0)?,
         blocks: u32::try_from(blocks).map_err(|_| odd())?,
         block_size,
-        ctid_ranges: row.get(9),
+        ctid_ranges: value(row, 9)?,
         sql_name: sql_name.clone(),
     };
     Ok(TreeNode {
-        oid: row.get(0),
-        relkind: row.get(1),
-        may_select: row.get(2),
-        row_security: row.get(3),
-        virtual_columns: row.get(10),
+        oid: value(row, 0)?,
+        relkind: value(row, 1)?,
+        may_select: value(row, 2)?,
+        row_security: value(row, 3)?,
+        virtual_columns: value(row, 10)?,
         facts,
-        reltuples: row.get(6),
+        reltuples: value(row, 6)?,
     })
 }
 
@@ -304,10 +342,13 @@ pub(crate) async fn same_relation(
         (SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree($2::oid))",
     );
     let rows = query(session, &format!("checking {name}"), &sql, &[(&name, Type::TEXT), (&oid, Type::OID)]).await?;
-    let same = rows.first().is_some_and(|row| {
-        let count = usize::try_from(row.get::<_, i64>(1)).ok();
-        row.get(0) && (tables.is_none() || tables == count)
-    });
+    let same = match rows.first() {
+        Some(row) => {
+            let count = usize::try_from(value::<i64>(row, 1)?).ok();
+            value(row, 0)? && (tables.is_none() || tables == count)
+        }
+        None => false,
+    };
     if same {
         return Ok(());
     }
@@ -344,7 +385,7 @@ pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Optio
     );
     let rows =
         query(session, &format!("looking for a key of {}", found.sql_name()), &sql, &[(&found.oid, Type::OID)]).await?;
-    Ok(rows.first().map(|row| row.get(0)))
+    rows.first().map(|row| value(row, 0)).transpose()
 }
 
 /// Facts of the server for the manifest.
@@ -371,15 +412,15 @@ pub(crate) async fn server_facts(session: &Session) -> Result<ServerFacts, Sourc
     );
     let rows = query(session, "asking the server's version", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
-    let unit: &[u8] = row.get(4);
+    let unit: &[u8] = value(row, 4)?;
     let unit = unit.try_into().map_or(1, i64::from_be_bytes);
-    let version_num: i32 = row.get(1);
+    let version_num: i32 = value(row, 1)?;
     let types = ServerTypes {
         infinite_intervals: version_num >= 170_000,
-        sql_ascii: row.get(3),
+        sql_ascii: value(row, 3)?,
         money_scale: u8::try_from(unit.max(1).ilog10()).unwrap_or_default(),
     };
-    let facts = ServerFacts { version: row.get(0), version_num, standby: row.get(2), types };
+    let facts = ServerFacts { version: value(row, 0)?, version_num, standby: value(row, 2)?, types };
     if facts.version_num < 140_000 {
         let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
         return Err(SourceError::new(SourceFault::Usage, message));

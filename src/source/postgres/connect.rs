@@ -314,6 +314,20 @@ impl Session {
         client.query_typed(&closed(sql), parameters).await.map_err(failed)
     }
 
+    /// Whether a new connection takes a statement and no transaction, as by way of a pooler that gives each statement a
+    /// connection of its own.
+    pub(super) async fn refuses_transactions(&self) -> bool {
+        let config = self.connector.driver_config("outhaul/inquiry");
+        let asked = async {
+            let (client, _driver, _lender) = self.connector.connect(&config).await.ok()?;
+            // Where even the statement fails, the pooler has no connection to give.
+            client.simple_query("SELECT").await.ok()?;
+            client.batch_execute("BEGIN").await.err()
+        };
+        let refused = tokio::time::timeout(limits::INQUIRY_TIMEOUT, asked).await.ok().flatten();
+        refused.is_some_and(|error| error.code().is_some_and(|code| code.code() == "08P01"))
+    }
+
     /// Closes the session instead of returning it to the pool.
     pub(crate) fn discard(self) {
         drop(Object::take(self.client));

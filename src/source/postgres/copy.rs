@@ -35,6 +35,8 @@ pub(crate) struct Copy {
     flowing: bool,
     /// Whether the socket waits for [`limits::READ_LOW_WATER_BYTES`].
     gathering: bool,
+    /// Rows that came before the server refused to go on.
+    refused_after: Option<u64>,
 }
 
 /// What is handed to rayon and comes back.
@@ -185,6 +187,7 @@ impl Copy {
             pipe: Some(Box::new(pipe)),
             flowing: false,
             gathering: false,
+            refused_after: None,
         })
     }
 
@@ -203,6 +206,9 @@ impl Copy {
             let (pipe, step) = stepped.await.map_err(|error| {
                 SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error)
             })?;
+            if matches!(step, Err(StepError::Frame(FrameError::Server { .. }))) {
+                self.refused_after = Some(pipe.framer.rows());
+            }
             match step.map_err(|error| self.failed(error))? {
                 Step::Batch(batch) => {
                     self.pipe = Some(pipe);
@@ -228,6 +234,11 @@ impl Copy {
                 }
             }
         }
+    }
+
+    /// The rows that came before the server refused to go on, where it did.
+    pub(crate) fn refused_after(&self) -> Option<u64> {
+        self.refused_after
     }
 
     /// Takes the session back once the COPY has ended well.
@@ -314,7 +325,7 @@ impl Copy {
             StepError::Decode(error) => SourceError::new(error.fault(), what).with_source(error),
             StepError::Frame(FrameError::Server { error, .. }) => {
                 let server = ServerError { sqlstate: error.sqlstate, message: error.message, hint: error.hint };
-                SourceError::server(what, server)
+                SourceError::reading(what, server)
             }
             StepError::Frame(error) => {
                 SourceError::new(error.fault().unwrap_or(SourceFault::Protocol), what).with_source(error)

@@ -51,6 +51,9 @@ async fn describe_relation(
         return describe_query(anchor, query, shape.allow_rls).await;
     }
     let found = found.ok_or_else(|| SourceError::new(SourceFault::Protocol, "a table request without its table"))?;
+    if !shape.allow_rls && tree.iter().any(|node| node.oid == found.oid && node.row_security) {
+        return Err(hidden_rows(found));
+    }
     let columns = catalog::columns(anchor, found, tree).await?;
     if columns.is_empty() && shape.expressions.is_empty() {
         let message = format!("{} has no columns, so there is nothing to export", found.sql_name());
@@ -69,6 +72,15 @@ async fn describe_relation(
         row_security: shape.allow_rls
             && (found.kind == RelationKind::View || tree.iter().any(|node| node.row_security)),
     })
+}
+
+/// A relation whose policies would hide rows from the role; the server would refuse to read it.
+fn hidden_rows(found: &Found) -> SourceError {
+    let message = format!("row-level security of {} hides rows from this role", found.sql_name());
+    SourceError::new(SourceFault::Authentication, message).with_hint(
+        "export with a role that has BYPASSRLS, or one that the policies let see everything; --allow-rls exports what this \
+         role may see",
+    )
 }
 
 /// The tables that may be read in the relation's place; none unless all of them may.

@@ -3,7 +3,11 @@
 use std::error::Error as StdError;
 use std::io;
 
+use rustix::io::Errno;
+use rustls::CertificateError;
+
 use super::password::NoPassword;
+use super::sqlstate;
 use crate::limits;
 
 /// What to do where a standby ended the snapshot.
@@ -43,7 +47,7 @@ pub enum Retry {
     Again,
     /// A timeout or a person cancelled the statement: once may be a mistake.
     Once,
-    /// Somebody held a lock, who may be done soon.
+    /// Somebody held a lock, or used up what the server has, and may be done soon.
     Briefly,
     /// The server has no connection left: others of ours go on.
     FewerReaders,
@@ -101,7 +105,7 @@ impl SourceError {
     /// Whether another attempt may succeed.
     pub fn retry(&self) -> Retry {
         match (self.fault, self.sqlstate.as_deref()) {
-            (SourceFault::GaveWay, Some("55P03")) => Retry::Briefly,
+            (SourceFault::GaveWay, Some("55P03" | "40P01" | "53000" | "53100" | "53200")) => Retry::Briefly,
             (SourceFault::GaveWay, Some("57014")) => Retry::Once,
             (SourceFault::GaveWay, Some("53300")) => Retry::FewerReaders,
             (SourceFault::Unavailable, _) => Retry::Again,
@@ -129,27 +133,41 @@ impl SourceError {
         }
         let text = chain(&error);
         let fault = if is_refusal(&error, &text) { SourceFault::Authentication } else { SourceFault::Unavailable };
-        let hint = driver_hint(&text).map(str::to_owned);
+        let hint = driver_hint(&error, &text).map(str::to_owned);
         Self { hint, ..Self::new(fault, action).with_source(error) }
     }
 
     /// An error that the server reported while doing `action`.
-    pub(crate) fn server(action: impl Into<String>, server: ServerError) -> Self {
-        let fault = if too_large(&server) {
-            SourceFault::Data
-        } else if pools_statements(&server) {
-            SourceFault::Usage
-        } else {
-            classify(&server.sqlstate)
-        };
-        let hint = hint_for(&server).map(str::to_owned).or_else(|| server.hint.clone());
+    pub(crate) fn server<T: Into<String>>(action: T, server: ServerError) -> Self {
+        let (fault, hint) = (sqlstate::classify(&server.sqlstate), sqlstate::hint(&server.sqlstate));
+        Self::reported(action, server, fault, hint)
+    }
+
+    /// An error that the server reported in place of rows while doing `action`.
+    pub(crate) fn reading<T: Into<String>>(action: T, server: ServerError) -> Self {
+        let fault = sqlstate::classify_reading(&server.sqlstate);
+        let hint = sqlstate::hint_reading(&server.sqlstate);
+        Self::reported(action, server, fault, hint)
+    }
+
+    fn reported(
+        action: impl Into<String>,
+        server: ServerError,
+        fault: SourceFault,
+        hint: Option<&'static str>,
+    ) -> Self {
         Self {
             fault,
             message: action.into(),
             sqlstate: Some(server.sqlstate.clone()),
-            hint,
+            hint: hint.map(str::to_owned).or_else(|| server.hint.clone()),
             source: Some(Box::new(server)),
         }
+    }
+
+    /// Whether the server, the database or the role has no connection left.
+    pub(crate) fn is_out_of_connections(&self) -> bool {
+        self.sqlstate.as_deref() == Some("53300")
     }
 }
 
@@ -176,27 +194,48 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     words.collect::<Vec<_>>().join(": ")
 }
 
-/// What to do about an error that the driver found itself, by its text.
-fn driver_hint(text: &str) -> Option<&'static str> {
-    if text.contains("UnknownIssuer") {
-        Some("no trusted authority has signed the server's certificate: sslrootcert names the file of the one that has")
-    } else if text.contains("invalid peer certificate: Expired") || text.contains("certificate expired") {
-        Some("the server's certificate has ended: it needs a new one")
-    } else if text.contains("not valid for name") || text.contains("NotValidForName") {
-        Some("the server's certificate is for other names than the host in --from: use one of its alternative names")
-    } else if text.contains("CaUsedAsEndEntity") {
-        Some(
-            "the server shows the certificate of an authority as its own: let that authority sign one for the server; sslmode=require encrypts without checking",
-        )
-    } else if text.contains("TLS") {
-        Some(
-            "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust",
-        )
+/// What to do about an error that the driver found itself.
+fn driver_hint(error: &(dyn StdError + 'static), text: &str) -> Option<&'static str> {
+    match cause::<rustls::Error>(error) {
+        Some(rustls::Error::InvalidCertificate(why)) => certificate_hint(why).or(Some(TLS_HINT)),
+        Some(_) => Some(TLS_HINT),
+        None => worded_hint(text),
+    }
+}
+
+const TLS_HINT: &str =
+    "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust";
+
+fn certificate_hint(why: &CertificateError) -> Option<&'static str> {
+    match why {
+        CertificateError::UnknownIssuer => Some(
+            "no trusted authority has signed the server's certificate: sslrootcert names the file of the one that has",
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Some("the server's certificate has ended: it needs a new one")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Some(
+            "the server's certificate is for other names than the host in --from: use one of its alternative names",
+        ),
+        // webpki's own error has no type that rustls shows.
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => Some(
+            "the server shows the certificate of an authority as its own: let that authority sign one for the server; \
+             sslmode=require encrypts without checking",
+        ),
+        _ => None,
+    }
+}
+
+/// By the words of our own libraries, where there is nothing else; the operating system's errors by their number.
+fn worded_hint(text: &str) -> Option<&'static str> {
+    let numbered = |error: Errno| text.contains(&format!("(os error {})", error.raw_os_error()));
+    if text.contains("TLS") {
+        Some(TLS_HINT)
     } else if text.contains("password missing") {
         Some("the server asks for a password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
     } else if text.contains("channel binding") {
         Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
-    } else if text.contains("Too many open files") {
+    } else if numbered(Errno::MFILE) || numbered(Errno::NFILE) {
         Some(limits::OPEN_FILES_HINT)
     } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
         Some("check host and port in --from, and that the server runs and takes connections there")
@@ -205,166 +244,41 @@ fn driver_hint(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The class of a SQLSTATE (PostgreSQL, Appendix A).
-fn classify(sqlstate: &str) -> SourceFault {
-    match sqlstate {
-        // Missing schema, table, column, or a table that is no longer what it was.
-        "3F000" | "42P01" | "42703" | "42P10" => SourceFault::SchemaChanged,
-        "42501" | "3D000" => SourceFault::Authentication,
-        "42602" => SourceFault::Usage,
-        // Bytes that are no text in the client's encoding; a row past what COPY can hold.
-        "22021" | "22P05" | "54000" => SourceFault::Data,
-        "55P03" | "57014" | "53300" => SourceFault::GaveWay,
-        // A transaction that only reads fails to serialize for one reason: on a standby, replay removes what its snapshot
-        // sees, or takes its lock away. Every session under the snapshot is hit.
-        "40001" => SourceFault::SnapshotLost,
-        "57P01" | "57P02" | "57P03" | "57P05" | "40P01" | "25P03" | "25P04" => SourceFault::Unavailable,
-        _ => match sqlstate.get(..2) {
-            Some("08" | "53" | "58") => SourceFault::Unavailable,
-            Some("28") => SourceFault::Authentication,
-            Some("XX") => SourceFault::Protocol,
-            _ => SourceFault::Rejected,
-        },
-    }
-}
-
-/// Whether the server says that a value or a row passes the 1 GB that it can hold in one piece (`MaxAllocSize`): text or
-/// a row that outgrows its buffer (`stringinfo.c`; up to 17 it calls that out of memory), or a value that cannot be made.
-fn too_large(server: &ServerError) -> bool {
-    let says = |text: &str| server.message.contains(text);
-    match server.sqlstate.as_str() {
-        "54000" => says("out of memory") || says("string buffer exceeds") || says("exceeds the maximum"),
-        "53200" => says("enlarge string buffer"),
-        "XX000" => says("invalid memory alloc request size") || says("enlarge string buffer"),
-        _ => false,
-    }
-}
-
-/// Whether a pooler refuses transactions (`PgBouncer`, `pool_mode = statement`).
-fn pools_statements(server: &ServerError) -> bool {
-    server.sqlstate == "08P01" && server.message.contains("statement pooling")
-}
-
-fn hint_for(server: &ServerError) -> Option<&'static str> {
-    if pools_statements(server) {
-        return Some(
-            "the pooler in between gives each statement another connection, and an export needs transactions: connect to \
-             the server itself, or by way of a pool_mode of transaction or session",
-        );
-    }
-    if too_large(server) {
-        return Some(
-            "PostgreSQL itself cannot send a value or a row above 1 GB: leave the wide column out with --columns, the \
-             row with --where, or cut the value with --column 'name=expression'",
-        );
-    }
-    match server.sqlstate.as_str() {
-        "42501" if server.message.contains("row-level security") => Some(
-            "row security would hide rows: export with a role that has BYPASSRLS, or one that the policies let see everything; --allow-rls exports what this role may see",
-        ),
-        "42501" => Some(
-            "the role needs USAGE on the schema and SELECT on the table, or on the columns that --columns names; config/postgres-role.sql makes such a role",
-        ),
-        "28000" if server.message.starts_with("no pg_hba.conf entry") => Some(
-            "the server's pg_hba.conf does not let this user in from here; where it asks for encryption, or for none, sslmode decides",
-        ),
-        "28P01" | "28000" => {
-            Some("check user and password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
-        }
-        "3D000" => Some("check the database name in --from"),
-        "53300" => Some("the server has no connection left: lower --readers, or try later"),
-        "55P03" => Some(
-            "another session holds a conflicting lock, for example ALTER TABLE or TRUNCATE: try again when it is done",
-        ),
-        "40001" => Some(STANDBY_HINT),
-        "57014" => Some("the statement was cancelled on the server, by a timeout or by a person"),
-        "42P01" if server.message.starts_with("invalid reference to FROM-clause entry") => {
-            Some("write the column alone, or behind the table's name without its schema")
-        }
-        "42P01" | "3F000" => {
-            Some("check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'")
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sqlstates_have_their_class() {
-        for (state, fault) in [
-            ("28P01", SourceFault::Authentication),
-            ("42501", SourceFault::Authentication),
-            ("42P01", SourceFault::SchemaChanged),
-            ("55P03", SourceFault::GaveWay),
-            ("53300", SourceFault::GaveWay),
-            ("53200", SourceFault::Unavailable),
-            ("57P01", SourceFault::Unavailable),
-            ("40001", SourceFault::SnapshotLost),
-            ("08006", SourceFault::Unavailable),
-            ("42601", SourceFault::Rejected),
-            ("22012", SourceFault::Rejected),
-            ("22021", SourceFault::Data),
-        ] {
-            assert_eq!(classify(state), fault, "{state}");
-        }
-    }
-
-    #[test]
-    fn hints_fit_what_the_server_said() {
-        let hint = |sqlstate: &str, message: &str| {
-            let server =
-                ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: Some("its own".into()) };
-            SourceError::server("reading", server).hint.unwrap()
-        };
-        assert!(hint("28000", "no pg_hba.conf entry for host").contains("sslmode"));
-        assert!(hint("28000", "role \"x\" does not exist").contains("password"));
-        assert!(hint("42P01", "invalid reference to FROM-clause entry for table \"t\"").contains("without its schema"));
-        assert!(hint("42P01", "relation \"t\" does not exist").contains("double quotes"));
-        assert_eq!(hint("42601", "syntax error"), "its own");
-    }
-
-    #[test]
-    fn what_postgresql_cannot_send_is_the_data_s_fault() {
-        for (sqlstate, message, too_large) in [
-            // A row, on 15; then on 18.
-            ("54000", "out of memory", true),
-            ("54000", "string buffer exceeds maximum allowed length (1073741823 bytes)", true),
-            ("54000", "total size of jsonb array elements exceeds the maximum of 268435455 bytes", true),
-            // A value's text.
-            ("XX000", "invalid memory alloc request size 1073741824", true),
-            ("53200", "out of memory", false),
-            ("XX000", "cache lookup failed for type 1", false),
-            ("54001", "stack depth limit exceeded", false),
-        ] {
-            let server = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
-            let error = SourceError::server("reading", server);
-            assert_eq!(error.fault == SourceFault::Data, too_large, "{message}");
-            assert_eq!(error.hint.is_some_and(|hint| hint.contains("above 1 GB")), too_large, "{message}");
-        }
-    }
-
-    #[test]
     fn hints_fit_what_the_driver_found() {
         for (text, expected) in [
             ("error performing TLS handshake: server does not support TLS", Some("sslmode")),
-            ("error performing TLS handshake: invalid peer certificate: UnknownIssuer", Some("sslrootcert")),
-            ("error performing TLS handshake: invalid peer certificate: Expired", Some("a new one")),
-            ("error performing TLS handshake: invalid peer certificate: CaUsedAsEndEntity", Some("sslmode=require")),
-            ("invalid peer certificate: certificate not valid for name \"x\"", Some("alternative names")),
             ("authentication error: server did not use channel binding", Some("scram-sha-256")),
             ("invalid configuration: password missing", Some("PGPASSWORD")),
+            ("error communicating with the server: No file descriptors available (os error 24)", Some("ulimit -n")),
             (
                 "error communicating with the server: 127.0.0.1:1: Connection refused (os error 111)",
                 Some("host and port"),
             ),
             ("connection closed", None),
         ] {
-            let hint = driver_hint(text);
+            let hint = worded_hint(text);
             assert_eq!(hint.is_some(), expected.is_some(), "{text}");
             assert!(expected.is_none_or(|expected| hint.unwrap().contains(expected)), "{text}: {hint:?}");
         }
+    }
+
+    #[test]
+    fn hints_fit_what_is_wrong_with_a_certificate() {
+        for (why, expected) in [
+            (CertificateError::UnknownIssuer, "sslrootcert"),
+            (CertificateError::Expired, "a new one"),
+            (CertificateError::NotValidForName, "alternative names"),
+            (CertificateError::Revoked, "sslmode decides"),
+        ] {
+            // As the TLS layer hands it on.
+            let error = io::Error::other(rustls::Error::InvalidCertificate(why));
+            assert!(driver_hint(&error, "any words").unwrap().contains(expected), "{error}");
+        }
+        assert!(driver_hint(&io::Error::other(rustls::Error::HandshakeNotComplete), "").unwrap().contains("sslmode"));
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Found, ServerFacts, query};
+use super::catalog::{Found, ServerFacts, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::error::{SourceError, SourceFault};
@@ -155,7 +155,7 @@ impl Keeper {
             AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(l.pid)) ORDER BY l.pid LIMIT 1",
         );
         let rows = query(&self.session, "looking for sessions that wait for the snapshot's locks", &sql, &[]).await?;
-        Ok(rows.first().map(|row| row.get(0)))
+        rows.first().map(|row| value(row, 0)).transpose()
     }
 }
 

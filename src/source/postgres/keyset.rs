@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray};
 use futures_util::{StreamExt, stream};
 use tokio_postgres::types::Type;
 
-use super::catalog::{Found, query};
+use super::catalog::{Found, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::copy::Copy;
@@ -18,6 +18,7 @@ use super::decode::RowKey;
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
+use super::untranslatable::{self, Reading};
 use super::watch::Watch;
 use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
 use crate::source::{Batch, BatchStream};
@@ -72,7 +73,7 @@ async fn fingerprint(session: &Session, name: Option<&str>) -> Result<String, So
         FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped",
     );
     let rows = query(session, "checking the columns", &sql, &[(&name, Type::TEXT)]).await?;
-    Ok(rows.first().map_or(String::new(), |row| row.get(0)))
+    rows.first().map_or(Ok(String::new()), |row| value(row, 0))
 }
 
 #[derive(Debug)]
@@ -129,8 +130,14 @@ impl PageReader {
                 self.turn(limit).await?;
             }
             let Some(copy) = &mut self.copy else { return Ok(None) };
-            if let Some(batch) = copy.next().await? {
-                return self.take(&batch).map(Some);
+            match copy.next().await {
+                Ok(Some(batch)) => return self.take(&batch).map(Some),
+                Ok(None) => {}
+                Err(error) => {
+                    let rows = copy.refused_after();
+                    self.copy = None;
+                    return Err(self.explained(error, rows).await);
+                }
             }
             let session = self.copy.take().and_then(Copy::into_session);
             let full = self.page_rows >= self.pages.size.get();
@@ -142,6 +149,15 @@ impl PageReader {
                 self.session = Some(session);
             }
         }
+    }
+
+    /// An error of a page, with who is in the way, or with the column and the row.
+    async fn explained(&self, error: SourceError, rows: Option<u64>) -> SourceError {
+        let error = self.watch.explain(error, self.pages.name.as_deref()).await;
+        let Some(rows) = rows else { return error };
+        let page = Partition { ordered: true, ..self.partition.clone() };
+        let reading = Reading { plan: &self.plan, partition: &page, after: self.last.as_ref(), rows, what: &self.what };
+        untranslatable::explain(error, &self.watch, reading).await
     }
 
     fn limit(&self) -> u64 {

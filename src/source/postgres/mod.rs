@@ -26,10 +26,12 @@ pub mod settings;
 mod silence;
 pub mod snapshot;
 mod sql;
+mod sqlstate;
 mod statement;
 mod stream;
 mod tls;
 mod types;
+mod untranslatable;
 mod watch;
 
 pub(crate) use connect::cancels_sent;

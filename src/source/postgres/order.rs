@@ -2,6 +2,8 @@
 
 use tokio_postgres::Row;
 
+use super::catalog::value;
+use super::error::SourceError;
 use super::session::identifier;
 use crate::plan::{Comparison, Operators};
 
@@ -50,18 +52,21 @@ pub(super) fn comparison_of(declared: &str) -> String {
 }
 
 /// Reads what [`comparison_of`] asks for, from column number `first` on; none where the type has no order.
-pub(super) fn comparison(row: &Row, first: usize) -> Option<Comparison> {
-    let (schemas, names): (Vec<String>, Vec<String>) = (row.get(first + 5), row.get(first + 6));
+pub(super) fn comparison(row: &Row, first: usize) -> Result<Option<Comparison>, SourceError> {
+    let (schemas, names): (Vec<String>, Vec<String>) = (value(row, first + 5)?, value(row, first + 6)?);
     let schema = |schema: &str| if schema == PG_CATALOG { schema.to_owned() } else { identifier(schema) };
     let type_name = |of: &str, name: &str| format!("{}.{}", schema(of), identifier(name));
     let operators: Vec<String> =
         schemas.iter().zip(&names).map(|(of, name)| format!("{}.{name}", schema(of))).collect();
-    let [less, less_or_equal, equal, greater_or_equal, greater] = operators.try_into().ok()?;
+    let Ok([less, less_or_equal, equal, greater_or_equal, greater]) = <[String; 5]>::try_from(operators) else {
+        return Ok(None);
+    };
     // Nobody can add an operator that fits better to those that are built in.
-    let certain = schemas.iter().all(|schema| schema == PG_CATALOG) || row.get::<_, bool>(first + 4);
-    Some(Comparison {
-        value_type: type_name(row.get(first), row.get(first + 1)),
-        read_as: (!certain).then(|| type_name(row.get(first + 2), row.get(first + 3))),
+    let certain = schemas.iter().all(|schema| schema == PG_CATALOG) || value::<bool>(row, first + 4)?;
+    let read_as = type_name(value(row, first + 2)?, value(row, first + 3)?);
+    Ok(Some(Comparison {
+        value_type: type_name(value(row, first)?, value(row, first + 1)?),
+        read_as: (!certain).then_some(read_as),
         operators: Operators { less, less_or_equal, equal, greater_or_equal, greater },
-    })
+    }))
 }

@@ -87,10 +87,14 @@ impl Planning {
             }
             ReadMode::Keyset { .. } => {
                 let tree = match &found {
-                    Some(found) => catalog::tree(&lock, found.oid).await?,
-                    None => Vec::new(),
+                    Some(found) => catalog::tree(&lock, found.oid).await,
+                    None => Ok(Vec::new()),
                 };
-                (None, None, lock, tree)
+                match tree {
+                    Ok(tree) => (None, None, lock, tree),
+                    // The sizes of the tables wait for locks as a read does.
+                    Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
+                }
             }
         };
         if let Some(found) = &mut found {

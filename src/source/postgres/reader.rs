@@ -21,6 +21,7 @@ use super::session::{Begin, begin, identifier, send_text_as_stored};
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::sql;
+use super::untranslatable::{self, Reading};
 use super::watch::Watch;
 use crate::export::request::{ReadMode, WorkOptions};
 use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
@@ -88,7 +89,7 @@ impl PostgresSource {
                 let facts = snapshot::facts(&anchor, Some(id.clone())).await?;
                 custody.entrust(anchor, id).await;
                 if !plan.is_small() {
-                    custody.reinforce(&sessions).await?;
+                    custody.second(&sessions).await?;
                 }
                 (Moment::Kept(custody), vec![facts])
             }
@@ -186,7 +187,10 @@ impl PostgresSource {
                 )
                 .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
             }),
-            Moment::Kept(custody) => custody.session(&self.sessions, "reader").await,
+            Moment::Kept(custody) => match custody.session(&self.sessions, "reader").await {
+                Err(error) if error.is_out_of_connections() => custody.lend().await.ok_or(error),
+                session => session,
+            },
             Moment::Pages(_) => self.sessions.get().await,
         }
     }
@@ -275,11 +279,14 @@ impl PostgresSource {
             _ => None,
         };
         let named = self.named(&plan, &partition.slice);
+        let (watch, job) = (Arc::clone(&self.watch), Arc::new((plan, partition)));
         let batches = stream::try_unfold(copy, move |mut copy| {
-            let (home, named) = (home.clone(), named.clone());
+            let (home, named, watch, job) = (home.clone(), named.clone(), Arc::clone(&watch), Arc::clone(&job));
             async move {
-                if let Some(batch) = copy.next().await? {
-                    return Ok(Some((batch, copy)));
+                match copy.next().await {
+                    Ok(Some(batch)) => return Ok(Some((batch, copy))),
+                    Ok(None) => {}
+                    Err(error) => return Err(explained(error, copy, &watch, &job).await),
                 }
                 let Some(session) = copy.into_session() else { return Ok(None) };
                 if let Some(named) = named
@@ -297,6 +304,21 @@ impl PostgresSource {
         });
         Ok(batches.boxed())
     }
+}
+
+/// An error of a partition, with the column and the row where only a search finds them.
+async fn explained(
+    error: SourceError,
+    copy: Copy,
+    watch: &Watch,
+    (plan, partition): &(Arc<Plan>, Partition),
+) -> SourceError {
+    let Some(rows) = copy.refused_after() else { return error };
+    // Its session and its connection are spent.
+    drop(copy);
+    let what = describe(plan, partition);
+    let reading = Reading { plan, partition, after: None, rows, what: &what };
+    untranslatable::explain(error, watch, reading).await
 }
 
 /// What a partition's statement names, and what that was when it was planned.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::catalog::{self, query};
+use super::catalog::{self, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe_query;
@@ -83,7 +83,8 @@ impl Recount {
     pub async fn count(&self, plan: &Plan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
         let statement = sql::count(plan, slice, limit);
         let rows = query(&self.session, "counting rows", &statement, &[]).await?;
-        let count = rows.first().and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok());
+        let count: Option<i64> = rows.first().map(|row| value(row, 0)).transpose()?;
+        let count = count.and_then(|count| u64::try_from(count).ok());
         count.ok_or_else(|| SourceError::new(SourceFault::Protocol, "no count came back"))
     }
 }
@@ -131,7 +132,7 @@ async fn quoted(session: &Session, name: &str) -> Result<String, SourceError> {
     );
     let rows = query(session, &format!("looking up {name}"), &sql, &[(&name, Type::TEXT)]).await?;
     match rows.as_slice() {
-        [row] => Ok(format!("{}.{}", identifier(row.get(0)), identifier(row.get(1)))),
+        [row] => Ok(format!("{}.{}", identifier(value(row, 0)?), identifier(value(row, 1)?))),
         [] => Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is not in this database"))
             .with_hint("it was dropped or renamed since the export, or --from names another database")),
         _ => Err(SourceError::new(SourceFault::Usage, format!("{name} is the name of more than one relation"))

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
-use crate::limits;
+use crate::{failpoint, limits};
 
 /// Settings of every session (`pg_dump.c`, `setup_connection`), plus those that our SQL relies on.
 ///
@@ -44,6 +44,13 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         }
     };
     if let Err(error) = session.batch("beginning a transaction", &start).await {
+        // A protocol violation, by a pooler's word for it, and by nothing else that is known.
+        if error.sqlstate.as_deref() == Some("08P01") && session.refuses_transactions().await {
+            return Err(SourceError { fault: SourceFault::Usage, ..error }.with_hint(
+                "the pooler in between gives each statement another connection, and an export needs transactions: connect \
+                 to the server itself, or by way of a pool_mode of transaction or session",
+            ));
+        }
         let import = matches!(begin, Begin::Import(_));
         // 22023: no such snapshot (PostgreSQL 15); 42704: the same from 16 on; 55000: its owner has ended.
         let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
@@ -63,7 +70,7 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     let settings = format!(
         "{SETTINGS}; SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; {questions}",
-        limits::LOCK_TIMEOUT.as_millis(),
+        failpoint::limit("lock", limits::LOCK_TIMEOUT).as_millis(),
         limits::KEEPER_IDLE_TIMEOUT.as_millis(),
         literal(application),
     );

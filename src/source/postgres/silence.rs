@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::catalog::value;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use crate::{failpoint, limits};
@@ -32,7 +33,10 @@ impl Backend {
         match answer {
             Ok(rows) => match rows.first() {
                 None => Self::Lost("the server process is gone"),
-                Some(row) => judge(row.get(0), row.get(1)),
+                Some(row) => match (value(row, 0), value(row, 1)) {
+                    (Ok(state), Ok(wait_event)) => judge(state, wait_event),
+                    _ => Self::Works,
+                },
             },
             Err(error) if error.fault == SourceFault::Unavailable => Self::Lost("nor does the server answer"),
             // It answers, if only to refuse one more connection.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
-use super::catalog::query;
+use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
@@ -81,7 +81,7 @@ pub struct SnapshotFacts {
 pub(crate) async fn export(session: &Session) -> Result<String, SourceError> {
     let rows = query(session, "exporting the snapshot", "SELECT pg_catalog.pg_export_snapshot()", &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "no snapshot id came back"))?;
-    Ok(row.get(0))
+    value(row, 0)
 }
 
 /// What the manifest says of the session's snapshot.
@@ -94,16 +94,18 @@ pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<Snaps
     );
     let rows = query(session, "describing the snapshot", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the snapshot has no description"))?;
-    let taken_at = DateTime::from_timestamp_micros(row.get(2)).unwrap_or_else(Utc::now);
-    Ok(SnapshotFacts { id, xmin: row.get(0), lsn: row.get(1), taken_at })
+    let taken_at = DateTime::from_timestamp_micros(value(row, 2)?).unwrap_or_else(Utc::now);
+    Ok(SnapshotFacts { id, xmin: value(row, 0)?, lsn: value(row, 1)?, taken_at })
 }
 
 /// How old a snapshot is that was taken then, both by the server's clock.
 pub(crate) async fn age(session: &Session, taken_at: DateTime<Utc>) -> Result<Duration, SourceError> {
     let sql = closed("SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8");
     let rows = query(session, "asking for the time", &sql, &[]).await?;
-    let now = rows.first().and_then(|row| DateTime::from_timestamp_micros(row.get(0)));
-    let now = now.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server does not know the time"))?;
+    let micros: Option<i64> = rows.first().map(|row| value(row, 0)).transpose()?;
+    let now = micros
+        .and_then(DateTime::from_timestamp_micros)
+        .ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server does not know the time"))?;
     // A clock that was set back makes it no younger than new.
     Ok((now - taken_at).to_std().unwrap_or_default())
 }
@@ -115,7 +117,7 @@ pub(crate) async fn held(session: &Session) -> Result<Vec<u32>, SourceError> {
         AND l.locktype = 'relation' AND l.granted AND l.mode = 'AccessShareLock' ORDER BY l.relation",
     );
     let rows = query(session, "listing the locks", &sql, &[]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    rows.iter().map(|row| value(row, 0)).collect()
 }
 
 /// Which of `oids` the lock session does not hold.
@@ -129,7 +131,7 @@ pub(crate) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>
             AND l.relation = o.oid AND l.granted AND l.mode = 'AccessShareLock')",
     );
     let rows = query(session, "checking the locks", &sql, &[(&oids, Type::OID_ARRAY)]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    rows.iter().map(|row| value(row, 0)).collect()
 }
 
 /// Keeps an idle session from being taken for dead, by the server (`idle_in_transaction_session_timeout`) and on the
@@ -160,6 +162,8 @@ pub(crate) struct Custody {
     others: Mutex<Vec<String>>,
     /// Whether it has been told that nobody holds the snapshot any more.
     told: AtomicBool,
+    /// Whether a keeper has become a reader, for want of connections.
+    lent: AtomicBool,
     locks: Locks,
     server: ServerIdentity,
     application: String,
@@ -184,6 +188,7 @@ impl Custody {
             keepers: Mutex::default(),
             others: Mutex::new(ids),
             told: AtomicBool::new(false),
+            lent: AtomicBool::new(false),
             locks,
             server,
             application: application.to_owned(),
@@ -214,7 +219,39 @@ impl Custody {
     /// [`SourceFault::SnapshotLost`] where nobody holds the snapshot any more.
     pub(crate) async fn take_over(&self, sessions: &Sessions) -> Result<(), SourceError> {
         self.reinforce(sessions).await?;
-        self.reinforce(sessions).await
+        self.second(sessions).await
+    }
+
+    /// Starts the second keeper. Where the server has no connection for it, the first one does.
+    ///
+    /// # Errors
+    /// As [`Custody::reinforce`], but for that.
+    pub(crate) async fn second(&self, sessions: &Sessions) -> Result<(), SourceError> {
+        match self.reinforce(sessions).await {
+            Err(error) if error.is_out_of_connections() => {
+                tracing::warn!(error = %error, "no second snapshot keeper");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// A keeper's session, to be read with, where the server has no connection left for a reader. Its transaction goes on,
+    /// so the snapshot can be imported by its id for as long as it reads.
+    pub(crate) async fn lend(&self) -> Option<Session> {
+        if failpoint::off("lending") {
+            return None;
+        }
+        let keeper = {
+            let mut keepers = self.keepers.lock().await;
+            keepers.retain(|keeper| !keeper.session.client().is_closed());
+            keepers.pop_back()?
+        };
+        self.lent.store(true, Ordering::Relaxed);
+        tracing::warn!("the server has no connection left; a keeper of the snapshot reads");
+        self.also_held(keeper.snapshot).await;
+        keeper.session.set_entered();
+        Some(keeper.session)
     }
 
     /// The ids under which the snapshot can be imported.
@@ -305,7 +342,8 @@ impl Custody {
                 }
             }
             *keepers = alive;
-            if keepers.len() > 1 {
+            // A new one would take the connection of a reader.
+            if keepers.len() > 1 || self.lent.load(Ordering::Relaxed) {
                 return;
             }
             keepers.is_empty()

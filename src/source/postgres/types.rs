@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::catalog::query;
+use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
@@ -65,7 +65,8 @@ impl Types {
     /// Reads what the types `oids` are made of.
     pub(crate) async fn load(session: &Session, oids: &[u32]) -> Result<Self, SourceError> {
         let rows = query(session, "looking up types", &closed(CLOSURE), &[(&oids, Type::OID_ARRAY)]).await?;
-        Ok(Self(rows.iter().map(|row| (row.get(0), entry(row))).collect()))
+        let entries = rows.iter().map(|row| Ok((value(row, 0)?, entry(row)?)));
+        Ok(Self(entries.collect::<Result<_, SourceError>>()?))
     }
 
     /// What the type `oid` is made of; `typmod` is the column's, and is its elements' where it is an array.
@@ -104,19 +105,19 @@ impl Types {
     }
 }
 
-fn entry(row: &Row) -> Entry {
-    let (names, oids, typmods): (Vec<String>, Vec<u32>, Vec<i32>) = (row.get(6), row.get(7), row.get(8));
-    Entry {
-        kind: row.get(1),
-        base: row.get(2),
-        base_typmod: row.get(3),
-        element: row.get(4),
-        subtype: row.get(5),
+fn entry(row: &Row) -> Result<Entry, SourceError> {
+    let (names, oids, typmods): (Vec<String>, Vec<u32>, Vec<i32>) = (value(row, 6)?, value(row, 7)?, value(row, 8)?);
+    Ok(Entry {
+        kind: value(row, 1)?,
+        base: value(row, 2)?,
+        base_typmod: value(row, 3)?,
+        element: value(row, 4)?,
+        subtype: value(row, 5)?,
         attributes: names.into_iter().zip(oids).zip(typmods).map(|((name, oid), typmod)| (name, oid, typmod)).collect(),
-        extension: row.get::<_, Option<&str>>(9).and_then(extension),
-        name: shown(row.get(10)),
-        own_json: row.get(11),
-    }
+        extension: value::<Option<&str>>(row, 9)?.and_then(extension),
+        name: shown(value(row, 10)?),
+        own_json: value(row, 11)?,
+    })
 }
 
 /// The name of a type for people. `format_type` gives a built-in type its schema where another schema of the search path

@@ -10,12 +10,12 @@ use tokio::sync::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::catalog::query;
+use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::pace::Pace;
-use super::session::{Begin, begin};
+use super::session::{Begin, begin, literal};
 use super::silence::{BACKEND, Backend};
 use super::snapshot;
 use crate::export::request::SourceLimits;
@@ -44,18 +44,34 @@ const REPLAY_LAG: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
     THEN extract(epoch FROM pg_catalog.clock_timestamp() \
         - COALESCE(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time()))::float8 END";
 
-/// Who has, or waits for, the one lock that conflicts with ours, on the relation named, on what inherits from it or on
-/// what a session of ours has locked.
+/// Who has, or waits for, the one lock that conflicts with ours: on the relation named, on what inherits from it, on what
+/// a view is made of, or on what a session of ours has locked; for a query, on any table of the database, which `sure`
+/// tells apart. Beside it, the prepared transaction that has it, or that keeps whoever waits for it waiting: `pg_locks` has
+/// no process for one, and its virtual transaction is found among the locks on transaction ids.
 const IN_THE_WAY: &str = "WITH RECURSIVE ours AS MATERIALIZED (SELECT pid FROM pg_catalog.pg_stat_activity \
         WHERE datname = pg_catalog.current_database() AND pg_catalog.starts_with(application_name, $2)), \
     tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid \
-        UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
-    SELECT l.pid, l.granted, l.relation::regclass::text FROM pg_catalog.pg_locks l \
-    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND NOT l.pid = ANY (SELECT pid FROM ours) \
-        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-        AND (l.relation = ANY (SELECT oid FROM tree) OR l.relation = ANY (SELECT h.relation FROM pg_catalog.pg_locks h \
-            WHERE h.pid = ANY (SELECT pid FROM ours) AND h.granted AND h.mode = 'AccessShareLock')) \
-    ORDER BY l.granted DESC, l.pid LIMIT 1";
+        UNION SELECT b.oid FROM tree, LATERAL ( \
+            SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent = tree.oid \
+            UNION ALL SELECT d.refobjid FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d ON d.objid = r.oid \
+                AND d.classid = 'pg_catalog.pg_rewrite'::regclass \
+                AND d.refclassid = 'pg_catalog.pg_class'::regclass WHERE r.ev_class = tree.oid) b), \
+    here AS MATERIALIZED (SELECT l.* FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' \
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) \
+    SELECT pid, granted, relation, sure, gid, owner FROM ( \
+    SELECT l.pid, l.granted, l.relation::regclass::text AS relation, \
+        (SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid = l.relation) AS kind, \
+        COALESCE(l.relation = ANY (SELECT oid FROM tree) OR l.relation = ANY (SELECT h.relation FROM here h \
+            WHERE h.pid = ANY (SELECT pid FROM ours) AND h.granted AND h.mode = 'AccessShareLock'), false) AS sure, \
+        p.gid, p.owner::text AS owner \
+    FROM here l LEFT JOIN LATERAL (SELECT x.gid, x.owner FROM here h \
+        JOIN pg_catalog.pg_locks t ON t.virtualtransaction = h.virtualtransaction AND t.pid IS NULL \
+            AND t.locktype = 'transactionid' AND t.granted \
+        JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid \
+        WHERE h.pid IS NULL AND h.granted AND h.relation = l.relation \
+            AND (l.pid IS NOT NULL AND NOT l.granted OR h.virtualtransaction = l.virtualtransaction) LIMIT 1) p ON true \
+    WHERE l.mode = 'AccessExclusiveLock' AND (l.pid IS NULL OR NOT l.pid = ANY (SELECT pid FROM ours))) AS found \
+    WHERE sure OR $1 IS NULL AND kind = ANY ('{r,p,v,m,f}') ORDER BY sure DESC, granted DESC, pid LIMIT 1";
 
 /// Words by which a statement that wants such a lock may be called.
 const CLASSES: [&str; 10] =
@@ -180,13 +196,13 @@ impl Watch {
         // A look that fails ends nothing: the next one is soon.
         let Some(rows) = self.ask(BLOCKED, &[(&self.application, Type::TEXT)]).await.ok() else { return Ok(()) };
         let Some(row) = rows.first() else { return Ok(()) };
-        let waited = Duration::try_from_secs_f64(row.get(3)).unwrap_or_default();
+        let waited = Duration::try_from_secs_f64(value(row, 3)?).unwrap_or_default();
         // By the next look, and the end of the readers' sessions, they would have waited longer.
         if waited.saturating_add(self.interval().saturating_mul(2)) < patience {
             return Ok(());
         }
-        let (pid, mode, relation): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
-        let class = row.get::<_, Option<&str>>(4).filter(|word| CLASSES.contains(word)).unwrap_or("statement");
+        let (pid, mode, relation): (i32, &str, &str) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
+        let class = value::<Option<&str>>(row, 4)?.filter(|word| CLASSES.contains(word)).unwrap_or("statement");
         Err(gave_way(format!(
             "gave way to process {pid}, whose {class} has waited {:.1} s for {mode} on {relation}",
             waited.as_secs_f64()
@@ -198,7 +214,7 @@ impl Watch {
 
     async fn keep_up(&self, most: Duration) -> Result<(), SourceError> {
         let Ok(rows) = self.ask(REPLAY_LAG, &[]).await else { return Ok(()) };
-        let lag = rows.first().and_then(|row| row.get::<_, Option<f64>>(0)).unwrap_or(0.0);
+        let lag = rows.first().map(|row| value::<Option<f64>>(row, 0)).transpose()?.flatten().unwrap_or(0.0);
         if lag < most.as_secs_f64() {
             self.late.store(0, Ordering::Relaxed);
             return Ok(());
@@ -277,6 +293,16 @@ impl Watch {
         }
     }
 
+    /// A session to look at rows with, beside those that read: under the run's snapshot where one idles there, else under one
+    /// of its own. It is not to go back to the pool.
+    pub(super) async fn aside(&self) -> Result<Session, SourceError> {
+        let session = self.sessions.get_whole().await?;
+        if !session.entered() {
+            begin(&session, Begin::NewSnapshot, &format!("{}inquiry", self.application)).await?;
+        }
+        Ok(session)
+    }
+
     /// Keeps the looking session from being taken for dead.
     pub(crate) async fn ping(&self) {
         // Who has it uses it.
@@ -327,11 +353,67 @@ pub(super) async fn explain_refusal(
     with_culprit(error, found.unwrap_or_default().first())
 }
 
-fn with_culprit(mut error: SourceError, row: Option<&Row>) -> SourceError {
-    if let Some(row) = row {
-        let (pid, granted, relation): (i32, bool, &str) = (row.get(0), row.get(1), row.get(2));
-        let has = if granted { "holds" } else { "waits for" };
-        error.message = format!("{}: process {pid} {has} ACCESS EXCLUSIVE on {relation}", error.message);
+fn with_culprit(error: SourceError, row: Option<&Row>) -> SourceError {
+    match row.map(Culprit::of) {
+        Some(Ok(culprit)) => culprit.added_to(error),
+        // What is not known is not told.
+        Some(Err(_)) | None => error,
     }
-    error
+}
+
+/// Who is in the way of a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Culprit {
+    /// Its process; a prepared transaction has none.
+    pid: Option<i32>,
+    granted: bool,
+    relation: String,
+    /// Whether the relation is one of those that the run has to lock.
+    sure: bool,
+    /// The prepared transaction that has the lock, or for which the process waits, and its owner.
+    prepared: Option<(String, Option<String>)>,
+}
+
+impl Culprit {
+    fn of(row: &Row) -> Result<Self, SourceError> {
+        let gid: Option<String> = value(row, 4)?;
+        let owner: Option<String> = value(row, 5)?;
+        Ok(Self {
+            pid: value(row, 0)?,
+            granted: value(row, 1)?,
+            relation: value(row, 2)?,
+            sure: value(row, 3)?,
+            prepared: gid.map(|gid| (gid, owner)),
+        })
+    }
+
+    fn added_to(&self, mut error: SourceError) -> SourceError {
+        let Self { relation, .. } = self;
+        let has = if self.granted { "holds" } else { "waits for" };
+        let who = match (self.pid, &self.prepared) {
+            (Some(pid), _) => format!("process {pid}"),
+            (None, Some(prepared)) => format!("the {}", named(prepared)),
+            (None, None) => "a prepared transaction".to_owned(),
+        };
+        let place = if self.sure { "" } else { "in this database " };
+        let behind = match (self.pid, &self.prepared) {
+            (Some(_), Some(prepared)) => format!(", behind the {}", named(prepared)),
+            _ => String::new(),
+        };
+        error.message = format!("{}: {place}{who} {has} ACCESS EXCLUSIVE on {relation}{behind}", error.message);
+        if self.pid.is_none() || self.prepared.is_some() {
+            let gid = self.prepared.as_ref().map_or_else(|| "'…'".to_owned(), |(gid, _)| literal(gid));
+            error.hint = Some(format!(
+                "no process runs a prepared transaction, and waiting does not end it: COMMIT PREPARED {gid} or ROLLBACK \
+                 PREPARED {gid} does, in its own database, by its owner or a superuser (pg_prepared_xacts lists them)"
+            ));
+        }
+        error
+    }
+}
+
+/// A prepared transaction for people.
+fn named((gid, owner): &(String, Option<String>)) -> String {
+    let owner = owner.as_ref().map_or(String::new(), |owner| format!(" of {owner}"));
+    format!("prepared transaction {}{owner}", literal(gid))
 }

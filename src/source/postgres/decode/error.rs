@@ -5,6 +5,7 @@ use std::fmt;
 use arrow::error::ArrowError;
 
 use super::loops::Failure;
+use crate::plan::policy::written;
 use crate::plan::{Carrier, ColumnPlan};
 use crate::source::postgres::error::SourceFault;
 
@@ -103,20 +104,22 @@ impl fmt::Display for ValueError {
         match problem {
             Problem::Unrepresentable { .. } => write!(
                 f,
-                " cannot be written as {target}; choose with --on-unrepresentable null|text or --column-policy {column}=null"
+                " cannot be written as {target}; choose with --on-unrepresentable null|text or --column-policy {}",
+                written(column, "null")
             ),
             Problem::TooFine => write!(
                 f,
-                " cannot be written as {target}; --timestamp-precision millis rounds it, micros keeps it, or choose \
-                 with --on-unrepresentable null|text"
+                " cannot be written as {target}; --timestamp-precision ms rounds it, us keeps it, or choose with \
+                 --on-unrepresentable null|text"
             ),
             Problem::NoJsonNumber { .. } => {
-                write!(f, " is no number in JSON; choose with --json-nan string|null or --column-policy {column}=null")
+                let choice = written(column, "null");
+                write!(f, " is no number in JSON; choose with --json-nan string|null or --column-policy {choice}")
             }
             Problem::InvalidUtf8 => write!(
                 f,
-                "; in a SQL_ASCII database choose with --invalid-utf8 replace|bytes, or give its encoding with \
-                 --column 'name=convert_from(…)'"
+                "; in a SQL_ASCII database choose with --invalid-utf8 replace|bytes, or give its encoding, as in --column \
+                 \"name=convert_from(convert(convert_to(column, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII')\""
             ),
             Problem::Null | Problem::TooLarge | Problem::Length { .. } | Problem::Malformed(_) => Ok(()),
         }

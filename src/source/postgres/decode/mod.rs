@@ -29,10 +29,10 @@ use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use crate::plan::{ColumnPlan, Wire};
 use crate::source::Batch;
 use column::Column;
-pub(crate) use error::DecodeError;
-use error::{Problem, RowName, ValueError};
+pub(crate) use error::{DecodeError, RowName};
+use error::{Problem, ValueError};
 use loops::{Cells, Failure};
-pub(crate) use row_key::RowKey;
+pub(crate) use row_key::{RowKey, shown_part};
 use values::TakeError;
 
 /// Fields decoded between two looks at the batch's size: their table entries stay in the first-level cache for all

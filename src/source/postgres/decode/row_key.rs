@@ -89,7 +89,7 @@ impl RowKey {
 impl Part {
     fn text(&self, input: &[u8], field: Field) -> Option<String> {
         if !self.shown {
-            return Some("(not shown; --manifest-stats all shows it)".to_owned());
+            return Some(shown_part(false, ""));
         }
         if field.is_null() {
             return Some("NULL".to_owned());
@@ -97,13 +97,20 @@ impl Part {
         let bytes = field.bytes(input)?;
         let mut text = Vec::new();
         (self.write)(bytes, &mut text).ok()?;
-        let text = String::from_utf8_lossy(&text);
-        let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
-        if text.chars().count() > SHOWN_MAX {
-            shown.push('…');
-        }
-        Some(shown)
+        Some(shown_part(true, &String::from_utf8_lossy(&text)))
     }
+}
+
+/// One value of a key as an error shows it, or that it does not.
+pub(crate) fn shown_part(shown: bool, text: &str) -> String {
+    if !shown {
+        return "(not shown; --manifest-stats all shows it)".to_owned();
+    }
+    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().count() > SHOWN_MAX {
+        shown.push('…');
+    }
+    shown
 }
 
 /// How a column's binary form becomes text; `None` is not at all.
