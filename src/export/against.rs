@@ -229,6 +229,8 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
     Ok(Plan {
         relation: relation.clone(),
         predicate: manifest.source.predicate.clone(),
+        now: None,
+        one_statement: None,
         columns: Vec::new(),
         key,
         row_key: Vec::new(),
@@ -239,6 +241,7 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
             order: manifest.row_cap.order,
             boundary: None,
             available: RowsAvailable::Unknown,
+            by_reading: false,
         },
         partitions: Vec::new(),
     })

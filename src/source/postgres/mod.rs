@@ -25,6 +25,7 @@ pub(crate) mod session;
 pub mod settings;
 mod silence;
 pub mod snapshot;
+pub(crate) mod split_safety;
 mod sql;
 mod sqlstate;
 mod statement;
