@@ -2,6 +2,7 @@
 //!
 //! Nothing here does IO or awaits (invariant I8): facts come in as values, a [`Plan`] goes out.
 
+pub(crate) mod clocks;
 pub mod column;
 pub mod columns;
 pub mod describe;
@@ -10,8 +11,10 @@ mod extremes;
 pub mod key;
 mod lexer;
 mod members;
+pub(crate) mod mentions;
 pub(crate) mod oid;
 pub mod partition;
+mod pieces;
 pub mod policy;
 pub mod predicate;
 pub mod sizing;

@@ -4,6 +4,7 @@
 use super::catalog::{self, Found, TreeNode};
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
+use super::fixed_now;
 use super::prepare::QUERY_ALIAS;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};
@@ -30,10 +31,10 @@ pub(super) async fn describe(
     found: Option<&Found>,
     tree: &[TreeNode],
 ) -> Result<Described, SourceError> {
-    let (shape, now) = (shape.clone(), None);
+    let (shape, now) = fixed_now::fix(anchor, shape, found).await?;
     let relation = describe_relation(anchor, &shape, found, tree).await?;
     let expressions = describe_expressions(anchor, &shape, &relation).await?;
-    let split_safety = split_safety::of(anchor, &shape, found, tree, &relation).await?;
+    let split_safety = split_safety::of(anchor, &shape, found, tree).await?;
     Ok(Described { relation, expressions, shape, now, split_safety })
 }
 

@@ -10,6 +10,7 @@ mod copy;
 pub(crate) mod decode;
 mod describe;
 pub mod error;
+mod fixed_now;
 pub(crate) mod frame;
 mod keepalive;
 pub mod kept;
