@@ -6,8 +6,12 @@ use std::collections::BTreeSet;
 use super::clocks::Clocks;
 use super::pieces::{Kind, Piece, pieces};
 
-/// Operators that key words stand for (`IN`, `BETWEEN`, `LIKE`, `CASE x WHEN`, `USING`, `DISTINCT` …).
-const BY_WORDS: [&str; 10] = ["=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*"];
+/// Key words that stand for operators, or may.
+const WORDS_OF_OPERATORS: [&str; 9] =
+    ["between", "case", "distinct", "ilike", "in", "like", "natural", "nullif", "using"];
+
+/// The operators that they stand for.
+const OPERATORS_OF_WORDS: [&str; 10] = ["=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*"];
 
 /// What a text names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,11 +32,7 @@ impl Mentions {
     /// Reads them from a text.
     pub(crate) fn of(text: &str) -> Self {
         let pieces = pieces(text);
-        let mut found = Self {
-            operators: operators(&pieces).into_iter().chain(BY_WORDS.map(str::to_owned)).collect(),
-            picks_rows: Clocks::of(text).first(),
-            ..Self::default()
-        };
+        let mut found = Self { operators: operators(&pieces), picks_rows: Clocks::of(text).first(), ..Self::default() };
         for (at, piece) in pieces.iter().enumerate() {
             if piece.kind == Kind::Quoted(None) {
                 found.picks_rows.get_or_insert_with(|| "a name in Unicode escapes".to_owned());
@@ -43,6 +43,9 @@ impl Mentions {
             }
             found.names.insert(name.to_owned());
             if let Kind::Word(word) = &piece.kind {
+                if WORDS_OF_OPERATORS.contains(&word.as_str()) {
+                    found.operators.extend(OPERATORS_OF_WORDS.map(str::to_owned));
+                }
                 found.statement |= matches!(word.as_str(), "select" | "values" | "table" | "with");
                 if let Some(construct) = construct(&pieces, at, word) {
                     found.picks_rows.get_or_insert_with(|| construct.to_owned());

@@ -55,6 +55,17 @@ impl Piece {
     }
 }
 
+/// Bytes of a name (`NAMEDATALEN` - 1); the server leaves out what is beyond them.
+const NAME_BYTES: usize = 63;
+
+fn truncated(name: &str) -> String {
+    let mut end = name.len().min(NAME_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_owned()
+}
+
 /// The pieces of a text; those before the first misfit, where it has one.
 pub(super) fn pieces(text: &str) -> Vec<Piece> {
     let mut lexer = Lexer::new(text);
@@ -62,7 +73,7 @@ pub(super) fn pieces(text: &str) -> Vec<Piece> {
     while let Ok(Some(lexeme)) = lexer.next() {
         let slice = &text[lexeme.start..lexeme.end];
         let kind = match lexeme.token {
-            Token::Word => Kind::Word(slice.to_lowercase()),
+            Token::Word => Kind::Word(truncated(&slice.to_ascii_lowercase())),
             Token::Open(_) => Kind::Open,
             Token::Close(_) => Kind::Close,
             Token::Semicolon => Kind::Symbol(';'),
@@ -85,7 +96,7 @@ fn other(slice: &str) -> Kind {
     let text = |prefix, escapes| Kind::Text(Constant { content: within(prefix), escapes });
     match first.to_ascii_lowercase() {
         '\'' => text(1, false),
-        '"' => Kind::Quoted(Some(within(1).replace("\"\"", "\""))),
+        '"' => Kind::Quoted(Some(truncated(&within(1).replace("\"\"", "\"")))),
         '$' if slice.len() > 1 => {
             let tag = slice[1..].find('$').map_or(slice.len(), |end| end + 2);
             let content = slice.get(tag..slice.len().saturating_sub(tag)).unwrap_or_default().to_owned();

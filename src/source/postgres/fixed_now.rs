@@ -9,6 +9,7 @@ use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::prepare::QUERY_ALIAS;
 use super::session::identifier;
+use super::statement::{self, OutputColumn};
 use crate::export::request::ShapeOptions;
 use crate::failpoint;
 use crate::plan::clocks::{self, Clocks};
@@ -68,7 +69,9 @@ pub(super) fn texts(shape: &ShapeOptions) -> impl Iterator<Item = &str> {
 
 /// A statement with all that a person wrote in it.
 fn probe(shape: &ShapeOptions, found: Option<&Found>) -> String {
-    let expressions = shape.expressions.iter().map(|(_, text)| format!("(\n{text}\n)"));
+    // Under names of ours: theirs are not taken from the text.
+    let expressions =
+        (0..).zip(&shape.expressions).map(|(nth, (_, text)): (usize, _)| format!("(\n{text}\n) AS e{nth}"));
     let (from, alias, all) = match (&shape.relation, found) {
         (_, Some(found)) => (found.sql_name(), identifier(&found.name), None),
         (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
@@ -84,12 +87,10 @@ fn probe(shape: &ShapeOptions, found: Option<&Found>) -> String {
 async fn columns(session: &Session, statement: &str) -> Result<Option<Vec<(String, u32, i32)>>, SourceError> {
     const ACTION: &str = "setting the clocks in the statement";
     session.batch(ACTION, "SAVEPOINT outhaul_clocks").await?;
-    let prepared = session.client().prepare(statement).await;
-    let end = if prepared.is_ok() { "" } else { "ROLLBACK TO SAVEPOINT outhaul_clocks; " };
+    let described = statement::describe(session, ACTION, statement).await;
+    // A server that is lost shows here.
+    let end = if described.is_ok() { "" } else { "ROLLBACK TO SAVEPOINT outhaul_clocks; " };
     session.batch(ACTION, &format!("{end}RELEASE SAVEPOINT outhaul_clocks")).await?;
-    Ok(prepared.ok().map(|prepared| {
-        let facts =
-            |column: &tokio_postgres::Column| (column.name().to_owned(), column.type_().oid(), column.type_modifier());
-        prepared.columns().iter().map(facts).collect()
-    }))
+    let facts = |column: OutputColumn| (column.name, column.type_oid, column.typmod);
+    Ok(described.ok().map(|columns| columns.into_iter().map(facts).collect()))
 }

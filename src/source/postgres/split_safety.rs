@@ -130,8 +130,13 @@ impl Texts {
             return Ok(Vec::new());
         }
         let names: Vec<&str> = names.into_iter().collect();
+        // The session has planned the statement, and has a lock on all that it reads: an alias or a column that is called
+        // like some view is none.
         let sql = "SELECT c.oid FROM pg_catalog.pg_class c \
             WHERE c.relname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) \
+                AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.relation OPERATOR(pg_catalog.=) c.oid \
+                    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+                    AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text AND l.granted) \
                 AND (c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\" OR $2 AND c.relrowsecurity)";
         let policies = session.allows_rls();
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&policies, Type::BOOL)];
@@ -149,6 +154,9 @@ impl Texts {
         let place = match source {
             Source::Function(oid) => behind.functions.get(oid).map(String::as_str),
             Source::Operator(oid) => behind.operators.get(oid).map(String::as_str),
+            // An extension's, by a setting that all sessions share: `%` of pg_trgm would keep every `id % 2` whole.
+            Source::Written { in_c: true } if volatility == "s" => return,
+            Source::Written { .. } => self.written.first().map(|text| text.place.as_str()),
             Source::Text => {
                 if is_row_by_row(schema, name) && callers().all(|text| !text.strict) {
                     if let Some(text) = callers().find(|text| text.selects) {
@@ -186,6 +194,8 @@ enum Source {
     Function(u32),
     /// An operator in a tree calls it.
     Operator(u32),
+    /// An operator of a name in what a person wrote calls it; whether it is written in C.
+    Written { in_c: bool },
 }
 
 /// The functions that are not IMMUTABLE among all that may be called: by name, as an attribute, by an operator, by a
@@ -197,7 +207,7 @@ const FUNCTIONS: &str = "WITH called(kind, source, oid) AS ( \
             JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) p.proargtypes[0] \
                 AND t.typtype OPERATOR(pg_catalog.=) 'c'::pg_catalog.\"char\" \
             WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2) \
-        UNION SELECT 0, 0::pg_catalog.oid, o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator o \
+        UNION SELECT 3, 0::pg_catalog.oid, o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator o \
             WHERE o.oprname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($3) \
         UNION SELECT 0, 0::pg_catalog.oid, c.castfunc FROM pg_catalog.pg_cast c \
             JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.casttarget \
@@ -212,15 +222,17 @@ const FUNCTIONS: &str = "WITH called(kind, source, oid) AS ( \
             LATERAL (VALUES (a.aggtransfn::pg_catalog.oid), (a.aggfinalfn::pg_catalog.oid), \
                 (a.aggmtransfn::pg_catalog.oid), (a.aggminvtransfn::pg_catalog.oid), \
                 (a.aggmfinalfn::pg_catalog.oid)) AS part(oid)) \
-    SELECT DISTINCT n.nspname::pg_catalog.text, p.proname::pg_catalog.text, p.provolatile::pg_catalog.text, c.kind, c.source \
+    SELECT DISTINCT n.nspname::pg_catalog.text, p.proname::pg_catalog.text, p.provolatile::pg_catalog.text, c.kind, c.source, \
+        l.lanname OPERATOR(pg_catalog.=) 'c'::pg_catalog.name \
     FROM parts c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.oid \
+    JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
     WHERE p.provolatile OPERATOR(pg_catalog.<>) 'i'::pg_catalog.\"char\" ORDER BY 4, 1, 2, 5";
 
 async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Result<Vec<Function>, SourceError> {
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<String>>();
     let (calls, names, operators) = (list(&texts.calls), list(&texts.names), list(&texts.operators));
-    let written = !operators.is_empty();
+    let written = !names.is_empty() || !operators.is_empty();
     let called: Vec<u32> = behind.functions.keys().copied().collect();
     let standing: Vec<u32> = behind.operators.keys().copied().collect();
     if !written && called.is_empty() && standing.is_empty() {
@@ -242,6 +254,7 @@ fn function(row: &Row) -> Function {
     let source = match row.get::<_, i32>(3) {
         1 => Source::Function(row.get(4)),
         2 => Source::Operator(row.get(4)),
+        3 => Source::Written { in_c: row.get(5) },
         _ => Source::Text,
     };
     Function { schema: row.get(0), name: row.get(1), volatility: row.get(2), source }

@@ -151,14 +151,15 @@ const STABLE: &[&str] = &[
     "version",
 ];
 
+/// VOLATILE, and always the same nothing.
+const EMPTY: &[&str] = &["pg_sleep", "pg_sleep_for", "pg_sleep_until"];
+
 /// VOLATILE, but for each row by itself: rows that are read by several statements are one possible outcome.
 const ROW_BY_ROW: &[&str] = &[
     "array_sample",
     "array_shuffle",
     "clock_timestamp",
     "gen_random_uuid",
-    "pg_sleep",
-    "pg_sleep_for",
     "random",
     "random_normal",
     "timeofday",
@@ -168,7 +169,7 @@ const ROW_BY_ROW: &[&str] = &[
 
 /// Whether a function that is not IMMUTABLE gives several statements what it gives one.
 pub(super) fn is_harmless(schema: &str, name: &str, volatility: &str) -> bool {
-    schema == "pg_catalog" && volatility == "s" && STABLE.contains(&name)
+    schema == "pg_catalog" && (volatility == "s" && STABLE.contains(&name) || EMPTY.contains(&name))
 }
 
 /// Whether a function gives each row a value of its own, whatever the other rows are.
