@@ -4,7 +4,7 @@
 use chrono::DateTime;
 use tokio_postgres::types::Type;
 
-use super::catalog::{Found, query};
+use super::catalog::{Found, query, value};
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::prepare::QUERY_ALIAS;
@@ -36,9 +36,10 @@ pub(super) async fn fix(
                 AND pg_catalog.array_position(pg_catalog.current_schemas(true), n.nspname) OPERATOR(pg_catalog.<) \
                     pg_catalog.array_position(pg_catalog.current_schemas(true), 'pg_catalog'::pg_catalog.name))";
     let rows = query(session, "asking for the time", sql, &[(&bare, Type::TEXT_ARRAY)]).await?;
-    let at = rows.first().and_then(|row| DateTime::from_timestamp_micros(row.get(0)));
-    let at = at.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server does not know the time"))?;
-    if rows.first().is_some_and(|row| row.get(1)) {
+    let unknown = || SourceError::new(SourceFault::Protocol, "the server does not know the time");
+    let row = rows.first().ok_or_else(unknown)?;
+    let at = DateTime::from_timestamp_micros(value(row, 0)?).ok_or_else(unknown)?;
+    if value(row, 1)? {
         return Ok(unchanged());
     }
     let mut fixed = shape.clone();

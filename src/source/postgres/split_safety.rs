@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use self::behind::Behind;
 use self::harmless::{is_harmless, is_row_by_row};
-use super::catalog::{Found, TreeNode, query};
+use super::catalog::{Found, TreeNode, query, value};
 use super::connect::Session;
 use super::error::SourceError;
 use crate::export::request::ShapeOptions;
@@ -141,7 +141,7 @@ impl Texts {
         let policies = session.allows_rls();
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&policies, Type::BOOL)];
         let rows = query(session, "looking for views in the statement", sql, &parameters).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        rows.iter().map(|row| value(row, 0)).collect()
     }
 
     /// What a function that is not IMMUTABLE means for the rows.
@@ -247,15 +247,15 @@ async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Resu
         (&standing, Type::OID_ARRAY),
     ];
     let rows = query(session, "asking what the statement may call", FUNCTIONS, &parameters).await?;
-    Ok(rows.iter().map(function).collect())
+    rows.iter().map(function).collect()
 }
 
-fn function(row: &Row) -> Function {
-    let source = match row.get::<_, i32>(3) {
-        1 => Source::Function(row.get(4)),
-        2 => Source::Operator(row.get(4)),
-        3 => Source::Written { in_c: row.get(5) },
+fn function(row: &Row) -> Result<Function, SourceError> {
+    let source = match value::<i32>(row, 3)? {
+        1 => Source::Function(value(row, 4)?),
+        2 => Source::Operator(value(row, 4)?),
+        3 => Source::Written { in_c: value(row, 5)? },
         _ => Source::Text,
     };
-    Function { schema: row.get(0), name: row.get(1), volatility: row.get(2), source }
+    Ok(Function { schema: value(row, 0)?, name: value(row, 1)?, volatility: value(row, 2)?, source })
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::types::Type;
 
 use crate::plan::clocks::Clocks;
-use crate::source::postgres::catalog::query;
+use crate::source::postgres::catalog::{query, value};
 use crate::source::postgres::connect::Session;
 use crate::source::postgres::error::SourceError;
 
@@ -67,13 +67,13 @@ impl Behind {
             [(&relations, Type::OID_ARRAY), (&policies, Type::BOOL)];
         let mut found = Self::default();
         for row in query(session, "looking behind the views", &sql, &parameters).await? {
-            let kind = if row.get(0) { "a policy of" } else { "view" };
-            let place = format!("{kind} {}.{}", row.get::<_, &str>(1), row.get::<_, &str>(2));
-            let parts: Vec<&str> = row.get(3);
+            let kind = if value(&row, 0)? { "a policy of" } else { "view" };
+            let place = format!("{kind} {}.{}", value::<&str>(&row, 1)?, value::<&str>(&row, 2)?);
+            let parts: Vec<&str> = value(&row, 3)?;
             for part in parts {
                 found.take(part, &place);
             }
-            let text: Option<&str> = row.get(4);
+            let text: Option<&str> = value(&row, 4)?;
             if let Some(clock) = text.and_then(|text| Clocks::of(text).first()) {
                 found.picks_rows.get_or_insert((clock, place));
             }
