@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::error::{ExportError, ExportErrorKind};
 use crate::manifest::model::{ConsistencyMode, Manifest, PartRange, SourceKind, SourceName};
 use crate::manifest::{self, Finding, ManifestError, Placement};
+use crate::plan::clocks;
 use crate::plan::predicate::{check_predicate, check_query};
 use crate::plan::{CapPlan, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice};
 use crate::source::postgres::prepare::application;
@@ -79,7 +80,7 @@ pub async fn against_source(
     let counted = match &manifest.source.name {
         SourceName::Relation(name) => Counted::Relation(name),
         SourceName::Query(text) => {
-            query = check_query(text)?;
+            query = as_sent(&check_query(text)?, &manifest);
             Counted::Query(&query)
         }
     };
@@ -88,6 +89,11 @@ pub async fn against_source(
     let recount = Recount::begin(connect, counted, &snapshots, manifest.source.row_security, &application).await?;
     let plan = plan(&manifest, &recount.relation)?;
     Ok(Some(compare(&manifest, &plan, &recount).await?))
+}
+
+/// What a person wrote, with the run's moment in place of its clocks.
+fn as_sent(text: &str, manifest: &Manifest) -> String {
+    manifest.consistency.now.map_or_else(|| text.to_owned(), |now| clocks::fix(text, now))
 }
 
 /// The snapshots under which all rows were read.
@@ -228,7 +234,9 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
     let key = key.collect::<Result<_, ExportError>>()?;
     Ok(Plan {
         relation: relation.clone(),
-        predicate: manifest.source.predicate.clone(),
+        predicate: manifest.source.predicate.as_ref().map(|text| as_sent(text, manifest)),
+        now: None,
+        one_statement: None,
         columns: Vec::new(),
         key,
         row_key: Vec::new(),
@@ -239,6 +247,7 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
             order: manifest.row_cap.order,
             boundary: None,
             available: RowsAvailable::Unknown,
+            by_reading: false,
         },
         partitions: Vec::new(),
     })

@@ -257,7 +257,14 @@ fn consistency(read_mode: ReadMode, planned: &Planned) -> Consistency {
             (ConsistencyMode::Keyset, Some(note.to_owned()))
         }
     };
-    Consistency { mode, snapshots: planned.snapshots.iter().map(record).collect(), note }
+    let one_statement = planned.plan.one_statement.as_ref().map(|why| format!("read as one statement: {why}"));
+    let notes: Vec<String> = note.into_iter().chain(one_statement).collect();
+    Consistency {
+        mode,
+        snapshots: planned.snapshots.iter().map(record).collect(),
+        now: planned.plan.now.as_ref().map(|now| now.at),
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
+    }
 }
 
 /// The report of the run that a manifest is of: this one, or an earlier one that is found.

@@ -29,6 +29,7 @@ fn uncapped(cap: Option<&RowCap>) -> CapPlan {
         order: RowOrder::Unspecified,
         boundary: None,
         available: RowsAvailable::Unknown,
+        by_reading: false,
     }
 }
 
@@ -41,7 +42,7 @@ fn uncapped(cap: Option<&RowCap>) -> CapPlan {
 /// Nothing is left behind but the sessions of `planning`.
 pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result<Plan, ExportError> {
     let facts = &planning.relation;
-    let shape = &request.shape;
+    let shape = &planning.shape;
     let cap = request.work.cap.as_ref();
     let choice = choose_key(facts, shape.key.as_deref(), cap, request.work.read_mode)?;
     let rules =
@@ -49,6 +50,8 @@ pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result
     let mut plan = Plan {
         relation: facts.clone(),
         predicate: shape.predicate.clone(),
+        now: planning.now.clone(),
+        one_statement: one_statement(request, planning)?,
         columns: columns::columns(facts, shape, &planning.expressions, &rules)?,
         key: choice.columns.clone(),
         row_key: Vec::new(),
@@ -58,10 +61,31 @@ pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result
     plan.row_key = row_key(&plan, request.commit.manifest_stats);
     let split = Split { request, planning, choice: &choice };
     match plan.cap.max_rows {
+        _ if plan.one_statement.is_some() => split.in_one_statement(&mut plan)?,
         Some(max_rows) => split.capped(&mut plan, max_rows).await?,
         None => split.uncapped(&mut plan).await?,
     }
     Ok(plan)
+}
+
+/// Why one statement must read all rows, where splitting them could give what no single statement gives.
+fn one_statement(request: &ExportRequest, planning: &Planning) -> Result<Option<String>, ExportError> {
+    let work = &request.work;
+    let capped = work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some());
+    let safety = &planning.split_safety;
+    let Some(why) = safety.one_statement.as_ref().or(safety.row_set_varies.as_ref().filter(|_| capped)) else {
+        return Ok(None);
+    };
+    if let ReadMode::Keyset { .. } = work.read_mode {
+        let message = format!("--read-mode keyset reads each page by a statement of its own, and {why}");
+        return Err(
+            ExportError::new(ExportErrorKind::Usage, message).with_hint("--read-mode copy reads it as one statement")
+        );
+    }
+    if work.partitions.is_some_and(|partitions| partitions.get() > 1) || request.shape.key.is_some() {
+        tracing::warn!(reason = why, "the rows are not split: one statement reads them all");
+    }
+    Ok(Some(why.clone()))
 }
 
 /// The columns of the key, or of the relation's unique one, by which errors name rows.
@@ -97,6 +121,20 @@ impl Split<'_> {
     /// One object in one order is one partition.
     fn single(&self) -> bool {
         self.request.commit.single_file || matches!(self.request.commit.target, Target::Stdout { .. })
+    }
+
+    /// One partition that one statement reads. Under a cap it reads one row more, which shows whether there is one.
+    fn in_one_statement(&self, plan: &mut Plan) -> Result<(), ExportError> {
+        let ordered = self.choice.ordered;
+        if ordered && self.choice.unique {
+            plan.cap.order = RowOrder::Key;
+        }
+        if let Some(max_rows) = plan.cap.max_rows {
+            countable(max_rows)?;
+            plan.cap.by_reading = true;
+        }
+        plan.partitions = number_partitions(vec![Slice::Whole], ordered, plan.cap.max_rows)?;
+        Ok(())
     }
 
     async fn uncapped(&self, plan: &mut Plan) -> Result<(), ExportError> {
@@ -139,10 +177,7 @@ impl Split<'_> {
     }
 
     async fn capped(&self, plan: &mut Plan, max_rows: NonZeroU64) -> Result<(), ExportError> {
-        // PostgreSQL counts in bigint, and row N+1 is looked for.
-        if i64::try_from(max_rows.get()).map_or(true, |rows| rows == i64::MAX) {
-            return Err(too_large(max_rows));
-        }
+        countable(max_rows)?;
         // Each leaf is a partition of its own at least, and one object holds one partition.
         let leaves = &plan.relation.leaves;
         let one_or_many = if self.single() { leaves.len() == 1 } else { !leaves.is_empty() };
@@ -231,6 +266,14 @@ fn set_cap(cap: &mut CapPlan, max_rows: NonZeroU64, more: bool) {
     cap.truncated = more;
     if more {
         cap.available = RowsAvailable::AtLeast(max_rows.get().saturating_add(1));
+    }
+}
+
+/// PostgreSQL counts in bigint, and row N+1 is looked for.
+fn countable(max_rows: NonZeroU64) -> Result<(), ExportError> {
+    match i64::try_from(max_rows.get()) {
+        Ok(rows) if rows < i64::MAX => Ok(()),
+        _ => Err(too_large(max_rows)),
     }
 }
 

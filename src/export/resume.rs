@@ -309,6 +309,9 @@ async fn anew(
     if same(&plan.columns) != same(&record.plan.columns) || plan.key != record.plan.key {
         return changed("the columns or the key of the relation have changed since the run began");
     }
+    if plan.one_statement.is_some() {
+        return changed("the rows of the relation can no longer be read by several statements");
+    }
     let keyset = matches!(work.read_mode, ReadMode::Keyset { .. });
     let source = PostgresSource::new(planning, &plan, work.readers.get(), work.read_mode, !keyset).await?;
     if !source.record().is_of_relation(&record.source) {

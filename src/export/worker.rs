@@ -79,6 +79,8 @@ struct Attempt<'a> {
     /// of which nobody knows whether it is.
     showing: Option<JoinHandle<Result<(), StoreError>>>,
     rows: u64,
+    /// Whether a row beyond the cap came, where the plan asks for one.
+    beyond_cap: bool,
 }
 
 /// Exports one partition.
@@ -113,6 +115,7 @@ pub(crate) async fn export_partition(
         unsure: false,
         showing: None,
         rows: 0,
+        beyond_cap: false,
     };
     let result = tokio::select! {
         biased;
@@ -141,6 +144,7 @@ impl Attempt<'_> {
             partition: self.partition.number,
             attempt: self.id,
             rows_read: self.rows,
+            beyond_cap: self.beyond_cap,
             parts: self.parts.clone(),
         };
         failpoint::reach("finished").await;
@@ -154,13 +158,24 @@ impl Attempt<'_> {
     async fn read(&mut self) -> Result<(), ExportError> {
         let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
         while let Some(batch) = batches.next().await {
-            let batch = batch?;
+            let batch = self.within_cap(batch?);
             if batch.rows.num_rows() > 0 {
                 self.take(batch).await?;
             }
         }
         drop(batches);
         self.finish_part().await
+    }
+
+    /// Leaves out the row beyond the cap, which shows only that there is one.
+    fn within_cap(&mut self, batch: Batch) -> Batch {
+        let Some(limit) = self.partition.row_limit.filter(|_| self.work.plan.cap.by_reading) else { return batch };
+        let left = usize::try_from(limit.get().saturating_sub(self.rows)).unwrap_or(usize::MAX);
+        if batch.rows.num_rows() <= left {
+            return batch;
+        }
+        self.beyond_cap = true;
+        Batch { rows: batch.rows.slice(0, left), ..batch }
     }
 
     async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {

@@ -70,7 +70,8 @@ pub fn build(
     }
     check_names(&parts)?;
     let totals = totals(&parts)?;
-    let row_cap = row_cap(plan, totals.rows, stats)?;
+    let beyond = receipts.iter().any(|receipt| receipt.beyond_cap);
+    let row_cap = row_cap(plan, totals.rows, beyond, stats)?;
 
     Ok(Manifest {
         run_id: facts.run_id,
@@ -83,7 +84,7 @@ pub fn build(
             kind: SourceKind::Postgresql,
             server_version: facts.server_version,
             name: source_name(plan),
-            predicate: plan.predicate.clone(),
+            predicate: plan.written_predicate().map(str::to_owned),
             key: source_key(&plan.key),
             standby: facts.standby,
             row_security: plan.relation.row_security,
@@ -99,9 +100,10 @@ pub fn build(
 
 /// What the manifest of this plan calls its relation.
 pub(super) fn source_name(plan: &Plan) -> SourceName {
-    match &plan.relation.display_name {
-        Some(name) => SourceName::Relation(name.clone()),
-        None => SourceName::Query(plan.relation.sql_name.clone()),
+    match (&plan.relation.display_name, plan.written_query()) {
+        (Some(name), _) => SourceName::Relation(name.clone()),
+        (None, Some(query)) => SourceName::Query(query.to_owned()),
+        (None, None) => SourceName::Query(plan.relation.sql_name.clone()),
     }
 }
 
@@ -227,9 +229,14 @@ pub(super) fn totals(parts: &[PartEntry]) -> Result<Totals, ManifestError> {
     })
 }
 
-/// Invariant I7: under a cap that cuts there are exactly so many rows, under any other no more.
-fn row_cap(plan: &Plan, rows: u64, stats: ManifestStats) -> Result<RowCapRecord, ManifestError> {
-    let CapPlan { tier, max_rows, truncated, order, boundary, available } = &plan.cap;
+/// Invariant I7: under a cap that cuts there are exactly so many rows, under any other no more. `beyond` is whether the
+/// statement had a row more, where the plan left that to the reading.
+fn row_cap(plan: &Plan, rows: u64, beyond: bool, stats: ManifestStats) -> Result<RowCapRecord, ManifestError> {
+    let CapPlan { tier, max_rows, truncated, order, boundary, available, by_reading } = &plan.cap;
+    let (truncated, available) = match max_rows {
+        Some(cap) if *by_reading => (beyond, RowsAvailable::AtLeast(cap.get().saturating_add(1))),
+        _ => (*truncated, *available),
+    };
     match (max_rows, truncated) {
         (Some(cap), true) if rows != cap.get() => {
             return Err(ManifestError::Cap { rows, cap: cap.get(), planned: "reached" });
@@ -243,8 +250,8 @@ fn row_cap(plan: &Plan, rows: u64, stats: ManifestStats) -> Result<RowCapRecord,
     Ok(RowCapRecord {
         tier: tier.clone(),
         max_rows: *max_rows,
-        truncated: *truncated,
-        available: if *truncated { *available } else { RowsAvailable::Exact(rows) },
+        truncated,
+        available: if truncated { available } else { RowsAvailable::Exact(rows) },
         order: *order,
         boundary: boundary.clone().filter(|_| key_is_shown(&plan.key, stats)),
     })

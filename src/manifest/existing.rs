@@ -105,7 +105,7 @@ impl Existing {
         });
         let differs = [
             ("source", source.name != source_name(plan)),
-            ("predicate", source.predicate != plan.predicate),
+            ("predicate", source.predicate.as_deref() != plan.written_predicate()),
             ("row_security", source.row_security != plan.relation.row_security),
             ("key", source.key != source_key(&plan.key)),
             ("schema", !columns.eq(asked)),

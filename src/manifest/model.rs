@@ -110,6 +110,8 @@ pub struct Consistency {
     pub mode: ConsistencyMode,
     /// The snapshots; empty under `keyset`.
     pub snapshots: Vec<SnapshotRecord>,
+    /// The moment that stood for `now()` in what a person wrote; absent where no such text was there.
+    pub now: Option<DateTime<Utc>>,
     /// What a person should know of it.
     pub note: Option<String>,
 }

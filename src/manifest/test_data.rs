@@ -83,6 +83,8 @@ pub(super) fn plan() -> Plan {
             row_security: false,
         },
         predicate: Some("price > 0".into()),
+        now: None,
+        one_statement: None,
         columns,
         key: vec![
             KeyColumn {
@@ -107,6 +109,7 @@ pub(super) fn plan() -> Plan {
             order: RowOrder::Key,
             boundary: Some(vec![None, Some("77".into())]),
             available: RowsAvailable::AtLeast(13),
+            by_reading: false,
         },
         partitions: (0..)
             .zip(slices)
@@ -123,6 +126,8 @@ pub(crate) fn heap_plan() -> Plan {
     Plan {
         row_key: Vec::new(),
         predicate: None,
+        now: None,
+        one_statement: None,
         key: Vec::new(),
         cap: CapPlan {
             tier: None,
@@ -131,6 +136,7 @@ pub(crate) fn heap_plan() -> Plan {
             order: RowOrder::Physical,
             boundary: None,
             available: RowsAvailable::Unknown,
+            by_reading: false,
         },
         partitions: (0..)
             .zip(slices)
@@ -201,6 +207,7 @@ pub(super) fn receipts() -> Vec<PartitionReceipt> {
         partition,
         attempt: ATTEMPT,
         rows_read: rows.iter().sum(),
+        beyond_cap: false,
         parts: (0..).zip(rows).map(|(roll, rows)| part(partition, roll, *rows)).collect(),
     };
     vec![receipt(2, &[2]), receipt(0, &[6]), receipt(1, &[3, 1])]
@@ -223,6 +230,7 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
                 xmin: Some("748".into()),
                 taken_at: at(0).trunc_subsecs(6),
             }],
+            now: None,
             note: None,
         },
         plan,

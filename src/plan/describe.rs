@@ -5,6 +5,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::sizing::heap_bytes;
@@ -29,6 +30,9 @@ pub struct PlanView<'a> {
     pub relation: RelationView<'a>,
     /// `--where`.
     pub predicate: Option<&'a str>,
+    /// The moment that stands for `now()` and its kin in the query, the predicate and the expressions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<DateTime<Utc>>,
     /// The key that orders or splits the rows.
     pub key: Vec<KeyView<'a>>,
     /// The cap.
@@ -81,6 +85,9 @@ pub struct ReadView {
     /// Bytes of heap that are read past `PostgreSQL`'s ring of buffers, and so may evict as much of what others have in
     /// the server's cache: those of leaves that are cut into ranges of blocks.
     pub may_evict_bytes: u64,
+    /// Why one statement reads all rows, where the rows cannot be split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// An output column.
@@ -116,19 +123,19 @@ impl<'a> PlanView<'a> {
     /// The view of a plan that is carried out with these options.
     pub fn new(plan: &'a Plan, work: &WorkOptions, output: Format) -> Self {
         let facts = &plan.relation;
-        let is_query = facts.kind == RelationKind::Query;
         Self {
             format: "outhaul.plan",
             version: 1,
             relation: RelationView {
                 kind: facts.kind,
                 name: facts.display_name.as_deref(),
-                query: is_query.then_some(facts.sql_name.as_str()),
+                query: plan.written_query(),
                 estimated_rows: facts.estimated_rows,
                 heap_bytes: (!facts.leaves.is_empty()).then(|| facts.leaves.iter().map(heap_bytes).sum()),
                 leaves: facts.leaves.len(),
             },
-            predicate: plan.predicate.as_deref(),
+            predicate: plan.written_predicate(),
+            now: plan.now.as_ref().map(|now| now.at),
             key: plan
                 .key
                 .iter()
@@ -167,6 +174,7 @@ fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
         peak_connections: readers.saturating_add(beside),
         source_profile: work.source_profile,
         may_evict_bytes: may_evict_bytes(plan),
+        note: plan.one_statement.as_ref().map(|why| format!("one statement: {why}")),
     }
 }
 

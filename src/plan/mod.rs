@@ -2,6 +2,7 @@
 //!
 //! Nothing here does IO or awaits (invariant I8): facts come in as values, a [`Plan`] goes out.
 
+pub(crate) mod clocks;
 pub mod column;
 pub mod columns;
 pub mod describe;
@@ -10,8 +11,10 @@ mod extremes;
 pub mod key;
 mod lexer;
 mod members;
+pub(crate) mod mentions;
 pub(crate) mod oid;
 pub mod partition;
+mod pieces;
 pub mod policy;
 pub mod predicate;
 pub mod sizing;
@@ -24,6 +27,7 @@ mod words;
 use std::collections::HashSet;
 use std::num::NonZeroU64;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -207,6 +211,21 @@ pub struct CapPlan {
     pub boundary: Option<KeyValue>,
     /// Whether rows beyond the cap exist; for an uncapped plan `Unknown`, made exact by the run.
     pub available: RowsAvailable,
+    /// Whether the only statement reads up to row N+1 and so decides by itself whether the cap cuts rows off. Counting
+    /// before it would be another statement, which may have other rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_reading: bool,
+}
+
+/// The moment that stands for `now()` and its kin in what a person wrote, which each session would have its own of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixedNow {
+    /// When the transaction began that took the snapshot.
+    pub at: DateTime<Utc>,
+    /// `--query` as the person wrote it.
+    pub query: Option<String>,
+    /// `--where` as the person wrote it.
+    pub predicate: Option<String>,
 }
 
 /// A column by which an error names a row.
@@ -227,8 +246,16 @@ pub struct RowKeyColumn {
 pub struct Plan {
     /// The relation.
     pub relation: RelationFacts,
-    /// The person's predicate, checked by [`predicate`](self), without parentheses around it.
+    /// The person's predicate, checked by [`predicate`](self), without parentheses around it, with literals in place of
+    /// clocks where [`Plan::now`] is set.
     pub predicate: Option<String>,
+    /// The moment that the clocks in the statement are set to; `None` where it has none, or where they were left alone.
+    #[serde(default)]
+    pub now: Option<FixedNow>,
+    /// Why one statement reads all rows, for people: several statements could give what no single one gives. `None`
+    /// where the rows may be split.
+    #[serde(default)]
+    pub one_statement: Option<String>,
     /// The output columns, in output order.
     pub columns: Vec<ColumnPlan>,
     /// The key that orders or splits the rows; empty where ctid or nothing does.
@@ -242,6 +269,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// `--where` as the person wrote it.
+    pub fn written_predicate(&self) -> Option<&str> {
+        self.now.as_ref().map_or(self.predicate.as_deref(), |now| now.predicate.as_deref())
+    }
+
+    /// `--query` as the person wrote it; `None` for a table.
+    pub fn written_query(&self) -> Option<&str> {
+        let sent = (self.relation.kind == RelationKind::Query).then_some(self.relation.sql_name.as_str());
+        self.now.as_ref().map_or(sent, |now| now.query.as_deref())
+    }
+
     /// Whether it is read in less time than a connection takes to make: one slice of a small heap.
     pub fn is_small(&self) -> bool {
         let leaf = match self.partitions.as_slice() {

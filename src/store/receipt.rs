@@ -94,6 +94,8 @@ pub struct PartitionReceipt {
     pub attempt: u32,
     /// Rows that the source confirmed; equals the sum over `parts` (invariant I3).
     pub rows_read: u64,
+    /// Whether the statement had a row beyond the cap, where it was asked for one more. That row is in no part.
+    pub beyond_cap: bool,
     /// Its parts in roll order; none for a partition without rows, unless it stands for an empty relation.
     pub parts: Vec<PartReceipt>,
 }

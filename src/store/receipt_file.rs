@@ -14,6 +14,8 @@ pub(super) struct ReceiptFile {
     partition: u32,
     attempt: u32,
     rows_read: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    beyond_cap: bool,
     parts: Vec<PartFile>,
 }
 
@@ -59,16 +61,16 @@ struct ColumnFile {
 
 impl From<&PartitionReceipt> for ReceiptFile {
     fn from(receipt: &PartitionReceipt) -> Self {
-        let PartitionReceipt { partition, attempt, rows_read, parts } = receipt;
+        let PartitionReceipt { partition, attempt, rows_read, beyond_cap, parts } = receipt;
         let parts = parts.iter().map(PartFile::from).collect();
-        Self { partition: *partition, attempt: *attempt, rows_read: *rows_read, parts }
+        Self { partition: *partition, attempt: *attempt, rows_read: *rows_read, beyond_cap: *beyond_cap, parts }
     }
 }
 
 impl From<ReceiptFile> for PartitionReceipt {
     fn from(file: ReceiptFile) -> Self {
-        let ReceiptFile { partition, attempt, rows_read, parts } = file;
-        Self { partition, attempt, rows_read, parts: parts.into_iter().map(PartReceipt::from).collect() }
+        let ReceiptFile { partition, attempt, rows_read, beyond_cap, parts } = file;
+        Self { partition, attempt, rows_read, beyond_cap, parts: parts.into_iter().map(PartReceipt::from).collect() }
     }
 }
 

@@ -32,6 +32,7 @@ mod kindness;
 mod least_and_greatest;
 mod memory;
 mod nested_policies;
+mod one_answer;
 mod other_stores;
 mod outages;
 mod owners;

@@ -113,7 +113,7 @@ async fn from_its_journal(destination: &Destination, object: StagedObject) -> St
         started_at: now,
         finished_at: now,
     };
-    let receipt = PartitionReceipt { partition: 7, attempt: 10, rows_read: rows, parts: vec![part] };
+    let receipt = PartitionReceipt { partition: 7, attempt: 10, rows_read: rows, beyond_cap: true, parts: vec![part] };
     journal.record_receipt(&receipt).await.unwrap();
     let [read] = <[PartitionReceipt; 1]>::try_from(journal.receipts().await.unwrap()).unwrap();
     assert_eq!(read, receipt);

@@ -136,9 +136,14 @@ struct WireSource {
 }
 
 #[derive(Serialize, Deserialize)]
+struct WireTime(#[serde(with = "micros")] DateTime<Utc>);
+
+#[derive(Serialize, Deserialize)]
 struct WireConsistency {
     mode: ConsistencyMode,
     snapshots: Vec<SnapshotRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    now: Option<WireTime>,
     note: Option<String>,
 }
 
@@ -256,6 +261,7 @@ impl From<&Manifest> for WireManifest {
             consistency: WireConsistency {
                 mode: consistency.mode.clone(),
                 snapshots: consistency.snapshots.clone(),
+                now: consistency.now.map(WireTime),
                 note: consistency.note.clone(),
             },
             row_cap: WireRowCap {
@@ -279,7 +285,7 @@ impl TryFrom<WireManifest> for Manifest {
 
     fn try_from(wire: WireManifest) -> Result<Self, WireError> {
         let WireRowCap { tier, max_rows, truncated, rows_available, order, boundary } = wire.row_cap;
-        let WireConsistency { mode, snapshots, note } = wire.consistency;
+        let WireConsistency { mode, snapshots, now, note } = wire.consistency;
         Ok(Self {
             run_id: wire.run_id,
             nonce: wire.nonce,
@@ -288,7 +294,7 @@ impl TryFrom<WireManifest> for Manifest {
             finished_at: wire.finished_at,
             status: wire.status,
             source: wire.source.try_into()?,
-            consistency: Consistency { mode, snapshots, note },
+            consistency: Consistency { mode, snapshots, now: now.map(|now| now.0), note },
             row_cap: RowCapRecord { tier, max_rows, truncated, available: rows_available.try_into()?, order, boundary },
             schema: wire.schema,
             format: wire.format_options.try_into()?,

@@ -52,6 +52,8 @@ fn plan() -> Plan {
         row_key: Vec::new(),
         relation: facts,
         predicate: Some("id > 5\nand true".into()),
+        now: None,
+        one_statement: None,
         columns,
         key: Vec::new(),
         cap: CapPlan {
@@ -61,6 +63,7 @@ fn plan() -> Plan {
             order: RowOrder::Unspecified,
             boundary: None,
             available: RowsAvailable::Unknown,
+            by_reading: false,
         },
         partitions: number_partitions(slices, false, None).unwrap(),
     }
@@ -125,6 +128,7 @@ fn the_text_form_of_a_truncated_query() {
         order: RowOrder::Key,
         boundary: Some(vec![Some("7".into()), None]),
         available: RowsAvailable::AtLeast(10_001),
+        by_reading: false,
     };
     let keys = Slice::Keys(KeyRange { lower: Bound::Unbounded, upper: Bound::Included(value(&["7", "8"])) });
     plan.partitions = number_partitions(vec![keys], true, NonZeroU64::new(10_000)).unwrap();

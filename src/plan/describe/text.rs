@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use chrono::SecondsFormat;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView, value_words};
@@ -19,8 +20,14 @@ impl fmt::Display for PlanView<'_> {
             let columns: Vec<String> = self.key.iter().map(KeyView::to_string).collect();
             writeln!(f, "key         {}", columns.join(", "))?;
         }
+        if let Some(now) = self.now {
+            writeln!(f, "now         {} for every reader", now.to_rfc3339_opts(SecondsFormat::Micros, true))?;
+        }
         writeln!(f, "cap         {}", cap_words(self.row_cap))?;
         writeln!(f, "read        {}", self.read)?;
+        if let Some(note) = &self.read.note {
+            writeln!(f, "            {note}")?;
+        }
         if self.read.may_evict_bytes > 0 {
             let bytes = HumanBytes(self.read.may_evict_bytes);
             writeln!(f, "cache       block ranges may evict up to {bytes} of what the server has cached")?;
@@ -127,6 +134,7 @@ fn cap_words(cap: &CapPlan) -> String {
         RowOrder::Unspecified => "in no particular order",
     };
     let effect = match (cap.truncated, cap.available) {
+        _ if cap.by_reading => format!("the first {rows} {order}; reading shows whether there are more"),
         (true, _) => format!("truncated to the first {rows} {order}"),
         (false, RowsAvailable::Exact(all)) => format!("complete, there are {}", HumanCount(all)),
         (false, RowsAvailable::AtLeast(_)) => "complete".to_owned(),

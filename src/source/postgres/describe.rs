@@ -4,22 +4,38 @@
 use super::catalog::{self, Found, TreeNode};
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
+use super::fixed_now;
 use super::prepare::QUERY_ALIAS;
 use super::session::identifier;
+use super::split_safety::{self, SplitSafety};
 use super::sql;
 use crate::export::request::ShapeOptions;
-use crate::plan::{ColumnFacts, LeafFacts, RelationFacts, RelationKind, RelationRequest};
+use crate::plan::{ColumnFacts, FixedNow, LeafFacts, RelationFacts, RelationKind, RelationRequest};
 
-/// The relation, and the columns that expressions over it make.
+/// What the anchor's session knows of a request.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) relation: RelationFacts,
+    /// The columns that expressions over the relation make.
+    pub(super) expressions: Vec<ColumnFacts>,
+    /// The shape as it is sent.
+    pub(super) shape: ShapeOptions,
+    pub(super) now: Option<FixedNow>,
+    pub(super) split_safety: SplitSafety,
+}
+
+/// Describes the relation, and the columns that expressions over it make; says whether the rows may be split.
 pub(super) async fn describe(
     anchor: &Session,
     shape: &ShapeOptions,
     found: Option<&Found>,
     tree: &[TreeNode],
-) -> Result<(RelationFacts, Vec<ColumnFacts>), SourceError> {
-    let relation = describe_relation(anchor, shape, found, tree).await?;
-    let expressions = describe_expressions(anchor, shape, &relation).await?;
-    Ok((relation, expressions))
+) -> Result<Described, SourceError> {
+    let (shape, now) = fixed_now::fix(anchor, shape, found).await?;
+    let relation = describe_relation(anchor, &shape, found, tree).await?;
+    let expressions = describe_expressions(anchor, &shape, &relation).await?;
+    let split_safety = split_safety::of(anchor, &shape, found, tree).await?;
+    Ok(Described { relation, expressions, shape, now, split_safety })
 }
 
 /// A query is known by its columns alone.

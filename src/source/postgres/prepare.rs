@@ -11,9 +11,10 @@ use super::error::{SourceError, SourceFault};
 use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
 use super::settings::ConnectSettings;
 use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
+use super::split_safety::SplitSafety;
 use super::watch::{Watch, explain_refusal};
 use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
-use crate::plan::{ColumnFacts, RelationFacts, RelationKind, RelationRequest};
+use crate::plan::{ColumnFacts, FixedNow, RelationFacts, RelationKind, RelationRequest};
 use crate::{failpoint, limits};
 
 /// The name by which predicates may qualify the columns of `--query`.
@@ -37,6 +38,12 @@ pub struct Planning {
     pub relation: RelationFacts,
     /// The columns that `--column` expressions make, in their order.
     pub expressions: Vec<ColumnFacts>,
+    /// The shape, with literals in place of clocks where [`Planning::now`] is set.
+    pub(crate) shape: ShapeOptions,
+    /// The moment that these literals are of.
+    pub(crate) now: Option<FixedNow>,
+    /// Whether the rows may be split.
+    pub(crate) split_safety: SplitSafety,
     /// The server.
     pub server: ServerFacts,
 }
@@ -115,7 +122,7 @@ impl Planning {
             (Box::pin(describing).await, None, lock)
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, server.standby, began, (lock, taken));
-        let ((relation, expressions), watch) = (described?, Arc::new(watch));
+        let (described, watch) = (described?, Arc::new(watch));
         Ok(Self {
             sessions,
             watch,
@@ -125,8 +132,11 @@ impl Planning {
             identity,
             application,
             found,
-            relation,
-            expressions,
+            relation: described.relation,
+            expressions: described.expressions,
+            shape: described.shape,
+            now: described.now,
+            split_safety: described.split_safety,
             server,
         })
     }

@@ -316,8 +316,7 @@ async fn explained(
     let Some(rows) = copy.refused_after() else { return error };
     // Its session and its connection are spent.
     drop(copy);
-    let what = describe(plan, partition);
-    let reading = Reading { plan, partition, after: None, rows, what: &what };
+    let reading = Reading { plan, partition, after: None, rows, what: "its rows" };
     untranslatable::explain(error, watch, reading).await
 }
 

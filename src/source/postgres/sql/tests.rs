@@ -78,6 +78,8 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
             row_security: false,
         },
         predicate: predicate.map(str::to_owned),
+        now: None,
+        one_statement: None,
         columns: vec![column_plan(ColumnOrigin::Column("a".into()), Wire::Binary)],
         key,
         cap: CapPlan {
@@ -87,6 +89,7 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
             order: RowOrder::Unspecified,
             boundary: None,
             available: RowsAvailable::Unknown,
+            by_reading: false,
         },
         partitions: Vec::new(),
     }

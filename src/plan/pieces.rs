@@ -1,0 +1,113 @@
+//! A text of SQL as the pieces that the server's scanner makes of it, with the names and constants that they stand for.
+
+use super::lexer::{Lexer, Token};
+
+/// What a piece is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A key word or a name without quotes, in lower case.
+    Word(String),
+    /// A name in double quotes, without them; `None` where it is written in Unicode escapes.
+    Quoted(Option<String>),
+    /// A string constant.
+    Text(Constant),
+    /// `(` or `[`.
+    Open,
+    /// `)` or `]`.
+    Close,
+    /// A character of an operator, a digit, a comma, a dot, …
+    Symbol(char),
+}
+
+/// The content of a string constant, as far as it is needed here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Constant {
+    /// What stands between its quotes, as written.
+    pub(super) content: String,
+    /// Whether a backslash in it stands for something else.
+    pub(super) escapes: bool,
+}
+
+/// A piece and the bytes it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) kind: Kind,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Piece {
+    /// Whether it is this key word.
+    pub(super) fn is_word(&self, word: &str) -> bool {
+        matches!(&self.kind, Kind::Word(found) if found == word)
+    }
+
+    pub(super) fn is_symbol(&self, symbol: char) -> bool {
+        self.kind == Kind::Symbol(symbol)
+    }
+
+    /// The name that it is, as the server folds it.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Word(name) | Kind::Quoted(Some(name)) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of a name (`NAMEDATALEN` - 1); the server leaves out what is beyond them.
+const NAME_BYTES: usize = 63;
+
+fn truncated(name: &str) -> String {
+    let mut end = name.len().min(NAME_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_owned()
+}
+
+/// The pieces of a text; those before the first misfit, where it has one.
+pub(super) fn pieces(text: &str) -> Vec<Piece> {
+    let mut lexer = Lexer::new(text);
+    let mut pieces: Vec<Piece> = Vec::new();
+    while let Ok(Some(lexeme)) = lexer.next() {
+        let slice = &text[lexeme.start..lexeme.end];
+        let kind = match lexeme.token {
+            Token::Word => Kind::Word(truncated(&slice.to_ascii_lowercase())),
+            Token::Open(_) => Kind::Open,
+            Token::Close(_) => Kind::Close,
+            Token::Semicolon => Kind::Symbol(';'),
+            Token::Other => other(slice),
+        };
+        // Constants side by side are one constant that goes on in the next line.
+        if let (Kind::Text(next), Some(Piece { kind: Kind::Text(last), end, .. })) = (&kind, pieces.last_mut()) {
+            last.content.push_str(&next.content);
+            *end = lexeme.end;
+            continue;
+        }
+        pieces.push(Piece { kind, start: lexeme.start, end: lexeme.end });
+    }
+    pieces
+}
+
+fn other(slice: &str) -> Kind {
+    let first = slice.chars().next().unwrap_or(' ');
+    let within = |prefix: usize| slice.get(prefix..slice.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let text = |prefix, escapes| Kind::Text(Constant { content: within(prefix), escapes });
+    match first.to_ascii_lowercase() {
+        '\'' => text(1, false),
+        '"' => Kind::Quoted(Some(truncated(&within(1).replace("\"\"", "\"")))),
+        '$' if slice.len() > 1 => {
+            let tag = slice[1..].find('$').map_or(slice.len(), |end| end + 2);
+            let content = slice.get(tag..slice.len().saturating_sub(tag)).unwrap_or_default().to_owned();
+            Kind::Text(Constant { content, escapes: false })
+        }
+        'e' if slice.len() > 2 => text(2, true),
+        'n' if slice.len() > 2 => text(2, false),
+        'u' if slice.ends_with('\'') => text(3, true),
+        'u' if slice.ends_with('"') => Kind::Quoted(None),
+        // Bits, which are no text.
+        'b' | 'x' if slice.len() > 2 => Kind::Symbol('0'),
+        _ => Kind::Symbol(first),
+    }
+}

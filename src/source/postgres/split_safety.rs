@@ -1,0 +1,261 @@
+//! Whether the rows of a request may be read by several statements: only where all of them together give what the one
+//! statement gives that a person would have typed.
+//!
+//! Views and policies are judged by the trees that the server keeps of them; what a person wrote by the names in it, of
+//! which all functions and operators in the database count. Labels (IMMUTABLE) are believed.
+
+mod behind;
+mod harmless;
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use self::behind::Behind;
+use self::harmless::{is_harmless, is_row_by_row};
+use super::catalog::{Found, TreeNode, query, value};
+use super::connect::Session;
+use super::error::SourceError;
+use crate::export::request::ShapeOptions;
+use crate::failpoint;
+use crate::plan::mentions::Mentions;
+use crate::plan::{RelationKind, RelationRequest};
+
+/// Whether the rows may be split, and what keeps them together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SplitSafety {
+    /// Why one statement must read all rows, for people.
+    pub(crate) one_statement: Option<String>,
+    /// Why each statement has other rows, where every row is still decided by itself: split they are one possible
+    /// outcome, but what a cap counts is not what is read.
+    pub(crate) row_set_varies: Option<String>,
+}
+
+/// Looks at all that is behind a request, under the session's snapshot.
+///
+/// # Errors
+/// The server refused or was lost.
+pub(super) async fn of(
+    session: &Session,
+    shape: &ShapeOptions,
+    found: Option<&Found>,
+    tree: &[TreeNode],
+) -> Result<SplitSafety, SourceError> {
+    if failpoint::off("volatility") {
+        return Ok(SplitSafety::default());
+    }
+    let texts = Texts::of(shape);
+    let mut safety = SplitSafety { one_statement: texts.picks_rows(), row_set_varies: None };
+    if safety.one_statement.is_some() {
+        return Ok(safety);
+    }
+    let mut relations = texts.relations(session).await?;
+    let row_security = session.allows_rls() && tree.iter().any(|node| node.row_security);
+    relations.extend(found.filter(|found| found.kind == RelationKind::View || row_security).map(|found| found.oid));
+    let behind = match relations.as_slice() {
+        [] => Behind::default(),
+        relations => Behind::of(session, relations, session.allows_rls()).await?,
+    };
+    if let Some((what, place)) = &behind.picks_rows {
+        safety.one_statement = Some(differs(what, place));
+        return Ok(safety);
+    }
+    for function in functions(session, &texts.all, &behind).await? {
+        texts.judge(&function, &behind, &mut safety);
+    }
+    Ok(safety)
+}
+
+fn differs(what: &str, place: &str) -> String {
+    format!("{what} in {place} may give each statement something else")
+}
+
+/// A text that a person wrote, and what it is called.
+#[derive(Debug)]
+struct Written {
+    place: String,
+    mentions: Mentions,
+    /// Whether it decides on whole statements' rows rather than on each row by itself.
+    strict: bool,
+    /// Whether it decides which rows there are.
+    selects: bool,
+}
+
+/// All that a person wrote.
+#[derive(Debug)]
+struct Texts {
+    written: Vec<Written>,
+    /// What all of them name.
+    all: Mentions,
+}
+
+impl Texts {
+    fn of(shape: &ShapeOptions) -> Self {
+        let mut written = Vec::new();
+        let mut add = |place: String, text: &str, query: bool, selects: bool| {
+            let mentions = Mentions::of(text);
+            let strict = query || mentions.statement;
+            written.push(Written { place, mentions, strict, selects });
+        };
+        if let RelationRequest::Query(text) = &shape.relation {
+            add("the query".to_owned(), text, true, true);
+        }
+        if let Some(text) = &shape.predicate {
+            add("--where".to_owned(), text, false, true);
+        }
+        for (name, text) in &shape.expressions {
+            add(format!("--column {name}"), text, false, false);
+        }
+        let mut all = Mentions::default();
+        for text in &written {
+            all.extend(text.mentions.clone());
+        }
+        Self { written, all }
+    }
+
+    fn picks_rows(&self) -> Option<String> {
+        self.written.iter().find_map(|text| Some(differs(text.mentions.picks_rows.as_ref()?, &text.place)))
+    }
+
+    /// Views that a statement in a text may name, and tables whose policies may apply to it.
+    async fn relations(&self, session: &Session) -> Result<Vec<u32>, SourceError> {
+        let names: BTreeSet<&str> = self
+            .written
+            .iter()
+            .filter(|text| text.strict)
+            .flat_map(|text| text.mentions.names.iter().map(String::as_str))
+            .collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<&str> = names.into_iter().collect();
+        // The session has planned the statement, and has a lock on all that it reads: an alias or a column that is called
+        // like some view is none.
+        let sql = "SELECT c.oid FROM pg_catalog.pg_class c \
+            WHERE c.relname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) \
+                AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.relation OPERATOR(pg_catalog.=) c.oid \
+                    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+                    AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text AND l.granted) \
+                AND (c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\" OR $2 AND c.relrowsecurity)";
+        let policies = session.allows_rls();
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&policies, Type::BOOL)];
+        let rows = query(session, "looking for views in the statement", sql, &parameters).await?;
+        rows.iter().map(|row| value(row, 0)).collect()
+    }
+
+    /// What a function that is not IMMUTABLE means for the rows.
+    fn judge(&self, function: &Function, behind: &Behind, safety: &mut SplitSafety) {
+        let Function { schema, name, volatility, source } = function;
+        if is_harmless(schema, name, volatility) {
+            return;
+        }
+        let callers = || self.written.iter().filter(|text| text.mentions.calls.contains(name));
+        let place = match source {
+            Source::Function(oid) => behind.functions.get(oid).map(String::as_str),
+            Source::Operator(oid) => behind.operators.get(oid).map(String::as_str),
+            // An extension's, by a setting that all sessions share: `%` of pg_trgm would keep every `id % 2` whole.
+            Source::Written { in_c: true } if volatility == "s" => return,
+            Source::Written { .. } => self.written.first().map(|text| text.place.as_str()),
+            Source::Text => {
+                if is_row_by_row(schema, name) && callers().all(|text| !text.strict) {
+                    if let Some(text) = callers().find(|text| text.selects) {
+                        safety.row_set_varies = Some(differs(&format!("{name}()"), &text.place));
+                    }
+                    return;
+                }
+                callers().next().or(self.written.first()).map(|text| text.place.as_str())
+            }
+        };
+        let what = match schema.as_str() {
+            "pg_catalog" => format!("{name}()"),
+            _ => format!("{schema}.{name}(), which is not labelled IMMUTABLE,"),
+        };
+        safety.one_statement.get_or_insert_with(|| differs(&what, place.unwrap_or("the statement")));
+    }
+}
+
+/// A function that is not IMMUTABLE.
+#[derive(Debug)]
+struct Function {
+    schema: String,
+    name: String,
+    /// `s` or `v`.
+    volatility: String,
+    source: Source,
+}
+
+/// How a function came to be looked at.
+#[derive(Debug)]
+enum Source {
+    /// By a name in what a person wrote.
+    Text,
+    /// A tree calls it.
+    Function(u32),
+    /// An operator in a tree calls it.
+    Operator(u32),
+    /// An operator of a name in what a person wrote calls it; whether it is written in C.
+    Written { in_c: bool },
+}
+
+/// The functions that are not IMMUTABLE among all that may be called: by name, as an attribute, by an operator, by a
+/// cast that needs no name or whose type is named; by oid behind views; and what aggregates are made of.
+const FUNCTIONS: &str = "WITH called(kind, source, oid) AS ( \
+        SELECT 0, 0::pg_catalog.oid, p.oid FROM pg_catalog.pg_proc p \
+            WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) \
+        UNION SELECT 0, 0::pg_catalog.oid, p.oid FROM pg_catalog.pg_proc p \
+            JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) p.proargtypes[0] \
+                AND t.typtype OPERATOR(pg_catalog.=) 'c'::pg_catalog.\"char\" \
+            WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2) \
+        UNION SELECT 3, 0::pg_catalog.oid, o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator o \
+            WHERE o.oprname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($3) \
+        UNION SELECT 0, 0::pg_catalog.oid, c.castfunc FROM pg_catalog.pg_cast c \
+            JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.casttarget \
+            WHERE $4 AND (c.castcontext OPERATOR(pg_catalog.=) 'i'::pg_catalog.\"char\" \
+                OR t.typname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2)) \
+        UNION SELECT 1, f.oid, f.oid FROM pg_catalog.unnest($5) AS f(oid) \
+        UNION SELECT 2, o.oid, o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator o \
+            WHERE o.oid OPERATOR(pg_catalog.=) ANY ($6)), \
+    parts AS (SELECT c.kind, c.source, c.oid FROM called c \
+        UNION SELECT c.kind, c.source, part.oid FROM called c \
+            JOIN pg_catalog.pg_aggregate a ON a.aggfnoid::pg_catalog.oid OPERATOR(pg_catalog.=) c.oid, \
+            LATERAL (VALUES (a.aggtransfn::pg_catalog.oid), (a.aggfinalfn::pg_catalog.oid), \
+                (a.aggmtransfn::pg_catalog.oid), (a.aggminvtransfn::pg_catalog.oid), \
+                (a.aggmfinalfn::pg_catalog.oid)) AS part(oid)) \
+    SELECT DISTINCT n.nspname::pg_catalog.text, p.proname::pg_catalog.text, p.provolatile::pg_catalog.text, c.kind, c.source, \
+        l.lanname OPERATOR(pg_catalog.=) 'c'::pg_catalog.name \
+    FROM parts c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.oid \
+    JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
+    WHERE p.provolatile OPERATOR(pg_catalog.<>) 'i'::pg_catalog.\"char\" ORDER BY 4, 1, 2, 5";
+
+async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Result<Vec<Function>, SourceError> {
+    let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<String>>();
+    let (calls, names, operators) = (list(&texts.calls), list(&texts.names), list(&texts.operators));
+    let written = !names.is_empty() || !operators.is_empty();
+    let called: Vec<u32> = behind.functions.keys().copied().collect();
+    let standing: Vec<u32> = behind.operators.keys().copied().collect();
+    if !written && called.is_empty() && standing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
+        (&calls, Type::TEXT_ARRAY),
+        (&names, Type::TEXT_ARRAY),
+        (&operators, Type::TEXT_ARRAY),
+        (&written, Type::BOOL),
+        (&called, Type::OID_ARRAY),
+        (&standing, Type::OID_ARRAY),
+    ];
+    let rows = query(session, "asking what the statement may call", FUNCTIONS, &parameters).await?;
+    rows.iter().map(function).collect()
+}
+
+fn function(row: &Row) -> Result<Function, SourceError> {
+    let source = match value::<i32>(row, 3)? {
+        1 => Source::Function(value(row, 4)?),
+        2 => Source::Operator(value(row, 4)?),
+        3 => Source::Written { in_c: value(row, 5)? },
+        _ => Source::Text,
+    };
+    Ok(Function { schema: value(row, 0)?, name: value(row, 1)?, volatility: value(row, 2)?, source })
+}
