@@ -21,6 +21,9 @@ impl fmt::Display for PlanView<'_> {
         }
         writeln!(f, "cap         {}", cap_words(self.row_cap))?;
         writeln!(f, "read        {}", self.read)?;
+        if self.read.locks.lock_table > 0 {
+            writeln!(f, "locks       {}", self.read.locks)?;
+        }
         if self.read.may_evict_bytes > 0 {
             let bytes = HumanBytes(self.read.may_evict_bytes);
             writeln!(f, "cache       block ranges may evict up to {bytes} of what the server has cached")?;
