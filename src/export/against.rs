@@ -201,9 +201,29 @@ fn slice(
             let leaf = leaf.ok_or_else(|| gone(&format!("table {name}"), relation))?;
             Some(Slice::Heap { leaf, from: *from, to: *to })
         }
+        (PartRange::Leaves { first, last, tables }, CountMode::RunSnapshot) => {
+            let place = |name: &str| relation.leaves.iter().position(|leaf| leaf.sql_name == *name);
+            let from = place(first).ok_or_else(|| gone(&format!("table {first}"), relation))?;
+            let last = place(last).ok_or_else(|| gone(&format!("table {last}"), relation))?;
+            let to = last.saturating_add(1);
+            // A table that has come between them is not seen under the run's snapshot.
+            let same =
+                to.checked_sub(from).is_some_and(|count| u64::try_from(count).is_ok_and(|count| count == *tables));
+            if !same {
+                return Err(gone(&format!("one of the tables from {first} on"), relation));
+            }
+            Some(Slice::Leaves { from, to })
+        }
         // It would be counted by its row limit, as the whole was.
         (PartRange::Whole, CountMode::RunSnapshot) if shares > 1 => Some(Slice::Whole),
-        (PartRange::Whole | PartRange::KeysWithheld | PartRange::Heap { .. } | PartRange::Other(_), _) => None,
+        (
+            PartRange::Whole
+            | PartRange::KeysWithheld
+            | PartRange::Heap { .. }
+            | PartRange::Leaves { .. }
+            | PartRange::Other(_),
+            _,
+        ) => None,
     })
 }
 
@@ -239,6 +259,7 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
         one_statement: None,
         columns: Vec::new(),
         key,
+        locks: crate::plan::LockUse::default(),
         row_key: Vec::new(),
         cap: CapPlan {
             tier: None,

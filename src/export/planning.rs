@@ -57,7 +57,11 @@ pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result
         row_key: Vec::new(),
         cap: uncapped(cap),
         partitions: Vec::new(),
+        locks: planning.lock_use(),
     };
+    if planning.checks_leaves() && (facts.leaves.is_empty() || !choice.columns.is_empty()) {
+        return Err(planning.refuse_parent().into());
+    }
     plan.row_key = row_key(&plan, request.commit.manifest_stats);
     let split = Split { request, planning, choice: &choice };
     match plan.cap.max_rows {
@@ -141,12 +145,15 @@ impl Split<'_> {
         if self.choice.ordered {
             plan.cap.order = if self.choice.unique { RowOrder::Key } else { RowOrder::Unspecified };
         }
-        let slices = if self.single() {
+        let leaves = &plan.relation.leaves;
+        let slices = if self.single() && self.planning.checks_leaves() {
+            vec![Slice::Leaves { from: 0, to: leaves.len() }]
+        } else if self.single() {
             vec![Slice::Whole]
         } else if let Some(leading) = self.choice.columns.first() {
             key_slices(self.key_bounds(leading).await?, leading.nullable)
         } else {
-            heap_partitions(&plan.relation.leaves, &self.sizing())
+            heap_partitions(leaves, &self.sizing(), !self.planning.checks_leaves())
         };
         plan.partitions = number_partitions(slices, self.choice.ordered, None)?;
         Ok(())
@@ -186,6 +193,8 @@ impl Split<'_> {
             self.capped_by_key(plan, max_rows).await
         } else if self.choice.columns.is_empty() && by_place {
             self.capped_by_place(plan, max_rows).await
+        } else if self.planning.checks_leaves() {
+            Err(self.planning.refuse_parent().into())
         } else {
             self.capped_by_limit(plan, max_rows).await
         }
@@ -220,19 +229,20 @@ impl Split<'_> {
         let mut left = max_rows.get();
         let mut boundary = None;
         let mut more = false;
-        for leaf in 0..plan.relation.leaves.len() {
+        'leaves: for group in self.planning.leaf_groups(plan) {
             let wanted = left.checked_add(1).ok_or_else(|| too_large(max_rows))?;
-            let rows = self.planning.count_up_to(plan, Some(leaf), wanted).await?;
-            if left == 0 {
-                more = rows > 0;
-            } else if rows >= left {
-                let found = self.planning.cap_by_place(plan, leaf, left, &[]).await?;
-                boundary = found.boundary.map(|tuple| HeapPlace { leaf, tuple });
-                more = rows > left;
-            }
-            left = left.saturating_sub(rows);
-            if more {
-                break;
+            for (leaf, rows) in self.planning.count_leaves(plan, group, wanted).await? {
+                if left == 0 {
+                    more = rows > 0;
+                } else if rows >= left {
+                    let found = self.planning.cap_by_place(plan, leaf, left, &[]).await?;
+                    boundary = found.boundary.map(|tuple| HeapPlace { leaf, tuple });
+                    more = rows > left;
+                }
+                left = left.saturating_sub(rows);
+                if more {
+                    break 'leaves;
+                }
             }
         }
         set_cap(&mut plan.cap, max_rows, more);
@@ -255,7 +265,7 @@ impl Split<'_> {
     /// One partition that ends after N rows, in whatever order the server sends them.
     async fn capped_by_limit(&self, plan: &mut Plan, max_rows: NonZeroU64) -> Result<(), ExportError> {
         let wanted = max_rows.get().checked_add(1).ok_or_else(|| too_large(max_rows))?;
-        let more = self.planning.count_up_to(plan, None, wanted).await? == wanted;
+        let more = self.planning.count_up_to(plan, wanted).await? == wanted;
         set_cap(&mut plan.cap, max_rows, more);
         plan.partitions = number_partitions(vec![Slice::Whole], self.choice.ordered, Some(max_rows))?;
         Ok(())

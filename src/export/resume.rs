@@ -299,7 +299,7 @@ async fn anew(
             .with_hint("run the export again; --key or --keep-snapshot makes it resumable"));
     }
     let work = &request.work;
-    let planning = Planning::begin(&request.connect, &request.shape, work, &record.run_id).await?;
+    let planning = Planning::begin(&request.connect, &request.shape, work, &record.run_id, true).await?;
     let plan = planning.watched(planning::plan(request, &planning)).await?;
     let same = |columns: &[crate::plan::ColumnPlan]| -> Vec<_> {
         columns.iter().map(|it| (it.name.clone(), it.pg_type.clone(), it.carrier.clone(), it.nullable)).collect()

@@ -121,7 +121,7 @@ fn check_statements(request: &mut ExportRequest) -> Result<(), ExportError> {
 
 async fn begin(request: &ExportRequest) -> Result<Planning, ExportError> {
     let ExportRequest { connect, shape, work, commit, .. } = request;
-    Ok(Planning::begin(connect, shape, work, &commit.run_id).await?)
+    Ok(Planning::begin(connect, shape, work, &commit.run_id, commit.keep_snapshot.is_some()).await?)
 }
 
 pub(crate) async fn unless_cancelled<T>(

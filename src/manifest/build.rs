@@ -263,6 +263,16 @@ fn part_range(partition: &Partition, plan: &Plan, stats: ManifestStats) -> Resul
         Slice::NullKeys => PartRange::NullKeys,
         Slice::Keys(_) if !key_is_shown(&plan.key, stats) => PartRange::KeysWithheld,
         Slice::Keys(range) => PartRange::Keys(range.clone()),
+        Slice::Leaves { from, to } => {
+            let unknown = |leaf| ManifestError::UnknownLeaf { partition: partition.number, leaf };
+            let leaves = plan.relation.leaves.get(*from..*to).ok_or_else(|| unknown(*to))?;
+            let (Some(first), Some(last)) = (leaves.first(), leaves.last()) else { return Err(unknown(*from)) };
+            PartRange::Leaves {
+                first: first.sql_name.clone(),
+                last: last.sql_name.clone(),
+                tables: count(leaves.len(), "tables")?,
+            }
+        }
         Slice::Heap { leaf, from, to } => {
             let facts = plan.relation.leaves.get(*leaf);
             let facts = facts.ok_or(ManifestError::UnknownLeaf { partition: partition.number, leaf: *leaf })?;

@@ -282,6 +282,15 @@ pub enum PartRange {
         /// Last place, exclusive; `None` is open.
         to: Option<TupleId>,
     },
+    /// Several leaves, each whole, in the order of their OIDs.
+    Leaves {
+        /// The first leaf's name.
+        first: String,
+        /// The last leaf's name.
+        last: String,
+        /// How many there are.
+        tables: u64,
+    },
     /// A range of the key.
     Keys(KeyRange),
     /// A range of the key, whose values `--manifest-stats` withholds.

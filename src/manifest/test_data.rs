@@ -64,6 +64,7 @@ pub(super) fn plan() -> Plan {
         Slice::NullKeys,
     ];
     Plan {
+        locks: crate::plan::LockUse::default(),
         row_key: Vec::new(),
         relation: RelationFacts {
             kind: RelationKind::Table,
@@ -77,6 +78,7 @@ pub(super) fn plan() -> Plan {
                 blocks: 1_000,
                 block_size: 8_192,
                 ctid_ranges: true,
+                relations: 1,
             }],
             estimated_rows: Some(20),
             unique_key: Some(vec!["id".into()]),
@@ -111,10 +113,7 @@ pub(super) fn plan() -> Plan {
             available: RowsAvailable::AtLeast(13),
             by_reading: false,
         },
-        partitions: (0..)
-            .zip(slices)
-            .map(|(number, slice)| Partition { number, slice, ordered: true, row_limit: None })
-            .collect(),
+        partitions: number_partitions(slices.into(), true, None).unwrap(),
     }
 }
 
@@ -124,6 +123,7 @@ pub(crate) fn heap_plan() -> Plan {
     let slices =
         [Slice::Heap { leaf: 0, from: None, to: Some(middle) }, Slice::Heap { leaf: 0, from: Some(middle), to: None }];
     Plan {
+        locks: crate::plan::LockUse::default(),
         row_key: Vec::new(),
         predicate: None,
         now: None,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::sizing::heap_bytes;
 use super::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue, LeafFacts, Plan,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue, LeafFacts, LockUse, Plan,
     RelationKind, Slice, TupleId, Wire,
 };
 use crate::encode::Format;
@@ -88,6 +88,8 @@ pub struct ReadView {
     /// Why one statement reads all rows, where the rows cannot be split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What is taken of the server's lock table.
+    pub locks: LockUse,
 }
 
 /// An output column.
@@ -160,7 +162,9 @@ impl<'a> PlanView<'a> {
 }
 
 fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
-    let readers = work.readers.get();
+    // As many as were asked for, unless their locks would take too much room.
+    let fewer = plan.locks.readers.and_then(|readers| usize::try_from(readers).ok());
+    let readers = fewer.map_or(work.readers.get(), |fewer| fewer.min(work.readers.get()));
     let (mode, page_size, beside) = match work.read_mode {
         ReadMode::Copy if readers > 1 => ("copy", None, limits::CONTROL_SESSIONS),
         // The only reader's own transaction is the snapshot, so there are no keepers.
@@ -175,6 +179,7 @@ fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
         source_profile: work.source_profile,
         may_evict_bytes: may_evict_bytes(plan),
         note: plan.one_statement.as_ref().map(|why| format!("one statement: {why}")),
+        locks: plan.locks,
     }
 }
 
@@ -184,7 +189,7 @@ fn may_evict_bytes(plan: &Plan) -> u64 {
         .iter()
         .filter_map(|partition| match &partition.slice {
             Slice::Heap { leaf, from, to } => (from.is_some() || to.is_some()).then_some(*leaf),
-            Slice::Whole | Slice::Keys(_) | Slice::NullKeys => None,
+            Slice::Whole | Slice::Leaves { .. } | Slice::Keys(_) | Slice::NullKeys => None,
         })
         .collect();
     cut.into_iter().filter_map(|leaf| plan.relation.leaves.get(leaf)).map(heap_bytes).sum()
@@ -214,10 +219,18 @@ pub fn slice_words(slice: &Slice, leaves: &[LeafFacts], key: &[KeyColumn]) -> St
             let table = leaves.get(*leaf).map_or("an unknown table", |leaf| leaf.sql_name.as_str());
             heap_words(table, *from, *to)
         }
+        Slice::Leaves { from, to } => leaves_words(leaves.get(*from..*to).unwrap_or_default()),
         Slice::Keys(range) => key_words(range, key),
         Slice::NullKeys => {
             format!("{} is NULL", key.first().map_or("the key", |column| column.name.as_str()))
         }
+    }
+}
+
+fn leaves_words(leaves: &[LeafFacts]) -> String {
+    match leaves {
+        [first, .., last] => format!("all of {} tables, {} to {}", leaves.len(), first.sql_name, last.sql_name),
+        _ => "an unknown table".to_owned(),
     }
 }
 

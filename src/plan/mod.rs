@@ -10,6 +10,7 @@ pub mod error;
 mod extremes;
 pub mod key;
 mod lexer;
+pub mod locks;
 mod members;
 pub(crate) mod mentions;
 pub(crate) mod oid;
@@ -40,6 +41,7 @@ pub use columns::{ColumnRules, columns};
 pub use describe::PlanView;
 pub use error::{PlanError, SqlFlaw};
 pub use key::{KeyChoice, choose_key};
+pub use locks::LockUse;
 pub use partition::{
     Comparison, Direction, KeyColumn, KeyRange, KeyValue, Operators, Partition, Slice, TupleId, number_partitions,
 };
@@ -103,6 +105,14 @@ pub struct LeafFacts {
     pub block_size: u32,
     /// Whether a `ctid` range is legal and cheap: heap access method on PostgreSQL 14 or later.
     pub ctid_ranges: bool,
+    /// Relations that are locked to read it: itself, its indexes, its TOAST table and that one's index.
+    #[serde(default = "one")]
+    pub relations: u32,
+}
+
+/// A record of a version that did not count them.
+fn one() -> u32 {
+    1
 }
 
 impl LeafFacts {
@@ -266,6 +276,9 @@ pub struct Plan {
     pub cap: CapPlan,
     /// The partitions, numbered from 0 in output order.
     pub partitions: Vec<Partition>,
+    /// What it takes of the server's lock table.
+    #[serde(default)]
+    pub locks: LockUse,
 }
 
 impl Plan {

@@ -117,6 +117,13 @@ pub enum Slice {
         /// Last place, exclusive; `None` is open: rows beyond the counted blocks belong here.
         to: Option<TupleId>,
     },
+    /// Small leaf tables, each whole and read with `FROM ONLY`, one after the other.
+    Leaves {
+        /// Index of the first leaf.
+        from: usize,
+        /// Index behind the last leaf.
+        to: usize,
+    },
     /// A range of the key.
     Keys(KeyRange),
     /// The rows whose leading key column is NULL: the keys from `Included([None])` on.

@@ -66,56 +66,116 @@ impl Sizing {
 /// [`limits::PARTITIONS_MAX`], which is not zero.
 pub(crate) const PARTITIONS_MAX: NonZeroU32 = NonZeroU32::new(limits::PARTITIONS_MAX).unwrap();
 
-/// How many slices each leaf is cut into: one at least, and no more than it has blocks.
-///
-/// `--partitions N` gives N in all wherever there are neither more leaves nor fewer blocks than that. The gentle profile
-/// cuts no leaf.
-pub(super) fn allot(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<u32> {
-    // A scan of a whole table keeps to a ring of 256 KiB of the server's buffers, a range of blocks does not: `initscan`
-    // (heapam.c) makes the ring where SO_ALLOW_STRAT is set, which `table_beginscan_tidrange` (tableam.h) leaves out.
-    if sizing.profile == SourceProfile::Gentle {
-        return vec![1; leaves.len()];
-    }
-    if let Some(partitions) = sizing.partitions {
-        return grow(leaves, vec![1; leaves.len()], partitions.min(PARTITIONS_MAX).get().into(), 0);
-    }
-    let by_size: Vec<u32> = leaves
-        .iter()
-        .map(|leaf| {
-            let slices = heap_bytes(leaf).div_ceil(sizing.part_heap_bytes());
-            u32::try_from(slices).unwrap_or(u32::MAX).min(most_slices(leaf)).max(1)
-        })
-        .collect();
-    let max = u64::from(limits::PARTITIONS_MAX);
-    if by_size.iter().map(|slices| u64::from(*slices)).sum::<u64>() > max {
-        return grow(leaves, vec![1; leaves.len()], max, 0);
-    }
-    grow(leaves, by_size, sizing.busy_partitions().min(max), limits::PARTITION_HEAP_BYTES_MIN)
+/// Leaves that are cut into slices together: one leaf, cut by blocks, or a run of small ones, cut between leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// Index of the first leaf.
+    pub(super) from: usize,
+    /// Index behind the last leaf.
+    pub(super) to: usize,
+    /// What reading it costs.
+    pub(super) weight: u64,
+    /// Into how many slices it can be cut.
+    most: u32,
+    /// Into how many it is cut.
+    pub(super) slices: u32,
 }
 
-/// Cuts the leaf with the largest slices once more until there are `target` slices in all, or none can be cut without
-/// slices smaller than `slice_bytes_min` or than a block.
-fn grow(leaves: &[LeafFacts], mut slices: Vec<u32>, target: u64, slice_bytes_min: u64) -> Vec<u32> {
-    let may_cut = |leaf: usize, count: u32| {
-        let facts = &leaves[leaf];
-        count < most_slices(facts) && heap_bytes(facts) / (u64::from(count) + 1) >= slice_bytes_min
-    };
-    let mut in_all: u64 = slices.iter().map(|count| u64::from(*count)).sum();
-    let mut queue: BinaryHeap<Largest> = (0..leaves.len())
-        .filter(|leaf| may_cut(*leaf, slices[*leaf]))
-        .map(|leaf| Largest { blocks: leaves[leaf].blocks, slices: slices[leaf], leaf })
-        .collect();
-    while in_all < target
-        && let Some(next) = queue.pop()
-    {
-        let count = next.slices + 1;
-        slices[next.leaf] = count;
-        in_all += 1;
-        if may_cut(next.leaf, count) {
-            queue.push(Largest { slices: count, ..next });
+/// The segments of the leaves, in their order, and how many slices each is cut into: one at least. With `last_alone` the
+/// last leaf is in no run.
+///
+/// `--partitions N` gives N in all, or as many as there are blocks. The gentle profile cuts no leaf.
+pub(super) fn allot(leaves: &[LeafFacts], sizing: &Sizing, last_alone: bool) -> Vec<Segment> {
+    let total = leaves.iter().fold(0, |sum: u64, leaf| sum.saturating_add(weight(leaf)));
+    let wanted = u64::from(sizing.count(total).get());
+    let max = u64::from(limits::PARTITIONS_MAX);
+    let cut = |largest| segments(leaves, sizing.profile, largest, last_alone);
+    // A leaf that is larger than an equal share is cut; the others share.
+    let mut largest = total / wanted;
+    let mut segments = cut(largest);
+    if sizing.partitions.is_some() {
+        while largest > 0 && segments.iter().map(|segment| u64::from(segment.most)).sum::<u64>() < wanted {
+            largest /= 2;
+            segments = cut(largest);
         }
     }
-    slices
+    // Where large and small leaves take turns there may be more segments than partitions.
+    let allowed = if sizing.partitions.is_some() { wanted } else { max };
+    while u64::try_from(segments.len()).map_or(true, |count| count > allowed) && largest < total {
+        largest = largest.max(1).saturating_mul(2);
+        segments = cut(largest);
+    }
+    if sizing.partitions.is_some() {
+        grow(&mut segments, wanted, 0);
+        return segments;
+    }
+    let by_size = |segment: &Segment| {
+        let slices = segment.weight.div_ceil(sizing.part_heap_bytes());
+        u32::try_from(slices).unwrap_or(u32::MAX).min(segment.most).max(1)
+    };
+    if segments.iter().map(|segment| u64::from(by_size(segment))).sum::<u64>() > max {
+        grow(&mut segments, max, 0);
+        return segments;
+    }
+    for segment in &mut segments {
+        segment.slices = by_size(segment);
+    }
+    grow(&mut segments, sizing.busy_partitions().min(max), limits::PARTITION_HEAP_BYTES_MIN);
+    segments
+}
+
+/// Leaves whose weight is above `largest` stand alone, and those between two of them are a run.
+fn segments(leaves: &[LeafFacts], profile: SourceProfile, largest: u64, last_alone: bool) -> Vec<Segment> {
+    let last = leaves.len().checked_sub(1).filter(|_| last_alone);
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut in_run = false;
+    for (place, leaf) in leaves.iter().enumerate() {
+        let weight = weight(leaf);
+        let small = weight <= largest && last != Some(place);
+        match segments.last_mut() {
+            Some(run) if in_run && small => {
+                run.to += 1;
+                run.weight = run.weight.saturating_add(weight);
+                run.most = u32::try_from(run.to - run.from).unwrap_or(u32::MAX);
+            }
+            _ => {
+                // A scan of a whole table keeps to a ring of 256 KiB of the server's buffers, a range of blocks does
+                // not: `initscan` (heapam.c) makes the ring where SO_ALLOW_STRAT is set, which
+                // `table_beginscan_tidrange` (tableam.h) leaves out.
+                let most = if profile == SourceProfile::Gentle { 1 } else { most_slices(leaf) };
+                segments.push(Segment { from: place, to: place + 1, weight, most, slices: 1 });
+            }
+        }
+        in_run = small;
+    }
+    segments
+}
+
+/// What reading a leaf costs, in bytes of heap: opening one without rows takes about as long as reading a block.
+pub(super) fn weight(leaf: &LeafFacts) -> u64 {
+    heap_bytes(leaf).max(u64::from(leaf.block_size)).max(1)
+}
+
+/// Cuts the segment with the largest slices once more until there are `target` slices in all, or none can be cut without
+/// slices smaller than `slice_bytes_min`, than a block or than a leaf.
+fn grow(segments: &mut [Segment], target: u64, slice_bytes_min: u64) {
+    let may_cut = |segment: &Segment| {
+        segment.slices < segment.most && segment.weight / (u64::from(segment.slices) + 1) >= slice_bytes_min
+    };
+    let mut in_all: u64 = segments.iter().map(|segment| u64::from(segment.slices)).sum();
+    let candidate = |(place, it): (usize, &Segment)| Largest { weight: it.weight, slices: it.slices, segment: place };
+    let mut queue: BinaryHeap<Largest> =
+        segments.iter().enumerate().filter(|(_, it)| may_cut(it)).map(candidate).collect();
+    while in_all < target
+        && let Some(next) = queue.pop()
+        && let Some(segment) = segments.get_mut(next.segment)
+    {
+        segment.slices += 1;
+        in_all += 1;
+        if may_cut(segment) {
+            queue.push(candidate((next.segment, segment)));
+        }
+    }
 }
 
 /// Blocks that the partitions of `plan` cover whose numbers `read` holds for, where these are what is read: a key or a
@@ -135,6 +195,9 @@ pub fn heap_blocks(plan: &Plan, read: impl Fn(u32) -> bool) -> Option<u64> {
                 let from = from.map_or(0, |from| u64::from(from.block));
                 to.map_or(blocks, end).min(blocks).saturating_sub(from)
             }
+            Slice::Leaves { from, to } => {
+                plan.relation.leaves.get(*from..*to)?.iter().map(|leaf| u64::from(leaf.blocks)).sum()
+            }
             Slice::Keys(_) | Slice::NullKeys => return None,
         };
         sum.checked_add(blocks)
@@ -151,20 +214,20 @@ fn most_slices(leaf: &LeafFacts) -> u32 {
     if leaf.ctid_ranges { leaf.blocks.max(1) } else { 1 }
 }
 
-/// A leaf in the order of who is cut next: most blocks a slice first, then the earlier leaf.
+/// A segment in the order of which is cut next: most bytes a slice first, then the earlier segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Largest {
-    blocks: u32,
+    weight: u64,
     slices: u32,
-    leaf: usize,
+    segment: usize,
 }
 
 impl Ord for Largest {
     fn cmp(&self, other: &Self) -> Ordering {
-        // blocks / slices, compared without dividing.
-        let own = u64::from(self.blocks) * u64::from(other.slices);
-        let others = u64::from(other.blocks) * u64::from(self.slices);
-        own.cmp(&others).then(other.leaf.cmp(&self.leaf))
+        // weight / slices, compared without dividing.
+        let own = u128::from(self.weight) * u128::from(other.slices);
+        let others = u128::from(other.weight) * u128::from(self.slices);
+        own.cmp(&others).then(other.segment.cmp(&self.segment))
     }
 }
 
@@ -189,68 +252,93 @@ mod tests {
     }
 
     fn leaf(mib: u32) -> LeafFacts {
-        LeafFacts { oid: 1, sql_name: "t".into(), blocks: mib * 128, block_size: 8192, ctid_ranges: true }
+        LeafFacts { oid: 1, sql_name: "t".into(), blocks: mib * 128, block_size: 8192, ctid_ranges: true, relations: 1 }
+    }
+
+    fn slices(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<u32> {
+        allot(leaves, sizing, false).iter().map(|segment| segment.slices).collect()
     }
 
     #[test]
     fn a_part_comes_near_its_size() {
         // 40 GiB of heap are about 10 GiB of Parquet, 40 of CSV, 80 of NDJSON.
         for (format, partitions) in [(Format::Parquet, 41), (Format::Csv, 161), (Format::Ndjson, 321)] {
-            let slices = allot(&[leaf(40 * 1024)], &sizing(4, 256, format))[0];
-            assert!(slices.abs_diff(partitions) <= 1, "{format:?}: {slices}");
-            assert_eq!(sizing(4, 256, format).count(40 << 30).get(), slices);
+            let count = slices(&[leaf(40 * 1024)], &sizing(4, 256, format))[0];
+            assert!(count.abs_diff(partitions) <= 1, "{format:?}: {count}");
+            assert_eq!(sizing(4, 256, format).count(40 << 30).get(), count);
         }
     }
 
     #[test]
     fn readers_are_kept_busy_but_not_with_crumbs() {
         let csv = sizing(4, 256, Format::Csv);
-        for (mib, slices) in [(0, 1), (1, 1), (7, 1), (8, 2), (31, 7), (32, 8), (200, 8)] {
-            assert_eq!(allot(&[leaf(mib)], &csv), [slices], "{mib} MiB");
-            assert_eq!(csv.count(u64::from(mib) << 20).get(), slices, "{mib} MiB");
+        for (mib, count) in [(0, 1), (1, 1), (7, 1), (8, 2), (31, 7), (32, 8), (200, 8)] {
+            assert_eq!(slices(&[leaf(mib)], &csv), [count], "{mib} MiB");
+            assert_eq!(csv.count(u64::from(mib) << 20).get(), count, "{mib} MiB");
         }
-        assert_eq!(allot(&[leaf(64), leaf(0), leaf(128)], &csv), [3, 1, 4]);
+        assert_eq!(slices(&[leaf(64), leaf(0), leaf(128)], &csv), [3, 1, 4]);
     }
 
     #[test]
     fn a_profile_cuts_more_or_not_at_all() {
         let profile = |profile| Sizing { profile, ..sizing(4, 256, Format::Csv) };
-        assert_eq!(allot(&[leaf(40 * 1024), leaf(0), leaf(64)], &profile(SourceProfile::Gentle)), [1, 1, 1]);
-        assert_eq!(allot(&[leaf(200)], &profile(SourceProfile::Fast)), [16]);
+        assert_eq!(slices(&[leaf(40 * 1024), leaf(0), leaf(64)], &profile(SourceProfile::Gentle)), [1, 1]);
+        assert_eq!(slices(&[leaf(200)], &profile(SourceProfile::Fast)), [16]);
         assert_eq!(profile(SourceProfile::Fast).count(200 << 20).get(), 16);
     }
 
     #[test]
-    fn small_leaves_do_not_keep_a_large_one_whole() {
+    fn small_leaves_share_partitions_and_do_not_keep_a_large_one_whole() {
         let mut leaves = vec![leaf(1); 1000];
         leaves.push(leaf(40 * 1024));
-        let slices = allot(&leaves, &sizing(4, 256, Format::Csv));
-        assert!(slices[1000] >= 160, "{}", slices[1000]);
-        assert!(slices[..1000].iter().all(|slices| *slices == 1));
+        let segments = allot(&leaves, &sizing(4, 256, Format::Csv), false);
+        let [run, large] = segments.as_slice() else { panic!("{segments:?}") };
+        assert_eq!((run.from, run.to, run.slices), (0, 1000, 4));
+        assert!(large.slices >= 160, "{large:?}");
+    }
+
+    #[test]
+    fn thousands_of_tiny_leaves_are_a_few_partitions() {
+        let tiny = LeafFacts { blocks: 1, ..leaf(0) };
+        for (leaves, readers, expected) in [(4000, 4, 7), (4000, 1, 2), (20_000, 4, 8), (100_000, 4, 8), (100, 4, 1)] {
+            let counts = slices(&vec![tiny.clone(); leaves], &sizing(readers, 256, Format::Csv));
+            assert_eq!(counts, [expected], "{leaves} leaves, {readers} readers");
+        }
+        let empty = vec![leaf(0); 4000];
+        assert_eq!(slices(&empty, &sizing(4, 256, Format::Csv)), [7], "a leaf without rows must be opened too");
+    }
+
+    #[test]
+    fn large_and_small_leaves_in_turns_are_never_too_many() {
+        let turns: Vec<LeafFacts> = (0..120_000).map(|place| leaf(if place % 2 == 0 { 1 } else { 512 })).collect();
+        let count: u64 = slices(&turns, &sizing(4, 256, Format::Csv)).iter().map(|slices| u64::from(*slices)).sum();
+        assert!(count <= u64::from(limits::PARTITIONS_MAX), "{count}");
+        let few = Sizing { partitions: NonZeroU32::new(5), ..sizing(4, 256, Format::Csv) };
+        assert_eq!(slices(&turns[..1000], &few).iter().sum::<u32>(), 5);
     }
 
     #[test]
     fn as_many_as_asked_for_where_there_are_blocks() {
         let asked = |n| Sizing { partitions: NonZeroU32::new(n), ..sizing(4, 256, Format::Csv) };
         let blocks = |blocks| LeafFacts { blocks, ..leaf(0) };
-        assert_eq!(allot(&[blocks(10)], &asked(7)), [7]);
-        assert_eq!(allot(&[blocks(3)], &asked(7)), [3]);
-        assert_eq!(allot(&[blocks(0), blocks(100), blocks(50)], &asked(7)), [1, 4, 2]);
-        assert_eq!(allot(&[blocks(9), blocks(9), blocks(9)], &asked(2)), [1, 1, 1]);
+        assert_eq!(slices(&[blocks(10)], &asked(7)), [7]);
+        assert_eq!(slices(&[blocks(3)], &asked(7)), [3]);
+        assert_eq!(slices(&[blocks(0), blocks(100), blocks(50)], &asked(7)), [1, 4, 2]);
+        assert_eq!(slices(&[blocks(9), blocks(9), blocks(9)], &asked(2)), [2]);
         let other = LeafFacts { ctid_ranges: false, ..blocks(100) };
-        assert_eq!(allot(&[other, blocks(4)], &asked(4)), [1, 3]);
+        assert_eq!(slices(&[other, blocks(4)], &asked(4)), [1, 3]);
     }
 
     #[test]
     fn never_more_than_names_have_digits_for() {
         let huge = LeafFacts { blocks: u32::MAX, ..leaf(0) };
         let tiny_parts = sizing(4, 1, Format::Ndjson);
-        let slices = allot(&[huge.clone(), huge, leaf(1)], &tiny_parts);
-        assert_eq!(slices.iter().sum::<u32>(), limits::PARTITIONS_MAX);
+        let counts = slices(&[huge.clone(), huge, leaf(1)], &tiny_parts);
+        assert_eq!(counts.iter().sum::<u32>(), limits::PARTITIONS_MAX);
         assert_eq!(tiny_parts.count(u64::MAX).get(), limits::PARTITIONS_MAX);
         let asked = Sizing { partitions: NonZeroU32::new(u32::MAX), ..tiny_parts };
         assert_eq!(asked.count(1).get(), limits::PARTITIONS_MAX);
         let many = sizing(usize::MAX, 256, Format::Csv);
-        assert_eq!(allot(&[LeafFacts { blocks: u32::MAX, ..leaf(0) }], &many), [limits::PARTITIONS_MAX]);
+        assert_eq!(slices(&[LeafFacts { blocks: u32::MAX, ..leaf(0) }], &many), [limits::PARTITIONS_MAX]);
     }
 }

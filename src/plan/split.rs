@@ -5,7 +5,6 @@ use std::ops::Bound;
 
 use super::sizing::{self, Sizing};
 use super::{KeyRange, KeyValue, LeafFacts, Slice, TupleId};
-use crate::limits;
 
 /// A row's place in a relation that is read leaf by leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,18 +15,18 @@ pub struct HeapPlace {
     pub tuple: TupleId,
 }
 
-/// Block ranges of all leaves, in leaf order, the last of each leaf open.
+/// Block ranges of large leaves, the last of each leaf open, and runs of small ones, in leaf order.
 ///
 /// An empty relation gives one slice. [`Slice::Whole`] stands where the relation's own name does as well as its
-/// leaves: there are none, all of them are empty, or one partition was asked for.
-pub fn heap_partitions(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
+/// leaves: there are none or, where reading through that name is legal (`through_parent`), all of them are empty, or one
+/// partition was asked for.
+pub fn heap_partitions(leaves: &[LeafFacts], sizing: &Sizing, through_parent: bool) -> Vec<Slice> {
     let one_asked = sizing.partitions == Some(NonZeroU32::MIN);
     let empty = leaves.iter().all(|leaf| leaf.blocks == 0);
-    let too_many = u32::try_from(leaves.len()).map_or(true, |leaves| leaves > limits::PARTITIONS_MAX);
-    if leaves.is_empty() || (leaves.len() > 1 && (one_asked || empty || too_many)) {
+    if leaves.is_empty() || (through_parent && leaves.len() > 1 && (one_asked || empty)) {
         return vec![Slice::Whole];
     }
-    heap_slices(leaves, sizing)
+    heap_slices(leaves, sizing, false)
 }
 
 /// The slices up to and including the row at `boundary`, which is the last of a capped export in physical order.
@@ -36,14 +35,14 @@ pub fn heap_partitions(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
 /// cover every leaf; never [`Slice::Whole`], whose order is the server's.
 pub fn heap_capped(leaves: &[LeafFacts], sizing: &Sizing, boundary: Option<HeapPlace>) -> Vec<Slice> {
     let Some(boundary) = boundary else {
-        return heap_slices(leaves, sizing);
+        return heap_slices(leaves, sizing, false);
     };
     debug_assert!(boundary.leaf < leaves.len(), "the boundary lies in a leaf of the plan");
     let mut reached: Vec<LeafFacts> = leaves.iter().take(boundary.leaf.saturating_add(1)).cloned().collect();
     if let Some(last) = reached.get_mut(boundary.leaf) {
         last.blocks = boundary.tuple.block.saturating_add(1);
     }
-    let mut slices = heap_slices(&reached, sizing);
+    let mut slices = heap_slices(&reached, sizing, true);
     if let Some(Slice::Heap { leaf, to, .. }) = slices.last_mut()
         && *leaf == boundary.leaf
     {
@@ -60,21 +59,54 @@ fn place_after(tuple: TupleId) -> Option<TupleId> {
     }
 }
 
-fn heap_slices(leaves: &[LeafFacts], sizing: &Sizing) -> Vec<Slice> {
-    let counts = sizing::allot(leaves, sizing);
-    leaves
-        .iter()
-        .zip(counts)
-        .enumerate()
-        .flat_map(|(leaf, (facts, count))| {
-            let start = move |nth: u32| TupleId { block: share(facts.blocks, nth, count), offset: 0 };
-            (0..count).map(move |nth| Slice::Heap {
-                leaf,
-                from: (nth > 0).then(|| start(nth)),
-                to: (nth + 1 < count).then(|| start(nth + 1)),
-            })
-        })
-        .collect()
+/// With `last_alone` the last leaf shares no slice.
+fn heap_slices(leaves: &[LeafFacts], sizing: &Sizing, last_alone: bool) -> Vec<Slice> {
+    let mut slices = Vec::new();
+    for segment in sizing::allot(leaves, sizing, last_alone) {
+        let members = leaves.get(segment.from..segment.to).unwrap_or_default();
+        if let [leaf] = members {
+            slices.extend(cut_leaf(segment.from, leaf.blocks, segment.slices));
+        } else {
+            slices.extend(cut_run(segment.from, members, segment.slices));
+        }
+    }
+    slices
+}
+
+fn cut_leaf(leaf: usize, blocks: u32, count: u32) -> impl Iterator<Item = Slice> {
+    let start = move |nth: u32| TupleId { block: share(blocks, nth, count), offset: 0 };
+    (0..count).map(move |nth| Slice::Heap {
+        leaf,
+        from: (nth > 0).then(|| start(nth)),
+        to: (nth + 1 < count).then(|| start(nth + 1)),
+    })
+}
+
+/// Cuts a run of leaves, the first of which has the index `first`, between leaves: into slices that weigh about the same
+/// and have a leaf at least.
+fn cut_run(first: usize, leaves: &[LeafFacts], count: u32) -> Vec<Slice> {
+    let total: u128 = leaves.iter().map(|leaf| u128::from(sizing::weight(leaf))).sum();
+    let mut slices = Vec::new();
+    let (mut from, mut to, mut sum) = (0, 0, 0_u128);
+    for nth in 1..=count {
+        let goal = evenly(total, nth.into(), count.into());
+        let left = usize::try_from(count - nth).unwrap_or(usize::MAX);
+        let most = leaves.len().saturating_sub(left);
+        while let Some(leaf) = leaves.get(to).filter(|_| to < most) {
+            let weight = u128::from(sizing::weight(leaf));
+            if nth < count && to > from && sum + weight / 2 > goal {
+                break;
+            }
+            sum += weight;
+            to += 1;
+        }
+        slices.push(match to - from {
+            1 => Slice::Heap { leaf: first + from, from: None, to: None },
+            _ => Slice::Leaves { from: first + from, to: first + to },
+        });
+        from = to;
+    }
+    slices
 }
 
 /// `nth / count` of the blocks, rounded down.
@@ -137,7 +169,7 @@ pub fn integer_bounds(min: i128, max: i128, parts: NonZeroU32) -> Vec<i128> {
     (1..parts).filter_map(|nth| min.checked_add_unsigned(evenly(count, nth, parts))).collect()
 }
 
-/// `nth / parts` of `count`, rounded down; for `nth < parts <= u32::MAX` it cannot overflow.
+/// `nth / parts` of `count`, rounded down; for `nth <= parts <= u32::MAX` it cannot overflow.
 fn evenly(count: u128, nth: u128, parts: u128) -> u128 {
     (count / parts) * nth + (count % parts) * nth / parts
 }

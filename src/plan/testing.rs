@@ -28,6 +28,7 @@ pub(super) fn relation(columns: Vec<ColumnFacts>) -> RelationFacts {
             blocks: 0,
             block_size: 8192,
             ctid_ranges: true,
+            relations: 1,
         }],
         estimated_rows: None,
         unique_key: None,

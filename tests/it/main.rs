@@ -30,6 +30,7 @@ mod harness;
 mod inputs;
 mod kindness;
 mod least_and_greatest;
+mod leaves;
 mod memory;
 mod nested_policies;
 mod one_answer;

@@ -172,6 +172,11 @@ enum WireRange {
         from: Option<String>,
         to: Option<String>,
     },
+    Leaves {
+        first: String,
+        last: String,
+        tables: u64,
+    },
     Keys {
         lower: Option<WireBound>,
         upper: Option<WireBound>,
@@ -207,6 +212,9 @@ impl From<&PartRange> for WireRange {
             PartRange::Heap { leaf, from, to } => {
                 Self::Heap { leaf: leaf.clone(), from: from.map(ctid_text), to: to.map(ctid_text) }
             }
+            PartRange::Leaves { first, last, tables } => {
+                Self::Leaves { first: first.clone(), last: last.clone(), tables: *tables }
+            }
             PartRange::Keys(KeyRange { lower, upper }) => {
                 Self::Keys { lower: wire_bound(lower), upper: wire_bound(upper), withheld: false }
             }
@@ -228,6 +236,7 @@ impl TryFrom<WireRange> for PartRange {
                 from: from.as_deref().map(ctid_value).transpose()?,
                 to: to.as_deref().map(ctid_value).transpose()?,
             },
+            WireRange::Leaves { first, last, tables } => Self::Leaves { first, last, tables },
             WireRange::Keys { withheld: true, .. } => Self::KeysWithheld,
             WireRange::Keys { lower, upper, withheld: false } => {
                 Self::Keys(KeyRange { lower: model_bound(lower), upper: model_bound(upper) })

@@ -42,6 +42,10 @@ fn all_kinds() -> Vec<Manifest> {
     query.consistency.snapshots.clear();
     query.consistency.mode = ConsistencyMode::Keyset;
     made.push(query);
+    let mut leaves = manifest();
+    let (first, last) = ("public.orders_1".to_owned(), "public.orders_9".to_owned());
+    leaves.parts[0].range = crate::manifest::model::PartRange::Leaves { first, last, tables: 9 };
+    made.push(leaves);
     made
 }
 

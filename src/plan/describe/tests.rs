@@ -49,6 +49,7 @@ fn plan() -> Plan {
         Slice::Heap { leaf: 0, from: Some(TupleId { block: 640, offset: 0 }), to: None },
     ];
     Plan {
+        locks: crate::plan::LockUse::default(),
         row_key: Vec::new(),
         relation: facts,
         predicate: Some("id > 5\nand true".into()),
@@ -169,7 +170,8 @@ fn the_json_form() {
         json["read"],
         serde_json::json!({
             "mode": "copy", "page_size": null, "readers": 4, "peak_connections": 7,
-            "source_profile": "balanced", "may_evict_bytes": 1280 * 8192
+            "source_profile": "balanced", "may_evict_bytes": 1280 * 8192,
+            "locks": {"way": "before_snapshot", "at_most": 0, "lock_table": 0, "readers": null}
         })
     );
     assert_eq!(json["output"], "parquet");
@@ -197,8 +199,20 @@ fn connections_at_the_busiest_moment() {
 }
 
 #[test]
+fn locks_in_words() {
+    use crate::plan::locks::{LockUse, LockWay};
+    let locks = LockUse { way: LockWay::LeafByLeaf, at_most: 1599, lock_table: 6400, readers: None };
+    let text = PlanView::new(&Plan { locks, ..plan() }, &work(4, ReadMode::Copy), Format::Csv).to_string();
+    let line = "locks       1,599 at most, a few tables at a time, each compared with the snapshot; the server has room for 6,400";
+    assert!(text.lines().any(|written| written == line), "{text}");
+}
+
+#[test]
 fn ranges_in_words() {
-    let leaves = plan().relation.leaves;
+    let mut leaves = plan().relation.leaves;
+    leaves.push(LeafFacts { sql_name: "public.u".into(), ..leaves[0].clone() });
+    let both = slice_words(&Slice::Leaves { from: 0, to: 2 }, &leaves, &[]);
+    assert_eq!(both, "all of 2 tables, public.t to public.u");
     let at = |block, offset| Some(TupleId { block, offset });
     let heap = |from, to| slice_words(&Slice::Heap { leaf: 0, from, to }, &leaves, &[]);
     assert_eq!(heap(None, None), "all of public.t");

@@ -28,6 +28,9 @@ impl fmt::Display for PlanView<'_> {
         if let Some(note) = &self.read.note {
             writeln!(f, "            {note}")?;
         }
+        if self.read.locks.lock_table > 0 {
+            writeln!(f, "locks       {}", self.read.locks)?;
+        }
         if self.read.may_evict_bytes > 0 {
             let bytes = HumanBytes(self.read.may_evict_bytes);
             writeln!(f, "cache       block ranges may evict up to {bytes} of what the server has cached")?;

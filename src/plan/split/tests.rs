@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::encode::Format;
 use crate::export::request::SourceProfile;
+use crate::limits;
 use crate::plan::{Direction, number_partitions};
 
 fn sizing(partitions: Option<u32>) -> Sizing {
@@ -20,7 +21,7 @@ fn sizing(partitions: Option<u32>) -> Sizing {
 }
 
 fn leaf(blocks: u32) -> LeafFacts {
-    LeafFacts { oid: 1, sql_name: "public.t".into(), blocks, block_size: 8192, ctid_ranges: true }
+    LeafFacts { oid: 1, sql_name: "public.t".into(), blocks, block_size: 8192, ctid_ranges: true, relations: 1 }
 }
 
 fn parts(parts: u32) -> NonZeroU32 {
@@ -42,6 +43,7 @@ fn heap_holds(slice: &Slice, row: HeapPlace) -> bool {
         Slice::Heap { leaf, from, to } => {
             *leaf == row.leaf && from.is_none_or(|from| row.tuple >= from) && to.is_none_or(|to| row.tuple < to)
         }
+        Slice::Leaves { from, to } => (*from..*to).contains(&row.leaf),
         Slice::Keys(_) | Slice::NullKeys => panic!("not a heap slice"),
     }
 }
@@ -80,7 +82,7 @@ fn keys_hold(slice: &Slice, row: &KeyValue, key: &[ModelColumn]) -> bool {
             above && below
         }
         Slice::NullKeys => row[0].is_none(),
-        Slice::Whole | Slice::Heap { .. } => panic!("not a key slice"),
+        Slice::Whole | Slice::Heap { .. } | Slice::Leaves { .. } => panic!("not a key slice"),
     }
 }
 
@@ -133,7 +135,7 @@ fn any_tuple() -> impl Strategy<Value = TupleId> {
 fn any_leaves() -> impl Strategy<Value = Vec<LeafFacts>> {
     let any_leaf = (edge_u32(), prop::bool::weighted(0.8))
         .prop_map(|(blocks, ctid_ranges)| LeafFacts { ctid_ranges, ..leaf(blocks) });
-    prop::collection::vec(any_leaf, 1..6)
+    prop::collection::vec(any_leaf, 1..12)
 }
 
 /// Two key columns, each an integer or a text, in either direction, NULL now and then.
@@ -165,7 +167,7 @@ proptest! {
         partitions in prop::option::of(1..300_u32),
         tuples in prop::collection::vec(any_tuple(), 1..20),
     ) {
-        let slices = heap_partitions(&leaves, &sizing(partitions));
+        let slices = heap_partitions(&leaves, &sizing(partitions), true);
         prop_assert!(slices.len() <= limits::PARTITIONS_MAX as usize);
         for leaf in 0..leaves.len() {
             let edges = slices.iter().filter_map(|slice| match slice {
@@ -185,17 +187,16 @@ proptest! {
         asked in 1..400_u32,
     ) {
         let leaves: Vec<LeafFacts> = blocks.iter().map(|blocks| leaf(*blocks)).collect();
-        let slices = heap_partitions(&leaves, &sizing(Some(asked)));
+        let slices = heap_partitions(&leaves, &sizing(Some(asked)), true);
         let most: u32 = blocks.iter().map(|blocks| *blocks.max(&1)).sum();
-        let least = u32::try_from(leaves.len()).unwrap();
         let empty = blocks.iter().all(|blocks| *blocks == 0);
-        let expected = if empty || asked == 1 { 1 } else { asked.clamp(least, most.max(least)) };
+        let expected = if empty { 1 } else { asked.min(most) };
         prop_assert_eq!(slices.len(), usize::try_from(expected).unwrap());
     }
 
     #[test]
     fn heap_slices_rise_and_are_balanced(blocks in 1..100_000_u32, asked in 2..300_u32) {
-        let slices = heap_partitions(&[leaf(blocks)], &sizing(Some(asked)));
+        let slices = heap_partitions(&[leaf(blocks)], &sizing(Some(asked)), true);
         let starts: Vec<u32> = slices.iter().map(|slice| match slice {
             Slice::Heap { from, .. } => from.map_or(0, |from| from.block),
             _ => panic!("not a heap slice"),
@@ -339,7 +340,7 @@ proptest! {
 #[test]
 fn one_leaf_is_cut_at_blocks_and_left_open() {
     assert_eq!(
-        heap_partitions(&[leaf(10)], &sizing(Some(3))),
+        heap_partitions(&[leaf(10)], &sizing(Some(3)), true),
         [
             heap(0, None, Some(place(3, 0))),
             heap(0, Some(place(3, 0)), Some(place(6, 0))),
@@ -350,27 +351,37 @@ fn one_leaf_is_cut_at_blocks_and_left_open() {
 
 #[test]
 fn an_empty_relation_is_one_partition() {
-    assert_eq!(heap_partitions(&[leaf(0)], &sizing(None)), [heap(0, None, None)]);
-    assert_eq!(heap_partitions(&[leaf(0)], &sizing(Some(8))), [heap(0, None, None)]);
-    assert_eq!(heap_partitions(&[leaf(0), leaf(0)], &sizing(None)), [Slice::Whole]);
-    assert_eq!(heap_partitions(&[], &sizing(None)), [Slice::Whole]);
+    assert_eq!(heap_partitions(&[leaf(0)], &sizing(None), true), [heap(0, None, None)]);
+    assert_eq!(heap_partitions(&[leaf(0)], &sizing(Some(8)), true), [heap(0, None, None)]);
+    assert_eq!(heap_partitions(&[leaf(0), leaf(0)], &sizing(None), true), [Slice::Whole]);
+    assert_eq!(heap_partitions(&[], &sizing(None), true), [Slice::Whole]);
 }
 
 #[test]
-fn an_empty_leaf_beside_others_keeps_its_slice() {
-    assert_eq!(heap_partitions(&[leaf(0), leaf(2)], &sizing(None)), [heap(0, None, None), heap(1, None, None)]);
+fn an_empty_leaf_beside_others_shares_their_slice() {
+    assert_eq!(heap_partitions(&[leaf(0), leaf(2)], &sizing(None), true), [Slice::Leaves { from: 0, to: 2 }]);
+    let asked = heap_partitions(&[leaf(0), leaf(2)], &sizing(Some(2)), true);
+    assert_eq!(asked, [heap(0, None, None), heap(1, None, None)]);
 }
 
 #[test]
 fn a_leaf_without_ctid_ranges_is_one_slice() {
     let other = LeafFacts { ctid_ranges: false, ..leaf(1000) };
-    assert_eq!(heap_partitions(&[other], &sizing(Some(4))), [heap(0, None, None)]);
+    assert_eq!(heap_partitions(&[other], &sizing(Some(4)), true), [heap(0, None, None)]);
 }
 
 #[test]
 fn one_partition_of_several_leaves_is_the_whole_relation() {
-    assert_eq!(heap_partitions(&[leaf(5), leaf(5)], &sizing(Some(1))), [Slice::Whole]);
-    assert_eq!(heap_partitions(&vec![leaf(1); 100_000], &sizing(None)), [Slice::Whole]);
+    assert_eq!(heap_partitions(&[leaf(5), leaf(5)], &sizing(Some(1)), true), [Slice::Whole]);
+    assert_eq!(heap_partitions(&[leaf(5), leaf(5)], &sizing(Some(1)), false), [Slice::Leaves { from: 0, to: 2 }]);
+    assert_eq!(heap_partitions(&[leaf(0), leaf(0)], &sizing(None), false), [Slice::Leaves { from: 0, to: 2 }]);
+}
+
+#[test]
+fn more_leaves_than_there_may_be_partitions_share_them() {
+    let slices = heap_partitions(&vec![leaf(1); 100_000], &sizing(None), true);
+    assert_eq!(slices.len(), 8);
+    assert_eq!(slices.last(), Some(&Slice::Leaves { from: 87_500, to: 100_000 }));
 }
 
 #[test]
@@ -380,7 +391,10 @@ fn a_heap_cap_ends_behind_its_row() {
     assert_eq!(capped(place(2, 7)), [heap(0, None, None), heap(1, None, Some(place(2, 8)))]);
     assert_eq!(capped(place(2, u16::MAX)), [heap(0, None, None), heap(1, None, Some(place(3, 0)))]);
     assert_eq!(capped(place(u32::MAX, u16::MAX)), [heap(0, None, None), heap(1, None, None)]);
-    assert_eq!(heap_capped(&[leaf(1), leaf(1)], &sizing(Some(1)), None), [heap(0, None, None), heap(1, None, None)]);
+    assert_eq!(heap_capped(&[leaf(1), leaf(1)], &sizing(Some(1)), None), [Slice::Leaves { from: 0, to: 2 }]);
+    let capped =
+        heap_capped(&[leaf(4), leaf(4), leaf(4)], &sizing(Some(1)), Some(HeapPlace { leaf: 2, tuple: place(2, 7) }));
+    assert_eq!(capped, [Slice::Leaves { from: 0, to: 2 }, heap(2, None, Some(place(2, 8)))]);
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //! as far as the cap and no further.
 
 use std::num::NonZeroU64;
+use std::ops::Range;
 
 use tokio_postgres::types::Type;
 
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::error::{SourceError, SourceFault};
+use super::leaves::{groups, lock_and_compare, release};
 use super::prepare::Planning;
 use super::sql;
 use super::statement::{self, OutputColumn};
@@ -246,16 +248,57 @@ impl Planning {
         Ok(found)
     }
 
-    /// Counts one leaf, or the relation as a whole, no further than `limit` rows.
+    /// Counts the relation as a whole, no further than `limit` rows.
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub async fn count_up_to(&self, plan: &Plan, leaf: Option<usize>, limit: u64) -> Result<u64, SourceError> {
+    pub async fn count_up_to(&self, plan: &Plan, limit: u64) -> Result<u64, SourceError> {
         let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
-        let statement = sql::count_up_to(plan, &self.read_from(leaf), limit);
+        let statement = sql::count_up_to(plan, &sql::relation(&self.relation), limit);
         let rows = query(&self.anchor, "counting rows up to the cap", &statement, &[]).await?;
         let count = rows.first().map_or(Ok(0), |row| value::<i64>(row, 0))?;
         Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Counts rows leaf by leaf, no further than `limit` in all: the leaves that have any, by their indexes, in order.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
+    pub async fn count_leaves(
+        &self,
+        plan: &Plan,
+        leaves: Range<usize>,
+        limit: u64,
+    ) -> Result<Vec<(usize, u64)>, SourceError> {
+        let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
+        let statement = sql::count_leaves(plan, leaves.clone(), limit);
+        self.guard(leaves).await?;
+        let rows = query(&self.anchor, "counting rows up to the cap", &statement, &[]).await?;
+        self.unguard().await?;
+        let odd = || SourceError::new(SourceFault::Protocol, "a table has an impossible number of rows");
+        let counted = |row: &tokio_postgres::Row| {
+            let leaf = usize::try_from(value::<i64>(row, 0)?).map_err(|_| odd())?;
+            Ok((leaf, u64::try_from(value::<i64>(row, 1)?).map_err(|_| odd())?))
+        };
+        rows.iter().map(counted).collect()
+    }
+
+    /// The leaves of a plan in groups, each for one statement.
+    pub fn leaf_groups(&self, plan: &Plan) -> Vec<Range<usize>> {
+        let most = self.locks.checked.as_ref().map(|checked| checked.relations);
+        groups(&plan.relation.leaves, 0..plan.relation.leaves.len(), 1, most)
+    }
+
+    /// Leaves that are locked as they are read are locked for planning too.
+    async fn guard(&self, leaves: Range<usize>) -> Result<(), SourceError> {
+        match self.relation.leaves.get(leaves) {
+            Some(leaves) if self.checks_leaves() => lock_and_compare(&self.anchor, leaves).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn unguard(&self) -> Result<(), SourceError> {
+        if self.checks_leaves() { release(&self.anchor).await } else { Ok(()) }
     }
 
     /// Finds the places of rows of one leaf in physical order.
@@ -270,10 +313,14 @@ impl Planning {
         splits: &[u64],
     ) -> Result<CapByPlace, SourceError> {
         let points: Vec<u64> = splits.iter().copied().chain([max_rows]).collect();
+        self.guard(leaf..leaf.saturating_add(1)).await?;
         // A predicate could make the planner take an index, and its order.
         self.anchor.batch("asking for physical order", sql::PHYSICAL_ORDER).await?;
-        let statement = sql::rows_by_place(plan, &self.read_from(Some(leaf)), max_rows, &points);
+        let source = self.relation.leaves.get(leaf).map(|leaf| sql::heap(&self.relation, &leaf.sql_name));
+        let source = source.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the cap ends in no table"))?;
+        let statement = sql::rows_by_place(plan, &source, max_rows, &points);
         let rows = query(&self.anchor, "finding where the cap ends", &statement, &[]).await?;
+        self.unguard().await?;
         let mut found = CapByPlace { splits: Vec::new(), boundary: None };
         for row in &rows {
             let odd = || SourceError::new(SourceFault::Protocol, "a row has an impossible place");
@@ -288,13 +335,6 @@ impl Planning {
             }
         }
         Ok(found)
-    }
-
-    fn read_from(&self, leaf: Option<usize>) -> String {
-        match leaf.and_then(|leaf| self.relation.leaves.get(leaf)) {
-            Some(leaf) => sql::heap(&self.relation, &leaf.sql_name),
-            None => sql::relation(&self.relation),
-        }
     }
 }
 

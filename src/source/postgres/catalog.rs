@@ -11,6 +11,7 @@ use super::order;
 use super::session::identifier;
 use super::statement;
 use super::types::{Types, shown};
+use crate::plan::locks::LockTable;
 use crate::plan::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind, ServerTypes};
 
 /// A relation found by name.
@@ -24,6 +25,9 @@ pub(crate) struct Found {
     pub(crate) may_select: bool,
     /// It and all that inherits from it under the run's snapshot, as far as that is known.
     pub(crate) tables: usize,
+    /// Whether anything inherited from it when it was looked up.
+    #[serde(default)]
+    pub(crate) branches: bool,
 }
 
 impl Found {
@@ -72,7 +76,8 @@ pub(crate) fn value<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T,
 pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceError> {
     let sql = closed(
         "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
-            COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) \
+            COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), \
+            EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid) \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE c.oid = pg_catalog.to_regclass($1)",
     );
@@ -101,6 +106,7 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
         name: value(row, 3)?,
         may_select: value(row, 5)?,
         tables: 1,
+        branches: value(row, 6)?,
     })
 }
 
@@ -261,6 +267,15 @@ pub(crate) async fn describe_statement(
         .collect()
 }
 
+/// Where a table stands in the inheritance tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TreePlace {
+    /// Nothing inherits from it.
+    Leaf,
+    /// Others inherit from it, or can.
+    Branch,
+}
+
 /// A table of the inheritance tree, as seen under the session's snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct TreeNode {
@@ -272,9 +287,15 @@ pub(crate) struct TreeNode {
     pub(crate) row_security: bool,
     /// Whether it has columns whose values are computed when read, each table in its own way.
     pub(crate) virtual_columns: bool,
+    pub(crate) place: TreePlace,
     pub(crate) facts: LeafFacts,
     pub(crate) reltuples: f32,
 }
+
+/// Relations that are locked to read table `c`: itself, its indexes, its TOAST table and that one's index. It goes into a
+/// statement before that is [`closed`].
+pub(super) const RELATIONS: &str = "((SELECT pg_catalog.count(*) FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid) \
+    + CASE WHEN c.reltoastrelid = 0::oid THEN 1 ELSE 3 END)";
 
 /// The relation and all that inherits from it, leaves in the order of their bounds' creation. A partition that is being
 /// detached (`DETACH … CONCURRENTLY`) is left out, as a query of the parent leaves it out, and so is a temporary child,
@@ -284,7 +305,7 @@ pub(crate) struct TreeNode {
 /// catalog.
 pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, SourceError> {
     let sql = closed(
-        "WITH RECURSIVE tree AS ( \
+        &"WITH RECURSIVE tree AS ( \
             SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
                 JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid \
                 WHERE NOT i.inhdetachpending AND k.relpersistence <> 't') \
@@ -293,10 +314,14 @@ pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, 
             n.nspname::text, c.relname::text, c.reltuples, \
             CASE WHEN c.relkind = ANY ('{r,m,t}') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
             pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
-            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v') \
+            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v'), \
+            RELATIONS, \
+            c.relkind = 'p' OR b.oid IS NOT NULL \
         FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam \
-        ORDER BY c.oid",
+        LEFT JOIN (SELECT DISTINCT inhparent AS oid FROM pg_catalog.pg_inherits) AS b ON b.oid = c.oid \
+        ORDER BY c.oid"
+            .replace("RELATIONS", RELATIONS),
     );
     let rows = query(session, "listing the tables behind the relation", &sql, &[(&root, Type::OID)]).await?;
     rows.iter().map(node).collect()
@@ -313,6 +338,7 @@ fn node(row: &Row) -> Result<TreeNode, SourceError> {
         blocks: u32::try_from(blocks).map_err(|_| odd())?,
         block_size,
         ctid_ranges: value(row, 9)?,
+        relations: u32::try_from(value::<i64>(row, 11)?).map_err(|_| odd())?,
         sql_name: sql_name.clone(),
     };
     Ok(TreeNode {
@@ -321,6 +347,7 @@ fn node(row: &Row) -> Result<TreeNode, SourceError> {
         may_select: value(row, 2)?,
         row_security: value(row, 3)?,
         virtual_columns: value(row, 10)?,
+        place: if value(row, 12)? { TreePlace::Branch } else { TreePlace::Leaf },
         facts,
         reltuples: value(row, 6)?,
     })
@@ -399,6 +426,16 @@ pub struct ServerFacts {
     pub standby: bool,
     /// What types depend on.
     pub types: ServerTypes,
+    /// Locks that its lock table is made for.
+    #[serde(default)]
+    pub lock_entries: u64,
+}
+
+impl ServerFacts {
+    /// Its lock table.
+    pub fn lock_table(&self) -> LockTable {
+        LockTable { entries: self.lock_entries }
+    }
 }
 
 /// Asks for [`ServerFacts`].
@@ -408,7 +445,9 @@ pub(crate) async fn server_facts(session: &Session) -> Result<ServerFacts, Sourc
         "SELECT pg_catalog.current_setting('server_version'), \
         pg_catalog.current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery(), \
         pg_catalog.current_setting('server_encoding') = 'SQL_ASCII', \
-        pg_catalog.cash_send(1::int4::money)",
+        pg_catalog.cash_send(1::int4::money), \
+        pg_catalog.current_setting('max_locks_per_transaction')::int8 * (pg_catalog.current_setting('max_connections')::int8 \
+            + pg_catalog.current_setting('max_prepared_transactions')::int8)",
     );
     let rows = query(session, "asking the server's version", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
@@ -420,7 +459,8 @@ pub(crate) async fn server_facts(session: &Session) -> Result<ServerFacts, Sourc
         sql_ascii: value(row, 3)?,
         money_scale: u8::try_from(unit.max(1).ilog10()).unwrap_or_default(),
     };
-    let facts = ServerFacts { version: value(row, 0)?, version_num, standby: value(row, 2)?, types };
+    let lock_entries = u64::try_from(value::<i64>(row, 5)?).unwrap_or(0);
+    let facts = ServerFacts { version: value(row, 0)?, version_num, standby: value(row, 2)?, types, lock_entries };
     if facts.version_num < 140_000 {
         let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
         return Err(SourceError::new(SourceFault::Usage, message));

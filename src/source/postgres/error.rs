@@ -105,12 +105,17 @@ impl SourceError {
     /// Whether another attempt may succeed.
     pub fn retry(&self) -> Retry {
         match (self.fault, self.sqlstate.as_deref()) {
-            (SourceFault::GaveWay, Some("55P03" | "40P01" | "53000" | "53100" | "53200")) => Retry::Briefly,
-            (SourceFault::GaveWay, Some("57014")) => Retry::Once,
+            (SourceFault::GaveWay, Some("55P03" | "40P01" | "53000" | "53100")) => Retry::Briefly,
+            (SourceFault::GaveWay, Some("57014" | "53200")) => Retry::Once,
             (SourceFault::GaveWay, Some("53300")) => Retry::FewerReaders,
             (SourceFault::Unavailable, _) => Retry::Again,
             _ => Retry::Never,
         }
+    }
+
+    /// Whether the server had no memory left for a lock, or, which has the same code, none at all.
+    pub(crate) fn is_lock_table_full(&self) -> bool {
+        self.fault == SourceFault::GaveWay && self.sqlstate.as_deref() == Some("53200")
     }
 
     /// Whether somebody else's lock was in the way.

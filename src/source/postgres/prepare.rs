@@ -8,13 +8,14 @@ use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
 use super::error::{SourceError, SourceFault};
+use super::locking::{LockRoom, branches};
 use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
 use super::settings::ConnectSettings;
 use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
 use super::split_safety::SplitSafety;
 use super::watch::{Watch, explain_refusal};
 use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
-use crate::plan::{ColumnFacts, FixedNow, RelationFacts, RelationKind, RelationRequest};
+use crate::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts, RelationKind, RelationRequest};
 use crate::{failpoint, limits};
 
 /// The name by which predicates may qualify the columns of `--query`.
@@ -46,6 +47,8 @@ pub struct Planning {
     pub(crate) split_safety: SplitSafety,
     /// The server.
     pub server: ServerFacts,
+    /// What may be taken of its lock table.
+    pub(crate) room: LockRoom,
 }
 
 impl Planning {
@@ -63,6 +66,7 @@ impl Planning {
         shape: &ShapeOptions,
         work: &WorkOptions,
         run_id: &str,
+        keep: bool,
     ) -> Result<Self, SourceError> {
         let (began, read_mode) = (Instant::now(), work.read_mode);
         let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
@@ -72,37 +76,31 @@ impl Planning {
         let locking = async {
             begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
             let server = server_facts(&lock, work).await?;
-            Ok::<_, SourceError>((server, lock_relation(&lock, shape, read_mode, &application).await))
+            let mut room = LockRoom::new(server.lock_table(), shape, work, keep);
+            let locked = lock_relation(&lock, shape, read_mode, &application, &mut room).await;
+            Ok::<_, SourceError>((server, locked, room))
         };
         let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(connect_anchor(&sessions, read_mode)));
-        let (server, locked) = locked?;
-        let named = match &shape.relation {
-            RelationRequest::Table(name) => Some(name.as_str()),
-            RelationRequest::Query(_) => None,
-        };
-        let (mut found, locks) = match locked {
+        let (server, locked, mut room) = locked?;
+        let named = named(shape);
+        let (mut found, mut locks) = match locked {
             Ok(locked) => locked,
             Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
         };
         failpoint::reach("locked").await;
         let (lock, taken, anchor, tree) = match read_mode {
             ReadMode::Copy => {
-                match take_snapshot(&sessions, anchor, &lock, found.as_ref(), &locks, &application).await {
+                let locking = (&mut locks, &mut room);
+                match take_snapshot(&sessions, anchor, &lock, found.as_ref(), locking, &application).await {
                     Ok((anchor, taken, tree)) => (Some(lock), Some(taken), anchor, tree),
                     Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
                 }
             }
-            ReadMode::Keyset { .. } => {
-                let tree = match &found {
-                    Some(found) => catalog::tree(&lock, found.oid).await,
-                    None => Ok(Vec::new()),
-                };
-                match tree {
-                    Ok(tree) => (None, None, lock, tree),
-                    // The sizes of the tables wait for locks as a read does.
-                    Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
-                }
-            }
+            ReadMode::Keyset { .. } => match tree_of(&lock, found.as_ref()).await {
+                Ok(tree) => (None, None, lock, tree),
+                // The sizes of the tables wait for locks as a read does.
+                Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
+            },
         };
         if let Some(found) = &mut found {
             // By now a child may have come that was not there when the relation was looked up.
@@ -110,7 +108,7 @@ impl Planning {
         }
         let identity = server_identity(&anchor).await?;
         let describing = describe(&anchor, shape, found.as_ref(), &tree);
-        let (described, exported, lock) = if taken.is_some() && work.readers.get() > 1 {
+        let (described, exported, lock) = if taken.is_some() && room.readers() > 1 {
             let (id, custody) = Custody::of_exported(&anchor, &locks, &identity, &application).await?;
             // A small table is read before the lock session would have looked at the source: it becomes the reader, as
             // the anchor has the same locks.
@@ -138,7 +136,23 @@ impl Planning {
             now: described.now,
             split_safety: described.split_safety,
             server,
+            room,
         })
+    }
+
+    /// What is taken of the server's lock table.
+    pub(crate) fn lock_use(&self) -> LockUse {
+        self.room.lock_use(&self.locks, &self.relation)
+    }
+
+    /// Whether leaves are locked as they are read, and not before: then nothing may be planned over what they inherit from.
+    pub(crate) fn checks_leaves(&self) -> bool {
+        self.locks.checked.is_some()
+    }
+
+    /// Why the relation is not read through its own name where its leaves are locked as they are read.
+    pub(crate) fn refuse_parent(&self) -> SourceError {
+        self.room.refuse(self.relation.display_name.as_deref().unwrap_or("the query"))
     }
 
     /// `work` while the source is watched: its locks are held already.
@@ -155,6 +169,22 @@ impl Planning {
             result = work => result,
             error = self.watch.run() => Err(error.into()),
         }
+    }
+}
+
+/// The name by which a person asked for a table.
+fn named(shape: &ShapeOptions) -> Option<&str> {
+    match &shape.relation {
+        RelationRequest::Table(name) => Some(name),
+        RelationRequest::Query(_) => None,
+    }
+}
+
+/// What stands behind a relation; nothing is known to stand behind a query.
+async fn tree_of(session: &Session, found: Option<&Found>) -> Result<Vec<TreeNode>, SourceError> {
+    match found {
+        Some(found) => catalog::tree(session, found.oid).await,
+        None => Ok(Vec::new()),
     }
 }
 
@@ -230,16 +260,25 @@ async fn lock_relation(
     shape: &ShapeOptions,
     read_mode: ReadMode,
     application: &str,
+    room: &mut LockRoom,
 ) -> Result<(Option<Found>, Locks), SourceError> {
     let RelationRequest::Table(name) = &shape.relation else {
-        let locks = Locks { tables: Vec::new(), statements: statements(shape, None) };
+        let mut locks = Locks { statements: statements(shape, None, ""), ..Locks::default() };
+        if let Some(statement) = locks.statements.first() {
+            // Parsed, it has locked what it names; planned, also what is behind that.
+            let parsed = lock.client().prepare(statement);
+            lock.patiently("planning the statement, which locks what it reads", parsed).await?;
+            room.admit_query(lock).await?;
+            locks.readers = u64::try_from(room.readers()).ok();
+        }
         locks.take(lock, Waiting::Patient).await?;
         return Ok((None, locks));
     };
     for _ in 0..limits::SNAPSHOT_TRIES {
         let found = catalog::find(lock, name).await?;
         let tables = if lockable(&found) { vec![found.sql_name()] } else { Vec::new() };
-        let locks = Locks { tables, statements: statements(shape, Some(&found)) };
+        let first = Locks { tables, statements: statements(shape, Some(&found), ""), ..Locks::default() };
+        let locks = room.decide(lock, &found, first, statements(shape, Some(&found), "ONLY ")).await?;
         if read_mode == ReadMode::Copy || !locks.statements.is_empty() {
             locks.take(lock, Waiting::Patient).await?;
         }
@@ -258,10 +297,11 @@ fn lockable(found: &Found) -> bool {
     matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable) && found.may_select
 }
 
-/// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL.
-fn statements(shape: &ShapeOptions, found: Option<&Found>) -> Vec<String> {
+/// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL. With `only` they
+/// leave the children of a table out.
+fn statements(shape: &ShapeOptions, found: Option<&Found>, only: &str) -> Vec<String> {
     let (from, alias) = match (&shape.relation, found) {
-        (_, Some(found)) => (found.sql_name(), identifier(&found.name)),
+        (_, Some(found)) => (format!("{only}{}", found.sql_name()), identifier(&found.name)),
         (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
             (format!("(\n{text}\n)"), QUERY_ALIAS.to_owned())
         }
@@ -285,14 +325,14 @@ fn statements(shape: &ShapeOptions, found: Option<&Found>) -> Vec<String> {
     statements
 }
 
-/// Takes a snapshot under which nothing is read but what the lock session holds, in the anchor's transaction. Also says
-/// when, and what the relation consists of under it.
+/// Takes a snapshot under which nothing is read but what the lock session holds, or what is compared with it as it is read,
+/// in the anchor's transaction. Also says when, and what the relation consists of under it.
 async fn take_snapshot(
     sessions: &Sessions,
     anchor: Option<Session>,
     lock: &Session,
     found: Option<&Found>,
-    locks: &Locks,
+    (locks, room): (&mut Locks, &mut LockRoom),
     application: &str,
 ) -> Result<(Session, Instant, Vec<TreeNode>), SourceError> {
     let anchor = match anchor {
@@ -304,17 +344,21 @@ async fn take_snapshot(
         let before = held(lock).await?;
         let taken = Instant::now();
         begin(&anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
-        let tree = match found {
-            Some(found) => catalog::tree(&anchor, found.oid).await?,
-            None => Vec::new(),
-        };
+        let tree = tree_of(&anchor, found).await?;
         // What came between the locks and the snapshot is locked only now, too late for this snapshot: it may have been
         // emptied before. Behind views and queries nothing else would show it.
+        let oids: Vec<u32> = if let Some(checked) = &mut locks.checked {
+            checked.branches = branches(&tree).map(|node| node.facts.sql_name.clone()).collect();
+            branches(&tree).map(|node| node.oid).collect()
+        } else {
+            tree.iter().map(|node| node.oid).collect()
+        };
         locks.take(lock, Waiting::Patient).await?;
-        let oids: Vec<u32> = tree.iter().map(|node| node.oid).collect();
         if held(lock).await? == before && unlocked(lock, &oids).await?.is_empty() {
             // The anchor may be the only reader, and the lock session may be lost.
             locks.take(&anchor, Waiting::Nowait).await?;
+            room.holds(&before);
+            failpoint::reach("snapshot").await;
             return Ok((anchor, taken, tree));
         }
         anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;

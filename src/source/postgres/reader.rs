@@ -5,26 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Mutex;
 
 use super::catalog;
 use super::connect::{Session, Sessions};
-use super::copy::Copy;
-use super::decode::RowKey;
 use super::error::{STANDBY_HINT, SourceError, SourceFault};
 use super::kept::{self, SourceRecord};
 use super::keyset;
+use super::permits::Permits;
 use super::prepare::{Planning, application};
-use super::session::{Begin, begin, identifier, send_text_as_stored};
+use super::reading::{Manner, Named, Reading};
+use super::session::{Begin, begin};
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, SnapshotFacts};
-use super::sql;
-use super::untranslatable::{self, Reading};
 use super::watch::Watch;
 use crate::export::request::{ReadMode, WorkOptions};
-use crate::plan::{ColumnPlan, Partition, Plan, RelationKind, Slice};
+use crate::plan::locks::LockShare;
+use crate::plan::{Partition, Plan, RelationKind};
 use crate::source::{BatchStream, Source, SourceCost};
 use crate::{failpoint, limits};
 
@@ -47,6 +46,7 @@ pub struct PostgresSource {
     moment: Moment,
     snapshots: Vec<SnapshotFacts>,
     record: SourceRecord,
+    permits: Arc<Permits>,
     /// Whether the database's encoding is `SQL_ASCII`.
     sql_ascii: bool,
 }
@@ -65,7 +65,9 @@ impl PostgresSource {
         read_mode: ReadMode,
         keep: bool,
     ) -> Result<Self, SourceError> {
-        let Planning { sessions, watch, anchor, exported, locks, identity, application, found, server, .. } = planning;
+        let Planning { sessions, watch, anchor, exported, locks, identity, application, found, server, room, .. } =
+            planning;
+        let readers = readers.min(room.readers());
         let sql_ascii = server.types.sql_ascii;
         let record = SourceRecord { found, locks: locks.clone(), server, identity, allow_rls: anchor.allows_rls() };
         let (moment, snapshots) = match read_mode {
@@ -94,7 +96,8 @@ impl PostgresSource {
                 (Moment::Kept(custody), vec![facts])
             }
         };
-        Ok(Self { sessions, watch, moment, snapshots, record, sql_ascii })
+        let permits = permits(&record, readers);
+        Ok(Self { sessions, watch, moment, snapshots, record, permits, sql_ascii })
     }
 
     /// Goes on with a run that another process began, under the snapshot that was taken at `taken_at` and that others hold
@@ -139,7 +142,8 @@ impl PostgresSource {
             }
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);
-        Ok(Self { sessions, watch: Arc::new(watch), moment, snapshots: Vec::new(), record, sql_ascii })
+        let permits = permits(&record, work.readers.get());
+        Ok(Self { sessions, watch: Arc::new(watch), moment, snapshots: Vec::new(), record, permits, sql_ascii })
     }
 
     /// What another process must know to read under the same snapshot.
@@ -195,11 +199,7 @@ impl PostgresSource {
         }
     }
 
-    fn named(&self, plan: &Plan, slice: &Slice) -> Option<Named> {
-        if let Slice::Heap { leaf, .. } = slice {
-            let leaf = plan.relation.leaves.get(*leaf)?;
-            return Some(Named { name: leaf.sql_name.clone(), oid: leaf.oid, tables: None });
-        }
+    fn named(&self) -> Option<Named> {
         let found = self.record.found.as_ref()?;
         let tables = (found.kind == RelationKind::PartitionedTable).then_some(found.tables);
         Some(Named { name: found.sql_name(), oid: found.oid, tables })
@@ -247,85 +247,36 @@ impl PostgresSource {
         }
     }
 
-    /// What the statement of a slice needs to stand in its transaction.
-    async fn make_ready(&self, session: &Session, slice: &Slice) -> Result<(), SourceError> {
-        if self.sql_ascii {
-            send_text_as_stored(session).await?;
-        }
-        match sql::set_bounds(slice) {
-            Some(bounds) => session.batch("setting the bounds of a partition", &bounds).await,
-            None => Ok(()),
-        }
-    }
-
     async fn copy(&self, plan: Arc<Plan>, partition: Partition) -> Result<BatchStream, SourceError> {
-        let session = self.reader().await?;
-        let columns: Arc<[ColumnPlan]> = plan.columns.clone().into();
+        let permit = self.permits.get().await?;
+        let session = self.reader().await.inspect_err(|error| permit.heed(error))?;
         // Whoever asked for the partition names it in front of an error.
         let what = "its rows".to_owned();
-        if let Moment::Pages(pages) = &self.moment {
-            return Ok(pages.open(session, Arc::clone(&self.watch), plan, partition, what));
-        }
-        if let Err(error) = self.make_ready(&session, &partition.slice).await {
-            session.discard();
-            return Err(error);
-        }
-        let key = RowKey::new(&plan.columns, &plan.row_key);
-        let extra: Vec<String> = key.extra().iter().map(|name| identifier(name)).collect();
-        let statement = sql::copy(&sql::select(&plan, &partition, &extra, None));
-        let copy = Copy::start(session, Arc::clone(&self.watch), &statement, &columns, key, what).await?;
         let home = match &self.moment {
-            Moment::Own(slot) => Some(Arc::clone(slot)),
-            _ => None,
-        };
-        let named = self.named(&plan, &partition.slice);
-        let (watch, job) = (Arc::clone(&self.watch), Arc::new((plan, partition)));
-        let batches = stream::try_unfold(copy, move |mut copy| {
-            let (home, named, watch, job) = (home.clone(), named.clone(), Arc::clone(&watch), Arc::clone(&job));
-            async move {
-                match copy.next().await {
-                    Ok(Some(batch)) => return Ok(Some((batch, copy))),
-                    Ok(None) => {}
-                    Err(error) => return Err(explained(error, copy, &watch, &job).await),
-                }
-                let Some(session) = copy.into_session() else { return Ok(None) };
-                if let Some(named) = named
-                    && let Err(error) = catalog::same_relation(&session, &named.name, named.oid, named.tables).await
-                {
-                    session.discard();
-                    return Err(error);
-                }
-                // Back to the pool, still in its transaction; or to the slot, where it is the snapshot.
-                if let Some(home) = home {
-                    *home.lock().await = Some(session);
-                }
-                Ok(None)
+            Moment::Pages(pages) => {
+                let batches = pages.open(session, Arc::clone(&self.watch), plan, partition, what);
+                return Ok(permit.until_the_end_of(batches));
             }
-        });
-        Ok(batches.boxed())
+            Moment::Own(slot) => Some(Arc::clone(slot)),
+            Moment::Kept(_) => None,
+        };
+        let manner = Manner {
+            watch: Arc::clone(&self.watch),
+            named: self.named(),
+            checked: self.record.locks.checked.is_some().then(|| self.permits.relations()),
+            sql_ascii: self.sql_ascii,
+            home,
+        };
+        Ok(Reading::start(manner, session, permit, plan, &partition, what).await?.batches())
     }
 }
 
-/// An error of a partition, with the column and the row where only a search finds them.
-async fn explained(
-    error: SourceError,
-    copy: Copy,
-    watch: &Watch,
-    (plan, partition): &(Arc<Plan>, Partition),
-) -> SourceError {
-    let Some(rows) = copy.refused_after() else { return error };
-    // Its session and its connection are spent.
-    drop(copy);
-    let reading = Reading { plan, partition, after: None, rows, what: "its rows" };
-    untranslatable::explain(error, watch, reading).await
-}
-
-/// What a partition's statement names, and what that was when it was planned.
-#[derive(Debug, Clone)]
-struct Named {
-    name: String,
-    oid: u32,
-    tables: Option<usize>,
+fn permits(record: &SourceRecord, readers: usize) -> Arc<Permits> {
+    let readers = u64::try_from(readers).unwrap_or(u64::MAX);
+    Permits::new(LockShare {
+        readers: record.locks.readers.map_or(readers, |most| most.min(readers)),
+        relations: record.locks.checked.as_ref().map_or(u64::MAX, |checked| checked.relations),
+    })
 }
 
 impl Source for PostgresSource {

@@ -8,10 +8,12 @@ use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe_query;
 use super::error::{SourceError, SourceFault};
+use super::leaves::{groups, release};
 use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::snapshot;
 use super::sql;
+use crate::limits;
 use crate::plan::{Plan, RelationFacts, Slice};
 use tokio_postgres::types::Type;
 
@@ -39,6 +41,8 @@ pub struct Recount {
     session: Session,
     /// The relation as it is seen; every table that stores rows of it is a leaf.
     pub relation: RelationFacts,
+    /// Whether all of it is counted leaf by leaf: there are many, and each may be read as it is.
+    leaf_by_leaf: bool,
     /// The id of the run's snapshot, where the session is under it.
     pub snapshot: Option<String>,
 }
@@ -72,8 +76,8 @@ impl Recount {
         if imported.is_none() {
             begin(&session, Begin::NewSnapshot, application).await?;
         }
-        let relation = describe(&session, counted, row_security).await?;
-        Ok(Self { session, relation, snapshot: imported })
+        let (relation, leaf_by_leaf) = describe(&session, counted, row_security).await?;
+        Ok(Self { session, relation, leaf_by_leaf, snapshot: imported })
     }
 
     /// How many rows a slice of `plan` has, counted no further than `limit`. The plan's relation is this one's.
@@ -81,6 +85,27 @@ impl Recount {
     /// # Errors
     /// The server refused or was lost.
     pub async fn count(&self, plan: &Plan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
+        let range = match slice {
+            Slice::Leaves { from, to } => *from..*to,
+            Slice::Whole if self.leaf_by_leaf => 0..plan.relation.leaves.len(),
+            _ => return self.count_slice(plan, slice, limit).await,
+        };
+        let mut sum = 0_u64;
+        for group in groups(&plan.relation.leaves, range, 1, None) {
+            // The locks of a group go with its savepoint: all of them together could fill the server's lock table.
+            self.session.batch("counting rows", "SAVEPOINT outhaul_leaves").await?;
+            let group = Slice::Leaves { from: group.start, to: group.end };
+            let left = limit.map(|limit| limit.saturating_sub(sum));
+            sum = sum.saturating_add(self.count_slice(plan, &group, left).await?);
+            release(&self.session).await?;
+            if limit.is_some_and(|limit| sum >= limit) {
+                break;
+            }
+        }
+        Ok(sum)
+    }
+
+    async fn count_slice(&self, plan: &Plan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
         let statement = sql::count(plan, slice, limit);
         let rows = query(&self.session, "counting rows", &statement, &[]).await?;
         let count: Option<i64> = rows.first().map(|row| value(row, 0)).transpose()?;
@@ -101,16 +126,24 @@ async fn import(session: &Session, exported: &Exported<'_>, application: &str) -
     }
 }
 
-async fn describe(session: &Session, counted: Counted<'_>, row_security: bool) -> Result<RelationFacts, SourceError> {
+async fn describe(
+    session: &Session,
+    counted: Counted<'_>,
+    row_security: bool,
+) -> Result<(RelationFacts, bool), SourceError> {
     let name = match counted {
         Counted::Relation(name) => name,
-        Counted::Query(text) => return describe_query(session, text, row_security).await,
+        Counted::Query(text) => return Ok((describe_query(session, text, row_security).await?, false)),
     };
     let mut found = catalog::find(session, &quoted(session, name).await?).await?;
     let tree = catalog::tree(session, found.oid).await?;
     found.tables = tree.len();
     let stores_rows = |node: &&catalog::TreeNode| matches!(node.relkind.as_str(), "r" | "m");
-    Ok(RelationFacts {
+    let plain = |node: &catalog::TreeNode| {
+        matches!(node.relkind.as_str(), "r" | "p") && node.may_select && !node.row_security && !node.virtual_columns
+    };
+    let leaf_by_leaf = tree.len() > limits::STATEMENT_LEAVES_MAX && tree.iter().all(plain);
+    let relation = RelationFacts {
         kind: found.kind,
         sql_name: found.sql_name(),
         alias: identifier(&found.name),
@@ -120,7 +153,8 @@ async fn describe(session: &Session, counted: Counted<'_>, row_security: bool) -
         estimated_rows: None,
         unique_key: None,
         row_security,
-    })
+    };
+    Ok((relation, leaf_by_leaf))
 }
 
 /// The relation that a manifest names. Dots in names make two of them possible.

@@ -27,6 +27,22 @@ pub(crate) struct Locks {
     /// Statements whose planning takes the locks that `LOCK TABLE` may not: materialized views, foreign tables, column
     /// grants, queries.
     pub(crate) statements: Vec<String>,
+    /// In place of `tables`, where these would take too many locks.
+    #[serde(default)]
+    pub(crate) checked: Option<Checked>,
+    /// Readers that may hold them at the same time, where these are fewer than were asked for.
+    #[serde(default)]
+    pub(crate) readers: Option<u64>,
+}
+
+/// How the leaves of a relation are locked that are not locked before the snapshot: a few at a time as they are read, and
+/// then compared with what they were under the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checked {
+    /// Tables from which others inherit, quoted: locked without their children.
+    pub(crate) branches: Vec<String>,
+    /// Relations that each reader may lock at a time.
+    pub(crate) relations: u64,
 }
 
 /// Whether to wait for somebody else's lock.
@@ -54,6 +70,11 @@ impl Locks {
         for table in &self.tables {
             let sql = format!("LOCK TABLE {table} IN ACCESS SHARE MODE{nowait}");
             session.batch(&format!("locking {table} against changes"), &sql).await?;
+        }
+        if let Some(Checked { branches, .. }) = &self.checked {
+            let list = branches.iter().map(|name| format!("ONLY {name}")).collect::<Vec<_>>().join(", ");
+            let sql = format!("LOCK TABLE {list} IN ACCESS SHARE MODE{nowait}");
+            session.batch("locking what the tables inherit from against changes", &sql).await?;
         }
         for statement in &self.statements {
             // By the extended protocol, whose statement can only ever be one: people's SQL is in it.

@@ -4,12 +4,13 @@
 mod keys;
 
 use std::num::NonZeroU64;
+use std::ops::Range;
 
 use self::keys::{Edge, beyond, key_range, null};
 use super::session::identifier;
 use crate::plan::{
-    ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyValue, Partition, Plan, RelationFacts, RelationKind, Slice,
-    TupleId, Wire,
+    ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyValue, LeafFacts, Partition, Plan, RelationFacts, RelationKind,
+    Slice, TupleId, Wire,
 };
 
 /// The conditions of a range of blocks, whose bounds [`set_bounds`] puts into settings of the transaction. So all
@@ -43,8 +44,12 @@ pub(crate) fn set_bounds(slice: &Slice) -> Option<String> {
 pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after: Option<&KeyValue>) -> String {
     let mut list: Vec<String> = plan.columns.iter().map(column).collect();
     list.extend(extra.iter().cloned());
+    let list = list.join(", ");
+    if let Slice::Leaves { from, to } = partition.slice {
+        return of_leaves(plan, from, to, &list);
+    }
     // COPY sends rows without columns as nothing at all; a plan always has one.
-    let mut sql = format!("SELECT {}\nFROM {}", list.join(", "), from(&plan.relation, &partition.slice));
+    let mut sql = format!("SELECT {list}\nFROM {}", from(&plan.relation, &partition.slice));
     let mut conditions = if set_bounds(&partition.slice).is_some() {
         predicate(plan).into_iter().chain(BOUNDED.map(str::to_owned)).collect()
     } else {
@@ -67,6 +72,14 @@ pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after
     sql
 }
 
+/// The rows of several leaves, leaf by leaf: PostgreSQL runs the members of such a union in their order.
+fn of_leaves(plan: &Plan, from: usize, to: usize, list: &str) -> String {
+    let filter = all_of(&predicate(plan));
+    let leaves = plan.relation.leaves.get(from..to).unwrap_or_default();
+    let member = |leaf: &LeafFacts| format!("SELECT {list}\nFROM {}{filter}", heap(&plan.relation, &leaf.sql_name));
+    leaves.iter().map(member).collect::<Vec<_>>().join("\nUNION ALL\n")
+}
+
 /// `WHERE` all conditions hold, where there are any.
 fn all_of(conditions: &[String]) -> String {
     if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join("\n  AND ")) }
@@ -75,6 +88,9 @@ fn all_of(conditions: &[String]) -> String {
 /// Counts the rows of a slice, no further than `limit`.
 pub(crate) fn count(plan: &Plan, slice: &Slice, limit: Option<u64>) -> String {
     let limit = limit.map_or(String::new(), |limit| format!("\nLIMIT {limit}"));
+    if let Slice::Leaves { from, to } = *slice {
+        return format!("SELECT pg_catalog.count(*) FROM (\n{}{limit}\n) AS counted", of_leaves(plan, from, to, "1"));
+    }
     let (from, filter) = (from(&plan.relation, slice), all_of(&conditions(plan, slice)));
     format!("SELECT pg_catalog.count(*) FROM (SELECT FROM {from}{filter}{limit}\n) AS counted")
 }
@@ -131,7 +147,7 @@ fn from(facts: &RelationFacts, slice: &Slice) -> String {
             Some(leaf) => heap(facts, &leaf.sql_name),
             None => relation(facts),
         },
-        Slice::Whole | Slice::Keys(_) | Slice::NullKeys => relation(facts),
+        Slice::Whole | Slice::Leaves { .. } | Slice::Keys(_) | Slice::NullKeys => relation(facts),
     }
 }
 
@@ -147,7 +163,7 @@ fn predicate(plan: &Plan) -> Vec<String> {
 fn conditions(plan: &Plan, slice: &Slice) -> Vec<String> {
     let mut conditions = predicate(plan);
     match slice {
-        Slice::Whole => {}
+        Slice::Whole | Slice::Leaves { .. } => {}
         Slice::Heap { from, to, .. } => {
             conditions.extend(from.map(|place| format!("ctid OPERATOR(pg_catalog.>=) {}", tuple_id(place))));
             conditions.extend(to.map(|place| format!("ctid OPERATOR(pg_catalog.<) {}", tuple_id(place))));
@@ -235,9 +251,24 @@ fn is_one_of(number: &str, of: &[u64]) -> String {
     format!("{number} OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int8[])", of.join(", "))
 }
 
-/// How many rows one leaf has, counted no further than `limit`.
+/// How many rows a relation has, counted no further than `limit`.
 pub(crate) fn count_up_to(plan: &Plan, source: &str, limit: NonZeroU64) -> String {
     format!("SELECT pg_catalog.count(*) FROM (SELECT FROM {source}{} LIMIT {limit}) AS counted", filter(plan))
+}
+
+/// How many rows each of some leaves has, counted leaf by leaf and no further than `limit` in all: the leaf's index, and
+/// its rows where there are any.
+pub(crate) fn count_leaves(plan: &Plan, leaves: Range<usize>, limit: NonZeroU64) -> String {
+    let filter = filter(plan);
+    let member = |(place, leaf): (usize, &LeafFacts)| {
+        format!("SELECT {place} AS leaf FROM {}{filter}", heap(&plan.relation, &leaf.sql_name))
+    };
+    let facts = plan.relation.leaves.get(leaves.clone()).unwrap_or_default();
+    let members: Vec<String> = leaves.zip(facts).map(member).collect();
+    format!(
+        "SELECT leaf::pg_catalog.int8, pg_catalog.count(*) FROM (\n{}\nLIMIT {limit}) AS counted GROUP BY leaf ORDER BY leaf",
+        members.join("\nUNION ALL\n")
+    )
 }
 
 /// Makes scans of a heap give rows by their places, whatever predicate stands beside: for the rest of a transaction.

@@ -79,7 +79,10 @@ pub(super) fn hint(sqlstate: &str) -> Option<&'static str> {
              there are not more; raise the limit, or try later"
         }
         "53100" => "the disk of the server is full: try later, or have the query sort and join less",
-        "53200" => "the server has no memory left: try later",
+        "53200" => {
+            "the server has no memory left, or no room in its lock table: try later, lower --readers, or raise \
+             max_locks_per_transaction on the server"
+        }
         "53400" => "the statement passes a limit of the server such as temp_file_limit: have it sort and join less",
         "55P03" => {
             "another session, or a prepared transaction, holds a conflicting lock, for example of ALTER TABLE or \

@@ -7,13 +7,22 @@ fn node(oid: u32, relkind: &str) -> TreeNode {
         may_select: true,
         row_security: false,
         virtual_columns: false,
-        facts: LeafFacts { oid, sql_name: format!("n{oid}"), blocks: 1, block_size: 8192, ctid_ranges: true },
+        place: catalog::TreePlace::Leaf,
+        facts: LeafFacts {
+            oid,
+            sql_name: format!("n{oid}"),
+            blocks: 1,
+            block_size: 8192,
+            ctid_ranges: true,
+            relations: 1,
+        },
         reltuples: 0.0,
     }
 }
 
 fn leaf_oids(kind: RelationKind, tree: &[TreeNode]) -> Vec<u32> {
-    let found = Found { oid: 1, kind, schema: "S".into(), name: "t".into(), may_select: true, tables: 1 };
+    let found =
+        Found { oid: 1, kind, schema: "S".into(), name: "t".into(), may_select: true, tables: 1, branches: false };
     leaves(&found, tree).iter().map(|leaf| leaf.oid).collect()
 }
 

@@ -59,6 +59,7 @@ fn column_plan(origin: ColumnOrigin, wire: Wire) -> ColumnPlan {
 /// A plan over `"S"."t"` (known as `"t"`) with one leaf of another name.
 fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
     Plan {
+        locks: crate::plan::LockUse::default(),
         row_key: Vec::new(),
         relation: RelationFacts {
             kind: RelationKind::PartitionedTable,
@@ -72,6 +73,7 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
                 blocks: 9,
                 block_size: 8192,
                 ctid_ranges: true,
+                relations: 1,
             }],
             estimated_rows: None,
             unique_key: None,
@@ -101,6 +103,26 @@ fn partition(slice: Slice, ordered: bool) -> Partition {
 
 fn keys(lower: Bound<KeyValue>, upper: Bound<KeyValue>) -> Slice {
     Slice::Keys(KeyRange { lower, upper })
+}
+
+#[test]
+fn several_leaves_are_read_by_one_statement_in_their_order() {
+    let mut plan = plan(vec![], Some("t.a > 1"));
+    plan.relation.leaves.push(LeafFacts { sql_name: "\"S\".\"t_2\"".into(), ..plan.relation.leaves[0].clone() });
+    let both = Slice::Leaves { from: 0, to: 2 };
+    assert_eq!(
+        select(&plan, &partition(both.clone(), false), &["\"k\"".to_owned()], None),
+        "SELECT \"a\", \"k\"\nFROM ONLY \"S\".\"t_1\" AS \"t\"\nWHERE (\nt.a > 1\n)\nUNION ALL\n\
+         SELECT \"a\", \"k\"\nFROM ONLY \"S\".\"t_2\" AS \"t\"\nWHERE (\nt.a > 1\n)"
+    );
+    plan.predicate = None;
+    let one_each = "SELECT 1\nFROM ONLY \"S\".\"t_1\" AS \"t\"\nUNION ALL\nSELECT 1\nFROM ONLY \"S\".\"t_2\" AS \"t\"";
+    assert_eq!(count(&plan, &both, None), format!("SELECT pg_catalog.count(*) FROM (\n{one_each}\n) AS counted"));
+    assert_eq!(
+        count_leaves(&plan, 1..2, NonZeroU64::MIN),
+        "SELECT leaf::pg_catalog.int8, pg_catalog.count(*) FROM (\nSELECT 1 AS leaf FROM ONLY \"S\".\"t_2\" AS \"t\"\n\
+         LIMIT 1) AS counted GROUP BY leaf ORDER BY leaf"
+    );
 }
 
 #[test]

@@ -1,0 +1,85 @@
+"""The comparison of scripts/leaves."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+
+def psql(url, sql):
+    done = subprocess.run(
+        ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname", url],
+        input=sql, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def make(url, tables):
+    psql(url, "create table p (id int, n int) partition by list (id)")
+    for first in range(0, tables, 100):
+        last = min(first + 100, tables) - 1
+        psql(url, f"""do $$ begin for i in {first}..{last} loop
+            execute format('create table p_%s partition of p for values in (%s)', i, i);
+            execute format('insert into p_%s select %s, g from generate_series(1, 10) g', i, i);
+            end loop; end $$""")
+    psql(url, """create table busy (a int primary key, b int, c int, d int); create index on busy (b);
+        create index on busy (c); create index on busy (d); insert into busy values (1, 1, 1, 1)""")
+
+
+def until(over, url, sql, seen, failed):
+    """Runs a statement over and over in one session; what it gives is kept."""
+    with subprocess.Popen(
+            ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname", url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
+        while not over.is_set():
+            session.stdin.write(sql + ";\n")
+            session.stdin.flush()
+            line = session.stdout.readline().strip()
+            if not line:
+                failed.append(sql)
+                return
+            seen.append(int(line))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("binary", "url", "work"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--tables", type=int, required=True)
+    args = parser.parse_args()
+    make(args.url, args.tables)
+    fixed = ["--from", args.url, "--table", "p", "--readers", "4", "--report", "json"]
+    planned = subprocess.run([args.binary, "plan", *fixed], check=True, capture_output=True, text=True)
+    locks = json.loads(planned.stdout)["read"]["locks"]
+    over, peak, beside, failed = threading.Event(), [], [], []
+    watching = "select count(*) from pg_locks where pid in (select pid from pg_stat_activity where application_name like 'outhaul/%')"
+    working = "begin; update busy set b = b + 1 where a = 2; select count(*) from busy where a = 1; commit"
+    others = [threading.Thread(target=until, args=(over, args.url, watching, peak, failed))]
+    others += [threading.Thread(target=until, args=(over, args.url, working, beside, failed)) for _ in range(20)]
+    for other in others:
+        other.start()
+    to = os.path.join(args.work, "out")
+    began = time.monotonic()
+    done = subprocess.run([args.binary, "export", *fixed, "--to", to], capture_output=True, text=True)
+    took = time.monotonic() - began
+    over.set()
+    for other in others:
+        other.join()
+    if done.returncode != 0:
+        sys.exit(f"exit {done.returncode}: {done.stderr}")
+    report = json.loads(done.stdout.splitlines()[-1])
+    print(f"{args.tables} tables, {report['rows']} rows, {report['parts']} parts, {took:.1f} s, "
+          f"{max(peak)} locks of {locks['at_most']}, {len(beside)} transactions beside")
+    wrong = [what for what, good in {
+        "rows": report["rows"] == 10 * args.tables,
+        "parts": report["parts"] <= 16,
+        "locks": max(peak) <= locks["at_most"] <= locks["lock_table"] // 4,
+        "transactions beside": len(beside) > 100 and not failed,
+    }.items() if not good]
+    if wrong:
+        sys.exit("wrong: " + ", ".join(wrong))
+
+
+main()

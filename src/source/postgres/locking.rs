@@ -1,0 +1,194 @@
+//! How a run locks: all of what it reads before the snapshot, or a few leaves at a time, compared with it (I5, I11).
+
+use tokio_postgres::types::Type;
+
+use super::catalog::{Found, RELATIONS, TreeNode, TreePlace, query, value};
+use super::closed::closed;
+use super::connect::Session;
+use super::error::{SourceError, SourceFault};
+use super::snapshot::{Checked, Locks};
+use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
+use crate::plan::locks::{Holders, LockShare, LockTable, LockUse, LockWay, LockWeight};
+use crate::plan::{RelationFacts, RelationKind};
+
+/// What a run may take of the server's lock table, and what it has to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LockRoom {
+    table: LockTable,
+    /// Readers that were asked for.
+    asked: u64,
+    holders: Holders,
+    keyset: bool,
+    keep: bool,
+    /// Whether leaves are probably not read by themselves: a key is asked for, or a cap, which goes by a key.
+    by_key: bool,
+    /// What the relation weighs, where more than itself is behind it.
+    weight: LockWeight,
+    /// What the lock session holds.
+    held: u64,
+}
+
+/// Relations that people make have OIDs from here on (`FirstNormalObjectId`, transam.h).
+const FIRST_NORMAL_OBJECT: u32 = 16_384;
+
+/// What to do where the lock table is too small.
+const TOO_SMALL: &str = "raise max_locks_per_transaction on the server, which restarts for it";
+
+impl LockRoom {
+    /// Before the relation is known. With `keep` one session more holds the snapshot.
+    pub(super) fn new(table: LockTable, shape: &ShapeOptions, work: &WorkOptions, keep: bool) -> Self {
+        let asked = u64::try_from(work.readers.get()).unwrap_or(u64::MAX);
+        let keyset = matches!(work.read_mode, ReadMode::Keyset { .. });
+        let capped = work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some());
+        let by_key = shape.key.is_some() || capped;
+        let holders = Holders { readers: asked, beside: beside(keyset, keep, asked) };
+        Self { table, asked, holders, keyset, keep, by_key, weight: LockWeight::default(), held: 0 }
+    }
+
+    /// Decides how to lock a relation. `first` is what locks all of it, and `only` the statements to plan where its leaves
+    /// are not to be locked.
+    ///
+    /// # Errors
+    /// [`SourceFault::GaveWay`] where the lock table has no room for either way.
+    pub(super) async fn decide(
+        &mut self,
+        lock: &Session,
+        found: &Found,
+        first: Locks,
+        only: Vec<String>,
+    ) -> Result<Locks, SourceError> {
+        if !found.branches && found.kind != RelationKind::View {
+            return Ok(first);
+        }
+        self.weight = weigh(lock, Some(found.oid)).await?;
+        if self.table.fits(self.weight.relations, self.holders) {
+            return Ok(first);
+        }
+        let name = found.sql_name();
+        let whole_only = self.keyset || first.tables.is_empty();
+        if (whole_only || self.by_key) && self.take_fewer_readers() {
+            return Ok(Locks { readers: Some(self.holders.readers), ..first });
+        }
+        if whole_only {
+            return Err(self.refuse(&name));
+        }
+        let Some(share) = self.table.share(self.weight, self.holders) else { return Err(self.too_small(&name)) };
+        self.holders.readers = share.readers;
+        let checked = Checked { branches: vec![name], relations: share.relations };
+        Ok(Locks { tables: Vec::new(), statements: only, checked: Some(checked), readers: Some(share.readers) })
+    }
+
+    /// Fewer readers hold fewer locks: whether one at least may read.
+    fn take_fewer_readers(&mut self) -> bool {
+        let (keyset, keep) = (self.keyset, self.keep);
+        let fewer = self.table.most_readers(self.weight.relations, self.asked, |readers| beside(keyset, keep, readers));
+        if let Some(holders) = fewer {
+            self.holders = holders;
+        }
+        fewer.is_some()
+    }
+
+    /// Readers that may read at the same time.
+    pub(crate) fn readers(&self) -> usize {
+        usize::try_from(self.holders.readers).unwrap_or(usize::MAX)
+    }
+
+    /// The same for a query, which `lock` has parsed: what it names is locked, and not yet what is behind it.
+    ///
+    /// # Errors
+    /// [`SourceFault::GaveWay`] where the lock table has no room for what is behind it.
+    pub(super) async fn admit_query(&mut self, lock: &Session) -> Result<(), SourceError> {
+        self.weight = weigh(lock, None).await?;
+        if self.take_fewer_readers() { Ok(()) } else { Err(self.refuse("the query")) }
+    }
+
+    /// The lock session holds these relations; those of the catalog are counted apart.
+    pub(super) fn holds(&mut self, relations: &[u32]) {
+        let own = relations.iter().filter(|oid| **oid >= FIRST_NORMAL_OBJECT);
+        self.held = u64::try_from(own.count()).unwrap_or(u64::MAX);
+    }
+
+    /// What a plan takes.
+    pub(super) fn lock_use(&self, locks: &Locks, facts: &RelationFacts) -> LockUse {
+        let fewer = (self.holders.readers < self.asked).then_some(self.holders.readers);
+        if let Some(checked) = &locks.checked {
+            let branches = u64::try_from(checked.branches.len()).unwrap_or(u64::MAX);
+            let share = LockShare { readers: self.holders.readers, relations: checked.relations };
+            return LockUse { readers: fewer, ..LockUse::of_share(self.table, branches, share, self.holders) };
+        }
+        let leaves = facts.leaves.iter().map(|leaf| u64::from(leaf.relations)).sum::<u64>();
+        let relations = self.weight.relations.max(leaves).max(self.held);
+        let way = if self.keyset { LockWay::PageByPage } else { LockWay::BeforeSnapshot };
+        LockUse { readers: fewer, ..LockUse::of_all(way, self.table, relations, self.holders) }
+    }
+
+    /// Why a relation is not read through its own name.
+    pub(crate) fn refuse(&self, name: &str) -> SourceError {
+        let LockWeight { tables, relations, .. } = self.weight;
+        let (sessions, entries) = (self.holders.count(), self.table.entries);
+        let message = format!(
+            "reading {name} as a whole locks {relations} relations ({tables} tables, with their indexes) in {sessions} \
+             sessions, more than a quarter of the server's lock table, which max_locks_per_transaction makes for \
+             {entries} locks"
+        );
+        let alone = Holders { readers: 1, beside: beside(self.keyset, self.keep, 1) };
+        let hint = if self.holders.count() > alone.count() && self.table.fits(relations, alone) {
+            format!("--readers 1 takes few enough; or {TOO_SMALL}")
+        } else {
+            TOO_SMALL.to_owned()
+        };
+        SourceError::new(SourceFault::GaveWay, message).with_hint(hint)
+    }
+
+    fn too_small(&self, name: &str) -> SourceError {
+        let LockWeight { heaviest, branches, .. } = self.weight;
+        let message = format!(
+            "a table of {name} is {heaviest} relations with its indexes, below {branches} tables from which others \
+             inherit: more than a quarter of the server's lock table, which max_locks_per_transaction makes for {} locks",
+            self.table.entries
+        );
+        SourceError::new(SourceFault::GaveWay, message).with_hint(TOO_SMALL)
+    }
+}
+
+/// What is locked where relation `root` is read through its own name; without one, where all is read that the session's
+/// transaction has locked. A view's own dependencies say what is behind it.
+async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, SourceError> {
+    let sql = closed(
+        &"WITH RECURSIVE named AS ( \
+            SELECT $1::oid AS oid WHERE $1 IS NOT NULL \
+            UNION SELECT l.relation FROM pg_catalog.pg_locks l WHERE $1 IS NULL AND l.locktype = 'relation' \
+                AND l.pid = pg_catalog.pg_backend_pid() AND l.relation >= 16384::oid \
+            UNION SELECT d.refobjid FROM named JOIN pg_catalog.pg_class v ON v.oid = named.oid AND v.relkind = 'v' \
+                JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid AND r.ev_type = '1' \
+                JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass \
+                    AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass \
+                    AND d.refobjid <> v.oid), \
+        below AS (SELECT oid FROM named \
+            UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below ON i.inhparent = below.oid), \
+        weighed AS (SELECT RELATIONS AS relations, c.relkind = 'p' OR b.oid IS NOT NULL AS branch \
+            FROM below JOIN pg_catalog.pg_class c ON c.oid = below.oid \
+            LEFT JOIN (SELECT DISTINCT inhparent AS oid FROM pg_catalog.pg_inherits) AS b ON b.oid = c.oid \
+            WHERE c.relkind = ANY ('{r,p,v,m,f}'::\"char\"[])) \
+        SELECT pg_catalog.count(*), COALESCE(pg_catalog.sum(relations), 0)::int8, \
+            COALESCE(pg_catalog.max(relations), 0)::int8, pg_catalog.count(*) FILTER (WHERE branch) FROM weighed"
+            .replace("RELATIONS", RELATIONS),
+    );
+    let rows = query(session, "counting the locks to be taken", &sql, &[(&root, Type::OID)]).await?;
+    let count =
+        |place| rows.first().and_then(|row| u64::try_from(value::<i64>(row, place).ok()?).ok()).unwrap_or(u64::MAX);
+    Ok(LockWeight { tables: count(0), relations: count(1), heaviest: count(2), branches: count(3) })
+}
+
+/// Sessions beside so many readers: the lock session and two keepers, and one more that keeps the snapshot beyond the run.
+/// The only reader's own transaction is the snapshot, so there are no keepers.
+fn beside(keyset: bool, keep: bool, readers: u64) -> u64 {
+    if keyset || (readers == 1 && !keep) { 1 } else { 3 + u64::from(keep) }
+}
+
+/// The tables of a tree that are locked before the snapshot where its leaves are not: those from which others inherit.
+/// Locked, none of their children can be dropped or detached; where the role may not lock one, a child that has gone is
+/// found as it is read.
+pub(super) fn branches(tree: &[TreeNode]) -> impl Iterator<Item = &TreeNode> {
+    tree.iter().filter(|node| node.place == TreePlace::Branch && node.may_select)
+}
