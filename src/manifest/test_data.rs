@@ -11,8 +11,8 @@ use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, Par
 use crate::export::request::ManifestStats;
 use crate::plan::{
     CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Comparison, Direction, KeyColumn, KeyRange,
-    LeafFacts, Partition, PgType, Plan, Policies, Precision, RelationFacts, RelationKind, RowOrder, RowsAvailable,
-    Slice, TupleId, TypeKind, Wire,
+    LeafFacts, PgType, Plan, Policies, Precision, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId,
+    TypeKind, Wire, number_partitions,
 };
 use crate::store::receipt::{ColumnSummary, PartReceipt};
 use crate::store::{Destination, Layout, PartName, PartitionReceipt, StagedObject, Staging, StoreOptions};
@@ -138,10 +138,7 @@ pub(crate) fn heap_plan() -> Plan {
             available: RowsAvailable::Unknown,
             by_reading: false,
         },
-        partitions: (0..)
-            .zip(slices)
-            .map(|(number, slice)| Partition { number, slice, ordered: false, row_limit: None })
-            .collect(),
+        partitions: number_partitions(slices.into(), false, None).unwrap(),
         ..plan()
     }
 }
