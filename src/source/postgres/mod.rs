@@ -21,6 +21,7 @@ mod pace;
 mod password;
 pub mod prepare;
 mod reader;
+mod reading;
 mod recount;
 pub(crate) mod session;
 pub mod settings;

@@ -12,7 +12,7 @@ use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::snapshot;
 use super::sql;
-use crate::plan::{Plan, RelationFacts, Slice};
+use crate::plan::{Plan, ReadingFacts, RelationFacts, Slice};
 use tokio_postgres::types::Type;
 
 /// What is counted, as a manifest names it.
@@ -120,6 +120,7 @@ async fn describe(session: &Session, counted: Counted<'_>, row_security: bool) -
         estimated_rows: None,
         unique_key: None,
         row_security,
+        reading: ReadingFacts::default(),
     })
 }
 
