@@ -48,6 +48,7 @@ impl Table {
             estimated_rows: Some(self.rows),
             unique_key: None,
             row_security: false,
+            reading: outhaul::plan::ReadingFacts::default(),
         };
         let shape = ShapeOptions {
             relation: RelationRequest::Table("t".to_owned()),

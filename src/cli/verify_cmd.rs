@@ -172,6 +172,9 @@ fn counted(check: &SourceCheck) -> String {
     let under = match (check.mode, &check.snapshot) {
         (CountMode::RunSnapshot, Some(id)) => format!("the run's snapshot {id}"),
         (CountMode::RunSnapshot, None) => "the run's snapshot".to_owned(),
+        (CountMode::Now, _) if check.foreign => {
+            "the source as it is now, for no snapshot says what its foreign tables held".to_owned()
+        }
         (CountMode::Now, _) => "the source as it is now, for the run's snapshot is gone".to_owned(),
     };
     let each = match (check.partitions, check.partitions_uncounted) {

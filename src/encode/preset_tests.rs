@@ -110,6 +110,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
+        reading: crate::plan::ReadingFacts::default(),
     };
     let shape = ShapeOptions {
         relation: RelationRequest::Table("t".to_owned()),

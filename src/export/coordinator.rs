@@ -10,11 +10,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::ExportError;
+use super::error::{ExportError, ExportErrorKind};
 use super::event::{Event, ReaderProgress};
 use super::hold::Retention;
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
-use crate::plan::Partition;
+use crate::plan::{Partition, Plan};
 use crate::source::{Retry, SourceError};
 use crate::store::PartitionReceipt;
 use crate::telemetry;
@@ -202,7 +202,7 @@ impl Coordinator {
 
     /// How long to wait before another attempt at a partition, or the error, where none is worth it.
     fn again(&mut self, partition: &Partition, error: ExportError) -> Result<Duration, ExportError> {
-        let failures = self
+        let failures = *self
             .failures
             .entry(partition.number)
             .and_modify(|failures| failures.count += 1)
@@ -219,6 +219,10 @@ impl Coordinator {
         if failures.count >= most || failures.since.elapsed() >= limits::RETRY_BUDGET {
             return Err(error.after_attempts(failures.count));
         }
+        // Without a connection the statement has not begun.
+        if error.retry != Retry::FewerReaders && self.reads_at_several_moments() {
+            return Err(broken_promise(&self.work.plan, error));
+        }
         let most = limits::RETRY_DELAY_MIN.saturating_mul(1 << (failures.count - 1).min(16));
         let delay = most.min(limits::RETRY_DELAY_MAX).mul_f64(rand::random());
         tracing::warn!(
@@ -231,6 +235,12 @@ impl Coordinator {
         Ok(delay)
     }
 
+    /// Whether the partitions are statements that each see foreign tables at a moment of their own: reading one again would
+    /// be one moment more.
+    fn reads_at_several_moments(&self) -> bool {
+        !failpoint::off("foreign") && self.work.plan.foreign_statements().is_some_and(|count| count > 1)
+    }
+
     /// An empty relation still has one part: a schema, or a header.
     async fn represent_empty(&mut self) -> Result<(), ExportError> {
         if self.receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
@@ -241,6 +251,10 @@ impl Coordinator {
         let receipt = export_partition(&self.work, first, last, &Counters::default(), true, &self.stop).await;
         self.litter |= receipt.as_ref().is_err_and(|error| error.leaves_something);
         let receipt = receipt?;
+        if receipt.rows_read > 0 && self.reads_at_several_moments() {
+            let late = ExportError::internal("rows came where there were none before");
+            return Err(broken_promise(&self.work.plan, late));
+        }
         self.receipts.retain(|receipt| receipt.partition != first.number);
         self.receipts.push(receipt);
         Ok(())
@@ -300,6 +314,17 @@ impl Coordinator {
         tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");
         true
     }
+}
+
+/// The end of a run whose statements may not be repeated, for the reason of `error`.
+fn broken_promise(plan: &Plan, error: ExportError) -> ExportError {
+    let tables = plan.relation.reading.foreign.join(", ");
+    let message = format!(
+        "{error}; the statement is not repeated: it would read {tables} at another moment of the foreign server than the \
+         other partitions did"
+    );
+    let error = ExportError { source: error.source, ..ExportError::new(ExportErrorKind::SnapshotLost, message) };
+    error.with_hint("run the export again; without --key one statement reads all rows, and may be repeated")
 }
 
 /// Removes the staged or published objects of receipts that will not be committed: whether all are gone.

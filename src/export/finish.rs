@@ -15,6 +15,7 @@ use super::hold::Hold;
 use super::report::ExportReport;
 use super::request::{ExportRequest, ReadMode, Target};
 use super::run::{Planned, Run};
+use crate::failpoint;
 use crate::manifest::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord, SourceName};
 use crate::manifest::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
@@ -245,20 +246,28 @@ fn consistency(read_mode: ReadMode, planned: &Planned) -> Consistency {
         xmin: snapshot.xmin.as_deref().and_then(|xmin| xmin.parse().ok()),
         taken_at: snapshot.taken_at,
     };
-    let (mode, note) = match read_mode {
+    let mut notes: Vec<String> = Vec::new();
+    let mode = match read_mode {
         ReadMode::Copy if planned.mixed => {
-            let note =
-                "the run was resumed under another snapshot: rows that changed between the two may be missing or twice";
-            (ConsistencyMode::Mixed, Some(note.to_owned()))
+            notes.push(
+                "the run was resumed under another snapshot: rows that changed between the two may be missing or twice"
+                    .to_owned(),
+            );
+            ConsistencyMode::Mixed
         }
-        ReadMode::Copy => (ConsistencyMode::SingleSnapshot, None),
+        ReadMode::Copy => ConsistencyMode::SingleSnapshot,
         ReadMode::Keyset { .. } => {
-            let note = "each page is of its own moment: rows that changed their key meanwhile may be missing or twice";
-            (ConsistencyMode::Keyset, Some(note.to_owned()))
+            notes.push(
+                "each page is of its own moment: rows that changed their key meanwhile may be missing or twice"
+                    .to_owned(),
+            );
+            ConsistencyMode::Keyset
         }
     };
-    let one_statement = planned.plan.one_statement.as_ref().map(|why| format!("read as one statement: {why}"));
-    let notes: Vec<String> = note.into_iter().chain(one_statement).collect();
+    let foreign = if failpoint::off("foreign") { None } else { planned.plan.foreign_note() };
+    let mode = if foreign.is_some() && mode != ConsistencyMode::Keyset { ConsistencyMode::Foreign } else { mode };
+    notes.extend(foreign);
+    notes.extend(planned.plan.one_statement.as_ref().map(|why| format!("read as one statement: {why}")));
     Consistency {
         mode,
         snapshots: planned.snapshots.iter().map(record).collect(),

@@ -4,7 +4,6 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use super::error::{ExportError, ExportErrorKind};
 use super::request::{ExportRequest, ManifestStats, ReadMode, RowCap, Target};
-use crate::limits;
 use crate::plan::key::{KeyChoice, choose_key};
 use crate::plan::partition::number_partitions;
 use crate::plan::sizing::{PARTITIONS_MAX, Sizing};
@@ -16,6 +15,7 @@ use crate::plan::{
     RowsAvailable, Slice, Wire, columns, oid,
 };
 use crate::source::postgres::Planning;
+use crate::{failpoint, limits};
 
 /// The integer types, whose ranges can be cut by arithmetic.
 const INTEGERS: [u32; 3] = [oid::INT8, oid::INT2, oid::INT4];
@@ -69,6 +69,7 @@ pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result
         Some(max_rows) => split.capped(&mut plan, max_rows).await?,
         None => split.uncapped(&mut plan).await?,
     }
+    note_whole_rows(request, &mut plan);
     Ok(plan)
 }
 
@@ -77,7 +78,9 @@ fn one_statement(request: &ExportRequest, planning: &Planning) -> Result<Option<
     let work = &request.work;
     let capped = work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some());
     let safety = &planning.split_safety;
-    let Some(why) = safety.one_statement.as_ref().or(safety.row_set_varies.as_ref().filter(|_| capped)) else {
+    let foreign = capped.then(|| foreign_rows_vary(request, planning)).flatten();
+    let varies = safety.row_set_varies.as_ref().filter(|_| capped).or(foreign.as_ref());
+    let Some(why) = safety.one_statement.as_ref().or(varies) else {
         return Ok(None);
     };
     if let ReadMode::Keyset { .. } = work.read_mode {
@@ -90,6 +93,31 @@ fn one_statement(request: &ExportRequest, planning: &Planning) -> Result<Option<
         tracing::warn!(reason = why, "the rows are not split: one statement reads them all");
     }
     Ok(Some(why.clone()))
+}
+
+/// Why a cap over foreign tables is not counted before it is read. Pages are counted as they are read anyway.
+fn foreign_rows_vary(request: &ExportRequest, planning: &Planning) -> Option<String> {
+    let foreign = &planning.relation.reading.foreign;
+    let in_pages = matches!(request.work.read_mode, ReadMode::Keyset { .. });
+    (!foreign.is_empty() && !in_pages && !failpoint::off("foreign")).then(|| {
+        let tables = foreign.join(", ");
+        format!("the foreign tables {tables} may have other rows when they are read than when the cap is counted")
+    })
+}
+
+/// Says why a relation of several tables is read as one partition, where its whole rows are the reason.
+fn note_whole_rows(request: &ExportRequest, plan: &mut Plan) {
+    let read_whole = matches!(plan.partitions.as_slice(), [partition] if partition.slice == Slice::Whole);
+    let in_pages = matches!(request.work.read_mode, ReadMode::Keyset { .. });
+    if !plan.relation.reading.whole_rows || !read_whole || in_pages || plan.one_statement.is_some() {
+        return;
+    }
+    let why = "an expression or the predicate may mean the whole row, and the tables that the rows are in have other rows \
+        than the table that was named";
+    if request.work.partitions.is_some_and(|partitions| partitions.get() > 1) && plan.key.is_empty() {
+        tracing::warn!(reason = why, "the rows are not split: one statement reads them all; --key would split them");
+    }
+    plan.one_statement = Some(why.to_owned());
 }
 
 /// The columns of the key, or of the relation's unique one, by which errors name rows.

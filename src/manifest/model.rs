@@ -98,6 +98,8 @@ pub enum ConsistencyMode {
     Keyset,
     /// Partitions of more than one snapshot.
     Mixed,
+    /// Foreign tables are read: they are of the moment of each statement, whatever the snapshot.
+    Foreign,
     /// Another promise, which a later version of outhaul makes.
     #[serde(untagged)]
     Other(String),

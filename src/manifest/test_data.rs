@@ -44,6 +44,29 @@ pub(crate) fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bo
     }
 }
 
+/// The table of [`plan`].
+fn relation() -> RelationFacts {
+    RelationFacts {
+        kind: RelationKind::Table,
+        sql_name: "public.orders".into(),
+        alias: "orders".into(),
+        display_name: Some("public.orders".into()),
+        columns: Vec::new(),
+        leaves: vec![LeafFacts {
+            oid: 16_400,
+            sql_name: "public.orders".into(),
+            blocks: 1_000,
+            block_size: 8_192,
+            ctid_ranges: true,
+            relations: 1,
+        }],
+        estimated_rows: Some(20),
+        unique_key: Some(vec!["id".into()]),
+        row_security: false,
+        reading: crate::plan::ReadingFacts::default(),
+    }
+}
+
 /// Orders by `created_at desc, id`, cut at 12 rows of which the last two have no `created_at`.
 pub(super) fn plan() -> Plan {
     let timestamptz = pg_type(1184, "timestamp with time zone");
@@ -66,24 +89,7 @@ pub(super) fn plan() -> Plan {
     Plan {
         locks: crate::plan::LockUse::default(),
         row_key: Vec::new(),
-        relation: RelationFacts {
-            kind: RelationKind::Table,
-            sql_name: "public.orders".into(),
-            alias: "orders".into(),
-            display_name: Some("public.orders".into()),
-            columns: Vec::new(),
-            leaves: vec![LeafFacts {
-                oid: 16_400,
-                sql_name: "public.orders".into(),
-                blocks: 1_000,
-                block_size: 8_192,
-                ctid_ranges: true,
-                relations: 1,
-            }],
-            estimated_rows: Some(20),
-            unique_key: Some(vec!["id".into()]),
-            row_security: false,
-        },
+        relation: relation(),
         predicate: Some("price > 0".into()),
         now: None,
         one_statement: None,

@@ -74,6 +74,8 @@ pub struct KeyView<'a> {
 pub struct ReadView {
     /// `copy` or `keyset`.
     pub mode: &'static str,
+    /// `consistency.mode` of the manifest.
+    pub consistency: &'static str,
     /// Rows of a keyset page.
     pub page_size: Option<u64>,
     /// Connections that read.
@@ -85,7 +87,7 @@ pub struct ReadView {
     /// Bytes of heap that are read past `PostgreSQL`'s ring of buffers, and so may evict as much of what others have in
     /// the server's cache: those of leaves that are cut into ranges of blocks.
     pub may_evict_bytes: u64,
-    /// Why one statement reads all rows, where the rows cannot be split.
+    /// Why one statement reads all rows, where the rows cannot be split; what moment foreign tables are of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// What is taken of the server's lock table.
@@ -171,16 +173,28 @@ fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
         ReadMode::Copy => ("copy", None, 1),
         ReadMode::Keyset { page_size } => ("keyset", Some(page_size.get()), 1),
     };
+    let consistency = match work.read_mode {
+        ReadMode::Keyset { .. } => "keyset",
+        ReadMode::Copy if plan.foreign_statements().is_some() => "foreign",
+        ReadMode::Copy => "single_snapshot",
+    };
     ReadView {
         mode,
+        consistency,
         page_size,
         readers,
         peak_connections: readers.saturating_add(beside),
         source_profile: work.source_profile,
         may_evict_bytes: may_evict_bytes(plan),
-        note: plan.one_statement.as_ref().map(|why| format!("one statement: {why}")),
+        note: note(plan),
         locks: plan.locks,
     }
+}
+
+fn note(plan: &Plan) -> Option<String> {
+    let one_statement = plan.one_statement.as_ref().map(|why| format!("one statement: {why}"));
+    let notes: Vec<String> = plan.foreign_note().into_iter().chain(one_statement).collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 fn may_evict_bytes(plan: &Plan) -> u64 {

@@ -23,6 +23,7 @@ pub mod split;
 #[cfg(test)]
 mod testing;
 mod travel;
+pub(crate) mod whole_row;
 mod words;
 
 use std::collections::HashSet;
@@ -122,6 +123,18 @@ impl LeafFacts {
     }
 }
 
+/// What of a relation says how it may be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadingFacts {
+    /// Whether its tables may not be read one by one because an expression or the predicate may mean its whole row, which
+    /// is another one in each of them.
+    #[serde(default)]
+    pub whole_rows: bool,
+    /// The foreign tables among what is read, `schema.table` for people: each statement reads them at its own moment.
+    #[serde(default)]
+    pub foreign: Vec<String>,
+}
+
 /// All that planning knows of the relation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelationFacts {
@@ -144,6 +157,9 @@ pub struct RelationFacts {
     pub unique_key: Option<Vec<String>>,
     /// Whether row security may hide rows of it from the role; only where the request allows that.
     pub row_security: bool,
+    /// What says how it may be read.
+    #[serde(default)]
+    pub reading: ReadingFacts,
 }
 
 /// `name_2`, or the next number that `take` takes.
@@ -300,5 +316,27 @@ impl Plan {
             _ => None,
         };
         leaf.is_some_and(LeafFacts::is_small)
+    }
+
+    /// How many statements read foreign tables, each at a moment of its own; `None` where none is read.
+    pub fn foreign_statements(&self) -> Option<usize> {
+        (!self.relation.reading.foreign.is_empty()).then_some(self.partitions.len())
+    }
+
+    /// What a person should know of rows that come from foreign tables.
+    pub fn foreign_note(&self) -> Option<String> {
+        let statements = self.foreign_statements()?;
+        let tables = self.relation.reading.foreign.join(", ");
+        Some(if statements > 1 {
+            format!(
+                "{statements} statements read the foreign tables {tables}, each at a moment of its own on the foreign \
+                 server: rows that change there meanwhile may be missing or twice"
+            )
+        } else {
+            format!(
+                "one statement reads the foreign tables {tables}, at its moment on the foreign server and not under the \
+                 snapshot"
+            )
+        })
     }
 }

@@ -33,5 +33,6 @@ pub(super) fn relation(columns: Vec<ColumnFacts>) -> RelationFacts {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
+        reading: crate::plan::ReadingFacts::default(),
     }
 }

@@ -1,5 +1,6 @@
 //! What can be exported, and how it is split: every kind of relation and of key, compared with PostgreSQL.
 
+use crate::support::foreign;
 use crate::support::job::{copy, export, export_csv, sorted};
 use crate::support::oracle;
 use crate::support::pg::{Pg, both, pg};
@@ -110,7 +111,7 @@ async fn foreign_tables_are_read_through_their_server() {
     for version in both() {
         let pg = pg(version).await;
         pg.batch(KEYED).await;
-        pg.batch(&foreign_server(&pg).await).await;
+        pg.batch(&foreign::tables(&pg, "keyed", "(id int, u uuid, t text)", &["far", "far_leaf"]).await).await;
         pg.batch(
             "create table parent (id int, u uuid, t text) partition by range (id);
             create table near partition of parent for values from (100000) to (200000);
@@ -129,35 +130,6 @@ async fn foreign_tables_are_read_through_their_server() {
             assert!(done.sorted() == sorted(&expected), "{version}: {args:?}");
         }
     }
-}
-
-/// Makes the foreign tables `far` and `far_leaf`: of another server on 15, of a file on 18, whose build of `postgres_fdw`
-/// needs a newer libpq than the system's.
-async fn foreign_server(pg: &Pg) -> String {
-    let columns = "(id int, u uuid, t text)";
-    let (server, options) = if pg.version == 15 {
-        let address = pg.sql("select current_database(), current_setting('port')").await.remove(0);
-        let [database, port] = [0, 1].map(|column| address[column].clone().unwrap());
-        let server = format!(
-            "create extension postgres_fdw;
-            create server far foreign data wrapper postgres_fdw options (host '127.0.0.1', port '{port}', dbname '{database}');
-            create user mapping for postgres server far options (user 'postgres', password_required 'false');"
-        );
-        (server, "table_name 'keyed'".to_owned())
-    } else {
-        let folder = pg.value("select current_setting('data_directory')").await;
-        let file = format!("{folder}/{}.csv", pg.value("select current_database()").await);
-        let server = format!(
-            "copy (select id, u, t from keyed) to '{file}' (format csv);
-            create extension file_fdw;
-            create server far foreign data wrapper file_fdw;"
-        );
-        (server, format!("filename '{file}', format 'csv'"))
-    };
-    format!(
-        "{server} create foreign table far {columns} server far options ({options});
-        create foreign table far_leaf {columns} server far options ({options})"
-    )
 }
 
 /// Partitioned twice, with a leaf whose columns stand in another order and one that dropped a column.

@@ -47,6 +47,15 @@ pub(crate) async fn export_csv(pg: &Pg, args: &[&str], code: i32) -> Export {
     export(pg, &all).await.expect(code)
 }
 
+/// The same, however it ends, with mechanisms switched off.
+pub(crate) async fn export_csv_without(pg: &Pg, args: &[&str], off: &str) -> Export {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    let all = [&["--format", "csv", "--csv-header", "off"], args].concat();
+    let run = command(pg, to.to_str().unwrap(), &all).env("OUTHAUL_TEST_OFF", off).run().await;
+    Export { run, folder }
+}
+
 impl Export {
     /// Fails the test unless it ended with this code.
     #[track_caller]

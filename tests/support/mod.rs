@@ -6,6 +6,7 @@
 pub(crate) mod cluster;
 pub(crate) mod differential;
 pub(crate) mod disk;
+pub(crate) mod foreign;
 pub(crate) mod http_proxy;
 pub(crate) mod job;
 pub(crate) mod oracle;
@@ -13,7 +14,9 @@ pub(crate) mod pg;
 pub(crate) mod place;
 pub(crate) mod run;
 pub(crate) mod s3;
+pub(crate) mod schemas;
 pub(crate) mod secured;
+pub(crate) mod shapes;
 pub(crate) mod sql_names;
 pub(crate) mod tcp_proxy;
 pub(crate) mod tls;

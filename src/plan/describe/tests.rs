@@ -110,6 +110,23 @@ partitions  2
 }
 
 #[test]
+fn foreign_tables_are_of_the_moment_of_each_statement() {
+    let mut plan = plan();
+    assert_eq!(PlanView::new(&plan, &work(4, ReadMode::Copy), Format::Csv).read.consistency, "single_snapshot");
+    plan.relation.reading.foreign = vec!["far.t".into()];
+    let view = PlanView::new(&plan, &work(4, ReadMode::Copy), Format::Csv);
+    assert_eq!(view.read.consistency, "foreign");
+    assert!(view.read.note.as_ref().is_some_and(|note| note.starts_with("2 statements read the foreign tables far.t")));
+    let text = view.to_string();
+    assert!(text.contains("read        COPY, foreign tables at the moment of each statement, 4 readers"), "{text}");
+    let page_size = NonZeroU64::MIN;
+    assert_eq!(PlanView::new(&plan, &work(1, ReadMode::Keyset { page_size }), Format::Csv).read.consistency, "keyset");
+    plan.partitions.truncate(1);
+    let note = PlanView::new(&plan, &work(4, ReadMode::Copy), Format::Csv).read.note;
+    assert!(note.is_some_and(|note| note.starts_with("one statement reads the foreign tables far.t")));
+}
+
+#[test]
 fn the_text_form_of_a_truncated_query() {
     let mut plan = plan();
     plan.relation = RelationFacts {
@@ -169,7 +186,7 @@ fn the_json_form() {
     assert_eq!(
         json["read"],
         serde_json::json!({
-            "mode": "copy", "page_size": null, "readers": 4, "peak_connections": 7,
+            "mode": "copy", "consistency": "single_snapshot", "page_size": null, "readers": 4, "peak_connections": 7,
             "source_profile": "balanced", "may_evict_bytes": 1280 * 8192,
             "locks": {"way": "before_snapshot", "at_most": 0, "lock_table": 0, "readers": null}
         })

@@ -103,6 +103,7 @@ impl fmt::Display for KeyView<'_> {
 impl fmt::Display for ReadView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.page_size {
+            None if self.consistency == "foreign" => write!(f, "COPY, foreign tables at the moment of each statement")?,
             None => write!(f, "COPY under one snapshot")?,
             Some(rows) => write!(f, "keyset pages of {} rows, no common snapshot", HumanCount(rows))?,
         }

@@ -6,11 +6,12 @@ use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::fixed_now;
 use super::prepare::QUERY_ALIAS;
+use super::read_facts;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};
 use super::sql;
 use crate::export::request::ShapeOptions;
-use crate::plan::{ColumnFacts, FixedNow, LeafFacts, RelationFacts, RelationKind, RelationRequest};
+use crate::plan::{ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts, RelationKind, RelationRequest};
 
 /// What the anchor's session knows of a request.
 #[derive(Debug)]
@@ -32,7 +33,11 @@ pub(super) async fn describe(
     tree: &[TreeNode],
 ) -> Result<Described, SourceError> {
     let (shape, now) = fixed_now::fix(anchor, shape, found).await?;
-    let relation = describe_relation(anchor, &shape, found, tree).await?;
+    let mut relation = describe_relation(anchor, &shape, found, tree).await?;
+    relation.reading = read_facts::facts(anchor, &shape, found, tree, &relation).await?;
+    if relation.reading.whole_rows {
+        relation.leaves.clear();
+    }
     let expressions = describe_expressions(anchor, &shape, &relation).await?;
     let split_safety = split_safety::of(anchor, &shape, found, tree).await?;
     Ok(Described { relation, expressions, shape, now, split_safety })
@@ -54,6 +59,7 @@ pub(super) async fn describe_query(
         estimated_rows: None,
         unique_key: None,
         row_security,
+        reading: ReadingFacts::default(),
     })
 }
 
@@ -87,6 +93,7 @@ async fn describe_relation(
         // What lies behind a view is not in the tree.
         row_security: shape.allow_rls
             && (found.kind == RelationKind::View || tree.iter().any(|node| node.row_security)),
+        reading: ReadingFacts::default(),
     })
 }
 

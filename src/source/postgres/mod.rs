@@ -23,6 +23,7 @@ mod pace;
 mod password;
 mod permits;
 pub mod prepare;
+mod read_facts;
 mod reader;
 mod reading;
 mod recount;

@@ -14,7 +14,7 @@ use super::settings::ConnectSettings;
 use super::snapshot;
 use super::sql;
 use crate::limits;
-use crate::plan::{Plan, RelationFacts, Slice};
+use crate::plan::{Plan, ReadingFacts, RelationFacts, Slice};
 use tokio_postgres::types::Type;
 
 /// What is counted, as a manifest names it.
@@ -153,6 +153,7 @@ async fn describe(
         estimated_rows: None,
         unique_key: None,
         row_security,
+        reading: ReadingFacts::default(),
     };
     Ok((relation, leaf_by_leaf))
 }

@@ -78,6 +78,7 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
             estimated_rows: None,
             unique_key: None,
             row_security: false,
+            reading: crate::plan::ReadingFacts::default(),
         },
         predicate: predicate.map(str::to_owned),
         now: None,

@@ -308,6 +308,7 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         estimated_rows: None,
         unique_key: None,
         row_security: false,
+        reading: crate::plan::ReadingFacts::default(),
     };
     let shape = ShapeOptions {
         relation: RelationRequest::Table("t".to_owned()),

@@ -69,6 +69,7 @@ fn facts() -> RelationFacts {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
+        reading: crate::plan::ReadingFacts::default(),
     }
 }
 
