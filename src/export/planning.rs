@@ -59,7 +59,8 @@ pub(crate) async fn plan(request: &ExportRequest, planning: &Planning) -> Result
         partitions: Vec::new(),
         locks: planning.lock_use(),
     };
-    if planning.checks_leaves() && (facts.leaves.is_empty() || !choice.columns.is_empty()) {
+    let as_a_whole = facts.leaves.is_empty() || !choice.columns.is_empty() || plan.one_statement.is_some();
+    if planning.checks_leaves() && as_a_whole {
         return Err(planning.refuse_parent().into());
     }
     plan.row_key = row_key(&plan, request.commit.manifest_stats);

@@ -13,6 +13,7 @@ use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
 use super::settings::ConnectSettings;
 use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
 use super::split_safety::SplitSafety;
+use super::statement;
 use super::watch::{Watch, explain_refusal};
 use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
 use crate::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts, RelationKind, RelationRequest};
@@ -265,9 +266,8 @@ async fn lock_relation(
     let RelationRequest::Table(name) = &shape.relation else {
         let mut locks = Locks { statements: statements(shape, None, ""), ..Locks::default() };
         if let Some(statement) = locks.statements.first() {
-            // Parsed, it has locked what it names; planned, also what is behind that.
-            let parsed = lock.client().prepare(statement);
-            lock.patiently("planning the statement, which locks what it reads", parsed).await?;
+            // Described, it has locked what it names; planned, also what is behind that.
+            statement::describe(lock, "planning the statement, which locks what it reads", statement).await?;
             room.admit_query(lock).await?;
             locks.readers = u64::try_from(room.readers()).ok();
         }
