@@ -57,7 +57,7 @@ impl Clocks {
         for (at, piece) in pieces.iter().enumerate() {
             context.see(&pieces, at);
             if let Kind::Text(constant) = &piece.kind
-                && tells_time(constant)
+                && constant_tells_time(constant)
             {
                 found.constant.get_or_insert_with(|| text[piece.start..piece.end].to_owned());
             }
@@ -155,8 +155,12 @@ fn call(pieces: &[Piece], at: usize, text: &str, names_column: bool) -> Option<C
     }
 }
 
-/// Whether the server may read a text constant as a time by the clock.
-fn tells_time(constant: &Constant) -> bool {
+/// Whether the server may read a text as a time by the clock.
+pub(crate) fn tells_time(text: &str) -> bool {
+    constant_tells_time(&Constant { content: text.to_owned(), escapes: false })
+}
+
+fn constant_tells_time(constant: &Constant) -> bool {
     let mut readable = constant.content.clone();
     if constant.escapes {
         for blank in ["\\n", "\\t", "\\r", "\\f", "\\b"] {

