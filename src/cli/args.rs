@@ -386,7 +386,8 @@ mod tests {
         let mut seen = 0;
         for (path, text) in &texts {
             for (at, _) in text.match_indices("--") {
-                if text[..at].ends_with(|c: char| c.is_alphanumeric() || "-<!".contains(c)) {
+                let rule = text[at + 2..].starts_with('-');
+                if rule || text[..at].ends_with(|c: char| c.is_alphanumeric() || "-<!".contains(c)) {
                     continue;
                 }
                 let rest = &text[at + 2..];

@@ -282,7 +282,8 @@ mod tests {
     #[test]
     fn a_profile_cuts_more_or_not_at_all() {
         let profile = |profile| Sizing { profile, ..sizing(4, 256, Format::Csv) };
-        assert_eq!(slices(&[leaf(40 * 1024), leaf(0), leaf(64)], &profile(SourceProfile::Gentle)), [1, 1]);
+        // The two small ones could share a partition, and make two for readers that would idle.
+        assert_eq!(slices(&[leaf(40 * 1024), leaf(0), leaf(64)], &profile(SourceProfile::Gentle)), [1, 2]);
         assert_eq!(slices(&[leaf(200)], &profile(SourceProfile::Fast)), [16]);
         assert_eq!(profile(SourceProfile::Fast).count(200 << 20).get(), 16);
     }

@@ -189,7 +189,7 @@ fn unknown_options_are_named_where_no_password_can_be_shown() {
         ("host=h two words=bar", "an unknown option"),
     ] {
         let environment = Environment::of([("FROM", from)], []);
-        let errors = format!("{:?}", connect_in("env:FROM", &environment).expect_err(from));
+        let errors = format!("{:?}", connect_in("env:FROM", &environment).expect_err(from)).replace('\\', "");
         assert!(errors.contains(words), "{from}: {errors}");
     }
     // A raw @ is a value like another where all options are known.
