@@ -375,7 +375,8 @@ impl Attempt<'_> {
                 whole &= match finishing.await {
                     Ok(Ok(object)) => discard(&self.work.outlet, &object).await,
                     // A writer that fails to finish has removed what it staged, or tried to.
-                    Ok(Err(_)) | Err(_) => false,
+                    Ok(Err(error)) => error.leaves_nothing,
+                    Err(_) => false,
                 };
             }
         }
