@@ -32,14 +32,18 @@
 //!   it names.
 //! - **I3 Count**: rows read = rows encoded = rows in receipts = rows in the manifest.
 //! - **I4 Coverage**: the partitions of a plan are disjoint and cover every row, NULL keys included, whatever the
-//!   statistics said.
+//!   statistics said. Together they give what the one statement that a person would have typed gives; what cannot be split
+//!   so is read as one partition.
 //! - **I5 One snapshot**: in copy mode every read happens in one exported snapshot, on one server, with everything locked
-//!   before the snapshot was taken.
+//!   before the snapshot was taken, or compared with it under a lock that is held while reading; `now()` is one moment.
+//!   Foreign tables have no part in it, which the manifest says.
 //! - **I6 Memory** is bounded by the formula in [`limits`]; it grows neither with rows nor with a slow destination.
 //! - **I7 Truncation** is recorded, exact and deterministic; never silent, never called complete.
 //! - **I8 Purity**: `plan`, `encode`, the COPY framer and object naming do no IO and never await.
 //! - **I9 Secrets** never appear in logs, errors, journals, manifests, metrics or panics; row values only where asked for.
 //! - **I10 One path**: every front end, format and partition goes through the same plan, worker and encoder.
+//! - **I11 A bounded guest**: what a run takes of its source is stated before it starts and kept: connections, the age of
+//!   the snapshot, and never more than a quarter of the server's lock table.
 //! - **I12 Records outlive versions**: whatever a run leaves at its destination (`run.json`, receipts, uploads) is a format
 //!   of its own; the next release can always clean it, and resume it or say why not.
 //!

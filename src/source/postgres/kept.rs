@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Found, ServerFacts, query, value};
+use super::catalog::{Found, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::prepare::application;
+use super::server::ServerFacts;
 use super::session::ServerIdentity;
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, Locks};

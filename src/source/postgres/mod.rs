@@ -27,6 +27,7 @@ mod read_facts;
 mod reader;
 mod reading;
 mod recount;
+pub mod server;
 pub(crate) mod session;
 pub mod settings;
 mod silence;

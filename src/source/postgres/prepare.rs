@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::catalog::{self, Found, ServerFacts, TreeNode};
+use super::catalog::{self, Found, TreeNode};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
 use super::error::{SourceError, SourceFault};
 use super::locking::{LockRoom, branches};
+use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
 use super::settings::ConnectSettings;
 use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
@@ -224,7 +225,7 @@ fn is_small(tree: &[TreeNode], work: &WorkOptions) -> bool {
 
 /// Describes the server, and says what may go wrong with it.
 async fn server_facts(lock: &Session, work: &WorkOptions) -> Result<ServerFacts, SourceError> {
-    let server = catalog::server_facts(lock).await?;
+    let server = server::facts(lock).await?;
     if server.standby {
         warn_of_conflicts(lock).await?;
     } else if work.source_limits.max_replay_lag.is_some() {

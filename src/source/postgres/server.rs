@@ -1,0 +1,63 @@
+//! What a server says of itself: its version, and what types and locks depend on.
+
+use serde::{Deserialize, Serialize};
+
+use super::catalog::{query, value};
+use super::closed::closed;
+use super::connect::Session;
+use super::error::{SourceError, SourceFault};
+use crate::plan::ServerTypes;
+use crate::plan::locks::LockTable;
+
+/// Facts of the server for the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// `server_version`, for example `18.6`.
+    pub version: String,
+    /// `server_version_num`, for example 180006.
+    pub version_num: i32,
+    /// Whether it is a hot standby.
+    pub standby: bool,
+    /// What types depend on.
+    pub types: ServerTypes,
+    /// Locks that its lock table is made for.
+    #[serde(default)]
+    pub lock_entries: u64,
+}
+
+impl ServerFacts {
+    /// Its lock table.
+    pub fn lock_table(&self) -> LockTable {
+        LockTable { entries: self.lock_entries }
+    }
+}
+
+/// Asks for [`ServerFacts`].
+pub(crate) async fn facts(session: &Session) -> Result<ServerFacts, SourceError> {
+    // One unit of money as it is stored: 10 to the power of its digits after the point.
+    let sql = closed(
+        "SELECT pg_catalog.current_setting('server_version'), \
+        pg_catalog.current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery(), \
+        pg_catalog.current_setting('server_encoding') = 'SQL_ASCII', \
+        pg_catalog.cash_send(1::int4::money), \
+        pg_catalog.current_setting('max_locks_per_transaction')::int8 * (pg_catalog.current_setting('max_connections')::int8 \
+            + pg_catalog.current_setting('max_prepared_transactions')::int8)",
+    );
+    let rows = query(session, "asking the server's version", &sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
+    let unit: &[u8] = value(row, 4)?;
+    let unit = unit.try_into().map_or(1, i64::from_be_bytes);
+    let version_num: i32 = value(row, 1)?;
+    let types = ServerTypes {
+        infinite_intervals: version_num >= 170_000,
+        sql_ascii: value(row, 3)?,
+        money_scale: u8::try_from(unit.max(1).ilog10()).unwrap_or_default(),
+    };
+    let lock_entries = u64::try_from(value::<i64>(row, 5)?).unwrap_or(0);
+    let facts = ServerFacts { version: value(row, 0)?, version_num, standby: value(row, 2)?, types, lock_entries };
+    if facts.version_num < 140_000 {
+        let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
+        return Err(SourceError::new(SourceFault::Usage, message));
+    }
+    Ok(facts)
+}
