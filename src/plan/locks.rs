@@ -72,18 +72,25 @@ impl LockTable {
         fewer.find(|holders| self.fits(relations, *holders))
     }
 
-    /// What each reader may lock at a time where all holders lock the branches only; fewer readers where as many could
-    /// not even read the heaviest leaf. `None` where one cannot.
-    pub fn share(self, weight: LockWeight, holders: Holders) -> Option<LockShare> {
-        let of_session = weight.branches.saturating_add(limits::SESSION_LOCKS);
+    /// What each reader may lock at a time where all sessions lock the branches only, and `beside` says how many there are
+    /// beside the readers; fewer readers where as many could not even read the heaviest leaf. `None` where one cannot.
+    ///
+    /// What is of the catalog is counted for each session. Where there is no room for that, one reader goes without the
+    /// count, as where all is locked: all sessions lock the same few relations, which everybody else locks too.
+    pub fn share(self, weight: LockWeight, readers: u64, beside: impl Fn(u64) -> u64) -> Option<LockShare> {
+        let heaviest = weight.heaviest.max(1);
         // One statement reads no more leaves.
-        let most =
-            weight.heaviest.max(1).saturating_mul(u64::try_from(limits::STATEMENT_LEAVES_MAX).unwrap_or(u64::MAX));
-        (1..=holders.readers).rev().find_map(|readers| {
-            let others = Holders { readers, ..holders }.count().checked_mul(of_session)?;
+        let most = heaviest.saturating_mul(u64::try_from(limits::STATEMENT_LEAVES_MAX).unwrap_or(u64::MAX));
+        let share = |readers: u64, others: u64| {
             let relations = (self.quarter().checked_sub(others)? / readers).min(most);
-            (relations >= weight.heaviest.max(1)).then_some(LockShare { readers, relations })
-        })
+            (relations >= heaviest).then_some(LockShare { readers, relations })
+        };
+        let of_session = weight.branches.saturating_add(limits::SESSION_LOCKS);
+        let counted = (1..=readers).rev().find_map(|readers| {
+            let sessions = Holders { readers, beside: beside(readers) }.count();
+            share(readers, sessions.checked_mul(of_session)?)
+        });
+        counted.or_else(|| share(1, weight.branches))
     }
 }
 
@@ -165,7 +172,7 @@ mod tests {
     fn readers_share_what_the_others_leave() {
         let weight = |heaviest| LockWeight { tables: 4000, relations: 16_000, heaviest, branches: 1 };
         for heaviest in [1, 4, 8] {
-            let share = DEFAULT.share(weight(heaviest), FOUR).unwrap();
+            let share = DEFAULT.share(weight(heaviest), 4, |_| 3).unwrap();
             assert_eq!(share.readers, 4);
             let in_use = LockUse::of_share(DEFAULT, 1, share, FOUR);
             let expected = if heaviest == 8 { 1590..=1600 } else { 7 * 65 + 4 * 64 * heaviest..=1600 };
@@ -177,9 +184,20 @@ mod tests {
     fn fewer_readers_where_as_many_could_not_read_a_leaf() {
         let table = LockTable { entries: 20 * (limits::SESSION_LOCKS + 1) };
         let weight = LockWeight { tables: 9, relations: 72, heaviest: 8, branches: 1 };
-        let share = table.share(weight, Holders { readers: 4, beside: 3 }).unwrap();
+        let share = table.share(weight, 4, |_| 3).unwrap();
         assert!(share.readers == 1 && share.relations >= 8, "{share:?}");
-        assert_eq!(table.share(LockWeight { heaviest: 500, ..weight }, FOUR), None);
-        assert_eq!(LockTable { entries: 40 }.share(weight, FOUR), None);
+        assert_eq!(table.share(LockWeight { heaviest: 500, ..weight }, 4, |_| 3), None);
+    }
+
+    #[test]
+    fn a_small_table_has_room_for_one_reader() {
+        let weight = |heaviest| LockWeight { tables: 700, relations: 2800, heaviest, branches: 1 };
+        let beside = |readers| if readers == 1 { 1 } else { 3 };
+        // max_locks_per_transaction = 10 with 100 connections, and with 20.
+        let share = LockTable { entries: 1000 }.share(weight(4), 4, beside);
+        assert_eq!(share, Some(LockShare { readers: 1, relations: 120 }), "without keepers of the snapshot");
+        let share = LockTable { entries: 220 }.share(weight(4), 4, beside);
+        assert_eq!(share, Some(LockShare { readers: 1, relations: 54 }), "without the catalog");
+        assert_eq!(LockTable { entries: 220 }.share(weight(55), 4, beside), None);
     }
 }

@@ -435,3 +435,31 @@ async fn a_lock_table_that_others_have_filled_is_said_and_not_fought_over() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_with_a_tiny_lock_table_is_read_by_one_reader() {
+    for settings in [
+        ["max_connections=100", "max_locks_per_transaction=10"],
+        ["max_connections=20", "max_locks_per_transaction=10"],
+    ] {
+        let server = Cluster::start(18, &settings).await;
+        let client = server.connect().await;
+        // Forty at a time: who makes them holds their locks to the end.
+        client.batch_execute("create table p (id int primary key, v text) partition by range (id)").await.unwrap();
+        for from in (0..280).step_by(40) {
+            let make = format!(
+                "do $$ begin for i in {from}..{from} + 39 loop
+                    execute format('create table p_%s partition of p for values from (%s) to (%s)', i, i, i + 1);
+                end loop; end $$; insert into p select i, i from generate_series({from}, {from} + 39) i"
+            );
+            client.batch_execute(&make).await.unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let args = ["--table", "p", "--format", "csv", "--report", "json", "--progress", "none"];
+        let planned = plan(&server.url, &args[..2]).await;
+        assert_eq!(planned["read"]["locks"]["way"], "leaf_by_leaf", "{planned}");
+        let fixed = ["export", "--from", &server.url, "--to", folder.path().to_str().unwrap()];
+        let run = outhaul(fixed.iter().chain(&args)).run().await.expect(0);
+        assert_eq!(run.report["rows"], 280, "{}", run.report);
+    }
+}

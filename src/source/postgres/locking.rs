@@ -72,8 +72,10 @@ impl LockRoom {
         if whole_only {
             return Err(self.refuse(&name));
         }
-        let Some(share) = self.table.share(self.weight, self.holders) else { return Err(self.too_small(&name)) };
-        self.holders.readers = share.readers;
+        let (keyset, keep) = (self.keyset, self.keep);
+        let share = self.table.share(self.weight, self.asked, |readers| beside(keyset, keep, readers));
+        let Some(share) = share else { return Err(self.too_small(&name)) };
+        self.holders = Holders { readers: share.readers, beside: beside(keyset, keep, share.readers) };
         let checked = Checked { branches: vec![name], relations: share.relations };
         Ok(Locks { tables: Vec::new(), statements: only, checked: Some(checked), readers: Some(share.readers) })
     }
