@@ -5,10 +5,10 @@ use chrono::DateTime;
 use tokio_postgres::types::Type;
 
 use super::catalog::{Found, query, value};
+use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
-use super::prepare::QUERY_ALIAS;
-use super::session::identifier;
+use super::prepare::source_and_alias;
 use super::statement::{self, OutputColumn};
 use crate::export::request::ShapeOptions;
 use crate::failpoint;
@@ -29,13 +29,13 @@ pub(super) async fn fix(
         return Ok(unchanged());
     }
     let bare: Vec<&str> = clocks.iter().flat_map(Clocks::by_path).collect();
-    let sql = "SELECT (extract(epoch FROM pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
+    let sql = "SELECT (extract(epoch FROM pg_catalog.now()) * 1000000)::int8, \
         EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n \
-                ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
-            WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) \
-                AND pg_catalog.array_position(pg_catalog.current_schemas(true), n.nspname) OPERATOR(pg_catalog.<) \
-                    pg_catalog.array_position(pg_catalog.current_schemas(true), 'pg_catalog'::pg_catalog.name))";
-    let rows = query(session, "asking for the time", sql, &[(&bare, Type::TEXT_ARRAY)]).await?;
+                ON n.oid = p.pronamespace \
+            WHERE p.proname::text = ANY ($1) \
+                AND pg_catalog.array_position(pg_catalog.current_schemas(true), n.nspname) < \
+                    pg_catalog.array_position(pg_catalog.current_schemas(true), 'pg_catalog'::name))";
+    let rows = query(session, "asking for the time", &closed(sql), &[(&bare, Type::TEXT_ARRAY)]).await?;
     let unknown = || SourceError::new(SourceFault::Protocol, "the server does not know the time");
     let row = rows.first().ok_or_else(unknown)?;
     let at = DateTime::from_timestamp_micros(value(row, 0)?).ok_or_else(unknown)?;
@@ -73,12 +73,8 @@ fn probe(shape: &ShapeOptions, found: Option<&Found>) -> String {
     // Under names of ours: theirs are not taken from the text.
     let expressions =
         (0..).zip(&shape.expressions).map(|(nth, (_, text)): (usize, _)| format!("(\n{text}\n) AS e{nth}"));
-    let (from, alias, all) = match (&shape.relation, found) {
-        (_, Some(found)) => (found.sql_name(), identifier(&found.name), None),
-        (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
-            (format!("(\n{text}\n)"), QUERY_ALIAS.to_owned(), Some(format!("{QUERY_ALIAS}.*")))
-        }
-    };
+    let (from, alias) = source_and_alias(shape, found);
+    let all = found.is_none().then(|| format!("{alias}.*"));
     let list: Vec<String> = all.into_iter().chain(expressions).collect();
     let filter = shape.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"));
     format!("SELECT {} FROM {from} AS {alias}{filter}", list.join(", "))

@@ -5,6 +5,7 @@ use std::ops::Range;
 use tokio_postgres::types::Type;
 
 use super::catalog::{query, value};
+use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use crate::plan::LeafFacts;
@@ -42,9 +43,9 @@ pub(super) fn groups(
 /// # Errors
 /// [`SourceFault::SchemaChanged`] where one does not.
 pub(super) async fn same_leaves(session: &Session, leaves: &[LeafFacts]) -> Result<(), SourceError> {
-    let sql = "SELECT n.name FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), \
-            pg_catalog.unnest($2::pg_catalog.oid[])) AS n(name, oid) \
-        WHERE NOT COALESCE(pg_catalog.to_regclass(n.name) OPERATOR(pg_catalog.=) n.oid, false) LIMIT 1";
+    let sql = "SELECT n.name FROM ROWS FROM (pg_catalog.unnest($1::text[]), \
+            pg_catalog.unnest($2::oid[])) AS n(name, oid) \
+        WHERE NOT COALESCE(pg_catalog.to_regclass(n.name) = n.oid, false) LIMIT 1";
     let Some(name) = first_of(session, leaves, sql).await? else { return Ok(()) };
     Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} was replaced while it was read"))
         .with_hint("another session changed the tables; run the export again when it is done"))
@@ -73,11 +74,11 @@ pub(super) async fn lock_and_compare(session: &Session, leaves: &[LeafFacts]) ->
         return Ok(());
     }
     // The plain read of pg_class sees the snapshot's row; the function sees the newest.
-    let sql = "SELECT n.name FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), \
-            pg_catalog.unnest($2::pg_catalog.oid[])) AS n(name, oid) \
-        LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) n.oid \
-        WHERE NOT COALESCE(pg_catalog.to_regclass(n.name) OPERATOR(pg_catalog.=) n.oid \
-            AND c.relfilenode OPERATOR(pg_catalog.=) pg_catalog.pg_relation_filenode(n.oid), false) LIMIT 1";
+    let sql = "SELECT n.name FROM ROWS FROM (pg_catalog.unnest($1::text[]), \
+            pg_catalog.unnest($2::oid[])) AS n(name, oid) \
+        LEFT JOIN pg_catalog.pg_class c ON c.oid = n.oid \
+        WHERE NOT COALESCE(pg_catalog.to_regclass(n.name) = n.oid \
+            AND c.relfilenode = pg_catalog.pg_relation_filenode(n.oid), false) LIMIT 1";
     let Some(name) = first_of(session, leaves, sql).await? else { return Ok(()) };
     let message = format!("{name} was emptied, rewritten or replaced after the snapshot was taken");
     Err(SourceError::new(SourceFault::SnapshotLost, message).with_hint(CHANGED))
@@ -101,7 +102,7 @@ async fn first_of(session: &Session, leaves: &[LeafFacts], sql: &str) -> Result<
         [leaf] => format!("checking {}", leaf.sql_name),
         _ => "checking tables".to_owned(),
     };
-    let rows = query(session, &action, sql, &[(&names, Type::TEXT_ARRAY), (&oids, Type::OID_ARRAY)]).await?;
+    let rows = query(session, &action, &closed(sql), &[(&names, Type::TEXT_ARRAY), (&oids, Type::OID_ARRAY)]).await?;
     rows.first().map(|row| value(row, 0)).transpose()
 }
 

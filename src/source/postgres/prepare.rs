@@ -298,15 +298,21 @@ fn lockable(found: &Found) -> bool {
     matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable) && found.may_select
 }
 
-/// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL. With `only` they
-/// leave the children of a table out.
-fn statements(shape: &ShapeOptions, found: Option<&Found>, only: &str) -> Vec<String> {
-    let (from, alias) = match (&shape.relation, found) {
-        (_, Some(found)) => (format!("{only}{}", found.sql_name()), identifier(&found.name)),
+/// What stands behind FROM, and the name by which people's texts know it.
+pub(super) fn source_and_alias(shape: &ShapeOptions, found: Option<&Found>) -> (String, String) {
+    match (&shape.relation, found) {
+        (_, Some(found)) => (found.sql_name(), identifier(&found.name)),
         (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
             (format!("(\n{text}\n)"), QUERY_ALIAS.to_owned())
         }
-    };
+    }
+}
+
+/// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL. With `only` they
+/// leave the children of a table out.
+fn statements(shape: &ShapeOptions, found: Option<&Found>, only: &str) -> Vec<String> {
+    let (from, alias) = source_and_alias(shape, found);
+    let from = if found.is_some() { format!("{only}{from}") } else { from };
     let mut statements = Vec::new();
     if !found.is_some_and(lockable) {
         // With every column that is read, or a join for one of them would be planned away with its tables' partitions;

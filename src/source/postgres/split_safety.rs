@@ -15,6 +15,7 @@ use tokio_postgres::types::{ToSql, Type};
 use self::behind::Behind;
 use self::harmless::{is_harmless, is_row_by_row};
 use super::catalog::{Found, TreeNode, query, value};
+use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
 use crate::export::request::ShapeOptions;
@@ -133,14 +134,14 @@ impl Texts {
         // The session has planned the statement, and has a lock on all that it reads: an alias or a column that is called
         // like some view is none.
         let sql = "SELECT c.oid FROM pg_catalog.pg_class c \
-            WHERE c.relname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) \
-                AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.relation OPERATOR(pg_catalog.=) c.oid \
-                    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
-                    AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text AND l.granted) \
-                AND (c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\" OR $2 AND c.relrowsecurity)";
+            WHERE c.relname::text = ANY ($1) \
+                AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.relation = c.oid \
+                    AND l.pid = pg_catalog.pg_backend_pid() \
+                    AND l.locktype = 'relation'::text AND l.granted) \
+                AND (c.relkind = 'v'::\"char\" OR $2 AND c.relrowsecurity)";
         let policies = session.allows_rls();
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&policies, Type::BOOL)];
-        let rows = query(session, "looking for views in the statement", sql, &parameters).await?;
+        let rows = query(session, "looking for views in the statement", &closed(sql), &parameters).await?;
         rows.iter().map(|row| value(row, 0)).collect()
     }
 
@@ -201,33 +202,33 @@ enum Source {
 /// The functions that are not IMMUTABLE among all that may be called: by name, as an attribute, by an operator, by a
 /// cast that needs no name or whose type is named; by oid behind views; and what aggregates are made of.
 const FUNCTIONS: &str = "WITH called(kind, source, oid) AS ( \
-        SELECT 0, 0::pg_catalog.oid, p.oid FROM pg_catalog.pg_proc p \
-            WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) \
-        UNION SELECT 0, 0::pg_catalog.oid, p.oid FROM pg_catalog.pg_proc p \
-            JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) p.proargtypes[0] \
-                AND t.typtype OPERATOR(pg_catalog.=) 'c'::pg_catalog.\"char\" \
-            WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2) \
-        UNION SELECT 3, 0::pg_catalog.oid, o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator o \
-            WHERE o.oprname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($3) \
-        UNION SELECT 0, 0::pg_catalog.oid, c.castfunc FROM pg_catalog.pg_cast c \
-            JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.casttarget \
-            WHERE $4 AND (c.castcontext OPERATOR(pg_catalog.=) 'i'::pg_catalog.\"char\" \
-                OR t.typname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2)) \
+        SELECT 0, 0::oid, p.oid FROM pg_catalog.pg_proc p \
+            WHERE p.proname::text = ANY ($1) \
+        UNION SELECT 0, 0::oid, p.oid FROM pg_catalog.pg_proc p \
+            JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0] \
+                AND t.typtype = 'c'::\"char\" \
+            WHERE p.proname::text = ANY ($2) \
+        UNION SELECT 3, 0::oid, o.oprcode::oid FROM pg_catalog.pg_operator o \
+            WHERE o.oprname::text = ANY ($3) \
+        UNION SELECT 0, 0::oid, c.castfunc FROM pg_catalog.pg_cast c \
+            JOIN pg_catalog.pg_type t ON t.oid = c.casttarget \
+            WHERE $4 AND (c.castcontext = 'i'::\"char\" \
+                OR t.typname::text = ANY ($2)) \
         UNION SELECT 1, f.oid, f.oid FROM pg_catalog.unnest($5) AS f(oid) \
-        UNION SELECT 2, o.oid, o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator o \
-            WHERE o.oid OPERATOR(pg_catalog.=) ANY ($6)), \
+        UNION SELECT 2, o.oid, o.oprcode::oid FROM pg_catalog.pg_operator o \
+            WHERE o.oid = ANY ($6)), \
     parts AS (SELECT c.kind, c.source, c.oid FROM called c \
         UNION SELECT c.kind, c.source, part.oid FROM called c \
-            JOIN pg_catalog.pg_aggregate a ON a.aggfnoid::pg_catalog.oid OPERATOR(pg_catalog.=) c.oid, \
-            LATERAL (VALUES (a.aggtransfn::pg_catalog.oid), (a.aggfinalfn::pg_catalog.oid), \
-                (a.aggmtransfn::pg_catalog.oid), (a.aggminvtransfn::pg_catalog.oid), \
-                (a.aggmfinalfn::pg_catalog.oid)) AS part(oid)) \
-    SELECT DISTINCT n.nspname::pg_catalog.text, p.proname::pg_catalog.text, p.provolatile::pg_catalog.text, c.kind, c.source, \
-        l.lanname OPERATOR(pg_catalog.=) 'c'::pg_catalog.name \
-    FROM parts c JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) c.oid \
-    JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
-    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
-    WHERE p.provolatile OPERATOR(pg_catalog.<>) 'i'::pg_catalog.\"char\" ORDER BY 4, 1, 2, 5";
+            JOIN pg_catalog.pg_aggregate a ON a.aggfnoid::oid = c.oid, \
+            LATERAL (VALUES (a.aggtransfn::oid), (a.aggfinalfn::oid), \
+                (a.aggmtransfn::oid), (a.aggminvtransfn::oid), \
+                (a.aggmfinalfn::oid)) AS part(oid)) \
+    SELECT DISTINCT n.nspname::text, p.proname::text, p.provolatile::text, c.kind, c.source, \
+        l.lanname = 'c'::name \
+    FROM parts c JOIN pg_catalog.pg_proc p ON p.oid = c.oid \
+    JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+    WHERE p.provolatile <> 'i'::\"char\" ORDER BY 4, 1, 2, 5";
 
 async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Result<Vec<Function>, SourceError> {
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<String>>();
@@ -246,7 +247,7 @@ async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Resu
         (&called, Type::OID_ARRAY),
         (&standing, Type::OID_ARRAY),
     ];
-    let rows = query(session, "asking what the statement may call", FUNCTIONS, &parameters).await?;
+    let rows = query(session, "asking what the statement may call", &closed(FUNCTIONS), &parameters).await?;
     rows.iter().map(function).collect()
 }
 

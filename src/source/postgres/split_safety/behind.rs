@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use crate::plan::clocks;
 use crate::source::postgres::catalog::{query, value};
+use crate::source::postgres::closed::closed;
 use crate::source::postgres::connect::Session;
 use crate::source::postgres::error::SourceError;
 
@@ -29,31 +30,31 @@ const LAST_CLOCK: u32 = 8;
 const TREES: &str = "WITH RECURSIVE behind(oid) AS ( \
         SELECT r.oid FROM pg_catalog.unnest($1) AS r(oid) \
         UNION SELECT next.oid FROM behind, LATERAL ( \
-            SELECT m[1]::pg_catalog.oid AS oid FROM pg_catalog.pg_rewrite r \
-                    JOIN pg_catalog.pg_class v ON v.oid OPERATOR(pg_catalog.=) r.ev_class \
-                        AND v.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\", \
-                    LATERAL pg_catalog.regexp_matches(r.ev_action::pg_catalog.text, ':relid (\\d+)', 'g') AS m \
-                WHERE r.ev_class OPERATOR(pg_catalog.=) behind.oid \
-                    AND r.rulename OPERATOR(pg_catalog.=) '_RETURN'::pg_catalog.name \
-            UNION ALL SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) behind.oid \
-            UNION ALL SELECT m[1]::pg_catalog.oid FROM pg_catalog.pg_policy p, \
-                    LATERAL pg_catalog.regexp_matches(p.polqual::pg_catalog.text, ':relid (\\d+)', 'g') AS m \
-                WHERE $2 AND p.polrelid OPERATOR(pg_catalog.=) behind.oid) AS next), \
+            SELECT m[1]::oid AS oid FROM pg_catalog.pg_rewrite r \
+                    JOIN pg_catalog.pg_class v ON v.oid = r.ev_class \
+                        AND v.relkind = 'v'::\"char\", \
+                    LATERAL pg_catalog.regexp_matches(r.ev_action::text, ':relid (\\d+)', 'g') AS m \
+                WHERE r.ev_class = behind.oid \
+                    AND r.rulename = '_RETURN'::name \
+            UNION ALL SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = behind.oid \
+            UNION ALL SELECT m[1]::oid FROM pg_catalog.pg_policy p, \
+                    LATERAL pg_catalog.regexp_matches(p.polqual::text, ':relid (\\d+)', 'g') AS m \
+                WHERE $2 AND p.polrelid = behind.oid) AS next), \
     trees AS ( \
-        SELECT b.oid, r.ev_action::pg_catalog.text AS tree, false AS policy \
-            FROM behind b JOIN pg_catalog.pg_rewrite r ON r.ev_class OPERATOR(pg_catalog.=) b.oid \
-                AND r.rulename OPERATOR(pg_catalog.=) '_RETURN'::pg_catalog.name \
-            JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) b.oid \
-                AND c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\" \
-        UNION ALL SELECT b.oid, p.polqual::pg_catalog.text, true \
-            FROM behind b JOIN pg_catalog.pg_policy p ON p.polrelid OPERATOR(pg_catalog.=) b.oid \
-            JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) b.oid \
+        SELECT b.oid, r.ev_action::text AS tree, false AS policy \
+            FROM behind b JOIN pg_catalog.pg_rewrite r ON r.ev_class = b.oid \
+                AND r.rulename = '_RETURN'::name \
+            JOIN pg_catalog.pg_class c ON c.oid = b.oid \
+                AND c.relkind = 'v'::\"char\" \
+        UNION ALL SELECT b.oid, p.polqual::text, true \
+            FROM behind b JOIN pg_catalog.pg_policy p ON p.polrelid = b.oid \
+            JOIN pg_catalog.pg_class c ON c.oid = b.oid \
             WHERE $2 AND c.relrowsecurity AND p.polqual IS NOT NULL) \
-    SELECT t.policy, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, \
+    SELECT t.policy, n.nspname::text, c.relname::text, \
         ARRAY(SELECT DISTINCT m[1] FROM pg_catalog.regexp_matches(t.tree, 'PARTS', 'g') AS m), \
-        pg_catalog.strpos(t.tree, '{COERCEVIAIO') OPERATOR(pg_catalog.>) 0 \
-    FROM trees t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid \
-    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace ORDER BY n.nspname, c.relname";
+        pg_catalog.strpos(t.tree, '{COERCEVIAIO') > 0 \
+    FROM trees t JOIN pg_catalog.pg_class c ON c.oid = t.oid \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY n.nspname, c.relname";
 
 /// The parts of a tree that matter: functions, operators, constants of text, and what picks rows. A name in a tree has its blanks and
 /// brackets escaped, so that none can look like one of them.
@@ -76,7 +77,7 @@ fn constant(part: &str) -> Option<String> {
 impl Behind {
     /// Looks behind relations; behind tables only for policies, and for these only where they may apply.
     pub(super) async fn of(session: &Session, relations: &[u32], policies: bool) -> Result<Self, SourceError> {
-        let sql = TREES.replace("PARTS", PARTS);
+        let sql = closed(&TREES.replace("PARTS", PARTS));
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&relations, Type::OID_ARRAY), (&policies, Type::BOOL)];
         let mut found = Self::default();
