@@ -83,7 +83,7 @@ pub(crate) fn column(name: &str, pg_type: PgType) -> ColumnFacts {
         name: name.to_owned(),
         pg_type,
         not_null: true,
-        comparison: Comparison::default(),
+        comparison: Some(Comparison::default()),
         byte_ordered: false,
         statistics: ColumnStatistics::default(),
     }
