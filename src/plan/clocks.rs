@@ -1,9 +1,12 @@
 //! The clocks in a text of SQL: what tells when the transaction or the statement began, which is another time in each
 //! session.
 
+pub(crate) mod special;
+
 use chrono::{DateTime, Utc};
 
-use super::pieces::{Constant, Kind, Piece, pieces};
+use self::special::is_special_time;
+use super::pieces::{Kind, Piece, pieces};
 
 /// Functions without arguments; all the same time to a session that runs one statement in its transaction.
 const FUNCTIONS: [&str; 3] = ["now", "transaction_timestamp", "statement_timestamp"];
@@ -16,12 +19,6 @@ const WORDS: [(&str, &str); 5] = [
     ("localtime", "time"),
     ("localtimestamp", "timestamp"),
 ];
-
-/// What a text constant begins with that is read as a time by the clock.
-const TIMES: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
-
-/// What may stand beside one of [`TIMES`] in the text of a time.
-const BESIDE_TIMES: [&str; 8] = ["allballs", "am", "at", "gmt", "pm", "utc", "z", "zulu"];
 
 /// A clock that is asked in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,15 +49,10 @@ impl Clocks {
     /// Finds them.
     pub(crate) fn of(text: &str) -> Self {
         let pieces = pieces(text);
-        let mut found = Self::default();
+        let mut found = Self { constant: special_constant(&pieces, text), ..Self::default() };
         let mut context = Context::default();
-        for (at, piece) in pieces.iter().enumerate() {
+        for at in 0..pieces.len() {
             context.see(&pieces, at);
-            if let Kind::Text(constant) = &piece.kind
-                && constant_tells_time(constant)
-            {
-                found.constant.get_or_insert_with(|| text[piece.start..piece.end].to_owned());
-            }
             found.calls.extend(call(&pieces, at, text, context.names_column(&pieces, at)));
         }
         found
@@ -155,36 +147,32 @@ fn call(pieces: &[Piece], at: usize, text: &str, names_column: bool) -> Option<C
     }
 }
 
-/// Whether the server may read a text as a time by the clock.
-pub(crate) fn tells_time(text: &str) -> bool {
-    constant_tells_time(&Constant { content: text.to_owned(), escapes: false })
-}
-
-fn constant_tells_time(constant: &Constant) -> bool {
-    let mut readable = constant.content.clone();
-    if constant.escapes {
-        for blank in ["\\n", "\\t", "\\r", "\\f", "\\b"] {
-            readable = readable.replace(blank, " ");
+/// A constant that the server may read as a time by its clock, as it is written; alone or joined to others by `||`.
+fn special_constant(pieces: &[Piece], text: &str) -> Option<String> {
+    let mut joined: Option<(String, usize)> = None;
+    let mut bars = 0;
+    for (at, piece) in pieces.iter().enumerate() {
+        let after_colon = at.checked_sub(1).is_some_and(|before| pieces[before].is_symbol(':'));
+        match &piece.kind {
+            // Brackets and casts may stand around what is joined.
+            Kind::Open | Kind::Close | Kind::Symbol(':') => {}
+            Kind::Word(_) | Kind::Quoted(_) if after_colon => {}
+            Kind::Symbol('|') => bars += 1,
+            Kind::Text(constant) => {
+                let content = constant.content();
+                let (whole, start) = match joined.take() {
+                    Some((before, start)) if bars == 2 => (before + &content, start),
+                    _ => (content.clone(), piece.start),
+                };
+                if is_special_time(&content) || is_special_time(&whole) {
+                    return text.get(start..piece.end).map(str::to_owned);
+                }
+                (joined, bars) = (Some((whole, start)), 0);
+            }
+            _ => (joined, bars) = (None, 0),
         }
     }
-    let readable = readable.to_lowercase();
-    let start = readable.trim_start_matches(|first: char| first.is_whitespace() || "[({\"".contains(first));
-    if TIMES.iter().any(|time| start.starts_with(time)) {
-        return true;
-    }
-    // An escape may stand for any letter.
-    if constant.escapes
-        && let Some((written, escaped)) = start.split_once('\\')
-        && escaped.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '+')
-        && TIMES.iter().any(|time| time.starts_with(written))
-    {
-        return true;
-    }
-    let mut words = readable.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty()).peekable();
-    let is_time = |word: &str| TIMES.contains(&word);
-    words.peek().is_some()
-        && readable.split(|letter: char| !letter.is_alphabetic()).any(is_time)
-        && words.all(|word| is_time(word) || BESIDE_TIMES.contains(&word))
+    None
 }
 
 /// The clause of a statement that a piece stands in.

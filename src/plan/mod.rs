@@ -5,6 +5,7 @@
 pub(crate) mod clocks;
 pub mod column;
 pub mod columns;
+mod constant;
 pub mod describe;
 pub mod error;
 mod extremes;

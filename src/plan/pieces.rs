@@ -1,5 +1,6 @@
 //! A text of SQL as the pieces that the server's scanner makes of it, with the names and constants that they stand for.
 
+use super::constant::{Constant, Form};
 use super::lexer::{Lexer, Token};
 
 /// What a piece is.
@@ -17,15 +18,6 @@ pub(super) enum Kind {
     Close,
     /// A character of an operator, a digit, a comma, a dot, …
     Symbol(char),
-}
-
-/// The content of a string constant, as far as it is needed here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Constant {
-    /// What stands between its quotes, as written.
-    pub(super) content: String,
-    /// Whether a backslash in it stands for something else.
-    pub(super) escapes: bool,
 }
 
 /// A piece and the bytes it takes.
@@ -81,8 +73,13 @@ pub(super) fn pieces(text: &str) -> Vec<Piece> {
         };
         // Constants side by side are one constant that goes on in the next line.
         if let (Kind::Text(next), Some(Piece { kind: Kind::Text(last), end, .. })) = (&kind, pieces.last_mut()) {
-            last.content.push_str(&next.content);
+            last.written.push_str(&next.written);
             *end = lexeme.end;
+            continue;
+        }
+        if let Kind::Text(constant) = &kind
+            && takes_escape(&mut pieces, &constant.written, lexeme.end)
+        {
             continue;
         }
         pieces.push(Piece { kind, start: lexeme.start, end: lexeme.end });
@@ -90,21 +87,35 @@ pub(super) fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
+/// Takes `UESCAPE 'c'` into the constant that it stands behind.
+fn takes_escape(pieces: &mut Vec<Piece>, written: &str, until: usize) -> bool {
+    let mut letters = written.chars();
+    let (Some(letter), None) = (letters.next(), letters.next()) else { return false };
+    let [.., Piece { kind: Kind::Text(constant), end, .. }, word] = pieces.as_mut_slice() else { return false };
+    let Form::Unicode(escape) = &mut constant.form else { return false };
+    if !word.is_word("uescape") {
+        return false;
+    }
+    (*escape, *end) = (letter, until);
+    pieces.pop();
+    true
+}
+
 fn other(slice: &str) -> Kind {
     let first = slice.chars().next().unwrap_or(' ');
     let within = |prefix: usize| slice.get(prefix..slice.len().saturating_sub(1)).unwrap_or_default().to_owned();
-    let text = |prefix, escapes| Kind::Text(Constant { content: within(prefix), escapes });
+    let text = |prefix, form| Kind::Text(Constant { written: within(prefix), form });
     match first.to_ascii_lowercase() {
-        '\'' => text(1, false),
+        '\'' => text(1, Form::Plain),
         '"' => Kind::Quoted(Some(truncated(&within(1).replace("\"\"", "\"")))),
         '$' if slice.len() > 1 => {
             let tag = slice[1..].find('$').map_or(slice.len(), |end| end + 2);
-            let content = slice.get(tag..slice.len().saturating_sub(tag)).unwrap_or_default().to_owned();
-            Kind::Text(Constant { content, escapes: false })
+            let written = slice.get(tag..slice.len().saturating_sub(tag)).unwrap_or_default().to_owned();
+            Kind::Text(Constant { written, form: Form::Dollar })
         }
-        'e' if slice.len() > 2 => text(2, true),
-        'n' if slice.len() > 2 => text(2, false),
-        'u' if slice.ends_with('\'') => text(3, true),
+        'e' if slice.len() > 2 => text(2, Form::Backslash),
+        'n' if slice.len() > 2 => text(2, Form::Plain),
+        'u' if slice.ends_with('\'') => text(3, Form::Unicode('\\')),
         'u' if slice.ends_with('"') => Kind::Quoted(None),
         // Bits, which are no text.
         'b' | 'x' if slice.len() > 2 => Kind::Symbol('0'),

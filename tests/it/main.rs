@@ -49,6 +49,7 @@ mod search_path;
 mod security;
 mod servers;
 mod shape;
+mod special_inputs;
 mod store;
 mod store_faults;
 mod surroundings;

@@ -147,16 +147,18 @@ impl Texts {
 
     /// What a function that is not IMMUTABLE means for the rows.
     fn judge(&self, function: &Function, behind: &Behind, safety: &mut SplitSafety) {
-        let Function { schema, name, volatility, source } = function;
-        if is_harmless(schema, name, volatility) {
+        let Function { schema, name, volatility, varying_default, source } = function;
+        if is_harmless(schema, name, volatility) && !varying_default {
             return;
         }
-        let callers = || self.written.iter().filter(|text| text.mentions.calls.contains(name));
+        // What an aggregate, a cast or a default calls may be in any text.
+        let named = self.written.iter().any(|text| text.mentions.calls.contains(name));
+        let callers = || self.written.iter().filter(|text| !named || text.mentions.calls.contains(name));
         let place = match source {
             Source::Function(oid) => behind.functions.get(oid).map(String::as_str),
             Source::Operator(oid) => behind.operators.get(oid).map(String::as_str),
             // An extension's, by a setting that all sessions share: `%` of pg_trgm would keep every `id % 2` whole.
-            Source::Written { in_c: true } if volatility == "s" => return,
+            Source::Written { in_c: true } if volatility == "s" && !varying_default => return,
             Source::Written { .. } => self.written.first().map(|text| text.place.as_str()),
             Source::Text => {
                 if is_row_by_row(schema, name) && callers().all(|text| !text.strict) {
@@ -165,24 +167,27 @@ impl Texts {
                     }
                     return;
                 }
-                callers().next().or(self.written.first()).map(|text| text.place.as_str())
+                callers().next().map(|text| text.place.as_str())
             }
         };
         let what = match schema.as_str() {
             "pg_catalog" => format!("{name}()"),
+            _ if *varying_default => format!("{schema}.{name}(), whose default asks a clock or casts a text,"),
             _ => format!("{schema}.{name}(), which is not labelled IMMUTABLE,"),
         };
         safety.one_statement.get_or_insert_with(|| differs(&what, place.unwrap_or("the statement")));
     }
 }
 
-/// A function that is not IMMUTABLE.
+/// A function that is not IMMUTABLE, or whose defaults are not.
 #[derive(Debug)]
 struct Function {
     schema: String,
     name: String,
-    /// `s` or `v`.
+    /// `i`, `s` or `v`.
     volatility: String,
+    /// Whether the default of an argument asks a clock, or reads a text as a value.
+    varying_default: bool,
     source: Source,
 }
 
@@ -199,36 +204,52 @@ enum Source {
     Written { in_c: bool },
 }
 
-/// The functions that are not IMMUTABLE among all that may be called: by name, as an attribute, by an operator, by a
-/// cast that needs no name or whose type is named; by oid behind views; and what aggregates are made of.
-const FUNCTIONS: &str = "WITH called(kind, source, oid) AS ( \
+/// The functions that are not IMMUTABLE among all that may be called: by name, as an attribute (of a row, of a domain
+/// over one, of anything), by an operator, by a cast that needs no name, whose type is named or may have another name;
+/// by oid behind views; what aggregates are made of; and what stands in the defaults of arguments.
+const FUNCTIONS: &str = "WITH RECURSIVE called(kind, source, oid) AS ( \
         SELECT 0, 0::oid, p.oid FROM pg_catalog.pg_proc p \
             WHERE p.proname::text = ANY ($1) \
         UNION SELECT 0, 0::oid, p.oid FROM pg_catalog.pg_proc p \
             JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0] \
-                AND t.typtype = 'c'::\"char\" \
+                AND (t.typtype = 'c'::\"char\" OR t.typtype = 'd'::\"char\" \
+                    OR t.typtype = 'p'::\"char\") \
             WHERE p.proname::text = ANY ($2) \
         UNION SELECT 3, 0::oid, o.oprcode::oid FROM pg_catalog.pg_operator o \
             WHERE o.oprname::text = ANY ($3) \
         UNION SELECT 0, 0::oid, c.castfunc FROM pg_catalog.pg_cast c \
             JOIN pg_catalog.pg_type t ON t.oid = c.casttarget \
+            JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
             WHERE $4 AND (c.castcontext = 'i'::\"char\" \
-                OR t.typname::text = ANY ($2)) \
+                OR t.typname::text = ANY ($2) \
+                OR p.pronamespace <> 'pg_catalog'::regnamespace::oid \
+                    AND (t.typnamespace = 'pg_catalog'::regnamespace::oid \
+                        OR EXISTS (SELECT FROM pg_catalog.pg_type d \
+                            WHERE d.typtype = 'd'::\"char\" \
+                                AND d.typname::text = ANY ($2)))) \
         UNION SELECT 1, f.oid, f.oid FROM pg_catalog.unnest($5) AS f(oid) \
         UNION SELECT 2, o.oid, o.oprcode::oid FROM pg_catalog.pg_operator o \
             WHERE o.oid = ANY ($6)), \
     parts AS (SELECT c.kind, c.source, c.oid FROM called c \
-        UNION SELECT c.kind, c.source, part.oid FROM called c \
-            JOIN pg_catalog.pg_aggregate a ON a.aggfnoid::oid = c.oid, \
-            LATERAL (VALUES (a.aggtransfn::oid), (a.aggfinalfn::oid), \
-                (a.aggmtransfn::oid), (a.aggminvtransfn::oid), \
-                (a.aggmfinalfn::oid)) AS part(oid)) \
-    SELECT DISTINCT n.nspname::text, p.proname::text, p.provolatile::text, c.kind, c.source, \
-        l.lanname = 'c'::name \
+        UNION SELECT p.kind, p.source, part.oid FROM parts p, LATERAL ( \
+            SELECT part.oid FROM pg_catalog.pg_aggregate a, \
+                LATERAL (VALUES (a.aggtransfn::oid), (a.aggfinalfn::oid), \
+                    (a.aggmtransfn::oid), (a.aggminvtransfn::oid), \
+                    (a.aggmfinalfn::oid)) AS part(oid) \
+                WHERE a.aggfnoid::oid = p.oid \
+            UNION ALL SELECT m[1]::oid FROM pg_catalog.pg_proc f, \
+                LATERAL pg_catalog.regexp_matches(f.proargdefaults::text, \
+                    ':(?:funcid|opfuncid) ([1-9]\\d*)', 'g') AS m \
+                WHERE f.oid = p.oid) AS part) \
+    SELECT DISTINCT n.nspname <> 'pg_catalog'::name, n.nspname::text, p.proname::text, p.provolatile::text, \
+        c.kind, c.source, l.lanname = 'c'::name, \
+        (p.proargdefaults::text ~ '\\{(SQLVALUEFUNCTION :op [0-8]|COERCEVIAIO) '::text) IS TRUE \
     FROM parts c JOIN pg_catalog.pg_proc p ON p.oid = c.oid \
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-    WHERE p.provolatile <> 'i'::\"char\" ORDER BY 4, 1, 2, 5";
+    WHERE p.provolatile <> 'i'::\"char\" \
+        OR p.proargdefaults::text ~ '\\{(SQLVALUEFUNCTION :op [0-8]|COERCEVIAIO) '::text \
+    ORDER BY 5, 1, 2, 3, 6";
 
 async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Result<Vec<Function>, SourceError> {
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<String>>();
@@ -252,11 +273,12 @@ async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Resu
 }
 
 fn function(row: &Row) -> Result<Function, SourceError> {
-    let source = match value::<i32>(row, 3)? {
-        1 => Source::Function(value(row, 4)?),
-        2 => Source::Operator(value(row, 4)?),
-        3 => Source::Written { in_c: value(row, 5)? },
+    let source = match value::<i32>(row, 4)? {
+        1 => Source::Function(value(row, 5)?),
+        2 => Source::Operator(value(row, 5)?),
+        3 => Source::Written { in_c: value(row, 6)? },
         _ => Source::Text,
     };
-    Ok(Function { schema: value(row, 0)?, name: value(row, 1)?, volatility: value(row, 2)?, source })
+    let (schema, name, volatility) = (value(row, 1)?, value(row, 2)?, value(row, 3)?);
+    Ok(Function { schema, name, volatility, varying_default: value(row, 7)?, source })
 }
