@@ -334,6 +334,11 @@ async fn anew(
     if !source.record().is_of_relation(&record.source) {
         return changed("another relation has come in the place of the one that the run began with");
     }
+    if !source.record().means_as(&record.source) {
+        return changed(
+            "the role or a name in --query, --where or --column does not mean what it did when the run began",
+        );
+    }
     planned.snapshots.extend(source.snapshots().iter().cloned());
     planned.mixed = true;
     Ok(source)

@@ -186,21 +186,26 @@ impl Run {
             }
             None => receipts,
         };
+        let unchanged = match &source {
+            Some(source) if !stop.is_cancelled() => source.unchanged().await.map_err(ExportError::from),
+            _ => Ok(()),
+        };
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
         let cost = source.as_ref().map(|source| SourceCost { heap_blocks_read: blocks, ..source.cost() });
         drop(source);
         failpoint::reach("uploaded").await;
-        let error = if stop.is_cancelled() {
-            ExportError::cancelled()
-        } else {
-            match finish::finish(self, planned, &receipts, previous, hold).await {
-                Ok(report) => {
-                    let report = ExportReport { source_cost: cost, ..report };
-                    self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
-                    return Ok(report);
-                }
-                Err(error) => error,
+        let finished = match unchanged {
+            _ if stop.is_cancelled() => Err(ExportError::cancelled()),
+            Ok(()) => finish::finish(self, planned, &receipts, previous, hold).await,
+            Err(error) => Err(error),
+        };
+        let error = match finished {
+            Ok(report) => {
+                let report = ExportReport { source_cost: cost, ..report };
+                self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
+                return Ok(report);
             }
+            Err(error) => error,
         };
         // Where the manifest may stand, it may name the parts.
         if may_be_committed(&error) || retention.keeps(&error).await {

@@ -52,6 +52,14 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// lost.
     fn guard(&self) -> BoxFuture<'_, SourceError>;
 
+    /// Says whether what was read is what the run began with. Asked when all partitions are read, before the commit.
+    ///
+    /// # Errors
+    /// Some rows may be of another meaning than the others: none is to be published.
+    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     /// The ids under which others can import its snapshot now; none where nobody can.
     fn held(&self) -> BoxFuture<'_, Vec<String>> {
         std::future::ready(Vec::new()).boxed()

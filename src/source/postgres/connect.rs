@@ -36,6 +36,8 @@ pub(crate) struct Connector {
     allow_rls: bool,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) pinned: OnceLock<Endpoint>,
+    /// The search path of every session of the run, in SQL; until it is known, each has the role's.
+    search_path: OnceLock<String>,
 }
 
 impl Connector {
@@ -55,7 +57,7 @@ impl Connector {
                 .with_source(error)
                 .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
         })?;
-        Ok(Self { settings, allow_rls, tls, pinned: OnceLock::new() })
+        Ok(Self { settings, allow_rls, tls, pinned: OnceLock::new(), search_path: OnceLock::new() })
     }
 
     fn driver_config(&self, application_name: &str) -> Config {
@@ -196,6 +198,12 @@ impl Sessions {
         Ok(Session { client, companion, connector: Arc::clone(&self.connector), fresh })
     }
 
+    /// Gives all sessions this search path as they begin.
+    pub(crate) fn pin_search_path(&self, path: &str) {
+        // The first session's stands.
+        let _ = self.connector.search_path.set(path.to_owned());
+    }
+
     /// Whether a session is idle in the pool.
     pub(crate) fn has_idle(&self) -> bool {
         self.pool.status().available > 0
@@ -229,6 +237,11 @@ fn identity(client: &ClientWrapper) -> usize {
 }
 
 impl Session {
+    /// The search path that the session is to have, in SQL.
+    pub(crate) fn search_path(&self) -> Option<&str> {
+        self.connector.search_path.get().map(String::as_str)
+    }
+
     /// Whether rows that row security hides may be missing from what is read.
     pub(crate) fn allows_rls(&self) -> bool {
         self.connector.allow_rls

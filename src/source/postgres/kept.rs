@@ -10,6 +10,7 @@ use super::catalog::{Found, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::error::{SourceError, SourceFault};
+use super::meaning::Meaning;
 use super::prepare::application;
 use super::server::ServerFacts;
 use super::session::ServerIdentity;
@@ -25,6 +26,8 @@ pub struct SourceRecord {
     pub(super) server: ServerFacts,
     pub(super) identity: ServerIdentity,
     pub(super) allow_rls: bool,
+    #[serde(default)]
+    pub(super) meaning: Meaning,
 }
 
 impl SourceRecord {
@@ -37,6 +40,11 @@ impl SourceRecord {
     pub fn is_of_relation(&self, other: &Self) -> bool {
         let oid = |record: &Self| record.found.as_ref().map(|found| found.oid);
         oid(self) == oid(other)
+    }
+
+    /// Whether the names in both runs' texts stand for the same, seen with the same eyes.
+    pub fn means_as(&self, other: &Self) -> bool {
+        self.meaning.is_as(&other.meaning)
     }
 
     /// Whether it is a standby.
@@ -168,7 +176,9 @@ pub(super) fn sessions(
     size: usize,
 ) -> Result<Arc<Sessions>, SourceError> {
     let connector = Arc::new(Connector::new(connect.clone(), source.allow_rls)?);
-    Ok(Arc::new(Sessions::new(connector, application, size)?))
+    let sessions = Sessions::new(connector, application, size)?;
+    sessions.pin_search_path(source.meaning.path());
+    Ok(Arc::new(sessions))
 }
 
 /// The custody of a snapshot that only others hold so far.

@@ -18,6 +18,7 @@ mod keyset;
 mod leaves;
 mod locking;
 pub(crate) mod low_water;
+mod meaning;
 mod order;
 mod pace;
 mod password;

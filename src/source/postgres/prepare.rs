@@ -9,6 +9,7 @@ use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
 use super::error::{SourceError, SourceFault};
 use super::locking::{LockRoom, branches};
+use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
 use super::settings::ConnectSettings;
@@ -37,6 +38,7 @@ pub struct Planning {
     pub(crate) identity: ServerIdentity,
     pub(crate) application: String,
     pub(crate) found: Option<Found>,
+    pub(crate) meaning: Meaning,
     /// The relation.
     pub relation: RelationFacts,
     /// The columns that `--column` expressions make, in their order.
@@ -77,13 +79,15 @@ impl Planning {
         let lock = sessions.get().await?;
         let locking = async {
             begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
+            let meaning = Meaning::of(&lock, shape).await?;
+            sessions.pin_search_path(meaning.path());
             let server = server_facts(&lock, work).await?;
             let mut room = LockRoom::new(server.lock_table(), shape, work, keep);
             let locked = lock_relation(&lock, shape, read_mode, &application, &mut room).await;
-            Ok::<_, SourceError>((server, locked, room))
+            Ok::<_, SourceError>((server, meaning, locked, room))
         };
         let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(connect_anchor(&sessions, read_mode)));
-        let (server, locked, mut room) = locked?;
+        let (server, mut meaning, locked, mut room) = locked?;
         let named = named(shape);
         let (mut found, mut locks) = match locked {
             Ok(locked) => locked,
@@ -114,7 +118,8 @@ impl Planning {
             let (id, custody) = Custody::of_exported(&anchor, &locks, &identity, &application).await?;
             // A small table is read before the lock session would have looked at the source: it becomes the reader, as
             // the anchor has the same locks.
-            let (lock, first) = if is_small(&tree, work) { (None, lock) } else { (lock, None) };
+            let (lock, first) =
+                if is_small(&tree, work) && !meaning.is_watched() { (None, lock) } else { (lock, None) };
             let admitting = admit_reader(&sessions, first, &custody, &id);
             let (described, ()) = tokio::join!(Box::pin(describing), Box::pin(admitting));
             (described, Some((id, custody)), lock)
@@ -123,6 +128,8 @@ impl Planning {
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, server.standby, began, (lock, taken));
         let (described, watch) = (described?, Arc::new(watch));
+        let calls = described.split_safety.calls.clone();
+        meaning.look_behind(&anchor, shape, (found.as_ref(), &tree), calls).await?;
         Ok(Self {
             sessions,
             watch,
@@ -132,6 +139,7 @@ impl Planning {
             identity,
             application,
             found,
+            meaning,
             relation: described.relation,
             expressions: described.expressions,
             shape: described.shape,

@@ -65,11 +65,12 @@ impl PostgresSource {
         read_mode: ReadMode,
         keep: bool,
     ) -> Result<Self, SourceError> {
-        let Planning { sessions, watch, anchor, exported, locks, identity, application, found, server, room, .. } =
-            planning;
+        let Planning { sessions, watch, anchor, exported, locks, identity, .. } = planning;
+        let Planning { application, found, meaning, server, room, .. } = planning;
         let readers = readers.min(room.readers());
         let sql_ascii = server.types.sql_ascii;
-        let record = SourceRecord { found, locks: locks.clone(), server, identity, allow_rls: anchor.allows_rls() };
+        let allow_rls = anchor.allows_rls();
+        let record = SourceRecord { found, locks: locks.clone(), server, identity, allow_rls, meaning };
         let (moment, snapshots) = match read_mode {
             ReadMode::Keyset { page_size } => {
                 let pages =
@@ -124,6 +125,7 @@ impl PostgresSource {
             ReadMode::Keyset { page_size } => {
                 let anchor = sessions.get().await?;
                 begin(&anchor, Begin::Latest, &format!("{application}/plan")).await?;
+                record.meaning.check_role(&anchor).await?;
                 let found = record.found.as_ref();
                 let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
                 anchor.batch("ending planning", "COMMIT").await?;
@@ -133,6 +135,7 @@ impl PostgresSource {
                 let custody = kept::custody(&record, held, &application);
                 custody.take_over(&sessions).await?;
                 let lock = custody.session(&sessions, "locks").await?;
+                record.meaning.check_role(&lock).await?;
                 let age = match taken_at {
                     Some(taken_at) if !failpoint::off("snapshot-age") => snapshot::age(&lock, taken_at).await?,
                     _ => Duration::ZERO,
@@ -290,6 +293,19 @@ impl Source for PostgresSource {
                 Moment::Kept(custody) => custody.ids().await,
                 Moment::Own(_) | Moment::Pages(_) => Vec::new(),
             }
+        }
+        .boxed()
+    }
+
+    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+        async {
+            if !self.record.meaning.is_watched() {
+                return Ok(());
+            }
+            let session = self.watch.latest().await?;
+            let unchanged = self.record.meaning.check(&session).await;
+            session.discard();
+            unchanged
         }
         .boxed()
     }

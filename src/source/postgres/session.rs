@@ -14,7 +14,7 @@ use crate::{failpoint, limits};
 /// themselves, or people's SQL could end elsewhere than its check thinks (`plan::predicate`). A `tcp_user_timeout` of the
 /// server's would end the connection of a reader that waits for a slow destination.
 const SETTINGS: &str = "SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZone = 'UTC'; \
-    SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
+    SET LOCAL extra_float_digits = 3; SET LOCAL array_nulls = on; SET LOCAL bytea_output = hex; SET LOCAL synchronize_seqscans = off; \
     SET LOCAL statement_timeout = 0; SET LOCAL max_parallel_workers_per_gather = 0; \
     SET LOCAL jit = off; SET LOCAL tcp_user_timeout = 0; SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = warning";
 
@@ -67,8 +67,9 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
          WHERE pg_catalog.version() !~* 'windows|mingw|msvc|visual'; \
          SELECT pg_catalog.pg_backend_pid()",
     ));
+    let path = session.search_path().map_or(String::new(), |path| format!("SET LOCAL search_path = {path}; "));
     let settings = format!(
-        "{SETTINGS}; SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+        "{SETTINGS}; {path}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; {questions}",
         failpoint::limit("lock", limits::LOCK_TIMEOUT).as_millis(),
         limits::KEEPER_IDLE_TIMEOUT.as_millis(),

@@ -31,6 +31,8 @@ pub(crate) struct SplitSafety {
     /// Why each statement has other rows, where every row is still decided by itself: split they are one possible
     /// outcome, but what a cap counts is not what is read.
     pub(crate) row_set_varies: Option<String>,
+    /// The functions and the operators that views and policies behind the request call.
+    pub(crate) calls: (Vec<u32>, Vec<u32>),
 }
 
 /// Looks at all that is behind a request, under the session's snapshot.
@@ -47,7 +49,7 @@ pub(super) async fn of(
         return Ok(SplitSafety::default());
     }
     let texts = Texts::of(shape);
-    let mut safety = SplitSafety { one_statement: texts.picks_rows(), row_set_varies: None };
+    let mut safety = SplitSafety { one_statement: texts.picks_rows(), ..SplitSafety::default() };
     if safety.one_statement.is_some() {
         return Ok(safety);
     }
@@ -58,6 +60,7 @@ pub(super) async fn of(
         [] => Behind::default(),
         relations => Behind::of(session, relations, session.allows_rls()).await?,
     };
+    safety.calls = (behind.functions.keys().copied().collect(), behind.operators.keys().copied().collect());
     if let Some((what, place)) = &behind.picks_rows {
         safety.one_statement = Some(differs(what, place));
         return Ok(safety);

@@ -303,6 +303,19 @@ impl Watch {
         Ok(session)
     }
 
+    /// A session that sees the newest catalog, for when all has been read: it may have been any of the run's. It is not to
+    /// go back to the pool.
+    pub(super) async fn latest(&self) -> Result<Session, SourceError> {
+        let control = self.control.lock().await.take().filter(|session| !session.client().is_closed());
+        let session = match control {
+            Some(session) => session,
+            None => self.sessions.get_whole().await?,
+        };
+        session.batch("leaving the snapshot", "ROLLBACK").await?;
+        begin(&session, Begin::Latest, &format!("{}watch", self.application)).await?;
+        Ok(session)
+    }
+
     /// Keeps the looking session from being taken for dead.
     pub(crate) async fn ping(&self) {
         // Who has it uses it.

@@ -1,0 +1,198 @@
+//! What the names in people's texts stand for. Each statement of a run looks them up anew, in the catalog as it is at
+//! that moment and not as the snapshot has it: a table that is made earlier on the search path, or a function that is
+//! replaced, would answer for the rest of the run. No lock keeps anybody from making one.
+//!
+//! So every session gets the path that the first one had, and what the names stand for is noted before the locks are
+//! taken and compared when all rows have been read.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::{ToSql, Type};
+
+use super::catalog::{Found, TreeNode, query, value};
+use super::closed::closed;
+use super::connect::Session;
+use super::error::{SourceError, SourceFault};
+use super::fixed_now::texts;
+use super::session::identifier;
+use crate::export::request::ShapeOptions;
+use crate::failpoint;
+use crate::plan::RelationKind;
+use crate::plan::mentions::Mentions;
+
+/// Whose eyes a run reads with, and what the names in its texts stand for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meaning {
+    /// The role that the sessions have.
+    role: String,
+    /// Whether which rows there are, or what they hold, may depend on the role.
+    by_role: bool,
+    /// The schemas of the search path, in SQL.
+    path: String,
+    /// What a person named.
+    written: Watched,
+    /// What views and policies call.
+    behind: Watched,
+}
+
+/// Objects of the catalog, and a digest of what was found there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Watched {
+    names: Vec<String>,
+    operators: Vec<String>,
+    function_oids: Vec<u32>,
+    operator_oids: Vec<u32>,
+    digest: String,
+}
+
+impl Meaning {
+    /// Asks a session that sees the newest catalog, before anything is looked up for the run.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
+    pub(super) async fn of(session: &Session, shape: &ShapeOptions) -> Result<Self, SourceError> {
+        let sql = "SELECT pg_catalog.current_schemas(false)::text[], current_user::text";
+        let rows = query(session, "asking for the search path", &closed(sql), &[]).await?;
+        let unknown = || SourceError::new(SourceFault::Protocol, "the session does not know its search path");
+        let row = rows.first().ok_or_else(unknown)?;
+        let schemas: Vec<String> = value(row, 0)?;
+        let path = match schemas.as_slice() {
+            [] => "''".to_owned(),
+            schemas => schemas.iter().map(|schema| identifier(schema)).collect::<Vec<_>>().join(", "),
+        };
+        let mut mentions = Mentions::default();
+        texts(shape).for_each(|text| mentions.extend(Mentions::of(text)));
+        let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
+        let texts = Watched { names: list(mentions.names), operators: list(mentions.operators), ..Watched::default() };
+        let written = texts.looked_up(session).await?;
+        Ok(Self { role: value(row, 1)?, by_role: false, path, written, behind: Watched::default() })
+    }
+
+    /// Notes what stands behind the relation: `functions` and `operators` of its views and policies, by their oids.
+    ///
+    /// # Errors
+    /// As [`Meaning::of`].
+    pub(super) async fn look_behind(
+        &mut self,
+        session: &Session,
+        shape: &ShapeOptions,
+        (found, tree): (Option<&Found>, &[TreeNode]),
+        (functions, operators): (Vec<u32>, Vec<u32>),
+    ) -> Result<(), SourceError> {
+        let foreign = tree.iter().any(|node| node.relkind == "f");
+        let policies = shape.allow_rls && tree.iter().any(|node| node.row_security);
+        let view = found.is_none_or(|found| found.kind == RelationKind::View);
+        self.by_role = view || foreign || policies || texts(shape).next().is_some();
+        self.behind = Watched { function_oids: functions, operator_oids: operators, ..Watched::default() };
+        self.behind = std::mem::take(&mut self.behind).looked_up(session).await?;
+        Ok(())
+    }
+
+    /// The schemas of the search path, in SQL.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether anything has to be compared in the end.
+    pub(super) fn is_watched(&self) -> bool {
+        !self.written.is_empty() || !self.behind.is_empty()
+    }
+
+    /// Whether both runs mean the same.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.path == other.path && self.written == other.written && (self.role == other.role || !self.by_role)
+    }
+
+    /// Makes sure that a session reads with the eyes of the role that the run began with.
+    ///
+    /// # Errors
+    /// [`SourceFault::Usage`] where it does not, and the rows may depend on it.
+    pub(super) async fn check_role(&self, session: &Session) -> Result<(), SourceError> {
+        if !self.by_role || failpoint::off("role") {
+            return Ok(());
+        }
+        let rows = query(session, "asking for the role", &closed("SELECT current_user::text"), &[]).await?;
+        let role: Option<String> = rows.first().map(|row| value(row, 0)).transpose()?;
+        if role.as_deref() == Some(self.role.as_str()) {
+            return Ok(());
+        }
+        let (began, role) = (&self.role, role.unwrap_or_default());
+        let message = format!("the run was begun by role {began}, and role {role} may see other rows");
+        Err(SourceError::new(SourceFault::Usage, message)
+            .with_hint(format!("resume it as {began}, or begin a new export")))
+    }
+
+    /// Compares the catalog with what it was when the run began, over a session that sees the newest one.
+    ///
+    /// # Errors
+    /// [`SourceFault::SchemaChanged`] where a name may stand for something else.
+    pub(super) async fn check(&self, session: &Session) -> Result<(), SourceError> {
+        if failpoint::off("meaning") {
+            return Ok(());
+        }
+        for (watched, what) in [
+            (&self.written, "a name in --query, --where or --column stands for something else"),
+            (&self.behind, "a function that a view or a policy calls is another one"),
+        ] {
+            if watched.clone().looked_up(session).await? != *watched {
+                let message = format!("{what} than when the run began: some rows may have been read either way");
+                let hint = "an object was created, replaced or dropped meanwhile: run the export again";
+                return Err(SourceError::new(SourceFault::SchemaChanged, message).with_hint(hint));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is found: relations, types, collations, operators and casts, and, where a function is called that is not
+/// PostgreSQL's own, all such functions, as they may call each other. Only schemas count that are on the path or named
+/// themselves. A row that is written anew has another `xmin`.
+const FOUND: &str = "WITH seen(oids) AS (SELECT ARRAY(SELECT n.oid FROM pg_catalog.pg_namespace n \
+            WHERE n.nspname = ANY (pg_catalog.current_schemas(true)) OR n.nspname::text = ANY ($1))), \
+    operators AS (SELECT o.oid, o.xmin, o.oprcode::oid AS function FROM pg_catalog.pg_operator o, seen s \
+        WHERE o.oid >= 16384::oid AND (o.oid = ANY ($4) \
+            OR o.oprname::text = ANY ($2) AND o.oprnamespace = ANY (s.oids))), \
+    casts AS (SELECT c.oid, c.xmin, c.castfunc AS function FROM pg_catalog.pg_cast c \
+        WHERE c.oid >= 16384::oid AND pg_catalog.cardinality($1) > 0), \
+    calls(oid) AS (SELECT p.oid FROM pg_catalog.pg_proc p, seen s \
+            WHERE p.oid = ANY ($3) OR p.proname::text = ANY ($1) AND p.pronamespace = ANY (s.oids) \
+        UNION ALL SELECT function FROM operators \
+        UNION ALL SELECT function FROM casts), \
+    found(what) AS (SELECT 'relation ' || c.oid || ' ' || c.relname FROM pg_catalog.pg_class c, seen s \
+            WHERE c.relname::text = ANY ($1) AND c.relnamespace = ANY (s.oids) \
+        UNION ALL SELECT 'type ' || t.oid || ' ' || t.typname FROM pg_catalog.pg_type t, seen s \
+            WHERE t.typname::text = ANY ($1) AND t.typnamespace = ANY (s.oids) \
+        UNION ALL SELECT 'collation ' || l.oid || ' ' || l.collname FROM pg_catalog.pg_collation l, seen s \
+            WHERE l.collname::text = ANY ($1) AND l.collnamespace = ANY (s.oids) \
+        UNION ALL SELECT 'operator ' || o.oid || ' ' || o.xmin::text FROM operators o \
+        UNION ALL SELECT 'cast ' || c.oid || ' ' || c.xmin::text FROM casts c \
+        UNION ALL SELECT 'function ' || p.oid || ' ' || p.xmin::text FROM pg_catalog.pg_proc p \
+            WHERE p.oid >= 16384::oid AND EXISTS (SELECT FROM calls WHERE calls.oid >= 16384::oid)) \
+    SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(COALESCE( \
+        pg_catalog.string_agg(what, ', ' ORDER BY what COLLATE pg_catalog.\"C\"), ''), 'UTF8')), 'hex') FROM found";
+
+/// The first oid that is not of PostgreSQL's own objects (`FirstNormalObjectId`).
+const FIRST_OF_USERS: u32 = 16384;
+
+impl Watched {
+    fn is_empty(&self) -> bool {
+        let own = |oids: &[u32]| oids.iter().all(|oid| *oid < FIRST_OF_USERS);
+        self.names.is_empty() && self.operators.is_empty() && own(&self.function_oids) && own(&self.operator_oids)
+    }
+
+    async fn looked_up(self, session: &Session) -> Result<Self, SourceError> {
+        if self.is_empty() {
+            return Ok(self);
+        }
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&self.names, Type::TEXT_ARRAY),
+            (&self.operators, Type::TEXT_ARRAY),
+            (&self.function_oids, Type::OID_ARRAY),
+            (&self.operator_oids, Type::OID_ARRAY),
+        ];
+        let rows = query(session, "looking up what names stand for", &closed(FOUND), &parameters).await?;
+        let digest = rows.first().map(|row| value(row, 0)).transpose()?.unwrap_or_default();
+        Ok(Self { digest, ..self })
+    }
+}
