@@ -110,7 +110,8 @@ impl Planning {
         }
         let identity = server_identity(&anchor).await?;
         let describing = describe(&anchor, shape, found.as_ref(), &tree);
-        let (described, exported, lock) = if taken.is_some() && room.readers() > 1 {
+        // The keeper that outlives the run comes before the readers: they can do with fewer connections, and it cannot.
+        let (described, exported, lock) = if taken.is_some() && room.readers() > 1 && !keep {
             let (id, custody) = Custody::of_exported(&anchor, &locks, &identity, &application).await?;
             // A small table is read before the lock session would have looked at the source: it becomes the reader, as
             // the anchor has the same locks.
