@@ -25,7 +25,7 @@ use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stdout::STDOUT;
-use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take, check_scheme, shown};
+use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take, check_address, check_scheme, shown};
 
 /// Where a run writes.
 #[derive(Debug)]
@@ -63,6 +63,13 @@ impl Place {
         let destination = Destination::open(folder, &options)?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
+    }
+
+    /// Refuses a target that [`Place::open`] would refuse, but for settings in the environment, which a plan needs none of.
+    pub(crate) fn check(request: &ExportRequest) -> Result<(), ExportError> {
+        let Target::Destination(url) = &request.commit.target else { return Ok(()) };
+        let (folder, _) = locate(url, request.commit.single_file)?;
+        Ok(check_address(folder)?)
     }
 
     /// The destination's URL, without credentials.
