@@ -158,24 +158,14 @@ impl Attempt<'_> {
     async fn read(&mut self) -> Result<(), ExportError> {
         let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
         while let Some(batch) = batches.next().await {
-            let batch = self.within_cap(batch?);
+            let batch = batch?;
+            self.beyond_cap |= batch.beyond_cap;
             if batch.rows.num_rows() > 0 {
                 self.take(batch).await?;
             }
         }
         drop(batches);
         self.finish_part().await
-    }
-
-    /// Leaves out the row beyond the cap, which shows only that there is one.
-    fn within_cap(&mut self, batch: Batch) -> Batch {
-        let Some(limit) = self.partition.row_limit.filter(|_| self.work.plan.cap.by_reading) else { return batch };
-        let left = usize::try_from(limit.get().saturating_sub(self.rows)).unwrap_or(usize::MAX);
-        if batch.rows.num_rows() <= left {
-            return batch;
-        }
-        self.beyond_cap = true;
-        Batch { rows: batch.rows.slice(0, left), ..batch }
     }
 
     async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {
