@@ -11,6 +11,7 @@ use crate::plan::{CapPlan, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice}
 use crate::source::postgres::prepare::application;
 use crate::source::postgres::{ConnectSettings, Counted, Exported, Recount};
 use crate::store::Destination;
+use crate::words::counted;
 
 /// What counting again found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -95,8 +96,7 @@ pub async fn against_source(
     let plan = plan(&manifest, &recount.relation)?;
     let safety = recount.safety(&plan).await?;
     if let Some(why) = safety.row_set_varies {
-        let message =
-            format!("the rows of this export are chosen anew each time, and cannot be counted again: {why}");
+        let message = format!("the rows of this export are chosen anew each time, and cannot be counted again: {why}");
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));
     }
     Ok(Some(compare(&manifest, &plan, &recount, safety.one_statement).await?))
@@ -143,7 +143,7 @@ async fn compare(
         check.findings.push(teller.differs("the export", within, manifest.totals.rows));
     } else if cap.is_some_and(|cap| (rows > cap) != manifest.row_cap.truncated) {
         let says = if manifest.row_cap.truncated { "that the cap left rows out" } else { "that no row was left out" };
-        check.findings.push(teller.finding(format!("{rows} rows or more, and the manifest says {says}")));
+        check.findings.push(teller.finding(format!("{} or more, and the manifest says {says}", counted(rows, "row"))));
     }
     let shares = shares(manifest);
     for share in &shares {
@@ -175,7 +175,7 @@ impl Teller<'_> {
             CountMode::RunSnapshot => "in the run's snapshot",
             CountMode::Now => "at the source now",
         };
-        self.finding(format!("{what} has {found} rows {place}, the manifest says {said}"))
+        self.finding(format!("{what} has {} {place}, the manifest says {said}", counted(found, "row")))
     }
 
     fn finding(&self, problem: String) -> Finding {

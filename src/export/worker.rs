@@ -22,6 +22,7 @@ use crate::store::{
     AttemptSeed, Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject,
     Staging, StoreError,
 };
+use crate::words::counted;
 use crate::{failpoint, telemetry};
 
 /// Where parts go.
@@ -289,7 +290,7 @@ impl Attempt<'_> {
         open.write(out).await?;
         // I3: what the encoder counted is what was handed to it.
         if summary.rows != open.rows {
-            let message = format!("{} rows went into the encoder and {} came out", open.rows, summary.rows);
+            let message = format!("{} went into the encoder and {} came out", counted(open.rows, "row"), summary.rows);
             return Err(ExportError::internal(message));
         }
         let started_at = open.started_at;
