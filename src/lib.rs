@@ -76,3 +76,4 @@ pub mod source;
 pub(crate) mod spare;
 pub mod store;
 pub mod telemetry;
+pub(crate) mod words;

@@ -114,6 +114,9 @@ pub const SNAPSHOT_TRIES: usize = 3;
 /// Between two pings of an idle keeper: below the idle limits of common proxies and of NAT.
 pub const KEEPER_PING: Duration = Duration::from_secs(30);
 
+/// After the server had no connection left for a keeper, until it is asked for one again: its other clients come and go.
+pub const KEEPER_PAUSE: Duration = Duration::from_secs(30);
+
 /// An answer to a ping: a session that takes longer is taken for lost, and its snapshot's other keeper serves.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 

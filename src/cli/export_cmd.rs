@@ -73,13 +73,14 @@ pub(super) async fn plan(matches: &ArgMatches, stage: &Stage) -> u8 {
     // A plan has no data on standard output, whatever `--to` says.
     let front = Front { place: ReportPlace::Stdout, ..front(&options, stage) };
     let (work, format) = (request.work.clone(), request.format.format);
+    let keep = request.commit.keep_snapshot.is_some();
     let token = stage.signals.token();
     let planned = tokio::select! {
         () = token.cancelled() => Err(ExportError::cancelled()),
         planned = export::plan(request) => planned,
     };
     let shown = planned.and_then(|plan| {
-        let view = PlanView::new(&plan, &work, format);
+        let view = PlanView::new(&plan, &work, format).with_keeper(keep);
         match front.report {
             ReportForm::Text => Ok(view.to_string().trim_end().to_owned()),
             ReportForm::Json => serde_json::to_string(&view)

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 
+use crate::words;
+
 /// `6,001,215`.
 pub(crate) fn count(number: u64) -> String {
     HumanCount(number).to_string()
@@ -16,8 +18,7 @@ pub(crate) fn bytes(number: u64) -> String {
 
 /// `24 parts`, `1 part`.
 pub(crate) fn plural(number: u64, noun: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{ending}", count(number))
+    format!("{} {}", count(number), words::plural(number, noun))
 }
 
 /// So many per second, to whole numbers; zero where no time has passed.

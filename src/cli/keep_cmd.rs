@@ -96,7 +96,7 @@ async fn handed_over(stage: &Stage) -> u8 {
         Ok(()) => exit::COMPLETE,
         Err(error) => {
             // Nobody reads it where the snapshot was held before.
-            answer(&Answer::Failed(summary::chain(&error)));
+            answer(&Answer::Failed { kind: error.kind, why: summary::chain(&error), hint: error.hint.clone() });
             exit::failed(error.kind)
         }
     }

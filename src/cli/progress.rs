@@ -20,6 +20,7 @@ use super::screen::Screen;
 use crate::export::Event;
 use crate::export::event::ReaderProgress;
 use crate::limits;
+use crate::words::counted;
 
 /// How progress is shown (`--progress`), `auto` already resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,12 +258,12 @@ impl Plain {
         let what = match meter.phase {
             Phase::Connecting => "connecting".to_owned(),
             Phase::Planning => "planning".to_owned(),
-            Phase::Committing { parts } => format!("committing {parts} parts"),
+            Phase::Committing { parts } => format!("committing {}", counted(parts, "part")),
             Phase::Reading => {
                 let percent = meter.percent().map_or_else(String::new, |n| format!("{n} %, "));
                 let Meter { partitions, partitions_done, .. } = meter;
                 let volume = meter.volume(now);
-                format!("{percent}{partitions_done} of {partitions} partitions, {volume}")
+                format!("{percent}{partitions_done} of {}, {volume}", counted(*partitions, "partition"))
             }
         };
         let eta = meter.eta(now).map_or_else(String::new, |eta| format!(", {eta}"));
@@ -296,8 +297,8 @@ impl Sight {
         let total = match meter.phase {
             Phase::Connecting => "connecting".to_owned(),
             Phase::Planning => "planning".to_owned(),
-            Phase::Reading => format!("{percent:>3} %  {partitions_done}/{partitions} partitions"),
-            Phase::Committing { parts } => format!("{percent:>3} %  committing {parts} parts"),
+            Phase::Reading => format!("{percent:>3} %  {partitions_done}/{}", counted(*partitions, "partition")),
+            Phase::Committing { parts } => format!("{percent:>3} %  committing {}", counted(parts, "part")),
         };
         let eta = meter.eta(now).map_or_else(String::new, |eta| format!("  {eta}"));
         let volume = format!("{}  {}{eta}", human::clock(meter.elapsed(now)), meter.volume(now));

@@ -183,5 +183,6 @@ fn counted(check: &SourceCheck) -> String {
         (some, 0) => format!(", and in each of {}", human::plural(some, "partition")),
         (some, none) => format!(", and in each of {} of {} partitions", some, some.saturating_add(none)),
     };
-    format!("  {} counted in {under}{each}", human::plural(check.rows, "row"))
+    let note = check.note.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+    format!("  {} counted in {under}{each}{note}", human::plural(check.rows, "row"))
 }

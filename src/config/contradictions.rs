@@ -7,6 +7,7 @@ use super::value;
 use crate::encode::{Compression, Format, FormatOptions};
 use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
 use crate::plan::Preset;
+use crate::words::counted;
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
@@ -134,7 +135,7 @@ impl Found<'_> {
         if let (Some(min), Some(most)) = (work.min_rows, most)
             && min > most
         {
-            let what = format!("--min-rows {min} can never be met under a cap of {most} rows");
+            let what = format!("--min-rows {min} can never be met under a cap of {}", counted(most.get(), "row"));
             self.errors.push(ConfigError::new(what, "lower the one or raise the other"));
         }
     }

@@ -7,8 +7,8 @@ use chrono::NaiveDate;
 
 use super::options::nearest;
 use crate::encode::{Compression, Format};
-use crate::plan::Direction;
 use crate::plan::policy::ColumnChoice;
+use crate::plan::{Direction, NAME_BYTES_MAX};
 
 /// In front of a text, it says that the text is Unicode, and is no part of it.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -199,9 +199,6 @@ pub(super) fn rename(text: &str) -> Result<(String, String), String> {
         _ => Err(WANTED.to_owned()),
     }
 }
-
-/// What a name has room for in PostgreSQL (`NAMEDATALEN` less the byte that ends it).
-const NAME_BYTES_MAX: usize = 63;
 
 /// A table's name as in SQL: its schema, where there is one, and its own name, as the catalog has them.
 pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {

@@ -11,6 +11,7 @@ use crate::plan::{CapPlan, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice}
 use crate::source::postgres::prepare::application;
 use crate::source::postgres::{ConnectSettings, Counted, Exported, Recount};
 use crate::store::Destination;
+use crate::words::counted;
 
 /// What counting again found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +28,8 @@ pub struct SourceCheck {
     pub partitions: u64,
     /// Partitions that could not be.
     pub partitions_uncounted: u64,
+    /// Why the rows may be others each time, though as many of them were found, or not.
+    pub note: Option<String>,
     /// What differs.
     pub findings: Vec<Finding>,
 }
@@ -56,7 +59,8 @@ struct Share<'a> {
 ///
 /// # Errors
 /// The destination does not answer; the source cannot be reached or refuses; [`ExportErrorKind::SchemaChanged`] where
-/// the relation, one of its tables or a column of the export is gone.
+/// the relation, one of its tables or a column of the export is gone; [`ExportErrorKind::Usage`] where the rows are chosen
+/// anew each time, so that no count says anything of those that were exported.
 ///
 /// # Cancel safety
 /// It only reads.
@@ -90,7 +94,12 @@ pub async fn against_source(
     let snapshots = snapshots(&manifest);
     let recount = Recount::begin(connect, counted, &snapshots, manifest.source.row_security, &application).await?;
     let plan = plan(&manifest, &recount.relation)?;
-    Ok(Some(compare(&manifest, &plan, &recount).await?))
+    let safety = recount.safety(&plan).await?;
+    if let Some(why) = safety.row_set_varies {
+        let message = format!("the rows of this export are chosen anew each time, and cannot be counted again: {why}");
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));
+    }
+    Ok(Some(compare(&manifest, &plan, &recount, safety.one_statement).await?))
 }
 
 /// What a person wrote, with the run's moment in place of its clocks.
@@ -109,9 +118,14 @@ fn snapshots(manifest: &Manifest) -> Vec<Exported<'_>> {
     exported.map(|(id, xmin)| Exported { id, xmin }).collect()
 }
 
-async fn compare(manifest: &Manifest, plan: &Plan, recount: &Recount) -> Result<SourceCheck, ExportError> {
+async fn compare(
+    manifest: &Manifest,
+    plan: &Plan,
+    recount: &Recount,
+    note: Option<String>,
+) -> Result<SourceCheck, ExportError> {
     let mode = if recount.snapshot.is_some() { CountMode::RunSnapshot } else { CountMode::Now };
-    let teller = Teller { mode, manifest };
+    let teller = Teller { mode, manifest, note: note.as_deref() };
     let cap = manifest.row_cap.max_rows.map(std::num::NonZeroU64::get);
     let rows = recount.count(plan, &Slice::Whole, cap.map(|cap| cap.saturating_add(1))).await?;
     let mut check = SourceCheck {
@@ -121,6 +135,7 @@ async fn compare(manifest: &Manifest, plan: &Plan, recount: &Recount) -> Result<
         rows,
         partitions: 0,
         partitions_uncounted: 0,
+        note: None,
         findings: Vec::new(),
     };
     let within = cap.map_or(rows, |cap| rows.min(cap));
@@ -128,7 +143,7 @@ async fn compare(manifest: &Manifest, plan: &Plan, recount: &Recount) -> Result<
         check.findings.push(teller.differs("the export", within, manifest.totals.rows));
     } else if cap.is_some_and(|cap| (rows > cap) != manifest.row_cap.truncated) {
         let says = if manifest.row_cap.truncated { "that the cap left rows out" } else { "that no row was left out" };
-        check.findings.push(teller.finding(format!("{rows} rows or more, and the manifest says {says}")));
+        check.findings.push(teller.finding(format!("{} or more, and the manifest says {says}", counted(rows, "row"))));
     }
     let shares = shares(manifest);
     for share in &shares {
@@ -142,6 +157,7 @@ async fn compare(manifest: &Manifest, plan: &Plan, recount: &Recount) -> Result<
             check.findings.push(teller.differs(&format!("partition {}", share.partition), rows, share.rows));
         }
     }
+    check.note = note;
     Ok(check)
 }
 
@@ -149,6 +165,8 @@ async fn compare(manifest: &Manifest, plan: &Plan, recount: &Recount) -> Result<
 struct Teller<'a> {
     mode: CountMode,
     manifest: &'a Manifest,
+    /// Why the rows may be others each time.
+    note: Option<&'a str>,
 }
 
 impl Teller<'_> {
@@ -157,7 +175,7 @@ impl Teller<'_> {
             CountMode::RunSnapshot => "in the run's snapshot",
             CountMode::Now => "at the source now",
         };
-        self.finding(format!("{what} has {found} rows {place}, the manifest says {said}"))
+        self.finding(format!("{what} has {} {place}, the manifest says {said}", counted(found, "row")))
     }
 
     fn finding(&self, problem: String) -> Finding {
@@ -165,6 +183,10 @@ impl Teller<'_> {
         let name = match &source.name {
             SourceName::Relation(name) => name,
             SourceName::Query(_) => "query",
+        };
+        let problem = match self.note {
+            Some(why) => format!("{problem}; {why}, so they may be others each time"),
+            None => problem,
         };
         match self.mode {
             CountMode::RunSnapshot => Finding::new(name, problem),

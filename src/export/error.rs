@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use crate::store::error::StoreFault;
 
 /// The class of a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExportErrorKind {
     /// A bug, or a panic (exit 1).

@@ -25,7 +25,10 @@ use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stdout::STDOUT;
-use crate::store::{Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take, check_scheme, shown};
+use crate::store::{
+    Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take, check_address, check_scheme, shown,
+};
+use crate::words::counted;
 
 /// Where a run writes.
 #[derive(Debug)]
@@ -63,6 +66,13 @@ impl Place {
         let destination = Destination::open(folder, &options)?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
+    }
+
+    /// Refuses a target that [`Place::open`] would refuse, but for settings in the environment, which a plan needs none of.
+    pub(crate) fn check(request: &ExportRequest) -> Result<(), ExportError> {
+        let Target::Destination(url) = &request.commit.target else { return Ok(()) };
+        let (folder, _) = locate(url, request.commit.single_file)?;
+        Ok(check_address(folder)?)
     }
 
     /// The destination's URL, without credentials.
@@ -216,7 +226,7 @@ fn write_file(file: &Path, manifest: &Manifest) -> Result<String, ExportError> {
 fn enough_rows(request: &ExportRequest, rows: u64) -> Result<(), ExportError> {
     match request.work.min_rows {
         Some(min) if rows < min.get() => {
-            let message = format!("{rows} rows were read where --min-rows asks for {min}");
+            let message = format!("there are {} where --min-rows asks for {min}", counted(rows, "row"));
             Err(ExportError::new(ExportErrorKind::Data, message))
         }
         _ => Ok(()),

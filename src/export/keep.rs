@@ -89,7 +89,14 @@ pub enum Answer {
     /// It holds the snapshot, under this id, which stands in the journal.
     Held(String),
     /// It does not.
-    Failed(String),
+    Failed {
+        /// The class of its error.
+        kind: ExportErrorKind,
+        /// The error.
+        why: String,
+        /// What to do about it, where it is known.
+        hint: Option<String>,
+    },
 }
 
 /// A keeper that runs by itself; dropped, it goes on.
@@ -155,7 +162,11 @@ impl KeeperLaunch {
         let answer = answer.map_err(|_| failed(&"it did not answer in time"))?.map_err(|error| failed(&error))?;
         match serde_json::from_str(&answer) {
             Ok(Answer::Held(snapshot)) => Ok(DetachedKeeper { snapshot, stdin }),
-            Ok(Answer::Failed(why)) => Err(failed(&why)),
+            Ok(Answer::Failed { kind, why, hint }) => {
+                let own = "without --keep-snapshot the export needs none";
+                let hint = hint.map_or_else(|| own.to_owned(), |hint| format!("{hint}; {own}"));
+                Err(ExportError { kind, hint: Some(hint), ..failed(&why) })
+            }
             Err(_) => Err(failed(&"it ended without an answer")),
         }
     }

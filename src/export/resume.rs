@@ -27,6 +27,7 @@ use crate::source::Source;
 use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
 use crate::store::owner::owner;
 use crate::store::{AttemptSeed, Destination, Journal, PartitionReceipt, StagedObject, Staging, StoreOptions, Take};
+use crate::words::counted;
 
 /// What is to be resumed.
 #[derive(Debug, Clone)]
@@ -185,8 +186,8 @@ fn one_moment(record: &RunRecord, receipts: usize, missing: usize) -> Result<(),
         return Ok(());
     }
     let message = format!(
-        "{missing} partitions have yet to be read, and would be read at another moment of the foreign server than the \
-         {receipts} that are there: {}",
+        "what is missing ({}) would be read at another moment of the foreign server than what is there ({receipts}): {}",
+        counted(missing, "partition"),
         foreign.join(", ")
     );
     Err(ExportError::new(ExportErrorKind::SnapshotLost, message)

@@ -94,12 +94,14 @@ pub async fn run(
     run.end(result, hold).await
 }
 
-/// Plans an export without reading rows: locks and snapshot are taken as for a run, and let go.
+/// Plans an export without reading rows: locks and snapshot are taken as for a run, and let go. Nobody looks at the
+/// destination, but what is none is refused.
 ///
 /// # Errors
 /// As [`run`], up to the first read.
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     check_statements(&mut request)?;
+    Place::check(&request)?;
     let planning = begin(&request).await?;
     planning.watched(planning::plan(&request, &planning)).await
 }

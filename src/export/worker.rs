@@ -22,6 +22,7 @@ use crate::store::{
     AttemptSeed, Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject,
     Staging, StoreError,
 };
+use crate::words::counted;
 use crate::{failpoint, telemetry};
 
 /// Where parts go.
@@ -158,24 +159,14 @@ impl Attempt<'_> {
     async fn read(&mut self) -> Result<(), ExportError> {
         let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
         while let Some(batch) = batches.next().await {
-            let batch = self.within_cap(batch?);
+            let batch = batch?;
+            self.beyond_cap |= batch.beyond_cap;
             if batch.rows.num_rows() > 0 {
                 self.take(batch).await?;
             }
         }
         drop(batches);
         self.finish_part().await
-    }
-
-    /// Leaves out the row beyond the cap, which shows only that there is one.
-    fn within_cap(&mut self, batch: Batch) -> Batch {
-        let Some(limit) = self.partition.row_limit.filter(|_| self.work.plan.cap.by_reading) else { return batch };
-        let left = usize::try_from(limit.get().saturating_sub(self.rows)).unwrap_or(usize::MAX);
-        if batch.rows.num_rows() <= left {
-            return batch;
-        }
-        self.beyond_cap = true;
-        Batch { rows: batch.rows.slice(0, left), ..batch }
     }
 
     async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {
@@ -299,7 +290,7 @@ impl Attempt<'_> {
         open.write(out).await?;
         // I3: what the encoder counted is what was handed to it.
         if summary.rows != open.rows {
-            let message = format!("{} rows went into the encoder and {} came out", open.rows, summary.rows);
+            let message = format!("{} went into the encoder and {} came out", counted(open.rows, "row"), summary.rows);
             return Err(ExportError::internal(message));
         }
         let started_at = open.started_at;

@@ -4,13 +4,14 @@ use super::wire::WireError;
 use crate::cpu::CpuPanic;
 use crate::store::StoreError;
 use crate::store::error::StoreFault;
+use crate::words::counted;
 
 /// An error of the commit stage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
     /// A partition's parts do not hold the rows that were read for it (invariant I3).
-    #[error("partition {partition}: {read} rows were read, but its parts hold {written}")]
+    #[error("partition {partition}: {} came, but its parts hold {written}", counted(*.read, "row"))]
     RowCount {
         /// The partition.
         partition: u32,
@@ -47,7 +48,7 @@ pub enum ManifestError {
     #[error("there is no part; an empty relation has one")]
     NoParts,
     /// The rows are not the cap's (invariant I7).
-    #[error("{rows} rows were written under a cap of {cap} that was planned to be {planned}")]
+    #[error("the parts hold {} under a cap of {cap} that was planned to be {planned}", counted(*.rows, "row"))]
     Cap {
         /// Rows in all parts.
         rows: u64,
@@ -132,7 +133,7 @@ pub enum ManifestError {
     #[error("making the parts visible")]
     Publish(#[source] StoreError),
     /// The commit failed, and not all that it had made visible could be removed again.
-    #[error("{left} parts of a commit that failed could not be removed again")]
+    #[error("a commit that failed could not remove {} again", counted(*.left, "part"))]
     Stranded {
         /// How many may still be visible.
         left: usize,

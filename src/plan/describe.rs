@@ -163,6 +163,17 @@ impl<'a> PlanView<'a> {
     }
 }
 
+impl PlanView<'_> {
+    /// With `keep` one keeper more holds the snapshot beyond the run, and those of the run stand beside a single reader too.
+    #[must_use]
+    pub fn with_keeper(mut self, keep: bool) -> Self {
+        if keep {
+            self.read.peak_connections = self.read.readers.saturating_add(limits::CONTROL_SESSIONS).saturating_add(1);
+        }
+        self
+    }
+}
+
 fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
     // As many as were asked for, unless their locks would take too much room.
     let fewer = plan.locks.readers.and_then(|readers| usize::try_from(readers).ok());

@@ -54,9 +54,11 @@ pub fn choose_key(
     Ok(KeyChoice { ordered: ordered && !columns.is_empty(), columns, unique })
 }
 
-/// The columns of the relation's unique key; none where the role may not read all of them.
+/// The columns of the relation's unique key; none where the role may not read all of them, or where one of them has no
+/// order: an index of such a type has one row at most.
 fn readable_unique_key(facts: &RelationFacts) -> Vec<&ColumnFacts> {
-    let find = |name: &String| facts.columns.iter().find(|column| column.name == *name);
+    let usable = |column: &&ColumnFacts, name: &str| column.name == *name && column.comparison.is_some();
+    let find = |name: &String| facts.columns.iter().find(|column| usable(column, name));
     facts.unique_key.iter().flatten().map(find).collect::<Option<_>>().unwrap_or_default()
 }
 

@@ -4,6 +4,9 @@
 
 use super::error::SqlFlaw;
 
+/// Bytes of a name (`NAMEDATALEN` less the byte that ends it); the server leaves out what is beyond them.
+pub(crate) const NAME_BYTES_MAX: usize = 63;
+
 /// A piece of SQL that is neither white space nor a comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {

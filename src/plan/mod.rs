@@ -43,6 +43,7 @@ pub use columns::{ColumnRules, columns};
 pub use describe::PlanView;
 pub use error::{PlanError, SqlFlaw};
 pub use key::{KeyChoice, choose_key};
+pub(crate) use lexer::NAME_BYTES_MAX;
 pub use locks::LockUse;
 pub use partition::{
     Comparison, Direction, KeyColumn, KeyRange, KeyValue, Operators, Partition, Slice, TupleId, number_partitions,

@@ -1,7 +1,7 @@
 //! A text of SQL as the pieces that the server's scanner makes of it, with the names and constants that they stand for.
 
 use super::constant::{Constant, Form};
-use super::lexer::{Lexer, Token};
+use super::lexer::{Lexer, NAME_BYTES_MAX, Token};
 
 /// What a piece is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +47,8 @@ impl Piece {
     }
 }
 
-/// Bytes of a name (`NAMEDATALEN` - 1); the server leaves out what is beyond them.
-const NAME_BYTES: usize = 63;
-
 fn truncated(name: &str) -> String {
-    let mut end = name.len().min(NAME_BYTES);
+    let mut end = name.len().min(NAME_BYTES_MAX);
     while !name.is_char_boundary(end) {
         end -= 1;
     }

@@ -4,13 +4,10 @@
 //! A leaf is read under the relation's own name, so a column means the same in both. A whole row does not: it has the
 //! leaf's row type, with its order of columns and with columns that the relation does not have.
 
-use super::lexer::{Lexer, Token};
+use super::lexer::{Lexer, NAME_BYTES_MAX, Token};
 
 /// Columns that every table has without declaring them.
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
-
-/// The longest name that PostgreSQL keeps; it cuts longer ones.
-const NAME_BYTES_MAX: usize = 63;
 
 /// The names that decide what a text means.
 #[derive(Debug, Clone, Copy)]

@@ -18,6 +18,9 @@ pub struct Batch {
     pub rows: RecordBatch,
     /// For each column how many of its values a policy changed on their way; empty where none did.
     pub changed: Box<[u64]>,
+    /// Whether a row beyond the cap came behind them, where the plan reads one to see whether there is one. It is in no
+    /// batch.
+    pub beyond_cap: bool,
 }
 
 /// The batches of one partition, in order. Dropping it ends the read: the session behind it is closed, never reused
@@ -42,7 +45,7 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     ///
     /// The columns of each batch are the plan's columns in the plan's order, each with its carrier's Arrow type. The
     /// stream ends with `None` only after the server confirmed the number of rows sent, and that equals the rows in
-    /// the batches.
+    /// the batches and the one beyond the cap.
     ///
     /// # Cancel safety
     /// Dropping the future or the stream closes the session; no other partition notices.

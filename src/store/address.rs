@@ -116,6 +116,14 @@ impl Address {
     }
 }
 
+/// Refuses what [`Destination::open`](super::Destination::open) would, but for settings in the environment.
+///
+/// # Errors
+/// [`StoreFault::Configuration`].
+pub(crate) fn check_address(written: &str) -> Result<(), StoreError> {
+    Address::parse(written).map(drop)
+}
+
 /// Refuses every scheme that is not a destination's, and a destination's scheme without its two slashes. What does not begin
 /// like a URL is a path.
 ///

@@ -24,6 +24,7 @@ use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
 use crate::limits;
 use crate::spare::Spares;
+use crate::words::counted;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;
@@ -377,7 +378,7 @@ impl Folder {
             };
         };
         if metadata.len() != bytes {
-            let text = format!("the staged file has {} bytes, {bytes} were written", metadata.len());
+            let text = format!("the staged file has {} of {}", metadata.len(), counted(bytes, "byte"));
             return Err(io::Error::new(ErrorKind::InvalidData, text));
         }
         if over {

@@ -24,7 +24,7 @@ pub mod stdout;
 mod temporary;
 pub mod writer;
 
-pub(crate) use address::{check_scheme, local_path, shown};
+pub(crate) use address::{check_address, check_scheme, local_path, shown};
 pub use destination::Destination;
 pub use error::StoreError;
 pub use facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};

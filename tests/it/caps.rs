@@ -158,6 +158,56 @@ async fn tiers_have_their_rows_and_unknown_ones_are_refused() {
     assert_eq!((&none["row_cap"]["max_rows"], &none["row_cap"]["truncated"]), (&json!(null), &json!(false)));
 }
 
+/// Where reading shows whether there are more rows, one row is read beyond the cap: of it nothing is told, and what it holds
+/// fails nothing.
+#[tokio::test]
+async fn the_row_beyond_a_cap_counts_nowhere() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(
+            "create table t (id int, n numeric(6,2), f float8, c char(4), d date);
+            insert into t select i, i, i, 'abcd', '2024-01-01' from generate_series(1, 3) i;
+            insert into t values (4, 'NaN', 'NaN', 'a', 'infinity')",
+        )
+        .await;
+        let query = ["--query", "select * from t order by id limit 100", "--format", "parquet"];
+        for (more, changed) in [(&["--on-unrepresentable", "null", "--char-padding", "trim"][..], true), (&[], false)] {
+            let run = async |rows: &str, code| {
+                let args = [&query[..], more, &["--max-rows", rows, "--manifest-stats", "all"]].concat();
+                job::export(&pg, &args).await.expect(code)
+            };
+            let done = run("3", 3).await.manifest();
+            assert_eq!(done["totals"]["rows"], 3);
+            for column in done["schema"].as_array().unwrap() {
+                assert_eq!(column["policy_count"], 0, "{version} {more:?}: {column}");
+            }
+            for column in parts(&done)[0]["columns"].as_object().unwrap().values() {
+                assert_eq!(column["nulls"], 0, "{version} {more:?}: {column}");
+                assert_ne!(column["max"], "NaN", "{version} {more:?}: {column}");
+                assert_ne!(column["min"], "a", "{version} {more:?}: {column}");
+            }
+            let whole = run("4", if changed { 0 } else { 14 }).await;
+            if changed {
+                let counted = |name| {
+                    let manifest = whole.manifest();
+                    let schema = manifest["schema"].as_array().unwrap().clone();
+                    schema.into_iter().find(|column| column["name"] == name).unwrap()["policy_count"].clone()
+                };
+                assert_eq!((counted("n"), counted("c"), counted("d")), (json!(1), json!(1), json!(1)));
+            }
+        }
+        // A row alone in its batch, and caps at the ends of batches.
+        pg.batch("create table wide as select i as id, repeat('x', 9000) as v from generate_series(1, 5000) i").await;
+        for cap in [1_u64, 4_095, 4_096, 4_097, 4_999, 5_000, 5_001] {
+            let (cap, code, rows) = (cap.to_string(), if cap < 5_000 { 3 } else { 0 }, cap.min(5_000));
+            let query = "select * from wide order by id limit 10000";
+            let done = export_csv(&pg, &["--query", query, "--max-rows", &cap], code).await;
+            assert_eq!(done.manifest()["totals"]["rows"], rows, "{version} {cap}");
+            assert_eq!(done.data(), copy(&pg, &format!("select * from wide order by id limit {cap}")).await, "{cap}");
+        }
+    }
+}
+
 /// Rows 1 to 100, in no order on disk, in a table with a key, in one without and behind a view.
 async fn hundred(version: u32) -> Pg {
     let pg = pg(version).await;

@@ -309,9 +309,14 @@ async fn as_few_connections_as_there_are_do() {
         pg.batch(&format!("grant select on t to {role}")).await;
         for limit in 1..=5 {
             pg.batch(&format!("alter role {role} connection limit {limit}")).await;
-            for (args, least) in
-                [(&["--readers", "2"][..], 2), (&["--readers", "1"], 2), (&["--readers", "2", "--key", "id"], 2)]
-            {
+            for (args, least) in [
+                (&["--readers", "2"][..], 2),
+                (&["--readers", "1"], 2),
+                (&["--readers", "2", "--key", "id"], 2),
+                (&["--readers", "2", "--keep-snapshot", "60s"], 3),
+                (&["--readers", "1", "--keep-snapshot", "60s"], 3),
+                (&["--readers", "2", "--key", "id", "--keep-snapshot", "60s"], 3),
+            ] {
                 let place = Place::local();
                 let run = place.export(&url, args).run().await;
                 if limit >= least {

@@ -37,6 +37,9 @@ async fn a_scheme_that_is_no_destination_is_refused_by_every_command() {
             let export = ["export", "--from", NOBODY, "--table", "t", "--to", to];
             let run = outhaul(export.iter().chain(more)).run().await.expect(2);
             refused(&run, to);
+            let plan = ["plan", "--from", NOBODY, "--table", "t", "--to", to];
+            let run = outhaul(plan.iter().chain(more)).run().await.expect(2);
+            refused(&run, to);
             for command in ["resume", "keep", "clean", "verify"] {
                 let from = ["--from", NOBODY, "--for", "5s"];
                 let from = match command {

@@ -252,7 +252,7 @@ async fn text_of_a_sql_ascii_database_inside_nested_values_is_checked_replaced_o
         for format in ["parquet", "csv", "ndjson"] {
             for name in names {
                 let refused = run(&pg, format, &["--columns", name]).await.expect(14).run.stderr;
-                for words in [&format!("{name:?}"), "UTF-8", "--invalid-utf8"] {
+                for words in [&format!("{name:?}"), "row with id = 1: ", "UTF-8", "--invalid-utf8"] {
                     assert!(refused.contains(words), "{words} not in: {refused}");
                 }
                 for choice in ["replace", "bytes"] {

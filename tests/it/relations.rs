@@ -286,6 +286,98 @@ async fn keys_of_odd_types_and_collations_cap_and_split() {
     }
 }
 
+/// Arrays, composites and domains have an order by their kind, whether what they are made of has one or not.
+#[tokio::test]
+async fn a_key_of_parts_without_an_order_is_refused_by_its_name() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(
+            "create type pair as (id int, j json); create type deep as (n int, ps pair[]);
+            create domain doc as json; create domain docs as json[]; create domain paired as pair;
+            create type holder as (id int, d doc); create type fine as (a int, b text[]); create domain finer as fine;
+            create type moody as enum ('a', 'b');
+            create table t (id int primary key, j json, js json[], p pair, ps pair[], d deep, doc doc, docs docs, a_docs doc[],
+                paired paired, h holder, pt point[], xs xml[], xid xid[], ok fine, finer finer[], moods moody[], r int4range[],
+                v int2vector, texts text[]);
+            insert into t (id, js, p, ps, d, docs, a_docs, paired, h, pt, xid, ok, finer, moods, r, v, texts)
+                select i, array['1'::json], row(1, '1')::pair, array[row(1, '1')::pair], row(1, array[row(1, '1')::pair])::deep,
+                    array['1'::json], array['1'::doc], row(1, '1')::pair, row(1, '1')::holder, array['(1,1)'::point],
+                    array['7'::xid], row(1, array[i::text])::fine, array[row(i, '{b}')::fine::finer], array['a'::moody],
+                    array[int4range(i, i + 1)], '1 2', array[i::text]
+                from generate_series(1, 20) i; analyze t;
+            create view v as select * from t",
+        )
+        .await;
+        for (column, type_name) in [
+            ("j", "json"),
+            ("js", "json[]"),
+            ("p", "pair"),
+            ("ps", "pair[]"),
+            ("d", "deep"),
+            ("doc", "doc"),
+            ("docs", "docs"),
+            ("a_docs", "doc[]"),
+            ("paired", "paired"),
+            ("h", "holder"),
+            ("pt", "point[]"),
+            ("xs", "xml[]"),
+            ("xid", "xid[]"),
+        ] {
+            for of in [["--table", "t"], ["--table", "v"], ["--query", "select * from t"]] {
+                // A row description names the type that a domain is made of.
+                let named = of[0] == "--query" && matches!(column, "doc" | "docs" | "paired");
+                for key in [column.to_owned(), format!("id, {column} desc")] {
+                    let done = export(&pg, &[&of[..], &["--key", &key, "--on-unrepresentable", "text"]].concat()).await;
+                    let error = done.expect(2).run.stderr;
+                    assert!(error.contains(&format!("column {column:?}")), "{of:?} {key}: {error}");
+                    assert!(
+                        named || error.contains(&format!("of type {type_name} have no order")),
+                        "{of:?} {key}: {error}"
+                    );
+                }
+            }
+        }
+        for column in ["ok", "finer", "moods", "r", "v", "texts"] {
+            let done = export_csv(&pg, &["--table", "t", "--key", column, "--columns", "id"], 0).await;
+            assert_eq!(done.sorted().len(), 20, "{column}");
+        }
+    }
+}
+
+/// The server makes such an index, and takes rows until two of them are compared.
+#[tokio::test]
+async fn an_own_key_of_parts_without_an_order_is_no_key() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch("create table t (j json[] primary key); insert into t values (array['1'::json])").await;
+        for args in [&[][..], &["--max-rows", "1"], &["--max-rows", "5", "--allow-truncated"], &["--partitions", "3"]] {
+            let done = export_csv(&pg, &[&["--table", "t"], args].concat(), 0).await;
+            assert_eq!(done.sorted(), ["{1}"], "{args:?}");
+        }
+        // An operator class of the type's own is an order, whatever the type is made of.
+        pg.batch(
+            "create type own as (id int, j json);
+            create function lt(own, own) returns bool immutable language sql return $1.id < $2.id;
+            create function le(own, own) returns bool immutable language sql return $1.id <= $2.id;
+            create function eq(own, own) returns bool immutable language sql return $1.id = $2.id;
+            create function ge(own, own) returns bool immutable language sql return $1.id >= $2.id;
+            create function gt(own, own) returns bool immutable language sql return $1.id > $2.id;
+            create function cmp(own, own) returns int immutable language sql return sign($1.id - $2.id)::int;
+            create operator < (leftarg = own, rightarg = own, procedure = lt);
+            create operator <= (leftarg = own, rightarg = own, procedure = le);
+            create operator = (leftarg = own, rightarg = own, procedure = eq);
+            create operator >= (leftarg = own, rightarg = own, procedure = ge);
+            create operator > (leftarg = own, rightarg = own, procedure = gt);
+            create operator class own_ops default for type own using btree as operator 1 <, operator 2 <=, operator 3 =,
+                operator 4 >=, operator 5 >, function 1 cmp(own, own);
+            create table o as select row(i, '1')::own as o, i as id from generate_series(1, 9) i",
+        )
+        .await;
+        let done = export_csv(&pg, &["--table", "o", "--key", "o desc", "--columns", "id"], 0).await;
+        assert_eq!(String::from_utf8(done.data()).unwrap().trim(), "9\n8\n7\n6\n5\n4\n3\n2\n1");
+    }
+}
+
 #[tokio::test]
 async fn a_role_reads_what_it_may_and_never_less_than_it_asked_for() {
     for version in both() {

@@ -92,6 +92,38 @@ async fn a3_readers_that_have_the_snapshot_finish_without_keepers() {
 }
 
 #[tokio::test]
+async fn a3_a_keeper_that_was_lent_is_replaced_once_there_are_connections() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        let expected = rows(&pg).await;
+        // A lock session, two keepers and one reader; the other reader is a keeper.
+        let (url, role) = pg.role("connection limit 4").await;
+        pg.batch(&format!("grant select on t to {role}")).await;
+        let place = Place::local();
+        let stop = Stop::at("batch");
+        let running = place.export(&url, &["--readers", "2"]).env("OUTHAUL_TEST_LIMITS", "keeper=0.2").stops([&stop]);
+        let running = running.spawn();
+        running.stands_at(&stop).await;
+        running.stderr_has("a keeper of the snapshot reads").await;
+        let lent = pg.exporter_pids("keeper").await;
+        assert_eq!(lent.len(), 2);
+        pg.batch(&format!("alter role {role} connection limit -1")).await;
+        eventually(Duration::from_secs(10), "a new keeper", async || {
+            (pg.exporter_pids("keeper").await.len() == 3).then_some(())
+        })
+        .await;
+        pg.batch(LATER).await;
+        for keeper in lent {
+            pg.terminate(&keeper).await;
+        }
+        stop.release();
+        let run = running.wait().await.expect(0);
+        assert_eq!(place.whole().await, expected, "{}", run.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a11_a_server_without_connections_gets_fewer_readers() {
     for version in both() {
         let pg = pg(version).await;

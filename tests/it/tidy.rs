@@ -113,6 +113,97 @@ fn answers_of_the_server_are_read_without_panics() {
     report(typed.flat_map(|source| source.find(&rule, "a NULL would panic: catalog::value")));
 }
 
+/// `1 rows`: a count and its noun are written by `words::counted`, or by `human::plural`.
+#[test]
+fn nothing_counts_one_rows() {
+    let all = sources();
+    let found = all.values().flat_map(|source| {
+        let counts = counts(&source.code.join("\n"));
+        let bad = counts.into_iter().filter(|words| !NEVER_ONE.iter().any(|never| words.contains(never)));
+        bad.map(|words| format!("{}: {words:?} may be one", source.path)).collect::<Vec<_>>()
+    });
+    report(found);
+}
+
+/// The counts of a source's texts, each with its noun and what stands around them.
+fn counts(code: &str) -> Vec<String> {
+    // A text goes on in the next line behind a backslash.
+    let mut joined = String::new();
+    let mut rest = code;
+    while let Some((before, after)) = rest.split_once("\\\n") {
+        joined.push_str(before);
+        rest = after.trim_start();
+    }
+    joined.push_str(rest);
+    let mut found = Vec::new();
+    for (at, _) in joined.match_indices("} ") {
+        let noun: String = joined[at + 2..].chars().take_while(char::is_ascii_alphabetic).collect();
+        let named = joined[..at].rsplit('{').next().unwrap_or_default();
+        // A constant, which is never one, or no place of a text at all.
+        let constant = named.starts_with(|first: char| first.is_ascii_uppercase());
+        let place = named.chars().all(|c| c.is_alphanumeric() || "_.:?".contains(c));
+        if COUNTED.contains(&noun.as_str()) && place && !constant {
+            let line = joined[..at].rfind('\n').map_or(0, |start| start + 1);
+            let end = joined[at..].find('\n').map_or(joined.len(), |end| at + end);
+            found.push(joined[line..end].trim().to_owned());
+        }
+    }
+    found
+}
+
+/// What texts count.
+const COUNTED: [&str; 31] = [
+    "rows",
+    "tables",
+    "columns",
+    "partitions",
+    "parts",
+    "relations",
+    "leaves",
+    "bytes",
+    "readers",
+    "connections",
+    "sessions",
+    "days",
+    "keys",
+    "files",
+    "objects",
+    "values",
+    "names",
+    "locks",
+    "attempts",
+    "seconds",
+    "lines",
+    "fields",
+    "digits",
+    "pages",
+    "statements",
+    "hosts",
+    "ports",
+    "snapshots",
+    "findings",
+    "elements",
+    "runs",
+];
+
+/// Counts that are never one.
+static NEVER_ONE: [&str; 11] = [
+    // A rate.
+    "{} rows/s",
+    // What is too much.
+    "a cap of {max_rows} rows is too large",
+    "the plan has {count} partitions, more than",
+    "it has more than {} bytes",
+    "\"more than {} bytes",
+    "has {precision} digits, and it reads",
+    // Of several.
+    "{statements} statements read the foreign tables",
+    "all of {} tables, {} to {}",
+    "locking {} tables for as long as they are read",
+    " in {} tables",
+    "and in each of {} of {} partitions",
+];
+
 #[test]
 fn unsafe_code_is_listed() {
     let all = sources();
@@ -240,6 +331,7 @@ fn the_rules_find_what_they_look_for() {
         assert!(modules.contains(Path::new(file)), "{file} not in {modules:?}");
     }
     assert!(!modules.contains(Path::new("src/encode/csv/kept.rs")));
+    assert_eq!(counts("let a = format!(\"below {branches} \\\n    tables\");\nlet b = \"{MAX} rows\";").len(), 1);
     assert!(sources().len() > 20);
     let named = tests_named("`store::s3` and `src/x.rs::why`, `Place::whole`, `a word`");
     assert_eq!(named.len(), 2);

@@ -96,7 +96,10 @@ impl Place {
         let mut all = vec!["export".to_owned(), "--from".to_owned(), from.to_owned(), "--to".to_owned(), self.url()];
         let other = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] != "csv");
         let csv_only = |name: &str| other && name.starts_with("--csv-");
-        for (name, value) in EXPORT.into_iter().filter(|(name, _)| !args.contains(name) && !csv_only(name)) {
+        for (name, value) in EXPORT.into_iter().filter(|(name, _)| {
+            let instead = args.contains(name) || *name == "--table" && args.contains(&"--query");
+            !instead && !csv_only(name)
+        }) {
             all.extend([name.to_owned(), value.to_owned()]);
         }
         all.extend(args.iter().map(|arg| (*arg).to_owned()));

@@ -22,6 +22,7 @@ use super::{ConfigError, Environment};
 use crate::limits;
 use crate::source::postgres::ConnectSettings;
 use crate::source::postgres::settings::{Address, TargetSessionAttrs};
+use crate::words::counted;
 
 /// Where libpq looks for a server unless told otherwise: Debian's place, then PostgreSQL's own.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -200,7 +201,7 @@ impl Resolver<'_> {
         let hosts: Vec<String> = self.text("host").unwrap_or_default().split(',').map(str::to_owned).collect();
         let ports: Vec<String> = self.text("port").unwrap_or_default().split(',').map(str::to_owned).collect();
         if ports.len() != 1 && ports.len() != hosts.len() {
-            let what = format!("{} ports for {} hosts", ports.len(), hosts.len());
+            let what = format!("{} for {}", counted(ports.len(), "port"), counted(hosts.len(), "host"));
             self.fault(self.place("port"), what, "write one port for all, or one for each");
             return Vec::new();
         }

@@ -19,6 +19,7 @@ use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
 use crate::store::error::StoreFault;
 use crate::store::{Destination, StoreError};
+use crate::words::counted;
 
 /// Buffers that go to rayon together, where so many have come: small ones are not worth a hand-over each.
 const BUFFERS_AT_ONCE: usize = 16;
@@ -101,7 +102,7 @@ impl Reading {
     fn end(self, part: &PartEntry) -> (Vec<String>, Option<Vec<Found>>) {
         let mut problems = Vec::new();
         if self.bytes != part.bytes {
-            problems.push(format!("{} bytes were read, the manifest says {}", self.bytes, part.bytes));
+            problems.push(format!("it gave {}, the manifest says {}", counted(self.bytes, "byte"), part.bytes));
         }
         let crc = self.crc.finalize();
         if crc != part.crc64nvme {
@@ -126,7 +127,10 @@ impl Reading {
                 if lines != part.rows.saturating_add(u64::from(part.header_rows)) {
                     let PartEntry { rows, header_rows, .. } = part;
                     problems.push(format!(
-                        "it has {lines} lines, the manifest says {rows} rows and {header_rows} header lines"
+                        "it has {}, the manifest says {} and {}",
+                        counted(lines, "line"),
+                        counted(*rows, "row"),
+                        counted(*header_rows, "header line")
                     ));
                 }
                 (problems, Some(found))

@@ -9,6 +9,7 @@ use super::columns::{Column, Found, KEPT_BYTES};
 use super::value::Kind;
 use super::{cut_off, odd};
 use crate::encode::{CsvOptions, Newline};
+use crate::words::counted;
 
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
 
@@ -145,7 +146,8 @@ impl CsvReader {
             return Ok(());
         }
         let (record, columns) = (self.records, self.columns.len());
-        Err(odd(format!("record {record} has {fields} fields where the manifest has {columns} columns")))
+        let (fields, columns) = (counted(fields, "field"), counted(columns, "column"));
+        Err(odd(format!("record {record} has {fields} where the manifest has {columns}")))
     }
 
     /// Lines, the header among them, and what was found of each column.

@@ -29,6 +29,7 @@ use crate::export::report::RunStatus;
 use crate::limits;
 use crate::store::Destination;
 use crate::store::receipt::ColumnSummary;
+use crate::words::counted;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +158,7 @@ fn contradictions(manifest: &Manifest) -> Vec<String> {
     let rows = manifest.totals.rows;
     match manifest.row_cap.max_rows.map(std::num::NonZeroU64::get) {
         Some(cap) if rows > cap || (truncated && rows != cap) => {
-            problems.push(format!("it has {rows} rows under a cap of {cap}"));
+            problems.push(format!("it has {} under a cap of {cap}", counted(rows, "row")));
         }
         None if truncated => problems.push("it is truncated without a cap".to_owned()),
         _ => {}
@@ -239,7 +240,7 @@ async fn check_part(
         Some(facts) => {
             checksum_kept = facts.crc64nvme.is_some();
             if facts.bytes != part.bytes {
-                problems.push(format!("it has {} bytes, the manifest says {}", facts.bytes, part.bytes));
+                problems.push(format!("it has {}, the manifest says {}", counted(facts.bytes, "byte"), part.bytes));
             }
             if let Some(crc) = facts.crc64nvme.filter(|crc| *crc != part.crc64nvme) {
                 problems.push(wrong_crc("the store says", crc, part.crc64nvme));
@@ -266,7 +267,8 @@ async fn strangers(destination: &Destination, manifest: &Manifest) -> Result<Vec
     let listed = destination.list(if flat { "" } else { "data" }).await.map_err(ManifestError::Verify)?;
     let counts = |path: &str| path.starts_with("data/") || (flat && !path.contains('/') && path.starts_with("part-"));
     let strange = listed.iter().filter(|(path, _)| counts(path) && !named.contains(path.as_str()));
-    Ok(strange.map(|(path, bytes)| Finding::new(path, format!("no manifest names it ({bytes} bytes)"))).collect())
+    let finding = |bytes: u64| format!("no manifest names it ({})", counted(bytes, "byte"));
+    Ok(strange.map(|(path, bytes)| Finding::new(path, finding(*bytes))).collect())
 }
 
 fn odd(text: impl Into<String>) -> io::Error {

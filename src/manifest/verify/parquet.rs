@@ -26,6 +26,7 @@ use crate::limits;
 use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
 use crate::store::Destination;
+use crate::words::counted;
 
 /// The last bytes of a Parquet file: the footer's length, and the magic.
 const TAIL_BYTES: u64 = 8;
@@ -58,7 +59,7 @@ pub(super) async fn check(
     let mut problems = Vec::new();
     let rows = metadata.metadata().file_metadata().num_rows();
     if u64::try_from(rows) != Ok(part.rows) {
-        problems.push(format!("its Parquet footer says {rows} rows, the manifest {}", part.rows));
+        problems.push(format!("its Parquet footer says {}, the manifest {}", counted(rows, "row"), part.rows));
     }
     problems.extend(row_groups(manifest, metadata.metadata().row_groups()));
     let schema = schema(columns, metadata.schema().fields());
@@ -106,7 +107,7 @@ async fn read_footer(destination: &Destination, part: &PartEntry) -> Result<Resu
     let length = u64::from(u32::from_le_bytes(*length));
     match tail_start.checked_sub(length).filter(|_| length <= limits::PARQUET_FOOTER_BYTES_MAX) {
         Some(start) => Ok(Ok(range(start, tail_start).await.map_err(ManifestError::Verify)?)),
-        None => Ok(Err(format!("its Parquet footer claims {length} bytes"))),
+        None => Ok(Err(format!("its Parquet footer claims {}", counted(length, "byte")))),
     }
 }
 
@@ -116,7 +117,8 @@ fn parse(footer: &[u8]) -> Result<ArrowReaderMetadata, ParquetError> {
     let rows = metadata.file_metadata().num_rows();
     let groups = metadata.row_groups().iter().try_fold(0_i64, |sum, group| sum.checked_add(group.num_rows()));
     if groups != Some(rows) {
-        return Err(ParquetError::General(format!("it says {rows} rows, and its row groups have another sum")));
+        let problem = format!("it says {}, and its row groups have another sum", counted(rows, "row"));
+        return Err(ParquetError::General(problem));
     }
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     ArrowReaderMetadata::try_new(Arc::new(metadata), options)
@@ -129,7 +131,7 @@ fn row_groups(manifest: &Manifest, groups: &[RowGroupMetaData]) -> Vec<String> {
         && let Some(most) = groups.iter().map(RowGroupMetaData::num_rows).max()
         && u64::try_from(most).is_ok_and(|most| most > row_group_rows.get())
     {
-        problems.push(format!("a row group has {most} rows, the manifest says {row_group_rows} at most"));
+        problems.push(format!("a row group has {}, the manifest says {row_group_rows} at most", counted(most, "row")));
     }
     let agrees = |chunk: &ColumnChunkMetaData| {
         matches!(
@@ -155,7 +157,7 @@ fn row_groups(manifest: &Manifest, groups: &[RowGroupMetaData]) -> Vec<String> {
 /// The file's columns against the manifest's.
 fn schema(columns: &[Column], fields: &[FieldRef]) -> Vec<String> {
     if columns.len() != fields.len() {
-        return vec![format!("it has {} columns, the manifest {}", fields.len(), columns.len())];
+        return vec![format!("it has {}, the manifest {}", counted(fields.len(), "column"), columns.len())];
     }
     let mut problems = Vec::new();
     for (column, field) in columns.iter().zip(fields) {

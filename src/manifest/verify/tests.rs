@@ -238,7 +238,7 @@ async fn a_part_of_another_size_or_gone_is_found_by_looking() {
     destination.put(path, "x".into(), "text/csv").await.unwrap();
     assert_eq!(
         findings(&destination, false).await,
-        [format!("{path}: it has 1 bytes, the manifest says {}", manifest.totals.bytes)]
+        [format!("{path}: it has 1 byte, the manifest says {}", manifest.totals.bytes)]
     );
     destination.delete(path).await.unwrap();
     assert_eq!(findings(&destination, true).await, [format!("{path}: it is missing")]);
@@ -250,7 +250,7 @@ async fn objects_that_no_manifest_names_are_found() {
     for path in ["data/part-00009-000-00000000.csv", "part-00000-000-00000000.csv", "readme.txt", "_outhaul/x"] {
         destination.put(path, "x".into(), "text/csv").await.unwrap();
     }
-    let in_data = "data/part-00009-000-00000000.csv: no manifest names it (1 bytes)";
+    let in_data = "data/part-00009-000-00000000.csv: no manifest names it (1 byte)";
     assert_eq!(findings(&destination, false).await, [in_data]);
 
     let flat = "part-00001-000-00000001.csv";
@@ -259,7 +259,7 @@ async fn objects_that_no_manifest_names_are_found() {
     destination.delete(&manifest.parts[0].path).await.unwrap();
     manifest.parts[0].path = flat.into();
     write(&destination, &manifest).await;
-    let beside = "part-00000-000-00000000.csv: no manifest names it (1 bytes)";
+    let beside = "part-00000-000-00000000.csv: no manifest names it (1 byte)";
     assert_eq!(findings(&destination, false).await, [in_data, beside]);
 }
 

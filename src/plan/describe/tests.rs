@@ -213,6 +213,11 @@ fn connections_at_the_busiest_moment() {
     for (readers, mode, peak) in [(1, ReadMode::Copy, 2), (2, ReadMode::Copy, 5), (1, keyset, 2), (8, keyset, 9)] {
         assert_eq!(read_view(&work(readers, mode), &plan()).peak_connections, peak, "{readers} {mode:?}");
     }
+    for (readers, peak) in [(1, 5), (4, 8)] {
+        let (plan, work) = (plan(), work(readers, ReadMode::Copy));
+        let view = PlanView::new(&plan, &work, Format::Csv).with_keeper(true);
+        assert_eq!(view.read.peak_connections, peak, "{readers} and a keeper beyond the run");
+    }
 }
 
 #[test]

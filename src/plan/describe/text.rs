@@ -9,6 +9,7 @@ use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView
 use crate::export::request::SourceProfile;
 use crate::limits;
 use crate::plan::{CapPlan, Carrier, Direction, Member, Precision, RelationKind, RowOrder, RowsAvailable, Wire};
+use crate::words::{counted, plural};
 
 impl fmt::Display for PlanView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +73,7 @@ impl fmt::Display for RelationView<'_> {
             None => write!(f, "{kind}")?,
         }
         if let Some(rows) = self.estimated_rows {
-            write!(f, ", about {} rows", HumanCount(rows))?;
+            write!(f, ", about {} {}", HumanCount(rows), plural(rows, "row"))?;
         }
         if let Some(bytes) = self.heap_bytes {
             write!(f, ", {} of heap", HumanBytes(bytes))?;
@@ -105,10 +106,12 @@ impl fmt::Display for ReadView {
         match self.page_size {
             None if self.consistency == "foreign" => write!(f, "COPY, foreign tables at the moment of each statement")?,
             None => write!(f, "COPY under one snapshot")?,
-            Some(rows) => write!(f, "keyset pages of {} rows, no common snapshot", HumanCount(rows))?,
+            Some(rows) => {
+                write!(f, "keyset pages of {} {}, no common snapshot", HumanCount(rows), plural(rows, "row"))?;
+            }
         }
-        let readers = if self.readers == 1 { "reader" } else { "readers" };
-        write!(f, ", {} {readers}, {} connections at most", self.readers, self.peak_connections)
+        let (readers, connections) = (counted(self.readers, "reader"), counted(self.peak_connections, "connection"));
+        write!(f, ", {readers}, {connections} at most")
     }
 }
 
@@ -116,7 +119,7 @@ impl fmt::Display for PartitionView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>5}  {}", self.number, self.range)?;
         if let Some(rows) = self.row_limit {
-            write!(f, ", at most {} rows", HumanCount(rows))?;
+            write!(f, ", at most {} {}", HumanCount(rows), plural(rows, "row"))?;
         }
         if self.ordered {
             f.write_str(", in key order")?;
@@ -131,7 +134,7 @@ fn cap_words(cap: &CapPlan) -> String {
         return format!("none{tier}");
     };
     let rows = HumanCount(max_rows.get());
-    let mut words = format!("{rows} rows{tier}: ");
+    let mut words = format!("{rows} {}{tier}: ", plural(max_rows.get(), "row"));
     let order = match cap.order {
         RowOrder::Key => "in key order",
         RowOrder::Physical => "in the order of the heap",

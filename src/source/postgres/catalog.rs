@@ -208,7 +208,7 @@ fn column(row: &Row, promises: bool, types: &Types) -> Result<ColumnFacts, Sourc
             kind: types.kind(base_oid, typmod),
         },
         not_null: promises && value::<bool>(row, 4)?,
-        comparison: order::comparison(row, 9)?,
+        comparison: order::comparison(row, 9)?.filter(|_| types.is_ordered(base_oid)),
         byte_ordered: value(row, 16)?,
         statistics: ColumnStatistics {
             n_distinct: value(row, 6)?,
@@ -257,7 +257,7 @@ pub(crate) async fn describe_statement(
                     kind: types.kind(column.type_oid, typmod(column.typmod)),
                 },
                 not_null: false,
-                comparison: order::comparison(row, 1)?,
+                comparison: order::comparison(row, 1)?.filter(|_| types.is_ordered(column.type_oid)),
                 // A row description does not tell the collation.
                 byte_ordered: false,
                 statistics: ColumnStatistics::default(),

@@ -1,5 +1,6 @@
 //! One COPY on the borrowed socket: bytes are read on the async thread, framed and decoded on rayon.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -81,7 +82,12 @@ enum StepError {
 }
 
 impl Pipe {
-    fn new(columns: &Arc<[ColumnPlan]>, key: RowKey, watch: &Watch) -> Result<Self, DecodeError> {
+    fn new(
+        columns: &Arc<[ColumnPlan]>,
+        key: RowKey,
+        cap: Option<NonZeroU64>,
+        watch: &Watch,
+    ) -> Result<Self, DecodeError> {
         let fields = columns.len() + key.extra().len();
         let width = u16::try_from(fields)
             .map_err(|_| DecodeError::Columns { expected: usize::from(u16::MAX), found: fields })?;
@@ -95,7 +101,7 @@ impl Pipe {
             framed_rows: limits::FRAMED_FIELDS / fields.max(1),
             consumed: 0,
             state: FrameState::Full,
-            decoder: BatchDecoder::new(columns)?.with_row_key(key),
+            decoder: BatchDecoder::new(columns)?.with_row_key(key).with_cap(cap),
             end: None,
         })
     }
@@ -119,7 +125,8 @@ impl Pipe {
                     return Ok(Step::NeedMore);
                 }
                 FrameState::Ready => {
-                    let rest = if self.decoder.rows() > 0 { Some(self.decoder.take_batch()?) } else { None };
+                    let told = self.decoder.rows() == 0 && !self.decoder.is_beyond_cap();
+                    let rest = if told { None } else { Some(self.decoder.take_batch()?) };
                     return Ok(Step::Done(rest));
                 }
             }
@@ -153,8 +160,8 @@ impl Pipe {
 }
 
 impl Copy {
-    /// Sends the statement on `session`'s socket; it selects `columns` and then what `key` has beside them. `what`
-    /// names the partition in errors.
+    /// Sends the statement on `session`'s socket; it selects `columns` and then what `key` has beside them. Rows behind the
+    /// first `cap` are left out. `what` names the partition in errors.
     ///
     /// # Errors
     /// The session is gone, or a column cannot be decoded as planned.
@@ -164,9 +171,10 @@ impl Copy {
         statement: &str,
         columns: &Arc<[ColumnPlan]>,
         key: RowKey,
+        cap: Option<NonZeroU64>,
         what: String,
     ) -> Result<Self, SourceError> {
-        let pipe = Pipe::new(columns, key, &watch)
+        let pipe = Pipe::new(columns, key, cap, &watch)
             .map_err(|error| SourceError::new(error.fault(), format!("reading {what}")).with_source(error))?;
         let canceller = session.canceller();
         let mut loan = session.lender().lend(QUIET_PATIENCE).await.map_err(|error| {

@@ -179,7 +179,8 @@ impl PageReader {
         self.page_rows = 0;
         let key = RowKey::of_pages(&self.plan.columns, &self.plan.row_key, &self.plan.key);
         self.copy = Some(
-            Copy::start(session, Arc::clone(&self.watch), &statement, &self.columns, key, self.what.clone()).await?,
+            Copy::start(session, Arc::clone(&self.watch), &statement, &self.columns, key, None, self.what.clone())
+                .await?,
         );
         Ok(())
     }
@@ -212,6 +213,6 @@ impl PageReader {
         })?;
         // The key's own columns have no policy; where no column has one, nothing was counted.
         let changed = batch.changed.get(..width).unwrap_or_default().into();
-        Ok(Batch { rows, changed })
+        Ok(Batch { rows, changed, beyond_cap: batch.beyond_cap })
     }
 }

@@ -10,6 +10,7 @@ use super::snapshot::{Checked, Locks};
 use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
 use crate::plan::locks::{Holders, LockShare, LockTable, LockUse, LockWay, LockWeight};
 use crate::plan::{RelationFacts, RelationKind};
+use crate::words::counted;
 
 /// What a run may take of the server's lock table, and what it has to.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +130,12 @@ impl LockRoom {
         let LockWeight { tables, relations, .. } = self.weight;
         let (sessions, entries) = (self.holders.count(), self.table.entries);
         let message = format!(
-            "reading {name} as a whole locks {relations} relations ({tables} tables, with their indexes) in {sessions} \
-             sessions, more than a quarter of the server's lock table, which max_locks_per_transaction makes for \
-             {entries} locks"
+            "reading {name} as a whole locks {} ({}, with indexes) in {}, more than a quarter of the server's lock table, \
+             which max_locks_per_transaction makes for {}",
+            counted(relations, "relation"),
+            counted(tables, "table"),
+            counted(sessions, "session"),
+            counted(entries, "lock")
         );
         let alone = Holders { readers: 1, beside: beside(self.keyset, self.keep, 1) };
         let hint = if self.holders.count() > alone.count() && self.table.fits(relations, alone) {
@@ -145,9 +149,11 @@ impl LockRoom {
     fn too_small(&self, name: &str) -> SourceError {
         let LockWeight { heaviest, branches, .. } = self.weight;
         let message = format!(
-            "a table of {name} is {heaviest} relations with its indexes, below {branches} tables from which others \
-             inherit: more than a quarter of the server's lock table, which max_locks_per_transaction makes for {} locks",
-            self.table.entries
+            "a table of {name} is {} with its indexes, below {} from which others inherit: more than a quarter of the \
+             server's lock table, which max_locks_per_transaction makes for {}",
+            counted(heaviest, "relation"),
+            counted(branches, "table"),
+            counted(self.table.entries, "lock")
         );
         SourceError::new(SourceFault::GaveWay, message).with_hint(TOO_SMALL)
     }

@@ -78,14 +78,15 @@ impl Meaning {
         session: &Session,
         shape: &ShapeOptions,
         (found, tree): (Option<&Found>, &[TreeNode]),
-        (functions, operators): (Vec<u32>, Vec<u32>),
+        (functions, operators): &(Vec<u32>, Vec<u32>),
     ) -> Result<(), SourceError> {
         let foreign = tree.iter().any(|node| node.relkind == "f");
         let policies = shape.allow_rls && tree.iter().any(|node| node.row_security);
         let view = found.is_none_or(|found| found.kind == RelationKind::View);
         self.by_role = view || foreign || policies || texts(shape).next().is_some();
-        self.behind = Watched { function_oids: functions, operator_oids: operators, ..Watched::default() };
-        self.behind = std::mem::take(&mut self.behind).looked_up(session).await?;
+        let behind =
+            Watched { function_oids: functions.clone(), operator_oids: operators.clone(), ..Watched::default() };
+        self.behind = behind.looked_up(session).await?;
         Ok(())
     }
 

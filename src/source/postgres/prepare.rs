@@ -78,10 +78,7 @@ impl Planning {
         let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + limits::CONTROL_SESSIONS)?);
         let lock = sessions.get().await?;
         let locking = async {
-            begin(&lock, Begin::Latest, &format!("{application}/locks")).await?;
-            let meaning = Meaning::of(&lock, shape).await?;
-            sessions.pin_search_path(meaning.path());
-            let server = server_facts(&lock, work).await?;
+            let (server, meaning) = enter(&sessions, &lock, shape, work, &application).await?;
             let mut room = LockRoom::new(server.lock_table(), shape, work, keep);
             let locked = lock_relation(&lock, shape, read_mode, &application, &mut room).await;
             Ok::<_, SourceError>((server, meaning, locked, room))
@@ -114,7 +111,8 @@ impl Planning {
         }
         let identity = server_identity(&anchor).await?;
         let describing = describe(&anchor, shape, found.as_ref(), &tree);
-        let (described, exported, lock) = if taken.is_some() && room.readers() > 1 {
+        // The keeper that outlives the run comes before the readers: they can do with fewer connections, and it cannot.
+        let (described, exported, lock) = if taken.is_some() && room.readers() > 1 && !keep {
             let (id, custody) = Custody::of_exported(&anchor, &locks, &identity, &application).await?;
             // A small table is read before the lock session would have looked at the source: it becomes the reader, as
             // the anchor has the same locks.
@@ -128,8 +126,7 @@ impl Planning {
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, server.standby, began, (lock, taken));
         let (described, watch) = (described?, Arc::new(watch));
-        let calls = described.split_safety.calls.clone();
-        meaning.look_behind(&anchor, shape, (found.as_ref(), &tree), calls).await?;
+        meaning.look_behind(&anchor, shape, (found.as_ref(), &tree), &described.split_safety.calls).await?;
         Ok(Self {
             sessions,
             watch,
@@ -180,6 +177,20 @@ impl Planning {
             error = self.watch.run() => Err(error.into()),
         }
     }
+}
+
+/// Begins the session that will have the locks: the server's facts, and what names stand for.
+async fn enter(
+    sessions: &Sessions,
+    lock: &Session,
+    shape: &ShapeOptions,
+    work: &WorkOptions,
+    application: &str,
+) -> Result<(ServerFacts, Meaning), SourceError> {
+    begin(lock, Begin::Latest, &format!("{application}/locks")).await?;
+    let meaning = Meaning::of(lock, shape).await?;
+    sessions.pin_search_path(meaning.path());
+    Ok((server_facts(lock, work).await?, meaning))
 }
 
 /// The name by which a person asked for a table.

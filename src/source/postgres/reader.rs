@@ -31,7 +31,7 @@ use crate::{failpoint, limits};
 #[derive(Debug)]
 enum Moment {
     /// Keepers hold an exported snapshot that each reader imports.
-    Kept(Custody),
+    Kept(Box<Custody>),
     /// One reader: its own transaction is the snapshot.
     Own(Arc<Mutex<Option<Session>>>),
     /// Keyset mode: each page is its own moment.
@@ -91,10 +91,11 @@ impl PostgresSource {
                 };
                 let facts = snapshot::facts(&anchor, Some(id.clone())).await?;
                 custody.entrust(anchor, id).await;
-                if !plan.is_small() {
+                // One outside of the run is the second at first, and must not want for a connection.
+                if !plan.is_small() && !keep {
                     custody.second(&sessions).await?;
                 }
-                (Moment::Kept(custody), vec![facts])
+                (Moment::Kept(Box::new(custody)), vec![facts])
             }
         };
         let permits = permits(&record, readers);
@@ -133,15 +134,16 @@ impl PostgresSource {
             }
             ReadMode::Copy => {
                 let custody = kept::custody(&record, held, &application);
-                custody.take_over(&sessions).await?;
+                custody.reinforce(&sessions).await?;
                 let lock = custody.session(&sessions, "locks").await?;
                 record.meaning.check_role(&lock).await?;
+                custody.second(&sessions).await?;
                 let age = match taken_at {
                     Some(taken_at) if !failpoint::off("snapshot-age") => snapshot::age(&lock, taken_at).await?,
                     _ => Duration::ZERO,
                 };
                 let taken = Instant::now().checked_sub(age).unwrap_or(began);
-                ((Some(lock), Some(taken)), Moment::Kept(custody))
+                ((Some(lock), Some(taken)), Moment::Kept(Box::new(custody)))
             }
         };
         let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);

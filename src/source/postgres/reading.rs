@@ -133,7 +133,8 @@ impl Reading {
         let extra: Vec<String> = key.extra().iter().map(|name| identifier(name)).collect();
         let statement = sql::copy(&sql::select(&self.plan, &step.partition, &extra, None));
         let watch = Arc::clone(&self.manner.watch);
-        match Copy::start(session, watch, &statement, &self.columns, key, self.what.clone()).await {
+        let cap = step.partition.row_limit.filter(|_| self.plan.cap.by_reading);
+        match Copy::start(session, watch, &statement, &self.columns, key, cap, self.what.clone()).await {
             Ok(copy) => self.copy = Some(copy),
             Err(error) => return Err(self.given_up(error)),
         }

@@ -12,9 +12,12 @@ use super::leaves::{groups, release};
 use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::snapshot;
+use super::split_safety::{self, SplitSafety};
 use super::sql;
+use super::statement;
+use crate::export::request::ShapeOptions;
 use crate::limits;
-use crate::plan::{Plan, ReadingFacts, RelationFacts, Slice};
+use crate::plan::{Plan, ReadingFacts, RelationFacts, RelationRequest, Slice};
 use tokio_postgres::types::Type;
 
 /// What is counted, as a manifest names it.
@@ -41,6 +44,10 @@ pub struct Recount {
     session: Session,
     /// The relation as it is seen; every table that stores rows of it is a leaf.
     pub relation: RelationFacts,
+    /// What the catalog has of it, and the tables behind it; a query has neither.
+    found: Option<catalog::Found>,
+    tree: Vec<catalog::TreeNode>,
+    row_security: bool,
     /// Whether all of it is counted leaf by leaf: there are many, and each may be read as it is.
     leaf_by_leaf: bool,
     /// The id of the run's snapshot, where the session is under it.
@@ -76,8 +83,40 @@ impl Recount {
         if imported.is_none() {
             begin(&session, Begin::NewSnapshot, application).await?;
         }
-        let (relation, leaf_by_leaf) = describe(&session, counted, row_security).await?;
-        Ok(Self { session, relation, leaf_by_leaf, snapshot: imported })
+        let (found, tree) = look_up(&session, counted).await?;
+        let relation = match (counted, &found) {
+            (Counted::Query(text), _) => describe_query(&session, text, row_security).await?,
+            (Counted::Relation(name), Some(found)) => describe(&session, name, found, &tree, row_security).await?,
+            (Counted::Relation(name), None) => return Err(unknown(name)),
+        };
+        let plain = |node: &catalog::TreeNode| {
+            matches!(node.relkind.as_str(), "r" | "p") && node.may_select && !node.row_security && !node.virtual_columns
+        };
+        let leaf_by_leaf = tree.len() > limits::STATEMENT_LEAVES_MAX && tree.iter().all(plain);
+        Ok(Self { session, relation, found, tree, row_security, leaf_by_leaf, snapshot: imported })
+    }
+
+    /// Whether a statement that counts the rows of `plan` sees those that the run saw. The plan's relation is this one's.
+    ///
+    /// # Errors
+    /// The server refused or was lost.
+    pub(crate) async fn safety(&self, plan: &Plan) -> Result<SplitSafety, SourceError> {
+        // Described, it has locked what it names.
+        let statement = sql::count(plan, &Slice::Whole, None);
+        statement::describe(&self.session, "looking at the statement that counts the rows", &statement).await?;
+        let shape = ShapeOptions {
+            relation: match &self.found {
+                Some(found) => RelationRequest::Table(found.sql_name()),
+                None => RelationRequest::Query(plan.relation.sql_name.clone()),
+            },
+            columns: None,
+            expressions: Vec::new(),
+            renames: Vec::new(),
+            predicate: plan.predicate.clone(),
+            key: None,
+            allow_rls: self.row_security,
+        };
+        split_safety::of(&self.session, &shape, self.found.as_ref(), &self.tree).await
     }
 
     /// How many rows a slice of `plan` has, counted no further than `limit`. The plan's relation is this one's.
@@ -126,36 +165,43 @@ async fn import(session: &Session, exported: &Exported<'_>, application: &str) -
     }
 }
 
-async fn describe(
+/// What the catalog has of the relation, and the tables behind it.
+async fn look_up(
     session: &Session,
     counted: Counted<'_>,
-    row_security: bool,
-) -> Result<(RelationFacts, bool), SourceError> {
-    let name = match counted {
-        Counted::Relation(name) => name,
-        Counted::Query(text) => return Ok((describe_query(session, text, row_security).await?, false)),
-    };
+) -> Result<(Option<catalog::Found>, Vec<catalog::TreeNode>), SourceError> {
+    let Counted::Relation(name) = counted else { return Ok((None, Vec::new())) };
     let mut found = catalog::find(session, &quoted(session, name).await?).await?;
     let tree = catalog::tree(session, found.oid).await?;
     found.tables = tree.len();
+    Ok((Some(found), tree))
+}
+
+async fn describe(
+    session: &Session,
+    name: &str,
+    found: &catalog::Found,
+    tree: &[catalog::TreeNode],
+    row_security: bool,
+) -> Result<RelationFacts, SourceError> {
     let stores_rows = |node: &&catalog::TreeNode| matches!(node.relkind.as_str(), "r" | "m");
-    let plain = |node: &catalog::TreeNode| {
-        matches!(node.relkind.as_str(), "r" | "p") && node.may_select && !node.row_security && !node.virtual_columns
-    };
-    let leaf_by_leaf = tree.len() > limits::STATEMENT_LEAVES_MAX && tree.iter().all(plain);
-    let relation = RelationFacts {
+    Ok(RelationFacts {
         kind: found.kind,
         sql_name: found.sql_name(),
         alias: identifier(&found.name),
         display_name: Some(name.to_owned()),
-        columns: catalog::columns(session, &found, &tree).await?,
+        columns: catalog::columns(session, found, tree).await?,
         leaves: tree.iter().filter(stores_rows).map(|node| node.facts.clone()).collect(),
         estimated_rows: None,
         unique_key: None,
         row_security,
         reading: ReadingFacts::default(),
-    };
-    Ok((relation, leaf_by_leaf))
+    })
+}
+
+fn unknown(name: &str) -> SourceError {
+    SourceError::new(SourceFault::SchemaChanged, format!("{name} is not in this database"))
+        .with_hint("it was dropped or renamed since the export, or --from names another database")
 }
 
 /// The relation that a manifest names. Dots in names make two of them possible.
@@ -168,8 +214,7 @@ async fn quoted(session: &Session, name: &str) -> Result<String, SourceError> {
     let rows = query(session, &format!("looking up {name}"), &sql, &[(&name, Type::TEXT)]).await?;
     match rows.as_slice() {
         [row] => Ok(format!("{}.{}", identifier(value(row, 0)?), identifier(value(row, 1)?))),
-        [] => Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is not in this database"))
-            .with_hint("it was dropped or renamed since the export, or --from names another database")),
+        [] => Err(unknown(name)),
         _ => Err(SourceError::new(SourceFault::Usage, format!("{name} is the name of more than one relation"))
             .with_hint("dots in a schema's or a table's name make it ambiguous")),
     }

@@ -183,8 +183,8 @@ pub(crate) struct Custody {
     others: Mutex<Vec<String>>,
     /// Whether it has been told that nobody holds the snapshot any more.
     told: AtomicBool,
-    /// Whether a keeper has become a reader, for want of connections.
-    lent: AtomicBool,
+    /// When a keeper last became a reader, or could not be had, for want of connections.
+    full: Mutex<Option<Instant>>,
     locks: Locks,
     server: ServerIdentity,
     application: String,
@@ -209,7 +209,7 @@ impl Custody {
             keepers: Mutex::default(),
             others: Mutex::new(ids),
             told: AtomicBool::new(false),
-            lent: AtomicBool::new(false),
+            full: Mutex::default(),
             locks,
             server,
             application: application.to_owned(),
@@ -234,15 +234,6 @@ impl Custody {
         self.others.lock().await.push(id);
     }
 
-    /// Starts the two keepers of a custody that has none.
-    ///
-    /// # Errors
-    /// [`SourceFault::SnapshotLost`] where nobody holds the snapshot any more.
-    pub(crate) async fn take_over(&self, sessions: &Sessions) -> Result<(), SourceError> {
-        self.reinforce(sessions).await?;
-        self.second(sessions).await
-    }
-
     /// Starts the second keeper. Where the server has no connection for it, the first one does.
     ///
     /// # Errors
@@ -251,6 +242,7 @@ impl Custody {
         match self.reinforce(sessions).await {
             Err(error) if error.is_out_of_connections() => {
                 tracing::warn!(error = %error, "no second snapshot keeper");
+                *self.full.lock().await = Some(Instant::now());
                 Ok(())
             }
             other => other,
@@ -268,7 +260,7 @@ impl Custody {
             keepers.retain(|keeper| !keeper.session.client().is_closed());
             keepers.pop_back()?
         };
-        self.lent.store(true, Ordering::Relaxed);
+        *self.full.lock().await = Some(Instant::now());
         tracing::warn!("the server has no connection left; a keeper of the snapshot reads");
         self.also_held(keeper.snapshot).await;
         keeper.session.set_entered();
@@ -359,12 +351,13 @@ impl Custody {
                     alive.push_back(keeper);
                 } else {
                     tracing::warn!(snapshot = keeper.snapshot, "a snapshot keeper was lost");
+                    telemetry::keeper_promoted();
                     keeper.session.discard();
                 }
             }
             *keepers = alive;
-            // A new one would take the connection of a reader.
-            if keepers.len() > 1 || self.lent.load(Ordering::Relaxed) {
+            // Where there were no connections, a new keeper would take that of a reader.
+            if keepers.len() > 1 || self.is_full().await {
                 return;
             }
             keepers.is_empty()
@@ -375,11 +368,21 @@ impl Custody {
             }
             return;
         }
-        telemetry::keeper_promoted();
         match self.reinforce(sessions).await {
             Ok(()) => tracing::info!("a new second snapshot keeper stands"),
-            Err(error) => tracing::warn!(error = %error, "no second snapshot keeper yet"),
+            Err(error) => {
+                tracing::warn!(error = %error, "no second snapshot keeper yet");
+                if error.is_out_of_connections() {
+                    *self.full.lock().await = Some(Instant::now());
+                }
+            }
         }
+    }
+
+    /// Whether the server had no connection left a moment ago.
+    async fn is_full(&self) -> bool {
+        let pause = failpoint::limit("keeper", limits::KEEPER_PAUSE);
+        self.full.lock().await.is_some_and(|full| full.elapsed() < pause)
     }
 
     /// Ends all keepers, and with them their locks.
@@ -390,6 +393,9 @@ impl Custody {
     }
 
     /// Starts one keeper more.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where nobody holds the snapshot any more.
     pub(crate) async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {
         // An idle reader serves as well as a new session.
         let session = self.session(sessions, "keeper").await?;

@@ -64,7 +64,7 @@ pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after
         sql.push_str(&order_by(&plan.relation, &plan.key));
     }
     if let Some(limit) = partition.row_limit {
-        // One more, where the statement itself is to show whether there is one; the worker leaves it out.
+        // One more, where the statement itself is to show whether there is one; it is not decoded.
         let beyond = u64::from(plan.cap.by_reading);
         sql.push_str("\nLIMIT ");
         sql.push_str(&limit.get().saturating_add(beyond).to_string());

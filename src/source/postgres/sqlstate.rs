@@ -76,7 +76,7 @@ pub(super) fn hint(sqlstate: &str) -> Option<&'static str> {
         "3D000" => "check the database name in --from",
         "53300" => {
             "the server has no connection left for this role or database: a run takes 2, and goes on with 1 reader where \
-             there are not more; raise the limit, or try later"
+             there are not more (--keep-snapshot takes 1 more); raise the limit, or try later"
         }
         "53100" => "the disk of the server is full: try later, or have the query sort and join less",
         "53200" => {

@@ -9,6 +9,8 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
+use super::order;
+use crate::plan::oid;
 use crate::plan::{Attribute, ExtensionType, PgType, TypeKind};
 
 /// All types that the given ones are made of, themselves included. An array is one whose element names it as its own
@@ -37,8 +39,9 @@ const CLOSURE: &str = "WITH RECURSIVE needed(oid) AS ( \
                 AND d.refclassid = 'pg_catalog.pg_extension'::regclass), \
         pg_catalog.format_type(t.oid, NULL), \
         EXISTS (SELECT FROM pg_catalog.pg_cast c WHERE c.castsource = t.oid \
-            AND c.casttarget = 'pg_catalog.json'::regtype AND c.castmethod = 'f') \
-    FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid";
+            AND c.casttarget = 'pg_catalog.json'::regtype AND c.castmethod = 'f'), \
+        k.opcintype \
+    FROM needed n JOIN pg_catalog.pg_type t ON t.oid = n.oid JOIN pg_catalog.pg_type b ON b.oid = t.oid ORDERED";
 
 /// No type is made of others this deep: PostgreSQL refuses one that would be made of itself.
 const DEPTH_MAX: usize = 64;
@@ -59,12 +62,18 @@ struct Entry {
     name: String,
     /// Whether the type says itself what it is in JSON.
     own_json: bool,
+    /// The type whose operators sort its values.
+    sorted_as: Option<u32>,
 }
+
+/// `anyarray`: all arrays are sorted by their elements.
+const ANYARRAY: u32 = 2277;
 
 impl Types {
     /// Reads what the types `oids` are made of.
     pub(crate) async fn load(session: &Session, oids: &[u32]) -> Result<Self, SourceError> {
-        let rows = query(session, "looking up types", &closed(CLOSURE), &[(&oids, Type::OID_ARRAY)]).await?;
+        let sql = closed(&CLOSURE.replace("ORDERED", order::ORDER));
+        let rows = query(session, "looking up types", &sql, &[(&oids, Type::OID_ARRAY)]).await?;
         let entries = rows.iter().map(|row| Ok((value(row, 0)?, entry(row)?)));
         Ok(Self(entries.collect::<Result<_, SourceError>>()?))
     }
@@ -72,6 +81,25 @@ impl Types {
     /// What the type `oid` is made of; `typmod` is the column's, and is its elements' where it is an array.
     pub(crate) fn kind(&self, oid: u32, typmod: Option<i32>) -> TypeKind {
         self.resolve(oid, typmod, 0).kind
+    }
+
+    /// Whether values of the type `oid` can be sorted. The server takes any array and any composite for sortable, and ends
+    /// a statement that compares two of them where a part of them is not (`array_cmp`, `record_cmp`).
+    pub(crate) fn is_ordered(&self, oid: u32) -> bool {
+        self.has_order(oid, 0)
+    }
+
+    fn has_order(&self, oid: u32, depth: usize) -> bool {
+        let Some(entry) = self.0.get(&oid).filter(|_| depth < DEPTH_MAX) else { return true };
+        let part = |oid| self.has_order(oid, depth + 1);
+        match (entry.kind.as_str(), entry.sorted_as) {
+            ("d", _) => part(entry.base),
+            (_, None) => false,
+            (_, Some(ANYARRAY)) => entry.element.is_none_or(part),
+            (_, Some(oid::RECORD)) => entry.attributes.iter().all(|(_, oid, _)| part(*oid)),
+            // Its own, those of ranges and enums, or those of a type whose bytes mean the same.
+            (_, Some(_)) => true,
+        }
     }
 
     fn resolve(&self, oid: u32, typmod: Option<i32>, depth: usize) -> PgType {
@@ -117,6 +145,7 @@ fn entry(row: &Row) -> Result<Entry, SourceError> {
         extension: value::<Option<&str>>(row, 9)?.and_then(extension),
         name: shown(value(row, 10)?),
         own_json: value(row, 11)?,
+        sorted_as: value(row, 12)?,
     })
 }
 

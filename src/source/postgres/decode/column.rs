@@ -45,11 +45,21 @@ impl Column {
         let mut column = Self::part(values, &plan.carrier, &plan.policies);
         column.nullable = plan.nullable;
         column.rewritten = plan.rewritten;
-        let text = matches!(plan.carrier, Carrier::Text | Carrier::Json);
-        if column.utf8 == Utf8::AtEnd && text && may_fail(plan) {
-            column.utf8 = Utf8::Refused;
+        if may_fail(plan) {
+            column.refuse_utf8();
         }
         Some(column)
+    }
+
+    /// Has text that is not UTF-8 found at its row, in every part.
+    pub(super) fn refuse_utf8(&mut self) {
+        let text = matches!(self.carrier, Carrier::Text | Carrier::Json);
+        match &mut self.values {
+            Values::Lists(lists) => lists.items().iter_mut().for_each(Self::refuse_utf8),
+            Values::Structs(structs) => structs.members().iter_mut().for_each(Self::refuse_utf8),
+            _ if text && self.utf8 == Utf8::AtEnd => self.utf8 = Utf8::Refused,
+            _ => {}
+        }
     }
 
     /// The elements of a list or the members of a struct.

@@ -8,6 +8,7 @@ use super::loops::Failure;
 use crate::plan::policy::written;
 use crate::plan::{Carrier, ColumnPlan};
 use crate::source::postgres::error::SourceFault;
+use crate::words::counted;
 
 /// An error of decoding. Values are quoted only where they are special ones (`NaN`, `infinity`, `24:00:00`), never where
 /// they are a person's; the row's key as far as it may be shown.
@@ -29,7 +30,7 @@ pub(crate) enum DecodeError {
     #[error(transparent)]
     Value(Box<ValueError>),
     /// The framer's rows are not the plan's.
-    #[error("rows of {found} fields where the plan has {expected} columns")]
+    #[error("rows of {} where the plan has {}", counted(*.found, "field"), counted(*.expected, "column"))]
     Columns {
         /// Columns of the plan.
         expected: usize,
@@ -164,7 +165,7 @@ pub(crate) enum Problem {
     #[error("the value takes more than 2 GiB as it is to be written")]
     TooLarge,
     /// A fixed-width value of another width.
-    #[error("{found} bytes where the type has {expected}")]
+    #[error("{} where the type has {expected}", counted(*.found, "byte"))]
     Length {
         /// Bytes by the type.
         expected: usize,

@@ -18,6 +18,7 @@ mod text;
 mod values;
 mod wkb;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use arrow::array::RecordBatchOptions;
@@ -67,6 +68,10 @@ pub(crate) struct BatchDecoder {
     taken: u64,
     /// Whether the next row is to begin a batch.
     crowded: bool,
+    /// Rows behind so many are not decoded: nothing is to be told of them, and nothing in them can fail.
+    cap: Option<NonZeroU64>,
+    /// Whether there was one.
+    beyond_cap: bool,
 }
 
 impl BatchDecoder {
@@ -89,12 +94,25 @@ impl BatchDecoder {
             rows: 0,
             taken: 0,
             crowded: false,
+            cap: None,
+            beyond_cap: false,
         })
     }
 
     /// Rows have `key`'s extra columns behind the plan's, and errors name them by it.
     pub(crate) fn with_row_key(self, key: RowKey) -> Self {
         Self { key, ..self }
+    }
+
+    /// Rows behind the first `cap` are not decoded.
+    pub(crate) fn with_cap(self, cap: Option<NonZeroU64>) -> Self {
+        Self { cap, ..self }
+    }
+
+    /// Rows that the cap leaves to be decoded.
+    fn left(&self) -> usize {
+        let left = |cap: NonZeroU64| cap.get().saturating_sub(self.taken + self.rows as u64);
+        self.cap.map_or(usize::MAX, |cap| usize::try_from(left(cap)).unwrap_or(usize::MAX))
     }
 
     /// Fields of a framed row.
@@ -115,7 +133,12 @@ impl BatchDecoder {
         let block_rows = (BLOCK_FIELDS / width.max(1)).clamp(1, BLOCK_ROWS);
         let mut from = from;
         while from < fields.rows() && !self.is_full() {
-            let to = fields.rows().min(from + block_rows).min(from + BATCH_ROWS_MAX - self.rows);
+            let left = self.left();
+            if left == 0 {
+                self.beyond_cap = true;
+                return Ok(fields.rows());
+            }
+            let to = fields.rows().min(from + block_rows.min(left)).min(from + BATCH_ROWS_MAX - self.rows);
             let fit = self.fitting(input.len(), &fields.fields()[from * width..to * width]);
             if fit == 0 {
                 self.crowded = true;
@@ -147,6 +170,11 @@ impl BatchDecoder {
             }
         }
         rows
+    }
+
+    /// Whether a row beyond the cap has come since the last batch was taken.
+    pub(crate) fn is_beyond_cap(&self) -> bool {
+        self.beyond_cap
     }
 
     /// Rows of the batch under way.
@@ -191,7 +219,7 @@ impl BatchDecoder {
         self.taken += rows.num_rows() as u64;
         self.rows = 0;
         self.crowded = false;
-        Ok(Batch { rows, changed: changed.into() })
+        Ok(Batch { rows, changed: changed.into(), beyond_cap: std::mem::take(&mut self.beyond_cap) })
     }
 
     fn block(&mut self, input: &[u8], fields: &[Field]) -> Result<(), DecodeError> {

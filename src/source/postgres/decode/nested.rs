@@ -95,6 +95,11 @@ impl Lists {
         Self { shape, offsets: vec![0], items, pending: Pending::default() }
     }
 
+    /// The columns of its items.
+    pub(super) fn items(&mut self) -> &mut [Column] {
+        &mut self.items
+    }
+
     /// Appends one list for each row; returns how many are NULL.
     pub(super) fn append(&mut self, cells: &Cells<'_>) -> Result<usize, Failure> {
         let first = self.offsets.len();
@@ -263,6 +268,11 @@ const UPPER_INFINITE: u8 = 0x10;
 impl Structs {
     pub(super) fn new(shape: StructShape, members: Vec<Column>) -> Self {
         Self { shape, members, pending: Pending::default() }
+    }
+
+    /// The columns of its members.
+    pub(super) fn members(&mut self) -> &mut [Column] {
+        &mut self.members
     }
 
     /// Appends one struct for each row; returns how many are NULL.

@@ -324,6 +324,34 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
 }
 
 #[test]
+fn a_row_beyond_the_cap_is_told_and_not_decoded() {
+    // The last is broken.
+    let some: Vec<Row> = [vec![1], vec![0], vec![1, 2, 3]].map(|value| vec![Some(value)]).into();
+    let mut input = [opening(1), message(b'd', &payload(&some))].concat();
+    let mut fields = FieldTable::default();
+    Framer::new(1).frame(&mut input, &mut fields, usize::MAX).unwrap();
+    let capped = |cap| {
+        let columns = Arc::from(vec![binary(16, Carrier::Bool)]);
+        BatchDecoder::new(&columns).unwrap().with_cap(NonZeroU64::new(cap))
+    };
+    for cap in [1, 2] {
+        let mut decoder = capped(cap);
+        assert_eq!(decoder.decode(&input, &fields, 0).unwrap(), 3);
+        assert!(decoder.is_beyond_cap());
+        let batch = decoder.take_batch().unwrap();
+        assert_eq!((batch.rows.num_rows() as u64, batch.beyond_cap), (cap, true));
+        assert!(!decoder.take_batch().unwrap().beyond_cap, "told once");
+        // What comes in the next read is as far behind the cap.
+        assert_eq!(decoder.decode(&input, &fields, 0).unwrap(), 3);
+        let batch = decoder.take_batch().unwrap();
+        assert_eq!((batch.rows.num_rows(), batch.beyond_cap), (0, true));
+    }
+    for cap in [0, 3, 4] {
+        assert!(capped(cap).decode(&input, &fields, 0).is_err(), "{cap}");
+    }
+}
+
+#[test]
 fn a_huge_row_is_a_batch_of_its_own() {
     let row = |bytes| vec![Some(vec![7; bytes])];
     let some: Vec<Row> = vec![row(1), row(2), row(BLOCK_BYTES_MAX + 1), row(3)];

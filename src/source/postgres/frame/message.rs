@@ -2,6 +2,7 @@
 
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::source::postgres::error::SourceFault;
+use crate::words::counted;
 
 /// Tag and length in front of each message.
 pub(super) const HEADER_BYTES: usize = 5;
@@ -42,7 +43,7 @@ pub(crate) enum FrameError {
         reusable: bool,
     },
     /// The connection was closed before the COPY ended.
-    #[error("the server closed the connection in the middle of the COPY, after {rows} rows")]
+    #[error("the server closed the connection in the middle of the COPY, after {}", counted(*.rows, "row"))]
     Closed {
         /// Rows framed until then.
         rows: u64,
@@ -72,7 +73,7 @@ pub(crate) enum FrameError {
         reason: &'static str,
     },
     /// The COPY has other columns than the plan.
-    #[error("the COPY has {found} columns where the plan has {expected}")]
+    #[error("the COPY has {} where the plan has {expected}", counted(*.found, "column"))]
     Columns {
         /// Columns of the plan.
         expected: u16,
@@ -86,7 +87,7 @@ pub(crate) enum FrameError {
         reason: &'static str,
     },
     /// A row with another number of fields.
-    #[error("row {row} has {found} fields where the COPY has {expected}")]
+    #[error("row {row} has {} where the COPY has {expected}", counted(*.found, "field"))]
     FieldCount {
         /// 1-based, within the COPY.
         row: u64,
@@ -112,7 +113,7 @@ pub(crate) enum FrameError {
         row: u64,
     },
     /// The payload ended inside a row, or without its trailer.
-    #[error("the COPY payload ends without its trailer, after {rows} rows")]
+    #[error("the COPY payload ends without its trailer, after {}", counted(*.rows, "row"))]
     Unfinished {
         /// Whole rows framed until then.
         rows: u64,
@@ -121,7 +122,7 @@ pub(crate) enum FrameError {
     #[error("the COPY payload goes on after its trailer")]
     BeyondTrailer,
     /// The server counted other rows than were framed.
-    #[error("the server sent {framed} rows and says that it copied {reported}")]
+    #[error("the server sent {} and says that it copied {reported}", counted(*.framed, "row"))]
     RowCount {
         /// Rows framed.
         framed: u64,

@@ -265,7 +265,7 @@ fn whatever_breaks_the_protocol_is_an_error_and_not_a_count() {
             [opening(1), message(b'd', &payload(&two)), ending(3)].concat(),
             "sent 2 rows and says that it copied 3",
         ),
-        ("no trailer", [copying(&row_bytes(&two[0])), ending(1)].concat(), "without its trailer, after 1 rows"),
+        ("no trailer", [copying(&row_bytes(&two[0])), ending(1)].concat(), "without its trailer, after 1 row"),
         ("half a row", [copying(&row_bytes(&two[0])[..5]), ending(0)].concat(), "without its trailer, after 0 rows"),
         ("beyond the trailer", copying(b"\xff\xff\0"), "goes on after its trailer"),
         (

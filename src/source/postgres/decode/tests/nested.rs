@@ -5,7 +5,7 @@ use arrow::util::display::array_value_to_string;
 
 use super::*;
 use crate::plan::policy::OnUnrepresentable;
-use crate::plan::{Attribute, ExtensionType, Member};
+use crate::plan::{Attribute, ExtensionType, Member, RowKeyColumn};
 
 pub(super) fn base(oid: u32) -> PgType {
     PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), kind: TypeKind::Base }
@@ -338,6 +338,38 @@ fn text_within_lists_and_maps_is_valid_utf8() {
         [vec![Some(hex("00000000"))], vec![Some(hex("000000010000000161000000 01ff".replace(' ', "").as_str()))]];
     let error = decode_rows(vec![map], &rows).unwrap_err();
     assert!(error.to_string().contains("row 2 of the partition: text that"), "{error}");
+}
+
+#[test]
+fn text_within_nested_values_is_found_while_the_key_is_known() {
+    let id = RowKeyColumn { name: "id".into(), pg_type: base(21), place: None, shown: true };
+    let (pair_type, pair_carrier) = pair();
+    let pair_wire = [
+        &2_i32.to_be_bytes()[..],
+        &23_u32.to_be_bytes(),
+        &4_i32.to_be_bytes(),
+        &7_i32.to_be_bytes(),
+        &25_u32.to_be_bytes(),
+        &1_i32.to_be_bytes(),
+        b"\xff",
+    ]
+    .concat();
+    let texts = array_wire(25, &[Some(b"ok".to_vec()), Some(b"\xff".to_vec())]);
+    for (plan, wire) in [
+        (nested(array(base(25)), list(Carrier::Text)), texts),
+        (nested(pair_type.clone(), pair_carrier.clone()), pair_wire.clone()),
+        (nested(array(pair_type), list(pair_carrier)), array_wire(16_518, &[None, Some(pair_wire)])),
+    ] {
+        let columns = vec![plan];
+        let key = RowKey::new(&columns, std::slice::from_ref(&id));
+        let rows: [Row; 2] = [vec![None, Some(vec![0, 1])], vec![Some(wire), Some(vec![0, 2])]];
+        let mut input = [opening(2), message(b'd', &payload(&rows))].concat();
+        let mut fields = FieldTable::default();
+        Framer::new(2).frame(&mut input, &mut fields, usize::MAX).unwrap();
+        let mut decoder = BatchDecoder::new(&Arc::from(columns)).unwrap().with_row_key(key);
+        let error = decoder.decode(&input, &fields, 0).unwrap_err().to_string();
+        assert!(error.contains("row with id = 2: text that is not valid UTF-8"), "{error}");
+    }
 }
 
 #[test]
