@@ -1,10 +1,12 @@
-# What the scripts share; sourced, never run. Sets `root` (the repository) and `cache` (what is installed for tests).
+# What the scripts share; sourced, never run. Sets `root` (the repository), `cache` (what is installed for tests) and `pins`
+# (which versions, with hashes; scripts/pin writes them).
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 # Outside the checkout: the PostgreSQL servers run as another user, who may not be able to enter it, and a fresh clone
 # need not download everything again.
 cache=${OUTHAUL_TEST_CACHE:-/var/tmp/outhaul-test-$(id -u)}
-venv=$cache/venv
+venv=$cache/python/tests
+pins=$root/scripts/pins
 pg18=$cache/postgresql-18.6.0
 
 say() { printf '%s\n' "$*" >&2; }
@@ -28,22 +30,33 @@ apt_install() {
 }
 
 # make_venv: the Python environment of the tests.
-make_venv() { venv_of "$venv" "$root/scripts/requirements.txt"; }
+make_venv() { venv_of tests; }
 
-# venv_of DIR LIST: a Python environment in DIR that holds what LIST names; false where pip could not install it. Its
-# stamp is the list, so a changed list rebuilds it.
+# venv_of NAME: a Python environment in $cache/python/NAME that holds what scripts/pins/NAME.txt pins; false where pip could
+# not install it. Its stamp is the list, so a changed list rebuilds it.
 venv_of() {
+    venv_dir=$cache/python/$1
+    cmp --silent "$pins/$1.txt" "$venv_dir/pins.txt" && return
     make_cache
-    cmp --silent "$2" "$1/requirements.txt" && return
     command -v python3 >/dev/null || apt_install python3 python3-venv
-    rm -rf "$1"
-    if ! python3 -m venv "$1" >/dev/null 2>&1; then
+    rm -rf "$venv_dir"
+    if ! python3 -m venv "$venv_dir" >/dev/null 2>&1; then
         apt_install python3-venv
-        python3 -m venv --clear "$1"
+        python3 -m venv --clear "$venv_dir"
     fi
-    say "installing the Python packages of ${2##*/} into $1"
-    "$1/bin/python" -m pip install --quiet --requirement "$2" >&2 || return
-    cp "$2" "$1/requirements.txt"
+    say "installing the Python packages of scripts/pins/$1.txt into $venv_dir"
+    pinned install "$venv_dir" "$pins/$1.txt" || return
+    cp "$pins/$1.txt" "$venv_dir/pins.txt"
+}
+
+# pinned install|download DIR LIST [OPTION]...: pip of the environment in DIR, for wheels whose hashes are in LIST.
+pinned() {
+    pip_command=$1
+    pip_python=$2/bin/python
+    pip_list=$3
+    shift 3
+    "$pip_python" -m pip "$pip_command" --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --require-hashes --requirement "$pip_list" "$@" >&2
 }
 
 # free_ports N: N loopback ports that nothing listens on, all different.

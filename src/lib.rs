@@ -72,6 +72,8 @@ pub mod limits;
 pub mod manifest;
 pub(crate) mod pgtext;
 pub mod plan;
+#[cfg(test)]
+mod regressions;
 pub mod source;
 pub(crate) mod spare;
 pub mod store;

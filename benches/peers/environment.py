@@ -27,7 +27,7 @@ def duckdb_extension(peers):
 def about(arguments, psql, found_packages):
     cpu = cpu_model()
     cores = len(os.sched_getaffinity(0))
-    s3 = open(f"{arguments.root}/scripts/requirements.txt", encoding="ascii").read()
+    s3 = open(f"{arguments.root}/scripts/pins/tests.in", encoding="ascii").read()
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{cores}-cores-{re.sub('[^a-z0-9]+', '-', cpu.lower()).strip('-')}",

@@ -189,6 +189,8 @@ fn tables() {
 }
 
 proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
     #[test]
     fn any_name_can_be_quoted(list in proptest::collection::vec(".+", 1..5)) {
         let text: Vec<String> = list.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();

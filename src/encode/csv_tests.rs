@@ -161,6 +161,8 @@ fn field() -> impl Strategy<Value = Option<String>> {
 }
 
 proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
     #[test]
     fn a_reader_gets_the_values_back(rows in prop::collection::vec((field(), field()), 0..20), crlf: bool, semicolon: bool) {
         let options = csv(|csv| {

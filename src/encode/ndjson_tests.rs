@@ -128,6 +128,8 @@ fn numbers_that_doubles_change_are_strings_where_asked_for() {
 }
 
 proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
     #[test]
     fn lines_read_back_as_the_values(rows in prop::collection::vec((any::<Option<String>>(), any::<Option<i64>>(), any::<Option<f64>>()), 0..20)) {
         let columns = vec![column("text", Carrier::Text), column("int", Carrier::Int64), column("float", Carrier::Float64)];

@@ -130,6 +130,8 @@ fn long_values_become_bounds() {
 }
 
 proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
     #[test]
     fn texts_lie_within_their_bounds(parts in prop::collection::vec(prop::collection::vec("[a\u{10ffff}é]{0,70}", 1..4), 1..4)) {
         let arrays = parts.iter().map(|values| Arc::new(StringArray::from_iter_values(values)) as ArrayRef).collect();

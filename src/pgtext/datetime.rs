@@ -318,6 +318,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn dates_equal_chrono(days in -90_000_000_i64..90_000_000) {
             let Some(expected) = chrono::NaiveDate::from_epoch_days(i32::try_from(days).unwrap()) else {

@@ -417,6 +417,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn float8_reads_back(bits: u64) {
             let value = f64::from_bits(bits);

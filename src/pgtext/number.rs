@@ -216,6 +216,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn integers_are_those_of_the_standard_library(value: i64, shift in 0..64_u32) {
             proptest::prop_assert_eq!(written(value >> shift), (value >> shift).to_string());

@@ -67,6 +67,8 @@ mod tests {
     const TIB: u64 = 1 << 40;
 
     proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn objects_up_to_5_tib_stay_below_the_limit(first in 1_usize..=(6 << 30)) {
             let total: u64 = (0..limits::UPLOAD_CHUNKS_MAX).map(|index| chunk_bytes(first, index) as u64).sum();

@@ -315,7 +315,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(ProptestConfig { cases: 40, ..crate::regressions::kept() })]
         #[test]
         fn the_file_is_what_was_written(lengths in prop::collection::vec(length(), 0..5), seed in any::<u64>()) {
             let folder = tempfile::tempdir().unwrap();

@@ -245,7 +245,7 @@ async fn the_oracle_names_every_difference_between_manifest_and_destination() {
 }
 
 #[tokio::test]
-async fn lineitem_at_scale_factor_1_is_there() {
+async fn six_million_rows_of_lineitem_are_there() {
     for version in both() {
         let pg = pg::lineitem_sf1(version).await;
         assert_eq!(pg.value("select count(*) from lineitem").await, "6001215");

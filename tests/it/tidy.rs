@@ -212,6 +212,29 @@ fn unsafe_code_is_listed() {
     report(others.flat_map(|source| source.find(&rule, "unsafe code in a file that tidy does not list")));
 }
 
+/// What the top of the repository holds, beside licences and files whose names start with a dot.
+const TOP: [&str; 8] = ["Cargo.toml", "Cargo.lock", "README.md", "src", "config", "benches", "tests", "scripts"];
+
+#[test]
+fn the_top_of_the_repository_holds_nothing_else() {
+    let first = |path: &String| path.split('/').next().map(str::to_owned);
+    let top: BTreeSet<String> = tracked().iter().filter_map(first).collect();
+    let named = |name: &str| TOP.contains(&name) || name.starts_with("LICENSE-") || name.starts_with('.');
+    report(top.into_iter().filter(|name| !named(name)).map(|name| format!("{name}: not at the top")));
+}
+
+/// Without a configuration of ours, a property test that fails makes a folder at the top.
+#[test]
+fn property_tests_keep_what_failed_beside_them() {
+    let open = concat!("proptest", "! {");
+    let rule = |text: &str| {
+        let mut blocks = text.split(open).skip(1);
+        blocks.any(|block| !block.lines().nth(1).is_some_and(|line| line.contains("crate::regressions::kept()")))
+    };
+    let all = tracked().into_iter().filter(|path| is_rust(path) && path != "tests/it/tidy.rs");
+    report(all.filter(|path| rule(&read(path))).map(|path| format!("{path}: a {open} without regressions::kept()")));
+}
+
 #[test]
 fn no_test_is_skipped() {
     let ignored = concat!("#[", "ignore");

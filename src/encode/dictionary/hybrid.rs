@@ -129,6 +129,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn what_is_written_is_read((width, values) in (1..=16_u8).prop_flat_map(|width| (Just(width), runs(width)))) {
             let mut out = Vec::new();

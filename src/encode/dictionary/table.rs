@@ -204,6 +204,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn equal_strings_have_one_place(strings in strings()) {
             let mut table = Strings::new();

@@ -169,7 +169,7 @@ fn arrays(values: &[Option<i64>]) -> Vec<ArrayRef> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { cases: 40, ..crate::regressions::kept() })]
     #[test]
     fn any_values_come_back(
         values in prop::collection::vec(prop::option::weighted(0.8, -9..9_i64), 1..400),

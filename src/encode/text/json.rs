@@ -193,6 +193,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn only_the_quotes_around_numbers_are_new(json in "([\\[\\]{},: ]|\"[0-9e \\\\\"]{0,20}\"|-?[0-9]{1,20}(\\.[0-9]{1,4})?(e-?[0-9]{1,3})?|true|null){0,12}") {
             let (written, changed) = for_doubles(&json);

@@ -171,7 +171,7 @@ fn closes_first(text: &str) -> (Option<usize>, bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig { cases: 4000, ..crate::regressions::kept() })]
 
     #[test]
     fn our_parenthesis_is_closed_by_ours(text in fragments()) {

@@ -161,6 +161,8 @@ fn sorted(mut values: Vec<KeyValue>, key: &[ModelColumn]) -> Vec<KeyValue> {
 }
 
 proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
     #[test]
     fn heap_partitions_are_disjoint_and_cover_all_blocks(
         leaves in any_leaves(),

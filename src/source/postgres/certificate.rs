@@ -187,6 +187,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::regressions::kept())]
+
         #[test]
         fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = end_point(&bytes);

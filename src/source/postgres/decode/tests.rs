@@ -516,7 +516,7 @@ fn the_largest_and_the_finest_numeric_are_written_out() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, ..crate::regressions::kept() })]
 
     #[test]
     fn numeric_text_and_decimals_equal_the_model(
@@ -537,7 +537,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..crate::regressions::kept() })]
 
     #[test]
     fn generated_rows_come_back_through_framer_and_decoder(

@@ -61,7 +61,7 @@ fn error_response() -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, ..crate::regressions::kept() })]
 
     #[test]
     fn the_result_is_independent_of_network_and_message_cuts(

@@ -393,6 +393,8 @@ fn homes(plan: &Plan, row: &Row) -> usize {
 }
 
 proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
     /// I4: whatever the bounds, every row is in exactly one partition, rows with NULL keys included.
     #[test]
     fn i4_key_partitions_are_disjoint_and_cover((key, rows) in shapes(), picks in prop::collection::vec(0..4, 0..4)) {
