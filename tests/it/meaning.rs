@@ -212,6 +212,10 @@ async fn a_run_is_not_resumed_through_the_eyes_of_another_role() {
         running.stands_at(&stop).await;
         running.signal("KILL").await;
         running.wait().await;
+        let elsewhere = crate::support::pg::pg(version).await;
+        let refused = outhaul(["resume", &place.url(), "--from", &elsewhere.url, "--progress", "none"]).run().await;
+        let refused = refused.expect(2);
+        assert!(refused.stderr.contains("--from names another database"), "{version}: {}", refused.stderr);
         outhaul(["resume", &place.url(), "--from", &other, "--progress", "none"]).run().await.expect(0);
         assert_eq!(place.whole().await.len(), 4000, "{version}");
     }

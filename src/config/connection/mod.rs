@@ -186,7 +186,7 @@ impl Resolver<'_> {
             user,
             password,
             database,
-            options: self.text("options").map(str::to_owned),
+            options: self.options(),
             ssl_mode,
             ssl_root_cert,
             ssl_cert,
@@ -195,6 +195,16 @@ impl Resolver<'_> {
             connect_timeout,
             exposed: std::mem::take(&mut self.exposed),
         })
+    }
+
+    /// The backend's options. `PGDATESTYLE` is one of them, as libpq sends it: it says how people's SQL reads `2/3/2026`.
+    fn options(&self) -> Option<String> {
+        let date_style = self.environment.get("PGDATESTYLE").map(|style| {
+            let escaped = style.replace('\\', "\\\\").replace(' ', "\\ ");
+            format!("-c DateStyle={escaped}")
+        });
+        let parts: Vec<String> = self.text("options").map(str::to_owned).into_iter().chain(date_style).collect();
+        (!parts.is_empty()).then(|| parts.join(" "))
     }
 
     fn addresses(&mut self) -> Vec<Address> {

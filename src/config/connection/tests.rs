@@ -123,6 +123,9 @@ fn settings_that_libpq_has() {
     let found =
         connect("postgres://h/d?options=-c%20x%3D1&target_session_attrs=prefer-standby&connect_timeout=7").unwrap();
     assert_eq!(found.options.as_deref(), Some("-c x=1"));
+    let environment = Environment::of([("PGDATESTYLE", "ISO, DMY"), ("PGOPTIONS", "-c a=b")], []);
+    let options = connect_in("postgres://db/d", &environment).unwrap().options;
+    assert_eq!(options.as_deref(), Some("-c a=b -c DateStyle=ISO,\\ DMY"));
     assert_eq!(found.target_session_attrs, TargetSessionAttrs::PreferStandby);
     assert_eq!(found.connect_timeout, Duration::from_secs(7));
     assert_eq!(connect("postgres://h/d?connect_timeout=0").unwrap().connect_timeout, limits::CONNECT_TIMEOUT);

@@ -52,6 +52,11 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
             ));
         }
         let import = matches!(begin, Begin::Import(_));
+        // Of another database: a feature that is not supported.
+        if import && error.sqlstate.as_deref() == Some("0A000") {
+            return Err(SourceError { fault: SourceFault::Usage, ..error }
+                .with_hint("--from names another database than the one that the run reads"));
+        }
         // 22023: no such snapshot (PostgreSQL 15); 42704: the same from 16 on; 55000: its owner has ended.
         let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
         return Err(if import && gone { SourceError { fault: SourceFault::SnapshotLost, ..error } } else { error });
