@@ -18,9 +18,9 @@
 //!   them what outlives a process: the record of a run, `resume`, `keep`, and what dead runs leave for the next one or
 //!   for `clean`.
 //! - [`cli`]: what a person types and sees; exit codes.
-//! - [`limits`]: every bound, queue and timeout. [`cpu`]: the way to rayon. [`telemetry`]: logs and metric names.
-//! - `spare`: large buffers kept from partition to partition.
-//! - `pgtext`: numbers, dates and bytes as PostgreSQL prints them, for whoever prints them.
+//! - [`limits`]: every bound, queue and timeout.
+//! - [`base`]: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
+//!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests.
 //!
 //! A stage never calls another stage; only `export` does. Two traits of our own, [`source::Source`] and
 //! [`encode::Encoder`]; the third seam is `object_store`'s.
@@ -59,23 +59,18 @@
 //! - **keeper**: a session that does nothing but hold the run's snapshot, inside the run or beyond it.
 //! - **cap**: a row limit; **tier**: a named cap. **complete, truncated, failed, cancelled** are four different things.
 
+pub mod base;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 pub mod cli;
 pub mod config;
-pub mod cpu;
 pub mod encode;
 pub mod export;
-pub(crate) mod failpoint;
 pub mod limits;
 pub mod manifest;
-pub(crate) mod pgtext;
 pub mod plan;
 #[cfg(test)]
 mod regressions;
 pub mod source;
-pub(crate) mod spare;
 pub mod store;
-pub mod telemetry;
-pub(crate) mod words;

@@ -17,10 +17,10 @@ use super::events;
 use super::human;
 use super::meter::{Meter, Phase};
 use super::screen::Screen;
+use crate::base::words::counted;
 use crate::export::Event;
 use crate::export::event::ReaderProgress;
 use crate::limits;
-use crate::words::counted;
 
 /// How progress is shown (`--progress`), `auto` already resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

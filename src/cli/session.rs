@@ -11,10 +11,10 @@ use super::progress::{Progress, View};
 use super::screen::{Screen, stdout_line};
 use super::signals::Signals;
 use super::summary::{self, Failure, Left};
+use crate::base::telemetry::{self, Outcome};
 use crate::export::report::RunStatus;
 use crate::export::{Event, ExportError, ExportErrorKind, ExportReport};
 use crate::limits;
-use crate::telemetry::{self, Outcome};
 
 /// The form of the report at the end (`--report`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

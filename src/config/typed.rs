@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
+use crate::base::telemetry::exporter::listen_address;
 use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 use crate::export::request::{
     CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, SourceLimits,
@@ -17,7 +18,6 @@ use crate::limits;
 use crate::plan::{Preset, RelationRequest};
 use crate::source::postgres::ConnectSettings;
 use crate::store::Layout;
-use crate::telemetry::exporter::listen_address;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::error::{ExportError, ExportErrorKind};
+use crate::base::words::counted;
 use crate::manifest::model::{ConsistencyMode, Manifest, PartRange, SourceKind, SourceName};
 use crate::manifest::{self, Finding, ManifestError, Placement};
 use crate::plan::clocks;
@@ -11,7 +12,6 @@ use crate::plan::{CapPlan, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice}
 use crate::source::postgres::prepare::application;
 use crate::source::postgres::{ConnectSettings, Counted, Exported, Recount};
 use crate::store::Destination;
-use crate::words::counted;
 
 /// What counting again found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -14,11 +14,12 @@ use super::error::{ExportError, ExportErrorKind};
 use super::event::{Event, ReaderProgress};
 use super::hold::Retention;
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
+use crate::base::failpoint;
+use crate::base::telemetry;
+use crate::limits;
 use crate::plan::{Partition, Plan};
 use crate::source::{Retry, SourceError};
 use crate::store::PartitionReceipt;
-use crate::telemetry;
-use crate::{failpoint, limits};
 
 /// A reader's place: which partition it has, and how far it is.
 #[derive(Debug, Default, Clone)]

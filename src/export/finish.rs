@@ -15,7 +15,8 @@ use super::hold::Hold;
 use super::report::ExportReport;
 use super::request::{ExportRequest, ReadMode, Target};
 use super::run::{Planned, Run};
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::base::words::counted;
 use crate::manifest::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord, SourceName};
 use crate::manifest::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
@@ -28,7 +29,6 @@ use crate::store::stdout::STDOUT;
 use crate::store::{
     Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take, check_address, check_scheme, shown,
 };
-use crate::words::counted;
 
 /// Where a run writes.
 #[derive(Debug)]

@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{ExportError, ExportErrorKind};
 use super::leftovers::{DeadRun, open_runs};
+use crate::base::failpoint;
+use crate::limits;
 use crate::manifest::Placement;
 use crate::store::{Claim, Destination, Journal, StoreError, Take};
-use crate::{failpoint, limits};
 
 /// What decides whether uploaded parts stay after a failure.
 #[derive(Debug, Clone)]

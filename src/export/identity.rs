@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{ExportError, ExportErrorKind};
 use super::finish::locate;
 use super::request::{ExportRequest, Visibility};
-use crate::failpoint;
+use crate::base::failpoint;
 use crate::manifest::Placement;
 use crate::store::{AttemptSeed, Journal, unreadable};
 

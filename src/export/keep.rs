@@ -16,12 +16,13 @@ use super::finish::locate;
 use super::identity::RunIdentity;
 use super::record::RunRecord;
 use super::request::{ExportRequest, Target};
+use crate::base::failpoint;
+use crate::limits;
 use crate::source::Source;
 use crate::source::postgres::ConnectSettings;
 use crate::source::postgres::kept::{KeepEnd, Keeper, KeptSnapshot, SnapshotId};
 use crate::store::owner::{ProcessIdentity, owner};
 use crate::store::{Destination, Journal, StoreOptions};
-use crate::{failpoint, limits};
 
 /// What is asked of a keeper.
 #[derive(Debug, Clone)]

@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use super::error::{ExportError, ExportErrorKind};
 use super::identity::RunIdentity;
 use super::request::Visibility;
+use crate::base::failpoint;
+use crate::limits;
 use crate::manifest::{CommitRecord, Existing, Placement, Recovered, recover};
 use crate::store::error::StoreFault;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, StoreError, UploadRecord};
-use crate::{failpoint, limits};
 
 /// A dead run.
 #[derive(Debug)]

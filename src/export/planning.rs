@@ -4,6 +4,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use super::error::{ExportError, ExportErrorKind};
 use super::request::{ExportRequest, ManifestStats, ReadMode, RowCap, Target};
+use crate::base::failpoint;
+use crate::limits;
 use crate::plan::key::{KeyChoice, choose_key};
 use crate::plan::partition::number_partitions;
 use crate::plan::sizing::{PARTITIONS_MAX, Sizing};
@@ -15,7 +17,6 @@ use crate::plan::{
     RowsAvailable, Slice, Wire, columns, oid,
 };
 use crate::source::postgres::Planning;
-use crate::{failpoint, limits};
 
 /// The integer types, whose ranges can be cut by arithmetic.
 const INTEGERS: [u32; 3] = [oid::INT8, oid::INT2, oid::INT4];

@@ -20,14 +20,14 @@ use super::report::ExportReport;
 use super::request::{ExportRequest, OnExisting, ReadMode, Target};
 use super::run::{Planned, Run, unless_cancelled};
 use super::{finish, planning};
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::base::words::counted;
 use crate::manifest::{Existing, Placement, look};
 use crate::plan::Slice;
 use crate::source::Source;
 use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
 use crate::store::owner::owner;
 use crate::store::{AttemptSeed, Destination, Journal, PartitionReceipt, StagedObject, Staging, StoreOptions, Take};
-use crate::words::counted;
 
 /// What is to be resumed.
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ use super::record::RunRecord;
 use super::report::ExportReport;
 use super::request::ExportRequest;
 use super::worker::{Outlet, Work};
-use crate::failpoint;
+use crate::base::failpoint;
 use crate::manifest::{Existing, ManifestError, Placement};
 use crate::plan::predicate::{check_expression, check_predicate, check_query};
 use crate::plan::sizing::heap_blocks;

@@ -13,7 +13,9 @@ use super::error::{ExportError, ExportErrorKind};
 use super::event::Event;
 use super::part::{OpenPart, Writer, aborted};
 use super::request::{ManifestStats, Visibility};
-use crate::cpu::on_rayon;
+use crate::base::cpu::on_rayon;
+use crate::base::words::counted;
+use crate::base::{failpoint, telemetry};
 use crate::encode::{EncodeError, EncodeSummary, Encoder, Format, FormatOptions, Tally, encoder, sorted_columns};
 use crate::plan::{ColumnPlan, Partition, Plan};
 use crate::source::{Batch, Source};
@@ -22,8 +24,6 @@ use crate::store::{
     AttemptSeed, Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject,
     Staging, StoreError,
 };
-use crate::words::counted;
-use crate::{failpoint, telemetry};
 
 /// Where parts go.
 #[derive(Debug, Clone)]
@@ -399,8 +399,8 @@ pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) -> bool {
     true
 }
 
-impl From<crate::cpu::CpuPanic> for ExportError {
-    fn from(error: crate::cpu::CpuPanic) -> Self {
+impl From<crate::base::cpu::CpuPanic> for ExportError {
+    fn from(error: crate::base::cpu::CpuPanic) -> Self {
         Self::new(ExportErrorKind::Internal, "encoding").with_source(error)
     }
 }

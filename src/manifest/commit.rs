@@ -21,10 +21,11 @@ use super::error::ManifestError;
 use super::existing::Existing;
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
+use crate::base::failpoint;
 use crate::export::request::OnExisting;
+use crate::limits;
 use crate::store::error::StoreFault;
 use crate::store::{Claim, Destination, Journal, StagedObject, StoreError, Version};
-use crate::{failpoint, limits};
 
 /// What the commit depends on.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use super::foreign::{REDSHIFT_PATH, SYMLINK_PATH, redshift, symlink};
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
 use super::wire::{WireError, crc64nvme_text};
-use crate::cpu::on_rayon;
+use crate::base::cpu::on_rayon;
 use crate::export::report::RunStatus;
 use crate::store::Destination;
 

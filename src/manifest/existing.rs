@@ -6,7 +6,7 @@ use super::build::{schema_column, source_key, source_name};
 use super::error::ManifestError;
 use super::model::{FormatRecord, Manifest};
 use super::placement::Placement;
-use crate::cpu::on_rayon;
+use crate::base::cpu::on_rayon;
 use crate::encode::FormatOptions;
 use crate::export::request::OnExisting;
 use crate::plan::Plan;

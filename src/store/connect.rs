@@ -29,7 +29,8 @@ use super::address::Provider;
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::remote::Remote;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::limits;
 
 /// The CRC64NVME that a store told in a header.
 #[derive(Debug, Clone, Copy)]

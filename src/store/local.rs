@@ -22,9 +22,9 @@ use super::direct::Block;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
+use crate::base::spare::Spares;
+use crate::base::words::counted;
 use crate::limits;
-use crate::spare::Spares;
-use crate::words::counted;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;

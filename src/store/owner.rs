@@ -17,7 +17,8 @@ use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
 use super::facts::{ReplaceOutcome, Version};
 use super::journal::unreadable;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::limits;
 
 const JSON: &str = "application/json";
 

@@ -18,7 +18,8 @@ use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::open_uploads::OpenUploads;
 use super::receipt::StagedObject;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::limits;
 
 /// A prefix of a bucket.
 pub(super) struct Remote {

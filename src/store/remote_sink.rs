@@ -14,7 +14,7 @@ use super::journal::Journal;
 use super::receipt::Staging;
 use super::remote::Remote;
 use super::writer::compute;
-use crate::failpoint;
+use crate::base::failpoint;
 
 #[derive(Debug)]
 pub(super) struct RemoteSink {

@@ -10,7 +10,7 @@ use super::journal::Journal;
 use super::local_sink::LocalSink;
 use super::receipt::{StagedObject, Staging};
 use super::remote_sink::RemoteSink;
-use crate::cpu::on_rayon;
+use crate::base::cpu::on_rayon;
 use crate::limits;
 
 /// An object being written. Made by [`Destination::writer`](super::Destination::writer).

@@ -9,19 +9,20 @@ use std::process::Command;
 const FILE_LINES_MAX: usize = 450;
 
 /// Who may name a crate: everybody else goes through the module that owns it. `main.rs` wires all of them.
-/// The command line makes rayon's pool, `cpu.rs` gives it work.
+/// The command line makes rayon's pool, `base/cpu.rs` gives it work.
 const OWNERS: [(&str, &[&str]); 7] = [
     ("tokio_postgres", &["src/source/postgres/"]),
     ("postgres_protocol", &["src/source/postgres/"]),
     ("deadpool_postgres", &["src/source/postgres/"]),
     ("object_store", &["src/store/"]),
-    ("rayon", &["src/cpu.rs", "src/cli/mod.rs"]),
+    ("rayon", &["src/base/cpu.rs", "src/cli/mod.rs"]),
     ("clap", &["src/cli/"]),
     ("axum", &["src/service/"]),
 ];
 
 /// Code that does no IO and never awaits (invariant I8).
-const PURE: [&str; 5] = ["src/plan/", "src/encode/", "src/pgtext/", "src/source/postgres/frame", "src/store/name.rs"];
+const PURE: [&str; 5] =
+    ["src/plan/", "src/encode/", "src/base/text/", "src/source/postgres/frame", "src/store/name.rs"];
 
 /// Files that may hold unsafe code: measured, documented, and fuzzed where they touch data.
 const UNSAFE: [&str; 1] = ["src/source/postgres/low_water.rs"];

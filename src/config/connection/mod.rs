@@ -19,10 +19,10 @@ use std::time::Duration;
 use self::keyword::{KEYWORDS, Use};
 use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment};
+use crate::base::words::counted;
 use crate::limits;
 use crate::source::postgres::ConnectSettings;
 use crate::source::postgres::settings::{Address, TargetSessionAttrs};
-use crate::words::counted;
 
 /// Where libpq looks for a server unless told otherwise: Debian's place, then PostgreSQL's own.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];

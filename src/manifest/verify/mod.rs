@@ -25,11 +25,11 @@ use super::existing::look;
 use super::model::{Manifest, PartEntry};
 use super::placement::Placement;
 use super::wire::crc64nvme_text;
+use crate::base::words::counted;
 use crate::export::report::RunStatus;
 use crate::limits;
 use crate::store::Destination;
 use crate::store::receipt::ColumnSummary;
-use crate::words::counted;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,13 +20,13 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::chain;
 use super::columns::{Column, Found, KEPT_BYTES};
 use super::value::Value;
-use crate::cpu::on_rayon;
+use crate::base::cpu::on_rayon;
+use crate::base::words::counted;
 use crate::encode::Compression;
 use crate::limits;
 use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
 use crate::store::Destination;
-use crate::words::counted;
 
 /// The last bytes of a Parquet file: the footer's length, and the magic.
 const TAIL_BYTES: u64 = 8;

@@ -6,10 +6,10 @@ use chrono::SecondsFormat;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView, value_words};
+use crate::base::words::{counted, plural};
 use crate::export::request::SourceProfile;
 use crate::limits;
 use crate::plan::{CapPlan, Carrier, Direction, Member, Precision, RelationKind, RowOrder, RowsAvailable, Wire};
-use crate::words::{counted, plural};
 
 impl fmt::Display for PlanView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

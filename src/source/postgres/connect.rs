@@ -21,7 +21,8 @@ use super::error::{SourceError, SourceFault};
 use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::limits;
 
 tokio::task_local! {
     /// The lender of the session that the pool makes inside the current `get`; the pool itself has no place for it.

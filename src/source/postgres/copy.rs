@@ -14,10 +14,11 @@ use super::frame::{FieldTable, FrameError, FrameState, Framer};
 use super::silence::unless_lost;
 use super::stream::Loan;
 use super::watch::Watch;
-use crate::cpu::on_rayon;
+use crate::base::cpu::on_rayon;
+use crate::base::failpoint;
+use crate::limits;
 use crate::plan::ColumnPlan;
 use crate::source::Batch;
-use crate::{failpoint, limits};
 
 /// The last message of a COPY: whoever has read it need not wait for more.
 const READY_TAG: u8 = b'Z';

@@ -10,8 +10,8 @@ use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::prepare::source_and_alias;
 use super::statement::{self, OutputColumn};
+use crate::base::failpoint;
 use crate::export::request::ShapeOptions;
-use crate::failpoint;
 use crate::plan::clocks::{self, Clocks};
 use crate::plan::{FixedNow, RelationRequest};
 

@@ -13,7 +13,7 @@ pub(super) fn set(stream: &TcpStream) -> io::Result<()> {
     use crate::limits;
     use rustix::net::sockopt;
 
-    if crate::failpoint::off("keepalive") {
+    if crate::base::failpoint::off("keepalive") {
         return Ok(());
     }
     sockopt::set_socket_keepalive(stream, true)?;

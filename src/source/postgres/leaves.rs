@@ -8,8 +8,9 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
+use crate::base::failpoint;
+use crate::limits;
 use crate::plan::LeafFacts;
-use crate::{failpoint, limits};
 
 /// Consecutive leaves of `range` that one statement reads: so many that a round trip does not cost more than they do, and
 /// no more than their select lists, of `fields` columns each, and `most_relations` to be locked at a time allow.

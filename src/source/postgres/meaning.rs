@@ -16,8 +16,8 @@ use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::fixed_now::texts;
 use super::session::identifier;
+use crate::base::failpoint;
 use crate::export::request::ShapeOptions;
-use crate::failpoint;
 use crate::plan::RelationKind;
 use crate::plan::mentions::Mentions;
 

@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use super::settings::{Password, Secret};
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::limits;
 
 /// No password could be had. Never shows the command or its answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

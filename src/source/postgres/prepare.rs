@@ -17,9 +17,10 @@ use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
 use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::{Watch, explain_refusal};
+use crate::base::failpoint;
 use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
+use crate::limits;
 use crate::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts, RelationKind, RelationRequest};
-use crate::{failpoint, limits};
 
 /// The name by which predicates may qualify the columns of `--query`.
 pub(super) const QUERY_ALIAS: &str = "query";

@@ -6,8 +6,8 @@ use super::catalog::{self, Found, TreeNode};
 use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
+use crate::base::failpoint;
 use crate::export::request::ShapeOptions;
-use crate::failpoint;
 use crate::plan::whole_row::{Names, may_name_whole_row};
 use crate::plan::{ReadingFacts, RelationFacts, RelationKind};
 

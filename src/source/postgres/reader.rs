@@ -21,11 +21,12 @@ use super::session::{Begin, begin};
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, SnapshotFacts};
 use super::watch::Watch;
+use crate::base::failpoint;
 use crate::export::request::{ReadMode, WorkOptions};
+use crate::limits;
 use crate::plan::locks::LockShare;
 use crate::plan::{Partition, Plan, RelationKind};
 use crate::source::{BatchStream, Source, SourceCost};
-use crate::{failpoint, limits};
 
 /// How reads share one moment.
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::limits;
 
 /// Settings of every session (`pg_dump.c`, `setup_connection`), plus those that our SQL relies on.
 ///

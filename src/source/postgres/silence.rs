@@ -9,7 +9,8 @@ use tokio_postgres::types::Type;
 use super::catalog::value;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::limits;
 
 /// What a server process is at; no row where it is gone. The name guards against another process of the same number.
 pub(super) const BACKEND: &str = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity \

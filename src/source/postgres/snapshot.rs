@@ -17,7 +17,8 @@ use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::error::{SourceError, SourceFault};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
-use crate::{failpoint, limits, telemetry};
+use crate::base::{failpoint, telemetry};
+use crate::limits;
 
 /// What a session must do before it may rely on the relation staying as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,8 +18,8 @@ use super::catalog::{Found, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
+use crate::base::failpoint;
 use crate::export::request::ShapeOptions;
-use crate::failpoint;
 use crate::plan::mentions::Mentions;
 use crate::plan::{RelationKind, RelationRequest};
 

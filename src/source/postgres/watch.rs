@@ -18,9 +18,10 @@ use super::pace::Pace;
 use super::session::{Begin, begin, literal};
 use super::silence::{BACKEND, Backend};
 use super::snapshot;
+use crate::base::failpoint;
+use crate::base::spare::Spares;
 use crate::export::request::SourceLimits;
-use crate::spare::Spares;
-use crate::{failpoint, limits};
+use crate::limits;
 
 /// Who waits for a lock of ours, longest first. `pg_locks` is open to every role, `pg_blocking_pids` is exact, and of the
 /// statement only its first word is taken: the rest may hold values.

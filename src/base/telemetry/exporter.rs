@@ -223,7 +223,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::{self, Outcome};
+    use crate::base::telemetry::{self, Outcome};
 
     fn rendered(act: impl FnOnce()) -> String {
         let recorder = recorder().unwrap();
