@@ -5,7 +5,6 @@ use std::num::{NonZeroU32, NonZeroU64};
 use super::error::{ExportError, ExportErrorKind};
 use super::request::{ExportRequest, ManifestStats, ReadMode, RowCap, Target};
 use crate::base::failpoint;
-use crate::limits;
 use crate::plan::key::{KeyChoice, choose_key};
 use crate::plan::partition::number_partitions;
 use crate::plan::sizing::{PARTITIONS_MAX, Sizing};
@@ -17,6 +16,9 @@ use crate::plan::{
     RowsAvailable, Slice, Wire, columns, oid,
 };
 use crate::source::postgres::Planning;
+
+/// A capped export is split once a partition has so many rows: below that, connecting costs more than reading.
+const CAP_PARTITION_ROWS: u64 = 100_000;
 
 /// The integer types, whose ranges can be cut by arithmetic.
 const INTEGERS: [u32; 3] = [oid::INT8, oid::INT2, oid::INT4];
@@ -248,7 +250,7 @@ impl Split<'_> {
 
     fn capped_parts(&self, max_rows: NonZeroU64) -> NonZeroU32 {
         let readers = u64::try_from(self.request.work.readers.get()).unwrap_or(u64::MAX);
-        let by_rows = (max_rows.get() / limits::CAP_PARTITION_ROWS).clamp(1, readers.saturating_mul(2));
+        let by_rows = (max_rows.get() / CAP_PARTITION_ROWS).clamp(1, readers.saturating_mul(2));
         let chosen = u32::try_from(by_rows).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
         self.request.work.partitions.unwrap_or(chosen).min(PARTITIONS_MAX)
     }

@@ -33,8 +33,6 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
-
 pub use column::{
     Attribute, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ExtensionType, Member, PgType, Precision, TypeKind,
     Wire,
@@ -53,6 +51,9 @@ pub use predicate::{check_expression, check_predicate, check_query};
 pub use sizing::Sizing;
 pub use travel::ServerTypes;
 pub(crate) use travel::{is_free_text, is_text, srid};
+
+/// Bytes of heap that are read before a second snapshot keeper would stand: about 10 ms.
+const SMALL_PLAN_HEAP_BYTES: u64 = 1024 * 1024;
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,7 +122,7 @@ fn one() -> u32 {
 impl LeafFacts {
     /// Whether it is read in less time than a connection takes to make.
     pub fn is_small(&self) -> bool {
-        sizing::heap_bytes(self) <= limits::SMALL_PLAN_HEAP_BYTES
+        sizing::heap_bytes(self) <= SMALL_PLAN_HEAP_BYTES
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::PgType;
 use super::error::PlanError;
-use crate::limits;
+use crate::base::memory;
 
 /// The direction in which a key column is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -147,14 +147,14 @@ pub struct Partition {
 /// capped by key; `row_limit` is for a cap on the only partition of a relation that has no key to end it.
 ///
 /// # Errors
-/// There are more than [`limits::PARTITIONS_MAX`].
+/// There are more than [`memory::PARTITIONS_MAX`].
 pub fn number_partitions(
     slices: Vec<Slice>,
     ordered: bool,
     row_limit: Option<NonZeroU64>,
 ) -> Result<Vec<Partition>, PlanError> {
     let count = slices.len();
-    if u32::try_from(count).map_or(true, |count| count > limits::PARTITIONS_MAX) {
+    if u32::try_from(count).map_or(true, |count| count > memory::PARTITIONS_MAX) {
         return Err(PlanError::TooManyPartitions { count });
     }
     Ok((0..).zip(slices).map(|(number, slice)| Partition { number, slice, ordered, row_limit }).collect())

@@ -176,10 +176,10 @@ mod tests {
 
     use bytes::Bytes;
 
-    use crate::limits;
+    use super::super::direct::LOCAL_BLOCK_BYTES;
     use crate::store::{Destination, Journal, PartWriter, StoreOptions};
 
-    const BLOCK: usize = limits::LOCAL_BLOCK_BYTES;
+    const BLOCK: usize = LOCAL_BLOCK_BYTES;
 
     fn open(folder: &Path) -> Destination {
         let some = NonZeroUsize::new(8 << 20).unwrap();

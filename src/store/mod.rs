@@ -25,11 +25,12 @@ mod temporary;
 pub mod writer;
 
 pub(crate) use address::{check_address, check_scheme, local_path, shown};
+pub(crate) use chunks::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 pub use destination::Destination;
 pub use error::StoreError;
 pub use facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
-pub(crate) use journal::unreadable;
 pub use journal::{AttemptSeed, Journal, UploadRecord};
+pub(crate) use journal::{DISCARDS_AT_ONCE, unreadable};
 pub use name::{Layout, PartName};
 pub use owner::{Claim, OwnerRecord, Take};
 pub use receipt::{PartReceipt, PartitionReceipt, StagedObject, Staging};

@@ -86,7 +86,7 @@ fn code_does_not_panic_queue_without_bound_or_silence_lints() {
         ("dbg!(", "remove it"),
         ("#[allow(", "#[expect(…, reason = …)] says why, and ends when it is not needed"),
         ("#![allow(", "#[expect(…, reason = …)] says why, and ends when it is not needed"),
-        ("unbounded", "every queue has a bound of limits.rs"),
+        ("unbounded", "every queue has a bound"),
         ("mpsc::channel()", "std's channel has no bound: sync_channel"),
         ("lazy_static!", "std::sync::LazyLock"),
     ];

@@ -1,8 +1,8 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 
+use super::text::PARTITIONS_SHOWN_MAX;
 use super::*;
 use crate::export::request::{SourceLimits, SourceProfile};
-use crate::limits;
 use crate::plan::testing::{column, relation};
 use crate::plan::{ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, number_partitions};
 
@@ -167,12 +167,12 @@ read        keyset pages of 5,000 rows, no common snapshot, 1 reader, 2 connecti
 #[test]
 fn many_partitions_are_cut_for_people_only() {
     let mut plan = plan();
-    plan.partitions = number_partitions(vec![Slice::Whole; limits::PARTITIONS_SHOWN_MAX + 2], false, None).unwrap();
+    plan.partitions = number_partitions(vec![Slice::Whole; PARTITIONS_SHOWN_MAX + 2], false, None).unwrap();
     let work = work(4, ReadMode::Copy);
     let view = PlanView::new(&plan, &work, Format::Csv);
     assert!(view.to_string().ends_with("  and 2 more; --report json shows all\n"));
     let json = serde_json::to_value(&view).unwrap();
-    assert_eq!(json["partitions"].as_array().unwrap().len(), limits::PARTITIONS_SHOWN_MAX + 2);
+    assert_eq!(json["partitions"].as_array().unwrap().len(), PARTITIONS_SHOWN_MAX + 2);
 }
 
 #[test]

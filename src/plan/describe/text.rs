@@ -8,8 +8,10 @@ use indicatif::{HumanBytes, HumanCount};
 use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView, value_words};
 use crate::base::words::{counted, plural};
 use crate::export::request::SourceProfile;
-use crate::limits;
 use crate::plan::{CapPlan, Carrier, Direction, Member, Precision, RelationKind, RowOrder, RowsAvailable, Wire};
+
+/// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
+pub(super) const PARTITIONS_SHOWN_MAX: usize = 40;
 
 impl fmt::Display for PlanView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,10 +50,10 @@ impl fmt::Display for PlanView<'_> {
         writeln!(f, "\ncolumns     {}", self.columns.len())?;
         f.write_str(&column_table(&self.columns))?;
         writeln!(f, "\npartitions  {}", self.partitions.len())?;
-        for partition in self.partitions.iter().take(limits::PARTITIONS_SHOWN_MAX) {
+        for partition in self.partitions.iter().take(PARTITIONS_SHOWN_MAX) {
             writeln!(f, "  {partition}")?;
         }
-        if let Some(more @ 1..) = self.partitions.len().checked_sub(limits::PARTITIONS_SHOWN_MAX) {
+        if let Some(more @ 1..) = self.partitions.len().checked_sub(PARTITIONS_SHOWN_MAX) {
             writeln!(f, "  and {more} more; --report json shows all")?;
         }
         Ok(())

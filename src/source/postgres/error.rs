@@ -8,7 +8,7 @@ use rustls::CertificateError;
 
 use super::password::NoPassword;
 use super::sqlstate;
-use crate::limits;
+use crate::base::OPEN_FILES_HINT;
 
 /// What to do where a standby ended the snapshot.
 pub(crate) const STANDBY_HINT: &str = "the source is a standby, and its replay ends sessions that see rows it removes: \
@@ -241,7 +241,7 @@ fn worded_hint(text: &str) -> Option<&'static str> {
     } else if text.contains("channel binding") {
         Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
     } else if numbered(Errno::MFILE) || numbered(Errno::NFILE) {
-        Some(limits::OPEN_FILES_HINT)
+        Some(OPEN_FILES_HINT)
     } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
         Some("check host and port in --from, and that the server runs and takes connections there")
     } else {

@@ -9,8 +9,11 @@ use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use crate::base::failpoint;
-use crate::limits;
 use crate::plan::LeafFacts;
+use crate::plan::locks::STATEMENT_LEAVES_MAX;
+
+/// Columns that such a statement selects, those of all its leaves together.
+const STATEMENT_FIELDS_MAX: usize = 4096;
 
 /// Consecutive leaves of `range` that one statement reads: so many that a round trip does not cost more than they do, and
 /// no more than their select lists, of `fields` columns each, and `most_relations` to be locked at a time allow.
@@ -20,7 +23,7 @@ pub(super) fn groups(
     fields: usize,
     most_relations: Option<u64>,
 ) -> Vec<Range<usize>> {
-    let most_leaves = (limits::STATEMENT_FIELDS_MAX / fields.max(1)).clamp(1, limits::STATEMENT_LEAVES_MAX);
+    let most_leaves = (STATEMENT_FIELDS_MAX / fields.max(1)).clamp(1, STATEMENT_LEAVES_MAX);
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut relations = 0_u64;
     for place in range {

@@ -16,7 +16,7 @@ use super::split_safety::{self, SplitSafety};
 use super::sql;
 use super::statement;
 use crate::export::request::ShapeOptions;
-use crate::limits;
+use crate::plan::locks::STATEMENT_LEAVES_MAX;
 use crate::plan::{Plan, ReadingFacts, RelationFacts, RelationRequest, Slice};
 use tokio_postgres::types::Type;
 
@@ -92,7 +92,7 @@ impl Recount {
         let plain = |node: &catalog::TreeNode| {
             matches!(node.relkind.as_str(), "r" | "p") && node.may_select && !node.row_security && !node.virtual_columns
         };
-        let leaf_by_leaf = tree.len() > limits::STATEMENT_LEAVES_MAX && tree.iter().all(plain);
+        let leaf_by_leaf = tree.len() > STATEMENT_LEAVES_MAX && tree.iter().all(plain);
         Ok(Self { session, relation, found, tree, row_security, leaf_by_leaf, snapshot: imported })
     }
 

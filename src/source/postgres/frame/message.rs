@@ -1,7 +1,7 @@
 //! The backend messages around the COPY payload, and the errors of framing.
 
+use crate::base::memory::MESSAGE_BYTES_MAX;
 use crate::base::words::counted;
-use crate::limits::MESSAGE_BYTES_MAX;
 use crate::source::postgres::error::SourceFault;
 
 /// Tag and length in front of each message.
