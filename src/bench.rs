@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use crate::base::memory::READ_BUFFER_BYTES;
-use crate::plan::ColumnPlan;
+use crate::model::ColumnPlan;
 use crate::source::postgres;
 use crate::source::postgres::decode::{BATCH_ROWS_MAX, BatchDecoder};
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};

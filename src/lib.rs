@@ -67,6 +67,7 @@ pub mod config;
 pub mod encode;
 pub mod export;
 pub mod manifest;
+pub mod model;
 pub mod plan;
 #[cfg(test)]
 mod regressions;

@@ -8,9 +8,10 @@ use super::screen::stdout_line;
 use super::summary::{self, Failure};
 use super::verify_cmd::place;
 use super::{Stage, exit};
-use crate::export::{ExportError, ExportErrorKind};
+use crate::export::ExportError;
 use crate::manifest::ddl::{Dialect, TableName, ddl};
 use crate::manifest::look;
+use crate::model::ExportErrorKind;
 use crate::store::{StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 
 pub(super) async fn print(matches: &ArgMatches, stage: &Stage) -> u8 {

@@ -14,8 +14,9 @@ use crate::base::telemetry;
 use crate::base::telemetry::exporter::Exporter;
 use crate::config::{self, FrontOptions, LogFormat, ProgressKind, ReportKind};
 use crate::export::keep::KeeperLaunch;
-use crate::export::request::{ExportRequest, Target, Visibility};
-use crate::export::{self, ExportError, ExportErrorKind};
+use crate::export::request::ExportRequest;
+use crate::export::{self, ExportError};
+use crate::model::{ExportErrorKind, Target, Visibility};
 use crate::plan::describe::PlanView;
 
 pub(super) async fn export(matches: &ArgMatches, stage: &Stage) -> u8 {

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::human;
-use crate::export::Event;
-use crate::export::event::ReaderProgress;
+use crate::model::{Event, ReaderProgress};
 
 /// Rates shown are taken over about this long: shorter ones jump with every row group.
 const RATE_WINDOW: Duration = Duration::from_secs(5);

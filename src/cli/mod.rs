@@ -34,7 +34,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::ArgMatches;
 
 use crate::config::{ConfigError, ConfigErrors, Environment};
-use crate::export::{ExportError, ExportErrorKind};
+use crate::export::ExportError;
+use crate::model::ExportErrorKind;
 use crate::source::postgres::cancels_sent;
 use screen::{Screen, stdout_line};
 use session::ReportForm;

@@ -17,8 +17,7 @@ use super::meter::{Meter, Phase};
 use super::screen::Screen;
 use super::{events, human};
 use crate::base::words::counted;
-use crate::export::Event;
-use crate::export::event::ReaderProgress;
+use crate::model::{Event, ReaderProgress};
 
 /// Events waiting for the front end. A slow terminal slows nothing: progress events are dropped when it is full, the
 /// others wait.

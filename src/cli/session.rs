@@ -13,8 +13,8 @@ use super::signals::Signals;
 use super::summary::{self, Failure, Left};
 use crate::base::retry;
 use crate::base::telemetry::{self, Outcome};
-use crate::export::report::RunStatus;
-use crate::export::{Event, ExportError, ExportErrorKind, ExportReport};
+use crate::export::ExportError;
+use crate::model::{Event, ExportErrorKind, ExportReport, RunStatus};
 
 /// After [`ABORT_GRACE`], for what the run does once its workers have stopped.
 const ABORT_MARGIN: Duration = Duration::from_secs(2);

@@ -7,9 +7,9 @@ use clap::ArgMatches;
 use super::screen::stdout_line;
 use super::{Stage, args, exit, human};
 use crate::config;
-use crate::export::report::RunStatus;
-use crate::export::{self, CountMode, ExportError, ExportErrorKind, SourceCheck};
+use crate::export::{self, CountMode, ExportError, SourceCheck};
 use crate::manifest::{self, Finding, Placement, VerifyOptions, VerifyReport};
+use crate::model::{ExportErrorKind, RunStatus};
 use crate::source::postgres::ConnectSettings;
 use crate::store::{Destination, StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 

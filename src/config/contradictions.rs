@@ -5,9 +5,7 @@ use super::options::{Arity, by_key};
 use super::raw::Raw;
 use super::value;
 use crate::base::words::counted;
-use crate::encode::{Compression, Format, FormatOptions};
-use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
-use crate::plan::Preset;
+use crate::model::{Compression, Format, FormatOptions, Preset, ReadMode, SourceProfile, WorkOptions};
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {

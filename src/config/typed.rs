@@ -10,14 +10,14 @@ use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
 use crate::base::memory;
 use crate::base::telemetry::exporter::listen_address;
-use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
-use crate::export::request::{
-    CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, SourceLimits,
-    SourceProfile, Target, Visibility, WorkOptions,
+use crate::export::request::ExportRequest;
+use crate::model::{
+    CommitOptions, Compression, CsvOptions, Format, FormatOptions, Layout, ManifestStats, Newline, OnExisting,
+    ParquetOptions, Preset, ReadMode, RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target,
+    Visibility, WorkOptions,
 };
-use crate::plan::{Preset, RelationRequest};
 use crate::source::postgres::ConnectSettings;
-use crate::store::{Layout, UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
+use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,14 +10,13 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
-use super::event::{Event, ReaderProgress};
+use super::error::ExportError;
 use super::hold::Retention;
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
 use crate::base::{failpoint, retry, telemetry};
-use crate::plan::{Partition, Plan};
+use crate::model::{Event, ExportErrorKind, Partition, PartitionReceipt, Plan, ReaderProgress};
 use crate::source::{Retry, SourceError};
-use crate::store::{DISCARDS_AT_ONCE, PartitionReceipt};
+use crate::store::DISCARDS_AT_ONCE;
 
 /// Between two progress events: what a person can follow.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::leftovers::{DeadRun, open_runs};
 use crate::base::failpoint;
 use crate::manifest::Placement;
+use crate::model::ExportErrorKind;
 use crate::store::{Claim, Destination, Journal, StoreError, Take};
 
 /// A failed run asks once more whether the destination is still its own, before it removes anything, and waits so long:

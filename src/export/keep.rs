@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::finish::locate;
 use super::identity::RunIdentity;
 use super::record::RunRecord;
-use super::request::{ExportRequest, Target};
+use super::request::ExportRequest;
 use crate::base::failpoint;
+use crate::model::{ExportErrorKind, Target};
 use crate::source::Source;
 use crate::source::postgres::ConnectSettings;
 use crate::source::postgres::kept::{KEPT_INTERVAL, KeepEnd, Keeper, KeptSnapshot, SnapshotId};

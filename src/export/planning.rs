@@ -2,19 +2,20 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
-use super::error::{ExportError, ExportErrorKind};
-use super::request::{ExportRequest, ManifestStats, ReadMode, RowCap, Target};
+use super::error::ExportError;
+use super::request::ExportRequest;
 use crate::base::failpoint;
+use crate::model::{
+    CapPlan, ColumnOrigin, ColumnPlan, Direction, ExportErrorKind, KeyValue, ManifestStats, Plan, ReadMode, RowCap,
+    RowKeyColumn, RowOrder, RowsAvailable, Slice, Target, Wire,
+};
 use crate::plan::key::{KeyChoice, choose_key};
-use crate::plan::partition::number_partitions;
 use crate::plan::sizing::{PARTITIONS_MAX, Sizing};
 use crate::plan::split::{
-    HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, pick_bounds, row_split_points,
+    HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, number_partitions, pick_bounds,
+    row_split_points,
 };
-use crate::plan::{
-    CapPlan, ColumnOrigin, ColumnPlan, ColumnRules, Direction, KeyValue, Plan, PlanError, RowKeyColumn, RowOrder,
-    RowsAvailable, Slice, Wire, columns, oid,
-};
+use crate::plan::{ColumnRules, PlanError, columns, oid, values_are_safe};
 use crate::source::postgres::Planning;
 
 /// A capped export is split once a partition has so many rows: below that, connecting costs more than reading.
@@ -140,7 +141,7 @@ fn row_key(plan: &Plan, stats: ManifestStats) -> Vec<RowKeyColumn> {
         Some(RowKeyColumn {
             name: name.to_owned(),
             place: plan.columns.iter().position(|column| here(&column)),
-            shown: stats == ManifestStats::All || facts.pg_type.values_are_safe(),
+            shown: stats == ManifestStats::All || values_are_safe(&facts.pg_type),
             pg_type: facts.pg_type.clone(),
         })
     };
@@ -196,7 +197,7 @@ impl Split<'_> {
     }
 
     /// Bounds of the leading key column, from its histogram or, for integers, between its extremes.
-    async fn key_bounds(&self, leading: &crate::plan::KeyColumn) -> Result<Vec<KeyValue>, ExportError> {
+    async fn key_bounds(&self, leading: &crate::model::KeyColumn) -> Result<Vec<KeyValue>, ExportError> {
         let Some(origin) = self.planning.key_origin(leading).await? else { return Ok(Vec::new()) };
         let parts = self.sizing().count(origin.bytes.unwrap_or(0));
         let histogram = self.planning.histogram(leading, &origin).await?;

@@ -21,16 +21,15 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::finish::{Before, Place};
 use super::hold::Hold;
 use super::record::RunRecord;
-use super::report::ExportReport;
 use super::run::{Planned, Run, may_be_committed, unless_cancelled};
 use crate::base::cpu;
 use crate::config::{Environment, load};
 use crate::manifest::{Placement, test_data};
-use crate::plan::{Carrier, Partition, Plan};
+use crate::model::{Carrier, ExportErrorKind, ExportReport, Partition, Plan};
 use crate::source::postgres::error::SourceFault;
 use crate::source::{Batch, BatchStream, Source, SourceError};
 use crate::store::fault_store::{Dice, FaultStore};

@@ -23,9 +23,9 @@ use super::existing::Existing;
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
 use crate::base::failpoint;
-use crate::export::request::OnExisting;
+use crate::model::{OnExisting, StagedObject};
 use crate::store::error::StoreFault;
-use crate::store::{Claim, DISCARDS_AT_ONCE, Destination, Journal, StagedObject, StoreError, Version};
+use crate::store::{Claim, DISCARDS_AT_ONCE, Destination, Journal, StoreError, Version};
 
 /// Parts made visible at the same time at commit. One completion is one small request, or one rename with its fsync;
 /// the window in which some parts are visible and the manifest is not shrinks with it.

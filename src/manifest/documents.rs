@@ -13,7 +13,7 @@ use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
 use super::wire::{WireError, crc64nvme_text};
 use crate::base::cpu::on_rayon;
-use crate::export::report::RunStatus;
+use crate::model::RunStatus;
 use crate::store::Destination;
 
 pub(super) const JSON: &str = "application/json";

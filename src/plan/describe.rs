@@ -9,12 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::sizing::heap_bytes;
-use super::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue, LeafFacts, LockUse, Plan,
-    RelationKind, Slice, TupleId, Wire,
+use crate::model::{
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, KeyRange, KeyValue, LeafFacts, LockUse,
+    Plan, ReadMode, RelationKind, Slice, SourceProfile, TupleId, Wire, WorkOptions,
 };
-use crate::encode::Format;
-use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
 use crate::plan::locks::CONTROL_SESSIONS;
 
 /// A plan as `outhaul plan` shows it: serialized as JSON, or by `Display` as text.

@@ -1,7 +1,7 @@
 //! Why a request cannot be planned.
 
 use crate::base::memory;
-use crate::export::ExportErrorKind;
+use crate::model::ExportErrorKind;
 
 /// Names that an error lists before it says how many more there are: a screenful.
 pub(crate) const NAMES_IN_ERROR_MAX: usize = 40;

@@ -5,6 +5,8 @@ use std::fmt;
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
+use crate::model::{LockUse, LockWay};
+
 /// Locks of one session of ours on what the catalog is made of, and on its own transaction: planning looks into most of
 /// the catalog's tables, by their indexes.
 const SESSION_LOCKS: u64 = 64;
@@ -101,32 +103,6 @@ impl LockTable {
         });
         counted.or_else(|| share(1, weight.branches))
     }
-}
-
-/// When a run locks what it reads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LockWay {
-    /// All of it, before the snapshot.
-    #[default]
-    BeforeSnapshot,
-    /// A few leaves at a time as they are read, each compared with what it was under the snapshot.
-    LeafByLeaf,
-    /// What a page reads, for as long as it is read.
-    PageByPage,
-}
-
-/// What a plan takes of the lock table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockUse {
-    /// When it locks.
-    pub way: LockWay,
-    /// Locks of all sessions of the run at the busiest moment, at most: rows of `pg_locks`.
-    pub at_most: u64,
-    /// Locks that the server's table is made for.
-    pub lock_table: u64,
-    /// Readers that may read at the same time, where these are fewer than were asked for.
-    pub readers: Option<u64>,
 }
 
 impl LockUse {

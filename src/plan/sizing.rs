@@ -4,10 +4,11 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::{LeafFacts, Plan, Slice, TupleId};
 use crate::base::memory;
-use crate::encode::Format;
-use crate::export::request::{SourceProfile, WorkOptions};
+use crate::model::{Format, LeafFacts, Partition, Plan, Slice, SourceProfile, TupleId, WorkOptions};
+
+/// Bytes of heap that are read before a second snapshot keeper would stand: about 10 ms.
+const SMALL_PLAN_HEAP_BYTES: u64 = 1024 * 1024;
 
 /// Partitions a reader, where the relation is large enough: with one each, all wait for the slowest.
 const PARTITIONS_PER_READER: u64 = 2;
@@ -253,6 +254,24 @@ impl Ord for Largest {
 impl PartialOrd for Largest {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+impl LeafFacts {
+    /// Whether it is read in less time than a connection takes to make.
+    pub fn is_small(&self) -> bool {
+        heap_bytes(self) <= SMALL_PLAN_HEAP_BYTES
+    }
+}
+
+impl Plan {
+    /// Whether it is read in less time than a connection takes to make: one slice of a small heap.
+    pub fn is_small(&self) -> bool {
+        let leaf = match self.partitions.as_slice() {
+            [Partition { slice: Slice::Heap { leaf, .. }, .. }] => self.relation.leaves.get(*leaf),
+            _ => None,
+        };
+        leaf.is_some_and(LeafFacts::is_small)
     }
 }
 

@@ -15,9 +15,9 @@ use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 use super::journal::Journal;
 use super::local::Folder;
-use super::receipt::{StagedObject, Staging};
 use super::remote::Remote;
 use super::writer::PartWriter;
+use crate::model::{StagedObject, Staging};
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///

@@ -23,9 +23,9 @@ use sha2::{Digest, Sha256};
 
 use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
-use super::receipt::PartitionReceipt;
 use super::receipt_file::ReceiptFile;
 use crate::base::retry;
+use crate::model::PartitionReceipt;
 
 /// Objects of a failed run that are removed at the same time: a store answers so many at once without throttling.
 pub(crate) const DISCARDS_AT_ONCE: usize = 16;

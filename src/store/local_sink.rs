@@ -9,8 +9,8 @@ use super::checksums::Checksums;
 use super::direct::{Block, BlockFile};
 use super::error::{StoreError, StoreFault};
 use super::local::Folder;
-use super::receipt::Staging;
 use super::writer::compute;
+use crate::model::Staging;
 
 /// One block is written while the next one fills; the two take turns until the part's end.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::receipt::{ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
+use crate::model::{ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 
 /// A partition that was read to its end and uploaded whole.
 #[derive(Serialize, Deserialize)]

@@ -18,8 +18,8 @@ use super::connect::{Asked, Crc64Header, request_timeout, retry_budget};
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::open_uploads::OpenUploads;
-use super::receipt::StagedObject;
 use crate::base::failpoint;
+use crate::model::StagedObject;
 
 /// Tries of an upload's request that a store refuses because another one is under way.
 const CONFLICT_TRIES: u32 = 5;

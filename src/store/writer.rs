@@ -8,10 +8,10 @@ use super::error::{StoreError, StoreFault};
 use super::facts::StoreOptions;
 use super::journal::Journal;
 use super::local_sink::LocalSink;
-use super::receipt::{StagedObject, Staging};
 use super::remote_sink::RemoteSink;
 use crate::base::cpu::on_rayon;
 use crate::base::retry;
+use crate::model::{StagedObject, Staging};
 
 /// Below this a buffer is hashed where it is: the hand-over to rayon costs more.
 const INLINE_CPU_BYTES: usize = 64 * 1024;

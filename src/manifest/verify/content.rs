@@ -15,9 +15,9 @@ use super::ndjson::NdjsonReader;
 use super::{chain, parquet, wrong_crc};
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
-use crate::encode::Compression;
 use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
+use crate::model::Compression;
 use crate::store::error::StoreFault;
 use crate::store::{Destination, StoreError};
 

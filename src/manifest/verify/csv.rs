@@ -9,7 +9,7 @@ use super::columns::{Column, Found, KEPT_BYTES};
 use super::value::Kind;
 use super::{cut_off, odd};
 use crate::base::words::counted;
-use crate::encode::{CsvOptions, Newline};
+use crate::model::{CsvOptions, Newline};
 
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
 

@@ -26,9 +26,8 @@ use super::model::{Manifest, PartEntry};
 use super::placement::Placement;
 use super::wire::crc64nvme_text;
 use crate::base::words::counted;
-use crate::export::report::RunStatus;
+use crate::model::{ColumnSummary, RunStatus};
 use crate::store::Destination;
-use crate::store::receipt::ColumnSummary;
 
 /// Parts that `outhaul verify` looks at, or reads, at the same time.
 const VERIFIES_AT_ONCE: usize = 8;

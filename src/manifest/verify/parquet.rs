@@ -22,9 +22,9 @@ use super::columns::{Column, Found, KEPT_BYTES};
 use super::value::Value;
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
-use crate::encode::Compression;
 use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
+use crate::model::Compression;
 use crate::store::Destination;
 
 /// The largest Parquet footer that is read: 100,000 columns with statistics in 100 row groups stay far below.

@@ -2,9 +2,11 @@ use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::text::PARTITIONS_SHOWN_MAX;
 use super::*;
-use crate::export::request::{SourceLimits, SourceProfile};
+use crate::model::{
+    ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, SourceLimits, SourceProfile,
+};
+use crate::plan::split::number_partitions;
 use crate::plan::testing::{column, relation};
-use crate::plan::{ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, number_partitions};
 
 fn work(readers: usize, read_mode: ReadMode) -> WorkOptions {
     WorkOptions {
@@ -49,7 +51,7 @@ fn plan() -> Plan {
         Slice::Heap { leaf: 0, from: Some(TupleId { block: 640, offset: 0 }), to: None },
     ];
     Plan {
-        locks: crate::plan::LockUse::default(),
+        locks: crate::model::LockUse::default(),
         row_key: Vec::new(),
         relation: facts,
         predicate: Some("id > 5\nand true".into()),
@@ -222,7 +224,7 @@ fn connections_at_the_busiest_moment() {
 
 #[test]
 fn locks_in_words() {
-    use crate::plan::locks::{LockUse, LockWay};
+    use crate::model::{LockUse, LockWay};
     let locks = LockUse { way: LockWay::LeafByLeaf, at_most: 1599, lock_table: 6400, readers: None };
     let text = PlanView::new(&Plan { locks, ..plan() }, &work(4, ReadMode::Copy), Format::Csv).to_string();
     let line = "locks       1,599 at most, a few tables at a time, each compared with the snapshot; the server has room for 6,400";

@@ -5,9 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::memory;
-use crate::encode::Format;
-use crate::export::request::SourceProfile;
-use crate::plan::{Direction, number_partitions};
+use crate::model::{Direction, Format, SourceProfile};
+use crate::plan::split::number_partitions;
 
 fn sizing(partitions: Option<u32>) -> Sizing {
     Sizing {

@@ -13,7 +13,7 @@ use super::leaves::{groups, lock_and_compare, release};
 use super::prepare::Planning;
 use super::sql;
 use super::statement::{self, OutputColumn};
-use crate::plan::{Direction, KeyColumn, KeyValue, Plan, TupleId, TypeKind};
+use crate::model::{Direction, KeyColumn, KeyValue, Plan, TupleId, TypeKind};
 
 /// Views upon views are looked through this deep for the stored column behind a key; deeper ones get no bounds.
 const VIEW_DEPTH_MAX: usize = 8;

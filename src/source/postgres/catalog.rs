@@ -11,7 +11,7 @@ use super::order;
 use super::session::identifier;
 use super::statement;
 use super::types::{Types, shown};
-use crate::plan::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind};
+use crate::model::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind};
 
 /// A relation found by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use super::stream::Loan;
 use super::watch::Watch;
 use crate::base::cpu::on_rayon;
 use crate::base::{failpoint, memory};
-use crate::plan::ColumnPlan;
+use crate::model::ColumnPlan;
 use crate::source::Batch;
 use crate::source::postgres::low_water::READ_LOW_WATER_BYTES;
 

@@ -10,8 +10,9 @@ use super::read_facts;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};
 use super::sql;
-use crate::export::request::ShapeOptions;
-use crate::plan::{ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts, RelationKind, RelationRequest};
+use crate::model::{
+    ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts, RelationKind, RelationRequest, ShapeOptions,
+};
 
 /// What the anchor's session knows of a request.
 #[derive(Debug)]

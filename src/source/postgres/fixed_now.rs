@@ -11,9 +11,8 @@ use super::error::{SourceError, SourceFault};
 use super::prepare::source_and_alias;
 use super::statement::{self, OutputColumn};
 use crate::base::failpoint;
-use crate::export::request::ShapeOptions;
+use crate::model::{FixedNow, RelationRequest, ShapeOptions};
 use crate::plan::clocks::{self, Clocks};
-use crate::plan::{FixedNow, RelationRequest};
 
 /// The shape with literals in place of its clocks, and their moment; the shape as it is where it has none, and where one
 /// of them cannot be replaced: they are to agree with each other, so that all are left to a single statement then.

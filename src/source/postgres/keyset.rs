@@ -20,7 +20,7 @@ use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
 use super::untranslatable::{self, Reading};
 use super::watch::Watch;
-use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
+use crate::model::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
 use crate::source::{Batch, BatchStream};
 
 /// What every page of a run has in common.
@@ -113,7 +113,7 @@ impl PageReader {
             ordered: false,
             rewritten: false,
             note: None,
-            statistics: crate::plan::ColumnStatistics::default(),
+            statistics: crate::model::ColumnStatistics::default(),
         });
         let columns = plan.columns.iter().cloned().chain(key).collect();
         let session = Some(session);

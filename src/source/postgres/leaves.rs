@@ -9,7 +9,7 @@ use super::closed::closed;
 use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use crate::base::failpoint;
-use crate::plan::LeafFacts;
+use crate::model::LeafFacts;
 use crate::plan::locks::STATEMENT_LEAVES_MAX;
 
 /// Columns that such a statement selects, those of all its leaves together.

@@ -8,9 +8,8 @@ use super::connect::Session;
 use super::error::{SourceError, SourceFault};
 use super::snapshot::{Checked, Locks};
 use crate::base::words::counted;
-use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
-use crate::plan::locks::{Holders, LockShare, LockTable, LockUse, LockWay, LockWeight};
-use crate::plan::{RelationFacts, RelationKind};
+use crate::model::{LockUse, LockWay, ReadMode, RelationFacts, RelationKind, ShapeOptions, WorkOptions};
+use crate::plan::locks::{Holders, LockShare, LockTable, LockWeight};
 
 /// What a run may take of the server's lock table, and what it has to.
 #[derive(Debug, Clone, Copy)]

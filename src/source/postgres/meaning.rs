@@ -17,8 +17,7 @@ use super::error::{SourceError, SourceFault};
 use super::fixed_now::texts;
 use super::session::identifier;
 use crate::base::failpoint;
-use crate::export::request::ShapeOptions;
-use crate::plan::RelationKind;
+use crate::model::{RelationKind, ShapeOptions};
 use crate::plan::mentions::Mentions;
 
 /// Whose eyes a run reads with, and what the names in its texts stand for.

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use super::catalog::value;
 use super::error::SourceError;
 use super::session::identifier;
-use crate::plan::{Comparison, Operators};
+use crate::model::{Comparison, Operators};
 
 /// The schema of what is built in.
 const PG_CATALOG: &str = "pg_catalog";

@@ -18,9 +18,10 @@ use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::{Watch, explain_refusal};
 use crate::base::failpoint;
-use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
+use crate::model::{
+    ColumnFacts, FixedNow, LockUse, ReadMode, RelationFacts, RelationKind, RelationRequest, ShapeOptions, WorkOptions,
+};
 use crate::plan::locks::CONTROL_SESSIONS;
-use crate::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts, RelationKind, RelationRequest};
 
 /// Tries to list the leaves under a snapshot that was taken after all of them were locked.
 const SNAPSHOT_TRIES: usize = 3;

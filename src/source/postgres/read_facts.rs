@@ -7,9 +7,8 @@ use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
 use crate::base::failpoint;
-use crate::export::request::ShapeOptions;
+use crate::model::{ReadingFacts, RelationFacts, RelationKind, ShapeOptions};
 use crate::plan::whole_row::{Names, may_name_whole_row};
-use crate::plan::{ReadingFacts, RelationFacts, RelationKind};
 
 /// What says how the relation may be read. The anchor holds all locks of the run by now.
 pub(super) async fn facts(

@@ -21,10 +21,9 @@ use super::snapshot::{self, Custody, KEEPER_PING, SnapshotFacts};
 use super::watch::Watch;
 use super::{catalog, keyset};
 use crate::base::failpoint;
-use crate::export::request::{ReadMode, WorkOptions};
+use crate::model::{Partition, Plan, ReadMode, RelationKind, SourceCost, WorkOptions};
 use crate::plan::locks::{CONTROL_SESSIONS, LockShare};
-use crate::plan::{Partition, Plan, RelationKind};
-use crate::source::{BatchStream, Source, SourceCost};
+use crate::source::{BatchStream, Source};
 
 /// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
 const GUARD_INTERVAL: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ use super::session::{identifier, send_text_as_stored};
 use super::sql;
 use super::untranslatable;
 use super::watch::Watch;
-use crate::plan::{ColumnPlan, LeafFacts, Partition, Plan, Slice};
+use crate::model::{ColumnPlan, LeafFacts, Partition, Plan, Slice};
 use crate::source::{Batch, BatchStream};
 
 /// What one statement reads.

@@ -11,13 +11,10 @@ use super::error::{SourceError, SourceFault};
 use super::leaves::{groups, release};
 use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
-use super::snapshot;
 use super::split_safety::{self, SplitSafety};
-use super::sql;
-use super::statement;
-use crate::export::request::ShapeOptions;
+use super::{snapshot, sql, statement};
+use crate::model::{Plan, ReadingFacts, RelationFacts, RelationRequest, ShapeOptions, Slice};
 use crate::plan::locks::STATEMENT_LEAVES_MAX;
-use crate::plan::{Plan, ReadingFacts, RelationFacts, RelationRequest, Slice};
 use tokio_postgres::types::Type;
 
 /// What is counted, as a manifest names it.

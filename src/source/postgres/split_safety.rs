@@ -19,9 +19,8 @@ use super::closed::closed;
 use super::connect::Session;
 use super::error::SourceError;
 use crate::base::failpoint;
-use crate::export::request::ShapeOptions;
+use crate::model::{RelationKind, RelationRequest, ShapeOptions};
 use crate::plan::mentions::Mentions;
-use crate::plan::{RelationKind, RelationRequest};
 
 /// Whether the rows may be split, and what keeps them together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::error::{SourceError, SourceFault};
 use super::session::{identifier, literal};
 use super::sql;
 use super::watch::Watch;
-use crate::plan::{ColumnOrigin, KeyValue, Partition, Plan};
+use crate::model::{ColumnOrigin, KeyValue, Partition, Plan};
 use tokio_postgres::types::Type;
 
 const ACTION: &str = "looking for a text without a form in UTF-8";

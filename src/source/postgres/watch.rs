@@ -20,7 +20,7 @@ use super::silence::{BACKEND, Backend, INQUIRY_TIMEOUT};
 use super::snapshot;
 use crate::base::failpoint;
 use crate::base::spare::Spares;
-use crate::export::request::SourceLimits;
+use crate::model::SourceLimits;
 
 /// Between two looks at who waits for our locks and how far a standby is behind; each costs the server a look through its
 /// lock table.

@@ -6,8 +6,8 @@ use arrow::error::ArrowError;
 
 use super::loops::Failure;
 use crate::base::words::counted;
-use crate::plan::policy::written;
-use crate::plan::{Carrier, ColumnPlan};
+use crate::model::policy::written;
+use crate::model::{Carrier, ColumnPlan};
 use crate::source::postgres::error::SourceFault;
 
 /// An error of decoding. Values are quoted only where they are special ones (`NaN`, `infinity`, `24:00:00`), never where

@@ -27,7 +27,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::frame::{Field, FieldTable};
 use crate::base::memory::BATCH_BYTES_MAX;
-use crate::plan::{ColumnPlan, Wire};
+use crate::model::{ColumnPlan, Wire};
 use crate::source::Batch;
 use column::Column;
 pub(crate) use error::{DecodeError, RowName};
