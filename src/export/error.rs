@@ -5,8 +5,7 @@ use std::error::Error as StdError;
 
 use crate::encode::EncodeError;
 use crate::model::ExportErrorKind;
-use crate::source::postgres::error::SourceFault;
-use crate::source::{Retry, SourceError};
+use crate::source::{Retry, SourceError, SourceFault};
 use crate::store::StoreError;
 use crate::store::error::StoreFault;
 
@@ -91,7 +90,7 @@ impl From<SourceError> for ExportError {
             SourceFault::GaveWay => ExportErrorKind::GaveWay,
             SourceFault::Protocol => ExportErrorKind::Internal,
         };
-        Self { retry: error.retry(), hint: error.hint, source: error.source, ..Self::new(kind, error.message) }
+        Self { retry: error.retry, hint: error.hint, source: error.source, ..Self::new(kind, error.message) }
     }
 }
 

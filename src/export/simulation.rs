@@ -30,8 +30,7 @@ use crate::base::cpu;
 use crate::config::{Environment, load};
 use crate::manifest::{Placement, test_data};
 use crate::model::{Carrier, ExportErrorKind, ExportReport, Partition, Plan};
-use crate::source::postgres::error::SourceFault;
-use crate::source::{Batch, BatchStream, Source, SourceError};
+use crate::source::{Batch, BatchStream, Retry, Source, SourceError, SourceFault};
 use crate::store::fault_store::{Dice, FaultStore};
 use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
@@ -82,16 +81,14 @@ impl Simulated {
         if self.calm || !self.dice.one_in(12, what, nth) {
             return None;
         }
-        let (fault, sqlstate) = match self.dice.roll(what, nth + 1_000, 12) {
-            0 => (SourceFault::Rejected, Some("22012")),
-            1 => (SourceFault::SnapshotLost, Some("22023")),
-            2 => (SourceFault::GaveWay, Some("55P03")),
-            3 => (SourceFault::GaveWay, Some("53300")),
-            _ => (SourceFault::Unavailable, None),
+        let (fault, retry) = match self.dice.roll(what, nth + 1_000, 12) {
+            0 => (SourceFault::Rejected, Retry::Never),
+            1 => (SourceFault::SnapshotLost, Retry::Never),
+            2 => (SourceFault::GaveWay, Retry::Briefly),
+            3 => (SourceFault::GaveWay, Retry::FewerReaders),
+            _ => (SourceFault::Unavailable, Retry::Again),
         };
-        let mut error = SourceError::new(fault, "simulated");
-        error.sqlstate = sqlstate.map(str::to_owned);
-        Some(error)
+        Some(SourceError { retry, ..SourceError::new(fault, "simulated") })
     }
 
     fn batches(&self, partition: &Partition, nth: u64) -> Vec<Result<Batch, SourceError>> {

@@ -1,5 +1,6 @@
 //! Stage 2, READ: a partition of the plan becomes bounded Arrow batches.
 
+pub mod error;
 pub mod postgres;
 
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::model::{Partition, Plan, SourceCost};
+
+pub use error::{Retry, SourceError, SourceFault};
 
 /// Rows of one partition.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,5 +64,3 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         SourceCost::default()
     }
 }
-
-pub use postgres::error::{Retry, SourceError};

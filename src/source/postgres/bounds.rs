@@ -8,12 +8,12 @@ use tokio_postgres::types::Type;
 
 use super::catalog::{query, value};
 use super::closed::closed;
-use super::error::{SourceError, SourceFault};
 use super::leaves::{groups, lock_and_compare, release};
 use super::prepare::Planning;
 use super::sql;
 use super::statement::{self, OutputColumn};
 use crate::model::{Direction, KeyColumn, KeyValue, Plan, TupleId, TypeKind};
+use crate::source::{SourceError, SourceFault};
 
 /// Views upon views are looked through this deep for the stored column behind a key; deeper ones get no bounds.
 const VIEW_DEPTH_MAX: usize = 8;

@@ -17,13 +17,13 @@ use tokio_postgres::{CancelToken, Client, Config, Row, SimpleQueryMessage};
 
 use super::candidate::Endpoint;
 use super::closed::closed;
-use super::error::{SourceError, SourceFault};
 use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::silence::{INQUIRY_TIMEOUT, SOURCE_SILENCE};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
 use crate::base::failpoint;
 use crate::source::postgres::settings::CONNECT_TIMEOUT;
+use crate::source::{SourceError, SourceFault};
 
 /// One cancel request, connection included; it is a courtesy to the server and never waited for longer.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect::{Canceller, QUIET_PATIENCE, Session};
 use super::decode::{BatchDecoder, DecodeError, RowKey};
-use super::error::{ServerError, SourceError, SourceFault};
+use super::error::ServerError;
 use super::frame::{FieldTable, FrameError, FrameState, Framer};
 use super::silence::unless_lost;
 use super::stream::Loan;
@@ -18,8 +18,8 @@ use super::watch::Watch;
 use crate::base::cpu::on_rayon;
 use crate::base::{failpoint, memory};
 use crate::model::ColumnPlan;
-use crate::source::Batch;
 use crate::source::postgres::low_water::READ_LOW_WATER_BYTES;
+use crate::source::{Batch, SourceError, SourceFault};
 
 /// A reader that waits for [`READ_LOW_WATER_BYTES`] takes what there is after so long: at the end of a partition no more
 /// come.

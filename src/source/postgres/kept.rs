@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{Found, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
-use super::error::{SourceError, SourceFault};
 use super::meaning::Meaning;
 use super::prepare::application;
 use super::server::ServerFacts;
 use super::session::ServerIdentity;
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, Locks, PING_TIMEOUT};
+use crate::source::{SourceError, SourceFault};
 
 /// Between two looks of a keeper outside the run: whether its session lives, whether somebody waits for its locks, and
 /// whether its run is over.

@@ -7,10 +7,10 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use crate::base::failpoint;
 use crate::model::LeafFacts;
 use crate::plan::locks::STATEMENT_LEAVES_MAX;
+use crate::source::{SourceError, SourceFault};
 
 /// Columns that such a statement selects, those of all its leaves together.
 const STATEMENT_FIELDS_MAX: usize = 4096;
@@ -69,7 +69,7 @@ pub(super) async fn lock_and_compare(session: &Session, leaves: &[LeafFacts]) ->
         [leaf] => format!("locking {} for as long as it is read", leaf.sql_name),
         _ => format!("locking {} tables for as long as they are read", leaves.len()),
     };
-    session.batch(&action, &sql).await.map_err(|error| match error.sqlstate.as_deref() {
+    session.batch(&action, &sql).await.map_err(|error| match error.code.as_deref() {
         Some("42P01" | "3F000") => SourceError { fault: SourceFault::SnapshotLost, ..error.with_hint(CHANGED) },
         _ => error,
     })?;

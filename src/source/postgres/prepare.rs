@@ -7,7 +7,6 @@ use super::catalog::{self, Found, TreeNode};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
-use super::error::{SourceError, SourceFault};
 use super::locking::{LockRoom, branches};
 use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
@@ -22,6 +21,7 @@ use crate::model::{
     ColumnFacts, FixedNow, LockUse, ReadMode, RelationFacts, RelationKind, RelationRequest, ShapeOptions, WorkOptions,
 };
 use crate::plan::locks::CONTROL_SESSIONS;
+use crate::source::{SourceError, SourceFault};
 
 /// Tries to list the leaves under a snapshot that was taken after all of them were locked.
 const SNAPSHOT_TRIES: usize = 3;

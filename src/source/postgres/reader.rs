@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::connect::{Session, Sessions};
-use super::error::{STANDBY_HINT, SourceError, SourceFault};
+use super::error::STANDBY_HINT;
 use super::kept::{self, SourceRecord};
 use super::permits::Permits;
 use super::prepare::{Planning, application};
@@ -23,7 +23,7 @@ use super::{catalog, keyset};
 use crate::base::failpoint;
 use crate::model::{Partition, Plan, ReadMode, RelationKind, SourceCost, WorkOptions};
 use crate::plan::locks::{CONTROL_SESSIONS, LockShare};
-use crate::source::{BatchStream, Source};
+use crate::source::{BatchStream, Source, SourceError, SourceFault};
 
 /// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
 const GUARD_INTERVAL: Duration = Duration::from_secs(1);

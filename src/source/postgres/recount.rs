@@ -7,7 +7,6 @@ use super::catalog::{self, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe_query;
-use super::error::{SourceError, SourceFault};
 use super::leaves::{groups, release};
 use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
@@ -15,6 +14,7 @@ use super::split_safety::{self, SplitSafety};
 use super::{snapshot, sql, statement};
 use crate::model::{Plan, ReadingFacts, RelationFacts, RelationRequest, ShapeOptions, Slice};
 use crate::plan::locks::STATEMENT_LEAVES_MAX;
+use crate::source::{SourceError, SourceFault};
 use tokio_postgres::types::Type;
 
 /// What is counted, as a manifest names it.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use crate::base::failpoint;
+use crate::source::{SourceError, SourceFault};
 
 /// How long the lock session waits behind somebody's ACCESS EXCLUSIVE before it gives way (exit 16): every later query
 /// on the table queues behind us as long.
@@ -57,7 +57,7 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     };
     if let Err(error) = session.batch("beginning a transaction", &start).await {
         // A protocol violation, by a pooler's word for it, and by nothing else that is known.
-        if error.sqlstate.as_deref() == Some("08P01") && session.refuses_transactions().await {
+        if error.code.as_deref() == Some("08P01") && session.refuses_transactions().await {
             return Err(SourceError { fault: SourceFault::Usage, ..error }.with_hint(
                 "the pooler in between gives each statement another connection, and an export needs transactions: connect \
                  to the server itself, or by way of a pool_mode of transaction or session",
@@ -65,7 +65,7 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         }
         let import = matches!(begin, Begin::Import(_));
         // 22023: no such snapshot (PostgreSQL 15); 42704: the same from 16 on; 55000: its owner has ended.
-        let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
+        let gone = matches!(error.code.as_deref(), Some("22023" | "42704" | "55000"));
         return Err(if import && gone { SourceError { fault: SourceFault::SnapshotLost, ..error } } else { error });
     }
     // Off makes a table whose policies would hide rows an error instead of a short export.

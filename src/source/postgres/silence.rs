@@ -8,8 +8,8 @@ use tokio_postgres::types::Type;
 
 use super::catalog::value;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use crate::base::failpoint;
+use crate::source::{SourceError, SourceFault};
 
 /// A reader that is ready and gets no bytes for so long asks another session what the server is doing: a sort sends
 /// nothing for hours and is left alone, a connection that lost its bytes is not.

@@ -15,9 +15,9 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
-use super::error::{SourceError, SourceFault};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
 use crate::base::{failpoint, telemetry};
+use crate::source::{SourceError, SourceFault};
 
 /// Between two pings of an idle keeper: below the idle limits of common proxies and of NAT.
 pub(super) const KEEPER_PING: Duration = Duration::from_secs(30);

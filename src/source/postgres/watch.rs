@@ -13,7 +13,6 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
-use super::error::{SourceError, SourceFault};
 use super::pace::Pace;
 use super::session::{Begin, begin, literal};
 use super::silence::{BACKEND, Backend, INQUIRY_TIMEOUT};
@@ -21,6 +20,7 @@ use super::snapshot;
 use crate::base::failpoint;
 use crate::base::spare::Spares;
 use crate::model::SourceLimits;
+use crate::source::{SourceError, SourceFault};
 
 /// Between two looks at who waits for our locks and how far a standby is behind; each costs the server a look through its
 /// lock table.

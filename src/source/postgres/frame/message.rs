@@ -2,7 +2,7 @@
 
 use crate::base::memory::MESSAGE_BYTES_MAX;
 use crate::base::words::counted;
-use crate::source::postgres::error::SourceFault;
+use crate::source::SourceFault;
 
 /// Tag and length in front of each message.
 pub(super) const HEADER_BYTES: usize = 5;
