@@ -18,11 +18,28 @@
 //!   them what outlives a process: the record of a run, `resume`, `keep`, and what dead runs leave for the next one or
 //!   for `clean`.
 //! - [`cli`]: what a person types and sees; exit codes.
+//! - [`model`]: the ground: what the rooms hand one another. Passive types, which import no room.
 //! - [`base`]: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
 //!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, the bounds of memory and of retries.
 //!
-//! A stage never calls another stage; only `export` does. Two traits of our own, [`source::Source`] and
-//! [`encode::Encoder`]; the third seam is `object_store`'s.
+//! Two traits of our own, [`source::Source`] and [`encode::Encoder`]; the third seam is `object_store`'s.
+//!
+//! # Rooms
+//! Each room names only rooms that stand below it. All of them may name `model` and `base`, and `model` may name `base`;
+//! a test holds this drawing against the code.
+//!
+//! ```text
+//! cli       ──> config export manifest plan source store
+//! config    ──> export plan source store
+//! export    ──> manifest encode source plan store
+//! manifest  ──> plan store
+//! encode    ──> plan
+//! source    ──> plan
+//! plan      ──>
+//! store     ──>
+//! model     ──>
+//! base      ──>
+//! ```
 //!
 //! # Invariants
 //! - **I1 Visibility**: until a run commits nothing of it is visible under `data/`; drop, error, cancel and crash

@@ -16,7 +16,7 @@ use crate::base::telemetry::{self, Outcome};
 use crate::export::ExportError;
 use crate::model::{Event, ExportErrorKind, ExportReport, RunStatus};
 
-/// After [`ABORT_GRACE`], for what the run does once its workers have stopped.
+/// After [`retry::ABORT_GRACE`], for what the run does once its workers have stopped.
 const ABORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// The form of the report at the end (`--report`).

@@ -135,7 +135,7 @@ impl Environment {
     /// A file's text.
     ///
     /// # Errors
-    /// It cannot be read, is larger than [`CONFIG_BYTES_MAX`], or is not UTF-8, which is told with its place.
+    /// It cannot be read, is larger than `CONFIG_BYTES_MAX`, or is not UTF-8, which is told with its place.
     pub fn read(&self, path: &Path) -> io::Result<String> {
         if let Some(files) = &self.files {
             return files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());

@@ -22,7 +22,7 @@ use crate::model::{StagedObject, Staging};
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
 /// Paths are relative to it, use `/`, and have no empty, `.` or `..` segments. Requests time out after
-/// [`REQUEST_TIMEOUT_MIN`](super::connect::REQUEST_TIMEOUT_MIN) or more and are retried by the client (10 times, 180 s);
+/// `REQUEST_TIMEOUT_MIN` or more and are retried by the client (10 times, 180 s);
 /// an error here is final. Errors carry the class ([`StoreFault`]) and never credentials.
 ///
 /// Cancel safety: dropping a future may leave its request done or not done, never half visible.

@@ -1,7 +1,7 @@
 //! Who writes at a destination now: `_outhaul/owner.json`.
 //!
 //! A run owns its destination from before its first read until its end. It says so again every
-//! [`OWNER_RENEWAL`]; an owner that has not for [`OWNER_LEASE`], or whose process is known to be gone, is
+//! `OWNER_RENEWAL`; an owner that has not for `OWNER_LEASE`, or whose process is known to be gone, is
 //! dead, and the next run takes its place. `resume` takes it at once. Each change of hands raises the epoch, and every
 //! write depends on the version that was read, so that of two only one gets it. Whoever has lost a destination touches
 //! nothing there any more: its journal names what it staged, and that is the new owner's to use or to remove.

@@ -1,6 +1,6 @@
 //! The file of a receipt, `receipts/<partition>-<attempt>.json`, which outlives the version that wrote it (invariant I12).
 //!
-//! The structs here are the format, and a field that is renamed in [`receipt`](super::receipt) changes no file. Readers
+//! The structs here are the format, and a field that is renamed in [`receipt`](crate::model::receipt) changes no file. Readers
 //! ignore members that they do not know.
 
 use chrono::{DateTime, Utc};

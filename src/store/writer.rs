@@ -20,7 +20,7 @@ const INLINE_CPU_BYTES: usize = 64 * 1024;
 ///
 /// Memory: at most `concurrency + 1` chunks of the size asked for (those in flight and the one that fills), or two
 /// chunks where they have grown past that; a buffer that a chunk's end cuts in two is freed with the later one. Locally
-/// two blocks of [`LOCAL_BLOCK_BYTES`](super::direct::LOCAL_BLOCK_BYTES) and what was appended to them at last; they are lent, or copied into.
+/// two blocks of `LOCAL_BLOCK_BYTES` and what was appended to them at last; they are lent, or copied into.
 ///
 /// Once a call has failed, or was cancelled in the middle of a chunk, every later one fails: no object with a gap can
 /// be finished. Dropping a writer publishes nothing; a local staged file is removed, an upload stays for the journal's

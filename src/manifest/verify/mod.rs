@@ -79,7 +79,7 @@ impl Finding {
 
 /// Compares a destination with its manifest. No manifest, and one that cannot be read, are findings.
 ///
-/// Memory: [`VERIFIES_AT_ONCE`] parts at a time; of each a few read buffers and one row, or one Parquet footer
+/// Memory: `VERIFIES_AT_ONCE` parts at a time; of each a few read buffers and one row, or one Parquet footer
 /// and one row group.
 ///
 /// # Errors
