@@ -10,13 +10,19 @@ use std::time::{Duration, Instant};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
-use crate::limits::{BATCH_ROWS_MAX, READ_BUFFER_BYTES};
-use crate::plan::ColumnPlan;
+use crate::base::memory::READ_BUFFER_BYTES;
+use crate::model::ColumnPlan;
 use crate::source::postgres;
-use crate::source::postgres::decode::BatchDecoder;
+use crate::source::postgres::decode::{BATCH_ROWS_MAX, BatchDecoder};
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};
 use crate::store::checksums::Checksums;
 use crate::store::direct::{Block, BlockFile};
+
+/// Bytes of a block of a local file.
+pub const LOCAL_BLOCK_BYTES: usize = crate::store::direct::LOCAL_BLOCK_BYTES;
+
+/// Bytes that gather in the kernel before a reader is woken for more.
+pub const READ_LOW_WATER_BYTES: usize = postgres::low_water::READ_LOW_WATER_BYTES;
 
 /// One row on the wire: each value's bytes, or NULL.
 pub type Row = Vec<Option<Vec<u8>>>;

@@ -18,12 +18,28 @@
 //!   them what outlives a process: the record of a run, `resume`, `keep`, and what dead runs leave for the next one or
 //!   for `clean`.
 //! - [`cli`]: what a person types and sees; exit codes.
-//! - [`limits`]: every bound, queue and timeout. [`cpu`]: the way to rayon. [`telemetry`]: logs and metric names.
-//! - `spare`: large buffers kept from partition to partition.
-//! - `pgtext`: numbers, dates and bytes as PostgreSQL prints them, for whoever prints them.
+//! - [`model`]: the ground: what the rooms hand one another. Passive types, which import no room.
+//! - [`base`]: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
+//!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, the bounds of memory and of retries.
 //!
-//! A stage never calls another stage; only `export` does. Two traits of our own, [`source::Source`] and
-//! [`encode::Encoder`]; the third seam is `object_store`'s.
+//! Two traits of our own, [`source::Source`] and [`encode::Encoder`]; the third seam is `object_store`'s.
+//!
+//! # Rooms
+//! Each room names only rooms that stand below it. All of them may name `model` and `base`, and `model` may name `base`;
+//! a test holds this drawing against the code.
+//!
+//! ```text
+//! cli       ──> config export manifest plan source store
+//! config    ──> export plan source store
+//! export    ──> manifest encode source plan store
+//! manifest  ──> plan store
+//! encode    ──> plan
+//! source    ──> plan
+//! plan      ──>
+//! store     ──>
+//! model     ──>
+//! base      ──>
+//! ```
 //!
 //! # Invariants
 //! - **I1 Visibility**: until a run commits nothing of it is visible under `data/`; drop, error, cancel and crash
@@ -37,7 +53,7 @@
 //! - **I5 One snapshot**: in copy mode every read happens in one exported snapshot, on one server, with everything locked
 //!   before the snapshot was taken, or compared with it under a lock that is held while reading; `now()` is one moment.
 //!   Foreign tables have no part in it, which the manifest says.
-//! - **I6 Memory** is bounded by the formula in [`limits`]; it grows neither with rows nor with a slow destination.
+//! - **I6 Memory** is bounded by the formula in [`base::memory`]; it grows neither with rows nor with a slow destination.
 //! - **I7 Truncation** is recorded, exact and deterministic; never silent, never called complete.
 //! - **I8 Purity**: `plan`, `encode`, the COPY framer and object naming do no IO and never await.
 //! - **I9 Secrets** never appear in logs, errors, journals, manifests, metrics or panics; row values only where asked for.
@@ -59,23 +75,18 @@
 //! - **keeper**: a session that does nothing but hold the run's snapshot, inside the run or beyond it.
 //! - **cap**: a row limit; **tier**: a named cap. **complete, truncated, failed, cancelled** are four different things.
 
+pub mod base;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 pub mod cli;
 pub mod config;
-pub mod cpu;
 pub mod encode;
 pub mod export;
-pub(crate) mod failpoint;
-pub mod limits;
 pub mod manifest;
-pub(crate) mod pgtext;
+pub mod model;
 pub mod plan;
 #[cfg(test)]
 mod regressions;
 pub mod source;
-pub(crate) mod spare;
 pub mod store;
-pub mod telemetry;
-pub(crate) mod words;

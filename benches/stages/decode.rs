@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use outhaul::bench::CopyReader;
-use outhaul::encode::Format;
-use outhaul::plan::Wire;
+use outhaul::model::{Format, Wire};
 
 use super::samples;
 use super::types::{ROWS, TYPES};

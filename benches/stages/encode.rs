@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use outhaul::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions, Tally, encoder};
-use outhaul::export::request::ManifestStats;
-use outhaul::plan::{ColumnPlan, Wire};
+use outhaul::encode::{Tally, encoder};
+use outhaul::model::{
+    ColumnPlan, Compression, CsvOptions, Format, FormatOptions, ManifestStats, Newline, ParquetOptions, Wire,
+};
 
 use super::samples::{self, Table};
 use super::types::{QUOTED, ROWS, TYPES};

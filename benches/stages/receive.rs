@@ -7,8 +7,8 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use outhaul::bench::wake_at;
-use outhaul::limits;
+use outhaul::base::memory::READ_BUFFER_BYTES;
+use outhaul::bench::{READ_LOW_WATER_BYTES, wake_at};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -22,7 +22,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut group = criterion.benchmark_group("receive");
     group.throughput(Throughput::Bytes(u64::try_from(BYTES).unwrap()));
-    for (name, mark) in [("woken at once", 1), ("woken at the low water mark", limits::READ_LOW_WATER_BYTES)] {
+    for (name, mark) in [("woken at once", 1), ("woken at the low water mark", READ_LOW_WATER_BYTES)] {
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|times| (0..times).map(|_| runtime.block_on(receive(mark))).sum());
         });
@@ -41,7 +41,7 @@ async fn receive(mark: usize) -> Duration {
     });
     let mut socket = TcpStream::connect(address).await.unwrap();
     wake_at(socket.as_fd(), mark).unwrap();
-    let mut buffer = vec![0; limits::READ_BUFFER_BYTES];
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
     let began = thread_time();
     let mut received = 0;
     while received < BYTES {

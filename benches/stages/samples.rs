@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use outhaul::bench::{CopyReader, Row, copy_stream};
-use outhaul::encode::Format;
-use outhaul::export::request::ShapeOptions;
-use outhaul::plan::policy::{DuplicateColumns, PolicyOptions, Preset};
-use outhaul::plan::{
-    self, ColumnFacts, ColumnPlan, ColumnRules, ColumnStatistics, Comparison, PgType, Policies, RelationFacts,
-    RelationKind, RelationRequest, ServerTypes, TypeKind,
+use outhaul::model::{
+    ColumnFacts, ColumnPlan, ColumnStatistics, Comparison, DuplicateColumns, Format, PgType, Policies, PolicyOptions,
+    Preset, RelationFacts, RelationKind, RelationRequest, ShapeOptions, TypeKind,
 };
+use outhaul::plan::{self, ColumnRules, ServerTypes};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -48,7 +46,7 @@ impl Table {
             estimated_rows: Some(self.rows),
             unique_key: None,
             row_security: false,
-            reading: outhaul::plan::ReadingFacts::default(),
+            reading: outhaul::model::ReadingFacts::default(),
         };
         let shape = ShapeOptions {
             relation: RelationRequest::Table("t".to_owned()),

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use outhaul::bench::write_blocks;
-use outhaul::limits;
+use outhaul::bench::{LOCAL_BLOCK_BYTES, write_blocks};
 
 use super::thread_time;
 
 const BYTES: usize = 256 << 20;
 
 fn through_the_cache(mut file: File, bytes: &Bytes) {
-    for block in bytes.chunks(limits::LOCAL_BLOCK_BYTES) {
+    for block in bytes.chunks(LOCAL_BLOCK_BYTES) {
         file.write_all(block).unwrap();
     }
     file.sync_all().unwrap();

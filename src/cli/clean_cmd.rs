@@ -4,8 +4,9 @@ use clap::ArgMatches;
 
 use super::screen::stdout_line;
 use super::{Stage, exit, human};
+use crate::export::ExportError;
 use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
-use crate::export::{ExportError, ExportErrorKind};
+use crate::model::ExportErrorKind;
 
 pub(super) async fn clean(matches: &ArgMatches, stage: &Stage) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");

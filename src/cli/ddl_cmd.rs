@@ -8,11 +8,11 @@ use super::screen::stdout_line;
 use super::summary::{self, Failure};
 use super::verify_cmd::place;
 use super::{Stage, exit};
-use crate::export::{ExportError, ExportErrorKind};
-use crate::limits;
+use crate::export::ExportError;
 use crate::manifest::ddl::{Dialect, TableName, ddl};
 use crate::manifest::look;
-use crate::store::StoreOptions;
+use crate::model::ExportErrorKind;
+use crate::store::{StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 
 pub(super) async fn print(matches: &ArgMatches, stage: &Stage) -> u8 {
     let made = tokio::select! {
@@ -40,7 +40,7 @@ async fn make(matches: &ArgMatches) -> Result<String, ExportError> {
     let dialect = Dialect::ALL.into_iter().find(|dialect| dialect.name() == word);
     let dialect = dialect.ok_or_else(|| ExportError::internal(format!("the dialect {word} is nobody's")))?;
     let options = StoreOptions {
-        chunk_bytes: NonZeroUsize::new(limits::UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
+        chunk_bytes: NonZeroUsize::new(UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
         concurrency: NonZeroUsize::MIN,
         sha256: false,
     };

@@ -9,7 +9,8 @@ use super::exit;
 use super::human;
 use super::session::{Front, ReportForm};
 use super::summary::{Failure, shell_word};
-use crate::export::{ExportError, ExportErrorKind};
+use crate::export::ExportError;
+use crate::model::ExportErrorKind;
 use cluster::Cluster;
 
 /// The table the demo makes.

@@ -11,7 +11,8 @@ use super::session::{self, Front, ReportForm, ReportPlace};
 use super::summary::{self, Failure};
 use super::{Stage, args, exit, export_cmd, verify_cmd};
 use crate::config::Environment;
-use crate::export::{ExportError, ExportErrorKind};
+use crate::export::ExportError;
+use crate::model::ExportErrorKind;
 
 pub(super) async fn demo(matches: &ArgMatches, stage: &Stage) -> u8 {
     if matches.get_flag("serve") {

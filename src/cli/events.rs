@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use crate::export::Event;
+use crate::model::Event;
 
 /// Raised when a field changes its meaning or goes away; new fields and events do not raise it.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -28,8 +28,7 @@ pub fn line(event: &Event, time: DateTime<Utc>) -> Result<String, serde_json::Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::golden;
-    use crate::cli::samples;
+    use crate::cli::{golden, samples};
 
     #[test]
     fn every_event_has_its_golden_line() {

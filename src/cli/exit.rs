@@ -1,7 +1,6 @@
 //! The one mapping from outcomes to exit codes. Scripts depend on it: a code never changes its meaning.
 
-use crate::export::ExportErrorKind;
-use crate::export::report::RunStatus;
+use crate::model::{ExportErrorKind, RunStatus};
 
 /// Everything that was asked for is done.
 pub const COMPLETE: u8 = 0;

@@ -10,13 +10,14 @@ use super::screen::stdout_line;
 use super::session::{self, Facts, Front, ReportForm, ReportPlace};
 use super::summary::{Failure, Left};
 use super::{Stage, args};
+use crate::base::telemetry;
+use crate::base::telemetry::exporter::Exporter;
 use crate::config::{self, FrontOptions, LogFormat, ProgressKind, ReportKind};
 use crate::export::keep::KeeperLaunch;
-use crate::export::request::{ExportRequest, Target, Visibility};
-use crate::export::{self, ExportError, ExportErrorKind};
+use crate::export::request::ExportRequest;
+use crate::export::{self, ExportError};
+use crate::model::{ExportErrorKind, Target, Visibility};
 use crate::plan::describe::PlanView;
-use crate::telemetry;
-use crate::telemetry::exporter::Exporter;
 
 pub(super) async fn export(matches: &ArgMatches, stage: &Stage) -> u8 {
     let (mut request, options) = match config::load(args::flags(matches), &stage.environment, true) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 
-use crate::words;
+use crate::base::words;
 
 /// `6,001,215`.
 pub(crate) fn count(number: u64) -> String {

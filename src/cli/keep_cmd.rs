@@ -11,8 +11,9 @@ use super::summary;
 use super::{Stage, args, exit};
 use crate::config;
 use crate::config::options::by_key;
+use crate::export::ExportError;
 use crate::export::keep::{self, Answer, HandOver, KeepRequest, RUN_ENDED};
-use crate::export::{ExportError, ExportErrorKind};
+use crate::model::ExportErrorKind;
 use crate::source::postgres::kept::KeepEnd;
 
 pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {

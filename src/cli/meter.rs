@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::human;
-use crate::export::Event;
-use crate::export::event::ReaderProgress;
-use crate::limits;
+use crate::model::{Event, ReaderProgress};
+
+/// Rates shown are taken over about this long: shorter ones jump with every row group.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 /// What the run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +141,7 @@ impl Meter {
         self.samples.push_back(Sample { at: now, rows: self.rows, bytes: self.bytes });
         // One sample older than the window stays, so that the window is always whole.
         while self.samples.len() > SAMPLES_MAX
-            || self.samples.get(1).is_some_and(|sample| now.saturating_duration_since(sample.at) > limits::RATE_WINDOW)
+            || self.samples.get(1).is_some_and(|sample| now.saturating_duration_since(sample.at) > RATE_WINDOW)
         {
             self.samples.pop_front();
         }

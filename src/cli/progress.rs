@@ -7,20 +7,30 @@
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
-use super::events;
-use super::human;
 use super::meter::{Meter, Phase};
 use super::screen::Screen;
-use crate::export::Event;
-use crate::export::event::ReaderProgress;
-use crate::limits;
-use crate::words::counted;
+use super::{events, human};
+use crate::base::words::counted;
+use crate::model::{Event, ReaderProgress};
+
+/// Events waiting for the front end. A slow terminal slows nothing: progress events are dropped when it is full, the
+/// others wait.
+const EVENT_QUEUE: usize = 256;
+
+/// Reader bars drawn at once: more would push the totals off a small terminal.
+const BARS_MAX: usize = 12;
+
+/// Between two redraws of the bars, in which the clock and the rates move even while no event comes.
+const BAR_REFRESH: Duration = Duration::from_millis(200);
+
+/// Between two plain progress lines: a log of an hour's run stays below a thousand lines.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How progress is shown (`--progress`), `auto` already resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +73,8 @@ impl Progress {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(view: View, screen: &Screen) -> io::Result<(Self, mpsc::Sender<Event>)> {
-        let (events, receiver) = mpsc::channel(limits::EVENT_QUEUE);
-        let (lines, queue) = mpsc::channel(limits::EVENT_QUEUE);
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        let (lines, queue) = mpsc::channel(EVENT_QUEUE);
         let (stop, stopped) = oneshot::channel();
         let meter = Arc::new(Mutex::new(Meter::new(Instant::now())));
         let drawer = {
@@ -206,7 +216,7 @@ fn announcement(event: &Event) -> Option<String> {
 async fn draw(view: View, screen: &Screen, meter: &Mutex<Meter>, mut queue: mpsc::Receiver<String>) {
     let mut bars = (view == View::Bar).then(|| Bars::new(screen));
     let mut plain = (view == View::Plain).then(|| Plain::new(Instant::now()));
-    let mut refresh = tokio::time::interval(limits::BAR_REFRESH);
+    let mut refresh = tokio::time::interval(BAR_REFRESH);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -247,7 +257,7 @@ impl Plain {
 
     fn line(&mut self, meter: &Meter, now: Instant) -> Option<String> {
         let tenth = meter.percent().unwrap_or(0) / 10;
-        let due = now.saturating_duration_since(self.last) >= limits::PLAIN_INTERVAL
+        let due = now.saturating_duration_since(self.last) >= PLAIN_INTERVAL
             || (tenth > self.tenth && meter.phase == Phase::Reading);
         if !due {
             return None;
@@ -284,9 +294,9 @@ impl Sight {
     fn of(meter: &Meter, now: Instant) -> Self {
         let mut readers: Vec<String> = Vec::new();
         if meter.phase == Phase::Reading {
-            let shown = meter.readers.iter().take(limits::BARS_MAX).enumerate();
+            let shown = meter.readers.iter().take(BARS_MAX).enumerate();
             readers.extend(shown.map(|(number, reader)| reader_line(number, reader)));
-            if let Some(more) = meter.readers.len().checked_sub(limits::BARS_MAX)
+            if let Some(more) = meter.readers.len().checked_sub(BARS_MAX)
                 && more > 0
             {
                 readers.push(format!("and {more} more"));
@@ -374,8 +384,6 @@ fn message_bar() -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::cli::samples;
     use crate::cli::screen::tests::Kept;
@@ -474,7 +482,7 @@ mod tests {
         runtime.block_on(async {
             let (progress, sender) = Progress::start(View::Plain, &screen).unwrap();
             let sending = async {
-                for _ in 0..4 * limits::EVENT_QUEUE {
+                for _ in 0..4 * EVENT_QUEUE {
                     sender.send(Event::Committing { parts: 1 }).await.unwrap();
                 }
             };

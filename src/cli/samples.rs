@@ -1,10 +1,6 @@
 //! One value of everything that is shown, for the golden tests.
 
-use crate::export::event::ReaderProgress;
-use crate::export::report::RunStatus;
-use crate::export::{Event, ExportReport};
-use crate::plan::{RowOrder, RowsAvailable};
-use crate::source::SourceCost;
+use crate::model::{Event, ExportReport, ReaderProgress, RowOrder, RowsAvailable, RunStatus, SourceCost};
 
 pub(crate) const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 

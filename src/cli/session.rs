@@ -11,10 +11,13 @@ use super::progress::{Progress, View};
 use super::screen::{Screen, stdout_line};
 use super::signals::Signals;
 use super::summary::{self, Failure, Left};
-use crate::export::report::RunStatus;
-use crate::export::{Event, ExportError, ExportErrorKind, ExportReport};
-use crate::limits;
-use crate::telemetry::{self, Outcome};
+use crate::base::retry;
+use crate::base::telemetry::{self, Outcome};
+use crate::export::ExportError;
+use crate::model::{Event, ExportErrorKind, ExportReport, RunStatus};
+
+/// After [`retry::ABORT_GRACE`], for what the run does once its workers have stopped.
+const ABORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// The form of the report at the end (`--report`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub struct Front {
 }
 
 /// The workers' own grace, and what the run does after it.
-pub const ABORT_PATIENCE: Duration = limits::ABORT_GRACE.saturating_add(limits::ABORT_MARGIN);
+pub const ABORT_PATIENCE: Duration = retry::ABORT_GRACE.saturating_add(ABORT_MARGIN);
 
 impl Front {
     /// Writes the report's text or line where it belongs.

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::screen::Screen;
-use crate::export::ExportErrorKind;
+use crate::model::ExportErrorKind;
 
 /// Which signal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

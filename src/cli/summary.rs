@@ -6,10 +6,8 @@ use serde::Serialize;
 
 use super::exit;
 use super::human;
-use crate::export::report::RunStatus;
-use crate::export::{ExportError, ExportErrorKind, ExportReport};
-use crate::plan::{RowOrder, RowsAvailable};
-use crate::source::SourceCost;
+use crate::export::ExportError;
+use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost};
 
 /// Raised when a field of the JSON report changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -7,12 +7,14 @@ use clap::ArgMatches;
 use super::screen::stdout_line;
 use super::{Stage, args, exit, human};
 use crate::config;
-use crate::export::report::RunStatus;
-use crate::export::{self, CountMode, ExportError, ExportErrorKind, SourceCheck};
-use crate::limits;
+use crate::export::{self, CountMode, ExportError, SourceCheck};
 use crate::manifest::{self, Finding, Placement, VerifyOptions, VerifyReport};
+use crate::model::{ExportErrorKind, RunStatus};
 use crate::source::postgres::ConnectSettings;
-use crate::store::{Destination, StoreOptions};
+use crate::store::{Destination, StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
+
+/// Findings that `outhaul verify` shows people before it says how many more there are.
+const FINDINGS_SHOWN_MAX: usize = 40;
 
 /// What was asked for.
 struct Asked<'a> {
@@ -69,7 +71,7 @@ pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
 /// Verifies what the URL names, as `export --to` would.
 async fn look(asked: &Asked<'_>) -> Result<Verified, ExportError> {
     let options = StoreOptions {
-        chunk_bytes: NonZeroUsize::new(limits::UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
+        chunk_bytes: NonZeroUsize::new(UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
         concurrency: NonZeroUsize::MIN,
         sha256: false,
     };
@@ -130,10 +132,10 @@ fn text(verified: &Verified) -> String {
     } else {
         lines.push(format!("NOT verified: {}", report.manifest));
     }
-    for finding in findings.iter().take(limits::FINDINGS_SHOWN_MAX) {
+    for finding in findings.iter().take(FINDINGS_SHOWN_MAX) {
         lines.push(format!("  {}: {}", finding.path, finding.problem));
     }
-    let more = findings.len().saturating_sub(limits::FINDINGS_SHOWN_MAX);
+    let more = findings.len().saturating_sub(FINDINGS_SHOWN_MAX);
     if more > 0 {
         lines.push(format!("  and {more} more; --report json has all"));
     }

@@ -4,10 +4,8 @@ use super::ConfigError;
 use super::options::{Arity, by_key};
 use super::raw::Raw;
 use super::value;
-use crate::encode::{Compression, Format, FormatOptions};
-use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
-use crate::plan::Preset;
-use crate::words::counted;
+use crate::base::words::counted;
+use crate::model::{Compression, Format, FormatOptions, Preset, ReadMode, SourceProfile, WorkOptions};
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {

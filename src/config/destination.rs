@@ -3,8 +3,7 @@
 use chrono::{NaiveDate, Utc};
 
 use super::{ConfigError, value};
-use crate::export::request::ShapeOptions;
-use crate::plan::RelationRequest;
+use crate::model::{RelationRequest, ShapeOptions};
 
 /// A new run id: when it began, and enough randomness that no two runs share it.
 pub(super) fn new_run_id() -> String {

@@ -16,11 +16,14 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::limits;
 pub use raw::default_of;
 pub use typed::{
     FrontOptions, LogFormat, ProgressKind, ReportKind, duration, load, load_connection, load_keep, load_resume,
 };
+
+/// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong
+/// name does not fill the memory.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// One mistake in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,15 +135,15 @@ impl Environment {
     /// A file's text.
     ///
     /// # Errors
-    /// It cannot be read, is larger than [`limits::CONFIG_BYTES_MAX`], or is not UTF-8, which is told with its place.
+    /// It cannot be read, is larger than `CONFIG_BYTES_MAX`, or is not UTF-8, which is told with its place.
     pub fn read(&self, path: &Path) -> io::Result<String> {
         if let Some(files) = &self.files {
             return files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
         }
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if u64::try_from(bytes.len()).map_or(true, |length| length > limits::CONFIG_BYTES_MAX) {
-            return Err(io::Error::other(format!("it has more than {} bytes", limits::CONFIG_BYTES_MAX)));
+        std::fs::File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if u64::try_from(bytes.len()).map_or(true, |length| length > CONFIG_BYTES_MAX) {
+            return Err(io::Error::other(format!("it has more than {CONFIG_BYTES_MAX} bytes")));
         }
         let text = String::from_utf8(bytes).map_err(|error| {
             let (line, column) = position(&error.as_bytes()[..error.utf8_error().valid_up_to()]);

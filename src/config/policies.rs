@@ -2,9 +2,10 @@
 
 use super::typed::Reader;
 use super::value;
-use crate::plan::policy::{
+use crate::model::policy::decimal;
+use crate::model::{
     CharPadding, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable, Policies,
-    PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric, decimal,
+    PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
 
 const PRESETS: &[(&str, Preset)] =

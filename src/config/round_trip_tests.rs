@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use super::options::{Arity, OPTIONS};
 use super::{ConfigErrors, Environment, FrontOptions, LogFormat, ProgressKind, ReportKind, load};
-use crate::encode::{Compression, Format, Newline};
-use crate::export::request::{ExportRequest, ManifestStats, OnExisting, ReadMode, SourceProfile, Target, Visibility};
-use crate::plan::policy::{
-    CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
-    TimestampPrecision, UnconstrainedNumeric,
+use crate::export::request::ExportRequest;
+use crate::model::{
+    CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Policies, Preset, ReadMode,
+    RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
-use crate::plan::{Direction, Policies, Preset, RelationRequest};
 use crate::source::postgres::Password;
 use crate::source::postgres::settings::Address;
-use crate::store::Layout;
 
 type Flag = (&'static str, &'static str);
 type Check = fn(&ExportRequest, &FrontOptions) -> bool;

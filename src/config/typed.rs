@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
-use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
-use crate::export::request::{
-    CommitOptions, ExportRequest, ManifestStats, OnExisting, ReadMode, RowCap, ShapeOptions, SourceLimits,
-    SourceProfile, Target, Visibility, WorkOptions,
+use crate::base::memory;
+use crate::base::telemetry::exporter::listen_address;
+use crate::export::request::ExportRequest;
+use crate::model::{
+    CommitOptions, Compression, CsvOptions, Format, FormatOptions, Layout, ManifestStats, Newline, OnExisting,
+    ParquetOptions, Preset, ReadMode, RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target,
+    Visibility, WorkOptions,
 };
-use crate::limits;
-use crate::plan::{Preset, RelationRequest};
 use crate::source::postgres::ConnectSettings;
-use crate::store::Layout;
-use crate::telemetry::exporter::listen_address;
+use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub fn load_resume(
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX as usize));
+    let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, memory::READERS_MAX as usize));
     let front = reader.front();
     match (connect, reader.errors.is_empty()) {
         (Some(connect), true) => Ok((connect, raw.given("readers").map(|_| readers), front)),
@@ -311,25 +311,25 @@ impl Reader<'_> {
         let keyset = ReadMode::Keyset { page_size };
         let tier = self.optional("tier", |text| Ok(text.to_owned()));
         let max_rows = self.optional("max_rows", value::count);
-        let readers = self.one("readers", NonZeroUsize::MIN, |text| bounded(text, limits::READERS_MAX as usize));
+        let readers = self.one("readers", NonZeroUsize::MIN, |text| bounded(text, memory::READERS_MAX as usize));
         WorkOptions {
             // One ordered stream has one reader.
             readers: if one_stream { NonZeroUsize::MIN } else { readers },
             partitions: self.optional("partitions", |text| {
-                let most = usize::try_from(limits::PARTITIONS_MAX).unwrap_or(usize::MAX);
+                let most = usize::try_from(memory::PARTITIONS_MAX).unwrap_or(usize::MAX);
                 let partitions = u32::try_from(bounded(text, most)?.get()).map_err(|error| error.to_string())?;
                 NonZeroU32::new(partitions).ok_or_else(|| "1 or more is wanted".to_owned())
             }),
             part_size: self.one("part_size", NonZeroU64::MIN, value::size),
             upload_chunk_size: self.one("upload_chunk_size", NonZeroUsize::MIN, |text| {
                 let size = usize::try_from(value::size(text)?.get()).map_err(|error| error.to_string())?;
-                let range = limits::UPLOAD_CHUNK_BYTES_MIN..=limits::UPLOAD_CHUNK_BYTES_MAX;
+                let range = UPLOAD_CHUNK_BYTES_MIN..=UPLOAD_CHUNK_BYTES_MAX;
                 NonZeroUsize::new(size)
                     .filter(|size| range.contains(&size.get()))
                     .ok_or_else(|| "from 5MiB to 5GiB is wanted: what S3 takes".to_owned())
             }),
             upload_concurrency: self
-                .one("upload_concurrency", NonZeroUsize::MIN, |text| bounded(text, limits::UPLOAD_CONCURRENCY_MAX)),
+                .one("upload_concurrency", NonZeroUsize::MIN, |text| bounded(text, memory::UPLOAD_CONCURRENCY_MAX)),
             read_mode: self.choice("read_mode", &[("copy", ReadMode::Copy), ("keyset", keyset)], ReadMode::Copy),
             cap: self.cap(tier, max_rows),
             allow_truncated: self.one("allow_truncated", false, value::switch),

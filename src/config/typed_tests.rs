@@ -1,6 +1,5 @@
 use super::*;
-use crate::plan::Direction;
-use crate::plan::policy::TimestampPrecision;
+use crate::model::{Direction, TimestampPrecision};
 
 /// Words of a command line; `--flag value` or `--switch`.
 fn flags(words: &[&str]) -> Vec<(&'static str, Vec<String>)> {

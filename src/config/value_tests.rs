@@ -165,7 +165,7 @@ fn column_policies() {
     assert_eq!(column_policy("\"n\"=decimal(9,2)").unwrap().1, ColumnChoice::Decimal { precision: 9, scale: 2 });
     assert!(column_policy("\"c\"").is_err() && column_policy("\"c\"=errr").is_err());
     for name in ["v", "c=d", "it's", "a \"b\"", "Größe"] {
-        let written = crate::plan::policy::written(name, "error");
+        let written = crate::model::policy::written(name, "error");
         // What a shell makes of it.
         let word = match written.strip_prefix('\'').and_then(|word| word.strip_suffix('\'')) {
             Some(word) => word.replace(r"'\''", "'"),

@@ -5,7 +5,8 @@ use std::io;
 use flate2::{FlushCompress, Status};
 use zstd::stream::raw::{CParameter, InBuffer, Operation, OutBuffer};
 
-use super::{Compression, EncodeError, Format};
+use super::EncodeError;
+use crate::model::{Compression, Format};
 
 /// Free space offered to a compressor at each call.
 const OUTPUT_STEP: usize = 32 * 1024;

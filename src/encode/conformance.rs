@@ -9,8 +9,8 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::samples::{columns_of, every_column, every_value, only_nulls, options, part};
-use super::{Compression, EncodeError, Format, FormatOptions, encoder};
-use crate::plan::{Carrier, ColumnPlan};
+use super::{EncodeError, encoder};
+use crate::model::{Carrier, ColumnPlan, Compression, Format, FormatOptions};
 
 const COMPRESSIONS: [Compression; 5] =
     [Compression::None, Compression::Snappy, Compression::Lz4, Compression::Zstd(1), Compression::Gzip(6)];
@@ -132,7 +132,8 @@ fn text_parts_join_without_their_headers() {
     let batch = every_value(&columns, 700);
     for options in every_format().filter(|options| options.format != Format::Parquet) {
         for bom in [false, true] {
-            let options = FormatOptions { csv: super::CsvOptions { bom, ..options.csv.clone() }, ..options.clone() };
+            let options =
+                FormatOptions { csv: crate::model::CsvOptions { bom, ..options.csv.clone() }, ..options.clone() };
             let (one, _) = part(&options, &columns, &[batch.clone(), batch.clone()]);
             let (first, summary) = part(&options, &columns, std::slice::from_ref(&batch));
             let header = usize::try_from(summary.header_bytes).unwrap();

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::options::{CsvOptions, Newline};
 use super::text::{BLOCK_ROWS, Block, Blocks, Cells, Quick, Spelling, Values, datetime};
-use crate::plan::{Carrier, ColumnPlan, is_free_text};
+use crate::model::{Carrier, ColumnPlan, CsvOptions, Newline};
+use crate::plan::is_free_text;
 
 const QUOTE: u8 = b'"';
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::encode::samples::{batch, column, options, part, text};
-use crate::encode::{Compression, Format, FormatOptions};
+use crate::model::{Compression, Format, FormatOptions};
 
 fn csv(change: impl FnOnce(&mut CsvOptions)) -> FormatOptions {
     let mut options = options(Format::Csv, Compression::None);

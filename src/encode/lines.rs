@@ -10,7 +10,7 @@ use super::csv::CsvRows;
 use super::ndjson::NdjsonRows;
 use super::text::{Cells, cells};
 use super::{EncodeError, EncodeSummary, Encoder};
-use crate::plan::ColumnPlan;
+use crate::model::ColumnPlan;
 
 /// Rows turned into text before they are compressed: enough to call the compressor seldom, few enough that the text
 /// of common rows is still in the processor's cache.

@@ -7,7 +7,6 @@ mod csv;
 mod dictionary;
 mod lines;
 mod ndjson;
-pub mod options;
 mod order;
 mod parquet;
 #[cfg(test)]
@@ -23,10 +22,9 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 
-use crate::plan::ColumnPlan;
+use crate::model::{ColumnPlan, Format, FormatOptions};
 use compress::Compressor;
 use lines::{LineEncoder, Rows};
-pub use options::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
 pub use order::sorted_columns;
 pub use tally::Tally;
 

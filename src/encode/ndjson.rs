@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use super::text::{BLOCK_ROWS, Block, Blocks, Cells, Quick, Spelling, Values, datetime, exact, float, json, number};
-use crate::plan::ColumnPlan;
-use crate::plan::policy::JsonLargeNumbers;
+use crate::model::{ColumnPlan, JsonLargeNumbers};
 
 /// Integers up to this one, 2^53, each have a 64-bit float of their own.
 const DOUBLE_INTEGERS: u64 = 1 << 53;

@@ -8,9 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::encode::samples::{batch, column, options, part, text};
-use crate::encode::{Compression, Format};
-use crate::plan::policy::JsonLargeNumbers;
-use crate::plan::{Carrier, ColumnPlan, Policies};
+use crate::model::{Carrier, ColumnPlan, Compression, Format, JsonLargeNumbers, Policies};
 
 fn ndjson(columns: Vec<ColumnPlan>, arrays: Vec<ArrayRef>) -> String {
     text(&options(Format::Ndjson, Compression::None), columns, arrays)

@@ -1,7 +1,9 @@
 //! In which order the rows of a Parquet file stand, as its readers compare values.
 
-use crate::plan::policy::{OnUnrepresentable, TimestampPrecision};
-use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, Precision, oid};
+use crate::model::{
+    Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, OnUnrepresentable, Precision, TimestampPrecision,
+};
+use crate::plan::oid;
 
 /// The output columns by which rows read in the order of `key` are sorted in a Parquet file: each column's place and
 /// whether it descends, NULLs last.
@@ -61,7 +63,7 @@ fn is_rounded(column: &ColumnPlan) -> bool {
 mod tests {
     use super::*;
     use crate::encode::samples::column;
-    use crate::plan::{Comparison, PgType, Policies, TypeKind};
+    use crate::model::{Comparison, PgType, Policies, TypeKind};
 
     fn key(columns: &[(&str, Direction)]) -> Vec<KeyColumn> {
         let pg_type = PgType { oid: 20, base_oid: 20, typmod: None, name: "bigint".to_owned(), kind: TypeKind::Base };

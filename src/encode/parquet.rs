@@ -16,9 +16,9 @@ use super::dictionary::{self, PageCodec};
 use super::row_group::RowGroups;
 use super::steer::{Choice, choose};
 use super::text::cells;
-use super::{Compression, EncodeError, EncodeSummary, Encoder, FormatOptions, ParquetOptions};
-use crate::plan::column::{ELEMENT, ENTRIES, KEY, VALUE};
-use crate::plan::{Carrier, ColumnPlan, ColumnStatistics};
+use super::{EncodeError, EncodeSummary, Encoder};
+use crate::model::column::{ELEMENT, ENTRIES, KEY, VALUE};
+use crate::model::{Carrier, ColumnPlan, ColumnStatistics, Compression, FormatOptions, ParquetOptions};
 
 /// What readers such as parquet-mr look for in front of the version before they trust statistics.
 const CREATED_BY: &str = concat!("outhaul version ", env!("CARGO_PKG_VERSION"));

@@ -8,11 +8,11 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::*;
+use crate::encode::encoder;
 use crate::encode::samples::{
     batch, column, columns_of, every_column, every_value, list, member, options, part, scrambled,
 };
-use crate::encode::{Format, encoder};
-use crate::plan::{ColumnStatistics, Precision};
+use crate::model::{ColumnStatistics, Format, Precision};
 
 fn parquet(compression: Compression) -> FormatOptions {
     options(Format::Parquet, compression)

@@ -10,11 +10,12 @@ use parquet::schema::types::Type;
 
 use super::samples::{every_value, only_nulls, part};
 use crate::config::{Environment, load};
-use crate::export::request::{ExportRequest, ShapeOptions};
-use crate::plan::{
-    Attribute, Carrier, ColumnFacts, ColumnPlan, ColumnRules, ColumnStatistics, Comparison, ExtensionType, PgType,
-    RelationFacts, RelationKind, RelationRequest, ServerTypes, TypeKind, columns, oid,
+use crate::export::request::ExportRequest;
+use crate::model::{
+    Attribute, Carrier, ColumnFacts, ColumnPlan, ColumnStatistics, Comparison, ExtensionType, PgType, RelationFacts,
+    RelationKind, RelationRequest, ShapeOptions, TypeKind,
 };
+use crate::plan::{ColumnRules, ServerTypes, columns, oid};
 
 fn pg_type(base_oid: u32, kind: TypeKind) -> PgType {
     PgType { oid: base_oid, base_oid, typmod: None, name: format!("type{base_oid}"), kind }
@@ -110,7 +111,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
-        reading: crate::plan::ReadingFacts::default(),
+        reading: crate::model::ReadingFacts::default(),
     };
     let shape = ShapeOptions {
         relation: RelationRequest::Table("t".to_owned()),

@@ -13,9 +13,10 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Field, Schema, i256};
 
-use super::{Compression, CsvOptions, EncodeSummary, Format, FormatOptions, Newline, ParquetOptions, encoder};
-use crate::plan::{
-    Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, PgType, Policies, Precision, TypeKind, Wire,
+use super::{EncodeSummary, encoder};
+use crate::model::{
+    Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Compression, CsvOptions, Format, FormatOptions, Member,
+    Newline, ParquetOptions, PgType, Policies, Precision, TypeKind, Wire,
 };
 
 pub(super) fn column(name: &str, carrier: Carrier) -> ColumnPlan {

@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 
-use crate::plan::{Carrier, ColumnStatistics};
+use crate::model::{Carrier, ColumnStatistics};
 
 /// Values looked at.
 const SAMPLE_MAX: usize = 8192;

@@ -12,9 +12,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::EncodeError;
 use super::text::{cells, datetime, float, number};
-use crate::export::request::ManifestStats;
-use crate::plan::{Carrier, ColumnPlan, Precision};
-use crate::store::receipt::ColumnSummary;
+use crate::model::{Carrier, ColumnPlan, ColumnSummary, ManifestStats, Precision};
 
 /// Longer texts and byte strings are cut to a bound of this many bytes, so that receipts stay small.
 const EXTREME_BYTES_MAX: usize = 64;

@@ -2,16 +2,16 @@
 
 use serde::Serialize;
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
+use crate::base::words::counted;
 use crate::manifest::model::{ConsistencyMode, Manifest, PartRange, SourceKind, SourceName};
 use crate::manifest::{self, Finding, ManifestError, Placement};
+use crate::model::{CapPlan, ExportErrorKind, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice};
 use crate::plan::clocks;
 use crate::plan::predicate::{check_predicate, check_query};
-use crate::plan::{CapPlan, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice};
 use crate::source::postgres::prepare::application;
 use crate::source::postgres::{ConnectSettings, Counted, Exported, Recount};
 use crate::store::Destination;
-use crate::words::counted;
 
 /// What counting again found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -285,7 +285,7 @@ fn plan(manifest: &Manifest, relation: &RelationFacts) -> Result<Plan, ExportErr
         one_statement: None,
         columns: Vec::new(),
         key,
-        locks: crate::plan::LockUse::default(),
+        locks: crate::model::LockUse::default(),
         row_key: Vec::new(),
         cap: CapPlan {
             tier: None,

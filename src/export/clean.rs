@@ -3,10 +3,11 @@
 use chrono::Utc;
 use serde::Serialize;
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::finish::locate;
 use super::leftovers::{DeadRun, Settled};
 use crate::manifest::Placement;
+use crate::model::ExportErrorKind;
 use crate::store::owner::{forget, owner};
 use crate::store::{Destination, Journal, StoreOptions};
 

@@ -10,15 +10,16 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
-use super::event::{Event, ReaderProgress};
+use super::error::ExportError;
 use super::hold::Retention;
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
-use crate::plan::{Partition, Plan};
+use crate::base::{failpoint, retry, telemetry};
+use crate::model::{Event, ExportErrorKind, Partition, PartitionReceipt, Plan, ReaderProgress};
 use crate::source::{Retry, SourceError};
-use crate::store::PartitionReceipt;
-use crate::telemetry;
-use crate::{failpoint, limits};
+use crate::store::DISCARDS_AT_ONCE;
+
+/// Between two progress events: what a person can follow.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A reader's place: which partition it has, and how far it is.
 #[derive(Debug, Default, Clone)]
@@ -69,7 +70,7 @@ pub(crate) struct Exported {
 ///
 /// # Errors
 /// The first failure of a worker that another attempt would not mend, or of the source's guard, or a cancel; everything
-/// that this process uploaded is removed then, as far as [`limits::ABORT_GRACE`] allows. Parts that have a receipt stay where
+/// that this process uploaded is removed then, as far as [`retry::ABORT_GRACE`] allows. Parts that have a receipt stay where
 /// `retention` says so.
 ///
 /// # Cancel safety
@@ -114,7 +115,7 @@ impl Coordinator {
         cancel: &CancellationToken,
         mut guard: BoxFuture<'_, SourceError>,
     ) -> Result<(), ExportError> {
-        let mut tick = tokio::time::interval(limits::PROGRESS_INTERVAL);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         for slot in 0..self.slots.len() {
             self.dispatch(slot).await;
         }
@@ -210,21 +211,21 @@ impl Coordinator {
         let most = match error.retry {
             Retry::Never => 1,
             Retry::Once => 2,
-            Retry::Briefly => limits::LOCKED_ATTEMPTS_MAX,
+            Retry::Briefly => retry::LOCKED_ATTEMPTS_MAX,
             // The last reader waits for what others may give back.
-            Retry::Again | Retry::FewerReaders => limits::ATTEMPTS_MAX,
+            Retry::Again | Retry::FewerReaders => retry::ATTEMPTS_MAX,
         };
         // What a stream has said cannot be taken back.
         let most = if matches!(self.work.outlet, Outlet::Stdout) { 1 } else { most };
-        if failures.count >= most || failures.since.elapsed() >= limits::RETRY_BUDGET {
+        if failures.count >= most || failures.since.elapsed() >= retry::RETRY_BUDGET {
             return Err(error.after_attempts(failures.count));
         }
         // Without a connection the statement has not begun.
         if error.retry != Retry::FewerReaders && self.reads_at_several_moments() {
             return Err(broken_promise(&self.work.plan, error));
         }
-        let most = limits::RETRY_DELAY_MIN.saturating_mul(1 << (failures.count - 1).min(16));
-        let delay = most.min(limits::RETRY_DELAY_MAX).mul_f64(rand::random());
+        let most = retry::RETRY_DELAY_MIN.saturating_mul(1 << (failures.count - 1).min(16));
+        let delay = most.min(retry::RETRY_DELAY_MAX).mul_f64(rand::random());
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             attempt = failures.count,
@@ -247,7 +248,7 @@ impl Coordinator {
             return Ok(());
         }
         let Some(first) = self.work.plan.partitions.first() else { return Ok(()) };
-        let last = limits::ATTEMPT_NUMBERS - 1;
+        let last = retry::ATTEMPT_NUMBERS - 1;
         let receipt = export_partition(&self.work, first, last, &Counters::default(), true, &self.stop).await;
         self.litter |= receipt.as_ref().is_err_and(|error| error.leaves_something);
         let receipt = receipt?;
@@ -308,7 +309,7 @@ impl Coordinator {
                 discard_receipts(&self.work.outlet, &self.receipts).await && whole
             }
         };
-        if let Ok(whole) = tokio::time::timeout(limits::ABORT_GRACE, clean).await {
+        if let Ok(whole) = tokio::time::timeout(retry::ABORT_GRACE, clean).await {
             return !whole;
         }
         tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");
@@ -331,7 +332,7 @@ fn broken_promise(plan: &Plan, error: ExportError) -> ExportError {
 pub(crate) async fn discard_receipts(outlet: &Outlet, receipts: &[PartitionReceipt]) -> bool {
     let objects: Vec<_> = receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
     let mut whole = true;
-    for some in objects.chunks(limits::DISCARDS_AT_ONCE) {
+    for some in objects.chunks(DISCARDS_AT_ONCE) {
         let gone = futures_util::future::join_all(some.iter().map(|object| discard(outlet, object))).await;
         whole &= gone.into_iter().all(|gone| gone);
     }

@@ -9,26 +9,24 @@ use std::time::Instant;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
-use super::event::Event;
+use super::error::ExportError;
 use super::hold::Hold;
-use super::report::ExportReport;
-use super::request::{ExportRequest, ReadMode, Target};
+use super::request::ExportRequest;
 use super::run::{Planned, Run};
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::base::words::counted;
 use crate::manifest::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord, SourceName};
 use crate::manifest::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
 };
-use crate::plan::{RowOrder, RowsAvailable};
+use crate::model::{
+    Event, ExportErrorKind, ExportReport, PartitionReceipt, ReadMode, RowOrder, RowsAvailable, StagedObject, Target,
+};
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stdout::STDOUT;
-use crate::store::{
-    Destination, Journal, PartitionReceipt, StagedObject, StoreOptions, Take, check_address, check_scheme, shown,
-};
-use crate::words::counted;
+use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_scheme, shown};
 
 /// Where a run writes.
 #[derive(Debug)]

@@ -1,15 +1,21 @@
 //! The destination for as long as a run has it: taken before the first read, renewed, and given back at the end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::leftovers::{DeadRun, open_runs};
+use crate::base::failpoint;
 use crate::manifest::Placement;
+use crate::model::ExportErrorKind;
 use crate::store::{Claim, Destination, Journal, StoreError, Take};
-use crate::{failpoint, limits};
+
+/// A failed run asks once more whether the destination is still its own, before it removes anything, and waits so long:
+/// a clean abort has little time.
+const OWNER_CHECK: Duration = Duration::from_secs(3);
 
 /// What decides whether uploaded parts stay after a failure.
 #[derive(Debug, Clone)]
@@ -43,7 +49,7 @@ impl Retention {
         let Some(claim) = &self.claim else { return false };
         if !claim.lost().is_cancelled() {
             // One that does not answer is found out by whatever comes next.
-            let _ = tokio::time::timeout(limits::OWNER_CHECK, claim.check()).await;
+            let _ = tokio::time::timeout(OWNER_CHECK, claim.check()).await;
         }
         claim.lost().is_cancelled()
     }
@@ -187,7 +193,7 @@ impl Hold {
         self.ended.cancel();
         if !failpoint::off("last-renewal") {
             // A store that does not answer is not waited for.
-            let _ = tokio::time::timeout(limits::OWNER_CHECK, &mut self.renewal).await;
+            let _ = tokio::time::timeout(OWNER_CHECK, &mut self.renewal).await;
         }
         self.renewal.abort();
     }

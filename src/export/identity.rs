@@ -8,11 +8,12 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::finish::locate;
-use super::request::{ExportRequest, Visibility};
-use crate::failpoint;
+use super::request::ExportRequest;
+use crate::base::failpoint;
 use crate::manifest::Placement;
+use crate::model::{ExportErrorKind, Visibility};
 use crate::store::{AttemptSeed, Journal, unreadable};
 
 /// The version of `run.json` that is written, and the newest that is read.

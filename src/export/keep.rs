@@ -11,17 +11,21 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::finish::locate;
 use super::identity::RunIdentity;
 use super::record::RunRecord;
-use super::request::{ExportRequest, Target};
+use super::request::ExportRequest;
+use crate::base::failpoint;
+use crate::model::{ExportErrorKind, Target};
 use crate::source::Source;
 use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::kept::{KeepEnd, Keeper, KeptSnapshot, SnapshotId};
+use crate::source::postgres::kept::{KEPT_INTERVAL, KeepEnd, Keeper, KeptSnapshot, SnapshotId};
 use crate::store::owner::{ProcessIdentity, owner};
 use crate::store::{Destination, Journal, StoreOptions};
-use crate::{failpoint, limits};
+
+/// Until a detached keeper has imported the snapshot and written that down: a connection and a few requests.
+const KEEPER_START: Duration = Duration::from_secs(45);
 
 /// What is asked of a keeper.
 #[derive(Debug, Clone)]
@@ -158,7 +162,7 @@ impl KeeperLaunch {
             BufReader::new(stdout).read_line(&mut answer).await?;
             Ok::<_, std::io::Error>(answer)
         };
-        let answer = tokio::time::timeout(limits::KEEPER_START, answer).await;
+        let answer = tokio::time::timeout(KEEPER_START, answer).await;
         let answer = answer.map_err(|_| failed(&"it did not answer in time"))?.map_err(|error| failed(&error))?;
         match serde_json::from_str(&answer) {
             Ok(Answer::Held(snapshot)) => Ok(DetachedKeeper { snapshot, stdin }),
@@ -210,7 +214,7 @@ pub async fn keep(
                 let message = format!("no run began at {}", destination.url());
                 return Err(ExportError::new(ExportErrorKind::Usage, message));
             }
-            () = tokio::time::sleep(limits::KEPT_INTERVAL) => {}
+            () = tokio::time::sleep(KEPT_INTERVAL) => {}
         }
     };
     if record.held.is_empty() {
@@ -247,7 +251,7 @@ pub(super) async fn note_new_keepers(source: &dyn Source, journal: &Journal) -> 
     // Those that the run began with stand in its record.
     let mut known: HashSet<String> = source.held().await.into_iter().collect();
     loop {
-        tokio::time::sleep(limits::KEPT_INTERVAL).await;
+        tokio::time::sleep(KEPT_INTERVAL).await;
         for snapshot in source.held().await {
             if known.contains(&snapshot) || failpoint::off("note-keepers") {
                 continue;
@@ -265,7 +269,7 @@ pub(super) async fn note_new_keepers(source: &dyn Source, journal: &Journal) -> 
 /// Resolves once the run's journal is closed.
 async fn run_ended(journal: &Journal) -> KeepEnd {
     loop {
-        tokio::time::sleep(limits::KEPT_INTERVAL).await;
+        tokio::time::sleep(KEPT_INTERVAL).await;
         // A destination that does not answer now says nothing.
         if let Ok(false) = journal.is_open().await {
             return KeepEnd::RunEnded;

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::identity::RunIdentity;
-use super::request::Visibility;
+use crate::base::failpoint;
 use crate::manifest::{CommitRecord, Existing, Placement, Recovered, recover};
+use crate::model::{ExportErrorKind, Visibility};
+use crate::plan::error::NAMES_IN_ERROR_MAX;
 use crate::store::error::StoreFault;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, StoreError, UploadRecord};
-use crate::{failpoint, limits};
 
 /// A dead run.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn warn(&self, run_id: &str) {
-        let shown = self.uploads.iter().take(limits::NAMES_IN_ERROR_MAX).map(String::as_str);
+        let shown = self.uploads.iter().take(NAMES_IN_ERROR_MAX).map(String::as_str);
         tracing::warn!(
             error = &self.error as &dyn std::error::Error,
             run_id,

@@ -6,8 +6,9 @@ use tokio::task::JoinHandle;
 
 use super::error::ExportError;
 use crate::encode::{Encoder, Tally};
+use crate::model::StagedObject;
 use crate::store::stdout::StdoutWriter;
-use crate::store::{PartWriter, StagedObject, StoreError};
+use crate::store::{PartWriter, StoreError};
 
 /// Where a part's bytes go.
 #[derive(Debug)]

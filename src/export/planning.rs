@@ -2,20 +2,24 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
-use super::error::{ExportError, ExportErrorKind};
-use super::request::{ExportRequest, ManifestStats, ReadMode, RowCap, Target};
+use super::error::ExportError;
+use super::request::ExportRequest;
+use crate::base::failpoint;
+use crate::model::{
+    CapPlan, ColumnOrigin, ColumnPlan, Direction, ExportErrorKind, KeyValue, ManifestStats, Plan, ReadMode, RowCap,
+    RowKeyColumn, RowOrder, RowsAvailable, Slice, Target, Wire,
+};
 use crate::plan::key::{KeyChoice, choose_key};
-use crate::plan::partition::number_partitions;
 use crate::plan::sizing::{PARTITIONS_MAX, Sizing};
 use crate::plan::split::{
-    HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, pick_bounds, row_split_points,
+    HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, number_partitions, pick_bounds,
+    row_split_points,
 };
-use crate::plan::{
-    CapPlan, ColumnOrigin, ColumnPlan, ColumnRules, Direction, KeyValue, Plan, PlanError, RowKeyColumn, RowOrder,
-    RowsAvailable, Slice, Wire, columns, oid,
-};
+use crate::plan::{ColumnRules, PlanError, columns, oid, values_are_safe};
 use crate::source::postgres::Planning;
-use crate::{failpoint, limits};
+
+/// A capped export is split once a partition has so many rows: below that, connecting costs more than reading.
+const CAP_PARTITION_ROWS: u64 = 100_000;
 
 /// The integer types, whose ranges can be cut by arithmetic.
 const INTEGERS: [u32; 3] = [oid::INT8, oid::INT2, oid::INT4];
@@ -137,7 +141,7 @@ fn row_key(plan: &Plan, stats: ManifestStats) -> Vec<RowKeyColumn> {
         Some(RowKeyColumn {
             name: name.to_owned(),
             place: plan.columns.iter().position(|column| here(&column)),
-            shown: stats == ManifestStats::All || facts.pg_type.values_are_safe(),
+            shown: stats == ManifestStats::All || values_are_safe(&facts.pg_type),
             pg_type: facts.pg_type.clone(),
         })
     };
@@ -193,7 +197,7 @@ impl Split<'_> {
     }
 
     /// Bounds of the leading key column, from its histogram or, for integers, between its extremes.
-    async fn key_bounds(&self, leading: &crate::plan::KeyColumn) -> Result<Vec<KeyValue>, ExportError> {
+    async fn key_bounds(&self, leading: &crate::model::KeyColumn) -> Result<Vec<KeyValue>, ExportError> {
         let Some(origin) = self.planning.key_origin(leading).await? else { return Ok(Vec::new()) };
         let parts = self.sizing().count(origin.bytes.unwrap_or(0));
         let histogram = self.planning.histogram(leading, &origin).await?;
@@ -247,7 +251,7 @@ impl Split<'_> {
 
     fn capped_parts(&self, max_rows: NonZeroU64) -> NonZeroU32 {
         let readers = u64::try_from(self.request.work.readers.get()).unwrap_or(u64::MAX);
-        let by_rows = (max_rows.get() / limits::CAP_PARTITION_ROWS).clamp(1, readers.saturating_mul(2));
+        let by_rows = (max_rows.get() / CAP_PARTITION_ROWS).clamp(1, readers.saturating_mul(2));
         let chosen = u32::try_from(by_rows).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
         self.request.work.partitions.unwrap_or(chosen).min(PARTITIONS_MAX)
     }

@@ -4,11 +4,12 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::identity::RunIdentity;
-use super::request::{CommitOptions, ExportRequest, ReadMode, ShapeOptions, Target, WorkOptions};
-use crate::encode::FormatOptions;
-use crate::plan::{Plan, PolicyOptions};
+use super::request::ExportRequest;
+use crate::model::{
+    CommitOptions, ExportErrorKind, FormatOptions, Plan, PolicyOptions, ReadMode, ShapeOptions, Target, WorkOptions,
+};
 use crate::source::postgres::ConnectSettings;
 use crate::source::postgres::kept::{SnapshotId, SourceRecord};
 use crate::source::postgres::snapshot::SnapshotFacts;

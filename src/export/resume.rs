@@ -9,25 +9,25 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
-use super::event::Event;
+use super::error::ExportError;
 use super::finish::{Place, locate};
 use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 use super::record::RunRecord;
-use super::report::ExportReport;
-use super::request::{ExportRequest, OnExisting, ReadMode, Target};
+use super::request::ExportRequest;
 use super::run::{Planned, Run, unless_cancelled};
 use super::{finish, planning};
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::base::words::counted;
 use crate::manifest::{Existing, Placement, look};
-use crate::plan::Slice;
+use crate::model::{
+    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, ReadMode, Slice, StagedObject, Staging, Target,
+};
 use crate::source::Source;
 use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
 use crate::store::owner::owner;
-use crate::store::{AttemptSeed, Destination, Journal, PartitionReceipt, StagedObject, Staging, StoreOptions, Take};
-use crate::words::counted;
+use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
 /// What is to be resumed.
 #[derive(Debug, Clone)]
@@ -319,7 +319,7 @@ async fn anew(
     let work = &request.work;
     let planning = Planning::begin(&request.connect, &request.shape, work, &record.run_id, true).await?;
     let plan = planning.watched(planning::plan(request, &planning)).await?;
-    let same = |columns: &[crate::plan::ColumnPlan]| -> Vec<_> {
+    let same = |columns: &[crate::model::ColumnPlan]| -> Vec<_> {
         columns.iter().map(|it| (it.name.clone(), it.pg_type.clone(), it.carrier.clone(), it.nullable)).collect()
     };
     let changed =

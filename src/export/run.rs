@@ -11,25 +11,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::coordinator::{discard_receipts, export_partitions};
 use super::error::ExportError;
-use super::event::Event;
 use super::finish::{self, Before, Place};
 use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
 use super::planning;
 use super::record::RunRecord;
-use super::report::ExportReport;
 use super::request::ExportRequest;
 use super::worker::{Outlet, Work};
-use crate::failpoint;
+use crate::base::failpoint;
 use crate::manifest::{Existing, ManifestError, Placement};
+use crate::model::{ColumnPlan, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, SourceCost};
 use crate::plan::predicate::{check_expression, check_predicate, check_query};
 use crate::plan::sizing::heap_blocks;
-use crate::plan::{ColumnPlan, Plan, RelationRequest};
+use crate::source::Source;
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::source::postgres::{Planning, PostgresSource};
-use crate::source::{Source, SourceCost};
-use crate::store::{AttemptSeed, PartitionReceipt, Take};
+use crate::store::{AttemptSeed, Take};
 
 /// What is known of a run from its start.
 #[derive(Debug)]

@@ -21,18 +21,16 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
+use super::error::ExportError;
 use super::finish::{Before, Place};
 use super::hold::Hold;
 use super::record::RunRecord;
-use super::report::ExportReport;
 use super::run::{Planned, Run, may_be_committed, unless_cancelled};
+use crate::base::cpu;
 use crate::config::{Environment, load};
-use crate::cpu;
 use crate::manifest::{Placement, test_data};
-use crate::plan::{Carrier, Partition, Plan};
-use crate::source::postgres::error::SourceFault;
-use crate::source::{Batch, BatchStream, Source, SourceError};
+use crate::model::{Carrier, ExportErrorKind, ExportReport, Partition, Plan};
+use crate::source::{Batch, BatchStream, Retry, Source, SourceError, SourceFault};
 use crate::store::fault_store::{Dice, FaultStore};
 use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
@@ -83,16 +81,14 @@ impl Simulated {
         if self.calm || !self.dice.one_in(12, what, nth) {
             return None;
         }
-        let (fault, sqlstate) = match self.dice.roll(what, nth + 1_000, 12) {
-            0 => (SourceFault::Rejected, Some("22012")),
-            1 => (SourceFault::SnapshotLost, Some("22023")),
-            2 => (SourceFault::GaveWay, Some("55P03")),
-            3 => (SourceFault::GaveWay, Some("53300")),
-            _ => (SourceFault::Unavailable, None),
+        let (fault, retry) = match self.dice.roll(what, nth + 1_000, 12) {
+            0 => (SourceFault::Rejected, Retry::Never),
+            1 => (SourceFault::SnapshotLost, Retry::Never),
+            2 => (SourceFault::GaveWay, Retry::Briefly),
+            3 => (SourceFault::GaveWay, Retry::FewerReaders),
+            _ => (SourceFault::Unavailable, Retry::Again),
         };
-        let mut error = SourceError::new(fault, "simulated");
-        error.sqlstate = sqlstate.map(str::to_owned);
-        Some(error)
+        Some(SourceError { retry, ..SourceError::new(fault, "simulated") })
     }
 
     fn batches(&self, partition: &Partition, nth: u64) -> Vec<Result<Batch, SourceError>> {

@@ -9,21 +9,19 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, ExportErrorKind};
-use super::event::Event;
+use super::error::ExportError;
 use super::part::{OpenPart, Writer, aborted};
-use super::request::{ManifestStats, Visibility};
-use crate::cpu::on_rayon;
-use crate::encode::{EncodeError, EncodeSummary, Encoder, Format, FormatOptions, Tally, encoder, sorted_columns};
-use crate::plan::{ColumnPlan, Partition, Plan};
+use crate::base::cpu::on_rayon;
+use crate::base::words::counted;
+use crate::base::{failpoint, telemetry};
+use crate::encode::{EncodeError, EncodeSummary, Encoder, Tally, encoder, sorted_columns};
+use crate::model::{
+    ColumnPlan, Event, ExportErrorKind, Format, FormatOptions, Layout, ManifestStats, PartReceipt, Partition,
+    PartitionReceipt, Plan, StagedObject, Staging, Visibility,
+};
 use crate::source::{Batch, Source};
 use crate::store::stdout::StdoutWriter;
-use crate::store::{
-    AttemptSeed, Destination, Journal, Layout, PartName, PartReceipt, PartWriter, PartitionReceipt, StagedObject,
-    Staging, StoreError,
-};
-use crate::words::counted;
-use crate::{failpoint, telemetry};
+use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError};
 
 /// Where parts go.
 #[derive(Debug, Clone)]
@@ -399,8 +397,8 @@ pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) -> bool {
     true
 }
 
-impl From<crate::cpu::CpuPanic> for ExportError {
-    fn from(error: crate::cpu::CpuPanic) -> Self {
+impl From<crate::base::cpu::CpuPanic> for ExportError {
+    fn from(error: crate::base::cpu::CpuPanic) -> Self {
         Self::new(ExportErrorKind::Internal, "encoding").with_source(error)
     }
 }

@@ -10,12 +10,11 @@ use super::model::{
     SourceKind, SourceName, Totals,
 };
 use super::types::{arrow_type, parquet_type};
-use crate::encode::{Format, FormatOptions};
-use crate::export::report::RunStatus;
-use crate::export::request::ManifestStats;
-use crate::plan::{CapPlan, ColumnOrigin, ColumnPlan, KeyColumn, Partition, Plan, RowsAvailable, Slice};
-use crate::store::PartitionReceipt;
-use crate::store::receipt::{ColumnSummary, PartReceipt};
+use crate::model::{
+    CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Format, FormatOptions, KeyColumn, ManifestStats, PartReceipt,
+    Partition, PartitionReceipt, Plan, RowsAvailable, RunStatus, Slice,
+};
+use crate::plan::values_are_safe;
 
 /// What a manifest says that is in no receipt.
 #[derive(Debug, Clone)]
@@ -286,7 +285,7 @@ fn key_is_shown(key: &[KeyColumn], stats: ManifestStats) -> bool {
     match stats {
         ManifestStats::All => true,
         ManifestStats::None => false,
-        ManifestStats::Safe => key.iter().all(|column| column.pg_type.values_are_safe()),
+        ManifestStats::Safe => key.iter().all(|column| values_are_safe(&column.pg_type)),
     }
 }
 
@@ -296,7 +295,7 @@ fn shown_columns(summaries: &[ColumnSummary], columns: &[ColumnPlan], stats: Man
     }
     let shown = |name: &str| {
         stats == ManifestStats::All
-            || columns.iter().find(|column| column.name == name).is_some_and(|column| column.pg_type.values_are_safe())
+            || columns.iter().find(|column| column.name == name).is_some_and(|column| values_are_safe(&column.pg_type))
     };
     let mut summaries = summaries.to_vec();
     for summary in &mut summaries {

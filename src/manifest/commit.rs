@@ -11,6 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -21,10 +22,21 @@ use super::error::ManifestError;
 use super::existing::Existing;
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
-use crate::export::request::OnExisting;
+use crate::base::failpoint;
+use crate::model::{OnExisting, StagedObject};
 use crate::store::error::StoreFault;
-use crate::store::{Claim, Destination, Journal, StagedObject, StoreError, Version};
-use crate::{failpoint, limits};
+use crate::store::{Claim, DISCARDS_AT_ONCE, Destination, Journal, StoreError, Version};
+
+/// Parts made visible at the same time at commit. One completion is one small request, or one rename with its fsync;
+/// the window in which some parts are visible and the manifest is not shrinks with it.
+const PUBLISHES_AT_ONCE: usize = 16;
+
+/// Tries to write the manifest where reading back shows that nothing was written. The client has its own retries of
+/// requests; these are for a store that refuses writers that race, with nothing stored in the end.
+const MANIFEST_TRIES: u32 = 3;
+
+/// Between two tries to write the manifest.
+const MANIFEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the commit depends on.
 #[derive(Debug, Clone)]
@@ -271,7 +283,7 @@ impl Commit<'_> {
                     (object, result)
                 }
             })
-            .buffered(limits::PUBLISHES_AT_ONCE);
+            .buffered(PUBLISHES_AT_ONCE);
         let mut first_error = None;
         while let Some((object, result)) = results.next().await {
             // A local file that was in the way is somebody else's, and not ours to remove.
@@ -321,13 +333,13 @@ impl Commit<'_> {
             if !standing.must_be_written(self)? {
                 return Ok(());
             }
-            if tries == limits::MANIFEST_TRIES {
+            if tries == MANIFEST_TRIES {
                 return Err(match put {
                     Err(error) => ManifestError::Write(error),
                     Ok(()) => ManifestError::NotThere { object: self.manifest_url() },
                 });
             }
-            tokio::time::sleep(limits::MANIFEST_PAUSE).await;
+            tokio::time::sleep(MANIFEST_PAUSE).await;
         }
     }
 
@@ -355,7 +367,7 @@ impl Commit<'_> {
     async fn delete(&self, paths: Vec<String>) -> (u64, Vec<StoreError>) {
         let mut results = stream::iter(paths)
             .map(|path| async move { self.destination.delete(&path).await })
-            .buffer_unordered(limits::DISCARDS_AT_ONCE);
+            .buffer_unordered(DISCARDS_AT_ONCE);
         let (mut deleted, mut errors) = (0, Vec::new());
         while let Some(result) = results.next().await {
             match result {

@@ -12,8 +12,8 @@ use super::foreign::{REDSHIFT_PATH, SYMLINK_PATH, redshift, symlink};
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
 use super::wire::{WireError, crc64nvme_text};
-use crate::cpu::on_rayon;
-use crate::export::report::RunStatus;
+use crate::base::cpu::on_rayon;
+use crate::model::RunStatus;
 use crate::store::Destination;
 
 pub(super) const JSON: &str = "application/json";

@@ -1,10 +1,10 @@
 //! What can go wrong between the last receipt and a manifest that stands.
 
 use super::wire::WireError;
-use crate::cpu::CpuPanic;
+use crate::base::cpu::CpuPanic;
+use crate::base::words::counted;
 use crate::store::StoreError;
 use crate::store::error::StoreFault;
-use crate::words::counted;
 
 /// An error of the commit stage.
 #[derive(Debug, thiserror::Error)]

@@ -6,10 +6,8 @@ use super::build::{schema_column, source_key, source_name};
 use super::error::ManifestError;
 use super::model::{FormatRecord, Manifest};
 use super::placement::Placement;
-use crate::cpu::on_rayon;
-use crate::encode::FormatOptions;
-use crate::export::request::OnExisting;
-use crate::plan::Plan;
+use crate::base::cpu::on_rayon;
+use crate::model::{FormatOptions, OnExisting, Plan};
 use crate::store::{Destination, Version};
 
 /// A manifest that stands at a destination.
@@ -129,8 +127,8 @@ pub(super) async fn decode(bytes: Bytes, url: &str) -> Result<Manifest, Manifest
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::{Compression, Format};
     use crate::manifest::test_data::{format, manifest, memory, plan};
+    use crate::model::{Compression, Format};
 
     async fn with_manifest(name: &str) -> Destination {
         let destination = memory(name);

@@ -4,10 +4,10 @@ use std::num::NonZeroU64;
 
 use chrono::{DateTime, Utc};
 
-use crate::encode::{Compression, CsvOptions, Format, FormatOptions};
-use crate::export::report::RunStatus;
-use crate::plan::{Direction, KeyRange, KeyValue, RowOrder, RowsAvailable, TupleId};
-use crate::store::receipt::ColumnSummary;
+use crate::model::{
+    ColumnSummary, Compression, CsvOptions, Direction, Format, FormatOptions, KeyRange, KeyValue, RowOrder,
+    RowsAvailable, RunStatus, TupleId,
+};
 
 /// One committed export: what it read, under which snapshot, and every part it left.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,15 +7,14 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 use super::build::{RunFacts, build};
 use super::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord};
-use crate::encode::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
-use crate::export::request::ManifestStats;
-use crate::plan::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Comparison, Direction, KeyColumn, KeyRange,
-    LeafFacts, PgType, Plan, Policies, Precision, RelationFacts, RelationKind, RowOrder, RowsAvailable, Slice, TupleId,
-    TypeKind, Wire, number_partitions,
+use crate::model::{
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Comparison, Compression, CsvOptions,
+    Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout, LeafFacts, ManifestStats, Newline, ParquetOptions,
+    PartReceipt, PartitionReceipt, PgType, Plan, Policies, Precision, RelationFacts, RelationKind, RowOrder,
+    RowsAvailable, Slice, StagedObject, Staging, TupleId, TypeKind, Wire,
 };
-use crate::store::receipt::{ColumnSummary, PartReceipt};
-use crate::store::{Destination, Layout, PartName, PartitionReceipt, StagedObject, Staging, StoreOptions};
+use crate::plan::split::number_partitions;
+use crate::store::{Destination, PartName, StoreOptions};
 
 pub(super) const ATTEMPT: u32 = 0x9f3a_2b1c;
 
@@ -63,7 +62,7 @@ fn relation() -> RelationFacts {
         estimated_rows: Some(20),
         unique_key: Some(vec!["id".into()]),
         row_security: false,
-        reading: crate::plan::ReadingFacts::default(),
+        reading: crate::model::ReadingFacts::default(),
     }
 }
 
@@ -87,7 +86,7 @@ pub(super) fn plan() -> Plan {
         Slice::NullKeys,
     ];
     Plan {
-        locks: crate::plan::LockUse::default(),
+        locks: crate::model::LockUse::default(),
         row_key: Vec::new(),
         relation: relation(),
         predicate: Some("price > 0".into()),
@@ -129,7 +128,7 @@ pub(crate) fn heap_plan() -> Plan {
     let slices =
         [Slice::Heap { leaf: 0, from: None, to: Some(middle) }, Slice::Heap { leaf: 0, from: Some(middle), to: None }];
     Plan {
-        locks: crate::plan::LockUse::default(),
+        locks: crate::model::LockUse::default(),
         row_key: Vec::new(),
         predicate: None,
         now: None,

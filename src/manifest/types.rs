@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::encode::Format;
-use crate::plan::{Carrier, Member, Precision};
+use crate::model::{Carrier, Format, Member, Precision};
 
 /// The Arrow type of a column's batches. Members of a struct are named in JSON's quotes.
 pub(super) fn arrow_type(carrier: &Carrier) -> String {

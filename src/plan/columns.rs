@@ -5,16 +5,15 @@ use std::collections::{HashMap, HashSet};
 use super::error::PlanError;
 use super::extremes::ordered;
 use super::members::{self, Reach, reaches};
+use super::numbered;
 use super::oid;
-use super::policy::{
-    CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
-    Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
-};
 use super::travel::{self, ServerTypes, Terms, Travel, travel};
 use super::words::{may_null, words};
-use super::{ColumnFacts, ColumnOrigin, ColumnPlan, PgType, RelationFacts, Wire, numbered};
-use crate::encode::Format;
-use crate::export::request::ShapeOptions;
+use crate::model::{
+    CharPadding, ColumnChoice, ColumnFacts, ColumnOrigin, ColumnPlan, DuplicateColumns, Format, InvalidUtf8,
+    JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable, PgType, Policies, PolicyOptions, Preset, RelationFacts,
+    ShapeOptions, TimestampPrecision, UnconstrainedNumeric, Wire,
+};
 
 /// What column plans depend on besides the relation.
 #[derive(Debug, Clone, Copy)]

@@ -9,13 +9,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::sizing::heap_bytes;
-use super::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyRange, KeyValue, LeafFacts, LockUse, Plan,
-    RelationKind, Slice, TupleId, Wire,
+use crate::model::{
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, KeyRange, KeyValue, LeafFacts, LockUse,
+    Plan, ReadMode, RelationKind, Slice, SourceProfile, TupleId, Wire, WorkOptions,
 };
-use crate::encode::Format;
-use crate::export::request::{ReadMode, SourceProfile, WorkOptions};
-use crate::limits;
+use crate::plan::locks::CONTROL_SESSIONS;
 
 /// A plan as `outhaul plan` shows it: serialized as JSON, or by `Display` as text.
 ///
@@ -168,7 +166,7 @@ impl PlanView<'_> {
     #[must_use]
     pub fn with_keeper(mut self, keep: bool) -> Self {
         if keep {
-            self.read.peak_connections = self.read.readers.saturating_add(limits::CONTROL_SESSIONS).saturating_add(1);
+            self.read.peak_connections = self.read.readers.saturating_add(CONTROL_SESSIONS).saturating_add(1);
         }
         self
     }
@@ -179,7 +177,7 @@ fn read_view(work: &WorkOptions, plan: &Plan) -> ReadView {
     let fewer = plan.locks.readers.and_then(|readers| usize::try_from(readers).ok());
     let readers = fewer.map_or(work.readers.get(), |fewer| fewer.min(work.readers.get()));
     let (mode, page_size, beside) = match work.read_mode {
-        ReadMode::Copy if readers > 1 => ("copy", None, limits::CONTROL_SESSIONS),
+        ReadMode::Copy if readers > 1 => ("copy", None, CONTROL_SESSIONS),
         // The only reader's own transaction is the snapshot, so there are no keepers.
         ReadMode::Copy => ("copy", None, 1),
         ReadMode::Keyset { page_size } => ("keyset", Some(page_size.get()), 1),

@@ -1,7 +1,10 @@
 //! Why a request cannot be planned.
 
-use crate::export::ExportErrorKind;
-use crate::limits;
+use crate::base::memory;
+use crate::model::ExportErrorKind;
+
+/// Names that an error lists before it says how many more there are: a screenful.
+pub(crate) const NAMES_IN_ERROR_MAX: usize = 40;
 
 /// A request that makes no sense for this relation. Every message ends with what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +141,7 @@ pub enum PlanError {
     /// More partitions than object names have digits for.
     #[error(
         "the plan has {count} partitions, more than {max}; ask for fewer with --partitions or raise --part-size",
-        max = limits::PARTITIONS_MAX
+        max = memory::PARTITIONS_MAX
     )]
     TooManyPartitions {
         /// How many it has.
@@ -204,8 +207,8 @@ impl PlanError {
     /// [`PlanError::UnknownColumn`] with the nearest of `known`, if one is near, and with the list of them.
     pub(super) fn unknown_column<'a>(flag: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.into_iter().collect();
-        let mut listed = known.iter().take(limits::NAMES_IN_ERROR_MAX).copied().collect::<Vec<_>>().join(", ");
-        if let Some(more @ 1..) = known.len().checked_sub(limits::NAMES_IN_ERROR_MAX) {
+        let mut listed = known.iter().take(NAMES_IN_ERROR_MAX).copied().collect::<Vec<_>>().join(", ");
+        if let Some(more @ 1..) = known.len().checked_sub(NAMES_IN_ERROR_MAX) {
             listed = format!("{listed} and {more} more");
         }
         let advice = match nearest(name, &known) {
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_long_list_of_columns_is_cut() {
-        let names: Vec<String> = (0..limits::NAMES_IN_ERROR_MAX + 3).map(|n| format!("c{n}")).collect();
+        let names: Vec<String> = (0..NAMES_IN_ERROR_MAX + 3).map(|n| format!("c{n}")).collect();
         let error = PlanError::unknown_column("--columns", "x", names.iter().map(String::as_str));
         assert!(error.to_string().ends_with(" and 3 more"), "{error}");
         let error = PlanError::unknown_column("--key", "b", ["a"]);

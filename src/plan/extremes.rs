@@ -1,9 +1,8 @@
 //! Which columns have a least and a greatest value: those whose values, as they are held, stand in PostgreSQL's order.
 
-use super::column::{Carrier, TypeKind};
-use super::policy::{CharPadding, Policies};
+use super::oid;
 use super::travel::is_text;
-use super::{ColumnFacts, oid};
+use crate::model::{Carrier, CharPadding, ColumnFacts, Policies, TypeKind};
 
 /// Whether values compared as they are held, texts and bytes byte by byte, stand in the order in which PostgreSQL sorts
 /// the column.
@@ -34,8 +33,8 @@ pub(super) fn ordered(facts: &ColumnFacts, carrier: &Carrier, policies: &Policie
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ExtensionType, PgType};
     use crate::plan::testing::column;
-    use crate::plan::{ExtensionType, PgType};
 
     fn is_ordered(oid: u32, carrier: &Carrier, policies: &Policies) -> [bool; 2] {
         [false, true].map(|byte_ordered| {

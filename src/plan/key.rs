@@ -1,8 +1,7 @@
 //! The key: what orders the rows, and what may split them.
 
 use super::error::PlanError;
-use super::{ColumnFacts, Direction, KeyColumn, RelationFacts};
-use crate::export::request::{ReadMode, RowCap};
+use crate::model::{ColumnFacts, Direction, KeyColumn, ReadMode, RelationFacts, RowCap};
 
 /// The key of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,18 @@ use std::fmt;
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::model::{LockUse, LockWay};
+
+/// Locks of one session of ours on what the catalog is made of, and on its own transaction: planning looks into most of
+/// the catalog's tables, by their indexes.
+const SESSION_LOCKS: u64 = 64;
+
+/// Leaves that one statement reads, or counts: a round trip to a cloud costs 30 ms, and the server 0.15 ms a leaf whether
+/// they come one by one or together.
+pub(crate) const STATEMENT_LEAVES_MAX: usize = 64;
+
+/// Connections of a run beside its readers: the lock session and two keepers.
+pub(crate) const CONTROL_SESSIONS: usize = 3;
 
 /// The server's lock table: it is made for `max_locks_per_transaction` locks for each of `max_connections` and
 /// `max_prepared_transactions`, each with one holder and as many holders again (`NLOCKENTS`, lock.c). Locks that
@@ -80,12 +91,12 @@ impl LockTable {
     pub fn share(self, weight: LockWeight, readers: u64, beside: impl Fn(u64) -> u64) -> Option<LockShare> {
         let heaviest = weight.heaviest.max(1);
         // One statement reads no more leaves.
-        let most = heaviest.saturating_mul(u64::try_from(limits::STATEMENT_LEAVES_MAX).unwrap_or(u64::MAX));
+        let most = heaviest.saturating_mul(u64::try_from(STATEMENT_LEAVES_MAX).unwrap_or(u64::MAX));
         let share = |readers: u64, others: u64| {
             let relations = (self.quarter().checked_sub(others)? / readers).min(most);
             (relations >= heaviest).then_some(LockShare { readers, relations })
         };
-        let of_session = weight.branches.saturating_add(limits::SESSION_LOCKS);
+        let of_session = weight.branches.saturating_add(SESSION_LOCKS);
         let counted = (1..=readers).rev().find_map(|readers| {
             let sessions = Holders { readers, beside: beside(readers) }.count();
             share(readers, sessions.checked_mul(of_session)?)
@@ -94,43 +105,17 @@ impl LockTable {
     }
 }
 
-/// When a run locks what it reads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LockWay {
-    /// All of it, before the snapshot.
-    #[default]
-    BeforeSnapshot,
-    /// A few leaves at a time as they are read, each compared with what it was under the snapshot.
-    LeafByLeaf,
-    /// What a page reads, for as long as it is read.
-    PageByPage,
-}
-
-/// What a plan takes of the lock table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockUse {
-    /// When it locks.
-    pub way: LockWay,
-    /// Locks of all sessions of the run at the busiest moment, at most: rows of `pg_locks`.
-    pub at_most: u64,
-    /// Locks that the server's table is made for.
-    pub lock_table: u64,
-    /// Readers that may read at the same time, where these are fewer than were asked for.
-    pub readers: Option<u64>,
-}
-
 impl LockUse {
     /// Where every holder locks every relation.
     pub fn of_all(way: LockWay, table: LockTable, relations: u64, holders: Holders) -> Self {
-        let of_session = relations.saturating_add(limits::SESSION_LOCKS);
+        let of_session = relations.saturating_add(SESSION_LOCKS);
         let at_most = holders.count().saturating_mul(of_session);
         Self { way, at_most, lock_table: table.entries, readers: None }
     }
 
     /// Where the leaves are locked as they are read.
     pub fn of_share(table: LockTable, branches: u64, share: LockShare, holders: Holders) -> Self {
-        let of_session = branches.saturating_add(limits::SESSION_LOCKS);
+        let of_session = branches.saturating_add(SESSION_LOCKS);
         let count = Holders { readers: share.readers, ..holders }.count();
         let leaves = share.readers.saturating_mul(share.relations);
         let at_most = count.saturating_mul(of_session).saturating_add(leaves);
@@ -182,7 +167,7 @@ mod tests {
 
     #[test]
     fn fewer_readers_where_as_many_could_not_read_a_leaf() {
-        let table = LockTable { entries: 20 * (limits::SESSION_LOCKS + 1) };
+        let table = LockTable { entries: 20 * (SESSION_LOCKS + 1) };
         let weight = LockWeight { tables: 9, relations: 72, heaviest: 8, branches: 1 };
         let share = table.share(weight, 4, |_| 3).unwrap();
         assert!(share.readers == 1 && share.relations >= 8, "{share:?}");

@@ -4,11 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::column::{Carrier, ExtensionType, Member, PgType, TypeKind, Wire};
-use super::policy::{CharPadding, InvalidUtf8, JsonNan};
 use super::travel::{Terms, Travel, annotated, is_text, typed};
 use super::{numbered, oid};
-use crate::encode::Format;
+use crate::model::{Carrier, CharPadding, ExtensionType, Format, InvalidUtf8, JsonNan, Member, PgType, TypeKind, Wire};
 
 /// Parts that a note names; of more it says how many.
 const NAMED_MAX: usize = 3;

@@ -4,10 +4,30 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::{LeafFacts, Plan, Slice, TupleId};
-use crate::encode::Format;
-use crate::export::request::{SourceProfile, WorkOptions};
-use crate::limits;
+use crate::base::memory;
+use crate::model::{Format, LeafFacts, Partition, Plan, Slice, SourceProfile, TupleId, WorkOptions};
+
+/// Bytes of heap that are read before a second snapshot keeper would stand: about 10 ms.
+const SMALL_PLAN_HEAP_BYTES: u64 = 1024 * 1024;
+
+/// Partitions a reader, where the relation is large enough: with one each, all wait for the slowest.
+const PARTITIONS_PER_READER: u64 = 2;
+
+/// The same under `--source-profile fast`: the last ones are shorter, and so is the wait for the slowest.
+const PARTITIONS_PER_FAST_READER: u64 = 4;
+
+/// Bytes of heap below which cutting a partition only to keep readers busy costs more in round trips and objects than
+/// it gains; a reader takes well under 100 ms for them.
+const PARTITION_HEAP_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// Heap bytes per 100 bytes of Parquet: zstd and dictionaries take a row to about a quarter of its tuple.
+const HEAP_PERCENT_OF_PARQUET: u64 = 400;
+
+/// Heap bytes per 100 bytes of CSV: the text of numbers is longer than their binary form by about the tuple header.
+const HEAP_PERCENT_OF_CSV: u64 = 100;
+
+/// Heap bytes per 100 bytes of NDJSON: every row repeats the names of its columns.
+const HEAP_PERCENT_OF_NDJSON: u64 = 50;
 
 /// What the number of partitions depends on, the relation apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +57,7 @@ impl Sizing {
         if let Some(partitions) = self.partitions {
             return partitions.min(PARTITIONS_MAX);
         }
-        let by_readers = self.busy_partitions().min(heap_bytes / limits::PARTITION_HEAP_BYTES_MIN);
+        let by_readers = self.busy_partitions().min(heap_bytes / PARTITION_HEAP_BYTES_MIN);
         let count = heap_bytes.div_ceil(self.part_heap_bytes()).max(by_readers);
         u32::try_from(count)
             .map_or(PARTITIONS_MAX, |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN).min(PARTITIONS_MAX))
@@ -46,9 +66,9 @@ impl Sizing {
     /// Heap bytes that become about one part.
     fn part_heap_bytes(&self) -> u64 {
         let percent = match self.format {
-            Format::Parquet => limits::HEAP_PERCENT_OF_PARQUET,
-            Format::Csv => limits::HEAP_PERCENT_OF_CSV,
-            Format::Ndjson => limits::HEAP_PERCENT_OF_NDJSON,
+            Format::Parquet => HEAP_PERCENT_OF_PARQUET,
+            Format::Csv => HEAP_PERCENT_OF_CSV,
+            Format::Ndjson => HEAP_PERCENT_OF_NDJSON,
         };
         (self.part_size.get() / 100).saturating_mul(percent).max(1)
     }
@@ -57,14 +77,14 @@ impl Sizing {
     fn busy_partitions(&self) -> u64 {
         u64::try_from(self.readers.get()).unwrap_or(u64::MAX).saturating_mul(match self.profile {
             SourceProfile::Gentle => 1,
-            SourceProfile::Balanced => limits::PARTITIONS_PER_READER,
-            SourceProfile::Fast => limits::PARTITIONS_PER_FAST_READER,
+            SourceProfile::Balanced => PARTITIONS_PER_READER,
+            SourceProfile::Fast => PARTITIONS_PER_FAST_READER,
         })
     }
 }
 
-/// [`limits::PARTITIONS_MAX`], which is not zero.
-pub(crate) const PARTITIONS_MAX: NonZeroU32 = NonZeroU32::new(limits::PARTITIONS_MAX).unwrap();
+/// [`memory::PARTITIONS_MAX`], which is not zero.
+pub(crate) const PARTITIONS_MAX: NonZeroU32 = NonZeroU32::new(memory::PARTITIONS_MAX).unwrap();
 
 /// Leaves that are cut into slices together: one leaf, cut by blocks, or a run of small ones, cut between leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +108,7 @@ pub(super) struct Segment {
 pub(super) fn allot(leaves: &[LeafFacts], sizing: &Sizing, last_alone: bool) -> Vec<Segment> {
     let total = leaves.iter().fold(0, |sum: u64, leaf| sum.saturating_add(weight(leaf)));
     let wanted = u64::from(sizing.count(total).get());
-    let max = u64::from(limits::PARTITIONS_MAX);
+    let max = u64::from(memory::PARTITIONS_MAX);
     let cut = |largest| segments(leaves, sizing.profile, largest, last_alone);
     // A leaf that is larger than an equal share is cut; the others share.
     let mut largest = total / wanted;
@@ -120,7 +140,7 @@ pub(super) fn allot(leaves: &[LeafFacts], sizing: &Sizing, last_alone: bool) -> 
     for segment in &mut segments {
         segment.slices = by_size(segment);
     }
-    grow(&mut segments, sizing.busy_partitions().min(max), limits::PARTITION_HEAP_BYTES_MIN);
+    grow(&mut segments, sizing.busy_partitions().min(max), PARTITION_HEAP_BYTES_MIN);
     segments
 }
 
@@ -237,6 +257,24 @@ impl PartialOrd for Largest {
     }
 }
 
+impl LeafFacts {
+    /// Whether it is read in less time than a connection takes to make.
+    pub fn is_small(&self) -> bool {
+        heap_bytes(self) <= SMALL_PLAN_HEAP_BYTES
+    }
+}
+
+impl Plan {
+    /// Whether it is read in less time than a connection takes to make: one slice of a small heap.
+    pub fn is_small(&self) -> bool {
+        let leaf = match self.partitions.as_slice() {
+            [Partition { slice: Slice::Heap { leaf, .. }, .. }] => self.relation.leaves.get(*leaf),
+            _ => None,
+        };
+        leaf.is_some_and(LeafFacts::is_small)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,7 +351,7 @@ mod tests {
     fn large_and_small_leaves_in_turns_are_never_too_many() {
         let turns: Vec<LeafFacts> = (0..120_000).map(|place| leaf(if place % 2 == 0 { 1 } else { 512 })).collect();
         let count: u64 = slices(&turns, &sizing(4, 256, Format::Csv)).iter().map(|slices| u64::from(*slices)).sum();
-        assert!(count <= u64::from(limits::PARTITIONS_MAX), "{count}");
+        assert!(count <= u64::from(memory::PARTITIONS_MAX), "{count}");
         let few = Sizing { partitions: NonZeroU32::new(5), ..sizing(4, 256, Format::Csv) };
         assert_eq!(slices(&turns[..1000], &few).iter().sum::<u32>(), 5);
     }
@@ -335,11 +373,11 @@ mod tests {
         let huge = LeafFacts { blocks: u32::MAX, ..leaf(0) };
         let tiny_parts = sizing(4, 1, Format::Ndjson);
         let counts = slices(&[huge.clone(), huge, leaf(1)], &tiny_parts);
-        assert_eq!(counts.iter().sum::<u32>(), limits::PARTITIONS_MAX);
-        assert_eq!(tiny_parts.count(u64::MAX).get(), limits::PARTITIONS_MAX);
+        assert_eq!(counts.iter().sum::<u32>(), memory::PARTITIONS_MAX);
+        assert_eq!(tiny_parts.count(u64::MAX).get(), memory::PARTITIONS_MAX);
         let asked = Sizing { partitions: NonZeroU32::new(u32::MAX), ..tiny_parts };
-        assert_eq!(asked.count(1).get(), limits::PARTITIONS_MAX);
+        assert_eq!(asked.count(1).get(), memory::PARTITIONS_MAX);
         let many = sizing(usize::MAX, 256, Format::Csv);
-        assert_eq!(slices(&[LeafFacts { blocks: u32::MAX, ..leaf(0) }], &many), [limits::PARTITIONS_MAX]);
+        assert_eq!(slices(&[LeafFacts { blocks: u32::MAX, ..leaf(0) }], &many), [memory::PARTITIONS_MAX]);
     }
 }

@@ -1,10 +1,12 @@
 //! Slices of a relation: disjoint, covering (invariant I4), in output order.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Bound;
 
+use super::error::PlanError;
 use super::sizing::{self, Sizing};
-use super::{KeyRange, KeyValue, LeafFacts, Slice, TupleId};
+use crate::base::memory;
+use crate::model::{KeyRange, KeyValue, LeafFacts, Partition, Slice, TupleId};
 
 /// A row's place in a relation that is read leaf by leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +15,23 @@ pub struct HeapPlace {
     pub leaf: usize,
     /// The place in it.
     pub tuple: TupleId,
+}
+
+/// Numbers slices from 0 in the order they come in, which is output order. `ordered` is for plans that are keyed or
+/// capped by key; `row_limit` is for a cap on the only partition of a relation that has no key to end it.
+///
+/// # Errors
+/// There are more than [`memory::PARTITIONS_MAX`].
+pub fn number_partitions(
+    slices: Vec<Slice>,
+    ordered: bool,
+    row_limit: Option<NonZeroU64>,
+) -> Result<Vec<Partition>, PlanError> {
+    let count = slices.len();
+    if u32::try_from(count).map_or(true, |count| count > memory::PARTITIONS_MAX) {
+        return Err(PlanError::TooManyPartitions { count });
+    }
+    Ok((0..).zip(slices).map(|(number, slice)| Partition { number, slice, ordered, row_limit }).collect())
 }
 
 /// Block ranges of large leaves, the last of each leaf open, and runs of small ones, in leaf order.

@@ -1,6 +1,8 @@
 //! Facts for the tests of this stage.
 
-use super::{ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationFacts, RelationKind, TypeKind};
+use crate::model::{
+    ColumnFacts, ColumnStatistics, Comparison, LeafFacts, PgType, RelationFacts, RelationKind, TypeKind,
+};
 
 /// A column of a built-in type without a modifier.
 pub(super) fn column(name: &str, oid: u32, not_null: bool) -> ColumnFacts {
@@ -33,6 +35,6 @@ pub(super) fn relation(columns: Vec<ColumnFacts>) -> RelationFacts {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
-        reading: crate::plan::ReadingFacts::default(),
+        reading: crate::model::ReadingFacts::default(),
     }
 }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::column::{Attribute, Carrier, ExtensionType, Member, PgType, Precision, TypeKind, Wire};
 use super::members;
 use super::oid;
-use super::policy::{
-    CharPadding, InvalidUtf8, Nested, OnUnrepresentable, Policies, Preset, TimestampPrecision, UnconstrainedNumeric,
+use crate::model::{
+    Attribute, Carrier, CharPadding, ExtensionType, Format, InvalidUtf8, Member, Nested, OnUnrepresentable, PgType,
+    Policies, Precision, Preset, TimestampPrecision, TypeKind, UnconstrainedNumeric, Wire,
 };
-use crate::encode::Format;
 
 /// The most digits that an Arrow `Decimal128` holds, and the most that Athena, Redshift and DuckDB have.
 const DECIMAL128_DIGITS: i32 = 38;
@@ -336,6 +335,29 @@ pub(crate) fn is_text(pg_type: &PgType) -> bool {
 /// of money begin with a sign too, but hold nothing to run.
 pub(crate) fn is_free_text(pg_type: &PgType, carrier: &Carrier) -> bool {
     *carrier == Carrier::Text && !matches!(pg_type.base_oid, oid::INTERVAL | oid::MONEY)
+}
+
+/// Whether values of this type say nothing of people: numbers, truth values, times and UUIDs. It names what may be
+/// shown, so that a type nobody thought of stays hidden: an array of text, hstore, an enum's labels.
+pub(crate) fn values_are_safe(pg_type: &PgType) -> bool {
+    const SHOWN: [u32; 15] = [
+        oid::BOOL,
+        oid::INT8,
+        oid::INT2,
+        oid::INT4,
+        oid::OID,
+        oid::FLOAT4,
+        oid::FLOAT8,
+        oid::DATE,
+        oid::TIME,
+        oid::TIMESTAMP,
+        oid::TIMESTAMPTZ,
+        oid::INTERVAL,
+        oid::TIMETZ,
+        oid::NUMERIC,
+        oid::UUID,
+    ];
+    SHOWN.contains(&pg_type.base_oid)
 }
 
 /// Whether there are values of its types that a carrier cannot hold.

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::column::{Carrier, PgType};
 use super::members::{self, Reach, reaches};
 use super::oid;
-use super::policy::{
-    CharPadding, InvalidUtf8, JsonLargeNumbers, JsonNan, OnUnrepresentable, Policies, TimestampPrecision,
-};
 use super::travel::{Terms, Travel, can_fail, has_timestamp, is_free_text, is_text, numeric};
-use crate::encode::Format;
+use crate::model::{
+    Carrier, CharPadding, Format, InvalidUtf8, JsonLargeNumbers, JsonNan, OnUnrepresentable, PgType, Policies,
+    TimestampPrecision,
+};
 
 /// The choices that matter to a column, in the words of their flags.
 pub(super) fn words(pg_type: &PgType, travel: &Travel, terms: &Terms) -> String {

@@ -1,5 +1,6 @@
 //! Stage 2, READ: a partition of the plan becomes bounded Arrow batches.
 
+pub mod error;
 pub mod postgres;
 
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::plan::{Partition, Plan};
+use crate::model::{Partition, Plan, SourceCost};
+
+pub use error::{Retry, SourceError, SourceFault};
 
 /// Rows of one partition.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,18 +29,6 @@ pub struct Batch {
 /// The batches of one partition, in order. Dropping it ends the read: the session behind it is closed, never reused
 /// half-read.
 pub type BatchStream = BoxStream<'static, Result<Batch, SourceError>>;
-
-/// What a run costs its source.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-pub struct SourceCost {
-    /// The most connections that were open at the same time, cancel requests apart.
-    pub peak_connections: usize,
-    /// Seconds for which the snapshot was held, and with it the server's horizon; none in keyset mode.
-    pub snapshot_age_seconds: Option<f64>,
-    /// Blocks of heap that were read: those of the plan's ranges, each once. None where an index may have been read
-    /// instead: by key, or with a predicate.
-    pub heap_blocks_read: Option<u64>,
-}
 
 /// Something rows are read from. One value is one run: one snapshot, one set of locks.
 pub trait Source: Send + Sync + std::fmt::Debug {
@@ -73,5 +64,3 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         SourceCost::default()
     }
 }
-
-pub use postgres::error::{Retry, SourceError};

@@ -2,14 +2,18 @@
 //!
 //! S3 takes 10,000 chunks of 5 MiB to 5 GiB for one object, GCS the same, Azure 50,000. The size is not known when an
 //! upload begins, so chunks grow: the first [`CHUNKS_A_STEP`] have the size asked for, the next as many twice that, and
-//! so on. Any object up to 5 TiB stays below [`limits::UPLOAD_CHUNKS_MAX`] with every legal first size, and nearly
+//! so on. Any object up to 5 TiB stays below 9,000 chunks with every legal first size, and nearly
 //! every object keeps to the first step (6.25 GiB at 8 MiB a chunk), where all chunks but the last are equal. Stores
 //! that need equal chunks throughout (Cloudflare R2) take larger objects with a larger `--upload-chunk-size`.
 
 use bytes::Bytes;
 use object_store::{PutPayload, PutPayloadMut};
 
-use crate::limits;
+/// S3's smallest chunk but the last.
+pub(crate) const UPLOAD_CHUNK_BYTES_MIN: usize = 5 * 1024 * 1024;
+
+/// S3's largest chunk.
+pub(crate) const UPLOAD_CHUNK_BYTES_MAX: usize = 5 << 30;
 
 /// Chunks between two doublings.
 const CHUNKS_A_STEP: usize = 800;
@@ -21,7 +25,7 @@ const PIECE_BYTES_MIN: usize = 16 * 1024;
 pub(super) fn chunk_bytes(first: usize, index: usize) -> usize {
     let doublings = u32::try_from(index / CHUNKS_A_STEP).unwrap_or(u32::MAX);
     let factor = 1_usize.checked_shl(doublings).unwrap_or(usize::MAX);
-    first.max(limits::UPLOAD_CHUNK_BYTES_MIN).saturating_mul(factor).min(limits::UPLOAD_CHUNK_BYTES_MAX)
+    first.max(UPLOAD_CHUNK_BYTES_MIN).saturating_mul(factor).min(UPLOAD_CHUNK_BYTES_MAX)
 }
 
 /// One chunk as it fills.
@@ -64,6 +68,8 @@ mod tests {
 
     use super::*;
 
+    const CHUNKS_MAX: usize = 9_000;
+
     const TIB: u64 = 1 << 40;
 
     proptest! {
@@ -71,14 +77,14 @@ mod tests {
 
         #[test]
         fn objects_up_to_5_tib_stay_below_the_limit(first in 1_usize..=(6 << 30)) {
-            let total: u64 = (0..limits::UPLOAD_CHUNKS_MAX).map(|index| chunk_bytes(first, index) as u64).sum();
-            prop_assert!(total >= 5 * TIB, "{} chunks hold only {total}", limits::UPLOAD_CHUNKS_MAX);
+            let total: u64 = (0..CHUNKS_MAX).map(|index| chunk_bytes(first, index) as u64).sum();
+            prop_assert!(total >= 5 * TIB, "{CHUNKS_MAX} chunks hold only {total}");
         }
 
         #[test]
         fn sizes_are_legal_and_never_shrink(first in any::<usize>(), index in 0..20_000_usize) {
             let size = chunk_bytes(first, index);
-            prop_assert!((limits::UPLOAD_CHUNK_BYTES_MIN..=limits::UPLOAD_CHUNK_BYTES_MAX).contains(&size));
+            prop_assert!((UPLOAD_CHUNK_BYTES_MIN..=UPLOAD_CHUNK_BYTES_MAX).contains(&size));
             prop_assert!(chunk_bytes(first, index + 1) >= size);
         }
 
@@ -107,6 +113,6 @@ mod tests {
     fn the_first_step_is_equal() {
         assert!((0..CHUNKS_A_STEP).all(|index| chunk_bytes(8 << 20, index) == 8 << 20));
         assert_eq!(chunk_bytes(8 << 20, CHUNKS_A_STEP), 16 << 20);
-        assert_eq!(chunk_bytes(1, 0), limits::UPLOAD_CHUNK_BYTES_MIN);
+        assert_eq!(chunk_bytes(1, 0), UPLOAD_CHUNK_BYTES_MIN);
     }
 }

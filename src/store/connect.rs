@@ -29,7 +29,21 @@ use super::address::Provider;
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::remote::Remote;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+
+/// A request to a store may take this long until its answer begins, or longer where its body is large:
+/// [`UPLOAD_RATE_MIN`].
+pub(super) const REQUEST_TIMEOUT_MIN: Duration = Duration::from_mins(2);
+
+/// The slowest upload that is waited for, in bytes a second.
+const UPLOAD_RATE_MIN: usize = 64 * 1024;
+
+/// `object_store` starts no more retries of a request after this long (its default); it has one signature for all of
+/// them, which a store takes for five minutes at least.
+const STORE_RETRY_BUDGET: Duration = Duration::from_mins(3);
+
+/// A TCP and TLS connection to a store; the client tries again within its retry budget.
+const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The CRC64NVME that a store told in a header.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +182,7 @@ fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::Micros
 
 /// How long after its first try a request may still be tried again.
 pub(super) fn retry_budget() -> Duration {
-    failpoint::limit("store-retry", limits::STORE_RETRY_BUDGET)
+    failpoint::limit("store-retry", STORE_RETRY_BUDGET)
 }
 
 fn retries() -> RetryConfig {
@@ -177,11 +191,11 @@ fn retries() -> RetryConfig {
 
 /// How long a request with a body of `bytes` may take until its answer begins: a slow store gets longer for more.
 pub(super) fn request_timeout(bytes: usize) -> Duration {
-    let least = failpoint::limit("request", limits::REQUEST_TIMEOUT_MIN);
+    let least = failpoint::limit("request", REQUEST_TIMEOUT_MIN);
     if failpoint::off("scaled-timeout") {
         return least;
     }
-    least.max(Duration::from_secs(u64::try_from(bytes / limits::UPLOAD_RATE_MIN).unwrap_or(u64::MAX)))
+    least.max(Duration::from_secs(u64::try_from(bytes / UPLOAD_RATE_MIN).unwrap_or(u64::MAX)))
 }
 
 /// The client's own options (`AWS_ALLOW_HTTP`, `GOOGLE_PROXY_URL`, …). Its whole-request timeout is replaced by ours.
@@ -191,7 +205,7 @@ fn client_options(prefix: &str, variables: &Variables, defaults: ClientOptions) 
         .iter()
         .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_ascii_lowercase().parse().ok()?, value)))
         .filter(|(key, _)| *key != ClientConfigKey::Timeout)
-        .fold(defaults.with_connect_timeout(limits::STORE_CONNECT_TIMEOUT), |options, (key, value)| {
+        .fold(defaults.with_connect_timeout(STORE_CONNECT_TIMEOUT), |options, (key, value)| {
             options.with_config(key, value)
         })
 }

@@ -15,14 +15,14 @@ use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 use super::journal::Journal;
 use super::local::Folder;
-use super::receipt::{StagedObject, Staging};
 use super::remote::Remote;
 use super::writer::PartWriter;
+use crate::model::{StagedObject, Staging};
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
 /// Paths are relative to it, use `/`, and have no empty, `.` or `..` segments. Requests time out after
-/// [`REQUEST_TIMEOUT_MIN`](crate::limits::REQUEST_TIMEOUT_MIN) or more and are retried by the client (10 times, 180 s);
+/// `REQUEST_TIMEOUT_MIN` or more and are retried by the client (10 times, 180 s);
 /// an error here is final. Errors carry the class ([`StoreFault`]) and never credentials.
 ///
 /// Cancel safety: dropping a future may leave its request done or not done, never half visible.

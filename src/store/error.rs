@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::limits;
+use crate::base::OPEN_FILES_HINT;
 
 /// The class of a destination error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
             (StoreFault::Configuration, None)
         }
         _ if [Errno::MFILE, Errno::NFILE].into_iter().any(|full| error.raw_os_error() == Some(full.raw_os_error())) => {
-            (StoreFault::Unavailable, Some(limits::OPEN_FILES_HINT))
+            (StoreFault::Unavailable, Some(OPEN_FILES_HINT))
         }
         _ => (StoreFault::Unavailable, None),
     }
@@ -289,6 +289,6 @@ mod tests {
         let full = std::io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
         let error = StoreError::from_io("staging", "file:///x", full);
         assert_eq!(error.fault, StoreFault::Unavailable);
-        assert!(error.source.to_string().ends_with(limits::OPEN_FILES_HINT), "{}", error.source);
+        assert!(error.source.to_string().ends_with(OPEN_FILES_HINT), "{}", error.source);
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 
-use crate::limits;
+use super::chunks::UPLOAD_CHUNK_BYTES_MIN;
 
 /// How objects are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl StoreOptions {
     /// For whoever reads, and writes only small records.
     pub fn small() -> Self {
         let (chunk_bytes, concurrency) =
-            (NonZeroUsize::MIN.saturating_add(limits::UPLOAD_CHUNK_BYTES_MIN - 1), NonZeroUsize::MIN);
+            (NonZeroUsize::MIN.saturating_add(UPLOAD_CHUNK_BYTES_MIN - 1), NonZeroUsize::MIN);
         Self { chunk_bytes, concurrency, sha256: false }
     }
 }

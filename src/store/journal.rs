@@ -23,9 +23,12 @@ use sha2::{Digest, Sha256};
 
 use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
-use super::receipt::PartitionReceipt;
 use super::receipt_file::ReceiptFile;
-use crate::limits;
+use crate::base::retry;
+use crate::model::PartitionReceipt;
+
+/// Objects of a failed run that are removed at the same time: a store answers so many at once without throttling.
+pub(crate) const DISCARDS_AT_ONCE: usize = 16;
 
 const JSON: &str = "application/json";
 
@@ -98,7 +101,7 @@ impl AttemptSeed {
 
     /// Whether an attempt at a partition is one of this process's.
     pub fn made(self, partition: u32, attempt: u32) -> bool {
-        (0..limits::ATTEMPT_NUMBERS).any(|nth| self.attempt(partition, nth) == attempt)
+        (0..retry::ATTEMPT_NUMBERS).any(|nth| self.attempt(partition, nth) == attempt)
     }
 }
 
@@ -386,7 +389,7 @@ impl Journal {
                 });
                 Ok(Some((name, record.ok())))
             })
-            .buffered(limits::DISCARDS_AT_ONCE)
+            .buffered(DISCARDS_AT_ONCE)
             .try_filter_map(|record| std::future::ready(Ok(record)))
             .try_collect()
             .await

@@ -22,9 +22,11 @@ use super::direct::Block;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
-use crate::limits;
-use crate::spare::Spares;
-use crate::words::counted;
+use crate::base::spare::Spares;
+use crate::base::words::counted;
+
+/// Bytes read at once from a local file.
+const STORE_READ_BYTES: usize = 256 * 1024;
 
 /// Folders and files are their owner's: rows are nobody else's business until somebody says so.
 const FOLDER_MODE: u32 = 0o700;
@@ -188,7 +190,7 @@ impl Folder {
                     tokio::fs::File::from_std(opened)
                 };
                 let read = async {
-                    let mut bytes = BytesMut::with_capacity(limits::STORE_READ_BYTES);
+                    let mut bytes = BytesMut::with_capacity(STORE_READ_BYTES);
                     file.read_buf(&mut bytes).await?;
                     Ok((!bytes.is_empty()).then(|| (bytes.freeze(), Some(file))))
                 };

@@ -9,8 +9,8 @@ use super::checksums::Checksums;
 use super::direct::{Block, BlockFile};
 use super::error::{StoreError, StoreFault};
 use super::local::Folder;
-use super::receipt::Staging;
 use super::writer::compute;
+use crate::model::Staging;
 
 /// One block is written while the next one fills; the two take turns until the part's end.
 #[derive(Debug)]
@@ -176,10 +176,10 @@ mod tests {
 
     use bytes::Bytes;
 
-    use crate::limits;
+    use super::super::direct::LOCAL_BLOCK_BYTES;
     use crate::store::{Destination, Journal, PartWriter, StoreOptions};
 
-    const BLOCK: usize = limits::LOCAL_BLOCK_BYTES;
+    const BLOCK: usize = LOCAL_BLOCK_BYTES;
 
     fn open(folder: &Path) -> Destination {
         let some = NonZeroUsize::new(8 << 20).unwrap();

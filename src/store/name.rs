@@ -1,16 +1,6 @@
 //! Object names: pure, and injective in (partition, roll, attempt).
 
-use serde::{Deserialize, Serialize};
-
-/// Where parts stand below the destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// Under `data/`.
-    Nested,
-    /// Directly under the destination.
-    Flat,
-}
+use crate::model::Layout;
 
 /// The identity of one part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

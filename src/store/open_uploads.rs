@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 use serde::Deserialize;
 
-use crate::limits;
+use super::connect::REQUEST_TIMEOUT_MIN;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -90,7 +90,7 @@ impl OpenUploads {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         // Parsed by the request's own type of address.
         *request.uri_mut() = url.as_str().parse()?;
-        let answer = tokio::time::timeout(limits::REQUEST_TIMEOUT_MIN, self.client.execute(request)).await??;
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT_MIN, self.client.execute(request)).await??;
         let status = answer.status();
         let body = answer.into_body().bytes().await?;
         if !status.is_success() {

@@ -1,12 +1,13 @@
 //! Who writes at a destination now: `_outhaul/owner.json`.
 //!
 //! A run owns its destination from before its first read until its end. It says so again every
-//! [`limits::OWNER_RENEWAL`]; an owner that has not for [`limits::OWNER_LEASE`], or whose process is known to be gone, is
+//! `OWNER_RENEWAL`; an owner that has not for `OWNER_LEASE`, or whose process is known to be gone, is
 //! dead, and the next run takes its place. `resume` takes it at once. Each change of hands raises the epoch, and every
 //! write depends on the version that was read, so that of two only one gets it. Whoever has lost a destination touches
 //! nothing there any more: its journal names what it staged, and that is the new owner's to use or to remove.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,7 +18,17 @@ use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
 use super::facts::{ReplaceOutcome, Version};
 use super::journal::unreadable;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+
+/// An owner that has not said for so long that it is alive is dead: a scheduler that runs a killed export again after a
+/// minute finds the destination free. Six renewals, so that a slow store or a busy machine costs nobody its run.
+const OWNER_LEASE: Duration = Duration::from_mins(1);
+
+/// Between two renewals of `owner.json`, one small request each.
+const OWNER_RENEWAL: Duration = Duration::from_secs(10);
+
+/// Tries to take a destination that others take at the same time.
+pub(super) const OWNER_TRIES: usize = 5;
 
 const JSON: &str = "application/json";
 
@@ -105,7 +116,7 @@ fn started(pid: u32) -> Option<u64> {
 impl OwnerRecord {
     /// Whether the owner must be taken for alive.
     pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
-        let lease = TimeDelta::from_std(limits::OWNER_LEASE).unwrap_or(TimeDelta::MAX);
+        let lease = TimeDelta::from_std(OWNER_LEASE).unwrap_or(TimeDelta::MAX);
         !self.ended && now - self.renewed_at < lease && !self.process.as_ref().is_some_and(ProcessIdentity::is_gone)
     }
 }
@@ -176,7 +187,7 @@ impl Claim {
             process: ProcessIdentity::current(),
             ended: false,
         };
-        for _ in 0..limits::OWNER_TRIES {
+        for _ in 0..OWNER_TRIES {
             let found = read(destination, path).await?;
             if let Some((other, _)) =
                 found.as_ref().filter(|(other, _)| how == Take::Free && other.is_alive(Utc::now()))
@@ -249,7 +260,7 @@ impl Claim {
     /// # Cancel safety
     /// Dropping it stops the renewal; one that was under way may leave a temporary file in a folder.
     pub async fn keep(&self, ended: &CancellationToken) -> Option<StoreError> {
-        let interval = failpoint::limit("owner-renewal", limits::OWNER_RENEWAL);
+        let interval = failpoint::limit("owner-renewal", OWNER_RENEWAL);
         loop {
             tokio::select! {
                 biased;
@@ -338,7 +349,7 @@ fn taken(destination: &Destination, other: &OwnerRecord) -> StoreError {
          `outhaul resume` at once",
         other.run_id,
         other.renewed_at.format("%H:%M:%S UTC"),
-        limits::OWNER_LEASE.as_secs()
+        OWNER_LEASE.as_secs()
     );
     StoreError::new("taking", destination.url(), StoreFault::Taken, why)
 }

@@ -1,12 +1,12 @@
 //! The file of a receipt, `receipts/<partition>-<attempt>.json`, which outlives the version that wrote it (invariant I12).
 //!
-//! The structs here are the format, and a field that is renamed in [`receipt`](super::receipt) changes no file. Readers
+//! The structs here are the format, and a field that is renamed in [`receipt`](crate::model::receipt) changes no file. Readers
 //! ignore members that they do not know.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::receipt::{ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
+use crate::model::{ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 
 /// A partition that was read to its end and uploaded whole.
 #[derive(Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -17,8 +18,14 @@ use super::connect::{Asked, Crc64Header, request_timeout, retry_budget};
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::open_uploads::OpenUploads;
-use super::receipt::StagedObject;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::model::StagedObject;
+
+/// Tries of an upload's request that a store refuses because another one is under way.
+const CONFLICT_TRIES: u32 = 5;
+
+/// After the first such try; after the nth, n times as long.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A prefix of a bucket.
 pub(super) struct Remote {
@@ -337,13 +344,13 @@ where
     loop {
         match patient(operation, object, bytes, request()).await {
             Err(error) if error.fault == StoreFault::Taken => {
-                if tries == limits::CONFLICT_TRIES {
+                if tries == CONFLICT_TRIES {
                     return Err(StoreError { fault: StoreFault::Unavailable, ..error });
                 }
             }
             result => return result,
         }
-        tokio::time::sleep(limits::CONFLICT_PAUSE * tries).await;
+        tokio::time::sleep(CONFLICT_PAUSE * tries).await;
         tries += 1;
     }
 }

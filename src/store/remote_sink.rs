@@ -11,10 +11,10 @@ use super::chunks::{Gather, chunk_bytes};
 use super::error::{StoreError, StoreFault};
 use super::facts::StoreOptions;
 use super::journal::Journal;
-use super::receipt::Staging;
 use super::remote::Remote;
 use super::writer::compute;
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::model::Staging;
 
 #[derive(Debug)]
 pub(super) struct RemoteSink {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::checksums::Checksums;
 use super::error::{StoreError, StoreFault};
-use super::receipt::{StagedObject, Staging};
+use crate::model::{StagedObject, Staging};
 
 /// The name of standard output in receipts and messages.
 pub const STDOUT: &str = "-";

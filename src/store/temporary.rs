@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _};
 
 use super::local::FILE_MODE;
-use crate::limits;
+use super::owner::OWNER_TRIES;
 
 /// A whole file under a hidden name beside its target, removed on drop unless it was renamed.
 pub(super) struct Temporary<'a> {
@@ -47,7 +47,7 @@ impl Drop for Temporary<'_> {
 /// Writes again where the temporary file was taken for a dead writer's ([`Folder::sweep`](super::local::Folder::sweep)) and swept away by whoever has
 /// just taken the destination, or where whoever has just left it took an empty folder along.
 pub(super) fn unswept<T>(write: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    for _ in 1..limits::OWNER_TRIES {
+    for _ in 1..OWNER_TRIES {
         match write() {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             result => return result,

@@ -8,16 +8,19 @@ use super::error::{StoreError, StoreFault};
 use super::facts::StoreOptions;
 use super::journal::Journal;
 use super::local_sink::LocalSink;
-use super::receipt::{StagedObject, Staging};
 use super::remote_sink::RemoteSink;
-use crate::cpu::on_rayon;
-use crate::limits;
+use crate::base::cpu::on_rayon;
+use crate::base::retry;
+use crate::model::{StagedObject, Staging};
+
+/// Below this a buffer is hashed where it is: the hand-over to rayon costs more.
+const INLINE_CPU_BYTES: usize = 64 * 1024;
 
 /// An object being written. Made by [`Destination::writer`](super::Destination::writer).
 ///
 /// Memory: at most `concurrency + 1` chunks of the size asked for (those in flight and the one that fills), or two
 /// chunks where they have grown past that; a buffer that a chunk's end cuts in two is freed with the later one. Locally
-/// two blocks of [`limits::LOCAL_BLOCK_BYTES`] and what was appended to them at last; they are lent, or copied into.
+/// two blocks of `LOCAL_BLOCK_BYTES` and what was appended to them at last; they are lent, or copied into.
 ///
 /// Once a call has failed, or was cancelled in the middle of a chunk, every later one fails: no object with a gap can
 /// be finished. Dropping a writer publishes nothing; a local staged file is removed, an upload stays for the journal's
@@ -108,7 +111,7 @@ impl PartWriter {
     /// Waits until every byte is stored; nothing is visible yet.
     ///
     /// # Errors
-    /// [`StoreError`]; what was staged is then removed, for as long as [`limits::ABORT_GRACE`], and stays in the journal.
+    /// [`StoreError`]; what was staged is then removed, for as long as [`retry::ABORT_GRACE`], and stays in the journal.
     ///
     /// Cancel safety: as dropping the writer.
     pub async fn finish(mut self) -> Result<StagedObject, StoreError> {
@@ -118,7 +121,7 @@ impl PartWriter {
         };
         let is_local = matches!(self.sink, Sink::Local(_));
         // The first error is the one to report.
-        let aborted = tokio::time::timeout(limits::ABORT_GRACE, self.abort()).await;
+        let aborted = tokio::time::timeout(retry::ABORT_GRACE, self.abort()).await;
         Err(StoreError { leaves_nothing: is_local && matches!(aborted, Ok(Ok(()))), ..error })
     }
 
@@ -185,7 +188,7 @@ pub(super) async fn compute<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
-    if size < limits::INLINE_CPU_BYTES {
+    if size < INLINE_CPU_BYTES {
         return Ok(work());
     }
     on_rayon(work).await.map_err(|error| bug(object, error))

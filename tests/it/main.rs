@@ -60,4 +60,5 @@ mod tidy;
 mod tls;
 mod types;
 mod verify;
+mod walls;
 mod whole_rows;

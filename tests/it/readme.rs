@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use outhaul::cli::exit;
 use outhaul::config::options_markdown;
-use outhaul::export::ExportErrorKind;
+use outhaul::model::ExportErrorKind;
 use serde_json::Value;
 
 use crate::support::run::outhaul;

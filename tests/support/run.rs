@@ -82,7 +82,7 @@ where
 }
 
 impl Stop {
-    /// One stop at a place that `src/failpoint.rs` knows.
+    /// One stop at a place that `src/base/failpoint.rs` knows.
     pub(crate) fn at(place: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { place, file: folder.path().join(place), _folder: folder }

@@ -6,10 +6,9 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use outhaul::model::{PartReceipt, PartitionReceipt, StagedObject};
 use outhaul::store::error::StoreFault;
-use outhaul::store::{
-    CreateOutcome, Destination, Journal, PartReceipt, PartitionReceipt, ReplaceOutcome, StagedObject, StoreOptions,
-};
+use outhaul::store::{CreateOutcome, Destination, Journal, ReplaceOutcome, StoreOptions};
 
 /// The smallest legal chunk, so that a few make many.
 const CHUNK: usize = 5 << 20;

@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::{Job, TABLE, programs};
 use crate::cli::signals::Signals;
-use crate::export::{ExportError, ExportErrorKind};
+use crate::export::ExportError;
+use crate::model::ExportErrorKind;
 
 const USER: &str = "outhaul";
 const DATABASE: &str = "postgres";

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::export::{ExportError, ExportErrorKind};
+use crate::export::ExportError;
+use crate::model::ExportErrorKind;
 
 /// What the demo runs; all three come from one folder, so that their versions agree.
 const NEEDED: [&str; 3] = ["initdb", "postgres", "pg_ctl"];

@@ -19,10 +19,9 @@ use std::time::Duration;
 use self::keyword::{KEYWORDS, Use};
 use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment};
-use crate::limits;
+use crate::base::words::counted;
 use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::settings::{Address, TargetSessionAttrs};
-use crate::words::counted;
+use crate::source::postgres::settings::{Address, CONNECT_TIMEOUT, TargetSessionAttrs};
 
 /// Where libpq looks for a server unless told otherwise: Debian's place, then PostgreSQL's own.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -261,14 +260,14 @@ impl Resolver<'_> {
 
     /// libpq waits for ever at 0 and below; Outhaul as long as it does unless told.
     fn connect_timeout(&mut self) -> Duration {
-        let Some(text) = self.text("connect_timeout") else { return limits::CONNECT_TIMEOUT };
+        let Some(text) = self.text("connect_timeout") else { return CONNECT_TIMEOUT };
         match text.trim().parse::<i32>().map(u64::try_from) {
             Ok(Ok(seconds)) if seconds > 0 => Duration::from_secs(seconds),
-            Ok(_) => limits::CONNECT_TIMEOUT,
+            Ok(_) => CONNECT_TIMEOUT,
             Err(_) => {
                 let what = format!("{text:?} is not a whole number of seconds");
                 self.fault(self.place("connect_timeout"), what, "write it as in 10");
-                limits::CONNECT_TIMEOUT
+                CONNECT_TIMEOUT
             }
         }
     }

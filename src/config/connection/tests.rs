@@ -1,5 +1,5 @@
 use super::*;
-use crate::source::postgres::settings::{ChannelBinding, ClientCertificate};
+use crate::source::postgres::settings::{CONNECT_TIMEOUT, ChannelBinding, ClientCertificate};
 use crate::source::postgres::{Password, SslMode};
 
 fn connect_in(from: &str, environment: &Environment) -> Result<ConnectSettings, Vec<ConfigError>> {
@@ -128,7 +128,7 @@ fn settings_that_libpq_has() {
     assert_eq!(options.as_deref(), Some("-c a=b -c DateStyle=ISO,\\ DMY"));
     assert_eq!(found.target_session_attrs, TargetSessionAttrs::PreferStandby);
     assert_eq!(found.connect_timeout, Duration::from_secs(7));
-    assert_eq!(connect("postgres://h/d?connect_timeout=0").unwrap().connect_timeout, limits::CONNECT_TIMEOUT);
+    assert_eq!(connect("postgres://h/d?connect_timeout=0").unwrap().connect_timeout, CONNECT_TIMEOUT);
     assert!(connect("postgres://h/d?application_name=x&client_encoding=UTF8&channel_binding=prefer").is_ok());
 }
 

@@ -29,7 +29,7 @@ use parquet::errors::ParquetError;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::schema::types::ColumnDescPtr;
 
-use crate::plan::Carrier;
+use crate::model::Carrier;
 pub(super) use pages::PageCodec;
 use pages::{ChunkWriter, Ends, too_large};
 use table::{Full, Integers, Strings};

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::super::row_group::RowGroups;
 use super::*;
-use crate::plan::Precision;
+use crate::model::Precision;
 
 /// A file with one row group of one column: the arrays, one after the other.
 fn written(arrays: &[ArrayRef], nullable: bool, ours: bool, zstd: bool) -> Bytes {

@@ -13,7 +13,7 @@ use arrow::record_batch::RecordBatch;
 use super::datetime::{self, PG_EPOCH_DAYS};
 use super::{float, number};
 use crate::encode::EncodeError;
-use crate::plan::{Carrier, ColumnPlan, Precision};
+use crate::model::{Carrier, ColumnPlan, Precision};
 
 /// The values of one column of one batch.
 #[derive(Debug)]

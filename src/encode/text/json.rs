@@ -1,6 +1,6 @@
 //! JSON strings as PostgreSQL's `escape_json` writes them, and JSON without its insignificant whitespace.
 
-use crate::pgtext::exact::kept_by_double;
+use crate::base::text::exact::kept_by_double;
 
 /// Appends `text` as a JSON string, quotes included: `\b \f \n \r \t \" \\`, `\u00xx` for the other control
 /// characters, everything else as it is.

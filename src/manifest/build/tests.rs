@@ -1,7 +1,6 @@
 use super::*;
-use crate::encode::Compression;
 use crate::manifest::test_data::{facts, format, heap_plan, manifest, object_url, plan, receipts};
-use crate::plan::RowOrder;
+use crate::model::{Compression, RowOrder};
 
 fn build_with(plan: &Plan, receipts: &[PartitionReceipt], stats: ManifestStats) -> Result<Manifest, ManifestError> {
     let format = format(Format::Csv, Compression::None);

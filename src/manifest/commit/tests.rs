@@ -8,7 +8,8 @@ use crate::manifest::model::PartEntry;
 use crate::manifest::test_data::{manifest, memory, open};
 use crate::manifest::verify::{VerifyOptions, verify};
 use crate::manifest::wire::crc64nvme_text;
-use crate::store::{Journal, Layout, PartName};
+use crate::model::Layout;
+use crate::store::{Journal, PartName};
 
 /// A manifest of its own run, with its parts staged.
 struct Ready {

@@ -5,7 +5,7 @@ use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{backquoted, is_word, literal};
 use super::{Export, Script};
-use crate::encode::{Compression, Format};
+use crate::model::{Compression, Format};
 
 const TEXT_READERS: &str = "its CSV readers tell no NULL from an empty string and split values at line breaks: export \
                             with --preset athena and --format parquet or ndjson";

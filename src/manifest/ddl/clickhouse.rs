@@ -8,8 +8,8 @@ use super::columns::{Column, Kind};
 use super::name::TableName;
 use super::quote::{clickhouse_name, escaped_literal};
 use super::{Export, Script};
-use crate::encode::{Compression, Format};
 use crate::manifest::model::FormatKind;
+use crate::model::{Compression, Format};
 use crate::store::local_path;
 
 /// Names in one pair of braces. `ClickHouse` makes one regular expression of them.

@@ -5,10 +5,9 @@
 
 use std::collections::HashSet;
 
-use crate::encode::Format;
 use crate::manifest::model::{Manifest, SchemaColumn};
 use crate::manifest::types::parse_arrow_type;
-use crate::plan::{Carrier, Member, Precision};
+use crate::model::{Carrier, Format, Member, Precision};
 
 /// The most digits of a decimal that is read everywhere.
 pub(super) const DECIMAL_DIGITS: u8 = 38;

@@ -12,9 +12,9 @@ use super::columns::{Column, DECIMAL_DIGITS, Kind};
 use super::name::TableName;
 use super::quote::{double_quoted, literal};
 use super::{Export, Script};
-use crate::encode::{Compression, CsvOptions, Format};
 use crate::manifest::model::FormatKind;
-use crate::plan::policy::written;
+use crate::model::policy::written;
+use crate::model::{Compression, CsvOptions, Format};
 use crate::store::local_path;
 
 /// Digits that a double holds whatever they are.

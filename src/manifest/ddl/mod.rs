@@ -20,8 +20,7 @@ pub use name::TableName;
 
 use super::model::{Manifest, SourceName};
 use super::placement::Placement;
-use crate::encode::Format;
-use crate::export::report::RunStatus;
+use crate::model::{Format, RunStatus};
 use columns::Column;
 use quote::comment;
 

@@ -5,8 +5,8 @@ use super::name::TableName;
 use super::quote::{double_quoted, escaped_literal};
 use super::spectrum::{BYTES, TEXT, external_type};
 use super::{Export, Script};
-use crate::encode::{Compression, CsvOptions, Format};
 use crate::manifest::model::FormatKind;
+use crate::model::{Compression, CsvOptions, Format};
 
 pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Vec<String>> {
     let folder = export.s3_folder()?;

@@ -6,7 +6,7 @@ use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, escaped_literal};
 use super::{Export, Script};
-use crate::encode::{Compression, Format};
+use crate::model::{Compression, Format};
 
 /// Bytes of the longest VARCHAR.
 pub(super) const TEXT: &str = "varchar(65535)";

@@ -7,9 +7,9 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::*;
-use crate::encode::{Compression, Format};
 use crate::manifest::model::{FormatRecord, PartEntry, SchemaColumn};
 use crate::manifest::test_data;
+use crate::model::{Compression, Format};
 
 fn column(name: &str, pg_type: &str, arrow_type: &str) -> SchemaColumn {
     SchemaColumn {

@@ -3,11 +3,9 @@
 use std::cmp::Ordering;
 
 use super::value::{Kind, Value};
-use crate::encode::Format;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry, SchemaColumn};
 use crate::manifest::types::{parquet_type, parse_arrow_type};
-use crate::plan::Carrier;
-use crate::store::receipt::ColumnSummary;
+use crate::model::{Carrier, ColumnSummary, Format};
 
 /// Of a longer text no more is kept: the manifest shows 64 bytes at most.
 pub(super) const KEPT_BYTES: usize = 128;

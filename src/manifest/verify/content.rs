@@ -13,13 +13,13 @@ use super::columns::{self, Column, Found};
 use super::csv::CsvReader;
 use super::ndjson::NdjsonReader;
 use super::{chain, parquet, wrong_crc};
-use crate::cpu::on_rayon;
-use crate::encode::Compression;
+use crate::base::cpu::on_rayon;
+use crate::base::words::counted;
 use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
+use crate::model::Compression;
 use crate::store::error::StoreFault;
 use crate::store::{Destination, StoreError};
-use crate::words::counted;
 
 /// Buffers that go to rayon together, where so many have come: small ones are not worth a hand-over each.
 const BUFFERS_AT_ONCE: usize = 16;

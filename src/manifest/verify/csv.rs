@@ -8,8 +8,8 @@ use csv_core::{ReadFieldResult, Reader, ReaderBuilder, Terminator};
 use super::columns::{Column, Found, KEPT_BYTES};
 use super::value::Kind;
 use super::{cut_off, odd};
-use crate::encode::{CsvOptions, Newline};
-use crate::words::counted;
+use crate::base::words::counted;
+use crate::model::{CsvOptions, Newline};
 
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
 

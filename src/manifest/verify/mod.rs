@@ -25,11 +25,12 @@ use super::existing::look;
 use super::model::{Manifest, PartEntry};
 use super::placement::Placement;
 use super::wire::crc64nvme_text;
-use crate::export::report::RunStatus;
-use crate::limits;
+use crate::base::words::counted;
+use crate::model::{ColumnSummary, RunStatus};
 use crate::store::Destination;
-use crate::store::receipt::ColumnSummary;
-use crate::words::counted;
+
+/// Parts that `outhaul verify` looks at, or reads, at the same time.
+const VERIFIES_AT_ONCE: usize = 8;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Finding {
 
 /// Compares a destination with its manifest. No manifest, and one that cannot be read, are findings.
 ///
-/// Memory: [`limits::VERIFIES_AT_ONCE`] parts at a time; of each a few read buffers and one row, or one Parquet footer
+/// Memory: `VERIFIES_AT_ONCE` parts at a time; of each a few read buffers and one row, or one Parquet footer
 /// and one row group.
 ///
 /// # Errors
@@ -132,7 +133,7 @@ pub async fn verify(
     // Without its types the data cannot be read, but a HEAD can be sent.
     let columns = columns.as_ref().filter(|_| options.read_data);
     let checks = stream::iter(0..manifest.parts.len()).map(|index| check_part(destination, &manifest, index, columns));
-    let checked: Vec<Checked> = checks.buffered(limits::VERIFIES_AT_ONCE).try_collect().await?;
+    let checked: Vec<Checked> = checks.buffered(VERIFIES_AT_ONCE).try_collect().await?;
     for part in checked {
         report.checksums_kept += u64::from(part.checksum_kept);
         report.findings.extend(part.findings);

@@ -3,8 +3,7 @@
 
 use crate::manifest::model::SchemaColumn;
 use crate::manifest::types::parse_arrow_type;
-use crate::plan::Carrier;
-use crate::store::receipt::ColumnSummary;
+use crate::model::{Carrier, ColumnSummary};
 
 /// What is wrong with the extremes that a part's summary shows of a column. One value is the least and the greatest in
 /// every order.

@@ -20,13 +20,15 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::chain;
 use super::columns::{Column, Found, KEPT_BYTES};
 use super::value::Value;
-use crate::cpu::on_rayon;
-use crate::encode::Compression;
-use crate::limits;
+use crate::base::cpu::on_rayon;
+use crate::base::words::counted;
 use crate::manifest::error::ManifestError;
 use crate::manifest::model::{FormatKind, Manifest, PartEntry};
+use crate::model::Compression;
 use crate::store::Destination;
-use crate::words::counted;
+
+/// The largest Parquet footer that is read: 100,000 columns with statistics in 100 row groups stay far below.
+const PARQUET_FOOTER_BYTES_MAX: u64 = 1 << 30;
 
 /// The last bytes of a Parquet file: the footer's length, and the magic.
 const TAIL_BYTES: u64 = 8;
@@ -105,7 +107,7 @@ async fn read_footer(destination: &Destination, part: &PartEntry) -> Result<Resu
         return Ok(Err("it does not end as a Parquet file does".to_owned()));
     };
     let length = u64::from(u32::from_le_bytes(*length));
-    match tail_start.checked_sub(length).filter(|_| length <= limits::PARQUET_FOOTER_BYTES_MAX) {
+    match tail_start.checked_sub(length).filter(|_| length <= PARQUET_FOOTER_BYTES_MAX) {
         Some(start) => Ok(Ok(range(start, tail_start).await.map_err(ManifestError::Verify)?)),
         None => Ok(Err(format!("its Parquet footer claims {}", counted(length, "byte")))),
     }

@@ -10,12 +10,13 @@ use crc_fast::{CrcAlgorithm, checksum};
 
 use super::*;
 use crate::encode::samples::scrambled;
-use crate::encode::{Compression, Format, FormatOptions, Newline, Tally, encoder};
-use crate::export::request::ManifestStats;
+use crate::encode::{Tally, encoder};
 use crate::manifest::build::schema_column;
 use crate::manifest::model::{FormatKind, FormatRecord, Totals};
 use crate::manifest::test_data::{column, format, manifest, memory, open, pg_type};
-use crate::plan::{Carrier, ColumnPlan, Member, Precision};
+use crate::model::{
+    Carrier, ColumnPlan, Compression, Format, FormatOptions, ManifestStats, Member, Newline, Precision,
+};
 
 /// Longer than what the manifest shows of a text.
 const LONG: &str = "zz, \"a text\"\nof more than one line, and of more than the sixty-four bytes that are shown";

@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 
-use crate::plan::Carrier;
+use crate::model::Carrier;
 
 /// A value, as far as its order needs it.
 #[derive(Debug, Clone)]

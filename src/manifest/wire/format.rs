@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
-use crate::encode::{Compression, CsvOptions, Format, Newline};
 use crate::manifest::model::{FormatKind, FormatRecord};
+use crate::model::{Compression, CsvOptions, Format, Newline};
 
 /// `csv` is there for CSV alone, `parquet` for Parquet alone.
 #[derive(Serialize, Deserialize)]

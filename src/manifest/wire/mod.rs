@@ -21,8 +21,7 @@ pub use parts::crc64nvme_text;
 use format::WireFormat;
 use parts::WirePart;
 
-use crate::export::report::RunStatus;
-use crate::plan::{KeyValue, RowOrder, RowsAvailable};
+use crate::model::{KeyValue, RowOrder, RowsAvailable, RunStatus};
 
 /// What `format` says in every manifest.
 pub const FORMAT: &str = "outhaul-manifest";

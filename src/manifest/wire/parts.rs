@@ -11,8 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{WireError, micros};
 use crate::manifest::model::{PartEntry, PartRange};
-use crate::plan::{KeyRange, KeyValue, TupleId};
-use crate::store::receipt::ColumnSummary;
+use crate::model::{ColumnSummary, KeyRange, KeyValue, TupleId};
 
 /// A CRC64NVME as S3 writes it: base64 of the eight bytes, most significant first.
 pub fn crc64nvme_text(crc: u64) -> String {

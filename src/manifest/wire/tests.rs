@@ -3,10 +3,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::encode::{Compression, Format};
-use crate::export::request::ManifestStats;
 use crate::manifest::build::build;
 use crate::manifest::test_data::{facts, format, heap_plan, manifest, object_url, plan, receipts};
+use crate::model::{Compression, Format, ManifestStats};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest_v1/manifest.json");
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/manifest.v1.schema.json");

@@ -1,4 +1,4 @@
-use crate::plan::Carrier::{
+use crate::model::Carrier::{
     Bool, Bytes, Decimal128, Float32, Float64, Int16, Int32, Int64, Json, NumberText, PgDate, PgTime, PgTimestamp,
     PgTimestampTz, Text, Timestamp, Uuid,
 };
@@ -8,7 +8,7 @@ use crate::plan::testing::{column, relation};
 use crate::plan::travel::Travel;
 use std::sync::Arc;
 
-use crate::plan::{Attribute, Carrier, ExtensionType, Precision, RelationRequest, TypeKind, Wire};
+use crate::model::{Attribute, Carrier, ExtensionType, Precision, RelationRequest, TypeKind, Wire};
 
 const FORMATS: [Format; 3] = [Format::Parquet, Format::Csv, Format::Ndjson];
 
@@ -157,7 +157,7 @@ fn every_expression_must_be_described() {
     let error =
         columns(&facts(), &shape, &[], &ColumnRules { format: Format::Csv, policies: &options(), server: SERVER })
             .unwrap_err();
-    assert_eq!(error.kind(), crate::export::ExportErrorKind::Internal);
+    assert_eq!(error.kind(), crate::model::ExportErrorKind::Internal);
 }
 
 /// Wire and carrier of a column of the type in Parquet, CSV and NDJSON.

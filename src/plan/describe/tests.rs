@@ -1,10 +1,12 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 
+use super::text::PARTITIONS_SHOWN_MAX;
 use super::*;
-use crate::export::request::{SourceLimits, SourceProfile};
-use crate::limits;
+use crate::model::{
+    ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, SourceLimits, SourceProfile,
+};
+use crate::plan::split::number_partitions;
 use crate::plan::testing::{column, relation};
-use crate::plan::{ColumnFacts, Comparison, Policies, RelationFacts, RowOrder, RowsAvailable, number_partitions};
 
 fn work(readers: usize, read_mode: ReadMode) -> WorkOptions {
     WorkOptions {
@@ -49,7 +51,7 @@ fn plan() -> Plan {
         Slice::Heap { leaf: 0, from: Some(TupleId { block: 640, offset: 0 }), to: None },
     ];
     Plan {
-        locks: crate::plan::LockUse::default(),
+        locks: crate::model::LockUse::default(),
         row_key: Vec::new(),
         relation: facts,
         predicate: Some("id > 5\nand true".into()),
@@ -167,12 +169,12 @@ read        keyset pages of 5,000 rows, no common snapshot, 1 reader, 2 connecti
 #[test]
 fn many_partitions_are_cut_for_people_only() {
     let mut plan = plan();
-    plan.partitions = number_partitions(vec![Slice::Whole; limits::PARTITIONS_SHOWN_MAX + 2], false, None).unwrap();
+    plan.partitions = number_partitions(vec![Slice::Whole; PARTITIONS_SHOWN_MAX + 2], false, None).unwrap();
     let work = work(4, ReadMode::Copy);
     let view = PlanView::new(&plan, &work, Format::Csv);
     assert!(view.to_string().ends_with("  and 2 more; --report json shows all\n"));
     let json = serde_json::to_value(&view).unwrap();
-    assert_eq!(json["partitions"].as_array().unwrap().len(), limits::PARTITIONS_SHOWN_MAX + 2);
+    assert_eq!(json["partitions"].as_array().unwrap().len(), PARTITIONS_SHOWN_MAX + 2);
 }
 
 #[test]
@@ -222,7 +224,7 @@ fn connections_at_the_busiest_moment() {
 
 #[test]
 fn locks_in_words() {
-    use crate::plan::locks::{LockUse, LockWay};
+    use crate::model::{LockUse, LockWay};
     let locks = LockUse { way: LockWay::LeafByLeaf, at_most: 1599, lock_table: 6400, readers: None };
     let text = PlanView::new(&Plan { locks, ..plan() }, &work(4, ReadMode::Copy), Format::Csv).to_string();
     let line = "locks       1,599 at most, a few tables at a time, each compared with the snapshot; the server has room for 6,400";

@@ -6,10 +6,13 @@ use chrono::SecondsFormat;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::{ColumnView, KeyView, PartitionView, PlanView, ReadView, RelationView, value_words};
-use crate::export::request::SourceProfile;
-use crate::limits;
-use crate::plan::{CapPlan, Carrier, Direction, Member, Precision, RelationKind, RowOrder, RowsAvailable, Wire};
-use crate::words::{counted, plural};
+use crate::base::words::{counted, plural};
+use crate::model::{
+    CapPlan, Carrier, Direction, Member, Plan, Precision, RelationKind, RowOrder, RowsAvailable, SourceProfile, Wire,
+};
+
+/// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
+pub(super) const PARTITIONS_SHOWN_MAX: usize = 40;
 
 impl fmt::Display for PlanView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,10 +51,10 @@ impl fmt::Display for PlanView<'_> {
         writeln!(f, "\ncolumns     {}", self.columns.len())?;
         f.write_str(&column_table(&self.columns))?;
         writeln!(f, "\npartitions  {}", self.partitions.len())?;
-        for partition in self.partitions.iter().take(limits::PARTITIONS_SHOWN_MAX) {
+        for partition in self.partitions.iter().take(PARTITIONS_SHOWN_MAX) {
             writeln!(f, "  {partition}")?;
         }
-        if let Some(more @ 1..) = self.partitions.len().checked_sub(limits::PARTITIONS_SHOWN_MAX) {
+        if let Some(more @ 1..) = self.partitions.len().checked_sub(PARTITIONS_SHOWN_MAX) {
             writeln!(f, "  and {more} more; --report json shows all")?;
         }
         Ok(())
@@ -220,4 +223,23 @@ fn carrier_words(carrier: &Carrier) -> String {
         Carrier::PgTimestampTz | Carrier::Timestamp { unit: Precision::Micros, utc: true } => "timestamp in UTC",
     };
     words.to_owned()
+}
+
+impl Plan {
+    /// What a person should know of rows that come from foreign tables.
+    pub fn foreign_note(&self) -> Option<String> {
+        let statements = self.foreign_statements()?;
+        let tables = self.relation.reading.foreign.join(", ");
+        Some(if statements > 1 {
+            format!(
+                "{statements} statements read the foreign tables {tables}, each at a moment of its own on the foreign \
+                 server: rows that change there meanwhile may be missing or twice"
+            )
+        } else {
+            format!(
+                "one statement reads the foreign tables {tables}, at its moment on the foreign server and not under the \
+                 snapshot"
+            )
+        })
+    }
 }

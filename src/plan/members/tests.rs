@@ -1,8 +1,7 @@
 use super::*;
-use crate::plan::policy::Policies;
+use crate::model::{Attribute, Policies, Preset};
 use crate::plan::testing::column;
 use crate::plan::travel::{ServerTypes, travel};
-use crate::plan::{Attribute, Preset};
 
 fn of(oid: u32) -> PgType {
     column("c", oid, true).pg_type

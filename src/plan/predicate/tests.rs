@@ -92,7 +92,7 @@ fn errors_say_where_and_what_to_do() {
     assert_eq!(error.to_string(), "--where, line 2, character 6: ')' closes nothing; remove it, or open it before");
     let error = check_expression("total", "'ü' || 'x").unwrap_err();
     assert!(error.to_string().starts_with("--column total, line 1, character 8: this string is not closed"), "{error}");
-    assert_eq!(error.kind(), crate::export::ExportErrorKind::Usage);
+    assert_eq!(error.kind(), crate::model::ExportErrorKind::Usage);
 }
 
 #[test]

@@ -4,10 +4,9 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use proptest::prelude::*;
 
 use super::*;
-use crate::encode::Format;
-use crate::export::request::SourceProfile;
-use crate::limits;
-use crate::plan::{Direction, number_partitions};
+use crate::base::memory;
+use crate::model::{Direction, Format, SourceProfile};
+use crate::plan::split::number_partitions;
 
 fn sizing(partitions: Option<u32>) -> Sizing {
     Sizing {
@@ -170,7 +169,7 @@ proptest! {
         tuples in prop::collection::vec(any_tuple(), 1..20),
     ) {
         let slices = heap_partitions(&leaves, &sizing(partitions), true);
-        prop_assert!(slices.len() <= limits::PARTITIONS_MAX as usize);
+        prop_assert!(slices.len() <= memory::PARTITIONS_MAX as usize);
         for leaf in 0..leaves.len() {
             let edges = slices.iter().filter_map(|slice| match slice {
                 Slice::Heap { from: Some(from), .. } => Some(*from),
@@ -457,7 +456,7 @@ fn partitions_are_numbered_in_order_and_not_beyond_the_limit() {
     let numbered = number_partitions(key_slices(integers([1, 2]), true), true, None).unwrap();
     assert_eq!(numbered.iter().map(|partition| partition.number).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert!(numbered.iter().all(|partition| partition.ordered));
-    let many = vec![Slice::Whole; usize::try_from(limits::PARTITIONS_MAX).unwrap()];
+    let many = vec![Slice::Whole; usize::try_from(memory::PARTITIONS_MAX).unwrap()];
     assert!(number_partitions(many.clone(), false, None).is_ok());
     let error = number_partitions([many, vec![Slice::Whole]].concat(), false, None).unwrap_err();
     assert!(error.to_string().starts_with("the plan has 100000 partitions, more than 99999;"), "{error}");

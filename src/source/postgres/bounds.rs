@@ -8,13 +8,15 @@ use tokio_postgres::types::Type;
 
 use super::catalog::{query, value};
 use super::closed::closed;
-use super::error::{SourceError, SourceFault};
 use super::leaves::{groups, lock_and_compare, release};
 use super::prepare::Planning;
 use super::sql;
 use super::statement::{self, OutputColumn};
-use crate::limits;
-use crate::plan::{Direction, KeyColumn, KeyValue, Plan, TupleId, TypeKind};
+use crate::model::{Direction, KeyColumn, KeyValue, Plan, TupleId, TypeKind};
+use crate::source::{SourceError, SourceFault};
+
+/// Views upon views are looked through this deep for the stored column behind a key; deeper ones get no bounds.
+const VIEW_DEPTH_MAX: usize = 8;
 
 /// What the server found where a cap may end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +81,7 @@ impl Planning {
                 None => return Ok(None),
             },
         };
-        for _ in 0..limits::VIEW_DEPTH_MAX {
+        for _ in 0..VIEW_DEPTH_MAX {
             let sql = closed(
                 "SELECT c.relkind = 'v', n.nspname::text, c.relname::text, \
                 EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid \

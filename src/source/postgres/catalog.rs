@@ -6,12 +6,12 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use super::order;
 use super::session::identifier;
 use super::statement;
 use super::types::{Types, shown};
-use crate::plan::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind};
+use crate::model::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind};
+use crate::source::{SourceError, SourceFault};
 
 /// A relation found by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ async fn not_there(session: &Session, name: &str) -> Result<SourceError, SourceE
     );
     let temporary = match query(session, &format!("looking up table {name}"), &sql, &[(&name, Type::TEXT)]).await {
         // `to_regclass` is more lenient than this.
-        Err(error) if error.sqlstate.as_deref() == Some("22023") => {
+        Err(error) if error.code.as_deref() == Some("22023") => {
             let message = format!("--table: {name} is no name as SQL has it, and there is no such table");
             return Ok(SourceError::new(SourceFault::Usage, message).with_hint(
                 "one table is named; what is neither a letter nor a digit nor _ needs double quotes around its part of the \

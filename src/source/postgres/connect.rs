@@ -17,11 +17,16 @@ use tokio_postgres::{CancelToken, Client, Config, Row, SimpleQueryMessage};
 
 use super::candidate::Endpoint;
 use super::closed::closed;
-use super::error::{SourceError, SourceFault};
 use super::settings::{ChannelBinding, ConnectSettings, SslMode};
+use super::silence::{INQUIRY_TIMEOUT, SOURCE_SILENCE};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::source::postgres::settings::CONNECT_TIMEOUT;
+use crate::source::{SourceError, SourceFault};
+
+/// One cancel request, connection included; it is a courtesy to the server and never waited for longer.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 
 tokio::task_local! {
     /// The lender of the session that the pool makes inside the current `get`; the pool itself has no place for it.
@@ -96,7 +101,7 @@ impl Connector {
             let stream = SessionStream::new(raw, !plain);
             token.cancel_query_raw(stream, upgrade).await.map_err(io::Error::other)
         };
-        if let Ok(Err(error)) = tokio::time::timeout(limits::CANCEL_TIMEOUT, request).await {
+        if let Ok(Err(error)) = tokio::time::timeout(CANCEL_TIMEOUT, request).await {
             tracing::debug!(%error, "cancel request not sent");
         }
     }
@@ -160,7 +165,7 @@ impl Sessions {
             .max_size(size)
             // Connecting has its own limit, for each candidate.
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(limits::CONNECT_TIMEOUT))
+            .wait_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
         Ok(Self { connector, pool, companions: Mutex::new(HashMap::new()), peak: AtomicUsize::new(0) })
@@ -285,7 +290,7 @@ impl Session {
     /// Runs statements that are done at once, locks within their `lock_timeout` included, separated by `;`.
     ///
     /// # Errors
-    /// Also [`SourceFault::Unavailable`] where no answer comes within [`limits::SOURCE_SILENCE`].
+    /// Also [`SourceFault::Unavailable`] where no answer comes within [`SOURCE_SILENCE`].
     pub(crate) async fn batch(&self, action: &str, sql: &str) -> Result<(), SourceError> {
         self.answered(action, self.client.batch_execute(sql)).await
     }
@@ -305,7 +310,7 @@ impl Session {
         action: &str,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, SourceError> {
-        let limit = failpoint::limit("silence", limits::SOURCE_SILENCE);
+        let limit = failpoint::limit("silence", SOURCE_SILENCE);
         if let Ok(answer) = tokio::time::timeout(limit, answer).await {
             return answer.map_err(|error| SourceError::driver(action, error));
         }
@@ -337,7 +342,7 @@ impl Session {
             client.simple_query("SELECT").await.ok()?;
             client.batch_execute("BEGIN").await.err()
         };
-        let refused = tokio::time::timeout(limits::INQUIRY_TIMEOUT, asked).await.ok().flatten();
+        let refused = tokio::time::timeout(INQUIRY_TIMEOUT, asked).await.ok().flatten();
         refused.is_some_and(|error| error.code().is_some_and(|code| code.code() == "08P01"))
     }
 
@@ -362,7 +367,7 @@ impl std::fmt::Debug for Canceller {
 }
 
 impl Canceller {
-    /// Sends the request in the background, bounded by [`limits::CANCEL_TIMEOUT`]; [`cancels_sent`] waits for it. Outside
+    /// Sends the request in the background, bounded by [`CANCEL_TIMEOUT`]; [`cancels_sent`] waits for it. Outside
     /// a runtime nothing is sent.
     pub(crate) fn send(self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -401,4 +406,4 @@ pub(crate) async fn cancels_sent() {
 }
 
 /// How long a session may take to become quiet before COPY: the driver has nothing left to say by then.
-pub(crate) const QUIET_PATIENCE: Duration = limits::CONNECT_TIMEOUT;
+pub(crate) const QUIET_PATIENCE: Duration = CONNECT_TIMEOUT;

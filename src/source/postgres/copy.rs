@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -9,15 +10,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect::{Canceller, QUIET_PATIENCE, Session};
 use super::decode::{BatchDecoder, DecodeError, RowKey};
-use super::error::{ServerError, SourceError, SourceFault};
+use super::error::ServerError;
 use super::frame::{FieldTable, FrameError, FrameState, Framer};
 use super::silence::unless_lost;
 use super::stream::Loan;
 use super::watch::Watch;
-use crate::cpu::on_rayon;
-use crate::plan::ColumnPlan;
-use crate::source::Batch;
-use crate::{failpoint, limits};
+use crate::base::cpu::on_rayon;
+use crate::base::{failpoint, memory};
+use crate::model::ColumnPlan;
+use crate::source::postgres::low_water::READ_LOW_WATER_BYTES;
+use crate::source::{Batch, SourceError, SourceFault};
+
+/// A reader that waits for [`READ_LOW_WATER_BYTES`] takes what there is after so long: at the end of a partition no more
+/// come.
+const LOW_WATER_PATIENCE: Duration = Duration::from_millis(10);
+
+/// Fields framed before they are decoded: their places (8 bytes each) and their bytes stay in the processor's cache for
+/// all columns.
+const FRAMED_FIELDS: usize = 8192;
+
+/// With whole messages at hand, so long a reader waits for the buffer to fill before it hands over what there is: the
+/// server sends far more often than this while it has rows.
+const FILL_PATIENCE: Duration = Duration::from_millis(20);
 
 /// The last message of a COPY: whoever has read it need not wait for more.
 const READY_TAG: u8 = b'Z';
@@ -34,7 +48,7 @@ pub(crate) struct Copy {
     pipe: Option<Box<Pipe>>,
     /// Whether the last read filled the buffer, so that there is more to come.
     flowing: bool,
-    /// Whether the socket waits for [`limits::READ_LOW_WATER_BYTES`].
+    /// Whether the socket waits for [`READ_LOW_WATER_BYTES`].
     gathering: bool,
     /// Rows that came before the server refused to go on.
     refused_after: Option<u64>,
@@ -92,13 +106,13 @@ impl Pipe {
         let width = u16::try_from(fields)
             .map_err(|_| DecodeError::Columns { expected: usize::from(u16::MAX), found: fields })?;
         Ok(Self {
-            buffer: watch.buffers().take().unwrap_or_else(|| vec![0; limits::READ_BUFFER_BYTES]),
+            buffer: watch.buffers().take().unwrap_or_else(|| vec![0; memory::READ_BUFFER_BYTES]),
             start: 0,
             filled: 0,
             framer: Framer::new(width),
             fields: FieldTable::default(),
             next_row: 0,
-            framed_rows: limits::FRAMED_FIELDS / fields.max(1),
+            framed_rows: FRAMED_FIELDS / fields.max(1),
             consumed: 0,
             state: FrameState::Full,
             decoder: BatchDecoder::new(columns)?.with_row_key(key).with_cap(cap),
@@ -143,7 +157,7 @@ impl Pipe {
         self.buffer.copy_within(self.start..self.filled, 0);
         self.filled -= self.start;
         self.start = 0;
-        let wanted = self.framer.needed_bytes().max(limits::READ_BUFFER_BYTES);
+        let wanted = self.framer.needed_bytes().max(memory::READ_BUFFER_BYTES);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         } else if self.buffer.len() > wanted && self.filled <= wanted {
@@ -225,7 +239,7 @@ impl Copy {
                 Step::Done(rest) => {
                     tracing::debug!(rows = pipe.framer.rows(), notices = pipe.framer.notices(), "read");
                     // One that a huge row has stretched is not kept.
-                    if pipe.buffer.len() == limits::READ_BUFFER_BYTES {
+                    if pipe.buffer.len() == memory::READ_BUFFER_BYTES {
                         self.watch.buffers().keep(pipe.buffer);
                     }
                     if let Some(mut loan) = self.loan.take() {
@@ -277,13 +291,13 @@ impl Copy {
         while pipe.end.is_none() && pipe.filled < pipe.buffer.len() && !(pipe.filled >= wanted && pipe.ends_ready()) {
             let filled = pipe.filled;
             if self.flowing && !self.gathering && !at_once {
-                socket.wait_for(limits::READ_LOW_WATER_BYTES);
+                socket.wait_for(READ_LOW_WATER_BYTES);
                 self.gathering = true;
             }
             let end = pace.map_or(usize::MAX, |pace| filled.saturating_add(pace.chunk())).min(pipe.buffer.len());
             let reading = socket.read(&mut pipe.buffer[filled..end]);
             let read = if self.gathering {
-                let Ok(read) = tokio::time::timeout(limits::LOW_WATER_PATIENCE, reading).await else {
+                let Ok(read) = tokio::time::timeout(LOW_WATER_PATIENCE, reading).await else {
                     // There may be no more to come than has gathered.
                     socket.wait_for(1);
                     (self.gathering, at_once) = (false, true);
@@ -295,7 +309,7 @@ impl Copy {
                 unless_lost(&action, reading, ask).await?
             } else {
                 // The last message may have come and not be seen as such, and a slow query's rows are wanted too.
-                let Ok(read) = tokio::time::timeout(limits::FILL_PATIENCE, reading).await else { break };
+                let Ok(read) = tokio::time::timeout(FILL_PATIENCE, reading).await else { break };
                 read
             };
             at_once = false;

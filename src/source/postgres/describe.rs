@@ -3,15 +3,16 @@
 
 use super::catalog::{self, Found, TreeNode};
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use super::fixed_now;
 use super::prepare::QUERY_ALIAS;
 use super::read_facts;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};
 use super::sql;
-use crate::export::request::ShapeOptions;
-use crate::plan::{ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts, RelationKind, RelationRequest};
+use crate::model::{
+    ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts, RelationKind, RelationRequest, ShapeOptions,
+};
+use crate::source::{SourceError, SourceFault};
 
 /// What the anchor's session knows of a request.
 #[derive(Debug)]
@@ -171,7 +172,7 @@ async fn one_value_a_row(
     match described {
         Ok(_) => Ok(()),
         // Grouping, windowing and a set where there can be none.
-        Err(error) if matches!(error.sqlstate.as_deref(), Some("42803" | "42P20" | "0A000")) => {
+        Err(error) if matches!(error.code.as_deref(), Some("42803" | "42P20" | "0A000")) => {
             let message = format!("--column {name} has no value of its own in each row");
             let hint = "aggregates, window functions and set-returning functions need a --query of their own";
             Err(SourceError { source: error.source, ..SourceError::new(SourceFault::Usage, message).with_hint(hint) })

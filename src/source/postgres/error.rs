@@ -1,4 +1,4 @@
-//! What can go wrong while reading: the class decides exit code and retry, the message says what was being done.
+//! What the errors of the server and of the driver mean for a run.
 
 use std::error::Error as StdError;
 use std::io;
@@ -8,67 +8,12 @@ use rustls::CertificateError;
 
 use super::password::NoPassword;
 use super::sqlstate;
-use crate::limits;
+use crate::base::OPEN_FILES_HINT;
+use crate::source::{SourceError, SourceFault};
 
 /// What to do where a standby ended the snapshot.
 pub(crate) const STANDBY_HINT: &str = "the source is a standby, and its replay ends sessions that see rows it removes: \
     set hot_standby_feedback = on there or raise max_standby_streaming_delay, then run the export again";
-
-/// The class of a source error, which decides exit code and retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourceFault {
-    /// The request makes no sense for this server or relation (exit 2).
-    Usage,
-    /// Credentials, privileges, TLS (10).
-    Authentication,
-    /// Not reachable, or lost (11).
-    Unavailable,
-    /// The snapshot is gone (12).
-    SnapshotLost,
-    /// The relation is missing or changed (13).
-    SchemaChanged,
-    /// A value that its carrier cannot hold (14).
-    Data,
-    /// The server rejected the statement (15).
-    Rejected,
-    /// Locked, or a limit was reached (16).
-    GaveWay,
-    /// The server broke the protocol, or we did (1).
-    Protocol,
-}
-
-/// Whether the partition that an error ended is worth another attempt, under the same snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Retry {
-    /// It would end the same way.
-    #[default]
-    Never,
-    /// Whatever it was may be over.
-    Again,
-    /// A timeout or a person cancelled the statement: once may be a mistake.
-    Once,
-    /// Somebody held a lock, or used up what the server has, and may be done soon.
-    Briefly,
-    /// The server has no connection left: others of ours go on.
-    FewerReaders,
-}
-
-/// An error of the source layer.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct SourceError {
-    /// The class.
-    pub fault: SourceFault,
-    /// What was being done, with its nouns.
-    pub message: String,
-    /// The SQLSTATE, where the server gave one.
-    pub sqlstate: Option<String>,
-    /// What to do, where it is known.
-    pub hint: Option<String>,
-    /// Why.
-    #[source]
-    pub source: Option<Box<dyn StdError + Send + Sync>>,
-}
 
 /// An error that the server reported. Its DETAIL and CONTEXT stay out: they may quote row values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,44 +28,14 @@ pub struct ServerError {
 }
 
 impl SourceError {
-    /// An error of our own finding.
-    pub(crate) fn new(fault: SourceFault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), sqlstate: None, hint: None, source: None }
-    }
-
-    /// Adds what to do.
-    #[must_use]
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// Adds why.
-    #[must_use]
-    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.source = Some(Box::new(source));
-        self
-    }
-
-    /// Whether another attempt may succeed.
-    pub fn retry(&self) -> Retry {
-        match (self.fault, self.sqlstate.as_deref()) {
-            (SourceFault::GaveWay, Some("55P03" | "40P01" | "53000" | "53100")) => Retry::Briefly,
-            (SourceFault::GaveWay, Some("57014" | "53200")) => Retry::Once,
-            (SourceFault::GaveWay, Some("53300")) => Retry::FewerReaders,
-            (SourceFault::Unavailable, _) => Retry::Again,
-            _ => Retry::Never,
-        }
-    }
-
     /// Whether the server had no memory left for a lock, or, which has the same code, none at all.
     pub(crate) fn is_lock_table_full(&self) -> bool {
-        self.fault == SourceFault::GaveWay && self.sqlstate.as_deref() == Some("53200")
+        self.fault == SourceFault::GaveWay && self.code.as_deref() == Some("53200")
     }
 
     /// Whether somebody else's lock was in the way.
     pub(crate) fn is_lock_conflict(&self) -> bool {
-        self.sqlstate.as_deref() == Some("55P03")
+        self.code.as_deref() == Some("55P03")
     }
 
     /// A driver's error while doing `action`.
@@ -163,8 +78,9 @@ impl SourceError {
     ) -> Self {
         Self {
             fault,
+            retry: sqlstate::retry(fault, &server.sqlstate),
             message: action.into(),
-            sqlstate: Some(server.sqlstate.clone()),
+            code: Some(server.sqlstate.clone()),
             hint: hint.map(str::to_owned).or_else(|| server.hint.clone()),
             source: Some(Box::new(server)),
         }
@@ -172,7 +88,7 @@ impl SourceError {
 
     /// Whether the server, the database or the role has no connection left.
     pub(crate) fn is_out_of_connections(&self) -> bool {
-        self.sqlstate.as_deref() == Some("53300")
+        self.code.as_deref() == Some("53300")
     }
 }
 
@@ -241,7 +157,7 @@ fn worded_hint(text: &str) -> Option<&'static str> {
     } else if text.contains("channel binding") {
         Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
     } else if numbered(Errno::MFILE) || numbered(Errno::NFILE) {
-        Some(limits::OPEN_FILES_HINT)
+        Some(OPEN_FILES_HINT)
     } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
         Some("check host and port in --from, and that the server runs and takes connections there")
     } else {

@@ -7,13 +7,12 @@ use tokio_postgres::types::Type;
 use super::catalog::{Found, query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use super::prepare::source_and_alias;
 use super::statement::{self, OutputColumn};
-use crate::export::request::ShapeOptions;
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::model::{FixedNow, RelationRequest, ShapeOptions};
 use crate::plan::clocks::{self, Clocks};
-use crate::plan::{FixedNow, RelationRequest};
+use crate::source::{SourceError, SourceFault};
 
 /// The shape with literals in place of its clocks, and their moment; the shape as it is where it has none, and where one
 /// of them cannot be replaced: they are to agree with each other, so that all are left to a single statement then.

@@ -21,7 +21,7 @@ pub(crate) mod wire;
 pub(crate) use fields::{Field, FieldTable};
 pub(crate) use message::{FrameError, ServerError, server_error};
 
-use crate::limits::MESSAGE_BYTES_MAX;
+use crate::base::memory::MESSAGE_BYTES_MAX;
 use message::{HEADER_BYTES, body_bytes, check_copy_out, copied_rows};
 use payload::{Unit, frame_header, frame_row};
 

@@ -4,23 +4,36 @@
 //! ends it is ever sent. The limits are set on the socket, as libpq's `keepalives_idle` and its siblings do.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-/// From now on `stream` fails once its other end has been silent for as long as [`crate::limits`] allows.
+/// TCP keepalive on every connection to the source: the first probe after so long without a packet, below the idle
+/// limits of NAT and of firewalls.
+const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// Between two such probes.
+const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Unanswered probes after which the connection is lost.
+const TCP_KEEPALIVE_PROBES: u32 = 6;
+
+/// What was sent and not acknowledged for so long loses the connection: as long as the probes take.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// From now on `stream` fails once its other end has been silent for [`TCP_USER_TIMEOUT`].
 #[cfg(target_os = "linux")]
 pub(super) fn set(stream: &TcpStream) -> io::Result<()> {
-    use crate::limits;
     use rustix::net::sockopt;
 
-    if crate::failpoint::off("keepalive") {
+    if crate::base::failpoint::off("keepalive") {
         return Ok(());
     }
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, limits::TCP_KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, limits::TCP_KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, limits::TCP_KEEPALIVE_PROBES)?;
-    let user_timeout = u32::try_from(limits::TCP_USER_TIMEOUT.as_millis()).map_err(io::Error::other)?;
+    sockopt::set_tcp_keepidle(stream, TCP_KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, TCP_KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, TCP_KEEPALIVE_PROBES)?;
+    let user_timeout = u32::try_from(TCP_USER_TIMEOUT.as_millis()).map_err(io::Error::other)?;
     sockopt::set_tcp_user_timeout(stream, user_timeout)?;
     Ok(())
 }
@@ -38,7 +51,7 @@ mod tests {
     use rustix::net::sockopt;
     use tokio::net::{TcpListener, TcpStream};
 
-    use crate::limits;
+    use super::{TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES, TCP_USER_TIMEOUT};
 
     #[tokio::test]
     async fn a_socket_has_its_limits() {
@@ -47,9 +60,9 @@ mod tests {
         assert!(!sockopt::socket_keepalive(&stream).unwrap());
         super::set(&stream).unwrap();
         assert!(sockopt::socket_keepalive(&stream).unwrap());
-        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), limits::TCP_KEEPALIVE_IDLE);
-        assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), limits::TCP_KEEPALIVE_INTERVAL);
-        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), limits::TCP_KEEPALIVE_PROBES);
-        assert_eq!(u128::from(sockopt::tcp_user_timeout(&stream).unwrap()), limits::TCP_USER_TIMEOUT.as_millis());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), TCP_KEEPALIVE_IDLE);
+        assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), TCP_KEEPALIVE_INTERVAL);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), TCP_KEEPALIVE_PROBES);
+        assert_eq!(u128::from(sockopt::tcp_user_timeout(&stream).unwrap()), TCP_USER_TIMEOUT.as_millis());
     }
 }

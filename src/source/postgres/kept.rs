@@ -9,14 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{Found, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
-use super::error::{SourceError, SourceFault};
 use super::meaning::Meaning;
 use super::prepare::application;
 use super::server::ServerFacts;
 use super::session::ServerIdentity;
 use super::settings::ConnectSettings;
-use super::snapshot::{self, Custody, Locks};
-use crate::limits;
+use super::snapshot::{self, Custody, Locks, PING_TIMEOUT};
+use crate::source::{SourceError, SourceFault};
+
+/// Between two looks of a keeper outside the run: whether its session lives, whether somebody waits for its locks, and
+/// whether its run is over.
+pub(crate) const KEPT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What another process must know of a run's source to read under its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +134,7 @@ impl Keeper {
         stop: impl Future<Output = KeepEnd>,
     ) -> Result<KeepEnd, SourceError> {
         let mut stop = std::pin::pin!(stop);
-        let mut tick = tokio::time::interval(limits::KEPT_INTERVAL);
+        let mut tick = tokio::time::interval(KEPT_INTERVAL);
         let mut blocked: Option<(i32, Instant)> = None;
         loop {
             tokio::select! {
@@ -141,7 +144,7 @@ impl Keeper {
                 _ = tick.tick() => {}
             }
             // The question is the ping as well.
-            let waiting = tokio::time::timeout(limits::PING_TIMEOUT, self.blocks()).await.map_err(|_| {
+            let waiting = tokio::time::timeout(PING_TIMEOUT, self.blocks()).await.map_err(|_| {
                 SourceError::new(SourceFault::SnapshotLost, "the server does not answer the keeper of the snapshot")
             })??;
             blocked = match (waiting, blocked) {

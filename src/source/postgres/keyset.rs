@@ -15,13 +15,12 @@ use super::closed::closed;
 use super::connect::Session;
 use super::copy::Copy;
 use super::decode::RowKey;
-use super::error::{SourceError, SourceFault};
 use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
 use super::untranslatable::{self, Reading};
 use super::watch::Watch;
-use crate::plan::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
-use crate::source::{Batch, BatchStream};
+use crate::model::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
+use crate::source::{Batch, BatchStream, SourceError, SourceFault};
 
 /// What every page of a run has in common.
 #[derive(Debug, Clone)]
@@ -113,7 +112,7 @@ impl PageReader {
             ordered: false,
             rewritten: false,
             note: None,
-            statistics: crate::plan::ColumnStatistics::default(),
+            statistics: crate::model::ColumnStatistics::default(),
         });
         let columns = plan.columns.iter().cloned().chain(key).collect();
         let session = Some(session);

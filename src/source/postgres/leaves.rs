@@ -7,9 +7,13 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
-use crate::plan::LeafFacts;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::model::LeafFacts;
+use crate::plan::locks::STATEMENT_LEAVES_MAX;
+use crate::source::{SourceError, SourceFault};
+
+/// Columns that such a statement selects, those of all its leaves together.
+const STATEMENT_FIELDS_MAX: usize = 4096;
 
 /// Consecutive leaves of `range` that one statement reads: so many that a round trip does not cost more than they do, and
 /// no more than their select lists, of `fields` columns each, and `most_relations` to be locked at a time allow.
@@ -19,7 +23,7 @@ pub(super) fn groups(
     fields: usize,
     most_relations: Option<u64>,
 ) -> Vec<Range<usize>> {
-    let most_leaves = (limits::STATEMENT_FIELDS_MAX / fields.max(1)).clamp(1, limits::STATEMENT_LEAVES_MAX);
+    let most_leaves = (STATEMENT_FIELDS_MAX / fields.max(1)).clamp(1, STATEMENT_LEAVES_MAX);
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut relations = 0_u64;
     for place in range {
@@ -65,7 +69,7 @@ pub(super) async fn lock_and_compare(session: &Session, leaves: &[LeafFacts]) ->
         [leaf] => format!("locking {} for as long as it is read", leaf.sql_name),
         _ => format!("locking {} tables for as long as they are read", leaves.len()),
     };
-    session.batch(&action, &sql).await.map_err(|error| match error.sqlstate.as_deref() {
+    session.batch(&action, &sql).await.map_err(|error| match error.code.as_deref() {
         Some("42P01" | "3F000") => SourceError { fault: SourceFault::SnapshotLost, ..error.with_hint(CHANGED) },
         _ => error,
     })?;

@@ -5,12 +5,11 @@ use tokio_postgres::types::Type;
 use super::catalog::{Found, RELATIONS, TreeNode, TreePlace, query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use super::snapshot::{Checked, Locks};
-use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
-use crate::plan::locks::{Holders, LockShare, LockTable, LockUse, LockWay, LockWeight};
-use crate::plan::{RelationFacts, RelationKind};
-use crate::words::counted;
+use crate::base::words::counted;
+use crate::model::{LockUse, LockWay, ReadMode, RelationFacts, RelationKind, ShapeOptions, WorkOptions};
+use crate::plan::locks::{Holders, LockShare, LockTable, LockWeight};
+use crate::source::{SourceError, SourceFault};
 
 /// What a run may take of the server's lock table, and what it has to.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// Bytes that gather in the kernel before a reader that has been sent a full buffer is woken for more: the server sends
+/// 8 KiB at a time, and a wake-up for each of them costs as much as decoding it. Well below half of what Linux lets a
+/// socket's buffer grow to (6 MiB), so that the server never waits for it.
+pub(crate) const READ_LOW_WATER_BYTES: usize = 512 * 1024;
+
 /// From now on `socket` becomes readable at `bytes`, or at its end. Linux makes its buffer twice as large where needed;
 /// Unix sockets take the option and go on waking at the first byte.
 ///

@@ -13,13 +13,12 @@ use tokio_postgres::types::{ToSql, Type};
 use super::catalog::{Found, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use super::fixed_now::texts;
 use super::session::identifier;
-use crate::export::request::ShapeOptions;
-use crate::failpoint;
-use crate::plan::RelationKind;
+use crate::base::failpoint;
+use crate::model::{RelationKind, ShapeOptions};
 use crate::plan::mentions::Mentions;
+use crate::source::{SourceError, SourceFault};
 
 /// Whose eyes a run reads with, and what the names in its texts stand for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,9 +3,9 @@
 use tokio_postgres::Row;
 
 use super::catalog::value;
-use super::error::SourceError;
 use super::session::identifier;
-use crate::plan::{Comparison, Operators};
+use crate::model::{Comparison, Operators};
+use crate::source::SourceError;
 
 /// The schema of what is built in.
 const PG_CATALOG: &str = "pg_catalog";

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::limits;
+/// Reads a second under `--max-bytes-per-second`: a reader that took a whole buffer at once would then rest for long.
+const PACES_PER_SECOND: u64 = 8;
 
 /// A rate; whoever has read rests until the rate allows for it. What the kernel holds in its buffers by then stays below
 /// a few MiB a connection, and the server waits once these are full.
@@ -24,7 +25,7 @@ impl Pace {
 
     /// The most bytes to read at once: the rest after them stays short.
     pub(super) fn chunk(&self) -> usize {
-        usize::try_from(self.rate.get() / limits::PACES_PER_SECOND).unwrap_or(usize::MAX).max(1)
+        usize::try_from(self.rate.get() / PACES_PER_SECOND).unwrap_or(usize::MAX).max(1)
     }
 
     /// Rests after `bytes` were read.

@@ -11,7 +11,16 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use super::settings::{Password, Secret};
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+
+/// The command that says a connection's password: an answer of a vault or a cloud's token service takes a second or two.
+const PASSWORD_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a password file, and of what a password command prints: a token of an identity service has a few thousand.
+const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of a password command's standard error that an error repeats: its last lines say why.
+const PASSWORD_COMMAND_WORDS_MAX: usize = 500;
 
 /// No password could be had. Never shows the command or its answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +39,7 @@ pub(super) async fn current(password: &Password) -> Result<Secret, NoPassword> {
         Password::Known(secret) => Ok(secret.clone()),
         Password::File(path) => of_file(path).await,
         Password::Command(command) => {
-            of_command(command, failpoint::limit("password_command", limits::PASSWORD_COMMAND_TIMEOUT)).await
+            of_command(command, failpoint::limit("password_command", PASSWORD_COMMAND_TIMEOUT)).await
         }
     }
 }
@@ -96,9 +105,9 @@ impl Drop for Group {
 
 async fn all_of(source: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    source.take(limits::PASSWORD_BYTES_MAX + 1).read_to_end(&mut bytes).await?;
-    if u64::try_from(bytes.len()).map_or(true, |length| length > limits::PASSWORD_BYTES_MAX) {
-        return Err(io::Error::other(format!("more than {} bytes", limits::PASSWORD_BYTES_MAX)));
+    source.take(PASSWORD_BYTES_MAX + 1).read_to_end(&mut bytes).await?;
+    if u64::try_from(bytes.len()).map_or(true, |length| length > PASSWORD_BYTES_MAX) {
+        return Err(io::Error::other(format!("more than {PASSWORD_BYTES_MAX} bytes")));
     }
     Ok(bytes)
 }
@@ -115,7 +124,7 @@ fn first_line(bytes: Vec<u8>) -> Result<Secret, &'static str> {
 fn last_words(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let start = words.ceil_char_boundary(words.len().saturating_sub(limits::PASSWORD_COMMAND_WORDS_MAX));
+    let start = words.ceil_char_boundary(words.len().saturating_sub(PASSWORD_COMMAND_WORDS_MAX));
     words.get(start..).unwrap_or_default().to_owned()
 }
 

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::{SourceError, SourceFault};
 use crate::plan::locks::LockShare;
-use crate::source::BatchStream;
+use crate::source::{BatchStream, SourceError, SourceFault};
 
 /// The readers' permits.
 #[derive(Debug)]
@@ -110,7 +109,7 @@ mod tests {
         let mut full = SourceError::new(SourceFault::GaveWay, "full");
         held[0].heed(&full);
         assert_eq!(permits.relations(), 100, "another reason");
-        full.sqlstate = Some("53200".to_owned());
+        full.code = Some("53200".to_owned());
         for permit in &held {
             permit.heed(&full);
         }

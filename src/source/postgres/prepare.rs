@@ -7,7 +7,6 @@ use super::catalog::{self, Found, TreeNode};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
-use super::error::{SourceError, SourceFault};
 use super::locking::{LockRoom, branches};
 use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
@@ -17,9 +16,15 @@ use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
 use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::{Watch, explain_refusal};
-use crate::export::request::{ReadMode, ShapeOptions, WorkOptions};
-use crate::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts, RelationKind, RelationRequest};
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::model::{
+    ColumnFacts, FixedNow, LockUse, ReadMode, RelationFacts, RelationKind, RelationRequest, ShapeOptions, WorkOptions,
+};
+use crate::plan::locks::CONTROL_SESSIONS;
+use crate::source::{SourceError, SourceFault};
+
+/// Tries to list the leaves under a snapshot that was taken after all of them were locked.
+const SNAPSHOT_TRIES: usize = 3;
 
 /// The name by which predicates may qualify the columns of `--query`.
 pub(super) const QUERY_ALIAS: &str = "query";
@@ -75,7 +80,7 @@ impl Planning {
         let (began, read_mode) = (Instant::now(), work.read_mode);
         let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
         let application = application(run_id);
-        let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + limits::CONTROL_SESSIONS)?);
+        let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + CONTROL_SESSIONS)?);
         let lock = sessions.get().await?;
         let locking = async {
             let (server, meaning) = enter(&sessions, &lock, shape, work, &application).await?;
@@ -294,7 +299,7 @@ async fn lock_relation(
         locks.take(lock, Waiting::Patient).await?;
         return Ok((None, locks));
     };
-    for _ in 0..limits::SNAPSHOT_TRIES {
+    for _ in 0..SNAPSHOT_TRIES {
         let found = catalog::find(lock, name).await?;
         let tables = if lockable(&found) { vec![found.sql_name()] } else { Vec::new() };
         let first = Locks { tables, statements: statements(shape, Some(&found), ""), ..Locks::default() };
@@ -366,7 +371,7 @@ async fn take_snapshot(
         Some(anchor) if !anchor.client().is_closed() => anchor,
         _ => sessions.get().await?,
     };
-    for _ in 0..limits::SNAPSHOT_TRIES {
+    for _ in 0..SNAPSHOT_TRIES {
         let before = held(lock).await?;
         let taken = Instant::now();
         begin(&anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;

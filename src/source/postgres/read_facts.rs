@@ -5,11 +5,10 @@ use tokio_postgres::types::Type;
 use super::catalog::{self, Found, TreeNode};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::SourceError;
-use crate::export::request::ShapeOptions;
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::model::{ReadingFacts, RelationFacts, RelationKind, ShapeOptions};
 use crate::plan::whole_row::{Names, may_name_whole_row};
-use crate::plan::{ReadingFacts, RelationFacts, RelationKind};
+use crate::source::SourceError;
 
 /// What says how the relation may be read. The anchor holds all locks of the run by now.
 pub(super) async fn facts(

@@ -9,23 +9,24 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use super::catalog;
 use super::connect::{Session, Sessions};
-use super::error::{STANDBY_HINT, SourceError, SourceFault};
+use super::error::STANDBY_HINT;
 use super::kept::{self, SourceRecord};
-use super::keyset;
 use super::permits::Permits;
 use super::prepare::{Planning, application};
 use super::reading::{Manner, Named, Reading};
 use super::session::{Begin, begin};
 use super::settings::ConnectSettings;
-use super::snapshot::{self, Custody, SnapshotFacts};
+use super::snapshot::{self, Custody, KEEPER_PING, SnapshotFacts};
 use super::watch::Watch;
-use crate::export::request::{ReadMode, WorkOptions};
-use crate::plan::locks::LockShare;
-use crate::plan::{Partition, Plan, RelationKind};
-use crate::source::{BatchStream, Source, SourceCost};
-use crate::{failpoint, limits};
+use super::{catalog, keyset};
+use crate::base::failpoint;
+use crate::model::{Partition, Plan, ReadMode, RelationKind, SourceCost, WorkOptions};
+use crate::plan::locks::{CONTROL_SESSIONS, LockShare};
+use crate::source::{BatchStream, Source, SourceError, SourceFault};
+
+/// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
+const GUARD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How reads share one moment.
 #[derive(Debug)]
@@ -120,7 +121,7 @@ impl PostgresSource {
     ) -> Result<Self, SourceError> {
         let began = Instant::now();
         let application = application(run_id);
-        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + limits::CONTROL_SESSIONS)?;
+        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
         let sql_ascii = record.server.types.sql_ascii;
         let (held, moment) = match work.read_mode {
             ReadMode::Keyset { page_size } => {
@@ -223,15 +224,15 @@ impl PostgresSource {
     /// Keeps what all reads rest on alive.
     async fn tend(&self) -> Infallible {
         // Not at once: a second keeper that was left out for a small plan would come for nothing.
-        let start = tokio::time::Instant::now() + limits::GUARD_INTERVAL;
-        let mut tick = tokio::time::interval_at(start, limits::GUARD_INTERVAL);
+        let start = tokio::time::Instant::now() + GUARD_INTERVAL;
+        let mut tick = tokio::time::interval_at(start, GUARD_INTERVAL);
         let mut pinged = Instant::now();
         loop {
             tick.tick().await;
             if let Moment::Kept(custody) = &self.moment {
                 custody.tend(&self.sessions).await;
             }
-            if pinged.elapsed() >= limits::KEEPER_PING {
+            if pinged.elapsed() >= KEEPER_PING {
                 self.ping_idle().await;
                 pinged = Instant::now();
             }

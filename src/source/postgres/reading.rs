@@ -11,15 +11,14 @@ use super::catalog;
 use super::connect::Session;
 use super::copy::Copy;
 use super::decode::RowKey;
-use super::error::{SourceError, SourceFault};
 use super::leaves::{groups, lock_and_compare, release, same_leaves};
 use super::permits::Permit;
 use super::session::{identifier, send_text_as_stored};
 use super::sql;
 use super::untranslatable;
 use super::watch::Watch;
-use crate::plan::{ColumnPlan, LeafFacts, Partition, Plan, Slice};
-use crate::source::{Batch, BatchStream};
+use crate::model::{ColumnPlan, LeafFacts, Partition, Plan, Slice};
+use crate::source::{Batch, BatchStream, SourceError, SourceFault};
 
 /// What one statement reads.
 #[derive(Debug, Clone)]

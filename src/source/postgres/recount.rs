@@ -7,17 +7,14 @@ use super::catalog::{self, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe_query;
-use super::error::{SourceError, SourceFault};
 use super::leaves::{groups, release};
 use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
-use super::snapshot;
 use super::split_safety::{self, SplitSafety};
-use super::sql;
-use super::statement;
-use crate::export::request::ShapeOptions;
-use crate::limits;
-use crate::plan::{Plan, ReadingFacts, RelationFacts, RelationRequest, Slice};
+use super::{snapshot, sql, statement};
+use crate::model::{Plan, ReadingFacts, RelationFacts, RelationRequest, ShapeOptions, Slice};
+use crate::plan::locks::STATEMENT_LEAVES_MAX;
+use crate::source::{SourceError, SourceFault};
 use tokio_postgres::types::Type;
 
 /// What is counted, as a manifest names it.
@@ -92,7 +89,7 @@ impl Recount {
         let plain = |node: &catalog::TreeNode| {
             matches!(node.relkind.as_str(), "r" | "p") && node.may_select && !node.row_security && !node.virtual_columns
         };
-        let leaf_by_leaf = tree.len() > limits::STATEMENT_LEAVES_MAX && tree.iter().all(plain);
+        let leaf_by_leaf = tree.len() > STATEMENT_LEAVES_MAX && tree.iter().all(plain);
         Ok(Self { session, relation, found, tree, row_security, leaf_by_leaf, snapshot: imported })
     }
 

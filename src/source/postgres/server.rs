@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
 use crate::plan::ServerTypes;
 use crate::plan::locks::LockTable;
+use crate::source::{SourceError, SourceFault};
 
 /// Facts of the server for the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,23 @@
 //! What every session is set to before it reads: `pg_dump`'s settings, inside the transaction so that poolers keep them.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use super::closed::closed;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::source::{SourceError, SourceFault};
+
+/// How long the lock session waits behind somebody's ACCESS EXCLUSIVE before it gives way (exit 16): every later query
+/// on the table queues behind us as long.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The server drops a keeper whose host died after this long (`idle_in_transaction_session_timeout`).
+const KEEPER_IDLE_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// The server looks so often whether a client whose query runs is still there (`client_connection_check_interval`): a
+/// query that sends nothing for hours ends with a process that was stopped or killed.
+const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Settings of every session (`pg_dump.c`, `setup_connection`), plus those that our SQL relies on.
 ///
@@ -45,7 +57,7 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     };
     if let Err(error) = session.batch("beginning a transaction", &start).await {
         // A protocol violation, by a pooler's word for it, and by nothing else that is known.
-        if error.sqlstate.as_deref() == Some("08P01") && session.refuses_transactions().await {
+        if error.code.as_deref() == Some("08P01") && session.refuses_transactions().await {
             return Err(SourceError { fault: SourceFault::Usage, ..error }.with_hint(
                 "the pooler in between gives each statement another connection, and an export needs transactions: connect \
                  to the server itself, or by way of a pool_mode of transaction or session",
@@ -58,13 +70,13 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
                 .with_hint("--from names another database than the one that the run reads"));
         }
         // 22023: no such snapshot (PostgreSQL 15); 42704: the same from 16 on; 55000: its owner has ended.
-        let gone = matches!(error.sqlstate.as_deref(), Some("22023" | "42704" | "55000"));
+        let gone = matches!(error.code.as_deref(), Some("22023" | "42704" | "55000"));
         return Err(if import && gone { SourceError { fault: SourceFault::SnapshotLost, ..error } } else { error });
     }
     // Off makes a table whose policies would hide rows an error instead of a short export.
     let row_security = if session.allows_rls() { "on" } else { "off" };
     // A server on Windows cannot see that its client is gone, and refuses the setting.
-    let interval = limits::CLIENT_CHECK_INTERVAL.as_millis();
+    let interval = CLIENT_CHECK_INTERVAL.as_millis();
     let questions = closed(&format!(
         "SELECT pg_catalog.set_config('transaction_timeout', '0', true) \
          WHERE pg_catalog.current_setting('server_version_num')::int4 >= 170000; \
@@ -76,8 +88,8 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     let settings = format!(
         "{SETTINGS}; {path}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; {questions}",
-        failpoint::limit("lock", limits::LOCK_TIMEOUT).as_millis(),
-        limits::KEEPER_IDLE_TIMEOUT.as_millis(),
+        failpoint::limit("lock", LOCK_TIMEOUT).as_millis(),
+        KEEPER_IDLE_TIMEOUT.as_millis(),
         literal(application),
     );
     // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECTs

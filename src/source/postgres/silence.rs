@@ -8,8 +8,19 @@ use tokio_postgres::types::Type;
 
 use super::catalog::value;
 use super::connect::Session;
-use super::error::{SourceError, SourceFault};
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::source::{SourceError, SourceFault};
+
+/// A reader that is ready and gets no bytes for so long asks another session what the server is doing: a sort sends
+/// nothing for hours and is left alone, a connection that lost its bytes is not.
+pub(super) const SOURCE_SILENCE: Duration = Duration::from_mins(1);
+
+/// A connection that looks as if it had lost its bytes gets so long until it is looked at again: they may have been on
+/// their way when the server was asked.
+const SILENCE_RECHECK: Duration = Duration::from_secs(5);
+
+/// Another session's answer to that question, a new connection for it included.
+pub(super) const INQUIRY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What a server process is at; no row where it is gone. The name guards against another process of the same number.
 pub(super) const BACKEND: &str = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity \
@@ -68,9 +79,9 @@ pub(super) async fn unless_lost<T, F: Future<Output = Backend>>(
 ) -> Result<T, SourceError> {
     let mut answer = std::pin::pin!(answer);
     let mut suspect = None;
-    let silence = failpoint::limit("silence", limits::SOURCE_SILENCE);
+    let silence = failpoint::limit("silence", SOURCE_SILENCE);
     loop {
-        let recheck = failpoint::limit("recheck", limits::SILENCE_RECHECK);
+        let recheck = failpoint::limit("recheck", SILENCE_RECHECK);
         let patience = if suspect.is_some() { recheck } else { silence };
         if let Ok(answer) = tokio::time::timeout(patience, &mut answer).await {
             return Ok(answer);
@@ -117,7 +128,7 @@ impl Session {
     /// is known to be whole.
     pub(super) async fn backend(&self) -> Backend {
         let Some(pid) = self.pid() else { return Backend::Works };
-        let limit = failpoint::limit("inquiry", limits::INQUIRY_TIMEOUT);
+        let limit = failpoint::limit("inquiry", INQUIRY_TIMEOUT);
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&pid, Type::INT4), (&APPLICATIONS, Type::TEXT)];
         let asked = tokio::time::timeout(limit, self.ask_aside(BACKEND, &parameters)).await;

@@ -15,9 +15,18 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
-use super::error::{SourceError, SourceFault};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
-use crate::{failpoint, limits, telemetry};
+use crate::base::{failpoint, telemetry};
+use crate::source::{SourceError, SourceFault};
+
+/// Between two pings of an idle keeper: below the idle limits of common proxies and of NAT.
+pub(super) const KEEPER_PING: Duration = Duration::from_secs(30);
+
+/// After the server had no connection left for a keeper, until it is asked for one again: its other clients come and go.
+const KEEPER_PAUSE: Duration = Duration::from_secs(30);
+
+/// An answer to a ping: a session that takes longer is taken for lost, and its snapshot's other keeper serves.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a session must do before it may rely on the relation staying as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +167,7 @@ pub(crate) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>
 /// Keeps an idle session from being taken for dead, by the server (`idle_in_transaction_session_timeout`) and on the
 /// way to it. False where it does not answer: nothing can rest on it then.
 pub(crate) async fn ping(session: &Session) -> bool {
-    let answer = tokio::time::timeout(limits::PING_TIMEOUT, session.batch("pinging a session", "SELECT"));
+    let answer = tokio::time::timeout(PING_TIMEOUT, session.batch("pinging a session", "SELECT"));
     matches!(answer.await, Ok(Ok(())))
 }
 
@@ -343,7 +352,7 @@ impl Custody {
             let mut alive = VecDeque::new();
             while let Some(mut keeper) = keepers.pop_front() {
                 let mut answers = !keeper.session.client().is_closed();
-                if answers && keeper.pinged.elapsed() >= limits::KEEPER_PING {
+                if answers && keeper.pinged.elapsed() >= KEEPER_PING {
                     answers = ping(&keeper.session).await;
                     keeper.pinged = Instant::now();
                 }
@@ -381,7 +390,7 @@ impl Custody {
 
     /// Whether the server had no connection left a moment ago.
     async fn is_full(&self) -> bool {
-        let pause = failpoint::limit("keeper", limits::KEEPER_PAUSE);
+        let pause = failpoint::limit("keeper", KEEPER_PAUSE);
         self.full.lock().await.is_some_and(|full| full.elapsed() < pause)
     }
 

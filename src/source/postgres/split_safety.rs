@@ -17,11 +17,10 @@ use self::harmless::{is_harmless, is_row_by_row};
 use super::catalog::{Found, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::SourceError;
-use crate::export::request::ShapeOptions;
-use crate::failpoint;
+use crate::base::failpoint;
+use crate::model::{RelationKind, RelationRequest, ShapeOptions};
 use crate::plan::mentions::Mentions;
-use crate::plan::{RelationKind, RelationRequest};
+use crate::source::SourceError;
 
 /// Whether the rows may be split, and what keeps them together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

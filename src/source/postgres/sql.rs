@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use self::keys::{Edge, beyond, key_range, null};
 use super::session::identifier;
-use crate::plan::{
+use crate::model::{
     ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyValue, LeafFacts, Partition, Plan, RelationFacts, RelationKind,
     Slice, TupleId, Wire,
 };

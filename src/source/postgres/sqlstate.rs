@@ -1,7 +1,8 @@
 //! What the SQLSTATEs of a server mean for a run: class, and what to do. Never the words of its messages, which are in the
 //! language of the server (`lc_messages`).
 
-use super::error::{STANDBY_HINT, SourceFault};
+use super::error::STANDBY_HINT;
+use crate::source::{Retry, SourceFault};
 
 /// The class of a SQLSTATE (PostgreSQL, Appendix A). What comes from what a person wrote, a query or a predicate or a name,
 /// is never of a class that is worth another try.
@@ -37,6 +38,16 @@ pub(super) fn classify_reading(sqlstate: &str) -> SourceFault {
     match sqlstate {
         "XX000" => SourceFault::Data,
         _ => classify(sqlstate),
+    }
+}
+
+/// Whether a partition that such an error ended is worth another attempt, under the same snapshot.
+pub(super) fn retry(fault: SourceFault, sqlstate: &str) -> Retry {
+    match (fault, sqlstate) {
+        (SourceFault::GaveWay, "55P03" | "40P01" | "53000" | "53100") => Retry::Briefly,
+        (SourceFault::GaveWay, "57014" | "53200") => Retry::Once,
+        (SourceFault::GaveWay, "53300") => Retry::FewerReaders,
+        _ => fault.retry(),
     }
 }
 
@@ -187,7 +198,7 @@ mod tests {
         ];
         for state in written {
             for error in [SourceError::server("x", server(state, "")), SourceError::reading("x", server(state, ""))] {
-                assert_eq!(error.retry(), crate::source::Retry::Never, "{state}");
+                assert_eq!(error.retry, Retry::Never, "{state}");
                 assert!(!ExportError::from(error).kind.retryable(), "{state}");
             }
         }
@@ -225,7 +236,7 @@ mod tests {
         ] {
             for make in [SourceError::server::<&str>, SourceError::reading::<&str>] {
                 let (english, german) = (make("x", server(state, english)), make("x", server(state, german)));
-                assert_eq!((english.fault, english.retry()), (german.fault, german.retry()), "{state}");
+                assert_eq!((english.fault, english.retry), (german.fault, german.retry), "{state}");
                 assert_eq!(english.hint, german.hint, "{state}");
                 assert!(german.hint.is_some() || state.starts_with("57P") || state == "54000" || state == "XX000");
             }

@@ -8,10 +8,11 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect::{QUIET_PATIENCE, Session};
-use super::error::{ServerError, SourceError, SourceFault};
+use super::error::ServerError;
 use super::frame::server_error;
 use super::silence::unless_lost;
 use super::stream::RawStream;
+use crate::source::{SourceError, SourceFault};
 
 /// More than the description of 1664 columns takes, each with the longest name.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

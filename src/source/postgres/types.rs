@@ -8,10 +8,10 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::error::SourceError;
 use super::order;
+use crate::model::{Attribute, ExtensionType, PgType, TypeKind};
 use crate::plan::oid;
-use crate::plan::{Attribute, ExtensionType, PgType, TypeKind};
+use crate::source::SourceError;
 
 /// All types that the given ones are made of, themselves included. An array is one whose element names it as its own
 /// (`int2vector` is none), and the type of an extension is known by the extension that owns it, so that nobody's type of

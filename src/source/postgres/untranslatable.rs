@@ -4,11 +4,11 @@
 use super::catalog::{query, value};
 use super::connect::Session;
 use super::decode::{RowName, shown_part};
-use super::error::{SourceError, SourceFault};
 use super::session::{identifier, literal};
 use super::sql;
 use super::watch::Watch;
-use crate::plan::{ColumnOrigin, KeyValue, Partition, Plan};
+use crate::model::{ColumnOrigin, KeyValue, Partition, Plan};
+use crate::source::{SourceError, SourceFault};
 use tokio_postgres::types::Type;
 
 const ACTION: &str = "looking for a text without a form in UTF-8";
@@ -38,7 +38,7 @@ struct Found {
 
 /// Adds to an error, where it is of this kind, which column of which row it is about, as far as that can be found.
 pub(super) async fn explain(error: SourceError, watch: &Watch, reading: Reading<'_>) -> SourceError {
-    if !matches!(error.sqlstate.as_deref(), Some("22P05" | "22021")) {
+    if !matches!(error.code.as_deref(), Some("22P05" | "22021")) {
         return error;
     }
     let Ok(session) = watch.aside().await else { return error };
@@ -132,7 +132,7 @@ async fn translate(session: &Session, bytes: &[u8]) -> Result<Option<String>, So
             let bytes: &[u8] = value(row, 0)?;
             Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
         }
-        Err(error) if matches!(error.sqlstate.as_deref(), Some("22P05" | "22021")) => {
+        Err(error) if matches!(error.code.as_deref(), Some("22P05" | "22021")) => {
             session.batch(ACTION, "ROLLBACK TO SAVEPOINT outhaul_text").await?;
             Ok(None)
         }

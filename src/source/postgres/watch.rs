@@ -13,14 +13,24 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
-use super::error::{SourceError, SourceFault};
 use super::pace::Pace;
 use super::session::{Begin, begin, literal};
-use super::silence::{BACKEND, Backend};
+use super::silence::{BACKEND, Backend, INQUIRY_TIMEOUT};
 use super::snapshot;
-use crate::export::request::SourceLimits;
-use crate::spare::Spares;
-use crate::{failpoint, limits};
+use crate::base::failpoint;
+use crate::base::spare::Spares;
+use crate::model::SourceLimits;
+use crate::source::{SourceError, SourceFault};
+
+/// Between two looks at who waits for our locks and how far a standby is behind; each costs the server a look through its
+/// lock table.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Looks within `--yield-to-ddl`, at least: a run gives way two looks early, so that nobody waits longer.
+const WATCHES_PER_YIELD: u32 = 8;
+
+/// Looks in a row that must see a standby too far behind, since its own measure jumps after a quiet hour.
+const LATE_LOOKS: u32 = 3;
 
 /// Who waits for a lock of ours, longest first. `pg_locks` is open to every role, `pg_blocking_pids` is exact, and of the
 /// statement only its first word is taken: the rest may hold values.
@@ -158,7 +168,7 @@ impl Watch {
     /// Between two looks.
     fn interval(&self) -> Duration {
         let patience = self.limits.yield_to_ddl.unwrap_or(Duration::MAX);
-        limits::WATCH_INTERVAL.min(patience / limits::WATCHES_PER_YIELD)
+        WATCH_INTERVAL.min(patience / WATCHES_PER_YIELD)
     }
 
     /// Until the next look, or the end of a limit.
@@ -220,7 +230,7 @@ impl Watch {
             return Ok(());
         }
         // Behind by the time of the last commit it replayed, which after a quiet hour is an hour ago until the next one.
-        if self.late.fetch_add(1, Ordering::Relaxed) + 1 < limits::LATE_LOOKS {
+        if self.late.fetch_add(1, Ordering::Relaxed) + 1 < LATE_LOOKS {
             return Ok(());
         }
         Err(gave_way(format!("the standby is {lag:.1} s behind, more than --max-replay-lag allows"))
@@ -248,7 +258,7 @@ impl Watch {
         sql: &str,
         parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, SourceError> {
-        let limit = failpoint::limit("inquiry", limits::INQUIRY_TIMEOUT);
+        let limit = failpoint::limit("inquiry", INQUIRY_TIMEOUT);
         if let Ok(answer) = tokio::time::timeout(limit, self.ask_patiently(sql, parameters)).await {
             return answer;
         }

@@ -1,3 +1,4 @@
+use super::OWNER_RENEWAL;
 use super::*;
 use crate::store::StoreOptions;
 
@@ -79,7 +80,7 @@ async fn a_claim_is_renewed_until_it_is_lost() {
         let claim = claim.clone();
         async move { claim.keep(&CancellationToken::new()).await }
     });
-    tokio::time::sleep(limits::OWNER_RENEWAL * 3).await;
+    tokio::time::sleep(OWNER_RENEWAL * 3).await;
     assert!(owner(&destination, OWNER_PATH).await.unwrap().unwrap().renewed_at > first);
     Claim::take(&destination, OWNER_PATH, "new", Take::Over).await.unwrap();
     assert_eq!(keeping.await.unwrap().unwrap().fault, StoreFault::Taken);

@@ -7,8 +7,7 @@ use super::choose;
 use super::error::{Problem, target};
 use super::loops::{ABSENT, Cells, Failure};
 use super::values::{TakeError, Values};
-use crate::plan::policy::{InvalidUtf8, JsonNan, OnUnrepresentable};
-use crate::plan::{Carrier, ColumnPlan, Policies};
+use crate::model::{Carrier, ColumnPlan, InvalidUtf8, JsonNan, OnUnrepresentable, Policies};
 
 /// What happens to text that is not UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

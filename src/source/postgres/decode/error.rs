@@ -5,10 +5,10 @@ use std::fmt;
 use arrow::error::ArrowError;
 
 use super::loops::Failure;
-use crate::plan::policy::written;
-use crate::plan::{Carrier, ColumnPlan};
-use crate::source::postgres::error::SourceFault;
-use crate::words::counted;
+use crate::base::words::counted;
+use crate::model::policy::written;
+use crate::model::{Carrier, ColumnPlan};
+use crate::source::SourceFault;
 
 /// An error of decoding. Values are quoted only where they are special ones (`NaN`, `infinity`, `24:00:00`), never where
 /// they are a person's; the row's key as far as it may be shown.

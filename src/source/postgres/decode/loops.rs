@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 
 use super::error::Problem;
-use crate::limits::BATCH_BYTES_MAX;
+use crate::base::memory::BATCH_BYTES_MAX;
 use crate::source::postgres::frame::Field;
 
 /// Texts up to these lengths are copied as so many bytes and then cut to length: cheaper than a copy of unknown length.

@@ -5,8 +5,8 @@ mod json;
 mod output;
 
 use super::error::Problem;
-use crate::plan::policy::{CharPadding, InvalidUtf8, JsonNan};
-use crate::plan::{PgType, Policies, TypeKind, is_text, oid};
+use crate::model::{CharPadding, InvalidUtf8, JsonNan, PgType, Policies, TypeKind};
+use crate::plan::{is_text, oid};
 
 const ODD: Problem = Problem::Malformed("nested value that is not what its type prints");
 
@@ -109,7 +109,7 @@ fn without_blanks(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Attribute;
+    use crate::model::Attribute;
 
     fn of(oid: u32) -> PgType {
         PgType { oid, base_oid: oid, typmod: None, name: "x".to_owned(), kind: TypeKind::Base }

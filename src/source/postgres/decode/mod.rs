@@ -26,8 +26,8 @@ use arrow::datatypes::{Field as ArrowField, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use super::frame::{Field, FieldTable};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
-use crate::plan::{ColumnPlan, Wire};
+use crate::base::memory::BATCH_BYTES_MAX;
+use crate::model::{ColumnPlan, Wire};
 use crate::source::Batch;
 use column::Column;
 pub(crate) use error::{DecodeError, RowName};
@@ -35,6 +35,9 @@ use error::{Problem, ValueError};
 use loops::{Cells, Failure};
 pub(crate) use row_key::{RowKey, shown_part};
 use values::TakeError;
+
+/// A batch ends at this many rows, so that narrow tables still show progress and cancel quickly.
+pub(crate) const BATCH_ROWS_MAX: usize = 32 * 1024;
 
 /// Fields decoded between two looks at the batch's size: their table entries stay in the first-level cache for all
 /// columns.

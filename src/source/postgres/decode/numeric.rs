@@ -4,8 +4,8 @@ use arrow::array::ArrowNativeTypeOp;
 use arrow::datatypes::{ArrowNativeType, i256};
 
 use super::error::Problem;
-use crate::pgtext::exact::kept_by_double;
-use crate::pgtext::number::{ASCII_ZEROS, eight_digits, short};
+use crate::base::text::exact::kept_by_double;
+use crate::base::text::number::{ASCII_ZEROS, eight_digits, short};
 
 /// PostgreSQL's own bound of digits after the point (`NUMERIC_DSCALE_MAX`).
 const DSCALE_MAX: u16 = 0x3FFF;

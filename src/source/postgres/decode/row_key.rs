@@ -6,7 +6,8 @@ use super::choose;
 use super::column::may_fail;
 use super::error::RowName;
 use super::text::{TextWriter, text_writer};
-use crate::plan::{ColumnPlan, KeyColumn, RowKeyColumn, oid};
+use crate::model::{ColumnPlan, KeyColumn, RowKeyColumn};
+use crate::plan::oid;
 use crate::source::postgres::frame::Field;
 
 /// Characters of one value that an error shows: enough for a UUID or a name.

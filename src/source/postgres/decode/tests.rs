@@ -11,8 +11,8 @@ mod nested;
 mod policies;
 
 use super::*;
-use crate::plan::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Policies, Precision, TypeKind, Wire};
-use crate::source::postgres::error::SourceFault;
+use crate::model::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Policies, Precision, TypeKind, Wire};
+use crate::source::SourceFault;
 use crate::source::postgres::frame::wire::{Row, cuts, message, opening, payload, pieces, rows, stream_cut};
 use crate::source::postgres::frame::{FrameState, Framer};
 

@@ -9,8 +9,8 @@ pub(super) mod tests;
 
 use super::error::Problem;
 use super::{numeric, scalar};
-use crate::pgtext::datetime::{self, PG_EPOCH_DAYS};
-use crate::pgtext::{float, number};
+use crate::base::text::datetime::{self, PG_EPOCH_DAYS};
+use crate::base::text::{float, number};
 use crate::plan::oid;
 
 /// Appends the text of one value that is not NULL. After an error, what it appended means nothing.

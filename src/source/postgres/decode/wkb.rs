@@ -5,7 +5,9 @@
 //! and has no SRID. Coordinates are the same in both, so they are copied.
 
 use super::error::Problem;
-use crate::limits::GEOMETRY_DEPTH_MAX;
+
+/// Geometries within geometries: as deep as `PostGIS` itself reads them (`LW_PARSER_MAX_DEPTH`).
+const GEOMETRY_DEPTH_MAX: usize = 200;
 
 const FLAG_Z: u32 = 0x8000_0000;
 const FLAG_M: u32 = 0x4000_0000;

@@ -1,8 +1,8 @@
 //! The backend messages around the COPY payload, and the errors of framing.
 
-use crate::limits::MESSAGE_BYTES_MAX;
-use crate::source::postgres::error::SourceFault;
-use crate::words::counted;
+use crate::base::memory::MESSAGE_BYTES_MAX;
+use crate::base::words::counted;
+use crate::source::SourceFault;
 
 /// Tag and length in front of each message.
 pub(super) const HEADER_BYTES: usize = 5;

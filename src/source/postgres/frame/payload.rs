@@ -1,7 +1,7 @@
 //! What the COPY payload is made of: a header, rows, a trailer.
 
 use super::{Field, FrameError};
-use crate::limits::MESSAGE_BYTES_MAX;
+use crate::base::memory::MESSAGE_BYTES_MAX;
 
 /// What the payload begins with.
 pub(super) enum Unit {

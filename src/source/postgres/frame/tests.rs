@@ -1,4 +1,4 @@
-use crate::source::postgres::error::SourceFault;
+use crate::source::SourceFault;
 use proptest::prelude::*;
 
 use super::wire::{HEADER, Row, cuts, ending, message, opening, payload, pieces, row_bytes, rows, stream, stream_cut};

@@ -4,7 +4,7 @@
 use std::ops::Bound;
 
 use super::super::session::{identifier, literal};
-use crate::plan::{Comparison, Direction, KeyColumn, KeyRange, KeyValue};
+use crate::model::{Comparison, Direction, KeyColumn, KeyRange, KeyValue};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {

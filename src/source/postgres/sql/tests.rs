@@ -4,11 +4,11 @@ use std::ops::Bound;
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::split::{capped_slices, key_slices};
-use crate::plan::{
+use crate::model::{
     CapPlan, Carrier, ColumnFacts, ColumnStatistics, Comparison, KeyRange, LeafFacts, Operators, PgType, Policies,
-    RowOrder, RowsAvailable, TypeKind, number_partitions,
+    RowOrder, RowsAvailable, TypeKind,
 };
+use crate::plan::split::{capped_slices, key_slices, number_partitions};
 
 mod evaluate;
 
@@ -59,7 +59,7 @@ fn column_plan(origin: ColumnOrigin, wire: Wire) -> ColumnPlan {
 /// A plan over `"S"."t"` (known as `"t"`) with one leaf of another name.
 fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
     Plan {
-        locks: crate::plan::LockUse::default(),
+        locks: crate::model::LockUse::default(),
         row_key: Vec::new(),
         relation: RelationFacts {
             kind: RelationKind::PartitionedTable,
@@ -78,7 +78,7 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
             estimated_rows: None,
             unique_key: None,
             row_security: false,
-            reading: crate::plan::ReadingFacts::default(),
+            reading: crate::model::ReadingFacts::default(),
         },
         predicate: predicate.map(str::to_owned),
         now: None,

@@ -2,16 +2,12 @@
 
 use std::collections::HashSet;
 
-use crate::encode::Format;
-use crate::export::request::ShapeOptions;
-use crate::plan::policy::{
-    CharPadding, DuplicateColumns, InvalidUtf8, JsonNan, Nested, OnUnrepresentable, TimestampPrecision,
-    UnconstrainedNumeric,
+use crate::model::{
+    Attribute, CharPadding, ColumnFacts, ColumnPlan, ColumnStatistics, Comparison, DuplicateColumns, ExtensionType,
+    Format, InvalidUtf8, JsonNan, Nested, OnUnrepresentable, PgType, Policies, PolicyOptions, Preset, RelationFacts,
+    RelationKind, RelationRequest, ShapeOptions, TimestampPrecision, TypeKind, UnconstrainedNumeric,
 };
-use crate::plan::{
-    Attribute, ColumnFacts, ColumnPlan, ColumnRules, ColumnStatistics, Comparison, ExtensionType, PgType, Policies,
-    PolicyOptions, Preset, RelationFacts, RelationKind, RelationRequest, ServerTypes, TypeKind, columns, oid,
-};
+use crate::plan::{ColumnRules, ServerTypes, columns, oid};
 use crate::source::postgres::decode::choose;
 use crate::source::postgres::decode::text::tests::{TEXTS, bytes};
 use crate::source::postgres::decode::wkb::tests::GEOMETRIES;
@@ -308,7 +304,7 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         estimated_rows: None,
         unique_key: None,
         row_security: false,
-        reading: crate::plan::ReadingFacts::default(),
+        reading: crate::model::ReadingFacts::default(),
     };
     let shape = ShapeOptions {
         relation: RelationRequest::Table("t".to_owned()),

@@ -1,7 +1,7 @@
 //! Parts of a value in the JSON that the server made of it.
 
 use super::{ODD, Part, rewritten};
-use crate::plan::policy::JsonNan;
+use crate::model::JsonNan;
 use crate::source::postgres::decode::error::Problem;
 
 /// Appends JSON as the choices have it; returns how many parts they changed.

@@ -2,16 +2,12 @@
 
 use super::nested::{array, base, composite, with_kind};
 use super::*;
-use crate::encode::Format;
-use crate::export::request::ShapeOptions;
-use crate::plan::policy::{
-    CharPadding, DuplicateColumns, InvalidUtf8, JsonNan, Nested, OnUnrepresentable, TimestampPrecision,
-    UnconstrainedNumeric,
+use crate::model::{
+    CharPadding, ColumnFacts, Comparison, DuplicateColumns, ExtensionType, Format, InvalidUtf8, JsonNan, Nested,
+    OnUnrepresentable, PolicyOptions, Preset, RelationFacts, RelationKind, RelationRequest, ShapeOptions,
+    TimestampPrecision, UnconstrainedNumeric,
 };
-use crate::plan::{
-    ColumnFacts, ColumnRules, Comparison, ExtensionType, PolicyOptions, Preset, RelationFacts, RelationKind,
-    RelationRequest, ServerTypes, columns,
-};
+use crate::plan::{ColumnRules, ServerTypes, columns};
 
 /// Every built-in base type of PostgreSQL 18's `pg_type.dat` that a column can have, and some that no table here names.
 const OIDS: [u32; 68] = [
@@ -69,7 +65,7 @@ fn facts() -> RelationFacts {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
-        reading: crate::plan::ReadingFacts::default(),
+        reading: crate::model::ReadingFacts::default(),
     }
 }
 

@@ -4,8 +4,7 @@ use arrow::array::{ListArray, MapArray, StructArray};
 use arrow::util::display::array_value_to_string;
 
 use super::*;
-use crate::plan::policy::OnUnrepresentable;
-use crate::plan::{Attribute, ExtensionType, Member, RowKeyColumn};
+use crate::model::{Attribute, ExtensionType, Member, OnUnrepresentable, RowKeyColumn};
 
 pub(super) fn base(oid: u32) -> PgType {
     PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), kind: TypeKind::Base }
@@ -328,7 +327,7 @@ fn text_within_lists_and_maps_is_valid_utf8() {
     assert!(error.to_string().contains("row 3 of the partition: text that is not valid UTF-8"), "{error}");
     assert_eq!(error.fault(), SourceFault::Data);
     let mut texts = texts;
-    texts.policies.invalid_utf8 = crate::plan::policy::InvalidUtf8::Replace;
+    texts.policies.invalid_utf8 = crate::model::InvalidUtf8::Replace;
     let batch = decode_batch(vec![texts], &rows).unwrap();
     assert_eq!(shown(batch.rows.column(0), 2), "[ok, \u{fffd}]");
     assert_eq!(*batch.changed, [1]);

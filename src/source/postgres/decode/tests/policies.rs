@@ -4,7 +4,7 @@ use arrow::array::{Decimal256Array, TimestampMillisecondArray};
 use arrow::datatypes::{Float64Type, i256};
 
 use super::*;
-use crate::plan::policy::{CharPadding, InvalidUtf8, JsonNan, OnUnrepresentable, TimestampPrecision};
+use crate::model::{CharPadding, InvalidUtf8, JsonNan, OnUnrepresentable, TimestampPrecision};
 
 fn long(value: i64) -> Vec<u8> {
     value.to_be_bytes().to_vec()
@@ -258,7 +258,7 @@ fn invalid_text_is_refused_replaced_or_bytes() {
 
 mod row_key {
     use super::*;
-    use crate::plan::{Comparison, Direction, KeyColumn, RowKeyColumn};
+    use crate::model::{Comparison, Direction, KeyColumn, RowKeyColumn};
 
     fn key_column(name: &str, oid: u32, place: Option<usize>, shown: bool) -> RowKeyColumn {
         RowKeyColumn { name: name.into(), pg_type: binary(oid, Carrier::Text).pg_type, place, shown }

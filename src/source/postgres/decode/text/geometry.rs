@@ -2,7 +2,7 @@
 //! `geo_ops.c`).
 
 use super::exactly;
-use crate::pgtext::float;
+use crate::base::text::float;
 use crate::source::postgres::decode::Problem;
 
 /// `(x,y)`.

@@ -1,7 +1,7 @@
 //! `interval` in the style `postgres`, as `EncodeInterval` (`datetime.c`) writes it.
 
 use super::exactly;
-use crate::pgtext::{datetime, number};
+use crate::base::text::{datetime, number};
 use crate::source::postgres::decode::Problem;
 
 const HOUR_MICROSECONDS: i64 = 3_600_000_000;

@@ -1,7 +1,7 @@
 //! `inet`, `cidr`, `macaddr` and `macaddr8`.
 
 use super::{exactly, hex};
-use crate::pgtext::number;
+use crate::base::text::number;
 use crate::source::postgres::decode::Problem;
 
 /// Families by PostgreSQL's own count (`utils/inet.h`), the same on every platform.

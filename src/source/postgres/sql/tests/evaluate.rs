@@ -1,7 +1,7 @@
 //! Evaluates the conditions that `sql` writes, over rows of integers, with SQL's three truth values: so that their
 //! meaning is tested, and not only their text.
 
-use crate::plan::KeyColumn;
+use crate::model::KeyColumn;
 
 /// Whether `sql` is true, false or unknown (`None`) of a row whose fields are the key's columns.
 pub(super) fn holds(sql: &str, key: &[KeyColumn], row: &[Option<i32>]) -> Option<bool> {

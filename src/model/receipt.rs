@@ -1,5 +1,5 @@
 //! Receipts: proof that the parts of a partition are uploaded whole, and not yet visible. The journal keeps them in a form of
-//! their own (`receipt_file.rs`).
+//! their own (`store/receipt_file.rs`).
 
 use chrono::{DateTime, Utc};
 
@@ -32,7 +32,7 @@ impl Staging {
     }
 }
 
-/// One object, uploaded whole. Only [`PartWriter::finish`](super) makes one.
+/// One object, uploaded whole. Only [`PartWriter::finish`](crate::store::PartWriter::finish) makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedObject {
     /// The path it gets at commit, relative to the destination.

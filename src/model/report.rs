@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plan::{RowOrder, RowsAvailable};
-use crate::source::SourceCost;
+use super::{RowOrder, RowsAvailable};
 
 /// How a run that has a manifest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -13,6 +12,18 @@ pub enum RunStatus {
     Complete,
     /// The cap cut rows off.
     Truncated,
+}
+
+/// What a run costs its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct SourceCost {
+    /// The most connections that were open at the same time, cancel requests apart.
+    pub peak_connections: usize,
+    /// Seconds for which the snapshot was held, and with it the server's horizon; none in keyset mode.
+    pub snapshot_age_seconds: Option<f64>,
+    /// Blocks of heap that were read: those of the plan's ranges, each once. None where an index may have been read
+    /// instead: by key, or with a predicate.
+    pub heap_blocks_read: Option<u64>,
 }
 
 /// The report of one export.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use serde::{Deserialize, Serialize};
 
-use super::oid;
-use super::policy::Policies;
+use super::Policies;
 
 /// A PostgreSQL type as the catalog names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,31 +66,6 @@ pub enum ExtensionType {
     Vector,
     /// pgvector `halfvec`: 16-bit floats.
     Halfvec,
-}
-
-impl PgType {
-    /// Whether values of this type say nothing of people: numbers, truth values, times and UUIDs. It names what may be
-    /// shown, so that a type nobody thought of stays hidden: an array of text, hstore, an enum's labels.
-    pub fn values_are_safe(&self) -> bool {
-        const SHOWN: [u32; 15] = [
-            oid::BOOL,
-            oid::INT8,
-            oid::INT2,
-            oid::INT4,
-            oid::OID,
-            oid::FLOAT4,
-            oid::FLOAT8,
-            oid::DATE,
-            oid::TIME,
-            oid::TIMESTAMP,
-            oid::TIMESTAMPTZ,
-            oid::INTERVAL,
-            oid::TIMETZ,
-            oid::NUMERIC,
-            oid::UUID,
-        ];
-        SHOWN.contains(&self.base_oid)
-    }
 }
 
 /// Where a column's value comes from in the `SELECT` list.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +18,21 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::{EXPORT_BUCKETS, EXPORT_DURATION_SECONDS, PART_BUCKETS, PART_UPLOAD_SECONDS};
-use crate::limits;
+
+/// Between two writes of `--metrics-file`, and between two upkeeps of the histograms.
+const METRICS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bytes of one HTTP request to `--metrics-listen`: a scrape is a request line and a few headers.
+const METRICS_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// One scrape, from accept to the last byte.
+const METRICS_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Scrapes at the same time; more wait in the listener's backlog.
+const METRICS_CONNECTIONS_MAX: usize = 8;
+
+/// Before the responder tries again to accept a connection.
+const METRICS_ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Metrics cannot be given out as asked.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +124,7 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
 /// Keeps the histograms small and the file fresh.
 async fn keep_up(handle: PrometheusHandle, file: Option<PathBuf>) {
     loop {
-        tokio::time::sleep(limits::METRICS_INTERVAL).await;
+        tokio::time::sleep(METRICS_INTERVAL).await;
         let (handle, file) = (handle.clone(), file.clone());
         let written = tokio::task::spawn_blocking(move || {
             handle.run_upkeep();
@@ -156,17 +171,17 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 async fn serve(listener: TcpListener, handle: PrometheusHandle) {
-    let permits = Arc::new(Semaphore::new(limits::METRICS_CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(METRICS_CONNECTIONS_MAX));
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             // No file descriptors, mostly: some come back with time.
-            tokio::time::sleep(limits::METRICS_ACCEPT_PAUSE).await;
+            tokio::time::sleep(METRICS_ACCEPT_PAUSE).await;
             continue;
         };
         let handle = handle.clone();
         tokio::spawn(async move {
             // A scraper that is slow, silent or gone is its own affair.
-            let _ = tokio::time::timeout(limits::METRICS_REQUEST_TIMEOUT, answer(stream, &handle)).await;
+            let _ = tokio::time::timeout(METRICS_REQUEST_TIMEOUT, answer(stream, &handle)).await;
             drop(permit);
         });
     }
@@ -181,7 +196,7 @@ async fn answer(mut stream: TcpStream, handle: &PrometheusHandle) -> io::Result<
             return Ok(());
         }
         request.extend_from_slice(&buffer[..read]);
-        if request.len() > limits::METRICS_REQUEST_BYTES_MAX {
+        if request.len() > METRICS_REQUEST_BYTES_MAX {
             return stream.write_all(response("431 Request Header Fields Too Large", "", true).as_bytes()).await;
         }
     }
@@ -220,10 +235,8 @@ fn response(status: &str, body: &str, with_body: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::telemetry::{self, Outcome};
+    use crate::base::telemetry::{self, Outcome};
 
     fn rendered(act: impl FnOnce()) -> String {
         let recorder = recorder().unwrap();
@@ -322,10 +335,10 @@ mod tests {
         metrics::with_local_recorder(&recorder, || telemetry::rows_read(3));
         let server = tokio::spawn(serve(listener, recorder.handle()));
         let mut silent = Vec::new();
-        for _ in 0..limits::METRICS_CONNECTIONS_MAX - 1 {
+        for _ in 0..METRICS_CONNECTIONS_MAX - 1 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        let endless = vec![b'a'; limits::METRICS_REQUEST_BYTES_MAX + 1];
+        let endless = vec![b'a'; METRICS_REQUEST_BYTES_MAX + 1];
         assert!(ask(address, &endless).await.starts_with("HTTP/1.1 431 "));
         let scraped = ask(address, b"GET /metrics HTTP/1.1\r\n\r\n").await;
         assert!(scraped.contains("outhaul_rows_read_total 3"), "{scraped}");

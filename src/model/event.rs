@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::report::ExportReport;
+use super::ExportReport;
 
 /// One event. `--progress json` prints them, one object a line, with `event` and `schema_version` in each.
 #[derive(Debug, Clone, Serialize)]

@@ -5,9 +5,7 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-use super::column::PgType;
-use super::error::PlanError;
-use crate::limits;
+use super::PgType;
 
 /// The direction in which a key column is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -110,7 +108,7 @@ pub enum Slice {
     Whole,
     /// All rows, or a range of blocks, of one leaf table, read with `FROM ONLY`.
     Heap {
-        /// Index of the leaf in [`super::RelationFacts::leaves`].
+        /// Index of the leaf in [`crate::model::RelationFacts::leaves`].
         leaf: usize,
         /// First place, inclusive; `None` is the heap's beginning.
         from: Option<TupleId>,
@@ -141,21 +139,4 @@ pub struct Partition {
     pub ordered: bool,
     /// At most so many rows, for a cap on a relation that has no key to end it.
     pub row_limit: Option<NonZeroU64>,
-}
-
-/// Numbers slices from 0 in the order they come in, which is output order. `ordered` is for plans that are keyed or
-/// capped by key; `row_limit` is for a cap on the only partition of a relation that has no key to end it.
-///
-/// # Errors
-/// There are more than [`limits::PARTITIONS_MAX`].
-pub fn number_partitions(
-    slices: Vec<Slice>,
-    ordered: bool,
-    row_limit: Option<NonZeroU64>,
-) -> Result<Vec<Partition>, PlanError> {
-    let count = slices.len();
-    if u32::try_from(count).map_or(true, |count| count > limits::PARTITIONS_MAX) {
-        return Err(PlanError::TooManyPartitions { count });
-    }
-    Ok((0..).zip(slices).map(|(number, slice)| Partition { number, slice, ordered, row_limit }).collect())
 }

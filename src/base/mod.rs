@@ -1,0 +1,14 @@
+//! What every room may stand on, and which knows none of them.
+
+pub mod cpu;
+pub(crate) mod failpoint;
+pub mod memory;
+pub mod retry;
+pub(crate) mod spare;
+pub mod telemetry;
+pub(crate) mod text;
+pub(crate) mod words;
+
+/// What to do where the system lets the process open no more files or sockets (`EMFILE`, `ENFILE`).
+pub(crate) const OPEN_FILES_HINT: &str =
+    "the process may open no more files and connections: raise `ulimit -n`, or take fewer --readers";

@@ -1,0 +1,191 @@
+//! What is asked of an export, once every flag, variable and file has been read, checked and given its default.
+
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Direction;
+
+/// What is to be exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelationRequest {
+    /// `--table`: a name as a person writes it, quoted where it must be, with or without its schema.
+    Table(String),
+    /// `--query`: one SELECT, VALUES or WITH statement.
+    Query(String),
+}
+
+/// The shape of the data.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ShapeOptions {
+    /// `--table` or `--query`.
+    pub relation: RelationRequest,
+    /// `--columns`, in output order; `None` is all, in catalog order.
+    pub columns: Option<Vec<String>>,
+    /// `--column name=expression`, appended after the columns in the order given.
+    pub expressions: Vec<(String, String)>,
+    /// `--rename old=new`.
+    pub renames: Vec<(String, String)>,
+    /// `--where`.
+    pub predicate: Option<String>,
+    /// `--key`.
+    pub key: Option<Vec<(String, Direction)>>,
+    /// `--allow-rls`: rows that row security hides from the role may be missing.
+    pub allow_rls: bool,
+}
+
+/// How partitions are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadMode {
+    /// COPY of a whole partition, all under one snapshot.
+    Copy,
+    /// Pages of at most so many rows, a short transaction each.
+    Keyset {
+        /// Rows a page.
+        page_size: NonZeroU64,
+    },
+}
+
+/// A row cap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCap {
+    /// The tier that names it, where one does.
+    pub tier: Option<String>,
+    /// The cap; `None` is an unlimited tier.
+    pub max_rows: Option<NonZeroU64>,
+}
+
+/// How hard the source may be worked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceProfile {
+    /// Each table in one pass, which keeps to `PostgreSQL`'s ring of buffers, and fewer readers.
+    Gentle,
+    /// Block ranges, which may evict what others have in the server's cache.
+    #[default]
+    Balanced,
+    /// More readers and more, shorter partitions for each.
+    Fast,
+}
+
+/// What a run may cost its source; beyond it the run gives way (exit 16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourceLimits {
+    /// `--yield-to-ddl`: so long somebody may wait for a lock that the run holds; `None` is for ever.
+    pub yield_to_ddl: Option<Duration>,
+    /// `--max-snapshot-age`: so long the run may hold the server's horizon back.
+    pub max_snapshot_age: Option<Duration>,
+    /// `--max-duration`: so long planning and reading may take together; a commit that has begun is carried through.
+    pub max_duration: Option<Duration>,
+    /// `--max-replay-lag`: so far a standby may be behind.
+    pub max_replay_lag: Option<Duration>,
+    /// `--max-bytes-per-second`: of all readers together.
+    pub max_bytes_per_second: Option<NonZeroU64>,
+}
+
+/// How the work is split.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkOptions {
+    /// Connections that read at the same time.
+    pub readers: NonZeroUsize,
+    /// `--partitions`; `None` lets planning choose.
+    pub partitions: Option<NonZeroU32>,
+    /// A part rolls once it has so many bytes.
+    pub part_size: NonZeroU64,
+    /// Bytes of one upload request; grown where an object could meet S3's limit of 10,000.
+    pub upload_chunk_size: NonZeroUsize,
+    /// Chunks in flight for one part.
+    pub upload_concurrency: NonZeroUsize,
+    /// How partitions are read.
+    pub read_mode: ReadMode,
+    /// `--max-rows` or `--tier`.
+    pub cap: Option<RowCap>,
+    /// Whether a truncated export exits 0.
+    pub allow_truncated: bool,
+    /// `--min-rows`: fewer is an error, before anything is published.
+    pub min_rows: Option<NonZeroU64>,
+    /// `--source-profile`.
+    pub source_profile: SourceProfile,
+    /// What it may cost the source.
+    pub source_limits: SourceLimits,
+}
+
+/// What to do where a manifest already stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnExisting {
+    /// Refuse (exit 22).
+    Fail,
+    /// Leave it as it is and report it.
+    Skip,
+    /// Replace it, atomically, and then delete what only it named.
+    Replace,
+}
+
+/// When parts become visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Visibility {
+    /// All at commit.
+    AtCommit,
+    /// Each as it is finished.
+    AsWritten,
+}
+
+/// Which column statistics and key values the manifest shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManifestStats {
+    /// No extremes of text, bytea and json, no text key values.
+    Safe,
+    /// Everything.
+    All,
+    /// Nothing.
+    None,
+}
+
+/// Where the bytes go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// `--to DEST`, placeholders expanded.
+    Destination(String),
+    /// `--to -`: one stream on standard output, with a manifest only where a file is named for it.
+    Stdout {
+        /// `--manifest FILE`.
+        manifest: Option<std::path::PathBuf>,
+    },
+}
+
+/// Where parts stand below the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Under `data/`.
+    Nested,
+    /// Directly under the destination.
+    Flat,
+}
+
+/// Where it goes and how it is committed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CommitOptions {
+    /// Where.
+    pub target: Target,
+    /// The run's id: given by `--run-id`, or made at start.
+    pub run_id: String,
+    /// Whether `run_id` was given, and with it the promise that a retry is the same run.
+    pub run_id_given: bool,
+    /// What to do where a manifest already stands.
+    pub on_existing: OnExisting,
+    /// When parts become visible.
+    pub visibility: Visibility,
+    /// Below `data/` or not.
+    pub layout: Layout,
+    /// One ordered object at exactly the given key.
+    pub single_file: bool,
+    /// What the manifest shows of values.
+    pub manifest_stats: ManifestStats,
+    /// Whether parts get a SHA-256 too.
+    pub sha256: bool,
+    /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
+    pub keep_snapshot: Option<Duration>,
+}

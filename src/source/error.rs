@@ -1,0 +1,93 @@
+//! What can go wrong while reading: the class decides the exit code, `retry` whether the partition is read again, and the
+//! message says what was being done.
+
+use std::error::Error as StdError;
+
+/// The class of a source error, which decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceFault {
+    /// The request makes no sense for this server or relation (exit 2).
+    Usage,
+    /// Credentials, privileges, TLS (10).
+    Authentication,
+    /// Not reachable, or lost (11).
+    Unavailable,
+    /// The snapshot is gone (12).
+    SnapshotLost,
+    /// The relation is missing or changed (13).
+    SchemaChanged,
+    /// A value that its carrier cannot hold (14).
+    Data,
+    /// The server rejected the statement (15).
+    Rejected,
+    /// Locked, or a limit was reached (16).
+    GaveWay,
+    /// The server broke the protocol, or we did (1).
+    Protocol,
+}
+
+/// Whether the partition that an error ended is worth another attempt, under the same snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retry {
+    /// It would end the same way.
+    #[default]
+    Never,
+    /// Whatever it was may be over.
+    Again,
+    /// A timeout or a person cancelled the statement: once may be a mistake.
+    Once,
+    /// Somebody held a lock, or used up what the server has, and may be done soon.
+    Briefly,
+    /// The server has no connection left: others of ours go on.
+    FewerReaders,
+}
+
+impl SourceFault {
+    /// Whether a partition is worth another attempt, where nothing but the class is known.
+    pub(crate) fn retry(self) -> Retry {
+        match self {
+            Self::Unavailable => Retry::Again,
+            _ => Retry::Never,
+        }
+    }
+}
+
+/// An error of the source layer.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// The class.
+    pub fault: SourceFault,
+    /// Whether the partition that it ended is worth another attempt.
+    pub retry: Retry,
+    /// What was being done, with its nouns.
+    pub message: String,
+    /// The source's own code for it, where it gave one.
+    pub code: Option<String>,
+    /// What to do, where it is known.
+    pub hint: Option<String>,
+    /// Why.
+    #[source]
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl SourceError {
+    /// An error of our own finding.
+    pub(crate) fn new(fault: SourceFault, message: impl Into<String>) -> Self {
+        Self { fault, retry: fault.retry(), message: message.into(), code: None, hint: None, source: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+}
