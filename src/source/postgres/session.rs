@@ -65,7 +65,7 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         }
         let import = matches!(begin, Begin::Import(_));
         // Of another database: a feature that is not supported.
-        if import && error.sqlstate.as_deref() == Some("0A000") {
+        if import && error.code.as_deref() == Some("0A000") {
             return Err(SourceError { fault: SourceFault::Usage, ..error }
                 .with_hint("--from names another database than the one that the run reads"));
         }
