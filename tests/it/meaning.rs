@@ -222,6 +222,28 @@ async fn a_run_is_not_resumed_through_the_eyes_of_another_role() {
 }
 
 #[tokio::test]
+async fn without_the_question_for_the_role_a_resume_mixes_the_rows_of_two() {
+    let pg = pg(18).await;
+    let (one, name) = made(&pg).await;
+    let (other, other_name) = pg.role("").await;
+    pg.batch(&format!(
+        "create view far.who as select id, current_user::text as v from far.tt;
+        grant usage on schema far to {other_name}; grant select on far.who to {name}, {other_name}"
+    ))
+    .await;
+    let place = Place::local();
+    let stop = Stop::at("receipted");
+    let args = ["--table", "far.who", "--key", "id", "--keep-snapshot", "60s"];
+    let running = place.export(&one, &args).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    running.signal("KILL").await;
+    running.wait().await;
+    let resume = outhaul(["resume", &place.url(), "--from", &other, "--progress", "none"]);
+    resume.env("OUTHAUL_TEST_OFF", "role").run().await.expect(0);
+    assert_eq!(last(&place).await, BTreeSet::from([name, other_name]));
+}
+
+#[tokio::test]
 async fn pages_over_arrays_end_where_array_nulls_is_off() {
     for version in both() {
         let pg = pg(version).await;

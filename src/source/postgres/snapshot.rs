@@ -17,7 +17,7 @@ use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
 use crate::base::{failpoint, telemetry};
-use crate::source::{SourceError, SourceFault};
+use crate::source::{Retry, SourceError, SourceFault};
 
 /// Between two pings of an idle keeper: below the idle limits of common proxies and of NAT.
 pub(super) const KEEPER_PING: Duration = Duration::from_secs(30);
@@ -248,7 +248,15 @@ impl Custody {
     /// # Errors
     /// As [`Custody::reinforce`], but for that.
     pub(crate) async fn second(&self, sessions: &Sessions) -> Result<(), SourceError> {
-        match self.reinforce(sessions).await {
+        let started = match self.reinforce(sessions).await {
+            // The reader that stood ready, and that it took, was lost: a new session serves as well.
+            Err(error) if error.retry == Retry::Again && !error.is_out_of_connections() => {
+                tracing::warn!(error = %error, "the second snapshot keeper was lost as it began");
+                self.reinforce(sessions).await
+            }
+            other => other,
+        };
+        match started {
             Err(error) if error.is_out_of_connections() => {
                 tracing::warn!(error = %error, "no second snapshot keeper");
                 *self.full.lock().await = Some(Instant::now());
