@@ -29,7 +29,6 @@ pub struct SourceRecord {
     pub(super) server: ServerFacts,
     pub(super) identity: ServerIdentity,
     pub(super) allow_rls: bool,
-    #[serde(default)]
     pub(super) meaning: Meaning,
 }
 

@@ -21,7 +21,7 @@ use crate::plan::mentions::Mentions;
 use crate::source::{SourceError, SourceFault};
 
 /// Whose eyes a run reads with, and what the names in its texts stand for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meaning {
     /// The role that the sessions have.
     role: String,
