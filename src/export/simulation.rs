@@ -233,6 +233,13 @@ impl SimulatedRun {
             },
             "identity": "simulated",
             "allow_rls": false,
+            "meaning": {
+                "role": "me",
+                "by_role": false,
+                "path": "public",
+                "written": {"names": [], "operators": [], "function_oids": [], "operator_oids": [], "digest": ""},
+                "behind": {"names": [], "operators": [], "function_oids": [], "operator_oids": [], "digest": ""},
+            },
         }));
         let Run { request, created_at, seed, .. } = &self.run;
         RunRecord::new(request, *created_at, *seed, plan, source.unwrap(), Vec::new(), Vec::new())
