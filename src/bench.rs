@@ -11,10 +11,10 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use crate::base::memory::READ_BUFFER_BYTES;
-use crate::model::ColumnPlan;
 use crate::source::postgres;
 use crate::source::postgres::decode::{BATCH_ROWS_MAX, BatchDecoder};
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};
+use crate::source::postgres::plan::PgColumn;
 use crate::store::checksums::Checksums;
 use crate::store::direct::{Block, BlockFile};
 
@@ -61,7 +61,7 @@ impl CopyReader {
     ///
     /// # Errors
     /// A column that cannot be decoded as planned, or too many of them.
-    pub fn decoding(columns: &Arc<[ColumnPlan]>) -> Result<Self, Box<dyn Error>> {
+    pub fn decoding(columns: &Arc<[PgColumn]>) -> Result<Self, Box<dyn Error>> {
         let decoder = Some(BatchDecoder::new(columns)?);
         Ok(Self { decoder, ..Self::framing(u16::try_from(columns.len())?) })
     }

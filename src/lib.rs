@@ -5,12 +5,12 @@
 //!
 //! # The flow, in reading order
 //! ```text
-//!  plan ──> source ──> encode ──> store ──> manifest
-//!   what      read      bytes     parts      commit          export/ runs them; cli/ asks it to
+//!  source ──> encode ──> store ──> manifest
+//! plan+read    bytes     parts      commit          export/ runs them; cli/ asks it to
 //! ```
 //! - [`config`]: raw settings (as written) become typed ones (as used). `config/default.toml` is the only home of defaults.
-//! - [`plan`]: relation, statistics and cap become disjoint, covering partitions and one column plan per column. Pure.
-//! - [`source`]: a partition becomes bounded Arrow batches. PostgreSQL: locks, then snapshot, then COPY on a lent socket.
+//! - [`source`]: a request becomes a plan: disjoint, covering partitions and one column plan per column; a partition becomes
+//!   bounded Arrow batches. PostgreSQL: locks, then snapshot, then planning, then COPY on a lent socket.
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
 //! - [`store`]: bytes become staged objects and receipts. The only user of `object_store`.
 //! - [`manifest`]: receipts become the manifest; commit, verify.
@@ -22,20 +22,19 @@
 //! - [`base`]: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
 //!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, the bounds of memory and of retries.
 //!
-//! Two traits of our own, [`source::Source`] and [`encode::Encoder`]; the third seam is `object_store`'s.
+//! The seams: [`source::Source`] with the [`source::Reading`] that it begins, [`encode::Encoder`], and `object_store`.
 //!
 //! # Rooms
 //! Each room names only rooms that stand below it. All of them may name `model` and `base`, and `model` may name `base`;
 //! a test holds this drawing against the code.
 //!
 //! ```text
-//! cli       ──> config export manifest plan source store
-//! config    ──> export plan source store
-//! export    ──> manifest encode source plan store
-//! manifest  ──> plan store
-//! encode    ──> plan
-//! source    ──> plan
-//! plan      ──>
+//! cli       ──> config export manifest source store
+//! config    ──> export source store
+//! export    ──> manifest encode source store
+//! manifest  ──> store
+//! encode    ──>
+//! source    ──>
 //! store     ──>
 //! model     ──>
 //! base      ──>
@@ -55,7 +54,7 @@
 //!   Foreign tables have no part in it, which the manifest says.
 //! - **I6 Memory** is bounded by the formula in [`base::memory`]; it grows neither with rows nor with a slow destination.
 //! - **I7 Truncation** is recorded, exact and deterministic; never silent, never called complete.
-//! - **I8 Purity**: `plan`, `encode`, the COPY framer and object naming do no IO and never await.
+//! - **I8 Purity**: planning's arithmetic, `encode`, the COPY framer and object naming do no IO and never await.
 //! - **I9 Secrets** never appear in logs, errors, journals, manifests, metrics or panics; row values only where asked for.
 //! - **I10 One path**: every front end, format and partition goes through the same plan, worker and encoder.
 //! - **I11 A bounded guest**: what a run takes of its source is stated before it starts and kept: connections, the age of
@@ -85,7 +84,6 @@ pub mod encode;
 pub mod export;
 pub mod manifest;
 pub mod model;
-pub mod plan;
 #[cfg(test)]
 mod regressions;
 pub mod source;

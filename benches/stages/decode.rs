@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use outhaul::bench::CopyReader;
-use outhaul::model::{Format, Wire};
+use outhaul::model::Format;
+use outhaul::source::postgres::plan::Wire;
 
 use super::samples;
 use super::types::{ROWS, TYPES};
@@ -14,7 +15,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let types = TYPES.iter().map(|one| (one.name, one.table(ROWS)));
     for (name, table) in types.chain([("lineitem", samples::lineitem(32_768))]) {
         let (parquet, text) = (table.plan(Format::Parquet), table.plan(Format::Csv));
-        let same = parquet.iter().zip(text.iter()).all(|(one, other)| one.carrier == other.carrier);
+        let same = parquet.iter().zip(text.iter()).all(|(one, other)| one.output.carrier == other.output.carrier);
         // The text of a nested value is the server's.
         let sent = text.iter().all(|column| column.wire == Wire::Binary);
         let cases = if same { vec![("", text)] } else { vec![(" for parquet", parquet), (" for text", text)] };

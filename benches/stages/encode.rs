@@ -8,10 +8,11 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use outhaul::encode::{Tally, encoder};
 use outhaul::model::{
-    ColumnPlan, Compression, CsvOptions, Format, FormatOptions, ManifestStats, Newline, ParquetOptions, Wire,
+    ColumnPlan, Compression, CsvOptions, Format, FormatOptions, ManifestStats, Newline, ParquetOptions,
 };
+use outhaul::source::postgres::plan::Wire;
 
-use super::samples::{self, Table};
+use super::samples::{self, Table, outputs};
 use super::types::{QUOTED, ROWS, TYPES};
 
 /// One row group of the default size.
@@ -52,8 +53,9 @@ fn part(options: &FormatOptions, columns: &Arc<[ColumnPlan]>, batches: &[RecordB
 }
 
 fn case(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, table: &Table, options: &FormatOptions) {
-    let columns = table.plan(options.format);
-    let batches = table.batches(&columns);
+    let planned = table.plan(options.format);
+    let columns = outputs(&planned);
+    let batches = table.batches(&planned);
     let mut out = Vec::new();
     let bytes = u64::try_from(part(options, &columns, &batches, &mut out)).unwrap();
     group.throughput(Throughput::ElementsAndBytes { elements: table.rows, bytes });
@@ -96,8 +98,9 @@ pub(crate) fn tally(criterion: &mut Criterion) {
         ("for text", Format::Csv, ManifestStats::Safe),
         ("for text, all statistics", Format::Csv, ManifestStats::All),
     ] {
-        let columns = table.plan(format);
-        let batches = table.batches(&columns);
+        let planned = table.plan(format);
+        let columns = outputs(&planned);
+        let batches = table.batches(&planned);
         group.throughput(Throughput::Elements(table.rows));
         group.bench_function(name, |bencher| {
             bencher.iter(|| {

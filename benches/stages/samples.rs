@@ -5,10 +5,12 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use outhaul::bench::{CopyReader, Row, copy_stream};
 use outhaul::model::{
-    ColumnFacts, ColumnPlan, ColumnStatistics, Comparison, DuplicateColumns, Format, PgType, Policies, PolicyOptions,
-    Preset, RelationFacts, RelationKind, RelationRequest, ShapeOptions, TypeKind,
+    ColumnPlan, ColumnStatistics, DuplicateColumns, Format, Policies, PolicyOptions, Preset, RelationKind,
+    RelationRequest, ShapeOptions,
 };
-use outhaul::plan::{self, ColumnRules, ServerTypes};
+use outhaul::source::postgres::plan::{
+    self, ColumnFacts, ColumnRules, Comparison, PgColumn, PgType, ReadingFacts, RelationFacts, ServerTypes, TypeKind,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -35,7 +37,7 @@ impl Table {
     }
 
     /// How an export with default options writes it.
-    pub(crate) fn plan(&self, format: Format) -> Arc<[ColumnPlan]> {
+    pub(crate) fn plan(&self, format: Format) -> Arc<[PgColumn]> {
         let facts = RelationFacts {
             kind: RelationKind::Table,
             sql_name: "public.t".to_owned(),
@@ -46,7 +48,7 @@ impl Table {
             estimated_rows: Some(self.rows),
             unique_key: None,
             row_security: false,
-            reading: outhaul::model::ReadingFacts::default(),
+            reading: ReadingFacts::default(),
         };
         let shape = ShapeOptions {
             relation: RelationRequest::Table("t".to_owned()),
@@ -68,11 +70,16 @@ impl Table {
     }
 
     /// The batches that the source makes of it.
-    pub(crate) fn batches(&self, columns: &Arc<[ColumnPlan]>) -> Vec<RecordBatch> {
+    pub(crate) fn batches(&self, columns: &Arc<[PgColumn]>) -> Vec<RecordBatch> {
         let mut batches = Vec::new();
         CopyReader::decoding(columns).unwrap().read(&self.stream, |batch| batches.push(batch)).unwrap();
         batches
     }
+}
+
+/// What an encoder knows of the columns.
+pub(crate) fn outputs(columns: &[PgColumn]) -> Arc<[ColumnPlan]> {
+    columns.iter().map(|column| column.output.clone()).collect()
 }
 
 /// A NOT NULL column without statistics.

@@ -1,6 +1,6 @@
 //! Tables of one column, for each type that matters.
 
-use outhaul::model::{ColumnFacts, PgType, TypeKind};
+use outhaul::source::postgres::plan::{ColumnFacts, PgType, TypeKind};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 

@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 
+/// Names that an error lists before it says how many more there are: a screenful.
+pub(crate) const NAMES_IN_ERROR_MAX: usize = 40;
+
 /// `1 row`, `2 rows`.
 pub(crate) fn counted<T: Display + PartialEq + From<u8> + Copy>(number: T, noun: &str) -> String {
     format!("{number} {}", plural(number, noun))
@@ -11,6 +14,20 @@ pub(crate) fn counted<T: Display + PartialEq + From<u8> + Copy>(number: T, noun:
 pub(crate) fn plural<T: PartialEq + From<u8> + Copy>(number: T, noun: &str) -> String {
     let ending = if number == T::from(1) { "" } else { "s" };
     format!("{noun}{ending}")
+}
+
+/// A key value as people read it, for example `7`, `(7, NULL)`.
+pub(crate) fn key_words(value: &[Option<String>]) -> String {
+    let values: Vec<&str> = value.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
+    tuple_words(&values)
+}
+
+/// Values as a tuple; a single one by itself.
+pub(crate) fn tuple_words(values: &[&str]) -> String {
+    match values {
+        [one] => (*one).to_owned(),
+        several => format!("({})", several.join(", ")),
+    }
 }
 
 #[cfg(test)]

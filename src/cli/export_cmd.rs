@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use super::exit::{self, Truncation};
+use super::plan_view::PlanView;
 use super::progress::View;
 use super::screen::stdout_line;
 use super::session::{self, Facts, Front, ReportForm, ReportPlace};
@@ -17,7 +18,6 @@ use crate::export::keep::KeeperLaunch;
 use crate::export::request::ExportRequest;
 use crate::export::{self, ExportError};
 use crate::model::{ExportErrorKind, Target, Visibility};
-use crate::plan::describe::PlanView;
 
 pub(super) async fn export(matches: &ArgMatches, stage: &Stage) -> u8 {
     let (mut request, options) = match config::load(args::flags(matches), &stage.environment, true) {
@@ -73,15 +73,14 @@ pub(super) async fn plan(matches: &ArgMatches, stage: &Stage) -> u8 {
     start_logs(&options, stage);
     // A plan has no data on standard output, whatever `--to` says.
     let front = Front { place: ReportPlace::Stdout, ..front(&options, stage) };
-    let (work, format) = (request.work.clone(), request.format.format);
-    let keep = request.commit.keep_snapshot.is_some();
+    let format = request.format.format;
     let token = stage.signals.token();
     let planned = tokio::select! {
         () = token.cancelled() => Err(ExportError::cancelled()),
         planned = export::plan(request) => planned,
     };
     let shown = planned.and_then(|plan| {
-        let view = PlanView::new(&plan, &work, format).with_keeper(keep);
+        let view = PlanView::new(&plan, format);
         match front.report {
             ReportForm::Text => Ok(view.to_string().trim_end().to_owned()),
             ReportForm::Json => serde_json::to_string(&view)

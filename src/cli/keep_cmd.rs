@@ -13,19 +13,18 @@ use crate::config;
 use crate::config::options::by_key;
 use crate::export::ExportError;
 use crate::export::keep::{self, Answer, HandOver, KeepRequest, RUN_ENDED};
-use crate::model::ExportErrorKind;
-use crate::source::postgres::kept::KeepEnd;
+use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot};
 
 pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
     if matches.get_flag("handed_over") {
         return handed_over(stage).await;
     }
-    let (connect, yield_after) = match config::load_keep(args::keep_flags(matches), &stage.environment) {
+    let (source, yield_after) = match config::load_keep(args::keep_flags(matches), &stage.environment) {
         Ok(loaded) => loaded,
         Err(errors) => return stage.refuse(&errors),
     };
     let request = KeepRequest {
-        connect,
+        source,
         destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
         single_file: matches.get_flag("single_file"),
         run_id: matches.get_one::<String>("run_id").cloned(),
@@ -37,7 +36,7 @@ pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
         token.cancelled().await;
         KeepEnd::Stopped
     };
-    let held = |kept: &crate::source::postgres::kept::KeptSnapshot| {
+    let held = |kept: &KeptSnapshot| {
         if stage.verbosity >= 0 {
             let until = kept.until.format("%Y-%m-%d %H:%M:%S UTC");
             stage.screen.line(&format!("holding the snapshot as {} until {until} at most", kept.snapshot));
@@ -87,8 +86,7 @@ async fn handed_over(stage: &Stage) -> u8 {
                     Ok(()) = run_ended => KeepEnd::RunEnded,
                 }
             };
-            let held =
-                |kept: &crate::source::postgres::kept::KeptSnapshot| answer(&Answer::Held(kept.snapshot.clone()));
+            let held = |kept: &KeptSnapshot| answer(&Answer::Held(kept.snapshot.clone()));
             keep::keep(request, held, stop).await.map(|_| ())
         }
         Err(error) => Err(error),
@@ -113,10 +111,10 @@ fn orders(stage: &Stage) -> Result<KeepRequest, ExportError> {
     let orders: HandOver = serde_json::from_str(&line).map_err(|error| unreadable(&error))?;
     let known = |(key, values): (String, Vec<String>)| Some((by_key(&key)?.key, values));
     let flags = orders.connection.into_iter().filter_map(known).collect();
-    let connect = config::load_connection(flags, &stage.environment)
+    let source = config::load_connection(flags, &stage.environment)
         .map_err(|errors| unreadable(&errors.0.first().map_or("no connection", |error| error.what.as_str())))?;
     Ok(KeepRequest {
-        connect,
+        source,
         destination: orders.destination,
         single_file: orders.single_file,
         run_id: Some(orders.run_id),

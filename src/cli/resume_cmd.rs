@@ -10,14 +10,14 @@ use crate::config;
 use crate::export::resume::{self, ResumeRequest};
 
 pub(super) async fn resume(matches: &ArgMatches, stage: &Stage) -> u8 {
-    let (connect, readers, options) = match config::load_resume(args::resume_flags(matches), &stage.environment) {
+    let (source, readers, options) = match config::load_resume(args::resume_flags(matches), &stage.environment) {
         Ok(loaded) => loaded,
         Err(errors) => return stage.refuse(&errors),
     };
     export_cmd::start_logs(&options, stage);
     let front = export_cmd::front(&options, stage);
     let request = ResumeRequest {
-        connect,
+        source,
         destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
         single_file: matches.get_flag("single_file"),
         readers,

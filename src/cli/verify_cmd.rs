@@ -1,6 +1,7 @@
 //! `outhaul verify`.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use clap::ArgMatches;
 
@@ -10,7 +11,7 @@ use crate::config;
 use crate::export::{self, CountMode, ExportError, SourceCheck};
 use crate::manifest::{self, Finding, Placement, VerifyOptions, VerifyReport};
 use crate::model::{ExportErrorKind, RunStatus};
-use crate::source::postgres::ConnectSettings;
+use crate::source::Source;
 use crate::store::{Destination, StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 
 /// Findings that `outhaul verify` shows people before it says how many more there are.
@@ -22,7 +23,7 @@ struct Asked<'a> {
     single_file: bool,
     read_data: bool,
     /// `--against-source`.
-    connect: Option<ConnectSettings>,
+    source: Option<Arc<dyn Source>>,
 }
 
 /// What was found.
@@ -40,9 +41,9 @@ impl Verified {
 
 pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
-    let connect = if matches.get_flag("against_source") {
+    let source = if matches.get_flag("against_source") {
         match config::load_connection(args::connection_flags(matches), &stage.environment) {
-            Ok(connect) => Some(connect),
+            Ok(source) => Some(source),
             Err(errors) => return stage.refuse(&errors),
         }
     } else {
@@ -52,7 +53,7 @@ pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
         url: matches.get_one::<String>("dest").map_or("", String::as_str),
         single_file: matches.get_flag("single_file"),
         read_data: matches.get_flag("read_data"),
-        connect,
+        source,
     };
     let verified = tokio::select! {
         () = stage.signals.token().cancelled() => {
@@ -78,8 +79,8 @@ async fn look(asked: &Asked<'_>) -> Result<Verified, ExportError> {
     let (destination, placement) = place(asked.url, asked.single_file, &options).await?;
     let read_data = asked.read_data;
     let report = manifest::verify(&destination, &placement, VerifyOptions { read_data }).await?;
-    let source = match &asked.connect {
-        Some(connect) => export::against_source(&destination, &placement, connect).await?,
+    let source = match &asked.source {
+        Some(source) => export::against_source(&destination, &placement, source.as_ref()).await?,
         None => None,
     };
     Ok(Verified { report, source })

@@ -11,8 +11,8 @@ use crate::model::{
     JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Policies, Preset, ReadMode,
     RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
-use crate::source::postgres::Password;
 use crate::source::postgres::settings::Address;
+use crate::source::postgres::{ConnectSettings, Password, Postgres};
 
 type Flag = (&'static str, &'static str);
 type Check = fn(&ExportRequest, &FrontOptions) -> bool;
@@ -40,13 +40,13 @@ const CASES: &[Case] = &[
     plain(
         "from",
         "postgres://u@127.0.0.2/e",
-        |r, _| matches!(&r.connect.addresses[0], Address::Tcp { host, .. } if host == "127.0.0.2"),
+        |r, _| matches!(&connect(r).addresses[0], Address::Tcp { host, .. } if host == "127.0.0.2"),
     ),
-    plain("password_file", "pw", |r, _| matches!(&r.connect.password, Some(Password::File(file)) if file == "pw")),
+    plain("password_file", "pw", |r, _| matches!(&connect(r).password, Some(Password::File(file)) if file == "pw")),
     plain(
         "password_command",
         "cat pw",
-        |r, _| matches!(&r.connect.password, Some(Password::Command(command)) if command.expose() == "cat pw"),
+        |r, _| matches!(&connect(r).password, Some(Password::Command(command)) if command.expose() == "cat pw"),
     ),
     plain("table", "t2", |r, _| matches!(&r.shape.relation, RelationRequest::Table(t) if t == "t2")),
     plain("query", "select 2", |r, _| matches!(&r.shape.relation, RelationRequest::Query(q) if q == "select 2")),
@@ -153,6 +153,12 @@ fn arrives(case: &Case, how: &str, flags: &[Flag], environment: &Environment) {
     let (request, front) =
         load_only(&flags, environment).unwrap_or_else(|errors| panic!("{how} {}: {errors}", case.key));
     assert!((case.arrived)(&request, &front), "{how} {}: {request:?} {front:?}", case.key);
+}
+
+/// How a request connects.
+fn connect(request: &ExportRequest) -> &ConnectSettings {
+    let source: &dyn std::any::Any = request.source.as_ref();
+    &source.downcast_ref::<Postgres>().unwrap().connect
 }
 
 #[test]

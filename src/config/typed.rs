@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::raw::{Origin, Raw, Setting};
@@ -16,7 +17,8 @@ use crate::model::{
     ParquetOptions, Preset, ReadMode, RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target,
     Visibility, WorkOptions,
 };
-use crate::source::postgres::ConnectSettings;
+use crate::source::Source;
+use crate::source::postgres::{ConnectSettings, Postgres};
 use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
 /// `--progress`.
@@ -85,24 +87,28 @@ pub fn load(
     reader.errors.extend(contradictions::find(&raw, &format, &work, policies.preset));
     match (connect, reader.errors.is_empty()) {
         (Some(connect), true) => {
-            Ok((ExportRequest { connect, shape, format, policies, work, commit, keeper: None }, front))
+            Ok((ExportRequest { source: source(connect), shape, format, policies, work, commit, keeper: None }, front))
         }
         _ => Err(ConfigErrors(reader.errors)),
     }
 }
 
-/// How to connect, for a command that takes no other option of an export. `flags` as for [`load`].
+fn source(connect: ConnectSettings) -> Arc<dyn Source> {
+    Arc::new(Postgres::new(connect))
+}
+
+/// Where the rows are, for a command that takes no other option of an export. `flags` as for [`load`].
 ///
 /// # Errors
 /// All mistakes at once.
 pub fn load_connection(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
-) -> Result<ConnectSettings, ConfigErrors> {
+) -> Result<Arc<dyn Source>, ConfigErrors> {
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    connect.filter(|_| reader.errors.is_empty()).ok_or(ConfigErrors(reader.errors))
+    connect.filter(|_| reader.errors.is_empty()).map(source).ok_or(ConfigErrors(reader.errors))
 }
 
 /// What `keep` takes besides its destination: how to connect, and how long a session may wait for its locks. `flags` as
@@ -113,13 +119,13 @@ pub fn load_connection(
 pub fn load_keep(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
-) -> Result<(ConnectSettings, Option<Duration>), ConfigErrors> {
+) -> Result<(Arc<dyn Source>, Option<Duration>), ConfigErrors> {
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     let yield_to_ddl = reader.one("yield_to_ddl", None, value::duration_or_off);
     match (connect, reader.errors.is_empty()) {
-        (Some(connect), true) => Ok((connect, yield_to_ddl)),
+        (Some(connect), true) => Ok((source(connect), yield_to_ddl)),
         _ => Err(ConfigErrors(reader.errors)),
     }
 }
@@ -129,17 +135,18 @@ pub fn load_keep(
 ///
 /// # Errors
 /// All mistakes at once.
+#[expect(clippy::type_complexity, reason = "a source of any kind, and two more")]
 pub fn load_resume(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
-) -> Result<(ConnectSettings, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
+) -> Result<(Arc<dyn Source>, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
     let (raw, errors) = Raw::read(flags, environment);
     let mut reader = Reader { raw: &raw, errors };
     let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
     let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, memory::READERS_MAX as usize));
     let front = reader.front();
     match (connect, reader.errors.is_empty()) {
-        (Some(connect), true) => Ok((connect, raw.given("readers").map(|_| readers), front)),
+        (Some(connect), true) => Ok((source(connect), raw.given("readers").map(|_| readers), front)),
         _ => Err(ConfigErrors(reader.errors)),
     }
 }

@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 
 use super::options::nearest;
 use crate::model::{ColumnChoice, Compression, Direction, Format};
-use crate::plan::NAME_BYTES_MAX;
+use crate::source::postgres::plan::NAME_BYTES_MAX;
 
 /// In front of a text, it says that the text is Unicode, and is no part of it.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use super::text::{BLOCK_ROWS, Block, Blocks, Cells, Quick, Spelling, Values, datetime};
 use crate::model::{Carrier, ColumnPlan, CsvOptions, Newline};
-use crate::plan::is_free_text;
 
 const QUOTE: u8 = b'"';
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -34,10 +33,7 @@ impl CsvRows {
                 Newline::Crlf => (*b"\r\n", 2),
             },
             plain: columns.iter().map(|column| never_quoted(&column.carrier, options)).collect(),
-            guarded: columns
-                .iter()
-                .map(|column| options.formula_guard && is_free_text(&column.pg_type, &column.carrier))
-                .collect(),
+            guarded: columns.iter().map(|column| options.formula_guard && column.free_text).collect(),
             changed: vec![0; columns.len()].into_boxed_slice(),
             options: options.clone(),
             scratch: Vec::new(),

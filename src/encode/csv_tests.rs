@@ -121,7 +121,7 @@ fn the_guard_stands_before_formulas_and_never_before_numbers() {
 #[test]
 fn guarded_values_are_counted_by_column_and_names_are_not() {
     let mut interval = column("=i", Carrier::Text);
-    interval.pg_type.base_oid = crate::plan::oid::INTERVAL;
+    interval.free_text = false;
     let columns: Arc<[ColumnPlan]> = vec![column("-a", Carrier::Text), interval, column("b", Carrier::Text)].into();
     let lines = ["\n=1", "＝1", "＋", "－1", "＠a", "＂", "\u{feff}=1", "-2"];
     let texts = strings(&lines.map(Some));

@@ -11,11 +11,11 @@ use parquet::schema::types::Type;
 use super::samples::{every_value, only_nulls, part};
 use crate::config::{Environment, load};
 use crate::export::request::ExportRequest;
-use crate::model::{
-    Attribute, Carrier, ColumnFacts, ColumnPlan, ColumnStatistics, Comparison, ExtensionType, PgType, RelationFacts,
-    RelationKind, RelationRequest, ShapeOptions, TypeKind,
+use crate::model::{Carrier, ColumnPlan, ColumnStatistics, RelationKind, RelationRequest, ShapeOptions};
+use crate::source::postgres::plan::{
+    Attribute, ColumnFacts, ColumnRules, Comparison, ExtensionType, PgType, ReadingFacts, RelationFacts, ServerTypes,
+    TypeKind, columns, oid,
 };
-use crate::plan::{ColumnRules, ServerTypes, columns, oid};
 
 fn pg_type(base_oid: u32, kind: TypeKind) -> PgType {
     PgType { oid: base_oid, base_oid, typmod: None, name: format!("type{base_oid}"), kind }
@@ -111,7 +111,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
-        reading: crate::model::ReadingFacts::default(),
+        reading: ReadingFacts::default(),
     };
     let shape = ShapeOptions {
         relation: RelationRequest::Table("t".to_owned()),
@@ -127,7 +127,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         policies: &request.policies,
         server: ServerTypes { sql_ascii: false, money_scale: 2, infinite_intervals: true },
     };
-    columns(&facts, &shape, &[], &rules).unwrap().into()
+    columns(&facts, &shape, &[], &rules).unwrap().into_iter().map(|column| column.output).collect()
 }
 
 fn file(request: &ExportRequest) -> ParquetMetaData {

@@ -16,20 +16,22 @@ use arrow::datatypes::{DataType, Field, Schema, i256};
 use super::{EncodeSummary, encoder};
 use crate::model::{
     Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Compression, CsvOptions, Format, FormatOptions, Member,
-    Newline, ParquetOptions, PgType, Policies, Precision, TypeKind, Wire,
+    Newline, ParquetOptions, Policies, Precision,
 };
 
 pub(super) fn column(name: &str, carrier: Carrier) -> ColumnPlan {
     ColumnPlan {
         name: name.to_owned(),
         origin: ColumnOrigin::Column(name.to_owned()),
-        pg_type: PgType { oid: 25, base_oid: 25, typmod: None, name: "text".to_owned(), kind: TypeKind::Base },
-        wire: Wire::Binary,
+        type_name: "text".to_owned(),
+        sent_as: "binary".to_owned(),
+        free_text: carrier == Carrier::Text,
         carrier,
         nullable: true,
         policies: Policies::default(),
         policy: "error".to_owned(),
         ordered: true,
+        may_show: false,
         rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),

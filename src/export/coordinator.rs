@@ -100,7 +100,7 @@ pub(crate) async fn export_partitions(
     for slot in &mut coordinator.slots {
         slot.counters = Arc::default();
     }
-    match coordinator.run(cancel, work.source.guard()).await {
+    match coordinator.run(cancel, work.reading.guard()).await {
         Ok(()) => Ok(Exported { receipts: coordinator.receipts, litter: coordinator.litter }),
         Err(error) => {
             let leaves_something = coordinator.abort(&error, retention).await;
@@ -239,7 +239,7 @@ impl Coordinator {
     /// Whether the partitions are statements that each see foreign tables at a moment of their own: reading one again would
     /// be one moment more.
     fn reads_at_several_moments(&self) -> bool {
-        !failpoint::off("foreign") && self.work.plan.foreign_statements().is_some_and(|count| count > 1)
+        !failpoint::off("foreign") && self.work.plan.reads_at_several_moments()
     }
 
     /// An empty relation still has one part: a schema, or a header.
@@ -319,7 +319,7 @@ impl Coordinator {
 
 /// The end of a run whose statements may not be repeated, for the reason of `error`.
 fn broken_promise(plan: &Plan, error: ExportError) -> ExportError {
-    let tables = plan.relation.reading.foreign.join(", ");
+    let tables = plan.at_own_moments.join(", ");
     let message = format!(
         "{error}; the statement is not repeated: it would read {tables} at another moment of the foreign server than the \
          other partitions did"

@@ -13,16 +13,14 @@ use super::error::ExportError;
 use super::hold::Hold;
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
-use crate::base::failpoint;
 use crate::base::words::counted;
-use crate::manifest::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord, SourceName};
+use crate::manifest::model::{Manifest, SourceName};
 use crate::manifest::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
 };
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, PartitionReceipt, ReadMode, RowOrder, RowsAvailable, StagedObject, Target,
+    Event, ExportErrorKind, ExportReport, PartitionReceipt, RowOrder, RowsAvailable, StagedObject, Target,
 };
-use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stdout::STDOUT;
@@ -238,49 +236,11 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
         created_at: run.created_at,
         finished_at: Utc::now(),
-        server_version: planned.server_version.clone(),
-        standby: planned.standby,
-        consistency: consistency(run.request.work.read_mode, planned),
+        source: planned.facts.clone(),
+        consistency: planned.consistency.clone(),
         plan: &planned.plan,
         format: &run.request.format,
         stats: run.request.commit.manifest_stats,
-    }
-}
-
-fn consistency(read_mode: ReadMode, planned: &Planned) -> Consistency {
-    let record = |snapshot: &SnapshotFacts| SnapshotRecord {
-        id: snapshot.id.clone(),
-        lsn: snapshot.lsn.clone(),
-        xmin: snapshot.xmin.as_deref().and_then(|xmin| xmin.parse().ok()),
-        taken_at: snapshot.taken_at,
-    };
-    let mut notes: Vec<String> = Vec::new();
-    let mode = match read_mode {
-        ReadMode::Copy if planned.mixed => {
-            notes.push(
-                "the run was resumed under another snapshot: rows that changed between the two may be missing or twice"
-                    .to_owned(),
-            );
-            ConsistencyMode::Mixed
-        }
-        ReadMode::Copy => ConsistencyMode::SingleSnapshot,
-        ReadMode::Keyset { .. } => {
-            notes.push(
-                "each page is of its own moment: rows that changed their key meanwhile may be missing or twice"
-                    .to_owned(),
-            );
-            ConsistencyMode::Keyset
-        }
-    };
-    let foreign = if failpoint::off("foreign") { None } else { planned.plan.foreign_note() };
-    let mode = if foreign.is_some() && mode != ConsistencyMode::Keyset { ConsistencyMode::Foreign } else { mode };
-    notes.extend(foreign);
-    notes.extend(planned.plan.one_statement.as_ref().map(|why| format!("read as one statement: {why}")));
-    Consistency {
-        mode,
-        snapshots: planned.snapshots.iter().map(record).collect(),
-        now: planned.plan.now.as_ref().map(|now| now.at),
-        note: (!notes.is_empty()).then(|| notes.join("; ")),
     }
 }
 

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
@@ -17,12 +19,13 @@ use super::identity::RunIdentity;
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use crate::base::failpoint;
-use crate::model::{ExportErrorKind, Target};
-use crate::source::Source;
-use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::kept::{KEPT_INTERVAL, KeepEnd, Keeper, KeptSnapshot, SnapshotId};
+use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot, SnapshotId, Target};
+use crate::source::{Reading, Source};
 use crate::store::owner::{ProcessIdentity, owner};
 use crate::store::{Destination, Journal, StoreOptions};
+
+/// Between two looks at the journal: whether the run has begun, has ended, or has new keepers.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Until a detached keeper has imported the snapshot and written that down: a connection and a few requests.
 const KEEPER_START: Duration = Duration::from_secs(45);
@@ -31,7 +34,7 @@ const KEEPER_START: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone)]
 pub struct KeepRequest {
     /// Where the run reads.
-    pub connect: ConnectSettings,
+    pub source: Arc<dyn Source>,
     /// Where it writes: its journal is there.
     pub destination: String,
     /// Whether that is a single file.
@@ -187,7 +190,7 @@ impl KeeperLaunch {
 pub async fn keep(
     request: KeepRequest,
     held: impl FnOnce(&KeptSnapshot),
-    stop: impl Future<Output = KeepEnd>,
+    stop: impl Future<Output = KeepEnd> + Send,
 ) -> Result<KeepEnd, ExportError> {
     let deadline = Instant::now() + request.duration;
     let (folder, placement) = locate(&request.destination, request.single_file)?;
@@ -214,7 +217,7 @@ pub async fn keep(
                 let message = format!("no run began at {}", destination.url());
                 return Err(ExportError::new(ExportErrorKind::Usage, message));
             }
-            () = tokio::time::sleep(KEPT_INTERVAL) => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
     };
     if record.held.is_empty() {
@@ -222,11 +225,14 @@ pub async fn keep(
         return Err(ExportError::new(ExportErrorKind::Usage, message)
             .with_hint("export with --readers 2 or more, or with --keep-snapshot"));
     }
-    let ids = record.snapshot_ids(&journal).await?;
-    let keeper = Keeper::begin(&request.connect, &record.source, &ids, &record.run_id).await?;
+    let begun = record.begun(&journal, false).await?;
+    let Some(keeping) = request.source.keep(record.run_id.clone(), begun) else {
+        return Err(ExportError::new(ExportErrorKind::Usage, "this source has no snapshot that could be held"));
+    };
+    let keeper = keeping.await?;
     let process = ProcessIdentity::current();
     let kept = KeptSnapshot {
-        snapshot: keeper.snapshot.clone(),
+        snapshot: keeper.snapshot().to_owned(),
         until: Utc::now() + TimeDelta::from_std(request.duration).unwrap_or(TimeDelta::zero()),
         host: process.map(|process| process.host).unwrap_or_default(),
         pid: std::process::id(),
@@ -239,7 +245,7 @@ pub async fn keep(
             end = run_ended(&journal) => end,
         }
     };
-    Ok(keeper.hold(deadline, request.yield_after, over).await?)
+    Ok(keeper.hold(deadline, request.yield_after, over.boxed()).await?)
 }
 
 /// Notes the ids of keepers that take the place of lost ones, so that a keeper outside of the run, which comes later, finds
@@ -247,12 +253,12 @@ pub async fn keep(
 ///
 /// # Cancel safety
 /// An id may be noted or not.
-pub(super) async fn note_new_keepers(source: &dyn Source, journal: &Journal) -> Infallible {
+pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -> Infallible {
     // Those that the run began with stand in its record.
-    let mut known: HashSet<String> = source.held().await.into_iter().collect();
+    let mut known: HashSet<String> = reading.held().await.into_iter().collect();
     loop {
-        tokio::time::sleep(KEPT_INTERVAL).await;
-        for snapshot in source.held().await {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        for snapshot in reading.held().await {
             if known.contains(&snapshot) || failpoint::off("note-keepers") {
                 continue;
             }
@@ -269,7 +275,7 @@ pub(super) async fn note_new_keepers(source: &dyn Source, journal: &Journal) -> 
 /// Resolves once the run's journal is closed.
 async fn run_ended(journal: &Journal) -> KeepEnd {
     loop {
-        tokio::time::sleep(KEPT_INTERVAL).await;
+        tokio::time::sleep(LOOK_INTERVAL).await;
         // A destination that does not answer now says nothing.
         if let Ok(false) = journal.is_open().await {
             return KeepEnd::RunEnded;

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use super::error::ExportError;
 use super::identity::RunIdentity;
 use crate::base::failpoint;
+use crate::base::words::NAMES_IN_ERROR_MAX;
 use crate::manifest::{CommitRecord, Existing, Placement, Recovered, recover};
 use crate::model::{ExportErrorKind, Visibility};
-use crate::plan::error::NAMES_IN_ERROR_MAX;
 use crate::store::error::StoreFault;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, StoreError, UploadRecord};
 

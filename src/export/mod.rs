@@ -10,7 +10,6 @@ mod identity;
 pub mod keep;
 mod leftovers;
 mod part;
-pub(crate) mod planning;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;

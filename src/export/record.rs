@@ -1,23 +1,26 @@
 //! What a run leaves of itself at the destination before its first read: all that another process of the same version needs
 //! to go on with it. What other versions need to remove it stands in `run.json` ([`identity`](super::identity)).
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::error::ExportError;
 use super::identity::RunIdentity;
 use super::request::ExportRequest;
+use super::run::Planned;
 use crate::model::{
-    CommitOptions, ExportErrorKind, FormatOptions, Plan, PolicyOptions, ReadMode, ShapeOptions, Target, WorkOptions,
+    CommitOptions, Consistency, ExportErrorKind, FormatOptions, Plan, PolicyOptions, ShapeOptions, SnapshotId,
+    SourceFacts, Target, WorkOptions,
 };
-use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::kept::{SnapshotId, SourceRecord};
-use crate::source::postgres::snapshot::SnapshotFacts;
+use crate::source::{Begun, Source};
 use crate::store::{AttemptSeed, Journal, StoreError, unreadable};
 
 /// The form of [`RunRecord`]; another one cannot be resumed by this version. It holds the plan as it is in memory, so each
 /// release that changes a type of the plan raises the number. 0.1.0 wrote 1.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// `plan.json` of a journal. No connection settings are in it, and no secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,10 +37,12 @@ pub(crate) struct RunRecord {
     pub(crate) work: WorkOptions,
     pub(crate) commit: CommitOptions,
     pub(crate) plan: Plan,
-    pub(crate) source: SourceRecord,
+    pub(crate) facts: SourceFacts,
+    pub(crate) consistency: Consistency,
+    /// What the source noted for itself.
+    pub(crate) source: Value,
     /// The ids under which the snapshot could be imported when the run began.
     pub(crate) held: Vec<String>,
-    pub(crate) snapshots: Vec<SnapshotFacts>,
 }
 
 /// Read first, so that another version's members are not complained of.
@@ -49,21 +54,20 @@ struct Header {
 impl RunRecord {
     /// The ids by which the run's snapshot can be imported, as far as the journal knows: those that the run began with, and
     /// those of all who came to hold it since. Some may be gone.
-    pub(crate) async fn snapshot_ids(&self, journal: &Journal) -> Result<Vec<String>, StoreError> {
+    async fn snapshot_ids(&self, journal: &Journal) -> Result<Vec<String>, StoreError> {
         let since = journal.keepers::<SnapshotId>().await?;
         Ok(self.held.iter().cloned().chain(since.into_iter().map(|kept| kept.snapshot)).collect())
     }
 
     pub(crate) fn new(
         request: &ExportRequest,
-        created_at: DateTime<Utc>,
-        seed: AttemptSeed,
-        plan: &Plan,
-        source: SourceRecord,
+        (created_at, seed): (DateTime<Utc>, AttemptSeed),
+        planned: &Planned,
+        source: Value,
         held: Vec<String>,
-        snapshots: Vec<SnapshotFacts>,
     ) -> Self {
         let ExportRequest { shape, format, policies, work, commit, .. } = request.clone();
+        let Planned { plan, facts, consistency } = planned;
         Self {
             version: VERSION,
             run_id: commit.run_id.clone(),
@@ -75,11 +79,27 @@ impl RunRecord {
             policies,
             work,
             commit,
-            plan: plan.clone(),
+            plan: Plan::clone(plan),
+            facts: facts.clone(),
+            consistency: consistency.clone(),
             source,
             held,
-            snapshots,
         }
+    }
+
+    /// What was planned.
+    pub(crate) fn planned(&self) -> Planned {
+        Planned { plan: Arc::new(self.plan.clone()), facts: self.facts.clone(), consistency: self.consistency.clone() }
+    }
+
+    /// What the source is told of the run.
+    pub(crate) async fn begun(&self, journal: &Journal, allow_mixed: bool) -> Result<Begun, StoreError> {
+        Ok(Begun {
+            record: self.source.clone(),
+            consistency: self.consistency.clone(),
+            held: self.snapshot_ids(journal).await?,
+            allow_mixed,
+        })
     }
 
     /// Writes it down, before the first read.
@@ -116,10 +136,10 @@ impl RunRecord {
         ))
     }
 
-    /// The request, to be carried out over `connect` and at `target`.
-    pub(crate) fn request(&self, connect: ConnectSettings, target: Target) -> ExportRequest {
+    /// The request, to be carried out at `source` and `target`.
+    pub(crate) fn request(&self, source: Arc<dyn Source>, target: Target) -> ExportRequest {
         ExportRequest {
-            connect,
+            source,
             shape: self.shape.clone(),
             format: self.format.clone(),
             policies: self.policies.clone(),
@@ -127,10 +147,5 @@ impl RunRecord {
             work: self.work.clone(),
             commit: CommitOptions { target, ..self.commit.clone() },
         }
-    }
-
-    /// Whether the run reads page by page, without a snapshot to lose.
-    pub(crate) fn is_keyset(&self) -> bool {
-        matches!(self.work.read_mode, ReadMode::Keyset { .. })
     }
 }

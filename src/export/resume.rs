@@ -10,22 +10,18 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
+use super::finish;
 use super::finish::{Place, locate};
 use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 use super::record::RunRecord;
-use super::request::ExportRequest;
 use super::run::{Planned, Run, unless_cancelled};
-use super::{finish, planning};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::manifest::{Existing, Placement, look};
-use crate::model::{
-    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, ReadMode, Slice, StagedObject, Staging, Target,
-};
-use crate::source::Source;
-use crate::source::postgres::{ConnectSettings, Planning, PostgresSource};
+use crate::model::{Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, StagedObject, Staging, Target};
+use crate::source::{Reading, Source};
 use crate::store::owner::owner;
 use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
@@ -33,7 +29,7 @@ use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 #[derive(Debug, Clone)]
 pub struct ResumeRequest {
     /// Where the run reads.
-    pub connect: ConnectSettings,
+    pub source: Arc<dyn Source>,
     /// Where it writes.
     pub destination: String,
     /// Whether that is a single file.
@@ -81,7 +77,7 @@ pub async fn resume(
         }
         Found::Open(found) => *found,
     };
-    let mut export = record.request(request.connect.clone(), Target::Destination(request.destination.clone()));
+    let mut export = record.request(Arc::clone(&request.source), Target::Destination(request.destination.clone()));
     if let Some(readers) = request.readers {
         export.work.readers = readers;
     }
@@ -159,29 +155,22 @@ async fn go_on(
     let missing = record.plan.partitions.len() - receipts.len();
     tracing::info!(run_id = record.run_id, receipts = receipts.len(), missing, "resuming");
     one_moment(&record, receipts.len(), missing).map_err(kept)?;
-    let mut planned = Planned {
-        plan: Arc::new(record.plan.clone()),
-        server_version: record.source.server_version().to_owned(),
-        standby: record.source.standby(),
-        snapshots: record.snapshots.clone(),
-        mixed: false,
-    };
-    let source = if missing == 0 && receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
-        None
+    let (reading, planned) = if missing == 0 && receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
+        (None, record.planned())
     } else {
-        let source = unless_cancelled(stop, Box::pin(source(run, request, journal, &record, &mut planned)))
-            .await
-            .map_err(kept)?;
-        Some(Arc::new(source) as Arc<dyn Source>)
+        let reading = reading(run, journal, &record, request.allow_mixed_snapshot);
+        let reading = unless_cancelled(stop, Box::pin(reading)).await.map_err(kept)?;
+        let planned = Planned::of(reading.as_ref()).map_err(kept)?;
+        (Some(reading), planned)
     };
     run.announce_plan(&planned).await;
-    run.carry_out(source, &planned, receipts, previous, Some(hold), stop).await.map_err(kept)
+    run.carry_out(reading, &planned, receipts, previous, Some(hold), stop).await.map_err(kept)
 }
 
 /// Refuses to read the rest of a run that reads foreign tables by several statements: theirs is the moment of the first
 /// process.
 fn one_moment(record: &RunRecord, receipts: usize, missing: usize) -> Result<(), ExportError> {
-    let foreign = &record.plan.relation.reading.foreign;
+    let foreign = &record.plan.at_own_moments;
     if foreign.is_empty() || receipts == 0 || missing == 0 || failpoint::off("foreign") {
         return Ok(());
     }
@@ -269,78 +258,13 @@ async fn is_there(destination: &Destination, path: &str, object: &StagedObject) 
         .is_some_and(|facts| facts.bytes == object.bytes && facts.crc64nvme.is_none_or(|crc| crc == object.crc64nvme)))
 }
 
-/// The source under the run's snapshot or, where that is gone and it is allowed, under a new one.
-async fn source(
+/// Goes on reading where the run that died left off.
+async fn reading(
     run: &Run,
-    request: &ResumeRequest,
     journal: &Journal,
     record: &RunRecord,
-    planned: &mut Planned,
-) -> Result<PostgresSource, ExportError> {
-    let held = record.snapshot_ids(journal).await?;
-    let work = &run.request.work;
-    let moment = (&held[..], record.snapshots.first().map(|snapshot| snapshot.taken_at));
-    let resumed = PostgresSource::resume(&request.connect, record.source.clone(), moment, work, &record.run_id).await;
-    let lost = match resumed {
-        Ok(source) => return Ok(source),
-        Err(error) => ExportError::from(error),
-    };
-    if lost.kind != ExportErrorKind::SnapshotLost || record.is_keyset() {
-        return Err(lost);
-    }
-    if !request.allow_mixed_snapshot {
-        return Err(ExportError { hint: None, ..lost }.with_hint(
-            "nobody holds the run's snapshot any more: run the export again; with --keep-snapshot it outlives the \
-             run, and --allow-mixed-snapshot reads the rest of a run that is split by key under a new one",
-        ));
-    }
-    anew(&run.request, record, planned).await
-}
-
-/// The rest of a run that is split by key, under a new snapshot.
-async fn anew(
-    request: &ExportRequest,
-    record: &RunRecord,
-    planned: &mut Planned,
-) -> Result<PostgresSource, ExportError> {
-    let by_key = |slice: &Slice| matches!(slice, Slice::Keys(_) | Slice::NullKeys);
-    let refused = if !record.plan.partitions.iter().all(|partition| by_key(&partition.slice)) {
-        Some("the run is not split by key: between two snapshots rows move from one block to another")
-    } else if record.plan.cap.max_rows.is_some() {
-        Some("the run is capped: the first rows of two snapshots are not the same")
-    } else {
-        None
-    };
-    if let Some(why) = refused {
-        let message = format!("--allow-mixed-snapshot cannot go on here: {why}");
-        return Err(ExportError::new(ExportErrorKind::SnapshotLost, message)
-            .with_hint("run the export again; --key or --keep-snapshot makes it resumable"));
-    }
-    let work = &request.work;
-    let planning = Planning::begin(&request.connect, &request.shape, work, &record.run_id, true).await?;
-    let plan = planning.watched(planning::plan(request, &planning)).await?;
-    let same = |columns: &[crate::model::ColumnPlan]| -> Vec<_> {
-        columns.iter().map(|it| (it.name.clone(), it.pg_type.clone(), it.carrier.clone(), it.nullable)).collect()
-    };
-    let changed =
-        |message| Err(ExportError::new(ExportErrorKind::SchemaChanged, message).with_hint("run the export again"));
-    if same(&plan.columns) != same(&record.plan.columns) || plan.key != record.plan.key {
-        return changed("the columns or the key of the relation have changed since the run began");
-    }
-    if plan.one_statement.is_some() {
-        return changed("the rows of the relation can no longer be read by several statements");
-    }
-    let keyset = matches!(work.read_mode, ReadMode::Keyset { .. });
-    let source = PostgresSource::new(planning, &plan, work.readers.get(), work.read_mode, !keyset).await?;
-    if !source.record().is_of_relation(&record.source) {
-        return changed("another relation has come in the place of the one that the run began with");
-    }
-    if !source.record().means_as(&record.source) {
-        return changed(
-            "the role or a name in --query, --where or --column does not mean what it did when the run began",
-        );
-    }
-    planned.snapshots.extend(source.snapshots().iter().cloned());
-    planned.mixed = true;
-    Ok(source)
+    allow_mixed: bool,
+) -> Result<Arc<dyn Reading>, ExportError> {
+    let begun = record.begun(journal, allow_mixed).await?;
+    Ok(run.request.source.resume(vec![run.request.read_request()], begun).await?)
 }

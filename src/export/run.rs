@@ -15,18 +15,15 @@ use super::finish::{self, Before, Place};
 use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
-use super::planning;
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::worker::{Outlet, Work};
 use crate::base::failpoint;
 use crate::manifest::{Existing, ManifestError, Placement};
-use crate::model::{ColumnPlan, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, SourceCost};
-use crate::plan::predicate::{check_expression, check_predicate, check_query};
-use crate::plan::sizing::heap_blocks;
-use crate::source::Source;
-use crate::source::postgres::snapshot::SnapshotFacts;
-use crate::source::postgres::{Planning, PostgresSource};
+use crate::model::{
+    ColumnPlan, Consistency, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, SourceFacts,
+};
+use crate::source::Reading;
 use crate::store::{AttemptSeed, Take};
 
 /// What is known of a run from its start.
@@ -47,11 +44,21 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) server_version: String,
-    pub(crate) standby: bool,
-    pub(crate) snapshots: Vec<SnapshotFacts>,
-    /// Whether some partitions were read under another snapshot than the others.
-    pub(crate) mixed: bool,
+    pub(crate) facts: SourceFacts,
+    pub(crate) consistency: Consistency,
+}
+
+impl Planned {
+    /// What a reading of one relation says of it.
+    pub(super) fn of(reading: &dyn Reading) -> Result<Self, ExportError> {
+        let plan = reading.plan(0).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+        Ok(Self { plan, facts: reading.facts(), consistency: reading.consistency(0) })
+    }
+
+    /// The id of the snapshot that all reads share.
+    fn snapshot(&self) -> Option<String> {
+        self.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone())
+    }
 }
 
 /// Exports one relation and commits it.
@@ -70,7 +77,7 @@ pub async fn run(
     events: Sender<Event>,
     cancel: CancellationToken,
 ) -> Result<ExportReport, ExportError> {
-    check_statements(&mut request)?;
+    request.source.check(&mut request.shape)?;
     let place = Place::open(&request)?;
     let seed = AttemptSeed::random();
     let run =
@@ -98,30 +105,10 @@ pub async fn run(
 /// # Errors
 /// As [`run`], up to the first read.
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
-    check_statements(&mut request)?;
+    request.source.check(&mut request.shape)?;
     Place::check(&request)?;
-    let planning = begin(&request).await?;
-    planning.watched(planning::plan(&request, &planning)).await
-}
-
-/// The lexical checks, before anything is sent to anybody.
-fn check_statements(request: &mut ExportRequest) -> Result<(), ExportError> {
-    let shape = &mut request.shape;
-    if let RelationRequest::Query(query) = &mut shape.relation {
-        *query = check_query(query)?;
-    }
-    if let Some(predicate) = &shape.predicate {
-        check_predicate(predicate)?;
-    }
-    for (name, text) in &shape.expressions {
-        check_expression(name, text)?;
-    }
-    Ok(())
-}
-
-async fn begin(request: &ExportRequest) -> Result<Planning, ExportError> {
-    let ExportRequest { connect, shape, work, commit, .. } = request;
-    Ok(Planning::begin(connect, shape, work, &commit.run_id, commit.keep_snapshot.is_some()).await?)
+    let plans = request.source.plan(vec![request.read_request()]).await?;
+    plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))
 }
 
 pub(crate) async fn unless_cancelled<T>(
@@ -136,7 +123,8 @@ pub(crate) async fn unless_cancelled<T>(
 }
 
 impl Run {
-    async fn begin_and_carry_out(
+    /// Begins, under a destination that is ours, and commits.
+    pub(crate) async fn begin_and_carry_out(
         &self,
         hold: Option<&Hold>,
         stop: &CancellationToken,
@@ -151,15 +139,15 @@ impl Run {
             Before::Run(previous) => previous,
             Before::Skip(existing) | Before::SameRun(existing) => return Ok(self.already(&existing).await),
         };
-        let (source, planned) = unless_cancelled(stop, Box::pin(self.prepare())).await?;
+        let (reading, planned) = unless_cancelled(stop, Box::pin(self.prepare())).await?;
         failpoint::reach("planned").await;
-        self.carry_out(source, &planned, Vec::new(), previous, hold, stop).await
+        self.carry_out(Some(reading), &planned, Vec::new(), previous, hold, stop).await
     }
 
     /// Reads what has no receipt yet, and commits.
     pub(crate) async fn carry_out(
         &self,
-        source: Option<Arc<dyn Source>>,
+        reading: Option<Arc<dyn Reading>>,
         planned: &Planned,
         receipts: Vec<PartitionReceipt>,
         previous: Option<Box<Existing>>,
@@ -168,16 +156,14 @@ impl Run {
     ) -> Result<ExportReport, ExportError> {
         let retention = self.retention(hold);
         let outlet = self.outlet();
-        let blocks =
-            heap_blocks(&planned.plan, |partition| receipts.iter().all(|receipt| receipt.partition != partition));
-        let receipts = match &source {
-            Some(source) => {
-                let work = Arc::new(self.work(Arc::clone(source), planned));
+        let receipts = match &reading {
+            Some(reading) => {
+                let work = Arc::new(self.work(Arc::clone(reading), planned));
                 let readers = self.request.work.readers.get();
                 let exporting = export_partitions(work, readers, receipts, stop, &retention);
                 let exported = tokio::select! {
                     exported = exporting => exported?,
-                    never = self.note_new_keepers(source.as_ref()) => match never {},
+                    never = self.note_new_keepers(reading.as_ref()) => match never {},
                 };
                 if let (true, Some(hold)) = (exported.litter, hold) {
                     hold.litters();
@@ -186,13 +172,13 @@ impl Run {
             }
             None => receipts,
         };
-        let unchanged = match &source {
-            Some(source) if !stop.is_cancelled() => source.unchanged().await.map_err(ExportError::from),
+        let unchanged = match &reading {
+            Some(reading) if !stop.is_cancelled() => reading.unchanged().await.map_err(ExportError::from),
             _ => Ok(()),
         };
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
-        let cost = source.as_ref().map(|source| SourceCost { heap_blocks_read: blocks, ..source.cost() });
-        drop(source);
+        let cost = reading.as_ref().map(|reading| reading.cost());
+        drop(reading);
         failpoint::reach("uploaded").await;
         let finished = match unchanged {
             _ if stop.is_cancelled() => Err(ExportError::cancelled()),
@@ -215,9 +201,9 @@ impl Run {
         Err(ExportError { leaves_something: error.leaves_something || !whole, ..error })
     }
 
-    async fn note_new_keepers(&self, source: &dyn Source) -> Infallible {
+    async fn note_new_keepers(&self, reading: &dyn Reading) -> Infallible {
         match &self.place {
-            Place::Destination { journal, .. } => keep::note_new_keepers(source, journal).await,
+            Place::Destination { journal, .. } => keep::note_new_keepers(reading, journal).await,
             Place::Stdout { .. } => std::future::pending().await,
         }
     }
@@ -294,45 +280,30 @@ impl Run {
         .await;
     }
 
-    async fn prepare(&self) -> Result<(Option<Arc<dyn Source>>, Planned), ExportError> {
+    async fn prepare(&self) -> Result<(Arc<dyn Reading>, Planned), ExportError> {
         let request = &self.request;
-        let planning = begin(request).await?;
-        let plan = Arc::new(planning.watched(planning::plan(request, &planning)).await?);
-        let server = planning.server.clone();
-        let readers = request.work.readers.get();
-        let keep = request.commit.keep_snapshot.is_some();
-        let source = PostgresSource::new(planning, &plan, readers, request.work.read_mode, keep).await?;
-        let snapshots = source.snapshots().to_vec();
-        let planned =
-            Planned { plan, server_version: server.version, standby: server.standby, snapshots, mixed: false };
+        let reading = request.source.begin(vec![request.read_request()]).await?;
+        let planned = Planned::of(reading.as_ref())?;
         self.announce_plan(&planned).await;
         if let Place::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
             failpoint::reach("identified").await;
-            let record = RunRecord::new(
-                request,
-                self.created_at,
-                self.seed,
-                &planned.plan,
-                source.record().clone(),
-                source.held().await,
-                planned.snapshots.clone(),
-            );
+            let beginning = (self.created_at, self.seed);
+            let record = RunRecord::new(request, beginning, &planned, reading.record()?, reading.held().await);
             record.write(journal).await?;
             failpoint::reach("journalled").await;
         }
         if let Some(launch) = &request.keeper {
             let keeper = launch.start(request).await?;
-            source.also_held(keeper.snapshot.clone()).await;
+            reading.also_held(keeper.snapshot.clone()).await;
             *self.keeper.lock().await = Some(keeper);
             failpoint::reach("kept").await;
         }
-        Ok((Some(Arc::new(source)), planned))
+        Ok((reading, planned))
     }
 
     pub(crate) async fn announce_plan(&self, planned: &Planned) {
         let plan = &planned.plan;
-        let heap_bytes = plan.relation.leaves.iter().map(|leaf| u64::from(leaf.blocks) * u64::from(leaf.block_size));
         self.tell(Event::Planned {
             run_id: self.request.commit.run_id.clone(),
             partitions: plan.partitions.len(),
@@ -342,23 +313,23 @@ impl Run {
                 .filter(|_| plan.cap.truncated)
                 .map(std::num::NonZeroU64::get)
                 .or(plan.relation.estimated_rows),
-            estimated_bytes: (!plan.relation.leaves.is_empty()).then(|| heap_bytes.sum()),
-            snapshot: planned.snapshots.first().and_then(|snapshot| snapshot.id.clone()),
+            estimated_bytes: plan.relation.estimated_bytes,
+            snapshot: planned.snapshot(),
             truncated: plan.cap.truncated,
         })
         .await;
     }
 
-    fn work(&self, source: Arc<dyn Source>, planned: &Planned) -> Work {
+    fn work(&self, reading: Arc<dyn Reading>, planned: &Planned) -> Work {
         let ExportRequest { format, work, commit, .. } = &self.request;
         let mut format = format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
-        if let Some(id) = planned.snapshots.first().and_then(|snapshot| snapshot.id.clone()) {
+        if let Some(id) = planned.snapshot() {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
         }
         let columns: Arc<[ColumnPlan]> = planned.plan.columns.clone().into();
         Work {
-            source,
+            reading,
             plan: Arc::clone(&planned.plan),
             columns,
             format,

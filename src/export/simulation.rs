@@ -16,21 +16,23 @@ use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use chrono::Utc;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::{self, StreamExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
-use super::finish::{Before, Place};
-use super::hold::Hold;
-use super::record::RunRecord;
-use super::run::{Planned, Run, may_be_committed, unless_cancelled};
+use super::finish::Place;
+use super::run::{Run, may_be_committed, unless_cancelled};
 use crate::base::cpu;
 use crate::config::{Environment, load};
 use crate::manifest::{Placement, test_data};
-use crate::model::{Carrier, ExportErrorKind, ExportReport, Partition, Plan};
-use crate::source::{Batch, BatchStream, Retry, Source, SourceError, SourceFault};
+use crate::model::{
+    Carrier, Consistency, ConsistencyMode, ExportErrorKind, ExportReport, Partition, Plan, ReadRequest, ShapeOptions,
+    SourceFacts, SourceKind,
+};
+use crate::source::{Batch, BatchStream, Begun, Reading, Retry, Source, SourceError, SourceFault};
 use crate::store::fault_store::{Dice, FaultStore};
 use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
@@ -40,12 +42,12 @@ const SEEDS: u64 = 2_000;
 const HANG: Duration = Duration::from_hours(24 * 30);
 
 /// The rows of a relation, partition by partition, some of which fail to be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Simulated {
     dice: Dice,
     rows: Vec<Range<i64>>,
     calm: bool,
-    opened: Mutex<BTreeMap<u32, u64>>,
+    opened: Arc<Mutex<BTreeMap<u32, u64>>>,
 }
 
 impl Simulated {
@@ -59,16 +61,15 @@ impl Simulated {
             next += i64::try_from(count).unwrap();
             start..next
         });
-        Self { dice, rows: rows.collect(), calm, opened: Mutex::default() }
+        Self { dice, rows: rows.collect(), calm, opened: Arc::default() }
     }
 
-    fn plan(&self) -> Plan {
+    fn planned(&self) -> Plan {
         let mut plan = test_data::heap_plan();
-        let slice = plan.partitions[0].slice.clone();
-        plan.columns = vec![test_data::column("id", test_data::pg_type(20, "bigint"), Carrier::Int64, false)];
+        let first = plan.partitions.swap_remove(0);
+        plan.columns = vec![test_data::column("id", "bigint", Carrier::Int64, false)];
         let numbers = 0..u32::try_from(self.rows.len()).unwrap();
-        let partition = |number| Partition { number, slice: slice.clone(), ordered: false, row_limit: None };
-        plan.partitions = numbers.map(partition).collect();
+        plan.partitions = numbers.map(|number| Partition { number, ..first.clone() }).collect();
         plan
     }
 
@@ -91,9 +92,9 @@ impl Simulated {
         Some(SourceError { retry, ..SourceError::new(fault, "simulated") })
     }
 
-    fn batches(&self, partition: &Partition, nth: u64) -> Vec<Result<Batch, SourceError>> {
-        let range = self.rows[usize::try_from(partition.number).unwrap()].clone();
-        let what = format!("batch of {}", partition.number);
+    fn batches(&self, partition: u32, nth: u64) -> Vec<Result<Batch, SourceError>> {
+        let range = self.rows[usize::try_from(partition).unwrap()].clone();
+        let what = format!("batch of {partition}");
         let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
         let mut batches = Vec::new();
         let mut next = range.start;
@@ -114,16 +115,54 @@ impl Simulated {
 }
 
 impl Source for Simulated {
-    fn open(&self, _: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
-        let nth = *self.opened.lock().unwrap().entry(partition.number).and_modify(|nth| *nth += 1).or_insert(0);
-        let what = format!("open {}", partition.number);
+    fn kind(&self) -> SourceKind {
+        SourceKind::Postgresql
+    }
+
+    fn check(&self, _: &mut ShapeOptions) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn plan(&self, _: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>> {
+        ready(Ok(vec![self.planned()])).boxed()
+    }
+
+    fn begin(&self, _: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        ready(Ok(Arc::new(self.clone()) as Arc<dyn Reading>)).boxed()
+    }
+
+    fn resume(&self, requests: Vec<ReadRequest>, _: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        self.begin(requests)
+    }
+}
+
+impl Reading for Simulated {
+    fn plan(&self, _: usize) -> Option<Arc<Plan>> {
+        Some(Arc::new(self.planned()))
+    }
+
+    fn facts(&self) -> SourceFacts {
+        test_data::source()
+    }
+
+    fn consistency(&self, _: usize) -> Consistency {
+        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots: Vec::new(), now: None, note: None }
+    }
+
+    fn record(&self) -> Result<Value, SourceError> {
+        Ok(Value::Null)
+    }
+
+    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
+        let nth = *self.opened.lock().unwrap().entry(partition).and_modify(|nth| *nth += 1).or_insert(0);
+        let what = format!("open {partition}");
         let dice = self.dice;
         Box::pin(async move {
             tokio::time::sleep(dice.millis(200, &what, nth)).await;
             if let Some(error) = self.fails(&what, nth) {
                 return Err(error);
             }
-            let batches = stream::iter((0_u64..).zip(self.batches(&partition, nth)));
+            let batches = stream::iter((0_u64..).zip(self.batches(partition, nth)));
             let late = batches.then(move |(at, batch)| {
                 let delay = dice.millis(100, &what, nth * 1_000 + at);
                 async move {
@@ -147,7 +186,7 @@ impl Source for Simulated {
     }
 }
 
-/// One run at a destination that others may have used before: everything but its plan is as in [`super::run()`].
+/// One run at a destination that others may have used before.
 struct SimulatedRun {
     run: Run,
     source: Arc<Simulated>,
@@ -172,6 +211,8 @@ impl SimulatedRun {
         ];
         let flags = words.map(|(key, value)| (key, vec![value.to_owned()])).to_vec();
         let mut request = load(flags, &Environment::of([], []), true).unwrap().0;
+        let source = Arc::new(Simulated::new(seed, first, calm));
+        request.source = Arc::clone(&source) as Arc<dyn Source>;
         // Some dozen rows.
         request.work.part_size = NonZeroU64::new(40).unwrap();
         let journal = Journal::new(destination.clone(), run_id);
@@ -186,7 +227,7 @@ impl SimulatedRun {
             seed: AttemptSeed::random(),
             keeper: tokio::sync::Mutex::default(),
         };
-        Self { run, source: Arc::new(Simulated::new(seed, first, calm)), store: Arc::clone(store) }
+        Self { run, source, store: Arc::clone(store) }
     }
 
     fn run_id(&self) -> &str {
@@ -198,51 +239,8 @@ impl SimulatedRun {
         // This process lives, and so would the owner that it left a moment ago.
         let taken = unless_cancelled(cancel, self.run.place.take(self.run_id(), Take::Over, &stop)).await?;
         let hold = taken.unwrap();
-        let result = self.under(&hold, &stop).await;
+        let result = self.run.begin_and_carry_out(Some(&hold), &stop).await;
         self.run.end(result, Some(hold)).await
-    }
-
-    async fn under(&self, hold: &Hold, stop: &CancellationToken) -> Result<ExportReport, ExportError> {
-        let Place::Destination { destination, placement, journal } = &self.run.place else { unreachable!() };
-        unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await?;
-        let Before::Run(previous) = unless_cancelled(stop, self.run.place.look(&self.run.request)).await? else {
-            panic!("the run has committed already")
-        };
-        let planned = Planned {
-            plan: Arc::new(self.source.plan()),
-            server_version: "18.0".to_owned(),
-            standby: false,
-            snapshots: Vec::new(),
-            mixed: false,
-        };
-        let record = self.record(&planned.plan);
-        unless_cancelled(stop, record.write(journal)).await?;
-        let source = Arc::clone(&self.source) as Arc<dyn Source>;
-        self.run.carry_out(Some(source), &planned, Vec::new(), previous, Some(hold), stop).await
-    }
-
-    fn record(&self, plan: &Plan) -> RunRecord {
-        let source = serde_json::from_value(json!({
-            "found": null,
-            "locks": {"tables": [], "statements": []},
-            "server": {
-                "version": "18.0",
-                "version_num": 180_000,
-                "standby": false,
-                "types": {"sql_ascii": false, "money_scale": 2, "infinite_intervals": true},
-            },
-            "identity": "simulated",
-            "allow_rls": false,
-            "meaning": {
-                "role": "me",
-                "by_role": false,
-                "path": "public",
-                "written": {"names": [], "operators": [], "function_oids": [], "operator_oids": [], "digest": ""},
-                "behind": {"names": [], "operators": [], "function_oids": [], "operator_oids": [], "digest": ""},
-            },
-        }));
-        let Run { request, created_at, seed, .. } = &self.run;
-        RunRecord::new(request, *created_at, *seed, plan, source.unwrap(), Vec::new(), Vec::new())
     }
 }
 

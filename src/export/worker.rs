@@ -19,7 +19,7 @@ use crate::model::{
     ColumnPlan, Event, ExportErrorKind, Format, FormatOptions, Layout, ManifestStats, PartReceipt, Partition,
     PartitionReceipt, Plan, StagedObject, Staging, Visibility,
 };
-use crate::source::{Batch, Source};
+use crate::source::{Batch, Reading};
 use crate::store::stdout::StdoutWriter;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError};
 
@@ -37,7 +37,7 @@ pub(crate) enum Outlet {
 /// What all workers of a run share.
 #[derive(Debug)]
 pub(crate) struct Work {
-    pub(crate) source: Arc<dyn Source>,
+    pub(crate) reading: Arc<dyn Reading>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) columns: Arc<[ColumnPlan]>,
     pub(crate) format: FormatOptions,
@@ -126,7 +126,7 @@ pub(crate) async fn export_partition(
         Err(error) => {
             let leaves_something = !attempt.abort().await;
             let error = ExportError { leaves_something, ..error };
-            Err(error.in_partition(work.plan.relation.display_name.as_deref(), partition.number))
+            Err(error.in_partition(work.plan.relation.name.as_deref(), partition.number))
         }
     }
 }
@@ -155,7 +155,7 @@ impl Attempt<'_> {
     }
 
     async fn read(&mut self) -> Result<(), ExportError> {
-        let mut batches = self.work.source.open(Arc::clone(&self.work.plan), self.partition.clone()).await?;
+        let mut batches = self.work.reading.open(0, self.partition.number).await?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             self.beyond_cap |= batch.beyond_cap;

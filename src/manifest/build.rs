@@ -6,15 +6,13 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 
 use super::error::ManifestError;
 use super::model::{
-    Consistency, FormatRecord, Manifest, ManifestSource, PartEntry, PartRange, RowCapRecord, SchemaColumn, SourceKey,
-    SourceKind, SourceName, Totals,
+    FormatRecord, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName, Totals,
 };
 use super::types::{arrow_type, parquet_type};
 use crate::model::{
-    CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Format, FormatOptions, KeyColumn, ManifestStats, PartReceipt,
-    Partition, PartitionReceipt, Plan, RowsAvailable, RunStatus, Slice,
+    CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, Format, FormatOptions, KeyColumn, ManifestStats,
+    PartRange, PartReceipt, Partition, PartitionReceipt, Plan, RowsAvailable, RunStatus, SourceFacts,
 };
-use crate::plan::values_are_safe;
 
 /// What a manifest says that is in no receipt.
 #[derive(Debug, Clone)]
@@ -29,10 +27,8 @@ pub struct RunFacts<'a> {
     pub created_at: DateTime<Utc>,
     /// When the last receipt was in.
     pub finished_at: DateTime<Utc>,
-    /// The server's version as it says itself.
-    pub server_version: String,
-    /// Whether the server is a standby.
-    pub standby: bool,
+    /// The server.
+    pub source: SourceFacts,
     /// What the reads have in common.
     pub consistency: Consistency,
     /// The plan that was run.
@@ -61,7 +57,7 @@ pub fn build(
     let mut parts = Vec::new();
     for (partition, receipt) in ordered {
         check_counts(receipt)?;
-        let range = part_range(partition, plan, stats)?;
+        let range = part_range(partition, plan, stats);
         for part in &receipt.parts {
             let columns = shown_columns(&part.columns, &plan.columns, stats);
             parts.push(part_entry(part, receipt, range.clone(), columns, &object_url));
@@ -80,12 +76,12 @@ pub fn build(
         finished_at: facts.finished_at.trunc_subsecs(6),
         status: if row_cap.truncated { RunStatus::Truncated } else { RunStatus::Complete },
         source: ManifestSource {
-            kind: SourceKind::Postgresql,
-            server_version: facts.server_version,
+            kind: facts.source.kind,
+            server_version: facts.source.server_version,
             name: source_name(plan),
-            predicate: plan.written_predicate().map(str::to_owned),
+            predicate: plan.relation.predicate.clone(),
             key: source_key(&plan.key),
-            standby: facts.standby,
+            standby: facts.source.standby,
             row_security: plan.relation.row_security,
         },
         consistency: facts.consistency,
@@ -99,10 +95,9 @@ pub fn build(
 
 /// What the manifest of this plan calls its relation.
 pub(super) fn source_name(plan: &Plan) -> SourceName {
-    match (&plan.relation.display_name, plan.written_query()) {
+    match (&plan.relation.name, &plan.relation.query) {
         (Some(name), _) => SourceName::Relation(name.clone()),
-        (None, Some(query)) => SourceName::Query(query.to_owned()),
-        (None, None) => SourceName::Query(plan.relation.sql_name.clone()),
+        (None, query) => SourceName::Query(query.clone().unwrap_or_default()),
     }
 }
 
@@ -130,7 +125,7 @@ pub(super) fn schema_column(column: &ColumnPlan, format: Format) -> SchemaColumn
             ColumnOrigin::Column(name) => Some(name.clone()),
             ColumnOrigin::Expression(_) => None,
         },
-        pg_type: column.pg_type.name.clone(),
+        pg_type: column.type_name.clone(),
         arrow_type: arrow_type(&column.carrier),
         parquet_type: parquet_type(&column.carrier, format),
         nullable: column.nullable,
@@ -256,28 +251,12 @@ fn row_cap(plan: &Plan, rows: u64, beyond: bool, stats: ManifestStats) -> Result
     })
 }
 
-fn part_range(partition: &Partition, plan: &Plan, stats: ManifestStats) -> Result<PartRange, ManifestError> {
-    Ok(match &partition.slice {
-        Slice::Whole => PartRange::Whole,
-        Slice::NullKeys => PartRange::NullKeys,
-        Slice::Keys(_) if !key_is_shown(&plan.key, stats) => PartRange::KeysWithheld,
-        Slice::Keys(range) => PartRange::Keys(range.clone()),
-        Slice::Leaves { from, to } => {
-            let unknown = |leaf| ManifestError::UnknownLeaf { partition: partition.number, leaf };
-            let leaves = plan.relation.leaves.get(*from..*to).ok_or_else(|| unknown(*to))?;
-            let (Some(first), Some(last)) = (leaves.first(), leaves.last()) else { return Err(unknown(*from)) };
-            PartRange::Leaves {
-                first: first.sql_name.clone(),
-                last: last.sql_name.clone(),
-                tables: count(leaves.len(), "tables")?,
-            }
-        }
-        Slice::Heap { leaf, from, to } => {
-            let facts = plan.relation.leaves.get(*leaf);
-            let facts = facts.ok_or(ManifestError::UnknownLeaf { partition: partition.number, leaf: *leaf })?;
-            PartRange::Heap { leaf: facts.sql_name.clone(), from: *from, to: *to }
-        }
-    })
+/// The rows of a partition, without the values that may not be shown.
+fn part_range(partition: &Partition, plan: &Plan, stats: ManifestStats) -> PartRange {
+    match &partition.range {
+        PartRange::Keys(_) if !key_is_shown(&plan.key, stats) => PartRange::KeysWithheld,
+        range => range.clone(),
+    }
 }
 
 /// One text column in the key withholds the whole value: half a key identifies nothing, and a gap reads like a NULL.
@@ -285,7 +264,7 @@ fn key_is_shown(key: &[KeyColumn], stats: ManifestStats) -> bool {
     match stats {
         ManifestStats::All => true,
         ManifestStats::None => false,
-        ManifestStats::Safe => key.iter().all(|column| values_are_safe(&column.pg_type)),
+        ManifestStats::Safe => key.iter().all(|column| column.may_show),
     }
 }
 
@@ -295,7 +274,7 @@ fn shown_columns(summaries: &[ColumnSummary], columns: &[ColumnPlan], stats: Man
     }
     let shown = |name: &str| {
         stats == ManifestStats::All
-            || columns.iter().find(|column| column.name == name).is_some_and(|column| values_are_safe(&column.pg_type))
+            || columns.iter().find(|column| column.name == name).is_some_and(|column| column.may_show)
     };
     let mut summaries = summaries.to_vec();
     for summary in &mut summaries {

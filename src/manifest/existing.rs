@@ -103,7 +103,7 @@ impl Existing {
         });
         let differs = [
             ("source", source.name != source_name(plan)),
-            ("predicate", source.predicate.as_deref() != plan.written_predicate()),
+            ("predicate", source.predicate != plan.relation.predicate),
             ("row_security", source.row_security != plan.relation.row_security),
             ("key", source.key != source_key(&plan.key)),
             ("schema", !columns.eq(asked)),
@@ -195,8 +195,8 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(differing(|plan| plan.predicate = None), ["predicate"]);
-        assert_eq!(differing(|plan| plan.relation.display_name = Some("public.other".into())), ["source"]);
+        assert_eq!(differing(|plan| plan.relation.predicate = None), ["predicate"]);
+        assert_eq!(differing(|plan| plan.relation.name = Some("public.other".into())), ["source"]);
         assert_eq!(differing(|plan| plan.key.clear()), ["key"]);
         assert_eq!(differing(|plan| plan.columns.truncate(1)), ["schema"]);
         assert_eq!(differing(|plan| plan.cap.max_rows = None), ["row_cap"]);

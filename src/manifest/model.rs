@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 
 use crate::model::{
-    ColumnSummary, Compression, CsvOptions, Direction, Format, FormatOptions, KeyRange, KeyValue, RowOrder,
-    RowsAvailable, RunStatus, TupleId,
+    ColumnSummary, Compression, Consistency, CsvOptions, Direction, Format, FormatOptions, KeyValue, PartRange,
+    RowOrder, RowsAvailable, RunStatus, SourceKind,
 };
 
 /// One committed export: what it read, under which snapshot, and every part it left.
@@ -38,17 +38,6 @@ pub struct Manifest {
     pub totals: Totals,
     /// The parts in output order.
     pub parts: Vec<PartEntry>,
-}
-
-/// The system the rows came from. Its name in the manifest is `source.kind`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    /// PostgreSQL.
-    Postgresql,
-    /// Another one, which a later version of outhaul reads.
-    #[serde(untagged)]
-    Other(String),
 }
 
 /// Where the rows came from.
@@ -86,50 +75,6 @@ pub struct SourceKey {
     pub name: String,
     /// Its direction.
     pub direction: Direction,
-}
-
-/// What the reads of a run have in common.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConsistencyMode {
-    /// All rows are of one snapshot.
-    SingleSnapshot,
-    /// Pages in key order, each of its own short transaction.
-    Keyset,
-    /// Partitions of more than one snapshot.
-    Mixed,
-    /// Foreign tables are read: they are of the moment of each statement, whatever the snapshot.
-    Foreign,
-    /// Another promise, which a later version of outhaul makes.
-    #[serde(untagged)]
-    Other(String),
-}
-
-/// What the reads of a run have in common, with the proof.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consistency {
-    /// In one word.
-    pub mode: ConsistencyMode,
-    /// The snapshots; empty under `keyset`.
-    pub snapshots: Vec<SnapshotRecord>,
-    /// The moment that stood for `now()` in what a person wrote; absent where no such text was there.
-    pub now: Option<DateTime<Utc>>,
-    /// What a person should know of it.
-    pub note: Option<String>,
-}
-
-/// One snapshot that rows were read under.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SnapshotRecord {
-    /// The exported snapshot's id; absent where one session read all and exported none.
-    pub id: Option<String>,
-    /// The WAL position when it was taken, as `pg_lsn` prints it.
-    pub lsn: Option<String>,
-    /// The oldest transaction that was still running, as `xid8` prints it.
-    pub xmin: Option<String>,
-    /// When it was taken.
-    #[serde(with = "super::wire::micros")]
-    pub taken_at: DateTime<Utc>,
 }
 
 /// The cap, and what it did.
@@ -268,37 +213,4 @@ pub struct PartEntry {
     pub header_bytes: u64,
     /// Count and extremes by column; empty under `--manifest-stats none`.
     pub columns: Vec<ColumnSummary>,
-}
-
-/// The slice of the relation that a part's partition is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PartRange {
-    /// All of it.
-    Whole,
-    /// A range of places in one leaf's heap.
-    Heap {
-        /// The leaf's name.
-        leaf: String,
-        /// First place, inclusive; `None` is the beginning.
-        from: Option<TupleId>,
-        /// Last place, exclusive; `None` is open.
-        to: Option<TupleId>,
-    },
-    /// Several leaves, each whole, in the order of their OIDs.
-    Leaves {
-        /// The first leaf's name.
-        first: String,
-        /// The last leaf's name.
-        last: String,
-        /// How many there are.
-        tables: u64,
-    },
-    /// A range of the key.
-    Keys(KeyRange),
-    /// A range of the key, whose values `--manifest-stats` withholds.
-    KeysWithheld,
-    /// The rows whose leading key column is NULL.
-    NullKeys,
-    /// A slice of another kind, by its name, which a later version of outhaul makes.
-    Other(String),
 }

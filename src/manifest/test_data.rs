@@ -6,14 +6,14 @@ use std::ops::Bound;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 use super::build::{RunFacts, build};
-use super::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord};
+use super::model::Manifest;
 use crate::model::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Comparison, Compression, CsvOptions,
-    Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout, LeafFacts, ManifestStats, Newline, ParquetOptions,
-    PartReceipt, PartitionReceipt, PgType, Plan, Policies, Precision, RelationFacts, RelationKind, RowOrder,
-    RowsAvailable, Slice, StagedObject, Staging, TupleId, TypeKind, Wire,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Compression, Consistency,
+    ConsistencyMode, CsvOptions, Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout, ManifestStats, Newline,
+    ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, Policies, Precision, ReadPlan, Relation,
+    RelationKind, RowOrder, RowsAvailable, SnapshotRecord, SourceFacts, SourceKind, SourceProfile, StagedObject,
+    Staging, TupleId,
 };
-use crate::plan::split::number_partitions;
 use crate::store::{Destination, PartName, StoreOptions};
 
 pub(super) const ATTEMPT: u32 = 0x9f3a_2b1c;
@@ -22,21 +22,20 @@ pub(super) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600, 123_456_789).unwrap() + TimeDelta::seconds(seconds)
 }
 
-pub(crate) fn pg_type(oid: u32, name: &str) -> PgType {
-    PgType { oid, base_oid: oid, typmod: None, name: name.into(), kind: TypeKind::Base }
-}
-
-pub(crate) fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bool) -> ColumnPlan {
+pub(crate) fn column(name: &str, type_name: &str, carrier: Carrier, nullable: bool) -> ColumnPlan {
+    let texts = ["text", "inet"];
     ColumnPlan {
         name: name.into(),
         origin: ColumnOrigin::Column(name.into()),
-        pg_type,
-        wire: Wire::Binary,
+        type_name: type_name.into(),
+        sent_as: "binary".into(),
         carrier,
         nullable,
         policies: Policies::default(),
         policy: "error".to_owned(),
         ordered: true,
+        may_show: !texts.contains(&type_name),
+        free_text: texts.contains(&type_name),
         rewritten: false,
         note: None,
         statistics: ColumnStatistics::default(),
@@ -44,71 +43,68 @@ pub(crate) fn column(name: &str, pg_type: PgType, carrier: Carrier, nullable: bo
 }
 
 /// The table of [`plan`].
-fn relation() -> RelationFacts {
-    RelationFacts {
+fn relation() -> Relation {
+    Relation {
         kind: RelationKind::Table,
-        sql_name: "public.orders".into(),
-        alias: "orders".into(),
-        display_name: Some("public.orders".into()),
-        columns: Vec::new(),
-        leaves: vec![LeafFacts {
-            oid: 16_400,
-            sql_name: "public.orders".into(),
-            blocks: 1_000,
-            block_size: 8_192,
-            ctid_ranges: true,
-            relations: 1,
-        }],
+        name: Some("public.orders".into()),
+        query: None,
+        predicate: Some("price > 0".into()),
         estimated_rows: Some(20),
-        unique_key: Some(vec!["id".into()]),
+        estimated_bytes: Some(8_192_000),
+        tables: 1,
         row_security: false,
-        reading: crate::model::ReadingFacts::default(),
     }
+}
+
+fn read() -> ReadPlan {
+    ReadPlan {
+        mode: "copy".into(),
+        consistency: ConsistencyMode::SingleSnapshot,
+        page_size: None,
+        readers: 1,
+        peak_connections: 2,
+        source_profile: SourceProfile::Balanced,
+        note: None,
+        details: serde_json::Map::new(),
+        lines: Vec::new(),
+    }
+}
+
+fn partitions(ranges: impl IntoIterator<Item = PartRange>, ordered: bool) -> Vec<Partition> {
+    let partition = |(number, range)| Partition { number, range, words: "some rows".into(), ordered, row_limit: None };
+    (0..).zip(ranges).map(partition).collect()
 }
 
 /// Orders by `created_at desc, id`, cut at 12 rows of which the last two have no `created_at`.
 pub(super) fn plan() -> Plan {
-    let timestamptz = pg_type(1184, "timestamp with time zone");
-    let bigint = pg_type(20, "bigint");
     let mut columns = vec![
-        column("id", bigint.clone(), Carrier::Int64, false),
-        column("created_at", timestamptz.clone(), Carrier::Timestamp { unit: Precision::Micros, utc: true }, true),
-        column("price", pg_type(1700, "numeric(12,2)"), Carrier::Decimal128 { precision: 12, scale: 2 }, true),
-        column("comment", pg_type(25, "text"), Carrier::Text, true),
-        column("address", pg_type(869, "inet"), Carrier::Text, true),
+        column("id", "bigint", Carrier::Int64, false),
+        column(
+            "created_at",
+            "timestamp with time zone",
+            Carrier::Timestamp { unit: Precision::Micros, utc: true },
+            true,
+        ),
+        column("price", "numeric(12,2)", Carrier::Decimal128 { precision: 12, scale: 2 }, true),
+        column("comment", "text", Carrier::Text, true),
+        column("address", "inet", Carrier::Text, true),
     ];
-    columns[4].wire = Wire::OutputText;
+    columns[4].sent_as = "output_text".into();
     columns[4].note = Some("sent as its output text".into());
     let middle = vec![Some("2026-01-01 00:00:00+00".to_owned())];
-    let slices = [
-        Slice::Keys(KeyRange { lower: Bound::Unbounded, upper: Bound::Included(middle.clone()) }),
-        Slice::Keys(KeyRange { lower: Bound::Excluded(middle), upper: Bound::Unbounded }),
-        Slice::NullKeys,
+    let ranges = [
+        PartRange::Keys(KeyRange { lower: Bound::Unbounded, upper: Bound::Included(middle.clone()) }),
+        PartRange::Keys(KeyRange { lower: Bound::Excluded(middle), upper: Bound::Unbounded }),
+        PartRange::NullKeys,
     ];
+    let key = |name: &str, direction, nullable| KeyColumn { name: name.into(), direction, nullable, may_show: true };
     Plan {
-        locks: crate::model::LockUse::default(),
-        row_key: Vec::new(),
         relation: relation(),
-        predicate: Some("price > 0".into()),
         now: None,
-        one_statement: None,
+        read: read(),
+        at_own_moments: Vec::new(),
         columns,
-        key: vec![
-            KeyColumn {
-                name: "created_at".into(),
-                pg_type: timestamptz,
-                direction: Direction::Desc,
-                nullable: true,
-                comparison: Comparison::default(),
-            },
-            KeyColumn {
-                name: "id".into(),
-                pg_type: bigint,
-                direction: Direction::Asc,
-                nullable: false,
-                comparison: Comparison::default(),
-            },
-        ],
+        key: vec![key("created_at", Direction::Desc, true), key("id", Direction::Asc, false)],
         cap: CapPlan {
             tier: Some("tiny".into()),
             max_rows: NonZeroU64::new(12),
@@ -118,21 +114,17 @@ pub(super) fn plan() -> Plan {
             available: RowsAvailable::AtLeast(13),
             by_reading: false,
         },
-        partitions: number_partitions(slices.into(), true, None).unwrap(),
+        partitions: partitions(ranges, true),
     }
 }
 
 /// The same relation uncapped, as one block range and the open rest.
 pub(crate) fn heap_plan() -> Plan {
     let middle = TupleId { block: 500, offset: 0 };
-    let slices =
-        [Slice::Heap { leaf: 0, from: None, to: Some(middle) }, Slice::Heap { leaf: 0, from: Some(middle), to: None }];
+    let range = |from, to| PartRange::Heap { leaf: "public.orders".into(), from, to };
+    let ranges = [range(None, Some(middle)), range(Some(middle), None)];
     Plan {
-        locks: crate::model::LockUse::default(),
-        row_key: Vec::new(),
-        predicate: None,
-        now: None,
-        one_statement: None,
+        relation: Relation { predicate: None, ..relation() },
         key: Vec::new(),
         cap: CapPlan {
             tier: None,
@@ -143,7 +135,7 @@ pub(crate) fn heap_plan() -> Plan {
             available: RowsAvailable::Unknown,
             by_reading: false,
         },
-        partitions: number_partitions(slices.into(), false, None).unwrap(),
+        partitions: partitions(ranges, false),
         ..plan()
     }
 }
@@ -215,6 +207,10 @@ pub(super) fn receipts() -> Vec<PartitionReceipt> {
     vec![receipt(2, &[2]), receipt(0, &[6]), receipt(1, &[3, 1])]
 }
 
+pub(crate) fn source() -> SourceFacts {
+    SourceFacts { kind: SourceKind::Postgresql, server_version: "18.1".into(), standby: false }
+}
+
 pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: ManifestStats) -> RunFacts<'a> {
     RunFacts {
         run_id: "20260101T000000Z-4f1d2c3b".into(),
@@ -222,8 +218,7 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
         outhaul_version: "0.1.0".into(),
         created_at: at(-1),
         finished_at: at(10),
-        server_version: "18.1".into(),
-        standby: false,
+        source: source(),
         consistency: Consistency {
             mode: ConsistencyMode::SingleSnapshot,
             snapshots: vec![SnapshotRecord {

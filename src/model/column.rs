@@ -1,4 +1,4 @@
-//! One [`ColumnPlan`] per output column: how its values travel from the server to the encoder.
+//! One [`ColumnPlan`] per output column: how its values reach the encoder, and what may be told of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,66 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Policies;
 
-/// A PostgreSQL type as the catalog names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PgType {
-    /// The type's own OID (a domain's or an enum's included).
-    pub oid: u32,
-    /// The OID after every domain is resolved to its base type.
-    pub base_oid: u32,
-    /// `atttypmod` of the column, or of the domain that fixes it; `-1` in the catalog is `None` here.
-    pub typmod: Option<i32>,
-    /// What `format_type` prints, for example `numeric(12,2)`; safe to stand after `::` in SQL.
-    pub name: String,
-    /// What the base type is made of.
-    pub kind: TypeKind,
-}
-
-/// What a type is made of, as far as its binary form depends on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TypeKind {
-    /// Known by its OID, or not known at all.
-    Base,
-    /// An enum: its binary form is its label.
-    Enum,
-    /// An array of the element type; how many dimensions a value has is not part of the type.
-    Array(Box<PgType>),
-    /// A composite type: its attributes in order, dropped ones left out. The anonymous `record` is none.
-    Composite(Vec<Attribute>),
-    /// A range over the subtype.
-    Range(Box<PgType>),
-    /// A multirange over the subtype of its ranges.
-    Multirange(Box<PgType>),
-    /// A type of an extension whose binary form is known; extensions have no fixed OIDs.
-    Extension(ExtensionType),
-}
-
-/// One attribute of a composite type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attribute {
-    /// Its name.
-    pub name: String,
-    /// Its type.
-    pub pg_type: PgType,
-}
-
-/// Types of extensions whose binary form is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExtensionType {
-    /// `citext`: text.
-    Citext,
-    /// `hstore`: keys and values of text.
-    Hstore,
-    /// `PostGIS` `geometry` and `geography`: extended WKB.
-    Geometry,
-    /// pgvector `vector`: 32-bit floats.
-    Vector,
-    /// pgvector `halfvec`: 16-bit floats.
-    Halfvec,
-}
-
 /// Where a column's value comes from in the `SELECT` list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,18 +16,6 @@ pub enum ColumnOrigin {
     Column(String),
     /// A person's SQL expression over the relation's columns (`--column name=expression`).
     Expression(String),
-}
-
-/// How a value is sent by the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Wire {
-    /// The type's binary send function.
-    Binary,
-    /// The text of the type's output function; what `COPY … TO` in text form would show.
-    OutputText,
-    /// `to_json(value)::text`, for values that `row_to_json` writes as anything but a quoted output text.
-    JsonText,
 }
 
 /// What a batch holds for this column and, with it, all that an encoder knows of the column's type.
@@ -256,31 +184,35 @@ pub struct ColumnStatistics {
 
 /// One output column: decided before anything is read, known to source and encoder alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ColumnPlan {
     /// The name in the output, after `--rename`.
     pub name: String,
     /// Where the value comes from.
     pub origin: ColumnOrigin,
-    /// The type in PostgreSQL.
-    pub pg_type: PgType,
-    /// How the server sends it.
-    pub wire: Wire,
+    /// The type at the source, as the source prints it.
+    pub type_name: String,
+    /// How the source sends it, in a word of the source's own.
+    pub sent_as: String,
     /// How a batch holds it.
     pub carrier: Carrier,
-    /// Whether a NULL can occur; `false` only where the catalog promises it.
+    /// Whether a NULL can occur; `false` only where the source promises it.
     pub nullable: bool,
     /// The choices in force for this column.
     pub policies: Policies,
     /// Those that matter to its type, in the words of the flags that set them; `lossless` where none does.
     pub policy: String,
-    /// Whether values compared as they are held stand in PostgreSQL's order of the column: only then there is a least
-    /// and a greatest of them.
-    #[serde(default)]
+    /// Whether values compared as they are held, texts and bytes byte by byte, stand in the source's order of the column:
+    /// only then there is a least and a greatest of them.
     pub ordered: bool,
+    /// Whether its values say nothing that a person wrote: numbers, moments and the like may stand in a manifest.
+    pub may_show: bool,
+    /// Whether it holds what somebody typed, which a spreadsheet may take for a formula.
+    pub free_text: bool,
     /// Whether a policy writes every value otherwise than it would be without it; each is then counted as changed.
     pub rewritten: bool,
     /// What a person should know of this column, for example "sent as its output text".
     pub note: Option<String>,
-    /// The server's statistics, where there are any.
+    /// The source's statistics, where there are any.
     pub statistics: ColumnStatistics,
 }

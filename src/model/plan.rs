@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnPlan, KeyColumn, KeyValue, Partition, PgType, RelationFacts, RelationKind};
+use super::{ColumnPlan, ConsistencyMode, Direction, KeyValue, Partition, SourceProfile};
 
 /// How the order of rows in the output came about (`row_cap.order` of the manifest).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,100 +52,105 @@ pub struct CapPlan {
     pub by_reading: bool,
 }
 
-/// The moment that stands for `now()` and its kin in what a person wrote, which each session would have its own of.
+/// The kind of relation behind the request (`pg_class.relkind`, or a query).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the variants are PostgreSQL's own terms")]
+pub enum RelationKind {
+    Table,
+    PartitionedTable,
+    View,
+    MaterializedView,
+    ForeignTable,
+    Query,
+}
+
+/// What is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FixedNow {
-    /// When the transaction began that took the snapshot.
-    pub at: DateTime<Utc>,
-    /// `--query` as the person wrote it.
+pub struct Relation {
+    /// What it is.
+    pub kind: RelationKind,
+    /// Its name for people, `schema.table`; `None` for a query.
+    pub name: Option<String>,
+    /// `--query` as the person wrote it; `None` for a table.
     pub query: Option<String>,
     /// `--where` as the person wrote it.
     pub predicate: Option<String>,
+    /// Rows by the source's statistics, where known; never trusted for correctness.
+    pub estimated_rows: Option<u64>,
+    /// Bytes that it takes at the source, where known.
+    pub estimated_bytes: Option<u64>,
+    /// Tables that are read in its place.
+    pub tables: usize,
+    /// Whether rows of it may be hidden from the role; only where the request allows that.
+    pub row_security: bool,
 }
 
-/// A column by which an error names a row.
+/// A column of the key that orders or splits the rows. NULLs come last, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowKeyColumn {
-    /// Its name in the catalog.
+pub struct KeyColumn {
+    /// Its name at the source.
     pub name: String,
-    /// Its type.
-    pub pg_type: PgType,
-    /// Where it stands among the plan's columns; else it is read beside them, in the order of the row key.
-    pub place: Option<usize>,
-    /// Whether its value may be shown: not where it is text, unless the manifest shows text too.
-    pub shown: bool,
+    /// Its direction.
+    pub direction: Direction,
+    /// Whether it can be NULL.
+    pub nullable: bool,
+    /// Whether its values may stand in a manifest.
+    pub may_show: bool,
 }
 
-/// When a run locks what it reads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LockWay {
-    /// All of it, before the snapshot.
-    #[default]
-    BeforeSnapshot,
-    /// A few leaves at a time as they are read, each compared with what it was under the snapshot.
-    LeafByLeaf,
-    /// What a page reads, for as long as it is read.
-    PageByPage,
+/// How the partitions are read, and what that takes of the source: stated before it begins (invariants I5 and I11).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReadPlan {
+    /// How, in a word of the source's own: `copy`.
+    pub mode: String,
+    /// What the reads will have in common (`consistency.mode` of the manifest).
+    pub consistency: ConsistencyMode,
+    /// Rows of a page, where pages are read.
+    pub page_size: Option<u64>,
+    /// Connections that read.
+    pub readers: usize,
+    /// Connections at the busiest moment, readers included.
+    pub peak_connections: usize,
+    /// How hard the source may be worked.
+    pub source_profile: SourceProfile,
+    /// What a person should know of it: why one statement reads all rows, what moment foreign tables are of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// What else the source says of it, by name.
+    #[serde(flatten)]
+    pub details: serde_json::Map<String, serde_json::Value>,
+    /// The same for people: a label, and a line of text or several. The first says how it is read.
+    #[serde(skip)]
+    pub lines: Vec<(String, String)>,
 }
 
-/// What a plan takes of the lock table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockUse {
-    /// When it locks.
-    pub way: LockWay,
-    /// Locks of all sessions of the run at the busiest moment, at most: rows of `pg_locks`.
-    pub at_most: u64,
-    /// Locks that the server's table is made for.
-    pub lock_table: u64,
-    /// Readers that may read at the same time, where these are fewer than were asked for.
-    pub readers: Option<u64>,
-}
-
-/// A whole plan: what source, workers and manifest agree on.
+/// A whole plan of one relation: what source, workers and manifest agree on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The relation.
-    pub relation: RelationFacts,
-    /// The person's predicate, checked, without parentheses around it, with literals in place of
-    /// clocks where [`Plan::now`] is set.
-    pub predicate: Option<String>,
-    /// The moment that the clocks in the statement are set to; `None` where it has none, or where they were left alone.
-    #[serde(default)]
-    pub now: Option<FixedNow>,
-    /// Why one statement reads all rows, for people: several statements could give what no single one gives. `None`
-    /// where the rows may be split.
-    #[serde(default)]
-    pub one_statement: Option<String>,
+    pub relation: Relation,
+    /// The moment that the clocks in a person's texts are set to; `None` where they have none.
+    pub now: Option<DateTime<Utc>>,
     /// The output columns, in output order.
     pub columns: Vec<ColumnPlan>,
-    /// The key that orders or splits the rows; empty where ctid or nothing does.
+    /// The key that orders or splits the rows; empty where nothing does.
     pub key: Vec<KeyColumn>,
-    /// By what an error names a row: the columns of a key, as far as they are known.
-    pub row_key: Vec<RowKeyColumn>,
     /// The cap.
     pub cap: CapPlan,
     /// The partitions, numbered from 0 in output order.
     pub partitions: Vec<Partition>,
-    /// What it takes of the server's lock table.
-    #[serde(default)]
-    pub locks: LockUse,
+    /// How it is read.
+    pub read: ReadPlan,
+    /// The tables, for people, that each statement reads at a moment of its own, whatever the others read: no statement
+    /// can be repeated where there are several.
+    pub at_own_moments: Vec<String>,
 }
 
 impl Plan {
-    /// `--where` as the person wrote it.
-    pub fn written_predicate(&self) -> Option<&str> {
-        self.now.as_ref().map_or(self.predicate.as_deref(), |now| now.predicate.as_deref())
-    }
-
-    /// `--query` as the person wrote it; `None` for a table.
-    pub fn written_query(&self) -> Option<&str> {
-        let sent = (self.relation.kind == RelationKind::Query).then_some(self.relation.sql_name.as_str());
-        self.now.as_ref().map_or(sent, |now| now.query.as_deref())
-    }
-
-    /// How many statements read foreign tables, each at a moment of its own; `None` where none is read.
-    pub fn foreign_statements(&self) -> Option<usize> {
-        (!self.relation.reading.foreign.is_empty()).then_some(self.partitions.len())
+    /// Whether the partitions are statements that each see some tables at a moment of their own: reading one again would
+    /// be one moment more.
+    pub fn reads_at_several_moments(&self) -> bool {
+        !self.at_own_moments.is_empty() && self.partitions.len() > 1
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Direction;
+use super::{Direction, Format, PolicyOptions};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,4 +188,25 @@ pub struct CommitOptions {
     pub sha256: bool,
     /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
     pub keep_snapshot: Option<Duration>,
+}
+
+/// What a source is asked to read of one relation: as much of an export's request as reading depends on.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// The run's id, which the source's sessions are named by.
+    pub run_id: String,
+    /// Which rows and columns.
+    pub shape: ShapeOptions,
+    /// The file format, on which the columns' types depend.
+    pub format: Format,
+    /// What happens to values that cannot be written.
+    pub policies: PolicyOptions,
+    /// How the work is split.
+    pub work: WorkOptions,
+    /// Whether all rows go into one object in one order.
+    pub single: bool,
+    /// Which values may be shown.
+    pub stats: ManifestStats,
+    /// Whether the snapshot is to be held beyond this process.
+    pub keep: bool,
 }

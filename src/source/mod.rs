@@ -1,16 +1,25 @@
-//! Stage 2, READ: a partition of the plan becomes bounded Arrow batches.
+//! READ: what is asked for becomes plans, and a partition of a plan becomes bounded Arrow batches.
+//!
+//! A [`Source`] says where rows are. [`Source::begin`] plans them and makes them stand still, as far as the source can; the
+//! [`Reading`] that it gives is one run: its plans, its partitions, and what all reads rest on.
 
 pub mod error;
 pub mod postgres;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use serde_json::Value;
 
-use crate::model::{Partition, Plan, SourceCost};
+use crate::model::{
+    Consistency, Direction, KeepEnd, PartRange, Plan, ReadRequest, RelationRequest, ShapeOptions, SnapshotRecord,
+    SourceCost, SourceFacts, SourceKind,
+};
 
 pub use error::{Retry, SourceError, SourceFault};
 
@@ -30,9 +39,123 @@ pub struct Batch {
 /// half-read.
 pub type BatchStream = BoxStream<'static, Result<Batch, SourceError>>;
 
-/// Something rows are read from. One value is one run: one snapshot, one set of locks.
-pub trait Source: Send + Sync + std::fmt::Debug {
-    /// Opens one partition of `plan` for reading.
+/// What is known of a run that another process began.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// What its [`Reading::record`] was.
+    pub record: Value,
+    /// Under which its rows were read so far.
+    pub consistency: Consistency,
+    /// Ids under which its snapshot could be imported; some may be gone.
+    pub held: Vec<String>,
+    /// Whether the rest may be read under another snapshot where its own is gone.
+    pub allow_mixed: bool,
+}
+
+/// Rows to be counted again, as the manifest describes them.
+#[derive(Debug, Clone)]
+pub struct RecountRequest {
+    /// The run that read them.
+    pub run_id: String,
+    /// What was read, as the person wrote it.
+    pub relation: RelationRequest,
+    /// The predicate, as the person wrote it.
+    pub predicate: Option<String>,
+    /// The moment that stood for the clocks in both.
+    pub now: Option<DateTime<Utc>>,
+    /// The key that ordered or split the rows.
+    pub key: Vec<(String, Direction)>,
+    /// Columns of the source that were exported: all must still be there.
+    pub columns: Vec<String>,
+    /// Whether rows that the role does not see may be left out.
+    pub allow_rls: bool,
+    /// Snapshots under one of which to count, where it can still be imported.
+    pub snapshots: Vec<SnapshotRecord>,
+    /// Count no further than this.
+    pub up_to: Option<u64>,
+    /// Partitions to be counted, each for itself.
+    pub ranges: Vec<PartRange>,
+}
+
+/// What counting again found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recounted {
+    /// The snapshot of the run, where it could still be imported; else the rows are those of now.
+    pub snapshot: Option<String>,
+    /// All rows.
+    pub rows: u64,
+    /// Those of each range; `None` where a range can no longer be told from the others.
+    pub ranges: Vec<Option<u64>>,
+    /// Why the rows may be others each time, though as many of them were found, or not.
+    pub note: Option<String>,
+}
+
+/// Somewhere rows are.
+pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
+    /// The system.
+    fn kind(&self) -> SourceKind;
+
+    /// Checks a person's texts before anything is sent to anybody, and trims them.
+    ///
+    /// # Errors
+    /// [`SourceFault::Usage`] where one of them cannot safely stand in a statement of ours.
+    fn check(&self, shape: &mut ShapeOptions) -> Result<(), SourceError>;
+
+    /// The plans of what is asked for, one for each request: found as [`Source::begin`] finds them, and let go.
+    ///
+    /// # Errors
+    /// As [`Source::begin`].
+    fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>>;
+
+    /// Makes what is asked for stand still, as far as the source can, and plans it: one plan for each request.
+    ///
+    /// # Errors
+    /// A request does not fit its relation, or the source fails. Nothing stays behind at the source.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the sessions.
+    fn begin(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>>;
+
+    /// Goes on with a run that another process began, by its record. `requests` are those of its beginning, but for the
+    /// readers.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where nothing holds what the run rests on any more; [`SourceFault::SchemaChanged`]
+    /// where the relation is not what it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the sessions.
+    fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>>;
+
+    /// Holds what a run rests on beyond its process; `None` where the source has nothing to hold.
+    fn keep(&self, _run_id: String, _begun: Begun) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
+        None
+    }
+
+    /// Counts rows again; `None` where the source cannot.
+    fn recount(&self, _request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {
+        None
+    }
+}
+
+/// One run of a source: one moment, one set of locks, the plans of one relation or several.
+pub trait Reading: Send + Sync + std::fmt::Debug {
+    /// The plan of the `relation`th request.
+    fn plan(&self, relation: usize) -> Option<Arc<Plan>>;
+
+    /// The server that is read from.
+    fn facts(&self) -> SourceFacts;
+
+    /// What the reads of a relation have in common.
+    fn consistency(&self, relation: usize) -> Consistency;
+
+    /// What another process must know to go on with the run: a form of the source's own, without secrets.
+    ///
+    /// # Errors
+    /// A bug.
+    fn record(&self) -> Result<Value, SourceError>;
+
+    /// Opens one partition of a plan for reading.
     ///
     /// The columns of each batch are the plan's columns in the plan's order, each with its carrier's Arrow type. The
     /// stream ends with `None` only after the server confirmed the number of rows sent, and that equals the rows in
@@ -40,7 +163,7 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     ///
     /// # Cancel safety
     /// Dropping the future or the stream closes the session; no other partition notices.
-    fn open(&self, plan: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>>;
+    fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>>;
 
     /// Guards what all reads rest on (locks and snapshot), for as long as it is polled; resolves only when they are
     /// lost.
@@ -59,8 +182,36 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         std::future::ready(Vec::new()).boxed()
     }
 
-    /// What reading has cost so far, the blocks apart: these are the plan's.
+    /// A keeper outside of this process holds the snapshot too, under this id.
+    fn also_held(&self, _id: String) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    /// What reading has cost so far.
     fn cost(&self) -> SourceCost {
         SourceCost::default()
     }
+}
+
+/// Something that holds what a run rests on, outside of the run's process.
+pub trait Keeper: Send + Sync + std::fmt::Debug {
+    /// The id under which others can import the snapshot.
+    fn snapshot(&self) -> &str;
+
+    /// Holds it until `stop` resolves, until `deadline`, or until somebody has waited for its locks for `yield_after`.
+    ///
+    /// # Errors
+    /// The session is lost.
+    fn hold<'a>(
+        &'a self,
+        deadline: Instant,
+        yield_after: Option<Duration>,
+        stop: BoxFuture<'a, KeepEnd>,
+    ) -> BoxFuture<'a, Result<KeepEnd, SourceError>>;
+}
+
+/// Waits until every server has been told of the statements that were given up, within bounds: a process that ends earlier
+/// leaves them running.
+pub(crate) async fn cancels_sent() {
+    postgres::cancels_sent().await;
 }

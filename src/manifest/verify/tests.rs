@@ -13,7 +13,7 @@ use crate::encode::samples::scrambled;
 use crate::encode::{Tally, encoder};
 use crate::manifest::build::schema_column;
 use crate::manifest::model::{FormatKind, FormatRecord, Totals};
-use crate::manifest::test_data::{column, format, manifest, memory, open, pg_type};
+use crate::manifest::test_data::{column, format, manifest, memory, open};
 use crate::model::{
     Carrier, ColumnPlan, Compression, Format, FormatOptions, ManifestStats, Member, Newline, Precision,
 };
@@ -27,7 +27,7 @@ const ROWS: u64 = 3;
 fn columns(kind: Format) -> Vec<(ColumnPlan, ArrayRef)> {
     let parquet = kind == Format::Parquet;
     let make = |name: &str, type_name: &str, carrier: Carrier, array: ArrayRef| {
-        (column(name, pg_type(0, type_name), carrier, name != "id"), array)
+        (column(name, type_name, carrier, name != "id"), array)
     };
     let days = [Some(1), None, Some(-800_000)];
     let day: (Carrier, ArrayRef) = if parquet {
@@ -105,7 +105,7 @@ fn nested() -> Vec<(ColumnPlan, ArrayRef)> {
         }
         map.append(row.is_some()).unwrap();
     }
-    let make = |name: &str, carrier: Carrier, array: ArrayRef| (column(name, pg_type(0, "x"), carrier, true), array);
+    let make = |name: &str, carrier: Carrier, array: ArrayRef| (column(name, "x", carrier, true), array);
     vec![
         make("list", Carrier::List(Arc::new(Carrier::Int32)), Arc::new(list)),
         make("pair", Carrier::Struct(members), Arc::new(structs)),
@@ -435,8 +435,8 @@ async fn a_column_of_noise_may_be_uncompressed_and_no_other_may() {
     let words: ArrayRef = Arc::new(StringArray::from_iter_values((0..5_000).map(|row| format!("row {row}"))));
     let columns = || {
         vec![
-            (column("noise", pg_type(20, "bigint"), Carrier::Int64, true), Arc::clone(&noise)),
-            (column("words", pg_type(25, "text"), Carrier::Text, true), Arc::clone(&words)),
+            (column("noise", "bigint", Carrier::Int64, true), Arc::clone(&noise)),
+            (column("words", "text", Carrier::Text, true), Arc::clone(&words)),
         ]
     };
     for (compression, expected) in [(Compression::Zstd(1), 0), (Compression::None, 1)] {

@@ -12,16 +12,15 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::model::{
-    Consistency, ConsistencyMode, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SnapshotRecord,
-    SourceKey, SourceKind, SourceName, Totals,
-};
+use super::model::{Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName, Totals};
 pub use parts::crc64nvme_text;
 
 use format::WireFormat;
 use parts::WirePart;
 
-use crate::model::{KeyValue, RowOrder, RowsAvailable, RunStatus};
+use crate::model::{
+    Consistency, ConsistencyMode, KeyValue, RowOrder, RowsAvailable, RunStatus, SnapshotRecord, SourceKind, micros,
+};
 
 /// What `format` says in every manifest.
 pub const FORMAT: &str = "outhaul-manifest";
@@ -300,20 +299,6 @@ impl TryFrom<WireManifest> for Manifest {
             totals: wire.totals,
             parts: wire.parts.into_iter().map(PartEntry::try_from).collect::<Result<_, _>>()?,
         })
-    }
-}
-
-/// RFC 3339 in UTC with six digits after the second, always: lines of two manifests compare as text.
-pub(super) mod micros {
-    use chrono::{DateTime, SecondsFormat, Utc};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(in crate::manifest) fn serialize<S: Serializer>(time: &DateTime<Utc>, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
-    }
-
-    pub(in crate::manifest) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<DateTime<Utc>, D::Error> {
-        DateTime::deserialize(from)
     }
 }
 

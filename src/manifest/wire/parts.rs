@@ -9,8 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{WireError, micros};
-use crate::manifest::model::{PartEntry, PartRange};
+use super::WireError;
+use crate::manifest::model::PartEntry;
+use crate::model::PartRange;
+use crate::model::micros;
 use crate::model::{ColumnSummary, KeyRange, KeyValue, TupleId};
 
 /// A CRC64NVME as S3 writes it: base64 of the eight bytes, most significant first.

@@ -37,13 +37,13 @@ fn all_kinds() -> Vec<Manifest> {
     let mut query = manifest();
     query.source.name = SourceName::Query("select 1".into());
     query.parts[0].sha256 = Some("0".repeat(64));
-    query.parts[0].range = crate::manifest::model::PartRange::Whole;
+    query.parts[0].range = crate::model::PartRange::Whole;
     query.consistency.snapshots.clear();
     query.consistency.mode = ConsistencyMode::Keyset;
     made.push(query);
     let mut leaves = manifest();
     let (first, last) = ("public.orders_1".to_owned(), "public.orders_9".to_owned());
-    leaves.parts[0].range = crate::manifest::model::PartRange::Leaves { first, last, tables: 9 };
+    leaves.parts[0].range = crate::model::PartRange::Leaves { first, last, tables: 9 };
     made.push(leaves);
     made
 }
@@ -108,7 +108,7 @@ fn a_reader_bears_values_of_a_later_writer() {
     json["parts"][0]["range"] = json!({"kind": "source", "where": {"_part": ["all_1_1_0"]}});
     json["parts"][1]["range"] = json!({"kind": "leaves", "leaves": ["public.a", "public.b"]});
     let read = read(&json).unwrap();
-    assert_eq!(read.source.kind, super::super::model::SourceKind::Other("clickhouse".into()));
+    assert_eq!(read.source.kind, SourceKind::Other("clickhouse".into()));
     assert_eq!(read.consistency.mode, ConsistencyMode::Other("part_set".into()));
     assert_eq!(read.parts.len(), manifest().parts.len());
     let written = json_of(&read);

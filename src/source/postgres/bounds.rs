@@ -12,7 +12,8 @@ use super::leaves::{groups, lock_and_compare, release};
 use super::prepare::Planning;
 use super::sql;
 use super::statement::{self, OutputColumn};
-use crate::model::{Direction, KeyColumn, KeyValue, Plan, TupleId, TypeKind};
+use crate::model::{Direction, KeyValue, TupleId};
+use crate::source::postgres::plan::{PgKeyColumn, PgPlan, TypeKind};
 use crate::source::{SourceError, SourceFault};
 
 /// Views upon views are looked through this deep for the stored column behind a key; deeper ones get no bounds.
@@ -73,7 +74,7 @@ impl Planning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub async fn key_origin(&self, key: &KeyColumn) -> Result<Option<KeyOrigin>, SourceError> {
+    pub async fn key_origin(&self, key: &PgKeyColumn) -> Result<Option<KeyOrigin>, SourceError> {
         let (mut relation, mut name) = match &self.found {
             Some(found) => (found.oid, key.name.clone()),
             None => match self.origin_in(Behind::Query(&self.relation.sql_name), &key.name).await? {
@@ -152,7 +153,7 @@ impl Planning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub async fn histogram(&self, key: &KeyColumn, origin: &KeyOrigin) -> Result<Vec<KeyValue>, SourceError> {
+    pub async fn histogram(&self, key: &PgKeyColumn, origin: &KeyOrigin) -> Result<Vec<KeyValue>, SourceError> {
         let direction = match key.direction {
             Direction::Asc => "",
             Direction::Desc => " DESC",
@@ -202,7 +203,7 @@ impl Planning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub async fn integer_extremes(&self, key: &KeyColumn) -> Result<Option<(i64, i64)>, SourceError> {
+    pub async fn integer_extremes(&self, key: &PgKeyColumn) -> Result<Option<(i64, i64)>, SourceError> {
         let Some(found) = &self.found else { return Ok(None) };
         let indexed = closed(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
@@ -230,7 +231,7 @@ impl Planning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub async fn cap_by_key(&self, plan: &Plan, max_rows: u64, splits: &[u64]) -> Result<CapByKey, SourceError> {
+    pub async fn cap_by_key(&self, plan: &PgPlan, max_rows: u64, splits: &[u64]) -> Result<CapByKey, SourceError> {
         let beyond = past(max_rows)?;
         let points: Vec<u64> = splits.iter().copied().chain([max_rows, beyond]).collect();
         let sql = sql::rows_by_key(plan, beyond, &points);
@@ -254,7 +255,7 @@ impl Planning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub async fn count_up_to(&self, plan: &Plan, limit: u64) -> Result<u64, SourceError> {
+    pub async fn count_up_to(&self, plan: &PgPlan, limit: u64) -> Result<u64, SourceError> {
         let limit = NonZeroU64::new(limit).unwrap_or(NonZeroU64::MIN);
         let statement = sql::count_up_to(plan, &sql::relation(&self.relation), limit);
         let rows = query(&self.anchor, "counting rows up to the cap", &statement, &[]).await?;
@@ -268,7 +269,7 @@ impl Planning {
     /// The server refused or was lost.
     pub async fn count_leaves(
         &self,
-        plan: &Plan,
+        plan: &PgPlan,
         leaves: Range<usize>,
         limit: u64,
     ) -> Result<Vec<(usize, u64)>, SourceError> {
@@ -286,7 +287,7 @@ impl Planning {
     }
 
     /// The leaves of a plan in groups, each for one statement.
-    pub fn leaf_groups(&self, plan: &Plan) -> Vec<Range<usize>> {
+    pub fn leaf_groups(&self, plan: &PgPlan) -> Vec<Range<usize>> {
         let most = self.locks.checked.as_ref().map(|checked| checked.relations);
         groups(&plan.relation.leaves, 0..plan.relation.leaves.len(), 1, most)
     }
@@ -309,7 +310,7 @@ impl Planning {
     /// The server refused or was lost.
     pub async fn cap_by_place(
         &self,
-        plan: &Plan,
+        plan: &PgPlan,
         leaf: usize,
         max_rows: u64,
         splits: &[u64],

@@ -10,7 +10,8 @@ use super::order;
 use super::session::identifier;
 use super::statement;
 use super::types::{Types, shown};
-use crate::model::{ColumnFacts, ColumnStatistics, LeafFacts, PgType, RelationKind};
+use crate::model::{ColumnStatistics, RelationKind};
+use crate::source::postgres::plan::{ColumnFacts, LeafFacts, PgType};
 use crate::source::{SourceError, SourceFault};
 
 /// A relation found by name.

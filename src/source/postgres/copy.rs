@@ -17,8 +17,8 @@ use super::stream::Loan;
 use super::watch::Watch;
 use crate::base::cpu::on_rayon;
 use crate::base::{failpoint, memory};
-use crate::model::ColumnPlan;
 use crate::source::postgres::low_water::READ_LOW_WATER_BYTES;
+use crate::source::postgres::plan::PgColumn;
 use crate::source::{Batch, SourceError, SourceFault};
 
 /// A reader that waits for [`READ_LOW_WATER_BYTES`] takes what there is after so long: at the end of a partition no more
@@ -97,7 +97,7 @@ enum StepError {
 
 impl Pipe {
     fn new(
-        columns: &Arc<[ColumnPlan]>,
+        columns: &Arc<[PgColumn]>,
         key: RowKey,
         cap: Option<NonZeroU64>,
         watch: &Watch,
@@ -183,7 +183,7 @@ impl Copy {
         session: Session,
         watch: Arc<Watch>,
         statement: &str,
-        columns: &Arc<[ColumnPlan]>,
+        columns: &Arc<[PgColumn]>,
         key: RowKey,
         cap: Option<NonZeroU64>,
         what: String,

@@ -9,9 +9,8 @@ use super::read_facts;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};
 use super::sql;
-use crate::model::{
-    ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts, RelationKind, RelationRequest, ShapeOptions,
-};
+use crate::model::{RelationKind, RelationRequest, ShapeOptions};
+use crate::source::postgres::plan::{ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
 /// What the anchor's session knows of a request.

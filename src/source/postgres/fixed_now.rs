@@ -10,8 +10,9 @@ use super::connect::Session;
 use super::prepare::source_and_alias;
 use super::statement::{self, OutputColumn};
 use crate::base::failpoint;
-use crate::model::{FixedNow, RelationRequest, ShapeOptions};
-use crate::plan::clocks::{self, Clocks};
+use crate::model::{RelationRequest, ShapeOptions};
+use crate::source::postgres::plan::FixedNow;
+use crate::source::postgres::plan::clocks::{self, Clocks};
 use crate::source::{SourceError, SourceFault};
 
 /// The shape with literals in place of its clocks, and their moment; the shape as it is where it has none, and where one

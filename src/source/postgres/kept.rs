@@ -3,27 +3,30 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::catalog::{Found, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::meaning::Meaning;
+use super::plan::PgPlan;
 use super::prepare::application;
 use super::server::ServerFacts;
 use super::session::ServerIdentity;
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, Locks, PING_TIMEOUT};
-use crate::source::{SourceError, SourceFault};
+use crate::model::KeepEnd;
+use crate::source::{Keeper, SourceError, SourceFault};
 
-/// Between two looks of a keeper outside the run: whether its session lives, whether somebody waits for its locks, and
-/// whether its run is over.
-pub(crate) const KEPT_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks of a keeper outside the run: whether its session lives, and whether somebody waits for its locks.
+const KEPT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What another process must know of a run's source to read under its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceRecord {
+pub(super) struct SourceRecord {
     pub(super) found: Option<Found>,
     pub(super) locks: Locks,
     pub(super) server: ServerFacts,
@@ -33,73 +36,49 @@ pub struct SourceRecord {
 }
 
 impl SourceRecord {
-    /// The server's version, as it says itself.
-    pub fn server_version(&self) -> &str {
-        &self.server.version
-    }
-
     /// Whether `other` reads the very same relation, and not one that has come in its place under its name.
-    pub fn is_of_relation(&self, other: &Self) -> bool {
+    pub(super) fn is_of_relation(&self, other: &Self) -> bool {
         let oid = |record: &Self| record.found.as_ref().map(|found| found.oid);
         oid(self) == oid(other)
     }
 
     /// Whether the names in both runs' texts stand for the same, seen with the same eyes.
-    pub fn means_as(&self, other: &Self) -> bool {
+    pub(super) fn means_as(&self, other: &Self) -> bool {
         self.meaning.is_as(&other.meaning)
     }
+}
 
-    /// Whether it is a standby.
-    pub fn standby(&self) -> bool {
-        self.server.standby
+/// What another process must know to go on with a run: [`Reading::record`](crate::source::Reading::record), for PostgreSQL.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct PgRecord {
+    pub(super) server: SourceRecord,
+    pub(super) plan: PgPlan,
+}
+
+impl PgRecord {
+    pub(super) fn write(&self) -> Result<Value, SourceError> {
+        serde_json::to_value(self)
+            .map_err(|error| SourceError::new(SourceFault::Protocol, "writing the plan down").with_source(error))
     }
-}
 
-/// A snapshot that a keeper of its own holds, as its run's journal has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptSnapshot {
-    /// The id to import.
-    pub snapshot: String,
-    /// Until when at most.
-    pub until: DateTime<Utc>,
-    /// The keeper's machine.
-    pub host: String,
-    /// The keeper's process.
-    pub pid: u32,
-}
-
-/// What counts of a [`KeptSnapshot`] for whoever imports it; all that is known of one that the run itself holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotId {
-    /// The id to import.
-    pub snapshot: String,
-}
-
-/// Why a keeper let its snapshot go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeepEnd {
-    /// Its run has ended, or was cleaned away.
-    RunEnded,
-    /// Its time was up.
-    Deadline,
-    /// A session waited for its locks, with everybody else behind it.
-    Yielded {
-        /// The session's process on the server.
-        pid: i32,
-    },
-    /// It was told to.
-    Stopped,
+    pub(super) fn read(record: &Value) -> Result<Self, SourceError> {
+        // Serde's own words may quote a value.
+        Self::deserialize(record).map_err(|_| {
+            SourceError::new(SourceFault::Usage, "what the run noted of its source cannot be read by this outhaul")
+                .with_hint("resume it with the version that began it, or run the export again")
+        })
+    }
 }
 
 /// A session that does nothing but hold a snapshot and its locks.
 #[derive(Debug)]
-pub struct Keeper {
+pub(super) struct SnapshotKeeper {
     session: Session,
     /// The id under which others import the snapshot.
-    pub snapshot: String,
+    snapshot: String,
 }
 
-impl Keeper {
+impl SnapshotKeeper {
     /// Imports one of `snapshots`, on the server of the run and with its locks, and exports it again.
     ///
     /// # Errors
@@ -107,7 +86,7 @@ impl Keeper {
     ///
     /// # Cancel safety
     /// Dropping the future closes the session.
-    pub async fn begin(
+    pub(super) async fn begin(
         connect: &ConnectSettings,
         source: &SourceRecord,
         snapshots: &[String],
@@ -121,18 +100,12 @@ impl Keeper {
         Ok(Self { session, snapshot })
     }
 
-    /// Holds the snapshot until `stop` resolves, until `deadline`, or until a session has waited for our locks for
-    /// `yield_after`.
-    ///
-    /// # Errors
-    /// The session is lost.
-    pub async fn hold(
+    async fn hold_until(
         &self,
         deadline: Instant,
         yield_after: Option<Duration>,
-        stop: impl Future<Output = KeepEnd>,
+        mut stop: BoxFuture<'_, KeepEnd>,
     ) -> Result<KeepEnd, SourceError> {
-        let mut stop = std::pin::pin!(stop);
         let mut tick = tokio::time::interval(KEPT_INTERVAL);
         let mut blocked: Option<(i32, Instant)> = None;
         loop {
@@ -167,6 +140,21 @@ impl Keeper {
         );
         let rows = query(&self.session, "looking for sessions that wait for the snapshot's locks", &sql, &[]).await?;
         rows.first().map(|row| value(row, 0)).transpose()
+    }
+}
+
+impl Keeper for SnapshotKeeper {
+    fn snapshot(&self) -> &str {
+        &self.snapshot
+    }
+
+    fn hold<'a>(
+        &'a self,
+        deadline: Instant,
+        yield_after: Option<Duration>,
+        stop: BoxFuture<'a, KeepEnd>,
+    ) -> BoxFuture<'a, Result<KeepEnd, SourceError>> {
+        self.hold_until(deadline, yield_after, stop).boxed()
     }
 }
 

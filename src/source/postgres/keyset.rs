@@ -17,9 +17,10 @@ use super::copy::Copy;
 use super::decode::RowKey;
 use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
-use super::untranslatable::{self, Reading};
+use super::untranslatable::{self, FailedRead};
 use super::watch::Watch;
-use crate::model::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
+use crate::model::{Carrier, KeyValue};
+use crate::source::postgres::plan::{PgColumn, PgKeyColumn, PgPartition, PgPlan, Wire};
 use crate::source::{Batch, BatchStream, SourceError, SourceFault};
 
 /// What every page of a run has in common.
@@ -52,8 +53,8 @@ impl Pages {
         &self,
         session: Session,
         watch: Arc<Watch>,
-        plan: Arc<Plan>,
-        partition: Partition,
+        plan: Arc<PgPlan>,
+        partition: PgPartition,
         what: String,
     ) -> BatchStream {
         let reader = PageReader::new(self.clone(), session, watch, plan, partition, what);
@@ -79,11 +80,11 @@ async fn fingerprint(session: &Session, name: Option<&str>) -> Result<String, So
 struct PageReader {
     pages: Pages,
     watch: Arc<Watch>,
-    plan: Arc<Plan>,
-    partition: Partition,
+    plan: Arc<PgPlan>,
+    partition: PgPartition,
     what: String,
     /// The planned columns, then the key as text.
-    columns: Arc<[ColumnPlan]>,
+    columns: Arc<[PgColumn]>,
     session: Option<Session>,
     copy: Option<Copy>,
     last: Option<KeyValue>,
@@ -96,24 +97,14 @@ impl PageReader {
         pages: Pages,
         session: Session,
         watch: Arc<Watch>,
-        plan: Arc<Plan>,
-        partition: Partition,
+        plan: Arc<PgPlan>,
+        partition: PgPartition,
         what: String,
     ) -> Self {
-        let key = plan.key.iter().map(|column| ColumnPlan {
-            name: column.name.clone(),
-            origin: ColumnOrigin::Column(column.name.clone()),
-            pg_type: column.pg_type.clone(),
-            wire: Wire::OutputText,
-            carrier: Carrier::Text,
-            nullable: true,
-            policies: Policies::default(),
-            policy: "lossless".to_owned(),
-            ordered: false,
-            rewritten: false,
-            note: None,
-            statistics: crate::model::ColumnStatistics::default(),
-        });
+        let text = |column: &PgKeyColumn| {
+            PgColumn::plain(&column.name, column.pg_type.clone(), Wire::OutputText, Carrier::Text)
+        };
+        let key = plan.key.iter().map(text);
         let columns = plan.columns.iter().cloned().chain(key).collect();
         let session = Some(session);
         Self { pages, watch, plan, partition, what, columns, session, copy: None, last: None, page_rows: 0, rows: 0 }
@@ -154,8 +145,9 @@ impl PageReader {
     async fn explained(&self, error: SourceError, rows: Option<u64>) -> SourceError {
         let error = self.watch.explain(error, self.pages.name.as_deref()).await;
         let Some(rows) = rows else { return error };
-        let page = Partition { ordered: true, ..self.partition.clone() };
-        let reading = Reading { plan: &self.plan, partition: &page, after: self.last.as_ref(), rows, what: &self.what };
+        let page = PgPartition { ordered: true, ..self.partition.clone() };
+        let reading =
+            FailedRead { plan: &self.plan, partition: &page, after: self.last.as_ref(), rows, what: &self.what };
         untranslatable::explain(error, &self.watch, reading).await
     }
 
@@ -173,7 +165,7 @@ impl PageReader {
             return Err(error);
         }
         let texts = sql::key_texts(&self.plan.key);
-        let page = Partition { ordered: true, row_limit: NonZeroU64::new(limit), ..self.partition.clone() };
+        let page = PgPartition { ordered: true, row_limit: NonZeroU64::new(limit), ..self.partition.clone() };
         let statement = sql::copy(&sql::select(&self.plan, &page, &texts, self.last.as_ref()));
         self.page_rows = 0;
         let key = RowKey::of_pages(&self.plan.columns, &self.plan.row_key, &self.plan.key);

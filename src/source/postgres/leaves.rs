@@ -8,8 +8,8 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
 use crate::base::failpoint;
-use crate::model::LeafFacts;
-use crate::plan::locks::STATEMENT_LEAVES_MAX;
+use crate::source::postgres::plan::LeafFacts;
+use crate::source::postgres::plan::locks::STATEMENT_LEAVES_MAX;
 use crate::source::{SourceError, SourceFault};
 
 /// Columns that such a statement selects, those of all its leaves together.

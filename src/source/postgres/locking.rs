@@ -7,8 +7,9 @@ use super::closed::closed;
 use super::connect::Session;
 use super::snapshot::{Checked, Locks};
 use crate::base::words::counted;
-use crate::model::{LockUse, LockWay, ReadMode, RelationFacts, RelationKind, ShapeOptions, WorkOptions};
-use crate::plan::locks::{Holders, LockShare, LockTable, LockWeight};
+use crate::model::{ReadMode, RelationKind, ShapeOptions, WorkOptions};
+use crate::source::postgres::plan::locks::{Holders, LockShare, LockTable, LockWeight};
+use crate::source::postgres::plan::{LockUse, LockWay, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
 /// What a run may take of the server's lock table, and what it has to.

@@ -17,7 +17,7 @@ use super::fixed_now::texts;
 use super::session::identifier;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
-use crate::plan::mentions::Mentions;
+use crate::source::postgres::plan::mentions::Mentions;
 use crate::source::{SourceError, SourceFault};
 
 /// Whose eyes a run reads with, and what the names in its texts stand for.

@@ -4,8 +4,8 @@ use tokio_postgres::Row;
 
 use super::catalog::value;
 use super::session::identifier;
-use crate::model::{Comparison, Operators};
 use crate::source::SourceError;
+use crate::source::postgres::plan::{Comparison, Operators};
 
 /// The schema of what is built in.
 const PG_CATALOG: &str = "pg_catalog";

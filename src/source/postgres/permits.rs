@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::plan::locks::LockShare;
+use crate::source::postgres::plan::locks::LockShare;
 use crate::source::{BatchStream, SourceError, SourceFault};
 
 /// The readers' permits.

@@ -17,10 +17,9 @@ use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::{Watch, explain_refusal};
 use crate::base::failpoint;
-use crate::model::{
-    ColumnFacts, FixedNow, LockUse, ReadMode, RelationFacts, RelationKind, RelationRequest, ShapeOptions, WorkOptions,
-};
-use crate::plan::locks::CONTROL_SESSIONS;
+use crate::model::{ReadMode, ReadRequest, RelationKind, RelationRequest, ShapeOptions, WorkOptions};
+use crate::source::postgres::plan::locks::CONTROL_SESSIONS;
+use crate::source::postgres::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
 /// Tries to list the leaves under a snapshot that was taken after all of them were locked.
@@ -63,21 +62,16 @@ pub struct Planning {
 impl Planning {
     /// Connects, locks, takes the snapshot and describes the relation.
     ///
-    /// The query or predicate in `shape` has been lexed already; the server checks the rest of it here.
+    /// The query or predicate of `request` has been lexed already; the server checks the rest of it here.
     ///
     /// # Errors
     /// See [`SourceFault`]; nothing stays behind on the server.
     ///
     /// # Cancel safety
     /// Dropping the future closes the sessions.
-    pub async fn begin(
-        connect: &ConnectSettings,
-        shape: &ShapeOptions,
-        work: &WorkOptions,
-        run_id: &str,
-        keep: bool,
-    ) -> Result<Self, SourceError> {
-        let (began, read_mode) = (Instant::now(), work.read_mode);
+    pub async fn begin(connect: &ConnectSettings, request: &ReadRequest) -> Result<Self, SourceError> {
+        let (began, ReadRequest { run_id, shape, work, keep, .. }) = (Instant::now(), request);
+        let (read_mode, keep) = (work.read_mode, *keep);
         let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
         let application = application(run_id);
         let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + CONTROL_SESSIONS)?);
@@ -91,7 +85,7 @@ impl Planning {
         let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(connect_anchor(&sessions, read_mode)));
         let (server, mut meaning, locked, mut room) = locked?;
         let named = named(shape);
-        let (mut found, mut locks) = match locked {
+        let (found, mut locks) = match locked {
             Ok(locked) => locked,
             Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
         };
@@ -110,10 +104,8 @@ impl Planning {
                 Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
             },
         };
-        if let Some(found) = &mut found {
-            // By now a child may have come that was not there when the relation was looked up.
-            found.tables = tree.len();
-        }
+        // By now a child may have come that was not there when the relation was looked up.
+        let found = found.map(|found| Found { tables: tree.len(), ..found });
         let identity = server_identity(&anchor).await?;
         let describing = describe(&anchor, shape, found.as_ref(), &tree);
         // The keeper that outlives the run comes before the readers: they can do with fewer connections, and it cannot.

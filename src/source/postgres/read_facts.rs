@@ -6,9 +6,10 @@ use super::catalog::{self, Found, TreeNode};
 use super::closed::closed;
 use super::connect::Session;
 use crate::base::failpoint;
-use crate::model::{ReadingFacts, RelationFacts, RelationKind, ShapeOptions};
-use crate::plan::whole_row::{Names, may_name_whole_row};
+use crate::model::{RelationKind, ShapeOptions};
 use crate::source::SourceError;
+use crate::source::postgres::plan::whole_row::{Names, may_name_whole_row};
+use crate::source::postgres::plan::{ReadingFacts, RelationFacts};
 
 /// What says how the relation may be read. The anchor holds all locks of the run by now.
 pub(super) async fn facts(

@@ -1,29 +1,34 @@
-//! The [`Source`] that PostgreSQL is: sessions under one snapshot, a COPY a partition.
+//! The [`Reading`] of a PostgreSQL server: sessions under one snapshot, a COPY a partition.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::connect::{Session, Sessions};
 use super::error::STANDBY_HINT;
-use super::kept::{self, SourceRecord};
+use super::kept::{self, PgRecord, SourceRecord};
+use super::partition_reading::{Manner, Named, PartitionReading};
 use super::permits::Permits;
+use super::plan::locks::{CONTROL_SESSIONS, LockShare};
+use super::plan::sizing::heap_blocks;
+use super::plan::{PgPartition, PgPlan};
 use super::prepare::{Planning, application};
-use super::reading::{Manner, Named, Reading};
 use super::session::{Begin, begin};
 use super::settings::ConnectSettings;
-use super::snapshot::{self, Custody, KEEPER_PING, SnapshotFacts};
+use super::snapshot::{self, Custody, KEEPER_PING};
 use super::watch::Watch;
 use super::{catalog, keyset};
 use crate::base::failpoint;
-use crate::model::{Partition, Plan, ReadMode, RelationKind, SourceCost, WorkOptions};
-use crate::plan::locks::{CONTROL_SESSIONS, LockShare};
-use crate::source::{BatchStream, Source, SourceError, SourceFault};
+use crate::model::{
+    Consistency, Plan, ReadMode, ReadRequest, RelationKind, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
+};
+use crate::source::{BatchStream, Begun, Reading, SourceError, SourceFault};
 
 /// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
 const GUARD_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,34 +46,42 @@ enum Moment {
 
 /// A PostgreSQL server, ready to be read from.
 #[derive(Debug)]
-pub struct PostgresSource {
+pub(crate) struct PostgresReading {
     sessions: Arc<Sessions>,
     watch: Arc<Watch>,
     moment: Moment,
-    snapshots: Vec<SnapshotFacts>,
     record: SourceRecord,
+    plan: Arc<PgPlan>,
+    told: Arc<Plan>,
+    snapshots: Vec<SnapshotRecord>,
+    read_mode: ReadMode,
+    /// Whether some partitions were read under another snapshot than the others.
+    mixed: bool,
+    /// The partitions that were opened here.
+    opened: SyncMutex<BTreeSet<u32>>,
     permits: Arc<Permits>,
     /// Whether the database's encoding is `SQL_ASCII`.
     sql_ascii: bool,
 }
 
-impl PostgresSource {
-    /// Ends planning: from here on partitions can be opened, by `readers` workers at a time.
+impl PostgresReading {
+    /// Ends planning: from here on partitions can be opened, by as many workers at a time as `request` has readers.
     ///
     /// # Errors
     /// The snapshot cannot be exported or kept.
     ///
     /// With `keep` the snapshot can be imported by others even where only one reader needs it.
-    pub async fn new(
+    pub(super) async fn new(
         planning: Planning,
-        plan: &Plan,
-        readers: usize,
-        read_mode: ReadMode,
+        plan: PgPlan,
+        request: &ReadRequest,
         keep: bool,
     ) -> Result<Self, SourceError> {
+        let told = Arc::new(plan.told(request)?);
+        let read_mode = request.work.read_mode;
         let Planning { sessions, watch, anchor, exported, locks, identity, .. } = planning;
         let Planning { application, found, meaning, server, room, .. } = planning;
-        let readers = readers.min(room.readers());
+        let readers = request.work.readers.get().min(room.readers());
         let sql_ascii = server.types.sql_ascii;
         let allow_rls = anchor.allows_rls();
         let record = SourceRecord { found, locks: locks.clone(), server, identity, allow_rls, meaning };
@@ -100,11 +113,23 @@ impl PostgresSource {
             }
         };
         let permits = permits(&record, readers);
-        Ok(Self { sessions, watch, moment, snapshots, record, permits, sql_ascii })
+        Ok(Self {
+            sessions,
+            watch,
+            moment,
+            record,
+            plan: Arc::new(plan),
+            told,
+            snapshots,
+            read_mode,
+            mixed: false,
+            opened: SyncMutex::default(),
+            permits,
+            sql_ascii,
+        })
     }
 
-    /// Goes on with a run that another process began, under the snapshot that was taken at `taken_at` and that others hold
-    /// by the ids `held`.
+    /// Goes on with a run that another process began, under the snapshot that others hold.
     ///
     /// # Errors
     /// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server;
@@ -112,15 +137,15 @@ impl PostgresSource {
     ///
     /// # Cancel safety
     /// Dropping the future closes the sessions.
-    pub async fn resume(
+    pub(super) async fn resume(
         connect: &ConnectSettings,
-        record: SourceRecord,
-        (held, taken_at): (&[String], Option<DateTime<Utc>>),
-        work: &WorkOptions,
-        run_id: &str,
+        PgRecord { server: record, plan }: PgRecord,
+        request: &ReadRequest,
+        begun: &Begun,
     ) -> Result<Self, SourceError> {
-        let began = Instant::now();
-        let application = application(run_id);
+        let (since, work) = (Instant::now(), &request.work);
+        let told = Arc::new(plan.told(request)?);
+        let application = application(&request.run_id);
         let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
         let sql_ascii = record.server.types.sql_ascii;
         let (held, moment) = match work.read_mode {
@@ -134,39 +159,54 @@ impl PostgresSource {
                 ((None, None), Moment::Pages(pages))
             }
             ReadMode::Copy => {
-                let custody = kept::custody(&record, held, &application);
+                let custody = kept::custody(&record, &begun.held, &application);
                 custody.reinforce(&sessions).await?;
                 let lock = custody.session(&sessions, "locks").await?;
                 record.meaning.check_role(&lock).await?;
                 custody.second(&sessions).await?;
-                let age = match taken_at {
-                    Some(taken_at) if !failpoint::off("snapshot-age") => snapshot::age(&lock, taken_at).await?,
+                let age = match begun.consistency.snapshots.first() {
+                    Some(snapshot) if !failpoint::off("snapshot-age") => {
+                        snapshot::age(&lock, snapshot.taken_at).await?
+                    }
                     _ => Duration::ZERO,
                 };
-                let taken = Instant::now().checked_sub(age).unwrap_or(began);
+                let taken = Instant::now().checked_sub(age).unwrap_or(since);
                 ((Some(lock), Some(taken)), Moment::Kept(Box::new(custody)))
             }
         };
-        let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, began, held);
+        let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, since, held);
         let permits = permits(&record, work.readers.get());
-        Ok(Self { sessions, watch: Arc::new(watch), moment, snapshots: Vec::new(), record, permits, sql_ascii })
+        Ok(Self {
+            sessions,
+            watch: Arc::new(watch),
+            moment,
+            record,
+            plan: Arc::new(plan),
+            told,
+            snapshots: begun.consistency.snapshots.clone(),
+            read_mode: work.read_mode,
+            mixed: false,
+            opened: SyncMutex::default(),
+            permits,
+            sql_ascii,
+        })
+    }
+
+    /// The same as the rest of a run whose first partitions were read by `plan`, and under `snapshots`.
+    pub(super) fn into_rest_of(
+        self,
+        plan: PgPlan,
+        request: &ReadRequest,
+        snapshots: &[SnapshotRecord],
+    ) -> Result<Self, SourceError> {
+        let told = Arc::new(plan.told(request)?);
+        let snapshots = snapshots.iter().cloned().chain(self.snapshots).collect();
+        Ok(Self { plan: Arc::new(plan), told, snapshots, mixed: true, ..self })
     }
 
     /// What another process must know to read under the same snapshot.
-    pub fn record(&self) -> &SourceRecord {
+    pub(super) fn source_record(&self) -> &SourceRecord {
         &self.record
-    }
-
-    /// A keeper outside of this process holds the snapshot too.
-    pub async fn also_held(&self, id: String) {
-        if let Moment::Kept(custody) = &self.moment {
-            custody.also_held(id).await;
-        }
-    }
-
-    /// The snapshots that reads share; empty in keyset mode.
-    pub fn snapshots(&self) -> &[SnapshotFacts] {
-        &self.snapshots
     }
 
     async fn reader(&self) -> Result<Session, SourceError> {
@@ -203,6 +243,19 @@ impl PostgresSource {
             },
             Moment::Pages(_) => self.sessions.get().await,
         }
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn partition(&self, number: u32) -> Result<PgPartition, SourceError> {
+        let partition = usize::try_from(number).ok().and_then(|place| self.plan.partitions.get(place));
+        let partition = partition.ok_or_else(|| {
+            SourceError::new(SourceFault::Protocol, format!("there is no partition {number} in the plan"))
+        })?;
+        self.opened().insert(number);
+        Ok(partition.clone())
     }
 
     fn named(&self) -> Option<Named> {
@@ -253,7 +306,9 @@ impl PostgresSource {
         }
     }
 
-    async fn copy(&self, plan: Arc<Plan>, partition: Partition) -> Result<BatchStream, SourceError> {
+    async fn copy(&self, partition: u32) -> Result<BatchStream, SourceError> {
+        let plan = Arc::clone(&self.plan);
+        let partition = self.partition(partition)?;
         let permit = self.permits.get().await?;
         let session = self.reader().await.inspect_err(|error| permit.heed(error))?;
         // Whoever asked for the partition names it in front of an error.
@@ -273,7 +328,7 @@ impl PostgresSource {
             sql_ascii: self.sql_ascii,
             home,
         };
-        Ok(Reading::start(manner, session, permit, plan, &partition, what).await?.batches())
+        Ok(PartitionReading::start(manner, session, permit, plan, &partition, what).await?.batches())
     }
 }
 
@@ -285,9 +340,36 @@ fn permits(record: &SourceRecord, readers: usize) -> Arc<Permits> {
     })
 }
 
-impl Source for PostgresSource {
-    fn open(&self, plan: Arc<Plan>, partition: Partition) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
-        self.copy(plan, partition).boxed()
+impl Reading for PostgresReading {
+    fn plan(&self, relation: usize) -> Option<Arc<Plan>> {
+        (relation == 0).then(|| Arc::clone(&self.told))
+    }
+
+    fn facts(&self) -> SourceFacts {
+        let server = &self.record.server;
+        let (server_version, standby) = (server.version.clone(), server.standby);
+        SourceFacts { kind: SourceKind::Postgresql, server_version, standby }
+    }
+
+    fn consistency(&self, _: usize) -> Consistency {
+        self.plan.promise(self.read_mode, self.mixed, self.snapshots.clone())
+    }
+
+    fn record(&self) -> Result<Value, SourceError> {
+        PgRecord { server: self.record.clone(), plan: PgPlan::clone(&self.plan) }.write()
+    }
+
+    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
+        self.copy(partition).boxed()
+    }
+
+    fn also_held(&self, id: String) -> BoxFuture<'_, ()> {
+        async {
+            if let Moment::Kept(custody) = &self.moment {
+                custody.also_held(id).await;
+            }
+        }
+        .boxed()
     }
 
     fn held(&self) -> BoxFuture<'_, Vec<String>> {
@@ -317,7 +399,7 @@ impl Source for PostgresSource {
         SourceCost {
             peak_connections: self.sessions.peak(),
             snapshot_age_seconds: self.watch.snapshot_age().map(|age| age.as_secs_f64()),
-            heap_blocks_read: None,
+            heap_blocks_read: heap_blocks(&self.plan, |partition| self.opened().contains(&partition)),
         }
     }
 

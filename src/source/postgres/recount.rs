@@ -3,44 +3,85 @@
 
 use std::sync::Arc;
 
+use tokio_postgres::types::Type;
+
 use super::catalog::{self, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe_query;
 use super::leaves::{groups, release};
+use super::plan::locks::STATEMENT_LEAVES_MAX;
+use super::plan::{
+    LockUse, PgKeyColumn, PgPlan, ReadingFacts, RelationFacts, Slice, check_predicate, check_query, clocks,
+};
+use super::prepare::application;
 use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::split_safety::{self, SplitSafety};
 use super::{snapshot, sql, statement};
-use crate::model::{Plan, ReadingFacts, RelationFacts, RelationRequest, ShapeOptions, Slice};
-use crate::plan::locks::STATEMENT_LEAVES_MAX;
-use crate::source::{SourceError, SourceFault};
-use tokio_postgres::types::Type;
+use crate::model::{CapPlan, PartRange, RelationRequest, RowOrder, RowsAvailable, ShapeOptions, SnapshotRecord};
+use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 
 /// What is counted, as a manifest names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted<'a> {
+enum Counted<'a> {
     /// `schema.relation`, unquoted.
     Relation(&'a str),
     /// The text of a query.
     Query(&'a str),
 }
 
-/// A snapshot that a run exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exported<'a> {
-    /// Its id.
-    pub id: &'a str,
-    /// The oldest transaction that was running when it was taken: after a restart another snapshot may have its id.
-    pub xmin: Option<&'a str>,
+/// Counts the rows of a manifest again.
+///
+/// # Errors
+/// [`SourceFault::SchemaChanged`] where the relation, one of its tables or a column of the export is gone;
+/// [`SourceFault::Usage`] where the rows are chosen anew each time, so that no count says anything of those that were
+/// exported.
+///
+/// # Cancel safety
+/// It only reads.
+pub(super) async fn recount(connect: &ConnectSettings, request: &RecountRequest) -> Result<Recounted, SourceError> {
+    if let Some(predicate) = &request.predicate {
+        check_predicate(predicate)?;
+    }
+    let query;
+    let counted = match &request.relation {
+        RelationRequest::Table(name) => Counted::Relation(name),
+        RelationRequest::Query(text) => {
+            query = as_sent(&check_query(text)?, request);
+            Counted::Query(&query)
+        }
+    };
+    let application = format!("{}/verify", application(&request.run_id));
+    let recount = Recount::begin(connect, counted, &request.snapshots, request.allow_rls, &application).await?;
+    let plan = plan(request, &recount.relation)?;
+    let safety = recount.safety(&plan).await?;
+    if let Some(why) = safety.row_set_varies {
+        let message = format!("the rows of this export are chosen anew each time, and cannot be counted again: {why}");
+        return Err(SourceError::new(SourceFault::Usage, message).with_hint("verify it without --against-source"));
+    }
+    let rows = recount.count(&plan, &Slice::Whole, request.up_to).await?;
+    let mut ranges = Vec::with_capacity(request.ranges.len());
+    for range in &request.ranges {
+        ranges.push(match slice(range, recount.snapshot.is_some(), &plan.relation, request.ranges.len())? {
+            Some(slice) => Some(recount.count(&plan, &slice, None).await?),
+            None => None,
+        });
+    }
+    Ok(Recounted { snapshot: recount.snapshot.clone(), rows, ranges, note: safety.one_statement })
+}
+
+/// What a person wrote, with the run's moment in place of its clocks.
+fn as_sent(text: &str, request: &RecountRequest) -> String {
+    request.now.map_or_else(|| text.to_owned(), |now| clocks::fix(text, now))
 }
 
 /// A session that counts, all in one transaction.
 #[derive(Debug)]
-pub struct Recount {
+struct Recount {
     session: Session,
     /// The relation as it is seen; every table that stores rows of it is a leaf.
-    pub relation: RelationFacts,
+    relation: RelationFacts,
     /// What the catalog has of it, and the tables behind it; a query has neither.
     found: Option<catalog::Found>,
     tree: Vec<catalog::TreeNode>,
@@ -48,7 +89,7 @@ pub struct Recount {
     /// Whether all of it is counted leaf by leaf: there are many, and each may be read as it is.
     leaf_by_leaf: bool,
     /// The id of the run's snapshot, where the session is under it.
-    pub snapshot: Option<String>,
+    snapshot: Option<String>,
 }
 
 impl Recount {
@@ -60,10 +101,10 @@ impl Recount {
     ///
     /// # Cancel safety
     /// Dropping the future closes the session, and the server ends what it runs.
-    pub async fn begin(
+    async fn begin(
         connect: &ConnectSettings,
         counted: Counted<'_>,
-        snapshots: &[Exported<'_>],
+        snapshots: &[SnapshotRecord],
         row_security: bool,
         application: &str,
     ) -> Result<Self, SourceError> {
@@ -71,8 +112,9 @@ impl Recount {
         let session = Sessions::new(connector, application, 1)?.get().await?;
         let mut imported = None;
         for exported in snapshots {
-            if import(&session, exported, application).await? {
-                imported = Some(exported.id.to_owned());
+            let Some(id) = &exported.id else { continue };
+            if import(&session, id, exported.xmin.as_deref(), application).await? {
+                imported = Some(id.clone());
                 break;
             }
             session.batch("leaving a failed transaction", "ROLLBACK").await?;
@@ -97,7 +139,7 @@ impl Recount {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub(crate) async fn safety(&self, plan: &Plan) -> Result<SplitSafety, SourceError> {
+    async fn safety(&self, plan: &PgPlan) -> Result<SplitSafety, SourceError> {
         // Described, it has locked what it names.
         let statement = sql::count(plan, &Slice::Whole, None);
         statement::describe(&self.session, "looking at the statement that counts the rows", &statement).await?;
@@ -120,7 +162,7 @@ impl Recount {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub async fn count(&self, plan: &Plan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
+    async fn count(&self, plan: &PgPlan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
         let range = match slice {
             Slice::Leaves { from, to } => *from..*to,
             Slice::Whole if self.leaf_by_leaf => 0..plan.relation.leaves.len(),
@@ -141,7 +183,7 @@ impl Recount {
         Ok(sum)
     }
 
-    async fn count_slice(&self, plan: &Plan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
+    async fn count_slice(&self, plan: &PgPlan, slice: &Slice, limit: Option<u64>) -> Result<u64, SourceError> {
         let statement = sql::count(plan, slice, limit);
         let rows = query(&self.session, "counting rows", &statement, &[]).await?;
         let count: Option<i64> = rows.first().map(|row| value(row, 0)).transpose()?;
@@ -151,11 +193,12 @@ impl Recount {
 }
 
 /// False where the snapshot is gone, or is another run's by now.
-async fn import(session: &Session, exported: &Exported<'_>, application: &str) -> Result<bool, SourceError> {
-    match begin(session, Begin::Import(exported.id), application).await {
+async fn import(session: &Session, id: &str, xmin: Option<&str>, application: &str) -> Result<bool, SourceError> {
+    match begin(session, Begin::Import(id), application).await {
         Ok(()) => {
             let facts = snapshot::facts(session, None).await?;
-            Ok(exported.xmin.is_none_or(|xmin| facts.xmin.as_deref() == Some(xmin)))
+            // After a restart another snapshot may have its id.
+            Ok(xmin.is_none_or(|xmin| facts.xmin.as_deref() == Some(xmin)))
         }
         Err(error) if error.fault == SourceFault::SnapshotLost => Ok(false),
         Err(error) => Err(error),
@@ -194,6 +237,100 @@ async fn describe(
         row_security,
         reading: ReadingFacts::default(),
     })
+}
+
+/// The slice to count for a partition; `None` where it is all of the export, where its bounds are not shown or of a kind
+/// that this version does not know, and where rows may have moved in the heap.
+fn slice(
+    range: &PartRange,
+    in_snapshot: bool,
+    relation: &RelationFacts,
+    shares: usize,
+) -> Result<Option<Slice>, SourceError> {
+    Ok(match (range, in_snapshot) {
+        (PartRange::Keys(range), _) => Some(Slice::Keys(range.clone())),
+        (PartRange::NullKeys, _) => Some(Slice::NullKeys),
+        (PartRange::Heap { leaf: name, from, to }, true) => {
+            // The name goes into SQL as it is: only one that the catalog has itself.
+            let leaf = relation.leaves.iter().position(|leaf| leaf.sql_name == *name);
+            let leaf = leaf.ok_or_else(|| gone(&format!("table {name}"), relation))?;
+            Some(Slice::Heap { leaf, from: *from, to: *to })
+        }
+        (PartRange::Leaves { first, last, tables }, true) => {
+            let place = |name: &str| relation.leaves.iter().position(|leaf| leaf.sql_name == *name);
+            let from = place(first).ok_or_else(|| gone(&format!("table {first}"), relation))?;
+            let last = place(last).ok_or_else(|| gone(&format!("table {last}"), relation))?;
+            let to = last.saturating_add(1);
+            // A table that has come between them is not seen under the run's snapshot.
+            let same =
+                to.checked_sub(from).is_some_and(|count| u64::try_from(count).is_ok_and(|count| count == *tables));
+            if !same {
+                return Err(gone(&format!("one of the tables from {first} on"), relation));
+            }
+            Some(Slice::Leaves { from, to })
+        }
+        // It would be counted by its row limit, as the whole was.
+        (PartRange::Whole, true) if shares > 1 => Some(Slice::Whole),
+        (
+            PartRange::Whole
+            | PartRange::KeysWithheld
+            | PartRange::Heap { .. }
+            | PartRange::Leaves { .. }
+            | PartRange::Other(_),
+            _,
+        ) => None,
+    })
+}
+
+/// As much of the run's plan as counting needs.
+fn plan(request: &RecountRequest, relation: &RelationFacts) -> Result<PgPlan, SourceError> {
+    let names = relation.column_aliases();
+    let column = |name: &str| {
+        let place = names.iter().position(|alias| *alias == *name);
+        place.and_then(|place| relation.columns.get(place)).ok_or_else(|| gone(&format!("column {name:?}"), relation))
+    };
+    for name in &request.columns {
+        column(name)?;
+    }
+    let key = request.key.iter().map(|(name, direction)| {
+        let facts = column(name)?;
+        let comparison = facts.comparison.clone();
+        Ok(PgKeyColumn {
+            name: name.clone(),
+            pg_type: facts.pg_type.clone(),
+            direction: *direction,
+            nullable: !facts.not_null,
+            // It had an order when it was the key: another type has come in its place.
+            comparison: comparison.ok_or_else(|| gone(&format!("the order of column {name:?}"), relation))?,
+        })
+    });
+    let key = key.collect::<Result<_, SourceError>>()?;
+    Ok(PgPlan {
+        relation: relation.clone(),
+        predicate: request.predicate.as_ref().map(|text| as_sent(text, request)),
+        now: None,
+        one_statement: None,
+        columns: Vec::new(),
+        key,
+        locks: LockUse::default(),
+        row_key: Vec::new(),
+        cap: CapPlan {
+            tier: None,
+            max_rows: None,
+            truncated: false,
+            order: RowOrder::Unspecified,
+            boundary: None,
+            available: RowsAvailable::Unknown,
+            by_reading: false,
+        },
+        partitions: Vec::new(),
+    })
+}
+
+fn gone(what: &str, relation: &RelationFacts) -> SourceError {
+    let name = relation.display_name.as_deref().unwrap_or("the query");
+    SourceError::new(SourceFault::SchemaChanged, format!("{what} of the export is no longer in {name}"))
+        .with_hint("it was dropped or renamed since the export, so its rows cannot be counted again")
 }
 
 fn unknown(name: &str) -> SourceError {

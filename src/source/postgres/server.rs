@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
-use crate::plan::ServerTypes;
-use crate::plan::locks::LockTable;
+use crate::source::postgres::plan::ServerTypes;
+use crate::source::postgres::plan::locks::LockTable;
 use crate::source::{SourceError, SourceFault};
 
 /// Facts of the server for the manifest.

@@ -17,6 +17,7 @@ use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
 use crate::base::{failpoint, telemetry};
+use crate::model::SnapshotRecord;
 use crate::source::{Retry, SourceError, SourceFault};
 
 /// Between two pings of an idle keeper: below the idle limits of common proxies and of NAT.
@@ -94,19 +95,6 @@ impl Locks {
     }
 }
 
-/// One exported snapshot, for the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotFacts {
-    /// The id that `pg_export_snapshot` gave; absent where one reader's own transaction is the snapshot.
-    pub id: Option<String>,
-    /// The write-ahead log position when it was taken (replay position on a standby).
-    pub lsn: Option<String>,
-    /// The oldest transaction that was still running.
-    pub xmin: Option<String>,
-    /// When, by the server's clock.
-    pub taken_at: DateTime<Utc>,
-}
-
 /// Exports the snapshot of the session's transaction.
 pub(crate) async fn export(session: &Session) -> Result<String, SourceError> {
     let rows = query(session, "exporting the snapshot", "SELECT pg_catalog.pg_export_snapshot()", &[]).await?;
@@ -115,7 +103,7 @@ pub(crate) async fn export(session: &Session) -> Result<String, SourceError> {
 }
 
 /// What the manifest says of the session's snapshot.
-pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<SnapshotFacts, SourceError> {
+pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<SnapshotRecord, SourceError> {
     let sql = closed(
         "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text, \
         (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
@@ -125,7 +113,7 @@ pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<Snaps
     let rows = query(session, "describing the snapshot", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the snapshot has no description"))?;
     let taken_at = DateTime::from_timestamp_micros(value(row, 2)?).unwrap_or_else(Utc::now);
-    Ok(SnapshotFacts { id, xmin: value(row, 0)?, lsn: value(row, 1)?, taken_at })
+    Ok(SnapshotRecord { id, xmin: value(row, 0)?, lsn: value(row, 1)?, taken_at })
 }
 
 /// How old a snapshot is that was taken then, both by the server's clock.

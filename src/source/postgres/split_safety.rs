@@ -19,8 +19,8 @@ use super::closed::closed;
 use super::connect::Session;
 use crate::base::failpoint;
 use crate::model::{RelationKind, RelationRequest, ShapeOptions};
-use crate::plan::mentions::Mentions;
 use crate::source::SourceError;
+use crate::source::postgres::plan::mentions::Mentions;
 
 /// Whether the rows may be split, and what keeps them together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

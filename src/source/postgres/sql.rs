@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use self::keys::{Edge, beyond, key_range, null};
 use super::session::identifier;
-use crate::model::{
-    ColumnOrigin, ColumnPlan, Direction, KeyColumn, KeyValue, LeafFacts, Partition, Plan, RelationFacts, RelationKind,
-    Slice, TupleId, Wire,
+use crate::model::{ColumnOrigin, Direction, KeyValue, RelationKind, TupleId};
+use crate::source::postgres::plan::{
+    LeafFacts, PgColumn, PgKeyColumn, PgPartition, PgPlan, RelationFacts, Slice, Wire,
 };
 
 /// The conditions of a range of blocks, whose bounds [`set_bounds`] puts into settings of the transaction. So all
@@ -41,7 +41,7 @@ pub(crate) fn set_bounds(slice: &Slice) -> Option<String> {
 }
 
 /// `SELECT` of one partition, after [`set_bounds`], with `extra` appended to the list of columns.
-pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after: Option<&KeyValue>) -> String {
+pub(crate) fn select(plan: &PgPlan, partition: &PgPartition, extra: &[String], after: Option<&KeyValue>) -> String {
     let mut list: Vec<String> = plan.columns.iter().map(column).collect();
     list.extend(extra.iter().cloned());
     let list = list.join(", ");
@@ -73,7 +73,7 @@ pub(crate) fn select(plan: &Plan, partition: &Partition, extra: &[String], after
 }
 
 /// The rows of several leaves, leaf by leaf: PostgreSQL runs the members of such a union in their order.
-fn of_leaves(plan: &Plan, from: usize, to: usize, list: &str) -> String {
+fn of_leaves(plan: &PgPlan, from: usize, to: usize, list: &str) -> String {
     let filter = all_of(&predicate(plan));
     let leaves = plan.relation.leaves.get(from..to).unwrap_or_default();
     let member = |leaf: &LeafFacts| format!("SELECT {list}\nFROM {}{filter}", heap(&plan.relation, &leaf.sql_name));
@@ -86,7 +86,7 @@ fn all_of(conditions: &[String]) -> String {
 }
 
 /// Counts the rows of a slice, no further than `limit`.
-pub(crate) fn count(plan: &Plan, slice: &Slice, limit: Option<u64>) -> String {
+pub(crate) fn count(plan: &PgPlan, slice: &Slice, limit: Option<u64>) -> String {
     let limit = limit.map_or(String::new(), |limit| format!("\nLIMIT {limit}"));
     if let Slice::Leaves { from, to } = *slice {
         return format!("SELECT pg_catalog.count(*) FROM (\n{}{limit}\n) AS counted", of_leaves(plan, from, to, "1"));
@@ -100,8 +100,8 @@ pub(crate) fn copy(select: &str) -> String {
     format!("COPY (\n{select}\n) TO STDOUT (FORMAT binary)")
 }
 
-fn column(plan: &ColumnPlan) -> String {
-    match (&plan.origin, plan.wire) {
+fn column(plan: &PgColumn) -> String {
+    match (&plan.output.origin, plan.wire) {
         (ColumnOrigin::Column(name), wire) => carried(&identifier(name), wire),
         (ColumnOrigin::Expression(text), Wire::Binary) => format!("(\n{text}\n)"),
         (ColumnOrigin::Expression(text), Wire::JsonText) => carried(&format!("(\n{text}\n)"), Wire::JsonText),
@@ -156,11 +156,11 @@ pub(crate) fn heap(facts: &RelationFacts, leaf: &str) -> String {
     format!("ONLY {leaf} AS {}", facts.alias)
 }
 
-fn predicate(plan: &Plan) -> Vec<String> {
+fn predicate(plan: &PgPlan) -> Vec<String> {
     plan.predicate.iter().map(|text| format!("(\n{text}\n)")).collect()
 }
 
-fn conditions(plan: &Plan, slice: &Slice) -> Vec<String> {
+fn conditions(plan: &PgPlan, slice: &Slice) -> Vec<String> {
     let mut conditions = predicate(plan);
     match slice {
         Slice::Whole | Slice::Leaves { .. } => {}
@@ -184,7 +184,7 @@ pub(crate) fn tuple_id(place: TupleId) -> String {
 /// `ORDER BY` of the key, NULLs last. A column that has none gets no `NULLS LAST`, so that a descending read can use
 /// an ordinary index. The names are qualified: a bare one would mean an output column of that name, which may be the
 /// text of something else.
-fn order_by(relation: &RelationFacts, key: &[KeyColumn]) -> String {
+fn order_by(relation: &RelationFacts, key: &[PgKeyColumn]) -> String {
     let terms: Vec<String> = key
         .iter()
         .map(|column| {
@@ -205,7 +205,7 @@ fn order_by(relation: &RelationFacts, key: &[KeyColumn]) -> String {
 
 /// The text of `value`, a value of a key column, from which the same value can be read again. A cast to text of a type
 /// that is not built in may be somebody's own, and need not say what the value is.
-pub(crate) fn text_of(column: &KeyColumn, value: &str) -> String {
+pub(crate) fn text_of(column: &PgKeyColumn, value: &str) -> String {
     if column.comparison.value_type.starts_with(BUILT_IN) {
         format!("{value}::pg_catalog.text")
     } else {
@@ -214,16 +214,16 @@ pub(crate) fn text_of(column: &KeyColumn, value: &str) -> String {
 }
 
 /// The texts of a row's key, column by column.
-pub(crate) fn key_texts(key: &[KeyColumn]) -> Vec<String> {
+pub(crate) fn key_texts(key: &[PgKeyColumn]) -> Vec<String> {
     key.iter().map(|column| text_of(column, &identifier(&column.name))).collect()
 }
 
-fn filter(plan: &Plan) -> String {
+fn filter(plan: &PgPlan) -> String {
     plan.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"))
 }
 
 /// Key values of every `points`-th row, at most `limit` rows into the key's order: `place`, then one text a column.
-pub(crate) fn rows_by_key(plan: &Plan, limit: u64, points: &[u64]) -> String {
+pub(crate) fn rows_by_key(plan: &PgPlan, limit: u64, points: &[u64]) -> String {
     let aliases: Vec<String> = (0..plan.key.len()).map(|index| format!("k{index}")).collect();
     let keyed = || plan.key.iter().zip(&aliases);
     let values: Vec<String> =
@@ -252,13 +252,13 @@ fn is_one_of(number: &str, of: &[u64]) -> String {
 }
 
 /// How many rows a relation has, counted no further than `limit`.
-pub(crate) fn count_up_to(plan: &Plan, source: &str, limit: NonZeroU64) -> String {
+pub(crate) fn count_up_to(plan: &PgPlan, source: &str, limit: NonZeroU64) -> String {
     format!("SELECT pg_catalog.count(*) FROM (SELECT FROM {source}{} LIMIT {limit}) AS counted", filter(plan))
 }
 
 /// How many rows each of some leaves has, counted leaf by leaf and no further than `limit` in all: the leaf's index, and
 /// its rows where there are any.
-pub(crate) fn count_leaves(plan: &Plan, leaves: Range<usize>, limit: NonZeroU64) -> String {
+pub(crate) fn count_leaves(plan: &PgPlan, leaves: Range<usize>, limit: NonZeroU64) -> String {
     let filter = filter(plan);
     let member = |(place, leaf): (usize, &LeafFacts)| {
         format!("SELECT {place} AS leaf FROM {}{filter}", heap(&plan.relation, &leaf.sql_name))
@@ -276,7 +276,7 @@ pub(crate) const PHYSICAL_ORDER: &str =
     "SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off";
 
 /// The places of chosen rows of one leaf, in physical order (see [`PHYSICAL_ORDER`]): `place`, block, offset.
-pub(crate) fn rows_by_place(plan: &Plan, source: &str, limit: u64, points: &[u64]) -> String {
+pub(crate) fn rows_by_place(plan: &PgPlan, source: &str, limit: u64, points: &[u64]) -> String {
     let (filter, chosen) = (filter(plan), is_one_of("place", points));
     format!(
         "SELECT place, (p[0])::pg_catalog.int8, (p[1])::pg_catalog.int4 FROM (SELECT place, \

@@ -9,9 +9,9 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::order;
-use crate::model::{Attribute, ExtensionType, PgType, TypeKind};
-use crate::plan::oid;
 use crate::source::SourceError;
+use crate::source::postgres::plan::oid;
+use crate::source::postgres::plan::{Attribute, ExtensionType, PgType, TypeKind};
 
 /// All types that the given ones are made of, themselves included. An array is one whose element names it as its own
 /// (`int2vector` is none), and the type of an extension is known by the extension that owns it, so that nobody's type of

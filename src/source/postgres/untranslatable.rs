@@ -7,7 +7,8 @@ use super::decode::{RowName, shown_part};
 use super::session::{identifier, literal};
 use super::sql;
 use super::watch::Watch;
-use crate::model::{ColumnOrigin, KeyValue, Partition, Plan};
+use crate::model::{ColumnOrigin, KeyValue};
+use crate::source::postgres::plan::{PgPartition, PgPlan};
 use crate::source::{SourceError, SourceFault};
 use tokio_postgres::types::Type;
 
@@ -15,9 +16,9 @@ const ACTION: &str = "looking for a text without a form in UTF-8";
 
 /// What a statement was reading when the server refused to go on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) partition: &'a Partition,
+pub(super) struct FailedRead<'a> {
+    pub(super) plan: &'a PgPlan,
+    pub(super) partition: &'a PgPartition,
     /// The key after which a page begins.
     pub(super) after: Option<&'a KeyValue>,
     /// Rows that came before, of the statement.
@@ -37,7 +38,7 @@ struct Found {
 }
 
 /// Adds to an error, where it is of this kind, which column of which row it is about, as far as that can be found.
-pub(super) async fn explain(error: SourceError, watch: &Watch, reading: Reading<'_>) -> SourceError {
+pub(super) async fn explain(error: SourceError, watch: &Watch, reading: FailedRead<'_>) -> SourceError {
     if !matches!(error.code.as_deref(), Some("22P05" | "22021")) {
         return error;
     }
@@ -75,8 +76,8 @@ impl Found {
     }
 }
 
-async fn find(session: &Session, reading: Reading<'_>) -> Result<Option<Found>, SourceError> {
-    let Reading { plan, partition, after, rows, .. } = reading;
+async fn find(session: &Session, reading: FailedRead<'_>) -> Result<Option<Found>, SourceError> {
+    let FailedRead { plan, partition, after, rows, .. } = reading;
     if let Some(bounds) = sql::set_bounds(&partition.slice) {
         session.batch(ACTION, &bounds).await?;
     }
@@ -111,8 +112,8 @@ async fn find(session: &Session, reading: Reading<'_>) -> Result<Option<Found>, 
     }
     let Some(column) = guilty.and_then(|index| plan.columns.get(index)) else { return Ok(None) };
     Ok(Some(Found {
-        column: column.name.clone(),
-        origin: column.origin.clone(),
+        column: column.output.name.clone(),
+        origin: column.output.origin.clone(),
         pg_type: column.pg_type.name.clone(),
         row: row_name(plan, &texts, rows),
         encoding: value(row, 0)?,
@@ -141,7 +142,7 @@ async fn translate(session: &Session, bytes: &[u8]) -> Result<Option<String>, So
 }
 
 /// By its key, where there is one that has a form in UTF-8.
-fn row_name(plan: &Plan, texts: &[Option<String>], rows: u64) -> RowName {
+fn row_name(plan: &PgPlan, texts: &[Option<String>], rows: u64) -> RowName {
     let mut beside = plan.columns.len()..;
     let parts: Option<Vec<String>> = plan
         .row_key

@@ -5,11 +5,9 @@ use super::members::{Members, Print};
 use super::nested::{ListShape, Lists, StructShape, Structs};
 use super::text::text_writer;
 use super::values::{Bytes, Days, Digits, Double, Float, Long, Truth, Values, Wide};
-use crate::model::{
-    Carrier, CharPadding, ExtensionType, JsonNan, Member, PgType, Policies, Precision, TimestampPrecision, TypeKind,
-    Wire,
-};
-use crate::plan::{oid, srid};
+use crate::model::{Carrier, CharPadding, JsonNan, Member, Policies, Precision, TimestampPrecision};
+use crate::source::postgres::plan::{ExtensionType, PgType, TypeKind, Wire};
+use crate::source::postgres::plan::{oid, srid};
 
 /// The decoder; `None` where there is none.
 pub(super) fn values(pg_type: &PgType, wire: Wire, carrier: &Carrier, policies: &Policies) -> Option<Values> {

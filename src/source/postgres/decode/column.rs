@@ -7,7 +7,8 @@ use super::choose;
 use super::error::{Problem, target};
 use super::loops::{ABSENT, Cells, Failure};
 use super::values::{TakeError, Values};
-use crate::model::{Carrier, ColumnPlan, InvalidUtf8, JsonNan, OnUnrepresentable, Policies};
+use crate::model::{Carrier, InvalidUtf8, JsonNan, OnUnrepresentable, Policies};
+use crate::source::postgres::plan::PgColumn;
 
 /// What happens to text that is not UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +40,11 @@ pub(super) struct Column {
 
 impl Column {
     /// A column of the plan; `None` where its wire form cannot become its carrier.
-    pub(super) fn new(plan: &ColumnPlan) -> Option<Self> {
-        let values = choose::values(&plan.pg_type, plan.wire, &plan.carrier, &plan.policies)?;
-        let mut column = Self::part(values, &plan.carrier, &plan.policies);
-        column.nullable = plan.nullable;
-        column.rewritten = plan.rewritten;
+    pub(super) fn new(plan: &PgColumn) -> Option<Self> {
+        let values = choose::values(&plan.pg_type, plan.wire, &plan.output.carrier, &plan.output.policies)?;
+        let mut column = Self::part(values, &plan.output.carrier, &plan.output.policies);
+        column.nullable = plan.output.nullable;
+        column.rewritten = plan.output.rewritten;
         if may_fail(plan) {
             column.refuse_utf8();
         }
@@ -185,6 +186,6 @@ impl Column {
 }
 
 /// Whether some value of the column can end the export: planning has said so in the column's policy.
-pub(super) fn may_fail(plan: &ColumnPlan) -> bool {
-    plan.policy.split(", ").any(|word| word == "error")
+pub(super) fn may_fail(plan: &PgColumn) -> bool {
+    plan.output.policy.split(", ").any(|word| word == "error")
 }

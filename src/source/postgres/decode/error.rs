@@ -6,9 +6,10 @@ use arrow::error::ArrowError;
 
 use super::loops::Failure;
 use crate::base::words::counted;
+use crate::model::Carrier;
 use crate::model::policy::written;
-use crate::model::{Carrier, ColumnPlan};
 use crate::source::SourceFault;
+use crate::source::postgres::plan::PgColumn;
 
 /// An error of decoding. Values are quoted only where they are special ones (`NaN`, `infinity`, `24:00:00`), never where
 /// they are a person's; the row's key as far as it may be shown.
@@ -85,13 +86,13 @@ pub(crate) struct ValueError {
 
 impl ValueError {
     #[cold]
-    pub(super) fn new(plan: &ColumnPlan, row: RowName, failure: Failure) -> Self {
+    pub(super) fn new(plan: &PgColumn, row: RowName, failure: Failure) -> Self {
         Self {
-            column: plan.name.clone(),
+            column: plan.output.name.clone(),
             pg_type: plan.pg_type.name.clone(),
             row,
             problem: failure.problem,
-            target: failure.target.unwrap_or_else(|| target(&plan.carrier)),
+            target: failure.target.unwrap_or_else(|| target(&plan.output.carrier)),
         }
     }
 }

@@ -18,11 +18,12 @@ use super::values::TakeError;
 use super::wkb::append_iso_wkb;
 use super::wkb::tests::{GEOMETRIES, bytes};
 use super::{BatchDecoder, DecodeError};
-use crate::model::{Carrier, ColumnPlan, PgType};
-use crate::plan::oid;
+use crate::model::Carrier;
 use crate::source::postgres::frame::fuzz::{CASES, arbitrary, mutate, seeded};
 use crate::source::postgres::frame::wire::{Row, message, opening, payload};
 use crate::source::postgres::frame::{Field, FieldTable, Framer};
+use crate::source::postgres::plan::oid;
+use crate::source::postgres::plan::{PgColumn, PgType};
 
 /// Every fourth case is arbitrary, the others are one of `valid`, damaged or not.
 fn next(random: &mut StdRng, oid: u32, valid: &[Vec<u8>], value: &mut Vec<u8>) {
@@ -80,8 +81,8 @@ fn all_decoders(types: &[PgType]) {
     }
 }
 
-fn way(plan: &ColumnPlan) -> String {
-    format!("{} as {:?} into {:?} ({})", plan.pg_type.name, plan.wire, plan.carrier, plan.policy)
+fn way(plan: &PgColumn) -> String {
+    format!("{} as {:?} into {:?} ({})", plan.pg_type.name, plan.wire, plan.output.carrier, plan.output.policy)
 }
 
 /// Values one behind the other; a few are NULL.
@@ -106,9 +107,9 @@ impl Values {
     }
 
     /// Decodes each value on its own: which are good.
-    fn alone(&self, plan: &ColumnPlan) -> Vec<usize> {
+    fn alone(&self, plan: &PgColumn) -> Vec<usize> {
         let fresh = || Column::new(plan).unwrap_or_else(|| panic!("{}: no decoder", way(plan)));
-        let text = holds_text(&plan.carrier);
+        let text = holds_text(&plan.output.carrier);
         let (mut column, mut collected) = (fresh(), 0);
         let mut good = Vec::new();
         for (index, field) in self.fields.iter().enumerate() {
@@ -125,7 +126,7 @@ impl Values {
                 match column.take() {
                     Ok((array, changed)) => {
                         assert_eq!(array.len(), collected, "{}", way(plan));
-                        assert!(plan.carrier.is_nested() || changed <= collected as u64, "{}", way(plan));
+                        assert!(plan.output.carrier.is_nested() || changed <= collected as u64, "{}", way(plan));
                     }
                     Err(TakeError::Row(row)) => {
                         assert_eq!(row, collected - 1, "{}", way(plan));
@@ -142,7 +143,7 @@ impl Values {
     }
 
     /// Decodes all that are good at once, as they come from the server, then the same with a bad one among them.
-    fn together(&self, random: &mut StdRng, plan: &ColumnPlan, good: &[usize]) {
+    fn together(&self, random: &mut StdRng, plan: &PgColumn, good: &[usize]) {
         let value = |index: usize| vec![self.fields[index].bytes(&self.input).map(<[u8]>::to_vec)];
         let mut rows: Vec<Row> = good.iter().map(|&index| value(index)).collect();
         match through_batches(plan, &rows) {
@@ -171,7 +172,7 @@ fn holds_text(carrier: &Carrier) -> bool {
 }
 
 /// How many rows of one column come out of framer and decoder; every array is checked in all its parts.
-fn through_batches(plan: &ColumnPlan, rows: &[Row]) -> Result<usize, DecodeError> {
+fn through_batches(plan: &PgColumn, rows: &[Row]) -> Result<usize, DecodeError> {
     let mut input = [opening(1), message(b'd', &payload(rows))].concat();
     let mut fields = FieldTable::default();
     Framer::new(1).frame(&mut input, &mut fields, usize::MAX).unwrap();
@@ -190,7 +191,11 @@ fn through_batches(plan: &ColumnPlan, rows: &[Row]) -> Result<usize, DecodeError
         next = reached;
         if next == fields.rows() {
             let absent = rows.iter().filter(|row| row[0].is_none()).count();
-            assert!(if plan.policy.contains("null") { nulls >= absent } else { nulls == absent }, "{}", way(plan));
+            assert!(
+                if plan.output.policy.contains("null") { nulls >= absent } else { nulls == absent },
+                "{}",
+                way(plan)
+            );
             return Ok(found);
         }
     }

@@ -5,8 +5,9 @@ mod json;
 mod output;
 
 use super::error::Problem;
-use crate::model::{CharPadding, InvalidUtf8, JsonNan, PgType, Policies, TypeKind};
-use crate::plan::{is_text, oid};
+use crate::model::{CharPadding, InvalidUtf8, JsonNan, Policies};
+use crate::source::postgres::plan::{PgType, TypeKind};
+use crate::source::postgres::plan::{is_text, oid};
 
 const ODD: Problem = Problem::Malformed("nested value that is not what its type prints");
 
@@ -109,7 +110,7 @@ fn without_blanks(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Attribute;
+    use crate::source::postgres::plan::Attribute;
 
     fn of(oid: u32) -> PgType {
         PgType { oid, base_oid: oid, typmod: None, name: "x".to_owned(), kind: TypeKind::Base }

@@ -27,8 +27,8 @@ use arrow::record_batch::RecordBatch;
 
 use super::frame::{Field, FieldTable};
 use crate::base::memory::BATCH_BYTES_MAX;
-use crate::model::{ColumnPlan, Wire};
 use crate::source::Batch;
+use crate::source::postgres::plan::{PgColumn, Wire};
 use column::Column;
 pub(crate) use error::{DecodeError, RowName};
 use error::{Problem, ValueError};
@@ -60,7 +60,7 @@ const OFFSET_MAX: usize = (1 << 31) - 1;
 /// Collects framed rows into batches. After an error it is spent.
 #[derive(Debug)]
 pub(crate) struct BatchDecoder {
-    plan: Arc<[ColumnPlan]>,
+    plan: Arc<[PgColumn]>,
     schema: SchemaRef,
     columns: Vec<Column>,
     /// Columns whose values can be much longer than their wire form and of which a row can have many.
@@ -82,12 +82,14 @@ impl BatchDecoder {
     ///
     /// # Errors
     /// A column whose wire form cannot become its carrier.
-    pub(crate) fn new(columns: &Arc<[ColumnPlan]>) -> Result<Self, DecodeError> {
-        let fields: Vec<_> =
-            columns.iter().map(|plan| ArrowField::new(&plan.name, plan.carrier.data_type(), plan.nullable)).collect();
+    pub(crate) fn new(columns: &Arc<[PgColumn]>) -> Result<Self, DecodeError> {
+        let fields: Vec<_> = columns
+            .iter()
+            .map(|plan| ArrowField::new(&plan.output.name, plan.output.carrier.data_type(), plan.output.nullable))
+            .collect();
         let decoders = columns.iter().map(|plan| Column::new(plan).ok_or_else(|| no_decoder(plan)));
         let decoders: Vec<Column> = decoders.collect::<Result<_, DecodeError>>()?;
-        let expanding = |&index: &usize| columns[index].carrier.is_nested() && decoders[index].expands();
+        let expanding = |&index: &usize| columns[index].output.carrier.is_nested() && decoders[index].expands();
         Ok(Self {
             expanding: (0..decoders.len()).filter(expanding).collect(),
             columns: decoders,
@@ -240,20 +242,20 @@ impl BatchDecoder {
 }
 
 #[cold]
-fn value_error(plan: &ColumnPlan, row: RowName, failure: Failure) -> DecodeError {
+fn value_error(plan: &PgColumn, row: RowName, failure: Failure) -> DecodeError {
     DecodeError::Value(Box::new(ValueError::new(plan, row, failure)))
 }
 
 #[cold]
-fn no_decoder(plan: &ColumnPlan) -> DecodeError {
+fn no_decoder(plan: &PgColumn) -> DecodeError {
     DecodeError::NoDecoder {
-        column: plan.name.clone(),
+        column: plan.output.name.clone(),
         pg_type: plan.pg_type.name.clone(),
         wire: match plan.wire {
             Wire::Binary => "binary",
             Wire::OutputText => "output text",
             Wire::JsonText => "JSON text",
         },
-        carrier: plan.carrier.clone(),
+        carrier: plan.output.carrier.clone(),
     }
 }

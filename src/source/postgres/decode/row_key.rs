@@ -6,9 +6,9 @@ use super::choose;
 use super::column::may_fail;
 use super::error::RowName;
 use super::text::{TextWriter, text_writer};
-use crate::model::{ColumnPlan, KeyColumn, RowKeyColumn};
-use crate::plan::oid;
 use crate::source::postgres::frame::Field;
+use crate::source::postgres::plan::oid;
+use crate::source::postgres::plan::{PgColumn, PgKeyColumn, RowKeyColumn};
 
 /// Characters of one value that an error shows: enough for a UUID or a name.
 const SHOWN_MAX: usize = 64;
@@ -35,7 +35,7 @@ struct Part {
 impl RowKey {
     /// The row key of a plan; columns that are not among the plan's are read beside them, but only where an error can
     /// come to need them. A column whose type has no text here is left out.
-    pub(crate) fn new(columns: &[ColumnPlan], row_key: &[RowKeyColumn]) -> Self {
+    pub(crate) fn new(columns: &[PgColumn], row_key: &[RowKeyColumn]) -> Self {
         let mut key = Self::default();
         let needed = columns.iter().any(may_fail);
         for column in row_key.iter().filter(|_| needed) {
@@ -53,7 +53,7 @@ impl RowKey {
     }
 
     /// The row key where the columns of the plan's `key` are read behind its `columns` anyway, as text.
-    pub(crate) fn of_pages(columns: &[ColumnPlan], row_key: &[RowKeyColumn], key: &[KeyColumn]) -> Self {
+    pub(crate) fn of_pages(columns: &[PgColumn], row_key: &[RowKeyColumn], key: &[PgKeyColumn]) -> Self {
         let part = |column: &RowKeyColumn| {
             let paged = key.iter().position(|key| key.name == column.name);
             let (place, write) = match (column.place, paged) {

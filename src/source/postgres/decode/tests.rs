@@ -11,42 +11,34 @@ mod nested;
 mod policies;
 
 use super::*;
-use crate::model::{Carrier, ColumnOrigin, ColumnStatistics, PgType, Policies, Precision, TypeKind, Wire};
+use crate::model::{Carrier, ColumnStatistics, Policies, Precision};
 use crate::source::SourceFault;
 use crate::source::postgres::frame::wire::{Row, cuts, message, opening, payload, pieces, rows, stream_cut};
 use crate::source::postgres::frame::{FrameState, Framer};
+use crate::source::postgres::plan::{PgType, TypeKind, Wire};
 
-fn column(name: &str, oid: u32, wire: Wire, carrier: Carrier) -> ColumnPlan {
-    ColumnPlan {
-        name: name.into(),
-        origin: ColumnOrigin::Column(name.into()),
-        pg_type: PgType {
-            oid,
-            base_oid: oid,
-            typmod: None,
-            name: format!("type {oid}"),
-            kind: if oid >= 16_384 { TypeKind::Enum } else { TypeKind::Base },
-        },
-        wire,
-        carrier,
-        nullable: true,
-        policies: Policies::default(),
-        policy: "error".to_owned(),
-        ordered: true,
-        rewritten: false,
-        note: None,
-        statistics: ColumnStatistics::default(),
-    }
+fn column(name: &str, oid: u32, wire: Wire, carrier: Carrier) -> PgColumn {
+    let kind = if oid >= 16_384 { TypeKind::Enum } else { TypeKind::Base };
+    let pg_type = PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), kind };
+    let mut column = PgColumn::plain(name, pg_type, wire, carrier);
+    column.output.policy = "error".to_owned();
+    column
 }
 
-fn binary(oid: u32, carrier: Carrier) -> ColumnPlan {
+/// The same column where no value can fail, for these reasons.
+fn of_policy(mut column: PgColumn, policy: &str) -> PgColumn {
+    column.output.policy = policy.to_owned();
+    column
+}
+
+fn binary(oid: u32, carrier: Carrier) -> PgColumn {
     column("c", oid, Wire::Binary, carrier)
 }
 
 const DECIMAL: Carrier = Carrier::Decimal128 { precision: 12, scale: 2 };
 
 /// One batch of all rows of a COPY payload.
-fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<Batch, DecodeError> {
+fn decode_payload(columns: Vec<PgColumn>, payload: &[u8]) -> Result<Batch, DecodeError> {
     let width = u16::try_from(columns.len()).unwrap();
     let mut input = [opening(width), message(b'd', payload)].concat();
     let mut fields = FieldTable::default();
@@ -57,15 +49,15 @@ fn decode_payload(columns: Vec<ColumnPlan>, payload: &[u8]) -> Result<Batch, Dec
     decoder.take_batch()
 }
 
-fn decode_batch(columns: Vec<ColumnPlan>, rows: &[Row]) -> Result<Batch, DecodeError> {
+fn decode_batch(columns: Vec<PgColumn>, rows: &[Row]) -> Result<Batch, DecodeError> {
     decode_payload(columns, &payload(rows))
 }
 
-fn decode_rows(columns: Vec<ColumnPlan>, rows: &[Row]) -> Result<RecordBatch, DecodeError> {
+fn decode_rows(columns: Vec<PgColumn>, rows: &[Row]) -> Result<RecordBatch, DecodeError> {
     Ok(decode_batch(columns, rows)?.rows)
 }
 
-fn decode_value(column: ColumnPlan, value: &[u8]) -> Result<ArrayRef, DecodeError> {
+fn decode_value(column: PgColumn, value: &[u8]) -> Result<ArrayRef, DecodeError> {
     let batch = decode_rows(vec![column], &[vec![Some(value.to_vec())]])?;
     Ok(Arc::clone(batch.column(0)))
 }
@@ -91,7 +83,7 @@ const TYPES: &str = concat!(
 );
 
 /// Columns of [`TYPES`], and what its two rows are as arrays.
-fn types() -> Vec<(ColumnPlan, ArrayRef)> {
+fn types() -> Vec<(PgColumn, ArrayRef)> {
     let of = |array: ArrayRef, oid, carrier| (binary(oid, carrier), array);
     let uuids = [hex("0123456789abcdef0123456789abcdef"), vec![0; 16]];
     let decimals = |values: [Option<i128>; 2]| -> ArrayRef {
@@ -139,7 +131,7 @@ fn every_type_comes_as_postgresql_sent_it() {
     let batch = decode_payload(columns.clone(), &hex(TYPES)).unwrap().rows;
     assert_eq!(batch.num_rows(), 2);
     for ((plan, expected), found) in columns.iter().zip(&expected).zip(batch.columns()) {
-        assert_eq!(found.data_type(), &plan.carrier.data_type());
+        assert_eq!(found.data_type(), &plan.output.carrier.data_type());
         // Through text, because NaN is not equal to itself.
         assert_eq!(format!("{found:?}"), format!("{expected:?}"), "type {}", plan.pg_type.oid);
     }
@@ -242,7 +234,7 @@ fn broken_values_are_a_protocol_fault() {
 #[test]
 fn a_null_where_the_catalog_promises_none_is_an_error() {
     let mut plan = binary(25, Carrier::Text);
-    plan.nullable = false;
+    plan.output.nullable = false;
     let some = vec![Some(b"x".to_vec())];
     assert!(decode_rows(vec![plan.clone()], std::slice::from_ref(&some)).is_ok());
     let error = decode_rows(vec![plan], &[some.clone(), some, vec![None]]).unwrap_err();
@@ -285,8 +277,8 @@ fn a_plan_without_a_decoder_is_refused() {
 
 #[test]
 fn batches_end_at_their_bounds_and_rows_are_counted_through() {
-    let text = ColumnPlan { policy: "lossless".into(), ..binary(25, Carrier::Text) };
-    let columns: Arc<[ColumnPlan]> = Arc::from(vec![text, binary(1700, Carrier::NumberText)]);
+    let text = of_policy(binary(25, Carrier::Text), "lossless");
+    let columns: Arc<[PgColumn]> = Arc::from(vec![text, binary(1700, Carrier::NumberText)]);
     let mut decoder = BatchDecoder::new(&columns).unwrap();
     // 1e131071: ten bytes on the wire, 131,072 as text.
     let number = hex("00017fff0000000003e8");
@@ -309,7 +301,7 @@ fn batches_end_at_their_bounds_and_rows_are_counted_through() {
     assert!(rows > 300);
     assert!(error.to_string().contains("row 601 of"), "{error}");
 
-    let columns: Arc<[ColumnPlan]> = Arc::from(vec![binary(16, Carrier::Bool)]);
+    let columns: Arc<[PgColumn]> = Arc::from(vec![binary(16, Carrier::Bool)]);
     let mut decoder = BatchDecoder::new(&columns).unwrap();
     let some: Vec<Row> = vec![vec![Some(vec![1])]; BATCH_ROWS_MAX + 1];
     let mut input = [opening(1), message(b'd', &payload(&some))].concat();
@@ -547,7 +539,7 @@ proptest! {
         max_rows in 1_usize..20,
         batch_rows in 1_usize..9,
     ) {
-        let columns: Arc<[ColumnPlan]> = Arc::from(vec![binary(17, Carrier::Bytes); 3]);
+        let columns: Arc<[PgColumn]> = Arc::from(vec![binary(17, Carrier::Bytes); 3]);
         let mut framer = Framer::new(3);
         let mut fields = FieldTable::default();
         let mut decoder = BatchDecoder::new(&columns).unwrap();

@@ -11,7 +11,7 @@ use super::error::Problem;
 use super::{numeric, scalar};
 use crate::base::text::datetime::{self, PG_EPOCH_DAYS};
 use crate::base::text::{float, number};
-use crate::plan::oid;
+use crate::source::postgres::plan::oid;
 
 /// Appends the text of one value that is not NULL. After an error, what it appended means nothing.
 pub(super) type TextWriter = fn(&[u8], &mut Vec<u8>) -> Result<(), Problem>;

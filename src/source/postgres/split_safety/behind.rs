@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::types::Type;
 
-use crate::plan::clocks::special::{holds_special_time, is_special_time};
 use crate::source::SourceError;
 use crate::source::postgres::catalog::{query, value};
 use crate::source::postgres::closed::closed;
 use crate::source::postgres::connect::Session;
+use crate::source::postgres::plan::clocks::special::{holds_special_time, is_special_time};
 
 /// What views and policies are made of.
 #[derive(Debug, Default)]

@@ -4,7 +4,8 @@
 use std::ops::Bound;
 
 use super::super::session::{identifier, literal};
-use crate::model::{Comparison, Direction, KeyColumn, KeyRange, KeyValue};
+use crate::model::{Direction, KeyRange, KeyValue};
+use crate::source::postgres::plan::{Comparison, PgKeyColumn};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
@@ -19,7 +20,7 @@ pub(super) enum Edge {
 }
 
 /// The conditions of a range. An open upper end takes the NULL keys in, since NULLs are last.
-pub(super) fn key_range(key: &[KeyColumn], range: &KeyRange) -> Vec<String> {
+pub(super) fn key_range(key: &[PgKeyColumn], range: &KeyRange) -> Vec<String> {
     let upper = match &range.upper {
         Bound::Unbounded => None,
         Bound::Included(value) => Some((value, Edge::UpTo)),
@@ -44,8 +45,8 @@ pub(super) fn key_range(key: &[KeyColumn], range: &KeyRange) -> Vec<String> {
 }
 
 /// Rows on one side of a key value, in the key's own order with NULLs last.
-pub(super) fn beyond(key: &[KeyColumn], value: &KeyValue, edge: Edge) -> String {
-    let columns: Vec<(&KeyColumn, Option<&str>)> =
+pub(super) fn beyond(key: &[PgKeyColumn], value: &KeyValue, edge: Edge) -> String {
+    let columns: Vec<(&PgKeyColumn, Option<&str>)> =
         key.iter().zip(value).map(|(column, value)| (column, value.as_deref())).collect();
     if let Some(condition) = row_comparison(&columns, edge) {
         return condition;
@@ -54,7 +55,7 @@ pub(super) fn beyond(key: &[KeyColumn], value: &KeyValue, edge: Edge) -> String 
 }
 
 /// The operator, with its schema, that holds between a column and a value for rows on one side of the value.
-fn operator(column: &KeyColumn, edge: Edge) -> &str {
+fn operator(column: &PgKeyColumn, edge: Edge) -> &str {
     let (strict, after) = match edge {
         Edge::After => (true, true),
         Edge::From => (false, true),
@@ -71,7 +72,7 @@ fn operator(column: &KeyColumn, edge: Edge) -> &str {
 }
 
 /// A column as its operators read it.
-fn operand(column: &KeyColumn) -> String {
+fn operand(column: &PgKeyColumn) -> String {
     let name = identifier(&column.name);
     match &column.comparison.read_as {
         None => name,
@@ -80,7 +81,7 @@ fn operand(column: &KeyColumn) -> String {
 }
 
 /// A value of a column as its operators read it.
-fn typed(column: &KeyColumn, value: &str) -> String {
+fn typed(column: &PgKeyColumn, value: &str) -> String {
     let Comparison { value_type, read_as, .. } = &column.comparison;
     let value = format!("{}::{value_type}", literal(value));
     match read_as {
@@ -90,22 +91,22 @@ fn typed(column: &KeyColumn, value: &str) -> String {
 }
 
 /// `name < value`, by an operator that the type's order rests on.
-fn compared(column: &KeyColumn, operator: &str, value: &str) -> String {
+fn compared(column: &PgKeyColumn, operator: &str, value: &str) -> String {
     format!("{} OPERATOR({operator}) {}", operand(column), typed(column, value))
 }
 
 /// `IS NULL`, but for a composite value whose fields are NULL, which is a value like any other. Beside a plain `NULL` the
 /// server looks for no operator (`transformAExprDistinct`).
-pub(super) fn null(column: &KeyColumn) -> String {
+pub(super) fn null(column: &PgKeyColumn) -> String {
     format!("{} IS NOT DISTINCT FROM NULL", identifier(&column.name))
 }
 
-fn not_null(column: &KeyColumn) -> String {
+fn not_null(column: &PgKeyColumn) -> String {
     format!("{} IS DISTINCT FROM NULL", identifier(&column.name))
 }
 
 /// `a > 1`, or `(a, b) > (1, 2)`, which an index serves as one range; only where no NULL and one direction are involved.
-fn row_comparison(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> Option<String> {
+fn row_comparison(columns: &[(&PgKeyColumn, Option<&str>)], edge: Edge) -> Option<String> {
     let (first, _) = columns.first()?;
     let mut values = Vec::with_capacity(columns.len());
     for (column, value) in columns {
@@ -128,7 +129,7 @@ fn row_comparison(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> Option<
 }
 
 /// The same as alternatives, column by column: `a > 1 OR (a = 1 AND b < 2)`, NULLs last in each.
-fn lexicographic(columns: &[(&KeyColumn, Option<&str>)], edge: Edge) -> String {
+fn lexicographic(columns: &[(&PgKeyColumn, Option<&str>)], edge: Edge) -> String {
     let (strict, inclusive) = match edge {
         Edge::After => (Edge::After, false),
         Edge::From => (Edge::After, true),

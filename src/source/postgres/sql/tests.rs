@@ -4,11 +4,9 @@ use std::ops::Bound;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{
-    CapPlan, Carrier, ColumnFacts, ColumnStatistics, Comparison, KeyRange, LeafFacts, Operators, PgType, Policies,
-    RowOrder, RowsAvailable, TypeKind,
-};
-use crate::plan::split::{capped_slices, key_slices, number_partitions};
+use crate::model::{CapPlan, Carrier, ColumnStatistics, KeyRange, RowOrder, RowsAvailable};
+use crate::source::postgres::plan::split::{capped_slices, key_slices, number_partitions};
+use crate::source::postgres::plan::{ColumnFacts, Comparison, LeafFacts, Operators, PgType, TypeKind};
 
 mod evaluate;
 
@@ -18,12 +16,12 @@ fn pg_type(name: &str) -> PgType {
     PgType { oid: 23, base_oid: 23, typmod: None, name: name.into(), kind: TypeKind::Base }
 }
 
-fn key(name: &str, type_name: &str, direction: Direction, nullable: bool) -> KeyColumn {
+fn key(name: &str, type_name: &str, direction: Direction, nullable: bool) -> PgKeyColumn {
     let comparison = Comparison { value_type: type_name.into(), ..Comparison::default() };
-    KeyColumn { name: name.into(), pg_type: pg_type(type_name), direction, nullable, comparison }
+    PgKeyColumn { name: name.into(), pg_type: pg_type(type_name), direction, nullable, comparison }
 }
 
-fn citext(name: &str, direction: Direction, nullable: bool) -> KeyColumn {
+fn citext(name: &str, direction: Direction, nullable: bool) -> PgKeyColumn {
     let mut column = key(name, "ext.citext", direction, nullable);
     column.comparison.operators = operators_of("ext");
     column
@@ -39,27 +37,16 @@ fn value(texts: &[Option<&str>]) -> KeyValue {
     texts.iter().map(|text| text.map(str::to_owned)).collect()
 }
 
-fn column_plan(origin: ColumnOrigin, wire: Wire) -> ColumnPlan {
-    ColumnPlan {
-        name: "out".into(),
-        origin,
-        pg_type: pg_type("int"),
-        wire,
-        carrier: Carrier::Text,
-        nullable: true,
-        policies: Policies::default(),
-        policy: "lossless".to_owned(),
-        ordered: true,
-        rewritten: false,
-        note: None,
-        statistics: ColumnStatistics::default(),
-    }
+fn column_plan(origin: ColumnOrigin, wire: Wire) -> PgColumn {
+    let mut column = PgColumn::plain("out", pg_type("int"), wire, Carrier::Text);
+    column.output.origin = origin;
+    column
 }
 
 /// A plan over `"S"."t"` (known as `"t"`) with one leaf of another name.
-fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
-    Plan {
-        locks: crate::model::LockUse::default(),
+fn plan(key: Vec<PgKeyColumn>, predicate: Option<&str>) -> PgPlan {
+    PgPlan {
+        locks: crate::source::postgres::plan::LockUse::default(),
         row_key: Vec::new(),
         relation: RelationFacts {
             kind: RelationKind::PartitionedTable,
@@ -78,7 +65,7 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
             estimated_rows: None,
             unique_key: None,
             row_security: false,
-            reading: crate::model::ReadingFacts::default(),
+            reading: crate::source::postgres::plan::ReadingFacts::default(),
         },
         predicate: predicate.map(str::to_owned),
         now: None,
@@ -98,8 +85,8 @@ fn plan(key: Vec<KeyColumn>, predicate: Option<&str>) -> Plan {
     }
 }
 
-fn partition(slice: Slice, ordered: bool) -> Partition {
-    Partition { number: 0, slice, ordered, row_limit: None }
+fn partition(slice: Slice, ordered: bool) -> PgPartition {
+    PgPartition { number: 0, slice, ordered, row_limit: None }
 }
 
 fn keys(lower: Bound<KeyValue>, upper: Bound<KeyValue>) -> Slice {
@@ -212,7 +199,7 @@ fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
         column_plan(ColumnOrigin::Expression("b -- two".into()), Wire::OutputText),
         column_plan(ColumnOrigin::Expression("c".into()), Wire::JsonText),
     ];
-    let limited = Partition { row_limit: NonZeroU64::new(7), ..partition(Slice::Whole, true) };
+    let limited = PgPartition { row_limit: NonZeroU64::new(7), ..partition(Slice::Whole, true) };
     let after = value(&[Some("it's")]);
     assert_eq!(
         select(&plan, &limited, &["\"k\"::pg_catalog.text".to_owned()], Some(&after)),
@@ -318,7 +305,7 @@ fn operators_are_those_that_the_type_sorts_by() {
     // Nor may the names be taken for granted: what sorts `|<|` may have a `<` of another meaning beside it.
     let mut odd = key("k", "s.odd", Desc, false);
     odd.comparison.operators = Operators { less: "s.|<|".into(), equal: "s.|=|".into(), ..operators_of("s") };
-    let both = [odd.clone(), KeyColumn { name: "l".into(), ..odd }];
+    let both = [odd.clone(), PgKeyColumn { name: "l".into(), ..odd }];
     assert_eq!(
         beyond(&both, &value(&[Some("a"), Some("b")]), Edge::After),
         "(\"k\", \"l\") OPERATOR(s.|<|) ('a'::s.odd, 'b'::s.odd)"
@@ -351,9 +338,9 @@ fn bounds_of_a_domain_are_cast_to_what_is_under_it() {
 /// A row's key and the key's shape: how many columns, which directions, which can be NULL.
 type Row = Vec<Option<i32>>;
 
-fn shapes() -> impl Strategy<Value = (Vec<KeyColumn>, Vec<Row>)> {
+fn shapes() -> impl Strategy<Value = (Vec<PgKeyColumn>, Vec<Row>)> {
     prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 1..4).prop_flat_map(|shape| {
-        let key: Vec<KeyColumn> = shape
+        let key: Vec<PgKeyColumn> = shape
             .iter()
             .zip(["a", "b", "c"])
             .map(|((desc, nullable, other), name)| {
@@ -368,7 +355,7 @@ fn shapes() -> impl Strategy<Value = (Vec<KeyColumn>, Vec<Row>)> {
     })
 }
 
-fn order(key: &[KeyColumn], a: &Row, b: &Row) -> std::cmp::Ordering {
+fn order(key: &[PgKeyColumn], a: &Row, b: &Row) -> std::cmp::Ordering {
     let fields = key.iter().zip(a.iter().zip(b)).map(|(column, (a, b))| match (a, b) {
         (None, b) => b.is_some().cmp(&false),
         (_, None) => std::cmp::Ordering::Less,
@@ -383,7 +370,7 @@ fn texts(row: &[Option<i32>]) -> KeyValue {
 }
 
 /// How many partitions of `plan` a row falls into.
-fn homes(plan: &Plan, row: &Row) -> usize {
+fn homes(plan: &PgPlan, row: &Row) -> usize {
     plan.partitions
         .iter()
         .filter(|partition| {
@@ -415,7 +402,7 @@ proptest! {
     fn i7_capped_partitions_hold_the_first_rows_and_no_others((key, mut rows) in shapes(), cap in 1..30_usize, parts in 1..5_u32) {
         rows.sort_by(|a, b| order(&key, a, b));
         rows.dedup();
-        let points = crate::plan::split::row_split_points(cap as u64, NonZeroU32::new(parts).unwrap());
+        let points = crate::source::postgres::plan::split::row_split_points(cap as u64, NonZeroU32::new(parts).unwrap());
         let at = |place: u64| rows.get(usize::try_from(place).unwrap() - 1).map(|row| texts(row));
         let splits = points.into_iter().filter_map(at).collect();
         let boundary = at(cap as u64).filter(|_| rows.len() > cap);

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 
 use crate::model::{
-    Attribute, CharPadding, ColumnFacts, ColumnPlan, ColumnStatistics, Comparison, DuplicateColumns, ExtensionType,
-    Format, InvalidUtf8, JsonNan, Nested, OnUnrepresentable, PgType, Policies, PolicyOptions, Preset, RelationFacts,
-    RelationKind, RelationRequest, ShapeOptions, TimestampPrecision, TypeKind, UnconstrainedNumeric,
+    CharPadding, ColumnStatistics, DuplicateColumns, Format, InvalidUtf8, JsonNan, Nested, OnUnrepresentable, Policies,
+    PolicyOptions, Preset, RelationKind, RelationRequest, ShapeOptions, TimestampPrecision, UnconstrainedNumeric,
 };
-use crate::plan::{ColumnRules, ServerTypes, columns, oid};
 use crate::source::postgres::decode::choose;
 use crate::source::postgres::decode::text::tests::{TEXTS, bytes};
 use crate::source::postgres::decode::wkb::tests::GEOMETRIES;
+use crate::source::postgres::plan::{
+    Attribute, ColumnFacts, Comparison, ExtensionType, PgColumn, PgType, RelationFacts, TypeKind,
+};
+use crate::source::postgres::plan::{ColumnRules, ServerTypes, columns, oid};
 
 /// Every OID that planning knows.
 const OIDS: [u32; 46] = [
@@ -235,7 +237,7 @@ fn ranges(subtype: &PgType) -> Vec<Vec<u8>> {
 
 /// The ways in which values of a type travel, over formats, presets and policies, as far as they have a decoder that no
 /// type before it has.
-pub(super) fn plans(pg_type: &PgType, seen: &mut HashSet<String>) -> Vec<ColumnPlan> {
+pub(super) fn plans(pg_type: &PgType, seen: &mut HashSet<String>) -> Vec<PgColumn> {
     let mut plans = Vec::new();
     for format in [Format::Csv, Format::Ndjson, Format::Parquet] {
         for preset in [Preset::Postgres, Preset::Athena, Preset::Spectrum] {
@@ -243,13 +245,14 @@ pub(super) fn plans(pg_type: &PgType, seen: &mut HashSet<String>) -> Vec<ColumnP
                 for sql_ascii in [false, true] {
                     let plan = plan(pg_type, format, preset, policies, sql_ascii);
                     // A decoder of a nested type shows the policies that it was made under, so it goes by its type.
-                    let decoder = if plan.carrier.is_nested() {
-                        format!("{pg_type:?} {:?}", plan.carrier)
+                    let decoder = if plan.output.carrier.is_nested() {
+                        format!("{pg_type:?} {:?}", plan.output.carrier)
                     } else {
-                        let values = choose::values(&plan.pg_type, plan.wire, &plan.carrier, &plan.policies);
-                        format!("{values:?} {:?}", plan.carrier)
+                        let values =
+                            choose::values(&plan.pg_type, plan.wire, &plan.output.carrier, &plan.output.policies);
+                        format!("{values:?} {:?}", plan.output.carrier)
                     };
-                    let way = format!("{decoder} {}", plan.policy);
+                    let way = format!("{decoder} {}", plan.output.policy);
                     if seen.insert(way) {
                         plans.push(plan);
                     }
@@ -285,7 +288,7 @@ fn policies() -> Vec<Policies> {
     ]
 }
 
-fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sql_ascii: bool) -> ColumnPlan {
+fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sql_ascii: bool) -> PgColumn {
     let column = ColumnFacts {
         name: "c".to_owned(),
         pg_type: pg_type.clone(),
@@ -304,7 +307,7 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         estimated_rows: None,
         unique_key: None,
         row_security: false,
-        reading: crate::model::ReadingFacts::default(),
+        reading: crate::source::postgres::plan::ReadingFacts::default(),
     };
     let shape = ShapeOptions {
         relation: RelationRequest::Table("t".to_owned()),

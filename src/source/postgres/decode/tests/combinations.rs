@@ -3,11 +3,11 @@
 use super::nested::{array, base, composite, with_kind};
 use super::*;
 use crate::model::{
-    CharPadding, ColumnFacts, Comparison, DuplicateColumns, ExtensionType, Format, InvalidUtf8, JsonNan, Nested,
-    OnUnrepresentable, PolicyOptions, Preset, RelationFacts, RelationKind, RelationRequest, ShapeOptions,
-    TimestampPrecision, UnconstrainedNumeric,
+    CharPadding, DuplicateColumns, Format, InvalidUtf8, JsonNan, Nested, OnUnrepresentable, PolicyOptions, Preset,
+    RelationKind, RelationRequest, ShapeOptions, TimestampPrecision, UnconstrainedNumeric,
 };
-use crate::plan::{ColumnRules, ServerTypes, columns};
+use crate::source::postgres::plan::{ColumnFacts, Comparison, ExtensionType, RelationFacts};
+use crate::source::postgres::plan::{ColumnRules, ServerTypes, columns};
 
 /// Every built-in base type of PostgreSQL 18's `pg_type.dat` that a column can have, and some that no table here names.
 const OIDS: [u32; 68] = [
@@ -65,7 +65,7 @@ fn facts() -> RelationFacts {
         estimated_rows: None,
         unique_key: None,
         row_security: false,
-        reading: crate::model::ReadingFacts::default(),
+        reading: crate::source::postgres::plan::ReadingFacts::default(),
     }
 }
 
@@ -126,14 +126,16 @@ fn there_is_a_decoder_for_whatever_planning_asks_for() {
                     infinite_intervals: true,
                 };
                 let plans = columns(&facts, &shape, &[], &ColumnRules { format, policies: &options, server }).unwrap();
-                binary_texts +=
-                    plans.iter().filter(|plan| plan.wire == Wire::Binary && plan.carrier == Carrier::Text).count();
+                binary_texts += plans
+                    .iter()
+                    .filter(|plan| plan.wire == Wire::Binary && plan.output.carrier == Carrier::Text)
+                    .count();
                 let decoder = BatchDecoder::new(&Arc::from(plans.as_slice()));
                 let mut decoder = decoder.unwrap_or_else(|error| panic!("{format:?} {preset:?} {default:?}: {error}"));
                 // The Arrow types are the carriers', nested ones included: a batch that differs is refused.
                 let batch = decoder.take_batch().unwrap().rows;
                 for (array, plan) in batch.columns().iter().zip(&plans) {
-                    assert_eq!(array.data_type(), &plan.carrier.data_type());
+                    assert_eq!(array.data_type(), &plan.output.carrier.data_type());
                 }
             }
         }

@@ -4,7 +4,8 @@ use arrow::array::{ListArray, MapArray, StructArray};
 use arrow::util::display::array_value_to_string;
 
 use super::*;
-use crate::model::{Attribute, ExtensionType, Member, OnUnrepresentable, RowKeyColumn};
+use crate::model::{Member, OnUnrepresentable};
+use crate::source::postgres::plan::{Attribute, ExtensionType, RowKeyColumn};
 
 pub(super) fn base(oid: u32) -> PgType {
     PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), kind: TypeKind::Base }
@@ -40,8 +41,8 @@ fn range(bound: &Carrier) -> Carrier {
     Carrier::Struct(bounds.into_iter().chain(["lower_inc", "upper_inc", "empty"].map(flag)).collect())
 }
 
-fn nested(pg_type: PgType, carrier: Carrier) -> ColumnPlan {
-    ColumnPlan { pg_type, ..binary(0, carrier) }
+fn nested(pg_type: PgType, carrier: Carrier) -> PgColumn {
+    PgColumn { pg_type, ..binary(0, carrier) }
 }
 
 fn pair() -> (PgType, Carrier) {
@@ -55,7 +56,7 @@ fn hstore() -> PgType {
     with_kind(16_389, TypeKind::Extension(ExtensionType::Hstore))
 }
 
-fn ints() -> ColumnPlan {
+fn ints() -> PgColumn {
     nested(array(base(23)), list(Carrier::Int32))
 }
 
@@ -169,7 +170,7 @@ fn nested_values_come_as_postgresql_sent_them() {
         let rows = [vec![None], vec![Some(wire.clone())], vec![None], vec![Some(wire)], vec![None]];
         let batch = decode_rows(vec![plan.clone()], &rows).unwrap();
         let found = batch.column(0);
-        assert_eq!(found.data_type(), &plan.carrier.data_type());
+        assert_eq!(found.data_type(), &plan.output.carrier.data_type());
         assert_eq!(found.null_count(), 3, "{expected}");
         assert_eq!((shown(found, 1), shown(found, 3)), (expected.to_owned(), expected.to_owned()));
     }
@@ -190,7 +191,7 @@ fn what_is_no_list_is_named_or_made_null() {
         assert_eq!(error.fault(), SourceFault::Data);
 
         let mut plan = ints();
-        plan.policies.on_unrepresentable = OnUnrepresentable::Null;
+        plan.output.policies.on_unrepresentable = OnUnrepresentable::Null;
         let batch = decode_batch(vec![plan], &rows).unwrap();
         let found: Vec<String> = (0..4).map(|row| shown(batch.rows.column(0), row)).collect();
         assert_eq!(found, ["[1, , -1]", "", "", "[1, , -1]"]);
@@ -220,7 +221,7 @@ fn the_innermost_place_that_can_be_null_is() {
     let plans: Vec<_> = plans
         .into_iter()
         .map(|mut plan| {
-            plan.policies.on_unrepresentable = OnUnrepresentable::Null;
+            plan.output.policies.on_unrepresentable = OnUnrepresentable::Null;
             plan
         })
         .collect();
@@ -327,7 +328,7 @@ fn text_within_lists_and_maps_is_valid_utf8() {
     assert!(error.to_string().contains("row 3 of the partition: text that is not valid UTF-8"), "{error}");
     assert_eq!(error.fault(), SourceFault::Data);
     let mut texts = texts;
-    texts.policies.invalid_utf8 = crate::model::InvalidUtf8::Replace;
+    texts.output.policies.invalid_utf8 = crate::model::InvalidUtf8::Replace;
     let batch = decode_batch(vec![texts], &rows).unwrap();
     assert_eq!(shown(batch.rows.column(0), 2), "[ok, \u{fffd}]");
     assert_eq!(*batch.changed, [1]);

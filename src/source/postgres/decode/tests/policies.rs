@@ -14,12 +14,12 @@ fn column_of(values: &[Vec<u8>]) -> Vec<Row> {
     values.iter().map(|value| vec![Some(value.clone())]).collect()
 }
 
-fn with(mut plan: ColumnPlan, set: impl Fn(&mut Policies)) -> ColumnPlan {
-    set(&mut plan.policies);
+fn with(mut plan: PgColumn, set: impl Fn(&mut Policies)) -> PgColumn {
+    set(&mut plan.output.policies);
     plan
 }
 
-fn nulling(plan: ColumnPlan) -> ColumnPlan {
+fn nulling(plan: PgColumn) -> PgColumn {
     with(plan, |policies| policies.on_unrepresentable = OnUnrepresentable::Null)
 }
 
@@ -30,7 +30,7 @@ fn what_cannot_be_held_becomes_null_and_is_counted() {
     let nan = hex("00000000c0000000");
     let one = hex("00010000000000000001");
     let micros = Carrier::Timestamp { unit: Precision::Micros, utc: true };
-    let cases: [(ColumnPlan, Vec<u8>, Vec<u8>); 6] = [
+    let cases: [(PgColumn, Vec<u8>, Vec<u8>); 6] = [
         (binary(1700, DECIMAL), one.clone(), nan.clone()),
         (binary(1700, Carrier::Decimal256 { precision: 50, scale: 2 }), one, nan),
         (binary(1082, Carrier::Date32), vec![0; 4], i32::MAX.to_be_bytes().to_vec()),
@@ -53,7 +53,7 @@ fn what_cannot_be_held_becomes_null_and_is_counted() {
         )
         .unwrap();
         let found = batch.rows.column(1);
-        assert_eq!(found.data_type(), &plan.carrier.data_type());
+        assert_eq!(found.data_type(), &plan.output.carrier.data_type());
         assert_eq!((0..700).map(|row| found.is_valid(row)).collect::<Vec<_>>(), valid);
         assert_eq!(*batch.changed, [400, 400]);
         let all = decode_batch(vec![nulling(plan.clone())], &vec![bad.clone(); 300]).unwrap();
@@ -61,14 +61,14 @@ fn what_cannot_be_held_becomes_null_and_is_counted() {
 
         // Where the plan says that there are no NULLs, none is made.
         let mut required = nulling(plan);
-        required.nullable = false;
+        required.output.nullable = false;
         assert_eq!(decode_rows(vec![required], &[bad]).unwrap_err().fault(), SourceFault::Data);
     }
 }
 
 #[test]
 fn counts_begin_anew_with_each_batch() {
-    let columns: Arc<[ColumnPlan]> = Arc::from(vec![binary(16, Carrier::Bool), nulling(binary(1082, Carrier::Date32))]);
+    let columns: Arc<[PgColumn]> = Arc::from(vec![binary(16, Carrier::Bool), nulling(binary(1082, Carrier::Date32))]);
     let mut decoder = BatchDecoder::new(&columns).unwrap();
     let row = |days: i32| vec![Some(vec![1]), Some(days.to_be_bytes().to_vec())];
     for (days, changed) in [(i32::MAX, &[0, 1][..]), (0, &[]), (i32::MIN, &[0, 1])] {
@@ -248,7 +248,7 @@ fn invalid_text_is_refused_replaced_or_bytes() {
         assert_eq!((batch.rows.column(0), &*batch.changed), (&expected, &[3][..]));
     }
     let mut bytes = binary(25, Carrier::Bytes);
-    bytes.rewritten = true;
+    bytes.output.rewritten = true;
     let mut rows = rows;
     rows.push(vec![None]);
     let batch = decode_batch(vec![bytes], &rows).unwrap();
@@ -258,13 +258,14 @@ fn invalid_text_is_refused_replaced_or_bytes() {
 
 mod row_key {
     use super::*;
-    use crate::model::{Comparison, Direction, KeyColumn, RowKeyColumn};
+    use crate::model::Direction;
+    use crate::source::postgres::plan::{Comparison, PgKeyColumn, RowKeyColumn};
 
     fn key_column(name: &str, oid: u32, place: Option<usize>, shown: bool) -> RowKeyColumn {
         RowKeyColumn { name: name.into(), pg_type: binary(oid, Carrier::Text).pg_type, place, shown }
     }
 
-    fn error_with(key: RowKey, columns: Vec<ColumnPlan>, rows: &[Row]) -> String {
+    fn error_with(key: RowKey, columns: Vec<PgColumn>, rows: &[Row]) -> String {
         let width = u16::try_from(rows[0].len()).unwrap();
         let mut input = [opening(width), message(b'd', &payload(rows))].concat();
         let mut fields = FieldTable::default();
@@ -278,7 +279,7 @@ mod row_key {
 
     #[test]
     fn an_error_names_the_row_by_its_key() {
-        let price = |oid| ColumnPlan { name: "price".into(), ..binary(oid, DECIMAL) };
+        let price = |oid| column("price", oid, Wire::Binary, DECIMAL);
         let row = |id: i32, price: &str, extra: &[Option<&[u8]>]| -> Row {
             let own = [Some(id.to_be_bytes().to_vec()), Some(hex(price))];
             own.into_iter().chain(extra.iter().map(|value| value.map(<[u8]>::to_vec))).collect()
@@ -319,8 +320,8 @@ mod row_key {
     #[test]
     fn columns_are_added_only_where_a_value_can_fail() {
         let key = [key_column("id", 20, None, true)];
-        let lossless = ColumnPlan { policy: "lossless".into(), ..binary(25, Carrier::Text) };
-        let nulled = ColumnPlan { policy: "null, trim".into(), ..binary(1042, Carrier::Text) };
+        let lossless = of_policy(binary(25, Carrier::Text), "lossless");
+        let nulled = of_policy(binary(1042, Carrier::Text), "null, trim");
         assert!(RowKey::new(&[lossless.clone(), nulled], &key).extra().is_empty());
         assert_eq!(RowKey::new(&[lossless, binary(25, Carrier::Text)], &key).extra(), ["id"]);
     }
@@ -337,7 +338,7 @@ mod row_key {
 
     #[test]
     fn pages_know_their_key_as_text() {
-        let paged = |name: &str| KeyColumn {
+        let paged = |name: &str| PgKeyColumn {
             name: name.into(),
             pg_type: binary(1184, Carrier::Text).pg_type,
             direction: Direction::Asc,
@@ -345,7 +346,7 @@ mod row_key {
             comparison: Comparison::default(),
         };
         let mut text = binary(25, Carrier::Text);
-        text.policy = "lossless".into();
+        text.output.policy = "lossless".into();
         let columns = vec![binary(1700, DECIMAL), text.clone(), text];
         let row_key = [key_column("id", 20, None, true), key_column("at", 1184, None, true)];
         let key = RowKey::of_pages(&columns[..1], &row_key, &[paged("at"), paged("id")]);

@@ -1,10 +1,10 @@
 //! Evaluates the conditions that `sql` writes, over rows of integers, with SQL's three truth values: so that their
 //! meaning is tested, and not only their text.
 
-use crate::model::KeyColumn;
+use crate::source::postgres::plan::PgKeyColumn;
 
 /// Whether `sql` is true, false or unknown (`None`) of a row whose fields are the key's columns.
-pub(super) fn holds(sql: &str, key: &[KeyColumn], row: &[Option<i32>]) -> Option<bool> {
+pub(super) fn holds(sql: &str, key: &[PgKeyColumn], row: &[Option<i32>]) -> Option<bool> {
     let mut parser = Parser { rest: sql, key, row };
     let value = parser.any_of();
     assert_eq!(parser.rest, "", "left over of {sql}");
@@ -13,7 +13,7 @@ pub(super) fn holds(sql: &str, key: &[KeyColumn], row: &[Option<i32>]) -> Option
 
 struct Parser<'a> {
     rest: &'a str,
-    key: &'a [KeyColumn],
+    key: &'a [PgKeyColumn],
     row: &'a [Option<i32>],
 }
 

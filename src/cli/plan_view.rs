@@ -1,0 +1,306 @@
+//! A plan for people (`outhaul plan`) and as JSON.
+
+use std::fmt::{self, Write as _};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+
+use crate::base::words::{key_words, plural};
+use crate::model::{
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, Member, Partition, Plan, Precision,
+    ReadPlan, RelationKind, RowOrder, RowsAvailable,
+};
+
+/// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
+pub(crate) const PARTITIONS_SHOWN_MAX: usize = 40;
+
+/// A plan as `outhaul plan` shows it: serialized as JSON, or by `Display` as text.
+///
+/// Partition bounds are key values, so rows' values are in it: it is shown to who asked for it and logged nowhere.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlanView<'a> {
+    format: &'static str,
+    version: u32,
+    relation: RelationView<'a>,
+    predicate: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    now: Option<DateTime<Utc>>,
+    key: Vec<KeyView<'a>>,
+    row_cap: &'a CapPlan,
+    read: &'a ReadPlan,
+    output: Format,
+    columns: Vec<ColumnView<'a>>,
+    partitions: Vec<PartitionView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct RelationView<'a> {
+    kind: RelationKind,
+    name: Option<&'a str>,
+    query: Option<&'a str>,
+    estimated_rows: Option<u64>,
+    /// Without TOAST; absent where the leaves are not read directly.
+    heap_bytes: Option<u64>,
+    leaves: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct KeyView<'a> {
+    name: &'a str,
+    direction: Direction,
+    nullable: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ColumnView<'a> {
+    name: &'a str,
+    from: &'a ColumnOrigin,
+    pg_type: &'a str,
+    wire: &'a str,
+    carrier: &'a Carrier,
+    arrow_type: String,
+    nullable: bool,
+    policy: &'a str,
+    note: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct PartitionView<'a> {
+    number: u32,
+    /// In words.
+    range: &'a str,
+    ordered: bool,
+    row_limit: Option<u64>,
+}
+
+impl<'a> PlanView<'a> {
+    pub(crate) fn new(plan: &'a Plan, output: Format) -> Self {
+        let relation = &plan.relation;
+        Self {
+            format: "outhaul.plan",
+            version: 1,
+            relation: RelationView {
+                kind: relation.kind,
+                name: relation.name.as_deref(),
+                query: relation.query.as_deref(),
+                estimated_rows: relation.estimated_rows,
+                heap_bytes: relation.estimated_bytes,
+                leaves: relation.tables,
+            },
+            predicate: relation.predicate.as_deref(),
+            now: plan.now,
+            key: plan.key.iter().map(KeyView::new).collect(),
+            row_cap: &plan.cap,
+            read: &plan.read,
+            output,
+            columns: plan.columns.iter().map(ColumnView::new).collect(),
+            partitions: plan.partitions.iter().map(PartitionView::new).collect(),
+        }
+    }
+}
+
+impl<'a> KeyView<'a> {
+    fn new(key: &'a KeyColumn) -> Self {
+        Self { name: &key.name, direction: key.direction, nullable: key.nullable }
+    }
+}
+
+impl<'a> ColumnView<'a> {
+    fn new(column: &'a ColumnPlan) -> Self {
+        Self {
+            name: &column.name,
+            from: &column.origin,
+            pg_type: &column.type_name,
+            wire: &column.sent_as,
+            carrier: &column.carrier,
+            arrow_type: column.carrier.data_type().to_string(),
+            nullable: column.nullable,
+            policy: &column.policy,
+            note: column.note.as_deref(),
+        }
+    }
+}
+
+impl<'a> PartitionView<'a> {
+    fn new(partition: &'a Partition) -> Self {
+        let Partition { number, words, ordered, row_limit, .. } = partition;
+        Self { number: *number, range: words, ordered: *ordered, row_limit: row_limit.map(u64::from) }
+    }
+}
+
+impl fmt::Display for PlanView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |label: &str, text: &str| writeln!(f, "{label:<12}{}", text.replace('\n', "\n            "));
+        line("relation", &self.relation.to_string())?;
+        if let Some(predicate) = self.predicate {
+            line("where", predicate)?;
+        }
+        if !self.key.is_empty() {
+            let columns: Vec<String> = self.key.iter().map(KeyView::to_string).collect();
+            line("key", &columns.join(", "))?;
+        }
+        if let Some(now) = self.now {
+            line("now", &format!("{} for every reader", now.to_rfc3339_opts(SecondsFormat::Micros, true)))?;
+        }
+        line("cap", &cap_words(self.row_cap))?;
+        for (label, text) in &self.read.lines {
+            line(label, text)?;
+        }
+        writeln!(f, "\ncolumns     {}", self.columns.len())?;
+        f.write_str(&column_table(&self.columns))?;
+        writeln!(f, "\npartitions  {}", self.partitions.len())?;
+        for partition in self.partitions.iter().take(PARTITIONS_SHOWN_MAX) {
+            writeln!(f, "  {partition}")?;
+        }
+        if let Some(more @ 1..) = self.partitions.len().checked_sub(PARTITIONS_SHOWN_MAX) {
+            writeln!(f, "  and {more} more; --report json shows all")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RelationView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            RelationKind::Table => "table",
+            RelationKind::PartitionedTable => "partitioned table",
+            RelationKind::View => "view",
+            RelationKind::MaterializedView => "materialized view",
+            RelationKind::ForeignTable => "foreign table",
+            RelationKind::Query => "query",
+        };
+        match self.name {
+            Some(name) => write!(f, "{name}, {kind}")?,
+            None => write!(f, "{kind}")?,
+        }
+        if let Some(rows) = self.estimated_rows {
+            write!(f, ", about {} {}", HumanCount(rows), plural(rows, "row"))?;
+        }
+        if let Some(bytes) = self.heap_bytes {
+            write!(f, ", {} of heap", HumanBytes(bytes))?;
+        }
+        if self.leaves > 1 {
+            write!(f, " in {} tables", self.leaves)?;
+        }
+        if let Some(query) = self.query {
+            write!(f, "\n{query}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for KeyView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        if self.direction == Direction::Desc {
+            f.write_str(" desc")?;
+        }
+        if self.nullable {
+            f.write_str(" (NULLs last)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PartitionView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>5}  {}", self.number, self.range)?;
+        if let Some(rows) = self.row_limit {
+            write!(f, ", at most {} {}", HumanCount(rows), plural(rows, "row"))?;
+        }
+        if self.ordered {
+            f.write_str(", in key order")?;
+        }
+        Ok(())
+    }
+}
+
+fn cap_words(cap: &CapPlan) -> String {
+    let tier = cap.tier.as_ref().map(|tier| format!(" (tier {tier})")).unwrap_or_default();
+    let Some(max_rows) = cap.max_rows else {
+        return format!("none{tier}");
+    };
+    let rows = HumanCount(max_rows.get());
+    let mut words = format!("{rows} {}{tier}: ", plural(max_rows.get(), "row"));
+    let order = match cap.order {
+        RowOrder::Key => "in key order",
+        RowOrder::Physical => "in the order of the heap",
+        RowOrder::Unspecified => "in no particular order",
+    };
+    let effect = match (cap.truncated, cap.available) {
+        _ if cap.by_reading => format!("the first {rows} {order}; reading shows whether there are more"),
+        (true, _) => format!("truncated to the first {rows} {order}"),
+        (false, RowsAvailable::Exact(all)) => format!("complete, there are {}", HumanCount(all)),
+        (false, RowsAvailable::AtLeast(_)) => "complete".to_owned(),
+        (false, RowsAvailable::Unknown) => format!("the first {rows} {order}, if there are more"),
+    };
+    words.push_str(&effect);
+    if let Some(boundary) = &cap.boundary {
+        words.push_str(", up to and including ");
+        words.push_str(&key_words(boundary));
+    }
+    words
+}
+
+fn column_table(columns: &[ColumnView<'_>]) -> String {
+    let head = ["name", "type", "sent as", "held as", "misfits", "note"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(columns.iter().map(column_cells)).collect();
+    let width = |cell: usize| rows.iter().map(|row| row[cell].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "  {cell:width$}");
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
+}
+
+fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
+    let null = if column.nullable { "" } else { " not null" };
+    [
+        column.name.to_owned(),
+        format!("{}{null}", column.pg_type),
+        column.wire.replace('_', " "),
+        carrier_words(column.carrier),
+        column.policy.to_owned(),
+        column.note.unwrap_or_default().to_owned(),
+    ]
+}
+
+fn carrier_words(carrier: &Carrier) -> String {
+    let words = match carrier {
+        Carrier::Decimal128 { precision, scale } | Carrier::Decimal256 { precision, scale } => {
+            return format!("decimal({precision},{scale})");
+        }
+        Carrier::List(element) => return format!("list of {}", carrier_words(element)),
+        Carrier::Struct(members) => {
+            let member = |member: &Member| format!("{} {}", member.name, carrier_words(&member.carrier));
+            return format!("struct({})", members.iter().map(member).collect::<Vec<_>>().join(", "));
+        }
+        Carrier::Timestamp { unit: Precision::Millis, utc: false } => "timestamp in milliseconds",
+        Carrier::Timestamp { unit: Precision::Millis, utc: true } => "timestamp in UTC, in milliseconds",
+        Carrier::Map => "map of text",
+        Carrier::Bool => "bool",
+        Carrier::Int16 => "int16",
+        Carrier::Int32 => "int32",
+        Carrier::Int64 => "int64",
+        Carrier::Float32 => "float32",
+        Carrier::Float64 => "float64",
+        Carrier::NumberText => "number as text",
+        Carrier::Text => "text",
+        Carrier::Json => "JSON",
+        Carrier::Bytes => "bytes",
+        Carrier::Uuid => "uuid",
+        Carrier::PgDate | Carrier::Date32 => "date",
+        Carrier::PgTime | Carrier::Time64 => "time",
+        Carrier::PgTimestamp | Carrier::Timestamp { unit: Precision::Micros, utc: false } => "timestamp",
+        Carrier::PgTimestampTz | Carrier::Timestamp { unit: Precision::Micros, utc: true } => "timestamp in UTC",
+    };
+    words.to_owned()
+}

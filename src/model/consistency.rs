@@ -1,0 +1,79 @@
+//! What a source promises of its reads, and where it is.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// The system the rows came from. Its name in the manifest is `source.kind`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// PostgreSQL.
+    Postgresql,
+    /// Another one, which a later version of outhaul reads.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl std::fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Postgresql => "postgresql",
+            Self::Other(kind) => kind,
+        })
+    }
+}
+
+/// The server that rows come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFacts {
+    /// The system.
+    pub kind: SourceKind,
+    /// Its version as it says itself, for example `18.1`.
+    pub server_version: String,
+    /// Whether it is a standby.
+    pub standby: bool,
+}
+
+/// What the reads of a run have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsistencyMode {
+    /// All rows are of one snapshot.
+    SingleSnapshot,
+    /// Pages in key order, each of its own short transaction.
+    Keyset,
+    /// Partitions of more than one snapshot.
+    Mixed,
+    /// Foreign tables are read: they are of the moment of each statement, whatever the snapshot.
+    Foreign,
+    /// Another promise, which a later version of outhaul makes.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// What the reads of a run have in common, with the proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consistency {
+    /// In one word.
+    pub mode: ConsistencyMode,
+    /// The snapshots; empty under `keyset`.
+    pub snapshots: Vec<SnapshotRecord>,
+    /// The moment that stood for `now()` in what a person wrote; absent where no such text was there.
+    pub now: Option<DateTime<Utc>>,
+    /// What a person should know of it.
+    pub note: Option<String>,
+}
+
+/// One snapshot that rows were read under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The exported snapshot's id; absent where one session read all and exported none.
+    pub id: Option<String>,
+    /// The WAL position when it was taken, as `pg_lsn` prints it.
+    pub lsn: Option<String>,
+    /// The oldest transaction that was still running, as `xid8` prints it.
+    pub xmin: Option<String>,
+    /// When it was taken.
+    #[serde(with = "super::micros")]
+    pub taken_at: DateTime<Utc>,
+}

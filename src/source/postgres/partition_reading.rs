@@ -1,0 +1,227 @@
+//! One partition on its way: the statements that read it, one after the other, over one session.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::Mutex;
+
+use super::catalog;
+use super::connect::Session;
+use super::copy::Copy;
+use super::decode::RowKey;
+use super::leaves::{groups, lock_and_compare, release, same_leaves};
+use super::permits::Permit;
+use super::session::{identifier, send_text_as_stored};
+use super::sql;
+use super::untranslatable;
+use super::watch::Watch;
+use crate::source::postgres::plan::{LeafFacts, PgColumn, PgPartition, PgPlan, Slice};
+use crate::source::{Batch, BatchStream, SourceError, SourceFault};
+
+/// What one statement reads.
+#[derive(Debug, Clone)]
+struct Step {
+    partition: PgPartition,
+    /// The leaves that it reads directly.
+    leaves: Range<usize>,
+}
+
+/// What a partition's statement names where that is no leaf, and what that was when it was planned.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) oid: u32,
+    pub(super) tables: Option<usize>,
+}
+
+/// What the readings of a run have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Manner {
+    pub(super) watch: Arc<Watch>,
+    pub(super) named: Option<Named>,
+    /// Relations that may be locked at a time, where leaves are locked as they are read.
+    pub(super) checked: Option<u64>,
+    /// Whether the database's encoding is `SQL_ASCII`.
+    pub(super) sql_ascii: bool,
+    /// Where the session goes in the end; else back to the pool, still in its transaction.
+    pub(super) home: Option<Arc<Mutex<Option<Session>>>>,
+}
+
+/// A partition that is being read.
+#[derive(Debug)]
+pub(super) struct PartitionReading {
+    manner: Manner,
+    plan: Arc<PgPlan>,
+    columns: Arc<[PgColumn]>,
+    what: String,
+    steps: VecDeque<Step>,
+    /// The step under way.
+    now: Option<Step>,
+    session: Option<Session>,
+    copy: Option<Copy>,
+    /// Held for as long as it is read.
+    permit: Permit,
+}
+
+impl PartitionReading {
+    /// Begins to read a partition over `session`, whose transaction has snapshot and locks.
+    ///
+    /// # Errors
+    /// The server refuses, or the session is lost.
+    pub(super) async fn start(
+        manner: Manner,
+        session: Session,
+        permit: Permit,
+        plan: Arc<PgPlan>,
+        partition: &PgPartition,
+        what: String,
+    ) -> Result<Self, SourceError> {
+        let columns: Arc<[PgColumn]> = plan.columns.clone().into();
+        let steps = steps(&plan, partition, manner.checked);
+        let session = Some(session);
+        let mut reading = Self { manner, plan, columns, what, steps, now: None, session, copy: None, permit };
+        reading.begin_next().await?;
+        Ok(reading)
+    }
+
+    /// The batches, in order.
+    pub(super) fn batches(self) -> BatchStream {
+        stream::try_unfold(self, |mut reading| async move { Ok(reading.next().await?.map(|batch| (batch, reading))) })
+            .boxed()
+    }
+
+    async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
+        loop {
+            let Some(copy) = &mut self.copy else { return Ok(None) };
+            match copy.next().await {
+                Ok(Some(batch)) => return Ok(Some(batch)),
+                Ok(None) => {}
+                Err(error) => {
+                    let error = self.explained(error).await;
+                    return Err(self.given_up(error));
+                }
+            }
+            self.session = self.copy.take().and_then(Copy::into_session);
+            if let Err(error) = self.end_step().await {
+                return Err(self.given_up(error));
+            }
+            self.begin_next().await?;
+        }
+    }
+
+    /// Sends the next statement, or gives the session back where there is none.
+    async fn begin_next(&mut self) -> Result<(), SourceError> {
+        self.now = self.steps.pop_front();
+        if self.now.is_none() {
+            let session = self.session.take();
+            if let (Some(session), Some(home)) = (session, &self.manner.home) {
+                // It is the snapshot.
+                *home.lock().await = Some(session);
+            }
+            return Ok(());
+        }
+        if let Err(error) = self.begin_step().await {
+            let name = self.manner.named.as_ref().map(|named| named.name.as_str());
+            let error = self.manner.watch.explain(error, name).await;
+            return Err(self.given_up(error));
+        }
+        let (Some(step), Some(session)) = (&self.now, self.session.take()) else { return Err(gone(&self.what)) };
+        let key = RowKey::new(&self.plan.columns, &self.plan.row_key);
+        let extra: Vec<String> = key.extra().iter().map(|name| identifier(name)).collect();
+        let statement = sql::copy(&sql::select(&self.plan, &step.partition, &extra, None));
+        let watch = Arc::clone(&self.manner.watch);
+        let cap = step.partition.row_limit.filter(|_| self.plan.cap.by_reading);
+        match Copy::start(session, watch, &statement, &self.columns, key, cap, self.what.clone()).await {
+            Ok(copy) => self.copy = Some(copy),
+            Err(error) => return Err(self.given_up(error)),
+        }
+        Ok(())
+    }
+
+    /// What the statement of a step needs to stand in its transaction.
+    async fn begin_step(&self) -> Result<(), SourceError> {
+        let (Some(step), Some(session)) = (&self.now, &self.session) else { return Err(gone(&self.what)) };
+        if self.manner.checked.is_some() {
+            lock_and_compare(session, self.leaves(step)).await?;
+        }
+        if self.manner.sql_ascii {
+            send_text_as_stored(session).await?;
+        }
+        match sql::set_bounds(&step.partition.slice) {
+            Some(bounds) => session.batch("setting the bounds of a partition", &bounds).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure that what was read is what was planned.
+    async fn end_step(&self) -> Result<(), SourceError> {
+        let (Some(step), Some(session)) = (&self.now, &self.session) else { return Err(gone(&self.what)) };
+        let leaves = self.leaves(step);
+        if !leaves.is_empty() {
+            same_leaves(session, leaves).await?;
+            if self.manner.checked.is_some() {
+                release(session).await?;
+            }
+        } else if let Some(named) = &self.manner.named {
+            catalog::same_relation(session, &named.name, named.oid, named.tables).await?;
+        }
+        Ok(())
+    }
+
+    /// The error of a statement, with the column and the row where only a search finds them.
+    async fn explained(&mut self, error: SourceError) -> SourceError {
+        // Its session and its connection are spent.
+        let rows = self.copy.take().and_then(|copy| copy.refused_after());
+        let (Some(rows), Some(step)) = (rows, &self.now) else { return error };
+        let (plan, partition, what) = (self.plan.as_ref(), &step.partition, self.what.as_str());
+        let reading = untranslatable::FailedRead { plan, partition, after: None, rows, what };
+        untranslatable::explain(error, &self.manner.watch, reading).await
+    }
+
+    fn leaves(&self, step: &Step) -> &[LeafFacts] {
+        self.plan.relation.leaves.get(step.leaves.clone()).unwrap_or_default()
+    }
+
+    /// The session is in no state that anybody else knows.
+    fn given_up(&mut self, error: SourceError) -> SourceError {
+        self.permit.heed(&error);
+        if let Some(session) = self.session.take() {
+            session.discard();
+        }
+        error
+    }
+}
+
+impl Drop for PartitionReading {
+    /// A session between two statements has state of its own.
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.discard();
+        }
+    }
+}
+
+fn gone(what: &str) -> SourceError {
+    SourceError::new(SourceFault::Unavailable, format!("reading {what}: the session is gone"))
+}
+
+/// The statements that read a partition.
+fn steps(plan: &PgPlan, partition: &PgPartition, most_relations: Option<u64>) -> VecDeque<Step> {
+    let leaves = &plan.relation.leaves;
+    match &partition.slice {
+        Slice::Leaves { from, to } => {
+            let step = |leaves: Range<usize>| Step {
+                partition: PgPartition {
+                    slice: Slice::Leaves { from: leaves.start, to: leaves.end },
+                    ..partition.clone()
+                },
+                leaves,
+            };
+            groups(leaves, *from..*to, plan.columns.len(), most_relations).into_iter().map(step).collect()
+        }
+        Slice::Heap { leaf, .. } => [Step { partition: partition.clone(), leaves: *leaf..leaf + 1 }].into(),
+        Slice::Whole | Slice::Keys(_) | Slice::NullKeys => [Step { partition: partition.clone(), leaves: 0..0 }].into(),
+    }
+}

@@ -1,0 +1,47 @@
+//! Planning: relation, statistics and cap become disjoint, covering partitions and one column plan per column.
+//!
+//! But for [`decide`], which asks the server, nothing here does IO or awaits (invariant I8): facts come in as values, a
+//! [`PgPlan`] goes out, and [`told`] says of it what the other rooms may know.
+
+pub(crate) mod clocks;
+pub mod columns;
+mod constant;
+pub(crate) mod decide;
+pub mod error;
+mod extremes;
+mod facts;
+pub mod key;
+mod lexer;
+pub mod locks;
+mod members;
+pub(crate) mod mentions;
+pub(crate) mod oid;
+mod partition;
+mod pg_plan;
+mod pg_type;
+mod pieces;
+pub mod predicate;
+mod relation;
+pub mod sizing;
+pub mod split;
+#[cfg(test)]
+mod testing;
+mod told;
+mod travel;
+pub(crate) mod whole_row;
+mod words;
+
+pub use columns::{ColumnRules, columns};
+pub use error::{PlanError, SqlFlaw};
+use facts::numbered;
+pub use key::{KeyChoice, choose_key};
+pub(crate) use lexer::NAME_BYTES_MAX;
+pub use partition::{Comparison, Operators, PgKeyColumn, PgPartition, Slice};
+pub use pg_plan::{FixedNow, LockUse, LockWay, PgColumn, PgPlan, RowKeyColumn, Wire};
+pub use pg_type::{Attribute, ExtensionType, PgType, TypeKind};
+pub use predicate::{check_expression, check_predicate, check_query};
+pub use relation::{ColumnFacts, LeafFacts, ReadingFacts, RelationFacts};
+pub use sizing::Sizing;
+pub use split::number_partitions;
+pub use travel::ServerTypes;
+pub(crate) use travel::{is_text, srid, values_are_safe};
