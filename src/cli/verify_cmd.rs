@@ -41,7 +41,7 @@ impl Verified {
 pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
     let connect = if matches.get_flag("against_source") {
-        match config::load_connection(args::connection_flags(matches), &stage.environment) {
+        match config::load_connection(args::flags(matches), &stage.environment) {
             Ok(connect) => Some(connect),
             Err(errors) => return stage.refuse(&errors),
         }
