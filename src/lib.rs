@@ -75,7 +75,7 @@
 //! - **keeper**: a session that does nothing but hold the run's snapshot, inside the run or beyond it.
 //! - **cap**: a row limit; **tier**: a named cap. **complete, truncated, failed, cancelled** are four different things.
 
-pub mod base;
+pub(crate) mod base;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

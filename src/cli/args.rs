@@ -54,7 +54,6 @@ Waits for the run at DEST to begin, imports its snapshot and holds it, with its 
 cleaned away, a session has waited too long for the locks, or the time is up.
 Exit codes: 0 the run ended, 12 the snapshot is gone, 16 gave way or the time was up.";
 
-/// The whole command line.
 pub(crate) fn command() -> Command {
     let mut command = Command::new("outhaul")
         .version(env!("CARGO_PKG_VERSION"))

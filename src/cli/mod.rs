@@ -3,21 +3,21 @@
 mod args;
 mod clean_cmd;
 mod ddl_cmd;
-pub mod demo;
+mod demo;
 mod demo_cmd;
 mod env_file;
-pub mod events;
+mod events;
 pub mod exit;
 mod export_cmd;
 mod human;
 mod keep_cmd;
 mod meter;
-pub mod progress;
+mod progress;
 mod resume_cmd;
-pub mod screen;
-pub mod session;
-pub mod signals;
-pub mod summary;
+mod screen;
+mod session;
+mod signals;
+mod summary;
 mod verify_cmd;
 
 #[cfg(test)]

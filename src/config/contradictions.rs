@@ -19,7 +19,6 @@ pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
     }
 }
 
-/// All contradictions.
 pub(super) fn find(
     raw: &Raw,
     given: &Given,

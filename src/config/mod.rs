@@ -16,9 +16,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub(crate) use raw::default_of;
-pub use typed::{
-    FrontOptions, LogFormat, ProgressKind, ReportKind, duration, load, load_connection, load_keep, load_resume,
-};
+pub use typed::{FrontOptions, LogFormat, ProgressKind, ReportKind, load};
+pub(crate) use typed::{duration, load_connection, load_keep, load_resume};
 
 /// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong
 /// name does not fill the memory.

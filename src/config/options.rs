@@ -53,7 +53,6 @@ impl Heading {
     }
 }
 
-/// One option.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OptionInfo {
     /// The config key, in `snake_case`.
@@ -61,7 +60,6 @@ pub(crate) struct OptionInfo {
     pub(crate) arity: Arity,
     /// What stands for its value in `--help`.
     pub(crate) value: &'static str,
-    /// Where `--help` shows it.
     pub(crate) heading: Heading,
     /// What it does, in one sentence, with its unit.
     pub(crate) help: &'static str,
@@ -103,7 +101,6 @@ impl OptionInfo {
         self.key.replace('_', "-")
     }
 
-    /// The environment variable.
     pub(crate) fn variable(&self) -> String {
         format!("OUTHAUL_{}", self.key.to_uppercase())
     }

@@ -11,9 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::options::{Arity, OPTIONS, OptionInfo, by_key, nearest};
 use super::{ConfigError, Environment, position};
 
-/// The embedded defaults.
 pub(crate) const DEFAULTS: &str = include_str!("../../config/default.toml");
-/// The embedded tiers.
 pub(crate) const TIERS: &str = include_str!("../../config/tiers.toml");
 /// What stands in the defaults besides settings.
 const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "gentle", "fast", "levels", "keep", "demo"];
@@ -25,7 +23,6 @@ pub(crate) enum Origin {
     Default,
     /// A config file, and the line and column in it.
     File(PathBuf, usize, usize),
-    /// An environment variable.
     Variable(String),
     /// A flag, without its dashes.
     Flag(String),
@@ -42,12 +39,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value as written.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// One entry, or one for each time that a repeatable option was given.
     pub(crate) values: Vec<String>,
-    /// Where it was written.
     pub(crate) origin: Origin,
 }
 
@@ -108,7 +103,6 @@ impl Raw {
         }
     }
 
-    /// A setting.
     pub(crate) fn get(&self, key: &str) -> Option<&Setting> {
         self.settings.get(key)
     }

@@ -83,7 +83,7 @@ pub fn load(
 ///
 /// # Errors
 /// All mistakes at once.
-pub fn load_connection(
+pub(crate) fn load_connection(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
 ) -> Result<ConnectSettings, ConfigErrors> {
@@ -97,7 +97,7 @@ pub fn load_connection(
 ///
 /// # Errors
 /// All mistakes at once.
-pub fn load_keep(
+pub(crate) fn load_keep(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
 ) -> Result<(ConnectSettings, Option<Duration>), ConfigErrors> {
@@ -111,7 +111,7 @@ pub fn load_keep(
 ///
 /// # Errors
 /// All mistakes at once.
-pub fn load_resume(
+pub(crate) fn load_resume(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
 ) -> Result<(ConnectSettings, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
@@ -125,7 +125,7 @@ pub fn load_resume(
 ///
 /// # Errors
 /// What would be right.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     value::duration(text)
 }
 

@@ -78,7 +78,6 @@ pub(super) fn bounded(most: usize) -> impl Fn(&str) -> Result<NonZeroUsize, Stri
     }
 }
 
-/// A count of partitions.
 pub(super) fn partitions(text: &str) -> Result<NonZeroU32, String> {
     let most = usize::try_from(PARTITIONS_MAX).unwrap_or(usize::MAX);
     NonZeroU32::try_from(bounded(most)(text)?).map_err(|error| error.to_string())
@@ -337,7 +336,6 @@ pub(super) fn any(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A date.
 pub(super) fn date(text: &str) -> Result<NaiveDate, String> {
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
     date.ok_or_else(|| "a date such as 2026-11-21 is wanted".to_owned())

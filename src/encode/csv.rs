@@ -9,7 +9,6 @@ use crate::plan::is_free_text;
 const QUOTE: u8 = b'"';
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Writes rows as CSV.
 #[derive(Debug)]
 pub(crate) struct CsvRows {
     options: CsvOptions,

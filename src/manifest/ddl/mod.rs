@@ -18,7 +18,7 @@ mod types;
 use std::collections::HashSet;
 use std::fmt;
 
-pub use name::TableName;
+pub(crate) use name::TableName;
 
 use super::model::{Manifest, SourceName};
 use super::placement::Placement;
@@ -29,9 +29,8 @@ use folders::Folders;
 use quote::comment;
 use types::Types;
 
-/// An engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// Amazon Athena: an external table over the symlink manifest.
     Athena,
     /// Amazon Redshift Spectrum: an external table over the Redshift manifest.
@@ -45,8 +44,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Athena, Self::Spectrum, Self::Redshift, Self::Duckdb, Self::Clickhouse];
+    pub(crate) const ALL: [Self; 5] = [Self::Athena, Self::Spectrum, Self::Redshift, Self::Duckdb, Self::Clickhouse];
 
     /// The word of the flag, the file below the destination, the name as its makers write it, and what writes its script.
     fn facts(self) -> (&'static str, &'static str, &'static str, Writer) {
@@ -60,12 +58,12 @@ impl Dialect {
     }
 
     /// As the flag takes it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.facts().0
     }
 
     /// Where the commit writes the statements, relative to the destination.
-    pub fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         self.facts().1
     }
 
@@ -79,7 +77,7 @@ type Writer = fn(&Export<'_>, &TableName, &mut Script);
 
 /// Why there is no statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     dialect: Dialect,
     /// At least one, each with what to do about it.
     reasons: Vec<String>,
@@ -135,7 +133,7 @@ struct Export<'a> {
 ///
 /// # Errors
 /// [`Refused`], where the engine cannot read what was exported.
-pub fn ddl(
+pub(crate) fn ddl(
     manifest: &Manifest,
     placement: &Placement,
     dialect: Dialect,
@@ -167,7 +165,7 @@ pub fn ddl(
 }
 
 /// What the commit writes at [`Dialect::path`]: the statements, or a comment that says why there are none.
-pub fn file(manifest: &Manifest, dialect: Dialect) -> String {
+pub(crate) fn file(manifest: &Manifest, dialect: Dialect) -> String {
     ddl(manifest, &Placement::Parts, dialect, None).unwrap_or_else(|refused| {
         let mut text = header(manifest, dialect);
         comment(&mut text, "There is no statement here, since it cannot read this export as it is:");
