@@ -129,6 +129,13 @@ impl Wishes {
 }
 
 /// Parses the command line, runs the command and gives its exit code. A panic anywhere is exit 1.
+///
+/// # Examples
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     outhaul::cli::main()
+/// }
+/// ```
 pub fn main() -> ExitCode {
     announce_panics();
     ExitCode::from(catch_unwind(AssertUnwindSafe(parse_and_run)).unwrap_or(exit::INTERNAL))

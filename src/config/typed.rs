@@ -64,6 +64,21 @@ pub struct FrontOptions {
 ///
 /// # Errors
 /// All mistakes at once.
+///
+/// # Examples
+/// ```
+/// use outhaul::config::{Environment, load};
+///
+/// let environment = Environment::of([("DATABASE_URL", "postgres://me@db.example/shop"), ("OUTHAUL_READERS", "8")], []);
+/// let flags = [("table", "public.orders"), ("to", "s3://lake/orders/")];
+/// let flags = flags.map(|(key, value)| (key, vec![value.to_owned()]));
+/// let (request, _) = load(flags.into(), &environment, true)?;
+/// assert_eq!(request.work.readers.get(), 8);
+///
+/// let mistakes = load(vec![("format", vec!["cvs".to_owned()])], &environment, true).unwrap_err();
+/// assert!(mistakes.to_string().contains("did you mean csv?"));
+/// # Ok::<(), outhaul::config::ConfigErrors>(())
+/// ```
 pub fn load(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
