@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
-use crate::base::memory::READ_BUFFER_BYTES;
 use crate::source::postgres;
 use crate::source::postgres::decode::{BATCH_ROWS_MAX, BatchDecoder};
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};
@@ -20,6 +19,9 @@ use crate::store::direct::{Block, BlockFile};
 
 /// Bytes of a block of a local file.
 pub const LOCAL_BLOCK_BYTES: usize = crate::store::direct::LOCAL_BLOCK_BYTES;
+
+/// Bytes that a reader receives at once.
+pub const READ_BUFFER_BYTES: usize = crate::base::memory::READ_BUFFER_BYTES;
 
 /// Bytes that gather in the kernel before a reader is woken for more.
 pub const READ_LOW_WATER_BYTES: usize = postgres::low_water::READ_LOW_WATER_BYTES;

@@ -19,7 +19,7 @@
 //!   for `clean`.
 //! - [`cli`]: what a person types and sees; exit codes.
 //! - [`model`]: the ground: what the rooms hand one another. Passive types, which import no room.
-//! - [`base`]: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
+//! - `base`: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
 //!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, the bounds of memory and of retries.
 //!
 //! The seams: [`source::Source`] with the [`source::Reading`] that it begins, [`encode::Encoder`], and `object_store`.
@@ -52,7 +52,7 @@
 //! - **I5 One snapshot**: in copy mode every read happens in one exported snapshot, on one server, with everything locked
 //!   before the snapshot was taken, or compared with it under a lock that is held while reading; `now()` is one moment.
 //!   Foreign tables have no part in it, which the manifest says.
-//! - **I6 Memory** is bounded by the formula in [`base::memory`]; it grows neither with rows nor with a slow destination.
+//! - **I6 Memory** is bounded by the formula in `base::memory`; it grows neither with rows nor with a slow destination.
 //! - **I7 Truncation** is recorded, exact and deterministic; never silent, never called complete.
 //! - **I8 Purity**: planning's arithmetic, `encode`, the COPY framer and object naming do no IO and never await.
 //! - **I9 Secrets** never appear in logs, errors, journals, manifests, metrics or panics; row values only where asked for.
@@ -74,7 +74,7 @@
 //! - **keeper**: a session that does nothing but hold the run's snapshot, inside the run or beyond it.
 //! - **cap**: a row limit; **tier**: a named cap. **complete, truncated, failed, cancelled** are four different things.
 
-pub mod base;
+pub(crate) mod base;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

@@ -7,8 +7,7 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use outhaul::base::memory::READ_BUFFER_BYTES;
-use outhaul::bench::{READ_LOW_WATER_BYTES, wake_at};
+use outhaul::bench::{READ_BUFFER_BYTES, READ_LOW_WATER_BYTES, wake_at};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 

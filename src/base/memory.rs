@@ -9,20 +9,20 @@
 
 /// Bytes read from the socket before they are handed over to rayon. Each hand-over wakes a thread on either side and
 /// leaves an idle one spinning for a while: with 256 KiB, a third of the export's system time went there.
-pub const READ_BUFFER_BYTES: usize = 2 * 1024 * 1024;
+pub(crate) const READ_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
 /// A batch ends once its values take this many bytes: what it becomes as text is several times as much, and each reader
 /// has both in memory.
-pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 /// The largest single protocol message accepted: PostgreSQL itself allows a row of 1 GiB.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// Partitions of one run: names have five digits, and each costs 4 KiB until commit.
-pub const PARTITIONS_MAX: u32 = 99_999;
+pub(crate) const PARTITIONS_MAX: u32 = 99_999;
 
 /// Readers of one run; PostgreSQL serves far fewer connections well.
-pub const READERS_MAX: u32 = 256;
+pub(crate) const READERS_MAX: u32 = 256;
 
 /// Chunks of one part in flight; beyond this a store answers no faster.
-pub const UPLOAD_CONCURRENCY_MAX: usize = 64;
+pub(crate) const UPLOAD_CONCURRENCY_MAX: usize = 64;

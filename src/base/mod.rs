@@ -1,11 +1,11 @@
 //! What every room may stand on, and which knows none of them.
 
-pub mod cpu;
+pub(crate) mod cpu;
 pub(crate) mod failpoint;
-pub mod memory;
-pub mod retry;
+pub(crate) mod memory;
+pub(crate) mod retry;
 pub(crate) mod spare;
-pub mod telemetry;
+pub(crate) mod telemetry;
 pub(crate) mod text;
 pub(crate) mod words;
 

@@ -10,7 +10,6 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Spares<T>(Mutex<Vec<T>>);
 
 impl<T> Spares<T> {
-    /// None yet.
     pub(crate) const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }

@@ -3,7 +3,7 @@
 //! Records and metrics carry no secrets and no row values (invariant I9). Labels are few and closed, so that a metric
 //! never grows with tables or runs.
 
-pub mod exporter;
+pub(crate) mod exporter;
 
 use std::time::Duration;
 
@@ -15,27 +15,27 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Rows that came from the source, those of failed attempts included.
-pub const ROWS_READ: &str = "outhaul_rows_read_total";
+pub(crate) const ROWS_READ: &str = "outhaul_rows_read_total";
 /// Rows encoded, those of failed attempts included.
-pub const ROWS_ENCODED: &str = "outhaul_rows_encoded_total";
+pub(crate) const ROWS_ENCODED: &str = "outhaul_rows_encoded_total";
 /// Encoded bytes that the destination accepted.
-pub const BYTES_WRITTEN: &str = "outhaul_bytes_written_total";
+pub(crate) const BYTES_WRITTEN: &str = "outhaul_bytes_written_total";
 /// Partitions with a receipt.
-pub const PARTITIONS_COMPLETED: &str = "outhaul_partitions_completed_total";
+pub(crate) const PARTITIONS_COMPLETED: &str = "outhaul_partitions_completed_total";
 /// Attempts at a partition after its first.
-pub const PARTITION_RETRIES: &str = "outhaul_partition_retries_total";
+pub(crate) const PARTITION_RETRIES: &str = "outhaul_partition_retries_total";
 /// From a part's first byte to its last being accepted.
-pub const PART_UPLOAD_SECONDS: &str = "outhaul_part_upload_seconds";
+pub(crate) const PART_UPLOAD_SECONDS: &str = "outhaul_part_upload_seconds";
 /// Readers that have a partition now.
-pub const READERS_ACTIVE: &str = "outhaul_readers_active";
+pub(crate) const READERS_ACTIVE: &str = "outhaul_readers_active";
 /// Times that keeper B took over a lost snapshot.
-pub const KEEPER_PROMOTIONS: &str = "outhaul_keeper_promotions_total";
+pub(crate) const KEEPER_PROMOTIONS: &str = "outhaul_keeper_promotions_total";
 /// Exports that ended; label `outcome`: complete, truncated, failed, cancelled.
-pub const EXPORTS: &str = "outhaul_exports_total";
+pub(crate) const EXPORTS: &str = "outhaul_exports_total";
 /// From start to end of an export, however it ended.
-pub const EXPORT_DURATION_SECONDS: &str = "outhaul_export_duration_seconds";
+pub(crate) const EXPORT_DURATION_SECONDS: &str = "outhaul_export_duration_seconds";
 /// When an export last committed, in seconds since 1970; what an alert on a nightly export looks at.
-pub const LAST_COMMIT: &str = "outhaul_last_commit_timestamp_seconds";
+pub(crate) const LAST_COMMIT: &str = "outhaul_last_commit_timestamp_seconds";
 
 /// Upper ends of the histogram buckets for uploads of one part, in seconds.
 const PART_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -45,8 +45,7 @@ const EXPORT_BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 1
 
 /// How an export ended, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the glossary's own words")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Complete,
     Truncated,
     Failed,
@@ -93,47 +92,47 @@ fn describe() {
 }
 
 /// Counts rows that came from the source; once a batch.
-pub fn rows_read(rows: u64) {
+pub(crate) fn rows_read(rows: u64) {
     counter!(ROWS_READ).increment(rows);
 }
 
 /// Counts encoded rows; once a batch.
-pub fn rows_encoded(rows: u64) {
+pub(crate) fn rows_encoded(rows: u64) {
     counter!(ROWS_ENCODED).increment(rows);
 }
 
 /// Counts bytes that the destination accepted; once a chunk or part.
-pub fn bytes_written(bytes: u64) {
+pub(crate) fn bytes_written(bytes: u64) {
     counter!(BYTES_WRITTEN).increment(bytes);
 }
 
 /// Counts a part that is uploaded whole.
-pub fn part_uploaded(took: Duration) {
+pub(crate) fn part_uploaded(took: Duration) {
     histogram!(PART_UPLOAD_SECONDS).record(took.as_secs_f64());
 }
 
 /// Counts a partition that has its receipt.
-pub fn partition_completed() {
+pub(crate) fn partition_completed() {
     counter!(PARTITIONS_COMPLETED).increment(1);
 }
 
 /// Counts a further attempt at a partition.
-pub fn partition_retried() {
+pub(crate) fn partition_retried() {
     counter!(PARTITION_RETRIES).increment(1);
 }
 
 /// Says how many readers have a partition.
-pub fn readers_active(readers: u32) {
+pub(crate) fn readers_active(readers: u32) {
     gauge!(READERS_ACTIVE).set(f64::from(readers));
 }
 
 /// Counts keeper B taking over.
-pub fn keeper_promoted() {
+pub(crate) fn keeper_promoted() {
     counter!(KEEPER_PROMOTIONS).increment(1);
 }
 
 /// Counts an export that ended.
-pub fn export_ended(outcome: Outcome, took: Duration) {
+pub(crate) fn export_ended(outcome: Outcome, took: Duration) {
     counter!(EXPORTS, "outcome" => outcome.label()).increment(1);
     histogram!(EXPORT_DURATION_SECONDS).record(took.as_secs_f64());
     if matches!(outcome, Outcome::Complete | Outcome::Truncated)
@@ -145,7 +144,7 @@ pub fn export_ended(outcome: Outcome, took: Duration) {
 
 /// The form of a log record (`--log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// A line for people.
     Text,
     /// One JSON object a line.
@@ -166,7 +165,7 @@ fn filter(verbosity: i8) -> Targets {
 }
 
 /// Sends log records to `writer`; `verbosity` is the number of `-v`, or -1 for `-q`. A second call changes nothing.
-pub fn start_logs<W>(format: LogFormat, verbosity: i8, color: bool, writer: W)
+pub(crate) fn start_logs<W>(format: LogFormat, verbosity: i8, color: bool, writer: W)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

@@ -1,9 +1,10 @@
 //! The command line's shape, made from the table of options.
 
 use clap::builder::Styles;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::options::{Arity, Heading, OPTIONS, OptionInfo, by_key};
+use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
 use crate::manifest::ddl::{Dialect, TableName};
 
@@ -23,9 +24,6 @@ Examples:
 
 Exit codes: 0 complete, 3 truncated by a cap, 2 usage, 10-16 source, 20-23 destination, 130 and 143 stopped.
 A key of config/default.toml, its flag and its variable share one name: part_size, --part-size, OUTHAUL_PART_SIZE.";
-
-/// The options of an export by which `verify --against-source` connects.
-const CONNECTION: [&str; 4] = ["from", "password_file", "password_command", "config"];
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -56,7 +54,6 @@ Waits for the run at DEST to begin, imports its snapshot and holds it, with its 
 cleaned away, a session has waited too long for the locks, or the time is up.
 Exit codes: 0 the run ended, 12 the snapshot is gone, 16 gave way or the time was up.";
 
-/// The whole command line.
 pub(crate) fn command() -> Command {
     let mut command = Command::new("outhaul")
         .version(env!("CARGO_PKG_VERSION"))
@@ -105,7 +102,7 @@ fn verify() -> Command {
         ))
         .arg(report());
     command = command.args(env_file());
-    for option in CONNECTION.iter().filter_map(|key| by_key(key)) {
+    for option in of_connection() {
         // A config file alone connects to nothing.
         command = command.arg(argument(option).help_heading("With --against-source").requires("against_source"));
     }
@@ -159,7 +156,7 @@ fn resume() -> Command {
                 .help("where the run's snapshot is gone, read the rest of a run that is split by key under a new one"),
         )
         .args(env_file());
-    for option in resume_options() {
+    for option in of_resume() {
         let argument = argument(option);
         // What a new run does by default is not what this one did.
         let own = format!("{} [default: as many as the run had]", option.help);
@@ -202,7 +199,7 @@ fn keep() -> Command {
         )
         .arg(Arg::new("handed_over").long("handed-over").action(ArgAction::SetTrue).hide(true))
         .args(env_file());
-    for option in keep_options() {
+    for option in of_keep() {
         command = command.arg(argument(option));
     }
     command.next_help_heading("For people").args(common())
@@ -267,24 +264,18 @@ fn with_options(mut command: Command) -> Command {
 }
 
 fn argument(option: &OptionInfo) -> Arg {
-    let mut argument = Arg::new(option.key).long(option.flag()).help_heading(option.heading.title());
-    if let Some(letter) = option.short() {
-        argument = argument.short(letter);
-    }
     let default = shown_default(option).map_or(String::new(), |default| format!(" [default: {default}]"));
-    argument = argument.help(format!("{}{default}", option.help));
+    let argument = Arg::new(option.key)
+        .short(option.short)
+        .long(option.flag())
+        .visible_aliases(option.aliases)
+        .help(format!("{}{default}", option.help))
+        .help_heading(option.heading.title());
     match option.arity {
         Arity::Switch => argument.action(ArgAction::SetTrue),
-        Arity::One => {
-            argument.value_name(option.value).action(ArgAction::Set).allow_hyphen_values(takes_hyphens(option))
-        }
+        Arity::One => argument.value_name(option.value).action(ArgAction::Set).allow_hyphen_values(option.hyphens),
         Arity::Many => argument.value_name(option.value).action(ArgAction::Append),
     }
-}
-
-/// `--to -`, and predicates that begin with a minus.
-fn takes_hyphens(option: &OptionInfo) -> bool {
-    matches!(option.key, "to" | "where" | "query" | "csv_null" | "csv_delimiter")
 }
 
 /// A default as the help shows it; nothing for switches that are off.
@@ -296,58 +287,18 @@ fn shown_default(option: &OptionInfo) -> Option<String> {
     }
 }
 
-/// The options of an export that `resume` takes.
-fn resume_options() -> impl Iterator<Item = &'static OptionInfo> {
-    let readers = by_key("readers").into_iter();
-    let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
-    CONNECTION.iter().filter_map(|key| by_key(key)).chain(readers).chain(people)
-}
-
-/// The options of an export that `keep` takes.
-fn keep_options() -> impl Iterator<Item = &'static OptionInfo> {
-    CONNECTION.iter().chain(&["yield_to_ddl"]).filter_map(|key| by_key(key))
-}
-
-/// Those that were given.
-pub(crate) fn keep_flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
-    flags_of(matches, keep_options())
-}
-
-/// Those that were given.
-pub(crate) fn resume_flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
-    flags_of(matches, resume_options())
-}
-
-/// The options that were given as flags, as config key and values.
+/// The options of an export that a command takes and that were given as flags, as config key and values.
 pub(crate) fn flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
-    flags_of(matches, OPTIONS.iter())
-}
-
-/// Those that say how to connect.
-pub(crate) fn connection_flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
-    flags_of(matches, CONNECTION.iter().filter_map(|key| by_key(key)))
-}
-
-fn flags_of<'a>(
-    matches: &ArgMatches,
-    options: impl Iterator<Item = &'a OptionInfo>,
-) -> Vec<(&'static str, Vec<String>)> {
-    let mut flags = Vec::new();
-    for option in options {
-        match option.arity {
-            Arity::Switch => {
-                if matches.get_flag(option.key) {
-                    flags.push((option.key, vec!["true".to_owned()]));
-                }
-            }
-            Arity::One | Arity::Many => {
-                if let Some(values) = matches.get_many::<String>(option.key) {
-                    flags.push((option.key, values.cloned().collect()));
-                }
-            }
-        }
-    }
-    flags
+    let given = |option: &&OptionInfo| {
+        // The command may not take it.
+        let flag = matches.try_contains_id(option.key).unwrap_or(false);
+        flag && matches.value_source(option.key) == Some(ValueSource::CommandLine)
+    };
+    let values = |option: &OptionInfo| match option.arity {
+        Arity::Switch => vec!["true".to_owned()],
+        Arity::One | Arity::Many => matches.get_many::<String>(option.key).into_iter().flatten().cloned().collect(),
+    };
+    OPTIONS.iter().filter(given).map(|option| (option.key, values(option))).collect()
 }
 
 #[cfg(test)]
@@ -437,6 +388,17 @@ mod tests {
             ("where", vec!["-1 < x"]),
         ];
         assert_eq!(flags, expected.map(|(key, values)| (key, values.into_iter().map(str::to_owned).collect())));
+    }
+
+    #[test]
+    fn an_option_may_have_other_flags() {
+        let mut row = *by_key("readers").unwrap();
+        (row.short, row.aliases) = (Some('R'), &["with"]);
+        for flag in ["--readers", "--with", "-R"] {
+            let command = Command::new("outhaul").arg(argument(&row));
+            let matches = command.try_get_matches_from(["outhaul", flag, "8"]).unwrap();
+            assert_eq!(flags(&matches), [("readers", vec!["8".to_owned()])], "{flag}");
+        }
     }
 
     #[test]

@@ -14,35 +14,32 @@ use crate::model::ExportErrorKind;
 use cluster::Cluster;
 
 /// The table the demo makes.
-pub const TABLE: &str = "public.orders";
+pub(crate) const TABLE: &str = "public.orders";
 
 /// What is asked of the demo.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// Rows of the table.
-    pub rows: u64,
+pub(crate) struct Options {
+    pub(crate) rows: u64,
     /// Where the export goes, below `export/`; made where it is missing.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// What the demo exports, for who carries the export out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
+pub(crate) struct Job {
     /// The folder of the server's socket.
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// The port in the socket's name.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The role, which has no password: only the socket's owner and root reach it.
-    pub user: &'static str,
-    /// The database.
-    pub database: &'static str,
-    /// The destination.
-    pub to: PathBuf,
+    pub(crate) user: &'static str,
+    pub(crate) database: &'static str,
+    pub(crate) to: PathBuf,
 }
 
 impl Job {
     /// What `--from` takes.
-    pub fn from(&self) -> String {
+    pub(crate) fn from(&self) -> String {
         let host: String = self
             .socket
             .to_string_lossy()
@@ -67,7 +64,7 @@ impl Job {
 ///
 /// # Cancel safety
 /// Not to be dropped; the first signal ends it within seconds, with everything stopped and removed.
-pub async fn run(front: &Front, options: &Options, work: impl AsyncFnOnce(&Job) -> u8) -> u8 {
+pub(crate) async fn run(front: &Front, options: &Options, work: impl AsyncFnOnce(&Job) -> u8) -> u8 {
     match served(front, options, work).await {
         Ok(exit_code) => exit_code,
         Err(mut error) => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::model::Event;
 
 /// Raised when a field changes its meaning or goes away; new fields and events do not raise it.
-pub const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -20,7 +20,7 @@ struct Line<'a> {
 ///
 /// # Errors
 /// None in practice: no event holds a map with keys other than text, and non-finite numbers become `null`.
-pub fn line(event: &Event, time: DateTime<Utc>) -> Result<String, serde_json::Error> {
+pub(crate) fn line(event: &Event, time: DateTime<Utc>) -> Result<String, serde_json::Error> {
     let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
     serde_json::to_string(&Line { schema_version: SCHEMA_VERSION, time, event })
 }

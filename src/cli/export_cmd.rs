@@ -13,6 +13,7 @@ use super::summary::{Failure, Left};
 use super::{Stage, args};
 use crate::base::telemetry;
 use crate::base::telemetry::exporter::Exporter;
+use crate::config::options::of_connection;
 use crate::config::{self, FrontOptions, LogFormat, ProgressKind, ReportKind};
 use crate::export::keep::KeeperLaunch;
 use crate::export::request::ExportRequest;
@@ -61,8 +62,10 @@ pub(super) async fn with_metrics(front: &Front, options: &FrontOptions, run: imp
 fn launch(matches: &ArgMatches, yield_after: Option<Duration>) -> Result<KeeperLaunch, ExportError> {
     let program = std::env::current_exe()
         .map_err(|error| ExportError::internal("finding this program's own file").with_source(error))?;
-    let connection = args::connection_flags(matches).into_iter().map(|(key, values)| (key.to_owned(), values));
-    Ok(KeeperLaunch { program, connection: connection.collect(), yield_after })
+    let mut connection = args::flags(matches);
+    connection.retain(|(key, _)| of_connection().any(|option| option.key == *key));
+    let connection = connection.into_iter().map(|(key, values)| (key.to_owned(), values)).collect();
+    Ok(KeeperLaunch { program, connection, yield_after })
 }
 
 pub(super) async fn plan(matches: &ArgMatches, stage: &Stage) -> u8 {

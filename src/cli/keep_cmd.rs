@@ -19,7 +19,7 @@ pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
     if matches.get_flag("handed_over") {
         return handed_over(stage).await;
     }
-    let (source, yield_after) = match config::load_keep(args::keep_flags(matches), &stage.environment) {
+    let (source, yield_after) = match config::load_keep(args::flags(matches), &stage.environment) {
         Ok(loaded) => loaded,
         Err(errors) => return stage.refuse(&errors),
     };

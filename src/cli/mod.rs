@@ -3,22 +3,22 @@
 mod args;
 mod clean_cmd;
 mod ddl_cmd;
-pub mod demo;
+mod demo;
 mod demo_cmd;
 mod env_file;
-pub mod events;
+mod events;
 pub mod exit;
 mod export_cmd;
 mod human;
 mod keep_cmd;
 mod meter;
 pub(crate) mod plan_view;
-pub mod progress;
+mod progress;
 mod resume_cmd;
-pub mod screen;
-pub mod session;
-pub mod signals;
-pub mod summary;
+mod screen;
+mod session;
+mod signals;
+mod summary;
 mod verify_cmd;
 
 #[cfg(test)]
@@ -130,6 +130,13 @@ impl Wishes {
 }
 
 /// Parses the command line, runs the command and gives its exit code. A panic anywhere is exit 1.
+///
+/// # Examples
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     outhaul::cli::main()
+/// }
+/// ```
 pub fn main() -> ExitCode {
     announce_panics();
     ExitCode::from(catch_unwind(AssertUnwindSafe(parse_and_run)).unwrap_or(exit::INTERNAL))

@@ -34,20 +34,19 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How progress is shown (`--progress`), `auto` already resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     /// Bars at the foot of the terminal.
     Bar,
     /// A line now and then.
     Plain,
     /// Every event, one JSON object a line.
     Json,
-    /// Nothing.
     None,
 }
 
 impl View {
     /// What `--progress auto` means here: bars on a terminal that can move its cursor, else lines; nothing under `-q`.
-    pub fn auto(quiet: bool) -> Self {
+    pub(crate) fn auto(quiet: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         match (quiet, io::stderr().is_terminal() && !dumb) {
             (true, _) => Self::None,
@@ -59,7 +58,7 @@ impl View {
 
 /// The running display of one export.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     view: View,
     meter: Arc<Mutex<Meter>>,
     watcher: tokio::task::JoinHandle<mpsc::Sender<String>>,
@@ -72,7 +71,7 @@ impl Progress {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn start(view: View, screen: &Screen) -> io::Result<(Self, mpsc::Sender<Event>)> {
+    pub(crate) fn start(view: View, screen: &Screen) -> io::Result<(Self, mpsc::Sender<Event>)> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (lines, queue) = mpsc::channel(EVENT_QUEUE);
         let (stop, stopped) = oneshot::channel();
@@ -89,13 +88,13 @@ impl Progress {
     }
 
     /// Whether the run has told that its commit began.
-    pub fn commit_begun(&self) -> bool {
+    pub(crate) fn commit_begun(&self) -> bool {
         let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(meter.phase, Phase::Committing { .. })
     }
 
     /// Takes in what is still on the channel; to be called once the run has returned.
-    pub async fn drain(self) -> Drained {
+    pub(crate) async fn drain(self) -> Drained {
         // A sender that somebody forgot must not keep the process alive.
         let _ = self.stop.send(());
         let lines = self.watcher.await.ok();
@@ -114,13 +113,13 @@ impl Progress {
 
 /// A display that has seen everything but the end.
 #[derive(Debug)]
-pub struct Drained {
+pub(crate) struct Drained {
     /// The run's id, once it has said it.
-    pub run_id: Option<String>,
+    pub(crate) run_id: Option<String>,
     /// The destination as the run named it, without credentials.
-    pub destination: Option<String>,
+    pub(crate) destination: Option<String>,
     /// Whether the run has told that its commit began.
-    pub commit_begun: bool,
+    pub(crate) commit_begun: bool,
     view: View,
     lines: Option<mpsc::Sender<String>>,
     drawer: JoinHandle<()>,
@@ -128,7 +127,7 @@ pub struct Drained {
 
 impl Drained {
     /// Ends the display and restores the terminal; `last` is how the run ended.
-    pub async fn finish(self, last: &Event) {
+    pub(crate) async fn finish(self, last: &Event) {
         if let Some(lines) = self.lines
             && self.view == View::Json
             && let Ok(line) = events::line(last, Utc::now())

@@ -10,7 +10,7 @@ use crate::config;
 use crate::export::resume::{self, ResumeRequest};
 
 pub(super) async fn resume(matches: &ArgMatches, stage: &Stage) -> u8 {
-    let (source, readers, options) = match config::load_resume(args::resume_flags(matches), &stage.environment) {
+    let (source, readers, options) = match config::load_resume(args::flags(matches), &stage.environment) {
         Ok(loaded) => loaded,
         Err(errors) => return stage.refuse(&errors),
     };

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressDrawTarget};
 
 /// Standard error with bars at its foot. Clones share it.
 #[derive(Clone)]
-pub struct Screen {
+pub(crate) struct Screen {
     bars: MultiProgress,
     lines: Arc<Mutex<Box<dyn Write + Send>>>,
 }
@@ -21,7 +21,7 @@ impl std::fmt::Debug for Screen {
 
 impl Screen {
     /// The process's own standard error, without bars until bars are shown.
-    pub fn stderr() -> Self {
+    pub(crate) fn stderr() -> Self {
         Self::writing_to(Box::new(io::stderr()))
     }
 
@@ -31,26 +31,24 @@ impl Screen {
         Self { bars, lines: Arc::new(Mutex::new(lines)) }
     }
 
-    /// Lets bars appear.
     pub(crate) fn show_bars(&self) -> &MultiProgress {
         self.bars.set_draw_target(ProgressDrawTarget::stderr());
         &self.bars
     }
 
-    /// The bars.
     pub(crate) fn bars(&self) -> &MultiProgress {
         &self.bars
     }
 
     /// Takes the bars away for good and leaves the cursor at the beginning of a line.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         // The terminal may be gone.
         let _ = self.bars.clear();
         self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     /// Writes one line above the bars.
-    pub fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         let mut line = String::with_capacity(text.len() + 1);
         line.push_str(text);
         line.push('\n');
@@ -67,7 +65,7 @@ impl Screen {
 
 /// One log record on its way to the screen: written whole when it is dropped, so that records do not mix.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     screen: Screen,
     bytes: Vec<u8>,
 }

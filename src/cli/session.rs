@@ -21,17 +21,15 @@ const ABORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// The form of the report at the end (`--report`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportForm {
+pub(crate) enum ReportForm {
     /// A summary for people.
     Text,
     /// The one JSON line.
     Json,
 }
 
-/// Where the report goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportPlace {
-    /// Standard output.
+pub(crate) enum ReportPlace {
     Stdout,
     /// Standard error: the data have standard output (`--to -`).
     Stderr,
@@ -39,25 +37,24 @@ pub enum ReportPlace {
 
 /// What people and scripts see of a command.
 #[derive(Debug, Clone)]
-pub struct Front {
+pub(crate) struct Front {
     /// Standard error.
-    pub screen: Screen,
+    pub(crate) screen: Screen,
     /// SIGINT and SIGTERM.
-    pub signals: Signals,
+    pub(crate) signals: Signals,
     /// How progress is shown.
-    pub view: View,
+    pub(crate) view: View,
     /// The form of the report.
-    pub report: ReportForm,
-    /// Where it goes.
-    pub place: ReportPlace,
+    pub(crate) report: ReportForm,
+    pub(crate) place: ReportPlace,
     /// `-q`: no summary of what went well.
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// How long a clean abort may take; [`ABORT_PATIENCE`] but in tests.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// The workers' own grace, and what the run does after it.
-pub const ABORT_PATIENCE: Duration = retry::ABORT_GRACE.saturating_add(ABORT_MARGIN);
+pub(crate) const ABORT_PATIENCE: Duration = retry::ABORT_GRACE.saturating_add(ABORT_MARGIN);
 
 impl Front {
     /// Writes the report's text or line where it belongs.
@@ -101,13 +98,12 @@ impl Front {
 
 /// What the front end knows of an export before it starts.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The run's id; that of a run which is resumed is told by its first event.
-    pub run_id: Option<String>,
+    pub(crate) run_id: Option<String>,
     /// `--allow-truncated`.
-    pub truncation: Truncation,
-    /// What a failure leaves.
-    pub left: Left,
+    pub(crate) truncation: Truncation,
+    pub(crate) left: Left,
 }
 
 /// Runs an export to its end and tells of it; returns the exit code. `start` is [`crate::export::run`] with its request.
@@ -115,7 +111,11 @@ pub struct Facts {
 /// # Cancel safety
 /// Not to be dropped; the first signal stops the run, which may take [`Front::patience`]. A commit that
 /// has begun is waited for.
-pub async fn export<F>(front: &Front, facts: &Facts, start: impl FnOnce(Sender<Event>, CancellationToken) -> F) -> u8
+pub(crate) async fn export<F>(
+    front: &Front,
+    facts: &Facts,
+    start: impl FnOnce(Sender<Event>, CancellationToken) -> F,
+) -> u8
 where
     F: Future<Output = Result<ExportReport, ExportError>> + Send + 'static,
 {

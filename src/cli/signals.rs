@@ -17,7 +17,7 @@ use crate::model::ExportErrorKind;
 
 /// Which signal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// SIGINT, as Ctrl-C sends it.
     Interrupted,
     /// SIGTERM, as a supervisor sends it.
@@ -26,7 +26,7 @@ pub enum Stop {
 
 impl Stop {
     /// The kind of the error that a run stopped by it ends with.
-    pub fn kind(self) -> ExportErrorKind {
+    pub(crate) fn kind(self) -> ExportErrorKind {
         match self {
             Self::Interrupted => ExportErrorKind::Interrupted,
             Self::Terminated => ExportErrorKind::Terminated,
@@ -34,7 +34,7 @@ impl Stop {
     }
 
     /// As the system calls it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Interrupted => "SIGINT",
             Self::Terminated => "SIGTERM",
@@ -53,7 +53,7 @@ type LastAct = Box<dyn FnOnce() + Send>;
 
 /// What the rest of the program sees of signals. Clones share it.
 #[derive(Clone, Default)]
-pub struct Signals {
+pub(crate) struct Signals {
     token: CancellationToken,
     /// The number of the signal that came first; 0 before.
     first: Arc<AtomicU8>,
@@ -71,7 +71,7 @@ impl Signals {
     ///
     /// # Errors
     /// Where the system gives no thread or refuses the handlers.
-    pub fn listen(screen: &Screen) -> io::Result<Self> {
+    pub(crate) fn listen(screen: &Screen) -> io::Result<Self> {
         let signals = Self::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let guard = runtime.enter();
@@ -97,12 +97,12 @@ impl Signals {
     }
 
     /// Cancelled by the first signal.
-    pub fn token(&self) -> &CancellationToken {
+    pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
     }
 
     /// The signal that came first, if any.
-    pub fn reason(&self) -> Option<Stop> {
+    pub(crate) fn reason(&self) -> Option<Stop> {
         match self.first.load(Ordering::Acquire) {
             2 => Some(Stop::Interrupted),
             15 => Some(Stop::Terminated),
@@ -111,7 +111,7 @@ impl Signals {
     }
 
     /// Sets what is still done when a second signal ends the process at once; it must be quick. Replaces the one before.
-    pub fn set_last_act(&self, act: Option<LastAct>) {
+    pub(crate) fn set_last_act(&self, act: Option<LastAct>) {
         *self.last_act.lock().unwrap_or_else(PoisonError::into_inner) = act;
     }
 

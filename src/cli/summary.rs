@@ -10,12 +10,11 @@ use crate::export::ExportError;
 use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost};
 
 /// Raised when a field of the JSON report changes its meaning or goes away.
-pub const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// What a run that did not commit left for others to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
-    /// Nothing.
+pub(crate) enum Left {
     Nothing,
     /// Parts appear as they finish (`--visibility as-written`), and no manifest names them.
     Parts,
@@ -27,26 +26,24 @@ pub enum Left {
 
 /// A run that did not commit, with what is told of it.
 #[derive(Debug)]
-pub struct Failure<'a> {
-    /// Why.
-    pub error: &'a ExportError,
+pub(crate) struct Failure<'a> {
+    pub(crate) error: &'a ExportError,
     /// The run's id, once it has one.
-    pub run_id: Option<&'a str>,
+    pub(crate) run_id: Option<&'a str>,
     /// The destination's URL, once it is known.
-    pub destination: Option<&'a str>,
-    /// What is there now.
-    pub left: Left,
+    pub(crate) destination: Option<&'a str>,
+    pub(crate) left: Left,
 }
 
 impl<'a> Failure<'a> {
     /// Of a run that has not begun.
-    pub fn early(error: &'a ExportError) -> Self {
+    pub(crate) fn early(error: &'a ExportError) -> Self {
         Self { error, run_id: None, destination: None, left: Left::Nothing }
     }
 }
 
 /// The summary of a run that committed, without a line end at its end.
-pub fn text(report: &ExportReport, exit_code: u8) -> String {
+pub(crate) fn text(report: &ExportReport, exit_code: u8) -> String {
     let mut lines = vec![heading(report)];
     let mut entry = |name: &str, value: String| lines.push(format!("  {name:<9} {value}"));
     if report.status == RunStatus::Truncated {
@@ -122,7 +119,7 @@ fn cap(report: &ExportReport, exit_code: u8) -> String {
 }
 
 /// The error of a run that did not commit: `error: …`, `hint: …`, and what is left.
-pub fn error_text(failure: &Failure<'_>) -> String {
+pub(crate) fn error_text(failure: &Failure<'_>) -> String {
     let mut lines = vec![format!("error: {}", chain(failure.error))];
     if let Some(hint) = &failure.error.hint {
         lines.push(format!("hint: {}", one_line(hint)));
@@ -141,7 +138,7 @@ pub fn error_text(failure: &Failure<'_>) -> String {
 
 /// The whole chain of causes, `a: b: c`, in one line. Libraries often repeat their cause in their own message; what has
 /// been said is not said again.
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = one_line(&error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -199,7 +196,7 @@ struct Failed<'a> {
 ///
 /// # Errors
 /// None in practice: see [`super::events::line`].
-pub fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde_json::Error> {
+pub(crate) fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde_json::Error> {
     serde_json::to_string(&Committed {
         schema_version: SCHEMA_VERSION,
         report,
@@ -213,7 +210,7 @@ pub fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde_json::
 ///
 /// # Errors
 /// None in practice: see [`super::events::line`].
-pub fn error_json(failure: &Failure<'_>) -> Result<String, serde_json::Error> {
+pub(crate) fn error_json(failure: &Failure<'_>) -> Result<String, serde_json::Error> {
     let kind = failure.error.kind;
     let cancelled = matches!(kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
     serde_json::to_string(&Failed {

@@ -42,7 +42,7 @@ impl Verified {
 pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
     let source = if matches.get_flag("against_source") {
-        match config::load_connection(args::connection_flags(matches), &stage.environment) {
+        match config::load_connection(args::flags(matches), &stage.environment) {
             Ok(source) => Some(source),
             Err(errors) => return stage.refuse(&errors),
         }

@@ -1,11 +1,11 @@
 //! Options that make no sense together. What nobody gave contradicts nothing; a switch turned off is not given.
 
 use super::ConfigError;
-use super::options::{Arity, by_key};
+use super::options::{Arity, Given, by_key};
 use super::raw::Raw;
 use super::value;
 use crate::base::words::counted;
-use crate::model::{Compression, Format, FormatOptions, Preset, ReadMode, SourceProfile, WorkOptions};
+use crate::model::{Compression, Format, Preset, RowCap, SourceProfile};
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
@@ -19,12 +19,22 @@ pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
     }
 }
 
-/// All contradictions.
-pub(super) fn find(raw: &Raw, format: &FormatOptions, work: &WorkOptions, preset: Preset) -> Vec<ConfigError> {
+pub(super) fn find(
+    raw: &Raw,
+    given: &Given,
+    compression: Option<Compression>,
+    cap: Option<&RowCap>,
+) -> Vec<ConfigError> {
     let mut found = Found { raw, errors: Vec::new() };
-    found.format(format.format);
-    found.preset(format, preset);
-    found.work(work);
+    found.relation();
+    if let Some(format) = given.format {
+        found.format(format);
+        found.csv(format, given);
+        if let (Some(compression), Some(preset)) = (compression, given.preset) {
+            found.preset(format, compression, preset);
+        }
+    }
+    found.work(given, cap);
     found.commit();
     found.errors
 }
@@ -58,6 +68,21 @@ impl Found<'_> {
         }
     }
 
+    fn relation(&mut self) {
+        if let (Some(table), Some(query)) = (self.raw.get("table"), self.raw.get("query")) {
+            let places = format!("({} and {})", table.origin, query.origin);
+            let what = format!("--table and --query are both given {places}");
+            self.errors.push(ConfigError::new(what, "give exactly one of --table NAME and --query SQL"));
+        }
+    }
+
+    fn csv(&mut self, format: Format, given: &Given) {
+        let held = |(null, delimiter): (&String, u8)| null.as_bytes().contains(&delimiter);
+        if format == Format::Csv && given.csv_null.as_ref().zip(given.csv_delimiter).is_some_and(held) {
+            self.errors.push(ConfigError::new("--csv-null holds the delimiter", "choose another text or delimiter"));
+        }
+    }
+
     fn format(&mut self, format: Format) {
         if format != Format::Csv {
             let keys = [
@@ -81,22 +106,22 @@ impl Found<'_> {
     }
 
     /// What the preset's readers do not take.
-    fn preset(&mut self, format: &FormatOptions, preset: Preset) {
-        let (name, codecs): (_, &[&str]) = match (preset, format.format) {
+    fn preset(&mut self, format: Format, compression: Compression, preset: Preset) {
+        let (name, codecs): (_, &[&str]) = match (preset, format) {
             (Preset::Postgres, _) => return,
             (Preset::Athena, Format::Parquet) => ("athena", &["none", "snappy", "zstd", "gzip"]),
             (Preset::Athena, _) => ("athena", &["none", "zstd", "gzip"]),
             (Preset::Spectrum, Format::Parquet) => ("spectrum", &["none", "snappy", "gzip"]),
             (Preset::Spectrum, _) => ("spectrum", &["none", "gzip"]),
         };
-        if format.format == Format::Csv {
+        if format == Format::Csv {
             let what = format!("--preset {name} with --format csv");
             let hint = "its CSV readers tell no NULL from an empty string and split values at line breaks: use --format \
                 parquet or ndjson; for Redshift's COPY, CSV with --preset postgres is right";
             self.errors.push(ConfigError::new(what, hint));
             return;
         }
-        let codec = match format.compression {
+        let codec = match compression {
             Compression::None => "none",
             Compression::Snappy => "snappy",
             Compression::Lz4 => "lz4",
@@ -109,17 +134,21 @@ impl Found<'_> {
         }
     }
 
-    fn work(&mut self, work: &WorkOptions) {
-        if self.is("read_mode", "keyset") {
+    fn work(&mut self, given: &Given, cap: Option<&RowCap>) {
+        if given.tier.is_some() && given.max_rows.is_some() {
+            self.errors.push(ConfigError::new("--tier and --max-rows are both given", "give one of them"));
+        }
+        let keyset = self.is("read_mode", "keyset");
+        if keyset {
             self.refuse(&["keep_snapshot"], "with --read-mode keyset, which has no snapshot", "leave it out");
         } else {
             self.refuse(&["page_size"], "without --read-mode keyset", "add that, or leave it out");
         }
-        if work.source_profile == SourceProfile::Gentle && !self.is("partitions", "1") {
+        if given.source_profile == Some(SourceProfile::Gentle) && !self.is("partitions", "1") {
             let beside = "with --source-profile gentle, which reads each table in one pass";
             self.refuse(&["partitions"], beside, "leave it out, or take --source-profile balanced");
         }
-        if matches!(work.read_mode, ReadMode::Keyset { .. }) {
+        if keyset {
             let keys = ["yield_to_ddl", "max_snapshot_age"];
             self.refuse(&keys, "with --read-mode keyset, which holds neither locks nor a snapshot", "leave it out");
         }
@@ -129,8 +158,8 @@ impl Found<'_> {
                 self.refuse(&["partitions"], &format!("above 1 with {stream}, which is one stream"), "leave it out");
             }
         }
-        let most = work.cap.as_ref().and_then(|cap| cap.max_rows);
-        if let (Some(min), Some(most)) = (work.min_rows, most)
+        let most = cap.and_then(|cap| cap.max_rows);
+        if let (Some(min), Some(most)) = (given.min_rows, most)
             && min > most
         {
             let what = format!("--min-rows {min} can never be met under a cap of {}", counted(most.get(), "row"));

@@ -3,7 +3,7 @@
 use chrono::{NaiveDate, Utc};
 
 use super::{ConfigError, value};
-use crate::model::{RelationRequest, ShapeOptions};
+use crate::model::RelationRequest;
 
 /// A new run id: when it began, and enough randomness that no two runs share it.
 pub(super) fn new_run_id() -> String {
@@ -15,7 +15,7 @@ pub(super) fn expand(
     to: &str,
     date: Option<NaiveDate>,
     run_id: &str,
-    shape: &ShapeOptions,
+    relation: Option<&RelationRequest>,
 ) -> Result<String, ConfigError> {
     let date = date.unwrap_or_else(|| Utc::now().date_naive()).to_string();
     let mut expanded = String::new();
@@ -28,18 +28,20 @@ pub(super) fn expand(
             ));
         };
         expanded.push_str(before);
-        match (name, &shape.relation) {
+        match (name, relation) {
             ("date", _) => expanded.push_str(&date),
             ("run_id", _) => expanded.push_str(run_id),
-            ("table", RelationRequest::Table(table)) => {
+            ("table", Some(RelationRequest::Table(table))) => {
                 expanded.push_str(&table_in_path(table)?);
             }
-            ("table", RelationRequest::Query(_)) => {
+            ("table", Some(RelationRequest::Query(_))) => {
                 return Err(ConfigError::new(
                     "--to names {table}, and a --query has none",
                     "name the destination yourself",
                 ));
             }
+            // What is missing is told of where --table is read.
+            ("table", None) => {}
             _ => {
                 let what = format!("--to {to}: {{{name}}} is not known");
                 return Err(ConfigError::new(what, "{date}, {run_id} and {table} expand"));

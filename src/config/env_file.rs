@@ -8,7 +8,7 @@ use super::{ConfigError, Environment};
 ///
 /// # Errors
 /// The file cannot be read, or a line of it is no variable; all such lines are told.
-pub fn read(environment: &Environment, file: &Path) -> Result<Vec<(String, String)>, Vec<ConfigError>> {
+pub(crate) fn read(environment: &Environment, file: &Path) -> Result<Vec<(String, String)>, Vec<ConfigError>> {
     let text = environment.read(file).map_err(|error| {
         let what = format!("reading the environment file {}: {error}", file.display());
         vec![ConfigError::new(what, "check the name given to --env-file")]

@@ -1,14 +1,13 @@
 //! Configuration: raw (as written, unknown keys refused) becomes typed (as used). `config/default.toml` is the only
 //! home of defaults.
 
-pub mod connection;
+mod connection;
 mod contradictions;
 mod destination;
-pub mod env_file;
-pub mod options;
-mod policies;
-pub mod raw;
-pub mod typed;
+pub(crate) mod env_file;
+pub(crate) mod options;
+pub(crate) mod raw;
+mod typed;
 mod value;
 
 use std::collections::BTreeMap;
@@ -16,10 +15,9 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-pub use raw::default_of;
-pub use typed::{
-    FrontOptions, LogFormat, ProgressKind, ReportKind, duration, load, load_connection, load_keep, load_resume,
-};
+pub(crate) use raw::default_of;
+pub use typed::{FrontOptions, LogFormat, ProgressKind, ReportKind, load};
+pub(crate) use typed::{duration, load_connection, load_keep, load_resume};
 
 /// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong
 /// name does not fill the memory.
@@ -176,7 +174,7 @@ fn position(before: &[u8]) -> (usize, usize) {
 pub fn options_markdown() -> String {
     let mut table = String::from("| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n");
     for option in options::OPTIONS {
-        let short = option.short().map_or_else(String::new, |letter| format!("`-{letter}` "));
+        let short = option.short.map_or_else(String::new, |letter| format!("`-{letter}` "));
         let default = match default_of(option) {
             Some(text) if text.is_empty() => "`\"\"`".to_owned(),
             Some(text) => format!("`{text}`"),

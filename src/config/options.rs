@@ -1,8 +1,26 @@
-//! The table of options: flag, environment variable and config key share one name, and this is where it stands.
+//! The table of options. Flag, environment variable and config key share one name; a row says it, how the value is parsed,
+//! and what `--help` shows. A row makes a field of [`Given`], from which the request is put together in `typed.rs`.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::NaiveDate;
+
+use super::typed::{LogFormat, ProgressKind, ReportKind};
+use super::value::{self, words};
+use crate::base::memory::{READERS_MAX, UPLOAD_CONCURRENCY_MAX};
+use crate::base::telemetry::exporter::listen_address;
+use crate::model::{
+    CharPadding, ColumnChoice, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers, JsonNan, Layout,
+    ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile, TimestampPrecision,
+    UnconstrainedNumeric, Visibility,
+};
 
 /// How often an option may be given, and whether it takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arity {
+pub(crate) enum Arity {
     /// `--flag VALUE`, once.
     One,
     /// `--flag VALUE`, again and again; a list in a file, one a line in the environment.
@@ -13,24 +31,17 @@ pub enum Arity {
 
 /// The heading under which `--help` shows an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heading {
-    /// Where from, where to.
+pub(crate) enum Heading {
     Ends,
-    /// Which rows and columns.
     Shape,
-    /// How they are written.
     Format,
-    /// How the work is split.
     Work,
-    /// How it is committed.
     Commit,
-    /// What people see.
     People,
 }
 
 impl Heading {
-    /// Its words in `--help`.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Ends => "Source and destination",
             Self::Shape => "Shape of the data",
@@ -42,309 +53,319 @@ impl Heading {
     }
 }
 
-/// One option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OptionInfo {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OptionInfo {
     /// The config key, in `snake_case`.
-    pub key: &'static str,
-    /// How it is given.
-    pub arity: Arity,
+    pub(crate) key: &'static str,
+    pub(crate) arity: Arity,
     /// What stands for its value in `--help`.
-    pub value: &'static str,
-    /// Where `--help` shows it.
-    pub heading: Heading,
+    pub(crate) value: &'static str,
+    pub(crate) heading: Heading,
     /// What it does, in one sentence, with its unit.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
+    /// The flag of one letter, where there is one.
+    pub(crate) short: Option<char>,
+    /// Other flags for the same key.
+    pub(crate) aliases: &'static [&'static str],
+    /// Whether a value may begin with a minus: `--to -`, and predicates.
+    pub(crate) hyphens: bool,
+    /// Whether a file may have a list for what is one comma-separated value as a flag.
+    pub(crate) list: bool,
+    /// Whether a config file cannot have it, because it says which files are read.
+    pub(crate) before_files: bool,
+    /// Parses a value into its field; nothing for what `connection` and the files before it read themselves.
+    pub(super) set: Option<Set>,
 }
 
+/// Parses one value into the field of its option, or says what would be right.
+type Set = fn(&mut Given, &str) -> Result<(), String>;
+
 impl OptionInfo {
+    /// What most options have.
+    const PLAIN: Self = Self {
+        key: "",
+        arity: Arity::One,
+        value: "",
+        heading: Heading::Ends,
+        help: "",
+        short: None,
+        aliases: &[],
+        hyphens: false,
+        list: false,
+        before_files: false,
+        set: None,
+    };
+
     /// The flag, without its dashes.
-    pub fn flag(&self) -> String {
+    pub(crate) fn flag(&self) -> String {
         self.key.replace('_', "-")
     }
 
-    /// The flag of one letter, where there is one.
-    pub fn short(&self) -> Option<char> {
-        (self.key == "readers").then_some('j')
-    }
-
-    /// The environment variable.
-    pub fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         format!("OUTHAUL_{}", self.key.to_uppercase())
     }
 }
 
-const fn option(
-    heading: Heading,
-    key: &'static str,
-    arity: Arity,
-    value: &'static str,
-    help: &'static str,
-) -> OptionInfo {
-    OptionInfo { key, arity, value, heading, help }
+type One<T> = Option<T>;
+type Switch<T> = Option<T>;
+type Many<T> = Vec<T>;
+
+/// A field of [`Given`], which takes one value or each of several.
+trait Put<T> {
+    fn put(&mut self, value: T);
 }
 
-use Arity::{Many, One, Switch};
-use Heading::{Commit, Ends, Format, People, Shape, Work};
+impl<T> Put<T> for Option<T> {
+    fn put(&mut self, value: T) {
+        *self = Some(value);
+    }
+}
 
-/// All options of `outhaul export` and `outhaul plan`, in the order of `--help`.
-pub const OPTIONS: &[OptionInfo] = &[
-    option(
-        Ends,
-        "from",
-        One,
-        "URL",
-        "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables",
-    ),
-    option(Ends, "password_file", One, "FILE", "file whose first line is the password; read again for each connection"),
-    option(
-        Ends,
-        "password_command",
-        One,
-        "COMMAND",
-        "shell command that prints the password; run again for each connection, for passwords that change and tokens that end",
-    ),
-    option(
-        Ends,
-        "table",
-        One,
-        "NAME",
-        "table, view or materialized view, quoted where SQL would need it: public.orders",
-    ),
-    option(Ends, "query", One, "SQL", "one SELECT, WITH, VALUES or TABLE statement instead of a table"),
-    option(
-        Ends,
-        "to",
-        One,
-        "DEST",
-        "folder, file:///…, s3://…, gs://…, az://…, abfss://…, or - for standard output; {date}, {run_id} and {table} expand",
-    ),
-    option(Ends, "date", One, "YYYY-MM-DD", "what {date} expands to; today in UTC unless given"),
-    option(Ends, "config", One, "FILE", "TOML file with any of these options"),
-    option(
-        Ends,
-        "env_file",
-        One,
-        "FILE",
-        "NAME=VALUE lines, put into the environment before anything of it is read; what is set there already stays",
-    ),
-    option(
-        Shape,
-        "columns",
-        One,
-        "A,B,C",
-        "columns to write, in this order; letter case counts, other than plain names stand in double quotes; all unless given",
-    ),
-    option(
-        Shape,
-        "column",
-        Many,
-        "NAME=EXPRESSION",
-        "one more column, an SQL expression over the row; may be repeated",
-    ),
-    option(Shape, "rename", Many, "OLD=NEW", "write column OLD under the name NEW; may be repeated"),
-    option(Shape, "where", One, "PREDICATE", "only rows for which this SQL predicate holds"),
-    option(
-        Shape,
-        "key",
-        One,
-        "COL [DESC],…",
-        "split and order rows by these columns, NULLs last; the primary key unless given, where order is needed",
-    ),
-    option(
-        Shape,
-        "allow_rls",
-        Switch,
-        "",
-        "export what row security lets the role see; without it such a table is refused, not exported in part",
-    ),
-    option(Format, "format", One, "FORMAT", "parquet, csv or ndjson"),
-    option(
-        Format,
-        "compression",
-        One,
-        "CODEC",
-        "none, snappy, zstd[:level], gzip[:level] or lz4; zstd:1 for Parquet and none for text unless given",
-    ),
-    option(
-        Format,
-        "preset",
-        One,
-        "PRESET",
-        "postgres: the richest types; athena or spectrum: types, units, codecs and row groups that these read",
-    ),
-    option(Format, "csv_header", One, "on|off", "header line in every CSV part"),
-    option(Format, "csv_delimiter", One, "CHAR", "between CSV values: one ASCII character, or \\t"),
-    option(Format, "csv_null", One, "TEXT", "unquoted text for NULL in CSV"),
-    option(Format, "csv_newline", One, "lf|crlf", "line end of CSV"),
-    option(Format, "csv_bom", Switch, "", "byte order mark in front of every CSV part"),
-    option(
-        Format,
-        "csv_formula_guard",
-        Switch,
-        "",
-        "put ' in front of CSV text that a spreadsheet would run as a formula",
-    ),
-    option(Format, "row_group_rows", One, "ROWS", "most rows in a Parquet row group"),
-    option(Format, "row_group_bytes", One, "SIZE", "encoded bytes at which a Parquet row group ends"),
-    option(
-        Format,
-        "on_unrepresentable",
-        One,
-        "error|null|text",
-        "values that a Parquet type cannot hold (NaN in a decimal, infinite dates, 24:00:00, arrays of arrays): fail with exit 14, write NULL, or write such columns as text",
-    ),
-    option(
-        Format,
-        "unconstrained_numeric",
-        One,
-        "CHOICE",
-        "numeric declared without a precision, in Parquet: text, decimal(P,S) or double",
-    ),
-    option(
-        Format,
-        "timestamp_precision",
-        One,
-        "us|ms|ms-exact",
-        "unit of Parquet timestamps; ms rounds finer values, ms-exact refuses them",
-    ),
-    option(Format, "char_padding", One, "keep|trim", "the blanks at the end of char(n)"),
-    option(
-        Format,
-        "invalid_utf8",
-        One,
-        "CHOICE",
-        "text of a SQL_ASCII database that is not UTF-8: error, replace (U+FFFD) or bytes (such columns as bytes)",
-    ),
-    option(Format, "csv_nested", One, "text|json", "arrays, composites, ranges and hstore in CSV"),
-    option(
-        Format,
-        "json_large_numbers",
-        One,
-        "number|string",
-        "numbers in NDJSON that 64-bit floats would change, such as 2^53 + 1",
-    ),
-    option(Format, "json_nan", One, "string|null|error", "NaN and the infinities in NDJSON"),
-    option(
-        Format,
-        "duplicate_columns",
-        One,
-        "error|suffix",
-        "two output columns of one name: refuse them, or call the second NAME_2",
-    ),
-    option(
-        Format,
-        "column_policy",
-        Many,
-        "COL=CHOICE",
-        "a choice for one output column: error, null, text, json, decimal(P,S), double, keep, trim, replace, bytes, number, string or round; may be repeated",
-    ),
-    option(Work, "readers", One, "N", "connections that read at the same time"),
-    option(Work, "partitions", One, "N", "partitions to split the relation into; chosen by size unless given"),
-    option(Work, "part_size", One, "SIZE", "bytes at which a part rolls"),
-    option(Work, "upload_chunk_size", One, "SIZE", "bytes of one upload request, 5MiB or more"),
-    option(Work, "upload_concurrency", One, "N", "chunks of one part in flight"),
-    option(
-        Work,
-        "read_mode",
-        One,
-        "copy|keyset",
-        "copy: everything under one snapshot; keyset: pages in short transactions, for poolers that forbid long ones",
-    ),
-    option(Work, "page_size", One, "ROWS", "rows a page, with --read-mode keyset"),
-    option(Work, "max_rows", One, "N", "export at most the first N rows by key; exit 3 if there were more"),
-    option(
-        Work,
-        "tier",
-        One,
-        "NAME",
-        "a named --max-rows: free, pro, team, scale, enterprise, or one of the config file",
-    ),
-    option(Work, "allow_truncated", Switch, "", "exit 0 although a cap cut rows off"),
-    option(Work, "min_rows", One, "N", "fail, and publish nothing, where there are fewer rows"),
-    option(
-        Work,
-        "source_profile",
-        One,
-        "PROFILE",
-        "gentle: 2 readers, each table in one pass that leaves the server's cache alone; balanced; fast: 8 readers, more partitions",
-    ),
-    option(
-        Work,
-        "yield_to_ddl",
-        One,
-        "DURATION|off",
-        "give way (exit 16) before somebody has waited so long for a lock that the run holds",
-    ),
-    option(
-        Work,
-        "max_snapshot_age",
-        One,
-        "DURATION",
-        "give way (exit 16) once the snapshot is so old: as long, VACUUM removes nothing newer",
-    ),
-    option(
-        Work,
-        "max_duration",
-        One,
-        "DURATION",
-        "give way (exit 16) where planning and reading take longer, such as 30s, 5m or 2h",
-    ),
-    option(
-        Work,
-        "max_replay_lag",
-        One,
-        "DURATION",
-        "give way (exit 16) where the standby that is read falls so far behind",
-    ),
-    option(Work, "max_bytes_per_second", One, "SIZE", "read no faster from the source, all readers together"),
-    option(Commit, "run_id", One, "ID", "id of the run; the same id makes a retry report what the first try committed"),
-    option(Commit, "on_existing", One, "CHOICE", "where a manifest already stands: fail (exit 22), skip or replace"),
-    option(
-        Commit,
-        "visibility",
-        One,
-        "WHEN",
-        "at-commit: all parts appear together; as-written: each when it is finished",
-    ),
-    option(Commit, "layout", One, "LAYOUT", "nested: parts under data/; flat: directly under the destination"),
-    option(Commit, "single_file", Switch, "", "write one ordered object at exactly the given key"),
-    option(
-        Commit,
-        "manifest_stats",
-        One,
-        "CHOICE",
-        "extremes in the manifest: safe (none of text, bytea, json), all or none",
-    ),
-    option(Commit, "sha256", Switch, "", "SHA-256 of every part in the manifest, beside CRC64NVME"),
-    option(Commit, "manifest", One, "FILE", "where --to - writes its manifest"),
-    option(
-        Commit,
-        "keep_snapshot",
-        One,
-        "DURATION",
-        "hold the snapshot so long beyond this process, so that `outhaul resume` can go on with a run that died",
-    ),
-    option(People, "progress", One, "KIND", "on standard error: auto, bar, plain, json or none"),
-    option(People, "report", One, "text|json", "the end report: text, or one JSON line, last on standard output"),
-    option(People, "log_format", One, "text|json", "form of log lines on standard error"),
-    option(
-        People,
-        "metrics_listen",
-        One,
-        "ADDR",
-        "serve Prometheus metrics at http://ADDR/metrics while the run lasts",
-    ),
-    option(People, "metrics_file", One, "FILE", "write Prometheus metrics to FILE"),
-];
+impl<T> Put<T> for Vec<T> {
+    fn put(&mut self, value: T) {
+        self.push(value);
+    }
+}
+
+/// Makes [`OPTIONS`] and [`Given`] of rows `key: Arity<Type> = parser, "VALUE", more facts…, "help";` where the key
+/// stands beside a field that cannot have its name, and an option that is read elsewhere has no type.
+macro_rules! options {
+    ($($heading:ident { $(
+        $field:ident $($key:literal)?: $arity:ident $(<$type:ty> = $parse:expr)?, $value:literal, $($fact:ident: $is:expr,)*
+        $help:literal;
+    )* })*) => {
+        /// All options of `outhaul export` and `outhaul plan`, in the order of `--help`.
+        pub(crate) const OPTIONS: &[OptionInfo] = &[$($(OptionInfo {
+            key: options!(@key $field $($key)?),
+            arity: Arity::$arity,
+            value: $value,
+            heading: Heading::$heading,
+            help: $help,
+            set: options!(@set $field $($parse)?),
+            $($fact: $is,)*
+            ..OptionInfo::PLAIN
+        }),*),*];
+
+        /// The values of all options, parsed. A field is empty where nobody gave the option and it has no default, or where
+        /// what was given is wrong.
+        #[derive(Debug, Default)]
+        pub(super) struct Given { $($($(pub(super) $field: $arity<$type>,)?)*)* }
+    };
+    (@key $field:ident) => { stringify!($field) };
+    (@key $field:ident $key:literal) => { $key };
+    (@set $field:ident) => { None };
+    (@set $field:ident $parse:expr) => {
+        Some(|given, text| {
+            given.$field.put(($parse)(text)?);
+            Ok(())
+        })
+    };
+}
+
+options! {
+    Ends {
+        from: One, "URL",
+            "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables";
+        password_file: One, "FILE",
+            "file whose first line is the password; read again for each connection";
+        password_command: One, "COMMAND",
+            "shell command that prints the password; run again for each connection, for passwords that change and tokens that end";
+        table: One<String> = value::relation, "NAME",
+            "table, view or materialized view, quoted where SQL would need it: public.orders";
+        query: One<String> = value::text, "SQL", hyphens: true,
+            "one SELECT, WITH, VALUES or TABLE statement instead of a table";
+        to: One<String> = value::text, "DEST", hyphens: true,
+            "folder, file:///…, s3://…, gs://…, az://…, abfss://…, or - for standard output; {date}, {run_id} and {table} expand";
+        date: One<NaiveDate> = value::date, "YYYY-MM-DD",
+            "what {date} expands to; today in UTC unless given";
+        config: One, "FILE", before_files: true,
+            "TOML file with any of these options";
+        env_file: One, "FILE", before_files: true,
+            "NAME=VALUE lines, put into the environment before anything of it is read; what is set there already stays";
+    }
+    Shape {
+        columns: One<Vec<String>> = value::names, "A,B,C", list: true,
+            "columns to write, in this order; letter case counts, other than plain names stand in double quotes; all unless given";
+        column: Many<(String, String)> = value::expression, "NAME=EXPRESSION",
+            "one more column, an SQL expression over the row; may be repeated";
+        rename: Many<(String, String)> = value::rename, "OLD=NEW",
+            "write column OLD under the name NEW; may be repeated";
+        predicate "where": One<String> = value::text, "PREDICATE", hyphens: true,
+            "only rows for which this SQL predicate holds";
+        key: One<Vec<(String, Direction)>> = value::key, "COL [DESC],…", list: true,
+            "split and order rows by these columns, NULLs last; the primary key unless given, where order is needed";
+        allow_rls: Switch<bool> = value::switch, "",
+            "export what row security lets the role see; without it such a table is refused, not exported in part";
+    }
+    Format {
+        format: One<Format> = words(&[
+            ("parquet", Format::Parquet), ("csv", Format::Csv), ("ndjson", Format::Ndjson),
+        ]), "FORMAT",
+            "parquet, csv or ndjson";
+        compression: One<String> = value::any, "CODEC",
+            "none, snappy, zstd[:level], gzip[:level] or lz4; zstd:1 for Parquet and none for text unless given";
+        preset: One<Preset> = words(&[
+            ("postgres", Preset::Postgres), ("athena", Preset::Athena), ("spectrum", Preset::Spectrum),
+        ]), "PRESET",
+            "postgres: the richest types; athena or spectrum: types, units, codecs and row groups that these read";
+        csv_header: One<bool> = value::switch, "on|off",
+            "header line in every CSV part";
+        csv_delimiter: One<u8> = value::delimiter, "CHAR", hyphens: true,
+            "between CSV values: one ASCII character, or \\t";
+        csv_null: One<String> = value::csv_null, "TEXT", hyphens: true,
+            "unquoted text for NULL in CSV";
+        csv_newline: One<Newline> = words(&[("lf", Newline::Lf), ("crlf", Newline::Crlf)]), "lf|crlf",
+            "line end of CSV";
+        csv_bom: Switch<bool> = value::switch, "",
+            "byte order mark in front of every CSV part";
+        csv_formula_guard: Switch<bool> = value::switch, "",
+            "put ' in front of CSV text that a spreadsheet would run as a formula";
+        row_group_rows: One<NonZeroU64> = value::count, "ROWS",
+            "most rows in a Parquet row group";
+        row_group_bytes: One<NonZeroU64> = value::size, "SIZE",
+            "encoded bytes at which a Parquet row group ends";
+        on_unrepresentable: One<OnUnrepresentable> = words(&[
+            ("error", OnUnrepresentable::Error), ("null", OnUnrepresentable::Null), ("text", OnUnrepresentable::Text),
+        ]), "error|null|text",
+            "values that a Parquet type cannot hold (NaN in a decimal, infinite dates, 24:00:00, arrays of arrays): fail with exit 14, write NULL, or write such columns as text";
+        unconstrained_numeric: One<UnconstrainedNumeric> = value::unconstrained_numeric, "CHOICE",
+            "numeric declared without a precision, in Parquet: text, decimal(P,S) or double";
+        timestamp_precision: One<TimestampPrecision> = words(&[
+            ("us", TimestampPrecision::Micros), ("ms", TimestampPrecision::Millis),
+            ("ms-exact", TimestampPrecision::MillisExact),
+        ]), "us|ms|ms-exact",
+            "unit of Parquet timestamps; ms rounds finer values, ms-exact refuses them";
+        char_padding: One<CharPadding> = words(&[
+            ("keep", CharPadding::Keep), ("trim", CharPadding::Trim),
+        ]), "keep|trim",
+            "the blanks at the end of char(n)";
+        invalid_utf8: One<InvalidUtf8> = words(&[
+            ("error", InvalidUtf8::Error), ("replace", InvalidUtf8::Replace), ("bytes", InvalidUtf8::Bytes),
+        ]), "CHOICE",
+            "text of a SQL_ASCII database that is not UTF-8: error, replace (U+FFFD) or bytes (such columns as bytes)";
+        csv_nested: One<Nested> = words(&[("text", Nested::Native), ("json", Nested::Json)]), "text|json",
+            "arrays, composites, ranges and hstore in CSV";
+        json_large_numbers: One<JsonLargeNumbers> = words(&[
+            ("number", JsonLargeNumbers::Number), ("string", JsonLargeNumbers::String),
+        ]), "number|string",
+            "numbers in NDJSON that 64-bit floats would change, such as 2^53 + 1";
+        json_nan: One<JsonNan> = words(&[
+            ("string", JsonNan::String), ("null", JsonNan::Null), ("error", JsonNan::Error),
+        ]), "string|null|error",
+            "NaN and the infinities in NDJSON";
+        duplicate_columns: One<DuplicateColumns> = words(&[
+            ("error", DuplicateColumns::Error), ("suffix", DuplicateColumns::Suffix),
+        ]), "error|suffix",
+            "two output columns of one name: refuse them, or call the second NAME_2";
+        column_policy: Many<(String, ColumnChoice)> = value::column_policy, "COL=CHOICE",
+            "a choice for one output column: error, null, text, json, decimal(P,S), double, keep, trim, replace, bytes, number, string or round; may be repeated";
+    }
+    Work {
+        readers: One<NonZeroUsize> = value::bounded(READERS_MAX as usize), "N", short: Some('j'),
+            "connections that read at the same time";
+        partitions: One<NonZeroU32> = value::partitions, "N",
+            "partitions to split the relation into; chosen by size unless given";
+        part_size: One<NonZeroU64> = value::size, "SIZE",
+            "bytes at which a part rolls";
+        upload_chunk_size: One<NonZeroUsize> = value::upload_chunk_size, "SIZE",
+            "bytes of one upload request, 5MiB or more";
+        upload_concurrency: One<NonZeroUsize> = value::bounded(UPLOAD_CONCURRENCY_MAX), "N",
+            "chunks of one part in flight";
+        read_mode: One<fn(NonZeroU64) -> ReadMode> = words::<fn(_) -> _>(&[
+            ("copy", |_| ReadMode::Copy), ("keyset", |page_size| ReadMode::Keyset { page_size }),
+        ]), "copy|keyset",
+            "copy: everything under one snapshot; keyset: pages in short transactions, for poolers that forbid long ones";
+        page_size: One<NonZeroU64> = value::count, "ROWS",
+            "rows a page, with --read-mode keyset";
+        max_rows: One<NonZeroU64> = value::count, "N",
+            "export at most the first N rows by key; exit 3 if there were more";
+        tier: One<String> = value::any, "NAME",
+            "a named --max-rows: free, pro, team, scale, enterprise, or one of the config file";
+        allow_truncated: Switch<bool> = value::switch, "",
+            "exit 0 although a cap cut rows off";
+        min_rows: One<NonZeroU64> = value::count, "N",
+            "fail, and publish nothing, where there are fewer rows";
+        source_profile: One<SourceProfile> = words(&[
+            ("gentle", SourceProfile::Gentle), ("balanced", SourceProfile::Balanced), ("fast", SourceProfile::Fast),
+        ]), "PROFILE",
+            "gentle: 2 readers, each table in one pass that leaves the server's cache alone; balanced; fast: 8 readers, more partitions";
+        yield_to_ddl: One<Option<Duration>> = value::duration_or_off, "DURATION|off",
+            "give way (exit 16) before somebody has waited so long for a lock that the run holds";
+        max_snapshot_age: One<Duration> = value::duration, "DURATION",
+            "give way (exit 16) once the snapshot is so old: as long, VACUUM removes nothing newer";
+        max_duration: One<Duration> = value::duration, "DURATION",
+            "give way (exit 16) where planning and reading take longer, such as 30s, 5m or 2h";
+        max_replay_lag: One<Duration> = value::duration, "DURATION",
+            "give way (exit 16) where the standby that is read falls so far behind";
+        max_bytes_per_second: One<NonZeroU64> = value::size, "SIZE",
+            "read no faster from the source, all readers together";
+    }
+    Commit {
+        run_id: One<String> = value::run_id, "ID",
+            "id of the run; the same id makes a retry report what the first try committed";
+        on_existing: One<OnExisting> = words(&[
+            ("fail", OnExisting::Fail), ("skip", OnExisting::Skip), ("replace", OnExisting::Replace),
+        ]), "CHOICE",
+            "where a manifest already stands: fail (exit 22), skip or replace";
+        visibility: One<Visibility> = words(&[
+            ("at-commit", Visibility::AtCommit), ("as-written", Visibility::AsWritten),
+        ]), "WHEN",
+            "at-commit: all parts appear together; as-written: each when it is finished";
+        layout: One<Layout> = words(&[("nested", Layout::Nested), ("flat", Layout::Flat)]), "LAYOUT",
+            "nested: parts under data/; flat: directly under the destination";
+        single_file: Switch<bool> = value::switch, "",
+            "write one ordered object at exactly the given key";
+        manifest_stats: One<ManifestStats> = words(&[
+            ("safe", ManifestStats::Safe), ("all", ManifestStats::All), ("none", ManifestStats::None),
+        ]), "CHOICE",
+            "extremes in the manifest: safe (none of text, bytea, json), all or none";
+        sha256: Switch<bool> = value::switch, "",
+            "SHA-256 of every part in the manifest, beside CRC64NVME";
+        manifest: One<PathBuf> = value::path, "FILE",
+            "where --to - writes its manifest";
+        keep_snapshot: One<Duration> = value::duration, "DURATION",
+            "hold the snapshot so long beyond this process, so that `outhaul resume` can go on with a run that died";
+    }
+    People {
+        progress: One<ProgressKind> = words(&[
+            ("auto", ProgressKind::Auto), ("bar", ProgressKind::Bar), ("plain", ProgressKind::Plain),
+            ("json", ProgressKind::Json), ("none", ProgressKind::None),
+        ]), "KIND",
+            "on standard error: auto, bar, plain, json or none";
+        report: One<ReportKind> = words(&[("text", ReportKind::Text), ("json", ReportKind::Json)]), "text|json",
+            "the end report: text, or one JSON line, last on standard output";
+        log_format: One<LogFormat> = words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]), "text|json",
+            "form of log lines on standard error";
+        metrics_listen: One<SocketAddr> = listen_address, "ADDR",
+            "serve Prometheus metrics at http://ADDR/metrics while the run lasts";
+        metrics_file: One<PathBuf> = value::path, "FILE",
+            "write Prometheus metrics to FILE";
+    }
+}
+
+/// The options by which a command connects that takes no other option of an export.
+pub(crate) fn of_connection() -> impl Iterator<Item = &'static OptionInfo> {
+    ["from", "password_file", "password_command", "config"].into_iter().filter_map(by_key)
+}
+
+/// The options of an export that `keep` takes.
+pub(crate) fn of_keep() -> impl Iterator<Item = &'static OptionInfo> {
+    of_connection().chain(by_key("yield_to_ddl"))
+}
+
+/// The options of an export that `resume` takes.
+pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
+    let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
+    of_connection().chain(by_key("readers")).chain(people)
+}
 
 /// The option of a config key.
-pub fn by_key(key: &str) -> Option<&'static OptionInfo> {
+pub(crate) fn by_key(key: &str) -> Option<&'static OptionInfo> {
     OPTIONS.iter().find(|option| option.key == key)
 }
 
 /// The word nearest to a mistyped one, where one is near enough to be meant: one letter in three may be wrong.
-pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|word| (strsim::damerau_levenshtein(wrong, word), word));
     let (distance, word) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= (word.chars().count() / 3).max(1)).then_some(word)

@@ -11,21 +11,18 @@ use toml::de::{DeTable, DeValue};
 use super::options::{Arity, OPTIONS, OptionInfo, by_key, nearest};
 use super::{ConfigError, Environment, position};
 
-/// The embedded defaults.
-pub const DEFAULTS: &str = include_str!("../../config/default.toml");
-/// The embedded tiers.
-pub const TIERS: &str = include_str!("../../config/tiers.toml");
+pub(crate) const DEFAULTS: &str = include_str!("../../config/default.toml");
+pub(crate) const TIERS: &str = include_str!("../../config/tiers.toml");
 /// What stands in the defaults besides settings.
 const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "gentle", "fast", "levels", "keep", "demo"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// `config/default.toml`.
     Default,
     /// A config file, and the line and column in it.
     File(PathBuf, usize, usize),
-    /// An environment variable.
     Variable(String),
     /// A flag, without its dashes.
     Flag(String),
@@ -42,13 +39,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value as written.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// One entry, or one for each time that a repeatable option was given.
-    pub values: Vec<String>,
-    /// Where it was written.
-    pub origin: Origin,
+    pub(crate) values: Vec<String>,
+    pub(crate) origin: Origin,
 }
 
 impl fmt::Debug for Setting {
@@ -60,7 +55,7 @@ impl fmt::Debug for Setting {
 
 /// All settings that were written anywhere, the strongest layer winning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Raw {
+pub(crate) struct Raw {
     settings: BTreeMap<&'static str, Setting>,
     /// The tables that hold no settings, by table and key.
     tables: BTreeMap<(&'static str, String), String>,
@@ -69,7 +64,7 @@ pub struct Raw {
 impl Raw {
     /// Reads all layers. `flags` are key and values, as given on the command line. With what could be read comes every
     /// unknown key and every value of the wrong kind.
-    pub fn read(flags: Vec<(&'static str, Vec<String>)>, environment: &Environment) -> (Self, Vec<ConfigError>) {
+    pub(crate) fn read(flags: Vec<(&'static str, Vec<String>)>, environment: &Environment) -> (Self, Vec<ConfigError>) {
         let mut raw = defaults().clone();
         let mut errors = Vec::new();
         raw.file(TIERS, None, &["tiers"], &mut errors);
@@ -108,23 +103,22 @@ impl Raw {
         }
     }
 
-    /// A setting.
-    pub fn get(&self, key: &str) -> Option<&Setting> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Setting> {
         self.settings.get(key)
     }
 
     /// The settings that came from outside the defaults.
-    pub fn given(&self, key: &str) -> Option<&Setting> {
+    pub(crate) fn given(&self, key: &str) -> Option<&Setting> {
         self.get(key).filter(|setting| setting.origin != Origin::Default)
     }
 
     /// An entry of a table that holds no settings, as written.
-    pub fn entry(&self, table: &'static str, key: &str) -> Option<&str> {
+    pub(crate) fn entry(&self, table: &'static str, key: &str) -> Option<&str> {
         self.tables.get(&(table, key.to_owned())).map(String::as_str)
     }
 
     /// The keys of such a table.
-    pub fn keys(&self, table: &'static str) -> impl Iterator<Item = &str> {
+    pub(crate) fn keys(&self, table: &'static str) -> impl Iterator<Item = &str> {
         self.tables.keys().filter(move |(name, _)| *name == table).map(|(_, key)| key.as_str())
     }
 
@@ -157,7 +151,7 @@ impl Raw {
                         }
                     }
                 }
-                (None, Some(option), _) if !before_files(option.key) => match values(option, value) {
+                (None, Some(option), _) if !option.before_files => match values(option, value) {
                     Some(values) => drop(self.settings.insert(option.key, Setting { values, origin })),
                     None => errors.push(misshapen(&origin, name)),
                 },
@@ -197,12 +191,12 @@ impl Raw {
 }
 
 /// An entry of a table of `config/default.toml` that holds no settings.
-pub fn default_entry(table: &'static str, key: &str) -> Option<String> {
+pub(crate) fn default_entry(table: &'static str, key: &str) -> Option<String> {
     defaults().entry(table, key).map(str::to_owned)
 }
 
 /// The default of an option, where it has one, as `config/default.toml` has it.
-pub fn default_of(option: &OptionInfo) -> Option<String> {
+pub(crate) fn default_of(option: &OptionInfo) -> Option<String> {
     defaults().get(option.key).map(|setting| setting.values.join(","))
 }
 
@@ -216,13 +210,8 @@ fn defaults() -> &'static Raw {
     &DEFAULT
 }
 
-/// What says which files are read cannot stand in one.
-fn before_files(key: &str) -> bool {
-    matches!(key, "config" | "env_file")
-}
-
 fn unknown(origin: &Origin, key: &str, tables: &[&'static str]) -> ConfigError {
-    let keys = OPTIONS.iter().map(|option| option.key).filter(|key| !before_files(key));
+    let keys = OPTIONS.iter().filter(|option| !option.before_files).map(|option| option.key);
     let known = keys.chain(tables.iter().copied());
     let hint = nearest(key, known)
         .map_or_else(|| "config/default.toml lists the keys".to_owned(), |near| format!("did you mean {near}?"));
@@ -251,8 +240,7 @@ fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
 fn values(option: &OptionInfo, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
     match (option.arity, value.get_ref()) {
         (Arity::Many, DeValue::Array(items)) => items.iter().map(scalar).collect(),
-        // Lists that are one comma-separated value as a flag.
-        (Arity::One, DeValue::Array(items)) if matches!(option.key, "columns" | "key") => {
+        (Arity::One, DeValue::Array(items)) if option.list => {
             Some(vec![items.iter().map(scalar).collect::<Option<Vec<_>>>()?.join(",")])
         }
         (Arity::Switch, DeValue::Boolean(_)) => Some(vec![scalar(value)?]),

@@ -1,25 +1,21 @@
 //! Settings as used: every value parsed, every contradiction found, all mistakes told at once.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
 use super::raw::{Origin, Raw, Setting};
-use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, options, value};
-use crate::base::memory;
-use crate::base::telemetry::exporter::listen_address;
+use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, value};
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CsvOptions, Format, FormatOptions, Layout, ManifestStats, Newline, OnExisting,
-    ParquetOptions, Preset, ReadMode, RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target,
-    Visibility, WorkOptions,
+    CommitOptions, Compression, CsvOptions, Format, FormatOptions, ParquetOptions, Policies, PolicyOptions, Preset,
+    RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
-use crate::source::postgres::{ConnectSettings, Postgres};
-use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
+use crate::source::postgres::Postgres;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,45 +66,47 @@ pub struct FrontOptions {
 ///
 /// # Errors
 /// All mistakes at once.
+///
+/// # Examples
+/// ```
+/// use outhaul::config::{Environment, load};
+///
+/// let environment = Environment::of([("DATABASE_URL", "postgres://me@db.example/shop"), ("OUTHAUL_READERS", "8")], []);
+/// let flags = [("table", "public.orders"), ("to", "s3://lake/orders/")];
+/// let flags = flags.map(|(key, value)| (key, vec![value.to_owned()]));
+/// let (request, _) = load(flags.into(), &environment, true)?;
+/// assert_eq!(request.work.readers.get(), 8);
+///
+/// let mistakes = load(vec![("format", vec!["cvs".to_owned()])], &environment, true).unwrap_err();
+/// assert!(mistakes.to_string().contains("did you mean csv?"));
+/// # Ok::<(), outhaul::config::ConfigErrors>(())
+/// ```
 pub fn load(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
-    let (raw, errors) = Raw::read(flags, environment);
-    let mut reader = Reader { raw: &raw, errors };
-    let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    let policies = reader.policies();
-    let format = reader.format(policies.preset);
-    let shape = reader.shape();
-    let work = reader.work();
-    let commit = reader.commit(need_target, &shape);
-    let front = reader.front();
-    reader.errors.extend(contradictions::find(&raw, &format, &work, policies.preset));
-    match (connect, reader.errors.is_empty()) {
-        (Some(connect), true) => {
-            Ok((ExportRequest { source: source(connect), shape, format, policies, work, commit, keeper: None }, front))
-        }
-        _ => Err(ConfigErrors(reader.errors)),
-    }
-}
-
-fn source(connect: ConnectSettings) -> Arc<dyn Source> {
-    Arc::new(Postgres::new(connect))
+    let mut settings = Settings::read(flags, environment, OPTIONS.iter());
+    let shape = settings.shape();
+    let compression = settings.compression();
+    let cap = settings.cap();
+    let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation));
+    settings.errors.extend(contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref()));
+    let request = settings.request(shape, compression, cap, commit).zip(settings.front());
+    settings.end(request)
 }
 
 /// Where the rows are, for a command that takes no other option of an export. `flags` as for [`load`].
 ///
 /// # Errors
 /// All mistakes at once.
-pub fn load_connection(
+pub(crate) fn load_connection(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
 ) -> Result<Arc<dyn Source>, ConfigErrors> {
-    let (raw, errors) = Raw::read(flags, environment);
-    let mut reader = Reader { raw: &raw, errors };
-    let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    connect.filter(|_| reader.errors.is_empty()).map(source).ok_or(ConfigErrors(reader.errors))
+    let mut settings = Settings::read(flags, environment, of_connection());
+    let source = settings.source.take();
+    settings.end(source)
 }
 
 /// What `keep` takes besides its destination: how to connect, and how long a session may wait for its locks. `flags` as
@@ -116,18 +114,13 @@ pub fn load_connection(
 ///
 /// # Errors
 /// All mistakes at once.
-pub fn load_keep(
+pub(crate) fn load_keep(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
 ) -> Result<(Arc<dyn Source>, Option<Duration>), ConfigErrors> {
-    let (raw, errors) = Raw::read(flags, environment);
-    let mut reader = Reader { raw: &raw, errors };
-    let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    let yield_to_ddl = reader.one("yield_to_ddl", None, value::duration_or_off);
-    match (connect, reader.errors.is_empty()) {
-        (Some(connect), true) => Ok((source(connect), yield_to_ddl)),
-        _ => Err(ConfigErrors(reader.errors)),
-    }
+    let mut settings = Settings::read(flags, environment, of_keep());
+    let keep = settings.source.take().zip(settings.given.yield_to_ddl);
+    settings.end(keep)
 }
 
 /// What `resume` takes besides its destination: how to connect, how many readers where that is given, and what people
@@ -136,160 +129,128 @@ pub fn load_keep(
 /// # Errors
 /// All mistakes at once.
 #[expect(clippy::type_complexity, reason = "a source of any kind, and two more")]
-pub fn load_resume(
+pub(crate) fn load_resume(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
 ) -> Result<(Arc<dyn Source>, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
-    let (raw, errors) = Raw::read(flags, environment);
-    let mut reader = Reader { raw: &raw, errors };
-    let connect = connection::settings(&raw, environment).map_err(|errors| reader.errors.extend(errors)).ok();
-    let readers = reader.one("readers", NonZeroUsize::MIN, |text| bounded(text, memory::READERS_MAX as usize));
-    let front = reader.front();
-    match (connect, reader.errors.is_empty()) {
-        (Some(connect), true) => Ok((source(connect), raw.given("readers").map(|_| readers), front)),
-        _ => Err(ConfigErrors(reader.errors)),
-    }
+    let mut settings = Settings::read(flags, environment, of_resume());
+    let readers = settings.given.readers.filter(|_| settings.raw.given("readers").is_some());
+    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, readers, front));
+    settings.end(resume)
 }
 
 /// A length of time as options have it.
 ///
 /// # Errors
 /// What would be right.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     value::duration(text)
 }
 
-pub(super) struct Reader<'a> {
-    raw: &'a Raw,
+/// Everything that was written, and what it means.
+struct Settings {
+    raw: Raw,
+    /// The values of the options that the command takes.
+    given: Given,
+    source: Option<Arc<dyn Source>>,
     errors: Vec<ConfigError>,
 }
 
-impl Reader<'_> {
-    fn complain(&mut self, key: &str, setting: &Setting, why: impl Display) {
-        let values = setting.values.join(" ");
-        let name = match &setting.origin {
-            Origin::Flag(_) | Origin::Variable(_) => setting.origin.to_string(),
-            Origin::Default | Origin::File(..) => format!("{}: {key}", setting.origin),
-        };
-        let what = format!("{name} is {values:?}");
-        self.errors.push(ConfigError::new(what, why.to_string()));
-    }
-
-    /// A value that the defaults have, or a stand-in where it is wrong; the mistake is told at the end.
-    pub(super) fn one<T>(&mut self, key: &str, fallback: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
-        if self.raw.get(key).is_none() {
-            self.errors.push(ConfigError::new(format!("{key} has no default"), "please report this as a bug"));
-        }
-        self.optional(key, parse).unwrap_or(fallback)
-    }
-
-    fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let setting = self.raw.get(key)?;
-        match parse(setting.values.first().map_or("", String::as_str)) {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.complain(key, setting, why);
-                None
+impl Settings {
+    /// Reads all layers and parses the options that a command takes.
+    fn read(
+        flags: Vec<(&'static str, Vec<String>)>,
+        environment: &Environment,
+        options: impl Iterator<Item = &'static OptionInfo>,
+    ) -> Self {
+        let (raw, mut errors) = Raw::read(flags, environment);
+        let connect = connection::settings(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
+        let source = connect.map(|connect| Arc::new(Postgres::new(connect)) as Arc<dyn Source>);
+        let mut given = Given::default();
+        for option in options {
+            let (Some(set), Some(setting)) = (option.set, raw.get(option.key)) else { continue };
+            for value in &setting.values {
+                if let Err(why) = set(&mut given, value) {
+                    errors.push(wrong(option.key, setting, why));
+                }
             }
         }
+        Self { raw, given, source, errors }
     }
 
-    pub(super) fn many<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-        let Some(setting) = self.raw.get(key) else { return Vec::new() };
-        let mut parsed = Vec::new();
-        for value in &setting.values {
-            match parse(value) {
-                Ok(value) => parsed.push(value),
-                Err(why) => self.complain(key, setting, why),
-            }
+    /// What was made of the settings, or every mistake in them.
+    fn end<T>(mut self, made: Option<T>) -> Result<T, ConfigErrors> {
+        if made.is_none() && self.errors.is_empty() {
+            self.errors.push(ConfigError::new("an option has no default", "please report this as a bug"));
         }
-        parsed
+        made.filter(|_| self.errors.is_empty()).ok_or(ConfigErrors(self.errors))
     }
 
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], fallback: T) -> T {
-        self.one(key, fallback, |text| {
-            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
-                let near = options::nearest(text, words.iter().copied());
-                near.map_or_else(
-                    || format!("one of {} is wanted", words.join(", ")),
-                    |near| format!("did you mean {near}?"),
-                )
-            })
+    fn request(
+        &mut self,
+        shape: Option<ShapeOptions>,
+        compression: Option<Compression>,
+        cap: Option<RowCap>,
+        commit: Option<CommitOptions>,
+    ) -> Option<ExportRequest> {
+        Some(ExportRequest {
+            source: self.source.take()?,
+            shape: shape?,
+            format: self.format(compression?)?,
+            policies: self.policies()?,
+            work: self.work(cap)?,
+            commit: commit?,
+            keeper: None,
         })
     }
 
-    fn shape(&mut self) -> ShapeOptions {
-        let table = self.optional("table", |text| value::table(text).map(|_| text.trim().to_owned()));
-        let query = self.optional("query", value::text);
-        match (self.raw.get("table"), self.raw.get("query")) {
-            (Some(_), None) | (None, Some(_)) => {}
-            (None, None) => self.errors.push(ConfigError::new(
+    fn shape(&mut self) -> Option<ShapeOptions> {
+        if self.raw.get("table").is_none() && self.raw.get("query").is_none() {
+            self.errors.push(ConfigError::new(
                 "nothing says what to export",
                 "give exactly one of --table NAME and --query SQL",
-            )),
-            (Some(table), Some(query)) => {
-                let places = format!("({} and {})", table.origin, query.origin);
-                self.errors.push(ConfigError::new(
-                    format!("--table and --query are both given {places}"),
-                    "give exactly one of --table NAME and --query SQL",
-                ));
-            }
+            ));
         }
-        let relation = match (table, query) {
-            (Some(table), _) => RelationRequest::Table(table),
-            (None, query) => RelationRequest::Query(query.unwrap_or_default()),
-        };
-        ShapeOptions {
-            relation,
-            columns: self.optional("columns", value::names),
-            expressions: self.many("column", value::expression),
-            renames: self.many("rename", value::rename),
-            predicate: self.optional("where", value::text),
-            key: self.optional("key", value::key),
-            allow_rls: self.one("allow_rls", false, value::switch),
-        }
+        let given = &mut self.given;
+        let query = given.query.take().map(RelationRequest::Query);
+        Some(ShapeOptions {
+            relation: given.table.take().map(RelationRequest::Table).or(query)?,
+            columns: given.columns.take(),
+            expressions: std::mem::take(&mut given.column),
+            renames: std::mem::take(&mut given.rename),
+            predicate: given.predicate.take(),
+            key: given.key.take(),
+            allow_rls: given.allow_rls?,
+        })
     }
 
-    fn format(&mut self, preset: Preset) -> FormatOptions {
-        const FORMATS: &[(&str, Format)] =
-            &[("parquet", Format::Parquet), ("csv", Format::Csv), ("ndjson", Format::Ndjson)];
-        let format = self.choice("format", FORMATS, Format::Parquet);
-        let compression = self.compression(format, preset);
+    fn format(&mut self, compression: Compression) -> Option<FormatOptions> {
+        let given = &mut self.given;
         let csv = CsvOptions {
-            header: self.one("csv_header", true, value::switch),
-            delimiter: self.one("csv_delimiter", b',', value::delimiter),
-            null: self.one("csv_null", String::new(), |text| {
-                if text.contains(['"', '\r', '\n', '\0']) {
-                    Err("text without quotes and line ends is wanted".to_owned())
-                } else {
-                    Ok(text.to_owned())
-                }
-            }),
-            newline: self.choice("csv_newline", &[("lf", Newline::Lf), ("crlf", Newline::Crlf)], Newline::Lf),
-            bom: self.one("csv_bom", false, value::switch),
-            formula_guard: self.one("csv_formula_guard", false, value::switch),
+            header: given.csv_header?,
+            delimiter: given.csv_delimiter?,
+            null: given.csv_null.clone()?,
+            newline: given.csv_newline?,
+            bom: given.csv_bom?,
+            formula_guard: given.csv_formula_guard?,
         };
-        if format == Format::Csv && csv.null.as_bytes().contains(&csv.delimiter) {
-            self.errors.push(ConfigError::new("--csv-null holds the delimiter", "choose another text or delimiter"));
-        }
         let parquet = ParquetOptions {
-            row_group_rows: self.one("row_group_rows", NonZeroU64::MIN, value::count),
-            row_group_bytes: self.one("row_group_bytes", NonZeroU64::MIN, value::size),
+            row_group_rows: given.row_group_rows?,
+            row_group_bytes: given.row_group_bytes?,
             metadata: Vec::new(),
             sorted: Vec::new(),
-            delta: preset == Preset::Postgres,
+            delta: given.preset? == Preset::Postgres,
         };
-        FormatOptions { format, compression, csv, parquet }
+        Some(FormatOptions { format: given.format?, compression, csv, parquet })
     }
 
     /// As given, or the default of the format, which `config/default.toml` has in tables of its own.
-    fn compression(&mut self, format: Format, preset: Preset) -> Compression {
-        let raw = self.raw;
+    fn compression(&mut self) -> Option<Compression> {
+        let (format, preset) = (self.given.format?, self.given.preset?);
         let parse =
-            |text: &str| value::compression(text, format, |codec| raw.entry("levels", codec).map(str::to_owned));
-        if raw.get("compression").is_some() {
-            return self.optional("compression", parse).unwrap_or(Compression::None);
+            |text: &str| value::compression(text, format, |codec| self.raw.entry("levels", codec).map(str::to_owned));
+        if let (Some(text), Some(setting)) = (&self.given.compression, self.raw.get("compression")) {
+            return parse(text).map_err(|why| self.errors.push(wrong("compression", setting, why))).ok();
         }
         let name = match format {
             Format::Parquet => "parquet",
@@ -298,65 +259,61 @@ impl Reader<'_> {
         };
         let preset = match preset {
             Preset::Postgres => None,
-            Preset::Athena => raw.entry("athena", name),
-            Preset::Spectrum => raw.entry("spectrum", name),
+            Preset::Athena => self.raw.entry("athena", name),
+            Preset::Spectrum => self.raw.entry("spectrum", name),
         };
-        parse(preset.or_else(|| raw.entry("by_format", name)).unwrap_or_default()).unwrap_or_else(|why| {
-            self.errors.push(ConfigError::new(
-                format!("compression of {name} has no default: {why}"),
-                "please report this as a bug",
-            ));
-            Compression::None
+        parse(preset.or_else(|| self.raw.entry("by_format", name))?).ok()
+    }
+
+    fn policies(&mut self) -> Option<PolicyOptions> {
+        let given = &mut self.given;
+        Some(PolicyOptions {
+            preset: given.preset?,
+            default: Policies {
+                on_unrepresentable: given.on_unrepresentable?,
+                unconstrained_numeric: given.unconstrained_numeric?,
+                char_padding: given.char_padding?,
+                invalid_utf8: given.invalid_utf8?,
+                json_large_numbers: given.json_large_numbers?,
+                json_nan: given.json_nan?,
+                nested: given.csv_nested?,
+                timestamp_precision: given.timestamp_precision?,
+                as_text: false,
+                formula_guard: given.csv_formula_guard?,
+            },
+            columns: std::mem::take(&mut given.column_policy),
+            duplicate_columns: given.duplicate_columns?,
         })
     }
 
-    fn work(&mut self) -> WorkOptions {
-        const PROFILES: &[(&str, SourceProfile)] =
-            &[("gentle", SourceProfile::Gentle), ("balanced", SourceProfile::Balanced), ("fast", SourceProfile::Fast)];
-        let one_stream = contradictions::one_stream(self.raw).is_some();
-        let page_size = self.one("page_size", NonZeroU64::MIN, value::count);
-        let keyset = ReadMode::Keyset { page_size };
-        let tier = self.optional("tier", |text| Ok(text.to_owned()));
-        let max_rows = self.optional("max_rows", value::count);
-        let readers = self.one("readers", NonZeroUsize::MIN, |text| bounded(text, memory::READERS_MAX as usize));
-        WorkOptions {
+    fn work(&self, cap: Option<RowCap>) -> Option<WorkOptions> {
+        let given = &self.given;
+        let one_stream = contradictions::one_stream(&self.raw).is_some();
+        Some(WorkOptions {
             // One ordered stream has one reader.
-            readers: if one_stream { NonZeroUsize::MIN } else { readers },
-            partitions: self.optional("partitions", |text| {
-                let most = usize::try_from(memory::PARTITIONS_MAX).unwrap_or(usize::MAX);
-                let partitions = u32::try_from(bounded(text, most)?.get()).map_err(|error| error.to_string())?;
-                NonZeroU32::new(partitions).ok_or_else(|| "1 or more is wanted".to_owned())
-            }),
-            part_size: self.one("part_size", NonZeroU64::MIN, value::size),
-            upload_chunk_size: self.one("upload_chunk_size", NonZeroUsize::MIN, |text| {
-                let size = usize::try_from(value::size(text)?.get()).map_err(|error| error.to_string())?;
-                let range = UPLOAD_CHUNK_BYTES_MIN..=UPLOAD_CHUNK_BYTES_MAX;
-                NonZeroUsize::new(size)
-                    .filter(|size| range.contains(&size.get()))
-                    .ok_or_else(|| "from 5MiB to 5GiB is wanted: what S3 takes".to_owned())
-            }),
-            upload_concurrency: self
-                .one("upload_concurrency", NonZeroUsize::MIN, |text| bounded(text, memory::UPLOAD_CONCURRENCY_MAX)),
-            read_mode: self.choice("read_mode", &[("copy", ReadMode::Copy), ("keyset", keyset)], ReadMode::Copy),
-            cap: self.cap(tier, max_rows),
-            allow_truncated: self.one("allow_truncated", false, value::switch),
-            min_rows: self.optional("min_rows", value::count),
-            source_profile: self.choice("source_profile", PROFILES, SourceProfile::Balanced),
+            readers: given.readers.map(|readers| if one_stream { NonZeroUsize::MIN } else { readers })?,
+            partitions: given.partitions,
+            part_size: given.part_size?,
+            upload_chunk_size: given.upload_chunk_size?,
+            upload_concurrency: given.upload_concurrency?,
+            read_mode: given.read_mode?(given.page_size?),
+            cap,
+            allow_truncated: given.allow_truncated?,
+            min_rows: given.min_rows,
+            source_profile: given.source_profile?,
             source_limits: SourceLimits {
-                yield_to_ddl: self.one("yield_to_ddl", None, value::duration_or_off),
-                max_snapshot_age: self.optional("max_snapshot_age", value::duration),
-                max_duration: self.optional("max_duration", value::duration),
-                max_replay_lag: self.optional("max_replay_lag", value::duration),
-                max_bytes_per_second: self.optional("max_bytes_per_second", value::size),
+                yield_to_ddl: given.yield_to_ddl?,
+                max_snapshot_age: given.max_snapshot_age,
+                max_duration: given.max_duration,
+                max_replay_lag: given.max_replay_lag,
+                max_bytes_per_second: given.max_bytes_per_second,
             },
-        }
+        })
     }
 
-    fn cap(&mut self, tier: Option<String>, max_rows: Option<NonZeroU64>) -> Option<RowCap> {
-        if tier.is_some() && max_rows.is_some() {
-            self.errors.push(ConfigError::new("--tier and --max-rows are both given", "give one of them"));
-        }
-        let Some(tier) = tier else { return max_rows.map(|max_rows| RowCap { tier: None, max_rows: Some(max_rows) }) };
+    fn cap(&mut self) -> Option<RowCap> {
+        let max_rows = self.given.max_rows;
+        let Some(tier) = self.given.tier.clone() else { return max_rows.map(|_| RowCap { tier: None, max_rows }) };
         let Some(cap) = self.raw.entry("tiers", &tier) else {
             let known: Vec<&str> = self.raw.keys("tiers").collect();
             let what = format!("tier {tier:?} is not known");
@@ -374,77 +331,59 @@ impl Reader<'_> {
         }
     }
 
-    fn commit(&mut self, need_target: bool, shape: &ShapeOptions) -> CommitOptions {
-        let date = self.optional("date", value::date);
-        let given = self.optional("run_id", value::run_id);
-        let run_id_given = given.is_some();
-        let run_id = given.unwrap_or_else(destination::new_run_id);
-        let manifest = self.optional("manifest", value::text).map(PathBuf::from);
-        let target = match self.optional("to", value::text) {
-            Some(to) if to == "-" => Target::Stdout { manifest },
-            Some(to) => match destination::expand(&to, date, &run_id, shape) {
-                Ok(to) => Target::Destination(to),
-                Err(error) => {
-                    self.errors.push(error);
-                    Target::Destination(to)
-                }
-            },
-            None => {
-                if need_target && self.raw.get("to").is_none() {
+    fn commit(&mut self, need_target: bool, relation: Option<&RelationRequest>) -> Option<CommitOptions> {
+        let given = &mut self.given;
+        let run_id_given = given.run_id.is_some();
+        let run_id = given.run_id.take().unwrap_or_else(destination::new_run_id);
+        let target = match given.to.as_deref() {
+            Some("-") => Some(Target::Stdout { manifest: given.manifest.take() }),
+            Some(to) => destination::expand(to, given.date, &run_id, relation)
+                .map_err(|error| self.errors.push(error))
+                .ok()
+                .map(Target::Destination),
+            None if need_target => {
+                if self.raw.get("to").is_none() {
                     let hint = "give --to DEST: a folder, s3://bucket/prefix/, or - for standard output";
                     self.errors.push(ConfigError::new("nothing says where to write", hint));
                 }
-                Target::Destination(".".to_owned())
+                None
             }
+            None => Some(Target::Destination(".".to_owned())),
         };
-        CommitOptions {
-            target,
+        Some(CommitOptions {
+            target: target?,
             run_id,
             run_id_given,
-            on_existing: self.choice(
-                "on_existing",
-                &[("fail", OnExisting::Fail), ("skip", OnExisting::Skip), ("replace", OnExisting::Replace)],
-                OnExisting::Fail,
-            ),
-            visibility: self.choice(
-                "visibility",
-                &[("at-commit", Visibility::AtCommit), ("as-written", Visibility::AsWritten)],
-                Visibility::AtCommit,
-            ),
-            layout: self.choice("layout", &[("nested", Layout::Nested), ("flat", Layout::Flat)], Layout::Nested),
-            single_file: self.one("single_file", false, value::switch),
-            manifest_stats: self.choice(
-                "manifest_stats",
-                &[("safe", ManifestStats::Safe), ("all", ManifestStats::All), ("none", ManifestStats::None)],
-                ManifestStats::Safe,
-            ),
-            sha256: self.one("sha256", false, value::switch),
-            keep_snapshot: self.optional("keep_snapshot", value::duration),
-        }
+            on_existing: given.on_existing?,
+            visibility: given.visibility?,
+            layout: given.layout?,
+            single_file: given.single_file?,
+            manifest_stats: given.manifest_stats?,
+            sha256: given.sha256?,
+            keep_snapshot: given.keep_snapshot,
+        })
     }
 
-    fn front(&mut self) -> FrontOptions {
-        use ProgressKind::{Auto, Bar, Json, None, Plain};
-        let kinds = [("auto", Auto), ("bar", Bar), ("plain", Plain), ("json", Json), ("none", None)];
-        FrontOptions {
-            progress: self.choice("progress", &kinds, Auto),
-            report: self.choice("report", &[("text", ReportKind::Text), ("json", ReportKind::Json)], ReportKind::Text),
-            log_format: self.choice(
-                "log_format",
-                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-                LogFormat::Text,
-            ),
-            metrics_listen: self.optional("metrics_listen", listen_address),
-            metrics_file: self.optional("metrics_file", value::text).map(PathBuf::from),
-            to_stdout: self.raw.get("to").is_some_and(|setting| setting.values == ["-"]),
-        }
+    fn front(&mut self) -> Option<FrontOptions> {
+        let given = &mut self.given;
+        Some(FrontOptions {
+            progress: given.progress?,
+            report: given.report?,
+            log_format: given.log_format?,
+            metrics_listen: given.metrics_listen,
+            metrics_file: given.metrics_file.take(),
+            to_stdout: given.to.as_deref() == Some("-"),
+        })
     }
 }
 
-fn bounded(text: &str, most: usize) -> Result<NonZeroUsize, String> {
-    let wrong = || format!("a whole number from 1 to {most} is wanted");
-    let count = usize::try_from(value::count(text).map_err(|_| wrong())?.get()).map_err(|_| wrong())?;
-    NonZeroUsize::new(count).filter(|count| count.get() <= most).ok_or_else(wrong)
+/// A mistake in a value, with the place where it was written.
+fn wrong(key: &str, setting: &Setting, why: String) -> ConfigError {
+    let name = match &setting.origin {
+        Origin::Flag(_) | Origin::Variable(_) => setting.origin.to_string(),
+        Origin::Default | Origin::File(..) => format!("{}: {key}", setting.origin),
+    };
+    ConfigError::new(format!("{name} is {:?}", setting.values.join(" ")), why)
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
+use std::num::{NonZeroU32, NonZeroU64};
+
 use super::*;
-use crate::model::{Direction, TimestampPrecision};
+use crate::config::options;
+use crate::model::{Direction, Layout, ManifestStats, Newline, OnExisting, ReadMode, TimestampPrecision, Visibility};
 
 /// Words of a command line; `--flag value` or `--switch`.
 fn flags(words: &[&str]) -> Vec<(&'static str, Vec<String>)> {

@@ -1,13 +1,17 @@
 //! Parsers of single values: sizes, codecs, keys, names. Each error says what would be right.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::NaiveDate;
 
 use super::options::nearest;
-use crate::model::{ColumnChoice, Compression, Direction, Format};
+use crate::base::memory::PARTITIONS_MAX;
+use crate::model::policy::decimal;
+use crate::model::{ColumnChoice, Compression, Direction, Format, UnconstrainedNumeric};
 use crate::source::postgres::plan::NAME_BYTES_MAX;
+use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
 /// In front of a text, it says that the text is Unicode, and is no part of it.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -63,6 +67,53 @@ pub(super) fn count(text: &str) -> Result<NonZeroU64, String> {
     let digits = text.trim().replace('_', "");
     let number = if digits.starts_with('+') { None } else { digits.parse().ok() };
     number.ok_or_else(|| "a whole number of 1 or more is wanted".to_owned())
+}
+
+/// A count from 1 to `most`.
+pub(super) fn bounded(most: usize) -> impl Fn(&str) -> Result<NonZeroUsize, String> {
+    move |text| {
+        let wrong = || format!("a whole number from 1 to {most} is wanted");
+        let count = usize::try_from(count(text).map_err(|_| wrong())?.get()).map_err(|_| wrong())?;
+        NonZeroUsize::new(count).filter(|count| count.get() <= most).ok_or_else(wrong)
+    }
+}
+
+pub(super) fn partitions(text: &str) -> Result<NonZeroU32, String> {
+    let most = usize::try_from(PARTITIONS_MAX).unwrap_or(usize::MAX);
+    NonZeroU32::try_from(bounded(most)(text)?).map_err(|error| error.to_string())
+}
+
+/// A size that an upload request can have.
+pub(super) fn upload_chunk_size(text: &str) -> Result<NonZeroUsize, String> {
+    let size = NonZeroUsize::try_from(size(text)?).map_err(|error| error.to_string())?;
+    Some(size)
+        .filter(|size| (UPLOAD_CHUNK_BYTES_MIN..=UPLOAD_CHUNK_BYTES_MAX).contains(&size.get()))
+        .ok_or_else(|| "from 5MiB to 5GiB is wanted: what S3 takes".to_owned())
+}
+
+/// One of a few words, each with what it stands for.
+pub(super) fn words<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&str) -> Result<T, String> {
+    |text| {
+        choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            let near = nearest(text, words.iter().copied());
+            near.map_or_else(
+                || format!("one of {} is wanted", words.join(", ")),
+                |near| format!("did you mean {near}?"),
+            )
+        })
+    }
+}
+
+/// How Parquet holds `numeric` without a precision.
+pub(super) fn unconstrained_numeric(text: &str) -> Result<UnconstrainedNumeric, String> {
+    match text {
+        "text" => Ok(UnconstrainedNumeric::Text),
+        "double" => Ok(UnconstrainedNumeric::Double),
+        _ => decimal(text)
+            .map(|(precision, scale)| UnconstrainedNumeric::Decimal { precision, scale })
+            .ok_or_else(|| "text, double or decimal(P,S) such as decimal(38,9) is wanted".to_owned()),
+    }
 }
 
 /// `column=choice`, the column as it is called in the output.
@@ -135,6 +186,15 @@ pub(super) fn delimiter(text: &str) -> Result<u8, String> {
         b"\\t" | b"tab" => Ok(b'\t'),
         [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n' | 0) => Ok(*byte),
         _ => Err("one ASCII character other than a quote or a line end is wanted, or \\t".to_owned()),
+    }
+}
+
+/// What stands for NULL.
+pub(super) fn csv_null(text: &str) -> Result<String, String> {
+    if text.contains(['"', '\r', '\n', '\0']) {
+        Err("text without quotes and line ends is wanted".to_owned())
+    } else {
+        Ok(text.to_owned())
     }
 }
 
@@ -223,6 +283,11 @@ pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
     }
 }
 
+/// A table's name as a person wrote it, once it is known to be one.
+pub(super) fn relation(text: &str) -> Result<String, String> {
+    table(text).map(|_| text.trim().to_owned())
+}
+
 /// A name, and what follows it.
 fn name(text: &str) -> Result<(String, &str), String> {
     name_until(text, &[',', '=', ' ', '\t', '\n', '\r'])
@@ -260,7 +325,17 @@ pub(super) fn text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("it is empty: leave it out, or write one".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// A date.
+/// A file's name.
+pub(super) fn path(written: &str) -> Result<PathBuf, String> {
+    text(written).map(PathBuf::from)
+}
+
+/// A text that is judged once other options are known.
+#[expect(clippy::unnecessary_wraps, reason = "it is a parser like the others")]
+pub(super) fn any(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
 pub(super) fn date(text: &str) -> Result<NaiveDate, String> {
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
     date.ok_or_else(|| "a date such as 2026-11-21 is wanted".to_owned())

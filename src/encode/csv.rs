@@ -8,7 +8,6 @@ use crate::model::{Carrier, ColumnPlan, CsvOptions, Newline};
 const QUOTE: u8 = b'"';
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Writes rows as CSV.
 #[derive(Debug)]
 pub(crate) struct CsvRows {
     options: CsvOptions,

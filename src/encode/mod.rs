@@ -15,7 +15,7 @@ mod row_group;
 #[cfg(test)]
 pub(crate) mod samples;
 mod steer;
-pub mod tally;
+mod tally;
 mod text;
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use arrow::record_batch::RecordBatch;
 use crate::model::{ColumnPlan, Format, FormatOptions};
 use compress::Compressor;
 use lines::{LineEncoder, Rows};
-pub use order::sorted_columns;
+pub(crate) use order::sorted_columns;
 pub use tally::Tally;
 
 /// Turns the batches of one part into bytes.

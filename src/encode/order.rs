@@ -10,7 +10,7 @@ use crate::model::{
 /// They are the leading key columns that are written as they are and that Parquet orders as PostgreSQL does. Text is
 /// not among them (collations), nor are floats (NaN) and numbers written as text; and where values become NULL or are
 /// rounded on their way, the order ends.
-pub fn sorted_columns(key: &[KeyColumn], columns: &[ColumnPlan]) -> Vec<(usize, bool)> {
+pub(crate) fn sorted_columns(key: &[KeyColumn], columns: &[ColumnPlan]) -> Vec<(usize, bool)> {
     let mut sorted = Vec::new();
     for key_column in key {
         let is_key =

@@ -72,6 +72,22 @@ impl Planned {
 ///
 /// # Cancel safety
 /// Cancel through `cancel`: uploads are aborted and queries cancelled. Once the commit has begun it is carried through.
+///
+/// # Examples
+/// ```no_run
+/// use outhaul::{config, export};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let flags = vec![("table", vec!["public.orders".to_owned()]), ("to", vec!["./orders".to_owned()])];
+/// let (request, _) = config::load(flags, &config::Environment::of_process(), true)?;
+/// let (events, mut seen) = tokio::sync::mpsc::channel(64);
+/// tokio::spawn(async move { while seen.recv().await.is_some() {} });
+/// let report = export::run(request, events, tokio_util::sync::CancellationToken::new()).await?;
+/// println!("{} rows", report.rows);
+/// # Ok(())
+/// # }
+/// ```
 pub async fn run(
     mut request: ExportRequest,
     events: Sender<Event>,

@@ -16,27 +16,26 @@ use crate::model::{
 
 /// What a manifest says that is in no receipt.
 #[derive(Debug, Clone)]
-pub struct RunFacts<'a> {
-    /// The run's id.
-    pub run_id: String,
+pub(crate) struct RunFacts<'a> {
+    pub(crate) run_id: String,
     /// Random, new for each commit.
-    pub nonce: String,
+    pub(crate) nonce: String,
     /// This program's version.
-    pub outhaul_version: String,
+    pub(crate) outhaul_version: String,
     /// When the run began.
-    pub created_at: DateTime<Utc>,
+    pub(crate) created_at: DateTime<Utc>,
     /// When the last receipt was in.
-    pub finished_at: DateTime<Utc>,
+    pub(crate) finished_at: DateTime<Utc>,
     /// The server.
-    pub source: SourceFacts,
+    pub(crate) source: SourceFacts,
     /// What the reads have in common.
-    pub consistency: Consistency,
+    pub(crate) consistency: Consistency,
     /// The plan that was run.
-    pub plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
     /// How the parts were written.
-    pub format: &'a FormatOptions,
+    pub(crate) format: &'a FormatOptions,
     /// Which values the manifest may show.
-    pub stats: ManifestStats,
+    pub(crate) stats: ManifestStats,
 }
 
 /// Builds the manifest of a run whose every partition has its receipt.
@@ -47,7 +46,7 @@ pub struct RunFacts<'a> {
 /// # Errors
 /// Whatever contradicts the plan or adds up wrongly: receipts that are not one for each planned partition, rows read
 /// that are not in a part (invariant I3), a name given twice, a cap that was not kept (I7), no part at all.
-pub fn build(
+pub(crate) fn build(
     facts: RunFacts<'_>,
     receipts: &[PartitionReceipt],
     object_url: impl Fn(&str) -> String,
@@ -214,7 +213,6 @@ fn part_entry(
     }
 }
 
-/// The sums over parts.
 pub(super) fn totals(parts: &[PartEntry]) -> Result<Totals, ManifestError> {
     Ok(Totals {
         parts: count(parts.len(), "parts")?,

@@ -40,41 +40,36 @@ const MANIFEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the commit depends on.
 #[derive(Debug, Clone)]
-pub struct CommitRules {
+pub(crate) struct CommitRules {
     /// Parts, or a single file.
-    pub placement: Placement,
+    pub(crate) placement: Placement,
     /// Whether a single file may overwrite what stands at its key.
-    pub on_existing: OnExisting,
+    pub(crate) on_existing: OnExisting,
     /// The manifest that this one replaces, as it was before the run.
-    pub previous: Option<Existing>,
+    pub(crate) previous: Option<Existing>,
     /// Whose destination it is, and where the commit notes what it is about to do; without them a commit that dies, or
     /// that another run overtakes, leaves its parts to people.
-    pub run: Option<(Claim, Journal)>,
+    pub(crate) run: Option<(Claim, Journal)>,
 }
 
 /// What a commit is about to do, in the run's journal before it does anything: by it whoever finds the run dead finishes
 /// the commit or takes it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommitRecord {
+pub(crate) struct CommitRecord {
     /// Of the manifest.
-    pub nonce: String,
+    pub(crate) nonce: String,
     /// The parts that become visible.
-    pub parts: Vec<String>,
+    pub(crate) parts: Vec<String>,
     /// The parts that are removed once the manifest stands.
-    pub replaced: Vec<String>,
+    pub(crate) replaced: Vec<String>,
 }
 
 /// A commit that stands.
 #[derive(Debug)]
-pub struct Committed {
-    /// The manifest's URL.
-    pub manifest_url: String,
-    /// CRC64NVME of the manifest's bytes, as `_SUCCESS` has it.
-    pub manifest_crc64nvme: u64,
-    /// Parts of the replaced manifest that were deleted.
-    pub deleted: u64,
+pub(crate) struct Committed {
+    pub(crate) manifest_url: String,
     /// Parts of the replaced manifest that could not be deleted; the commit stands all the same.
-    pub warnings: Vec<StoreError>,
+    pub(crate) warnings: Vec<StoreError>,
 }
 
 /// Commits `manifest`, whose parts are `staged` (in any order).
@@ -86,7 +81,7 @@ pub struct Committed {
 ///
 /// # Cancel safety
 /// Not cancel safe: dropped in the middle, parts may be visible that no manifest names. Once begun, carry it through.
-pub async fn commit(
+pub(crate) async fn commit(
     destination: &Destination,
     manifest: Arc<Manifest>,
     staged: &[&StagedObject],
@@ -105,8 +100,8 @@ pub async fn commit(
     }
     failpoint::reach("committed").await;
     documents.describe(destination, &rules.placement).await?;
-    let (deleted, warnings) = run.delete_replaced().await;
-    Ok(Committed { manifest_url: run.manifest_url(), manifest_crc64nvme: documents.manifest_crc, deleted, warnings })
+    let warnings = run.delete(run.replaced()).await;
+    Ok(Committed { manifest_url: run.manifest_url(), warnings })
 }
 
 /// Pairs every part of the manifest with its one staged object.
@@ -315,7 +310,7 @@ impl Commit<'_> {
         if self.rules.run.as_ref().is_some_and(|(claim, _)| claim.lost().is_cancelled()) {
             return 0;
         }
-        self.delete(begun.to_vec()).await.1.len()
+        self.delete(begun.to_vec()).await.len()
     }
 
     /// Writes the manifest and reads it back. What the put itself says is never trusted: a lost answer makes a success
@@ -352,10 +347,6 @@ impl Commit<'_> {
     }
 
     /// Deletes the parts that the replaced manifest names and this one does not.
-    async fn delete_replaced(&self) -> (u64, Vec<StoreError>) {
-        self.delete(self.replaced()).await
-    }
-
     fn replaced(&self) -> Vec<String> {
         let Some(previous) = &self.rules.previous else { return Vec::new() };
         let kept: HashSet<&str> = self.manifest.parts.iter().map(|part| part.path.as_str()).collect();
@@ -363,19 +354,12 @@ impl Commit<'_> {
         replaced.filter(|path| !kept.contains(path.as_str())).cloned().collect()
     }
 
-    /// Deletes objects: how many are gone, and why the others are not.
-    async fn delete(&self, paths: Vec<String>) -> (u64, Vec<StoreError>) {
-        let mut results = stream::iter(paths)
+    /// Deletes objects, and says why some could not be deleted.
+    async fn delete(&self, paths: Vec<String>) -> Vec<StoreError> {
+        let results = stream::iter(paths)
             .map(|path| async move { self.destination.delete(&path).await })
             .buffer_unordered(DISCARDS_AT_ONCE);
-        let (mut deleted, mut errors) = (0, Vec::new());
-        while let Some(result) = results.next().await {
-            match result {
-                Ok(()) => deleted += 1,
-                Err(error) => errors.push(error),
-            }
-        }
-        (deleted, errors)
+        results.filter_map(|result| std::future::ready(result.err())).collect().await
     }
 }
 

@@ -22,7 +22,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Every file that is written, made before anything is touched.
 pub(super) struct Documents {
     pub(super) manifest: Bytes,
-    pub(super) manifest_crc: u64,
     redshift: Bytes,
     symlink: Bytes,
     ddl: Vec<(&'static str, Bytes)>,
@@ -55,15 +54,13 @@ impl Documents {
                 Some(bytes) => bytes,
                 None => manifest.to_json()?.into(),
             };
-            let manifest_crc = checksum(CrcAlgorithm::Crc64Nvme, &json);
             let success = Success {
                 status: manifest.status,
                 rows: manifest.totals.rows,
-                manifest_crc64nvme: crc64nvme_text(manifest_crc),
+                manifest_crc64nvme: crc64nvme_text(checksum(CrcAlgorithm::Crc64Nvme, &json)),
             };
             Ok::<_, WireError>(Self {
                 manifest: json,
-                manifest_crc,
                 redshift: redshift(&manifest)?.into(),
                 symlink: symlink(&manifest).into(),
                 ddl: Dialect::ALL.map(|dialect| (dialect.path(), ddl::file(&manifest, dialect).into())).into(),

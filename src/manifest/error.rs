@@ -9,23 +9,20 @@ use crate::store::error::StoreFault;
 /// An error of the commit stage.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the fields are named for what they hold, and each message says it")]
 pub enum ManifestError {
     /// A partition's parts do not hold the rows that were read for it (invariant I3).
     #[error("partition {partition}: {} came, but its parts hold {written}", counted(*.read, "row"))]
     RowCount {
-        /// The partition.
         partition: u32,
         /// Rows that the source confirmed.
         read: u64,
-        /// Rows in its parts.
         written: u64,
     },
     /// The receipts are not one for each planned partition.
     #[error("{found} receipts say they are of partition {partition}, where the plan wants {expected}")]
     Receipts {
-        /// The partition.
         partition: u32,
-        /// Receipts with its number.
         found: u64,
         /// 1 for a planned partition, 0 for any other number.
         expected: u64,
@@ -33,96 +30,56 @@ pub enum ManifestError {
     /// A partition's parts are not numbered 0, 1, 2, … .
     #[error("partition {partition}: its part {roll} is missing")]
     Rolls {
-        /// The partition.
         partition: u32,
         /// The first number that is missing.
         roll: u32,
     },
     /// Two parts have one name.
     #[error("two parts are named {path}")]
-    DuplicatePath {
-        /// The name.
-        path: String,
-    },
+    DuplicatePath { path: String },
     /// There is not even the one part of an empty relation.
     #[error("there is no part; an empty relation has one")]
     NoParts,
     /// The rows are not the cap's (invariant I7).
     #[error("the parts hold {} under a cap of {cap} that was planned to be {planned}", counted(*.rows, "row"))]
     Cap {
-        /// Rows in all parts.
         rows: u64,
-        /// The cap.
         cap: u64,
         /// `reached` (so rows must equal the cap) or `not exceeded`.
         planned: &'static str,
     },
     /// A sum does not fit 64 bits.
     #[error("the sum of {what} exceeds 64 bits")]
-    Overflow {
-        /// What was added up.
-        what: &'static str,
-    },
+    Overflow { what: &'static str },
     /// A partition of the plan names a leaf that the plan does not have.
     #[error("partition {partition} reads leaf {leaf}, which the plan does not have")]
-    UnknownLeaf {
-        /// The partition.
-        partition: u32,
-        /// The leaf's index.
-        leaf: usize,
-    },
+    UnknownLeaf { partition: u32, leaf: usize },
     /// The manifest could not be turned into JSON.
     #[error("writing the manifest of run {run_id}")]
-    Serialize {
-        /// The run.
-        run_id: String,
-        /// Why.
-        source: WireError,
-    },
+    Serialize { run_id: String, source: WireError },
     /// The staged objects are not the manifest's parts.
     #[error("part {path} of the manifest and its staged object differ")]
-    Staged {
-        /// The part.
-        path: String,
-    },
+    Staged { path: String },
     /// A manifest stands where this run was to put its own, and is not the one it may replace.
     #[error("the manifest of run {run_id} stands at {object}")]
-    Taken {
-        /// The manifest's URL.
-        object: String,
-        /// Whose it is.
-        run_id: String,
-    },
+    Taken { object: String, run_id: String },
     /// The manifest that was to be replaced has gone meanwhile.
     #[error("the manifest to be replaced is no longer at {object}")]
-    Vanished {
-        /// The manifest's URL.
-        object: String,
-    },
+    Vanished { object: String },
     /// An object that no manifest describes stands where the single file was to be.
     #[error("{object} is there already, and no manifest describes it; --on-existing replace overwrites it")]
-    Occupied {
-        /// Its URL.
-        object: String,
-    },
+    Occupied { object: String },
     /// The run id was used for another request.
     #[error("run {run_id} at {object} was another request: {} differ", fields.join(", "))]
     OtherRequest {
-        /// The manifest's URL.
         object: String,
-        /// The id.
         run_id: String,
         /// The fields of the manifest that differ.
         fields: Vec<&'static str>,
     },
     /// What stands at a manifest's place cannot be read as one.
     #[error("reading the manifest at {object}")]
-    Decode {
-        /// Its URL.
-        object: String,
-        /// Why.
-        source: WireError,
-    },
+    Decode { object: String, source: WireError },
     /// The manifest could not be read before the commit.
     #[error("looking for a manifest")]
     Look(#[source] StoreError),
@@ -137,7 +94,6 @@ pub enum ManifestError {
     Stranded {
         /// How many may still be visible.
         left: usize,
-        /// Why the commit failed.
         source: Box<ManifestError>,
     },
     /// The manifest was not written, and reading it back shows that.
@@ -145,21 +101,13 @@ pub enum ManifestError {
     Write(#[source] StoreError),
     /// The store said that it wrote the manifest, and it is not there.
     #[error("the store says that it wrote {object}, but it is not there")]
-    NotThere {
-        /// The manifest's URL.
-        object: String,
-    },
+    NotThere { object: String },
     /// The manifest could not be read back: the run may be committed. Nothing was removed.
     #[error("reading the manifest back; the run may be committed")]
     ReadBack(#[source] StoreError),
     /// The run is committed, and a file that only describes it could not be written.
     #[error("the run is committed, but not finished: writing {what}")]
-    Unfinished {
-        /// The file.
-        what: &'static str,
-        /// Why.
-        source: StoreError,
-    },
+    Unfinished { what: &'static str, source: StoreError },
     /// The destination could not be looked at.
     #[error("verifying")]
     Verify(#[source] StoreError),
@@ -171,7 +119,6 @@ pub enum ManifestError {
     Remove {
         /// The object, relative to the destination.
         path: String,
-        /// Why.
         source: StoreError,
     },
     /// A computation panicked.

@@ -12,18 +12,16 @@ use crate::store::{Destination, Version};
 
 /// A manifest that stands at a destination.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Existing {
-    /// What it says.
-    pub manifest: Manifest,
+pub(crate) struct Existing {
+    pub(crate) manifest: Manifest,
     /// Which content it was read from: what a replacement depends on.
-    pub version: Version,
-    /// Its URL.
-    pub url: String,
+    pub(crate) version: Version,
+    pub(crate) url: String,
 }
 
 /// What a run that is about to start is to do.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Nothing is there: run, and commit by creating the manifest.
     Nothing,
     /// The run with the id that was given has committed: once planned, compare by [`Existing::same_request`], report,
@@ -43,7 +41,7 @@ pub enum Standing {
 ///
 /// # Cancel safety
 /// It only reads.
-pub async fn look(destination: &Destination, placement: &Placement) -> Result<Option<Existing>, ManifestError> {
+pub(crate) async fn look(destination: &Destination, placement: &Placement) -> Result<Option<Existing>, ManifestError> {
     let path = placement.manifest_path();
     let Some(small) = destination.read(&path).await.map_err(ManifestError::Look)? else { return Ok(None) };
     let url = destination.object_url(&path);
@@ -62,7 +60,7 @@ pub async fn look(destination: &Destination, placement: &Placement) -> Result<Op
 ///
 /// # Cancel safety
 /// It only reads.
-pub async fn before_run(
+pub(crate) async fn before_run(
     destination: &Destination,
     placement: &Placement,
     on_existing: OnExisting,
@@ -93,7 +91,7 @@ impl Existing {
     ///
     /// # Errors
     /// [`ManifestError::OtherRequest`] names the fields that differ.
-    pub fn same_request(&self, plan: &Plan, format: &FormatOptions) -> Result<(), ManifestError> {
+    pub(crate) fn same_request(&self, plan: &Plan, format: &FormatOptions) -> Result<(), ManifestError> {
         let Manifest { source, row_cap, schema, .. } = &self.manifest;
         let columns = plan.columns.iter().map(|column| schema_column(column, format.format));
         // What a run counts is not part of the request.

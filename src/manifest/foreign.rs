@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::model::Manifest;
 
 /// Where the Redshift manifest stands, relative to the destination.
-pub const REDSHIFT_PATH: &str = "_redshift/manifest";
+pub(crate) const REDSHIFT_PATH: &str = "_redshift/manifest";
 
 /// Where the symlink manifest stands; tables over it name its folder.
-pub const SYMLINK_PATH: &str = "_symlink_format_manifest/manifest";
+pub(crate) const SYMLINK_PATH: &str = "_symlink_format_manifest/manifest";
 
 #[derive(Serialize)]
 struct Redshift<'a> {
@@ -34,7 +34,7 @@ struct Meta {
 ///
 /// # Errors
 /// What serde says, should it refuse a value.
-pub fn redshift(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn redshift(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error> {
     let entries = manifest.parts.iter().map(|part| Entry {
         url: &part.url,
         mandatory: true,
@@ -46,7 +46,7 @@ pub fn redshift(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error> {
 }
 
 /// The symlink manifest: one absolute URI a line, in output order.
-pub fn symlink(manifest: &Manifest) -> Vec<u8> {
+pub(crate) fn symlink(manifest: &Manifest) -> Vec<u8> {
     let mut text = String::new();
     for part in &manifest.parts {
         text.push_str(&part.url);

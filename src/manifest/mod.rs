@@ -8,27 +8,27 @@
 //!                               verify <── whether the destination still is what its manifest says
 //! ```
 
-pub mod build;
-pub mod commit;
-pub mod ddl;
+pub(crate) mod build;
+mod commit;
+pub(crate) mod ddl;
 mod documents;
-pub mod error;
-pub mod existing;
-pub mod foreign;
+mod error;
+pub(crate) mod existing;
+pub(crate) mod foreign;
 pub mod model;
-pub mod placement;
-pub mod recover;
+pub(crate) mod placement;
+mod recover;
 mod types;
 pub mod verify;
 pub mod wire;
 
-pub use build::{RunFacts, build};
-pub use commit::{CommitRecord, CommitRules, Committed, commit};
+pub(crate) use build::{RunFacts, build};
+pub(crate) use commit::{CommitRecord, CommitRules, Committed, commit};
 pub use error::ManifestError;
-pub use existing::{Existing, Standing, before_run, look};
+pub(crate) use existing::{Existing, Standing, before_run, look};
 pub use model::Manifest;
 pub use placement::Placement;
-pub use recover::{Recovered, recover};
+pub(crate) use recover::{Recovered, recover};
 pub use verify::{Finding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]

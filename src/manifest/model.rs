@@ -10,6 +10,16 @@ use crate::model::{
 };
 
 /// One committed export: what it read, under which snapshot, and every part it left.
+///
+/// # Examples
+/// ```
+/// use outhaul::manifest::Manifest;
+///
+/// # let bytes = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest_v1/manifest.json"));
+/// let manifest = Manifest::from_json(bytes)?;
+/// assert_eq!(manifest.parts.iter().map(|part| part.rows).sum::<u64>(), manifest.totals.rows);
+/// # Ok::<(), outhaul::manifest::wire::WireError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// The run's id; all manifests of a run share it.

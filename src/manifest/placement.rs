@@ -5,10 +5,10 @@ use super::foreign::{REDSHIFT_PATH, SYMLINK_PATH};
 use crate::store::owner::OWNER_PATH;
 
 /// The name of the manifest below a destination.
-pub const MANIFEST_PATH: &str = "_manifest.json";
+pub(crate) const MANIFEST_PATH: &str = "_manifest.json";
 
 /// Written last: whoever polls for it finds everything else in place.
-pub const SUCCESS_PATH: &str = "_SUCCESS";
+pub(crate) const SUCCESS_PATH: &str = "_SUCCESS";
 
 /// Whether an export is a set of parts below its destination, or one file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::store::Destination;
 
 /// What has become of a commit that died.
 #[derive(Debug)]
-pub enum Recovered {
+pub(crate) enum Recovered {
     /// Its manifest stands, and now everything that belongs to it.
     Committed(Box<Existing>),
     /// It does not, and nothing that the commit had made visible; so many parts were removed.
@@ -29,7 +29,7 @@ pub enum Recovered {
 ///
 /// # Cancel safety
 /// Each step is whole, and a repeated call goes on.
-pub async fn recover(
+pub(crate) async fn recover(
     destination: &Destination,
     placement: &Placement,
     record: Option<&CommitRecord>,

@@ -24,7 +24,6 @@ pub(super) struct OpenUploads {
 pub(super) struct OpenUpload {
     /// The whole key.
     pub(super) key: String,
-    /// Its id.
     pub(super) upload_id: String,
 }
 

@@ -33,7 +33,7 @@ pub(super) const OWNER_TRIES: usize = 5;
 const JSON: &str = "application/json";
 
 /// Where the owner of a whole destination stands.
-pub const OWNER_PATH: &str = "_outhaul/owner.json";
+pub(crate) const OWNER_PATH: &str = "_outhaul/owner.json";
 
 /// The content of `owner.json`, which outlives the version that wrote it (invariant I12): members may be added, readers
 /// ignore those that they do not know, and a process that is told in another form counts as not told.
@@ -125,7 +125,7 @@ impl OwnerRecord {
 ///
 /// # Errors
 /// [`StoreError`]; [`StoreFault::Taken`] where what is there cannot be understood, since somebody wrote it.
-pub async fn owner(destination: &Destination, path: &str) -> Result<Option<OwnerRecord>, StoreError> {
+pub(crate) async fn owner(destination: &Destination, path: &str) -> Result<Option<OwnerRecord>, StoreError> {
     Ok(read(destination, path).await?.map(|(record, _)| record))
 }
 
@@ -327,7 +327,7 @@ impl Claim {
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn forget(destination: &Destination, path: &str, dead: &OwnerRecord) -> Result<(), StoreError> {
+pub(crate) async fn forget(destination: &Destination, path: &str, dead: &OwnerRecord) -> Result<(), StoreError> {
     match read(destination, path).await? {
         Some((record, _)) if record == *dead => destination.delete(path).await,
         _ => Ok(()),

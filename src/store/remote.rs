@@ -43,7 +43,6 @@ pub(super) struct Remote {
     begun: AtomicU64,
     /// The prefix.
     root: Path,
-    /// The destination's URL.
     url: String,
     /// Whether uploads can carry a Content-Type; Azure's take it from the name's end instead.
     upload_attributes: bool,

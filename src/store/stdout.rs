@@ -9,11 +9,11 @@ use super::error::{StoreError, StoreFault};
 use crate::model::{StagedObject, Staging};
 
 /// The name of standard output in receipts and messages.
-pub const STDOUT: &str = "-";
+pub(crate) const STDOUT: &str = "-";
 
 /// Writes one object to standard output.
 #[derive(Debug)]
-pub struct StdoutWriter {
+pub(crate) struct StdoutWriter {
     bytes: u64,
     /// `None` while a write is under way, and for good if it failed or was cancelled.
     checksums: Option<Checksums>,
@@ -21,7 +21,7 @@ pub struct StdoutWriter {
 
 impl StdoutWriter {
     /// A writer that has written nothing.
-    pub fn new(sha256: bool) -> Self {
+    pub(crate) fn new(sha256: bool) -> Self {
         Self { bytes: 0, checksums: Some(Checksums::new(sha256)) }
     }
 
@@ -31,7 +31,7 @@ impl StdoutWriter {
     /// The reader closed the pipe, the disk behind it is full, or an earlier write failed.
     ///
     /// Cancel safety: none; what was written stays written, and the writer is spent.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         let mut checksums = self.checksums.take().ok_or_else(spent)?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let written = tokio::task::spawn_blocking(move || {
@@ -56,8 +56,7 @@ impl StdoutWriter {
         }
     }
 
-    /// Bytes written so far.
-    pub fn bytes_written(&self) -> u64 {
+    pub(crate) fn bytes_written(&self) -> u64 {
         self.bytes
     }
 
@@ -65,7 +64,7 @@ impl StdoutWriter {
     ///
     /// # Errors
     /// An earlier write failed.
-    pub fn finish(self) -> Result<StagedObject, StoreError> {
+    pub(crate) fn finish(self) -> Result<StagedObject, StoreError> {
         let (crc64nvme, sha256) = self.checksums.ok_or_else(spent)?.finish();
         Ok(StagedObject { path: STDOUT.to_owned(), bytes: self.bytes, crc64nvme, sha256, staging: Staging::Published })
     }

@@ -111,7 +111,7 @@ impl PartWriter {
     /// Waits until every byte is stored; nothing is visible yet.
     ///
     /// # Errors
-    /// [`StoreError`]; what was staged is then removed, for as long as [`retry::ABORT_GRACE`], and stays in the journal.
+    /// [`StoreError`]; what was staged is then removed, for as long as `retry::ABORT_GRACE`, and stays in the journal.
     ///
     /// Cancel safety: as dropping the writer.
     pub async fn finish(mut self) -> Result<StagedObject, StoreError> {

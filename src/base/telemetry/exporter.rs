@@ -37,23 +37,13 @@ const METRICS_ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Metrics cannot be given out as asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum MetricsError {
+pub(crate) enum MetricsError {
     /// The address cannot be listened on.
     #[error("--metrics-listen {address}: listening")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
+    Listen { address: SocketAddr, source: io::Error },
     /// The file cannot be written.
     #[error("--metrics-file {}: writing", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The recorder cannot be made or installed.
     #[error("recording metrics: {0}")]
     Recorder(String),
@@ -61,7 +51,7 @@ pub enum MetricsError {
 
 /// What gives metrics out while a run lasts.
 #[derive(Debug)]
-pub struct Exporter {
+pub(crate) struct Exporter {
     handle: PrometheusHandle,
     file: Option<PathBuf>,
     tasks: Vec<JoinHandle<()>>,
@@ -73,7 +63,7 @@ impl Exporter {
     ///
     /// # Errors
     /// Where the file or the address cannot be used, or a recorder was installed before.
-    pub async fn start(file: Option<PathBuf>, listen: Option<SocketAddr>) -> Result<Self, MetricsError> {
+    pub(crate) async fn start(file: Option<PathBuf>, listen: Option<SocketAddr>) -> Result<Self, MetricsError> {
         let recorder = recorder().map_err(|error| MetricsError::Recorder(error.to_string()))?;
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|error| MetricsError::Recorder(error.to_string()))?;
@@ -93,7 +83,7 @@ impl Exporter {
     }
 
     /// Where the responder listens.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -101,7 +91,7 @@ impl Exporter {
     ///
     /// # Errors
     /// Where that write fails.
-    pub fn finish(self) -> Result<(), MetricsError> {
+    pub(crate) fn finish(self) -> Result<(), MetricsError> {
         for task in &self.tasks {
             task.abort();
         }
@@ -163,7 +153,7 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// What is wanted instead.
-pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     }

@@ -41,7 +41,7 @@ type Parameters = BTreeMap<&'static str, Parameter>;
 ///
 /// # Errors
 /// Every mistake; none shows a password, nor any part of a string that may hold one.
-pub fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSettings, Vec<ConfigError>> {
+pub(super) fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSettings, Vec<ConfigError>> {
     let mut resolver = Resolver { environment, parameters: Parameters::new(), exposed: Vec::new(), errors: Vec::new() };
     resolver.read_string(raw);
     resolver.read_service();

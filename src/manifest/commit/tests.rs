@@ -139,7 +139,7 @@ async fn replacing_deletes_what_only_the_old_manifest_named() {
         let previous = standing(&destination).await;
         let new = ready(&destination, "run-b", 2).await;
         let committed = new.commit(&destination, &parts_rules(previous)).await.unwrap();
-        assert_eq!((committed.deleted, committed.warnings.len()), (4, 0));
+        assert!(committed.warnings.is_empty());
         let mut wanted = all_files(&new.manifest);
         wanted.push("data/somebody-elses.csv".into());
         wanted.sort_unstable();
@@ -281,9 +281,8 @@ async fn a_single_file_has_only_its_manifest_beside_it() {
         assert_eq!(visible(&destination).await, wanted);
 
         let previous = look(&destination, &placement).await.unwrap();
-        let committed =
-            single("run-b").await.commit(&destination, &rules(OnExisting::Replace, previous)).await.unwrap();
-        assert_eq!((committed.deleted, visible(&destination).await), (0, wanted.map(str::to_owned).into()));
+        single("run-b").await.commit(&destination, &rules(OnExisting::Replace, previous)).await.unwrap();
+        assert_eq!(visible(&destination).await, wanted);
         assert_eq!(destination.read("orders.csv").await.unwrap().unwrap().bytes, "run-b");
         assert_eq!(destination.read("_SUCCESS").await.unwrap().unwrap().bytes, "somebody's");
 

@@ -12,7 +12,6 @@ use crate::model::{Carrier, Format, Member, Precision};
 /// The most digits of a decimal that is read everywhere.
 pub(super) const DECIMAL_DIGITS: u8 = 38;
 
-/// One column.
 #[derive(Debug)]
 pub(super) struct Column<'a> {
     pub(super) name: &'a str,

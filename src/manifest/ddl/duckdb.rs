@@ -9,9 +9,11 @@
 //! - `key=value` folders become columns unless `hive_partitioning` is off.
 
 use super::columns::{Column, DECIMAL_DIGITS, Kind};
+use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, literal};
-use super::{Export, Script};
+use super::types::Types;
+use super::{Export, Script, lines};
 use crate::manifest::model::FormatKind;
 use crate::model::policy::written;
 use crate::model::{Compression, CsvOptions, Format};
@@ -20,36 +22,53 @@ use crate::store::local_path;
 /// Digits that a double holds whatever they are.
 const DOUBLE_DIGITS: u8 = 15;
 
-pub(super) fn script(export: &Export<'_>, name: &TableName) -> Result<Script, Vec<String>> {
-    let format = &export.manifest.format;
-    let mut reasons = export.distinct_names();
-    reasons.extend(export.columns.iter().filter_map(|column| unreadable(column, format.format())));
-    if export.columns.is_empty() {
-        reasons.push("there is no column".to_owned());
-    }
-    if !reasons.is_empty() {
-        return Err(reasons);
-    }
-    let (function, options) = match &format.kind {
-        FormatKind::Parquet { .. } => ("read_parquet", Vec::new()),
-        FormatKind::Csv(csv) => ("read_csv", csv_options(csv, export)),
+/// As which the columns of CSV are read, before [`selected`] makes more of them. Parquet says so itself.
+const CSV: Types = Types {
+    plain: ["BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE"],
+    decimal: ("DECIMAL({p},{s})", u8::MAX, Ok("VARCHAR")),
+    text: "VARCHAR",
+    json: "VARCHAR",
+    bytes: "VARCHAR",
+    uuid: Ok("UUID"),
+    date: "VARCHAR",
+    time: Ok("TIME"),
+    timestamps: ["VARCHAR"; 2],
+    list: ("VARCHAR", Ok("VARCHAR")),
+    map: "VARCHAR",
+    structure: ("VARCHAR", ""),
+    member: |_| Ok(String::new()),
+    nullable: "{}",
+};
+
+const NDJSON: Types = Types { decimal: (CSV.decimal.0, DOUBLE_DIGITS, CSV.decimal.2), json: "JSON", ..CSV };
+
+pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script) {
+    let format = export.format();
+    export.refuse_doubles(script);
+    script.refusals.extend(export.columns.iter().filter_map(|column| unreadable(column, format)));
+    let (function, options) = match &export.manifest.format.kind {
+        FormatKind::Parquet { .. } => {
+            script.refuse(export.columns.is_empty(), "no column is left");
+            ("read_parquet", Vec::new())
+        }
+        FormatKind::Csv(csv) => ("read_csv", [text_options(export, &CSV, script), csv_options(csv)].concat()),
         FormatKind::Ndjson => {
-            let fixed = ["format = 'newline_delimited'".to_owned()];
-            ("read_json", [text_options(export), fixed.to_vec()].concat())
+            let fixed = vec!["format = 'newline_delimited'".to_owned()];
+            ("read_json", [text_options(export, &NDJSON, script), fixed].concat())
         }
     };
-    let selected = export.columns.iter().map(|column| format!("    {}", selected(column, format.format())));
-    let files = export.manifest.parts.iter().map(|part| format!("        {}", literal(&file(&part.url))));
+    notes(export, script);
+    let selected: Vec<String> = export.columns.iter().map(|column| selected(column, format)).collect();
+    let files: Vec<String> = export.manifest.parts.iter().map(|part| literal(&file(&part.url))).collect();
     let options: Vec<String> = options.iter().map(|option| format!(",\n    {option}")).collect();
-    let statement = format!(
+    script.statements.push(format!(
         "CREATE OR REPLACE VIEW {} AS\nSELECT\n{}\nFROM {function}(\n    [\n{}\n    ]{},\n    \
          hive_partitioning = false\n)",
         name.quoted(double_quoted),
-        selected.collect::<Vec<_>>().join(",\n"),
-        files.collect::<Vec<_>>().join(",\n"),
+        lines(&selected, "    "),
+        lines(&files, "        "),
         options.concat()
-    );
-    Ok(Script { notes: notes(export), statements: vec![statement] })
+    ));
 }
 
 /// Why a column cannot be read exactly.
@@ -78,35 +97,20 @@ fn fits_double(kind: &Kind) -> bool {
     matches!(kind, Kind::Decimal { precision, .. } if *precision <= DOUBLE_DIGITS)
 }
 
-fn notes(export: &Export<'_>) -> Vec<String> {
-    let mut notes = Vec::new();
-    let url = export.manifest.parts.first().map_or("", |part| part.url.as_str());
-    match url.split_once("://") {
-        Some(("s3" | "gs", _)) => {
-            notes.push("INSTALL httpfs; LOAD httpfs; and CREATE SECRET for the bucket come first".to_owned());
-        }
-        Some(("az" | "abfss", _)) => {
-            notes.push("INSTALL azure; LOAD azure; and CREATE SECRET for the account come first".to_owned());
-        }
-        _ => {}
-    }
-    let format = export.manifest.format.format();
-    let has = |is: &dyn Fn(&Kind) -> bool| export.columns.iter().any(|column| column.kind.any(is));
-    if has(&|kind| matches!(kind, Kind::Timestamp { utc: true, .. })) {
-        notes.push("timestamps with time zone are shown in the session's TimeZone".to_owned());
-    }
-    if format != Format::Parquet && has(&|kind| matches!(kind, Kind::Decimal { .. })) {
-        notes.push("a DECIMAL has no NaN: a query that meets one fails".to_owned());
-    }
-    if format == Format::Csv {
-        // It takes buffers of 32 lines a thread, so that a generous size is memory lost.
-        notes.push("lines of more than 2,000,000 bytes fail a query unless max_line_size is raised".to_owned());
-    }
-    let numbers_within = |column: &Column<'_>| column.kind == Kind::Json && !column.large_as_strings();
-    if format == Format::Ndjson && export.columns.iter().any(numbers_within) {
-        notes.push("numbers within JSON are read as doubles".to_owned());
-    }
-    notes
+fn notes(export: &Export<'_>, script: &mut Script) {
+    let (format, scheme) = (export.format(), export.scheme());
+    let (bucket, azure) = (["s3", "gs"].contains(&scheme), ["az", "abfss"].contains(&scheme));
+    let utc = export.has(&|kind| matches!(kind, Kind::Timestamp { utc: true, .. }));
+    let decimals = format != Format::Parquet && export.has(&|kind| matches!(kind, Kind::Decimal { .. }));
+    let within = export.columns.iter().any(|column| column.kind == Kind::Json && !column.large_as_strings());
+    script.note(bucket, "INSTALL httpfs; LOAD httpfs; and CREATE SECRET for the bucket come first");
+    script.note(azure, "INSTALL azure; LOAD azure; and CREATE SECRET for the account come first");
+    script.note(utc, "timestamps with time zone are shown in the session's TimeZone");
+    script.note(decimals, "a DECIMAL has no NaN: a query that meets one fails");
+    // It takes buffers of 32 lines a thread, so that a generous size is memory lost.
+    let long = "lines of more than 2,000,000 bytes fail a query unless max_line_size is raised";
+    script.note(format == Format::Csv, long);
+    script.note(format == Format::Ndjson && within, "numbers within JSON are read as doubles");
 }
 
 /// One item of the select list.
@@ -131,53 +135,30 @@ fn selected(column: &Column<'_>, format: Format) -> String {
     }
 }
 
-/// The type as which a text format's column is read, before [`selected`] makes more of it.
-fn read_type(column: &Column<'_>, format: Format) -> String {
-    match &column.kind {
-        Kind::Bool => "BOOLEAN".to_owned(),
-        Kind::Int16 => "SMALLINT".to_owned(),
-        Kind::Int32 => "INTEGER".to_owned(),
-        Kind::Int64 => "BIGINT".to_owned(),
-        Kind::Float32 => "FLOAT".to_owned(),
-        Kind::Float64 => "DOUBLE".to_owned(),
-        Kind::Decimal { precision, scale } if format == Format::Csv || fits_double(&column.kind) => {
-            format!("DECIMAL({precision},{scale})")
-        }
-        Kind::Uuid => "UUID".to_owned(),
-        Kind::Time => "TIME".to_owned(),
-        Kind::Json if format == Format::Ndjson => "JSON".to_owned(),
-        _ => "VARCHAR".to_owned(),
-    }
-}
-
-fn text_options(export: &Export<'_>) -> Vec<String> {
-    let format = &export.manifest.format;
-    let columns = export
-        .columns
-        .iter()
-        .map(|column| format!("        {}: {}", literal(column.name), literal(&read_type(column, format.format()))));
-    let compression = match format.compression {
+fn text_options(export: &Export<'_>, types: &Types, script: &mut Script) -> Vec<String> {
+    let column = |name: &str, word: &str| format!("{}: {}", literal(name), literal(word));
+    let columns = export.columns(types, &Folders::default(), script, column);
+    let compression = match export.compression() {
         Compression::Gzip(_) => "gzip",
         Compression::Zstd(_) => "zstd",
         Compression::None | Compression::Snappy | Compression::Lz4 => "none",
     };
     vec![
-        format!("columns = {{\n{}\n    }}", columns.collect::<Vec<_>>().join(",\n")),
+        format!("columns = {{\n{}\n    }}", lines(&columns, "        ")),
         "auto_detect = false".to_owned(),
         format!("compression = '{compression}'"),
     ]
 }
 
-fn csv_options(csv: &CsvOptions, export: &Export<'_>) -> Vec<String> {
-    let fixed = [
+fn csv_options(csv: &CsvOptions) -> Vec<String> {
+    vec![
         format!("header = {}", csv.header),
         format!("delim = {}", literal(&char::from(csv.delimiter).to_string())),
         "quote = '\"'".to_owned(),
         "escape = '\"'".to_owned(),
         format!("nullstr = {}", literal(&csv.null)),
         "allow_quoted_nulls = false".to_owned(),
-    ];
-    [text_options(export), fixed.to_vec()].concat()
+    ]
 }
 
 /// A part's place as `DuckDB` takes it: a path where it is local, with the characters of patterns made literal.

@@ -1,7 +1,9 @@
 //! `key=value` folders: a destination under one is a partition of a table that other exports add to.
 
+use super::Script;
+
 /// What the folders of a destination say.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Folders<'a> {
     /// The table's own folder, in front of the first of them, with a slash at its end.
     pub(super) root: &'a str,
@@ -34,20 +36,23 @@ impl<'a> Folders<'a> {
         self.pairs.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
     }
 
-    /// A note for each column that a key replaces.
-    pub(super) fn note(&self, name: &str) -> Option<String> {
-        self.has_key(name).then(|| {
-            format!("column {name:?} is left out of the table: its partition column of the same name stands for it")
-        })
+    /// A key that occurs twice makes no table.
+    pub(super) fn refuse(&self, script: &mut Script) {
+        for (at, (key, _)) in self.pairs.iter().enumerate() {
+            let again = self.pairs[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(key));
+            script.refuse(again, format!("the destination's path has the partition key {key:?} twice"));
+        }
     }
 
-    /// A key that occurs twice makes no table.
-    pub(super) fn refusals(&self) -> Vec<String> {
-        let twice = |(at, (key, _)): (usize, &(&str, &str))| {
-            let again = self.pairs[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(key));
-            again.then(|| format!("the destination's path has the partition key {key:?} twice"))
-        };
-        self.pairs.iter().enumerate().filter_map(twice).collect()
+    /// The partition columns, all of one type.
+    pub(super) fn keys(&self, quote: fn(&str) -> String, data_type: &str) -> String {
+        self.pairs.iter().map(|(key, _)| format!("{} {data_type}", quote(key))).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The partition that the destination is.
+    pub(super) fn values(&self, quote: fn(&str) -> String, literal: fn(&str) -> String) -> String {
+        let pair = |(key, value): &(&str, &str)| format!("{} = {}", quote(key), literal(value));
+        self.pairs.iter().map(pair).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -68,7 +73,9 @@ mod tests {
         ] {
             assert_eq!(Folders::of(url), Folders { root, pairs: pairs.to_vec() }, "{url}");
         }
-        assert_eq!(Folders::of("s3://b/x=1/X=2/").refusals().len(), 1);
+        let mut script = Script::default();
+        Folders::of("s3://b/x=1/X=2/").refuse(&mut script);
+        assert_eq!(script.refusals.len(), 1);
         assert!(Folders::of("s3://b/dt=1/").has_key("DT"));
     }
 }

@@ -13,20 +13,24 @@ mod name;
 mod quote;
 mod redshift;
 mod spectrum;
+mod types;
 
+use std::collections::HashSet;
 use std::fmt;
 
-pub use name::TableName;
+pub(crate) use name::TableName;
 
 use super::model::{Manifest, SourceName};
 use super::placement::Placement;
-use crate::model::{Format, RunStatus};
-use columns::Column;
+use crate::base::words::counted;
+use crate::model::{Compression, Format, RunStatus};
+use columns::{Column, Kind};
+use folders::Folders;
 use quote::comment;
+use types::Types;
 
-/// An engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// Amazon Athena: an external table over the symlink manifest.
     Athena,
     /// Amazon Redshift Spectrum: an external table over the Redshift manifest.
@@ -40,46 +44,40 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Athena, Self::Spectrum, Self::Redshift, Self::Duckdb, Self::Clickhouse];
+    pub(crate) const ALL: [Self; 5] = [Self::Athena, Self::Spectrum, Self::Redshift, Self::Duckdb, Self::Clickhouse];
+
+    /// The word of the flag, the file below the destination, the name as its makers write it, and what writes its script.
+    fn facts(self) -> (&'static str, &'static str, &'static str, Writer) {
+        match self {
+            Self::Athena => ("athena", "_ddl/athena.sql", "Athena", athena::script),
+            Self::Spectrum => ("spectrum", "_ddl/spectrum.sql", "Redshift Spectrum", spectrum::script),
+            Self::Redshift => ("redshift", "_ddl/redshift.sql", "Redshift", redshift::script),
+            Self::Duckdb => ("duckdb", "_ddl/duckdb.sql", "DuckDB", duckdb::script),
+            Self::Clickhouse => ("clickhouse", "_ddl/clickhouse.sql", "ClickHouse", clickhouse::script),
+        }
+    }
 
     /// As the flag takes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Athena => "athena",
-            Self::Spectrum => "spectrum",
-            Self::Redshift => "redshift",
-            Self::Duckdb => "duckdb",
-            Self::Clickhouse => "clickhouse",
-        }
+    pub(crate) fn name(self) -> &'static str {
+        self.facts().0
     }
 
     /// Where the commit writes the statements, relative to the destination.
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Athena => "_ddl/athena.sql",
-            Self::Spectrum => "_ddl/spectrum.sql",
-            Self::Redshift => "_ddl/redshift.sql",
-            Self::Duckdb => "_ddl/duckdb.sql",
-            Self::Clickhouse => "_ddl/clickhouse.sql",
-        }
+    pub(crate) fn path(self) -> &'static str {
+        self.facts().1
     }
 
-    /// As its makers write it.
     fn title(self) -> &'static str {
-        match self {
-            Self::Athena => "Athena",
-            Self::Spectrum => "Redshift Spectrum",
-            Self::Redshift => "Redshift",
-            Self::Duckdb => "DuckDB",
-            Self::Clickhouse => "ClickHouse",
-        }
+        self.facts().2
     }
 }
 
+/// Writes what a dialect makes of an export.
+type Writer = fn(&Export<'_>, &TableName, &mut Script);
+
 /// Why there is no statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     dialect: Dialect,
     /// At least one, each with what to do about it.
     reasons: Vec<String>,
@@ -98,8 +96,29 @@ impl std::error::Error for Refused {}
 struct Script {
     /// For the comment in front.
     notes: Vec<String>,
+    /// Why the engine cannot read the export, where it cannot: then the statements are not used.
+    refusals: Vec<String>,
     /// Without their semicolons.
     statements: Vec<String>,
+}
+
+impl Script {
+    fn note(&mut self, holds: bool, text: impl Into<String>) {
+        if holds {
+            self.notes.push(text.into());
+        }
+    }
+
+    /// A note about columns, where there are any.
+    fn note_of(&mut self, columns: Option<String>, text: &str) {
+        self.notes.extend(columns.map(|columns| format!("{columns}: {text}")));
+    }
+
+    fn refuse(&mut self, holds: bool, why: impl Into<String>) {
+        if holds {
+            self.refusals.push(why.into());
+        }
+    }
 }
 
 /// An export as the dialects see it.
@@ -114,7 +133,7 @@ struct Export<'a> {
 ///
 /// # Errors
 /// [`Refused`], where the engine cannot read what was exported.
-pub fn ddl(
+pub(crate) fn ddl(
     manifest: &Manifest,
     placement: &Placement,
     dialect: Dialect,
@@ -127,14 +146,12 @@ pub fn ddl(
         Some(name) => name.clone(),
         None => default_name(manifest, dialect),
     };
-    let script = match dialect {
-        Dialect::Athena => athena::script(&export, &name),
-        Dialect::Spectrum => spectrum::script(&export, &name),
-        Dialect::Redshift => redshift::script(&export, &name),
-        Dialect::Duckdb => duckdb::script(&export, &name),
-        Dialect::Clickhouse => clickhouse::script(&export, &name),
-    };
-    let Script { notes, statements } = script.map_err(refused)?;
+    let mut script = Script::default();
+    dialect.facts().3(&export, &name, &mut script);
+    let Script { notes, refusals, statements } = script;
+    if !refusals.is_empty() {
+        return Err(refused(refusals));
+    }
     let mut text = header(manifest, dialect);
     for note in columns::notes(&export.columns).into_iter().chain(notes) {
         comment(&mut text, &note);
@@ -148,7 +165,7 @@ pub fn ddl(
 }
 
 /// What the commit writes at [`Dialect::path`]: the statements, or a comment that says why there are none.
-pub fn file(manifest: &Manifest, dialect: Dialect) -> String {
+pub(crate) fn file(manifest: &Manifest, dialect: Dialect) -> String {
     ddl(manifest, &Placement::Parts, dialect, None).unwrap_or_else(|refused| {
         let mut text = header(manifest, dialect);
         comment(&mut text, "There is no statement here, since it cannot read this export as it is:");
@@ -172,11 +189,8 @@ fn header(manifest: &Manifest, dialect: Dialect) -> String {
     let totals = manifest.totals;
     let mut text = String::new();
     comment(&mut text, &format!("{}: {source}, exported by Outhaul {}", dialect.title(), manifest.outhaul_version));
-    let many = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-    comment(
-        &mut text,
-        &format!("run {}: {} in {}, {format}", manifest.run_id, many(totals.rows, "row"), many(totals.parts, "part")),
-    );
+    let (rows, parts) = (counted(totals.rows, "row"), counted(totals.parts, "part"));
+    comment(&mut text, &format!("run {}: {rows} in {parts}, {format}", manifest.run_id));
     if manifest.status == RunStatus::Truncated {
         comment(&mut text, "TRUNCATED: a cap cut rows off");
     }
@@ -198,38 +212,92 @@ fn default_name(manifest: &Manifest, dialect: Dialect) -> TableName {
 }
 
 impl Export<'_> {
+    fn format(&self) -> Format {
+        self.manifest.format.format()
+    }
+
+    fn compression(&self) -> Compression {
+        self.manifest.format.compression
+    }
+
+    /// The scheme of the parts' URLs.
+    fn scheme(&self) -> &str {
+        let url = self.manifest.parts.first().and_then(|part| part.url.split_once("://"));
+        url.map_or("", |(scheme, _)| scheme)
+    }
+
+    /// Whether a column, or something in it, is so.
+    fn has(&self, is: &dyn Fn(&Kind) -> bool) -> bool {
+        self.columns.iter().any(|column| column.kind.any(is))
+    }
+
+    /// Whether a column itself is so.
+    fn has_column(&self, is: &dyn Fn(&Kind) -> bool) -> bool {
+        self.columns.iter().any(|column| is(&column.kind))
+    }
+
+    /// The names of the columns that are so, for a note.
+    fn names(&self, is: impl Fn(&Column<'_>) -> bool) -> Option<String> {
+        let names: Vec<String> =
+            self.columns.iter().filter(|column| is(column)).map(|column| format!("{:?}", column.name)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
     /// The destination's URL with a slash at its end, where it is on S3 and has the foreign manifests.
-    fn s3_folder(&self) -> Result<&str, Vec<String>> {
-        if self.placement != &Placement::Parts {
-            return Err(vec!["a --single-file export has no manifest for it: export without that".to_owned()]);
-        }
+    fn s3_folder(&self, script: &mut Script) -> Option<&str> {
         let folder = self.manifest.parts.first().and_then(|part| part.url.strip_suffix(part.path.as_str()));
-        match folder {
-            Some(folder) if folder.starts_with("s3://") => Ok(folder),
-            _ => Err(vec!["it reads from Amazon S3, and this export is elsewhere: export to s3://…".to_owned()]),
+        let folder = folder.filter(|folder| folder.starts_with("s3://"));
+        if self.placement != &Placement::Parts {
+            script.refuse(true, "a --single-file export has no manifest for it: export without that");
+            return None;
         }
+        script.refuse(folder.is_none(), "it reads from Amazon S3, and this export is elsewhere: export to s3://…");
+        folder
+    }
+
+    /// The columns of a table, as `write` puts a name and a type. A partition column stands for the column of its name.
+    fn columns(
+        &self,
+        types: &Types,
+        folders: &Folders<'_>,
+        script: &mut Script,
+        write: impl Fn(&str, &str) -> String,
+    ) -> Vec<String> {
+        let mut written = Vec::new();
+        for Column { name, kind, nullable, .. } in &self.columns {
+            if folders.has_key(name) {
+                let why = "is left out of the table: its partition column of the same name stands for it";
+                script.note(true, format!("column {name:?} {why}"));
+                continue;
+            }
+            match types.of(kind, *nullable) {
+                Ok(data_type) => written.push(write(name, &data_type)),
+                Err(why) => script.refuse(true, format!("column {name:?} {why}")),
+            }
+        }
+        script.refuse(written.is_empty(), "no column is left");
+        written
     }
 
     /// Refuses columns whose names differ in letter case alone, where an engine takes them for one.
-    fn distinct_names(&self) -> Vec<String> {
-        let mut seen = std::collections::HashSet::new();
-        let twice = self.columns.iter().filter(|column| !seen.insert(column.name.to_lowercase()));
-        let columns = twice.map(|column| {
-            format!(
-                "column {:?} differs from another in letter case alone, which makes no difference there: --rename one",
-                column.name
-            )
-        });
-        let members = self.columns.iter().filter_map(|column| {
-            let member = column.kind.double_member()?;
-            Some(format!(
-                "column {:?} has a member {member:?} that differs from another in letter case alone, which makes no \
-                 difference there: --column-policy COLUMN=json writes it as text",
-                column.name
-            ))
-        });
-        columns.chain(members).collect()
+    fn refuse_doubles(&self, script: &mut Script) {
+        let beside = "differs from another in letter case alone, which makes no difference there:";
+        let mut seen = HashSet::new();
+        for Column { name, .. } in self.columns.iter().filter(|column| !seen.insert(column.name.to_lowercase())) {
+            script.refuse(true, format!("column {name:?} {beside} --rename one"));
+        }
+        for Column { name, kind, .. } in &self.columns {
+            let Some(member) = kind.double_member() else { continue };
+            let hint = "--column-policy COLUMN=json writes it as text";
+            script.refuse(true, format!("column {name:?} has a member {member:?} that {beside} {hint}"));
+        }
     }
+}
+
+/// Items of a list, one a line.
+fn lines(items: &[String], indent: &str) -> String {
+    let indented: Vec<String> = items.iter().map(|item| format!("{indent}{item}")).collect();
+    indented.join(",\n")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 /// One to three names: table, schema and table, or catalog, schema and table. No dialect's quotes are in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableName {
+pub(crate) struct TableName {
     pub(super) parts: Vec<String>,
 }
 
@@ -11,7 +11,7 @@ impl TableName {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         loop {

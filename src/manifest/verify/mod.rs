@@ -87,6 +87,28 @@ impl Finding {
 ///
 /// # Cancel safety
 /// It only reads.
+///
+/// # Examples
+/// ```
+/// use outhaul::manifest::{Placement, VerifyOptions, verify};
+/// use outhaul::store::{Destination, StoreOptions};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bytes = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest_v1/manifest.json"));
+/// # let (made, manifest) = (tempfile::tempdir()?, outhaul::manifest::Manifest::from_json(bytes)?);
+/// # let folder = made.path().to_str().unwrap();
+/// # std::fs::create_dir(made.path().join("data"))?;
+/// # std::fs::write(made.path().join("_manifest.json"), bytes)?;
+/// # for part in &manifest.parts {
+/// #     std::fs::write(made.path().join(&part.path), vec![0; usize::try_from(part.bytes)?])?;
+/// # }
+/// let destination = Destination::open(folder, &StoreOptions::small())?;
+/// let report = verify(&destination, &Placement::Parts, VerifyOptions { read_data: false }).await?;
+/// assert!(report.findings.is_empty(), "{:?}", report.findings);
+/// # Ok(())
+/// # }
+/// ```
 pub async fn verify(
     destination: &Destination,
     placement: &Placement,

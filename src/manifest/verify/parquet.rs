@@ -300,7 +300,6 @@ fn kept(value: &[u8]) -> Value {
 struct Piece {
     /// Where it begins in the file.
     start: u64,
-    /// The file's length.
     length: u64,
     bytes: Bytes,
 }

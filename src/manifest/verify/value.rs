@@ -39,17 +39,13 @@ pub(super) enum Kind {
     Bool,
     /// An integer; or a date, time or timestamp, which text formats hold as one.
     Whole,
-    /// A 32-bit float.
     Float32,
-    /// A 64-bit float.
     Float64,
     /// A decimal with so many digits after the point.
     Decimal(u32),
-    /// Any text.
     Text,
     /// `\x` and hexadecimal digits.
     Bytes,
-    /// A UUID.
     Uuid,
     /// Nested, or beyond 128 bits: only its NULLs are counted.
     Opaque,

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::model::{Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName, Totals};
-pub use parts::crc64nvme_text;
+pub(crate) use parts::crc64nvme_text;
 
 use format::WireFormat;
 use parts::WirePart;
@@ -31,32 +31,20 @@ pub const VERSION: u64 = 1;
 /// Why bytes are no manifest that this build can read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the fields are named for what they hold, and each message says it")]
 pub enum WireError {
     /// The JSON is broken, or a field is missing or of a wrong type; serde's message names it.
     #[error("not a manifest of format v1")]
     Json(#[from] serde_json::Error),
     /// `format` is somebody else's.
     #[error("format is {found:?} where a manifest says {FORMAT:?}")]
-    Format {
-        /// What it says.
-        found: String,
-    },
+    Format { found: String },
     /// Written by a newer build.
     #[error("manifest version {found} is newer than {VERSION}, the newest this build reads; use a newer outhaul")]
-    Version {
-        /// Its version.
-        found: u64,
-    },
+    Version { found: u64 },
     /// A value that the field cannot have.
     #[error("{field} has the value {found:?}: {reason}")]
-    Value {
-        /// The field.
-        field: &'static str,
-        /// What it says.
-        found: String,
-        /// Why that cannot be.
-        reason: &'static str,
-    },
+    Value { field: &'static str, found: String, reason: &'static str },
 }
 
 impl Manifest {

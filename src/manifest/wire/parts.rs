@@ -16,7 +16,7 @@ use crate::model::micros;
 use crate::model::{ColumnSummary, KeyRange, KeyValue, TupleId};
 
 /// A CRC64NVME as S3 writes it: base64 of the eight bytes, most significant first.
-pub fn crc64nvme_text(crc: u64) -> String {
+pub(crate) fn crc64nvme_text(crc: u64) -> String {
     STANDARD.encode(crc.to_be_bytes())
 }
 

@@ -22,7 +22,7 @@ pub struct HeapPlace {
 /// capped by key; `row_limit` is for a cap on the only partition of a relation that has no key to end it.
 ///
 /// # Errors
-/// There are more than [`memory::PARTITIONS_MAX`].
+/// There are more than `memory::PARTITIONS_MAX`.
 pub fn number_partitions(
     slices: Vec<Slice>,
     ordered: bool,
