@@ -10,9 +10,10 @@ use super::model::{
     SourceKind, SourceName, Totals,
 };
 use super::types::{arrow_type, parquet_type};
+use crate::base::text::key;
 use crate::model::{
-    CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Format, FormatOptions, KeyColumn, ManifestStats, PartReceipt,
-    Partition, PartitionReceipt, Plan, RowsAvailable, RunStatus, Slice,
+    CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Format, FormatOptions, KeyColumn, KeyRange, KeyValue,
+    ManifestStats, PartReceipt, Partition, PartitionReceipt, Plan, RowsAvailable, RunStatus, Slice,
 };
 use crate::plan::values_are_safe;
 
@@ -252,8 +253,13 @@ fn row_cap(plan: &Plan, rows: u64, beyond: bool, stats: ManifestStats) -> Result
         truncated,
         available: if truncated { available } else { RowsAvailable::Exact(rows) },
         order: *order,
-        boundary: boundary.clone().filter(|_| key_is_shown(&plan.key, stats)),
+        boundary: boundary.as_ref().filter(|_| key_is_shown(&plan.key, stats)).map(shown),
     })
+}
+
+/// A key as a manifest has it, which is text.
+fn shown(key: &KeyValue) -> KeyValue {
+    key.iter().map(|value| value.as_deref().map(key::shown)).collect()
 }
 
 fn part_range(partition: &Partition, plan: &Plan, stats: ManifestStats) -> Result<PartRange, ManifestError> {
@@ -261,7 +267,9 @@ fn part_range(partition: &Partition, plan: &Plan, stats: ManifestStats) -> Resul
         Slice::Whole => PartRange::Whole,
         Slice::NullKeys => PartRange::NullKeys,
         Slice::Keys(_) if !key_is_shown(&plan.key, stats) => PartRange::KeysWithheld,
-        Slice::Keys(range) => PartRange::Keys(range.clone()),
+        Slice::Keys(range) => {
+            PartRange::Keys(KeyRange { lower: range.lower.as_ref().map(shown), upper: range.upper.as_ref().map(shown) })
+        }
         Slice::Leaves { from, to } => {
             let unknown = |leaf| ManifestError::UnknownLeaf { partition: partition.number, leaf };
             let leaves = plan.relation.leaves.get(*from..*to).ok_or_else(|| unknown(*to))?;

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::sizing::heap_bytes;
+use crate::base::text::key;
 use crate::model::{
     CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, KeyRange, KeyValue, LeafFacts, LockUse,
     Plan, ReadMode, RelationKind, Slice, SourceProfile, TupleId, Wire, WorkOptions,
@@ -303,8 +304,9 @@ fn key_words(range: &KeyRange, key: &[KeyColumn]) -> String {
 
 /// A key value as people read it, for example `7`, `(7, NULL)`.
 pub fn value_words(value: &KeyValue) -> String {
-    let values: Vec<&str> = value.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
-    tuple_words(&values)
+    let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "NULL".to_owned(), key::shown);
+    let values: Vec<String> = value.iter().map(shown).collect();
+    tuple_words(&values.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn tuple_words(values: &[&str]) -> String {

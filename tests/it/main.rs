@@ -29,6 +29,7 @@ mod front;
 mod guests;
 mod harness;
 mod inputs;
+mod keys;
 mod kindness;
 mod least_and_greatest;
 mod leaves;

@@ -19,7 +19,9 @@ use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
 use super::untranslatable::{self, Reading};
 use super::watch::Watch;
-use crate::model::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, Plan, Policies, Wire};
+use crate::base::text::key;
+use crate::model::{Carrier, ColumnOrigin, ColumnPlan, KeyValue, Partition, PgType, Plan, Policies, TypeKind, Wire};
+use crate::plan::oid;
 use crate::source::{Batch, BatchStream, SourceError, SourceFault};
 
 /// What every page of a run has in common.
@@ -103,9 +105,16 @@ impl PageReader {
         let key = plan.key.iter().map(|column| ColumnPlan {
             name: column.name.clone(),
             origin: ColumnOrigin::Column(column.name.clone()),
-            pg_type: column.pg_type.clone(),
-            wire: Wire::OutputText,
-            carrier: Carrier::Text,
+            // Its bytes, which in a `SQL_ASCII` database need not be UTF-8.
+            pg_type: PgType {
+                oid: oid::TEXT,
+                base_oid: oid::TEXT,
+                typmod: None,
+                name: "text".to_owned(),
+                kind: TypeKind::Base,
+            },
+            wire: Wire::Binary,
+            carrier: Carrier::Bytes,
             nullable: true,
             policies: Policies::default(),
             policy: "lossless".to_owned(),
@@ -155,7 +164,14 @@ impl PageReader {
         let error = self.watch.explain(error, self.pages.name.as_deref()).await;
         let Some(rows) = rows else { return error };
         let page = Partition { ordered: true, ..self.partition.clone() };
-        let reading = Reading { plan: &self.plan, partition: &page, after: self.last.as_ref(), rows, what: &self.what };
+        let reading = Reading {
+            plan: &self.plan,
+            partition: &page,
+            page: true,
+            after: self.last.as_ref(),
+            rows,
+            what: &self.what,
+        };
         untranslatable::explain(error, &self.watch, reading).await
     }
 
@@ -199,7 +215,7 @@ impl PageReader {
         let width = self.plan.columns.len();
         if let Some(last) = rows.checked_sub(1) {
             let value = |column: &arrow::array::ArrayRef| {
-                (!column.is_null(last)).then(|| column.as_string::<i32>().value(last).to_owned())
+                (!column.is_null(last)).then(|| key::kept(column.as_binary::<i32>().value(last)))
             };
             self.last = Some(batch.rows.columns()[width..].iter().map(value).collect());
         }
