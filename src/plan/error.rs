@@ -72,7 +72,7 @@ pub enum PlanError {
     },
     /// Two output columns of one name.
     #[error(
-        "two output columns are called {name:?}; give one another name with --rename or with AS in a query, or let --duplicate-columns suffix number them"
+        "two output columns are called {name:?}; give one another name, a table's column with --rename, a query's with AS in it and an expression in its --column, or let --duplicate-columns suffix number them"
     )]
     DuplicateName {
         /// The name.

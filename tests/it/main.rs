@@ -28,6 +28,7 @@ mod foreign;
 mod front;
 mod guests;
 mod harness;
+mod hints;
 mod inputs;
 mod keys;
 mod kindness;
