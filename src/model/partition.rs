@@ -16,7 +16,8 @@ pub enum Direction {
     Desc,
 }
 
-/// A value of the whole key or of its leading columns, each as PostgreSQL prints it; `None` is NULL.
+/// A value of the whole key or of its leading columns, each as the source prints it, bytes that are no characters among it
+/// (`base/text/key.rs`); `None` is NULL.
 pub type KeyValue = Vec<Option<String>>;
 
 /// Rows between two key values *in the key's own order* (a descending key runs from high to low).

@@ -308,6 +308,57 @@ async fn one(pg: &Pg, args: &[&str], what: &str) -> Export {
     done
 }
 
+/// A cast that nobody wrote keeps texts whole only where it may occur, and is named.
+#[tokio::test]
+async fn a_cast_counts_where_its_types_may_occur() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(TABLE).await;
+        pg.batch(
+            "create type box1 as (n int); create domain boxed as box1; create type mood as enum ('a', 'b');
+            create function box_int(box1) returns int language sql volatile as 'select pg_backend_pid()';
+            create cast (box1 as int) with function box_int(box1) as implicit;
+            create function mood_int(mood) returns int language sql stable as 'select 1';
+            create cast (mood as int) with function mood_int(mood) as implicit;
+            create function boxes(int) returns box1 language sql immutable as 'select row($1)::box1';
+            create function unboxed(boxed[]) returns int language sql immutable as 'select 1';
+            create operator @@@ (function = boxes, rightarg = int);
+            create table b (id int primary key, b box1, m mood); insert into b select i, row(i)::box1, 'a' from generate_series(1, 9) i;
+            create view over_b as select id, m from b; create table arrays (id int primary key, bs boxed[])",
+        )
+        .await;
+        let cast = "the cast from box1 to integer by public.box_int(), which is not labelled IMMUTABLE, in";
+        for text in ["id < 3000", "v like '1%' and id % 2 = 0", "at > '2000-01-01' and id between 1 and 3900"] {
+            let args = ["--table", "t", "--where", text];
+            export(&pg, &[&args[..], &["--read-mode", "keyset"]].concat()).await.expect(0);
+            let done = export_csv(&pg, &[&args[..], &["--key", "id", "--partitions", "4"]].concat(), 0).await;
+            assert!(done.partitions() > 1, "{version} {text}");
+            let query = format!("select id, v from t where {text}");
+            let done = export_csv(&pg, &["--query", &query, "--key", "id", "--partitions", "4"], 0).await;
+            assert!(done.partitions() > 1, "{version} {text}");
+        }
+        for text in [
+            "row(id)::box1 < 5",
+            "(boxes(id)).n < 5",
+            "(@@@ id).n > 1",
+            "unboxed(null) = 1",
+            "id < any ('{1}'::int[]) and null::boxed is null",
+        ] {
+            one(&pg, &["--table", "t", "--where", text], cast).await;
+            one(&pg, &["--query", &format!("select id from t where {text}")], cast).await;
+        }
+        one(&pg, &["--table", "b", "--where", "id > 0"], cast).await;
+        one(&pg, &["--table", "arrays", "--where", "id > 0"], cast).await;
+        one(&pg, &["--query", "select b.id from b where id > 0"], cast).await;
+        let mood = "the cast from mood to integer by public.mood_int(), which is not labelled IMMUTABLE, in --where";
+        one(&pg, &["--table", "over_b", "--where", "id > 0"], mood).await;
+        let refused = export(&pg, &["--table", "b", "--read-mode", "keyset", "--where", "id > 0"]).await.expect(2).run;
+        assert!(refused.stderr.contains(cast), "{version}: {}", refused.stderr);
+        // As the hint says.
+        export(&pg, &["--table", "b", "--read-mode", "copy", "--where", "id > 0"]).await.expect(0);
+    }
+}
+
 #[tokio::test]
 async fn what_is_known_to_be_harmless_is_split() {
     for version in both() {

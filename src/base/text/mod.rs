@@ -4,4 +4,5 @@
 pub(crate) mod datetime;
 pub(crate) mod exact;
 pub(crate) mod float;
+pub(crate) mod key;
 pub(crate) mod number;

@@ -1,19 +1,25 @@
 //! The questions that planning asks the server. None of them scans the relation, but for a cap, which walks the key
 //! as far as the cap and no further.
 
+use std::error::Error;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, Type, accepts};
 
-use super::catalog::{query, value};
+use super::catalog::{Parameter, query, value};
 use super::closed::closed;
 use super::leaves::{groups, lock_and_compare, release};
+use super::order::OID;
+use super::plan::{PgKeyColumn, PgPlan, TypeKind, oid};
 use super::prepare::Planning;
+use super::session::{send_text_as_stored, send_text_as_utf8};
 use super::sql;
 use super::statement::{self, OutputColumn};
+use super::untranslatable::is_untranslatable;
+use crate::base::text::key;
 use crate::model::{Direction, KeyValue, TupleId};
-use crate::source::postgres::plan::{PgKeyColumn, PgPlan, TypeKind};
 use crate::source::{SourceError, SourceFault};
 
 /// Views upon views are looked through this deep for the stored column behind a key; deeper ones get no bounds.
@@ -54,6 +60,25 @@ pub struct CapByPlace {
     pub splits: Vec<TupleId>,
     /// The place of row N, where row N exists.
     pub boundary: Option<TupleId>,
+}
+
+/// What to do where a key that splits the rows has no form in UTF-8.
+const OTHER_KEY: &str = "name another column with --key, or none; --read-mode keyset needs this one, --read-mode copy does \
+    not";
+
+/// The same where it orders the rows under a cap, which takes the unique key in any case.
+const WITHOUT_KEY: &str = "cap a --query that selects from the table: it has no key but the one that --key names";
+
+/// The text of a key, whatever bytes it has.
+#[derive(Debug)]
+struct KeyText(String);
+
+impl<'a> FromSql<'a> for KeyText {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(key::kept(raw)))
+    }
+
+    accepts!(TEXT);
 }
 
 const LOOKING_BEHIND: &str = "looking behind the view";
@@ -162,7 +187,9 @@ impl Planning {
         // on that order. `bounds.b`, since a bare `b` would be the output column: its text.
         let value_type = &key.comparison.value_type;
         // The bounds of arrays are arrays in an array, which has no text form to be read back from.
-        if matches!(key.pg_type.kind, TypeKind::Array(_)) {
+        // Those of `regproc` and its kin are names there, from which the numbers cannot be read.
+        let names = *value_type == OID && key.pg_type.base_oid != oid::OID;
+        if names || matches!(key.pg_type.kind, TypeKind::Array(_)) {
             return Ok(Vec::new());
         }
         let collation = self.collation(origin.relation, &origin.column).await?;
@@ -180,8 +207,34 @@ impl Planning {
             (&origin.column, Type::TEXT),
             (&origin.inherited, Type::BOOL),
         ];
-        let rows = query(&self.anchor, &format!("reading the histogram of {}", key.name), &sql, &parameters).await?;
-        rows.iter().map(|row| Ok(vec![value(row, 0)?])).collect()
+        let rows = self.keys(&format!("reading the histogram of {}", key.name), OTHER_KEY, &sql, &parameters).await?;
+        rows.iter().map(|row| Ok(vec![Some(value::<KeyText>(row, 0)?.0)])).collect()
+    }
+
+    /// Asks for texts of keys. `hint` is what to do where one of them cannot be sent.
+    async fn keys(
+        &self,
+        action: &str,
+        hint: &str,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, SourceError> {
+        let as_stored = self.server.types.sql_ascii;
+        if as_stored {
+            send_text_as_stored(&self.anchor).await?;
+        }
+        let rows = query(&self.anchor, action, sql, parameters).await.map_err(|error| {
+            if !is_untranslatable(&error) {
+                return error;
+            }
+            let message =
+                format!("{action}: a value of the key has no form in UTF-8, and so cannot bound what is read");
+            SourceError { fault: SourceFault::Usage, message, ..error }.with_hint(hint)
+        })?;
+        if as_stored {
+            send_text_as_utf8(&self.anchor).await?;
+        }
+        Ok(rows)
     }
 
     /// ` COLLATE …` of a column whose type has one, else nothing.
@@ -235,11 +288,12 @@ impl Planning {
         let beyond = past(max_rows)?;
         let points: Vec<u64> = splits.iter().copied().chain([max_rows, beyond]).collect();
         let sql = sql::rows_by_key(plan, beyond, &points);
-        let rows = query(&self.anchor, "finding where the cap ends", &sql, &[]).await?;
+        let rows = self.keys("finding where the cap ends", WITHOUT_KEY, &sql, &[]).await?;
         let mut found = CapByKey { splits: Vec::new(), boundary: None, more: false };
         for row in &rows {
             let place = u64::try_from(value::<i64>(row, 0)?).unwrap_or(0);
-            let key: KeyValue = (1..=plan.key.len()).map(|index| value(row, index)).collect::<Result<_, _>>()?;
+            let text = |index| Ok(value::<Option<KeyText>>(row, index)?.map(|text| text.0));
+            let key: KeyValue = (1..=plan.key.len()).map(text).collect::<Result<_, SourceError>>()?;
             if place == beyond {
                 found.more = true;
             } else if place == max_rows {

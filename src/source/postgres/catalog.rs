@@ -42,7 +42,7 @@ impl Found {
     }
 }
 
-type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Runs a query through the unnamed statement, so that a transaction pooler in between does not mind; it may take as long
 /// as the server works on it.

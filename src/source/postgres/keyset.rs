@@ -19,8 +19,9 @@ use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
 use super::untranslatable::{self, FailedRead};
 use super::watch::Watch;
+use crate::base::text::key;
 use crate::model::{Carrier, KeyValue};
-use crate::source::postgres::plan::{PgColumn, PgKeyColumn, PgPartition, PgPlan, Wire};
+use crate::source::postgres::plan::{PgColumn, PgKeyColumn, PgPartition, PgPlan, PgType, TypeKind, Wire, oid};
 use crate::source::{Batch, BatchStream, SourceError, SourceFault};
 
 /// What every page of a run has in common.
@@ -101,10 +102,13 @@ impl PageReader {
         partition: PgPartition,
         what: String,
     ) -> Self {
-        let text = |column: &PgKeyColumn| {
-            PgColumn::plain(&column.name, column.pg_type.clone(), Wire::OutputText, Carrier::Text)
+        let bytes = |column: &PgKeyColumn| {
+            // Its bytes, which in a `SQL_ASCII` database need not be UTF-8.
+            let (oid, name) = (oid::TEXT, "text".to_owned());
+            let text = PgType { oid, base_oid: oid, typmod: None, name, kind: TypeKind::Base };
+            PgColumn::plain(&column.name, text, Wire::Binary, Carrier::Bytes)
         };
-        let key = plan.key.iter().map(text);
+        let key = plan.key.iter().map(bytes);
         let columns = plan.columns.iter().cloned().chain(key).collect();
         let session = Some(session);
         Self { pages, watch, plan, partition, what, columns, session, copy: None, last: None, page_rows: 0, rows: 0 }
@@ -146,8 +150,14 @@ impl PageReader {
         let error = self.watch.explain(error, self.pages.name.as_deref()).await;
         let Some(rows) = rows else { return error };
         let page = PgPartition { ordered: true, ..self.partition.clone() };
-        let reading =
-            FailedRead { plan: &self.plan, partition: &page, after: self.last.as_ref(), rows, what: &self.what };
+        let reading = FailedRead {
+            plan: &self.plan,
+            partition: &page,
+            page: true,
+            after: self.last.as_ref(),
+            rows,
+            what: &self.what,
+        };
         untranslatable::explain(error, &self.watch, reading).await
     }
 
@@ -191,7 +201,7 @@ impl PageReader {
         let width = self.plan.columns.len();
         if let Some(last) = rows.checked_sub(1) {
             let value = |column: &arrow::array::ArrayRef| {
-                (!column.is_null(last)).then(|| column.as_string::<i32>().value(last).to_owned())
+                (!column.is_null(last)).then(|| key::kept(column.as_binary::<i32>().value(last)))
             };
             self.last = Some(batch.rows.columns()[width..].iter().map(value).collect());
         }

@@ -7,6 +7,7 @@ mod certificate;
 mod closed;
 pub(crate) mod connect;
 mod copy;
+mod decide;
 pub(crate) mod decode;
 mod describe;
 pub mod error;
@@ -48,6 +49,5 @@ mod untranslatable;
 mod watch;
 
 pub(crate) use connect::cancels_sent;
-pub(crate) use prepare::Planning;
 pub use settings::{ConnectSettings, Password, Secret, SslMode};
 pub use source::Postgres;

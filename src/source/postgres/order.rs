@@ -10,6 +10,9 @@ use crate::source::postgres::plan::{Comparison, Operators};
 /// The schema of what is built in.
 const PG_CATALOG: &str = "pg_catalog";
 
+/// The type whose operators sort `regproc`, `regclass` and their kin, all of which are OIDs that print as names.
+pub(super) const OID: &str = "pg_catalog.\"oid\"";
+
 /// How values of the type `b` (a row of `pg_type`, no domain) are sorted: by the operator class that the server itself
 /// takes for it (`GetDefaultOpClass`), which may be that of another type whose bytes mean the same, or of all enums,
 /// arrays, ranges or composite types.
@@ -64,9 +67,11 @@ pub(super) fn comparison(row: &Row, first: usize) -> Result<Option<Comparison>, 
     // Nobody can add an operator that fits better to those that are built in.
     let certain = schemas.iter().all(|schema| schema == PG_CATALOG) || value::<bool>(row, first + 4)?;
     let read_as = type_name(value(row, first + 2)?, value(row, first + 3)?);
-    Ok(Some(Comparison {
-        value_type: type_name(value(row, first)?, value(row, first + 1)?),
-        read_as: (!certain).then_some(read_as),
-        operators: Operators { less, less_or_equal, equal, greater_or_equal, greater },
-    }))
+    let operators = Operators { less, less_or_equal, equal, greater_or_equal, greater };
+    let value_type = type_name(value(row, first)?, value(row, first + 1)?);
+    // Functions share their names, and what a name means may change: the number is the value.
+    if read_as == OID && value_type != OID {
+        return Ok(Some(Comparison { value_type: OID.to_owned(), read_as: Some(read_as), operators }));
+    }
+    Ok(Some(Comparison { value_type, read_as: (!certain).then_some(read_as), operators }))
 }

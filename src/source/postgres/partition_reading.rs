@@ -176,7 +176,7 @@ impl PartitionReading {
         let rows = self.copy.take().and_then(|copy| copy.refused_after());
         let (Some(rows), Some(step)) = (rows, &self.now) else { return error };
         let (plan, partition, what) = (self.plan.as_ref(), &step.partition, self.what.as_str());
-        let reading = untranslatable::FailedRead { plan, partition, after: None, rows, what };
+        let reading = untranslatable::FailedRead { plan, partition, page: false, after: None, rows, what };
         untranslatable::explain(error, &self.manner.watch, reading).await
     }
 

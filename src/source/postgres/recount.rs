@@ -1,6 +1,7 @@
 //! Counts rows again, for `verify --against-source`: one read-only session, under a run's own snapshot where somebody
 //! still holds it, else under one of its own.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
@@ -19,7 +20,9 @@ use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::split_safety::{self, SplitSafety};
 use super::{snapshot, sql, statement};
-use crate::model::{CapPlan, PartRange, RelationRequest, RowOrder, RowsAvailable, ShapeOptions, SnapshotRecord};
+use crate::model::{
+    CapPlan, KeyRange, PartRange, RelationRequest, RowOrder, RowsAvailable, ShapeOptions, SnapshotRecord,
+};
 use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 
 /// What is counted, as a manifest names it.
@@ -248,6 +251,8 @@ fn slice(
     shares: usize,
 ) -> Result<Option<Slice>, SourceError> {
     Ok(match (range, in_snapshot) {
+        // Its bytes are not in the manifest.
+        (PartRange::Keys(range), _) if holds_no_characters(range) => None,
         (PartRange::Keys(range), _) => Some(Slice::Keys(range.clone())),
         (PartRange::NullKeys, _) => Some(Slice::NullKeys),
         (PartRange::Heap { leaf: name, from, to }, true) => {
@@ -325,6 +330,15 @@ fn plan(request: &RecountRequest, relation: &RelationFacts) -> Result<PgPlan, So
         },
         partitions: Vec::new(),
     })
+}
+
+/// Whether a bound had bytes that are no characters, in whose place the manifest has another one.
+fn holds_no_characters(range: &KeyRange) -> bool {
+    let bounds = [&range.lower, &range.upper].into_iter().filter_map(|bound| match bound {
+        Bound::Included(key) | Bound::Excluded(key) => Some(key),
+        Bound::Unbounded => None,
+    });
+    bounds.flatten().flatten().any(|value| value.contains('\u{fffd}'))
 }
 
 fn gone(what: &str, relation: &RelationFacts) -> SourceError {

@@ -1,7 +1,7 @@
 //! A run that another process began: under its own snapshot, or the rest of it under a new one.
 
+use super::decide::plan;
 use super::kept::PgRecord;
-use super::plan::decide::plan;
 use super::plan::{PgPlan, Slice};
 use super::prepare::Planning;
 use super::reader::PostgresReading;

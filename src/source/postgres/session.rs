@@ -106,6 +106,11 @@ pub(crate) async fn send_text_as_stored(session: &Session) -> Result<(), SourceE
     session.batch("setting the encoding", "SET LOCAL client_encoding = 'SQL_ASCII'").await
 }
 
+/// Ends [`send_text_as_stored`].
+pub(crate) async fn send_text_as_utf8(session: &Session) -> Result<(), SourceError> {
+    session.batch("setting the encoding", "SET LOCAL client_encoding = 'UTF8'").await
+}
+
 /// What tells one server from another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerIdentity(String);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::decide::plan;
 use super::kept::{PgRecord, SnapshotKeeper};
-use super::plan::decide::plan;
 use super::plan::{check_expression, check_predicate, check_query};
 use super::prepare::Planning;
 use super::reader::PostgresReading;

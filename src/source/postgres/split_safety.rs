@@ -64,7 +64,7 @@ pub(super) async fn of(
         safety.one_statement = Some(differs(what, place));
         return Ok(safety);
     }
-    for function in functions(session, &texts.all, &behind).await? {
+    for function in functions(session, &texts.all, found.map(|found| found.oid), &behind).await? {
         texts.judge(&function, &behind, &mut safety);
     }
     Ok(safety)
@@ -161,7 +161,7 @@ impl Texts {
             Source::Operator(oid) => behind.operators.get(oid).map(String::as_str),
             // An extension's, by a setting that all sessions share: `%` of pg_trgm would keep every `id % 2` whole.
             Source::Written { in_c: true } if volatility == "s" && !varying_default => return,
-            Source::Written { .. } => self.written.first().map(|text| text.place.as_str()),
+            Source::Written { .. } | Source::Cast(_) => self.written.first().map(|text| text.place.as_str()),
             Source::Text => {
                 if is_row_by_row(schema, name) && callers().all(|text| !text.strict) {
                     if let Some(text) = callers().find(|text| text.selects) {
@@ -176,6 +176,10 @@ impl Texts {
             "pg_catalog" => format!("{name}()"),
             _ if *varying_default => format!("{schema}.{name}(), whose default asks a clock or casts a text,"),
             _ => format!("{schema}.{name}(), which is not labelled IMMUTABLE,"),
+        };
+        let what = match source {
+            Source::Cast(cast) => format!("{cast} by {what}"),
+            _ => what,
         };
         safety.one_statement.get_or_insert_with(|| differs(&what, place.unwrap_or("the statement")));
     }
@@ -202,6 +206,8 @@ enum Source {
     Function(u32),
     /// An operator in a tree calls it.
     Operator(u32),
+    /// A cast that a text may mean without naming it.
+    Cast(String),
     /// An operator of a name in what a person wrote calls it; whether it is written in C.
     Written { in_c: bool },
 }
@@ -209,7 +215,33 @@ enum Source {
 /// The functions that are not IMMUTABLE among all that may be called: by name, as an attribute (of a row, of a domain
 /// over one, of anything), by an operator, by a cast that needs no name, whose type is named or may have another name;
 /// by oid behind views; what aggregates are made of; and what stands in the defaults of arguments.
-const FUNCTIONS: &str = "WITH RECURSIVE called(kind, source, oid) AS ( \
+///
+/// A cast is only asked for from and to types that may occur: PostgreSQL's own, those of the columns, those that are named,
+/// those that functions and operators of the names in the texts take and give, and what all of these are made of or make
+/// (arrays, ranges). Nothing else in a text has a type.
+const FUNCTIONS: &str = "WITH RECURSIVE occurring(oid) AS (( \
+        SELECT c.reltype FROM pg_catalog.pg_class c \
+            WHERE c.oid = $7 OR c.relname::text = ANY ($2) \
+        UNION SELECT a.atttypid FROM pg_catalog.pg_class c \
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped \
+            WHERE c.oid = $7 OR c.relname::text = ANY ($2) \
+        UNION SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typname::text = ANY ($2) \
+        UNION SELECT u.oid FROM pg_catalog.pg_proc p, LATERAL ( \
+                SELECT p.prorettype AS oid \
+                UNION ALL SELECT a.oid FROM pg_catalog.unnest(p.proargtypes::oid[]) AS a(oid) \
+                UNION ALL SELECT a.oid FROM pg_catalog.unnest(p.proallargtypes) AS a(oid)) AS u \
+            WHERE p.proname::text = ANY ($2) \
+        UNION SELECT u.oid FROM pg_catalog.pg_operator o, \
+                LATERAL (VALUES (o.oprleft), (o.oprright), (o.oprresult)) AS u(oid) \
+            WHERE o.oprname::text = ANY ($3)) \
+        UNION SELECT r.oid FROM occurring JOIN pg_catalog.pg_type t ON t.oid = occurring.oid CROSS JOIN LATERAL ( \
+            SELECT u.oid FROM (VALUES (t.typbasetype), (t.typelem), (t.typarray)) AS u(oid) \
+            UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                WHERE a.attrelid = t.typrelid AND NOT a.attisdropped \
+            UNION ALL SELECT u.oid FROM pg_catalog.pg_range g, \
+                    LATERAL (VALUES (g.rngtypid), (g.rngsubtype), (g.rngmultitypid)) AS u(oid) \
+                WHERE g.rngtypid = t.oid OR g.rngsubtype = t.oid OR g.rngmultitypid = t.oid) AS r), \
+    called(kind, source, oid) AS ( \
         SELECT 0, 0::oid, p.oid FROM pg_catalog.pg_proc p \
             WHERE p.proname::text = ANY ($1) \
         UNION SELECT 0, 0::oid, p.oid FROM pg_catalog.pg_proc p \
@@ -219,10 +251,15 @@ const FUNCTIONS: &str = "WITH RECURSIVE called(kind, source, oid) AS ( \
             WHERE p.proname::text = ANY ($2) \
         UNION SELECT 3, 0::oid, o.oprcode::oid FROM pg_catalog.pg_operator o \
             WHERE o.oprname::text = ANY ($3) \
-        UNION SELECT 0, 0::oid, c.castfunc FROM pg_catalog.pg_cast c \
+        UNION SELECT 4, c.oid, c.castfunc FROM pg_catalog.pg_cast c \
             JOIN pg_catalog.pg_type t ON t.oid = c.casttarget \
             JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
-            WHERE $4 AND (c.castcontext = 'i'::\"char\" \
+            WHERE $4 \
+                AND (c.castsource < 16384::oid \
+                    OR EXISTS (SELECT FROM occurring o WHERE o.oid = c.castsource)) \
+                AND (c.casttarget < 16384::oid \
+                    OR EXISTS (SELECT FROM occurring o WHERE o.oid = c.casttarget)) \
+                AND (c.castcontext = 'i'::\"char\" \
                 OR t.typname::text = ANY ($2) \
                 OR p.pronamespace <> 'pg_catalog'::regnamespace::oid \
                     AND (t.typnamespace = 'pg_catalog'::regnamespace::oid \
@@ -245,15 +282,22 @@ const FUNCTIONS: &str = "WITH RECURSIVE called(kind, source, oid) AS ( \
                 WHERE f.oid = p.oid) AS part) \
     SELECT DISTINCT n.nspname <> 'pg_catalog'::name, n.nspname::text, p.proname::text, p.provolatile::text, \
         c.kind, c.source, l.lanname = 'c'::name, \
-        (p.proargdefaults::text ~ '\\{(SQLVALUEFUNCTION :op [0-8]|COERCEVIAIO) '::text) IS TRUE \
+        (p.proargdefaults::text ~ '\\{(SQLVALUEFUNCTION :op [0-8]|COERCEVIAIO) '::text) IS TRUE, \
+        pg_catalog.format_type(k.castsource, NULL), pg_catalog.format_type(k.casttarget, NULL) \
     FROM parts c JOIN pg_catalog.pg_proc p ON p.oid = c.oid \
+    LEFT JOIN pg_catalog.pg_cast k ON c.kind = 4 AND k.oid = c.source \
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
     WHERE p.provolatile <> 'i'::\"char\" \
         OR p.proargdefaults::text ~ '\\{(SQLVALUEFUNCTION :op [0-8]|COERCEVIAIO) '::text \
     ORDER BY 5, 1, 2, 3, 6";
 
-async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Result<Vec<Function>, SourceError> {
+async fn functions(
+    session: &Session,
+    texts: &Mentions,
+    relation: Option<u32>,
+    behind: &Behind,
+) -> Result<Vec<Function>, SourceError> {
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<String>>();
     let (calls, names, operators) = (list(&texts.calls), list(&texts.names), list(&texts.operators));
     let written = !names.is_empty() || !operators.is_empty();
@@ -262,13 +306,14 @@ async fn functions(session: &Session, texts: &Mentions, behind: &Behind) -> Resu
     if !written && called.is_empty() && standing.is_empty() {
         return Ok(Vec::new());
     }
-    let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
+    let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
         (&calls, Type::TEXT_ARRAY),
         (&names, Type::TEXT_ARRAY),
         (&operators, Type::TEXT_ARRAY),
         (&written, Type::BOOL),
         (&called, Type::OID_ARRAY),
         (&standing, Type::OID_ARRAY),
+        (&relation, Type::OID),
     ];
     let rows = query(session, "asking what the statement may call", &closed(FUNCTIONS), &parameters).await?;
     rows.iter().map(function).collect()
@@ -278,6 +323,7 @@ fn function(row: &Row) -> Result<Function, SourceError> {
     let source = match value::<i32>(row, 4)? {
         1 => Source::Function(value(row, 5)?),
         2 => Source::Operator(value(row, 5)?),
+        4 => Source::Cast(format!("the cast from {} to {}", value::<&str>(row, 8)?, value::<&str>(row, 9)?)),
         3 => Source::Written { in_c: value(row, 6)? },
         _ => Source::Text,
     };

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 
 use self::keys::{Edge, beyond, key_range, null};
+use super::order::OID;
 use super::session::identifier;
 use crate::model::{ColumnOrigin, Direction, KeyValue, RelationKind, TupleId};
 use crate::source::postgres::plan::{
@@ -206,7 +207,10 @@ fn order_by(relation: &RelationFacts, key: &[PgKeyColumn]) -> String {
 /// The text of `value`, a value of a key column, from which the same value can be read again. A cast to text of a type
 /// that is not built in may be somebody's own, and need not say what the value is.
 pub(crate) fn text_of(column: &PgKeyColumn, value: &str) -> String {
-    if column.comparison.value_type.starts_with(BUILT_IN) {
+    if column.comparison.value_type == OID {
+        // The name of a function or an operator need not be one of its own.
+        format!("{value}::{OID}::pg_catalog.text")
+    } else if column.comparison.value_type.starts_with(BUILT_IN) {
         format!("{value}::pg_catalog.text")
     } else {
         carried(value, Wire::OutputText)

@@ -12,6 +12,11 @@ use crate::source::postgres::plan::{PgPartition, PgPlan};
 use crate::source::{SourceError, SourceFault};
 use tokio_postgres::types::Type;
 
+/// Whether the server refused a text for its bytes.
+pub(super) fn is_untranslatable(error: &SourceError) -> bool {
+    matches!(error.code.as_deref(), Some("22P05" | "22021"))
+}
+
 const ACTION: &str = "looking for a text without a form in UTF-8";
 
 /// What a statement was reading when the server refused to go on.
@@ -19,6 +24,8 @@ const ACTION: &str = "looking for a text without a form in UTF-8";
 pub(super) struct FailedRead<'a> {
     pub(super) plan: &'a PgPlan,
     pub(super) partition: &'a PgPartition,
+    /// Whether it is a page, which has the key beside its columns.
+    pub(super) page: bool,
     /// The key after which a page begins.
     pub(super) after: Option<&'a KeyValue>,
     /// Rows that came before, of the statement.
@@ -39,14 +46,16 @@ struct Found {
 
 /// Adds to an error, where it is of this kind, which column of which row it is about, as far as that can be found.
 pub(super) async fn explain(error: SourceError, watch: &Watch, reading: FailedRead<'_>) -> SourceError {
-    if !matches!(error.code.as_deref(), Some("22P05" | "22021")) {
+    if !is_untranslatable(&error) {
         return error;
     }
     let Ok(session) = watch.aside().await else { return error };
     let found = find(&session, reading).await;
     session.discard();
     match found {
+        Ok(Some(found)) if reading.page && found.is_in_key(reading.plan) => of_key(error),
         Ok(Some(found)) => found.added_to(error, reading.what),
+        Ok(None) if reading.page => of_key(error),
         Ok(None) => error,
         Err(why) => {
             tracing::debug!(error = %why, "the text that could not be sent was not found");
@@ -55,7 +64,18 @@ pub(super) async fn explain(error: SourceError, watch: &Watch, reading: FailedRe
     }
 }
 
+/// Pages cannot do without it.
+fn of_key(error: SourceError) -> SourceError {
+    let message = "--read-mode keyset: a value of the key has no form in UTF-8, and so no page can begin behind it";
+    SourceError { fault: SourceFault::Usage, message: message.to_owned(), ..error }
+        .with_hint("--read-mode copy reads the table without a key")
+}
+
 impl Found {
+    fn is_in_key(&self, plan: &PgPlan) -> bool {
+        plan.key.iter().any(|key| matches!(&self.origin, ColumnOrigin::Column(name) if *name == key.name))
+    }
+
     fn added_to(self, error: SourceError, what: &str) -> SourceError {
         let Self { column, origin, pg_type, row, encoding } = self;
         let message = format!(
@@ -133,7 +153,7 @@ async fn translate(session: &Session, bytes: &[u8]) -> Result<Option<String>, So
             let bytes: &[u8] = value(row, 0)?;
             Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
         }
-        Err(error) if matches!(error.code.as_deref(), Some("22P05" | "22021")) => {
+        Err(error) if is_untranslatable(&error) => {
             session.batch(ACTION, "ROLLBACK TO SAVEPOINT outhaul_text").await?;
             Ok(None)
         }

@@ -40,6 +40,11 @@ impl RowKey {
         let needed = columns.iter().any(may_fail);
         for column in row_key.iter().filter(|_| needed) {
             let Some(write) = writer(column) else { continue };
+            // What is not shown need not be read, and may have no form in UTF-8.
+            if !column.shown {
+                key.parts.push(Part { name: column.name.clone(), place: 0, write, shown: false });
+                continue;
+            }
             if column.place.is_none() && columns.len() + key.extra.len() >= SELECT_MAX {
                 continue;
             }

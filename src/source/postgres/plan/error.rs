@@ -58,9 +58,19 @@ pub enum PlanError {
         /// Its type.
         pg_type: String,
     },
+    /// `--key` with a column whose values cannot be read from their texts.
+    #[error(
+        "--key: column {name:?} is of type {pg_type}, whose values cannot be read again from their text, and so it can order no rows; name another column, or have a --query select what it is made of as columns of its own, and name these"
+    )]
+    NotReadFromText {
+        /// The column.
+        name: String,
+        /// Its type.
+        pg_type: String,
+    },
     /// Two output columns of one name.
     #[error(
-        "two output columns are called {name:?}; give one another name with --rename or with AS in a query, or let --duplicate-columns suffix number them"
+        "two output columns are called {name:?}; give one another name, a table's column with --rename, a query's with AS in it and an expression in its --column, or let --duplicate-columns suffix number them"
     )]
     DuplicateName {
         /// The name.

@@ -1,8 +1,9 @@
 //! The key: what orders the rows, and what may split them.
 
 use super::error::PlanError;
+use super::members::is_read_from_text;
+use super::{ColumnFacts, PgKeyColumn, RelationFacts};
 use crate::model::{Direction, ReadMode, RowCap};
-use crate::source::postgres::plan::{ColumnFacts, PgKeyColumn, RelationFacts};
 
 /// The key of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +55,12 @@ pub fn choose_key(
     Ok(KeyChoice { ordered: ordered && !columns.is_empty(), columns, unique })
 }
 
-/// The columns of the relation's unique key; none where the role may not read all of them, or where one of them has no
-/// order: an index of such a type has one row at most.
+/// The columns of the relation's unique key; none where the role may not read all of them, where one of them has no
+/// order (an index of such a type has one row at most), or where its values cannot be read from their texts.
 fn readable_unique_key(facts: &RelationFacts) -> Vec<&ColumnFacts> {
-    let usable = |column: &&ColumnFacts, name: &str| column.name == *name && column.comparison.is_some();
+    let usable = |column: &&ColumnFacts, name: &str| {
+        column.name == *name && column.comparison.is_some() && is_read_from_text(&column.pg_type)
+    };
     let find = |name: &String| facts.columns.iter().find(|column| usable(column, name));
     facts.unique_key.iter().flatten().map(find).collect::<Option<_>>().unwrap_or_default()
 }
@@ -74,7 +77,11 @@ fn named_columns(facts: &RelationFacts, named: &[(String, Direction)]) -> Result
 }
 
 fn key_column(facts: &ColumnFacts, direction: Direction) -> Result<PgKeyColumn, PlanError> {
-    let no_order = || PlanError::NoOrder { name: facts.name.clone(), pg_type: facts.pg_type.name.clone() };
+    let (name, pg_type) = (facts.name.clone(), facts.pg_type.name.clone());
+    if !is_read_from_text(&facts.pg_type) {
+        return Err(PlanError::NotReadFromText { name, pg_type });
+    }
+    let no_order = || PlanError::NoOrder { name, pg_type };
     Ok(PgKeyColumn {
         name: facts.name.clone(),
         pg_type: facts.pg_type.clone(),

@@ -221,5 +221,17 @@ pub(super) fn numbered_members(carrier: &Carrier, fold: &dyn Fn(&str) -> String)
     }
 }
 
+/// Whether a value, which bounds pages and partitions as its text, can be read from that text again. By itself a value of
+/// `regproc` or its kin travels as a number.
+pub(super) fn is_read_from_text(pg_type: &PgType) -> bool {
+    let part = |part: &PgType| !oid::PRINTED_AS_NAMES.contains(&part.base_oid) && is_read_from_text(part);
+    match &pg_type.kind {
+        TypeKind::Array(part_type) | TypeKind::Range(part_type) | TypeKind::Multirange(part_type) => part(part_type),
+        TypeKind::Composite(attributes) => attributes.iter().all(|attribute| part(&attribute.pg_type)),
+        // Nothing says what an anonymous row is made of.
+        _ => ![oid::RECORD, oid::RECORD_ARRAY].contains(&pg_type.base_oid),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,11 @@
 //! Planning: relation, statistics and cap become disjoint, covering partitions and one column plan per column.
 //!
-//! But for [`decide`], which asks the server, nothing here does IO or awaits (invariant I8): facts come in as values, a
-//! [`PgPlan`] goes out, and [`told`] says of it what the other rooms may know.
+//! Nothing here does IO or awaits (invariant I8): facts come in as values, a [`PgPlan`] goes out, and [`told`] says of it what
+//! the other rooms may know. [`decide`](super::decide) asks the server for what it takes.
 
 pub(crate) mod clocks;
 pub mod columns;
 mod constant;
-pub(crate) mod decide;
 pub mod error;
 mod extremes;
 mod facts;

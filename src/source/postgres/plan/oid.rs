@@ -41,8 +41,13 @@ pub(crate) const BIT: u32 = 1560;
 pub(crate) const VARBIT: u32 = 1562;
 pub(crate) const NUMERIC: u32 = 1700;
 pub(crate) const RECORD: u32 = 2249;
+pub(crate) const RECORD_ARRAY: u32 = 2287;
 pub(crate) const UUID: u32 = 2950;
 pub(crate) const PG_LSN: u32 = 3220;
 pub(crate) const JSONB: u32 = 3802;
 pub(crate) const JSONPATH: u32 = 4072;
 pub(crate) const XID8: u32 = 5069;
+
+/// `regproc`, `regprocedure`, `regoper`, `regoperator`, `regclass`, `regtype`, `regconfig`, `regdictionary`,
+/// `regnamespace`, `regrole` and `regcollation`: OIDs that print as names, which need not be unique.
+pub(crate) const PRINTED_AS_NAMES: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];

@@ -11,10 +11,11 @@ use super::sizing::heap_bytes;
 use super::travel::values_are_safe;
 use super::{LeafFacts, PgKeyColumn, PgPartition, PgPlan, Slice};
 use crate::base::failpoint;
+use crate::base::text::key;
 use crate::base::words::{counted, key_words as value_words, plural, tuple_words};
 use crate::model::{
-    Consistency, ConsistencyMode, KeyColumn, KeyRange, KeyValue, PartRange, Partition, Plan, ReadMode, ReadPlan,
-    ReadRequest, Relation, SnapshotRecord, SourceProfile, TupleId,
+    CapPlan, Consistency, ConsistencyMode, KeyColumn, KeyRange, KeyValue, PartRange, Partition, Plan, ReadMode,
+    ReadPlan, ReadRequest, Relation, SnapshotRecord, SourceProfile, TupleId,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -40,7 +41,7 @@ impl PgPlan {
             now: self.now.as_ref().map(|now| now.at),
             columns: self.columns.iter().map(|column| column.output.clone()).collect(),
             key: self.key.iter().map(key_column).collect(),
-            cap: self.cap.clone(),
+            cap: CapPlan { boundary: self.cap.boundary.as_ref().map(shown), ..self.cap.clone() },
             partitions: self.partitions.iter().map(|partition| self.partition(partition)).collect::<Result<_, _>>()?,
             read: self.read_plan(request),
             at_own_moments: facts.reading.foreign.clone(),
@@ -203,12 +204,19 @@ fn read_words(read: &ReadPlan) -> String {
     format!("{how}, {readers}, {connections} at most{note}")
 }
 
+/// A key as people and manifests have it: text, with U+FFFD for bytes that are no characters.
+fn shown(key: &KeyValue) -> KeyValue {
+    key.iter().map(|value| value.as_deref().map(key::shown)).collect()
+}
+
 /// A slice as the manifest has it; `None` where its leaves are not in the plan.
 fn part_range(slice: &Slice, leaves: &[LeafFacts]) -> Option<PartRange> {
     Some(match slice {
         Slice::Whole => PartRange::Whole,
         Slice::NullKeys => PartRange::NullKeys,
-        Slice::Keys(range) => PartRange::Keys(range.clone()),
+        Slice::Keys(range) => {
+            PartRange::Keys(KeyRange { lower: range.lower.as_ref().map(shown), upper: range.upper.as_ref().map(shown) })
+        }
         Slice::Leaves { from, to } => {
             let leaves = leaves.get(*from..*to)?;
             PartRange::Leaves {
@@ -286,7 +294,7 @@ fn key_words(range: &KeyRange, key: &[PgKeyColumn]) -> String {
     let names: Vec<&str> = key.iter().take(width).map(|column| column.name.as_str()).collect();
     let mut words = tuple_words(&names);
     for (word, value) in [lower, upper].into_iter().flatten() {
-        words = format!("{words} {word} {}", value_words(value));
+        words = format!("{words} {word} {}", value_words(&shown(value)));
     }
     match (lower, upper) {
         (None, None) => format!("every {words}"),

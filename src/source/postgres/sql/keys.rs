@@ -4,6 +4,7 @@
 use std::ops::Bound;
 
 use super::super::session::{identifier, literal};
+use crate::base::text::key;
 use crate::model::{Direction, KeyRange, KeyValue};
 use crate::source::postgres::plan::{Comparison, PgKeyColumn};
 
@@ -83,7 +84,7 @@ fn operand(column: &PgKeyColumn) -> String {
 /// A value of a column as its operators read it.
 fn typed(column: &PgKeyColumn, value: &str) -> String {
     let Comparison { value_type, read_as, .. } = &column.comparison;
-    let value = format!("{}::{value_type}", literal(value));
+    let value = format!("{}::{value_type}", key::literal(value).unwrap_or_else(|| literal(value)));
     match read_as {
         Some(input) if input != value_type => format!("{value}::{input}"),
         _ => value,

@@ -291,9 +291,10 @@ mod row_key {
         let cases: Vec<(Vec<RowKeyColumn>, Vec<Option<&[u8]>>, &str)> = vec![
             (vec![id.clone()], vec![], "row with id = -5: NaN"),
             (vec![id.clone(), place("b", 25, true)], vec![Some(b"x\ny")], "row with id = -5, b = x\\ny: NaN"),
+            // It is not read.
             (
                 vec![place("b", 25, false), id.clone()],
-                vec![Some(b"x")],
+                vec![],
                 "b = (not shown; --manifest-stats all shows it), id = -5",
             ),
             (vec![place("b", 25, true)], vec![None], "row with b = NULL: NaN"),

@@ -1,19 +1,19 @@
-//! The part of planning that asks: facts and bounds from the server go through the pure functions beside it.
+//! The part of planning that asks: facts and bounds from the server go through the pure functions of [`plan`](super::plan).
 
 use std::num::{NonZeroU32, NonZeroU64};
 
-use super::key::{KeyChoice, choose_key};
-use super::sizing::{PARTITIONS_MAX, Sizing};
-use super::split::{
+use super::plan::key::{KeyChoice, choose_key};
+use super::plan::sizing::{PARTITIONS_MAX, Sizing};
+use super::plan::split::{
     HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, number_partitions, pick_bounds,
     row_split_points,
 };
-use super::{ColumnRules, PgColumn, PgPlan, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe};
+use super::plan::{ColumnRules, PgColumn, PgPlan, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe};
+use super::prepare::Planning;
 use crate::base::failpoint;
 use crate::model::{
     CapPlan, ColumnOrigin, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder, RowsAvailable,
 };
-use crate::source::postgres::Planning;
 use crate::source::{SourceError, SourceFault};
 
 /// A capped export is split once a partition has so many rows: below that, connecting costs more than reading.
