@@ -5,15 +5,17 @@
 //!
 //! # The flow, in reading order
 //! ```text
-//!  plan ──> source ──> encode ──> store ──> manifest
-//!   what      read      bytes     parts      commit          export/ runs them; cli/ asks it to
+//!  plan ──> source ──> encode ──> store ──> commit
+//!   what      read      bytes     parts    manifest          export/ runs them; cli/ asks it to
 //! ```
 //! - [`config`]: raw settings (as written) become typed ones (as used). `config/default.toml` is the only home of defaults.
 //! - [`plan`]: relation, statistics and cap become disjoint, covering partitions and one column plan per column. Pure.
 //! - [`source`]: a partition becomes bounded Arrow batches. PostgreSQL: locks, then snapshot, then COPY on a lent socket.
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
 //! - [`store`]: bytes become staged objects and receipts. The only user of `object_store`.
-//! - [`manifest`]: receipts become the manifest; commit, verify.
+//! - [`commit`]: receipts become the manifest, the parts become visible, and a commit that died is recovered.
+//! - [`describe`]: how other engines read an export: DDL, the manifests of Redshift and of symlinks. Pure.
+//! - [`verify`]: whether a destination still is what its manifest says.
 //! - [`export`]: the coordinator, one event loop that owns all state, and the worker: one partition, one receipt. Beside
 //!   them what outlives a process: the record of a run, `resume`, `keep`, and what dead runs leave for the next one or
 //!   for `clean`.
@@ -29,10 +31,12 @@
 //! a test holds this drawing against the code.
 //!
 //! ```text
-//! cli       ──> config export manifest plan source store
+//! cli       ──> config export verify describe commit plan source store
 //! config    ──> export plan source store
-//! export    ──> manifest encode source plan store
-//! manifest  ──> plan store
+//! export    ──> verify describe commit encode source plan store
+//! verify    ──> commit store
+//! describe  ──> commit store
+//! commit    ──> plan store
 //! encode    ──> plan
 //! source    ──> plan
 //! plan      ──>
@@ -80,13 +84,15 @@ pub mod base;
 #[doc(hidden)]
 pub mod bench;
 pub mod cli;
+pub mod commit;
 pub mod config;
+pub mod describe;
 pub mod encode;
 pub mod export;
-pub mod manifest;
 pub mod model;
 pub mod plan;
 #[cfg(test)]
 mod regressions;
 pub mod source;
 pub mod store;
+pub mod verify;

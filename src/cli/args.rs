@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::options::{Arity, Heading, OPTIONS, OptionInfo, by_key};
 use crate::config::raw::{default_entry, default_of};
-use crate::manifest::ddl::{Dialect, TableName};
+use crate::describe::ddl::{Dialect, TableName};
 
 /// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
 const DEMO_ROWS_MAX: u64 = 1_000_000_000;

@@ -4,14 +4,15 @@ use serde::Serialize;
 
 use super::error::ExportError;
 use crate::base::words::counted;
-use crate::manifest::model::{ConsistencyMode, Manifest, PartRange, SourceKind, SourceName};
-use crate::manifest::{self, Finding, ManifestError, Placement};
+use crate::commit::model::{ConsistencyMode, Manifest, PartRange, SourceKind, SourceName};
+use crate::commit::{ManifestError, Placement, look};
 use crate::model::{CapPlan, ExportErrorKind, KeyColumn, Plan, RelationFacts, RowsAvailable, Slice};
 use crate::plan::clocks;
 use crate::plan::predicate::{check_predicate, check_query};
 use crate::source::postgres::prepare::application;
 use crate::source::postgres::{ConnectSettings, Counted, Exported, Recount};
 use crate::store::Destination;
+use crate::verify::Finding;
 
 /// What counting again found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,7 +54,7 @@ struct Share<'a> {
 }
 
 /// Counts the rows of the manifest at a destination again. `None` where no manifest can be read there, which
-/// [`manifest::verify()`] tells.
+/// [`verify()`](crate::verify::verify) tells.
 ///
 /// The manifest's own query and predicate are run, in a read-only transaction.
 ///
@@ -69,7 +70,7 @@ pub async fn against_source(
     placement: &Placement,
     connect: &ConnectSettings,
 ) -> Result<Option<SourceCheck>, ExportError> {
-    let manifest = match manifest::look(destination, placement).await {
+    let manifest = match look(destination, placement).await {
         Ok(Some(existing)) => existing.manifest,
         Ok(None) | Err(ManifestError::Decode { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -15,10 +15,11 @@ use super::request::ExportRequest;
 use super::run::{Planned, Run};
 use crate::base::failpoint;
 use crate::base::words::counted;
-use crate::manifest::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord, SourceName};
-use crate::manifest::{
+use crate::commit::model::{Consistency, ConsistencyMode, Manifest, SnapshotRecord, SourceName};
+use crate::commit::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
 };
+use crate::describe;
 use crate::model::{
     Event, ExportErrorKind, ExportReport, PartitionReceipt, ReadMode, RowOrder, RowsAvailable, StagedObject, Target,
 };
@@ -179,6 +180,7 @@ pub(crate) async fn finish(
             let rules = CommitRules {
                 placement: placement.clone(),
                 on_existing,
+                describe: describe::documents,
                 previous: previous.map(|it| *it),
                 run: hold.map(|hold| (hold.claim.clone(), journal.clone())),
             };

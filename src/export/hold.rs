@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::leftovers::{DeadRun, open_runs};
 use crate::base::failpoint;
-use crate::manifest::Placement;
+use crate::commit::Placement;
+use crate::commit::placement::SUCCESS_PATH;
+use crate::describe;
 use crate::model::ExportErrorKind;
 use crate::store::{Claim, Destination, Journal, StoreError, Take};
 
@@ -71,6 +73,16 @@ impl Drop for Hold {
     }
 }
 
+/// Every small file that a run writes at its destination, outside of its journal.
+pub(crate) fn own_files(placement: &Placement) -> Vec<String> {
+    let mut files = vec![placement.owner_path(), placement.manifest_path()];
+    if *placement == Placement::Parts {
+        files.push(SUCCESS_PATH.to_owned());
+        files.extend(describe::paths().map(str::to_owned));
+    }
+    files
+}
+
 impl Hold {
     /// Takes a destination. Once it is lost, `stop` is cancelled.
     ///
@@ -84,7 +96,7 @@ impl Hold {
         stop: CancellationToken,
     ) -> Result<Self, ExportError> {
         let claim = Claim::take(destination, &placement.owner_path(), run_id, how).await?;
-        destination.sweep(placement.own_files()).await?;
+        destination.sweep(own_files(placement)).await?;
         let (keeper, ended) = (claim.clone(), CancellationToken::new());
         let until = ended.clone();
         let renewal = tokio::spawn(async move {

@@ -20,7 +20,7 @@ use super::run::{Planned, Run, unless_cancelled};
 use super::{finish, planning};
 use crate::base::failpoint;
 use crate::base::words::counted;
-use crate::manifest::{Existing, Placement, look};
+use crate::commit::{Existing, Placement, look};
 use crate::model::{
     Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, ReadMode, Slice, StagedObject, Staging, Target,
 };
@@ -204,7 +204,7 @@ async fn previous(
         Some(existing) if run.request.commit.on_existing == OnExisting::Replace => Ok(Some(Box::new(existing))),
         Some(existing) => {
             let run_id = existing.manifest.run_id;
-            Err(crate::manifest::ManifestError::Taken { object: existing.url, run_id }.into())
+            Err(crate::commit::ManifestError::Taken { object: existing.url, run_id }.into())
         }
         None => Ok(None),
     }

@@ -20,7 +20,7 @@ use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::worker::{Outlet, Work};
 use crate::base::failpoint;
-use crate::manifest::{Existing, ManifestError, Placement};
+use crate::commit::{Existing, ManifestError, Placement};
 use crate::model::{ColumnPlan, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, SourceCost};
 use crate::plan::predicate::{check_expression, check_predicate, check_query};
 use crate::plan::sizing::heap_blocks;

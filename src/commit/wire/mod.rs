@@ -1,0 +1,321 @@
+//! Format v1 of `_manifest.json`, described for others by `config/manifest.v1.schema.json`.
+//!
+//! The structs here are the format and nothing else is: a field renamed in [`model`](super::model) changes no file.
+//! Readers ignore fields they do not know and keep unknown values of `source.kind`, `consistency.mode` and `range.kind` as
+//! text, so v1 can grow; whatever a reader of v1 would misread needs `version` 2.
+
+mod format;
+mod parts;
+
+use std::num::NonZeroU64;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::model::{
+    Consistency, ConsistencyMode, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SnapshotRecord,
+    SourceKey, SourceKind, SourceName, Totals,
+};
+pub use parts::crc64nvme_text;
+
+use format::WireFormat;
+use parts::WirePart;
+
+use crate::model::{KeyValue, RowOrder, RowsAvailable, RunStatus};
+
+/// What `format` says in every manifest.
+pub const FORMAT: &str = "outhaul-manifest";
+
+/// The version this build writes, and the newest it reads.
+pub const VERSION: u64 = 1;
+
+/// Why bytes are no manifest that this build can read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The JSON is broken, or a field is missing or of a wrong type; serde's message names it.
+    #[error("not a manifest of format v1")]
+    Json(#[from] serde_json::Error),
+    /// `format` is somebody else's.
+    #[error("format is {found:?} where a manifest says {FORMAT:?}")]
+    Format {
+        /// What it says.
+        found: String,
+    },
+    /// Written by a newer build.
+    #[error("manifest version {found} is newer than {VERSION}, the newest this build reads; use a newer outhaul")]
+    Version {
+        /// Its version.
+        found: u64,
+    },
+    /// A value that the field cannot have.
+    #[error("{field} has the value {found:?}: {reason}")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        found: String,
+        /// Why that cannot be.
+        reason: &'static str,
+    },
+}
+
+impl Manifest {
+    /// The bytes of `_manifest.json`: JSON indented by two spaces, ending in a newline.
+    ///
+    /// # Errors
+    /// [`WireError::Json`], should serde refuse a value.
+    pub fn to_json(&self) -> Result<Vec<u8>, WireError> {
+        let mut bytes = serde_json::to_vec_pretty(&WireManifest::from(self))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads what [`Manifest::to_json`] wrote, or what a later v1 build did.
+    ///
+    /// # Errors
+    /// [`WireError`], by field.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, WireError> {
+        let header: Header = serde_json::from_slice(bytes)?;
+        if header.format != FORMAT {
+            return Err(WireError::Format { found: header.format });
+        }
+        if header.version > VERSION {
+            return Err(WireError::Version { found: header.version });
+        }
+        if header.version == 0 {
+            return Err(WireError::Value { field: "version", found: "0".into(), reason: "versions begin at 1" });
+        }
+        serde_json::from_slice::<WireManifest>(bytes)?.try_into()
+    }
+}
+
+/// Read first, so that another version's fields are not complained of.
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireManifest {
+    format: String,
+    version: u64,
+    run_id: String,
+    nonce: String,
+    outhaul_version: String,
+    #[serde(with = "micros")]
+    created_at: DateTime<Utc>,
+    #[serde(with = "micros")]
+    finished_at: DateTime<Utc>,
+    status: RunStatus,
+    source: WireSource,
+    consistency: WireConsistency,
+    row_cap: WireRowCap,
+    schema: Vec<SchemaColumn>,
+    format_options: WireFormat,
+    totals: Totals,
+    parts: Vec<WirePart>,
+}
+
+/// Exactly one of `relation` and `query` is there.
+#[derive(Serialize, Deserialize)]
+struct WireSource {
+    kind: SourceKind,
+    server_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    predicate: Option<String>,
+    key: Vec<SourceKey>,
+    standby: bool,
+    #[serde(default)]
+    row_security: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireTime(#[serde(with = "micros")] DateTime<Utc>);
+
+#[derive(Serialize, Deserialize)]
+struct WireConsistency {
+    mode: ConsistencyMode,
+    snapshots: Vec<SnapshotRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    now: Option<WireTime>,
+    note: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireRowCap {
+    tier: Option<String>,
+    max_rows: Option<NonZeroU64>,
+    truncated: bool,
+    rows_available: WireAvailable,
+    order: RowOrder,
+    boundary: Option<KeyValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireAvailable {
+    kind: AvailableKind,
+    value: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AvailableKind {
+    Exact,
+    AtLeast,
+    Unknown,
+}
+
+impl From<RowsAvailable> for WireAvailable {
+    fn from(available: RowsAvailable) -> Self {
+        let (kind, value) = match available {
+            RowsAvailable::Exact(rows) => (AvailableKind::Exact, Some(rows)),
+            RowsAvailable::AtLeast(rows) => (AvailableKind::AtLeast, Some(rows)),
+            RowsAvailable::Unknown => (AvailableKind::Unknown, None),
+        };
+        Self { kind, value }
+    }
+}
+
+impl TryFrom<WireAvailable> for RowsAvailable {
+    type Error = WireError;
+
+    fn try_from(wire: WireAvailable) -> Result<Self, WireError> {
+        match (wire.kind, wire.value) {
+            (AvailableKind::Exact, Some(rows)) => Ok(Self::Exact(rows)),
+            (AvailableKind::AtLeast, Some(rows)) => Ok(Self::AtLeast(rows)),
+            (AvailableKind::Unknown, _) => Ok(Self::Unknown),
+            (AvailableKind::Exact | AvailableKind::AtLeast, None) => Err(WireError::Value {
+                field: "row_cap.rows_available.value",
+                found: "null".into(),
+                reason: "a count that is known has a value",
+            }),
+        }
+    }
+}
+
+impl From<&ManifestSource> for WireSource {
+    fn from(source: &ManifestSource) -> Self {
+        let (relation, query) = match &source.name {
+            SourceName::Relation(name) => (Some(name.clone()), None),
+            SourceName::Query(text) => (None, Some(text.clone())),
+        };
+        Self {
+            kind: source.kind.clone(),
+            server_version: source.server_version.clone(),
+            relation,
+            query,
+            predicate: source.predicate.clone(),
+            key: source.key.clone(),
+            standby: source.standby,
+            row_security: source.row_security,
+        }
+    }
+}
+
+impl TryFrom<WireSource> for ManifestSource {
+    type Error = WireError;
+
+    fn try_from(wire: WireSource) -> Result<Self, WireError> {
+        let name = match (wire.relation, wire.query) {
+            (Some(name), None) => SourceName::Relation(name),
+            (None, Some(text)) => SourceName::Query(text),
+            (relation, _) => {
+                return Err(WireError::Value {
+                    field: "source.relation",
+                    found: relation.unwrap_or_default(),
+                    reason: "exactly one of relation and query must be there",
+                });
+            }
+        };
+        Ok(Self {
+            kind: wire.kind,
+            server_version: wire.server_version,
+            name,
+            predicate: wire.predicate,
+            key: wire.key,
+            standby: wire.standby,
+            row_security: wire.row_security,
+        })
+    }
+}
+
+impl From<&Manifest> for WireManifest {
+    fn from(manifest: &Manifest) -> Self {
+        let Manifest { consistency, row_cap, .. } = manifest;
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            run_id: manifest.run_id.clone(),
+            nonce: manifest.nonce.clone(),
+            outhaul_version: manifest.outhaul_version.clone(),
+            created_at: manifest.created_at,
+            finished_at: manifest.finished_at,
+            status: manifest.status,
+            source: (&manifest.source).into(),
+            consistency: WireConsistency {
+                mode: consistency.mode.clone(),
+                snapshots: consistency.snapshots.clone(),
+                now: consistency.now.map(WireTime),
+                note: consistency.note.clone(),
+            },
+            row_cap: WireRowCap {
+                tier: row_cap.tier.clone(),
+                max_rows: row_cap.max_rows,
+                truncated: row_cap.truncated,
+                rows_available: row_cap.available.into(),
+                order: row_cap.order,
+                boundary: row_cap.boundary.clone(),
+            },
+            schema: manifest.schema.clone(),
+            format_options: (&manifest.format).into(),
+            totals: manifest.totals,
+            parts: manifest.parts.iter().map(WirePart::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<WireManifest> for Manifest {
+    type Error = WireError;
+
+    fn try_from(wire: WireManifest) -> Result<Self, WireError> {
+        let WireRowCap { tier, max_rows, truncated, rows_available, order, boundary } = wire.row_cap;
+        let WireConsistency { mode, snapshots, now, note } = wire.consistency;
+        Ok(Self {
+            run_id: wire.run_id,
+            nonce: wire.nonce,
+            outhaul_version: wire.outhaul_version,
+            created_at: wire.created_at,
+            finished_at: wire.finished_at,
+            status: wire.status,
+            source: wire.source.try_into()?,
+            consistency: Consistency { mode, snapshots, now: now.map(|now| now.0), note },
+            row_cap: RowCapRecord { tier, max_rows, truncated, available: rows_available.try_into()?, order, boundary },
+            schema: wire.schema,
+            format: wire.format_options.try_into()?,
+            totals: wire.totals,
+            parts: wire.parts.into_iter().map(PartEntry::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// RFC 3339 in UTC with six digits after the second, always: lines of two manifests compare as text.
+pub(super) mod micros {
+    use chrono::{DateTime, SecondsFormat, Utc};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::commit) fn serialize<S: Serializer>(time: &DateTime<Utc>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+
+    pub(in crate::commit) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<DateTime<Utc>, D::Error> {
+        DateTime::deserialize(from)
+    }
+}
+
+#[cfg(test)]
+mod tests;
