@@ -12,7 +12,7 @@
 //! - [`plan`]: relation, statistics and cap become disjoint, covering partitions and one column plan per column. Pure.
 //! - [`source`]: a partition becomes bounded Arrow batches. PostgreSQL: locks, then snapshot, then COPY on a lent socket.
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
-//! - [`store`]: bytes become staged objects and receipts. The only user of `object_store`.
+//! - [`store`]: bytes become staged objects and receipts, or go into a stream. The only user of `object_store`.
 //! - [`commit`]: receipts become the manifest, the parts become visible, and a commit that died is recovered.
 //! - [`describe`]: how other engines read an export: DDL, the manifests of Redshift and of symlinks. Pure.
 //! - [`verify`]: whether a destination still is what its manifest says.

@@ -103,7 +103,7 @@ fn facts(request: &ExportRequest) -> Facts {
         run_id: Some(commit.run_id.clone()),
         truncation: Truncation::from_flag(request.work.allow_truncated),
         left: match (&commit.target, commit.visibility) {
-            (Target::Stdout { .. }, _) => Left::Stream,
+            (Target::Stream { .. }, _) => Left::Stream,
             (Target::Destination(_), Visibility::AsWritten) => Left::Parts,
             (Target::Destination(_), Visibility::AtCommit) => Left::Nothing,
         },

@@ -374,7 +374,7 @@ impl Reader<'_> {
         let run_id = given.unwrap_or_else(destination::new_run_id);
         let manifest = self.optional("manifest", value::text).map(PathBuf::from);
         let target = match self.optional("to", value::text) {
-            Some(to) if to == "-" => Target::Stdout { manifest },
+            Some(to) if to == "-" => Target::Stream { manifest },
             Some(to) => match destination::expand(&to, date, &run_id, shape) {
                 Ok(to) => Target::Destination(to),
                 Err(error) => {

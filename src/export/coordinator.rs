@@ -216,7 +216,7 @@ impl Coordinator {
             Retry::Again | Retry::FewerReaders => retry::ATTEMPTS_MAX,
         };
         // What a stream has said cannot be taken back.
-        let most = if matches!(self.work.outlet, Outlet::Stdout) { 1 } else { most };
+        let most = if matches!(self.work.outlet, Outlet::Stream(_)) { 1 } else { most };
         if failures.count >= most || failures.since.elapsed() >= retry::RETRY_BUDGET {
             return Err(error.after_attempts(failures.count));
         }

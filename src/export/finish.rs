@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::Utc;
@@ -26,7 +26,7 @@ use crate::model::{
 use crate::source::postgres::snapshot::SnapshotFacts;
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
-use crate::store::stdout::STDOUT;
+use crate::store::stream::{STREAM, StreamSink};
 use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_scheme, shown};
 
 /// Where a run writes.
@@ -34,8 +34,8 @@ use crate::store::{Destination, Journal, StoreOptions, Take, check_address, chec
 pub(crate) enum Place {
     /// Objects below a destination.
     Destination { destination: Destination, journal: Journal, placement: Placement },
-    /// Standard output.
-    Stdout { manifest: Option<PathBuf> },
+    /// A stream: its manifest is kept for the caller, and written to a file where one is named.
+    Stream { sink: StreamSink, file: Option<PathBuf>, manifest: OnceLock<Arc<Manifest>> },
 }
 
 /// What a run finds at its destination.
@@ -53,7 +53,7 @@ impl Place {
     /// Opens the destination; nothing is written, nothing is read.
     pub(crate) fn open(request: &ExportRequest) -> Result<Self, ExportError> {
         let url = match &request.commit.target {
-            Target::Stdout { manifest } => return Ok(Self::Stdout { manifest: manifest.clone() }),
+            Target::Stream { manifest } => return Ok(Self::stream(StreamSink::Stdout, manifest.clone())),
             Target::Destination(url) => url,
         };
         let options = StoreOptions {
@@ -65,6 +65,17 @@ impl Place {
         let destination = Destination::open(folder, &options)?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
+    }
+
+    /// A stream, with the file for its manifest.
+    pub(crate) fn stream(sink: StreamSink, file: Option<PathBuf>) -> Self {
+        Self::Stream { sink, file, manifest: OnceLock::new() }
+    }
+
+    /// The manifest of a stream that has ended well.
+    pub(crate) fn streamed(&self) -> Option<Arc<Manifest>> {
+        let Self::Stream { manifest, .. } = self else { return None };
+        manifest.get().cloned()
     }
 
     /// Refuses a target that [`Place::open`] would refuse, but for settings in the environment, which a plan needs none of.
@@ -81,7 +92,7 @@ impl Place {
                 destination.object_url(name)
             }
             Self::Destination { destination, .. } => destination.url().to_owned(),
-            Self::Stdout { .. } => STDOUT.to_owned(),
+            Self::Stream { .. } => STREAM.to_owned(),
         }
     }
 
@@ -169,7 +180,7 @@ pub(crate) async fn finish(
     let facts = run_facts(run, planned);
     let manifest = Arc::new(match &run.place {
         Place::Destination { destination, .. } => build(facts, receipts, |path| destination.object_url(path))?,
-        Place::Stdout { .. } => build(facts, receipts, |_| STDOUT.to_owned())?,
+        Place::Stream { .. } => build(facts, receipts, |_| STREAM.to_owned())?,
     });
     let url = match &run.place {
         Place::Destination { destination, placement, journal } => {
@@ -193,8 +204,11 @@ pub(crate) async fn finish(
             }
             Some(committed.manifest_url)
         }
-        Place::Stdout { manifest: Some(file) } => Some(write_file(file, &manifest)?),
-        Place::Stdout { manifest: None } => None,
+        Place::Stream { file, manifest: kept, .. } => {
+            let written = file.as_ref().map(|file| write_file(file, &manifest)).transpose()?;
+            kept.get_or_init(|| Arc::clone(&manifest));
+            written
+        }
     };
     Ok(report(run, &manifest, url, false))
 }

@@ -17,6 +17,7 @@ pub mod resume;
 mod run;
 #[cfg(test)]
 mod simulation;
+mod stream;
 pub(crate) mod worker;
 
 pub use against::{CountMode, SourceCheck, against_source};
@@ -24,3 +25,4 @@ pub use error::ExportError;
 pub(crate) use finish::locate;
 pub use request::ExportRequest;
 pub use run::{plan, run};
+pub use stream::{Streamed, stream};

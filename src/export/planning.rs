@@ -157,7 +157,7 @@ struct Split<'a> {
 impl Split<'_> {
     /// One object in one order is one partition.
     fn single(&self) -> bool {
-        self.request.commit.single_file || matches!(self.request.commit.target, Target::Stdout { .. })
+        self.request.commit.single_file || matches!(self.request.commit.target, Target::Stream { .. })
     }
 
     /// One partition that one statement reads. Under a cap it reads one row more, which shows whether there is one.

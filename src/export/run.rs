@@ -72,24 +72,7 @@ pub async fn run(
 ) -> Result<ExportReport, ExportError> {
     check_statements(&mut request)?;
     let place = Place::open(&request)?;
-    let seed = AttemptSeed::random();
-    let run =
-        Run { request, place, started: Instant::now(), created_at: Utc::now(), events, seed, keeper: Mutex::default() };
-    run.announce().await;
-    failpoint::reach("begun").await;
-    let before = unless_cancelled(&cancel, run.place.look(&run.request)).await?;
-    if let Before::Skip(existing) | Before::SameRun(existing) = before {
-        unless_cancelled(&cancel, run.place.repair(&run.request.commit.run_id)).await?;
-        if existing.manifest.run_id == run.request.commit.run_id {
-            let plan = unless_cancelled(&cancel, Box::pin(plan(run.request.clone()))).await?;
-            existing.same_request(&plan, &run.request.format)?;
-        }
-        return Ok(run.already(&existing).await);
-    }
-    let stop = cancel.child_token();
-    let hold = unless_cancelled(&cancel, run.place.take(&run.request.commit.run_id, Take::Free, &stop)).await?;
-    let result = run.begin_and_carry_out(hold.as_ref(), &stop).await;
-    run.end(result, hold).await
+    Run::new(request, place, events).execute(&cancel).await
 }
 
 /// Plans an export without reading rows: locks and snapshot are taken as for a run, and let go. Nobody looks at the
@@ -105,7 +88,7 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
 }
 
 /// The lexical checks, before anything is sent to anybody.
-fn check_statements(request: &mut ExportRequest) -> Result<(), ExportError> {
+pub(super) fn check_statements(request: &mut ExportRequest) -> Result<(), ExportError> {
     let shape = &mut request.shape;
     if let RelationRequest::Query(query) = &mut shape.relation {
         *query = check_query(query)?;
@@ -136,6 +119,30 @@ pub(crate) async fn unless_cancelled<T>(
 }
 
 impl Run {
+    pub(super) fn new(request: ExportRequest, place: Place, events: Sender<Event>) -> Self {
+        let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
+        Self { request, place, started, created_at, events, seed, keeper: Mutex::default() }
+    }
+
+    pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
+        let run_id = &self.request.commit.run_id;
+        self.announce().await;
+        failpoint::reach("begun").await;
+        let before = unless_cancelled(cancel, self.place.look(&self.request)).await?;
+        if let Before::Skip(existing) | Before::SameRun(existing) = before {
+            unless_cancelled(cancel, self.place.repair(run_id)).await?;
+            if existing.manifest.run_id == *run_id {
+                let plan = unless_cancelled(cancel, Box::pin(plan(self.request.clone()))).await?;
+                existing.same_request(&plan, &self.request.format)?;
+            }
+            return Ok(self.already(&existing).await);
+        }
+        let stop = cancel.child_token();
+        let hold = unless_cancelled(cancel, self.place.take(run_id, Take::Free, &stop)).await?;
+        let result = self.begin_and_carry_out(hold.as_ref(), &stop).await;
+        self.end(result, hold).await
+    }
+
     async fn begin_and_carry_out(
         &self,
         hold: Option<&Hold>,
@@ -218,7 +225,7 @@ impl Run {
     async fn note_new_keepers(&self, source: &dyn Source) -> Infallible {
         match &self.place {
             Place::Destination { journal, .. } => keep::note_new_keepers(source, journal).await,
-            Place::Stdout { .. } => std::future::pending().await,
+            Place::Stream { .. } => std::future::pending().await,
         }
     }
 
@@ -374,7 +381,7 @@ impl Run {
 
     fn outlet(&self) -> Outlet {
         match &self.place {
-            Place::Stdout { .. } => Outlet::Stdout,
+            Place::Stream { sink, .. } => Outlet::Stream(sink.clone()),
             Place::Destination { destination, journal, placement } => {
                 let (destination, journal) = (destination.clone(), journal.clone());
                 match placement {

@@ -20,7 +20,7 @@ use crate::model::{
     PartitionReceipt, Plan, StagedObject, Staging, Visibility,
 };
 use crate::source::{Batch, Source};
-use crate::store::stdout::StdoutWriter;
+use crate::store::stream::{StreamSink, StreamWriter};
 use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError};
 
 /// Where parts go.
@@ -30,8 +30,8 @@ pub(crate) enum Outlet {
     Parts { destination: Destination, journal: Journal, layout: Layout },
     /// One object of exactly this name.
     Single { destination: Destination, journal: Journal, name: String },
-    /// Standard output.
-    Stdout,
+    /// One object, which its reader has as it is written.
+    Stream(StreamSink),
 }
 
 /// What all workers of a run share.
@@ -240,7 +240,7 @@ impl Attempt<'_> {
             Outlet::Single { destination, journal, name } => {
                 self.store_writer(destination, journal, name.clone()).await?
             }
-            Outlet::Stdout => Writer::Stdout(Box::new(StdoutWriter::new(work.sha256))),
+            Outlet::Stream(sink) => Writer::Stream(Box::new(StreamWriter::new(sink.clone(), work.sha256))),
         };
         let mut format = work.format.clone();
         if self.partition.ordered {

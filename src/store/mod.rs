@@ -19,7 +19,7 @@ pub mod owner;
 mod receipt_file;
 mod remote;
 mod remote_sink;
-pub mod stdout;
+pub mod stream;
 mod temporary;
 pub mod writer;
 

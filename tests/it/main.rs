@@ -32,6 +32,7 @@ mod inputs;
 mod kindness;
 mod least_and_greatest;
 mod leaves;
+mod library;
 mod meaning;
 mod memory;
 mod nested_policies;
