@@ -128,7 +128,6 @@ pub(super) fn front(options: &FrontOptions, stage: &Stage) -> Front {
         },
         place: if options.to_stdout { ReportPlace::Stderr } else { ReportPlace::Stdout },
         quiet,
-        patience: session::ABORT_PATIENCE,
     }
 }
 

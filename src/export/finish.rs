@@ -186,6 +186,7 @@ pub(crate) async fn finish(
         Place::Destination { destination, placement, journal } => {
             let staged: Vec<&StagedObject> =
                 receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
+            run.commit_begun.set();
             run.tell(Event::Committing { parts: staged.len() }).await;
             let on_existing = run.request.commit.on_existing;
             let rules = CommitRules {

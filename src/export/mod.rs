@@ -10,6 +10,7 @@ mod identity;
 pub mod keep;
 mod leftovers;
 mod part;
+mod patience;
 pub(crate) mod planning;
 pub(crate) mod record;
 pub mod request;

@@ -14,6 +14,7 @@ use super::finish::{Place, locate};
 use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
+use super::patience::{ABORT_PATIENCE, CommitBegun, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::run::{Planned, Run, unless_cancelled};
@@ -66,6 +67,17 @@ pub async fn resume(
     events: Sender<Event>,
     cancel: CancellationToken,
 ) -> Result<ExportReport, ExportError> {
+    let (commit_begun, stop) = (CommitBegun::default(), cancel.clone());
+    let run = Box::pin(resumed(request, events, stop, commit_begun.clone()));
+    to_its_end(run, &commit_begun, &cancel, ABORT_PATIENCE).await
+}
+
+async fn resumed(
+    request: ResumeRequest,
+    events: Sender<Event>,
+    cancel: CancellationToken,
+    commit_begun: CommitBegun,
+) -> Result<ExportReport, ExportError> {
     let started = Instant::now();
     let (folder, placement) = locate(&request.destination, request.single_file)?;
     let destination = Destination::open(folder, &StoreOptions::small())?;
@@ -87,8 +99,8 @@ pub async fn resume(
     }
     let place = Place::open(&export)?;
     let seed = AttemptSeed::random();
-    let run =
-        Run { request: export, place, started, created_at: record.created_at, events, seed, keeper: Mutex::default() };
+    let (created_at, keeper) = (record.created_at, Mutex::default());
+    let run = Run { request: export, place, started, created_at, events, seed, keeper, commit_begun };
     run.announce().await;
     let stop = cancel.child_token();
     let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, Take::Over, &stop)).await?;

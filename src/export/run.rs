@@ -15,6 +15,7 @@ use super::finish::{self, Before, Place};
 use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
+use super::patience::{ABORT_PATIENCE, CommitBegun, to_its_end};
 use super::planning;
 use super::record::RunRecord;
 use super::request::ExportRequest;
@@ -41,6 +42,7 @@ pub(crate) struct Run {
     pub(crate) seed: AttemptSeed,
     /// Holds the snapshot outside of this process.
     pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
+    pub(crate) commit_begun: CommitBegun,
 }
 
 /// What is known of it once it is planned.
@@ -64,7 +66,8 @@ pub(crate) struct Planned {
 /// is removed).
 ///
 /// # Cancel safety
-/// Cancel through `cancel`: uploads are aborted and queries cancelled. Once the commit has begun it is carried through.
+/// Cancel through `cancel`: uploads are aborted and queries cancelled, which takes no longer than `ABORT_PATIENCE`. Once
+/// the commit has begun it is carried through. Dropped, it drops the run.
 pub async fn run(
     mut request: ExportRequest,
     events: Sender<Event>,
@@ -72,7 +75,9 @@ pub async fn run(
 ) -> Result<ExportReport, ExportError> {
     check_statements(&mut request)?;
     let place = Place::open(&request)?;
-    Run::new(request, place, events).execute(&cancel).await
+    let run = Run::new(request, place, events);
+    let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
+    to_its_end(Box::pin(async move { run.execute(&stop).await }), &commit_begun, &cancel, ABORT_PATIENCE).await
 }
 
 /// Plans an export without reading rows: locks and snapshot are taken as for a run, and let go. Nobody looks at the
@@ -121,7 +126,8 @@ pub(crate) async fn unless_cancelled<T>(
 impl Run {
     pub(super) fn new(request: ExportRequest, place: Place, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
-        Self { request, place, started, created_at, events, seed, keeper: Mutex::default() }
+        let (keeper, commit_begun) = (Mutex::default(), CommitBegun::default());
+        Self { request, place, started, created_at, events, seed, keeper, commit_begun }
     }
 
     pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::finish::Place;
+use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
 use super::run::{Run, check_statements};
 use crate::commit::Manifest;
@@ -49,8 +50,19 @@ pub async fn stream(
     };
     let place = Place::stream(StreamSink::Caller(bytes.clone()), file.clone());
     let run = Run::new(request, place, events);
+    let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
+    let streaming = Box::pin(async move { until_the_reader_goes(&run, &bytes, &stop).await });
+    to_its_end(streaming, &commit_begun, &cancel, ABORT_PATIENCE).await
+}
+
+async fn until_the_reader_goes(
+    run: &Run,
+    bytes: &Sender<Bytes>,
+    cancel: &CancellationToken,
+) -> Result<Streamed, ExportError> {
     let stop = cancel.child_token();
-    let mut running = Box::pin(run.execute(&stop));
+    let running = run.execute(&stop);
+    tokio::pin!(running);
     let result = tokio::select! {
         result = &mut running => result,
         () = bytes.closed() => {

@@ -17,7 +17,7 @@ use crate::support::within;
 /// More rows than all buffers between the server and a caller hold.
 const MANY: &str = "create table t as select id, repeat(md5(id::text), 8) as text from generate_series(1, 100000) id";
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 struct Caller {
     bytes: Receiver<Bytes>,
