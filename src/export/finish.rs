@@ -196,12 +196,16 @@ pub(crate) async fn finish(
                 previous: previous.map(|it| *it),
                 run: hold.map(|hold| (hold.claim.clone(), journal.clone())),
             };
-            let committed = commit(destination, Arc::clone(&manifest), &staged, &rules).await?;
+            let committed = commit(destination, Arc::clone(&manifest), &staged, &rules).await.inspect_err(|error| {
+                if matches!(error, ManifestError::Stranded { .. }) {
+                    run.litter.set();
+                }
+            })?;
             warn(&committed);
             // Where the role may not delete, the next run may not either.
             let passing = committed.warnings.iter().any(|warning| warning.fault != StoreFault::Authentication);
-            if let (true, Some(hold)) = (passing, hold) {
-                hold.litters();
+            if passing {
+                run.litter.set();
             }
             Some(committed.manifest_url)
         }
@@ -373,8 +377,7 @@ impl From<ManifestError> for ExportError {
             | ManifestError::Look(_) => "looking at the destination",
             _ => "committing",
         };
-        let leaves_something = matches!(error, ManifestError::Stranded { .. });
-        let wrapped = Self { leaves_something, ..Self::new(kind, doing).with_source(error) };
+        let wrapped = Self::new(kind, doing).with_source(error);
         match hint {
             Some(hint) => wrapped.with_hint(hint),
             None => wrapped,

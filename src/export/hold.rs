@@ -1,6 +1,5 @@
 //! The destination for as long as a run has it: taken before the first read, renewed, and given back at the end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -64,7 +63,6 @@ pub(crate) struct Hold {
     renewal: JoinHandle<()>,
     /// Cancelled where nothing is to be renewed any more.
     ended: CancellationToken,
-    litter: AtomicBool,
 }
 
 impl Drop for Hold {
@@ -105,7 +103,7 @@ impl Hold {
                 stop.cancel();
             }
         });
-        Ok(Self { claim, renewal, ended, litter: AtomicBool::new(false) })
+        Ok(Self { claim, renewal, ended })
     }
 
     /// Finishes or removes what dead runs left, but for the run `but`. Only where somebody owned the destination before
@@ -141,16 +139,6 @@ impl Hold {
             );
         }
         Ok(())
-    }
-
-    /// Notes that the run may leave something even where it commits: its journal must stay.
-    pub(crate) fn litters(&self) {
-        self.litter.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it may.
-    pub(crate) fn has_littered(&self) -> bool {
-        self.litter.load(Ordering::Relaxed)
     }
 
     /// Whether the destination has become somebody else's.

@@ -9,6 +9,7 @@ mod hold;
 mod identity;
 pub mod keep;
 mod leftovers;
+pub(crate) mod mark;
 mod part;
 mod patience;
 pub(crate) mod planning;

@@ -67,8 +67,9 @@ impl OpenPart {
         Ok(spare)
     }
 
-    /// Waits until all of it is staged. In a task of its own: cancelled, it still ends.
-    pub(super) async fn finish(&mut self) -> Result<StagedObject, ExportError> {
+    /// Waits until all of it is staged. In a task of its own: cancelled, it still ends. Sets `unsure` where it fails and may
+    /// have left what it had staged.
+    pub(super) async fn finish(&mut self, unsure: &mut bool) -> Result<StagedObject, ExportError> {
         let writer = match self.writer.take() {
             Some(Writer::Store(writer)) => writer,
             Some(Writer::Stream(writer)) => return Ok(writer.finish().await?),
@@ -77,14 +78,12 @@ impl OpenPart {
         let finishing = self.finishing.insert(tokio::spawn(writer.finish()));
         let finished = finishing.await;
         self.finishing = None;
-        let object = finished.map_err(|error| {
-            let error = ExportError::internal("finishing a part").with_source(error);
-            ExportError { leaves_something: true, ..error }
-        })?;
-        object.map_err(|error| {
-            let leaves_something = !error.leaves_nothing;
-            ExportError { leaves_something, ..error.into() }
-        })
+        *unsure |= match &finished {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => !error.leaves_nothing,
+            Err(_) => true,
+        };
+        Ok(finished.map_err(|error| ExportError::internal("finishing a part").with_source(error))??)
     }
 }
 

@@ -1,8 +1,6 @@
 //! How a run that is told to stop comes to its end, whoever runs it: its clean abort has a time, and a commit that has
 //! begun is waited for.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -10,6 +8,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
+use super::mark::Mark;
 use crate::base::retry;
 use crate::model::ExportErrorKind;
 
@@ -18,20 +17,6 @@ const ABORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// How long a clean abort may take: the workers' own grace, and what the run does after it.
 pub(crate) const ABORT_PATIENCE: Duration = retry::ABORT_GRACE.saturating_add(ABORT_MARGIN);
-
-/// Whether a run has begun its commit; from then on its parts may be visible.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct CommitBegun(Arc<AtomicBool>);
-
-impl CommitBegun {
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
 
 /// Waits for `run`, in a task of its own; once `cancel` is cancelled no longer than `patience`, unless the commit has begun.
 ///
@@ -43,7 +28,7 @@ impl CommitBegun {
 /// Dropped, it drops the run.
 pub(crate) async fn to_its_end<T: Send + 'static>(
     run: BoxFuture<'static, Result<T, ExportError>>,
-    commit_begun: &CommitBegun,
+    commit_begun: &Mark,
     cancel: &CancellationToken,
     patience: Duration,
 ) -> Result<T, ExportError> {
@@ -81,7 +66,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_millis(50);
 
     async fn ended(
-        begun: &CommitBegun,
+        begun: &Mark,
         cancel: &CancellationToken,
         run: impl Future<Output = Result<u8, ExportError>> + Send + 'static,
     ) -> Result<u8, ExportError> {
@@ -95,7 +80,7 @@ mod tests {
     }
 
     /// Sets the mark once it is dropped.
-    struct Dropped(CommitBegun);
+    struct Dropped(Mark);
 
     impl Drop for Dropped {
         fn drop(&mut self) {
@@ -105,7 +90,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_abort_that_hangs_is_left_and_the_run_is_dropped() {
-        let (begun, gone) = (CommitBegun::default(), Dropped(CommitBegun::default()));
+        let (begun, gone) = (Mark::default(), Dropped(Mark::default()));
         let mark = gone.0.clone();
         let hanging = async move {
             let _gone = gone;
@@ -120,7 +105,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_commit_that_has_begun_is_waited_for() {
-        let begun = CommitBegun::default();
+        let begun = Mark::default();
         let mark = begun.clone();
         let run = async move {
             mark.set();
@@ -136,13 +121,13 @@ mod tests {
             tokio::time::sleep(PATIENCE * 3).await;
             Ok(7)
         };
-        assert_eq!(ended(&CommitBegun::default(), &CancellationToken::new(), run).await.unwrap(), 7);
+        assert_eq!(ended(&Mark::default(), &CancellationToken::new(), run).await.unwrap(), 7);
     }
 
     #[tokio::test]
     async fn a_panic_is_an_internal_error_without_its_message() {
         let run = async { panic!("row value 4711") };
-        let error = ended(&CommitBegun::default(), &CancellationToken::new(), run).await.unwrap_err();
+        let error = ended(&Mark::default(), &CancellationToken::new(), run).await.unwrap_err();
         assert_eq!((error.kind, error.to_string().as_str()), (ExportErrorKind::Internal, "the run panicked"));
         assert!(!format!("{error:?}").contains("4711"));
     }

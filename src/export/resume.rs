@@ -14,7 +14,8 @@ use super::finish::{Place, locate};
 use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
-use super::patience::{ABORT_PATIENCE, CommitBegun, to_its_end};
+use super::mark::Mark;
+use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::run::{Planned, Run, unless_cancelled};
@@ -67,7 +68,7 @@ pub async fn resume(
     events: Sender<Event>,
     cancel: CancellationToken,
 ) -> Result<ExportReport, ExportError> {
-    let (commit_begun, stop) = (CommitBegun::default(), cancel.clone());
+    let (commit_begun, stop) = (Mark::default(), cancel.clone());
     let run = Box::pin(resumed(request, events, stop, commit_begun.clone()));
     to_its_end(run, &commit_begun, &cancel, ABORT_PATIENCE).await
 }
@@ -76,7 +77,7 @@ async fn resumed(
     request: ResumeRequest,
     events: Sender<Event>,
     cancel: CancellationToken,
-    commit_begun: CommitBegun,
+    commit_begun: Mark,
 ) -> Result<ExportReport, ExportError> {
     let started = Instant::now();
     let (folder, placement) = locate(&request.destination, request.single_file)?;
@@ -100,7 +101,17 @@ async fn resumed(
     let place = Place::open(&export)?;
     let seed = AttemptSeed::random();
     let (created_at, keeper) = (record.created_at, Mutex::default());
-    let run = Run { request: export, place, started, created_at, events, seed, keeper, commit_begun };
+    let run = Run {
+        request: export,
+        place,
+        started,
+        created_at,
+        events,
+        seed,
+        keeper,
+        commit_begun,
+        litter: Mark::default(),
+    };
     run.announce().await;
     let stop = cancel.child_token();
     let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, Take::Over, &stop)).await?;
@@ -157,7 +168,10 @@ async fn go_on(
     // does with one that was never killed.
     let kept = |error: ExportError| {
         let stopped = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
-        ExportError { leaves_something: error.leaves_something || !stopped, ..error }
+        if !stopped {
+            run.litter.set();
+        }
+        error
     };
     let prepared = async {
         journal.record_epoch(hold.claim.epoch(), run.seed).await?;

@@ -15,7 +15,8 @@ use super::finish::{self, Before, Place};
 use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
-use super::patience::{ABORT_PATIENCE, CommitBegun, to_its_end};
+use super::mark::Mark;
+use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planning;
 use super::record::RunRecord;
 use super::request::ExportRequest;
@@ -42,7 +43,10 @@ pub(crate) struct Run {
     pub(crate) seed: AttemptSeed,
     /// Holds the snapshot outside of this process.
     pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
-    pub(crate) commit_begun: CommitBegun,
+    /// Whether its commit has begun: its parts may be visible.
+    pub(crate) commit_begun: Mark,
+    /// Whether something of it may stay at the destination beside what it commits, which its journal names.
+    pub(crate) litter: Mark,
 }
 
 /// What is known of it once it is planned.
@@ -126,8 +130,8 @@ pub(crate) async fn unless_cancelled<T>(
 impl Run {
     pub(super) fn new(request: ExportRequest, place: Place, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
-        let (keeper, commit_begun) = (Mutex::default(), CommitBegun::default());
-        Self { request, place, started, created_at, events, seed, keeper, commit_begun }
+        let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
+        Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter }
     }
 
     pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
@@ -157,7 +161,7 @@ impl Run {
         if let (Some(hold), Place::Destination { destination, placement, .. }) = (hold, &self.place) {
             let settled = unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await;
             // The next run is to find it too.
-            settled.map_err(|error| ExportError { leaves_something: true, ..error })?;
+            settled.inspect_err(|_| self.litter.set())?;
         }
         // Looked at once more: what stands now stands until we are gone, or somebody else breaks the rules.
         let previous = match unless_cancelled(stop, self.place.look(&self.request)).await? {
@@ -188,14 +192,10 @@ impl Run {
                 let work = Arc::new(self.work(Arc::clone(source), planned));
                 let readers = self.request.work.readers.get();
                 let exporting = export_partitions(work, readers, receipts, stop, &retention);
-                let exported = tokio::select! {
+                tokio::select! {
                     exported = exporting => exported?,
                     never = self.note_new_keepers(source.as_ref()) => match never {},
-                };
-                if let (true, Some(hold)) = (exported.litter, hold) {
-                    hold.litters();
                 }
-                exported.receipts
             }
             None => receipts,
         };
@@ -221,11 +221,11 @@ impl Run {
             Err(error) => error,
         };
         // Where the manifest may stand, it may name the parts.
-        if may_be_committed(&error) || retention.keeps(&error).await {
-            return Err(ExportError { leaves_something: true, ..error });
+        let kept = may_be_committed(&error) || retention.keeps(&error).await;
+        if kept || !discard_receipts(&outlet, &receipts).await {
+            self.litter.set();
         }
-        let whole = discard_receipts(&outlet, &receipts).await;
-        Err(ExportError { leaves_something: error.leaves_something || !whole, ..error })
+        Err(error)
     }
 
     async fn note_new_keepers(&self, source: &dyn Source) -> Infallible {
@@ -258,7 +258,7 @@ impl Run {
         }
         failpoint::reach("ending").await;
         match result {
-            Err(error) if error.leaves_something || hold.has_littered() => {
+            Err(error) if self.litter.is_set() => {
                 let retention = self.retention(Some(&hold));
                 hold.leave().await;
                 let resumable = retention.outlasts(&error) && error.hint.is_none();
@@ -270,7 +270,7 @@ impl Run {
                     keeper.end().await;
                 }
                 // The next run, or `clean`, removes what a failed attempt of a run that committed has left.
-                if hold.has_littered() {
+                if self.litter.is_set() {
                     hold.leave().await;
                 } else {
                     hold.close(destination, placement, journal).await;
@@ -381,6 +381,7 @@ impl Run {
             stats: commit.manifest_stats,
             sha256: commit.sha256,
             seed: self.seed,
+            litter: self.litter.clone(),
             events: self.events.clone(),
         }
     }

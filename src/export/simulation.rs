@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::finish::{Before, Place};
 use super::hold::Hold;
-use super::patience::CommitBegun;
+use super::mark::Mark;
 use super::record::RunRecord;
 use super::run::{Planned, Run, may_be_committed, unless_cancelled};
 use crate::base::cpu;
@@ -186,7 +186,8 @@ impl SimulatedRun {
             events,
             seed: AttemptSeed::random(),
             keeper: tokio::sync::Mutex::default(),
-            commit_begun: CommitBegun::default(),
+            commit_begun: Mark::default(),
+            litter: Mark::default(),
         };
         Self { run, source: Arc::new(Simulated::new(seed, first, calm)), store: Arc::clone(store) }
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
+use super::mark::Mark;
 use super::part::{OpenPart, Writer, aborted};
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
@@ -48,6 +49,8 @@ pub(crate) struct Work {
     pub(crate) sha256: bool,
     /// From which attempts have their ids.
     pub(crate) seed: AttemptSeed,
+    /// Set by whoever may have left something that is not of the export.
+    pub(crate) litter: Mark,
     pub(crate) events: Sender<Event>,
 }
 
@@ -124,8 +127,9 @@ pub(crate) async fn export_partition(
     match result {
         Ok(receipt) => Ok(receipt),
         Err(error) => {
-            let leaves_something = !attempt.abort().await;
-            let error = ExportError { leaves_something, ..error };
+            if !attempt.abort().await {
+                work.litter.set();
+            }
             Err(error.in_partition(work.plan.relation.display_name.as_deref(), partition.number))
         }
     }
@@ -292,9 +296,8 @@ impl Attempt<'_> {
             return Err(ExportError::internal(message));
         }
         let started_at = open.started_at;
-        let finished = open.finish().await;
+        let finished = open.finish(&mut self.unsure).await;
         self.open = None;
-        self.unsure |= finished.as_ref().is_err_and(|error| error.leaves_something);
         let object = finished?;
         let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
         let finished_at = Utc::now();
