@@ -5,15 +5,17 @@
 //!
 //! # The flow, in reading order
 //! ```text
-//!  source ──> encode ──> store ──> manifest
-//! plan+read    bytes     parts      commit          export/ runs them; cli/ asks it to
+//!  source ──> encode ──> store ──> commit
+//! plan+read    bytes     parts    manifest          export/ runs them; cli/ asks it to
 //! ```
 //! - [`config`]: raw settings (as written) become typed ones (as used). `config/default.toml` is the only home of defaults.
 //! - [`source`]: a request becomes a plan: disjoint, covering partitions and one column plan per column; a partition becomes
 //!   bounded Arrow batches. PostgreSQL: locks, then snapshot, then planning, then COPY on a lent socket.
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
-//! - [`store`]: bytes become staged objects and receipts. The only user of `object_store`.
-//! - [`manifest`]: receipts become the manifest; commit, verify.
+//! - [`store`]: bytes become staged objects and receipts, or go into a stream. The only user of `object_store`.
+//! - [`commit`]: receipts become the manifest, the parts become visible, and a commit that died is recovered.
+//! - [`describe`]: how other engines read an export: DDL, the manifests of Redshift and of symlinks. Pure.
+//! - [`verify`]: whether a destination still is what its manifest says.
 //! - [`export`]: the coordinator, one event loop that owns all state, and the worker: one partition, one receipt. Beside
 //!   them what outlives a process: the record of a run, `resume`, `keep`, and what dead runs leave for the next one or
 //!   for `clean`.
@@ -29,10 +31,12 @@
 //! a test holds this drawing against the code.
 //!
 //! ```text
-//! cli       ──> config export manifest source store
+//! cli       ──> config export verify describe commit source store
 //! config    ──> export source store
-//! export    ──> manifest encode source store
-//! manifest  ──> store
+//! export    ──> verify describe commit encode source store
+//! verify    ──> commit store
+//! describe  ──> commit store
+//! commit    ──> store
 //! encode    ──>
 //! source    ──>
 //! store     ──>
@@ -79,12 +83,14 @@ pub(crate) mod base;
 #[doc(hidden)]
 pub mod bench;
 pub mod cli;
+pub mod commit;
 pub mod config;
+pub mod describe;
 pub mod encode;
 pub mod export;
-pub mod manifest;
 pub mod model;
 #[cfg(test)]
 mod regressions;
 pub mod source;
 pub mod store;
+pub mod verify;

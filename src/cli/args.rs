@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
-use crate::manifest::ddl::{Dialect, TableName};
+use crate::describe::ddl::{Dialect, TableName};
 
 /// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
 const DEMO_ROWS_MAX: u64 = 1_000_000_000;

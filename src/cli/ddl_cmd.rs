@@ -8,9 +8,9 @@ use super::screen::stdout_line;
 use super::summary::{self, Failure};
 use super::verify_cmd::place;
 use super::{Stage, exit};
+use crate::commit::look;
+use crate::describe::ddl::{Dialect, TableName, ddl};
 use crate::export::ExportError;
-use crate::manifest::ddl::{Dialect, TableName, ddl};
-use crate::manifest::look;
 use crate::model::ExportErrorKind;
 use crate::store::{StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use super::demo::{self, Job, Options, TABLE};
 use super::progress::View;
-use super::session::{self, Front, ReportForm, ReportPlace};
+use super::session::{Front, ReportForm, ReportPlace};
 use super::summary::{self, Failure};
 use super::{Stage, args, exit, export_cmd, verify_cmd};
 use crate::config::Environment;
@@ -28,7 +28,6 @@ pub(super) async fn demo(matches: &ArgMatches, stage: &Stage) -> u8 {
         report: ReportForm::Text,
         place: ReportPlace::Stdout,
         quiet,
-        patience: session::ABORT_PATIENCE,
     };
     let options = Options {
         rows: matches.get_one("rows").copied().unwrap_or_default(),

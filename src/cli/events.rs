@@ -3,6 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use super::exit;
 use crate::model::Event;
 
 /// Raised when a field changes its meaning or goes away; new fields and events do not raise it.
@@ -14,6 +15,8 @@ struct Line<'a> {
     time: String,
     #[serde(flatten)]
     event: &'a Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
 }
 
 /// One event as one line of JSON, without the line end. `time` is UTC to the millisecond.
@@ -22,7 +25,11 @@ struct Line<'a> {
 /// None in practice: no event holds a map with keys other than text, and non-finite numbers become `null`.
 pub(crate) fn line(event: &Event, time: DateTime<Utc>) -> Result<String, serde_json::Error> {
     let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
-    serde_json::to_string(&Line { schema_version: SCHEMA_VERSION, time, event })
+    let exit_code = match event {
+        Event::RunFailed { kind, .. } => Some(exit::failed(*kind)),
+        _ => None,
+    };
+    serde_json::to_string(&Line { schema_version: SCHEMA_VERSION, time, event, exit_code })
 }
 
 #[cfg(test)]

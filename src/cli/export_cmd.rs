@@ -105,7 +105,7 @@ fn facts(request: &ExportRequest) -> Facts {
         run_id: Some(commit.run_id.clone()),
         truncation: Truncation::from_flag(request.work.allow_truncated),
         left: match (&commit.target, commit.visibility) {
-            (Target::Stdout { .. }, _) => Left::Stream,
+            (Target::Stream { .. }, _) => Left::Stream,
             (Target::Destination(_), Visibility::AsWritten) => Left::Parts,
             (Target::Destination(_), Visibility::AtCommit) => Left::Nothing,
         },
@@ -130,7 +130,6 @@ pub(super) fn front(options: &FrontOptions, stage: &Stage) -> Front {
         },
         place: if options.to_stdout { ReportPlace::Stderr } else { ReportPlace::Stdout },
         quiet,
-        patience: session::ABORT_PATIENCE,
     }
 }
 

@@ -87,12 +87,6 @@ impl Progress {
         Ok((Self { view, meter, watcher, stop, drawer }, events))
     }
 
-    /// Whether the run has told that its commit began.
-    pub(crate) fn commit_begun(&self) -> bool {
-        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(meter.phase, Phase::Committing { .. })
-    }
-
     /// Takes in what is still on the channel; to be called once the run has returned.
     pub(crate) async fn drain(self) -> Drained {
         // A sender that somebody forgot must not keep the process alive.

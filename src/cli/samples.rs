@@ -1,6 +1,8 @@
 //! One value of everything that is shown, for the golden tests.
 
-use crate::model::{Event, ExportReport, ReaderProgress, RowOrder, RowsAvailable, RunStatus, SourceCost};
+use crate::model::{
+    Event, ExportErrorKind, ExportReport, ReaderProgress, RowOrder, RowsAvailable, RunStatus, SourceCost,
+};
 
 pub(crate) const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -85,7 +87,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::RunFinished { report: Box::new(report()) },
         Event::RunFailed {
             run_id: RUN.into(),
-            exit_code: 11,
+            kind: ExportErrorKind::SourceUnavailable,
             error: "reading partition 7 of public.lineitem: connection reset by peer".into(),
             hint: Some("check that the server is up, then run the same command again".into()),
             retryable: true,

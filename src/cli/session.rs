@@ -1,9 +1,8 @@
 //! One export in front of a person or a script: progress while it runs, signals, and the report at its end.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc::Sender;
-use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Truncation};
@@ -11,13 +10,9 @@ use super::progress::{Progress, View};
 use super::screen::{Screen, stdout_line};
 use super::signals::Signals;
 use super::summary::{self, Failure, Left};
-use crate::base::retry;
 use crate::base::telemetry::{self, Outcome};
 use crate::export::ExportError;
 use crate::model::{Event, ExportErrorKind, ExportReport, RunStatus};
-
-/// After [`retry::ABORT_GRACE`], for what the run does once its workers have stopped.
-const ABORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// The form of the report at the end (`--report`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +44,7 @@ pub(crate) struct Front {
     pub(crate) place: ReportPlace,
     /// `-q`: no summary of what went well.
     pub(crate) quiet: bool,
-    /// How long a clean abort may take; [`ABORT_PATIENCE`] but in tests.
-    pub(crate) patience: Duration,
 }
-
-/// The workers' own grace, and what the run does after it.
-pub(crate) const ABORT_PATIENCE: Duration = retry::ABORT_GRACE.saturating_add(ABORT_MARGIN);
 
 impl Front {
     /// Writes the report's text or line where it belongs.
@@ -109,15 +99,14 @@ pub(crate) struct Facts {
 /// Runs an export to its end and tells of it; returns the exit code. `start` is [`crate::export::run`] with its request.
 ///
 /// # Cancel safety
-/// Not to be dropped; the first signal stops the run, which may take [`Front::patience`]. A commit that
-/// has begun is waited for.
+/// Not to be dropped; the first signal stops the run, as [`crate::export::run`] says.
 pub(crate) async fn export<F>(
     front: &Front,
     facts: &Facts,
     start: impl FnOnce(Sender<Event>, CancellationToken) -> F,
 ) -> u8
 where
-    F: Future<Output = Result<ExportReport, ExportError>> + Send + 'static,
+    F: Future<Output = Result<ExportReport, ExportError>>,
 {
     let started = Instant::now();
     let (progress, events) = match Progress::start(front.view, &front.screen) {
@@ -127,8 +116,7 @@ where
             return front.fail(&Failure::early(&error));
         }
     };
-    let running = tokio::spawn(start(events, front.signals.token().clone()));
-    let result = ended(running, &progress, front).await.map_err(|error| by_signal(error, front));
+    let result = start(events, front.signals.token().clone()).await.map_err(|error| by_signal(error, front));
     let drained = progress.drain().await;
     let run_id = facts.run_id.clone().or_else(|| drained.run_id.clone());
     let (outcome, last, exit_code) = judged(&result, facts.truncation, run_id.as_deref().unwrap_or_default());
@@ -144,34 +132,6 @@ where
         }
     }
     exit_code
-}
-
-/// Waits for the run; after a signal no longer than its clean abort may take.
-async fn ended(
-    mut running: JoinHandle<Result<ExportReport, ExportError>>,
-    progress: &Progress,
-    front: &Front,
-) -> Result<ExportReport, ExportError> {
-    let out_of_patience = async {
-        front.signals.token().cancelled().await;
-        tokio::time::sleep(front.patience).await;
-        if progress.commit_begun() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        result = &mut running => result.unwrap_or_else(|error| Err(panicked(&error))),
-        () = out_of_patience => {
-            running.abort();
-            Err(ExportError::new(ExportErrorKind::Interrupted, "the clean abort took too long and was left")
-                .with_hint("`outhaul clean` removes what is left at the destination"))
-        }
-    }
-}
-
-/// The panic's own message may hold row values; the panic hook has told where it was.
-fn panicked(error: &JoinError) -> ExportError {
-    ExportError::internal(if error.is_panic() { "the run panicked" } else { "the run was dropped" })
 }
 
 /// A run that was told to stop does not know by which signal.
@@ -200,7 +160,7 @@ fn judged(result: &Result<ExportReport, ExportError>, truncation: Truncation, ru
             let exit_code = exit::failed(error.kind);
             let last = Event::RunFailed {
                 run_id: run_id.to_owned(),
-                exit_code,
+                kind: error.kind,
                 error: summary::chain(error),
                 hint: error.hint.clone(),
                 retryable: error.kind.retryable(),
@@ -220,18 +180,8 @@ mod tests {
     fn front(kept: &Kept, report: ReportForm, view: View) -> Front {
         // Under `--to -` everything is on one screen, which the tests can read.
         let place = ReportPlace::Stderr;
-        Front {
-            screen: kept.screen(),
-            signals: Signals::default(),
-            view,
-            report,
-            place,
-            quiet: false,
-            patience: PATIENCE,
-        }
+        Front { screen: kept.screen(), signals: Signals::default(), view, report, place, quiet: false }
     }
-
-    const PATIENCE: Duration = Duration::from_millis(50);
 
     fn facts() -> Facts {
         Facts { run_id: Some(RUN.into()), truncation: Truncation::Signalled, left: Left::Nothing }
@@ -320,37 +270,5 @@ mod tests {
             };
             assert_eq!(export(&front, &facts(), run).await, expected);
         }
-    }
-
-    #[tokio::test]
-    async fn an_abort_that_hangs_is_left() {
-        let kept = Kept::default();
-        let front = front(&kept, ReportForm::Text, View::None);
-        front.signals.first(Stop::Interrupted);
-        assert_eq!(export(&front, &facts(), |_, _| std::future::pending()).await, 130);
-        assert!(kept.text().contains("hint: `outhaul clean`"), "{}", kept.text());
-    }
-
-    #[tokio::test]
-    async fn a_commit_that_has_begun_is_waited_for() {
-        let kept = Kept::default();
-        let front = front(&kept, ReportForm::Text, View::None);
-        front.signals.first(Stop::Interrupted);
-        let run = |sender: Sender<Event>, _| async move {
-            sender.send(Event::Committing { parts: 1 }).await.unwrap();
-            tokio::time::sleep(PATIENCE * 10).await;
-            Ok(samples::report())
-        };
-        assert_eq!(export(&front, &facts(), run).await, 0);
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_an_internal_error_without_its_message() {
-        let kept = Kept::default();
-        let front = front(&kept, ReportForm::Text, View::None);
-        let run = |_, _| async { panic!("row value 4711") };
-        assert_eq!(export(&front, &facts(), run).await, 1);
-        assert!(kept.text().starts_with("error: the run panicked\n"), "{}", kept.text());
-        assert!(!kept.text().contains("4711"));
     }
 }

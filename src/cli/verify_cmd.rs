@@ -7,12 +7,13 @@ use clap::ArgMatches;
 
 use super::screen::stdout_line;
 use super::{Stage, args, exit, human};
+use crate::commit::Placement;
 use crate::config;
 use crate::export::{self, CountMode, ExportError, SourceCheck};
-use crate::manifest::{self, Finding, Placement, VerifyOptions, VerifyReport};
 use crate::model::{ExportErrorKind, RunStatus};
 use crate::source::Source;
 use crate::store::{Destination, StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
+use crate::verify::{self, Finding, VerifyOptions, VerifyReport};
 
 /// Findings that `outhaul verify` shows people before it says how many more there are.
 const FINDINGS_SHOWN_MAX: usize = 40;
@@ -78,7 +79,7 @@ async fn look(asked: &Asked<'_>) -> Result<Verified, ExportError> {
     };
     let (destination, placement) = place(asked.url, asked.single_file, &options).await?;
     let read_data = asked.read_data;
-    let report = manifest::verify(&destination, &placement, VerifyOptions { read_data }).await?;
+    let report = verify::verify(&destination, &placement, VerifyOptions { read_data }).await?;
     let source = match &asked.source {
         Some(source) => export::against_source(&destination, &placement, source.as_ref()).await?,
         None => None,

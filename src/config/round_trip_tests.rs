@@ -120,7 +120,7 @@ const CASES: &[Case] = &[
     plain("sha256", "true", |r, _| r.commit.sha256),
     plain("keep_snapshot", "90s", |r, _| r.commit.keep_snapshot == Some(Duration::from_secs(90))),
     case("manifest", "m.json", &[("to", "-")], |r, f| {
-        f.to_stdout && r.commit.target == Target::Stdout { manifest: Some("m.json".into()) }
+        f.to_stdout && r.commit.target == Target::Stream { manifest: Some("m.json".into()) }
     }),
     plain("progress", "json", |_, f| f.progress == ProgressKind::Json),
     plain("report", "json", |_, f| f.report == ReportKind::Json),

@@ -336,7 +336,7 @@ impl Settings {
         let run_id_given = given.run_id.is_some();
         let run_id = given.run_id.take().unwrap_or_else(destination::new_run_id);
         let target = match given.to.as_deref() {
-            Some("-") => Some(Target::Stdout { manifest: given.manifest.take() }),
+            Some("-") => Some(Target::Stream { manifest: given.manifest.take() }),
             Some(to) => destination::expand(to, given.date, &run_id, relation)
                 .map_err(|error| self.errors.push(error))
                 .ok()

@@ -216,7 +216,7 @@ fn commit_flags() {
     let single = ok(&["--to", "out/a.parquet", "--single-file"]);
     assert!(single.commit.single_file && single.work.readers.get() == 1);
     let stdout = ok(&["--to", "-", "--manifest", "m.json", "--readers", "1"]);
-    assert_eq!(stdout.commit.target, Target::Stdout { manifest: Some("m.json".into()) });
+    assert_eq!(stdout.commit.target, Target::Stream { manifest: Some("m.json".into()) });
     assert_eq!(ok(&["--to", "-"]).work.readers.get(), 1, "the default of 4 readers contradicts nothing");
     assert_eq!(ok(&["--to", "-", "--readers", "8"]).work.readers.get(), 1, "readers are a bound");
     for name in ["größe", "注文", "e\u{301}t", "हिन्दी"] {

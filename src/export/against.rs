@@ -4,11 +4,12 @@ use serde::Serialize;
 
 use super::error::ExportError;
 use crate::base::words::counted;
-use crate::manifest::model::{Manifest, SourceName};
-use crate::manifest::{self, Finding, ManifestError, Placement};
+use crate::commit::model::{Manifest, SourceName};
+use crate::commit::{ManifestError, Placement, look};
 use crate::model::{ConsistencyMode, ExportErrorKind, PartRange, RelationRequest};
 use crate::source::{RecountRequest, Recounted, Source};
 use crate::store::Destination;
+use crate::verify::Finding;
 
 /// What counting again found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,7 +51,7 @@ struct Share<'a> {
 }
 
 /// Counts the rows of the manifest at a destination again. `None` where no manifest can be read there, which
-/// [`manifest::verify()`] tells.
+/// [`verify()`](crate::verify::verify) tells.
 ///
 /// The manifest's own query and predicate are run, in a read-only transaction.
 ///
@@ -66,7 +67,7 @@ pub async fn against_source(
     placement: &Placement,
     source: &dyn Source,
 ) -> Result<Option<SourceCheck>, ExportError> {
-    let manifest = match manifest::look(destination, placement).await {
+    let manifest = match look(destination, placement).await {
         Ok(Some(existing)) => existing.manifest,
         Ok(None) | Err(ManifestError::Decode { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::error::ExportError;
 use super::finish::locate;
+use super::hold::own_files;
 use super::leftovers::{DeadRun, Settled};
-use crate::manifest::Placement;
+use crate::commit::Placement;
 use crate::model::ExportErrorKind;
 use crate::store::owner::{forget, owner};
 use crate::store::{Destination, Journal, StoreOptions};
@@ -99,7 +100,7 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
         return Err(error);
     }
     if alive.is_none() && !request.dry_run {
-        destination.sweep(placement.own_files()).await?;
+        destination.sweep(own_files(&placement)).await?;
     }
     if let (Some(dead), None, false) = (&owner, &alive, request.dry_run) {
         forget(&destination, &path, dead).await?;

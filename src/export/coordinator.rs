@@ -49,18 +49,7 @@ struct Coordinator {
     attempts: HashMap<u32, u32>,
     receipts: Vec<PartitionReceipt>,
     partitions: usize,
-    /// Whether an attempt that failed may have left something.
-    litter: bool,
     stop: CancellationToken,
-}
-
-/// What was exported.
-#[derive(Debug)]
-pub(crate) struct Exported {
-    /// Of every partition.
-    pub(crate) receipts: Vec<PartitionReceipt>,
-    /// Whether an attempt that failed may have left something, which the journal names.
-    pub(crate) litter: bool,
 }
 
 /// Reads, encodes and uploads every partition of the plan that has no receipt yet, `readers` at a time. The receipts,
@@ -81,7 +70,7 @@ pub(crate) async fn export_partitions(
     receipts: Vec<PartitionReceipt>,
     cancel: &CancellationToken,
     retention: &Retention,
-) -> Result<Exported, ExportError> {
+) -> Result<Vec<PartitionReceipt>, ExportError> {
     let done: HashSet<u32> = receipts.iter().map(|receipt| receipt.partition).collect();
     let todo = work.plan.partitions.iter().filter(|partition| !done.contains(&partition.number));
     let mut coordinator = Coordinator {
@@ -93,7 +82,6 @@ pub(crate) async fn export_partitions(
         attempts: HashMap::new(),
         partitions: work.plan.partitions.len(),
         receipts,
-        litter: false,
         stop: cancel.child_token(),
     };
     // Counters are shared within a slot, not between slots.
@@ -101,10 +89,12 @@ pub(crate) async fn export_partitions(
         slot.counters = Arc::default();
     }
     match coordinator.run(cancel, work.reading.guard()).await {
-        Ok(()) => Ok(Exported { receipts: coordinator.receipts, litter: coordinator.litter }),
+        Ok(()) => Ok(coordinator.receipts),
         Err(error) => {
-            let leaves_something = coordinator.abort(&error, retention).await;
-            Err(ExportError { leaves_something, ..error })
+            if !coordinator.abort(&error, retention).await {
+                work.litter.set();
+            }
+            Err(error)
         }
     }
 }
@@ -176,9 +166,11 @@ impl Coordinator {
     }
 
     async fn finished(&mut self, finished: Result<Finished, JoinError>) -> Result<(), ExportError> {
-        let (slot, partition, result) =
-            finished.map_err(|error| ExportError::internal("a worker panicked").with_source(error))?;
-        self.litter |= result.as_ref().is_err_and(|error| error.leaves_something);
+        let (slot, partition, result) = finished.map_err(|error| {
+            // Nobody has aborted what it had begun.
+            self.work.litter.set();
+            ExportError::internal("a worker panicked").with_source(error)
+        })?;
         match result {
             Ok(receipt) => {
                 self.receipts.push(receipt);
@@ -216,7 +208,7 @@ impl Coordinator {
             Retry::Again | Retry::FewerReaders => retry::ATTEMPTS_MAX,
         };
         // What a stream has said cannot be taken back.
-        let most = if matches!(self.work.outlet, Outlet::Stdout) { 1 } else { most };
+        let most = if matches!(self.work.outlet, Outlet::Stream(_)) { 1 } else { most };
         if failures.count >= most || failures.since.elapsed() >= retry::RETRY_BUDGET {
             return Err(error.after_attempts(failures.count));
         }
@@ -249,9 +241,7 @@ impl Coordinator {
         }
         let Some(first) = self.work.plan.partitions.first() else { return Ok(()) };
         let last = retry::ATTEMPT_NUMBERS - 1;
-        let receipt = export_partition(&self.work, first, last, &Counters::default(), true, &self.stop).await;
-        self.litter |= receipt.as_ref().is_err_and(|error| error.leaves_something);
-        let receipt = receipt?;
+        let receipt = export_partition(&self.work, first, last, &Counters::default(), true, &self.stop).await?;
         if receipt.rows_read > 0 && self.reads_at_several_moments() {
             let late = ExportError::internal("rows came where there were none before");
             return Err(broken_promise(&self.work.plan, late));
@@ -291,15 +281,16 @@ impl Coordinator {
     }
 
     /// Stops the workers, which abort their uploads, and removes what receipts stand for, unless they are to be kept.
-    /// Whether something may be left.
+    /// Whether nothing of all this is left.
     async fn abort(&mut self, error: &ExportError, retention: &Retention) -> bool {
         self.stop.cancel();
         let clean = async {
-            let mut whole = !self.litter;
+            let mut whole = true;
             while let Some(finished) = self.running.join_next().await {
                 match finished {
                     Ok((_, _, Ok(receipt))) => self.receipts.push(receipt),
-                    Ok((_, _, Err(error))) => whole &= !error.leaves_something,
+                    // It has set the mark itself.
+                    Ok((_, _, Err(_))) => {}
                     Err(_) => whole = false,
                 }
             }
@@ -310,10 +301,10 @@ impl Coordinator {
             }
         };
         if let Ok(whole) = tokio::time::timeout(retry::ABORT_GRACE, clean).await {
-            return !whole;
+            return whole;
         }
         tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");
-        true
+        false
     }
 }
 

@@ -21,8 +21,6 @@ pub struct ExportError {
     pub hint: Option<String>,
     /// Whether the partition that it ended is worth another attempt.
     pub retry: Retry,
-    /// Whether something of the run may still be at the destination, which its journal names.
-    pub leaves_something: bool,
     /// Why.
     #[source]
     pub source: Option<Box<dyn StdError + Send + Sync>>,
@@ -31,7 +29,7 @@ pub struct ExportError {
 impl ExportError {
     /// An error without hint or source.
     pub fn new(kind: ExportErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, retry: Retry::Never, leaves_something: false, source: None }
+        Self { kind, message: message.into(), hint: None, retry: Retry::Never, source: None }
     }
 
     /// Adds why.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::Utc;
@@ -14,16 +14,17 @@ use super::hold::Hold;
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
 use crate::base::words::counted;
-use crate::manifest::model::{Manifest, SourceName};
-use crate::manifest::{
+use crate::commit::model::{Manifest, SourceName};
+use crate::commit::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
 };
+use crate::describe;
 use crate::model::{
     Event, ExportErrorKind, ExportReport, PartitionReceipt, RowOrder, RowsAvailable, StagedObject, Target,
 };
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
-use crate::store::stdout::STDOUT;
+use crate::store::stream::{STREAM, StreamSink};
 use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_scheme, shown};
 
 /// Where a run writes.
@@ -31,8 +32,8 @@ use crate::store::{Destination, Journal, StoreOptions, Take, check_address, chec
 pub(crate) enum Place {
     /// Objects below a destination.
     Destination { destination: Destination, journal: Journal, placement: Placement },
-    /// Standard output.
-    Stdout { manifest: Option<PathBuf> },
+    /// A stream: its manifest is kept for the caller, and written to a file where one is named.
+    Stream { sink: StreamSink, file: Option<PathBuf>, manifest: OnceLock<Arc<Manifest>> },
 }
 
 /// What a run finds at its destination.
@@ -50,7 +51,7 @@ impl Place {
     /// Opens the destination; nothing is written, nothing is read.
     pub(crate) fn open(request: &ExportRequest) -> Result<Self, ExportError> {
         let url = match &request.commit.target {
-            Target::Stdout { manifest } => return Ok(Self::Stdout { manifest: manifest.clone() }),
+            Target::Stream { manifest } => return Ok(Self::stream(StreamSink::Stdout, manifest.clone())),
             Target::Destination(url) => url,
         };
         let options = StoreOptions {
@@ -62,6 +63,17 @@ impl Place {
         let destination = Destination::open(folder, &options)?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
+    }
+
+    /// A stream, with the file for its manifest.
+    pub(crate) fn stream(sink: StreamSink, file: Option<PathBuf>) -> Self {
+        Self::Stream { sink, file, manifest: OnceLock::new() }
+    }
+
+    /// The manifest of a stream that has ended well.
+    pub(crate) fn streamed(&self) -> Option<Arc<Manifest>> {
+        let Self::Stream { manifest, .. } = self else { return None };
+        manifest.get().cloned()
     }
 
     /// Refuses a target that [`Place::open`] would refuse, but for settings in the environment, which a plan needs none of.
@@ -78,7 +90,7 @@ impl Place {
                 destination.object_url(name)
             }
             Self::Destination { destination, .. } => destination.url().to_owned(),
-            Self::Stdout { .. } => STDOUT.to_owned(),
+            Self::Stream { .. } => STREAM.to_owned(),
         }
     }
 
@@ -166,31 +178,40 @@ pub(crate) async fn finish(
     let facts = run_facts(run, planned);
     let manifest = Arc::new(match &run.place {
         Place::Destination { destination, .. } => build(facts, receipts, |path| destination.object_url(path))?,
-        Place::Stdout { .. } => build(facts, receipts, |_| STDOUT.to_owned())?,
+        Place::Stream { .. } => build(facts, receipts, |_| STREAM.to_owned())?,
     });
     let url = match &run.place {
         Place::Destination { destination, placement, journal } => {
             let staged: Vec<&StagedObject> =
                 receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
+            run.commit_begun.set();
             run.tell(Event::Committing { parts: staged.len() }).await;
             let on_existing = run.request.commit.on_existing;
             let rules = CommitRules {
                 placement: placement.clone(),
                 on_existing,
+                describe: describe::documents,
                 previous: previous.map(|it| *it),
                 run: hold.map(|hold| (hold.claim.clone(), journal.clone())),
             };
-            let committed = commit(destination, Arc::clone(&manifest), &staged, &rules).await?;
+            let committed = commit(destination, Arc::clone(&manifest), &staged, &rules).await.inspect_err(|error| {
+                if matches!(error, ManifestError::Stranded { .. }) {
+                    run.litter.set();
+                }
+            })?;
             warn(&committed);
             // Where the role may not delete, the next run may not either.
             let passing = committed.warnings.iter().any(|warning| warning.fault != StoreFault::Authentication);
-            if let (true, Some(hold)) = (passing, hold) {
-                hold.litters();
+            if passing {
+                run.litter.set();
             }
             Some(committed.manifest_url)
         }
-        Place::Stdout { manifest: Some(file) } => Some(write_file(file, &manifest)?),
-        Place::Stdout { manifest: None } => None,
+        Place::Stream { file, manifest: kept, .. } => {
+            let written = file.as_ref().map(|file| write_file(file, &manifest)).transpose()?;
+            kept.get_or_init(|| Arc::clone(&manifest));
+            written
+        }
     };
     Ok(report(run, &manifest, url, false))
 }
@@ -316,8 +337,7 @@ impl From<ManifestError> for ExportError {
             | ManifestError::Look(_) => "looking at the destination",
             _ => "committing",
         };
-        let leaves_something = matches!(error, ManifestError::Stranded { .. });
-        let wrapped = Self { leaves_something, ..Self::new(kind, doing).with_source(error) };
+        let wrapped = Self::new(kind, doing).with_source(error);
         match hint {
             Some(hint) => wrapped.with_hint(hint),
             None => wrapped,

@@ -1,6 +1,5 @@
 //! The destination for as long as a run has it: taken before the first read, renewed, and given back at the end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -9,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::leftovers::{DeadRun, open_runs};
 use crate::base::failpoint;
-use crate::manifest::Placement;
+use crate::commit::Placement;
+use crate::commit::placement::SUCCESS_PATH;
+use crate::describe;
 use crate::model::ExportErrorKind;
 use crate::store::{Claim, Destination, Journal, StoreError, Take};
 
@@ -62,13 +63,22 @@ pub(crate) struct Hold {
     renewal: JoinHandle<()>,
     /// Cancelled where nothing is to be renewed any more.
     ended: CancellationToken,
-    litter: AtomicBool,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         self.renewal.abort();
     }
+}
+
+/// Every small file that a run writes at its destination, outside of its journal.
+pub(crate) fn own_files(placement: &Placement) -> Vec<String> {
+    let mut files = vec![placement.owner_path(), placement.manifest_path()];
+    if *placement == Placement::Parts {
+        files.push(SUCCESS_PATH.to_owned());
+        files.extend(describe::paths().map(str::to_owned));
+    }
+    files
 }
 
 impl Hold {
@@ -84,7 +94,7 @@ impl Hold {
         stop: CancellationToken,
     ) -> Result<Self, ExportError> {
         let claim = Claim::take(destination, &placement.owner_path(), run_id, how).await?;
-        destination.sweep(placement.own_files()).await?;
+        destination.sweep(own_files(placement)).await?;
         let (keeper, ended) = (claim.clone(), CancellationToken::new());
         let until = ended.clone();
         let renewal = tokio::spawn(async move {
@@ -93,7 +103,7 @@ impl Hold {
                 stop.cancel();
             }
         });
-        Ok(Self { claim, renewal, ended, litter: AtomicBool::new(false) })
+        Ok(Self { claim, renewal, ended })
     }
 
     /// Finishes or removes what dead runs left, but for the run `but`. Only where somebody owned the destination before
@@ -129,16 +139,6 @@ impl Hold {
             );
         }
         Ok(())
-    }
-
-    /// Notes that the run may leave something even where it commits: its journal must stay.
-    pub(crate) fn litters(&self) {
-        self.litter.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it may.
-    pub(crate) fn has_littered(&self) -> bool {
-        self.litter.load(Ordering::Relaxed)
     }
 
     /// Whether the destination has become somebody else's.

@@ -12,7 +12,7 @@ use super::error::ExportError;
 use super::finish::locate;
 use super::request::ExportRequest;
 use crate::base::failpoint;
-use crate::manifest::Placement;
+use crate::commit::Placement;
 use crate::model::{ExportErrorKind, Visibility};
 use crate::store::{AttemptSeed, Journal, unreadable};
 

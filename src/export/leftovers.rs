@@ -6,7 +6,8 @@ use super::error::ExportError;
 use super::identity::RunIdentity;
 use crate::base::failpoint;
 use crate::base::words::NAMES_IN_ERROR_MAX;
-use crate::manifest::{CommitRecord, Existing, Placement, Recovered, recover};
+use crate::commit::{CommitRecord, Existing, Placement, Recovered, recover};
+use crate::describe;
 use crate::model::{ExportErrorKind, Visibility};
 use crate::store::error::StoreFault;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, StoreError, UploadRecord};
@@ -122,7 +123,7 @@ impl DeadRun {
         placement: &Placement,
     ) -> Result<Settled, ExportError> {
         let begun = self.visible_early();
-        let recovered = recover(destination, placement, self.commit.as_ref(), &begun).await?;
+        let recovered = recover(destination, placement, self.commit.as_ref(), &begun, describe::documents).await?;
         let mut settled = match recovered {
             Recovered::Committed(existing) => Settled { committed: Some(existing), ..Settled::default() },
             Recovered::TakenBack(removed) => Settled { removed, ..Settled::default() },

@@ -9,13 +9,16 @@ mod hold;
 mod identity;
 pub mod keep;
 mod leftovers;
+pub(crate) mod mark;
 mod part;
+mod patience;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;
 mod run;
 #[cfg(test)]
 mod simulation;
+mod stream;
 pub(crate) mod worker;
 
 pub use against::{CountMode, SourceCheck, against_source};
@@ -23,3 +26,4 @@ pub use error::ExportError;
 pub(crate) use finish::locate;
 pub use request::ExportRequest;
 pub use run::{plan, run};
+pub use stream::{Streamed, stream};

@@ -7,14 +7,14 @@ use tokio::task::JoinHandle;
 use super::error::ExportError;
 use crate::encode::{Encoder, Tally};
 use crate::model::StagedObject;
-use crate::store::stdout::StdoutWriter;
+use crate::store::stream::StreamWriter;
 use crate::store::{PartWriter, StoreError};
 
 /// Where a part's bytes go.
 #[derive(Debug)]
 pub(super) enum Writer {
     Store(Box<PartWriter>),
-    Stdout(Box<StdoutWriter>),
+    Stream(Box<StreamWriter>),
 }
 
 /// A part that is being written.
@@ -59,7 +59,7 @@ impl OpenPart {
         let bytes = Bytes::from(out);
         match &mut self.writer {
             Some(Writer::Store(writer)) => writer.write(bytes.clone()).await?,
-            Some(Writer::Stdout(writer)) => writer.write(bytes.clone()).await?,
+            Some(Writer::Stream(writer)) => writer.write(bytes.clone()).await?,
             None => return Err(ExportError::internal("the part's writer is gone")),
         }
         let mut spare = bytes.try_into_mut().map(Vec::from).unwrap_or_default();
@@ -67,24 +67,23 @@ impl OpenPart {
         Ok(spare)
     }
 
-    /// Waits until all of it is staged. In a task of its own: cancelled, it still ends.
-    pub(super) async fn finish(&mut self) -> Result<StagedObject, ExportError> {
+    /// Waits until all of it is staged. In a task of its own: cancelled, it still ends. Sets `unsure` where it fails and may
+    /// have left what it had staged.
+    pub(super) async fn finish(&mut self, unsure: &mut bool) -> Result<StagedObject, ExportError> {
         let writer = match self.writer.take() {
             Some(Writer::Store(writer)) => writer,
-            Some(Writer::Stdout(writer)) => return Ok(writer.finish()?),
+            Some(Writer::Stream(writer)) => return Ok(writer.finish().await?),
             None => return Err(ExportError::internal("the part's writer is gone")),
         };
         let finishing = self.finishing.insert(tokio::spawn(writer.finish()));
         let finished = finishing.await;
         self.finishing = None;
-        let object = finished.map_err(|error| {
-            let error = ExportError::internal("finishing a part").with_source(error);
-            ExportError { leaves_something: true, ..error }
-        })?;
-        object.map_err(|error| {
-            let leaves_something = !error.leaves_nothing;
-            ExportError { leaves_something, ..error.into() }
-        })
+        *unsure |= match &finished {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => !error.leaves_nothing,
+            Err(_) => true,
+        };
+        Ok(finished.map_err(|error| ExportError::internal("finishing a part").with_source(error))??)
     }
 }
 
@@ -92,7 +91,7 @@ impl Writer {
     pub(super) fn bytes_written(&self) -> u64 {
         match self {
             Self::Store(writer) => writer.bytes_written(),
-            Self::Stdout(writer) => writer.bytes_written(),
+            Self::Stream(writer) => writer.bytes_written(),
         }
     }
 }

@@ -31,7 +31,7 @@ impl ExportRequest {
         let Self { shape, format, policies, work, commit, .. } = self.clone();
         ReadRequest {
             // One object in one order is one partition.
-            single: commit.single_file || matches!(commit.target, Target::Stdout { .. }),
+            single: commit.single_file || matches!(commit.target, Target::Stream { .. }),
             run_id: commit.run_id,
             shape,
             format: format.format,

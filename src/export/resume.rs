@@ -15,11 +15,13 @@ use super::finish::{Place, locate};
 use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
+use super::mark::Mark;
+use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::run::{Planned, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
-use crate::manifest::{Existing, Placement, look};
+use crate::commit::{Existing, Placement, look};
 use crate::model::{Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, StagedObject, Staging, Target};
 use crate::source::{Reading, Source};
 use crate::store::owner::owner;
@@ -62,6 +64,17 @@ pub async fn resume(
     events: Sender<Event>,
     cancel: CancellationToken,
 ) -> Result<ExportReport, ExportError> {
+    let (commit_begun, stop) = (Mark::default(), cancel.clone());
+    let run = Box::pin(resumed(request, events, stop, commit_begun.clone()));
+    to_its_end(run, &commit_begun, &cancel, ABORT_PATIENCE).await
+}
+
+async fn resumed(
+    request: ResumeRequest,
+    events: Sender<Event>,
+    cancel: CancellationToken,
+    commit_begun: Mark,
+) -> Result<ExportReport, ExportError> {
     let started = Instant::now();
     let (folder, placement) = locate(&request.destination, request.single_file)?;
     let destination = Destination::open(folder, &StoreOptions::small())?;
@@ -83,8 +96,18 @@ pub async fn resume(
     }
     let place = Place::open(&export)?;
     let seed = AttemptSeed::random();
-    let run =
-        Run { request: export, place, started, created_at: record.created_at, events, seed, keeper: Mutex::default() };
+    let (created_at, keeper) = (record.created_at, Mutex::default());
+    let run = Run {
+        request: export,
+        place,
+        started,
+        created_at,
+        events,
+        seed,
+        keeper,
+        commit_begun,
+        litter: Mark::default(),
+    };
     run.announce().await;
     let stop = cancel.child_token();
     let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, Take::Over, &stop)).await?;
@@ -141,7 +164,10 @@ async fn go_on(
     // does with one that was never killed.
     let kept = |error: ExportError| {
         let stopped = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
-        ExportError { leaves_something: error.leaves_something || !stopped, ..error }
+        if !stopped {
+            run.litter.set();
+        }
+        error
     };
     let prepared = async {
         journal.record_epoch(hold.claim.epoch(), run.seed).await?;
@@ -193,7 +219,7 @@ async fn previous(
         Some(existing) if run.request.commit.on_existing == OnExisting::Replace => Ok(Some(Box::new(existing))),
         Some(existing) => {
             let run_id = existing.manifest.run_id;
-            Err(crate::manifest::ManifestError::Taken { object: existing.url, run_id }.into())
+            Err(crate::commit::ManifestError::Taken { object: existing.url, run_id }.into())
         }
         None => Ok(None),
     }

@@ -15,11 +15,13 @@ use super::finish::{self, Before, Place};
 use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
+use super::mark::Mark;
+use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::worker::{Outlet, Work};
 use crate::base::failpoint;
-use crate::manifest::{Existing, ManifestError, Placement};
+use crate::commit::{Existing, ManifestError, Placement};
 use crate::model::{
     ColumnPlan, Consistency, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, SourceFacts,
 };
@@ -38,6 +40,10 @@ pub(crate) struct Run {
     pub(crate) seed: AttemptSeed,
     /// Holds the snapshot outside of this process.
     pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
+    /// Whether its commit has begun: its parts may be visible.
+    pub(crate) commit_begun: Mark,
+    /// Whether something of it may stay at the destination beside what it commits, which its journal names.
+    pub(crate) litter: Mark,
 }
 
 /// What is known of it once it is planned.
@@ -71,7 +77,8 @@ impl Planned {
 /// is removed).
 ///
 /// # Cancel safety
-/// Cancel through `cancel`: uploads are aborted and queries cancelled. Once the commit has begun it is carried through.
+/// Cancel through `cancel`: uploads are aborted and queries cancelled, which takes no longer than `ABORT_PATIENCE`. Once
+/// the commit has begun it is carried through. Dropped, it drops the run.
 ///
 /// # Examples
 /// ```no_run
@@ -95,24 +102,9 @@ pub async fn run(
 ) -> Result<ExportReport, ExportError> {
     request.source.check(&mut request.shape)?;
     let place = Place::open(&request)?;
-    let seed = AttemptSeed::random();
-    let run =
-        Run { request, place, started: Instant::now(), created_at: Utc::now(), events, seed, keeper: Mutex::default() };
-    run.announce().await;
-    failpoint::reach("begun").await;
-    let before = unless_cancelled(&cancel, run.place.look(&run.request)).await?;
-    if let Before::Skip(existing) | Before::SameRun(existing) = before {
-        unless_cancelled(&cancel, run.place.repair(&run.request.commit.run_id)).await?;
-        if existing.manifest.run_id == run.request.commit.run_id {
-            let plan = unless_cancelled(&cancel, Box::pin(plan(run.request.clone()))).await?;
-            existing.same_request(&plan, &run.request.format)?;
-        }
-        return Ok(run.already(&existing).await);
-    }
-    let stop = cancel.child_token();
-    let hold = unless_cancelled(&cancel, run.place.take(&run.request.commit.run_id, Take::Free, &stop)).await?;
-    let result = run.begin_and_carry_out(hold.as_ref(), &stop).await;
-    run.end(result, hold).await
+    let run = Run::new(request, place, events);
+    let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
+    to_its_end(Box::pin(async move { run.execute(&stop).await }), &commit_begun, &cancel, ABORT_PATIENCE).await
 }
 
 /// Plans an export without reading rows: locks and snapshot are taken as for a run, and let go. Nobody looks at the
@@ -139,6 +131,31 @@ pub(crate) async fn unless_cancelled<T>(
 }
 
 impl Run {
+    pub(super) fn new(request: ExportRequest, place: Place, events: Sender<Event>) -> Self {
+        let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
+        let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
+        Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter }
+    }
+
+    pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
+        let run_id = &self.request.commit.run_id;
+        self.announce().await;
+        failpoint::reach("begun").await;
+        let before = unless_cancelled(cancel, self.place.look(&self.request)).await?;
+        if let Before::Skip(existing) | Before::SameRun(existing) = before {
+            unless_cancelled(cancel, self.place.repair(run_id)).await?;
+            if existing.manifest.run_id == *run_id {
+                let plan = unless_cancelled(cancel, Box::pin(plan(self.request.clone()))).await?;
+                existing.same_request(&plan, &self.request.format)?;
+            }
+            return Ok(self.already(&existing).await);
+        }
+        let stop = cancel.child_token();
+        let hold = unless_cancelled(cancel, self.place.take(run_id, Take::Free, &stop)).await?;
+        let result = self.begin_and_carry_out(hold.as_ref(), &stop).await;
+        self.end(result, hold).await
+    }
+
     /// Begins, under a destination that is ours, and commits.
     pub(crate) async fn begin_and_carry_out(
         &self,
@@ -148,7 +165,7 @@ impl Run {
         if let (Some(hold), Place::Destination { destination, placement, .. }) = (hold, &self.place) {
             let settled = unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await;
             // The next run is to find it too.
-            settled.map_err(|error| ExportError { leaves_something: true, ..error })?;
+            settled.inspect_err(|_| self.litter.set())?;
         }
         // Looked at once more: what stands now stands until we are gone, or somebody else breaks the rules.
         let previous = match unless_cancelled(stop, self.place.look(&self.request)).await? {
@@ -177,14 +194,10 @@ impl Run {
                 let work = Arc::new(self.work(Arc::clone(reading), planned));
                 let readers = self.request.work.readers.get();
                 let exporting = export_partitions(work, readers, receipts, stop, &retention);
-                let exported = tokio::select! {
+                tokio::select! {
                     exported = exporting => exported?,
                     never = self.note_new_keepers(reading.as_ref()) => match never {},
-                };
-                if let (true, Some(hold)) = (exported.litter, hold) {
-                    hold.litters();
                 }
-                exported.receipts
             }
             None => receipts,
         };
@@ -210,17 +223,17 @@ impl Run {
             Err(error) => error,
         };
         // Where the manifest may stand, it may name the parts.
-        if may_be_committed(&error) || retention.keeps(&error).await {
-            return Err(ExportError { leaves_something: true, ..error });
+        let kept = may_be_committed(&error) || retention.keeps(&error).await;
+        if kept || !discard_receipts(&outlet, &receipts).await {
+            self.litter.set();
         }
-        let whole = discard_receipts(&outlet, &receipts).await;
-        Err(ExportError { leaves_something: error.leaves_something || !whole, ..error })
+        Err(error)
     }
 
     async fn note_new_keepers(&self, reading: &dyn Reading) -> Infallible {
         match &self.place {
             Place::Destination { journal, .. } => keep::note_new_keepers(reading, journal).await,
-            Place::Stdout { .. } => std::future::pending().await,
+            Place::Stream { .. } => std::future::pending().await,
         }
     }
 
@@ -247,7 +260,7 @@ impl Run {
         }
         failpoint::reach("ending").await;
         match result {
-            Err(error) if error.leaves_something || hold.has_littered() => {
+            Err(error) if self.litter.is_set() => {
                 let retention = self.retention(Some(&hold));
                 hold.leave().await;
                 let resumable = retention.outlasts(&error) && error.hint.is_none();
@@ -259,7 +272,7 @@ impl Run {
                     keeper.end().await;
                 }
                 // The next run, or `clean`, removes what a failed attempt of a run that committed has left.
-                if hold.has_littered() {
+                if self.litter.is_set() {
                     hold.leave().await;
                 } else {
                     hold.close(destination, placement, journal).await;
@@ -355,13 +368,14 @@ impl Run {
             stats: commit.manifest_stats,
             sha256: commit.sha256,
             seed: self.seed,
+            litter: self.litter.clone(),
             events: self.events.clone(),
         }
     }
 
     fn outlet(&self) -> Outlet {
         match &self.place {
-            Place::Stdout { .. } => Outlet::Stdout,
+            Place::Stream { sink, .. } => Outlet::Stream(sink.clone()),
             Place::Destination { destination, journal, placement } => {
                 let (destination, journal) = (destination.clone(), journal.clone());
                 match placement {

@@ -24,10 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::finish::Place;
+use super::mark::Mark;
 use super::run::{Run, may_be_committed, unless_cancelled};
 use crate::base::cpu;
+use crate::commit::{Placement, test_data};
 use crate::config::{Environment, load};
-use crate::manifest::{Placement, test_data};
 use crate::model::{
     Carrier, Consistency, ConsistencyMode, ExportErrorKind, ExportReport, Partition, Plan, ReadRequest, ShapeOptions,
     SourceFacts, SourceKind,
@@ -226,6 +227,8 @@ impl SimulatedRun {
             events,
             seed: AttemptSeed::random(),
             keeper: tokio::sync::Mutex::default(),
+            commit_begun: Mark::default(),
+            litter: Mark::default(),
         };
         Self { run, source, store: Arc::clone(store) }
     }

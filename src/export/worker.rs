@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
+use super::mark::Mark;
 use super::part::{OpenPart, Writer, aborted};
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
@@ -20,7 +21,7 @@ use crate::model::{
     PartitionReceipt, Plan, StagedObject, Staging, Visibility,
 };
 use crate::source::{Batch, Reading};
-use crate::store::stdout::StdoutWriter;
+use crate::store::stream::{StreamSink, StreamWriter};
 use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError};
 
 /// Where parts go.
@@ -30,8 +31,8 @@ pub(crate) enum Outlet {
     Parts { destination: Destination, journal: Journal, layout: Layout },
     /// One object of exactly this name.
     Single { destination: Destination, journal: Journal, name: String },
-    /// Standard output.
-    Stdout,
+    /// One object, which its reader has as it is written.
+    Stream(StreamSink),
 }
 
 /// What all workers of a run share.
@@ -48,6 +49,8 @@ pub(crate) struct Work {
     pub(crate) sha256: bool,
     /// From which attempts have their ids.
     pub(crate) seed: AttemptSeed,
+    /// Set by whoever may have left something that is not of the export.
+    pub(crate) litter: Mark,
     pub(crate) events: Sender<Event>,
 }
 
@@ -124,8 +127,9 @@ pub(crate) async fn export_partition(
     match result {
         Ok(receipt) => Ok(receipt),
         Err(error) => {
-            let leaves_something = !attempt.abort().await;
-            let error = ExportError { leaves_something, ..error };
+            if !attempt.abort().await {
+                work.litter.set();
+            }
             Err(error.in_partition(work.plan.relation.name.as_deref(), partition.number))
         }
     }
@@ -240,7 +244,7 @@ impl Attempt<'_> {
             Outlet::Single { destination, journal, name } => {
                 self.store_writer(destination, journal, name.clone()).await?
             }
-            Outlet::Stdout => Writer::Stdout(Box::new(StdoutWriter::new(work.sha256))),
+            Outlet::Stream(sink) => Writer::Stream(Box::new(StreamWriter::new(sink.clone(), work.sha256))),
         };
         let mut format = work.format.clone();
         if self.partition.ordered {
@@ -292,9 +296,8 @@ impl Attempt<'_> {
             return Err(ExportError::internal(message));
         }
         let started_at = open.started_at;
-        let finished = open.finish().await;
+        let finished = open.finish(&mut self.unsure).await;
         self.open = None;
-        self.unsure |= finished.as_ref().is_err_and(|error| error.leaves_something);
         let object = finished?;
         let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
         let finished_at = Utc::now();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::ExportReport;
+use super::{ExportErrorKind, ExportReport};
 
 /// One event. `--progress json` prints them, one object a line, with `event` and `schema_version` in each.
 #[derive(Debug, Clone, Serialize)]
@@ -81,8 +81,9 @@ pub enum Event {
     RunFailed {
         /// Its id.
         run_id: String,
-        /// The exit code.
-        exit_code: u8,
+        /// The class of the failure, which a front end tells in its own way.
+        #[serde(skip)]
+        kind: ExportErrorKind,
         /// The whole chain of causes.
         error: String,
         /// What to do, where it is known.

@@ -148,8 +148,9 @@ pub enum ManifestStats {
 pub enum Target {
     /// `--to DEST`, placeholders expanded.
     Destination(String),
-    /// `--to -`: one stream on standard output, with a manifest only where a file is named for it.
-    Stdout {
+    /// One stream, on standard output (`--to -`) or to a caller of the library, with a manifest only where a file is named
+    /// for it. It has no journal, and nobody resumes it.
+    Stream {
         /// `--manifest FILE`.
         manifest: Option<std::path::PathBuf>,
     },

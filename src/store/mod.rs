@@ -19,7 +19,7 @@ pub(crate) mod owner;
 mod receipt_file;
 mod remote;
 mod remote_sink;
-pub(crate) mod stdout;
+pub(crate) mod stream;
 mod temporary;
 mod writer;
 

@@ -34,6 +34,7 @@ mod keys;
 mod kindness;
 mod least_and_greatest;
 mod leaves;
+mod library;
 mod meaning;
 mod memory;
 mod nested_policies;

@@ -32,7 +32,7 @@ const WORDS: [&str; 5] = ["ctid", "oid", "oids", "sqlstate", "sqlstates"];
 
 /// Who may say them for good: the manifest's format v1, and the scripts for engines, which go by the names of types.
 const MAY_SAY: [(&str, &[&str]); 2] =
-    [("src/manifest/ddl/columns.rs", &["oid"]), ("src/manifest/wire/parts.rs", &["ctid"])];
+    [("src/commit/wire/parts.rs", &["ctid"]), ("src/describe/ddl/columns.rs", &["oid"])];
 
 /// From which room to which, and where.
 type Arrows = BTreeMap<(String, String), Vec<String>>;

@@ -1,0 +1,296 @@
+//! Receipts become a [`Manifest`]: pure, and the last place where a wrong count can be stopped.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+
+use super::error::ManifestError;
+use super::model::{
+    FormatRecord, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName, Totals,
+};
+use super::types::{arrow_type, parquet_type};
+use crate::model::{
+    CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, Format, FormatOptions, KeyColumn, ManifestStats,
+    PartRange, PartReceipt, Partition, PartitionReceipt, Plan, RowsAvailable, RunStatus, SourceFacts,
+};
+
+/// What a manifest says that is in no receipt.
+#[derive(Debug, Clone)]
+pub(crate) struct RunFacts<'a> {
+    pub(crate) run_id: String,
+    /// Random, new for each commit.
+    pub(crate) nonce: String,
+    /// This program's version.
+    pub(crate) outhaul_version: String,
+    /// When the run began.
+    pub(crate) created_at: DateTime<Utc>,
+    /// When the last receipt was in.
+    pub(crate) finished_at: DateTime<Utc>,
+    /// The server.
+    pub(crate) source: SourceFacts,
+    /// What the reads have in common.
+    pub(crate) consistency: Consistency,
+    /// The plan that was run.
+    pub(crate) plan: &'a Plan,
+    /// How the parts were written.
+    pub(crate) format: &'a FormatOptions,
+    /// Which values the manifest may show.
+    pub(crate) stats: ManifestStats,
+}
+
+/// Builds the manifest of a run whose every partition has its receipt.
+///
+/// `object_url` gives the absolute address of a path relative to the destination. Receipts may come in any order; parts
+/// are listed in output order. Times are cut to microseconds, as the file holds them.
+///
+/// # Errors
+/// Whatever contradicts the plan or adds up wrongly: receipts that are not one for each planned partition, rows read
+/// that are not in a part (invariant I3), a name given twice, a cap that was not kept (I7), no part at all.
+pub(crate) fn build(
+    facts: RunFacts<'_>,
+    receipts: &[PartitionReceipt],
+    object_url: impl Fn(&str) -> String,
+) -> Result<Manifest, ManifestError> {
+    let RunFacts { plan, format, stats, .. } = facts;
+    let ordered = in_plan_order(&plan.partitions, receipts)?;
+    let mut parts = Vec::new();
+    for (partition, receipt) in ordered {
+        check_counts(receipt)?;
+        let range = part_range(partition, plan, stats);
+        for part in &receipt.parts {
+            let columns = shown_columns(&part.columns, &plan.columns, stats);
+            parts.push(part_entry(part, receipt, range.clone(), columns, &object_url));
+        }
+    }
+    check_names(&parts)?;
+    let totals = totals(&parts)?;
+    let beyond = receipts.iter().any(|receipt| receipt.beyond_cap);
+    let row_cap = row_cap(plan, totals.rows, beyond, stats)?;
+
+    Ok(Manifest {
+        run_id: facts.run_id,
+        nonce: facts.nonce,
+        outhaul_version: facts.outhaul_version,
+        created_at: facts.created_at.trunc_subsecs(6),
+        finished_at: facts.finished_at.trunc_subsecs(6),
+        status: if row_cap.truncated { RunStatus::Truncated } else { RunStatus::Complete },
+        source: ManifestSource {
+            kind: facts.source.kind,
+            server_version: facts.source.server_version,
+            name: source_name(plan),
+            predicate: plan.relation.predicate.clone(),
+            key: source_key(&plan.key),
+            standby: facts.source.standby,
+            row_security: plan.relation.row_security,
+        },
+        consistency: facts.consistency,
+        row_cap,
+        schema: schema(plan, format.format, receipts)?,
+        format: FormatRecord::from(format),
+        totals,
+        parts,
+    })
+}
+
+/// What the manifest of this plan calls its relation.
+pub(super) fn source_name(plan: &Plan) -> SourceName {
+    match (&plan.relation.name, &plan.relation.query) {
+        (Some(name), _) => SourceName::Relation(name.clone()),
+        (None, query) => SourceName::Query(query.clone().unwrap_or_default()),
+    }
+}
+
+/// What the manifest of this plan says of its key.
+pub(super) fn source_key(key: &[KeyColumn]) -> Vec<SourceKey> {
+    key.iter().map(|column| SourceKey { name: column.name.clone(), direction: column.direction }).collect()
+}
+
+/// The columns, with what policies changed in all parts.
+fn schema(plan: &Plan, format: Format, receipts: &[PartitionReceipt]) -> Result<Vec<SchemaColumn>, ManifestError> {
+    let parts = || receipts.iter().flat_map(|receipt| &receipt.parts);
+    let column = |(place, column): (usize, &ColumnPlan)| {
+        let changed = parts().filter_map(|part| part.columns.get(place)).map(|column| column.changed);
+        let policy_count = Some(sum(changed, "values changed by a policy")?);
+        Ok(SchemaColumn { policy_count, ..schema_column(column, format) })
+    };
+    plan.columns.iter().enumerate().map(column).collect()
+}
+
+/// What the manifest says of a column, but for what a run counts.
+pub(crate) fn schema_column(column: &ColumnPlan, format: Format) -> SchemaColumn {
+    SchemaColumn {
+        name: column.name.clone(),
+        source_column: match &column.origin {
+            ColumnOrigin::Column(name) => Some(name.clone()),
+            ColumnOrigin::Expression(_) => None,
+        },
+        pg_type: column.type_name.clone(),
+        arrow_type: arrow_type(&column.carrier),
+        parquet_type: parquet_type(&column.carrier, format),
+        nullable: column.nullable,
+        policy: column.policy.clone(),
+        policy_count: None,
+        note: column.note.clone(),
+    }
+}
+
+/// Pairs each planned partition with its one receipt.
+fn in_plan_order<'a>(
+    partitions: &'a [Partition],
+    receipts: &'a [PartitionReceipt],
+) -> Result<Vec<(&'a Partition, &'a PartitionReceipt)>, ManifestError> {
+    let planned: HashSet<u32> = partitions.iter().map(|partition| partition.number).collect();
+    if let Some(stray) = receipts.iter().find(|receipt| !planned.contains(&receipt.partition)) {
+        let found = receipts.iter().filter(|receipt| receipt.partition == stray.partition).count();
+        return Err(ManifestError::Receipts {
+            partition: stray.partition,
+            found: count(found, "receipts")?,
+            expected: 0,
+        });
+    }
+    let mut by_number: Vec<&PartitionReceipt> = receipts.iter().collect();
+    by_number.sort_unstable_by_key(|receipt| receipt.partition);
+    let mut pairs = Vec::with_capacity(partitions.len());
+    let mut rest = by_number.as_slice();
+    for (number, partition) in (0_u32..).zip(partitions) {
+        let found = rest.iter().take_while(|receipt| receipt.partition == number).count();
+        if found != 1 || partition.number != number {
+            return Err(ManifestError::Receipts { partition: number, found: count(found, "receipts")?, expected: 1 });
+        }
+        let Some((receipt, later)) = rest.split_first() else { break };
+        pairs.push((partition, *receipt));
+        rest = later;
+    }
+    Ok(pairs)
+}
+
+/// Invariant I3 for one partition, and its parts' numbers.
+fn check_counts(receipt: &PartitionReceipt) -> Result<(), ManifestError> {
+    let written = sum(receipt.parts.iter().map(|part| part.rows), "rows of a partition")?;
+    if written != receipt.rows_read {
+        return Err(ManifestError::RowCount { partition: receipt.partition, read: receipt.rows_read, written });
+    }
+    match (0_u32..).zip(&receipt.parts).find(|(roll, part)| part.roll != *roll) {
+        Some((roll, _)) => Err(ManifestError::Rolls { partition: receipt.partition, roll }),
+        None => Ok(()),
+    }
+}
+
+fn check_names(parts: &[PartEntry]) -> Result<(), ManifestError> {
+    if parts.is_empty() {
+        return Err(ManifestError::NoParts);
+    }
+    let mut seen = HashSet::with_capacity(parts.len());
+    match parts.iter().find(|part| !seen.insert(part.path.as_str())) {
+        Some(part) => Err(ManifestError::DuplicatePath { path: part.path.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn part_entry(
+    part: &PartReceipt,
+    receipt: &PartitionReceipt,
+    range: PartRange,
+    columns: Vec<ColumnSummary>,
+    object_url: impl Fn(&str) -> String,
+) -> PartEntry {
+    PartEntry {
+        path: part.object.path.clone(),
+        url: object_url(&part.object.path),
+        rows: part.rows,
+        bytes: part.object.bytes,
+        crc64nvme: part.object.crc64nvme,
+        sha256: part.object.sha256.clone(),
+        partition: receipt.partition,
+        roll: part.roll,
+        attempt: receipt.attempt,
+        range,
+        started_at: part.started_at.trunc_subsecs(6),
+        finished_at: part.finished_at.trunc_subsecs(6),
+        header_rows: part.header_rows,
+        header_bytes: part.header_bytes,
+        columns,
+    }
+}
+
+pub(crate) fn totals(parts: &[PartEntry]) -> Result<Totals, ManifestError> {
+    Ok(Totals {
+        parts: count(parts.len(), "parts")?,
+        rows: sum(parts.iter().map(|part| part.rows), "rows")?,
+        bytes: sum(parts.iter().map(|part| part.bytes), "bytes")?,
+    })
+}
+
+/// Invariant I7: under a cap that cuts there are exactly so many rows, under any other no more. `beyond` is whether the
+/// statement had a row more, where the plan left that to the reading.
+fn row_cap(plan: &Plan, rows: u64, beyond: bool, stats: ManifestStats) -> Result<RowCapRecord, ManifestError> {
+    let CapPlan { tier, max_rows, truncated, order, boundary, available, by_reading } = &plan.cap;
+    let (truncated, available) = match max_rows {
+        Some(cap) if *by_reading => (beyond, RowsAvailable::AtLeast(cap.get().saturating_add(1))),
+        _ => (*truncated, *available),
+    };
+    match (max_rows, truncated) {
+        (Some(cap), true) if rows != cap.get() => {
+            return Err(ManifestError::Cap { rows, cap: cap.get(), planned: "reached" });
+        }
+        (Some(cap), false) if rows > cap.get() => {
+            return Err(ManifestError::Cap { rows, cap: cap.get(), planned: "not exceeded" });
+        }
+        (None, true) => return Err(ManifestError::Cap { rows, cap: u64::MAX, planned: "reached" }),
+        _ => {}
+    }
+    Ok(RowCapRecord {
+        tier: tier.clone(),
+        max_rows: *max_rows,
+        truncated,
+        available: if truncated { available } else { RowsAvailable::Exact(rows) },
+        order: *order,
+        boundary: boundary.clone().filter(|_| key_is_shown(&plan.key, stats)),
+    })
+}
+
+/// The rows of a partition, without the values that may not be shown.
+fn part_range(partition: &Partition, plan: &Plan, stats: ManifestStats) -> PartRange {
+    match &partition.range {
+        PartRange::Keys(_) if !key_is_shown(&plan.key, stats) => PartRange::KeysWithheld,
+        range => range.clone(),
+    }
+}
+
+/// One text column in the key withholds the whole value: half a key identifies nothing, and a gap reads like a NULL.
+fn key_is_shown(key: &[KeyColumn], stats: ManifestStats) -> bool {
+    match stats {
+        ManifestStats::All => true,
+        ManifestStats::None => false,
+        ManifestStats::Safe => key.iter().all(|column| column.may_show),
+    }
+}
+
+fn shown_columns(summaries: &[ColumnSummary], columns: &[ColumnPlan], stats: ManifestStats) -> Vec<ColumnSummary> {
+    if stats == ManifestStats::None {
+        return Vec::new();
+    }
+    let shown = |name: &str| {
+        stats == ManifestStats::All
+            || columns.iter().find(|column| column.name == name).is_some_and(|column| column.may_show)
+    };
+    let mut summaries = summaries.to_vec();
+    for summary in &mut summaries {
+        if !shown(&summary.name) {
+            summary.min = None;
+            summary.max = None;
+        }
+    }
+    summaries
+}
+
+fn sum(values: impl Iterator<Item = u64>, what: &'static str) -> Result<u64, ManifestError> {
+    values.into_iter().try_fold(0_u64, u64::checked_add).ok_or(ManifestError::Overflow { what })
+}
+
+fn count(length: usize, what: &'static str) -> Result<u64, ManifestError> {
+    u64::try_from(length).map_err(|_| ManifestError::Overflow { what })
+}
+
+#[cfg(test)]
+mod tests;

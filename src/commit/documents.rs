@@ -1,0 +1,96 @@
+//! Every file that a commit writes beside the parts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, checksum};
+use serde::Serialize;
+
+use super::error::ManifestError;
+use super::model::Manifest;
+use super::placement::{Placement, SUCCESS_PATH};
+use super::wire::{WireError, crc64nvme_text};
+use crate::base::cpu::on_rayon;
+use crate::model::RunStatus;
+use crate::store::Destination;
+
+pub(super) const JSON: &str = "application/json";
+
+/// A file beside the manifest, which says how others read the export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Where it stands, relative to the destination.
+    pub path: &'static str,
+    /// What it says.
+    pub bytes: Bytes,
+    /// Its media type.
+    pub content_type: &'static str,
+}
+
+/// Makes the documents of a manifest, in the order in which they are written.
+pub(crate) type Describe = fn(&Manifest) -> Result<Vec<Document>, serde_json::Error>;
+
+/// Every file that is written, made before anything is touched.
+pub(super) struct Documents {
+    pub(super) manifest: Bytes,
+    described: Vec<Document>,
+    success: Bytes,
+}
+
+/// The body of `_SUCCESS`; pollers look only for the file.
+#[derive(Serialize)]
+struct Success {
+    status: RunStatus,
+    rows: u64,
+    manifest_crc64nvme: String,
+}
+
+impl Documents {
+    /// Those of a manifest that is to be written.
+    pub(super) async fn of(manifest: Arc<Manifest>, describe: Describe) -> Result<Self, ManifestError> {
+        Self::with(manifest, None, describe).await
+    }
+
+    /// Those of a manifest that stands already, as these bytes.
+    pub(super) async fn of_standing(
+        manifest: Arc<Manifest>,
+        bytes: Bytes,
+        describe: Describe,
+    ) -> Result<Self, ManifestError> {
+        Self::with(manifest, Some(bytes), describe).await
+    }
+
+    async fn with(manifest: Arc<Manifest>, standing: Option<Bytes>, describe: Describe) -> Result<Self, ManifestError> {
+        let run_id = manifest.run_id.clone();
+        let made = on_rayon(move || {
+            let json: Bytes = match standing {
+                Some(bytes) => bytes,
+                None => manifest.to_json()?.into(),
+            };
+            let success = Success {
+                status: manifest.status,
+                rows: manifest.totals.rows,
+                manifest_crc64nvme: crc64nvme_text(checksum(CrcAlgorithm::Crc64Nvme, &json)),
+            };
+            Ok::<_, WireError>(Self {
+                manifest: json,
+                described: describe(&manifest)?,
+                success: serde_json::to_vec(&success)?.into(),
+            })
+        });
+        made.await?.map_err(|source| ManifestError::Serialize { run_id, source })
+    }
+
+    /// Writes the documents, then `_SUCCESS`.
+    pub(super) async fn write(&self, destination: &Destination, placement: &Placement) -> Result<(), ManifestError> {
+        if matches!(placement, Placement::Single { .. }) {
+            return Ok(());
+        }
+        let success = Document { path: SUCCESS_PATH, bytes: self.success.clone(), content_type: JSON };
+        for Document { path: what, bytes, content_type } in self.described.iter().chain([&success]) {
+            let put = destination.put(what, bytes.clone(), content_type).await;
+            put.map_err(|source| ManifestError::Unfinished { what, source })?;
+        }
+        Ok(())
+    }
+}

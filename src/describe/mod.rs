@@ -1,0 +1,47 @@
+//! How other engines read an export: pure, from the manifest alone.
+//!
+//! ```text
+//! Manifest ──foreign──> _redshift/manifest, _symlink_format_manifest/manifest
+//!            ddl ─────> _ddl/*.sql
+//! ```
+
+pub mod ddl;
+pub mod foreign;
+
+use crate::commit::{Document, Manifest};
+use ddl::Dialect;
+use foreign::{REDSHIFT_PATH, SYMLINK_PATH, redshift, symlink};
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The files that a commit writes beside the manifest, in the order in which they are written.
+///
+/// # Errors
+/// What serde says, should it refuse a value.
+pub fn documents(manifest: &Manifest) -> Result<Vec<Document>, serde_json::Error> {
+    let document = |path, bytes: Vec<u8>, content_type| Document { path, bytes: bytes.into(), content_type };
+    let mut documents =
+        vec![document(REDSHIFT_PATH, redshift(manifest)?, JSON), document(SYMLINK_PATH, symlink(manifest), TEXT)];
+    let scripts = Dialect::ALL.map(|dialect| document(dialect.path(), ddl::file(manifest, dialect).into_bytes(), TEXT));
+    documents.extend(scripts);
+    Ok(documents)
+}
+
+/// Where [`documents`] stand, relative to the destination.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    [REDSHIFT_PATH, SYMLINK_PATH].into_iter().chain(Dialect::ALL.map(Dialect::path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::test_data::manifest;
+
+    #[test]
+    fn every_document_stands_at_a_path_of_its_own() {
+        let documents = documents(&manifest()).unwrap();
+        assert!(documents.iter().map(|document| document.path).eq(paths()));
+        assert!(documents.iter().all(|document| !document.bytes.is_empty()));
+    }
+}
