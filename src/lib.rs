@@ -24,7 +24,8 @@
 //! - `base`: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
 //!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, the bounds of memory and of retries.
 //!
-//! The seams: [`source::Source`] with the [`source::Reading`] that it begins, [`encode::Encoder`], and `object_store`.
+//! The seams: [`source::Source`] with the [`source::Reading`] that it begins, [`encode::Encoder`], and `object_store`. What a
+//! second source looks like is in `tests/it/second_source/`.
 //!
 //! # Rooms
 //! Each room names only rooms that stand below it. All of them may name `model` and `base`, and `model` may name `base`;
@@ -53,7 +54,8 @@
 //! - **I4 Coverage**: the partitions of a plan are disjoint and cover every row, NULL keys included, whatever the
 //!   statistics said. Together they give what the one statement that a person would have typed gives; what cannot be split
 //!   so is read as one partition.
-//! - **I5 One snapshot**: in copy mode every read happens in one exported snapshot, on one server, with everything locked
+//! - **I5 Consistency is declared, and kept**: a source says what its reads have in common, the manifest records it, and a
+//!   promise that breaks ends the run. PostgreSQL in copy mode: every read happens in one exported snapshot, on one server, with everything locked
 //!   before the snapshot was taken, or compared with it under a lock that is held while reading; `now()` is one moment.
 //!   Foreign tables have no part in it, which the manifest says.
 //! - **I6 Memory** is bounded by the formula in `base::memory`; it grows neither with rows nor with a slow destination.

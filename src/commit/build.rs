@@ -152,14 +152,17 @@ fn in_plan_order<'a>(
     by_number.sort_unstable_by_key(|receipt| receipt.partition);
     let mut pairs = Vec::with_capacity(partitions.len());
     let mut rest = by_number.as_slice();
-    for (number, partition) in (0_u32..).zip(partitions) {
+    let mut least = 0_u64;
+    for partition in partitions {
+        let number = partition.number;
         let found = rest.iter().take_while(|receipt| receipt.partition == number).count();
-        if found != 1 || partition.number != number {
+        // Numbers may be missing, of partitions that were planned anew; none comes twice.
+        if found != 1 || u64::from(number) < least {
             return Err(ManifestError::Receipts { partition: number, found: count(found, "receipts")?, expected: 1 });
         }
         let Some((receipt, later)) = rest.split_first() else { break };
         pairs.push((partition, *receipt));
-        rest = later;
+        (rest, least) = (later, u64::from(number) + 1);
     }
     Ok(pairs)
 }

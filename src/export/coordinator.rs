@@ -12,11 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::hold::Retention;
+use super::record::RunRecord;
+use super::run::Planned;
 use super::worker::{Counters, Outlet, Work, discard, export_partition};
 use crate::base::{failpoint, retry, telemetry};
 use crate::model::{Event, ExportErrorKind, Partition, PartitionReceipt, Plan, ReaderProgress};
-use crate::source::{Retry, SourceError};
+use crate::source::{Replan, Retry, SourceError};
 use crate::store::DISCARDS_AT_ONCE;
+use crate::store::owner::Claim;
 
 /// Between two progress events: what a person can follow.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -40,6 +43,12 @@ type Finished = (usize, Partition, Result<PartitionReceipt, ExportError>);
 #[derive(Debug)]
 struct Coordinator {
     work: Arc<Work>,
+    /// Whether the destination is still ours, where there is one.
+    claim: Option<Claim>,
+    /// The plan as it stands now.
+    plan: Arc<Plan>,
+    /// Partitions that the source has planned anew. An attempt at one of them may still run.
+    discarded: HashSet<u32>,
     queue: VecDeque<Partition>,
     slots: Vec<Slot>,
     running: JoinSet<Finished>,
@@ -48,7 +57,6 @@ struct Coordinator {
     /// own.
     attempts: HashMap<u32, u32>,
     receipts: Vec<PartitionReceipt>,
-    partitions: usize,
     stop: CancellationToken,
 }
 
@@ -75,12 +83,14 @@ pub(crate) async fn export_partitions(
     let todo = work.plan.partitions.iter().filter(|partition| !done.contains(&partition.number));
     let mut coordinator = Coordinator {
         work: Arc::clone(&work),
+        claim: retention.claim.clone(),
+        plan: Arc::clone(&work.plan),
+        discarded: HashSet::new(),
         queue: todo.cloned().collect(),
         slots: vec![Slot::default(); readers],
         running: JoinSet::new(),
         failures: HashMap::new(),
         attempts: HashMap::new(),
-        partitions: work.plan.partitions.len(),
         receipts,
         stop: cancel.child_token(),
     };
@@ -172,6 +182,13 @@ impl Coordinator {
             ExportError::internal("a worker panicked").with_source(error)
         })?;
         match result {
+            result if self.discarded.contains(&partition.number) => {
+                if let Ok(receipt) = result {
+                    self.drop_receipts(&[receipt]).await;
+                }
+                self.slots[slot] = Slot::default();
+                self.dispatch(slot).await;
+            }
             Ok(receipt) => {
                 self.receipts.push(receipt);
                 telemetry::partition_completed();
@@ -184,6 +201,16 @@ impl Coordinator {
                 self.slots[slot] = Slot::default();
                 self.queue.push_front(partition);
             }
+            // What a stream has said cannot be taken back.
+            Err(error) if error.retry == Retry::Replan && !matches!(self.work.outlet, Outlet::Stream(_)) => {
+                self.replan(partition.number, error).await?;
+                self.slots[slot] = Slot::default();
+                for slot in 0..self.slots.len() {
+                    if self.slots[slot].partition.is_none() {
+                        self.dispatch(slot).await;
+                    }
+                }
+            }
             Err(error) => {
                 let delay = self.again(&partition, error)?;
                 self.start(slot, partition, delay);
@@ -191,6 +218,42 @@ impl Coordinator {
         }
         self.count_readers();
         Ok(())
+    }
+
+    /// Has the source plan a partition anew. The changed plan is noted before anything of the old one is dropped.
+    async fn replan(&mut self, partition: u32, error: ExportError) -> Result<(), ExportError> {
+        let reading = &self.work.reading;
+        let Some(Replan { discard, add }) = reading.replan(0, partition).await? else { return Err(error) };
+        let planned = Planned::of(reading.as_ref())?;
+        if let Some(journal) = self.work.outlet.journal() {
+            if let Some(claim) = &self.claim {
+                claim.check().await?;
+            }
+            RunRecord::change_plan(journal, &planned, reading.record()?).await?;
+            failpoint::reach("replanned").await;
+        }
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            discarded = discard.len(),
+            added = add.len(),
+            "a partition is planned anew: what it was of has moved"
+        );
+        self.plan = planned.plan;
+        self.discarded.extend(&discard);
+        self.queue.retain(|partition| !discard.contains(&partition.number));
+        let (gone, kept) =
+            std::mem::take(&mut self.receipts).into_iter().partition(|receipt| discard.contains(&receipt.partition));
+        self.receipts = kept;
+        let gone: Vec<PartitionReceipt> = gone;
+        self.drop_receipts(&gone).await;
+        self.queue.extend(add);
+        Ok(())
+    }
+
+    async fn drop_receipts(&self, receipts: &[PartitionReceipt]) {
+        if !discard_receipts(&self.work.outlet, receipts).await {
+            self.work.litter.set();
+        }
     }
 
     /// How long to wait before another attempt at a partition, or the error, where none is worth it.
@@ -201,7 +264,7 @@ impl Coordinator {
             .and_modify(|failures| failures.count += 1)
             .or_insert_with(|| Failures { count: 1, since: Instant::now() });
         let most = match error.retry {
-            Retry::Never => 1,
+            Retry::Never | Retry::Replan => 1,
             Retry::Once => 2,
             Retry::Briefly => retry::LOCKED_ATTEMPTS_MAX,
             // The last reader waits for what others may give back.
@@ -239,7 +302,8 @@ impl Coordinator {
         if self.receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
             return Ok(());
         }
-        let Some(first) = self.work.plan.partitions.first() else { return Ok(()) };
+        let plan = Arc::clone(&self.plan);
+        let Some(first) = plan.partitions.first() else { return Ok(()) };
         let last = retry::ATTEMPT_NUMBERS - 1;
         let receipt = export_partition(&self.work, first, last, &Counters::default(), true, &self.stop).await?;
         if receipt.rows_read > 0 && self.reads_at_several_moments() {
@@ -275,7 +339,7 @@ impl Coordinator {
             rows,
             bytes,
             partitions_done,
-            partitions: self.partitions,
+            partitions: self.plan.partitions.len(),
             readers,
         });
     }

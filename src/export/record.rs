@@ -87,6 +87,15 @@ impl RunRecord {
         }
     }
 
+    /// Notes that the source has changed its plan: who goes on with the run goes by the new one.
+    pub(crate) async fn change_plan(journal: &Journal, planned: &Planned, source: Value) -> Result<(), ExportError> {
+        let record = Self::read(journal).await?;
+        let record = record.ok_or_else(|| ExportError::internal("a run has no record whose plan could be changed"))?;
+        let Planned { plan, facts, consistency } = planned;
+        let (plan, facts, consistency) = (Plan::clone(plan), facts.clone(), consistency.clone());
+        Self { plan, facts, consistency, source, ..record }.write(journal).await
+    }
+
     /// What was planned.
     pub(crate) fn planned(&self) -> Planned {
         Planned { plan: Arc::new(self.plan.clone()), facts: self.facts.clone(), consistency: self.consistency.clone() }

@@ -22,7 +22,9 @@ use super::run::{Planned, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
-use crate::model::{Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, StagedObject, Staging, Target};
+use crate::model::{
+    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, StagedObject, Staging, Target,
+};
 use crate::source::{Reading, Source};
 use crate::store::owner::owner;
 use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
@@ -169,11 +171,15 @@ async fn go_on(
         }
         error
     };
+    if record.facts.kind != request.source.kind() {
+        let message = format!("the run reads `{}`, and --from names `{}`", record.facts.kind, request.source.kind());
+        return Err(kept(ExportError::new(ExportErrorKind::Usage, message)));
+    }
     let prepared = async {
         journal.record_epoch(hold.claim.epoch(), run.seed).await?;
         hold.settle_dead_runs(destination, placement, Some(&record.run_id)).await?;
         let previous = previous(run, destination, placement).await?;
-        let receipts = receipts(destination, placement, journal).await?;
+        let receipts = receipts(destination, placement, journal, &record.plan).await?;
         failpoint::reach("receipts").await;
         Ok::<_, ExportError>((previous, receipts))
     };
@@ -225,11 +231,13 @@ async fn previous(
     }
 }
 
-/// One receipt for each partition that has one whose objects are all there; whatever else the run has begun is removed.
+/// One receipt for each partition of the plan that has one whose objects are all there; whatever else the run has begun is
+/// removed.
 async fn receipts(
     destination: &Destination,
     placement: &Placement,
     journal: &Journal,
+    plan: &Plan,
 ) -> Result<Vec<PartitionReceipt>, ExportError> {
     let listed = destination.open_uploads().await.unwrap_or_else(|error| {
         tracing::warn!(
@@ -240,7 +248,8 @@ async fn receipts(
     });
     let open: Option<HashSet<(String, String)>> = listed.map(|listed| listed.into_iter().collect());
     let mut good: BTreeMap<u32, PartitionReceipt> = BTreeMap::new();
-    for receipt in journal.receipts().await? {
+    let planned: HashSet<u32> = plan.partitions.iter().map(|partition| partition.number).collect();
+    for receipt in journal.receipts().await?.into_iter().filter(|receipt| planned.contains(&receipt.partition)) {
         let better = good.get(&receipt.partition).is_none_or(|other| other.parts.is_empty());
         if better && is_whole(destination, &receipt, open.as_ref()).await? {
             good.insert(receipt.partition, receipt);

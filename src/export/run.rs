@@ -201,6 +201,9 @@ impl Run {
             }
             None => receipts,
         };
+        // The source may have changed its plan.
+        let changed = reading.as_deref().map(Planned::of).transpose()?;
+        let planned = changed.as_ref().unwrap_or(planned);
         let unchanged = match &reading {
             Some(reading) if !stop.is_cancelled() => reading.unchanged().await.map_err(ExportError::from),
             _ => Ok(()),

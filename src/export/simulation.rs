@@ -33,7 +33,7 @@ use crate::model::{
     Carrier, Consistency, ConsistencyMode, ExportErrorKind, ExportReport, Partition, Plan, ReadRequest, ShapeOptions,
     SourceFacts, SourceKind,
 };
-use crate::source::{Batch, BatchStream, Begun, Reading, Retry, Source, SourceError, SourceFault};
+use crate::source::{Batch, BatchStream, Begun, Reading, Replan, Retry, Source, SourceError, SourceFault};
 use crate::store::fault_store::{Dice, FaultStore};
 use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
@@ -46,7 +46,8 @@ const HANG: Duration = Duration::from_hours(24 * 30);
 #[derive(Debug, Clone)]
 struct Simulated {
     dice: Dice,
-    rows: Vec<Range<i64>>,
+    /// By the numbers of the partitions as they are planned now.
+    rows: Arc<Mutex<BTreeMap<u32, Range<i64>>>>,
     calm: bool,
     opened: Arc<Mutex<BTreeMap<u32, u64>>>,
 }
@@ -62,20 +63,20 @@ impl Simulated {
             next += i64::try_from(count).unwrap();
             start..next
         });
-        Self { dice, rows: rows.collect(), calm, opened: Arc::default() }
+        Self { dice, rows: Arc::new(Mutex::new((0..).zip(rows).collect())), calm, opened: Arc::default() }
     }
 
     fn planned(&self) -> Plan {
         let mut plan = test_data::heap_plan();
         let first = plan.partitions.swap_remove(0);
         plan.columns = vec![test_data::column("id", "bigint", Carrier::Int64, false)];
-        let numbers = 0..u32::try_from(self.rows.len()).unwrap();
-        plan.partitions = numbers.map(|number| Partition { number, ..first.clone() }).collect();
+        let rows = self.rows.lock().unwrap();
+        plan.partitions = rows.keys().map(|number| Partition { number: *number, ..first.clone() }).collect();
         plan
     }
 
     fn ids(&self) -> Vec<i64> {
-        self.rows.iter().flat_map(Clone::clone).collect()
+        self.rows.lock().unwrap().values().cloned().flatten().collect()
     }
 
     /// An error of the source: most of them pass.
@@ -88,13 +89,15 @@ impl Simulated {
             1 => (SourceFault::SnapshotLost, Retry::Never),
             2 => (SourceFault::GaveWay, Retry::Briefly),
             3 => (SourceFault::GaveWay, Retry::FewerReaders),
+            4 => (SourceFault::Unavailable, Retry::Replan),
             _ => (SourceFault::Unavailable, Retry::Again),
         };
         Some(SourceError { retry, ..SourceError::new(fault, "simulated") })
     }
 
     fn batches(&self, partition: u32, nth: u64) -> Vec<Result<Batch, SourceError>> {
-        let range = self.rows[usize::try_from(partition).unwrap()].clone();
+        // Of what was planned anew there is nothing to read any more.
+        let range = self.rows.lock().unwrap().get(&partition).cloned().unwrap_or(0..0);
         let what = format!("batch of {partition}");
         let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
         let mut batches = Vec::new();
@@ -173,6 +176,28 @@ impl Reading for Simulated {
             });
             Ok(late.boxed())
         })
+    }
+
+    /// Cuts the partition anew, half of the time together with another one.
+    fn replan(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<Option<Replan>, SourceError>> {
+        let mut rows = self.rows.lock().unwrap();
+        let next = rows.keys().max().unwrap() + 1;
+        let nth = u64::from(next);
+        let together = self.dice.one_in(2, "together", nth);
+        let other = rows.keys().copied().find(|other| together && *other != partition);
+        let discard: Vec<u32> = std::iter::once(partition).chain(other).collect();
+        let gone: Vec<Range<i64>> = discard.iter().map(|number| rows.remove(number).unwrap()).collect();
+        let halves = gone.into_iter().flat_map(|range| {
+            let middle = range.start + (range.end - range.start) / 2;
+            [range.start..middle, middle..range.end]
+        });
+        let added: Vec<(u32, Range<i64>)> = (next..).zip(halves).collect();
+        rows.extend(added.iter().cloned());
+        drop(rows);
+        let add = self.planned().partitions.into_iter().filter(|partition| partition.number >= next).collect();
+        let lost = self.dice.one_in(10, "replan", nth);
+        let lost = lost.then(|| SourceError::new(SourceFault::SnapshotLost, "simulated"));
+        ready(lost.map_or(Ok(Some(Replan { discard, add })), Err)).boxed()
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
@@ -341,13 +366,18 @@ async fn simulate(seed: u64, store: &Arc<FaultStore>) -> End {
     let ended = tokio::time::timeout(HANG, last.go(&nobody)).await.expect("the last run hangs");
     ended.unwrap_or_else(|error| panic!("the last run failed: {error:?}"));
     let after = Standing::of(store);
-    assert_eq!((after.run_id.as_deref(), &after.ids), (Some("last"), &last.source.ids()));
+    assert_eq!((after.run_id.as_deref(), &after.ids), (Some("last"), &sorted(last.source.ids())));
     assert_eq!(after.visible, after.named, "beside the last export, after {end:?}");
     for (path, id) in store.open_uploads() {
         let noted = !store.failed_to_write(&format!("_outhaul/second/uploads/{path}.json"));
         assert!(!noted, "upload {id} of {path} is still open, after {end:?}");
     }
     end
+}
+
+fn sorted(mut ids: Vec<i64>) -> Vec<i64> {
+    ids.sort_unstable();
+    ids
 }
 
 fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Result<ExportReport, ExportError>) -> End {
@@ -365,7 +395,7 @@ fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Res
         End::Unknown | End::Killed => {}
     }
     if ours {
-        assert_eq!(after.ids, run.source.ids(), "rows of the new export");
+        assert_eq!(after.ids, sorted(run.source.ids()), "rows of the new export");
     } else {
         assert_eq!((&after.run_id, &after.ids), (&before.run_id, &before.ids), "the old export");
     }

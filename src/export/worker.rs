@@ -35,6 +35,16 @@ pub(crate) enum Outlet {
     Stream(StreamSink),
 }
 
+impl Outlet {
+    /// Where it is noted what becomes of the run; nobody reads such notes of a stream.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        match self {
+            Self::Parts { journal, .. } | Self::Single { journal, .. } => Some(journal),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
 /// What all workers of a run share.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -151,7 +161,7 @@ impl Attempt<'_> {
             parts: self.parts.clone(),
         };
         failpoint::reach("finished").await;
-        if let Outlet::Parts { journal, .. } | Outlet::Single { journal, .. } = &self.work.outlet {
+        if let Some(journal) = self.work.outlet.journal() {
             journal.record_receipt(&receipt).await?;
         }
         failpoint::reach("receipted").await;

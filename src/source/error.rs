@@ -40,6 +40,8 @@ pub enum Retry {
     Briefly,
     /// The server has no connection left: others of ours go on.
     FewerReaders,
+    /// What the partition was of has moved: [`Reading::replan`](super::Reading::replan) plans it anew.
+    Replan,
 }
 
 impl SourceFault {
@@ -73,7 +75,7 @@ pub struct SourceError {
 
 impl SourceError {
     /// An error of our own finding.
-    pub(crate) fn new(fault: SourceFault, message: impl Into<String>) -> Self {
+    pub fn new(fault: SourceFault, message: impl Into<String>) -> Self {
         Self { fault, retry: fault.retry(), message: message.into(), code: None, hint: None, source: None }
     }
 

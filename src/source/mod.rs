@@ -17,8 +17,8 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use crate::model::{
-    Consistency, Direction, KeepEnd, PartRange, Plan, ReadRequest, RelationRequest, ShapeOptions, SnapshotRecord,
-    SourceCost, SourceFacts, SourceKind,
+    Consistency, Direction, KeepEnd, PartRange, Partition, Plan, ReadRequest, RelationRequest, ShapeOptions,
+    SnapshotRecord, SourceCost, SourceFacts, SourceKind,
 };
 
 pub use error::{Retry, SourceError, SourceFault};
@@ -50,6 +50,15 @@ pub struct Begun {
     pub held: Vec<String>,
     /// Whether the rest may be read under another snapshot where its own is gone.
     pub allow_mixed: bool,
+}
+
+/// What changes of a plan while it is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replan {
+    /// Partitions that are no more: what was read of them is dropped.
+    pub discard: Vec<u32>,
+    /// Partitions that take their place, with numbers that no other partition had.
+    pub add: Vec<Partition>,
 }
 
 /// Rows to be counted again, as the manifest describes them.
@@ -164,6 +173,17 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     /// # Cancel safety
     /// Dropping the future or the stream closes the session; no other partition notices.
     fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>>;
+
+    /// Plans a partition anew whose read ended with [`Retry::Replan`]: what the partition was of has moved. From then on
+    /// [`Reading::plan`] and [`Reading::record`] are those of the changed plan; `None` is no change, and the error stands.
+    ///
+    /// How often that may happen is for the source to bound.
+    ///
+    /// # Errors
+    /// It has moved too often, or the source fails.
+    fn replan(&self, _relation: usize, _partition: u32) -> BoxFuture<'_, Result<Option<Replan>, SourceError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
 
     /// Guards what all reads rest on (locks and snapshot), for as long as it is polled; resolves only when they are
     /// lost.

@@ -50,6 +50,7 @@ mod records;
 mod relations;
 mod retries;
 mod search_path;
+mod second_source;
 mod security;
 mod servers;
 mod shape;
