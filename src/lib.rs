@@ -55,9 +55,9 @@
 //!   statistics said. Together they give what the one statement that a person would have typed gives; what cannot be split
 //!   so is read as one partition.
 //! - **I5 Consistency is declared, and kept**: a source says what its reads have in common, the manifest records it, and a
-//!   promise that breaks ends the run. PostgreSQL in copy mode: every read happens in one exported snapshot, on one server, with everything locked
-//!   before the snapshot was taken, or compared with it under a lock that is held while reading; `now()` is one moment.
-//!   Foreign tables have no part in it, which the manifest says.
+//!   promise that breaks ends the run. PostgreSQL in copy mode: every read happens in one exported snapshot, on one server,
+//!   with everything locked before the snapshot was taken, or compared with it under a lock that is held while reading;
+//!   `now()` is one moment. Foreign tables have no part in it, which the manifest says.
 //! - **I6 Memory** is bounded by the formula in `base::memory`; it grows neither with rows nor with a slow destination.
 //! - **I7 Truncation** is recorded, exact and deterministic; never silent, never called complete.
 //! - **I8 Purity**: planning's arithmetic, `encode`, the COPY framer and object naming do no IO and never await.
