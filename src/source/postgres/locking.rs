@@ -2,10 +2,10 @@
 
 use tokio_postgres::types::Type;
 
-use super::catalog::{Found, RELATIONS, TreeNode, TreePlace, query, value};
+use super::catalog::{CatalogRelation, RELATIONS, TreeNode, TreePlace, query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::snapshot::{Checked, Locks};
+use super::snapshot::{DeferredLocks, Locks};
 use crate::base::words::counted;
 use crate::model::{ReadMode, RelationKind, ShapeOptions, WorkOptions};
 use crate::source::postgres::plan::locks::{Holders, LockShare, LockTable, LockWeight};
@@ -54,7 +54,7 @@ impl LockRoom {
     pub(super) async fn decide(
         &mut self,
         lock: &Session,
-        found: &Found,
+        found: &CatalogRelation,
         first: Locks,
         only: Vec<String>,
     ) -> Result<Locks, SourceError> {
@@ -77,7 +77,7 @@ impl LockRoom {
         let share = self.table.share(self.weight, self.asked, |readers| beside(keyset, keep, readers));
         let Some(share) = share else { return Err(self.too_small(&name)) };
         self.holders = Holders { readers: share.readers, beside: beside(keyset, keep, share.readers) };
-        let checked = Checked { branches: vec![name], relations: share.relations };
+        let checked = DeferredLocks { branches: vec![name], relations: share.relations };
         Ok(Locks { tables: Vec::new(), statements: only, checked: Some(checked), readers: Some(share.readers) })
     }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{ToSql, Type};
 
-use super::catalog::{Found, TreeNode, query, value};
+use super::catalog::{CatalogRelation, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::fixed_now::texts;
@@ -76,7 +76,7 @@ impl Meaning {
         &mut self,
         session: &Session,
         shape: &ShapeOptions,
-        (found, tree): (Option<&Found>, &[TreeNode]),
+        (found, tree): (Option<&CatalogRelation>, &[TreeNode]),
         (functions, operators): &(Vec<u32>, Vec<u32>),
     ) -> Result<(), SourceError> {
         let foreign = tree.iter().any(|node| node.relkind == "f");
