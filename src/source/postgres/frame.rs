@@ -19,10 +19,10 @@ mod tests;
 pub(crate) mod wire;
 
 pub(crate) use fields::{Field, FieldTable};
-pub(crate) use message::{ErrorResponse, FrameError, server_error};
+pub(crate) use message::{ErrorResponse, FrameError, HEADER_BYTES, server_error};
 
 use crate::base::memory::MESSAGE_BYTES_MAX;
-use message::{HEADER_BYTES, body_bytes, check_copy_out, copied_rows};
+use message::{body_bytes, check_copy_out, copied_rows};
 use payload::{Unit, frame_header, frame_row};
 
 /// What a call of [`Framer::frame`] did.

@@ -18,6 +18,7 @@ use super::session::identifier;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
 use crate::source::postgres::plan::mentions::Mentions;
+use crate::source::postgres::plan::oid;
 use crate::source::{SourceError, SourceFault};
 
 /// Whose eyes a run reads with, and what the names in its texts stand for.
@@ -151,10 +152,10 @@ impl Meaning {
 const FOUND: &str = "WITH seen(oids) AS (SELECT ARRAY(SELECT n.oid FROM pg_catalog.pg_namespace n \
             WHERE n.nspname = ANY (pg_catalog.current_schemas(true)) OR n.nspname::text = ANY ($1))), \
     operators AS (SELECT o.oid, o.xmin, o.oprcode::oid AS function FROM pg_catalog.pg_operator o, seen s \
-        WHERE o.oid >= 16384::oid AND (o.oid = ANY ($4) \
+        WHERE o.oid >= $5 AND (o.oid = ANY ($4) \
             OR o.oprname::text = ANY ($2) AND o.oprnamespace = ANY (s.oids))), \
     casts AS (SELECT c.oid, c.xmin, c.castfunc AS function FROM pg_catalog.pg_cast c \
-        WHERE c.oid >= 16384::oid AND pg_catalog.cardinality($1) > 0), \
+        WHERE c.oid >= $5 AND pg_catalog.cardinality($1) > 0), \
     calls(oid) AS (SELECT p.oid FROM pg_catalog.pg_proc p, seen s \
             WHERE p.oid = ANY ($3) OR p.proname::text = ANY ($1) AND p.pronamespace = ANY (s.oids) \
         UNION ALL SELECT function FROM operators \
@@ -168,16 +169,13 @@ const FOUND: &str = "WITH seen(oids) AS (SELECT ARRAY(SELECT n.oid FROM pg_catal
         UNION ALL SELECT 'operator ' || o.oid || ' ' || o.xmin::text FROM operators o \
         UNION ALL SELECT 'cast ' || c.oid || ' ' || c.xmin::text FROM casts c \
         UNION ALL SELECT 'function ' || p.oid || ' ' || p.xmin::text FROM pg_catalog.pg_proc p \
-            WHERE p.oid >= 16384::oid AND EXISTS (SELECT FROM calls WHERE calls.oid >= 16384::oid)) \
+            WHERE p.oid >= $5 AND EXISTS (SELECT FROM calls WHERE calls.oid >= $5)) \
     SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(COALESCE( \
         pg_catalog.string_agg(what, ', ' ORDER BY what COLLATE pg_catalog.\"C\"), ''), 'UTF8')), 'hex') FROM found";
 
-/// The first oid that is not of PostgreSQL's own objects (`FirstNormalObjectId`).
-const FIRST_OF_USERS: u32 = 16384;
-
 impl Watched {
     fn is_empty(&self) -> bool {
-        let own = |oids: &[u32]| oids.iter().all(|oid| *oid < FIRST_OF_USERS);
+        let own = |oids: &[u32]| oids.iter().all(|oid| *oid < oid::FIRST_NORMAL);
         self.names.is_empty() && self.operators.is_empty() && own(&self.function_oids) && own(&self.operator_oids)
     }
 
@@ -185,11 +183,12 @@ impl Watched {
         if self.is_empty() {
             return Ok(self);
         }
-        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
             (&self.names, Type::TEXT_ARRAY),
             (&self.operators, Type::TEXT_ARRAY),
             (&self.function_oids, Type::OID_ARRAY),
             (&self.operator_oids, Type::OID_ARRAY),
+            (&oid::FIRST_NORMAL, Type::OID),
         ];
         let rows = query(session, "looking up what names stand for", &closed(FOUND), &parameters).await?;
         let digest = rows.first().map(|row| value(row, 0)).transpose()?.unwrap_or_default();

@@ -21,6 +21,7 @@ use crate::base::failpoint;
 use crate::model::{RelationKind, RelationRequest, ShapeOptions};
 use crate::source::SourceError;
 use crate::source::postgres::plan::mentions::Mentions;
+use crate::source::postgres::plan::oid;
 
 /// Whether the rows may be split, and what keeps them together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -255,9 +256,9 @@ const FUNCTIONS: &str = "WITH RECURSIVE occurring(oid) AS (( \
             JOIN pg_catalog.pg_type t ON t.oid = c.casttarget \
             JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
             WHERE $4 \
-                AND (c.castsource < 16384::oid \
+                AND (c.castsource < $8 \
                     OR EXISTS (SELECT FROM occurring o WHERE o.oid = c.castsource)) \
-                AND (c.casttarget < 16384::oid \
+                AND (c.casttarget < $8 \
                     OR EXISTS (SELECT FROM occurring o WHERE o.oid = c.casttarget)) \
                 AND (c.castcontext = 'i'::\"char\" \
                 OR t.typname::text = ANY ($2) \
@@ -306,7 +307,7 @@ async fn functions(
     if !written && called.is_empty() && standing.is_empty() {
         return Ok(Vec::new());
     }
-    let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
+    let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
         (&calls, Type::TEXT_ARRAY),
         (&names, Type::TEXT_ARRAY),
         (&operators, Type::TEXT_ARRAY),
@@ -314,6 +315,7 @@ async fn functions(
         (&called, Type::OID_ARRAY),
         (&standing, Type::OID_ARRAY),
         (&relation, Type::OID),
+        (&oid::FIRST_NORMAL, Type::OID),
     ];
     let rows = query(session, "asking what the statement may call", &closed(FUNCTIONS), &parameters).await?;
     rows.iter().map(function).collect()

@@ -5,7 +5,7 @@ use crate::base::words::counted;
 use crate::source::SourceFault;
 
 /// Tag and length in front of each message.
-pub(super) const HEADER_BYTES: usize = 5;
+pub(crate) const HEADER_BYTES: usize = 5;
 
 /// libpq's bound for the messages that have no reason to be long: a larger one is a stream that lost its step.
 const SHORT_MESSAGE_BYTES_MAX: usize = 30_000;
