@@ -14,7 +14,7 @@ use super::catalog::{CatalogRelation, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::fixed_now::texts;
-use super::session::identifier;
+use super::server::SessionFacts;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
 use crate::source::postgres::plan::mentions::Mentions;
@@ -51,22 +51,14 @@ impl Meaning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub(super) async fn of(session: &Session, shape: &ShapeOptions) -> Result<Self, SourceError> {
-        let sql = "SELECT pg_catalog.current_schemas(false)::text[], current_user::text";
-        let rows = query(session, "asking for the search path", &closed(sql), &[]).await?;
-        let unknown = || SourceError::new(SourceFault::Protocol, "the session does not know its search path");
-        let row = rows.first().ok_or_else(unknown)?;
-        let schemas: Vec<String> = value(row, 0)?;
-        let path = match schemas.as_slice() {
-            [] => "''".to_owned(),
-            schemas => schemas.iter().map(|schema| identifier(schema)).collect::<Vec<_>>().join(", "),
-        };
+    pub(super) async fn of(session: &Session, facts: SessionFacts, shape: &ShapeOptions) -> Result<Self, SourceError> {
         let mut mentions = Mentions::default();
         texts(shape).for_each(|text| mentions.extend(Mentions::of(text)));
         let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
         let texts = Watched { names: list(mentions.names), operators: list(mentions.operators), ..Watched::default() };
         let written = texts.looked_up(session).await?;
-        Ok(Self { role: value(row, 1)?, by_role: false, path, written, behind: Watched::default() })
+        let SessionFacts { role, search_path: path } = facts;
+        Ok(Self { role, by_role: false, path, written, behind: Watched::default() })
     }
 
     /// Notes what stands behind the relation: `functions` and `operators` of its views and policies, by their oids.

@@ -185,9 +185,10 @@ async fn enter(
     application: &str,
 ) -> Result<(ServerFacts, Meaning), SourceError> {
     begin(lock, Begin::Latest, &format!("{application}/locks")).await?;
-    let meaning = Meaning::of(lock, shape).await?;
-    sessions.pin_search_path(meaning.path());
-    Ok((server_facts(lock, work).await?, meaning))
+    let (server, session) = server::facts(lock).await?;
+    sessions.pin_search_path(&session.search_path);
+    warn_of_replay(lock, &server, work).await?;
+    Ok((server, Meaning::of(lock, session, shape).await?))
 }
 
 /// The name by which a person asked for a table.
@@ -239,15 +240,14 @@ fn is_small(tree: &[TreeNode], work: &WorkOptions) -> bool {
         && matches!(tree, [node] if matches!(node.relkind.as_str(), "r" | "m") && node.facts.is_small())
 }
 
-/// Describes the server, and says what may go wrong with it.
-async fn server_facts(lock: &Session, work: &WorkOptions) -> Result<ServerFacts, SourceError> {
-    let server = server::facts(lock).await?;
+/// Says what may go wrong with a standby.
+async fn warn_of_replay(lock: &Session, server: &ServerFacts, work: &WorkOptions) -> Result<(), SourceError> {
     if server.standby {
         warn_of_conflicts(lock).await?;
     } else if work.source_limits.max_replay_lag.is_some() {
         tracing::warn!("--max-replay-lag limits nothing: the source is no standby");
     }
-    Ok(server)
+    Ok(())
 }
 
 /// On a standby, replay cancels whoever sees rows that it removes; keepers, which idle, lose their session.
