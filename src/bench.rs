@@ -15,7 +15,7 @@ use crate::source::postgres::decode::{BATCH_ROWS_MAX, BatchDecoder};
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};
 use crate::source::postgres::plan::PgColumn;
 use crate::store::checksums::Checksums;
-use crate::store::direct::{Block, BlockFile};
+use crate::store::direct::{AlignedBuffer, BlockFile};
 
 /// Bytes of a block of a local file.
 pub const LOCAL_BLOCK_BYTES: usize = crate::store::direct::LOCAL_BLOCK_BYTES;
@@ -154,7 +154,7 @@ pub fn wake_at(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
 /// # Errors
 /// Of the operating system.
 pub fn write_blocks(file: File, mut bytes: Bytes) -> io::Result<()> {
-    let (mut file, mut block) = (BlockFile::new(file), Block::new());
+    let (mut file, mut block) = (BlockFile::new(file), AlignedBuffer::new());
     while !bytes.is_empty() {
         if block.fill(&mut bytes) {
             file.append(&block)?;
@@ -169,7 +169,7 @@ pub fn write_blocks(file: File, mut bytes: Bytes) -> io::Result<()> {
 /// there from a buffer. Returns the bytes of the blocks that were filled.
 #[derive(Debug, Default)]
 pub struct Gather {
-    block: Option<Block>,
+    block: Option<AlignedBuffer>,
     buffer: Vec<u8>,
 }
 
@@ -177,11 +177,11 @@ impl Gather {
     /// Takes one batch, which `append` makes.
     pub fn batch(&mut self, lent: bool, append: impl FnOnce(&mut Vec<u8>)) -> usize {
         let mut written = 0;
-        let mut block = self.block.take().unwrap_or_else(Block::new);
+        let mut block = self.block.take().unwrap_or_else(AlignedBuffer::new);
         if lent {
             let (mut memory, start) = block.into_memory();
             append(&mut memory);
-            block = Block::of(memory, start);
+            block = AlignedBuffer::of(memory, start);
             if block.is_full() {
                 let mut tail = block.split_tail();
                 written += block.bytes().len();

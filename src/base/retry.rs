@@ -1,11 +1,8 @@
-//! How often and for how long a partition is tried, and how long the end of a run may take.
+//! How often and for how long a partition is tried.
 
 use std::time::Duration;
 
 use super::memory::READERS_MAX;
-
-/// A clean abort (cancel requests, aborted uploads) may take this long; then the process leaves all the same.
-pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(8);
 
 /// Attempts at a partition that somebody else's lock keeps from being read, or for which the server has no memory.
 pub(crate) const LOCKED_ATTEMPTS_MAX: u32 = 3;

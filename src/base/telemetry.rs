@@ -144,7 +144,7 @@ pub(crate) fn export_ended(outcome: Outcome, took: Duration) {
 
 /// The form of a log record (`--log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// A line for people.
     Text,
     /// One JSON object a line.

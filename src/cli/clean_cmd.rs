@@ -3,12 +3,12 @@
 use clap::ArgMatches;
 
 use super::screen::stdout_line;
-use super::{Stage, exit, human};
+use super::{CommandContext, exit, human};
 use crate::export::ExportError;
 use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
 use crate::model::ExportErrorKind;
 
-pub(super) async fn clean(matches: &ArgMatches, stage: &Stage) -> u8 {
+pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
     let request = CleanRequest {
         destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
@@ -16,8 +16,8 @@ pub(super) async fn clean(matches: &ArgMatches, stage: &Stage) -> u8 {
         dry_run: matches.get_flag("dry_run"),
     };
     let cleaned = tokio::select! {
-        () = stage.signals.token().cancelled() => {
-            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+        () = context.signals.token().cancelled() => {
+            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
             Err(ExportError::new(kind, "stopped while cleaning; the same command goes on"))
         }
         cleaned = clean::clean(&request) => cleaned,
@@ -29,12 +29,12 @@ pub(super) async fn clean(matches: &ArgMatches, stage: &Stage) -> u8 {
                     "schema_version": 1, "exit_code": exit::COMPLETE, "report": report, "retryable": false,
                 });
                 stdout_line(&line.to_string());
-            } else if stage.verbosity >= 0 {
+            } else if context.verbosity >= 0 {
                 stdout_line(&text(&report));
             }
             exit::COMPLETE
         }
-        Err(error) => stage.fail(&error, json),
+        Err(error) => context.fail(&error, json),
     }
 }
 

@@ -7,17 +7,17 @@ use clap::ArgMatches;
 use super::screen::stdout_line;
 use super::summary::{self, Failure};
 use super::verify_cmd::place;
-use super::{Stage, exit};
+use super::{CommandContext, exit};
 use crate::commit::look;
 use crate::describe::ddl::{Dialect, TableName, ddl};
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
 use crate::store::{StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 
-pub(super) async fn print(matches: &ArgMatches, stage: &Stage) -> u8 {
+pub(super) async fn print(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let made = tokio::select! {
-        () = stage.signals.token().cancelled() => {
-            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+        () = context.signals.token().cancelled() => {
+            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
             Err(ExportError::new(kind, "stopped while reading the manifest"))
         }
         made = make(matches) => made,
@@ -28,7 +28,7 @@ pub(super) async fn print(matches: &ArgMatches, stage: &Stage) -> u8 {
             exit::COMPLETE
         }
         Err(error) => {
-            stage.screen.line(&summary::error_text(&Failure::early(&error)));
+            context.screen.line(&summary::error_text(&Failure::early(&error)));
             exit::failed(error.kind)
         }
     }

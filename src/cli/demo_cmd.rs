@@ -9,21 +9,21 @@ use super::demo::{self, Job, Options, TABLE};
 use super::progress::View;
 use super::session::{Front, ReportForm, ReportPlace};
 use super::summary::{self, Failure};
-use super::{Stage, args, exit, export_cmd, verify_cmd};
+use super::{CommandContext, args, exit, export_cmd, verify_cmd};
 use crate::config::Environment;
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
 
-pub(super) async fn demo(matches: &ArgMatches, stage: &Stage) -> u8 {
+pub(super) async fn demo(matches: &ArgMatches, context: &CommandContext) -> u8 {
     if matches.get_flag("serve") {
         let error = ExportError::new(ExportErrorKind::Usage, "outhaul demo --serve is not in this version yet");
-        stage.screen.line(&summary::error_text(&Failure::early(&error)));
+        context.screen.line(&summary::error_text(&Failure::early(&error)));
         return exit::USAGE;
     }
-    let quiet = stage.verbosity < 0;
+    let quiet = context.verbosity < 0;
     let front = Front {
-        screen: stage.screen.clone(),
-        signals: stage.signals.clone(),
+        screen: context.screen.clone(),
+        signals: context.signals.clone(),
         view: View::auto(quiet),
         report: ReportForm::Text,
         place: ReportPlace::Stdout,
@@ -33,21 +33,26 @@ pub(super) async fn demo(matches: &ArgMatches, stage: &Stage) -> u8 {
         rows: matches.get_one("rows").copied().unwrap_or_default(),
         folder: matches.get_one::<String>("dir").map(PathBuf::from).unwrap_or_default(),
     };
-    demo::run(&front, &options, async |job| work(job, stage).await).await
+    demo::run(&front, &options, async |job| work(job, context).await).await
 }
 
 /// Exports the table, then verifies it by reading every part.
-async fn work(job: &Job, stage: &Stage) -> u8 {
+async fn work(job: &Job, context: &CommandContext) -> u8 {
     // Variables of the caller speak of other exports and other servers.
     let environment = Environment::default();
-    let Stage { screen, signals, verbosity, wishes, .. } = stage;
-    let stage =
-        Stage { screen: screen.clone(), signals: signals.clone(), environment, verbosity: *verbosity, wishes: *wishes };
-    let exported = command(&export_line(job), &stage).await;
+    let CommandContext { screen, signals, verbosity, wishes, .. } = context;
+    let context = CommandContext {
+        screen: screen.clone(),
+        signals: signals.clone(),
+        environment,
+        verbosity: *verbosity,
+        wishes: *wishes,
+    };
+    let exported = command(&export_line(job), &context).await;
     if exported != exit::COMPLETE {
         return exported;
     }
-    command(&["verify".into(), job.to.clone().into(), "--read-data".into()], &stage).await
+    command(&["verify".into(), job.to.clone().into(), "--read-data".into()], &context).await
 }
 
 fn export_line(job: &Job) -> Vec<OsString> {
@@ -56,15 +61,15 @@ fn export_line(job: &Job) -> Vec<OsString> {
     from.into_iter().chain([job.to.clone().into()]).collect()
 }
 
-async fn command(line: &[OsString], stage: &Stage) -> u8 {
+async fn command(line: &[OsString], context: &CommandContext) -> u8 {
     let line = std::iter::once("outhaul".into()).chain(line.iter().cloned());
     let matches = match args::command().try_get_matches_from(line) {
         Ok(matches) => matches,
-        Err(error) => return super::unparsed(&error, stage.wishes, &stage.screen),
+        Err(error) => return super::unparsed(&error, context.wishes, &context.screen),
     };
     match matches.subcommand() {
-        Some(("export", matches)) => export_cmd::export(matches, stage).await,
-        Some(("verify", matches)) => verify_cmd::verify(matches, stage).await,
+        Some(("export", matches)) => export_cmd::export(matches, context).await,
+        Some(("verify", matches)) => verify_cmd::verify(matches, context).await,
         _ => exit::INTERNAL,
     }
 }

@@ -10,23 +10,23 @@ use super::progress::View;
 use super::screen::stdout_line;
 use super::session::{self, Facts, Front, ReportForm, ReportPlace};
 use super::summary::{Failure, Left};
-use super::{Stage, args};
+use super::{CommandContext, args};
 use crate::base::telemetry;
 use crate::base::telemetry::exporter::Exporter;
 use crate::config::options::of_connection;
-use crate::config::{self, FrontOptions, LogFormat, ProgressKind, ReportKind};
+use crate::config::{self, FrontOptions, ProgressKind, ReportKind};
 use crate::export::keep::KeeperLaunch;
 use crate::export::request::ExportRequest;
 use crate::export::{self, ExportError};
 use crate::model::{ExportErrorKind, Target, Visibility};
 
-pub(super) async fn export(matches: &ArgMatches, stage: &Stage) -> u8 {
-    let (mut request, options) = match config::load(args::flags(matches), &stage.environment, true) {
+pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8 {
+    let (mut request, options) = match config::load(args::flags(matches), &context.environment, true) {
         Ok(loaded) => loaded,
-        Err(errors) => return stage.refuse(&errors),
+        Err(errors) => return context.refuse(&errors),
     };
-    start_logs(&options, stage);
-    let front = front(&options, stage);
+    start_logs(&options, context);
+    let front = front(&options, context);
     if request.commit.keep_snapshot.is_some() {
         request.keeper = match launch(matches, request.work.source_limits.yield_to_ddl) {
             Ok(launch) => Some(launch),
@@ -68,16 +68,16 @@ fn launch(matches: &ArgMatches, yield_after: Option<Duration>) -> Result<KeeperL
     Ok(KeeperLaunch { program, connection, yield_after })
 }
 
-pub(super) async fn plan(matches: &ArgMatches, stage: &Stage) -> u8 {
-    let (request, options) = match config::load(args::flags(matches), &stage.environment, false) {
+pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
+    let (request, options) = match config::load(args::flags(matches), &context.environment, false) {
         Ok(loaded) => loaded,
-        Err(errors) => return stage.refuse(&errors),
+        Err(errors) => return context.refuse(&errors),
     };
-    start_logs(&options, stage);
+    start_logs(&options, context);
     // A plan has no data on standard output, whatever `--to` says.
-    let front = Front { place: ReportPlace::Stdout, ..front(&options, stage) };
+    let front = Front { place: ReportPlace::Stdout, ..front(&options, context) };
     let format = request.format.format;
-    let token = stage.signals.token();
+    let token = context.signals.token();
     let planned = tokio::select! {
         () = token.cancelled() => Err(ExportError::cancelled()),
         planned = export::plan(request) => planned,
@@ -112,11 +112,11 @@ fn facts(request: &ExportRequest) -> Facts {
     }
 }
 
-pub(super) fn front(options: &FrontOptions, stage: &Stage) -> Front {
-    let quiet = stage.verbosity < 0;
+pub(super) fn front(options: &FrontOptions, context: &CommandContext) -> Front {
+    let quiet = context.verbosity < 0;
     Front {
-        screen: stage.screen.clone(),
-        signals: stage.signals.clone(),
+        screen: context.screen.clone(),
+        signals: context.signals.clone(),
         view: match options.progress {
             ProgressKind::Auto => View::auto(quiet),
             ProgressKind::Bar => View::Bar,
@@ -133,13 +133,9 @@ pub(super) fn front(options: &FrontOptions, stage: &Stage) -> Front {
     }
 }
 
-pub(super) fn start_logs(front: &FrontOptions, stage: &Stage) {
-    let format = match front.log_format {
-        LogFormat::Text => telemetry::LogFormat::Text,
-        LogFormat::Json => telemetry::LogFormat::Json,
-    };
+pub(super) fn start_logs(front: &FrontOptions, context: &CommandContext) {
     let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    telemetry::start_logs(format, stage.verbosity, color, stage.screen.clone());
+    telemetry::start_logs(front.log_format, context.verbosity, color, context.screen.clone());
 }
 
 async fn start_metrics(front: &FrontOptions) -> Result<Option<Exporter>, ExportError> {

@@ -8,20 +8,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::summary;
-use super::{Stage, args, exit};
+use super::{CommandContext, args, exit};
 use crate::config;
 use crate::config::options::by_key;
 use crate::export::ExportError;
-use crate::export::keep::{self, Answer, HandOver, KeepRequest, RUN_ENDED};
+use crate::export::keep::{self, HandOver, KeepRequest, KeeperReply, RUN_ENDED};
 use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot};
 
-pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
+pub(super) async fn keep(matches: &ArgMatches, context: &CommandContext) -> u8 {
     if matches.get_flag("handed_over") {
-        return handed_over(stage).await;
+        return handed_over(context).await;
     }
-    let (source, yield_after) = match config::load_keep(args::flags(matches), &stage.environment) {
+    let (source, yield_after) = match config::load_keep(args::flags(matches), &context.environment) {
         Ok(loaded) => loaded,
-        Err(errors) => return stage.refuse(&errors),
+        Err(errors) => return context.refuse(&errors),
     };
     let request = KeepRequest {
         source,
@@ -31,21 +31,21 @@ pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
         duration: matches.get_one::<Duration>("for").copied().unwrap_or_default(),
         yield_after,
     };
-    let token = stage.signals.token().clone();
+    let token = context.signals.token().clone();
     let stop = async move {
         token.cancelled().await;
         KeepEnd::Stopped
     };
     let held = |kept: &KeptSnapshot| {
-        if stage.verbosity >= 0 {
+        if context.verbosity >= 0 {
             let until = kept.until.format("%Y-%m-%d %H:%M:%S UTC");
-            stage.screen.line(&format!("holding the snapshot as {} until {until} at most", kept.snapshot));
+            context.screen.line(&format!("holding the snapshot as {} until {until} at most", kept.snapshot));
         }
     };
     let error = match keep::keep(request, held, stop).await {
         Ok(KeepEnd::RunEnded) => {
-            if stage.verbosity >= 0 {
-                stage.screen.line("the run has ended, and with it the hold on its snapshot");
+            if context.verbosity >= 0 {
+                context.screen.line("the run has ended, and with it the hold on its snapshot");
             }
             return exit::COMPLETE;
         }
@@ -55,22 +55,22 @@ pub(super) async fn keep(matches: &ArgMatches, stage: &Stage) -> u8 {
             ExportError::new(ExportErrorKind::GaveWay, message)
         }
         Ok(KeepEnd::Stopped) => {
-            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
             ExportError::new(kind, "stopped; the snapshot is held no longer")
         }
         Err(error) => error,
     };
-    stage.fail(&error, false)
+    context.fail(&error, false)
 }
 
 /// The keeper that a run has started: its orders come on standard input, its answer goes to standard output, and then
 /// it is alone.
-async fn handed_over(stage: &Stage) -> u8 {
-    let answered = match orders(stage) {
+async fn handed_over(context: &CommandContext) -> u8 {
+    let answered = match orders(context) {
         Ok(request) => {
             // The terminal of the run may go.
             let _hangup = signal(SignalKind::hangup());
-            let token = stage.signals.token().clone();
+            let token = context.signals.token().clone();
             let (told, run_ended) = oneshot::channel();
             // Its own thread: it stands until the run says something or the program ends.
             std::thread::spawn(move || {
@@ -86,7 +86,7 @@ async fn handed_over(stage: &Stage) -> u8 {
                     Ok(()) = run_ended => KeepEnd::RunEnded,
                 }
             };
-            let held = |kept: &KeptSnapshot| answer(&Answer::Held(kept.snapshot.clone()));
+            let held = |kept: &KeptSnapshot| answer(&KeeperReply::Held(kept.snapshot.clone()));
             keep::keep(request, held, stop).await.map(|_| ())
         }
         Err(error) => Err(error),
@@ -95,13 +95,13 @@ async fn handed_over(stage: &Stage) -> u8 {
         Ok(()) => exit::COMPLETE,
         Err(error) => {
             // Nobody reads it where the snapshot was held before.
-            answer(&Answer::Failed { kind: error.kind, why: summary::chain(&error), hint: error.hint.clone() });
+            answer(&KeeperReply::Failed { kind: error.kind, why: summary::chain(&error), hint: error.hint.clone() });
             exit::failed(error.kind)
         }
     }
 }
 
-fn orders(stage: &Stage) -> Result<KeepRequest, ExportError> {
+fn orders(context: &CommandContext) -> Result<KeepRequest, ExportError> {
     let unreadable = |why: &dyn std::fmt::Display| {
         ExportError::new(ExportErrorKind::Usage, format!("reading what is handed over: {why}"))
             .with_hint("--handed-over is for `outhaul export --keep-snapshot` alone")
@@ -111,7 +111,7 @@ fn orders(stage: &Stage) -> Result<KeepRequest, ExportError> {
     let orders: HandOver = serde_json::from_str(&line).map_err(|error| unreadable(&error))?;
     let known = |(key, values): (String, Vec<String>)| Some((by_key(&key)?.key, values));
     let flags = orders.connection.into_iter().filter_map(known).collect();
-    let source = config::load_connection(flags, &stage.environment)
+    let source = config::load_connection(flags, &context.environment)
         .map_err(|errors| unreadable(&errors.0.first().map_or("no connection", |error| error.what.as_str())))?;
     Ok(KeepRequest {
         source,
@@ -123,7 +123,7 @@ fn orders(stage: &Stage) -> Result<KeepRequest, ExportError> {
     })
 }
 
-fn answer(answer: &Answer) {
+fn answer(answer: &KeeperReply) {
     if let Ok(line) = serde_json::to_string(answer) {
         let mut stdout = std::io::stdout().lock();
         // The run may be gone already.

@@ -34,11 +34,11 @@ pub(crate) struct Meter {
     estimated_rows: Option<u64>,
     /// The largest fraction shown so far: a bar never goes backwards.
     fraction: f64,
-    samples: VecDeque<Sample>,
+    samples: VecDeque<ProgressSample>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sample {
+struct ProgressSample {
     at: Instant,
     rows: u64,
     bytes: u64,
@@ -138,7 +138,7 @@ impl Meter {
     }
 
     fn sample(&mut self, now: Instant) {
-        self.samples.push_back(Sample { at: now, rows: self.rows, bytes: self.bytes });
+        self.samples.push_back(ProgressSample { at: now, rows: self.rows, bytes: self.bytes });
         // One sample older than the window stays, so that the window is always whole.
         while self.samples.len() > SAMPLES_MAX
             || self.samples.get(1).is_some_and(|sample| now.saturating_duration_since(sample.at) > RATE_WINDOW)

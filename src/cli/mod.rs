@@ -54,7 +54,7 @@ const IO_THREADS: usize = 2;
 
 /// What every command has at hand.
 #[derive(Debug)]
-struct Stage {
+struct CommandContext {
     screen: Screen,
     signals: Signals,
     environment: Environment,
@@ -63,7 +63,7 @@ struct Stage {
     wishes: Wishes,
 }
 
-impl Stage {
+impl CommandContext {
     /// Tells of a command that failed, also as one JSON line where that was asked for; returns the exit code.
     fn fail(&self, error: &ExportError, json: bool) -> u8 {
         let failure = Failure::early(error);
@@ -80,7 +80,7 @@ impl Stage {
     }
 }
 
-/// See [`Stage::refuse`].
+/// See [`CommandContext::refuse`].
 fn refuse(errors: &ConfigErrors, wishes: Wishes, screen: &Screen) -> u8 {
     let usage = |error: &ConfigError| {
         ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str())
@@ -170,9 +170,9 @@ fn parse_and_run() -> u8 {
     }
     match start(&screen) {
         Ok((runtime, signals)) => {
-            let stage = Stage { screen, signals, environment, verbosity: verbosity(matches), wishes };
+            let context = CommandContext { screen, signals, environment, verbosity: verbosity(matches), wishes };
             let exit_code = runtime.block_on(async {
-                let exit_code = run(name, matches, &stage).await;
+                let exit_code = run(name, matches, &context).await;
                 cancels_sent().await;
                 exit_code
             });
@@ -202,19 +202,19 @@ fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
     exit::USAGE
 }
 
-async fn run(name: &str, matches: &ArgMatches, stage: &Stage) -> u8 {
+async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
     match name {
-        "export" => export_cmd::export(matches, stage).await,
-        "plan" => export_cmd::plan(matches, stage).await,
-        "resume" => resume_cmd::resume(matches, stage).await,
-        "clean" => clean_cmd::clean(matches, stage).await,
-        "keep" => keep_cmd::keep(matches, stage).await,
-        "verify" => verify_cmd::verify(matches, stage).await,
-        "ddl" => ddl_cmd::print(matches, stage).await,
-        "demo" => demo_cmd::demo(matches, stage).await,
+        "export" => export_cmd::export(matches, context).await,
+        "plan" => export_cmd::plan(matches, context).await,
+        "resume" => resume_cmd::resume(matches, context).await,
+        "clean" => clean_cmd::clean(matches, context).await,
+        "keep" => keep_cmd::keep(matches, context).await,
+        "verify" => verify_cmd::verify(matches, context).await,
+        "ddl" => ddl_cmd::print(matches, context).await,
+        "demo" => demo_cmd::demo(matches, context).await,
         other => {
             let error = ExportError::internal(format!("the command {other} is nobody's"));
-            stage.screen.line(&summary::error_text(&Failure::early(&error)));
+            context.screen.line(&summary::error_text(&Failure::early(&error)));
             exit::INTERNAL
         }
     }

@@ -5,17 +5,17 @@ use clap::ArgMatches;
 use super::exit::Truncation;
 use super::session::{self, Facts};
 use super::summary::Left;
-use super::{Stage, args, export_cmd};
+use super::{CommandContext, args, export_cmd};
 use crate::config;
 use crate::export::resume::{self, ResumeRequest};
 
-pub(super) async fn resume(matches: &ArgMatches, stage: &Stage) -> u8 {
-    let (source, readers, options) = match config::load_resume(args::flags(matches), &stage.environment) {
+pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8 {
+    let (source, readers, options) = match config::load_resume(args::flags(matches), &context.environment) {
         Ok(loaded) => loaded,
-        Err(errors) => return stage.refuse(&errors),
+        Err(errors) => return context.refuse(&errors),
     };
-    export_cmd::start_logs(&options, stage);
-    let front = export_cmd::front(&options, stage);
+    export_cmd::start_logs(&options, context);
+    let front = export_cmd::front(&options, context);
     let request = ResumeRequest {
         source,
         destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),

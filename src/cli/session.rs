@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::cli::samples::{self, RUN};
     use crate::cli::screen::tests::Kept;
-    use crate::cli::signals::Stop;
+    use crate::cli::signals::StopSignal;
 
     fn front(kept: &Kept, report: ReportForm, view: View) -> Front {
         // Under `--to -` everything is on one screen, which the tests can read.
@@ -260,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_signal_gives_the_run_its_exit_code() {
-        for (stop, expected) in [(Stop::Interrupted, 130), (Stop::Terminated, 143)] {
+        for (stop, expected) in [(StopSignal::Interrupted, 130), (StopSignal::Terminated, 143)] {
             let kept = Kept::default();
             let front = front(&kept, ReportForm::Text, View::None);
             front.signals.first(stop);

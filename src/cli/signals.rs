@@ -17,14 +17,14 @@ use crate::model::ExportErrorKind;
 
 /// Which signal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum StopSignal {
     /// SIGINT, as Ctrl-C sends it.
     Interrupted,
     /// SIGTERM, as a supervisor sends it.
     Terminated,
 }
 
-impl Stop {
+impl StopSignal {
     /// The kind of the error that a run stopped by it ends with.
     pub(crate) fn kind(self) -> ExportErrorKind {
         match self {
@@ -85,8 +85,8 @@ impl Signals {
             runtime.block_on(async {
                 loop {
                     let stop = tokio::select! {
-                        Some(()) = interrupts.recv() => Stop::Interrupted,
-                        Some(()) = terminations.recv() => Stop::Terminated,
+                        Some(()) = interrupts.recv() => StopSignal::Interrupted,
+                        Some(()) = terminations.recv() => StopSignal::Terminated,
                         else => break,
                     };
                     listener.take(stop, &screen);
@@ -102,10 +102,10 @@ impl Signals {
     }
 
     /// The signal that came first, if any.
-    pub(crate) fn reason(&self) -> Option<Stop> {
+    pub(crate) fn reason(&self) -> Option<StopSignal> {
         match self.first.load(Ordering::Acquire) {
-            2 => Some(Stop::Interrupted),
-            15 => Some(Stop::Terminated),
+            2 => Some(StopSignal::Interrupted),
+            15 => Some(StopSignal::Terminated),
             _ => None,
         }
     }
@@ -116,13 +116,13 @@ impl Signals {
     }
 
     /// Notes a signal; whether it was the first.
-    pub(crate) fn first(&self, stop: Stop) -> bool {
+    pub(crate) fn first(&self, stop: StopSignal) -> bool {
         let first = self.first.compare_exchange(0, stop.number(), Ordering::AcqRel, Ordering::Acquire);
         self.token.cancel();
         first.is_ok()
     }
 
-    fn take(&self, stop: Stop, screen: &Screen) {
+    fn take(&self, stop: StopSignal, screen: &Screen) {
         if self.first(stop) {
             // Said by a thread of its own: a terminal that stands still must not delay the second signal.
             let screen = screen.clone();
@@ -139,7 +139,7 @@ impl Signals {
 }
 
 #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
-fn leave(stop: Stop) -> ! {
+fn leave(stop: StopSignal) -> ! {
     std::process::exit(128 + i32::from(stop.number()))
 }
 
@@ -153,10 +153,10 @@ mod tests {
         let signals = Signals::default();
         assert_eq!(signals.reason(), None);
         assert!(!signals.token().is_cancelled());
-        signals.take(Stop::Terminated, &Kept::default().screen());
-        assert!(!signals.first(Stop::Interrupted));
+        signals.take(StopSignal::Terminated, &Kept::default().screen());
+        assert!(!signals.first(StopSignal::Interrupted));
         assert!(signals.token().is_cancelled());
-        assert_eq!(signals.reason(), Some(Stop::Terminated));
-        assert_eq!(signals.reason().map(Stop::kind), Some(ExportErrorKind::Terminated));
+        assert_eq!(signals.reason(), Some(StopSignal::Terminated));
+        assert_eq!(signals.reason().map(StopSignal::kind), Some(ExportErrorKind::Terminated));
     }
 }

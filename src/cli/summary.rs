@@ -170,7 +170,7 @@ pub(crate) fn shell_word(text: &str) -> String {
 }
 
 #[derive(Serialize)]
-struct Committed<'a> {
+struct CommittedRun<'a> {
     schema_version: u32,
     #[serde(flatten)]
     report: &'a ExportReport,
@@ -197,7 +197,7 @@ struct Failed<'a> {
 /// # Errors
 /// None in practice: see [`super::events::line`].
 pub(crate) fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde_json::Error> {
-    serde_json::to_string(&Committed {
+    serde_json::to_string(&CommittedRun {
         schema_version: SCHEMA_VERSION,
         report,
         exit_code,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 
 use super::screen::stdout_line;
-use super::{Stage, args, exit, human};
+use super::{CommandContext, args, exit, human};
 use crate::commit::Placement;
 use crate::config;
 use crate::export::{self, CountMode, ExportError, SourceCheck};
@@ -19,7 +19,7 @@ use crate::verify::{self, Finding, VerifyOptions, VerifyReport};
 const FINDINGS_SHOWN_MAX: usize = 40;
 
 /// What was asked for.
-struct Asked<'a> {
+struct VerifyRequest<'a> {
     url: &'a str,
     single_file: bool,
     read_data: bool,
@@ -40,38 +40,38 @@ impl Verified {
     }
 }
 
-pub(super) async fn verify(matches: &ArgMatches, stage: &Stage) -> u8 {
+pub(super) async fn verify(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
     let source = if matches.get_flag("against_source") {
-        match config::load_connection(args::flags(matches), &stage.environment) {
+        match config::load_connection(args::flags(matches), &context.environment) {
             Ok(source) => Some(source),
-            Err(errors) => return stage.refuse(&errors),
+            Err(errors) => return context.refuse(&errors),
         }
     } else {
         None
     };
-    let asked = Asked {
+    let asked = VerifyRequest {
         url: matches.get_one::<String>("dest").map_or("", String::as_str),
         single_file: matches.get_flag("single_file"),
         read_data: matches.get_flag("read_data"),
         source,
     };
     let verified = tokio::select! {
-        () = stage.signals.token().cancelled() => {
-            let kind = stage.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::Stop::kind);
+        () = context.signals.token().cancelled() => {
+            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
             Err(ExportError::new(kind, "stopped while verifying"))
         }
         verified = look(&asked) => verified,
     };
     match verified {
-        Ok(verified) if verified.findings().next().is_none() && !json && stage.verbosity < 0 => exit::COMPLETE,
+        Ok(verified) if verified.findings().next().is_none() && !json && context.verbosity < 0 => exit::COMPLETE,
         Ok(verified) => tell(&verified, json),
-        Err(error) => stage.fail(&error, json),
+        Err(error) => context.fail(&error, json),
     }
 }
 
 /// Verifies what the URL names, as `export --to` would.
-async fn look(asked: &Asked<'_>) -> Result<Verified, ExportError> {
+async fn look(asked: &VerifyRequest<'_>) -> Result<Verified, ExportError> {
     let options = StoreOptions {
         chunk_bytes: NonZeroUsize::new(UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
         concurrency: NonZeroUsize::MIN,

@@ -21,7 +21,7 @@ pub(crate) struct Existing {
 
 /// What a run that is about to start is to do.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Standing {
+pub(crate) enum StartDecision {
     /// Nothing is there: run, and commit by creating the manifest.
     Nothing,
     /// The run with the id that was given has committed: once planned, compare by [`Existing::same_request`], report,
@@ -65,23 +65,23 @@ pub(crate) async fn before_run(
     placement: &Placement,
     on_existing: OnExisting,
     given_run_id: Option<&str>,
-) -> Result<Standing, ManifestError> {
+) -> Result<StartDecision, ManifestError> {
     let Some(existing) = look(destination, placement).await? else {
         if let (Placement::Single { name }, OnExisting::Fail | OnExisting::Skip) = (placement, on_existing)
             && destination.head(name).await.map_err(ManifestError::Look)?.is_some()
         {
             return Err(ManifestError::Occupied { object: destination.object_url(name) });
         }
-        return Ok(Standing::Nothing);
+        return Ok(StartDecision::Nothing);
     };
     let existing = Box::new(existing);
     if given_run_id == Some(existing.manifest.run_id.as_str()) {
-        return Ok(Standing::SameRun(existing));
+        return Ok(StartDecision::SameRun(existing));
     }
     match on_existing {
         OnExisting::Fail => Err(ManifestError::Taken { object: existing.url, run_id: existing.manifest.run_id }),
-        OnExisting::Skip => Ok(Standing::Skip(existing)),
-        OnExisting::Replace => Ok(Standing::Replace(existing)),
+        OnExisting::Skip => Ok(StartDecision::Skip(existing)),
+        OnExisting::Replace => Ok(StartDecision::Replace(existing)),
     }
 }
 
@@ -144,11 +144,11 @@ mod tests {
         let error = before(OnExisting::Fail, None).await.unwrap_err();
         assert!(matches!(&error, ManifestError::Taken { run_id, .. } if *run_id == manifest().run_id), "{error}");
         assert!(matches!(before(OnExisting::Fail, Some("other")).await, Err(ManifestError::Taken { .. })));
-        assert!(matches!(before(OnExisting::Skip, None).await, Ok(Standing::Skip(_))));
-        assert!(matches!(before(OnExisting::Replace, Some("other")).await, Ok(Standing::Replace(_))));
+        assert!(matches!(before(OnExisting::Skip, None).await, Ok(StartDecision::Skip(_))));
+        assert!(matches!(before(OnExisting::Replace, Some("other")).await, Ok(StartDecision::Replace(_))));
         for on_existing in [OnExisting::Fail, OnExisting::Skip, OnExisting::Replace] {
             let standing = before(on_existing, Some(&run_id)).await.unwrap();
-            assert!(matches!(standing, Standing::SameRun(_)), "{on_existing:?}: {standing:?}");
+            assert!(matches!(standing, StartDecision::SameRun(_)), "{on_existing:?}: {standing:?}");
         }
     }
 
@@ -156,7 +156,7 @@ mod tests {
     async fn an_empty_destination_is_free_and_a_broken_manifest_is_not() {
         let destination = memory("empty-or-broken");
         let before = async || before_run(&destination, &Placement::Parts, OnExisting::Replace, None).await;
-        assert_eq!(before().await.unwrap(), Standing::Nothing);
+        assert_eq!(before().await.unwrap(), StartDecision::Nothing);
         destination.put("_manifest.json", "{".into(), "application/json").await.unwrap();
         assert!(matches!(before().await, Err(ManifestError::Decode { .. })));
     }
@@ -171,7 +171,7 @@ mod tests {
             assert!(matches!(error, ManifestError::Occupied { .. }), "{error}");
         }
         let standing = before_run(&destination, &single, OnExisting::Replace, None).await.unwrap();
-        assert_eq!(standing, Standing::Nothing);
+        assert_eq!(standing, StartDecision::Nothing);
     }
 
     #[tokio::test]

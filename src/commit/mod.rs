@@ -20,7 +20,7 @@ pub mod wire;
 pub(crate) use build::{RunFacts, build};
 pub(crate) use documents::Document;
 pub use error::ManifestError;
-pub(crate) use existing::{Existing, Standing, before_run, look};
+pub(crate) use existing::{Existing, StartDecision, before_run, look};
 pub use model::Manifest;
 pub use placement::Placement;
 pub(crate) use protocol::{CommitRecord, CommitRules, Committed, commit};

@@ -92,7 +92,7 @@ pub(crate) async fn commit(
     let documents = Documents::of(Arc::clone(&manifest), rules.describe).await?;
     let staged = in_part_order(&manifest, staged)?;
     let run = Commit { destination, manifest: &manifest, documents: &documents, rules };
-    if run.standing().await.map_err(Standing::before)?.must_be_written(&run)? {
+    if run.standing().await.map_err(ManifestState::before)?.must_be_written(&run)? {
         run.begin().await?;
         let success = run.clear_success().await?;
         if let Err(error) = run.publish_and_write(&staged).await {
@@ -125,7 +125,7 @@ fn in_part_order<'a>(manifest: &Manifest, staged: &[&'a StagedObject]) -> Result
 }
 
 /// Whose manifest stands.
-enum Standing {
+enum ManifestState {
     Nothing,
     Ours,
     Other { run_id: String, version: Version },
@@ -138,23 +138,23 @@ struct Identity {
     nonce: String,
 }
 
-enum StandingError {
+enum ManifestReadError {
     Store(StoreError),
     Decode(ManifestError),
 }
 
-impl Standing {
-    fn before(error: StandingError) -> ManifestError {
+impl ManifestState {
+    fn before(error: ManifestReadError) -> ManifestError {
         match error {
-            StandingError::Store(error) => ManifestError::Look(error),
-            StandingError::Decode(error) => error,
+            ManifestReadError::Store(error) => ManifestError::Look(error),
+            ManifestReadError::Decode(error) => error,
         }
     }
 
-    fn read_back(error: StandingError) -> ManifestError {
+    fn read_back(error: ManifestReadError) -> ManifestError {
         match error {
-            StandingError::Store(error) => ManifestError::ReadBack(error),
-            StandingError::Decode(error) => error,
+            ManifestReadError::Store(error) => ManifestError::ReadBack(error),
+            ManifestReadError::Decode(error) => error,
         }
     }
 
@@ -183,21 +183,21 @@ impl Commit<'_> {
         self.destination.object_url(&self.rules.placement.manifest_path())
     }
 
-    async fn standing(&self) -> Result<Standing, StandingError> {
+    async fn standing(&self) -> Result<ManifestState, ManifestReadError> {
         let path = self.rules.placement.manifest_path();
-        let Some(small) = self.destination.read(&path).await.map_err(StandingError::Store)? else {
-            return Ok(Standing::Nothing);
+        let Some(small) = self.destination.read(&path).await.map_err(ManifestReadError::Store)? else {
+            return Ok(ManifestState::Nothing);
         };
         if small.bytes == self.documents.manifest {
-            return Ok(Standing::Ours);
+            return Ok(ManifestState::Ours);
         }
         let identity: Identity = serde_json::from_slice(&small.bytes).map_err(|error| {
-            StandingError::Decode(ManifestError::Decode { object: self.manifest_url(), source: error.into() })
+            ManifestReadError::Decode(ManifestError::Decode { object: self.manifest_url(), source: error.into() })
         })?;
         if identity.nonce == self.manifest.nonce {
-            return Ok(Standing::Ours);
+            return Ok(ManifestState::Ours);
         }
-        Ok(Standing::Other { run_id: identity.run_id, version: small.version })
+        Ok(ManifestState::Other { run_id: identity.run_id, version: small.version })
     }
 
     /// Makes sure that the destination is still ours, and notes what is about to happen there.
@@ -326,7 +326,7 @@ impl Commit<'_> {
             if failpoint::off("read-back") {
                 return put.map_err(ManifestError::Write);
             }
-            let standing = self.standing().await.map_err(Standing::read_back)?;
+            let standing = self.standing().await.map_err(ManifestState::read_back)?;
             if !standing.must_be_written(self)? {
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use crate::model::{Compression, Format, Preset, RowCap, SourceProfile};
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
-    let found = Found { raw, errors: Vec::new() };
+    let found = Contradictions { raw, errors: Vec::new() };
     if found.is("to", "-") {
         Some("--to -")
     } else if found.asked_for("single_file") {
@@ -25,7 +25,7 @@ pub(super) fn find(
     compression: Option<Compression>,
     cap: Option<&RowCap>,
 ) -> Vec<ConfigError> {
-    let mut found = Found { raw, errors: Vec::new() };
+    let mut found = Contradictions { raw, errors: Vec::new() };
     found.relation();
     if let Some(format) = given.format {
         found.format(format);
@@ -39,12 +39,12 @@ pub(super) fn find(
     found.errors
 }
 
-struct Found<'a> {
+struct Contradictions<'a> {
     raw: &'a Raw,
     errors: Vec<ConfigError>,
 }
 
-impl Found<'_> {
+impl Contradictions<'_> {
     fn asked_for(&self, key: &str) -> bool {
         let is_switch = by_key(key).is_some_and(|option| option.arity == Arity::Switch);
         let is_off = |text: &String| is_switch && value::switch(text) == Ok(false);

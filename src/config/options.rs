@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 
-use super::typed::{LogFormat, ProgressKind, ReportKind};
+use super::typed::{ProgressKind, ReportKind};
 use super::value::{self, words};
 use crate::base::memory::{READERS_MAX, UPLOAD_CONCURRENCY_MAX};
+use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
     CharPadding, ColumnChoice, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers, JsonNan, Layout,

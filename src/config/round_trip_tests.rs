@@ -11,7 +11,7 @@ use crate::model::{
     JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Policies, Preset, ReadMode,
     RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
-use crate::source::postgres::settings::Address;
+use crate::source::postgres::settings::ServerAddress;
 use crate::source::postgres::{ConnectSettings, Password, Postgres};
 
 type Flag = (&'static str, &'static str);
@@ -40,7 +40,7 @@ const CASES: &[Case] = &[
     plain(
         "from",
         "postgres://u@127.0.0.2/e",
-        |r, _| matches!(&connect(r).addresses[0], Address::Tcp { host, .. } if host == "127.0.0.2"),
+        |r, _| matches!(&connect(r).addresses[0], ServerAddress::Tcp { host, .. } if host == "127.0.0.2"),
     ),
     plain("password_file", "pw", |r, _| matches!(&connect(r).password, Some(Password::File(file)) if file == "pw")),
     plain(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, value};
+use crate::base::telemetry::LogFormat;
 use crate::export::request::ExportRequest;
 use crate::model::{
     CommitOptions, Compression, CsvOptions, Format, FormatOptions, ParquetOptions, Policies, PolicyOptions, Preset,
@@ -32,14 +33,6 @@ pub enum ProgressKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants are the flag's own words")]
 pub enum ReportKind {
-    Text,
-    Json,
-}
-
-/// `--log-format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the flag's own words")]
-pub enum LogFormat {
     Text,
     Json,
 }

@@ -13,11 +13,11 @@ pub(crate) const SYMLINK_PATH: &str = "_symlink_format_manifest/manifest";
 
 #[derive(Serialize)]
 struct Redshift<'a> {
-    entries: Vec<Entry<'a>>,
+    entries: Vec<RedshiftEntry<'a>>,
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct RedshiftEntry<'a> {
     url: &'a str,
     mandatory: bool,
     meta: Meta,
@@ -35,7 +35,7 @@ struct Meta {
 /// # Errors
 /// What serde says, should it refuse a value.
 pub(crate) fn redshift(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error> {
-    let entries = manifest.parts.iter().map(|part| Entry {
+    let entries = manifest.parts.iter().map(|part| RedshiftEntry {
         url: &part.url,
         mandatory: true,
         meta: Meta { content_length: part.bytes, record_count: part.rows },

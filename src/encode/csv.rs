@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::text::{BLOCK_ROWS, Block, Blocks, Cells, Quick, Spelling, Values, datetime};
+use super::text::{BLOCK_ROWS, Block, Blocks, CellValues, Cells, Quick, Spelling, datetime};
 use crate::model::{Carrier, ColumnPlan, CsvOptions, Newline};
 
 const QUOTE: u8 = b'"';
@@ -124,17 +124,17 @@ impl CsvRows {
         let delimiter = self.options.delimiter;
         let null = self.options.null.len();
         let quick = match cell.values {
-            Values::Text(_) if self.guarded[index] => Quick::Never,
+            CellValues::Text(_) if self.guarded[index] => Quick::Never,
             // `\.` alone on its line.
-            Values::Text(array) | Values::Json(array) if self.plain.len() == 1 => {
+            CellValues::Text(array) | CellValues::Json(array) if self.plain.len() == 1 => {
                 let special_byte = |byte| is_special(byte, delimiter) || byte == b'\\';
                 Quick::texts(array, rows.clone(), special_byte, Some(null), special)
             }
-            Values::Text(array) | Values::Json(array) => {
+            CellValues::Text(array) | CellValues::Json(array) => {
                 Quick::texts(array, rows.clone(), |byte| is_special(byte, delimiter), Some(null), special)
             }
             _ if !self.plain[index] => Quick::Never,
-            Values::NumberText(array) => Quick::texts(array, rows.clone(), |_| false, None, special),
+            CellValues::NumberText(array) => Quick::texts(array, rows.clone(), |_| false, None, special),
             values => Quick::fixed(&values, rows.clone(), SPELLING, special),
         };
         if matches!(quick, Quick::Never) {
@@ -152,11 +152,11 @@ impl CsvRows {
         }
         block.flush(out);
         match cell.values {
-            Values::Text(array) if self.guarded[index] && is_formula(array.value(row).as_bytes()) => {
+            CellValues::Text(array) if self.guarded[index] && is_formula(array.value(row).as_bytes()) => {
                 self.guarded(array.value(row).as_bytes(), out);
                 self.changed[index] += 1;
             }
-            Values::Text(array) | Values::Json(array) => self.field(array.value(row).as_bytes(), out),
+            CellValues::Text(array) | CellValues::Json(array) => self.field(array.value(row).as_bytes(), out),
             _ if self.plain[index] => cell.values.output_text(row, out),
             _ => self.composed(out, |value| cell.values.output_text(row, value)),
         }

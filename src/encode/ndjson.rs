@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::text::{BLOCK_ROWS, Block, Blocks, Cells, Quick, Spelling, Values, datetime, exact, float, json, number};
+use super::text::{
+    BLOCK_ROWS, Block, Blocks, CellValues, Cells, Quick, Spelling, datetime, exact, float, json, number,
+};
 use crate::model::{ColumnPlan, JsonLargeNumbers};
 
 /// Integers up to this one, 2^53, each have a 64-bit float of their own.
@@ -14,13 +16,13 @@ const SHORT_KEY: usize = 32;
 /// Writes rows as JSON objects.
 #[derive(Debug)]
 pub(crate) struct NdjsonRows {
-    members: Box<[Member]>,
+    members: Box<[JsonMember]>,
     blocks: Blocks,
 }
 
 /// What stays the same of a column from row to row.
 #[derive(Debug)]
-struct Member {
+struct JsonMember {
     /// What stands in front of the value: `{"a":`, then `,"b":` and so on; [`SHORT_KEY`] bytes at least.
     key: Box<[u8]>,
     key_bytes: usize,
@@ -39,9 +41,9 @@ impl NdjsonRows {
             let for_doubles = column.policies.json_large_numbers == JsonLargeNumbers::String;
             let key_bytes = key.len();
             key.resize(key_bytes.max(SHORT_KEY), b' ');
-            Member { key: key.into_boxed_slice(), key_bytes, for_doubles, changed: 0 }
+            JsonMember { key: key.into_boxed_slice(), key_bytes, for_doubles, changed: 0 }
         };
-        let members: Box<[Member]> = columns.iter().enumerate().map(member).collect();
+        let members: Box<[JsonMember]> = columns.iter().enumerate().map(member).collect();
         let leads: Vec<usize> = members.iter().map(|member| member.key.len()).collect();
         Self { members, blocks: Blocks::new(&leads) }
     }
@@ -70,7 +72,7 @@ impl NdjsonRows {
                 let quick = member.prepare(cell, rows.clone(), special);
                 let quoted = matches!(
                     cell.values,
-                    Values::Text(_) | Values::Uuid(_) | Values::Date { .. } | Values::Timestamp { .. }
+                    CellValues::Text(_) | CellValues::Uuid(_) | CellValues::Date { .. } | CellValues::Timestamp { .. }
                 );
                 (quick, usize::from(quoted), &*special)
             })
@@ -103,7 +105,7 @@ impl NdjsonRows {
     }
 }
 
-impl Member {
+impl JsonMember {
     /// How most values can be written; all others are marked.
     fn prepare<'a>(&self, cell: &Cells<'a>, rows: Range<usize>, special: &mut [bool; BLOCK_ROWS]) -> Quick<'a> {
         const SPELLING: Spelling =
@@ -111,10 +113,10 @@ impl Member {
         let special = &mut special[..rows.len()];
         special.fill(false);
         let quick = match cell.values {
-            Values::Int64(_) | Values::NumberText(_) if self.for_doubles => Quick::Never,
-            Values::Text(array) => Quick::texts(array, rows.clone(), json::needs_escape, None, special),
+            CellValues::Int64(_) | CellValues::NumberText(_) if self.for_doubles => Quick::Never,
+            CellValues::Text(array) => Quick::texts(array, rows.clone(), json::needs_escape, None, special),
             // The words of those that are not finite.
-            Values::NumberText(array) => {
+            CellValues::NumberText(array) => {
                 Quick::texts(array, rows.clone(), |byte| byte.is_ascii_uppercase(), None, special)
             }
             values => Quick::fixed(&values, rows.clone(), SPELLING, special),
@@ -154,12 +156,12 @@ impl Member {
 }
 
 /// Appends a value; a number that a 64-bit float does not keep is quoted, digits unchanged, and reported.
-fn value_for_doubles(values: &Values<'_>, row: usize, out: &mut Vec<u8>) -> bool {
+fn value_for_doubles(values: &CellValues<'_>, row: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     match *values {
-        Values::Json(array) => return json::compact_for_doubles(out, array.value(row).as_bytes()),
-        Values::Int64(integers) if integers[row].unsigned_abs() > DOUBLE_INTEGERS => value(values, row, out),
-        Values::Decimal { .. } | Values::NumberText(_) => value(values, row, out),
+        CellValues::Json(array) => return json::compact_for_doubles(out, array.value(row).as_bytes()),
+        CellValues::Int64(integers) if integers[row].unsigned_abs() > DOUBLE_INTEGERS => value(values, row, out),
+        CellValues::Decimal { .. } | CellValues::NumberText(_) => value(values, row, out),
         _ => {
             value(values, row, out);
             return false;
@@ -175,31 +177,35 @@ fn value_for_doubles(values: &Values<'_>, row: usize, out: &mut Vec<u8>) -> bool
     true
 }
 
-fn value(values: &Values<'_>, row: usize, out: &mut Vec<u8>) {
+fn value(values: &CellValues<'_>, row: usize, out: &mut Vec<u8>) {
     match *values {
-        Values::Bool(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
-        Values::Int16(_) | Values::Int32(_) | Values::Int64(_) | Values::Decimal { .. } => values.output_text(row, out),
-        Values::Float32(numbers) if numbers[row].is_finite() => float::float4(out, numbers[row]),
-        Values::Float64(numbers) if numbers[row].is_finite() => float::float8(out, numbers[row]),
-        Values::NumberText(array) if is_finite(array.value(row)) => out.extend_from_slice(array.value(row).as_bytes()),
-        Values::Text(array) => json::string(out, array.value(row).as_bytes()),
-        Values::Json(array) => json::compact(out, array.value(row).as_bytes()),
-        Values::Bytes(array) => {
+        CellValues::Bool(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+        CellValues::Int16(_) | CellValues::Int32(_) | CellValues::Int64(_) | CellValues::Decimal { .. } => {
+            values.output_text(row, out);
+        }
+        CellValues::Float32(numbers) if numbers[row].is_finite() => float::float4(out, numbers[row]),
+        CellValues::Float64(numbers) if numbers[row].is_finite() => float::float8(out, numbers[row]),
+        CellValues::NumberText(array) if is_finite(array.value(row)) => {
+            out.extend_from_slice(array.value(row).as_bytes());
+        }
+        CellValues::Text(array) => json::string(out, array.value(row).as_bytes()),
+        CellValues::Json(array) => json::compact(out, array.value(row).as_bytes()),
+        CellValues::Bytes(array) => {
             out.extend_from_slice(b"\"\\\\");
             number::hex_bytes(out, array.value(row));
             out.push(b'"');
         }
-        Values::Timestamp { micros, epoch, utc } => {
+        CellValues::Timestamp { micros, epoch, utc } => {
             out.push(b'"');
             datetime::timestamp(out, micros[row], epoch, utc, datetime::JSON);
             out.push(b'"');
         }
-        Values::Float32(_)
-        | Values::Float64(_)
-        | Values::NumberText(_)
-        | Values::Uuid(_)
-        | Values::Date { .. }
-        | Values::Time(_) => {
+        CellValues::Float32(_)
+        | CellValues::Float64(_)
+        | CellValues::NumberText(_)
+        | CellValues::Uuid(_)
+        | CellValues::Date { .. }
+        | CellValues::Time(_) => {
             out.push(b'"');
             values.output_text(row, out);
             out.push(b'"');

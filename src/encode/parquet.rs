@@ -30,11 +30,11 @@ pub(crate) struct ParquetEncoder {
     schema: SchemaRef,
     options: ParquetOptions,
     compression: Compression,
-    writer: Writer,
+    writer: WriterState,
     rows: u64,
 }
 
-enum Writer {
+enum WriterState {
     /// Until the first batch shows what the values are like.
     Waiting(Box<WriterPropertiesBuilder>),
     Open(Box<RowGroups>),
@@ -55,7 +55,7 @@ impl ParquetEncoder {
     /// A level that the codec does not have, or a column that the format cannot hold.
     pub(crate) fn new(options: &FormatOptions, columns: Arc<[ColumnPlan]>) -> Result<Self, EncodeError> {
         let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
-        let writer = Writer::Waiting(Box::new(properties(&options.parquet, options.compression, &columns)?));
+        let writer = WriterState::Waiting(Box::new(properties(&options.parquet, options.compression, &columns)?));
         Ok(Self {
             types: cells::types(&columns),
             columns,
@@ -69,8 +69,8 @@ impl ParquetEncoder {
 
     /// The writer; made for values like those of `batch` where there is none yet.
     fn writer(&mut self, batch: Option<&RecordBatch>) -> Result<&mut RowGroups, EncodeError> {
-        if let Writer::Waiting(_) = &self.writer
-            && let Writer::Waiting(properties) = std::mem::replace(&mut self.writer, Writer::Lost)
+        if let WriterState::Waiting(_) = &self.writer
+            && let WriterState::Waiting(properties) = std::mem::replace(&mut self.writer, WriterState::Lost)
         {
             let (properties, dictionaries) = self.steered(*properties, batch);
             let codec = match self.compression {
@@ -81,10 +81,10 @@ impl ParquetEncoder {
             let schema = Arc::clone(&self.schema);
             let groups =
                 RowGroups::new(schema, properties.build(), dictionaries, codec, row_group_rows, row_group_bytes)?;
-            self.writer = Writer::Open(Box::new(groups));
+            self.writer = WriterState::Open(Box::new(groups));
         }
         match &mut self.writer {
-            Writer::Open(writer) => Ok(writer),
+            WriterState::Open(writer) => Ok(writer),
             _ => Err(ParquetError::General("an earlier call failed".to_owned()).into()),
         }
     }
@@ -162,8 +162,8 @@ impl Encoder for ParquetEncoder {
 
     fn buffered_bytes(&self) -> usize {
         match &self.writer {
-            Writer::Open(writer) => writer.buffered_bytes(),
-            Writer::Waiting(_) | Writer::Lost => 0,
+            WriterState::Open(writer) => writer.buffered_bytes(),
+            WriterState::Waiting(_) | WriterState::Lost => 0,
         }
     }
 

@@ -26,16 +26,16 @@ pub(super) struct RowGroups {
     codec: PageCodec,
     rows_max: usize,
     bytes_max: usize,
-    group: Option<Group>,
+    group: Option<OpenRowGroup>,
 }
 
 /// The row group that fills.
-struct Group {
-    columns: Vec<Column>,
+struct OpenRowGroup {
+    columns: Vec<ColumnWriter>,
     rows: usize,
 }
 
-enum Column {
+enum ColumnWriter {
     /// The leaves of any column.
     Leaves(Vec<ArrowColumnWriter>),
     /// A column that repeats, and who writes it if it no longer does.
@@ -74,7 +74,7 @@ impl RowGroups {
         while from < batch.num_rows() {
             let group = match &mut self.group {
                 Some(group) => group,
-                none => none.insert(Group::new(
+                none => none.insert(OpenRowGroup::new(
                     &self.factory,
                     self.file.flushed_row_groups(),
                     &self.schema,
@@ -98,7 +98,7 @@ impl RowGroups {
 
     /// Encoded bytes of the row group that fills, as far as they can be told.
     pub(super) fn buffered_bytes(&self) -> usize {
-        self.group.as_ref().map_or(0, Group::bytes)
+        self.group.as_ref().map_or(0, OpenRowGroup::bytes)
     }
 
     /// What is finished; it is the caller's to empty.
@@ -125,13 +125,13 @@ impl RowGroups {
         let mut out = self.file.next_row_group()?;
         for column in group.columns {
             match column {
-                Column::Leaves(writers) => {
+                ColumnWriter::Leaves(writers) => {
                     for writer in writers {
                         writer.close()?.append_to_row_group(&mut out)?;
                         leaves.next();
                     }
                 }
-                Column::Dictionary(chunk, _) => {
+                ColumnWriter::Dictionary(chunk, _) => {
                     let leaf = leaves.next().ok_or_else(|| missing("a leaf"))?;
                     let (bytes, close) = chunk.close(leaf, &mut self.codec)?;
                     out.append_column(&bytes, close)?;
@@ -143,7 +143,7 @@ impl RowGroups {
     }
 }
 
-impl Group {
+impl OpenRowGroup {
     /// The row group after those `before` it, with room for as many rows as the last of them.
     fn new(
         factory: &ArrowRowGroupWriterFactory,
@@ -156,11 +156,11 @@ impl Group {
         let column = |(field, dictionary): (&std::sync::Arc<Field>, &bool)| {
             let mut leaves: Vec<_> = writers.by_ref().take(leaves_of(field)).collect();
             if !dictionary {
-                return Ok(Column::Leaves(leaves));
+                return Ok(ColumnWriter::Leaves(leaves));
             }
             let writer = leaves.pop().ok_or_else(|| missing("a writer"))?;
             let chunk = DictionaryChunk::new(field.data_type().clone(), rows);
-            Ok(Column::Dictionary(Box::new(chunk), Box::new(writer)))
+            Ok(ColumnWriter::Dictionary(Box::new(chunk), Box::new(writer)))
         };
         let columns = schema.fields().iter().zip(dictionaries).map(column).collect::<Result<_, ParquetError>>()?;
         Ok(Self { columns, rows: 0 })
@@ -192,15 +192,15 @@ impl Group {
     }
 
     fn bytes(&self) -> usize {
-        let bytes = |column: &Column| match column {
-            Column::Leaves(writers) => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
-            Column::Dictionary(chunk, _) => chunk.bytes(),
+        let bytes = |column: &ColumnWriter| match column {
+            ColumnWriter::Leaves(writers) => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
+            ColumnWriter::Dictionary(chunk, _) => chunk.bytes(),
         };
         self.columns.iter().map(bytes).sum()
     }
 }
 
-impl Column {
+impl ColumnWriter {
     /// Takes in an array; where a dictionary has grown too large for it, `dictionary` becomes false.
     fn write(&mut self, dictionary: &mut bool, field: &Field, array: &ArrayRef) -> Result<(), ParquetError> {
         if let Self::Dictionary(chunk, _) = self {

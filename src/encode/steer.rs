@@ -77,7 +77,7 @@ pub(super) fn choose(
     delta: bool,
 ) -> Choice {
     let group_rows = usize::try_from(group_rows.get()).map_or(f64::MAX, float);
-    match values.and_then(Sample::of) {
+    match values.and_then(ValueSample::of) {
         Some(sample) => by_sample(carrier, &sample, statistics, group_rows, delta),
         None => by_statistics(carrier, statistics, delta && is_integer(carrier)),
     }
@@ -96,7 +96,13 @@ fn by_statistics(carrier: &Carrier, statistics: ColumnStatistics, delta: bool) -
     }
 }
 
-fn by_sample(carrier: &Carrier, sample: &Sample, statistics: ColumnStatistics, group_rows: f64, delta: bool) -> Choice {
+fn by_sample(
+    carrier: &Carrier,
+    sample: &ValueSample,
+    statistics: ColumnStatistics,
+    group_rows: f64,
+    delta: bool,
+) -> Choice {
     let distinct = sample.distinct(group_rows).max(scattered(statistics, group_rows));
     let plain = group_rows * sample.width;
     let dictionary_page = distinct * sample.width;
@@ -134,7 +140,7 @@ fn among(values: f64, rows: f64) -> f64 {
 
 /// What the first values of a column are like; NULLs are left out.
 #[derive(Debug)]
-struct Sample {
+struct ValueSample {
     rows: f64,
     /// Different values of both halves together and of each.
     different: f64,
@@ -145,7 +151,7 @@ struct Sample {
     packed: Vec<u8>,
 }
 
-impl Sample {
+impl ValueSample {
     /// `None` where there are too few values, or they are no more than bits.
     fn of(array: &ArrayRef) -> Option<Self> {
         let mut hashes = Vec::new();
@@ -404,12 +410,12 @@ mod tests {
     #[test]
     fn the_estimate_is_near_the_truth() {
         for values in [50, 2500, 10_000, 200_000] {
-            let sample = Sample::of(&longs(|row| scrambled(row, values))).unwrap();
+            let sample = ValueSample::of(&longs(|row| scrambled(row, values))).unwrap();
             let truth = (0..122_880).map(|row| scrambled(row, values)).collect::<HashSet<_>>().len();
             let ratio = sample.distinct(GROUP_ROWS) / float(truth);
             assert!((0.7..1.4).contains(&ratio), "{values}: {ratio}");
         }
-        let sorted = Sample::of(&longs(|row| row / 4)).unwrap();
+        let sorted = ValueSample::of(&longs(|row| row / 4)).unwrap();
         assert!((0.24..0.27).contains(&(sorted.distinct(GROUP_ROWS) / GROUP_ROWS)), "{sorted:?}");
     }
 }

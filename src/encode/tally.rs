@@ -21,7 +21,7 @@ const EXTREME_BYTES_MAX: usize = 64;
 ///
 /// Extremes follow PostgreSQL's order, with NaN the greatest number; columns whose values stand in another order as they
 /// are held have none ([`ColumnPlan::ordered`]). Text and bytes are compared byte by byte; those longer than 64 bytes
-/// become bounds, and `exact` is then false. Numbers that travel as text, decimals of more than 38 digits, JSON and nested
+/// become bounds, and `exact` is then false. Numbers that are held as text, decimals of more than 38 digits, JSON and nested
 /// values have no extremes.
 #[derive(Debug)]
 pub struct Tally {

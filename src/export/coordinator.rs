@@ -18,8 +18,8 @@ use super::worker::{Counters, Outlet, Work, discard, export_partition};
 use crate::base::{failpoint, retry, telemetry};
 use crate::model::{Event, ExportErrorKind, Partition, PartitionReceipt, Plan, ReaderProgress};
 use crate::source::{Replan, Retry, SourceError};
-use crate::store::DISCARDS_AT_ONCE;
 use crate::store::owner::Claim;
+use crate::store::{ABORT_GRACE, DISCARDS_AT_ONCE};
 
 /// Between two progress events: what a person can follow.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -67,7 +67,7 @@ struct Coordinator {
 ///
 /// # Errors
 /// The first failure of a worker that another attempt would not mend, or of the source's guard, or a cancel; everything
-/// that this process uploaded is removed then, as far as [`retry::ABORT_GRACE`] allows. Parts that have a receipt stay where
+/// that this process uploaded is removed then, as far as [`ABORT_GRACE`] allows. Parts that have a receipt stay where
 /// `retention` says so.
 ///
 /// # Cancel safety
@@ -364,7 +364,7 @@ impl Coordinator {
                 discard_receipts(&self.work.outlet, &self.receipts).await && whole
             }
         };
-        if let Ok(whole) = tokio::time::timeout(retry::ABORT_GRACE, clean).await {
+        if let Ok(whole) = tokio::time::timeout(ABORT_GRACE, clean).await {
             return whole;
         }
         tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");

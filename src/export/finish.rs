@@ -16,7 +16,7 @@ use super::run::{Planned, Run};
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
 use crate::commit::{
-    CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, Standing, before_run, build, commit,
+    CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, StartDecision, before_run, build, commit,
 };
 use crate::describe;
 use crate::model::{
@@ -29,7 +29,7 @@ use crate::store::{Destination, Journal, StoreOptions, Take, check_address, chec
 
 /// Where a run writes.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum RunTarget {
     /// Objects below a destination.
     Destination { destination: Destination, journal: Journal, placement: Placement },
     /// A stream: its manifest is kept for the caller, and written to a file where one is named.
@@ -47,7 +47,7 @@ pub(crate) enum Before {
     Skip(Box<Existing>),
 }
 
-impl Place {
+impl RunTarget {
     /// Opens the destination; nothing is written, nothing is read.
     pub(crate) fn open(request: &ExportRequest) -> Result<Self, ExportError> {
         let url = match &request.commit.target {
@@ -76,7 +76,7 @@ impl Place {
         manifest.get().cloned()
     }
 
-    /// Refuses a target that [`Place::open`] would refuse, but for settings in the environment, which a plan needs none of.
+    /// Refuses a target that [`RunTarget::open`] would refuse, but for settings in the environment, which a plan needs none of.
     pub(crate) fn check(request: &ExportRequest) -> Result<(), ExportError> {
         let Target::Destination(url) = &request.commit.target else { return Ok(()) };
         let (folder, _) = locate(url, request.commit.single_file)?;
@@ -106,15 +106,15 @@ impl Place {
                 if owner.is_none_or(|owner| owner.is_alive(Utc::now())) {
                     return Err(error.into());
                 }
-                Standing::Nothing
+                StartDecision::Nothing
             }
             standing => standing?,
         };
         Ok(match standing {
-            Standing::Nothing => Before::Run(None),
-            Standing::Replace(existing) => Before::Run(Some(existing)),
-            Standing::SameRun(existing) => Before::SameRun(existing),
-            Standing::Skip(existing) => Before::Skip(existing),
+            StartDecision::Nothing => Before::Run(None),
+            StartDecision::Replace(existing) => Before::Run(Some(existing)),
+            StartDecision::SameRun(existing) => Before::SameRun(existing),
+            StartDecision::Skip(existing) => Before::Skip(existing),
         })
     }
 
@@ -177,11 +177,11 @@ pub(crate) async fn finish(
     enough_rows(&run.request, rows)?;
     let facts = run_facts(run, planned);
     let manifest = Arc::new(match &run.place {
-        Place::Destination { destination, .. } => build(facts, receipts, |path| destination.object_url(path))?,
-        Place::Stream { .. } => build(facts, receipts, |_| STREAM.to_owned())?,
+        RunTarget::Destination { destination, .. } => build(facts, receipts, |path| destination.object_url(path))?,
+        RunTarget::Stream { .. } => build(facts, receipts, |_| STREAM.to_owned())?,
     });
     let url = match &run.place {
-        Place::Destination { destination, placement, journal } => {
+        RunTarget::Destination { destination, placement, journal } => {
             let staged: Vec<&StagedObject> =
                 receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
             run.commit_begun.set();
@@ -207,7 +207,7 @@ pub(crate) async fn finish(
             }
             Some(committed.manifest_url)
         }
-        Place::Stream { file, manifest: kept, .. } => {
+        RunTarget::Stream { file, manifest: kept, .. } => {
             let written = file.as_ref().map(|file| write_file(file, &manifest)).transpose()?;
             kept.get_or_init(|| Arc::clone(&manifest));
             written
@@ -272,7 +272,7 @@ pub(crate) fn report(run: &Run, manifest: &Manifest, url: Option<String>, alread
 
 /// As [`report`], where nothing else is known of the run.
 pub(crate) fn report_of(
-    place: &Place,
+    place: &RunTarget,
     readers: usize,
     started: Instant,
     manifest: &Manifest,

@@ -92,7 +92,7 @@ impl std::fmt::Debug for KeeperLaunch {
 /// What a keeper answers: one line on its standard output.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum KeeperReply {
     /// It holds the snapshot, under this id, which stands in the journal.
     Held(String),
     /// It does not.
@@ -168,8 +168,8 @@ impl KeeperLaunch {
         let answer = tokio::time::timeout(KEEPER_START, answer).await;
         let answer = answer.map_err(|_| failed(&"it did not answer in time"))?.map_err(|error| failed(&error))?;
         match serde_json::from_str(&answer) {
-            Ok(Answer::Held(snapshot)) => Ok(DetachedKeeper { snapshot, stdin }),
-            Ok(Answer::Failed { kind, why, hint }) => {
+            Ok(KeeperReply::Held(snapshot)) => Ok(DetachedKeeper { snapshot, stdin }),
+            Ok(KeeperReply::Failed { kind, why, hint }) => {
                 let own = "without --keep-snapshot the export needs none";
                 let hint = hint.map_or_else(|| own.to_owned(), |hint| format!("{hint}; {own}"));
                 Err(ExportError { kind, hint: Some(hint), ..failed(&why) })

@@ -35,18 +35,18 @@ pub(crate) struct Settled {
     /// Staged files of a local destination that are gone.
     pub(crate) staged: u64,
     /// Uploads that the role may not abort; the journal stays for them.
-    pub(crate) refused: Option<Refused>,
+    pub(crate) refused: Option<DeniedUploads>,
 }
 
 /// Uploads that stay, since the role may not abort them: invisible, and billed.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct DeniedUploads {
     uploads: Vec<String>,
     /// Why.
     pub(crate) error: StoreError,
 }
 
-impl Refused {
+impl DeniedUploads {
     pub(crate) fn warn(&self, run_id: &str) {
         let shown = self.uploads.iter().take(NAMES_IN_ERROR_MAX).map(String::as_str);
         tracing::warn!(
@@ -170,8 +170,8 @@ impl DeadRun {
         &self,
         destination: &Destination,
         kept: &HashMap<&str, Option<&str>>,
-    ) -> Result<(u64, Option<Refused>), ExportError> {
-        let (mut aborted, mut refused) = (0, None::<Refused>);
+    ) -> Result<(u64, Option<DeniedUploads>), ExportError> {
+        let (mut aborted, mut refused) = (0, None::<DeniedUploads>);
         let (uploads, listed) = self.open_uploads(destination).await;
         for (path, upload_id) in uploads {
             // What is known to be open, and is not what the object comes from, is of a request whose answer was lost.
@@ -185,7 +185,7 @@ impl DeadRun {
             match destination.abort_upload(&path, &upload_id).await {
                 Ok(()) => aborted += 1,
                 Err(error) if error.fault == StoreFault::Authentication && !failpoint::off("tolerate-uploads") => {
-                    refused = Some(Refused { uploads: vec![destination.object_url(&path)], error });
+                    refused = Some(DeniedUploads { uploads: vec![destination.object_url(&path)], error });
                 }
                 Err(error) => return Err(error.into()),
             }

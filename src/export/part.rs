@@ -12,7 +12,7 @@ use crate::store::{PartWriter, StoreError};
 
 /// Where a part's bytes go.
 #[derive(Debug)]
-pub(super) enum Writer {
+pub(super) enum PartSink {
     Store(Box<PartWriter>),
     Stream(Box<StreamWriter>),
 }
@@ -22,7 +22,7 @@ pub(super) enum Writer {
 pub(super) struct OpenPart {
     /// `None` only while rayon has them.
     pub(super) encoding: Option<(Box<dyn Encoder>, Tally)>,
-    pub(super) writer: Option<Writer>,
+    pub(super) writer: Option<PartSink>,
     /// Whether the room for bytes is the writer's.
     pub(super) lent: bool,
     /// The writer's end, in a task of its own: a cancel in the middle of it would leave an upload behind.
@@ -35,7 +35,7 @@ impl OpenPart {
     /// Room for what a batch adds: the writer's own where it lends any, so that nothing is copied, or else `spare`.
     pub(super) fn room(&mut self, spare: &mut Vec<u8>) -> Vec<u8> {
         let lent = match &mut self.writer {
-            Some(Writer::Store(writer)) => writer.lend(),
+            Some(PartSink::Store(writer)) => writer.lend(),
             _ => None,
         };
         self.lent = lent.is_some();
@@ -48,7 +48,7 @@ impl OpenPart {
     pub(super) async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, ExportError> {
         if std::mem::take(&mut self.lent) {
             match &mut self.writer {
-                Some(Writer::Store(writer)) => writer.take_back(out).await?,
+                Some(PartSink::Store(writer)) => writer.take_back(out).await?,
                 _ => return Err(ExportError::internal("the part's writer is gone")),
             }
             return Ok(Vec::new());
@@ -58,8 +58,8 @@ impl OpenPart {
         }
         let bytes = Bytes::from(out);
         match &mut self.writer {
-            Some(Writer::Store(writer)) => writer.write(bytes.clone()).await?,
-            Some(Writer::Stream(writer)) => writer.write(bytes.clone()).await?,
+            Some(PartSink::Store(writer)) => writer.write(bytes.clone()).await?,
+            Some(PartSink::Stream(writer)) => writer.write(bytes.clone()).await?,
             None => return Err(ExportError::internal("the part's writer is gone")),
         }
         let mut spare = bytes.try_into_mut().map(Vec::from).unwrap_or_default();
@@ -71,8 +71,8 @@ impl OpenPart {
     /// have left what it had staged.
     pub(super) async fn finish(&mut self, unsure: &mut bool) -> Result<StagedObject, ExportError> {
         let writer = match self.writer.take() {
-            Some(Writer::Store(writer)) => writer,
-            Some(Writer::Stream(writer)) => return Ok(writer.finish().await?),
+            Some(PartSink::Store(writer)) => writer,
+            Some(PartSink::Stream(writer)) => return Ok(writer.finish().await?),
             None => return Err(ExportError::internal("the part's writer is gone")),
         };
         let finishing = self.finishing.insert(tokio::spawn(writer.finish()));
@@ -87,7 +87,7 @@ impl OpenPart {
     }
 }
 
-impl Writer {
+impl PartSink {
     pub(super) fn bytes_written(&self) -> u64 {
         match self {
             Self::Store(writer) => writer.bytes_written(),

@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::mark::Mark;
-use crate::base::retry;
 use crate::model::ExportErrorKind;
+use crate::store::ABORT_GRACE;
 
-/// After [`retry::ABORT_GRACE`], for what the run does once its workers have stopped.
+/// After [`ABORT_GRACE`], for what the run does once its workers have stopped.
 const ABORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// How long a clean abort may take: the workers' own grace, and what the run does after it.
-pub(crate) const ABORT_PATIENCE: Duration = retry::ABORT_GRACE.saturating_add(ABORT_MARGIN);
+pub(crate) const ABORT_PATIENCE: Duration = ABORT_GRACE.saturating_add(ABORT_MARGIN);
 
 /// Waits for `run`, in a task of its own; once `cancel` is cancelled no longer than `patience`, unless the commit has begun.
 ///

@@ -47,7 +47,7 @@ pub(crate) struct RunRecord {
 
 /// Read first, so that another version's members are not complained of.
 #[derive(Deserialize)]
-struct Header {
+struct RecordVersion {
     version: u32,
 }
 
@@ -124,7 +124,7 @@ impl RunRecord {
     /// The destination fails, or another version of outhaul wrote the record (exit 2).
     pub(crate) async fn read(journal: &Journal) -> Result<Option<Self>, ExportError> {
         let Some(bytes) = journal.plan().await? else { return Ok(None) };
-        let version = serde_json::from_slice::<Header>(&bytes).ok().map(|header| header.version);
+        let version = serde_json::from_slice::<RecordVersion>(&bytes).ok().map(|header| header.version);
         let why = match (version, serde_json::from_slice::<Self>(&bytes)) {
             (Some(VERSION), Ok(record)) => return Ok(Some(record)),
             (None | Some(VERSION), Err(error)) => format!("of plan.json, {}", unreadable(&error)),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::finish;
-use super::finish::{Place, locate};
+use super::finish::{RunTarget, locate};
 use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
@@ -45,7 +45,7 @@ pub struct ResumeRequest {
 }
 
 /// What is found of the run.
-enum Found {
+enum RunState {
     /// It has committed.
     Committed(Box<Existing>),
     /// It has not: its journal, and what that says.
@@ -81,8 +81,8 @@ async fn resumed(
     let (folder, placement) = locate(&request.destination, request.single_file)?;
     let destination = Destination::open(folder, &StoreOptions::small())?;
     let (journal, record) = match unless_cancelled(&cancel, find(&destination, &placement)).await? {
-        Found::Committed(existing) => {
-            let place = Place::Destination {
+        RunState::Committed(existing) => {
+            let place = RunTarget::Destination {
                 journal: Journal::new(destination.clone(), existing.manifest.run_id.clone()),
                 destination,
                 placement,
@@ -90,13 +90,13 @@ async fn resumed(
             place.repair(&existing.manifest.run_id).await?;
             return Ok(finish::report_of(&place, 0, started, &existing.manifest, Some(existing.url.clone()), true));
         }
-        Found::Open(found) => *found,
+        RunState::Open(found) => *found,
     };
     let mut export = record.request(Arc::clone(&request.source), Target::Destination(request.destination.clone()));
     if let Some(readers) = request.readers {
         export.work.readers = readers;
     }
-    let place = Place::open(&export)?;
+    let place = RunTarget::open(&export)?;
     let seed = AttemptSeed::random();
     let (created_at, keeper) = (record.created_at, Mutex::default());
     let run = Run {
@@ -119,7 +119,7 @@ async fn resumed(
 }
 
 /// Looks for the run that the destination's owner names, or the only one whose journal is open.
-async fn find(destination: &Destination, placement: &Placement) -> Result<Found, ExportError> {
+async fn find(destination: &Destination, placement: &Placement) -> Result<RunState, ExportError> {
     let owner = owner(destination, &placement.owner_path()).await?;
     let standing = look(destination, placement).await?;
     let mut candidates: Vec<Journal> = match &owner {
@@ -137,14 +137,14 @@ async fn find(destination: &Destination, placement: &Placement) -> Result<Found,
         identity.check(&journal, ExportErrorKind::Usage)?;
         // Whichever version has committed: what is left to do needs no plan.
         if let Some(existing) = standing.as_ref().filter(|it| it.manifest.run_id == journal.run_id()) {
-            return Ok(Found::Committed(Box::new(existing.clone())));
+            return Ok(RunState::Committed(Box::new(existing.clone())));
         }
         if let Some(record) = RunRecord::read(&journal).await? {
-            return Ok(Found::Open(Box::new((journal, record))));
+            return Ok(RunState::Open(Box::new((journal, record))));
         }
     }
     if let Some(existing) = standing {
-        return Ok(Found::Committed(Box::new(existing)));
+        return Ok(RunState::Committed(Box::new(existing)));
     }
     let message = format!("there is no run to resume at {}", destination.url());
     Err(ExportError::new(ExportErrorKind::Usage, message)
@@ -159,7 +159,7 @@ async fn go_on(
     hold: &Hold,
     stop: &CancellationToken,
 ) -> Result<ExportReport, ExportError> {
-    let Place::Destination { destination, placement, .. } = &run.place else {
+    let RunTarget::Destination { destination, placement, .. } = &run.place else {
         return Err(ExportError::internal("a stream has nothing to resume"));
     };
     // Until the rest is committed whatever fails leaves the journal to another try; a signal gives the whole run up, as it

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::coordinator::{discard_receipts, export_partitions};
 use super::error::ExportError;
-use super::finish::{self, Before, Place};
+use super::finish::{self, Before, RunTarget};
 use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
@@ -32,7 +32,7 @@ use crate::store::{AttemptSeed, Take};
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) request: ExportRequest,
-    pub(crate) place: Place,
+    pub(crate) place: RunTarget,
     pub(crate) started: Instant,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) events: Sender<Event>,
@@ -101,7 +101,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<ExportReport, ExportError> {
     request.source.check(&mut request.shape)?;
-    let place = Place::open(&request)?;
+    let place = RunTarget::open(&request)?;
     let run = Run::new(request, place, events);
     let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
     to_its_end(Box::pin(async move { run.execute(&stop).await }), &commit_begun, &cancel, ABORT_PATIENCE).await
@@ -114,7 +114,7 @@ pub async fn run(
 /// As [`run`], up to the first read.
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     request.source.check(&mut request.shape)?;
-    Place::check(&request)?;
+    RunTarget::check(&request)?;
     let plans = request.source.plan(vec![request.read_request()]).await?;
     plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))
 }
@@ -131,7 +131,7 @@ pub(crate) async fn unless_cancelled<T>(
 }
 
 impl Run {
-    pub(super) fn new(request: ExportRequest, place: Place, events: Sender<Event>) -> Self {
+    pub(super) fn new(request: ExportRequest, place: RunTarget, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
         let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
         Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter }
@@ -162,7 +162,7 @@ impl Run {
         hold: Option<&Hold>,
         stop: &CancellationToken,
     ) -> Result<ExportReport, ExportError> {
-        if let (Some(hold), Place::Destination { destination, placement, .. }) = (hold, &self.place) {
+        if let (Some(hold), RunTarget::Destination { destination, placement, .. }) = (hold, &self.place) {
             let settled = unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await;
             // The next run is to find it too.
             settled.inspect_err(|_| self.litter.set())?;
@@ -235,8 +235,8 @@ impl Run {
 
     async fn note_new_keepers(&self, reading: &dyn Reading) -> Infallible {
         match &self.place {
-            Place::Destination { journal, .. } => keep::note_new_keepers(reading, journal).await,
-            Place::Stream { .. } => std::future::pending().await,
+            RunTarget::Destination { journal, .. } => keep::note_new_keepers(reading, journal).await,
+            RunTarget::Stream { .. } => std::future::pending().await,
         }
     }
 
@@ -253,7 +253,7 @@ impl Run {
         result: Result<ExportReport, ExportError>,
         hold: Option<Hold>,
     ) -> Result<ExportReport, ExportError> {
-        let (Some(hold), Place::Destination { destination, placement, journal }) = (hold, &self.place) else {
+        let (Some(hold), RunTarget::Destination { destination, placement, journal }) = (hold, &self.place) else {
             return result;
         };
         if hold.is_lost() && result.is_err() {
@@ -317,7 +317,7 @@ impl Run {
         let reading = request.source.begin(vec![request.read_request()]).await?;
         let planned = Planned::of(reading.as_ref())?;
         self.announce_plan(&planned).await;
-        if let Place::Destination { journal, placement, .. } = &self.place {
+        if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
             failpoint::reach("identified").await;
             let beginning = (self.created_at, self.seed);
@@ -378,8 +378,8 @@ impl Run {
 
     fn outlet(&self) -> Outlet {
         match &self.place {
-            Place::Stream { sink, .. } => Outlet::Stream(sink.clone()),
-            Place::Destination { destination, journal, placement } => {
+            RunTarget::Stream { sink, .. } => Outlet::Stream(sink.clone()),
+            RunTarget::Destination { destination, journal, placement } => {
                 let (destination, journal) = (destination.clone(), journal.clone());
                 match placement {
                     Placement::Parts => Outlet::Parts { destination, journal, layout: self.request.commit.layout },

@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
-use super::finish::Place;
+use super::finish::RunTarget;
 use super::mark::Mark;
 use super::run::{Run, may_be_committed, unless_cancelled};
 use crate::base::cpu;
@@ -246,7 +246,7 @@ impl SimulatedRun {
         tokio::spawn(async move { while told.recv().await.is_some() {} });
         let run = Run {
             request,
-            place: Place::Destination { destination, journal, placement: Placement::Parts },
+            place: RunTarget::Destination { destination, journal, placement: Placement::Parts },
             started: Instant::now(),
             created_at: Utc::now(),
             events,

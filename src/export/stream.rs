@@ -7,7 +7,7 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
-use super::finish::Place;
+use super::finish::RunTarget;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
 use super::run::Run;
@@ -48,7 +48,7 @@ pub async fn stream(
     let Target::Stream { manifest: file } = &request.commit.target else {
         return Err(ExportError::new(ExportErrorKind::Usage, "the rows are to go to a destination and into a stream"));
     };
-    let place = Place::stream(StreamSink::Caller(bytes.clone()), file.clone());
+    let place = RunTarget::stream(StreamSink::Caller(bytes.clone()), file.clone());
     let run = Run::new(request, place, events);
     let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
     let streaming = Box::pin(async move { until_the_reader_goes(&run, &bytes, &stop).await });

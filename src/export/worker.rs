@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::mark::Mark;
-use super::part::{OpenPart, Writer, aborted};
+use super::part::{OpenPart, PartSink, aborted};
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
 use crate::base::{failpoint, telemetry};
@@ -206,7 +206,7 @@ impl Attempt<'_> {
         self.rows = total;
         let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
         open.rows += rows;
-        let written = open.writer.as_ref().map_or(0, Writer::bytes_written);
+        let written = open.writer.as_ref().map_or(0, PartSink::bytes_written);
         let size = written.saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
         let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
         telemetry::rows_encoded(rows);
@@ -254,7 +254,7 @@ impl Attempt<'_> {
             Outlet::Single { destination, journal, name } => {
                 self.store_writer(destination, journal, name.clone()).await?
             }
-            Outlet::Stream(sink) => Writer::Stream(Box::new(StreamWriter::new(sink.clone(), work.sha256))),
+            Outlet::Stream(sink) => PartSink::Stream(Box::new(StreamWriter::new(sink.clone(), work.sha256))),
         };
         let mut format = work.format.clone();
         if self.partition.ordered {
@@ -273,7 +273,7 @@ impl Attempt<'_> {
         destination: &Destination,
         journal: &Journal,
         path: String,
-    ) -> Result<Writer, ExportError> {
+    ) -> Result<PartSink, ExportError> {
         let (destination, journal) = (destination.clone(), journal.clone());
         let content_type = self.work.format.content_type();
         let start = async move { destination.writer(&path, content_type, &journal).await };
@@ -281,7 +281,7 @@ impl Attempt<'_> {
         self.starting = None;
         self.unsure |= !matches!(started, Ok(Ok(_)));
         let writer = started.map_err(|error| ExportError::internal("starting a part").with_source(error))??;
-        Ok(Writer::Store(Box::new(writer)))
+        Ok(PartSink::Store(Box::new(writer)))
     }
 
     async fn finish_part(&mut self) -> Result<(), ExportError> {
@@ -370,7 +370,7 @@ impl Attempt<'_> {
             }
         }
         if let Some(open) = self.open.take() {
-            if let Some(Writer::Store(writer)) = open.writer {
+            if let Some(PartSink::Store(writer)) = open.writer {
                 whole &= aborted(*writer).await;
             }
             if let Some(finishing) = open.finishing {

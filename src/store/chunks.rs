@@ -30,12 +30,12 @@ pub(super) fn chunk_bytes(first: usize, index: usize) -> usize {
 
 /// One chunk as it fills.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(super) struct ChunkBuffer {
     payload: PutPayloadMut,
     size: usize,
 }
 
-impl Gather {
+impl ChunkBuffer {
     pub(super) fn new(size: usize) -> Self {
         Self { payload: PutPayloadMut::new().with_block_size(PIECE_BYTES_MIN), size }
     }
@@ -93,7 +93,7 @@ mod tests {
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40_000), 0..12),
             size in 1_usize..50_000,
         ) {
-            let mut gather = Gather::new(size);
+            let mut gather = ChunkBuffer::new(size);
             let mut chunks = Vec::new();
             for piece in &pieces {
                 let mut piece = Bytes::from(piece.clone());

@@ -80,10 +80,10 @@ pub(super) fn cloud(
     };
     Ok(match provider {
         Provider::S3 => {
-            let asked = Asked::default();
-            let store = s3(authority, variables, false, Connector(asked.clone())).map_err(refused)?;
-            let facts = s3(authority, variables, true, Connector::default()).map_err(refused)?;
-            let client = Connector::default()
+            let asked = UploadStarts::default();
+            let store = s3(authority, variables, false, TimedHttpConnector(asked.clone())).map_err(refused)?;
+            let facts = s3(authority, variables, true, TimedHttpConnector::default()).map_err(refused)?;
+            let client = TimedHttpConnector::default()
                 .connect(&s3_client(variables, s3_endpoint(&s3_builder(authority, variables)).as_deref()))
                 .map_err(refused)?;
             let open_uploads = OpenUploads::new(facts.clone(), client);
@@ -100,7 +100,12 @@ pub(super) fn cloud(
 }
 
 /// `facts`: for HEADs that ask for checksums, with a header that no other request should carry.
-fn s3(bucket: &str, variables: &Variables, facts: bool, connector: Connector) -> Result<AmazonS3, object_store::Error> {
+fn s3(
+    bucket: &str,
+    variables: &Variables,
+    facts: bool,
+    connector: TimedHttpConnector,
+) -> Result<AmazonS3, object_store::Error> {
     let builder = s3_builder(bucket, variables);
     let endpoint = s3_endpoint(&builder);
     let mut client = s3_client(variables, endpoint.as_deref());
@@ -152,7 +157,7 @@ fn gcs(bucket: &str, variables: &Variables) -> Result<object_store::gcp::GoogleC
         .with_bucket_name(bucket)
         .with_client_options(client)
         .with_retry(retries())
-        .with_http_connector(Connector::default())
+        .with_http_connector(TimedHttpConnector::default())
         .build()
 }
 
@@ -177,7 +182,7 @@ fn azure(url: &str, variables: &Variables) -> Result<object_store::azure::Micros
     ] {
         client = client.with_content_type_for_suffix(suffix, content_type);
     }
-    builder.with_client_options(client).with_retry(retries()).with_http_connector(Connector::default()).build()
+    builder.with_client_options(client).with_retry(retries()).with_http_connector(TimedHttpConnector::default()).build()
 }
 
 /// How long after its first try a request may still be tried again.
@@ -238,13 +243,13 @@ fn body_is_exposed(endpoint: &str) -> bool {
 /// Makes HTTP clients whose requests time out by the size of their bodies, and which keep the checksum header of the
 /// answer. A timeout over the whole request, body of the answer included, would cut off slow readers of large objects.
 #[derive(Debug, Default)]
-struct Connector(Asked);
+struct TimedHttpConnector(UploadStarts);
 
 /// How often a store was asked to begin an upload, each retry counted: whoever heard of fewer uploads may have begun more.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Asked(Arc<AtomicU64>);
+pub(super) struct UploadStarts(Arc<AtomicU64>);
 
-impl Asked {
+impl UploadStarts {
     pub(super) fn times(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -258,23 +263,23 @@ impl Asked {
     }
 }
 
-impl HttpConnector for Connector {
+impl HttpConnector for TimedHttpConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(Service(ReqwestConnector::default().connect(options)?, self.0.clone())))
     }
 }
 
 #[derive(Debug)]
-struct Service(HttpClient, Asked);
+struct Service(HttpClient, UploadStarts);
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {} s", .0.as_secs())]
 struct TimedOut(Duration);
 
-type Answer<'a> = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
+type ResponseFuture<'a> = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
 
 impl HttpService for Service {
-    fn call<'a, 'b>(&'a self, request: HttpRequest) -> Answer<'b>
+    fn call<'a, 'b>(&'a self, request: HttpRequest) -> ResponseFuture<'b>
     where
         'a: 'b,
         Self: 'b,
@@ -317,7 +322,7 @@ mod tests {
     fn bodies_are_signed_where_they_are_exposed_or_it_is_asked_for() {
         let unsigned = |variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let text = format!("{:?}", s3("bucket", &variables, false, Connector::default()).unwrap());
+            let text = format!("{:?}", s3("bucket", &variables, false, TimedHttpConnector::default()).unwrap());
             (text.contains("sign_payload: false"), text.contains("sign_payload: true"))
         };
         let (no, yes) = ((true, false), (false, true));

@@ -28,11 +28,11 @@ use crate::model::{StagedObject, Staging};
 /// Cancel safety: dropping a future may leave its request done or not done, never half visible.
 #[derive(Debug, Clone)]
 pub struct Destination {
-    inner: Arc<Inner>,
+    inner: Arc<DestinationInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct DestinationInner {
     url: String,
     encoded: bool,
     options: StoreOptions,
@@ -76,7 +76,7 @@ impl Destination {
                 Backend::Remote(Arc::new(connect::cloud(provider, &authority, &prefix, &url, variables)?))
             }
         };
-        Ok(Self { inner: Arc::new(Inner { url, encoded, options: *options, backend }) })
+        Ok(Self { inner: Arc::new(DestinationInner { url, encoded, options: *options, backend }) })
     }
 
     /// A store in this process, for tests: what is written there is gone with the process. The same name gives the same
@@ -85,7 +85,7 @@ impl Destination {
     pub fn in_memory(name: &str, options: &StoreOptions) -> Self {
         let url = format!("memory:///{name}");
         let backend = Backend::Remote(Arc::new(connect::memory(name, url.clone())));
-        Self { inner: Arc::new(Inner { url, encoded: false, options: *options, backend }) }
+        Self { inner: Arc::new(DestinationInner { url, encoded: false, options: *options, backend }) }
     }
 
     /// A store of a test.
@@ -94,7 +94,7 @@ impl Destination {
         let url = "memory:///simulated".to_owned();
         let remote = Remote::new(Arc::clone(store), object_store::path::Path::ROOT, url.clone());
         let backend = Backend::Remote(Arc::new(remote));
-        Self { inner: Arc::new(Inner { url, encoded: false, options: *options, backend }) }
+        Self { inner: Arc::new(DestinationInner { url, encoded: false, options: *options, backend }) }
     }
 
     /// The canonical URL: no credentials, no slash at its end.

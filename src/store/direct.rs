@@ -29,13 +29,13 @@ const LOCAL_BLOCK_ROOM_BYTES: usize = 2 << 20;
 const DIRECT_ALIGN_BYTES: usize = 4096;
 
 /// Bytes gathered in aligned memory, [`LOCAL_BLOCK_BYTES`] or more when full.
-pub(crate) struct Block {
+pub(crate) struct AlignedBuffer {
     /// What was gathered, from `start` on, which is aligned.
     memory: Vec<u8>,
     start: usize,
 }
 
-impl Block {
+impl AlignedBuffer {
     pub(crate) fn new() -> Self {
         Self::with_capacity(LOCAL_BLOCK_BYTES + LOCAL_BLOCK_ROOM_BYTES)
     }
@@ -97,9 +97,9 @@ impl Block {
 }
 
 /// Without the bytes, which are row values.
-impl fmt::Debug for Block {
+impl fmt::Debug for AlignedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Block").field("len", &self.bytes().len()).finish_non_exhaustive()
+        f.debug_struct("AlignedBuffer").field("len", &self.bytes().len()).finish_non_exhaustive()
     }
 }
 
@@ -130,7 +130,7 @@ impl BlockFile {
     ///
     /// # Errors
     /// Of the operating system; the file then holds a beginning of what was written.
-    pub(crate) fn append(&mut self, block: &Block) -> io::Result<()> {
+    pub(crate) fn append(&mut self, block: &AlignedBuffer) -> io::Result<()> {
         match (self.cache, block.is_full()) {
             (Cache::Undecided, true) if system::bypass_pays(&self.file) => {
                 let set = system::set_bypass(&self.file, true);
@@ -236,14 +236,14 @@ mod tests {
     /// Writes as a sink does, with the pieces copied into the block or its memory lent for them: the cache's part before
     /// the tail, if a block was filled, and at the end.
     fn write(file: File, pieces: &[Bytes], lent: bool) -> (Option<Cache>, BlockFile) {
-        let (mut file, mut block, mut before_tail) = (BlockFile::new(file), Block::new(), None);
+        let (mut file, mut block, mut before_tail) = (BlockFile::new(file), AlignedBuffer::new(), None);
         for piece in pieces {
             let mut piece = piece.clone();
             loop {
                 let full = if lent {
                     let (mut memory, start) = block.into_memory();
                     memory.extend_from_slice(&piece.split_off(0));
-                    block = Block::of(memory, start);
+                    block = AlignedBuffer::of(memory, start);
                     block.is_full()
                 } else {
                     block.fill(&mut piece)
@@ -361,7 +361,7 @@ mod tests {
         let path = folder.path().join("part");
         let (first, second) = (content(BLOCK, 7), content(BLOCK, 8));
         let block_of = |bytes: &Bytes| {
-            let mut block = Block::new();
+            let mut block = AlignedBuffer::new();
             assert!(block.fill(&mut bytes.clone()));
             block
         };
@@ -381,9 +381,9 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_keep_their_bytes_to_themselves() {
-        let mut block = Block::new();
+        let mut block = AlignedBuffer::new();
         block.fill(&mut Bytes::from_static(b"secret"));
         assert_eq!(block.bytes().as_ptr().align_offset(DIRECT_ALIGN_BYTES), 0);
-        assert_eq!(format!("{block:?}"), "Block { len: 6, .. }");
+        assert_eq!(format!("{block:?}"), "AlignedBuffer { len: 6, .. }");
     }
 }

@@ -38,7 +38,7 @@ pub struct StoreError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is kept of an error of the store's client: its words without response bodies, which can quote request headers
 /// and with them session tokens, and what to do.
@@ -55,7 +55,7 @@ impl StoreError {
         operation: &'static str,
         object: impl Into<String>,
         fault: StoreFault,
-        source: impl Into<Source>,
+        source: impl Into<BoxError>,
     ) -> Self {
         Self { operation, object: object.into(), fault, leaves_nothing: false, source: source.into() }
     }
@@ -63,7 +63,7 @@ impl StoreError {
     /// An error of the operating system.
     pub(crate) fn from_io(operation: &'static str, object: impl Into<String>, error: std::io::Error) -> Self {
         let (fault, hint) = io_fault(&error);
-        let source: Source = match hint {
+        let source: BoxError = match hint {
             Some(_) => Box::new(Cause { text: error.to_string(), hint }),
             None => Box::new(error),
         };

@@ -255,15 +255,20 @@ impl std::fmt::Display for FaultStore {
     }
 }
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-fn not_simulated<'a, T: Send + 'a>() -> Answer<'a, T> {
+fn not_simulated<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
     Box::pin(async { Err(Error::NotImplemented { operation: "this".into(), implementer: "FaultStore".into() }) })
 }
 
 // As `async_trait` writes the two traits' methods.
 impl ObjectStore for FaultStore {
-    fn put_opts<'a, 'b, 't>(&'a self, path: &'b Path, payload: PutPayload, options: PutOptions) -> Answer<'t, PutResult>
+    fn put_opts<'a, 'b, 't>(
+        &'a self,
+        path: &'b Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> StoreFuture<'t, PutResult>
     where
         'a: 't,
         'b: 't,
@@ -281,7 +286,7 @@ impl ObjectStore for FaultStore {
         &'a self,
         _: &'b Path,
         _: PutMultipartOptions,
-    ) -> Answer<'t, Box<dyn MultipartUpload>>
+    ) -> StoreFuture<'t, Box<dyn MultipartUpload>>
     where
         'a: 't,
         'b: 't,
@@ -290,7 +295,7 @@ impl ObjectStore for FaultStore {
         not_simulated()
     }
 
-    fn get_opts<'a, 'b, 't>(&'a self, path: &'b Path, options: GetOptions) -> Answer<'t, GetResult>
+    fn get_opts<'a, 'b, 't>(&'a self, path: &'b Path, options: GetOptions) -> StoreFuture<'t, GetResult>
     where
         'a: 't,
         'b: 't,
@@ -337,7 +342,7 @@ impl ObjectStore for FaultStore {
         }
     }
 
-    fn list_with_delimiter<'a, 'b, 't>(&'a self, _: Option<&'b Path>) -> Answer<'t, ListResult>
+    fn list_with_delimiter<'a, 'b, 't>(&'a self, _: Option<&'b Path>) -> StoreFuture<'t, ListResult>
     where
         'a: 't,
         'b: 't,
@@ -346,7 +351,7 @@ impl ObjectStore for FaultStore {
         not_simulated()
     }
 
-    fn copy_opts<'a, 'b, 'c, 't>(&'a self, _: &'b Path, _: &'c Path, _: CopyOptions) -> Answer<'t, ()>
+    fn copy_opts<'a, 'b, 'c, 't>(&'a self, _: &'b Path, _: &'c Path, _: CopyOptions) -> StoreFuture<'t, ()>
     where
         'a: 't,
         'b: 't,
@@ -358,7 +363,7 @@ impl ObjectStore for FaultStore {
 }
 
 impl MultipartStore for FaultStore {
-    fn create_multipart<'a, 'b, 't>(&'a self, path: &'b Path) -> Answer<'t, String>
+    fn create_multipart<'a, 'b, 't>(&'a self, path: &'b Path) -> StoreFuture<'t, String>
     where
         'a: 't,
         'b: 't,
@@ -367,7 +372,11 @@ impl MultipartStore for FaultStore {
         Box::pin(self.begin(path, PutMultipartOptions::default()))
     }
 
-    fn create_multipart_opts<'a, 'b, 't>(&'a self, path: &'b Path, options: PutMultipartOptions) -> Answer<'t, String>
+    fn create_multipart_opts<'a, 'b, 't>(
+        &'a self,
+        path: &'b Path,
+        options: PutMultipartOptions,
+    ) -> StoreFuture<'t, String>
     where
         'a: 't,
         'b: 't,
@@ -382,7 +391,7 @@ impl MultipartStore for FaultStore {
         id: &'c String,
         index: usize,
         chunk: PutPayload,
-    ) -> Answer<'t, PartId>
+    ) -> StoreFuture<'t, PartId>
     where
         'a: 't,
         'b: 't,
@@ -397,7 +406,7 @@ impl MultipartStore for FaultStore {
         path: &'b Path,
         id: &'c String,
         parts: Vec<PartId>,
-    ) -> Answer<'t, PutResult>
+    ) -> StoreFuture<'t, PutResult>
     where
         'a: 't,
         'b: 't,
@@ -414,7 +423,7 @@ impl MultipartStore for FaultStore {
         }))
     }
 
-    fn abort_multipart<'a, 'b, 'c, 't>(&'a self, path: &'b Path, id: &'c String) -> Answer<'t, ()>
+    fn abort_multipart<'a, 'b, 'c, 't>(&'a self, path: &'b Path, id: &'c String) -> StoreFuture<'t, ()>
     where
         'a: 't,
         'b: 't,

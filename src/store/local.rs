@@ -18,7 +18,7 @@ use cap_std::fs::{
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::io::AsyncReadExt;
 
-use super::direct::Block;
+use super::direct::AlignedBuffer;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
@@ -43,7 +43,7 @@ pub(super) struct Folder {
     /// The folders that were made through this handle, a parent before what is in it.
     made: Mutex<BTreeSet<PathBuf>>,
     /// Blocks that parts have done with.
-    pub(super) blocks: Spares<Block>,
+    pub(super) blocks: Spares<AlignedBuffer>,
 }
 
 /// What guards the replacement of files. It may be removed by whoever holds its lock: whoever has waited for that of a

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::checksums::Checksums;
-use super::direct::{Block, BlockFile};
+use super::direct::{AlignedBuffer, BlockFile};
 use super::error::{StoreError, StoreFault};
 use super::local::Folder;
 use super::writer::compute;
@@ -17,17 +17,17 @@ use crate::model::Staging;
 pub(super) struct LocalSink {
     staged: StagedFile,
     /// Allocated with the first byte that goes into it.
-    filling: Option<Block>,
+    filling: Option<AlignedBuffer>,
     /// Where the bytes begin in the memory of a block that was lent, and how many there were.
     lent: Option<(usize, usize)>,
-    state: State,
+    state: WriteState,
 }
 
 #[derive(Debug)]
-enum State {
+enum WriteState {
     Idle(BlockFile),
     /// Gives the file back, and its block, empty again.
-    Writing(JoinHandle<std::io::Result<(BlockFile, Block)>>),
+    Writing(JoinHandle<std::io::Result<(BlockFile, AlignedBuffer)>>),
     Failed,
 }
 
@@ -53,7 +53,7 @@ impl LocalSink {
         let staged = StagedFile { folder: Arc::clone(folder), file, keep: false };
         let name = staged.file.clone();
         let file = folder.run("staging", object, move |folder| folder.stage(&name)).await?;
-        Ok(Self { staged, filling: None, lent: None, state: State::Idle(BlockFile::new(file)) })
+        Ok(Self { staged, filling: None, lent: None, state: WriteState::Idle(BlockFile::new(file)) })
     }
 
     /// Takes as much of `bytes` as fits. True once the block is full.
@@ -68,12 +68,12 @@ impl LocalSink {
     }
 
     /// The block that fills, or an empty one.
-    fn take_filling(&mut self) -> Block {
-        self.filling.take().or_else(|| self.staged.folder.blocks.take()).unwrap_or_else(Block::new)
+    fn take_filling(&mut self) -> AlignedBuffer {
+        self.filling.take().or_else(|| self.staged.folder.blocks.take()).unwrap_or_else(AlignedBuffer::new)
     }
 
     /// Leaves a block to the next part.
-    fn leave(&self, block: Option<Block>) {
+    fn leave(&self, block: Option<AlignedBuffer>) {
         if let Some(mut block) = block {
             block.clear();
             self.staged.folder.blocks.keep(block);
@@ -98,7 +98,7 @@ impl LocalSink {
     pub(super) fn take_back(&mut self, object: &str, memory: Vec<u8>) -> Result<bool, StoreError> {
         match self.lent.take() {
             Some((start, bytes)) if memory.len() >= start + bytes => {
-                Ok(self.filling.insert(Block::of(memory, start)).is_full())
+                Ok(self.filling.insert(AlignedBuffer::of(memory, start)).is_full())
             }
             _ => {
                 Err(StoreError::new("staging", object, StoreFault::Unavailable, "other memory came back than was lent"))
@@ -124,7 +124,7 @@ impl LocalSink {
         let (mut file, spare) = self.idle(object).await?;
         self.filling = spare;
         self.fill(&mut tail);
-        self.state = State::Writing(tokio::task::spawn_blocking(move || {
+        self.state = WriteState::Writing(tokio::task::spawn_blocking(move || {
             file.append(&block)?;
             block.clear();
             Ok((file, block))
@@ -155,16 +155,16 @@ impl LocalSink {
     }
 
     /// The file, once nothing is being written, and the block that was.
-    async fn idle(&mut self, object: &str) -> Result<(BlockFile, Option<Block>), StoreError> {
+    async fn idle(&mut self, object: &str) -> Result<(BlockFile, Option<AlignedBuffer>), StoreError> {
         let lost = |why: String| Err(StoreError::new("staging", object, StoreFault::Unavailable, why));
-        match std::mem::replace(&mut self.state, State::Failed) {
-            State::Idle(file) => Ok((file, None)),
-            State::Writing(task) => match task.await {
+        match std::mem::replace(&mut self.state, WriteState::Failed) {
+            WriteState::Idle(file) => Ok((file, None)),
+            WriteState::Writing(task) => match task.await {
                 Ok(Ok((file, block))) => Ok((file, Some(block))),
                 Ok(Err(error)) => Err(StoreError::from_io("staging", object, error)),
                 Err(error) => lost(error.to_string()),
             },
-            State::Failed => lost("an earlier write failed or was interrupted".into()),
+            WriteState::Failed => lost("an earlier write failed or was interrupted".into()),
         }
     }
 }

@@ -32,4 +32,5 @@ pub use journal::{AttemptSeed, Journal, UploadRecord};
 pub(crate) use journal::{DISCARDS_AT_ONCE, unreadable};
 pub use name::PartName;
 pub use owner::{Claim, OwnerRecord, Take};
+pub(crate) use writer::ABORT_GRACE;
 pub use writer::PartWriter;

@@ -10,8 +10,7 @@ use object_store::signer::{SignedUrlOptions, Signer};
 use serde::Deserialize;
 
 use super::connect::REQUEST_TIMEOUT_MIN;
-
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+use super::error::BoxError;
 
 /// Lists uploads by requests that it signs itself.
 pub(super) struct OpenUploads {
@@ -46,7 +45,7 @@ struct Upload {
 
 impl Page {
     /// Where the next page begins. S3 gives both markers; SeaweedFS sorts by upload and gives that one only.
-    fn markers(&self) -> Result<Vec<(String, String)>, Cause> {
+    fn markers(&self) -> Result<Vec<(String, String)>, BoxError> {
         let markers = [("key-marker", &self.next_key_marker), ("upload-id-marker", &self.next_upload_id_marker)];
         let given = markers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
         let given: Vec<_> = given.filter(|(_, value)| !value.is_empty()).collect();
@@ -65,7 +64,7 @@ impl OpenUploads {
     }
 
     /// All below a prefix of keys. Needs `s3:ListBucketMultipartUploads`.
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<OpenUpload>, Cause> {
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<OpenUpload>, BoxError> {
         let mut found = Vec::new();
         let mut markers = Vec::new();
         loop {
@@ -82,7 +81,7 @@ impl OpenUploads {
         }
     }
 
-    async fn page(&self, query: Vec<(String, String)>) -> Result<Page, Cause> {
+    async fn page(&self, query: Vec<(String, String)>) -> Result<Page, BoxError> {
         let options = SignedUrlOptions::default().with_query(query);
         let method = HttpRequest::new(HttpRequestBody::empty()).method().clone();
         let url = self.signer.signed_url_opts(method, &Path::ROOT, SIGNATURE_LIFE, &options).await?;

@@ -155,11 +155,11 @@ pub enum Take {
 /// The ownership of a destination. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    inner: Arc<Inner>,
+    inner: Arc<OwnerInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct OwnerInner {
     destination: Destination,
     path: String,
     /// What we wrote last, and its version.
@@ -205,7 +205,7 @@ impl Claim {
             if let Some((now, version)) = read(destination, path).await?
                 && now.nonce == record.nonce
             {
-                let inner = Inner {
+                let inner = OwnerInner {
                     destination: destination.clone(),
                     path: path.to_owned(),
                     held: RwLock::new((record, version)),
@@ -242,7 +242,7 @@ impl Claim {
         if failpoint::off("owner") {
             return Ok(());
         }
-        let Inner { destination, path, lost, .. } = &*self.inner;
+        let OwnerInner { destination, path, lost, .. } = &*self.inner;
         let now = read(destination, path).await?;
         let nonce = self.held().0.nonce;
         match now {
@@ -277,7 +277,7 @@ impl Claim {
     }
 
     async fn renew(&self) -> Result<(), StoreError> {
-        let Inner { destination, path, .. } = &*self.inner;
+        let OwnerInner { destination, path, .. } = &*self.inner;
         let (mut record, version) = self.held();
         record.renewed_at = Utc::now();
         if destination.replace(path, bytes(&record), JSON, &version).await? == ReplaceOutcome::Changed {
@@ -300,7 +300,7 @@ impl Claim {
         if self.inner.lost.is_cancelled() || self.check().await.is_err() {
             return Ok(());
         }
-        let Inner { destination, path, .. } = &*self.inner;
+        let OwnerInner { destination, path, .. } = &*self.inner;
         if destination.delete(path).await.is_ok() {
             return Ok(());
         }
@@ -312,7 +312,7 @@ impl Claim {
     /// # Errors
     /// [`StoreError`].
     pub async fn end(&self) -> Result<(), StoreError> {
-        let Inner { destination, path, .. } = &*self.inner;
+        let OwnerInner { destination, path, .. } = &*self.inner;
         let (mut record, version) = self.held();
         record.ended = true;
         destination.replace(path, bytes(&record), JSON, &version).await.map(|_| ())

@@ -14,7 +14,7 @@ use object_store::{
     PutPayload, UpdateVersion,
 };
 
-use super::connect::{Asked, Crc64Header, request_timeout, retry_budget};
+use super::connect::{Crc64Header, UploadStarts, request_timeout, retry_budget};
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::open_uploads::OpenUploads;
@@ -38,7 +38,7 @@ pub(super) struct Remote {
     /// Lists uploads, where the store can.
     open_uploads: Option<OpenUploads>,
     /// How often the store was asked to begin an upload.
-    asked: Asked,
+    asked: UploadStarts,
     /// How many uploads it said it had begun.
     begun: AtomicU64,
     /// The prefix.
@@ -62,7 +62,7 @@ impl Remote {
             facts: Arc::clone(&store) as _,
             store,
             open_uploads: None,
-            asked: Asked::default(),
+            asked: UploadStarts::default(),
             begun: AtomicU64::new(0),
             root,
             url,
@@ -74,7 +74,7 @@ impl Remote {
         Self { facts, ..self }
     }
 
-    pub(super) fn with_open_uploads(self, open_uploads: OpenUploads, asked: Asked) -> Self {
+    pub(super) fn with_open_uploads(self, open_uploads: OpenUploads, asked: UploadStarts) -> Self {
         Self { open_uploads: Some(open_uploads), asked, ..self }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::checksums::Checksums;
-use super::chunks::{Gather, chunk_bytes};
+use super::chunks::{ChunkBuffer, chunk_bytes};
 use super::error::{StoreError, StoreFault};
 use super::facts::StoreOptions;
 use super::journal::Journal;
@@ -22,7 +22,7 @@ pub(super) struct RemoteSink {
     path: String,
     options: StoreOptions,
     upload_id: String,
-    gather: Gather,
+    gather: ChunkBuffer,
     /// Chunks taken from `gather`.
     chunks: usize,
     in_flight: JoinSet<Result<Uploaded, StoreError>>,
@@ -58,7 +58,7 @@ impl RemoteSink {
             path: path.to_owned(),
             options,
             upload_id,
-            gather: Gather::new(chunk_bytes(options.chunk_bytes.get(), 0)),
+            gather: ChunkBuffer::new(chunk_bytes(options.chunk_bytes.get(), 0)),
             chunks: 0,
             in_flight: JoinSet::new(),
             in_flight_bytes: 0,

@@ -1,5 +1,7 @@
 //! Writes one object, chunk by chunk, so that it is whole and invisible until it is published.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::checksums::Checksums;
@@ -10,8 +12,10 @@ use super::journal::Journal;
 use super::local_sink::LocalSink;
 use super::remote_sink::RemoteSink;
 use crate::base::cpu::on_rayon;
-use crate::base::retry;
 use crate::model::{StagedObject, Staging};
+
+/// A clean abort (cancel requests, aborted uploads) may take this long; then the process leaves all the same.
+pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(8);
 
 /// Below this a buffer is hashed where it is: the hand-over to rayon costs more.
 const INLINE_CPU_BYTES: usize = 64 * 1024;
@@ -111,7 +115,7 @@ impl PartWriter {
     /// Waits until every byte is stored; nothing is visible yet.
     ///
     /// # Errors
-    /// [`StoreError`]; what was staged is then removed, for as long as `retry::ABORT_GRACE`, and stays in the journal.
+    /// [`StoreError`]; what was staged is then removed, for as long as `ABORT_GRACE`, and stays in the journal.
     ///
     /// Cancel safety: as dropping the writer.
     pub async fn finish(mut self) -> Result<StagedObject, StoreError> {
@@ -121,7 +125,7 @@ impl PartWriter {
         };
         let is_local = matches!(self.sink, Sink::Local(_));
         // The first error is the one to report.
-        let aborted = tokio::time::timeout(retry::ABORT_GRACE, self.abort()).await;
+        let aborted = tokio::time::timeout(ABORT_GRACE, self.abort()).await;
         Err(StoreError { leaves_nothing: is_local && matches!(aborted, Ok(Ok(()))), ..error })
     }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::value::{Kind, Value};
+use super::value::{TextKind, Value};
 use crate::commit::model::{FormatKind, Manifest, PartEntry, SchemaColumn};
 use crate::commit::types::{parquet_type, parse_arrow_type};
 use crate::model::{Carrier, ColumnSummary, Format};
@@ -12,11 +12,11 @@ pub(super) const KEPT_BYTES: usize = 128;
 
 /// One column, as the manifest describes it.
 #[derive(Debug, Clone)]
-pub(super) struct Column {
+pub(super) struct ExpectedColumn {
     /// Its name in the output.
     pub(super) name: String,
     /// How its values are read.
-    pub(super) kind: Kind,
+    pub(super) kind: TextKind,
     /// The type of its batches; text and integers stand for all that are held as such.
     pub(super) carrier: Carrier,
     /// Whether a NULL can occur.
@@ -32,7 +32,7 @@ pub(super) struct Column {
 ///
 /// # Errors
 /// What the manifest says of a column's type makes no sense.
-pub(super) fn columns(manifest: &Manifest) -> Result<Vec<Column>, Vec<String>> {
+pub(super) fn columns(manifest: &Manifest) -> Result<Vec<ExpectedColumn>, Vec<String>> {
     let (mut columns, mut problems) = (Vec::new(), Vec::new());
     for described in &manifest.schema {
         match column(described, manifest) {
@@ -43,7 +43,7 @@ pub(super) fn columns(manifest: &Manifest) -> Result<Vec<Column>, Vec<String>> {
     if problems.is_empty() { Ok(columns) } else { Err(problems) }
 }
 
-fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<Column, String> {
+fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<ExpectedColumn, String> {
     let SchemaColumn { name, pg_type, arrow_type, nullable, .. } = described;
     let Some(carrier) = parse_arrow_type(arrow_type) else {
         return Err(format!("column {name:?}: its arrow_type {arrow_type:?} is no type that this build knows"));
@@ -57,14 +57,14 @@ fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<Column, Strin
             "column {name:?}: its parquet_type {found} is not that of {arrow_type}, which is {wanted}"
         ));
     }
-    let kind = Kind::of(&carrier);
+    let kind = TextKind::of(&carrier);
     let is_text = ["text", "character", "name", "citext"].iter().any(|name| pg_type.starts_with(name));
-    let (float, text) = (matches!(kind, Kind::Float32 | Kind::Float64), kind == Kind::Text);
+    let (float, text) = (matches!(kind, TextKind::Float32 | TextKind::Float64), kind == TextKind::Text);
     let nulled = described.policy.split(", ").any(|word| word == "null");
     // In NDJSON the null of a value that is none in JSON is not told from the one of a policy, nor JSON's own from SQL's.
     let ambiguous = format == Format::Ndjson && ((text && !is_text) || (float && nulled));
     let guarded = matches!(&manifest.format.kind, FormatKind::Csv(options) if options.formula_guard);
-    Ok(Column {
+    Ok(ExpectedColumn {
         name: name.clone(),
         kind,
         nullable: *nullable,
@@ -80,14 +80,14 @@ fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<Column, Strin
 
 /// What was found of one column in one part.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Found {
+pub(super) struct ObservedStatistics {
     /// How many values are NULL.
     pub(super) nulls: u64,
     /// The least and greatest value.
     pub(super) extremes: Option<(Value, Value)>,
 }
 
-impl Found {
+impl ObservedStatistics {
     /// Takes one more value in.
     pub(super) fn widen(&mut self, value: Value) {
         match &mut self.extremes {
@@ -104,7 +104,7 @@ impl Found {
 }
 
 /// Compares what was found in a part with what the manifest says of it.
-pub(super) fn compare(columns: &[Column], found: &[Found], part: &PartEntry) -> Vec<String> {
+pub(super) fn compare(columns: &[ExpectedColumn], found: &[ObservedStatistics], part: &PartEntry) -> Vec<String> {
     let mut problems = Vec::new();
     for (index, (column, found)) in columns.iter().zip(found).enumerate() {
         let mut tell = |problem: String| problems.push(format!("column {:?}: {problem}", column.name));
@@ -125,7 +125,7 @@ pub(super) fn compare(columns: &[Column], found: &[Found], part: &PartEntry) -> 
 }
 
 /// Only a value that the manifest shows itself is repeated here.
-fn extremes(kind: Kind, found: &Found, said: &ColumnSummary) -> Vec<String> {
+fn extremes(kind: TextKind, found: &ObservedStatistics, said: &ColumnSummary) -> Vec<String> {
     let mut problems = Vec::new();
     let ends = found.extremes.as_ref();
     let least = (&said.min, ends.map(|ends| &ends.0), "least", Ordering::Less);
@@ -159,8 +159,8 @@ pub(super) mod tests {
     use super::*;
 
     /// Columns by name and kind, which can be NULL.
-    pub(in crate::verify) fn columns(kinds: &[(&str, Kind)]) -> Arc<[Column]> {
-        let column = |(name, kind): &(&str, Kind)| Column {
+    pub(in crate::verify) fn columns(kinds: &[(&str, TextKind)]) -> Arc<[ExpectedColumn]> {
+        let column = |(name, kind): &(&str, TextKind)| ExpectedColumn {
             name: (*name).to_owned(),
             kind: *kind,
             carrier: Carrier::Text,

@@ -9,7 +9,7 @@ use flate2::write::MultiGzDecoder;
 use futures_util::stream::StreamExt;
 use sha2::{Digest as _, Sha256};
 
-use super::columns::{self, Column, Found};
+use super::columns::{self, ExpectedColumn, ObservedStatistics};
 use super::csv::CsvReader;
 use super::ndjson::NdjsonReader;
 use super::{chain, parquet, wrong_crc};
@@ -29,9 +29,9 @@ pub(super) async fn check(
     destination: &Destination,
     manifest: &Arc<Manifest>,
     part: &PartEntry,
-    columns: &Arc<[Column]>,
+    columns: &Arc<[ExpectedColumn]>,
 ) -> Result<Vec<String>, ManifestError> {
-    let mut reading = match Reading::new(manifest, part, columns) {
+    let mut reading = match PartReader::new(manifest, part, columns) {
         Ok(reading) => reading,
         Err(error) => return Ok(vec![format!("it cannot be unpacked: {error}")]),
     };
@@ -64,7 +64,7 @@ pub(super) async fn check(
 }
 
 /// A part that is being read.
-struct Reading {
+struct PartReader {
     bytes: u64,
     crc: Digest,
     sha256: Option<Sha256>,
@@ -73,8 +73,8 @@ struct Reading {
     broken: Option<String>,
 }
 
-impl Reading {
-    fn new(manifest: &Manifest, part: &PartEntry, columns: &Arc<[Column]>) -> io::Result<Self> {
+impl PartReader {
+    fn new(manifest: &Manifest, part: &PartEntry, columns: &Arc<[ExpectedColumn]>) -> io::Result<Self> {
         Ok(Self {
             bytes: 0,
             crc: Digest::new(CrcAlgorithm::Crc64Nvme),
@@ -99,7 +99,7 @@ impl Reading {
     }
 
     /// What is wrong with the bytes; else with the rows, and what was found of each column.
-    fn end(self, part: &PartEntry) -> (Vec<String>, Option<Vec<Found>>) {
+    fn end(self, part: &PartEntry) -> (Vec<String>, Option<Vec<ObservedStatistics>>) {
         let mut problems = Vec::new();
         if self.bytes != part.bytes {
             problems.push(format!("it gave {}, the manifest says {}", counted(self.bytes, "byte"), part.bytes));
@@ -169,7 +169,7 @@ impl Write for Lines {
 }
 
 impl Lines {
-    fn end(self) -> io::Result<(u64, Vec<Found>)> {
+    fn end(self) -> io::Result<(u64, Vec<ObservedStatistics>)> {
         match self {
             Self::Csv(rows) => rows.end(),
             Self::Ndjson(rows) => rows.end(),
@@ -187,7 +187,7 @@ enum Unpack {
 }
 
 impl Unpack {
-    fn new(manifest: &Manifest, columns: &Arc<[Column]>) -> io::Result<Self> {
+    fn new(manifest: &Manifest, columns: &Arc<[ExpectedColumn]>) -> io::Result<Self> {
         let lines = match &manifest.format.kind {
             FormatKind::Parquet { .. } => return Ok(Self::Nothing),
             FormatKind::Csv(options) => Lines::Csv(Box::new(CsvReader::new(options, columns))),
@@ -213,7 +213,7 @@ impl Unpack {
     }
 
     /// Lines and columns; `None` for Parquet.
-    fn end(self) -> io::Result<Option<(u64, Vec<Found>)>> {
+    fn end(self) -> io::Result<Option<(u64, Vec<ObservedStatistics>)>> {
         match self {
             Self::Nothing => Ok(None),
             Self::Plain(lines) => lines.end().map(Some),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder, Terminator};
 
-use super::columns::{Column, Found, KEPT_BYTES};
-use super::value::Kind;
+use super::columns::{ExpectedColumn, KEPT_BYTES, ObservedStatistics};
+use super::value::TextKind;
 use super::{cut_off, odd};
 use crate::base::words::counted;
 use crate::model::{CsvOptions, Newline};
@@ -22,8 +22,8 @@ const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
 pub(super) struct CsvReader {
     reader: Reader,
     options: CsvOptions,
-    columns: Arc<[Column]>,
-    found: Vec<Found>,
+    columns: Arc<[ExpectedColumn]>,
+    found: Vec<ObservedStatistics>,
     /// How much of the byte order mark is still to come.
     mark: &'static [u8],
     header: bool,
@@ -40,7 +40,7 @@ pub(super) struct CsvReader {
 }
 
 impl CsvReader {
-    pub(super) fn new(options: &CsvOptions, columns: &Arc<[Column]>) -> Self {
+    pub(super) fn new(options: &CsvOptions, columns: &Arc<[ExpectedColumn]>) -> Self {
         let reader = ReaderBuilder::new().delimiter(options.delimiter).terminator(Terminator::Any(b'\n')).build();
         let names = columns.iter().map(|column| column.name.len());
         let needed = names.chain([KEPT_BYTES, options.null.len()]).max().unwrap_or(KEPT_BYTES);
@@ -48,7 +48,7 @@ impl CsvReader {
             reader,
             options: options.clone(),
             columns: Arc::clone(columns),
-            found: vec![Found::default(); columns.len()],
+            found: vec![ObservedStatistics::default(); columns.len()],
             mark: if options.bom { &BYTE_ORDER_MARK } else { &[] },
             header: options.header,
             records: 0,
@@ -113,7 +113,7 @@ impl CsvReader {
         if record_end { self.end_record() } else { Ok(()) }
     }
 
-    fn check_name(&self, column: &Column) -> io::Result<()> {
+    fn check_name(&self, column: &ExpectedColumn) -> io::Result<()> {
         let guarded = || self.options.formula_guard && self.value.strip_prefix(b"'") == Some(column.name.as_bytes());
         if self.value == column.name.as_bytes() || guarded() {
             return Ok(());
@@ -124,12 +124,12 @@ impl CsvReader {
     fn observe(&mut self) -> io::Result<()> {
         let column = &self.columns[self.field];
         // No value that has to be read whole is so long, but bytes.
-        let whole = !self.longer || matches!(column.kind, Kind::Text | Kind::Bytes);
+        let whole = !self.longer || matches!(column.kind, TextKind::Text | TextKind::Bytes);
         // Pairs of digits after the `\x`.
-        let kept = if self.longer && column.kind == Kind::Bytes { self.value.len() & !1 } else { self.value.len() };
+        let kept = if self.longer && column.kind == TextKind::Bytes { self.value.len() & !1 } else { self.value.len() };
         match column.kind.parse(&self.value[..kept]).filter(|_| whole) {
             Some(value) => self.found[self.field].widen(value),
-            None if column.kind == Kind::Opaque => {}
+            None if column.kind == TextKind::Opaque => {}
             None => {
                 let row = self.records.saturating_add(1).saturating_sub(u64::from(self.options.header));
                 return Err(odd(format!("row {row} has something else than its type in column {:?}", column.name)));
@@ -151,7 +151,7 @@ impl CsvReader {
     }
 
     /// Lines, the header among them, and what was found of each column.
-    pub(super) fn end(self) -> io::Result<(u64, Vec<Found>)> {
+    pub(super) fn end(self) -> io::Result<(u64, Vec<ObservedStatistics>)> {
         let whole = self.field == 0 && self.quoted.is_none() && self.mark.is_empty();
         if whole { Ok((self.records, self.found)) } else { Err(cut_off()) }
     }

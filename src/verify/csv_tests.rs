@@ -9,9 +9,10 @@ fn options(newline: Newline, bom: bool) -> CsvOptions {
 }
 
 /// Reads columns of text that are called `a`, `b` and so on.
-fn read(text: &str, width: usize, options: &CsvOptions, cut: usize) -> io::Result<(u64, Vec<Found>)> {
+fn read(text: &str, width: usize, options: &CsvOptions, cut: usize) -> io::Result<(u64, Vec<ObservedStatistics>)> {
     let names = ["a", "b", "c"];
-    let columns: Vec<(&str, Kind)> = names.into_iter().cycle().take(width).map(|name| (name, Kind::Text)).collect();
+    let columns: Vec<(&str, TextKind)> =
+        names.into_iter().cycle().take(width).map(|name| (name, TextKind::Text)).collect();
     let mut rows = CsvReader::new(options, &columns_of(&columns));
     for bytes in text.as_bytes().chunks(cut) {
         rows.take(bytes)?;
@@ -98,7 +99,7 @@ fn values_are_read_to_their_ends() {
     let text = format!("b,\"{long}\"\r\na,\"\r\"\r\n");
     for cut in [1, 77, 100_000] {
         let (_, found) = read(&text, 2, &options(Newline::Crlf, false), cut).unwrap();
-        let ends = |found: &Found| found.extremes.clone().map(|ends| [ends.0, ends.1]).unwrap();
+        let ends = |found: &ObservedStatistics| found.extremes.clone().map(|ends| [ends.0, ends.1]).unwrap();
         let [Value::Bytes(min), Value::Bytes(max)] = ends(&found[0]) else { panic!("text") };
         assert_eq!((min.as_slice(), max.as_slice()), (&b"a"[..], &b"b"[..]));
         let [Value::Bytes(min), Value::Bytes(max)] = ends(&found[1]) else { panic!("text") };

@@ -154,7 +154,7 @@ pub async fn verify(
     // Without its types the data cannot be read, but a HEAD can be sent.
     let columns = columns.as_ref().filter(|_| options.read_data);
     let checks = stream::iter(0..manifest.parts.len()).map(|index| check_part(destination, &manifest, index, columns));
-    let checked: Vec<Checked> = checks.buffered(VERIFIES_AT_ONCE).try_collect().await?;
+    let checked: Vec<PartCheck> = checks.buffered(VERIFIES_AT_ONCE).try_collect().await?;
     for part in checked {
         report.checksums_kept += u64::from(part.checksum_kept);
         report.findings.extend(part.findings);
@@ -242,7 +242,7 @@ fn rolls(parts: &[PartEntry]) -> Option<String> {
 }
 
 /// What was found of one part.
-struct Checked {
+struct PartCheck {
     checksum_kept: bool,
     findings: Vec<Finding>,
 }
@@ -252,8 +252,8 @@ async fn check_part(
     destination: &Destination,
     manifest: &Arc<Manifest>,
     index: usize,
-    columns: Option<&Arc<[columns::Column]>>,
-) -> Result<Checked, ManifestError> {
+    columns: Option<&Arc<[columns::ExpectedColumn]>>,
+) -> Result<PartCheck, ManifestError> {
     let part = &manifest.parts[index];
     let mut problems = Vec::new();
     let mut checksum_kept = false;
@@ -273,7 +273,7 @@ async fn check_part(
         problems = content::check(destination, manifest, part, columns).await?;
     }
     let findings = problems.into_iter().map(|problem| Finding::new(&part.path, problem)).collect();
-    Ok(Checked { checksum_kept, findings })
+    Ok(PartCheck { checksum_kept, findings })
 }
 
 fn wrong_crc(who: &str, found: u64, wanted: u64) -> String {

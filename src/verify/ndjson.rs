@@ -8,23 +8,28 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::columns::{Column, Found, KEPT_BYTES};
-use super::value::{Kind, Value};
+use super::columns::{ExpectedColumn, KEPT_BYTES, ObservedStatistics};
+use super::value::{TextKind, Value};
 use super::{cut_off, odd};
 
 /// Lines of NDJSON. Values hold no raw line feed, so a line is a row; one row is held at a time.
 #[derive(Debug)]
 pub(super) struct NdjsonReader {
-    columns: Arc<[Column]>,
-    found: Vec<Found>,
+    columns: Arc<[ExpectedColumn]>,
+    found: Vec<ObservedStatistics>,
     rows: u64,
     /// The line that has not ended yet.
     line: Vec<u8>,
 }
 
 impl NdjsonReader {
-    pub(super) fn new(columns: &Arc<[Column]>) -> Self {
-        Self { columns: Arc::clone(columns), found: vec![Found::default(); columns.len()], rows: 0, line: Vec::new() }
+    pub(super) fn new(columns: &Arc<[ExpectedColumn]>) -> Self {
+        Self {
+            columns: Arc::clone(columns),
+            found: vec![ObservedStatistics::default(); columns.len()],
+            rows: 0,
+            line: Vec::new(),
+        }
     }
 
     pub(super) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -47,23 +52,23 @@ impl NdjsonReader {
     fn row(&mut self, line: &[u8]) -> io::Result<()> {
         self.rows = self.rows.saturating_add(1);
         let mut json = serde_json::Deserializer::from_slice(line);
-        let row = Row { columns: &self.columns, found: &mut self.found };
+        let row = RowObject { columns: &self.columns, found: &mut self.found };
         row.deserialize(&mut json).and_then(|()| json.end()).map_err(|error| odd(format!("row {}: {error}", self.rows)))
     }
 
     /// Rows, and what was found of each column.
-    pub(super) fn end(self) -> io::Result<(u64, Vec<Found>)> {
+    pub(super) fn end(self) -> io::Result<(u64, Vec<ObservedStatistics>)> {
         if self.line.is_empty() { Ok((self.rows, self.found)) } else { Err(cut_off()) }
     }
 }
 
 /// One row; its errors name columns, never values.
-struct Row<'a> {
-    columns: &'a [Column],
-    found: &'a mut [Found],
+struct RowObject<'a> {
+    columns: &'a [ExpectedColumn],
+    found: &'a mut [ObservedStatistics],
 }
 
-impl<'de> DeserializeSeed<'de> for Row<'_> {
+impl<'de> DeserializeSeed<'de> for RowObject<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -71,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for Row<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Row<'_> {
+impl<'de> Visitor<'de> for RowObject<'_> {
     type Value = ();
 
     fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,22 +105,22 @@ impl<'de> Visitor<'de> for Row<'_> {
 }
 
 /// Takes a value in; false where it is none of the column's.
-fn observe(column: &Column, found: &mut Found, json: &str) -> bool {
+fn observe(column: &ExpectedColumn, found: &mut ObservedStatistics, json: &str) -> bool {
     if json == "null" {
         found.nulls += 1;
         return true;
     }
     let quoted = json.starts_with('"');
     let value = match column.kind {
-        Kind::Opaque => return true,
-        // JSON itself, and numbers that travel as text, stand there unquoted.
-        Kind::Text if !quoted => return true,
-        Kind::Text | Kind::Bytes | Kind::Uuid if !quoted => return false,
-        Kind::Bool if quoted => return false,
+        TextKind::Opaque => return true,
+        // JSON itself, and numbers held as text, stand there unquoted.
+        TextKind::Text if !quoted => return true,
+        TextKind::Text | TextKind::Bytes | TextKind::Uuid if !quoted => return false,
+        TextKind::Bool if quoted => return false,
         kind if quoted => {
             // JSON of PostgreSQL's may hold escapes of what is no character.
-            let Ok(Text(text)) = serde_json::from_str(json) else { return kind == Kind::Text && column.more_nulls };
-            if kind == Kind::Text {
+            let Ok(Text(text)) = serde_json::from_str(json) else { return kind == TextKind::Text && column.more_nulls };
+            if kind == TextKind::Text {
                 let kept = &text.as_bytes()[..text.len().min(KEPT_BYTES)];
                 Some(Value::Bytes(kept.to_vec()))
             } else {
@@ -142,8 +147,8 @@ mod tests {
     use super::*;
     use crate::verify::columns::tests::columns;
 
-    fn read(text: &str, cut: usize) -> io::Result<(u64, Vec<Found>)> {
-        let mut rows = NdjsonReader::new(&columns(&[("a", Kind::Whole), ("é\"", Kind::Text)]));
+    fn read(text: &str, cut: usize) -> io::Result<(u64, Vec<ObservedStatistics>)> {
+        let mut rows = NdjsonReader::new(&columns(&[("a", TextKind::Whole), ("é\"", TextKind::Text)]));
         for bytes in text.as_bytes().chunks(cut) {
             rows.take(bytes)?;
         }

@@ -18,7 +18,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGro
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::chain;
-use super::columns::{Column, Found, KEPT_BYTES};
+use super::columns::{ExpectedColumn, KEPT_BYTES, ObservedStatistics};
 use super::value::Value;
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
@@ -40,15 +40,15 @@ const BATCH_BYTES: i64 = 4 * 1024 * 1024;
 const BATCH_ROWS: i64 = 8_192;
 
 /// What is wrong with a part, and what was found of its columns where they could be read.
-pub(super) type Checked = (Vec<String>, Option<Vec<Found>>);
+pub(super) type FileCheck = (Vec<String>, Option<Vec<ObservedStatistics>>);
 
 /// Checks a part whose bytes are known to be the ones that were written. One row group is in memory at a time.
 pub(super) async fn check(
     destination: &Destination,
     manifest: &Manifest,
     part: &PartEntry,
-    columns: &Arc<[Column]>,
-) -> Result<Checked, ManifestError> {
+    columns: &Arc<[ExpectedColumn]>,
+) -> Result<FileCheck, ManifestError> {
     let footer = match read_footer(destination, part).await? {
         Ok(footer) => footer,
         Err(problem) => return Ok((vec![problem], None)),
@@ -69,14 +69,14 @@ pub(super) async fn check(
         problems.extend(schema);
         return Ok((problems, None));
     }
-    let mut found = vec![Found::default(); columns.len()];
+    let mut found = vec![ObservedStatistics::default(); columns.len()];
     for (index, group) in metadata.metadata().row_groups().iter().enumerate() {
         let Some(range) = span(group).filter(|range| range.end <= part.bytes) else {
             problems.push(format!("its row group {index} lies outside the file"));
             return Ok((problems, None));
         };
         let bytes = destination.read_range(&part.path, range.clone()).await.map_err(ManifestError::Verify)?;
-        let piece = Piece { start: range.start, length: part.bytes, bytes };
+        let piece = FileRange { start: range.start, length: part.bytes, bytes };
         let (metadata, batch_rows) = (metadata.clone(), batch_rows(group));
         let decoded = on_rayon(move || {
             let read = decode(piece, metadata, index, batch_rows, &mut found);
@@ -157,7 +157,7 @@ fn row_groups(manifest: &Manifest, groups: &[RowGroupMetaData]) -> Vec<String> {
 }
 
 /// The file's columns against the manifest's.
-fn schema(columns: &[Column], fields: &[FieldRef]) -> Vec<String> {
+fn schema(columns: &[ExpectedColumn], fields: &[FieldRef]) -> Vec<String> {
     if columns.len() != fields.len() {
         return vec![format!("it has {}, the manifest {}", counted(fields.len(), "column"), columns.len())];
     }
@@ -211,11 +211,11 @@ fn batch_rows(group: &RowGroupMetaData) -> usize {
 }
 
 fn decode(
-    piece: Piece,
+    piece: FileRange,
     metadata: ArrowReaderMetadata,
     group: usize,
     batch_rows: usize,
-    found: &mut [Found],
+    found: &mut [ObservedStatistics],
 ) -> Result<(), ParquetError> {
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(piece, metadata)
         .with_row_groups(vec![group])
@@ -227,7 +227,7 @@ fn decode(
     Ok(())
 }
 
-fn observe(batch: &RecordBatch, found: &mut [Found]) {
+fn observe(batch: &RecordBatch, found: &mut [ObservedStatistics]) {
     for (array, found) in batch.columns().iter().zip(found) {
         // A length in memory is less than 2^64.
         found.nulls = found.nulls.saturating_add(u64::try_from(array.null_count()).unwrap_or(u64::MAX));
@@ -287,7 +287,7 @@ where
 }
 
 fn floats(values: impl Iterator<Item = f64>) -> Vec<Value> {
-    let mut found = Found::default();
+    let mut found = ObservedStatistics::default();
     values.for_each(|value| found.widen(Value::Float(value)));
     found.extremes.map_or_else(Vec::new, |(min, max)| vec![min, max])
 }
@@ -297,14 +297,14 @@ fn kept(value: &[u8]) -> Value {
 }
 
 /// A piece of a file, read as if all of it were there.
-struct Piece {
+struct FileRange {
     /// Where it begins in the file.
     start: u64,
     length: u64,
     bytes: Bytes,
 }
 
-impl Piece {
+impl FileRange {
     fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
         let at = start.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
         let rest = at.filter(|at| *at <= self.bytes.len()).map(|at| self.bytes.slice(at..));
@@ -312,13 +312,13 @@ impl Piece {
     }
 }
 
-impl Length for Piece {
+impl Length for FileRange {
     fn len(&self) -> u64 {
         self.length
     }
 }
 
-impl ChunkReader for Piece {
+impl ChunkReader for FileRange {
     type T = PieceReader;
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<PieceReader> {

@@ -34,7 +34,7 @@ impl Value {
 
 /// How the values of a column are read from text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TextKind {
     /// `t` or `f`; in JSON `true` or `false`.
     Bool,
     /// An integer; or a date, time or timestamp, which text formats hold as one.
@@ -51,7 +51,7 @@ pub(super) enum Kind {
     Opaque,
 }
 
-impl Kind {
+impl TextKind {
     /// By the type that the manifest names.
     pub(super) fn of(carrier: &Carrier) -> Self {
         match carrier {
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// The value that `text` is; `None` where it is none of this kind. [`Kind::Opaque`] has none.
+    /// The value that `text` is; `None` where it is none of this kind. [`TextKind::Opaque`] has none.
     pub(super) fn parse(self, text: &[u8]) -> Option<Value> {
         if self == Self::Text {
             return Some(Value::Bytes(text.to_vec()));
@@ -208,7 +208,7 @@ fn number(digits: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn int(kind: Kind, text: &str) -> Option<i128> {
+    fn int(kind: TextKind, text: &str) -> Option<i128> {
         match kind.parse(text.as_bytes()) {
             Some(Value::Int(value)) => Some(value),
             _ => None,
@@ -237,12 +237,12 @@ mod tests {
             ("infinity", i128::MAX),
             ("-infinity", i128::MIN),
         ] {
-            assert_eq!(int(Kind::Whole, text), Some(value), "{text}");
+            assert_eq!(int(TextKind::Whole, text), Some(value), "{text}");
         }
         for wrong in
             ["", "-", "1.5", "x", "1970-13-01", "1970-01-32", "1970-01", "12:00", "00:00:00.1234567", "12:00:00 BC"]
         {
-            assert_eq!(int(Kind::Whole, wrong), None, "{wrong}");
+            assert_eq!(int(TextKind::Whole, wrong), None, "{wrong}");
         }
     }
 
@@ -259,43 +259,43 @@ mod tests {
             ("NaN", 2, None),
             ("1e3", 2, None),
         ] {
-            assert_eq!(int(Kind::Decimal(scale), text), value, "{text}");
+            assert_eq!(int(TextKind::Decimal(scale), text), value, "{text}");
         }
     }
 
     #[test]
     fn floats_have_nan_above_all() {
         let parsed = ["-Infinity", "-1.5e+300", "-0", "1", "1e-7", "Infinity", "NaN"]
-            .map(|text| Kind::Float64.parse(text.as_bytes()));
+            .map(|text| TextKind::Float64.parse(text.as_bytes()));
         for pair in [(0, 1), (1, 2), (4, 3), (3, 5), (5, 6)] {
             let (Some(less), Some(greater)) = (&parsed[pair.0], &parsed[pair.1]) else { panic!("{pair:?}") };
             assert_eq!(less.order(greater), Ordering::Less, "{pair:?}");
             assert_eq!(greater.order(less), Ordering::Greater, "{pair:?}");
         }
-        let narrow = Kind::Float32.parse(b"0.1").unwrap();
+        let narrow = TextKind::Float32.parse(b"0.1").unwrap();
         assert_eq!(narrow.order(&Value::Float(f64::from(0.1_f32))), Ordering::Equal);
         for wrong in ["inf", "nan", "infinity", "1_0", ""] {
-            assert!(Kind::Float64.parse(wrong.as_bytes()).is_none(), "{wrong}");
+            assert!(TextKind::Float64.parse(wrong.as_bytes()).is_none(), "{wrong}");
         }
     }
 
     #[test]
     fn bytes_and_uuids_are_their_bytes() {
-        let is = |kind: Kind, text: &str, bytes: &[u8]| matches!(kind.parse(text.as_bytes()), Some(Value::Bytes(found)) if found == bytes);
-        assert!(is(Kind::Bytes, "\\x00ff", &[0, 255]));
-        assert!(is(Kind::Bytes, "\\x", &[]));
+        let is = |kind: TextKind, text: &str, bytes: &[u8]| matches!(kind.parse(text.as_bytes()), Some(Value::Bytes(found)) if found == bytes);
+        assert!(is(TextKind::Bytes, "\\x00ff", &[0, 255]));
+        assert!(is(TextKind::Bytes, "\\x", &[]));
         assert!(is(
-            Kind::Uuid,
+            TextKind::Uuid,
             "00000000-0000-0000-0000-0000000000ff",
             &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255]
         ));
         for (kind, wrong) in [
-            (Kind::Bytes, "00"),
-            (Kind::Bytes, "\\x0"),
-            (Kind::Bytes, "\\xgg"),
-            (Kind::Uuid, "000000000-000-0000-0000-0000000000ff"),
-            (Kind::Uuid, "00000000-0000-0000-0000-0000000000"),
-            (Kind::Bool, "yes"),
+            (TextKind::Bytes, "00"),
+            (TextKind::Bytes, "\\x0"),
+            (TextKind::Bytes, "\\xgg"),
+            (TextKind::Uuid, "000000000-000-0000-0000-0000000000ff"),
+            (TextKind::Uuid, "00000000-0000-0000-0000-0000000000"),
+            (TextKind::Bool, "yes"),
         ] {
             assert!(kind.parse(wrong.as_bytes()).is_none(), "{wrong}");
         }

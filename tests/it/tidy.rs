@@ -158,6 +158,33 @@ fn counts(code: &str) -> Vec<String> {
     found
 }
 
+/// A name means one thing in the crate, whoever may see it. What a trait asks of its implementations is no name of its own.
+#[test]
+fn no_two_types_share_a_name() {
+    let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources().values() {
+        for (at, name) in types_of(&source.code) {
+            homes.entry(name).or_default().push(format!("{}:{}", source.path, at + 1));
+        }
+    }
+    let shared = homes.into_iter().filter(|(_, homes)| homes.len() > 1);
+    report(shared.map(|(name, homes)| format!("{name}: {}", homes.join(", "))));
+}
+
+/// The types that lines of code define, each with its line.
+fn types_of(code: &[String]) -> Vec<(usize, String)> {
+    let defined = |line: &String| {
+        let mut words = line.split_whitespace().skip_while(|word| word.starts_with("pub") || word.ends_with(')'));
+        let keyword = words.next()?;
+        // What is indented belongs to a trait, or is what an implementation says to it.
+        let own =
+            ["struct", "enum", "trait", "union"].contains(&keyword) || keyword == "type" && !line.starts_with(' ');
+        let name: String = words.next()?.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        own.then_some(name)
+    };
+    code.iter().enumerate().filter_map(|(at, line)| Some((at, defined(line)?))).collect()
+}
+
 /// What texts count.
 const COUNTED: [&str; 31] = [
     "rows",
@@ -362,6 +389,9 @@ fn the_rules_find_what_they_look_for() {
     }
     assert!(!modules.contains(Path::new("src/encode/csv/kept.rs")));
     assert_eq!(counts("let a = format!(\"below {branches} \\\n    tables\");\nlet b = \"{MAX} rows\";").len(), 1);
+    let lines = ["pub(in crate::x) enum A<T> {", "    struct B(u8);", "    type C = u8;", "type D = u8;", "let e = 1;"];
+    let types: Vec<String> = types_of(&lines.map(str::to_owned)).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(types, ["A", "B", "D"]);
     assert!(sources().len() > 20);
     let named = tests_named("`store::s3` and `src/x.rs::why`, `Place::whole`, `a word`");
     assert_eq!(named.len(), 2);

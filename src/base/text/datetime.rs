@@ -11,7 +11,7 @@ const DAYS_PER_ERA: i64 = 146_097;
 
 /// How a timestamp is put together.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Style {
+pub(crate) struct TimestampStyle {
     /// Between date and time.
     pub(crate) separator: u8,
     /// After the time of a `timestamptz`.
@@ -21,7 +21,7 @@ pub(crate) struct Style {
 /// Up to eight bytes behind a time, and how many.
 pub(crate) type Zone = ([u8; 8], usize);
 
-impl Style {
+impl TimestampStyle {
     /// What [`write_plain_timestamp`] is to write behind the time.
     pub(crate) fn zone(self, utc: bool) -> Zone {
         let mut zone = [0; 8];
@@ -32,10 +32,10 @@ impl Style {
 }
 
 /// As the output functions print: `2020-01-01 00:00:00+00`.
-pub(crate) const OUTPUT: Style = Style { separator: b' ', utc: b"+00" };
+pub(crate) const OUTPUT: TimestampStyle = TimestampStyle { separator: b' ', utc: b"+00" };
 
 /// As `to_json` prints: `2020-01-01T00:00:00+00:00`.
-pub(crate) const JSON: Style = Style { separator: b'T', utc: b"+00:00" };
+pub(crate) const JSON: TimestampStyle = TimestampStyle { separator: b'T', utc: b"+00:00" };
 
 /// A date of the proleptic Gregorian calendar; year 0 is 1 BC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,7 @@ fn put_date(out: &mut Vec<u8>, days: i64) -> bool {
 pub(crate) const TIMESTAMP_BYTES: usize = 36;
 
 /// Writes a timestamp for which [`is_plain_timestamp`] holds at `at`, from where on `out` has [`TIMESTAMP_BYTES`];
-/// returns where it ends. What stands behind that changes too. `zone` is [`Style::zone`].
+/// returns where it ends. What stands behind that changes too. `zone` is [`TimestampStyle::zone`].
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "parts of a day are below 2^32")]
 pub(crate) fn write_plain_timestamp(
@@ -193,7 +193,7 @@ pub(crate) fn date(out: &mut Vec<u8>, days: i32, epoch: i64) {
 }
 
 /// Appends microseconds since midnight of `epoch` (in days since 1970-01-01).
-pub(crate) fn timestamp(out: &mut Vec<u8>, micros: i64, epoch: i64, utc: bool, style: Style) {
+pub(crate) fn timestamp(out: &mut Vec<u8>, micros: i64, epoch: i64, utc: bool, style: TimestampStyle) {
     if let Some(word) = infinity(micros == i64::MIN, micros == i64::MAX) {
         out.extend_from_slice(word);
         return;
@@ -253,7 +253,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn stamp(micros: i64, utc: bool, style: Style) -> String {
+    fn stamp(micros: i64, utc: bool, style: TimestampStyle) -> String {
         text(|out| timestamp(out, micros, PG_EPOCH_DAYS, utc, style))
     }
 

@@ -273,7 +273,7 @@ fn account(passwd: &str) -> Option<Account> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::signals::Stop;
+    use crate::cli::signals::StopSignal;
 
     #[test]
     fn the_account_is_postgres_and_else_nobody() {
@@ -336,7 +336,7 @@ mod tests {
         let folder = cluster.folder().to_owned();
         let later = async {
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-            signals.first(Stop::Interrupted);
+            signals.first(StopSignal::Interrupted);
         };
         let (filled, ()) = tokio::join!(cluster.fill(1_000_000_000), later);
         assert_eq!(filled.unwrap_err().kind, ExportErrorKind::Interrupted);

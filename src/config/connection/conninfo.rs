@@ -4,14 +4,14 @@
 //! made them of a password.
 
 use super::keyword::KEYWORDS;
-use super::{Parameter, Parameters};
+use super::{ConninfoParameter, Parameters};
 use crate::config::{ConfigError, options};
 
 const ENCODE: &str = "percent-encode / : @ ? % in user and password";
 
 /// Reads a URL or a key=value string; `place` is where it was written.
 pub(super) fn parse(text: &str, place: &str) -> Result<Parameters, ConfigError> {
-    let mut out = Found { place, parameters: Parameters::new(), unclear: false };
+    let mut out = ParsedConninfo { place, parameters: Parameters::new(), unclear: false };
     let url = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
     match url {
         Some(rest) => out.read_url(rest)?,
@@ -45,7 +45,7 @@ pub(super) fn add(
             None => ConfigError::new(format!("{place}: an unknown option"), "check the quoting, or leave it out"),
         });
     };
-    parameters.insert(keyword.name, Parameter { value, place: format!("{place}: {}", keyword.name) });
+    parameters.insert(keyword.name, ConninfoParameter { value, place: format!("{place}: {}", keyword.name) });
     Ok(())
 }
 
@@ -59,14 +59,14 @@ fn may_be_shown(parameters: &Parameters, key: &str) -> bool {
         && !SECRET.iter().any(|secret| parameters.contains_key(secret))
 }
 
-struct Found<'a> {
+struct ParsedConninfo<'a> {
     place: &'a str,
     /// Whether what stands in place of options may be a part of a password.
     unclear: bool,
     parameters: Parameters,
 }
 
-impl Found<'_> {
+impl ParsedConninfo<'_> {
     fn fault(&self, what: &str, hint: &str) -> ConfigError {
         ConfigError::new(format!("{}: {what}", self.place), hint)
     }

@@ -21,7 +21,7 @@ use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment};
 use crate::base::words::counted;
 use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::settings::{Address, CONNECT_TIMEOUT, TargetSessionAttrs};
+use crate::source::postgres::settings::{CONNECT_TIMEOUT, ServerAddress, TargetSessionAttrs};
 
 /// Where libpq looks for a server unless told otherwise: Debian's place, then PostgreSQL's own.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -29,13 +29,13 @@ const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 const DEFAULT_PORT: u16 = 5432;
 
 /// One of libpq's parameters, with the place it was written at. Its value may be a password: no `Debug`.
-struct Parameter {
+struct ConninfoParameter {
     value: String,
     place: String,
 }
 
 /// Parameters by libpq's keyword.
-type Parameters = BTreeMap<&'static str, Parameter>;
+type Parameters = BTreeMap<&'static str, ConninfoParameter>;
 
 /// Finds out how to connect.
 ///
@@ -97,7 +97,7 @@ impl Resolver<'_> {
 
     fn read_service(&mut self) {
         let named = |keyword, variable: &str| {
-            let parameter: Option<&Parameter> = self.parameters.get(keyword);
+            let parameter: Option<&ConninfoParameter> = self.parameters.get(keyword);
             parameter.map(|parameter| parameter.value.clone()).or_else(|| self.environment.get(variable))
         };
         let Some(service) = named("service", "PGSERVICE") else { return };
@@ -133,7 +133,7 @@ impl Resolver<'_> {
         for keyword in KEYWORDS {
             let Some(variable) = keyword.variable else { continue };
             if let Some(value) = self.environment.get(variable) {
-                let parameter = Parameter { value, place: variable.to_owned() };
+                let parameter = ConninfoParameter { value, place: variable.to_owned() };
                 self.parameters.entry(keyword.name).or_insert(parameter);
             }
         }
@@ -206,7 +206,7 @@ impl Resolver<'_> {
         (!parts.is_empty()).then(|| parts.join(" "))
     }
 
-    fn addresses(&mut self) -> Vec<Address> {
+    fn addresses(&mut self) -> Vec<ServerAddress> {
         let hosts: Vec<String> = self.text("host").unwrap_or_default().split(',').map(str::to_owned).collect();
         let ports: Vec<String> = self.text("port").unwrap_or_default().split(',').map(str::to_owned).collect();
         if ports.len() != 1 && ports.len() != hosts.len() {
@@ -226,15 +226,15 @@ impl Resolver<'_> {
             };
             let host = host.trim();
             if host.is_empty() {
-                let folders = SOCKET_FOLDERS.iter().map(|folder| Address::Unix { folder: folder.into(), port });
+                let folders = SOCKET_FOLDERS.iter().map(|folder| ServerAddress::Unix { folder: folder.into(), port });
                 addresses.extend(folders);
             } else if host.starts_with('/') {
-                addresses.push(Address::Unix { folder: host.into(), port });
+                addresses.push(ServerAddress::Unix { folder: host.into(), port });
             } else if host.contains(['@', '/']) {
                 let hint = "in a URL, percent-encode / : @ ? in user and password";
                 self.fault(self.place("host"), "a host name contains @ or /", hint);
             } else {
-                addresses.push(Address::Tcp { host: host.to_owned(), port });
+                addresses.push(ServerAddress::Tcp { host: host.to_owned(), port });
             }
         }
         addresses

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Resolver, SOCKET_FOLDERS, files};
 use crate::config::raw::{Origin, Raw};
-use crate::source::postgres::settings::Address;
+use crate::source::postgres::settings::ServerAddress;
 use crate::source::postgres::{Password, Secret};
 
 const HINT: &str = "every user of this machine can read it there; use --from env:NAME, PGPASSWORD, ~/.pgpass, --password-file or --password-command";
@@ -37,7 +37,7 @@ impl Resolver<'_> {
     pub(super) fn password(
         &mut self,
         raw: &Raw,
-        addresses: &[Address],
+        addresses: &[ServerAddress],
         user: &str,
         database: &str,
     ) -> Option<Password> {
@@ -84,14 +84,14 @@ impl Resolver<'_> {
         }
     }
 
-    fn of_libpq_file(&mut self, addresses: &[Address], user: &str, database: &str) -> Option<Password> {
+    fn of_libpq_file(&mut self, addresses: &[ServerAddress], user: &str, database: &str) -> Option<Password> {
         let file = self.text("passfile").map(PathBuf::from).or_else(|| self.in_home(".pgpass"))?;
         let text = self.environment.read(&file).ok()?;
         let mut passwords: Vec<Option<String>> = Vec::new();
         for address in addresses {
             let (host, port) = match address {
-                Address::Tcp { host, port } => (host.as_str(), *port),
-                Address::Unix { folder, port } => (folder.to_str().unwrap_or_default(), *port),
+                ServerAddress::Tcp { host, port } => (host.as_str(), *port),
+                ServerAddress::Unix { folder, port } => (folder.to_str().unwrap_or_default(), *port),
             };
             let host = if SOCKET_FOLDERS.contains(&host) { "localhost" } else { host };
             passwords.push(files::password(&text, host, port, database, user));

@@ -21,12 +21,12 @@ fn known(settings: &ConnectSettings) -> &str {
     }
 }
 
-fn tcp(host: &str, port: u16) -> Address {
-    Address::Tcp { host: host.to_owned(), port }
+fn tcp(host: &str, port: u16) -> ServerAddress {
+    ServerAddress::Tcp { host: host.to_owned(), port }
 }
 
-fn unix(folder: &str, port: u16) -> Address {
-    Address::Unix { folder: folder.into(), port }
+fn unix(folder: &str, port: u16) -> ServerAddress {
+    ServerAddress::Unix { folder: folder.into(), port }
 }
 
 #[test]

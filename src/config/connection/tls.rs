@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use super::Resolver;
 use crate::source::postgres::SslMode;
-use crate::source::postgres::settings::{Address, ChannelBinding, ClientCertificate};
+use crate::source::postgres::settings::{ChannelBinding, ClientCertificate, ServerAddress};
 
 impl Resolver<'_> {
     /// The mode, and the authorities to trust: `None` is the system's. As with libpq, naming some turns `require` into
     /// `verify-ca`, `system` wants `verify-full`, and `~/.postgresql/root.crt` counts where it is there.
-    pub(super) fn ssl(&mut self, addresses: &[Address]) -> (SslMode, Option<PathBuf>) {
+    pub(super) fn ssl(&mut self, addresses: &[ServerAddress]) -> (SslMode, Option<PathBuf>) {
         let mode = self.ssl_mode();
         let mode = mode.unwrap_or_else(|| {
             let near = addresses.iter().all(is_near) && self.text("sslrootcert") != Some("system");
@@ -94,10 +94,10 @@ fn verified(mode: SslMode) -> SslMode {
 }
 
 /// Whether an address is on this machine.
-fn is_near(address: &Address) -> bool {
+fn is_near(address: &ServerAddress) -> bool {
     match address {
-        Address::Unix { .. } => true,
-        Address::Tcp { host, .. } => {
+        ServerAddress::Unix { .. } => true,
+        ServerAddress::Tcp { host, .. } => {
             host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
         }
     }

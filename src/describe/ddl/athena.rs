@@ -1,14 +1,14 @@
 //! Athena: an external table over the symlink manifest, which lists exactly the manifest's parts.
 
-use super::columns::Kind;
+use super::columns::ValueKind;
 use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{backquoted, is_word, literal};
-use super::types::{TOO_MANY_DIGITS, Types, bare_member};
+use super::types::{DialectTypes, TOO_MANY_DIGITS, bare_member};
 use super::{Export, Script, lines};
 use crate::model::{Compression, Format};
 
-const PARQUET: Types = Types {
+const PARQUET: DialectTypes = DialectTypes {
     plain: ["boolean", "smallint", "int", "bigint", "float", "double"],
     decimal: ("decimal({p},{s})", 38, TOO_MANY_DIGITS),
     text: "string",
@@ -25,7 +25,7 @@ const PARQUET: Types = Types {
     nullable: "{}",
 };
 
-const TEXT: Types = Types {
+const TEXT: DialectTypes = DialectTypes {
     bytes: "string",
     uuid: Ok("string"),
     date: "string",
@@ -85,13 +85,13 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
 fn notes(export: &Export<'_>, script: &mut Script) {
     if export.format() == Format::Ndjson {
         script.note_of(
-            export.names(|column| matches!(column.kind, Kind::Date | Kind::Timestamp { .. })),
+            export.names(|column| matches!(column.kind, ValueKind::Date | ValueKind::Timestamp { .. })),
             "strings, as infinity and years before 1 are; date(…) and from_iso8601_timestamp(…) read them",
         );
-        let decimals = export.names(|column| matches!(column.kind, Kind::Decimal { .. }));
+        let decimals = export.names(|column| matches!(column.kind, ValueKind::Decimal { .. }));
         script.note_of(decimals, "a decimal there has no NaN");
     } else {
-        let fine = |kind: &Kind| matches!(kind, Kind::Timestamp { micros: true, .. });
+        let fine = |kind: &ValueKind| matches!(kind, ValueKind::Timestamp { micros: true, .. });
         script.note_of(
             export.names(|column| column.kind.any(&fine)),
             "microseconds, of which Athena shows milliseconds; --preset athena writes those",

@@ -4,11 +4,11 @@
 //! the view is read; an unquoted empty field is NULL and `""` is not; what a type cannot hold is an error, but for
 //! timestamps in Parquet after 9999, which are shown as 9999 although they are kept.
 
-use super::columns::{Column, Kind};
+use super::columns::{DdlColumn, ValueKind};
 use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{clickhouse_name, escaped_literal};
-use super::types::Types;
+use super::types::DialectTypes;
 use super::{Export, Script, lines};
 use crate::commit::model::FormatKind;
 use crate::model::{Compression, Format};
@@ -23,7 +23,7 @@ const STATEMENT_BYTES: usize = 250_000;
 /// Delimiters that its CSV refuses (`checkBadDelimiter` in `CSVRowInputFormat.cpp`).
 const DELIMITERS_REFUSED: &[u8] = b" \t\"'.UL";
 
-const TYPES: Types = Types {
+const TYPES: DialectTypes = DialectTypes {
     plain: ["Bool", "Int16", "Int32", "Int64", "Float32", "Float64"],
     decimal: ("Decimal({p}, {s})", 76, Err("has more than 76 digits, the most it reads")),
     text: "String",
@@ -89,7 +89,7 @@ fn sources(export: &Export<'_>, columns: &[String]) -> Result<Vec<String>, Strin
         _ => "none",
     };
     let structure = escaped_literal(&columns.join(", "));
-    let mut groups: Vec<(Place, Vec<String>)> = Vec::new();
+    let mut groups: Vec<(TableFunction, Vec<String>)> = Vec::new();
     for part in &export.manifest.parts {
         let (place, file) = place(&part.url)?;
         match groups.last_mut() {
@@ -97,7 +97,7 @@ fn sources(export: &Export<'_>, columns: &[String]) -> Result<Vec<String>, Strin
             _ => groups.push((place, vec![file])),
         }
     }
-    let source = |(place, files): &(Place, Vec<String>)| {
+    let source = |(place, files): &(TableFunction, Vec<String>)| {
         let files = if let [only] = files.as_slice() { only.clone() } else { format!("{{{}}}", files.join(",")) };
         let url = escaped_literal(&format!("{}/{files}", place.folder));
         format!("{}({url}, '{name}', {structure}, '{codec}')", place.function)
@@ -107,13 +107,13 @@ fn sources(export: &Export<'_>, columns: &[String]) -> Result<Vec<String>, Strin
 
 /// A folder, and the table function that reads it.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct TableFunction {
     function: &'static str,
     folder: String,
 }
 
 /// The place of a part, and its name there.
-fn place(url: &str) -> Result<(Place, String), String> {
+fn place(url: &str) -> Result<(TableFunction, String), String> {
     let local = local_path(url);
     let function = match (&local, url.split_once("://")) {
         (Some(_), _) => "file",
@@ -129,7 +129,7 @@ fn place(url: &str) -> Result<(Place, String), String> {
         return Err(format!("{path:?} has characters that it takes for a pattern: export to another folder"));
     }
     let (folder, name) = path.rsplit_once('/').ok_or_else(|| format!("{path:?} is in no folder"))?;
-    Ok((Place { function, folder: folder.to_owned() }, name.to_owned()))
+    Ok((TableFunction { function, folder: folder.to_owned() }, name.to_owned()))
 }
 
 fn settings(export: &Export<'_>) -> Vec<String> {
@@ -153,8 +153,8 @@ fn settings(export: &Export<'_>) -> Vec<String> {
 
 fn notes(export: &Export<'_>, script: &mut Script) {
     let format = export.format();
-    let moments = export.has(&|kind| matches!(kind, Kind::Date | Kind::Timestamp { .. }));
-    let decimals = format != Format::Parquet && export.has(&|kind| matches!(kind, Kind::Decimal { .. }));
+    let moments = export.has(&|kind| matches!(kind, ValueKind::Date | ValueKind::Timestamp { .. }));
+    let decimals = format != Format::Parquet && export.has(&|kind| matches!(kind, ValueKind::Decimal { .. }));
     let from = match export.scheme() {
         "file" => "file() reads below user_files_path on a server, and anywhere in clickhouse-local",
         _ => "the server's own credentials read the bucket",
@@ -167,7 +167,7 @@ fn notes(export: &Export<'_>, script: &mut Script) {
     script.note(moments, outside);
     script.note(decimals, "a Decimal has no NaN: a query that meets one fails");
     script.note_of(
-        export.names(|column| format == Format::Ndjson && column.kind == Kind::Json),
+        export.names(|column| format == Format::Ndjson && column.kind == ValueKind::Json),
         "JSON as text, where a string stands without its quotes",
     );
     script.note_of(
@@ -177,9 +177,9 @@ fn notes(export: &Export<'_>, script: &mut Script) {
 }
 
 /// One item of the select list.
-fn selected(column: &Column<'_>, format: Format) -> String {
+fn selected(column: &DdlColumn<'_>, format: Format) -> String {
     let name = clickhouse_name(column.name);
-    if column.kind == Kind::Bytes && format != Format::Parquet {
+    if column.kind == ValueKind::Bytes && format != Format::Parquet {
         return format!("unhex(substring({name}, 3)) AS {name}");
     }
     name

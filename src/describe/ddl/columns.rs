@@ -13,16 +13,16 @@ use crate::model::{Carrier, Format, Member, Precision};
 pub(super) const DECIMAL_DIGITS: u8 = 38;
 
 #[derive(Debug)]
-pub(super) struct Column<'a> {
+pub(super) struct DdlColumn<'a> {
     pub(super) name: &'a str,
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
     pub(super) nullable: bool,
     pub(super) schema: &'a SchemaColumn,
 }
 
 /// What a value is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Bool,
     Int16,
     Int32,
@@ -47,15 +47,15 @@ pub(super) enum Kind {
         utc: bool,
         micros: bool,
     },
-    List(Box<Kind>),
-    Struct(Vec<(String, Kind)>),
+    List(Box<ValueKind>),
+    Struct(Vec<(String, ValueKind)>),
     /// From text to text.
     Map,
     /// A domain or something like it, whose values in a text format may be numbers, dates or times.
     Unclear,
 }
 
-impl Kind {
+impl ValueKind {
     /// Whether it, or something in it, is so.
     pub(super) fn any(&self, is: &dyn Fn(&Self) -> bool) -> bool {
         is(self)
@@ -91,7 +91,7 @@ impl Kind {
     }
 }
 
-impl Column<'_> {
+impl DdlColumn<'_> {
     /// Whether numbers that a double would change are strings in NDJSON (`--json-large-numbers string`).
     pub(super) fn large_as_strings(&self) -> bool {
         self.schema.policy.split(", ").any(|word| word == "string")
@@ -102,13 +102,13 @@ impl Column<'_> {
 ///
 /// # Errors
 /// Those whose type this build does not know.
-pub(super) fn of(manifest: &Manifest) -> Result<Vec<Column<'_>>, Vec<String>> {
+pub(super) fn of(manifest: &Manifest) -> Result<Vec<DdlColumn<'_>>, Vec<String>> {
     let format = manifest.format.format();
     let (mut columns, mut unknown) = (Vec::new(), Vec::new());
     for schema in &manifest.schema {
         let carrier = parse_arrow_type(&schema.arrow_type);
         match carrier.and_then(|carrier| kind(&carrier, &schema.pg_type, format)) {
-            Some(kind) => columns.push(Column { name: &schema.name, kind, nullable: schema.nullable, schema }),
+            Some(kind) => columns.push(DdlColumn { name: &schema.name, kind, nullable: schema.nullable, schema }),
             None => {
                 unknown.push(format!(
                     "column {:?} is {}, which this version does not know",
@@ -121,8 +121,8 @@ pub(super) fn of(manifest: &Manifest) -> Result<Vec<Column<'_>>, Vec<String>> {
 }
 
 /// Notes that concern every dialect.
-pub(super) fn notes(columns: &[Column<'_>]) -> Vec<String> {
-    let unclear = columns.iter().filter(|column| column.kind == Kind::Unclear);
+pub(super) fn notes(columns: &[DdlColumn<'_>]) -> Vec<String> {
+    let unclear = columns.iter().filter(|column| column.kind == ValueKind::Unclear);
     unclear
         .map(|column| {
             let (name, pg_type) = (column.name, &column.schema.pg_type);
@@ -131,59 +131,59 @@ pub(super) fn notes(columns: &[Column<'_>]) -> Vec<String> {
         .collect()
 }
 
-fn kind(carrier: &Carrier, pg_type: &str, format: Format) -> Option<Kind> {
+fn kind(carrier: &Carrier, pg_type: &str, format: Format) -> Option<ValueKind> {
     if format == Format::Parquet {
         return Some(match (held(carrier)?, without_modifier(pg_type).as_str()) {
-            (Kind::Text, "json" | "jsonb") => Kind::Json,
+            (ValueKind::Text, "json" | "jsonb") => ValueKind::Json,
             (kind, _) => kind,
         });
     }
     let base = without_modifier(pg_type);
     Some(match carrier {
         Carrier::Int32 => match base.as_str() {
-            "integer" => Kind::Int32,
-            "date" => Kind::Date,
-            _ => Kind::Unclear,
+            "integer" => ValueKind::Int32,
+            "date" => ValueKind::Date,
+            _ => ValueKind::Unclear,
         },
         Carrier::Int64 => match base.as_str() {
-            "bigint" | "oid" | "xid" | "cid" => Kind::Int64,
-            "time without time zone" => Kind::Time,
-            "timestamp without time zone" => Kind::Timestamp { utc: false, micros: true },
-            "timestamp with time zone" => Kind::Timestamp { utc: true, micros: true },
-            _ => Kind::Unclear,
+            "bigint" | "oid" | "xid" | "cid" => ValueKind::Int64,
+            "time without time zone" => ValueKind::Time,
+            "timestamp without time zone" => ValueKind::Timestamp { utc: false, micros: true },
+            "timestamp with time zone" => ValueKind::Timestamp { utc: true, micros: true },
+            _ => ValueKind::Unclear,
         },
         Carrier::Text => match base.as_str() {
             "numeric" => numeric(pg_type),
-            "json" | "jsonb" => Kind::Json,
-            array if format == Format::Ndjson && array.ends_with("[]") => Kind::Json,
-            _ => Kind::Text,
+            "json" | "jsonb" => ValueKind::Json,
+            array if format == Format::Ndjson && array.ends_with("[]") => ValueKind::Json,
+            _ => ValueKind::Text,
         },
         other => held(other)?,
     })
 }
 
 /// What Parquet holds.
-fn held(carrier: &Carrier) -> Option<Kind> {
+fn held(carrier: &Carrier) -> Option<ValueKind> {
     let member = |member: &Member| Some((member.name.clone(), held(&member.carrier)?));
     Some(match carrier {
-        Carrier::Bool => Kind::Bool,
-        Carrier::Int16 => Kind::Int16,
-        Carrier::Int32 | Carrier::PgDate => Kind::Int32,
-        Carrier::Int64 | Carrier::PgTime | Carrier::PgTimestamp | Carrier::PgTimestampTz => Kind::Int64,
-        Carrier::Float32 => Kind::Float32,
-        Carrier::Float64 => Kind::Float64,
+        Carrier::Bool => ValueKind::Bool,
+        Carrier::Int16 => ValueKind::Int16,
+        Carrier::Int32 | Carrier::PgDate => ValueKind::Int32,
+        Carrier::Int64 | Carrier::PgTime | Carrier::PgTimestamp | Carrier::PgTimestampTz => ValueKind::Int64,
+        Carrier::Float32 => ValueKind::Float32,
+        Carrier::Float64 => ValueKind::Float64,
         Carrier::Decimal128 { precision, scale } | Carrier::Decimal256 { precision, scale } => {
-            Kind::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
+            ValueKind::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
         }
-        Carrier::NumberText | Carrier::Text | Carrier::Json => Kind::Text,
-        Carrier::Bytes => Kind::Bytes,
-        Carrier::Uuid => Kind::Uuid,
-        Carrier::Date32 => Kind::Date,
-        Carrier::Time64 => Kind::Time,
-        Carrier::Timestamp { unit, utc } => Kind::Timestamp { utc: *utc, micros: *unit == Precision::Micros },
-        Carrier::List(element) => Kind::List(Box::new(held(element)?)),
-        Carrier::Struct(members) => Kind::Struct(members.iter().map(member).collect::<Option<_>>()?),
-        Carrier::Map => Kind::Map,
+        Carrier::NumberText | Carrier::Text | Carrier::Json => ValueKind::Text,
+        Carrier::Bytes => ValueKind::Bytes,
+        Carrier::Uuid => ValueKind::Uuid,
+        Carrier::Date32 => ValueKind::Date,
+        Carrier::Time64 => ValueKind::Time,
+        Carrier::Timestamp { unit, utc } => ValueKind::Timestamp { utc: *utc, micros: *unit == Precision::Micros },
+        Carrier::List(element) => ValueKind::List(Box::new(held(element)?)),
+        Carrier::Struct(members) => ValueKind::Struct(members.iter().map(member).collect::<Option<_>>()?),
+        Carrier::Map => ValueKind::Map,
     })
 }
 
@@ -196,7 +196,7 @@ fn without_modifier(pg_type: &str) -> String {
 }
 
 /// What `numeric(p,s)` holds: a scale below 0 means zeros before the point, one above the precision zeros after it.
-fn numeric(pg_type: &str) -> Kind {
+fn numeric(pg_type: &str) -> ValueKind {
     let digits = || {
         let (precision, scale) = pg_type.strip_prefix("numeric(")?.strip_suffix(')')?.split_once(',')?;
         let (precision, scale) = (precision.parse::<i32>().ok()?, scale.parse::<i32>().ok()?);
@@ -204,8 +204,8 @@ fn numeric(pg_type: &str) -> Kind {
         Some((u8::try_from(precision).ok()?, u8::try_from(scale).ok()?))
     };
     match digits() {
-        Some((precision, scale)) if precision <= DECIMAL_DIGITS => Kind::Decimal { precision, scale },
-        _ => Kind::Number,
+        Some((precision, scale)) if precision <= DECIMAL_DIGITS => ValueKind::Decimal { precision, scale },
+        _ => ValueKind::Number,
     }
 }
 
@@ -217,22 +217,22 @@ mod tests {
     fn text_formats_go_by_the_type_in_postgresql() {
         let csv = |arrow: &str, pg_type: &str| kind(&parse_arrow_type(arrow).unwrap(), pg_type, Format::Csv).unwrap();
         for (arrow, pg_type, expected) in [
-            ("Int32", "integer", Kind::Int32),
-            ("Int32", "date", Kind::Date),
-            ("Int32", "birthday", Kind::Unclear),
-            ("Int64", "oid", Kind::Int64),
-            ("Int64", "time(3) without time zone", Kind::Time),
-            ("Int64", "timestamp(3) with time zone", Kind::Timestamp { utc: true, micros: true }),
-            ("Int64", "epoch", Kind::Unclear),
-            ("Utf8", "numeric(12,2)", Kind::Decimal { precision: 12, scale: 2 }),
-            ("Utf8", "numeric(3,-2)", Kind::Decimal { precision: 5, scale: 0 }),
-            ("Utf8", "numeric(3,5)", Kind::Decimal { precision: 5, scale: 5 }),
-            ("Utf8", "numeric(39,2)", Kind::Number),
-            ("Utf8", "numeric", Kind::Number),
-            ("Utf8", "character varying(20)", Kind::Text),
-            ("Utf8", "integer[]", Kind::Text),
-            ("Utf8", "jsonb", Kind::Json),
-            ("FixedSizeBinary(16)", "uuid", Kind::Uuid),
+            ("Int32", "integer", ValueKind::Int32),
+            ("Int32", "date", ValueKind::Date),
+            ("Int32", "birthday", ValueKind::Unclear),
+            ("Int64", "oid", ValueKind::Int64),
+            ("Int64", "time(3) without time zone", ValueKind::Time),
+            ("Int64", "timestamp(3) with time zone", ValueKind::Timestamp { utc: true, micros: true }),
+            ("Int64", "epoch", ValueKind::Unclear),
+            ("Utf8", "numeric(12,2)", ValueKind::Decimal { precision: 12, scale: 2 }),
+            ("Utf8", "numeric(3,-2)", ValueKind::Decimal { precision: 5, scale: 0 }),
+            ("Utf8", "numeric(3,5)", ValueKind::Decimal { precision: 5, scale: 5 }),
+            ("Utf8", "numeric(39,2)", ValueKind::Number),
+            ("Utf8", "numeric", ValueKind::Number),
+            ("Utf8", "character varying(20)", ValueKind::Text),
+            ("Utf8", "integer[]", ValueKind::Text),
+            ("Utf8", "jsonb", ValueKind::Json),
+            ("FixedSizeBinary(16)", "uuid", ValueKind::Uuid),
         ] {
             assert_eq!(csv(arrow, pg_type), expected, "{pg_type}");
         }
@@ -241,9 +241,9 @@ mod tests {
     #[test]
     fn parquet_goes_by_what_it_holds() {
         let parquet = |arrow: &str| kind(&parse_arrow_type(arrow).unwrap(), "any_domain", Format::Parquet).unwrap();
-        assert_eq!(parquet("Int32"), Kind::Int32);
-        assert_eq!(parquet("Timestamp(MILLIS, UTC)"), Kind::Timestamp { utc: true, micros: false });
-        let member = ("a".to_owned(), Kind::List(Box::new(Kind::Date)));
-        assert_eq!(parquet("Struct(\"a\": List(Date32))"), Kind::Struct(vec![member]));
+        assert_eq!(parquet("Int32"), ValueKind::Int32);
+        assert_eq!(parquet("Timestamp(MILLIS, UTC)"), ValueKind::Timestamp { utc: true, micros: false });
+        let member = ("a".to_owned(), ValueKind::List(Box::new(ValueKind::Date)));
+        assert_eq!(parquet("Struct(\"a\": List(Date32))"), ValueKind::Struct(vec![member]));
     }
 }

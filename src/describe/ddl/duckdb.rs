@@ -8,11 +8,11 @@
 //! - Decimals of more than 38 digits in Parquet become doubles.
 //! - `key=value` folders become columns unless `hive_partitioning` is off.
 
-use super::columns::{Column, DECIMAL_DIGITS, Kind};
+use super::columns::{DECIMAL_DIGITS, DdlColumn, ValueKind};
 use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, literal};
-use super::types::Types;
+use super::types::DialectTypes;
 use super::{Export, Script, lines};
 use crate::commit::model::FormatKind;
 use crate::model::policy::written;
@@ -23,7 +23,7 @@ use crate::store::local_path;
 const DOUBLE_DIGITS: u8 = 15;
 
 /// As which the columns of CSV are read, before [`selected`] makes more of them. Parquet says so itself.
-const CSV: Types = Types {
+const CSV: DialectTypes = DialectTypes {
     plain: ["BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE"],
     decimal: ("DECIMAL({p},{s})", u8::MAX, Ok("VARCHAR")),
     text: "VARCHAR",
@@ -40,7 +40,8 @@ const CSV: Types = Types {
     nullable: "{}",
 };
 
-const NDJSON: Types = Types { decimal: (CSV.decimal.0, DOUBLE_DIGITS, CSV.decimal.2), json: "JSON", ..CSV };
+const NDJSON: DialectTypes =
+    DialectTypes { decimal: (CSV.decimal.0, DOUBLE_DIGITS, CSV.decimal.2), json: "JSON", ..CSV };
 
 pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script) {
     let format = export.format();
@@ -72,16 +73,16 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
 }
 
 /// Why a column cannot be read exactly.
-fn unreadable(column: &Column<'_>, format: Format) -> Option<String> {
+fn unreadable(column: &DdlColumn<'_>, format: Format) -> Option<String> {
     let name = column.name;
-    let wide = |kind: &Kind| matches!(kind, Kind::Decimal { precision, .. } if *precision > DECIMAL_DIGITS);
+    let wide = |kind: &ValueKind| matches!(kind, ValueKind::Decimal { precision, .. } if *precision > DECIMAL_DIGITS);
     match (format, &column.kind) {
         (Format::Parquet, kind) if kind.any(&wide) => Some(format!(
             "column {name:?} has decimals of more than {DECIMAL_DIGITS} digits, which it reads as doubles: \
              --column-policy {} writes text",
             written(name, "text")
         )),
-        (Format::Ndjson, Kind::Number | Kind::Decimal { .. })
+        (Format::Ndjson, ValueKind::Number | ValueKind::Decimal { .. })
             if !column.large_as_strings() && !fits_double(&column.kind) =>
         {
             Some(format!(
@@ -93,16 +94,16 @@ fn unreadable(column: &Column<'_>, format: Format) -> Option<String> {
     }
 }
 
-fn fits_double(kind: &Kind) -> bool {
-    matches!(kind, Kind::Decimal { precision, .. } if *precision <= DOUBLE_DIGITS)
+fn fits_double(kind: &ValueKind) -> bool {
+    matches!(kind, ValueKind::Decimal { precision, .. } if *precision <= DOUBLE_DIGITS)
 }
 
 fn notes(export: &Export<'_>, script: &mut Script) {
     let (format, scheme) = (export.format(), export.scheme());
     let (bucket, azure) = (["s3", "gs"].contains(&scheme), ["az", "abfss"].contains(&scheme));
-    let utc = export.has(&|kind| matches!(kind, Kind::Timestamp { utc: true, .. }));
-    let decimals = format != Format::Parquet && export.has(&|kind| matches!(kind, Kind::Decimal { .. }));
-    let within = export.columns.iter().any(|column| column.kind == Kind::Json && !column.large_as_strings());
+    let utc = export.has(&|kind| matches!(kind, ValueKind::Timestamp { utc: true, .. }));
+    let decimals = format != Format::Parquet && export.has(&|kind| matches!(kind, ValueKind::Decimal { .. }));
+    let within = export.columns.iter().any(|column| column.kind == ValueKind::Json && !column.large_as_strings());
     script.note(bucket, "INSTALL httpfs; LOAD httpfs; and CREATE SECRET for the bucket come first");
     script.note(azure, "INSTALL azure; LOAD azure; and CREATE SECRET for the account come first");
     script.note(utc, "timestamps with time zone are shown in the session's TimeZone");
@@ -114,7 +115,7 @@ fn notes(export: &Export<'_>, script: &mut Script) {
 }
 
 /// One item of the select list.
-fn selected(column: &Column<'_>, format: Format) -> String {
+fn selected(column: &DdlColumn<'_>, format: Format) -> String {
     let name = double_quoted(column.name);
     let moment = |data_type: &str| {
         format!(
@@ -124,18 +125,18 @@ fn selected(column: &Column<'_>, format: Format) -> String {
     };
     match &column.kind {
         _ if format == Format::Parquet => name,
-        Kind::Bytes => format!("unhex(substr({name}, 3)) AS {name}"),
-        Kind::Date => moment("DATE"),
-        Kind::Timestamp { utc: false, .. } => moment("TIMESTAMP"),
-        Kind::Timestamp { utc: true, .. } => moment("TIMESTAMP WITH TIME ZONE"),
-        Kind::Decimal { precision, scale } if format == Format::Ndjson && !fits_double(&column.kind) => {
+        ValueKind::Bytes => format!("unhex(substr({name}, 3)) AS {name}"),
+        ValueKind::Date => moment("DATE"),
+        ValueKind::Timestamp { utc: false, .. } => moment("TIMESTAMP"),
+        ValueKind::Timestamp { utc: true, .. } => moment("TIMESTAMP WITH TIME ZONE"),
+        ValueKind::Decimal { precision, scale } if format == Format::Ndjson && !fits_double(&column.kind) => {
             format!("CAST({name} AS DECIMAL({precision}, {scale})) AS {name}")
         }
         _ => name,
     }
 }
 
-fn text_options(export: &Export<'_>, types: &Types, script: &mut Script) -> Vec<String> {
+fn text_options(export: &Export<'_>, types: &DialectTypes, script: &mut Script) -> Vec<String> {
     let column = |name: &str, word: &str| format!("{}: {}", literal(name), literal(word));
     let columns = export.columns(types, &Folders::default(), script, column);
     let compression = match export.compression() {

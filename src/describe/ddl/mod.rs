@@ -24,10 +24,10 @@ use crate::base::words::counted;
 use crate::commit::model::SourceName;
 use crate::commit::{Manifest, Placement};
 use crate::model::{Compression, Format, RunStatus};
-use columns::{Column, Kind};
+use columns::{DdlColumn, ValueKind};
 use folders::Folders;
 use quote::comment;
-use types::Types;
+use types::DialectTypes;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -47,7 +47,7 @@ impl Dialect {
     pub(crate) const ALL: [Self; 5] = [Self::Athena, Self::Spectrum, Self::Redshift, Self::Duckdb, Self::Clickhouse];
 
     /// The word of the flag, the file below the destination, the name as its makers write it, and what writes its script.
-    fn facts(self) -> (&'static str, &'static str, &'static str, Writer) {
+    fn facts(self) -> (&'static str, &'static str, &'static str, DdlWriter) {
         match self {
             Self::Athena => ("athena", "_ddl/athena.sql", "Athena", athena::script),
             Self::Spectrum => ("spectrum", "_ddl/spectrum.sql", "Redshift Spectrum", spectrum::script),
@@ -73,23 +73,23 @@ impl Dialect {
 }
 
 /// Writes what a dialect makes of an export.
-type Writer = fn(&Export<'_>, &TableName, &mut Script);
+type DdlWriter = fn(&Export<'_>, &TableName, &mut Script);
 
 /// Why there is no statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct UnsupportedDdl {
     dialect: Dialect,
     /// At least one, each with what to do about it.
     reasons: Vec<String>,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for UnsupportedDdl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} cannot read this export as it is: {}", self.dialect.title(), self.reasons.join("; "))
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for UnsupportedDdl {}
 
 /// What a dialect makes of an export.
 #[derive(Debug, Default)]
@@ -126,20 +126,20 @@ impl Script {
 struct Export<'a> {
     manifest: &'a Manifest,
     placement: &'a Placement,
-    columns: Vec<Column<'a>>,
+    columns: Vec<DdlColumn<'a>>,
 }
 
 /// The statements for `dialect`, with a comment in front that says what they read.
 ///
 /// # Errors
-/// [`Refused`], where the engine cannot read what was exported.
+/// [`UnsupportedDdl`], where the engine cannot read what was exported.
 pub(crate) fn ddl(
     manifest: &Manifest,
     placement: &Placement,
     dialect: Dialect,
     name: Option<&TableName>,
-) -> Result<String, Refused> {
-    let refused = |reasons| Refused { dialect, reasons };
+) -> Result<String, UnsupportedDdl> {
+    let refused = |reasons| UnsupportedDdl { dialect, reasons };
     let columns = columns::of(manifest).map_err(refused)?;
     let export = Export { manifest, placement, columns };
     let name = match name {
@@ -227,17 +227,17 @@ impl Export<'_> {
     }
 
     /// Whether a column, or something in it, is so.
-    fn has(&self, is: &dyn Fn(&Kind) -> bool) -> bool {
+    fn has(&self, is: &dyn Fn(&ValueKind) -> bool) -> bool {
         self.columns.iter().any(|column| column.kind.any(is))
     }
 
     /// Whether a column itself is so.
-    fn has_column(&self, is: &dyn Fn(&Kind) -> bool) -> bool {
+    fn has_column(&self, is: &dyn Fn(&ValueKind) -> bool) -> bool {
         self.columns.iter().any(|column| is(&column.kind))
     }
 
     /// The names of the columns that are so, for a note.
-    fn names(&self, is: impl Fn(&Column<'_>) -> bool) -> Option<String> {
+    fn names(&self, is: impl Fn(&DdlColumn<'_>) -> bool) -> Option<String> {
         let names: Vec<String> =
             self.columns.iter().filter(|column| is(column)).map(|column| format!("{:?}", column.name)).collect();
         (!names.is_empty()).then(|| names.join(", "))
@@ -258,13 +258,13 @@ impl Export<'_> {
     /// The columns of a table, as `write` puts a name and a type. A partition column stands for the column of its name.
     fn columns(
         &self,
-        types: &Types,
+        types: &DialectTypes,
         folders: &Folders<'_>,
         script: &mut Script,
         write: impl Fn(&str, &str) -> String,
     ) -> Vec<String> {
         let mut written = Vec::new();
-        for Column { name, kind, nullable, .. } in &self.columns {
+        for DdlColumn { name, kind, nullable, .. } in &self.columns {
             if folders.has_key(name) {
                 let why = "is left out of the table: its partition column of the same name stands for it";
                 script.note(true, format!("column {name:?} {why}"));
@@ -283,10 +283,10 @@ impl Export<'_> {
     fn refuse_doubles(&self, script: &mut Script) {
         let beside = "differs from another in letter case alone, which makes no difference there:";
         let mut seen = HashSet::new();
-        for Column { name, .. } in self.columns.iter().filter(|column| !seen.insert(column.name.to_lowercase())) {
+        for DdlColumn { name, .. } in self.columns.iter().filter(|column| !seen.insert(column.name.to_lowercase())) {
             script.refuse(true, format!("column {name:?} {beside} --rename one"));
         }
-        for Column { name, kind, .. } in &self.columns {
+        for DdlColumn { name, kind, .. } in &self.columns {
             let Some(member) = kind.double_member() else { continue };
             let hint = "--column-policy COLUMN=json writes it as text";
             script.refuse(true, format!("column {name:?} has a member {member:?} that {beside} {hint}"));

@@ -1,10 +1,10 @@
 //! Redshift: a table, and the COPY that loads it from the Redshift manifest.
 
-use super::columns::Kind;
+use super::columns::ValueKind;
 use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, escaped_literal};
-use super::types::Types;
+use super::types::DialectTypes;
 use super::{Export, Script, lines, spectrum};
 use crate::commit::model::FormatKind;
 use crate::model::{Compression, CsvOptions, Format};
@@ -12,10 +12,14 @@ use crate::model::{Compression, CsvOptions, Format};
 const LONGEST: &str = spectrum::LONGEST;
 
 /// COPY reads Parquet with Spectrum's types: what Spectrum does not read, within nested values too, COPY does not either.
-const PARQUET: Types =
-    Types { list: ("super", spectrum::PARQUET.list.1), map: "super", structure: ("super", ","), ..spectrum::PARQUET };
+const PARQUET: DialectTypes = DialectTypes {
+    list: ("super", spectrum::PARQUET.list.1),
+    map: "super",
+    structure: ("super", ","),
+    ..spectrum::PARQUET
+};
 
-const TEXT: Types = Types {
+const TEXT: DialectTypes = DialectTypes {
     decimal: (PARQUET.decimal.0, PARQUET.decimal.1, Ok(LONGEST)),
     bytes: LONGEST,
     uuid: Ok("char(36)"),
@@ -51,7 +55,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
             Compression::None | Compression::Snappy | Compression::Lz4 => {}
         }
     }
-    script.note(export.has_column(&Kind::is_text), "VARCHAR holds 65,535 bytes: COPY fails over longer text");
+    script.note(export.has_column(&ValueKind::is_text), "VARCHAR holds 65,535 bytes: COPY fails over longer text");
     script.statements.extend([
         format!("CREATE TABLE {table} (\n{}\n)", lines(&columns, "    ")),
         format!("COPY {table}\nFROM {manifest}\nIAM_ROLE default\nMANIFEST\n{}", options.join("\n")),
@@ -59,8 +63,8 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
 }
 
 fn parquet_options(export: &Export<'_>, script: &mut Script) -> Vec<String> {
-    let nested = export.has(&Kind::is_nested);
-    let utc = export.has_column(&|kind| matches!(kind, Kind::Timestamp { utc: true, .. }));
+    let nested = export.has(&ValueKind::is_nested);
+    let utc = export.has_column(&|kind| matches!(kind, ValueKind::Timestamp { utc: true, .. }));
     let zstd = matches!(export.compression(), Compression::Zstd(_));
     script.note(nested, "nested columns are SUPER, as SERIALIZETOJSON loads them");
     script.note(utc, "timestamp with time zone is TIMESTAMP in UTC: COPY reads no other from Parquet");
@@ -89,18 +93,20 @@ fn csv_options(csv: &CsvOptions, export: &Export<'_>, script: &mut Script) -> Ve
     } else {
         format!("COPY does not tell unquoted {0} (here NULL) from \"{0}\" (here that text)", csv.null)
     };
-    script.note(export.has_column(&Kind::is_text), confused);
+    script.note(export.has_column(&ValueKind::is_text), confused);
     options
 }
 
 fn text_notes(export: &Export<'_>, script: &mut Script) {
-    let bounded = |kind: &Kind| matches!(kind, Kind::Date | Kind::Timestamp { .. } | Kind::Time | Kind::Decimal { .. });
+    let bounded = |kind: &ValueKind| {
+        matches!(kind, ValueKind::Date | ValueKind::Timestamp { .. } | ValueKind::Time | ValueKind::Decimal { .. })
+    };
     script.note(
         export.has_column(&bounded),
         "COPY fails over what its types do not have: infinity and years before 1, 24:00:00, NaN in a decimal",
     );
     script.note(
-        export.has_column(&|kind| *kind == Kind::Bytes),
+        export.has_column(&|kind| *kind == ValueKind::Bytes),
         "bytea is text here, \\x and two digits a byte: TO_VARBYTE(SUBSTRING(column, 3), 'hex')",
     );
 }

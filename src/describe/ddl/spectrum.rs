@@ -1,17 +1,17 @@
 //! Redshift Spectrum: an external table whose location is the Redshift manifest.
 
-use super::columns::Kind;
+use super::columns::ValueKind;
 use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, escaped_literal};
-use super::types::{TOO_MANY_DIGITS, Types, bare_member};
+use super::types::{DialectTypes, TOO_MANY_DIGITS, bare_member};
 use super::{Export, Script, lines};
 use crate::model::{Compression, Format};
 
 /// The longest text.
 pub(super) const LONGEST: &str = "varchar(65535)";
 
-pub(super) const PARQUET: Types = Types {
+pub(super) const PARQUET: DialectTypes = DialectTypes {
     plain: ["boolean", "smallint", "integer", "bigint", "real", "double precision"],
     decimal: ("decimal({p},{s})", 38, TOO_MANY_DIGITS),
     text: LONGEST,
@@ -29,8 +29,14 @@ pub(super) const PARQUET: Types = Types {
     nullable: "{}",
 };
 
-const TEXT: Types =
-    Types { bytes: LONGEST, uuid: Ok(LONGEST), date: LONGEST, time: Ok(LONGEST), timestamps: [LONGEST; 2], ..PARQUET };
+const TEXT: DialectTypes = DialectTypes {
+    bytes: LONGEST,
+    uuid: Ok(LONGEST),
+    date: LONGEST,
+    time: Ok(LONGEST),
+    timestamps: [LONGEST; 2],
+    ..PARQUET
+};
 
 pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script) {
     let Some(folder) = export.s3_folder(script) else { return };
@@ -82,9 +88,9 @@ fn notes(export: &Export<'_>, name: &TableName, script: &mut Script) {
         script.note(true, schema);
     }
     let zstd = matches!(export.compression(), Compression::Zstd(_));
-    let (nested, json) = (export.has(&Kind::is_nested), export.format() == Format::Ndjson);
+    let (nested, json) = (export.has(&ValueKind::is_nested), export.format() == Format::Ndjson);
     script.note(zstd, "AWS documents Parquet with gzip and snappy here; --preset spectrum writes snappy");
-    script.note(export.has(&Kind::is_text), "text of more than 65,535 bytes is cut when it is read");
+    script.note(export.has(&ValueKind::is_text), "text of more than 65,535 bytes is cut when it is read");
     script.note(nested, "nested columns are read with Redshift's syntax for them: FROM table t, t.list element");
     script.note(json, "dates and times are text, as infinity and years before 1 are; a decimal has no NaN");
 }

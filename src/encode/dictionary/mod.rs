@@ -40,7 +40,7 @@ const PAGE_ROWS: usize = 20_000;
 /// One column of a row group as it fills.
 pub(super) struct DictionaryChunk {
     data_type: DataType,
-    values: Values,
+    values: DistinctValues,
     /// The place of each value that is not NULL.
     places: Vec<u16>,
     /// Of each row whether it has a value; `None` until the first NULL.
@@ -48,7 +48,7 @@ pub(super) struct DictionaryChunk {
     rows: usize,
 }
 
-enum Values {
+enum DistinctValues {
     Integers(Integers),
     Strings(Strings),
 }
@@ -75,8 +75,8 @@ impl DictionaryChunk {
     /// An empty chunk for about so many `rows` of `data_type`, that of a carrier that [is for](is_for) this module.
     pub(super) fn new(data_type: DataType, rows: usize) -> Self {
         let values = match data_type {
-            DataType::Utf8 | DataType::Binary => Values::Strings(Strings::new()),
-            _ => Values::Integers(Integers::new()),
+            DataType::Utf8 | DataType::Binary => DistinctValues::Strings(Strings::new()),
+            _ => DistinctValues::Integers(Integers::new()),
         };
         Self { data_type, values, places: Vec::with_capacity(rows), present: None, rows: 0 }
     }
@@ -107,28 +107,30 @@ impl DictionaryChunk {
     fn try_push(&mut self, array: &ArrayRef) -> Result<(), Full> {
         let (values, places) = (&mut self.values, &mut self.places);
         match (values, array.data_type()) {
-            (Values::Strings(strings), DataType::Utf8) => {
+            (DistinctValues::Strings(strings), DataType::Utf8) => {
                 let array = array.as_string::<i32>();
                 each(array, |row| strings.place(array.value(row).as_bytes()), places)
             }
-            (Values::Strings(strings), DataType::Binary) => {
+            (DistinctValues::Strings(strings), DataType::Binary) => {
                 let array = array.as_binary::<i32>();
                 each(array, |row| strings.place(array.value(row)), places)
             }
-            (Values::Integers(integers), DataType::Int16) => integers_of::<Int16Type>(array, integers, places),
-            (Values::Integers(integers), DataType::Int32) => integers_of::<Int32Type>(array, integers, places),
-            (Values::Integers(integers), DataType::Date32) => integers_of::<Date32Type>(array, integers, places),
-            (Values::Integers(integers), DataType::Int64) => integers_of::<Int64Type>(array, integers, places),
-            (Values::Integers(integers), DataType::Time64(_)) => {
+            (DistinctValues::Integers(integers), DataType::Int16) => integers_of::<Int16Type>(array, integers, places),
+            (DistinctValues::Integers(integers), DataType::Int32) => integers_of::<Int32Type>(array, integers, places),
+            (DistinctValues::Integers(integers), DataType::Date32) => {
+                integers_of::<Date32Type>(array, integers, places)
+            }
+            (DistinctValues::Integers(integers), DataType::Int64) => integers_of::<Int64Type>(array, integers, places),
+            (DistinctValues::Integers(integers), DataType::Time64(_)) => {
                 integers_of::<Time64MicrosecondType>(array, integers, places)
             }
-            (Values::Integers(integers), DataType::Timestamp(TimeUnit::Millisecond, _)) => {
+            (DistinctValues::Integers(integers), DataType::Timestamp(TimeUnit::Millisecond, _)) => {
                 integers_of::<TimestampMillisecondType>(array, integers, places)
             }
-            (Values::Integers(integers), DataType::Timestamp(..)) => {
+            (DistinctValues::Integers(integers), DataType::Timestamp(..)) => {
                 integers_of::<TimestampMicrosecondType>(array, integers, places)
             }
-            (Values::Integers(integers), DataType::Decimal128(..)) => {
+            (DistinctValues::Integers(integers), DataType::Decimal128(..)) => {
                 integers_of::<Decimal128Type>(array, integers, places)
             }
             _ => Err(Full),
@@ -143,15 +145,15 @@ impl DictionaryChunk {
     /// Different values.
     fn len(&self) -> usize {
         match &self.values {
-            Values::Integers(integers) => integers.values.len(),
-            Values::Strings(strings) => strings.len(),
+            DistinctValues::Integers(integers) => integers.values.len(),
+            DistinctValues::Strings(strings) => strings.len(),
         }
     }
 
     fn dictionary_bytes(&self) -> usize {
         match &self.values {
-            Values::Integers(integers) => integers.values.len() * 8,
-            Values::Strings(strings) => strings.page.len(),
+            DistinctValues::Integers(integers) => integers.values.len() * 8,
+            DistinctValues::Strings(strings) => strings.page.len(),
         }
     }
 
@@ -165,7 +167,7 @@ impl DictionaryChunk {
         let rows = (0..self.rows)
             .map(|row| if present.as_ref().is_none_or(|present| present.value(row)) { places.next() } else { None });
         let array: ArrayRef = match &self.values {
-            Values::Strings(strings) => {
+            DistinctValues::Strings(strings) => {
                 let values = rows.map(|place| place.map(|place| strings.value(place)));
                 if self.data_type == DataType::Binary {
                     Arc::new(values.collect::<BinaryArray>())
@@ -174,7 +176,7 @@ impl DictionaryChunk {
                     Arc::new(texts.collect::<Result<StringArray, _>>()?)
                 }
             }
-            Values::Integers(integers) => {
+            DistinctValues::Integers(integers) => {
                 let longs = rows.map(|place| place.map(|place| integers.values[place]));
                 match &self.data_type {
                     DataType::Int16 => Arc::new(narrowed::<Int16Type>(longs)?),
@@ -239,8 +241,8 @@ impl DictionaryChunk {
     /// The dictionary page.
     fn plain(&self, physical: Type) -> Vec<u8> {
         match &self.values {
-            Values::Strings(strings) => strings.page.clone(),
-            Values::Integers(integers) => {
+            DistinctValues::Strings(strings) => strings.page.clone(),
+            DistinctValues::Integers(integers) => {
                 let bytes = integers.values.iter().map(|value| value.to_le_bytes());
                 if physical == Type::INT32 {
                     // The lower half: every value fits into it.
@@ -255,8 +257,8 @@ impl DictionaryChunk {
     /// One value as statistics of pages have it.
     fn bytes_of(&self, place: usize, column: &ColumnDescPtr) -> Vec<u8> {
         match &self.values {
-            Values::Strings(strings) => strings.value(place).to_vec(),
-            Values::Integers(integers) => {
+            DistinctValues::Strings(strings) => strings.value(place).to_vec(),
+            DistinctValues::Integers(integers) => {
                 let bytes = integers.values[place].to_le_bytes();
                 bytes[..if column.physical_type() == Type::INT32 { 4 } else { 8 }].to_vec()
             }
@@ -265,7 +267,7 @@ impl DictionaryChunk {
 
     /// Bytes of the values at these places, without their lengths; for strings only.
     fn string_bytes(&self, places: &[u16]) -> Option<i64> {
-        let Values::Strings(strings) = &self.values else { return None };
+        let DistinctValues::Strings(strings) = &self.values else { return None };
         let bytes: usize = places.iter().map(|&place| strings.value(usize::from(place)).len()).sum();
         i64::try_from(bytes).ok()
     }
@@ -274,13 +276,13 @@ impl DictionaryChunk {
         let distinct = Some(u64::try_from(self.len()).map_err(too_large)?);
         let ends = order.all().map(|(least, greatest)| (usize::from(least), usize::from(greatest)));
         Ok(match &self.values {
-            Values::Strings(strings) => {
+            DistinctValues::Strings(strings) => {
                 let value = |place| ByteArray::from(strings.value(place).to_vec());
                 let ends = ends.map(|(least, greatest)| (value(least), value(greatest)));
                 let (least, greatest) = ends.unzip();
                 ValueStatistics::new(least, greatest, distinct, Some(nulls), false).into()
             }
-            Values::Integers(integers) => {
+            DistinctValues::Integers(integers) => {
                 let (least, greatest) = ends.map(|(l, g)| (integers.values[l], integers.values[g])).unzip();
                 if physical == Type::INT32 {
                     let narrow = |value: Option<i64>| value.map(i32::try_from).transpose().map_err(too_large);
@@ -348,15 +350,17 @@ struct Order {
 }
 
 impl Order {
-    fn of(values: &Values) -> Self {
+    fn of(values: &DistinctValues) -> Self {
         let count = match values {
-            Values::Integers(integers) => integers.values.len(),
-            Values::Strings(strings) => strings.len(),
+            DistinctValues::Integers(integers) => integers.values.len(),
+            DistinctValues::Strings(strings) => strings.len(),
         };
         let mut places: Vec<u16> = (0..count).filter_map(|place| u16::try_from(place).ok()).collect();
         match values {
-            Values::Integers(integers) => places.sort_unstable_by_key(|&place| integers.values[usize::from(place)]),
-            Values::Strings(strings) => {
+            DistinctValues::Integers(integers) => {
+                places.sort_unstable_by_key(|&place| integers.values[usize::from(place)]);
+            }
+            DistinctValues::Strings(strings) => {
                 places.sort_unstable_by(|&a, &b| strings.value(a.into()).cmp(strings.value(b.into())));
             }
         }

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use arrow::array::{BooleanArray, FixedSizeBinaryArray, StringArray};
 
-use super::cells::Values;
-use super::datetime::{self, Style, Zone};
+use super::cells::CellValues;
+use super::datetime::{self, TimestampStyle, Zone};
 use super::number;
 
 /// Rows prepared at a time: enough to make little of the preparation, few enough that what it looked at is still in
@@ -108,7 +108,7 @@ pub(crate) type Words = [([u8; 8], usize); 2];
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spelling {
     pub(crate) words: &'static Words,
-    pub(crate) timestamp: Style,
+    pub(crate) timestamp: TimestampStyle,
 }
 
 /// How the values of a column are written where nothing is special about them.
@@ -148,24 +148,24 @@ pub(crate) struct Texts<'a> {
 
 impl<'a> Quick<'a> {
     /// For values of one width; marks in `special` those of `rows` that have to be written another way.
-    pub(crate) fn fixed(values: &Values<'a>, rows: Range<usize>, spelling: Spelling, special: &mut [bool]) -> Self {
+    pub(crate) fn fixed(values: &CellValues<'a>, rows: Range<usize>, spelling: Spelling, special: &mut [bool]) -> Self {
         match *values {
-            Values::Bool(array) => Self::Bool(array, spelling.words),
-            Values::Int16(values) => Self::Int16(values),
-            Values::Int32(values) => Self::Int32(values),
-            Values::Int64(values) => Self::Int64(values),
-            Values::Uuid(array) => Self::Uuid(array),
-            Values::Date { days, epoch } => {
+            CellValues::Bool(array) => Self::Bool(array, spelling.words),
+            CellValues::Int16(values) => Self::Int16(values),
+            CellValues::Int32(values) => Self::Int32(values),
+            CellValues::Int64(values) => Self::Int64(values),
+            CellValues::Uuid(array) => Self::Uuid(array),
+            CellValues::Date { days, epoch } => {
                 for (special, &day) in special.iter_mut().zip(&days[rows]) {
                     *special |= !datetime::is_plain_day(i64::from(day) + epoch);
                 }
                 Self::Date { days, epoch }
             }
-            Values::Timestamp { micros, epoch, utc } => {
+            CellValues::Timestamp { micros, epoch, utc } => {
                 for (special, &micros) in special.iter_mut().zip(&micros[rows]) {
                     *special |= !datetime::is_plain_timestamp(micros, epoch);
                 }
-                let Style { separator, .. } = spelling.timestamp;
+                let TimestampStyle { separator, .. } = spelling.timestamp;
                 Self::Timestamp { micros, epoch, separator, zone: spelling.timestamp.zone(utc) }
             }
             _ => Self::Never,

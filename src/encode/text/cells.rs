@@ -20,12 +20,12 @@ use crate::model::{Carrier, ColumnPlan, Precision};
 pub(crate) struct Cells<'a> {
     nulls: Option<&'a NullBuffer>,
     /// The values; what stands at a NULL means nothing.
-    pub(crate) values: Values<'a>,
+    pub(crate) values: CellValues<'a>,
 }
 
 /// A column's values by the way they are printed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Values<'a> {
+pub(crate) enum CellValues<'a> {
     Bool(&'a BooleanArray),
     Int16(&'a [i16]),
     Int32(&'a [i32]),
@@ -53,7 +53,7 @@ impl<'a> Cells<'a> {
     }
 
     fn of(column: &ColumnPlan, array: &'a ArrayRef) -> Result<Self, EncodeError> {
-        let values = Values::of(&column.carrier, array).ok_or_else(|| wrong_carrier(column, array.data_type()))?;
+        let values = CellValues::of(&column.carrier, array).ok_or_else(|| wrong_carrier(column, array.data_type()))?;
         Ok(Self { nulls: array.nulls().filter(|nulls| nulls.null_count() > 0), values })
     }
 
@@ -72,7 +72,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-impl<'a> Values<'a> {
+impl<'a> CellValues<'a> {
     fn of(carrier: &Carrier, array: &'a ArrayRef) -> Option<Self> {
         Some(match carrier {
             Carrier::Bool => Self::Bool(array.as_boolean_opt()?),

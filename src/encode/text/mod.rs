@@ -6,4 +6,4 @@ pub(crate) mod json;
 
 pub(crate) use crate::base::text::{datetime, exact, float, number};
 pub(crate) use block::{BLOCK_ROWS, Block, Blocks, Quick, Spelling};
-pub(crate) use cells::{Cells, Values};
+pub(crate) use cells::{CellValues, Cells};

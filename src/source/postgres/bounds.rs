@@ -8,7 +8,7 @@ use std::ops::Range;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type, accepts};
 
-use super::catalog::{Parameter, query, value};
+use super::catalog::{TypedParameter, query, value};
 use super::closed::closed;
 use super::leaves::{groups, lock_and_compare, release};
 use super::order::OID;
@@ -85,7 +85,7 @@ const LOOKING_BEHIND: &str = "looking behind the view";
 
 /// Where an output column comes from.
 #[derive(Debug, Clone, Copy)]
-enum Behind<'a> {
+enum DerivedFrom<'a> {
     /// The query of the request.
     Query(&'a str),
     /// A view, by its OID.
@@ -102,7 +102,7 @@ impl Planning {
     pub async fn key_origin(&self, key: &PgKeyColumn) -> Result<Option<KeyOrigin>, SourceError> {
         let (mut relation, mut name) = match &self.found {
             Some(found) => (found.oid, key.name.clone()),
-            None => match self.origin_in(Behind::Query(&self.relation.sql_name), &key.name).await? {
+            None => match self.origin_in(DerivedFrom::Query(&self.relation.sql_name), &key.name).await? {
                 Some(origin) => origin,
                 None => return Ok(None),
             },
@@ -131,7 +131,7 @@ impl Planning {
                     bytes: value::<Option<i64>>(row, 4)?.and_then(|bytes| u64::try_from(bytes).ok()),
                 }));
             }
-            match self.origin_in(Behind::View(relation), &name).await? {
+            match self.origin_in(DerivedFrom::View(relation), &name).await? {
                 Some(origin) => (relation, name) = origin,
                 None => return Ok(None),
             }
@@ -140,12 +140,12 @@ impl Planning {
     }
 
     /// The table and column that an output column is, where it is one unchanged.
-    async fn origin_in(&self, behind: Behind<'_>, column: &str) -> Result<Option<(u32, String)>, SourceError> {
+    async fn origin_in(&self, behind: DerivedFrom<'_>, column: &str) -> Result<Option<(u32, String)>, SourceError> {
         // To print a view the server runs statements of its own, whose operators it looks up on the search path
         // (`pg_get_viewdef`, `ruleutils.c`), and it leaves out the schemas of what it finds there.
         let path = match behind {
-            Behind::View(_) => "; SET LOCAL search_path = pg_catalog",
-            Behind::Query(_) => "",
+            DerivedFrom::View(_) => "; SET LOCAL search_path = pg_catalog",
+            DerivedFrom::Query(_) => "",
         };
         self.anchor.batch(LOOKING_BEHIND, &format!("SAVEPOINT outhaul_origin{path}")).await?;
         let described = self.columns_of(behind).await;
@@ -162,10 +162,10 @@ impl Planning {
         rows.first().map(|row| Ok((relation, value(row, 0)?))).transpose()
     }
 
-    async fn columns_of(&self, behind: Behind<'_>) -> Result<Vec<OutputColumn>, SourceError> {
+    async fn columns_of(&self, behind: DerivedFrom<'_>) -> Result<Vec<OutputColumn>, SourceError> {
         let view = match behind {
-            Behind::Query(text) => return statement::describe(&self.anchor, LOOKING_BEHIND, text).await,
-            Behind::View(view) => view,
+            DerivedFrom::Query(text) => return statement::describe(&self.anchor, LOOKING_BEHIND, text).await,
+            DerivedFrom::View(view) => view,
         };
         let sql = "SELECT pg_catalog.pg_get_viewdef($1)";
         let rows = query(&self.anchor, LOOKING_BEHIND, sql, &[(&view, Type::OID)]).await?;
@@ -217,7 +217,7 @@ impl Planning {
         action: &str,
         hint: &str,
         sql: &str,
-        parameters: &[Parameter<'_>],
+        parameters: &[TypedParameter<'_>],
     ) -> Result<Vec<Row>, SourceError> {
         let as_stored = self.server.types.sql_ascii;
         if as_stored {

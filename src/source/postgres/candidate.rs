@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
 use super::connect::Connector;
 use super::keepalive;
 use super::password;
-use super::settings::{Address, SslMode, TargetSessionAttrs};
+use super::settings::{ServerAddress, SslMode, TargetSessionAttrs};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::TlsUpgrade;
 
@@ -203,10 +203,10 @@ fn all(mut failures: Vec<io::Error>) -> io::Error {
     }
 }
 
-async fn endpoints(address: &Address) -> io::Result<Vec<Endpoint>> {
+async fn endpoints(address: &ServerAddress) -> io::Result<Vec<Endpoint>> {
     match address {
-        Address::Unix { folder, port } => Ok(vec![Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}")))]),
-        Address::Tcp { host, port } => {
+        ServerAddress::Unix { folder, port } => Ok(vec![Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}")))]),
+        ServerAddress::Tcp { host, port } => {
             let found = tokio::net::lookup_host((host.as_str(), *port))
                 .await
                 .map_err(|error| io::Error::new(error.kind(), format!("looking up host {host:?}: {error}")))?;

@@ -9,14 +9,14 @@ use super::connect::Session;
 use super::order;
 use super::session::identifier;
 use super::statement;
-use super::types::{Types, shown};
+use super::types::{TypeCatalog, shown};
 use crate::model::{ColumnStatistics, RelationKind};
 use crate::source::postgres::plan::{ColumnFacts, LeafFacts, PgType};
 use crate::source::{SourceError, SourceFault};
 
 /// A relation found by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Found {
+pub(crate) struct CatalogRelation {
     pub(crate) oid: u32,
     pub(crate) kind: RelationKind,
     pub(crate) schema: String,
@@ -30,7 +30,7 @@ pub(crate) struct Found {
     pub(crate) branches: bool,
 }
 
-impl Found {
+impl CatalogRelation {
     /// `schema.name`, quoted.
     pub(crate) fn sql_name(&self) -> String {
         format!("{}.{}", identifier(&self.schema), identifier(&self.name))
@@ -42,7 +42,7 @@ impl Found {
     }
 }
 
-pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type TypedParameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Runs a query through the unnamed statement, so that a transaction pooler in between does not mind; it may take as long
 /// as the server works on it.
@@ -50,7 +50,7 @@ pub(crate) async fn query(
     session: &Session,
     action: &str,
     sql: &str,
-    parameters: &[Parameter<'_>],
+    parameters: &[TypedParameter<'_>],
 ) -> Result<Vec<Row>, SourceError> {
     session.patiently(action, session.client().query_typed(sql, parameters)).await
 }
@@ -73,7 +73,7 @@ pub(crate) fn value<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T,
 /// # Errors
 /// [`SourceFault::SchemaChanged`] where there is none, [`SourceFault::Usage`] where it is not a relation with rows, or
 /// a temporary table of another session.
-pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceError> {
+pub(crate) async fn find(session: &Session, name: &str) -> Result<CatalogRelation, SourceError> {
     let sql = closed(
         "SELECT c.oid, c.relkind::text, n.nspname::text, c.relname::text, c.relpersistence::text, \
             COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), \
@@ -99,7 +99,7 @@ pub(crate) async fn find(session: &Session, name: &str) -> Result<Found, SourceE
     if value::<&str>(row, 4)? == "t" {
         return usage("a temporary table, which only its own session can read");
     }
-    Ok(Found {
+    Ok(CatalogRelation {
         oid: value(row, 0)?,
         kind,
         schema: value(row, 2)?,
@@ -157,7 +157,7 @@ const BYTE_ORDERED: &str = "EXISTS (SELECT FROM pg_catalog.pg_collation l CROSS 
 /// The columns of a relation, dropped ones left out, with statistics where the role may read them.
 pub(crate) async fn columns(
     session: &Session,
-    found: &Found,
+    found: &CatalogRelation,
     tree: &[TreeNode],
 ) -> Result<Vec<ColumnFacts>, SourceError> {
     let sql = "WITH RECURSIVE chain AS ( \
@@ -181,23 +181,23 @@ pub(crate) async fn columns(
         .replace("COMPARISON", &order::comparison_of("c.declared"))
         .replace("BYTES", &BYTE_ORDERED.replace("COLLATION", "c.sorted_by"));
     let inherited = found.has_children();
-    let parameters: [Parameter<'_>; 4] =
+    let parameters: [TypedParameter<'_>; 4] =
         [(&found.oid, Type::OID), (&found.schema, Type::TEXT), (&found.name, Type::TEXT), (&inherited, Type::BOOL)];
     let rows = query(session, &format!("describing {}", found.sql_name()), &closed(&sql), &parameters).await?;
     let promises = keeps_not_null(found, tree);
     let oids: Vec<u32> = rows.iter().map(|row| value(row, 2)).collect::<Result<_, _>>()?;
-    let types = Types::load(session, &oids).await?;
+    let types = TypeCatalog::load(session, &oids).await?;
     rows.iter().map(|row| column(row, promises, &types)).collect()
 }
 
 /// Whether a NOT NULL of the relation holds for all that is read through it: PostgreSQL does not check a foreign table's,
 /// and a child table need not have its parent's.
-fn keeps_not_null(found: &Found, tree: &[TreeNode]) -> bool {
+fn keeps_not_null(found: &CatalogRelation, tree: &[TreeNode]) -> bool {
     let inherited = found.kind == RelationKind::Table && found.has_children();
     !inherited && !tree.iter().any(|node| node.relkind == "f")
 }
 
-fn column(row: &Row, promises: bool, types: &Types) -> Result<ColumnFacts, SourceError> {
+fn column(row: &Row, promises: bool, types: &TypeCatalog) -> Result<ColumnFacts, SourceError> {
     let (base_oid, typmod) = (value(row, 2)?, typmod(value(row, 3)?));
     Ok(ColumnFacts {
         name: value(row, 0)?,
@@ -232,8 +232,8 @@ pub(crate) async fn describe_statement(
     let columns = statement::describe(session, action, statement).await?;
     let oids: Vec<u32> = columns.iter().map(|column| column.type_oid).collect();
     let typmods: Vec<i32> = columns.iter().map(|column| column.typmod).collect();
-    // A row description names base types already, except inside containers, which travel as text.
-    let types = Types::load(session, &oids).await?;
+    // A row description names base types already, except inside containers, which are sent as text.
+    let types = TypeCatalog::load(session, &oids).await?;
     let sql = "SELECT pg_catalog.format_type(b.oid, u.typmod), COMPARISON \
         FROM ROWS FROM (pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::int4[])) \
             WITH ORDINALITY AS u(oid, typmod, place) \
@@ -388,7 +388,7 @@ pub(crate) async fn same_relation(
 
 /// The columns of the primary key, else of the narrowest unique index that covers every row, has no NULLs and may be
 /// read; unique by the columns' own order, not by another collation or operator class.
-pub(crate) async fn unique_key(session: &Session, found: &Found) -> Result<Option<Vec<String>>, SourceError> {
+pub(crate) async fn unique_key(session: &Session, found: &CatalogRelation) -> Result<Option<Vec<String>>, SourceError> {
     // A unique index on an inheritance parent says nothing of its children's rows.
     if found.kind == RelationKind::Table && found.has_children() {
         return Ok(None);

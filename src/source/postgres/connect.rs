@@ -371,7 +371,7 @@ impl Canceller {
     /// a runtime nothing is sent.
     pub(crate) fn send(self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let pending = Pending::new();
+            let pending = PendingConnect::new();
             runtime.spawn(async move {
                 self.connector.cancel(&self.token).await;
                 drop(pending);
@@ -383,16 +383,16 @@ impl Canceller {
 /// Cancel requests on their way.
 static PENDING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
-struct Pending;
+struct PendingConnect;
 
-impl Pending {
+impl PendingConnect {
     fn new() -> Self {
         PENDING.send_modify(|count| *count += 1);
         Self
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingConnect {
     fn drop(&mut self) {
         PENDING.send_modify(|count| *count -= 1);
     }

@@ -81,7 +81,7 @@ enum End {
 }
 
 #[derive(Debug)]
-enum Step {
+enum CopyProgress {
     Batch(Batch),
     NeedMore,
     Done(Option<Batch>),
@@ -121,13 +121,13 @@ impl Pipe {
     }
 
     /// Frames and decodes until a batch is full, the bytes run out or the COPY ends.
-    fn step(&mut self) -> Result<Step, StepError> {
+    fn step(&mut self) -> Result<CopyProgress, StepError> {
         loop {
             if self.next_row < self.fields.rows() {
                 let input = &self.buffer[self.start..self.filled];
                 self.next_row = self.decoder.decode(input, &self.fields, self.next_row)?;
                 if self.decoder.is_full() {
-                    return Ok(Step::Batch(self.decoder.take_batch()?));
+                    return Ok(CopyProgress::Batch(self.decoder.take_batch()?));
                 }
             }
             self.start += std::mem::take(&mut self.consumed);
@@ -136,12 +136,12 @@ impl Pipe {
                 FrameState::NeedMore => {
                     // Looked at again once more has been read.
                     self.state = FrameState::Full;
-                    return Ok(Step::NeedMore);
+                    return Ok(CopyProgress::NeedMore);
                 }
                 FrameState::Ready => {
                     let told = self.decoder.rows() == 0 && !self.decoder.is_beyond_cap();
                     let rest = if told { None } else { Some(self.decoder.take_batch()?) };
-                    return Ok(Step::Done(rest));
+                    return Ok(CopyProgress::Done(rest));
                 }
             }
             let input = &mut self.buffer[self.start..self.filled];
@@ -232,11 +232,11 @@ impl Copy {
                 self.refused_after = Some(pipe.framer.rows());
             }
             match step.map_err(|error| self.failed(error))? {
-                Step::Batch(batch) => {
+                CopyProgress::Batch(batch) => {
                     self.pipe = Some(pipe);
                     return Ok(Some(batch));
                 }
-                Step::Done(rest) => {
+                CopyProgress::Done(rest) => {
                     tracing::debug!(rows = pipe.framer.rows(), notices = pipe.framer.notices(), "read");
                     // One that a huge row has stretched is not kept.
                     if pipe.buffer.len() == memory::READ_BUFFER_BYTES {
@@ -250,7 +250,7 @@ impl Copy {
                     }
                     return Ok(rest);
                 }
-                Step::NeedMore => {
+                CopyProgress::NeedMore => {
                     let pipe = self.fill(pipe).await?;
                     self.pipe = Some(pipe);
                 }

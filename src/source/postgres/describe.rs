@@ -1,7 +1,7 @@
 //! What planning knows of the relation, as the anchor's session sees it: its columns, its leaves, and the columns that
 //! expressions over it make.
 
-use super::catalog::{self, Found, TreeNode};
+use super::catalog::{self, CatalogRelation, TreeNode};
 use super::connect::Session;
 use super::fixed_now;
 use super::prepare::QUERY_ALIAS;
@@ -29,7 +29,7 @@ pub(super) struct Described {
 pub(super) async fn describe(
     anchor: &Session,
     shape: &ShapeOptions,
-    found: Option<&Found>,
+    found: Option<&CatalogRelation>,
     tree: &[TreeNode],
 ) -> Result<Described, SourceError> {
     let (shape, now) = fixed_now::fix(anchor, shape, found).await?;
@@ -66,7 +66,7 @@ pub(super) async fn describe_query(
 async fn describe_relation(
     anchor: &Session,
     shape: &ShapeOptions,
-    found: Option<&Found>,
+    found: Option<&CatalogRelation>,
     tree: &[TreeNode],
 ) -> Result<RelationFacts, SourceError> {
     if let (RelationRequest::Query(query), None) = (&shape.relation, found) {
@@ -98,7 +98,7 @@ async fn describe_relation(
 }
 
 /// A relation whose policies would hide rows from the role; the server would refuse to read it.
-fn hidden_rows(found: &Found) -> SourceError {
+fn hidden_rows(found: &CatalogRelation) -> SourceError {
     let message = format!("row-level security of {} hides rows from this role", found.sql_name());
     SourceError::new(SourceFault::Authentication, message).with_hint(
         "export with a role that has BYPASSRLS, or one that the policies let see everything; --allow-rls exports what this \
@@ -107,7 +107,7 @@ fn hidden_rows(found: &Found) -> SourceError {
 }
 
 /// The tables that may be read in the relation's place; none unless all of them may.
-fn leaves(found: &Found, tree: &[TreeNode]) -> Vec<LeafFacts> {
+fn leaves(found: &CatalogRelation, tree: &[TreeNode]) -> Vec<LeafFacts> {
     let stores_rows = |node: &&TreeNode| matches!(node.relkind.as_str(), "r" | "m");
     let direct =
         matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView);

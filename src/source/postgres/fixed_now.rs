@@ -4,7 +4,7 @@
 use chrono::DateTime;
 use tokio_postgres::types::Type;
 
-use super::catalog::{Found, query, value};
+use super::catalog::{CatalogRelation, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::prepare::source_and_alias;
@@ -20,7 +20,7 @@ use crate::source::{SourceError, SourceFault};
 pub(super) async fn fix(
     session: &Session,
     shape: &ShapeOptions,
-    found: Option<&Found>,
+    found: Option<&CatalogRelation>,
 ) -> Result<(ShapeOptions, Option<FixedNow>), SourceError> {
     let unchanged = || (shape.clone(), None);
     let clocks: Vec<Clocks> = texts(shape).map(Clocks::of).collect();
@@ -69,7 +69,7 @@ pub(super) fn texts(shape: &ShapeOptions) -> impl Iterator<Item = &str> {
 }
 
 /// A statement with all that a person wrote in it.
-fn probe(shape: &ShapeOptions, found: Option<&Found>) -> String {
+fn probe(shape: &ShapeOptions, found: Option<&CatalogRelation>) -> String {
     // Under names of ours: theirs are not taken from the text.
     let expressions =
         (0..).zip(&shape.expressions).map(|(nth, (_, text)): (usize, _)| format!("(\n{text}\n) AS e{nth}"));

@@ -19,10 +19,10 @@ mod tests;
 pub(crate) mod wire;
 
 pub(crate) use fields::{Field, FieldTable};
-pub(crate) use message::{FrameError, ServerError, server_error};
+pub(crate) use message::{ErrorResponse, FrameError, HEADER_BYTES, server_error};
 
 use crate::base::memory::MESSAGE_BYTES_MAX;
-use message::{HEADER_BYTES, body_bytes, check_copy_out, copied_rows};
+use message::{body_bytes, check_copy_out, copied_rows};
 use payload::{Unit, frame_header, frame_row};
 
 /// What a call of [`Framer::frame`] did.
@@ -67,7 +67,7 @@ enum Stage {
     /// Before `ReadyForQuery`.
     Complete,
     /// The server reported an error; before `ReadyForQuery`.
-    Failed(Box<ServerError>),
+    Failed(Box<ErrorResponse>),
     /// Ready or failed: nothing more to frame.
     Ended,
 }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::catalog::{Found, query, value};
+use super::catalog::{CatalogRelation, query, value};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::meaning::Meaning;
@@ -27,7 +27,7 @@ const KEPT_INTERVAL: Duration = Duration::from_secs(5);
 /// What another process must know of a run's source to read under its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SourceRecord {
-    pub(super) found: Option<Found>,
+    pub(super) found: Option<CatalogRelation>,
     pub(super) locks: Locks,
     pub(super) server: ServerFacts,
     pub(super) identity: ServerIdentity,

@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray};
 use futures_util::{StreamExt, stream};
 use tokio_postgres::types::Type;
 
-use super::catalog::{Found, query, value};
+use super::catalog::{CatalogRelation, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::copy::Copy;
@@ -39,12 +39,12 @@ pub(crate) struct Pages {
 impl Pages {
     pub(crate) async fn new(
         session: &Session,
-        found: Option<&Found>,
+        found: Option<&CatalogRelation>,
         size: NonZeroU64,
         application: &str,
         sql_ascii: bool,
     ) -> Result<Self, SourceError> {
-        let name = found.map(Found::sql_name);
+        let name = found.map(CatalogRelation::sql_name);
         let fingerprint = fingerprint(session, name.as_deref()).await?;
         Ok(Self { size, name, fingerprint, application: format!("{application}/reader"), sql_ascii })
     }

@@ -2,14 +2,14 @@
 
 use tokio_postgres::types::Type;
 
-use super::catalog::{Found, RELATIONS, TreeNode, TreePlace, query, value};
+use super::catalog::{CatalogRelation, RELATIONS, TreeNode, TreePlace, query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::snapshot::{Checked, Locks};
+use super::snapshot::{DeferredLocks, Locks};
 use crate::base::words::counted;
 use crate::model::{ReadMode, RelationKind, ShapeOptions, WorkOptions};
-use crate::source::postgres::plan::locks::{Holders, LockShare, LockTable, LockWeight};
-use crate::source::postgres::plan::{LockUse, LockWay, RelationFacts};
+use crate::source::postgres::plan::locks::{CONTROL_SESSIONS, Holders, LockShare, LockTable, LockWeight};
+use crate::source::postgres::plan::{LockUse, LockWay, RelationFacts, oid};
 use crate::source::{SourceError, SourceFault};
 
 /// What a run may take of the server's lock table, and what it has to.
@@ -28,9 +28,6 @@ pub(crate) struct LockRoom {
     /// What the lock session holds.
     held: u64,
 }
-
-/// Relations that people make have OIDs from here on (`FirstNormalObjectId`, transam.h).
-const FIRST_NORMAL_OBJECT: u32 = 16_384;
 
 /// What to do where the lock table is too small.
 const TOO_SMALL: &str = "raise max_locks_per_transaction on the server, which restarts for it";
@@ -54,7 +51,7 @@ impl LockRoom {
     pub(super) async fn decide(
         &mut self,
         lock: &Session,
-        found: &Found,
+        found: &CatalogRelation,
         first: Locks,
         only: Vec<String>,
     ) -> Result<Locks, SourceError> {
@@ -77,7 +74,7 @@ impl LockRoom {
         let share = self.table.share(self.weight, self.asked, |readers| beside(keyset, keep, readers));
         let Some(share) = share else { return Err(self.too_small(&name)) };
         self.holders = Holders { readers: share.readers, beside: beside(keyset, keep, share.readers) };
-        let checked = Checked { branches: vec![name], relations: share.relations };
+        let checked = DeferredLocks { branches: vec![name], relations: share.relations };
         Ok(Locks { tables: Vec::new(), statements: only, checked: Some(checked), readers: Some(share.readers) })
     }
 
@@ -107,7 +104,7 @@ impl LockRoom {
 
     /// The lock session holds these relations; those of the catalog are counted apart.
     pub(super) fn holds(&mut self, relations: &[u32]) {
-        let own = relations.iter().filter(|oid| **oid >= FIRST_NORMAL_OBJECT);
+        let own = relations.iter().filter(|oid| **oid >= oid::FIRST_NORMAL);
         self.held = u64::try_from(own.count()).unwrap_or(u64::MAX);
     }
 
@@ -166,7 +163,7 @@ async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, Sourc
         &"WITH RECURSIVE named AS ( \
             SELECT $1::oid AS oid WHERE $1 IS NOT NULL \
             UNION SELECT l.relation FROM pg_catalog.pg_locks l WHERE $1 IS NULL AND l.locktype = 'relation' \
-                AND l.pid = pg_catalog.pg_backend_pid() AND l.relation >= 16384::oid \
+                AND l.pid = pg_catalog.pg_backend_pid() AND l.relation >= $2 \
             UNION SELECT d.refobjid FROM named JOIN pg_catalog.pg_class v ON v.oid = named.oid AND v.relkind = 'v' \
                 JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid AND r.ev_type = '1' \
                 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass \
@@ -182,7 +179,9 @@ async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, Sourc
             COALESCE(pg_catalog.max(relations), 0)::int8, pg_catalog.count(*) FILTER (WHERE branch) FROM weighed"
             .replace("RELATIONS", RELATIONS),
     );
-    let rows = query(session, "counting the locks to be taken", &sql, &[(&root, Type::OID)]).await?;
+    let rows =
+        query(session, "counting the locks to be taken", &sql, &[(&root, Type::OID), (&oid::FIRST_NORMAL, Type::OID)])
+            .await?;
     let count =
         |place| rows.first().and_then(|row| u64::try_from(value::<i64>(row, place).ok()?).ok()).unwrap_or(u64::MAX);
     Ok(LockWeight { tables: count(0), relations: count(1), heaviest: count(2), branches: count(3) })
@@ -191,7 +190,8 @@ async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, Sourc
 /// Sessions beside so many readers: the lock session and two keepers, and one more that keeps the snapshot beyond the run.
 /// The only reader's own transaction is the snapshot, so there are no keepers.
 fn beside(keyset: bool, keep: bool, readers: u64) -> u64 {
-    if keyset || (readers == 1 && !keep) { 1 } else { 3 + u64::from(keep) }
+    let control = u64::try_from(CONTROL_SESSIONS).unwrap_or(u64::MAX);
+    if keyset || (readers == 1 && !keep) { 1 } else { control.saturating_add(keep.into()) }
 }
 
 /// The tables of a tree that are locked before the snapshot where its leaves are not: those from which others inherit.

@@ -10,14 +10,15 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{ToSql, Type};
 
-use super::catalog::{Found, TreeNode, query, value};
+use super::catalog::{CatalogRelation, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::fixed_now::texts;
-use super::session::identifier;
+use super::server::SessionFacts;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
 use crate::source::postgres::plan::mentions::Mentions;
+use crate::source::postgres::plan::oid;
 use crate::source::{SourceError, SourceFault};
 
 /// Whose eyes a run reads with, and what the names in its texts stand for.
@@ -50,22 +51,14 @@ impl Meaning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub(super) async fn of(session: &Session, shape: &ShapeOptions) -> Result<Self, SourceError> {
-        let sql = "SELECT pg_catalog.current_schemas(false)::text[], current_user::text";
-        let rows = query(session, "asking for the search path", &closed(sql), &[]).await?;
-        let unknown = || SourceError::new(SourceFault::Protocol, "the session does not know its search path");
-        let row = rows.first().ok_or_else(unknown)?;
-        let schemas: Vec<String> = value(row, 0)?;
-        let path = match schemas.as_slice() {
-            [] => "''".to_owned(),
-            schemas => schemas.iter().map(|schema| identifier(schema)).collect::<Vec<_>>().join(", "),
-        };
+    pub(super) async fn of(session: &Session, facts: SessionFacts, shape: &ShapeOptions) -> Result<Self, SourceError> {
         let mut mentions = Mentions::default();
         texts(shape).for_each(|text| mentions.extend(Mentions::of(text)));
         let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
         let texts = Watched { names: list(mentions.names), operators: list(mentions.operators), ..Watched::default() };
         let written = texts.looked_up(session).await?;
-        Ok(Self { role: value(row, 1)?, by_role: false, path, written, behind: Watched::default() })
+        let SessionFacts { role, search_path: path } = facts;
+        Ok(Self { role, by_role: false, path, written, behind: Watched::default() })
     }
 
     /// Notes what stands behind the relation: `functions` and `operators` of its views and policies, by their oids.
@@ -76,7 +69,7 @@ impl Meaning {
         &mut self,
         session: &Session,
         shape: &ShapeOptions,
-        (found, tree): (Option<&Found>, &[TreeNode]),
+        (found, tree): (Option<&CatalogRelation>, &[TreeNode]),
         (functions, operators): &(Vec<u32>, Vec<u32>),
     ) -> Result<(), SourceError> {
         let foreign = tree.iter().any(|node| node.relkind == "f");
@@ -151,10 +144,10 @@ impl Meaning {
 const FOUND: &str = "WITH seen(oids) AS (SELECT ARRAY(SELECT n.oid FROM pg_catalog.pg_namespace n \
             WHERE n.nspname = ANY (pg_catalog.current_schemas(true)) OR n.nspname::text = ANY ($1))), \
     operators AS (SELECT o.oid, o.xmin, o.oprcode::oid AS function FROM pg_catalog.pg_operator o, seen s \
-        WHERE o.oid >= 16384::oid AND (o.oid = ANY ($4) \
+        WHERE o.oid >= $5 AND (o.oid = ANY ($4) \
             OR o.oprname::text = ANY ($2) AND o.oprnamespace = ANY (s.oids))), \
     casts AS (SELECT c.oid, c.xmin, c.castfunc AS function FROM pg_catalog.pg_cast c \
-        WHERE c.oid >= 16384::oid AND pg_catalog.cardinality($1) > 0), \
+        WHERE c.oid >= $5 AND pg_catalog.cardinality($1) > 0), \
     calls(oid) AS (SELECT p.oid FROM pg_catalog.pg_proc p, seen s \
             WHERE p.oid = ANY ($3) OR p.proname::text = ANY ($1) AND p.pronamespace = ANY (s.oids) \
         UNION ALL SELECT function FROM operators \
@@ -168,16 +161,13 @@ const FOUND: &str = "WITH seen(oids) AS (SELECT ARRAY(SELECT n.oid FROM pg_catal
         UNION ALL SELECT 'operator ' || o.oid || ' ' || o.xmin::text FROM operators o \
         UNION ALL SELECT 'cast ' || c.oid || ' ' || c.xmin::text FROM casts c \
         UNION ALL SELECT 'function ' || p.oid || ' ' || p.xmin::text FROM pg_catalog.pg_proc p \
-            WHERE p.oid >= 16384::oid AND EXISTS (SELECT FROM calls WHERE calls.oid >= 16384::oid)) \
+            WHERE p.oid >= $5 AND EXISTS (SELECT FROM calls WHERE calls.oid >= $5)) \
     SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(COALESCE( \
         pg_catalog.string_agg(what, ', ' ORDER BY what COLLATE pg_catalog.\"C\"), ''), 'UTF8')), 'hex') FROM found";
 
-/// The first oid that is not of PostgreSQL's own objects (`FirstNormalObjectId`).
-const FIRST_OF_USERS: u32 = 16384;
-
 impl Watched {
     fn is_empty(&self) -> bool {
-        let own = |oids: &[u32]| oids.iter().all(|oid| *oid < FIRST_OF_USERS);
+        let own = |oids: &[u32]| oids.iter().all(|oid| *oid < oid::FIRST_NORMAL);
         self.names.is_empty() && self.operators.is_empty() && own(&self.function_oids) && own(&self.operator_oids)
     }
 
@@ -185,11 +175,12 @@ impl Watched {
         if self.is_empty() {
             return Ok(self);
         }
-        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
             (&self.names, Type::TEXT_ARRAY),
             (&self.operators, Type::TEXT_ARRAY),
             (&self.function_oids, Type::OID_ARRAY),
             (&self.operator_oids, Type::OID_ARRAY),
+            (&oid::FIRST_NORMAL, Type::OID),
         ];
         let rows = query(session, "looking up what names stand for", &closed(FOUND), &parameters).await?;
         let digest = rows.first().map(|row| value(row, 0)).transpose()?.unwrap_or_default();

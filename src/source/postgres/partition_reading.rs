@@ -22,7 +22,7 @@ use crate::source::{Batch, BatchStream, SourceError, SourceFault};
 
 /// What one statement reads.
 #[derive(Debug, Clone)]
-struct Step {
+struct StatementRead {
     partition: PgPartition,
     /// The leaves that it reads directly.
     leaves: Range<usize>,
@@ -56,9 +56,9 @@ pub(super) struct PartitionReading {
     plan: Arc<PgPlan>,
     columns: Arc<[PgColumn]>,
     what: String,
-    steps: VecDeque<Step>,
+    steps: VecDeque<StatementRead>,
     /// The step under way.
-    now: Option<Step>,
+    now: Option<StatementRead>,
     session: Option<Session>,
     copy: Option<Copy>,
     /// Held for as long as it is read.
@@ -180,7 +180,7 @@ impl PartitionReading {
         untranslatable::explain(error, &self.manner.watch, reading).await
     }
 
-    fn leaves(&self, step: &Step) -> &[LeafFacts] {
+    fn leaves(&self, step: &StatementRead) -> &[LeafFacts] {
         self.plan.relation.leaves.get(step.leaves.clone()).unwrap_or_default()
     }
 
@@ -208,11 +208,11 @@ fn gone(what: &str) -> SourceError {
 }
 
 /// The statements that read a partition.
-fn steps(plan: &PgPlan, partition: &PgPartition, most_relations: Option<u64>) -> VecDeque<Step> {
+fn steps(plan: &PgPlan, partition: &PgPartition, most_relations: Option<u64>) -> VecDeque<StatementRead> {
     let leaves = &plan.relation.leaves;
     match &partition.slice {
         Slice::Leaves { from, to } => {
-            let step = |leaves: Range<usize>| Step {
+            let step = |leaves: Range<usize>| StatementRead {
                 partition: PgPartition {
                     slice: Slice::Leaves { from: leaves.start, to: leaves.end },
                     ..partition.clone()
@@ -221,7 +221,9 @@ fn steps(plan: &PgPlan, partition: &PgPartition, most_relations: Option<u64>) ->
             };
             groups(leaves, *from..*to, plan.columns.len(), most_relations).into_iter().map(step).collect()
         }
-        Slice::Heap { leaf, .. } => [Step { partition: partition.clone(), leaves: *leaf..leaf + 1 }].into(),
-        Slice::Whole | Slice::Keys(_) | Slice::NullKeys => [Step { partition: partition.clone(), leaves: 0..0 }].into(),
+        Slice::Heap { leaf, .. } => [StatementRead { partition: partition.clone(), leaves: *leaf..leaf + 1 }].into(),
+        Slice::Whole | Slice::Keys(_) | Slice::NullKeys => {
+            [StatementRead { partition: partition.clone(), leaves: 0..0 }].into()
+        }
     }
 }

@@ -66,35 +66,35 @@ async fn of_command(command: &Secret, limit: Duration) -> Result<Secret, NoPassw
     first_line(answer.stdout).map_err(|why| failed(&format!("printed no password: {why}")))
 }
 
-struct Answer {
+struct CommandOutput {
     status: ExitStatus,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
 /// Runs the command in a process group of its own, which does not outlive the future.
-async fn run(command: &Secret) -> io::Result<Answer> {
+async fn run(command: &Secret) -> io::Result<CommandOutput> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command.expose()]).process_group(0);
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = shell.spawn()?;
-    let _group = Group::of(&child);
+    let _group = ProcessGroup::of(&child);
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("it has no output"));
     };
     let (status, stdout, stderr) = tokio::try_join!(child.wait(), all_of(stdout), all_of(stderr))?;
-    Ok(Answer { status, stdout, stderr })
+    Ok(CommandOutput { status, stdout, stderr })
 }
 
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
+impl ProcessGroup {
     fn of(child: &Child) -> Self {
         Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(pid) = self.0 {
             // Usually nothing is left of it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::catalog::{self, Found, TreeNode};
+use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
@@ -41,7 +41,7 @@ pub struct Planning {
     pub(crate) locks: Locks,
     pub(crate) identity: ServerIdentity,
     pub(crate) application: String,
-    pub(crate) found: Option<Found>,
+    pub(crate) found: Option<CatalogRelation>,
     pub(crate) meaning: Meaning,
     /// The relation.
     pub relation: RelationFacts,
@@ -105,7 +105,7 @@ impl Planning {
             },
         };
         // By now a child may have come that was not there when the relation was looked up.
-        let found = found.map(|found| Found { tables: tree.len(), ..found });
+        let found = found.map(|found| CatalogRelation { tables: tree.len(), ..found });
         let identity = server_identity(&anchor).await?;
         let describing = describe(&anchor, shape, found.as_ref(), &tree);
         // The keeper that outlives the run comes before the readers: they can do with fewer connections, and it cannot.
@@ -185,9 +185,10 @@ async fn enter(
     application: &str,
 ) -> Result<(ServerFacts, Meaning), SourceError> {
     begin(lock, Begin::Latest, &format!("{application}/locks")).await?;
-    let meaning = Meaning::of(lock, shape).await?;
-    sessions.pin_search_path(meaning.path());
-    Ok((server_facts(lock, work).await?, meaning))
+    let (server, session) = server::facts(lock).await?;
+    sessions.pin_search_path(&session.search_path);
+    warn_of_replay(lock, &server, work).await?;
+    Ok((server, Meaning::of(lock, session, shape).await?))
 }
 
 /// The name by which a person asked for a table.
@@ -199,7 +200,7 @@ fn named(shape: &ShapeOptions) -> Option<&str> {
 }
 
 /// What stands behind a relation; nothing is known to stand behind a query.
-async fn tree_of(session: &Session, found: Option<&Found>) -> Result<Vec<TreeNode>, SourceError> {
+async fn tree_of(session: &Session, found: Option<&CatalogRelation>) -> Result<Vec<TreeNode>, SourceError> {
     match found {
         Some(found) => catalog::tree(session, found.oid).await,
         None => Ok(Vec::new()),
@@ -239,15 +240,14 @@ fn is_small(tree: &[TreeNode], work: &WorkOptions) -> bool {
         && matches!(tree, [node] if matches!(node.relkind.as_str(), "r" | "m") && node.facts.is_small())
 }
 
-/// Describes the server, and says what may go wrong with it.
-async fn server_facts(lock: &Session, work: &WorkOptions) -> Result<ServerFacts, SourceError> {
-    let server = server::facts(lock).await?;
+/// Says what may go wrong with a standby.
+async fn warn_of_replay(lock: &Session, server: &ServerFacts, work: &WorkOptions) -> Result<(), SourceError> {
     if server.standby {
         warn_of_conflicts(lock).await?;
     } else if work.source_limits.max_replay_lag.is_some() {
         tracing::warn!("--max-replay-lag limits nothing: the source is no standby");
     }
-    Ok(server)
+    Ok(())
 }
 
 /// On a standby, replay cancels whoever sees rows that it removes; keepers, which idle, lose their session.
@@ -279,7 +279,7 @@ async fn lock_relation(
     read_mode: ReadMode,
     application: &str,
     room: &mut LockRoom,
-) -> Result<(Option<Found>, Locks), SourceError> {
+) -> Result<(Option<CatalogRelation>, Locks), SourceError> {
     let RelationRequest::Table(name) = &shape.relation else {
         let mut locks = Locks { statements: statements(shape, None, ""), ..Locks::default() };
         if let Some(statement) = locks.statements.first() {
@@ -310,12 +310,12 @@ async fn lock_relation(
 }
 
 /// Whether `LOCK TABLE` may take it, and with it all that inherits from it.
-fn lockable(found: &Found) -> bool {
+fn lockable(found: &CatalogRelation) -> bool {
     matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable) && found.may_select
 }
 
 /// What stands behind FROM, and the name by which people's texts know it.
-pub(super) fn source_and_alias(shape: &ShapeOptions, found: Option<&Found>) -> (String, String) {
+pub(super) fn source_and_alias(shape: &ShapeOptions, found: Option<&CatalogRelation>) -> (String, String) {
     match (&shape.relation, found) {
         (_, Some(found)) => (found.sql_name(), identifier(&found.name)),
         (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
@@ -326,7 +326,7 @@ pub(super) fn source_and_alias(shape: &ShapeOptions, found: Option<&Found>) -> (
 
 /// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL. With `only` they
 /// leave the children of a table out.
-fn statements(shape: &ShapeOptions, found: Option<&Found>, only: &str) -> Vec<String> {
+fn statements(shape: &ShapeOptions, found: Option<&CatalogRelation>, only: &str) -> Vec<String> {
     let (from, alias) = source_and_alias(shape, found);
     let from = if found.is_some() { format!("{only}{from}") } else { from };
     let mut statements = Vec::new();
@@ -354,7 +354,7 @@ async fn take_snapshot(
     sessions: &Sessions,
     anchor: Option<Session>,
     lock: &Session,
-    found: Option<&Found>,
+    found: Option<&CatalogRelation>,
     (locks, room): (&mut Locks, &mut LockRoom),
     application: &str,
 ) -> Result<(Session, Instant, Vec<TreeNode>), SourceError> {

@@ -2,20 +2,20 @@
 
 use tokio_postgres::types::Type;
 
-use super::catalog::{self, Found, TreeNode};
+use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
 use super::connect::Session;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
 use crate::source::SourceError;
-use crate::source::postgres::plan::whole_row::{Names, may_name_whole_row};
+use crate::source::postgres::plan::whole_row::{RelationNames, may_name_whole_row};
 use crate::source::postgres::plan::{ReadingFacts, RelationFacts};
 
 /// What says how the relation may be read. The anchor holds all locks of the run by now.
 pub(super) async fn facts(
     anchor: &Session,
     shape: &ShapeOptions,
-    found: Option<&Found>,
+    found: Option<&CatalogRelation>,
     tree: &[TreeNode],
     relation: &RelationFacts,
 ) -> Result<ReadingFacts, SourceError> {
@@ -40,7 +40,7 @@ pub(super) async fn facts(
 async fn may_name_whole_rows(
     anchor: &Session,
     shape: &ShapeOptions,
-    found: &Found,
+    found: &CatalogRelation,
     relation: &RelationFacts,
 ) -> Result<bool, SourceError> {
     if failpoint::off("whole-rows") {
@@ -52,7 +52,7 @@ async fn may_name_whole_rows(
         _ => Vec::new(),
     };
     let columns: Vec<String> = relation.columns.iter().map(|column| column.name.clone()).collect();
-    let names = Names { relation: &found.name, columns: &columns, leaf_columns: &leaf_columns };
+    let names = RelationNames { relation: &found.name, columns: &columns, leaf_columns: &leaf_columns };
     let texts = shape.expressions.iter().map(|(_, text)| text).chain(&shape.predicate);
     Ok(texts.into_iter().any(|text| may_name_whole_row(text, names)))
 }

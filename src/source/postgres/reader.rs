@@ -213,7 +213,7 @@ impl PostgresReading {
         match self.session().await {
             Ok(session) => Ok(session),
             Err(error) => {
-                let relation = self.record.found.as_ref().map(catalog::Found::sql_name);
+                let relation = self.record.found.as_ref().map(catalog::CatalogRelation::sql_name);
                 Err(self.on_standby(self.watch.explain(error, relation.as_deref()).await))
             }
         }

@@ -86,7 +86,7 @@ struct Recount {
     /// The relation as it is seen; every table that stores rows of it is a leaf.
     relation: RelationFacts,
     /// What the catalog has of it, and the tables behind it; a query has neither.
-    found: Option<catalog::Found>,
+    found: Option<catalog::CatalogRelation>,
     tree: Vec<catalog::TreeNode>,
     row_security: bool,
     /// Whether all of it is counted leaf by leaf: there are many, and each may be read as it is.
@@ -212,7 +212,7 @@ async fn import(session: &Session, id: &str, xmin: Option<&str>, application: &s
 async fn look_up(
     session: &Session,
     counted: Counted<'_>,
-) -> Result<(Option<catalog::Found>, Vec<catalog::TreeNode>), SourceError> {
+) -> Result<(Option<catalog::CatalogRelation>, Vec<catalog::TreeNode>), SourceError> {
     let Counted::Relation(name) = counted else { return Ok((None, Vec::new())) };
     let mut found = catalog::find(session, &quoted(session, name).await?).await?;
     let tree = catalog::tree(session, found.oid).await?;
@@ -223,7 +223,7 @@ async fn look_up(
 async fn describe(
     session: &Session,
     name: &str,
-    found: &catalog::Found,
+    found: &catalog::CatalogRelation,
     tree: &[catalog::TreeNode],
     row_security: bool,
 ) -> Result<RelationFacts, SourceError> {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
+use super::session::identifier;
 use crate::source::postgres::plan::ServerTypes;
 use crate::source::postgres::plan::locks::LockTable;
 use crate::source::{SourceError, SourceFault};
@@ -32,8 +33,17 @@ impl ServerFacts {
     }
 }
 
-/// Asks for [`ServerFacts`].
-pub(crate) async fn facts(session: &Session) -> Result<ServerFacts, SourceError> {
+/// Who a session is, and where it looks for names without a schema.
+#[derive(Debug)]
+pub(super) struct SessionFacts {
+    /// The role (`current_user`).
+    pub(super) role: String,
+    /// The schemas of the search path that exist, in SQL.
+    pub(super) search_path: String,
+}
+
+/// Asks for all of them in one statement.
+pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFacts), SourceError> {
     // One unit of money as it is stored: 10 to the power of its digits after the point.
     let sql = closed(
         "SELECT pg_catalog.current_setting('server_version'), \
@@ -41,7 +51,8 @@ pub(crate) async fn facts(session: &Session) -> Result<ServerFacts, SourceError>
         pg_catalog.current_setting('server_encoding') = 'SQL_ASCII', \
         pg_catalog.cash_send(1::int4::money), \
         pg_catalog.current_setting('max_locks_per_transaction')::int8 * (pg_catalog.current_setting('max_connections')::int8 \
-            + pg_catalog.current_setting('max_prepared_transactions')::int8)",
+            + pg_catalog.current_setting('max_prepared_transactions')::int8), \
+        pg_catalog.current_schemas(false)::text[], current_user::text",
     );
     let rows = query(session, "asking the server's version", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
@@ -59,5 +70,10 @@ pub(crate) async fn facts(session: &Session) -> Result<ServerFacts, SourceError>
         let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
         return Err(SourceError::new(SourceFault::Usage, message));
     }
-    Ok(facts)
+    let schemas: Vec<String> = value(row, 6)?;
+    let search_path = match schemas.as_slice() {
+        [] => "''".to_owned(),
+        schemas => schemas.iter().map(|schema| identifier(schema)).collect::<Vec<_>>().join(", "),
+    };
+    Ok((facts, SessionFacts { role: value(row, 7)?, search_path }))
 }

@@ -78,7 +78,7 @@ pub enum SslMode {
 
 /// Where the server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub enum ServerAddress {
     /// A host name or IP address.
     Tcp {
         /// Name or address.
@@ -99,7 +99,7 @@ pub enum Address {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectSettings {
     /// Candidates, tried in order.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<ServerAddress>,
     /// The role.
     pub user: String,
     /// The password, where there is one.

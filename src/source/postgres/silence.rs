@@ -31,14 +31,14 @@ const APPLICATIONS: &str = "outhaul/";
 
 /// What somebody who gets no bytes may find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Backend {
+pub(super) enum BackendState {
     /// The server works on the statement: a sort, a filter, somebody's lock.
     Works,
     /// The server has sent all that it could, and it has not come; or it is gone; or nobody answers.
     Lost(&'static str),
 }
 
-impl Backend {
+impl BackendState {
     /// What the answer to [`BACKEND`] says.
     pub(super) fn of(answer: Result<Vec<Row>, SourceError>) -> Self {
         match answer {
@@ -56,15 +56,15 @@ impl Backend {
     }
 }
 
-fn judge(state: Option<&str>, wait_event: Option<&str>) -> Backend {
+fn judge(state: Option<&str>, wait_event: Option<&str>) -> BackendState {
     match (state, wait_event) {
         // It wants to send and cannot, although we read.
-        (_, Some("ClientWrite")) => Backend::Lost("the server waits for us to read what it sent"),
+        (_, Some("ClientWrite")) => BackendState::Lost("the server waits for us to read what it sent"),
         // It has seen no statement, or has sent its end.
         (Some("idle in transaction" | "idle in transaction (aborted)" | "idle"), _) => {
-            Backend::Lost("the server has nothing more to send")
+            BackendState::Lost("the server has nothing more to send")
         }
-        _ => Backend::Works,
+        _ => BackendState::Works,
     }
 }
 
@@ -72,7 +72,7 @@ fn judge(state: Option<&str>, wait_event: Option<&str>) -> Backend {
 ///
 /// # Errors
 /// [`SourceFault::Unavailable`] where `ask` says twice in a row that it does not.
-pub(super) async fn unless_lost<T, F: Future<Output = Backend>>(
+pub(super) async fn unless_lost<T, F: Future<Output = BackendState>>(
     action: &str,
     answer: impl Future<Output = T>,
     ask: impl Fn() -> F,
@@ -95,10 +95,10 @@ pub(super) async fn unless_lost<T, F: Future<Output = Backend>>(
             backend = ask() => backend,
         };
         suspect = match (backend, suspect) {
-            (Backend::Works, _) => None,
+            (BackendState::Works, _) => None,
             // What it sent may just have been on its way.
-            (Backend::Lost(why), None) => Some(why),
-            (Backend::Lost(why), Some(_)) => return Err(lost(action, silence, why)),
+            (BackendState::Lost(why), None) => Some(why),
+            (BackendState::Lost(why), Some(_)) => return Err(lost(action, silence, why)),
         };
     }
 }
@@ -126,14 +126,14 @@ impl Session {
 
     /// What the session's server process is at, asked over a connection of its own: while planning there is no other that
     /// is known to be whole.
-    pub(super) async fn backend(&self) -> Backend {
-        let Some(pid) = self.pid() else { return Backend::Works };
+    pub(super) async fn backend(&self) -> BackendState {
+        let Some(pid) = self.pid() else { return BackendState::Works };
         let limit = failpoint::limit("inquiry", INQUIRY_TIMEOUT);
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(&pid, Type::INT4), (&APPLICATIONS, Type::TEXT)];
         let asked = tokio::time::timeout(limit, self.ask_aside(BACKEND, &parameters)).await;
         let silent = |_| SourceError::new(SourceFault::Unavailable, "looking at the source: no answer");
-        Backend::of(asked.map_err(silent).flatten())
+        BackendState::of(asked.map_err(silent).flatten())
     }
 }
 
@@ -149,14 +149,14 @@ mod tests {
             ("active", Some("relation")),
             ("active", Some("PgSleep")),
         ] {
-            assert_eq!(judge(Some(state), wait_event), Backend::Works, "{state} {wait_event:?}");
+            assert_eq!(judge(Some(state), wait_event), BackendState::Works, "{state} {wait_event:?}");
         }
         for (state, wait_event) in
             [("active", Some("ClientWrite")), ("idle in transaction", Some("ClientRead")), ("idle", None)]
         {
-            assert!(matches!(judge(Some(state), wait_event), Backend::Lost(_)), "{state} {wait_event:?}");
+            assert!(matches!(judge(Some(state), wait_event), BackendState::Lost(_)), "{state} {wait_event:?}");
         }
         // The role may not see it: nothing is known then.
-        assert_eq!(judge(None, None), Backend::Works);
+        assert_eq!(judge(None, None), BackendState::Works);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Locks {
     pub(crate) statements: Vec<String>,
     /// In place of `tables`, where these would take too many locks.
     #[serde(default)]
-    pub(crate) checked: Option<Checked>,
+    pub(crate) checked: Option<DeferredLocks>,
     /// Readers that may hold them at the same time, where these are fewer than were asked for.
     #[serde(default)]
     pub(crate) readers: Option<u64>,
@@ -48,7 +48,7 @@ pub(crate) struct Locks {
 /// How the leaves of a relation are locked that are not locked before the snapshot: a few at a time as they are read, and
 /// then compared with what they were under the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checked {
+pub(crate) struct DeferredLocks {
     /// Tables from which others inherit, quoted: locked without their children.
     pub(crate) branches: Vec<String>,
     /// Relations that each reader may lock at a time.
@@ -81,7 +81,7 @@ impl Locks {
             let sql = format!("LOCK TABLE {table} IN ACCESS SHARE MODE{nowait}");
             session.batch(&format!("locking {table} against changes"), &sql).await?;
         }
-        if let Some(Checked { branches, .. }) = &self.checked {
+        if let Some(DeferredLocks { branches, .. }) = &self.checked {
             let list = branches.iter().map(|name| format!("ONLY {name}")).collect::<Vec<_>>().join(", ");
             let sql = format!("LOCK TABLE {list} IN ACCESS SHARE MODE{nowait}");
             session.batch("locking what the tables inherit from against changes", &sql).await?;
@@ -166,7 +166,7 @@ fn keepers_gone() -> SourceError {
 }
 
 #[derive(Debug)]
-struct Keeper {
+struct SnapshotSession {
     session: Session,
     snapshot: String,
     pinged: Instant,
@@ -175,7 +175,7 @@ struct Keeper {
 /// The keepers of a run's snapshot.
 #[derive(Debug)]
 pub(crate) struct Custody {
-    keepers: Mutex<VecDeque<Keeper>>,
+    keepers: Mutex<VecDeque<SnapshotSession>>,
     /// Ids under which others hold the same snapshot.
     others: Mutex<Vec<String>>,
     /// Whether it has been told that nobody holds the snapshot any more.
@@ -215,7 +215,7 @@ impl Custody {
 
     /// A session that exported `snapshot`, and stays in its transaction, is a keeper from now on.
     pub(crate) async fn entrust(&self, session: Session, snapshot: String) {
-        self.keepers.lock().await.push_back(Keeper { session, snapshot, pinged: Instant::now() });
+        self.keepers.lock().await.push_back(SnapshotSession { session, snapshot, pinged: Instant::now() });
     }
 
     /// Has the first reader idle in the pool before it is asked for. Where that fails, whoever asks finds out why.

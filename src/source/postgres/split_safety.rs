@@ -4,7 +4,7 @@
 //! Views and policies are judged by the trees that the server keeps of them; what a person wrote by the names in it, of
 //! which all functions and operators in the database count. Labels (IMMUTABLE) are believed.
 
-mod behind;
+mod dependencies;
 mod harmless;
 
 use std::collections::BTreeSet;
@@ -12,15 +12,16 @@ use std::collections::BTreeSet;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use self::behind::Behind;
+use self::dependencies::Dependencies;
 use self::harmless::{is_harmless, is_row_by_row};
-use super::catalog::{Found, TreeNode, query, value};
+use super::catalog::{CatalogRelation, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use crate::base::failpoint;
 use crate::model::{RelationKind, RelationRequest, ShapeOptions};
 use crate::source::SourceError;
 use crate::source::postgres::plan::mentions::Mentions;
+use crate::source::postgres::plan::oid;
 
 /// Whether the rows may be split, and what keeps them together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,13 +42,13 @@ pub(crate) struct SplitSafety {
 pub(super) async fn of(
     session: &Session,
     shape: &ShapeOptions,
-    found: Option<&Found>,
+    found: Option<&CatalogRelation>,
     tree: &[TreeNode],
 ) -> Result<SplitSafety, SourceError> {
     if failpoint::off("volatility") {
         return Ok(SplitSafety::default());
     }
-    let texts = Texts::of(shape);
+    let texts = WrittenTexts::of(shape);
     let mut safety = SplitSafety { one_statement: texts.picks_rows(), ..SplitSafety::default() };
     if safety.one_statement.is_some() {
         return Ok(safety);
@@ -56,8 +57,8 @@ pub(super) async fn of(
     let row_security = session.allows_rls() && tree.iter().any(|node| node.row_security);
     relations.extend(found.filter(|found| found.kind == RelationKind::View || row_security).map(|found| found.oid));
     let behind = match relations.as_slice() {
-        [] => Behind::default(),
-        relations => Behind::of(session, relations, session.allows_rls()).await?,
+        [] => Dependencies::default(),
+        relations => Dependencies::of(session, relations, session.allows_rls()).await?,
     };
     safety.calls = (behind.functions.keys().copied().collect(), behind.operators.keys().copied().collect());
     if let Some((what, place)) = &behind.picks_rows {
@@ -87,13 +88,13 @@ struct Written {
 
 /// All that a person wrote.
 #[derive(Debug)]
-struct Texts {
+struct WrittenTexts {
     written: Vec<Written>,
     /// What all of them name.
     all: Mentions,
 }
 
-impl Texts {
+impl WrittenTexts {
     fn of(shape: &ShapeOptions) -> Self {
         let mut written = Vec::new();
         let mut add = |place: String, text: &str, query: bool, selects: bool| {
@@ -148,7 +149,7 @@ impl Texts {
     }
 
     /// What a function that is not IMMUTABLE means for the rows.
-    fn judge(&self, function: &Function, behind: &Behind, safety: &mut SplitSafety) {
+    fn judge(&self, function: &Function, behind: &Dependencies, safety: &mut SplitSafety) {
         let Function { schema, name, volatility, varying_default, source } = function;
         if is_harmless(schema, name, volatility) && !varying_default {
             return;
@@ -157,12 +158,12 @@ impl Texts {
         let named = self.written.iter().any(|text| text.mentions.calls.contains(name));
         let callers = || self.written.iter().filter(|text| !named || text.mentions.calls.contains(name));
         let place = match source {
-            Source::Function(oid) => behind.functions.get(oid).map(String::as_str),
-            Source::Operator(oid) => behind.operators.get(oid).map(String::as_str),
+            FunctionUse::Function(oid) => behind.functions.get(oid).map(String::as_str),
+            FunctionUse::Operator(oid) => behind.operators.get(oid).map(String::as_str),
             // An extension's, by a setting that all sessions share: `%` of pg_trgm would keep every `id % 2` whole.
-            Source::Written { in_c: true } if volatility == "s" && !varying_default => return,
-            Source::Written { .. } | Source::Cast(_) => self.written.first().map(|text| text.place.as_str()),
-            Source::Text => {
+            FunctionUse::Written { in_c: true } if volatility == "s" && !varying_default => return,
+            FunctionUse::Written { .. } | FunctionUse::Cast(_) => self.written.first().map(|text| text.place.as_str()),
+            FunctionUse::Text => {
                 if is_row_by_row(schema, name) && callers().all(|text| !text.strict) {
                     if let Some(text) = callers().find(|text| text.selects) {
                         safety.row_set_varies = Some(differs(&format!("{name}()"), &text.place));
@@ -178,7 +179,7 @@ impl Texts {
             _ => format!("{schema}.{name}(), which is not labelled IMMUTABLE,"),
         };
         let what = match source {
-            Source::Cast(cast) => format!("{cast} by {what}"),
+            FunctionUse::Cast(cast) => format!("{cast} by {what}"),
             _ => what,
         };
         safety.one_statement.get_or_insert_with(|| differs(&what, place.unwrap_or("the statement")));
@@ -194,12 +195,12 @@ struct Function {
     volatility: String,
     /// Whether the default of an argument asks a clock, or reads a text as a value.
     varying_default: bool,
-    source: Source,
+    source: FunctionUse,
 }
 
 /// How a function came to be looked at.
 #[derive(Debug)]
-enum Source {
+enum FunctionUse {
     /// By a name in what a person wrote.
     Text,
     /// A tree calls it.
@@ -255,9 +256,9 @@ const FUNCTIONS: &str = "WITH RECURSIVE occurring(oid) AS (( \
             JOIN pg_catalog.pg_type t ON t.oid = c.casttarget \
             JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc \
             WHERE $4 \
-                AND (c.castsource < 16384::oid \
+                AND (c.castsource < $8 \
                     OR EXISTS (SELECT FROM occurring o WHERE o.oid = c.castsource)) \
-                AND (c.casttarget < 16384::oid \
+                AND (c.casttarget < $8 \
                     OR EXISTS (SELECT FROM occurring o WHERE o.oid = c.casttarget)) \
                 AND (c.castcontext = 'i'::\"char\" \
                 OR t.typname::text = ANY ($2) \
@@ -296,7 +297,7 @@ async fn functions(
     session: &Session,
     texts: &Mentions,
     relation: Option<u32>,
-    behind: &Behind,
+    behind: &Dependencies,
 ) -> Result<Vec<Function>, SourceError> {
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<String>>();
     let (calls, names, operators) = (list(&texts.calls), list(&texts.names), list(&texts.operators));
@@ -306,7 +307,7 @@ async fn functions(
     if !written && called.is_empty() && standing.is_empty() {
         return Ok(Vec::new());
     }
-    let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
+    let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
         (&calls, Type::TEXT_ARRAY),
         (&names, Type::TEXT_ARRAY),
         (&operators, Type::TEXT_ARRAY),
@@ -314,6 +315,7 @@ async fn functions(
         (&called, Type::OID_ARRAY),
         (&standing, Type::OID_ARRAY),
         (&relation, Type::OID),
+        (&oid::FIRST_NORMAL, Type::OID),
     ];
     let rows = query(session, "asking what the statement may call", &closed(FUNCTIONS), &parameters).await?;
     rows.iter().map(function).collect()
@@ -321,11 +323,11 @@ async fn functions(
 
 fn function(row: &Row) -> Result<Function, SourceError> {
     let source = match value::<i32>(row, 4)? {
-        1 => Source::Function(value(row, 5)?),
-        2 => Source::Operator(value(row, 5)?),
-        4 => Source::Cast(format!("the cast from {} to {}", value::<&str>(row, 8)?, value::<&str>(row, 9)?)),
-        3 => Source::Written { in_c: value(row, 6)? },
-        _ => Source::Text,
+        1 => FunctionUse::Function(value(row, 5)?),
+        2 => FunctionUse::Operator(value(row, 5)?),
+        4 => FunctionUse::Cast(format!("the cast from {} to {}", value::<&str>(row, 8)?, value::<&str>(row, 9)?)),
+        3 => FunctionUse::Written { in_c: value(row, 6)? },
+        _ => FunctionUse::Text,
     };
     let (schema, name, volatility) = (value(row, 1)?, value(row, 2)?, value(row, 3)?);
     Ok(Function { schema, name, volatility, varying_default: value(row, 7)?, source })

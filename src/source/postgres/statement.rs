@@ -9,15 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect::{QUIET_PATIENCE, Session};
 use super::error::ServerError;
-use super::frame::server_error;
+use super::frame::{HEADER_BYTES, server_error};
 use super::silence::unless_lost;
 use super::stream::RawStream;
 use crate::source::{SourceError, SourceFault};
 
 /// More than the description of 1664 columns takes, each with the longest name.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Tag and length in front of each message.
-const HEADER_BYTES: usize = 5;
+const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 8 << 10;
 
 /// A column of a statement's rows.
@@ -98,7 +96,7 @@ fn malformed(action: &str) -> SourceError {
 fn message(buffer: &mut BytesMut) -> Result<Option<(u8, Bytes)>, Malformed> {
     let Some(&[tag, a, b, c, d]) = buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let length = usize::try_from(i32::from_be_bytes([a, b, c, d])).map_err(|_| Malformed)?;
-    let body = length.checked_sub(4).filter(|body| *body <= MESSAGE_BYTES_MAX).ok_or(Malformed)?;
+    let body = length.checked_sub(4).filter(|body| *body <= DESCRIPTION_BYTES_MAX).ok_or(Malformed)?;
     if buffer.len() < HEADER_BYTES + body {
         return Ok(None);
     }

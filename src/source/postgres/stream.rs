@@ -126,7 +126,7 @@ impl Tracker {
 }
 
 #[derive(Debug)]
-enum Place {
+enum SocketState {
     /// The driver has the socket.
     Home(RawStream),
     /// COPY has it.
@@ -138,14 +138,14 @@ enum Place {
 }
 
 #[derive(Debug)]
-struct State {
-    place: Place,
+struct StreamState {
+    place: SocketState,
     tracker: Tracker,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-impl State {
+impl StreamState {
     fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();
@@ -155,12 +155,12 @@ impl State {
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
     became_quiet: Notify,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StreamState> {
         // Every update of the state is complete when the guard drops, so a panic elsewhere leaves it usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,17 +189,17 @@ pub(crate) struct NotQuiet;
 impl SessionStream {
     /// A connected socket; `ssl_answer` where the driver will ask the server for TLS first.
     pub(crate) fn new(raw: RawStream, ssl_answer: bool) -> Self {
-        Self::with(Place::Home(raw), ssl_answer)
+        Self::with(SocketState::Home(raw), ssl_answer)
     }
 
     /// A socket that could not be connected. The driver's error carries `error` as its source.
     pub(crate) fn failed(error: io::Error) -> Self {
-        Self::with(Place::Failed(Some(error)), false)
+        Self::with(SocketState::Failed(Some(error)), false)
     }
 
-    fn with(place: Place, ssl_answer: bool) -> Self {
+    fn with(place: SocketState, ssl_answer: bool) -> Self {
         let tracker = Tracker { ssl_answer, ..Tracker::default() };
-        let state = State { place, tracker, reader: None, writer: None };
+        let state = StreamState { place, tracker, reader: None, writer: None };
         Self(Arc::new(Shared { state: Mutex::new(state), became_quiet: Notify::new() }))
     }
 
@@ -210,8 +210,8 @@ impl SessionStream {
     /// Takes the TCP socket for a TLS handshake; [`SessionStream::secured`] puts the result in its place.
     pub(crate) fn take_tcp(&self) -> io::Result<TcpStream> {
         let mut state = self.0.lock();
-        match std::mem::replace(&mut state.place, Place::Closed) {
-            Place::Home(RawStream::Tcp(stream)) => Ok(stream),
+        match std::mem::replace(&mut state.place, SocketState::Closed) {
+            SocketState::Home(RawStream::Tcp(stream)) => Ok(stream),
             _ => Err(io::Error::other("TLS needs a TCP connection")),
         }
     }
@@ -219,7 +219,7 @@ impl SessionStream {
     /// What binds the password's proof to this connection, where it has TLS and its certificate has such a thing.
     pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
         match &self.0.lock().place {
-            Place::Home(RawStream::Tls(stream)) => {
+            SocketState::Home(RawStream::Tls(stream)) => {
                 certificate::end_point(stream.get_ref().1.peer_certificates()?.first()?)
             }
             _ => None,
@@ -227,7 +227,7 @@ impl SessionStream {
     }
 
     pub(crate) fn secured(self, stream: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
-        self.0.lock().place = Place::Home(RawStream::Tls(Box::new(stream)));
+        self.0.lock().place = SocketState::Home(RawStream::Tls(Box::new(stream)));
         self
     }
 }
@@ -239,7 +239,7 @@ impl AsyncRead for SessionStream {
         // Kept on every poll: a loan takes the socket, and with it the waker that the socket itself holds.
         state.reader = Some(cx.waker().clone());
         match &mut state.place {
-            Place::Home(raw) => {
+            SocketState::Home(raw) => {
                 let before = buf.filled().len();
                 let poll = Pin::new(raw).poll_read(cx, buf);
                 if poll.is_ready() {
@@ -250,8 +250,8 @@ impl AsyncRead for SessionStream {
                 }
                 poll
             }
-            Place::Lent => Poll::Pending,
-            Place::Failed(_) | Place::Closed => Poll::Ready(Ok(())),
+            SocketState::Lent => Poll::Pending,
+            SocketState::Failed(_) | SocketState::Closed => Poll::Ready(Ok(())),
         }
     }
 }
@@ -261,32 +261,32 @@ impl AsyncWrite for SessionStream {
         let mut guard = self.0.lock();
         let state = &mut *guard;
         match &mut state.place {
-            Place::Home(raw) => {
+            SocketState::Home(raw) => {
                 let poll = Pin::new(raw).poll_write(cx, buf);
                 if matches!(poll, Poll::Ready(Ok(_))) {
                     state.tracker.quiet = false;
                 }
                 poll
             }
-            Place::Lent => {
+            SocketState::Lent => {
                 state.writer = Some(cx.waker().clone());
                 Poll::Pending
             }
-            Place::Failed(error) => Poll::Ready(Err(error.take().unwrap_or_else(closed))),
-            Place::Closed => Poll::Ready(Err(closed())),
+            SocketState::Failed(error) => Poll::Ready(Err(error.take().unwrap_or_else(closed))),
+            SocketState::Closed => Poll::Ready(Err(closed())),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0.lock().place {
-            Place::Home(raw) => Pin::new(raw).poll_flush(cx),
+            SocketState::Home(raw) => Pin::new(raw).poll_flush(cx),
             _ => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0.lock().place {
-            Place::Home(raw) => Pin::new(raw).poll_shutdown(cx),
+            SocketState::Home(raw) => Pin::new(raw).poll_shutdown(cx),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -324,11 +324,11 @@ impl Lender {
 
     fn try_lend(&self) -> Option<Loan> {
         let mut state = self.0.lock();
-        if !state.tracker.may_lend() || !matches!(state.place, Place::Home(_)) {
+        if !state.tracker.may_lend() || !matches!(state.place, SocketState::Home(_)) {
             return None;
         }
-        match std::mem::replace(&mut state.place, Place::Lent) {
-            Place::Home(raw) => Some(Loan { raw: Some(raw), shared: Arc::clone(&self.0) }),
+        match std::mem::replace(&mut state.place, SocketState::Lent) {
+            SocketState::Home(raw) => Some(Loan { raw: Some(raw), shared: Arc::clone(&self.0) }),
             other => {
                 state.place = other;
                 None
@@ -347,7 +347,7 @@ impl Loan {
     pub(crate) fn give_back(mut self) {
         if let Some(raw) = self.raw.take() {
             let mut state = self.shared.lock();
-            state.place = Place::Home(raw);
+            state.place = SocketState::Home(raw);
             state.wake();
         }
     }
@@ -357,7 +357,7 @@ impl Drop for Loan {
     fn drop(&mut self) {
         if self.raw.take().is_some() {
             let mut state = self.shared.lock();
-            state.place = Place::Closed;
+            state.place = SocketState::Closed;
             state.wake();
         }
     }

@@ -48,10 +48,10 @@ const DEPTH_MAX: usize = 64;
 
 /// The types behind some columns.
 #[derive(Debug)]
-pub(crate) struct Types(HashMap<u32, Entry>);
+pub(crate) struct TypeCatalog(HashMap<u32, TypeEntry>);
 
 #[derive(Debug)]
-struct Entry {
+struct TypeEntry {
     kind: String,
     base: u32,
     base_typmod: i32,
@@ -69,7 +69,7 @@ struct Entry {
 /// `anyarray`: all arrays are sorted by their elements.
 const ANYARRAY: u32 = 2277;
 
-impl Types {
+impl TypeCatalog {
     /// Reads what the types `oids` are made of.
     pub(crate) async fn load(session: &Session, oids: &[u32]) -> Result<Self, SourceError> {
         let sql = closed(&CLOSURE.replace("ORDERED", order::ORDER));
@@ -133,9 +133,9 @@ impl Types {
     }
 }
 
-fn entry(row: &Row) -> Result<Entry, SourceError> {
+fn entry(row: &Row) -> Result<TypeEntry, SourceError> {
     let (names, oids, typmods): (Vec<String>, Vec<u32>, Vec<i32>) = (value(row, 6)?, value(row, 7)?, value(row, 8)?);
-    Ok(Entry {
+    Ok(TypeEntry {
         kind: value(row, 1)?,
         base: value(row, 2)?,
         base_typmod: value(row, 3)?,

@@ -36,7 +36,7 @@ pub(super) struct FailedRead<'a> {
 
 /// A column and a row of it.
 #[derive(Debug)]
-struct Found {
+struct UntranslatableValue {
     column: String,
     origin: ColumnOrigin,
     pg_type: String,
@@ -71,7 +71,7 @@ fn of_key(error: SourceError) -> SourceError {
         .with_hint("--read-mode copy reads the table without a key")
 }
 
-impl Found {
+impl UntranslatableValue {
     fn is_in_key(&self, plan: &PgPlan) -> bool {
         plan.key.iter().any(|key| matches!(&self.origin, ColumnOrigin::Column(name) if *name == key.name))
     }
@@ -96,7 +96,7 @@ impl Found {
     }
 }
 
-async fn find(session: &Session, reading: FailedRead<'_>) -> Result<Option<Found>, SourceError> {
+async fn find(session: &Session, reading: FailedRead<'_>) -> Result<Option<UntranslatableValue>, SourceError> {
     let FailedRead { plan, partition, after, rows, .. } = reading;
     if let Some(bounds) = sql::set_bounds(&partition.slice) {
         session.batch(ACTION, &bounds).await?;
@@ -131,7 +131,7 @@ async fn find(session: &Session, reading: FailedRead<'_>) -> Result<Option<Found
         texts.push(translated);
     }
     let Some(column) = guilty.and_then(|index| plan.columns.get(index)) else { return Ok(None) };
-    Ok(Some(Found {
+    Ok(Some(UntranslatableValue {
         column: column.output.name.clone(),
         origin: column.output.origin.clone(),
         pg_type: column.pg_type.name.clone(),

@@ -15,7 +15,7 @@ use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::pace::Pace;
 use super::session::{Begin, begin, literal};
-use super::silence::{BACKEND, Backend, INQUIRY_TIMEOUT};
+use super::silence::{BACKEND, BackendState, INQUIRY_TIMEOUT};
 use super::snapshot;
 use crate::base::failpoint;
 use crate::base::spare::Spares;
@@ -238,9 +238,9 @@ impl Watch {
     }
 
     /// What the server process `pid` is at, whose reader has had no bytes for a while; where it is not known, nothing is.
-    pub(super) async fn backend(&self, pid: Option<i32>) -> Backend {
-        let Some(pid) = pid else { return Backend::Works };
-        Backend::of(self.ask(BACKEND, &[(&pid, Type::INT4), (&self.application, Type::TEXT)]).await)
+    pub(super) async fn backend(&self, pid: Option<i32>) -> BackendState {
+        let Some(pid) = pid else { return BackendState::Works };
+        BackendState::of(self.ask(BACKEND, &[(&pid, Type::INT4), (&self.application, Type::TEXT)]).await)
     }
 
     /// Adds to a reader's error who is in its way, where that can be found out.

@@ -5,8 +5,8 @@ use arrow::datatypes::DataType;
 
 use super::choose;
 use super::error::{Problem, target};
-use super::loops::{ABSENT, Cells, Failure};
-use super::values::{TakeError, Values};
+use super::loops::{ABSENT, DecodeFailure, FieldColumn};
+use super::values::{TakeError, ValueBuilder};
 use crate::model::{Carrier, InvalidUtf8, JsonNan, OnUnrepresentable, Policies};
 use crate::source::postgres::plan::PgColumn;
 
@@ -22,8 +22,8 @@ enum Utf8 {
 
 /// A column with a decoder that was chosen once.
 #[derive(Debug)]
-pub(super) struct Column {
-    values: Values,
+pub(super) struct ColumnDecoder {
+    values: ValueBuilder,
     nulls: NullBufferBuilder,
     carrier: Carrier,
     data_type: DataType,
@@ -38,7 +38,7 @@ pub(super) struct Column {
     nulled: Vec<usize>,
 }
 
-impl Column {
+impl ColumnDecoder {
     /// A column of the plan; `None` where its wire form cannot become its carrier.
     pub(super) fn new(plan: &PgColumn) -> Option<Self> {
         let values = choose::values(&plan.pg_type, plan.wire, &plan.output.carrier, &plan.output.policies)?;
@@ -55,15 +55,15 @@ impl Column {
     pub(super) fn refuse_utf8(&mut self) {
         let text = matches!(self.carrier, Carrier::Text | Carrier::Json);
         match &mut self.values {
-            Values::Lists(lists) => lists.items().iter_mut().for_each(Self::refuse_utf8),
-            Values::Structs(structs) => structs.members().iter_mut().for_each(Self::refuse_utf8),
+            ValueBuilder::Lists(lists) => lists.items().iter_mut().for_each(Self::refuse_utf8),
+            ValueBuilder::Structs(structs) => structs.members().iter_mut().for_each(Self::refuse_utf8),
             _ if text && self.utf8 == Utf8::AtEnd => self.utf8 = Utf8::Refused,
             _ => {}
         }
     }
 
     /// The elements of a list or the members of a struct.
-    pub(super) fn part(values: Values, carrier: &Carrier, policies: &Policies) -> Self {
+    pub(super) fn part(values: ValueBuilder, carrier: &Carrier, policies: &Policies) -> Self {
         let text = matches!(carrier, Carrier::Text | Carrier::Json);
         Self {
             values,
@@ -80,7 +80,7 @@ impl Column {
     }
 
     /// Appends one value for each row of a block.
-    pub(super) fn append(&mut self, cells: &Cells<'_>) -> Result<(), Failure> {
+    pub(super) fn append(&mut self, cells: &FieldColumn<'_>) -> Result<(), DecodeFailure> {
         self.nulled.clear();
         let before = self.nulls.len();
         let nulls = match self.values.append(cells, &mut self.changed) {
@@ -97,7 +97,7 @@ impl Column {
         let mut nulled = self.nulled.iter().copied().peekable();
         for (row, field) in cells.iter().enumerate() {
             if field.is_null() && !self.nullable {
-                return Err(Failure::new(row, Problem::Null));
+                return Err(DecodeFailure::new(row, Problem::Null));
             }
             let value = !field.is_null() && nulled.next_if_eq(&row).is_none();
             self.nulls.append(value);
@@ -107,12 +107,17 @@ impl Column {
 
     /// After a failure: NULL in its place where the policy says so, and on with the rows behind it.
     #[cold]
-    fn go_on(&mut self, cells: &Cells<'_>, before: usize, failure: Failure) -> Result<usize, Failure> {
+    fn go_on(
+        &mut self,
+        cells: &FieldColumn<'_>,
+        before: usize,
+        failure: DecodeFailure,
+    ) -> Result<usize, DecodeFailure> {
         let (mut from, mut failure) = (0, failure);
         loop {
             let row = from + failure.row;
             if !self.nulls_instead(&failure.problem) {
-                return Err(Failure { row, ..failure });
+                return Err(DecodeFailure { row, ..failure });
             }
             self.values.truncate(before + row);
             self.values.append(&ABSENT, &mut self.changed)?;
@@ -137,23 +142,23 @@ impl Column {
         policy && self.nullable
     }
 
-    fn check_utf8(&mut self, before: usize) -> Result<(), Failure> {
-        let Values::Variable(values, _) = &mut self.values else { return Ok(()) };
+    fn check_utf8(&mut self, before: usize) -> Result<(), DecodeFailure> {
+        let ValueBuilder::Variable(values, _) = &mut self.values else { return Ok(()) };
         if self.utf8 == Utf8::Replaced {
             self.changed += values.replace_invalid(before)?;
             return Ok(());
         }
         match values.invalid_utf8(before) {
-            Some(row) => Err(Failure::new(row - before, Problem::InvalidUtf8)),
+            Some(row) => Err(DecodeFailure::new(row - before, Problem::InvalidUtf8)),
             None => Ok(()),
         }
     }
 
     /// A failure in a part of a nested value, at its parent's row.
     #[cold]
-    pub(super) fn within(&self, failure: Failure, row: usize) -> Failure {
+    pub(super) fn within(&self, failure: DecodeFailure, row: usize) -> DecodeFailure {
         let target = failure.target.or_else(|| Some(target(&self.carrier)));
-        Failure { row, problem: failure.problem, target }
+        DecodeFailure { row, problem: failure.problem, target }
     }
 
     /// Bytes of the values so far, without NULL bitmaps and spare room.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use arrow::error::ArrowError;
 
-use super::loops::Failure;
+use super::loops::DecodeFailure;
 use crate::base::words::counted;
 use crate::model::Carrier;
 use crate::model::policy::written;
@@ -86,7 +86,7 @@ pub(crate) struct ValueError {
 
 impl ValueError {
     #[cold]
-    pub(super) fn new(plan: &PgColumn, row: RowName, failure: Failure) -> Self {
+    pub(super) fn new(plan: &PgColumn, row: RowName, failure: DecodeFailure) -> Self {
         Self {
             column: plan.output.name.clone(),
             pg_type: plan.pg_type.name.clone(),

@@ -10,8 +10,8 @@ use arrow::array::Array as _;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::column::Column;
-use super::loops::Cells;
+use super::column::ColumnDecoder;
+use super::loops::FieldColumn;
 use super::text::tests::TEXTS;
 use super::text::text_writer;
 use super::values::TakeError;
@@ -108,12 +108,12 @@ impl Values {
 
     /// Decodes each value on its own: which are good.
     fn alone(&self, plan: &PgColumn) -> Vec<usize> {
-        let fresh = || Column::new(plan).unwrap_or_else(|| panic!("{}: no decoder", way(plan)));
+        let fresh = || ColumnDecoder::new(plan).unwrap_or_else(|| panic!("{}: no decoder", way(plan)));
         let text = holds_text(&plan.output.carrier);
         let (mut column, mut collected) = (fresh(), 0);
         let mut good = Vec::new();
         for (index, field) in self.fields.iter().enumerate() {
-            let cells = Cells { input: &self.input, fields: std::slice::from_ref(field), columns: 1, column: 0 };
+            let cells = FieldColumn { input: &self.input, fields: std::slice::from_ref(field), columns: 1, column: 0 };
             if let Err(failure) = column.append(&cells) {
                 assert_eq!(failure.row, 0, "{}", way(plan));
                 (column, collected) = (fresh(), 0);

@@ -15,14 +15,14 @@ const MIDDLING: usize = 64;
 /// A value that could not be decoded, by its row in the block. The rows before it are decoded; whatever was made for
 /// this one and later ones is to be cut off.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct DecodeFailure {
     pub(super) row: usize,
     pub(super) problem: Problem,
     /// What it should have become, where that is a part of the column's value.
     pub(super) target: Option<String>,
 }
 
-impl Failure {
+impl DecodeFailure {
     pub(super) fn new(row: usize, problem: Problem) -> Self {
         Self { row, problem, target: None }
     }
@@ -30,7 +30,7 @@ impl Failure {
 
 /// Some rows of a field table, seen as one column.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cells<'a> {
+pub(super) struct FieldColumn<'a> {
     pub(super) input: &'a [u8],
     /// Whole rows.
     pub(super) fields: &'a [Field],
@@ -39,9 +39,10 @@ pub(super) struct Cells<'a> {
 }
 
 /// One NULL.
-pub(super) const ABSENT: Cells<'static> = Cells { input: &[], fields: &[Field::ABSENT], columns: 1, column: 0 };
+pub(super) const ABSENT: FieldColumn<'static> =
+    FieldColumn { input: &[], fields: &[Field::ABSENT], columns: 1, column: 0 };
 
-impl Cells<'_> {
+impl FieldColumn<'_> {
     pub(super) fn rows(&self) -> usize {
         self.fields.len() / self.columns
     }
@@ -95,7 +96,7 @@ impl Variable {
     }
 
     /// Writes U+FFFD for what is not UTF-8 in the values from `first` on; returns how many values that changed.
-    pub(super) fn replace_invalid(&mut self, first: usize) -> Result<u64, Failure> {
+    pub(super) fn replace_invalid(&mut self, first: usize) -> Result<u64, DecodeFailure> {
         let Some(invalid) = self.invalid_utf8(first) else { return Ok(0) };
         let texts: Vec<(String, bool)> = (invalid..self.offsets.len() - 1)
             .map(|row| match String::from_utf8_lossy(self.value(row)) {
@@ -108,7 +109,7 @@ impl Variable {
         for (at, (text, changed)) in texts.iter().enumerate() {
             self.values.extend_from_slice(text.as_bytes());
             let end = i32::try_from(self.values.len());
-            self.offsets.push(end.map_err(|_| Failure::new(invalid - first + at, Problem::TooLarge))?);
+            self.offsets.push(end.map_err(|_| DecodeFailure::new(invalid - first + at, Problem::TooLarge))?);
             replaced += u64::from(*changed);
         }
         Ok(replaced)
@@ -142,19 +143,19 @@ pub(super) fn take_offsets(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
 /// Values of `N` bytes.
 #[inline]
 pub(super) fn fixed<const N: usize, T: Copy + Default>(
-    cells: &Cells<'_>,
+    cells: &FieldColumn<'_>,
     values: &mut Vec<T>,
     mut convert: impl FnMut([u8; N]) -> Result<T, Problem>,
-) -> Result<usize, Failure> {
+) -> Result<usize, DecodeFailure> {
     let before = values.len();
     values.resize(before + cells.rows(), T::default());
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
         match field.array::<N>(cells.input) {
-            Some(&bytes) => *value = convert(bytes).map_err(|problem| Failure::new(row, problem))?,
+            Some(&bytes) => *value = convert(bytes).map_err(|problem| DecodeFailure::new(row, problem))?,
             None if field.is_null() => nulls += 1,
             None => {
-                return Err(Failure::new(row, misplaced(field, cells.input, N)));
+                return Err(DecodeFailure::new(row, misplaced(field, cells.input, N)));
             }
         }
     }
@@ -174,20 +175,20 @@ pub(super) const OUTSIDE: Problem = Problem::Malformed("its place is outside of 
 /// Values of one width from bytes of any length: `convert` gets the value with all input after it, and its length.
 #[inline]
 pub(super) fn parsed<T: Copy + Default>(
-    cells: &Cells<'_>,
+    cells: &FieldColumn<'_>,
     values: &mut Vec<T>,
     mut convert: impl FnMut(&[u8], usize) -> Result<T, Problem>,
-) -> Result<usize, Failure> {
+) -> Result<usize, DecodeFailure> {
     let before = values.len();
     values.resize(before + cells.rows(), T::default());
     let mut nulls = 0;
     for (row, (field, value)) in cells.iter().zip(&mut values[before..]).enumerate() {
         if let Some((rest, length)) = field.bytes_and_rest(cells.input) {
-            *value = convert(rest, length).map_err(|problem| Failure::new(row, problem))?;
+            *value = convert(rest, length).map_err(|problem| DecodeFailure::new(row, problem))?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure::new(row, OUTSIDE));
+            return Err(DecodeFailure::new(row, OUTSIDE));
         }
     }
     Ok(nulls)
@@ -196,23 +197,23 @@ pub(super) fn parsed<T: Copy + Default>(
 /// Values of any length: `append` gets the value with all input after it, and the value's length.
 #[inline]
 pub(super) fn variable(
-    cells: &Cells<'_>,
+    cells: &FieldColumn<'_>,
     values: &mut Variable,
     mut append: impl FnMut(&[u8], usize, &mut Vec<u8>) -> Result<(), Problem>,
-) -> Result<usize, Failure> {
+) -> Result<usize, DecodeFailure> {
     let Variable { offsets, values } = values;
     let before = offsets.len();
     offsets.resize(before + cells.rows(), 0);
     let mut nulls = 0;
     for (row, (field, end)) in cells.iter().zip(&mut offsets[before..]).enumerate() {
         if let Some((rest, length)) = field.bytes_and_rest(cells.input) {
-            append(rest, length, values).map_err(|problem| Failure::new(row, problem))?;
+            append(rest, length, values).map_err(|problem| DecodeFailure::new(row, problem))?;
         } else if field.is_null() {
             nulls += 1;
         } else {
-            return Err(Failure::new(row, OUTSIDE));
+            return Err(DecodeFailure::new(row, OUTSIDE));
         }
-        *end = i32::try_from(values.len()).map_err(|_| Failure::new(row, Problem::TooLarge))?;
+        *end = i32::try_from(values.len()).map_err(|_| DecodeFailure::new(row, Problem::TooLarge))?;
     }
     Ok(nulls)
 }

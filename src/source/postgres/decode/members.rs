@@ -14,7 +14,7 @@ const ODD: Problem = Problem::Malformed("nested value that is not what its type 
 /// How the printed values of a nested type are rewritten.
 #[derive(Debug)]
 pub(super) struct Members {
-    part: Part,
+    part: ValuePart,
     print: Print,
     nan: JsonNan,
 }
@@ -28,7 +28,7 @@ pub(super) enum Print {
 
 /// A value or a part of one, as far as choices concern it.
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+enum ValuePart {
     /// They do not.
     Kept,
     /// A float or a numeric, which can be what JSON has no number for.
@@ -39,8 +39,8 @@ enum Part {
     Bytes {
         trimmed: bool,
     },
-    Array(Box<Part>),
-    Composite(Vec<Part>),
+    Array(Box<ValuePart>),
+    Composite(Vec<ValuePart>),
 }
 
 impl Members {
@@ -50,7 +50,7 @@ impl Members {
             return None;
         }
         let part = part(pg_type, print, policies);
-        (part != Part::Kept).then_some(Self { part, print, nan: policies.json_nan })
+        (part != ValuePart::Kept).then_some(Self { part, print, nan: policies.json_nan })
     }
 
     /// Appends a value as the choices have it; returns how many parts they changed.
@@ -62,35 +62,39 @@ impl Members {
     }
 }
 
-fn part(pg_type: &PgType, print: Print, policies: &Policies) -> Part {
+fn part(pg_type: &PgType, print: Print, policies: &Policies) -> ValuePart {
     let trimmed = pg_type.base_oid == oid::BPCHAR && policies.char_padding == CharPadding::Trim;
     match &pg_type.kind {
         TypeKind::Array(element) => match part(element, print, policies) {
-            Part::Kept => Part::Kept,
+            ValuePart::Kept => ValuePart::Kept,
             // JSON does not tell an array in an array, which a domain makes, from a further dimension.
-            Part::Array(element) if print == Print::Json => Part::Array(element),
-            element => Part::Array(Box::new(element)),
+            ValuePart::Array(element) if print == Print::Json => ValuePart::Array(element),
+            element => ValuePart::Array(Box::new(element)),
         },
         TypeKind::Composite(attributes) => {
-            let parts: Vec<Part> =
+            let parts: Vec<ValuePart> =
                 attributes.iter().map(|attribute| part(&attribute.pg_type, print, policies)).collect();
-            if parts.iter().all(|part| *part == Part::Kept) { Part::Kept } else { Part::Composite(parts) }
+            if parts.iter().all(|part| *part == ValuePart::Kept) {
+                ValuePart::Kept
+            } else {
+                ValuePart::Composite(parts)
+            }
         }
-        _ if is_text(pg_type) && policies.invalid_utf8 == InvalidUtf8::Bytes => Part::Bytes { trimmed },
-        _ if trimmed => Part::Padded,
+        _ if is_text(pg_type) && policies.invalid_utf8 == InvalidUtf8::Bytes => ValuePart::Bytes { trimmed },
+        _ if trimmed => ValuePart::Padded,
         TypeKind::Base if print == Print::Json && policies.json_nan != JsonNan::String => match pg_type.base_oid {
-            oid::FLOAT4 | oid::FLOAT8 | oid::NUMERIC => Part::Number,
-            _ => Part::Kept,
+            oid::FLOAT4 | oid::FLOAT8 | oid::NUMERIC => ValuePart::Number,
+            _ => ValuePart::Kept,
         },
-        _ => Part::Kept,
+        _ => ValuePart::Kept,
     }
 }
 
 /// A scalar's text as the choices have it; `None` where that is as it was.
-fn rewritten(part: &Part, text: &[u8]) -> Option<Vec<u8>> {
+fn rewritten(part: &ValuePart, text: &[u8]) -> Option<Vec<u8>> {
     match part {
-        Part::Padded => Some(without_blanks(text)).filter(|kept| kept.len() < text.len()).map(<[u8]>::to_vec),
-        Part::Bytes { trimmed } => {
+        ValuePart::Padded => Some(without_blanks(text)).filter(|kept| kept.len() < text.len()).map(<[u8]>::to_vec),
+        ValuePart::Bytes { trimmed } => {
             let text = if *trimmed { without_blanks(text) } else { text };
             let mut hex = b"\\x".to_vec();
             for byte in text {

@@ -29,10 +29,10 @@ use super::frame::{Field, FieldTable};
 use crate::base::memory::BATCH_BYTES_MAX;
 use crate::source::Batch;
 use crate::source::postgres::plan::{PgColumn, Wire};
-use column::Column;
+use column::ColumnDecoder;
 pub(crate) use error::{DecodeError, RowName};
 use error::{Problem, ValueError};
-use loops::{Cells, Failure};
+use loops::{DecodeFailure, FieldColumn};
 pub(crate) use row_key::{RowKey, shown_part};
 use values::TakeError;
 
@@ -62,7 +62,7 @@ const OFFSET_MAX: usize = (1 << 31) - 1;
 pub(crate) struct BatchDecoder {
     plan: Arc<[PgColumn]>,
     schema: SchemaRef,
-    columns: Vec<Column>,
+    columns: Vec<ColumnDecoder>,
     /// Columns whose values can be much longer than their wire form and of which a row can have many.
     expanding: Vec<usize>,
     key: RowKey,
@@ -87,8 +87,8 @@ impl BatchDecoder {
             .iter()
             .map(|plan| ArrowField::new(&plan.output.name, plan.output.carrier.data_type(), plan.output.nullable))
             .collect();
-        let decoders = columns.iter().map(|plan| Column::new(plan).ok_or_else(|| no_decoder(plan)));
-        let decoders: Vec<Column> = decoders.collect::<Result<_, DecodeError>>()?;
+        let decoders = columns.iter().map(|plan| ColumnDecoder::new(plan).ok_or_else(|| no_decoder(plan)));
+        let decoders: Vec<ColumnDecoder> = decoders.collect::<Result<_, DecodeError>>()?;
         let expanding = |&index: &usize| columns[index].output.carrier.is_nested() && decoders[index].expands();
         Ok(Self {
             expanding: (0..decoders.len()).filter(expanding).collect(),
@@ -189,7 +189,7 @@ impl BatchDecoder {
 
     /// Bytes of the values of the batch under way, without NULL bitmaps and spare room.
     pub(crate) fn bytes(&self) -> usize {
-        self.columns.iter().map(Column::bytes).sum()
+        self.columns.iter().map(ColumnDecoder::bytes).sum()
     }
 
     /// Whether the batch under way has reached its bound of rows or bytes and is to be taken.
@@ -209,7 +209,7 @@ impl BatchDecoder {
             let (array, count) = column.take().map_err(|error| match error {
                 TakeError::Row(row) => {
                     let number = RowName::Number(self.taken + row as u64 + 1);
-                    value_error(plan, number, Failure::new(row, Problem::InvalidUtf8))
+                    value_error(plan, number, DecodeFailure::new(row, Problem::InvalidUtf8))
                 }
                 TakeError::Arrow(error) => DecodeError::Arrow(error),
             })?;
@@ -230,7 +230,7 @@ impl BatchDecoder {
     fn block(&mut self, input: &[u8], fields: &[Field]) -> Result<(), DecodeError> {
         let width = self.width();
         for (index, (column, plan)) in self.columns.iter_mut().zip(self.plan.iter()).enumerate() {
-            let cells = Cells { input, fields, columns: width, column: index };
+            let cells = FieldColumn { input, fields, columns: width, column: index };
             column.append(&cells).map_err(|failure| {
                 let row = fields.chunks_exact(width).nth(failure.row).unwrap_or_default();
                 let number = self.taken + self.rows as u64 + failure.row as u64 + 1;
@@ -242,7 +242,7 @@ impl BatchDecoder {
 }
 
 #[cold]
-fn value_error(plan: &PgColumn, row: RowName, failure: Failure) -> DecodeError {
+fn value_error(plan: &PgColumn, row: RowName, failure: DecodeFailure) -> DecodeError {
     DecodeError::Value(Box::new(ValueError::new(plan, row, failure)))
 }
 

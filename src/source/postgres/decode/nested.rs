@@ -9,9 +9,9 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::BLOCK_FIELDS;
-use super::column::Column;
+use super::column::ColumnDecoder;
 use super::error::Problem;
-use super::loops::{Cells, Failure, OUTSIDE, place, take_offsets};
+use super::loops::{DecodeFailure, FieldColumn, OUTSIDE, place, take_offsets};
 use super::values::TakeError;
 use crate::source::postgres::frame::Field;
 
@@ -38,27 +38,27 @@ pub(super) struct Lists {
     /// Where each list ends, in items; the first entry is where the first list begins.
     offsets: Vec<i32>,
     /// One column, or keys and values.
-    items: Vec<Column>,
-    pending: Pending,
+    items: Vec<ColumnDecoder>,
+    pending: PendingParts,
 }
 
 /// Parts found but not yet appended: few enough to stay in the first-level cache.
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingParts {
     fields: Vec<Field>,
     /// Items, or rows, appended before them.
     before: usize,
 }
 
-impl Pending {
+impl PendingParts {
     /// Hands all fields over to the columns, one field to each in turn. A failure's row is that of the item in all.
-    fn flush(&mut self, input: &[u8], columns: &mut [Column]) -> Result<(), Failure> {
+    fn flush(&mut self, input: &[u8], columns: &mut [ColumnDecoder]) -> Result<(), DecodeFailure> {
         if self.fields.is_empty() {
             return Ok(());
         }
         let width = columns.len();
         for (index, column) in columns.iter_mut().enumerate() {
-            let cells = Cells { input, fields: &self.fields, columns: width, column: index };
+            let cells = FieldColumn { input, fields: &self.fields, columns: width, column: index };
             column.append(&cells).map_err(|failure| {
                 let item = self.before + failure.row;
                 column.within(failure, item)
@@ -71,37 +71,37 @@ impl Pending {
 }
 
 /// Why a list is not appended.
-enum Stop {
+enum ListFailure {
     /// Itself.
     Here(Problem),
     /// A part of it or of a list before it, by its row in the block.
-    Part(Failure),
+    Part(DecodeFailure),
 }
 
-impl From<Problem> for Stop {
+impl From<Problem> for ListFailure {
     fn from(problem: Problem) -> Self {
         Self::Here(problem)
     }
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
+impl From<DecodeFailure> for ListFailure {
+    fn from(failure: DecodeFailure) -> Self {
         Self::Part(failure)
     }
 }
 
 impl Lists {
-    pub(super) fn new(shape: ListShape, items: Vec<Column>) -> Self {
-        Self { shape, offsets: vec![0], items, pending: Pending::default() }
+    pub(super) fn new(shape: ListShape, items: Vec<ColumnDecoder>) -> Self {
+        Self { shape, offsets: vec![0], items, pending: PendingParts::default() }
     }
 
     /// The columns of its items.
-    pub(super) fn items(&mut self) -> &mut [Column] {
+    pub(super) fn items(&mut self) -> &mut [ColumnDecoder] {
         &mut self.items
     }
 
     /// Appends one list for each row; returns how many are NULL.
-    pub(super) fn append(&mut self, cells: &Cells<'_>) -> Result<usize, Failure> {
+    pub(super) fn append(&mut self, cells: &FieldColumn<'_>) -> Result<usize, DecodeFailure> {
         let first = self.offsets.len();
         let mut nulls = 0;
         for (row, field) in cells.iter().enumerate() {
@@ -112,14 +112,14 @@ impl Lists {
                 self.list(cells.input, field, first)
             };
             let end = self.pending.before + self.pending.fields.len() / self.items.len();
-            let end = found.and_then(|()| i32::try_from(end).map_err(|_| Stop::Here(Problem::TooLarge)));
+            let end = found.and_then(|()| i32::try_from(end).map_err(|_| ListFailure::Here(Problem::TooLarge)));
             match end {
                 Ok(end) => self.offsets.push(end),
-                Err(Stop::Part(failure)) => return Err(failure),
-                Err(Stop::Here(problem)) => {
+                Err(ListFailure::Part(failure)) => return Err(failure),
+                Err(ListFailure::Here(problem)) => {
                     // What stands before it is appended, and may fail before it.
                     self.flush(cells.input, first)?;
-                    return Err(Failure::new(row, problem));
+                    return Err(DecodeFailure::new(row, problem));
                 }
             }
         }
@@ -128,16 +128,16 @@ impl Lists {
     }
 
     /// Appends what is pending. `first` is the place of the end of the block's first list.
-    fn flush(&mut self, input: &[u8], first: usize) -> Result<(), Failure> {
+    fn flush(&mut self, input: &[u8], first: usize) -> Result<(), DecodeFailure> {
         self.pending.flush(input, &mut self.items).map_err(|failure| {
             let ends = self.offsets.get(first..).unwrap_or_default();
             let row = ends.partition_point(|&end| place(end) <= failure.row);
-            Failure { row, ..failure }
+            DecodeFailure { row, ..failure }
         })
     }
 
     /// Finds the items of one list. What keeps a list from being one is found before any of them.
-    fn list(&mut self, input: &[u8], field: Field, first: usize) -> Result<(), Stop> {
+    fn list(&mut self, input: &[u8], field: Field, first: usize) -> Result<(), ListFailure> {
         let mut cursor = Cursor::new(input, field)?;
         let count = self.shape.count(&mut cursor)?;
         for _ in 0..count {
@@ -147,7 +147,7 @@ impl Lists {
                 ListShape::Hstore => {
                     let (key, value) = (cursor.value()?, cursor.value()?);
                     if key.is_null() {
-                        return Err(Stop::Here(Problem::Malformed("hstore with a NULL as key")));
+                        return Err(ListFailure::Here(Problem::Malformed("hstore with a NULL as key")));
                     }
                     self.pending.fields.extend([key, value]);
                 }
@@ -161,11 +161,11 @@ impl Lists {
 
     /// Bytes of the items so far and of the lists' ends.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(self.offsets.as_slice()) + self.items.iter().map(Column::bytes).sum::<usize>()
+        size_of_val(self.offsets.as_slice()) + self.items.iter().map(ColumnDecoder::bytes).sum::<usize>()
     }
 
     pub(super) fn expands(&self) -> bool {
-        self.items.iter().any(Column::expands)
+        self.items.iter().any(ColumnDecoder::expands)
     }
 
     /// The lists so far as an array of `data_type`.
@@ -256,8 +256,8 @@ pub(super) enum StructShape {
 #[derive(Debug)]
 pub(super) struct Structs {
     shape: StructShape,
-    members: Vec<Column>,
-    pending: Pending,
+    members: Vec<ColumnDecoder>,
+    pending: PendingParts,
 }
 
 /// Flags of a range that say that a bound is not sent (`rangetypes.h`).
@@ -266,17 +266,17 @@ const LOWER_INFINITE: u8 = 0x08;
 const UPPER_INFINITE: u8 = 0x10;
 
 impl Structs {
-    pub(super) fn new(shape: StructShape, members: Vec<Column>) -> Self {
-        Self { shape, members, pending: Pending::default() }
+    pub(super) fn new(shape: StructShape, members: Vec<ColumnDecoder>) -> Self {
+        Self { shape, members, pending: PendingParts::default() }
     }
 
     /// The columns of its members.
-    pub(super) fn members(&mut self) -> &mut [Column] {
+    pub(super) fn members(&mut self) -> &mut [ColumnDecoder] {
         &mut self.members
     }
 
     /// Appends one struct for each row; returns how many are NULL.
-    pub(super) fn append(&mut self, cells: &Cells<'_>) -> Result<usize, Failure> {
+    pub(super) fn append(&mut self, cells: &FieldColumn<'_>) -> Result<usize, DecodeFailure> {
         self.pending.before = 0;
         let width = self.members.len();
         let mut nulls = 0;
@@ -288,7 +288,7 @@ impl Structs {
             } else if let Err(problem) = self.parts(cells.input, field) {
                 self.pending.fields.truncate(whole);
                 self.pending.flush(cells.input, &mut self.members)?;
-                return Err(Failure::new(row, problem));
+                return Err(DecodeFailure::new(row, problem));
             }
             if self.pending.fields.len() >= BLOCK_FIELDS {
                 self.pending.flush(cells.input, &mut self.members)?;
@@ -333,11 +333,11 @@ impl Structs {
 
     /// Bytes of the members so far.
     pub(super) fn bytes(&self) -> usize {
-        self.members.iter().map(Column::bytes).sum()
+        self.members.iter().map(ColumnDecoder::bytes).sum()
     }
 
     pub(super) fn expands(&self) -> bool {
-        self.members.iter().any(Column::expands)
+        self.members.iter().any(ColumnDecoder::expands)
     }
 
     /// The structs so far as an array of `data_type`.

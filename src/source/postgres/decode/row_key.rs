@@ -19,13 +19,13 @@ const SELECT_MAX: usize = 1664;
 /// Where the key's values stand in a framed row, and how they become text.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RowKey {
-    parts: Vec<Part>,
+    parts: Vec<KeyPart>,
     /// Columns of the relation that are read behind the plan's, only for errors.
     extra: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
-struct Part {
+struct KeyPart {
     name: String,
     place: usize,
     write: TextWriter,
@@ -42,7 +42,7 @@ impl RowKey {
             let Some(write) = writer(column) else { continue };
             // What is not shown need not be read, and may have no form in UTF-8.
             if !column.shown {
-                key.parts.push(Part { name: column.name.clone(), place: 0, write, shown: false });
+                key.parts.push(KeyPart { name: column.name.clone(), place: 0, write, shown: false });
                 continue;
             }
             if column.place.is_none() && columns.len() + key.extra.len() >= SELECT_MAX {
@@ -52,7 +52,7 @@ impl RowKey {
                 key.extra.push(column.name.clone());
                 columns.len() + key.extra.len() - 1
             });
-            key.parts.push(Part { name: column.name.clone(), place, write, shown: column.shown });
+            key.parts.push(KeyPart { name: column.name.clone(), place, write, shown: column.shown });
         }
         key
     }
@@ -66,7 +66,7 @@ impl RowKey {
                 (None, Some(paged)) => (columns.len() + paged, text_writer(oid::TEXT)?),
                 (None, None) => return None,
             };
-            Some(Part { name: column.name.clone(), place, write, shown: column.shown })
+            Some(KeyPart { name: column.name.clone(), place, write, shown: column.shown })
         };
         Self { parts: row_key.iter().filter_map(part).collect(), extra: Vec::new() }
     }
@@ -92,7 +92,7 @@ impl RowKey {
     }
 }
 
-impl Part {
+impl KeyPart {
     fn text(&self, input: &[u8], field: Field) -> Option<String> {
         if !self.shown {
             return Some(shown_part(false, ""));

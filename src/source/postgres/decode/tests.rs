@@ -15,10 +15,10 @@ use crate::model::{Carrier, ColumnStatistics, Policies, Precision};
 use crate::source::SourceFault;
 use crate::source::postgres::frame::wire::{Row, cuts, message, opening, payload, pieces, rows, stream_cut};
 use crate::source::postgres::frame::{FrameState, Framer};
-use crate::source::postgres::plan::{PgType, TypeKind, Wire};
+use crate::source::postgres::plan::{PgType, TypeKind, Wire, oid};
 
 fn column(name: &str, oid: u32, wire: Wire, carrier: Carrier) -> PgColumn {
-    let kind = if oid >= 16_384 { TypeKind::Enum } else { TypeKind::Base };
+    let kind = if oid >= oid::FIRST_NORMAL { TypeKind::Enum } else { TypeKind::Base };
     let pg_type = PgType { oid, base_oid: oid, typmod: None, name: format!("type {oid}"), kind };
     let mut column = PgColumn::plain(name, pg_type, wire, carrier);
     column.output.policy = "error".to_owned();

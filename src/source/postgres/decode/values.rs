@@ -12,7 +12,8 @@ use arrow::datatypes::{DataType, TimeUnit, i256};
 
 use super::error::Problem;
 use super::loops::{
-    Cells, Failure, Variable, append_bytes, append_trimmed, append_versioned, fixed, parsed, place, room, variable,
+    DecodeFailure, FieldColumn, Variable, append_bytes, append_trimmed, append_versioned, fixed, parsed, place, room,
+    variable,
 };
 use super::members::Members;
 use super::nested::{Lists, Structs};
@@ -21,7 +22,7 @@ use super::{numeric, scalar, wkb};
 
 /// The values of a column so far, NULLs as zeros or empty, and how the next ones are read.
 #[derive(Debug)]
-pub(super) enum Values {
+pub(super) enum ValueBuilder {
     Bool(Vec<bool>, Truth),
     Int16(Vec<i16>),
     Int32(Vec<i32>, Days),
@@ -123,7 +124,7 @@ pub(super) enum Bytes {
     Members(Box<Members>),
 }
 
-impl Values {
+impl ValueBuilder {
     /// Bytes, or text out of them.
     pub(super) fn variable(from: Bytes) -> Self {
         Self::Variable(Variable::new(), from)
@@ -131,7 +132,7 @@ impl Values {
 
     /// Appends one value for each row; returns how many are NULL. What a policy changed is added to `changed`. After a
     /// failure the values before it stand, once [`Self::truncate`] has cut the rest off.
-    pub(super) fn append(&mut self, cells: &Cells<'_>, changed: &mut u64) -> Result<usize, Failure> {
+    pub(super) fn append(&mut self, cells: &FieldColumn<'_>, changed: &mut u64) -> Result<usize, DecodeFailure> {
         match self {
             Self::Bool(values, Truth::Bool) => fixed(cells, values, scalar::boolean),
             Self::Bool(values, Truth::Flag(mask)) => fixed(cells, values, |flags| Ok(scalar::flag(flags, *mask))),
@@ -257,7 +258,12 @@ impl Values {
     }
 }
 
-fn append_long(cells: &Cells<'_>, values: &mut Vec<i64>, long: Long, changed: &mut u64) -> Result<usize, Failure> {
+fn append_long(
+    cells: &FieldColumn<'_>,
+    values: &mut Vec<i64>,
+    long: Long,
+    changed: &mut u64,
+) -> Result<usize, DecodeFailure> {
     match long {
         Long::Plain => fixed(cells, values, |bytes| Ok(i64::from_be_bytes(bytes))),
         Long::Oid => fixed(cells, values, |bytes| Ok(i64::from(u32::from_be_bytes(bytes)))),
@@ -273,11 +279,11 @@ fn append_long(cells: &Cells<'_>, values: &mut Vec<i64>, long: Long, changed: &m
 }
 
 fn append_variable(
-    cells: &Cells<'_>,
+    cells: &FieldColumn<'_>,
     values: &mut Variable,
     from: &Bytes,
     changed: &mut u64,
-) -> Result<usize, Failure> {
+) -> Result<usize, DecodeFailure> {
     type Writer = fn(&[u8], &mut Vec<u8>) -> Result<(), Problem>;
     let write: Writer = match from {
         Bytes::Members(members) => {

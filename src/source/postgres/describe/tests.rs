@@ -21,8 +21,15 @@ fn node(oid: u32, relkind: &str) -> TreeNode {
 }
 
 fn leaf_oids(kind: RelationKind, tree: &[TreeNode]) -> Vec<u32> {
-    let found =
-        Found { oid: 1, kind, schema: "S".into(), name: "t".into(), may_select: true, tables: 1, branches: false };
+    let found = CatalogRelation {
+        oid: 1,
+        kind,
+        schema: "S".into(),
+        name: "t".into(),
+        may_select: true,
+        tables: 1,
+        branches: false,
+    };
     leaves(&found, tree).iter().map(|leaf| leaf.oid).collect()
 }
 

@@ -5,7 +5,7 @@ use crate::base::words::counted;
 use crate::source::SourceFault;
 
 /// Tag and length in front of each message.
-pub(super) const HEADER_BYTES: usize = 5;
+pub(crate) const HEADER_BYTES: usize = 5;
 
 /// libpq's bound for the messages that have no reason to be long: a larger one is a stream that lost its step.
 const SHORT_MESSAGE_BYTES_MAX: usize = 30_000;
@@ -14,7 +14,7 @@ const SHORT_MESSAGE_BYTES_MAX: usize = 30_000;
 /// message of an expression that failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{severity}: {message} (SQLSTATE {sqlstate})")]
-pub(crate) struct ServerError {
+pub(crate) struct ErrorResponse {
     /// `ERROR`, `FATAL` or `PANIC`, never translated.
     pub(crate) severity: String,
     /// Five characters.
@@ -37,7 +37,7 @@ pub(crate) enum FrameError {
     Server {
         /// Its words.
         #[source]
-        error: Box<ServerError>,
+        error: Box<ErrorResponse>,
         /// Whether the session can be used again: `ReadyForQuery` was the last byte of the input. Never after the
         /// connection was closed.
         reusable: bool,
@@ -194,9 +194,9 @@ pub(super) fn copied_rows(body: &[u8]) -> Result<u64, FrameError> {
 }
 
 /// `ErrorResponse`: fields of one type byte and a terminated string, until a zero byte.
-pub(crate) fn server_error(body: &[u8]) -> Result<ServerError, FrameError> {
+pub(crate) fn server_error(body: &[u8]) -> Result<ErrorResponse, FrameError> {
     let malformed = |reason| FrameError::MalformedMessage { tag: b'E', reason };
-    let mut error = ServerError::default();
+    let mut error = ErrorResponse::default();
     let mut rest = body;
     loop {
         let Some((&kind, tail)) = rest.split_first() else {

@@ -218,7 +218,7 @@ fn a_server_error_ends_in_ready_wherever_it_comes() {
         assert!(reusable);
         assert_eq!(
             *error,
-            ServerError {
+            ErrorResponse {
                 severity: "ERROR".into(),
                 sqlstate: "22012".into(),
                 message: "division by zero".into(),

@@ -6,7 +6,7 @@ pub(crate) mod special;
 use chrono::{DateTime, Utc};
 
 use self::special::is_special_time;
-use super::pieces::{Kind, Piece, pieces};
+use super::pieces::{Piece, PieceKind, pieces};
 
 /// Functions without arguments; all the same time to a session that runs one statement in its transaction.
 const FUNCTIONS: [&str; 3] = ["now", "transaction_timestamp", "statement_timestamp"];
@@ -110,14 +110,14 @@ fn literal(call: &Call, at: DateTime<Utc>) -> String {
 /// The clock that is asked at a piece.
 fn call(pieces: &[Piece], at: usize, text: &str, names_column: bool) -> Option<Call> {
     let piece = pieces.get(at)?;
-    let Kind::Word(name) = &piece.kind else { return None };
+    let PieceKind::Word(name) = &piece.kind else { return None };
     let before = |back: usize| at.checked_sub(back).and_then(|place| pieces.get(place));
     if before(1).is_some_and(|before| before.is_word("as")) {
         return None;
     }
     let after_dot = before(1).is_some_and(|before| before.is_symbol('.'));
-    let opens = |place: usize| pieces.get(place).is_some_and(|piece| piece.kind == Kind::Open);
-    let closes = |place: usize| pieces.get(place).is_some_and(|piece| piece.kind == Kind::Close);
+    let opens = |place: usize| pieces.get(place).is_some_and(|piece| piece.kind == PieceKind::Open);
+    let closes = |place: usize| pieces.get(place).is_some_and(|piece| piece.kind == PieceKind::Close);
     let made = |type_name, precision, by_path, start, last: usize| {
         let end = pieces.get(last)?.end;
         Some(Call { name: name.clone(), type_name, precision, by_path, names_column, start, end })
@@ -137,7 +137,7 @@ fn call(pieces: &[Piece], at: usize, text: &str, names_column: bool) -> Option<C
         return None;
     }
     let digits = (at + 2..pieces.len())
-        .take_while(|place| matches!(pieces[*place].kind, Kind::Symbol(digit) if digit.is_ascii_digit()));
+        .take_while(|place| matches!(pieces[*place].kind, PieceKind::Symbol(digit) if digit.is_ascii_digit()));
     match digits.last() {
         Some(last) if *type_name != "date" && opens(at + 1) && closes(last + 1) => {
             let precision = text[pieces[at + 2].start..pieces[last].end].to_owned();
@@ -155,10 +155,10 @@ fn special_constant(pieces: &[Piece], text: &str) -> Option<String> {
         let after_colon = at.checked_sub(1).is_some_and(|before| pieces[before].is_symbol(':'));
         match &piece.kind {
             // Brackets and casts may stand around what is joined.
-            Kind::Open | Kind::Close | Kind::Symbol(':') => {}
-            Kind::Word(_) | Kind::Quoted(_) if after_colon => {}
-            Kind::Symbol('|') => bars += 1,
-            Kind::Text(constant) => {
+            PieceKind::Open | PieceKind::Close | PieceKind::Symbol(':') => {}
+            PieceKind::Word(_) | PieceKind::Quoted(_) if after_colon => {}
+            PieceKind::Symbol('|') => bars += 1,
+            PieceKind::Text(constant) => {
                 let content = constant.content();
                 let (whole, start) = match joined.take() {
                     Some((before, start)) if bars == 2 => (before + &content, start),
@@ -201,12 +201,12 @@ impl Context {
         let follows = |word: &str| before.is_some_and(|before| before.is_word(word));
         let labelled = follows("as") || before.is_some_and(|before| before.is_symbol('.'));
         match pieces.get(at).map(|piece| &piece.kind) {
-            Some(Kind::Open) => {
+            Some(PieceKind::Open) => {
                 self.outer.push((self.clause, self.statement));
                 self.statement = false;
             }
-            Some(Kind::Close) => (self.clause, self.statement) = self.outer.pop().unwrap_or_default(),
-            Some(Kind::Word(word)) if !labelled => match word.as_str() {
+            Some(PieceKind::Close) => (self.clause, self.statement) = self.outer.pop().unwrap_or_default(),
+            Some(PieceKind::Word(word)) if !labelled => match word.as_str() {
                 "select" => (self.clause, self.statement) = (Clause::List, true),
                 "from" if self.statement && !follows("distinct") => self.clause = Clause::From,
                 "group" if follows("within") => {}
@@ -228,7 +228,7 @@ impl Context {
             Clause::Other => false,
             // As a table rather than in a condition.
             Clause::From => at.checked_sub(1).and_then(|place| pieces.get(place)).is_some_and(|before| {
-                before.kind == Kind::Open
+                before.kind == PieceKind::Open
                     || before.is_symbol(',')
                     || before.is_symbol('.')
                     || ["from", "join", "lateral"].iter().any(|word| before.is_word(word))

@@ -1,4 +1,4 @@
-//! Which columns are written, under which names, and how each one's values travel.
+//! Which columns are written, under which names, and how each one's type is mapped.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use super::extremes::ordered;
 use super::members::{self, Reach, reaches};
 use super::numbered;
 use super::oid;
-use super::travel::{self, ServerTypes, Terms, Travel, is_free_text, travel, values_are_safe};
+use super::type_mapping::{self, ServerTypes, Terms, TypeMapping, is_free_text, map_type, values_are_safe};
 use super::words::{may_null, words};
 use crate::model::{
     CharPadding, ColumnChoice, ColumnOrigin, ColumnPlan, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
@@ -48,7 +48,7 @@ pub fn columns(
     let renamed = renames(facts, &selected, &shape.renames)?;
     let called_by =
         |column: &ColumnFacts| renamed.get(column.name.as_str()).copied().unwrap_or(&column.name).to_owned();
-    let mut names = Names { taken: HashSet::new(), wanted: HashSet::new(), rules };
+    let mut names = OutputNames { taken: HashSet::new(), wanted: HashSet::new(), rules };
     names.wanted = selected.iter().map(|(_, column)| names.folded(&called_by(column))).collect();
     let mut plans = Vec::with_capacity(selected.len() + expressions.len());
     let called = facts.column_aliases();
@@ -90,14 +90,14 @@ fn folded(name: &str, preset: Preset) -> String {
 }
 
 /// The output names given so far.
-struct Names<'a> {
+struct OutputNames<'a> {
     taken: HashSet<String>,
     /// What the relation's columns are called by themselves: no number makes another of it.
     wanted: HashSet<String>,
     rules: &'a ColumnRules<'a>,
 }
 
-impl Names<'_> {
+impl OutputNames<'_> {
     /// The name as readers compare it.
     fn folded(&self, name: &str) -> String {
         folded(name, self.rules.policies.preset)
@@ -180,51 +180,51 @@ fn column_plan(
         policies.invalid_utf8 = InvalidUtf8::Error;
     }
     let terms = Terms { format: rules.format, preset: rules.policies.preset, policies, server: rules.server };
-    let travel = with_distinct_members(travel(&facts.pg_type, &terms), (&name, &origin), &facts.pg_type, rules)?;
+    let mapping = with_distinct_members(map_type(&facts.pg_type, &terms), (&name, &origin), &facts.pg_type, rules)?;
     let renamed = (name != wanted).then(|| format!("a second column {wanted:?}"));
     let output = ColumnPlan {
-        policy: words(&facts.pg_type, &travel, &terms),
-        nullable: !facts.not_null || may_null(&travel, &terms),
+        policy: words(&facts.pg_type, &mapping, &terms),
+        nullable: !facts.not_null || may_null(&mapping, &terms),
         name,
         origin,
         type_name: facts.pg_type.name.clone(),
-        sent_as: travel.wire.word().to_owned(),
-        ordered: ordered(facts, &travel.carrier, &policies),
+        sent_as: mapping.wire.word().to_owned(),
+        ordered: ordered(facts, &mapping.carrier, &policies),
         may_show: values_are_safe(&facts.pg_type),
-        free_text: is_free_text(&facts.pg_type, &travel.carrier),
-        carrier: travel.carrier,
+        free_text: is_free_text(&facts.pg_type, &mapping.carrier),
+        carrier: mapping.carrier,
         policies,
-        rewritten: travel.rewritten.is_some(),
-        note: match (renamed, travel.note) {
+        rewritten: mapping.rewritten.is_some(),
+        note: match (renamed, mapping.note) {
             (Some(renamed), Some(note)) => Some(format!("{renamed}; {note}")),
             (renamed, note) => renamed.or(note),
         },
         statistics: facts.statistics,
     };
-    Ok(PgColumn { output, pg_type: facts.pg_type.clone(), wire: travel.wire })
+    Ok(PgColumn { output, pg_type: facts.pg_type.clone(), wire: mapping.wire })
 }
 
 /// Refuses or numbers members of one composite whose names readers take for one, as columns of one name are. What is
 /// text to its readers has no members.
 fn with_distinct_members(
-    travel: Travel,
+    mapping: TypeMapping,
     (column, origin): (&str, &ColumnOrigin),
     pg_type: &PgType,
     rules: &ColumnRules<'_>,
-) -> Result<Travel, PlanError> {
+) -> Result<TypeMapping, PlanError> {
     let structured = match rules.format {
-        Format::Parquet => travel.carrier.is_nested(),
-        Format::Ndjson => travel.wire == Wire::JsonText,
+        Format::Parquet => mapping.carrier.is_nested(),
+        Format::Ndjson => mapping.wire == Wire::JsonText,
         Format::Csv => false,
     };
     let fold = |name: &str| folded(name, rules.policies.preset);
-    let Some(member) = members::double_member(pg_type, &fold).filter(|_| structured) else { return Ok(travel) };
+    let Some(member) = members::double_member(pg_type, &fold).filter(|_| structured) else { return Ok(mapping) };
     let column = column.to_owned();
     match (rules.format, rules.policies.duplicate_columns) {
         (Format::Parquet, DuplicateColumns::Suffix) => {
             let note = format!("a second member {member:?} has a number behind its name");
-            let note = travel.note.map_or(note.clone(), |said| format!("{note}; {said}"));
-            Ok(Travel { carrier: members::numbered_members(&travel.carrier, &fold), note: Some(note), ..travel })
+            let note = mapping.note.map_or(note.clone(), |said| format!("{note}; {said}"));
+            Ok(TypeMapping { carrier: members::numbered_members(&mapping.carrier, &fold), note: Some(note), ..mapping })
         }
         (Format::Parquet, DuplicateColumns::Error) => Err(PlanError::DuplicateMember { column, member }),
         _ => {
@@ -330,16 +330,16 @@ impl Takes {
         let parquet = rules.format == Format::Parquet;
         let ndjson = rules.format == Format::Ndjson;
         let base = pg_type.base_oid;
-        let nested = travel::is_nested(pg_type);
+        let nested = type_mapping::is_nested(pg_type);
         let numeric = base == oid::NUMERIC;
         let timed = matches!(base, oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ);
         let (preset, policies) = (rules.policies.preset, Policies::default());
         let reach =
-            Reach::of(&travel(pg_type, &Terms { format: rules.format, preset, policies, server: rules.server }));
+            Reach::of(&map_type(pg_type, &Terms { format: rules.format, preset, policies, server: rules.server }));
         // Of a value that is the server's text in Parquet too, no part has a type of Parquet's.
         let typed = parquet && reach == Reach::Decoded;
         let wide = |part: &PgType| {
-            let digits = travel::numeric_digits(part.typmod);
+            let digits = type_mapping::numeric_digits(part.typmod);
             part.base_oid == oid::NUMERIC && digits.is_none_or(|(precision, _)| precision > 38)
         };
         let stamp = |part: &PgType| matches!(part.base_oid, oid::TIMESTAMP | oid::TIMESTAMPTZ);
@@ -348,8 +348,8 @@ impl Takes {
             as_text: parquet,
             numeric: typed && reaches(pg_type, reach, &wide),
             char: reaches(pg_type, reach, &members::is_padded),
-            replace: travel::is_text(pg_type) || nested && members::holds_text(pg_type),
-            bytes: reaches(pg_type, reach, &travel::is_text),
+            replace: type_mapping::is_text(pg_type) || nested && members::holds_text(pg_type),
+            bytes: reaches(pg_type, reach, &type_mapping::is_text),
             json_number: ndjson && (numeric || nested || matches!(base, oid::INT8 | oid::JSON | oid::JSONB)),
             json_nan: ndjson && reaches(pg_type, reach, &members::is_number),
             nested: nested && !ndjson,

@@ -1,7 +1,7 @@
 //! Which columns have a least and a greatest value: those whose values, as they are held, stand in PostgreSQL's order.
 
 use super::oid;
-use super::travel::is_text;
+use super::type_mapping::is_text;
 use crate::model::{Carrier, CharPadding, Policies};
 use crate::source::postgres::plan::{ColumnFacts, TypeKind};
 

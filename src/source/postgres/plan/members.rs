@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::travel::{Terms, Travel, annotated, is_text, typed};
+use super::type_mapping::{Terms, TypeMapping, annotated, is_text, typed};
 use super::{numbered, oid};
 use crate::model::{Carrier, CharPadding, Format, InvalidUtf8, JsonNan, Member};
 use crate::source::postgres::plan::{ExtensionType, PgType, TypeKind, Wire};
@@ -23,8 +23,8 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    pub(super) fn of(travel: &Travel) -> Self {
-        if travel.wire == Wire::Binary { Self::Decoded } else { Self::Printed }
+    pub(super) fn of(mapping: &TypeMapping) -> Self {
+        if mapping.wire == Wire::Binary { Self::Decoded } else { Self::Printed }
     }
 }
 
@@ -76,16 +76,16 @@ pub(super) fn keeps_text(pg_type: &PgType, reach: Reach) -> bool {
 }
 
 /// Adds what a person should know of the parts of values, and whether all values are written otherwise for their sake.
-pub(super) fn noted(travel: Travel, pg_type: &PgType, terms: &Terms) -> Travel {
-    let reach = Reach::of(&travel);
-    let mut notes: Vec<String> = travel.note.iter().cloned().collect();
+pub(super) fn noted(mapping: TypeMapping, pg_type: &PgType, terms: &Terms) -> TypeMapping {
+    let reach = Reach::of(&mapping);
+    let mut notes: Vec<String> = mapping.note.iter().cloned().collect();
     let nested = is_made_of_parts(pg_type);
     let mut parts = Vec::new();
     if nested {
         part_notes(pg_type, reach, terms, String::new(), &mut parts);
     }
     notes.extend(grouped(parts));
-    if terms.format == Format::Parquet && lists_uuids(&travel.carrier) {
+    if terms.format == Format::Parquet && lists_uuids(&mapping.carrier) {
         notes.push(
             "pandas cannot read a list of uuids: --column-policy COLUMN=text, or json, writes such a column as text"
                 .to_owned(),
@@ -97,10 +97,10 @@ pub(super) fn noted(travel: Travel, pg_type: &PgType, terms: &Terms) -> Travel {
         notes.push("text in it written as its bytes, as --invalid-utf8 asks".to_owned());
     }
     notes.extend(missed(pg_type, reach, terms, asks_bytes));
-    Travel {
+    TypeMapping {
         note: (!notes.is_empty()).then(|| notes.join("; ")),
-        rewritten: travel.rewritten.or(bytes.then_some("bytes")),
-        ..travel
+        rewritten: mapping.rewritten.or(bytes.then_some("bytes")),
+        ..mapping
     }
 }
 
@@ -222,7 +222,7 @@ pub(super) fn numbered_members(carrier: &Carrier, fold: &dyn Fn(&str) -> String)
 }
 
 /// Whether a value, which bounds pages and partitions as its text, can be read from that text again. By itself a value of
-/// `regproc` or its kin travels as a number.
+/// `regproc` or its kin is sent as a number.
 pub(super) fn is_read_from_text(pg_type: &PgType) -> bool {
     let part = |part: &PgType| !oid::PRINTED_AS_NAMES.contains(&part.base_oid) && is_read_from_text(part);
     match &pg_type.kind {

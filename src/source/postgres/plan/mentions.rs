@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::clocks::Clocks;
-use super::pieces::{Kind, Piece, pieces};
+use super::pieces::{Piece, PieceKind, pieces};
 
 /// Key words that stand for operators, or may.
 const WORDS_OF_OPERATORS: [&str; 9] =
@@ -34,15 +34,15 @@ impl Mentions {
         let pieces = pieces(text);
         let mut found = Self { operators: operators(&pieces), picks_rows: Clocks::of(text).first(), ..Self::default() };
         for (at, piece) in pieces.iter().enumerate() {
-            if piece.kind == Kind::Quoted(None) {
+            if piece.kind == PieceKind::Quoted(None) {
                 found.picks_rows.get_or_insert_with(|| "a name in Unicode escapes".to_owned());
             }
             let Some(name) = piece.name() else { continue };
-            if pieces.get(at + 1).is_some_and(|next| next.kind == Kind::Open) {
+            if pieces.get(at + 1).is_some_and(|next| next.kind == PieceKind::Open) {
                 found.calls.insert(name.to_owned());
             }
             found.names.insert(name.to_owned());
-            if let Kind::Word(word) = &piece.kind {
+            if let PieceKind::Word(word) = &piece.kind {
                 if WORDS_OF_OPERATORS.contains(&word.as_str()) {
                     found.operators.extend(OPERATORS_OF_WORDS.map(str::to_owned));
                 }
@@ -79,7 +79,7 @@ fn construct(pieces: &[Piece], at: usize, word: &str) -> Option<&'static str> {
         "offset" => Some("OFFSET"),
         "fetch" => Some("FETCH"),
         "tablesample" => Some("TABLESAMPLE"),
-        "over" if before.is_some_and(|before| before.kind == Kind::Close) => Some("a window function"),
+        "over" if before.is_some_and(|before| before.kind == PieceKind::Close) => Some("a window function"),
         "distinct" if next.is_some_and(|next| next.is_word("on")) => Some("DISTINCT ON"),
         _ => None,
     }
@@ -91,7 +91,7 @@ fn operators(pieces: &[Piece]) -> BTreeSet<String> {
     let (mut run, mut end) = (String::new(), 0);
     for piece in pieces {
         let symbol = match piece.kind {
-            Kind::Symbol(symbol) if "+-*/<>=~!@#%^&|`?".contains(symbol) => Some(symbol),
+            PieceKind::Symbol(symbol) if "+-*/<>=~!@#%^&|`?".contains(symbol) => Some(symbol),
             _ => None,
         };
         if !run.is_empty() && (symbol.is_none() || piece.start != end) {

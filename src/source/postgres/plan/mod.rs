@@ -26,7 +26,7 @@ pub mod split;
 #[cfg(test)]
 mod testing;
 mod told;
-mod travel;
+mod type_mapping;
 pub(crate) mod whole_row;
 mod words;
 
@@ -42,5 +42,5 @@ pub use predicate::{check_expression, check_predicate, check_query};
 pub use relation::{ColumnFacts, LeafFacts, ReadingFacts, RelationFacts};
 pub use sizing::Sizing;
 pub use split::number_partitions;
-pub use travel::ServerTypes;
-pub(crate) use travel::{is_text, srid, values_are_safe};
+pub use type_mapping::ServerTypes;
+pub(crate) use type_mapping::{is_text, srid, values_are_safe};

@@ -1,5 +1,9 @@
 //! OIDs of the built-in types that planning and decoding know (`pg_type.dat`): the same on every server.
 
+/// The first OID of what people and extensions make; below it are PostgreSQL's own objects (`FirstNormalObjectId`,
+/// transam.h).
+pub(crate) const FIRST_NORMAL: u32 = 16_384;
+
 pub(crate) const BOOL: u32 = 16;
 pub(crate) const BYTEA: u32 = 17;
 pub(crate) const CHAR: u32 = 18;

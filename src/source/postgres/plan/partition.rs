@@ -54,7 +54,7 @@ impl Default for Operators {
 pub struct PgKeyColumn {
     /// The column's name in the catalog.
     pub name: String,
-    /// Its type: bounds travel as text and are cast to it.
+    /// Its type: bounds are sent as text and are cast to it.
     pub pg_type: PgType,
     /// Its direction.
     pub direction: Direction,

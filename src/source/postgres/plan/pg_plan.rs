@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::travel::{is_free_text, values_are_safe};
+use super::type_mapping::{is_free_text, values_are_safe};
 use super::{PgKeyColumn, PgPartition, PgType, RelationFacts};
 use crate::model::{CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Policies, RelationKind};
 

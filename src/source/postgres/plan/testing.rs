@@ -1,7 +1,7 @@
 //! Facts for the tests of this stage.
 
 use crate::model::{ColumnStatistics, RelationKind};
-use crate::source::postgres::plan::{ColumnFacts, Comparison, LeafFacts, PgType, RelationFacts, TypeKind};
+use crate::source::postgres::plan::{ColumnFacts, Comparison, LeafFacts, PgType, RelationFacts, TypeKind, oid};
 
 /// A column of a built-in type without a modifier.
 pub(super) fn column(name: &str, oid: u32, not_null: bool) -> ColumnFacts {
@@ -24,7 +24,7 @@ pub(super) fn relation(columns: Vec<ColumnFacts>) -> RelationFacts {
         display_name: Some("public.t".to_owned()),
         columns,
         leaves: vec![LeafFacts {
-            oid: 16_384,
+            oid: oid::FIRST_NORMAL,
             sql_name: "public.t".to_owned(),
             blocks: 0,
             block_size: 8192,

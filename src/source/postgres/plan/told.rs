@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 
 use super::locks::CONTROL_SESSIONS;
 use super::sizing::heap_bytes;
-use super::travel::values_are_safe;
+use super::type_mapping::values_are_safe;
 use super::{LeafFacts, PgKeyColumn, PgPartition, PgPlan, Slice};
 use crate::base::failpoint;
 use crate::base::text::key;

@@ -11,7 +11,7 @@ const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tabl
 
 /// The names that decide what a text means.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Names<'a> {
+pub(crate) struct RelationNames<'a> {
     /// The relation's own name, unquoted.
     pub(crate) relation: &'a str,
     /// Its columns.
@@ -25,7 +25,7 @@ pub(crate) struct Names<'a> {
 ///
 /// The answer may be a yes too much (a table of the same name in a sub-select), never a no too much. A row can be named by
 /// the relation's name only: `t`, `t.*`, and `t.f`, which is a call of `f(t)` where `t` has no column `f`.
-pub(crate) fn may_name_whole_row(text: &str, names: Names<'_>) -> bool {
+pub(crate) fn may_name_whole_row(text: &str, names: RelationNames<'_>) -> bool {
     let Some(words) = words(text) else { return true };
     for (at, word) in words.iter().enumerate() {
         let Word::Name(name) = word else { continue };
@@ -126,7 +126,7 @@ mod tests {
 
     fn means_row(relation: &str, text: &str) -> bool {
         let columns = ["id", "a", "Name", "status"].map(str::to_owned);
-        may_name_whole_row(text, Names { relation, columns: &columns, leaf_columns: &["salary".to_owned()] })
+        may_name_whole_row(text, RelationNames { relation, columns: &columns, leaf_columns: &["salary".to_owned()] })
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use super::*;
 
-fn found(kind: RelationKind, may_select: bool) -> Found {
-    Found { oid: 1, kind, schema: "S".into(), name: "t".into(), may_select, tables: 1, branches: false }
+fn found(kind: RelationKind, may_select: bool) -> CatalogRelation {
+    CatalogRelation { oid: 1, kind, schema: "S".into(), name: "t".into(), may_select, tables: 1, branches: false }
 }
 
 fn shape(relation: RelationRequest) -> ShapeOptions {

@@ -1,4 +1,4 @@
-//! Types of every kind, values of theirs as the server sends them, and the ways they travel.
+//! Types of every kind, values of theirs as the server sends them, and how they are mapped.
 
 use std::collections::HashSet;
 
@@ -235,7 +235,7 @@ fn ranges(subtype: &PgType) -> Vec<Vec<u8>> {
     ]
 }
 
-/// The ways in which values of a type travel, over formats, presets and policies, as far as they have a decoder that no
+/// The ways in which a type is mapped, over formats, presets and policies, as far as they have a decoder that no
 /// type before it has.
 pub(super) fn plans(pg_type: &PgType, seen: &mut HashSet<String>) -> Vec<PgColumn> {
     let mut plans = Vec::new();

@@ -1,11 +1,11 @@
 //! Parts of a value in the JSON that the server made of it.
 
-use super::{ODD, Part, rewritten};
+use super::{ODD, ValuePart, rewritten};
 use crate::model::JsonNan;
 use crate::source::postgres::decode::error::Problem;
 
 /// Appends JSON as the choices have it; returns how many parts they changed.
-pub(super) fn append(part: &Part, nan: JsonNan, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
+pub(super) fn append(part: &ValuePart, nan: JsonNan, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
     let mut json = Json { text, at: 0, out, nan, changed: 0 };
     json.value(part)?;
     json.copy_to(text.len());
@@ -45,19 +45,19 @@ impl Json<'_> {
         Ok(mark)
     }
 
-    fn value(&mut self, part: &Part) -> Result<(), Problem> {
+    fn value(&mut self, part: &ValuePart) -> Result<(), Problem> {
         self.blanks();
         match (part, self.peek()) {
-            (Part::Array(element), Some(b'[')) => self.array(element),
-            (Part::Composite(parts), Some(b'{')) => self.object(parts),
-            (Part::Number, Some(b'"')) => self.not_a_number(),
-            (Part::Padded | Part::Bytes { .. }, Some(b'"')) => self.string(part),
+            (ValuePart::Array(element), Some(b'[')) => self.array(element),
+            (ValuePart::Composite(parts), Some(b'{')) => self.object(parts),
+            (ValuePart::Number, Some(b'"')) => self.not_a_number(),
+            (ValuePart::Padded | ValuePart::Bytes { .. }, Some(b'"')) => self.string(part),
             _ => self.kept(),
         }
     }
 
     /// An array, or a dimension of one.
-    fn array(&mut self, element: &Part) -> Result<(), Problem> {
+    fn array(&mut self, element: &ValuePart) -> Result<(), Problem> {
         self.mark()?;
         self.blanks();
         if self.peek() == Some(b']') {
@@ -79,7 +79,7 @@ impl Json<'_> {
     }
 
     /// A composite, whose attributes stand in their order.
-    fn object(&mut self, parts: &[Part]) -> Result<(), Problem> {
+    fn object(&mut self, parts: &[ValuePart]) -> Result<(), Problem> {
         self.mark()?;
         for (place, part) in parts.iter().enumerate() {
             self.blanks();
@@ -113,7 +113,7 @@ impl Json<'_> {
         Ok(())
     }
 
-    fn string(&mut self, part: &Part) -> Result<(), Problem> {
+    fn string(&mut self, part: &ValuePart) -> Result<(), Problem> {
         let end = self.string_end()?;
         let text = unescaped(&self.text[self.at + 1..end - 1])?;
         let Some(text) = rewritten(part, &text) else {

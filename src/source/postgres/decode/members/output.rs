@@ -1,13 +1,13 @@
 //! Parts of a value in its output text.
 
-use super::{ODD, Part, rewritten};
+use super::{ODD, ValuePart, rewritten};
 use crate::source::postgres::decode::error::Problem;
 
 /// The output text of a part, rewritten.
-pub(super) fn append(part: &Part, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
+pub(super) fn append(part: &ValuePart, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
     match part {
-        Part::Array(element) => array(element, text, out),
-        Part::Composite(parts) => record(parts, text, out),
+        ValuePart::Array(element) => array(element, text, out),
+        ValuePart::Composite(parts) => record(parts, text, out),
         scalar => {
             let changed = rewritten(scalar, text);
             out.extend_from_slice(changed.as_deref().unwrap_or(text));
@@ -17,7 +17,7 @@ pub(super) fn append(part: &Part, text: &[u8], out: &mut Vec<u8>) -> Result<u64,
 }
 
 /// `[2:3]={"a b",c,NULL}`. Every type whose parts are rewritten has the comma as its delimiter.
-fn array(element: &Part, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
+fn array(element: &ValuePart, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
     let mut at = text.iter().position(|&byte| byte == b'{').ok_or(ODD)?;
     out.extend_from_slice(&text[..at]);
     let mut changed = 0;
@@ -31,7 +31,7 @@ fn array(element: &Part, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem>
         if text[at..end] == *b"NULL" {
             out.extend_from_slice(b"NULL");
         } else {
-            changed += quoted(element, &value, &text[at..end], out, Style::Array)?;
+            changed += quoted(element, &value, &text[at..end], out, OutputQuoting::Array)?;
         }
         at = end;
     }
@@ -39,7 +39,7 @@ fn array(element: &Part, text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem>
 }
 
 /// `(1,"a b",)`.
-fn record(parts: &[Part], text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
+fn record(parts: &[ValuePart], text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem> {
     if text.first() != Some(&b'(') {
         return Err(ODD);
     }
@@ -49,7 +49,7 @@ fn record(parts: &[Part], text: &[u8], out: &mut Vec<u8>) -> Result<u64, Problem
         // Nothing between two commas is NULL.
         if !matches!(text.get(at), Some(b',' | b')')) {
             let (value, end) = token(text, at, b"(),")?;
-            changed += quoted(part, &value, &text[at..end], out, Style::Record)?;
+            changed += quoted(part, &value, &text[at..end], out, OutputQuoting::Record)?;
             at = end;
         }
         let mark = if place + 1 == parts.len() { b')' } else { b',' };
@@ -92,14 +92,14 @@ fn token(text: &[u8], at: usize, marks: &[u8]) -> Result<(Vec<u8>, usize), Probl
 
 /// Whose rules of quoting hold.
 #[derive(Debug, Clone, Copy)]
-enum Style {
+enum OutputQuoting {
     /// `array_out`.
     Array,
     /// `record_out`.
     Record,
 }
 
-impl Style {
+impl OutputQuoting {
     fn needs_quotes(self, text: &[u8]) -> bool {
         let (marks, null) = match self {
             Self::Array => (b"{}", text.eq_ignore_ascii_case(b"NULL")),
@@ -122,7 +122,13 @@ impl Style {
 
 /// Appends an element or an attribute: as it was printed where nothing of it changes, else in quotes where its new text
 /// needs them.
-fn quoted(part: &Part, value: &[u8], printed: &[u8], out: &mut Vec<u8>, style: Style) -> Result<u64, Problem> {
+fn quoted(
+    part: &ValuePart,
+    value: &[u8],
+    printed: &[u8],
+    out: &mut Vec<u8>,
+    style: OutputQuoting,
+) -> Result<u64, Problem> {
     let mut text = Vec::with_capacity(value.len());
     let changed = append(part, value, &mut text)?;
     if changed == 0 {

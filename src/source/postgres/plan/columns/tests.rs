@@ -5,7 +5,7 @@ use crate::model::Carrier::{
 
 use super::*;
 use crate::source::postgres::plan::testing::{column, relation};
-use crate::source::postgres::plan::travel::Travel;
+use crate::source::postgres::plan::type_mapping::TypeMapping;
 use crate::source::{SourceError, SourceFault};
 use std::sync::Arc;
 
@@ -164,15 +164,15 @@ fn every_expression_must_be_described() {
 }
 
 /// Wire and carrier of a column of the type in Parquet, CSV and NDJSON.
-fn travels(pg_type: &PgType) -> [(Wire, Carrier); 3] {
+fn type_mappings(pg_type: &PgType) -> [(Wire, Carrier); 3] {
     FORMATS.map(|format| {
-        let Travel { wire, carrier, .. } = travel(pg_type, &terms(format));
+        let TypeMapping { wire, carrier, .. } = map_type(pg_type, &terms(format));
         (wire, carrier)
     })
 }
 
 #[test]
-fn types_with_a_decoder_travel_in_binary() {
+fn types_with_a_decoder_are_sent_in_binary() {
     for (oid, carriers) in [
         (oid::BOOL, [Bool, Bool, Bool]),
         (oid::INT2, [Int16, Int16, Int16]),
@@ -195,17 +195,17 @@ fn types_with_a_decoder_travel_in_binary() {
         (oid::TIMESTAMPTZ, [Timestamp { unit: Precision::Micros, utc: true }, PgTimestampTz, PgTimestampTz]),
     ] {
         let expected = carriers.map(|carrier| (Wire::Binary, carrier));
-        assert_eq!(travels(&column("c", oid, true).pg_type), expected, "oid {oid}");
-        // A domain over the type travels as the type does.
+        assert_eq!(type_mappings(&column("c", oid, true).pg_type), expected, "oid {oid}");
+        // A domain is mapped as its base type.
         let domain = PgType { oid: 99_999, ..column("c", oid, true).pg_type };
-        assert_eq!(travels(&domain), expected, "domain over {oid}");
+        assert_eq!(type_mappings(&domain), expected, "domain over {oid}");
     }
 }
 
 #[test]
 fn an_enum_is_its_label() {
     let label = PgType { kind: TypeKind::Enum, ..column("c", 70_000, true).pg_type };
-    assert_eq!(travels(&label), [(Wire::Binary, Text), (Wire::Binary, Text), (Wire::Binary, Text)]);
+    assert_eq!(type_mappings(&label), [(Wire::Binary, Text), (Wire::Binary, Text), (Wire::Binary, Text)]);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn text_of_the_server_is_made_here_where_its_binary_form_is_known() {
     // interval, inet, "char", timetz, xml
     for oid in [1186, 869, 18, 1266, 142] {
         assert_eq!(
-            travels(&column("c", oid, true).pg_type),
+            type_mappings(&column("c", oid, true).pg_type),
             [(Wire::Binary, Text), (Wire::Binary, Text), (Wire::Binary, Text)],
             "oid {oid}"
         );
@@ -221,11 +221,11 @@ fn text_of_the_server_is_made_here_where_its_binary_form_is_known() {
 }
 
 #[test]
-fn the_rest_travels_as_text() {
+fn the_rest_is_sent_as_text() {
     // regclass, tsvector, aclitem, a type nobody knows
     for oid in [2205, 3614, 1033, 99_999] {
         assert_eq!(
-            travels(&column("c", oid, true).pg_type),
+            type_mappings(&column("c", oid, true).pg_type),
             [(Wire::OutputText, Text), (Wire::OutputText, Text), (Wire::JsonText, Json)],
             "oid {oid}"
         );
@@ -236,7 +236,7 @@ fn the_rest_travels_as_text() {
 fn an_oid_is_a_number_but_in_json() {
     for oid in [oid::OID, oid::XID, oid::CID] {
         let expected = [(Wire::Binary, Int64), (Wire::Binary, Int64), (Wire::Binary, Text)];
-        assert_eq!(travels(&column("c", oid, true).pg_type), expected, "oid {oid}");
+        assert_eq!(type_mappings(&column("c", oid, true).pg_type), expected, "oid {oid}");
     }
 }
 
@@ -258,12 +258,12 @@ fn a_numeric_is_a_decimal_in_parquet_where_one_can_hold_it() {
         (Some(i32::MIN), NumberText, Some("without precision")),
     ] {
         let pg_type = PgType { typmod, ..column("c", oid::NUMERIC, true).pg_type };
-        let travel = travel(&pg_type, &terms(Format::Parquet));
-        assert_eq!((travel.wire, travel.carrier), (Wire::Binary, carrier), "{typmod:?}");
-        assert_eq!(travel.note.is_some(), note.is_some(), "{typmod:?}");
-        let words = travel.note.unwrap_or_default();
+        let mapping = map_type(&pg_type, &terms(Format::Parquet));
+        assert_eq!((mapping.wire, mapping.carrier), (Wire::Binary, carrier), "{typmod:?}");
+        assert_eq!(mapping.note.is_some(), note.is_some(), "{typmod:?}");
+        let words = mapping.note.unwrap_or_default();
         assert!(words.contains(note.unwrap_or_default()), "{words:?}");
-        assert_eq!(super::travel(&pg_type, &terms(Format::Csv)).carrier, NumberText);
+        assert_eq!(super::map_type(&pg_type, &terms(Format::Csv)).carrier, NumberText);
     }
 }
 
@@ -575,7 +575,7 @@ fn intervals_of_old_servers_are_the_servers_own_text() {
     let server = ServerTypes { infinite_intervals: false, ..SERVER };
     for (format, wire) in FORMATS.into_iter().zip([Wire::OutputText, Wire::OutputText, Wire::JsonText]) {
         let terms = Terms { server, ..terms(format) };
-        assert_eq!(travel(&of(oid::INTERVAL), &terms).wire, wire);
-        assert_eq!(travel(&of(oid::INTERVAL), &self::terms(format)).wire, Wire::Binary);
+        assert_eq!(map_type(&of(oid::INTERVAL), &terms).wire, wire);
+        assert_eq!(map_type(&of(oid::INTERVAL), &self::terms(format)).wire, Wire::Binary);
     }
 }

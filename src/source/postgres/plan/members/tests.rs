@@ -2,7 +2,7 @@ use super::*;
 use crate::model::{Policies, Preset};
 use crate::source::postgres::plan::Attribute;
 use crate::source::postgres::plan::testing::column;
-use crate::source::postgres::plan::travel::{ServerTypes, travel};
+use crate::source::postgres::plan::type_mapping::{ServerTypes, map_type};
 
 fn of(oid: u32) -> PgType {
     column("c", oid, true).pg_type
@@ -27,7 +27,7 @@ fn composite(attributes: &[(&str, PgType)]) -> PgType {
 
 fn note(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sql_ascii: bool) -> String {
     let server = ServerTypes { sql_ascii, money_scale: 2, infinite_intervals: true };
-    travel(pg_type, &Terms { format, preset, policies, server }).note.unwrap_or_default()
+    map_type(pg_type, &Terms { format, preset, policies, server }).note.unwrap_or_default()
 }
 
 fn plain(pg_type: &PgType, format: Format) -> String {

@@ -12,7 +12,7 @@ use crate::source::postgres::plan::clocks::special::{holds_special_time, is_spec
 
 /// What views and policies are made of.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct Dependencies {
     /// Functions, each with a place where it is called.
     pub(super) functions: BTreeMap<u32, String>,
     /// Operators, each with a place where it stands.
@@ -88,7 +88,7 @@ fn special_time(part: &str) -> Option<String> {
     is_special_time(&text).then(|| format!("the time '{}'", text.trim_end_matches('\0')))
 }
 
-impl Behind {
+impl Dependencies {
     /// Looks behind relations; behind tables only for policies, and for these only where they may apply.
     pub(super) async fn of(session: &Session, relations: &[u32], policies: bool) -> Result<Self, SourceError> {
         let sql = closed(&TREES.replace("PARTS", PARTS));

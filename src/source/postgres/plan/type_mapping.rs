@@ -26,7 +26,7 @@ pub struct ServerTypes {
     pub infinite_intervals: bool,
 }
 
-/// All that decides on a column's travel besides its type.
+/// All that decides on the mapping of a type besides the type itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     pub(super) format: Format,
@@ -37,7 +37,7 @@ pub(super) struct Terms {
 
 /// How values get from the server into a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Travel {
+pub(super) struct TypeMapping {
     pub(super) wire: Wire,
     pub(super) carrier: Carrier,
     pub(super) note: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Travel {
     pub(super) rewritten: Option<&'static str>,
 }
 
-impl Travel {
+impl TypeMapping {
     fn binary(carrier: Carrier) -> Self {
         Self { wire: Wire::Binary, carrier, note: None, rewritten: None }
     }
@@ -67,24 +67,24 @@ impl Travel {
     }
 }
 
-/// Decides it.
-pub(super) fn travel(pg_type: &PgType, terms: &Terms) -> Travel {
-    let travel = match terms.format {
+/// How values of a type get from the server into a batch, under these terms.
+pub(super) fn map_type(pg_type: &PgType, terms: &Terms) -> TypeMapping {
+    let mapping = match terms.format {
         Format::Parquet => parquet(pg_type, terms),
         Format::Csv | Format::Ndjson => text(pg_type, terms),
     };
-    members::noted(travel, pg_type, terms)
+    members::noted(mapping, pg_type, terms)
 }
 
 /// CSV and NDJSON: PostgreSQL's own integers and texts where they are printed here as the server would print them.
-fn text(pg_type: &PgType, terms: &Terms) -> Travel {
+fn text(pg_type: &PgType, terms: &Terms) -> TypeMapping {
     let ndjson = terms.format == Format::Ndjson;
     if is_nested(pg_type) {
-        let json = Travel::json_text().noting("sent as the JSON that to_json makes of it");
+        let json = TypeMapping::json_text().noting("sent as the JSON that to_json makes of it");
         return match terms.policies.nested {
             _ if ndjson => json,
             Nested::Json => json.rewritten("json"),
-            Nested::Native => Travel::output_text().noting("sent as its output text"),
+            Nested::Native => TypeMapping::output_text().noting("sent as its output text"),
         };
     }
     let carrier = match pg_type.base_oid {
@@ -103,66 +103,68 @@ fn text(pg_type: &PgType, terms: &Terms) -> Travel {
     };
     match carrier {
         Some(carrier) => annotated(carrier, pg_type, terms),
-        None if ndjson => Travel::json_text().noting("sent as the JSON that row_to_json makes of it"),
-        None => Travel::output_text().noting("sent as its output text"),
+        None if ndjson => TypeMapping::json_text().noting("sent as the JSON that row_to_json makes of it"),
+        None => TypeMapping::output_text().noting("sent as its output text"),
     }
 }
 
-fn parquet(pg_type: &PgType, terms: &Terms) -> Travel {
+fn parquet(pg_type: &PgType, terms: &Terms) -> TypeMapping {
     let policies = &terms.policies;
     if policies.as_text {
         return as_text(pg_type).noting("written as text, as --column-policy asks").rewritten("text");
     }
     if is_nested(pg_type) && policies.nested == Nested::Json {
-        return Travel::json_text().noting("written as JSON, as --column-policy asks").rewritten("json");
+        return TypeMapping::json_text().noting("written as JSON, as --column-policy asks").rewritten("json");
     }
     let Some(carrier) = typed(pg_type, terms) else {
-        return Travel::output_text().noting("sent as its output text");
+        return TypeMapping::output_text().noting("sent as its output text");
     };
     if policies.on_unrepresentable == OnUnrepresentable::Text && can_fail(&carrier) {
         return as_text(pg_type).noting("written as text, as --on-unrepresentable asks").rewritten("text");
     }
     if terms.preset != Preset::Postgres && lists_within_lists(&carrier) {
-        return Travel::json_text().noting("written as JSON: a list within a list cannot be read there");
+        return TypeMapping::json_text().noting("written as JSON: a list within a list cannot be read there");
     }
     annotated(carrier, pg_type, terms)
 }
 
 /// What a person should know of the column, and whether all of it is written otherwise.
-pub(super) fn annotated(carrier: Carrier, pg_type: &PgType, terms: &Terms) -> Travel {
-    let travel = Travel::binary(carrier);
-    let text_of_bytes = travel.carrier == Carrier::Bytes && is_text(pg_type);
+pub(super) fn annotated(carrier: Carrier, pg_type: &PgType, terms: &Terms) -> TypeMapping {
+    let mapping = TypeMapping::binary(carrier);
+    let text_of_bytes = mapping.carrier == Carrier::Bytes && is_text(pg_type);
     let parquet = terms.format == Format::Parquet;
     match (&pg_type.kind, pg_type.base_oid) {
-        _ if text_of_bytes => travel.noting("text written as its bytes, as --invalid-utf8 asks").rewritten("bytes"),
+        _ if text_of_bytes => mapping.noting("text written as its bytes, as --invalid-utf8 asks").rewritten("bytes"),
         (_, oid::BPCHAR) if terms.policies.char_padding == CharPadding::Keep => {
-            travel.noting("padded with blanks to its length, as stored")
+            mapping.noting("padded with blanks to its length, as stored")
         }
-        (_, oid::NUMERIC) if parquet && travel.carrier == Carrier::NumberText => {
-            travel.noting(match numeric_digits(pg_type.typmod) {
+        (_, oid::NUMERIC) if parquet && mapping.carrier == Carrier::NumberText => {
+            mapping.noting(match numeric_digits(pg_type.typmod) {
                 None => "numeric without precision and scale is written as text",
                 Some(_) => "numeric of more than 38 digits is written as text",
             })
         }
-        (_, oid::INTERVAL) if parquet => travel.noting("written as text: Parquet's own interval has milliseconds only"),
-        (_, oid::TIMETZ) if parquet => travel.noting("written as text: Parquet has no time with a time zone"),
-        (_, oid::UUID | oid::TIME) if travel.carrier == Carrier::Text => {
-            travel.noting("written as text: the type cannot be read there")
+        (_, oid::INTERVAL) if parquet => {
+            mapping.noting("written as text: Parquet's own interval has milliseconds only")
+        }
+        (_, oid::TIMETZ) if parquet => mapping.noting("written as text: Parquet has no time with a time zone"),
+        (_, oid::UUID | oid::TIME) if mapping.carrier == Carrier::Text => {
+            mapping.noting("written as text: the type cannot be read there")
         }
         (TypeKind::Extension(ExtensionType::Geometry), _) if parquet => match srid(pg_type.typmod) {
-            Some(srid) => travel.noting(format!("WKB; SRID {srid}")),
-            None => travel.noting("extended WKB, as PostGIS sends it: each value with its SRID"),
+            Some(srid) => mapping.noting(format!("WKB; SRID {srid}")),
+            None => mapping.noting("extended WKB, as PostGIS sends it: each value with its SRID"),
         },
-        _ => travel,
+        _ => mapping,
     }
 }
 
 /// PostgreSQL's own text of any type.
-fn as_text(pg_type: &PgType) -> Travel {
+fn as_text(pg_type: &PgType) -> TypeMapping {
     match pg_type.base_oid {
-        oid::NUMERIC => Travel::binary(Carrier::NumberText),
-        oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::UUID => Travel::binary(Carrier::Text),
-        _ => Travel::output_text(),
+        oid::NUMERIC => TypeMapping::binary(Carrier::NumberText),
+        oid::DATE | oid::TIME | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::UUID => TypeMapping::binary(Carrier::Text),
+        _ => TypeMapping::output_text(),
     }
 }
 
