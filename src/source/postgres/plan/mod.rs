@@ -1,7 +1,7 @@
 //! Planning: relation, statistics and cap become disjoint, covering partitions and one column plan per column.
 //!
-//! Nothing here does IO or awaits (invariant I8): facts come in as values, a [`PgPlan`] goes out, and [`told`] says of it what
-//! the other rooms may know. [`decide`](super::decide) asks the server for what it takes.
+//! Nothing here does IO or awaits (invariant I8): facts come in as values, a [`PgPlan`] goes out, and `told` says of it what
+//! the other rooms may know. `decide`, beside this folder, asks the server for what it takes.
 
 pub(crate) mod clocks;
 pub mod columns;
