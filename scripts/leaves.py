@@ -19,6 +19,8 @@ def psql(url, sql):
 # Of one table that others inherit from. Each new partition makes the server read the bounds of all that are there: below
 # one table, 20,000 take it half an hour, which says nothing of the export.
 BRANCH = 200
+# Between two statements of a session beside the export, in seconds.
+PAUSE = 0.05
 
 
 def make(url, tables):
@@ -52,6 +54,8 @@ def until(over, url, sql, seen, failed):
                 failed.append(sql)
                 return
             seen.append(int(line))
+            # Without a pause 21 sessions take the processors, and the time says how many there are.
+            time.sleep(PAUSE)
 
 
 def main():

@@ -13,6 +13,7 @@ use crate::support::eventually;
 use crate::support::job::{command, copy, export, export_csv, no_sessions_left, nothing_is_left, parts, sorted};
 use crate::support::pg::{Pg, both, connect, pg, rows};
 use crate::support::run::{Run, Stop, outhaul};
+use crate::support::tcp_proxy::TcpProxy;
 
 /// 200 tables of 10 rows. Each is 4 relations, with its index, its TOAST table and that one's index: two readers and what
 /// stands beside them would hold more of the 7040 locks that the server is made for than a run may.
@@ -229,6 +230,37 @@ async fn what_inherits_from_a_locked_table_stays() {
         planned.release();
         run.wait().await.expect(0);
         assert!(sorted(&crate::support::job::data(folder.path())) == expected, "{version}");
+    }
+}
+
+/// To list thousands of tables takes a second: not done twice where nobody changes them.
+#[tokio::test]
+async fn tables_below_tables_are_listed_once() {
+    for version in both() {
+        let mut pg = pg(version).await;
+        pg.batch(
+            "create table p (id int, bucket int, v text, primary key (id, bucket)) partition by range (bucket);
+            do $$ begin for i in 0..199 loop
+                if i % 50 = 0 then
+                    execute format('create table b_%s partition of p for values from (%s) to (%s)
+                        partition by list (bucket)', i, i, i + 50);
+                end if;
+                execute format('create table p_%s partition of b_%s for values in (%s)', i, i / 50 * 50, i);
+            end loop; end $$;
+            insert into p select i, i % 200, 'v' || i from generate_series(1, 2000) i",
+        )
+        .await;
+        let (proxy, through) = TcpProxy::before(&pg.url).await;
+        pg.url = through;
+        let done = export(&pg, &READ).await.expect(0);
+        assert_eq!(done.run.report["rows"], 2000, "{version}");
+        let heard = proxy.statements();
+        assert!(
+            heard.iter().any(|sql| sql.contains("outhaul_leaves")),
+            "{version}: leaves are locked as they are read"
+        );
+        let listed = heard.iter().filter(|sql| sql.contains("c.reltuples") && sql.contains("tree"));
+        assert_eq!(listed.count(), 1, "{version}");
     }
 }
 

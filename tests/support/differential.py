@@ -131,6 +131,9 @@ class Server:
         copy = f"copy ({query}) to stdout (format csv{options})"
         chosen = " ".join(f"-c {name}={value}" for name, value in {**SETTINGS, **settings}.items())
         environment = {**os.environ, "PGOPTIONS": chosen, "PGCLIENTENCODING": "UTF8", "PGAPPNAME": "differential"}
+        # They would win over the options.
+        for name in ("PGTZ", "PGDATESTYLE"):
+            environment.pop(name, None)
         # From a file, as an argument could not be as long as 1,600 names make it.
         with tempfile.TemporaryFile() as script, tempfile.TemporaryFile() as errors:
             script.write((copy + ";\n").encode())

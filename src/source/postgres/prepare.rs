@@ -7,7 +7,7 @@ use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
-use super::locking::{LockRoom, branches};
+use super::locking::{LockRoom, branches, newest_branches};
 use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
@@ -363,6 +363,10 @@ async fn take_snapshot(
         Some(anchor) if !anchor.client().is_closed() => anchor,
         _ => sessions.get().await?,
     };
+    if let (Some(checked), Some(found)) = (&mut locks.checked, found) {
+        checked.branches = newest_branches(lock, found.oid).await?;
+        locks.take(lock, Waiting::Patient).await?;
+    }
     for _ in 0..SNAPSHOT_TRIES {
         let before = held(lock).await?;
         let taken = Instant::now();
