@@ -13,12 +13,12 @@ use crate::model::{
 ///
 /// # Examples
 /// ```
-/// use outhaul::manifest::Manifest;
+/// use outhaul::commit::Manifest;
 ///
 /// # let bytes = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest_v1/manifest.json"));
 /// let manifest = Manifest::from_json(bytes)?;
 /// assert_eq!(manifest.parts.iter().map(|part| part.rows).sum::<u64>(), manifest.totals.rows);
-/// # Ok::<(), outhaul::manifest::wire::WireError>(())
+/// # Ok::<(), outhaul::commit::wire::WireError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
