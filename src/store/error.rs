@@ -150,6 +150,8 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Option<&
         _ if says(&["code: AccessDenied", "status code: 403", "status code: 401"]) => {
             (StoreFault::Authentication, Some(CREDENTIALS))
         }
+        // EMFILE and ENFILE, which only the words of the client's error have.
+        _ if says(&["(os error 24)", "(os error 23)"]) => (StoreFault::Unavailable, Some(OPEN_FILES_HINT)),
         _ if says(&["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"]) => {
             (StoreFault::Authentication, Some(CREDENTIALS))
         }
@@ -288,6 +290,11 @@ mod tests {
         }
         let full = std::io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
         let error = StoreError::from_io("staging", "file:///x", full);
+        assert_eq!(error.fault, StoreFault::Unavailable);
+        assert!(error.source.to_string().ends_with(OPEN_FILES_HINT), "{}", error.source);
+        let source = Box::new(std::io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
+        let full = object_store::Error::Generic { store: "S3", source };
+        let error = StoreError::from_store("starting", "s3://bucket/x", &full);
         assert_eq!(error.fault, StoreFault::Unavailable);
         assert!(error.source.to_string().ends_with(OPEN_FILES_HINT), "{}", error.source);
     }
