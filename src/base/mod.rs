@@ -9,6 +9,13 @@ pub(crate) mod telemetry;
 pub(crate) mod text;
 pub(crate) mod words;
 
+use rustix::io::Errno;
+
 /// What to do where the system lets the process open no more files or sockets (`EMFILE`, `ENFILE`).
 pub(crate) const OPEN_FILES_HINT: &str =
     "the process may open no more files and connections: raise `ulimit -n`, or take fewer --readers";
+
+/// Whether a library's words quote the system's error for that: some keep nothing else of it.
+pub(crate) fn tells_of_open_files(text: &str) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|error| text.contains(&format!("(os error {})", error.raw_os_error())))
+}

@@ -1,15 +1,16 @@
 //! A plan for people (`outhaul plan`) and as JSON.
 
 use std::fmt::{self, Write as _};
+use std::ops::Bound;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use crate::base::words::{key_words, plural};
+use crate::base::words::{counted, key_words, plural, tuple_words};
 use crate::model::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, Member, Partition, Plan, Precision,
-    ReadPlan, RelationKind, RowOrder, RowsAvailable,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, KeyRange, KeyValue, Member, PartRange,
+    Partition, Plan, Precision, ReadPlan, RelationKind, RowOrder, RowsAvailable, TupleId,
 };
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
@@ -31,7 +32,7 @@ pub(crate) struct PlanView<'a> {
     read: &'a ReadPlan,
     output: Format,
     columns: Vec<ColumnView<'a>>,
-    partitions: Vec<PartitionView<'a>>,
+    partitions: Vec<PartitionView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,10 +67,10 @@ struct ColumnView<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct PartitionView<'a> {
+struct PartitionView {
     number: u32,
     /// In words.
-    range: &'a str,
+    range: String,
     ordered: bool,
     row_limit: Option<u64>,
 }
@@ -95,7 +96,7 @@ impl<'a> PlanView<'a> {
             read: &plan.read,
             output,
             columns: plan.columns.iter().map(ColumnView::new).collect(),
-            partitions: plan.partitions.iter().map(PartitionView::new).collect(),
+            partitions: plan.partitions.iter().map(|partition| PartitionView::new(partition, &plan.key)).collect(),
         }
     }
 }
@@ -122,10 +123,10 @@ impl<'a> ColumnView<'a> {
     }
 }
 
-impl<'a> PartitionView<'a> {
-    fn new(partition: &'a Partition) -> Self {
-        let Partition { number, words, ordered, row_limit, .. } = partition;
-        Self { number: *number, range: words, ordered: *ordered, row_limit: row_limit.map(u64::from) }
+impl PartitionView {
+    fn new(partition: &Partition, key: &[KeyColumn]) -> Self {
+        let Partition { number, range, ordered, row_limit } = partition;
+        Self { number: *number, range: range_words(range, key), ordered: *ordered, row_limit: row_limit.map(u64::from) }
     }
 }
 
@@ -203,7 +204,7 @@ impl fmt::Display for KeyView<'_> {
     }
 }
 
-impl fmt::Display for PartitionView<'_> {
+impl fmt::Display for PartitionView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>5}  {}", self.number, self.range)?;
         if let Some(rows) = self.row_limit {
@@ -213,6 +214,69 @@ impl fmt::Display for PartitionView<'_> {
             f.write_str(", in key order")?;
         }
         Ok(())
+    }
+}
+
+/// Rows in words, for example `blocks 0 to 127 of public.orders` or `id from 10 to before 20`.
+///
+/// Key values are in it (invariant I9): show it only where they were asked for.
+pub(crate) fn range_words(range: &PartRange, key: &[KeyColumn]) -> String {
+    match range {
+        PartRange::Whole => "all rows".to_owned(),
+        PartRange::Heap { leaf, from, to } => heap_words(leaf, *from, *to),
+        PartRange::Leaves { first, last, tables } => {
+            format!("all of {}, {first} to {last}", counted(*tables, "table"))
+        }
+        PartRange::Keys(range) => key_range_words(range, key),
+        PartRange::KeysWithheld => "a range of the key".to_owned(),
+        PartRange::NullKeys => {
+            format!("{} is NULL", key.first().map_or("the key", |column| column.name.as_str()))
+        }
+        PartRange::Other(kind) => kind.clone(),
+    }
+}
+
+fn heap_words(table: &str, from: Option<TupleId>, to: Option<TupleId>) -> String {
+    let first = |place: TupleId| match place.offset {
+        0 | 1 => place.block.to_string(),
+        offset => format!("{} (from row {offset})", place.block),
+    };
+    let last = |place: TupleId| match (place.offset, place.block.checked_sub(1)) {
+        (0, Some(block)) => block.to_string(),
+        (offset, _) => format!("{} (to row {})", place.block, offset.saturating_sub(1)),
+    };
+    match (from, to) {
+        (None, None) => format!("all of {table}"),
+        (Some(from), None) => format!("blocks from {} on of {table}", first(from)),
+        (from, Some(to)) => {
+            let first = from.map_or_else(|| "0".to_owned(), first);
+            format!("blocks {first} to {} of {table}", last(to))
+        }
+    }
+}
+
+fn key_range_words(range: &KeyRange, key: &[KeyColumn]) -> String {
+    let lower = match &range.lower {
+        Bound::Unbounded => None,
+        Bound::Included(value) => Some(("from", value)),
+        Bound::Excluded(value) => Some(("after", value)),
+    };
+    let upper = match &range.upper {
+        Bound::Unbounded => None,
+        Bound::Included(value) => Some(("through", value)),
+        Bound::Excluded(value) => Some(("to before", value)),
+    };
+    let compared = |(_, value): (&str, &KeyValue)| value.len();
+    let width = lower.map(compared).max(upper.map(compared)).unwrap_or(key.len());
+    let names: Vec<&str> = key.iter().take(width).map(|column| column.name.as_str()).collect();
+    let mut words = tuple_words(&names);
+    for (word, value) in [lower, upper].into_iter().flatten() {
+        words = format!("{words} {word} {}", key_words(value));
+    }
+    match (lower, upper) {
+        (None, None) => format!("every {words}"),
+        (Some(_), None) => format!("{words} on"),
+        (_, Some(_)) => words,
     }
 }
 

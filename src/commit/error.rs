@@ -51,9 +51,6 @@ pub enum ManifestError {
     /// A sum does not fit 64 bits.
     #[error("the sum of {what} exceeds 64 bits")]
     Overflow { what: &'static str },
-    /// A partition of the plan names a leaf that the plan does not have.
-    #[error("partition {partition} reads leaf {leaf}, which the plan does not have")]
-    UnknownLeaf { partition: u32, leaf: usize },
     /// The manifest could not be turned into JSON.
     #[error("writing the manifest of run {run_id}")]
     Serialize { run_id: String, source: WireError },
@@ -154,7 +151,6 @@ impl ManifestError {
             | Self::NoParts
             | Self::Cap { .. }
             | Self::Overflow { .. }
-            | Self::UnknownLeaf { .. }
             | Self::Serialize { .. }
             | Self::Staged { .. }
             | Self::Panic(_) => None,

@@ -71,7 +71,7 @@ fn read() -> ReadPlan {
 }
 
 fn partitions(ranges: impl IntoIterator<Item = PartRange>, ordered: bool) -> Vec<Partition> {
-    let partition = |(number, range)| Partition { number, range, words: "some rows".into(), ordered, row_limit: None };
+    let partition = |(number, range)| Partition { number, range, ordered, row_limit: None };
     (0..).zip(ranges).map(partition).collect()
 }
 
@@ -126,15 +126,7 @@ pub(crate) fn heap_plan() -> Plan {
     Plan {
         relation: Relation { predicate: None, ..relation() },
         key: Vec::new(),
-        cap: CapPlan {
-            tier: None,
-            max_rows: None,
-            truncated: false,
-            order: RowOrder::Physical,
-            boundary: None,
-            available: RowsAvailable::Unknown,
-            by_reading: false,
-        },
+        cap: CapPlan { order: RowOrder::Physical, ..CapPlan::none() },
         partitions: partitions(ranges, false),
         ..plan()
     }

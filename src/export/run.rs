@@ -202,8 +202,7 @@ impl Run {
             None => receipts,
         };
         // The source may have changed its plan.
-        let changed = reading.as_deref().map(Planned::of).transpose()?;
-        let planned = changed.as_ref().unwrap_or(planned);
+        let changed = reading.as_deref().map(Planned::of).transpose();
         let unchanged = match &reading {
             Some(reading) if !stop.is_cancelled() => reading.unchanged().await.map_err(ExportError::from),
             _ => Ok(()),
@@ -212,9 +211,9 @@ impl Run {
         let cost = reading.as_ref().map(|reading| reading.cost());
         drop(reading);
         failpoint::reach("uploaded").await;
-        let finished = match unchanged {
+        let finished = match unchanged.and(changed) {
             _ if stop.is_cancelled() => Err(ExportError::cancelled()),
-            Ok(()) => finish::finish(self, planned, &receipts, previous, hold).await,
+            Ok(changed) => finish::finish(self, changed.as_ref().unwrap_or(planned), &receipts, previous, hold).await,
             Err(error) => Err(error),
         };
         let error = match finished {

@@ -83,9 +83,6 @@ pub struct Partition {
     pub number: u32,
     /// The rows, as the manifest tells them.
     pub range: PartRange,
-    /// The rows in words, for example `blocks 0 to 127 of public.orders`. Key values are in it (invariant I9): it is shown
-    /// only where they were asked for.
-    pub words: String,
     /// Whether the rows are read in key order.
     pub ordered: bool,
     /// At most so many rows, for a cap on a relation that has no key to end it.

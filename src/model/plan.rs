@@ -52,6 +52,21 @@ pub struct CapPlan {
     pub by_reading: bool,
 }
 
+impl CapPlan {
+    /// No cap, in no order.
+    pub fn none() -> Self {
+        Self {
+            tier: None,
+            max_rows: None,
+            truncated: false,
+            order: RowOrder::Unspecified,
+            boundary: None,
+            available: RowsAvailable::Unknown,
+            by_reading: false,
+        }
+    }
+}
+
 /// The kind of relation behind the request (`pg_class.relkind`, or a query).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

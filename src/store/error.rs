@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::base::OPEN_FILES_HINT;
+use crate::base::{OPEN_FILES_HINT, tells_of_open_files};
 
 /// The class of a destination error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,8 +150,7 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Option<&
         _ if says(&["code: AccessDenied", "status code: 403", "status code: 401"]) => {
             (StoreFault::Authentication, Some(CREDENTIALS))
         }
-        // EMFILE and ENFILE, which only the words of the client's error have.
-        _ if says(&["(os error 24)", "(os error 23)"]) => (StoreFault::Unavailable, Some(OPEN_FILES_HINT)),
+        _ if tells_of_open_files(text) => (StoreFault::Unavailable, Some(OPEN_FILES_HINT)),
         _ if says(&["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"]) => {
             (StoreFault::Authentication, Some(CREDENTIALS))
         }

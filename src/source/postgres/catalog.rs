@@ -297,6 +297,12 @@ pub(crate) struct TreeNode {
 pub(super) const RELATIONS: &str = "((SELECT pg_catalog.count(*) FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid) \
     + CASE WHEN c.reltoastrelid = 0::oid THEN 1 ELSE 3 END)";
 
+/// The oids, in SQL, of a relation and of all that inherits from it, as `tree`. What is being detached is left out, and so is
+/// a temporary child.
+pub(super) const TREE: &str = "tree AS ( \
+    SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
+        JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid WHERE NOT i.inhdetachpending AND k.relpersistence <> 't')";
+
 /// The relation and all that inherits from it, leaves in the order of their bounds' creation. A partition that is being
 /// detached (`DETACH … CONCURRENTLY`) is left out, as a query of the parent leaves it out, and so is a temporary child,
 /// which is another session's.
@@ -305,10 +311,7 @@ pub(super) const RELATIONS: &str = "((SELECT pg_catalog.count(*) FROM pg_catalog
 /// catalog.
 pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, SourceError> {
     let sql = closed(
-        &"WITH RECURSIVE tree AS ( \
-            SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
-                JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid \
-                WHERE NOT i.inhdetachpending AND k.relpersistence <> 't') \
+        &"WITH RECURSIVE TREE \
         SELECT c.oid, c.relkind::text, \
             COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), pg_catalog.row_security_active(c.oid), \
             n.nspname::text, c.relname::text, c.reltuples, \
@@ -321,7 +324,8 @@ pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, 
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam \
         LEFT JOIN (SELECT DISTINCT inhparent AS oid FROM pg_catalog.pg_inherits) AS b ON b.oid = c.oid \
         ORDER BY c.oid"
-            .replace("RELATIONS", RELATIONS),
+            .replace("RELATIONS", RELATIONS)
+            .replace("TREE", TREE),
     );
     let rows = query(session, "listing the tables behind the relation", &sql, &[(&root, Type::OID)]).await?;
     rows.iter().map(node).collect()

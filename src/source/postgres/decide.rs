@@ -10,6 +10,7 @@ use super::plan::split::{
 };
 use super::plan::{ColumnRules, PgColumn, PgPlan, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe};
 use super::prepare::Planning;
+use super::settings::ConnectSettings;
 use crate::base::failpoint;
 use crate::model::{
     CapPlan, ColumnOrigin, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder, RowsAvailable,
@@ -24,25 +25,25 @@ const INTEGERS: [u32; 3] = [oid::INT8, oid::INT2, oid::INT4];
 
 /// What the cap does, before anything is known of it.
 fn uncapped(cap: Option<&RowCap>) -> CapPlan {
-    CapPlan {
-        tier: cap.and_then(|cap| cap.tier.clone()),
-        max_rows: cap.and_then(|cap| cap.max_rows),
-        truncated: false,
-        order: RowOrder::Unspecified,
-        boundary: None,
-        available: RowsAvailable::Unknown,
-        by_reading: false,
-    }
+    let (tier, max_rows) = cap.map_or((None, None), |cap| (cap.tier.clone(), cap.max_rows));
+    CapPlan { tier, max_rows, ..CapPlan::none() }
 }
 
-/// Makes the plan of a run, under the snapshot that `planning` holds.
+/// Connects, takes locks and snapshot, and makes the plan of a run under them.
 ///
 /// # Errors
 /// The request does not fit the relation, or the source fails.
 ///
 /// # Cancel safety
-/// Nothing is left behind but the sessions of `planning`.
-pub(crate) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<PgPlan, SourceError> {
+/// Dropping the future closes the sessions.
+pub(super) async fn begin(connect: &ConnectSettings, request: &ReadRequest) -> Result<(Planning, PgPlan), SourceError> {
+    let planning = Planning::begin(connect, request).await?;
+    let plan = planning.watched(plan(request, &planning)).await?;
+    Ok((planning, plan))
+}
+
+/// Makes the plan, under the snapshot that `planning` holds.
+async fn plan(request: &ReadRequest, planning: &Planning) -> Result<PgPlan, SourceError> {
     let facts = &planning.relation;
     let shape = &planning.shape;
     let cap = request.work.cap.as_ref();

@@ -3,12 +3,11 @@
 use std::error::Error as StdError;
 use std::io;
 
-use rustix::io::Errno;
 use rustls::CertificateError;
 
 use super::password::NoPassword;
 use super::sqlstate;
-use crate::base::OPEN_FILES_HINT;
+use crate::base::{OPEN_FILES_HINT, tells_of_open_files};
 use crate::source::{SourceError, SourceFault};
 
 /// What to do where a standby ended the snapshot.
@@ -147,16 +146,15 @@ fn certificate_hint(why: &CertificateError) -> Option<&'static str> {
     }
 }
 
-/// By the words of our own libraries, where there is nothing else; the operating system's errors by their number.
+/// By the words of our own libraries, where there is nothing else.
 fn worded_hint(text: &str) -> Option<&'static str> {
-    let numbered = |error: Errno| text.contains(&format!("(os error {})", error.raw_os_error()));
     if text.contains("TLS") {
         Some(TLS_HINT)
     } else if text.contains("password missing") {
         Some("the server asks for a password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
     } else if text.contains("channel binding") {
         Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
-    } else if numbered(Errno::MFILE) || numbered(Errno::NFILE) {
+    } else if tells_of_open_files(text) {
         Some(OPEN_FILES_HINT)
     } else if text.starts_with("error connecting") || text.starts_with("error communicating") {
         Some("check host and port in --from, and that the server runs and takes connections there")

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::catalog::{CatalogRelation, RELATIONS, TreeNode, TreePlace, query, value};
+use super::catalog::{CatalogRelation, RELATIONS, TREE, TreeNode, TreePlace, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::session::identifier;
@@ -206,14 +206,12 @@ pub(super) fn branches(tree: &[TreeNode]) -> impl Iterator<Item = &TreeNode> {
 /// for it, and it not be taken again.
 pub(super) async fn newest_branches(lock: &Session, root: u32) -> Result<Vec<String>, SourceError> {
     let sql = closed(
-        "WITH RECURSIVE tree AS ( \
-            SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
-                JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid \
-                WHERE NOT i.inhdetachpending AND k.relpersistence <> 't') \
+        &"WITH RECURSIVE TREE \
         SELECT n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE (c.relkind = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_inherits b WHERE b.inhparent = c.oid)) \
-            AND COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) ORDER BY c.oid",
+            AND COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) ORDER BY c.oid"
+            .replace("TREE", TREE),
     );
     let rows = query(lock, "listing what the tables inherit from", &sql, &[(&root, Type::OID)]).await?;
     rows.iter().map(|row| Ok(format!("{}.{}", identifier(value(row, 0)?), identifier(value(row, 1)?)))).collect()

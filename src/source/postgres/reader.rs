@@ -65,20 +65,14 @@ pub(crate) struct PostgresReading {
 }
 
 impl PostgresReading {
-    /// Ends planning: from here on partitions can be opened, by as many workers at a time as `request` has readers.
+    /// Ends planning: from here on partitions can be opened, by as many workers at a time as `request` has readers. With
+    /// [`ReadRequest::keep`] the snapshot can be imported by others even where only one reader needs it.
     ///
     /// # Errors
     /// The snapshot cannot be exported or kept.
-    ///
-    /// With `keep` the snapshot can be imported by others even where only one reader needs it.
-    pub(super) async fn new(
-        planning: Planning,
-        plan: PgPlan,
-        request: &ReadRequest,
-        keep: bool,
-    ) -> Result<Self, SourceError> {
+    pub(super) async fn new(planning: Planning, plan: PgPlan, request: &ReadRequest) -> Result<Self, SourceError> {
         let told = Arc::new(plan.told(request)?);
-        let read_mode = request.work.read_mode;
+        let (read_mode, keep) = (request.work.read_mode, request.keep);
         let Planning { sessions, watch, anchor, exported, locks, identity, .. } = planning;
         let Planning { application, found, meaning, server, room, .. } = planning;
         let readers = request.work.readers.get().min(room.readers());
@@ -396,10 +390,11 @@ impl Reading for PostgresReading {
     }
 
     fn cost(&self) -> SourceCost {
+        let opened = self.opened();
         SourceCost {
             peak_connections: self.sessions.peak(),
             snapshot_age_seconds: self.watch.snapshot_age().map(|age| age.as_secs_f64()),
-            heap_blocks_read: heap_blocks(&self.plan, |partition| self.opened().contains(&partition)),
+            heap_blocks_read: heap_blocks(&self.plan, |partition| opened.contains(&partition)),
         }
     }
 

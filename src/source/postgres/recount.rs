@@ -20,9 +20,7 @@ use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::split_safety::{self, SplitSafety};
 use super::{snapshot, sql, statement};
-use crate::model::{
-    CapPlan, KeyRange, PartRange, RelationRequest, RowOrder, RowsAvailable, ShapeOptions, SnapshotRecord,
-};
+use crate::model::{CapPlan, KeyRange, PartRange, RelationRequest, ShapeOptions, SnapshotRecord};
 use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 
 /// What is counted, as a manifest names it.
@@ -319,15 +317,7 @@ fn plan(request: &RecountRequest, relation: &RelationFacts) -> Result<PgPlan, So
         key,
         locks: LockUse::default(),
         row_key: Vec::new(),
-        cap: CapPlan {
-            tier: None,
-            max_rows: None,
-            truncated: false,
-            order: RowOrder::Unspecified,
-            boundary: None,
-            available: RowsAvailable::Unknown,
-            by_reading: false,
-        },
+        cap: CapPlan::none(),
         partitions: Vec::new(),
     })
 }

@@ -1,9 +1,8 @@
 //! A run that another process began: under its own snapshot, or the rest of it under a new one.
 
-use super::decide::plan;
+use super::decide;
 use super::kept::PgRecord;
 use super::plan::{PgPlan, Slice};
-use super::prepare::Planning;
 use super::reader::PostgresReading;
 use super::settings::ConnectSettings;
 use crate::model::{ReadMode, ReadRequest};
@@ -44,15 +43,16 @@ async fn anew(
         return Err(SourceError::new(SourceFault::SnapshotLost, message)
             .with_hint("run the export again; --key or --keep-snapshot makes it resumable"));
     }
-    let planning = Planning::begin(connect, &ReadRequest { keep: true, ..request.clone() }).await?;
-    let plan = planning.watched(plan(request, &planning)).await?;
+    // Whoever holds the snapshot beyond the run imports it.
+    let keeping = ReadRequest { keep: true, ..request.clone() };
+    let (planning, plan) = decide::begin(connect, &keeping).await?;
     if columns(&plan) != columns(&record.plan) || plan.key != record.plan.key {
         return Err(changed("the columns or the key of the relation have changed since the run began"));
     }
     if plan.one_statement.is_some() {
         return Err(changed("the rows of the relation can no longer be read by several statements"));
     }
-    let reading = PostgresReading::new(planning, plan, request, true).await?;
+    let reading = PostgresReading::new(planning, plan, &keeping).await?;
     if !reading.source_record().is_of_relation(&record.server) {
         return Err(changed("another relation has come in the place of the one that the run began with"));
     }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::decide::plan;
+use super::decide;
 use super::kept::{PgRecord, SnapshotKeeper};
 use super::plan::{check_expression, check_predicate, check_query};
-use super::prepare::Planning;
 use super::reader::PostgresReading;
 use super::recount::recount;
 use super::resumed::resume;
@@ -50,8 +49,7 @@ impl Source for Postgres {
     fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>> {
         async move {
             let request = only(requests)?;
-            let planning = Planning::begin(&self.connect, &request).await?;
-            let plan = planning.watched(plan(&request, &planning)).await?;
+            let (_planning, plan) = decide::begin(&self.connect, &request).await?;
             Ok(vec![plan.told(&request)?])
         }
         .boxed()
@@ -60,9 +58,8 @@ impl Source for Postgres {
     fn begin(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
         async move {
             let request = only(requests)?;
-            let planning = Planning::begin(&self.connect, &request).await?;
-            let plan = planning.watched(plan(&request, &planning)).await?;
-            let reading = PostgresReading::new(planning, plan, &request, request.keep).await?;
+            let (planning, plan) = decide::begin(&self.connect, &request).await?;
+            let reading = PostgresReading::new(planning, plan, &request).await?;
             Ok(Arc::new(reading) as Arc<dyn Reading>)
         }
         .boxed()

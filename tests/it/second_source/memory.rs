@@ -151,10 +151,9 @@ impl Rows {
     }
 
     fn partitions(&self) -> Vec<Partition> {
-        let partition = |(number, rows): &(u32, Range<i64>)| Partition {
+        let partition = |(number, _): &(u32, Range<i64>)| Partition {
             number: *number,
             range: PartRange::Other("rows".to_owned()),
-            words: format!("rows {} to {}", rows.start, rows.end),
             ordered: false,
             row_limit: self.cap,
         };

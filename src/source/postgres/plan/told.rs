@@ -1,7 +1,6 @@
 //! A plan as all other rooms know it: without types, places or operators of the server.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Map, json};
@@ -12,10 +11,10 @@ use super::type_mapping::values_are_safe;
 use super::{LeafFacts, PgKeyColumn, PgPartition, PgPlan, Slice};
 use crate::base::failpoint;
 use crate::base::text::key;
-use crate::base::words::{counted, key_words as value_words, plural, tuple_words};
+use crate::base::words::{counted, plural};
 use crate::model::{
     CapPlan, Consistency, ConsistencyMode, KeyColumn, KeyRange, KeyValue, PartRange, Partition, Plan, ReadMode,
-    ReadPlan, ReadRequest, Relation, SnapshotRecord, SourceProfile, TupleId,
+    ReadPlan, ReadRequest, Relation, SnapshotRecord, SourceProfile,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -53,13 +52,7 @@ impl PgPlan {
             let message = format!("partition {} is of a table that the plan does not have", partition.number);
             SourceError::new(SourceFault::Protocol, message)
         })?;
-        Ok(Partition {
-            number: partition.number,
-            range,
-            words: slice_words(&partition.slice, &self.relation.leaves, &self.key),
-            ordered: partition.ordered,
-            row_limit: partition.row_limit,
-        })
+        Ok(Partition { number: partition.number, range, ordered: partition.ordered, row_limit: partition.row_limit })
     }
 
     fn read_plan(&self, request: &ReadRequest) -> ReadPlan {
@@ -229,78 +222,6 @@ fn part_range(slice: &Slice, leaves: &[LeafFacts]) -> Option<PartRange> {
             PartRange::Heap { leaf: leaves.get(*leaf)?.sql_name.clone(), from: *from, to: *to }
         }
     })
-}
-
-/// A leaf that the plan does not have.
-const UNKNOWN_TABLE: &str = "an unknown table";
-
-/// A slice in words, for example `blocks 0 to 127 of public.orders` or `id from 10 to before 20`.
-///
-/// Key values are in it (invariant I9): show it only where they were asked for.
-fn slice_words(slice: &Slice, leaves: &[LeafFacts], key: &[PgKeyColumn]) -> String {
-    match slice {
-        Slice::Whole => "all rows".to_owned(),
-        Slice::Heap { leaf, from, to } => {
-            let table = leaves.get(*leaf).map_or(UNKNOWN_TABLE, |leaf| leaf.sql_name.as_str());
-            heap_words(table, *from, *to)
-        }
-        Slice::Leaves { from, to } => leaves_words(leaves.get(*from..*to).unwrap_or_default()),
-        Slice::Keys(range) => key_words(range, key),
-        Slice::NullKeys => {
-            format!("{} is NULL", key.first().map_or("the key", |column| column.name.as_str()))
-        }
-    }
-}
-
-fn leaves_words(leaves: &[LeafFacts]) -> String {
-    match leaves {
-        [first, .., last] => format!("all of {} tables, {} to {}", leaves.len(), first.sql_name, last.sql_name),
-        _ => UNKNOWN_TABLE.to_owned(),
-    }
-}
-
-fn heap_words(table: &str, from: Option<TupleId>, to: Option<TupleId>) -> String {
-    let first = |place: TupleId| match place.offset {
-        0 | 1 => place.block.to_string(),
-        offset => format!("{} (from row {offset})", place.block),
-    };
-    let last = |place: TupleId| match (place.offset, place.block.checked_sub(1)) {
-        (0, Some(block)) => block.to_string(),
-        (offset, _) => format!("{} (to row {})", place.block, offset.saturating_sub(1)),
-    };
-    match (from, to) {
-        (None, None) => format!("all of {table}"),
-        (Some(from), None) => format!("blocks from {} on of {table}", first(from)),
-        (from, Some(to)) => {
-            let first = from.map_or_else(|| "0".to_owned(), first);
-            format!("blocks {first} to {} of {table}", last(to))
-        }
-    }
-}
-
-fn key_words(range: &KeyRange, key: &[PgKeyColumn]) -> String {
-    let lower = match &range.lower {
-        Bound::Unbounded => None,
-        Bound::Included(value) => Some(("from", value)),
-        Bound::Excluded(value) => Some(("after", value)),
-    };
-    let upper = match &range.upper {
-        Bound::Unbounded => None,
-        Bound::Included(value) => Some(("through", value)),
-        Bound::Excluded(value) => Some(("to before", value)),
-    };
-    let compared = |(_, value): (&str, &KeyValue)| value.len();
-    let width = lower.map(compared).max(upper.map(compared)).unwrap_or(key.len());
-    let names: Vec<&str> = key.iter().take(width).map(|column| column.name.as_str()).collect();
-    let mut words = tuple_words(&names);
-    for (word, value) in [lower, upper].into_iter().flatten() {
-        words = format!("{words} {word} {}", value_words(&shown(value)));
-    }
-    match (lower, upper) {
-        (None, None) => format!("every {words}"),
-        (Some(_), None) => format!("{words} on"),
-        (_, Some(_)) => words,
-    }
 }
 
 #[cfg(test)]

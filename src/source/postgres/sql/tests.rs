@@ -4,7 +4,7 @@ use std::ops::Bound;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{CapPlan, Carrier, ColumnStatistics, KeyRange, RowOrder, RowsAvailable};
+use crate::model::{CapPlan, Carrier, ColumnStatistics, KeyRange};
 use crate::source::postgres::plan::split::{capped_slices, key_slices, number_partitions};
 use crate::source::postgres::plan::{ColumnFacts, Comparison, LeafFacts, Operators, PgType, TypeKind};
 
@@ -72,15 +72,7 @@ fn plan(key: Vec<PgKeyColumn>, predicate: Option<&str>) -> PgPlan {
         one_statement: None,
         columns: vec![column_plan(ColumnOrigin::Column("a".into()), Wire::Binary)],
         key,
-        cap: CapPlan {
-            tier: None,
-            max_rows: None,
-            truncated: false,
-            order: RowOrder::Unspecified,
-            boundary: None,
-            available: RowsAvailable::Unknown,
-            by_reading: false,
-        },
+        cap: CapPlan::none(),
         partitions: Vec::new(),
     }
 }

@@ -1,9 +1,10 @@
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::Bound;
 
 use super::*;
-use crate::cli::plan_view::{PARTITIONS_SHOWN_MAX, PlanView};
+use crate::cli::plan_view::{PARTITIONS_SHOWN_MAX, PlanView, range_words};
 use crate::config::{Environment, load};
-use crate::model::{CapPlan, Carrier, Direction, Format, RelationKind, RowOrder, RowsAvailable};
+use crate::model::{CapPlan, Carrier, Direction, Format, RelationKind, RowOrder, RowsAvailable, TupleId};
 use crate::source::postgres::plan::split::number_partitions;
 use crate::source::postgres::plan::testing::{column, relation};
 use crate::source::postgres::plan::{Comparison, PgColumn, RelationFacts, Wire};
@@ -47,15 +48,7 @@ fn plan() -> PgPlan {
         one_statement: None,
         columns,
         key: Vec::new(),
-        cap: CapPlan {
-            tier: None,
-            max_rows: None,
-            truncated: false,
-            order: RowOrder::Unspecified,
-            boundary: None,
-            available: RowsAvailable::Unknown,
-            by_reading: false,
-        },
+        cap: CapPlan::none(),
         partitions: number_partitions(slices, false, None).unwrap(),
     }
 }
@@ -217,6 +210,11 @@ fn locks_in_words() {
     let text = text(&PgPlan { locks, ..plan() }, 4, ReadMode::Copy);
     let line = "locks       1,599 at most, a few tables at a time, each compared with the snapshot; the server has room for 6,400";
     assert!(text.lines().any(|written| written == line), "{text}");
+}
+
+fn slice_words(slice: &Slice, leaves: &[LeafFacts], key: &[PgKeyColumn]) -> String {
+    let key: Vec<KeyColumn> = key.iter().map(key_column).collect();
+    range_words(&part_range(slice, leaves).unwrap(), &key)
 }
 
 #[test]
