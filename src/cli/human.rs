@@ -21,6 +21,12 @@ pub(crate) fn plural(number: u64, noun: &str) -> String {
     format!("{} {}", count(number), words::plural(number, noun))
 }
 
+/// `6 rows in 2 parts`; `2 parts` where nobody counts rows.
+pub(crate) fn rows_in_parts(rows: Option<u64>, parts: u64) -> String {
+    let rows = rows.map_or_else(String::new, |rows| format!("{} in ", plural(rows, "row")));
+    format!("{rows}{}", plural(parts, "part"))
+}
+
 /// So many per second, to whole numbers; zero where no time has passed.
 pub(crate) fn per_second(number: u64, seconds: f64) -> u64 {
     if seconds > 0.0 { whole(float(number) / seconds) } else { 0 }

@@ -13,7 +13,7 @@ pub(crate) fn report() -> ExportReport {
         relation: "public.lineitem".into(),
         destination: "s3://lake/lineitem/".into(),
         manifest: Some("s3://lake/lineitem/_manifest.json".into()),
-        rows: 6_001_215,
+        rows: Some(6_001_215),
         parts: 24,
         bytes: 301_989_888,
         max_rows: None,
@@ -36,7 +36,7 @@ pub(crate) fn report() -> ExportReport {
 pub(crate) fn truncated() -> ExportReport {
     ExportReport {
         status: RunStatus::Truncated,
-        rows: 10_000,
+        rows: Some(10_000),
         parts: 1,
         bytes: 524_288,
         max_rows: Some(10_000),

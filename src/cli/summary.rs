@@ -49,17 +49,17 @@ pub(crate) fn text(report: &ExportReport, exit_code: u8) -> String {
     if report.status == RunStatus::Truncated {
         entry("cap", cap(report, exit_code));
     }
-    let (rows, parts) = (human::plural(report.rows, "row"), human::plural(report.parts, "part"));
-    entry("rows", format!("{rows} in {parts}, {}", human::bytes(report.bytes)));
+    let what = if report.rows.is_some() { "rows" } else { "bytes" };
+    entry(what, format!("{}, {}", human::rows_in_parts(report.rows, report.parts), human::bytes(report.bytes)));
     if !report.already_committed {
         let readers = u64::try_from(report.readers).unwrap_or(u64::MAX);
         entry(
             "time",
             format!(
-                "{} with {}: {} rows/s, {}/s",
+                "{} with {}: {}{}/s",
                 human::seconds(report.seconds),
                 human::plural(readers, "reader"),
-                human::count(human::per_second(report.rows, report.seconds)),
+                report.rows.map_or_else(String::new, |rows| rate(rows, report.seconds)),
                 human::bytes(human::per_second(report.bytes, report.seconds)),
             ),
         );
@@ -76,6 +76,11 @@ pub(crate) fn text(report: &ExportReport, exit_code: u8) -> String {
         entry("check it", format!("outhaul verify {}", shell_word(&report.destination)));
     }
     lines.join("\n")
+}
+
+/// `300 rows/s, `.
+fn rate(rows: u64, seconds: f64) -> String {
+    format!("{} rows/s, ", human::count(human::per_second(rows, seconds)))
 }
 
 fn heading(report: &ExportReport) -> String {
@@ -103,7 +108,7 @@ pub(crate) fn truncation(report: &ExportReport, exit_code: u8) -> String {
 
 /// `first 10,000 rows of at least 10,001 by key (id), tier free; exit 3`.
 fn cap(report: &ExportReport, exit_code: u8) -> String {
-    let rows = human::plural(report.rows, "row");
+    let rows = human::plural(report.rows.unwrap_or_default(), "row");
     let available = match report.rows_available {
         RowsAvailable::Exact(rows) => format!(" of {}", human::count(rows)),
         RowsAvailable::AtLeast(rows) => format!(" of at least {}", human::count(rows)),

@@ -143,9 +143,8 @@ fn text(verified: &Verified) -> String {
     }
     if report.run_id.is_some() {
         lines.push(format!(
-            "  {} in {}, {}: {}",
-            human::plural(report.rows, "row"),
-            human::plural(report.parts, "part"),
+            "  {}, {}: {}",
+            human::rows_in_parts(report.rows, report.parts),
             human::bytes(report.bytes),
             looked(report)
         ));

@@ -10,8 +10,9 @@ use super::model::{
 };
 use super::types::{arrow_type, parquet_type};
 use crate::model::{
-    CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, Format, FormatOptions, KeyColumn, ManifestStats,
-    PartRange, PartReceipt, Partition, PartitionReceipt, Plan, RowsAvailable, RunStatus, SourceFacts,
+    AmountRead, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, Format, FormatOptions, KeyColumn,
+    ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, RowOrder, RowsAvailable,
+    RunStatus, SourceFacts,
 };
 
 /// What a manifest says that is in no receipt.
@@ -55,7 +56,7 @@ pub(crate) fn build(
     let ordered = in_plan_order(&plan.partitions, receipts)?;
     let mut parts = Vec::new();
     for (partition, receipt) in ordered {
-        check_counts(receipt)?;
+        check_counts(receipt, plan.content)?;
         let range = part_range(partition, plan, stats);
         for part in &receipt.parts {
             let columns = shown_columns(&part.columns, &plan.columns, stats);
@@ -65,7 +66,10 @@ pub(crate) fn build(
     check_names(&parts)?;
     let totals = totals(&parts)?;
     let beyond = receipts.iter().any(|receipt| receipt.beyond_cap);
-    let row_cap = row_cap(plan, totals.rows, beyond, stats)?;
+    let row_cap = match totals.rows {
+        Some(rows) => row_cap(plan, rows, beyond, stats)?,
+        None => uncounted(&plan.cap)?,
+    };
 
     Ok(Manifest {
         run_id: facts.run_id,
@@ -168,10 +172,22 @@ fn in_plan_order<'a>(
 }
 
 /// Invariant I3 for one partition, and its parts' numbers.
-fn check_counts(receipt: &PartitionReceipt) -> Result<(), ManifestError> {
-    let written = sum(receipt.parts.iter().map(|part| part.rows), "rows of a partition")?;
-    if written != receipt.rows_read {
-        return Err(ManifestError::RowCount { partition: receipt.partition, read: receipt.rows_read, written });
+fn check_counts(receipt: &PartitionReceipt, content: PlannedContent) -> Result<(), ManifestError> {
+    let PartitionReceipt { partition, read, ref parts, .. } = *receipt;
+    let written = match (content, read) {
+        (PlannedContent::Rows, AmountRead::Rows(_)) => {
+            let rows = parts.iter().map(|part| part.rows).collect::<Option<Vec<_>>>();
+            sum(rows.ok_or(ManifestError::Content { partition })?.into_iter(), "rows of a partition")?
+        }
+        (PlannedContent::Bytes, AmountRead::Bytes(_)) if parts.iter().all(|part| part.rows.is_none()) => {
+            sum(parts.iter().map(|part| part.object.bytes), "bytes of a partition")?
+        }
+        _ => return Err(ManifestError::Content { partition }),
+    };
+    match read {
+        AmountRead::Rows(read) | AmountRead::Bytes(read) if read == written => {}
+        AmountRead::Rows(read) => return Err(ManifestError::RowCount { partition, read, written }),
+        AmountRead::Bytes(read) => return Err(ManifestError::ByteCount { partition, read, written }),
     }
     match (0_u32..).zip(&receipt.parts).find(|(roll, part)| part.roll != *roll) {
         Some((roll, _)) => Err(ManifestError::Rolls { partition: receipt.partition, roll }),
@@ -219,7 +235,12 @@ fn part_entry(
 pub(crate) fn totals(parts: &[PartEntry]) -> Result<Totals, ManifestError> {
     Ok(Totals {
         parts: count(parts.len(), "parts")?,
-        rows: sum(parts.iter().map(|part| part.rows), "rows")?,
+        rows: parts
+            .iter()
+            .map(|part| part.rows)
+            .collect::<Option<Vec<_>>>()
+            .map(|rows| sum(rows.into_iter(), "rows"))
+            .transpose()?,
         bytes: sum(parts.iter().map(|part| part.bytes), "bytes")?,
     })
 }
@@ -250,6 +271,15 @@ fn row_cap(plan: &Plan, rows: u64, beyond: bool, stats: ManifestStats) -> Result
         order: *order,
         boundary: boundary.clone().filter(|_| key_is_shown(&plan.key, stats)),
     })
+}
+
+/// The cap of bytes in which nobody counts rows: there is none.
+fn uncounted(cap: &CapPlan) -> Result<RowCapRecord, ManifestError> {
+    if let Some(cap) = cap.max_rows {
+        return Err(ManifestError::Cap { rows: 0, cap: cap.get(), planned: "counted" });
+    }
+    let (available, order) = (RowsAvailable::Unknown, RowOrder::Unspecified);
+    Ok(RowCapRecord { tier: None, max_rows: None, truncated: false, available, order, boundary: None })
 }
 
 /// The rows of a partition, without the values that may not be shown.

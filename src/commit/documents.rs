@@ -41,7 +41,8 @@ pub(super) struct Documents {
 #[derive(Serialize)]
 struct Success {
     status: RunStatus,
-    rows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
     manifest_crc64nvme: String,
 }
 

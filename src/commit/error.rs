@@ -34,6 +34,12 @@ pub enum ManifestError {
         /// The first number that is missing.
         roll: u32,
     },
+    /// A partition whose bytes are not all there.
+    #[error("partition {partition}: {} were read and {written} were written", counted(*.read, "byte"))]
+    ByteCount { partition: u32, read: u64, written: u64 },
+    /// Rows where the plan has bytes of the source's own, or the other way round.
+    #[error("partition {partition}: its receipt is not of what its plan gives, rows or bytes")]
+    Content { partition: u32 },
     /// Two parts have one name.
     #[error("two parts are named {path}")]
     DuplicatePath { path: String },
@@ -145,6 +151,8 @@ impl ManifestError {
             | Self::Remove { source, .. }
             | Self::Verify(source) => Some(source.fault),
             Self::RowCount { .. }
+            | Self::ByteCount { .. }
+            | Self::Content { .. }
             | Self::Receipts { .. }
             | Self::Rolls { .. }
             | Self::DuplicatePath { .. }

@@ -17,7 +17,7 @@ use crate::model::{
 ///
 /// # let bytes = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest_v1/manifest.json"));
 /// let manifest = Manifest::from_json(bytes)?;
-/// assert_eq!(manifest.parts.iter().map(|part| part.rows).sum::<u64>(), manifest.totals.rows);
+/// assert_eq!(manifest.parts.iter().map(|part| part.rows).sum::<Option<u64>>(), manifest.totals.rows);
 /// # Ok::<(), outhaul::commit::wire::WireError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -152,6 +152,8 @@ pub enum FormatKind {
     Csv(CsvOptions),
     /// One JSON object a line.
     Ndjson,
+    /// Bytes as the source made them: no rows are described or counted.
+    Source,
 }
 
 impl FormatRecord {
@@ -161,6 +163,7 @@ impl FormatRecord {
             FormatKind::Parquet { .. } => Format::Parquet,
             FormatKind::Csv(_) => Format::Csv,
             FormatKind::Ndjson => Format::Ndjson,
+            FormatKind::Source => Format::Source,
         }
     }
 }
@@ -174,6 +177,7 @@ impl From<&FormatOptions> for FormatRecord {
             },
             Format::Csv => FormatKind::Csv(options.csv.clone()),
             Format::Ndjson => FormatKind::Ndjson,
+            Format::Source => FormatKind::Source,
         };
         Self { compression: options.compression, kind }
     }
@@ -184,8 +188,9 @@ impl From<&FormatOptions> for FormatRecord {
 pub struct Totals {
     /// How many parts.
     pub parts: u64,
-    /// Their data rows.
-    pub rows: u64,
+    /// Their data rows; `None` for bytes of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
     /// Their sizes.
     pub bytes: u64,
 }
@@ -197,8 +202,8 @@ pub struct PartEntry {
     pub path: String,
     /// Absolute.
     pub url: String,
-    /// Data rows; header lines are not among them.
-    pub rows: u64,
+    /// Data rows; header lines are not among them. `None` for bytes of the source.
+    pub rows: Option<u64>,
     /// The object's size.
     pub bytes: u64,
     /// CRC64NVME of the whole object.

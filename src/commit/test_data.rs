@@ -8,11 +8,11 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use super::build::{RunFacts, build};
 use super::model::Manifest;
 use crate::model::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Compression, Consistency,
+    AmountRead, CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Compression, Consistency,
     ConsistencyMode, CsvOptions, Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout, ManifestStats, Newline,
-    ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, Policies, Precision, ReadPlan, Relation,
-    RelationKind, RowOrder, RowsAvailable, SnapshotRecord, SourceFacts, SourceKind, SourceProfile, StagedObject,
-    Staging, TupleId,
+    ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, Policies, Precision,
+    ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable, SnapshotRecord, SourceFacts, SourceKind, SourceProfile,
+    StagedObject, Staging, TupleId,
 };
 use crate::store::{Destination, PartName, StoreOptions};
 
@@ -99,6 +99,7 @@ pub(crate) fn plan() -> Plan {
     ];
     let key = |name: &str, direction, nullable| KeyColumn { name: name.into(), direction, nullable, may_show: true };
     Plan {
+        content: PlannedContent::Rows,
         relation: relation(),
         now: None,
         read: read(),
@@ -172,7 +173,7 @@ fn part(partition: u32, roll: u32, rows: u64) -> PartReceipt {
             staging: Staging::Published,
         },
         roll,
-        rows,
+        rows: Some(rows),
         header_rows: 0,
         header_bytes: 0,
         columns: vec![
@@ -192,7 +193,7 @@ pub(crate) fn receipts() -> Vec<PartitionReceipt> {
     let receipt = |partition, rows: &[u64]| PartitionReceipt {
         partition,
         attempt: ATTEMPT,
-        rows_read: rows.iter().sum(),
+        read: AmountRead::Rows(rows.iter().sum()),
         beyond_cap: false,
         parts: (0..).zip(rows).map(|(roll, rows)| part(partition, roll, *rows)).collect(),
     };

@@ -249,6 +249,7 @@ impl Settings {
             Format::Parquet => "parquet",
             Format::Csv => "csv",
             Format::Ndjson => "ndjson",
+            Format::Source => return Some(Compression::None),
         };
         let preset = match preset {
             Preset::Postgres => None,

@@ -27,7 +27,8 @@ struct RedshiftEntry<'a> {
 #[derive(Serialize)]
 struct Meta {
     content_length: u64,
-    record_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_count: Option<u64>,
 }
 
 /// The manifest for Redshift. Every entry is mandatory: COPY must fail over a missing part rather than load less.

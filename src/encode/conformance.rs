@@ -85,7 +85,7 @@ fn parts_hold_the_rows_that_the_summary_names() {
             let (object, summary) = part(&options, &columns, &batches);
             assert!(!object.is_empty() || options.compression == Compression::None, "{options:?}");
             assert_eq!(Content::of(&options, &object).rows(&options), rows, "{options:?}");
-            assert_eq!(summary.rows, u64::try_from(rows).unwrap());
+            assert_eq!(summary.rows, u64::try_from(rows).ok());
             assert_eq!(summary.header_rows, u32::from(options.format == Format::Csv));
             assert_eq!(summary.header_bytes > 0, options.format == Format::Csv);
             assert!(summary.changed.is_empty());

@@ -128,6 +128,6 @@ impl Encoder for LineEncoder {
             compressor.end_frame(out)?;
         }
         let changed = self.format.changed();
-        Ok(EncodeSummary { rows: self.rows, header_rows: self.header_rows(), header_bytes, changed })
+        Ok(EncodeSummary { rows: Some(self.rows), header_rows: self.header_rows(), header_bytes, changed })
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod samples;
 mod steer;
 mod tally;
 mod text;
+mod verbatim;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use compress::Compressor;
 use lines::{LineEncoder, Rows};
 pub(crate) use order::sorted_columns;
 pub use tally::Tally;
+pub(crate) use verbatim::bytes_of;
 
 /// Turns the batches of one part into bytes.
 ///
@@ -58,6 +60,7 @@ pub fn encoder(options: &FormatOptions, columns: &Arc<[ColumnPlan]>) -> Result<B
         Format::Parquet => return Ok(Box::new(parquet::ParquetEncoder::new(options, Arc::clone(columns))?)),
         Format::Csv => Rows::Csv(csv::CsvRows::new(&options.csv, columns)),
         Format::Ndjson => Rows::Ndjson(ndjson::NdjsonRows::new(columns)),
+        Format::Source => return Ok(Box::new(verbatim::VerbatimEncoder)),
     };
     let compressor = Compressor::new(options.compression, options.format)?;
     Ok(Box::new(LineEncoder::new(Arc::clone(columns), rows, compressor)))
@@ -72,8 +75,8 @@ fn count(length: usize) -> u64 {
 /// What an encoder knows of the part it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeSummary {
-    /// Data rows in the part.
-    pub rows: u64,
+    /// Data rows in the part; `None` where nobody counts them.
+    pub rows: Option<u64>,
     /// Header lines in front of them (CSV), 0 or 1.
     pub header_rows: u32,
     /// Bytes of the object that the header takes, after compression.

@@ -171,7 +171,7 @@ impl Encoder for ParquetEncoder {
         let writer = self.writer(None)?;
         writer.finish()?;
         Self::drain(writer.finished(), out);
-        Ok(EncodeSummary { rows: self.rows, header_rows: 0, header_bytes: 0, changed: Box::default() })
+        Ok(EncodeSummary { rows: Some(self.rows), header_rows: 0, header_bytes: 0, changed: Box::default() })
     }
 }
 

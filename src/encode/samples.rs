@@ -159,7 +159,7 @@ pub(super) fn columns_of(format: Format) -> Arc<[ColumnPlan]> {
                 both.iter().chain(parquet_only().iter()).map(|column| column.carrier.clone()).collect();
             numbered(&carriers)
         }
-        Format::Csv | Format::Ndjson => every_column(),
+        Format::Csv | Format::Ndjson | Format::Source => every_column(),
     }
 }
 

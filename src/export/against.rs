@@ -77,7 +77,10 @@ pub async fn against_source(
         let message = format!("the rows of this export came from `{kind}`, and --from names a server of `{ours}`");
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));
     }
-    let shares = shares(&manifest);
+    let Some(shares) = shares(&manifest) else {
+        let message = "the export holds bytes as its source made them, whose rows nobody counted";
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));
+    };
     let recounted = match source.recount(request(&manifest, &shares)) {
         Some(recounting) => recounting.await?,
         None => {
@@ -121,8 +124,9 @@ fn compare(manifest: &Manifest, shares: &[Share<'_>], recounted: Recounted) -> S
     let cap = manifest.row_cap.max_rows.map(std::num::NonZeroU64::get);
     let mut findings = Vec::new();
     let within = cap.map_or(rows, |cap| rows.min(cap));
-    if within != manifest.totals.rows {
-        findings.push(teller.differs("the export", within, manifest.totals.rows));
+    let said = manifest.totals.rows.unwrap_or_default();
+    if within != said {
+        findings.push(teller.differs("the export", within, said));
     } else if cap.is_some_and(|cap| (rows > cap) != manifest.row_cap.truncated) {
         let says = if manifest.row_cap.truncated { "that the cap left rows out" } else { "that no row was left out" };
         findings.push(teller.finding(format!("{} or more, and the manifest says {says}", counted(rows, "row"))));
@@ -179,14 +183,15 @@ impl Teller<'_> {
     }
 }
 
-/// The manifest's partitions that have parts, with their rows.
-fn shares(manifest: &Manifest) -> Vec<Share<'_>> {
+/// The manifest's partitions that have parts, with their rows; `None` where nobody counted them.
+fn shares(manifest: &Manifest) -> Option<Vec<Share<'_>>> {
     let mut shares: Vec<Share<'_>> = Vec::new();
     for part in &manifest.parts {
+        let rows = part.rows?;
         match shares.last_mut() {
-            Some(share) if share.partition == part.partition => share.rows = share.rows.saturating_add(part.rows),
-            _ => shares.push(Share { partition: part.partition, range: &part.range, rows: part.rows }),
+            Some(share) if share.partition == part.partition => share.rows = share.rows.saturating_add(rows),
+            _ => shares.push(Share { partition: part.partition, range: &part.range, rows }),
         }
     }
-    shares
+    Some(shares)
 }

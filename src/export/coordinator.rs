@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::hold::Retention;
+use super::outlet::{Outlet, discard};
 use super::record::RunRecord;
 use super::run::Planned;
-use super::worker::{Counters, Outlet, Work, discard, export_partition};
+use super::worker::{Counters, Work, export_partition};
 use crate::base::{failpoint, retry, telemetry};
 use crate::model::{Event, ExportErrorKind, Partition, PartitionReceipt, Plan, ReaderProgress};
 use crate::source::{Replan, Retry, SourceError};
@@ -224,7 +225,7 @@ impl Coordinator {
     async fn replan(&mut self, partition: u32, error: ExportError) -> Result<(), ExportError> {
         let reading = &self.work.reading;
         let Some(Replan { discard, add }) = reading.replan(0, partition).await? else { return Err(error) };
-        let planned = Planned::of(reading.as_ref())?;
+        let planned = Planned::of(reading.as_ref(), self.work.relation, &self.work.format)?;
         if let Some(journal) = self.work.outlet.journal() {
             if let Some(claim) = &self.claim {
                 claim.check().await?;
@@ -306,7 +307,7 @@ impl Coordinator {
         let Some(first) = plan.partitions.first() else { return Ok(()) };
         let last = retry::ATTEMPT_NUMBERS - 1;
         let receipt = export_partition(&self.work, first, last, &Counters::default(), true, &self.stop).await?;
-        if receipt.rows_read > 0 && self.reads_at_several_moments() {
+        if !receipt.read.is_nothing() && self.reads_at_several_moments() {
             let late = ExportError::internal("rows came where there were none before");
             return Err(broken_promise(&self.work.plan, late));
         }
@@ -327,7 +328,7 @@ impl Coordinator {
             .collect();
         let done = self.receipts.iter().flat_map(|receipt| &receipt.parts);
         let (mut rows, mut bytes) = done.fold((0_u64, 0_u64), |(rows, bytes), part| {
-            (rows.saturating_add(part.rows), bytes.saturating_add(part.object.bytes))
+            (rows.saturating_add(part.rows.unwrap_or(0)), bytes.saturating_add(part.object.bytes))
         });
         for reader in &readers {
             rows = rows.saturating_add(reader.rows);

@@ -173,8 +173,7 @@ pub(crate) async fn finish(
     previous: Option<Box<Existing>>,
     hold: Option<&Hold>,
 ) -> Result<ExportReport, ExportError> {
-    let rows: u64 = receipts.iter().map(|receipt| receipt.rows_read).sum();
-    enough_rows(&run.request, rows)?;
+    enough_rows(&run.request, receipts.iter().filter_map(|receipt| receipt.read.rows()).sum())?;
     let facts = run_facts(run, planned);
     let manifest = Arc::new(match &run.place {
         RunTarget::Destination { destination, .. } => build(facts, receipts, |path| destination.object_url(path))?,
@@ -260,7 +259,7 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         source: planned.facts.clone(),
         consistency: planned.consistency.clone(),
         plan: &planned.plan,
-        format: &run.request.format,
+        format: &planned.format,
         stats: run.request.commit.manifest_stats,
     }
 }
@@ -299,7 +298,9 @@ pub(crate) fn report_of(
             RowOrder::Physical | RowOrder::Unspecified => Vec::new(),
         },
         rows_available: match manifest.row_cap.available {
-            RowsAvailable::Unknown if !manifest.row_cap.truncated => RowsAvailable::Exact(manifest.totals.rows),
+            RowsAvailable::Unknown if !manifest.row_cap.truncated => {
+                manifest.totals.rows.map_or(RowsAvailable::Unknown, RowsAvailable::Exact)
+            }
             other => other,
         },
         snapshot: manifest.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone()),

@@ -10,6 +10,7 @@ mod identity;
 pub mod keep;
 mod leftovers;
 pub(crate) mod mark;
+mod outlet;
 mod part;
 mod patience;
 pub(crate) mod record;

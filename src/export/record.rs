@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::error::ExportError;
 use super::identity::RunIdentity;
 use super::request::ExportRequest;
-use super::run::Planned;
+use super::run::{Planned, format_of};
 use crate::model::{
     CommitOptions, Consistency, ExportErrorKind, FormatOptions, Plan, PolicyOptions, ShapeOptions, SnapshotId,
     SourceFacts, Target, WorkOptions,
@@ -20,7 +20,7 @@ use crate::store::{AttemptSeed, Journal, StoreError, unreadable};
 
 /// The form of [`RunRecord`]; another one cannot be resumed by this version. It holds the plan as it is in memory, so each
 /// release that changes a type of the plan raises the number. 0.1.0 wrote 1.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// `plan.json` of a journal. No connection settings are in it, and no secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ impl RunRecord {
         held: Vec<String>,
     ) -> Self {
         let ExportRequest { shape, format, policies, work, commit, .. } = request.clone();
-        let Planned { plan, facts, consistency } = planned;
+        let Planned { plan, facts, consistency, .. } = planned;
         Self {
             version: VERSION,
             run_id: commit.run_id.clone(),
@@ -91,14 +91,15 @@ impl RunRecord {
     pub(crate) async fn change_plan(journal: &Journal, planned: &Planned, source: Value) -> Result<(), ExportError> {
         let record = Self::read(journal).await?;
         let record = record.ok_or_else(|| ExportError::internal("a run has no record whose plan could be changed"))?;
-        let Planned { plan, facts, consistency } = planned;
+        let Planned { plan, facts, consistency, .. } = planned;
         let (plan, facts, consistency) = (Plan::clone(plan), facts.clone(), consistency.clone());
         Self { plan, facts, consistency, source, ..record }.write(journal).await
     }
 
     /// What was planned.
-    pub(crate) fn planned(&self) -> Planned {
-        Planned { plan: Arc::new(self.plan.clone()), facts: self.facts.clone(), consistency: self.consistency.clone() }
+    pub(crate) fn planned(&self) -> Result<Planned, ExportError> {
+        let Self { plan, format, facts, consistency, .. } = self.clone();
+        Ok(Planned { format: format_of(&plan, &format)?, plan: Arc::new(plan), facts, consistency })
     }
 
     /// What the source is told of the run.

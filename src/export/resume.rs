@@ -18,7 +18,7 @@ use super::leftovers::DeadRun;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
-use super::run::{Planned, Run, unless_cancelled};
+use super::run::{ONLY, Planned, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
@@ -188,11 +188,11 @@ async fn go_on(
     tracing::info!(run_id = record.run_id, receipts = receipts.len(), missing, "resuming");
     one_moment(&record, receipts.len(), missing).map_err(kept)?;
     let (reading, planned) = if missing == 0 && receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
-        (None, record.planned())
+        (None, record.planned()?)
     } else {
         let reading = reading(run, journal, &record, request.allow_mixed_snapshot);
         let reading = unless_cancelled(stop, Box::pin(reading)).await.map_err(kept)?;
-        let planned = Planned::of(reading.as_ref()).map_err(kept)?;
+        let planned = Planned::of(reading.as_ref(), ONLY, &record.format).map_err(kept)?;
         (Some(reading), planned)
     };
     run.announce_plan(&planned).await;

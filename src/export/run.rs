@@ -16,17 +16,22 @@ use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
+use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
-use super::worker::{Outlet, Work};
+use super::worker::Work;
 use crate::base::failpoint;
 use crate::commit::{Existing, ManifestError, Placement};
 use crate::model::{
-    ColumnPlan, Consistency, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, SourceFacts,
+    ColumnPlan, Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan,
+    PlannedContent, RelationRequest, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::{AttemptSeed, Take};
+
+/// The number of the one relation of a run.
+pub(super) const ONLY: usize = 0;
 
 /// What is known of a run from its start.
 #[derive(Debug)]
@@ -50,15 +55,21 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) plan: Arc<Plan>,
+    /// How the parts are written: as asked, but for bytes of the source's own.
+    pub(crate) format: FormatOptions,
     pub(crate) facts: SourceFacts,
     pub(crate) consistency: Consistency,
 }
 
 impl Planned {
-    /// What a reading of one relation says of it.
-    pub(super) fn of(reading: &dyn Reading) -> Result<Self, ExportError> {
-        let plan = reading.plan(0).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
-        Ok(Self { plan, facts: reading.facts(), consistency: reading.consistency(0) })
+    /// What a reading says of one of its relations.
+    ///
+    /// # Errors
+    /// As [`format_of`].
+    pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
+        let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+        let format = format_of(&plan, asked)?;
+        Ok(Self { plan, format, facts: reading.facts(), consistency: reading.consistency(relation) })
     }
 
     /// The id of the snapshot that all reads share.
@@ -91,7 +102,7 @@ impl Planned {
 /// let (events, mut seen) = tokio::sync::mpsc::channel(64);
 /// tokio::spawn(async move { while seen.recv().await.is_some() {} });
 /// let report = export::run(request, events, tokio_util::sync::CancellationToken::new()).await?;
-/// println!("{} rows", report.rows);
+/// println!("{:?} rows", report.rows);
 /// # Ok(())
 /// # }
 /// ```
@@ -116,7 +127,36 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     request.source.check(&mut request.shape)?;
     RunTarget::check(&request)?;
     let plans = request.source.plan(vec![request.read_request()]).await?;
-    plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))
+    let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+    format_of(&plan, &request.format)?;
+    check_counts(&plan, &request)?;
+    Ok(plan)
+}
+
+/// How the parts of a plan are written.
+///
+/// # Errors
+/// The relation gives rows, and its source's own format is asked for.
+pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOptions, ExportError> {
+    match (plan.content, asked.format) {
+        (PlannedContent::Rows, Format::Source) => {
+            let message = "the source has no format of its own for these rows: choose parquet, csv or ndjson";
+            Err(ExportError::new(ExportErrorKind::Usage, message))
+        }
+        (PlannedContent::Rows, _) => Ok(asked.clone()),
+        (PlannedContent::Bytes, _) => Ok(asked.clone().of_source()),
+    }
+}
+
+/// Refuses to count rows where the source gives bytes of its own.
+fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
+    let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
+    if plan.content == PlannedContent::Rows || !counts {
+        return Ok(());
+    }
+    let message = "nobody counts rows in bytes that are written as the source makes them";
+    Err(ExportError::new(ExportErrorKind::Usage, message)
+        .with_hint("leave --max-rows, --tier and --min-rows out, or choose parquet, csv or ndjson"))
 }
 
 pub(crate) async fn unless_cancelled<T>(
@@ -146,7 +186,7 @@ impl Run {
             unless_cancelled(cancel, self.place.repair(run_id)).await?;
             if existing.manifest.run_id == *run_id {
                 let plan = unless_cancelled(cancel, Box::pin(plan(self.request.clone()))).await?;
-                existing.same_request(&plan, &self.request.format)?;
+                existing.same_request(&plan, &format_of(&plan, &self.request.format)?)?;
             }
             return Ok(self.already(&existing).await);
         }
@@ -202,7 +242,7 @@ impl Run {
             None => receipts,
         };
         // The source may have changed its plan.
-        let changed = reading.as_deref().map(Planned::of).transpose();
+        let changed = reading.as_deref().map(|reading| Planned::of(reading, ONLY, &planned.format)).transpose();
         let unchanged = match &reading {
             Some(reading) if !stop.is_cancelled() => reading.unchanged().await.map_err(ExportError::from),
             _ => Ok(()),
@@ -314,7 +354,8 @@ impl Run {
     async fn prepare(&self) -> Result<(Arc<dyn Reading>, Planned), ExportError> {
         let request = &self.request;
         let reading = request.source.begin(vec![request.read_request()]).await?;
-        let planned = Planned::of(reading.as_ref())?;
+        let planned = Planned::of(reading.as_ref(), ONLY, &request.format)?;
+        check_counts(&planned.plan, request)?;
         self.announce_plan(&planned).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
@@ -352,8 +393,8 @@ impl Run {
     }
 
     fn work(&self, reading: Arc<dyn Reading>, planned: &Planned) -> Work {
-        let ExportRequest { format, work, commit, .. } = &self.request;
-        let mut format = format.clone();
+        let ExportRequest { work, commit, .. } = &self.request;
+        let mut format = planned.format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
         if let Some(id) = planned.snapshot() {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
@@ -361,6 +402,7 @@ impl Run {
         let columns: Arc<[ColumnPlan]> = planned.plan.columns.clone().into();
         Work {
             reading,
+            relation: ONLY,
             plan: Arc::clone(&planned.plan),
             columns,
             format,

@@ -33,7 +33,7 @@ use crate::model::{
     Carrier, Consistency, ConsistencyMode, ExportErrorKind, ExportReport, Partition, Plan, ReadRequest, ShapeOptions,
     SourceFacts, SourceKind,
 };
-use crate::source::{Batch, BatchStream, Begun, Reading, Replan, Retry, Source, SourceError, SourceFault};
+use crate::source::{Batch, Begun, Opened, Reading, Replan, Retry, Source, SourceError, SourceFault};
 use crate::store::fault_store::{Dice, FaultStore};
 use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
 
@@ -157,7 +157,7 @@ impl Reading for Simulated {
         Ok(Value::Null)
     }
 
-    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
+    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
         let nth = *self.opened.lock().unwrap().entry(partition).and_modify(|nth| *nth += 1).or_insert(0);
         let what = format!("open {partition}");
         let dice = self.dice;
@@ -174,7 +174,7 @@ impl Reading for Simulated {
                     batch
                 }
             });
-            Ok(late.boxed())
+            Ok(Opened::Rows(late.boxed()))
         })
     }
 

@@ -11,44 +11,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::mark::Mark;
+use super::outlet::{Outlet, discard};
 use super::part::{OpenPart, PartSink, aborted};
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
 use crate::base::{failpoint, telemetry};
-use crate::encode::{EncodeError, EncodeSummary, Encoder, Tally, encoder, sorted_columns};
+use crate::encode::{EncodeError, EncodeSummary, Encoder, Tally, bytes_of, encoder, sorted_columns};
 use crate::model::{
-    ColumnPlan, Event, ExportErrorKind, Format, FormatOptions, Layout, ManifestStats, PartReceipt, Partition,
-    PartitionReceipt, Plan, StagedObject, Staging, Visibility,
+    AmountRead, ColumnPlan, Event, ExportErrorKind, Format, FormatOptions, ManifestStats, ObjectKind, PartReceipt,
+    Partition, PartitionReceipt, Plan, PlannedContent, Staging, Visibility,
 };
-use crate::source::{Batch, Reading};
-use crate::store::stream::{StreamSink, StreamWriter};
+use crate::source::{Batch, Opened, Reading};
+use crate::store::stream::StreamWriter;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError};
-
-/// Where parts go.
-#[derive(Debug, Clone)]
-pub(crate) enum Outlet {
-    /// Objects of their own below the destination.
-    Parts { destination: Destination, journal: Journal, layout: Layout },
-    /// One object of exactly this name.
-    Single { destination: Destination, journal: Journal, name: String },
-    /// One object, which its reader has as it is written.
-    Stream(StreamSink),
-}
-
-impl Outlet {
-    /// Where it is noted what becomes of the run; nobody reads such notes of a stream.
-    pub(crate) fn journal(&self) -> Option<&Journal> {
-        match self {
-            Self::Parts { journal, .. } | Self::Single { journal, .. } => Some(journal),
-            Self::Stream(_) => None,
-        }
-    }
-}
 
 /// What all workers of a run share.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) reading: Arc<dyn Reading>,
+    /// Which of its relations.
+    pub(crate) relation: usize,
     pub(crate) plan: Arc<Plan>,
     pub(crate) columns: Arc<[ColumnPlan]>,
     pub(crate) format: FormatOptions,
@@ -90,7 +72,9 @@ struct Attempt<'a> {
     /// The last part on its way to being visible, in a task of its own: a cancel in the middle of it would leave a part
     /// of which nobody knows whether it is.
     showing: Option<JoinHandle<Result<(), StoreError>>>,
-    rows: u64,
+    read: AmountRead,
+    /// How its objects are named; `None` until the source says it of bytes of its own.
+    kind: Option<ObjectKind>,
     /// Whether a row beyond the cap came, where the plan asks for one.
     beyond_cap: bool,
 }
@@ -126,7 +110,11 @@ pub(crate) async fn export_partition(
         spare: Vec::new(),
         unsure: false,
         showing: None,
-        rows: 0,
+        read: match work.plan.content {
+            PlannedContent::Rows => AmountRead::Rows(0),
+            PlannedContent::Bytes => AmountRead::Bytes(0),
+        },
+        kind: work.format.object_kind(),
         beyond_cap: false,
     };
     let result = tokio::select! {
@@ -156,7 +144,7 @@ impl Attempt<'_> {
         let receipt = PartitionReceipt {
             partition: self.partition.number,
             attempt: self.id,
-            rows_read: self.rows,
+            read: self.read,
             beyond_cap: self.beyond_cap,
             parts: self.parts.clone(),
         };
@@ -169,7 +157,19 @@ impl Attempt<'_> {
     }
 
     async fn read(&mut self) -> Result<(), ExportError> {
-        let mut batches = self.work.reading.open(0, self.partition.number).await?;
+        let mut batches = match (self.work.reading.open(self.work.relation, self.partition.number).await?, self.read) {
+            (Opened::Rows(batches), AmountRead::Rows(_)) => batches,
+            (Opened::Bytes { kind, batches }, AmountRead::Bytes(_)) => {
+                self.kind = Some(kind);
+                // No bytes are an object too.
+                self.start_part().await?;
+                batches
+            }
+            (opened, _) => {
+                let message = format!("the source opened {opened:?} where its plan has {:?}", self.work.plan.content);
+                return Err(ExportError::internal(message));
+            }
+        };
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             self.beyond_cap |= batch.beyond_cap;
@@ -182,12 +182,7 @@ impl Attempt<'_> {
     }
 
     async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {
-        let rows = u64::try_from(batch.rows.num_rows()).unwrap_or(u64::MAX);
-        let total = self.rows.checked_add(rows).ok_or_else(|| ExportError::internal("the count of rows overflows"))?;
-        // A source that ignores its limit would make a capped export wrong without anybody seeing it.
-        if self.partition.row_limit.is_some_and(|limit| total > limit.get()) {
-            return Err(ExportError::internal("the source sent more rows than the plan allows"));
-        }
+        let (read, rows) = self.with(&batch)?;
         telemetry::rows_read(rows);
         if self.open.is_none() {
             self.start_part().await?;
@@ -197,13 +192,14 @@ impl Attempt<'_> {
         let (encoding, out, buffered) = on_rayon(move || {
             failpoint::blow("encoding");
             tally.count_changed(&batch.changed);
-            let result = tally.observe(&batch.rows).and_then(|()| encoder.encode(&batch.rows, &mut out));
+            let observed = if rows > 0 { tally.observe(&batch.rows) } else { Ok(()) };
+            let result = observed.and_then(|()| encoder.encode(&batch.rows, &mut out));
             let buffered = encoder.buffered_bytes();
             result.map(|()| ((encoder, tally), out, buffered))
         })
         .await??;
         self.write(encoding, out).await?;
-        self.rows = total;
+        self.read = read;
         let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
         open.rows += rows;
         let written = open.writer.as_ref().map_or(0, PartSink::bytes_written);
@@ -211,13 +207,36 @@ impl Attempt<'_> {
         let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
         telemetry::rows_encoded(rows);
         failpoint::reach("batch").await;
-        self.counters.rows.store(self.rows, Ordering::Relaxed);
+        self.counters.rows.store(read.rows().unwrap_or(0), Ordering::Relaxed);
         // What an encoder holds back is counted before compression: shown, the total would shrink as it is written.
         self.counters.bytes.store(finished.saturating_add(written), Ordering::Relaxed);
-        if size >= self.work.part_size && matches!(self.work.outlet, Outlet::Parts { .. }) {
+        // Bytes of the source's own format are one object: nobody knows where they could be cut.
+        let may_roll = matches!((&self.work.outlet, read), (Outlet::Parts { .. }, AmountRead::Rows(_)));
+        if size >= self.work.part_size && may_roll {
             self.finish_part().await?;
         }
         Ok(())
+    }
+
+    /// What is read with this batch, and how many rows of it are in the batch.
+    fn with(&self, batch: &Batch) -> Result<(AmountRead, u64), ExportError> {
+        let overflow = || ExportError::internal("the count of what was read overflows");
+        match self.read {
+            AmountRead::Rows(before) => {
+                let rows = u64::try_from(batch.rows.num_rows()).unwrap_or(u64::MAX);
+                let total = before.checked_add(rows).ok_or_else(overflow)?;
+                // A source that ignores its limit would make a capped export wrong without anybody seeing it.
+                if self.partition.row_limit.is_some_and(|limit| total > limit.get()) {
+                    return Err(ExportError::internal("the source sent more rows than the plan allows"));
+                }
+                Ok((AmountRead::Rows(total), rows))
+            }
+            AmountRead::Bytes(before) => {
+                let bytes = bytes_of(&batch.rows)?.iter().flatten().map(<[u8]>::len).sum::<usize>();
+                let total = u64::try_from(bytes).ok().and_then(|bytes| before.checked_add(bytes));
+                Ok((AmountRead::Bytes(total.ok_or_else(overflow)?), 0))
+            }
+        }
     }
 
     fn encoding(&mut self) -> Result<(Box<dyn Encoder>, Tally), ExportError> {
@@ -248,7 +267,7 @@ impl Attempt<'_> {
             Outlet::Parts { destination, journal, layout } => {
                 let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
                 let name = PartName { partition: self.partition.number, roll, attempt: self.id };
-                let path = name.path(*layout, work.format.extension());
+                let path = name.path(*layout, self.kind()?.extension());
                 self.store_writer(destination, journal, path).await?
             }
             Outlet::Single { destination, journal, name } => {
@@ -268,6 +287,10 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    fn kind(&self) -> Result<&ObjectKind, ExportError> {
+        self.kind.as_ref().ok_or_else(|| ExportError::internal("a part begins before it is known what it is"))
+    }
+
     async fn store_writer(
         &mut self,
         destination: &Destination,
@@ -275,8 +298,8 @@ impl Attempt<'_> {
         path: String,
     ) -> Result<PartSink, ExportError> {
         let (destination, journal) = (destination.clone(), journal.clone());
-        let content_type = self.work.format.content_type();
-        let start = async move { destination.writer(&path, content_type, &journal).await };
+        let content_type = self.kind()?.content_type().to_owned();
+        let start = async move { destination.writer(&path, &content_type, &journal).await };
         let started = self.starting.insert(tokio::spawn(start)).await;
         self.starting = None;
         self.unsure |= !matches!(started, Ok(Ok(_)));
@@ -301,8 +324,9 @@ impl Attempt<'_> {
         let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
         open.write(out).await?;
         // I3: what the encoder counted is what was handed to it.
-        if summary.rows != open.rows {
-            let message = format!("{} went into the encoder and {} came out", counted(open.rows, "row"), summary.rows);
+        if summary.rows.unwrap_or(0) != open.rows {
+            let message =
+                format!("{} went into the encoder and {:?} came out", counted(open.rows, "row"), summary.rows);
             return Err(ExportError::internal(message));
         }
         let started_at = open.started_at;
@@ -316,7 +340,7 @@ impl Attempt<'_> {
         let event = Event::PartFinished {
             path: object.path.clone(),
             partition: self.partition.number,
-            rows: summary.rows,
+            rows: summary.rows.unwrap_or(0),
             bytes: object.bytes,
         };
         self.parts.push(PartReceipt {
@@ -394,20 +418,6 @@ impl Attempt<'_> {
         }
         whole
     }
-}
-
-/// Removes one object of a run that will not commit, visible or not: whether it is gone.
-pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) -> bool {
-    let (Outlet::Parts { destination, .. } | Outlet::Single { destination, .. }) = outlet else { return true };
-    let removed: Result<(), StoreError> = match object.staging {
-        Staging::Published => destination.delete(&object.path).await,
-        _ => destination.discard(object).await,
-    };
-    if let Err(error) = removed {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a part of a failed run could not be removed");
-        return false;
-    }
-    true
 }
 
 impl From<crate::base::cpu::CpuPanic> for ExportError {

@@ -1,5 +1,6 @@
 //! What a person can choose about a format.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ pub enum Format {
     Csv,
     /// One JSON object a line.
     Ndjson,
+    /// Bytes as the source made them, in a format of its own.
+    Source,
 }
 
 /// The codec: inside the pages for Parquet, around the whole part for CSV and NDJSON.
@@ -89,10 +92,47 @@ pub struct FormatOptions {
     pub parquet: ParquetOptions,
 }
 
-impl FormatOptions {
+/// How an object is named and served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectKind {
+    extension: Cow<'static, str>,
+    content_type: Cow<'static, str>,
+}
+
+impl ObjectKind {
+    /// The longest extension, and the longest content type, that a source may give its bytes.
+    const LENGTHS_MAX: (usize, usize) = (32, 128);
+
+    /// What a source says of its bytes; `None` where either cannot safely stand in an object's name or in a header. An
+    /// extension is of small letters, digits and, between them, dots.
+    pub fn of_source(extension: String, content_type: String) -> Option<Self> {
+        let (extension_max, type_max) = Self::LENGTHS_MAX;
+        let word = |word: &str| {
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        let printed = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        let named = extension.len() <= extension_max && extension.split('.').all(word);
+        let served = (1..=type_max).contains(&content_type.len()) && content_type.bytes().all(printed);
+        (named && served).then_some(Self { extension: extension.into(), content_type: content_type.into() })
+    }
+
     /// The end of an object's name: `parquet`, `csv`, `ndjson`, then `.gz` or `.zst`.
-    pub fn extension(&self) -> &'static str {
-        match (self.format, self.compression) {
+    pub fn extension(&self) -> &str {
+        &self.extension
+    }
+
+    /// The object's Content-Type. A compressed text part is its compressed bytes, not an encoding of the text, so that
+    /// no client unpacks it on the way.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+}
+
+impl FormatOptions {
+    /// How objects of this format are named and served; `None` for bytes of the source, which says it itself.
+    pub fn object_kind(&self) -> Option<ObjectKind> {
+        let extension = match (self.format, self.compression) {
+            (Format::Source, _) => return None,
             (Format::Parquet, _) => "parquet",
             (Format::Csv, Compression::Gzip(_)) => "csv.gz",
             (Format::Csv, Compression::Zstd(_)) => "csv.zst",
@@ -100,18 +140,22 @@ impl FormatOptions {
             (Format::Ndjson, Compression::Gzip(_)) => "ndjson.gz",
             (Format::Ndjson, Compression::Zstd(_)) => "ndjson.zst",
             (Format::Ndjson, _) => "ndjson",
-        }
-    }
-
-    /// The object's Content-Type. A compressed text part is its compressed bytes, not an encoding of the text, so that
-    /// no client unpacks it on the way.
-    pub fn content_type(&self) -> &'static str {
-        match (self.format, self.compression) {
+        };
+        let content_type = match (self.format, self.compression) {
+            (Format::Source, _) => return None,
             (Format::Parquet, _) => "application/vnd.apache.parquet",
             (_, Compression::Gzip(_)) => "application/gzip",
             (_, Compression::Zstd(_)) => "application/zstd",
             (Format::Csv, _) => "text/csv; charset=utf-8",
             (Format::Ndjson, _) => "application/x-ndjson",
-        }
+        };
+        Some(ObjectKind { extension: extension.into(), content_type: content_type.into() })
+    }
+
+    /// The same for bytes of the source: no codec of ours, no options.
+    #[must_use]
+    pub(crate) fn of_source(mut self) -> Self {
+        (self.format, self.compression) = (Format::Source, Compression::None);
+        self
     }
 }

@@ -18,15 +18,15 @@ pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Pr
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
 pub use event::{Event, ReaderProgress};
 pub use fault::ExportErrorKind;
-pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ParquetOptions};
+pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
-pub use plan::{CapPlan, KeyColumn, Plan, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
+pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
-pub use receipt::{ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
+pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{
     CommitOptions, Layout, ManifestStats, OnExisting, ReadMode, ReadRequest, RelationRequest, RowCap, ShapeOptions,

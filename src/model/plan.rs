@@ -140,6 +140,16 @@ pub struct ReadPlan {
     pub lines: Vec<(String, String)>,
 }
 
+/// What the partitions of a relation give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlannedContent {
+    /// Rows of the planned columns.
+    Rows,
+    /// Bytes of a format of the source's own: no columns, no cap, and nobody counts rows.
+    Bytes,
+}
+
 /// A whole plan of one relation: what source, workers and manifest agree on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -147,7 +157,9 @@ pub struct Plan {
     pub relation: Relation,
     /// The moment that the clocks in a person's texts are set to; `None` where they have none.
     pub now: Option<DateTime<Utc>>,
-    /// The output columns, in output order.
+    /// Rows, or bytes of the source's own.
+    pub content: PlannedContent,
+    /// The output columns, in output order; none where the content is bytes.
     pub columns: Vec<ColumnPlan>,
     /// The key that orders or splits the rows; empty where nothing does.
     pub key: Vec<KeyColumn>,

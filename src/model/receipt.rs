@@ -71,8 +71,8 @@ pub struct PartReceipt {
     pub object: StagedObject,
     /// 0, 1, 2, … within the partition.
     pub roll: u32,
-    /// Data rows.
-    pub rows: u64,
+    /// Data rows; `None` where the bytes are of a format of the source's own, in which nobody counts rows.
+    pub rows: Option<u64>,
     /// Header lines.
     pub header_rows: u32,
     /// Bytes the header takes.
@@ -85,6 +85,30 @@ pub struct PartReceipt {
     pub finished_at: DateTime<Utc>,
 }
 
+/// What was read of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AmountRead {
+    /// So many rows, which the source confirmed.
+    Rows(u64),
+    /// So many bytes of a format of the source's own.
+    Bytes(u64),
+}
+
+impl AmountRead {
+    /// The rows, where rows were read.
+    pub fn rows(self) -> Option<u64> {
+        match self {
+            Self::Rows(rows) => Some(rows),
+            Self::Bytes(_) => None,
+        }
+    }
+
+    /// Whether there was nothing.
+    pub fn is_nothing(self) -> bool {
+        matches!(self, Self::Rows(0) | Self::Bytes(0))
+    }
+}
+
 /// A partition, read to its end and uploaded whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionReceipt {
@@ -92,8 +116,8 @@ pub struct PartitionReceipt {
     pub partition: u32,
     /// The attempt's random id, as in the names of its parts.
     pub attempt: u32,
-    /// Rows that the source confirmed; equals the sum over `parts` (invariant I3).
-    pub rows_read: u64,
+    /// What was read; equals the sum over `parts` (invariant I3).
+    pub read: AmountRead,
     /// Whether the statement had a row beyond the cap, where it was asked for one more. That row is in no part.
     pub beyond_cap: bool,
     /// Its parts in roll order; none for a partition without rows, unless it stands for an empty relation.

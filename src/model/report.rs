@@ -39,8 +39,8 @@ pub struct ExportReport {
     pub destination: String,
     /// The manifest's URL; absent under `--to -` without `--manifest`.
     pub manifest: Option<String>,
-    /// Data rows.
-    pub rows: u64,
+    /// Data rows; `None` where the bytes are of a format of the source's own, in which nobody counts rows.
+    pub rows: Option<u64>,
     /// Parts.
     pub parts: u64,
     /// Bytes of all parts.

@@ -17,8 +17,8 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use crate::model::{
-    Consistency, Direction, KeepEnd, PartRange, Partition, Plan, ReadRequest, RelationRequest, ShapeOptions,
-    SnapshotRecord, SourceCost, SourceFacts, SourceKind,
+    Consistency, Direction, KeepEnd, ObjectKind, PartRange, Partition, Plan, ReadRequest, RelationRequest,
+    ShapeOptions, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
 };
 
 pub use error::{Retry, SourceError, SourceFault};
@@ -33,6 +33,32 @@ pub struct Batch {
     /// Whether a row beyond the cap came behind them, where the plan reads one to see whether there is one. It is in no
     /// batch.
     pub beyond_cap: bool,
+}
+
+/// A partition whose reading has begun.
+pub enum Opened {
+    /// Rows: the columns of each batch are the plan's columns in the plan's order, each with its carrier's Arrow type. The
+    /// stream ends with `None` only after the server confirmed the number of rows sent, and that equals the rows in the
+    /// batches and the one beyond the cap.
+    Rows(BatchStream),
+    /// Bytes of a format of the source's own, to be written as they come into one object, which is named only now. Each
+    /// batch is one column of bytes without NULLs, and its values follow one another. The stream ends with `None` only
+    /// after the source has proved that nothing is missing.
+    Bytes {
+        /// How the object is named and served.
+        kind: ObjectKind,
+        /// The bytes.
+        batches: BatchStream,
+    },
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rows(_) => formatter.debug_tuple("Rows").finish_non_exhaustive(),
+            Self::Bytes { kind, .. } => formatter.debug_struct("Bytes").field("kind", kind).finish_non_exhaustive(),
+        }
+    }
 }
 
 /// The batches of one partition, in order. Dropping it ends the read: the session behind it is closed, never reused
@@ -164,15 +190,11 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     /// A bug.
     fn record(&self) -> Result<Value, SourceError>;
 
-    /// Opens one partition of a plan for reading.
-    ///
-    /// The columns of each batch are the plan's columns in the plan's order, each with its carrier's Arrow type. The
-    /// stream ends with `None` only after the server confirmed the number of rows sent, and that equals the rows in
-    /// the batches and the one beyond the cap.
+    /// Opens one partition of a plan for reading: rows or bytes, as the plan says.
     ///
     /// # Cancel safety
     /// Dropping the future or the stream closes the session; no other partition notices.
-    fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>>;
+    fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>>;
 
     /// Plans a partition anew whose read ended with [`Retry::Replan`]: what the partition was of has moved. From then on
     /// [`Reading::plan`] and [`Reading::record`] are those of the changed plan; `None` is no change, and the error stands.

@@ -265,7 +265,7 @@ impl Journal {
     /// [`StoreError`].
     pub async fn receipts(&self) -> Result<Vec<PartitionReceipt>, StoreError> {
         let files: Vec<(String, Option<ReceiptFile>)> = self.records("receipts").await?;
-        Ok(files.into_iter().filter_map(|(_, file)| file.map(PartitionReceipt::from)).collect())
+        Ok(files.into_iter().filter_map(|(_, file)| file?.try_into().ok()).collect())
     }
 
     /// Notes who holds the run's snapshot.

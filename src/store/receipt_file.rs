@@ -6,14 +6,18 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
+use crate::model::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 
 /// A partition that was read to its end and uploaded whole.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ReceiptFile {
     partition: u32,
     attempt: u32,
-    rows_read: u64,
+    /// Of rows; `bytes_read` where nobody counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows_read: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes_read: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     beyond_cap: bool,
     parts: Vec<PartFile>,
@@ -23,7 +27,8 @@ pub(super) struct ReceiptFile {
 struct PartFile {
     object: ObjectFile,
     roll: u32,
-    rows: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
     header_rows: u32,
     header_bytes: u64,
     columns: Vec<ColumnFile>,
@@ -61,16 +66,27 @@ struct ColumnFile {
 
 impl From<&PartitionReceipt> for ReceiptFile {
     fn from(receipt: &PartitionReceipt) -> Self {
-        let PartitionReceipt { partition, attempt, rows_read, beyond_cap, parts } = receipt;
+        let PartitionReceipt { partition, attempt, read, beyond_cap, ref parts } = *receipt;
         let parts = parts.iter().map(PartFile::from).collect();
-        Self { partition: *partition, attempt: *attempt, rows_read: *rows_read, beyond_cap: *beyond_cap, parts }
+        let (rows_read, bytes_read) = match read {
+            AmountRead::Rows(rows) => (Some(rows), None),
+            AmountRead::Bytes(bytes) => (None, Some(bytes)),
+        };
+        Self { partition, attempt, rows_read, bytes_read, beyond_cap, parts }
     }
 }
 
-impl From<ReceiptFile> for PartitionReceipt {
-    fn from(file: ReceiptFile) -> Self {
-        let ReceiptFile { partition, attempt, rows_read, beyond_cap, parts } = file;
-        Self { partition, attempt, rows_read, beyond_cap, parts: parts.into_iter().map(PartReceipt::from).collect() }
+impl TryFrom<ReceiptFile> for PartitionReceipt {
+    type Error = &'static str;
+
+    fn try_from(file: ReceiptFile) -> Result<Self, Self::Error> {
+        let ReceiptFile { partition, attempt, rows_read, bytes_read, beyond_cap, parts } = file;
+        let read = match (rows_read, bytes_read) {
+            (Some(rows), None) => AmountRead::Rows(rows),
+            (None, Some(bytes)) => AmountRead::Bytes(bytes),
+            _ => return Err("a receipt has rows_read or bytes_read"),
+        };
+        Ok(Self { partition, attempt, read, beyond_cap, parts: parts.into_iter().map(PartReceipt::from).collect() })
     }
 }
 
@@ -156,7 +172,7 @@ mod tests {
     }
 
     fn read(json: Value) -> Result<PartitionReceipt, serde_json::Error> {
-        serde_json::from_value::<ReceiptFile>(json).map(PartitionReceipt::from)
+        serde_json::from_value::<ReceiptFile>(json)?.try_into().map_err(serde::de::Error::custom)
     }
 
     #[test]

@@ -73,6 +73,7 @@ fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<ExpectedColum
             Format::Parquet => true,
             Format::Csv => !(text && guarded && described.policy_count != Some(0)),
             Format::Ndjson => !ambiguous,
+            Format::Source => false,
         },
         carrier,
     })

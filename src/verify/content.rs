@@ -124,13 +124,13 @@ impl PartReader {
             Err(problem) => (vec![format!("its rows cannot be read: {problem}")], None),
             Ok(None) => (problems, None),
             Ok(Some((lines, found))) => {
-                if lines != part.rows.saturating_add(u64::from(part.header_rows)) {
-                    let PartEntry { rows, header_rows, .. } = part;
+                let (rows, header_rows) = (part.rows.unwrap_or_default(), part.header_rows);
+                if lines != rows.saturating_add(u64::from(header_rows)) {
                     problems.push(format!(
                         "it has {}, the manifest says {} and {}",
                         counted(lines, "line"),
-                        counted(*rows, "row"),
-                        counted(*header_rows, "header line")
+                        counted(rows, "row"),
+                        counted(header_rows, "header line")
                     ));
                 }
                 (problems, Some(found))
@@ -179,7 +179,7 @@ impl Lines {
 
 /// The way from a part's bytes to its rows.
 enum Unpack {
-    /// Parquet: its footer tells.
+    /// Parquet, whose footer tells, and bytes of the source, which nobody here can read.
     Nothing,
     Plain(Lines),
     Gzip(Box<MultiGzDecoder<Lines>>),
@@ -189,7 +189,7 @@ enum Unpack {
 impl Unpack {
     fn new(manifest: &Manifest, columns: &Arc<[ExpectedColumn]>) -> io::Result<Self> {
         let lines = match &manifest.format.kind {
-            FormatKind::Parquet { .. } => return Ok(Self::Nothing),
+            FormatKind::Parquet { .. } | FormatKind::Source => return Ok(Self::Nothing),
             FormatKind::Csv(options) => Lines::Csv(Box::new(CsvReader::new(options, columns))),
             FormatKind::Ndjson => Lines::Ndjson(NdjsonReader::new(columns)),
         };
@@ -212,7 +212,7 @@ impl Unpack {
         }
     }
 
-    /// Lines and columns; `None` for Parquet.
+    /// Lines and columns; `None` where they are not read here.
     fn end(self) -> io::Result<Option<(u64, Vec<ObservedStatistics>)>> {
         match self {
             Self::Nothing => Ok(None),

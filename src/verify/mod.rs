@@ -48,8 +48,9 @@ pub struct VerifyReport {
     pub status: Option<RunStatus>,
     /// Parts that were looked at.
     pub parts: u64,
-    /// Rows they have by the manifest; with `read_data` and no finding, by counting.
-    pub rows: u64,
+    /// Rows they have by the manifest; with `read_data` and no finding, by counting. None where nobody counts them, in bytes
+    /// that the source made, and where there is no manifest.
+    pub rows: Option<u64>,
     /// Bytes they have by the manifest.
     pub bytes: u64,
     /// Parts whose checksum the store keeps, so that it was compared without reading them.
@@ -119,7 +120,7 @@ pub async fn verify(
         run_id: None,
         status: None,
         parts: 0,
-        rows: 0,
+        rows: None,
         bytes: 0,
         checksums_kept: 0,
         data_read: options.read_data,
@@ -177,7 +178,7 @@ fn contradictions(manifest: &Manifest) -> Vec<String> {
     if truncated != (manifest.status == RunStatus::Truncated) {
         problems.push("status and row_cap.truncated contradict each other".to_owned());
     }
-    let rows = manifest.totals.rows;
+    let rows = manifest.totals.rows.unwrap_or_default();
     match manifest.row_cap.max_rows.map(std::num::NonZeroU64::get) {
         Some(cap) if rows > cap || (truncated && rows != cap) => {
             problems.push(format!("it has {} under a cap of {cap}", counted(rows, "row")));
@@ -207,7 +208,7 @@ fn part_contradictions(manifest: &Manifest, part: &PartEntry) -> Vec<String> {
     }
     let mut problems = Vec::new();
     for (summary, column) in part.columns.iter().zip(&manifest.schema) {
-        let most = if column.nullable { part.rows } else { 0 };
+        let most = part.rows.filter(|_| column.nullable).unwrap_or_default();
         if summary.nulls > most {
             let (ColumnSummary { name, nulls, .. }, path) = (summary, &part.path);
             problems.push(format!("it counts {nulls} NULLs of column {name:?} in {path}, where {most} can be"));

@@ -60,8 +60,9 @@ pub(super) async fn check(
     };
     let mut problems = Vec::new();
     let rows = metadata.metadata().file_metadata().num_rows();
-    if u64::try_from(rows) != Ok(part.rows) {
-        problems.push(format!("its Parquet footer says {}, the manifest {}", counted(rows, "row"), part.rows));
+    let said = part.rows.unwrap_or_default();
+    if u64::try_from(rows) != Ok(said) {
+        problems.push(format!("its Parquet footer says {}, the manifest {said}", counted(rows, "row")));
     }
     problems.extend(row_groups(manifest, metadata.metadata().row_groups()));
     let schema = schema(columns, metadata.schema().fields());

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use outhaul::config::{Environment, load};
 use outhaul::export::resume::{ResumeRequest, resume};
 use outhaul::export::{ExportError, ExportRequest, plan, run};
-use outhaul::model::{ExportErrorKind, ExportReport, RunStatus};
+use outhaul::model::{ExportErrorKind, ExportReport, Format, ReadRequest, RunStatus};
+use outhaul::source::{Opened, Source as _};
+use serde_json::json;
 use tokio::sync::mpsc::channel;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::run::outhaul;
-use memory::{Memory, Trouble};
+use memory::{Memory, SONG, Trouble};
 
 fn request(source: &Arc<Memory>, to: &Path, words: &[(&'static str, &str)]) -> ExportRequest {
     let own = [("from", "postgres://nobody@nowhere/none"), ("to", to.to_str().unwrap())];
@@ -57,7 +59,7 @@ async fn its_relations_are_exported_in_every_format_and_verified() {
         for format in ["csv", "ndjson", "parquet"] {
             let to = folder.path().join(format!("{table}.{format}"));
             let report = export(request(&memory, &to, &[("table", table), ("format", format)])).await.unwrap();
-            assert_eq!((report.rows, report.status), (count, RunStatus::Complete), "{table} {format}");
+            assert_eq!((report.rows, report.status), (Some(count), RunStatus::Complete), "{table} {format}");
             let manifest = manifest(&to);
             assert_eq!(manifest["source"]["kind"], "memory");
             assert_eq!(manifest["consistency"]["mode"], "at_rest");
@@ -81,6 +83,102 @@ async fn it_is_planned_without_being_read() {
 }
 
 #[tokio::test]
+async fn several_of_its_relations_are_one_reading() {
+    let (folder, memory) = (tempfile::tempdir().unwrap(), Arc::new(Memory::calm()));
+    let tables = ["numbers", "song"];
+    let requests = tables.map(|table| {
+        let ExportRequest { shape, format, policies, work, commit, .. } =
+            request(&memory, folder.path(), &[("table", table)]);
+        let (run_id, stats) = (commit.run_id, commit.manifest_stats);
+        ReadRequest { run_id, shape, format: format.format, policies, work, single: false, stats, keep: false }
+    });
+    let reading = memory.begin(requests.to_vec()).await.unwrap();
+    let plan = |relation| reading.plan(relation).unwrap();
+    assert_eq!(tables.map(str::to_owned), [0, 1].map(|relation| plan(relation).relation.name.clone().unwrap()));
+    assert_eq!((plan(0).partitions.len(), plan(1).partitions.len(), reading.plan(2)), (3, 1, None));
+    assert!(matches!(reading.open(0, 2).await.unwrap(), Opened::Rows(_)));
+    assert!(matches!(reading.open(1, 0).await.unwrap(), Opened::Bytes { .. }));
+}
+
+#[tokio::test]
+async fn bytes_of_its_own_are_written_as_they_come_and_nobody_counts_rows() {
+    let (folder, memory) = (tempfile::tempdir().unwrap(), Arc::new(Memory::calm()));
+    for (table, bytes) in [("song", SONG.concat()), ("silence", Vec::new())] {
+        let to = folder.path().join(table);
+        // A part as small as can be cuts nothing: nobody knows where these bytes may be cut.
+        let words = [("table", table), ("part_size", "1B"), ("format", "parquet")];
+        let report = export(request(&memory, &to, &words)).await.unwrap();
+        assert_eq!((report.rows, report.parts, report.status), (None, 1, RunStatus::Complete));
+        let manifest = manifest(&to);
+        assert_eq!((&manifest["version"], &manifest["format_options"]["format"]), (&json!(2), &json!("source")));
+        assert_eq!((&manifest["schema"], &manifest["totals"]["bytes"]), (&json!([]), &json!(bytes.len())));
+        for (holder, field) in [("/totals", "rows"), ("/parts/0", "rows"), ("/parts/0", "columns")] {
+            assert!(manifest.pointer(holder).unwrap().get(field).is_none(), "{manifest}");
+        }
+        let path = manifest["parts"][0]["path"].as_str().unwrap();
+        assert_eq!(Path::new(path).extension().unwrap(), "song");
+        assert_eq!(std::fs::read(to.join(path)).unwrap(), bytes);
+        verified(&to).await;
+        let ddl = outhaul(["ddl", to.to_str().unwrap(), "--dialect", "duckdb"]).run().await;
+        assert!(ddl.expect(2).stderr.contains("as the source made them"));
+        std::fs::write(to.join(path), b"do re").unwrap();
+        outhaul(["verify", to.to_str().unwrap(), "--read-data"]).run().await.expect(30);
+    }
+    // Into one file of a given name, too.
+    let to = folder.path().join("my.song");
+    export(request(&memory, &to, &[("table", "song"), ("single_file", "true")])).await.unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), SONG.concat());
+    // Replaced by rows, and the other way round.
+    let replace = async |table| {
+        let words = [("table", table), ("format", "csv"), ("on_existing", "replace")];
+        export(request(&memory, &folder.path().join("song"), &words)).await.unwrap();
+        verified(&folder.path().join("song")).await;
+    };
+    replace("words").await;
+    replace("song").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_counted_is_not_asked_for() {
+    let (folder, memory) = (tempfile::tempdir().unwrap(), Arc::new(Memory::calm()));
+    for words in [("max_rows", "2"), ("min_rows", "1")] {
+        let request = request(&memory, folder.path(), &[("table", "song"), words]);
+        let error = export(request).await.unwrap_err();
+        assert_eq!(error.kind, ExportErrorKind::Usage, "{error:?}");
+        assert!(error.message.starts_with("nobody counts rows in bytes"), "{error:?}");
+    }
+    let mut rows = request(&memory, folder.path(), &[("table", "words")]);
+    rows.format.format = Format::Source;
+    let error = plan(rows).await.unwrap_err();
+    assert!(error.kind == ExportErrorKind::Usage && error.message.contains("has no format of its own"), "{error:?}");
+    assert!(memory.opened().is_empty());
+}
+
+#[tokio::test]
+async fn bytes_of_a_run_that_died_are_read_again_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = Arc::new(Memory::with(Trouble::HangsAt(0)));
+    let request = request(&memory, folder.path(), &[("table", "song"), ("run_id", "died")]);
+    let (events, mut told) = channel(100);
+    tokio::spawn(async move { while told.recv().await.is_some() {} });
+    let planned = async {
+        while !folder.path().join("_outhaul/died/plan.json").exists() || memory.opened().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        ended = run(request, events, CancellationToken::new()) => panic!("{ended:?}"),
+        () = planned => {}
+    }
+    let source: Arc<Memory> = Arc::new(Memory::calm());
+    let destination = folder.path().to_str().unwrap().to_owned();
+    let request = ResumeRequest { source, destination, single_file: false, readers: None, allow_mixed_snapshot: false };
+    let report = resume(request, channel(100).0, CancellationToken::new()).await.unwrap();
+    assert_eq!((report.rows, report.bytes), (None, 9));
+    verified(folder.path()).await;
+}
+
+#[tokio::test]
 async fn a_cap_cuts_it() {
     let folder = tempfile::tempdir().unwrap();
     let memory = Arc::new(Memory::calm());
@@ -88,7 +186,7 @@ async fn a_cap_cuts_it() {
         let to = folder.path().join(cap);
         let words = [CSV[0], CSV[1], ("table", "numbers"), ("max_rows", cap)];
         let report = export(request(&memory, &to, &words)).await.unwrap();
-        assert_eq!((report.status, report.rows), (status, cap.parse::<u64>().unwrap().min(25)));
+        assert_eq!((report.status, report.rows), (status, Some(cap.parse::<u64>().unwrap().min(25))));
         verified(&to).await;
     }
 }
@@ -118,7 +216,7 @@ async fn go_on(to: &Path) -> BTreeSet<u32> {
     let (events, mut told) = channel(100);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
     let report = resume(request, events, CancellationToken::new()).await.unwrap();
-    assert_eq!((report.rows, report.run_id.as_str()), (25, "died"));
+    assert_eq!((report.rows, report.run_id.as_str()), (Some(25), "died"));
     let mut all = rows(to);
     all.sort_by_key(|row| row.parse::<u64>().unwrap());
     assert_eq!(all, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
@@ -148,7 +246,7 @@ async fn a_partition_that_is_gone_is_planned_again() {
     // Its partition 1 is split by the source while it is read, and takes the rows of partition 0 with it.
     let memory = Arc::new(Memory::with(Trouble::Moves { partition: 1, with: 0, then_hangs: None }));
     let report = export(request(&memory, folder.path(), &[CSV[0], CSV[1], ("table", "numbers")])).await.unwrap();
-    assert_eq!((report.rows, report.status), (25, RunStatus::Complete));
+    assert_eq!((report.rows, report.status), (Some(25), RunStatus::Complete));
     let mut all = rows(folder.path());
     all.sort_by_key(|row| row.parse::<u64>().unwrap());
     assert_eq!(all, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());

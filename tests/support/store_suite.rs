@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use outhaul::model::{PartReceipt, PartitionReceipt, StagedObject};
+use outhaul::model::{AmountRead, PartReceipt, PartitionReceipt, StagedObject};
 use outhaul::store::error::StoreFault;
 use outhaul::store::{CreateOutcome, Destination, Journal, ReplaceOutcome, StoreOptions};
 
@@ -101,7 +101,7 @@ async fn assert_invisible(destination: &Destination, path: &str) {
 /// The object as its receipt has it, which another process reads.
 async fn from_its_journal(destination: &Destination, object: StagedObject) -> StagedObject {
     let journal = Journal::new(destination.clone(), RUN);
-    let (rows, now) = (0, chrono::Utc::now());
+    let (rows, now) = (Some(0), chrono::Utc::now());
     let part = PartReceipt {
         object: object.clone(),
         roll: 0,
@@ -112,7 +112,8 @@ async fn from_its_journal(destination: &Destination, object: StagedObject) -> St
         started_at: now,
         finished_at: now,
     };
-    let receipt = PartitionReceipt { partition: 7, attempt: 10, rows_read: rows, beyond_cap: true, parts: vec![part] };
+    let receipt =
+        PartitionReceipt { partition: 7, attempt: 10, read: AmountRead::Rows(0), beyond_cap: true, parts: vec![part] };
     journal.record_receipt(&receipt).await.unwrap();
     let [read] = <[PartitionReceipt; 1]>::try_from(journal.receipts().await.unwrap()).unwrap();
     assert_eq!(read, receipt);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::commit::test_data::{facts, format, heap_plan, manifest, object_url, plan, receipts};
-use crate::model::{Compression, RowOrder};
+use crate::model::Compression;
 
 fn build_with(plan: &Plan, receipts: &[PartitionReceipt], stats: ManifestStats) -> Result<Manifest, ManifestError> {
     let format = format(Format::Csv, Compression::None);
@@ -14,17 +14,39 @@ fn without_partition_2(mut receipts: Vec<PartitionReceipt>) -> Vec<PartitionRece
 
 #[test]
 fn parts_stand_in_output_order_whatever_order_receipts_came_in() {
-    let order: Vec<_> = manifest().parts.iter().map(|part| (part.partition, part.roll, part.rows)).collect();
+    let order: Vec<_> = manifest().parts.iter().map(|part| (part.partition, part.roll, part.rows.unwrap())).collect();
     assert_eq!(order, [(0, 0, 6), (1, 0, 3), (1, 1, 1), (2, 0, 2)]);
-    assert_eq!(manifest().totals, Totals { parts: 4, rows: 12, bytes: 1_000 + 1_001 + 1_001 + 1_002 });
+    assert_eq!(manifest().totals, Totals { parts: 4, rows: Some(12), bytes: 1_000 + 1_001 + 1_001 + 1_002 });
 }
 
 #[test]
 fn i3_a_row_read_but_in_no_part_stops_the_commit() {
     let mut receipts = receipts();
-    receipts[1].rows_read += 1;
+    receipts[1].read = AmountRead::Rows(7);
     let error = build_with(&plan(), &receipts, ManifestStats::Safe).unwrap_err();
     assert!(matches!(error, ManifestError::RowCount { partition: 0, read: 7, written: 6 }), "{error}");
+}
+
+#[test]
+fn i3_a_byte_of_the_source_that_is_in_no_part_stops_the_commit() {
+    let plan = Plan { content: PlannedContent::Bytes, cap: CapPlan::none(), columns: Vec::new(), ..plan() };
+    let of_bytes = |bytes| {
+        let mut receipts = receipts();
+        for receipt in &mut receipts {
+            receipt.parts.iter_mut().for_each(|part| part.rows = None);
+            receipt.read = AmountRead::Bytes(receipt.parts.iter().map(|part| part.object.bytes).sum());
+        }
+        receipts[1].read = AmountRead::Bytes(bytes);
+        receipts
+    };
+    let manifest = build_with(&plan, &of_bytes(1_000), ManifestStats::Safe).unwrap();
+    assert_eq!((manifest.totals.rows, manifest.row_cap.max_rows), (None, None));
+    let error = build_with(&plan, &of_bytes(1_001), ManifestStats::Safe).unwrap_err();
+    assert!(matches!(error, ManifestError::ByteCount { partition: 0, read: 1_001, written: 1_000 }), "{error}");
+    for (plan, receipts) in [(&plan, receipts()), (&heap_plan(), of_bytes(1_000))] {
+        let error = build_with(plan, &receipts, ManifestStats::Safe).unwrap_err();
+        assert!(matches!(error, ManifestError::Content { .. } | ManifestError::Receipts { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -70,7 +92,7 @@ fn an_empty_relation_has_one_part_not_none() {
     let mut receipts = without_partition_2(receipts());
     for receipt in &mut receipts {
         receipt.parts.clear();
-        receipt.rows_read = 0;
+        receipt.read = AmountRead::Rows(0);
     }
     let error = build_with(&heap_plan(), &receipts, ManifestStats::Safe).unwrap_err();
     assert!(matches!(error, ManifestError::NoParts), "{error}");

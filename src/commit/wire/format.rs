@@ -65,7 +65,7 @@ impl From<&FormatRecord> for WireFormat {
                 (None, Some(WireParquet { row_group_rows: *row_group_rows, row_group_bytes: *row_group_bytes }))
             }
             FormatKind::Csv(options) => (Some(options.into()), None),
-            FormatKind::Ndjson => (None, None),
+            FormatKind::Ndjson | FormatKind::Source => (None, None),
         };
         Self { format: record.format(), compression: record.compression.into(), csv, parquet }
     }
@@ -81,6 +81,7 @@ impl TryFrom<WireFormat> for FormatRecord {
             }
             (Format::Csv, Some(options), _) => FormatKind::Csv(options.try_into()?),
             (Format::Ndjson, _, _) => FormatKind::Ndjson,
+            (Format::Source, _, _) => FormatKind::Source,
             (Format::Parquet, _, None) | (Format::Csv, None, _) => {
                 return Err(WireError::Value {
                     field: "format_options",

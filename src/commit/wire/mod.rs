@@ -1,8 +1,9 @@
-//! Format v1 of `_manifest.json`, described for others by `config/manifest.v1.schema.json`.
+//! The format of `_manifest.json`. Version 1, of rows, is described for others by `config/manifest.v1.schema.json`; version 2 is
+//! of bytes that the source made, and says nothing of rows.
 //!
 //! The structs here are the format and nothing else is: a field renamed in [`model`](super::model) changes no file.
 //! Readers ignore fields they do not know and keep unknown values of `source.kind`, `consistency.mode` and `range.kind` as
-//! text, so v1 can grow; whatever a reader of v1 would misread needs `version` 2.
+//! text, so both can grow; whatever a reader of them would misread needs `version` 3.
 
 mod format;
 mod parts;
@@ -12,7 +13,10 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::model::{Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName, Totals};
+use super::model::{
+    FormatKind, FormatRecord, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName,
+    Totals,
+};
 pub(crate) use parts::crc64nvme_text;
 
 use format::WireFormat;
@@ -25,8 +29,14 @@ use crate::model::{
 /// What `format` says in every manifest.
 pub const FORMAT: &str = "outhaul-manifest";
 
-/// The version this build writes, and the newest it reads.
-pub const VERSION: u64 = 1;
+/// The newest version that this build reads.
+pub const VERSION: u64 = VERSION_OF_BYTES;
+
+/// The version of an export of rows.
+const VERSION_OF_ROWS: u64 = 1;
+
+/// The version of an export of bytes that the source made.
+const VERSION_OF_BYTES: u64 = 2;
 
 /// Why bytes are no manifest that this build can read.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +44,7 @@ pub const VERSION: u64 = 1;
 #[expect(missing_docs, reason = "the fields are named for what they hold, and each message says it")]
 pub enum WireError {
     /// The JSON is broken, or a field is missing or of a wrong type; serde's message names it.
-    #[error("not a manifest of format v1")]
+    #[error("not a manifest that this build can read")]
     Json(#[from] serde_json::Error),
     /// `format` is somebody else's.
     #[error("format is {found:?} where a manifest says {FORMAT:?}")]
@@ -58,7 +68,7 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// Reads what [`Manifest::to_json`] wrote, or what a later v1 build did.
+    /// Reads what [`Manifest::to_json`] wrote, or what a later build did in these versions.
     ///
     /// # Errors
     /// [`WireError`], by field.
@@ -236,7 +246,7 @@ impl From<&Manifest> for WireManifest {
         let Manifest { consistency, row_cap, .. } = manifest;
         Self {
             format: FORMAT.into(),
-            version: VERSION,
+            version: if manifest.totals.rows.is_some() { VERSION_OF_ROWS } else { VERSION_OF_BYTES },
             run_id: manifest.run_id.clone(),
             nonce: manifest.nonce.clone(),
             outhaul_version: manifest.outhaul_version.clone(),
@@ -270,6 +280,17 @@ impl TryFrom<WireManifest> for Manifest {
     type Error = WireError;
 
     fn try_from(wire: WireManifest) -> Result<Self, WireError> {
+        let of_rows = wire.version == VERSION_OF_ROWS;
+        let parts = wire.parts.into_iter().map(PartEntry::try_from).collect::<Result<Vec<_>, _>>()?;
+        let format = FormatRecord::try_from(wire.format_options)?;
+        let told = [wire.totals.rows.is_some(), format.kind != FormatKind::Source];
+        if told.into_iter().chain(parts.iter().map(|part| part.rows.is_some())).any(|rows| rows != of_rows) {
+            return Err(WireError::Value {
+                field: "version",
+                found: wire.version.to_string(),
+                reason: "version 1 counts the rows of each part, and version 2, of bytes of the source, counts none",
+            });
+        }
         let WireRowCap { tier, max_rows, truncated, rows_available, order, boundary } = wire.row_cap;
         let WireConsistency { mode, snapshots, now, note } = wire.consistency;
         Ok(Self {
@@ -283,9 +304,9 @@ impl TryFrom<WireManifest> for Manifest {
             consistency: Consistency { mode, snapshots, now: now.map(|now| now.0), note },
             row_cap: RowCapRecord { tier, max_rows, truncated, available: rows_available.try_into()?, order, boundary },
             schema: wire.schema,
-            format: wire.format_options.try_into()?,
+            format,
             totals: wire.totals,
-            parts: wire.parts.into_iter().map(PartEntry::try_from).collect::<Result<_, _>>()?,
+            parts,
         })
     }
 }

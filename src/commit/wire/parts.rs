@@ -32,7 +32,8 @@ fn crc64nvme_value(text: &str) -> Result<u64, WireError> {
 pub(super) struct WirePart {
     path: String,
     url: String,
-    rows: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
     bytes: u64,
     crc64nvme: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,9 +46,12 @@ pub(super) struct WirePart {
     started_at: DateTime<Utc>,
     #[serde(with = "micros")]
     finished_at: DateTime<Utc>,
-    header_rows: u32,
-    header_bytes: u64,
-    columns: WireColumns,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    header_rows: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    header_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    columns: Option<WireColumns>,
 }
 
 impl From<&PartEntry> for WirePart {
@@ -65,9 +69,9 @@ impl From<&PartEntry> for WirePart {
             range: (&part.range).into(),
             started_at: part.started_at,
             finished_at: part.finished_at,
-            header_rows: part.header_rows,
-            header_bytes: part.header_bytes,
-            columns: WireColumns(part.columns.clone()),
+            header_rows: part.rows.map(|_| part.header_rows),
+            header_bytes: part.rows.map(|_| part.header_bytes),
+            columns: part.rows.map(|_| WireColumns(part.columns.clone())),
         }
     }
 }
@@ -82,6 +86,19 @@ impl TryFrom<WirePart> for PartEntry {
             found: wire.attempt.clone(),
             reason: "it is eight hexadecimal digits",
         })?;
+        // All of them stand for rows, or none does.
+        let (header_rows, header_bytes, columns) = match (wire.rows, wire.header_rows, wire.header_bytes, wire.columns)
+        {
+            (Some(_), Some(lines), Some(bytes), Some(columns)) => (lines, bytes, columns.0),
+            (None, None, None, None) => (0, 0, Vec::new()),
+            _ => {
+                return Err(WireError::Value {
+                    field: "parts",
+                    found: wire.path,
+                    reason: "a part has rows, header_rows, header_bytes and columns, or none of them",
+                });
+            }
+        };
         Ok(Self {
             crc64nvme: crc64nvme_value(&wire.crc64nvme)?,
             path: wire.path,
@@ -95,9 +112,9 @@ impl TryFrom<WirePart> for PartEntry {
             range: wire.range.try_into()?,
             started_at: wire.started_at,
             finished_at: wire.finished_at,
-            header_rows: wire.header_rows,
-            header_bytes: wire.header_bytes,
-            columns: wire.columns.0,
+            header_rows,
+            header_bytes,
+            columns,
         })
     }
 }

@@ -148,7 +148,6 @@ fn a_missing_field_is_named() {
         ("", "parts"),
         ("/source", "server_version"),
         ("/row_cap", "truncated"),
-        ("/totals", "rows"),
         ("/parts/1", "crc64nvme"),
         ("/parts/1", "path"),
     ];
@@ -162,13 +161,40 @@ fn a_missing_field_is_named() {
 }
 
 #[test]
+fn version_1_counts_rows_everywhere_and_version_2_nowhere() {
+    for (pointer, field) in
+        [("/totals", "rows"), ("/parts/1", "rows"), ("/parts/1", "header_rows"), ("/parts/1", "columns")]
+    {
+        let mut json = json_of(&manifest());
+        json.pointer_mut(pointer).unwrap().as_object_mut().unwrap().shift_remove(field);
+        let refused = read(&json).unwrap_err();
+        assert!(
+            matches!(refused, WireError::Value { field: "version" | "parts", .. }),
+            "{pointer}/{field}: {refused:?}"
+        );
+    }
+    let mut json = json_of(&manifest());
+    json["version"] = json!(2);
+    assert!(matches!(read(&json), Err(WireError::Value { field: "version", .. })));
+    let mut bytes = manifest();
+    bytes.format.kind = FormatKind::Source;
+    (bytes.totals.rows, bytes.schema) = (None, Vec::new());
+    for part in &mut bytes.parts {
+        (part.rows, part.columns) = (None, Vec::new());
+    }
+    let json = json_of(&bytes);
+    assert_eq!((&json["version"], &json["format_options"]["format"]), (&json!(2), &json!("source")));
+    assert_eq!(read(&json).unwrap(), bytes);
+}
+
+#[test]
 fn another_format_and_a_newer_version_are_told_apart() {
     let mut json = json_of(&manifest());
     json["format"] = json!("other");
     assert!(matches!(read(&json), Err(WireError::Format { found }) if found == "other"));
 
-    let newer = json!({"format": FORMAT, "version": 2, "everything": "else"});
-    assert!(matches!(read(&newer), Err(WireError::Version { found: 2 })));
+    let newer = json!({"format": FORMAT, "version": 3, "everything": "else"});
+    assert!(matches!(read(&newer), Err(WireError::Version { found: 3 })));
     assert!(matches!(Manifest::from_json(b"{\"format\":"), Err(WireError::Json(_))));
 }
 

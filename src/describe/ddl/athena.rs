@@ -64,7 +64,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
         if partitioned { format!("PARTITIONED BY ({})\n", folders.keys(backquoted, "string")) } else { String::new() };
     let serde = match format {
         Format::Parquet => "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
-        Format::Csv | Format::Ndjson => "org.openx.data.jsonserde.JsonSerDe",
+        Format::Csv | Format::Ndjson | Format::Source => "org.openx.data.jsonserde.JsonSerDe",
     };
     let location = if partitioned { literal(folders.root) } else { symlinks.clone() };
     script.statements.push(format!(

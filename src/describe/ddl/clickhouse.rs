@@ -82,10 +82,11 @@ fn sources(export: &Export<'_>, columns: &[String]) -> Result<Vec<String>, Strin
         FormatKind::Csv(csv) if csv.header => "CSVWithNames",
         FormatKind::Csv(_) => "CSV",
         FormatKind::Ndjson => "JSONEachRow",
+        FormatKind::Source => "RawBLOB",
     };
     let codec = match (export.format(), export.compression()) {
-        (Format::Csv | Format::Ndjson, Compression::Gzip(_)) => "gzip",
-        (Format::Csv | Format::Ndjson, Compression::Zstd(_)) => "zstd",
+        (Format::Csv | Format::Ndjson | Format::Source, Compression::Gzip(_)) => "gzip",
+        (Format::Csv | Format::Ndjson | Format::Source, Compression::Zstd(_)) => "zstd",
         _ => "none",
     };
     let structure = escaped_literal(&columns.join(", "));

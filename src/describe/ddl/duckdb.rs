@@ -53,6 +53,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
             ("read_parquet", Vec::new())
         }
         FormatKind::Csv(csv) => ("read_csv", [text_options(export, &CSV, script), csv_options(csv)].concat()),
+        FormatKind::Source => ("read_blob", Vec::new()),
         FormatKind::Ndjson => {
             let fixed = vec!["format = 'newline_delimited'".to_owned()];
             ("read_json", [text_options(export, &NDJSON, script), fixed].concat())

@@ -140,6 +140,9 @@ pub(crate) fn ddl(
     name: Option<&TableName>,
 ) -> Result<String, UnsupportedDdl> {
     let refused = |reasons| UnsupportedDdl { dialect, reasons };
+    if manifest.format.format() == Format::Source {
+        return Err(refused(vec!["its bytes are as the source made them, and no columns are described".to_owned()]));
+    }
     let columns = columns::of(manifest).map_err(refused)?;
     let export = Export { manifest, placement, columns };
     let name = match name {
@@ -185,12 +188,14 @@ fn header(manifest: &Manifest, dialect: Dialect) -> String {
         Format::Parquet => "Parquet",
         Format::Csv => "CSV",
         Format::Ndjson => "NDJSON",
+        Format::Source => "a format of the source's own",
     };
     let totals = manifest.totals;
     let mut text = String::new();
     comment(&mut text, &format!("{}: {source}, exported by Outhaul {}", dialect.title(), manifest.outhaul_version));
-    let (rows, parts) = (counted(totals.rows, "row"), counted(totals.parts, "part"));
-    comment(&mut text, &format!("run {}: {rows} in {parts}, {format}", manifest.run_id));
+    let rows = totals.rows.map_or_else(String::new, |rows| format!("{} in ", counted(rows, "row")));
+    let parts = counted(totals.parts, "part");
+    comment(&mut text, &format!("run {}: {rows}{parts}, {format}", manifest.run_id));
     if manifest.status == RunStatus::Truncated {
         comment(&mut text, "TRUNCATED: a cap cut rows off");
     }

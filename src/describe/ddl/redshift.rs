@@ -45,6 +45,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
         FormatKind::Parquet { .. } => parquet_options(export, script),
         FormatKind::Csv(csv) => csv_options(csv, export, script),
         FormatKind::Ndjson => vec!["FORMAT AS JSON 'auto ignorecase'".to_owned()],
+        FormatKind::Source => Vec::new(),
     };
     if format != Format::Parquet {
         text_notes(export, script);

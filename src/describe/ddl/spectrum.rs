@@ -62,11 +62,13 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
     let manifest = escaped_literal(&format!("{folder}_redshift/manifest"));
     let stored = match format {
         Format::Parquet => "STORED AS PARQUET",
-        Format::Csv | Format::Ndjson => "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'\nSTORED AS TEXTFILE",
+        Format::Csv | Format::Ndjson | Format::Source => {
+            "ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'\nSTORED AS TEXTFILE"
+        }
     };
     let create = format!("CREATE EXTERNAL TABLE {table} (\n{}\n)\n", lines(&columns, "    "));
     if folders.pairs.is_empty() {
-        let rows = export.manifest.totals.rows;
+        let rows = export.manifest.totals.rows.unwrap_or_default();
         script
             .statements
             .push(format!("{create}{stored}\nLOCATION {manifest}\nTABLE PROPERTIES ('numRows' = '{rows}')"));

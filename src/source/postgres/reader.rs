@@ -28,7 +28,7 @@ use crate::base::failpoint;
 use crate::model::{
     Consistency, Plan, ReadMode, ReadRequest, RelationKind, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
 };
-use crate::source::{BatchStream, Begun, Reading, SourceError, SourceFault};
+use crate::source::{BatchStream, Begun, Opened, Reading, SourceError, SourceFault};
 
 /// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
 const GUARD_INTERVAL: Duration = Duration::from_secs(1);
@@ -353,8 +353,8 @@ impl Reading for PostgresReading {
         PgRecord { server: self.record.clone(), plan: PgPlan::clone(&self.plan) }.write()
     }
 
-    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
-        self.copy(partition).boxed()
+    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
+        async move { Ok(Opened::Rows(self.copy(partition).await?)) }.boxed()
     }
 
     fn also_held(&self, id: String) -> BoxFuture<'_, ()> {

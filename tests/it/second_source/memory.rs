@@ -1,24 +1,27 @@
-//! Three relations in memory, of a system that nobody has heard of.
+//! Four relations in memory, of a system that nobody has heard of; one gives bytes of a format of its own.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Schema;
 use futures_util::future::{BoxFuture, pending, ready};
 use futures_util::stream::{self, StreamExt};
 use futures_util::{FutureExt, TryFutureExt};
 use outhaul::model::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Consistency, ConsistencyMode, PartRange, Partition,
-    Plan, Policies, ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest, RowOrder, RowsAvailable,
-    ShapeOptions, SourceFacts, SourceKind,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Consistency, ConsistencyMode, ObjectKind, PartRange,
+    Partition, Plan, PlannedContent, Policies, ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest,
+    RowOrder, RowsAvailable, ShapeOptions, SourceFacts, SourceKind,
 };
-use outhaul::source::{Batch, BatchStream, Begun, Reading, Replan, Retry, Source, SourceError, SourceFault};
+use outhaul::source::{Batch, BatchStream, Begun, Opened, Reading, Replan, Retry, Source, SourceError, SourceFault};
 use serde_json::{Value, json};
 
 const WORDS: [&str; 4] = ["one", "two, and", "three", ""];
+
+/// What the relation `song` gives, which is no text in any encoding.
+pub const SONG: [&[u8]; 3] = [b"do\0", b"re\xff\n", b"mi"];
 
 /// What goes wrong while it is read.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +44,10 @@ pub struct Memory {
     trouble: Trouble,
     opened: Arc<Mutex<BTreeSet<u32>>>,
 }
+
+/// The relations of one run.
+#[derive(Debug)]
+struct All(Vec<Rows>);
 
 /// One relation, being read.
 #[derive(Debug)]
@@ -83,7 +90,8 @@ impl Memory {
             ("numbers", None) => vec![10, 20, 25],
             ("numbers", Some(cap)) => vec![25.min(i64::try_from(cap.get()).unwrap())],
             ("words", _) => vec![4],
-            ("nothing", _) => vec![0],
+            ("nothing" | "silence", _) => vec![0],
+            ("song", _) => vec![i64::try_from(SONG.len()).unwrap()],
             _ => {
                 let message = format!("there is no relation {table}");
                 return Err(SourceError::new(SourceFault::SchemaChanged, message));
@@ -97,8 +105,8 @@ impl Memory {
     }
 }
 
-fn reading(rows: Rows) -> Arc<dyn Reading> {
-    Arc::new(rows)
+fn reading(relations: Vec<Rows>) -> Arc<dyn Reading> {
+    Arc::new(All(relations))
 }
 
 impl Source for Memory {
@@ -116,7 +124,8 @@ impl Source for Memory {
     }
 
     fn begin(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
-        ready(self.rows(&requests[0], None)).map_ok(reading).boxed()
+        let relations = requests.iter().map(|request| self.rows(request, None)).collect::<Result<_, _>>();
+        ready(relations).map_ok(reading).boxed()
     }
 
     fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
@@ -124,8 +133,12 @@ impl Source for Memory {
             let number = |place: usize| one[place].as_i64().unwrap();
             (u32::try_from(number(0)).unwrap(), number(1)..number(2))
         };
-        let partitions = begun.record["partitions"].as_array().unwrap().iter().map(partition).collect();
-        ready(self.rows(&requests[0], Some(State { partitions, changes: 0 }))).map_ok(reading).boxed()
+        let relation = |(request, record): (&ReadRequest, &Value)| {
+            let partitions = record["partitions"].as_array().unwrap().iter().map(partition).collect();
+            self.rows(request, Some(State { partitions, changes: 0 }))
+        };
+        let records = begun.record.as_array().unwrap();
+        ready(requests.iter().zip(records).map(relation).collect::<Result<_, _>>()).map_ok(reading).boxed()
     }
 }
 
@@ -160,6 +173,10 @@ impl Rows {
         self.state.lock().unwrap().partitions.iter().map(partition).collect()
     }
 
+    fn gives_bytes(&self) -> bool {
+        matches!(self.table.as_str(), "song" | "silence")
+    }
+
     fn planned(&self) -> Plan {
         let truncated = self.cap.is_some_and(|cap| cap.get() < 25);
         Plan {
@@ -174,7 +191,8 @@ impl Rows {
                 row_security: false,
             },
             now: None,
-            columns: vec![self.column()],
+            content: if self.gives_bytes() { PlannedContent::Bytes } else { PlannedContent::Rows },
+            columns: if self.gives_bytes() { Vec::new() } else { vec![self.column()] },
             key: Vec::new(),
             cap: CapPlan {
                 tier: None,
@@ -202,6 +220,12 @@ impl Rows {
     }
 
     fn batch(&self, rows: Range<i64>) -> Batch {
+        if self.gives_bytes() {
+            let values: ArrayRef =
+                Arc::new(BinaryArray::from_iter_values(rows.map(|row| SONG[usize::try_from(row).unwrap()])));
+            let rows = RecordBatch::try_from_iter([("bytes", values)]).unwrap();
+            return Batch { rows, changed: Box::default(), beyond_cap: false };
+        }
         let column = self.column();
         let values: ArrayRef = if self.table == "words" {
             let words = rows.map(|row| WORDS[usize::try_from(row).unwrap()]);
@@ -219,29 +243,15 @@ fn moved() -> SourceError {
     SourceError { retry: Retry::Replan, ..SourceError::new(SourceFault::Unavailable, "the rows have moved") }
 }
 
-impl Reading for Rows {
-    fn plan(&self, relation: usize) -> Option<Arc<Plan>> {
-        (relation == 0).then(|| Arc::new(self.planned()))
-    }
-
-    fn facts(&self) -> SourceFacts {
-        let kind = SourceKind::Other("memory".to_owned());
-        SourceFacts { kind, server_version: "1".to_owned(), standby: false }
-    }
-
-    fn consistency(&self, _: usize) -> Consistency {
-        let mode = ConsistencyMode::Other("at_rest".to_owned());
-        Consistency { mode, snapshots: Vec::new(), now: None, note: None }
-    }
-
-    fn record(&self) -> Result<Value, SourceError> {
+impl Rows {
+    fn record(&self) -> Value {
         let partitions = self.state.lock().unwrap().partitions.clone();
         let all: Vec<Value> =
             partitions.into_iter().map(|(number, rows)| json!([number, rows.start, rows.end])).collect();
-        Ok(json!({ "partitions": all }))
+        json!({ "partitions": all })
     }
 
-    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
+    fn open(&self, partition: u32) -> BoxFuture<'_, Result<BatchStream, SourceError>> {
         self.opened.lock().unwrap().insert(partition);
         let state = self.state.lock().unwrap().clone();
         let rows = state.partitions.iter().find(|(number, _)| *number == partition).unwrap().1.clone();
@@ -265,7 +275,7 @@ impl Reading for Rows {
         ready(Err(error)).boxed()
     }
 
-    fn replan(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<Option<Replan>, SourceError>> {
+    fn replan(&self, partition: u32) -> BoxFuture<'_, Result<Option<Replan>, SourceError>> {
         let before = self.state.lock().unwrap().clone();
         let with = match self.trouble {
             Trouble::Moves { with, .. } => with,
@@ -285,6 +295,43 @@ impl Reading for Rows {
         *self.state.lock().unwrap() = State { partitions: kept, changes: before.changes + 1 };
         let add = self.partitions().into_iter().filter(|partition| partition.number >= next).collect();
         ready(Ok(Some(Replan { discard, add }))).boxed()
+    }
+}
+
+impl Reading for All {
+    fn plan(&self, relation: usize) -> Option<Arc<Plan>> {
+        self.0.get(relation).map(|rows| Arc::new(rows.planned()))
+    }
+
+    fn facts(&self) -> SourceFacts {
+        let kind = SourceKind::Other("memory".to_owned());
+        SourceFacts { kind, server_version: "1".to_owned(), standby: false }
+    }
+
+    fn consistency(&self, _: usize) -> Consistency {
+        let mode = ConsistencyMode::Other("at_rest".to_owned());
+        Consistency { mode, snapshots: Vec::new(), now: None, note: None }
+    }
+
+    fn record(&self) -> Result<Value, SourceError> {
+        Ok(self.0.iter().map(Rows::record).collect())
+    }
+
+    fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
+        let rows = &self.0[relation];
+        let opened = |batches| {
+            if rows.gives_bytes() {
+                let kind = ObjectKind::of_source("song".to_owned(), "audio/x-song".to_owned()).unwrap();
+                Opened::Bytes { kind, batches }
+            } else {
+                Opened::Rows(batches)
+            }
+        };
+        rows.open(partition).map_ok(opened).boxed()
+    }
+
+    fn replan(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<Option<Replan>, SourceError>> {
+        self.0[relation].replan(partition)
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {

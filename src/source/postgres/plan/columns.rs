@@ -215,7 +215,7 @@ fn with_distinct_members(
     let structured = match rules.format {
         Format::Parquet => mapping.carrier.is_nested(),
         Format::Ndjson => mapping.wire == Wire::JsonText,
-        Format::Csv => false,
+        Format::Csv | Format::Source => false,
     };
     let fold = |name: &str| folded(name, rules.policies.preset);
     let Some(member) = members::double_member(pg_type, &fold).filter(|_| structured) else { return Ok(mapping) };

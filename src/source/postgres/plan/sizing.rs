@@ -68,7 +68,7 @@ impl Sizing {
     fn part_heap_bytes(&self) -> u64 {
         let percent = match self.format {
             Format::Parquet => HEAP_PERCENT_OF_PARQUET,
-            Format::Csv => HEAP_PERCENT_OF_CSV,
+            Format::Csv | Format::Source => HEAP_PERCENT_OF_CSV,
             Format::Ndjson => HEAP_PERCENT_OF_NDJSON,
         };
         (self.part_size.get() / 100).saturating_mul(percent).max(1)

@@ -13,8 +13,8 @@ use crate::base::failpoint;
 use crate::base::text::key;
 use crate::base::words::{counted, plural};
 use crate::model::{
-    CapPlan, Consistency, ConsistencyMode, KeyColumn, KeyRange, KeyValue, PartRange, Partition, Plan, ReadMode,
-    ReadPlan, ReadRequest, Relation, SnapshotRecord, SourceProfile,
+    CapPlan, Consistency, ConsistencyMode, KeyColumn, KeyRange, KeyValue, PartRange, Partition, Plan, PlannedContent,
+    ReadMode, ReadPlan, ReadRequest, Relation, SnapshotRecord, SourceProfile,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -27,6 +27,7 @@ impl PgPlan {
         let facts = &self.relation;
         let leaves = &facts.leaves;
         Ok(Plan {
+            content: PlannedContent::Rows,
             relation: Relation {
                 kind: facts.kind,
                 name: facts.display_name.clone(),

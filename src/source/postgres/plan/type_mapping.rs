@@ -71,7 +71,7 @@ impl TypeMapping {
 pub(super) fn map_type(pg_type: &PgType, terms: &Terms) -> TypeMapping {
     let mapping = match terms.format {
         Format::Parquet => parquet(pg_type, terms),
-        Format::Csv | Format::Ndjson => text(pg_type, terms),
+        Format::Csv | Format::Ndjson | Format::Source => text(pg_type, terms),
     };
     members::noted(mapping, pg_type, terms)
 }
