@@ -202,14 +202,15 @@ pub(super) fn branches(tree: &[TreeNode]) -> impl Iterator<Item = &TreeNode> {
     tree.iter().filter(|node| node.place == TreePlace::Branch && node.may_select)
 }
 
-/// The names of these by the newest catalog, quoted: locked before the snapshot is taken, they need not be locked too late
+/// The names of these and of the root by the newest catalog, quoted: locked before the snapshot is taken, they need not be locked too late
 /// for it, and it not be taken again.
 pub(super) async fn newest_branches(lock: &Session, root: u32) -> Result<Vec<String>, SourceError> {
     let sql = closed(
         &"WITH RECURSIVE TREE \
         SELECT n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE (c.relkind = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_inherits b WHERE b.inhparent = c.oid)) \
+        WHERE (c.oid = $1 OR c.relkind = 'p' \
+                OR EXISTS (SELECT FROM pg_catalog.pg_inherits b WHERE b.inhparent = c.oid)) \
             AND COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) ORDER BY c.oid"
             .replace("TREE", TREE),
     );

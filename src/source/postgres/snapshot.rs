@@ -81,7 +81,9 @@ impl Locks {
             let sql = format!("LOCK TABLE {table} IN ACCESS SHARE MODE{nowait}");
             session.batch(&format!("locking {table} against changes"), &sql).await?;
         }
-        if let Some(DeferredLocks { branches, .. }) = &self.checked {
+        // None is left where the last child went: the root is then read as the leaf that it is.
+        let branches = self.checked.iter().map(|checked| &checked.branches).find(|branches| !branches.is_empty());
+        if let Some(branches) = branches {
             let list = branches.iter().map(|name| format!("ONLY {name}")).collect::<Vec<_>>().join(", ");
             let sql = format!("LOCK TABLE {list} IN ACCESS SHARE MODE{nowait}");
             session.batch("locking what the tables inherit from against changes", &sql).await?;
