@@ -26,6 +26,7 @@ use object_store::path::Path;
 use object_store::{ClientOptions, HeaderMap, HeaderValue, RetryConfig};
 
 use super::address::Provider;
+use super::aws_profile::{self, ProfileError};
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::remote::Remote;
@@ -80,6 +81,13 @@ pub(super) fn cloud(
     };
     Ok(match provider {
         Provider::S3 => {
+            let variables = &aws_profile::with_profile(variables).map_err(|error| {
+                let fault = match error {
+                    ProfileError::Unreadable { .. } | ProfileError::HalfKeys { .. } => StoreFault::Configuration,
+                    _ => StoreFault::Authentication,
+                };
+                StoreError::new("opening destination", url, fault, error)
+            })?;
             let asked = UploadStarts::default();
             let store = s3(authority, variables, false, TimedHttpConnector(asked.clone())).map_err(refused)?;
             let facts = s3(authority, variables, true, TimedHttpConnector::default()).map_err(refused)?;

@@ -1,6 +1,7 @@
 //! Stage 4, STORE: encoded bytes become parts at the destination, staged until commit. The only user of `object_store`.
 
 mod address;
+mod aws_profile;
 pub(crate) mod checksums;
 mod chunks;
 mod connect;
