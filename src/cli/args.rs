@@ -41,8 +41,9 @@ Examples:
   outhaul resume ./orders --from postgres://me@localhost/shop
 
 Partitions that were uploaded whole are not read again. The rest is read under the run's own snapshot, which must still
-be held: by --keep-snapshot of the export, or by `outhaul keep`. Takes the destination over at once.
-Exit codes: those of `outhaul export`; 12 where nobody holds the snapshot any more, 2 where there is no run.";
+be held: by --keep-snapshot of the export, or by `outhaul keep`. A run that is alive is not touched without --take-over.
+Exit codes: those of `outhaul export`; 22 where the run is alive, 12 where nobody holds the snapshot any more, 2 where
+there is no run.";
 
 const CLEAN_HELP: &str = "\
 Removes uploads, staged files and records of runs that died, and parts that no manifest names. A run that died after its
@@ -51,7 +52,7 @@ Needs the right to delete (config/s3-cleaner-policy.json).";
 
 const KEEP_HELP: &str = "\
 Waits for the run at DEST to begin, imports its snapshot and holds it, with its locks, until the run has ended or is
-cleaned away, a session has waited too long for the locks, or the time is up.
+cleaned away, a session has waited too long for the locks, or the time is up. Ends at once where the export is finished.
 Exit codes: 0 the run ended, 12 the snapshot is gone, 16 gave way or the time was up.";
 
 pub(crate) fn command() -> Command {
@@ -154,6 +155,12 @@ fn resume() -> Command {
                 .long("allow-mixed-snapshot")
                 .action(ArgAction::SetTrue)
                 .help("where the run's snapshot is gone, read the rest of a run that is split by key under a new one"),
+        )
+        .arg(
+            Arg::new("take_over")
+                .long("take-over")
+                .action(ArgAction::SetTrue)
+                .help("go on with the run although its process is alive, or is on another machine and may be; that process ends"),
         )
         .args(env_file());
     for option in of_resume() {

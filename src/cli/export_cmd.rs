@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::exit::{self, Truncation};
+use super::exit::Truncation;
 use super::plan_view::PlanView;
 use super::progress::View;
-use super::screen::stdout_line;
+use super::screen::stdout_answer;
 use super::session::{self, Facts, Front, ReportForm, ReportPlace};
 use super::summary::{Failure, Left};
 use super::{CommandContext, args};
@@ -91,10 +91,7 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
         }
     });
     match shown {
-        Ok(text) => {
-            stdout_line(&text);
-            exit::COMPLETE
-        }
+        Ok(text) => stdout_answer(&text),
         Err(error) => front.fail(&Failure::early(&session::by_signal(error, &front))),
     }
 }

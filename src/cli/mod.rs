@@ -191,9 +191,9 @@ fn parse_and_run() -> u8 {
 /// Help and version, which are no mistakes, or what clap did not understand.
 fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
     // A closed pipe is nobody's mistake.
-    let _ = error.print();
+    let printed = error.print();
     if !error.use_stderr() {
-        return exit::COMPLETE;
+        return if printed.is_ok() { exit::COMPLETE } else { exit::READER_GONE };
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();

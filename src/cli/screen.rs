@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
+use super::exit;
+use crate::model::ExportErrorKind;
+
 /// Standard error with bars at its foot. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Screen {
@@ -97,7 +100,18 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Screen {
     }
 }
 
-/// Writes one line to standard output.
+/// Writes what a command was asked for to standard output: the exit code of the command.
+pub(crate) fn stdout_answer(text: &str) -> u8 {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    match written {
+        Ok(()) => exit::COMPLETE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::READER_GONE,
+        Err(_) => exit::failed(ExportErrorKind::DestinationFull),
+    }
+}
+
+/// Writes one line to standard output, beside which the command has an exit code of its own.
 pub(crate) fn stdout_line(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());

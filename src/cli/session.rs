@@ -58,7 +58,9 @@ impl Front {
     /// Tells of a run that did not commit; returns the exit code.
     pub(crate) fn fail(&self, failure: &Failure<'_>) -> u8 {
         // The events have said it, and a script that reads them expects nothing else.
-        if self.view != View::Json || failure.run_id.is_none() {
+        let said = self.view == View::Json && failure.run_id.is_some();
+        // Whoever closes a pipe, as `head` does, has all that he wanted.
+        if !said && failure.error.kind != ExportErrorKind::ReaderGone {
             self.screen.line(&summary::error_text(failure));
         }
         if self.report == ReportForm::Json
@@ -156,7 +158,7 @@ fn judged(result: &Result<ExportReport, ExportError>, truncation: Truncation, ru
             (outcome, last, exit::committed(report.status, truncation))
         }
         Err(error) => {
-            let cancelled = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+            let cancelled = error.kind.is_cancel();
             let exit_code = exit::failed(error.kind);
             let last = Event::RunFailed {
                 run_id: run_id.to_owned(),

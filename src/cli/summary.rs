@@ -51,18 +51,12 @@ pub(crate) fn text(report: &ExportReport, exit_code: u8) -> String {
     }
     let (rows, parts) = (human::plural(report.rows, "row"), human::plural(report.parts, "part"));
     entry("rows", format!("{rows} in {parts}, {}", human::bytes(report.bytes)));
+    let before = report.rows.saturating_sub(report.rows_read_now);
+    if !report.already_committed && before > 0 {
+        entry("resumed", format!("{} were there, {} read now", human::plural(before, "row"), human::count(report.rows_read_now)));
+    }
     if !report.already_committed {
-        let readers = u64::try_from(report.readers).unwrap_or(u64::MAX);
-        entry(
-            "time",
-            format!(
-                "{} with {}: {} rows/s, {}/s",
-                human::seconds(report.seconds),
-                human::plural(readers, "reader"),
-                human::count(human::per_second(report.rows, report.seconds)),
-                human::bytes(human::per_second(report.bytes, report.seconds)),
-            ),
-        );
+        entry("time", time(report));
     }
     if let Some(cost) = &report.source_cost {
         entry("source", source_cost(cost));
@@ -85,6 +79,18 @@ fn heading(report: &ExportReport) -> String {
         RunStatus::Complete => format!("complete{done}: {relation} -> {destination}"),
         RunStatus::Truncated => format!("TRUNCATED{done}: {relation} -> {destination}"),
     }
+}
+
+/// `12.5 s with 4 readers: 480,097 rows/s, 23.04 MiB/s`, where what was read before a resume is in no rate.
+fn time(report: &ExportReport) -> String {
+    let readers = u64::try_from(report.readers).unwrap_or(u64::MAX);
+    format!(
+        "{} with {}: {} rows/s, {}/s",
+        human::seconds(report.seconds),
+        human::plural(readers, "reader"),
+        human::count(human::per_second(report.rows_read_now, report.seconds)),
+        human::bytes(human::per_second(report.bytes_written_now, report.seconds)),
+    )
 }
 
 /// `7 connections at most, snapshot held for 12.2 s, 157,234 blocks of heap read`.
@@ -212,7 +218,7 @@ pub(crate) fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde
 /// None in practice: see [`super::events::line`].
 pub(crate) fn error_json(failure: &Failure<'_>) -> Result<String, serde_json::Error> {
     let kind = failure.error.kind;
-    let cancelled = matches!(kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+    let cancelled = kind.is_cancel();
     serde_json::to_string(&Failed {
         schema_version: SCHEMA_VERSION,
         status: if cancelled { "cancelled" } else { "failed" },
@@ -252,7 +258,9 @@ mod tests {
             rows_available: RowsAvailable::Unknown,
             ..samples::truncated()
         };
-        let skipped = ExportReport { already_committed: true, source_cost: None, ..samples::report() };
+        let skipped = ExportReport { already_committed: true, source_cost: None, rows_read_now: 0, bytes_written_now: 0, ..samples::report() };
+        let resumed =
+            ExportReport { rows_read_now: 1_001_215, bytes_written_now: 50_000_000, seconds: 2.0, ..samples::report() };
         let streamed = ExportReport { destination: "standard output".into(), manifest: None, ..samples::report() };
         let cases = [
             ("complete", samples::report(), exit::COMPLETE),
@@ -260,6 +268,7 @@ mod tests {
             ("truncated_allowed", samples::truncated(), exit::COMPLETE),
             ("truncated_physical", physical, exit::TRUNCATED),
             ("already_committed", skipped, exit::COMPLETE),
+            ("resumed", resumed, exit::COMPLETE),
             ("streamed", streamed, exit::COMPLETE),
         ];
         for (name, report, exit_code) in cases {

@@ -86,10 +86,7 @@ impl RunTarget {
     /// The destination's URL, without credentials.
     pub(crate) fn url(&self) -> String {
         match self {
-            Self::Destination { destination, placement: Placement::Single { name }, .. } => {
-                destination.object_url(name)
-            }
-            Self::Destination { destination, .. } => destination.url().to_owned(),
+            Self::Destination { destination, placement, .. } => placement.url(destination),
             Self::Stream { .. } => STREAM.to_owned(),
         }
     }
@@ -289,6 +286,8 @@ pub(crate) fn report_of(
         destination: place.url(),
         manifest: url,
         rows: manifest.totals.rows,
+        rows_read_now: 0,
+        bytes_written_now: 0,
         parts: manifest.totals.parts,
         bytes: manifest.totals.bytes,
         max_rows: manifest.row_cap.max_rows.map(std::num::NonZeroU64::get),
@@ -318,6 +317,7 @@ impl From<ManifestError> for ExportError {
             Some(StoreFault::Authentication) => ExportErrorKind::DestinationAuthentication,
             Some(StoreFault::Unavailable | StoreFault::Missing) => ExportErrorKind::DestinationUnavailable,
             Some(StoreFault::Taken) => ExportErrorKind::DestinationTaken,
+            Some(StoreFault::ReaderGone) => ExportErrorKind::ReaderGone,
             Some(StoreFault::Full) => ExportErrorKind::DestinationFull,
         };
         let hint = match &error {

@@ -23,7 +23,7 @@ use super::worker::{Outlet, Work};
 use crate::base::failpoint;
 use crate::commit::{Existing, ManifestError, Placement};
 use crate::model::{
-    ColumnPlan, Consistency, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, SourceFacts,
+    ColumnPlan, Consistency, Event, ExportReport, PartitionReceipt, Plan, RelationRequest, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::{AttemptSeed, Take};
@@ -187,7 +187,7 @@ impl Run {
         hold: Option<&Hold>,
         stop: &CancellationToken,
     ) -> Result<ExportReport, ExportError> {
-        let retention = self.retention(hold);
+        let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
         let receipts = match &reading {
             Some(reading) => {
@@ -218,7 +218,12 @@ impl Run {
         };
         let error = match finished {
             Ok(report) => {
-                let report = ExportReport { source_cost: cost, ..report };
+                let report = ExportReport {
+                    source_cost: cost,
+                    rows_read_now: report.rows.saturating_sub(resumed.rows),
+                    bytes_written_now: report.bytes.saturating_sub(resumed.bytes),
+                    ..report
+                };
                 self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
                 return Ok(report);
             }
@@ -315,7 +320,7 @@ impl Run {
         let request = &self.request;
         let reading = request.source.begin(vec![request.read_request()]).await?;
         let planned = Planned::of(reading.as_ref())?;
-        self.announce_plan(&planned).await;
+        self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
             failpoint::reach("identified").await;
@@ -333,7 +338,7 @@ impl Run {
         Ok((reading, planned))
     }
 
-    pub(crate) async fn announce_plan(&self, planned: &Planned) {
+    pub(crate) async fn announce_plan(&self, planned: &Planned, resumed: ResumedProgress) {
         let plan = &planned.plan;
         self.tell(Event::Planned {
             run_id: self.request.commit.run_id.clone(),
@@ -347,6 +352,7 @@ impl Run {
             estimated_bytes: plan.relation.estimated_bytes,
             snapshot: planned.snapshot(),
             truncated: plan.cap.truncated,
+            resumed,
         })
         .await;
     }
