@@ -20,9 +20,7 @@ pub(super) async fn print(matches: &ArgMatches, context: &CommandContext) -> u8 
         made = make(matches) => made,
     };
     match made {
-        Ok(sql) => {
-            stdout_answer(sql.trim_end())
-        }
+        Ok(sql) => stdout_answer(sql.trim_end()),
         Err(error) => {
             context.screen.line(&summary::error_text(&Failure::early(&error)));
             exit::failed(error.kind)

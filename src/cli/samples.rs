@@ -1,7 +1,8 @@
 //! One value of everything that is shown, for the golden tests.
 
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, ReaderProgress, ResumedProgress, RowOrder, RowsAvailable, RunStatus, SourceCost,
+    Event, ExportErrorKind, ExportReport, ReaderProgress, ResumedProgress, RowOrder, RowsAvailable, RunStatus,
+    SourceCost,
 };
 
 pub(crate) const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

@@ -6,6 +6,7 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Truncation};
+use super::looks::painted;
 use super::progress::{Progress, View};
 use super::screen::{Screen, stdout_line};
 use super::signals::Signals;
@@ -49,9 +50,13 @@ pub(crate) struct Front {
 impl Front {
     /// Writes the report's text or line where it belongs.
     pub(crate) fn tell(&self, text: &str) {
-        match self.place {
-            ReportPlace::Stdout => stdout_line(text),
-            ReportPlace::Stderr => self.screen.line(text),
+        match (self.place, self.report) {
+            (ReportPlace::Stdout, ReportForm::Text) if self.screen.looks().paints_stdout() => {
+                stdout_line(&painted(text));
+            }
+            (ReportPlace::Stdout, _) => stdout_line(text),
+            (ReportPlace::Stderr, ReportForm::Text) => self.screen.line(text),
+            (ReportPlace::Stderr, ReportForm::Json) => self.screen.raw_line(text),
         }
     }
 

@@ -53,7 +53,10 @@ pub(crate) fn text(report: &ExportReport, exit_code: u8) -> String {
     entry("rows", format!("{rows} in {parts}, {}", human::bytes(report.bytes)));
     let before = report.rows.saturating_sub(report.rows_read_now);
     if !report.already_committed && before > 0 {
-        entry("resumed", format!("{} were there, {} read now", human::plural(before, "row"), human::count(report.rows_read_now)));
+        entry(
+            "resumed",
+            format!("{} were there, {} read now", human::plural(before, "row"), human::count(report.rows_read_now)),
+        );
     }
     if !report.already_committed {
         entry("time", time(report));
@@ -258,7 +261,13 @@ mod tests {
             rows_available: RowsAvailable::Unknown,
             ..samples::truncated()
         };
-        let skipped = ExportReport { already_committed: true, source_cost: None, rows_read_now: 0, bytes_written_now: 0, ..samples::report() };
+        let skipped = ExportReport {
+            already_committed: true,
+            source_cost: None,
+            rows_read_now: 0,
+            bytes_written_now: 0,
+            ..samples::report()
+        };
         let resumed =
             ExportReport { rows_read_now: 1_001_215, bytes_written_now: 50_000_000, seconds: 2.0, ..samples::report() };
         let streamed = ExportReport { destination: "standard output".into(), manifest: None, ..samples::report() };

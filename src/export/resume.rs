@@ -16,15 +16,16 @@ use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 use super::mark::Mark;
-use super::place::place;
 use super::patience::{ABORT_PATIENCE, to_its_end};
+use super::place::place;
 use super::record::RunRecord;
 use super::run::{Planned, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ResumedProgress, StagedObject, Staging, Target,
+    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ResumedProgress, StagedObject, Staging,
+    Target,
 };
 use crate::source::{Reading, Source};
 use crate::store::owner::{owner, refuse_alive};
@@ -116,6 +117,7 @@ async fn resumed(
         litter: Mark::default(),
     };
     run.announce().await;
+    unless_cancelled(&cancel, run.place.ready(&run.request)).await?;
     let stop = cancel.child_token();
     let how = if request.take_over { Take::Over } else { Take::Free };
     let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, how, &stop)).await?;
@@ -127,11 +129,8 @@ async fn resumed(
 /// Looks for the run that the destination's owner names, or the only one whose journal is open.
 async fn find(destination: &Destination, placement: &Placement, take_over: bool) -> Result<RunState, ExportError> {
     let path = placement.owner_path();
-    let owner = if take_over {
-        owner(destination, &path).await?
-    } else {
-        refuse_alive(destination, &path, true).await?
-    };
+    let owner =
+        if take_over { owner(destination, &path).await? } else { refuse_alive(destination, &path, true).await? };
     let standing = look(destination, placement).await?;
     let mut candidates: Vec<Journal> = match &owner {
         Some(owner) => vec![Journal::new(destination.clone(), owner.run_id.clone())],

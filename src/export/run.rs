@@ -150,6 +150,7 @@ impl Run {
             }
             return Ok(self.already(&existing).await);
         }
+        unless_cancelled(cancel, self.place.ready(&self.request)).await?;
         let stop = cancel.child_token();
         let hold = unless_cancelled(cancel, self.place.take(run_id, Take::Free, &stop)).await?;
         let result = self.begin_and_carry_out(hold.as_ref(), &stop).await;
@@ -340,6 +341,7 @@ impl Run {
 
     pub(crate) async fn announce_plan(&self, planned: &Planned, resumed: ResumedProgress) {
         let plan = &planned.plan;
+        tracing::info!(partitions = plan.partitions.len(), snapshot = planned.snapshot(), "planned");
         self.tell(Event::Planned {
             run_id: self.request.commit.run_id.clone(),
             partitions: plan.partitions.len(),

@@ -114,7 +114,14 @@ async fn go_on(to: &Path) -> BTreeSet<u32> {
     let calm = Arc::new(Memory::calm());
     let source: Arc<Memory> = Arc::clone(&calm);
     let destination = to.to_str().unwrap().to_owned();
-    let request = ResumeRequest { source, destination, single_file: false, readers: None, allow_mixed_snapshot: false, take_over: false };
+    let request = ResumeRequest {
+        source,
+        destination,
+        single_file: false,
+        readers: None,
+        allow_mixed_snapshot: false,
+        take_over: false,
+    };
     let (events, mut told) = channel(100);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
     let report = resume(request, events, CancellationToken::new()).await.unwrap();
