@@ -4,10 +4,12 @@
 //! never grows with tables or runs.
 
 pub(crate) mod exporter;
+mod prose;
 
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use prose::Prose;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -170,9 +172,11 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let records = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(color).log_internal_errors(false);
+    let prose = format == LogFormat::Text && verbosity <= 0;
     let registry = tracing_subscriber::registry().with(filter(verbosity));
     // Fails only where logs have been started before.
     drop(match format {
+        LogFormat::Text if prose => registry.with(records.event_format(Prose)).try_init(),
         LogFormat::Text => registry.with(records).try_init(),
         LogFormat::Json => registry.with(records.json().flatten_event(true)).try_init(),
     });

@@ -41,8 +41,9 @@ Examples:
   outhaul resume ./orders --from postgres://me@localhost/shop
 
 Partitions that were uploaded whole are not read again. The rest is read under the run's own snapshot, which must still
-be held: by --keep-snapshot of the export, or by `outhaul keep`. Takes the destination over at once.
-Exit codes: those of `outhaul export`; 12 where nobody holds the snapshot any more, 2 where there is no run.";
+be held: by --keep-snapshot of the export, or by `outhaul keep`. A run that is alive is not touched without --take-over.
+Exit codes: those of `outhaul export`; 22 where the run is alive, 12 where nobody holds the snapshot any more, 2 where
+there is no run.";
 
 const CLEAN_HELP: &str = "\
 Removes uploads, staged files and records of runs that died, and parts that no manifest names. A run that died after its
@@ -51,7 +52,7 @@ Needs the right to delete (config/s3-cleaner-policy.json).";
 
 const KEEP_HELP: &str = "\
 Waits for the run at DEST to begin, imports its snapshot and holds it, with its locks, until the run has ended or is
-cleaned away, a session has waited too long for the locks, or the time is up.
+cleaned away, a session has waited too long for the locks, or the time is up. Ends at once where the export is finished.
 Exit codes: 0 the run ended, 12 the snapshot is gone, 16 gave way or the time was up.";
 
 pub(crate) fn command() -> Command {
@@ -106,7 +107,7 @@ fn verify() -> Command {
         // A config file alone connects to nothing.
         command = command.arg(argument(option).help_heading("With --against-source").requires("against_source"));
     }
-    command.args(common())
+    command.args(looks()).args(common())
 }
 
 fn ddl() -> Command {
@@ -129,6 +130,7 @@ fn ddl() -> Command {
                 .help("the table's or view's name; the relation's own unless given"),
         )
         .args(env_file())
+        .args(looks())
         .args(common())
 }
 
@@ -155,6 +157,9 @@ fn resume() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("where the run's snapshot is gone, read the rest of a run that is split by key under a new one"),
         )
+        .arg(Arg::new("take_over").long("take-over").action(ArgAction::SetTrue).help(
+            "go on with the run although its process is alive, or is on another machine and may be; that process ends",
+        ))
         .args(env_file());
     for option in of_resume() {
         let argument = argument(option);
@@ -174,6 +179,7 @@ fn clean() -> Command {
         .arg(Arg::new("dry_run").long("dry-run").action(ArgAction::SetTrue).help("only show what would be removed"))
         .arg(report())
         .args(env_file())
+        .args(looks())
         .args(common())
 }
 
@@ -202,7 +208,7 @@ fn keep() -> Command {
     for option in of_keep() {
         command = command.arg(argument(option));
     }
-    command.next_help_heading("For people").args(common())
+    command.next_help_heading("For people").args(looks()).args(common())
 }
 
 fn demo() -> Command {
@@ -223,8 +229,14 @@ fn demo() -> Command {
                 .default_value(default_entry("demo", "dir").unwrap_or_default())
                 .help("where the server's files and the export go"),
         )
+        .args(looks())
         .args(common())
         .arg(Arg::new("serve").long("serve").action(ArgAction::SetTrue).hide(true))
+}
+
+/// For the commands that have none of the options for people.
+fn looks() -> impl Iterator<Item = Arg> {
+    ["color", "log_format"].into_iter().filter_map(by_key).map(argument)
 }
 
 /// For the commands that have no other option of an export but read a destination, whose credentials the file may have.

@@ -1,18 +1,15 @@
 //! `outhaul ddl`.
 
-use std::num::NonZeroUsize;
-
 use clap::ArgMatches;
 
-use super::screen::stdout_line;
+use super::screen::stdout_answer;
 use super::summary::{self, Failure};
-use super::verify_cmd::place;
 use super::{CommandContext, exit};
 use crate::commit::look;
 use crate::describe::ddl::{Dialect, TableName, ddl};
 use crate::export::ExportError;
+use crate::export::place::place;
 use crate::model::ExportErrorKind;
-use crate::store::{StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 
 pub(super) async fn print(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let made = tokio::select! {
@@ -23,10 +20,7 @@ pub(super) async fn print(matches: &ArgMatches, context: &CommandContext) -> u8 
         made = make(matches) => made,
     };
     match made {
-        Ok(sql) => {
-            stdout_line(sql.trim_end());
-            exit::COMPLETE
-        }
+        Ok(sql) => stdout_answer(sql.trim_end()),
         Err(error) => {
             context.screen.line(&summary::error_text(&Failure::early(&error)));
             exit::failed(error.kind)
@@ -39,12 +33,7 @@ async fn make(matches: &ArgMatches) -> Result<String, ExportError> {
     let word = matches.get_one::<String>("dialect").map_or("", String::as_str);
     let dialect = Dialect::ALL.into_iter().find(|dialect| dialect.name() == word);
     let dialect = dialect.ok_or_else(|| ExportError::internal(format!("the dialect {word} is nobody's")))?;
-    let options = StoreOptions {
-        chunk_bytes: NonZeroUsize::new(UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
-        concurrency: NonZeroUsize::MIN,
-        sha256: false,
-    };
-    let (destination, placement) = place(url, false, &options).await?;
+    let (destination, placement) = place(url, false).await?;
     let existing = look(&destination, &placement).await?.ok_or_else(|| {
         let manifest = destination.object_url(&placement.manifest_path());
         ExportError::new(ExportErrorKind::Verification, format!("there is no manifest at {manifest}"))

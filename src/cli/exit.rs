@@ -13,6 +13,9 @@ pub const TRUNCATED: u8 = 3;
 /// What is there is not what the manifest says.
 pub const VERIFICATION: u8 = 30;
 
+/// Whoever read standard output went away: what a shell shows for a program that SIGPIPE ended.
+pub const READER_GONE: u8 = 141;
+
 /// The exit code of a run that did not commit.
 pub fn failed(kind: ExportErrorKind) -> u8 {
     match kind {
@@ -30,6 +33,7 @@ pub fn failed(kind: ExportErrorKind) -> u8 {
         ExportErrorKind::DestinationTaken => 22,
         ExportErrorKind::DestinationFull => 23,
         ExportErrorKind::Verification => VERIFICATION,
+        ExportErrorKind::ReaderGone => READER_GONE,
         ExportErrorKind::Interrupted => 130,
         ExportErrorKind::Terminated => 143,
     }
@@ -65,7 +69,7 @@ mod tests {
 
     /// Every kind with its code, as the design lists them; a new kind does not compile until `failed` knows it, and
     /// this table is what a reviewer compares with the README.
-    const TABLE: [(ExportErrorKind, u8, bool); 16] = [
+    const TABLE: [(ExportErrorKind, u8, bool); 17] = [
         (ExportErrorKind::Internal, 1, false),
         (ExportErrorKind::Usage, 2, false),
         (ExportErrorKind::SourceAuthentication, 10, false),
@@ -80,6 +84,7 @@ mod tests {
         (ExportErrorKind::DestinationTaken, 22, false),
         (ExportErrorKind::DestinationFull, 23, false),
         (ExportErrorKind::Verification, 30, false),
+        (ExportErrorKind::ReaderGone, 141, false),
         (ExportErrorKind::Interrupted, 130, true),
         (ExportErrorKind::Terminated, 143, true),
     ];

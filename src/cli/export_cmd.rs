@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::exit::{self, Truncation};
+use super::exit::Truncation;
+use super::looks::Looks;
 use super::plan_view::PlanView;
 use super::progress::View;
-use super::screen::stdout_line;
+use super::screen::stdout_answer;
 use super::session::{self, Facts, Front, ReportForm, ReportPlace};
 use super::summary::{Failure, Left};
 use super::{CommandContext, args};
-use crate::base::telemetry;
 use crate::base::telemetry::exporter::Exporter;
+use crate::base::telemetry::{self, LogFormat};
 use crate::config::options::of_connection;
 use crate::config::{self, FrontOptions, ProgressKind, ReportKind};
 use crate::export::keep::KeeperLaunch;
@@ -91,10 +92,7 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
         }
     });
     match shown {
-        Ok(text) => {
-            stdout_line(&text);
-            exit::COMPLETE
-        }
+        Ok(text) => stdout_answer(&text),
         Err(error) => front.fail(&Failure::early(&session::by_signal(error, &front))),
     }
 }
@@ -118,6 +116,8 @@ pub(super) fn front(options: &FrontOptions, context: &CommandContext) -> Front {
         screen: context.screen.clone(),
         signals: context.signals.clone(),
         view: match options.progress {
+            // Bars among records would be no records.
+            ProgressKind::Auto if options.log_format == LogFormat::Json && !quiet => View::Plain,
             ProgressKind::Auto => View::auto(quiet),
             ProgressKind::Bar => View::Bar,
             ProgressKind::Plain => View::Plain,
@@ -134,8 +134,9 @@ pub(super) fn front(options: &FrontOptions, context: &CommandContext) -> Front {
 }
 
 pub(super) fn start_logs(front: &FrontOptions, context: &CommandContext) {
-    let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    telemetry::start_logs(front.log_format, context.verbosity, color, context.screen.clone());
+    let looks = Looks::of(front.color, front.log_format);
+    context.screen.look(looks);
+    telemetry::start_logs(front.log_format, context.verbosity, looks.paints_stderr(), context.screen.clone());
 }
 
 async fn start_metrics(front: &FrontOptions) -> Result<Option<Exporter>, ExportError> {

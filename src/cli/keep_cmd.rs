@@ -36,7 +36,9 @@ pub(super) async fn keep(matches: &ArgMatches, context: &CommandContext) -> u8 {
         token.cancelled().await;
         KeepEnd::Stopped
     };
+    let mut was_held = false;
     let held = |kept: &KeptSnapshot| {
+        was_held = true;
         if context.verbosity >= 0 {
             let until = kept.until.format("%Y-%m-%d %H:%M:%S UTC");
             context.screen.line(&format!("holding the snapshot as {} until {until} at most", kept.snapshot));
@@ -45,7 +47,11 @@ pub(super) async fn keep(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let error = match keep::keep(request, held, stop).await {
         Ok(KeepEnd::RunEnded) => {
             if context.verbosity >= 0 {
-                context.screen.line("the run has ended, and with it the hold on its snapshot");
+                context.screen.line(if was_held {
+                    "the run has ended, and with it the hold on its snapshot"
+                } else {
+                    "the export there is finished: there is no snapshot to hold"
+                });
             }
             return exit::COMPLETE;
         }

@@ -25,6 +25,7 @@ pub(crate) struct Meter {
     reading_since: Option<Instant>,
     pub(crate) phase: Phase,
     pub(crate) run_id: Option<String>,
+    pub(crate) relation: Option<String>,
     pub(crate) destination: Option<String>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
@@ -32,6 +33,8 @@ pub(crate) struct Meter {
     pub(crate) partitions_done: usize,
     pub(crate) readers: Vec<ReaderProgress>,
     estimated_rows: Option<u64>,
+    /// The fraction that was done before a run was resumed: nothing of it says how fast this process is.
+    resumed: f64,
     /// The largest fraction shown so far: a bar never goes backwards.
     fraction: f64,
     samples: VecDeque<ProgressSample>,
@@ -54,6 +57,7 @@ impl Meter {
             reading_since: None,
             phase: Phase::Connecting,
             run_id: None,
+            relation: None,
             destination: None,
             rows: 0,
             bytes: 0,
@@ -61,6 +65,7 @@ impl Meter {
             partitions_done: 0,
             readers: Vec::new(),
             estimated_rows: None,
+            resumed: 0.0,
             fraction: 0.0,
             samples: VecDeque::new(),
         }
@@ -69,17 +74,22 @@ impl Meter {
     /// Takes one event in.
     pub(crate) fn apply(&mut self, event: &Event, now: Instant) {
         match event {
-            Event::RunStarted { run_id, readers, destination, .. } => {
+            Event::RunStarted { run_id, readers, relation, destination, .. } => {
+                self.relation = Some(relation.clone());
                 self.run_id = Some(run_id.clone());
                 self.destination = Some(destination.clone());
                 self.phase = Phase::Planning;
                 self.readers = vec![ReaderProgress::default(); *readers];
             }
-            Event::Planned { partitions, estimated_rows, .. } => {
+            Event::Planned { partitions, estimated_rows, resumed, .. } => {
                 self.phase = Phase::Reading;
                 self.reading_since = Some(now);
                 self.partitions = *partitions;
                 self.estimated_rows = *estimated_rows;
+                (self.rows, self.bytes) = (resumed.rows, resumed.bytes);
+                self.partitions_done = resumed.partitions;
+                self.fraction = self.estimate_fraction();
+                self.resumed = self.fraction;
                 self.sample(now);
             }
             Event::PartitionStarted { reader, partition } => {
@@ -175,12 +185,13 @@ impl Meter {
 
     /// Time left, once a second and a hundredth of the work lie behind.
     pub(crate) fn remaining(&self, now: Instant) -> Option<Duration> {
-        let fraction = self.fraction().filter(|fraction| *fraction >= 0.01)?;
+        let fraction = self.fraction()?;
+        let read_now = Some(fraction - self.resumed).filter(|read_now| *read_now >= 0.01)?;
         let reading = now.saturating_duration_since(self.reading_since?);
         if reading < Duration::from_secs(1) {
             return None;
         }
-        Duration::try_from_secs_f64(reading.as_secs_f64() * (1.0 - fraction) / fraction).ok()
+        Duration::try_from_secs_f64(reading.as_secs_f64() * (1.0 - fraction) / read_now).ok()
     }
 
     /// `1,380,000 rows (276,000/s), 66.20 MiB (13.24 MiB/s)`.
@@ -207,6 +218,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ResumedProgress;
 
     fn planned(partitions: usize, estimated_rows: Option<u64>, now: Instant) -> Meter {
         let mut meter = Meter::new(now);
@@ -219,6 +231,7 @@ mod tests {
                 estimated_bytes: None,
                 snapshot: None,
                 truncated: false,
+                resumed: ResumedProgress::default(),
             },
             now,
         );
@@ -276,6 +289,30 @@ mod tests {
         }
         assert_eq!(meter.rates(start + Duration::from_secs(20)).0, 1_000);
         assert!(meter.rates(start + Duration::from_mins(1)).0 < 200);
+    }
+
+    #[test]
+    fn what_an_earlier_process_read_is_in_no_rate() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        let resumed = ResumedProgress { partitions: 5, rows: 5_000_000, bytes: 5_000_000 };
+        let planned = Event::Planned {
+            run_id: String::new(),
+            partitions: 10,
+            estimated_rows: Some(10_000_000),
+            estimated_bytes: None,
+            snapshot: None,
+            truncated: false,
+            resumed,
+        };
+        meter.apply(&planned, start);
+        assert_eq!((meter.percent(), meter.rows), (Some(50), 5_000_000));
+        let now = start + Duration::from_secs(2);
+        meter.apply(&progress(6_000_000, 6, 10, &[]), now);
+        assert_eq!(meter.rates(now), (500_000, 500_000));
+        // One partition in two seconds, four to go.
+        let left = meter.remaining(now).unwrap().as_millis();
+        assert!((7_999..=8_001).contains(&left), "{left} ms");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line. The only user of `clap`, and of standard output and error.
 
 mod args;
+mod bars;
 mod clean_cmd;
 mod ddl_cmd;
 mod demo;
@@ -11,6 +12,7 @@ pub mod exit;
 mod export_cmd;
 mod human;
 mod keep_cmd;
+mod looks;
 mod meter;
 pub(crate) mod plan_view;
 mod progress;
@@ -38,6 +40,7 @@ use crate::config::{ConfigError, ConfigErrors, Environment};
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
 use crate::source::cancels_sent;
+use looks::Looks;
 use screen::{Screen, stdout_line};
 use session::ReportForm;
 use signals::Signals;
@@ -124,7 +127,7 @@ impl Wishes {
         if self.report == ReportForm::Json
             && let Ok(line) = summary::error_json(&Failure::early(error))
         {
-            if self.to_stdout { screen.line(&line) } else { stdout_line(&line) }
+            if self.to_stdout { screen.raw_line(&line) } else { stdout_line(&line) }
         }
     }
 }
@@ -146,6 +149,7 @@ fn parse_and_run() -> u8 {
     let screen = Screen::stderr();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let environment = Environment::of_process();
+    screen.look(Looks::wished(&arguments, &environment));
     let wishes = Wishes::of(&arguments, environment.get("OUTHAUL_REPORT").as_deref());
     let matches = match args::command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
@@ -191,9 +195,14 @@ fn parse_and_run() -> u8 {
 /// Help and version, which are no mistakes, or what clap did not understand.
 fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
     // A closed pipe is nobody's mistake.
-    let _ = error.print();
+    let printed = if error.use_stderr() && screen.looks().json {
+        screen.line(error.to_string().trim_end());
+        Ok(())
+    } else {
+        error.print()
+    };
     if !error.use_stderr() {
-        return exit::COMPLETE;
+        return if printed.is_ok() { exit::COMPLETE } else { exit::READER_GONE };
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();

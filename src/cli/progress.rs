@@ -10,27 +10,30 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot};
 
+use super::bars::Bars;
 use super::meter::{Meter, Phase};
 use super::screen::Screen;
 use super::{events, human};
 use crate::base::words::counted;
-use crate::model::{Event, ReaderProgress};
+use crate::model::Event;
 
 /// Events waiting for the front end. A slow terminal slows nothing: progress events are dropped when it is full, the
 /// others wait.
 const EVENT_QUEUE: usize = 256;
 
-/// Reader bars drawn at once: more would push the totals off a small terminal.
-const BARS_MAX: usize = 12;
-
 /// Between two redraws of the bars, in which the clock and the rates move even while no event comes.
 const BAR_REFRESH: Duration = Duration::from_millis(200);
 
-/// Between two plain progress lines: a log of an hour's run stays below a thousand lines.
-const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two plain progress lines at first.
+const PLAIN_INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+/// Between two plain progress lines of a long run: a log of two hours has less than two hundred.
+const PLAIN_INTERVAL_MAX: Duration = Duration::from_mins(1);
+
+/// So many intervals lie behind by the time the next one is longer.
+const PLAIN_THINNING: u32 = 12;
 
 /// How progress is shown (`--progress`), `auto` already resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +176,12 @@ async fn watch(
                     drop(lines.try_send(line));
                 }
             }
-            View::Bar | View::None => {}
+            View::Bar => {
+                if let Event::RunStarted { run_id, .. } = &event {
+                    drop(lines.try_send(format!("run {run_id}")));
+                }
+            }
+            View::None => {}
         }
     }
 }
@@ -185,13 +193,15 @@ fn announcement(event: &Event) -> Option<String> {
             let readers = human::plural(u64::try_from(*readers).unwrap_or(u64::MAX), "reader");
             Some(format!("exporting {relation} to {destination} as {format}, {readers} (run {run_id})"))
         }
-        Event::Planned { partitions, estimated_rows, snapshot, truncated, .. } => {
+        Event::Planned { partitions, estimated_rows, snapshot, truncated, resumed, .. } => {
             let partitions = u64::try_from(*partitions).unwrap_or(u64::MAX);
             let planned = format!("planned {}", human::plural(partitions, "partition"));
             let rows = estimated_rows.map(|rows| format!(", about {} by statistics", human::plural(rows, "row")));
+            let before = u64::try_from(resumed.partitions).unwrap_or(u64::MAX);
+            let before = (before > 0).then(|| format!(", {} of them read before", human::count(before)));
             let snapshot = snapshot.as_ref().map(|snapshot| format!(", snapshot {snapshot}"));
             let cap = truncated.then(|| "; the cap will cut rows off".to_owned());
-            Some([Some(planned), rows, snapshot, cap].into_iter().flatten().collect())
+            Some([Some(planned), before, rows, snapshot, cap].into_iter().flatten().collect())
         }
         Event::Committing { parts } => {
             let parts = u64::try_from(*parts).unwrap_or(u64::MAX);
@@ -214,6 +224,7 @@ async fn draw(view: View, screen: &Screen, meter: &Mutex<Meter>, mut queue: mpsc
     loop {
         tokio::select! {
             line = queue.recv() => match line {
+                Some(line) if view == View::Json => screen.raw_line(&line),
                 Some(line) => screen.line(&line),
                 None => break,
             },
@@ -221,7 +232,7 @@ async fn draw(view: View, screen: &Screen, meter: &Mutex<Meter>, mut queue: mpsc
                 let now = Instant::now();
                 let meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
                 let line = plain.as_mut().and_then(|plain| plain.line(&meter, now));
-                let sight = bars.is_some().then(|| Sight::of(&meter, now));
+                let sight = bars.as_ref().map(|bars| bars.lines(&meter, now));
                 // Nothing is written under the lock: the terminal may stand still.
                 drop(meter);
                 if let Some(line) = line {
@@ -234,6 +245,11 @@ async fn draw(view: View, screen: &Screen, meter: &Mutex<Meter>, mut queue: mpsc
         }
     }
     screen.clear();
+}
+
+/// Between two plain progress lines of a run that has lasted so long.
+fn interval(elapsed: Duration) -> Duration {
+    (elapsed / PLAIN_THINNING).clamp(PLAIN_INTERVAL_MIN, PLAIN_INTERVAL_MAX)
 }
 
 /// Plain lines: one every few seconds, and one at each tenth of the work.
@@ -250,7 +266,7 @@ impl Plain {
 
     fn line(&mut self, meter: &Meter, now: Instant) -> Option<String> {
         let tenth = meter.percent().unwrap_or(0) / 10;
-        let due = now.saturating_duration_since(self.last) >= PLAIN_INTERVAL
+        let due = now.saturating_duration_since(self.last) >= interval(meter.elapsed(now))
             || (tenth > self.tenth && meter.phase == Phase::Reading);
         if !due {
             return None;
@@ -271,107 +287,6 @@ impl Plain {
         };
         let eta = meter.eta(now).map_or_else(String::new, |eta| format!(", {eta}"));
         Some(format!("[{elapsed}] {what}{eta}"))
-    }
-}
-
-/// What the bars show at one moment.
-#[derive(Debug, PartialEq)]
-struct Sight {
-    readers: Vec<String>,
-    fraction: f64,
-    total: String,
-    volume: String,
-}
-
-impl Sight {
-    fn of(meter: &Meter, now: Instant) -> Self {
-        let mut readers: Vec<String> = Vec::new();
-        if meter.phase == Phase::Reading {
-            let shown = meter.readers.iter().take(BARS_MAX).enumerate();
-            readers.extend(shown.map(|(number, reader)| reader_line(number, reader)));
-            if let Some(more) = meter.readers.len().checked_sub(BARS_MAX)
-                && more > 0
-            {
-                readers.push(format!("and {more} more"));
-            }
-        }
-        let Meter { partitions, partitions_done, .. } = meter;
-        let percent = meter.percent().map_or_else(|| "--".to_owned(), |n| n.to_string());
-        let total = match meter.phase {
-            Phase::Connecting => "connecting".to_owned(),
-            Phase::Planning => "planning".to_owned(),
-            Phase::Reading => format!("{percent:>3} %  {partitions_done}/{}", counted(*partitions, "partition")),
-            Phase::Committing { parts } => format!("{percent:>3} %  committing {}", counted(parts, "part")),
-        };
-        let eta = meter.eta(now).map_or_else(String::new, |eta| format!("  {eta}"));
-        let volume = format!("{}  {}{eta}", human::clock(meter.elapsed(now)), meter.volume(now));
-        Self { readers, fraction: meter.fraction().unwrap_or(0.0), total, volume }
-    }
-}
-
-fn reader_line(number: usize, reader: &ReaderProgress) -> String {
-    match reader.partition {
-        Some(partition) => format!(
-            "reader {number:<3} partition {partition:<6} {:>16} {:>12}",
-            human::plural(reader.rows, "row"),
-            human::bytes(reader.bytes)
-        ),
-        None => format!("reader {number:<3} idle"),
-    }
-}
-
-/// One line a reader, then the total.
-struct Bars {
-    screen: Screen,
-    /// A terminal echoes Ctrl-C and pushes everything down by a line; the first one then stays behind, so it is empty.
-    _blank: ProgressBar,
-    readers: Vec<ProgressBar>,
-    total: ProgressBar,
-    volume: ProgressBar,
-}
-
-/// Steps of the total's bar, more than any terminal has columns.
-const STEPS: u64 = 10_000;
-
-impl Bars {
-    fn new(screen: &Screen) -> Self {
-        let bars = screen.show_bars();
-        let blank = bars.add(message_bar());
-        blank.tick();
-        let total = bars.add(ProgressBar::new(STEPS));
-        if let Ok(style) = ProgressStyle::with_template("[{wide_bar:.cyan}] {msg}") {
-            total.set_style(style.progress_chars("=> "));
-        }
-        let volume = bars.add(message_bar());
-        Self { screen: screen.clone(), _blank: blank, readers: Vec::new(), total, volume }
-    }
-
-    fn show(&mut self, sight: &Sight) {
-        while self.readers.len() > sight.readers.len()
-            && let Some(bar) = self.readers.pop()
-        {
-            bar.finish_and_clear();
-            self.screen.bars().remove(&bar);
-        }
-        while self.readers.len() < sight.readers.len() {
-            let bar = self.screen.bars().insert_before(&self.total, message_bar());
-            self.readers.push(bar);
-        }
-        for (bar, line) in self.readers.iter().zip(&sight.readers) {
-            bar.set_message(line.clone());
-        }
-        self.total.set_position(human::whole(sight.fraction * human::float(STEPS)));
-        self.total.set_message(sight.total.clone());
-        self.volume.set_message(sight.volume.clone());
-        self.volume.tick();
-    }
-}
-
-fn message_bar() -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
-    match ProgressStyle::with_template("{wide_msg}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }
 
@@ -507,19 +422,17 @@ mod tests {
     }
 
     #[test]
-    fn bars_show_each_reader_and_the_total() {
+    fn plain_lines_thin_out() {
         let start = Instant::now();
+        let mut plain = Plain::new(start);
         let mut meter = Meter::new(start);
-        for event in &samples::events()[..4] {
+        for event in &samples::events()[..2] {
             meter.apply(event, start);
         }
-        let sight = Sight::of(&meter, start + Duration::from_secs(2));
-        assert_eq!(sight.readers, ["reader 0   partition 7          120,000 rows     5.72 MiB", "reader 1   idle",]);
-        assert_eq!(sight.total, " 18 %  4/24 partitions");
-        assert!(sight.volume.len() <= 100, "{}", sight.volume);
-        meter.apply(&Event::Committing { parts: 24 }, start);
-        let sight = Sight::of(&meter, start);
-        assert_eq!(sight.total, "100 %  committing 24 parts");
-        assert_eq!(sight.readers.len(), 0);
+        let times: Vec<u64> =
+            (1..=7_200).filter(|second| plain.line(&meter, start + Duration::from_secs(*second)).is_some()).collect();
+        assert_eq!(times[..4], [5, 10, 15, 20]);
+        assert!(times.len() < 200, "{} lines in two hours", times.len());
+        assert!(times.windows(2).all(|pair| (5..=60).contains(&(pair[1] - pair[0]))), "{times:?}");
     }
 }

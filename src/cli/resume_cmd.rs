@@ -22,6 +22,7 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         single_file: matches.get_flag("single_file"),
         readers,
         allow_mixed_snapshot: matches.get_flag("allow_mixed_snapshot"),
+        take_over: matches.get_flag("take_over"),
     };
     // The run's own id is told by its first event.
     let facts = Facts { run_id: None, truncation: Truncation::Signalled, left: Left::Nothing };

@@ -1,7 +1,8 @@
 //! One value of everything that is shown, for the golden tests.
 
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, ReaderProgress, RowOrder, RowsAvailable, RunStatus, SourceCost,
+    Event, ExportErrorKind, ExportReport, ReaderProgress, ResumedProgress, RowOrder, RowsAvailable, RunStatus,
+    SourceCost,
 };
 
 pub(crate) const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -14,6 +15,8 @@ pub(crate) fn report() -> ExportReport {
         destination: "s3://lake/lineitem/".into(),
         manifest: Some("s3://lake/lineitem/_manifest.json".into()),
         rows: Some(6_001_215),
+        rows_read_now: 6_001_215,
+        bytes_written_now: 301_989_888,
         parts: 24,
         bytes: 301_989_888,
         max_rows: None,
@@ -37,6 +40,8 @@ pub(crate) fn truncated() -> ExportReport {
     ExportReport {
         status: RunStatus::Truncated,
         rows: Some(10_000),
+        rows_read_now: 10_000,
+        bytes_written_now: 524_288,
         parts: 1,
         bytes: 524_288,
         max_rows: Some(10_000),
@@ -65,6 +70,7 @@ pub(crate) fn events() -> Vec<Event> {
             estimated_bytes: Some(1_240_000_000),
             snapshot: Some("00000003-0000001B-1".into()),
             truncated: false,
+            resumed: ResumedProgress::default(),
         },
         Event::PartitionStarted { reader: 1, partition: 7 },
         Event::Progress {

@@ -4,13 +4,19 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::Utc;
 use indicatif::{MultiProgress, ProgressDrawTarget};
+
+use super::exit;
+use super::looks::{Looks, painted, record};
+use crate::model::ExportErrorKind;
 
 /// Standard error with bars at its foot. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Screen {
     bars: MultiProgress,
     lines: Arc<Mutex<Box<dyn Write + Send>>>,
+    looks: Arc<Mutex<Looks>>,
 }
 
 impl std::fmt::Debug for Screen {
@@ -28,7 +34,7 @@ impl Screen {
     /// One that writes its lines elsewhere.
     pub(crate) fn writing_to(lines: Box<dyn Write + Send>) -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        Self { bars, lines: Arc::new(Mutex::new(lines)) }
+        Self { bars, lines: Arc::new(Mutex::new(lines)), looks: Arc::new(Mutex::new(Looks::PLAIN)) }
     }
 
     pub(crate) fn show_bars(&self) -> &MultiProgress {
@@ -47,8 +53,29 @@ impl Screen {
         self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    /// Writes one line above the bars.
+    /// Says how lines look from now on.
+    pub(crate) fn look(&self, looks: Looks) {
+        *self.looks.lock().unwrap_or_else(PoisonError::into_inner) = looks;
+    }
+
+    pub(crate) fn looks(&self) -> Looks {
+        *self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something to people, above the bars.
     pub(crate) fn line(&self, text: &str) {
+        let looks = self.looks();
+        if looks.json {
+            self.raw_line(&record(text, Utc::now()));
+        } else if looks.paints_stderr() {
+            self.raw_line(&painted(text));
+        } else {
+            self.raw_line(text);
+        }
+    }
+
+    /// Writes one line as it is: what a program reads.
+    pub(crate) fn raw_line(&self, text: &str) {
         let mut line = String::with_capacity(text.len() + 1);
         line.push_str(text);
         line.push('\n');
@@ -97,7 +124,19 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Screen {
     }
 }
 
-/// Writes one line to standard output.
+/// Writes what a command was asked for to standard output: the exit code of the command.
+pub(crate) fn stdout_answer(text: &str) -> u8 {
+    let mut stdout = io::stdout().lock();
+    let written =
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
+    match written {
+        Ok(()) => exit::COMPLETE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::READER_GONE,
+        Err(_) => exit::failed(ExportErrorKind::DestinationFull),
+    }
+}
+
+/// Writes one line to standard output, beside which the command has an exit code of its own.
 pub(crate) fn stdout_line(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());

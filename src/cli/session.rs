@@ -6,6 +6,7 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Truncation};
+use super::looks::painted;
 use super::progress::{Progress, View};
 use super::screen::{Screen, stdout_line};
 use super::signals::Signals;
@@ -49,16 +50,22 @@ pub(crate) struct Front {
 impl Front {
     /// Writes the report's text or line where it belongs.
     pub(crate) fn tell(&self, text: &str) {
-        match self.place {
-            ReportPlace::Stdout => stdout_line(text),
-            ReportPlace::Stderr => self.screen.line(text),
+        match (self.place, self.report) {
+            (ReportPlace::Stdout, ReportForm::Text) if self.screen.looks().paints_stdout() => {
+                stdout_line(&painted(text));
+            }
+            (ReportPlace::Stdout, _) => stdout_line(text),
+            (ReportPlace::Stderr, ReportForm::Text) => self.screen.line(text),
+            (ReportPlace::Stderr, ReportForm::Json) => self.screen.raw_line(text),
         }
     }
 
     /// Tells of a run that did not commit; returns the exit code.
     pub(crate) fn fail(&self, failure: &Failure<'_>) -> u8 {
         // The events have said it, and a script that reads them expects nothing else.
-        if self.view != View::Json || failure.run_id.is_none() {
+        let said = self.view == View::Json && failure.run_id.is_some();
+        // Whoever closes a pipe, as `head` does, has all that he wanted.
+        if !said && failure.error.kind != ExportErrorKind::ReaderGone {
             self.screen.line(&summary::error_text(failure));
         }
         if self.report == ReportForm::Json
@@ -156,7 +163,7 @@ fn judged(result: &Result<ExportReport, ExportError>, truncation: Truncation, ru
             (outcome, last, exit::committed(report.status, truncation))
         }
         Err(error) => {
-            let cancelled = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+            let cancelled = error.kind.is_cancel();
             let exit_code = exit::failed(error.kind);
             let last = Event::RunFailed {
                 run_id: run_id.to_owned(),

@@ -51,18 +51,15 @@ pub(crate) fn text(report: &ExportReport, exit_code: u8) -> String {
     }
     let what = if report.rows.is_some() { "rows" } else { "bytes" };
     entry(what, format!("{}, {}", human::rows_in_parts(report.rows, report.parts), human::bytes(report.bytes)));
-    if !report.already_committed {
-        let readers = u64::try_from(report.readers).unwrap_or(u64::MAX);
+    let before = report.rows.unwrap_or_default().saturating_sub(report.rows_read_now);
+    if !report.already_committed && before > 0 {
         entry(
-            "time",
-            format!(
-                "{} with {}: {}{}/s",
-                human::seconds(report.seconds),
-                human::plural(readers, "reader"),
-                report.rows.map_or_else(String::new, |rows| rate(rows, report.seconds)),
-                human::bytes(human::per_second(report.bytes, report.seconds)),
-            ),
+            "resumed",
+            format!("{} were there, {} read now", human::plural(before, "row"), human::count(report.rows_read_now)),
         );
+    }
+    if !report.already_committed {
+        entry("time", time(report));
     }
     if let Some(cost) = &report.source_cost {
         entry("source", source_cost(cost));
@@ -90,6 +87,18 @@ fn heading(report: &ExportReport) -> String {
         RunStatus::Complete => format!("complete{done}: {relation} -> {destination}"),
         RunStatus::Truncated => format!("TRUNCATED{done}: {relation} -> {destination}"),
     }
+}
+
+/// `12.5 s with 4 readers: 480,097 rows/s, 23.04 MiB/s`, where what was read before a resume is in no rate.
+fn time(report: &ExportReport) -> String {
+    let readers = u64::try_from(report.readers).unwrap_or(u64::MAX);
+    format!(
+        "{} with {}: {}{}/s",
+        human::seconds(report.seconds),
+        human::plural(readers, "reader"),
+        report.rows.map_or_else(String::new, |_| rate(report.rows_read_now, report.seconds)),
+        human::bytes(human::per_second(report.bytes_written_now, report.seconds)),
+    )
 }
 
 /// `7 connections at most, snapshot held for 12.2 s, 157,234 blocks of heap read`.
@@ -217,7 +226,7 @@ pub(crate) fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde
 /// None in practice: see [`super::events::line`].
 pub(crate) fn error_json(failure: &Failure<'_>) -> Result<String, serde_json::Error> {
     let kind = failure.error.kind;
-    let cancelled = matches!(kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+    let cancelled = kind.is_cancel();
     serde_json::to_string(&Failed {
         schema_version: SCHEMA_VERSION,
         status: if cancelled { "cancelled" } else { "failed" },
@@ -257,7 +266,15 @@ mod tests {
             rows_available: RowsAvailable::Unknown,
             ..samples::truncated()
         };
-        let skipped = ExportReport { already_committed: true, source_cost: None, ..samples::report() };
+        let skipped = ExportReport {
+            already_committed: true,
+            source_cost: None,
+            rows_read_now: 0,
+            bytes_written_now: 0,
+            ..samples::report()
+        };
+        let resumed =
+            ExportReport { rows_read_now: 1_001_215, bytes_written_now: 50_000_000, seconds: 2.0, ..samples::report() };
         let streamed = ExportReport { destination: "standard output".into(), manifest: None, ..samples::report() };
         let cases = [
             ("complete", samples::report(), exit::COMPLETE),
@@ -265,6 +282,7 @@ mod tests {
             ("truncated_allowed", samples::truncated(), exit::COMPLETE),
             ("truncated_physical", physical, exit::TRUNCATED),
             ("already_committed", skipped, exit::COMPLETE),
+            ("resumed", resumed, exit::COMPLETE),
             ("streamed", streamed, exit::COMPLETE),
         ];
         for (name, report, exit_code) in cases {

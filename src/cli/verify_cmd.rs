@@ -1,18 +1,16 @@
 //! `outhaul verify`.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use clap::ArgMatches;
 
 use super::screen::stdout_line;
 use super::{CommandContext, args, exit, human};
-use crate::commit::Placement;
 use crate::config;
+use crate::export::place::place;
 use crate::export::{self, CountMode, ExportError, SourceCheck};
 use crate::model::{ExportErrorKind, RunStatus};
 use crate::source::Source;
-use crate::store::{Destination, StoreOptions, UPLOAD_CHUNK_BYTES_MIN};
 use crate::verify::{self, Finding, VerifyOptions, VerifyReport};
 
 /// Findings that `outhaul verify` shows people before it says how many more there are.
@@ -72,12 +70,7 @@ pub(super) async fn verify(matches: &ArgMatches, context: &CommandContext) -> u8
 
 /// Verifies what the URL names, as `export --to` would.
 async fn look(asked: &VerifyRequest<'_>) -> Result<Verified, ExportError> {
-    let options = StoreOptions {
-        chunk_bytes: NonZeroUsize::new(UPLOAD_CHUNK_BYTES_MIN).unwrap_or(NonZeroUsize::MIN),
-        concurrency: NonZeroUsize::MIN,
-        sha256: false,
-    };
-    let (destination, placement) = place(asked.url, asked.single_file, &options).await?;
+    let (destination, placement) = place(asked.url, asked.single_file).await?;
     let read_data = asked.read_data;
     let report = verify::verify(&destination, &placement, VerifyOptions { read_data }).await?;
     let source = match &asked.source {
@@ -101,22 +94,6 @@ fn tell(verified: &Verified, json: bool) -> u8 {
         stdout_line(&text(verified));
     }
     code
-}
-
-/// A folder of parts, or the one file of a `--single-file` export, which the manifest beside it gives away.
-pub(super) async fn place(
-    url: &str,
-    single_file: bool,
-    options: &StoreOptions,
-) -> Result<(Destination, Placement), ExportError> {
-    if let Ok((folder, placement)) = export::locate(url, true)
-        && let Ok(destination) = Destination::open(folder, options)
-        && let Ok(Some(_)) = destination.head(&placement.manifest_path()).await
-    {
-        return Ok((destination, placement));
-    }
-    let (folder, placement) = export::locate(url, single_file)?;
-    Ok((Destination::open(folder, options)?, placement))
 }
 
 /// The report for people.

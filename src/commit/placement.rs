@@ -1,5 +1,6 @@
 //! Where the files of a commit stand at the destination.
 
+use crate::store::Destination;
 use crate::store::owner::OWNER_PATH;
 
 /// The name of the manifest below a destination.
@@ -27,6 +28,14 @@ impl Placement {
         match self {
             Self::Parts => OWNER_PATH.to_owned(),
             Self::Single { name } => format!("_outhaul/{name}.owner.json"),
+        }
+    }
+
+    /// The URL of what is written: the destination's, or that of the one file.
+    pub(crate) fn url(&self, destination: &Destination) -> String {
+        match self {
+            Self::Parts => destination.url().to_owned(),
+            Self::Single { name } => destination.object_url(name),
         }
     }
 

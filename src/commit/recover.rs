@@ -9,6 +9,7 @@ use super::existing::{Existing, look};
 use super::placement::{Placement, SUCCESS_PATH};
 use super::protocol::CommitRecord;
 use crate::store::Destination;
+use crate::store::error::StoreFault;
 
 /// What has become of a commit that died.
 #[derive(Debug)]
@@ -44,7 +45,13 @@ pub(crate) async fn recover(
     let mut removed = 0;
     for path in mine.chain(begun).filter(|path| !named.contains(path.as_str())) {
         // Looked for first: the role that exports may not delete, and most are not there.
-        if destination.head(path).await.map_err(ManifestError::Look)?.is_some() {
+        let there = match destination.head(path).await {
+            Ok(facts) => facts.is_some(),
+            // Behind a link that leads away, or a file where a folder was, is nothing that the run has made.
+            Err(error) if error.fault == StoreFault::Configuration => false,
+            Err(error) => return Err(ManifestError::Look(error)),
+        };
+        if there {
             destination.delete(path).await.map_err(|source| ManifestError::Remove { path: path.clone(), source })?;
             removed += 1;
         }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::base::telemetry::LogFormat;
 pub(crate) use raw::default_of;
-pub use typed::{FrontOptions, ProgressKind, ReportKind, load};
+pub use typed::{ColorKind, FrontOptions, ProgressKind, ReportKind, load};
 pub(crate) use typed::{duration, load_connection, load_keep, load_resume};
 
 /// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong

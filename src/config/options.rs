@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 
-use super::typed::{ProgressKind, ReportKind};
+use super::typed::{ColorKind, ProgressKind, ReportKind};
 use super::value::{self, words};
 use crate::base::memory::{READERS_MAX, UPLOAD_CONCURRENCY_MAX};
 use crate::base::telemetry::LogFormat;
@@ -337,6 +337,10 @@ options! {
             "the end report: text, or one JSON line, last on standard output";
         log_format: One<LogFormat> = words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]), "text|json",
             "form of log lines on standard error";
+        color: One<ColorKind> = words(&[
+            ("auto", ColorKind::Auto), ("always", ColorKind::Always), ("never", ColorKind::Never),
+        ]), "auto|always|never",
+            "colours on the terminal: auto is where it takes them and NO_COLOR is not set";
         metrics_listen: One<SocketAddr> = listen_address, "ADDR",
             "serve Prometheus metrics at http://ADDR/metrics while the run lasts";
         metrics_file: One<PathBuf> = value::path, "FILE",

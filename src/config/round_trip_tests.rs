@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::options::{Arity, OPTIONS};
-use super::{ConfigErrors, Environment, FrontOptions, LogFormat, ProgressKind, ReportKind, load};
+use super::{ColorKind, ConfigErrors, Environment, FrontOptions, LogFormat, ProgressKind, ReportKind, load};
 use crate::export::request::ExportRequest;
 use crate::model::{
     CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
@@ -125,6 +125,7 @@ const CASES: &[Case] = &[
     plain("progress", "json", |_, f| f.progress == ProgressKind::Json),
     plain("report", "json", |_, f| f.report == ReportKind::Json),
     plain("log_format", "json", |_, f| f.log_format == LogFormat::Json),
+    plain("color", "never", |_, f| f.color == ColorKind::Never),
     plain("metrics_listen", "127.0.0.1:9187", |_, f| f.metrics_listen.is_some_and(|address| address.port() == 9187)),
     plain("metrics_file", "m.prom", |_, f| f.metrics_file.as_deref().is_some_and(|file| file.ends_with("m.prom"))),
 ];

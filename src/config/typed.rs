@@ -37,6 +37,17 @@ pub enum ReportKind {
     Json,
 }
 
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColorKind {
+    /// On a terminal that takes it, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// What people see; nothing of it changes what is exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontOptions {
@@ -46,6 +57,8 @@ pub struct FrontOptions {
     pub report: ReportKind,
     /// The form of log lines.
     pub log_format: LogFormat,
+    /// Whether what people read has colours.
+    pub color: ColorKind,
     /// Where metrics are served.
     pub metrics_listen: Option<SocketAddr>,
     /// Where metrics are written.
@@ -364,6 +377,7 @@ impl Settings {
             progress: given.progress?,
             report: given.report?,
             log_format: given.log_format?,
+            color: given.color?,
             metrics_listen: given.metrics_listen,
             metrics_file: given.metrics_file.take(),
             to_stdout: given.to.as_deref() == Some("-"),

@@ -75,6 +75,7 @@ fn defaults_are_the_designs() {
         progress: ProgressKind::Auto,
         report: ReportKind::Text,
         log_format: LogFormat::Text,
+        color: ColorKind::Auto,
         metrics_listen: None,
         metrics_file: None,
         to_stdout: false,

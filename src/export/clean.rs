@@ -4,13 +4,13 @@ use chrono::Utc;
 use serde::Serialize;
 
 use super::error::ExportError;
-use super::finish::locate;
 use super::hold::own_files;
 use super::leftovers::{DeadRun, Settled};
+use super::place::place;
 use crate::commit::Placement;
 use crate::model::ExportErrorKind;
 use crate::store::owner::{forget, owner};
-use crate::store::{Destination, Journal, StoreOptions};
+use crate::store::{Destination, Journal};
 
 /// What is to be cleaned.
 #[derive(Debug, Clone)]
@@ -62,13 +62,12 @@ pub struct CleanedRun {
 /// # Cancel safety
 /// A repeated call goes on where this one stopped.
 pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
-    let (folder, placement) = locate(&request.destination, request.single_file)?;
-    let destination = Destination::open(folder, &StoreOptions::small())?;
+    let (destination, placement) = place(&request.destination, request.single_file).await?;
     let path = placement.owner_path();
     let owner = owner(&destination, &path).await?;
     let alive = owner.as_ref().filter(|owner| owner.is_alive(Utc::now())).map(|owner| owner.run_id.clone());
     let mut report = CleanReport {
-        destination: destination.url().to_owned(),
+        destination: placement.url(&destination),
         dry_run: request.dry_run,
         runs: Vec::new(),
         alive: alive.clone(),

@@ -58,6 +58,8 @@ struct Coordinator {
     /// own.
     attempts: HashMap<u32, u32>,
     receipts: Vec<PartitionReceipt>,
+    /// Whether it was said that readers go: once is enough.
+    told_of_fewer: bool,
     stop: CancellationToken,
 }
 
@@ -93,6 +95,7 @@ pub(crate) async fn export_partitions(
         failures: HashMap::new(),
         attempts: HashMap::new(),
         receipts,
+        told_of_fewer: false,
         stop: cancel.child_token(),
     };
     // Counters are shared within a slot, not between slots.
@@ -191,6 +194,7 @@ impl Coordinator {
                 self.dispatch(slot).await;
             }
             Ok(receipt) => {
+                tracing::info!(partition = receipt.partition, rows = receipt.read.rows(), "a partition is uploaded");
                 self.receipts.push(receipt);
                 telemetry::partition_completed();
                 self.slots[slot] = Slot::default();
@@ -198,7 +202,11 @@ impl Coordinator {
             }
             Err(error) if error.retry == Retry::FewerReaders && self.active() > 1 => {
                 let left = self.active() - 1;
-                tracing::warn!(readers = left, "the server has no connection left; going on with fewer readers");
+                if std::mem::replace(&mut self.told_of_fewer, true) {
+                    tracing::debug!(readers = left, "one reader less");
+                } else {
+                    tracing::warn!(readers = left, "the server has no connection left; going on with fewer readers");
+                }
                 self.slots[slot] = Slot::default();
                 self.queue.push_front(partition);
             }

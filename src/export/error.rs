@@ -109,6 +109,7 @@ impl From<StoreError> for ExportError {
             StoreFault::Authentication => ExportErrorKind::DestinationAuthentication,
             StoreFault::Unavailable | StoreFault::Missing => ExportErrorKind::DestinationUnavailable,
             StoreFault::Taken => ExportErrorKind::DestinationTaken,
+            StoreFault::ReaderGone => ExportErrorKind::ReaderGone,
             StoreFault::Full => ExportErrorKind::DestinationFull,
         };
         Self { source: Some(error.source), ..Self::new(kind, format!("{} {}", error.operation, error.object)) }

@@ -10,7 +10,7 @@ use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
-use super::hold::Hold;
+use super::hold::{Hold, own_files};
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
 use crate::base::words::counted;
@@ -20,7 +20,7 @@ use crate::commit::{
 };
 use crate::describe;
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, PartitionReceipt, RowOrder, RowsAvailable, StagedObject, Target,
+    Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject, Target,
 };
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
@@ -86,10 +86,7 @@ impl RunTarget {
     /// The destination's URL, without credentials.
     pub(crate) fn url(&self) -> String {
         match self {
-            Self::Destination { destination, placement: Placement::Single { name }, .. } => {
-                destination.object_url(name)
-            }
-            Self::Destination { destination, .. } => destination.url().to_owned(),
+            Self::Destination { destination, placement, .. } => placement.url(destination),
             Self::Stream { .. } => STREAM.to_owned(),
         }
     }
@@ -116,6 +113,18 @@ impl RunTarget {
             StartDecision::SameRun(existing) => Before::SameRun(existing),
             StartDecision::Skip(existing) => Before::Skip(existing),
         })
+    }
+
+    /// Refuses a destination where the commit could not write what it is to write: better before the rows are read.
+    pub(crate) async fn ready(&self, request: &ExportRequest) -> Result<(), ExportError> {
+        let Self::Destination { destination, placement, .. } = self else { return Ok(()) };
+        let mut paths = own_files(placement);
+        paths.push(match (placement, request.commit.layout) {
+            (Placement::Single { name }, _) => name.clone(),
+            (Placement::Parts, Layout::Nested) => "data/part".to_owned(),
+            (Placement::Parts, Layout::Flat) => "part".to_owned(),
+        });
+        Ok(destination.ready(paths).await?)
     }
 
     /// Takes the destination; a stream has none to take.
@@ -288,6 +297,8 @@ pub(crate) fn report_of(
         destination: place.url(),
         manifest: url,
         rows: manifest.totals.rows,
+        rows_read_now: 0,
+        bytes_written_now: 0,
         parts: manifest.totals.parts,
         bytes: manifest.totals.bytes,
         max_rows: manifest.row_cap.max_rows.map(std::num::NonZeroU64::get),
@@ -319,6 +330,7 @@ impl From<ManifestError> for ExportError {
             Some(StoreFault::Authentication) => ExportErrorKind::DestinationAuthentication,
             Some(StoreFault::Unavailable | StoreFault::Missing) => ExportErrorKind::DestinationUnavailable,
             Some(StoreFault::Taken) => ExportErrorKind::DestinationTaken,
+            Some(StoreFault::ReaderGone) => ExportErrorKind::ReaderGone,
             Some(StoreFault::Full) => ExportErrorKind::DestinationFull,
         };
         let hint = match &error {

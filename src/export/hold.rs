@@ -135,6 +135,7 @@ impl Hold {
                 committed = settled.committed.is_some(),
                 removed = settled.removed,
                 aborted = settled.aborted,
+                staged = settled.staged,
                 "an earlier run had died here; what it left is settled"
             );
         }

@@ -14,15 +14,16 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 
 use super::error::ExportError;
-use super::finish::locate;
 use super::identity::RunIdentity;
+use super::place::place;
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use crate::base::failpoint;
+use crate::commit::{Placement, look};
 use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot, SnapshotId, Target};
 use crate::source::{Reading, Source};
 use crate::store::owner::{ProcessIdentity, owner};
-use crate::store::{Destination, Journal, StoreOptions};
+use crate::store::{Destination, Journal};
 
 /// Between two looks at the journal: whether the run has begun, has ended, or has new keepers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -193,8 +194,7 @@ pub async fn keep(
     stop: impl Future<Output = KeepEnd> + Send,
 ) -> Result<KeepEnd, ExportError> {
     let deadline = Instant::now() + request.duration;
-    let (folder, placement) = locate(&request.destination, request.single_file)?;
-    let destination = Destination::open(folder, &StoreOptions::small())?;
+    let (destination, placement) = place(&request.destination, request.single_file).await?;
     let mut stop = std::pin::pin!(stop);
     let (journal, record) = loop {
         let run_id = match &request.run_id {
@@ -209,6 +209,9 @@ pub async fn keep(
             if let Some(record) = RunRecord::read(&journal).await? {
                 break (journal, record);
             }
+        }
+        if has_ended(&destination, &placement, request.run_id.as_deref()).await? {
+            return Ok(KeepEnd::RunEnded);
         }
         // A pod of its own may be up before the run's.
         tokio::select! {
@@ -270,6 +273,21 @@ pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -
             }
         }
     }
+}
+
+/// Whether the export at a destination is finished: its manifest stands, and nobody is at work there. Which run is meant
+/// says `run_id`; an export that is to replace one that stands has to be named.
+async fn has_ended(
+    destination: &Destination,
+    placement: &Placement,
+    run_id: Option<&str>,
+) -> Result<bool, ExportError> {
+    // In this order: an owner leaves after his manifest stands.
+    if owner(destination, &placement.owner_path()).await?.is_some_and(|owner| owner.is_alive(Utc::now())) {
+        return Ok(false);
+    }
+    let standing = look(destination, placement).await?;
+    Ok(standing.is_some_and(|it| run_id.is_none_or(|run_id| run_id == it.manifest.run_id)))
 }
 
 /// Resolves once the run's journal is closed.

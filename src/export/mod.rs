@@ -13,6 +13,7 @@ pub(crate) mod mark;
 mod outlet;
 mod part;
 mod patience;
+pub(crate) mod place;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;
@@ -24,7 +25,6 @@ pub(crate) mod worker;
 
 pub use against::{CountMode, SourceCheck, against_source};
 pub use error::ExportError;
-pub(crate) use finish::locate;
 pub use request::ExportRequest;
 pub use run::{plan, run};
 pub use stream::{Streamed, stream};

@@ -11,23 +11,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::finish;
-use super::finish::{RunTarget, locate};
+use super::finish::RunTarget;
 use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
+use super::place::place;
 use super::record::RunRecord;
 use super::run::{ONLY, Planned, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, StagedObject, Staging, Target,
+    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ResumedProgress, StagedObject, Staging,
+    Target,
 };
 use crate::source::{Reading, Source};
-use crate::store::owner::owner;
-use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
+use crate::store::owner::{owner, refuse_alive};
+use crate::store::{AttemptSeed, Destination, Journal, Take};
 
 /// What is to be resumed.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub struct ResumeRequest {
     pub readers: Option<NonZeroUsize>,
     /// Whether the rest may be read under another snapshot where the run's own is gone.
     pub allow_mixed_snapshot: bool,
+    /// Whether the run is taken over although it is alive, which ends it.
+    pub take_over: bool,
 }
 
 /// What is found of the run.
@@ -56,7 +60,8 @@ enum RunState {
 /// the one that the run would have written. One that has committed is finished and reported.
 ///
 /// # Errors
-/// As [`super::run()`]; [`ExportErrorKind::Usage`] where there is no run, [`ExportErrorKind::SnapshotLost`] where nobody
+/// As [`super::run()`]; [`ExportErrorKind::DestinationTaken`] where a run is alive there and is not to be taken over,
+/// [`ExportErrorKind::Usage`] where there is no run, [`ExportErrorKind::SnapshotLost`] where nobody
 /// holds its snapshot any more. What is uploaded stays for another try then.
 ///
 /// # Cancel safety
@@ -78,9 +83,9 @@ async fn resumed(
     commit_begun: Mark,
 ) -> Result<ExportReport, ExportError> {
     let started = Instant::now();
-    let (folder, placement) = locate(&request.destination, request.single_file)?;
-    let destination = Destination::open(folder, &StoreOptions::small())?;
-    let (journal, record) = match unless_cancelled(&cancel, find(&destination, &placement)).await? {
+    let (destination, placement) = unless_cancelled(&cancel, place(&request.destination, request.single_file)).await?;
+    let found = find(&destination, &placement, request.take_over);
+    let (journal, record) = match unless_cancelled(&cancel, found).await? {
         RunState::Committed(existing) => {
             let place = RunTarget::Destination {
                 journal: Journal::new(destination.clone(), existing.manifest.run_id.clone()),
@@ -96,6 +101,7 @@ async fn resumed(
     if let Some(readers) = request.readers {
         export.work.readers = readers;
     }
+    export.commit.single_file = placement != Placement::Parts;
     let place = RunTarget::open(&export)?;
     let seed = AttemptSeed::random();
     let (created_at, keeper) = (record.created_at, Mutex::default());
@@ -111,16 +117,20 @@ async fn resumed(
         litter: Mark::default(),
     };
     run.announce().await;
+    unless_cancelled(&cancel, run.place.ready(&run.request)).await?;
     let stop = cancel.child_token();
-    let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, Take::Over, &stop)).await?;
+    let how = if request.take_over { Take::Over } else { Take::Free };
+    let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, how, &stop)).await?;
     let Some(hold) = hold else { return Err(ExportError::internal("a stream has nothing to resume")) };
     let result = Box::pin(go_on(&run, &request, &journal, record, &hold, &stop)).await;
     run.end(result, Some(hold)).await
 }
 
 /// Looks for the run that the destination's owner names, or the only one whose journal is open.
-async fn find(destination: &Destination, placement: &Placement) -> Result<RunState, ExportError> {
-    let owner = owner(destination, &placement.owner_path()).await?;
+async fn find(destination: &Destination, placement: &Placement, take_over: bool) -> Result<RunState, ExportError> {
+    let path = placement.owner_path();
+    let owner =
+        if take_over { owner(destination, &path).await? } else { refuse_alive(destination, &path, true).await? };
     let standing = look(destination, placement).await?;
     let mut candidates: Vec<Journal> = match &owner {
         Some(owner) => vec![Journal::new(destination.clone(), owner.run_id.clone())],
@@ -195,7 +205,7 @@ async fn go_on(
         let planned = Planned::of(reading.as_ref(), ONLY, &record.format).map_err(kept)?;
         (Some(reading), planned)
     };
-    run.announce_plan(&planned).await;
+    run.announce_plan(&planned, ResumedProgress::of(&receipts)).await;
     run.carry_out(reading, &planned, receipts, previous, Some(hold), stop).await.map_err(kept)
 }
 

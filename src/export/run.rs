@@ -25,7 +25,7 @@ use crate::base::failpoint;
 use crate::commit::{Existing, ManifestError, Placement};
 use crate::model::{
     ColumnPlan, Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan,
-    PlannedContent, RelationRequest, SourceFacts,
+    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::{AttemptSeed, Take};
@@ -190,6 +190,7 @@ impl Run {
             }
             return Ok(self.already(&existing).await);
         }
+        unless_cancelled(cancel, self.place.ready(&self.request)).await?;
         let stop = cancel.child_token();
         let hold = unless_cancelled(cancel, self.place.take(run_id, Take::Free, &stop)).await?;
         let result = self.begin_and_carry_out(hold.as_ref(), &stop).await;
@@ -227,7 +228,7 @@ impl Run {
         hold: Option<&Hold>,
         stop: &CancellationToken,
     ) -> Result<ExportReport, ExportError> {
-        let retention = self.retention(hold);
+        let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
         let receipts = match &reading {
             Some(reading) => {
@@ -258,7 +259,12 @@ impl Run {
         };
         let error = match finished {
             Ok(report) => {
-                let report = ExportReport { source_cost: cost, ..report };
+                let report = ExportReport {
+                    source_cost: cost,
+                    rows_read_now: report.rows.unwrap_or_default().saturating_sub(resumed.rows),
+                    bytes_written_now: report.bytes.saturating_sub(resumed.bytes),
+                    ..report
+                };
                 self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
                 return Ok(report);
             }
@@ -356,7 +362,7 @@ impl Run {
         let reading = request.source.begin(vec![request.read_request()]).await?;
         let planned = Planned::of(reading.as_ref(), ONLY, &request.format)?;
         check_counts(&planned.plan, request)?;
-        self.announce_plan(&planned).await;
+        self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
             failpoint::reach("identified").await;
@@ -374,8 +380,9 @@ impl Run {
         Ok((reading, planned))
     }
 
-    pub(crate) async fn announce_plan(&self, planned: &Planned) {
+    pub(crate) async fn announce_plan(&self, planned: &Planned, resumed: ResumedProgress) {
         let plan = &planned.plan;
+        tracing::info!(partitions = plan.partitions.len(), snapshot = planned.snapshot(), "planned");
         self.tell(Event::Planned {
             run_id: self.request.commit.run_id.clone(),
             partitions: plan.partitions.len(),
@@ -388,6 +395,7 @@ impl Run {
             estimated_bytes: plan.relation.estimated_bytes,
             snapshot: planned.snapshot(),
             truncated: plan.cap.truncated,
+            resumed,
         })
         .await;
     }

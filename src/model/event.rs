@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{ExportErrorKind, ExportReport};
+use super::{ExportErrorKind, ExportReport, PartitionReceipt};
 
 /// One event. `--progress json` prints them, one object a line, with `event` and `schema_version` in each.
 #[derive(Debug, Clone, Serialize)]
@@ -35,6 +35,8 @@ pub enum Event {
         snapshot: Option<String>,
         /// Whether the cap cuts rows off.
         truncated: bool,
+        /// What an earlier process of the run has done already.
+        resumed: ResumedProgress,
     },
     /// A reader has begun a partition.
     PartitionStarted {
@@ -91,6 +93,29 @@ pub enum Event {
         /// Whether the same command may succeed later.
         retryable: bool,
     },
+}
+
+/// What was done before a run was resumed; it counts in the totals, and in no rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ResumedProgress {
+    /// Partitions with a receipt.
+    pub partitions: usize,
+    /// Their rows.
+    pub rows: u64,
+    /// Their encoded bytes.
+    pub bytes: u64,
+}
+
+impl ResumedProgress {
+    /// That of the receipts with which a process begins.
+    pub(crate) fn of(receipts: &[PartitionReceipt]) -> Self {
+        let parts = || receipts.iter().flat_map(|receipt| &receipt.parts);
+        Self {
+            partitions: receipts.len(),
+            rows: parts().fold(0, |sum, part| sum.saturating_add(part.rows.unwrap_or_default())),
+            bytes: parts().fold(0, |sum, part| sum.saturating_add(part.object.bytes)),
+        }
+    }
 }
 
 /// What one reader is at.

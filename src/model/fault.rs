@@ -32,6 +32,8 @@ pub enum ExportErrorKind {
     DestinationFull,
     /// What is there is not what the manifest says, or there is no manifest (30).
     Verification,
+    /// Whoever read standard output, or the stream, went away (141).
+    ReaderGone,
     /// SIGINT (130).
     Interrupted,
     /// SIGTERM (143).
@@ -39,6 +41,11 @@ pub enum ExportErrorKind {
 }
 
 impl ExportErrorKind {
+    /// Whether the run was stopped from outside, and did not fail.
+    pub(crate) fn is_cancel(self) -> bool {
+        matches!(self, Self::Interrupted | Self::Terminated | Self::ReaderGone)
+    }
+
     /// Whether the same command may succeed later without anybody changing anything.
     pub fn retryable(self) -> bool {
         matches!(

@@ -41,6 +41,10 @@ pub struct ExportReport {
     pub manifest: Option<String>,
     /// Data rows; `None` where the bytes are of a format of the source's own, in which nobody counts rows.
     pub rows: Option<u64>,
+    /// The rows that this process read: fewer than `rows` where a run was resumed, none where the work was already done.
+    pub rows_read_now: u64,
+    /// The bytes that this process wrote.
+    pub bytes_written_now: u64,
     /// Parts.
     pub parts: u64,
     /// Bytes of all parts.

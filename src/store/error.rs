@@ -15,6 +15,8 @@ pub enum StoreFault {
     Unavailable,
     /// Somebody else's manifest or run is there (exit 22).
     Taken,
+    /// Whoever reads standard output went away (exit 141).
+    ReaderGone,
     /// No space, no quota (exit 23).
     Full,
     /// Something that must be there is not.

@@ -2,7 +2,7 @@
 //!
 //! A run owns its destination from before its first read until its end. It says so again every
 //! `OWNER_RENEWAL`; an owner that has not for `OWNER_LEASE`, or whose process is known to be gone, is
-//! dead, and the next run takes its place. `resume` takes it at once. Each change of hands raises the epoch, and every
+//! dead, and the next run takes its place. `resume --take-over` takes it from a living one too. Each change of hands raises the epoch, and every
 //! write depends on the version that was read, so that of two only one gets it. Whoever has lost a destination touches
 //! nothing there any more: its journal names what it staged, and that is the new owner's to use or to remove.
 
@@ -26,6 +26,9 @@ const OWNER_LEASE: Duration = Duration::from_mins(1);
 
 /// Between two renewals of `owner.json`, one small request each.
 const OWNER_RENEWAL: Duration = Duration::from_secs(10);
+
+/// A renewal may come so much later than its time: a slow store or a busy machine.
+const OWNER_RENEWAL_MARGIN: Duration = Duration::from_secs(2);
 
 /// Tries to take a destination that others take at the same time.
 pub(super) const OWNER_TRIES: usize = 5;
@@ -143,12 +146,45 @@ async fn read(destination: &Destination, path: &str) -> Result<Option<(OwnerReco
     }
 }
 
+/// Reads who owned a destination, and refuses where that owner lives.
+///
+/// Clocks differ. An owner of another machine that is late by our clock may live, so that `patient` callers wait for one
+/// renewal: a record that changes is of somebody who lives.
+///
+/// # Errors
+/// [`StoreFault::Taken`] where the owner lives; other classes where the destination cannot be read.
+///
+/// # Cancel safety
+/// It only reads.
+pub(crate) async fn refuse_alive(
+    destination: &Destination,
+    path: &str,
+    patient: bool,
+) -> Result<Option<OwnerRecord>, StoreError> {
+    let Some((found, version)) = read(destination, path).await? else { return Ok(None) };
+    if failpoint::off("owner") {
+        return Ok(Some(found));
+    }
+    if found.is_alive(Utc::now()) {
+        return Err(taken(destination, &found));
+    }
+    let known_dead = found.ended || found.process.as_ref().is_some_and(ProcessIdentity::is_gone);
+    if known_dead || !patient {
+        return Ok(Some(found));
+    }
+    tokio::time::sleep(failpoint::limit("owner-renewal", OWNER_RENEWAL) + OWNER_RENEWAL_MARGIN).await;
+    match read(destination, path).await? {
+        Some((now, later)) if later != version && !now.ended => Err(taken(destination, &now)),
+        now => Ok(now.map(|(record, _)| record)),
+    }
+}
+
 /// How a destination is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
     /// From nobody, or from a dead owner.
     Free,
-    /// From anybody: `resume`.
+    /// From anybody: `resume --take-over`.
     Over,
 }
 
@@ -346,7 +382,7 @@ fn taken(destination: &Destination, other: &OwnerRecord) -> StoreError {
         .map_or(String::new(), |process| format!(" (process {} on {})", process.pid, process.host));
     let why = format!(
         "run {}{process} is writing there, and said so at {}; if it is dead, it is taken over {} s after that, and by \
-         `outhaul resume` at once",
+         `outhaul resume --take-over` at once",
         other.run_id,
         other.renewed_at.format("%H:%M:%S UTC"),
         OWNER_LEASE.as_secs()

@@ -62,9 +62,13 @@ async fn print(bytes: Bytes) -> Result<(), StoreError> {
     match written.await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-            let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
-            failed(if full { StoreFault::Full } else { StoreFault::Unavailable }, error)
+            use std::io::ErrorKind::{BrokenPipe, FileTooLarge, QuotaExceeded, StorageFull};
+            let fault = match error.kind() {
+                StorageFull | QuotaExceeded | FileTooLarge => StoreFault::Full,
+                BrokenPipe => StoreFault::ReaderGone,
+                _ => StoreFault::Unavailable,
+            };
+            failed(fault, error)
         }
         Err(error) => failed(StoreFault::Unavailable, error.into()),
     }

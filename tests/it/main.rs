@@ -24,6 +24,7 @@ mod differential;
 mod every_type;
 mod export;
 mod extremes;
+mod faults;
 mod foreign;
 mod front;
 mod guests;

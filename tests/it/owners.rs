@@ -121,7 +121,7 @@ async fn d3_a_run_that_was_overtaken_touches_nothing() {
             old.stands_at(&stop).await;
             old.signal("STOP").await;
             let url = place.url();
-            let resumed = ["resume", url.as_str(), "--from", &pg.url, "--report", "json"];
+            let resumed = ["resume", url.as_str(), "--from", &pg.url, "--report", "json", "--take-over"];
             // The old process still holds the snapshot.
             let run = place.outhaul(resumed).run().await.expect(0);
             assert_eq!(run.report["already_committed"], false, "{at}");

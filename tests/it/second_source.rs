@@ -172,7 +172,14 @@ async fn bytes_of_a_run_that_died_are_read_again_whole() {
     }
     let source: Arc<Memory> = Arc::new(Memory::calm());
     let destination = folder.path().to_str().unwrap().to_owned();
-    let request = ResumeRequest { source, destination, single_file: false, readers: None, allow_mixed_snapshot: false };
+    let request = ResumeRequest {
+        source,
+        destination,
+        single_file: false,
+        readers: None,
+        allow_mixed_snapshot: false,
+        take_over: false,
+    };
     let report = resume(request, channel(100).0, CancellationToken::new()).await.unwrap();
     assert_eq!((report.rows, report.bytes), (None, 9));
     verified(folder.path()).await;
@@ -212,7 +219,14 @@ async fn go_on(to: &Path) -> BTreeSet<u32> {
     let calm = Arc::new(Memory::calm());
     let source: Arc<Memory> = Arc::clone(&calm);
     let destination = to.to_str().unwrap().to_owned();
-    let request = ResumeRequest { source, destination, single_file: false, readers: None, allow_mixed_snapshot: false };
+    let request = ResumeRequest {
+        source,
+        destination,
+        single_file: false,
+        readers: None,
+        allow_mixed_snapshot: false,
+        take_over: false,
+    };
     let (events, mut told) = channel(100);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
     let report = resume(request, events, CancellationToken::new()).await.unwrap();

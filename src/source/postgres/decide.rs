@@ -2,13 +2,16 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
+use super::estimate::estimated_rows;
 use super::plan::key::{KeyChoice, choose_key};
 use super::plan::sizing::{PARTITIONS_MAX, Sizing};
 use super::plan::split::{
     HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, number_partitions, pick_bounds,
     row_split_points,
 };
-use super::plan::{ColumnRules, PgColumn, PgPlan, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe};
+use super::plan::{
+    ColumnRules, PgColumn, PgPlan, RelationFacts, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe,
+};
 use super::prepare::Planning;
 use super::settings::ConnectSettings;
 use crate::base::failpoint;
@@ -50,7 +53,10 @@ async fn plan(request: &ReadRequest, planning: &Planning) -> Result<PgPlan, Sour
     let choice = choose_key(facts, shape.key.as_deref(), cap, request.work.read_mode)?;
     let rules = ColumnRules { format: request.format, policies: &request.policies, server: planning.server.types };
     let mut plan = PgPlan {
-        relation: facts.clone(),
+        relation: RelationFacts {
+            estimated_rows: estimated_rows(planning, request.work.read_mode).await?,
+            ..facts.clone()
+        },
         predicate: shape.predicate.clone(),
         now: planning.now.clone(),
         one_statement: one_statement(request, planning)?,

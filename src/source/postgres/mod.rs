@@ -11,6 +11,7 @@ mod decide;
 pub(crate) mod decode;
 mod describe;
 pub mod error;
+mod estimate;
 mod fixed_now;
 pub(crate) mod frame;
 mod keepalive;

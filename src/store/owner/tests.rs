@@ -113,6 +113,29 @@ async fn what_is_no_owner_record_is_somebody_s() {
     assert_eq!(Claim::take(&destination, OWNER_PATH, "ours", Take::Free).await.unwrap().epoch(), 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_is_late_by_our_clock_and_renews_is_alive() {
+    for (renews, patient, refused) in [(true, true, true), (true, false, false), (false, true, false)] {
+        let destination = memory(&format!("skewed-{renews}-{patient}"));
+        put(&destination, &foreign(TimeDelta::hours(1))).await;
+        let looking = refuse_alive(&destination, OWNER_PATH, patient);
+        let renewing = async {
+            tokio::time::sleep(OWNER_RENEWAL).await;
+            if renews {
+                put(&destination, &foreign(TimeDelta::minutes(59))).await;
+            }
+        };
+        let (found, ()) = tokio::join!(looking, renewing);
+        assert_eq!(found.is_err(), refused, "{renews} {patient}: {found:?}");
+    }
+    let destination = memory("late-and-gone");
+    let gone = ProcessIdentity { started: 1, ..ProcessIdentity::current().unwrap() };
+    put(&destination, &OwnerRecord { process: Some(gone), ..foreign(TimeDelta::zero()) }).await;
+    let began = tokio::time::Instant::now();
+    assert!(refuse_alive(&destination, OWNER_PATH, true).await.unwrap().is_some());
+    assert_eq!(began.elapsed(), std::time::Duration::ZERO, "a process that is known to be gone is not waited for");
+}
+
 #[test]
 fn this_process_lives() {
     let ours = ProcessIdentity::current().unwrap();

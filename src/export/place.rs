@@ -1,0 +1,48 @@
+//! Which of the two an address names, after the fact: a folder of parts, or the one file of a `--single-file` export.
+
+use super::error::ExportError;
+use super::finish::locate;
+use super::identity::RunIdentity;
+use crate::commit::Placement;
+use crate::store::{Destination, Journal, StoreOptions};
+
+/// Opens what `url` names: the folder of parts that is there, or else the single file that an export or a run has left a
+/// trace of. `single_file` says that it is a file.
+///
+/// # Errors
+/// The address makes no sense, or the destination does not answer.
+///
+/// # Cancel safety
+/// It only reads.
+pub(crate) async fn place(url: &str, single_file: bool) -> Result<(Destination, Placement), ExportError> {
+    let options = StoreOptions::small();
+    let open = |single_file| {
+        let (folder, placement) = locate(url, single_file)?;
+        Ok::<_, ExportError>((Destination::open(folder, &options)?, placement))
+    };
+    if single_file {
+        return open(true);
+    }
+    if let Ok((destination, placement)) = open(true)
+        // What cannot be read beside the destination says nothing of the destination itself.
+        && has_traces(&destination, &placement).await.unwrap_or(false)
+    {
+        return Ok((destination, placement));
+    }
+    open(false)
+}
+
+/// Whether something tells of a single file: its manifest, its owner, or the journal of a run that wrote it.
+async fn has_traces(destination: &Destination, placement: &Placement) -> Result<bool, ExportError> {
+    for path in [placement.manifest_path(), placement.owner_path()] {
+        if destination.head(&path).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    for (journal, _) in Journal::all(destination).await? {
+        if RunIdentity::read(&journal).await?.is_some_and(|identity| identity.is_of(placement)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
