@@ -15,6 +15,7 @@ mod human;
 mod keep_cmd;
 mod looks;
 mod meter;
+mod mistyped;
 pub(crate) mod plan_view;
 mod progress;
 mod resume_cmd;
@@ -153,6 +154,12 @@ fn parse_and_run() -> u8 {
     screen.look(Looks::wished(&arguments, &environment));
     let wishes = Wishes::of(&arguments, environment.get("OUTHAUL_REPORT").as_deref());
     let mut command = help::dressed(args::command());
+    if let Some(hint) = mistyped::psql_habit(&arguments) {
+        let error = ExportError::new(ExportErrorKind::Usage, "-h shows the help and takes no value").with_hint(hint);
+        screen.line(&summary::error_text(&Failure::early(&error)));
+        wishes.report(&error, &screen);
+        return exit::USAGE;
+    }
     if let Some(text) = help::short(&arguments, &command) {
         stdout_line(&text);
         return exit::COMPLETE;
@@ -210,6 +217,12 @@ fn parse_and_run() -> u8 {
 
 /// Help and version, which are no mistakes, or what clap did not understand.
 fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
+    if let Some(hint) = mistyped::hint(error) {
+        let error = ExportError::new(ExportErrorKind::Usage, mistyped::explained(error)).with_hint(hint);
+        screen.line(&summary::error_text(&Failure::early(&error)));
+        wishes.report(&error, screen);
+        return exit::USAGE;
+    }
     // A closed pipe is nobody's mistake.
     let printed = if error.use_stderr() && screen.looks().json {
         screen.line(error.to_string().trim_end());
@@ -220,10 +233,7 @@ fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
     if !error.use_stderr() {
         return if printed.is_ok() { exit::COMPLETE } else { exit::READER_GONE };
     }
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let message = first.strip_prefix("error: ").unwrap_or(first);
-    wishes.report(&ExportError::new(ExportErrorKind::Usage, message), screen);
+    wishes.report(&ExportError::new(ExportErrorKind::Usage, mistyped::explained(error)), screen);
     exit::USAGE
 }
 
