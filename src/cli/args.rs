@@ -45,6 +45,10 @@ be held: by --keep-snapshot of the export, or by `outhaul keep`. A run that is a
 Exit codes: those of `outhaul export`; 22 where the run is alive, 12 where nobody holds the snapshot any more, 2 where
 there is no run.";
 
+const SHOW_HELP: &str = "\
+Reads the manifest and the records of runs, and no part. Finds a single file by itself.
+Exit codes: 0 something is there, 30 nothing is, 2 usage, 20-21 destination.";
+
 const CLEAN_HELP: &str = "\
 Removes uploads, staged files and records of runs that died, and parts that no manifest names. A run that died after its
 manifest is finished instead. A run that is alive is left alone, and so is all that no journal names.
@@ -75,6 +79,7 @@ pub(crate) fn command() -> Command {
         .subcommand(resume())
         .subcommand(clean())
         .subcommand(verify())
+        .subcommand(show())
         .subcommand(ddl())
         .subcommand(keep())
         .subcommand(demo());
@@ -108,6 +113,19 @@ fn verify() -> Command {
         command = command.arg(argument(option).help_heading("With --against-source").requires("against_source"));
     }
     command.args(looks()).args(common())
+}
+
+fn show() -> Command {
+    Command::new("show")
+        .about("Show an export for people: what, when, snapshot, columns, parts; who is at work there, what died there")
+        .after_help(SHOW_HELP)
+        .arg(dest())
+        .arg(single_file())
+        .arg(report())
+        .arg(json())
+        .args(env_file())
+        .args(looks())
+        .args(common())
 }
 
 fn ddl() -> Command {
@@ -250,6 +268,15 @@ fn report() -> Arg {
         .value_name("text|json")
         .value_parser(["text", "json"])
         .help("the end report: text, or one JSON line")
+}
+
+fn json() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("the same as --report json")
+}
+
+/// Whether the answer of a command that has both `--report` and `--json` is to be JSON.
+pub(crate) fn wants_json(matches: &ArgMatches) -> bool {
+    matches.get_flag("json") || matches.get_one::<String>("report").is_some_and(|report| report == "json")
 }
 
 fn common() -> [Arg; 2] {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 
 use crate::base::words;
+use crate::model::{Compression, Format};
 
 /// `6,001,215`.
 pub(crate) fn count(number: u64) -> String {
@@ -25,6 +26,23 @@ pub(crate) fn plural(number: u64, noun: &str) -> String {
 pub(crate) fn rows_in_parts(rows: Option<u64>, parts: u64) -> String {
     let rows = rows.map_or_else(String::new, |rows| format!("{} in ", plural(rows, "row")));
     format!("{rows}{}", plural(parts, "part"))
+}
+
+/// `parquet, zstd 1`.
+pub(crate) fn format(format: Format, compression: Compression) -> String {
+    let name = match format {
+        Format::Parquet => "parquet",
+        Format::Csv => "csv",
+        Format::Ndjson => "ndjson",
+        Format::Source => "the source's own",
+    };
+    match compression {
+        Compression::None => name.to_owned(),
+        Compression::Snappy => format!("{name}, snappy"),
+        Compression::Lz4 => format!("{name}, lz4"),
+        Compression::Zstd(level) => format!("{name}, zstd {level}"),
+        Compression::Gzip(level) => format!("{name}, gzip {level}"),
+    }
 }
 
 /// So many per second, to whole numbers; zero where no time has passed.

@@ -19,8 +19,10 @@ mod progress;
 mod resume_cmd;
 mod screen;
 mod session;
+mod show_cmd;
 mod signals;
 mod summary;
+mod table;
 mod verify_cmd;
 
 #[cfg(test)]
@@ -219,6 +221,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "clean" => clean_cmd::clean(matches, context).await,
         "keep" => keep_cmd::keep(matches, context).await,
         "verify" => verify_cmd::verify(matches, context).await,
+        "show" => show_cmd::show(matches, context).await,
         "ddl" => ddl_cmd::print(matches, context).await,
         "demo" => demo_cmd::demo(matches, context).await,
         other => {
