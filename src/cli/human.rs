@@ -12,6 +12,16 @@ pub(crate) fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
+/// `9,999`, `12.3 k`, `6.0 M`: for estimates.
+pub(crate) fn about(number: u64) -> String {
+    match number {
+        0..10_000 => count(number),
+        10_000..1_000_000 => format!("{:.1} k", float(number) / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", float(number) / 1e6),
+        _ => format!("{:.1} G", float(number) / 1e9),
+    }
+}
+
 /// `1.24 GiB`.
 pub(crate) fn bytes(number: u64) -> String {
     HumanBytes(number).to_string()
@@ -87,6 +97,7 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!(count(6_001_215), "6,001,215");
+        assert_eq!([9_999, 10_000, 6_001_215, 4_294_967_296].map(about), ["9,999", "10.0 k", "6.0 M", "4.3 G"]);
         assert_eq!(bytes(301_989_888), "288.00 MiB");
         assert_eq!(plural(1, "part"), "1 part");
         assert_eq!(plural(0, "row"), "0 rows");

@@ -13,6 +13,7 @@ mod export_cmd;
 mod human;
 mod keep_cmd;
 mod looks;
+mod ls_cmd;
 mod meter;
 pub(crate) mod plan_view;
 mod progress;
@@ -221,6 +222,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "clean" => clean_cmd::clean(matches, context).await,
         "keep" => keep_cmd::keep(matches, context).await,
         "verify" => verify_cmd::verify(matches, context).await,
+        "ls" => ls_cmd::ls(matches, context).await,
         "show" => show_cmd::show(matches, context).await,
         "ddl" => ddl_cmd::print(matches, context).await,
         "demo" => demo_cmd::demo(matches, context).await,

@@ -265,12 +265,12 @@ fn dead(run: &ShownRun, destination: &str) -> String {
     let word = shell_word(destination);
     words.push(match run.state {
         RunState::Unfinished => {
-            format!("its manifest stands; outhaul resume {word} or outhaul clean {word} does the rest")
+            format!("its manifest stands, and some of its commit is undone:\nouthaul clean {word} finishes it")
         }
         RunState::Newer => "only that version of outhaul, or a newer one, can go on with it or remove it".to_owned(),
         RunState::Alive | RunState::Dead => {
-            let resumable =
-                if run.kept.is_empty() { "" } else { "outhaul resume goes on with it while the snapshot is kept; " };
+            let resumable = format!("outhaul resume {word} goes on with it while the snapshot is kept\n");
+            let resumable = if run.kept.is_empty() { String::new() } else { resumable };
             format!("{resumable}outhaul clean {word} removes it")
         }
     });
@@ -291,4 +291,105 @@ fn remains(left: &Remains) -> String {
         .map(|(count, noun, more)| format!("{}{more}", human::plural(*count, noun)))
         .collect();
     if counts.is_empty() { "only records".to_owned() } else { counts.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::golden::check;
+    use crate::commit::test_data::{at, manifest};
+    use crate::model::KeptSnapshot;
+
+    const URL: &str = "s3://lake/orders/";
+    const RUN: &str = "20261128T174427Z-9f3a2b1c";
+
+    fn shown(manifest: Option<Manifest>) -> Shown {
+        let manifest_url = format!("{URL}_manifest.json");
+        Shown { destination: URL.into(), manifest_url, manifest, has_file: false, owner: None, runs: Vec::new() }
+    }
+
+    fn run(state: RunState) -> ShownRun {
+        let kept = |snapshot: &str, seconds| KeptSnapshot {
+            snapshot: snapshot.into(),
+            until: at(seconds),
+            host: "db-gate".into(),
+            pid: 4242,
+        };
+        ShownRun {
+            run_id: RUN.into(),
+            state,
+            begun_at: Some(at(0)),
+            outhaul_version: Some("0.1.0".into()),
+            relation: Some("public.orders".into()),
+            partitions: Some(24),
+            partitions_read: 4,
+            kept: vec![kept("00000003-0000001B-1", 3600)],
+            left: (state != RunState::Alive).then(|| Remains {
+                visible: vec![format!("{URL}data/part-00000-000-9f3a2b1c.parquet")],
+                uploads: vec!["upload 7 of …".into(), "upload 8 of …".into()],
+                staged: 0,
+            }),
+        }
+    }
+
+    fn owner() -> ShownOwner {
+        ShownOwner {
+            run_id: RUN.into(),
+            alive: true,
+            epoch: 2,
+            renewed_at: at(30),
+            host: Some("worker-7".into()),
+            pid: Some(12),
+        }
+    }
+
+    /// Both forms of one destination.
+    fn both(name: &str, shown: &Shown) {
+        check(&format!("show/{name}.txt"), &format!("{}\n", text(shown)));
+        let json: serde_json::Value = serde_json::from_str(&as_json(shown).unwrap()).unwrap();
+        check(
+            &format!("show/{name}.json"),
+            &format!("{:#}\n", serde_json::json!({"owner": json["owner"], "runs": json["runs"]})),
+        );
+        let parts = json["manifest"]["parts"].as_array().map(Vec::len);
+        assert_eq!(parts, shown.manifest.as_ref().map(|manifest| manifest.parts.len()));
+    }
+
+    #[test]
+    fn an_export_is_shown_as_it_was_shown() {
+        both("truncated", &shown(Some(manifest())));
+        let mut complete = manifest();
+        complete.status = RunStatus::Complete;
+        complete.row_cap.max_rows = None;
+        complete.source.predicate = None;
+        let part = complete.parts[0].clone();
+        complete.parts.extend(std::iter::repeat_n(part, 9));
+        complete.totals.parts = complete.parts.len().try_into().unwrap();
+        both("complete", &shown(Some(complete)));
+    }
+
+    #[test]
+    fn bytes_of_the_source_have_no_rows_and_no_columns() {
+        let mut manifest = manifest();
+        manifest.schema.clear();
+        manifest.totals.rows = None;
+        manifest.row_cap.max_rows = None;
+        manifest.format.kind = crate::commit::model::FormatKind::Source;
+        for part in &mut manifest.parts {
+            part.rows = None;
+        }
+        let text = text(&shown(Some(manifest)));
+        assert!(text.contains("\nbytes       ") && !text.contains(" row") && !text.contains("\ncolumns"), "{text}");
+    }
+
+    #[test]
+    fn runs_that_have_not_ended_are_shown() {
+        let alive = Shown { owner: Some(owner()), runs: vec![run(RunState::Alive)], ..shown(None) };
+        both("at_work", &alive);
+        let begun = Shown { owner: Some(owner()), ..shown(None) };
+        both("just_begun", &begun);
+        let unfinished = ShownRun { kept: Vec::new(), ..run(RunState::Unfinished) };
+        let newer = ShownRun { partitions: None, relation: None, left: None, kept: Vec::new(), ..run(RunState::Newer) };
+        both("died", &Shown { runs: vec![run(RunState::Dead), unfinished, newer], ..shown(None) });
+    }
 }
