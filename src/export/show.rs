@@ -1,20 +1,29 @@
 //! What stands at a destination: the export that is committed there, who is at work, and what dead runs left. It only
 //! reads.
+//!
+//! [`show`] tells all of it, and [`before`] as much as concerns an export that is planned.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::error::ExportError;
+use super::finish::RunTarget;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 pub use super::leftovers::Remains;
 use super::place::place;
 use super::record::RunRecord;
+use super::request::ExportRequest;
 use crate::commit::{Manifest, ManifestError, Placement, look};
-use crate::model::{ExportErrorKind, KeptSnapshot};
+use crate::model::{ExportErrorKind, KeptSnapshot, Target};
 use crate::store::owner::{OwnerRecord, owner};
-use crate::store::{Destination, Journal};
+use crate::store::{Destination, Journal, shown as address_shown};
+
+/// A plan waits so long for its destination: it is about the source.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// What stands at a destination.
 #[derive(Debug)]
@@ -87,6 +96,42 @@ pub struct ShownRun {
     pub left: Option<Remains>,
 }
 
+/// What an export would find at its destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedDestination {
+    /// Its URL, without credentials.
+    pub url: String,
+    /// What is there.
+    #[serde(flatten)]
+    pub state: DestinationState,
+}
+
+/// See [`PlannedDestination`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DestinationState {
+    /// Standard output, which is always there.
+    Stream,
+    /// Nothing is in the way.
+    Free,
+    /// A run is at work there.
+    AtWork(ShownOwner),
+    /// An export is committed there.
+    Committed {
+        /// Its run.
+        run_id: String,
+        /// When it was.
+        at: DateTime<Utc>,
+    },
+    /// A file of that name is there, and no manifest describes it.
+    Occupied,
+    /// It cannot be looked at.
+    Unknown {
+        /// Why not.
+        why: String,
+    },
+}
+
 impl From<OwnerRecord> for ShownOwner {
     fn from(record: OwnerRecord) -> Self {
         let alive = record.is_alive(Utc::now());
@@ -141,6 +186,46 @@ pub(super) async fn facts(destination: &Destination, placement: &Placement) -> R
         owner: owner.map(ShownOwner::from),
         runs: Vec::new(),
     })
+}
+
+/// What a planned export would find at its destination. One that does not answer is no error: a plan is about the source.
+///
+/// # Cancel safety
+/// It only reads.
+pub async fn before(request: &ExportRequest) -> PlannedDestination {
+    let unknown = |why: &ExportError| {
+        let why = std::iter::successors(Some(why as &dyn std::error::Error), |error| error.source());
+        DestinationState::Unknown { why: why.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
+    };
+    let target = match RunTarget::open(request) {
+        Ok(target) => target,
+        Err(error) => {
+            let url = match &request.commit.target {
+                Target::Destination(url) => address_shown(url),
+                Target::Stream { .. } => String::new(),
+            };
+            return PlannedDestination { url, state: unknown(&error) };
+        }
+    };
+    let url = target.url();
+    let RunTarget::Destination { destination, placement, .. } = target else {
+        return PlannedDestination { url, state: DestinationState::Stream };
+    };
+    let state = match tokio::time::timeout(LOOK_LIMIT, facts(&destination, &placement)).await {
+        Ok(Ok(shown)) => state(shown),
+        Ok(Err(error)) => unknown(&error.into()),
+        Err(_) => DestinationState::Unknown { why: format!("it did not answer within {} s", LOOK_LIMIT.as_secs()) },
+    };
+    PlannedDestination { url, state }
+}
+
+fn state(shown: Shown) -> DestinationState {
+    match (shown.owner.filter(|owner| owner.alive), shown.manifest) {
+        (Some(owner), _) => DestinationState::AtWork(owner),
+        (None, Some(manifest)) => DestinationState::Committed { run_id: manifest.run_id, at: manifest.finished_at },
+        (None, None) if shown.has_file => DestinationState::Occupied,
+        (None, None) => DestinationState::Free,
+    }
 }
 
 /// What the journal of a run tells; `None` where it is of another placement, or has just ended.
