@@ -8,7 +8,9 @@
 //!  source ──> encode ──> store ──> commit
 //! plan+read    bytes     parts    manifest          export/ runs them; cli/ asks it to
 //! ```
-//! - [`config`]: raw settings (as written) become typed ones (as used). `config/default.toml` is the only home of defaults.
+//! - [`config`]: raw settings (as written) become typed ones (as used). `config/options.rs` has one row for each option:
+//!   flag, variable, key, parser, help. `config/default.toml` is the only home of the options' defaults. `config/connection`
+//!   reads `--from`, and so chooses the source.
 //! - [`source`]: a request becomes a plan: disjoint, covering partitions and one column plan per column; a partition becomes
 //!   bounded Arrow batches. PostgreSQL: locks, then snapshot, then planning, then COPY on a lent socket.
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
@@ -22,7 +24,8 @@
 //! - [`cli`]: what a person types and sees; exit codes.
 //! - [`model`]: the ground: what the rooms hand one another. Passive types, which import no room.
 //! - `base`: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
-//!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, the bounds of memory and of retries.
+//!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, and the bounds that are no options:
+//!   of memory (`base/memory.rs`), of attempts and their pauses (`base/retry.rs`).
 //!
 //! The seams: [`source::Source`] with the [`source::Reading`] that it begins, [`encode::Encoder`], and `object_store`. What a
 //! second source looks like is in `tests/it/second_source/`.
@@ -32,7 +35,7 @@
 //! a test holds this drawing against the code.
 //!
 //! ```text
-//! cli       ──> config export verify describe commit source store
+//! cli       ──> config export verify describe commit source
 //! config    ──> export source store
 //! export    ──> verify describe commit encode source store
 //! verify    ──> commit store

@@ -5,6 +5,8 @@ import os
 import statistics
 from dataclasses import dataclass
 
+import chart
+
 # How much slower than a single reader is noise.
 NOISE = 1.05
 
@@ -187,3 +189,4 @@ def write(found, folder):
         file.write("\n")
     with open(f"{folder}/README.md", "w", encoding="utf-8") as file:
         file.write(text)
+    chart.draw(f"{folder}/results.json")

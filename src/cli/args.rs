@@ -396,7 +396,7 @@ mod tests {
         let ours: Vec<&str> =
             commands.iter().flat_map(|command| command.get_arguments()).filter_map(clap::Arg::get_long).collect();
         // Of other programs, and of examples of mistakes.
-        let others = ["help", "version", "flag", "yes", "serve", "exact", "show-progress"];
+        let others = ["help", "version", "flag", "yes", "serve", "exact", "show-progress", "profile"];
         let mut texts = Vec::new();
         sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
         let mut seen = 0;

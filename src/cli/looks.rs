@@ -95,7 +95,7 @@ pub(super) fn cyan(text: &str) -> String {
 
 /// A record in the form that log records have, of what is otherwise said in lines.
 #[derive(Debug, Serialize)]
-struct Record<'a> {
+struct SaidRecord<'a> {
     timestamp: String,
     level: &'static str,
     message: String,
@@ -122,7 +122,7 @@ pub(crate) fn record(text: &str, now: DateTime<Utc>) -> String {
         }
     }
     let timestamp = now.to_rfc3339_opts(SecondsFormat::Micros, true);
-    let record = Record { timestamp, level, message: message.join("\n"), hint, target: "outhaul::cli" };
+    let record = SaidRecord { timestamp, level, message: message.join("\n"), hint, target: "outhaul::cli" };
     // Text alone, which JSON can hold.
     serde_json::to_string(&record).unwrap_or_default()
 }

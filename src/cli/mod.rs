@@ -10,6 +10,7 @@ mod env_file;
 mod events;
 pub mod exit;
 mod export_cmd;
+mod help;
 mod human;
 mod keep_cmd;
 mod looks;
@@ -154,12 +155,27 @@ fn parse_and_run() -> u8 {
     let environment = Environment::of_process();
     screen.look(Looks::wished(&arguments, &environment));
     let wishes = Wishes::of(&arguments, environment.get("OUTHAUL_REPORT").as_deref());
-    let matches = match args::command().try_get_matches_from(&arguments) {
+    let mut command = help::dressed(args::command());
+    if let Some(text) = help::short(&arguments, &command) {
+        stdout_line(&text);
+        return exit::COMPLETE;
+    }
+    let matches = match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => matches,
         Err(error) => return unparsed(&error, wishes, &screen),
     };
     // clap demands a command.
     let Some((name, matches)) = matches.subcommand() else { return exit::USAGE };
+    if let Some(shown) = help::shown(name, matches, &mut command) {
+        return match shown {
+            Ok(()) => exit::COMPLETE,
+            Err(wrong) => {
+                let error = ExportError::new(ExportErrorKind::Usage, wrong);
+                screen.line(&summary::error_text(&Failure::early(&error)));
+                exit::USAGE
+            }
+        };
+    }
     if args::LATER.contains(&name) {
         let error = ExportError::new(ExportErrorKind::Usage, format!("outhaul {name} is not in this version yet"));
         screen.line(&summary::error_text(&Failure::early(&error)));

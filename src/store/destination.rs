@@ -234,20 +234,6 @@ impl Destination {
         }
     }
 
-    /// Whether files could be made at `paths`, as far as that can be seen without making any: an object store tells that of
-    /// none, a folder of links that lead away, of what stands in the way, and of rights.
-    ///
-    /// # Errors
-    /// [`StoreError`] of the first path that could not be written.
-    pub(crate) async fn ready(&self, paths: Vec<String>) -> Result<(), StoreError> {
-        let Backend::Local(folder) = &self.inner.backend else { return Ok(()) };
-        for path in paths {
-            let object = self.check("looking at", &path)?;
-            folder.run("looking at", object, move |folder| folder.ready(&path)).await?;
-        }
-        Ok(())
-    }
-
     /// Every object below `prefix` (a folder; empty for all), with its size, in order of the paths, which are relative
     /// to the destination. Locally hidden and staged files are seen too. Open uploads are not objects.
     ///

@@ -321,31 +321,6 @@ impl Folder {
         Ok(metadata.filter(Metadata::is_file).map(facts))
     }
 
-    /// Whether a file could be made at `path`, as far as that can be seen without making one.
-    pub(super) fn ready(&self, path: &str) -> io::Result<()> {
-        if absent_as_none(self.root.symlink_metadata())?.is_some_and(|it| it.is_symlink()) {
-            // One that leads nowhere is no place.
-            self.root.metadata()?;
-        }
-        let Some(root) = absent_as_none(self.open_root())? else { return Ok(()) };
-        let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
-        let parent = match root.open_dir(folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return match absent_as_none(root.symlink_metadata(folder))? {
-                    Some(_) => Err(error),
-                    None => Ok(()),
-                };
-            }
-            parent => parent?,
-        };
-        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        rustix::fs::accessat(&parent, ".", access, rustix::fs::AtFlags::EACCESS)?;
-        match absent_as_none(parent.symlink_metadata(name))? {
-            Some(there) if there.is_dir() => Err(ErrorKind::IsADirectory.into()),
-            _ => Ok(()),
-        }
-    }
-
     /// Every file below `prefix`, staged, temporary and hidden ones too, in order of their paths.
     pub(super) fn list(&self, prefix: &str) -> io::Result<Vec<(String, u64)>> {
         let mut found = Vec::new();
@@ -443,7 +418,7 @@ fn is_at(file: &std::fs::File, folder: &Dir, name: &str) -> bool {
     }
 }
 
-fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -17,6 +17,7 @@ mod local_sink;
 pub(crate) mod name;
 mod open_uploads;
 pub(crate) mod owner;
+mod ready;
 mod receipt_file;
 mod remote;
 mod remote_sink;

@@ -178,7 +178,7 @@ async fn bytes_of_a_run_that_died_are_read_again_whole() {
         single_file: false,
         readers: None,
         allow_mixed_snapshot: false,
-        take_over: false,
+        take_over: true,
     };
     let report = resume(request, channel(100).0, CancellationToken::new()).await.unwrap();
     assert_eq!((report.rows, report.bytes), (None, 9));
@@ -225,7 +225,7 @@ async fn go_on(to: &Path) -> BTreeSet<u32> {
         single_file: false,
         readers: None,
         allow_mixed_snapshot: false,
-        take_over: false,
+        take_over: true,
     };
     let (events, mut told) = channel(100);
     tokio::spawn(async move { while told.recv().await.is_some() {} });

@@ -4,7 +4,7 @@
 use super::catalog::{self, CatalogRelation, TreeNode};
 use super::connect::Session;
 use super::fixed_now;
-use super::prepare::QUERY_ALIAS;
+use super::locking::QUERY_ALIAS;
 use super::read_facts;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};

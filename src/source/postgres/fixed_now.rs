@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::catalog::{CatalogRelation, query, value};
 use super::closed::closed;
 use super::connect::Session;
-use super::prepare::source_and_alias;
+use super::locking::source_and_alias;
 use super::statement::{self, OutputColumn};
 use crate::base::failpoint;
 use crate::model::{RelationRequest, ShapeOptions};

@@ -8,10 +8,13 @@ use super::connect::Session;
 use super::session::identifier;
 use super::snapshot::{DeferredLocks, Locks};
 use crate::base::words::counted;
-use crate::model::{ReadMode, RelationKind, ShapeOptions, WorkOptions};
+use crate::model::{ReadMode, RelationKind, RelationRequest, ShapeOptions, WorkOptions};
 use crate::source::postgres::plan::locks::{CONTROL_SESSIONS, Holders, LockShare, LockTable, LockWeight};
 use crate::source::postgres::plan::{LockUse, LockWay, RelationFacts, oid};
 use crate::source::{SourceError, SourceFault};
+
+/// The name by which predicates may qualify the columns of `--query`.
+pub(super) const QUERY_ALIAS: &str = "query";
 
 /// What a run may take of the server's lock table, and what it has to.
 #[derive(Debug, Clone, Copy)]
@@ -217,3 +220,45 @@ pub(super) async fn newest_branches(lock: &Session, root: u32) -> Result<Vec<Str
     let rows = query(lock, "listing what the tables inherit from", &sql, &[(&root, Type::OID)]).await?;
     rows.iter().map(|row| Ok(format!("{}.{}", identifier(value(row, 0)?), identifier(value(row, 1)?)))).collect()
 }
+
+/// Whether `LOCK TABLE` may take it, and with it all that inherits from it.
+pub(super) fn lockable(found: &CatalogRelation) -> bool {
+    matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable) && found.may_select
+}
+
+/// What stands behind FROM, and the name by which people's texts know it.
+pub(super) fn source_and_alias(shape: &ShapeOptions, found: Option<&CatalogRelation>) -> (String, String) {
+    match (&shape.relation, found) {
+        (_, Some(found)) => (found.sql_name(), identifier(&found.name)),
+        (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
+            (format!("(\n{text}\n)"), QUERY_ALIAS.to_owned())
+        }
+    }
+}
+
+/// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL. With `only` they
+/// leave the children of a table out.
+pub(super) fn statements(shape: &ShapeOptions, found: Option<&CatalogRelation>, only: &str) -> Vec<String> {
+    let (from, alias) = source_and_alias(shape, found);
+    let from = if found.is_some() { format!("{only}{from}") } else { from };
+    let mut statements = Vec::new();
+    if !found.is_some_and(lockable) {
+        // With every column that is read, or a join for one of them would be planned away with its tables' partitions;
+        // and without the predicate, which would plan other partitions away.
+        let all = found.is_none_or(|found| found.may_select);
+        let columns = match &shape.columns {
+            Some(columns) if !all => columns.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", "),
+            _ => format!("{alias}.*"),
+        };
+        statements.push(format!("SELECT {columns} FROM {from} AS {alias}"));
+    }
+    if shape.predicate.is_some() || !shape.expressions.is_empty() {
+        let list: Vec<String> = shape.expressions.iter().map(|(_, text)| format!("(\n{text}\n)")).collect();
+        let filter = shape.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"));
+        statements.push(format!("SELECT {} FROM {from} AS {alias}{filter}", list.join(", ")));
+    }
+    statements
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,26 +7,23 @@ use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
 use super::describe::describe;
-use super::locking::{LockRoom, branches, newest_branches};
+use super::locking::{LockRoom, branches, lockable, newest_branches, statements};
 use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
-use super::session::{Begin, ServerIdentity, begin, identifier, server_identity};
+use super::session::{Begin, ServerIdentity, begin, server_identity};
 use super::settings::ConnectSettings;
 use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
 use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::{Watch, explain_refusal};
 use crate::base::failpoint;
-use crate::model::{ReadMode, ReadRequest, RelationKind, RelationRequest, ShapeOptions, WorkOptions};
+use crate::model::{ReadMode, ReadRequest, RelationRequest, ShapeOptions, WorkOptions};
 use crate::source::postgres::plan::locks::CONTROL_SESSIONS;
 use crate::source::postgres::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
 /// Tries to list the leaves under a snapshot that was taken after all of them were locked.
 const SNAPSHOT_TRIES: usize = 3;
-
-/// The name by which predicates may qualify the columns of `--query`.
-pub(super) const QUERY_ALIAS: &str = "query";
 
 /// A source that has its locks and its snapshot, and answers planning's questions.
 #[derive(Debug)]
@@ -309,45 +306,6 @@ async fn lock_relation(
         .with_hint("another session renames or recreates the table; try again when it is done"))
 }
 
-/// Whether `LOCK TABLE` may take it, and with it all that inherits from it.
-fn lockable(found: &CatalogRelation) -> bool {
-    matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable) && found.may_select
-}
-
-/// What stands behind FROM, and the name by which people's texts know it.
-pub(super) fn source_and_alias(shape: &ShapeOptions, found: Option<&CatalogRelation>) -> (String, String) {
-    match (&shape.relation, found) {
-        (_, Some(found)) => (found.sql_name(), identifier(&found.name)),
-        (RelationRequest::Query(text) | RelationRequest::Table(text), None) => {
-            (format!("(\n{text}\n)"), QUERY_ALIAS.to_owned())
-        }
-    }
-}
-
-/// Statements whose planning locks what `LOCK TABLE` does not, and finds the mistakes in people's SQL. With `only` they
-/// leave the children of a table out.
-fn statements(shape: &ShapeOptions, found: Option<&CatalogRelation>, only: &str) -> Vec<String> {
-    let (from, alias) = source_and_alias(shape, found);
-    let from = if found.is_some() { format!("{only}{from}") } else { from };
-    let mut statements = Vec::new();
-    if !found.is_some_and(lockable) {
-        // With every column that is read, or a join for one of them would be planned away with its tables' partitions;
-        // and without the predicate, which would plan other partitions away.
-        let all = found.is_none_or(|found| found.may_select);
-        let columns = match &shape.columns {
-            Some(columns) if !all => columns.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", "),
-            _ => format!("{alias}.*"),
-        };
-        statements.push(format!("SELECT {columns} FROM {from} AS {alias}"));
-    }
-    if shape.predicate.is_some() || !shape.expressions.is_empty() {
-        let list: Vec<String> = shape.expressions.iter().map(|(_, text)| format!("(\n{text}\n)")).collect();
-        let filter = shape.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"));
-        statements.push(format!("SELECT {} FROM {from} AS {alias}{filter}", list.join(", ")));
-    }
-    statements
-}
-
 /// Takes a snapshot under which nothing is read but what the lock session holds, or what is compared with it as it is read,
 /// in the anchor's transaction. Also says when, and what the relation consists of under it.
 async fn take_snapshot(
@@ -393,6 +351,3 @@ async fn take_snapshot(
     Err(SourceError::new(SourceFault::SchemaChanged, "tables are being attached faster than they can be locked")
         .with_hint("try again when the maintenance of the partitions is done"))
 }
-
-#[cfg(test)]
-mod tests;
