@@ -127,7 +127,7 @@ fn verify() -> Command {
 
 fn ls() -> Command {
     let mut command = Command::new("ls")
-        .about("List the tables and views of a database: size, rows, key, how they would be split, whether they are readable")
+        .about("List the tables and views that could be exported")
         .after_help(LS_HELP)
         .arg(Arg::new("pattern").value_name("PATTERN").help("only these: a name, or a schema and a name, with * and ?"))
         .arg(report())
@@ -141,7 +141,7 @@ fn ls() -> Command {
 
 fn show() -> Command {
     Command::new("show")
-        .about("Show an export for people: what, when, snapshot, columns, parts; who is at work there, what died there")
+        .about("Show what an export holds, who is at work there, and what died there")
         .after_help(SHOW_HELP)
         .arg(dest())
         .arg(single_file())

@@ -121,7 +121,8 @@ impl Wishes {
             arguments.iter().any(|argument| *argument == *joined)
                 || arguments.windows(2).any(|pair| pair[0] == *flag && pair[1] == *value)
         };
-        let json = says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
+        let told = arguments.iter().any(|argument| argument == "--json");
+        let json = told || says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
         let report = if json { ReportForm::Json } else { ReportForm::Text };
         Self { report, to_stdout: says("--to", "-") }
     }
