@@ -2,6 +2,7 @@
 
 pub(crate) mod cpu;
 pub(crate) mod failpoint;
+pub(crate) mod glob;
 pub(crate) mod memory;
 pub(crate) mod retry;
 pub(crate) mod spare;

@@ -18,8 +18,9 @@ use crate::config::options::of_connection;
 use crate::config::{self, FrontOptions, ProgressKind, ReportKind};
 use crate::export::keep::KeeperLaunch;
 use crate::export::request::ExportRequest;
+use crate::export::show::{self, PlannedDestination};
 use crate::export::{self, ExportError};
-use crate::model::{ExportErrorKind, Target, Visibility};
+use crate::model::{ExportErrorKind, Plan, Target, Visibility};
 
 pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let (mut request, options) = match config::load(args::flags(matches), &context.environment, true) {
@@ -77,14 +78,18 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
     start_logs(&options, context);
     // A plan has no data on standard output, whatever `--to` says.
     let front = Front { place: ReportPlace::Stdout, ..front(&options, context) };
-    let format = request.format.format;
+    let (asked, on_existing, run_id) =
+        (request.format.clone(), request.commit.on_existing, request.commit.run_id.clone());
     let token = context.signals.token();
     let planned = tokio::select! {
         () = token.cancelled() => Err(ExportError::cancelled()),
-        planned = export::plan(request) => planned,
+        planned = planned(request, options.has_target) => planned,
     };
-    let shown = planned.and_then(|plan| {
-        let view = PlanView::new(&plan, format);
+    let shown = planned.and_then(|(plan, destination)| {
+        let mut view = PlanView::new(&plan, asked.format);
+        if let Some(destination) = &destination {
+            view.writes(&asked, destination, on_existing, &run_id);
+        }
         match front.report {
             ReportForm::Text => Ok(view.to_string().trim_end().to_owned()),
             ReportForm::Json => serde_json::to_string(&view)
@@ -95,6 +100,16 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Ok(text) => stdout_answer(&text),
         Err(error) => front.fail(&Failure::early(&session::by_signal(error, &front))),
     }
+}
+
+/// Plans, and looks at the destination meanwhile, where there is one.
+async fn planned(request: ExportRequest, has_target: bool) -> Result<(Plan, Option<PlannedDestination>), ExportError> {
+    let looking = async {
+        let request = request.clone();
+        if has_target { Some(show::before(&request).await) } else { None }
+    };
+    let (plan, destination) = tokio::join!(export::plan(request.clone()), looking);
+    Ok((plan?, destination))
 }
 
 fn facts(request: &ExportRequest) -> Facts {

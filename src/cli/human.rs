@@ -5,10 +5,21 @@ use std::time::Duration;
 use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 
 use crate::base::words;
+use crate::model::{Compression, Format};
 
 /// `6,001,215`.
 pub(crate) fn count(number: u64) -> String {
     HumanCount(number).to_string()
+}
+
+/// `9,999`, `12.3 k`, `6.0 M`: for estimates.
+pub(crate) fn about(number: u64) -> String {
+    match number {
+        0..10_000 => count(number),
+        10_000..1_000_000 => format!("{:.1} k", float(number) / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", float(number) / 1e6),
+        _ => format!("{:.1} G", float(number) / 1e9),
+    }
 }
 
 /// `1.24 GiB`.
@@ -25,6 +36,23 @@ pub(crate) fn plural(number: u64, noun: &str) -> String {
 pub(crate) fn rows_in_parts(rows: Option<u64>, parts: u64) -> String {
     let rows = rows.map_or_else(String::new, |rows| format!("{} in ", plural(rows, "row")));
     format!("{rows}{}", plural(parts, "part"))
+}
+
+/// `parquet, zstd 1`.
+pub(crate) fn format(format: Format, compression: Compression) -> String {
+    let name = match format {
+        Format::Parquet => "parquet",
+        Format::Csv => "csv",
+        Format::Ndjson => "ndjson",
+        Format::Source => "the source's own",
+    };
+    match compression {
+        Compression::None => name.to_owned(),
+        Compression::Snappy => format!("{name}, snappy"),
+        Compression::Lz4 => format!("{name}, lz4"),
+        Compression::Zstd(level) => format!("{name}, zstd {level}"),
+        Compression::Gzip(level) => format!("{name}, gzip {level}"),
+    }
 }
 
 /// So many per second, to whole numbers; zero where no time has passed.
@@ -69,6 +97,7 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!(count(6_001_215), "6,001,215");
+        assert_eq!([9_999, 10_000, 6_001_215, 4_294_967_296].map(about), ["9,999", "10.0 k", "6.0 M", "4.3 G"]);
         assert_eq!(bytes(301_989_888), "288.00 MiB");
         assert_eq!(plural(1, "part"), "1 part");
         assert_eq!(plural(0, "row"), "0 rows");

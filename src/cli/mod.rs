@@ -14,6 +14,7 @@ mod help;
 mod human;
 mod keep_cmd;
 mod looks;
+mod ls_cmd;
 mod meter;
 mod mistyped;
 pub(crate) mod plan_view;
@@ -21,8 +22,10 @@ mod progress;
 mod resume_cmd;
 mod screen;
 mod session;
+mod show_cmd;
 mod signals;
 mod summary;
+mod table;
 mod verify_cmd;
 
 #[cfg(test)]
@@ -119,7 +122,8 @@ impl Wishes {
             arguments.iter().any(|argument| *argument == *joined)
                 || arguments.windows(2).any(|pair| pair[0] == *flag && pair[1] == *value)
         };
-        let json = says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
+        let told = arguments.iter().any(|argument| argument == "--json");
+        let json = told || says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
         let report = if json { ReportForm::Json } else { ReportForm::Text };
         Self { report, to_stdout: says("--to", "-") }
     }
@@ -245,6 +249,8 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "clean" => clean_cmd::clean(matches, context).await,
         "keep" => keep_cmd::keep(matches, context).await,
         "verify" => verify_cmd::verify(matches, context).await,
+        "ls" => ls_cmd::ls(matches, context).await,
+        "show" => show_cmd::show(matches, context).await,
         "ddl" => ddl_cmd::print(matches, context).await,
         "demo" => demo_cmd::demo(matches, context).await,
         other => {

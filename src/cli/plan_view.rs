@@ -7,10 +7,14 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
+use super::human;
+use crate::export::show::{DestinationState, PlannedDestination};
+
 use crate::base::words::{counted, key_words, plural, tuple_words};
 use crate::model::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, KeyRange, KeyValue, Member, PartRange,
-    Partition, Plan, Precision, ReadPlan, RelationKind, RowOrder, RowsAvailable, TupleId,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Compression, Direction, Format, FormatOptions, KeyColumn, KeyRange,
+    KeyValue, Member, OnExisting, PartRange, Partition, Plan, Precision, ReadPlan, RelationKind, RowOrder,
+    RowsAvailable, TupleId,
 };
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
@@ -31,8 +35,21 @@ pub(crate) struct PlanView<'a> {
     row_cap: &'a CapPlan,
     read: &'a ReadPlan,
     output: Format,
+    /// The codec, and where the parts go; absent where nothing says where.
+    #[serde(flatten)]
+    writes: Option<WritesView<'a>>,
     columns: Vec<ColumnView<'a>>,
     partitions: Vec<PartitionView>,
+}
+
+/// How and where the parts are written.
+#[derive(Debug, Serialize)]
+struct WritesView<'a> {
+    compression: Compression,
+    destination: &'a PlannedDestination,
+    /// Both for people.
+    #[serde(skip)]
+    words: [String; 2],
 }
 
 #[derive(Debug, Serialize)]
@@ -95,9 +112,61 @@ impl<'a> PlanView<'a> {
             row_cap: &plan.cap,
             read: &plan.read,
             output,
+            writes: None,
             columns: plan.columns.iter().map(ColumnView::new).collect(),
             partitions: plan.partitions.iter().map(|partition| PartitionView::new(partition, &plan.key)).collect(),
         }
+    }
+}
+
+impl<'a> PlanView<'a> {
+    /// Says how and where the parts would be written, and what would become of what is there.
+    pub(crate) fn writes(
+        &mut self,
+        format: &FormatOptions,
+        destination: &'a PlannedDestination,
+        on_existing: OnExisting,
+        run_id: &str,
+    ) {
+        let words =
+            [destination_words(destination, on_existing, run_id), human::format(format.format, format.compression)];
+        self.writes = Some(WritesView { compression: format.compression, destination, words });
+    }
+}
+
+/// `s3://lake/orders/, free`.
+fn destination_words(destination: &PlannedDestination, on_existing: OnExisting, our_run: &str) -> String {
+    let becomes = match on_existing {
+        OnExisting::Fail => "an export would stop with exit 22",
+        OnExisting::Skip => "an export would leave it as it is",
+        OnExisting::Replace => "an export would replace it",
+    };
+    let url = &destination.url;
+    match &destination.state {
+        DestinationState::Stream => "standard output".to_owned(),
+        DestinationState::Free => format!("{url}, free"),
+        DestinationState::AtWork(owner) => {
+            let process = match (&owner.host, owner.pid) {
+                (Some(host), Some(pid)) => format!(" (process {pid} on {host})"),
+                _ => String::new(),
+            };
+            format!("{url}, taken\nrun {}{process} is at work there: an export would stop with exit 22", owner.run_id)
+        }
+        DestinationState::Committed { run_id, .. } if run_id == our_run => {
+            format!("{url}, done\nrun {run_id} has committed: an export would report it")
+        }
+        DestinationState::Committed { run_id, at } => {
+            let at = at.format("%Y-%m-%d %H:%M:%S UTC");
+            format!("{url}, taken\nrun {run_id} committed there {at}: {becomes}")
+        }
+        DestinationState::Occupied => format!(
+            "{url}, taken\na file without a manifest is there: {}",
+            match on_existing {
+                OnExisting::Replace => becomes,
+                OnExisting::Fail | OnExisting::Skip => "an export would stop with exit 22",
+            }
+        ),
+        DestinationState::Unknown { why } => format!("{url}\nwhat is there is not known: {why}"),
     }
 }
 
@@ -143,6 +212,10 @@ impl fmt::Display for PlanView<'_> {
         }
         if let Some(now) = self.now {
             line("now", &format!("{} for every reader", now.to_rfc3339_opts(SecondsFormat::Micros, true)))?;
+        }
+        if let Some(WritesView { words: [destination, format], .. }) = &self.writes {
+            line("to", destination)?;
+            line("format", format)?;
         }
         line("cap", &cap_words(self.row_cap))?;
         for (label, text) in &self.read.lines {

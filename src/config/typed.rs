@@ -65,6 +65,8 @@ pub struct FrontOptions {
     pub metrics_file: Option<PathBuf>,
     /// Whether rows go to standard output, which then carries nothing else.
     pub to_stdout: bool,
+    /// Whether anything says where to write, which a plan can do without.
+    pub has_target: bool,
 }
 
 /// Reads and checks everything. `flags` are config key and values as given on the command line; `need_target` is
@@ -381,6 +383,7 @@ impl Settings {
             metrics_listen: given.metrics_listen,
             metrics_file: given.metrics_file.take(),
             to_stdout: given.to.as_deref() == Some("-"),
+            has_target: given.to.is_some(),
         })
     }
 }

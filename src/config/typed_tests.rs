@@ -79,6 +79,7 @@ fn defaults_are_the_designs() {
         metrics_listen: None,
         metrics_file: None,
         to_stdout: false,
+        has_target: true,
     };
     assert_eq!(front, expected);
 }

@@ -24,6 +24,8 @@ const VERSION: u32 = 1;
 pub(crate) struct RunIdentity {
     /// Who wrote it; `None` where that cannot be read.
     pub(crate) outhaul_version: Option<String>,
+    /// When it was begun; `None` where that cannot be read.
+    pub(crate) created_at: Option<DateTime<Utc>>,
     /// From which the first process has its attempt ids.
     pub(crate) seed: Option<AttemptSeed>,
     /// When its parts become visible; `None` for a value that this version does not know.
@@ -53,6 +55,8 @@ struct FoundFile {
     #[serde(default, deserialize_with = "lenient")]
     outhaul_version: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
+    created_at: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "lenient")]
     seed: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     visibility: Option<String>,
@@ -72,6 +76,8 @@ struct PlacementFile {
 struct InPlan {
     #[serde(default, deserialize_with = "lenient")]
     outhaul_version: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    created_at: Option<DateTime<Utc>>,
     #[serde(default, deserialize_with = "lenient")]
     seed: Option<AttemptSeed>,
     #[serde(default, deserialize_with = "lenient")]
@@ -163,7 +169,7 @@ impl RunIdentity {
     }
 
     fn unknown() -> Self {
-        Self { outhaul_version: None, seed: None, visibility: None, placement: None, newer: None }
+        Self { outhaul_version: None, created_at: None, seed: None, visibility: None, placement: None, newer: None }
     }
 }
 
@@ -202,6 +208,7 @@ fn of_run(bytes: &[u8]) -> Option<RunIdentity> {
         .ok()?;
     Some(RunIdentity {
         outhaul_version: file.outhaul_version,
+        created_at: file.created_at,
         seed: file.seed.as_deref().and_then(AttemptSeed::from_hex),
         visibility: match file.visibility.as_deref() {
             Some("at_commit") => Some(Visibility::AtCommit),
@@ -221,7 +228,7 @@ fn of_run(bytes: &[u8]) -> Option<RunIdentity> {
 fn of_plan(bytes: &[u8]) -> RunIdentity {
     let found = serde_json::from_slice(bytes)
         .inspect_err(|error| tracing::warn!(why = unreadable(error), "the plan.json of a dead run is passed over"));
-    let Ok(InPlan { outhaul_version, seed, commit }) = found else { return RunIdentity::unknown() };
+    let Ok(InPlan { outhaul_version, created_at, seed, commit }) = found else { return RunIdentity::unknown() };
     let placement = commit.as_ref().and_then(|commit| {
         let target = commit.target.as_ref()?;
         Some(locate(&target.destination, commit.single_file).ok()?.1)
@@ -231,7 +238,7 @@ fn of_plan(bytes: &[u8]) -> RunIdentity {
         Some("AsWritten") => Some(Visibility::AsWritten),
         _ => None,
     };
-    RunIdentity { outhaul_version, seed, visibility, placement, newer: None }
+    RunIdentity { outhaul_version, created_at, seed, visibility, placement, newer: None }
 }
 
 /// A member of which nothing is known where it has another type.
@@ -286,9 +293,13 @@ mod tests {
         }
     }
 
+    fn now() -> DateTime<Utc> {
+        "2026-11-28T17:44:27Z".parse().unwrap()
+    }
+
     fn changed(member: &str, value: Value) -> RunIdentity {
         let mut json: Value =
-            serde_json::from_slice(&bytes("r", Utc::now(), seed(), Visibility::AtCommit, &Placement::Parts).unwrap())
+            serde_json::from_slice(&bytes("r", now(), seed(), Visibility::AtCommit, &Placement::Parts).unwrap())
                 .unwrap();
         json[member] = value;
         of_run(json.to_string().as_bytes()).unwrap()
@@ -297,10 +308,11 @@ mod tests {
     #[test]
     fn what_a_later_version_adds_is_ignored_and_what_it_changes_is_not_known() {
         let plain = changed("later", json!({"a": [1]}));
+        assert_eq!(plain.created_at, Some(now()));
         assert_eq!((plain.seed, plain.visibility), (Some(seed()), Some(Visibility::AtCommit)));
         assert_eq!(changed("visibility", json!("in_turns")).visibility, None);
         assert_eq!(changed("seed", json!(7)).seed, None);
-        assert_eq!(changed("created_at", json!("yesterday")), plain);
+        assert_eq!(changed("created_at", json!("yesterday")), RunIdentity { created_at: None, ..plain.clone() });
         assert_eq!(changed("placement", json!({"kind": "tree"})).placement, None);
         assert_eq!(changed("version", json!(2)).newer, Some(2));
         for broken in ["", "{", "[]", "{}", r#"{"version":1"#, r#"{"version":-1}"#] {

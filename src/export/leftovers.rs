@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::Serialize;
+
 use super::error::ExportError;
 use super::identity::RunIdentity;
 use crate::base::failpoint;
@@ -60,6 +62,17 @@ impl DeniedUploads {
     }
 }
 
+/// What a run that has not committed has at its destination, beside its records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Remains {
+    /// URLs of objects that are visible without a manifest.
+    pub visible: Vec<String>,
+    /// Uploads that are not complete, each with its object's URL: invisible, and billed.
+    pub uploads: Vec<String>,
+    /// Files of a local destination that are staged.
+    pub staged: u64,
+}
+
 /// The journals below a destination that are of this placement and have not ended. Several single files may share a
 /// folder, each with runs of its own.
 pub(crate) async fn open_runs(destination: &Destination, placement: &Placement) -> Result<Vec<DeadRun>, ExportError> {
@@ -110,6 +123,10 @@ impl DeadRun {
 
     pub(crate) fn run_id(&self) -> &str {
         self.journal.run_id()
+    }
+
+    pub(crate) fn identity(&self) -> Option<&RunIdentity> {
+        self.identity.as_ref()
     }
 
     /// Finishes the run where its manifest stands; else removes all that it left. Its journal goes last, and stays where
@@ -193,19 +210,28 @@ impl DeadRun {
         Ok((aborted, refused))
     }
 
-    /// What [`DeadRun::settle`] may remove, for people: objects that may be visible, and uploads.
+    /// What [`DeadRun::settle`] may remove, for people: objects that may be visible, uploads, and the records.
     pub(crate) async fn traces(&self, destination: &Destination) -> Result<Vec<String>, ExportError> {
-        let mut traces = Vec::new();
+        let Remains { visible, uploads, .. } = self.remains(destination).await?;
+        let records = destination.object_url(&self.journal.run_folder());
+        Ok(visible.into_iter().chain(uploads).chain([records]).collect())
+    }
+
+    /// What the run has at the destination.
+    ///
+    /// # Errors
+    /// The destination fails.
+    pub(crate) async fn remains(&self, destination: &Destination) -> Result<Remains, ExportError> {
+        let mut remains = Remains { staged: self.journal.staged().await?, ..Remains::default() };
         for path in self.visible_early().iter().chain(self.commit.iter().flat_map(|commit| &commit.parts)) {
             if destination.head(path).await?.is_some() {
-                traces.push(destination.object_url(path));
+                remains.visible.push(destination.object_url(path));
             }
         }
-        for (path, upload_id) in self.open_uploads(destination).await.0 {
-            traces.push(format!("upload {upload_id} of {}", destination.object_url(&path)));
-        }
-        traces.push(destination.object_url(&self.journal.run_folder()));
-        Ok(traces)
+        let uploads = self.open_uploads(destination).await.0;
+        let named = |(path, id): (String, String)| format!("upload {id} of {}", destination.object_url(&path));
+        remains.uploads = uploads.into_iter().map(named).collect();
+        Ok(remains)
     }
 
     /// Objects that the run may have shown before its commit. Where it is not known whether it did, those whose names

@@ -18,6 +18,7 @@ pub(crate) mod record;
 pub mod request;
 pub mod resume;
 mod run;
+pub mod show;
 #[cfg(test)]
 mod simulation;
 mod stream;

@@ -6,6 +6,7 @@ pub mod event;
 pub mod fault;
 pub mod format;
 pub mod keep;
+pub mod listing;
 pub(crate) mod micros;
 pub mod partition;
 pub mod plan;
@@ -20,6 +21,7 @@ pub use event::{Event, ReaderProgress, ResumedProgress};
 pub use fault::ExportErrorKind;
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
+pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{

@@ -17,8 +17,8 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use crate::model::{
-    Consistency, Direction, KeepEnd, ObjectKind, PartRange, Partition, Plan, ReadRequest, RelationRequest,
-    ShapeOptions, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
+    Consistency, Direction, KeepEnd, ListedRelation, ObjectKind, PartRange, Partition, Plan, ReadRequest,
+    RelationRequest, ShapeOptions, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
 };
 
 pub use error::{Retry, SourceError, SourceFault};
@@ -169,6 +169,11 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
 
     /// Counts rows again; `None` where the source cannot.
     fn recount(&self, _request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {
+        None
+    }
+
+    /// The relations that could be exported, in the order of their names; `None` where the source has no catalog.
+    fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {
         None
     }
 }

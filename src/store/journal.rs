@@ -15,6 +15,8 @@
 //! Every record but the plan is a format of its own that outlives the version which wrote it (invariant I12): readers
 //! ignore members that they do not know, and a record that they cannot read at all stops nobody from cleaning.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
@@ -266,6 +268,18 @@ impl Journal {
     pub async fn receipts(&self) -> Result<Vec<PartitionReceipt>, StoreError> {
         let files: Vec<(String, Option<ReceiptFile>)> = self.records("receipts").await?;
         Ok(files.into_iter().filter_map(|(_, file)| file?.try_into().ok()).collect())
+    }
+
+    /// How many partitions have a receipt, by the names of these alone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn partitions_read(&self) -> Result<usize, StoreError> {
+        let folder = self.path("receipts");
+        let files = self.destination.list(&folder).await?;
+        // What is being written stands under a hidden name.
+        let names = files.iter().filter_map(|(path, _)| path.rsplit('/').next()).filter(|name| !name.starts_with('.'));
+        Ok(names.filter_map(|name| name.split_once('-')).map(|(partition, _)| partition).collect::<HashSet<_>>().len())
     }
 
     /// Notes who holds the run's snapshot.

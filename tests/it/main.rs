@@ -36,6 +36,7 @@ mod kindness;
 mod least_and_greatest;
 mod leaves;
 mod library;
+mod looks;
 mod meaning;
 mod memory;
 mod nested_policies;

@@ -232,6 +232,7 @@ async fn all_exports(pg: &Pg, proxy: &TcpProxy) -> Vec<(Value, Vec<String>)> {
         }
         resumed(pg).await;
         watched(pg, proxy).await;
+        listed(pg).await;
         all
     };
     tokio::join!(refused, exports).1
@@ -270,6 +271,19 @@ async fn watched(pg: &Pg, proxy: &TcpProxy) {
     assert!(run.stderr.contains("gave way to process"), "{}", run.stderr);
     ddl.await.unwrap().unwrap();
     pg.batch("alter table app.t drop column later").await;
+}
+
+/// A listing says the same whoever has put what on the path.
+async fn listed(pg: &Pg) {
+    let run = outhaul(["ls", "app.*", "--from", &pg.url, "--json"]).run().await.expect(0);
+    let facts = |table: &str| {
+        let relations = run.report["relations"].as_array().unwrap().iter();
+        let found: Vec<&Value> = relations.filter(|relation| relation["table"] == table).collect();
+        let [relation] = found.as_slice() else { panic!("{table}: {}", run.report) };
+        ["estimated_rows", "key", "split", "tables"].map(|fact| relation[fact].clone())
+    };
+    assert_eq!(facts("app.t"), [1200.into(), serde_json::json!(["id"]), "blocks".into(), 1.into()]);
+    assert_eq!(facts("app.parted"), [1200.into(), serde_json::json!([]), "blocks".into(), 2.into()]);
 }
 
 /// A run that is told who is in its way.

@@ -303,6 +303,22 @@ pub(super) const TREE: &str = "tree AS ( \
     SELECT $1::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid \
         JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid WHERE NOT i.inhdetachpending AND k.relpersistence <> 't')";
 
+/// What is asked of a table `c`, joined by [`NODE_JOINS`], for [`node`]; `RELATIONS` and `BYTES` are to be replaced.
+pub(super) const NODE: &str = "c.oid, c.relkind::text, \
+    COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), pg_catalog.row_security_active(c.oid), \
+    n.nspname::text, c.relname::text, c.reltuples, CASE WHEN c.relkind = ANY ('{r,m,t}') THEN BYTES ELSE 0 END, \
+    pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
+    EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v'), \
+    RELATIONS, c.relkind = 'p' OR b.oid IS NOT NULL";
+
+/// See [`NODE`].
+pub(super) const NODE_JOINS: &str = "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam \
+    LEFT JOIN (SELECT DISTINCT inhparent AS oid FROM pg_catalog.pg_inherits) AS b ON b.oid = c.oid";
+
+/// The size of `TABLE`, which is to be replaced. It waits for whoever has locked the table against everybody.
+pub(super) const EXACT_BYTES: &str = "pg_catalog.pg_relation_size(TABLE.oid, 'main')";
+
 /// The relation and all that inherits from it, leaves in the order of their bounds' creation. A partition that is being
 /// detached (`DETACH … CONCURRENTLY`) is left out, as a query of the parent leaves it out, and so is a temporary child,
 /// which is another session's.
@@ -310,28 +326,18 @@ pub(super) const TREE: &str = "tree AS ( \
 /// It reads `pg_inherits` by SQL, which obeys the transaction's snapshot; `pg_partition_tree` would show the newest
 /// catalog.
 pub(crate) async fn tree(session: &Session, root: u32) -> Result<Vec<TreeNode>, SourceError> {
+    let sql = format!(
+        "WITH RECURSIVE TREE SELECT {NODE} FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid {NODE_JOINS} ORDER BY c.oid"
+    );
     let sql = closed(
-        &"WITH RECURSIVE TREE \
-        SELECT c.oid, c.relkind::text, \
-            COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), pg_catalog.row_security_active(c.oid), \
-            n.nspname::text, c.relname::text, c.reltuples, \
-            CASE WHEN c.relkind = ANY ('{r,m,t}') THEN pg_catalog.pg_relation_size(c.oid, 'main') ELSE 0 END, \
-            pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
-            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v'), \
-            RELATIONS, \
-            c.relkind = 'p' OR b.oid IS NOT NULL \
-        FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam \
-        LEFT JOIN (SELECT DISTINCT inhparent AS oid FROM pg_catalog.pg_inherits) AS b ON b.oid = c.oid \
-        ORDER BY c.oid"
-            .replace("RELATIONS", RELATIONS)
-            .replace("TREE", TREE),
+        &sql.replace("RELATIONS", RELATIONS).replace("TREE", TREE).replace("BYTES", &EXACT_BYTES.replace("TABLE", "c")),
     );
     let rows = query(session, "listing the tables behind the relation", &sql, &[(&root, Type::OID)]).await?;
     rows.iter().map(node).collect()
 }
 
-fn node(row: &Row) -> Result<TreeNode, SourceError> {
+/// A row of [`NODE`].
+pub(super) fn node(row: &Row) -> Result<TreeNode, SourceError> {
     let sql_name = format!("{}.{}", identifier(value(row, 4)?), identifier(value(row, 5)?));
     let odd = || SourceError::new(SourceFault::Protocol, format!("{sql_name} has an impossible size"));
     let bytes = u64::try_from(value::<Option<i64>>(row, 7)?.unwrap_or(0)).map_err(|_| odd())?;
@@ -390,6 +396,23 @@ pub(crate) async fn same_relation(
     .with_hint("another session changed the tables; run the export again when it is done"))
 }
 
+/// See [`unique_key`]; `RELATION` is to be replaced.
+pub(super) const UNIQUE_KEY: &str = "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+            WHERE k.place <= i.indnkeyatts ORDER BY k.place) \
+    FROM pg_catalog.pg_index i \
+    WHERE i.indrelid = RELATION AND i.indisunique AND i.indisvalid AND i.indisready AND i.indimmediate \
+        AND i.indpred IS NULL AND i.indexprs IS NULL \
+        AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+            WHERE k.place <= i.indnkeyatts AND (NOT a.attnotnull OR EXISTS ( \
+                SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype::text = 'n' \
+                    AND NOT c.convalidated AND c.conkey[1] = a.attnum) \
+                OR NOT pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') \
+                OR i.indcollation[k.place - 1] <> a.attcollation \
+                OR NOT (SELECT o.opcdefault FROM pg_catalog.pg_opclass o WHERE o.oid = i.indclass[k.place - 1]))) \
+    ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1";
+
 /// The columns of the primary key, else of the narrowest unique index that covers every row, has no NULLs and may be
 /// read; unique by the columns' own order, not by another collation or operator class.
 pub(crate) async fn unique_key(session: &Session, found: &CatalogRelation) -> Result<Option<Vec<String>>, SourceError> {
@@ -397,23 +420,7 @@ pub(crate) async fn unique_key(session: &Session, found: &CatalogRelation) -> Re
     if found.kind == RelationKind::Table && found.has_children() {
         return Ok(None);
     }
-    let sql = closed(
-        "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
-                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
-                WHERE k.place <= i.indnkeyatts ORDER BY k.place) \
-        FROM pg_catalog.pg_index i \
-        WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready AND i.indimmediate \
-            AND i.indpred IS NULL AND i.indexprs IS NULL \
-            AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
-                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
-                WHERE k.place <= i.indnkeyatts AND (NOT a.attnotnull OR EXISTS ( \
-                    SELECT FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype::text = 'n' \
-                        AND NOT c.convalidated AND c.conkey[1] = a.attnum) \
-                    OR NOT pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') \
-                    OR i.indcollation[k.place - 1] <> a.attcollation \
-                    OR NOT (SELECT o.opcdefault FROM pg_catalog.pg_opclass o WHERE o.oid = i.indclass[k.place - 1]))) \
-        ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1",
-    );
+    let sql = closed(&UNIQUE_KEY.replace("RELATION", "$1"));
     let rows =
         query(session, &format!("looking for a key of {}", found.sql_name()), &sql, &[(&found.oid, Type::OID)]).await?;
     rows.first().map(|row| value(row, 0)).transpose()

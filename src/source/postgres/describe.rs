@@ -107,7 +107,7 @@ fn hidden_rows(found: &CatalogRelation) -> SourceError {
 }
 
 /// The tables that may be read in the relation's place; none unless all of them may.
-fn leaves(found: &CatalogRelation, tree: &[TreeNode]) -> Vec<LeafFacts> {
+pub(super) fn leaves(found: &CatalogRelation, tree: &[TreeNode]) -> Vec<LeafFacts> {
     let stores_rows = |node: &&TreeNode| matches!(node.relkind.as_str(), "r" | "m");
     let direct =
         matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView);
@@ -121,7 +121,8 @@ fn leaves(found: &CatalogRelation, tree: &[TreeNode]) -> Vec<LeafFacts> {
     if direct && legal { tree.iter().filter(stores_rows).map(|node| node.facts.clone()).collect() } else { Vec::new() }
 }
 
-fn estimated_rows(tree: &[TreeNode]) -> Option<u64> {
+/// Rows by the statistics of all tables; none where one was never analysed.
+pub(super) fn estimated_rows(tree: &[TreeNode]) -> Option<u64> {
     let mut sum: f64 = 0.0;
     for node in tree.iter().filter(|node| matches!(node.relkind.as_str(), "r" | "m" | "f")) {
         // -1 is "never analysed".

@@ -18,6 +18,7 @@ mod keepalive;
 mod kept;
 mod keyset;
 mod leaves;
+mod listing;
 mod locking;
 pub(crate) mod low_water;
 mod meaning;

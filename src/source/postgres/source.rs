@@ -7,12 +7,13 @@ use futures_util::future::BoxFuture;
 
 use super::decide;
 use super::kept::{PgRecord, SnapshotKeeper};
+use super::listing::list;
 use super::plan::{check_expression, check_predicate, check_query};
 use super::reader::PostgresReading;
 use super::recount::recount;
 use super::resumed::resume;
 use super::settings::ConnectSettings;
-use crate::model::{Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
+use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
 use crate::source::{Begun, Keeper, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
 /// A PostgreSQL server that can be connected to.
@@ -84,6 +85,10 @@ impl Source for Postgres {
 
     fn recount(&self, request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {
         Some(async move { recount(&self.connect, &request).await }.boxed())
+    }
+
+    fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {
+        Some(list(&self.connect).boxed())
     }
 }
 
