@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use crate::base::words::{counted, key_words, plural, tuple_words};
 use crate::model::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Direction, Format, KeyColumn, KeyRange, KeyValue, Member, PartRange,
-    Partition, Plan, Precision, ReadPlan, RelationKind, RowOrder, RowsAvailable, TupleId,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, CommitOptions, Compression, Direction, Format, FormatOptions,
+    KeyColumn, KeyRange, KeyValue, Member, PartRange, Partition, Plan, Precision, ReadPlan, RelationKind, RowOrder,
+    RowsAvailable, Target, TupleId,
 };
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
@@ -31,6 +32,9 @@ pub(crate) struct PlanView<'a> {
     row_cap: &'a CapPlan,
     read: &'a ReadPlan,
     output: Format,
+    /// What would be written, and where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writes: Option<String>,
     columns: Vec<ColumnView<'a>>,
     partitions: Vec<PartitionView>,
 }
@@ -95,10 +99,34 @@ impl<'a> PlanView<'a> {
             row_cap: &plan.cap,
             read: &plan.read,
             output,
+            writes: None,
             columns: plan.columns.iter().map(ColumnView::new).collect(),
             partitions: plan.partitions.iter().map(|partition| PartitionView::new(partition, &plan.key)).collect(),
         }
     }
+}
+
+impl PlanView<'_> {
+    /// Says too what would be written, and where.
+    pub(crate) fn writing(self, format: &FormatOptions, commit: &CommitOptions) -> Self {
+        Self { writes: writes(format, commit), ..self }
+    }
+}
+
+/// `one file of csv with gzip at out/orders.csv.gz`; nothing where no destination is given.
+fn writes(options: &FormatOptions, commit: &CommitOptions) -> Option<String> {
+    let format = format!("{:?}", options.format).to_lowercase();
+    let codec = match options.compression {
+        Compression::None => String::new(),
+        codec => format!(" with {}", codec.name()),
+    };
+    Some(match &commit.target {
+        Target::Destination(to) if commit.single_file => format!("one file of {format}{codec}, {to}"),
+        // A plan needs none, and then has this one.
+        Target::Destination(to) if to == "." => return None,
+        Target::Destination(to) => format!("a folder of {format}{codec}, {to}"),
+        Target::Stream { .. } => format!("{format}{codec} to standard output"),
+    })
 }
 
 impl<'a> KeyView<'a> {
@@ -145,6 +173,9 @@ impl fmt::Display for PlanView<'_> {
             line("now", &format!("{} for every reader", now.to_rfc3339_opts(SecondsFormat::Micros, true)))?;
         }
         line("cap", &cap_words(self.row_cap))?;
+        if let Some(writes) = &self.writes {
+            line("output", writes)?;
+        }
         for (label, text) in &self.read.lines {
             line(label, text)?;
         }
@@ -308,7 +339,7 @@ fn cap_words(cap: &CapPlan) -> String {
 }
 
 fn column_table(columns: &[ColumnView<'_>]) -> String {
-    let head = ["name", "type", "sent as", "held as", "misfits", "note"].map(str::to_owned);
+    let head = ["name", "type", "sent as", "held as", "if a value does not fit", "note"].map(str::to_owned);
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(columns.iter().map(column_cells)).collect();
     let width = |cell: usize| rows.iter().map(|row| row[cell].chars().count()).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);
@@ -332,9 +363,15 @@ fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
         format!("{}{null}", column.pg_type),
         column.wire.replace('_', " "),
         carrier_words(column.carrier),
-        column.policy.to_owned(),
+        misfit_words(column.policy),
         column.note.unwrap_or_default().to_owned(),
     ]
+}
+
+/// What `error` does.
+fn misfit_words(policy: &str) -> String {
+    let word = |word| if word == "error" { "fail" } else { word };
+    policy.split(", ").map(word).collect::<Vec<_>>().join(", ")
 }
 
 fn carrier_words(carrier: &Carrier) -> String {
@@ -356,8 +393,7 @@ fn carrier_words(carrier: &Carrier) -> String {
         Carrier::Int64 => "int64",
         Carrier::Float32 => "float32",
         Carrier::Float64 => "float64",
-        Carrier::NumberText => "number as text",
-        Carrier::Text => "text",
+        Carrier::NumberText | Carrier::Text => "text",
         Carrier::Json => "JSON",
         Carrier::Bytes => "bytes",
         Carrier::Uuid => "uuid",
