@@ -38,6 +38,7 @@ mod leaves;
 mod library;
 mod meaning;
 mod memory;
+mod names;
 mod nested_policies;
 mod one_answer;
 mod one_statement;
