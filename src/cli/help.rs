@@ -96,7 +96,7 @@ pub(super) fn short(arguments: &[OsString], command: &Command) -> Option<String>
         return None;
     }
     let command = command.find_subcommand(name)?;
-    let mut text = format!("{}\n\nUsage: outhaul {name} --to DEST [OPTIONS]\n\n", command.get_about()?);
+    let mut text = format!("{}\n\nUsage: outhaul {name} [TABLE] --to DEST [OPTIONS]\n\n", command.get_about()?);
     for key in COMMON {
         let argument = command.get_arguments().find(|argument| argument.get_id() == key)?;
         let short = argument.get_short().map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));

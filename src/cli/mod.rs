@@ -16,7 +16,6 @@ mod keep_cmd;
 mod looks;
 mod ls_cmd;
 mod meter;
-mod mistyped;
 pub(crate) mod plan_view;
 mod progress;
 mod resume_cmd;
@@ -25,6 +24,7 @@ mod session;
 mod show_cmd;
 mod signals;
 mod summary;
+mod synonyms;
 mod table;
 mod verify_cmd;
 
@@ -125,7 +125,10 @@ impl Wishes {
         let told = arguments.iter().any(|argument| argument == "--json");
         let json = told || says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
         let report = if json { ReportForm::Json } else { ReportForm::Text };
-        Self { report, to_stdout: says("--to", "-") }
+        Self {
+            report,
+            to_stdout: says("--to", "-") || says("-o", "-") || arguments.iter().any(|argument| argument == "-o-"),
+        }
     }
 
     /// The JSON line of a failure, where one was asked for.
@@ -158,11 +161,8 @@ fn parse_and_run() -> u8 {
     screen.look(Looks::wished(&arguments, &environment));
     let wishes = Wishes::of(&arguments, environment.get("OUTHAUL_REPORT").as_deref());
     let mut command = help::dressed(args::command());
-    if let Some(hint) = mistyped::psql_habit(&arguments) {
-        let error = ExportError::new(ExportErrorKind::Usage, "-h shows the help and takes no value").with_hint(hint);
-        screen.line(&summary::error_text(&Failure::early(&error)));
-        wishes.report(&error, &screen);
-        return exit::USAGE;
+    if let Some(hint) = synonyms::host(&arguments) {
+        return misspelt("-h shows the help", &hint, wishes, &screen);
     }
     if let Some(text) = help::short(&arguments, &command) {
         stdout_line(&text);
@@ -170,7 +170,12 @@ fn parse_and_run() -> u8 {
     }
     let matches = match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return unparsed(&error, wishes, &screen),
+        Err(error) => {
+            return match synonyms::of(&error) {
+                Some((what, hint)) => misspelt(&what, &hint, wishes, &screen),
+                None => unparsed(&error, wishes, &screen),
+            };
+        }
     };
     // clap demands a command.
     let Some((name, matches)) = matches.subcommand() else { return exit::USAGE };
@@ -219,14 +224,16 @@ fn parse_and_run() -> u8 {
     }
 }
 
+/// Tells of a word that other programs know, and what it is here.
+fn misspelt(what: &str, hint: &str, wishes: Wishes, screen: &Screen) -> u8 {
+    let error = ExportError::new(ExportErrorKind::Usage, what).with_hint(hint);
+    screen.line(&summary::error_text(&Failure::early(&error)));
+    wishes.report(&error, screen);
+    exit::USAGE
+}
+
 /// Help and version, which are no mistakes, or what clap did not understand.
 fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
-    if let Some(hint) = mistyped::hint(error) {
-        let error = ExportError::new(ExportErrorKind::Usage, mistyped::explained(error)).with_hint(hint);
-        screen.line(&summary::error_text(&Failure::early(&error)));
-        wishes.report(&error, screen);
-        return exit::USAGE;
-    }
     // A closed pipe is nobody's mistake.
     let printed = if error.use_stderr() && screen.looks().json {
         screen.line(error.to_string().trim_end());
@@ -237,7 +244,10 @@ fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
     if !error.use_stderr() {
         return if printed.is_ok() { exit::COMPLETE } else { exit::READER_GONE };
     }
-    wishes.report(&ExportError::new(ExportErrorKind::Usage, mistyped::explained(error)), screen);
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first);
+    wishes.report(&ExportError::new(ExportErrorKind::Usage, message), screen);
     exit::USAGE
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
 use super::raw::{Origin, Raw, Setting};
-use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, value};
+use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, value};
 use crate::base::telemetry::LogFormat;
 use crate::export::request::ExportRequest;
 use crate::model::{
@@ -67,6 +67,8 @@ pub struct FrontOptions {
     pub to_stdout: bool,
     /// Whether anything says where to write, which a plan can do without.
     pub has_target: bool,
+    /// Whether the first rows are asked for and nothing else (`--limit`), so that others are not missed.
+    pub limited: bool,
 }
 
 /// Reads and checks everything. `flags` are config key and values as given on the command line; `need_target` is
@@ -94,8 +96,10 @@ pub fn load(
     environment: &Environment,
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
-    let mut settings = Settings::read(flags, environment, OPTIONS.iter());
-    let shape = settings.shape();
+    let (mut raw, mut errors) = Raw::read(flags, environment);
+    errors.extend(implied::add(&mut raw));
+    let mut settings = Settings::of(raw, errors, environment, OPTIONS.iter());
+    let shape = settings.shape(need_target);
     let compression = settings.compression();
     let cap = settings.cap();
     let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation));
@@ -171,7 +175,17 @@ impl Settings {
         environment: &Environment,
         options: impl Iterator<Item = &'static OptionInfo>,
     ) -> Self {
-        let (raw, mut errors) = Raw::read(flags, environment);
+        let (raw, errors) = Raw::read(flags, environment);
+        Self::of(raw, errors, environment, options)
+    }
+
+    /// Parses the options that a command takes.
+    fn of(
+        raw: Raw,
+        mut errors: Vec<ConfigError>,
+        environment: &Environment,
+        options: impl Iterator<Item = &'static OptionInfo>,
+    ) -> Self {
         let connect = connection::settings(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
         let source = connect.map(|connect| Arc::new(Postgres::new(connect)) as Arc<dyn Source>);
         let mut given = Given::default();
@@ -212,12 +226,14 @@ impl Settings {
         })
     }
 
-    fn shape(&mut self) -> Option<ShapeOptions> {
-        if self.raw.get("table").is_none() && self.raw.get("query").is_none() {
-            self.errors.push(ConfigError::new(
-                "nothing says what to export",
-                "give exactly one of --table NAME and --query SQL",
-            ));
+    fn shape(&mut self, need_target: bool) -> Option<ShapeOptions> {
+        if self.names_nothing() {
+            let (what, hint) = if need_target && self.raw.get("to").is_none() {
+                ("nothing says what to export and where to write", "outhaul export orders --to orders.csv")
+            } else {
+                ("nothing says what to export", "give exactly one of --table NAME and --query SQL")
+            };
+            self.errors.push(ConfigError::new(what, hint));
         }
         let given = &mut self.given;
         let query = given.query.take().map(RelationRequest::Query);
@@ -230,6 +246,10 @@ impl Settings {
             key: given.key.take(),
             allow_rls: given.allow_rls?,
         })
+    }
+
+    fn names_nothing(&self) -> bool {
+        self.raw.get("table").is_none() && self.raw.get("query").is_none()
     }
 
     fn format(&mut self, compression: Compression) -> Option<FormatOptions> {
@@ -307,7 +327,7 @@ impl Settings {
             upload_concurrency: given.upload_concurrency?,
             read_mode: given.read_mode?(given.page_size?),
             cap,
-            allow_truncated: given.allow_truncated?,
+            allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
             source_profile: given.source_profile?,
             source_limits: SourceLimits {
@@ -321,7 +341,7 @@ impl Settings {
     }
 
     fn cap(&mut self) -> Option<RowCap> {
-        let max_rows = self.given.max_rows;
+        let max_rows = self.given.max_rows.or(self.given.limit);
         let Some(tier) = self.given.tier.clone() else { return max_rows.map(|_| RowCap { tier: None, max_rows }) };
         let Some(cap) = self.raw.entry("tiers", &tier) else {
             let known: Vec<&str> = self.raw.keys("tiers").collect();
@@ -341,6 +361,7 @@ impl Settings {
     }
 
     fn commit(&mut self, need_target: bool, relation: Option<&RelationRequest>) -> Option<CommitOptions> {
+        let names_nothing = self.names_nothing();
         let given = &mut self.given;
         let run_id_given = given.run_id.is_some();
         let run_id = given.run_id.take().unwrap_or_else(destination::new_run_id);
@@ -351,7 +372,7 @@ impl Settings {
                 .ok()
                 .map(Target::Destination),
             None if need_target => {
-                if self.raw.get("to").is_none() {
+                if self.raw.get("to").is_none() && !names_nothing {
                     let hint = "give --to DEST: a folder, s3://bucket/prefix/, or - for standard output";
                     self.errors.push(ConfigError::new("nothing says where to write", hint));
                 }
@@ -384,6 +405,7 @@ impl Settings {
             metrics_file: given.metrics_file.take(),
             to_stdout: given.to.as_deref() == Some("-"),
             has_target: given.to.is_some(),
+            limited: given.limit.is_some(),
         })
     }
 }
@@ -391,7 +413,7 @@ impl Settings {
 /// A mistake in a value, with the place where it was written.
 fn wrong(key: &str, setting: &Setting, why: String) -> ConfigError {
     let name = match &setting.origin {
-        Origin::Flag(_) | Origin::Variable(_) => setting.origin.to_string(),
+        Origin::Flag(_) | Origin::Variable(_) | Origin::Implied(_) => setting.origin.to_string(),
         Origin::Default | Origin::File(..) => format!("{}: {key}", setting.origin),
     };
     ConfigError::new(format!("{name} is {:?}", setting.values.join(" ")), why)

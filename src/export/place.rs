@@ -4,6 +4,7 @@ use super::error::ExportError;
 use super::finish::locate;
 use super::identity::RunIdentity;
 use crate::commit::Placement;
+use crate::model::ExportErrorKind;
 use crate::store::{Destination, Journal, StoreOptions};
 
 /// Opens what `url` names: the folder of parts that is there, or else the single file that an export or a run has left a
@@ -30,6 +31,19 @@ pub(crate) async fn place(url: &str, single_file: bool) -> Result<(Destination, 
         return Ok((destination, placement));
     }
     open(false)
+}
+
+/// Refuses the folder of an earlier export where a file of its name is to be written.
+pub(super) async fn no_folder(destination: &Destination, placement: &Placement) -> Result<(), ExportError> {
+    let Placement::Single { name } = placement else { return Ok(()) };
+    let manifest = format!("{name}/{}", Placement::Parts.manifest_path());
+    if destination.head(&manifest).await?.is_none() {
+        return Ok(());
+    }
+    let url = placement.url(destination);
+    let message = format!("{url} is the folder of an earlier export, and a file is to have its name");
+    let hint = "choose another name for the file, or remove the folder";
+    Err(ExportError::new(ExportErrorKind::DestinationTaken, message).with_hint(hint))
 }
 
 /// Whether something tells of a single file: its manifest, its owner, or the journal of a run that wrote it.

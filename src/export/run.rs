@@ -343,7 +343,7 @@ impl Run {
     }
 
     pub(crate) async fn announce(&self) {
-        let format = self.request.format.format;
+        let FormatOptions { format, compression, .. } = self.request.format;
         self.tell(Event::RunStarted {
             run_id: self.request.commit.run_id.clone(),
             relation: match &self.request.shape.relation {
@@ -352,6 +352,8 @@ impl Run {
             },
             destination: self.place.url(),
             format: format!("{format:?}").to_lowercase(),
+            compression: compression.name().to_owned(),
+            single_file: self.request.commit.single_file,
             readers: self.request.work.readers.get(),
         })
         .await;

@@ -39,6 +39,7 @@ mod library;
 mod looks;
 mod meaning;
 mod memory;
+mod names;
 mod nested_policies;
 mod one_answer;
 mod one_statement;
