@@ -12,8 +12,8 @@ use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, 
 use crate::base::telemetry::LogFormat;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CsvOptions, Format, FormatOptions, ParquetOptions, Policies, PolicyOptions, Preset,
-    RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
+    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ParquetOptions, Policies,
+    PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::source::postgres::Postgres;
@@ -129,8 +129,8 @@ pub(crate) fn load_keep(
     settings.end(keep)
 }
 
-/// What `resume` takes besides its destination: how to connect, how many readers where that is given, and what people
-/// see. `flags` as for [`load`].
+/// What `resume` takes besides its destination: how to connect, how many readers where that is given, who says
+/// credentials for AWS, and what people see. `flags` as for [`load`].
 ///
 /// # Errors
 /// All mistakes at once.
@@ -138,10 +138,11 @@ pub(crate) fn load_keep(
 pub(crate) fn load_resume(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
-) -> Result<(Arc<dyn Source>, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
+) -> Result<(Arc<dyn Source>, (Option<NonZeroUsize>, Option<CredentialCommand>), FrontOptions), ConfigErrors> {
     let mut settings = Settings::read(flags, environment, of_resume());
     let readers = settings.given.readers.filter(|_| settings.raw.given("readers").is_some());
-    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, readers, front));
+    let asked = (readers, settings.given.aws_credential_command.take());
+    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, asked, front));
     settings.end(resume)
 }
 
@@ -368,6 +369,7 @@ impl Settings {
             manifest_stats: given.manifest_stats?,
             sha256: given.sha256?,
             keep_snapshot: given.keep_snapshot,
+            aws_credential_command: given.aws_credential_command.take(),
         })
     }
 
