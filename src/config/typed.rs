@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::source::Source;
 use crate::source::postgres::Postgres;
+use crate::store::shown;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct FrontOptions {
     pub metrics_listen: Option<SocketAddr>,
     /// Where metrics are written.
     pub metrics_file: Option<PathBuf>,
+    /// What the metrics are told apart by: the relation, and the destination as it was written.
+    pub labels: Vec<(&'static str, String)>,
     /// Whether rows go to standard output, which then carries nothing else.
     pub to_stdout: bool,
 }
@@ -374,8 +377,13 @@ impl Settings {
     }
 
     fn front(&mut self) -> Option<FrontOptions> {
+        let written = |key| self.raw.get(key).map(|setting| setting.values.join(" "));
+        // The text of a query is nobody's label.
+        let relation = written("table").unwrap_or_else(|| "query".to_owned());
+        let labels = vec![("relation", relation), ("to", written("to").map_or_else(String::new, |to| shown(&to)))];
         let given = &mut self.given;
         Some(FrontOptions {
+            labels,
             progress: given.progress?,
             report: given.report?,
             log_format: given.log_format?,
