@@ -56,9 +56,14 @@ pub(super) async fn with_metrics(front: &Front, options: &FrontOptions, run: imp
         Err(error) => return front.fail(&Failure::early(&error)),
     };
     if let Some(address) = exporter.as_ref().and_then(Exporter::address) {
-        tracing::info!("metrics are at http://{address}/metrics");
+        if front.quiet {
+            tracing::info!("metrics are at http://{address}/metrics");
+        } else {
+            front.screen.line(&format!("metrics are at http://{address}/metrics"));
+        }
     }
     let exit_code = run.await;
+    telemetry::run_ended(exit_code);
     if let Some(exporter) = exporter
         && let Err(error) = exporter.finish()
     {
@@ -184,7 +189,7 @@ async fn start_metrics(front: &FrontOptions) -> Result<Option<Exporter>, ExportE
     if front.metrics_file.is_none() && front.metrics_listen.is_none() {
         return Ok(None);
     }
-    let started = Exporter::start(front.metrics_file.clone(), front.metrics_listen).await;
+    let started = Exporter::start(front.metrics_file.clone(), front.metrics_listen, &front.labels).await;
     started.map(Some).map_err(|error| {
         ExportError::new(ExportErrorKind::Usage, "starting the metrics")
             .with_source(error)

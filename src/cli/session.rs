@@ -119,6 +119,9 @@ where
     F: Future<Output = Result<ExportReport, ExportError>>,
 {
     let started = Instant::now();
+    if let Some(run_id) = &facts.run_id {
+        telemetry::run_named(run_id);
+    }
     let (progress, events) = match Progress::start(front.view, &front.screen) {
         Ok(progress) => progress,
         Err(error) => {
@@ -130,6 +133,9 @@ where
     let drained = progress.drain().await;
     let run_id = facts.run_id.clone().or_else(|| drained.run_id.clone());
     let (outcome, last, exit_code) = judged(&result, facts.truncation, run_id.as_deref().unwrap_or_default());
+    if let (None, Some(run_id)) = (&facts.run_id, &run_id) {
+        telemetry::run_named(run_id);
+    }
     telemetry::export_ended(outcome, started.elapsed());
     let destination = drained.destination.clone();
     let left = if drained.commit_begun { Left::Commit } else { facts.left };

@@ -14,9 +14,9 @@ use crate::base::memory::{READERS_MAX, UPLOAD_CONCURRENCY_MAX};
 use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
-    CharPadding, ColumnChoice, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers, JsonNan, Layout,
-    ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile, TimestampPrecision,
-    UnconstrainedNumeric, Visibility,
+    CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile,
+    TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -177,6 +177,8 @@ options! {
             "one SELECT, WITH, VALUES or TABLE statement instead of a table";
         to: One<String> = value::text, "DEST", short: Some('o'), hyphens: true,
             "folder, or one file by the end of its name (.parquet, .csv, .tsv, .ndjson, .json, .csv.gz, …); s3://…, gs://…, az://…, abfss://…, file:///…, or - for standard output; {date}, {run_id} and {table} expand";
+        aws_credential_command: One<CredentialCommand> = credential_command, "COMMAND",
+            "shell command that prints AWS credentials as the JSON of a credential_process; run again before they end, and used before any variable or profile";
         date: One<NaiveDate> = value::date, "YYYY-MM-DD",
             "what {date} expands to; today in UTC unless given";
         config: One, "FILE", before_files: true,
@@ -349,6 +351,11 @@ options! {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the parser of an option")]
+fn credential_command(text: &str) -> Result<CredentialCommand, String> {
+    Ok(CredentialCommand::new(text.to_owned()))
+}
+
 /// The options by which a command connects that takes no other option of an export.
 pub(crate) fn of_connection() -> impl Iterator<Item = &'static OptionInfo> {
     ["from", "password_file", "password_command", "config"].into_iter().filter_map(by_key)
@@ -362,7 +369,7 @@ pub(crate) fn of_keep() -> impl Iterator<Item = &'static OptionInfo> {
 /// The options of an export that `resume` takes.
 pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
     let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
-    of_connection().chain(by_key("readers")).chain(people)
+    of_connection().chain(["aws_credential_command", "readers"].into_iter().filter_map(by_key)).chain(people)
 }
 
 /// The option of a config key.

@@ -51,6 +51,9 @@ const CASES: &[Case] = &[
     plain("table", "t2", |r, _| matches!(&r.shape.relation, RelationRequest::Table(t) if t == "t2")),
     plain("query", "select 2", |r, _| matches!(&r.shape.relation, RelationRequest::Query(q) if q == "select 2")),
     plain("to", "./elsewhere", |r, _| r.commit.target == Target::Destination("./elsewhere".into())),
+    plain("aws_credential_command", "cat keys", |r, _| {
+        r.commit.aws_credential_command.as_ref().is_some_and(|command| command.expose() == "cat keys")
+    }),
     case("date", "2026-01-02", &[("to", "./{date}")], |r, _| {
         r.commit.target == Target::Destination("./2026-01-02".into())
     }),

@@ -12,11 +12,12 @@ use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, 
 use crate::base::telemetry::LogFormat;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CsvOptions, Format, FormatOptions, ParquetOptions, Policies, PolicyOptions, Preset,
-    RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
+    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ParquetOptions, Policies,
+    PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::source::postgres::Postgres;
+use crate::store::shown;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct FrontOptions {
     pub metrics_listen: Option<SocketAddr>,
     /// Where metrics are written.
     pub metrics_file: Option<PathBuf>,
+    /// What the metrics are told apart by: the relation, and the destination as it was written.
+    pub labels: Vec<(&'static str, String)>,
     /// Whether rows go to standard output, which then carries nothing else.
     pub to_stdout: bool,
     /// Whether anything says where to write, which a plan can do without.
@@ -135,8 +138,8 @@ pub(crate) fn load_keep(
     settings.end(keep)
 }
 
-/// What `resume` takes besides its destination: how to connect, how many readers where that is given, and what people
-/// see. `flags` as for [`load`].
+/// What `resume` takes besides its destination: how to connect, how many readers where that is given, who says
+/// credentials for AWS, and what people see. `flags` as for [`load`].
 ///
 /// # Errors
 /// All mistakes at once.
@@ -144,10 +147,11 @@ pub(crate) fn load_keep(
 pub(crate) fn load_resume(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
-) -> Result<(Arc<dyn Source>, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
+) -> Result<(Arc<dyn Source>, (Option<NonZeroUsize>, Option<CredentialCommand>), FrontOptions), ConfigErrors> {
     let mut settings = Settings::read(flags, environment, of_resume());
     let readers = settings.given.readers.filter(|_| settings.raw.given("readers").is_some());
-    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, readers, front));
+    let asked = (readers, settings.given.aws_credential_command.take());
+    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, asked, front));
     settings.end(resume)
 }
 
@@ -391,12 +395,18 @@ impl Settings {
             manifest_stats: given.manifest_stats?,
             sha256: given.sha256?,
             keep_snapshot: given.keep_snapshot,
+            aws_credential_command: given.aws_credential_command.take(),
         })
     }
 
     fn front(&mut self) -> Option<FrontOptions> {
+        let written = |key| self.raw.get(key).map(|setting| setting.values.join(" "));
+        // The text of a query is nobody's label.
+        let relation = written("table").unwrap_or_else(|| "query".to_owned());
+        let labels = vec![("relation", relation), ("to", written("to").map_or_else(String::new, |to| shown(&to)))];
         let given = &mut self.given;
         Some(FrontOptions {
+            labels,
             progress: given.progress?,
             report: given.report?,
             log_format: given.log_format?,

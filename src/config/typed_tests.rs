@@ -78,6 +78,7 @@ fn defaults_are_the_designs() {
         color: ColorKind::Auto,
         metrics_listen: None,
         metrics_file: None,
+        labels: vec![("relation", "public.orders".to_owned()), ("to", "out".to_owned())],
         to_stdout: false,
         has_target: true,
         limited: false,

@@ -50,8 +50,8 @@ pub(crate) enum Before {
 }
 
 impl RunTarget {
-    /// Opens the destination; nothing is written, nothing is read.
-    pub(crate) fn open(request: &ExportRequest) -> Result<Self, ExportError> {
+    /// Opens the destination; nothing is written, and nothing of it is read.
+    pub(crate) async fn open(request: &ExportRequest) -> Result<Self, ExportError> {
         let url = match &request.commit.target {
             Target::Stream { manifest } => return Ok(Self::stream(StreamSink::Stdout, manifest.clone())),
             Target::Destination(url) => url,
@@ -62,7 +62,8 @@ impl RunTarget {
             sha256: request.commit.sha256,
         };
         let (folder, placement) = locate(url, request.commit.single_file)?;
-        let destination = Destination::open(folder, &options)?;
+        let credentials = request.commit.aws_credential_command.as_ref();
+        let destination = Destination::connect(folder, &options, credentials).await?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
     }

@@ -112,7 +112,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<ExportReport, ExportError> {
     request.source.check(&mut request.shape)?;
-    let place = RunTarget::open(&request)?;
+    let place = unless_cancelled(&cancel, RunTarget::open(&request)).await?;
     let run = Run::new(request, place, events);
     let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
     to_its_end(Box::pin(async move { run.execute(&stop).await }), &commit_begun, &cancel, ABORT_PATIENCE).await

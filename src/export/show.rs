@@ -197,7 +197,7 @@ pub async fn before(request: &ExportRequest) -> PlannedDestination {
         let why = std::iter::successors(Some(why as &dyn std::error::Error), |error| error.source());
         DestinationState::Unknown { why: why.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
     };
-    let target = match RunTarget::open(request) {
+    let target = match RunTarget::open(request).await {
         Ok(target) => target,
         Err(error) => {
             let url = match &request.commit.target {

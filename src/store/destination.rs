@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::address::{Address, percent_encode};
+use super::address::{Address, Provider, percent_encode};
+use super::aws_profile::CREDENTIAL_COMMAND;
+use super::aws_region;
 use super::connect;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
@@ -17,7 +19,7 @@ use super::journal::Journal;
 use super::local::Folder;
 use super::remote::Remote;
 use super::writer::PartWriter;
-use crate::model::{StagedObject, Staging};
+use crate::model::{CredentialCommand, StagedObject, Staging};
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
@@ -45,6 +47,12 @@ pub(super) enum Backend {
     Remote(Arc<Remote>),
 }
 
+/// The environment, but for what is not UTF-8.
+fn variables() -> BTreeMap<String, String> {
+    let readable = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(readable).collect()
+}
+
 impl Destination {
     /// Opens `file:///abs`, a bare path, `s3://`, `gs://`, `az://` or `abfss://`, with or without a slash at its end.
     /// Nothing is sent or created yet. Credentials, region and endpoint come from the environment, under `object_store`'s
@@ -53,9 +61,35 @@ impl Destination {
     /// # Errors
     /// [`StoreFault::Configuration`] where the URL or an environment variable makes no sense.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let readable =
-            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-        Self::open_with(url, options, &std::env::vars_os().filter_map(readable).collect())
+        Self::open_with(url, options, &variables())
+    }
+
+    /// Like [`Destination::open`], and asks AWS for the region of a bucket where nothing says it. `credential_command`
+    /// is a shell command that prints credentials for AWS as a `credential_process` does.
+    ///
+    /// # Errors
+    /// As [`Destination::open`], and [`StoreFault::Unavailable`] where nobody tells the region.
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn connect(
+        url: &str,
+        options: &StoreOptions,
+        credential_command: Option<&CredentialCommand>,
+    ) -> Result<Self, StoreError> {
+        let mut variables = variables();
+        if let Some(command) = credential_command {
+            variables.insert(CREDENTIAL_COMMAND.to_owned(), command.expose().to_owned());
+        }
+        let address = Address::parse(url)?;
+        if let Address::Cloud { provider: Provider::S3, authority: bucket, .. } = &address {
+            let found = connect::profile(&address.url(), &variables)?;
+            if aws_region::is_unknown(bucket, &found.variables) {
+                let region = aws_region::discover(bucket, &address.url(), &found.variables).await?;
+                variables.insert("AWS_REGION".to_owned(), region);
+            }
+        }
+        Self::open_with(url, options, &variables)
     }
 
     /// Like [`Destination::open`], with `variables` in place of the environment.

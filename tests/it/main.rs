@@ -11,6 +11,7 @@ mod support;
 
 mod against;
 mod awkward;
+mod aws;
 mod cancel;
 mod caps;
 mod codes;
@@ -43,6 +44,7 @@ mod names;
 mod nested_policies;
 mod one_answer;
 mod one_statement;
+mod operations;
 mod other_stores;
 mod outages;
 mod owners;

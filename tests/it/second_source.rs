@@ -179,6 +179,7 @@ async fn bytes_of_a_run_that_died_are_read_again_whole() {
         readers: None,
         allow_mixed_snapshot: false,
         take_over: true,
+        aws_credential_command: None,
     };
     let report = resume(request, channel(100).0, CancellationToken::new()).await.unwrap();
     assert_eq!((report.rows, report.bytes), (None, 9));
@@ -226,6 +227,7 @@ async fn go_on(to: &Path) -> BTreeSet<u32> {
         readers: None,
         allow_mixed_snapshot: false,
         take_over: true,
+        aws_credential_command: None,
     };
     let (events, mut told) = channel(100);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
