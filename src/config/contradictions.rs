@@ -199,7 +199,9 @@ impl Contradictions<'_> {
         self.refuse(&["manifest"], "without --to -", hint);
         if self.asked_for("single_file") {
             self.refuse(&["layout", "visibility"], &format!("with {}", self.single_file()), "leave it out");
-            if self.raw.get("to").is_some_and(|setting| setting.values.iter().any(|to| to.ends_with('/'))) {
+            let is_folder = |to: &String| to.ends_with('/');
+            let by_name = self.raw.given("single_file").is_some();
+            if by_name && self.raw.get("to").is_some_and(|setting| setting.values.iter().any(is_folder)) {
                 let what = "--single-file writes a file, and --to names a folder";
                 self.errors.push(ConfigError::new(what, "end --to in the file's name"));
             }

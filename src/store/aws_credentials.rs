@@ -165,7 +165,7 @@ pub(super) struct AskedCredentials {
 
 #[derive(Default)]
 struct Asked {
-    held: Option<Held>,
+    held: Option<HeldCredentials>,
     failed: Option<(Instant, NoCredentials)>,
 }
 
@@ -175,13 +175,13 @@ impl fmt::Debug for Asked {
     }
 }
 
-struct Held {
+struct HeldCredentials {
     credential: Arc<AwsCredential>,
     /// When they are renewed, and when they end; never where they do not end.
     times: Option<(Instant, Instant)>,
 }
 
-impl Held {
+impl HeldCredentials {
     fn new(credential: AwsCredential, ends: Option<DateTime<Utc>>) -> Result<Self, &'static str> {
         let times = match ends {
             None => None,
@@ -215,7 +215,8 @@ impl AskedCredentials {
             return Err(error);
         }
         let asked = self.program.ask().await.and_then(|(credential, ends)| {
-            Held::new(credential, ends).map_err(|why| NoCredentials(format!("{} printed {why}", self.program.name())))
+            HeldCredentials::new(credential, ends)
+                .map_err(|why| NoCredentials(format!("{} printed {why}", self.program.name())))
         });
         match asked {
             Ok(held) => {

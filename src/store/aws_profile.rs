@@ -37,7 +37,7 @@ pub(super) const CREDENTIAL_COMMAND: &str = "OUTHAUL_AWS_CREDENTIAL_COMMAND";
 
 /// The variables with what the profile adds to them, and who gives the credentials.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct ProfileFound {
     /// Keys where there were none, and a region where there was none.
     pub(super) variables: Variables,
     pub(super) giver: Giver,
@@ -82,7 +82,7 @@ fn has_container(variables: &Variables) -> bool {
 }
 
 /// Looks for credentials and region in the variables and in the profile.
-pub(super) fn find(variables: &Variables) -> Result<Found, ProfileError> {
+pub(super) fn find(variables: &Variables) -> Result<ProfileFound, ProfileError> {
     let set = |name: &str| set(variables, name);
     let mut found = variables.clone();
     // The order of botocore, and with it of the AWS CLI.
@@ -114,7 +114,7 @@ pub(super) fn find(variables: &Variables) -> Result<Found, ProfileError> {
             if matches!(giver, Giver::Machine { .. }) && has_container(variables) { Giver::Variables } else { giver }
         }
     };
-    Ok(Found { variables: found, giver })
+    Ok(ProfileFound { variables: found, giver })
 }
 
 /// The files as an error names them.
@@ -249,7 +249,7 @@ mod tests {
         [half2]\naws_access_key_id = N\n[profile sso]\nsso_session = corp\n[profile role]\nrole_arn = a\n\
         source_profile = dev\n[profile tool]\ncredential_process = /bin/tool --for \"a b\"\n[profile bare]\nregion = x\n[sso-session corp]\nsso_start_url = u\n";
 
-    fn read(variables: &[(&str, &str)]) -> Result<Found, ProfileError> {
+    fn read(variables: &[(&str, &str)]) -> Result<ProfileFound, ProfileError> {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join(".aws");
         std::fs::create_dir(&folder).unwrap();

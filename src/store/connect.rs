@@ -110,7 +110,7 @@ pub(super) fn cloud(
 }
 
 /// What the variables and the profile say.
-pub(super) fn profile(url: &str, variables: &Variables) -> Result<aws_profile::Found, StoreError> {
+pub(super) fn profile(url: &str, variables: &Variables) -> Result<aws_profile::ProfileFound, StoreError> {
     aws_profile::find(variables).map_err(|error| {
         let fault = match error {
             ProfileError::Unreadable { .. } | ProfileError::HalfKeys { .. } => StoreFault::Configuration,
@@ -422,7 +422,9 @@ mod tests {
                 ],
             ),
         ] {
-            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let region = [("AWS_REGION", "us-east-1")];
+            let variables = variables.iter().chain(&region);
+            let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let shown = format!("{:?}", cloud(provider, authority, "p", "u", &variables).unwrap());
             for secret in ["canary", &secret, inner] {
                 assert!(!shown.contains(secret), "{provider:?} shows {secret}: {shown}");
