@@ -66,7 +66,7 @@ fn as_json(shown: &Shown) -> Result<String, ExportError> {
     serde_json::to_string(&line).map_err(unwritten)
 }
 
-/// ShownLines with a label in front of each.
+/// Lines with a label in front of each.
 #[derive(Default)]
 struct ShownLines(Vec<String>);
 
