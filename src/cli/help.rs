@@ -103,7 +103,7 @@ pub(super) fn short(arguments: &[OsString], command: &Command) -> Option<String>
         let value = argument.get_value_names().and_then(<[_]>::first).map_or("", |value| value.as_str());
         let flag = format!("--{} {value}", argument.get_long()?);
         let help = argument.get_help()?.to_string();
-        let help = [": ", ";", " [", ", quoted"]
+        let help = [": ", ";", " [", ", quoted", " (."]
             .iter()
             .fold(help.as_str(), |help, end| help.split(end).next().unwrap_or(help));
         let _ = writeln!(text, "  {short}{flag:<20} {help}");

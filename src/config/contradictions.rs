@@ -200,8 +200,9 @@ impl Contradictions<'_> {
         if self.asked_for("single_file") {
             self.refuse(&["layout", "visibility"], &format!("with {}", self.single_file()), "leave it out");
             let is_folder = |to: &String| to.ends_with('/');
-            let by_name = self.raw.given("single_file").is_some();
-            if by_name && self.raw.get("to").is_some_and(|setting| setting.values.iter().any(is_folder)) {
+            // Where another option asks for the file, that one has told of it.
+            let asked = self.raw.get("single_file").is_some_and(|one| !matches!(one.origin, Origin::Implied(_)));
+            if asked && self.raw.get("to").is_some_and(|setting| setting.values.iter().any(is_folder)) {
                 let what = "--single-file writes a file, and --to names a folder";
                 self.errors.push(ConfigError::new(what, "end --to in the file's name"));
             }
