@@ -6,6 +6,7 @@ use super::screen::stdout_answer;
 use super::table::Table;
 use super::{CommandContext, args, exit, human};
 use crate::base::glob;
+use crate::base::telemetry::{self, LogFormat};
 use crate::config;
 use crate::export::ExportError;
 use crate::model::{ExportErrorKind, ListedRelation, ReadableRows, RelationKind, SplitWay};
@@ -22,6 +23,9 @@ pub(super) async fn ls(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Ok(source) => source,
         Err(errors) => return context.refuse(&errors),
     };
+    let looks = context.screen.looks();
+    let format = if looks.json { LogFormat::Json } else { LogFormat::Text };
+    telemetry::start_logs(format, context.verbosity, looks.paints_stderr(), context.screen.clone());
     let listing = async {
         let no_catalog = || ExportError::new(ExportErrorKind::Usage, "this source does not tell what it has");
         Ok::<_, ExportError>(source.list().ok_or_else(no_catalog)?.await?)

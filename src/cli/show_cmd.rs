@@ -8,6 +8,7 @@ use super::screen::stdout_answer;
 use super::summary::shell_word;
 use super::table::Table;
 use super::{CommandContext, args, exit, human};
+use crate::base::words::counted;
 use crate::commit::Manifest;
 use crate::commit::model::{RowCapRecord, SchemaColumn, SourceName};
 use crate::export::ExportError;
@@ -238,7 +239,7 @@ fn at_work(owner: &ShownOwner, run: Option<&ShownRun>) -> String {
 /// `4 of 24 partitions read`.
 fn read(run: &ShownRun) -> Option<String> {
     let partitions = run.partitions?;
-    Some(format!("{} of {} partitions read", run.partitions_read, partitions))
+    Some(format!("{} of {} read", run.partitions_read, counted(partitions, "partition")))
 }
 
 fn of_run(run: &ShownRun, destination: &str, lines: &mut ShownLines) {

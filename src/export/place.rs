@@ -45,6 +45,10 @@ pub(crate) async fn place_by(
 /// Refuses the folder of an earlier export where a file of its name is to be written.
 pub(super) async fn no_folder(destination: &Destination, placement: &Placement) -> Result<(), ExportError> {
     let Placement::Single { name } = placement else { return Ok(()) };
+    // A file of that name has nothing beneath it.
+    if destination.head(name).await?.is_some() {
+        return Ok(());
+    }
     let manifest = format!("{name}/{}", Placement::Parts.manifest_path());
     if destination.head(&manifest).await?.is_none() {
         return Ok(());

@@ -87,6 +87,10 @@ impl Destination {
         if let Address::Cloud { provider: Provider::S3, authority: bucket, .. } = &address {
             let found = connect::profile(&address.url(), &variables)?;
             if aws_region::is_unknown(bucket, &found.variables) {
+                // What is refused is refused before anybody is asked.
+                let mut elsewhere = variables.clone();
+                elsewhere.insert("AWS_REGION".to_owned(), "none".to_owned());
+                Self::open_with(url, options, &elsewhere)?;
                 let region = aws_region::discover(bucket, &address.url(), &found.variables).await?;
                 variables.insert("AWS_REGION".to_owned(), region);
             }

@@ -71,9 +71,7 @@ async fn show_tells_of_an_export_of_a_living_run_and_of_a_dead_one() {
         assert_eq!(shown["manifest"], place.manifest().await);
         assert_eq!((&shown["owner"], &shown["runs"]), (&Value::Null, &json!([])));
         let text = stdout(&show(&place, &[]).await.expect(0));
-        for part in
-            ["complete: public.t -> ", "\nwhere       id > 7\n", "3,993 rows in 4 parts", "\n  id  integer", "csv"]
-        {
+        for part in ["complete: public.t -> ", "\nwhere       id > 7\n", "3,993 rows in ", "\n  id  integer", "csv"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         // Neither the server's address nor a credential.
@@ -106,7 +104,7 @@ async fn a_plan_says_what_it_would_find_at_its_destination() {
     for place in Place::both() {
         let url = place.url();
         let plan = async |args: &[&str]| {
-            let fixed = ["plan", "--from", &pg.url, "--table", "t", "--to", &url, "--report", "json"];
+            let fixed = ["plan", "--from", &pg.url, "--table", "t", "--to", &url];
             place.outhaul(fixed.iter().chain(args).copied()).run().await.expect(0)
         };
         let state = |run: &Run| run.report["destination"]["state"].clone();

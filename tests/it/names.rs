@@ -77,7 +77,10 @@ async fn a_limit_and_excel_and_a_dry_run() {
     let to = file.to_str().unwrap();
     let dry = outhaul(["export", "t", "--from", &pg.url, "-o", to, "--dry-run"]).run().await.expect(0);
     let planned = String::from_utf8(dry.stdout).unwrap();
-    assert!(planned.contains(&format!("output      one file of csv, {to}\n")), "{planned}");
+    assert!(
+        planned.contains("\nformat      one file of csv\n") && planned.contains(&format!("file://{to}, free\n")),
+        "{planned}"
+    );
     assert!(!file.exists());
     nothing_is_left(folder.path());
 
