@@ -449,7 +449,7 @@ def shown(value):
 def judge(comparison, format, options):
     """The word and the rest of the line for one relation in one format."""
     relation = comparison.relation
-    folder = os.path.join(options.keep, f"{hashlib.md5(relation.name.encode()).hexdigest()[:12]}.{format}")
+    folder = os.path.join(options.keep, f"{hashlib.md5(relation.name.encode()).hexdigest()[:12]}-{format}")
     try:
         try:
             export = Export(options.binary, relation, format, folder)
