@@ -71,7 +71,7 @@ pub(super) fn dressed(command: Command) -> Command {
         .subcommand(completions)
         .subcommand(man);
     let groups = groups(&command);
-    command.help_template(format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}\n{USES}\n\n{POINTERS}\n"))
+    command.help_template(format!("{{about}}\n{{usage-heading}} {{usage}}\n\n{groups}\n{USES}\n{POINTERS}\n"))
 }
 
 /// The commands by group, a line each.

@@ -6,6 +6,7 @@ use super::screen::stdout_answer;
 use super::table::Table;
 use super::{CommandContext, args, exit, human};
 use crate::base::glob;
+use crate::base::telemetry::{self, LogFormat};
 use crate::config;
 use crate::export::ExportError;
 use crate::model::{ExportErrorKind, ListedRelation, ReadableRows, RelationKind, SplitWay};
@@ -18,6 +19,9 @@ const KEY_WIDTH_MIN: usize = 10;
 
 pub(super) async fn ls(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let json = args::wants_json(matches);
+    let looks = context.screen.looks();
+    let format = if looks.json { LogFormat::Json } else { LogFormat::Text };
+    telemetry::start_logs(format, context.verbosity, looks.paints_stderr(), context.screen.clone());
     let source = match config::load_connection(args::flags(matches), &context.environment) {
         Ok(source) => source,
         Err(errors) => return context.refuse(&errors),
