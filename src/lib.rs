@@ -35,7 +35,7 @@
 //! a test holds this drawing against the code.
 //!
 //! ```text
-//! cli       ──> config export verify describe commit source
+//! cli       ──> config export verify describe commit source store
 //! config    ──> export source store
 //! export    ──> verify describe commit encode source store
 //! verify    ──> commit store

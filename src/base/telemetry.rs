@@ -1,12 +1,14 @@
 //! Logs and metrics: how records are written, what the metrics are called, and who may read them.
 //!
-//! Records and metrics carry no secrets and no row values (invariant I9). Labels are few and closed, so that a metric
-//! never grows with tables or runs.
+//! Records and metrics carry no secrets and no row values (invariant I9). Each metric of a run has the labels `relation`
+//! and `to`, the destination as it was written, `{date}` unexpanded: one series a nightly export, whatever the night. The
+//! run's id stands on one metric alone.
 
 pub(crate) mod exporter;
 mod prose;
 
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use prose::Prose;
@@ -36,6 +38,16 @@ pub(crate) const KEEPER_PROMOTIONS: &str = "outhaul_keeper_promotions_total";
 pub(crate) const EXPORTS: &str = "outhaul_exports_total";
 /// From start to end of an export, however it ended.
 pub(crate) const EXPORT_DURATION_SECONDS: &str = "outhaul_export_duration_seconds";
+/// 1 with the labels `run_id` and `version`.
+pub(crate) const RUN_INFO: &str = "outhaul_run_info";
+/// 1 while a run lasts, 0 once it has ended.
+pub(crate) const RUNNING: &str = "outhaul_running";
+/// When the run began, in seconds since 1970.
+pub(crate) const RUN_START: &str = "outhaul_run_start_timestamp_seconds";
+/// The exit code of the run, once it has ended.
+pub(crate) const EXIT_CODE: &str = "outhaul_exit_code";
+/// How long the run has held its snapshot; 0 without one.
+pub(crate) const SNAPSHOT_AGE: &str = "outhaul_snapshot_age_seconds";
 /// When an export last committed, in seconds since 1970; what an alert on a nightly export looks at.
 pub(crate) const LAST_COMMIT: &str = "outhaul_last_commit_timestamp_seconds";
 
@@ -88,6 +100,11 @@ fn describe() {
     }
     describe_gauge!(READERS_ACTIVE, Unit::Count, "Readers that have a partition now");
     gauge!(READERS_ACTIVE).set(0.0);
+    describe_gauge!(RUN_INFO, Unit::Count, "The run's id and the program's version");
+    describe_gauge!(RUNNING, Unit::Count, "1 while a run lasts");
+    describe_gauge!(RUN_START, Unit::Seconds, "When the run began, since 1970");
+    describe_gauge!(EXIT_CODE, Unit::Count, "The exit code of the run, once it has ended");
+    describe_gauge!(SNAPSHOT_AGE, Unit::Seconds, "How long the run has held its snapshot");
     describe_gauge!(LAST_COMMIT, Unit::Seconds, "When an export last committed, since 1970");
     describe_histogram!(PART_UPLOAD_SECONDS, Unit::Seconds, "From a part's first byte to its last being accepted");
     describe_histogram!(EXPORT_DURATION_SECONDS, Unit::Seconds, "From start to end of an export");
@@ -133,14 +150,51 @@ pub(crate) fn keeper_promoted() {
     counter!(KEEPER_PROMOTIONS).increment(1);
 }
 
+/// When the process's run took its snapshot, while it holds one.
+static SNAPSHOT: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn snapshot() -> MutexGuard<'static, Option<Instant>> {
+    SNAPSHOT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes when the run took its snapshot.
+pub(crate) fn snapshot_taken(at: Option<Instant>) {
+    *snapshot() = at;
+}
+
+/// Says how old the snapshot is now; before metrics are read.
+fn refresh_age() {
+    gauge!(SNAPSHOT_AGE).set(snapshot().map_or(0.0, |taken| taken.elapsed().as_secs_f64()));
+}
+
+/// Says that a run has begun.
+pub(crate) fn run_began() {
+    gauge!(RUNNING).set(1.0);
+    gauge!(RUN_START).set(since_1970());
+}
+
+/// Says which run it is.
+pub(crate) fn run_named(run_id: &str) {
+    gauge!(RUN_INFO, "run_id" => run_id.to_owned(), "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Says that the run has ended, and how.
+pub(crate) fn run_ended(exit_code: u8) {
+    gauge!(RUNNING).set(0.0);
+    gauge!(EXIT_CODE).set(f64::from(exit_code));
+    snapshot_taken(None);
+}
+
+fn since_1970() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
 /// Counts an export that ended.
 pub(crate) fn export_ended(outcome: Outcome, took: Duration) {
     counter!(EXPORTS, "outcome" => outcome.label()).increment(1);
     histogram!(EXPORT_DURATION_SECONDS).record(took.as_secs_f64());
-    if matches!(outcome, Outcome::Complete | Outcome::Truncated)
-        && let Ok(now) = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)
-    {
-        gauge!(LAST_COMMIT).set(now.as_secs_f64());
+    if matches!(outcome, Outcome::Complete | Outcome::Truncated) {
+        gauge!(LAST_COMMIT).set(since_1970());
     }
 }
 

@@ -78,7 +78,8 @@ pub(crate) fn command() -> Command {
         .subcommand(with_options(
             Command::new("export")
                 .about("Export a table or a query and commit it with one manifest")
-                .after_help(EXAMPLES),
+                .after_help(EXAMPLES)
+                .arg(dry_run("only show what would be read and written, as `outhaul plan` does")),
         ))
         .subcommand(with_options(
             Command::new("plan")
@@ -218,7 +219,7 @@ fn clean() -> Command {
         .after_help(CLEAN_HELP)
         .arg(dest())
         .arg(single_file())
-        .arg(Arg::new("dry_run").long("dry-run").action(ArgAction::SetTrue).help("only show what would be removed"))
+        .arg(dry_run("only show what would be removed"))
         .arg(report())
         .args(env_file())
         .args(looks())
@@ -319,7 +320,13 @@ fn common() -> [Arg; 2] {
     ]
 }
 
+fn dry_run(help: &'static str) -> Arg {
+    Arg::new("dry_run").long("dry-run").action(ArgAction::SetTrue).help(help)
+}
+
 fn with_options(mut command: Command) -> Command {
+    let table = Arg::new("relation").value_name("TABLE").conflicts_with_all(["table", "query"]);
+    command = command.arg(table.help("the table, as --table has it"));
     for option in OPTIONS {
         command = command.arg(argument(option));
     }
@@ -361,7 +368,8 @@ pub(crate) fn flags(matches: &ArgMatches) -> Vec<(&'static str, Vec<String>)> {
         Arity::Switch => vec!["true".to_owned()],
         Arity::One | Arity::Many => matches.get_many::<String>(option.key).into_iter().flatten().cloned().collect(),
     };
-    OPTIONS.iter().filter(given).map(|option| (option.key, values(option))).collect()
+    let table = matches.try_get_one::<String>("relation").ok().flatten().map(|table| ("table", vec![table.clone()]));
+    OPTIONS.iter().filter(given).map(|option| (option.key, values(option))).chain(table).collect()
 }
 
 #[cfg(test)]
@@ -444,6 +452,15 @@ mod tests {
 
     #[test]
     fn flags_are_kept_as_written() {
+        let sorted = |line: &[&str]| {
+            let mut flags = given(line);
+            flags.sort_unstable();
+            flags
+        };
+        assert_eq!(sorted(&["orders", "-o", "x.csv"]), sorted(&["-t", "orders", "--to", "x.csv"]));
+        for with in ["--table=t", "--query=select 1"] {
+            assert!(command().try_get_matches_from(["outhaul", "export", "orders", with]).is_err(), "{with}");
+        }
         let line = ["--to", "-", "-j", "8", "--column", "a=-b", "--column", "c=d", "--csv-bom", "--where", "-1 < x"];
         let mut flags = given(&line);
         flags.sort_unstable();

@@ -44,6 +44,8 @@ pub fn failed(kind: ExportErrorKind) -> u8 {
 pub enum Truncation {
     /// It is: exit 0.
     Allowed,
+    /// The first rows were asked for, and nothing else (`--limit`): exit 0.
+    Asked,
     /// It must be noticed: exit 3.
     Signalled,
 }
@@ -58,7 +60,7 @@ impl Truncation {
 /// The exit code of a run that committed.
 pub fn committed(status: RunStatus, truncation: Truncation) -> u8 {
     match (status, truncation) {
-        (RunStatus::Complete, _) | (RunStatus::Truncated, Truncation::Allowed) => COMPLETE,
+        (RunStatus::Complete, _) | (RunStatus::Truncated, Truncation::Allowed | Truncation::Asked) => COMPLETE,
         (RunStatus::Truncated, Truncation::Signalled) => TRUNCATED,
     }
 }
@@ -111,5 +113,6 @@ mod tests {
         assert_eq!(committed(Complete, Allowed), 0);
         assert_eq!(committed(Truncated, Signalled), 3);
         assert_eq!(committed(Truncated, Allowed), 0);
+        assert_eq!(committed(Truncated, Asked), 0);
     }
 }

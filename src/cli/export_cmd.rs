@@ -1,5 +1,6 @@
 //! `outhaul export` and `outhaul plan`.
 
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -20,22 +21,28 @@ use crate::export::keep::KeeperLaunch;
 use crate::export::request::ExportRequest;
 use crate::export::show::{self, PlannedDestination};
 use crate::export::{self, ExportError};
-use crate::model::{ExportErrorKind, Plan, Target, Visibility};
+use crate::model::{Compression, ExportErrorKind, Format, FormatOptions, Plan, Target, Visibility};
 
 pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8 {
+    if matches.get_flag("dry_run") {
+        return plan(matches, context).await;
+    }
     let (mut request, options) = match config::load(args::flags(matches), &context.environment, true) {
         Ok(loaded) => loaded,
         Err(errors) => return context.refuse(&errors),
     };
     start_logs(&options, context);
     let front = front(&options, context);
+    if let Some(error) = binary_to_terminal(&request, io::stdout().is_terminal()) {
+        return front.fail(&Failure::early(&error));
+    }
     if request.commit.keep_snapshot.is_some() {
         request.keeper = match launch(matches, request.work.source_limits.yield_to_ddl) {
             Ok(launch) => Some(launch),
             Err(error) => return front.fail(&Failure::early(&error)),
         };
     }
-    let facts = facts(&request);
+    let facts = facts(&request, &options);
     with_metrics(&front, &options, async {
         session::export(&front, &facts, |events, cancel| export::run(request, events, cancel)).await
     })
@@ -49,15 +56,36 @@ pub(super) async fn with_metrics(front: &Front, options: &FrontOptions, run: imp
         Err(error) => return front.fail(&Failure::early(&error)),
     };
     if let Some(address) = exporter.as_ref().and_then(Exporter::address) {
-        tracing::info!("metrics are at http://{address}/metrics");
+        if front.quiet {
+            tracing::info!("metrics are at http://{address}/metrics");
+        } else {
+            front.screen.line(&format!("metrics are at http://{address}/metrics"));
+        }
     }
     let exit_code = run.await;
+    telemetry::run_ended(exit_code);
     if let Some(exporter) = exporter
         && let Err(error) = exporter.finish()
     {
         tracing::warn!(error = &error as &dyn std::error::Error, "metrics could not be written");
     }
     exit_code
+}
+
+/// Refuses to write to a terminal what is no text, which may do anything to it.
+fn binary_to_terminal(request: &ExportRequest, is_terminal: bool) -> Option<ExportError> {
+    let FormatOptions { format, compression, .. } = &request.format;
+    let what = match (format, compression) {
+        (Format::Parquet, _) => "Parquet",
+        (_, Compression::None) => return None,
+        (_, codec) => codec.name(),
+    };
+    if !is_terminal || !matches!(request.commit.target, Target::Stream { .. }) {
+        return None;
+    }
+    let message = format!("--to - would write {what}, which is no text, to the terminal");
+    let hint = "redirect it: `--to - > FILE`; or write text: --format csv";
+    Some(ExportError::new(ExportErrorKind::Usage, message).with_hint(hint))
 }
 
 /// How a keeper is started: this program, which connects by the same options.
@@ -78,8 +106,7 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
     start_logs(&options, context);
     // A plan has no data on standard output, whatever `--to` says.
     let front = Front { place: ReportPlace::Stdout, ..front(&options, context) };
-    let (asked, on_existing, run_id) =
-        (request.format.clone(), request.commit.on_existing, request.commit.run_id.clone());
+    let (asked, commit) = (request.format.clone(), request.commit.clone());
     let token = context.signals.token();
     let planned = tokio::select! {
         () = token.cancelled() => Err(ExportError::cancelled()),
@@ -88,7 +115,7 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let shown = planned.and_then(|(plan, destination)| {
         let mut view = PlanView::new(&plan, asked.format);
         if let Some(destination) = &destination {
-            view.writes(&asked, destination, on_existing, &run_id);
+            view.writes(&asked, destination, &commit);
         }
         match front.report {
             ReportForm::Text => Ok(view.to_string().trim_end().to_owned()),
@@ -112,11 +139,15 @@ async fn planned(request: ExportRequest, has_target: bool) -> Result<(Plan, Opti
     Ok((plan?, destination))
 }
 
-fn facts(request: &ExportRequest) -> Facts {
+fn facts(request: &ExportRequest, options: &FrontOptions) -> Facts {
     let commit = &request.commit;
     Facts {
         run_id: Some(commit.run_id.clone()),
-        truncation: Truncation::from_flag(request.work.allow_truncated),
+        truncation: if options.limited {
+            Truncation::Asked
+        } else {
+            Truncation::from_flag(request.work.allow_truncated)
+        },
         left: match (&commit.target, commit.visibility) {
             (Target::Stream { .. }, _) => Left::Stream,
             (Target::Destination(_), Visibility::AsWritten) => Left::Parts,
@@ -158,10 +189,33 @@ async fn start_metrics(front: &FrontOptions) -> Result<Option<Exporter>, ExportE
     if front.metrics_file.is_none() && front.metrics_listen.is_none() {
         return Ok(None);
     }
-    let started = Exporter::start(front.metrics_file.clone(), front.metrics_listen).await;
+    let started = Exporter::start(front.metrics_file.clone(), front.metrics_listen, &front.labels).await;
     started.map(Some).map_err(|error| {
         ExportError::new(ExportErrorKind::Usage, "starting the metrics")
             .with_source(error)
             .with_hint("check --metrics-file and --metrics-listen")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    #[test]
+    fn a_terminal_gets_text_only() {
+        let refused = |words: &[(&'static str, &str)], is_terminal| {
+            let base = [("from", "postgres://u@127.0.0.1/d"), ("table", "t")];
+            let flags = base.iter().chain(words).map(|(key, value)| (*key, vec![(*value).to_owned()])).collect();
+            let (request, _) = config::load(flags, &Environment::of([], []), true).unwrap();
+            binary_to_terminal(&request, is_terminal).map(|error| error.message)
+        };
+        let parquet = "--to - would write Parquet, which is no text, to the terminal";
+        assert_eq!(refused(&[("to", "-")], true).as_deref(), Some(parquet));
+        let gzip = refused(&[("to", "-"), ("format", "csv"), ("compression", "gzip")], true);
+        assert!(gzip.unwrap().contains("would write gzip"));
+        assert_eq!(refused(&[("to", "-")], false), None);
+        assert_eq!(refused(&[("to", "-"), ("format", "ndjson")], true), None);
+        assert_eq!(refused(&[("to", "x.parquet")], true), None);
+    }
 }

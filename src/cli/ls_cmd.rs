@@ -19,13 +19,13 @@ const KEY_WIDTH_MIN: usize = 10;
 
 pub(super) async fn ls(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let json = args::wants_json(matches);
-    let looks = context.screen.looks();
-    let format = if looks.json { LogFormat::Json } else { LogFormat::Text };
-    telemetry::start_logs(format, context.verbosity, looks.paints_stderr(), context.screen.clone());
     let source = match config::load_connection(args::flags(matches), &context.environment) {
         Ok(source) => source,
         Err(errors) => return context.refuse(&errors),
     };
+    let looks = context.screen.looks();
+    let format = if looks.json { LogFormat::Json } else { LogFormat::Text };
+    telemetry::start_logs(format, context.verbosity, looks.paints_stderr(), context.screen.clone());
     let listing = async {
         let no_catalog = || ExportError::new(ExportErrorKind::Usage, "this source does not tell what it has");
         Ok::<_, ExportError>(source.list().ok_or_else(no_catalog)?.await?)

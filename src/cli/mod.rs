@@ -24,6 +24,7 @@ mod session;
 mod show_cmd;
 mod signals;
 mod summary;
+mod synonyms;
 mod table;
 mod verify_cmd;
 
@@ -124,7 +125,10 @@ impl Wishes {
         let told = arguments.iter().any(|argument| argument == "--json");
         let json = told || says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
         let report = if json { ReportForm::Json } else { ReportForm::Text };
-        Self { report, to_stdout: says("--to", "-") }
+        Self {
+            report,
+            to_stdout: says("--to", "-") || says("-o", "-") || arguments.iter().any(|argument| argument == "-o-"),
+        }
     }
 
     /// The JSON line of a failure, where one was asked for.
@@ -157,13 +161,21 @@ fn parse_and_run() -> u8 {
     screen.look(Looks::wished(&arguments, &environment));
     let wishes = Wishes::of(&arguments, environment.get("OUTHAUL_REPORT").as_deref());
     let mut command = help::dressed(args::command());
+    if let Some(hint) = synonyms::host(&arguments) {
+        return misspelt("-h shows the help", &hint, wishes, &screen);
+    }
     if let Some(text) = help::short(&arguments, &command) {
         stdout_line(&text);
         return exit::COMPLETE;
     }
     let matches = match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return unparsed(&error, wishes, &screen),
+        Err(error) => {
+            return match synonyms::of(&error) {
+                Some((what, hint)) => misspelt(&what, &hint, wishes, &screen),
+                None => unparsed(&error, wishes, &screen),
+            };
+        }
     };
     // clap demands a command.
     let Some((name, matches)) = matches.subcommand() else { return exit::USAGE };
@@ -210,6 +222,14 @@ fn parse_and_run() -> u8 {
             exit::failed(error.kind)
         }
     }
+}
+
+/// Tells of a word that other programs know, and what it is here.
+fn misspelt(what: &str, hint: &str, wishes: Wishes, screen: &Screen) -> u8 {
+    let error = ExportError::new(ExportErrorKind::Usage, what).with_hint(hint);
+    screen.line(&summary::error_text(&Failure::early(&error)));
+    wishes.report(&error, screen);
+    exit::USAGE
 }
 
 /// Help and version, which are no mistakes, or what clap did not understand.

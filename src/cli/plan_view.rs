@@ -12,9 +12,9 @@ use crate::export::show::{DestinationState, PlannedDestination};
 
 use crate::base::words::{counted, key_words, plural, tuple_words};
 use crate::model::{
-    CapPlan, Carrier, ColumnOrigin, ColumnPlan, Compression, Direction, Format, FormatOptions, KeyColumn, KeyRange,
-    KeyValue, Member, OnExisting, PartRange, Partition, Plan, Precision, ReadPlan, RelationKind, RowOrder,
-    RowsAvailable, TupleId,
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, CommitOptions, Compression, Direction, Format, FormatOptions,
+    KeyColumn, KeyRange, KeyValue, Member, OnExisting, PartRange, Partition, Plan, Precision, ReadPlan, RelationKind,
+    RowOrder, RowsAvailable, TupleId,
 };
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
@@ -125,11 +125,11 @@ impl<'a> PlanView<'a> {
         &mut self,
         format: &FormatOptions,
         destination: &'a PlannedDestination,
-        on_existing: OnExisting,
-        run_id: &str,
+        commit: &CommitOptions,
     ) {
-        let words =
-            [destination_words(destination, on_existing, run_id), human::format(format.format, format.compression)];
+        let written = human::format(format.format, format.compression);
+        let written = if commit.single_file { format!("one file of {written}") } else { written };
+        let words = [destination_words(destination, commit.on_existing, &commit.run_id), written];
         self.writes = Some(WritesView { compression: format.compression, destination, words });
     }
 }
@@ -381,7 +381,7 @@ fn cap_words(cap: &CapPlan) -> String {
 }
 
 fn column_table(columns: &[ColumnView<'_>]) -> String {
-    let head = ["name", "type", "sent as", "held as", "misfits", "note"].map(str::to_owned);
+    let head = ["name", "type", "sent as", "held as", "if a value does not fit", "note"].map(str::to_owned);
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(columns.iter().map(column_cells)).collect();
     let width = |cell: usize| rows.iter().map(|row| row[cell].chars().count()).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);
@@ -405,9 +405,15 @@ fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
         format!("{}{null}", column.pg_type),
         column.wire.replace('_', " "),
         carrier_words(column.carrier),
-        column.policy.to_owned(),
+        misfit_words(column.policy),
         column.note.unwrap_or_default().to_owned(),
     ]
+}
+
+/// What `error` does.
+fn misfit_words(policy: &str) -> String {
+    let word = |word| if word == "error" { "fail" } else { word };
+    policy.split(", ").map(word).collect::<Vec<_>>().join(", ")
 }
 
 fn carrier_words(carrier: &Carrier) -> String {
@@ -429,8 +435,7 @@ fn carrier_words(carrier: &Carrier) -> String {
         Carrier::Int64 => "int64",
         Carrier::Float32 => "float32",
         Carrier::Float64 => "float64",
-        Carrier::NumberText => "number as text",
-        Carrier::Text => "text",
+        Carrier::NumberText | Carrier::Text => "text",
         Carrier::Json => "JSON",
         Carrier::Bytes => "bytes",
         Carrier::Uuid => "uuid",

@@ -189,8 +189,13 @@ async fn watch(
 /// What plain progress says of a step as soon as it is taken.
 fn announcement(event: &Event) -> Option<String> {
     match event {
-        Event::RunStarted { run_id, relation, destination, format, readers } => {
+        Event::RunStarted { run_id, relation, destination, format, compression, single_file, readers } => {
             let readers = human::plural(u64::try_from(*readers).unwrap_or(u64::MAX), "reader");
+            let format = match (single_file, compression.as_str()) {
+                (false, _) => format.clone(),
+                (true, "none") => format!("one file of {format}"),
+                (true, codec) => format!("one file of {format} with {codec}"),
+            };
             Some(format!("exporting {relation} to {destination} as {format}, {readers} (run {run_id})"))
         }
         Event::Planned { partitions, estimated_rows, snapshot, truncated, resumed, .. } => {

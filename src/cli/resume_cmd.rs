@@ -8,12 +8,16 @@ use super::summary::Left;
 use super::{CommandContext, args, export_cmd};
 use crate::config;
 use crate::export::resume::{self, ResumeRequest};
+use crate::store::shown;
 
 pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let (source, readers, options) = match config::load_resume(args::flags(matches), &context.environment) {
-        Ok(loaded) => loaded,
-        Err(errors) => return context.refuse(&errors),
-    };
+    let (source, (readers, aws_credential_command), mut options) =
+        match config::load_resume(args::flags(matches), &context.environment) {
+            Ok(loaded) => loaded,
+            Err(errors) => return context.refuse(&errors),
+        };
+    // Which relation it is stands in the run's record, which is not read yet.
+    options.labels = vec![("to", shown(matches.get_one::<String>("dest").map_or("", String::as_str)))];
     export_cmd::start_logs(&options, context);
     let front = export_cmd::front(&options, context);
     let request = ResumeRequest {
@@ -23,6 +27,7 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         readers,
         allow_mixed_snapshot: matches.get_flag("allow_mixed_snapshot"),
         take_over: matches.get_flag("take_over"),
+        aws_credential_command,
     };
     // The run's own id is told by its first event.
     let facts = Facts { run_id: None, truncation: Truncation::Signalled, left: Left::Nothing };

@@ -23,6 +23,7 @@ pub(crate) fn report() -> ExportReport {
         tier: None,
         order: RowOrder::Unspecified,
         key: Vec::new(),
+        descending: Vec::new(),
         rows_available: RowsAvailable::Exact(6_001_215),
         snapshot: Some("00000003-0000001B-1".into()),
         readers: 4,
@@ -61,6 +62,8 @@ pub(crate) fn events() -> Vec<Event> {
             relation: "public.lineitem".into(),
             destination: "s3://lake/lineitem/".into(),
             format: "parquet".into(),
+            compression: "zstd".into(),
+            single_file: false,
             readers: 4,
         },
         Event::Planned {

@@ -76,7 +76,8 @@ impl Front {
         exit::failed(failure.error.kind)
     }
 
-    fn succeed(&self, report: &ExportReport, exit_code: u8) {
+    fn succeed(&self, report: &ExportReport, truncation: Truncation) {
+        let exit_code = exit::committed(report.status, truncation);
         match self.report {
             ReportForm::Json => {
                 if let Ok(line) = summary::json(report, exit_code) {
@@ -84,11 +85,13 @@ impl Front {
                 }
             }
             // A cap that cut rows off is told even to who wants to hear nothing.
-            ReportForm::Text if self.quiet && report.status == RunStatus::Truncated => {
+            ReportForm::Text
+                if self.quiet && report.status == RunStatus::Truncated && truncation != Truncation::Asked =>
+            {
                 self.screen.line(&summary::truncation(report, exit_code));
             }
             ReportForm::Text if self.quiet => {}
-            ReportForm::Text => self.tell(&summary::text(report, exit_code)),
+            ReportForm::Text => self.tell(&summary::text(report, truncation)),
         }
     }
 }
@@ -98,7 +101,7 @@ impl Front {
 pub(crate) struct Facts {
     /// The run's id; that of a run which is resumed is told by its first event.
     pub(crate) run_id: Option<String>,
-    /// `--allow-truncated`.
+    /// `--allow-truncated` and `--limit`.
     pub(crate) truncation: Truncation,
     pub(crate) left: Left,
 }
@@ -116,6 +119,9 @@ where
     F: Future<Output = Result<ExportReport, ExportError>>,
 {
     let started = Instant::now();
+    if let Some(run_id) = &facts.run_id {
+        telemetry::run_named(run_id);
+    }
     let (progress, events) = match Progress::start(front.view, &front.screen) {
         Ok(progress) => progress,
         Err(error) => {
@@ -127,12 +133,15 @@ where
     let drained = progress.drain().await;
     let run_id = facts.run_id.clone().or_else(|| drained.run_id.clone());
     let (outcome, last, exit_code) = judged(&result, facts.truncation, run_id.as_deref().unwrap_or_default());
+    if let (None, Some(run_id)) = (&facts.run_id, &run_id) {
+        telemetry::run_named(run_id);
+    }
     telemetry::export_ended(outcome, started.elapsed());
     let destination = drained.destination.clone();
     let left = if drained.commit_begun { Left::Commit } else { facts.left };
     drained.finish(&last).await;
     match &result {
-        Ok(report) => front.succeed(report, exit_code),
+        Ok(report) => front.succeed(report, facts.truncation),
         Err(error) => {
             let (run_id, destination) = (run_id.as_deref(), destination.as_deref());
             front.fail(&Failure { error, run_id, destination, left });
@@ -223,6 +232,16 @@ mod tests {
             kept.text(),
             "TRUNCATED: public.lineitem: first 10,000 rows of at least 10,001 by key (id), tier free; exit 3\n"
         );
+    }
+
+    #[tokio::test]
+    async fn a_limit_is_no_truncation_to_whoever_asked_for_it() {
+        let kept = Kept::default();
+        let front = front(&kept, ReportForm::Text, View::None);
+        let facts = Facts { truncation: Truncation::Asked, ..facts() };
+        assert_eq!(export(&front, &facts, |_, _| async { Ok(samples::truncated()) }).await, 0);
+        let first = "the first 10,000 rows, as asked; there are more: public.lineitem";
+        assert!(kept.text().starts_with(first) && !kept.text().contains("TRUNCATED"), "{}", kept.text());
     }
 
     #[tokio::test]

@@ -8,10 +8,11 @@ use super::screen::stdout_answer;
 use super::summary::shell_word;
 use super::table::Table;
 use super::{CommandContext, args, exit, human};
+use crate::base::words::counted;
 use crate::commit::Manifest;
 use crate::commit::model::{RowCapRecord, SchemaColumn, SourceName};
 use crate::export::ExportError;
-use crate::export::show::{self, Remains, RunState, Shown, ShownOwner, ShownRun};
+use crate::export::show::{self, Remains, Shown, ShownOwner, ShownRun, UnendedState};
 use crate::model::{Consistency, ConsistencyMode, Direction, ExportErrorKind, RowOrder, RowsAvailable, RunStatus};
 
 /// Parts that people see before they are told how many more there are; the JSON form has all.
@@ -68,9 +69,9 @@ fn as_json(shown: &Shown) -> Result<String, ExportError> {
 
 /// Lines with a label in front of each.
 #[derive(Default)]
-struct Lines(Vec<String>);
+struct ShownLines(Vec<String>);
 
-impl Lines {
+impl ShownLines {
     fn entry(&mut self, label: &str, text: &str) {
         self.0.push(format!("{label:<12}{}", text.replace('\n', "\n            ")));
     }
@@ -81,7 +82,7 @@ impl Lines {
 }
 
 fn text(shown: &Shown) -> String {
-    let mut lines = Lines::default();
+    let mut lines = ShownLines::default();
     match &shown.manifest {
         Some(manifest) => of_export(manifest, shown, &mut lines),
         None => lines.0.push(format!("nothing is committed at {}", shown.destination)),
@@ -90,7 +91,7 @@ fn text(shown: &Shown) -> String {
         lines.0.push(String::new());
     }
     if let Some(owner) = shown.owner.as_ref().filter(|owner| owner.alive) {
-        let run = shown.runs.iter().find(|run| run.state == RunState::Alive);
+        let run = shown.runs.iter().find(|run| run.state == UnendedState::Alive);
         lines.entry("at work", &at_work(owner, run));
     }
     for run in &shown.runs {
@@ -99,7 +100,7 @@ fn text(shown: &Shown) -> String {
     lines.0.join("\n")
 }
 
-fn of_export(manifest: &Manifest, shown: &Shown, lines: &mut Lines) {
+fn of_export(manifest: &Manifest, shown: &Shown, lines: &mut ShownLines) {
     let Manifest { source, totals, format, .. } = manifest;
     let (what, query) = match &source.name {
         SourceName::Relation(name) => (name.as_str(), None),
@@ -202,7 +203,7 @@ fn columns(schema: &[SchemaColumn]) -> Table {
     table
 }
 
-fn parts(manifest: &Manifest, lines: &mut Lines) {
+fn parts(manifest: &Manifest, lines: &mut ShownLines) {
     let sizes = manifest.parts.iter().map(|part| part.bytes);
     let sizes = match (sizes.clone().min(), sizes.max()) {
         (Some(least), Some(most)) if least < most => {
@@ -238,11 +239,11 @@ fn at_work(owner: &ShownOwner, run: Option<&ShownRun>) -> String {
 /// `4 of 24 partitions read`.
 fn read(run: &ShownRun) -> Option<String> {
     let partitions = run.partitions?;
-    Some(format!("{} of {} partitions read", run.partitions_read, partitions))
+    Some(format!("{} of {} read", run.partitions_read, counted(partitions, "partition")))
 }
 
-fn of_run(run: &ShownRun, destination: &str, lines: &mut Lines) {
-    if run.state != RunState::Alive {
+fn of_run(run: &ShownRun, destination: &str, lines: &mut ShownLines) {
+    if run.state != UnendedState::Alive {
         lines.entry("dead run", &dead(run, destination));
     }
     for kept in &run.kept {
@@ -264,11 +265,13 @@ fn dead(run: &ShownRun, destination: &str) -> String {
     words.extend(run.left.as_ref().map(|left| format!("left: {}", remains(left))));
     let word = shell_word(destination);
     words.push(match run.state {
-        RunState::Unfinished => {
+        UnendedState::Unfinished => {
             format!("its manifest stands, and some of its commit is undone:\nouthaul clean {word} finishes it")
         }
-        RunState::Newer => "only that version of outhaul, or a newer one, can go on with it or remove it".to_owned(),
-        RunState::Alive | RunState::Dead => {
+        UnendedState::Newer => {
+            "only that version of outhaul, or a newer one, can go on with it or remove it".to_owned()
+        }
+        UnendedState::Alive | UnendedState::Dead => {
             let resumable = format!("outhaul resume {word} goes on with it while the snapshot is kept\n");
             let resumable = if run.kept.is_empty() { String::new() } else { resumable };
             format!("{resumable}outhaul clean {word} removes it")
@@ -308,7 +311,7 @@ mod tests {
         Shown { destination: URL.into(), manifest_url, manifest, has_file: false, owner: None, runs: Vec::new() }
     }
 
-    fn run(state: RunState) -> ShownRun {
+    fn run(state: UnendedState) -> ShownRun {
         let kept = |snapshot: &str, seconds| KeptSnapshot {
             snapshot: snapshot.into(),
             until: at(seconds),
@@ -324,7 +327,7 @@ mod tests {
             partitions: Some(24),
             partitions_read: 4,
             kept: vec![kept("00000003-0000001B-1", 3600)],
-            left: (state != RunState::Alive).then(|| Remains {
+            left: (state != UnendedState::Alive).then(|| Remains {
                 visible: vec![format!("{URL}data/part-00000-000-9f3a2b1c.parquet")],
                 uploads: vec!["upload 7 of …".into(), "upload 8 of …".into()],
                 staged: 0,
@@ -384,12 +387,13 @@ mod tests {
 
     #[test]
     fn runs_that_have_not_ended_are_shown() {
-        let alive = Shown { owner: Some(owner()), runs: vec![run(RunState::Alive)], ..shown(None) };
+        let alive = Shown { owner: Some(owner()), runs: vec![run(UnendedState::Alive)], ..shown(None) };
         both("at_work", &alive);
         let begun = Shown { owner: Some(owner()), ..shown(None) };
         both("just_begun", &begun);
-        let unfinished = ShownRun { kept: Vec::new(), ..run(RunState::Unfinished) };
-        let newer = ShownRun { partitions: None, relation: None, left: None, kept: Vec::new(), ..run(RunState::Newer) };
-        both("died", &Shown { runs: vec![run(RunState::Dead), unfinished, newer], ..shown(None) });
+        let unfinished = ShownRun { kept: Vec::new(), ..run(UnendedState::Unfinished) };
+        let newer =
+            ShownRun { partitions: None, relation: None, left: None, kept: Vec::new(), ..run(UnendedState::Newer) };
+        both("died", &Shown { runs: vec![run(UnendedState::Dead), unfinished, newer], ..shown(None) });
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use serde::Serialize;
 
-use super::exit;
+use super::exit::{self, Truncation};
 use super::human;
 use crate::export::ExportError;
 use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost};
@@ -43,8 +43,9 @@ impl<'a> Failure<'a> {
 }
 
 /// The summary of a run that committed, without a line end at its end.
-pub(crate) fn text(report: &ExportReport, exit_code: u8) -> String {
-    let mut lines = vec![heading(report)];
+pub(crate) fn text(report: &ExportReport, truncation: Truncation) -> String {
+    let exit_code = exit::committed(report.status, truncation);
+    let mut lines = vec![heading(report, truncation)];
     let mut entry = |name: &str, value: String| lines.push(format!("  {name:<9} {value}"));
     if report.status == RunStatus::Truncated {
         entry("cap", cap(report, exit_code));
@@ -80,11 +81,15 @@ fn rate(rows: u64, seconds: f64) -> String {
     format!("{} rows/s, ", human::count(human::per_second(rows, seconds)))
 }
 
-fn heading(report: &ExportReport) -> String {
+fn heading(report: &ExportReport, truncation: Truncation) -> String {
     let ExportReport { relation, destination, .. } = report;
     let done = if report.already_committed { " (already committed, nothing done)" } else { "" };
     match report.status {
         RunStatus::Complete => format!("complete{done}: {relation} -> {destination}"),
+        RunStatus::Truncated if truncation == Truncation::Asked => {
+            let rows = human::plural(report.rows.unwrap_or_default(), "row");
+            format!("the first {rows}, as asked; there are more{done}: {relation} -> {destination}")
+        }
         RunStatus::Truncated => format!("TRUNCATED{done}: {relation} -> {destination}"),
     }
 }
@@ -124,7 +129,11 @@ fn cap(report: &ExportReport, exit_code: u8) -> String {
         RowsAvailable::Unknown => String::new(),
     };
     let order = match report.order {
-        RowOrder::Key => format!("by key ({})", report.key.join(", ")),
+        RowOrder::Key => {
+            let word =
+                |name: &String| if report.descending.contains(name) { format!("{name} desc") } else { name.clone() };
+            format!("by key ({})", report.key.iter().map(word).collect::<Vec<_>>().join(", "))
+        }
         RowOrder::Physical => "in physical order".to_owned(),
         RowOrder::Unspecified => "in no defined order".to_owned(),
     };
@@ -266,6 +275,11 @@ mod tests {
             rows_available: RowsAvailable::Unknown,
             ..samples::truncated()
         };
+        let descending = ExportReport {
+            key: vec!["l_shipdate".into(), "id".into()],
+            descending: vec!["l_shipdate".into()],
+            ..samples::truncated()
+        };
         let skipped = ExportReport {
             already_committed: true,
             source_cost: None,
@@ -277,16 +291,19 @@ mod tests {
             ExportReport { rows_read_now: 1_001_215, bytes_written_now: 50_000_000, seconds: 2.0, ..samples::report() };
         let streamed = ExportReport { destination: "standard output".into(), manifest: None, ..samples::report() };
         let cases = [
-            ("complete", samples::report(), exit::COMPLETE),
-            ("truncated", samples::truncated(), exit::TRUNCATED),
-            ("truncated_allowed", samples::truncated(), exit::COMPLETE),
-            ("truncated_physical", physical, exit::TRUNCATED),
-            ("already_committed", skipped, exit::COMPLETE),
-            ("resumed", resumed, exit::COMPLETE),
-            ("streamed", streamed, exit::COMPLETE),
+            ("complete", samples::report(), Truncation::Signalled),
+            ("truncated", samples::truncated(), Truncation::Signalled),
+            ("truncated_allowed", samples::truncated(), Truncation::Allowed),
+            ("truncated_asked", samples::truncated(), Truncation::Asked),
+            ("truncated_descending", descending, Truncation::Signalled),
+            ("truncated_physical", physical, Truncation::Signalled),
+            ("already_committed", skipped, Truncation::Signalled),
+            ("resumed", resumed, Truncation::Signalled),
+            ("streamed", streamed, Truncation::Signalled),
         ];
-        for (name, report, exit_code) in cases {
-            golden::check(&format!("summary/{name}.txt"), &(text(&report, exit_code) + "\n"));
+        for (name, report, truncation) in cases {
+            let exit_code = exit::committed(report.status, truncation);
+            golden::check(&format!("summary/{name}.txt"), &(text(&report, truncation) + "\n"));
             let json = json(&report, exit_code).unwrap();
             assert!(!json.contains('\n'));
             golden::check(&format!("report_v1/{name}.json"), &(json + "\n"));

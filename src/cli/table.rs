@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 /// Rows whose columns are as wide as their widest cells, with two spaces between them.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    rows: Vec<Row>,
+    rows: Vec<TableRow>,
     /// Columns whose cells end together.
     right: Vec<usize>,
     /// Whether lines begin at the margin, and not two spaces in.
@@ -13,13 +13,13 @@ pub(crate) struct Table {
 }
 
 #[derive(Debug)]
-enum Row {
+enum TableRow {
     Cells(Vec<String>),
     /// A line that counts for no column.
     Line(String),
 }
 
-impl Row {
+impl TableRow {
     fn cell(&self, column: usize) -> Option<&str> {
         match self {
             Self::Cells(cells) => cells.get(column).map(String::as_str),
@@ -35,11 +35,11 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(Row::Cells(cells.into_iter().collect()));
+        self.rows.push(TableRow::Cells(cells.into_iter().collect()));
     }
 
     pub(crate) fn line(&mut self, line: String) {
-        self.rows.push(Row::Line(line));
+        self.rows.push(TableRow::Line(line));
     }
 
     /// Aligns the cells of a column by their ends.
@@ -65,8 +65,8 @@ impl fmt::Display for Table {
         for (number, row) in self.rows.iter().enumerate() {
             let end = if number + 1 < self.rows.len() { "\n" } else { "" };
             let cells = match row {
-                Row::Cells(cells) => cells,
-                Row::Line(line) => {
+                TableRow::Cells(cells) => cells,
+                TableRow::Line(line) => {
                     write!(f, "{line}{end}")?;
                     continue;
                 }

@@ -2,18 +2,18 @@
 
 use super::ConfigError;
 use super::options::{Arity, Given, by_key};
-use super::raw::Raw;
+use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
 use crate::model::{Compression, Format, Preset, RowCap, SourceProfile};
 
 /// What makes this export one ordered stream of bytes, if anything does.
-pub(super) fn one_stream(raw: &Raw) -> Option<&'static str> {
+pub(super) fn one_stream(raw: &Raw) -> Option<String> {
     let found = Contradictions { raw, errors: Vec::new() };
     if found.is("to", "-") {
-        Some("--to -")
+        Some("--to -".to_owned())
     } else if found.asked_for("single_file") {
-        Some("--single-file")
+        Some(found.single_file())
     } else {
         None
     }
@@ -55,13 +55,22 @@ impl Contradictions<'_> {
         self.raw.given(key).is_some_and(|setting| setting.values == [word])
     }
 
+    /// What makes it one file, in words.
+    fn single_file(&self) -> String {
+        let is_implied = |setting: &&Setting| matches!(setting.origin, Origin::Implied(_));
+        let name = self.raw.given("single_file").filter(is_implied).and(self.raw.given("to"));
+        name.map_or_else(|| "--single-file".to_owned(), |to| format!("--to {}", to.values.join(" ")))
+    }
+
     /// An option that is given, beside something it has no meaning with.
     fn refuse(&mut self, keys: &[&str], beside: &str, hint: &str) {
         for key in keys {
-            if !self.asked_for(key) {
+            let Some(setting) = self.raw.given(key).filter(|_| self.asked_for(key)) else { continue };
+            // What implies it is told of instead.
+            if matches!(setting.origin, Origin::Implied(_)) {
                 continue;
             }
-            let place = self.raw.get(key).map_or(String::new(), |setting| setting.origin.to_string());
+            let place = setting.origin.to_string();
             let flag = format!("--{}", key.replace('_', "-"));
             let name = if place == flag { place } else { format!("{place}: {flag}") };
             self.errors.push(ConfigError::new(format!("{name} has no meaning {beside}"), hint));
@@ -121,13 +130,7 @@ impl Contradictions<'_> {
             self.errors.push(ConfigError::new(what, hint));
             return;
         }
-        let codec = match compression {
-            Compression::None => "none",
-            Compression::Snappy => "snappy",
-            Compression::Lz4 => "lz4",
-            Compression::Zstd(_) => "zstd",
-            Compression::Gzip(_) => "gzip",
-        };
+        let codec = compression.name();
         if !codecs.contains(&codec) {
             let what = format!("--compression {codec} with --preset {name}, which does not read it");
             self.errors.push(ConfigError::new(what, format!("one of {} is wanted", codecs.join(", "))));
@@ -138,6 +141,7 @@ impl Contradictions<'_> {
         if given.tier.is_some() && given.max_rows.is_some() {
             self.errors.push(ConfigError::new("--tier and --max-rows are both given", "give one of them"));
         }
+        self.refuse_limit();
         let keyset = self.is("read_mode", "keyset");
         if keyset {
             self.refuse(&["keep_snapshot"], "with --read-mode keyset, which has no snapshot", "leave it out");
@@ -167,6 +171,16 @@ impl Contradictions<'_> {
         }
     }
 
+    fn refuse_limit(&mut self) {
+        for other in ["max_rows", "tier"] {
+            if self.raw.given("limit").is_some() && self.raw.given(other).is_some() {
+                let what = format!("--limit and --{} are both given", other.replace('_', "-"));
+                self.errors
+                    .push(ConfigError::new(what, "give one of them: --limit N is --max-rows N --allow-truncated"));
+            }
+        }
+    }
+
     fn commit(&mut self) {
         if self.is("to", "-") {
             let keys = [
@@ -184,8 +198,11 @@ impl Contradictions<'_> {
         let hint = "leave it out: a destination has its manifest at _manifest.json";
         self.refuse(&["manifest"], "without --to -", hint);
         if self.asked_for("single_file") {
-            self.refuse(&["layout", "visibility"], "with --single-file", "leave it out");
-            if self.raw.get("to").is_some_and(|setting| setting.values.iter().any(|to| to.ends_with('/'))) {
+            self.refuse(&["layout", "visibility"], &format!("with {}", self.single_file()), "leave it out");
+            let is_folder = |to: &String| to.ends_with('/');
+            // Where another option asks for the file, that one has told of it.
+            let asked = self.raw.get("single_file").is_some_and(|one| !matches!(one.origin, Origin::Implied(_)));
+            if asked && self.raw.get("to").is_some_and(|setting| setting.values.iter().any(is_folder)) {
                 let what = "--single-file writes a file, and --to names a folder";
                 self.errors.push(ConfigError::new(what, "end --to in the file's name"));
             }

@@ -5,6 +5,7 @@ mod connection;
 mod contradictions;
 mod destination;
 pub(crate) mod env_file;
+mod implied;
 pub(crate) mod options;
 pub(crate) mod raw;
 mod typed;

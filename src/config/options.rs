@@ -14,9 +14,9 @@ use crate::base::memory::{READERS_MAX, UPLOAD_CONCURRENCY_MAX};
 use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
-    CharPadding, ColumnChoice, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers, JsonNan, Layout,
-    ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile, TimestampPrecision,
-    UnconstrainedNumeric, Visibility,
+    CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile,
+    TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -171,12 +171,14 @@ options! {
             "file whose first line is the password; read again for each connection";
         password_command: One, "COMMAND",
             "shell command that prints the password; run again for each connection, for passwords that change and tokens that end";
-        table: One<String> = value::relation, "NAME",
+        table: One<String> = value::relation, "NAME", short: Some('t'),
             "table, view or materialized view, quoted where SQL would need it: public.orders";
         query: One<String> = value::text, "SQL", hyphens: true,
             "one SELECT, WITH, VALUES or TABLE statement instead of a table";
-        to: One<String> = value::text, "DEST", hyphens: true,
-            "folder, file:///…, s3://…, gs://…, az://…, abfss://…, or - for standard output; {date}, {run_id} and {table} expand";
+        to: One<String> = value::text, "DEST", short: Some('o'), hyphens: true,
+            "folder, or one file by the end of its name (.parquet, .csv, .tsv, .ndjson, .json, .csv.gz, …); s3://…, gs://…, az://…, abfss://…, file:///…, or - for standard output; {date}, {run_id} and {table} expand";
+        aws_credential_command: One<CredentialCommand> = credential_command, "COMMAND",
+            "shell command that prints AWS credentials as the JSON of a credential_process; run again before they end, and used before any variable or profile";
         date: One<NaiveDate> = value::date, "YYYY-MM-DD",
             "what {date} expands to; today in UTC unless given";
         config: One, "FILE", before_files: true,
@@ -199,16 +201,15 @@ options! {
             "export what row security lets the role see; without it such a table is refused, not exported in part";
     }
     Format {
-        format: One<Format> = words(&[
-            ("parquet", Format::Parquet), ("csv", Format::Csv), ("ndjson", Format::Ndjson),
-        ]), "FORMAT",
-            "parquet, csv or ndjson";
+        format: One<Format> = value::format, "FORMAT",
+            "parquet, csv, ndjson (or json, jsonl) or tsv, which is CSV with tabs; the end of a file's name says it too";
         compression: One<String> = value::any, "CODEC",
             "none, snappy, zstd[:level], gzip[:level] or lz4; zstd:1 for Parquet and none for text unless given";
         preset: One<Preset> = words(&[
             ("postgres", Preset::Postgres), ("athena", Preset::Athena), ("spectrum", Preset::Spectrum),
+            ("excel", Preset::Postgres),
         ]), "PRESET",
-            "postgres: the richest types; athena or spectrum: types, units, codecs and row groups that these read";
+            "postgres: the richest types; athena or spectrum: types, units, codecs and row groups that these read; excel: one CSV file that Excel opens as it is";
         csv_header: One<bool> = value::switch, "on|off",
             "header line in every CSV part";
         csv_delimiter: One<u8> = value::delimiter, "CHAR", hyphens: true,
@@ -221,7 +222,7 @@ options! {
             "byte order mark in front of every CSV part";
         csv_formula_guard: Switch<bool> = value::switch, "",
             "put ' in front of CSV text that a spreadsheet would run as a formula";
-        row_group_rows: One<NonZeroU64> = value::count, "ROWS",
+        row_group_rows: One<NonZeroU64> = value::rows, "ROWS",
             "most rows in a Parquet row group";
         row_group_bytes: One<NonZeroU64> = value::size, "SIZE",
             "encoded bytes at which a Parquet row group ends";
@@ -276,15 +277,17 @@ options! {
             ("copy", |_| ReadMode::Copy), ("keyset", |page_size| ReadMode::Keyset { page_size }),
         ]), "copy|keyset",
             "copy: everything under one snapshot; keyset: pages in short transactions, for poolers that forbid long ones";
-        page_size: One<NonZeroU64> = value::count, "ROWS",
+        page_size: One<NonZeroU64> = value::rows, "ROWS",
             "rows a page, with --read-mode keyset";
-        max_rows: One<NonZeroU64> = value::count, "N",
-            "export at most the first N rows by key; exit 3 if there were more";
+        max_rows: One<NonZeroU64> = value::rows, "N",
+            "export at most the first N rows by key, such as 10k or 5m; exit 3 if there were more";
         tier: One<String> = value::any, "NAME",
             "a named --max-rows: free, pro, team, scale, enterprise, or one of the config file";
+        limit: One<NonZeroU64> = value::rows, "N",
+            "export the first N rows by key, and exit 0 where there are more: --max-rows N --allow-truncated";
         allow_truncated: Switch<bool> = value::switch, "",
             "exit 0 although a cap cut rows off";
-        min_rows: One<NonZeroU64> = value::count, "N",
+        min_rows: One<NonZeroU64> = value::rows, "N",
             "fail, and publish nothing, where there are fewer rows";
         source_profile: One<SourceProfile> = words(&[
             ("gentle", SourceProfile::Gentle), ("balanced", SourceProfile::Balanced), ("fast", SourceProfile::Fast),
@@ -315,7 +318,7 @@ options! {
         layout: One<Layout> = words(&[("nested", Layout::Nested), ("flat", Layout::Flat)]), "LAYOUT",
             "nested: parts under data/; flat: directly under the destination";
         single_file: Switch<bool> = value::switch, "",
-            "write one ordered object at exactly the given key";
+            "write one ordered object at exactly the given key; a name such as orders.csv says so by itself";
         manifest_stats: One<ManifestStats> = words(&[
             ("safe", ManifestStats::Safe), ("all", ManifestStats::All), ("none", ManifestStats::None),
         ]), "CHOICE",
@@ -348,6 +351,11 @@ options! {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the parser of an option")]
+fn credential_command(text: &str) -> Result<CredentialCommand, String> {
+    Ok(CredentialCommand::new(text.to_owned()))
+}
+
 /// The options by which a command connects that takes no other option of an export.
 pub(crate) fn of_connection() -> impl Iterator<Item = &'static OptionInfo> {
     ["from", "password_file", "password_command", "config"].into_iter().filter_map(by_key)
@@ -361,7 +369,7 @@ pub(crate) fn of_keep() -> impl Iterator<Item = &'static OptionInfo> {
 /// The options of an export that `resume` takes.
 pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
     let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
-    of_connection().chain(by_key("readers")).chain(people)
+    of_connection().chain(["aws_credential_command", "readers"].into_iter().filter_map(by_key)).chain(people)
 }
 
 /// The option of a config key.

@@ -14,7 +14,11 @@ use super::{ConfigError, Environment, position};
 pub(crate) const DEFAULTS: &str = include_str!("../../config/default.toml");
 pub(crate) const TIERS: &str = include_str!("../../config/tiers.toml");
 /// What stands in the defaults besides settings.
-const DEFAULT_TABLES: &[&str] = &["by_format", "athena", "spectrum", "gentle", "fast", "levels", "keep", "demo"];
+const DEFAULT_TABLES: &[&str] =
+    &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "demo"];
+
+/// The options in whose values `~` is the home directory.
+const HOME_KEYS: [&str; 4] = ["to", "manifest", "metrics_file", "password_file"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub(crate) enum Origin {
     Variable(String),
     /// A flag, without its dashes.
     Flag(String),
+    /// Another option says it, which the clause tells: `--to a.csv names one file of CSV`.
+    Implied(String),
 }
 
 impl fmt::Display for Origin {
@@ -35,6 +41,7 @@ impl fmt::Display for Origin {
             Self::File(file, line, column) => write!(f, "{}:{line}:{column}", file.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "--{name}"),
+            Self::Implied(clause) => f.write_str(clause),
         }
     }
 }
@@ -85,9 +92,28 @@ impl Raw {
             let origin = Origin::Flag(key.replace('_', "-"));
             raw.settings.insert(key, Setting { values, origin });
         }
+        raw.expand_home(environment, &mut errors);
         raw.preset("preset");
         raw.preset("source_profile");
         (raw, errors)
+    }
+
+    /// Puts the home directory for `~`, as a shell does outside of quotes and nobody does in a file.
+    fn expand_home(&mut self, environment: &Environment, errors: &mut Vec<ConfigError>) {
+        for key in HOME_KEYS {
+            let Some(setting) = self.settings.get_mut(key) else { continue };
+            for value in &mut setting.values {
+                let Some(rest) = value.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
+                    continue;
+                };
+                if let Some(home) = environment.get("HOME") {
+                    *value = format!("{}{rest}", home.trim_end_matches('/'));
+                } else {
+                    let what = format!("{} begins with ~, and HOME is not set", setting.origin);
+                    errors.push(ConfigError::new(what, "write the whole path"));
+                }
+            }
+        }
     }
 
     /// Puts the defaults of the preset that `key` names in place of the general ones.
@@ -101,6 +127,12 @@ impl Raw {
                 self.settings.insert(key, Setting { values: vec![value], origin: Origin::Default });
             }
         }
+    }
+
+    /// Sets what another option says, which `clause` tells.
+    pub(super) fn imply(&mut self, key: &'static str, value: &str, clause: &str) {
+        let setting = Setting { values: vec![value.to_owned()], origin: Origin::Implied(clause.to_owned()) };
+        self.settings.insert(key, setting);
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Setting> {
@@ -340,6 +372,24 @@ mod tests {
             let errors = load(file, &[], &[]).unwrap_err();
             assert_eq!(whole(&errors), [expected], "{file}");
         }
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_directory() {
+        let home = [("HOME", "/h/me/")];
+        for (to, expected) in [
+            ("~/out", "/h/me/out"),
+            ("~", "/h/me"),
+            ("~you/out", "~you/out"),
+            ("./~/out", "./~/out"),
+            ("s3://b/~/x", "s3://b/~/x"),
+        ] {
+            for raw in [load("", &home, &[("to", to)]), load(&format!("to = {to:?}"), &home, &[])] {
+                assert_eq!(raw.unwrap().get("to").unwrap().values, [expected], "{to}");
+            }
+        }
+        let errors = load("", &[], &[("to", "~/out")]).unwrap_err();
+        assert_eq!(whole(&errors), ["--to begins with ~, and HOME is not set (write the whole path)"]);
     }
 
     #[test]

@@ -51,6 +51,9 @@ const CASES: &[Case] = &[
     plain("table", "t2", |r, _| matches!(&r.shape.relation, RelationRequest::Table(t) if t == "t2")),
     plain("query", "select 2", |r, _| matches!(&r.shape.relation, RelationRequest::Query(q) if q == "select 2")),
     plain("to", "./elsewhere", |r, _| r.commit.target == Target::Destination("./elsewhere".into())),
+    plain("aws_credential_command", "cat keys", |r, _| {
+        r.commit.aws_credential_command.as_ref().is_some_and(|command| command.expose() == "cat keys")
+    }),
     case("date", "2026-01-02", &[("to", "./{date}")], |r, _| {
         r.commit.target == Target::Destination("./2026-01-02".into())
     }),
@@ -100,6 +103,10 @@ const CASES: &[Case] = &[
         |r, _| matches!(r.work.read_mode, ReadMode::Keyset { page_size } if page_size.get() == 55),
     ),
     plain("max_rows", "12", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some_and(|n| n.get() == 12))),
+    plain("limit", "2k", |r, f| {
+        let cap = r.work.cap.as_ref().and_then(|cap| cap.max_rows);
+        f.limited && r.work.allow_truncated && cap.is_some_and(|rows| rows.get() == 2_000)
+    }),
     plain("tier", "pro", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.tier.as_deref() == Some("pro"))),
     plain("allow_truncated", "true", |r, _| r.work.allow_truncated),
     plain("min_rows", "3", |r, _| r.work.min_rows.is_some_and(|n| n.get() == 3)),

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
 use super::raw::{Origin, Raw, Setting};
-use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, value};
+use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, value};
 use crate::base::telemetry::LogFormat;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CsvOptions, Format, FormatOptions, ParquetOptions, Policies, PolicyOptions, Preset,
-    RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
+    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ParquetOptions, Policies,
+    PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::source::postgres::Postgres;
+use crate::store::shown;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +64,14 @@ pub struct FrontOptions {
     pub metrics_listen: Option<SocketAddr>,
     /// Where metrics are written.
     pub metrics_file: Option<PathBuf>,
+    /// What the metrics are told apart by: the relation, and the destination as it was written.
+    pub labels: Vec<(&'static str, String)>,
     /// Whether rows go to standard output, which then carries nothing else.
     pub to_stdout: bool,
     /// Whether anything says where to write, which a plan can do without.
     pub has_target: bool,
+    /// Whether the first rows are asked for and nothing else (`--limit`), so that others are not missed.
+    pub limited: bool,
 }
 
 /// Reads and checks everything. `flags` are config key and values as given on the command line; `need_target` is
@@ -94,8 +99,10 @@ pub fn load(
     environment: &Environment,
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
-    let mut settings = Settings::read(flags, environment, OPTIONS.iter());
-    let shape = settings.shape();
+    let (mut raw, mut errors) = Raw::read(flags, environment);
+    errors.extend(implied::add(&mut raw));
+    let mut settings = Settings::of(raw, errors, environment, OPTIONS.iter());
+    let shape = settings.shape(need_target);
     let compression = settings.compression();
     let cap = settings.cap();
     let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation));
@@ -131,8 +138,8 @@ pub(crate) fn load_keep(
     settings.end(keep)
 }
 
-/// What `resume` takes besides its destination: how to connect, how many readers where that is given, and what people
-/// see. `flags` as for [`load`].
+/// What `resume` takes besides its destination: how to connect, how many readers where that is given, who says
+/// credentials for AWS, and what people see. `flags` as for [`load`].
 ///
 /// # Errors
 /// All mistakes at once.
@@ -140,10 +147,11 @@ pub(crate) fn load_keep(
 pub(crate) fn load_resume(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
-) -> Result<(Arc<dyn Source>, Option<NonZeroUsize>, FrontOptions), ConfigErrors> {
+) -> Result<(Arc<dyn Source>, (Option<NonZeroUsize>, Option<CredentialCommand>), FrontOptions), ConfigErrors> {
     let mut settings = Settings::read(flags, environment, of_resume());
     let readers = settings.given.readers.filter(|_| settings.raw.given("readers").is_some());
-    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, readers, front));
+    let asked = (readers, settings.given.aws_credential_command.take());
+    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, asked, front));
     settings.end(resume)
 }
 
@@ -171,7 +179,17 @@ impl Settings {
         environment: &Environment,
         options: impl Iterator<Item = &'static OptionInfo>,
     ) -> Self {
-        let (raw, mut errors) = Raw::read(flags, environment);
+        let (raw, errors) = Raw::read(flags, environment);
+        Self::of(raw, errors, environment, options)
+    }
+
+    /// Parses the options that a command takes.
+    fn of(
+        raw: Raw,
+        mut errors: Vec<ConfigError>,
+        environment: &Environment,
+        options: impl Iterator<Item = &'static OptionInfo>,
+    ) -> Self {
         let connect = connection::settings(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
         let source = connect.map(|connect| Arc::new(Postgres::new(connect)) as Arc<dyn Source>);
         let mut given = Given::default();
@@ -212,12 +230,14 @@ impl Settings {
         })
     }
 
-    fn shape(&mut self) -> Option<ShapeOptions> {
-        if self.raw.get("table").is_none() && self.raw.get("query").is_none() {
-            self.errors.push(ConfigError::new(
-                "nothing says what to export",
-                "give exactly one of --table NAME and --query SQL",
-            ));
+    fn shape(&mut self, need_target: bool) -> Option<ShapeOptions> {
+        if self.names_nothing() {
+            let (what, hint) = if need_target && self.raw.get("to").is_none() {
+                ("nothing says what to export and where to write", "outhaul export orders --to orders.csv")
+            } else {
+                ("nothing says what to export", "give exactly one of --table NAME and --query SQL")
+            };
+            self.errors.push(ConfigError::new(what, hint));
         }
         let given = &mut self.given;
         let query = given.query.take().map(RelationRequest::Query);
@@ -230,6 +250,10 @@ impl Settings {
             key: given.key.take(),
             allow_rls: given.allow_rls?,
         })
+    }
+
+    fn names_nothing(&self) -> bool {
+        self.raw.get("table").is_none() && self.raw.get("query").is_none()
     }
 
     fn format(&mut self, compression: Compression) -> Option<FormatOptions> {
@@ -307,7 +331,7 @@ impl Settings {
             upload_concurrency: given.upload_concurrency?,
             read_mode: given.read_mode?(given.page_size?),
             cap,
-            allow_truncated: given.allow_truncated?,
+            allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
             source_profile: given.source_profile?,
             source_limits: SourceLimits {
@@ -321,7 +345,7 @@ impl Settings {
     }
 
     fn cap(&mut self) -> Option<RowCap> {
-        let max_rows = self.given.max_rows;
+        let max_rows = self.given.max_rows.or(self.given.limit);
         let Some(tier) = self.given.tier.clone() else { return max_rows.map(|_| RowCap { tier: None, max_rows }) };
         let Some(cap) = self.raw.entry("tiers", &tier) else {
             let known: Vec<&str> = self.raw.keys("tiers").collect();
@@ -341,6 +365,7 @@ impl Settings {
     }
 
     fn commit(&mut self, need_target: bool, relation: Option<&RelationRequest>) -> Option<CommitOptions> {
+        let names_nothing = self.names_nothing();
         let given = &mut self.given;
         let run_id_given = given.run_id.is_some();
         let run_id = given.run_id.take().unwrap_or_else(destination::new_run_id);
@@ -351,7 +376,7 @@ impl Settings {
                 .ok()
                 .map(Target::Destination),
             None if need_target => {
-                if self.raw.get("to").is_none() {
+                if self.raw.get("to").is_none() && !names_nothing {
                     let hint = "give --to DEST: a folder, s3://bucket/prefix/, or - for standard output";
                     self.errors.push(ConfigError::new("nothing says where to write", hint));
                 }
@@ -370,12 +395,18 @@ impl Settings {
             manifest_stats: given.manifest_stats?,
             sha256: given.sha256?,
             keep_snapshot: given.keep_snapshot,
+            aws_credential_command: given.aws_credential_command.take(),
         })
     }
 
     fn front(&mut self) -> Option<FrontOptions> {
+        let written = |key| self.raw.get(key).map(|setting| setting.values.join(" "));
+        // The text of a query is nobody's label.
+        let relation = written("table").unwrap_or_else(|| "query".to_owned());
+        let labels = vec![("relation", relation), ("to", written("to").map_or_else(String::new, |to| shown(&to)))];
         let given = &mut self.given;
         Some(FrontOptions {
+            labels,
             progress: given.progress?,
             report: given.report?,
             log_format: given.log_format?,
@@ -384,6 +415,7 @@ impl Settings {
             metrics_file: given.metrics_file.take(),
             to_stdout: given.to.as_deref() == Some("-"),
             has_target: given.to.is_some(),
+            limited: given.limit.is_some(),
         })
     }
 }
@@ -391,7 +423,7 @@ impl Settings {
 /// A mistake in a value, with the place where it was written.
 fn wrong(key: &str, setting: &Setting, why: String) -> ConfigError {
     let name = match &setting.origin {
-        Origin::Flag(_) | Origin::Variable(_) => setting.origin.to_string(),
+        Origin::Flag(_) | Origin::Variable(_) | Origin::Implied(_) => setting.origin.to_string(),
         Origin::Default | Origin::File(..) => format!("{}: {key}", setting.origin),
     };
     ConfigError::new(format!("{name} is {:?}", setting.values.join(" ")), why)

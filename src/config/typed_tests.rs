@@ -78,8 +78,10 @@ fn defaults_are_the_designs() {
         color: ColorKind::Auto,
         metrics_listen: None,
         metrics_file: None,
+        labels: vec![("relation", "public.orders".to_owned()), ("to", "out".to_owned())],
         to_stdout: false,
         has_target: true,
+        limited: false,
     };
     assert_eq!(front, expected);
 }
@@ -281,6 +283,17 @@ fn wrong_values_and_contradictions_read_well() {
             &["--min-rows", "11", "--max-rows", "10"],
             "--min-rows 11 can never be met under a cap of 10 rows (lower the one or raise the other)",
         ),
+        (
+            &["--limit", "5", "--max-rows", "5"],
+            "--limit and --max-rows are both given (give one of them: --limit N is --max-rows N --allow-truncated)",
+        ),
+        (
+            &["--limit", "5", "--tier", "free"],
+            "--limit and --tier are both given (give one of them: --limit N is --max-rows N --allow-truncated)",
+        ),
+        (&["--limit", "ten"], "--limit is \"ten\" (a whole number of 1 or more is wanted, such as 5000, 10k or 5m)"),
+        (&["--table", "a,b"], "--table is \"a,b\" (--table takes one name: run an export for each table)"),
+        (&["--table", "public.*"], "--table is \"public.*\" (--table takes one name: run an export for each table)"),
         (&["--page-size", "5"], "--page-size has no meaning without --read-mode keyset (add that, or leave it out)"),
         (&["--csv-bom"], "--csv-bom has no meaning where the format is not CSV (add --format csv, or leave it out)"),
         (
@@ -391,7 +404,11 @@ fn a_table_and_a_query_are_one_too_many_and_say_where_they_came_from() {
                     of --table NAME and --query SQL)";
     assert_eq!(errors.to_string(), expected);
     let errors = load_words(&["--from", "postgres://u@h/d", "--to", "out"]).unwrap_err();
-    assert!(errors.to_string().starts_with("nothing says what to export"), "{errors}");
+    let expected = "nothing says what to export (give exactly one of --table NAME and --query SQL)";
+    assert_eq!(errors.to_string(), expected);
+    let errors = load_words(&["--from", "postgres://u@h/d"]).unwrap_err();
+    let expected = "nothing says what to export and where to write (outhaul export orders --to orders.csv)";
+    assert_eq!(errors.to_string(), expected);
 }
 
 #[test]
@@ -411,7 +428,7 @@ fn all_mistakes_are_told_at_once() {
     let environment = Environment::of([("OUTHAUL_TABEL", "1"), ("OUTHAUL_CONFIG", "/c.toml")], [("/c.toml", file)]);
     let words = ["--from", "mysql://h", "--format", "cvs", "--preset", "athene", "--part-size", "big"];
     let errors = load(flags(&words), &environment, true).unwrap_err();
-    assert_eq!(errors.0.len(), 9, "{errors}");
+    assert_eq!(errors.0.len(), 8, "{errors}");
     for words in [
         "unknown_key",
         "OUTHAUL_TABEL",
@@ -420,8 +437,7 @@ fn all_mistakes_are_told_at_once() {
         "did you mean csv?",
         "did you mean athena?",
         "--part-size",
-        "what to export",
-        "where to write",
+        "what to export and where to write",
     ] {
         assert!(errors.to_string().contains(words), "{words}: {errors}");
     }

@@ -69,6 +69,17 @@ pub(super) fn count(text: &str) -> Result<NonZeroU64, String> {
     number.ok_or_else(|| "a whole number of 1 or more is wanted".to_owned())
 }
 
+/// A count of rows: `10000`, `10k`, `5m`, in thousands as people count, not as memory does.
+pub(super) fn rows(text: &str) -> Result<NonZeroU64, String> {
+    const WRONG: &str = "a whole number of 1 or more is wanted, such as 5000, 10k or 5m";
+    let text = text.trim().to_ascii_lowercase();
+    let units = [("k", 1_000_u64), ("m", 1_000_000)];
+    let split = units.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, *scale)));
+    let (number, scale) = split.unwrap_or((text.as_str(), 1));
+    let number = count(number).map_err(|_| WRONG.to_owned())?;
+    number.get().checked_mul(scale).and_then(NonZeroU64::new).ok_or_else(|| WRONG.to_owned())
+}
+
 /// A count from 1 to `most`.
 pub(super) fn bounded(most: usize) -> impl Fn(&str) -> Result<NonZeroUsize, String> {
     move |text| {
@@ -103,6 +114,19 @@ pub(super) fn words<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&str) -> Result<T
             )
         })
     }
+}
+
+/// A format, in any case, by each of its names.
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    let names = [
+        ("parquet", Format::Parquet),
+        ("csv", Format::Csv),
+        ("ndjson", Format::Ndjson),
+        ("json", Format::Ndjson),
+        ("jsonl", Format::Ndjson),
+        ("tsv", Format::Csv),
+    ];
+    words(&names)(&text.to_ascii_lowercase())
 }
 
 /// How Parquet holds `numeric` without a precision.
@@ -285,7 +309,13 @@ pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
 
 /// A table's name as a person wrote it, once it is known to be one.
 pub(super) fn relation(text: &str) -> Result<String, String> {
-    table(text).map(|_| text.trim().to_owned())
+    table(text)?;
+    let text = text.trim();
+    // No name has these without quotes, and the server would not say why it knows no such table.
+    if !text.contains('"') && text.contains([',', '*']) {
+        return Err("--table takes one name: run an export for each table".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A name, and what follows it.

@@ -49,6 +49,10 @@ fn durations() {
 #[test]
 fn numbers_and_switches() {
     assert_eq!(count("10_000").map(NonZeroU64::get), Ok(10_000));
+    for (text, number) in [("1", 1), ("10k", 10_000), ("5M", 5_000_000), ("1_500 k", 1_500_000)] {
+        assert_eq!(rows(text).map(NonZeroU64::get), Ok(number), "{text}");
+    }
+    refuses(rows, &["", "k", "0k", "-1k", "1.5k", "10kb", "10g", "18446744073709551615k"]);
     refuses(count, &["", "0", "-1", "+1", "1e3", "18446744073709551616"]);
     for (text, on) in [("on", true), ("TRUE", true), ("1", true), ("off", false), ("no", false), ("false", false)] {
         assert_eq!(switch(text), Ok(on), "{text}");

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::hold::{Hold, own_files};
+use super::place;
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
 use crate::base::words::counted;
@@ -20,7 +21,8 @@ use crate::commit::{
 };
 use crate::describe;
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject, Target,
+    Direction, Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject,
+    Target,
 };
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
@@ -48,8 +50,8 @@ pub(crate) enum Before {
 }
 
 impl RunTarget {
-    /// Opens the destination; nothing is written, nothing is read.
-    pub(crate) fn open(request: &ExportRequest) -> Result<Self, ExportError> {
+    /// Opens the destination; nothing is written, and nothing of it is read.
+    pub(crate) async fn open(request: &ExportRequest) -> Result<Self, ExportError> {
         let url = match &request.commit.target {
             Target::Stream { manifest } => return Ok(Self::stream(StreamSink::Stdout, manifest.clone())),
             Target::Destination(url) => url,
@@ -60,7 +62,8 @@ impl RunTarget {
             sha256: request.commit.sha256,
         };
         let (folder, placement) = locate(url, request.commit.single_file)?;
-        let destination = Destination::open(folder, &options)?;
+        let credentials = request.commit.aws_credential_command.as_ref();
+        let destination = Destination::connect(folder, &options, credentials).await?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
     }
@@ -94,6 +97,7 @@ impl RunTarget {
     /// Looks at what stands there.
     pub(crate) async fn look(&self, request: &ExportRequest) -> Result<Before, ExportError> {
         let Self::Destination { destination, placement, .. } = self else { return Ok(Before::Run(None)) };
+        place::no_folder(destination, placement).await?;
         let rules = &request.commit;
         let run_id = rules.run_id_given.then_some(rules.run_id.as_str());
         let standing = match before_run(destination, placement, rules.on_existing, run_id).await {
@@ -287,6 +291,8 @@ pub(crate) fn report_of(
     url: Option<String>,
     already_committed: bool,
 ) -> ExportReport {
+    let is_by_key = manifest.row_cap.order == RowOrder::Key;
+    let key = manifest.source.key.iter().filter(|_| is_by_key);
     ExportReport {
         status: manifest.status,
         run_id: manifest.run_id.clone(),
@@ -304,10 +310,11 @@ pub(crate) fn report_of(
         max_rows: manifest.row_cap.max_rows.map(std::num::NonZeroU64::get),
         tier: manifest.row_cap.tier.clone(),
         order: manifest.row_cap.order,
-        key: match manifest.row_cap.order {
-            RowOrder::Key => manifest.source.key.iter().map(|column| column.name.clone()).collect(),
-            RowOrder::Physical | RowOrder::Unspecified => Vec::new(),
-        },
+        key: key.clone().map(|column| column.name.clone()).collect(),
+        descending: key
+            .filter(|column| column.direction == Direction::Desc)
+            .map(|column| column.name.clone())
+            .collect(),
         rows_available: match manifest.row_cap.available {
             RowsAvailable::Unknown if !manifest.row_cap.truncated => {
                 manifest.totals.rows.map_or(RowsAvailable::Unknown, RowsAvailable::Exact)

@@ -147,7 +147,11 @@ impl KeeperLaunch {
         };
         let mut line = serde_json::to_vec(&hand_over).map_err(|error| failed(&error))?;
         line.push(b'\n');
-        let mut child = Command::new(&self.program)
+        let mut program = Command::new(&self.program);
+        if let Some(command) = &request.commit.aws_credential_command {
+            program.env("OUTHAUL_AWS_CREDENTIAL_COMMAND", command.expose());
+        }
+        let mut child = program
             .args(["keep", "--handed-over"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

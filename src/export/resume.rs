@@ -17,15 +17,15 @@ use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
-use super::place::place;
+use super::place::place_by;
 use super::record::RunRecord;
 use super::run::{ONLY, Planned, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
 use crate::model::{
-    Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ResumedProgress, StagedObject, Staging,
-    Target,
+    CredentialCommand, Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ResumedProgress,
+    StagedObject, Staging, Target,
 };
 use crate::source::{Reading, Source};
 use crate::store::owner::{owner, refuse_alive};
@@ -46,6 +46,8 @@ pub struct ResumeRequest {
     pub allow_mixed_snapshot: bool,
     /// Whether the run is taken over although it is alive, which ends it.
     pub take_over: bool,
+    /// Who says credentials for AWS, where a command does.
+    pub aws_credential_command: Option<CredentialCommand>,
 }
 
 /// What is found of the run.
@@ -83,7 +85,8 @@ async fn resumed(
     commit_begun: Mark,
 ) -> Result<ExportReport, ExportError> {
     let started = Instant::now();
-    let (destination, placement) = unless_cancelled(&cancel, place(&request.destination, request.single_file)).await?;
+    let found = place_by(&request.destination, request.single_file, request.aws_credential_command.as_ref());
+    let (destination, placement) = unless_cancelled(&cancel, found).await?;
     let found = find(&destination, &placement, request.take_over);
     let (journal, record) = match unless_cancelled(&cancel, found).await? {
         RunState::Committed(existing) => {
@@ -102,7 +105,8 @@ async fn resumed(
         export.work.readers = readers;
     }
     export.commit.single_file = placement != Placement::Parts;
-    let place = RunTarget::open(&export)?;
+    export.commit.aws_credential_command = request.aws_credential_command.clone();
+    let place = unless_cancelled(&cancel, RunTarget::open(&export)).await?;
     let seed = AttemptSeed::random();
     let (created_at, keeper) = (record.created_at, Mutex::default());
     let run = Run {

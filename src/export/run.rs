@@ -112,7 +112,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<ExportReport, ExportError> {
     request.source.check(&mut request.shape)?;
-    let place = RunTarget::open(&request)?;
+    let place = unless_cancelled(&cancel, RunTarget::open(&request)).await?;
     let run = Run::new(request, place, events);
     let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
     to_its_end(Box::pin(async move { run.execute(&stop).await }), &commit_begun, &cancel, ABORT_PATIENCE).await
@@ -343,7 +343,7 @@ impl Run {
     }
 
     pub(crate) async fn announce(&self) {
-        let format = self.request.format.format;
+        let FormatOptions { format, compression, .. } = self.request.format;
         self.tell(Event::RunStarted {
             run_id: self.request.commit.run_id.clone(),
             relation: match &self.request.shape.relation {
@@ -352,6 +352,8 @@ impl Run {
             },
             destination: self.place.url(),
             format: format!("{format:?}").to_lowercase(),
+            compression: compression.name().to_owned(),
+            single_file: self.request.commit.single_file,
             readers: self.request.work.readers.get(),
         })
         .await;

@@ -62,7 +62,7 @@ pub struct ShownOwner {
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RunState {
+pub enum UnendedState {
     /// It is at work.
     Alive,
     /// It died before its commit.
@@ -79,7 +79,7 @@ pub struct ShownRun {
     /// Its id.
     pub run_id: String,
     /// What it is doing.
-    pub state: RunState,
+    pub state: UnendedState,
     /// When it began, where its records say so.
     pub begun_at: Option<DateTime<Utc>>,
     /// The version of the program that began it.
@@ -197,7 +197,7 @@ pub async fn before(request: &ExportRequest) -> PlannedDestination {
         let why = std::iter::successors(Some(why as &dyn std::error::Error), |error| error.source());
         DestinationState::Unknown { why: why.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
     };
-    let target = match RunTarget::open(request) {
+    let target = match RunTarget::open(request).await {
         Ok(target) => target,
         Err(error) => {
             let url = match &request.commit.target {
@@ -240,22 +240,22 @@ async fn run(
         Ok(None) => return Ok(None),
         Err(error) if error.kind == ExportErrorKind::DestinationTaken => {
             let identity = RunIdentity::read(&journal).await?;
-            return Ok(Some(described(&journal, RunState::Newer, identity.as_ref()).await?));
+            return Ok(Some(described(&journal, UnendedState::Newer, identity.as_ref()).await?));
         }
         Err(error) => return Err(error),
     };
     let is = |run_id: &str| run_id == journal.run_id();
     let state = if shown.owner.as_ref().is_some_and(|owner| owner.alive && is(&owner.run_id)) {
-        RunState::Alive
+        UnendedState::Alive
     } else if shown.manifest.as_ref().is_some_and(|manifest| is(&manifest.run_id)) {
-        RunState::Unfinished
+        UnendedState::Unfinished
     } else {
-        RunState::Dead
+        UnendedState::Dead
     };
     let mut run = described(&journal, state, dead.identity()).await?;
-    if state != RunState::Alive {
+    if state != UnendedState::Alive {
         let mut left = dead.remains(destination).await?;
-        if state == RunState::Unfinished {
+        if state == UnendedState::Unfinished {
             // What is visible is named by the manifest, or goes when the commit is finished.
             left.visible.clear();
         }
@@ -268,7 +268,7 @@ async fn run(
 
 async fn described(
     journal: &Journal,
-    state: RunState,
+    state: UnendedState,
     identity: Option<&RunIdentity>,
 ) -> Result<ShownRun, ExportError> {
     // Another version's plan tells nothing.

@@ -18,6 +18,10 @@ pub enum Event {
         destination: String,
         /// `parquet`, `csv` or `ndjson`.
         format: String,
+        /// `none`, `snappy`, `lz4`, `zstd` or `gzip`.
+        compression: String,
+        /// Whether all rows go into one file.
+        single_file: bool,
         /// Readers.
         readers: usize,
     },

@@ -35,6 +35,19 @@ pub enum Compression {
     Gzip(u32),
 }
 
+impl Compression {
+    /// The codec's name, as `--compression` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd(_) => "zstd",
+            Self::Gzip(_) => "gzip",
+        }
+    }
+}
+
 /// The line end of CSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -31,6 +31,6 @@ pub use policy::{
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{
-    CommitOptions, Layout, ManifestStats, OnExisting, ReadMode, ReadRequest, RelationRequest, RowCap, ShapeOptions,
-    SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+    CommitOptions, CredentialCommand, Layout, ManifestStats, OnExisting, ReadMode, ReadRequest, RelationRequest,
+    RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
 };

@@ -57,6 +57,9 @@ pub struct ExportReport {
     pub order: RowOrder,
     /// The names of the key's columns, where `order` is by key; else empty.
     pub key: Vec<String>,
+    /// Those of them that descend.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub descending: Vec<String>,
     /// How many rows the request has in all, as far as the run knows.
     pub rows_available: RowsAvailable,
     /// The snapshot that every read shared.

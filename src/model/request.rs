@@ -189,6 +189,31 @@ pub struct CommitOptions {
     pub sha256: bool,
     /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
     pub keep_snapshot: Option<Duration>,
+    /// `--aws-credential-command`; no record has it.
+    #[serde(skip)]
+    pub aws_credential_command: Option<CredentialCommand>,
+}
+
+/// A shell command that prints credentials, and may have a secret among its words.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CredentialCommand(String);
+
+impl CredentialCommand {
+    /// Wraps a command.
+    pub fn new(command: String) -> Self {
+        Self(command)
+    }
+
+    /// The command itself, for the one place that runs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for CredentialCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// What a source is asked to read of one relation: as much of an export's request as reading depends on.

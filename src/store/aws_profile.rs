@@ -1,11 +1,12 @@
 //! Reads the AWS profile: `~/.aws/credentials` and `~/.aws/config`, which `object_store` does not know.
 //!
 //! The order is that of the AWS CLI: variables with keys, a web identity, the profile of `AWS_PROFILE` or `default`, and
-//! then the machine's own role. A profile that needs SSO, another role or a program is refused with the line to type.
+//! then the machine's own role. A program is asked for a profile that has one, and the AWS CLI for SSO and other roles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::aws_credentials::CredentialProgram;
 use super::connect::Variables;
 
 /// Why a profile gives no keys. No text quotes a line of a file: it may be a secret.
@@ -21,71 +22,161 @@ pub(super) enum ProfileError {
         "no AWS credentials found: looked at AWS_ACCESS_KEY_ID and at profile {profile} in {files}, which has no keys"
     )]
     NoKeys { profile: String, files: String },
-    #[error(
-        "profile {profile} gets its credentials by {key}, which is not read here; first type: \
-         eval \"$(aws configure export-credentials --profile '{profile}' --format env)\""
-    )]
-    Indirect { profile: String, key: &'static str },
     #[error("reading {file}: {kind}")]
     Unreadable { file: String, kind: std::io::ErrorKind },
 }
 
 type Sections = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Keys of a profile by which another program or service gives the credentials.
-const INDIRECT: [&str; 6] =
-    ["role_arn", "sso_session", "sso_start_url", "credential_process", "web_identity_token_file", "credential_source"];
+/// Keys of a profile by which another service gives the credentials: the AWS CLI knows how.
+const INDIRECT: [&str; 5] =
+    ["role_arn", "sso_session", "sso_start_url", "web_identity_token_file", "credential_source"];
 
-/// The variables, and what the profile adds to them: keys where they have none, a region where they have none.
-pub(super) fn with_profile(variables: &Variables) -> Result<Variables, ProfileError> {
-    let set = |name: &str| variables.get(name).filter(|value| !value.is_empty());
+/// The variable of `--aws-credential-command`, which is read here for the commands that have no such flag.
+pub(super) const CREDENTIAL_COMMAND: &str = "OUTHAUL_AWS_CREDENTIAL_COMMAND";
+
+/// The variables with what the profile adds to them, and who gives the credentials.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ProfileFound {
+    /// Keys where there were none, and a region where there was none.
+    pub(super) variables: Variables,
+    pub(super) giver: Giver,
+}
+
+/// Who gives the credentials.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Giver {
+    /// The variables have them, or name the service that does, or none are wanted.
+    Variables,
+    Program(CredentialProgram),
+    /// The machine, if it has a role; and what was looked at before.
+    Machine {
+        looked: String,
+    },
+}
+
+/// The value of a variable that is set and not empty.
+fn set<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
+    variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+}
+
+/// Whether a variable says yes, in one of the words that `object_store` takes.
+pub(super) fn says_yes(variables: &Variables, name: &str) -> bool {
+    set(variables, name)
+        .is_some_and(|value| ["1", "true", "on", "yes", "y"].contains(&value.to_ascii_lowercase().as_str()))
+}
+
+/// Whether the variables say by themselves where credentials are, before any profile.
+fn need_no_profile(variables: &Variables) -> bool {
+    let any = |names: &[&str]| names.iter().any(|name| set(variables, name).is_some());
+    any(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+        || (any(&["AWS_WEB_IDENTITY_TOKEN_FILE"]) && any(&["AWS_ROLE_ARN"]))
+        || says_yes(variables, "AWS_SKIP_SIGNATURE")
+}
+
+/// The service of a container that gives credentials.
+fn has_container(variables: &Variables) -> bool {
+    let has = |name| set(variables, name).is_some();
+    has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+        || (has("AWS_CONTAINER_CREDENTIALS_FULL_URI") && has("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"))
+}
+
+/// Looks for credentials and region in the variables and in the profile.
+pub(super) fn find(variables: &Variables) -> Result<ProfileFound, ProfileError> {
+    let set = |name: &str| set(variables, name);
     let mut found = variables.clone();
-    let asked = set("AWS_PROFILE").or_else(|| set("AWS_DEFAULT_PROFILE"));
-    let profile = asked.map_or("default", String::as_str);
-    let place = |name: &str, file: &str| {
-        set(name).map(PathBuf::from).or_else(|| Some(PathBuf::from(set("HOME")?).join(".aws").join(file)))
+    // The order of botocore, and with it of the AWS CLI.
+    let asked = set("AWS_DEFAULT_PROFILE").or_else(|| set("AWS_PROFILE"));
+    let profile = asked.unwrap_or("default");
+    let home = set("HOME").map(PathBuf::from);
+    let place = |name: &str, file: &str| match set(name) {
+        Some(path) => Some(match (path.strip_prefix("~/"), &home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => PathBuf::from(path),
+        }),
+        None => Some(home.as_ref()?.join(".aws").join(file)),
     };
     let paths = [place("AWS_SHARED_CREDENTIALS_FILE", "credentials"), place("AWS_CONFIG_FILE", "config")];
-    let files: Vec<String> = paths.iter().flatten().map(|path| path.display().to_string()).collect();
-    let files = if files.is_empty() { "no file (HOME is not set)".to_owned() } else { files.join(" and ") };
-    let needs_keys =
-        !["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE"]
-            .iter()
-            .any(|name| set(name).is_some());
+    let line = set(CREDENTIAL_COMMAND);
+    let needs_keys = line.is_none() && !need_no_profile(variables);
     let of_file = read_files(&paths, needs_keys)?;
     let settings: Vec<_> = of_file.iter().filter_map(|sections| sections.get(profile)).collect();
     let setting = |key: &str| settings.iter().find_map(|section| section.get(key)).filter(|value| !value.is_empty());
     if let (None, None, Some(region)) = (set("AWS_REGION"), set("AWS_DEFAULT_REGION"), setting("region")) {
         found.insert("AWS_REGION".to_owned(), region.clone());
     }
-    if !needs_keys {
-        return Ok(found);
+    let giver = match line {
+        Some(line) => Giver::Program(CredentialProgram::Given(line.to_owned())),
+        None if !needs_keys => Giver::Variables,
+        None => {
+            let chosen = Chosen { profile, asked: asked.is_some(), files: shown(&paths), known: &of_file, settings };
+            let giver = chosen.giver(&mut found)?;
+            if matches!(giver, Giver::Machine { .. }) && has_container(variables) { Giver::Variables } else { giver }
+        }
+    };
+    Ok(ProfileFound { variables: found, giver })
+}
+
+/// The files as an error names them.
+fn shown(paths: &[Option<PathBuf>; 2]) -> String {
+    let files: Vec<String> = paths.iter().flatten().map(|path| path.display().to_string()).collect();
+    if files.is_empty() { "no file (HOME is not set)".to_owned() } else { files.join(" and ") }
+}
+
+/// The profile that counts, and what the files say of it.
+struct Chosen<'a> {
+    profile: &'a str,
+    /// Whether a variable names it.
+    asked: bool,
+    files: String,
+    known: &'a [Sections],
+    settings: Vec<&'a BTreeMap<String, String>>,
+}
+
+impl Chosen<'_> {
+    fn giver(self, found: &mut Variables) -> Result<Giver, ProfileError> {
+        let profile = || self.profile.to_owned();
+        let setting =
+            |key: &str| self.settings.iter().find_map(|section| section.get(key)).filter(|value| !value.is_empty());
+        if self.settings.is_empty() {
+            return self.absent();
+        }
+        // A role comes before keys, which are those that it is taken with.
+        if setting("role_arn").is_some() {
+            return Ok(Giver::Program(CredentialProgram::Cli { profile: profile(), key: "role_arn" }));
+        }
+        // Both keys come from one file: half a pair of each would be nobody's credentials.
+        if let Some(section) = self.settings.iter().find(|section| section.contains_key("aws_access_key_id")) {
+            let taken = take_keys(section, found);
+            return taken
+                .then_some(Giver::Variables)
+                .ok_or_else(|| ProfileError::HalfKeys { profile: profile(), files: self.files.clone() });
+        }
+        if let Some(line) = setting("credential_process") {
+            let line = line.clone();
+            return Ok(Giver::Program(CredentialProgram::OfProfile { profile: profile(), line }));
+        }
+        match INDIRECT.into_iter().find(|key| setting(key).is_some()) {
+            Some(key) => Ok(Giver::Program(CredentialProgram::Cli { profile: profile(), key })),
+            None if self.asked => Err(ProfileError::NoKeys { profile: profile(), files: self.files }),
+            // A `default` with a region only: the machine's own role is next.
+            None => Ok(self.machine("which has no keys")),
+        }
     }
-    let profile_name = || profile.to_owned();
-    if settings.is_empty() {
-        let known: std::collections::BTreeSet<&str> =
-            of_file.iter().flat_map(BTreeMap::keys).map(String::as_str).collect();
+
+    fn absent(self) -> Result<Giver, ProfileError> {
+        if !self.asked {
+            return Ok(self.machine("not there"));
+        }
+        let known: BTreeSet<&str> = self.known.iter().flat_map(BTreeMap::keys).map(String::as_str).collect();
         let known = known.into_iter().collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are: {known}") };
-        return match asked {
-            Some(_) => Err(ProfileError::Unknown { profile: profile_name(), files, known }),
-            None => Ok(found),
-        };
+        Err(ProfileError::Unknown { profile: self.profile.to_owned(), files: self.files, known })
     }
-    if let Some(key) = Some("role_arn").filter(|key| setting(key).is_some()) {
-        return Err(ProfileError::Indirect { profile: profile_name(), key });
-    }
-    // Both keys come from one file: half a pair of each would be nobody's credentials.
-    if let Some(section) = settings.iter().find(|section| section.contains_key("aws_access_key_id")) {
-        return take_keys(section, &mut found)
-            .then_some(found)
-            .ok_or_else(|| ProfileError::HalfKeys { profile: profile_name(), files });
-    }
-    match (INDIRECT.into_iter().find(|key| setting(key).is_some()), asked) {
-        (Some(key), _) => Err(ProfileError::Indirect { profile: profile_name(), key }),
-        (None, Some(_)) => Err(ProfileError::NoKeys { profile: profile_name(), files }),
-        // A `default` with a region only: the machine's own role is next.
-        (None, None) => Ok(found),
+
+    fn machine(self, why: &str) -> Giver {
+        let looked = format!("AWS_ACCESS_KEY_ID, at profile {} in {} ({why})", self.profile, self.files);
+        Giver::Machine { looked }
     }
 }
 
@@ -156,9 +247,9 @@ mod tests {
         [half]\naws_access_key_id = H\n";
     const CONFIG: &str = "[default]\nregion = eu-west-1\n[profile dev]\nregion=us-west-2\ns3 =\n  region = x\n\
         [half2]\naws_access_key_id = N\n[profile sso]\nsso_session = corp\n[profile role]\nrole_arn = a\n\
-        source_profile = dev\n[profile bare]\nregion = x\n[sso-session corp]\nsso_start_url = u\n";
+        source_profile = dev\n[profile tool]\ncredential_process = /bin/tool --for \"a b\"\n[profile bare]\nregion = x\n[sso-session corp]\nsso_start_url = u\n";
 
-    fn read(variables: &[(&str, &str)]) -> Result<Variables, ProfileError> {
+    fn read(variables: &[(&str, &str)]) -> Result<ProfileFound, ProfileError> {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join(".aws");
         std::fs::create_dir(&folder).unwrap();
@@ -166,24 +257,35 @@ mod tests {
         std::fs::write(folder.join("config"), CONFIG).unwrap();
         let mut all: Variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         all.entry("HOME".to_owned()).or_insert_with(|| home.path().to_str().unwrap().to_owned());
-        with_profile(&all)
+        find(&all)
     }
 
     #[test]
     fn keys_and_region_come_from_the_variables_then_from_the_profile() {
         let dev = ("AWS_PROFILE", "dev");
         let own = [("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "e")];
-        let cases: [(&[Pair], [Option<&str>; 4]); 7] = [
+        let web = ("AWS_WEB_IDENTITY_TOKEN_FILE", "f");
+        let cases: [(&[Pair], [Option<&str>; 4]); 14] = [
             (&[], [Some("D"), Some("canary-d"), None, Some("eu-west-1")]),
             (&[dev], [Some("V"), Some("canary=v/+"), Some("canary-t"), Some("us-west-2")]),
             (&[dev, own[0], own[1]], [Some("E"), Some("e"), None, Some("us-west-2")]),
             (&[("AWS_SESSION_TOKEN", "other")], [Some("D"), Some("canary-d"), None, Some("eu-west-1")]),
             (&[dev, ("AWS_DEFAULT_REGION", "r")], [Some("V"), Some("canary=v/+"), Some("canary-t"), None]),
-            (&[("AWS_WEB_IDENTITY_TOKEN_FILE", "f")], [None, None, None, Some("eu-west-1")]),
+            (&[web, ("AWS_ROLE_ARN", "r")], [None, None, None, Some("eu-west-1")]),
+            (&[web], [Some("D"), Some("canary-d"), None, Some("eu-west-1")]),
+            (&[("AWS_SKIP_SIGNATURE", "true")], [None, None, None, Some("eu-west-1")]),
+            (&[("AWS_SKIP_SIGNATURE", "false")], [Some("D"), Some("canary-d"), None, Some("eu-west-1")]),
+            (&[(CREDENTIAL_COMMAND, "c")], [None, None, None, Some("eu-west-1")]),
+            (
+                &[("AWS_DEFAULT_PROFILE", "dev"), ("AWS_PROFILE", "half")],
+                [Some("V"), Some("canary=v/+"), Some("canary-t"), Some("us-west-2")],
+            ),
+            (&[("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/other")], [None, None, None, Some("eu-west-1")]),
+            (&[("AWS_CONFIG_FILE", "~/.aws/credentials")], [Some("D"), Some("canary-d"), None, None]),
             (&[("HOME", "")], [None; 4]),
         ];
         for (variables, expected) in cases {
-            let found = read(variables).unwrap();
+            let found = read(variables).unwrap().variables;
             let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"];
             assert_eq!(names.map(|name| found.get(name).map(String::as_str)), expected, "{variables:?}");
         }
@@ -192,12 +294,10 @@ mod tests {
     #[test]
     fn a_profile_without_keys_is_refused_by_name_and_no_secret_is_told() {
         let cases = [
-            ("prod", "(no such profile; there are: bare, default, dev, half, role, sso)"),
+            ("prod", "(no such profile; there are: bare, default, dev, half, role, sso, tool)"),
             ("half", "has only one of"),
             ("half2", "no such profile"),
             ("bare", "which has no keys"),
-            ("sso", "by sso_session, which is not read here; first type: eval \"$(aws configure export-credentials"),
-            ("role", "by role_arn, which is not read here"),
         ];
         for (profile, expected) in cases {
             let error = read(&[("AWS_PROFILE", profile)]).unwrap_err().to_string();
@@ -206,5 +306,29 @@ mod tests {
         }
         let error = read(&[("AWS_PROFILE", "x"), ("HOME", "")]).unwrap_err().to_string();
         assert!(error.contains("no file (HOME is not set) (no such profile; there is none)"), "{error}");
+    }
+
+    #[test]
+    fn who_gives_the_credentials() {
+        let cli = |profile: &str, key| CredentialProgram::Cli { profile: profile.to_owned(), key };
+        let tool = CredentialProgram::OfProfile { profile: "tool".into(), line: "/bin/tool --for \"a b\"".into() };
+        let cases: [(&[Pair], Giver); 6] = [
+            (&[("AWS_PROFILE", "sso")], Giver::Program(cli("sso", "sso_session"))),
+            (&[("AWS_PROFILE", "role")], Giver::Program(cli("role", "role_arn"))),
+            (&[("AWS_PROFILE", "tool")], Giver::Program(tool)),
+            (
+                &[("AWS_PROFILE", "sso"), (CREDENTIAL_COMMAND, "c")],
+                Giver::Program(CredentialProgram::Given("c".into())),
+            ),
+            (&[], Giver::Variables),
+            (&[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x"), ("HOME", "")], Giver::Variables),
+        ];
+        for (variables, expected) in cases {
+            assert_eq!(read(variables).unwrap().giver, expected, "{variables:?}");
+        }
+        let nothing = read(&[("HOME", "/nowhere")]).unwrap().giver;
+        let looked =
+            "AWS_ACCESS_KEY_ID, at profile default in /nowhere/.aws/credentials and /nowhere/.aws/config (not there)";
+        assert_eq!(nothing, Giver::Machine { looked: looked.to_owned() });
     }
 }

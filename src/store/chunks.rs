@@ -110,6 +110,17 @@ mod tests {
     }
 
     #[test]
+    fn one_file_of_1_tib_fits_10_000_chunks_of_the_default_size() {
+        let (mut chunks, mut bytes) = (0, 0);
+        while bytes < TIB {
+            bytes += chunk_bytes(8 << 20, chunks) as u64;
+            chunks += 1;
+        }
+        assert!(chunks < 10_000, "{chunks}");
+        const { assert!(10_000 * (8_u64 << 20) < TIB, "chunks that do not grow would not do") };
+    }
+
+    #[test]
     fn the_first_step_is_equal() {
         assert!((0..CHUNKS_A_STEP).all(|index| chunk_bytes(8 << 20, index) == 8 << 20));
         assert_eq!(chunk_bytes(8 << 20, CHUNKS_A_STEP), 16 << 20);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{
     ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
@@ -26,7 +26,9 @@ use object_store::path::Path;
 use object_store::{ClientOptions, HeaderMap, HeaderValue, RetryConfig};
 
 use super::address::Provider;
-use super::aws_profile::{self, ProfileError};
+use super::aws_credentials::{AskedCredentials, MachineRole};
+use super::aws_profile::{self, Giver, ProfileError};
+use super::aws_region;
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::remote::Remote;
@@ -44,7 +46,7 @@ const UPLOAD_RATE_MIN: usize = 64 * 1024;
 const STORE_RETRY_BUDGET: Duration = Duration::from_mins(3);
 
 /// A TCP and TLS connection to a store; the client tries again within its retry budget.
-const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The CRC64NVME that a store told in a header.
 #[derive(Debug, Clone, Copy)]
@@ -81,16 +83,16 @@ pub(super) fn cloud(
     };
     Ok(match provider {
         Provider::S3 => {
-            let variables = &aws_profile::with_profile(variables).map_err(|error| {
-                let fault = match error {
-                    ProfileError::Unreadable { .. } | ProfileError::HalfKeys { .. } => StoreFault::Configuration,
-                    _ => StoreFault::Authentication,
-                };
-                StoreError::new("opening destination", url, fault, error)
-            })?;
+            let found = profile(url, variables)?;
+            let variables = &found.variables;
+            if aws_region::is_unknown(authority, variables) {
+                return Err(aws_region::unknown(url));
+            }
+            let giver = credentials(authority, found.giver, variables).map_err(refused)?;
+            let s3 = |facts, connector| s3(authority, variables, giver.clone(), facts, connector).map_err(refused);
             let asked = UploadStarts::default();
-            let store = s3(authority, variables, false, TimedHttpConnector(asked.clone())).map_err(refused)?;
-            let facts = s3(authority, variables, true, TimedHttpConnector::default()).map_err(refused)?;
+            let store = s3(false, TimedHttpConnector(asked.clone()))?;
+            let facts = s3(true, TimedHttpConnector::default())?;
             let client = TimedHttpConnector::default()
                 .connect(&s3_client(variables, s3_endpoint(&s3_builder(authority, variables)).as_deref()))
                 .map_err(refused)?;
@@ -107,10 +109,42 @@ pub(super) fn cloud(
     })
 }
 
+/// What the variables and the profile say.
+pub(super) fn profile(url: &str, variables: &Variables) -> Result<aws_profile::ProfileFound, StoreError> {
+    aws_profile::find(variables).map_err(|error| {
+        let fault = match error {
+            ProfileError::Unreadable { .. } | ProfileError::HalfKeys { .. } => StoreFault::Configuration,
+            _ => StoreFault::Authentication,
+        };
+        StoreError::new("opening destination", url, fault, error)
+    })
+}
+
+/// Who gives the credentials, where that is not `object_store` by the variables.
+fn credentials(
+    bucket: &str,
+    giver: Giver,
+    variables: &Variables,
+) -> Result<Option<AwsCredentialProvider>, object_store::Error> {
+    Ok(match giver {
+        Giver::Variables => None,
+        Giver::Program(program) => Some(Arc::new(AskedCredentials::new(program))),
+        Giver::Machine { looked } => {
+            let disabled = aws_profile::says_yes(variables, "AWS_EC2_METADATA_DISABLED");
+            // This client is made for its provider, which takes its retries: none.
+            let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+            let client = s3_client(variables, None);
+            let role = s3_builder(bucket, variables).with_client_options(client).with_retry(once).build()?;
+            Some(Arc::new(MachineRole::new(Arc::clone(role.credentials()), disabled, looked)))
+        }
+    })
+}
+
 /// `facts`: for HEADs that ask for checksums, with a header that no other request should carry.
 fn s3(
     bucket: &str,
     variables: &Variables,
+    credentials: Option<AwsCredentialProvider>,
     facts: bool,
     connector: TimedHttpConnector,
 ) -> Result<AmazonS3, object_store::Error> {
@@ -133,21 +167,25 @@ fn s3(
     } else {
         builder.with_unsigned_payload(!endpoint.is_some_and(|endpoint| body_is_exposed(&endpoint)))
     };
+    let builder = match credentials {
+        Some(credentials) => builder.with_credentials(credentials),
+        None => builder,
+    };
     // Conditional writes by ETag are the builder's default.
     builder.with_client_options(client).with_retry(retries()).with_http_connector(connector).build()
 }
 
-fn s3_builder(bucket: &str, variables: &Variables) -> AmazonS3Builder {
+pub(super) fn s3_builder(bucket: &str, variables: &Variables) -> AmazonS3Builder {
     settings("AWS_", variables)
         .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
         .with_bucket_name(bucket)
 }
 
-fn s3_endpoint(builder: &AmazonS3Builder) -> Option<String> {
+pub(super) fn s3_endpoint(builder: &AmazonS3Builder) -> Option<String> {
     [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint].iter().find_map(|key| builder.get_config_value(key))
 }
 
-fn s3_client(variables: &Variables, endpoint: Option<&str>) -> ClientOptions {
+pub(super) fn s3_client(variables: &Variables, endpoint: Option<&str>) -> ClientOptions {
     let client = client_options("AWS_", variables, ClientOptions::new()).with_timeout_disabled();
     if endpoint.is_some_and(is_loopback) { client.with_allow_http(true) } else { client }
 }
@@ -330,7 +368,7 @@ mod tests {
     fn bodies_are_signed_where_they_are_exposed_or_it_is_asked_for() {
         let unsigned = |variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let text = format!("{:?}", s3("bucket", &variables, false, TimedHttpConnector::default()).unwrap());
+            let text = format!("{:?}", s3("bucket", &variables, None, false, TimedHttpConnector::default()).unwrap());
             (text.contains("sign_payload: false"), text.contains("sign_payload: true"))
         };
         let (no, yes) = ((true, false), (false, true));
@@ -384,7 +422,9 @@ mod tests {
                 ],
             ),
         ] {
-            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let region = [("AWS_REGION", "us-east-1")];
+            let variables = variables.iter().chain(&region);
+            let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let shown = format!("{:?}", cloud(provider, authority, "p", "u", &variables).unwrap());
             for secret in ["canary", &secret, inner] {
                 assert!(!shown.contains(secret), "{provider:?} shows {secret}: {shown}");

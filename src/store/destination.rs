@@ -1,5 +1,7 @@
 //! A destination: a folder, or a prefix of a bucket, and the few things that are done there.
 
+mod removal;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Range;
@@ -9,7 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::address::{Address, percent_encode};
+use super::address::{Address, Provider, percent_encode};
+use super::aws_profile::CREDENTIAL_COMMAND;
+use super::aws_region;
 use super::connect;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
@@ -17,7 +21,7 @@ use super::journal::Journal;
 use super::local::Folder;
 use super::remote::Remote;
 use super::writer::PartWriter;
-use crate::model::{StagedObject, Staging};
+use crate::model::{CredentialCommand, StagedObject, Staging};
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
@@ -45,6 +49,12 @@ pub(super) enum Backend {
     Remote(Arc<Remote>),
 }
 
+/// The environment, but for what is not UTF-8.
+fn variables() -> BTreeMap<String, String> {
+    let readable = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(readable).collect()
+}
+
 impl Destination {
     /// Opens `file:///abs`, a bare path, `s3://`, `gs://`, `az://` or `abfss://`, with or without a slash at its end.
     /// Nothing is sent or created yet. Credentials, region and endpoint come from the environment, under `object_store`'s
@@ -53,9 +63,39 @@ impl Destination {
     /// # Errors
     /// [`StoreFault::Configuration`] where the URL or an environment variable makes no sense.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let readable =
-            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-        Self::open_with(url, options, &std::env::vars_os().filter_map(readable).collect())
+        Self::open_with(url, options, &variables())
+    }
+
+    /// Like [`Destination::open`], and asks AWS for the region of a bucket where nothing says it. `credential_command`
+    /// is a shell command that prints credentials for AWS as a `credential_process` does.
+    ///
+    /// # Errors
+    /// As [`Destination::open`], and [`StoreFault::Unavailable`] where nobody tells the region.
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn connect(
+        url: &str,
+        options: &StoreOptions,
+        credential_command: Option<&CredentialCommand>,
+    ) -> Result<Self, StoreError> {
+        let mut variables = variables();
+        if let Some(command) = credential_command {
+            variables.insert(CREDENTIAL_COMMAND.to_owned(), command.expose().to_owned());
+        }
+        let address = Address::parse(url)?;
+        if let Address::Cloud { provider: Provider::S3, authority: bucket, .. } = &address {
+            let found = connect::profile(&address.url(), &variables)?;
+            if aws_region::is_unknown(bucket, &found.variables) {
+                // What is refused is refused before anybody is asked.
+                let mut elsewhere = variables.clone();
+                elsewhere.insert("AWS_REGION".to_owned(), "none".to_owned());
+                Self::open_with(url, options, &elsewhere)?;
+                let region = aws_region::discover(bucket, &address.url(), &found.variables).await?;
+                variables.insert("AWS_REGION".to_owned(), region);
+            }
+        }
+        Self::open_with(url, options, &variables)
     }
 
     /// Like [`Destination::open`], with `variables` in place of the environment.
@@ -321,97 +361,6 @@ impl Destination {
                 remote.complete(staged, upload_id, chunks).await
             }
             _ => Err(elsewhere("publishing", object)),
-        }
-    }
-
-    /// Drops a staged object that will not be published; one that is already gone is fine. A published object is left
-    /// as it is.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn discard(&self, staged: &StagedObject) -> Result<(), StoreError> {
-        let object = self.check("discarding", &staged.path)?;
-        match (&self.inner.backend, &staged.staging) {
-            (_, Staging::Published) => Ok(()),
-            (Backend::Local(folder), Staging::Local { file }) => {
-                self.check("discarding", file)?;
-                let file = file.clone();
-                folder.run("discarding", object, move |folder| folder.delete(&file)).await
-            }
-            (Backend::Remote(remote), Staging::Multipart { upload_id, .. }) => {
-                remote.abort(&staged.path, upload_id).await
-            }
-            _ => Err(elsewhere("discarding", object)),
-        }
-    }
-
-    /// The uploads below the destination that are neither complete nor aborted, as paths and ids; `None` where there are
-    /// no uploads or the store cannot list them (only S3 can).
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn open_uploads(&self) -> Result<Option<Vec<(String, String)>>, StoreError> {
-        match &self.inner.backend {
-            Backend::Local(_) => Ok(None),
-            Backend::Remote(remote) => remote.open_uploads(self.url().to_owned()).await,
-        }
-    }
-
-    /// Whether this handle, or a clone of it, may have begun an upload whose id nobody was told: the answer to a request
-    /// was lost, or the request repeated. Only [`Destination::open_uploads`] shows such an upload, so `false` where that
-    /// cannot.
-    pub fn may_have_unheard_uploads(&self) -> bool {
-        matches!(&self.inner.backend, Backend::Remote(remote) if remote.may_have_unheard_uploads())
-    }
-
-    /// Aborts an upload; one that is gone is fine.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn abort_upload(&self, path: &str, upload_id: &str) -> Result<(), StoreError> {
-        let object = self.check("discarding", path)?;
-        match &self.inner.backend {
-            Backend::Local(_) => Err(elsewhere("discarding", object)),
-            Backend::Remote(remote) => remote.abort(path, &upload_id.to_owned()).await,
-        }
-    }
-
-    /// Removes what writers of small local files left when they were killed; object stores write whole objects.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn sweep(&self, paths: Vec<String>) -> Result<(), StoreError> {
-        match &self.inner.backend {
-            Backend::Local(folder) => {
-                folder.run("sweeping", self.url().to_owned(), move |folder| folder.sweep(&paths)).await
-            }
-            Backend::Remote(_) => Ok(()),
-        }
-    }
-
-    /// Removes from a local destination the lock file, the folder of our records where nothing else is in it, and the
-    /// folders that this handle or a clone of it has made, where they are empty. Object stores have neither.
-    pub async fn remove_empty(&self) {
-        if let Backend::Local(folder) = &self.inner.backend {
-            let work = |folder: &Folder| {
-                folder.remove_empty();
-                Ok(())
-            };
-            // Nobody minds an empty folder.
-            let _ = folder.run("deleting", self.url().to_owned(), work).await;
-        }
-    }
-
-    /// Removes a folder of a local destination with all that is in it, its file `last` after everything else; object stores
-    /// have none.
-    pub(super) async fn delete_local_folder(&self, path: &str, last: &'static str) -> Result<(), StoreError> {
-        let object = self.check("deleting", path)?;
-        match &self.inner.backend {
-            Backend::Local(folder) => {
-                let path = path.to_owned();
-                folder.run("deleting", object, move |folder| folder.delete_folder(&path, last)).await
-            }
-            Backend::Remote(_) => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::aws_credentials::NoCredentials;
 use crate::base::{OPEN_FILES_HINT, tells_of_open_files};
 
 /// The class of a destination error, which decides exit code and retry.
@@ -74,8 +75,11 @@ impl StoreError {
 
     /// An error of `object_store`.
     pub(crate) fn from_store(operation: &'static str, object: impl Into<String>, error: &object_store::Error) -> Self {
-        let full = chain_text(error);
         let object = object.into();
+        if let Some(none) = in_chain::<NoCredentials>(error) {
+            return Self::new(operation, object, StoreFault::Authentication, none.clone());
+        }
+        let full = chain_text(error);
         let (fault, hint) = store_fault(error, &full);
         let known = ["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken"];
         let is_policy = object.starts_with("s3://") && !known.iter().any(|code| full.contains(code));
@@ -165,7 +169,7 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Option<&
         _ if says(&["status code: 507", "QuotaExceeded", "StorageFull", "InsufficientCapacity"]) => {
             (StoreFault::Full, None)
         }
-        _ => io_in_chain(error).map_or((StoreFault::Unavailable, None), |io| match io_fault(io) {
+        _ => in_chain::<std::io::Error>(error).map_or((StoreFault::Unavailable, None), |io| match io_fault(io) {
             // The remote end of a connection can be "not found" too; only a full disk means the same there.
             (StoreFault::Full, hint) => (StoreFault::Full, hint),
             _ => (StoreFault::Unavailable, None),
@@ -173,7 +177,7 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Option<&
     }
 }
 
-fn io_in_chain<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+fn in_chain<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
     std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
 }
 

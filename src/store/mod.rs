@@ -1,7 +1,9 @@
 //! Stage 4, STORE: encoded bytes become parts at the destination, staged until commit. The only user of `object_store`.
 
 mod address;
+mod aws_credentials;
 mod aws_profile;
+mod aws_region;
 pub(crate) mod checksums;
 mod chunks;
 mod connect;

@@ -43,7 +43,8 @@ async fn a_living_run_is_not_resumed_unless_it_is_to_be_taken_over() {
     let pg = table().await;
     for place in Place::both() {
         let stop = Stop::at("receipted");
-        let running = export(&pg, &place, &["--key", "id"]).stops([&stop]).spawn();
+        // One reader: nobody else writes while it stands.
+        let running = export(&pg, &place, &["--key", "id", "--readers", "1"]).stops([&stop]).spawn();
         running.stands_at(&stop).await;
         let before = place.list().await;
         let refused = resume(&pg, &place, &[]).run().await.expect(22);

@@ -37,6 +37,7 @@ async fn show_tells_of_an_export_of_a_living_run_and_of_a_dead_one() {
         let stop = Stop::at("receipted");
         let running = export(&pg, &place, &["--key", "id", "--keep-snapshot", "1m"]).stops([&stop]).spawn();
         running.stands_at(&stop).await;
+        let before = paths(&place).await;
         let living = show(&place, &["--json"]).await.expect(0).report;
         assert_eq!((&living["manifest"], &living["owner"]["alive"]), (&Value::Null, &json!(true)));
         assert_eq!(living["owner"]["pid"], running.pid());
@@ -53,7 +54,6 @@ async fn show_tells_of_an_export_of_a_living_run_and_of_a_dead_one() {
 
         running.signal("KILL").await;
         running.wait().await.expect(137);
-        let before = paths(&place).await;
         let dead = show(&place, &["--json"]).await.expect(0).report;
         assert_eq!((&dead["owner"]["alive"], &dead["runs"][0]["state"]), (&json!(false), &json!("dead")));
         let left = &dead["runs"][0]["left"];
@@ -71,9 +71,7 @@ async fn show_tells_of_an_export_of_a_living_run_and_of_a_dead_one() {
         assert_eq!(shown["manifest"], place.manifest().await);
         assert_eq!((&shown["owner"], &shown["runs"]), (&Value::Null, &json!([])));
         let text = stdout(&show(&place, &[]).await.expect(0));
-        for part in
-            ["complete: public.t -> ", "\nwhere       id > 7\n", "3,993 rows in 4 parts", "\n  id  integer", "csv"]
-        {
+        for part in ["complete: public.t -> ", "\nwhere       id > 7\n", "3,993 rows in ", "\n  id  integer", "csv"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         // Neither the server's address nor a credential.
@@ -107,8 +105,7 @@ async fn a_plan_says_what_it_would_find_at_its_destination() {
         let url = place.url();
         let plan = async |args: &[&str]| {
             let fixed = ["plan", "--from", &pg.url, "--table", "t", "--to", &url];
-            let report = if args.contains(&"--report") { &[][..] } else { &["--report", "json"][..] };
-            place.outhaul(fixed.iter().chain(report).chain(args).copied()).run().await.expect(0)
+            place.outhaul(fixed.iter().chain(args).copied()).run().await.expect(0)
         };
         let state = |run: &Run| run.report["destination"]["state"].clone();
         let free = plan(&["--format", "csv", "--compression", "gzip"]).await;

@@ -57,7 +57,7 @@ async fn its_relations_are_exported_in_every_format_and_verified() {
     let memory = Arc::new(Memory::calm());
     for (table, count) in [("numbers", 25), ("words", 4), ("nothing", 0)] {
         for format in ["csv", "ndjson", "parquet"] {
-            let to = folder.path().join(format!("{table}.{format}"));
+            let to = folder.path().join(format!("{table}-{format}"));
             let report = export(request(&memory, &to, &[("table", table), ("format", format)])).await.unwrap();
             assert_eq!((report.rows, report.status), (Some(count), RunStatus::Complete), "{table} {format}");
             let manifest = manifest(&to);
@@ -67,8 +67,8 @@ async fn its_relations_are_exported_in_every_format_and_verified() {
             verified(&to).await;
         }
     }
-    assert_eq!(rows(&folder.path().join("numbers.csv")), (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
-    assert_eq!(rows(&folder.path().join("words.csv")), ["one", "\"two, and\"", "three", "\"\""]);
+    assert_eq!(rows(&folder.path().join("numbers-csv")), (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(rows(&folder.path().join("words-csv")), ["one", "\"two, and\"", "three", "\"\""]);
 }
 
 #[tokio::test]
@@ -179,6 +179,7 @@ async fn bytes_of_a_run_that_died_are_read_again_whole() {
         readers: None,
         allow_mixed_snapshot: false,
         take_over: true,
+        aws_credential_command: None,
     };
     let report = resume(request, channel(100).0, CancellationToken::new()).await.unwrap();
     assert_eq!((report.rows, report.bytes), (None, 9));
@@ -226,6 +227,7 @@ async fn go_on(to: &Path) -> BTreeSet<u32> {
         readers: None,
         allow_mixed_snapshot: false,
         take_over: true,
+        aws_credential_command: None,
     };
     let (events, mut told) = channel(100);
     tokio::spawn(async move { while told.recv().await.is_some() {} });

@@ -221,7 +221,10 @@ const COUNTED: [&str; 31] = [
 ];
 
 /// Counts that are never one.
-static NEVER_ONE: [&str; 11] = [
+static NEVER_ONE: [&str; 13] = [
+    // Verbs.
+    "names one file of",
+    "names a folder",
     // A rate.
     "{} rows/s",
     // What is too much.

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::{EXPORT_BUCKETS, EXPORT_DURATION_SECONDS, PART_BUCKETS, PART_UPLOAD_SECONDS};
+use super::{EXPORT_BUCKETS, EXPORT_DURATION_SECONDS, LAST_COMMIT, PART_BUCKETS, PART_UPLOAD_SECONDS};
 
 /// Between two writes of `--metrics-file`, and between two upkeeps of the histograms.
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
@@ -63,11 +63,21 @@ impl Exporter {
     ///
     /// # Errors
     /// Where the file or the address cannot be used, or a recorder was installed before.
-    pub(crate) async fn start(file: Option<PathBuf>, listen: Option<SocketAddr>) -> Result<Self, MetricsError> {
-        let recorder = recorder().map_err(|error| MetricsError::Recorder(error.to_string()))?;
+    pub(crate) async fn start(
+        file: Option<PathBuf>,
+        listen: Option<SocketAddr>,
+        labels: &[(&'static str, String)],
+    ) -> Result<Self, MetricsError> {
+        let wrong = |error: BuildError| MetricsError::Recorder(error.to_string());
+        let recorder = recorder(labels).map_err(wrong)?;
+        let earlier = file.as_deref().and_then(|file| last_commit(file, labels));
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|error| MetricsError::Recorder(error.to_string()))?;
         super::describe();
+        super::run_began();
+        if let Some(committed_at) = earlier {
+            metrics::gauge!(LAST_COMMIT).set(committed_at);
+        }
         let mut exporter = Self { handle, file, tasks: Vec::new(), address: None };
         // The first write tells of a wrong path before the run rather than after it.
         exporter.write_file()?;
@@ -100,12 +110,31 @@ impl Exporter {
 
     fn write_file(&self) -> Result<(), MetricsError> {
         let Some(path) = &self.file else { return Ok(()) };
-        write_whole(path, &self.handle.render()).map_err(|source| MetricsError::File { path: path.clone(), source })
+        write_whole(path, &render(&self.handle)).map_err(|source| MetricsError::File { path: path.clone(), source })
     }
 }
 
-fn recorder() -> Result<PrometheusRecorder, BuildError> {
-    Ok(PrometheusBuilder::new()
+/// All metrics as they are now.
+fn render(handle: &PrometheusHandle) -> String {
+    super::refresh_age();
+    handle.render()
+}
+
+/// When the export that had written the file last committed: a run that fails must not make its alert forget that.
+fn last_commit(file: &Path, labels: &[(&'static str, String)]) -> Option<f64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(LAST_COMMIT))?;
+    let committed_at = line.rsplit_once(' ')?.1.parse().ok()?;
+    let ours = recorder(labels).ok()?;
+    metrics::with_local_recorder(&ours, || metrics::gauge!(LAST_COMMIT).set(committed_at));
+    // What another export has written there is not ours to keep.
+    ours.handle().render().lines().any(|our| our == line).then_some(committed_at)
+}
+
+fn recorder(labels: &[(&'static str, String)]) -> Result<PrometheusRecorder, BuildError> {
+    let builder =
+        labels.iter().fold(PrometheusBuilder::new(), |builder, (name, value)| builder.add_global_label(*name, value));
+    Ok(builder
         .set_buckets_for_metric(Matcher::Full(PART_UPLOAD_SECONDS.into()), &PART_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(EXPORT_DURATION_SECONDS.into()), &EXPORT_BUCKETS)?
         .build_recorder())
@@ -118,7 +147,7 @@ async fn keep_up(handle: PrometheusHandle, file: Option<PathBuf>) {
         let (handle, file) = (handle.clone(), file.clone());
         let written = tokio::task::spawn_blocking(move || {
             handle.run_upkeep();
-            file.map_or(Ok(()), |path| write_whole(&path, &handle.render()))
+            file.map_or(Ok(()), |path| write_whole(&path, &render(&handle)))
         });
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, "writing the metrics file");
@@ -190,7 +219,7 @@ async fn answer(mut stream: TcpStream, handle: &PrometheusHandle) -> io::Result<
             return stream.write_all(response("431 Request Header Fields Too Large", "", true).as_bytes()).await;
         }
     }
-    stream.write_all(respond(&request, || handle.render()).as_bytes()).await?;
+    stream.write_all(respond(&request, || render(handle)).as_bytes()).await?;
     stream.shutdown().await
 }
 
@@ -229,7 +258,7 @@ mod tests {
     use crate::base::telemetry::{self, Outcome};
 
     fn rendered(act: impl FnOnce()) -> String {
-        let recorder = recorder().unwrap();
+        let recorder = recorder(&[]).unwrap();
         metrics::with_local_recorder(&recorder, || {
             telemetry::describe();
             act();
@@ -321,7 +350,7 @@ mod tests {
     async fn the_responder_answers_past_silent_and_endless_clients() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let recorder = recorder().unwrap();
+        let recorder = recorder(&[]).unwrap();
         metrics::with_local_recorder(&recorder, || telemetry::rows_read(3));
         let server = tokio::spawn(serve(listener, recorder.handle()));
         let mut silent = Vec::new();

@@ -34,7 +34,7 @@ const LISTED: &str = "c.relkind = ANY ('{r,p,v,m,f}') AND c.relpersistence <> 't
     AND n.nspname <> 'information_schema' AND NOT pg_catalog.starts_with(n.nspname::text, 'pg_')";
 
 /// One relation as the catalog has it.
-struct Found {
+struct RelationRow {
     node: TreeNode,
     schema: String,
     name: String,
@@ -83,8 +83,8 @@ async fn relations(session: &Session, exact: bool) -> Result<Vec<Row>, SourceErr
     catalog::query(session, "listing the relations", &closed(&sql), &[]).await
 }
 
-fn found(row: &Row) -> Result<Found, SourceError> {
-    Ok(Found {
+fn found(row: &Row) -> Result<RelationRow, SourceError> {
+    Ok(RelationRow {
         node: catalog::node(row)?,
         schema: value(row, 4)?,
         name: value(row, 5)?,
@@ -105,14 +105,14 @@ async fn children(session: &Session) -> Result<Vec<(u32, u32)>, SourceError> {
 
 /// All relations, with those that inherit from each.
 struct Forest<'a> {
-    found: HashMap<u32, &'a Found>,
+    found: HashMap<u32, &'a RelationRow>,
     children: HashMap<u32, Vec<u32>>,
     parents: HashMap<u32, u32>,
 }
 
 impl<'a> Forest<'a> {
-    fn new(found: &'a [Found], edges: &[(u32, u32)]) -> Self {
-        let found: HashMap<u32, &Found> = found.iter().map(|relation| (relation.node.oid, relation)).collect();
+    fn new(found: &'a [RelationRow], edges: &[(u32, u32)]) -> Self {
+        let found: HashMap<u32, &RelationRow> = found.iter().map(|relation| (relation.node.oid, relation)).collect();
         let (mut children, mut parents) = (HashMap::<u32, Vec<u32>>::new(), HashMap::new());
         // Indexes inherit too.
         for (parent, child) in
@@ -129,7 +129,7 @@ impl<'a> Forest<'a> {
     }
 
     /// The relation and all that inherits from it, each once.
-    fn tree(&self, root: &'a Found) -> Vec<&'a Found> {
+    fn tree(&self, root: &'a RelationRow) -> Vec<&'a RelationRow> {
         let (mut tree, mut seen) = (vec![root], HashSet::from([root.node.oid]));
         let mut next = 0;
         while let Some(relation) = tree.get(next) {
@@ -143,7 +143,7 @@ impl<'a> Forest<'a> {
         tree
     }
 
-    fn relation(&self, relation: &'a Found) -> ListedRelation {
+    fn relation(&self, relation: &'a RelationRow) -> ListedRelation {
         let members = self.tree(relation);
         let tree: Vec<TreeNode> = members.iter().map(|member| member.node.clone()).collect();
         let kind = kind(&relation.node.relkind);
@@ -156,15 +156,15 @@ impl<'a> Forest<'a> {
             tables: members.len(),
             branches: members.len() > 1,
         };
-        let stores_rows = |member: &&&Found| matches!(member.node.relkind.as_str(), "r" | "m");
-        let bytes = |member: &&Found| {
+        let stores_rows = |member: &&&RelationRow| matches!(member.node.relkind.as_str(), "r" | "m");
+        let bytes = |member: &&RelationRow| {
             u64::from(member.node.facts.blocks) * u64::from(member.node.facts.block_size) + member.large_bytes
         };
         let bytes_of_each: Vec<u64> = members.iter().filter(stores_rows).map(bytes).collect();
         // As for an export: a unique index on an inheritance parent says nothing of its children's rows.
         let has_key = !(kind == RelationKind::Table && found.has_children());
         let key = if has_key { relation.key.clone() } else { Vec::new() };
-        let holds_rows = |member: &&&Found| matches!(member.node.relkind.as_str(), "r" | "m" | "f");
+        let holds_rows = |member: &&&RelationRow| matches!(member.node.relkind.as_str(), "r" | "m" | "f");
         ListedRelation {
             table: table_name(relation),
             schema: relation.schema.clone(),
@@ -180,7 +180,7 @@ impl<'a> Forest<'a> {
         }
     }
 
-    fn parent(&self, relation: &Found) -> Option<&'a Found> {
+    fn parent(&self, relation: &RelationRow) -> Option<&'a RelationRow> {
         let parent = self.parents.get(&relation.node.oid).filter(|_| relation.is_partition)?;
         self.found.get(parent).copied()
     }
@@ -206,7 +206,7 @@ fn split(found: &CatalogRelation, tree: &[TreeNode], key: &[String]) -> SplitWay
     }
 }
 
-fn readable(relation: &Found) -> ReadableRows {
+fn readable(relation: &RelationRow) -> ReadableRows {
     match relation.node.may_select {
         _ if !relation.may_use_schema || !relation.may_read_a_column => ReadableRows::None,
         _ if relation.node.row_security => ReadableRows::SomeRows,
@@ -215,7 +215,7 @@ fn readable(relation: &Found) -> ReadableRows {
     }
 }
 
-fn table_name(relation: &Found) -> String {
+fn table_name(relation: &RelationRow) -> String {
     format!("{}.{}", plain(&relation.schema), plain(&relation.name))
 }
 

@@ -1,23 +1,14 @@
 //! The password of one connection, asked for anew where a file or a command has it: tokens end, and passwords are changed
 //! while a run lasts.
 
-use std::io;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
-
 use super::settings::{Password, Secret};
-use crate::base::failpoint;
+use crate::base::{command, failpoint};
 
 /// The command that says a connection's password: an answer of a vault or a cloud's token service takes a second or two.
 const PASSWORD_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a password file, and of what a password command prints: a token of an identity service has a few thousand.
-const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// Bytes of a password command's standard error that an error repeats: its last lines say why.
 const PASSWORD_COMMAND_WORDS_MAX: usize = 500;
@@ -46,14 +37,14 @@ pub(super) async fn current(password: &Password) -> Result<Secret, NoPassword> {
 
 async fn of_file(path: &Path) -> Result<Secret, NoPassword> {
     let failed = |why: &dyn std::fmt::Display| NoPassword(format!("the password file {}: {why}", path.display()));
-    let read = async { all_of(tokio::fs::File::open(path).await?).await };
+    let read = async { command::all_of(tokio::fs::File::open(path).await?).await };
     let bytes = read.await.map_err(|error| failed(&error))?;
     first_line(bytes).map_err(|why| failed(&why))
 }
 
-async fn of_command(command: &Secret, limit: Duration) -> Result<Secret, NoPassword> {
+async fn of_command(line: &Secret, limit: Duration) -> Result<Secret, NoPassword> {
     let failed = |why: &dyn std::fmt::Display| NoPassword(format!("the password command {why}"));
-    let answer = match tokio::time::timeout(limit, run(command)).await {
+    let answer = match tokio::time::timeout(limit, command::run(command::shell(line.expose()))).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(failed(&format!("could not be run: {error}"))),
         Err(_) => return Err(failed(&format!("gave no answer within {} s", limit.as_secs()))),
@@ -64,52 +55,6 @@ async fn of_command(command: &Secret, limit: Duration) -> Result<Secret, NoPassw
         return Err(failed(&format!("failed ({}){colon}{words}", answer.status)));
     }
     first_line(answer.stdout).map_err(|why| failed(&format!("printed no password: {why}")))
-}
-
-struct CommandOutput {
-    status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-/// Runs the command in a process group of its own, which does not outlive the future.
-async fn run(command: &Secret) -> io::Result<CommandOutput> {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command.expose()]).process_group(0);
-    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = shell.spawn()?;
-    let _group = ProcessGroup::of(&child);
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(io::Error::other("it has no output"));
-    };
-    let (status, stdout, stderr) = tokio::try_join!(child.wait(), all_of(stdout), all_of(stderr))?;
-    Ok(CommandOutput { status, stdout, stderr })
-}
-
-struct ProcessGroup(Option<Pid>);
-
-impl ProcessGroup {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
-    }
-}
-
-impl Drop for ProcessGroup {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // Usually nothing is left of it.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
-    }
-}
-
-async fn all_of(source: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(PASSWORD_BYTES_MAX + 1).read_to_end(&mut bytes).await?;
-    if u64::try_from(bytes.len()).map_or(true, |length| length > PASSWORD_BYTES_MAX) {
-        return Err(io::Error::other(format!("more than {PASSWORD_BYTES_MAX} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn first_line(bytes: Vec<u8>) -> Result<Secret, &'static str> {

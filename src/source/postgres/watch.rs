@@ -17,8 +17,8 @@ use super::pace::Pace;
 use super::session::{Begin, begin, literal};
 use super::silence::{BACKEND, BackendState, INQUIRY_TIMEOUT};
 use super::snapshot;
-use crate::base::failpoint;
 use crate::base::spare::Spares;
+use crate::base::{failpoint, telemetry};
 use crate::model::SourceLimits;
 use crate::source::{SourceError, SourceFault};
 
@@ -118,6 +118,7 @@ impl Watch {
         began: Instant,
         (control, snapshot): (Option<Session>, Option<Instant>),
     ) -> Self {
+        telemetry::snapshot_taken(snapshot);
         Self {
             sessions: Arc::clone(sessions),
             control: Mutex::new(control),

@@ -128,6 +128,11 @@ async fn an_owner_that_is_late_by_our_clock_and_renews_is_alive() {
         let (found, ()) = tokio::join!(looking, renewing);
         assert_eq!(found.is_err(), refused, "{renews} {patient}: {found:?}");
     }
+    let destination = memory("days-late");
+    put(&destination, &foreign(TimeDelta::days(2))).await;
+    let began = tokio::time::Instant::now();
+    assert!(refuse_alive(&destination, OWNER_PATH, true).await.unwrap().is_some());
+    assert_eq!(began.elapsed(), std::time::Duration::ZERO, "no clock is wrong by days");
     let destination = memory("late-and-gone");
     let gone = ProcessIdentity { started: 1, ..ProcessIdentity::current().unwrap() };
     put(&destination, &OwnerRecord { process: Some(gone), ..foreign(TimeDelta::zero()) }).await;

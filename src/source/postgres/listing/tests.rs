@@ -2,7 +2,7 @@ use super::*;
 use crate::source::postgres::catalog::TreePlace;
 use crate::source::postgres::plan::LeafFacts;
 
-fn found(oid: u32, relkind: &str) -> Found {
+fn found(oid: u32, relkind: &str) -> RelationRow {
     let facts = LeafFacts {
         oid,
         sql_name: format!("t{oid}"),
@@ -21,7 +21,7 @@ fn found(oid: u32, relkind: &str) -> Found {
         facts,
         reltuples: 100.0,
     };
-    Found {
+    RelationRow {
         node,
         schema: "public".into(),
         name: format!("t{oid}"),
@@ -33,7 +33,7 @@ fn found(oid: u32, relkind: &str) -> Found {
     }
 }
 
-fn listed(found: &[Found], edges: &[(u32, u32)]) -> Vec<ListedRelation> {
+fn listed(found: &[RelationRow], edges: &[(u32, u32)]) -> Vec<ListedRelation> {
     let mut listed = Forest::new(found, edges).listed();
     listed.sort_by(|one, other| one.name.cmp(&other.name));
     listed
@@ -41,7 +41,7 @@ fn listed(found: &[Found], edges: &[(u32, u32)]) -> Vec<ListedRelation> {
 
 #[test]
 fn leaves_of_every_depth_are_summed_once() {
-    let partition = |oid, relkind: &str| Found { is_partition: true, ..found(oid, relkind) };
+    let partition = |oid, relkind: &str| RelationRow { is_partition: true, ..found(oid, relkind) };
     let mut root = found(1, "p");
     root.node.facts.blocks = 0;
     root.node.reltuples = -1.0;
@@ -66,7 +66,7 @@ fn a_diamond_of_inheritance_is_counted_once_and_has_no_key() {
 
 #[test]
 fn what_cannot_be_read_leaf_by_leaf_is_split_by_its_key() {
-    let split = |change: fn(&mut Found)| {
+    let split = |change: fn(&mut RelationRow)| {
         let mut all = [found(1, "p"), found(2, "r"), found(3, "r")];
         change(&mut all[1]);
         listed(&all, &[(1, 2), (1, 3)])[0].split
@@ -82,14 +82,14 @@ fn what_cannot_be_read_leaf_by_leaf_is_split_by_its_key() {
     }
     assert_eq!(listed(&columnar, &[(1, 2), (1, 3)])[0].split, SplitWay::Tables);
     assert_eq!(listed(&columnar, &[])[1].split, SplitWay::OnePartition);
-    let view = Found { key: Vec::new(), ..found(1, "v") };
+    let view = RelationRow { key: Vec::new(), ..found(1, "v") };
     let view = &listed(&[view], &[])[0];
     assert_eq!((view.split, view.estimated_rows, view.bytes, view.tables), (SplitWay::OnePartition, None, None, 0));
 }
 
 #[test]
 fn rights_are_told_apart() {
-    let rights = |change: fn(&mut Found)| {
+    let rights = |change: fn(&mut RelationRow)| {
         let mut one = found(1, "r");
         change(&mut one);
         readable(&one)

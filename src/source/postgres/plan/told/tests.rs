@@ -81,9 +81,9 @@ cache       block ranges may evict up to 10.00 MiB of what the server has cached
             (--source-profile gentle reads each table in one pass, in a ring of 256 KiB)
 
 columns     2
-  name  type             sent as      held as  misfits   note
+  name  type             sent as      held as  if a value does not fit  note
   id    type20 not null  binary       int64    lossless
-  span  type1186         output text  text     lossless  sent as its output text
+  span  type1186         output text  text     lossless                 sent as its output text
 
 partitions  2
       0  blocks 0 to 639 of public.t
