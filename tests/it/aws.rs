@@ -161,7 +161,7 @@ async fn no_credentials_are_told_in_seconds_with_what_was_looked_at() {
     for text in ["no AWS credentials found: ", &looked, "(not there)", "service did not answer within 2 s)"] {
         assert!(run.stderr.contains(text), "no {text:?} in {}", run.stderr);
     }
-    assert!(!run.stderr.contains("s3:"), "the policy is not to blame: {}", run.stderr);
+    assert!(!run.stderr.contains("policy"), "the policy is not to blame: {}", run.stderr);
 }
 
 #[tokio::test]
