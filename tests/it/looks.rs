@@ -105,7 +105,8 @@ async fn a_plan_says_what_it_would_find_at_its_destination() {
         let url = place.url();
         let plan = async |args: &[&str]| {
             let fixed = ["plan", "--from", &pg.url, "--table", "t", "--to", &url];
-            place.outhaul(fixed.iter().chain(args).copied()).run().await.expect(0)
+            let report = if args.contains(&"--report") { &[][..] } else { &["--report", "json"][..] };
+            place.outhaul(fixed.iter().chain(report).chain(args).copied()).run().await.expect(0)
         };
         let state = |run: &Run| run.report["destination"]["state"].clone();
         let free = plan(&["--format", "csv", "--compression", "gzip"]).await;
