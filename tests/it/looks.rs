@@ -37,7 +37,6 @@ async fn show_tells_of_an_export_of_a_living_run_and_of_a_dead_one() {
         let stop = Stop::at("receipted");
         let running = export(&pg, &place, &["--key", "id", "--keep-snapshot", "1m"]).stops([&stop]).spawn();
         running.stands_at(&stop).await;
-        let before = paths(&place).await;
         let living = show(&place, &["--json"]).await.expect(0).report;
         assert_eq!((&living["manifest"], &living["owner"]["alive"]), (&Value::Null, &json!(true)));
         assert_eq!(living["owner"]["pid"], running.pid());
@@ -54,6 +53,8 @@ async fn show_tells_of_an_export_of_a_living_run_and_of_a_dead_one() {
 
         running.signal("KILL").await;
         running.wait().await.expect(137);
+        // Until it was dead, the other reader went on.
+        let before = paths(&place).await;
         let dead = show(&place, &["--json"]).await.expect(0).report;
         assert_eq!((&dead["owner"]["alive"], &dead["runs"][0]["state"]), (&json!(false), &json!("dead")));
         let left = &dead["runs"][0]["left"];
