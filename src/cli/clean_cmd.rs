@@ -4,9 +4,7 @@ use clap::ArgMatches;
 
 use super::screen::stdout_line;
 use super::{CommandContext, exit, human};
-use crate::export::ExportError;
 use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
-use crate::model::ExportErrorKind;
 
 pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
@@ -15,13 +13,8 @@ pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 
         single_file: matches.get_flag("single_file"),
         dry_run: matches.get_flag("dry_run"),
     };
-    let cleaned = tokio::select! {
-        () = context.signals.token().cancelled() => {
-            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
-            Err(ExportError::new(kind, "stopped while cleaning; the same command goes on"))
-        }
-        cleaned = clean::clean(&request) => cleaned,
-    };
+    let cleaned =
+        context.unless_stopped("stopped while cleaning; the same command goes on", clean::clean(&request)).await;
     match cleaned {
         Ok(report) => {
             if json {

@@ -12,13 +12,7 @@ use crate::export::place::place;
 use crate::model::ExportErrorKind;
 
 pub(super) async fn print(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let made = tokio::select! {
-        () = context.signals.token().cancelled() => {
-            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
-            Err(ExportError::new(kind, "stopped while reading the manifest"))
-        }
-        made = make(matches) => made,
-    };
+    let made = context.unless_stopped("stopped while reading the manifest", make(matches)).await;
     match made {
         Ok(sql) => stdout_answer(sql.trim_end()),
         Err(error) => {

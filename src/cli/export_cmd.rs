@@ -31,7 +31,7 @@ pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8
         Ok(loaded) => loaded,
         Err(errors) => return context.refuse(&errors),
     };
-    start_logs(&options, context);
+    context.start_logs(Looks::of(options.color, options.log_format));
     let front = front(&options, context);
     if let Some(error) = binary_to_terminal(&request, io::stdout().is_terminal()) {
         return front.fail(&Failure::early(&error));
@@ -103,7 +103,7 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Ok(loaded) => loaded,
         Err(errors) => return context.refuse(&errors),
     };
-    start_logs(&options, context);
+    context.start_logs(Looks::of(options.color, options.log_format));
     // A plan has no data on standard output, whatever `--to` says.
     let front = Front { place: ReportPlace::Stdout, ..front(&options, context) };
     let (asked, commit) = (request.format.clone(), request.commit.clone());
@@ -177,12 +177,6 @@ pub(super) fn front(options: &FrontOptions, context: &CommandContext) -> Front {
         place: if options.to_stdout { ReportPlace::Stderr } else { ReportPlace::Stdout },
         quiet,
     }
-}
-
-pub(super) fn start_logs(front: &FrontOptions, context: &CommandContext) {
-    let looks = Looks::of(front.color, front.log_format);
-    context.screen.look(looks);
-    telemetry::start_logs(front.log_format, context.verbosity, looks.paints_stderr(), context.screen.clone());
 }
 
 async fn start_metrics(front: &FrontOptions) -> Result<Option<Exporter>, ExportError> {

@@ -60,10 +60,7 @@ pub(super) async fn keep(matches: &ArgMatches, context: &CommandContext) -> u8 {
             let message = format!("gave way to the session with pid {pid}, which waited for the snapshot's locks");
             ExportError::new(ExportErrorKind::GaveWay, message)
         }
-        Ok(KeepEnd::Stopped) => {
-            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
-            ExportError::new(kind, "stopped; the snapshot is held no longer")
-        }
+        Ok(KeepEnd::Stopped) => context.stopped("stopped; the snapshot is held no longer"),
         Err(error) => error,
     };
     context.fail(&error, false)

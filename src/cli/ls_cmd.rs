@@ -6,7 +6,6 @@ use super::screen::stdout_answer;
 use super::table::Table;
 use super::{CommandContext, args, exit, human};
 use crate::base::glob;
-use crate::base::telemetry::{self, LogFormat};
 use crate::config;
 use crate::export::ExportError;
 use crate::model::{ExportErrorKind, ListedRelation, ReadableRows, RelationKind, SplitWay};
@@ -23,20 +22,12 @@ pub(super) async fn ls(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Ok(source) => source,
         Err(errors) => return context.refuse(&errors),
     };
-    let looks = context.screen.looks();
-    let format = if looks.json { LogFormat::Json } else { LogFormat::Text };
-    telemetry::start_logs(format, context.verbosity, looks.paints_stderr(), context.screen.clone());
+    context.start_logs(context.screen.looks());
     let listing = async {
         let no_catalog = || ExportError::new(ExportErrorKind::Usage, "this source does not tell what it has");
         Ok::<_, ExportError>(source.list().ok_or_else(no_catalog)?.await?)
     };
-    let listed = tokio::select! {
-        () = context.signals.token().cancelled() => {
-            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
-            Err(ExportError::new(kind, "stopped while listing"))
-        }
-        listed = listing => listed,
-    };
+    let listed = context.unless_stopped("stopped while listing", listing).await;
     let told = listed.and_then(|listed| {
         let chosen = choose(listed, matches.get_one::<String>("pattern").map(String::as_str))?;
         Ok(if json { as_json(&chosen) } else { text(&chosen) })

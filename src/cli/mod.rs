@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::ArgMatches;
 
+use crate::base::telemetry::{self, LogFormat};
 use crate::config::{ConfigError, ConfigErrors, Environment};
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
@@ -80,6 +81,31 @@ impl CommandContext {
             stdout_line(&line);
         }
         exit::failed(error.kind)
+    }
+
+    /// The error of a command that a signal stopped; `message` says what it was at.
+    fn stopped(&self, message: &'static str) -> ExportError {
+        let kind = self.signals.reason().map_or(ExportErrorKind::Interrupted, signals::StopSignal::kind);
+        ExportError::new(kind, message)
+    }
+
+    /// What `work` gives, unless a signal comes first: then the error of [`CommandContext::stopped`].
+    async fn unless_stopped<T>(
+        &self,
+        message: &'static str,
+        work: impl Future<Output = Result<T, ExportError>>,
+    ) -> Result<T, ExportError> {
+        tokio::select! {
+            () = self.signals.token().cancelled() => Err(self.stopped(message)),
+            done = work => done,
+        }
+    }
+
+    /// Starts the log lines, which look from now on as all else on standard error does.
+    fn start_logs(&self, looks: Looks) {
+        self.screen.look(looks);
+        let format = if looks.json { LogFormat::Json } else { LogFormat::Text };
+        telemetry::start_logs(format, self.verbosity, looks.paints_stderr(), self.screen.clone());
     }
 
     /// Tells every mistake of a configuration; returns the exit code.

@@ -3,6 +3,7 @@
 use clap::ArgMatches;
 
 use super::exit::Truncation;
+use super::looks::Looks;
 use super::session::{self, Facts};
 use super::summary::Left;
 use super::{CommandContext, args, export_cmd};
@@ -18,7 +19,7 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         };
     // Which relation it is stands in the run's record, which is not read yet.
     options.labels = vec![("to", shown(matches.get_one::<String>("dest").map_or("", String::as_str)))];
-    export_cmd::start_logs(&options, context);
+    context.start_logs(Looks::of(options.color, options.log_format));
     let front = export_cmd::front(&options, context);
     let request = ResumeRequest {
         source,

@@ -13,7 +13,7 @@ use crate::commit::Manifest;
 use crate::commit::model::{RowCapRecord, SchemaColumn, SourceName};
 use crate::export::ExportError;
 use crate::export::show::{self, Remains, Shown, ShownOwner, ShownRun, UnendedState};
-use crate::model::{Consistency, ConsistencyMode, Direction, ExportErrorKind, RowOrder, RowsAvailable, RunStatus};
+use crate::model::{Consistency, ConsistencyMode, Direction, RowOrder, RowsAvailable, RunStatus};
 
 /// Parts that people see before they are told how many more there are; the JSON form has all.
 const PARTS_SHOWN_MAX: usize = 5;
@@ -34,13 +34,9 @@ struct ShownJson<'a> {
 pub(super) async fn show(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let json = args::wants_json(matches);
     let url = matches.get_one::<String>("dest").map_or("", String::as_str);
-    let shown = tokio::select! {
-        () = context.signals.token().cancelled() => {
-            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
-            Err(ExportError::new(kind, "stopped while looking at the destination"))
-        }
-        shown = show::show(url, matches.get_flag("single_file")) => shown,
-    };
+    let shown = context
+        .unless_stopped("stopped while looking at the destination", show::show(url, matches.get_flag("single_file")))
+        .await;
     let told = shown.and_then(|shown| if json { as_json(&shown) } else { Ok(text(&shown)) });
     match told {
         Ok(told) => stdout_answer(&told),

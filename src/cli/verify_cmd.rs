@@ -54,13 +54,7 @@ pub(super) async fn verify(matches: &ArgMatches, context: &CommandContext) -> u8
         read_data: matches.get_flag("read_data"),
         source,
     };
-    let verified = tokio::select! {
-        () = context.signals.token().cancelled() => {
-            let kind = context.signals.reason().map_or(ExportErrorKind::Interrupted, super::signals::StopSignal::kind);
-            Err(ExportError::new(kind, "stopped while verifying"))
-        }
-        verified = look(&asked) => verified,
-    };
+    let verified = context.unless_stopped("stopped while verifying", look(&asked)).await;
     match verified {
         Ok(verified) if verified.findings().next().is_none() && !json && context.verbosity < 0 => exit::COMPLETE,
         Ok(verified) => tell(&verified, json),

@@ -232,7 +232,9 @@ impl Coordinator {
     /// Has the source plan a partition anew. The changed plan is noted before anything of the old one is dropped.
     async fn replan(&mut self, partition: u32, error: ExportError) -> Result<(), ExportError> {
         let reading = &self.work.reading;
-        let Some(Replan { discard, add }) = reading.replan(0, partition).await? else { return Err(error) };
+        let Some(Replan { discard, add }) = reading.replan(self.work.relation, partition).await? else {
+            return Err(error);
+        };
         let planned = Planned::of(reading.as_ref(), self.work.relation, &self.work.format)?;
         if let Some(journal) = self.work.outlet.journal() {
             if let Some(claim) = &self.claim {

@@ -102,16 +102,21 @@ impl From<EncodeError> for ExportError {
     }
 }
 
+/// What a fault of the destination makes of an export, wherever it was met.
+pub(super) fn kind_of(fault: StoreFault) -> ExportErrorKind {
+    match fault {
+        StoreFault::Configuration => ExportErrorKind::Usage,
+        StoreFault::Authentication => ExportErrorKind::DestinationAuthentication,
+        StoreFault::Unavailable | StoreFault::Missing => ExportErrorKind::DestinationUnavailable,
+        StoreFault::Taken => ExportErrorKind::DestinationTaken,
+        StoreFault::ReaderGone => ExportErrorKind::ReaderGone,
+        StoreFault::Full => ExportErrorKind::DestinationFull,
+    }
+}
+
 impl From<StoreError> for ExportError {
     fn from(error: StoreError) -> Self {
-        let kind = match error.fault {
-            StoreFault::Configuration => ExportErrorKind::Usage,
-            StoreFault::Authentication => ExportErrorKind::DestinationAuthentication,
-            StoreFault::Unavailable | StoreFault::Missing => ExportErrorKind::DestinationUnavailable,
-            StoreFault::Taken => ExportErrorKind::DestinationTaken,
-            StoreFault::ReaderGone => ExportErrorKind::ReaderGone,
-            StoreFault::Full => ExportErrorKind::DestinationFull,
-        };
+        let kind = kind_of(error.fault);
         Self { source: Some(error.source), ..Self::new(kind, format!("{} {}", error.operation, error.object)) }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::error::ExportError;
+use super::error::{ExportError, kind_of};
 use super::hold::{Hold, own_files};
 use super::place;
 use super::request::ExportRequest;
@@ -331,15 +331,7 @@ pub(crate) fn report_of(
 
 impl From<ManifestError> for ExportError {
     fn from(error: ManifestError) -> Self {
-        let kind = match error.fault() {
-            None => ExportErrorKind::Internal,
-            Some(StoreFault::Configuration) => ExportErrorKind::Usage,
-            Some(StoreFault::Authentication) => ExportErrorKind::DestinationAuthentication,
-            Some(StoreFault::Unavailable | StoreFault::Missing) => ExportErrorKind::DestinationUnavailable,
-            Some(StoreFault::Taken) => ExportErrorKind::DestinationTaken,
-            Some(StoreFault::ReaderGone) => ExportErrorKind::ReaderGone,
-            Some(StoreFault::Full) => ExportErrorKind::DestinationFull,
-        };
+        let kind = error.fault().map_or(ExportErrorKind::Internal, kind_of);
         let hint = match &error {
             ManifestError::Taken { .. } => Some(
                 "choose another destination, for example with {date} or {run_id} in it, or --on-existing skip or replace",

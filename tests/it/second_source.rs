@@ -170,17 +170,7 @@ async fn bytes_of_a_run_that_died_are_read_again_whole() {
         ended = run(request, events, CancellationToken::new()) => panic!("{ended:?}"),
         () = planned => {}
     }
-    let source: Arc<Memory> = Arc::new(Memory::calm());
-    let destination = folder.path().to_str().unwrap().to_owned();
-    let request = ResumeRequest {
-        source,
-        destination,
-        single_file: false,
-        readers: None,
-        allow_mixed_snapshot: false,
-        take_over: true,
-        aws_credential_command: None,
-    };
+    let request = going_on(Arc::new(Memory::calm()), folder.path());
     let report = resume(request, channel(100).0, CancellationToken::new()).await.unwrap();
     assert_eq!((report.rows, report.bytes), (None, 9));
     verified(folder.path()).await;
@@ -215,20 +205,23 @@ async fn die(memory: &Arc<Memory>, to: &Path, receipts: usize) {
     assert!(!to.join("_manifest.json").exists());
 }
 
-/// Goes on with it, and says which partitions that read.
-async fn go_on(to: &Path) -> BTreeSet<u32> {
-    let calm = Arc::new(Memory::calm());
-    let source: Arc<Memory> = Arc::clone(&calm);
-    let destination = to.to_str().unwrap().to_owned();
-    let request = ResumeRequest {
+/// Going on with a run that died here: its process, which is the test's own, is alive.
+fn going_on(source: Arc<Memory>, to: &Path) -> ResumeRequest {
+    ResumeRequest {
         source,
-        destination,
+        destination: to.to_str().unwrap().to_owned(),
         single_file: false,
         readers: None,
         allow_mixed_snapshot: false,
         take_over: true,
         aws_credential_command: None,
-    };
+    }
+}
+
+/// Goes on with it, and says which partitions that read.
+async fn go_on(to: &Path) -> BTreeSet<u32> {
+    let calm = Arc::new(Memory::calm());
+    let request = going_on(Arc::clone(&calm), to);
     let (events, mut told) = channel(100);
     tokio::spawn(async move { while told.recv().await.is_some() {} });
     let report = resume(request, events, CancellationToken::new()).await.unwrap();
