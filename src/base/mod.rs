@@ -9,6 +9,8 @@ pub(crate) mod retry;
 pub(crate) mod spare;
 pub(crate) mod telemetry;
 pub(crate) mod text;
+pub(crate) mod voice;
+pub(crate) mod whole_file;
 pub(crate) mod words;
 
 use rustix::io::Errno;

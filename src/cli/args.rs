@@ -102,6 +102,11 @@ pub(crate) fn command() -> Command {
     command
 }
 
+/// The names of the commands.
+pub(crate) fn names(command: &Command) -> Vec<String> {
+    command.get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
 fn verify() -> Command {
     let mut command = Command::new("verify")
         .about("Check that a destination holds exactly what its manifest says; exit 30 if not")
@@ -117,7 +122,8 @@ fn verify() -> Command {
         .arg(Arg::new("against_source").long("against-source").action(ArgAction::SetTrue).help(
             "count the rows again in PostgreSQL: under the run's snapshot while it is held, else as they are now",
         ))
-        .arg(report());
+        .arg(report())
+        .args(report_file());
     command = command.args(env_file());
     for option in of_connection() {
         // A config file alone connects to nothing.
@@ -221,6 +227,7 @@ fn clean() -> Command {
         .arg(single_file())
         .arg(dry_run("only show what would be removed"))
         .arg(report())
+        .args(report_file())
         .args(env_file())
         .args(looks())
         .args(common())
@@ -287,6 +294,10 @@ fn env_file() -> Option<Arg> {
     by_key("env_file").map(argument)
 }
 
+fn report_file() -> Option<Arg> {
+    by_key("report_file").map(argument)
+}
+
 fn report() -> Arg {
     Arg::new("report")
         .long("report")
@@ -297,11 +308,6 @@ fn report() -> Arg {
 
 fn json() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("the same as --report json")
-}
-
-/// Whether the answer of a command that has both `--report` and `--json` is to be JSON.
-pub(crate) fn wants_json(matches: &ArgMatches) -> bool {
-    matches.get_flag("json") || matches.get_one::<String>("report").is_some_and(|report| report == "json")
 }
 
 fn common() -> [Arg; 2] {

@@ -7,7 +7,6 @@ use super::{CommandContext, exit, human};
 use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
 
 pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
     let request = CleanRequest {
         destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
         single_file: matches.get_flag("single_file"),
@@ -17,17 +16,16 @@ pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 
         context.unless_stopped("stopped while cleaning; the same command goes on", clean::clean(&request)).await;
     match cleaned {
         Ok(report) => {
-            if json {
-                let line = serde_json::json!({
-                    "schema_version": 1, "exit_code": exit::COMPLETE, "report": report, "retryable": false,
-                });
-                stdout_line(&line.to_string());
-            } else if context.verbosity >= 0 {
+            if !context.reporter.is_json() && context.verbosity >= 0 {
                 stdout_line(&text(&report));
             }
+            let body = serde_json::json!({
+                "schema_version": 1, "exit_code": exit::COMPLETE, "report": report, "retryable": false,
+            });
+            context.reporter.give(&context.screen, &body, &[]);
             exit::COMPLETE
         }
-        Err(error) => context.fail(&error, json),
+        Err(error) => context.fail(&error),
     }
 }
 

@@ -2,9 +2,8 @@
 
 use clap::ArgMatches;
 
+use super::CommandContext;
 use super::screen::stdout_answer;
-use super::summary::{self, Failure};
-use super::{CommandContext, exit};
 use crate::commit::look;
 use crate::describe::ddl::{Dialect, TableName, ddl};
 use crate::export::ExportError;
@@ -15,10 +14,7 @@ pub(super) async fn print(matches: &ArgMatches, context: &CommandContext) -> u8 
     let made = context.unless_stopped("stopped while reading the manifest", make(matches)).await;
     match made {
         Ok(sql) => stdout_answer(sql.trim_end()),
-        Err(error) => {
-            context.screen.line(&summary::error_text(&Failure::early(&error)));
-            exit::failed(error.kind)
-        }
+        Err(error) => context.fail(&error),
     }
 }
 

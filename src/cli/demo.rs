@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::exit;
 use super::human;
-use super::session::{Front, ReportForm};
+use super::report::ReportForm;
+use super::session::Front;
 use super::summary::{Failure, shell_word};
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
@@ -93,7 +94,7 @@ async fn served(front: &Front, options: &Options, work: impl AsyncFnOnce(&Job) -
     say(&format!("outhaul export --from {from} --table {TABLE} --to {to} --on-existing replace"));
     let exit_code = work(&job).await;
     cluster.close().await;
-    if exit_code == exit::COMPLETE && front.report == ReportForm::Text && !front.quiet {
+    if exit_code == exit::COMPLETE && front.reporter.form == ReportForm::Text && !front.quiet {
         let to = job.to.display();
         front.tell(&format!(
             "\nThe demo is done, and its server is gone. Look at\n  parts     {to}/data/\n  manifest  {to}/_manifest.json"

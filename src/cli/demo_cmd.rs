@@ -7,8 +7,7 @@ use clap::ArgMatches;
 
 use super::demo::{self, Job, Options, TABLE};
 use super::progress::View;
-use super::session::{Front, ReportForm, ReportPlace};
-use super::summary::{self, Failure};
+use super::session::Front;
 use super::{CommandContext, args, exit, export_cmd, verify_cmd};
 use crate::config::Environment;
 use crate::export::ExportError;
@@ -17,16 +16,15 @@ use crate::model::ExportErrorKind;
 pub(super) async fn demo(matches: &ArgMatches, context: &CommandContext) -> u8 {
     if matches.get_flag("serve") {
         let error = ExportError::new(ExportErrorKind::Usage, "outhaul demo --serve is not in this version yet");
-        context.screen.line(&summary::error_text(&Failure::early(&error)));
-        return exit::USAGE;
+        return context.fail(&error);
     }
     let quiet = context.verbosity < 0;
     let front = Front {
         screen: context.screen.clone(),
         signals: context.signals.clone(),
         view: View::auto(quiet),
-        report: ReportForm::Text,
-        place: ReportPlace::Stdout,
+        reporter: context.reporter.clone(),
+        verbose: context.verbosity > 0,
         quiet,
     };
     let options = Options {
@@ -40,13 +38,13 @@ pub(super) async fn demo(matches: &ArgMatches, context: &CommandContext) -> u8 {
 async fn work(job: &Job, context: &CommandContext) -> u8 {
     // Variables of the caller speak of other exports and other servers.
     let environment = Environment::default();
-    let CommandContext { screen, signals, verbosity, wishes, .. } = context;
+    let CommandContext { screen, signals, verbosity, reporter, .. } = context;
     let context = CommandContext {
         screen: screen.clone(),
         signals: signals.clone(),
         environment,
         verbosity: *verbosity,
-        wishes: *wishes,
+        reporter: reporter.clone(),
     };
     let exported = command(&export_line(job), &context).await;
     if exported != exit::COMPLETE {
@@ -65,7 +63,7 @@ async fn command(line: &[OsString], context: &CommandContext) -> u8 {
     let line = std::iter::once("outhaul".into()).chain(line.iter().cloned());
     let matches = match args::command().try_get_matches_from(line) {
         Ok(matches) => matches,
-        Err(error) => return super::unparsed(&error, context.wishes, &context.screen),
+        Err(error) => return super::unparsed(&error, &context.reporter, &context.screen),
     };
     match matches.subcommand() {
         Some(("export", matches)) => export_cmd::export(matches, context).await,

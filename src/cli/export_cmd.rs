@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::exit::Truncation;
+use super::exit::{self, Truncation};
 use super::looks::Looks;
 use super::plan_view::PlanView;
 use super::progress::View;
+use super::report::{ReportForm, ReportPlace, Reporter};
 use super::screen::stdout_answer;
-use super::session::{self, Facts, Front, ReportForm, ReportPlace};
+use super::session::{self, Facts, Front};
 use super::summary::{Failure, Left};
 use super::{CommandContext, args};
 use crate::base::telemetry::exporter::Exporter;
@@ -105,26 +106,27 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
     };
     context.start_logs(Looks::of(options.color, options.log_format));
     // A plan has no data on standard output, whatever `--to` says.
-    let front = Front { place: ReportPlace::Stdout, ..front(&options, context) };
+    let mut front = front(&options, context);
+    front.reporter.place = ReportPlace::Stdout;
     let (asked, commit) = (request.format.clone(), request.commit.clone());
     let token = context.signals.token();
     let planned = tokio::select! {
         () = token.cancelled() => Err(ExportError::cancelled()),
         planned = planned(request, options.has_target) => planned,
     };
-    let shown = planned.and_then(|(plan, destination)| {
-        let mut view = PlanView::new(&plan, asked.format);
-        if let Some(destination) = &destination {
-            view.writes(&asked, destination, &commit);
+    match planned {
+        Ok((plan, destination)) => {
+            let mut view = PlanView::new(&plan, asked.format);
+            if let Some(destination) = &destination {
+                view.writes(&asked, destination, &commit);
+            }
+            let answered = match front.reporter.form {
+                ReportForm::Text => stdout_answer(view.to_string().trim_end()),
+                ReportForm::Json => exit::COMPLETE,
+            };
+            let reported = front.reporter.answer(&front.screen, &view, &[]);
+            if answered == exit::COMPLETE { reported } else { answered }
         }
-        match front.report {
-            ReportForm::Text => Ok(view.to_string().trim_end().to_owned()),
-            ReportForm::Json => serde_json::to_string(&view)
-                .map_err(|error| ExportError::internal("writing the plan as JSON").with_source(error)),
-        }
-    });
-    match shown {
-        Ok(text) => stdout_answer(&text),
         Err(error) => front.fail(&Failure::early(&session::by_signal(error, &front))),
     }
 }
@@ -170,11 +172,16 @@ pub(super) fn front(options: &FrontOptions, context: &CommandContext) -> Front {
             ProgressKind::Json => View::Json,
             ProgressKind::None => View::None,
         },
-        report: match options.report {
-            ReportKind::Text => ReportForm::Text,
-            ReportKind::Json => ReportForm::Json,
+        reporter: Reporter {
+            form: match options.report {
+                ReportKind::Text => ReportForm::Text,
+                ReportKind::Json => ReportForm::Json,
+            },
+            place: if options.to_stdout { ReportPlace::Stderr } else { ReportPlace::Stdout },
+            file: options.report_file.clone().or_else(|| context.reporter.file.clone()),
+            ..context.reporter.clone()
         },
-        place: if options.to_stdout { ReportPlace::Stderr } else { ReportPlace::Stdout },
+        verbose: context.verbosity > 0,
         quiet,
     }
 }

@@ -7,7 +7,6 @@ use clap::ArgMatches;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::summary;
 use super::{CommandContext, args, exit};
 use crate::config;
 use crate::config::options::by_key;
@@ -63,7 +62,7 @@ pub(super) async fn keep(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Ok(KeepEnd::Stopped) => context.stopped("stopped; the snapshot is held no longer"),
         Err(error) => error,
     };
-    context.fail(&error, false)
+    context.fail(&error)
 }
 
 /// The keeper that a run has started: its orders come on standard input, its answer goes to standard output, and then
@@ -98,7 +97,7 @@ async fn handed_over(context: &CommandContext) -> u8 {
         Ok(()) => exit::COMPLETE,
         Err(error) => {
             // Nobody reads it where the snapshot was held before.
-            answer(&KeeperReply::Failed { kind: error.kind, why: summary::chain(&error), hint: error.hint.clone() });
+            answer(&KeeperReply::Failed { kind: error.kind, why: error.sentence(), hint: error.hint.clone() });
             exit::failed(error.kind)
         }
     }

@@ -1,14 +1,14 @@
 //! `outhaul ls`: what a source has that could be exported.
 
 use clap::ArgMatches;
+use serde::Serialize;
 
-use super::screen::stdout_answer;
 use super::table::Table;
 use super::{CommandContext, args, exit, human};
 use crate::base::glob;
 use crate::config;
 use crate::export::ExportError;
-use crate::model::{ExportErrorKind, ListedRelation, ReadableRows, RelationKind, SplitWay};
+use crate::model::{ErrorCode, ExportErrorKind, ListedRelation, ReadableRows, RelationKind, SplitWay};
 
 /// The width that everybody has.
 const WIDTH: usize = 80;
@@ -17,7 +17,6 @@ const WIDTH: usize = 80;
 const KEY_WIDTH_MIN: usize = 10;
 
 pub(super) async fn ls(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let json = args::wants_json(matches);
     let source = match config::load_connection(args::flags(matches), &context.environment) {
         Ok(source) => source,
         Err(errors) => return context.refuse(&errors),
@@ -28,13 +27,25 @@ pub(super) async fn ls(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Ok::<_, ExportError>(source.list().ok_or_else(no_catalog)?.await?)
     };
     let listed = context.unless_stopped("stopped while listing", listing).await;
-    let told = listed.and_then(|listed| {
-        let chosen = choose(listed, matches.get_one::<String>("pattern").map(String::as_str))?;
-        Ok(if json { as_json(&chosen) } else { text(&chosen) })
-    });
-    match told {
-        Ok(told) => stdout_answer(&told),
-        Err(error) => context.fail(&error, json),
+    let chosen = listed.and_then(|listed| choose(listed, matches.get_one::<String>("pattern").map(String::as_str)));
+    match chosen {
+        Ok(chosen) => context.answer(|| text(&chosen), &ListedJson::new(&chosen)),
+        Err(error) => context.fail(&error),
+    }
+}
+
+/// The JSON form.
+#[derive(Debug, Serialize)]
+struct ListedJson<'a> {
+    schema_version: u32,
+    exit_code: u8,
+    relations: &'a [ListedRelation],
+    retryable: bool,
+}
+
+impl<'a> ListedJson<'a> {
+    fn new(relations: &'a [ListedRelation]) -> Self {
+        Self { schema_version: 1, exit_code: exit::COMPLETE, relations, retryable: false }
     }
 }
 
@@ -55,17 +66,11 @@ fn choose(mut listed: Vec<ListedRelation>, pattern: Option<&str>) -> Result<Vec<
         means && !(several && relation.part_of.is_some())
     });
     if listed.is_empty() {
-        return Err(ExportError::new(ExportErrorKind::SchemaChanged, format!("no relation is named {pattern}"))
+        return Err(ExportError::new(ExportErrorKind::SourceMissing, format!("no relation is named {pattern}"))
+            .with_code(ErrorCode::RelationMissing)
             .with_hint("`outhaul ls` without a pattern shows all; * stands for any characters, as in 'sales.*'"));
     }
     Ok(listed)
-}
-
-fn as_json(listed: &[ListedRelation]) -> String {
-    let line = serde_json::json!({
-        "schema_version": 1, "exit_code": exit::COMPLETE, "relations": listed, "retryable": false,
-    });
-    line.to_string()
 }
 
 fn text(listed: &[ListedRelation]) -> String {

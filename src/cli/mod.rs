@@ -18,6 +18,7 @@ mod ls_cmd;
 mod meter;
 pub(crate) mod plan_view;
 mod progress;
+mod report;
 mod resume_cmd;
 mod screen;
 mod session;
@@ -40,15 +41,16 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::ArgMatches;
+use serde::Serialize;
 
 use crate::base::telemetry::{self, LogFormat};
 use crate::config::{ConfigError, ConfigErrors, Environment};
 use crate::export::ExportError;
-use crate::model::ExportErrorKind;
+use crate::model::{ErrorCode, ExportErrorKind};
 use crate::source::cancels_sent;
 use looks::Looks;
-use screen::{Screen, stdout_line};
-use session::ReportForm;
+use report::{ErrorRecord, Reporter};
+use screen::{Screen, stdout_answer, stdout_line};
 use signals::Signals;
 use summary::Failure;
 
@@ -69,18 +71,23 @@ struct CommandContext {
     environment: Environment,
     /// The number of `-v`, or -1 for `-q`.
     verbosity: i8,
-    wishes: Wishes,
+    reporter: Reporter,
 }
 
 impl CommandContext {
-    /// Tells of a command that failed, also as one JSON line where that was asked for; returns the exit code.
-    fn fail(&self, error: &ExportError, json: bool) -> u8 {
-        let failure = Failure::early(error);
-        self.screen.line(&summary::error_text(&failure));
-        if let (true, Ok(line)) = (json, summary::error_json(&failure)) {
-            stdout_line(&line);
+    /// Tells of a command that failed; returns the exit code.
+    fn fail(&self, error: &ExportError) -> u8 {
+        fail(error, &self.reporter, &self.screen, self.verbosity > 0)
+    }
+
+    /// Gives out what a command was asked for, for people or as a report; returns the exit code.
+    fn answer(&self, text: impl FnOnce() -> String, body: &impl Serialize) -> u8 {
+        if !self.reporter.is_json() {
+            let answered = stdout_answer(&text());
+            self.reporter.give(&self.screen, body, &[]);
+            return answered;
         }
-        exit::failed(error.kind)
+        self.reporter.answer(&self.screen, body, &[])
     }
 
     /// The error of a command that a signal stopped; `message` says what it was at.
@@ -110,18 +117,28 @@ impl CommandContext {
 
     /// Tells every mistake of a configuration; returns the exit code.
     fn refuse(&self, errors: &ConfigErrors) -> u8 {
-        refuse(errors, self.wishes, &self.screen)
+        refuse(errors, &self.reporter, &self.screen)
     }
 }
 
+/// See [`CommandContext::fail`].
+fn fail(error: &ExportError, reporter: &Reporter, screen: &Screen, verbose: bool) -> u8 {
+    let failure = Failure::early(error);
+    screen.line(&summary::error_text(&failure, verbose));
+    reporter.give(screen, &summary::failed(&failure), &[ErrorRecord::of(error)]);
+    exit::failed(error.kind)
+}
+
 /// See [`CommandContext::refuse`].
-fn refuse(errors: &ConfigErrors, wishes: Wishes, screen: &Screen) -> u8 {
+fn refuse(errors: &ConfigErrors, reporter: &Reporter, screen: &Screen) -> u8 {
     let usage = |error: &ConfigError| {
         ExportError::new(ExportErrorKind::Usage, error.what.as_str()).with_hint(error.hint.as_str())
     };
-    for error in &errors.0 {
-        screen.line(&summary::error_text(&Failure::early(&usage(error))));
+    let all: Vec<ExportError> = errors.0.iter().map(usage).collect();
+    for error in &all {
+        screen.line(&summary::error_text(&Failure::early(error), false));
     }
+    let records: Vec<ErrorRecord> = all.iter().map(ErrorRecord::of).collect();
     let error = match errors.0.as_slice() {
         [only] => usage(only),
         all => {
@@ -129,42 +146,8 @@ fn refuse(errors: &ConfigErrors, wishes: Wishes, screen: &Screen) -> u8 {
             ExportError::new(ExportErrorKind::Usage, all.join("; "))
         }
     };
-    wishes.report(&error, screen);
+    reporter.give(screen, &summary::failed(&Failure::early(&error)), &records);
     exit::failed(error.kind)
-}
-
-/// How a failure is to be reported, read off the command line before it is understood: even a command line that makes
-/// no sense gets its JSON line where a script asked for one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Wishes {
-    report: ReportForm,
-    to_stdout: bool,
-}
-
-impl Wishes {
-    fn of(arguments: &[OsString], variable: Option<&str>) -> Self {
-        let says = |flag: &str, value: &str| {
-            let joined = format!("{flag}={value}");
-            arguments.iter().any(|argument| *argument == *joined)
-                || arguments.windows(2).any(|pair| pair[0] == *flag && pair[1] == *value)
-        };
-        let told = arguments.iter().any(|argument| argument == "--json");
-        let json = told || says("--report", "json") || (variable == Some("json") && !says("--report", "text"));
-        let report = if json { ReportForm::Json } else { ReportForm::Text };
-        Self {
-            report,
-            to_stdout: says("--to", "-") || says("-o", "-") || arguments.iter().any(|argument| argument == "-o-"),
-        }
-    }
-
-    /// The JSON line of a failure, where one was asked for.
-    fn report(self, error: &ExportError, screen: &Screen) {
-        if self.report == ReportForm::Json
-            && let Ok(line) = summary::error_json(&Failure::early(error))
-        {
-            if self.to_stdout { screen.raw_line(&line) } else { stdout_line(&line) }
-        }
-    }
 }
 
 /// Parses the command line, runs the command and gives its exit code. A panic anywhere is exit 1.
@@ -185,10 +168,11 @@ fn parse_and_run() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let environment = Environment::of_process();
     screen.look(Looks::wished(&arguments, &environment));
-    let wishes = Wishes::of(&arguments, environment.get("OUTHAUL_REPORT").as_deref());
     let mut command = help::dressed(args::command());
+    let names: Vec<String> = args::names(&command);
+    let reporter = Reporter::wished(&arguments, &environment, &names);
     if let Some(hint) = synonyms::host(&arguments) {
-        return misspelt("-h shows the help", &hint, wishes, &screen);
+        return misspelt("-h shows the help", &hint, &reporter, &screen);
     }
     if let Some(text) = help::short(&arguments, &command) {
         stdout_line(&text);
@@ -198,8 +182,8 @@ fn parse_and_run() -> u8 {
         Ok(matches) => matches,
         Err(error) => {
             return match synonyms::of(&error) {
-                Some((what, hint)) => misspelt(&what, &hint, wishes, &screen),
-                None => unparsed(&error, wishes, &screen),
+                Some((what, hint)) => misspelt(&what, &hint, &reporter, &screen),
+                None => unparsed(&error, &reporter, &screen),
             };
         }
     };
@@ -208,22 +192,16 @@ fn parse_and_run() -> u8 {
     if let Some(shown) = help::shown(name, matches, &mut command) {
         return match shown {
             Ok(()) => exit::COMPLETE,
-            Err(wrong) => {
-                let error = ExportError::new(ExportErrorKind::Usage, wrong);
-                screen.line(&summary::error_text(&Failure::early(&error)));
-                exit::USAGE
-            }
+            Err(wrong) => fail(&ExportError::new(ExportErrorKind::Usage, wrong), &reporter, &screen, false),
         };
     }
     if args::LATER.contains(&name) {
         let error = ExportError::new(ExportErrorKind::Usage, format!("outhaul {name} is not in this version yet"));
-        screen.line(&summary::error_text(&Failure::early(&error)));
-        wishes.report(&error, &screen);
-        return exit::USAGE;
+        return fail(&error, &reporter, &screen, false);
     }
     if let Some(file) = env_file::wanted(matches, &environment) {
         if let Err(errors) = env_file::enter(&file, &environment) {
-            return refuse(&errors, wishes, &screen);
+            return refuse(&errors, &reporter, &screen);
         }
         if environment.is_open_to_others(&file) {
             let file = file.display();
@@ -232,7 +210,7 @@ fn parse_and_run() -> u8 {
     }
     match start(&screen) {
         Ok((runtime, signals)) => {
-            let context = CommandContext { screen, signals, environment, verbosity: verbosity(matches), wishes };
+            let context = CommandContext { screen, signals, environment, verbosity: verbosity(matches), reporter };
             let exit_code = runtime.block_on(async {
                 let exit_code = run(name, matches, &context).await;
                 cancels_sent().await;
@@ -242,24 +220,18 @@ fn parse_and_run() -> u8 {
             runtime.shutdown_background();
             exit_code
         }
-        Err(error) => {
-            screen.line(&summary::error_text(&Failure::early(&error)));
-            wishes.report(&error, &screen);
-            exit::failed(error.kind)
-        }
+        Err(error) => fail(&error, &reporter, &screen, verbosity(matches) > 0),
     }
 }
 
 /// Tells of a word that other programs know, and what it is here.
-fn misspelt(what: &str, hint: &str, wishes: Wishes, screen: &Screen) -> u8 {
-    let error = ExportError::new(ExportErrorKind::Usage, what).with_hint(hint);
-    screen.line(&summary::error_text(&Failure::early(&error)));
-    wishes.report(&error, screen);
-    exit::USAGE
+fn misspelt(what: &str, hint: &str, reporter: &Reporter, screen: &Screen) -> u8 {
+    let error = ExportError::new(ExportErrorKind::Usage, what).with_code(ErrorCode::OptionUnknown).with_hint(hint);
+    fail(&error, reporter, screen, false)
 }
 
 /// Help and version, which are no mistakes, or what clap did not understand.
-fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
+fn unparsed(error: &clap::Error, reporter: &Reporter, screen: &Screen) -> u8 {
     // A closed pipe is nobody's mistake.
     let printed = if error.use_stderr() && screen.looks().json {
         screen.line(error.to_string().trim_end());
@@ -272,8 +244,13 @@ fn unparsed(error: &clap::Error, wishes: Wishes, screen: &Screen) -> u8 {
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
-    let message = first.strip_prefix("error: ").unwrap_or(first);
-    wishes.report(&ExportError::new(ExportErrorKind::Usage, message), screen);
+    let mut refused = ExportError::new(ExportErrorKind::Usage, first.strip_prefix("error: ").unwrap_or(first));
+    if error.kind() == clap::error::ErrorKind::UnknownArgument {
+        refused = refused.with_code(ErrorCode::OptionUnknown);
+    }
+    let tips = text.lines().find_map(|line| line.trim_start().strip_prefix("tip: ").or(line.strip_prefix("hint: ")));
+    refused.hint = tips.map(str::to_owned);
+    reporter.give(screen, &summary::failed(&Failure::early(&refused)), &[ErrorRecord::of(&refused)]);
     exit::USAGE
 }
 
@@ -289,11 +266,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "show" => show_cmd::show(matches, context).await,
         "ddl" => ddl_cmd::print(matches, context).await,
         "demo" => demo_cmd::demo(matches, context).await,
-        other => {
-            let error = ExportError::internal(format!("the command {other} is nobody's"));
-            context.screen.line(&summary::error_text(&Failure::early(&error)));
-            exit::INTERNAL
-        }
+        other => context.fail(&ExportError::internal(format!("the command {other} is nobody's"))),
     }
 }
 
@@ -334,23 +307,4 @@ fn announce_panics() {
         let line = if stderr.is_terminal() { "\n" } else { "" };
         let _ = writeln!(stderr, "{line}error: internal error{place} in outhaul {version}; please report this line");
     }));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wishes_are_read_off_any_command_line() {
-        let of = |text: &str, variable| {
-            let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
-            let Wishes { report, to_stdout } = Wishes::of(&arguments, variable);
-            (report == ReportForm::Json, to_stdout)
-        };
-        assert_eq!(of("outhaul export --tabel a", None), (false, false));
-        assert_eq!(of("outhaul export --report json --tabel a", None), (true, false));
-        assert_eq!(of("outhaul export --report=json --to=-", None), (true, true));
-        assert_eq!(of("outhaul export --to -", Some("json")), (true, true));
-        assert_eq!(of("outhaul export --report text", Some("json")), (false, false));
-    }
 }

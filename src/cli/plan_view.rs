@@ -7,10 +7,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::human;
-use crate::export::show::{DestinationState, PlannedDestination};
-
+use super::{exit, human};
 use crate::base::words::{counted, key_words, plural, tuple_words};
+use crate::export::show::{DestinationState, PlannedDestination};
 use crate::model::{
     CapPlan, Carrier, ColumnOrigin, ColumnPlan, CommitOptions, Compression, Direction, Format, FormatOptions,
     KeyColumn, KeyRange, KeyValue, Member, OnExisting, PartRange, Partition, Plan, Precision, ReadPlan, RelationKind,
@@ -26,7 +25,9 @@ pub(crate) const PARTITIONS_SHOWN_MAX: usize = 40;
 #[derive(Debug, Serialize)]
 pub(crate) struct PlanView<'a> {
     format: &'static str,
-    version: u32,
+    plan_version: u32,
+    exit_code: u8,
+    retryable: bool,
     relation: RelationView<'a>,
     predicate: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,7 +98,9 @@ impl<'a> PlanView<'a> {
         let relation = &plan.relation;
         Self {
             format: "outhaul.plan",
-            version: 1,
+            plan_version: 1,
+            exit_code: exit::COMPLETE,
+            retryable: false,
             relation: RelationView {
                 kind: relation.kind,
                 name: relation.name.as_deref(),

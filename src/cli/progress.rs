@@ -32,6 +32,9 @@ const PLAIN_INTERVAL_MIN: Duration = Duration::from_secs(5);
 /// Between two plain progress lines of a long run: a log of two hours has less than two hundred.
 const PLAIN_INTERVAL_MAX: Duration = Duration::from_mins(1);
 
+/// Before a run is announced that has no plan yet.
+const ANNOUNCEMENT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// So many intervals lie behind by the time the next one is longer.
 const PLAIN_THINNING: u32 = 12;
 
@@ -101,6 +104,7 @@ impl Progress {
             run_id: meter.run_id.clone(),
             destination: meter.destination.clone(),
             commit_begun,
+            planned: matches!(meter.phase, Phase::Reading | Phase::Committing { .. }),
             view: self.view,
             lines,
             drawer: self.drawer,
@@ -115,6 +119,8 @@ pub(crate) struct Drained {
     pub(crate) run_id: Option<String>,
     /// The destination as the run named it, without credentials.
     pub(crate) destination: Option<String>,
+    /// Whether the run has told its plan.
+    pub(crate) planned: bool,
     /// Whether the run has told that its commit began.
     pub(crate) commit_begun: bool,
     view: View,
@@ -145,6 +151,10 @@ async fn watch(
     mut stopped: oneshot::Receiver<()>,
 ) -> mpsc::Sender<String> {
     let mut open = true;
+    // Said once there is something to say it of: where nothing is reached, the error says enough.
+    let mut held: Option<String> = None;
+    let patience = tokio::time::sleep(ANNOUNCEMENT_PATIENCE);
+    tokio::pin!(patience);
     loop {
         let event = tokio::select! {
             biased;
@@ -154,6 +164,10 @@ async fn watch(
                 continue;
             }
             event = events.recv() => event,
+            () = &mut patience, if held.is_some() => {
+                held.take().map(|line| lines.try_send(line));
+                continue;
+            }
         };
         let Some(event) = event else { return lines };
         meter.lock().unwrap_or_else(PoisonError::into_inner).apply(&event, Instant::now());
@@ -171,14 +185,14 @@ async fn watch(
                     _ => drop(lines.send(line).await),
                 }
             }
-            View::Plain => {
-                if let Some(line) = announcement(&event) {
-                    drop(lines.try_send(line));
-                }
-            }
-            View::Bar => {
-                if let Event::RunStarted { run_id, .. } = &event {
-                    drop(lines.try_send(format!("run {run_id}")));
+            View::Plain | View::Bar => {
+                let line = announcement(view, &event);
+                if matches!(event, Event::RunStarted { .. }) {
+                    held = line;
+                } else {
+                    for line in held.take().into_iter().chain(line) {
+                        drop(lines.try_send(line));
+                    }
                 }
             }
             View::None => {}
@@ -186,9 +200,11 @@ async fn watch(
     }
 }
 
-/// What plain progress says of a step as soon as it is taken.
-fn announcement(event: &Event) -> Option<String> {
+/// What is said of a step as soon as it is taken.
+fn announcement(view: View, event: &Event) -> Option<String> {
     match event {
+        Event::RunStarted { run_id, .. } if view == View::Bar => Some(format!("run {run_id}")),
+        _ if view == View::Bar => None,
         Event::RunStarted { run_id, relation, destination, format, compression, single_file, readers } => {
             let readers = human::plural(u64::try_from(*readers).unwrap_or(u64::MAX), "reader");
             let format = match (single_file, compression.as_str()) {

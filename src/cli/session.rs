@@ -8,28 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{self, Truncation};
 use super::looks::painted;
 use super::progress::{Progress, View};
+use super::report::{ErrorRecord, ReportForm, ReportPlace, Reporter};
 use super::screen::{Screen, stdout_line};
 use super::signals::Signals;
 use super::summary::{self, Failure, Left};
 use crate::base::telemetry::{self, Outcome};
 use crate::export::ExportError;
 use crate::model::{Event, ExportErrorKind, ExportReport, RunStatus};
-
-/// The form of the report at the end (`--report`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReportForm {
-    /// A summary for people.
-    Text,
-    /// The one JSON line.
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReportPlace {
-    Stdout,
-    /// Standard error: the data have standard output (`--to -`).
-    Stderr,
-}
 
 /// What people and scripts see of a command.
 #[derive(Debug, Clone)]
@@ -40,23 +25,20 @@ pub(crate) struct Front {
     pub(crate) signals: Signals,
     /// How progress is shown.
     pub(crate) view: View,
-    /// The form of the report.
-    pub(crate) report: ReportForm,
-    pub(crate) place: ReportPlace,
+    pub(crate) reporter: Reporter,
+    /// `-v`: the whole chain of an error.
+    pub(crate) verbose: bool,
     /// `-q`: no summary of what went well.
     pub(crate) quiet: bool,
 }
 
 impl Front {
-    /// Writes the report's text or line where it belongs.
+    /// Writes the report for people where it belongs.
     pub(crate) fn tell(&self, text: &str) {
-        match (self.place, self.report) {
-            (ReportPlace::Stdout, ReportForm::Text) if self.screen.looks().paints_stdout() => {
-                stdout_line(&painted(text));
-            }
-            (ReportPlace::Stdout, _) => stdout_line(text),
-            (ReportPlace::Stderr, ReportForm::Text) => self.screen.line(text),
-            (ReportPlace::Stderr, ReportForm::Json) => self.screen.raw_line(text),
+        match self.reporter.place {
+            ReportPlace::Stdout if self.screen.looks().paints_stdout() => stdout_line(&painted(text)),
+            ReportPlace::Stdout => stdout_line(text),
+            ReportPlace::Stderr => self.screen.line(text),
         }
     }
 
@@ -66,24 +48,16 @@ impl Front {
         let said = self.view == View::Json && failure.run_id.is_some();
         // Whoever closes a pipe, as `head` does, has all that he wanted.
         if !said && failure.error.kind != ExportErrorKind::ReaderGone {
-            self.screen.line(&summary::error_text(failure));
+            self.screen.line(&summary::error_text(failure, self.verbose));
         }
-        if self.report == ReportForm::Json
-            && let Ok(line) = summary::error_json(failure)
-        {
-            self.tell(&line);
-        }
+        self.reporter.give(&self.screen, &summary::failed(failure), &[ErrorRecord::of(failure.error)]);
         exit::failed(failure.error.kind)
     }
 
     fn succeed(&self, report: &ExportReport, truncation: Truncation) {
         let exit_code = exit::committed(report.status, truncation);
-        match self.report {
-            ReportForm::Json => {
-                if let Ok(line) = summary::json(report, exit_code) {
-                    self.tell(&line);
-                }
-            }
+        match self.reporter.form {
+            ReportForm::Json => {}
             // A cap that cut rows off is told even to who wants to hear nothing.
             ReportForm::Text
                 if self.quiet && report.status == RunStatus::Truncated && truncation != Truncation::Asked =>
@@ -93,6 +67,7 @@ impl Front {
             ReportForm::Text if self.quiet => {}
             ReportForm::Text => self.tell(&summary::text(report, truncation)),
         }
+        self.reporter.give(&self.screen, &summary::committed(report, exit_code), &[]);
     }
 }
 
@@ -139,12 +114,13 @@ where
     telemetry::export_ended(outcome, started.elapsed());
     let destination = drained.destination.clone();
     let left = if drained.commit_begun { Left::Commit } else { facts.left };
+    let begun = drained.planned;
     drained.finish(&last).await;
     match &result {
         Ok(report) => front.succeed(report, facts.truncation),
         Err(error) => {
             let (run_id, destination) = (run_id.as_deref(), destination.as_deref());
-            front.fail(&Failure { error, run_id, destination, left });
+            front.fail(&Failure { error, run_id, destination, left, begun });
         }
     }
     exit_code
@@ -177,7 +153,7 @@ fn judged(result: &Result<ExportReport, ExportError>, truncation: Truncation, ru
             let last = Event::RunFailed {
                 run_id: run_id.to_owned(),
                 kind: error.kind,
-                error: summary::chain(error),
+                error: error.sentence(),
                 hint: error.hint.clone(),
                 retryable: error.kind.retryable(),
             };
@@ -189,14 +165,15 @@ fn judged(result: &Result<ExportReport, ExportError>, truncation: Truncation, ru
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::report::tests as report;
     use crate::cli::samples::{self, RUN};
     use crate::cli::screen::tests::Kept;
     use crate::cli::signals::StopSignal;
 
     fn front(kept: &Kept, report: ReportForm, view: View) -> Front {
         // Under `--to -` everything is on one screen, which the tests can read.
-        let place = ReportPlace::Stderr;
-        Front { screen: kept.screen(), signals: Signals::default(), view, report, place, quiet: false }
+        let reporter = report::reporter(report);
+        Front { screen: kept.screen(), signals: Signals::default(), view, reporter, verbose: false, quiet: false }
     }
 
     fn facts() -> Facts {
@@ -205,10 +182,12 @@ mod tests {
 
     async fn lasting(
         sender: Sender<Event>,
-        event: Event,
+        events: Vec<Event>,
         result: Result<ExportReport, ExportError>,
     ) -> Result<ExportReport, ExportError> {
-        sender.send(event).await.unwrap();
+        for event in events {
+            sender.send(event).await.unwrap();
+        }
         result
     }
 
@@ -249,7 +228,8 @@ mod tests {
         let kept = Kept::default();
         let front = front(&kept, ReportForm::Json, View::Plain);
         let error = ExportError::new(ExportErrorKind::DestinationFull, "writing data/part-00001-000-00000000.csv");
-        let started = samples::events().swap_remove(0);
+        let mut started = samples::events();
+        started.truncate(2);
         let code = export(&front, &facts(), |sender, _| lasting(sender, started, Err(error))).await;
         assert_eq!(code, 23);
         let text = kept.text();
@@ -279,7 +259,7 @@ mod tests {
         let kept = Kept::default();
         let front = front(&kept, ReportForm::Text, View::None);
         let error = ExportError::new(ExportErrorKind::DestinationUnavailable, "publishing");
-        let event = Event::Committing { parts: 1 };
+        let event = vec![Event::Committing { parts: 1 }];
         assert_eq!(export(&front, &facts(), |sender, _| lasting(sender, event, Err(error))).await, 21);
         assert!(kept.text().contains("the commit had begun"), "{}", kept.text());
     }

@@ -4,10 +4,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::ArgMatches;
 use serde::Serialize;
 
-use super::screen::stdout_answer;
 use super::summary::shell_word;
 use super::table::Table;
-use super::{CommandContext, args, exit, human};
+use super::{CommandContext, exit, human};
 use crate::base::words::counted;
 use crate::commit::Manifest;
 use crate::commit::model::{RowCapRecord, SchemaColumn, SourceName};
@@ -32,25 +31,24 @@ struct ShownJson<'a> {
 }
 
 pub(super) async fn show(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let json = args::wants_json(matches);
     let url = matches.get_one::<String>("dest").map_or("", String::as_str);
     let shown = context
         .unless_stopped("stopped while looking at the destination", show::show(url, matches.get_flag("single_file")))
         .await;
-    let told = shown.and_then(|shown| if json { as_json(&shown) } else { Ok(text(&shown)) });
-    match told {
-        Ok(told) => stdout_answer(&told),
-        Err(error) => context.fail(&error, json),
-    }
+    let told = shown.and_then(|shown| {
+        let body = as_json(&shown)?;
+        Ok(context.answer(|| text(&shown), &body))
+    });
+    told.unwrap_or_else(|error| context.fail(&error))
 }
 
-fn as_json(shown: &Shown) -> Result<String, ExportError> {
+fn as_json(shown: &Shown) -> Result<ShownJson<'_>, ExportError> {
     let unwritten = |error: serde_json::Error| ExportError::internal("writing the answer as JSON").with_source(error);
     let manifest = shown.manifest.as_ref().map(|manifest| {
         let json = manifest.to_json().map_err(|error| ExportError::internal("writing the manifest").with_source(error));
         serde_json::from_slice(&json?).map_err(unwritten)
     });
-    let line = ShownJson {
+    Ok(ShownJson {
         schema_version: 1,
         exit_code: exit::COMPLETE,
         destination: &shown.destination,
@@ -59,8 +57,7 @@ fn as_json(shown: &Shown) -> Result<String, ExportError> {
         owner: shown.owner.as_ref(),
         runs: &shown.runs,
         retryable: false,
-    };
-    serde_json::to_string(&line).map_err(unwritten)
+    })
 }
 
 /// Lines with a label in front of each.
@@ -345,7 +342,7 @@ mod tests {
     /// Both forms of one destination.
     fn both(name: &str, shown: &Shown) {
         check(&format!("show/{name}.txt"), &format!("{}\n", text(shown)));
-        let json: serde_json::Value = serde_json::from_str(&as_json(shown).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::to_value(as_json(shown).unwrap()).unwrap();
         check(
             &format!("show/{name}.json"),
             &format!("{:#}\n", serde_json::json!({"owner": json["owner"], "runs": json["runs"]})),

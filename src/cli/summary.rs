@@ -1,11 +1,10 @@
 //! How a run ended: a summary or an error for people, one line of JSON for scripts.
 
-use std::error::Error;
-
 use serde::Serialize;
 
 use super::exit::{self, Truncation};
 use super::human;
+use crate::base::voice;
 use crate::export::ExportError;
 use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost};
 
@@ -33,12 +32,14 @@ pub(crate) struct Failure<'a> {
     /// The destination's URL, once it is known.
     pub(crate) destination: Option<&'a str>,
     pub(crate) left: Left,
+    /// Whether it had come so far that something could be left: it had a plan.
+    pub(crate) begun: bool,
 }
 
 impl<'a> Failure<'a> {
     /// Of a run that has not begun.
     pub(crate) fn early(error: &'a ExportError) -> Self {
-        Self { error, run_id: None, destination: None, left: Left::Nothing }
+        Self { error, run_id: None, destination: None, left: Left::Nothing, begun: false }
     }
 }
 
@@ -141,13 +142,17 @@ fn cap(report: &ExportReport, exit_code: u8) -> String {
     format!("first {rows}{available} {order}{tier}; exit {exit_code}")
 }
 
-/// The error of a run that did not commit: `error: …`, `hint: …`, and what is left.
-pub(crate) fn error_text(failure: &Failure<'_>) -> String {
-    let mut lines = vec![format!("error: {}", chain(failure.error))];
-    if let Some(hint) = &failure.error.hint {
-        lines.push(format!("hint: {}", one_line(hint)));
+/// The error of a run that did not commit: `error: …`, the chain of its causes where that is asked for, `hint: …`, and what
+/// a run that had begun has left.
+pub(crate) fn error_text(failure: &Failure<'_>, verbose: bool) -> String {
+    let mut lines = vec![format!("error: {}", failure.error.sentence())];
+    if let (true, Some(source)) = (verbose, &failure.error.source) {
+        lines.extend(voice::causes(source.as_ref()).into_iter().map(|cause| format!("  caused by: {cause}")));
     }
-    if let Some(run_id) = failure.run_id {
+    if let Some(hint) = &failure.error.hint {
+        lines.push(format!("hint: {}", voice::one_line(hint)));
+    }
+    if let (true, Some(run_id)) = (failure.begun, failure.run_id) {
         let left = match failure.left {
             Left::Nothing => "nothing was published",
             Left::Parts => "parts may be visible, and no manifest names them",
@@ -157,29 +162,6 @@ pub(crate) fn error_text(failure: &Failure<'_>) -> String {
         lines.push(format!("(run {run_id}; {left})"));
     }
     lines.join("\n")
-}
-
-/// The whole chain of causes, `a: b: c`, in one line. Libraries often repeat their cause in their own message; what has
-/// been said is not said again.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = one_line(&error.to_string());
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = one_line(&error.to_string());
-        if !message.is_empty() && !text.contains(&message) {
-            text += ": ";
-            text += &message;
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// Control characters become spaces: a server's message must not move the cursor of whoever reads it.
-fn one_line(text: &str) -> String {
-    let words: Vec<&str> =
-        text.split(|letter: char| letter.is_control() || letter == ' ').filter(|word| !word.is_empty()).collect();
-    words.join(" ")
 }
 
 /// One word for a POSIX shell.
@@ -192,8 +174,9 @@ pub(crate) fn shell_word(text: &str) -> String {
     }
 }
 
-#[derive(Serialize)]
-struct CommittedRun<'a> {
+/// What `--report json` says of a run that committed.
+#[derive(Debug, Serialize)]
+pub(crate) struct CommittedRun<'a> {
     schema_version: u32,
     #[serde(flatten)]
     report: &'a ExportReport,
@@ -202,8 +185,9 @@ struct CommittedRun<'a> {
     error: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct Failed<'a> {
+/// What it says of a command that failed: `status` is `failed` or `cancelled`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Failed<'a> {
     schema_version: u32,
     status: &'static str,
     run_id: Option<&'a str>,
@@ -215,44 +199,30 @@ struct Failed<'a> {
     hint: Option<&'a str>,
 }
 
-/// `--report json` of a run that committed.
-///
-/// # Errors
-/// None in practice: see [`super::events::line`].
-pub(crate) fn json(report: &ExportReport, exit_code: u8) -> Result<String, serde_json::Error> {
-    serde_json::to_string(&CommittedRun {
-        schema_version: SCHEMA_VERSION,
-        report,
-        exit_code,
-        retryable: false,
-        error: None,
-    })
+pub(crate) fn committed(report: &ExportReport, exit_code: u8) -> CommittedRun<'_> {
+    CommittedRun { schema_version: SCHEMA_VERSION, report, exit_code, retryable: false, error: None }
 }
 
-/// `--report json` of a run that did not: `status` is `failed` or `cancelled`.
-///
-/// # Errors
-/// None in practice: see [`super::events::line`].
-pub(crate) fn error_json(failure: &Failure<'_>) -> Result<String, serde_json::Error> {
+pub(crate) fn failed<'a>(failure: &Failure<'a>) -> Failed<'a> {
     let kind = failure.error.kind;
-    let cancelled = kind.is_cancel();
-    serde_json::to_string(&Failed {
+    Failed {
         schema_version: SCHEMA_VERSION,
-        status: if cancelled { "cancelled" } else { "failed" },
+        status: if kind.is_cancel() { "cancelled" } else { "failed" },
         run_id: failure.run_id,
         destination: failure.destination,
         exit_code: exit::failed(kind),
         retryable: kind.retryable(),
         error_kind: kind,
-        error: chain(failure.error),
+        error: failure.error.sentence(),
         hint: failure.error.hint.as_deref(),
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::golden;
+    use crate::cli::report::{ErrorRecord, tests as report};
     use crate::cli::samples::{self, RUN};
 
     fn lost() -> ExportError {
@@ -263,7 +233,7 @@ mod tests {
     }
 
     fn failure(error: &ExportError, left: Left) -> Failure<'_> {
-        Failure { error, run_id: Some(RUN), destination: Some("s3://lake/lineitem/"), left }
+        Failure { error, run_id: Some(RUN), destination: Some("s3://lake/lineitem/"), left, begun: true }
     }
 
     #[test]
@@ -304,9 +274,7 @@ mod tests {
         for (name, report, truncation) in cases {
             let exit_code = exit::committed(report.status, truncation);
             golden::check(&format!("summary/{name}.txt"), &(text(&report, truncation) + "\n"));
-            let json = json(&report, exit_code).unwrap();
-            assert!(!json.contains('\n'));
-            golden::check(&format!("report_v1/{name}.json"), &(json + "\n"));
+            report::check(&format!("report_v1/{name}.json"), &committed(&report, exit_code), &[]);
         }
     }
 
@@ -322,27 +290,21 @@ mod tests {
             ("cancelled", failure(&interrupted, Left::Nothing)),
         ];
         for (name, failure) in cases {
-            golden::check(&format!("summary/{name}.txt"), &(error_text(&failure) + "\n"));
-            let json = error_json(&failure).unwrap();
-            assert!(!json.contains('\n'));
-            golden::check(&format!("report_v1/{name}.json"), &(json + "\n"));
+            golden::check(&format!("summary/{name}.txt"), &(error_text(&failure, false) + "\n"));
+            let errors = [ErrorRecord::of(failure.error)];
+            report::check(&format!("report_v1/{name}.json"), &failed(&failure), &errors);
         }
     }
 
-    #[derive(Debug, thiserror::Error)]
-    #[error("outer: {0}")]
-    struct Repeats(#[source] std::io::Error);
-
     #[test]
-    fn a_cause_that_was_said_is_not_said_again() {
-        let error = ExportError { source: Some(Box::new(Repeats(std::io::Error::other("disk on fire")))), ..lost() };
-        assert_eq!(chain(&error), "reading partition 7 of public.lineitem after 3 attempts: outer: disk on fire");
-    }
-
-    #[test]
-    fn a_message_cannot_move_the_cursor() {
-        let error = ExportError { message: "a\r\n\u{1b}[2Jb \u{9b}31m".into(), source: None, ..lost() };
-        assert_eq!(chain(&error), "a [2Jb 31m");
+    fn the_chain_is_told_to_who_asks_for_it_and_a_run_that_had_not_begun_is_none() {
+        let lost = lost();
+        let failure = Failure { begun: false, ..failure(&lost, Left::Nothing) };
+        assert!(!error_text(&failure, false).contains("caused by"));
+        let lines = error_text(&failure, true);
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(lines[1], "  caused by: connection reset");
+        assert!(!lines.iter().any(|line| line.contains(RUN)), "{lines:?}");
     }
 
     #[test]

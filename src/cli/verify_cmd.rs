@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 
+use super::report::ErrorRecord;
 use super::screen::stdout_line;
 use super::{CommandContext, args, exit, human};
 use crate::config;
@@ -39,7 +40,6 @@ impl Verified {
 }
 
 pub(super) async fn verify(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let json = matches.get_one::<String>("report").is_some_and(|report| report == "json");
     let source = if matches.get_flag("against_source") {
         match config::load_connection(args::flags(matches), &context.environment) {
             Ok(source) => Some(source),
@@ -56,9 +56,8 @@ pub(super) async fn verify(matches: &ArgMatches, context: &CommandContext) -> u8
     };
     let verified = context.unless_stopped("stopped while verifying", look(&asked)).await;
     match verified {
-        Ok(verified) if verified.findings().next().is_none() && !json && context.verbosity < 0 => exit::COMPLETE,
-        Ok(verified) => tell(&verified, json),
-        Err(error) => context.fail(&error, json),
+        Ok(verified) => tell(&verified, context),
+        Err(error) => context.fail(&error),
     }
 }
 
@@ -74,20 +73,25 @@ async fn look(asked: &VerifyRequest<'_>) -> Result<Verified, ExportError> {
     Ok(Verified { report, source })
 }
 
-fn tell(verified: &Verified, json: bool) -> u8 {
-    let differs = verified.findings().next().is_some();
-    let code = if differs { exit::failed(ExportErrorKind::Verification) } else { 0 };
-    if json {
-        let Verified { report, source } = verified;
-        let line = serde_json::json!({
-            "schema_version": 1, "exit_code": code, "verified": !differs, "report": report, "source": source,
-            "retryable": false,
-        });
-        stdout_line(&line.to_string());
-    } else {
+fn tell(verified: &Verified, context: &CommandContext) -> u8 {
+    let differs = verified.findings().count();
+    let told = !context.reporter.is_json() && (differs > 0 || context.verbosity >= 0);
+    if told {
         stdout_line(&text(verified));
     }
-    code
+    let Verified { report, source } = verified;
+    let error = (differs > 0).then(|| {
+        let what = if differs == 1 { "1 thing differs".to_owned() } else { format!("{differs} things differ") };
+        ExportError::new(ExportErrorKind::Verification, format!("{what} from what {} says", report.manifest))
+    });
+    let exit_code = if differs > 0 { exit::VERIFICATION } else { exit::COMPLETE };
+    let body = serde_json::json!({
+        "schema_version": 1, "exit_code": exit_code, "verified": differs == 0, "report": report, "source": source,
+        "retryable": false,
+    });
+    let errors: Vec<ErrorRecord> = error.iter().map(ErrorRecord::of).collect();
+    context.reporter.give(&context.screen, &body, &errors);
+    exit_code
 }
 
 /// The report for people.

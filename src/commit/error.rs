@@ -70,14 +70,14 @@ pub enum ManifestError {
     #[error("the manifest to be replaced is no longer at {object}")]
     Vanished { object: String },
     /// An object that no manifest describes stands where the single file was to be.
-    #[error("{object} is there already, and no manifest describes it; --on-existing replace overwrites it")]
+    #[error("{object} is there already, and no manifest describes it")]
     Occupied { object: String },
     /// The run id was used for another request.
-    #[error("run {run_id} at {object} was another request: {} differ", fields.join(", "))]
+    #[error("run {run_id} committed a different export at {object}: {} {}", fields.join(", "), if fields.len() == 1 { "differs" } else { "differ" })]
     OtherRequest {
         object: String,
         run_id: String,
-        /// The fields of the manifest that differ.
+        /// What differs, in the words of the options.
         fields: Vec<&'static str>,
     },
     /// What stands at a manifest's place cannot be read as one.
@@ -106,10 +106,10 @@ pub enum ManifestError {
     #[error("the store says that it wrote {object}, but it is not there")]
     NotThere { object: String },
     /// The manifest could not be read back: the run may be committed. Nothing was removed.
-    #[error("reading the manifest back; the run may be committed")]
+    #[error("the run may be committed, but its manifest cannot be read back")]
     ReadBack(#[source] StoreError),
     /// The run is committed, and a file that only describes it could not be written.
-    #[error("the run is committed, but not finished: writing {what}")]
+    #[error("the run is committed, but {what} is not written")]
     Unfinished { what: &'static str, source: StoreError },
     /// The destination could not be looked at.
     #[error("verifying")]
@@ -162,6 +162,23 @@ impl ManifestError {
             | Self::Serialize { .. }
             | Self::Staged { .. }
             | Self::Panic(_) => None,
+        }
+    }
+
+    /// The error of the destination that it is about, where it is about one.
+    pub fn store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Look(source)
+            | Self::ClearSuccess(source)
+            | Self::Publish(source)
+            | Self::Write(source)
+            | Self::ReadBack(source)
+            | Self::Unfinished { source, .. }
+            | Self::Owner(source)
+            | Self::Remove { source, .. }
+            | Self::Verify(source) => Some(source),
+            Self::Stranded { source, .. } => source.store(),
+            _ => None,
         }
     }
 

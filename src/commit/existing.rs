@@ -100,13 +100,13 @@ impl Existing {
             column
         });
         let differs = [
-            ("source", source.name != source_name(plan)),
-            ("predicate", source.predicate != plan.relation.predicate),
-            ("row_security", source.row_security != plan.relation.row_security),
-            ("key", source.key != source_key(&plan.key)),
-            ("schema", !columns.eq(asked)),
-            ("format_options", self.manifest.format != FormatRecord::from(format)),
-            ("row_cap", (&row_cap.tier, row_cap.max_rows) != (&plan.cap.tier, plan.cap.max_rows)),
+            ("--table or --query", source.name != source_name(plan)),
+            ("--where", source.predicate != plan.relation.predicate),
+            ("--allow-rls", source.row_security != plan.relation.row_security),
+            ("--key", source.key != source_key(&plan.key)),
+            ("the columns", !columns.eq(asked)),
+            ("--format or its options", self.manifest.format != FormatRecord::from(format)),
+            ("--max-rows or --tier", (&row_cap.tier, row_cap.max_rows) != (&plan.cap.tier, plan.cap.max_rows)),
         ];
         let fields: Vec<_> = differs.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect();
         if fields.is_empty() {
@@ -193,11 +193,11 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(differing(|plan| plan.relation.predicate = None), ["predicate"]);
-        assert_eq!(differing(|plan| plan.relation.name = Some("public.other".into())), ["source"]);
-        assert_eq!(differing(|plan| plan.key.clear()), ["key"]);
-        assert_eq!(differing(|plan| plan.columns.truncate(1)), ["schema"]);
-        assert_eq!(differing(|plan| plan.cap.max_rows = None), ["row_cap"]);
+        assert_eq!(differing(|plan| plan.relation.predicate = None), ["--where"]);
+        assert_eq!(differing(|plan| plan.relation.name = Some("public.other".into())), ["--table or --query"]);
+        assert_eq!(differing(|plan| plan.key.clear()), ["--key"]);
+        assert_eq!(differing(|plan| plan.columns.truncate(1)), ["the columns"]);
+        assert_eq!(differing(|plan| plan.cap.max_rows = None), ["--max-rows or --tier"]);
         let csv = format(Format::Csv, Compression::None);
         assert!(existing.same_request(&plan(), &csv).is_err());
     }

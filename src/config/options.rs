@@ -338,6 +338,8 @@ options! {
             "on standard error: auto, bar, plain, json or none";
         report: One<ReportKind> = words(&[("text", ReportKind::Text), ("json", ReportKind::Json)]), "text|json",
             "the end report: text, or one JSON line, last on standard output";
+        report_file: One<PathBuf> = value::path, "FILE",
+            "write the JSON report to FILE too, also where the run fails";
         log_format: One<LogFormat> = words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]), "text|json",
             "form of log lines on standard error";
         color: One<ColorKind> = words(&[

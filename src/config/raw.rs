@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::options::{Arity, OPTIONS, OptionInfo, by_key, nearest};
 use super::{ConfigError, Environment, position};
+use crate::base::voice;
 
 pub(crate) const DEFAULTS: &str = include_str!("../../config/default.toml");
 pub(crate) const TIERS: &str = include_str!("../../config/tiers.toml");
@@ -66,6 +67,8 @@ pub(crate) struct Raw {
     settings: BTreeMap<&'static str, Setting>,
     /// The tables that hold no settings, by table and key.
     tables: BTreeMap<(&'static str, String), String>,
+    /// Whether something was written that could not be read: what seems to be missing may stand there.
+    pub(super) unread: bool,
 }
 
 impl Raw {
@@ -82,8 +85,9 @@ impl Raw {
             match environment.read(&path) {
                 Ok(text) => raw.file(&text, Some(&path), &["tiers"], &mut errors),
                 Err(error) => {
-                    let what = format!("reading the config file {}: {error}", path.display());
-                    errors.push(ConfigError::new(what, "check the name given to --config"));
+                    let why = voice::plain(&error.to_string());
+                    let what = format!("--config: cannot read {}: {why}", path.display());
+                    errors.push(ConfigError::new(what, "check the name of the file, and who may read it"));
                 }
             }
         }
@@ -95,6 +99,7 @@ impl Raw {
         raw.expand_home(environment, &mut errors);
         raw.preset("preset");
         raw.preset("source_profile");
+        raw.unread = !errors.is_empty();
         (raw, errors)
     }
 

@@ -134,6 +134,7 @@ const CASES: &[Case] = &[
     plain("log_format", "json", |_, f| f.log_format == LogFormat::Json),
     plain("color", "never", |_, f| f.color == ColorKind::Never),
     plain("metrics_listen", "127.0.0.1:9187", |_, f| f.metrics_listen.is_some_and(|address| address.port() == 9187)),
+    plain("report_file", "r.json", |_, f| f.report_file.as_deref().is_some_and(|file| file.ends_with("r.json"))),
     plain("metrics_file", "m.prom", |_, f| f.metrics_file.as_deref().is_some_and(|file| file.ends_with("m.prom"))),
 ];
 

@@ -56,6 +56,8 @@ pub struct FrontOptions {
     pub progress: ProgressKind,
     /// The end report.
     pub report: ReportKind,
+    /// Where the JSON report is written too.
+    pub report_file: Option<PathBuf>,
     /// The form of log lines.
     pub log_format: LogFormat,
     /// Whether what people read has colours.
@@ -253,7 +255,7 @@ impl Settings {
     }
 
     fn names_nothing(&self) -> bool {
-        self.raw.get("table").is_none() && self.raw.get("query").is_none()
+        self.raw.get("table").is_none() && self.raw.get("query").is_none() && !self.raw.unread
     }
 
     fn format(&mut self, compression: Compression) -> Option<FormatOptions> {
@@ -376,7 +378,7 @@ impl Settings {
                 .ok()
                 .map(Target::Destination),
             None if need_target => {
-                if self.raw.get("to").is_none() && !names_nothing {
+                if self.raw.get("to").is_none() && !names_nothing && !self.raw.unread {
                     let hint = "give --to DEST: a folder, s3://bucket/prefix/, or - for standard output";
                     self.errors.push(ConfigError::new("nothing says where to write", hint));
                 }
@@ -409,6 +411,7 @@ impl Settings {
             labels,
             progress: given.progress?,
             report: given.report?,
+            report_file: given.report_file.take(),
             log_format: given.log_format?,
             color: given.color?,
             metrics_listen: given.metrics_listen,

@@ -371,13 +371,16 @@ pub(super) fn date(text: &str) -> Result<NaiveDate, String> {
     date.ok_or_else(|| "a date such as 2026-11-21 is wanted".to_owned())
 }
 
-/// A run id: 1 to 64 of `A-Za-z0-9._-`, not beginning with `_` or `.`.
+/// A run id: 1 to 64 of `A-Za-z0-9._-:+`, beginning with none of `_.:+`: it stands in the names of objects, and what begins
+/// with the first two is hidden from readers.
 pub(super) fn run_id(text: &str) -> Result<String, String> {
-    let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if fits && (1..=64).contains(&text.len()) && !text.starts_with(['_', '.']) {
+    let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:+".contains(&byte));
+    if fits && (1..=64).contains(&text.len()) && !text.starts_with(['_', '.', ':', '+']) {
         Ok(text.to_owned())
     } else {
-        Err("1 to 64 letters, digits, dots, dashes or underscores are wanted, the first a letter or a digit".to_owned())
+        Err("1 to 64 letters, digits or . _ - : + are wanted, the first a letter or a digit; in Airflow {{ ts_nodash }} is such \
+             an id"
+            .to_owned())
     }
 }
 

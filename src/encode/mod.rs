@@ -113,8 +113,10 @@ pub enum EncodeError {
     Unrepresentable {
         /// The output column.
         column: String,
-        /// What the value is and which flag decides on it.
+        /// What the value is.
         reason: String,
+        /// Which flag decides on it.
+        hint: String,
     },
     /// The batch is not of the planned types: a bug in the source.
     #[error("column {column:?} arrived as {found} where the plan says {expected}")]
@@ -126,4 +128,14 @@ pub enum EncodeError {
         /// The Arrow type of the plan.
         expected: String,
     },
+}
+
+impl EncodeError {
+    /// What to do, where it is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unrepresentable { hint, .. } => Some(hint.clone()),
+            _ => None,
+        }
+    }
 }

@@ -128,10 +128,10 @@ impl ParquetEncoder {
             if !column.nullable && array.null_count() > 0 {
                 return Err(EncodeError::Unrepresentable {
                     column: column.name.clone(),
-                    reason:
-                        "a NULL arrived although it is declared NOT NULL, which foreign tables do not enforce; leave \
-                             it out of --columns and write it as an expression: --column NAME=EXPRESSION"
-                            .to_owned(),
+                    reason: "a NULL arrived although it is declared NOT NULL, which foreign tables do not enforce"
+                        .to_owned(),
+                    hint: "leave it out of --columns and write it as an expression: --column NAME=EXPRESSION"
+                        .to_owned(),
                 });
             }
         }

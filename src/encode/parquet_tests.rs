@@ -338,5 +338,5 @@ fn a_null_where_none_was_promised_is_an_error() {
     let nulls: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
     let error = encoder.encode(&batch(&columns, vec![nulls]), &mut Vec::new()).unwrap_err();
     assert!(matches!(&error, EncodeError::Unrepresentable { column, .. } if column == "id"), "{error}");
-    assert!(error.to_string().contains("--column NAME=EXPRESSION"), "{error}");
+    assert!(error.hint().unwrap().contains("--column NAME=EXPRESSION"), "{error}");
 }

@@ -244,7 +244,7 @@ impl Coordinator {
             failpoint::reach("replanned").await;
         }
         tracing::warn!(
-            error = &error as &dyn std::error::Error,
+            error = error.sentence(),
             discarded = discard.len(),
             added = add.len(),
             "a partition is planned anew: what it was of has moved"
@@ -293,7 +293,7 @@ impl Coordinator {
         let most = retry::RETRY_DELAY_MIN.saturating_mul(1 << (failures.count - 1).min(16));
         let delay = most.min(retry::RETRY_DELAY_MAX).mul_f64(rand::random());
         tracing::warn!(
-            error = &error as &dyn std::error::Error,
+            error = error.sentence(),
             attempt = failures.count,
             delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
             "an attempt failed and is repeated under the same snapshot"
@@ -387,10 +387,12 @@ impl Coordinator {
 fn broken_promise(plan: &Plan, error: ExportError) -> ExportError {
     let tables = plan.at_own_moments.join(", ");
     let message = format!(
-        "{error}; the statement is not repeated: it would read {tables} at another moment of the foreign server than the \
-         other partitions did"
+        "{}; the statement is not repeated: it would read {tables} at another moment of the foreign server than the \
+         other partitions did",
+        error.sentence()
     );
-    let error = ExportError { source: error.source, ..ExportError::new(ExportErrorKind::SnapshotLost, message) };
+    let error =
+        ExportError { source: error.source, told: true, ..ExportError::new(ExportErrorKind::SnapshotLost, message) };
     error.with_hint("run the export again; without --key one statement reads all rows, and may be repeated")
 }
 

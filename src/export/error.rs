@@ -3,8 +3,10 @@
 
 use std::error::Error as StdError;
 
+use crate::base::voice;
+use crate::commit::ManifestError;
 use crate::encode::EncodeError;
-use crate::model::ExportErrorKind;
+use crate::model::{ErrorCode, ExportErrorKind};
 use crate::source::{Retry, SourceError, SourceFault};
 use crate::store::StoreError;
 use crate::store::error::StoreFault;
@@ -15,8 +17,12 @@ use crate::store::error::StoreFault;
 pub struct ExportError {
     /// The class.
     pub kind: ExportErrorKind,
+    /// What is finer than the class, where it is known.
+    pub code: Option<ErrorCode>,
     /// What was being done, with its nouns: partition, object, relation.
     pub message: String,
+    /// Whether the message tells the cause, which is then not added to it.
+    pub told: bool,
     /// What to do, where it is known.
     pub hint: Option<String>,
     /// Whether the partition that it ended is worth another attempt.
@@ -29,7 +35,20 @@ pub struct ExportError {
 impl ExportError {
     /// An error without hint or source.
     pub fn new(kind: ExportErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, retry: Retry::Never, source: None }
+        Self { kind, code: None, message: message.into(), told: false, hint: None, retry: Retry::Never, source: None }
+    }
+
+    /// Says what it is, finer than its class.
+    #[must_use]
+    pub fn with_code(mut self, code: ErrorCode) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// What is said of it: one sentence, with at most one cause.
+    pub fn sentence(&self) -> String {
+        let source = self.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static));
+        voice::sentence(&self.message, source, self.told)
     }
 
     /// Adds why.
@@ -82,13 +101,15 @@ impl From<SourceError> for ExportError {
             SourceFault::Authentication => ExportErrorKind::SourceAuthentication,
             SourceFault::Unavailable => ExportErrorKind::SourceUnavailable,
             SourceFault::SnapshotLost => ExportErrorKind::SnapshotLost,
+            SourceFault::Missing => ExportErrorKind::SourceMissing,
             SourceFault::SchemaChanged => ExportErrorKind::SchemaChanged,
             SourceFault::Data => ExportErrorKind::Data,
             SourceFault::Rejected => ExportErrorKind::StatementRejected,
             SourceFault::GaveWay => ExportErrorKind::GaveWay,
             SourceFault::Protocol => ExportErrorKind::Internal,
         };
-        Self { retry: error.retry, hint: error.hint, source: error.source, ..Self::new(kind, error.message) }
+        let SourceError { retry, told, reason: code, hint, source, message, .. } = error;
+        Self { code, told, hint, retry, source, ..Self::new(kind, message) }
     }
 }
 
@@ -98,7 +119,9 @@ impl From<EncodeError> for ExportError {
             EncodeError::Unrepresentable { .. } => ExportErrorKind::Data,
             _ => ExportErrorKind::Internal,
         };
-        Self::new(kind, "encoding").with_source(error)
+        let message = voice::sentence(&error.to_string(), error.source(), false);
+        let code = matches!(kind, ExportErrorKind::Data).then_some(ErrorCode::ValueUnrepresentable);
+        Self { code, told: true, hint: error.hint(), ..Self::new(kind, message).with_source(error) }
     }
 }
 
@@ -117,7 +140,48 @@ pub(super) fn kind_of(fault: StoreFault) -> ExportErrorKind {
 impl From<StoreError> for ExportError {
     fn from(error: StoreError) -> Self {
         let kind = kind_of(error.fault);
-        Self { source: Some(error.source), ..Self::new(kind, format!("{} {}", error.operation, error.object)) }
+        let (message, code, hint) = (error.to_string(), error.code, error.hint.clone().map(String::from));
+        Self { code, told: true, hint, source: Some(error.source), ..Self::new(kind, message) }
+    }
+}
+
+impl From<ManifestError> for ExportError {
+    fn from(error: ManifestError) -> Self {
+        let kind = match error.fault() {
+            None => ExportErrorKind::Internal,
+            Some(fault) => kind_of(fault),
+        };
+        let message = match (&error, error.store()) {
+            (
+                ManifestError::ReadBack(_) | ManifestError::Unfinished { .. } | ManifestError::Stranded { .. },
+                Some(store),
+            ) => {
+                format!("{error}: {store}")
+            }
+            (_, Some(store)) => store.to_string(),
+            (ManifestError::Stranded { source, .. }, None) => format!("{error}: {source}"),
+            (_, None) => voice::sentence(&error.to_string(), error.source(), false),
+        };
+        let code = match &error {
+            ManifestError::Taken { .. } | ManifestError::Occupied { .. } => Some(ErrorCode::DestinationOccupied),
+            ManifestError::OtherRequest { .. } => Some(ErrorCode::OtherRequest),
+            other => other.store().and_then(|store| store.code),
+        };
+        let hint = match &error {
+            ManifestError::Taken { .. } => Some(
+                "choose another destination, for example with {date} or {run_id} in it, or --on-existing skip or replace",
+            ),
+            ManifestError::Occupied { .. } => Some("--on-existing replace overwrites it"),
+            ManifestError::OtherRequest { .. } => {
+                Some("a retry asks for the same; give another export another --run-id")
+            }
+            ManifestError::Unfinished { .. } => {
+                Some("the manifest stands; the same command with the same --run-id reports the export")
+            }
+            _ => None,
+        };
+        let hint = hint.map(str::to_owned).or_else(|| error.store()?.hint.clone().map(String::from));
+        Self { code, told: true, hint, source: Some(Box::new(error)), ..Self::new(kind, message) }
     }
 }
 

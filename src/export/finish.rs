@@ -1,7 +1,5 @@
 //! The two ends of a run at its destination: what stands there before, and the commit after.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -9,11 +7,12 @@ use std::time::Instant;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ExportError, kind_of};
+use super::error::ExportError;
 use super::hold::{Hold, own_files};
 use super::place;
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
+use crate::base::whole_file::write_whole;
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
 use crate::commit::{
@@ -230,24 +229,23 @@ pub(crate) async fn finish(
 
 fn warn(committed: &Committed) {
     for warning in &committed.warnings {
-        tracing::warn!(error = warning as &dyn std::error::Error, "a part of the replaced export is still there");
+        tracing::warn!(error = %warning, "a part of the replaced export is still there");
     }
 }
 
 /// The manifest of a stream, beside whatever the stream became: written whole, then renamed.
 fn write_file(file: &Path, manifest: &Manifest) -> Result<String, ExportError> {
     let failed = |error: std::io::Error| {
-        ExportError::new(ExportErrorKind::DestinationUnavailable, format!("writing the manifest {}", file.display()))
-            .with_source(error)
-            .with_hint("the stream itself is whole; check --manifest")
+        ExportError::new(
+            ExportErrorKind::DestinationUnavailable,
+            format!("--manifest: cannot write {}", file.display()),
+        )
+        .with_source(error)
+        .with_hint("the stream itself is whole; check --manifest")
     };
     let json =
         manifest.to_json().map_err(|error| ExportError::internal("writing the manifest as JSON").with_source(error))?;
-    let mut staged = file.as_os_str().to_owned();
-    staged.push(".part");
-    let written = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged);
-    written.and_then(|mut file| file.write_all(&json)).map_err(failed)?;
-    std::fs::rename(&staged, file).map_err(failed)?;
+    write_whole(file, &json).map_err(failed)?;
     Ok(file.display().to_string())
 }
 
@@ -326,33 +324,5 @@ pub(crate) fn report_of(
         seconds: started.elapsed().as_secs_f64(),
         source_cost: None,
         already_committed,
-    }
-}
-
-impl From<ManifestError> for ExportError {
-    fn from(error: ManifestError) -> Self {
-        let kind = error.fault().map_or(ExportErrorKind::Internal, kind_of);
-        let hint = match &error {
-            ManifestError::Taken { .. } => Some(
-                "choose another destination, for example with {date} or {run_id} in it, or --on-existing skip or replace",
-            ),
-            ManifestError::Unfinished { .. } => {
-                Some("the manifest stands; the same command with the same --run-id reports the export")
-            }
-            _ => None,
-        };
-        let doing = match &error {
-            ManifestError::Taken { .. }
-            | ManifestError::Occupied { .. }
-            | ManifestError::OtherRequest { .. }
-            | ManifestError::Decode { .. }
-            | ManifestError::Look(_) => "looking at the destination",
-            _ => "committing",
-        };
-        let wrapped = Self::new(kind, doing).with_source(error);
-        match hint {
-            Some(hint) => wrapped.with_hint(hint),
-            None => wrapped,
-        }
     }
 }

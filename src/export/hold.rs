@@ -99,7 +99,7 @@ impl Hold {
         let until = ended.clone();
         let renewal = tokio::spawn(async move {
             if let Some(error) = keeper.keep(&until).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "the destination is lost to another run");
+                tracing::error!(%error, "the destination is lost to another run");
                 stop.cancel();
             }
         });

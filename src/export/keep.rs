@@ -273,7 +273,7 @@ pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -
             match journal.record_keeper(&format!("{:08x}", rand::random::<u32>()), &record).await {
                 Ok(()) => drop(known.insert(snapshot)),
                 // The next look tries again; nothing but a later keeper depends on it.
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "a keeper is not noted"),
+                Err(error) => tracing::debug!(%error, "a keeper is not noted"),
             }
         }
     }

@@ -52,7 +52,7 @@ impl DeniedUploads {
     pub(crate) fn warn(&self, run_id: &str) {
         let shown = self.uploads.iter().take(NAMES_IN_ERROR_MAX).map(String::as_str);
         tracing::warn!(
-            error = &self.error as &dyn std::error::Error,
+            error = %self.error,
             run_id,
             count = self.uploads.len(),
             uploads = shown.collect::<Vec<_>>().join(" "),
@@ -259,7 +259,7 @@ impl DeadRun {
             Ok(None) => return (noted, false),
             Err(error) => {
                 // A store or a role without the right to list: what was noted is known all the same.
-                tracing::warn!(error = &error as &dyn std::error::Error, "open uploads cannot be listed");
+                tracing::warn!(%error, "open uploads cannot be listed");
                 return (noted, false);
             }
         };

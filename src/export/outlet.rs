@@ -33,7 +33,7 @@ pub(crate) async fn discard(outlet: &Outlet, object: &StagedObject) -> bool {
         _ => destination.discard(object).await,
     };
     if let Err(error) = removed {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a part of a failed run could not be removed");
+        tracing::warn!(%error, "a part of a failed run could not be removed");
         return false;
     }
     true

@@ -100,7 +100,7 @@ impl PartSink {
 pub(super) async fn aborted(writer: PartWriter) -> bool {
     let aborted = writer.abort().await;
     if let Err(error) = &aborted {
-        tracing::warn!(error = error as &dyn std::error::Error, "an upload could not be aborted");
+        tracing::warn!(%error, "an upload could not be aborted");
     }
     aborted.is_ok()
 }

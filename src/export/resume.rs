@@ -255,7 +255,7 @@ async fn receipts(
 ) -> Result<Vec<PartitionReceipt>, ExportError> {
     let listed = destination.open_uploads().await.unwrap_or_else(|error| {
         tracing::warn!(
-            error = &error as &dyn std::error::Error,
+            %error,
             "open uploads cannot be listed; receipts are believed"
         );
         None

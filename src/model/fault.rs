@@ -14,7 +14,9 @@ pub enum ExportErrorKind {
     SourceUnavailable,
     /// The snapshot is gone (12).
     SnapshotLost,
-    /// The relation is missing, or changed under the run (13).
+    /// A table or column that was asked for is not there (13).
+    SourceMissing,
+    /// The relation changed under the run (13).
     SchemaChanged,
     /// A value cannot be written, or there are fewer rows than `--min-rows` (14).
     Data,
@@ -58,4 +60,48 @@ impl ExportErrorKind {
                 | Self::Terminated
         )
     }
+}
+
+/// What a failure is, finer than its class: for scripts that tell one from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// There is no such table or view.
+    RelationMissing,
+    /// There is no such column.
+    ColumnMissing,
+    /// There is no such schema.
+    SchemaMissing,
+    /// There is no such database.
+    DatabaseMissing,
+    /// Nobody listens there.
+    ConnectionRefused,
+    /// The name of a host stands for no address.
+    HostUnknown,
+    /// The server speaks no TLS, or none that is wanted.
+    TlsRefused,
+    /// The server's certificate is not trusted.
+    CertificateRefused,
+    /// The password is wrong, or there is none.
+    PasswordRefused,
+    /// The role is not let in.
+    RoleRefused,
+    /// The role may not do it.
+    PermissionDenied,
+    /// A value does not fit what it is to be written as.
+    ValueUnrepresentable,
+    /// There is no such bucket or container.
+    BucketMissing,
+    /// No credentials for the store were found.
+    CredentialsMissing,
+    /// The store does not know the credentials, or their time is up.
+    CredentialsRefused,
+    /// The credentials may not do it.
+    AccessDenied,
+    /// An export or a file stands there already.
+    DestinationOccupied,
+    /// The run of this id committed another request.
+    OtherRequest,
+    /// An option, a key or a variable that does not exist.
+    OptionUnknown,
 }

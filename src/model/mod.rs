@@ -18,7 +18,7 @@ pub mod request;
 pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Precision};
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
 pub use event::{Event, ReaderProgress, ResumedProgress};
-pub use fault::ExportErrorKind;
+pub use fault::{ErrorCode, ExportErrorKind};
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};

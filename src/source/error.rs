@@ -3,6 +3,8 @@
 
 use std::error::Error as StdError;
 
+use crate::model::ErrorCode;
+
 /// The class of a source error, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceFault {
@@ -14,7 +16,9 @@ pub enum SourceFault {
     Unavailable,
     /// The snapshot is gone (12).
     SnapshotLost,
-    /// The relation is missing or changed (13).
+    /// A table or column that was asked for is not there (13).
+    Missing,
+    /// The relation changed (13).
     SchemaChanged,
     /// A value that its carrier cannot hold (14).
     Data,
@@ -64,6 +68,10 @@ pub struct SourceError {
     pub retry: Retry,
     /// What was being done, with its nouns.
     pub message: String,
+    /// Whether the message tells the cause, which is then not added to it.
+    pub told: bool,
+    /// What it is, where that is known more closely than by its class.
+    pub reason: Option<ErrorCode>,
     /// The source's own code for it, where it gave one.
     pub code: Option<String>,
     /// What to do, where it is known.
@@ -76,13 +84,37 @@ pub struct SourceError {
 impl SourceError {
     /// An error of our own finding.
     pub fn new(fault: SourceFault, message: impl Into<String>) -> Self {
-        Self { fault, retry: fault.retry(), message: message.into(), code: None, hint: None, source: None }
+        Self {
+            fault,
+            retry: fault.retry(),
+            message: message.into(),
+            told: false,
+            reason: None,
+            code: None,
+            hint: None,
+            source: None,
+        }
     }
 
     /// Adds what to do.
     #[must_use]
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what it is.
+    #[must_use]
+    pub(crate) fn with_reason(mut self, reason: ErrorCode) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// Puts a sentence in the place of what was being done; the cause stays, for who asks for the whole chain.
+    #[must_use]
+    pub(crate) fn told_as(mut self, sentence: impl Into<String>) -> Self {
+        self.message = sentence.into();
+        self.told = true;
         self
     }
 

@@ -36,8 +36,18 @@ const WORDS_MAX: usize = 300;
 
 /// No credentials could be had. No text shows a command or its answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct NoCredentials(pub(super) String);
+#[error("{what}")]
+pub(super) struct NoCredentials {
+    pub(super) what: String,
+    /// What to do, where it is known.
+    pub(super) hint: Option<String>,
+}
+
+impl NoCredentials {
+    fn new(what: String) -> Self {
+        Self { what, hint: None }
+    }
+}
 
 impl From<NoCredentials> for object_store::Error {
     fn from(error: NoCredentials) -> Self {
@@ -84,17 +94,17 @@ impl CredentialProgram {
     }
 
     /// What to do where the program is not there or fails.
-    fn advice(&self) -> String {
+    fn advice(&self) -> Option<String> {
         match self {
             Self::Cli { profile, key } if key.starts_with("sso") => {
-                format!("; try: aws sso login --profile '{profile}'")
+                Some(format!("try: aws sso login --profile '{profile}'"))
             }
-            _ => String::new(),
+            _ => None,
         }
     }
 
     async fn ask(&self) -> Result<(AwsCredential, Option<DateTime<Utc>>), NoCredentials> {
-        let failed = |why: &dyn fmt::Display| NoCredentials(format!("{} {why}", self.name()));
+        let failed = |why: &dyn fmt::Display| NoCredentials::new(format!("{} {why}", self.name()));
         let limit = failpoint::limit("aws_credential_command", COMMAND_TIMEOUT);
         let answer = match tokio::time::timeout(limit, command::run(self.command())).await {
             Ok(Ok(answer)) => answer,
@@ -104,19 +114,25 @@ impl CredentialProgram {
         if !answer.status.success() {
             let words = first_line(&answer.stderr);
             let colon = if words.is_empty() { "" } else { ": " };
-            return Err(failed(&format!("failed ({}){colon}{words}{}", answer.status, self.advice())));
+            let failed = failed(&format!("failed ({}){colon}{words}", answer.status));
+            return Err(NoCredentials { hint: self.advice(), ..failed });
         }
         parse(&answer.stdout).map_err(|why| failed(&format!("printed {why}")))
     }
 
     fn not_run(&self, error: &std::io::Error) -> NoCredentials {
         match self {
-            Self::Cli { profile, key } if error.kind() == std::io::ErrorKind::NotFound => NoCredentials(format!(
-                "AWS profile {profile} gets its credentials by {key}, for which the AWS CLI is asked, and there is no \
-                 program aws in PATH; install it, or give what this prints where it is: \
-                 aws configure export-credentials --profile '{profile}' --format env"
-            )),
-            _ => NoCredentials(format!("{} could not be run: {error}", self.name())),
+            Self::Cli { profile, key } if error.kind() == std::io::ErrorKind::NotFound => NoCredentials {
+                what: format!(
+                    "AWS profile {profile} gets its credentials by {key}, for which the AWS CLI is asked, and there is no \
+                     program aws in PATH"
+                ),
+                hint: Some(format!(
+                    "install it, or give what this prints where it is: aws configure export-credentials --profile \
+                     '{profile}' --format env"
+                )),
+            },
+            _ => NoCredentials::new(format!("{} could not be run: {error}", self.name())),
         }
     }
 }
@@ -216,7 +232,7 @@ impl AskedCredentials {
         }
         let asked = self.program.ask().await.and_then(|(credential, ends)| {
             HeldCredentials::new(credential, ends)
-                .map_err(|why| NoCredentials(format!("{} printed {why}", self.program.name())))
+                .map_err(|why| NoCredentials::new(format!("{} printed {why}", self.program.name())))
         });
         match asked {
             Ok(held) => {
@@ -278,11 +294,13 @@ impl MachineRole {
     }
 
     fn none(&self, why: &str) -> NoCredentials {
-        NoCredentials(format!(
-            "no AWS credentials found: looked at {}, and at the machine's role ({why}); set AWS_PROFILE, or \
-             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --aws-credential-command",
-            self.looked
-        ))
+        NoCredentials {
+            what: format!("no AWS credentials found: looked at {}, and at the machine's role ({why})", self.looked),
+            hint: Some(
+                "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --aws-credential-command"
+                    .to_owned(),
+            ),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::connect::Variables;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum ProfileError {
     #[error(
-        "no AWS credentials found: looked at AWS_ACCESS_KEY_ID and at profile {profile} in {files} (no such profile; {known})"
+        "no AWS credentials found: looked at AWS_ACCESS_KEY_ID and at profile {profile} in {files}, and there is no such profile"
     )]
     Unknown { profile: String, files: String, known: String },
     #[error("profile {profile} in {files} has only one of aws_access_key_id and aws_secret_access_key")]
@@ -22,8 +22,21 @@ pub(super) enum ProfileError {
         "no AWS credentials found: looked at AWS_ACCESS_KEY_ID and at profile {profile} in {files}, which has no keys"
     )]
     NoKeys { profile: String, files: String },
-    #[error("reading {file}: {kind}")]
+    #[error("cannot read {file}: {kind}")]
     Unreadable { file: String, kind: std::io::ErrorKind },
+}
+
+impl ProfileError {
+    /// What to do.
+    pub(super) fn hint(&self) -> String {
+        match self {
+            Self::Unknown { known, .. } => format!("name another with AWS_PROFILE; {known}"),
+            Self::HalfKeys { .. } | Self::NoKeys { .. } => {
+                "write both keys into the profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned()
+            }
+            Self::Unreadable { .. } => "let the user of this process read it, or name another file".to_owned(),
+        }
+    }
 }
 
 type Sections = BTreeMap<String, BTreeMap<String, String>>;
@@ -294,18 +307,22 @@ mod tests {
     #[test]
     fn a_profile_without_keys_is_refused_by_name_and_no_secret_is_told() {
         let cases = [
-            ("prod", "(no such profile; there are: bare, default, dev, half, role, sso, tool)"),
+            (
+                "prod",
+                "there is no such profile; name another with AWS_PROFILE; there are: bare, default, dev, half, role, sso, tool",
+            ),
             ("half", "has only one of"),
             ("half2", "no such profile"),
             ("bare", "which has no keys"),
         ];
         for (profile, expected) in cases {
-            let error = read(&[("AWS_PROFILE", profile)]).unwrap_err().to_string();
+            let error = read(&[("AWS_PROFILE", profile)]).unwrap_err();
+            let error = format!("{error}; {}", error.hint());
             assert!(error.contains(expected) && error.contains(profile), "{error}");
             assert!(!error.contains("canary"), "{error}");
         }
         let error = read(&[("AWS_PROFILE", "x"), ("HOME", "")]).unwrap_err().to_string();
-        assert!(error.contains("no file (HOME is not set) (no such profile; there is none)"), "{error}");
+        assert!(error.contains("no file (HOME is not set), and there is no such profile"), "{error}");
     }
 
     #[test]

@@ -29,10 +29,12 @@ use super::address::Provider;
 use super::aws_credentials::{AskedCredentials, MachineRole};
 use super::aws_profile::{self, Giver, ProfileError};
 use super::aws_region;
+use super::buckets::Buckets;
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::remote::Remote;
 use crate::base::failpoint;
+use crate::model::ErrorCode;
 
 /// A request to a store may take this long until its answer begins, or longer where its body is large:
 /// [`UPLOAD_RATE_MIN`].
@@ -96,8 +98,12 @@ pub(super) fn cloud(
             let client = TimedHttpConnector::default()
                 .connect(&s3_client(variables, s3_endpoint(&s3_builder(authority, variables)).as_deref()))
                 .map_err(refused)?;
+            let builder = s3_builder(authority, variables);
+            let region = builder.get_config_value(&AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
+            let buckets = Buckets::new(facts.clone(), client.clone(), s3_endpoint(&builder), region);
             let open_uploads = OpenUploads::new(facts.clone(), client);
             Remote::new(Arc::new(store), root, url.to_owned())
+                .with_buckets(buckets)
                 .with_facts(Arc::new(facts))
                 .with_open_uploads(open_uploads, asked)
         }
@@ -112,11 +118,13 @@ pub(super) fn cloud(
 /// What the variables and the profile say.
 pub(super) fn profile(url: &str, variables: &Variables) -> Result<aws_profile::ProfileFound, StoreError> {
     aws_profile::find(variables).map_err(|error| {
+        let hint = error.hint();
         let fault = match error {
             ProfileError::Unreadable { .. } | ProfileError::HalfKeys { .. } => StoreFault::Configuration,
             _ => StoreFault::Authentication,
         };
-        StoreError::new("opening destination", url, fault, error)
+        let error = StoreError::new("opening destination", url, fault, error);
+        error.with_code(ErrorCode::CredentialsMissing).with_hint(hint)
     })
 }
 

@@ -1,9 +1,12 @@
 //! What can go wrong at the destination.
 
+mod words;
+
 use rustix::io::Errno;
 
 use super::aws_credentials::NoCredentials;
-use crate::base::{OPEN_FILES_HINT, tells_of_open_files};
+use crate::base::{OPEN_FILES_HINT, tells_of_open_files, voice};
+use crate::model::ErrorCode;
 
 /// The class of a destination error, which decides exit code and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +29,23 @@ pub enum StoreFault {
 
 /// An error of the store layer: what was being done, to which object.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {object}")]
+#[error("{}", self.sentence())]
 pub struct StoreError {
-    /// What was being done, as a verb that its object follows: `writing`, `reading`, `publishing`.
+    /// What was being done: `writing`, `reading`, `publishing`.
     pub operation: &'static str,
     /// The object's URL, without credentials.
     pub object: String,
     /// The class.
     pub fault: StoreFault,
+    /// What it is, where that is known more closely than by its class.
+    pub code: Option<ErrorCode>,
+    /// Why, in a person's words.
+    pub cause: Box<str>,
+    /// What to do, where it is known.
+    pub hint: Option<Box<str>>,
     /// Whether what the operation had staged is known to be gone.
     pub leaves_nothing: bool,
-    /// Why.
+    /// Why, in whole.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -44,11 +53,15 @@ pub struct StoreError {
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is kept of an error of the store's client: its words without response bodies, which can quote request headers
-/// and with them session tokens, and what to do.
+/// and with them session tokens.
 #[derive(Debug, thiserror::Error)]
-#[error("{text}{}{}", if hint.is_some() { "; " } else { "" }, hint.unwrap_or_default())]
-struct Cause {
-    text: String,
+#[error("{0}")]
+struct ClientError(String);
+
+/// What an error means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Meaning {
+    code: Option<ErrorCode>,
     hint: Option<&'static str>,
 }
 
@@ -60,31 +73,91 @@ impl StoreError {
         fault: StoreFault,
         source: impl Into<BoxError>,
     ) -> Self {
-        Self { operation, object: object.into(), fault, leaves_nothing: false, source: source.into() }
+        let source = source.into();
+        let cause = voice::cause(source.as_ref()).into();
+        let object = object.into();
+        Self { operation, object, fault, code: None, cause, hint: None, leaves_nothing: false, source }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub(crate) fn with_hint(self, hint: impl Into<Box<str>>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Says what it is.
+    #[must_use]
+    pub(crate) fn with_code(self, code: ErrorCode) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     /// An error of the operating system.
     pub(crate) fn from_io(operation: &'static str, object: impl Into<String>, error: std::io::Error) -> Self {
         let (fault, hint) = io_fault(&error);
-        let source: BoxError = match hint {
-            Some(_) => Box::new(Cause { text: error.to_string(), hint }),
-            None => Box::new(error),
-        };
-        Self { operation, object: object.into(), fault, leaves_nothing: false, source }
+        Self { hint: hint.map(Into::into), ..Self::new(operation, object, fault, error) }
     }
 
     /// An error of `object_store`.
     pub(crate) fn from_store(operation: &'static str, object: impl Into<String>, error: &object_store::Error) -> Self {
         let object = object.into();
-        if let Some(none) = in_chain::<NoCredentials>(error) {
-            return Self::new(operation, object, StoreFault::Authentication, none.clone());
+        if let Some(none) = words::in_chain::<NoCredentials>(error) {
+            let error = Self::new(operation, object, StoreFault::Authentication, none.clone());
+            return Self { hint: none.hint.as_deref().map(Into::into), ..error }
+                .with_code(ErrorCode::CredentialsMissing);
         }
         let full = chain_text(error);
-        let (fault, hint) = store_fault(error, &full);
-        let known = ["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken"];
-        let is_policy = object.starts_with("s3://") && !known.iter().any(|code| full.contains(code));
-        let hint = if is_policy && hint == Some(CREDENTIALS) { Some(s3_policy(operation)) } else { hint };
-        Self::new(operation, object, fault, Cause { text: without_bodies(&full), hint })
+        let (fault, meaning) = store_fault(error, &full);
+        let is_policy = object.starts_with("s3://") && meaning.code == Some(ErrorCode::AccessDenied);
+        let hint = if is_policy { Some(s3_policy(operation)) } else { meaning.hint };
+        Self {
+            code: meaning.code,
+            cause: words::cause(error, &full).into(),
+            hint: hint.map(Into::into),
+            ..Self::new(operation, object, fault, ClientError(words::without_bodies(&full)))
+        }
+    }
+
+    /// The bucket or container, where the object is in one.
+    pub(super) fn bucket(&self) -> Option<&str> {
+        let (_, rest) = self.object.split_once("://")?;
+        let authority = rest.split('/').next().unwrap_or_default();
+        Some(authority.split('@').next().unwrap_or(authority)).filter(|name| !name.is_empty())
+    }
+
+    /// One sentence, with the object and one cause.
+    fn sentence(&self) -> String {
+        let Self { operation, object, cause, .. } = self;
+        match (self.code, self.bucket()) {
+            (Some(ErrorCode::BucketMissing), Some(bucket))
+                if object.starts_with("s3://") || object.starts_with("gs://") =>
+            {
+                format!("bucket {bucket} does not exist")
+            }
+            (Some(ErrorCode::BucketMissing), Some(container)) => format!("container {container} does not exist"),
+            (Some(ErrorCode::CredentialsMissing), _) => cause.to_string(),
+            _ => match *operation {
+                "taking" | "keeping" => format!("{object}: {cause}"),
+                doing => format!("cannot {} {object}: {cause}", infinitive(doing)),
+            },
+        }
+    }
+}
+
+/// What cannot be done.
+fn infinitive(doing: &'static str) -> &'static str {
+    match doing {
+        "opening destination" => "write to",
+        "reading" => "read",
+        "writing" | "staging" | "creating" => "write",
+        "replacing" => "replace",
+        "starting" => "start to write",
+        "publishing" => "publish",
+        "looking at" => "look at",
+        "listing" => "list",
+        "listing uploads" => "list the open uploads of",
+        "deleting" => "delete",
+        "discarding" => "remove what is staged of",
+        other => other,
     }
 }
 
@@ -115,9 +188,11 @@ fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
 
 const FILE_TOO_LARGE: &str = "the process may write no larger file, or the file system may hold none: raise `ulimit -f`, or take \
                               smaller files with --part-size";
-const NO_BUCKET: &str = "the bucket or container does not exist: create it, or correct the destination's URL";
+pub(super) const NO_BUCKET: &str = "create it, or correct its name in the destination's URL";
 const CREDENTIALS: &str = "check the credentials in the environment and that their policy allows writing here";
-const NO_CREDENTIALS: &str = "no credentials were found in the environment and no instance metadata service answered: set the provider's variables";
+const NO_CREDENTIALS: &str =
+    "set the variables of the provider, for S3 AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+
 /// What a refused operation may do on S3 only where the policy says so.
 fn s3_policy(operation: &str) -> &'static str {
     match operation {
@@ -136,85 +211,62 @@ fn s3_policy(operation: &str) -> &'static str {
 const REGION: &str = "check the region and the endpoint in the environment";
 
 /// `object_store` names the cause by variant where a status code tells it, and only in words elsewhere (lists, uploads).
-fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Option<&'static str>) {
+fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Meaning) {
+    use ErrorCode::{AccessDenied, BucketMissing, CredentialsMissing, CredentialsRefused};
     use object_store::Error as E;
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let meant = |fault, code, hint| (fault, Meaning { code: Some(code), hint: Some(hint) });
+    let only = |fault| (fault, Meaning::default());
+    let hinted = |fault, hint| (fault, Meaning { code: None, hint: Some(hint) });
+    let unknown_keys =
+        says(&["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "status code: 401"]);
+    let refused =
+        || meant(StoreFault::Authentication, if unknown_keys { CredentialsRefused } else { AccessDenied }, CREDENTIALS);
     if says(&["NoSuchBucket", "ContainerNotFound", "specified bucket does not exist"]) {
-        return (StoreFault::Configuration, Some(NO_BUCKET));
+        return meant(StoreFault::Configuration, BucketMissing, NO_BUCKET);
     }
     match error {
-        E::NotFound { .. } => (StoreFault::Missing, None),
-        // The memory store's word for an unknown upload.
-        E::Generic { .. } if says(&["MultipartUpload not found"]) => (StoreFault::Missing, None),
-        E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => (StoreFault::Taken, None),
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => (StoreFault::Authentication, Some(CREDENTIALS)),
+        // The memory store's word for an unknown upload is the second.
+        E::NotFound { .. } => only(StoreFault::Missing),
+        E::Generic { .. } if says(&["MultipartUpload not found"]) => only(StoreFault::Missing),
+        E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => only(StoreFault::Taken),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => refused(),
         E::InvalidPath { .. }
         | E::NotSupported { .. }
         | E::NotImplemented { .. }
-        | E::UnknownConfigurationKey { .. } => (StoreFault::Configuration, None),
+        | E::UnknownConfigurationKey { .. } => only(StoreFault::Configuration),
+        // A service of the machine itself refuses who is not on such a machine.
+        _ if says(&[
+            "169.254.169.254",
+            "latest/api/token",
+            "metadata.google.internal",
+            "MissingAccessKey",
+            "Missing AccessKeyId",
+        ]) =>
+        {
+            meant(StoreFault::Authentication, CredentialsMissing, NO_CREDENTIALS)
+        }
         // A request for several objects has the answer for each in its body.
-        _ if says(&["code: AccessDenied", "status code: 403", "status code: 401"]) => {
-            (StoreFault::Authentication, Some(CREDENTIALS))
-        }
-        _ if tells_of_open_files(text) => (StoreFault::Unavailable, Some(OPEN_FILES_HINT)),
-        _ if says(&["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"]) => {
-            (StoreFault::Authentication, Some(CREDENTIALS))
-        }
-        _ if says(&["169.254.169.254", "metadata.google.internal", "MissingAccessKey", "Missing AccessKeyId"]) => {
-            (StoreFault::Authentication, Some(NO_CREDENTIALS))
-        }
+        _ if says(&["code: AccessDenied", "status code: 403", "status code: 401"]) => refused(),
+        _ if tells_of_open_files(text) => hinted(StoreFault::Unavailable, OPEN_FILES_HINT),
+        _ if unknown_keys => refused(),
         _ if says(&["redirect without LOCATION", "AuthorizationHeaderMalformed", "PermanentRedirect"]) => {
-            (StoreFault::Configuration, Some(REGION))
+            hinted(StoreFault::Configuration, REGION)
         }
         _ if says(&["status code: 507", "QuotaExceeded", "StorageFull", "InsufficientCapacity"]) => {
-            (StoreFault::Full, None)
+            only(StoreFault::Full)
         }
-        _ => in_chain::<std::io::Error>(error).map_or((StoreFault::Unavailable, None), |io| match io_fault(io) {
+        _ => words::in_chain::<std::io::Error>(error).map_or(only(StoreFault::Unavailable), |io| match io_fault(io) {
             // The remote end of a connection can be "not found" too; only a full disk means the same there.
-            (StoreFault::Full, hint) => (StoreFault::Full, hint),
-            _ => (StoreFault::Unavailable, None),
+            (StoreFault::Full, hint) => (StoreFault::Full, Meaning { code: None, hint }),
+            _ => only(StoreFault::Unavailable),
         }),
     }
 }
 
-fn in_chain<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
-}
-
 /// The words of the whole chain; each level that only repeats the one below it is said once.
 fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).fold(String::new(), |mut text, error| {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&words);
-        }
-        text
-    })
-}
-
-/// Cuts XML bodies down to their code and message, and everything to a length that a person reads.
-fn without_bodies(text: &str) -> String {
-    const LENGTH_MAX: usize = 600;
-    let mut out = match text.find("<?xml").or_else(|| text.find("<Error")) {
-        Some(start) => {
-            let (before, body) = text.split_at(start);
-            let tag = |name: &str| {
-                let value = body.split_once(&format!("<{name}>"))?.1;
-                Some(value.split_once(&format!("</{name}>"))?.0.to_owned())
-            };
-            let parts = [tag("Code"), tag("Message")].into_iter().flatten().collect::<Vec<_>>();
-            format!("{before}{}", parts.join(": "))
-        }
-        None => text.to_owned(),
-    };
-    if out.len() > LENGTH_MAX {
-        out.truncate(out.floor_char_boundary(LENGTH_MAX));
-        out.push('…');
-    }
-    out
+    voice::causes(error).join(": ")
 }
 
 #[cfg(test)]
@@ -259,7 +311,7 @@ mod tests {
                     <Message>no match</Message><CanonicalRequest>x-amz-security-token:SECRET</CanonicalRequest></Error>";
         let error = StoreError::from_store("writing", "s3://b/x", &generic(body));
         let text = error.source.to_string();
-        assert!(text.contains("SignatureDoesNotMatch: no match"), "{text}");
+        assert!(text.contains("no match (SignatureDoesNotMatch)"), "{text}");
         assert!(!text.contains("SECRET"), "{text}");
         assert!(!format!("{error:?}").contains("SECRET"));
     }
@@ -267,7 +319,7 @@ mod tests {
     #[test]
     fn what_a_policy_lacks_is_named_where_the_store_knows_who_asks() {
         let hint = |operation, object: &str, text: &str| {
-            StoreError::from_store(operation, object, &generic(&format!("status code: 403 {text}"))).source.to_string()
+            StoreError::from_store(operation, object, &generic(&format!("status code: 403 {text}"))).hint.unwrap()
         };
         assert!(hint("deleting", "s3://b/x", "AccessDenied").contains("s3:DeleteObject"));
         assert!(hint("reading", "s3://b/x", "").contains("s3:ListBucket"), "a HEAD has no code");
@@ -296,11 +348,11 @@ mod tests {
         let full = std::io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
         let error = StoreError::from_io("staging", "file:///x", full);
         assert_eq!(error.fault, StoreFault::Unavailable);
-        assert!(error.source.to_string().ends_with(OPEN_FILES_HINT), "{}", error.source);
+        assert!(error.hint.as_deref() == Some(OPEN_FILES_HINT), "{:?}", error.hint);
         let source = Box::new(std::io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
         let full = object_store::Error::Generic { store: "S3", source };
         let error = StoreError::from_store("starting", "s3://bucket/x", &full);
         assert_eq!(error.fault, StoreFault::Unavailable);
-        assert!(error.source.to_string().ends_with(OPEN_FILES_HINT), "{}", error.source);
+        assert!(error.hint.as_deref() == Some(OPEN_FILES_HINT), "{:?}", error.hint);
     }
 }

@@ -4,6 +4,7 @@ mod address;
 mod aws_credentials;
 mod aws_profile;
 mod aws_region;
+mod buckets;
 pub(crate) mod checksums;
 mod chunks;
 mod connect;

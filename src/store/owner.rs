@@ -310,7 +310,7 @@ impl Claim {
                 Ok(()) => {}
                 Err(error) if error.fault == StoreFault::Taken => return Some(error),
                 // A store that does not answer: the reads and writes of the run find out.
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the owner record is old"),
+                Err(error) => tracing::debug!(%error, "the owner record is old"),
             }
         }
     }
@@ -383,14 +383,12 @@ fn taken(destination: &Destination, other: &OwnerRecord) -> StoreError {
         .process
         .as_ref()
         .map_or(String::new(), |process| format!(" (process {} on {})", process.pid, process.host));
-    let why = format!(
-        "run {}{process} is writing there, and said so at {}; if it is dead, it is taken over {} s after that, and by \
-         `outhaul resume --take-over` at once",
-        other.run_id,
-        other.renewed_at.format("%H:%M:%S UTC"),
+    let said = other.renewed_at.format("%H:%M:%S UTC");
+    let why = format!("run {}{process} is writing there, and said so at {said}", other.run_id);
+    StoreError::new("taking", destination.url(), StoreFault::Taken, why).with_hint(format!(
+        "if it is dead, it is taken over {} s after that, and by `outhaul resume --take-over` at once",
         OWNER_LEASE.as_secs()
-    );
-    StoreError::new("taking", destination.url(), StoreFault::Taken, why)
+    ))
 }
 
 fn lost_to(destination: &Destination, path: &str, other: Option<&OwnerRecord>) -> StoreError {

@@ -14,12 +14,13 @@ use object_store::{
     PutPayload, UpdateVersion,
 };
 
+use super::buckets::Buckets;
 use super::connect::{Crc64Header, UploadStarts, request_timeout, retry_budget};
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::open_uploads::OpenUploads;
 use crate::base::failpoint;
-use crate::model::StagedObject;
+use crate::model::{ErrorCode, StagedObject};
 
 /// Tries of an upload's request that a store refuses because another one is under way.
 const CONFLICT_TRIES: u32 = 5;
@@ -37,6 +38,8 @@ pub(super) struct Remote {
     facts: Arc<dyn ObjectStore>,
     /// Lists uploads, where the store can.
     open_uploads: Option<OpenUploads>,
+    /// Where a bucket is misspelt.
+    buckets: Option<Buckets>,
     /// How often the store was asked to begin an upload.
     asked: UploadStarts,
     /// How many uploads it said it had begun.
@@ -62,6 +65,7 @@ impl Remote {
             facts: Arc::clone(&store) as _,
             store,
             open_uploads: None,
+            buckets: None,
             asked: UploadStarts::default(),
             begun: AtomicU64::new(0),
             root,
@@ -76,6 +80,10 @@ impl Remote {
 
     pub(super) fn with_open_uploads(self, open_uploads: OpenUploads, asked: UploadStarts) -> Self {
         Self { open_uploads: Some(open_uploads), asked, ..self }
+    }
+
+    pub(super) fn with_buckets(self, buckets: Buckets) -> Self {
+        Self { buckets: Some(buckets), ..self }
     }
 
     pub(super) fn without_upload_attributes(self) -> Self {
@@ -102,7 +110,23 @@ impl Remote {
             let version = Version { e_tag: result.meta.e_tag.clone(), generation: result.meta.version.clone() };
             Ok(Small { bytes: result.bytes().await?, version })
         };
-        absent_as_none(patient("reading", &object, 0, get).await)
+        match absent_as_none(patient("reading", &object, 0, get).await) {
+            Err(error) => Err(self.with_guess(error).await),
+            found => found,
+        }
+    }
+
+    /// Offers the bucket that may have been meant, where there is none of the name.
+    async fn with_guess(&self, error: StoreError) -> StoreError {
+        let (Some(ErrorCode::BucketMissing), Some(buckets), Some(missing)) =
+            (error.code, &self.buckets, error.bucket())
+        else {
+            return error;
+        };
+        match buckets.near(missing).await {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None => error,
+        }
     }
 
     pub(super) async fn create(

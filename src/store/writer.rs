@@ -101,7 +101,7 @@ impl PartWriter {
             Sink::Local(sink) => sink.take_back(&self.object, memory),
             Sink::Remote(_) => Err(bug(&self.object, "memory came back that was not lent")),
         };
-        let full = taken.inspect_err(|error| self.failed = Some((error.fault, error.source.to_string())))?;
+        let full = taken.inspect_err(|error| self.failed = Some((error.fault, error.cause.to_string())))?;
         self.still_whole()?;
         if full { self.send_chunk().await } else { Ok(()) }
     }
@@ -164,7 +164,7 @@ impl PartWriter {
     async fn send_chunk(&mut self) -> Result<(), StoreError> {
         let result = self.try_send_chunk().await;
         if let Err(error) = &result {
-            self.failed = Some((error.fault, error.source.to_string()));
+            self.failed = Some((error.fault, error.cause.to_string()));
         }
         result
     }

@@ -121,7 +121,7 @@ async fn profiles_with_a_program_or_a_sign_in_are_asked_for() {
     rig.write("bin/aws", "#!/bin/sh\necho canary\necho 'Token has expired' >&2\nexit 255\n");
     let ended = with_path(rig.export(&[]), &rig.home.path().join("bin"));
     let ended = rig.keeps(ended.env("AWS_PROFILE", "corp").run().await.expect(20));
-    assert!(ended.stderr.contains("Token has expired; try: aws sso login --profile 'corp'"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("Token has expired\nhint: try: aws sso login --profile 'corp'"), "{}", ended.stderr);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn the_hint_about_timestamps_names_values_that_are_taken() {
     )
     .await;
     let refused = export(&pg, &["--table", "ts", "--timestamp-precision", "ms-exact"]).await.expect(14);
-    let hint = between(&refused.run.stderr, "; --timestamp-precision ", "\n");
+    let hint = between(&refused.run.stderr, "hint: --timestamp-precision ", "\n");
     let (rounds, rest) = hint.split_once(" rounds it, ").unwrap();
     let keeps = rest.split(' ').next().unwrap();
     assert_eq!((rounds, keeps), ("ms", "us"));
@@ -249,7 +249,7 @@ async fn a_limit_on_file_sizes_is_a_full_destination() {
             }
             let place = Place::local();
             let run = place.export_by(before, &pg.url, args).run().await.expect(23);
-            assert!(run.stderr.contains("File too large") && run.stderr.contains("ulimit -f"), "{}", run.stderr);
+            assert!(run.stderr.contains("file too large") && run.stderr.contains("ulimit -f"), "{}", run.stderr);
             assert_eq!(run.report["retryable"], false, "{before}");
             assert_eq!(run.report["exit_code"], 23, "{before}");
             nothing_is_left(&place.folder());

@@ -27,8 +27,8 @@ async fn a_table_that_is_not_found_is_found_as_the_hint_writes_it() {
         let pg = pg(version).await;
         pg.batch(TABLES).await;
         for (name, code, words) in [
-            ("Orders", 13, "names with capitals or dots need double quotes inside"),
-            ("public.Orders", 13, "names with capitals or dots need double quotes inside"),
+            ("Orders", 13, "did you mean 'public.\"Orders\"'?"),
+            ("public.Orders", 13, "did you mean 'public.\"Orders\"'?"),
             ("Of 2026.Order Items", 2, "a name as in SQL is wanted: orders, public.orders or \"Order Items\""),
         ] {
             refused(&pg, &["--table", name], code, words).await;
@@ -61,8 +61,9 @@ async fn names_in_a_person_s_sql_are_found_as_the_hint_writes_them() {
         for alone in ["id = 1", "t.id = 1"] {
             assert_eq!(rows(&pg, &[&table[..], &[alone]].concat()).await, 1, "{version} {alone}");
         }
+        refused(&pg, &["--query", "select * from Orders"], 13, "did you mean public.\"Orders\"?").await;
         let words = "a table with its schema, and in double quotes where it has capitals or dots";
-        refused(&pg, &["--query", "select * from Orders"], 13, words).await;
+        refused(&pg, &["--query", "select * from nothing_like_it"], 13, words).await;
         assert_eq!(rows(&pg, &["--query", "select * from public.\"Orders\""]).await, 2);
     }
 }

@@ -69,5 +69,6 @@ mod tidy;
 mod tls;
 mod types;
 mod verify;
+mod voice;
 mod walls;
 mod whole_rows;

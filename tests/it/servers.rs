@@ -67,7 +67,7 @@ async fn where_no_server_is_what_was_asked_for_each_is_told_with_its_reason() {
     let run =
         outhaul(["plan", "--from", &url, "--query", "select 1 as one", "--report", "json"]).run().await.expect(11);
     assert_eq!(run.stderr.matches("server is not in hot standby mode").count(), 2, "{}", run.stderr);
-    assert!(run.stderr.contains("127.0.0.1:1: Connection refused"), "{}", run.stderr);
+    assert!(run.stderr.contains("127.0.0.1:1: connection refused"), "{}", run.stderr);
     assert_eq!(run.report["retryable"], true, "{}", run.report);
     two.drop().await;
 }

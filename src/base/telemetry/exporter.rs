@@ -4,9 +4,8 @@
 //! `metrics-exporter-prometheus` has a listener of its own. It takes any number of connections, each for any time, and
 //! spins where the process has no file descriptors left; this one bounds all three.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::{EXPORT_BUCKETS, EXPORT_DURATION_SECONDS, LAST_COMMIT, PART_BUCKETS, PART_UPLOAD_SECONDS};
+use crate::base::whole_file::write_whole;
 
 /// Between two writes of `--metrics-file`, and between two upkeeps of the histograms.
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
@@ -110,7 +110,8 @@ impl Exporter {
 
     fn write_file(&self) -> Result<(), MetricsError> {
         let Some(path) = &self.file else { return Ok(()) };
-        write_whole(path, &render(&self.handle)).map_err(|source| MetricsError::File { path: path.clone(), source })
+        write_whole(path, render(&self.handle).as_bytes())
+            .map_err(|source| MetricsError::File { path: path.clone(), source })
     }
 }
 
@@ -147,35 +148,12 @@ async fn keep_up(handle: PrometheusHandle, file: Option<PathBuf>) {
         let (handle, file) = (handle.clone(), file.clone());
         let written = tokio::task::spawn_blocking(move || {
             handle.run_upkeep();
-            file.map_or(Ok(()), |path| write_whole(&path, &render(&handle)))
+            file.map_or(Ok(()), |path| write_whole(&path, render(&handle).as_bytes()))
         });
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, "writing the metrics file");
         }
     }
-}
-
-/// Replaces the file at once: a scraper never reads half of it.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let mut options = std::fs::OpenOptions::new();
-    let written = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    if written.is_err() {
-        // Whatever is left of it is of no use; the first error is the one to tell.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
 }
 
 /// `9187` and `:9187` are ports on 127.0.0.1: metrics leave the machine only where an address says so.
@@ -362,16 +340,5 @@ mod tests {
         let scraped = ask(address, b"GET /metrics HTTP/1.1\r\n\r\n").await;
         assert!(scraped.contains("outhaul_rows_read_total 3"), "{scraped}");
         server.abort();
-    }
-
-    #[test]
-    fn the_file_is_replaced_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("outhaul.prom");
-        write_whole(&path, "one\n").unwrap();
-        write_whole(&path, "two\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(write_whole(&folder.path().join("missing/outhaul.prom"), "x").is_err());
     }
 }

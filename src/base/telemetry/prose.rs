@@ -71,8 +71,13 @@ impl Visit for Told {
             self.message = format!("{value:?}");
             return;
         }
+        // A sentence with its cause in it.
+        if field.name() == "error" {
+            // Writing to a string cannot fail.
+            let _ = write!(self.cause, ": {value:?}");
+            return;
+        }
         let between = if self.facts.is_empty() { "" } else { ", " };
-        // Writing to a string cannot fail.
         let _ = write!(self.facts, "{between}{}={value:?}", field.name());
     }
 }

@@ -325,7 +325,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let cluster = Cluster::create(root.path(), &Signals::default()).await.unwrap();
         let error = cluster.single_user("select 1 / 0\n").await.unwrap_err();
-        assert!(crate::cli::summary::chain(&error).contains("division by zero"), "{error:?}");
+        assert!(error.sentence().contains("division by zero"), "{error:?}");
     }
 
     #[tokio::test]

@@ -180,7 +180,9 @@ impl Resolver<'_> {
         };
         let database = self.text("dbname").unwrap_or(&user).to_owned();
         let password = self.password(raw, &addresses, &user, &database);
+        let says_where = ["host", "hostaddr", "port", "dbname", "service"];
         Some(ConnectSettings {
+            nowhere: says_where.into_iter().all(|keyword| self.text(keyword).is_none()),
             addresses,
             user,
             password,

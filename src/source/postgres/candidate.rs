@@ -11,11 +11,14 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
 
 use super::connect::Connector;
+use super::error::NotReached;
 use super::keepalive;
 use super::password;
 use super::settings::{ServerAddress, SslMode, TargetSessionAttrs};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::TlsUpgrade;
+use crate::base::voice;
+use crate::model::ErrorCode;
 
 /// One server, found once: a name behind which a balancer sits must not answer twice.
 #[derive(Debug, Clone)]
@@ -52,7 +55,7 @@ impl Connector {
             None => self.choose(config).await,
             Some(endpoint) => match self.open(endpoint, config, TargetSessionAttrs::Any).await? {
                 Ok(connected) => Ok(connected),
-                Err(error) => failed(config, error).await,
+                Err(error) => failed(config, all(&[error])).await,
             },
         }
     }
@@ -64,7 +67,9 @@ impl Connector {
             failures.clear();
             for address in &self.settings.addresses {
                 let found = tokio::time::timeout(self.settings.connect_timeout, endpoints(address)).await;
-                let endpoints = match found.unwrap_or_else(|_| Err(io::Error::other("no answer from name lookup"))) {
+                let silent =
+                    || not_reached(address, &"its name is not looked up in time", Some(ErrorCode::HostUnknown));
+                let endpoints = match found.unwrap_or_else(|_| Err(silent())) {
                     Ok(endpoints) => endpoints,
                     Err(error) => {
                         failures.push(error);
@@ -84,7 +89,7 @@ impl Connector {
                 }
             }
         }
-        failed(config, all(failures)).await
+        failed(config, all(&failures)).await
     }
 
     /// One candidate. The inner error lets the search go on; as in libpq, a server that answers and refuses us ends it,
@@ -94,12 +99,16 @@ impl Connector {
         endpoint: &Endpoint,
         config: &Config,
         target: TargetSessionAttrs,
-    ) -> Result<io::Result<Connected>, Error> {
-        let named = |why: &dyn fmt::Display| io::Error::other(format!("{endpoint}: {why}"));
+    ) -> Result<Result<Connected, NotReached>, Error> {
+        let named = |why: &dyn fmt::Display| not_reached(endpoint, why, None);
+        let undialled = |error: &io::Error| {
+            let refused = (error.kind() == io::ErrorKind::ConnectionRefused).then_some(ErrorCode::ConnectionRefused);
+            not_reached(endpoint, error, refused)
+        };
         let opened = async {
             let (raw, upgrade) = match self.dial(endpoint).await {
                 Ok(dialled) => dialled,
-                Err(error) => return Ok(Err(named(&error))),
+                Err(error) => return Ok(Err(undialled(&error))),
             };
             let may_be_plain = self.settings.ssl_mode == SslMode::Prefer && matches!(raw, RawStream::Tcp(_));
             let mut spoken = speak(config, raw, upgrade).await;
@@ -107,7 +116,7 @@ impl Connector {
                 // As in libpq: pg_hba.conf may let in what does not come encrypted.
                 spoken = match self.dial(endpoint).await {
                     Ok((raw, _)) => speak(&plain(config), raw, TlsUpgrade::none()).await,
-                    Err(error) => return Ok(Err(named(&error))),
+                    Err(error) => return Ok(Err(undialled(&error))),
                 };
             }
             let connected = match spoken {
@@ -122,8 +131,7 @@ impl Connector {
             })
         };
         let opened = tokio::time::timeout(self.settings.connect_timeout, opened).await;
-        opened
-            .unwrap_or_else(|_| Ok(Err(io::Error::new(io::ErrorKind::TimedOut, format!("{endpoint} did not answer")))))
+        opened.unwrap_or_else(|_| Ok(Err(named(&"no answer in time"))))
     }
 
     /// A socket to the run's server for a cancel request.
@@ -194,25 +202,35 @@ fn starting(error: &Error) -> Option<String> {
     Some(error.message().to_owned())
 }
 
-/// One error for all candidates.
-fn all(mut failures: Vec<io::Error>) -> io::Error {
-    match failures.len() {
-        0 => io::Error::new(io::ErrorKind::NotFound, "no host to connect to"),
-        1 => failures.remove(0),
-        _ => io::Error::other(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-    }
+/// A candidate, and why it is none.
+fn not_reached(candidate: &dyn fmt::Display, why: &dyn fmt::Display, reason: Option<ErrorCode>) -> NotReached {
+    NotReached { text: format!("{candidate}: {}", voice::plain(&why.to_string())), reason }
 }
 
-async fn endpoints(address: &ServerAddress) -> io::Result<Vec<Endpoint>> {
+/// One error for all candidates.
+fn all(failures: &[NotReached]) -> io::Error {
+    let texts: Vec<&str> = failures.iter().map(|failure| failure.text.as_str()).collect();
+    let text = if texts.is_empty() { "no host".to_owned() } else { texts.join("; ") };
+    io::Error::other(NotReached { text, reason: failures.first().and_then(|failure| failure.reason) })
+}
+
+async fn endpoints(address: &ServerAddress) -> Result<Vec<Endpoint>, NotReached> {
     match address {
         ServerAddress::Unix { folder, port } => Ok(vec![Endpoint::Unix(folder.join(format!(".s.PGSQL.{port}")))]),
         ServerAddress::Tcp { host, port } => {
             let found = tokio::net::lookup_host((host.as_str(), *port))
                 .await
-                .map_err(|error| io::Error::new(error.kind(), format!("looking up host {host:?}: {error}")))?;
+                .map_err(|error| not_reached(address, &unknown_host(&error), Some(ErrorCode::HostUnknown)))?;
             Ok(found.map(|address| Endpoint::Tcp { host: host.clone(), address }).collect())
         }
     }
+}
+
+/// The resolver's words, without the library's in front of them.
+fn unknown_host(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    format!("its name stands for no address ({words})")
 }
 
 /// Whether `pg_hba.conf` has no entry for such a connection, or one that refuses it
@@ -281,8 +299,9 @@ mod tests {
 
     #[test]
     fn every_candidate_is_told() {
-        let failures = ["a:1: refused", "b:1: session is read-only"].map(io::Error::other);
-        assert_eq!(all(Vec::from(failures)).to_string(), "a:1: refused; b:1: session is read-only");
+        let failures = [("a:1", "refused"), ("b:1", "session is read-only")];
+        let failures = failures.map(|(candidate, why)| not_reached(&candidate, &why, None));
+        assert_eq!(all(&failures).to_string(), "a:1: refused; b:1: session is read-only");
     }
 
     #[test]

@@ -6,11 +6,12 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::closed::closed;
 use super::connect::Session;
+use super::near_table;
 use super::order;
 use super::session::identifier;
 use super::statement;
 use super::types::{TypeCatalog, shown};
-use crate::model::{ColumnStatistics, RelationKind};
+use crate::model::{ColumnStatistics, ErrorCode, RelationKind};
 use crate::source::postgres::plan::{ColumnFacts, LeafFacts, PgType};
 use crate::source::{SourceError, SourceFault};
 
@@ -71,7 +72,7 @@ pub(crate) fn value<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T,
 /// Finds a relation by the name a person wrote, under the session's search path.
 ///
 /// # Errors
-/// [`SourceFault::SchemaChanged`] where there is none, [`SourceFault::Usage`] where it is not a relation with rows, or
+/// [`SourceFault::Missing`] where there is none, [`SourceFault::Usage`] where it is not a relation with rows, or
 /// a temporary table of another session.
 pub(crate) async fn find(session: &Session, name: &str) -> Result<CatalogRelation, SourceError> {
     let sql = closed(
@@ -130,9 +131,12 @@ async fn not_there(session: &Session, name: &str) -> Result<SourceError, SourceE
         temporary => temporary?,
     };
     Ok(if temporary.is_empty() {
-        SourceError::new(SourceFault::SchemaChanged, format!("table {name} does not exist")).with_hint(
-            "check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'",
-        )
+        let near = near_table::of_flag(session, name).await?;
+        SourceError::new(SourceFault::Missing, format!("table {name} does not exist"))
+            .with_reason(ErrorCode::RelationMissing)
+            .with_hint(near.as_deref().unwrap_or(
+                "check the name; names with capitals or dots need double quotes inside: --table 'public.\"Orders\"'",
+            ))
     } else {
         let message = format!("{name} is a temporary table, which only its own session can read");
         SourceError::new(SourceFault::Usage, message).with_hint("copy it into a table that stays, and export that")

@@ -186,7 +186,7 @@ impl Sessions {
         };
         let (client, made) = NEW_LENDER.scope(Mutex::new(None), checkout).await;
         let client = client.map_err(|error| match error {
-            PoolError::Backend(error) => SourceError::driver("connecting to PostgreSQL", error),
+            PoolError::Backend(error) => SourceError::connecting(&self.connector.settings, error),
             other => SourceError::new(SourceFault::Unavailable, "connecting to PostgreSQL").with_source(other),
         })?;
         self.peak.fetch_max(self.pool.status().size, Ordering::Relaxed);

@@ -10,13 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect::{Canceller, QUIET_PATIENCE, Session};
 use super::decode::{BatchDecoder, DecodeError, RowKey};
-use super::error::ServerError;
 use super::frame::{FieldTable, FrameError, FrameState, Framer};
 use super::silence::unless_lost;
 use super::stream::Loan;
 use super::watch::Watch;
 use crate::base::cpu::on_rayon;
 use crate::base::{failpoint, memory};
+use crate::model::ErrorCode;
 use crate::source::postgres::low_water::READ_LOW_WATER_BYTES;
 use crate::source::postgres::plan::PgColumn;
 use crate::source::{Batch, SourceError, SourceFault};
@@ -344,11 +344,8 @@ impl Copy {
     fn failed(&mut self, error: StepError) -> SourceError {
         let what = format!("reading {}", self.what);
         match error {
-            StepError::Decode(error) => SourceError::new(error.fault(), what).with_source(error),
-            StepError::Frame(FrameError::Server { error, .. }) => {
-                let server = ServerError { sqlstate: error.sqlstate, message: error.message, hint: error.hint };
-                SourceError::reading(what, server)
-            }
+            StepError::Decode(error) => undecoded(what, error),
+            StepError::Frame(FrameError::Server { error, .. }) => SourceError::reading(what, (*error).into()),
             StepError::Frame(error) => {
                 SourceError::new(error.fault().unwrap_or(SourceFault::Protocol), what).with_source(error)
             }
@@ -366,6 +363,16 @@ impl Drop for Copy {
         // The closed socket stops the server at its next send; a sort or a filter would go on until then.
         self.canceller.clone().send();
     }
+}
+
+/// A value that cannot be read stands for itself; all else happened while something was read.
+fn undecoded(what: String, error: DecodeError) -> SourceError {
+    let (fault, hint) = (error.fault(), error.hint());
+    let (message, reason) = match fault {
+        SourceFault::Data => (error.to_string(), Some(ErrorCode::ValueUnrepresentable)),
+        _ => (what, None),
+    };
+    SourceError { reason, hint, ..SourceError::new(fault, message).with_source(error) }
 }
 
 /// Parse, Bind, Execute, Sync of the unnamed statement: by the protocol it can only ever be one statement.

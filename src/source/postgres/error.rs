@@ -4,10 +4,14 @@ use std::error::Error as StdError;
 use std::io;
 
 use rustls::CertificateError;
+use tokio_postgres::error::{DbError, ErrorPosition};
 
+use super::frame::ErrorResponse;
 use super::password::NoPassword;
+use super::settings::ConnectSettings;
 use super::sqlstate;
-use crate::base::{OPEN_FILES_HINT, tells_of_open_files};
+use crate::base::{OPEN_FILES_HINT, tells_of_open_files, voice};
+use crate::model::ErrorCode;
 use crate::source::{SourceError, SourceFault};
 
 /// What to do where a standby ended the snapshot.
@@ -24,6 +28,33 @@ pub struct ServerError {
     pub message: String,
     /// The server's own hint.
     pub hint: Option<String>,
+    /// Where it is in the statement.
+    pub(crate) place: Option<StatementPlace>,
+}
+
+/// A place in a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StatementPlace {
+    /// The statement, once it is known which.
+    pub(crate) statement: Option<String>,
+    /// The character, from 1.
+    pub(crate) character: usize,
+}
+
+impl From<ErrorResponse> for ServerError {
+    fn from(error: ErrorResponse) -> Self {
+        let place = error.character.map(|character| StatementPlace { statement: None, character });
+        Self { sqlstate: error.sqlstate, message: error.message, hint: error.hint, place }
+    }
+}
+
+/// Why no candidate was reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct NotReached {
+    /// Each candidate, and why.
+    pub(super) text: String,
+    pub(super) reason: Option<ErrorCode>,
 }
 
 impl SourceError {
@@ -40,12 +71,7 @@ impl SourceError {
     /// A driver's error while doing `action`.
     pub(crate) fn driver(action: impl Into<String>, error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
-            let server = ServerError {
-                sqlstate: db.code().code().to_owned(),
-                message: db.message().to_owned(),
-                hint: db.hint().map(str::to_owned),
-            };
-            return Self::server(action, server);
+            return Self::server(action, of_driver(db));
         }
         if let Some(missing) = cause::<NoPassword>(&error) {
             return Self::new(SourceFault::Authentication, action).with_source(missing.clone());
@@ -54,6 +80,64 @@ impl SourceError {
         let fault = if is_refusal(&error, &text) { SourceFault::Authentication } else { SourceFault::Unavailable };
         let hint = driver_hint(&error, &text).map(str::to_owned);
         Self { hint, ..Self::new(fault, action).with_source(error) }
+    }
+
+    /// Why there is no connection.
+    pub(super) fn connecting(settings: &ConnectSettings, error: tokio_postgres::Error) -> Self {
+        let server = error.as_db_error().map(of_driver);
+        let not_reached = cause::<NotReached>(&error).cloned();
+        let certificate = match cause::<rustls::Error>(&error) {
+            Some(rustls::Error::InvalidCertificate(why)) => Some(certificate_words(why)),
+            _ => None,
+        };
+        let wrapped = Self::driver("connecting to PostgreSQL", error);
+        let hosts = settings.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if let Some(NotReached { text, reason }) = not_reached {
+            let wrapped = Self { reason, ..wrapped };
+            return if settings.nowhere {
+                wrapped
+                    .told_as(format!(
+                        "no --from, DATABASE_URL or PG* is set, and no server is on the local socket {hosts}"
+                    ))
+                    .with_hint("--from postgres://user@host:5432/database")
+            } else {
+                wrapped.told_as(format!("cannot connect to {text}"))
+            };
+        }
+        if let Some(server) = server {
+            return wrapped.told_as(format!("cannot connect to {hosts}: {}", server.without_state()));
+        }
+        if let Some(words) = certificate {
+            let reason = Some(ErrorCode::CertificateRefused);
+            return Self { reason, ..wrapped.told_as(format!("cannot connect to {hosts}: {words}")) };
+        }
+        let why = wrapped.source.as_ref().map_or_else(String::new, |source| voice::cause(source.as_ref()));
+        let reason = match why.as_str() {
+            NO_TLS => Some(ErrorCode::TlsRefused),
+            NO_PASSWORD => Some(ErrorCode::PasswordRefused),
+            _ => wrapped.reason,
+        };
+        let why = match why.as_str() {
+            NO_TLS => "the server speaks no TLS".to_owned(),
+            NO_PASSWORD => "the server asks for a password, and there is none".to_owned(),
+            _ => why,
+        };
+        Self { reason, ..wrapped.told_as(format!("cannot connect to {hosts}: {why}")) }
+    }
+
+    /// Says in which statement the server found it.
+    pub(super) fn in_statement(mut self, statement: &str, before: usize) -> Self {
+        let server = self.source.as_mut().and_then(|source| source.downcast_mut::<ServerError>());
+        if let Some(place) = server.and_then(|server| server.place.as_mut()) {
+            place.character = place.character.saturating_sub(before);
+            place.statement = Some(statement.to_owned());
+        }
+        self
+    }
+
+    /// What the server reported, where it did.
+    pub(super) fn of_server(&self) -> Option<&ServerError> {
+        self.source.as_ref()?.downcast_ref()
     }
 
     /// An error that the server reported while doing `action`.
@@ -79,6 +163,8 @@ impl SourceError {
             fault,
             retry: sqlstate::retry(fault, &server.sqlstate),
             message: action.into(),
+            told: false,
+            reason: sqlstate::reason(&server.sqlstate),
             code: Some(server.sqlstate.clone()),
             hint: hint.map(str::to_owned).or_else(|| server.hint.clone()),
             source: Some(Box::new(server)),
@@ -88,6 +174,32 @@ impl SourceError {
     /// Whether the server, the database or the role has no connection left.
     pub(crate) fn is_out_of_connections(&self) -> bool {
         self.code.as_deref() == Some("53300")
+    }
+}
+
+/// The words with which the driver says that the server speaks no TLS.
+const NO_TLS: &str = "server does not support TLS";
+
+/// Those with which it says that there is no password to send.
+const NO_PASSWORD: &str = "password missing";
+
+fn of_driver(error: &DbError) -> ServerError {
+    let character = match error.position() {
+        Some(ErrorPosition::Original(character)) => usize::try_from(*character).ok(),
+        _ => None,
+    };
+    ServerError {
+        sqlstate: error.code().code().to_owned(),
+        message: error.message().to_owned(),
+        hint: error.hint().map(str::to_owned),
+        place: character.map(|character| StatementPlace { statement: None, character }),
+    }
+}
+
+impl ServerError {
+    /// Its words; with the code only where we do not say ourselves what it is.
+    pub(super) fn without_state(&self) -> String {
+        if sqlstate::reason(&self.sqlstate).is_some() { self.message.clone() } else { self.to_string() }
     }
 }
 
@@ -123,25 +235,39 @@ fn driver_hint(error: &(dyn StdError + 'static), text: &str) -> Option<&'static 
     }
 }
 
-const TLS_HINT: &str =
-    "sslmode decides on TLS: verify-full is the default for remote hosts; sslrootcert names the authority to trust";
+const TLS_HINT: &str = "remote hosts default to sslmode=verify-full, with sslrootcert for the authority to trust; on a trusted network \
+    add ?sslmode=disable to --from";
+
+/// What is wrong with a certificate, in a person's words.
+fn certificate_words(why: &CertificateError) -> String {
+    match why {
+        CertificateError::UnknownIssuer => "no trusted authority signed the server's certificate".to_owned(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the server's certificate has expired".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "the server's certificate is for other names".to_owned()
+        }
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the server shows the certificate of an authority".to_owned()
+        }
+        other => format!("the server's certificate is refused: {other}"),
+    }
+}
 
 fn certificate_hint(why: &CertificateError) -> Option<&'static str> {
     match why {
-        CertificateError::UnknownIssuer => Some(
-            "no trusted authority has signed the server's certificate: sslrootcert names the file of the one that has",
-        ),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            Some("the server's certificate has ended: it needs a new one")
+        CertificateError::UnknownIssuer => {
+            Some("sslrootcert=FILE names the authority that has signed it; sslmode=require encrypts without checking")
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Some(
-            "the server's certificate is for other names than the host in --from: use one of its alternative names",
-        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Some("it needs a new one"),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Some("use one of its alternative names as the host in --from")
+        }
         // webpki's own error has no type that rustls shows.
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => Some(
-            "the server shows the certificate of an authority as its own: let that authority sign one for the server; \
-             sslmode=require encrypts without checking",
-        ),
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            Some("let that authority sign one for the server; sslmode=require encrypts without checking")
+        }
         _ => None,
     }
 }
@@ -151,7 +277,7 @@ fn worded_hint(text: &str) -> Option<&'static str> {
     if text.contains("TLS") {
         Some(TLS_HINT)
     } else if text.contains("password missing") {
-        Some("the server asks for a password: PGPASSWORD, ~/.pgpass, --password-file or --password-command")
+        Some("give one by PGPASSWORD, ~/.pgpass, --password-file or --password-command")
     } else if text.contains("channel binding") {
         Some("channel_binding=require wants TLS over TCP and a server that stores the password as scram-sha-256")
     } else if tells_of_open_files(text) {
@@ -192,7 +318,7 @@ mod tests {
             (CertificateError::UnknownIssuer, "sslrootcert"),
             (CertificateError::Expired, "a new one"),
             (CertificateError::NotValidForName, "alternative names"),
-            (CertificateError::Revoked, "sslmode decides"),
+            (CertificateError::Revoked, "sslmode=disable"),
         ] {
             // As the TLS layer hands it on.
             let error = io::Error::other(rustls::Error::InvalidCertificate(why));

@@ -1,5 +1,6 @@
 //! Reading PostgreSQL 14 and later. The only user of `tokio_postgres`.
 
+mod blame;
 mod bounds;
 mod candidate;
 pub mod catalog;
@@ -22,6 +23,7 @@ mod listing;
 mod locking;
 pub(crate) mod low_water;
 mod meaning;
+mod near_table;
 mod order;
 mod pace;
 mod partition_reading;

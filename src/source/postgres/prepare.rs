@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::blame;
 use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
 use super::connect::{Connector, Session, Sessions};
@@ -81,10 +82,11 @@ impl Planning {
         };
         let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(connect_anchor(&sessions, read_mode)));
         let (server, mut meaning, locked, mut room) = locked?;
-        let named = named(shape);
         let (found, mut locks) = match locked {
             Ok(locked) => locked,
-            Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
+            Err(error) => {
+                return Err(blame::explain(&lock, explained(&lock, error, shape, &application).await, shape).await);
+            }
         };
         failpoint::reach("locked").await;
         let (lock, taken, anchor, tree) = match read_mode {
@@ -92,13 +94,13 @@ impl Planning {
                 let locking = (&mut locks, &mut room);
                 match take_snapshot(&sessions, anchor, &lock, found.as_ref(), locking, &application).await {
                     Ok((anchor, taken, tree)) => (Some(lock), Some(taken), anchor, tree),
-                    Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
+                    Err(error) => return Err(explained(&lock, error, shape, &application).await),
                 }
             }
             ReadMode::Keyset { .. } => match tree_of(&lock, found.as_ref()).await {
                 Ok(tree) => (None, None, lock, tree),
                 // The sizes of the tables wait for locks as a read does.
-                Err(error) => return Err(explain_refusal(&lock, error, named, &application).await),
+                Err(error) => return Err(explained(&lock, error, shape, &application).await),
             },
         };
         // By now a child may have come that was not there when the relation was looked up.
@@ -186,6 +188,12 @@ async fn enter(
     sessions.pin_search_path(&session.search_path);
     warn_of_replay(lock, &server, work).await?;
     Ok((server, Meaning::of(lock, session, shape).await?))
+}
+
+/// An error with whoever was in the way, or with the flag whose text is wrong.
+async fn explained(lock: &Session, error: SourceError, shape: &ShapeOptions, application: &str) -> SourceError {
+    let error = explain_refusal(lock, error, named(shape), application).await;
+    blame::explain(lock, error, shape).await
 }
 
 /// The name by which a person asked for a table.
@@ -281,7 +289,9 @@ async fn lock_relation(
         let mut locks = Locks { statements: statements(shape, None, ""), ..Locks::default() };
         if let Some(statement) = locks.statements.first() {
             // Described, it has locked what it names; planned, also what is behind that.
-            statement::describe(lock, "planning the statement, which locks what it reads", statement).await?;
+            let described =
+                statement::describe(lock, "planning the statement, which locks what it reads", statement).await;
+            described.map_err(|error| error.in_statement(statement, 0))?;
             room.admit_query(lock).await?;
             locks.readers = u64::try_from(room.readers()).ok();
         }

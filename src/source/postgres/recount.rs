@@ -20,7 +20,7 @@ use super::session::{Begin, begin, identifier};
 use super::settings::ConnectSettings;
 use super::split_safety::{self, SplitSafety};
 use super::{snapshot, sql, statement};
-use crate::model::{CapPlan, KeyRange, PartRange, RelationRequest, ShapeOptions, SnapshotRecord};
+use crate::model::{CapPlan, ErrorCode, KeyRange, PartRange, RelationRequest, ShapeOptions, SnapshotRecord};
 use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 
 /// What is counted, as a manifest names it.
@@ -338,7 +338,8 @@ fn gone(what: &str, relation: &RelationFacts) -> SourceError {
 }
 
 fn unknown(name: &str) -> SourceError {
-    SourceError::new(SourceFault::SchemaChanged, format!("{name} is not in this database"))
+    SourceError::new(SourceFault::Missing, format!("{name} is not in this database"))
+        .with_reason(ErrorCode::RelationMissing)
         .with_hint("it was dropped or renamed since the export, or --from names another database")
 }
 

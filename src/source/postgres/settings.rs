@@ -95,11 +95,23 @@ pub enum ServerAddress {
     },
 }
 
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix { folder, port } => write!(f, "{}/.s.PGSQL.{port}", folder.display()),
+        }
+    }
+}
+
 /// Everything needed to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectSettings {
     /// Candidates, tried in order.
     pub addresses: Vec<ServerAddress>,
+    /// Whether nothing said where the server is, so that these are the places where one is by default.
+    pub nowhere: bool,
     /// The role.
     pub user: String,
     /// The password, where there is one.

@@ -64,6 +64,9 @@ pub(crate) enum Waiting {
     Nowait,
 }
 
+/// In front of a statement, it has the server plan it.
+const EXPLAIN: &str = "EXPLAIN ";
+
 impl Locks {
     /// Takes the locks in the session's open transaction.
     ///
@@ -90,8 +93,9 @@ impl Locks {
         }
         for statement in &self.statements {
             // By the extended protocol, whose statement can only ever be one: people's SQL is in it.
-            let explain = format!("EXPLAIN {statement}");
-            query(session, "planning the statement, which locks what it reads", &explain, &[]).await?;
+            let explain = format!("{EXPLAIN}{statement}");
+            let planned = query(session, "planning the statement, which locks what it reads", &explain, &[]).await;
+            planned.map_err(|error| error.in_statement(statement, EXPLAIN.len()))?;
         }
         Ok(())
     }

@@ -2,14 +2,16 @@
 //! language of the server (`lc_messages`).
 
 use super::error::STANDBY_HINT;
+use crate::model::ErrorCode;
 use crate::source::{Retry, SourceFault};
 
 /// The class of a SQLSTATE (PostgreSQL, Appendix A). What comes from what a person wrote, a query or a predicate or a name,
 /// is never of a class that is worth another try.
 pub(super) fn classify(sqlstate: &str) -> SourceFault {
     match sqlstate {
-        // Missing database, schema, table, column, or a table that is no longer what it was.
-        "3F000" | "42P01" | "42703" | "42P10" | "57P04" => SourceFault::SchemaChanged,
+        // Schema, table or column; a database that is dropped, or a table that is no longer what it was.
+        "3F000" | "42P01" | "42703" => SourceFault::Missing,
+        "42P10" | "57P04" => SourceFault::SchemaChanged,
         "42501" | "3D000" => SourceFault::Authentication,
         "42602" => SourceFault::Usage,
         // Bytes that are no text in the client's encoding, a row past what COPY can hold, a page that does not make sense.
@@ -37,8 +39,24 @@ pub(super) fn classify(sqlstate: &str) -> SourceFault {
 pub(super) fn classify_reading(sqlstate: &str) -> SourceFault {
     match sqlstate {
         "XX000" => SourceFault::Data,
+        // It was there when the statement was planned.
+        "3F000" | "42P01" | "42703" => SourceFault::SchemaChanged,
         _ => classify(sqlstate),
     }
+}
+
+/// What a SQLSTATE says more closely than its class.
+pub(super) fn reason(sqlstate: &str) -> Option<ErrorCode> {
+    Some(match sqlstate {
+        "42P01" => ErrorCode::RelationMissing,
+        "42703" => ErrorCode::ColumnMissing,
+        "3F000" => ErrorCode::SchemaMissing,
+        "3D000" => ErrorCode::DatabaseMissing,
+        "28P01" => ErrorCode::PasswordRefused,
+        "28000" => ErrorCode::RoleRefused,
+        "42501" => ErrorCode::PermissionDenied,
+        _ => return None,
+    })
 }
 
 /// Whether a partition that such an error ended is worth another attempt, under the same snapshot.
@@ -122,7 +140,7 @@ mod tests {
 
     /// Every SQLSTATE of PostgreSQL 18 (`errcodes.txt`), and what it is.
     #[rustfmt::skip]
-    const APPENDIX_A: [(SourceFault, &str); 8] = [
+    const APPENDIX_A: [(SourceFault, &str); 9] = [
         (
             SourceFault::Usage,
             "42602",
@@ -140,8 +158,12 @@ mod tests {
             "40001",
         ),
         (
+            SourceFault::Missing,
+            "3F000 42703 42P01",
+        ),
+        (
             SourceFault::SchemaChanged,
-            "3F000 42703 42P01 42P10 57P04",
+            "42P10 57P04",
         ),
         (
             SourceFault::Data,
@@ -171,7 +193,7 @@ mod tests {
     ];
 
     fn server(sqlstate: &str, message: &str) -> ServerError {
-        ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None }
+        ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None, place: None }
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn column(body: &mut Bytes) -> Result<OutputColumn, Malformed> {
 /// `ErrorResponse`. Its DETAIL and CONTEXT stay out, as they may quote row values.
 fn refused(body: &[u8]) -> Result<ServerError, Malformed> {
     let error = server_error(body).map_err(|_| Malformed)?;
-    Ok(ServerError { sqlstate: error.sqlstate, message: error.message, hint: error.hint })
+    Ok(error.into())
 }
 
 #[cfg(test)]

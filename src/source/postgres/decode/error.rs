@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::loops::DecodeFailure;
@@ -44,6 +45,20 @@ pub(crate) enum DecodeError {
 }
 
 impl DecodeError {
+    /// The sentence with what to do.
+    #[cfg(test)]
+    pub(super) fn whole(&self) -> String {
+        self.hint().map_or_else(|| self.to_string(), |hint| format!("{self}; {hint}"))
+    }
+
+    /// What to do, where it is known.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Value(error) => error.hint(),
+            Self::NoDecoder { .. } | Self::Columns { .. } | Self::Arrow(_) => None,
+        }
+    }
+
     /// The class.
     pub(crate) fn fault(&self) -> SourceFault {
         match self {
@@ -104,27 +119,39 @@ impl fmt::Display for ValueError {
         let Self { column, pg_type, row, problem, target } = self;
         write!(f, "column {column:?} ({pg_type}), {row}: {problem}")?;
         match problem {
-            Problem::Unrepresentable { .. } => write!(
-                f,
-                " cannot be written as {target}; choose with --on-unrepresentable null|text or --column-policy {}",
-                written(column, "null")
-            ),
-            Problem::TooFine => write!(
-                f,
-                " cannot be written as {target}; --timestamp-precision ms rounds it, us keeps it, or choose with \
-                 --on-unrepresentable null|text"
-            ),
-            Problem::NoJsonNumber { .. } => {
-                let choice = written(column, "null");
-                write!(f, " is no number in JSON; choose with --json-nan string|null or --column-policy {choice}")
-            }
-            Problem::InvalidUtf8 => write!(
-                f,
-                "; in a SQL_ASCII database choose with --invalid-utf8 replace|bytes, or give its encoding, as in --column \
-                 \"name=convert_from(convert(convert_to(column, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII')\""
-            ),
-            Problem::Null | Problem::TooLarge | Problem::Length { .. } | Problem::Malformed(_) => Ok(()),
+            Problem::Unrepresentable { .. } | Problem::TooFine => write!(f, " cannot be written as {target}"),
+            Problem::NoJsonNumber { .. } => f.write_str(" is no number in JSON"),
+            Problem::InvalidUtf8
+            | Problem::Null
+            | Problem::TooLarge
+            | Problem::Length { .. }
+            | Problem::Malformed(_) => Ok(()),
         }
+    }
+}
+
+impl ValueError {
+    /// Which flag decides.
+    fn hint(&self) -> Option<String> {
+        let policy = || written(&self.column, "null");
+        Some(match self.problem {
+            Problem::Unrepresentable { .. } => {
+                format!("choose with --on-unrepresentable null|text or --column-policy {}", policy())
+            }
+            Problem::TooFine => "--timestamp-precision ms rounds it, us keeps it, or choose with --on-unrepresentable \
+                                 null|text"
+                .to_owned(),
+            Problem::NoJsonNumber { .. } => {
+                format!("choose with --json-nan string|null or --column-policy {}", policy())
+            }
+            Problem::InvalidUtf8 => {
+                "in a SQL_ASCII database choose with --invalid-utf8 replace|bytes, or give its encoding, \
+                 as in --column \"name=convert_from(convert(convert_to(column, 'SQL_ASCII'), 'LATIN1', 'UTF8'), \
+                 'SQL_ASCII')\""
+                    .to_owned()
+            }
+            Problem::Null | Problem::TooLarge | Problem::Length { .. } | Problem::Malformed(_) => return None,
+        })
     }
 }
 
@@ -134,8 +161,25 @@ pub(super) fn target(carrier: &Carrier) -> String {
         Carrier::List(_) => "a list".to_owned(),
         Carrier::Struct(_) => "a struct".to_owned(),
         Carrier::Map => "a map".to_owned(),
-        scalar => scalar.data_type().to_string(),
+        scalar => scalar_words(&scalar.data_type()),
     }
+}
+
+fn scalar_words(target: &DataType) -> String {
+    let words = match target {
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            return format!("decimal({precision},{scale})");
+        }
+        DataType::Date32 | DataType::Date64 => "a Parquet date",
+        DataType::Timestamp(..) => "a Parquet timestamp",
+        DataType::Time32(_) | DataType::Time64(_) => "a Parquet time of day",
+        DataType::Boolean => "a boolean",
+        DataType::Float32 | DataType::Float64 => "a floating-point number",
+        number if number.is_integer() => "an integer",
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text",
+        _ => "bytes",
+    };
+    words.to_owned()
 }
 
 /// What is wrong with a value.

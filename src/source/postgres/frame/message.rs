@@ -27,6 +27,8 @@ pub(crate) struct ErrorResponse {
     pub(crate) hint: Option<String>,
     /// `CONTEXT` (field `W`, "where").
     pub(crate) context: Option<String>,
+    /// The character of the statement that it is about, from 1.
+    pub(crate) character: Option<usize>,
 }
 
 /// Why framing ended early.
@@ -218,6 +220,7 @@ pub(crate) fn server_error(body: &[u8]) -> Result<ErrorResponse, FrameError> {
             b'D' => error.detail = Some(text),
             b'H' => error.hint = Some(text),
             b'W' => error.context = Some(text),
+            b'P' => error.character = text.parse().ok(),
             _ => {}
         }
     }

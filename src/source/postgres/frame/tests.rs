@@ -225,6 +225,7 @@ fn a_server_error_ends_in_ready_wherever_it_comes() {
                 detail: Some("the detail".into()),
                 hint: Some("the hint".into()),
                 context: Some("the context".into()),
+                character: None,
             }
         );
         assert_eq!(error.to_string(), "ERROR: division by zero (SQLSTATE 22012)");

@@ -2,14 +2,15 @@
 
 use crate::base::memory;
 use crate::base::words::NAMES_IN_ERROR_MAX;
+use crate::model::ErrorCode;
 use crate::source::{SourceError, SourceFault};
 
-/// A request that makes no sense for this relation. Every message ends with what to do.
+/// A request that makes no sense for this relation; [`PlanError::hint`] says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// A flag names a column that the relation does not have.
-    #[error("{flag}: there is no column {name:?}; {advice}")]
+    #[error("{flag}: there is no column {name:?}")]
     UnknownColumn {
         /// The flag.
         flag: &'static str,
@@ -19,7 +20,7 @@ pub enum PlanError {
         advice: String,
     },
     /// A flag names a column twice.
-    #[error("{flag}: column {name:?} is named twice; name it once")]
+    #[error("{flag}: column {name:?} is named twice")]
     RepeatedColumn {
         /// The flag.
         flag: &'static str,
@@ -27,13 +28,13 @@ pub enum PlanError {
         name: String,
     },
     /// `--rename` of a column that `--columns` leaves out.
-    #[error("--rename: column {name:?} is not among --columns; add it there or drop the rename")]
+    #[error("--rename: column {name:?} is not among --columns")]
     RenameNotSelected {
         /// The old name.
         name: String,
     },
     /// An output column without a name.
-    #[error("{flag}: the output column's name is empty; give it one, as in {flag} {example}")]
+    #[error("{flag}: the output column's name is empty")]
     EmptyName {
         /// The flag.
         flag: &'static str,
@@ -41,17 +42,13 @@ pub enum PlanError {
         example: &'static str,
     },
     /// `--column` with the name of a selected column.
-    #[error(
-        "--column {name}: a column of this name is exported already; leave it out with --columns, give it another name with --rename, or name the expression otherwise"
-    )]
+    #[error("--column {name}: a column of this name is exported already")]
     NameTaken {
         /// The name.
         name: String,
     },
     /// `--key` with a column whose type has no order.
-    #[error(
-        "--key: values of type {pg_type} have no order, and so column {name:?} can order no rows; name another column"
-    )]
+    #[error("--key: values of type {pg_type} have no order, and so column {name:?} can order no rows")]
     NoOrder {
         /// The column.
         name: String,
@@ -60,7 +57,7 @@ pub enum PlanError {
     },
     /// `--key` with a column whose values cannot be read from their texts.
     #[error(
-        "--key: column {name:?} is of type {pg_type}, whose values cannot be read again from their text, and so it can order no rows; name another column, or have a --query select what it is made of as columns of its own, and name these"
+        "--key: column {name:?} is of type {pg_type}, whose values cannot be read again from their text, and so it can order no rows"
     )]
     NotReadFromText {
         /// The column.
@@ -69,17 +66,13 @@ pub enum PlanError {
         pg_type: String,
     },
     /// Two output columns of one name.
-    #[error(
-        "two output columns are called {name:?}; give one another name, a table's column with --rename, a query's with AS in it and an expression in its --column, or let --duplicate-columns suffix number them"
-    )]
+    #[error("two output columns are called {name:?}")]
     DuplicateName {
         /// The name.
         name: String,
     },
     /// Two members of a composite whose names readers take for one, in Parquet.
-    #[error(
-        "column {column:?} has two members that its readers call {member:?}; write it as JSON with --column-policy {column}=json, or let --duplicate-columns suffix number them"
-    )]
+    #[error("column {column:?} has two members that its readers call {member:?}")]
     DuplicateMember {
         /// The output column.
         column: String,
@@ -87,9 +80,7 @@ pub enum PlanError {
         member: String,
     },
     /// The same in NDJSON, whose nested values are the server's own JSON.
-    #[error(
-        "column {column:?} has two members that its readers call {member:?}; leave it out with --columns and write its text with --column 'NAME={sql}::text', or its members each with a name of its own"
-    )]
+    #[error("column {column:?} has two members that its readers call {member:?}")]
     DuplicateJsonMember {
         /// The output column.
         column: String,
@@ -99,9 +90,7 @@ pub enum PlanError {
         member: String,
     },
     /// `--column-policy` with a choice that the column's type does not have.
-    #[error(
-        "--column-policy {column}={choice}: a column of type {pg_type} has no such choice in this format; it takes: {takes}"
-    )]
+    #[error("--column-policy {column}={choice}: a column of type {pg_type} has no such choice in this format")]
     ColumnPolicy {
         /// The output column.
         column: String,
@@ -113,13 +102,13 @@ pub enum PlanError {
         takes: String,
     },
     /// Nothing to write.
-    #[error("{relation} has no column to export; add one with --column name=expression")]
+    #[error("{relation} has no column to export")]
     NoColumns {
         /// The relation.
         relation: String,
     },
     /// The source described fewer or more expressions than were given: a bug.
-    #[error("{described} of {given} --column expressions were described; please report this as a bug")]
+    #[error("{described} of {given} --column expressions were described")]
     ExpressionsDescribed {
         /// Expressions of the request.
         given: usize,
@@ -140,7 +129,7 @@ pub enum PlanError {
     },
     /// Keyset reading needs an order in which no two rows are equal.
     #[error(
-        "--read-mode keyset: {relation} has no primary key and no unique index over NOT NULL columns, so pages could lose or repeat rows; add one, or use --read-mode copy"
+        "--read-mode keyset: {relation} has no primary key and no unique index over NOT NULL columns, so pages could lose or repeat rows"
     )]
     KeysetWithoutKey {
         /// The relation.
@@ -148,7 +137,7 @@ pub enum PlanError {
     },
     /// More partitions than object names have digits for.
     #[error(
-        "the plan has {count} partitions, more than {max}; ask for fewer with --partitions or raise --part-size",
+        "the plan has {count} partitions, more than {max}",
         max = memory::PARTITIONS_MAX
     )]
     TooManyPartitions {
@@ -161,30 +150,28 @@ pub enum PlanError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SqlFlaw {
     /// Nothing but white space and comments.
-    #[error("there is nothing but white space and comments; write an expression or leave the flag out")]
+    #[error("there is nothing but white space and comments")]
     Empty,
     /// A NUL character.
-    #[error("a NUL character, which PostgreSQL's text never holds; remove it")]
+    #[error("a NUL character, which PostgreSQL's text never holds")]
     Nul,
     /// A string constant without its closing quote.
-    #[error("this string is not closed; end it with a single quote, and write a quote inside it twice")]
+    #[error("this string is not closed")]
     OpenString,
     /// A quoted identifier without its closing quote.
-    #[error("this quoted name is not closed; end it with a double quote")]
+    #[error("this quoted name is not closed")]
     OpenName,
     /// A dollar-quoted string without its end.
-    #[error("this dollar-quoted string is not closed; end it with {0}")]
+    #[error("this dollar-quoted string is not closed")]
     OpenDollarQuote(String),
     /// A block comment without its end.
-    #[error("this comment is not closed; end it with */, once for each /* in it")]
+    #[error("this comment is not closed")]
     OpenComment,
     /// A closing bracket too many.
-    #[error("{0:?} closes nothing; remove it, or open it before")]
+    #[error("{0:?} closes nothing")]
     ClosesNothing(char),
     /// A closing bracket of the wrong kind.
-    #[error(
-        "{found:?} stands where {expected:?} would close what is open; close brackets in the order they were opened"
-    )]
+    #[error("{found:?} stands where {expected:?} would close what is open")]
     ClosesOther {
         /// What stands there.
         found: char,
@@ -192,13 +179,13 @@ pub enum SqlFlaw {
         expected: char,
     },
     /// An opening bracket too many.
-    #[error("{0:?} is never closed; close it")]
+    #[error("{0:?} is never closed")]
     NeverClosed(char),
     /// A semicolon that could end our statement.
-    #[error("a semicolon ends a statement, and only one is sent; remove it and what follows")]
+    #[error("a semicolon ends a statement, and only one is sent")]
     Semicolon,
     /// A query that is none.
-    #[error("a query starts with SELECT, WITH, VALUES or TABLE; nothing else can be exported")]
+    #[error("a query starts with SELECT, WITH, VALUES or TABLE, and nothing else can be exported")]
     NotAQuery,
 }
 
@@ -212,13 +199,53 @@ impl PlanError {
         }
     }
 
+    /// The sentence with what to do.
+    #[cfg(test)]
+    pub(super) fn whole(&self) -> String {
+        format!("{self}; {}", self.hint())
+    }
+
+    /// What to do.
+    pub(super) fn hint(&self) -> String {
+        match self {
+            Self::UnknownColumn { advice, .. } => advice.clone(),
+            Self::RepeatedColumn { .. } => "name it once".to_owned(),
+            Self::RenameNotSelected { .. } => "add it there or drop the rename".to_owned(),
+            Self::EmptyName { flag, example } => format!("give it one, as in {flag} {example}"),
+            Self::NameTaken { .. } => "leave it out with --columns, give it another name with --rename, or name the \
+                 expression otherwise"
+                .to_owned(),
+            Self::NoOrder { .. } => "name another column".to_owned(),
+            Self::NotReadFromText { .. } => {
+                "name another column, or have a --query select what it is made of as columns \
+                 of its own, and name these"
+                    .to_owned()
+            }
+            Self::DuplicateName { .. } => {
+                "give one another name, a table's column with --rename, a query's with AS in it \
+                 and an expression in its --column, or let --duplicate-columns suffix number them"
+                    .to_owned()
+            }
+            Self::DuplicateMember { column, .. } => format!(
+                "write it as JSON with --column-policy {column}=json, or let --duplicate-columns suffix number them"
+            ),
+            Self::DuplicateJsonMember { sql, .. } => format!(
+                "leave it out with --columns and write its text with --column 'NAME={sql}::text', or its members each \
+                 with a name of its own"
+            ),
+            Self::ColumnPolicy { takes, .. } => format!("it takes: {takes}"),
+            Self::NoColumns { .. } => "add one with --column name=expression".to_owned(),
+            Self::ExpressionsDescribed { .. } => "please report this as a bug".to_owned(),
+            Self::Sql { flaw, .. } => flaw.hint(),
+            Self::KeysetWithoutKey { .. } => "add one, or use --read-mode copy".to_owned(),
+            Self::TooManyPartitions { .. } => "ask for fewer with --partitions or raise --part-size".to_owned(),
+        }
+    }
+
     /// [`PlanError::UnknownColumn`] with the nearest of `known`, if one is near, and with the list of them.
     pub(super) fn unknown_column<'a>(flag: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.into_iter().collect();
-        let mut listed = known.iter().take(NAMES_IN_ERROR_MAX).copied().collect::<Vec<_>>().join(", ");
-        if let Some(more @ 1..) = known.len().checked_sub(NAMES_IN_ERROR_MAX) {
-            listed = format!("{listed} and {more} more");
-        }
+        let listed = listed(&known);
         let advice = match nearest(name, &known) {
             Some(near) => format!("did you mean {near:?}? The columns are {listed}"),
             None => format!("the columns are {listed}"),
@@ -227,14 +254,44 @@ impl PlanError {
     }
 }
 
+impl SqlFlaw {
+    fn hint(&self) -> String {
+        let fixed = match self {
+            Self::OpenDollarQuote(end) => return format!("end it with {end}"),
+            Self::Empty => "write an expression or leave the flag out",
+            Self::Nul => "remove it",
+            Self::OpenString => "end it with a single quote, and write a quote inside it twice",
+            Self::OpenName => "end it with a double quote",
+            Self::OpenComment => "end it with */, once for each /* in it",
+            Self::ClosesNothing(_) => "remove it, or open it before",
+            Self::ClosesOther { .. } => "close brackets in the order they were opened",
+            Self::NeverClosed(_) => "close it",
+            Self::Semicolon => "remove it and what follows",
+            Self::NotAQuery => "write one SELECT, WITH, VALUES or TABLE statement",
+        };
+        fixed.to_owned()
+    }
+}
+
 impl From<PlanError> for SourceError {
     fn from(error: PlanError) -> Self {
-        Self::new(error.fault(), error.to_string())
+        let reason = matches!(error, PlanError::UnknownColumn { .. }).then_some(ErrorCode::ColumnMissing);
+        let (sentence, hint) = (error.to_string(), error.hint());
+        Self { reason, ..Self::new(error.fault(), sentence).with_hint(hint) }
+    }
+}
+
+/// Names for an error, as many as a screen holds.
+pub(in crate::source::postgres) fn listed(names: &[&str]) -> String {
+    let some = names.iter().take(NAMES_IN_ERROR_MAX).copied().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(NAMES_IN_ERROR_MAX) {
+        Some(more @ 1..) => format!("{some} and {more} more"),
+        _ => some,
     }
 }
 
 /// The known name most like `name`, if it is like it at all; letter case does not count.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(in crate::source::postgres) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     /// Below this, names of the same length that share a letter or two would be offered.
     const LIKENESS_MIN: f64 = 0.75;
     let folded = name.to_lowercase();
@@ -262,8 +319,11 @@ mod tests {
     fn a_long_list_of_columns_is_cut() {
         let names: Vec<String> = (0..NAMES_IN_ERROR_MAX + 3).map(|n| format!("c{n}")).collect();
         let error = PlanError::unknown_column("--columns", "x", names.iter().map(String::as_str));
-        assert!(error.to_string().ends_with(" and 3 more"), "{error}");
+        assert!(error.hint().ends_with(" and 3 more"), "{error}");
         let error = PlanError::unknown_column("--key", "b", ["a"]);
-        assert_eq!(error.to_string(), "--key: there is no column \"b\"; the columns are a");
+        assert_eq!(
+            (error.to_string().as_str(), error.hint().as_str()),
+            ("--key: there is no column \"b\"", "the columns are a")
+        );
     }
 }

@@ -176,7 +176,7 @@ mod tests {
     fn wrong_names_are_refused() {
         let unknown = named(&[("creatd", Direction::Asc)]);
         let error = choose_key(&orders(), Some(&unknown), None, COPY).unwrap_err();
-        assert!(error.to_string().contains("--key: there is no column \"creatd\"; did you mean \"created\"?"));
+        assert!(error.whole().contains("--key: there is no column \"creatd\"; did you mean \"created\"?"));
         let twice = named(&[("id", Direction::Asc), ("id", Direction::Desc)]);
         assert!(matches!(
             choose_key(&orders(), Some(&twice), None, COPY),

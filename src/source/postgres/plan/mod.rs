@@ -32,6 +32,7 @@ mod words;
 
 pub use columns::{ColumnRules, columns};
 pub use error::{PlanError, SqlFlaw};
+pub(super) use error::{listed, nearest};
 use facts::numbered;
 pub use key::{KeyChoice, choose_key};
 pub(crate) use lexer::NAME_BYTES_MAX;

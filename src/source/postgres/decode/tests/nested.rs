@@ -185,7 +185,7 @@ fn what_is_no_list_is_named_or_made_null() {
         let rows = [vec![Some(hex(INTS))], vec![Some(wire)], vec![None], vec![Some(hex(INTS))]];
         let error = decode_rows(vec![ints()], &rows).unwrap_err();
         assert!(
-            error.to_string().contains(&format!("row 2 of the partition: {value} cannot be written as a list")),
+            error.whole().contains(&format!("row 2 of the partition: {value} cannot be written as a list")),
             "{error}"
         );
         assert_eq!(error.fault(), SourceFault::Data);
@@ -212,11 +212,10 @@ fn the_innermost_place_that_can_be_null_is() {
         nested(with_kind(3912, TypeKind::Range(Box::new(base(1082)))), range(&Carrier::Date32)),
     ];
     let rows = [vec![Some(numbers.clone()), None], vec![None, Some(days.clone())], vec![Some(numbers), Some(days)]];
-    let error = decode_rows(plans.clone(), &rows).unwrap_err().to_string();
-    assert!(error.contains("row 1 of the partition: NaN cannot be written as Decimal128(12, 2)"), "{error}");
-    let error =
-        decode_rows(vec![plans[1].clone()], &rows.clone().map(|row| vec![row[1].clone()])).unwrap_err().to_string();
-    assert!(error.contains("row 2 of the partition: infinity cannot be written as Date32"), "{error}");
+    let error = decode_rows(plans.clone(), &rows).unwrap_err().whole();
+    assert!(error.contains("row 1 of the partition: NaN cannot be written as decimal(12,2)"), "{error}");
+    let error = decode_rows(vec![plans[1].clone()], &rows.clone().map(|row| vec![row[1].clone()])).unwrap_err().whole();
+    assert!(error.contains("row 2 of the partition: infinity cannot be written as a Parquet date"), "{error}");
 
     let plans: Vec<_> = plans
         .into_iter()
@@ -267,7 +266,7 @@ fn broken_nested_values_are_a_protocol_fault() {
         let wire = hex(&wire.replace(' ', ""));
         let error = decode_rows(vec![plan], &[vec![None], vec![Some(wire.clone())]]).unwrap_err();
         assert_eq!(error.fault(), SourceFault::Protocol, "{wire:02x?}: {error}");
-        assert!(error.to_string().contains("row 2 of the partition"), "{error}");
+        assert!(error.whole().contains("row 2 of the partition"), "{error}");
     }
 }
 
@@ -308,7 +307,7 @@ fn long_lists_pass_the_pending_fields_and_keep_their_rows() {
         let mut elements = values(counts[broken], counts[broken]);
         elements[place] = Some(vec![1, 2, 3]);
         rows[broken] = vec![Some(array_wire(23, &elements))];
-        let error = decode_rows(vec![ints()], &rows).unwrap_err().to_string();
+        let error = decode_rows(vec![ints()], &rows).unwrap_err().whole();
         assert!(error.contains(&format!("row {} of the partition: 3 bytes where", broken + 1)), "{error}");
     }
 }
@@ -325,7 +324,7 @@ fn text_within_lists_and_maps_is_valid_utf8() {
         vec![Some(array_wire(25, &good))],
     ];
     let error = decode_rows(vec![texts.clone()], &rows).unwrap_err();
-    assert!(error.to_string().contains("row 3 of the partition: text that is not valid UTF-8"), "{error}");
+    assert!(error.whole().contains("row 3 of the partition: text that is not valid UTF-8"), "{error}");
     assert_eq!(error.fault(), SourceFault::Data);
     let mut texts = texts;
     texts.output.policies.invalid_utf8 = crate::model::InvalidUtf8::Replace;
@@ -337,7 +336,7 @@ fn text_within_lists_and_maps_is_valid_utf8() {
     let rows =
         [vec![Some(hex("00000000"))], vec![Some(hex("000000010000000161000000 01ff".replace(' ', "").as_str()))]];
     let error = decode_rows(vec![map], &rows).unwrap_err();
-    assert!(error.to_string().contains("row 2 of the partition: text that"), "{error}");
+    assert!(error.whole().contains("row 2 of the partition: text that"), "{error}");
 }
 
 #[test]
@@ -367,7 +366,7 @@ fn text_within_nested_values_is_found_while_the_key_is_known() {
         let mut fields = FieldTable::default();
         Framer::new(2).frame(&mut input, &mut fields, usize::MAX).unwrap();
         let mut decoder = BatchDecoder::new(&Arc::from(columns)).unwrap().with_row_key(key);
-        let error = decoder.decode(&input, &fields, 0).unwrap_err().to_string();
+        let error = decoder.decode(&input, &fields, 0).unwrap_err().whole();
         assert!(error.contains("row with id = 2: text that is not valid UTF-8"), "{error}");
     }
 }

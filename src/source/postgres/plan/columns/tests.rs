@@ -106,7 +106,7 @@ fn names_can_be_exchanged() {
 
 #[track_caller]
 fn refused(shape: &ShapeOptions, message: &str) {
-    let error = plan(shape).unwrap_err().to_string();
+    let error = plan(shape).unwrap_err().whole();
     assert!(error.starts_with(message), "{error}");
 }
 

@@ -89,7 +89,7 @@ fn a_carriage_return_ends_a_comment() {
 #[test]
 fn errors_say_where_and_what_to_do() {
     let error = check_predicate("größe = 1 and\n  (b))").unwrap_err();
-    assert_eq!(error.to_string(), "--where, line 2, character 6: ')' closes nothing; remove it, or open it before");
+    assert_eq!(error.whole(), "--where, line 2, character 6: ')' closes nothing; remove it, or open it before");
     let error = check_expression("total", "'ü' || 'x").unwrap_err();
     assert!(error.to_string().starts_with("--column total, line 1, character 8: this string is not closed"), "{error}");
     assert_eq!(crate::source::SourceError::from(error).fault, crate::source::SourceFault::Usage);

@@ -459,5 +459,5 @@ fn partitions_are_numbered_in_order_and_not_beyond_the_limit() {
     let many = vec![Slice::Whole; usize::try_from(memory::PARTITIONS_MAX).unwrap()];
     assert!(number_partitions(many.clone(), false, None).is_ok());
     let error = number_partitions([many, vec![Slice::Whole]].concat(), false, None).unwrap_err();
-    assert!(error.to_string().starts_with("the plan has 100000 partitions, more than 99999;"), "{error}");
+    assert!(error.whole().starts_with("the plan has 100000 partitions, more than 99999;"), "{error}");
 }

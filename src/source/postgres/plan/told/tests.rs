@@ -163,7 +163,7 @@ fn the_json_form() {
     let plan = told(&plan(), 4, ReadMode::Copy);
     let json = serde_json::to_value(PlanView::new(&plan, Format::Parquet)).unwrap();
     assert_eq!(json["format"], "outhaul.plan");
-    assert_eq!(json["version"], 1);
+    assert_eq!(json["plan_version"], 1);
     assert_eq!(json["relation"]["kind"], "table");
     assert_eq!(json["relation"]["heap_bytes"], 1280 * 8192);
     assert_eq!(
