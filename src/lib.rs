@@ -6,7 +6,7 @@
 //! # The flow, in reading order
 //! ```text
 //!  source ──> encode ──> store ──> commit
-//! plan+read    bytes     parts    manifest          export/ runs them; cli/ asks it to
+//! plan+read    bytes     parts    manifest          export/ runs them; cli/ and service/ ask it to
 //! ```
 //! - [`config`]: raw settings (as written) become typed ones (as used). `config/options.rs` has one row for each option:
 //!   flag, variable, key, parser, help. `config/default.toml` is the only home of the options' defaults. `config/connection`
@@ -21,6 +21,8 @@
 //! - [`export`]: the coordinator, one event loop that owns all state, and the worker: one partition, one receipt. Beside
 //!   them what outlives a process: the record of a run, `resume`, `keep`, and what dead runs leave for the next one or
 //!   for `clean`.
+//! - [`service`]: HTTP: a request becomes an export whose bytes are the response, and a record of how it ended. The only
+//!   user of `axum`.
 //! - [`cli`]: what a person types and sees; exit codes.
 //! - [`model`]: the ground: what the rooms hand one another. Passive types, which import no room.
 //! - `base`: what all of these stand on: the way to rayon, large buffers kept from partition to partition, numbers, dates
@@ -35,7 +37,8 @@
 //! a test holds this drawing against the code.
 //!
 //! ```text
-//! cli       ──> config export verify describe commit source store
+//! cli       ──> service config export verify describe commit source store
+//! service   ──> config export commit encode source
 //! config    ──> export source store
 //! export    ──> verify describe commit encode source store
 //! verify    ──> commit store
@@ -96,6 +99,7 @@ pub mod export;
 pub mod model;
 #[cfg(test)]
 mod regressions;
+pub mod service;
 pub mod source;
 pub mod store;
 pub mod verify;

@@ -26,3 +26,18 @@ pub(crate) const READERS_MAX: u32 = 256;
 
 /// Chunks of one part in flight; beyond this a store answers no faster.
 pub(crate) const UPLOAD_CONCURRENCY_MAX: usize = 64;
+
+/// Bytes of the body of a request to the service: filters are short.
+pub(crate) const REQUEST_BODY_BYTES_MAX: usize = 8 * 1024;
+
+/// So long a client has for them.
+pub(crate) const REQUEST_BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Bytes of the head of a request; also what one connection of HTTP/1.1 holds of a response that is not sent yet.
+pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What one stream of HTTP/2 holds of a response that is not sent yet.
+pub(crate) const CONNECTION_SEND_BYTES: usize = 64 * 1024;
+
+/// Streams of HTTP/2 on one connection.
+pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 32;

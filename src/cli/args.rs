@@ -12,7 +12,7 @@ use crate::describe::ddl::{Dialect, TableName};
 const DEMO_ROWS_MAX: u64 = 1_000_000_000;
 
 /// Commands of the design that are not in this version: refused by name, never "unknown".
-pub(crate) const LATER: &[&str] = &["serve", "pull"];
+pub(crate) const LATER: &[&str] = &["pull"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,6 +63,11 @@ Removes uploads, staged files and records of runs that died, and parts that no m
 manifest is finished instead. A run that is alive is left alone, and so is all that no journal names.
 Needs the right to delete (config/s3-cleaner-policy.json).";
 
+const SERVE_HELP: &str = "\
+config/service.example.toml shows every key; config/service.md says what is answered.
+Ends with SIGINT or SIGTERM: no new requests, ten seconds for the streams, then they break off.
+Exit codes: 0 stopped by a signal, 2 usage or configuration.";
+
 const KEEP_HELP: &str = "\
 Waits for the run at DEST to begin, imports its snapshot and holds it, with its locks, until the run has ended or is
 cleaned away, a session has waited too long for the locks, or the time is up. Ends at once where the export is finished.
@@ -93,6 +98,7 @@ pub(crate) fn command() -> Command {
         .subcommand(show())
         .subcommand(ddl())
         .subcommand(keep())
+        .subcommand(serve())
         .subcommand(demo());
     for name in LATER {
         // Takes anything, so that the answer is about the command and not about its arguments.
@@ -259,6 +265,17 @@ fn keep() -> Command {
         command = command.arg(argument(option));
     }
     command.next_help_heading("For people").args(looks()).args(common())
+}
+
+fn serve() -> Command {
+    Command::new("serve")
+        .about("Serve rows over HTTP, as a file declares them")
+        .after_help(SERVE_HELP)
+        .arg(Arg::new("config").long("config").value_name("FILE").required(true).help("what is served, and to whom"))
+        .arg(Arg::new("check").long("check").action(ArgAction::SetTrue).help("only check the file"))
+        .args(env_file())
+        .args(looks())
+        .args(common())
 }
 
 fn demo() -> Command {

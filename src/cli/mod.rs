@@ -21,6 +21,7 @@ mod progress;
 mod report;
 mod resume_cmd;
 mod screen;
+mod serve_cmd;
 mod session;
 mod show_cmd;
 mod signals;
@@ -265,6 +266,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "ls" => ls_cmd::ls(matches, context).await,
         "show" => show_cmd::show(matches, context).await,
         "ddl" => ddl_cmd::print(matches, context).await,
+        "serve" => serve_cmd::serve(matches, context).await,
         "demo" => demo_cmd::demo(matches, context).await,
         other => context.fail(&ExportError::internal(format!("the command {other} is nobody's"))),
     }

@@ -8,6 +8,7 @@ pub(crate) mod env_file;
 mod implied;
 pub(crate) mod options;
 pub(crate) mod raw;
+pub mod service;
 mod typed;
 mod value;
 
@@ -119,6 +120,13 @@ impl Environment {
             files: Some(files.into_iter().map(|(name, text)| (name.into(), text.to_owned())).collect()),
             user: Some("tester".to_owned()),
         }
+    }
+
+    /// The same with one variable more.
+    pub(crate) fn with(&self, name: &str, value: &str) -> Self {
+        let mut environment = self.clone();
+        environment.variables.insert(name.to_owned(), value.to_owned());
+        environment
     }
 
     /// A variable; an empty one counts as unset, as in libpq.

@@ -83,6 +83,31 @@ impl Compressor {
         Ok(())
     }
 
+    /// Gives out all that the current frame holds back, so that its reader has everything up to here.
+    ///
+    /// # Errors
+    /// As [`Compressor::write`].
+    pub(crate) fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        match self {
+            Self::Gzip(stream) => loop {
+                out.reserve(OUTPUT_STEP);
+                stream.compress_vec(&[], out, FlushCompress::Sync).map_err(|error| gzip_error(error.into()))?;
+                // Where there is room left, nothing waits for any.
+                if out.len() < out.capacity() {
+                    return Ok(());
+                }
+            },
+            Self::Zstd(stream) => loop {
+                out.reserve(OUTPUT_STEP);
+                let filled = out.len();
+                let left = stream.flush(&mut OutBuffer::around_pos(out, filled)).map_err(zstd_error)?;
+                if left == 0 {
+                    return Ok(());
+                }
+            },
+        }
+    }
+
     /// Ends the current frame, or makes an empty one where none is open.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 
 use crate::model::{ColumnPlan, Format, FormatOptions};
-use compress::Compressor;
+pub(crate) use compress::Compressor;
 use lines::{LineEncoder, Rows};
 pub(crate) use order::sorted_columns;
 pub use tally::Tally;

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod receipt;
 pub mod report;
 pub mod request;
+pub mod scope;
 
 pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Precision};
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
@@ -34,3 +35,4 @@ pub use request::{
     CommitOptions, CredentialCommand, Layout, ManifestStats, OnExisting, ReadMode, ReadRequest, RelationRequest,
     RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
 };
+pub use scope::{RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};

@@ -28,6 +28,9 @@ pub struct ShapeOptions {
     pub expressions: Vec<(String, String)>,
     /// `--rename old=new`.
     pub renames: Vec<(String, String)>,
+    /// The output names that come first, in this order; the others follow as they are.
+    #[serde(default)]
+    pub order: Vec<String>,
     /// `--where`.
     pub predicate: Option<String>,
     /// `--key`.

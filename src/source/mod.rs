@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::model::{
     Consistency, Direction, KeepEnd, ListedRelation, ObjectKind, PartRange, Partition, Plan, ReadRequest,
-    RelationRequest, ShapeOptions, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
+    RelationRequest, RowScope, ShapeOptions, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
 };
 
 pub use error::{Retry, SourceError, SourceFault};
@@ -135,6 +135,17 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SourceFault::Usage`] where one of them cannot safely stand in a statement of ours.
     fn check(&self, shape: &mut ShapeOptions) -> Result<(), SourceError>;
+
+    /// The rows of a scope, as the predicate of a [`ShapeOptions`]; `None` is all rows.
+    ///
+    /// # Errors
+    /// A value that is none of its column's type, or a source that knows no scopes.
+    fn predicate(&self, scope: &RowScope) -> Result<Option<String>, SourceError> {
+        if *scope == RowScope::default() {
+            return Ok(None);
+        }
+        Err(SourceError::new(SourceFault::Usage, "the source cannot choose rows"))
+    }
 
     /// The plans of what is asked for, one for each request: found as [`Source::begin`] finds them, and let go.
     ///

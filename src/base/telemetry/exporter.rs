@@ -92,6 +92,11 @@ impl Exporter {
         Ok(exporter)
     }
 
+    /// All metrics as they are now.
+    pub(crate) fn text(&self) -> String {
+        render(&self.handle)
+    }
+
     /// Where the responder listens.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address

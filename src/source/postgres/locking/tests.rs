@@ -10,6 +10,7 @@ fn shape(relation: RelationRequest) -> ShapeOptions {
         columns: None,
         expressions: vec![],
         renames: vec![],
+        order: Vec::new(),
         predicate: None,
         key: None,
         allow_rls: false,

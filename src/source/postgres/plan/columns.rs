@@ -78,7 +78,14 @@ pub fn columns(
             return Err(PlanError::unknown_column("--column-policy", name, known));
         }
     }
+    in_order(&mut plans, &shape.order);
     Ok(plans)
+}
+
+/// Puts the output columns into the order that is asked for.
+fn in_order(plans: &mut [PgColumn], order: &[String]) {
+    let place = |column: &PgColumn| order.iter().position(|name| *name == column.output.name).unwrap_or(order.len());
+    plans.sort_by_key(place);
 }
 
 /// A name as the preset's readers compare it: Athena and Redshift do not tell `A` from `a`.

@@ -1,0 +1,169 @@
+//! `service.toml` as it is written: every key that there is, with values of the right kind and not yet judged.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::super::options::nearest;
+use super::super::{ConfigError, position};
+
+/// Keys of the design that are not in this version: refused by name, never "unknown".
+const LATER: [&str; 10] = [
+    "bucket_key_ttl",
+    "analysis",
+    "cors_origins",
+    "destination",
+    "jwt",
+    "raw",
+    "state_url",
+    "tenant_setting",
+    "tls_cert",
+    "trusted_proxies",
+];
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ServiceFile {
+    pub(super) listen: Option<String>,
+    pub(super) admin_listen: Option<String>,
+    pub(super) public_url: Option<String>,
+    pub(super) state: Option<String>,
+    pub(super) source: BTreeMap<String, SourceEntry>,
+    pub(super) tier: BTreeMap<String, TierEntry>,
+    pub(super) key: Vec<KeyEntry>,
+    pub(super) dataset: BTreeMap<String, DatasetEntry>,
+    pub(super) limits: LimitsEntry,
+}
+
+/// `[source.NAME]`. Its text may hold a password: no `Debug` of it.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SourceEntry {
+    pub(super) from: Option<String>,
+    pub(super) password_file: Option<String>,
+    pub(super) password_command: Option<String>,
+}
+
+impl std::fmt::Debug for SourceEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceEntry").finish_non_exhaustive()
+    }
+}
+
+/// `[tier.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TierEntry {
+    pub(super) max_rows: CapEntry,
+}
+
+/// A number, or `"unlimited"`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum CapEntry {
+    Rows(u64),
+    Word(String),
+}
+
+/// `[[key]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyEntry {
+    pub(super) name: String,
+    pub(super) sha256: String,
+    pub(super) tenant: Option<String>,
+    pub(super) tier: Option<String>,
+    pub(super) datasets: Vec<String>,
+    #[serde(default)]
+    pub(super) may_assert: bool,
+}
+
+/// `[dataset.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DatasetEntry {
+    pub(super) source: Option<String>,
+    pub(super) table: Option<String>,
+    pub(super) query: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) date_column: Option<String>,
+    pub(super) tenant: Option<String>,
+    pub(super) tenant_type: Option<String>,
+    pub(super) read_mode: Option<String>,
+    pub(super) csv_bom: Option<bool>,
+    pub(super) csv_newline: Option<String>,
+    pub(super) csv_header: Option<String>,
+    pub(super) filename: Option<String>,
+    #[serde(default)]
+    pub(super) columns: BTreeMap<String, ColumnEntry>,
+    pub(super) grants: Option<GrantsEntry>,
+}
+
+/// `[dataset.NAME.columns]`, one column.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ColumnEntry {
+    pub(super) label: Option<String>,
+    pub(super) expr: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) type_name: Option<String>,
+    pub(super) filter: Option<bool>,
+    pub(super) sort: Option<bool>,
+}
+
+/// `[dataset.NAME.grants]`: the tiers that may.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct GrantsEntry {
+    pub(super) query: Option<Vec<String>>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsEntry {
+    pub(super) streams: Option<u32>,
+    pub(super) streams_per_tenant: Option<u32>,
+    pub(super) requests_per_minute: Option<u32>,
+    pub(super) write_deadline: Option<String>,
+    pub(super) first_page: Option<String>,
+}
+
+impl ServiceFile {
+    /// Reads the text of the file.
+    ///
+    /// # Errors
+    /// What is no TOML, no key, or of the wrong kind; the first of them, with its line.
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let (line, column) = position(text.as_bytes().get(..at).unwrap_or_default());
+            let (what, hint) = told(error.message());
+            ConfigError::new(format!("{}:{line}:{column}: {what}", path.display()), hint)
+        })
+    }
+}
+
+/// What is wrong, and what to do, by the parser's own words. They quote no value but one of the wrong kind, which is left
+/// out: it may be a password.
+fn told(message: &str) -> (String, String) {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = message.strip_prefix("unknown field ").and_then(|_| quoted.next());
+    if let Some(name) = unknown {
+        if LATER.contains(&name) || name == "tls_key" {
+            return (format!("{name} is not in this version yet"), "leave it out".to_owned());
+        }
+        let known: Vec<&str> = quoted.collect();
+        let hint = nearest(name, known.iter().copied())
+            .map_or_else(|| format!("the keys here are {}", known.join(", ")), |near| format!("did you mean {near}?"));
+        return (format!("unknown key {name:?}"), hint);
+    }
+    match message.split_once(", expected ") {
+        Some((kind, wanted)) if kind.starts_with("invalid") => {
+            ("a value is of the wrong kind".to_owned(), format!("{wanted} is wanted"))
+        }
+        _ => (message.lines().next().unwrap_or_default().to_owned(), "the file must be TOML".to_owned()),
+    }
+}

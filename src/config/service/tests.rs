@@ -1,0 +1,91 @@
+use std::path::Path;
+
+use super::*;
+
+const SMALL: &str = r#"
+[source.shop]
+from = "postgresql://reader@localhost/shop"
+
+[[key]]
+name = "acme"
+sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+tenant = "7"
+tier = "free"
+datasets = ["orders"]
+
+[dataset.orders]
+table = "public.orders"
+tenant = "customer_id = {tenant}"
+[dataset.orders.columns]
+id = { sort = true }
+total = { expr = "price * quantity", filter = false }
+"#;
+
+fn load(text: &str) -> Result<ServiceConfig, Vec<String>> {
+    let environment = Environment::of([], [("/s/service.toml", text)]);
+    let told = |errors: ConfigErrors| errors.0.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
+    load_service(Path::new("/s/service.toml"), &environment).map_err(told)
+}
+
+#[test]
+fn a_small_file_is_a_service() {
+    let config = load(SMALL).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.state, Path::new("/s/outhaul-state.sqlite3"));
+    let dataset = &config.datasets["orders"];
+    assert!(dataset.columns["id"].sort && dataset.columns["id"].filter && !dataset.columns["total"].filter);
+    assert_eq!(config.tiers["free"].map(NonZeroU64::get), Some(10_000));
+    assert_eq!(config.tiers["enterprise"], None);
+    assert_eq!(config.keys[0].sha256[..2], [0x2b, 0xb8]);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let untenanted = load(&SMALL.replace("tenant = \"customer_id = {tenant}\"", "")).unwrap();
+    assert!(untenanted.warnings[0].contains("sees all of its rows"), "{:?}", untenanted.warnings);
+}
+
+#[test]
+fn mistakes_have_their_line_and_the_nearest_word() {
+    for (from, to, expected) in [
+        (
+            "[source.shop]",
+            "lisen = \"x\"\n[source.shop]",
+            "/s/service.toml:2:1: unknown key \"lisen\" (did you mean listen?)",
+        ),
+        ("tier =", "teir =", "did you mean tier?"),
+        (
+            "[dataset.orders]",
+            "[dataset.orders]\ntenant_setting = \"app.tenant\"",
+            "tenant_setting is not in this version yet",
+        ),
+        ("[source.shop]", "tls_cert = \"x\"\n[source.shop]", "tls_cert is not in this version yet"),
+        ("[source.shop]", "cors_origins = []\n[source.shop]", "cors_origins is not in this version yet"),
+        ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
+        (
+            "table = \"public.orders\"",
+            "table = \"public.orders\"\nquery = \"select 1\"",
+            "--table and --query are both given",
+        ),
+        ("table = \"public.orders\"", "table = \"a b\"", "dataset.orders: "),
+        ("datasets = [\"orders\"]", "datasets = [\"order\"]", "dataset \"order\" is not there (did you mean orders?)"),
+        ("tier = \"free\"", "tier = \"fre\"", "tier \"fre\" is not known"),
+        ("sha256 = \"2b", "sha256 = \"zz", "sha256 is no SHA-256"),
+        ("{tenant}", "7", "write {tenant} in it once"),
+        ("tenant = \"7\"", "tenant = \" \"", "tenant is empty"),
+        ("[dataset.orders]", "[dataset.orders]\ndate_column = \"at\"", "date_column \"at\" is none of its columns"),
+        ("[dataset.orders]", "[dataset.orders]\nread_mode = \"fast\"", "dataset.orders: --read-mode is \"fast\""),
+        ("[dataset.orders]", "[limits]\nstreams = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
+        ("[dataset.orders]", "[limits]\nwrite_deadline = \"30\"\n[dataset.orders]", "limits.write_deadline"),
+        ("[dataset.orders]", "[dataset.orders]\nsource = \"other\"", "name one of the [source.NAME] tables"),
+        ("postgresql://reader@", "postgresql://reader:canary@@", "source.shop: "),
+        (
+            "\nid = { sort = true }\ntotal = { expr = \"price * quantity\", filter = false }",
+            "",
+            "dataset.orders has no columns",
+        ),
+    ] {
+        assert!(SMALL.contains(from), "{from}");
+        let errors = load(&SMALL.replacen(from, to, 1)).unwrap_err();
+        assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
+        assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
+        assert!(!errors[0].contains("canary"), "{errors:?}");
+    }
+}

@@ -1,0 +1,59 @@
+//! `GET /v1/datasets`: what the caller may ask for.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Serialize;
+
+use super::Service;
+use super::problem::Problem;
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct DatasetList {
+    datasets: Vec<DatasetView>,
+}
+
+#[derive(Debug, Serialize)]
+struct DatasetView {
+    name: String,
+    formats: [&'static str; 2],
+    max_rows: Option<u64>,
+    date_column: Option<String>,
+    columns: Vec<ColumnView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ColumnView {
+    name: String,
+    label: Option<String>,
+    filter: bool,
+    sort: bool,
+}
+
+/// Answers with the datasets whose rows the caller may have.
+pub(crate) async fn datasets(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+) -> Result<Json<DatasetList>, Problem> {
+    let caller = service.caller(&headers)?;
+    let may = service.config.datasets.values().filter(|dataset| caller.may_query(dataset));
+    let datasets = may.map(|dataset| {
+        let column = |(name, column): (&String, &crate::config::service::DatasetColumn)| ColumnView {
+            name: name.clone(),
+            label: column.label.clone(),
+            filter: column.filter,
+            sort: column.sort,
+        };
+        DatasetView {
+            name: dataset.name.clone(),
+            formats: ["ndjson", "csv"],
+            max_rows: caller.max_rows.map(std::num::NonZeroU64::get),
+            date_column: dataset.date_column.clone(),
+            columns: dataset.columns.iter().map(column).collect(),
+        }
+    });
+    Ok(Json(DatasetList { datasets: datasets.collect() }))
+}

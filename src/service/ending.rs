@@ -1,0 +1,178 @@
+//! How a stream ended, in every place where it is told: record, end record, trailers, log. All of them say the same.
+
+use std::num::NonZeroU64;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::problem::{Problem, told};
+use super::state::{ExportEnd, ExportStatus, RecordedError};
+use crate::commit::crc64nvme_text;
+use crate::export::{ExportError, Streamed};
+use crate::model::{ExportErrorKind, RunStatus};
+
+/// The names of the trailers, as `Trailer` announces them.
+pub(crate) const TRAILERS: &str =
+    "x-outhaul-export-rows, x-outhaul-export-truncated, x-outhaul-export-max-rows, x-outhaul-export-crc64nvme";
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// All of it was read.
+    Done(Box<Streamed>),
+    /// It broke off.
+    Failed(ExportError),
+    /// The client went away.
+    Cancelled,
+    /// The first rows did not come in time.
+    TooSlow,
+}
+
+/// The last line of NDJSON.
+#[derive(Serialize)]
+struct EndRecord<'a> {
+    #[serde(rename = "$end")]
+    end: EndFacts<'a>,
+}
+
+#[derive(Serialize)]
+struct EndFacts<'a> {
+    status: RunStatus,
+    rows: u64,
+    max_rows: Option<u64>,
+    crc64nvme: &'a str,
+}
+
+impl Outcome {
+    pub(crate) fn is_truncated(&self) -> bool {
+        matches!(self, Self::Done(streamed) if streamed.report.status == RunStatus::Truncated)
+    }
+
+    /// What a caller is told who has not had a byte.
+    pub(crate) fn problem(&self) -> Problem {
+        match self {
+            Self::Failed(error) => Problem::of_export(error),
+            Self::TooSlow => {
+                let message = "the first rows did not come in time";
+                Problem::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", message).after(30)
+            }
+            Self::Done(_) | Self::Cancelled => Problem::of_export(&ExportError::cancelled()),
+        }
+    }
+
+    /// Tells the operator what went wrong, which no caller is told.
+    pub(crate) fn log(&self, id: &str) {
+        match self {
+            Self::Failed(error) if !is_gone(error) => {
+                tracing::warn!(export = id, error = error.sentence(), "a stream failed");
+            }
+            Self::TooSlow => tracing::warn!(export = id, "the first rows of a stream did not come in time"),
+            Self::Done(_) | Self::Failed(_) | Self::Cancelled => tracing::info!(export = id, "a stream ended"),
+        }
+    }
+}
+
+fn is_gone(error: &ExportError) -> bool {
+    matches!(error.kind, ExportErrorKind::ReaderGone | ExportErrorKind::DestinationUnavailable)
+}
+
+/// No rows, which is an answer only to who says so.
+pub(crate) fn no_data() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no_data", "No data matches your filters")
+}
+
+/// What the store keeps of the end.
+pub(crate) fn record(outcome: &Outcome, bytes: u64, max_rows: Option<NonZeroU64>) -> ExportEnd {
+    let none = ExportEnd {
+        status: ExportStatus::Cancelled,
+        rows: None,
+        max_rows: max_rows.map(NonZeroU64::get),
+        truncated: false,
+        crc64nvme: None,
+        bytes: Some(bytes),
+        error: None,
+        notes: Vec::new(),
+    };
+    let failed = |code: &str, message: &str| {
+        let error = Some(RecordedError { code: code.to_owned(), message: message.to_owned() });
+        ExportEnd { status: ExportStatus::Failed, error, ..none.clone() }
+    };
+    match outcome {
+        Outcome::Done(streamed) => ExportEnd {
+            status: match streamed.report.status {
+                RunStatus::Complete => ExportStatus::Complete,
+                RunStatus::Truncated => ExportStatus::Truncated,
+            },
+            rows: streamed.report.rows,
+            truncated: outcome.is_truncated(),
+            crc64nvme: Some(crc64nvme(streamed)),
+            ..none
+        },
+        Outcome::Failed(error) if is_gone(error) => none,
+        Outcome::Failed(error) => {
+            let (_, code, message) = told(error.kind);
+            failed(code, message)
+        }
+        Outcome::Cancelled => none,
+        Outcome::TooSlow => failed("source_timeout", "the first rows did not come in time"),
+    }
+}
+
+/// The line that a client was promised.
+pub(crate) fn end_record(streamed: &Streamed, max_rows: Option<NonZeroU64>) -> Bytes {
+    let end = EndFacts {
+        status: streamed.report.status,
+        rows: streamed.report.rows.unwrap_or_default(),
+        max_rows: max_rows.map(NonZeroU64::get),
+        crc64nvme: &crc64nvme(streamed),
+    };
+    let mut line = serde_json::to_vec(&EndRecord { end }).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+/// The trailers, for clients that read them.
+pub(crate) fn trailers(streamed: &Streamed, max_rows: Option<NonZeroU64>) -> HeaderMap {
+    let truncated = streamed.report.status == RunStatus::Truncated;
+    let pairs = [
+        ("x-outhaul-export-rows", Some(streamed.report.rows.unwrap_or_default().to_string())),
+        ("x-outhaul-export-truncated", Some(truncated.to_string())),
+        ("x-outhaul-export-max-rows", max_rows.map(|rows| rows.to_string())),
+        ("x-outhaul-export-crc64nvme", Some(crc64nvme(streamed))),
+    ];
+    let valid = pairs
+        .into_iter()
+        .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(&value?).ok()?)));
+    valid.collect()
+}
+
+/// Of the bytes before any coding.
+fn crc64nvme(streamed: &Streamed) -> String {
+    let crc = streamed.manifest.parts.first().map_or(0, |part| part.crc64nvme);
+    crc64nvme_text(crc)
+}
+
+/// Whether CSV goes on behind its header line, whose names may have line breaks between quotes.
+pub(crate) fn has_more_than_a_header(piece: &[u8]) -> bool {
+    let mut quoted = false;
+    let end = piece.iter().position(|byte| {
+        quoted ^= *byte == b'"';
+        *byte == b'\n' && !quoted
+    });
+    end.is_some_and(|end| end + 1 < piece.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_alone_has_no_rows() {
+        assert!(!has_more_than_a_header(b"id,name\r\n"));
+        assert!(!has_more_than_a_header(b"id,\"two\r\nlines \"\"quoted\"\"\"\r\n"));
+        assert!(has_more_than_a_header(b"id,name\r\n1,x\r\n"));
+        assert!(has_more_than_a_header(b"\"a\nb\"\n1\n"));
+        assert!(!has_more_than_a_header(b""));
+    }
+}

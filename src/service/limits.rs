@@ -1,0 +1,110 @@
+//! What one tenant, and all of them together, may take at the same time.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::StatusCode;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::problem::Problem;
+use crate::config::service::ServiceLimits;
+
+/// After so many requests the tenants that have been silent are forgotten.
+const REQUESTS_BETWEEN_SWEEPS: u32 = 1_024;
+
+/// Seconds after which a caller may ask for another stream.
+const STREAM_RETRY_SECONDS: u64 = 5;
+
+/// The limits, with what is taken of them.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    requests: DefaultKeyedRateLimiter<String>,
+    since_sweep: AtomicU32,
+    streams: Arc<Semaphore>,
+    all: u32,
+    streams_per_tenant: u32,
+    of_tenants: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+/// The right to one stream, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct StreamPermit {
+    _all: OwnedSemaphorePermit,
+    owner: String,
+    of_tenants: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl Limits {
+    pub(crate) fn new(limits: &ServiceLimits) -> Self {
+        let per_minute = NonZeroU32::new(limits.requests_per_minute).unwrap_or(NonZeroU32::MIN);
+        Self {
+            requests: RateLimiter::keyed(Quota::per_minute(per_minute)),
+            since_sweep: AtomicU32::new(0),
+            streams: Arc::new(Semaphore::new(usize::try_from(limits.streams).unwrap_or(usize::MAX))),
+            all: limits.streams,
+            streams_per_tenant: limits.streams_per_tenant,
+            of_tenants: Arc::default(),
+        }
+    }
+
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// The tenant has made too many in a minute.
+    pub(crate) fn request(&self, owner: &String) -> Result<(), Problem> {
+        if self.since_sweep.fetch_add(1, Ordering::Relaxed) >= REQUESTS_BETWEEN_SWEEPS {
+            self.since_sweep.store(0, Ordering::Relaxed);
+            self.requests.retain_recent();
+        }
+        self.requests.check_key(owner).map_err(|until| {
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            too_many("too many requests").after(wait.as_secs().saturating_add(1))
+        })
+    }
+
+    /// Lets a stream begin.
+    ///
+    /// # Errors
+    /// The tenant has as many as it may have, or the service has.
+    pub(crate) fn stream(&self, owner: &str) -> Result<StreamPermit, Problem> {
+        let all = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the service has as many streams as it may have")
+                .after(STREAM_RETRY_SECONDS)
+        })?;
+        let mut of_tenants = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = of_tenants.entry(owner.to_owned()).or_default();
+        if *count >= self.streams_per_tenant {
+            return Err(too_many("too many streams at the same time").after(STREAM_RETRY_SECONDS));
+        }
+        *count += 1;
+        drop(of_tenants);
+        Ok(StreamPermit { _all: all, owner: owner.to_owned(), of_tenants: Arc::clone(&self.of_tenants) })
+    }
+
+    /// Waits until no stream runs, and lets none begin.
+    pub(crate) async fn all_ended(&self) {
+        if let Ok(permits) = self.streams.acquire_many(self.all).await {
+            permits.forget();
+        }
+    }
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        let mut of_tenants = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = of_tenants.get_mut(&self.owner) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                of_tenants.remove(&self.owner);
+            }
+        }
+    }
+}
+
+fn too_many(message: &str) -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+}

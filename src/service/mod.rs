@@ -1,0 +1,150 @@
+//! HTTP: rows as they are read, capped by tier, and nobody fooled about how a stream ended.
+//!
+//! A request becomes a [`question`], the question an export's request, and the export's bytes the body of the response:
+//! no second runner and no second encoder. What a caller may name is declared in `service.toml`; values reach SQL through
+//! the source's own literals alone. How each stream ended is kept in the [`state`] store and is the truth of it.
+
+mod access;
+mod admin;
+mod body;
+mod coding;
+mod datasets;
+mod deadline;
+mod ending;
+mod limits;
+mod listen;
+mod problem;
+mod query;
+mod question;
+mod receipts;
+mod state;
+mod stream;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::telemetry::exporter::{Exporter, MetricsError};
+use crate::config::service::{ApiKey, ServiceConfig};
+use access::Caller;
+use limits::Limits;
+use problem::Problem;
+use state::{MemoryStore, StateStore};
+
+/// A service that cannot start, or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// An address cannot be listened on.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Metrics cannot be recorded.
+    #[error(transparent)]
+    Metrics(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<MetricsError> for ServiceError {
+    fn from(error: MetricsError) -> Self {
+        Self::Metrics(Box::new(error))
+    }
+}
+
+/// Where a service that runs is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Listening {
+    /// By callers.
+    pub public: SocketAddr,
+    /// By the operator.
+    pub admin: Option<SocketAddr>,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Service {
+    config: ServiceConfig,
+    keys: Vec<Arc<ApiKey>>,
+    limits: Limits,
+    store: Arc<dyn StateStore>,
+    /// Ends the streams.
+    stop: CancellationToken,
+    /// The service takes no new requests.
+    stopping: CancellationToken,
+}
+
+impl Service {
+    /// Who asks, within the rate that he may ask at.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let caller = Caller::of(headers, &self.keys, &self.config)?;
+        self.limits.request(&caller.owner())?;
+        Ok(caller)
+    }
+
+    /// What links begin with.
+    pub(crate) fn public_path(&self) -> &str {
+        self.config.public_url.as_deref().unwrap_or_default()
+    }
+}
+
+/// Serves until `stopping` is cancelled; streams that are under way have some seconds then.
+///
+/// # Errors
+/// An address is taken, or the state store cannot be used.
+pub async fn serve(
+    config: ServiceConfig,
+    stopping: CancellationToken,
+    ready: impl FnOnce(Listening),
+) -> Result<(), ServiceError> {
+    let metrics = Arc::new(Exporter::start(None, None, &[]).await?);
+    let limits = Limits::new(&config.limits);
+    let keys = config.keys.iter().cloned().map(Arc::new).collect();
+    let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
+    let service = Arc::new(Service { config, keys, limits, store, stop: CancellationToken::new(), stopping });
+    listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), ready).await
+}
+
+/// What callers may ask.
+fn router(service: Arc<Service>) -> Router {
+    let not_found = async || Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint");
+    let not_allowed =
+        async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "not with this method");
+    Router::new()
+        .route("/v1/query/{dataset}/export", post(query::export))
+        .route("/v1/exports/{id}", get(receipts::receipt))
+        .route("/v1/datasets", get(datasets::datasets))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn(with_request_id))
+        .with_state(service)
+}
+
+/// Gives each answer the id by which the log knows it, and each problem its body.
+async fn with_request_id(request: Request, next: Next) -> Response {
+    let id = format!("{:016x}", rand::random::<u64>());
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = problem.render(&id);
+        tracing::info!(
+            request = id,
+            status = problem.status.as_u16(),
+            code = problem.code,
+            "a request was not answered"
+        );
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+    }
+    response
+}

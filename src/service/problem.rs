@@ -1,0 +1,134 @@
+//! What a caller is told of a request that is not answered: `application/problem+json`, without SQL, hosts or values.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::export::ExportError;
+use crate::model::ExportErrorKind;
+
+/// A request that is not answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    /// What scripts go by.
+    pub(crate) code: &'static str,
+    /// One sentence.
+    pub(crate) message: String,
+    /// What to do, or where in the request it is.
+    pub(crate) detail: Option<String>,
+    /// Seconds after which the same request may be answered.
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// The body of a problem.
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    message: &'a str,
+    detail: Option<&'a str>,
+    request_id: &'a str,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), detail: None, retry_after: None }
+    }
+
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub(crate) fn after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds.max(1));
+        self
+    }
+
+    /// A request that makes no sense.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        let message = "a valid API key is wanted";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message).with_detail("send Authorization: Bearer KEY")
+    }
+
+    /// The state store failed; what exactly is in the log.
+    pub(crate) fn state() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "state_unavailable", "the service cannot keep its records now")
+            .after(5)
+    }
+
+    /// An export that failed before its first byte. What it says of the source is for the log.
+    pub(crate) fn of_export(error: &ExportError) -> Self {
+        let (status, code, message) = told(error.kind);
+        let problem = Self::new(status, code, message);
+        if error.kind.retryable() { problem.after(5) } else { problem }
+    }
+
+    /// The whole answer, with the id that the log has too.
+    pub(crate) fn render(&self, request_id: &str) -> Response {
+        let body = ProblemBody {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            message: &self.message,
+            detail: self.detail.as_deref(),
+            request_id,
+        };
+        let text = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.status, text).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Carried as it is to the layer that knows the request's id.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Status, code and sentence of a failed export, which receipts have too.
+pub(crate) fn told(kind: ExportErrorKind) -> (StatusCode, &'static str, &'static str) {
+    use ExportErrorKind as Kind;
+    let bad_gateway = StatusCode::BAD_GATEWAY;
+    match kind {
+        Kind::SourceAuthentication => (bad_gateway, "source_authentication", "the database refused the service"),
+        Kind::SourceUnavailable => (bad_gateway, "source_unavailable", "the database cannot be reached, or was lost"),
+        Kind::SnapshotLost => (bad_gateway, "snapshot_lost", "the database's snapshot was lost"),
+        Kind::SourceMissing | Kind::SchemaChanged => {
+            (bad_gateway, "source_schema", "the dataset is not in the database as it is declared")
+        }
+        Kind::StatementRejected => (bad_gateway, "source_rejected", "the database rejected the query"),
+        Kind::GaveWay => (bad_gateway, "source_busy", "the database was busy, or the query took too long"),
+        Kind::Data => (bad_gateway, "source_value", "a value of the dataset cannot be written"),
+        Kind::Usage => (StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", "the dataset cannot be read as asked"),
+        Kind::ReaderGone | Kind::DestinationUnavailable => (bad_gateway, "cancelled", "the client went away"),
+        Kind::Interrupted | Kind::Terminated => {
+            (StatusCode::SERVICE_UNAVAILABLE, "interrupted", "the service was stopped")
+        }
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "an internal error"),
+    }
+}

@@ -1,0 +1,266 @@
+//! `POST /v1/query/{dataset}/export`: the rows of a dataset as one stream.
+
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE, LINK, TRAILER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, SecondsFormat, Utc};
+use tokio::time::timeout;
+
+use super::Service;
+use super::access::Caller;
+use super::coding::{Coding, takes_trailers};
+use super::ending::TRAILERS;
+use super::limits::StreamPermit;
+use super::problem::Problem;
+use super::question::{Question, StreamFormat};
+use super::state::{ExportEnd, ExportRecord, ExportStatus};
+use super::stream::{Begun, StreamOrder, begin};
+use crate::base::memory::{REQUEST_BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT};
+use crate::config::service::{Dataset, DatasetColumn};
+use crate::export::ExportRequest;
+use crate::model::{RowCap, RowScope};
+use crate::source::SourceError;
+
+/// Answers with the rows.
+pub(crate) async fn export(
+    State(service): State<Arc<Service>>,
+    Path(dataset): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    // The end of a body of HTTP/1.0 is the end of its connection, whatever ended it.
+    if parts.version < Version::HTTP_11 {
+        let message = "a stream is not sent over HTTP/1.0, which cannot tell its end from a break";
+        return Err(Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message)
+            .with_detail("behind nginx: proxy_http_version 1.1;"));
+    }
+    let (caller, dataset) = service.admit(&parts.headers, &dataset)?;
+    let question = Question::parse(&body_of(body).await?)?;
+    let permit = service.limits.stream(&caller.owner())?;
+    let order = order(&caller, dataset, &question, &parts.headers, &service, permit)?;
+    let promised = order.end_record;
+    let headers = headers(&service, dataset, &order)?;
+    let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await?;
+    Ok(response(headers, begun, promised))
+}
+
+impl Service {
+    /// The caller, and the dataset that he may query.
+    ///
+    /// # Errors
+    /// There is no such key or dataset; the caller asks too often, or may not.
+    pub(crate) fn admit(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Problem> {
+        let caller = self.caller(headers)?;
+        let not_found = || Problem::new(StatusCode::NOT_FOUND, "dataset_not_found", "there is no such dataset");
+        let dataset = self.config.datasets.get(dataset).ok_or_else(not_found)?;
+        if !caller.may_use(dataset) {
+            return Err(Problem::forbidden("the key does not open this dataset"));
+        }
+        if !caller.may_query(dataset) {
+            return Err(Problem::forbidden("the tier does not allow queries of this dataset"));
+        }
+        Ok((caller, dataset))
+    }
+}
+
+/// The whole body, within bounds of size and time.
+pub(crate) async fn body_of(body: axum::body::Body) -> Result<bytes::Bytes, Problem> {
+    let read = timeout(REQUEST_BODY_TIMEOUT, to_bytes(body, REQUEST_BODY_BYTES_MAX)).await;
+    let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
+    read.map_err(late)?.map_err(|_| {
+        let message = format!("a body has at most {REQUEST_BODY_BYTES_MAX} bytes");
+        Problem::new(StatusCode::BAD_REQUEST, "input_too_large", message)
+    })
+}
+
+/// Everything that the stream is made of, before the database is asked anything.
+fn order(
+    caller: &Caller,
+    dataset: &Dataset,
+    question: &Question,
+    headers: &HeaderMap,
+    service: &Service,
+    permit: StreamPermit,
+) -> Result<StreamOrder, Problem> {
+    let scope = question.scope(dataset, caller)?;
+    let id = format!("{:032x}", rand::random::<u128>());
+    let request = request(question, dataset, caller, &scope, &id)?;
+    let record = ExportRecord {
+        id,
+        tenant: caller.owner(),
+        user: caller.user.clone(),
+        dataset: dataset.name.clone(),
+        kind: "stream".to_owned(),
+        format: question.format.name().to_owned(),
+        started_at: Utc::now(),
+        finished_at: None,
+        end: ExportEnd {
+            status: ExportStatus::Streaming,
+            rows: None,
+            max_rows: caller.max_rows.map(std::num::NonZeroU64::get),
+            truncated: false,
+            crc64nvme: None,
+            bytes: None,
+            error: None,
+            notes: Vec::new(),
+        },
+    };
+    Ok(StreamOrder {
+        record,
+        request,
+        format: question.format,
+        coding: Coding::of(headers),
+        max_rows: caller.max_rows,
+        allow_empty: question.allow_empty,
+        end_record: question.end_record && question.format == StreamFormat::Ndjson,
+        trailers: takes_trailers(headers),
+        first_page: service.config.limits.first_page,
+        permit,
+    })
+}
+
+/// The export that answers the question.
+fn request(
+    question: &Question,
+    dataset: &Dataset,
+    caller: &Caller,
+    scope: &RowScope,
+    id: &str,
+) -> Result<ExportRequest, Problem> {
+    let columns = question.columns(dataset)?;
+    let order = question.order(dataset)?;
+    let mut request = match question.format {
+        StreamFormat::Ndjson => dataset.ndjson.clone(),
+        StreamFormat::Csv => dataset.csv.clone(),
+    };
+    let labelled = dataset.labels && question.format == StreamFormat::Csv;
+    let shape = &mut request.shape;
+    let mut plain = Vec::new();
+    for (name, column) in columns {
+        let written = output_name(name, column, labelled);
+        if let Some(expr) = &column.expr {
+            shape.expressions.push((written.to_owned(), expr.clone()));
+        } else {
+            plain.push(name.to_owned());
+            if written != name {
+                shape.renames.push((name.to_owned(), written.to_owned()));
+            }
+        }
+        shape.order.push(written.to_owned());
+    }
+    shape.columns = Some(plain);
+    if !order.is_empty() {
+        shape.key = Some(order);
+    }
+    shape.predicate = request.source.predicate(scope).map_err(|error| refused(&error))?;
+    request.work.cap =
+        caller.max_rows.map(|max_rows| RowCap { tier: Some(caller.tier.clone()), max_rows: Some(max_rows) });
+    id.clone_into(&mut request.commit.run_id);
+    Ok(request)
+}
+
+/// A value that is none of its column's type, mostly. The message names the column, and no SQL.
+fn refused(error: &SourceError) -> Problem {
+    Problem::invalid("a filter cannot be used").with_detail(error.message.clone())
+}
+
+fn output_name<'a>(name: &'a str, column: &'a DatasetColumn, labelled: bool) -> &'a str {
+    column.label.as_deref().filter(|_| labelled).unwrap_or(name)
+}
+
+impl StreamFormat {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8",
+        }
+    }
+}
+
+/// The head of the answer, but for what only the first rows tell.
+fn headers(service: &Service, dataset: &Dataset, order: &StreamOrder) -> Result<HeaderMap, Problem> {
+    let id = &order.record.id;
+    let status = format!("<{}/v1/exports/{id}>; rel=\"status\"", service.public_path());
+    let name = file_name(dataset.filename.as_deref(), order.record.started_at);
+    let file = format!("attachment; filename=\"{name}.{}\"", order.format.name());
+    let fixed = [
+        (CONTENT_TYPE, order.format.content_type()),
+        (CACHE_CONTROL, "no-store"),
+        (VARY, "accept-encoding"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    let mut headers: HeaderMap =
+        fixed.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect();
+    let made = [(LINK, &status), (CONTENT_DISPOSITION, &file), (HeaderName::from_static("x-outhaul-export-id"), id)];
+    for (name, value) in made {
+        let value = HeaderValue::from_str(value).map_err(|_| Problem::invalid("a header cannot be written"))?;
+        headers.insert(name, value);
+    }
+    if let Some(coding) = order.coding.name() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+    }
+    if order.trailers {
+        headers.insert(TRAILER, HeaderValue::from_static(TRAILERS));
+    }
+    Ok(headers)
+}
+
+fn response(mut headers: HeaderMap, begun: Begun, promised: bool) -> Response {
+    let yes = HeaderValue::from_static("true");
+    if begun.truncated {
+        headers.insert(HeaderName::from_static("x-outhaul-export-truncated-hint"), yes.clone());
+    }
+    if promised {
+        headers.insert(HeaderName::from_static("x-outhaul-export-end-record"), yes);
+    }
+    (headers, axum::body::Body::new(begun.body)).into_response()
+}
+
+/// A file's name that every system takes, without its extension.
+fn file_name(wanted: Option<&str>, at: DateTime<Utc>) -> String {
+    let mut name = String::new();
+    for letter in wanted.unwrap_or_default().chars() {
+        if letter.is_ascii_alphanumeric() || "_.-".contains(letter) {
+            name.push(letter);
+        } else if !name.ends_with('_') {
+            name.push('_');
+        }
+    }
+    if name.chars().any(|letter| letter.is_ascii_alphanumeric()) {
+        return name;
+    }
+    format!("export-{}", at.to_rfc3339_opts(SecondsFormat::Secs, true).replace(':', ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_plain() {
+        let at = DateTime::UNIX_EPOCH;
+        for (wanted, name) in [
+            (Some("orders"), "orders"),
+            (Some("my orders/2026: \"all\"\r\nX: y"), "my_orders_2026_all_X_y"),
+            (Some("größe"), "gr_e"),
+            (Some("///"), "export-1970-01-01T000000Z"),
+            (None, "export-1970-01-01T000000Z"),
+        ] {
+            assert_eq!(file_name(wanted, at), name, "{wanted:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What a caller asks for, as JSON, and what it means: which columns, which rows, in which order. A caller names only what
+//! the dataset grants.
+
+use std::collections::BTreeSet;
+
+use chrono::NaiveDate;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::access::Caller;
+use super::problem::Problem;
+use crate::config::service::{Dataset, DatasetColumn};
+use crate::model::{Direction, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
+
+/// Characters of a pattern; what is longer makes the server work more than it finds.
+const PATTERN_CHARS_MAX: usize = 256;
+
+/// Columns that rows are ordered by.
+const ORDER_COLUMNS_MAX: usize = 4;
+
+/// The two formats of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StreamFormat {
+    #[default]
+    Ndjson,
+    Csv,
+}
+
+/// The body of a query.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Question {
+    pub(crate) format: StreamFormat,
+    pub(crate) columns: Vec<String>,
+    pub(crate) r#where: Vec<Filter>,
+    pub(crate) date_range: Option<DateRange>,
+    pub(crate) order_by: Vec<OrderBy>,
+    /// Whether no rows are an answer.
+    pub(crate) allow_empty: bool,
+    /// Whether NDJSON ends in a line that says how it ended.
+    pub(crate) end_record: bool,
+}
+
+/// One filter. Numbers stay as they are written: a `f64` would lose digits.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Filter {
+    column: String,
+    op: String,
+    value: Option<Box<RawValue>>,
+    values: Option<Vec<Box<RawValue>>>,
+}
+
+/// Days, both ends inclusive.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DateRange {
+    from: Option<String>,
+    to: Option<String>,
+}
+
+/// One column of the order.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderBy {
+    column: String,
+    #[serde(default)]
+    direction: OrderDirection,
+}
+
+/// Which way.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OrderDirection {
+    #[default]
+    Asc,
+    Desc,
+}
+
+impl Question {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// It is no JSON, has a field that there is not, or a value of the wrong kind.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        serde_json::from_slice(body).map_err(|error| {
+            // Of a value it says the kind and, of a text, the text itself, which is the caller's own.
+            Problem::invalid("the body is not as it should be").with_detail(error.to_string())
+        })
+    }
+
+    /// The columns that are asked for, in their order.
+    ///
+    /// # Errors
+    /// None, one twice, or one that is not granted.
+    pub(crate) fn columns<'a>(&'a self, dataset: &'a Dataset) -> Result<Vec<(&'a str, &'a DatasetColumn)>, Problem> {
+        if self.columns.is_empty() {
+            return Err(Problem::invalid("columns: name at least one column"));
+        }
+        let mut seen = BTreeSet::new();
+        let columns = self.columns.iter().map(|name| {
+            if !seen.insert(name) {
+                return Err(Problem::invalid(format!("columns: {name:?} is named twice")));
+            }
+            Ok((name.as_str(), granted(dataset, name, "columns")?))
+        });
+        columns.collect()
+    }
+
+    /// The order that is asked for.
+    ///
+    /// # Errors
+    /// A column that is not granted, or not to be ordered by.
+    pub(crate) fn order(&self, dataset: &Dataset) -> Result<Vec<(String, Direction)>, Problem> {
+        if self.order_by.len() > ORDER_COLUMNS_MAX {
+            return Err(Problem::invalid(format!("order_by: at most {ORDER_COLUMNS_MAX} columns")));
+        }
+        let terms = self.order_by.iter().map(|OrderBy { column, direction }| {
+            if !granted(dataset, column, "order_by")?.sort {
+                return Err(Problem::invalid(format!("order_by: rows are not ordered by {column:?}")));
+            }
+            let direction = match direction {
+                OrderDirection::Asc => Direction::Asc,
+                OrderDirection::Desc => Direction::Desc,
+            };
+            Ok((column.clone(), direction))
+        });
+        terms.collect()
+    }
+
+    /// The rows that are asked for, of those that the caller may have.
+    ///
+    /// # Errors
+    /// A filter that makes no sense, or on what is not granted; a caller without the tenant that the rows go by.
+    pub(crate) fn scope(&self, dataset: &Dataset, caller: &Caller) -> Result<RowScope, Problem> {
+        let mut conditions = Vec::with_capacity(self.r#where.len() + 1);
+        for filter in &self.r#where {
+            let column = granted(dataset, &filter.column, "where")?;
+            if !column.filter {
+                return Err(Problem::invalid(format!("where: rows are not chosen by {:?}", filter.column)));
+            }
+            let test = filter.test()?;
+            conditions.push(ScopeCondition { column: scope_column(&filter.column, column), test });
+        }
+        if let Some(range) = &self.date_range {
+            conditions.push(range.condition(dataset)?);
+        }
+        let tenant = match &dataset.tenant {
+            None => None,
+            Some(template) => {
+                let tenant = caller.tenant.clone().filter(|tenant| !tenant.trim().is_empty());
+                let tenant = tenant
+                    .ok_or_else(|| Problem::forbidden("the dataset's rows go by tenant, and the caller has none"))?;
+                let (template, type_name) = (template.template.clone(), template.type_name.clone());
+                Some(TenantScope { template, type_name, tenant })
+            }
+        };
+        Ok(RowScope { conditions, tenant })
+    }
+}
+
+/// A column of the dataset. One that is not granted and one that is not there are the same to a caller.
+fn granted<'a>(dataset: &'a Dataset, name: &str, place: &str) -> Result<&'a DatasetColumn, Problem> {
+    dataset.columns.get(name).ok_or_else(|| {
+        let known: Vec<&str> = dataset.columns.keys().map(String::as_str).collect();
+        Problem::invalid(format!("{place}: {name:?} is no column of the dataset"))
+            .with_detail(format!("the columns are {}", known.join(", ")))
+    })
+}
+
+fn scope_column(name: &str, column: &DatasetColumn) -> ScopeColumn {
+    let type_name = column.type_name.clone().unwrap_or_default();
+    ScopeColumn { name: name.to_owned(), sql: column.expr.clone(), type_name }
+}
+
+impl Filter {
+    fn test(&self) -> Result<ScopeTest, Problem> {
+        let wrong = |what: &str| Problem::invalid(format!("where: {:?} with {:?}: {what}", self.column, self.op));
+        let one = || match (&self.value, &self.values) {
+            (Some(value), None) => text(value).ok_or_else(|| wrong("value is to be a text, a number, true or false")),
+            _ => Err(wrong("one value is wanted, in \"value\"")),
+        };
+        let several = || match (&self.value, &self.values) {
+            (None, Some(values)) if !values.is_empty() => {
+                let texts: Option<Vec<String>> = values.iter().map(|value| text(value)).collect();
+                texts.ok_or_else(|| wrong("values are to be texts, numbers, true or false"))
+            }
+            _ => Err(wrong("a list is wanted, in \"values\"")),
+        };
+        let none = |test| match (&self.value, &self.values) {
+            (None, None) => Ok(test),
+            _ => Err(wrong("no value is wanted")),
+        };
+        match self.op.to_ascii_lowercase().replace('_', " ").as_str() {
+            "=" => one().map(ScopeTest::Equal),
+            "!=" => one().map(ScopeTest::NotEqual),
+            "<" => one().map(ScopeTest::Less),
+            "<=" => one().map(ScopeTest::LessOrEqual),
+            ">" => one().map(ScopeTest::Greater),
+            ">=" => one().map(ScopeTest::GreaterOrEqual),
+            "in" => several().map(ScopeTest::In),
+            "between" => match <[String; 2]>::try_from(several()?) {
+                Ok([from, to]) => Ok(ScopeTest::Between(from, to)),
+                Err(_) => Err(wrong("two values are wanted, in \"values\"")),
+            },
+            "is null" => none(ScopeTest::IsNull),
+            "is not null" => none(ScopeTest::IsNotNull),
+            "like" => {
+                let pattern = one()?;
+                if pattern.chars().count() > PATTERN_CHARS_MAX {
+                    return Err(wrong("the pattern is too long"));
+                }
+                Ok(ScopeTest::Like(pattern))
+            }
+            _ => Err(wrong("op is one of =, !=, <, <=, >, >=, in, between, is null, is not null, like")),
+        }
+    }
+}
+
+/// The text of a JSON value, a number as it was written; none of null, a list or an object.
+fn text(value: &RawValue) -> Option<String> {
+    let raw = value.get();
+    match raw.as_bytes().first()? {
+        b'"' => serde_json::from_str(raw).ok(),
+        b'n' | b'[' | b'{' => None,
+        _ => Some(raw.to_owned()),
+    }
+}
+
+impl DateRange {
+    fn condition(&self, dataset: &Dataset) -> Result<ScopeCondition, Problem> {
+        let name =
+            dataset.date_column.as_deref().ok_or_else(|| Problem::invalid("date_range: the dataset has no date"))?;
+        let column = granted(dataset, name, "date_range")?;
+        let day = |text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => NaiveDate::parse_from_str(text, "%Y-%m-%d")
+                .map(|day| Some(day.to_string()))
+                .map_err(|_| Problem::invalid(format!("date_range: {text:?} is no day such as 2026-11-29"))),
+        };
+        let (from, to) = (day(&self.from)?, day(&self.to)?);
+        if from.is_none() && to.is_none() {
+            return Err(Problem::invalid("date_range: from or to is wanted"));
+        }
+        Ok(ScopeCondition { column: scope_column(name, column), test: ScopeTest::DateRange { from, to } })
+    }
+}

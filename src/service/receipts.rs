@@ -1,0 +1,74 @@
+//! `GET /v1/exports/{id}`: how a stream ended, for whom it was.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::Service;
+use super::problem::Problem;
+use super::state::{ExportRecord, ExportStatus, RecordedError};
+
+/// The stream receipt.
+#[derive(Debug, Serialize)]
+struct StreamReceipt {
+    id: String,
+    kind: String,
+    dataset: String,
+    format: String,
+    status: ExportStatus,
+    rows: Option<u64>,
+    truncated: bool,
+    max_rows: Option<u64>,
+    /// Of the bytes before any coding, the end record left out.
+    crc64nvme: Option<String>,
+    /// So many of them.
+    bytes: Option<u64>,
+    started_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+    error: Option<RecordedError>,
+    notes: Vec<String>,
+}
+
+impl From<ExportRecord> for StreamReceipt {
+    fn from(record: ExportRecord) -> Self {
+        let ExportRecord { id, dataset, kind, format, started_at, finished_at, end, .. } = record;
+        Self {
+            id,
+            kind,
+            dataset,
+            format,
+            status: end.status,
+            rows: end.rows,
+            truncated: end.truncated,
+            max_rows: end.max_rows,
+            crc64nvme: end.crc64nvme,
+            bytes: end.bytes,
+            started_at,
+            finished_at,
+            error: end.error,
+            notes: end.notes,
+        }
+    }
+}
+
+/// Answers with the receipt. That of another tenant is not there.
+pub(crate) async fn receipt(
+    State(service): State<Arc<Service>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = service.caller(&headers)?;
+    let found = service.store.export(id, caller.owner()).await.map_err(|error| {
+        tracing::error!(%error, "a receipt was not read");
+        Problem::state()
+    })?;
+    let record =
+        found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "export_not_found", "there is no such export"))?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(StreamReceipt::from(record))).into_response())
+}

@@ -1,0 +1,290 @@
+//! One stream: an export whose bytes are the body of a response, and a record of how it ended.
+//!
+//! A task of its own owns it: whoever stops waiting, for the head or for the body, only closes a channel. The record is
+//! written before the body ends, so that nobody who has seen the end finds it open.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::body::{BodySender, BrokenOff, StreamBody, pipe};
+use super::coding::{Coder, Coding};
+use super::ending::{self, Outcome};
+use super::limits::StreamPermit;
+use super::problem::Problem;
+use super::question::StreamFormat;
+use super::state::{ExportRecord, StateStore};
+use crate::base::failpoint;
+use crate::export::{ExportError, ExportRequest, Streamed, stream};
+use crate::model::ReadMode;
+
+/// Encoded bytes that may wait for the first page to end, where that page decides on the hint.
+const FIRST_PAGE_BYTES: usize = 4 << 20;
+
+/// So long the head waits for the end of a run that the first page may have brought to its cap.
+const HINT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What a stream is made of.
+#[derive(Debug)]
+pub(crate) struct StreamOrder {
+    pub(crate) record: ExportRecord,
+    pub(crate) request: ExportRequest,
+    pub(crate) format: StreamFormat,
+    pub(crate) coding: Coding,
+    pub(crate) max_rows: Option<NonZeroU64>,
+    pub(crate) allow_empty: bool,
+    pub(crate) end_record: bool,
+    pub(crate) trailers: bool,
+    pub(crate) first_page: Duration,
+    pub(crate) permit: StreamPermit,
+}
+
+/// A stream that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// Whether it is known already that the cap cuts rows off.
+    pub(crate) truncated: bool,
+    pub(crate) body: StreamBody,
+}
+
+/// Starts a stream, and waits until it is known what it is.
+///
+/// # Errors
+/// There are no rows, the source fails before the first one, or it takes too long.
+///
+/// # Cancel safety
+/// Dropped, it stops the stream, whose record then says so.
+pub(crate) async fn begin(
+    order: StreamOrder,
+    store: Arc<dyn StateStore>,
+    stop: CancellationToken,
+) -> Result<Begun, Problem> {
+    let (head, told) = oneshot::channel();
+    tokio::spawn(async move {
+        let (body, frames) = pipe();
+        let mut pump = match Pump::start(order, store, stop, body).await {
+            Ok(pump) => pump,
+            Err(problem) => return drop(head.send(Err(problem))),
+        };
+        let outcome = pump.run(head, frames).await;
+        pump.end(outcome).await;
+    });
+    told.await.unwrap_or_else(|_| Err(Problem::of_export(&ExportError::internal("a stream's task is gone"))))
+}
+
+type Head = oneshot::Sender<Result<Begun, Problem>>;
+
+/// What moves a stream's bytes.
+struct Pump {
+    order: StreamOrder,
+    store: Arc<dyn StateStore>,
+    /// Stops the export.
+    stop: CancellationToken,
+    chunks: Receiver<Bytes>,
+    run: JoinHandle<Result<Streamed, ExportError>>,
+    body: BodySender,
+    coder: Coder,
+    bytes: u64,
+}
+
+/// What the first look finds.
+enum First {
+    /// Rows, and the run's end where that is known too.
+    Rows(Vec<Bytes>, Option<Outcome>),
+    /// No rows.
+    Empty(Vec<Bytes>, Outcome),
+    /// Nothing that could be sent.
+    Failed(Outcome),
+}
+
+impl Pump {
+    async fn start(
+        order: StreamOrder,
+        store: Arc<dyn StateStore>,
+        stop: CancellationToken,
+        body: BodySender,
+    ) -> Result<Self, Problem> {
+        let coder = Coder::new(order.coding).map_err(|error| Problem::of_export(&error))?;
+        let (sender, chunks) = channel(1);
+        // Nobody listens to the events.
+        let (events, _) = channel(1);
+        let stop = stop.child_token();
+        let run = tokio::spawn(stream(order.request.clone(), sender, events, stop.clone()));
+        let pump = Self { order, store, stop, chunks, run, body, coder, bytes: 0 };
+        // While the database is asked already.
+        if let Err(error) = pump.store.begin_export(pump.order.record.clone()).await {
+            tracing::error!(%error, "a stream was not begun");
+            pump.stop.cancel();
+            return Err(Problem::state());
+        }
+        Ok(pump)
+    }
+
+    /// Carries the stream from its first look to its end.
+    async fn run(&mut self, mut head: Head, frames: StreamBody) -> Outcome {
+        let patience = self.order.first_page;
+        let first = tokio::select! {
+            () = head.closed() => return Outcome::Cancelled,
+            first = timeout(patience, self.first()) => first.unwrap_or(First::Failed(Outcome::TooSlow)),
+        };
+        let (pieces, known) = match first {
+            First::Rows(pieces, known) => (pieces, known),
+            First::Empty(pieces, outcome) if self.order.allow_empty => (pieces, Some(outcome)),
+            First::Empty(_, outcome) => {
+                drop(head.send(Err(ending::no_data())));
+                return outcome;
+            }
+            First::Failed(outcome) => {
+                drop(head.send(Err(outcome.problem())));
+                return outcome;
+            }
+        };
+        let truncated = known.as_ref().is_some_and(Outcome::is_truncated);
+        if head.send(Ok(Begun { truncated, body: frames })).is_err() {
+            return Outcome::Cancelled;
+        }
+        for piece in pieces {
+            if let Some(outcome) = self.send(piece).await {
+                return outcome;
+            }
+        }
+        match known {
+            Some(outcome) => outcome,
+            None => self.rest().await,
+        }
+    }
+
+    /// Waits for the first rows, or for the end.
+    async fn first(&mut self) -> First {
+        let mut pieces: Vec<Bytes> = Vec::new();
+        let mut has_rows = false;
+        while !has_rows {
+            match self.chunks.recv().await {
+                Some(piece) => {
+                    let is_header = pieces.is_empty() && self.order.format == StreamFormat::Csv;
+                    has_rows = !is_header || ending::has_more_than_a_header(&piece);
+                    pieces.push(piece);
+                }
+                None => return ended(self.outcome().await, pieces),
+            }
+        }
+        if !self.first_page_decides() {
+            return First::Rows(pieces, None);
+        }
+        let whole = timeout(HINT_PATIENCE, self.whole_first_page(&mut pieces)).await;
+        match whole.unwrap_or_default() {
+            Some(Outcome::Done(streamed)) => First::Rows(pieces, Some(Outcome::Done(streamed))),
+            // Rows that were read before it broke off are not worth a head that says they are there.
+            Some(outcome) => First::Failed(outcome),
+            None => First::Rows(pieces, None),
+        }
+    }
+
+    /// Whether the first page may pass the cap.
+    fn first_page_decides(&self) -> bool {
+        let ReadMode::Keyset { page_size, .. } = self.order.request.work.read_mode else { return false };
+        self.order.max_rows.is_some_and(|max_rows| max_rows <= page_size)
+    }
+
+    /// Takes what comes until the end of the run; `None` where that is too much.
+    async fn whole_first_page(&mut self, pieces: &mut Vec<Bytes>) -> Option<Outcome> {
+        while let Some(piece) = self.chunks.recv().await {
+            pieces.push(piece);
+            if pieces.iter().map(Bytes::len).sum::<usize>() > FIRST_PAGE_BYTES {
+                return None;
+            }
+        }
+        Some(self.outcome().await)
+    }
+
+    async fn rest(&mut self) -> Outcome {
+        loop {
+            let piece = tokio::select! {
+                () = self.body.closed() => return Outcome::Cancelled,
+                piece = self.chunks.recv() => piece,
+            };
+            let Some(piece) = piece else { return self.outcome().await };
+            if let Some(outcome) = self.send(piece).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// How the run ended, which has no more to say.
+    async fn outcome(&mut self) -> Outcome {
+        match (&mut self.run).await {
+            Ok(Ok(streamed)) => Outcome::Done(Box::new(streamed)),
+            Ok(Err(error)) => Outcome::Failed(error),
+            Err(_) => Outcome::Failed(ExportError::internal("the export's task is gone")),
+        }
+    }
+
+    /// Sends a piece; says how the stream ended where it cannot.
+    async fn send(&mut self, piece: Bytes) -> Option<Outcome> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        self.coded(piece, false).await
+    }
+
+    async fn coded(&mut self, piece: Bytes, last: bool) -> Option<Outcome> {
+        match self.coder.code(piece, last).await {
+            Ok(coded) if coded.is_empty() => None,
+            Ok(coded) => self.body.send(Ok(http_body::Frame::data(coded))).await.is_err().then_some(Outcome::Cancelled),
+            Err(error) => Some(Outcome::Failed(error)),
+        }
+    }
+
+    /// Writes down how it ended, then lets the body end, or breaks it off.
+    async fn end(mut self, mut outcome: Outcome) {
+        self.stop_unless(&outcome);
+        // What is handed to the connection is gone from here; what is not has not been.
+        if matches!(outcome, Outcome::Done(_)) && self.body.reserve_many(self.body.max_capacity()).await.is_err() {
+            outcome = Outcome::Cancelled;
+        }
+        let end = ending::record(&outcome, self.bytes, self.order.max_rows);
+        let id = self.order.record.id.clone();
+        outcome.log(&id);
+        if let Err(error) = self.store.finish_export(id, end).await {
+            tracing::error!(%error, "the end of a stream was not recorded");
+            outcome = Outcome::Cancelled;
+        }
+        let Outcome::Done(streamed) = &outcome else {
+            if !failpoint::off("abort") {
+                // Whoever reads it is gone already, or sees the connection break.
+                let _ = self.body.send(Err(BrokenOff)).await;
+            }
+            return;
+        };
+        let last = if self.order.end_record { ending::end_record(streamed, self.order.max_rows) } else { Bytes::new() };
+        let trailers = self.order.trailers.then(|| ending::trailers(streamed, self.order.max_rows));
+        if self.coded(last, true).await.is_some() {
+            let _ = self.body.send(Err(BrokenOff)).await;
+            return;
+        }
+        if let Some(trailers) = trailers {
+            let _ = self.body.send(Ok(http_body::Frame::trailers(trailers))).await;
+        }
+    }
+
+    /// Stops an export whose stream is over. The query that it waits for is cancelled.
+    fn stop_unless(&mut self, outcome: &Outcome) {
+        if !matches!(outcome, Outcome::Done(_)) {
+            self.stop.cancel();
+            self.chunks.close();
+        }
+    }
+}
+
+/// What a run has found that ended before its first row.
+fn ended(outcome: Outcome, pieces: Vec<Bytes>) -> First {
+    match outcome {
+        Outcome::Done(streamed) => First::Empty(pieces, Outcome::Done(streamed)),
+        outcome => First::Failed(outcome),
+    }
+}
