@@ -14,6 +14,8 @@ pub mod policy;
 pub mod receipt;
 pub mod report;
 pub mod request;
+pub mod scope;
+pub mod served;
 
 pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Precision};
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
@@ -33,4 +35,9 @@ pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{
     CommitOptions, CredentialCommand, Layout, ManifestStats, OnExisting, ReadMode, ReadRequest, RelationRequest,
     RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+};
+pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
+pub use served::{
+    AggregateRequest, Aggregated, Bucket, BucketValue, CountedRows, DescribedColumn, DescribedRelation, Dimension,
+    Measure, ServedReads, ServedRequest,
 };
