@@ -344,6 +344,7 @@ impl Settings {
                 max_replay_lag: given.max_replay_lag,
                 max_bytes_per_second: given.max_bytes_per_second,
             },
+            served: None,
         })
     }
 

@@ -15,6 +15,7 @@ pub mod receipt;
 pub mod report;
 pub mod request;
 pub mod scope;
+pub mod served;
 
 pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Precision};
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
@@ -35,4 +36,8 @@ pub use request::{
     CommitOptions, CredentialCommand, Layout, ManifestStats, OnExisting, ReadMode, ReadRequest, RelationRequest,
     RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
 };
-pub use scope::{RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
+pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
+pub use served::{
+    AggregateRequest, Aggregated, Bucket, BucketValue, CountedRows, DescribedColumn, DescribedRelation, Dimension,
+    Measure, ServedReads, ServedRequest,
+};

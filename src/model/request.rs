@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Format, PolicyOptions};
+use super::{Direction, Format, PolicyOptions, ServedReads};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +113,9 @@ pub struct WorkOptions {
     pub source_profile: SourceProfile,
     /// What it may cost the source.
     pub source_limits: SourceLimits,
+    /// Pages for somebody who may read them slowly; only with [`ReadMode::Keyset`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<ServedReads>,
 }
 
 /// What to do where a manifest already stands.

@@ -22,7 +22,7 @@ pub struct ScopeCondition {
 }
 
 /// A column as a source knows it. Nothing in it comes from a caller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ScopeColumn {
     /// Its name.
     pub name: String,
@@ -30,6 +30,8 @@ pub struct ScopeColumn {
     pub sql: Option<String>,
     /// Its type as the catalog prints it; empty is unknown, and read as text.
     pub type_name: String,
+    /// The schema of its operators, where a source needs to be told: PostgreSQL's of a type such as `citext`.
+    pub operators: Option<String>,
 }
 
 /// What must hold of a column. A NULL fulfils none of them but [`ScopeTest::IsNull`].
@@ -65,6 +67,27 @@ pub enum ScopeTest {
         /// The last day, `YYYY-MM-DD`.
         to: Option<String>,
     },
+    /// It falls into one bucket of dates, as [`AggregateRequest`](super::AggregateRequest) makes them.
+    Bucket {
+        /// How long the bucket is.
+        unit: BucketUnit,
+        /// Its first moment, as the source printed it.
+        start: String,
+    },
+}
+
+/// How long a bucket of dates is; days begin at midnight in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the variants say it")]
+pub enum BucketUnit {
+    Hour,
+    Day,
+    /// From Monday.
+    Week,
+    Month,
+    Quarter,
+    Year,
 }
 
 /// Whose rows: the operator's condition with the caller's tenant in it.

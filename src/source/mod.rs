@@ -6,6 +6,7 @@
 pub mod error;
 pub mod postgres;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,9 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use crate::model::{
-    Consistency, Direction, KeepEnd, ListedRelation, ObjectKind, PartRange, Partition, Plan, ReadRequest,
-    RelationRequest, RowScope, ShapeOptions, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
+    AggregateRequest, Aggregated, Consistency, CountedRows, DescribedRelation, Direction, KeepEnd, ListedRelation,
+    ObjectKind, PartRange, Partition, Plan, ReadRequest, RelationRequest, RowScope, ServedRequest, ShapeOptions,
+    SnapshotRecord, SourceCost, SourceFacts, SourceKind,
 };
 
 pub use error::{Retry, SourceError, SourceFault};
@@ -136,17 +138,6 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// [`SourceFault::Usage`] where one of them cannot safely stand in a statement of ours.
     fn check(&self, shape: &mut ShapeOptions) -> Result<(), SourceError>;
 
-    /// The rows of a scope, as the predicate of a [`ShapeOptions`]; `None` is all rows.
-    ///
-    /// # Errors
-    /// A value that is none of its column's type, or a source that knows no scopes.
-    fn predicate(&self, scope: &RowScope) -> Result<Option<String>, SourceError> {
-        if *scope == RowScope::default() {
-            return Ok(None);
-        }
-        Err(SourceError::new(SourceFault::Usage, "the source cannot choose rows"))
-    }
-
     /// The plans of what is asked for, one for each request: found as [`Source::begin`] finds them, and let go.
     ///
     /// # Errors
@@ -185,6 +176,35 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
 
     /// The relations that could be exported, in the order of their names; `None` where the source has no catalog.
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {
+        None
+    }
+
+    /// The one condition that scopes rows, for [`ShapeOptions::predicate`]; `None` where nothing
+    /// scopes them.
+    ///
+    /// # Errors
+    /// [`SourceFault::Usage`] for a tenant that is empty and for a value that cannot be meant.
+    fn predicate(&self, _scope: &RowScope) -> Result<Option<String>, SourceError> {
+        Err(SourceError::new(SourceFault::Usage, "this source scopes no rows"))
+    }
+
+    /// What a service has to know of a relation before it serves rows of it; `None` where the source serves nobody.
+    fn describe(&self, _request: ServedRequest) -> Option<BoxFuture<'_, Result<DescribedRelation, SourceError>>> {
+        None
+    }
+
+    /// Counts rows, no further than `up_to`, and not for longer than a statement may take; `None` where the source
+    /// serves nobody.
+    fn estimate(
+        &self,
+        _request: ServedRequest,
+        _up_to: NonZeroU64,
+    ) -> Option<BoxFuture<'_, Result<CountedRows, SourceError>>> {
+        None
+    }
+
+    /// Rows, grouped and measured; `None` where the source serves nobody.
+    fn aggregate(&self, _request: AggregateRequest) -> Option<BoxFuture<'_, Result<Aggregated, SourceError>>> {
         None
     }
 }

@@ -1,0 +1,141 @@
+//! What a service asks of a source beside an export: how its pages are read, what a relation looks like, how many rows
+//! there are, and what they come to by groups.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BucketUnit, ScopeColumn, ShapeOptions};
+
+/// How rows are read for somebody who waits for them and may be slow: in pages, each wholly in memory before its
+/// connection is given to others, so that nobody who reads slowly holds a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedReads {
+    /// A page ends before it has more bytes than these.
+    pub page_bytes: NonZeroU64,
+    /// A row with more bytes ends the run.
+    pub max_row_bytes: NonZeroU64,
+    /// One statement may take so long.
+    pub statement_timeout: Duration,
+    /// Settings of each transaction, by name: row security reads the tenant from them.
+    pub settings: Vec<(String, String)>,
+}
+
+/// What a service asks about: rows, and how its statements run.
+#[derive(Debug, Clone)]
+pub struct ServedRequest {
+    /// Which rows: relation, predicate, key.
+    pub shape: ShapeOptions,
+    /// The settings and the time limit of each statement.
+    pub served: ServedReads,
+}
+
+/// A relation, as a service has to know it before it serves rows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribedRelation {
+    /// Its columns, in order.
+    pub columns: Vec<DescribedColumn>,
+    /// The columns that expressions make, in the order given.
+    pub expressions: Vec<DescribedColumn>,
+    /// The key that its pages would follow; empty where there is none, and then it cannot be served.
+    pub key: Vec<String>,
+    /// Whether no two rows share that key.
+    pub key_unique: bool,
+    /// Why its pages could lose rows or repeat them, where they could.
+    pub refused: Option<String>,
+    /// Whether rows of it may be hidden from the role by row security.
+    pub row_security: bool,
+    /// Rows by statistics, where there are any.
+    pub estimated_rows: Option<u64>,
+}
+
+/// A column of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct DescribedColumn {
+    /// For [`RowScope`](super::RowScope): its name, its expression where it is one, and its type.
+    pub scope: ScopeColumn,
+    /// Its type for people, as the catalog prints it.
+    pub type_name: String,
+    /// Whether it can be NULL.
+    pub nullable: bool,
+    /// Whether its values can be compared.
+    pub comparable: bool,
+    /// Whether it holds days or moments, which a date range or a bucket can be of.
+    pub dates: bool,
+    /// Whether pages can follow it without a sort of the whole relation each: a btree index leads with it.
+    pub leads_index: bool,
+}
+
+/// How many rows there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "rows", rename_all = "snake_case")]
+pub enum CountedRows {
+    /// So many.
+    Exact(u64),
+    /// At least so many: counting went no further.
+    AtLeast(u64),
+    /// About so many, by statistics: counting took too long.
+    Estimate(u64),
+}
+
+/// Rows, grouped and measured.
+#[derive(Debug, Clone)]
+pub struct AggregateRequest {
+    /// Which rows, and how the statement runs.
+    pub of: ServedRequest,
+    /// By what they are grouped.
+    pub dimensions: Vec<Dimension>,
+    /// What is measured of each group.
+    pub measures: Vec<Measure>,
+    /// At most so many groups, the first by the order of their dimensions; one more shows whether there are more.
+    pub max_buckets: NonZeroU64,
+}
+
+/// A column by which rows are grouped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dimension {
+    /// The column.
+    pub column: ScopeColumn,
+    /// The length of the buckets, where its dates are put into some.
+    pub bucket: Option<BucketUnit>,
+}
+
+/// What is measured of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are SQL's own functions")]
+pub enum Measure {
+    Count,
+    Sum(ScopeColumn),
+    Avg(ScopeColumn),
+    Min(ScopeColumn),
+    Max(ScopeColumn),
+}
+
+/// What an [`AggregateRequest`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aggregated {
+    /// The groups.
+    pub buckets: Vec<Bucket>,
+    /// Whether there are more of them than were asked for.
+    pub truncated: bool,
+}
+
+/// One group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// One value a dimension.
+    pub dimensions: Vec<BucketValue>,
+    /// One value a measure, as JSON text: a large number keeps all its digits there.
+    pub measures: Vec<String>,
+}
+
+/// The value of a dimension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketValue {
+    /// Its text, from which the same value can be read again; `None` is NULL.
+    pub text: Option<String>,
+    /// The same as JSON text.
+    pub json: String,
+}
