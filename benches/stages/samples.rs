@@ -55,6 +55,7 @@ impl Table {
             columns: None,
             expressions: Vec::new(),
             renames: Vec::new(),
+            order: Vec::new(),
             predicate: None,
             key: None,
             allow_rls: false,

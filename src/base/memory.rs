@@ -30,6 +30,9 @@ pub(crate) const UPLOAD_CONCURRENCY_MAX: usize = 64;
 /// Bytes of the body of a request to the service: filters are short.
 pub(crate) const REQUEST_BODY_BYTES_MAX: usize = 8 * 1024;
 
+/// Those of one that carries a signed text of ours, which has such a body in it.
+pub(crate) const SIGNED_BODY_BYTES_MAX: usize = 24 * 1024;
+
 /// So long a client has for them.
 pub(crate) const REQUEST_BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 

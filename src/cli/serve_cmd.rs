@@ -6,6 +6,7 @@ use clap::ArgMatches;
 
 use super::looks::Looks;
 use super::{CommandContext, exit};
+use crate::config::ConfigErrors;
 use crate::config::service::{ServiceConfig, load_service};
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
@@ -22,6 +23,10 @@ pub(super) async fn serve(matches: &ArgMatches, context: &CommandContext) -> u8 
         context.screen.line(&format!("warning: {warning}"));
     }
     if matches.get_flag("check") {
+        let misfits = service::check(&config).await;
+        if !misfits.is_empty() {
+            return context.refuse(&ConfigErrors(misfits));
+        }
         if context.verbosity >= 0 {
             context.screen.line(&format!("{file} is right"));
         }

@@ -18,7 +18,7 @@ pub(crate) const TRAILERS: &str =
 
 /// How a stream ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum StreamOutcome {
     /// All of it was read.
     Done(Box<Streamed>),
     /// It broke off.
@@ -44,7 +44,7 @@ struct EndFacts<'a> {
     crc64nvme: &'a str,
 }
 
-impl Outcome {
+impl StreamOutcome {
     pub(crate) fn is_truncated(&self) -> bool {
         matches!(self, Self::Done(streamed) if streamed.report.status == RunStatus::Truncated)
     }
@@ -83,7 +83,7 @@ pub(crate) fn no_data() -> Problem {
 }
 
 /// What the store keeps of the end.
-pub(crate) fn record(outcome: &Outcome, bytes: u64, max_rows: Option<NonZeroU64>) -> ExportEnd {
+pub(crate) fn record(outcome: &StreamOutcome, bytes: u64, max_rows: Option<NonZeroU64>) -> ExportEnd {
     let none = ExportEnd {
         status: ExportStatus::Cancelled,
         rows: None,
@@ -99,7 +99,7 @@ pub(crate) fn record(outcome: &Outcome, bytes: u64, max_rows: Option<NonZeroU64>
         ExportEnd { status: ExportStatus::Failed, error, ..none.clone() }
     };
     match outcome {
-        Outcome::Done(streamed) => ExportEnd {
+        StreamOutcome::Done(streamed) => ExportEnd {
             status: match streamed.report.status {
                 RunStatus::Complete => ExportStatus::Complete,
                 RunStatus::Truncated => ExportStatus::Truncated,
@@ -109,13 +109,13 @@ pub(crate) fn record(outcome: &Outcome, bytes: u64, max_rows: Option<NonZeroU64>
             crc64nvme: Some(crc64nvme(streamed)),
             ..none
         },
-        Outcome::Failed(error) if is_gone(error) => none,
-        Outcome::Failed(error) => {
+        StreamOutcome::Failed(error) if is_gone(error) => none,
+        StreamOutcome::Failed(error) => {
             let (_, code, message) = told(error.kind);
             failed(code, message)
         }
-        Outcome::Cancelled => none,
-        Outcome::TooSlow => failed("source_timeout", "the first rows did not come in time"),
+        StreamOutcome::Cancelled => none,
+        StreamOutcome::TooSlow => failed("source_timeout", "the first rows did not come in time"),
     }
 }
 

@@ -6,17 +6,22 @@
 
 mod access;
 mod admin;
+mod analyze;
 mod body;
+mod bucket_key;
+mod catalog;
 mod coding;
 mod datasets;
 mod deadline;
 mod ending;
+mod estimate;
 mod limits;
 mod listen;
 mod problem;
 mod query;
 mod question;
 mod receipts;
+mod scoped;
 mod state;
 mod stream;
 
@@ -33,8 +38,11 @@ use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
+use crate::config::ConfigError;
 use crate::config::service::{ApiKey, ServiceConfig};
 use access::Caller;
+use bucket_key::BucketSigner;
+use catalog::Catalog;
 use limits::Limits;
 use problem::Problem;
 use state::{MemoryStore, StateStore};
@@ -78,6 +86,8 @@ pub(crate) struct Service {
     keys: Vec<Arc<ApiKey>>,
     limits: Limits,
     store: Arc<dyn StateStore>,
+    catalog: Catalog,
+    signer: BucketSigner,
     /// Ends the streams.
     stop: CancellationToken,
     /// The service takes no new requests.
@@ -98,6 +108,11 @@ impl Service {
     }
 }
 
+/// What in the file does not fit the databases that it names.
+pub async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
+    catalog::check(config).await
+}
+
 /// Serves until `stopping` is cancelled; streams that are under way have some seconds then.
 ///
 /// # Errors
@@ -111,7 +126,12 @@ pub async fn serve(
     let limits = Limits::new(&config.limits);
     let keys = config.keys.iter().cloned().map(Arc::new).collect();
     let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
-    let service = Arc::new(Service { config, keys, limits, store, stop: CancellationToken::new(), stopping });
+    let catalog = catalog::unknown(&config);
+    let stop = CancellationToken::new();
+    let signer = BucketSigner::new(rand::random());
+    let service = Arc::new(Service { config, keys, limits, store, catalog, signer, stop, stopping });
+    let warm = Arc::clone(&service);
+    tokio::spawn(async move { warm.describe_all().await });
     listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), ready).await
 }
 
@@ -122,6 +142,9 @@ fn router(service: Arc<Service>) -> Router {
         async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "not with this method");
     Router::new()
         .route("/v1/query/{dataset}/export", post(query::export))
+        .route("/v1/query/{dataset}/estimate", post(estimate::estimate))
+        .route("/v1/analyze/{dataset}/{analysis}", post(analyze::analyze))
+        .route("/v1/analyze/{dataset}/{analysis}/rows/export", post(analyze::rows))
         .route("/v1/exports/{id}", get(receipts::receipt))
         .route("/v1/datasets", get(datasets::datasets))
         .fallback(not_found)

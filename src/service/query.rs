@@ -1,6 +1,7 @@
 //! `POST /v1/query/{dataset}/export`: the rows of a dataset as one stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
@@ -19,13 +20,13 @@ use super::ending::TRAILERS;
 use super::limits::StreamPermit;
 use super::problem::Problem;
 use super::question::{Question, StreamFormat};
+use super::scoped::scope_into;
 use super::state::{ExportEnd, ExportRecord, ExportStatus};
-use super::stream::{Begun, StreamOrder, begin};
+use super::stream::{StreamHead, StreamOrder, begin};
 use crate::base::memory::{REQUEST_BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT};
-use crate::config::service::{Dataset, DatasetColumn};
+use crate::config::service::{Dataset, DatasetColumn, served_reads};
 use crate::export::ExportRequest;
-use crate::model::{RowCap, RowScope};
-use crate::source::SourceError;
+use crate::model::{Direction, RowCap, RowScope, ScopeCondition};
 
 /// Answers with the rows.
 pub(crate) async fn export(
@@ -34,24 +35,51 @@ pub(crate) async fn export(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    // The end of a body of HTTP/1.0 is the end of its connection, whatever ended it.
-    if parts.version < Version::HTTP_11 {
-        let message = "a stream is not sent over HTTP/1.0, which cannot tell its end from a break";
-        return Err(Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message)
-            .with_detail("behind nginx: proxy_http_version 1.1;"));
+    streamable(parts.version)?;
+    let (caller, dataset) = service.admit_query(&parts.headers, &dataset)?;
+    let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
+    stream_of(&service, &caller, dataset, &question, Vec::new(), &parts.headers).await
+}
+
+/// Refuses versions whose bodies do not say where they end: that of HTTP/1.0 is the end of its connection, whatever ended
+/// it.
+///
+/// # Errors
+/// It is one of them.
+pub(crate) fn streamable(version: Version) -> Result<(), Problem> {
+    if version >= Version::HTTP_11 {
+        return Ok(());
     }
-    let (caller, dataset) = service.admit(&parts.headers, &dataset)?;
-    let question = Question::parse(&body_of(body).await?)?;
+    let message = "a stream is not sent over HTTP/1.0, which cannot tell its end from a break";
+    Err(Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message)
+        .with_detail("behind nginx: proxy_http_version 1.1;"))
+}
+
+/// The stream that answers a question; `conditions` hold besides its filters.
+///
+/// # Errors
+/// The question makes no sense, the caller has as many streams as he may have, or there is nothing to send.
+pub(crate) async fn stream_of(
+    service: &Arc<Service>,
+    caller: &Caller,
+    dataset: &Dataset,
+    question: &Question,
+    conditions: Vec<ScopeCondition>,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     let permit = service.limits.stream(&caller.owner())?;
-    let order = order(&caller, dataset, &question, &parts.headers, &service, permit)?;
+    let described = service.described(dataset).await?;
+    let mut scope = question.scope(dataset, described, caller)?;
+    scope.conditions.extend(conditions);
+    let order = order(caller, dataset, question, headers, service.config.limits.first_page, (&scope, permit))?;
     let promised = order.end_record;
-    let headers = headers(&service, dataset, &order)?;
+    let head = head(service, dataset, &order)?;
     let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await?;
-    Ok(response(headers, begun, promised))
+    Ok(response(head, begun, promised))
 }
 
 impl Service {
-    /// The caller, and the dataset that he may query.
+    /// The caller, and the dataset that he may use.
     ///
     /// # Errors
     /// There is no such key or dataset; the caller asks too often, or may not.
@@ -62,6 +90,15 @@ impl Service {
         if !caller.may_use(dataset) {
             return Err(Problem::forbidden("the key does not open this dataset"));
         }
+        Ok((caller, dataset))
+    }
+
+    /// The same, for all of its rows.
+    ///
+    /// # Errors
+    /// As [`Service::admit`].
+    pub(crate) fn admit_query(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Problem> {
+        let (caller, dataset) = self.admit(headers, dataset)?;
         if !caller.may_query(dataset) {
             return Err(Problem::forbidden("the tier does not allow queries of this dataset"));
         }
@@ -70,11 +107,14 @@ impl Service {
 }
 
 /// The whole body, within bounds of size and time.
-pub(crate) async fn body_of(body: axum::body::Body) -> Result<bytes::Bytes, Problem> {
-    let read = timeout(REQUEST_BODY_TIMEOUT, to_bytes(body, REQUEST_BODY_BYTES_MAX)).await;
+///
+/// # Errors
+/// It is too large, or too late.
+pub(crate) async fn body_of(body: axum::body::Body, most: usize) -> Result<bytes::Bytes, Problem> {
+    let read = timeout(REQUEST_BODY_TIMEOUT, to_bytes(body, most)).await;
     let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
     read.map_err(late)?.map_err(|_| {
-        let message = format!("a body has at most {REQUEST_BODY_BYTES_MAX} bytes");
+        let message = format!("the body is larger than {} KiB", most / 1_024);
         Problem::new(StatusCode::BAD_REQUEST, "input_too_large", message)
     })
 }
@@ -85,12 +125,11 @@ fn order(
     dataset: &Dataset,
     question: &Question,
     headers: &HeaderMap,
-    service: &Service,
-    permit: StreamPermit,
+    first_page: Duration,
+    (scope, permit): (&RowScope, StreamPermit),
 ) -> Result<StreamOrder, Problem> {
-    let scope = question.scope(dataset, caller)?;
     let id = format!("{:032x}", rand::random::<u128>());
-    let request = request(question, dataset, caller, &scope, &id)?;
+    let request = request(question, dataset, caller, scope, &id)?;
     let record = ExportRecord {
         id,
         tenant: caller.owner(),
@@ -120,8 +159,8 @@ fn order(
         allow_empty: question.allow_empty,
         end_record: question.end_record && question.format == StreamFormat::Ndjson,
         trailers: takes_trailers(headers),
-        first_page: service.config.limits.first_page,
-        permit,
+        first_page,
+        permit: Some(permit),
     })
 }
 
@@ -156,18 +195,28 @@ fn request(
     }
     shape.columns = Some(plain);
     if !order.is_empty() {
-        shape.key = Some(order);
+        shape.key = Some(with_key(order, shape.key.take().unwrap_or_default()));
     }
-    shape.predicate = request.source.predicate(scope).map_err(|error| refused(&error))?;
+    let mut served = request.work.served.clone().unwrap_or_else(served_reads);
+    scope_into(shape, &mut served, dataset, caller, scope)?;
+    if request.work.served.is_some() {
+        request.work.served = Some(served);
+    }
     request.work.cap =
         caller.max_rows.map(|max_rows| RowCap { tier: Some(caller.tier.clone()), max_rows: Some(max_rows) });
     id.clone_into(&mut request.commit.run_id);
     Ok(request)
 }
 
-/// A value that is none of its column's type, mostly. The message names the column, and no SQL.
-fn refused(error: &SourceError) -> Problem {
-    Problem::invalid("a filter cannot be used").with_detail(error.message.clone())
+/// The order that is asked for, then the dataset's key, which goes the way of the last column: an index has both then.
+fn with_key(mut order: Vec<(String, Direction)>, key: Vec<(String, Direction)>) -> Vec<(String, Direction)> {
+    let direction = order.last().map_or(Direction::Asc, |(_, direction)| *direction);
+    for (name, _) in key {
+        if !order.iter().any(|(ordered, _)| *ordered == name) {
+            order.push((name, direction));
+        }
+    }
+    order
 }
 
 fn output_name<'a>(name: &'a str, column: &'a DatasetColumn, labelled: bool) -> &'a str {
@@ -191,7 +240,7 @@ impl StreamFormat {
 }
 
 /// The head of the answer, but for what only the first rows tell.
-fn headers(service: &Service, dataset: &Dataset, order: &StreamOrder) -> Result<HeaderMap, Problem> {
+fn head(service: &Service, dataset: &Dataset, order: &StreamOrder) -> Result<HeaderMap, Problem> {
     let id = &order.record.id;
     let status = format!("<{}/v1/exports/{id}>; rel=\"status\"", service.public_path());
     let name = file_name(dataset.filename.as_deref(), order.record.started_at);
@@ -219,7 +268,7 @@ fn headers(service: &Service, dataset: &Dataset, order: &StreamOrder) -> Result<
     Ok(headers)
 }
 
-fn response(mut headers: HeaderMap, begun: Begun, promised: bool) -> Response {
+fn response(mut headers: HeaderMap, begun: StreamHead, promised: bool) -> Response {
     let yes = HeaderValue::from_static("true");
     if begun.truncated {
         headers.insert(HeaderName::from_static("x-outhaul-export-truncated-hint"), yes.clone());

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::access::Caller;
+use super::catalog::column_of;
 use super::problem::Problem;
-use crate::config::service::{Dataset, DatasetColumn};
-use crate::model::{Direction, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
+use crate::config::service::{Dataset, DatasetColumn, TenantRule};
+use crate::model::{DescribedRelation, Direction, RowScope, ScopeCondition, ScopeTest, TenantScope};
 
 /// Characters of a pattern; what is longer makes the server work more than it finds.
 const PATTERN_CHARS_MAX: usize = 256;
@@ -42,18 +43,31 @@ pub(crate) struct Question {
     pub(crate) end_record: bool,
 }
 
+/// Reads a body.
+///
+/// # Errors
+/// As [`Question::parse`].
+pub(crate) fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        // Of a value it says the kind and, of a text, the text itself, which is the caller's own.
+        Problem::invalid("the body is not as it should be").with_detail(error.to_string())
+    })
+}
+
 /// One filter. Numbers stay as they are written: a `f64` would lose digits.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
     column: String,
     op: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     values: Option<Vec<Box<RawValue>>>,
 }
 
 /// Days, both ends inclusive.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DateRange {
     from: Option<String>,
@@ -84,10 +98,7 @@ impl Question {
     /// # Errors
     /// It is no JSON, has a field that there is not, or a value of the wrong kind.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(body).map_err(|error| {
-            // Of a value it says the kind and, of a text, the text itself, which is the caller's own.
-            Problem::invalid("the body is not as it should be").with_detail(error.to_string())
-        })
+        parsed(body)
     }
 
     /// The columns that are asked for, in their order.
@@ -133,31 +144,44 @@ impl Question {
     ///
     /// # Errors
     /// A filter that makes no sense, or on what is not granted; a caller without the tenant that the rows go by.
-    pub(crate) fn scope(&self, dataset: &Dataset, caller: &Caller) -> Result<RowScope, Problem> {
+    pub(crate) fn scope(
+        &self,
+        dataset: &Dataset,
+        described: &DescribedRelation,
+        caller: &Caller,
+    ) -> Result<RowScope, Problem> {
         let mut conditions = Vec::with_capacity(self.r#where.len() + 1);
         for filter in &self.r#where {
-            let column = granted(dataset, &filter.column, "where")?;
-            if !column.filter {
+            if !granted(dataset, &filter.column, "where")?.filter {
                 return Err(Problem::invalid(format!("where: rows are not chosen by {:?}", filter.column)));
             }
-            let test = filter.test()?;
-            conditions.push(ScopeCondition { column: scope_column(&filter.column, column), test });
+            let column = column_of(described, &filter.column)?.scope.clone();
+            conditions.push(ScopeCondition { column, test: filter.test()? });
         }
         if let Some(range) = &self.date_range {
-            conditions.push(range.condition(dataset)?);
+            conditions.push(range.condition(dataset, described)?);
         }
-        let tenant = match &dataset.tenant {
-            None => None,
-            Some(template) => {
-                let tenant = caller.tenant.clone().filter(|tenant| !tenant.trim().is_empty());
-                let tenant = tenant
-                    .ok_or_else(|| Problem::forbidden("the dataset's rows go by tenant, and the caller has none"))?;
-                let (template, type_name) = (template.template.clone(), template.type_name.clone());
-                Some(TenantScope { template, type_name, tenant })
+        let tenant = match (&dataset.tenant, tenant_of(dataset, caller)?) {
+            (Some(TenantRule::Condition { template, type_name }), Some(tenant)) => {
+                Some(TenantScope { template: template.clone(), type_name: type_name.clone(), tenant })
             }
+            _ => None,
         };
         Ok(RowScope { conditions, tenant })
     }
+}
+
+/// The tenant whose rows are asked for; `None` where the dataset has no tenants.
+///
+/// # Errors
+/// A caller without the tenant that the rows go by.
+pub(crate) fn tenant_of(dataset: &Dataset, caller: &Caller) -> Result<Option<String>, Problem> {
+    if dataset.tenant.is_none() {
+        return Ok(None);
+    }
+    let tenant = caller.tenant.clone().filter(|tenant| !tenant.trim().is_empty());
+    let none = || Problem::forbidden("the dataset's rows go by tenant, and the caller has none");
+    tenant.map(Some).ok_or_else(none)
 }
 
 /// A column of the dataset. One that is not granted and one that is not there are the same to a caller.
@@ -167,11 +191,6 @@ fn granted<'a>(dataset: &'a Dataset, name: &str, place: &str) -> Result<&'a Data
         Problem::invalid(format!("{place}: {name:?} is no column of the dataset"))
             .with_detail(format!("the columns are {}", known.join(", ")))
     })
-}
-
-fn scope_column(name: &str, column: &DatasetColumn) -> ScopeColumn {
-    let type_name = column.type_name.clone().unwrap_or_default();
-    ScopeColumn { name: name.to_owned(), sql: column.expr.clone(), type_name }
 }
 
 impl Filter {
@@ -229,10 +248,10 @@ fn text(value: &RawValue) -> Option<String> {
 }
 
 impl DateRange {
-    fn condition(&self, dataset: &Dataset) -> Result<ScopeCondition, Problem> {
+    fn condition(&self, dataset: &Dataset, described: &DescribedRelation) -> Result<ScopeCondition, Problem> {
         let name =
             dataset.date_column.as_deref().ok_or_else(|| Problem::invalid("date_range: the dataset has no date"))?;
-        let column = granted(dataset, name, "date_range")?;
+        let column = column_of(described, name)?.scope.clone();
         let day = |text: &Option<String>| match text {
             None => Ok(None),
             Some(text) => NaiveDate::parse_from_str(text, "%Y-%m-%d")
@@ -243,6 +262,6 @@ impl DateRange {
         if from.is_none() && to.is_none() {
             return Err(Problem::invalid("date_range: from or to is wanted"));
         }
-        Ok(ScopeCondition { column: scope_column(name, column), test: ScopeTest::DateRange { from, to } })
+        Ok(ScopeCondition { column, test: ScopeTest::DateRange { from, to } })
     }
 }

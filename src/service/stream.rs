@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{BodySender, BrokenOff, StreamBody, pipe};
 use super::coding::{Coder, Coding};
-use super::ending::{self, Outcome};
+use super::ending::{self, StreamOutcome};
 use super::limits::StreamPermit;
 use super::problem::Problem;
 use super::question::StreamFormat;
@@ -43,12 +43,13 @@ pub(crate) struct StreamOrder {
     pub(crate) end_record: bool,
     pub(crate) trailers: bool,
     pub(crate) first_page: Duration,
-    pub(crate) permit: StreamPermit,
+    /// Held to the end.
+    pub(crate) permit: Option<StreamPermit>,
 }
 
 /// A stream that has begun.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct StreamHead {
     /// Whether it is known already that the cap cuts rows off.
     pub(crate) truncated: bool,
     pub(crate) body: StreamBody,
@@ -65,7 +66,7 @@ pub(crate) async fn begin(
     order: StreamOrder,
     store: Arc<dyn StateStore>,
     stop: CancellationToken,
-) -> Result<Begun, Problem> {
+) -> Result<StreamHead, Problem> {
     let (head, told) = oneshot::channel();
     tokio::spawn(async move {
         let (body, frames) = pipe();
@@ -79,7 +80,7 @@ pub(crate) async fn begin(
     told.await.unwrap_or_else(|_| Err(Problem::of_export(&ExportError::internal("a stream's task is gone"))))
 }
 
-type Head = oneshot::Sender<Result<Begun, Problem>>;
+type Head = oneshot::Sender<Result<StreamHead, Problem>>;
 
 /// What moves a stream's bytes.
 struct Pump {
@@ -97,11 +98,11 @@ struct Pump {
 /// What the first look finds.
 enum First {
     /// Rows, and the run's end where that is known too.
-    Rows(Vec<Bytes>, Option<Outcome>),
+    Rows(Vec<Bytes>, Option<StreamOutcome>),
     /// No rows.
-    Empty(Vec<Bytes>, Outcome),
+    Empty(Vec<Bytes>, StreamOutcome),
     /// Nothing that could be sent.
-    Failed(Outcome),
+    Failed(StreamOutcome),
 }
 
 impl Pump {
@@ -128,11 +129,11 @@ impl Pump {
     }
 
     /// Carries the stream from its first look to its end.
-    async fn run(&mut self, mut head: Head, frames: StreamBody) -> Outcome {
+    async fn run(&mut self, mut head: Head, frames: StreamBody) -> StreamOutcome {
         let patience = self.order.first_page;
         let first = tokio::select! {
-            () = head.closed() => return Outcome::Cancelled,
-            first = timeout(patience, self.first()) => first.unwrap_or(First::Failed(Outcome::TooSlow)),
+            () = head.closed() => return StreamOutcome::Cancelled,
+            first = timeout(patience, self.first()) => first.unwrap_or(First::Failed(StreamOutcome::TooSlow)),
         };
         let (pieces, known) = match first {
             First::Rows(pieces, known) => (pieces, known),
@@ -146,9 +147,9 @@ impl Pump {
                 return outcome;
             }
         };
-        let truncated = known.as_ref().is_some_and(Outcome::is_truncated);
-        if head.send(Ok(Begun { truncated, body: frames })).is_err() {
-            return Outcome::Cancelled;
+        let truncated = known.as_ref().is_some_and(StreamOutcome::is_truncated);
+        if head.send(Ok(StreamHead { truncated, body: frames })).is_err() {
+            return StreamOutcome::Cancelled;
         }
         for piece in pieces {
             if let Some(outcome) = self.send(piece).await {
@@ -180,7 +181,7 @@ impl Pump {
         }
         let whole = timeout(HINT_PATIENCE, self.whole_first_page(&mut pieces)).await;
         match whole.unwrap_or_default() {
-            Some(Outcome::Done(streamed)) => First::Rows(pieces, Some(Outcome::Done(streamed))),
+            Some(StreamOutcome::Done(streamed)) => First::Rows(pieces, Some(StreamOutcome::Done(streamed))),
             // Rows that were read before it broke off are not worth a head that says they are there.
             Some(outcome) => First::Failed(outcome),
             None => First::Rows(pieces, None),
@@ -194,7 +195,7 @@ impl Pump {
     }
 
     /// Takes what comes until the end of the run; `None` where that is too much.
-    async fn whole_first_page(&mut self, pieces: &mut Vec<Bytes>) -> Option<Outcome> {
+    async fn whole_first_page(&mut self, pieces: &mut Vec<Bytes>) -> Option<StreamOutcome> {
         while let Some(piece) = self.chunks.recv().await {
             pieces.push(piece);
             if pieces.iter().map(Bytes::len).sum::<usize>() > FIRST_PAGE_BYTES {
@@ -204,10 +205,10 @@ impl Pump {
         Some(self.outcome().await)
     }
 
-    async fn rest(&mut self) -> Outcome {
+    async fn rest(&mut self) -> StreamOutcome {
         loop {
             let piece = tokio::select! {
-                () = self.body.closed() => return Outcome::Cancelled,
+                () = self.body.closed() => return StreamOutcome::Cancelled,
                 piece = self.chunks.recv() => piece,
             };
             let Some(piece) = piece else { return self.outcome().await };
@@ -218,43 +219,47 @@ impl Pump {
     }
 
     /// How the run ended, which has no more to say.
-    async fn outcome(&mut self) -> Outcome {
+    async fn outcome(&mut self) -> StreamOutcome {
         match (&mut self.run).await {
-            Ok(Ok(streamed)) => Outcome::Done(Box::new(streamed)),
-            Ok(Err(error)) => Outcome::Failed(error),
-            Err(_) => Outcome::Failed(ExportError::internal("the export's task is gone")),
+            Ok(Ok(streamed)) => StreamOutcome::Done(Box::new(streamed)),
+            Ok(Err(error)) => StreamOutcome::Failed(error),
+            Err(_) => StreamOutcome::Failed(ExportError::internal("the export's task is gone")),
         }
     }
 
     /// Sends a piece; says how the stream ended where it cannot.
-    async fn send(&mut self, piece: Bytes) -> Option<Outcome> {
+    async fn send(&mut self, piece: Bytes) -> Option<StreamOutcome> {
         self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
         self.coded(piece, false).await
     }
 
-    async fn coded(&mut self, piece: Bytes, last: bool) -> Option<Outcome> {
+    async fn coded(&mut self, piece: Bytes, last: bool) -> Option<StreamOutcome> {
         match self.coder.code(piece, last).await {
             Ok(coded) if coded.is_empty() => None,
-            Ok(coded) => self.body.send(Ok(http_body::Frame::data(coded))).await.is_err().then_some(Outcome::Cancelled),
-            Err(error) => Some(Outcome::Failed(error)),
+            Ok(coded) => {
+                self.body.send(Ok(http_body::Frame::data(coded))).await.is_err().then_some(StreamOutcome::Cancelled)
+            }
+            Err(error) => Some(StreamOutcome::Failed(error)),
         }
     }
 
     /// Writes down how it ended, then lets the body end, or breaks it off.
-    async fn end(mut self, mut outcome: Outcome) {
+    async fn end(mut self, mut outcome: StreamOutcome) {
+        let _permit = self.order.permit.take();
         self.stop_unless(&outcome);
         // What is handed to the connection is gone from here; what is not has not been.
-        if matches!(outcome, Outcome::Done(_)) && self.body.reserve_many(self.body.max_capacity()).await.is_err() {
-            outcome = Outcome::Cancelled;
+        if matches!(outcome, StreamOutcome::Done(_)) && self.body.reserve_many(self.body.max_capacity()).await.is_err()
+        {
+            outcome = StreamOutcome::Cancelled;
         }
         let end = ending::record(&outcome, self.bytes, self.order.max_rows);
         let id = self.order.record.id.clone();
         outcome.log(&id);
         if let Err(error) = self.store.finish_export(id, end).await {
             tracing::error!(%error, "the end of a stream was not recorded");
-            outcome = Outcome::Cancelled;
+            outcome = StreamOutcome::Cancelled;
         }
-        let Outcome::Done(streamed) = &outcome else {
+        let StreamOutcome::Done(streamed) = &outcome else {
             if !failpoint::off("abort") {
                 // Whoever reads it is gone already, or sees the connection break.
                 let _ = self.body.send(Err(BrokenOff)).await;
@@ -273,8 +278,8 @@ impl Pump {
     }
 
     /// Stops an export whose stream is over. The query that it waits for is cancelled.
-    fn stop_unless(&mut self, outcome: &Outcome) {
-        if !matches!(outcome, Outcome::Done(_)) {
+    fn stop_unless(&mut self, outcome: &StreamOutcome) {
+        if !matches!(outcome, StreamOutcome::Done(_)) {
             self.stop.cancel();
             self.chunks.close();
         }
@@ -282,9 +287,9 @@ impl Pump {
 }
 
 /// What a run has found that ended before its first row.
-fn ended(outcome: Outcome, pieces: Vec<Bytes>) -> First {
+fn ended(outcome: StreamOutcome, pieces: Vec<Bytes>) -> First {
     match outcome {
-        Outcome::Done(streamed) => First::Empty(pieces, Outcome::Done(streamed)),
+        StreamOutcome::Done(streamed) => First::Empty(pieces, StreamOutcome::Done(streamed)),
         outcome => First::Failed(outcome),
     }
 }

@@ -58,6 +58,8 @@ mod search_path;
 mod second_source;
 mod security;
 mod servers;
+mod service_access;
+mod service_streams;
 mod shape;
 mod special_inputs;
 mod store;

@@ -16,6 +16,7 @@ pub(crate) mod run;
 pub(crate) mod s3;
 pub(crate) mod schemas;
 pub(crate) mod secured;
+pub(crate) mod service;
 pub(crate) mod shapes;
 pub(crate) mod sql_names;
 pub(crate) mod tcp_proxy;

@@ -11,9 +11,11 @@ use super::super::options::nearest;
 use super::super::raw::TIERS;
 use super::super::typed::{load as load_export, load_connection};
 use super::super::{ConfigError, ConfigErrors, Environment, value};
+use super::analysis::analyses;
 use super::file::{CapEntry, ColumnEntry, DatasetEntry, KeyEntry, LimitsEntry, ServiceFile, SourceEntry};
-use super::{ApiKey, Dataset, DatasetColumn, ServiceConfig, ServiceLimits, TenantTemplate};
+use super::{ApiKey, Dataset, DatasetColumn, ServiceConfig, ServiceLimits, TenantRule};
 use crate::export::ExportRequest;
+use crate::model::{ReadMode, ServedReads};
 use crate::source::Source;
 
 const LISTEN: &str = "127.0.0.1:8080";
@@ -21,8 +23,21 @@ const STATE: &str = "outhaul-state.sqlite3";
 const STREAMS: u32 = 64;
 const STREAMS_PER_TENANT: u32 = 8;
 const REQUESTS_PER_MINUTE: u32 = 600;
+
+/// Seconds.
+const BUCKET_KEY_TTL: i64 = 3_600;
+
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 const FIRST_PAGE: Duration = Duration::from_secs(20);
+
+/// One page of a stream, which is wholly in memory.
+const PAGE_BYTES: u64 = 2 << 20;
+
+/// One row of it.
+const ROW_BYTES_MAX: u64 = 4 << 20;
+
+/// One statement of a stream: a page, or a question about rows.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// So long a dataset that is read in one snapshot may hold it.
 const SNAPSHOT_AGE: &str = "10m";
@@ -93,6 +108,7 @@ impl Builder<'_> {
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let limits = self.limits(&file.limits);
+        let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
         let public_url = file.public_url.map(|url| url.trim_end_matches('/').to_owned());
         if public_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
             self.wrong("public_url is no URL", "write it as in https://exports.example.com");
@@ -103,6 +119,7 @@ impl Builder<'_> {
             admin_listen,
             public_url,
             state,
+            bucket_key_seconds,
             keys,
             tiers,
             datasets,
@@ -204,6 +221,10 @@ impl Builder<'_> {
             }
         };
         let tenant = self.tenant(&place, entry);
+        let analyses = analyses(&place, entry, &mut self.errors);
+        for tier in analyses.values().filter_map(|analysis| analysis.tiers.as_ref()).flatten() {
+            self.known_tier(&format!("{place}.analysis"), tier, tiers);
+        }
         let template = |format| self.template(&place, entry, format);
         let [ndjson, csv] = ["ndjson", "csv"].map(template);
         let (mut ndjson, mut csv, source) = (ndjson?, csv?, source?);
@@ -217,6 +238,7 @@ impl Builder<'_> {
             tenant,
             labels,
             filename: entry.filename.clone(),
+            analyses,
             query_tiers: entry.grants.as_ref().and_then(|grants| grants.query.clone()),
         })
     }
@@ -236,22 +258,41 @@ impl Builder<'_> {
         let typed = |entry: &ColumnEntry| DatasetColumn {
             label: entry.label.clone(),
             expr: entry.expr.clone(),
-            type_name: entry.type_name.clone(),
             filter: entry.filter.unwrap_or(true),
             sort: entry.sort.unwrap_or(false),
         };
         entry.columns.iter().map(|(name, entry)| (name.clone(), typed(entry))).collect()
     }
 
-    fn tenant(&mut self, place: &str, entry: &DatasetEntry) -> Option<TenantTemplate> {
-        let Some(template) = &entry.tenant else {
-            self.warnings.push(format!("{place} has no tenant: each caller that it is open to sees all of its rows"));
-            return None;
-        };
-        if template.matches("{tenant}").count() != 1 {
-            self.wrong(format!("{place}: tenant"), "write {tenant} in it once, as in \"customer_id = {tenant}\"");
+    fn tenant(&mut self, place: &str, entry: &DatasetEntry) -> Option<TenantRule> {
+        match (&entry.tenant, &entry.tenant_setting) {
+            (Some(_), Some(_)) => {
+                self.wrong(format!("{place}: tenant and tenant_setting are both given"), "give one of them");
+                None
+            }
+            (Some(template), None) => {
+                if template.matches("{tenant}").count() != 1 {
+                    let hint = "write {tenant} in it once, as in \"customer_id = {tenant}\"";
+                    self.wrong(format!("{place}: tenant"), hint);
+                }
+                let type_name = entry.tenant_type.clone().unwrap_or_default();
+                Some(TenantRule::Condition { template: template.clone(), type_name })
+            }
+            (None, Some(setting)) => {
+                let word = |part: &str| {
+                    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                };
+                if setting.split('.').count() != 2 || !setting.split('.').all(word) {
+                    self.wrong(format!("{place}: tenant_setting is {setting:?}"), "write it as in \"app.tenant\"");
+                }
+                Some(TenantRule::Setting(setting.clone()))
+            }
+            (None, None) => {
+                self.warnings
+                    .push(format!("{place} has no tenant: each caller that it is open to sees all of its rows"));
+                None
+            }
         }
-        Some(TenantTemplate { template: template.clone(), type_name: entry.tenant_type.clone().unwrap_or_default() })
     }
 
     /// The export of a dataset, before anything is asked, by the options of `outhaul export`.
@@ -277,8 +318,17 @@ impl Builder<'_> {
         }
         let texts = [("table", &entry.table), ("query", &entry.query), ("key", &entry.key)];
         flags.extend(texts.into_iter().filter_map(|(key, value)| Some((key, word(value.as_ref()?)))));
+        if entry.tenant_setting.is_some() {
+            // The rows that row security hides are those of others.
+            flags.push(("allow_rls", word("on")));
+        }
         match load_export(flags, &Environment::default(), true) {
-            Ok((request, _)) => Some(request),
+            Ok((mut request, _)) => {
+                if let ReadMode::Keyset { .. } = request.work.read_mode {
+                    request.work.served = Some(served());
+                }
+                Some(request)
+            }
             Err(errors) => {
                 for ConfigError { what, hint } in errors.0 {
                     // Both formats find the same mistakes.
@@ -335,6 +385,17 @@ impl Builder<'_> {
         }
     }
 
+    fn seconds(&mut self, key: &str, text: Option<&str>, usual: i64) -> i64 {
+        match text.map(value::duration) {
+            None => usual,
+            Some(Ok(duration)) => i64::try_from(duration.as_secs()).unwrap_or(usual),
+            Some(Err(why)) => {
+                self.wrong(key, why);
+                usual
+            }
+        }
+    }
+
     fn limits(&mut self, entry: &LimitsEntry) -> ServiceLimits {
         let mut time = |key: &str, text: &Option<String>, usual: Duration| match text.as_deref().map(value::duration) {
             None => usual,
@@ -357,6 +418,17 @@ impl Builder<'_> {
             self.wrong("a limit of 0 serves nobody", "write 1 or more");
         }
         limits
+    }
+}
+
+/// How pages are read for callers, before it is known for whom.
+pub(super) fn served() -> ServedReads {
+    let bytes = |bytes| NonZeroU64::new(bytes).unwrap_or(NonZeroU64::MIN);
+    ServedReads {
+        page_bytes: bytes(PAGE_BYTES),
+        max_row_bytes: bytes(ROW_BYTES_MAX),
+        statement_timeout: STATEMENT_TIMEOUT,
+        settings: Vec::new(),
     }
 }
 

@@ -1,26 +1,17 @@
 //! `service.toml` as it is written: every key that there is, with values of the right kind and not yet judged.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::super::options::nearest;
 use super::super::{ConfigError, position};
+use crate::model::BucketUnit;
 
 /// Keys of the design that are not in this version: refused by name, never "unknown".
-const LATER: [&str; 10] = [
-    "bucket_key_ttl",
-    "analysis",
-    "cors_origins",
-    "destination",
-    "jwt",
-    "raw",
-    "state_url",
-    "tenant_setting",
-    "tls_cert",
-    "trusted_proxies",
-];
+const LATER: [&str; 7] = ["cors_origins", "destination", "jwt", "raw", "state_url", "tls_cert", "trusted_proxies"];
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -30,6 +21,7 @@ pub(super) struct ServiceFile {
     pub(super) admin_listen: Option<String>,
     pub(super) public_url: Option<String>,
     pub(super) state: Option<String>,
+    pub(super) bucket_key_ttl: Option<String>,
     pub(super) source: BTreeMap<String, SourceEntry>,
     pub(super) tier: BTreeMap<String, TierEntry>,
     pub(super) key: Vec<KeyEntry>,
@@ -91,6 +83,7 @@ pub(super) struct DatasetEntry {
     pub(super) date_column: Option<String>,
     pub(super) tenant: Option<String>,
     pub(super) tenant_type: Option<String>,
+    pub(super) tenant_setting: Option<String>,
     pub(super) read_mode: Option<String>,
     pub(super) csv_bom: Option<bool>,
     pub(super) csv_newline: Option<String>,
@@ -98,6 +91,8 @@ pub(super) struct DatasetEntry {
     pub(super) filename: Option<String>,
     #[serde(default)]
     pub(super) columns: BTreeMap<String, ColumnEntry>,
+    #[serde(default)]
+    pub(super) analysis: BTreeMap<String, AnalysisEntry>,
     pub(super) grants: Option<GrantsEntry>,
 }
 
@@ -107,8 +102,6 @@ pub(super) struct DatasetEntry {
 pub(super) struct ColumnEntry {
     pub(super) label: Option<String>,
     pub(super) expr: Option<String>,
-    #[serde(rename = "type")]
-    pub(super) type_name: Option<String>,
     pub(super) filter: Option<bool>,
     pub(super) sort: Option<bool>,
 }
@@ -118,6 +111,18 @@ pub(super) struct ColumnEntry {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct GrantsEntry {
     pub(super) query: Option<Vec<String>>,
+    pub(super) analyze: BTreeMap<String, Vec<String>>,
+}
+
+/// `[dataset.NAME.analysis.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AnalysisEntry {
+    pub(super) dimensions: Vec<String>,
+    pub(super) bucket: Option<BucketUnit>,
+    pub(super) measures: Vec<String>,
+    pub(super) max_buckets: Option<NonZeroU64>,
+    pub(super) grants: Option<Vec<String>>,
 }
 
 /// `[limits]`.

@@ -1,5 +1,6 @@
 //! `service.toml`: what `outhaul serve` serves, to whom, and under which limits.
 
+mod analysis;
 mod build;
 mod file;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use super::{ConfigErrors, Environment};
 use crate::export::ExportRequest;
+use crate::model::BucketUnit;
 
 /// Everything that a service is made of.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct ServiceConfig {
     pub public_url: Option<String>,
     /// The file of the state store.
     pub state: PathBuf,
+    /// So many seconds a bucket key is good for.
+    pub bucket_key_seconds: i64,
     /// The callers.
     pub keys: Vec<ApiKey>,
     /// Row caps by tier; `None` is no cap.
@@ -68,11 +72,13 @@ pub struct Dataset {
     /// The column of `date_range`.
     pub date_column: Option<String>,
     /// Whose rows a caller sees.
-    pub tenant: Option<TenantTemplate>,
+    pub tenant: Option<TenantRule>,
     /// Whether CSV's header line has the labels.
     pub labels: bool,
     /// What a file is called, without its extension.
     pub filename: Option<String>,
+    /// What can be asked of it besides its rows.
+    pub analyses: BTreeMap<String, Analysis>,
     /// The tiers that may query it; `None` is all.
     pub query_tiers: Option<Vec<String>>,
 }
@@ -84,21 +90,50 @@ pub struct DatasetColumn {
     pub label: Option<String>,
     /// The operator's expression for it.
     pub expr: Option<String>,
-    /// Its type, where the operator says it; else it is the catalog's.
-    pub type_name: Option<String>,
     /// Whether rows can be chosen by it.
     pub filter: bool,
     /// Whether rows can be ordered by it.
     pub sort: bool,
 }
 
-/// `tenant` of a dataset.
+/// Rows, grouped and measured.
 #[derive(Debug, Clone)]
-pub struct TenantTemplate {
-    /// `customer_id = {tenant}`.
-    pub template: String,
-    /// The type of the tenant.
-    pub type_name: String,
+pub struct Analysis {
+    /// By which columns.
+    pub dimensions: Vec<String>,
+    /// The length of the buckets of the dataset's date column, which is the last dimension then.
+    pub bucket: Option<BucketUnit>,
+    /// What is measured, each of a column or, for a count, of none.
+    pub measures: Vec<(MeasureKind, String)>,
+    /// Groups at most.
+    pub max_buckets: NonZeroU64,
+    /// The tiers that may ask for it; `None` is all.
+    pub tiers: Option<Vec<String>>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are SQL's own functions")]
+pub enum MeasureKind {
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+}
+
+/// What chooses the rows of a tenant.
+#[derive(Debug, Clone)]
+pub enum TenantRule {
+    /// `tenant`: a condition.
+    Condition {
+        /// `customer_id = {tenant}`.
+        template: String,
+        /// The type of the tenant.
+        type_name: String,
+    },
+    /// `tenant_setting`: row security of the database, which reads the tenant from this setting.
+    Setting(String),
 }
 
 /// What callers may take.
@@ -114,6 +149,11 @@ pub struct ServiceLimits {
     pub write_deadline: Duration,
     /// So long a caller waits for the first rows.
     pub first_page: Duration,
+}
+
+/// How the source is asked for a dataset whose streams are not read by pages.
+pub(crate) fn served_reads() -> crate::model::ServedReads {
+    build::served()
 }
 
 /// Reads and checks the file.

@@ -54,7 +54,7 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         (
             "[dataset.orders]",
             "[dataset.orders]\ntenant_setting = \"app.tenant\"",
-            "tenant_setting is not in this version yet",
+            "tenant and tenant_setting are both given",
         ),
         ("[source.shop]", "tls_cert = \"x\"\n[source.shop]", "tls_cert is not in this version yet"),
         ("[source.shop]", "cors_origins = []\n[source.shop]", "cors_origins is not in this version yet"),

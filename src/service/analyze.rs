@@ -1,0 +1,243 @@
+//! `POST /v1/analyze/{dataset}/{analysis}`: buckets, each with the key of its rows; and `…/rows/export`: these rows as a
+//! stream. Drilling into a bucket is a right of its own: it does not include the right to query.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::Service;
+use super::access::Caller;
+use super::bucket_key::{BucketClaim, fingerprint, invalid};
+use super::catalog::column_of;
+use super::problem::Problem;
+use super::query::{body_of, stream_of, streamable};
+use super::question::{DateRange, Filter, OrderBy, Question, StreamFormat, parsed};
+use super::scoped::about;
+use crate::base::memory::{REQUEST_BODY_BYTES_MAX, SIGNED_BODY_BYTES_MAX};
+use crate::config::service::{Analysis, Dataset, MeasureKind};
+use crate::export::ExportError;
+use crate::model::{
+    AggregateRequest, Bucket, DescribedRelation, Dimension, ExportErrorKind, Measure, ScopeColumn, ScopeCondition,
+    ScopeTest,
+};
+
+/// The body of an analysis.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AnalysisQuestion {
+    r#where: Vec<Filter>,
+    date_range: Option<DateRange>,
+}
+
+/// The body of a bucket's rows. The filters are in the key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RowsQuestion {
+    bucket_key: Option<String>,
+    format: StreamFormat,
+    columns: Vec<String>,
+    order_by: Vec<OrderBy>,
+    allow_empty: bool,
+    end_record: bool,
+}
+
+/// The answer to an analysis.
+#[derive(Debug, Serialize)]
+pub(crate) struct AnalysisView {
+    buckets: Vec<BucketView>,
+    /// Whether there are more buckets than these.
+    truncated: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct BucketView {
+    dimensions: Map<String, serde_json::Value>,
+    measures: std::collections::BTreeMap<String, Box<RawValue>>,
+    bucket_key: String,
+}
+
+/// Answers with the buckets.
+pub(crate) async fn analyze(
+    State(service): State<Arc<Service>>,
+    Path((dataset, analysis)): Path<(String, String)>,
+    request: Request,
+) -> Result<Json<AnalysisView>, Problem> {
+    let (parts, body) = request.into_parts();
+    let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
+    // What is asked here stands in each bucket's key, which is to fit into a body too.
+    let body = body_of(body, REQUEST_BODY_BYTES_MAX).await?;
+    let asked: AnalysisQuestion = if body.is_empty() { AnalysisQuestion::default() } else { parsed(&body)? };
+    let question = Question { r#where: asked.r#where, date_range: asked.date_range, ..Question::default() };
+    let described = service.described(dataset).await?;
+    let scope = question.scope(dataset, described, &caller)?;
+    let request = AggregateRequest {
+        of: about(dataset, &caller, &scope)?,
+        dimensions: dimensions(dataset, described, analysis)?,
+        measures: measures(described, analysis)?,
+        max_buckets: analysis.max_buckets,
+    };
+    let _permit = service.limits.stream(&caller.owner())?;
+    let aggregated = dataset.ndjson.source.aggregate(request).ok_or_else(nobody)?;
+    let found = timeout(service.config.limits.first_page, aggregated).await.map_err(|_| too_slow())?;
+    let found = found.map_err(|error| told(&error.into(), &dataset.name))?;
+    let claim = |bucket: &Bucket| BucketClaim {
+        owner: caller.owner(),
+        dataset: dataset.name.clone(),
+        analysis: name.to_owned(),
+        definition: fingerprint(analysis),
+        r#where: question.r#where.clone(),
+        date_range: question.date_range.clone(),
+        values: bucket.dimensions.iter().map(|value| value.text.clone()).collect(),
+        expires: Utc::now().timestamp().saturating_add(service.config.bucket_key_seconds),
+    };
+    let buckets =
+        found.buckets.iter().map(|bucket| view(analysis, dataset, bucket, service.signer.sign(&claim(bucket))?));
+    Ok(Json(AnalysisView { buckets: buckets.collect::<Result<_, Problem>>()?, truncated: found.truncated }))
+}
+
+fn nobody() -> Problem {
+    Problem::of_export(&ExportError::new(ExportErrorKind::Usage, "the source serves nobody"))
+}
+
+fn too_slow() -> Problem {
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
+}
+
+/// What a caller is told of a source that failed, and the operator.
+pub(crate) fn told(error: &ExportError, dataset: &str) -> Problem {
+    tracing::warn!(dataset, error = error.sentence(), "a question to the source failed");
+    Problem::of_export(error)
+}
+
+fn dimensions(
+    dataset: &Dataset,
+    described: &DescribedRelation,
+    analysis: &Analysis,
+) -> Result<Vec<Dimension>, Problem> {
+    let plain =
+        analysis.dimensions.iter().map(|name| Ok(Dimension { column: scope_of(described, name)?, bucket: None }));
+    let mut dimensions = plain.collect::<Result<Vec<_>, Problem>>()?;
+    if let (Some(unit), Some(date)) = (analysis.bucket, &dataset.date_column) {
+        dimensions.push(Dimension { column: scope_of(described, date)?, bucket: Some(unit) });
+    }
+    Ok(dimensions)
+}
+
+fn scope_of(described: &DescribedRelation, name: &str) -> Result<ScopeColumn, Problem> {
+    Ok(column_of(described, name)?.scope.clone())
+}
+
+fn measures(described: &DescribedRelation, analysis: &Analysis) -> Result<Vec<Measure>, Problem> {
+    let measure = |(kind, column): &(MeasureKind, String)| {
+        let column = || scope_of(described, column);
+        Ok(match kind {
+            MeasureKind::Count => Measure::Count,
+            MeasureKind::Sum => Measure::Sum(column()?),
+            MeasureKind::Avg => Measure::Avg(column()?),
+            MeasureKind::Min => Measure::Min(column()?),
+            MeasureKind::Max => Measure::Max(column()?),
+        })
+    };
+    analysis.measures.iter().map(measure).collect()
+}
+
+fn view(analysis: &Analysis, dataset: &Dataset, bucket: &Bucket, bucket_key: String) -> Result<BucketView, Problem> {
+    let failed = |_| Problem::of_export(&ExportError::internal("a bucket is no JSON"));
+    let names = analysis.dimensions.iter().chain(analysis.bucket.and(dataset.date_column.as_ref()));
+    let mut dimensions = Map::new();
+    for (name, value) in names.zip(&bucket.dimensions) {
+        dimensions.insert(name.clone(), serde_json::from_str(&value.json).map_err(failed)?);
+    }
+    let measures = analysis.measures.iter().zip(&bucket.measures).map(|((kind, column), json)| {
+        // As it is: a large number keeps all its digits.
+        Ok((kind.output(column), RawValue::from_string(json.clone())?))
+    });
+    let measures = measures.collect::<Result<_, serde_json::Error>>().map_err(failed)?;
+    Ok(BucketView { dimensions, measures, bucket_key })
+}
+
+/// Answers with the rows of a bucket.
+pub(crate) async fn rows(
+    State(service): State<Arc<Service>>,
+    Path((dataset, analysis)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    streamable(parts.version)?;
+    let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
+    let asked: RowsQuestion = parsed(&body_of(body, SIGNED_BODY_BYTES_MAX).await?)?;
+    let Some(key) = asked.bucket_key else {
+        let message = "bucket_key is missing";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "bucket_key_required", message)
+            .with_detail("ask for the analysis first: each of its buckets has a key"));
+    };
+    let claim = service.signer.read(&key, Utc::now().timestamp())?;
+    let ours = claim.owner == caller.owner() && claim.dataset == dataset.name && claim.analysis == name;
+    if !ours || claim.definition != fingerprint(analysis) {
+        return Err(invalid());
+    }
+    let question = Question {
+        format: asked.format,
+        columns: asked.columns,
+        r#where: claim.r#where,
+        date_range: claim.date_range,
+        order_by: asked.order_by,
+        allow_empty: asked.allow_empty,
+        end_record: asked.end_record,
+    };
+    let described = service.described(dataset).await?;
+    let bucket = conditions(dataset, described, analysis, claim.values)?;
+    stream_of(&service, &caller, dataset, &question, bucket, &parts.headers).await
+}
+
+/// The rows of the bucket: the value of each of its dimensions.
+fn conditions(
+    dataset: &Dataset,
+    described: &DescribedRelation,
+    analysis: &Analysis,
+    values: Vec<Option<String>>,
+) -> Result<Vec<ScopeCondition>, Problem> {
+    let dimensions = dimensions(dataset, described, analysis)?;
+    if dimensions.len() != values.len() {
+        return Err(invalid());
+    }
+    let condition = |(Dimension { column, bucket }, value): (Dimension, Option<String>)| {
+        let test = match (value, bucket) {
+            (None, _) => ScopeTest::IsNull,
+            (Some(start), Some(unit)) => ScopeTest::Bucket { unit, start },
+            (Some(value), None) => ScopeTest::Equal(value),
+        };
+        ScopeCondition { column, test }
+    };
+    Ok(dimensions.into_iter().zip(values).map(condition).collect())
+}
+
+impl Service {
+    /// The caller, the dataset and the analysis that he may ask for.
+    ///
+    /// # Errors
+    /// There is no such key, dataset or analysis; the caller asks too often, or may not.
+    fn admit_analysis(
+        &self,
+        headers: &HeaderMap,
+        dataset: &str,
+        analysis: &str,
+    ) -> Result<(Caller, &Dataset, &str, &Analysis), Problem> {
+        let (caller, dataset) = self.admit(headers, dataset)?;
+        let found = dataset.analyses.get_key_value(analysis).ok_or_else(|| {
+            Problem::new(StatusCode::NOT_FOUND, "analysis_not_found", "there is no such analysis of the dataset")
+        })?;
+        if !found.1.tiers.as_ref().is_none_or(|tiers| tiers.contains(&caller.tier)) {
+            return Err(Problem::forbidden("the tier does not allow this analysis"));
+        }
+        Ok((caller, dataset, found.0, found.1))
+    }
+}

@@ -1,0 +1,102 @@
+//! What the sources say of the datasets: types for filters, keys for pages. Asked once, when it is first needed.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::OnceCell;
+
+use super::Service;
+use super::problem::Problem;
+use crate::config::ConfigError;
+use crate::config::service::{Dataset, ServiceConfig};
+use crate::export::ExportError;
+use crate::model::{DescribedColumn, DescribedRelation, ExportErrorKind, ServedRequest};
+
+/// What is known of each dataset.
+pub(crate) type Catalog = BTreeMap<String, OnceCell<DescribedRelation>>;
+
+/// Nothing yet.
+pub(crate) fn unknown(config: &ServiceConfig) -> Catalog {
+    config.datasets.keys().map(|name| (name.clone(), OnceCell::new())).collect()
+}
+
+impl Service {
+    /// What the source says of a dataset.
+    ///
+    /// # Errors
+    /// The source fails, or does not know what the dataset names.
+    pub(crate) async fn described(&self, dataset: &Dataset) -> Result<&DescribedRelation, Problem> {
+        let cell = self.catalog.get(&dataset.name).ok_or_else(|| Problem::invalid("there is no such dataset"))?;
+        cell.get_or_try_init(|| describe(dataset)).await.map_err(|error| {
+            tracing::warn!(dataset = dataset.name, error = error.sentence(), "a dataset could not be described");
+            Problem::of_export(&error)
+        })
+    }
+
+    /// Asks for all datasets, so that no caller has to wait for it.
+    pub(crate) async fn describe_all(&self) {
+        for dataset in self.config.datasets.values() {
+            // It is asked again for the first caller.
+            drop(self.described(dataset).await);
+        }
+    }
+}
+
+/// Asks the source.
+async fn describe(dataset: &Dataset) -> Result<DescribedRelation, ExportError> {
+    let mut shape = dataset.ndjson.shape.clone();
+    let plain = dataset.columns.iter().filter(|(_, column)| column.expr.is_none());
+    shape.columns = Some(plain.map(|(name, _)| name.clone()).collect());
+    let made = dataset.columns.iter().filter_map(|(name, column)| Some((name.clone(), column.expr.clone()?)));
+    shape.expressions = made.collect();
+    let served = dataset.ndjson.work.served.clone().unwrap_or_else(crate::config::service::served_reads);
+    dataset.ndjson.source.check(&mut shape)?;
+    match dataset.ndjson.source.describe(ServedRequest { shape, served }) {
+        Some(described) => Ok(described.await?),
+        None => Err(ExportError::new(ExportErrorKind::Usage, "the source serves nobody")),
+    }
+}
+
+/// A column, which is granted.
+pub(crate) fn column_of<'a>(described: &'a DescribedRelation, name: &str) -> Result<&'a DescribedColumn, Problem> {
+    let mut all = described.columns.iter().chain(&described.expressions);
+    all.find(|column| column.scope.name == name)
+        .ok_or_else(|| Problem::of_export(&ExportError::new(ExportErrorKind::SourceMissing, "a column is not there")))
+}
+
+/// Looks for what in the file does not fit the databases.
+pub(crate) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    for dataset in config.datasets.values() {
+        let place = format!("dataset.{}", dataset.name);
+        match describe(dataset).await {
+            Ok(described) => errors.extend(misfits(&place, dataset, &described)),
+            Err(error) => {
+                let hint = error.hint.clone().unwrap_or_else(|| "check the dataset against the database".to_owned());
+                errors.push(ConfigError::new(format!("{place}: {}", error.sentence()), hint));
+            }
+        }
+    }
+    errors
+}
+
+fn misfits(place: &str, dataset: &Dataset, described: &DescribedRelation) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    if described.key.is_empty() {
+        errors.push(ConfigError::new(format!("{place} has no key that its pages could follow"), "name one in key"));
+    }
+    if let Some(refused) = &described.refused {
+        errors.push(ConfigError::new(format!("{place}: {refused}"), "name another key"));
+    }
+    for column in described.columns.iter().chain(&described.expressions) {
+        let name = &column.scope.name;
+        if dataset.date_column.as_ref() == Some(name) && !column.dates {
+            let what = format!("{place}: date_column {name:?} holds {}, and no days", column.type_name);
+            errors.push(ConfigError::new(what, "name a column of dates or timestamps"));
+        }
+        if dataset.columns.get(name).is_some_and(|granted| granted.sort) && !column.leads_index {
+            let what = format!("{place}: no index leads with {name:?}, so that each page would sort the table");
+            errors.push(ConfigError::new(what, format!("create one, or leave sort = true out of {name}")));
+        }
+    }
+    errors
+}

@@ -1,0 +1,101 @@
+//! `POST /v1/query/{dataset}/estimate`: how many rows a query would give, without any of them.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::Service;
+use super::analyze::told;
+use super::problem::Problem;
+use super::query::body_of;
+use super::question::Question;
+use super::scoped::about;
+use crate::base::memory::REQUEST_BODY_BYTES_MAX;
+use crate::export::ExportError;
+use crate::model::CountedRows;
+
+/// Rows that are counted at most: beyond it nobody waits for the exact number.
+const COUNTED_ROWS_MAX: u64 = 1_000_000;
+
+/// Rows that a stream sends in a minute, roughly, over a usual network.
+const ROWS_A_MINUTE: u64 = 2_000_000;
+
+/// The answer.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct EstimateView {
+    rows: u64,
+    kind: &'static str,
+    max_rows: Option<u64>,
+    /// None where it is not known.
+    will_truncate: Option<bool>,
+    estimated_minutes: u64,
+}
+
+/// Answers with a number.
+pub(crate) async fn estimate(
+    State(service): State<Arc<Service>>,
+    Path(dataset): Path<String>,
+    request: Request,
+) -> Result<Json<EstimateView>, Problem> {
+    let (parts, body) = request.into_parts();
+    let (caller, dataset) = service.admit_query(&parts.headers, &dataset)?;
+    let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
+    question.columns(dataset)?;
+    question.order(dataset)?;
+    let described = service.described(dataset).await?;
+    let scope = question.scope(dataset, described, &caller)?;
+    let request = about(dataset, &caller, &scope)?;
+    let _permit = service.limits.stream(&caller.owner())?;
+    let max_rows = caller.max_rows.map(NonZeroU64::get);
+    // One more than the cap tells whether it cuts.
+    let up_to = max_rows.map_or(COUNTED_ROWS_MAX, |rows| rows.saturating_add(1).min(COUNTED_ROWS_MAX));
+    let counting = dataset.ndjson.source.estimate(request, NonZeroU64::new(up_to).unwrap_or(NonZeroU64::MIN));
+    let counting = counting.ok_or_else(|| Problem::of_export(&ExportError::internal("the source counts nothing")))?;
+    let counted = timeout(service.config.limits.first_page, counting).await.map_err(|_| {
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
+    })?;
+    let counted = counted.map_err(|error| told(&error.into(), &dataset.name))?;
+    Ok(Json(EstimateView::of(counted, max_rows)))
+}
+
+impl EstimateView {
+    fn of(counted: CountedRows, max_rows: Option<u64>) -> Self {
+        let beyond = |rows: u64| max_rows.is_some_and(|max_rows| rows > max_rows);
+        let (rows, kind, will_truncate) = match counted {
+            CountedRows::Exact(rows) => (rows, "exact", Some(beyond(rows))),
+            CountedRows::AtLeast(rows) => {
+                (rows, "at_least", if max_rows.is_none() || beyond(rows) { Some(beyond(rows)) } else { None })
+            }
+            CountedRows::Estimate(rows) => (rows, "estimate", max_rows.is_none().then_some(false)),
+        };
+        let sent = max_rows.map_or(rows, |max_rows| rows.min(max_rows));
+        Self { rows, kind, max_rows, will_truncate, estimated_minutes: sent.div_ceil(ROWS_A_MINUTE) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncation_is_foretold_only_where_it_is_known() {
+        for (counted, max_rows, kind, will_truncate) in [
+            (CountedRows::Exact(10), Some(10), "exact", Some(false)),
+            (CountedRows::Exact(11), Some(10), "exact", Some(true)),
+            (CountedRows::AtLeast(11), Some(10), "at_least", Some(true)),
+            (CountedRows::AtLeast(1_000_000), Some(5_000_000), "at_least", None),
+            (CountedRows::AtLeast(1_000_000), None, "at_least", Some(false)),
+            (CountedRows::Estimate(50), Some(10), "estimate", None),
+            (CountedRows::Estimate(50), None, "estimate", Some(false)),
+        ] {
+            let view = EstimateView::of(counted, max_rows);
+            assert_eq!((view.kind, view.will_truncate), (kind, will_truncate), "{counted:?} {max_rows:?}");
+        }
+        assert_eq!(EstimateView::of(CountedRows::Exact(2_000_001), None).estimated_minutes, 2);
+    }
+}
