@@ -42,6 +42,7 @@
 //! describe  ──> commit store
 //! commit    ──> store
 //! encode    ──>
+//! service   ──>
 //! source    ──>
 //! store     ──>
 //! model     ──>
@@ -96,6 +97,7 @@ pub mod export;
 pub mod model;
 #[cfg(test)]
 mod regressions;
+pub(crate) mod service;
 pub mod source;
 pub mod store;
 pub mod verify;
