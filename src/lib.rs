@@ -45,6 +45,7 @@
 //! describe  ──> commit store
 //! commit    ──> store
 //! encode    ──>
+//! service   ──>
 //! source    ──>
 //! store     ──>
 //! model     ──>

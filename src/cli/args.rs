@@ -296,9 +296,17 @@ fn demo() -> Command {
                 .default_value(default_entry("demo", "dir").unwrap_or_default())
                 .help("where the server's files and the export go"),
         )
+        .arg(
+            Arg::new("serve")
+                .long("serve")
+                .action(ArgAction::SetTrue)
+                .help("serve the rows over HTTP, as `outhaul serve` does, until Ctrl-C"),
+        )
+        .arg(
+            report().requires("serve").help("with --serve: text, or one JSON line that says where and with which keys"),
+        )
         .args(looks())
         .args(common())
-        .arg(Arg::new("serve").long("serve").action(ArgAction::SetTrue).hide(true))
 }
 
 /// For the commands that have none of the options for people.

@@ -21,6 +21,8 @@ pub(crate) const TABLE: &str = "public.orders";
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) rows: u64,
+    /// Whether its rows are served, and not exported.
+    pub(crate) serve: bool,
     /// Where the export goes, below `export/`; made where it is missing.
     pub(crate) folder: PathBuf,
 }
@@ -90,11 +92,13 @@ async fn served(front: &Front, options: &Options, work: impl AsyncFnOnce(&Job) -
     cluster.fill(options.rows).await?;
     cluster.start().await?;
     let job = cluster.job(folder.join("export"));
-    let (from, to) = (shell_word(&job.from()), shell_word(&job.to.to_string_lossy()));
-    say(&format!("outhaul export --from {from} --table {TABLE} --to {to} --on-existing replace"));
+    if !options.serve {
+        let (from, to) = (shell_word(&job.from()), shell_word(&job.to.to_string_lossy()));
+        say(&format!("outhaul export --from {from} --table {TABLE} --to {to} --on-existing replace"));
+    }
     let exit_code = work(&job).await;
     cluster.close().await;
-    if exit_code == exit::COMPLETE && front.reporter.form == ReportForm::Text && !front.quiet {
+    if exit_code == exit::COMPLETE && !options.serve && front.reporter.form == ReportForm::Text && !front.quiet {
         let to = job.to.display();
         front.tell(&format!(
             "\nThe demo is done, and its server is gone. Look at\n  parts     {to}/data/\n  manifest  {to}/_manifest.json"

@@ -6,18 +6,13 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 
 use super::demo::{self, Job, Options, TABLE};
+use super::looks::Looks;
 use super::progress::View;
 use super::session::Front;
-use super::{CommandContext, args, exit, export_cmd, verify_cmd};
+use super::{CommandContext, args, demo_serve, exit, export_cmd, verify_cmd};
 use crate::config::Environment;
-use crate::export::ExportError;
-use crate::model::ExportErrorKind;
 
 pub(super) async fn demo(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    if matches.get_flag("serve") {
-        let error = ExportError::new(ExportErrorKind::Usage, "outhaul demo --serve is not in this version yet");
-        return context.fail(&error);
-    }
     let quiet = context.verbosity < 0;
     let front = Front {
         screen: context.screen.clone(),
@@ -27,11 +22,17 @@ pub(super) async fn demo(matches: &ArgMatches, context: &CommandContext) -> u8 {
         verbose: context.verbosity > 0,
         quiet,
     };
+    let serve = matches.get_flag("serve");
     let options = Options {
+        serve,
         rows: matches.get_one("rows").copied().unwrap_or_default(),
         folder: matches.get_one::<String>("dir").map(PathBuf::from).unwrap_or_default(),
     };
-    demo::run(&front, &options, async |job| work(job, context).await).await
+    if serve {
+        context.start_logs(Looks::wished(&std::env::args_os().collect::<Vec<_>>(), &context.environment));
+    }
+    let work = async |job: &Job| if serve { demo_serve::serve(job, context).await } else { work(job, context).await };
+    demo::run(&front, &options, work).await
 }
 
 /// Exports the table, then verifies it by reading every part.

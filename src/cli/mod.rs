@@ -6,6 +6,7 @@ mod clean_cmd;
 mod ddl_cmd;
 mod demo;
 mod demo_cmd;
+mod demo_serve;
 mod env_file;
 mod events;
 pub mod exit;

@@ -55,9 +55,15 @@ fn address_line(at: Listening) -> String {
 }
 
 fn failed(error: ServiceError) -> ExportError {
-    let kind = match error {
-        ServiceError::Metrics(_) => ExportErrorKind::Internal,
-        ServiceError::Listen { .. } => ExportErrorKind::Usage,
+    let (kind, hint) = match &error {
+        ServiceError::Metrics(_) => (ExportErrorKind::Internal, None),
+        ServiceError::Listen { .. } => (ExportErrorKind::Usage, Some("choose another address")),
+        ServiceError::State { hint, .. } => (ExportErrorKind::Usage, *hint),
     };
-    ExportError::new(kind, error.to_string()).with_source(error)
+    let (message, hint) = (error.to_string(), hint.map(str::to_owned));
+    ExportError {
+        hint,
+        told: matches!(error, ServiceError::State { .. }),
+        ..ExportError::new(kind, message).with_source(error)
+    }
 }

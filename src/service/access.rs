@@ -52,6 +52,11 @@ impl Caller {
         self.tenant.as_ref().map_or_else(|| format!("key:{}", self.key.name), |tenant| format!("tenant:{tenant}"))
     }
 
+    /// What the key is called.
+    pub(crate) fn key_name(&self) -> &str {
+        &self.key.name
+    }
+
     /// Whether the caller may see that the dataset is there.
     pub(crate) fn may_use(&self, dataset: &Dataset) -> bool {
         self.key.datasets.as_ref().is_none_or(|datasets| datasets.contains(&dataset.name))

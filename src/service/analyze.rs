@@ -195,7 +195,7 @@ pub(crate) async fn rows(
     };
     let described = service.described(dataset).await?;
     let bucket = conditions(dataset, described, analysis, claim.values)?;
-    stream_of(&service, &caller, dataset, &question, bucket, &parts.headers).await
+    stream_of(&service, &caller, dataset, &question, bucket, &parts).await
 }
 
 /// The rows of the bucket: the value of each of its dimensions.

@@ -28,6 +28,7 @@ mod stream;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -35,6 +36,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
+use chrono::{TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
@@ -45,7 +47,15 @@ use bucket_key::BucketSigner;
 use catalog::Catalog;
 use limits::Limits;
 use problem::Problem;
-use state::{MemoryStore, StateStore};
+use state::{Expiry, SqliteStore, StateError, StateStore};
+
+/// So long the end of a stream can be asked for.
+const EXPORTS_KEPT: TimeDelta = TimeDelta::days(30);
+
+/// So long it is known who asked for what.
+const AUDITS_KEPT: TimeDelta = TimeDelta::days(400);
+
+const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
 /// A service that cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +69,16 @@ pub enum ServiceError {
         /// Why.
         source: io::Error,
     },
+    /// The state store cannot be used.
+    #[error("{message}")]
+    State {
+        /// What is wrong with it.
+        message: String,
+        /// What to do.
+        hint: Option<&'static str>,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Metrics(Box<dyn std::error::Error + Send + Sync>),
@@ -70,6 +90,12 @@ impl From<MetricsError> for ServiceError {
     }
 }
 
+impl From<StateError> for ServiceError {
+    fn from(error: StateError) -> Self {
+        Self::State { message: error.to_string(), hint: error.hint(), source: Box::new(error) }
+    }
+}
+
 /// Where a service that runs is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Listening {
@@ -78,6 +104,10 @@ pub struct Listening {
     /// By the operator.
     pub admin: Option<SocketAddr>,
 }
+
+/// By what the log and the audit know a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RequestId(pub(crate) String);
 
 /// What all requests share.
 #[derive(Debug)]
@@ -125,14 +155,29 @@ pub async fn serve(
     let metrics = Arc::new(Exporter::start(None, None, &[]).await?);
     let limits = Limits::new(&config.limits);
     let keys = config.keys.iter().cloned().map(Arc::new).collect();
-    let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
+    let file = config.state.clone();
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&file)).await;
+    let store: Arc<dyn StateStore> = Arc::new(opened.unwrap_or(Err(StateError::Stopped))?);
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
-    let signer = BucketSigner::new(rand::random());
+    let signer = BucketSigner::new(store.signing_key().await?);
     let service = Arc::new(Service { config, keys, limits, store, catalog, signer, stop, stopping });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
+    tokio::spawn(forget(Arc::clone(&service.store)));
     listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), ready).await
+}
+
+/// Forgets records once they are old.
+async fn forget(store: Arc<dyn StateStore>) {
+    loop {
+        let now = Utc::now();
+        let expiry = Expiry { exports_before: now - EXPORTS_KEPT, audits_before: now - AUDITS_KEPT };
+        if let Err(error) = store.prune(expiry).await {
+            tracing::warn!(%error, "old records were not forgotten");
+        }
+        tokio::time::sleep(BETWEEN_PRUNES).await;
+    }
 }
 
 /// What callers may ask.
@@ -154,8 +199,9 @@ fn router(service: Arc<Service>) -> Router {
 }
 
 /// Gives each answer the id by which the log knows it, and each problem its body.
-async fn with_request_id(request: Request, next: Next) -> Response {
+async fn with_request_id(mut request: Request, next: Next) -> Response {
     let id = format!("{:016x}", rand::random::<u64>());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.render(&id);

@@ -8,12 +8,12 @@ use axum::extract::{Path, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE, LINK, TRAILER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::timeout;
 
-use super::Service;
 use super::access::Caller;
 use super::coding::{Coding, takes_trailers};
 use super::ending::TRAILERS;
@@ -23,6 +23,7 @@ use super::question::{Question, StreamFormat};
 use super::scoped::scope_into;
 use super::state::{ExportEnd, ExportRecord, ExportStatus};
 use super::stream::{StreamHead, StreamOrder, begin};
+use super::{RequestId, Service};
 use crate::base::memory::{REQUEST_BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use crate::config::service::{Dataset, DatasetColumn, served_reads};
 use crate::export::ExportRequest;
@@ -38,7 +39,7 @@ pub(crate) async fn export(
     streamable(parts.version)?;
     let (caller, dataset) = service.admit_query(&parts.headers, &dataset)?;
     let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
-    stream_of(&service, &caller, dataset, &question, Vec::new(), &parts.headers).await
+    stream_of(&service, &caller, dataset, &question, Vec::new(), &parts).await
 }
 
 /// Refuses versions whose bodies do not say where they end: that of HTTP/1.0 is the end of its connection, whatever ended
@@ -65,13 +66,15 @@ pub(crate) async fn stream_of(
     dataset: &Dataset,
     question: &Question,
     conditions: Vec<ScopeCondition>,
-    headers: &HeaderMap,
+    parts: &Parts,
 ) -> Result<Response, Problem> {
     let permit = service.limits.stream(&caller.owner())?;
     let described = service.described(dataset).await?;
     let mut scope = question.scope(dataset, described, caller)?;
     scope.conditions.extend(conditions);
-    let order = order(caller, dataset, question, headers, service.config.limits.first_page, (&scope, permit))?;
+    let mut order =
+        order(caller, dataset, question, &parts.headers, service.config.limits.first_page, (&scope, permit))?;
+    order.request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_default().0;
     let promised = order.end_record;
     let head = head(service, dataset, &order)?;
     let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await?;
@@ -161,6 +164,8 @@ fn order(
         trailers: takes_trailers(headers),
         first_page,
         permit: Some(permit),
+        credential: caller.key_name().to_owned(),
+        request_id: String::new(),
     })
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::Utc;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ use super::ending::{self, StreamOutcome};
 use super::limits::StreamPermit;
 use super::problem::Problem;
 use super::question::StreamFormat;
-use super::state::{ExportRecord, StateStore};
+use super::state::{AuditRecord, ExportEnd, ExportRecord, StateStore};
 use crate::base::failpoint;
 use crate::export::{ExportError, ExportRequest, Streamed, stream};
 use crate::model::ReadMode;
@@ -43,6 +44,9 @@ pub(crate) struct StreamOrder {
     pub(crate) end_record: bool,
     pub(crate) trailers: bool,
     pub(crate) first_page: Duration,
+    /// What the key is called.
+    pub(crate) credential: String,
+    pub(crate) request_id: String,
     /// Held to the end.
     pub(crate) permit: Option<StreamPermit>,
 }
@@ -255,6 +259,7 @@ impl Pump {
         let end = ending::record(&outcome, self.bytes, self.order.max_rows);
         let id = self.order.record.id.clone();
         outcome.log(&id);
+        self.audit(&end).await;
         if let Err(error) = self.store.finish_export(id, end).await {
             tracing::error!(%error, "the end of a stream was not recorded");
             outcome = StreamOutcome::Cancelled;
@@ -274,6 +279,26 @@ impl Pump {
         }
         if let Some(trailers) = trailers {
             let _ = self.body.send(Ok(http_body::Frame::trailers(trailers))).await;
+        }
+    }
+
+    /// Notes who had which rows, or how many.
+    async fn audit(&self, end: &ExportEnd) {
+        let StreamOrder { record, credential, request_id, .. } = &self.order;
+        let entry = AuditRecord {
+            at: Utc::now(),
+            request_id: request_id.clone(),
+            tenant: record.tenant.clone(),
+            user: record.user.clone(),
+            credential: credential.clone(),
+            action: "export".to_owned(),
+            dataset: record.dataset.clone(),
+            export_id: Some(record.id.clone()),
+            outcome: end.status.name().to_owned(),
+            rows: end.rows,
+        };
+        if let Err(error) = self.store.audit(entry).await {
+            tracing::error!(%error, "a stream was not audited");
         }
     }
 

@@ -1,14 +1,28 @@
-//! What a service remembers: how each stream ended, and who asked for it.
+//! What the service remembers: how each export ended, who asked for it, and the key with which it signs.
+//!
+//! One trait, so that several replicas can share a database later; `conformance.rs` says what every store does. An export
+//! is written when it begins and once more when it ends, before its caller sees the end.
 
-mod memory;
+#[cfg(test)]
+mod conformance;
+mod error;
+mod sqlite;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
+use serde::Serialize;
 
-pub(crate) use memory::MemoryStore;
+pub(crate) use error::StateError;
+pub(crate) use sqlite::SqliteStore;
 
-/// How a stream ended, or that it has not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+/// Bytes of the key with which bucket keys are signed.
+pub(crate) const SIGNING_KEY_BYTES: usize = 32;
+
+/// The code of an export whose process ended before it did.
+pub(crate) const INTERRUPTED: &str = "interrupted";
+
+/// How an export ended, or that it has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ExportStatus {
     Streaming,
@@ -18,8 +32,23 @@ pub(crate) enum ExportStatus {
     Cancelled,
 }
 
-/// Why an export failed, as its caller is told.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+impl ExportStatus {
+    pub(crate) const ALL: [Self; 5] = [Self::Streaming, Self::Complete, Self::Truncated, Self::Failed, Self::Cancelled];
+
+    /// As records and receipts spell it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Complete => "complete",
+            Self::Truncated => "truncated",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Why an export failed, as its caller is told: no SQL, no host name, no value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct RecordedError {
     pub(crate) code: String,
     pub(crate) message: String,
@@ -32,9 +61,11 @@ pub(crate) struct ExportRecord {
     pub(crate) tenant: String,
     pub(crate) user: Option<String>,
     pub(crate) dataset: String,
+    /// `stream`.
     pub(crate) kind: String,
     pub(crate) format: String,
     pub(crate) started_at: DateTime<Utc>,
+    /// None until the store has its end.
     pub(crate) finished_at: Option<DateTime<Utc>>,
     pub(crate) end: ExportEnd,
 }
@@ -46,20 +77,70 @@ pub(crate) struct ExportEnd {
     pub(crate) rows: Option<u64>,
     pub(crate) max_rows: Option<u64>,
     pub(crate) truncated: bool,
+    /// Of the bytes before any compression, in base64, as in a manifest.
     pub(crate) crc64nvme: Option<String>,
     pub(crate) bytes: Option<u64>,
     pub(crate) error: Option<RecordedError>,
+    /// What a reader of the rows must know, such as what an order by a column that changes can miss.
     pub(crate) notes: Vec<String>,
 }
 
-/// The store failed.
-#[derive(Debug, thiserror::Error)]
-#[error("the state store: {0}")]
-pub(crate) struct StateError(pub(crate) String);
+/// Who asked for what, and what became of it; no value of a row, no filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AuditRecord {
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) request_id: String,
+    pub(crate) tenant: String,
+    pub(crate) user: Option<String>,
+    /// The name of the key, or the issuer of the token: never the secret.
+    pub(crate) credential: String,
+    /// `export`, `analyze`, `estimate`, …
+    pub(crate) action: String,
+    pub(crate) dataset: String,
+    pub(crate) export_id: Option<String>,
+    /// `complete`, `truncated`, …, or the code of a refusal.
+    pub(crate) outcome: String,
+    pub(crate) rows: Option<u64>,
+}
 
-/// Where records are kept.
+/// What is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// Exports that ended before it.
+    pub(crate) exports_before: DateTime<Utc>,
+    /// Audit records from before it.
+    pub(crate) audits_before: DateTime<Utc>,
+}
+
+/// Where records are kept. What a method has answered is on disk and outlives the process.
+///
+/// # Cancel safety
+/// A record that was handed over is written, whether or not somebody still waits for the answer.
 pub(crate) trait StateStore: Send + Sync + std::fmt::Debug {
+    /// Records an export before its first byte.
+    ///
+    /// # Errors
+    /// There is one with its id, or the store failed.
     fn begin_export(&self, record: ExportRecord) -> BoxFuture<'_, Result<(), StateError>>;
-    fn finish_export(&self, id: String, end: ExportEnd) -> BoxFuture<'_, Result<(), StateError>>;
+
+    /// Records how an export ended, and gives whether this was its end: the first end stays.
+    ///
+    /// # Errors
+    /// The end is none (`streaming`), or the store failed.
+    fn finish_export(&self, id: String, end: ExportEnd) -> BoxFuture<'_, Result<bool, StateError>>;
+
+    /// An export of this tenant; another tenant's is none.
     fn export(&self, id: String, tenant: String) -> BoxFuture<'_, Result<Option<ExportRecord>, StateError>>;
+
+    /// Adds to the audit.
+    fn audit(&self, record: AuditRecord) -> BoxFuture<'_, Result<(), StateError>>;
+
+    /// The newest audit records of a tenant, the newest first.
+    fn audits(&self, tenant: String, most: u32) -> BoxFuture<'_, Result<Vec<AuditRecord>, StateError>>;
+
+    /// The key with which bucket keys are signed: made by the first call ever, the same from then on.
+    fn signing_key(&self) -> BoxFuture<'_, Result<[u8; SIGNING_KEY_BYTES], StateError>>;
+
+    /// Forgets what is old, and gives how many records went. An export that has not ended is never old.
+    fn prune(&self, expiry: Expiry) -> BoxFuture<'_, Result<u64, StateError>>;
 }

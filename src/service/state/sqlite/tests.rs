@@ -1,0 +1,185 @@
+//! What belongs to a file: who may read it, who may have it, its versions, and a process that is killed.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rusqlite::Connection;
+
+use super::schema::{MIGRATIONS, migrate};
+use super::*;
+use crate::service::state::INTERRUPTED;
+use crate::service::state::conformance::{self, begun, end};
+
+#[tokio::test]
+async fn it_does_what_every_store_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    conformance::all(async || SqliteStore::open(&path).unwrap()).await;
+}
+
+#[tokio::test]
+async fn its_owner_alone_can_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    // It had been open to all.
+    std::fs::write(&path, b"").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    store.signing_key().await.unwrap();
+    let files: Vec<PathBuf> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn what_is_answered_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("state.sqlite3")).unwrap();
+    let pragma = async |name: &'static str| {
+        let asked = store.ask("a setting was read", move |transaction| {
+            let value = transaction.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0));
+            value.map_err(StateError::database("a setting was read"))
+        });
+        asked.await.unwrap()
+    };
+    assert_eq!(pragma("journal_mode").await, "wal".to_owned().into());
+    // FULL: each commit waits for the disk.
+    assert_eq!(pragma("synchronous").await, 2.into());
+}
+
+#[tokio::test]
+async fn one_process_has_the_file_whatever_the_path_to_it_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    let store = SqliteStore::open(&path).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for path in [&path, &link] {
+        let refused = SqliteStore::open(path).unwrap_err();
+        let expected = format!("is in use by another process (process {})", std::process::id());
+        assert!(refused.to_string().ends_with(&expected), "{refused}");
+        assert!(refused.hint().unwrap().contains("stop the other"));
+    }
+    store.signing_key().await.unwrap();
+    drop(store);
+    SqliteStore::open(&link).unwrap();
+}
+
+#[test]
+fn a_file_of_something_else_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let [text, database] = ["notes.txt", "other.sqlite3"].map(|name| folder.path().join(name));
+    std::fs::write(&text, "my notes, which are longer than a header of SQLite is: a hundred bytes.".repeat(9)).unwrap();
+    Connection::open(&database).unwrap().execute_batch("create table mine (x int)").unwrap();
+    for path in [text, database] {
+        let before = std::fs::read(&path).unwrap();
+        let refused = SqliteStore::open(&path).unwrap_err();
+        assert!(matches!(refused, StateError::Foreign { .. }), "{refused:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+    let missing = SqliteStore::open(&folder.path().join("missing/state")).unwrap_err();
+    assert!(missing.to_string().contains("missing/state") && missing.hint().is_some(), "{missing}");
+}
+
+#[tokio::test]
+async fn an_older_file_goes_forward_and_keeps_its_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    let store = SqliteStore::open(&path).unwrap();
+    store.begin_export(begun("one", "a")).await.unwrap();
+    store.finish_export("one".to_owned(), end(ExportStatus::Complete)).await.unwrap();
+    drop(store);
+    let mut connection = Connection::open(&path).unwrap();
+    let broken = [MIGRATIONS, &["ALTER TABLE export ADD COLUMN more TEXT", "CREATE TABLE half (x INT); nonsense"]];
+    migrate(&mut connection, &path, &broken.concat()).unwrap_err();
+    // The step that failed left nothing, the one before it stays.
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(usize::try_from(version).unwrap(), MIGRATIONS.len() + 1);
+    let mended = [MIGRATIONS, &["ALTER TABLE export ADD COLUMN more TEXT", "CREATE TABLE half (x INT)"]].concat();
+    migrate(&mut connection, &path, &mended).unwrap();
+    migrate(&mut connection, &path, &mended).unwrap();
+    let kept: i64 =
+        connection.query_row("SELECT count(*) FROM export WHERE more IS NULL", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 1);
+}
+
+#[test]
+fn an_older_outhaul_refuses_the_file_of_a_newer_one_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    drop(SqliteStore::open(&path).unwrap());
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch("PRAGMA user_version = 77; UPDATE written_by SET outhaul = '9.8.7'").unwrap();
+    drop(connection);
+    let before = std::fs::read(&path).unwrap();
+    let refused = SqliteStore::open(&path).unwrap_err();
+    let told = refused.to_string();
+    for part in ["state.sqlite3", "by outhaul 9.8.7", env!("CARGO_PKG_VERSION"), "version 77"] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert!(refused.hint().unwrap().contains("that version"));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+/// The path of the state, for the process that is going to be killed.
+const KILLED: &str = "OUTHAUL_TEST_KILLED_STATE";
+
+/// A process that begins and ends exports is killed in the middle of it, several times: what it was answered is there.
+#[tokio::test]
+async fn a_process_that_is_killed_loses_nothing_that_it_was_answered() {
+    if let Some(path) = std::env::var_os(KILLED) {
+        write_until_killed(Path::new(&path)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    for round in 0..4 {
+        let name = "service::state::sqlite::tests::a_process_that_is_killed_loses_nothing_that_it_was_answered";
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(KILLED, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        // The harness says things too.
+        let mut answered = lines.filter(|line| line.starts_with("begun ") || line.starts_with("ended "));
+        let mut seen: Vec<String> = answered.by_ref().take(20 + round * 7).collect();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        // What was said before it died.
+        seen.extend(answered);
+        let store = SqliteStore::open(&path).unwrap();
+        for line in &seen {
+            let (what, id) = line.split_once(' ').unwrap();
+            let found = store.export(id.to_owned(), "killed".to_owned()).await.unwrap().unwrap();
+            if what == "ended" {
+                assert_eq!(found.end.status, ExportStatus::Complete, "{id}");
+            } else if !seen.contains(&format!("ended {id}")) && found.end.status != ExportStatus::Complete {
+                assert_eq!(found.end.error.unwrap().code, INTERRUPTED, "{id}");
+            }
+        }
+    }
+}
+
+async fn write_until_killed(path: &Path) {
+    let store = SqliteStore::open(path).unwrap();
+    let say = |text: String| {
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{text}").unwrap();
+        stdout.flush().unwrap();
+    };
+    say(String::new());
+    for number in 0_u64.. {
+        let id = format!("{}-{number}", std::process::id());
+        store.begin_export(begun(&id, "killed")).await.unwrap();
+        say(format!("begun {id}"));
+        if !number.is_multiple_of(3) {
+            store.finish_export(id.clone(), end(ExportStatus::Complete)).await.unwrap();
+            say(format!("ended {id}"));
+        }
+    }
+}
