@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::demo::Job;
 use super::screen::stdout_line;
-use super::{CommandContext, exit, serve_cmd};
+use super::{CommandContext, serve_cmd};
 use crate::config::Environment;
 use crate::config::service::{ServiceConfig, load_service};
 use crate::service::Listening;
@@ -57,11 +57,7 @@ pub(super) async fn serve(job: &Job, context: &CommandContext) -> u8 {
             stdout_line(&lines(&service));
         }
     };
-    match serve_cmd::run(config, context, said).await {
-        // Whoever stops a demo has seen it.
-        exit::COMPLETE => exit::COMPLETE,
-        other => other,
-    }
+    serve_cmd::run(config, context, said).await
 }
 
 /// The example, over the demo's server, on free ports and with the run's own keys.

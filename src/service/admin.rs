@@ -1,15 +1,18 @@
-//! The operator's listener: metrics, whether the process lives, whether it takes requests.
+//! The operator's listener: metrics, whether the process lives, whether it takes requests, and who asked for what.
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Json, Router};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::Service;
+use super::state::AuditRecord;
 use crate::base::telemetry::exporter::Exporter;
 
 /// What the operator may ask.
@@ -22,7 +25,57 @@ pub(crate) fn router(service: Arc<Service>, metrics: Arc<Exporter>) -> Router {
         .route("/metrics", metrics)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/audit", get(audit))
         .with_state(service)
+}
+
+/// Of whom, and how many records at most.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    tenant: String,
+    #[serde(default = "usual")]
+    most: u32,
+}
+
+/// Records of one answer, unless it is said.
+fn usual() -> u32 {
+    100
+}
+
+/// Who asked for what, the newest first.
+#[derive(Debug, Serialize)]
+struct AuditView {
+    at: DateTime<Utc>,
+    request_id: String,
+    user: Option<String>,
+    credential: String,
+    action: String,
+    dataset: String,
+    export_id: Option<String>,
+    outcome: String,
+    rows: Option<u64>,
+}
+
+/// The newest records of a tenant.
+async fn audit(
+    State(service): State<Arc<Service>>,
+    Query(asked): Query<AuditQuery>,
+) -> Result<Json<Vec<AuditView>>, StatusCode> {
+    let found = service.store.audits(format!("tenant:{}", asked.tenant), asked.most).await;
+    let records = found.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let view = |record: AuditRecord| AuditView {
+        at: record.at,
+        request_id: record.request_id,
+        user: record.user,
+        credential: record.credential,
+        action: record.action,
+        dataset: record.dataset,
+        export_id: record.export_id,
+        outcome: record.outcome,
+        rows: record.rows,
+    };
+    Ok(Json(records.into_iter().map(view).collect()))
 }
 
 /// Not while it stops: whoever balances load is to send nobody any more.

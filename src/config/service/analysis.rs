@@ -34,7 +34,7 @@ pub(super) fn analyses(
         let what = format!("{place}.grants.analyze: there is no analysis {name:?}");
         errors.push(ConfigError::new(what, format!("declare it in [{place}.analysis.{name}]")));
     }
-    let mut analyses = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for (name, entry) in &dataset.analysis {
         let place = format!("{place}.analysis.{name}");
         let grants = granted.and_then(|granted| granted.get(name));
@@ -62,9 +62,9 @@ pub(super) fn analyses(
             max_buckets: most,
             tiers: grants.or(entry.grants.as_ref()).cloned(),
         };
-        analyses.insert(name.clone(), analysis);
+        found.insert(name.clone(), analysis);
     }
-    analyses
+    found
 }
 
 fn check_dimensions(place: &str, dataset: &DatasetEntry, entry: &AnalysisEntry, errors: &mut Vec<ConfigError>) {
