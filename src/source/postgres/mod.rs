@@ -33,9 +33,9 @@ pub mod plan;
 pub mod prepare;
 mod read_facts;
 mod reader;
-
 mod recount;
 mod resumed;
+mod scope;
 pub mod server;
 pub(crate) mod session;
 pub mod settings;

@@ -12,8 +12,9 @@ use super::plan::{check_expression, check_predicate, check_query};
 use super::reader::PostgresReading;
 use super::recount::recount;
 use super::resumed::resume;
+use super::scope;
 use super::settings::ConnectSettings;
-use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
+use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, RowScope, ShapeOptions, SourceKind};
 use crate::source::{Begun, Keeper, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
 /// A PostgreSQL server that can be connected to.
@@ -85,6 +86,10 @@ impl Source for Postgres {
 
     fn recount(&self, request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {
         Some(async move { recount(&self.connect, &request).await }.boxed())
+    }
+
+    fn predicate(&self, scope: &RowScope) -> Result<Option<String>, SourceError> {
+        Ok(scope::predicate(scope)?)
     }
 
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {

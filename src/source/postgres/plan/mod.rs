@@ -39,6 +39,7 @@ pub(crate) use lexer::NAME_BYTES_MAX;
 pub use partition::{Comparison, Operators, PgKeyColumn, PgPartition, Slice};
 pub use pg_plan::{FixedNow, LockUse, LockWay, PgColumn, PgPlan, RowKeyColumn, Wire};
 pub use pg_type::{Attribute, ExtensionType, PgType, TypeKind};
+pub(crate) use predicate::placeholders;
 pub use predicate::{check_expression, check_predicate, check_query};
 pub use relation::{ColumnFacts, LeafFacts, ReadingFacts, RelationFacts};
 pub use sizing::Sizing;

@@ -23,6 +23,22 @@ pub fn check_expression(name: &str, text: &str) -> Result<(), PlanError> {
     check_enclosed(format!("--column {name}"), text)
 }
 
+/// Where `placeholder`, a word in braces, stands in a condition as code: not in a string, a quoted name or a comment.
+///
+/// # Errors
+/// As [`check_predicate`].
+pub(crate) fn placeholders(text: &str, placeholder: &str) -> Result<Vec<usize>, PlanError> {
+    let mut lexer = Lexer::new(text);
+    let mut places = Vec::new();
+    loop {
+        let lexeme = lexer.next().map_err(|(at, flaw)| locate("--where".to_owned(), text, at, flaw))?;
+        let Some(Lexeme { token, start, .. }) = lexeme else { return Ok(places) };
+        if token == Token::Other && text.get(start..).is_some_and(|rest| rest.starts_with(placeholder)) {
+            places.push(start);
+        }
+    }
+}
+
 /// Checks `--query`, and gives it back without the semicolon that may end it and without white space around it.
 ///
 /// # Errors

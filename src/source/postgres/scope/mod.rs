@@ -1,0 +1,20 @@
+//! Which rows a caller may have, as SQL: the one place where a caller's values become part of a statement. COPY takes no
+//! bind parameters, so each value becomes a typed literal.
+//!
+//! Pure: nothing here does IO or awaits.
+
+mod error;
+mod literal;
+mod predicate;
+mod type_name;
+
+pub(crate) use error::ScopeError;
+pub(crate) use predicate::predicate;
+
+#[cfg(test)]
+use literal::literal;
+#[cfg(test)]
+use type_name::SqlType;
+
+#[cfg(test)]
+mod tests;
