@@ -45,7 +45,6 @@
 //! describe  ──> commit store
 //! commit    ──> store
 //! encode    ──>
-//! service   ──>
 //! source    ──>
 //! store     ──>
 //! model     ──>

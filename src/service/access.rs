@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 
-use super::problem::Problem;
+use super::problem::Refusal;
 use crate::config::service::{ApiKey, Dataset, ServiceConfig};
 
 /// The longest tenant, user or tier that a header may name.
@@ -29,20 +29,20 @@ impl Caller {
     ///
     /// # Errors
     /// There is no key, or none that is known; a header that only a trusted backend may send.
-    pub(crate) fn of(headers: &HeaderMap, keys: &[Arc<ApiKey>], config: &ServiceConfig) -> Result<Self, Problem> {
-        let key = bearer(headers).and_then(|token| known(token, keys)).ok_or_else(Problem::unauthorized)?;
+    pub(crate) fn of(headers: &HeaderMap, keys: &[Arc<ApiKey>], config: &ServiceConfig) -> Result<Self, Refusal> {
+        let key = bearer(headers).and_then(|token| known(token, keys)).ok_or_else(Refusal::unauthorized)?;
         let tenant = asserted(headers, "x-outhaul-tenant")?;
         let user = asserted(headers, "x-outhaul-user")?;
         let tier = asserted(headers, "x-outhaul-tier")?;
         if !key.may_assert && (tenant.is_some() || user.is_some() || tier.is_some()) {
-            return Err(Problem::forbidden(
+            return Err(Refusal::forbidden(
                 "this key speaks for itself alone: X-Outhaul-Tenant, -Tier and -User are not for it",
             ));
         }
         let tier = tier.or_else(|| key.tier.clone());
         let tier =
-            tier.ok_or_else(|| Problem::invalid("X-Outhaul-Tier is missing, and the key has no tier of its own"))?;
-        let max_rows = *config.tiers.get(&tier).ok_or_else(|| Problem::invalid("X-Outhaul-Tier names no tier"))?;
+            tier.ok_or_else(|| Refusal::invalid("X-Outhaul-Tier is missing, and the key has no tier of its own"))?;
+        let max_rows = *config.tiers.get(&tier).ok_or_else(|| Refusal::invalid("X-Outhaul-Tier names no tier"))?;
         let tenant = tenant.or_else(|| key.tenant.clone());
         Ok(Self { key, tenant, user, tier, max_rows })
     }
@@ -87,10 +87,10 @@ fn known(token: &str, keys: &[Arc<ApiKey>]) -> Option<Arc<ApiKey>> {
 }
 
 /// What a trusted backend says in a header. An empty one is none.
-fn asserted(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Problem> {
+fn asserted(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let wrong = || Problem::invalid(format!("{name} is wanted once, as text of at most 256 characters"));
+    let wrong = || Refusal::invalid(format!("{name} is wanted once, as text of at most 256 characters"));
     if values.next().is_some() || value.len() > ASSERTED_BYTES_MAX {
         return Err(wrong());
     }

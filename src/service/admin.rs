@@ -11,12 +11,12 @@ use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Service;
+use super::ServiceState;
 use super::state::AuditRecord;
 use crate::base::telemetry::exporter::Exporter;
 
 /// What the operator may ask.
-pub(crate) fn router(service: Arc<Service>, metrics: Arc<Exporter>) -> Router {
+pub(crate) fn router(service: Arc<ServiceState>, metrics: Arc<Exporter>) -> Router {
     let metrics = get(move || {
         let text = metrics.text();
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response() }
@@ -59,7 +59,7 @@ struct AuditView {
 
 /// The newest records of a tenant.
 async fn audit(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<ServiceState>>,
     Query(asked): Query<AuditQuery>,
 ) -> Result<Json<Vec<AuditView>>, StatusCode> {
     let found = service.store.audits(format!("tenant:{}", asked.tenant), asked.most).await;
@@ -79,7 +79,7 @@ async fn audit(
 }
 
 /// Not while it stops: whoever balances load is to send nobody any more.
-async fn ready(State(service): State<Arc<Service>>) -> (StatusCode, &'static str) {
+async fn ready(State(service): State<Arc<ServiceState>>) -> (StatusCode, &'static str) {
     if service.stopping.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {

@@ -13,11 +13,11 @@ use serde_json::Map;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::Service;
+use super::ServiceState;
 use super::access::Caller;
 use super::bucket_key::{BucketClaim, fingerprint, invalid};
 use super::catalog::column_of;
-use super::problem::Problem;
+use super::problem::Refusal;
 use super::query::{body_of, stream_of, streamable};
 use super::question::{DateRange, Filter, OrderBy, Question, StreamFormat, parsed};
 use super::scoped::about;
@@ -66,10 +66,10 @@ struct BucketView {
 
 /// Answers with the buckets.
 pub(crate) async fn analyze(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<ServiceState>>,
     Path((dataset, analysis)): Path<(String, String)>,
     request: Request,
-) -> Result<Json<AnalysisView>, Problem> {
+) -> Result<Json<AnalysisView>, Refusal> {
     let (parts, body) = request.into_parts();
     let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
     // What is asked here stands in each bucket's key, which is to fit into a body too.
@@ -100,42 +100,42 @@ pub(crate) async fn analyze(
     };
     let buckets =
         found.buckets.iter().map(|bucket| view(analysis, dataset, bucket, service.signer.sign(&claim(bucket))?));
-    Ok(Json(AnalysisView { buckets: buckets.collect::<Result<_, Problem>>()?, truncated: found.truncated }))
+    Ok(Json(AnalysisView { buckets: buckets.collect::<Result<_, Refusal>>()?, truncated: found.truncated }))
 }
 
-fn nobody() -> Problem {
-    Problem::of_export(&ExportError::new(ExportErrorKind::Usage, "the source serves nobody"))
+fn nobody() -> Refusal {
+    Refusal::of_export(&ExportError::new(ExportErrorKind::Usage, "the source serves nobody"))
 }
 
-fn too_slow() -> Problem {
-    Problem::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
+fn too_slow() -> Refusal {
+    Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
 }
 
 /// What a caller is told of a source that failed, and the operator.
-pub(crate) fn told(error: &ExportError, dataset: &str) -> Problem {
+pub(crate) fn told(error: &ExportError, dataset: &str) -> Refusal {
     tracing::warn!(dataset, error = error.sentence(), "a question to the source failed");
-    Problem::of_export(error)
+    Refusal::of_export(error)
 }
 
 fn dimensions(
     dataset: &Dataset,
     described: &DescribedRelation,
     analysis: &Analysis,
-) -> Result<Vec<Dimension>, Problem> {
+) -> Result<Vec<Dimension>, Refusal> {
     let plain =
         analysis.dimensions.iter().map(|name| Ok(Dimension { column: scope_of(described, name)?, bucket: None }));
-    let mut dimensions = plain.collect::<Result<Vec<_>, Problem>>()?;
+    let mut dimensions = plain.collect::<Result<Vec<_>, Refusal>>()?;
     if let (Some(unit), Some(date)) = (analysis.bucket, &dataset.date_column) {
         dimensions.push(Dimension { column: scope_of(described, date)?, bucket: Some(unit) });
     }
     Ok(dimensions)
 }
 
-fn scope_of(described: &DescribedRelation, name: &str) -> Result<ScopeColumn, Problem> {
+fn scope_of(described: &DescribedRelation, name: &str) -> Result<ScopeColumn, Refusal> {
     Ok(column_of(described, name)?.scope.clone())
 }
 
-fn measures(described: &DescribedRelation, analysis: &Analysis) -> Result<Vec<Measure>, Problem> {
+fn measures(described: &DescribedRelation, analysis: &Analysis) -> Result<Vec<Measure>, Refusal> {
     let measure = |(kind, column): &(MeasureKind, String)| {
         let column = || scope_of(described, column);
         Ok(match kind {
@@ -149,8 +149,8 @@ fn measures(described: &DescribedRelation, analysis: &Analysis) -> Result<Vec<Me
     analysis.measures.iter().map(measure).collect()
 }
 
-fn view(analysis: &Analysis, dataset: &Dataset, bucket: &Bucket, bucket_key: String) -> Result<BucketView, Problem> {
-    let failed = |_| Problem::of_export(&ExportError::internal("a bucket is no JSON"));
+fn view(analysis: &Analysis, dataset: &Dataset, bucket: &Bucket, bucket_key: String) -> Result<BucketView, Refusal> {
+    let failed = |_| Refusal::of_export(&ExportError::internal("a bucket is no JSON"));
     let names = analysis.dimensions.iter().chain(analysis.bucket.and(dataset.date_column.as_ref()));
     let mut dimensions = Map::new();
     for (name, value) in names.zip(&bucket.dimensions) {
@@ -166,17 +166,17 @@ fn view(analysis: &Analysis, dataset: &Dataset, bucket: &Bucket, bucket_key: Str
 
 /// Answers with the rows of a bucket.
 pub(crate) async fn rows(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<ServiceState>>,
     Path((dataset, analysis)): Path<(String, String)>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     streamable(parts.version)?;
     let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
     let asked: RowsQuestion = parsed(&body_of(body, SIGNED_BODY_BYTES_MAX).await?)?;
     let Some(key) = asked.bucket_key else {
         let message = "bucket_key is missing";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "bucket_key_required", message)
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "bucket_key_required", message)
             .with_detail("ask for the analysis first: each of its buckets has a key"));
     };
     let claim = service.signer.read(&key, Utc::now().timestamp())?;
@@ -204,7 +204,7 @@ fn conditions(
     described: &DescribedRelation,
     analysis: &Analysis,
     values: Vec<Option<String>>,
-) -> Result<Vec<ScopeCondition>, Problem> {
+) -> Result<Vec<ScopeCondition>, Refusal> {
     let dimensions = dimensions(dataset, described, analysis)?;
     if dimensions.len() != values.len() {
         return Err(invalid());
@@ -220,7 +220,7 @@ fn conditions(
     Ok(dimensions.into_iter().zip(values).map(condition).collect())
 }
 
-impl Service {
+impl ServiceState {
     /// The caller, the dataset and the analysis that he may ask for.
     ///
     /// # Errors
@@ -230,13 +230,13 @@ impl Service {
         headers: &HeaderMap,
         dataset: &str,
         analysis: &str,
-    ) -> Result<(Caller, &Dataset, &str, &Analysis), Problem> {
+    ) -> Result<(Caller, &Dataset, &str, &Analysis), Refusal> {
         let (caller, dataset) = self.admit(headers, dataset)?;
         let found = dataset.analyses.get_key_value(analysis).ok_or_else(|| {
-            Problem::new(StatusCode::NOT_FOUND, "analysis_not_found", "there is no such analysis of the dataset")
+            Refusal::new(StatusCode::NOT_FOUND, "analysis_not_found", "there is no such analysis of the dataset")
         })?;
         if !found.1.tiers.as_ref().is_none_or(|tiers| tiers.contains(&caller.tier)) {
-            return Err(Problem::forbidden("the tier does not allow this analysis"));
+            return Err(Refusal::forbidden("the tier does not allow this analysis"));
         }
         Ok((caller, dataset, found.0, found.1))
     }

@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::problem::Problem;
+use super::problem::Refusal;
 use super::question::{DateRange, Filter};
 
 /// What the signature is of, besides the key's own text: nothing else that is signed can be taken for one.
@@ -49,10 +49,10 @@ impl BucketSigner {
     ///
     /// # Errors
     /// A bug.
-    pub(crate) fn sign(&self, claim: &BucketClaim) -> Result<String, Problem> {
-        let failed = |_| Problem::invalid("the bucket's key cannot be written");
+    pub(crate) fn sign(&self, claim: &BucketClaim) -> Result<String, Refusal> {
+        let failed = |_| Refusal::invalid("the bucket's key cannot be written");
         let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claim).map_err(failed)?);
-        let signature = self.mac(&text).map_err(|_| Problem::invalid("the bucket's key cannot be signed"))?;
+        let signature = self.mac(&text).map_err(|_| Refusal::invalid("the bucket's key cannot be signed"))?;
         Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature.finalize().into_bytes())))
     }
 
@@ -60,7 +60,7 @@ impl BucketSigner {
     ///
     /// # Errors
     /// It is not.
-    pub(crate) fn read(&self, key: &str, now: i64) -> Result<BucketClaim, Problem> {
+    pub(crate) fn read(&self, key: &str, now: i64) -> Result<BucketClaim, Refusal> {
         self.checked(key).filter(|claim| claim.expires > now).ok_or_else(invalid)
     }
 
@@ -80,9 +80,9 @@ impl BucketSigner {
 }
 
 /// A key that opens nothing, whatever is wrong with it.
-pub(crate) fn invalid() -> Problem {
+pub(crate) fn invalid() -> Refusal {
     let message = "the bucket key is not valid, or its time is up";
-    Problem::new(axum::http::StatusCode::BAD_REQUEST, "bucket_key_invalid", message)
+    Refusal::new(axum::http::StatusCode::BAD_REQUEST, "bucket_key_invalid", message)
         .with_detail("ask for the analysis again")
 }
 
@@ -113,7 +113,7 @@ mod tests {
         let key = signer.sign(&claim()).unwrap();
         let read = signer.read(&key, 99).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), serde_json::to_string(&claim()).unwrap());
-        let same = |problem: Problem| assert_eq!(problem.code, "bucket_key_invalid");
+        let same = |problem: Refusal| assert_eq!(problem.code, "bucket_key_invalid");
         same(signer.read(&key, 100).unwrap_err());
         same(BucketSigner::new([8; 32]).read(&key, 99).unwrap_err());
         for at in 0..key.len() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tokio::sync::OnceCell;
 
-use super::Service;
-use super::problem::Problem;
+use super::ServiceState;
+use super::problem::Refusal;
 use crate::config::ConfigError;
 use crate::config::service::{Dataset, ServiceConfig};
 use crate::export::ExportError;
@@ -19,16 +19,16 @@ pub(crate) fn unknown(config: &ServiceConfig) -> Catalog {
     config.datasets.keys().map(|name| (name.clone(), OnceCell::new())).collect()
 }
 
-impl Service {
+impl ServiceState {
     /// What the source says of a dataset.
     ///
     /// # Errors
     /// The source fails, or does not know what the dataset names.
-    pub(crate) async fn described(&self, dataset: &Dataset) -> Result<&DescribedRelation, Problem> {
-        let cell = self.catalog.get(&dataset.name).ok_or_else(|| Problem::invalid("there is no such dataset"))?;
+    pub(crate) async fn described(&self, dataset: &Dataset) -> Result<&DescribedRelation, Refusal> {
+        let cell = self.catalog.get(&dataset.name).ok_or_else(|| Refusal::invalid("there is no such dataset"))?;
         cell.get_or_try_init(|| describe(dataset)).await.map_err(|error| {
             tracing::warn!(dataset = dataset.name, error = error.sentence(), "a dataset could not be described");
-            Problem::of_export(&error)
+            Refusal::of_export(&error)
         })
     }
 
@@ -52,15 +52,35 @@ async fn describe(dataset: &Dataset) -> Result<DescribedRelation, ExportError> {
     dataset.ndjson.source.check(&mut shape)?;
     match dataset.ndjson.source.describe(ServedRequest { shape, served }) {
         Some(described) => Ok(described.await?),
-        None => Err(ExportError::new(ExportErrorKind::Usage, "the source serves nobody")),
+        None => Ok(undescribed(dataset)),
+    }
+}
+
+fn undescribed(dataset: &Dataset) -> DescribedRelation {
+    let column = |(name, column): (&String, &crate::config::service::DatasetColumn)| DescribedColumn {
+        scope: crate::model::ScopeColumn { name: name.clone(), sql: column.expr.clone(), ..Default::default() },
+        type_name: String::new(),
+        nullable: true,
+        comparable: true,
+        dates: true,
+        leads_index: true,
+    };
+    DescribedRelation {
+        columns: dataset.columns.iter().map(column).collect(),
+        expressions: Vec::new(),
+        key: vec!["?".to_owned()],
+        key_unique: true,
+        refused: None,
+        row_security: false,
+        estimated_rows: None,
     }
 }
 
 /// A column, which is granted.
-pub(crate) fn column_of<'a>(described: &'a DescribedRelation, name: &str) -> Result<&'a DescribedColumn, Problem> {
+pub(crate) fn column_of<'a>(described: &'a DescribedRelation, name: &str) -> Result<&'a DescribedColumn, Refusal> {
     let mut all = described.columns.iter().chain(&described.expressions);
     all.find(|column| column.scope.name == name)
-        .ok_or_else(|| Problem::of_export(&ExportError::new(ExportErrorKind::SourceMissing, "a column is not there")))
+        .ok_or_else(|| Refusal::of_export(&ExportError::new(ExportErrorKind::SourceMissing, "a column is not there")))
 }
 
 /// Looks for what in the file does not fit the databases.

@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Serialize;
 
-use super::Service;
-use super::problem::Problem;
+use super::ServiceState;
+use super::problem::Refusal;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -22,11 +22,11 @@ struct DatasetView {
     formats: [&'static str; 2],
     max_rows: Option<u64>,
     date_column: Option<String>,
-    columns: Vec<ColumnView>,
+    columns: Vec<GrantedColumnView>,
 }
 
 #[derive(Debug, Serialize)]
-struct ColumnView {
+struct GrantedColumnView {
     name: String,
     label: Option<String>,
     filter: bool,
@@ -35,13 +35,13 @@ struct ColumnView {
 
 /// Answers with the datasets whose rows the caller may have.
 pub(crate) async fn datasets(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<ServiceState>>,
     headers: HeaderMap,
-) -> Result<Json<DatasetList>, Problem> {
+) -> Result<Json<DatasetList>, Refusal> {
     let caller = service.caller(&headers)?;
     let may = service.config.datasets.values().filter(|dataset| caller.may_query(dataset));
     let datasets = may.map(|dataset| {
-        let column = |(name, column): (&String, &crate::config::service::DatasetColumn)| ColumnView {
+        let column = |(name, column): (&String, &crate::config::service::DatasetColumn)| GrantedColumnView {
             name: name.clone(),
             label: column.label.clone(),
             filter: column.filter,

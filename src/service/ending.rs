@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::problem::{Problem, told};
+use super::problem::{Refusal, told};
 use super::state::{ExportEnd, ExportStatus, RecordedError};
 use crate::commit::crc64nvme_text;
 use crate::export::{ExportError, Streamed};
@@ -50,14 +50,14 @@ impl StreamOutcome {
     }
 
     /// What a caller is told who has not had a byte.
-    pub(crate) fn problem(&self) -> Problem {
+    pub(crate) fn problem(&self) -> Refusal {
         match self {
-            Self::Failed(error) => Problem::of_export(error),
+            Self::Failed(error) => Refusal::of_export(error),
             Self::TooSlow => {
                 let message = "the first rows did not come in time";
-                Problem::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", message).after(30)
+                Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", message).after(30)
             }
-            Self::Done(_) | Self::Cancelled => Problem::of_export(&ExportError::cancelled()),
+            Self::Done(_) | Self::Cancelled => Refusal::of_export(&ExportError::cancelled()),
         }
     }
 
@@ -78,8 +78,8 @@ fn is_gone(error: &ExportError) -> bool {
 }
 
 /// No rows, which is an answer only to who says so.
-pub(crate) fn no_data() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no_data", "No data matches your filters")
+pub(crate) fn no_data() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "no_data", "No data matches your filters")
 }
 
 /// What the store keeps of the end.

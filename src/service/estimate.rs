@@ -9,9 +9,9 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::Service;
+use super::ServiceState;
 use super::analyze::told;
-use super::problem::Problem;
+use super::problem::Refusal;
 use super::query::body_of;
 use super::question::Question;
 use super::scoped::about;
@@ -38,10 +38,10 @@ pub(crate) struct EstimateView {
 
 /// Answers with a number.
 pub(crate) async fn estimate(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<ServiceState>>,
     Path(dataset): Path<String>,
     request: Request,
-) -> Result<Json<EstimateView>, Problem> {
+) -> Result<Json<EstimateView>, Refusal> {
     let (parts, body) = request.into_parts();
     let (caller, dataset) = service.admit_query(&parts.headers, &dataset)?;
     let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
@@ -55,9 +55,9 @@ pub(crate) async fn estimate(
     // One more than the cap tells whether it cuts.
     let up_to = max_rows.map_or(COUNTED_ROWS_MAX, |rows| rows.saturating_add(1).min(COUNTED_ROWS_MAX));
     let counting = dataset.ndjson.source.estimate(request, NonZeroU64::new(up_to).unwrap_or(NonZeroU64::MIN));
-    let counting = counting.ok_or_else(|| Problem::of_export(&ExportError::internal("the source counts nothing")))?;
+    let counting = counting.ok_or_else(|| Refusal::of_export(&ExportError::internal("the source counts nothing")))?;
     let counted = timeout(service.config.limits.first_page, counting).await.map_err(|_| {
-        Problem::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
     })?;
     let counted = counted.map_err(|error| told(&error.into(), &dataset.name))?;
     Ok(Json(EstimateView::of(counted, max_rows)))

@@ -10,7 +10,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::problem::Problem;
+use super::problem::Refusal;
 use crate::config::service::ServiceLimits;
 
 /// After so many requests the tenants that have been silent are forgotten.
@@ -55,7 +55,7 @@ impl Limits {
     ///
     /// # Errors
     /// The tenant has made too many in a minute.
-    pub(crate) fn request(&self, owner: &String) -> Result<(), Problem> {
+    pub(crate) fn request(&self, owner: &String) -> Result<(), Refusal> {
         if self.since_sweep.fetch_add(1, Ordering::Relaxed) >= REQUESTS_BETWEEN_SWEEPS {
             self.since_sweep.store(0, Ordering::Relaxed);
             self.requests.retain_recent();
@@ -70,9 +70,9 @@ impl Limits {
     ///
     /// # Errors
     /// The tenant has as many as it may have, or the service has.
-    pub(crate) fn stream(&self, owner: &str) -> Result<StreamPermit, Problem> {
+    pub(crate) fn stream(&self, owner: &str) -> Result<StreamPermit, Refusal> {
         let all = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the service has as many streams as it may have")
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the service has as many streams as it may have")
                 .after(STREAM_RETRY_SECONDS)
         })?;
         let mut of_tenants = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,6 +105,6 @@ impl Drop for StreamPermit {
     }
 }
 
-fn too_many(message: &str) -> Problem {
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+fn too_many(message: &str) -> Refusal {
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
 }

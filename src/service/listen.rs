@@ -9,7 +9,7 @@ use axum_server::Handle;
 use tokio::net::TcpListener;
 
 use super::deadline::DeadlineAcceptor;
-use super::{Listening, Service, ServiceError};
+use super::{Listening, ServiceError, ServiceState};
 use crate::base::failpoint;
 use crate::base::memory::{CONNECTION_SEND_BYTES, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 
@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Listens until the service stops.
 pub(super) async fn serve(
-    service: &Arc<Service>,
+    service: &Arc<ServiceState>,
     public: Router,
     admin: Router,
     ready: impl FnOnce(Listening),

@@ -46,7 +46,7 @@ use access::Caller;
 use bucket_key::BucketSigner;
 use catalog::Catalog;
 use limits::Limits;
-use problem::Problem;
+use problem::Refusal;
 use state::{Expiry, SqliteStore, StateError, StateStore};
 
 /// So long the end of a stream can be asked for.
@@ -111,7 +111,7 @@ pub(crate) struct RequestId(pub(crate) String);
 
 /// What all requests share.
 #[derive(Debug)]
-pub(crate) struct Service {
+pub(crate) struct ServiceState {
     config: ServiceConfig,
     keys: Vec<Arc<ApiKey>>,
     limits: Limits,
@@ -124,9 +124,9 @@ pub(crate) struct Service {
     stopping: CancellationToken,
 }
 
-impl Service {
+impl ServiceState {
     /// Who asks, within the rate that he may ask at.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let caller = Caller::of(headers, &self.keys, &self.config)?;
         self.limits.request(&caller.owner())?;
         Ok(caller)
@@ -161,7 +161,7 @@ pub async fn serve(
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
     let signer = BucketSigner::new(store.signing_key().await?);
-    let service = Arc::new(Service { config, keys, limits, store, catalog, signer, stop, stopping });
+    let service = Arc::new(ServiceState { config, keys, limits, store, catalog, signer, stop, stopping });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
     tokio::spawn(forget(Arc::clone(&service.store)));
@@ -181,10 +181,10 @@ async fn forget(store: Arc<dyn StateStore>) {
 }
 
 /// What callers may ask.
-fn router(service: Arc<Service>) -> Router {
-    let not_found = async || Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint");
+fn router(service: Arc<ServiceState>) -> Router {
+    let not_found = async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint");
     let not_allowed =
-        async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "not with this method");
+        async || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "not with this method");
     Router::new()
         .route("/v1/query/{dataset}/export", post(query::export))
         .route("/v1/query/{dataset}/estimate", post(estimate::estimate))
@@ -203,7 +203,7 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     let id = format!("{:016x}", rand::random::<u64>());
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+    if let Some(problem) = response.extensions_mut().remove::<Refusal>() {
         response = problem.render(&id);
         tracing::info!(
             request = id,

@@ -10,7 +10,7 @@ use crate::model::ExportErrorKind;
 
 /// A request that is not answered.
 #[derive(Debug, Clone)]
-pub(crate) struct Problem {
+pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     /// What scripts go by.
     pub(crate) code: &'static str,
@@ -34,7 +34,7 @@ struct ProblemBody<'a> {
     request_id: &'a str,
 }
 
-impl Problem {
+impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), detail: None, retry_after: None }
     }
@@ -101,7 +101,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for Refusal {
     /// Carried as it is to the layer that knows the request's id.
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();

@@ -18,12 +18,12 @@ use super::access::Caller;
 use super::coding::{Coding, takes_trailers};
 use super::ending::TRAILERS;
 use super::limits::StreamPermit;
-use super::problem::Problem;
-use super::question::{Question, StreamFormat};
+use super::problem::Refusal;
+use super::question::{Question, StreamFormat, tenant_of};
 use super::scoped::scope_into;
 use super::state::{ExportEnd, ExportRecord, ExportStatus};
 use super::stream::{StreamHead, StreamOrder, begin};
-use super::{RequestId, Service};
+use super::{RequestId, ServiceState};
 use crate::base::memory::{REQUEST_BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use crate::config::service::{Dataset, DatasetColumn, served_reads};
 use crate::export::ExportRequest;
@@ -31,10 +31,10 @@ use crate::model::{Direction, RowCap, RowScope, ScopeCondition};
 
 /// Answers with the rows.
 pub(crate) async fn export(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<ServiceState>>,
     Path(dataset): Path<String>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     streamable(parts.version)?;
     let (caller, dataset) = service.admit_query(&parts.headers, &dataset)?;
@@ -47,12 +47,12 @@ pub(crate) async fn export(
 ///
 /// # Errors
 /// It is one of them.
-pub(crate) fn streamable(version: Version) -> Result<(), Problem> {
+pub(crate) fn streamable(version: Version) -> Result<(), Refusal> {
     if version >= Version::HTTP_11 {
         return Ok(());
     }
     let message = "a stream is not sent over HTTP/1.0, which cannot tell its end from a break";
-    Err(Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message)
+    Err(Refusal::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", message)
         .with_detail("behind nginx: proxy_http_version 1.1;"))
 }
 
@@ -61,13 +61,13 @@ pub(crate) fn streamable(version: Version) -> Result<(), Problem> {
 /// # Errors
 /// The question makes no sense, the caller has as many streams as he may have, or there is nothing to send.
 pub(crate) async fn stream_of(
-    service: &Arc<Service>,
+    service: &Arc<ServiceState>,
     caller: &Caller,
     dataset: &Dataset,
     question: &Question,
     conditions: Vec<ScopeCondition>,
     parts: &Parts,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let permit = service.limits.stream(&caller.owner())?;
     let described = service.described(dataset).await?;
     let mut scope = question.scope(dataset, described, caller)?;
@@ -81,29 +81,30 @@ pub(crate) async fn stream_of(
     Ok(response(head, begun, promised))
 }
 
-impl Service {
+impl ServiceState {
     /// The caller, and the dataset that he may use.
     ///
     /// # Errors
     /// There is no such key or dataset; the caller asks too often, or may not.
-    pub(crate) fn admit(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Problem> {
+    pub(crate) fn admit(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
         let caller = self.caller(headers)?;
-        let not_found = || Problem::new(StatusCode::NOT_FOUND, "dataset_not_found", "there is no such dataset");
+        let not_found = || Refusal::new(StatusCode::NOT_FOUND, "dataset_not_found", "there is no such dataset");
         let dataset = self.config.datasets.get(dataset).ok_or_else(not_found)?;
         if !caller.may_use(dataset) {
-            return Err(Problem::forbidden("the key does not open this dataset"));
+            return Err(Refusal::forbidden("the key does not open this dataset"));
         }
+        tenant_of(dataset, &caller)?;
         Ok((caller, dataset))
     }
 
     /// The same, for all of its rows.
     ///
     /// # Errors
-    /// As [`Service::admit`].
-    pub(crate) fn admit_query(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Problem> {
+    /// As [`ServiceState::admit`].
+    pub(crate) fn admit_query(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
         let (caller, dataset) = self.admit(headers, dataset)?;
         if !caller.may_query(dataset) {
-            return Err(Problem::forbidden("the tier does not allow queries of this dataset"));
+            return Err(Refusal::forbidden("the tier does not allow queries of this dataset"));
         }
         Ok((caller, dataset))
     }
@@ -113,12 +114,12 @@ impl Service {
 ///
 /// # Errors
 /// It is too large, or too late.
-pub(crate) async fn body_of(body: axum::body::Body, most: usize) -> Result<bytes::Bytes, Problem> {
+pub(crate) async fn body_of(body: axum::body::Body, most: usize) -> Result<bytes::Bytes, Refusal> {
     let read = timeout(REQUEST_BODY_TIMEOUT, to_bytes(body, most)).await;
-    let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
+    let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
     read.map_err(late)?.map_err(|_| {
         let message = format!("the body is larger than {} KiB", most / 1_024);
-        Problem::new(StatusCode::BAD_REQUEST, "input_too_large", message)
+        Refusal::new(StatusCode::BAD_REQUEST, "input_too_large", message)
     })
 }
 
@@ -130,7 +131,7 @@ fn order(
     headers: &HeaderMap,
     first_page: Duration,
     (scope, permit): (&RowScope, StreamPermit),
-) -> Result<StreamOrder, Problem> {
+) -> Result<StreamOrder, Refusal> {
     let id = format!("{:032x}", rand::random::<u128>());
     let request = request(question, dataset, caller, scope, &id)?;
     let record = ExportRecord {
@@ -176,7 +177,7 @@ fn request(
     caller: &Caller,
     scope: &RowScope,
     id: &str,
-) -> Result<ExportRequest, Problem> {
+) -> Result<ExportRequest, Refusal> {
     let columns = question.columns(dataset)?;
     let order = question.order(dataset)?;
     let mut request = match question.format {
@@ -245,7 +246,7 @@ impl StreamFormat {
 }
 
 /// The head of the answer, but for what only the first rows tell.
-fn head(service: &Service, dataset: &Dataset, order: &StreamOrder) -> Result<HeaderMap, Problem> {
+fn head(service: &ServiceState, dataset: &Dataset, order: &StreamOrder) -> Result<HeaderMap, Refusal> {
     let id = &order.record.id;
     let status = format!("<{}/v1/exports/{id}>; rel=\"status\"", service.public_path());
     let name = file_name(dataset.filename.as_deref(), order.record.started_at);
@@ -261,7 +262,7 @@ fn head(service: &Service, dataset: &Dataset, order: &StreamOrder) -> Result<Hea
         fixed.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect();
     let made = [(LINK, &status), (CONTENT_DISPOSITION, &file), (HeaderName::from_static("x-outhaul-export-id"), id)];
     for (name, value) in made {
-        let value = HeaderValue::from_str(value).map_err(|_| Problem::invalid("a header cannot be written"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| Refusal::invalid("a header cannot be written"))?;
         headers.insert(name, value);
     }
     if let Some(coding) = order.coding.name() {

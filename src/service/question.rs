@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::access::Caller;
 use super::catalog::column_of;
-use super::problem::Problem;
+use super::problem::Refusal;
 use crate::config::service::{Dataset, DatasetColumn, TenantRule};
 use crate::model::{DescribedRelation, Direction, RowScope, ScopeCondition, ScopeTest, TenantScope};
 
@@ -47,10 +47,10 @@ pub(crate) struct Question {
 ///
 /// # Errors
 /// As [`Question::parse`].
-pub(crate) fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(crate) fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| {
         // Of a value it says the kind and, of a text, the text itself, which is the caller's own.
-        Problem::invalid("the body is not as it should be").with_detail(error.to_string())
+        Refusal::invalid("the body is not as it should be").with_detail(error.to_string())
     })
 }
 
@@ -97,7 +97,7 @@ impl Question {
     ///
     /// # Errors
     /// It is no JSON, has a field that there is not, or a value of the wrong kind.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, Problem> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Refusal> {
         parsed(body)
     }
 
@@ -105,14 +105,14 @@ impl Question {
     ///
     /// # Errors
     /// None, one twice, or one that is not granted.
-    pub(crate) fn columns<'a>(&'a self, dataset: &'a Dataset) -> Result<Vec<(&'a str, &'a DatasetColumn)>, Problem> {
+    pub(crate) fn columns<'a>(&'a self, dataset: &'a Dataset) -> Result<Vec<(&'a str, &'a DatasetColumn)>, Refusal> {
         if self.columns.is_empty() {
-            return Err(Problem::invalid("columns: name at least one column"));
+            return Err(Refusal::invalid("columns: name at least one column"));
         }
         let mut seen = BTreeSet::new();
         let columns = self.columns.iter().map(|name| {
             if !seen.insert(name) {
-                return Err(Problem::invalid(format!("columns: {name:?} is named twice")));
+                return Err(Refusal::invalid(format!("columns: {name:?} is named twice")));
             }
             Ok((name.as_str(), granted(dataset, name, "columns")?))
         });
@@ -123,13 +123,13 @@ impl Question {
     ///
     /// # Errors
     /// A column that is not granted, or not to be ordered by.
-    pub(crate) fn order(&self, dataset: &Dataset) -> Result<Vec<(String, Direction)>, Problem> {
+    pub(crate) fn order(&self, dataset: &Dataset) -> Result<Vec<(String, Direction)>, Refusal> {
         if self.order_by.len() > ORDER_COLUMNS_MAX {
-            return Err(Problem::invalid(format!("order_by: at most {ORDER_COLUMNS_MAX} columns")));
+            return Err(Refusal::invalid(format!("order_by: at most {ORDER_COLUMNS_MAX} columns")));
         }
         let terms = self.order_by.iter().map(|OrderBy { column, direction }| {
             if !granted(dataset, column, "order_by")?.sort {
-                return Err(Problem::invalid(format!("order_by: rows are not ordered by {column:?}")));
+                return Err(Refusal::invalid(format!("order_by: rows are not ordered by {column:?}")));
             }
             let direction = match direction {
                 OrderDirection::Asc => Direction::Asc,
@@ -149,11 +149,11 @@ impl Question {
         dataset: &Dataset,
         described: &DescribedRelation,
         caller: &Caller,
-    ) -> Result<RowScope, Problem> {
+    ) -> Result<RowScope, Refusal> {
         let mut conditions = Vec::with_capacity(self.r#where.len() + 1);
         for filter in &self.r#where {
             if !granted(dataset, &filter.column, "where")?.filter {
-                return Err(Problem::invalid(format!("where: rows are not chosen by {:?}", filter.column)));
+                return Err(Refusal::invalid(format!("where: rows are not chosen by {:?}", filter.column)));
             }
             let column = column_of(described, &filter.column)?.scope.clone();
             conditions.push(ScopeCondition { column, test: filter.test()? });
@@ -175,27 +175,27 @@ impl Question {
 ///
 /// # Errors
 /// A caller without the tenant that the rows go by.
-pub(crate) fn tenant_of(dataset: &Dataset, caller: &Caller) -> Result<Option<String>, Problem> {
+pub(crate) fn tenant_of(dataset: &Dataset, caller: &Caller) -> Result<Option<String>, Refusal> {
     if dataset.tenant.is_none() {
         return Ok(None);
     }
     let tenant = caller.tenant.clone().filter(|tenant| !tenant.trim().is_empty());
-    let none = || Problem::forbidden("the dataset's rows go by tenant, and the caller has none");
+    let none = || Refusal::forbidden("the dataset's rows go by tenant, and the caller has none");
     tenant.map(Some).ok_or_else(none)
 }
 
 /// A column of the dataset. One that is not granted and one that is not there are the same to a caller.
-fn granted<'a>(dataset: &'a Dataset, name: &str, place: &str) -> Result<&'a DatasetColumn, Problem> {
+fn granted<'a>(dataset: &'a Dataset, name: &str, place: &str) -> Result<&'a DatasetColumn, Refusal> {
     dataset.columns.get(name).ok_or_else(|| {
         let known: Vec<&str> = dataset.columns.keys().map(String::as_str).collect();
-        Problem::invalid(format!("{place}: {name:?} is no column of the dataset"))
+        Refusal::invalid(format!("{place}: {name:?} is no column of the dataset"))
             .with_detail(format!("the columns are {}", known.join(", ")))
     })
 }
 
 impl Filter {
-    fn test(&self) -> Result<ScopeTest, Problem> {
-        let wrong = |what: &str| Problem::invalid(format!("where: {:?} with {:?}: {what}", self.column, self.op));
+    fn test(&self) -> Result<ScopeTest, Refusal> {
+        let wrong = |what: &str| Refusal::invalid(format!("where: {:?} with {:?}: {what}", self.column, self.op));
         let one = || match (&self.value, &self.values) {
             (Some(value), None) => text(value).ok_or_else(|| wrong("value is to be a text, a number, true or false")),
             _ => Err(wrong("one value is wanted, in \"value\"")),
@@ -248,19 +248,19 @@ fn text(value: &RawValue) -> Option<String> {
 }
 
 impl DateRange {
-    fn condition(&self, dataset: &Dataset, described: &DescribedRelation) -> Result<ScopeCondition, Problem> {
+    fn condition(&self, dataset: &Dataset, described: &DescribedRelation) -> Result<ScopeCondition, Refusal> {
         let name =
-            dataset.date_column.as_deref().ok_or_else(|| Problem::invalid("date_range: the dataset has no date"))?;
+            dataset.date_column.as_deref().ok_or_else(|| Refusal::invalid("date_range: the dataset has no date"))?;
         let column = column_of(described, name)?.scope.clone();
         let day = |text: &Option<String>| match text {
             None => Ok(None),
             Some(text) => NaiveDate::parse_from_str(text, "%Y-%m-%d")
                 .map(|day| Some(day.to_string()))
-                .map_err(|_| Problem::invalid(format!("date_range: {text:?} is no day such as 2026-11-29"))),
+                .map_err(|_| Refusal::invalid(format!("date_range: {text:?} is no day such as 2026-11-29"))),
         };
         let (from, to) = (day(&self.from)?, day(&self.to)?);
         if from.is_none() && to.is_none() {
-            return Err(Problem::invalid("date_range: from or to is wanted"));
+            return Err(Refusal::invalid("date_range: from or to is wanted"));
         }
         Ok(ScopeCondition { column, test: ScopeTest::DateRange { from, to } })
     }

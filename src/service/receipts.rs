@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::Service;
-use super::problem::Problem;
+use super::ServiceState;
+use super::problem::Refusal;
 use super::state::{ExportRecord, ExportStatus, RecordedError};
 
 /// The stream receipt.
@@ -59,16 +59,16 @@ impl From<ExportRecord> for StreamReceipt {
 
 /// Answers with the receipt. That of another tenant is not there.
 pub(crate) async fn receipt(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let caller = service.caller(&headers)?;
     let found = service.store.export(id, caller.owner()).await.map_err(|error| {
         tracing::error!(%error, "a receipt was not read");
-        Problem::state()
+        Refusal::state()
     })?;
     let record =
-        found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "export_not_found", "there is no such export"))?;
+        found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "export_not_found", "there is no such export"))?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(StreamReceipt::from(record))).into_response())
 }

@@ -2,7 +2,7 @@
 //! none of them forgets whose rows they are.
 
 use super::access::Caller;
-use super::problem::Problem;
+use super::problem::Refusal;
 use super::question::tenant_of;
 use crate::config::service::{Dataset, TenantRule, served_reads};
 use crate::model::{RowScope, ServedReads, ServedRequest, ShapeOptions};
@@ -18,7 +18,7 @@ pub(crate) fn scope_into(
     dataset: &Dataset,
     caller: &Caller,
     scope: &RowScope,
-) -> Result<(), Problem> {
+) -> Result<(), Refusal> {
     shape.predicate = dataset.ndjson.source.predicate(scope).map_err(|error| refused(&error))?;
     if let (Some(TenantRule::Setting(setting)), Some(tenant)) = (&dataset.tenant, tenant_of(dataset, caller)?) {
         served.settings.push((setting.clone(), tenant));
@@ -30,7 +30,7 @@ pub(crate) fn scope_into(
 ///
 /// # Errors
 /// As [`scope_into`].
-pub(crate) fn about(dataset: &Dataset, caller: &Caller, scope: &RowScope) -> Result<ServedRequest, Problem> {
+pub(crate) fn about(dataset: &Dataset, caller: &Caller, scope: &RowScope) -> Result<ServedRequest, Refusal> {
     let mut shape = dataset.ndjson.shape.clone();
     let mut served = dataset.ndjson.work.served.clone().unwrap_or_else(served_reads);
     scope_into(&mut shape, &mut served, dataset, caller, scope)?;
@@ -38,9 +38,9 @@ pub(crate) fn about(dataset: &Dataset, caller: &Caller, scope: &RowScope) -> Res
 }
 
 /// A value that is none of its column's type, mostly. The message names the column, and no SQL.
-fn refused(error: &SourceError) -> Problem {
+fn refused(error: &SourceError) -> Refusal {
     match error.fault {
-        SourceFault::Usage => Problem::invalid("a filter cannot be used").with_detail(error.message.clone()),
-        _ => Problem::of_export(&crate::export::ExportError::internal("the rows cannot be scoped")),
+        SourceFault::Usage => Refusal::invalid("a filter cannot be used").with_detail(error.message.clone()),
+        _ => Refusal::of_export(&crate::export::ExportError::internal("the rows cannot be scoped")),
     }
 }

@@ -19,7 +19,7 @@ use super::body::{BodySender, BrokenOff, StreamBody, pipe};
 use super::coding::{Coder, Coding};
 use super::ending::{self, StreamOutcome};
 use super::limits::StreamPermit;
-use super::problem::Problem;
+use super::problem::Refusal;
 use super::question::StreamFormat;
 use super::state::{AuditRecord, ExportEnd, ExportRecord, StateStore};
 use crate::base::failpoint;
@@ -70,7 +70,7 @@ pub(crate) async fn begin(
     order: StreamOrder,
     store: Arc<dyn StateStore>,
     stop: CancellationToken,
-) -> Result<StreamHead, Problem> {
+) -> Result<StreamHead, Refusal> {
     let (head, told) = oneshot::channel();
     tokio::spawn(async move {
         let (body, frames) = pipe();
@@ -81,10 +81,10 @@ pub(crate) async fn begin(
         let outcome = pump.run(head, frames).await;
         pump.end(outcome).await;
     });
-    told.await.unwrap_or_else(|_| Err(Problem::of_export(&ExportError::internal("a stream's task is gone"))))
+    told.await.unwrap_or_else(|_| Err(Refusal::of_export(&ExportError::internal("a stream's task is gone"))))
 }
 
-type Head = oneshot::Sender<Result<StreamHead, Problem>>;
+type Head = oneshot::Sender<Result<StreamHead, Refusal>>;
 
 /// What moves a stream's bytes.
 struct Pump {
@@ -115,8 +115,8 @@ impl Pump {
         store: Arc<dyn StateStore>,
         stop: CancellationToken,
         body: BodySender,
-    ) -> Result<Self, Problem> {
-        let coder = Coder::new(order.coding).map_err(|error| Problem::of_export(&error))?;
+    ) -> Result<Self, Refusal> {
+        let coder = Coder::new(order.coding).map_err(|error| Refusal::of_export(&error))?;
         let (sender, chunks) = channel(1);
         // Nobody listens to the events.
         let (events, _) = channel(1);
@@ -127,7 +127,7 @@ impl Pump {
         if let Err(error) = pump.store.begin_export(pump.order.record.clone()).await {
             tracing::error!(%error, "a stream was not begun");
             pump.stop.cancel();
-            return Err(Problem::state());
+            return Err(Refusal::state());
         }
         Ok(pump)
     }
