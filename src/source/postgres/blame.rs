@@ -72,7 +72,7 @@ fn pieces<'a>(statement: &'a str, shape: &'a ShapeOptions) -> impl Iterator<Item
 
 /// A name in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Named {
+struct NameInText {
     /// All of it.
     written: String,
     /// Its last part: `b` of `a.b`, as the server folds it.
@@ -80,7 +80,7 @@ struct Named {
 }
 
 /// The name at a byte.
-fn name_at(text: &str, at: usize) -> Option<Named> {
+fn name_at(text: &str, at: usize) -> Option<NameInText> {
     let whole = text.get(at..)?;
     let mut rest = whole;
     loop {
@@ -96,7 +96,7 @@ fn name_at(text: &str, at: usize) -> Option<Named> {
             _ if name.is_empty() => return None,
             _ => {
                 let written = whole.strip_suffix(tail)?.to_owned();
-                return Some(Named { written, last: name });
+                return Some(NameInText { written, last: name });
             }
         }
     }
