@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::{exit, human};
+use super::{exit, human, printable};
 use crate::base::words::{counted, key_words, plural, tuple_words};
 use crate::export::show::{DestinationState, PlannedDestination};
 use crate::model::{
@@ -169,6 +169,9 @@ fn destination_words(destination: &PlannedDestination, on_existing: OnExisting, 
                 OnExisting::Fail | OnExisting::Skip => "an export would stop with exit 22",
             }
         ),
+        DestinationState::IsFolder => {
+            format!("{url}, taken\nthe folder of an earlier export has this name: an export would stop with exit 22")
+        }
         DestinationState::Unknown { why } => format!("{url}\nwhat is there is not known: {why}"),
     }
 }
@@ -386,14 +389,14 @@ fn cap_words(cap: &CapPlan) -> String {
 fn column_table(columns: &[ColumnView<'_>]) -> String {
     let head = ["name", "type", "sent as", "held as", "if a value does not fit", "note"].map(str::to_owned);
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(columns.iter().map(column_cells)).collect();
-    let width = |cell: usize| rows.iter().map(|row| row[cell].chars().count()).max().unwrap_or(0);
+    let width = |cell: usize| rows.iter().map(|row| printable::width(&row[cell])).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);
     let mut table = String::new();
     for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             // Writing to a string cannot fail.
-            let _ = write!(line, "  {cell:width$}");
+            let _ = write!(line, "  {}", printable::padded(cell, width));
         }
         table.push_str(line.trim_end());
         table.push('\n');
