@@ -19,7 +19,9 @@ use rustix::io::Errno;
 pub(crate) const OPEN_FILES_HINT: &str =
     "the process may open no more files and connections: raise `ulimit -n`, or take fewer --readers";
 
-/// Whether a library's words quote the system's error for that: some keep nothing else of it.
+/// Whether words quote the system's error for that: some libraries keep nothing else of it, and a sentence of ours leaves
+/// its number out.
 pub(crate) fn tells_of_open_files(text: &str) -> bool {
-    [Errno::MFILE, Errno::NFILE].iter().any(|error| text.contains(&format!("(os error {})", error.raw_os_error())))
+    let number = |error: &Errno| text.contains(&format!("(os error {})", error.raw_os_error()));
+    text.contains("oo many open files") || [Errno::MFILE, Errno::NFILE].iter().any(number)
 }

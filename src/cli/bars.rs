@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::human;
 use super::looks::{cyan, dim};
 use super::meter::{Meter, Phase};
+use super::printable;
 use super::screen::Screen;
 use crate::base::words::counted;
 use crate::model::ReaderProgress;
@@ -42,11 +43,11 @@ impl Size {
     }
 }
 
-/// The lines of one moment, from the top, each of at most `size.columns` letters.
+/// The lines of one moment, from the top, each of at most `size.columns` columns.
 pub(super) fn lines(meter: &Meter, now: Instant, size: Size, paint: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if let (Some(relation), Some(destination)) = (&meter.relation, &meter.destination) {
-        lines.push(title(relation, destination, size.columns));
+        lines.push(title(&printable::line(relation), &printable::line(destination), size.columns));
     }
     if meter.phase == Phase::Reading {
         lines.extend(readers(&meter.readers, size).into_iter().map(|line| if paint { dim(&line) } else { line }));
@@ -59,20 +60,19 @@ pub(super) fn lines(meter: &Meter, now: Instant, size: Size, paint: bool) -> Vec
 /// `public.lineitem -> s3://lake/lineitem/`; where it is too long, the middle of the destination goes first.
 fn title(relation: &str, destination: &str, columns: usize) -> String {
     const LEAST: usize = 12;
-    let left = columns.saturating_sub(relation.chars().count() + 4);
+    let left = columns.saturating_sub(printable::width(relation) + 4);
     let destination = if left >= LEAST { elided(destination, left) } else { destination.to_owned() };
     elided(&format!("{relation} -> {destination}"), columns)
 }
 
-/// A text with its middle left out, where it is longer than `most` letters.
+/// A text with its middle left out, where it is wider than `most` columns.
 fn elided(text: &str, most: usize) -> String {
-    let letters: Vec<char> = text.chars().collect();
-    if letters.len() <= most {
+    if printable::width(text) <= most {
         return text.to_owned();
     }
     let kept = most.saturating_sub(1);
     let (front, back) = (kept / 2, kept - kept / 2);
-    letters[..front].iter().chain(&['…']).chain(&letters[letters.len() - back..]).collect()
+    format!("{}…{}", printable::beginning(text, front), printable::end(text, back))
 }
 
 /// As many readers as there is room for.

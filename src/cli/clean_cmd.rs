@@ -2,6 +2,7 @@
 
 use clap::ArgMatches;
 
+use super::printable;
 use super::screen::stdout_line;
 use super::{CommandContext, exit, human};
 use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
@@ -17,7 +18,7 @@ pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 
     match cleaned {
         Ok(report) => {
             if !context.reporter.is_json() && context.verbosity >= 0 {
-                stdout_line(&text(&report));
+                stdout_line(&printable::lines(&text(&report)));
             }
             let body = serde_json::json!({
                 "schema_version": 1, "exit_code": exit::COMPLETE, "report": report, "retryable": false,

@@ -8,6 +8,7 @@ use clap::ArgMatches;
 use super::exit::{self, Truncation};
 use super::looks::Looks;
 use super::plan_view::PlanView;
+use super::printable;
 use super::progress::View;
 use super::report::{ReportForm, ReportPlace, Reporter};
 use super::screen::stdout_answer;
@@ -121,7 +122,7 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
                 view.writes(&asked, destination, &commit);
             }
             let answered = match front.reporter.form {
-                ReportForm::Text => stdout_answer(view.to_string().trim_end()),
+                ReportForm::Text => stdout_answer(printable::lines(&view.to_string()).trim_end()),
                 ReportForm::Json => exit::COMPLETE,
             };
             let reported = front.reporter.answer(&front.screen, &view, &[]);

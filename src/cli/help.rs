@@ -4,10 +4,12 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
 
 use super::screen::stdout_line;
+use crate::config::options::OPTIONS;
 
 /// The commands in the order in which they are met, and what they are for.
 const GROUPS: [(&str, &[&str]); 4] = [
@@ -166,9 +168,24 @@ fn plain(markdown: &str) -> String {
 fn completions(shell: &str, command: &mut Command) -> Result<(), String> {
     let shell: Shell = shell.parse()?;
     let mut script = Vec::new();
-    clap_complete::generate(shell, command, "outhaul", &mut script);
+    clap_complete::generate(shell, &mut with_words(command.clone()), "outhaul", &mut script);
     stdout_line(String::from_utf8_lossy(&script).trim_end());
     Ok(())
+}
+
+/// The command with the words that each option's value may be, and those of `help`: a shell would offer files.
+fn with_words(mut command: Command) -> Command {
+    let pages: Vec<String> = names(&command).into_iter().chain(topics()).collect();
+    let words = OPTIONS.iter().map(|option| (option.key, option.words())).chain([("topic", pages)]);
+    for (key, words) in words.filter(|(_, words)| !words.is_empty()) {
+        for subcommand in command.get_subcommands_mut() {
+            if subcommand.get_arguments().any(|argument| argument.get_id() == key) {
+                let words = PossibleValuesParser::new(words.clone());
+                *subcommand = std::mem::take(subcommand).mut_arg(key, |argument| argument.value_parser(words));
+            }
+        }
+    }
+    command
 }
 
 /// The manual page of the program, or of one command.
@@ -244,6 +261,19 @@ mod tests {
             assert!(!text.contains("](") && !text.contains("<!--"), "{name}: {text}");
         }
         assert!(page(Some("nothing"), &mut whole()).unwrap_err().contains("types"));
+    }
+
+    #[test]
+    fn completions_offer_the_words_of_an_option_and_the_topics() {
+        let command = with_words(whole());
+        let offered = |name: &str, key: &str| {
+            let argument = command.find_subcommand(name).unwrap().get_arguments().find(|a| a.get_id() == key).unwrap();
+            argument.get_possible_values().iter().map(|word| word.get_name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(offered("export", "format"), ["parquet", "csv", "ndjson", "json", "jsonl", "tsv"]);
+        assert_eq!(offered("plan", "on_existing"), ["fail", "skip", "replace"]);
+        assert!(offered("help", "topic").contains(&"recipes".to_owned()));
+        assert!(offered("export", "to").is_empty());
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Numbers as people read them: thousands with commas, binary units, seconds and minutes.
+//! What people read: numbers with commas, binary units, seconds and minutes, and the words for values.
 
 use std::time::Duration;
 
 use indicatif::{FormattedDuration, HumanBytes, HumanCount};
 
 use crate::base::words;
-use crate::model::{Compression, Format};
+use crate::model::{Carrier, Compression, Format, Member, Precision};
 
 /// `6,001,215`.
 pub(crate) fn count(number: u64) -> String {
@@ -88,6 +88,38 @@ pub(crate) fn float(number: u64) -> f64 {
 )]
 pub(crate) fn whole(number: f64) -> u64 {
     number.round() as u64
+}
+
+/// The form that a column's values have in the output.
+pub(super) fn carrier(of: &Carrier) -> String {
+    let words = match of {
+        Carrier::Decimal128 { precision, scale } | Carrier::Decimal256 { precision, scale } => {
+            return format!("decimal({precision},{scale})");
+        }
+        Carrier::List(element) => return format!("list of {}", carrier(element)),
+        Carrier::Struct(members) => {
+            let member = |member: &Member| format!("{} {}", member.name, carrier(&member.carrier));
+            return format!("struct({})", members.iter().map(member).collect::<Vec<_>>().join(", "));
+        }
+        Carrier::Timestamp { unit: Precision::Millis, utc: false } => "timestamp in milliseconds",
+        Carrier::Timestamp { unit: Precision::Millis, utc: true } => "timestamp in UTC, in milliseconds",
+        Carrier::Map => "map of text",
+        Carrier::Bool => "bool",
+        Carrier::Int16 => "int16",
+        Carrier::Int32 => "int32",
+        Carrier::Int64 => "int64",
+        Carrier::Float32 => "float32",
+        Carrier::Float64 => "float64",
+        Carrier::NumberText | Carrier::Text => "text",
+        Carrier::Json => "JSON",
+        Carrier::Bytes => "bytes",
+        Carrier::Uuid => "uuid",
+        Carrier::PgDate | Carrier::Date32 => "date",
+        Carrier::PgTime | Carrier::Time64 => "time",
+        Carrier::PgTimestamp | Carrier::Timestamp { unit: Precision::Micros, utc: false } => "timestamp",
+        Carrier::PgTimestampTz | Carrier::Timestamp { unit: Precision::Micros, utc: true } => "timestamp in UTC",
+    };
+    words.to_owned()
 }
 
 #[cfg(test)]

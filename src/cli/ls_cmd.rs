@@ -3,6 +3,7 @@
 use clap::ArgMatches;
 use serde::Serialize;
 
+use super::printable;
 use super::table::Table;
 use super::{CommandContext, args, exit, human};
 use crate::base::glob;
@@ -79,7 +80,7 @@ fn text(listed: &[ListedRelation]) -> String {
     }
     let head = ["table", "kind", "rows", "size", "key", "split", "readable"].map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(head).chain(listed.iter().map(cells)).collect();
-    let natural = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let natural = |column: usize| rows.iter().map(|row| printable::width(&row[column])).max().unwrap_or(0);
     // Two spaces between columns; what the others leave is for name and key, and the name comes first.
     let others: usize = [1, 2, 3, 5, 6].into_iter().map(|column| natural(column) + 2).sum();
     let room = WIDTH.saturating_sub(others + 2);
@@ -90,12 +91,12 @@ fn text(listed: &[ListedRelation]) -> String {
     table.right(2).right(3);
     for [name, kind, rows, size, key, split, readable] in rows {
         let rest = [kind, rows, size, shortened(&key, key_width), split, readable];
-        if name.chars().count() > name_width {
+        if printable::width(&name) > name_width {
             // A name is there to be copied.
-            table.line(name);
+            table.line(&name);
             table.row(std::iter::once(" ".repeat(name_width)).chain(rest));
         } else {
-            table.row(std::iter::once(format!("{name:name_width$}")).chain(rest));
+            table.row(std::iter::once(printable::padded(&name, name_width)).chain(rest));
         }
     }
     let count = human::plural(u64::try_from(listed.len()).unwrap_or(u64::MAX), "relation");
@@ -126,7 +127,7 @@ fn cells(relation: &ListedRelation) -> [String; 7] {
         ReadableRows::None => "no",
     };
     [
-        relation.table.clone(),
+        printable::line(&relation.table).into_owned(),
         kind,
         relation.estimated_rows.map_or_else(|| "?".to_owned(), human::about),
         relation.bytes.map_or_else(|| "-".to_owned(), human::bytes),
@@ -138,10 +139,10 @@ fn cells(relation: &ListedRelation) -> [String; 7] {
 
 /// The beginning of a text that is wider than `width`.
 fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if printable::width(text) <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    let kept = printable::beginning(text, width.saturating_sub(1));
     format!("{kept}…")
 }
 

@@ -18,6 +18,7 @@ mod looks;
 mod ls_cmd;
 mod meter;
 pub(crate) mod plan_view;
+mod printable;
 mod progress;
 mod report;
 mod resume_cmd;
@@ -85,7 +86,7 @@ impl CommandContext {
     /// Gives out what a command was asked for, for people or as a report; returns the exit code.
     fn answer(&self, text: impl FnOnce() -> String, body: &impl Serialize) -> u8 {
         if !self.reporter.is_json() {
-            let answered = stdout_answer(&text());
+            let answered = stdout_answer(&printable::lines(&text()));
             self.reporter.give(&self.screen, body, &[]);
             return answered;
         }

@@ -7,13 +7,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::{exit, human};
+use super::{exit, human, printable};
 use crate::base::words::{counted, key_words, plural, tuple_words};
 use crate::export::show::{DestinationState, PlannedDestination};
 use crate::model::{
     CapPlan, Carrier, ColumnOrigin, ColumnPlan, CommitOptions, Compression, Direction, Format, FormatOptions,
-    KeyColumn, KeyRange, KeyValue, Member, OnExisting, PartRange, Partition, Plan, Precision, ReadPlan, RelationKind,
-    RowOrder, RowsAvailable, TupleId,
+    KeyColumn, KeyRange, KeyValue, OnExisting, PartRange, Partition, Plan, ReadPlan, RelationKind, RowOrder,
+    RowsAvailable, TupleId,
 };
 
 /// Partitions that `outhaul plan` lists for people before it says how many more there are; the JSON form has all.
@@ -169,6 +169,9 @@ fn destination_words(destination: &PlannedDestination, on_existing: OnExisting, 
                 OnExisting::Fail | OnExisting::Skip => "an export would stop with exit 22",
             }
         ),
+        DestinationState::IsFolder => {
+            format!("{url}, taken\nthe folder of an earlier export has this name: an export would stop with exit 22")
+        }
         DestinationState::Unknown { why } => format!("{url}\nwhat is there is not known: {why}"),
     }
 }
@@ -386,14 +389,14 @@ fn cap_words(cap: &CapPlan) -> String {
 fn column_table(columns: &[ColumnView<'_>]) -> String {
     let head = ["name", "type", "sent as", "held as", "if a value does not fit", "note"].map(str::to_owned);
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(columns.iter().map(column_cells)).collect();
-    let width = |cell: usize| rows.iter().map(|row| row[cell].chars().count()).max().unwrap_or(0);
+    let width = |cell: usize| rows.iter().map(|row| printable::width(&row[cell])).max().unwrap_or(0);
     let widths: [usize; 6] = std::array::from_fn(width);
     let mut table = String::new();
     for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             // Writing to a string cannot fail.
-            let _ = write!(line, "  {cell:width$}");
+            let _ = write!(line, "  {}", printable::padded(cell, width));
         }
         table.push_str(line.trim_end());
         table.push('\n');
@@ -407,7 +410,7 @@ fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
         column.name.to_owned(),
         format!("{}{null}", column.pg_type),
         column.wire.replace('_', " "),
-        carrier_words(column.carrier),
+        human::carrier(column.carrier),
         misfit_words(column.policy),
         column.note.unwrap_or_default().to_owned(),
     ]
@@ -417,35 +420,4 @@ fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
 fn misfit_words(policy: &str) -> String {
     let word = |word| if word == "error" { "fail" } else { word };
     policy.split(", ").map(word).collect::<Vec<_>>().join(", ")
-}
-
-fn carrier_words(carrier: &Carrier) -> String {
-    let words = match carrier {
-        Carrier::Decimal128 { precision, scale } | Carrier::Decimal256 { precision, scale } => {
-            return format!("decimal({precision},{scale})");
-        }
-        Carrier::List(element) => return format!("list of {}", carrier_words(element)),
-        Carrier::Struct(members) => {
-            let member = |member: &Member| format!("{} {}", member.name, carrier_words(&member.carrier));
-            return format!("struct({})", members.iter().map(member).collect::<Vec<_>>().join(", "));
-        }
-        Carrier::Timestamp { unit: Precision::Millis, utc: false } => "timestamp in milliseconds",
-        Carrier::Timestamp { unit: Precision::Millis, utc: true } => "timestamp in UTC, in milliseconds",
-        Carrier::Map => "map of text",
-        Carrier::Bool => "bool",
-        Carrier::Int16 => "int16",
-        Carrier::Int32 => "int32",
-        Carrier::Int64 => "int64",
-        Carrier::Float32 => "float32",
-        Carrier::Float64 => "float64",
-        Carrier::NumberText | Carrier::Text => "text",
-        Carrier::Json => "JSON",
-        Carrier::Bytes => "bytes",
-        Carrier::Uuid => "uuid",
-        Carrier::PgDate | Carrier::Date32 => "date",
-        Carrier::PgTime | Carrier::Time64 => "time",
-        Carrier::PgTimestamp | Carrier::Timestamp { unit: Precision::Micros, utc: false } => "timestamp",
-        Carrier::PgTimestampTz | Carrier::Timestamp { unit: Precision::Micros, utc: true } => "timestamp in UTC",
-    };
-    words.to_owned()
 }

@@ -34,6 +34,7 @@ pub(crate) fn report() -> ExportReport {
             heap_blocks_read: Some(157_234),
         }),
         already_committed: false,
+        truncation_allowed: false,
     }
 }
 

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use super::exit;
 use super::looks::{Looks, painted, record};
+use super::printable;
 use crate::model::ExportErrorKind;
 
 /// Standard error with bars at its foot. Clones share it.
@@ -68,9 +69,9 @@ impl Screen {
         if looks.json {
             self.raw_line(&record(text, Utc::now()));
         } else if looks.paints_stderr() {
-            self.raw_line(&painted(text));
+            self.raw_line(&painted(&printable::lines(text)));
         } else {
-            self.raw_line(text);
+            self.raw_line(&printable::lines(text));
         }
     }
 

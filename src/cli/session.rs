@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Truncation};
 use super::looks::painted;
+use super::printable;
 use super::progress::{Progress, View};
 use super::report::{ErrorRecord, ReportForm, ReportPlace, Reporter};
 use super::screen::{Screen, stdout_line};
@@ -36,8 +37,10 @@ impl Front {
     /// Writes the report for people where it belongs.
     pub(crate) fn tell(&self, text: &str) {
         match self.reporter.place {
-            ReportPlace::Stdout if self.screen.looks().paints_stdout() => stdout_line(&painted(text)),
-            ReportPlace::Stdout => stdout_line(text),
+            ReportPlace::Stdout if self.screen.looks().paints_stdout() => {
+                stdout_line(&painted(&printable::lines(text)));
+            }
+            ReportPlace::Stdout => stdout_line(&printable::lines(text)),
             ReportPlace::Stderr => self.screen.line(text),
         }
     }
@@ -105,9 +108,14 @@ where
         }
     };
     let result = start(events, front.signals.token().clone()).await.map_err(|error| by_signal(error, front));
+    let truncation = match (facts.truncation, &result) {
+        // What a resumed run was begun with stands in its record.
+        (Truncation::Signalled, Ok(report)) if report.truncation_allowed => Truncation::Allowed,
+        (given, _) => given,
+    };
     let drained = progress.drain().await;
     let run_id = facts.run_id.clone().or_else(|| drained.run_id.clone());
-    let (outcome, last, exit_code) = judged(&result, facts.truncation, run_id.as_deref().unwrap_or_default());
+    let (outcome, last, exit_code) = judged(&result, truncation, run_id.as_deref().unwrap_or_default());
     if let (None, Some(run_id)) = (&facts.run_id, &run_id) {
         telemetry::run_named(run_id);
     }
@@ -117,7 +125,7 @@ where
     let begun = drained.planned;
     drained.finish(&last).await;
     match &result {
-        Ok(report) => front.succeed(report, facts.truncation),
+        Ok(report) => front.succeed(report, truncation),
         Err(error) => {
             let (run_id, destination) = (run_id.as_deref(), destination.as_deref());
             front.fail(&Failure { error, run_id, destination, left, begun });

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use super::printable;
+
 /// Rows whose columns are as wide as their widest cells, with two spaces between them.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -35,11 +37,12 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(TableRow::Cells(cells.into_iter().collect()));
+        let cells = cells.into_iter().map(|cell| printable::line(&cell).into_owned());
+        self.rows.push(TableRow::Cells(cells.collect()));
     }
 
-    pub(crate) fn line(&mut self, line: String) {
-        self.rows.push(TableRow::Line(line));
+    pub(crate) fn line(&mut self, line: &str) {
+        self.rows.push(TableRow::Line(printable::line(line).into_owned()));
     }
 
     /// Aligns the cells of a column by their ends.
@@ -53,7 +56,7 @@ impl Table {
         let mut widths = Vec::new();
         loop {
             let cells = self.rows.iter().filter_map(|row| row.cell(widths.len()));
-            let Some(width) = cells.map(|cell| cell.chars().count()).max() else { return widths };
+            let Some(width) = cells.map(printable::width).max() else { return widths };
             widths.push(width);
         }
     }
@@ -77,8 +80,11 @@ impl fmt::Display for Table {
                 // A column of nothing takes no room.
                 match (self.right.contains(&column), *width) {
                     (_, 0) => {}
-                    (true, width) => write!(line, "{gap}{cell:>width$}")?,
-                    (false, width) => write!(line, "{gap}{cell:width$}")?,
+                    (true, width) => {
+                        let before = width.saturating_sub(printable::width(cell));
+                        write!(line, "{gap}{:before$}{cell}", "")?;
+                    }
+                    (false, width) => write!(line, "{gap}{}", printable::padded(cell, width))?,
                 }
             }
             write!(f, "{}{end}", line.trim_end())?;

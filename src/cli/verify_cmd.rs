@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 
+use super::printable;
 use super::report::ErrorRecord;
 use super::screen::stdout_line;
 use super::{CommandContext, args, exit, human};
@@ -77,7 +78,7 @@ fn tell(verified: &Verified, context: &CommandContext) -> u8 {
     let differs = verified.findings().count();
     let told = !context.reporter.is_json() && (differs > 0 || context.verbosity >= 0);
     if told {
-        stdout_line(&text(verified));
+        stdout_line(&printable::lines(&text(verified)));
     }
     let Verified { report, source } = verified;
     let error = (differs > 0).then(|| {

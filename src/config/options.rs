@@ -102,6 +102,13 @@ impl OptionInfo {
         self.key.replace('_', "-")
     }
 
+    /// The words that its value may be, as its parser tells them; none where it may be others.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let refused = self.set.and_then(|set| set(&mut Given::default(), "").err());
+        let listed = refused.as_deref().and_then(|text| text.strip_prefix("one of ")?.strip_suffix(" is wanted"));
+        listed.map_or_else(Vec::new, |words| words.split(", ").map(str::to_owned).collect())
+    }
+
     pub(crate) fn variable(&self) -> String {
         format!("OUTHAUL_{}", self.key.to_uppercase())
     }

@@ -277,7 +277,8 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
 
 /// The report of the run that a manifest is of: this one, or an earlier one that is found.
 pub(crate) fn report(run: &Run, manifest: &Manifest, url: Option<String>, already_committed: bool) -> ExportReport {
-    report_of(&run.place, run.request.work.readers.get(), run.started, manifest, url, already_committed)
+    let report = report_of(&run.place, run.request.work.readers.get(), run.started, manifest, url, already_committed);
+    ExportReport { truncation_allowed: run.request.work.allow_truncated, ..report }
 }
 
 /// As [`report`], where nothing else is known of the run.
@@ -324,5 +325,6 @@ pub(crate) fn report_of(
         seconds: started.elapsed().as_secs_f64(),
         source_cost: None,
         already_committed,
+        truncation_allowed: false,
     }
 }

@@ -14,7 +14,7 @@ use super::finish::RunTarget;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 pub use super::leftovers::Remains;
-use super::place::place;
+use super::place::{no_folder, place};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use crate::commit::{Manifest, ManifestError, Placement, look};
@@ -125,6 +125,8 @@ pub enum DestinationState {
     },
     /// A file of that name is there, and no manifest describes it.
     Occupied,
+    /// The folder of an earlier export has the name of the file that is planned.
+    IsFolder,
     /// It cannot be looked at.
     Unknown {
         /// Why not.
@@ -193,10 +195,7 @@ pub(super) async fn facts(destination: &Destination, placement: &Placement) -> R
 /// # Cancel safety
 /// It only reads.
 pub async fn before(request: &ExportRequest) -> PlannedDestination {
-    let unknown = |why: &ExportError| {
-        let why = std::iter::successors(Some(why as &dyn std::error::Error), |error| error.source());
-        DestinationState::Unknown { why: why.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
-    };
+    let unknown = |error: &ExportError| DestinationState::Unknown { why: error.sentence() };
     let target = match RunTarget::open(request).await {
         Ok(target) => target,
         Err(error) => {
@@ -211,9 +210,16 @@ pub async fn before(request: &ExportRequest) -> PlannedDestination {
     let RunTarget::Destination { destination, placement, .. } = target else {
         return PlannedDestination { url, state: DestinationState::Stream };
     };
-    let state = match tokio::time::timeout(LOOK_LIMIT, facts(&destination, &placement)).await {
-        Ok(Ok(shown)) => state(shown),
-        Ok(Err(error)) => unknown(&error.into()),
+    let looked = async {
+        match state(facts(&destination, &placement).await?) {
+            DestinationState::Free => no_folder(&destination, &placement).await.map(|()| DestinationState::Free),
+            taken => Ok(taken),
+        }
+    };
+    let state = match tokio::time::timeout(LOOK_LIMIT, looked).await {
+        Ok(Ok(state)) => state,
+        Ok(Err(error)) if error.kind == ExportErrorKind::DestinationTaken => DestinationState::IsFolder,
+        Ok(Err(error)) => unknown(&error),
         Err(_) => DestinationState::Unknown { why: format!("it did not answer within {} s", LOOK_LIMIT.as_secs()) },
     };
     PlannedDestination { url, state }

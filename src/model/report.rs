@@ -72,4 +72,7 @@ pub struct ExportReport {
     pub source_cost: Option<SourceCost>,
     /// Whether this call found the work already done (`--on-existing skip`, or a `--run-id` that had committed).
     pub already_committed: bool,
+    /// Whether the run was to be content with the first rows (`--allow-truncated`, `--limit`).
+    #[serde(skip)]
+    pub truncation_allowed: bool,
 }

@@ -23,7 +23,7 @@ pub(super) struct Buckets {
 /// `ListAllMyBucketsResult` (S3, `ListBuckets`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Answer {
+struct BucketsAnswer {
     buckets: List,
 }
 
@@ -62,7 +62,7 @@ impl Buckets {
             return Err(format!("the store answered {} to ListBuckets", answer.status()).into());
         }
         let body = answer.into_body().bytes().await?;
-        let answer: Answer = quick_xml::de::from_reader(&*body)?;
+        let answer: BucketsAnswer = quick_xml::de::from_reader(&*body)?;
         Ok(answer.buckets.bucket.into_iter().map(|bucket| bucket.name).collect())
     }
 }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_read_and_the_nearest_name_taken() {
-        let answer: Answer = quick_xml::de::from_str(
+        let answer: BucketsAnswer = quick_xml::de::from_str(
             "<ListAllMyBucketsResult><Owner><ID>x</ID></Owner><Buckets><Bucket><Name>lake</Name>\
              <CreationDate>2026-11-28T00:00:00Z</CreationDate></Bucket><Bucket><Name>logs</Name></Bucket></Buckets>\
              </ListAllMyBucketsResult>",
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(names, ["lake", "logs"]);
         assert_eq!(nearest("laek", names.clone()).as_deref(), Some("lake"));
         assert_eq!(nearest("warehouse", names), None);
-        let none: Answer =
+        let none: BucketsAnswer =
             quick_xml::de::from_str("<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>").unwrap();
         assert!(none.buckets.bucket.is_empty());
     }

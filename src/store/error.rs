@@ -58,9 +58,9 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[error("{0}")]
 struct ClientError(String);
 
-/// What an error means.
+/// What is told with an error beside its fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Meaning {
+struct Remedy {
     code: Option<ErrorCode>,
     hint: Option<&'static str>,
 }
@@ -211,13 +211,13 @@ fn s3_policy(operation: &str) -> &'static str {
 const REGION: &str = "check the region and the endpoint in the environment";
 
 /// `object_store` names the cause by variant where a status code tells it, and only in words elsewhere (lists, uploads).
-fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Meaning) {
+fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Remedy) {
     use ErrorCode::{AccessDenied, BucketMissing, CredentialsMissing, CredentialsRefused};
     use object_store::Error as E;
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let meant = |fault, code, hint| (fault, Meaning { code: Some(code), hint: Some(hint) });
-    let only = |fault| (fault, Meaning::default());
-    let hinted = |fault, hint| (fault, Meaning { code: None, hint: Some(hint) });
+    let meant = |fault, code, hint| (fault, Remedy { code: Some(code), hint: Some(hint) });
+    let only = |fault| (fault, Remedy::default());
+    let hinted = |fault, hint| (fault, Remedy { code: None, hint: Some(hint) });
     let unknown_keys =
         says(&["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "status code: 401"]);
     let refused =
@@ -258,7 +258,7 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Meaning)
         }
         _ => words::in_chain::<std::io::Error>(error).map_or(only(StoreFault::Unavailable), |io| match io_fault(io) {
             // The remote end of a connection can be "not found" too; only a full disk means the same there.
-            (StoreFault::Full, hint) => (StoreFault::Full, Meaning { code: None, hint }),
+            (StoreFault::Full, hint) => (StoreFault::Full, Remedy { code: None, hint }),
             _ => only(StoreFault::Unavailable),
         }),
     }

@@ -321,6 +321,16 @@ async fn c5_resume_reports_what_has_committed_and_refuses_what_never_was() {
 }
 
 #[tokio::test]
+async fn what_was_to_be_content_with_the_first_rows_is_so_after_a_resume() {
+    let pg = pg(15).await;
+    pg.batch(TABLE).await;
+    let place = Place::local();
+    killed(&pg, &place, "uploaded", &["--keep-snapshot", "60s", "--limit", "10"]).await;
+    let run = resume(&pg, &place, &[]).run().await.expect(0);
+    assert_eq!((&run.report["status"], &run.report["rows"]), (&"truncated".into(), &10.into()));
+}
+
+#[tokio::test]
 async fn a_receipt_whose_part_is_gone_is_not_believed() {
     let pg = pg(15).await;
     pg.batch(TABLE).await;

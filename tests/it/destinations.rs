@@ -24,7 +24,7 @@ static REFUSED: [&str; 14] = [
 ];
 
 fn refused(run: &Run, to: &str) {
-    for text in ["s3://", "opening destination"] {
+    for text in ["s3://", "cannot write to"] {
         assert!(run.stderr.contains(text), "{to}: {}", run.stderr);
     }
     assert!(!run.stderr.contains("hunter2"), "{to}: {}", run.stderr);

@@ -62,6 +62,9 @@ async fn the_folder_of_an_earlier_export_is_not_mistaken_for_a_file() {
         let error = refused.report["error"].as_str().unwrap();
         assert!(error.contains("t.csv is the folder of an earlier export"), "{error}");
     }
+    let planned = outhaul(["plan", "t", "--from", &pg.url, "--to", to.to_str().unwrap()]).run().await.expect(0);
+    let planned = String::from_utf8_lossy(&planned.stdout).into_owned();
+    assert!(planned.contains("the folder of an earlier export has this name"), "{planned}");
     let url = s3().url("names/t.csv");
     let on_s3 = |to: String, args: &'static [&'static str]| command(&pg, &to, args).envs(s3().env()).run();
     on_s3(format!("{url}/"), &["--table", "t"]).await.expect(0);

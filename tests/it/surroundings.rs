@@ -11,7 +11,7 @@ use crate::support::http_proxy::{Fault, Op, Proxy, on};
 use crate::support::job::{no_sessions_left, rows};
 use crate::support::pg::{both, pg};
 use crate::support::place::{Place, export};
-use crate::support::run::Stop;
+use crate::support::run::{Stop, outhaul};
 
 /// Some megabytes in many blocks.
 const TABLE: &str = "create table t as select i as id, repeat(md5(i::text), 20) as v from generate_series(1, 10000) i;
@@ -148,10 +148,15 @@ async fn c8_too_few_files_are_a_clear_error_or_fewer_readers() {
             let args = ["--readers", "16", "--partitions", "32"];
             let run = place.export_by(&before, &pg.url, &args).run().await;
             if run.code == 0 {
-                assert_eq!(place.whole().await, expected, "{files}");
+                // What it could not open once the manifest stood, it has told, and a resume finishes it.
+                if run.stderr.contains("could not be") {
+                    let resume = ["resume", &place.url(), "--from", &pg.url, "--report", "json"];
+                    place.known_to(outhaul(resume)).run().await.expect(0);
+                }
+                assert_eq!(place.whole().await, expected, "{files}: {}", run.stderr);
             } else {
                 assert!([11, 21].contains(&run.code), "{files}: {} {}", run.code, run.stderr);
-                assert!(run.stderr.contains("Too many open files"), "{files}: {}", run.stderr);
+                assert!(run.stderr.to_lowercase().contains("too many open files"), "{files}: {}", run.stderr);
                 assert!(run.stderr.contains("raise `ulimit -n`"), "{files}: {}", run.stderr);
                 // What it could not open, it could not remove: the next run can.
                 assert_eq!(place.visible().await, [""; 0]);

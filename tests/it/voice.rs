@@ -261,7 +261,7 @@ async fn signatures_of_requests_are_in_no_text() {
         .await
         .expect(21);
     let said = format!("{}{}", run.stderr, String::from_utf8_lossy(&run.stdout));
-    assert!(run.stderr.contains("caused by: ") && run.stderr.contains("127.0.0.1:1: connection refused"), "{said}");
+    assert!(run.stderr.contains("caused by: ") && run.stderr.contains("connection refused"), "{said}");
     assert!(!said.contains(CANARY) && !said.contains("sig="), "{said}");
 }
 

@@ -71,7 +71,7 @@ impl Place {
     }
 
     /// What a run needs to write here.
-    fn known_to(&self, run: Outhaul) -> Outhaul {
+    pub(crate) fn known_to(&self, run: Outhaul) -> Outhaul {
         match self {
             Self::Local(_) => run,
             Self::S3(s3) => run.envs(s3.env()),

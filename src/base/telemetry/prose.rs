@@ -9,6 +9,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::base::voice;
+
 /// `warning: an attempt failed: connection reset (attempt=1)`.
 #[derive(Debug)]
 pub(super) struct Prose;
@@ -55,15 +57,8 @@ impl Visit for Told {
     }
 
     fn record_error(&mut self, _: &Field, value: &(dyn Error + 'static)) {
-        let mut cause = Some(value);
-        while let Some(error) = cause {
-            let plain = error.to_string().replace(char::is_control, " ");
-            if !self.cause.contains(&plain) {
-                self.cause.push_str(": ");
-                self.cause.push_str(&plain);
-            }
-            cause = error.source();
-        }
+        self.cause.push_str(": ");
+        self.cause.push_str(&voice::sentence(&value.to_string(), value.source(), false));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -107,8 +102,8 @@ mod tests {
     #[test]
     fn a_record_reads_as_a_sentence() {
         for (color, expected) in [
-            (false, "warning: it was settled: no  way (staged=8, run_id=abc)\n"),
-            (true, "\u{1b}[33mwarning:\u{1b}[0m it was settled: no  way (staged=8, run_id=abc)\n"),
+            (false, "warning: it was settled: no way (staged=8, run_id=abc)\n"),
+            (true, "\u{1b}[33mwarning:\u{1b}[0m it was settled: no way (staged=8, run_id=abc)\n"),
         ] {
             let kept = Kept::default();
             let writer = {

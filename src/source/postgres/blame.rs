@@ -10,7 +10,7 @@ use super::near_table;
 use super::plan::{listed, nearest};
 use super::session::identifier;
 use crate::model::{RelationRequest, ShapeOptions};
-use crate::source::SourceError;
+use crate::source::{SourceError, SourceFault};
 
 const UNDEFINED_COLUMN: &str = "42703";
 const UNDEFINED_TABLE: &str = "42P01";
@@ -43,7 +43,8 @@ pub(super) async fn explain(session: &Session, error: SourceError, shape: &Shape
 
 /// The error, the flag whose text is at fault, that text, and the byte in it.
 fn place<'a>(error: &'a SourceError, shape: &'a ShapeOptions) -> Option<(&'a ServerError, String, (&'a str, usize))> {
-    let server = error.of_server()?;
+    // Who gives way to somebody has made no mistake.
+    let server = error.of_server().filter(|_| error.fault != SourceFault::GaveWay)?;
     let StatementPlace { statement, character } = server.place.as_ref()?;
     let statement = statement.as_ref()?;
     let (byte, _) = statement.char_indices().nth(character.checked_sub(1)?)?;
@@ -72,7 +73,7 @@ fn pieces<'a>(statement: &'a str, shape: &'a ShapeOptions) -> impl Iterator<Item
 
 /// A name in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Named {
+struct NameInText {
     /// All of it.
     written: String,
     /// Its last part: `b` of `a.b`, as the server folds it.
@@ -80,7 +81,7 @@ struct Named {
 }
 
 /// The name at a byte.
-fn name_at(text: &str, at: usize) -> Option<Named> {
+fn name_at(text: &str, at: usize) -> Option<NameInText> {
     let whole = text.get(at..)?;
     let mut rest = whole;
     loop {
@@ -96,7 +97,7 @@ fn name_at(text: &str, at: usize) -> Option<Named> {
             _ if name.is_empty() => return None,
             _ => {
                 let written = whole.strip_suffix(tail)?.to_owned();
-                return Some(Named { written, last: name });
+                return Some(NameInText { written, last: name });
             }
         }
     }
