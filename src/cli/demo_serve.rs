@@ -57,7 +57,9 @@ pub(super) async fn serve(job: &Job, context: &CommandContext) -> u8 {
             stdout_line(&lines(&service));
         }
     };
-    serve_cmd::run(config, context, said).await
+    // Nobody changes the example while it runs.
+    let (_, changes) = tokio::sync::mpsc::channel(1);
+    serve_cmd::run(config, context, changes, said).await
 }
 
 /// The example, over the demo's server, on free ports and with the run's own keys.
@@ -69,8 +71,8 @@ fn config(job: &Job, free: &str, enterprise: &str) -> Result<ServiceConfig, crat
     if let Some(admin) = &mut config.admin_listen {
         admin.set_port(0);
     }
-    // The folder goes with the demo.
-    config.state = job.to.with_file_name(".outhaul-demo-state.sqlite3");
+    // The server's folder goes with the demo.
+    config.state = job.socket.join("outhaul-state.sqlite3");
     for key in &mut config.keys {
         key.sha256 = match key.tier.as_deref() {
             Some("free") => Sha256::digest(free).into(),

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use clap::ArgMatches;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::looks::Looks;
 use super::{CommandContext, exit};
-use crate::config::ConfigErrors;
 use crate::config::service::{ServiceConfig, load_service};
+use crate::config::{ConfigErrors, Environment};
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
 use crate::service::{self, Listening, ServiceError};
@@ -37,12 +39,32 @@ pub(super) async fn serve(matches: &ArgMatches, context: &CommandContext) -> u8 
             context.screen.line(&address_line(at));
         }
     };
-    run(config, context, listening).await
+    let (changed, changes) = channel(1);
+    let again = tokio::spawn(read_again(file.to_owned(), context.environment.clone(), changed));
+    let exit_code = run(config, context, changes, listening).await;
+    again.abort();
+    exit_code
+}
+
+/// Reads the file again at each SIGHUP. One that is wrong changes nothing.
+async fn read_again(file: String, environment: Environment, changed: Sender<ServiceConfig>) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        match load_service(Path::new(&file), &environment) {
+            Ok(config) => drop(changed.send(config).await),
+            Err(errors) => tracing::error!(%errors, "the file is wrong; everything stays as it was"),
+        }
+    }
 }
 
 /// Serves until a signal comes; returns the exit code.
-pub(super) async fn run(config: ServiceConfig, context: &CommandContext, listening: impl FnOnce(Listening)) -> u8 {
-    match service::serve(config, context.signals.token().clone(), listening).await {
+pub(super) async fn run(
+    config: ServiceConfig,
+    context: &CommandContext,
+    changes: Receiver<ServiceConfig>,
+    listening: impl FnOnce(Listening),
+) -> u8 {
+    match service::serve(config, context.signals.token().clone(), changes, listening).await {
         // It was told to stop, and has.
         Ok(()) => exit::COMPLETE,
         Err(error) => context.fail(&failed(error)),
@@ -51,13 +73,15 @@ pub(super) async fn run(config: ServiceConfig, context: &CommandContext, listeni
 
 fn address_line(at: Listening) -> String {
     let admin = at.admin.map_or_else(String::new, |admin| format!(", metrics and health on http://{admin}"));
-    format!("listening on http://{}{admin}", at.public)
+    let scheme = if at.secure { "https" } else { "http" };
+    format!("listening on {scheme}://{}{admin}", at.public)
 }
 
 fn failed(error: ServiceError) -> ExportError {
     let (kind, hint) = match &error {
         ServiceError::Metrics(_) => (ExportErrorKind::Internal, None),
         ServiceError::Listen { .. } => (ExportErrorKind::Usage, Some("choose another address")),
+        ServiceError::Tls(_) => (ExportErrorKind::Usage, Some("check tls_cert and tls_key, which are PEM files")),
         ServiceError::State { hint, .. } => (ExportErrorKind::Usage, *hint),
     };
     let (message, hint) = (error.to_string(), hint.map(str::to_owned));

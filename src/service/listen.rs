@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_server::Handle;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::Receiver;
 
 use super::deadline::DeadlineAcceptor;
+use super::tls::server_config;
 use super::{Listening, ServiceError, ServiceState};
 use crate::base::failpoint;
 use crate::base::memory::{CONNECTION_SEND_BYTES, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
+use crate::config::service::ServiceConfig;
 
 /// So long a client has for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,13 +31,15 @@ pub(super) async fn serve(
     service: &Arc<ServiceState>,
     public: Router,
     admin: Router,
+    mut changes: Receiver<ServiceConfig>,
     ready: impl FnOnce(Listening),
 ) -> Result<(), ServiceError> {
+    let tls = service.config.tls.as_ref().map(server_config).transpose().map_err(ServiceError::Tls)?;
+    let tls = tls.map(RustlsConfig::from_config);
     let (listener, address) = bind(service.config.listen).await?;
     let handle = Handle::new();
     let deadline = failpoint::limit("write_deadline", service.config.limits.write_deadline);
     let mut server = axum_server::Server::<SocketAddr>::from_listener(listener)
-        .acceptor(DeadlineAcceptor(deadline))
         .first_request_timeout(HEAD_TIMEOUT)
         .handle(handle.clone());
     let builder = server.http_builder();
@@ -43,7 +49,11 @@ pub(super) async fn serve(
         .max_send_buf_size(CONNECTION_SEND_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES_MAX).unwrap_or(u32::MAX));
-    let serving = tokio::spawn(server.serve(public.into_make_service()));
+    let (app, deadline) = (public.into_make_service(), DeadlineAcceptor(deadline));
+    let serving = match &tls {
+        Some(tls) => tokio::spawn(server.acceptor(RustlsAcceptor::new(tls.clone()).acceptor(deadline)).serve(app)),
+        None => tokio::spawn(server.acceptor(deadline).serve(app)),
+    };
     let admin = match service.config.admin_listen {
         Some(address) => {
             let (listener, address) = bind(address).await?;
@@ -52,8 +62,13 @@ pub(super) async fn serve(
         }
         None => None,
     };
-    ready(Listening { public: address, admin: admin.as_ref().map(|(_, address)| *address) });
-    service.stopping.cancelled().await;
+    ready(Listening { secure: tls.is_some(), public: address, admin: admin.as_ref().map(|(_, address)| *address) });
+    loop {
+        tokio::select! {
+            () = service.stopping.cancelled() => break,
+            Some(changed) = changes.recv() => reload(service, tls.as_ref(), &changed),
+        }
+    }
     handle.graceful_shutdown(None);
     if tokio::time::timeout(GRACE, service.limits.all_ended()).await.is_err() {
         service.stop.cancel();
@@ -65,6 +80,18 @@ pub(super) async fn serve(
         task.abort();
     }
     Ok(())
+}
+
+/// Takes keys and certificates of a file that has changed; the rest of it waits for the next start.
+fn reload(service: &ServiceState, tls: Option<&RustlsConfig>, changed: &ServiceConfig) {
+    service.take_keys(changed);
+    if let (Some(tls), Some(files)) = (tls, &changed.tls) {
+        match server_config(files) {
+            Ok(config) => tls.reload_from_config(config),
+            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+        }
+    }
+    tracing::warn!("keys and certificates were read again");
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServiceError> {

@@ -11,6 +11,7 @@ mod body;
 mod bucket_key;
 mod catalog;
 mod coding;
+mod cors;
 mod datasets;
 mod deadline;
 mod ending;
@@ -24,19 +25,21 @@ mod receipts;
 mod scoped;
 mod state;
 mod stream;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use chrono::{TimeDelta, Utc};
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
@@ -69,6 +72,9 @@ pub enum ServiceError {
         /// Why.
         source: io::Error,
     },
+    /// The certificate cannot be used.
+    #[error("the certificate or its key cannot be used")]
+    Tls(#[source] io::Error),
     /// The state store cannot be used.
     #[error("{message}")]
     State {
@@ -99,6 +105,8 @@ impl From<StateError> for ServiceError {
 /// Where a service that runs is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Listening {
+    /// Whether callers are answered over TLS.
+    pub secure: bool,
     /// By callers.
     pub public: SocketAddr,
     /// By the operator.
@@ -113,7 +121,7 @@ pub(crate) struct RequestId(pub(crate) String);
 #[derive(Debug)]
 pub(crate) struct ServiceState {
     config: ServiceConfig,
-    keys: Vec<Arc<ApiKey>>,
+    keys: RwLock<Vec<Arc<ApiKey>>>,
     limits: Limits,
     store: Arc<dyn StateStore>,
     catalog: Catalog,
@@ -127,9 +135,17 @@ pub(crate) struct ServiceState {
 impl ServiceState {
     /// Who asks, within the rate that he may ask at.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let caller = Caller::of(headers, &self.keys, &self.config)?;
+        let caller = {
+            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+            Caller::of(headers, &keys, &self.config)?
+        };
         self.limits.request(&caller.owner())?;
         Ok(caller)
+    }
+
+    /// Takes the keys of a file that has changed; who has a stream already keeps it.
+    fn take_keys(&self, changed: &ServiceConfig) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = shared(&changed.keys);
     }
 
     /// What links begin with.
@@ -143,18 +159,20 @@ pub async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
     catalog::check(config).await
 }
 
-/// Serves until `stopping` is cancelled; streams that are under way have some seconds then.
+/// Serves until `stopping` is cancelled; streams that are under way have some seconds then. Of a file that has changed, keys
+/// and certificates are taken.
 ///
 /// # Errors
 /// An address is taken, or the state store cannot be used.
 pub async fn serve(
     config: ServiceConfig,
     stopping: CancellationToken,
+    changes: Receiver<ServiceConfig>,
     ready: impl FnOnce(Listening),
 ) -> Result<(), ServiceError> {
     let metrics = Arc::new(Exporter::start(None, None, &[]).await?);
     let limits = Limits::new(&config.limits);
-    let keys = config.keys.iter().cloned().map(Arc::new).collect();
+    let keys = RwLock::new(shared(&config.keys));
     let file = config.state.clone();
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&file)).await;
     let store: Arc<dyn StateStore> = Arc::new(opened.unwrap_or(Err(StateError::Stopped))?);
@@ -165,7 +183,12 @@ pub async fn serve(
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
     tokio::spawn(forget(Arc::clone(&service.store)));
-    listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), ready).await
+    listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), changes, ready)
+        .await
+}
+
+fn shared(keys: &[ApiKey]) -> Vec<Arc<ApiKey>> {
+    keys.iter().cloned().map(Arc::new).collect()
 }
 
 /// Forgets records once they are old.
@@ -195,6 +218,7 @@ fn router(service: Arc<ServiceState>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn(with_request_id))
+        .layer(from_fn_with_state(Arc::clone(&service), cors::cors))
         .with_state(service)
 }
 

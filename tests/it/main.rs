@@ -59,6 +59,8 @@ mod second_source;
 mod security;
 mod servers;
 mod service_access;
+mod service_analyses;
+mod service_front;
 mod service_streams;
 mod shape;
 mod special_inputs;

@@ -281,7 +281,7 @@ async fn codings_are_one_member_with_the_same_bytes() {
 
 /// Statements of the service that run now.
 const ACTIVE: &str = "select count(*) from pg_stat_activity where datname = current_database()
-    and application_name like 'outhaul/%' and state = 'active'";
+    and application_name like 'outhaul/%' and state = 'active' and query like '%pg_sleep%'";
 
 #[tokio::test]
 async fn a_client_that_goes_away_ends_the_query() {

@@ -147,6 +147,11 @@ impl Running {
         self.stderr.text()
     }
 
+    /// What it has said on standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
     /// The process's id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("the process has not been waited for")

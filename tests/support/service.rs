@@ -76,8 +76,8 @@ impl Service {
     pub(crate) async fn with(text: &str, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
         let (folder, command) = written(text, &["-vv"]);
         let process = more(command).spawn();
-        process.stderr_has("listening on http://").await;
-        let said = process.stderr();
+        process.stderr_has("health on http://").await;
+        let said = process.stderr().replace("listening on https://", "listening on http://");
         let after = |mark: &str| {
             let rest = said.split(mark).nth(1).unwrap();
             rest.split([',', '\n', ' ']).next().unwrap().to_owned()

@@ -7,28 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::options::nearest;
-use super::super::raw::TIERS;
 use super::super::typed::{load as load_export, load_connection};
-use super::super::{ConfigError, ConfigErrors, Environment, value};
+use super::super::{ConfigError, ConfigErrors, Environment};
 use super::analysis::analyses;
-use super::file::{CapEntry, ColumnEntry, DatasetEntry, KeyEntry, LimitsEntry, ServiceFile, SourceEntry};
-use super::{ApiKey, Dataset, DatasetColumn, ServiceConfig, ServiceLimits, TenantRule};
+use super::file::{ColumnEntry, DatasetEntry, ServiceFile, SourceEntry};
+use super::{Dataset, DatasetColumn, ServiceConfig, TenantRule};
 use crate::export::ExportRequest;
 use crate::model::{ReadMode, ServedReads};
 use crate::source::Source;
 
 const LISTEN: &str = "127.0.0.1:8080";
 const STATE: &str = "outhaul-state.sqlite3";
-const STREAMS: u32 = 64;
-const STREAMS_PER_TENANT: u32 = 8;
-const REQUESTS_PER_MINUTE: u32 = 600;
 
 /// Seconds.
 const BUCKET_KEY_TTL: i64 = 3_600;
-
-const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-const FIRST_PAGE: Duration = Duration::from_secs(20);
 
 /// One page of a stream, which is wholly in memory.
 const PAGE_BYTES: u64 = 2 << 20;
@@ -73,15 +65,15 @@ fn has_password(from: &str) -> bool {
     from.contains("password=") || authority.and_then(|it| it.rsplit_once('@')).is_some_and(|(who, _)| who.contains(':'))
 }
 
-struct Builder<'a> {
+pub(super) struct Builder<'a> {
     folder: Option<&'a Path>,
     environment: &'a Environment,
-    errors: Vec<ConfigError>,
+    pub(super) errors: Vec<ConfigError>,
     warnings: Vec<String>,
 }
 
 impl Builder<'_> {
-    fn wrong(&mut self, what: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn wrong(&mut self, what: impl Into<String>, hint: impl Into<String>) {
         self.errors.push(ConfigError::new(what, hint));
     }
 
@@ -108,6 +100,8 @@ impl Builder<'_> {
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let limits = self.limits(&file.limits);
+        let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
+        self.origins(&file.cors_origins);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
         let public_url = file.public_url.map(|url| url.trim_end_matches('/').to_owned());
         if public_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
@@ -118,6 +112,8 @@ impl Builder<'_> {
             listen: listen?,
             admin_listen,
             public_url,
+            tls,
+            cors_origins: file.cors_origins,
             state,
             bucket_key_seconds,
             keys,
@@ -138,30 +134,32 @@ impl Builder<'_> {
         }
     }
 
+    fn tls(&mut self, cert: Option<&str>, key: Option<&str>) -> Option<(PathBuf, PathBuf)> {
+        match (cert, key) {
+            (Some(cert), Some(key)) => Some((self.relative(cert), self.relative(key))),
+            (None, None) => None,
+            _ => {
+                self.wrong("tls_cert and tls_key belong together", "give both, or neither");
+                None
+            }
+        }
+    }
+
+    /// Origins are compared letter by letter, as browsers send them.
+    fn origins(&mut self, origins: &[String]) {
+        for origin in origins {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            if host.is_none_or(|host| host.is_empty() || host.contains(['/', '*', ' ']) || host != host.to_lowercase())
+            {
+                let hint = "write it as a browser sends it, as in https://app.example.com, one for each; there is no *";
+                self.wrong(format!("cors_origins: {origin:?} is no origin"), hint);
+            }
+        }
+    }
+
     /// A path, from the folder of the file.
     fn relative(&self, text: &str) -> PathBuf {
         self.folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))
-    }
-
-    fn tiers(&mut self, file: &ServiceFile) -> BTreeMap<String, Option<NonZeroU64>> {
-        let mut tiers: BTreeMap<String, Option<NonZeroU64>> = BTreeMap::new();
-        let built_in: toml::Table = TIERS.parse().unwrap_or_default();
-        for (name, cap) in built_in.get("tiers").and_then(toml::Value::as_table).into_iter().flatten() {
-            let rows = cap.as_integer().and_then(|rows| u64::try_from(rows).ok()).and_then(NonZeroU64::new);
-            tiers.insert(name.clone(), rows);
-        }
-        for (name, entry) in &file.tier {
-            let cap = match &entry.max_rows {
-                CapEntry::Word(word) if word == "unlimited" => Some(None),
-                CapEntry::Word(_) => None,
-                CapEntry::Rows(rows) => NonZeroU64::new(*rows).map(Some),
-            };
-            match cap {
-                Some(cap) => drop(tiers.insert(name.clone(), cap)),
-                None => self.wrong(format!("tier.{name}: max_rows"), "write a number of rows, or \"unlimited\""),
-            }
-        }
-        tiers
     }
 
     fn source(&mut self, name: &str, entry: &SourceEntry) -> Option<Arc<dyn Source>> {
@@ -341,84 +339,6 @@ impl Builder<'_> {
             }
         }
     }
-
-    fn key(&mut self, entry: &KeyEntry, tiers: &BTreeMap<String, Option<NonZeroU64>>, all: &[&str]) -> Option<ApiKey> {
-        let place = format!("key {:?}", entry.name);
-        let sha256 = digest(&entry.sha256);
-        if sha256.is_none() {
-            let hint = "write the 64 hex digits of printf %s \"$KEY\" | sha256sum";
-            self.wrong(format!("{place}: sha256 is no SHA-256"), hint);
-        }
-        match (&entry.tier, entry.may_assert) {
-            (Some(tier), _) => self.known_tier(&place, tier, tiers),
-            (None, true) => {}
-            (None, false) => self.wrong(format!("{place} has no tier"), "name one of the tiers"),
-        }
-        if entry.tenant.as_ref().is_some_and(|tenant| tenant.trim().is_empty()) {
-            self.wrong(format!("{place}: tenant is empty"), "name the tenant, or leave it out");
-        }
-        for dataset in entry.datasets.iter().filter(|name| *name != "*") {
-            if !all.contains(&dataset.as_str()) {
-                let hint = nearest(dataset, all.iter().copied());
-                let hint = hint.map_or_else(
-                    || format!("the datasets are {}", all.join(", ")),
-                    |near| format!("did you mean {near}?"),
-                );
-                self.wrong(format!("{place}: dataset {dataset:?} is not there"), hint);
-            }
-        }
-        let every = entry.datasets.iter().any(|name| name == "*");
-        Some(ApiKey {
-            name: entry.name.clone(),
-            sha256: sha256?,
-            tenant: entry.tenant.clone(),
-            tier: entry.tier.clone(),
-            datasets: (!every).then(|| entry.datasets.clone()),
-            may_assert: entry.may_assert,
-        })
-    }
-
-    fn known_tier(&mut self, place: &str, tier: &str, tiers: &BTreeMap<String, Option<NonZeroU64>>) {
-        if !tiers.contains_key(tier) {
-            let known: Vec<&str> = tiers.keys().map(String::as_str).collect();
-            self.wrong(format!("{place}: tier {tier:?} is not known"), format!("the tiers are {}", known.join(", ")));
-        }
-    }
-
-    fn seconds(&mut self, key: &str, text: Option<&str>, usual: i64) -> i64 {
-        match text.map(value::duration) {
-            None => usual,
-            Some(Ok(duration)) => i64::try_from(duration.as_secs()).unwrap_or(usual),
-            Some(Err(why)) => {
-                self.wrong(key, why);
-                usual
-            }
-        }
-    }
-
-    fn limits(&mut self, entry: &LimitsEntry) -> ServiceLimits {
-        let mut time = |key: &str, text: &Option<String>, usual: Duration| match text.as_deref().map(value::duration) {
-            None => usual,
-            Some(Ok(duration)) => duration,
-            Some(Err(why)) => {
-                self.errors.push(ConfigError::new(format!("limits.{key}"), why));
-                usual
-            }
-        };
-        let write_deadline = time("write_deadline", &entry.write_deadline, WRITE_DEADLINE);
-        let first_page = time("first_page", &entry.first_page, FIRST_PAGE);
-        let limits = ServiceLimits {
-            streams: entry.streams.unwrap_or(STREAMS),
-            streams_per_tenant: entry.streams_per_tenant.unwrap_or(STREAMS_PER_TENANT),
-            requests_per_minute: entry.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
-            write_deadline,
-            first_page,
-        };
-        if limits.streams == 0 || limits.streams_per_tenant == 0 || limits.requests_per_minute == 0 {
-            self.wrong("a limit of 0 serves nobody", "write 1 or more");
-        }
-        limits
-    }
 }
 
 /// How pages are read for callers, before it is known for whom.
@@ -435,13 +355,4 @@ pub(super) fn served() -> ServedReads {
 /// A name that stands in a URL as it is.
 fn is_word(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-}
-
-/// A SHA-256 in hex.
-fn digest(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> =
-        text.chars().map(|digit| digit.to_digit(16).and_then(|it| u8::try_from(it).ok())).collect::<Option<_>>()?;
-    let bytes: Vec<u8> =
-        digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect();
-    if digits.len() == 64 { bytes.try_into().ok() } else { None }
 }

@@ -11,7 +11,7 @@ use super::super::{ConfigError, position};
 use crate::model::BucketUnit;
 
 /// Keys of the design that are not in this version: refused by name, never "unknown".
-const LATER: [&str; 7] = ["cors_origins", "destination", "jwt", "raw", "state_url", "tls_cert", "trusted_proxies"];
+const LATER: [&str; 5] = ["destination", "jwt", "raw", "state_url", "trusted_proxies"];
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -22,6 +22,9 @@ pub(super) struct ServiceFile {
     pub(super) public_url: Option<String>,
     pub(super) state: Option<String>,
     pub(super) bucket_key_ttl: Option<String>,
+    pub(super) tls_cert: Option<String>,
+    pub(super) tls_key: Option<String>,
+    pub(super) cors_origins: Vec<String>,
     pub(super) source: BTreeMap<String, SourceEntry>,
     pub(super) tier: BTreeMap<String, TierEntry>,
     pub(super) key: Vec<KeyEntry>,
@@ -157,7 +160,7 @@ fn told(message: &str) -> (String, String) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = message.strip_prefix("unknown field ").and_then(|_| quoted.next());
     if let Some(name) = unknown {
-        if LATER.contains(&name) || name == "tls_key" {
+        if LATER.contains(&name) {
             return (format!("{name} is not in this version yet"), "leave it out".to_owned());
         }
         let known: Vec<&str> = quoted.collect();

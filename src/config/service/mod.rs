@@ -2,6 +2,7 @@
 
 mod analysis;
 mod build;
+mod callers;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,10 @@ pub struct ServiceConfig {
     pub admin_listen: Option<SocketAddr>,
     /// What links begin with where a proxy stands in front.
     pub public_url: Option<String>,
+    /// The certificate and its key, both in PEM, where callers are answered over TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Pages of these origins may ask.
+    pub cors_origins: Vec<String>,
     /// The file of the state store.
     pub state: PathBuf,
     /// So many seconds a bucket key is good for.

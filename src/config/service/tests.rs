@@ -56,8 +56,10 @@ fn mistakes_have_their_line_and_the_nearest_word() {
             "[dataset.orders]\ntenant_setting = \"app.tenant\"",
             "tenant and tenant_setting are both given",
         ),
-        ("[source.shop]", "tls_cert = \"x\"\n[source.shop]", "tls_cert is not in this version yet"),
-        ("[source.shop]", "cors_origins = []\n[source.shop]", "cors_origins is not in this version yet"),
+        ("[source.shop]", "tls_cert = \"x\"\n[source.shop]", "tls_cert and tls_key belong together"),
+        ("[source.shop]", "cors_origins = [\"*\"]\n[source.shop]", "cors_origins: \"*\" is no origin"),
+        ("[source.shop]", "trusted_proxies = []\n[source.shop]", "trusted_proxies is not in this version yet"),
+        ("[source.shop]", "[jwt]\nissuer = \"x\"\n[source.shop]", "jwt is not in this version yet"),
         ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
         (
             "table = \"public.orders\"",

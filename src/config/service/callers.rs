@@ -1,0 +1,133 @@
+//! Keys, tiers and limits: who may ask, and for how much.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use super::super::options::nearest;
+use super::super::raw::TIERS;
+use super::super::{ConfigError, value};
+use super::build::Builder;
+use super::file::{CapEntry, KeyEntry, LimitsEntry, ServiceFile};
+use super::{ApiKey, ServiceLimits};
+
+const STREAMS: u32 = 64;
+const STREAMS_PER_TENANT: u32 = 8;
+const REQUESTS_PER_MINUTE: u32 = 600;
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+const FIRST_PAGE: Duration = Duration::from_secs(20);
+
+impl Builder<'_> {
+    pub(super) fn tiers(&mut self, file: &ServiceFile) -> BTreeMap<String, Option<NonZeroU64>> {
+        let mut tiers: BTreeMap<String, Option<NonZeroU64>> = BTreeMap::new();
+        let built_in: toml::Table = TIERS.parse().unwrap_or_default();
+        for (name, cap) in built_in.get("tiers").and_then(toml::Value::as_table).into_iter().flatten() {
+            let rows = cap.as_integer().and_then(|rows| u64::try_from(rows).ok()).and_then(NonZeroU64::new);
+            tiers.insert(name.clone(), rows);
+        }
+        for (name, entry) in &file.tier {
+            let cap = match &entry.max_rows {
+                CapEntry::Word(word) if word == "unlimited" => Some(None),
+                CapEntry::Word(_) => None,
+                CapEntry::Rows(rows) => NonZeroU64::new(*rows).map(Some),
+            };
+            match cap {
+                Some(cap) => drop(tiers.insert(name.clone(), cap)),
+                None => self.wrong(format!("tier.{name}: max_rows"), "write a number of rows, or \"unlimited\""),
+            }
+        }
+        tiers
+    }
+
+    pub(super) fn key(
+        &mut self,
+        entry: &KeyEntry,
+        tiers: &BTreeMap<String, Option<NonZeroU64>>,
+        all: &[&str],
+    ) -> Option<ApiKey> {
+        let place = format!("key {:?}", entry.name);
+        let sha256 = digest(&entry.sha256);
+        if sha256.is_none() {
+            let hint = "write the 64 hex digits of printf %s \"$KEY\" | sha256sum";
+            self.wrong(format!("{place}: sha256 is no SHA-256"), hint);
+        }
+        match (&entry.tier, entry.may_assert) {
+            (Some(tier), _) => self.known_tier(&place, tier, tiers),
+            (None, true) => {}
+            (None, false) => self.wrong(format!("{place} has no tier"), "name one of the tiers"),
+        }
+        if entry.tenant.as_ref().is_some_and(|tenant| tenant.trim().is_empty()) {
+            self.wrong(format!("{place}: tenant is empty"), "name the tenant, or leave it out");
+        }
+        for dataset in entry.datasets.iter().filter(|name| *name != "*") {
+            if !all.contains(&dataset.as_str()) {
+                let hint = nearest(dataset, all.iter().copied());
+                let hint = hint.map_or_else(
+                    || format!("the datasets are {}", all.join(", ")),
+                    |near| format!("did you mean {near}?"),
+                );
+                self.wrong(format!("{place}: dataset {dataset:?} is not there"), hint);
+            }
+        }
+        let every = entry.datasets.iter().any(|name| name == "*");
+        Some(ApiKey {
+            name: entry.name.clone(),
+            sha256: sha256?,
+            tenant: entry.tenant.clone(),
+            tier: entry.tier.clone(),
+            datasets: (!every).then(|| entry.datasets.clone()),
+            may_assert: entry.may_assert,
+        })
+    }
+
+    pub(super) fn known_tier(&mut self, place: &str, tier: &str, tiers: &BTreeMap<String, Option<NonZeroU64>>) {
+        if !tiers.contains_key(tier) {
+            let known: Vec<&str> = tiers.keys().map(String::as_str).collect();
+            self.wrong(format!("{place}: tier {tier:?} is not known"), format!("the tiers are {}", known.join(", ")));
+        }
+    }
+
+    pub(super) fn seconds(&mut self, key: &str, text: Option<&str>, usual: i64) -> i64 {
+        match text.map(value::duration) {
+            None => usual,
+            Some(Ok(duration)) => i64::try_from(duration.as_secs()).unwrap_or(usual),
+            Some(Err(why)) => {
+                self.wrong(key, why);
+                usual
+            }
+        }
+    }
+
+    pub(super) fn limits(&mut self, entry: &LimitsEntry) -> ServiceLimits {
+        let mut time = |key: &str, text: &Option<String>, usual: Duration| match text.as_deref().map(value::duration) {
+            None => usual,
+            Some(Ok(duration)) => duration,
+            Some(Err(why)) => {
+                self.errors.push(ConfigError::new(format!("limits.{key}"), why));
+                usual
+            }
+        };
+        let write_deadline = time("write_deadline", &entry.write_deadline, WRITE_DEADLINE);
+        let first_page = time("first_page", &entry.first_page, FIRST_PAGE);
+        let limits = ServiceLimits {
+            streams: entry.streams.unwrap_or(STREAMS),
+            streams_per_tenant: entry.streams_per_tenant.unwrap_or(STREAMS_PER_TENANT),
+            requests_per_minute: entry.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
+            write_deadline,
+            first_page,
+        };
+        if limits.streams == 0 || limits.streams_per_tenant == 0 || limits.requests_per_minute == 0 {
+            self.wrong("a limit of 0 serves nobody", "write 1 or more");
+        }
+        limits
+    }
+}
+
+/// A SHA-256 in hex.
+fn digest(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> =
+        text.chars().map(|digit| digit.to_digit(16).and_then(|it| u8::try_from(it).ok())).collect::<Option<_>>()?;
+    let bytes: Vec<u8> =
+        digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit)).collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}

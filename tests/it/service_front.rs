@@ -1,0 +1,234 @@
+//! `outhaul serve` as its operator and its first users meet it: TLS, keys that change, pages of other origins, the demo, the
+//! lines of its documentation.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::eventually;
+use crate::support::pg::{Pg, pg};
+use crate::support::run::outhaul;
+use crate::support::service::{Service, key};
+use crate::support::tls::Authority;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What the demo makes.
+async fn orders() -> Pg {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table orders (id bigint primary key, customer integer not null, amount numeric(12,2) not null, status text not null,
+            created_at timestamptz not null, note text);
+        insert into orders select n, n, n, (array['new', 'paid', 'shipped'])[1 + n % 3],
+            timestamptz '2024-01-01 00:00:00+00' + n * interval '31 seconds', null from generate_series(1, 1000) n;
+        analyze",
+    )
+    .await;
+    pg
+}
+
+/// The example file, with a database and keys.
+fn example(pg: &Pg, free: &str) -> String {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/service.example.toml")).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("listen") && !line.starts_with("admin_listen"));
+    let text: Vec<&str> = lines.collect();
+    let zeros = "0".repeat(64);
+    text.join("\n").replace("env:DATABASE_URL", &pg.url).replacen(&zeros, &crate::support::service::digest(free), 1)
+}
+
+/// The commands of the documentation's `sh` blocks.
+fn commands() -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/service.md")).unwrap();
+    let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    blocks
+        .flat_map(|block| {
+            block
+                .split("\ncurl")
+                .enumerate()
+                .map(|(at, text)| if at > 0 { format!("curl{text}") } else { text.to_owned() })
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_lines_of_the_documentation_run() {
+    let pg = orders().await;
+    let service = Service::start(&example(&pg, "documented")).await;
+    let (mut id, mut bucket_key) = (String::new(), String::new());
+    let commands = commands();
+    assert_eq!(commands.len(), 7);
+    for command in commands {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Command::new("sh")
+            .args(["-c", &command])
+            .current_dir(folder.path())
+            .env("URL", format!("http://{}", service.address))
+            .env("KEY", "documented")
+            .env("ID", &id)
+            .env("BUCKET_KEY", &bucket_key)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        let (said, wrong) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{command}: {wrong}");
+        let file = std::fs::read_to_string(folder.path().join("orders.csv")).unwrap_or_default();
+        assert!(
+            !said.contains("\"code\"") && !file.contains("\"code\"") && said.len() + file.len() > 20,
+            "{command}: {said}{file}"
+        );
+        if let Some(line) = said.lines().find_map(|line| line.strip_prefix("x-outhaul-export-id: ")) {
+            id = line.trim().to_owned();
+            assert!(
+                said.trim_end().lines().last().unwrap().starts_with("{\"$end\":{\"status\":\"complete\""),
+                "{said}"
+            );
+        }
+        if let Ok(Value::Object(answer)) = serde_json::from_str(&said)
+            && let Some(found) = answer.get("buckets")
+        {
+            bucket_key = found[0]["bucket_key"].as_str().unwrap().to_owned();
+        }
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_demo_says_where_it_serves_and_ends_with_a_signal() {
+    let demo = outhaul(["demo", "--serve", "--rows", "20000", "--report", "json"]).limit(LIMIT).spawn();
+    let line = eventually(LIMIT, "the line", async || {
+        let text = demo.stdout();
+        text.ends_with('\n').then_some(text)
+    })
+    .await;
+    let said: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&said["datasets"][0], &said["api_key"]), (&"orders".into(), &said["api_keys"]["free"]), "{said}");
+    let [url, free, enterprise] =
+        [&said["url"], &said["api_keys"]["free"], &said["api_keys"]["enterprise"]].map(|it| it.as_str().unwrap());
+    for (key, status) in [(free, "200"), (enterprise, "200"), ("demo_0", "401")] {
+        let bearer = format!("Authorization: Bearer {key}");
+        let query = format!("{url}/v1/query/orders/export");
+        let arguments = [
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            &bearer,
+            "-d",
+            r#"{"columns":["id","gross"]}"#,
+            &query,
+        ];
+        let output = Command::new("curl").args(arguments).output().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), status, "{key}");
+    }
+    demo.signal("INT").await;
+    let run = demo.wait().await.expect(0);
+    assert!(!run.stderr.contains(free), "the key is told once, and on standard output");
+}
+
+#[tokio::test]
+async fn certificates_and_keys_are_read_again() {
+    let pg = orders().await;
+    let authority = Authority::new("ec");
+    let [first, second] = ["first", "second"].map(|name| authority.issue(name, "IP:127.0.0.1", 10));
+    let files = tempfile::tempdir().unwrap();
+    let place = |certificate: &crate::support::tls::Certificate| {
+        std::fs::copy(&certificate.certificate, files.path().join("crt")).unwrap();
+        std::fs::copy(&certificate.key, files.path().join("key")).unwrap();
+    };
+    place(&first);
+    let folder = files.path().display();
+    let text = format!("tls_cert = \"{folder}/crt\"\ntls_key = \"{folder}/key\"\n{}", example(&pg, "old-key"));
+    let service = Service::start(&text).await;
+    let ca = authority.certificate();
+    let ask = async |key: &str| {
+        let (bearer, url) =
+            (format!("Authorization: Bearer {key}"), format!("https://{}/v1/datasets", service.address));
+        let arguments = [
+            "-sS",
+            "-v",
+            "--cacert",
+            ca.to_str().unwrap(),
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            &bearer,
+            &url,
+        ];
+        let output = Command::new("curl").args(arguments).output().await.unwrap();
+        let shown = String::from_utf8_lossy(&output.stderr).contains("CN=second")
+            || String::from_utf8_lossy(&output.stderr).contains("CN = second");
+        (String::from_utf8(output.stdout).unwrap(), shown)
+    };
+    assert_eq!(ask("old-key").await, ("200".to_owned(), false));
+    assert_eq!(ask("new-key").await.0, "401");
+    place(&second);
+    let file = service._folder.path().join("service.toml");
+    let changed = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace(&crate::support::service::digest("old-key"), &crate::support::service::digest("new-key"));
+    // A file that is wrong changes nothing.
+    std::fs::write(&file, "lisen = 1").unwrap();
+    service.process.signal("HUP").await;
+    service.process.stderr_has("everything stays as it was").await;
+    assert_eq!(ask("old-key").await, ("200".to_owned(), false));
+    std::fs::write(&file, changed).unwrap();
+    service.process.signal("HUP").await;
+    service.process.stderr_has("keys and certificates were read again").await;
+    assert_eq!(ask("new-key").await, ("200".to_owned(), true));
+    assert_eq!(ask("old-key").await.0, "401");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn pages_of_listed_origins_may_ask_and_no_others() {
+    let pg = orders().await;
+    let text = format!("cors_origins = [\"https://app.example.com\"]\n{}{}", example(&pg, "a"), key("b", "1", "free"));
+    let service = Service::start(&text).await;
+    let allowed = "access-control-allow-origin";
+    for (origin, expected) in [
+        ("https://app.example.com", Some("https://app.example.com")),
+        ("https://app.example.com.evil.com", None),
+        ("http://app.example.com", None),
+        ("null", None),
+    ] {
+        let head = format!("Origin: {origin}\r\n");
+        let answer = service.export_with("b", "orders", r#"{"columns":["id"]}"#, &head).await;
+        assert_eq!((answer.status, answer.header(allowed)), (200, expected), "{origin}");
+        assert_eq!(answer.header("access-control-allow-credentials"), None);
+        let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
+        assert_eq!(exposed.contains("x-outhaul-export-id") && exposed.contains("link"), expected.is_some());
+        let head =
+            format!("{head}Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\n");
+        let request = crate::support::service::request("OPTIONS", "", "/v1/query/orders/export", "", &head);
+        let answer = service.ask(&request).await;
+        assert_eq!((answer.status == 204, answer.header(allowed)), (expected.is_some(), expected), "{origin}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn two_processes_do_not_share_a_state_file_and_a_receipt_outlives_its_process() {
+    let pg = orders().await;
+    let state = tempfile::tempdir().unwrap();
+    let text =
+        example(&pg, "keeper").replace("outhaul-state.sqlite3", &state.path().join("state").display().to_string());
+    let first = Service::start(&text).await;
+    let answer = first.export("keeper", "orders", r#"{"columns":["id"]}"#).await;
+    assert_eq!(answer.status, 200);
+    let (_folder, command) = crate::support::service::written(&text, &[]);
+    let second = command.run().await.expect(2);
+    assert!(second.stderr.contains("in use by another process"), "{}", second.stderr);
+    let receipt = first.receipt("keeper", &answer).await;
+    first.stop().await;
+    let again = Service::start(&text).await;
+    assert_eq!(again.receipt("keeper", &answer).await, receipt);
+    again.stop().await;
+}
