@@ -39,9 +39,9 @@ pub(super) async fn serve(matches: &ArgMatches, context: &CommandContext) -> u8 
             context.screen.line(&address_line(at));
         }
     };
-    let (changed, changes) = channel(1);
-    let again = tokio::spawn(read_again(file.to_owned(), context.environment.clone(), changed));
-    let exit_code = run(config, context, changes, listening).await;
+    let (sender, receiver) = channel(1);
+    let again = tokio::spawn(read_again(file.to_owned(), context.environment.clone(), sender));
+    let exit_code = run(config, context, receiver, listening).await;
     again.abort();
     exit_code
 }

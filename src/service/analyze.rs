@@ -1,6 +1,7 @@
 //! `POST /v1/analyze/{dataset}/{analysis}`: buckets, each with the key of its rows; and `…/rows/export`: these rows as a
 //! stream. Drilling into a bucket is a right of its own: it does not include the right to query.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::ServiceState;
 use super::access::Caller;
 use super::bucket_key::{BucketClaim, fingerprint, invalid};
 use super::catalog::column_of;
-use super::problem::Refusal;
+use super::problem::{ProblemBody, Refusal};
 use super::query::{body_of, stream_of, streamable};
 use super::question::{DateRange, Filter, OrderBy, Question, StreamFormat, parsed};
 use super::scoped::about;
@@ -30,17 +32,17 @@ use crate::model::{
 };
 
 /// The body of an analysis.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct AnalysisQuestion {
+pub(crate) struct AnalysisQuestion {
     r#where: Vec<Filter>,
     date_range: Option<DateRange>,
 }
 
 /// The body of a bucket's rows. The filters are in the key.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RowsQuestion {
+pub(crate) struct RowsQuestion {
     bucket_key: Option<String>,
     format: StreamFormat,
     columns: Vec<String>,
@@ -50,21 +52,35 @@ struct RowsQuestion {
 }
 
 /// The answer to an analysis.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AnalysisView {
     buckets: Vec<BucketView>,
     /// Whether there are more buckets than these.
     truncated: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct BucketView {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BucketView {
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     dimensions: Map<String, serde_json::Value>,
-    measures: std::collections::BTreeMap<String, Box<RawValue>>,
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    measures: BTreeMap<String, Box<RawValue>>,
     bucket_key: String,
 }
 
 /// Answers with the buckets.
+#[utoipa::path(
+    post,
+    path = "/v1/analyze/{dataset}/{analysis}",
+    operation_id = "analyze",
+    params(("dataset" = String, Path, description = "The name of the dataset"), ("analysis" = String, Path, description = "The name of the analysis")),
+    request_body = AnalysisQuestion,
+    responses(
+        (status = 200, description = "The buckets", body = AnalysisView),
+        (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(crate) async fn analyze(
     State(service): State<Arc<ServiceState>>,
     Path((dataset, analysis)): Path<(String, String)>,
@@ -165,6 +181,18 @@ fn view(analysis: &Analysis, dataset: &Dataset, bucket: &Bucket, bucket_key: Str
 }
 
 /// Answers with the rows of a bucket.
+#[utoipa::path(
+    post,
+    path = "/v1/analyze/{dataset}/{analysis}/rows/export",
+    operation_id = "exportBucketRows",
+    params(("dataset" = String, Path, description = "The name of the dataset"), ("analysis" = String, Path, description = "The name of the analysis")),
+    request_body = RowsQuestion,
+    responses(
+        (status = 200, description = "The rows, as NDJSON or CSV", body = String, content_type = "application/x-ndjson"),
+        (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(crate) async fn rows(
     State(service): State<Arc<ServiceState>>,
     Path((dataset, analysis)): Path<(String, String)>,

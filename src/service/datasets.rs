@@ -6,27 +6,29 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::ServiceState;
-use super::problem::Refusal;
+use super::problem::{ProblemBody, Refusal};
 
 /// The answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DatasetList {
     datasets: Vec<DatasetView>,
 }
 
-#[derive(Debug, Serialize)]
-struct DatasetView {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DatasetView {
     name: String,
+    #[schema(value_type = Vec<String>)]
     formats: [&'static str; 2],
     max_rows: Option<u64>,
     date_column: Option<String>,
     columns: Vec<GrantedColumnView>,
 }
 
-#[derive(Debug, Serialize)]
-struct GrantedColumnView {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GrantedColumnView {
     name: String,
     label: Option<String>,
     filter: bool,
@@ -34,6 +36,16 @@ struct GrantedColumnView {
 }
 
 /// Answers with the datasets whose rows the caller may have.
+#[utoipa::path(
+    get,
+    path = "/v1/datasets",
+    operation_id = "listDatasets",
+    responses(
+        (status = 200, description = "What the caller may ask for", body = DatasetList),
+        (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(crate) async fn datasets(
     State(service): State<Arc<ServiceState>>,
     headers: HeaderMap,

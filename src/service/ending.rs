@@ -83,14 +83,14 @@ pub(crate) fn no_data() -> Refusal {
 }
 
 /// What the store keeps of the end.
-pub(crate) fn record(outcome: &StreamOutcome, bytes: u64, max_rows: Option<NonZeroU64>) -> ExportEnd {
+pub(crate) fn record(outcome: &StreamOutcome, bytes: Option<u64>, max_rows: Option<NonZeroU64>) -> ExportEnd {
     let none = ExportEnd {
         status: ExportStatus::Cancelled,
         rows: None,
         max_rows: max_rows.map(NonZeroU64::get),
         truncated: false,
         crc64nvme: None,
-        bytes: Some(bytes),
+        bytes,
         error: None,
         notes: Vec::new(),
     };

@@ -8,10 +8,11 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::ServiceState;
 use super::analyze::told;
-use super::problem::Refusal;
+use super::problem::{ProblemBody, Refusal};
 use super::query::body_of;
 use super::question::Question;
 use super::scoped::about;
@@ -26,9 +27,11 @@ const COUNTED_ROWS_MAX: u64 = 1_000_000;
 const ROWS_A_MINUTE: u64 = 2_000_000;
 
 /// The answer.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct EstimateView {
     rows: u64,
+    /// `exact`, `at_least` or `estimate`.
+    #[schema(value_type = String)]
     kind: &'static str,
     max_rows: Option<u64>,
     /// None where it is not known.
@@ -37,6 +40,18 @@ pub(crate) struct EstimateView {
 }
 
 /// Answers with a number.
+#[utoipa::path(
+    post,
+    path = "/v1/query/{dataset}/estimate",
+    operation_id = "estimateRows",
+    params(("dataset" = String, Path, description = "The name of the dataset")),
+    request_body = Question,
+    responses(
+        (status = 200, description = "How many rows the query would give", body = EstimateView),
+        (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(crate) async fn estimate(
     State(service): State<Arc<ServiceState>>,
     Path(dataset): Path<String>,

@@ -66,7 +66,7 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             () = service.stopping.cancelled() => break,
-            Some(changed) = changes.recv() => reload(service, tls.as_ref(), &changed),
+            Some(file) = changes.recv() => reload(service, tls.as_ref(), &file),
         }
     }
     handle.graceful_shutdown(None);

@@ -18,6 +18,7 @@ mod ending;
 mod estimate;
 mod limits;
 mod listen;
+mod openapi;
 mod problem;
 mod query;
 mod question;
@@ -37,7 +38,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
 use chrono::{TimeDelta, Utc};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
@@ -208,13 +209,9 @@ fn router(service: Arc<ServiceState>) -> Router {
     let not_found = async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint");
     let not_allowed =
         async || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "not with this method");
-    Router::new()
-        .route("/v1/query/{dataset}/export", post(query::export))
-        .route("/v1/query/{dataset}/estimate", post(estimate::estimate))
-        .route("/v1/analyze/{dataset}/{analysis}", post(analyze::analyze))
-        .route("/v1/analyze/{dataset}/{analysis}/rows/export", post(analyze::rows))
-        .route("/v1/exports/{id}", get(receipts::receipt))
-        .route("/v1/datasets", get(datasets::datasets))
+    let all = openapi::routes().into_iter();
+    all.fold(Router::new(), |router, (_, path, method)| router.route(path, method))
+        .route("/openapi.json", get(openapi::document))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn(with_request_id))

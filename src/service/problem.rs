@@ -4,6 +4,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
@@ -22,16 +23,18 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<u64>,
 }
 
-/// The body of a problem.
-#[derive(Serialize)]
-struct ProblemBody<'a> {
-    r#type: &'static str,
-    title: &'a str,
+/// The body of a refusal.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProblemBody {
+    r#type: String,
+    title: String,
     status: u16,
-    code: &'a str,
-    message: &'a str,
-    detail: Option<&'a str>,
-    request_id: &'a str,
+    /// What scripts go by.
+    code: String,
+    message: String,
+    detail: Option<String>,
+    /// By which the log knows it.
+    request_id: String,
 }
 
 impl Refusal {
@@ -79,13 +82,13 @@ impl Refusal {
     /// The whole answer, with the id that the log has too.
     pub(crate) fn render(&self, request_id: &str) -> Response {
         let body = ProblemBody {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
+            r#type: "about:blank".to_owned(),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
             status: self.status.as_u16(),
-            code: self.code,
-            message: &self.message,
-            detail: self.detail.as_deref(),
-            request_id,
+            code: self.code.to_owned(),
+            message: self.message.clone(),
+            detail: self.detail.clone(),
+            request_id: request_id.to_owned(),
         };
         let text = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, text).into_response();

@@ -18,7 +18,7 @@ use super::access::Caller;
 use super::coding::{Coding, takes_trailers};
 use super::ending::TRAILERS;
 use super::limits::StreamPermit;
-use super::problem::Refusal;
+use super::problem::{ProblemBody, Refusal};
 use super::question::{Question, StreamFormat, tenant_of};
 use super::scoped::scope_into;
 use super::state::{ExportEnd, ExportRecord, ExportStatus};
@@ -30,6 +30,18 @@ use crate::export::ExportRequest;
 use crate::model::{Direction, RowCap, RowScope, ScopeCondition};
 
 /// Answers with the rows.
+#[utoipa::path(
+    post,
+    path = "/v1/query/{dataset}/export",
+    operation_id = "exportRows",
+    params(("dataset" = String, Path, description = "The name of the dataset")),
+    request_body = Question,
+    responses(
+        (status = 200, description = "The rows, as NDJSON or CSV", body = String, content_type = "application/x-ndjson"),
+        (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(crate) async fn export(
     State(service): State<Arc<ServiceState>>,
     Path(dataset): Path<String>,

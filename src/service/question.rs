@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::catalog::column_of;
@@ -20,7 +21,7 @@ const PATTERN_CHARS_MAX: usize = 256;
 const ORDER_COLUMNS_MAX: usize = 4;
 
 /// The two formats of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StreamFormat {
     #[default]
@@ -29,7 +30,7 @@ pub(crate) enum StreamFormat {
 }
 
 /// The body of a query.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Question {
     pub(crate) format: StreamFormat,
@@ -55,19 +56,21 @@ pub(crate) fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, R
 }
 
 /// One filter. Numbers stay as they are written: a `f64` would lose digits.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
     column: String,
     op: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     value: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
     values: Option<Vec<Box<RawValue>>>,
 }
 
 /// Days, both ends inclusive.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DateRange {
     from: Option<String>,
@@ -75,7 +78,7 @@ pub(crate) struct DateRange {
 }
 
 /// One column of the order.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrderBy {
     column: String,
@@ -84,7 +87,7 @@ pub(crate) struct OrderBy {
 }
 
 /// Which way.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OrderDirection {
     #[default]

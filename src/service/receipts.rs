@@ -9,18 +9,21 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::ServiceState;
-use super::problem::Refusal;
+use super::problem::{ProblemBody, Refusal};
 use super::state::{ExportRecord, ExportStatus, RecordedError};
 
 /// The stream receipt.
-#[derive(Debug, Serialize)]
-struct StreamReceipt {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StreamReceipt {
     id: String,
     kind: String,
     dataset: String,
     format: String,
+    /// `streaming`, `complete`, `truncated`, `failed` or `cancelled`.
+    #[schema(value_type = String)]
     status: ExportStatus,
     rows: Option<u64>,
     truncated: bool,
@@ -29,8 +32,12 @@ struct StreamReceipt {
     crc64nvme: Option<String>,
     /// So many of them.
     bytes: Option<u64>,
+    #[schema(value_type = String, format = DateTime)]
     started_at: DateTime<Utc>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     finished_at: Option<DateTime<Utc>>,
+    /// `code` and `message`.
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     error: Option<RecordedError>,
     notes: Vec<String>,
 }
@@ -58,6 +65,17 @@ impl From<ExportRecord> for StreamReceipt {
 }
 
 /// Answers with the receipt. That of another tenant is not there.
+#[utoipa::path(
+    get,
+    path = "/v1/exports/{id}",
+    operation_id = "readReceipt",
+    params(("id" = String, Path, description = "The X-Outhaul-Export-Id of a stream")),
+    responses(
+        (status = 200, description = "How the stream ended", body = StreamReceipt),
+        (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 pub(crate) async fn receipt(
     State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::body::{BodySender, BrokenOff, StreamBody, pipe};
+use super::body::{BodyPiece, StreamBody, pipe};
 use super::coding::{Coder, Coding};
 use super::ending::{self, StreamOutcome};
 use super::limits::StreamPermit;
@@ -72,7 +72,8 @@ pub(crate) async fn begin(
     stop: CancellationToken,
 ) -> Result<StreamHead, Refusal> {
     let (head, told) = oneshot::channel();
-    tokio::spawn(async move {
+    let (id, kept, max_rows) = (order.record.id.clone(), Arc::clone(&store), order.max_rows);
+    let pumping = tokio::spawn(async move {
         let (body, frames) = pipe();
         let mut pump = match Pump::start(order, store, stop, body).await {
             Ok(pump) => pump,
@@ -80,6 +81,13 @@ pub(crate) async fn begin(
         };
         let outcome = pump.run(head, frames).await;
         pump.end(outcome).await;
+    });
+    tokio::spawn(async move {
+        if pumping.await.is_err() {
+            // It has panicked, which the panic hook tells; its body has broken off with it.
+            let outcome = StreamOutcome::Failed(ExportError::internal("a stream's task is gone"));
+            drop(kept.finish_export(id, ending::record(&outcome, None, max_rows)).await);
+        }
     });
     told.await.unwrap_or_else(|_| Err(Refusal::of_export(&ExportError::internal("a stream's task is gone"))))
 }
@@ -94,9 +102,11 @@ struct Pump {
     stop: CancellationToken,
     chunks: Receiver<Bytes>,
     run: JoinHandle<Result<Streamed, ExportError>>,
-    body: BodySender,
+    body: Sender<BodyPiece>,
     coder: Coder,
     bytes: u64,
+    /// Whether the caller has a head.
+    answered: bool,
 }
 
 /// What the first look finds.
@@ -114,7 +124,7 @@ impl Pump {
         order: StreamOrder,
         store: Arc<dyn StateStore>,
         stop: CancellationToken,
-        body: BodySender,
+        body: Sender<BodyPiece>,
     ) -> Result<Self, Refusal> {
         let coder = Coder::new(order.coding).map_err(|error| Refusal::of_export(&error))?;
         let (sender, chunks) = channel(1);
@@ -122,7 +132,7 @@ impl Pump {
         let (events, _) = channel(1);
         let stop = stop.child_token();
         let run = tokio::spawn(stream(order.request.clone(), sender, events, stop.clone()));
-        let pump = Self { order, store, stop, chunks, run, body, coder, bytes: 0 };
+        let pump = Self { order, store, stop, chunks, run, body, coder, bytes: 0, answered: false };
         // While the database is asked already.
         if let Err(error) = pump.store.begin_export(pump.order.record.clone()).await {
             tracing::error!(%error, "a stream was not begun");
@@ -155,6 +165,7 @@ impl Pump {
         if head.send(Ok(StreamHead { truncated, body: frames })).is_err() {
             return StreamOutcome::Cancelled;
         }
+        self.answered = true;
         for piece in pieces {
             if let Some(outcome) = self.send(piece).await {
                 return outcome;
@@ -215,6 +226,7 @@ impl Pump {
                 () = self.body.closed() => return StreamOutcome::Cancelled,
                 piece = self.chunks.recv() => piece,
             };
+            failpoint::blow("pumping");
             let Some(piece) = piece else { return self.outcome().await };
             if let Some(outcome) = self.send(piece).await {
                 return outcome;
@@ -240,9 +252,7 @@ impl Pump {
     async fn coded(&mut self, piece: Bytes, last: bool) -> Option<StreamOutcome> {
         match self.coder.code(piece, last).await {
             Ok(coded) if coded.is_empty() => None,
-            Ok(coded) => {
-                self.body.send(Ok(http_body::Frame::data(coded))).await.is_err().then_some(StreamOutcome::Cancelled)
-            }
+            Ok(coded) => self.body.send(BodyPiece::Data(coded)).await.is_err().then_some(StreamOutcome::Cancelled),
             Err(error) => Some(StreamOutcome::Failed(error)),
         }
     }
@@ -252,11 +262,11 @@ impl Pump {
         let _permit = self.order.permit.take();
         self.stop_unless(&outcome);
         // What is handed to the connection is gone from here; what is not has not been.
-        if matches!(outcome, StreamOutcome::Done(_)) && self.body.reserve_many(self.body.max_capacity()).await.is_err()
-        {
+        let awaited = self.answered && matches!(outcome, StreamOutcome::Done(_));
+        if awaited && self.body.reserve_many(self.body.max_capacity()).await.is_err() {
             outcome = StreamOutcome::Cancelled;
         }
-        let end = ending::record(&outcome, self.bytes, self.order.max_rows);
+        let end = ending::record(&outcome, Some(self.bytes), self.order.max_rows);
         let id = self.order.record.id.clone();
         outcome.log(&id);
         self.audit(&end).await;
@@ -265,20 +275,16 @@ impl Pump {
             outcome = StreamOutcome::Cancelled;
         }
         let StreamOutcome::Done(streamed) = &outcome else {
-            if !failpoint::off("abort") {
-                // Whoever reads it is gone already, or sees the connection break.
-                let _ = self.body.send(Err(BrokenOff)).await;
+            if failpoint::off("abort") {
+                let _ = self.body.send(BodyPiece::End(None)).await;
             }
+            // Whoever reads it is gone already, or sees the connection break.
             return;
         };
         let last = if self.order.end_record { ending::end_record(streamed, self.order.max_rows) } else { Bytes::new() };
         let trailers = self.order.trailers.then(|| ending::trailers(streamed, self.order.max_rows));
-        if self.coded(last, true).await.is_some() {
-            let _ = self.body.send(Err(BrokenOff)).await;
-            return;
-        }
-        if let Some(trailers) = trailers {
-            let _ = self.body.send(Ok(http_body::Frame::trailers(trailers))).await;
+        if self.coded(last, true).await.is_none() {
+            let _ = self.body.send(BodyPiece::End(trailers)).await;
         }
     }
 

@@ -229,6 +229,13 @@ async fn a_stream_that_fails_never_ends_cleanly() {
         }
     }
     running.stop().await;
+    // A bug that ends the pump breaks its stream off too.
+    let panics = Service::with(&text, |command| command.env("OUTHAUL_TEST_PANIC", "pumping")).await;
+    let answer = panics.export_with("seven", "orders", r#"{"columns":["id"]}"#, "TE: trailers\r\n").await;
+    assert_eq!((answer.status, answer.end), (200, BodyEnd::Broken));
+    let failed = async || (panics.receipt("seven", &answer).await["status"] == "failed").then_some(());
+    eventually(LIMIT, "the record of it", failed).await;
+    drop(panics);
     // The abort is what does it.
     let without = Service::with(&text, |command| command.env("OUTHAUL_TEST_OFF", "abort")).await;
     let answer = without.export("seven", "broken", r#"{"columns":["id","x"]}"#).await;
