@@ -36,6 +36,14 @@ pub struct ShapeOptions {
     pub allow_rls: bool,
 }
 
+impl ShapeOptions {
+    /// The columns of the relation among `--columns`: what has the name of an expression is that one.
+    pub fn relation_columns(&self) -> Option<Vec<String>> {
+        let of_relation = |name: &&String| !self.expressions.iter().any(|(expression, _)| expression == *name);
+        self.columns.as_ref().map(|names| names.iter().filter(of_relation).cloned().collect())
+    }
+}
+
 /// How partitions are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadMode {
