@@ -55,7 +55,6 @@ impl Table {
             columns: None,
             expressions: Vec::new(),
             renames: Vec::new(),
-            order: Vec::new(),
             predicate: None,
             key: None,
             allow_rls: false,

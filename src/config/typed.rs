@@ -248,7 +248,6 @@ impl Settings {
             columns: given.columns.take(),
             expressions: std::mem::take(&mut given.column),
             renames: std::mem::take(&mut given.rename),
-            order: Vec::new(),
             predicate: given.predicate.take(),
             key: given.key.take(),
             allow_rls: given.allow_rls?,

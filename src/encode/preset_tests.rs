@@ -118,7 +118,6 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         columns: None,
         expressions: Vec::new(),
         renames: Vec::new(),
-        order: Vec::new(),
         predicate: None,
         key: None,
         allow_rls: false,

@@ -90,6 +90,10 @@ pub enum ErrorCode {
     PermissionDenied,
     /// A value does not fit what it is to be written as.
     ValueUnrepresentable,
+    /// A row is larger than a service sends.
+    RowTooLarge,
+    /// So many rows share one value of the key that no page can end between them.
+    KeyNotSelective,
     /// There is no such bucket or container.
     BucketMissing,
     /// No credentials for the store were found.

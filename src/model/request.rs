@@ -28,15 +28,20 @@ pub struct ShapeOptions {
     pub expressions: Vec<(String, String)>,
     /// `--rename old=new`.
     pub renames: Vec<(String, String)>,
-    /// The output names that come first, in this order; the others follow as they are.
-    #[serde(default)]
-    pub order: Vec<String>,
     /// `--where`.
     pub predicate: Option<String>,
     /// `--key`.
     pub key: Option<Vec<(String, Direction)>>,
     /// `--allow-rls`: rows that row security hides from the role may be missing.
     pub allow_rls: bool,
+}
+
+impl ShapeOptions {
+    /// The columns of the relation among `--columns`: what has the name of an expression is that one.
+    pub fn relation_columns(&self) -> Option<Vec<String>> {
+        let of_relation = |name: &&String| !self.expressions.iter().any(|(expression, _)| expression == *name);
+        self.columns.as_ref().map(|names| names.iter().filter(of_relation).cloned().collect())
+    }
 }
 
 /// How partitions are read.

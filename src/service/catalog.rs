@@ -52,27 +52,7 @@ async fn describe(dataset: &Dataset) -> Result<DescribedRelation, ExportError> {
     dataset.ndjson.source.check(&mut shape)?;
     match dataset.ndjson.source.describe(ServedRequest { shape, served }) {
         Some(described) => Ok(described.await?),
-        None => Ok(undescribed(dataset)),
-    }
-}
-
-fn undescribed(dataset: &Dataset) -> DescribedRelation {
-    let column = |(name, column): (&String, &crate::config::service::DatasetColumn)| DescribedColumn {
-        scope: crate::model::ScopeColumn { name: name.clone(), sql: column.expr.clone(), ..Default::default() },
-        type_name: String::new(),
-        nullable: true,
-        comparable: true,
-        dates: true,
-        leads_index: true,
-    };
-    DescribedRelation {
-        columns: dataset.columns.iter().map(column).collect(),
-        expressions: Vec::new(),
-        key: vec!["?".to_owned()],
-        key_unique: true,
-        refused: None,
-        row_security: false,
-        estimated_rows: None,
+        None => Err(ExportError::new(ExportErrorKind::Usage, "the source serves nobody")),
     }
 }
 

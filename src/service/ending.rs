@@ -111,7 +111,7 @@ pub(crate) fn record(outcome: &StreamOutcome, bytes: Option<u64>, max_rows: Opti
         },
         StreamOutcome::Failed(error) if is_gone(error) => none,
         StreamOutcome::Failed(error) => {
-            let (_, code, message) = told(error.kind);
+            let (_, code, message) = told(error);
             failed(code, message)
         }
         StreamOutcome::Cancelled => none,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::export::ExportError;
-use crate::model::ExportErrorKind;
+use crate::model::{ErrorCode, ExportErrorKind};
 
 /// A request that is not answered.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ impl Refusal {
 
     /// An export that failed before its first byte. What it says of the source is for the log.
     pub(crate) fn of_export(error: &ExportError) -> Self {
-        let (status, code, message) = told(error.kind);
+        let (status, code, message) = told(error);
         let problem = Self::new(status, code, message);
         if error.kind.retryable() { problem.after(5) } else { problem }
     }
@@ -114,10 +114,17 @@ impl IntoResponse for Refusal {
 }
 
 /// Status, code and sentence of a failed export, which receipts have too.
-pub(crate) fn told(kind: ExportErrorKind) -> (StatusCode, &'static str, &'static str) {
+pub(crate) fn told(error: &ExportError) -> (StatusCode, &'static str, &'static str) {
     use ExportErrorKind as Kind;
     let bad_gateway = StatusCode::BAD_GATEWAY;
-    match kind {
+    match error.code {
+        Some(ErrorCode::KeyNotSelective) => {
+            return (bad_gateway, "key_not_selective", "too many rows share one value of what the rows are ordered by");
+        }
+        Some(ErrorCode::RowTooLarge) => return (bad_gateway, "row_too_large", "a row is larger than may be sent"),
+        _ => {}
+    }
+    match error.kind {
         Kind::SourceAuthentication => (bad_gateway, "source_authentication", "the database refused the service"),
         Kind::SourceUnavailable => (bad_gateway, "source_unavailable", "the database cannot be reached, or was lost"),
         Kind::SnapshotLost => (bad_gateway, "snapshot_lost", "the database's snapshot was lost"),

@@ -198,20 +198,20 @@ fn request(
     };
     let labelled = dataset.labels && question.format == StreamFormat::Csv;
     let shape = &mut request.shape;
-    let mut plain = Vec::new();
+    let mut named = Vec::new();
     for (name, column) in columns {
         let written = output_name(name, column, labelled);
         if let Some(expr) = &column.expr {
             shape.expressions.push((written.to_owned(), expr.clone()));
         } else {
-            plain.push(name.to_owned());
             if written != name {
                 shape.renames.push((name.to_owned(), written.to_owned()));
             }
         }
-        shape.order.push(written.to_owned());
+        // An expression stands where its name is listed.
+        named.push(if column.expr.is_some() { written } else { name }.to_owned());
     }
-    shape.columns = Some(plain);
+    shape.columns = Some(named);
     if !order.is_empty() {
         shape.key = Some(with_key(order, shape.key.take().unwrap_or_default()));
     }

@@ -139,7 +139,6 @@ mod tests {
             columns: None,
             expressions: expressions.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
             renames: Vec::new(),
-            order: Vec::new(),
             predicate: predicate.map(str::to_owned),
             key: None,
             allow_rls: false,

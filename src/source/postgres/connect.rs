@@ -1,23 +1,23 @@
 //! Connections: a deadpool-postgres pool whose sessions have a lendable stream.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
     ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Config, Row, SimpleQueryMessage};
 
+use super::canceller::Canceller;
 use super::candidate::Endpoint;
 use super::closed::closed;
 use super::settings::{ChannelBinding, ConnectSettings, SslMode};
+use super::shared::{Companion, Companions, Return, RunTerms};
 use super::silence::{INQUIRY_TIMEOUT, SOURCE_SILENCE};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::client_config;
@@ -41,8 +41,6 @@ pub(crate) struct Connector {
     allow_rls: bool,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) pinned: OnceLock<Endpoint>,
-    /// The search path of every session of the run, in SQL; until it is known, each has the role's.
-    search_path: OnceLock<String>,
 }
 
 impl Connector {
@@ -62,7 +60,7 @@ impl Connector {
                 .with_source(error)
                 .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
         })?;
-        Ok(Self { settings, allow_rls, tls, pinned: OnceLock::new(), search_path: OnceLock::new() })
+        Ok(Self { settings, allow_rls, tls, pinned: OnceLock::new() })
     }
 
     fn driver_config(&self, application_name: &str) -> Config {
@@ -127,19 +125,10 @@ impl Connect for PoolConnect {
 pub(crate) struct Sessions {
     connector: Arc<Connector>,
     pool: Pool,
-    /// What the pool does not keep for a session, by the one identity that a pooled client has: the address of its
-    /// statement cache.
-    companions: Mutex<HashMap<usize, Companion>>,
+    companions: Companions,
     /// The most connections that were open at the same time.
     peak: AtomicUsize,
-}
-
-#[derive(Debug, Clone)]
-struct Companion {
-    lender: Lender,
-    entered: Arc<AtomicBool>,
-    /// The server process of its last transaction; 0 before the first.
-    pid: Arc<AtomicI32>,
+    terms: Arc<RunTerms>,
 }
 
 /// One checked-out session. Dropping it returns it to the pool; [`Session::discard`] closes it.
@@ -150,6 +139,10 @@ pub(crate) struct Session {
     connector: Arc<Connector>,
     /// Whether this checkout made the connection, so that nothing has been set up on it.
     fresh: bool,
+    terms: Arc<RunTerms>,
+    companions: Companions,
+    /// Of a session that runs share. It comes behind the client, and so is dropped after it.
+    _returned: Option<Return>,
 }
 
 impl Sessions {
@@ -168,7 +161,19 @@ impl Sessions {
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
-        Ok(Self { connector, pool, companions: Mutex::new(HashMap::new()), peak: AtomicUsize::new(0) })
+        let terms = Arc::new(RunTerms { allow_rls: connector.allow_rls, ..RunTerms::default() });
+        Ok(Self { connector, pool, companions: Companions::default(), peak: AtomicUsize::new(0), terms })
+    }
+
+    /// The same sessions for one more run, which has its own terms.
+    pub(crate) fn for_run(&self, terms: RunTerms) -> Self {
+        let (connector, pool, companions) = (Arc::clone(&self.connector), self.pool.clone(), self.companions.clone());
+        Self { connector, pool, companions, peak: AtomicUsize::new(0), terms: Arc::new(terms) }
+    }
+
+    /// Whether they outlive the run.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.terms.served.is_some()
     }
 
     /// Checks a session out, connecting where none is idle.
@@ -179,6 +184,17 @@ impl Sessions {
     /// # Cancel safety
     /// Dropping the future leaves the pool as it was.
     pub(crate) async fn get(&self) -> Result<Session, SourceError> {
+        loop {
+            let session = self.check_out().await?;
+            if !self.are_shared() || !session.is_open() {
+                return Ok(session);
+            }
+            // Another run gave it up this very moment.
+            session.discard();
+        }
+    }
+
+    async fn check_out(&self) -> Result<Session, SourceError> {
         let checkout = async {
             let client = self.pool.get().await;
             let made = NEW_LENDER.with(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -191,22 +207,28 @@ impl Sessions {
         })?;
         self.peak.fetch_max(self.pool.status().size, Ordering::Relaxed);
         let identity = identity(&client);
-        let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = made.is_some();
         if let Some(lender) = made {
-            companions.insert(identity, Companion { lender, entered: Arc::default(), pid: Arc::default() });
+            self.companions.add(identity, lender);
         }
-        let companion = companions
-            .get(&identity)
-            .cloned()
-            .ok_or_else(|| SourceError::new(SourceFault::Protocol, "a pooled session without its stream"))?;
-        Ok(Session { client, companion, connector: Arc::clone(&self.connector), fresh })
+        let lost = || SourceError::new(SourceFault::Protocol, "a pooled session without its stream");
+        let companion = self.companions.get(identity).ok_or_else(lost)?;
+        let (connector, terms, companions) = (Arc::clone(&self.connector), &self.terms, self.companions.clone());
+        let canceller = Canceller { connector: Arc::clone(&connector), token: client.cancel_token() };
+        let returned = self.are_shared().then(|| Return {
+            pool: self.pool.clone(),
+            companions: companions.clone(),
+            identity,
+            open: Arc::clone(&companion.open),
+            canceller,
+        });
+        Ok(Session { client, companion, connector, fresh, terms: Arc::clone(terms), companions, _returned: returned })
     }
 
     /// Gives all sessions this search path as they begin.
     pub(crate) fn pin_search_path(&self, path: &str) {
         // The first session's stands.
-        let _ = self.connector.search_path.set(path.to_owned());
+        let _ = self.terms.search_path.set(path.to_owned());
     }
 
     /// Whether a session is idle in the pool.
@@ -214,21 +236,24 @@ impl Sessions {
         self.pool.status().available > 0
     }
 
-    /// Checks out a session that is either new or [entered](Session::set_entered); one that was given up on its way
-    /// there is closed.
+    /// Checks out a session that is either new or [entered](Session::set_entered), or that runs share; one that was given
+    /// up on its way there is closed.
     pub(crate) async fn get_whole(&self) -> Result<Session, SourceError> {
         loop {
             let session = self.get().await?;
-            if session.fresh || session.entered() {
+            if session.fresh || session.entered() || self.are_shared() {
                 return Ok(session);
             }
             session.discard();
         }
     }
 
-    /// Closes the idle sessions, and those under way as they come back; no new ones can be had.
+    /// Closes the idle sessions, and those under way as they come back; no new ones can be had. Other runs go on with what
+    /// is shared.
     pub(crate) fn close(&self) {
-        self.pool.close();
+        if !self.are_shared() {
+            self.pool.close();
+        }
     }
 
     /// The most connections that were open at the same time, cancel requests apart.
@@ -237,19 +262,34 @@ impl Sessions {
     }
 }
 
-fn identity(client: &ClientWrapper) -> usize {
+pub(super) fn identity(client: &ClientWrapper) -> usize {
     Arc::as_ptr(&client.statement_cache).addr()
 }
 
 impl Session {
     /// The search path that the session is to have, in SQL.
     pub(crate) fn search_path(&self) -> Option<&str> {
-        self.connector.search_path.get().map(String::as_str)
+        self.terms.search_path.get().map(String::as_str)
     }
 
     /// Whether rows that row security hides may be missing from what is read.
     pub(crate) fn allows_rls(&self) -> bool {
-        self.connector.allow_rls
+        self.terms.allow_rls
+    }
+
+    /// What its run's transactions begin with.
+    pub(super) fn terms(&self) -> &RunTerms {
+        &self.terms
+    }
+
+    /// Whether a transaction of it has begun and not ended.
+    fn is_open(&self) -> bool {
+        self.companion.open.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a transaction begins.
+    pub(super) fn set_open(&self) {
+        self.companion.open.store(true, Ordering::Relaxed);
     }
 
     /// The driver's client.
@@ -292,7 +332,11 @@ impl Session {
     /// # Errors
     /// Also [`SourceFault::Unavailable`] where no answer comes within [`SOURCE_SILENCE`].
     pub(crate) async fn batch(&self, action: &str, sql: &str) -> Result<(), SourceError> {
-        self.answered(action, self.client.batch_execute(sql)).await
+        self.answered(action, self.client.batch_execute(sql)).await?;
+        if matches!(sql, "COMMIT" | "ROLLBACK") {
+            self.companion.open.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The same, for the only value of the last row that any of them returns.
@@ -348,61 +392,11 @@ impl Session {
 
     /// Closes the session instead of returning it to the pool.
     pub(crate) fn discard(self) {
+        self.companion.open.store(false, Ordering::Relaxed);
+        // Its socket would stay open with it.
+        self.companions.forget(identity(&self.client));
         drop(Object::take(self.client));
     }
-}
-
-/// The right to cancel what one session runs.
-#[derive(Clone)]
-pub(crate) struct Canceller {
-    connector: Arc<Connector>,
-    token: CancelToken,
-}
-
-impl std::fmt::Debug for Canceller {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The token holds the session's secret key.
-        f.debug_struct("Canceller").finish_non_exhaustive()
-    }
-}
-
-impl Canceller {
-    /// Sends the request in the background, bounded by [`CANCEL_TIMEOUT`]; [`cancels_sent`] waits for it. Outside
-    /// a runtime nothing is sent.
-    pub(crate) fn send(self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let pending = PendingConnect::new();
-            runtime.spawn(async move {
-                self.connector.cancel(&self.token).await;
-                drop(pending);
-            });
-        }
-    }
-}
-
-/// Cancel requests on their way.
-static PENDING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
-
-struct PendingConnect;
-
-impl PendingConnect {
-    fn new() -> Self {
-        PENDING.send_modify(|count| *count += 1);
-        Self
-    }
-}
-
-impl Drop for PendingConnect {
-    fn drop(&mut self) {
-        PENDING.send_modify(|count| *count -= 1);
-    }
-}
-
-/// Waits until all cancel requests of this process have been sent or given up: with TLS each takes some round trips, and
-/// a process that has ended sends nothing.
-pub(crate) async fn cancels_sent() {
-    // The sender is never dropped.
-    let _ = PENDING.subscribe().wait_for(|count| *count == 0).await;
 }
 
 /// How long a session may take to become quiet before COPY: the driver has nothing left to say by then.

@@ -8,9 +8,10 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connect::{Canceller, QUIET_PATIENCE, Session};
+use super::canceller::Canceller;
+use super::connect::{QUIET_PATIENCE, Session};
 use super::decode::{BatchDecoder, DecodeError, RowKey};
-use super::frame::{FieldTable, FrameError, FrameState, Framer};
+use super::frame::{Field, FieldTable, FrameError, FrameState, Framer};
 use super::silence::unless_lost;
 use super::stream::Loan;
 use super::watch::Watch;
@@ -52,6 +53,8 @@ pub(crate) struct Copy {
     gathering: bool,
     /// Rows that came before the server refused to go on.
     refused_after: Option<u64>,
+    /// Bytes of the rows that have come so far.
+    bytes: u64,
 }
 
 /// What is handed to rayon and comes back.
@@ -68,6 +71,10 @@ struct Pipe {
     framed_rows: usize,
     /// Bytes that the rows of `fields` take.
     consumed: usize,
+    /// Bytes of all rows framed so far.
+    framed_bytes: u64,
+    /// A row with more bytes ends the read.
+    row_bytes_max: usize,
     state: FrameState,
     decoder: BatchDecoder,
     /// Why no more bytes will come; what has come is looked at first, since it may hold the server's last words.
@@ -89,6 +96,8 @@ enum CopyProgress {
 
 #[derive(Debug, thiserror::Error)]
 enum StepError {
+    #[error("a row takes more than {0} bytes")]
+    RowTooLarge(usize),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
@@ -114,6 +123,8 @@ impl Pipe {
             next_row: 0,
             framed_rows: FRAMED_FIELDS / fields.max(1),
             consumed: 0,
+            framed_bytes: 0,
+            row_bytes_max: memory::MESSAGE_BYTES_MAX,
             state: FrameState::Full,
             decoder: BatchDecoder::new(columns)?.with_row_key(key).with_cap(cap),
             end: None,
@@ -147,9 +158,24 @@ impl Pipe {
             let input = &mut self.buffer[self.start..self.filled];
             let framed = self.framer.frame(input, &mut self.fields, self.framed_rows)?;
             self.consumed = framed.consumed;
+            self.framed_bytes = self.framed_bytes.saturating_add(framed.consumed as u64);
             self.state = framed.state;
             self.next_row = 0;
+            self.check_rows()?;
         }
+    }
+
+    /// Refuses a row that takes too much, framed or not.
+    fn check_rows(&self) -> Result<(), StepError> {
+        let too_large = || Err(StepError::RowTooLarge(self.row_bytes_max));
+        let row_bytes = |row: &[Field]| row.iter().map(|field| field.length()).sum::<usize>();
+        let mut rows = self.fields.fields().chunks(self.fields.columns().max(1));
+        if self.consumed > self.row_bytes_max && rows.any(|row| row_bytes(row) > self.row_bytes_max) {
+            return too_large();
+        }
+        // Messages, fields and the length of a field have headers.
+        let room = self.row_bytes_max.saturating_add(16 + 4 * self.fields.columns());
+        if self.state == FrameState::NeedMore && self.framer.needed_bytes() > room { too_large() } else { Ok(()) }
     }
 
     /// Moves what is left to the front and makes room for at least what the framer waits for.
@@ -210,7 +236,22 @@ impl Copy {
             flowing: false,
             gathering: false,
             refused_after: None,
+            bytes: 0,
         })
+    }
+
+    /// Ends with an error at a row that takes more bytes than these.
+    #[must_use]
+    pub(crate) fn with_rows_of_at_most(mut self, bytes: NonZeroU64) -> Self {
+        if let Some(pipe) = &mut self.pipe {
+            pipe.row_bytes_max = usize::try_from(bytes.get()).unwrap_or(usize::MAX);
+        }
+        self
+    }
+
+    /// Bytes of the rows that have come so far, on the wire.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The next batch; `None` after the last, once the server confirmed the number of rows.
@@ -231,6 +272,7 @@ impl Copy {
             if matches!(step, Err(StepError::Frame(FrameError::Server { .. }))) {
                 self.refused_after = Some(pipe.framer.rows());
             }
+            self.bytes = pipe.framed_bytes;
             match step.map_err(|error| self.failed(error))? {
                 CopyProgress::Batch(batch) => {
                     self.pipe = Some(pipe);
@@ -256,6 +298,11 @@ impl Copy {
                 }
             }
         }
+    }
+
+    /// Whether nothing more comes: all has been handed out.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.pipe.is_none()
     }
 
     /// The rows that came before the server refused to go on, where it did.
@@ -345,6 +392,9 @@ impl Copy {
         let what = format!("reading {}", self.what);
         match error {
             StepError::Decode(error) => undecoded(what, error),
+            StepError::RowTooLarge(_) => SourceError::new(SourceFault::Data, error.to_string())
+                .with_reason(ErrorCode::RowTooLarge)
+                .with_hint("leave the large column out"),
             StepError::Frame(FrameError::Server { error, .. }) => SourceError::reading(what, (*error).into()),
             StepError::Frame(error) => {
                 SourceError::new(error.fault().unwrap_or(SourceFault::Protocol), what).with_source(error)

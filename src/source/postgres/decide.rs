@@ -1,9 +1,11 @@
 //! The part of planning that asks: facts and bounds from the server go through the pure functions of [`plan`](super::plan).
 
 use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
 
+use super::connect::Sessions;
 use super::estimate::estimated_rows;
-use super::plan::key::{KeyChoice, choose_key};
+use super::plan::key::{KeyChoice, choose_key, choose_repeating_key};
 use super::plan::sizing::{PARTITIONS_MAX, Sizing};
 use super::plan::split::{
     HeapPlace, capped_slices, heap_capped, heap_partitions, integer_bounds, key_slices, number_partitions, pick_bounds,
@@ -13,7 +15,6 @@ use super::plan::{
     ColumnRules, PgColumn, PgPlan, RelationFacts, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe,
 };
 use super::prepare::Planning;
-use super::settings::ConnectSettings;
 use crate::base::failpoint;
 use crate::model::{
     CapPlan, ColumnOrigin, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder, RowsAvailable,
@@ -39,8 +40,8 @@ fn uncapped(cap: Option<&RowCap>) -> CapPlan {
 ///
 /// # Cancel safety
 /// Dropping the future closes the sessions.
-pub(super) async fn begin(connect: &ConnectSettings, request: &ReadRequest) -> Result<(Planning, PgPlan), SourceError> {
-    let planning = Planning::begin(connect, request).await?;
+pub(super) async fn begin(sessions: Arc<Sessions>, request: &ReadRequest) -> Result<(Planning, PgPlan), SourceError> {
+    let planning = Planning::begin(sessions, request).await?;
     let plan = planning.watched(plan(request, &planning)).await?;
     Ok((planning, plan))
 }
@@ -50,7 +51,11 @@ async fn plan(request: &ReadRequest, planning: &Planning) -> Result<PgPlan, Sour
     let facts = &planning.relation;
     let shape = &planning.shape;
     let cap = request.work.cap.as_ref();
-    let choice = choose_key(facts, shape.key.as_deref(), cap, request.work.read_mode)?;
+    let (named, read_mode) = (shape.key.as_deref(), request.work.read_mode);
+    let choice = match &request.work.served {
+        Some(_) => choose_repeating_key(facts, named, read_mode)?,
+        None => choose_key(facts, named, cap, read_mode)?,
+    };
     let rules = ColumnRules { format: request.format, policies: &request.policies, server: planning.server.types };
     let mut plan = PgPlan {
         relation: RelationFacts {
@@ -74,7 +79,8 @@ async fn plan(request: &ReadRequest, planning: &Planning) -> Result<PgPlan, Sour
     plan.row_key = row_key(&plan, request.stats);
     let split = Split { request, planning, choice: &choice };
     match plan.cap.max_rows {
-        _ if plan.one_statement.is_some() => split.in_one_statement(&mut plan)?,
+        // Its pages find out by themselves whether there is a row beyond the cap, so that the first comes at once.
+        _ if plan.one_statement.is_some() || request.work.served.is_some() => split.in_one_statement(&mut plan)?,
         Some(max_rows) => split.capped(&mut plan, max_rows).await?,
         None => split.uncapped(&mut plan).await?,
     }

@@ -42,7 +42,7 @@ pub(super) async fn estimated_rows(planning: &Planning, read_mode: ReadMode) -> 
 }
 
 /// `Seq Scan on t  (cost=0.00..35.50 rows=2550 width=4)`.
-fn rows_of(line: &str) -> Option<u64> {
+pub(super) fn rows_of(line: &str) -> Option<u64> {
     let (_, rest) = line.rsplit_once(ROWS)?;
     rest.split(' ').next()?.parse().ok()
 }

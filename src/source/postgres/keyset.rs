@@ -17,6 +17,7 @@ use super::copy::Copy;
 use super::decode::RowKey;
 use super::session::{Begin, begin, send_text_as_stored};
 use super::sql;
+use super::statement;
 use super::untranslatable::{self, FailedRead};
 use super::watch::Watch;
 use crate::base::text::key;
@@ -27,9 +28,11 @@ use crate::source::{Batch, BatchStream, SourceError, SourceFault};
 /// What every page of a run has in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Pages {
-    size: NonZeroU64,
-    /// The relation's name; a query has none, and is not read by pages.
-    name: Option<String>,
+    pub(super) size: NonZeroU64,
+    /// The relation's name; a query has none.
+    pub(super) name: Option<String>,
+    /// The query, where pages of one are served.
+    query: Option<String>,
     fingerprint: String,
     application: String,
     /// Whether the database's encoding is `SQL_ASCII`.
@@ -46,7 +49,31 @@ impl Pages {
     ) -> Result<Self, SourceError> {
         let name = found.map(CatalogRelation::sql_name);
         let fingerprint = fingerprint(session, name.as_deref()).await?;
-        Ok(Self { size, name, fingerprint, application: format!("{application}/reader"), sql_ascii })
+        let application = format!("{application}/reader");
+        Ok(Self { size, name, query: None, fingerprint, application, sql_ascii })
+    }
+
+    /// The same of a query, whose columns are compared as the server describes them.
+    pub(super) async fn of_query(self, session: &Session, query: &str) -> Result<Self, SourceError> {
+        let fingerprint = fingerprint_of_query(session, query).await?;
+        Ok(Self { query: Some(query.to_owned()), fingerprint, ..self })
+    }
+
+    /// Begins the transaction of a page.
+    ///
+    /// # Errors
+    /// [`SourceFault::SchemaChanged`] where a page would be decoded as something else than the ones before it.
+    pub(super) async fn begin(&self, session: &Session, what: &str) -> Result<(), SourceError> {
+        begin(session, Begin::Latest, &self.application).await?;
+        let found = match &self.query {
+            Some(query) => fingerprint_of_query(session, query).await?,
+            None => fingerprint(session, self.name.as_deref()).await?,
+        };
+        if found == self.fingerprint {
+            return if self.sql_ascii { send_text_as_stored(session).await } else { Ok(()) };
+        }
+        let message = format!("reading {what}: the table or its columns changed between two pages");
+        Err(SourceError::new(SourceFault::SchemaChanged, message))
     }
 
     /// Reads the partition page by page.
@@ -77,6 +104,43 @@ async fn fingerprint(session: &Session, name: Option<&str>) -> Result<String, So
     rows.first().map_or(Ok(String::new()), |row| value(row, 0))
 }
 
+async fn fingerprint_of_query(session: &Session, query: &str) -> Result<String, SourceError> {
+    let columns = statement::describe(session, "checking the columns", query).await?;
+    Ok(format!("{columns:?}"))
+}
+
+/// The planned columns of a page, then its key as text.
+pub(super) fn page_columns(plan: &PgPlan, key: &[PgKeyColumn]) -> Arc<[PgColumn]> {
+    let bytes = |column: &PgKeyColumn| {
+        // Its bytes, which in a `SQL_ASCII` database need not be UTF-8.
+        let (oid, name) = (oid::TEXT, "text".to_owned());
+        let text = PgType { oid, base_oid: oid, typmod: None, name, kind: TypeKind::Base };
+        PgColumn::plain(&column.name, text, Wire::Binary, Carrier::Bytes)
+    };
+    plan.columns.iter().cloned().chain(key.iter().map(bytes)).collect()
+}
+
+/// The key of the last row of a batch, which stands behind so many columns.
+pub(super) fn last_key(batch: &Batch, width: usize) -> Option<KeyValue> {
+    let last = batch.rows.num_rows().checked_sub(1)?;
+    let value = |column: &arrow::array::ArrayRef| {
+        (!column.is_null(last)).then(|| key::kept(column.as_binary::<i32>().value(last)))
+    };
+    Some(batch.rows.columns().get(width..)?.iter().map(value).collect())
+}
+
+/// A batch without the key that stands behind so many columns.
+pub(super) fn without_key(batch: &Batch, width: usize, what: &str) -> Result<Batch, SourceError> {
+    let wanted: Vec<usize> = (0..width).collect();
+    let rows = batch
+        .rows
+        .project(&wanted)
+        .map_err(|error| SourceError::new(SourceFault::Protocol, format!("reading {what}")).with_source(error))?;
+    // The key's own columns have no policy; where no column has one, nothing was counted.
+    let changed = batch.changed.get(..width).unwrap_or_default().into();
+    Ok(Batch { rows, changed, beyond_cap: batch.beyond_cap })
+}
+
 #[derive(Debug)]
 struct PageReader {
     pages: Pages,
@@ -102,14 +166,7 @@ impl PageReader {
         partition: PgPartition,
         what: String,
     ) -> Self {
-        let bytes = |column: &PgKeyColumn| {
-            // Its bytes, which in a `SQL_ASCII` database need not be UTF-8.
-            let (oid, name) = (oid::TEXT, "text".to_owned());
-            let text = PgType { oid, base_oid: oid, typmod: None, name, kind: TypeKind::Base };
-            PgColumn::plain(&column.name, text, Wire::Binary, Carrier::Bytes)
-        };
-        let key = plan.key.iter().map(bytes);
-        let columns = plan.columns.iter().cloned().chain(key).collect();
+        let columns = page_columns(&plan, &plan.key);
         let session = Some(session);
         Self { pages, watch, plan, partition, what, columns, session, copy: None, last: None, page_rows: 0, rows: 0 }
     }
@@ -169,7 +226,7 @@ impl PageReader {
     async fn turn(&mut self, limit: u64) -> Result<(), SourceError> {
         let gone = || SourceError::new(SourceFault::Unavailable, format!("reading {}: the session is gone", self.what));
         let session = self.session.take().ok_or_else(gone)?;
-        if let Err(error) = self.begin(&session).await {
+        if let Err(error) = self.pages.begin(&session, &self.what).await {
             // It is in the middle of a transaction, which the pool would not know.
             session.discard();
             return Err(error);
@@ -186,34 +243,13 @@ impl PageReader {
         Ok(())
     }
 
-    async fn begin(&self, session: &Session) -> Result<(), SourceError> {
-        begin(session, Begin::Latest, &self.pages.application).await?;
-        if fingerprint(session, self.pages.name.as_deref()).await? == self.pages.fingerprint {
-            return if self.pages.sql_ascii { send_text_as_stored(session).await } else { Ok(()) };
-        }
-        let message = format!("reading {}: the table or its columns changed between two pages", self.what);
-        Err(SourceError::new(SourceFault::SchemaChanged, message))
-    }
-
     /// Remembers the last key and cuts the key columns off.
     fn take(&mut self, batch: &Batch) -> Result<Batch, SourceError> {
-        let rows = batch.rows.num_rows();
         let width = self.plan.columns.len();
-        if let Some(last) = rows.checked_sub(1) {
-            let value = |column: &arrow::array::ArrayRef| {
-                (!column.is_null(last)).then(|| key::kept(column.as_binary::<i32>().value(last)))
-            };
-            self.last = Some(batch.rows.columns()[width..].iter().map(value).collect());
-        }
-        let rows = rows as u64;
+        self.last = last_key(batch, width).or_else(|| self.last.take());
+        let rows = batch.rows.num_rows() as u64;
         self.page_rows += rows;
         self.rows += rows;
-        let wanted: Vec<usize> = (0..width).collect();
-        let rows = batch.rows.project(&wanted).map_err(|error| {
-            SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error)
-        })?;
-        // The key's own columns have no policy; where no column has one, nothing was counted.
-        let changed = batch.changed.get(..width).unwrap_or_default().into();
-        Ok(Batch { rows, changed, beyond_cap: batch.beyond_cap })
+        without_key(batch, width, &self.what)
     }
 }

@@ -246,7 +246,7 @@ pub(super) fn statements(shape: &ShapeOptions, found: Option<&CatalogRelation>, 
         // With every column that is read, or a join for one of them would be planned away with its tables' partitions;
         // and without the predicate, which would plan other partitions away.
         let all = found.is_none_or(|found| found.may_select);
-        let columns = match &shape.columns {
+        let columns = match shape.relation_columns() {
             Some(columns) if !all => columns.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", "),
             _ => format!("{alias}.*"),
         };

@@ -2,6 +2,7 @@
 
 mod blame;
 mod bounds;
+mod canceller;
 mod candidate;
 pub mod catalog;
 mod certificate;
@@ -36,9 +37,12 @@ mod reader;
 mod recount;
 mod resumed;
 mod scope;
+mod served;
+mod served_pages;
 pub mod server;
 pub(crate) mod session;
 pub mod settings;
+mod shared;
 mod silence;
 pub mod snapshot;
 mod source;
@@ -52,6 +56,6 @@ mod types;
 mod untranslatable;
 mod watch;
 
-pub(crate) use connect::cancels_sent;
+pub(crate) use canceller::cancels_sent;
 pub use settings::{ConnectSettings, Password, Secret, SslMode};
 pub use source::Postgres;

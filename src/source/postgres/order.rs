@@ -8,7 +8,7 @@ use crate::source::SourceError;
 use crate::source::postgres::plan::{Comparison, Operators};
 
 /// The schema of what is built in.
-const PG_CATALOG: &str = "pg_catalog";
+pub(super) const PG_CATALOG: &str = "pg_catalog";
 
 /// The type whose operators sort `regproc`, `regclass` and their kin, all of which are OIDs that print as names.
 pub(super) const OID: &str = "pg_catalog.\"oid\"";

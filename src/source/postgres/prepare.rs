@@ -6,20 +6,18 @@ use std::time::Instant;
 use super::blame;
 use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
-use super::connect::{Connector, Session, Sessions};
+use super::connect::{Session, Sessions};
 use super::describe::describe;
 use super::locking::{LockRoom, branches, lockable, newest_branches, statements};
 use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin, server_identity};
-use super::settings::ConnectSettings;
 use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
 use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::{Watch, explain_refusal};
 use crate::base::failpoint;
 use crate::model::{ReadMode, ReadRequest, RelationRequest, ShapeOptions, WorkOptions};
-use crate::source::postgres::plan::locks::CONTROL_SESSIONS;
 use crate::source::postgres::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
@@ -67,12 +65,10 @@ impl Planning {
     ///
     /// # Cancel safety
     /// Dropping the future closes the sessions.
-    pub async fn begin(connect: &ConnectSettings, request: &ReadRequest) -> Result<Self, SourceError> {
+    pub(crate) async fn begin(sessions: Arc<Sessions>, request: &ReadRequest) -> Result<Self, SourceError> {
         let (began, ReadRequest { run_id, shape, work, keep, .. }) = (Instant::now(), request);
         let (read_mode, keep) = (work.read_mode, *keep);
-        let connector = Arc::new(Connector::new(connect.clone(), shape.allow_rls)?);
         let application = application(run_id);
-        let sessions = Arc::new(Sessions::new(connector, &application, work.readers.get() + CONTROL_SESSIONS)?);
         let lock = sessions.get().await?;
         let locking = async {
             let (server, meaning) = enter(&sessions, &lock, shape, work, &application).await?;

@@ -19,6 +19,7 @@ use super::plan::locks::{CONTROL_SESSIONS, LockShare};
 use super::plan::sizing::heap_blocks;
 use super::plan::{PgPartition, PgPlan};
 use super::prepare::{Planning, application};
+use super::served_pages::Serving;
 use super::session::{Begin, begin};
 use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, KEEPER_PING};
@@ -26,7 +27,8 @@ use super::watch::Watch;
 use super::{catalog, keyset};
 use crate::base::failpoint;
 use crate::model::{
-    Consistency, Plan, ReadMode, ReadRequest, RelationKind, SnapshotRecord, SourceCost, SourceFacts, SourceKind,
+    Consistency, Plan, ReadMode, ReadRequest, RelationKind, ServedReads, SnapshotRecord, SourceCost, SourceFacts,
+    SourceKind,
 };
 use crate::source::{BatchStream, Begun, Opened, Reading, SourceError, SourceFault};
 
@@ -62,6 +64,8 @@ pub(crate) struct PostgresReading {
     permits: Arc<Permits>,
     /// Whether the database's encoding is `SQL_ASCII`.
     sql_ascii: bool,
+    /// How pages are read for somebody who may read them slowly.
+    served: Option<ServedReads>,
 }
 
 impl PostgresReading {
@@ -81,8 +85,12 @@ impl PostgresReading {
         let record = SourceRecord { found, locks: locks.clone(), server, identity, allow_rls, meaning };
         let (moment, snapshots) = match read_mode {
             ReadMode::Keyset { page_size } => {
-                let pages =
-                    keyset::Pages::new(&anchor, record.found.as_ref(), page_size, &application, sql_ascii).await?;
+                let found = record.found.as_ref();
+                let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
+                let pages = match found {
+                    None => pages.of_query(&anchor, &plan.relation.sql_name).await?,
+                    Some(_) => pages,
+                };
                 anchor.batch("ending planning", "COMMIT").await?;
                 (Moment::Pages(pages), Vec::new())
             }
@@ -120,6 +128,7 @@ impl PostgresReading {
             opened: SyncMutex::default(),
             permits,
             sql_ascii,
+            served: request.work.served.clone(),
         })
     }
 
@@ -183,6 +192,7 @@ impl PostgresReading {
             opened: SyncMutex::default(),
             permits,
             sql_ascii,
+            served: None,
         })
     }
 
@@ -304,9 +314,14 @@ impl PostgresReading {
         let plan = Arc::clone(&self.plan);
         let partition = self.partition(partition)?;
         let permit = self.permits.get().await?;
-        let session = self.reader().await.inspect_err(|error| permit.heed(error))?;
         // Whoever asked for the partition names it in front of an error.
         let what = "its rows".to_owned();
+        if let (Moment::Pages(pages), Some(served)) = (&self.moment, self.served.clone()) {
+            let (sessions, watch) = (Arc::clone(&self.sessions), Arc::clone(&self.watch));
+            let serving = Serving { pages: pages.clone(), served, sessions, watch, plan, what };
+            return Ok(permit.until_the_end_of(serving.open(&partition)));
+        }
+        let session = self.reader().await.inspect_err(|error| permit.heed(error))?;
         let home = match &self.moment {
             Moment::Pages(pages) => {
                 let batches = pages.open(session, Arc::clone(&self.watch), plan, partition, what);
@@ -383,7 +398,11 @@ impl Reading for PostgresReading {
             }
             let session = self.watch.latest().await?;
             let unchanged = self.record.meaning.check(&session).await;
-            session.discard();
+            if self.sessions.are_shared() {
+                session.batch("looking up what names stand for", "COMMIT").await?;
+            } else {
+                session.discard();
+            }
             unchanged
         }
         .boxed()

@@ -152,7 +152,6 @@ impl Recount {
             columns: None,
             expressions: Vec::new(),
             renames: Vec::new(),
-            order: Vec::new(),
             predicate: plan.predicate.clone(),
             key: None,
             allow_rls: self.row_security,

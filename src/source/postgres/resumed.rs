@@ -5,6 +5,7 @@ use super::kept::PgRecord;
 use super::plan::{PgPlan, Slice};
 use super::reader::PostgresReading;
 use super::settings::ConnectSettings;
+use super::source::own_sessions;
 use crate::model::{ReadMode, ReadRequest};
 use crate::source::{Begun, SourceError, SourceFault};
 
@@ -45,7 +46,7 @@ async fn anew(
     }
     // Whoever holds the snapshot beyond the run imports it.
     let keeping = ReadRequest { keep: true, ..request.clone() };
-    let (planning, plan) = decide::begin(connect, &keeping).await?;
+    let (planning, plan) = decide::begin(own_sessions(connect, &keeping)?, &keeping).await?;
     if columns(&plan) != columns(&record.plan) || plan.key != record.plan.key {
         return Err(changed("the columns or the key of the relation have changed since the run began"));
     }

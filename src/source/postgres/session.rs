@@ -55,7 +55,10 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
             format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(id))
         }
     };
-    if let Err(error) = session.batch("beginning a transaction", &start).await {
+    session.set_open();
+    // A run that is waited for begins in one round trip.
+    let together = session.terms().served.is_some();
+    if !together && let Err(error) = session.batch("beginning a transaction", &start).await {
         // A protocol violation, by a pooler's word for it, and by nothing else that is known.
         if error.code.as_deref() == Some("08P01") && session.refuses_transactions().await {
             return Err(SourceError { fault: SourceFault::Usage, ..error }.with_hint(
@@ -85,9 +88,11 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
          SELECT pg_catalog.pg_backend_pid()",
     ));
     let path = session.search_path().map_or(String::new(), |path| format!("SET LOCAL search_path = {path}; "));
+    let start = if together { format!("{start}; ") } else { String::new() };
     let settings = format!(
-        "{SETTINGS}; {path}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+        "{start}{SETTINGS}; {path}{}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; {questions}",
+        session.terms().settings(),
         failpoint::limit("lock", LOCK_TIMEOUT).as_millis(),
         KEEPER_IDLE_TIMEOUT.as_millis(),
         literal(application),

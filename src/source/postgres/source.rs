@@ -1,33 +1,101 @@
 //! PostgreSQL as a [`Source`]: how to connect, and the ways in.
 
-use std::sync::Arc;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::connect::{Connector, Sessions};
 use super::decide;
 use super::kept::{PgRecord, SnapshotKeeper};
 use super::listing::list;
-use super::plan::{check_expression, check_predicate, check_query};
+use super::plan::locks::CONTROL_SESSIONS;
+use super::plan::{PgPlan, check_expression, check_predicate, check_query};
+use super::prepare::{Planning, application};
 use super::reader::PostgresReading;
 use super::recount::recount;
 use super::resumed::resume;
 use super::scope;
+use super::served;
 use super::settings::ConnectSettings;
-use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, RowScope, ShapeOptions, SourceKind};
+use super::shared::RunTerms;
+use crate::model::{
+    AggregateRequest, Aggregated, CountedRows, DescribedRelation, ListedRelation, Plan, ReadRequest, RelationRequest,
+    RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind,
+};
 use crate::source::{Begun, Keeper, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
+
+/// Connections that all served runs share, unless said otherwise.
+const SERVED_CONNECTIONS: NonZeroUsize = match NonZeroUsize::new(8) {
+    Some(connections) => connections,
+    None => NonZeroUsize::MIN,
+};
+
+/// How the sessions of served runs are called until a run has one of them.
+const SERVING: &str = "outhaul/serve";
 
 /// A PostgreSQL server that can be connected to.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pub(crate) connect: ConnectSettings,
+    served_connections: NonZeroUsize,
+    /// The sessions of served runs, once there was one.
+    shared: Arc<Mutex<Option<Sessions>>>,
 }
 
 impl Postgres {
     /// The server at the end of these settings. Nothing is connected yet.
     pub fn new(connect: ConnectSettings) -> Self {
-        Self { connect }
+        Self { connect, served_connections: SERVED_CONNECTIONS, shared: Arc::default() }
     }
+
+    /// The same with so many connections, at most, for all served runs together.
+    #[must_use]
+    pub fn with_served_connections(self, connections: NonZeroUsize) -> Self {
+        Self { served_connections: connections, ..self }
+    }
+
+    /// The sessions of a run: those of all served runs, or its own.
+    fn sessions(&self, request: &ReadRequest) -> Result<Arc<Sessions>, SourceError> {
+        match &request.work.served {
+            Some(served) => self.shared_sessions(served, request.shape.allow_rls),
+            None => own_sessions(&self.connect, request),
+        }
+    }
+
+    pub(super) fn shared_sessions(&self, served: &ServedReads, allow_rls: bool) -> Result<Arc<Sessions>, SourceError> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = match &mut *shared {
+            Some(sessions) => sessions,
+            none => {
+                let connector = Arc::new(Connector::new(self.connect.clone(), false)?);
+                none.insert(Sessions::new(connector, SERVING, self.served_connections.get())?)
+            }
+        };
+        let terms = RunTerms { allow_rls, served: Some(served.clone()), ..RunTerms::default() };
+        Ok(Arc::new(sessions.for_run(terms)))
+    }
+
+    /// Lets go of the shared sessions where the server was lost: another of its addresses may answer the next run.
+    pub(super) fn heed(&self, error: &SourceError) {
+        if error.fault == SourceFault::Unavailable {
+            *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    async fn planned(&self, requests: Vec<ReadRequest>) -> Result<(Planning, PgPlan, ReadRequest), SourceError> {
+        let request = only(requests)?;
+        let (planning, plan) = decide::begin(self.sessions(&request)?, &request).await?;
+        Ok((planning, plan, request))
+    }
+}
+
+/// Sessions that a run has for itself.
+pub(super) fn own_sessions(connect: &ConnectSettings, request: &ReadRequest) -> Result<Arc<Sessions>, SourceError> {
+    let connector = Arc::new(Connector::new(connect.clone(), request.shape.allow_rls)?);
+    let size = request.work.readers.get() + CONTROL_SESSIONS;
+    Ok(Arc::new(Sessions::new(connector, &application(&request.run_id), size)?))
 }
 
 impl Source for Postgres {
@@ -50,8 +118,7 @@ impl Source for Postgres {
 
     fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>> {
         async move {
-            let request = only(requests)?;
-            let (_planning, plan) = decide::begin(&self.connect, &request).await?;
+            let (_planning, plan, request) = self.planned(requests).await?;
             Ok(vec![plan.told(&request)?])
         }
         .boxed()
@@ -59,8 +126,7 @@ impl Source for Postgres {
 
     fn begin(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
         async move {
-            let request = only(requests)?;
-            let (planning, plan) = decide::begin(&self.connect, &request).await?;
+            let (planning, plan, request) = self.planned(requests).await.inspect_err(|error| self.heed(error))?;
             let reading = PostgresReading::new(planning, plan, &request).await?;
             Ok(Arc::new(reading) as Arc<dyn Reading>)
         }
@@ -90,6 +156,22 @@ impl Source for Postgres {
 
     fn predicate(&self, scope: &RowScope) -> Result<Option<String>, SourceError> {
         Ok(scope::predicate(scope)?)
+    }
+
+    fn describe(&self, request: ServedRequest) -> Option<BoxFuture<'_, Result<DescribedRelation, SourceError>>> {
+        Some(served::describe(self, request).boxed())
+    }
+
+    fn estimate(
+        &self,
+        request: ServedRequest,
+        up_to: NonZeroU64,
+    ) -> Option<BoxFuture<'_, Result<CountedRows, SourceError>>> {
+        Some(served::estimate(self, request, up_to).boxed())
+    }
+
+    fn aggregate(&self, request: AggregateRequest) -> Option<BoxFuture<'_, Result<Aggregated, SourceError>>> {
+        Some(served::aggregate(self, request).boxed())
     }
 
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {

@@ -66,6 +66,10 @@ pub(super) async fn of(
         return Ok(safety);
     }
     for function in functions(session, &texts.all, found.map(|found| found.oid), &behind).await? {
+        // Every transaction of such a run has the settings that its policies read.
+        if session.terms().has_settings() && function.schema == "pg_catalog" && function.name == "current_setting" {
+            continue;
+        }
         texts.judge(&function, &behind, &mut safety);
     }
     Ok(safety)

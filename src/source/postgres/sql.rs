@@ -6,7 +6,7 @@ mod keys;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
-use self::keys::{Edge, beyond, key_range, null};
+use self::keys::{Edge, beyond, key_range, not_null, null};
 use super::order::OID;
 use super::session::identifier;
 use crate::model::{ColumnOrigin, Direction, KeyValue, RelationKind, TupleId};
@@ -70,6 +70,54 @@ pub(crate) fn select(plan: &PgPlan, partition: &PgPartition, extra: &[String], a
         sql.push_str("\nLIMIT ");
         sql.push_str(&limit.get().saturating_add(beyond).to_string());
     }
+    sql
+}
+
+/// A page of a served run: rows in the order of `key`, whose leading column is NULL in all of them or in none.
+#[derive(Debug)]
+pub(crate) struct ServedPage<'a> {
+    /// What orders them; in the rows whose leading column is NULL, the columns behind it.
+    pub(crate) key: &'a [PgKeyColumn],
+    /// What holds of the leading column, where it can be NULL.
+    pub(crate) leading: Option<LeadingKey<'a>>,
+    /// The key of the last row of the page before.
+    pub(crate) after: Option<&'a KeyValue>,
+    /// At most so many rows.
+    pub(crate) limit: Option<u64>,
+    /// Whether the rows that share the last one's key come too.
+    pub(crate) ties: bool,
+}
+
+/// What a page has of the leading column of a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LeadingKey<'a> {
+    /// Values: an index serves their order in either direction, wherever it has its NULLs.
+    Values(&'a PgKeyColumn),
+    /// Nothing but NULLs.
+    Nulls(&'a PgKeyColumn),
+}
+
+/// `SELECT` of a page of the whole relation, with the texts of the key behind the columns.
+pub(crate) fn served_page(plan: &PgPlan, page: &ServedPage<'_>) -> String {
+    let list: Vec<String> = plan.columns.iter().map(column).chain(key_texts(page.key)).collect();
+    let mut conditions = predicate(plan);
+    conditions.extend(page.leading.map(|leading| match leading {
+        LeadingKey::Values(column) => not_null(column),
+        LeadingKey::Nulls(column) => null(column),
+    }));
+    conditions.extend(page.after.map(|after| beyond(page.key, after, Edge::After)));
+    let filter = all_of(&conditions);
+    let mut sql = format!("SELECT {}\nFROM {}{filter}", list.join(", "), relation(&plan.relation));
+    if !page.key.is_empty() {
+        sql.push_str("\nORDER BY ");
+        sql.push_str(&order_by(&plan.relation, page.key));
+    }
+    let limit = match page.limit {
+        Some(limit) if page.ties && !page.key.is_empty() => format!("\nFETCH FIRST {limit} ROWS WITH TIES"),
+        Some(limit) => format!("\nLIMIT {limit}"),
+        None => String::new(),
+    };
+    sql.push_str(&limit);
     sql
 }
 

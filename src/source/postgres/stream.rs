@@ -322,6 +322,11 @@ impl Lender {
         tokio::time::timeout(patience, quiet).await.map_err(|_| NotQuiet)
     }
 
+    /// Whether the session is gone, and nothing else has its socket.
+    pub(crate) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     fn try_lend(&self) -> Option<Loan> {
         let mut state = self.0.lock();
         if !state.tracker.may_lend() || !matches!(state.place, SocketState::Home(_)) {

@@ -10,7 +10,6 @@ fn shape(relation: RelationRequest) -> ShapeOptions {
         columns: None,
         expressions: vec![],
         renames: vec![],
-        order: Vec::new(),
         predicate: None,
         key: None,
         allow_rls: false,

@@ -28,7 +28,8 @@ pub struct ColumnRules<'a> {
 }
 
 /// Decides the output columns: `--columns` in the order given (else all, in catalog order), then the `--column`
-/// expressions in theirs, all under the names that `--rename` leaves them.
+/// expressions in theirs, all under the names that `--rename` leaves them. An expression that `--columns` names stands
+/// there.
 ///
 /// `expressions` are the types of the request's `--column` expressions as the server described them, in the same
 /// order; their `name` is not used. `--rename` is for the relation's columns: an expression is named where it is given.
@@ -44,7 +45,8 @@ pub fn columns(
     if expressions.len() != shape.expressions.len() {
         return Err(PlanError::ExpressionsDescribed { given: shape.expressions.len(), described: expressions.len() });
     }
-    let selected = select(facts, shape.columns.as_deref())?;
+    let of_relation = shape.relation_columns();
+    let selected = select(facts, of_relation.as_deref())?;
     let renamed = renames(facts, &selected, &shape.renames)?;
     let called_by =
         |column: &ColumnFacts| renamed.get(column.name.as_str()).copied().unwrap_or(&column.name).to_owned();
@@ -57,12 +59,12 @@ pub fn columns(
         let name = names.take(wanted)?;
         plans.push(column_plan(name, wanted, ColumnOrigin::Column(called[place].clone()), column, rules)?);
     }
-    let of_relation = names.taken.clone();
+    let taken_by_columns = names.taken.clone();
     for ((name, expression), described) in shape.expressions.iter().zip(expressions) {
         if name.is_empty() {
             return Err(PlanError::EmptyName { flag: "--column", example: "name=expression" });
         }
-        if of_relation.contains(&names.folded(name)) {
+        if taken_by_columns.contains(&names.folded(name)) {
             return Err(PlanError::NameTaken { name: name.clone() });
         }
         let taken = names.take(name)?;
@@ -78,14 +80,26 @@ pub fn columns(
             return Err(PlanError::unknown_column("--column-policy", name, known));
         }
     }
-    in_order(&mut plans, &shape.order);
-    Ok(plans)
+    Ok(in_order(shape, plans))
 }
 
-/// Puts the output columns into the order that is asked for.
-fn in_order(plans: &mut [PgColumn], order: &[String]) {
-    let place = |column: &PgColumn| order.iter().position(|name| *name == column.output.name).unwrap_or(order.len());
-    plans.sort_by_key(place);
+/// Columns of the relation, then expressions, put where `--columns` names them.
+fn in_order(shape: &ShapeOptions, plans: Vec<PgColumn>) -> Vec<PgColumn> {
+    let Some(names) = &shape.columns else { return plans };
+    let expression = |name: &String| shape.expressions.iter().position(|(of, _)| of == name);
+    let (mut of_relation, selected) = (0_usize, names.iter().filter(|name| expression(name).is_none()).count());
+    let mut places: Vec<usize> = Vec::with_capacity(plans.len());
+    for name in names {
+        let place = if let Some(nth) = expression(name) {
+            selected + nth
+        } else {
+            of_relation += 1;
+            of_relation - 1
+        };
+        places.push(place);
+    }
+    places.extend((0..plans.len()).filter(|place| !places.contains(place)).collect::<Vec<_>>());
+    places.into_iter().filter_map(|place| plans.get(place).cloned()).collect()
 }
 
 /// A name as the preset's readers compare it: Athena and Redshift do not tell `A` from `a`.

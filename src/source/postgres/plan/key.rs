@@ -31,6 +31,37 @@ pub fn choose_key(
     cap: Option<&RowCap>,
     read_mode: ReadMode,
 ) -> Result<KeyChoice, PlanError> {
+    let choice = choose(facts, named, cap, read_mode)?;
+    if matches!(read_mode, ReadMode::Keyset { .. }) && !choice.unique {
+        return Err(without_key(facts));
+    }
+    Ok(choice)
+}
+
+/// The same for pages that end where the key changes: rows may share it.
+///
+/// # Errors
+/// As [`choose_key`]; without a unique key and without a named one.
+pub(crate) fn choose_repeating_key(
+    facts: &RelationFacts,
+    named: Option<&[(String, Direction)]>,
+    read_mode: ReadMode,
+) -> Result<KeyChoice, PlanError> {
+    let choice = choose(facts, named, None, read_mode)?;
+    if choice.columns.is_empty() { Err(without_key(facts)) } else { Ok(choice) }
+}
+
+fn without_key(facts: &RelationFacts) -> PlanError {
+    let relation = facts.display_name.clone().unwrap_or_else(|| "the query".to_owned());
+    PlanError::KeysetWithoutKey { relation }
+}
+
+fn choose(
+    facts: &RelationFacts,
+    named: Option<&[(String, Direction)]>,
+    cap: Option<&RowCap>,
+    read_mode: ReadMode,
+) -> Result<KeyChoice, PlanError> {
     let keyset = matches!(read_mode, ReadMode::Keyset { .. });
     let capped = cap.is_some_and(|cap| cap.max_rows.is_some());
     let needs_unique = keyset || capped;
@@ -48,10 +79,6 @@ pub fn choose_key(
     }
     let contains = |facts: &&ColumnFacts| columns.iter().any(|column| column.name == facts.name);
     let unique = !tie_break.is_empty() && tie_break.iter().all(contains);
-    if keyset && !unique {
-        let relation = facts.display_name.clone().unwrap_or_else(|| "the query".to_owned());
-        return Err(PlanError::KeysetWithoutKey { relation });
-    }
     Ok(KeyChoice { ordered: ordered && !columns.is_empty(), columns, unique })
 }
 

@@ -34,6 +34,7 @@ pub use columns::{ColumnRules, columns};
 pub use error::{PlanError, SqlFlaw};
 pub(super) use error::{listed, nearest};
 use facts::numbered;
+pub(crate) use key::choose_repeating_key;
 pub use key::{KeyChoice, choose_key};
 pub(crate) use lexer::NAME_BYTES_MAX;
 pub use partition::{Comparison, Operators, PgKeyColumn, PgPartition, Slice};

@@ -3,14 +3,16 @@
 //!
 //! Pure: nothing here does IO or awaits.
 
+pub(super) mod aggregate;
 mod error;
 mod literal;
 mod predicate;
 mod type_name;
 
-pub(crate) use error::ScopeError;
 pub(crate) use predicate::predicate;
 
+#[cfg(test)]
+use error::ScopeError;
 #[cfg(test)]
 use literal::literal;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 
 use super::error::ScopeError;
-use super::literal::of_type;
+use super::literal::{literal, of_type};
 use super::type_name::{Family, SqlType};
 use crate::model::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 use crate::source::postgres::plan::{check_expression, check_predicate, placeholders};
@@ -44,7 +44,7 @@ fn tenant(scope: &TenantScope) -> Result<String, ScopeError> {
     for place in places {
         sql.push_str(&scope.template[at..place]);
         // In parentheses: behind another string it would go on with that one.
-        sql.push_str(&format!("({value})"));
+        sql.extend(["(", &value, ")"]);
         at = place + TENANT.len();
     }
     sql.push_str(&scope.template[at..]);
@@ -62,6 +62,11 @@ fn condition(ScopeCondition { column, test }: &ScopeCondition) -> Result<String,
         ScopeTest::Greater(value) => side.compared(">", value)?,
         ScopeTest::GreaterOrEqual(value) => side.compared(">=", value)?,
         ScopeTest::In(values) if values.is_empty() => "false".to_owned(),
+        ScopeTest::In(values) if side.sql_type.is_array() => {
+            // An array of arrays is one array.
+            let each = values.iter().map(|value| side.compared("=", value)).collect::<Result<Vec<_>, _>>()?;
+            each.join(" OR ")
+        }
         ScopeTest::In(values) => {
             let values = values.iter().map(|value| side.value(value)).collect::<Result<Vec<_>, _>>()?;
             format!("{} {} ANY (ARRAY[{}])", side.operand, side.operator("="), values.join(", "))
@@ -171,7 +176,7 @@ impl<'a> Side<'a> {
         if closing % 2 == 1 {
             return Err(ScopeError::OpenPattern);
         }
-        let pattern = of_type(pattern, &SqlType::parse("text")?)?;
+        let pattern = literal(pattern, "text")?;
         Ok(format!("{}::pg_catalog.text OPERATOR(pg_catalog.~~) {pattern}", self.operand))
     }
 

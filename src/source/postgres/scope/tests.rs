@@ -118,6 +118,11 @@ fn conditions_name_their_operators() {
             Between(text("1"), text("2")),
             "((\"n\" OPERATOR(\"pg_catalog\".>=) '1'::pg_catalog.\"int4\") AND (\"n\" OPERATOR(\"pg_catalog\".<=) '2'::pg_catalog.\"int4\"))",
         ),
+        (
+            column("a", "pg_catalog.\"_int4\""),
+            In(vec![text("{1}"), text("{2}")]),
+            "(\"a\" OPERATOR(\"pg_catalog\".=) '{1}'::\"pg_catalog\".\"_int4\" OR \"a\" OPERATOR(\"pg_catalog\".=) '{2}'::\"pg_catalog\".\"_int4\")",
+        ),
         (int(), IsNull, "(\"n\" IS NOT DISTINCT FROM NULL)"),
         (int(), IsNotNull, "(\"n\" IS DISTINCT FROM NULL)"),
         (

@@ -107,6 +107,11 @@ const INTERVAL: &str = "interval ";
 const PG_CATALOG: &str = "pg_catalog";
 
 impl SqlType {
+    /// Whether its values are arrays: the catalog calls such a type by its member's name behind an underscore.
+    pub(super) fn is_array(&self) -> bool {
+        self.sql.ends_with("[]") || self.sql.rsplit('.').next().is_some_and(|name| name.starts_with("\"_"))
+    }
+
     /// Reads a name; an empty one is text.
     ///
     /// # Errors

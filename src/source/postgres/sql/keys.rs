@@ -102,7 +102,7 @@ pub(super) fn null(column: &PgKeyColumn) -> String {
     format!("{} IS NOT DISTINCT FROM NULL", identifier(&column.name))
 }
 
-fn not_null(column: &PgKeyColumn) -> String {
+pub(super) fn not_null(column: &PgKeyColumn) -> String {
     format!("{} IS DISTINCT FROM NULL", identifier(&column.name))
 }
 

@@ -314,7 +314,6 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         columns: None,
         expressions: vec![],
         renames: vec![],
-        order: Vec::new(),
         predicate: None,
         key: None,
         allow_rls: false,

@@ -110,7 +110,6 @@ fn there_is_a_decoder_for_whatever_planning_asks_for() {
         columns: None,
         expressions: Vec::new(),
         renames: Vec::new(),
-        order: Vec::new(),
         predicate: None,
         key: None,
         allow_rls: false,

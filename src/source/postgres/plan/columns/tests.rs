@@ -20,7 +20,6 @@ fn shape() -> ShapeOptions {
         columns: None,
         expressions: Vec::new(),
         renames: Vec::new(),
-        order: Vec::new(),
         predicate: None,
         key: None,
         allow_rls: false,
@@ -68,17 +67,6 @@ fn names(shape: &ShapeOptions) -> Vec<String> {
 fn catalog_order_by_default_and_the_given_order_otherwise() {
     assert_eq!(names(&shape()), ["id", "name", "at"]);
     assert_eq!(names(&ShapeOptions { columns: Some(strings(["at", "id"])), ..shape() }), ["at", "id"]);
-}
-
-#[test]
-fn an_order_puts_expressions_among_the_columns() {
-    let shape = ShapeOptions {
-        columns: Some(strings(["name", "id"])),
-        expressions: pairs([("twice", "id * 2")]),
-        order: strings(["id", "twice"]),
-        ..shape()
-    };
-    assert_eq!(names(&shape), ["id", "twice", "name"]);
 }
 
 #[test]

@@ -1,0 +1,208 @@
+//! What a service asks beside an export: what a relation looks like, how many rows there are, and what they come to by
+//! groups. Each question is one short transaction on a session that all served runs share.
+
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::catalog::{query, value};
+use super::closed::closed;
+use super::estimate::rows_of;
+use super::order::PG_CATALOG;
+use super::plan::{ColumnFacts, Comparison, KeyChoice, PgKeyColumn, choose_repeating_key, oid};
+use super::prepare::Planning;
+use super::scope::aggregate;
+use super::session::{Begin, begin};
+use super::source::Postgres;
+use super::sql;
+use crate::model::{
+    AggregateRequest, Aggregated, Bucket, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
+    DuplicateColumns, Format, ManifestStats, Policies, PolicyOptions, Preset, ReadMode, ReadRequest, ScopeColumn,
+    ServedRequest, ShapeOptions, SourceLimits, SourceProfile, WorkOptions,
+};
+use crate::source::{Source, SourceError};
+
+/// The server's word for a statement that took too long.
+const CANCELLED: &str = "57014";
+
+/// How the sessions of such a question are called.
+const ASKING: &str = "question";
+
+/// Plans the relation as pages of it would be, without reading any.
+async fn planning(source: &Postgres, request: &ServedRequest) -> Result<Planning, SourceError> {
+    let ServedRequest { mut shape, served } = request.clone();
+    source.check(&mut shape)?;
+    let sessions = source.shared_sessions(&served, shape.allow_rls)?;
+    let request = read_request(shape, ServedRequest { served, ..request.clone() });
+    let begun = Planning::begin(sessions, &request).await;
+    begun.inspect_err(|error| source.heed(error))
+}
+
+fn read_request(shape: ShapeOptions, request: ServedRequest) -> ReadRequest {
+    ReadRequest {
+        run_id: ASKING.to_owned(),
+        shape,
+        format: Format::Ndjson,
+        policies: PolicyOptions {
+            preset: Preset::Postgres,
+            default: Policies::default(),
+            columns: Vec::new(),
+            duplicate_columns: DuplicateColumns::Error,
+        },
+        work: WorkOptions {
+            readers: NonZeroUsize::MIN,
+            partitions: Some(NonZeroU32::MIN),
+            part_size: NonZeroU64::MAX,
+            upload_chunk_size: NonZeroUsize::MIN,
+            upload_concurrency: NonZeroUsize::MIN,
+            read_mode: ReadMode::Keyset { page_size: NonZeroU64::MIN },
+            cap: None,
+            allow_truncated: true,
+            min_rows: None,
+            source_profile: SourceProfile::Gentle,
+            source_limits: SourceLimits::default(),
+            served: Some(request.served),
+        },
+        single: true,
+        stats: ManifestStats::Safe,
+        keep: false,
+    }
+}
+
+/// See [`Source::describe`].
+pub(super) async fn describe(source: &Postgres, request: ServedRequest) -> Result<DescribedRelation, SourceError> {
+    let planning = planning(source, &request).await?;
+    let facts = &planning.relation;
+    let keyset = ReadMode::Keyset { page_size: NonZeroU64::MIN };
+    let (key, why_not) = match choose_repeating_key(facts, planning.shape.key.as_deref(), keyset) {
+        Ok(key) => (key, None),
+        Err(error) => (KeyChoice { columns: Vec::new(), unique: false, ordered: false }, Some(error.to_string())),
+    };
+    let mut columns = Vec::with_capacity(facts.columns.len());
+    for column in &facts.columns {
+        let leads_index = leads_index(&planning, column).await?;
+        columns.push(described(column, None, leads_index));
+    }
+    let expressions = planning.shape.expressions.iter().zip(&planning.expressions).map(|((name, sql), facts)| {
+        let facts = ColumnFacts { name: name.clone(), ..facts.clone() };
+        described(&facts, Some(sql.clone()), false)
+    });
+    let described = DescribedRelation {
+        columns,
+        expressions: expressions.collect(),
+        key: key.columns.iter().map(|column| column.name.clone()).collect(),
+        key_unique: key.unique,
+        refused: why_not.or_else(|| planning.split_safety.one_statement.clone()),
+        row_security: facts.row_security,
+        estimated_rows: facts.estimated_rows,
+    };
+    planning.anchor.batch("ending planning", "COMMIT").await?;
+    Ok(described)
+}
+
+fn described(facts: &ColumnFacts, sql: Option<String>, leads_index: bool) -> DescribedColumn {
+    let comparison = facts.comparison.as_ref();
+    DescribedColumn {
+        scope: ScopeColumn {
+            name: facts.name.clone(),
+            sql,
+            type_name: comparison.map_or_else(|| facts.pg_type.name.clone(), |known| known.value_type.clone()),
+            operators: comparison.and_then(operators),
+        },
+        type_name: facts.pg_type.name.clone(),
+        nullable: !facts.not_null,
+        comparable: comparison.is_some(),
+        dates: matches!(facts.pg_type.base_oid, oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ),
+        leads_index,
+    }
+}
+
+/// The schema of a type's operators; none where it is that of what is built in.
+fn operators(comparison: &Comparison) -> Option<String> {
+    let (schema, _) = comparison.operators.equal.rsplit_once('.')?;
+    if schema == PG_CATALOG {
+        return None;
+    }
+    let quoted = schema.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    Some(quoted.map_or_else(|| schema.to_owned(), |name| name.replace("\"\"", "\"")))
+}
+
+/// Whether a whole B-tree begins with the stored column behind this one.
+async fn leads_index(planning: &Planning, column: &ColumnFacts) -> Result<bool, SourceError> {
+    let Some(comparison) = column.comparison.clone() else { return Ok(false) };
+    let key = PgKeyColumn {
+        name: column.name.clone(),
+        pg_type: column.pg_type.clone(),
+        direction: crate::model::Direction::Asc,
+        nullable: !column.not_null,
+        comparison,
+    };
+    let Some(origin) = planning.key_origin(&key).await? else { return Ok(false) };
+    let indexed = closed(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+            ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+        JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am m ON m.oid = c.relam \
+        JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0] \
+        WHERE i.indrelid = $1 AND a.attname = $2::text::name AND i.indisvalid AND i.indpred IS NULL \
+            AND m.amname = 'btree' AND o.opcdefault AND i.indcollation[0] = a.attcollation)",
+    );
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&origin.relation, Type::OID), (&origin.column, Type::TEXT)];
+    let action = format!("looking for an index on {}", column.name);
+    let rows = query(&planning.anchor, &action, &indexed, &parameters).await?;
+    rows.first().map_or(Ok(false), |row| value(row, 0))
+}
+
+/// See [`Source::estimate`].
+pub(super) async fn estimate(
+    source: &Postgres,
+    request: ServedRequest,
+    up_to: NonZeroU64,
+) -> Result<CountedRows, SourceError> {
+    const ACTION: &str = "counting the rows";
+    let planning = planning(source, &request).await?;
+    let (anchor, relation) = (&planning.anchor, sql::relation(&planning.relation));
+    let filter = planning.shape.predicate.as_ref().map_or(String::new(), |text| format!("\nWHERE (\n{text}\n)"));
+    let limit = up_to.get().saturating_add(1);
+    let count = format!("SELECT pg_catalog.count(*) FROM (SELECT FROM {relation}{filter}\nLIMIT {limit}) AS counted");
+    match query(anchor, ACTION, &count, &[]).await {
+        Ok(rows) => {
+            let rows = rows.first().map_or(Ok(0), |row| value::<i64>(row, 0))?;
+            let rows = u64::try_from(rows).unwrap_or(0);
+            anchor.batch(ACTION, "COMMIT").await?;
+            Ok(if rows > up_to.get() { CountedRows::AtLeast(rows) } else { CountedRows::Exact(rows) })
+        }
+        Err(error) if error.code.as_deref() == Some(CANCELLED) => {
+            anchor.batch(ACTION, "ROLLBACK").await?;
+            begin(anchor, Begin::Latest, &format!("{}/plan", planning.application)).await?;
+            let rows = query(anchor, ACTION, &format!("EXPLAIN SELECT FROM {relation}{filter}"), &[]).await?;
+            let expected = rows.first().map(|row| value::<&str>(row, 0)).transpose()?.and_then(rows_of);
+            anchor.batch(ACTION, "COMMIT").await?;
+            expected.map(CountedRows::Estimate).ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// See [`Source::aggregate`].
+pub(super) async fn aggregate(source: &Postgres, request: AggregateRequest) -> Result<Aggregated, SourceError> {
+    const ACTION: &str = "measuring the rows";
+    let planning = planning(source, &request.of).await?;
+    let relation = sql::relation(&planning.relation);
+    let statement = aggregate::aggregate(&request, &relation, planning.shape.predicate.as_deref())?;
+    let rows = query(&planning.anchor, ACTION, &statement, &[]).await?;
+    planning.anchor.batch(ACTION, "COMMIT").await?;
+    let most = usize::try_from(request.max_buckets.get()).unwrap_or(usize::MAX);
+    let truncated = rows.len() > most;
+    let dimensions = request.dimensions.len();
+    let bucket = |row: &tokio_postgres::Row| {
+        let dimension = |nth: usize| Ok(BucketValue { text: value(row, 2 * nth)?, json: value(row, 2 * nth + 1)? });
+        Ok(Bucket {
+            dimensions: (0..dimensions).map(dimension).collect::<Result<_, SourceError>>()?,
+            measures: (0..request.measures.len())
+                .map(|nth| value(row, 2 * dimensions + nth))
+                .collect::<Result<_, SourceError>>()?,
+        })
+    };
+    let buckets = rows.iter().take(most).map(bucket).collect::<Result<_, SourceError>>()?;
+    Ok(Aggregated { buckets, truncated })
+}
