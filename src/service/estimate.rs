@@ -74,7 +74,7 @@ pub(crate) async fn estimate(
     let counted = timeout(service.config.limits.first_page, counting).await.map_err(|_| {
         Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
     })?;
-    let counted = counted.map_err(|error| told(&error.into(), &dataset.name))?;
+    let counted = counted.map_err(|error| question.blamed(told(&error.into(), &dataset.name)))?;
     Ok(Json(EstimateView::of(counted, max_rows)))
 }
 

@@ -89,7 +89,8 @@ pub(crate) async fn stream_of(
     order.request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_default().0;
     let promised = order.end_record;
     let head = head(service, dataset, &order)?;
-    let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await?;
+    let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await;
+    let begun = begun.map_err(|refusal| question.blamed(refusal))?;
     Ok(response(head, begun, promised))
 }
 

@@ -21,7 +21,7 @@ const PATTERN_CHARS_MAX: usize = 256;
 const ORDER_COLUMNS_MAX: usize = 4;
 
 /// The two formats of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StreamFormat {
     #[default]
@@ -30,7 +30,7 @@ pub(crate) enum StreamFormat {
 }
 
 /// The body of a query.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Question {
     pub(crate) format: StreamFormat,
@@ -78,7 +78,7 @@ pub(crate) struct DateRange {
 }
 
 /// One column of the order.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrderBy {
     column: String,
@@ -87,7 +87,7 @@ pub(crate) struct OrderBy {
 }
 
 /// Which way.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OrderDirection {
     #[default]
@@ -102,6 +102,16 @@ impl Question {
     /// It is no JSON, has a field that there is not, or a value of the wrong kind.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Refusal> {
         parsed(body)
+    }
+
+    /// What a failure is, where a filter may be the cause: the dataset without filters was described, so that a statement
+    /// that the database rejects has a value in it that is none of its column's type.
+    pub(crate) fn blamed(&self, refusal: Refusal) -> Refusal {
+        if refusal.code != "source_rejected" || self.r#where.is_empty() {
+            return refusal;
+        }
+        let detail = "a value is none of its column's type, or is out of its range";
+        Refusal::invalid("the database does not take a filter").with_detail(detail)
     }
 
     /// The columns that are asked for, in their order.

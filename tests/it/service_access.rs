@@ -189,6 +189,47 @@ async fn reqwest_free_get(address: &str, path: &str) -> String {
 }
 
 #[tokio::test]
+async fn hostile_heads_end() {
+    let pg = orders().await;
+    let service = Service::start(&service(&pg.url)).await;
+    let large = format!("GET /v1/datasets HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(200_000));
+    let mut stream = service.connect(&large).await;
+    let mut wire = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut wire).await;
+    assert!(wire.is_empty() || wire.starts_with(b"HTTP/1.1 431"), "{}", wire.escape_ascii());
+    // A head that never ends, and one that has not begun, are let go after ten seconds.
+    let mut slow = service.connect("GET /v1/datasets HTTP/1.1\r\nHost").await;
+    let mut silent = service.connect("").await;
+    let began = std::time::Instant::now();
+    for stream in [&mut slow, &mut silent] {
+        let mut wire = Vec::new();
+        let _ = tokio::time::timeout(
+            std::time::Duration::from_secs(20),
+            tokio::io::AsyncReadExt::read_to_end(stream, &mut wire),
+        )
+        .await
+        .unwrap();
+        assert!(wire.is_empty() || wire.starts_with(b"HTTP/1.1 408"), "{}", wire.escape_ascii());
+    }
+    assert!(began.elapsed().as_secs() >= 9, "they had no time at all");
+    for smuggled in [
+        "POST /v1/query/orders/export HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        "POST /v1/query/orders/export HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    ] {
+        let mut stream = service.connect(smuggled).await;
+        let mut wire = Vec::new();
+        let _ = tokio::time::timeout(
+            std::time::Duration::from_secs(20),
+            tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut wire),
+        )
+        .await;
+        let text = String::from_utf8_lossy(&wire);
+        assert!(text.starts_with("HTTP/1.1 4") && !text.contains("HTTP/1.1 200"), "{text}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn limits_are_per_tenant_and_say_when_to_come_again() {
     let pg = orders().await;
     pg.batch("insert into orders select i, 'acme', repeat('x', 2000), '' from generate_series(2000, 20000) i").await;

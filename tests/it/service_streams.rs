@@ -286,6 +286,29 @@ async fn codings_are_one_member_with_the_same_bytes() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn a_proxy_that_cuts_or_strips_deceives_nobody() {
+    let pg = orders().await;
+    let service = Service::start(&service(&pg)).await;
+    let body = r#"{"columns":["id","note"],"end_record":true}"#;
+    // Without TE, as a proxy leaves it: the end record and the receipt still say it.
+    let whole = service.export("seven", "orders", body).await;
+    assert!(whole.text().trim_end().lines().last().unwrap().starts_with("{\"$end\""));
+    // Cut anywhere, the body has no end and no end record.
+    let wire = {
+        let mut stream =
+            service.connect(&request("POST", "seven", "/v1/query/orders/export", body, "TE: trailers\r\n")).await;
+        let mut wire = Vec::new();
+        stream.read_to_end(&mut wire).await.unwrap();
+        wire
+    };
+    assert_eq!(Answer::parse(&wire).end, BodyEnd::Whole);
+    for cut in (wire.len() / 2..wire.len()).step_by(wire.len() / 40).chain([wire.len() - 1, wire.len() - 2]) {
+        assert_eq!(Answer::parse(&wire[..cut]).end, BodyEnd::Broken, "{cut} of {} bytes", wire.len());
+    }
+    service.stop().await;
+}
+
 /// Statements of the service that run now.
 const ACTIVE: &str = "select count(*) from pg_stat_activity where datname = current_database()
     and application_name like 'outhaul/%' and state = 'active' and query like '%pg_sleep%'";

@@ -311,7 +311,7 @@ fn scripts_stop_at_the_first_error() {
 }
 
 /// The rows of the fault matrix: a letter, and which numbers.
-const FAULTS: [(&str, &[RangeInclusive<u32>]); 7] = [
+const FAULTS: [(&str, &[RangeInclusive<u32>]); 8] = [
     ("A", &[1..=12, 15..=15]),
     ("B", &[1..=15]),
     ("C", &[1..=10]),
@@ -319,6 +319,7 @@ const FAULTS: [(&str, &[RangeInclusive<u32>]); 7] = [
     ("E", &[1..=8]),
     ("F", &[1..=4, 8..=11]),
     ("G", &[1..=6]),
+    ("H", &[1..=3, 8..=8, 10..=10]),
 ];
 
 #[test]
