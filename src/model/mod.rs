@@ -38,6 +38,6 @@ pub use request::{
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 pub use served::{
-    AggregateRequest, Aggregated, Bucket, BucketValue, CountedRows, DescribedColumn, DescribedRelation, Dimension,
-    Measure, ServedReads, ServedRequest,
+    AggregateBucket, AggregateRequest, Aggregated, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
+    Dimension, Measure, ServedReads, ServedRequest,
 };

@@ -117,14 +117,14 @@ pub enum Measure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aggregated {
     /// The groups.
-    pub buckets: Vec<Bucket>,
+    pub buckets: Vec<AggregateBucket>,
     /// Whether there are more of them than were asked for.
     pub truncated: bool,
 }
 
 /// One group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bucket {
+pub struct AggregateBucket {
     /// One value a dimension.
     pub dimensions: Vec<BucketValue>,
     /// One value a measure, as JSON text: a large number keeps all its digits there.

@@ -19,7 +19,7 @@ use super::ServiceState;
 use super::access::Caller;
 use super::bucket_key::{BucketClaim, fingerprint, invalid};
 use super::catalog::column_of;
-use super::problem::{ProblemBody, Refusal};
+use super::problem::{ProblemBody, Refusal, without_values};
 use super::query::{body_of, stream_of, streamable};
 use super::question::{DateRange, Filter, OrderBy, Question, StreamFormat, parsed};
 use super::scoped::about;
@@ -27,8 +27,8 @@ use crate::base::memory::{REQUEST_BODY_BYTES_MAX, SIGNED_BODY_BYTES_MAX};
 use crate::config::service::{Analysis, Dataset, MeasureKind};
 use crate::export::ExportError;
 use crate::model::{
-    AggregateRequest, Bucket, DescribedRelation, Dimension, ExportErrorKind, Measure, ScopeColumn, ScopeCondition,
-    ScopeTest,
+    AggregateBucket, AggregateRequest, DescribedRelation, Dimension, ExportErrorKind, Measure, ScopeColumn,
+    ScopeCondition, ScopeTest,
 };
 
 /// The body of an analysis.
@@ -129,7 +129,7 @@ fn too_slow() -> Refusal {
 
 /// What a caller is told of a source that failed, and the operator.
 pub(crate) fn told(error: &ExportError, dataset: &str) -> Refusal {
-    tracing::warn!(dataset, error = error.sentence(), "a question to the source failed");
+    tracing::warn!(dataset, error = without_values(error), "a question to the source failed");
     Refusal::of_export(error)
 }
 
@@ -165,7 +165,12 @@ fn measures(described: &DescribedRelation, analysis: &Analysis) -> Result<Vec<Me
     analysis.measures.iter().map(measure).collect()
 }
 
-fn view(analysis: &Analysis, dataset: &Dataset, bucket: &Bucket, bucket_key: String) -> Result<BucketView, Refusal> {
+fn view(
+    analysis: &Analysis,
+    dataset: &Dataset,
+    bucket: &AggregateBucket,
+    bucket_key: String,
+) -> Result<BucketView, Refusal> {
     let failed = |_| Refusal::of_export(&ExportError::internal("a bucket is no JSON"));
     let names = analysis.dimensions.iter().chain(analysis.bucket.and(dataset.date_column.as_ref()));
     let mut dimensions = Map::new();

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use tokio::sync::OnceCell;
 
 use super::ServiceState;
-use super::problem::Refusal;
+use super::problem::{Refusal, without_values};
 use crate::config::ConfigError;
-use crate::config::service::{Dataset, ServiceConfig};
+use crate::config::service::{Dataset, ServiceConfig, TenantRule, served_reads};
 use crate::export::ExportError;
 use crate::model::{DescribedColumn, DescribedRelation, ExportErrorKind, ServedRequest};
 
@@ -27,7 +27,7 @@ impl ServiceState {
     pub(crate) async fn described(&self, dataset: &Dataset) -> Result<&DescribedRelation, Refusal> {
         let cell = self.catalog.get(&dataset.name).ok_or_else(|| Refusal::invalid("there is no such dataset"))?;
         cell.get_or_try_init(|| describe(dataset)).await.map_err(|error| {
-            tracing::warn!(dataset = dataset.name, error = error.sentence(), "a dataset could not be described");
+            tracing::warn!(dataset = dataset.name, error = without_values(&error), "a dataset could not be described");
             Refusal::of_export(&error)
         })
     }
@@ -48,7 +48,11 @@ async fn describe(dataset: &Dataset) -> Result<DescribedRelation, ExportError> {
     shape.columns = Some(plain.map(|(name, _)| name.clone()).collect());
     let made = dataset.columns.iter().filter_map(|(name, column)| Some((name.clone(), column.expr.clone()?)));
     shape.expressions = made.collect();
-    let served = dataset.ndjson.work.served.clone().unwrap_or_else(crate::config::service::served_reads);
+    let mut served = dataset.ndjson.work.served.clone().unwrap_or_else(served_reads);
+    if let Some(TenantRule::Setting(setting)) = &dataset.tenant {
+        // A policy that reads it fails where nobody has ever set it.
+        served.settings.push((setting.clone(), String::new()));
+    }
     dataset.ndjson.source.check(&mut shape)?;
     match dataset.ndjson.source.describe(ServedRequest { shape, served }) {
         Some(described) => Ok(described.await?),
@@ -87,7 +91,12 @@ fn misfits(place: &str, dataset: &Dataset, described: &DescribedRelation) -> Vec
     if let Some(refused) = &described.refused {
         errors.push(ConfigError::new(format!("{place}: {refused}"), "name another key"));
     }
-    for column in described.columns.iter().chain(&described.expressions) {
+    let all = || described.columns.iter().chain(&described.expressions);
+    for name in dataset.columns.keys().filter(|name| all().all(|column| column.scope.name != **name)) {
+        errors
+            .push(ConfigError::new(format!("{place}: there is no column {name:?}"), "leave it out, or write an expr"));
+    }
+    for column in all() {
         let name = &column.scope.name;
         if dataset.date_column.as_ref() == Some(name) && !column.dates {
             let what = format!("{place}: date_column {name:?} holds {}, and no days", column.type_name);

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::problem::{Refusal, told};
+use super::problem::{Refusal, told, without_values};
 use super::state::{ExportEnd, ExportStatus, RecordedError};
 use crate::commit::crc64nvme_text;
 use crate::export::{ExportError, Streamed};
@@ -65,7 +65,7 @@ impl StreamOutcome {
     pub(crate) fn log(&self, id: &str) {
         match self {
             Self::Failed(error) if !is_gone(error) => {
-                tracing::warn!(export = id, error = error.sentence(), "a stream failed");
+                tracing::warn!(export = id, error = without_values(error), "a stream failed");
             }
             Self::TooSlow => tracing::warn!(export = id, "the first rows of a stream did not come in time"),
             Self::Done(_) | Self::Failed(_) | Self::Cancelled => tracing::info!(export = id, "a stream ended"),

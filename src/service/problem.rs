@@ -113,6 +113,13 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// What the log says of a failed export: what stands between quotes may be a caller's value, or a row's.
+pub(crate) fn without_values(error: &ExportError) -> String {
+    let sentence = error.sentence();
+    let parts = sentence.split('"').enumerate();
+    parts.map(|(at, part)| if at % 2 == 0 { part } else { "\"…\"" }).collect()
+}
+
 /// Status, code and sentence of a failed export, which receipts have too.
 pub(crate) fn told(error: &ExportError) -> (StatusCode, &'static str, &'static str) {
     use ExportErrorKind as Kind;

@@ -35,7 +35,11 @@ fn example(pg: &Pg, free: &str) -> String {
     let lines = text.lines().filter(|line| !line.starts_with("listen") && !line.starts_with("admin_listen"));
     let text: Vec<&str> = lines.collect();
     let zeros = "0".repeat(64);
-    text.join("\n").replace("env:DATABASE_URL", &pg.url).replacen(&zeros, &crate::support::service::digest(free), 1)
+    (text.join("\n") + "\n").replace("env:DATABASE_URL", &pg.url).replacen(
+        &zeros,
+        &crate::support::service::digest(free),
+        1,
+    )
 }
 
 /// The commands of the documentation's `sh` blocks.

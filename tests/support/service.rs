@@ -167,8 +167,8 @@ impl Answer {
             rest = &rest[end + 2..];
             if size == 0 {
                 let text = std::str::from_utf8(rest).unwrap();
-                if let Some(trailers) = text.strip_suffix("\r\n") {
-                    self.trailers = fields(trailers);
+                if text == "\r\n" || text.ends_with("\r\n\r\n") {
+                    self.trailers = fields(text);
                     self.end = BodyEnd::Whole;
                 }
                 return;

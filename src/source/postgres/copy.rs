@@ -96,7 +96,7 @@ enum CopyProgress {
 
 #[derive(Debug, thiserror::Error)]
 enum StepError {
-    #[error("a row takes more than {0} bytes")]
+    #[error("a row takes more bytes than the {0} that it may")]
     RowTooLarge(usize),
     #[error(transparent)]
     Frame(#[from] FrameError),

@@ -16,7 +16,7 @@ use super::session::{Begin, begin};
 use super::source::Postgres;
 use super::sql;
 use crate::model::{
-    AggregateRequest, Aggregated, Bucket, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
+    AggregateBucket, AggregateRequest, Aggregated, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
     DuplicateColumns, Format, ManifestStats, Policies, PolicyOptions, Preset, ReadMode, ReadRequest, ScopeColumn,
     ServedRequest, ShapeOptions, SourceLimits, SourceProfile, WorkOptions,
 };
@@ -196,7 +196,7 @@ pub(super) async fn aggregate(source: &Postgres, request: AggregateRequest) -> R
     let dimensions = request.dimensions.len();
     let bucket = |row: &tokio_postgres::Row| {
         let dimension = |nth: usize| Ok(BucketValue { text: value(row, 2 * nth)?, json: value(row, 2 * nth + 1)? });
-        Ok(Bucket {
+        Ok(AggregateBucket {
             dimensions: (0..dimensions).map(dimension).collect::<Result<_, SourceError>>()?,
             measures: (0..request.measures.len())
                 .map(|nth| value(row, 2 * dimensions + nth))

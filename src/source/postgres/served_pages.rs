@@ -48,7 +48,7 @@ pub(super) struct Serving {
 
 /// Which rows are being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum PagePhase {
     /// Those whose leading key has a value.
     Values,
     /// Those whose leading key is NULL.
@@ -71,7 +71,7 @@ struct PageEnd {
 struct ServedReader {
     serving: Serving,
     cap: Option<NonZeroU64>,
-    phase: Phase,
+    phase: PagePhase,
     /// The key of the last row that was taken, within the phase.
     last: Option<KeyValue>,
     /// Rows taken.
@@ -89,7 +89,7 @@ impl Serving {
         let reader = ServedReader {
             serving: self,
             cap: partition.row_limit,
-            phase: Phase::Values,
+            phase: PagePhase::Values,
             last: None,
             rows: 0,
             page_rows,
@@ -101,9 +101,9 @@ impl Serving {
     }
 
     /// The key that orders the rows of a phase.
-    fn key(&self, phase: Phase) -> &[PgKeyColumn] {
+    fn key(&self, phase: PagePhase) -> &[PgKeyColumn] {
         let key = self.plan.key.as_slice();
-        if phase == Phase::Nulls { key.get(1..).unwrap_or_default() } else { key }
+        if phase == PagePhase::Nulls { key.get(1..).unwrap_or_default() } else { key }
     }
 
     /// Whether no two rows share the key.
@@ -122,15 +122,15 @@ impl Serving {
         self.watch.explain(error, self.pages.name.as_deref()).await
     }
 
-    fn statement(&self, phase: Phase, after: Option<&KeyValue>, limit: Option<u64>, ties: bool) -> String {
+    fn statement(&self, phase: PagePhase, after: Option<&KeyValue>, limit: Option<u64>, ties: bool) -> String {
         let nullable = self.plan.key.first().filter(|column| column.nullable);
         let leading = nullable.map(|column| match phase {
-            Phase::Nulls => LeadingKey::Nulls(column),
+            PagePhase::Nulls => LeadingKey::Nulls(column),
             _ => LeadingKey::Values(column),
         });
         // With the NULLs left out the leading column has none.
         let key: Vec<PgKeyColumn> = match self.key(phase) {
-            [first, rest @ ..] if phase == Phase::Values => {
+            [first, rest @ ..] if phase == PagePhase::Values => {
                 std::iter::once(PgKeyColumn { nullable: false, ..first.clone() }).chain(rest.iter().cloned()).collect()
             }
             key => key.to_vec(),
@@ -145,7 +145,7 @@ impl ServedReader {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(Some(batch));
             }
-            if self.phase == Phase::Ended {
+            if self.phase == PagePhase::Ended {
                 return Ok(None);
             }
             match self.left() {
@@ -186,7 +186,7 @@ impl ServedReader {
             self.take(batches)?;
             self.page_rows = self.rows_for(&end);
             if beyond {
-                self.phase = Phase::Ended;
+                self.phase = PagePhase::Ended;
             } else if full {
                 self.last = end.last;
             } else {
@@ -199,7 +199,7 @@ impl ServedReader {
     /// Goes on to the rows without a leading key, where there can be any.
     fn end_phase(&mut self) {
         let nullable = self.serving.plan.key.first().is_some_and(|column| column.nullable);
-        self.phase = if self.phase == Phase::Values && nullable { Phase::Nulls } else { Phase::Ended };
+        self.phase = if self.phase == PagePhase::Values && nullable { PagePhase::Nulls } else { PagePhase::Ended };
         self.last = None;
     }
 
@@ -285,7 +285,7 @@ impl ServedReader {
             (true, Some(schema)) => {
                 let rows = RecordBatch::new_empty(schema);
                 self.ready.push_back(Batch { rows, changed: Box::default(), beyond_cap: true });
-                self.phase = Phase::Ended;
+                self.phase = PagePhase::Ended;
             }
             (true, None) => return Err(SourceError::new(SourceFault::Protocol, "a cap of no rows")),
             (false, _) => self.end_phase(),
@@ -297,7 +297,7 @@ impl ServedReader {
         let names: Vec<&str> = self.serving.key(self.phase).iter().map(|column| column.name.as_str()).collect();
         let key = if names.is_empty() { "a NULL key".to_owned() } else { format!("one value of {}", names.join(", ")) };
         let bytes = self.serving.served.page_bytes;
-        let message = format!("the rows that share {key} take more than the {bytes} bytes of a page");
+        let message = format!("the rows that share {key} do not fit into a page of {bytes}B");
         SourceError::new(SourceFault::Data, message)
             .with_reason(ErrorCode::KeyNotSelective)
             .with_hint("give the dataset a key that fewer rows share")
