@@ -104,7 +104,7 @@ pub(crate) async fn analyze(
     let aggregated = dataset.ndjson.source.aggregate(request).ok_or_else(nobody)?;
     let found = timeout(service.config.limits.first_page, aggregated).await.map_err(|_| too_slow())?;
     let found = found.map_err(|error| question.blamed(told(&error.into(), &dataset.name)))?;
-    let claim = |bucket: &Bucket| BucketClaim {
+    let claim = |bucket: &AggregateBucket| BucketClaim {
         owner: caller.owner(),
         dataset: dataset.name.clone(),
         analysis: name.to_owned(),
