@@ -4,6 +4,7 @@ use clap::builder::Styles;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::pull;
 use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
 use crate::describe::ddl::{Dialect, TableName};
@@ -12,7 +13,7 @@ use crate::describe::ddl::{Dialect, TableName};
 const DEMO_ROWS_MAX: u64 = 1_000_000_000;
 
 /// Commands of the design that are not in this version: refused by name, never "unknown".
-pub(crate) const LATER: &[&str] = &["serve", "pull"];
+pub(crate) const LATER: &[&str] = &["serve"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,6 +87,7 @@ pub(crate) fn command() -> Command {
                 .about("Show what an export would read and write; reads no rows")
                 .after_help("Takes the options of `outhaul export`; --report json prints the plan as JSON."),
         ))
+        .subcommand(pull::flags::command())
         .subcommand(resume())
         .subcommand(clean())
         .subcommand(verify())
@@ -285,20 +287,20 @@ fn demo() -> Command {
 }
 
 /// For the commands that have none of the options for people.
-fn looks() -> impl Iterator<Item = Arg> {
+pub(super) fn looks() -> impl Iterator<Item = Arg> {
     ["color", "log_format"].into_iter().filter_map(by_key).map(argument)
 }
 
 /// For the commands that have no other option of an export but read a destination, whose credentials the file may have.
-fn env_file() -> Option<Arg> {
+pub(super) fn env_file() -> Option<Arg> {
     by_key("env_file").map(argument)
 }
 
-fn report_file() -> Option<Arg> {
+pub(super) fn report_file() -> Option<Arg> {
     by_key("report_file").map(argument)
 }
 
-fn report() -> Arg {
+pub(super) fn report() -> Arg {
     Arg::new("report")
         .long("report")
         .value_name("text|json")
@@ -306,11 +308,11 @@ fn report() -> Arg {
         .help("the end report: text, or one JSON line")
 }
 
-fn json() -> Arg {
+pub(super) fn json() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("the same as --report json")
 }
 
-fn common() -> [Arg; 2] {
+pub(super) fn common() -> [Arg; 2] {
     [
         Arg::new("verbose")
             .short('v')

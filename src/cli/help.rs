@@ -11,7 +11,7 @@ use super::screen::stdout_line;
 
 /// The commands in the order in which they are met, and what they are for.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Export", &["export", "plan", "demo"]),
+    ("Export", &["export", "plan", "pull", "demo"]),
     ("Look", &["ls", "show", "verify", "ddl"]),
     ("After a failure", &["resume", "clean", "keep"]),
     ("Help", &["help", "completions"]),

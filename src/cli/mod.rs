@@ -18,6 +18,8 @@ mod ls_cmd;
 mod meter;
 pub(crate) mod plan_view;
 mod progress;
+mod pull;
+mod pull_cmd;
 mod report;
 mod resume_cmd;
 mod screen;
@@ -259,6 +261,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "export" => export_cmd::export(matches, context).await,
         "plan" => export_cmd::plan(matches, context).await,
         "resume" => resume_cmd::resume(matches, context).await,
+        "pull" => pull_cmd::pull(matches, context).await,
         "clean" => clean_cmd::clean(matches, context).await,
         "keep" => keep_cmd::keep(matches, context).await,
         "verify" => verify_cmd::verify(matches, context).await,

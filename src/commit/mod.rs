@@ -25,6 +25,7 @@ pub use model::Manifest;
 pub use placement::Placement;
 pub(crate) use protocol::{CommitRecord, CommitRules, Committed, commit};
 pub(crate) use recover::{Recovered, recover};
+pub(crate) use wire::crc64nvme_text;
 
 #[cfg(test)]
 pub(crate) mod test_data;
