@@ -46,7 +46,7 @@ struct Pull<'a> {
 }
 
 /// A stream that has begun.
-struct Opened {
+struct PullStream {
     id: Option<String>,
     /// Whether the service promised an end record.
     promised: bool,
@@ -96,7 +96,7 @@ impl Pull<'_> {
     async fn run(&self) -> Result<Pulled, ExportError> {
         let opened = self.context.unless_stopped(STOPPED, self.open()).await?;
         let mut output = PullOutput::open(self.output, self.replace, &self.context.screen)?;
-        let Opened { id, promised, body } = opened;
+        let PullStream { id, promised, body } = opened;
         let read = self.context.unless_stopped(STOPPED, self.read(body, promised, &mut output)).await;
         let judged = match read {
             Ok((received, trailers)) => {
@@ -122,7 +122,7 @@ impl Pull<'_> {
     }
 
     /// Asks for the rows.
-    async fn open(&self) -> Result<Opened, ExportError> {
+    async fn open(&self) -> Result<PullStream, ExportError> {
         let request = Request::post(self.server.path(&self.asked.path))
             .header(HOST, self.server.authority())
             .header(AUTHORIZATION, self.key.authorization())
@@ -146,7 +146,7 @@ impl Pull<'_> {
         }
         let promised = text("x-outhaul-export-end-record").as_deref() == Some("true");
         let promised = promised && self.asked.format == PullFormat::Ndjson;
-        Ok(Opened { id: text("x-outhaul-export-id"), promised, body })
+        Ok(PullStream { id: text("x-outhaul-export-id"), promised, body })
     }
 
     /// A page of a proxy is no stream of rows, and one that a proxy coded has another checksum.
@@ -172,7 +172,7 @@ impl Pull<'_> {
     ) -> Result<(Received, Option<EndLine>), ExportError> {
         let silence = failpoint::limit("pull_silence", SILENCE_MAX);
         let mut reader = RowReader::new(self.asked.format, promised);
-        let mut progress = Progress::new(self.context);
+        let mut progress = PullProgress::new(self.context);
         let (mut data, mut trailers) = (Vec::new(), None);
         loop {
             let frame = timeout(silence, body.frame()).await.map_err(|_| {
@@ -249,13 +249,13 @@ fn unreachable(error: HttpError) -> ExportError {
 }
 
 /// Tells of the rows that came now and then.
-struct Progress<'a> {
+struct PullProgress<'a> {
     context: &'a CommandContext,
     interval: Duration,
     next: Instant,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> PullProgress<'a> {
     fn new(context: &'a CommandContext) -> Self {
         let [log, terminal] = PROGRESS_INTERVALS;
         let interval = failpoint::limit("pull_progress", if io::stderr().is_terminal() { terminal } else { log });
