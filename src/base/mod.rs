@@ -4,6 +4,7 @@ pub(crate) mod command;
 pub(crate) mod cpu;
 pub(crate) mod failpoint;
 pub(crate) mod glob;
+pub(crate) mod http;
 pub(crate) mod memory;
 pub(crate) mod retry;
 pub(crate) mod spare;

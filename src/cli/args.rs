@@ -4,15 +4,13 @@ use clap::builder::Styles;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::pull;
 use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
 use crate::describe::ddl::{Dialect, TableName};
 
 /// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
 const DEMO_ROWS_MAX: u64 = 1_000_000_000;
-
-/// Commands of the design that are not in this version: refused by name, never "unknown".
-pub(crate) const LATER: &[&str] = &["pull"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,7 +72,7 @@ cleaned away, a session has waited too long for the locks, or the time is up. En
 Exit codes: 0 the run ended, 12 the snapshot is gone, 16 gave way or the time was up.";
 
 pub(crate) fn command() -> Command {
-    let mut command = Command::new("outhaul")
+    Command::new("outhaul")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Parallel, partitioned bulk export from PostgreSQL: one snapshot, one true manifest")
         .styles(Styles::plain())
@@ -91,6 +89,7 @@ pub(crate) fn command() -> Command {
                 .about("Show what an export would read and write; reads no rows")
                 .after_help("Takes the options of `outhaul export`; --report json prints the plan as JSON."),
         ))
+        .subcommand(pull::flags::command())
         .subcommand(resume())
         .subcommand(clean())
         .subcommand(verify())
@@ -99,13 +98,7 @@ pub(crate) fn command() -> Command {
         .subcommand(ddl())
         .subcommand(keep())
         .subcommand(serve())
-        .subcommand(demo());
-    for name in LATER {
-        // Takes anything, so that the answer is about the command and not about its arguments.
-        let any = Arg::new("any").num_args(0..).allow_hyphen_values(true).trailing_var_arg(true);
-        command = command.subcommand(Command::new(*name).hide(true).disable_help_flag(true).arg(any));
-    }
-    command
+        .subcommand(demo())
 }
 
 /// The names of the commands.
@@ -310,20 +303,20 @@ fn demo() -> Command {
 }
 
 /// For the commands that have none of the options for people.
-fn looks() -> impl Iterator<Item = Arg> {
+pub(super) fn looks() -> impl Iterator<Item = Arg> {
     ["color", "log_format"].into_iter().filter_map(by_key).map(argument)
 }
 
 /// For the commands that have no other option of an export but read a destination, whose credentials the file may have.
-fn env_file() -> Option<Arg> {
+pub(super) fn env_file() -> Option<Arg> {
     by_key("env_file").map(argument)
 }
 
-fn report_file() -> Option<Arg> {
+pub(super) fn report_file() -> Option<Arg> {
     by_key("report_file").map(argument)
 }
 
-fn report() -> Arg {
+pub(super) fn report() -> Arg {
     Arg::new("report")
         .long("report")
         .value_name("text|json")
@@ -331,11 +324,11 @@ fn report() -> Arg {
         .help("the end report: text, or one JSON line")
 }
 
-fn json() -> Arg {
+pub(super) fn json() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("the same as --report json")
 }
 
-fn common() -> [Arg; 2] {
+pub(super) fn common() -> [Arg; 2] {
     [
         Arg::new("verbose")
             .short('v')
@@ -519,10 +512,6 @@ mod tests {
     #[test]
     fn help_shows_what_works_with_its_default_and_hides_the_rest() {
         let mut whole = command();
-        let top = whole.render_help().to_string();
-        for name in LATER {
-            assert!(!top.contains(&format!("  {name} ")), "{name}: {top}");
-        }
         let export = whole.find_subcommand_mut("export").unwrap();
         let help = export.render_long_help().to_string();
         for option in OPTIONS {
@@ -540,15 +529,6 @@ mod tests {
         let mut whole = command();
         let help = whole.find_subcommand_mut("resume").unwrap().render_long_help().to_string();
         assert!(help.contains("[default: as many as the run had]") && !help.contains("[default: 4]"), "{help}");
-    }
-
-    #[test]
-    fn commands_of_later_versions_take_anything() {
-        for name in LATER {
-            let matches =
-                command().try_get_matches_from(["outhaul", name, "s3://b/x", "--from", "y", "--help"]).unwrap();
-            assert_eq!(matches.subcommand_name(), Some(*name));
-        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::config::options::OPTIONS;
 
 /// The commands in the order in which they are met, and what they are for.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Export", &["export", "plan", "demo"]),
+    ("Export", &["export", "plan", "serve", "pull", "demo"]),
     ("Look", &["ls", "show", "verify", "ddl"]),
     ("After a failure", &["resume", "clean", "keep"]),
     ("Help", &["help", "completions"]),

@@ -20,6 +20,8 @@ mod meter;
 pub(crate) mod plan_view;
 mod printable;
 mod progress;
+mod pull;
+mod pull_cmd;
 mod report;
 mod resume_cmd;
 mod screen;
@@ -198,10 +200,6 @@ fn parse_and_run() -> u8 {
             Err(wrong) => fail(&ExportError::new(ExportErrorKind::Usage, wrong), &reporter, &screen, false),
         };
     }
-    if args::LATER.contains(&name) {
-        let error = ExportError::new(ExportErrorKind::Usage, format!("outhaul {name} is not in this version yet"));
-        return fail(&error, &reporter, &screen, false);
-    }
     if let Some(file) = env_file::wanted(matches, &environment) {
         if let Err(errors) = env_file::enter(&file, &environment) {
             return refuse(&errors, &reporter, &screen);
@@ -262,6 +260,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "export" => export_cmd::export(matches, context).await,
         "plan" => export_cmd::plan(matches, context).await,
         "resume" => resume_cmd::resume(matches, context).await,
+        "pull" => pull_cmd::pull(matches, context).await,
         "clean" => clean_cmd::clean(matches, context).await,
         "keep" => keep_cmd::keep(matches, context).await,
         "verify" => verify_cmd::verify(matches, context).await,

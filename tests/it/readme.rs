@@ -200,13 +200,3 @@ async fn the_readmes_recipes_work() {
 async fn the_other_recipes_work() {
     run_recipes("config/recipes.md").await;
 }
-
-#[tokio::test]
-async fn what_is_not_in_this_version_is_refused_by_name() {
-    let later = section("README.md", "later");
-    for command in ["serve", "pull"] {
-        assert!(later.contains(&format!("`{command}`")), "{command}");
-        let run = outhaul([command, "x"]).run().await.expect(2);
-        assert!(run.stderr.contains(command) && run.stderr.contains("not in this version"), "{}", run.stderr);
-    }
-}

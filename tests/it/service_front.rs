@@ -236,3 +236,33 @@ async fn two_processes_do_not_share_a_state_file_and_a_receipt_outlives_its_proc
     assert_eq!(again.receipt("keeper", &answer).await, receipt);
     again.stop().await;
 }
+
+#[tokio::test]
+async fn pull_takes_from_a_real_service_what_curl_does() {
+    let pg = orders().await;
+    let service = Service::start(&example(&pg, "puller")).await;
+    for path in ["/client.js", "/client.d.ts", "/use-export-rows.js", "/openapi.json"] {
+        let answer = service.get("", path).await;
+        assert!(answer.status == 200 && answer.body.len() > 500, "{path}");
+    }
+    for (format, lines) in [("ndjson", 100), ("csv", 101)] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rows");
+        let url = format!("http://{}", service.address);
+        let line = [
+            "pull",
+            &url,
+            "--dataset",
+            "orders",
+            "--columns",
+            "id,gross",
+            "--format",
+            format,
+            "-o",
+            file.to_str().unwrap(),
+        ];
+        outhaul(line).env("OUTHAUL_API_KEY", "puller").run().await.expect(0);
+        assert_eq!(std::fs::read_to_string(file).unwrap().lines().count(), lines, "{format}");
+    }
+    service.stop().await;
+}

@@ -1,0 +1,187 @@
+//! One HTTP/1.1 request to one server: for the program's own calls, which are few and need no pool.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::failpoint;
+
+/// For the connection, with its TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For the first line of the answer: a service may look for the first rows for a while.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpError {
+    #[error("{0}")]
+    Address(&'static str),
+    #[error("connecting to {server}")]
+    Connect { server: String, source: io::Error },
+    #[error("the TLS of {server}")]
+    Tls { server: String, source: io::Error },
+    #[error("asking {server}")]
+    Exchange { server: String, source: hyper::Error },
+    #[error("{server} did not answer within {seconds} s")]
+    Silent { server: String, seconds: u64 },
+}
+
+/// A server, and the path below which everything is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HttpServer {
+    tls: bool,
+    host: String,
+    port: u16,
+    /// `host` or `host:port`, as it was written.
+    authority: String,
+    /// Without a slash at its end.
+    base: String,
+}
+
+impl HttpServer {
+    /// Reads `http[s]://host[:port][/path]`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(crate) fn parse(text: &str) -> Result<Self, HttpError> {
+        let uri: Uri = text.parse().map_err(|_| HttpError::Address("this is no URL"))?;
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(HttpError::Address("a URL of a service begins with https:// or http://")),
+        };
+        let authority = uri.authority().ok_or(HttpError::Address("the URL names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(HttpError::Address("a URL of a service holds no user and no password"));
+        }
+        if uri.query().is_some() {
+            return Err(HttpError::Address("a URL of a service has no query"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(HttpError::Address("the URL names no host"));
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let base = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self { tls, host, port, authority: authority.as_str().to_owned(), base })
+    }
+
+    /// The path of a resource, whose own begins with a slash.
+    pub(crate) fn path(&self, resource: &str) -> String {
+        format!("{}{resource}", self.base)
+    }
+
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Whether others on the way can read what is sent.
+    pub(crate) fn is_open(&self) -> bool {
+        let loopback = self.host == "localhost"
+            || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        !self.tls && !loopback
+    }
+
+    /// Sends a request on a connection of its own, and gives the answer once its head is there. The connection is closed
+    /// when the answer's body is dropped.
+    ///
+    /// # Errors
+    /// The server cannot be reached, is not trusted, or does not answer in time.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, HttpError> {
+        let limit = failpoint::limit("http_answer", ANSWER_TIMEOUT);
+        let server = || self.authority.clone();
+        let socket = self.within(CONNECT_TIMEOUT, self.connect()).await?;
+        let asked = async {
+            if !self.tls {
+                return exchange(socket, request)
+                    .await
+                    .map_err(|source| HttpError::Exchange { server: server(), source });
+            }
+            let secured = self.within(CONNECT_TIMEOUT, Box::pin(self.secure(socket))).await?;
+            exchange(secured, request).await.map_err(|source| HttpError::Exchange { server: server(), source })
+        };
+        // TLS and exchange are large, and few.
+        self.within(limit, Box::pin(asked)).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, HttpError>>,
+    ) -> Result<T, HttpError> {
+        let silent = |_| HttpError::Silent { server: self.authority.clone(), seconds: limit.as_secs() };
+        tokio::time::timeout(limit, work).await.map_err(silent)?
+    }
+
+    async fn connect(&self) -> Result<TcpStream, HttpError> {
+        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        connected.map_err(|source| HttpError::Connect { server: self.authority.clone(), source })
+    }
+
+    async fn secure(&self, socket: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {
+        let failed = |source| HttpError::Tls { server: self.authority.clone(), source };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(io::Error::other(error)))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
+        TlsConnector::from(Arc::new(config)).connect(name, socket).await.map_err(failed)
+    }
+}
+
+async fn exchange(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> hyper::Result<Response<Incoming>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    // Its error comes out of the request or of the body; it ends with them.
+    tokio::spawn(async move { drop(connection.await) });
+    sender.send_request(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_a_server_and_a_path() {
+        let server = HttpServer::parse("https://data.example.com/exports/").unwrap();
+        assert_eq!((server.tls, server.host.as_str(), server.port), (true, "data.example.com", 443));
+        assert_eq!(server.path("/v1/datasets"), "/exports/v1/datasets");
+        let server = HttpServer::parse("http://[::1]:8080").unwrap();
+        assert_eq!((server.host.as_str(), server.port, server.authority()), ("::1", 8080, "[::1]:8080"));
+        assert_eq!(server.path("/x"), "/x");
+    }
+
+    #[test]
+    fn a_key_may_be_read_on_the_way_to_another_machine_without_tls() {
+        let open = ["http://data.example.com", "http://10.0.0.1:80", "http://127.0.0.1.example.com"];
+        let closed = ["https://data.example.com", "http://localhost:1", "http://127.0.0.1:2", "http://[::1]/x"];
+        assert!(open.iter().all(|url| HttpServer::parse(url).unwrap().is_open()));
+        assert!(!closed.iter().any(|url| HttpServer::parse(url).unwrap().is_open()));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in ["", "localhost:8080", "ftp://x", "http://", "http://u:p@host/", "http://host/?a=b", "http://:80"] {
+            assert!(matches!(HttpServer::parse(text), Err(HttpError::Address(_))), "{text}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Where the rows go. A file has its name once it is known to be whole; until then it is its `.partial`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::super::screen::Screen;
+use crate::base::voice;
+use crate::export::ExportError;
+use crate::model::{ErrorCode, ExportErrorKind};
+
+/// A place for rows.
+#[derive(Debug)]
+pub(crate) enum PullOutput {
+    Stdout,
+    File(PartialFile),
+}
+
+/// A file that is not whole yet. Its lock keeps another pull away from it.
+#[derive(Debug)]
+pub(crate) struct PartialFile {
+    path: PathBuf,
+    partial: PathBuf,
+    replace: bool,
+    file: File,
+}
+
+/// Refuses a file that is there, before anything is asked for.
+///
+/// # Errors
+/// It is there and not to be replaced, or it can be no file.
+pub(crate) fn check(path: &Path, replace: bool) -> Result<(), ExportError> {
+    let shown = path.display();
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(format!("looking at {shown}"), error)),
+        Ok(facts) if facts.is_dir() => {
+            let what = format!("-o {shown} is a folder");
+            Err(ExportError::new(ExportErrorKind::Usage, what).with_hint("name a file in it"))
+        }
+        Ok(facts) if !facts.is_file() && !facts.is_symlink() => {
+            let what = format!("-o {shown} is no file");
+            Err(ExportError::new(ExportErrorKind::Usage, what).with_hint("-o - writes to standard output"))
+        }
+        Ok(_) if replace => Ok(()),
+        Ok(_) => Err(taken(path)),
+    }
+}
+
+fn taken(path: &Path) -> ExportError {
+    let what = format!("{} is there already", path.display());
+    ExportError::new(ExportErrorKind::DestinationTaken, what)
+        .with_code(ErrorCode::DestinationOccupied)
+        .with_hint("--on-existing replace replaces it once the new one is whole")
+}
+
+fn failed(what: String, error: io::Error) -> ExportError {
+    let kind = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ExportErrorKind::DestinationAuthentication
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ExportErrorKind::DestinationFull
+        }
+        io::ErrorKind::BrokenPipe => ExportErrorKind::ReaderGone,
+        _ => ExportErrorKind::DestinationUnavailable,
+    };
+    ExportError::new(kind, what).with_source(error)
+}
+
+/// `orders.csv.partial`.
+pub(crate) fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
+}
+
+impl PullOutput {
+    /// Opens the place; what a pull before this one left unfinished goes, and that is told.
+    ///
+    /// # Errors
+    /// Another pull writes it, or it cannot be made.
+    pub(crate) fn open(path: &str, replace: bool, screen: &Screen) -> Result<Self, ExportError> {
+        if path == "-" {
+            return Ok(Self::Stdout);
+        }
+        let (path, partial) = (PathBuf::from(path), partial_of(Path::new(path)));
+        let shown = partial.display();
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
+        let file = opened.map_err(|error| failed(format!("making {shown}"), error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let what = format!("another pull is writing {shown}");
+                return Err(ExportError::new(ExportErrorKind::DestinationTaken, what));
+            }
+            Err(error) => return Err(failed(format!("locking {shown}"), error.into())),
+        }
+        let left = file.metadata().map(|facts| facts.len()).unwrap_or_default();
+        if left > 0 {
+            screen.line(&format!("replacing {shown}, which an earlier pull left unfinished"));
+        }
+        file.set_len(0).map_err(|error| failed(format!("emptying {shown}"), error))?;
+        Ok(Self::File(PartialFile { path, partial, replace, file }))
+    }
+
+    /// Writes rows.
+    ///
+    /// # Errors
+    /// The disk is full, the reader has gone, …
+    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), ExportError> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                let written = stdout.write_all(data).and_then(|()| stdout.flush());
+                written.map_err(|error| failed("writing to standard output".to_owned(), error))
+            }
+            Self::File(PartialFile { file, partial, .. }) => {
+                file.write_all(data).map_err(|error| failed(format!("writing {}", partial.display()), error))
+            }
+        }
+    }
+
+    /// Gives a whole file its name. A file that came meanwhile is not replaced unless that was asked for.
+    ///
+    /// # Errors
+    /// There is one, or the disk fails.
+    pub(crate) fn publish(self) -> Result<(), ExportError> {
+        let Self::File(PartialFile { path, partial, replace, file }) = self else { return Ok(()) };
+        let publishing = |error| failed(format!("naming {} {}", partial.display(), path.display()), error);
+        file.sync_all().map_err(publishing)?;
+        if replace {
+            return std::fs::rename(&partial, &path).map_err(publishing);
+        }
+        match std::fs::hard_link(&partial, &path) {
+            Ok(()) => std::fs::remove_file(&partial).map_err(publishing),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(&path)),
+            // A file system without links: the moment between look and name is all that is left open.
+            Err(_) => match path.symlink_metadata() {
+                Ok(_) => Err(taken(&path)),
+                Err(_) => std::fs::rename(&partial, &path).map_err(publishing),
+            },
+        }
+    }
+
+    /// Keeps what came of a stream that is not whole, and says where; nothing is kept of nothing.
+    pub(crate) fn keep(self) -> Option<String> {
+        let Self::File(PartialFile { partial, file, .. }) = self else { return None };
+        if file.metadata().is_ok_and(|facts| facts.len() == 0) {
+            // An empty file is of no use, and not worth another error.
+            let _ = std::fs::remove_file(&partial);
+            return None;
+        }
+        Some(voice::one_line(&partial.display().to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::screen::tests::Kept;
+
+    #[test]
+    fn a_file_has_its_name_once_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        let name = path.to_str().unwrap();
+        let kept = Kept::default();
+        let mut output = PullOutput::open(name, false, &kept.screen()).unwrap();
+        output.write(b"rows").unwrap();
+        let another = PullOutput::open(name, false, &kept.screen()).unwrap_err();
+        assert_eq!(another.kind, ExportErrorKind::DestinationTaken);
+        assert!(!path.exists());
+        output.publish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"rows");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(kept.text(), "");
+    }
+
+    #[test]
+    fn what_is_there_stays_unless_it_is_to_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        let name = path.to_str().unwrap();
+        let screen = Kept::default().screen();
+        check(&path, false).unwrap();
+        let mut output = PullOutput::open(name, false, &screen).unwrap();
+        output.write(b"new").unwrap();
+        // It comes while the rows do.
+        std::fs::write(&path, b"mine").unwrap();
+        assert_eq!(output.publish().unwrap_err().kind, ExportErrorKind::DestinationTaken);
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+        assert_eq!(std::fs::read(partial_of(&path)).unwrap(), b"new");
+        assert_eq!(check(&path, false).unwrap_err().kind, ExportErrorKind::DestinationTaken);
+        check(&path, true).unwrap();
+        assert_eq!(check(folder.path(), true).unwrap_err().kind, ExportErrorKind::Usage);
+
+        let kept = Kept::default();
+        let mut output = PullOutput::open(name, true, &kept.screen()).unwrap();
+        assert!(kept.text().contains("which an earlier pull left unfinished"), "{}", kept.text());
+        output.write(b"newer").unwrap();
+        output.publish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"newer");
+    }
+
+    #[test]
+    fn what_came_of_a_broken_stream_is_kept_and_nothing_of_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let screen = Kept::default().screen();
+        let open = || PullOutput::open(path.to_str().unwrap(), false, &screen).unwrap();
+        assert_eq!(open().keep(), None);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mut output = open();
+        output.write(b"half").unwrap();
+        assert!(output.keep().unwrap().ends_with("x.partial"));
+        assert_eq!(std::fs::read(partial_of(&path)).unwrap(), b"half");
+    }
+}

@@ -1,0 +1,385 @@
+// Streams rows of `outhaul serve` in browsers and Node, and says truthfully how a stream ended. No dependencies.
+//
+// A body that ends is no proof: some browsers, proxies and versions of Node show a cut body as a whole one. So each stream
+// is held against its receipt (GET /v1/exports/{id}), or against the end record where there is no receipt: status, rows
+// and CRC-64/NVME must agree with what came, or the iteration throws.
+
+const SILENCE_MS = 300_000;
+const RECEIPT_MS = 20_000;
+const RECEIPT_INTERVAL_MS = 250;
+const END_RECORD_BYTES_MAX = 16_384;
+const END_RECORD = new TextEncoder().encode('{"$end":');
+const [LINE_FEED, QUOTE] = [10, 34];
+
+/** Why there are no rows, or why those that came are not all. */
+export class ExportError extends Error {
+  constructor(code, message, more = {}) {
+    super(message, more.cause === undefined ? undefined : { cause: more.cause });
+    this.name = 'ExportError';
+    this.code = code;
+    this.status = more.status ?? null;
+    this.detail = more.detail ?? null;
+    this.requestId = more.requestId ?? null;
+    this.retryAfter = more.retryAfter ?? null;
+    this.rows = more.rows ?? 0;
+  }
+}
+
+/**
+ * Rows in chunks: `{kind: 'rows', rows}`, before them `{kind: 'header', line}` for CSV, at the end
+ * `{kind: 'truncated', actualRows, maxRows}` where a cap cut rows off. Leaving the loop cancels the query.
+ */
+export async function* exportRows(options) {
+  const csv = options.format === 'csv';
+  const read = options.parse === 'json' && !csv ? JSON.parse : (line) => line;
+  const lines = new Lines(csv);
+  let header = csv;
+  const stream = verified(options);
+  try {
+    for (;;) {
+      const { done, value } = await stream.next();
+      if (done) {
+        if (value.status === 'truncated') yield { kind: 'truncated', actualRows: value.rows, maxRows: value.maxRows };
+        return;
+      }
+      const rows = lines.take(value);
+      if (header && rows.length > 0) {
+        header = false;
+        yield { kind: 'header', line: rows.shift() };
+      }
+      if (rows.length > 0) yield { kind: 'rows', rows: rows.map(read) };
+    }
+  } finally {
+    await stream.return();
+  }
+}
+
+/** All rows as a file: `{blob, status, rows, bytes, maxRows, truncated}`. It rejects rather than give a part. */
+export async function exportRowsToBlob(options) {
+  const stream = verified(options);
+  const pieces = [];
+  for (;;) {
+    const { done, value } = await stream.next();
+    if (done) {
+      const type = options.format === 'csv' ? 'text/csv;charset=utf-8' : 'application/x-ndjson';
+      return { blob: new Blob(pieces, { type }), truncated: value.status === 'truncated', ...value };
+    }
+    pieces.push(value);
+  }
+}
+
+/** The bytes of the rows, without the end record; returns what is true of the whole once that is proved. */
+async function* verified(options) {
+  const { signal, onProgress } = options;
+  signal?.throwIfAborted();
+  // Ends the request for whatever reason: a caller who leaves, a service that is silent.
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal.reason);
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const response = await asked(options, stop);
+    const id = response.headers.get('x-outhaul-export-id');
+    const promised = options.format !== 'csv' && response.headers.get('x-outhaul-export-end-record') === 'true';
+    const seen = new Seen(options.format === 'csv', promised);
+    const reader = response.body.getReader();
+    for (;;) {
+      let piece;
+      try {
+        piece = await next(reader, stop, options.silenceMs ?? SILENCE_MS);
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw await explained(options, id, seen, error);
+      }
+      const data = piece.done ? seen.finish() : seen.take(piece.value);
+      if (data.length > 0) {
+        onProgress?.({ rows: Math.max(seen.rows, 0), bytes: seen.bytes });
+        yield data;
+      }
+      if (piece.done) break;
+    }
+    const receipt = id === null ? null : await receiptOf(options, id, stop.signal);
+    signal?.throwIfAborted();
+    return judged(seen, promised, receipt);
+  } finally {
+    signal?.removeEventListener('abort', abort);
+    stop.abort();
+  }
+}
+
+async function asked(options, stop) {
+  const { dataset, analysis, bucketKey, columns, where, dateRange, orderBy, allowEmpty, format = 'ndjson' } = options;
+  const name = encodeURIComponent;
+  const path = bucketKey === undefined
+    ? `/v1/query/${name(dataset)}/export`
+    : `/v1/analyze/${name(dataset)}/${name(analysis)}/rows/export`;
+  const body = { format, columns, where, date_range: dateRange, order_by: orderBy, allow_empty: allowEmpty };
+  if (bucketKey !== undefined) body.bucket_key = bucketKey;
+  if (format === 'ndjson') body.end_record = true;
+  let response;
+  try {
+    response = await fetching(options)(address(options, path), {
+      method: 'POST',
+      headers: { ...authorization(options), 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+      signal: stop.signal,
+      cache: 'no-store',
+      redirect: 'error',
+    });
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw new ExportError('unreachable', 'the service cannot be reached', { cause: error });
+  }
+  if (response.status !== 200) throw await refused(response);
+  const [type, wanted] = [response.headers.get('content-type') ?? '', format === 'csv' ? 'text/csv' : 'application/x-ndjson'];
+  if (!type.startsWith(wanted)) throw new ExportError('not_rows', `the answer is ${type || 'of no type'} and not ${wanted}`);
+  return response;
+}
+
+/** `application/problem+json` as an error. */
+async function refused(response) {
+  let problem = {};
+  try {
+    problem = await response.json();
+  } catch {
+    // A page of something before the service.
+  }
+  const message = problem.message ?? `the service, or what stands before it, answered ${response.status}`;
+  const seconds = Number.parseInt(response.headers.get('retry-after') ?? '', 10);
+  return new ExportError(problem.code ?? 'http_error', message, {
+    status: response.status,
+    detail: problem.detail,
+    requestId: problem.request_id,
+    retryAfter: Number.isNaN(seconds) ? null : seconds,
+  });
+}
+
+async function next(reader, stop, silenceMs) {
+  const timer = setTimeout(() => stop.abort(new ExportError('silent', 'the service sends nothing any more')), silenceMs);
+  try {
+    return await reader.read();
+  } catch (error) {
+    // Not every fetch hands the reason on.
+    throw stop.signal.reason instanceof ExportError ? stop.signal.reason : error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Of a stream that broke, what the service knows of it. */
+async function explained(options, id, seen, cause) {
+  const receipt = id === null ? null : await receiptOf(options, id, options.signal);
+  options.signal?.throwIfAborted();
+  if (receipt?.status === 'failed' || receipt?.status === 'cancelled') return failed(receipt, seen);
+  if (cause instanceof ExportError) return cause;
+  return new ExportError('broken_stream', 'the stream broke off', { rows: seen.rows, cause });
+}
+
+function failed(receipt, seen) {
+  const { code = 'stream_failed', message = `the stream was ${receipt.status}` } = receipt.error ?? {};
+  return new ExportError(code, message, { rows: seen.rows });
+}
+
+/** The receipt once the stream has ended there too; null where it cannot be had. */
+async function receiptOf(options, id, signal) {
+  const deadline = Date.now() + (options.receiptMs ?? RECEIPT_MS);
+  for (;;) {
+    let receipt = null;
+    try {
+      const url = address(options, `/v1/exports/${encodeURIComponent(id)}`);
+      const response = await fetching(options)(url, { headers: authorization(options), signal, cache: 'no-store' });
+      receipt = response.status === 200 ? await response.json() : null;
+    } catch {
+      // Whether the caller left is looked at where this returns.
+    }
+    if ((receipt !== null && receipt.status !== 'streaming') || Date.now() >= deadline || signal?.aborted) return receipt;
+    await new Promise((resolve) => setTimeout(resolve, RECEIPT_INTERVAL_MS));
+  }
+}
+
+/** All that was said of the stream must agree with what came, and something must have been said. */
+function judged(seen, promised, receipt) {
+  const { rows, bytes } = seen;
+  if (receipt?.status === 'failed' || receipt?.status === 'cancelled') throw failed(receipt, seen);
+  const cut = (what) => new ExportError('broken_stream', `the stream is cut: ${what}`, { rows });
+  if (promised && seen.end === null) throw cut('the end record that was promised is missing');
+  if (!seen.endsWhole) throw cut('the last row is not whole');
+  const said = [receipt?.status === 'streaming' ? null : receipt, seen.end].filter((end) => end !== null);
+  if (said.length === 0) throw new ExportError('unproven', 'nothing proves that the rows are all', { rows });
+  const crc = seen.crc.text();
+  for (const end of said) {
+    const wrong = (what) => new ExportError('verification', what, { rows });
+    if (end.status !== 'complete' && end.status !== 'truncated') throw wrong(`the stream ended as ${end.status}`);
+    if (end.rows !== rows) throw wrong(`the service counts ${end.rows} rows, and ${rows} came`);
+    if (end.crc64nvme && end.crc64nvme !== crc) throw wrong('the service has another checksum than what came');
+  }
+  return { status: said[0].status, rows, bytes, maxRows: said[0].max_rows ?? null };
+}
+
+const address = (options, path) => `${String(options.url ?? '').replace(/\/+$/, '')}${path}`;
+const authorization = ({ apiKey, headers }) => ({ ...headers, ...(apiKey ? { authorization: `Bearer ${apiKey}` } : {}) });
+const fetching = (options) => options.fetch ?? globalThis.fetch.bind(globalThis);
+
+/** What came: rows, bytes, checksum, and the end record taken out of it. */
+class Seen {
+  rows = 0;
+  bytes = 0;
+  end = null;
+  endsWhole = true;
+  crc = new Crc64();
+  #csv;
+  #sifts;
+  #quoted = false;
+  #inRow = false;
+  #held = [];
+
+  constructor(csv, sifts) {
+    this.#csv = csv;
+    this.#sifts = sifts;
+    // The header is no row.
+    if (csv) this.rows = -1;
+  }
+
+  take(piece) {
+    return this.#count(this.#sifts ? this.#sift(piece) : piece);
+  }
+
+  /** What was held back and is no end record. */
+  finish() {
+    const held = joined(this.#held);
+    this.#held = [];
+    if (held.at(-1) === LINE_FEED) {
+      try {
+        this.end = JSON.parse(new TextDecoder().decode(held)).$end ?? null;
+      } catch {
+        // A row that begins like an end record.
+      }
+    }
+    const data = this.end === null ? this.#count(held) : held.subarray(0, 0);
+    if (this.#csv && this.rows < 0) this.endsWhole = false;
+    this.rows = Math.max(this.rows, 0);
+    return data;
+  }
+
+  /** Holds back a line that may be the end record, until something follows it. */
+  #sift(piece) {
+    const data = [];
+    const release = () => data.push(...this.#held.splice(0));
+    // Only the last line can be it, whole or as far as it came.
+    const start = piece.length < 2 ? 0 : piece.lastIndexOf(LINE_FEED, piece.length - 2) + 1;
+    if (start > 0 || (piece.length > 0 && this.#held.at(-1)?.at(-1) === LINE_FEED)) release();
+    if (start > 0) {
+      data.push(piece.subarray(0, start));
+      this.#inRow = false;
+    }
+    const line = piece.subarray(start);
+    if (this.#inRow) {
+      data.push(line);
+    } else {
+      this.#held.push(line);
+      const held = joined(this.#held);
+      if (held.length > END_RECORD_BYTES_MAX || END_RECORD.some((byte, at) => at < held.length && held[at] !== byte)) {
+        release();
+        this.#inRow = true;
+      }
+    }
+    if (line.at(-1) === LINE_FEED) this.#inRow = false;
+    return joined(data);
+  }
+
+  #count(data) {
+    this.crc.update(data);
+    this.bytes += data.length;
+    for (let at = 0; at < data.length; at += 1) {
+      const byte = data[at];
+      if (byte === QUOTE && this.#csv) this.#quoted = !this.#quoted;
+      else if (byte === LINE_FEED && !this.#quoted) this.rows += 1;
+    }
+    if (data.length > 0) this.endsWhole = data.at(-1) === LINE_FEED && !this.#quoted;
+    return data;
+  }
+}
+
+/** Bytes as lines; a line of CSV may have line breaks between quotes. */
+class Lines {
+  #csv;
+  #quoted = false;
+  #rest = '';
+  #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+
+  constructor(csv) {
+    this.#csv = csv;
+  }
+
+  take(data) {
+    const from = this.#rest.length;
+    const text = this.#rest + this.#decoder.decode(data, { stream: true });
+    const lines = [];
+    let start = 0;
+    for (let at = from; at < text.length; at += 1) {
+      if (this.#csv) {
+        if (text[at] === '"') this.#quoted = !this.#quoted;
+        if (text[at] !== '\n' || this.#quoted) continue;
+      } else {
+        at = text.indexOf('\n', at);
+        if (at < 0) break;
+      }
+      lines.push(text.slice(start, this.#csv && text[at - 1] === '\r' ? at - 1 : at));
+      start = at + 1;
+    }
+    this.#rest = text.slice(start);
+    return lines;
+  }
+}
+
+function joined(pieces) {
+  if (pieces.length === 1) return pieces[0];
+  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
+}
+
+/** CRC-64/NVME in halves of 32 bits. */
+class Crc64 {
+  static #tables = null;
+  #high = 0xffffffff;
+  #low = 0xffffffff;
+
+  static #made() {
+    const [high, low] = [new Uint32Array(256), new Uint32Array(256)];
+    for (let byte = 0; byte < 256; byte += 1) {
+      let [upper, lower] = [0, byte];
+      for (let bit = 0; bit < 8; bit += 1) {
+        const odd = lower & 1;
+        lower = ((lower >>> 1) | (upper << 31)) >>> 0;
+        upper >>>= 1;
+        if (odd) {
+          upper ^= 0x9a6c9329;
+          lower ^= 0xac4bc9b5;
+        }
+      }
+      [high[byte], low[byte]] = [upper, lower];
+    }
+    return [high, low];
+  }
+
+  update(data) {
+    const [tableHigh, tableLow] = (Crc64.#tables ??= Crc64.#made());
+    let [high, low] = [this.#high, this.#low];
+    for (let at = 0; at < data.length; at += 1) {
+      const index = (low ^ data[at]) & 0xff;
+      low = ((low >>> 8) | (high << 24)) ^ tableLow[index];
+      high = (high >>> 8) ^ tableHigh[index];
+    }
+    [this.#high, this.#low] = [high, low];
+  }
+
+  /** Base64 of the eight bytes, the highest first, as receipts have it. */
+  text() {
+    const bytes = [~this.#high, ~this.#low].flatMap((half) => [24, 16, 8, 0].map((shift) => (half >>> shift) & 0xff));
+    return btoa(String.fromCharCode(...bytes));
+  }
+}
