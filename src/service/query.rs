@@ -204,10 +204,8 @@ fn request(
         let written = output_name(name, column, labelled);
         if let Some(expr) = &column.expr {
             shape.expressions.push((written.to_owned(), expr.clone()));
-        } else {
-            if written != name {
-                shape.renames.push((name.to_owned(), written.to_owned()));
-            }
+        } else if written != name {
+            shape.renames.push((name.to_owned(), written.to_owned()));
         }
         // An expression stands where its name is listed.
         named.push(if column.expr.is_some() { written } else { name }.to_owned());

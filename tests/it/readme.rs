@@ -9,7 +9,7 @@ use outhaul::model::ExportErrorKind;
 use serde_json::Value;
 
 use crate::support::pg::pg;
-use crate::support::run::{outhaul, program};
+use crate::support::run::program;
 use crate::support::s3::s3;
 use crate::support::variable;
 

@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use outhaul::model::{
-    AggregateRequest, Bucket, BucketUnit, CountedRows, Dimension, Direction, Measure, RelationRequest, RowScope,
-    ScopeColumn, ScopeCondition, ScopeTest, ServedRequest,
+    AggregateBucket, AggregateRequest, BucketUnit, CountedRows, Dimension, Direction, Measure, RelationRequest,
+    RowScope, ScopeColumn, ScopeCondition, ScopeTest, ServedRequest,
 };
 
 use super::served::{request, served};
