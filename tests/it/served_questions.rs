@@ -121,8 +121,8 @@ async fn theirs(pg: &Pg, sql: &str) -> Vec<Vec<Option<String>>> {
     pg.sql(sql).await
 }
 
-fn ours(buckets: &[Bucket]) -> Vec<Vec<Option<String>>> {
-    let row = |bucket: &Bucket| {
+fn ours(buckets: &[AggregateBucket]) -> Vec<Vec<Option<String>>> {
+    let row = |bucket: &AggregateBucket| {
         let dimensions = bucket.dimensions.iter().map(|value| value.text.clone());
         let null = |json: &String| (json != "null").then(|| json.clone());
         dimensions.chain(bucket.measures.iter().map(null)).collect()
