@@ -13,9 +13,10 @@ fn file(path: &str) -> String {
 }
 
 /// Runs the cases where it is said, and gives the result of each.
-async fn run(place: &str, service: &FakeService, more: &Value) -> Value {
+pub(crate) async fn run(place: &str, url: &str, key: &str, more: &Value) -> Value {
+    let cases = std::fs::read_to_string(file("tests/support/client_cases.mjs")).unwrap();
     let mut asked = json!({
-        "url": service.url, "key": KEY, "client": file("src/service/client/client.js"),
+        "url": url, "key": key, "page": "/", "cases_text": cases, "client": file("src/service/client/client.js"),
         "cases_file": file("tests/support/client_cases.mjs"),
     });
     asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -156,14 +157,14 @@ fn check_requests(service: &FakeService) {
 #[tokio::test]
 async fn node_tells_whole_capped_and_broken_streams_apart() {
     let service = FakeService::start().await;
-    check(&run("node", &service, &cases()).await, "node");
+    check(&run("node", &service.url, KEY, &cases()).await, "node");
     check_requests(&service);
 }
 
 #[tokio::test]
 async fn chromium_tells_whole_capped_and_broken_streams_apart() {
     let service = FakeService::start().await;
-    check(&run("chromium", &service, &cases()).await, "chromium");
+    check(&run("chromium", &service.url, KEY, &cases()).await, "chromium");
     check_requests(&service);
 }
 
@@ -185,7 +186,7 @@ async fn the_hook_shows_each_state_and_is_silent_once_it_has_gone() {
     }
     let service = FakeService::start().await;
     let hook = folder.path().join("hook_driver.mjs");
-    let results = run("hook", &service, &json!({"hook": hook})).await;
+    let results = run("hook", &service.url, KEY, &json!({"hook": hook})).await;
     let bytes = rows("ndjson").len();
     assert_eq!((&results["before"], &results["at_once"]), (&json!("idle"), &json!("streaming")));
     assert_eq!(results["blob"], json!(bytes));

@@ -65,9 +65,11 @@ async function evaluated(browser, gone) {
   const { sessionId } = await send('Target.attachToTarget', { targetId, flatten: true });
   await send('Page.enable', {}, sessionId);
   const loaded = new Promise((resolve) => events.push({ method: 'Page.loadEventFired', resolve }));
-  await send('Page.navigate', { url: `${asked.url}/` }, sessionId);
+  await send('Page.navigate', { url: `${asked.url}${asked.page}` }, sessionId);
   await Promise.race([loaded, ended]);
-  const expression = `(async () => JSON.stringify(await (await import('/cases.mjs')).run(await import('/client.js'), ${JSON.stringify(asked)})))()`;
+  const { cases_text: text, ...given } = asked;
+  const cases = `import(${JSON.stringify(`data:text/javascript;base64,${Buffer.from(text).toString('base64')}`)})`;
+  const expression = `(async () => JSON.stringify(await (await ${cases}).run(await import('/client.js'), ${JSON.stringify(given)})))()`;
   const { result, exceptionDetails } = await send('Runtime.evaluate', { expression, awaitPromise: true }, sessionId);
   if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
   return JSON.parse(result.value);

@@ -130,7 +130,6 @@ fn page(path: &str) -> Option<(&'static str, &'static str)> {
     Some(match path {
         "/" => ("text/html", "<!doctype html><title>clients</title>"),
         "/client.js" => ("text/javascript", include_str!("../../src/service/client/client.js")),
-        "/cases.mjs" => ("text/javascript", include_str!("client_cases.mjs")),
         _ => return None,
     })
 }

@@ -153,9 +153,14 @@ pub(crate) fn failed(receipt: &ReceiptJson) -> Option<ExportError> {
         let what = format!("the stream was {} by the service", receipt.status);
         return Some(ExportError::new(ExportErrorKind::SourceUnavailable, what));
     };
-    // What another attempt meets again.
-    let lasting = ["key_not_selective", "row_too_large", "source_value"].contains(&error.code.as_str());
-    let kind = if lasting { ExportErrorKind::Data } else { ExportErrorKind::SourceUnavailable };
+    let kind = match error.code.as_str() {
+        // What another attempt meets again.
+        "key_not_selective" | "row_too_large" | "source_value" => ExportErrorKind::Data,
+        "source_rejected" => ExportErrorKind::StatementRejected,
+        "source_schema" => ExportErrorKind::SchemaChanged,
+        "source_busy" | "source_timeout" => ExportErrorKind::GaveWay,
+        _ => ExportErrorKind::SourceUnavailable,
+    };
     let said = voice::one_line(&format!("the stream failed: {} ({})", error.message, error.code));
     Some(ExportError::new(kind, said))
 }
