@@ -12,11 +12,10 @@ use super::screen::stdout_line;
 use crate::config::options::OPTIONS;
 
 /// The commands in the order in which they are met, and what they are for.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 3] = [
     ("Export", &["export", "plan", "serve", "pull", "demo"]),
-    ("Look", &["ls", "show", "verify", "ddl"]),
+    ("Look and learn", &["ls", "show", "verify", "ddl", "help", "completions"]),
     ("After a failure", &["resume", "clean", "keep"]),
-    ("Help", &["help", "completions"]),
 ];
 
 /// Pages beside the help of the commands, as they stand in `config/`.
@@ -28,13 +27,12 @@ const TOPICS: [(&str, &str); 5] = [
     ("recipes", include_str!("../../config/recipes.md")),
 ];
 
-/// The five commonest uses.
+/// The commonest uses.
 const USES: &str = "\
 Common uses:
   outhaul export orders --to orders.csv             one CSV file
   outhaul export orders --to ./orders               a folder of Parquet, read in parallel
   outhaul export orders --to s3://lake/orders/{date}/ --report json
-  outhaul export orders --where \"day >= '2026-01-01'\" --to new.parquet
   outhaul export --query 'select id, total from orders' --format ndjson --to - | head";
 
 const POINTERS: &str = "\

@@ -8,7 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 
 use super::problem::Refusal;
-use crate::config::service::{ApiKey, Dataset, ServiceConfig};
+use crate::config::service::{CallerKey, Dataset, ServiceConfig};
 
 /// The longest tenant, user or tier that a header may name.
 const ASSERTED_BYTES_MAX: usize = 256;
@@ -16,7 +16,7 @@ const ASSERTED_BYTES_MAX: usize = 256;
 /// Whoever made a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    key: Arc<ApiKey>,
+    key: Arc<CallerKey>,
     pub(crate) tenant: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) tier: String,
@@ -29,7 +29,7 @@ impl Caller {
     ///
     /// # Errors
     /// There is no key, or none that is known; a header that only a trusted backend may send.
-    pub(crate) fn of(headers: &HeaderMap, keys: &[Arc<ApiKey>], config: &ServiceConfig) -> Result<Self, Refusal> {
+    pub(crate) fn of(headers: &HeaderMap, keys: &[Arc<CallerKey>], config: &ServiceConfig) -> Result<Self, Refusal> {
         let key = bearer(headers).and_then(|token| known(token, keys)).ok_or_else(Refusal::unauthorized)?;
         let tenant = asserted(headers, "x-outhaul-tenant")?;
         let user = asserted(headers, "x-outhaul-user")?;
@@ -74,7 +74,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The key of a token. All of them are compared, each to its end, so that the time says nothing.
-fn known(token: &str, keys: &[Arc<ApiKey>]) -> Option<Arc<ApiKey>> {
+fn known(token: &str, keys: &[Arc<CallerKey>]) -> Option<Arc<CallerKey>> {
     let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let mut found = None;
     for key in keys {

@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
 use crate::config::ConfigError;
-use crate::config::service::{ApiKey, ServiceConfig};
+use crate::config::service::{CallerKey, ServiceConfig};
 use access::Caller;
 use bucket_key::BucketSigner;
 use catalog::Catalog;
@@ -123,7 +123,7 @@ pub(crate) struct RequestId(pub(crate) String);
 #[derive(Debug)]
 pub(crate) struct ServiceState {
     config: ServiceConfig,
-    keys: RwLock<Vec<Arc<ApiKey>>>,
+    keys: RwLock<Vec<Arc<CallerKey>>>,
     limits: Limits,
     store: Arc<dyn StateStore>,
     catalog: Catalog,
@@ -189,7 +189,7 @@ pub async fn serve(
         .await
 }
 
-fn shared(keys: &[ApiKey]) -> Vec<Arc<ApiKey>> {
+fn shared(keys: &[CallerKey]) -> Vec<Arc<CallerKey>> {
     keys.iter().cloned().map(Arc::new).collect()
 }
 

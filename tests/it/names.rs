@@ -104,3 +104,24 @@ async fn a_limit_and_excel_and_a_dry_run() {
     let all = outhaul(["export", "t", "--from", &pg.url, "-o", "all.csv", "--limit", "1k"]).run().await.expect(0);
     assert!(String::from_utf8(all.stdout).unwrap().starts_with("complete: public.t"));
 }
+
+/// Whoever may create a table could otherwise clear the operator's terminal, or hide a line on it.
+#[tokio::test]
+async fn a_name_that_would_act_on_a_terminal_is_shown_as_escapes() {
+    let pg = pg(18).await;
+    pg.batch("create table \"a\u{1b}[2Jb\" as select 1 as id").await;
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    let name = "\"a\u{1b}[2Jb\"";
+    for args in [
+        vec!["ls", "--from", &pg.url],
+        vec!["plan", "-t", name, "--from", &pg.url],
+        vec!["export", "-t", name, "--from", &pg.url, "--to", to.to_str().unwrap()],
+        vec!["show", to.to_str().unwrap()],
+        vec!["export", "-t", "\"a\u{1b}[2Jc\"", "--from", &pg.url, "--to", "./other"],
+    ] {
+        let run = outhaul(&args).run().await;
+        let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), run.stderr);
+        assert!(!said.contains('\u{1b}') && said.contains("[2J"), "{args:?}: {said}");
+    }
+}

@@ -133,7 +133,7 @@ async fn rows_that_share_a_key_are_all_there() {
                 (key(&[("other", Desc)]), "other desc nulls last"),
             ] {
                 let keys = pg.sql(&format!("select dup, other from t order by {order}, id")).await;
-                for (page_size, page_bytes) in [(1, 4 << 20), (50, 4 << 20), (10_000, 800_000)] {
+                for (page_size, page_bytes) in [(1, 4 << 20), (50, 4 << 20), (10_000, 1_500_000)] {
                     let mut request = request(&pg, relation, page_size);
                     request.shape.key.clone_from(&named);
                     request.work.served.as_mut().unwrap().page_bytes = NonZeroU64::new(page_bytes).unwrap();

@@ -287,7 +287,7 @@ async fn a_check_names_what_does_not_fit_the_database() {
     for (from, to, expected) in [
         ("note = { filter = false }", "note = { sort = true }", "no index leads with \"note\""),
         ("note = { filter = false }", "nte = {}", "nte"),
-        ("id = { sort = true }", "id = {}\n[dataset.orders.grants]\nquery = [\"gold\"]", "tier \"gold\" is not known"),
+        ("query = [\"enterprise\"]", "query = [\"gold\"]", "tier \"gold\" is not known"),
     ] {
         let text = right.replacen(from, to, 1);
         assert_ne!(text, right);

@@ -9,7 +9,7 @@ use super::super::raw::TIERS;
 use super::super::{ConfigError, value};
 use super::build::Builder;
 use super::file::{CapEntry, KeyEntry, LimitsEntry, ServiceFile};
-use super::{ApiKey, ServiceLimits};
+use super::{CallerKey, ServiceLimits};
 
 const STREAMS: u32 = 64;
 const STREAMS_PER_TENANT: u32 = 8;
@@ -44,7 +44,7 @@ impl Builder<'_> {
         entry: &KeyEntry,
         tiers: &BTreeMap<String, Option<NonZeroU64>>,
         all: &[&str],
-    ) -> Option<ApiKey> {
+    ) -> Option<CallerKey> {
         let place = format!("key {:?}", entry.name);
         let sha256 = digest(&entry.sha256);
         if sha256.is_none() {
@@ -70,7 +70,7 @@ impl Builder<'_> {
             }
         }
         let every = entry.datasets.iter().any(|name| name == "*");
-        Some(ApiKey {
+        Some(CallerKey {
             name: entry.name.clone(),
             sha256: sha256?,
             tenant: entry.tenant.clone(),

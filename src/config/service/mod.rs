@@ -35,7 +35,7 @@ pub struct ServiceConfig {
     /// So many seconds a bucket key is good for.
     pub bucket_key_seconds: i64,
     /// The callers.
-    pub keys: Vec<ApiKey>,
+    pub keys: Vec<CallerKey>,
     /// Row caps by tier; `None` is no cap.
     pub tiers: BTreeMap<String, Option<NonZeroU64>>,
     /// What can be asked for.
@@ -48,7 +48,7 @@ pub struct ServiceConfig {
 
 /// A key: who has it, and what it opens. The key itself is known by its digest alone.
 #[derive(Debug, Clone)]
-pub struct ApiKey {
+pub struct CallerKey {
     /// What it is called in records.
     pub name: String,
     /// SHA-256 of the key.
