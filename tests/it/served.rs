@@ -43,8 +43,8 @@ fn of_url(url: &str, relation: (&'static str, &str), page_size: u64) -> ExportRe
     request
 }
 
-fn key(columns: &[(&str, Direction)]) -> Option<Vec<(String, Direction)>> {
-    Some(columns.iter().map(|(name, direction)| ((*name).to_owned(), *direction)).collect())
+fn key(columns: &[(&str, Direction)]) -> Vec<(String, Direction)> {
+    columns.iter().map(|(name, direction)| ((*name).to_owned(), *direction)).collect()
 }
 
 struct Served {
@@ -100,11 +100,11 @@ async fn pages_give_what_one_statement_gives() {
         pg.batch(DUPLICATES).await;
         for (named, order) in [
             (None, "id"),
-            (key(&[("id", Desc)]), "id desc"),
-            (key(&[("dup", Asc)]), "dup nulls last, id"),
-            (key(&[("dup", Desc)]), "dup desc nulls last, id desc"),
-            (key(&[("dup", Desc), ("other", Asc)]), "dup desc nulls last, other nulls last, id"),
-            (key(&[("dup", Asc), ("other", Desc)]), "dup nulls last, other desc nulls last, id desc"),
+            (Some(key(&[("id", Desc)])), "id desc"),
+            (Some(key(&[("dup", Asc)])), "dup nulls last, id"),
+            (Some(key(&[("dup", Desc)])), "dup desc nulls last, id desc"),
+            (Some(key(&[("dup", Desc), ("other", Asc)])), "dup desc nulls last, other nulls last, id"),
+            (Some(key(&[("dup", Asc), ("other", Desc)])), "dup nulls last, other desc nulls last, id desc"),
         ] {
             let expected = copy(&pg, &format!("select * from t order by {order}")).await;
             for (page_size, page_bytes) in [(1_000, 4 << 20), (97, 4 << 20), (10_000, 200_000)] {
@@ -127,10 +127,10 @@ async fn rows_that_share_a_key_are_all_there() {
         let expected = sorted(&copy(&pg, "select * from t").await);
         for relation in [("query", "select * from t"), ("table", "v")] {
             for (named, order) in [
-                (key(&[("dup", Asc)]), "dup nulls last"),
-                (key(&[("dup", Desc)]), "dup desc nulls last"),
-                (key(&[("dup", Desc), ("other", Asc)]), "dup desc nulls last, other nulls last"),
-                (key(&[("other", Desc)]), "other desc nulls last"),
+                (Some(key(&[("dup", Asc)])), "dup nulls last"),
+                (Some(key(&[("dup", Desc)])), "dup desc nulls last"),
+                (Some(key(&[("dup", Desc), ("other", Asc)])), "dup desc nulls last, other nulls last"),
+                (Some(key(&[("other", Desc)])), "other desc nulls last"),
             ] {
                 let keys = pg.sql(&format!("select dup, other from t order by {order}, id")).await;
                 for (page_size, page_bytes) in [(1, 4 << 20), (50, 4 << 20), (10_000, 1_500_000)] {
@@ -163,7 +163,7 @@ async fn keys_that_are_equal_and_read_otherwise_stay_together() {
         .await;
         for (page_size, page_bytes) in [(10, 2 << 20), (500, 50_000)] {
             let mut request = request(&pg, ("query", "select * from n"), page_size);
-            request.shape.key = key(&[("k", Direction::Asc)]);
+            request.shape.key = Some(key(&[("k", Direction::Asc)]));
             request.work.served.as_mut().unwrap().page_bytes = NonZeroU64::new(page_bytes).unwrap();
             let (found, _) = rows(&request).await;
             assert!(sorted(found.as_bytes()) == sorted(&copy(&pg, "select * from n").await), "{version} {page_size}");
@@ -180,7 +180,7 @@ async fn a_cap_is_exact_whatever_the_pages_are() {
     for max_rows in [1, 99, 100, 1_000, 3_000 - nulls, 3_000 - nulls + 1, 2_999, 3_000, 3_001] {
         for (page_size, page_bytes) in [(100, 4 << 20), (10_000, 4 << 20), (10_000, 200_000)] {
             let mut request = request(&pg, ("table", "t"), page_size);
-            request.shape.key = key(&[("dup", Direction::Asc)]);
+            request.shape.key = Some(key(&[("dup", Direction::Asc)]));
             request.work.served.as_mut().unwrap().page_bytes = NonZeroU64::new(page_bytes).unwrap();
             request.work.cap = Some(RowCap { tier: None, max_rows: NonZeroU64::new(max_rows) });
             request.work.allow_truncated = true;
@@ -249,7 +249,7 @@ async fn what_no_page_can_hold_ends_the_run_and_says_why() {
     .await;
     for (column, says) in [("same", "one value of same"), ("nothing", "a NULL key")] {
         let mut request = request(&pg, ("query", "select * from t"), 100);
-        request.shape.key = key(&[(column, Direction::Asc)]);
+        request.shape.key = Some(key(&[(column, Direction::Asc)]));
         let error = refused(&request).await;
         assert_eq!((error.kind, error.code), (ExportErrorKind::Data, Some(ErrorCode::KeyNotSelective)), "{error:?}");
         assert!(error.sentence().contains(says), "{}", error.sentence());
@@ -357,7 +357,7 @@ async fn a_query_that_changes_between_two_pages_ends_the_run() {
     )
     .await;
     let mut request = request(&pg, ("query", "select * from v"), 2_000);
-    request.shape.key = key(&[("id", Direction::Asc)]);
+    request.shape.key = Some(key(&[("id", Direction::Asc)]));
     let mut reader = start(&request);
     within(LIMIT, "the first piece", reader.bytes.recv()).await.unwrap();
     // A float has eight bytes too.

@@ -17,7 +17,7 @@ pub(crate) struct Service {
     pub(crate) process: Running,
     pub(crate) address: String,
     pub(crate) admin: String,
-    pub(crate) _folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 /// How a body ended.
@@ -83,7 +83,7 @@ impl Service {
             rest.split([',', '\n', ' ']).next().unwrap().to_owned()
         };
         let (address, admin) = (after("listening on http://"), after("health on http://"));
-        Self { process, address, admin, _folder: folder }
+        Self { process, address, admin, folder }
     }
 
     /// Asks for a stream.
