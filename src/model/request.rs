@@ -39,7 +39,10 @@ pub struct ShapeOptions {
 impl ShapeOptions {
     /// The columns of the relation among `--columns`: what has the name of an expression is that one.
     pub fn relation_columns(&self) -> Option<Vec<String>> {
-        let of_relation = |name: &&String| !self.expressions.iter().any(|(expression, _)| expression == *name);
+        // One that is renamed is the relation's: expressions are named where they are given.
+        let renamed = |name: &String| self.renames.iter().any(|(old, _)| old == name);
+        let made = |name: &String| self.expressions.iter().any(|(expression, _)| expression == name);
+        let of_relation = |name: &&String| renamed(name) || !made(name);
         self.columns.as_ref().map(|names| names.iter().filter(of_relation).cloned().collect())
     }
 }

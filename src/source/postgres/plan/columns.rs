@@ -86,7 +86,8 @@ pub fn columns(
 /// Columns of the relation, then expressions, put where `--columns` names them.
 fn in_order(shape: &ShapeOptions, plans: Vec<PgColumn>) -> Vec<PgColumn> {
     let Some(names) = &shape.columns else { return plans };
-    let expression = |name: &String| shape.expressions.iter().position(|(of, _)| of == name);
+    let renamed = |name: &String| shape.renames.iter().any(|(old, _)| old == name);
+    let expression = |name: &String| shape.expressions.iter().position(|(of, _)| of == name).filter(|_| !renamed(name));
     let (mut of_relation, selected) = (0_usize, names.iter().filter(|name| expression(name).is_none()).count());
     let mut places: Vec<usize> = Vec::with_capacity(plans.len());
     for name in names {
