@@ -155,6 +155,19 @@ fn renames_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn an_expression_that_is_named_among_the_columns_stands_there() {
+    let shape = ShapeOptions {
+        columns: Some(strings(["twice", "id", "name"])),
+        expressions: pairs([("last", "1"), ("name", "upper(name)"), ("twice", "id * 2")]),
+        ..shape()
+    };
+    let plans = plan(&shape).unwrap();
+    let shown: Vec<&str> = plans.iter().map(|plan| plan.output.name.as_str()).collect();
+    assert_eq!(shown, ["twice", "id", "name", "last"]);
+    assert_eq!(plans[2].output.origin, ColumnOrigin::Expression("upper(name)".into()));
+}
+
+#[test]
 fn every_expression_must_be_described() {
     let shape = ShapeOptions { expressions: pairs([("n", "1")]), ..shape() };
     let error =
