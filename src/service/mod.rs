@@ -1,8 +1,8 @@
 //! HTTP: rows as they are read, capped by tier, and nobody fooled about how a stream ended.
 //!
-//! A request becomes a [`question`], the question an export's request, and the export's bytes the body of the response:
+//! A request becomes a question, the question an export's request, and the export's bytes the body of the response:
 //! no second runner and no second encoder. What a caller may name is declared in `service.toml`; values reach SQL through
-//! the source's own literals alone. How each stream ended is kept in the [`state`] store and is the truth of it.
+//! the source's own literals alone. How each stream ended is kept in the state store and is the truth of it.
 
 mod access;
 mod admin;

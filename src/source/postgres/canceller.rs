@@ -22,7 +22,7 @@ impl std::fmt::Debug for Canceller {
 }
 
 impl Canceller {
-    /// Sends the request in the background, bounded by [`CANCEL_TIMEOUT`]; [`cancels_sent`] waits for it. Outside
+    /// Sends the request in the background, bounded by a timeout; [`cancels_sent`] waits for it. Outside
     /// a runtime nothing is sent.
     pub(crate) fn send(self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -5,7 +5,7 @@ use crate::base::words::NAMES_IN_ERROR_MAX;
 use crate::model::ErrorCode;
 use crate::source::{SourceError, SourceFault};
 
-/// A request that makes no sense for this relation; [`PlanError::hint`] says what to do.
+/// A request that makes no sense for this relation, with a hint that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
