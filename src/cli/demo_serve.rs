@@ -85,7 +85,7 @@ fn config(job: &Job, free: &str, enterprise: &str) -> Result<ServiceConfig, crat
 fn lines(service: &DemoService<'_>) -> String {
     let DemoService { url, api_key, .. } = service;
     let curl = format!("curl -sS -N -H 'Authorization: Bearer {api_key}'");
-    let rows = r#"{"columns":["id","status","amount"],"where":[{"column":"status","op":"=","value":"paid"}]}"#;
+    let rows = r#"{"columns":["id","status","amount"],"where":[{"column":"status","op":"=","value":"shipped"}]}"#;
     let csv = r#"{"format":"csv","columns":["id","created_at","amount"]}"#;
     format!(
         "\nThe service is at {url} until Ctrl-C. This key is of tier free, which has 10,000 rows at most; one of tier \

@@ -164,7 +164,7 @@ fn order(
             crc64nvme: None,
             bytes: None,
             error: None,
-            notes: Vec::new(),
+            notes: vec![ordering_note(&question.order(dataset)?)],
         },
     };
     Ok(StreamOrder {
@@ -181,6 +181,16 @@ fn order(
         credential: caller.key_name().to_owned(),
         request_id: String::new(),
     })
+}
+
+/// What pages that are not of one moment may do to rows.
+fn ordering_note(order: &[(String, Direction)]) -> String {
+    let columns: Vec<&str> = order.iter().map(|(column, _)| column.as_str()).collect();
+    let by = if columns.is_empty() { "the key".to_owned() } else { columns.join(", ") };
+    format!(
+        "read page by page in the order of {by}, and not at one moment: a row whose value of it changed meanwhile may be \
+         missing or there twice"
+    )
 }
 
 /// The export that answers the question.

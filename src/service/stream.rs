@@ -266,7 +266,8 @@ impl Pump {
         if awaited && self.body.reserve_many(self.body.max_capacity()).await.is_err() {
             outcome = StreamOutcome::Cancelled;
         }
-        let end = ending::record(&outcome, Some(self.bytes), self.order.max_rows);
+        let mut end = ending::record(&outcome, Some(self.bytes), self.order.max_rows);
+        end.notes.clone_from(&self.order.record.end.notes);
         let id = self.order.record.id.clone();
         outcome.log(&id);
         self.audit(&end).await;

@@ -136,6 +136,31 @@ async fn the_demo_says_where_it_serves_and_ends_with_a_signal() {
 }
 
 #[tokio::test]
+async fn the_lines_that_the_demo_prints_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("demo");
+    let demo = outhaul(["demo", "--serve", "--dir", place.to_str().unwrap()]).limit(LIMIT).spawn();
+    let text = eventually(LIMIT, "the lines", async || {
+        let text = demo.stdout();
+        text.contains("-o orders.csv").then_some(text)
+    })
+    .await;
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("curl")).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    for line in lines {
+        let line = line.replacen("curl", "curl --fail", 1);
+        let done = Command::new("/bin/bash").args(["-c", &line]).current_dir(folder.path()).output().await.unwrap();
+        assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    let csv = std::fs::read_to_string(folder.path().join("orders.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 10_001);
+    demo.signal("INT").await;
+    demo.wait().await.expect(0);
+    let left: Vec<_> = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "the private server goes with the demo: {left:?}");
+}
+
+#[tokio::test]
 async fn certificates_and_keys_are_read_again() {
     let pg = orders().await;
     let authority = Authority::new("ec");
