@@ -141,27 +141,7 @@ impl ManifestError {
             Self::Decode { .. } => Some(StoreFault::Taken),
             Self::NotThere { .. } => Some(StoreFault::Unavailable),
             Self::Stranded { source, .. } => source.fault(),
-            Self::Look(source)
-            | Self::ClearSuccess(source)
-            | Self::Publish(source)
-            | Self::Write(source)
-            | Self::ReadBack(source)
-            | Self::Unfinished { source, .. }
-            | Self::Owner(source)
-            | Self::Remove { source, .. }
-            | Self::Verify(source) => Some(source.fault),
-            Self::RowCount { .. }
-            | Self::ByteCount { .. }
-            | Self::Content { .. }
-            | Self::Receipts { .. }
-            | Self::Rolls { .. }
-            | Self::DuplicatePath { .. }
-            | Self::NoParts
-            | Self::Cap { .. }
-            | Self::Overflow { .. }
-            | Self::Serialize { .. }
-            | Self::Staged { .. }
-            | Self::Panic(_) => None,
+            _ => self.store().map(|store| store.fault),
         }
     }
 
@@ -178,7 +158,24 @@ impl ManifestError {
             | Self::Remove { source, .. }
             | Self::Verify(source) => Some(source),
             Self::Stranded { source, .. } => source.store(),
-            _ => None,
+            Self::Taken { .. }
+            | Self::Vanished { .. }
+            | Self::Occupied { .. }
+            | Self::OtherRequest { .. }
+            | Self::Decode { .. }
+            | Self::NotThere { .. }
+            | Self::RowCount { .. }
+            | Self::ByteCount { .. }
+            | Self::Content { .. }
+            | Self::Receipts { .. }
+            | Self::Rolls { .. }
+            | Self::DuplicatePath { .. }
+            | Self::NoParts
+            | Self::Cap { .. }
+            | Self::Overflow { .. }
+            | Self::Serialize { .. }
+            | Self::Staged { .. }
+            | Self::Panic(_) => None,
         }
     }
 

@@ -146,7 +146,9 @@ fn order(
     (scope, permit): (&RowScope, StreamPermit),
 ) -> Result<StreamOrder, Refusal> {
     let id = format!("{:032x}", rand::random::<u128>());
-    let request = request(question, dataset, caller, scope, &id)?;
+    let order = question.order(dataset)?;
+    let notes = vec![ordering_note(&order)];
+    let request = request((question, order), dataset, caller, scope, &id)?;
     let record = ExportRecord {
         id,
         tenant: caller.owner(),
@@ -164,7 +166,7 @@ fn order(
             crc64nvme: None,
             bytes: None,
             error: None,
-            notes: vec![ordering_note(&question.order(dataset)?)],
+            notes,
         },
     };
     Ok(StreamOrder {
@@ -195,14 +197,13 @@ fn ordering_note(order: &[(String, Direction)]) -> String {
 
 /// The export that answers the question.
 fn request(
-    question: &Question,
+    (question, order): (&Question, Vec<(String, Direction)>),
     dataset: &Dataset,
     caller: &Caller,
     scope: &RowScope,
     id: &str,
 ) -> Result<ExportRequest, Refusal> {
     let columns = question.columns(dataset)?;
-    let order = question.order(dataset)?;
     let mut request = match question.format {
         StreamFormat::Ndjson => dataset.ndjson.clone(),
         StreamFormat::Csv => dataset.csv.clone(),
