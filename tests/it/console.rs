@@ -1,0 +1,223 @@
+//! The console page in a real Chromium: what a person chooses, sees and is left with, however the stream ends.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::pg::{Pg, pg};
+use crate::support::run::program;
+use crate::support::service::{Service, digest, key, request};
+use crate::support::variable;
+
+const ROWS: usize = 6_000;
+
+const CAP: usize = 5_500;
+
+async fn started() -> (Pg, Service) {
+    let pg = pg(18).await;
+    pg.batch(&format!(
+        "create table orders (id bigint primary key, note text, status text);
+         insert into orders select i, E'two\\nlines, \"ü\" ' || i, case i % 3 when 0 then 'paid' when 1 then 'new' end
+            from generate_series(1, {ROWS}) i;
+         create function slept(id bigint) returns text language plpgsql immutable as
+            'begin perform pg_sleep(case when id > 600 then 0.005 else 0 end); return null; end';
+         analyze"
+    ))
+    .await;
+    let (url, whole, capped, drill) = (&pg.url, key("whole", "7", "all"), key("capped", "7", "few"), digest("drill"));
+    let text = format!(
+        "{whole}{capped}
+[[key]]
+name = \"drill\"
+sha256 = \"{drill}\"
+tenant = \"7\"
+tier = \"groups\"
+datasets = [\"orders\"]
+[source.shop]
+from = \"{url}\"
+[tier.all]
+max_rows = \"unlimited\"
+[tier.few]
+max_rows = {CAP}
+[tier.groups]
+max_rows = \"unlimited\"
+[dataset.orders]
+table = \"public.orders\"
+grants = {{ query = [\"all\", \"few\"] }}
+[dataset.orders.columns]
+id = {{ label = \"Order number\", sort = true }}
+note = {{}}
+status = {{ label = \"Status\" }}
+[dataset.orders.analysis.by_status]
+dimensions = [\"status\"]
+measures = [\"count\", \"sum(id)\"]
+[dataset.broken]
+query = \"select id, note, 100 / (5500 - id) as x from orders\"
+key = \"id\"
+[dataset.broken.columns]
+id = {{}}
+note = {{}}
+x = {{}}
+[dataset.slow]
+query = \"select id, repeat('x', 2000) as wide, slept(id) as slept from orders\"
+key = \"id\"
+[dataset.slow.columns]
+id = {{}}
+wide = {{}}
+slept = {{}}
+"
+    );
+    let service = Service::start(&text).await;
+    (pg, service)
+}
+
+/// What a person sees. With OUTHAUL_TEST_SHOTS, pictures of it are left in that folder.
+async fn drive(what: &str, service: &Service) -> Value {
+    let shots = std::env::var("OUTHAUL_TEST_SHOTS").ok();
+    let url = format!("http://{}", service.address);
+    let asked = json!({"url": url, "axe": variable("OUTHAUL_TEST_AXE"), "shots": shots});
+    let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/console.mjs");
+    let node = program("node", [driver, what]).env("CONSOLE_TEST", asked.to_string());
+    node.limit(Duration::from_mins(3)).run().await.expect(0).report
+}
+
+fn text<'a>(seen: &'a Value, place: &str, field: &str) -> &'a str {
+    seen[place][field].as_str().unwrap_or_else(|| panic!("{place}.{field}: {seen}"))
+}
+
+#[tokio::test]
+async fn a_person_saves_rows_and_is_told_the_truth_however_the_stream_ends() {
+    let (pg, service) = started().await;
+    let seen = drive("streams", &service).await;
+    assert_eq!(seen["wrong"], json!([]));
+    assert_eq!(seen["wrong_key"], "The service does not take this key.");
+    let kept = json!({"local": 0, "session": 0, "cookies": "", "document": false, "field": ""});
+    assert_eq!(seen["kept"], kept, "the key is kept somewhere");
+    assert_eq!(seen["datasets"], json!(["broken", "orders", "slow"]));
+    assert_eq!(seen["labels"], json!(["Order number", "note", "Status"]));
+    assert_eq!((&seen["estimate"], &seen["filtered"]), (&json!("6,000 rows."), &json!("3 rows.")));
+    assert_eq!(seen["unfinished"], json!(["true", "Give the filter on Order number its value, or remove it."]));
+
+    // The picker is asked within the click, before anything is fetched.
+    let picked = &seen["saved"]["picked"];
+    assert_eq!((&picked["inClick"], &picked["requests"]), (&json!(true), &json!(0)), "{picked}");
+    assert!(picked["options"]["suggestedName"].as_str().unwrap().starts_with("orders-20"), "{picked}");
+    let file = "id,note\r\n1,\"two\nlines, \"\"ü\"\" 1\"\r\n2,\"two\nlines, \"\"ü\"\" 2\"\r\n3,\"two\nlines, \"\"ü\"\" 3\"\r\n";
+    assert_eq!(text(&seen, "saved", "file"), file);
+    assert!(text(&seen, "saved", "result").starts_with("Saved 3 rows, "), "{}", seen["saved"]);
+
+    let nothing =
+        json!({"result": "", "problem": "No data matches your filters. Nothing is saved.", "file": "NotFoundError"});
+    assert_eq!(seen["nothing"], nothing);
+    assert_eq!(seen["dismissed"], json!(["", "", 0]));
+    assert!(text(&seen, "renewed", "result").starts_with("Saved 6,000 rows, "), "{}", seen["renewed"]);
+    assert!(text(&seen, "given_up", "problem").ends_with("Nothing is saved."), "{}", seen["given_up"]);
+    assert_eq!(seen["given_up"]["file"], "NotFoundError");
+
+    let said = |place: &str| {
+        let problem = text(&seen, place, "problem");
+        assert!(problem.starts_with("Export incomplete: "), "{place}: {problem}");
+        let rows = problem.split("the first ").nth(1).unwrap_or_else(|| panic!("{place}: {problem}"));
+        rows.split(' ').next().unwrap().replace(',', "").parse::<usize>().unwrap()
+    };
+    // Cut within a quoted line break: what is kept is the rows before.
+    let cut = text(&seen, "cut", "file");
+    assert_eq!((cut.matches("\"\r\n").count(), cut.ends_with("\"\r\n")), (said("cut"), true), "{}", cut.len());
+    assert!(said("cut") > 10);
+    let broken = text(&seen, "broken", "file");
+    assert_eq!((broken.lines().count(), broken.ends_with("}\n")), (said("broken"), true));
+    assert!(text(&seen, "broken", "problem").contains("rejected"), "{}", seen["broken"]["problem"]);
+
+    assert_eq!(seen["disabled"], json!(["true", "One export at a time: this one has to end first."]));
+    assert_eq!(seen["second"][0], 0, "a second export began");
+    let figures = seen["figures"].as_str().unwrap();
+    assert!(figures.contains(" rows · ") && figures.contains("B · 0:0"), "{figures}");
+    assert_eq!(seen["cancelled new"]["file"], "NotFoundError");
+    assert!(text(&seen, "cancelled new", "result").contains("what was in it is lost"), "{}", seen["cancelled new"]);
+    assert_eq!(seen["cancelled old"]["file"], "what was there");
+    assert!(text(&seen, "cancelled old", "result").ends_with("is as it was."), "{}", seen["cancelled old"]);
+
+    assert!(seen["only_groups"].as_str().unwrap().starts_with("Choose a group first"), "{}", seen["only_groups"]);
+    assert_eq!(seen["groups"][0], json!(["Status", "Rows", "Sum of Order number", "Rows behind it"]));
+    let group = &seen["groups"][2];
+    assert_eq!(seen["bucket"], json!([format!("Status = {}", group[0].as_str().unwrap()), "2,000 rows."]));
+    let file = text(&seen, "bucket_saved", "file");
+    assert!(text(&seen, "bucket_saved", "result").starts_with("Saved 2,000 rows"), "{}", seen["bucket_saved"]);
+    assert_eq!(file.matches(&format!(",{}\r\n", group[0].as_str().unwrap())).count(), 2_000);
+
+    let limit = "More than 5,500 rows. Your limit is 5,500 rows: the file will end after the first 5,500 rows.";
+    assert_eq!(seen["cap"], limit);
+    let capped = text(&seen, "capped", "result");
+    assert!(capped.starts_with("Saved the first 5,500 rows") && capped.ends_with("and there are more."), "{capped}");
+
+    let why = "Large export requires Chrome/Edge over HTTPS";
+    assert_eq!(seen["elsewhere"], json!({"disabled": "true", "why": why, "problem": why, "asked": 0}));
+    service.stop().await;
+    drop(pg);
+}
+
+#[tokio::test]
+async fn the_page_has_no_barriers_in_any_look_and_works_by_keys_alone() {
+    let (pg, service) = started().await;
+    let seen = drive("looks", &service).await;
+    for (place, violations) in seen["violations"].as_object().unwrap() {
+        assert_eq!(violations, &json!([]), "{place}");
+    }
+    assert_eq!(seen["violations"].as_object().unwrap().len(), 9);
+    for look in ["light", "dark", "phone"] {
+        let saved = seen[format!("{look} saved")].as_str().unwrap();
+        assert!(saved.starts_with("Saved 2,000 rows"), "{look}: {saved}");
+    }
+    assert_eq!(seen["focus"], "save");
+    let reached: Vec<&str> = seen["reached"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for control in ["sign", "dataset", "all-columns", "id", "analysis", "show-groups", "bucket-list", "save"] {
+        assert!(reached.contains(&control), "{control} is not reached: {reached:?}");
+    }
+    assert_eq!(seen["wrong"], json!([]));
+    service.stop().await;
+    drop(pg);
+}
+
+#[tokio::test]
+async fn the_page_is_of_the_binary_and_lets_nothing_else_in() {
+    let (pg, service) = started().await;
+    let page = service.get("", "/").await;
+    let policy = page.header("content-security-policy").unwrap();
+    for rule in
+        ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]
+    {
+        assert!(policy.contains(rule), "{rule}: {policy}");
+    }
+    assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+    let named = |page: &str| -> Vec<String> {
+        let parts = page.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css"));
+        parts.map(|part| part.trim_start_matches("./").to_owned()).collect()
+    };
+    let mut files = vec![String::new()];
+    let mut at = 0;
+    while at < files.len() {
+        let path = format!("/{}", files[at]);
+        let file = service.get("", &path).await;
+        assert_eq!((file.status, file.header("x-content-type-options")), (200, Some("nosniff")), "{path}");
+        // Inline scripts and styles would be refused, and absolute addresses would leave a path prefix.
+        for wrong in
+            ["<script>", "onclick=", "style=", "src=\"/", "href=\"/", "http://", "https://", "innerHTML", "Storage"]
+        {
+            assert!(!file.text().contains(wrong), "{path} has {wrong}");
+        }
+        let tag = file.header("etag").unwrap();
+        let again = service.ask(&request("GET", "", &path, "", &format!("If-None-Match: W/{tag}, \"x\"\r\n"))).await;
+        assert_eq!((again.status, again.header("etag"), again.body.len()), (304, Some(tag), 0), "{path}");
+        let other = service.ask(&request("GET", "", &path, "", "If-None-Match: \"x\"\r\n")).await;
+        assert_eq!(other.status, 200, "{path}");
+        for name in named(file.text()) {
+            if !files.contains(&name) {
+                files.push(name);
+            }
+        }
+        at += 1;
+    }
+    assert_eq!(files.len(), 7, "{files:?}");
+    service.stop().await;
+    drop(pg);
+}

@@ -1,0 +1,240 @@
+// What a person does on the console page, in a real Chromium: `node console.mjs streams|looks|jobs`. Where stands in
+// CONSOLE_TEST as JSON; what was seen goes to standard output.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { withChromium } from './chromium.mjs';
+
+const asked = JSON.parse(process.env.CONSOLE_TEST);
+
+// No driver can answer the browser's own picker. This one demands a click as that does, and gives a real file of the page's
+// private folder. A request can be refused or cut as well.
+const PICKER = `{
+  const state = globalThis.driven = { picks: 0, asked: [], inClick: false, name: 'rows', dismiss: false, deny: 0, cut: false };
+  addEventListener('click', () => { state.inClick = true; state.requestsAtClick = state.asked.length; setTimeout(() => { state.inClick = false; }, 0); }, true);
+  globalThis.showSaveFilePicker = async (options) => {
+    if (!navigator.userActivation.isActive) throw new DOMException('Must be handling a user gesture to show a file picker.', 'SecurityError');
+    state.picks += 1;
+    state.picked = { options, inClick: state.inClick, requests: state.asked.length - state.requestsAtClick };
+    if (state.dismiss) throw new DOMException('The user aborted a request.', 'AbortError');
+    return (await navigator.storage.getDirectory()).getFileHandle(state.name, { create: true });
+  };
+  const fetching = globalThis.fetch;
+  globalThis.fetch = async (url, options) => {
+    state.asked.push(new URL(url, location).pathname);
+    if (state.deny > 0 && String(url).endsWith('/export')) {
+      state.deny -= 1;
+      return new Response(JSON.stringify({ code: 'unauthorized', message: 'a valid API key is wanted' }), { status: 401 });
+    }
+    const response = await fetching(url, options);
+    if (!state.cut || !String(url).endsWith('/export')) return response;
+    const cut = new TransformStream({ transform(piece, controller) {
+      // Behind the first line of a value of two lines: not a row, though it looks like one.
+      const text = new TextDecoder().decode(piece);
+      const end = new TextEncoder().encode(text.slice(0, text.lastIndexOf('"two\\n') + 5)).length;
+      controller.enqueue(piece.subarray(0, end));
+      controller.error(new TypeError('network error'));
+    } });
+    return new Response(response.body.pipeThrough(cut), { status: response.status, headers: response.headers });
+  };
+}`;
+
+const FILE = (name) => `(async () => { try { const file = await (await (await navigator.storage.getDirectory()).getFileHandle(${JSON.stringify(name)})).getFile(); return await file.text(); } catch (error) { return error.name; } })()`;
+
+async function signedIn(chromium, key, options = {}) {
+  const page = await chromium.page(`${asked.url}/`, { before: PICKER, ...options });
+  await page.until(`document.activeElement?.id === 'key'`);
+  await page.type(key);
+  await page.press('Enter');
+  await page.until(`!document.getElementById('export').hidden && document.getElementById('dataset').options.length > 0`);
+  return page;
+}
+
+const choose = (page, id, value) =>
+  page.value(`(() => { const field = document.getElementById('${id}'); field.value = ${JSON.stringify(value)}; field.dispatchEvent(new Event('change', { bubbles: true })); field.dispatchEvent(new Event('input', { bubbles: true })); return field.value; })()`);
+const estimated = (page) => page.until(`document.getElementById('estimate').textContent`);
+const ended = async (page) => {
+  await page.until(`document.getElementById('running').hidden && (document.getElementById('result').textContent || document.getElementById('problem').textContent)`);
+  return { result: await page.text('result'), problem: await page.text('problem') };
+};
+const saveAs = async (page, name) => {
+  await page.value(`driven.name = ${JSON.stringify(name)}`);
+  await page.click('#save');
+};
+
+/** Saving, in all its endings. */
+async function streams(chromium) {
+  const seen = {};
+  let page = await chromium.page(`${asked.url}/`, { before: PICKER });
+  await page.until(`document.activeElement?.id === 'key'`);
+  await page.type('wrong');
+  await page.press('Enter');
+  seen.wrong_key = await page.until(`document.getElementById('sign-in-problem').textContent`);
+  await page.close();
+
+  page = await signedIn(chromium, 'whole');
+  seen.kept = await page.value(`({ local: localStorage.length, session: sessionStorage.length, cookies: document.cookie, document: document.documentElement.outerHTML.includes('whole'), field: document.getElementById('key').value })`);
+  seen.datasets = await page.value(`[...document.getElementById('dataset').options].map(({ value }) => value)`);
+  await choose(page, 'dataset', 'orders');
+  seen.labels = await page.value(`[...document.querySelectorAll('#column-list label')].map(({ innerText }) => innerText.trim())`);
+  seen.estimate = await estimated(page);
+
+  // With a filter and without a column.
+  await page.click('#column-list input[value=status]');
+  await page.click('#add-filter');
+  await page.value(`(() => { const [column, op] = document.querySelectorAll('.filter select'); column.value = 'id'; op.value = '<='; op.dispatchEvent(new Event('change', { bubbles: true })); })()`);
+  seen.unfinished = [await page.value(`document.getElementById('save').getAttribute('aria-disabled')`), await page.text('save-why')];
+  await page.click('.filter input');
+  await page.type('3');
+  seen.filtered = await estimated(page);
+  await saveAs(page, 'filtered');
+  seen.saved = { ...await ended(page), file: await page.value(FILE('filtered')), picked: await page.value('driven.picked') };
+
+  // Nothing is there: the file that was made for it goes.
+  await page.value(`document.querySelector('.filter input').value = '-1'`);
+  await saveAs(page, 'nothing');
+  seen.nothing = { ...await ended(page), file: await page.value(FILE('nothing')) };
+
+  // Dismissed: as if nothing had been.
+  await page.value(`(driven.dismiss = true, driven.asked.length = 0)`);
+  await page.click('#save');
+  await page.until(`driven.picks === 3 && document.getElementById('save').getAttribute('aria-disabled') === 'false'`);
+  seen.dismissed = [await page.text('result'), await page.text('problem'), await page.value(`driven.asked.filter((path) => path.endsWith('/export')).length`)];
+  await page.value(`driven.dismiss = false`);
+  await page.click('.filter button');
+
+  // The key is taken no more: signing in comes after the pick, and the export goes on.
+  await page.value(`driven.deny = 1`);
+  await saveAs(page, 'renewed');
+  await page.until(`document.getElementById('sign-in').open`);
+  await page.type('whole');
+  await page.press('Enter');
+  seen.renewed = { ...await ended(page), size: (await page.value(FILE('renewed'))).length };
+  await page.value(`driven.deny = 1`);
+  await saveAs(page, 'given-up');
+  await page.until(`document.getElementById('sign-in').open`);
+  await page.press('Escape');
+  seen.given_up = { ...await ended(page), file: await page.value(FILE('given-up')) };
+
+  // Broken off within a row, and by the service.
+  await page.value(`driven.cut = true`);
+  await page.click('#column-list input[value=id]');
+  await saveAs(page, 'cut');
+  seen.cut = { ...await ended(page), file: await page.value(FILE('cut')) };
+  await page.value(`driven.cut = false`);
+  await choose(page, 'dataset', 'broken');
+  await page.click('input[value=ndjson]');
+  await saveAs(page, 'broken');
+  seen.broken = { ...await ended(page), file: await page.value(FILE('broken')) };
+
+  // Cancelled: a new file goes, and an old one is as it was.
+  await choose(page, 'dataset', 'slow');
+  await page.value(`(async () => { const handle = await (await navigator.storage.getDirectory()).getFileHandle('old', { create: true }); const file = await handle.createWritable(); await file.write('what was there'); await file.close(); })()`);
+  for (const name of ['new', 'old']) {
+    await saveAs(page, name);
+    await page.until(`!document.getElementById('running').hidden && !document.getElementById('figures').textContent.startsWith('0 rows')`);
+    seen.disabled = [await page.value(`document.getElementById('save').getAttribute('aria-disabled')`), await page.text('save-why')];
+    const picks = await page.value('driven.picks');
+    await page.click('#save');
+    seen.second = [await page.value('driven.picks') - picks, await page.text('problem')];
+    seen.figures = await page.text('figures');
+    if (asked.shots && name === 'new') await page.shot(join(asked.shots, 'running.png'));
+    await page.click('#cancel');
+    seen[`cancelled ${name}`] = { ...await ended(page), file: await page.value(FILE(name)) };
+  }
+  seen.wrong = page.wrong;
+  await page.close();
+
+  // A bucket's rows, where the rows of the dataset itself are not granted.
+  page = await signedIn(chromium, 'drill');
+  await choose(page, 'dataset', 'orders');
+  seen.only_groups = await page.text('save-why');
+  await page.click('#show-groups');
+  seen.groups = await page.until(`!document.getElementById('bucket-list').hidden && [...document.querySelectorAll('#bucket-list tr')].map((row) => [...row.children].map(({ textContent }) => textContent))`);
+  await page.click('#bucket-list tbody tr:nth-child(2) button');
+  seen.bucket = [await page.text('bucket-name'), await estimated(page)];
+  if (asked.shots) await page.shot(join(asked.shots, 'groups.png'));
+  await saveAs(page, 'bucket');
+  seen.bucket_saved = { ...await ended(page), file: await page.value(FILE('bucket')) };
+  seen.wrong.push(...page.wrong);
+  await page.close();
+
+  page = await signedIn(chromium, 'capped');
+  await choose(page, 'dataset', 'orders');
+  seen.cap = await estimated(page);
+  await saveAs(page, 'capped');
+  seen.capped = await ended(page);
+  await page.close();
+
+  // A browser that cannot write to files says so at the button, and the button does nothing.
+  page = await signedIn(chromium, 'whole', { before: `${PICKER}; delete globalThis.showSaveFilePicker;` });
+  seen.elsewhere = await page.value(`({ disabled: document.getElementById('save').getAttribute('aria-disabled'), why: document.getElementById(document.getElementById('save').getAttribute('aria-describedby')).textContent })`);
+  await page.value(`driven.asked.length = 0`);
+  await page.click('#save');
+  seen.elsewhere.problem = await page.until(`document.getElementById('problem').textContent`);
+  seen.elsewhere.asked = await page.value(`driven.asked.filter((path) => path.endsWith('/export')).length`);
+  await page.close();
+  return seen;
+}
+
+/** Barriers, by axe, in each look and state. */
+async function looks(chromium) {
+  const axe = readFileSync(asked.axe, 'utf8');
+  const seen = { violations: {} };
+  const sizes = { wide: { width: 1_100, height: 900 }, phone: { width: 360, height: 740 } };
+  for (const [name, scheme, size] of [['light', 'light', 'wide'], ['dark', 'dark', 'wide'], ['phone', 'light', 'phone']]) {
+    const options = { media: { 'prefers-color-scheme': scheme }, size: sizes[size] };
+    const page = await chromium.page(`${asked.url}/`, { before: PICKER, ...options });
+    await page.until(`document.activeElement?.id === 'key'`);
+    await page.send('Runtime.evaluate', { expression: axe });
+    const check = async (state) => {
+      const found = await page.value(`axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html, failureSummary }) => html + ' ' + failureSummary).join(' | ')))`);
+      seen.violations[`${name} ${state}`] = found;
+      if (asked.shots) await page.shot(join(asked.shots, `${name}-${state}.png`));
+      const wider = await page.value(`document.documentElement.scrollWidth - document.documentElement.clientWidth`);
+      if (wider > 0) found.push(`${wider} pixels too wide`);
+    };
+    await check('sign-in');
+    // By keys alone.
+    await page.type('capped');
+    await page.press('Enter');
+    await page.until(`document.activeElement?.id === 'dataset'`);
+    await choose(page, 'dataset', 'orders');
+    await estimated(page);
+    await page.value(`document.getElementById('add-filter').focus()`);
+    await page.press('Enter');
+    await check('form');
+    await page.value(`document.querySelector('.filter button').focus()`);
+    await page.press(' ');
+    await page.value(`document.getElementById('show-groups').focus()`);
+    await page.press('Enter');
+    await page.until(`!document.getElementById('bucket-list').hidden`);
+    await page.value(`document.querySelector('#bucket-list button').focus()`);
+    await page.press('Enter');
+    await estimated(page);
+    await page.value(`document.getElementById('save').focus()`);
+    await page.press('Enter');
+    const { result, problem } = await ended(page);
+    seen[`${name} saved`] = result || problem;
+    await check('saved');
+    seen.focus = await page.value(`document.activeElement.id`);
+    // Each control can be reached by Tab, and is called something.
+    if (name === 'phone') {
+      await page.value(`document.activeElement.blur()`);
+      const reached = [];
+      for (let i = 0; i < 80; i += 1) {
+        await page.press('Tab');
+        const id = await page.value(`document.activeElement.id || document.activeElement.ariaLabel || document.activeElement.value || document.activeElement.tagName`);
+        if (reached.includes(id) && id === reached[0]) break;
+        reached.push(id);
+      }
+      seen.reached = reached;
+    }
+    (seen.wrong ??= []).push(...page.wrong);
+    await page.close();
+  }
+  return seen;
+}
+
+const scenarios = { streams, looks };
+const results = await withChromium((chromium) => scenarios[process.argv[2]](chromium));
+process.stdout.write(`${JSON.stringify(results)}\n`);
