@@ -1,13 +1,14 @@
 //! The console page in a real Chromium: what a person chooses, sees and is left with, however the stream ends.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::pg::{Pg, pg};
-use crate::support::run::program;
+use crate::support::run::{outhaul, program};
 use crate::support::service::{Service, digest, key, request};
-use crate::support::variable;
+use crate::support::{eventually, variable};
 
 const ROWS: usize = 6_000;
 
@@ -16,9 +17,9 @@ const CAP: usize = 5_500;
 async fn started() -> (Pg, Service) {
     let pg = pg(18).await;
     pg.batch(&format!(
-        "create table orders (id bigint primary key, note text, status text);
-         insert into orders select i, E'two\\nlines, \"ü\" ' || i, case i % 3 when 0 then 'paid' when 1 then 'new' end
-            from generate_series(1, {ROWS}) i;
+        "create table orders (id bigint primary key, note text, status text, placed date);
+         insert into orders select i, E'two\\nlines, \"ü\" ' || i, case i % 3 when 0 then 'paid' when 1 then 'new' end,
+            date '2026-01-01' + (i % 10) from generate_series(1, {ROWS}) i;
          create function slept(id bigint) returns text language plpgsql immutable as
             'begin perform pg_sleep(case when id > 600 then 0.005 else 0 end); return null; end';
          analyze"
@@ -43,11 +44,13 @@ max_rows = {CAP}
 max_rows = \"unlimited\"
 [dataset.orders]
 table = \"public.orders\"
+date_column = \"placed\"
 grants = {{ query = [\"all\", \"few\"] }}
 [dataset.orders.columns]
 id = {{ label = \"Order number\", sort = true }}
 note = {{}}
 status = {{ label = \"Status\" }}
+placed = {{ label = \"Ordered on\" }}
 [dataset.orders.analysis.by_status]
 dimensions = [\"status\"]
 measures = [\"count\", \"sum(id)\"]
@@ -71,14 +74,17 @@ slept = {{}}
     (pg, service)
 }
 
-/// What a person sees. With OUTHAUL_TEST_SHOTS, pictures of it are left in that folder.
-async fn drive(what: &str, service: &Service) -> Value {
+/// What a person sees. With `OUTHAUL_TEST_SHOTS`, pictures of it are left in that folder.
+async fn drive(what: &str, url: &str, more: &Value) -> Value {
     let shots = std::env::var("OUTHAUL_TEST_SHOTS").ok();
-    let url = format!("http://{}", service.address);
-    let asked = json!({"url": url, "axe": variable("OUTHAUL_TEST_AXE"), "shots": shots});
+    let asked = json!({"url": url, "axe": variable("OUTHAUL_TEST_AXE"), "shots": shots, "more": more});
     let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/console.mjs");
     let node = program("node", [driver, what]).env("CONSOLE_TEST", asked.to_string());
     node.limit(Duration::from_mins(3)).run().await.expect(0).report
+}
+
+fn address(service: &Service) -> String {
+    format!("http://{}", service.address)
 }
 
 fn text<'a>(seen: &'a Value, place: &str, field: &str) -> &'a str {
@@ -88,14 +94,15 @@ fn text<'a>(seen: &'a Value, place: &str, field: &str) -> &'a str {
 #[tokio::test]
 async fn a_person_saves_rows_and_is_told_the_truth_however_the_stream_ends() {
     let (pg, service) = started().await;
-    let seen = drive("streams", &service).await;
+    let seen = drive("streams", &address(&service), &Value::Null).await;
     assert_eq!(seen["wrong"], json!([]));
     assert_eq!(seen["wrong_key"], "The service does not take this key.");
     let kept = json!({"local": 0, "session": 0, "cookies": "", "document": false, "field": ""});
     assert_eq!(seen["kept"], kept, "the key is kept somewhere");
     assert_eq!(seen["datasets"], json!(["broken", "orders", "slow"]));
-    assert_eq!(seen["labels"], json!(["Order number", "note", "Status"]));
+    assert_eq!(seen["labels"], json!(["Order number", "note", "Ordered on", "Status"]));
     assert_eq!((&seen["estimate"], &seen["filtered"]), (&json!("6,000 rows."), &json!("3 rows.")));
+    assert_eq!(seen["dated"], json!(["by Ordered on, both days included", "1,200 rows."]));
     assert_eq!(seen["unfinished"], json!(["true", "Give the filter on Order number its value, or remove it."]));
 
     // The picker is asked within the click, before anything is fetched.
@@ -159,7 +166,7 @@ async fn a_person_saves_rows_and_is_told_the_truth_however_the_stream_ends() {
 #[tokio::test]
 async fn the_page_has_no_barriers_in_any_look_and_works_by_keys_alone() {
     let (pg, service) = started().await;
-    let seen = drive("looks", &service).await;
+    let seen = drive("looks", &address(&service), &Value::Null).await;
     for (place, violations) in seen["violations"].as_object().unwrap() {
         assert_eq!(violations, &json!([]), "{place}");
     }
@@ -178,6 +185,30 @@ async fn the_page_has_no_barriers_in_any_look_and_works_by_keys_alone() {
     drop(pg);
 }
 
+/// As config/service.md says it, on what `outhaul demo --serve` starts.
+#[tokio::test]
+async fn the_walk_of_the_documentation_ends_in_a_file() {
+    let demo = outhaul(["demo", "--serve", "--report", "json"]).limit(Duration::from_mins(2)).spawn();
+    let line = eventually(Duration::from_mins(1), "the line of the demo", async || {
+        let text = demo.stdout();
+        text.ends_with('\n').then_some(text)
+    })
+    .await;
+    let said: Value = serde_json::from_str(&line).unwrap();
+    let seen = drive("walk", said["url"].as_str().unwrap(), &said).await;
+    assert_eq!(seen["labels"][0], "Amount");
+    let limit = "More than 10,000 rows. Your limit is 10,000 rows: the file will end after the first 10,000 rows.";
+    assert_eq!(seen["estimate"], limit);
+    assert!(text(&seen, "capped", "result").starts_with("Saved the first 10,000 rows"), "{}", seen["capped"]);
+    assert_eq!(seen["capped"]["lines"], 10_001);
+    assert!(text(&seen, "group", "result").starts_with("Saved "), "{}", seen["group"]);
+    assert!(text(&seen, "cancelled", "result").starts_with("Cancelled; nothing is saved."), "{}", seen["cancelled"]);
+    assert_eq!(seen["cancelled"]["file"], "NotFoundError");
+    assert_eq!(seen["wrong"], json!([]));
+    demo.signal("INT").await;
+    demo.wait().await.expect(0);
+}
+
 #[tokio::test]
 async fn the_page_is_of_the_binary_and_lets_nothing_else_in() {
     let (pg, service) = started().await;
@@ -190,8 +221,8 @@ async fn the_page_is_of_the_binary_and_lets_nothing_else_in() {
     }
     assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
     let named = |page: &str| -> Vec<String> {
-        let parts = page.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css"));
-        parts.map(|part| part.trim_start_matches("./").to_owned()).collect()
+        let ends = |part: &&str| Path::new(part).extension().is_some_and(|ending| ending == "js" || ending == "css");
+        page.split(['"', '\'']).filter(ends).map(|part| part.trim_start_matches("./").to_owned()).collect()
     };
     let mut files = vec![String::new()];
     let mut at = 0;

@@ -78,8 +78,13 @@ async function streams(chromium) {
   seen.labels = await page.value(`[...document.querySelectorAll('#column-list label')].map(({ innerText }) => innerText.trim())`);
   seen.estimate = await estimated(page);
 
-  // With a filter and without a column.
+  await page.value(`(() => { for (const [id, day] of [['from', '2026-01-02'], ['to', '2026-01-03']]) { document.getElementById(id).value = day; document.getElementById(id).dispatchEvent(new Event('input', { bubbles: true })); } document.getElementById('estimate').textContent = ''; })()`);
+  seen.dated = [await page.text('dates-of'), await estimated(page)];
+  await page.value(`(document.getElementById('from').value = '', document.getElementById('to').value = '')`);
+
+  // With a filter and without two columns.
   await page.click('#column-list input[value=status]');
+  await page.click('#column-list input[value=placed]');
   await page.click('#add-filter');
   await page.value(`(() => { const [column, op] = document.querySelectorAll('.filter select'); column.value = 'id'; op.value = '<='; op.dispatchEvent(new Event('change', { bubbles: true })); })()`);
   seen.unfinished = [await page.value(`document.getElementById('save').getAttribute('aria-disabled')`), await page.text('save-why')];
@@ -235,6 +240,33 @@ async function looks(chromium) {
   return seen;
 }
 
-const scenarios = { streams, looks };
+/** As config/service.md says it. */
+async function walk(chromium) {
+  const page = await signedIn(chromium, asked.more.api_keys.free);
+  const seen = { labels: await page.value(`[...document.querySelectorAll('#column-list label')].map(({ innerText }) => innerText.trim())`), estimate: await estimated(page) };
+  await saveAs(page, 'capped');
+  seen.capped = await ended(page);
+  seen.capped.lines = (await page.value(FILE('capped'))).trimEnd().split('\r\n').length;
+  await page.click('#show-groups');
+  await page.until(`!document.getElementById('bucket-list').hidden`);
+  await page.click('#bucket-list tbody button');
+  await saveAs(page, 'group');
+  seen.group = await ended(page);
+  await page.click('#sign');
+  await page.close();
+  // Slowly enough that one can cancel.
+  const all = await signedIn(chromium, asked.more.api_keys.enterprise);
+  await all.send('Network.enable');
+  await all.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: 100_000, uploadThroughput: -1 });
+  await saveAs(all, 'cancelled');
+  await all.until(`!document.getElementById('running').hidden`);
+  await all.press('Enter');
+  seen.cancelled = { ...await ended(all), file: await all.value(FILE('cancelled')) };
+  seen.wrong = [...page.wrong, ...all.wrong];
+  await all.close();
+  return seen;
+}
+
+const scenarios = { streams, looks, walk };
 const results = await withChromium((chromium) => scenarios[process.argv[2]](chromium));
 process.stdout.write(`${JSON.stringify(results)}\n`);
