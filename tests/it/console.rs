@@ -79,7 +79,7 @@ async fn drive(what: &str, url: &str, more: &Value) -> Value {
     let shots = std::env::var("OUTHAUL_TEST_SHOTS").ok();
     let asked = json!({"url": url, "axe": variable("OUTHAUL_TEST_AXE"), "shots": shots, "more": more});
     let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/console.mjs");
-    let node = program("node", [driver, what]).env("CONSOLE_TEST", asked.to_string());
+    let node = program("node", [driver, what]).env("CONSOLE_TEST", asked.to_string()).env("TZ", "UTC");
     node.limit(Duration::from_mins(3)).run().await.expect(0).report
 }
 
@@ -181,6 +181,45 @@ async fn the_page_has_no_barriers_in_any_look_and_works_by_keys_alone() {
         assert!(reached.contains(&control), "{control} is not reached: {reached:?}");
     }
     assert_eq!(seen["wrong"], json!([]));
+    service.stop().await;
+    drop(pg);
+}
+
+#[tokio::test]
+async fn background_exports_are_shown_while_they_run_with_their_links_and_what_can_be_done() {
+    let (pg, service) = started().await;
+    let seen = drive("jobs", &address(&service), &Value::Null).await;
+    // Where the service has none, the page says nothing of them.
+    assert_eq!(seen["none"], json!([true, true, true]));
+    let before = json!({"title": "orders, CSV, Nov 29, 2026, 9:00 AM", "state": "Ready, cut off by your limit · 5,500 rows · 900 bytes",
+        "note": "The link works no more.", "bar": null, "links": [], "buttons": ["Delete"]});
+    assert_eq!(seen["before"], before);
+
+    let posted = seen["posted"].as_array().unwrap();
+    assert_eq!((posted.len(), &posted[0]["format"], &posted[0]["mode"]), (2, &json!("parquet"), &json!("background")));
+    assert!(posted[0]["key"].as_str().unwrap().len() == 32 && posted[0]["key"] != posted[1]["key"], "{posted:?}");
+    assert_eq!(seen["order"], json!(["job-job2", "job-job1", "job-job0"]));
+    assert_eq!((&seen["queued"]["state"], &seen["queued"]["buttons"]), (&json!("Waiting"), &json!(["Cancel"])));
+
+    let running = &seen["running"];
+    let state = "Running · 1,500 rows of about 6,000 rows · 2.5 MB · 1 minute left";
+    assert_eq!((&running["state"], &running["bar"]), (&json!(state), &json!(25)));
+    let ready = &seen["ready"];
+    assert_eq!(
+        (&ready["state"], &ready["note"]),
+        (&json!("Ready · 6,000 rows · 10.0 MB · 2 files"), &json!("The link works for 23 hours more."))
+    );
+    assert_eq!((&ready["links"], &ready["buttons"]), (&json!(["/v1/exports/job1/download?sig=x"]), &json!(["Delete"])));
+    assert_eq!(seen["announced"], "orders, Parquet, Nov 29, 2026, 10:01 AM: Ready.");
+    assert_eq!(
+        (&seen["older"]["state"], &seen["older"]["note"]),
+        (&json!("Failed"), &json!("the database cannot be reached"))
+    );
+    for (place, state) in [("cancelled", "Cancelled"), ("deleted", "Expired")] {
+        assert_eq!((&seen[place]["state"], &seen[place]["links"]), (&json!(state), &json!([])), "{place}");
+    }
+    assert_eq!(seen["left"], json!([true, 0]), "somebody else's exports stay in sight");
+    assert_eq!((&seen["more"], &seen["violations"], &seen["wrong"]), (&json!(true), &json!([]), &json!([])));
     service.stop().await;
     drop(pg);
 }

@@ -1,4 +1,4 @@
-// What a person does on the console page, in a real Chromium: `node console.mjs streams|looks|jobs`. Where stands in
+// What a person does on the console page, in a real Chromium: `node console.mjs streams|looks|jobs|walk`. Where stands in
 // CONSOLE_TEST as JSON; what was seen goes to standard output.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -35,6 +35,41 @@ const PICKER = `{
       controller.error(new TypeError('network error'));
     } });
     return new Response(response.body.pipeThrough(cut), { status: response.status, headers: response.headers });
+  };
+}`;
+
+// A service of jobs within the page, so that each state of one can be had when it is wanted.
+const JOBS = `{
+  const state = driven;
+  Object.assign(state, { jobs: [{ id: 'job0', dataset: 'orders', format: 'csv', status: 'truncated', mode: 'background', attempt: 1, processed_rows: 5500, bytes: 900, parts: 1, created_at: '2026-11-29T09:00:00Z', expires_at: '2026-11-29T09:30:00Z', download_url: 'https://x.test/p/v1/exports/job0/download?sig=y', error: null }], streams: new Map(), posted: [], has: true });
+  const answer = (body, status = 200) => new Response(JSON.stringify(body), { status });
+  const fetching = globalThis.fetch;
+  state.push = (id, event) => state.streams.get(id)?.enqueue(new TextEncoder().encode('data: ' + JSON.stringify(event) + '\\n\\n'));
+  state.end = (id, change) => {
+    Object.assign(state.jobs.find((job) => job.id === id), change);
+    state.push(id, { status: change.status });
+    state.streams.get(id)?.close();
+    state.streams.delete(id);
+  };
+  globalThis.fetch = async (url, options = {}) => {
+    const [, id, events] = /[/]v1[/]exports(?:[/]([^/?]+))?([/]events)?(?:[?].*)?$/.exec(String(url)) ?? [null, null];
+    if (!String(url).includes('/v1/exports')) return fetching(url, options);
+    if (!state.has) return answer({ code: 'not_found', message: 'there is no such endpoint' }, 404);
+    if (options.method === 'POST') {
+      const asked = JSON.parse(options.body);
+      state.posted.push({ ...asked, key: options.headers['idempotency-key'] });
+      const job = { id: 'job' + state.posted.length, dataset: asked.dataset, format: asked.format, status: 'queued', mode: 'background', attempt: 0, estimated_rows: 6000, processed_rows: null, bytes: null, parts: null, created_at: '2026-11-29T10:0' + state.posted.length + ':00Z', expires_at: null, download_url: null, error: null };
+      state.jobs.unshift(job);
+      return answer(job, 202);
+    }
+    if (events) return new Response(new ReadableStream({ start(stream) { state.streams.set(id, stream); } }));
+    const job = state.jobs.find((one) => one.id === id);
+    if (options.method === 'DELETE') {
+      job.status = job.status === 'running' ? 'cancelling' : 'expired';
+      job.download_url = null;
+      return new Response(null, { status: 204 });
+    }
+    return String(url).includes('cursor=') ? answer({ exports: [{ ...state.jobs.at(-1), id: 'older', created_at: '2026-11-01T10:00:00Z', status: 'failed', download_url: null, error: { code: 'source_unavailable', message: 'the database cannot be reached' } }], next: null }) : answer({ exports: state.jobs, next: state.jobs.length > 0 ? 'n' : null });
   };
 }`;
 
@@ -240,6 +275,54 @@ async function looks(chromium) {
   return seen;
 }
 
+/** The list of background exports. */
+async function jobs(chromium) {
+  const seen = {};
+  const item = (id) => `(() => { const item = document.getElementById('job-${id}'); return item && { title: item.querySelector('h3').textContent, state: item.querySelector('.state').textContent, note: item.querySelector('.why').textContent, bar: item.querySelector('progress').hidden ? null : item.querySelector('progress').value, links: [...item.querySelectorAll('a')].map(({ href }) => href.replace(location.origin, '')), buttons: [...item.querySelectorAll('button')].map(({ textContent }) => textContent) }; })()`;
+  const until = async (id, condition) => {
+    await page.until(`(${item(id)})?.state.includes(${JSON.stringify(condition)})`);
+    return page.value(item(id));
+  };
+  let page = await signedIn(chromium, 'whole', { before: `${PICKER}; ${JOBS}; driven.has = false;` });
+  seen.none = await page.value(`[document.getElementById('jobs').hidden, document.getElementById('queue').hidden, document.getElementById('parquet').hidden]`);
+  await page.close();
+
+  // Also where no file can be written.
+  page = await signedIn(chromium, 'whole', { before: `${PICKER}; ${JOBS}; delete globalThis.showSaveFilePicker;`, size: { width: 360, height: 740 } });
+  await choose(page, 'dataset', 'orders');
+  seen.before = await until('job0', 'Ready');
+  await page.click('input[value=parquet]');
+  await page.click('#queue');
+  seen.queued = await until('job1', 'Waiting');
+  seen.said = await page.text('result');
+  await page.click('#queue');
+  await until('job2', 'Waiting');
+  seen.posted = await page.value('driven.posted');
+  seen.order = await page.value(`[...document.querySelectorAll('#job-list li')].map(({ id }) => id)`);
+  await page.until(`driven.streams.has('job1')`);
+  await page.value(`driven.push('job1', { status: 'running', processed_rows: 1500, bytes: 2500000, parts: 1, percent: 25, eta_seconds: 90 })`);
+  seen.running = await until('job1', 'Running');
+  await page.value(`driven.end('job1', { status: 'complete', processed_rows: 6000, bytes: 10000000, parts: 2, expires_at: new Date(Date.now() + 23.5 * 3600 * 1000).toISOString(), download_url: '/v1/exports/job1/download?sig=x' })`);
+  seen.ready = await until('job1', 'Ready');
+  seen.announced = await page.text('result');
+  await page.click('#more-jobs');
+  seen.older = await until('older', 'Failed');
+  seen.more = await page.value(`document.getElementById('more-jobs').hidden`);
+  await page.send('Runtime.evaluate', { expression: readFileSync(asked.axe, 'utf8') });
+  seen.violations = await page.value(`axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))`);
+  if (asked.shots) await page.shot(join(asked.shots, 'jobs.png'));
+  await page.click('#job-job2 button');
+  await page.value(`driven.jobs.find(({ id }) => id === 'job2').status = 'cancelled'`);
+  seen.cancelled = await until('job2', 'Cancelled');
+  await page.click('#job-job1 button');
+  seen.deleted = await until('job1', 'Expired');
+  await page.click('#sign');
+  seen.left = await page.value(`[document.getElementById('jobs').hidden, document.getElementById('job-list').children.length]`);
+  seen.wrong = page.wrong;
+  await page.close();
+  return seen;
+}
+
 /** As config/service.md says it. */
 async function walk(chromium) {
   const page = await signedIn(chromium, asked.more.api_keys.free);
@@ -267,6 +350,6 @@ async function walk(chromium) {
   return seen;
 }
 
-const scenarios = { streams, looks, walk };
+const scenarios = { streams, looks, jobs, walk };
 const results = await withChromium((chromium) => scenarios[process.argv[2]](chromium));
 process.stdout.write(`${JSON.stringify(results)}\n`);

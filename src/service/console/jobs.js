@@ -127,7 +127,7 @@ export class Jobs {
     if (!bar.hidden) bar.value = job.percent;
     text(note, noteOf(job));
     note.hidden = note.textContent === '';
-    const wanted = `${job.status} ${job.download_url}`;
+    const wanted = `${job.status} ${linkOf(job)}`;
     if (actions.dataset.of === wanted) return;
     actions.dataset.of = wanted;
     actions.replaceChildren(...this.#actions(job));
@@ -136,7 +136,12 @@ export class Jobs {
 
   #actions(job) {
     const found = [];
-    if (job.download_url) found.push(made('a', { href: job.download_url, download: '', ariaLabel: `Download ${title(job)}` }, 'Download'));
+    const link = linkOf(job);
+    if (link !== null) {
+      // A path is one below the page's, whatever a proxy has put in front of both.
+      const href = new URL(link.replace(/^\/(?!\/)/, ''), this.#api().url).href;
+      found.push(made('a', { href, download: '', ariaLabel: `Download ${title(job)}` }, 'Download'));
+    }
     const cancels = job.status === 'queued' || job.status === 'running';
     if (cancels || ['complete', 'truncated'].includes(job.status)) {
       const what = cancels ? 'Cancel' : 'Delete';
@@ -165,7 +170,12 @@ function text(element, value) {
 }
 
 const moment = new Intl.DateTimeFormat('en', { dateStyle: 'medium', timeStyle: 'short' });
-const title = (job) => [job.dataset, job.format?.toUpperCase(), moment.format(new Date(job.created_at))].filter(Boolean).join(', ');
+const FORMATS = { csv: 'CSV', ndjson: 'NDJSON', parquet: 'Parquet' };
+const title = (job) => [job.dataset, FORMATS[job.format], moment.format(new Date(job.created_at))].filter(Boolean).join(', ');
+
+const leftOf = (job) => (new Date(job.expires_at) - Date.now()) / 1_000;
+/** The link while it works; null where there is none. */
+const linkOf = (job) => (job.download_url && !(job.expires_at && leftOf(job) <= 0) ? job.download_url : null);
 
 function stateOf(job) {
   const rows = job.processed_rows > 0 ? [counted(job.processed_rows, 'row')] : [];
@@ -180,7 +190,7 @@ function noteOf(job) {
   if (job.status === 'failed') return job.error?.message ?? '';
   if (job.status === 'running' && job.attempt > 1) return `Attempt ${job.attempt}`;
   if (!job.download_url || !job.expires_at) return '';
-  return `The link works for ${lasting(Math.max((new Date(job.expires_at) - Date.now()) / 1_000, 0))} more.`;
+  return linkOf(job) === null ? 'The link works no more.' : `The link works for ${lasting(leftOf(job))} more.`;
 }
 
 function lasting(seconds) {
