@@ -152,6 +152,7 @@ async fn a_person_saves_rows_and_is_told_the_truth_however_the_stream_ends() {
     assert!(text(&seen, "bucket_saved", "result").starts_with("Saved 2,000 rows"), "{}", seen["bucket_saved"]);
     assert_eq!(file.matches(&format!(",{}\r\n", group[0].as_str().unwrap())).count(), 2_000);
 
+    assert_eq!(seen["stale"], json!([true, false]), "groups of other filters than those that stand there");
     let limit = "More than 5,500 rows. Your limit is 5,500 rows: the file will end after the first 5,500 rows.";
     assert_eq!(seen["cap"], limit);
     let capped = text(&seen, "capped", "result");

@@ -195,6 +195,11 @@ async function streams(chromium) {
   if (asked.shots) await page.shot(join(asked.shots, 'groups.png'));
   await saveAs(page, 'bucket');
   seen.bucket_saved = { ...await ended(page), file: await page.value(FILE('bucket')) };
+  await page.click('#all-rows');
+  const shown = `!document.getElementById('bucket-list').hidden`;
+  seen.stale = [await page.value(shown)];
+  await page.click('#add-filter');
+  seen.stale.push(await page.value(shown));
   seen.wrong.push(...page.wrong);
   await page.close();
 

@@ -13,6 +13,7 @@ let key = null;
 let jobs = null;
 let running = null;
 let estimate = null;
+let grouped = '';
 let asking = new AbortController();
 
 const api = () => ({ url: new URL('.', document.baseURI).href, apiKey: key });
@@ -100,6 +101,8 @@ function changed() {
   asking = new AbortController();
   estimate = null;
   const { bucket } = form;
+  // Groups are of the filters under which they were counted.
+  if (bucket === null && JSON.stringify(form.scope) !== grouped) hideGroups();
   if (form.missing !== '') return void (at('estimate').textContent = '');
   if (bucket !== null) return showEstimate(bucket.rows === null ? null : { rows: bucket.rows, kind: 'exact' });
   const { signal } = asking;
@@ -144,19 +147,27 @@ at('show-groups').addEventListener('click', async () => {
   const analysis = at('analysis').value;
   form.choose(null);
   if (form.missingInFilters !== '') return void (at('groups-said').textContent = form.missingInFilters);
+  const { scope } = form;
+  at('bucket-list').hidden = true;
   at('groups-said').textContent = 'Counting…';
   try {
-    const found = await analyze({ ...api(), dataset: form.dataset.name, analysis, ...form.scope });
+    const found = await analyze({ ...api(), dataset: form.dataset.name, analysis, ...scope });
+    if (JSON.stringify(scope) !== JSON.stringify(form.scope)) return void (at('groups-said').textContent = '');
+    grouped = JSON.stringify(scope);
     showBuckets(form, analysis, found, (bucket) => form.choose(bucket));
   } catch (error) {
     at('groups-said').textContent = `${sentence(error)}.`;
   }
 });
 at('analysis').addEventListener('change', () => {
-  at('bucket-list').hidden = true;
-  at('groups-said').textContent = '';
+  hideGroups();
   form.choose(null);
 });
+function hideGroups() {
+  if (at('bucket-list').hidden) return;
+  at('bucket-list').hidden = true;
+  at('groups-said').textContent = '';
+}
 
 // ---- The click
 
