@@ -66,6 +66,7 @@ at('sign').addEventListener('click', () => {
   if (key === null) return void signIn();
   if (running !== null) return say('An export is being saved: cancel it first.', true);
   key = null;
+  asking.abort();
   jobs?.stop();
   jobs = null;
   at('sign').textContent = 'Sign in';

@@ -4,7 +4,7 @@ import { at, counted, made, sized } from './form.js';
 
 // A browser has six connections to a service of HTTP/1.1, and a stream wants one.
 const FOLLOWED_MAX = 2;
-const AGAIN_MS = 5_000;
+const [AGAIN_MS, AGAIN_LATER_MS] = [5_000, 30_000];
 const LIVE = ['queued', 'running', 'cancelling'];
 const NAMES = {
   queued: 'Waiting', running: 'Running', cancelling: 'Being cancelled', complete: 'Ready', truncated: 'Ready, cut off by your limit',
@@ -53,6 +53,8 @@ export class Jobs {
   /** A job that has just been queued. */
   add(job) {
     this.#take([job]);
+    clearTimeout(this.#timer);
+    this.#poll();
   }
 
   get #options() {
@@ -72,15 +74,17 @@ export class Jobs {
 
   /** The list itself is asked for now and then: what no events tell comes by it. */
   #poll() {
-    this.#timer = setTimeout(async () => {
+    const live = [...this.#jobs.values()].some(({ status }) => LIVE.includes(status));
+    const timer = setTimeout(async () => {
       try {
         if (!document.hidden) this.#take((await listExports(this.#options)).exports);
         at('jobs-said').textContent = this.#jobs.size === 0 ? 'There are none.' : '';
       } catch (error) {
         if (!this.#stopped.signal.aborted) at('jobs-said').textContent = `The list is not fresh: ${error.message}.`;
       }
-      if (!this.#stopped.signal.aborted) this.#poll();
-    }, AGAIN_MS);
+      if (this.#timer === timer && !this.#stopped.signal.aborted) this.#poll();
+    }, live ? AGAIN_MS : AGAIN_LATER_MS);
+    this.#timer = timer;
     at('jobs-said').textContent = this.#jobs.size === 0 ? 'There are none.' : '';
   }
 
