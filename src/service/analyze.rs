@@ -74,7 +74,7 @@ pub(crate) struct BucketView {
     path = "/v1/analyze/{dataset}/{analysis}",
     operation_id = "analyze",
     params(("dataset" = String, Path, description = "The name of the dataset"), ("analysis" = String, Path, description = "The name of the analysis")),
-    request_body = AnalysisQuestion,
+    request_body = Option<AnalysisQuestion>,
     responses(
         (status = 200, description = "The buckets", body = AnalysisView),
         (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
