@@ -88,8 +88,8 @@ fn lines(service: &DemoService<'_>) -> String {
     let rows = r#"{"columns":["id","status","amount"],"where":[{"column":"status","op":"=","value":"shipped"}]}"#;
     let csv = r#"{"format":"csv","columns":["id","created_at","amount"]}"#;
     format!(
-        "\nThe service is at {url} until Ctrl-C. This key is of tier free, which has 10,000 rows at most; one of tier \
-         enterprise is {enterprise}\n\n\
+        "\nThe service is at {url} until Ctrl-C: open it in Chrome or Edge, or copy the lines below. This key is of tier free, \
+         which has 10,000 rows at most: {api_key}\nThis one is of tier enterprise: {enterprise}\n\n\
          {curl} {url}/v1/datasets\n\
          {curl} -D - -d '{rows}' {url}/v1/query/orders/export\n\
          {curl} -d '{csv}' -o orders.csv {url}/v1/query/orders/export",

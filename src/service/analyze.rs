@@ -172,9 +172,8 @@ fn view(
     bucket_key: String,
 ) -> Result<BucketView, Refusal> {
     let failed = |_| Refusal::of_export(&ExportError::internal("a bucket is no JSON"));
-    let names = analysis.dimensions.iter().chain(analysis.bucket.and(dataset.date_column.as_ref()));
     let mut dimensions = Map::new();
-    for (name, value) in names.zip(&bucket.dimensions) {
+    for (name, value) in analysis.dimension_names(dataset).zip(&bucket.dimensions) {
         dimensions.insert(name.clone(), serde_json::from_str(&value.json).map_err(failed)?);
     }
     let measures = analysis.measures.iter().zip(&bucket.measures).map(|((kind, column), json)| {
@@ -268,7 +267,7 @@ impl ServiceState {
         let found = dataset.analyses.get_key_value(analysis).ok_or_else(|| {
             Refusal::new(StatusCode::NOT_FOUND, "analysis_not_found", "there is no such analysis of the dataset")
         })?;
-        if !found.1.tiers.as_ref().is_none_or(|tiers| tiers.contains(&caller.tier)) {
+        if !caller.may_analyze(found.1) {
             return Err(Refusal::forbidden("the tier does not allow this analysis"));
         }
         Ok((caller, dataset, found.0, found.1))

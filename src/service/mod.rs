@@ -12,6 +12,7 @@ mod bucket_key;
 mod catalog;
 mod check;
 mod coding;
+mod console;
 mod cors;
 mod datasets;
 mod deadline;
@@ -37,10 +38,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::Receiver;
@@ -209,15 +209,6 @@ async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
     }
 }
 
-/// The client for browsers and Node, its types, and a hook over it.
-const CLIENT: &str = include_str!("client/client.js");
-const CLIENT_TYPES: &str = include_str!("client/client.d.ts");
-const CLIENT_HOOK: &str = include_str!("client/use-export-rows.js");
-
-fn script(text: &'static str) -> Response {
-    ([(CONTENT_TYPE, "text/javascript; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")], text).into_response()
-}
-
 /// What callers may ask.
 fn router(service: Arc<ServiceState>) -> Router {
     let not_found = async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint");
@@ -226,9 +217,7 @@ fn router(service: Arc<ServiceState>) -> Router {
     let all = openapi::routes().into_iter();
     all.fold(Router::new(), |router, (_, path, method)| router.route(path, method))
         .route("/openapi.json", get(openapi::document))
-        .route("/client.js", get(async || script(CLIENT)))
-        .route("/client.d.ts", get(async || script(CLIENT_TYPES)))
-        .route("/use-export-rows.js", get(async || script(CLIENT_HOOK)))
+        .merge(console::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn(with_request_id))

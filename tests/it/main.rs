@@ -18,6 +18,7 @@ mod clients;
 mod codes;
 mod commit;
 mod consistency;
+mod console;
 mod crash;
 mod ddl;
 mod deadlines;
