@@ -1,5 +1,6 @@
 //! What every room may stand on, and which knows none of them.
 
+pub(crate) mod budget;
 pub(crate) mod command;
 pub(crate) mod cpu;
 pub(crate) mod failpoint;

@@ -11,7 +11,7 @@ use super::super::typed::{load as load_export, load_connection};
 use super::super::{ConfigError, ConfigErrors, Environment};
 use super::analysis::analyses;
 use super::file::{ColumnEntry, DatasetEntry, ServiceFile, SourceEntry};
-use super::{Dataset, DatasetColumn, ServiceConfig, TenantRule};
+use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, TenantRule};
 use crate::export::ExportRequest;
 use crate::model::{ReadMode, ServedReads};
 use crate::source::Source;
@@ -100,12 +100,15 @@ impl Builder<'_> {
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let limits = self.limits(&file.limits);
+        self.check_memory(&limits, &datasets);
+        self.check_sources(&file);
+        let retention = self.retention(&file.retention);
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
         let public_url = file.public_url.map(|url| url.trim_end_matches('/').to_owned());
-        if public_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-            self.wrong("public_url is no URL", "write it as in https://exports.example.com");
+        if public_url.as_deref().is_some_and(|url| !is_base(url)) {
+            self.wrong("public_url is no URL", "write it as in https://exports.example.com, or with a path behind it");
         }
         let warnings = std::mem::take(&mut self.warnings);
         Some(ServiceConfig {
@@ -120,8 +123,25 @@ impl Builder<'_> {
             tiers,
             datasets,
             limits,
+            retention,
             warnings,
         })
+    }
+
+    /// A stream must have room for itself at least.
+    fn check_memory(&mut self, limits: &ServiceLimits, datasets: &BTreeMap<String, Dataset>) {
+        let largest =
+            datasets.values().map(|dataset| dataset.ndjson.memory_bytes().max(dataset.csv.memory_bytes())).max();
+        if let Some(bytes) = largest.filter(|bytes| *bytes > limits.memory) {
+            let wanted = bytes.div_ceil(1 << 20);
+            self.wrong("limits.memory has no room for one stream", format!("give it {wanted}MiB or more"));
+        }
+    }
+
+    fn check_sources(&mut self, file: &ServiceFile) {
+        let named = |name: &String| file.dataset.values().any(|entry| entry.source.as_ref() == Some(name));
+        let unused = file.source.keys().filter(|name| file.source.len() > 1 && !named(name));
+        self.warnings.extend(unused.map(|name| format!("source.{name} is the source of no dataset")));
     }
 
     fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
@@ -350,6 +370,13 @@ pub(super) fn served() -> ServedReads {
         statement_timeout: STATEMENT_TIMEOUT,
         settings: Vec::new(),
     }
+}
+
+/// What paths can be written behind.
+fn is_base(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#<>\"\\^`{|}".contains(&byte);
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(plain))
 }
 
 /// A name that stands in a URL as it is.

@@ -30,6 +30,7 @@ pub(super) struct ServiceFile {
     pub(super) key: Vec<KeyEntry>,
     pub(super) dataset: BTreeMap<String, DatasetEntry>,
     pub(super) limits: LimitsEntry,
+    pub(super) retention: RetentionEntry,
 }
 
 /// `[source.NAME]`. Its text may hold a password: no `Debug` of it.
@@ -137,6 +138,17 @@ pub(super) struct LimitsEntry {
     pub(super) requests_per_minute: Option<u32>,
     pub(super) write_deadline: Option<String>,
     pub(super) first_page: Option<String>,
+    pub(super) connections: Option<u32>,
+    pub(super) memory: Option<String>,
+    pub(super) shutdown: Option<String>,
+}
+
+/// `[retention]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetentionEntry {
+    pub(super) receipts: Option<String>,
+    pub(super) audit: Option<String>,
 }
 
 impl ServiceFile {

@@ -42,6 +42,8 @@ pub struct ServiceConfig {
     pub datasets: BTreeMap<String, Dataset>,
     /// What a caller may take.
     pub limits: ServiceLimits,
+    /// How long the service remembers.
+    pub retention: Remembrance,
     /// What works and should still be looked at.
     pub warnings: Vec<String>,
 }
@@ -154,6 +156,21 @@ pub struct ServiceLimits {
     pub write_deadline: Duration,
     /// So long a caller waits for the first rows.
     pub first_page: Duration,
+    /// Connections at the same time.
+    pub connections: u32,
+    /// Bytes of memory that all streams and jobs together may hold.
+    pub memory: u64,
+    /// So long streams have to end by themselves once the service is to stop.
+    pub shutdown: Duration,
+}
+
+/// How long the service remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembrance {
+    /// How a stream ended.
+    pub receipts: Duration,
+    /// Who asked for what.
+    pub audit: Duration,
 }
 
 /// How the source is asked for a dataset whose streams are not read by pages.

@@ -37,6 +37,8 @@ fn a_small_file_is_a_service() {
     assert_eq!(config.tiers["free"].map(NonZeroU64::get), Some(10_000));
     assert_eq!(config.tiers["enterprise"], None);
     assert_eq!(config.keys[0].sha256[..2], [0x2b, 0xb8]);
+    assert!(config.limits.memory > 64 << 20, "half of what the machine has");
+    assert_eq!(config.retention.receipts, Duration::from_hours(24 * 30));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     let untenanted = load(&SMALL.replace("tenant = \"customer_id = {tenant}\"", "")).unwrap();
     assert!(untenanted.warnings[0].contains("sees all of its rows"), "{:?}", untenanted.warnings);
@@ -75,6 +77,16 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ("[dataset.orders]", "[dataset.orders]\ndate_column = \"at\"", "date_column \"at\" is none of its columns"),
         ("[dataset.orders]", "[dataset.orders]\nread_mode = \"fast\"", "dataset.orders: --read-mode is \"fast\""),
         ("[dataset.orders]", "[limits]\nstreams = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
+        ("[dataset.orders]", "[limits]\nconnections = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
+        (
+            "[dataset.orders]",
+            "[limits]\nmemory = \"8MiB\"\n[dataset.orders]",
+            "limits.memory has no room for one stream",
+        ),
+        ("[dataset.orders]", "[limits]\nmemory = \"much\"\n[dataset.orders]", "limits.memory"),
+        ("[dataset.orders]", "[limits]\nshutdown = \"soon\"\n[dataset.orders]", "limits.shutdown"),
+        ("[dataset.orders]", "[retention]\nreceipts = \"for ever\"\n[dataset.orders]", "retention.receipts"),
+        ("[source.shop]", "public_url = \"https://x/a?b\"\n[source.shop]", "public_url is no URL"),
         ("[dataset.orders]", "[limits]\nwrite_deadline = \"30\"\n[dataset.orders]", "limits.write_deadline"),
         ("[dataset.orders]", "[dataset.orders]\nsource = \"other\"", "name one of the [source.NAME] tables"),
         ("postgresql://reader@", "postgresql://reader:canary@@", "source.shop: "),
