@@ -52,7 +52,7 @@ use bucket_key::BucketSigner;
 use catalog::Catalog;
 use limits::Limits;
 use problem::Refusal;
-use state::{Expiry, SqliteStore, StateError, StateStore};
+use state::{Expiry, StateError, StateStore};
 
 /// So long the end of a stream can be asked for.
 const EXPORTS_KEPT: TimeDelta = TimeDelta::days(30);
@@ -109,8 +109,8 @@ impl From<StateError> for ServiceError {
 pub struct Listening {
     /// Whether callers are answered over TLS.
     pub secure: bool,
-    /// By callers.
-    pub public: SocketAddr,
+    /// By callers; a worker answers none.
+    pub public: Option<SocketAddr>,
     /// By the operator.
     pub admin: Option<SocketAddr>,
 }
@@ -175,9 +175,7 @@ pub async fn serve(
     let metrics = Arc::new(Exporter::start(None, None, &[]).await?);
     let limits = Limits::new(&config.limits);
     let keys = RwLock::new(shared(&config.keys));
-    let file = config.state.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&file)).await;
-    let store: Arc<dyn StateStore> = Arc::new(opened.unwrap_or(Err(StateError::Stopped))?);
+    let store = state::open(&config).await?;
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
     let signer = BucketSigner::new(store.signing_key().await?);
