@@ -37,6 +37,9 @@ fn machine(config: &ServiceConfig) -> Vec<ConfigError> {
     if let Some(Err(error)) = config.tls.as_ref().map(server_config) {
         errors.push(ConfigError::new(format!("tls_cert, tls_key: {error}"), "both are PEM files"));
     }
+    if config.state_url.is_some() {
+        return errors;
+    }
     let folder = config.state.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| std::path::Path::new("."));
     if let Err(error) = rustix::fs::access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {

@@ -1,5 +1,6 @@
 //! The two listeners, and how they end.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
 use tower::Layer;
 use tower::util::MapRequestLayer;
 
@@ -42,6 +44,9 @@ pub(super) async fn serve(
     mut changes: Receiver<ServiceConfig>,
     ready: impl FnOnce(Listening),
 ) -> Result<(), ServiceError> {
+    if !service.config.role.answers() {
+        return work(service, admin, ready).await;
+    }
     let tls = service.config.tls.as_ref().map(server_config).transpose().map_err(ServiceError::Tls)?;
     let tls = tls.map(RustlsConfig::from_config);
     let (listener, address) = bind(service.config.listen).await?;
@@ -69,15 +74,9 @@ pub(super) async fn serve(
         Some(tls) => tokio::spawn(server.acceptor(RustlsAcceptor::new(tls.clone()).acceptor(guarded)).serve(app)),
         None => tokio::spawn(server.acceptor(guarded).serve(app)),
     };
-    let admin = match service.config.admin_listen {
-        Some(address) => {
-            let (listener, address) = bind(address).await?;
-            let server = axum_server::Server::<SocketAddr>::from_listener(listener).first_request_timeout(HEAD_TIMEOUT);
-            Some((tokio::spawn(server.serve(admin.into_make_service())), address))
-        }
-        None => None,
-    };
-    ready(Listening { secure: tls.is_some(), public: address, admin: admin.as_ref().map(|(_, address)| *address) });
+    let admin = operator(service, admin).await?;
+    let admin_address = admin.as_ref().map(|(_, address)| *address);
+    ready(Listening { secure: tls.is_some(), public: Some(address), admin: admin_address });
     loop {
         tokio::select! {
             () = service.stopping.cancelled() => break,
@@ -95,6 +94,28 @@ pub(super) async fn serve(
         task.abort();
     }
     Ok(())
+}
+
+/// Answers the operator alone until the service stops.
+async fn work(service: &ServiceState, admin: Router, ready: impl FnOnce(Listening)) -> Result<(), ServiceError> {
+    let admin = operator(service, admin).await?;
+    ready(Listening { secure: false, public: None, admin: admin.as_ref().map(|(_, address)| *address) });
+    service.stopping.cancelled().await;
+    if let Some((task, _)) = admin {
+        task.abort();
+    }
+    Ok(())
+}
+
+/// Answers the operator, where that is wanted.
+async fn operator(
+    service: &ServiceState,
+    admin: Router,
+) -> Result<Option<(JoinHandle<io::Result<()>>, SocketAddr)>, ServiceError> {
+    let Some(address) = service.config.admin_listen else { return Ok(None) };
+    let (listener, address) = bind(address).await?;
+    let server = axum_server::Server::<SocketAddr>::from_listener(listener).first_request_timeout(HEAD_TIMEOUT);
+    Ok(Some((tokio::spawn(server.serve(admin.into_make_service())), address)))
 }
 
 /// Takes keys and certificates of a file that has changed; the rest of it waits for the next start.

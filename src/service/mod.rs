@@ -56,7 +56,7 @@ use bucket_key::BucketSigner;
 use catalog::Catalog;
 use limits::Limits;
 use problem::Refusal;
-use state::{Expiry, SqliteStore, StateError, StateStore};
+use state::{Expiry, StateError, StateStore};
 
 const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
@@ -107,8 +107,8 @@ impl From<StateError> for ServiceError {
 pub struct Listening {
     /// Whether callers are answered over TLS.
     pub secure: bool,
-    /// By callers.
-    pub public: SocketAddr,
+    /// By callers; a worker answers none.
+    pub public: Option<SocketAddr>,
     /// By the operator.
     pub admin: Option<SocketAddr>,
 }
@@ -177,9 +177,7 @@ pub async fn serve(
     let memory = MemoryBudget::new(config.limits.memory);
     let limits = Limits::new(&config.limits, memory.clone());
     let keys = RwLock::new(shared(&config.keys));
-    let file = config.state.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&file)).await;
-    let store: Arc<dyn StateStore> = Arc::new(opened.unwrap_or(Err(StateError::Stopped))?);
+    let store = state::open(&config).await?;
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
     let signer = BucketSigner::new(store.signing_key().await?);

@@ -69,6 +69,7 @@ mod service_analyses;
 mod service_budget;
 mod service_clients;
 mod service_front;
+mod service_state;
 mod service_streams;
 mod shape;
 mod special_inputs;

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::typed::{load as load_export, load_connection};
+use super::super::typed::{load as load_export, load_connection, load_settings};
 use super::super::{ConfigError, ConfigErrors, Environment};
 use super::analysis::analyses;
 use super::file::{ColumnEntry, DatasetEntry, ServiceFile, SourceEntry};
-use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, TenantRule};
+use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, ServiceRole, TenantRule};
+use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::{ReadMode, ServedReads};
 use crate::source::Source;
@@ -55,7 +56,8 @@ pub(super) fn load(path: &Path, environment: &Environment) -> Result<ServiceConf
         max_row_bytes: served().max_row_bytes,
     };
     let open = environment.is_open_to_others(path);
-    if open && file.source.values().any(|source| source.from.as_deref().is_some_and(has_password)) {
+    let urls = file.source.values().filter_map(|source| source.from.as_deref());
+    if open && urls.chain(file.state_url.as_ref().map(|url| url.0.as_str())).any(has_password) {
         builder.warnings.push(format!("others can read the password in {}: run chmod 600 on it", path.display()));
     }
     let config = builder.config(file);
@@ -88,6 +90,7 @@ impl Builder<'_> {
     fn config(&mut self, file: ServiceFile) -> Option<ServiceConfig> {
         let listen = self.address("listen", file.listen.as_deref().unwrap_or(LISTEN));
         let admin_listen = file.admin_listen.as_deref().and_then(|text| self.address("admin_listen", text));
+        let state_url = self.state_url(&file);
         let state = self.relative(file.state.as_deref().unwrap_or(STATE));
         let tiers = self.tiers(&file);
         let limits = self.limits(&file.limits);
@@ -126,7 +129,9 @@ impl Builder<'_> {
             public_url,
             tls,
             cors_origins: file.cors_origins,
+            role: ServiceRole::All,
             state,
+            state_url,
             bucket_key_seconds,
             keys,
             tiers,
@@ -192,6 +197,42 @@ impl Builder<'_> {
     }
 
     fn source(&mut self, name: &str, entry: &SourceEntry) -> Option<Arc<dyn Source>> {
+        let loaded = self.connection(entry, load_connection);
+        self.named(&format!("source.{name}"), loaded)
+    }
+
+    /// The database of the state store, which several processes need: a file has one.
+    fn state_url(&mut self, file: &ServiceFile) -> Option<ConnectSettings> {
+        let passwords = [&file.state_password_file, &file.state_password_command];
+        let Some(url) = &file.state_url else {
+            if passwords.iter().any(|password| password.is_some()) {
+                self.wrong("a state file has no password", "name a database with state_url");
+            }
+            return None;
+        };
+        if file.state.is_some() {
+            self.wrong(
+                "state and state_url are both given",
+                "keep one: a file for one process, a database for several",
+            );
+        }
+        let [password_file, password_command] = passwords.map(Clone::clone);
+        let entry = SourceEntry { from: Some(url.0.clone()), password_file, password_command };
+        let loaded = self.connection(&entry, load_settings);
+        self.named("state_url", loaded)
+    }
+
+    fn named<T>(&mut self, place: &str, loaded: Result<T, ConfigErrors>) -> Option<T> {
+        let named = |error: ConfigError| ConfigError::new(format!("{place}: {}", error.what), error.hint);
+        loaded.map_err(|errors| self.errors.extend(errors.0.into_iter().map(named))).ok()
+    }
+
+    /// What connects as the options of a command line do.
+    fn connection<T>(
+        &self,
+        entry: &SourceEntry,
+        load: impl FnOnce(Vec<(&'static str, Vec<String>)>, &Environment) -> Result<T, ConfigErrors>,
+    ) -> Result<T, ConfigErrors> {
         let mut flags = Vec::new();
         let mut environment = self.environment.clone();
         if let Some(from) = &entry.from {
@@ -206,14 +247,7 @@ impl Builder<'_> {
         for (key, value) in [("password_file", &entry.password_file), ("password_command", &entry.password_command)] {
             flags.extend(value.as_ref().map(|value| (key, vec![value.clone()])));
         }
-        match load_connection(flags, &environment) {
-            Ok(source) => Some(source),
-            Err(errors) => {
-                let named = |error: ConfigError| ConfigError::new(format!("source.{name}: {}", error.what), error.hint);
-                self.errors.extend(errors.0.into_iter().map(named));
-                None
-            }
-        }
+        load(flags, &environment)
     }
 
     fn dataset(

@@ -45,6 +45,25 @@ fn a_small_file_is_a_service() {
 }
 
 #[test]
+fn a_shared_state_is_a_database_and_its_password_is_shown_to_nobody() {
+    let text = format!("state_url = \"postgresql://state:hunter2@db.example.com/ours\"\n{SMALL}");
+    let mut config = load(&text).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let settings = config.state_url.as_ref().unwrap();
+    assert_eq!((settings.user.as_str(), settings.database.as_str()), ("state", "ours"));
+    config.take_role(ServiceRole::Worker).unwrap();
+    assert!(config.role.works() && !config.role.answers());
+    let mut alone = load(SMALL).unwrap();
+    alone.take_role(ServiceRole::All).unwrap();
+    for role in [ServiceRole::Api, ServiceRole::Worker] {
+        let refused = alone.take_role(role).unwrap_err();
+        assert!(refused.0[0].hint.contains("state_url"), "{refused:?}");
+    }
+    let commanded = format!("state_url = \"postgresql://h/x\"\nstate_password_command = \"echo x\"\n{SMALL}");
+    assert!(load(&commanded).unwrap().state_url.unwrap().password.is_some());
+}
+
+#[test]
 fn mistakes_have_their_line_and_the_nearest_word() {
     for (from, to, expected) in [
         (
@@ -59,6 +78,18 @@ fn mistakes_have_their_line_and_the_nearest_word() {
             "tenant and tenant_setting are both given",
         ),
         ("[source.shop]", "tls_cert = \"x\"\n[source.shop]", "tls_cert and tls_key belong together"),
+        (
+            "[source.shop]",
+            "state = \"x\"\nstate_url = \"postgresql://h/x\"\n[source.shop]",
+            "state and state_url are both",
+        ),
+        ("[source.shop]", "state_password_file = \"x\"\n[source.shop]", "a state file has no password"),
+        (
+            "[source.shop]",
+            "state_url = \"postgresql://h:hunter2/x\"\n[source.shop]",
+            "state_url: service.toml: port: a port is not",
+        ),
+        ("[source.shop]", "state_url = \"env:STATE_NOWHERE\"\n[source.shop]", "the variable STATE_NOWHERE is not set"),
         ("[source.shop]", "cors_origins = [\"*\"]\n[source.shop]", "cors_origins: \"*\" is no origin"),
         ("[source.shop]", "trusted_proxies = []\n[source.shop]", "trusted_proxies is not in this version yet"),
         ("[source.shop]", "[jwt]\nissuer = \"x\"\n[source.shop]", "jwt is not in this version yet"),
