@@ -10,6 +10,7 @@ mod analyze;
 mod body;
 mod bucket_key;
 mod catalog;
+mod check;
 mod coding;
 mod console;
 mod cors;
@@ -20,6 +21,7 @@ mod estimate;
 mod limits;
 mod listen;
 mod openapi;
+mod prefix;
 mod problem;
 mod query;
 mod question;
@@ -40,25 +42,21 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::budget::MemoryBudget;
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
+use crate::base::telemetry::serving;
 use crate::config::ConfigError;
-use crate::config::service::{CallerKey, ServiceConfig};
+use crate::config::service::{CallerKey, Remembrance, ServiceConfig};
 use access::Caller;
 use bucket_key::BucketSigner;
 use catalog::Catalog;
 use limits::Limits;
 use problem::Refusal;
-use state::{Expiry, SqliteStore, StateError, StateStore};
-
-/// So long the end of a stream can be asked for.
-const EXPORTS_KEPT: TimeDelta = TimeDelta::days(30);
-
-/// So long it is known who asked for what.
-const AUDITS_KEPT: TimeDelta = TimeDelta::days(400);
+use state::{Expiry, StateError, StateStore};
 
 const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
@@ -109,8 +107,8 @@ impl From<StateError> for ServiceError {
 pub struct Listening {
     /// Whether callers are answered over TLS.
     pub secure: bool,
-    /// By callers.
-    pub public: SocketAddr,
+    /// By callers; a worker answers none.
+    pub public: Option<SocketAddr>,
     /// By the operator.
     pub admin: Option<SocketAddr>,
 }
@@ -125,6 +123,8 @@ pub(crate) struct ServiceState {
     config: ServiceConfig,
     keys: RwLock<Vec<Arc<CallerKey>>>,
     limits: Limits,
+    /// Of which each stream and each job reserves what it may hold.
+    memory: MemoryBudget,
     store: Arc<dyn StateStore>,
     catalog: Catalog,
     signer: BucketSigner,
@@ -158,7 +158,7 @@ impl ServiceState {
 
 /// What in the file does not fit the databases that it names.
 pub async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
-    catalog::check(config).await
+    check::check(config).await
 }
 
 /// Serves until `stopping` is cancelled; streams that are under way have some seconds then. Of a file that has changed, keys
@@ -173,18 +173,18 @@ pub async fn serve(
     ready: impl FnOnce(Listening),
 ) -> Result<(), ServiceError> {
     let metrics = Arc::new(Exporter::start(None, None, &[]).await?);
-    let limits = Limits::new(&config.limits);
+    serving::describe();
+    let memory = MemoryBudget::new(config.limits.memory);
+    let limits = Limits::new(&config.limits, memory.clone());
     let keys = RwLock::new(shared(&config.keys));
-    let file = config.state.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&file)).await;
-    let store: Arc<dyn StateStore> = Arc::new(opened.unwrap_or(Err(StateError::Stopped))?);
+    let store = state::open(&config).await?;
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
     let signer = BucketSigner::new(store.signing_key().await?);
-    let service = Arc::new(ServiceState { config, keys, limits, store, catalog, signer, stop, stopping });
+    let service = Arc::new(ServiceState { config, keys, limits, memory, store, catalog, signer, stop, stopping });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
-    tokio::spawn(forget(Arc::clone(&service.store)));
+    tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), changes, ready)
         .await
 }
@@ -194,10 +194,12 @@ fn shared(keys: &[CallerKey]) -> Vec<Arc<CallerKey>> {
 }
 
 /// Forgets records once they are old.
-async fn forget(store: Arc<dyn StateStore>) {
+async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
     loop {
         let now = Utc::now();
-        let expiry = Expiry { exports_before: now - EXPORTS_KEPT, audits_before: now - AUDITS_KEPT };
+        let before = |kept| now.checked_sub_signed(kept).unwrap_or(DateTime::UNIX_EPOCH);
+        let before = |kept| chrono::TimeDelta::from_std(kept).map_or(DateTime::UNIX_EPOCH, before);
+        let expiry = Expiry { exports_before: before(kept.receipts), audits_before: before(kept.audit) };
         if let Err(error) = store.prune(expiry).await {
             tracing::warn!(%error, "old records were not forgotten");
         }
@@ -228,6 +230,7 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Refusal>() {
         response = problem.render(&id);
+        serving::refused(problem.code);
         tracing::info!(
             request = id,
             status = problem.status.as_u16(),
