@@ -67,9 +67,9 @@ fn has_password(from: &str) -> bool {
 
 pub(super) struct Builder<'a> {
     folder: Option<&'a Path>,
-    environment: &'a Environment,
+    pub(super) environment: &'a Environment,
     pub(super) errors: Vec<ConfigError>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Builder<'_> {
@@ -99,6 +99,7 @@ impl Builder<'_> {
         }
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
+        let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
         let limits = self.limits(&file.limits);
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
@@ -117,6 +118,7 @@ impl Builder<'_> {
             state,
             bucket_key_seconds,
             keys,
+            jwt,
             tiers,
             datasets,
             limits,
@@ -158,7 +160,7 @@ impl Builder<'_> {
     }
 
     /// A path, from the folder of the file.
-    fn relative(&self, text: &str) -> PathBuf {
+    pub(super) fn relative(&self, text: &str) -> PathBuf {
         self.folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))
     }
 
@@ -258,6 +260,7 @@ impl Builder<'_> {
             expr: entry.expr.clone(),
             filter: entry.filter.unwrap_or(true),
             sort: entry.sort.unwrap_or(false),
+            raw: entry.raw.unwrap_or(false),
         };
         entry.columns.iter().map(|(name, entry)| (name.clone(), typed(entry))).collect()
     }
