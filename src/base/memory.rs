@@ -5,7 +5,9 @@
 //!     + 4 KiB x parts
 //! ```
 //!
-//! where the encoder buffer is one encoded row group for Parquet and one batch's text otherwise.
+//! where the encoder buffer is one encoded row group for Parquet and one batch's text otherwise. A stream of the service
+//! has pages in memory as well, and pieces on their way to the client instead of chunks. A process that carries out several
+//! runs admits them by this formula: `base::budget`.
 
 /// Bytes read from the socket before they are handed over to rayon. Each hand-over wakes a thread on either side and
 /// leaves an idle one spinning for a while: with 256 KiB, a third of the export's system time went there.
@@ -14,6 +16,25 @@ pub(crate) const READ_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 /// A batch ends once its values take this many bytes: what it becomes as text is several times as much, and each reader
 /// has both in memory.
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+/// A batch as text: numbers and dates grow, and NDJSON repeats the names of the columns.
+pub(crate) const BATCH_TEXT_BYTES: usize = 2 * BATCH_BYTES_MAX;
+
+/// The largest row of a run whose rows have no limit, as its reservation supposes it.
+pub(crate) const ROW_BYTES_SUPPOSED: u64 = 1024 * 1024;
+
+/// What a part costs until the commit.
+pub(crate) const PART_BYTES: u64 = 4 * 1024;
+
+/// Parts of a run whose number is not said, as its reservation supposes them.
+pub(crate) const PARTS_SUPPOSED: u32 = 1_000;
+
+/// Pieces of a stream's text that are in memory at the same time: one before the export's channel, one in it, one in the
+/// service's, one at the connection.
+pub(crate) const STREAM_PIECES: u64 = 4;
+
+/// The window and the output of a compressor.
+pub(crate) const COMPRESSOR_BYTES: u64 = 1024 * 1024;
 
 /// The largest single protocol message accepted: PostgreSQL itself allows a row of 1 GiB.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 30;
@@ -39,8 +60,42 @@ pub(crate) const REQUEST_BODY_TIMEOUT: std::time::Duration = std::time::Duration
 /// Bytes of the head of a request; also what one connection of HTTP/1.1 holds of a response that is not sent yet.
 pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// What one stream of HTTP/2 holds of a response that is not sent yet.
+/// What one stream of HTTP/2 holds of a response that is not sent yet, beside the piece that it was given.
 pub(crate) const CONNECTION_SEND_BYTES: usize = 64 * 1024;
+
+/// What a client may send ahead on one stream of HTTP/2: more than the largest body.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// The same of all streams of a connection.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The answer to a question that is no stream: an estimate, the buckets of an analysis.
+pub(crate) const ANSWER_BYTES: u64 = 1024 * 1024;
 
 /// Streams of HTTP/2 on one connection.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 32;
+
+/// What the formula is made of, of one run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunMemory {
+    pub(crate) readers: u64,
+    /// Bytes that each of them keeps of rows that are not encoded yet, beside a batch.
+    pub(crate) page: u64,
+    /// Its encoder's buffer.
+    pub(crate) encoder: u64,
+    /// Bytes on their way from it.
+    pub(crate) on_their_way: u64,
+    pub(crate) largest_row: u64,
+    pub(crate) parts: u64,
+}
+
+impl RunMemory {
+    /// The peak of the run.
+    pub(crate) const fn peak(self) -> u64 {
+        let fixed = (READ_BUFFER_BYTES + BATCH_BYTES_MAX) as u64;
+        let rows = self.largest_row.saturating_mul(3);
+        let reader = fixed.saturating_add(self.page).saturating_add(self.encoder).saturating_add(self.on_their_way);
+        let readers = reader.saturating_add(rows).saturating_mul(self.readers);
+        readers.saturating_add(self.parts.saturating_mul(PART_BYTES))
+    }
+}

@@ -1,11 +1,13 @@
 //! What every room may stand on, and which knows none of them.
 
+pub(crate) mod budget;
 pub(crate) mod command;
 pub(crate) mod cpu;
 pub(crate) mod failpoint;
 pub(crate) mod glob;
 pub(crate) mod http;
 pub(crate) mod memory;
+pub(crate) mod postgres;
 pub(crate) mod retry;
 pub(crate) mod spare;
 pub(crate) mod telemetry;

@@ -6,6 +6,7 @@
 
 pub(crate) mod exporter;
 mod prose;
+pub(crate) mod serving;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -45,7 +45,7 @@ pub(super) async fn serve(job: &Job, context: &CommandContext) -> u8 {
         let datasets = names.iter().map(String::as_str).collect();
         let keys = DemoKeys { free: &free, enterprise: &enterprise };
         let service = DemoService {
-            url: format!("http://{}", at.public),
+            url: at.public.map_or_else(String::new, |public| format!("http://{public}")),
             admin_url: at.admin.map(|admin| format!("http://{admin}")),
             api_key: &free,
             api_keys: keys,
@@ -88,8 +88,8 @@ fn lines(service: &DemoService<'_>) -> String {
     let rows = r#"{"columns":["id","status","amount"],"where":[{"column":"status","op":"=","value":"shipped"}]}"#;
     let csv = r#"{"format":"csv","columns":["id","created_at","amount"]}"#;
     format!(
-        "\nThe service is at {url} until Ctrl-C. This key is of tier free, which has 10,000 rows at most; one of tier \
-         enterprise is {enterprise}\n\n\
+        "\nThe service is at {url} until Ctrl-C: open it in Chrome or Edge, or copy the lines below. This key is of tier free, \
+         which has 10,000 rows at most: {api_key}\nThis one is of tier enterprise: {enterprise}\n\n\
          {curl} {url}/v1/datasets\n\
          {curl} -D - -d '{rows}' {url}/v1/query/orders/export\n\
          {curl} -d '{csv}' -o orders.csv {url}/v1/query/orders/export",

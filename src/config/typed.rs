@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, value};
+use crate::base::postgres::settings::ConnectSettings;
 use crate::base::telemetry::LogFormat;
 use crate::export::request::ExportRequest;
 use crate::model::{
@@ -124,6 +125,16 @@ pub(crate) fn load_connection(
     let mut settings = Settings::read(flags, environment, of_connection());
     let source = settings.source.take();
     settings.end(source)
+}
+
+/// How to connect to a server that is no source, or all mistakes at once. `flags` as for [`load`].
+pub(crate) fn load_settings(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<ConnectSettings, ConfigErrors> {
+    let (raw, mut errors) = Raw::read(flags, environment);
+    let settings = connection::settings(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
+    settings.filter(|_| errors.is_empty()).ok_or(ConfigErrors(errors))
 }
 
 /// What `keep` takes besides its destination: how to connect, and how long a session may wait for its locks. `flags` as

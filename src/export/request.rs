@@ -1,9 +1,14 @@
 //! One export, as it is asked for.
 
-use super::keep::KeeperLaunch;
 use std::sync::Arc;
 
-use crate::model::{CommitOptions, FormatOptions, PolicyOptions, ReadRequest, ShapeOptions, Target, WorkOptions};
+use super::keep::KeeperLaunch;
+use crate::base::memory::{
+    BATCH_TEXT_BYTES, COMPRESSOR_BYTES, PARTS_SUPPOSED, ROW_BYTES_SUPPOSED, RunMemory, STREAM_PIECES,
+};
+use crate::model::{
+    CommitOptions, Format, FormatOptions, PolicyOptions, ReadRequest, ShapeOptions, Target, WorkOptions,
+};
 use crate::source::Source;
 
 /// One export: one relation, one destination, one manifest.
@@ -26,6 +31,36 @@ pub struct ExportRequest {
 }
 
 impl ExportRequest {
+    /// Bytes of memory that a run of it may hold (I6): what it reserves where several runs share a process.
+    pub fn memory_bytes(&self) -> u64 {
+        let Self { work, format, commit, .. } = self;
+        let text = bytes(BATCH_TEXT_BYTES);
+        let served = work.served.as_ref();
+        let largest_row = served.map_or(ROW_BYTES_SUPPOSED, |served| served.max_row_bytes.get());
+        let (readers, on_their_way, parts) = match commit.target {
+            // Of one reader, whatever their number.
+            Target::Stream { .. } => {
+                // A piece has a batch, or one row that is larger.
+                let pieces = text.max(largest_row).saturating_mul(STREAM_PIECES);
+                (1, pieces.saturating_add(COMPRESSOR_BYTES), 1)
+            }
+            Target::Destination(_) => {
+                let chunks = bytes(work.upload_concurrency.get()).saturating_add(1);
+                let parts = work.partitions.map_or(PARTS_SUPPOSED, std::num::NonZeroU32::get);
+                (bytes(work.readers.get()), chunks.saturating_mul(bytes(work.upload_chunk_size.get())), parts.into())
+            }
+        };
+        let run = RunMemory {
+            readers,
+            page: served.map_or(0, |served| served.page_bytes.get()),
+            encoder: if format.format == Format::Parquet { format.parquet.row_group_bytes.get() } else { text },
+            on_their_way,
+            largest_row,
+            parts,
+        };
+        run.peak()
+    }
+
     /// What of it the source is asked for.
     pub(crate) fn read_request(&self) -> ReadRequest {
         let Self { shape, format, policies, work, commit, .. } = self.clone();
@@ -41,4 +76,8 @@ impl ExportRequest {
             keep: commit.keep_snapshot.is_some(),
         }
     }
+}
+
+fn bytes(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

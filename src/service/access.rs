@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::jwt::Tokens;
 use super::problem::Refusal;
-use crate::config::service::{CallerKey, Dataset, ServiceConfig};
+use crate::config::service::{Analysis, CallerKey, Dataset, ServiceConfig};
 
 /// The longest tenant, user or tier that a header may name.
 const ASSERTED_BYTES_MAX: usize = 256;
@@ -83,6 +83,11 @@ impl Caller {
     /// Whether the caller may have its rows.
     pub(crate) fn may_query(&self, dataset: &Dataset) -> bool {
         self.may_use(dataset) && dataset.query_tiers.as_ref().is_none_or(|tiers| tiers.contains(&self.tier))
+    }
+
+    /// Whether the caller, who may use its dataset, may have an analysis and the rows of its buckets.
+    pub(crate) fn may_analyze(&self, analysis: &Analysis) -> bool {
+        analysis.tiers.as_ref().is_none_or(|tiers| tiers.contains(&self.tier))
     }
 }
 

@@ -14,10 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::ServiceState;
 use super::state::AuditRecord;
 use crate::base::telemetry::exporter::Exporter;
+use crate::base::telemetry::serving::{self, Usage};
 
 /// What the operator may ask.
 pub(crate) fn router(service: Arc<ServiceState>, metrics: Arc<Exporter>) -> Router {
+    let used = Arc::clone(&service);
     let metrics = get(move || {
+        let (streams, memory) = (used.limits.under_way(), &used.memory);
+        serving::usage(Usage { streams, memory_reserved: memory.reserved(), memory: memory.bytes() });
         let text = metrics.text();
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response() }
     });

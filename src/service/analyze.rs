@@ -23,7 +23,7 @@ use super::problem::{ProblemBody, Refusal, without_values};
 use super::query::{body_of, stream_of, streamable};
 use super::question::{DateRange, Filter, OrderBy, Question, StreamFormat, parsed};
 use super::scoped::about;
-use crate::base::memory::{REQUEST_BODY_BYTES_MAX, SIGNED_BODY_BYTES_MAX};
+use crate::base::memory::{ANSWER_BYTES, REQUEST_BODY_BYTES_MAX, SIGNED_BODY_BYTES_MAX};
 use crate::config::service::{Analysis, Dataset, MeasureKind};
 use crate::export::ExportError;
 use crate::model::{
@@ -74,7 +74,7 @@ pub(crate) struct BucketView {
     path = "/v1/analyze/{dataset}/{analysis}",
     operation_id = "analyze",
     params(("dataset" = String, Path, description = "The name of the dataset"), ("analysis" = String, Path, description = "The name of the analysis")),
-    request_body = AnalysisQuestion,
+    request_body = Option<AnalysisQuestion>,
     responses(
         (status = 200, description = "The buckets", body = AnalysisView),
         (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
@@ -90,7 +90,8 @@ pub(crate) async fn analyze(
     let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
     // What is asked here stands in each bucket's key, which is to fit into a body too.
     let body = body_of(body, REQUEST_BODY_BYTES_MAX).await?;
-    let asked: AnalysisQuestion = if body.is_empty() { AnalysisQuestion::default() } else { parsed(&body)? };
+    let asked: Option<AnalysisQuestion> = if body.is_empty() { None } else { parsed(&body)? };
+    let asked = asked.unwrap_or_default();
     let question = Question { r#where: asked.r#where, date_range: asked.date_range, ..Question::default() };
     let described = service.described(dataset).await?;
     let scope = question.scope(dataset, described, &caller)?;
@@ -100,7 +101,7 @@ pub(crate) async fn analyze(
         measures: measures(described, analysis)?,
         max_buckets: analysis.max_buckets,
     };
-    let _permit = service.limits.stream(&caller.owner())?;
+    let _permit = service.limits.stream(&caller.owner(), ANSWER_BYTES).await?;
     let aggregated = dataset.ndjson.source.aggregate(request).ok_or_else(nobody)?;
     let found = timeout(service.config.limits.first_page, aggregated).await.map_err(|_| too_slow())?;
     let found = found.map_err(|error| question.blamed(told(&error.into(), &dataset.name)))?;
@@ -133,7 +134,7 @@ pub(crate) fn told(error: &ExportError, dataset: &str) -> Refusal {
     Refusal::of_export(error)
 }
 
-fn dimensions(
+pub(super) fn dimensions(
     dataset: &Dataset,
     described: &DescribedRelation,
     analysis: &Analysis,
@@ -151,7 +152,7 @@ fn scope_of(described: &DescribedRelation, name: &str) -> Result<ScopeColumn, Re
     Ok(column_of(described, name)?.scope.clone())
 }
 
-fn measures(described: &DescribedRelation, analysis: &Analysis) -> Result<Vec<Measure>, Refusal> {
+pub(super) fn measures(described: &DescribedRelation, analysis: &Analysis) -> Result<Vec<Measure>, Refusal> {
     let measure = |(kind, column): &(MeasureKind, String)| {
         let column = || scope_of(described, column);
         Ok(match kind {
@@ -172,9 +173,8 @@ fn view(
     bucket_key: String,
 ) -> Result<BucketView, Refusal> {
     let failed = |_| Refusal::of_export(&ExportError::internal("a bucket is no JSON"));
-    let names = analysis.dimensions.iter().chain(analysis.bucket.and(dataset.date_column.as_ref()));
     let mut dimensions = Map::new();
-    for (name, value) in names.zip(&bucket.dimensions) {
+    for (name, value) in analysis.dimension_names(dataset).zip(&bucket.dimensions) {
         dimensions.insert(name.clone(), serde_json::from_str(&value.json).map_err(failed)?);
     }
     let measures = analysis.measures.iter().zip(&bucket.measures).map(|((kind, column), json)| {
@@ -268,7 +268,7 @@ impl ServiceState {
         let found = dataset.analyses.get_key_value(analysis).ok_or_else(|| {
             Refusal::new(StatusCode::NOT_FOUND, "analysis_not_found", "there is no such analysis of the dataset")
         })?;
-        if !found.1.tiers.as_ref().is_none_or(|tiers| tiers.contains(&caller.tier)) {
+        if !caller.may_analyze(found.1) {
             return Err(Refusal::forbidden("the tier does not allow this analysis"));
         }
         Ok((caller, dataset, found.0, found.1))

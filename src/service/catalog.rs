@@ -6,7 +6,6 @@ use tokio::sync::OnceCell;
 
 use super::ServiceState;
 use super::problem::{Refusal, without_values};
-use crate::config::ConfigError;
 use crate::config::service::{Dataset, ServiceConfig, TenantRule, served_reads};
 use crate::export::ExportError;
 use crate::model::{DescribedColumn, DescribedRelation, ExportErrorKind, ServedRequest};
@@ -42,7 +41,7 @@ impl ServiceState {
 }
 
 /// Asks the source.
-async fn describe(dataset: &Dataset) -> Result<DescribedRelation, ExportError> {
+pub(crate) async fn describe(dataset: &Dataset) -> Result<DescribedRelation, ExportError> {
     let mut shape = dataset.ndjson.shape.clone();
     let plain = dataset.columns.iter().filter(|(_, column)| column.expr.is_none());
     shape.columns = Some(plain.map(|(name, _)| name.clone()).collect());
@@ -65,47 +64,4 @@ pub(crate) fn column_of<'a>(described: &'a DescribedRelation, name: &str) -> Res
     let mut all = described.columns.iter().chain(&described.expressions);
     all.find(|column| column.scope.name == name)
         .ok_or_else(|| Refusal::of_export(&ExportError::new(ExportErrorKind::SourceMissing, "a column is not there")))
-}
-
-/// Looks for what in the file does not fit the databases.
-pub(crate) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
-    let mut errors = Vec::new();
-    for dataset in config.datasets.values() {
-        let place = format!("dataset.{}", dataset.name);
-        match describe(dataset).await {
-            Ok(described) => errors.extend(misfits(&place, dataset, &described)),
-            Err(error) => {
-                let hint = error.hint.clone().unwrap_or_else(|| "check the dataset against the database".to_owned());
-                errors.push(ConfigError::new(format!("{place}: {}", error.sentence()), hint));
-            }
-        }
-    }
-    errors
-}
-
-fn misfits(place: &str, dataset: &Dataset, described: &DescribedRelation) -> Vec<ConfigError> {
-    let mut errors = Vec::new();
-    if described.key.is_empty() {
-        errors.push(ConfigError::new(format!("{place} has no key that its pages could follow"), "name one in key"));
-    }
-    if let Some(refused) = &described.refused {
-        errors.push(ConfigError::new(format!("{place}: {refused}"), "name another key"));
-    }
-    let all = || described.columns.iter().chain(&described.expressions);
-    for name in dataset.columns.keys().filter(|name| all().all(|column| column.scope.name != **name)) {
-        errors
-            .push(ConfigError::new(format!("{place}: there is no column {name:?}"), "leave it out, or write an expr"));
-    }
-    for column in all() {
-        let name = &column.scope.name;
-        if dataset.date_column.as_ref() == Some(name) && !column.dates {
-            let what = format!("{place}: date_column {name:?} holds {}, and no days", column.type_name);
-            errors.push(ConfigError::new(what, "name a column of dates or timestamps"));
-        }
-        if dataset.columns.get(name).is_some_and(|granted| granted.sort) && !column.leads_index {
-            let what = format!("{place}: no index leads with {name:?}, so that each page would sort the table");
-            errors.push(ConfigError::new(what, format!("create one, or leave sort = true out of {name}")));
-        }
-    }
-    errors
 }

@@ -1,34 +1,73 @@
-//! The write deadline: a connection whose client takes no bytes ends. Layers above see only that nobody polls them.
+//! What guards each connection: their number, the write deadline (a connection whose client takes no bytes ends; layers above
+//! see only that nobody polls them), and an end that a request can call for.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::Extension;
+use axum::middleware::AddExtension;
 use axum_server::accept::Accept;
 use futures_util::future::{Ready, ready as at_once};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tower::Layer;
 
 use crate::base::failpoint;
 
 /// So many bytes must be taken within each deadline: whoever takes one byte a minute is as good as gone.
-const PROGRESS_BYTES: usize = 64 * 1024;
+pub(crate) const PROGRESS_BYTES: usize = 64 * 1024;
 
-/// Gives each connection its deadline.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DeadlineAcceptor(pub(crate) Duration);
+/// Takes connections, and gives each its guard.
+#[derive(Debug, Clone)]
+pub(crate) struct GuardedAcceptor {
+    deadline: Duration,
+    connections: Arc<Semaphore>,
+}
 
-impl<S> Accept<TcpStream, S> for DeadlineAcceptor {
+/// Ends the connection of a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectionEnd(CancellationToken);
+
+impl ConnectionEnd {
+    pub(crate) fn end(&self) {
+        self.0.cancel();
+    }
+}
+
+impl GuardedAcceptor {
+    pub(crate) fn new(deadline: Duration, connections: u32) -> Self {
+        let connections = usize::try_from(connections).unwrap_or(Semaphore::MAX_PERMITS);
+        Self { deadline, connections: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    fn guarded(&self, stream: TcpStream, end: &ConnectionEnd) -> io::Result<Deadlined<TcpStream>> {
+        // One too many is closed at once: it must not wait for memory that the others have.
+        let held = Arc::clone(&self.connections).try_acquire_owned().map_err(io::Error::other);
+        let held = if failpoint::off("connections") { None } else { Some(held?) };
+        stream.set_nodelay(true)?;
+        let mut guarded = Deadlined::new(stream, self.deadline);
+        guarded.end = Some(Box::pin(end.0.clone().cancelled_owned()));
+        guarded.held = held;
+        Ok(guarded)
+    }
+}
+
+impl<S> Accept<TcpStream, S> for GuardedAcceptor {
     type Stream = Deadlined<TcpStream>;
-    type Service = S;
+    type Service = AddExtension<S, ConnectionEnd>;
     type Future = Ready<io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let prepared = stream.set_nodelay(true).map(|()| (Deadlined::new(stream, self.0), service));
-        at_once(prepared)
+        let end = ConnectionEnd::default();
+        let guarded = self.guarded(stream, &end);
+        at_once(guarded.map(|guarded| (guarded, Extension(end).layer(service))))
     }
 }
 
@@ -43,11 +82,20 @@ pub(crate) struct Deadlined<T> {
     blocked: Duration,
     /// Bytes that it has taken meanwhile.
     taken: usize,
+    /// The end that one of its requests may call for.
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Its place among the connections.
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl<T> Deadlined<T> {
     fn new(inner: T, limit: Duration) -> Self {
-        Self { inner, limit, waiting: None, blocked: Duration::ZERO, taken: 0 }
+        Self { inner, limit, waiting: None, blocked: Duration::ZERO, taken: 0, end: None, held: None }
+    }
+
+    /// Whether somebody has called for its end, who wakes whoever reads from it now.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready())
     }
 
     /// Judges one try to write.
@@ -77,6 +125,10 @@ impl<T> Deadlined<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Deadlined<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.has_ended(cx) {
+            self.end = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

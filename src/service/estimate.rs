@@ -16,7 +16,7 @@ use super::problem::{ProblemBody, Refusal};
 use super::query::body_of;
 use super::question::Question;
 use super::scoped::about;
-use crate::base::memory::REQUEST_BODY_BYTES_MAX;
+use crate::base::memory::{ANSWER_BYTES, REQUEST_BODY_BYTES_MAX};
 use crate::export::ExportError;
 use crate::model::CountedRows;
 
@@ -65,7 +65,7 @@ pub(crate) async fn estimate(
     let described = service.described(dataset).await?;
     let scope = question.scope(dataset, described, &caller)?;
     let request = about(dataset, &caller, &scope)?;
-    let _permit = service.limits.stream(&caller.owner())?;
+    let _permit = service.limits.stream(&caller.owner(), ANSWER_BYTES).await?;
     let max_rows = caller.max_rows.map(NonZeroU64::get);
     // One more than the cap tells whether it cuts.
     let up_to = max_rows.map_or(COUNTED_ROWS_MAX, |rows| rows.saturating_add(1).min(COUNTED_ROWS_MAX));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use governor::clock::{Clock, DefaultClock};
@@ -11,6 +12,8 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Refusal;
+use crate::base::budget::{MemoryBudget, MemoryPermit};
+use crate::base::failpoint;
 use crate::config::service::ServiceLimits;
 
 /// After so many requests the tenants that have been silent are forgotten.
@@ -18,6 +21,9 @@ const REQUESTS_BETWEEN_SWEEPS: u32 = 1_024;
 
 /// Seconds after which a caller may ask for another stream.
 const STREAM_RETRY_SECONDS: u64 = 5;
+
+/// So long a stream waits for memory that others give back.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The limits, with what is taken of them.
 #[derive(Debug)]
@@ -28,18 +34,20 @@ pub(crate) struct Limits {
     all: u32,
     streams_per_tenant: u32,
     of_tenants: Arc<Mutex<HashMap<String, u32>>>,
+    memory: MemoryBudget,
 }
 
 /// The right to one stream, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamPermit {
     _all: OwnedSemaphorePermit,
+    memory: Option<MemoryPermit>,
     owner: String,
     of_tenants: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 impl Limits {
-    pub(crate) fn new(limits: &ServiceLimits) -> Self {
+    pub(crate) fn new(limits: &ServiceLimits, memory: MemoryBudget) -> Self {
         let per_minute = NonZeroU32::new(limits.requests_per_minute).unwrap_or(NonZeroU32::MIN);
         Self {
             requests: RateLimiter::keyed(Quota::per_minute(per_minute)),
@@ -48,6 +56,7 @@ impl Limits {
             all: limits.streams,
             streams_per_tenant: limits.streams_per_tenant,
             of_tenants: Arc::default(),
+            memory,
         }
     }
 
@@ -66,11 +75,33 @@ impl Limits {
         })
     }
 
-    /// Lets a stream begin.
+    /// Lets a stream begin that may hold so many bytes of memory.
     ///
     /// # Errors
-    /// The tenant has as many as it may have, or the service has.
-    pub(crate) fn stream(&self, owner: &str) -> Result<StreamPermit, Refusal> {
+    /// The tenant has as many as it may have, or the service has, or others have the memory.
+    pub(crate) async fn stream(&self, owner: &str, bytes: u64) -> Result<StreamPermit, Refusal> {
+        let mut permit = self.slot(owner)?;
+        // Held by those that wait: no more of them than streams wait.
+        permit.memory = self.reserve(bytes).await?;
+        Ok(permit)
+    }
+
+    async fn reserve(&self, bytes: u64) -> Result<Option<MemoryPermit>, Refusal> {
+        if failpoint::off("memory") {
+            return Ok(None);
+        }
+        let busy = || {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the service's memory is taken by others")
+                .after(STREAM_RETRY_SECONDS)
+        };
+        let reserved = tokio::time::timeout(MEMORY_PATIENCE, self.memory.reserve(bytes)).await;
+        reserved.map_err(|_| busy())?.map(Some).map_err(|error| {
+            tracing::error!(%error, "a stream has no room in limits.memory");
+            busy()
+        })
+    }
+
+    fn slot(&self, owner: &str) -> Result<StreamPermit, Refusal> {
         let all = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the service has as many streams as it may have")
                 .after(STREAM_RETRY_SECONDS)
@@ -82,7 +113,12 @@ impl Limits {
         }
         *count += 1;
         drop(of_tenants);
-        Ok(StreamPermit { _all: all, owner: owner.to_owned(), of_tenants: Arc::clone(&self.of_tenants) })
+        Ok(StreamPermit { _all: all, memory: None, owner: owner.to_owned(), of_tenants: Arc::clone(&self.of_tenants) })
+    }
+
+    /// Streams and questions that are under way.
+    pub(crate) fn under_way(&self) -> u32 {
+        self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
 
     /// Waits until no stream runs, and lets none begin.

@@ -1,27 +1,37 @@
 //! The two listeners, and how they end.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
+use axum::{Router, ServiceExt};
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+use tower::Layer;
+use tower::util::MapRequestLayer;
 
-use super::deadline::DeadlineAcceptor;
+use super::deadline::GuardedAcceptor;
+use super::prefix::without_prefix;
 use super::tls::server_config;
 use super::{Listening, ServiceError, ServiceState};
 use crate::base::failpoint;
-use crate::base::memory::{CONNECTION_SEND_BYTES, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
+use crate::base::memory::{
+    CONNECTION_SEND_BYTES, CONNECTION_WINDOW_BYTES, REQUEST_HEAD_BYTES_MAX, STREAM_WINDOW_BYTES,
+    STREAMS_PER_CONNECTION_MAX,
+};
 use crate::config::service::ServiceConfig;
 
 /// So long a client has for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// So long streams have to end by themselves once the service is to stop.
-const GRACE: Duration = Duration::from_secs(10);
+/// So often a connection of HTTP/2 that says nothing is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// So long streams that are broken off then have to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -34,6 +44,9 @@ pub(super) async fn serve(
     mut changes: Receiver<ServiceConfig>,
     ready: impl FnOnce(Listening),
 ) -> Result<(), ServiceError> {
+    if !service.config.role.answers() {
+        return work(service, admin, ready).await;
+    }
     let tls = service.config.tls.as_ref().map(server_config).transpose().map_err(ServiceError::Tls)?;
     let tls = tls.map(RustlsConfig::from_config);
     let (listener, address) = bind(service.config.listen).await?;
@@ -48,21 +61,22 @@ pub(super) async fn serve(
         .http2()
         .max_send_buf_size(CONNECTION_SEND_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES_MAX).unwrap_or(u32::MAX));
-    let (app, deadline) = (public.into_make_service(), DeadlineAcceptor(deadline));
+    let prefix = service.config.public_url.clone();
+    let app = MapRequestLayer::new(move |request: Request<Incoming>| without_prefix(prefix.as_deref(), request))
+        .layer(public);
+    let app = ServiceExt::<Request<Incoming>>::into_make_service(app);
+    let guarded = GuardedAcceptor::new(deadline, service.config.limits.connections);
     let serving = match &tls {
-        Some(tls) => tokio::spawn(server.acceptor(RustlsAcceptor::new(tls.clone()).acceptor(deadline)).serve(app)),
-        None => tokio::spawn(server.acceptor(deadline).serve(app)),
+        Some(tls) => tokio::spawn(server.acceptor(RustlsAcceptor::new(tls.clone()).acceptor(guarded)).serve(app)),
+        None => tokio::spawn(server.acceptor(guarded).serve(app)),
     };
-    let admin = match service.config.admin_listen {
-        Some(address) => {
-            let (listener, address) = bind(address).await?;
-            let server = axum_server::Server::<SocketAddr>::from_listener(listener).first_request_timeout(HEAD_TIMEOUT);
-            Some((tokio::spawn(server.serve(admin.into_make_service())), address))
-        }
-        None => None,
-    };
-    ready(Listening { secure: tls.is_some(), public: address, admin: admin.as_ref().map(|(_, address)| *address) });
+    let admin = operator(service, admin).await?;
+    let admin_address = admin.as_ref().map(|(_, address)| *address);
+    ready(Listening { secure: tls.is_some(), public: Some(address), admin: admin_address });
     loop {
         tokio::select! {
             () = service.stopping.cancelled() => break,
@@ -73,7 +87,7 @@ pub(super) async fn serve(
         }
     }
     handle.graceful_shutdown(None);
-    if tokio::time::timeout(GRACE, service.limits.all_ended()).await.is_err() {
+    if tokio::time::timeout(service.config.limits.shutdown, service.limits.all_ended()).await.is_err() {
         service.stop.cancel();
         let _ = tokio::time::timeout(LAST_WORDS, service.limits.all_ended()).await;
     }
@@ -83,6 +97,28 @@ pub(super) async fn serve(
         task.abort();
     }
     Ok(())
+}
+
+/// Answers the operator alone until the service stops.
+async fn work(service: &ServiceState, admin: Router, ready: impl FnOnce(Listening)) -> Result<(), ServiceError> {
+    let admin = operator(service, admin).await?;
+    ready(Listening { secure: false, public: None, admin: admin.as_ref().map(|(_, address)| *address) });
+    service.stopping.cancelled().await;
+    if let Some((task, _)) = admin {
+        task.abort();
+    }
+    Ok(())
+}
+
+/// Answers the operator, where that is wanted.
+async fn operator(
+    service: &ServiceState,
+    admin: Router,
+) -> Result<Option<(JoinHandle<io::Result<()>>, SocketAddr)>, ServiceError> {
+    let Some(address) = service.config.admin_listen else { return Ok(None) };
+    let (listener, address) = bind(address).await?;
+    let server = axum_server::Server::<SocketAddr>::from_listener(listener).first_request_timeout(HEAD_TIMEOUT);
+    Ok(Some((tokio::spawn(server.serve(admin.into_make_service())), address)))
 }
 
 /// Takes keys, certificates and the issuer of tokens of a file that has changed; the rest of it waits for the next start.

@@ -10,7 +10,9 @@ mod analyze;
 mod body;
 mod bucket_key;
 mod catalog;
+mod check;
 mod coding;
+mod console;
 mod cors;
 mod datasets;
 mod deadline;
@@ -21,6 +23,7 @@ mod jwt;
 mod limits;
 mod listen;
 mod openapi;
+mod prefix;
 mod problem;
 mod query;
 mod question;
@@ -38,19 +41,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::budget::MemoryBudget;
 use crate::base::failpoint;
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
+use crate::base::telemetry::serving;
 use crate::config::ConfigError;
-use crate::config::service::{CallerKey, ServiceConfig};
+use crate::config::service::{CallerKey, Remembrance, ServiceConfig};
 use access::Caller;
 use bucket_key::BucketSigner;
 use catalog::Catalog;
@@ -58,13 +62,7 @@ use jwks::{JwksError, KEYS_AGE_MAX};
 use jwt::Tokens;
 use limits::Limits;
 use problem::Refusal;
-use state::{Expiry, SqliteStore, StateError, StateStore};
-
-/// So long the end of a stream can be asked for.
-const EXPORTS_KEPT: TimeDelta = TimeDelta::days(30);
-
-/// So long it is known who asked for what.
-const AUDITS_KEPT: TimeDelta = TimeDelta::days(400);
+use state::{Expiry, StateError, StateStore};
 
 const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
@@ -124,8 +122,8 @@ impl From<StateError> for ServiceError {
 pub struct Listening {
     /// Whether callers are answered over TLS.
     pub secure: bool,
-    /// By callers.
-    pub public: SocketAddr,
+    /// By callers; a worker answers none.
+    pub public: Option<SocketAddr>,
     /// By the operator.
     pub admin: Option<SocketAddr>,
 }
@@ -141,6 +139,8 @@ pub(crate) struct ServiceState {
     keys: RwLock<Vec<Arc<CallerKey>>>,
     tokens: RwLock<Option<Arc<Tokens>>>,
     limits: Limits,
+    /// Of which each stream and each job reserves what it may hold.
+    memory: MemoryBudget,
     store: Arc<dyn StateStore>,
     catalog: Catalog,
     signer: BucketSigner,
@@ -202,14 +202,7 @@ impl ServiceState {
 
 /// What in the file does not fit the databases that it names.
 pub async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
-    let mut errors = catalog::check(config).await;
-    if let Some(settings) = &config.jwt
-        && let Err(error) = jwks::check(&settings.jwks).await
-    {
-        let what = format!("jwt: {}", crate::base::voice::sentence(&error.to_string(), error.source(), false));
-        errors.push(ConfigError::new(what, "check jwks_url or jwks_file"));
-    }
-    errors
+    check::check(config).await
 }
 
 /// Serves until `stopping` is cancelled; streams that are under way have some seconds then. Of a file that has changed, keys,
@@ -224,20 +217,21 @@ pub async fn serve(
     ready: impl FnOnce(Listening),
 ) -> Result<(), ServiceError> {
     let metrics = Arc::new(Exporter::start(None, None, &[]).await?);
-    let limits = Limits::new(&config.limits);
+    serving::describe();
+    let memory = MemoryBudget::new(config.limits.memory);
+    let limits = Limits::new(&config.limits, memory.clone());
     let keys = RwLock::new(shared(&config.keys));
     let tokens = config.jwt.as_ref().map(|settings| Tokens::new(settings, None)).transpose()?;
     let tokens = RwLock::new(tokens.map(Arc::new));
-    let file = config.state.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&file)).await;
-    let store: Arc<dyn StateStore> = Arc::new(opened.unwrap_or(Err(StateError::Stopped))?);
+    let store = state::open(&config).await?;
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
     let signer = BucketSigner::new(store.signing_key().await?);
-    let service = Arc::new(ServiceState { config, keys, tokens, limits, store, catalog, signer, stop, stopping });
+    let service =
+        Arc::new(ServiceState { config, keys, tokens, limits, memory, store, catalog, signer, stop, stopping });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
-    tokio::spawn(forget(Arc::clone(&service.store)));
+    tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     tokio::spawn(fetch_keys(Arc::clone(&service)));
     listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), changes, ready)
         .await
@@ -258,24 +252,17 @@ async fn fetch_keys(service: Arc<ServiceState>) {
 }
 
 /// Forgets records once they are old.
-async fn forget(store: Arc<dyn StateStore>) {
+async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
     loop {
         let now = Utc::now();
-        let expiry = Expiry { exports_before: now - EXPORTS_KEPT, audits_before: now - AUDITS_KEPT };
+        let before = |kept| now.checked_sub_signed(kept).unwrap_or(DateTime::UNIX_EPOCH);
+        let before = |kept| chrono::TimeDelta::from_std(kept).map_or(DateTime::UNIX_EPOCH, before);
+        let expiry = Expiry { exports_before: before(kept.receipts), audits_before: before(kept.audit) };
         if let Err(error) = store.prune(expiry).await {
             tracing::warn!(%error, "old records were not forgotten");
         }
         tokio::time::sleep(BETWEEN_PRUNES).await;
     }
-}
-
-/// The client for browsers and Node, its types, and a hook over it.
-const CLIENT: &str = include_str!("client/client.js");
-const CLIENT_TYPES: &str = include_str!("client/client.d.ts");
-const CLIENT_HOOK: &str = include_str!("client/use-export-rows.js");
-
-fn script(text: &'static str) -> Response {
-    ([(CONTENT_TYPE, "text/javascript; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")], text).into_response()
 }
 
 /// What callers may ask.
@@ -286,9 +273,7 @@ fn router(service: Arc<ServiceState>) -> Router {
     let all = openapi::routes().into_iter();
     all.fold(Router::new(), |router, (_, path, method)| router.route(path, method))
         .route("/openapi.json", get(openapi::document))
-        .route("/client.js", get(async || script(CLIENT)))
-        .route("/client.d.ts", get(async || script(CLIENT_TYPES)))
-        .route("/use-export-rows.js", get(async || script(CLIENT_HOOK)))
+        .merge(console::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(&service), jwt::with_keys))
@@ -304,6 +289,7 @@ async fn with_request_id(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Refusal>() {
         response = problem.render(&id);
+        serving::refused(problem.code);
         tracing::info!(
             request = id,
             status = problem.status.as_u16(),

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::access::Caller;
 use super::coding::{Coding, takes_trailers};
+use super::deadline::ConnectionEnd;
 use super::ending::TRAILERS;
 use super::limits::StreamPermit;
 use super::problem::{ProblemBody, Refusal};
@@ -81,13 +82,16 @@ pub(crate) async fn stream_of(
     conditions: Vec<ScopeCondition>,
     parts: &Parts,
 ) -> Result<Response, Refusal> {
-    let permit = service.limits.stream(&caller.owner())?;
+    let bytes = dataset.ndjson.memory_bytes().max(dataset.csv.memory_bytes());
+    let permit = service.limits.stream(&caller.owner(), bytes).await?;
     let described = service.described(dataset).await?;
     let mut scope = question.scope(dataset, described, caller)?;
     scope.conditions.extend(conditions);
     let mut order =
         order(caller, dataset, question, &parts.headers, service.config.limits.first_page, (&scope, permit))?;
     order.request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_default().0;
+    order.connection = parts.extensions.get::<ConnectionEnd>().cloned();
+    order.write_deadline = failpoint::limit("write_deadline", service.config.limits.write_deadline);
     let promised = order.end_record;
     let head = head(service, dataset, &order)?;
     let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await;
@@ -180,6 +184,8 @@ fn order(
         end_record: question.end_record && question.format == StreamFormat::Ndjson,
         trailers: takes_trailers(headers),
         first_page,
+        write_deadline: Duration::MAX,
+        connection: None,
         permit: Some(permit),
         credential: caller.key_name().to_owned(),
         request_id: String::new(),

@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{BodyPiece, StreamBody, pipe};
 use super::coding::{Coder, Coding};
+use super::deadline::{ConnectionEnd, PROGRESS_BYTES};
 use super::ending::{self, StreamOutcome};
 use super::limits::StreamPermit;
 use super::problem::Refusal;
 use super::question::StreamFormat;
 use super::state::{AuditRecord, ExportEnd, ExportRecord, StateStore};
 use crate::base::failpoint;
+use crate::base::telemetry::serving;
 use crate::export::{ExportError, ExportRequest, Streamed, stream};
 use crate::model::ReadMode;
 
@@ -44,6 +46,10 @@ pub(crate) struct StreamOrder {
     pub(crate) end_record: bool,
     pub(crate) trailers: bool,
     pub(crate) first_page: Duration,
+    /// So long a client may take too little.
+    pub(crate) write_deadline: Duration,
+    /// Its connection.
+    pub(crate) connection: Option<ConnectionEnd>,
     /// What the key is called.
     pub(crate) credential: String,
     pub(crate) request_id: String,
@@ -105,6 +111,8 @@ struct Pump {
     body: Sender<BodyPiece>,
     coder: Coder,
     bytes: u64,
+    /// Bytes of the last two pieces, which the client may not have taken yet.
+    ahead: [usize; 2],
     /// Whether the caller has a head.
     answered: bool,
 }
@@ -132,7 +140,7 @@ impl Pump {
         let (events, _) = channel(1);
         let stop = stop.child_token();
         let run = tokio::spawn(stream(order.request.clone(), sender, events, stop.clone()));
-        let pump = Self { order, store, stop, chunks, run, body, coder, bytes: 0, answered: false };
+        let pump = Self { order, store, stop, chunks, run, body, coder, bytes: 0, ahead: [0; 2], answered: false };
         // While the database is asked already.
         if let Err(error) = pump.store.begin_export(pump.order.record.clone()).await {
             tracing::error!(%error, "a stream was not begun");
@@ -222,6 +230,10 @@ impl Pump {
 
     async fn rest(&mut self) -> StreamOutcome {
         loop {
+            // What waits here would be one piece more in memory.
+            if let Some(outcome) = self.room(1).await {
+                return outcome;
+            }
             let piece = tokio::select! {
                 () = self.body.closed() => return StreamOutcome::Cancelled,
                 piece = self.chunks.recv() => piece,
@@ -252,8 +264,44 @@ impl Pump {
     async fn coded(&mut self, piece: Bytes, last: bool) -> Option<StreamOutcome> {
         match self.coder.code(piece, last).await {
             Ok(coded) if coded.is_empty() => None,
-            Ok(coded) => self.body.send(BodyPiece::Data(coded)).await.is_err().then_some(StreamOutcome::Cancelled),
+            Ok(coded) => self.hand(coded).await,
             Err(error) => Some(StreamOutcome::Failed(error)),
+        }
+    }
+
+    /// Hands bytes to the connection; says how the stream ended where it cannot.
+    async fn hand(&mut self, bytes: Bytes) -> Option<StreamOutcome> {
+        let size = bytes.len();
+        if let Some(outcome) = self.room(1).await {
+            return Some(outcome);
+        }
+        if self.body.send(BodyPiece::Data(bytes)).await.is_err() {
+            return Some(StreamOutcome::Cancelled);
+        }
+        self.ahead = [self.ahead[1], size];
+        serving::bytes_sent(size);
+        None
+    }
+
+    /// Waits for room for so many pieces, as long as the client takes what it has at the pace that is wanted of it; says how
+    /// the stream ended where there is none. A client of HTTP/2 that lets a stream wait holds no write up, so that the
+    /// deadline of the connection's writes does not see it; and what it has not taken goes only with the connection.
+    async fn room(&self, pieces: usize) -> Option<StreamOutcome> {
+        let ahead = self.ahead.iter().sum::<usize>() / PROGRESS_BYTES;
+        let times = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+        let patience = match self.order.write_deadline.saturating_mul(times) {
+            _ if failpoint::off("stream_deadline") => Duration::MAX,
+            patience => patience,
+        };
+        tokio::select! {
+            room = self.body.reserve_many(pieces) => room.is_err().then_some(StreamOutcome::Cancelled),
+            () = self.stop.cancelled() => Some(StreamOutcome::Failed(ExportError::cancelled())),
+            () = tokio::time::sleep(patience) => {
+                if let Some(connection) = &self.order.connection {
+                    connection.end();
+                }
+                Some(StreamOutcome::Cancelled)
+            }
         }
     }
 
@@ -263,14 +311,15 @@ impl Pump {
         self.stop_unless(&outcome);
         // What is handed to the connection is gone from here; what is not has not been.
         let awaited = self.answered && matches!(outcome, StreamOutcome::Done(_));
-        if awaited && self.body.reserve_many(self.body.max_capacity()).await.is_err() {
-            outcome = StreamOutcome::Cancelled;
+        if awaited && let Some(other) = self.room(self.body.max_capacity()).await {
+            outcome = other;
         }
         let mut end = ending::record(&outcome, Some(self.bytes), self.order.max_rows);
         end.notes.clone_from(&self.order.record.end.notes);
         end.notes.extend(outcome.guarded());
         let id = self.order.record.id.clone();
         outcome.log(&id);
+        serving::stream_ended(end.status.name());
         self.audit(&end).await;
         if let Err(error) = self.store.finish_export(id, end).await {
             tracing::error!(%error, "the end of a stream was not recorded");

@@ -200,6 +200,52 @@ async fn the_hook_shows_each_state_and_is_silent_once_it_has_gone() {
     assert_eq!(results["left"], json!([null, "streaming"]));
 }
 
+/// The calls besides streams, against answers of the test's own.
+#[tokio::test]
+async fn the_calls_of_the_client_ask_and_understand() {
+    let script = file("tests/support/client_calls.mjs");
+    let seen = program("node", [script, file("src/service/client/client.js")]).run().await.expect(0).report;
+    let asked = seen["asked"].as_array().unwrap();
+    let lines: Vec<String> =
+        asked.iter().map(|one| format!("{} {}", text(&one["method"]), text(&one["url"]))).collect();
+    assert_eq!(
+        lines,
+        [
+            "GET http://service/v1/datasets",
+            "POST http://service/v1/query/a%2Fb/estimate",
+            "POST http://service/v1/exports",
+            "POST http://service/v1/exports",
+            "GET http://service/v1/exports?cursor=a%20b",
+            "GET http://service/v1/exports/j%201",
+            "GET http://service/v1/exports/j%201/manifest",
+            "DELETE http://service/v1/exports/j%201",
+        ]
+    );
+    assert!(asked.iter().all(|one| one["key"] == "Bearer k"), "{asked:?}");
+    let (columns, filters, range) =
+        (json!(["x"]), json!([{"column": "x", "op": "is null"}]), json!({"from": "2026-01-01"}));
+    let estimate = json!({"format": "ndjson", "columns": columns, "where": filters, "date_range": range});
+    assert_eq!((&asked[1]["body"], &seen["estimate"]), (&estimate, &json!({"rows": 3})));
+    let job = json!({"dataset": "a/b", "mode": "background", "format": "parquet", "compression": "zstd", "columns": columns,
+        "where": filters, "date_range": range});
+    assert_eq!((&asked[2]["body"], &asked[2]["idempotency"]), (&job, &json!("once")));
+    // The filters of a bucket are in its key.
+    let bucket = json!({"dataset": "a/b", "mode": "background", "format": "ndjson", "columns": columns, "analysis": "by_x",
+        "bucket_key": "b"});
+    assert_eq!(asked[3]["body"], bucket);
+    assert_eq!(seen["analyzed"]["body"], json!({"where": filters, "date_range": range}));
+
+    // Each event once, from where the connection broke, until the job has ended.
+    let running = |rows: u64| json!({"status": "running", "processed_rows": rows});
+    assert_eq!(seen["events"], json!([running(1), running(2), {"status": "complete"}]));
+    assert_eq!(seen["last"], json!([null, "1", "1"]));
+    assert_eq!((&seen["gone"], &seen["aborted"]), (&json!(["export_not_found"]), &json!(["AbortError"])));
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
 /// The types say what the module exports.
 #[test]
 fn the_types_name_what_the_module_exports() {
@@ -217,5 +263,5 @@ fn the_types_name_what_the_module_exports() {
         names(&module, &["export function ", "export async function ", "export async function* ", "export class "]);
     let typed = names(&read("src/service/client/client.d.ts"), &["export function ", "export class "]);
     assert_eq!(exported, typed);
-    assert_eq!(exported.len(), 3);
+    assert_eq!(exported.len(), 13);
 }

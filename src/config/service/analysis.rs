@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use super::super::ConfigError;
 use super::file::{AnalysisEntry, DatasetEntry};
-use super::{Analysis, MeasureKind};
+use super::{Analysis, Dataset, MeasureKind};
 
 /// Groups of an answer, unless it is said.
 const BUCKETS: u64 = 1_000;
@@ -20,6 +20,13 @@ impl MeasureKind {
             Self::Min => format!("min_{column}"),
             Self::Max => format!("max_{column}"),
         }
+    }
+}
+
+impl Analysis {
+    /// What its dimensions are called in answers, in their order.
+    pub(crate) fn dimension_names<'a>(&'a self, dataset: &'a Dataset) -> impl Iterator<Item = &'a String> {
+        self.dimensions.iter().chain(self.bucket.and(dataset.date_column.as_ref()))
     }
 }
 

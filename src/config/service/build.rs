@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::typed::{load as load_export, load_connection};
+use super::super::typed::{load as load_export, load_connection, load_settings};
 use super::super::{ConfigError, ConfigErrors, Environment};
 use super::analysis::analyses;
 use super::file::{ColumnEntry, DatasetEntry, ServiceFile, SourceEntry};
-use super::{Dataset, DatasetColumn, ServiceConfig, TenantRule};
+use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, ServiceRole, TenantRule};
+use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::{ReadMode, ServedReads};
 use crate::source::Source;
@@ -47,9 +48,16 @@ pub(super) fn load(path: &Path, environment: &Environment) -> Result<ServiceConf
         ConfigErrors(vec![ConfigError::new(what, "check the name of the file, and who may read it")])
     })?;
     let file = ServiceFile::parse(&text, path).map_err(|error| ConfigErrors(vec![error]))?;
-    let mut builder = Builder { folder: path.parent(), environment, errors: Vec::new(), warnings: Vec::new() };
+    let mut builder = Builder {
+        folder: path.parent(),
+        environment,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+        max_row_bytes: served().max_row_bytes,
+    };
     let open = environment.is_open_to_others(path);
-    if open && file.source.values().any(|source| source.from.as_deref().is_some_and(has_password)) {
+    let urls = file.source.values().filter_map(|source| source.from.as_deref());
+    if open && urls.chain(file.state_url.as_ref().map(|url| url.0.as_str())).any(has_password) {
         builder.warnings.push(format!("others can read the password in {}: run chmod 600 on it", path.display()));
     }
     let config = builder.config(file);
@@ -70,6 +78,8 @@ pub(super) struct Builder<'a> {
     pub(super) environment: &'a Environment,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<String>,
+    /// Of the rows of every dataset.
+    pub(super) max_row_bytes: NonZeroU64,
 }
 
 impl Builder<'_> {
@@ -80,8 +90,11 @@ impl Builder<'_> {
     fn config(&mut self, file: ServiceFile) -> Option<ServiceConfig> {
         let listen = self.address("listen", file.listen.as_deref().unwrap_or(LISTEN));
         let admin_listen = file.admin_listen.as_deref().and_then(|text| self.address("admin_listen", text));
+        let state_url = self.state_url(&file);
         let state = self.relative(file.state.as_deref().unwrap_or(STATE));
         let tiers = self.tiers(&file);
+        let limits = self.limits(&file.limits);
+        self.max_row_bytes = limits.max_row_bytes;
         let mut sources = BTreeMap::new();
         for (name, entry) in &file.source {
             if let Some(source) = self.source(name, entry) {
@@ -100,13 +113,15 @@ impl Builder<'_> {
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
-        let limits = self.limits(&file.limits);
+        self.check_memory(&limits, &datasets);
+        self.check_sources(&file);
+        let retention = self.retention(&file.retention);
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
         let public_url = file.public_url.map(|url| url.trim_end_matches('/').to_owned());
-        if public_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-            self.wrong("public_url is no URL", "write it as in https://exports.example.com");
+        if public_url.as_deref().is_some_and(|url| !is_base(url)) {
+            self.wrong("public_url is no URL", "write it as in https://exports.example.com, or with a path behind it");
         }
         let warnings = std::mem::take(&mut self.warnings);
         Some(ServiceConfig {
@@ -115,15 +130,34 @@ impl Builder<'_> {
             public_url,
             tls,
             cors_origins: file.cors_origins,
+            role: ServiceRole::All,
             state,
+            state_url,
             bucket_key_seconds,
             keys,
             jwt,
             tiers,
             datasets,
             limits,
+            retention,
             warnings,
         })
+    }
+
+    /// A stream must have room for itself at least.
+    fn check_memory(&mut self, limits: &ServiceLimits, datasets: &BTreeMap<String, Dataset>) {
+        let largest =
+            datasets.values().map(|dataset| dataset.ndjson.memory_bytes().max(dataset.csv.memory_bytes())).max();
+        if let Some(bytes) = largest.filter(|bytes| *bytes > limits.memory) {
+            let wanted = bytes.div_ceil(1 << 20);
+            self.wrong("limits.memory has no room for one stream", format!("give it {wanted}MiB or more"));
+        }
+    }
+
+    fn check_sources(&mut self, file: &ServiceFile) {
+        let named = |name: &String| file.dataset.values().any(|entry| entry.source.as_ref() == Some(name));
+        let unused = file.source.keys().filter(|name| file.source.len() > 1 && !named(name));
+        self.warnings.extend(unused.map(|name| format!("source.{name} is the source of no dataset")));
     }
 
     fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
@@ -165,6 +199,42 @@ impl Builder<'_> {
     }
 
     fn source(&mut self, name: &str, entry: &SourceEntry) -> Option<Arc<dyn Source>> {
+        let loaded = self.connection(entry, load_connection);
+        self.named(&format!("source.{name}"), loaded)
+    }
+
+    /// The database of the state store, which several processes need: a file has one.
+    fn state_url(&mut self, file: &ServiceFile) -> Option<ConnectSettings> {
+        let passwords = [&file.state_password_file, &file.state_password_command];
+        let Some(url) = &file.state_url else {
+            if passwords.iter().any(|password| password.is_some()) {
+                self.wrong("a state file has no password", "name a database with state_url");
+            }
+            return None;
+        };
+        if file.state.is_some() {
+            self.wrong(
+                "state and state_url are both given",
+                "keep one: a file for one process, a database for several",
+            );
+        }
+        let [password_file, password_command] = passwords.map(Clone::clone);
+        let entry = SourceEntry { from: Some(url.0.clone()), password_file, password_command };
+        let loaded = self.connection(&entry, load_settings);
+        self.named("state_url", loaded)
+    }
+
+    fn named<T>(&mut self, place: &str, loaded: Result<T, ConfigErrors>) -> Option<T> {
+        let named = |error: ConfigError| ConfigError::new(format!("{place}: {}", error.what), error.hint);
+        loaded.map_err(|errors| self.errors.extend(errors.0.into_iter().map(named))).ok()
+    }
+
+    /// What connects as the options of a command line do.
+    fn connection<T>(
+        &self,
+        entry: &SourceEntry,
+        load: impl FnOnce(Vec<(&'static str, Vec<String>)>, &Environment) -> Result<T, ConfigErrors>,
+    ) -> Result<T, ConfigErrors> {
         let mut flags = Vec::new();
         let mut environment = self.environment.clone();
         if let Some(from) = &entry.from {
@@ -179,14 +249,7 @@ impl Builder<'_> {
         for (key, value) in [("password_file", &entry.password_file), ("password_command", &entry.password_command)] {
             flags.extend(value.as_ref().map(|value| (key, vec![value.clone()])));
         }
-        match load_connection(flags, &environment) {
-            Ok(source) => Some(source),
-            Err(errors) => {
-                let named = |error: ConfigError| ConfigError::new(format!("source.{name}: {}", error.what), error.hint);
-                self.errors.extend(errors.0.into_iter().map(named));
-                None
-            }
-        }
+        load(flags, &environment)
     }
 
     fn dataset(
@@ -326,7 +389,7 @@ impl Builder<'_> {
         match load_export(flags, &Environment::default(), true) {
             Ok((mut request, _)) => {
                 if let ReadMode::Keyset { .. } = request.work.read_mode {
-                    request.work.served = Some(served());
+                    request.work.served = Some(ServedReads { max_row_bytes: self.max_row_bytes, ..served() });
                 }
                 Some(request)
             }
@@ -353,6 +416,13 @@ pub(super) fn served() -> ServedReads {
         statement_timeout: STATEMENT_TIMEOUT,
         settings: Vec::new(),
     }
+}
+
+/// What paths can be written behind.
+fn is_base(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#<>\"\\^`{|}".contains(&byte);
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(plain))
 }
 
 /// A name that stands in a URL as it is.

@@ -6,16 +6,24 @@ use std::time::Duration;
 
 use super::super::options::nearest;
 use super::super::raw::TIERS;
-use super::super::{ConfigError, value};
+use super::super::value;
 use super::build::Builder;
-use super::file::{CapEntry, KeyEntry, LimitsEntry, ServiceFile};
-use super::{CallerKey, ServiceLimits};
+use super::file::{CapEntry, KeyEntry, LimitsEntry, RetentionEntry, ServiceFile};
+use super::{CallerKey, Remembrance, ServiceLimits};
+use crate::base::budget::memory_of_machine;
 
 const STREAMS: u32 = 64;
 const STREAMS_PER_TENANT: u32 = 8;
 const REQUESTS_PER_MINUTE: u32 = 600;
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 const FIRST_PAGE: Duration = Duration::from_secs(20);
+const CONNECTIONS: u32 = 1_000;
+const SHUTDOWN: Duration = Duration::from_secs(10);
+const RECEIPTS: Duration = Duration::from_hours(24 * 30);
+const AUDIT: Duration = Duration::from_hours(24 * 400);
+
+/// Where the system does not say what it has.
+const MEMORY: u64 = 1 << 30;
 
 impl Builder<'_> {
     pub(super) fn tiers(&mut self, file: &ServiceFile) -> BTreeMap<String, Option<NonZeroU64>> {
@@ -105,27 +113,60 @@ impl Builder<'_> {
     }
 
     pub(super) fn limits(&mut self, entry: &LimitsEntry) -> ServiceLimits {
-        let mut time = |key: &str, text: &Option<String>, usual: Duration| match text.as_deref().map(value::duration) {
-            None => usual,
-            Some(Ok(duration)) => duration,
+        let write_deadline = self.time("limits.write_deadline", entry.write_deadline.as_deref(), WRITE_DEADLINE);
+        let first_page = self.time("limits.first_page", entry.first_page.as_deref(), FIRST_PAGE);
+        let shutdown = self.time("limits.shutdown", entry.shutdown.as_deref(), SHUTDOWN);
+        let max_row_bytes = match entry.max_row_bytes.as_deref().map(value::size) {
+            None => self.max_row_bytes,
+            Some(Ok(bytes)) => bytes,
             Some(Err(why)) => {
-                self.errors.push(ConfigError::new(format!("limits.{key}"), why));
-                usual
+                self.wrong("limits.max_row_bytes", why);
+                self.max_row_bytes
             }
         };
-        let write_deadline = time("write_deadline", &entry.write_deadline, WRITE_DEADLINE);
-        let first_page = time("first_page", &entry.first_page, FIRST_PAGE);
+        let memory = match entry.memory.as_deref().map(value::size) {
+            // The rest is for the system, for what nobody reserves, and for others.
+            None => memory_of_machine().map_or(MEMORY, |bytes| bytes / 2),
+            Some(Ok(bytes)) => bytes.get(),
+            Some(Err(why)) => {
+                self.wrong("limits.memory", why);
+                MEMORY
+            }
+        };
         let limits = ServiceLimits {
             streams: entry.streams.unwrap_or(STREAMS),
             streams_per_tenant: entry.streams_per_tenant.unwrap_or(STREAMS_PER_TENANT),
             requests_per_minute: entry.requests_per_minute.unwrap_or(REQUESTS_PER_MINUTE),
             write_deadline,
             first_page,
+            connections: entry.connections.unwrap_or(CONNECTIONS),
+            memory,
+            max_row_bytes,
+            shutdown,
         };
-        if limits.streams == 0 || limits.streams_per_tenant == 0 || limits.requests_per_minute == 0 {
+        let none = limits.streams == 0 || limits.connections == 0;
+        if none || limits.streams_per_tenant == 0 || limits.requests_per_minute == 0 {
             self.wrong("a limit of 0 serves nobody", "write 1 or more");
         }
         limits
+    }
+
+    pub(super) fn retention(&mut self, entry: &RetentionEntry) -> Remembrance {
+        Remembrance {
+            receipts: self.time("retention.receipts", entry.receipts.as_deref(), RECEIPTS),
+            audit: self.time("retention.audit", entry.audit.as_deref(), AUDIT),
+        }
+    }
+
+    fn time(&mut self, place: &str, text: Option<&str>, usual: Duration) -> Duration {
+        match text.map(value::duration) {
+            None => usual,
+            Some(Ok(duration)) => duration,
+            Some(Err(why)) => {
+                self.wrong(place, why);
+                usual
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::{ConfigError, position};
 use crate::model::BucketUnit;
 
 /// Keys of the design that are not in this version: refused by name, never "unknown".
-const LATER: [&str; 3] = ["destination", "state_url", "trusted_proxies"];
+const LATER: [&str; 2] = ["destination", "trusted_proxies"];
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -21,6 +21,9 @@ pub(super) struct ServiceFile {
     pub(super) admin_listen: Option<String>,
     pub(super) public_url: Option<String>,
     pub(super) state: Option<String>,
+    pub(super) state_url: Option<StateUrl>,
+    pub(super) state_password_file: Option<String>,
+    pub(super) state_password_command: Option<String>,
     pub(super) bucket_key_ttl: Option<String>,
     pub(super) tls_cert: Option<String>,
     pub(super) tls_key: Option<String>,
@@ -31,6 +34,18 @@ pub(super) struct ServiceFile {
     pub(super) jwt: Option<JwtEntry>,
     pub(super) dataset: BTreeMap<String, DatasetEntry>,
     pub(super) limits: LimitsEntry,
+    pub(super) retention: RetentionEntry,
+}
+
+/// `state_url`. Its text may hold a password: no `Debug` of it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct StateUrl(pub(super) String);
+
+impl std::fmt::Debug for StateUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateUrl").finish_non_exhaustive()
+    }
 }
 
 /// `[source.NAME]`. Its text may hold a password: no `Debug` of it.
@@ -163,6 +178,18 @@ pub(super) struct LimitsEntry {
     pub(super) requests_per_minute: Option<u32>,
     pub(super) write_deadline: Option<String>,
     pub(super) first_page: Option<String>,
+    pub(super) connections: Option<u32>,
+    pub(super) memory: Option<String>,
+    pub(super) max_row_bytes: Option<String>,
+    pub(super) shutdown: Option<String>,
+}
+
+/// `[retention]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetentionEntry {
+    pub(super) receipts: Option<String>,
+    pub(super) audit: Option<String>,
 }
 
 impl ServiceFile {

@@ -45,9 +45,30 @@ fn a_small_file_is_a_service() {
     assert_eq!(config.tiers["free"].map(NonZeroU64::get), Some(10_000));
     assert_eq!(config.tiers["enterprise"], None);
     assert_eq!(config.keys[0].sha256[..2], [0x2b, 0xb8]);
+    assert!(config.limits.memory > 64 << 20, "half of what the machine has");
+    assert_eq!(config.retention.receipts, Duration::from_hours(24 * 30));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     let untenanted = load(&SMALL.replace("tenant = \"customer_id = {tenant}\"", "")).unwrap();
     assert!(untenanted.warnings[0].contains("sees all of its rows"), "{:?}", untenanted.warnings);
+}
+
+#[test]
+fn a_shared_state_is_a_database_and_its_password_is_shown_to_nobody() {
+    let text = format!("state_url = \"postgresql://state:hunter2@db.example.com/ours\"\n{SMALL}");
+    let mut config = load(&text).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let settings = config.state_url.as_ref().unwrap();
+    assert_eq!((settings.user.as_str(), settings.database.as_str()), ("state", "ours"));
+    config.take_role(ServiceRole::Worker).unwrap();
+    assert!(config.role.works() && !config.role.answers());
+    let mut alone = load(SMALL).unwrap();
+    alone.take_role(ServiceRole::All).unwrap();
+    for role in [ServiceRole::Api, ServiceRole::Worker] {
+        let refused = alone.take_role(role).unwrap_err();
+        assert!(refused.0[0].hint.contains("state_url"), "{refused:?}");
+    }
+    let commanded = format!("state_url = \"postgresql://h/x\"\nstate_password_command = \"echo x\"\n{SMALL}");
+    assert!(load(&commanded).unwrap().state_url.unwrap().password.is_some());
 }
 
 #[test]
@@ -65,8 +86,62 @@ fn mistakes_have_their_line_and_the_nearest_word() {
             "tenant and tenant_setting are both given",
         ),
         ("[source.shop]", "tls_cert = \"x\"\n[source.shop]", "tls_cert and tls_key belong together"),
+        (
+            "[source.shop]",
+            "state = \"x\"\nstate_url = \"postgresql://h/x\"\n[source.shop]",
+            "state and state_url are both",
+        ),
+        ("[source.shop]", "state_password_file = \"x\"\n[source.shop]", "a state file has no password"),
+        (
+            "[source.shop]",
+            "state_url = \"postgresql://h:hunter2/x\"\n[source.shop]",
+            "state_url: service.toml: port: a port is not",
+        ),
+        ("[source.shop]", "state_url = \"env:STATE_NOWHERE\"\n[source.shop]", "the variable STATE_NOWHERE is not set"),
         ("[source.shop]", "cors_origins = [\"*\"]\n[source.shop]", "cors_origins: \"*\" is no origin"),
         ("[source.shop]", "trusted_proxies = []\n[source.shop]", "trusted_proxies is not in this version yet"),
+        ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
+        (
+            "table = \"public.orders\"",
+            "table = \"public.orders\"\nquery = \"select 1\"",
+            "--table and --query are both given",
+        ),
+        ("table = \"public.orders\"", "table = \"a b\"", "dataset.orders: "),
+        ("datasets = [\"orders\"]", "datasets = [\"order\"]", "dataset \"order\" is not there (did you mean orders?)"),
+        ("tier = \"free\"", "tier = \"fre\"", "tier \"fre\" is not known"),
+        ("sha256 = \"2b", "sha256 = \"zz", "sha256 is no SHA-256"),
+        ("{tenant}", "7", "write {tenant} in it once"),
+        ("tenant = \"7\"", "tenant = \" \"", "tenant is empty"),
+        ("[dataset.orders]", "[dataset.orders]\ndate_column = \"at\"", "date_column \"at\" is none of its columns"),
+        ("[dataset.orders]", "[dataset.orders]\nread_mode = \"fast\"", "dataset.orders: --read-mode is \"fast\""),
+        ("[dataset.orders]", "[limits]\nstreams = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
+        ("[dataset.orders]", "[limits]\nconnections = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
+        (
+            "[dataset.orders]",
+            "[limits]\nmemory = \"8MiB\"\n[dataset.orders]",
+            "limits.memory has no room for one stream",
+        ),
+        ("[dataset.orders]", "[limits]\nmemory = \"much\"\n[dataset.orders]", "limits.memory"),
+        ("[dataset.orders]", "[limits]\nmax_row_bytes = 1\n[dataset.orders]", "a value is of the wrong kind"),
+        ("[dataset.orders]", "[limits]\nshutdown = \"soon\"\n[dataset.orders]", "limits.shutdown"),
+        ("[dataset.orders]", "[retention]\nreceipts = \"for ever\"\n[dataset.orders]", "retention.receipts"),
+        ("[source.shop]", "public_url = \"https://x/a?b\"\n[source.shop]", "public_url is no URL"),
+        ("[dataset.orders]", "[limits]\nwrite_deadline = \"30\"\n[dataset.orders]", "limits.write_deadline"),
+        ("[dataset.orders]", "[dataset.orders]\nsource = \"other\"", "name one of the [source.NAME] tables"),
+        ("postgresql://reader@", "postgresql://reader:canary@@", "source.shop: "),
+        (
+            "\nid = { sort = true }\ntotal = { expr = \"price * quantity\", filter = false }",
+            "",
+            "dataset.orders has no columns",
+        ),
+    ] {
+        mistaken(from, to, expected);
+    }
+}
+
+#[test]
+fn mistakes_of_tokens_are_told_too() {
+    for (from, to, expected) in [
         ("[source.shop]", "[jwt]\nissuer = \"x\"\n[source.shop]", "missing field"),
         ("[source.shop]", JWT, "jwt: the issuer's keys (give one of jwks_url and jwks_file)"),
         ("[source.shop]", &with("jwks_url = \"http://10.0.0.1/keys\""), "jwt: jwks_url is without TLS"),
@@ -85,34 +160,17 @@ fn mistakes_have_their_line_and_the_nearest_word() {
             "jwt: dataset \"order\" is not there",
         ),
         ("[source.shop]", &with("jwks_file = \"keys\"\nuser_claim = \"\""), "jwt: a claim has no name"),
-        ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
-        (
-            "table = \"public.orders\"",
-            "table = \"public.orders\"\nquery = \"select 1\"",
-            "--table and --query are both given",
-        ),
-        ("table = \"public.orders\"", "table = \"a b\"", "dataset.orders: "),
-        ("datasets = [\"orders\"]", "datasets = [\"order\"]", "dataset \"order\" is not there (did you mean orders?)"),
-        ("tier = \"free\"", "tier = \"fre\"", "tier \"fre\" is not known"),
-        ("sha256 = \"2b", "sha256 = \"zz", "sha256 is no SHA-256"),
-        ("{tenant}", "7", "write {tenant} in it once"),
-        ("tenant = \"7\"", "tenant = \" \"", "tenant is empty"),
-        ("[dataset.orders]", "[dataset.orders]\ndate_column = \"at\"", "date_column \"at\" is none of its columns"),
-        ("[dataset.orders]", "[dataset.orders]\nread_mode = \"fast\"", "dataset.orders: --read-mode is \"fast\""),
-        ("[dataset.orders]", "[limits]\nstreams = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
-        ("[dataset.orders]", "[limits]\nwrite_deadline = \"30\"\n[dataset.orders]", "limits.write_deadline"),
-        ("[dataset.orders]", "[dataset.orders]\nsource = \"other\"", "name one of the [source.NAME] tables"),
-        ("postgresql://reader@", "postgresql://reader:canary@@", "source.shop: "),
-        (
-            "\nid = { sort = true }\ntotal = { expr = \"price * quantity\", filter = false }",
-            "",
-            "dataset.orders has no columns",
-        ),
     ] {
-        assert!(SMALL.contains(from), "{from}");
-        let errors = load(&SMALL.replacen(from, to, 1)).unwrap_err();
-        assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
-        assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
-        assert!(!errors[0].contains("canary"), "{errors:?}");
+        mistaken(from, to, expected);
     }
+}
+
+/// One change to the file is one mistake.
+#[track_caller]
+fn mistaken(from: &str, to: &str, expected: &str) {
+    assert!(SMALL.contains(from), "{from}");
+    let errors = load(&SMALL.replacen(from, to, 1)).unwrap_err();
+    assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
+    assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
+    assert!(!errors[0].contains("canary"), "{errors:?}");
 }

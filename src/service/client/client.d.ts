@@ -11,33 +11,43 @@ export interface Progress {
   bytes: number;
 }
 
-export interface ExportOptions {
+export interface ServiceOptions {
   /** The service's address without `/v1`; the page's own origin unless given. */
   url?: string;
   apiKey?: string;
   /** More headers, such as `x-outhaul-tenant` from a trusted backend. */
   headers?: Record<string, string>;
+  /** Aborting it cancels the query. */
+  signal?: AbortSignal;
+  fetch?: typeof fetch;
+}
+
+/** Which rows of a dataset. */
+export interface Scope {
   dataset: string;
-  /** With `bucketKey`: the rows of one bucket of an analysis. */
-  analysis?: string;
-  bucketKey?: string;
-  /** `ndjson` unless given. */
-  format?: 'ndjson' | 'csv';
-  columns?: string[];
   where?: Filter[];
   /** Days, both inclusive. */
   dateRange?: { from?: string; to?: string };
+}
+
+export interface Query extends Scope {
+  columns?: string[];
   orderBy?: { column: string; direction?: 'asc' | 'desc' }[];
+  /** With `bucketKey`: the rows of one bucket of an analysis. */
+  analysis?: string;
+  bucketKey?: string;
+}
+
+export interface ExportOptions extends ServiceOptions, Query {
+  /** `ndjson` unless given. */
+  format?: 'ndjson' | 'csv';
   /** No rows are an answer, and not the error `no_data`. */
   allowEmpty?: boolean;
-  /** Aborting it cancels the query. */
-  signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   /** Milliseconds without a byte after which a service is taken for dead; 300,000 unless given. */
   silenceMs?: number;
   /** Milliseconds for which the receipt is waited for; 20,000 unless given. */
   receiptMs?: number;
-  fetch?: typeof fetch;
 }
 
 export type RawChunk = { kind: 'rows'; rows: string[] };
@@ -58,14 +68,110 @@ export function exportRows(
   options: ExportOptions & { parse?: 'lines' },
 ): AsyncGenerator<RawChunk | Header | Truncated, void, void>;
 
-export interface ExportedBlob extends Progress {
-  blob: Blob;
+export interface Exported extends Progress {
   status: 'complete' | 'truncated';
   truncated: boolean;
   maxRows: number | null;
 }
 
+export interface ExportedBlob extends Exported {
+  blob: Blob;
+}
+
 export function exportRowsToBlob(options: ExportOptions): Promise<ExportedBlob>;
+
+/** The rows as bytes, each piece of whole rows; what it returns is true of all of them. */
+export function exportBytes(options: ExportOptions): AsyncGenerator<Uint8Array, Exported, void>;
+
+export interface Dataset {
+  name: string;
+  /** Whether its rows can be asked for; an analysis may be granted alone. */
+  query: boolean;
+  formats: ('ndjson' | 'csv')[];
+  max_rows: number | null;
+  date_column: string | null;
+  columns: { name: string; label: string | null; filter: boolean; sort: boolean }[];
+  analyses: { name: string; dimensions: string[]; measures: string[] }[];
+}
+
+export function listDatasets(options: ServiceOptions): Promise<{ datasets: Dataset[] }>;
+
+export interface Estimate {
+  rows: number;
+  kind: 'exact' | 'at_least' | 'estimate';
+  max_rows: number | null;
+  /** Null where it is not known. */
+  will_truncate: boolean | null;
+  estimated_minutes: number;
+}
+
+export function estimateRows(options: ServiceOptions & Query): Promise<Estimate>;
+
+/** A number that would lose digits is a text, where the browser tells how it was written. */
+export interface Bucket {
+  dimensions: Record<string, unknown>;
+  measures: Record<string, number | string | null>;
+  bucket_key: string;
+}
+
+export function analyze(
+  options: ServiceOptions & Scope & { analysis: string },
+): Promise<{ buckets: Bucket[]; truncated: boolean }>;
+
+/** A background export. */
+export interface Job {
+  id: string;
+  dataset: string;
+  format: string;
+  status: 'queued' | 'running' | 'cancelling' | 'complete' | 'truncated' | 'failed' | 'cancelled' | 'expired';
+  mode: string;
+  attempt: number;
+  estimated_rows: number | null;
+  estimated_minutes: number | null;
+  processed_rows: number | null;
+  bytes: number | null;
+  parts: number | null;
+  created_at: string;
+  started_at: string | null;
+  completed_at: string | null;
+  expires_at: string | null;
+  download_url: string | null;
+  requested_by: string | null;
+  error: { code: string; message: string } | null;
+}
+
+/** Queues an export. The same `idempotencyKey` with the same request gives the same job. */
+export function startExport(
+  options: ServiceOptions &
+    Query & {
+      format?: 'ndjson' | 'csv' | 'parquet';
+      compression?: string;
+      mode?: 'auto' | 'background';
+      idempotencyKey?: string;
+    },
+): Promise<Job>;
+
+/** The newest first; `cursor` is the `next` of the page before. */
+export function listExports(options: ServiceOptions & { cursor?: string }): Promise<{ exports: Job[]; next: string | null }>;
+
+export function readExport(options: ServiceOptions & { id: string }): Promise<Job>;
+
+/** The files of a job that is ready, each with a link that opens without a key. */
+export function listFiles(
+  options: ServiceOptions & { id: string },
+): Promise<{ parts: { url: string; rows: number | null; bytes: number; crc64nvme: string }[] }>;
+
+/** Cancels a job; one that has ended loses its files and links. */
+export function removeExport(options: ServiceOptions & { id: string }): Promise<void>;
+
+/** How far a job is, until it has ended. */
+export type JobEvent = Pick<Job, 'status' | 'processed_rows' | 'bytes' | 'parts'> & {
+  percent: number | null;
+  eta_seconds: number | null;
+};
+
+/** Goes on where it was when its connection breaks. */
+export function exportEvents(options: ServiceOptions & { id: string }): AsyncGenerator<JobEvent, void, void>;
 
 /**
  * `code` is the service's own, or `unreachable`, `http_error`, `not_rows`, `broken_stream`, `silent`, `verification`,

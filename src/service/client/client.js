@@ -8,6 +8,9 @@ const SILENCE_MS = 300_000;
 const RECEIPT_MS = 20_000;
 const RECEIPT_INTERVAL_MS = 250;
 const END_RECORD_BYTES_MAX = 16_384;
+// Between two attempts to hear of a job.
+const EVENTS_AGAIN_MS = [500, 2_000, 5_000, 10_000];
+const JOB_ENDS = ['complete', 'truncated', 'failed', 'cancelled', 'expired'];
 const END_RECORD = new TextEncoder().encode('{"$end":');
 const [LINE_FEED, QUOTE] = [10, 34];
 
@@ -42,7 +45,7 @@ export async function* exportRows(options) {
         if (value.status === 'truncated') yield { kind: 'truncated', actualRows: value.rows, maxRows: value.maxRows };
         return;
       }
-      const rows = lines.take(value);
+      const rows = lines.take(value.data);
       if (header && rows.length > 0) {
         header = false;
         yield { kind: 'header', line: rows.shift() };
@@ -64,7 +67,142 @@ export async function exportRowsToBlob(options) {
       const type = options.format === 'csv' ? 'text/csv;charset=utf-8' : 'application/x-ndjson';
       return { blob: new Blob(pieces, { type }), truncated: value.status === 'truncated', ...value };
     }
-    pieces.push(value);
+    pieces.push(value.data);
+  }
+}
+
+/**
+ * The rows as bytes, each piece of whole rows: what has been taken when the stream breaks ends with a row. Returns what
+ * exportRowsToBlob gives, without the blob.
+ */
+export async function* exportBytes(options) {
+  const stream = verified(options);
+  let held = [];
+  try {
+    for (;;) {
+      const { done, value } = await stream.next();
+      if (done) return { truncated: value.status === 'truncated', ...value };
+      const { data, whole } = value;
+      if (whole === 0) {
+        held.push(data);
+        continue;
+      }
+      const piece = joined([...held, data.subarray(0, whole)]);
+      held = whole < data.length ? [data.subarray(whole)] : [];
+      yield piece;
+    }
+  } finally {
+    await stream.return();
+  }
+}
+
+/** What the caller may ask for: `{datasets}`. */
+export async function listDatasets(options) {
+  return (await answered(options, '/v1/datasets')).json();
+}
+
+/** How many rows a query would give: `{rows, kind, max_rows, will_truncate, estimated_minutes}`. */
+export async function estimateRows(options) {
+  const path = `/v1/query/${encodeURIComponent(options.dataset)}/estimate`;
+  return (await answered(options, path, { body: question(options) })).json();
+}
+
+/** The buckets of an analysis. A number that would lose digits is a text, where the browser tells how it was written. */
+export async function analyze(options) {
+  const { dataset, analysis, where, dateRange } = options;
+  const path = `/v1/analyze/${encodeURIComponent(dataset)}/${encodeURIComponent(analysis)}`;
+  const response = await answered(options, path, { body: { where, date_range: dateRange } });
+  const exact = (_, value, context) =>
+    typeof value === 'number' && context?.source !== undefined && String(value) !== context.source ? context.source : value;
+  return JSON.parse(await response.text(), exact);
+}
+
+/** Queues an export of a dataset, or of a bucket, and gives its job. */
+export async function startExport(options) {
+  const { dataset, analysis, bucketKey, compression, mode = 'background', idempotencyKey } = options;
+  const body = { dataset, mode, compression, ...question(options) };
+  if (bucketKey !== undefined) Object.assign(body, { analysis, bucket_key: bucketKey, where: undefined, date_range: undefined });
+  const headers = idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey };
+  return (await answered(options, '/v1/exports', { body, headers })).json();
+}
+
+/** The caller's jobs, the newest first: `{exports, next}`; `cursor` is the `next` of the page before. */
+export async function listExports(options) {
+  const query = options.cursor === undefined ? '' : `?cursor=${encodeURIComponent(options.cursor)}`;
+  return (await answered(options, `/v1/exports${query}`)).json();
+}
+
+/** A job, or the receipt of a stream. */
+export async function readExport(options) {
+  return (await answered(options, `/v1/exports/${encodeURIComponent(options.id)}`)).json();
+}
+
+/** The files of a job that is ready: `{parts: [{url, rows, bytes, crc64nvme}]}` and more. */
+export async function listFiles(options) {
+  return (await answered(options, `/v1/exports/${encodeURIComponent(options.id)}/manifest`)).json();
+}
+
+/** Cancels a job; one that has ended loses its files and links. */
+export async function removeExport(options) {
+  await answered(options, `/v1/exports/${encodeURIComponent(options.id)}`, { method: 'DELETE' });
+}
+
+/**
+ * What becomes of a job, until it has ended: one object each time. Not by EventSource, which cannot send a key; a
+ * connection that breaks goes on where it was.
+ */
+export async function* exportEvents(options) {
+  const path = `/v1/exports/${encodeURIComponent(options.id)}/events`;
+  const stop = new AbortController();
+  const abort = () => stop.abort(options.signal.reason);
+  options.signal?.throwIfAborted();
+  options.signal?.addEventListener('abort', abort, { once: true });
+  let [last, failures] = [null, 0];
+  try {
+    for (;;) {
+      try {
+        const headers = { accept: 'text/event-stream', ...(last === null ? {} : { 'last-event-id': last }) };
+        const response = await answered({ ...options, signal: stop.signal }, path, { headers });
+        for await (const event of eventsOf(response.body.getReader())) {
+          [last, failures] = [event.id ?? last, 0];
+          yield event.data;
+          if (JOB_ENDS.includes(event.data.status)) return;
+        }
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        // A refusal stays one; a proxy that is restarted does not.
+        if (error instanceof ExportError && error.status !== null && error.status < 500 && error.status !== 429) throw error;
+        if (failures + 1 >= EVENTS_AGAIN_MS.length) throw error;
+      }
+      failures = Math.min(failures + 1, EVENTS_AGAIN_MS.length);
+      await new Promise((resolve) => setTimeout(resolve, EVENTS_AGAIN_MS[failures - 1]));
+      options.signal?.throwIfAborted();
+    }
+  } finally {
+    options.signal?.removeEventListener('abort', abort);
+    stop.abort();
+  }
+}
+
+/** Events as they come: `{id, data}`. */
+async function* eventsOf(reader) {
+  const decoder = new TextDecoder();
+  let rest = '';
+  let event = { id: null, data: [] };
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n/);
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, field, text] = /^(id|data): ?(.*)$/.exec(line) ?? [];
+      if (field === 'id') event.id = text;
+      else if (field === 'data') event.data.push(text);
+      else if (line === '') {
+        if (event.data.length > 0) yield { id: event.id, data: JSON.parse(event.data.join('\n')) };
+        event = { id: null, data: [] };
+      }
+    }
   }
 }
 
@@ -93,7 +231,7 @@ async function* verified(options) {
       const data = piece.done ? seen.finish() : seen.take(piece.value);
       if (data.length > 0) {
         onProgress?.({ rows: Math.max(seen.rows, 0), bytes: seen.bytes });
-        yield data;
+        yield { data, whole: seen.whole };
       }
       if (piece.done) break;
     }
@@ -107,21 +245,34 @@ async function* verified(options) {
 }
 
 async function asked(options, stop) {
-  const { dataset, analysis, bucketKey, columns, where, dateRange, orderBy, allowEmpty, format = 'ndjson' } = options;
+  const { dataset, analysis, bucketKey, allowEmpty, format = 'ndjson' } = options;
   const name = encodeURIComponent;
-  const path = bucketKey === undefined
-    ? `/v1/query/${name(dataset)}/export`
-    : `/v1/analyze/${name(dataset)}/${name(analysis)}/rows/export`;
-  const body = { format, columns, where, date_range: dateRange, order_by: orderBy, allow_empty: allowEmpty };
-  if (bucketKey !== undefined) body.bucket_key = bucketKey;
+  const body = { ...question(options), allow_empty: allowEmpty };
+  let path = `/v1/query/${name(dataset)}/export`;
+  if (bucketKey !== undefined) {
+    path = `/v1/analyze/${name(dataset)}/${name(analysis)}/rows/export`;
+    body.bucket_key = bucketKey;
+  }
   if (format === 'ndjson') body.end_record = true;
+  const response = await answered({ ...options, signal: stop.signal }, path, { body });
+  const [type, wanted] = [response.headers.get('content-type') ?? '', format === 'csv' ? 'text/csv' : 'application/x-ndjson'];
+  if (!type.startsWith(wanted)) throw new ExportError('not_rows', `the answer is ${type || 'of no type'} and not ${wanted}`);
+  return response;
+}
+
+const question = ({ format = 'ndjson', columns, where, dateRange, orderBy }) =>
+  ({ format, columns, where, date_range: dateRange, order_by: orderBy });
+
+/** The answer to a request, which is none that refuses. */
+async function answered(options, path, { method, body, headers } = {}) {
+  const json = body === undefined ? {} : { 'content-type': 'application/json' };
   let response;
   try {
     response = await fetching(options)(address(options, path), {
-      method: 'POST',
-      headers: { ...authorization(options), 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-      signal: stop.signal,
+      method: method ?? (body === undefined ? 'GET' : 'POST'),
+      headers: { ...authorization(options), ...json, ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: options.signal,
       cache: 'no-store',
       redirect: 'error',
     });
@@ -129,9 +280,7 @@ async function asked(options, stop) {
     options.signal?.throwIfAborted();
     throw new ExportError('unreachable', 'the service cannot be reached', { cause: error });
   }
-  if (response.status !== 200) throw await refused(response);
-  const [type, wanted] = [response.headers.get('content-type') ?? '', format === 'csv' ? 'text/csv' : 'application/x-ndjson'];
-  if (!type.startsWith(wanted)) throw new ExportError('not_rows', `the answer is ${type || 'of no type'} and not ${wanted}`);
+  if (!response.ok) throw await refused(response);
   return response;
 }
 
@@ -171,12 +320,12 @@ async function explained(options, id, seen, cause) {
   options.signal?.throwIfAborted();
   if (receipt?.status === 'failed' || receipt?.status === 'cancelled') return failed(receipt, seen);
   if (cause instanceof ExportError) return cause;
-  return new ExportError('broken_stream', 'the stream broke off', { rows: seen.rows, cause });
+  return new ExportError('broken_stream', 'the stream broke off', { rows: Math.max(seen.rows, 0), cause });
 }
 
 function failed(receipt, seen) {
   const { code = 'stream_failed', message = `the stream was ${receipt.status}` } = receipt.error ?? {};
-  return new ExportError(code, message, { rows: seen.rows });
+  return new ExportError(code, message, { rows: Math.max(seen.rows, 0) });
 }
 
 /** The receipt once the stream has ended there too; null where it cannot be had. */
@@ -225,6 +374,8 @@ class Seen {
   bytes = 0;
   end = null;
   endsWhole = true;
+  /** So many bytes of what came last belong to rows that have ended. */
+  whole = 0;
   crc = new Crc64();
   #csv;
   #sifts;
@@ -289,10 +440,11 @@ class Seen {
   #count(data) {
     this.crc.update(data);
     this.bytes += data.length;
+    this.whole = 0;
     for (let at = 0; at < data.length; at += 1) {
       const byte = data[at];
       if (byte === QUOTE && this.#csv) this.#quoted = !this.#quoted;
-      else if (byte === LINE_FEED && !this.#quoted) this.rows += 1;
+      else if (byte === LINE_FEED && !this.#quoted) [this.rows, this.whole] = [this.rows + 1, at + 1];
     }
     if (data.length > 0) this.endsWhole = data.at(-1) === LINE_FEED && !this.#quoted;
     return data;

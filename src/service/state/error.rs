@@ -13,16 +13,21 @@ pub(crate) enum StateError {
         /// The process that says it has it.
         holder: Option<u32>,
     },
-    /// A newer outhaul wrote the file.
+    /// A newer outhaul wrote it.
     #[error(
-        "the state file {} was last written by outhaul {written_by}, and outhaul {} cannot read its version {version}",
-        .path.display(),
+        "{place} was last written by outhaul {written_by}, and outhaul {} cannot read its version {version}",
         env!("CARGO_PKG_VERSION")
     )]
-    TooNew { path: PathBuf, written_by: String, version: i64 },
-    /// The file is somebody else's.
-    #[error("{} is no state file of outhaul", .path.display())]
-    Foreign { path: PathBuf },
+    TooNew { place: String, written_by: String, version: i64 },
+    /// It is somebody else's.
+    #[error("{place} is none of outhaul")]
+    Foreign { place: String },
+    /// Not every text can be kept in the database.
+    #[error("the state database keeps its texts in {encoding}")]
+    Encoding { encoding: String },
+    /// The database cannot be reached, or does not let us in.
+    #[error("the state database cannot be reached")]
+    Unreachable { source: Box<dyn Error + Send + Sync> },
     /// The file or its lock cannot be opened.
     #[error("opening the state file {}", .path.display())]
     File { path: PathBuf, source: std::io::Error },
@@ -53,13 +58,15 @@ impl StateError {
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::InUse { .. } => Some(
-                "one process of `outhaul serve` has a state file to itself: stop the other, or give this one another \
-                 file with `state`",
+                "one process of `outhaul serve` has a state file to itself: stop the other, or give both one PostgreSQL \
+                 database with `state_url`",
             ),
-            Self::TooNew { .. } => {
-                Some("go on with that version of outhaul or a later one, or begin another file with `state`")
-            }
-            Self::Foreign { .. } => Some("name another file with `state`; one that is missing is made"),
+            Self::TooNew { .. } => Some(
+                "go on with that version of outhaul or a later one, or name another place with `state` or `state_url`",
+            ),
+            Self::Foreign { .. } => Some("name another with `state` or `state_url`; what is missing is made"),
+            Self::Encoding { .. } => Some("make one for it: CREATE DATABASE outhaul ENCODING UTF8 TEMPLATE template0"),
+            Self::Unreachable { .. } => Some("check `state_url`, and that the server runs and lets this role in"),
             Self::File { .. } => Some("the folder must be there, and file and folder must be writable"),
             Self::Database { .. } | Self::Taken { .. } | Self::NoEnd { .. } | Self::Stopped => None,
         }

@@ -1,25 +1,33 @@
 //! What the service remembers: how each export ended, who asked for it, and the key with which it signs.
 //!
-//! One trait, so that several replicas can share a database later; `conformance.rs` says what every store does. An export
+//! One trait: a file for one process, or a database that several share; `conformance.rs` says what every store does. An export
 //! is written when it begins and once more when it ends, before its caller sees the end.
 
 #[cfg(test)]
 mod conformance;
 mod error;
+mod postgres;
 mod sqlite;
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
+use crate::config::service::ServiceConfig;
+
 pub(crate) use error::StateError;
-pub(crate) use sqlite::SqliteStore;
+use postgres::PostgresStore;
+use sqlite::SqliteStore;
 
 /// Bytes of the key with which bucket keys are signed.
 pub(crate) const SIGNING_KEY_BYTES: usize = 32;
 
 /// The code of an export whose process ended before it did.
 pub(crate) const INTERRUPTED: &str = "interrupted";
+
+const INTERRUPTED_MESSAGE: &str = "the service stopped before this export had ended";
 
 /// How an export ended, or that it has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -143,4 +151,17 @@ pub(crate) trait StateStore: Send + Sync + std::fmt::Debug {
 
     /// Forgets what is old, and gives how many records went. An export that has not ended is never old.
     fn prune(&self, expiry: Expiry) -> BoxFuture<'_, Result<u64, StateError>>;
+}
+
+/// Opens the store that a file names.
+///
+/// # Errors
+/// It is not to be had, or not ours.
+pub(crate) async fn open(config: &ServiceConfig) -> Result<Arc<dyn StateStore>, StateError> {
+    if let Some(settings) = &config.state_url {
+        return Ok(Arc::new(PostgresStore::open(settings.clone()).await?));
+    }
+    let file = config.state.clone();
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&file)).await;
+    Ok(Arc::new(opened.unwrap_or(Err(StateError::Stopped))?))
 }

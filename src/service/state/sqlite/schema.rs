@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::Utc;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use super::super::{ExportStatus, INTERRUPTED, StateError};
+use super::super::{ExportStatus, INTERRUPTED, INTERRUPTED_MESSAGE, StateError};
 use super::records;
 
 /// `Ohau` in ASCII: the file says whose it is.
@@ -17,8 +17,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What makes each version of the one before it. A line that was released never changes.
 pub(super) const MIGRATIONS: &[&str] = &[include_str!("v1.sql")];
-
-const INTERRUPTED_MESSAGE: &str = "the service stopped before this export had ended";
 
 /// Opens a file that this process has locked, brings it to this version, and ends what its last process left open.
 pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
@@ -34,9 +32,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
     Ok(connection)
 }
 
+fn place(path: &Path) -> String {
+    format!("the state file {}", path.display())
+}
+
 fn connect(path: &Path) -> Result<Connection, StateError> {
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => StateError::Foreign { path: path.to_owned() },
+        Some(ErrorCode::NotADatabase) => StateError::Foreign { place: place(path) },
         _ => StateError::database("it was opened")(error),
     };
     // A path is a path, and never a URI with options.
@@ -48,7 +50,7 @@ fn connect(path: &Path) -> Result<Connection, StateError> {
     let tables = "SELECT count(*) FROM sqlite_schema";
     let tables: i64 = connection.query_row(tables, [], |row| row.get(0)).map_err(failed)?;
     if !ours && tables > 0 {
-        return Err(StateError::Foreign { path: path.to_owned() });
+        return Err(StateError::Foreign { place: place(path) });
     }
     // What was answered must outlive a power cut: a receipt that was seen is there again.
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
@@ -64,7 +66,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[&s
     let Some(done) = done else {
         let asked = connection.query_row("SELECT outhaul FROM written_by", [], |row| row.get(0));
         let written_by = asked.unwrap_or_else(|_| "of a later version".to_owned());
-        return Err(StateError::TooNew { path: path.to_owned(), written_by, version });
+        return Err(StateError::TooNew { place: place(path), written_by, version });
     };
     for (version, migration) in (1_i64..).zip(migrations).skip(done) {
         let step = |connection: &mut Connection| {
