@@ -86,6 +86,7 @@ fn failed(error: ServiceError) -> ExportError {
     let (kind, hint) = match &error {
         ServiceError::Metrics(_) => (ExportErrorKind::Internal, None),
         ServiceError::Listen { .. } => (ExportErrorKind::Usage, Some("choose another address")),
+        ServiceError::Jwks(_) => (ExportErrorKind::Usage, Some("check jwks_file, which is a JWKS document")),
         ServiceError::Tls(_) => (ExportErrorKind::Usage, Some("check tls_cert and tls_key, which are PEM files")),
         ServiceError::State { hint, .. } => (ExportErrorKind::Usage, *hint),
     };

@@ -267,7 +267,7 @@ options! {
         ]), "error|suffix",
             "two output columns of one name: refuse them, or call the second NAME_2";
         column_policy: Many<(String, ColumnChoice)> = value::column_policy, "COL=CHOICE",
-            "a choice for one output column: error, null, text, json, decimal(P,S), double, keep, trim, replace, bytes, number, string or round; may be repeated";
+            "a choice for one output column: error, null, text, json, decimal(P,S), double, keep, trim, replace, bytes, number, string, round or raw; may be repeated";
     }
     Work {
         readers: One<NonZeroUsize> = value::bounded(READERS_MAX as usize), "N", short: Some('j'),

@@ -152,6 +152,7 @@ pub(super) fn column_policy(text: &str) -> Result<(String, ColumnChoice), String
     let parsed = ColumnChoice::parse(choice.trim()).ok_or_else(|| {
         let words = [
             "error", "null", "text", "json", "double", "keep", "trim", "replace", "bytes", "number", "string", "round",
+            "raw",
         ];
         nearest(choice.trim(), words).map_or_else(
             || format!("{choice:?} is none of {}, decimal(P,S)", words.join(", ")),

@@ -195,6 +195,8 @@ pub enum ColumnChoice {
     Json,
     /// Timestamps finer than the target rounded.
     Round,
+    /// CSV text as it is, whatever a spreadsheet takes it for.
+    Raw,
 }
 
 impl ColumnChoice {
@@ -213,6 +215,7 @@ impl ColumnChoice {
             "string" => Self::String,
             "json" => Self::Json,
             "round" => Self::Round,
+            "raw" => Self::Raw,
             _ => {
                 let (precision, scale) = decimal(text)?;
                 Self::Decimal { precision, scale }
@@ -236,6 +239,7 @@ impl std::fmt::Display for ColumnChoice {
             Self::String => "string",
             Self::Json => "json",
             Self::Round => "round",
+            Self::Raw => "raw",
             Self::Decimal { precision, scale } => return write!(f, "decimal({precision},{scale})"),
         })
     }

@@ -3,20 +3,29 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 
+use super::jwt::Tokens;
 use super::problem::Refusal;
 use crate::config::service::{Analysis, CallerKey, Dataset, ServiceConfig};
 
 /// The longest tenant, user or tier that a header may name.
 const ASSERTED_BYTES_MAX: usize = 256;
 
+/// Headers in which a trusted backend says for whom it asks.
+const ASSERTIONS: [&str; 3] = ["x-outhaul-tenant", "x-outhaul-user", "x-outhaul-tier"];
+
 /// Whoever made a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    key: Arc<CallerKey>,
+    /// What the key is called, or the issuer of the token.
+    pub(crate) credential: String,
+    /// Whose records are those of a caller without a tenant: the key's, or those of the token's user.
+    pub(crate) own: String,
+    /// The datasets that it opens; `None` is all.
+    pub(crate) datasets: Option<Vec<String>>,
     pub(crate) tenant: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) tier: String,
@@ -25,41 +34,50 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Finds the caller of a request by its key.
+    /// Finds the caller of a request by its key or its token.
     ///
     /// # Errors
-    /// There is no key, or none that is known; a header that only a trusted backend may send.
-    pub(crate) fn of(headers: &HeaderMap, keys: &[Arc<CallerKey>], config: &ServiceConfig) -> Result<Self, Refusal> {
-        let key = bearer(headers).and_then(|token| known(token, keys)).ok_or_else(Refusal::unauthorized)?;
+    /// There is none, or none that is right; a header that only a trusted backend may send.
+    pub(crate) fn of(
+        headers: &HeaderMap,
+        keys: &[Arc<CallerKey>],
+        tokens: Option<&Tokens>,
+        config: &ServiceConfig,
+    ) -> Result<Self, Refusal> {
+        let token = bearer(headers).ok_or_else(Refusal::unauthorized)?;
+        let Some(key) = known(token, keys) else {
+            let caller = of_token(token, tokens, config)?;
+            // A token speaks for itself.
+            return if ASSERTIONS.iter().any(|name| headers.contains_key(*name)) { Err(alone()) } else { Ok(caller) };
+        };
         let tenant = asserted(headers, "x-outhaul-tenant")?;
         let user = asserted(headers, "x-outhaul-user")?;
         let tier = asserted(headers, "x-outhaul-tier")?;
         if !key.may_assert && (tenant.is_some() || user.is_some() || tier.is_some()) {
-            return Err(Refusal::forbidden(
-                "this key speaks for itself alone: X-Outhaul-Tenant, -Tier and -User are not for it",
-            ));
+            return Err(alone());
         }
         let tier = tier.or_else(|| key.tier.clone());
         let tier =
             tier.ok_or_else(|| Refusal::invalid("X-Outhaul-Tier is missing, and the key has no tier of its own"))?;
         let max_rows = *config.tiers.get(&tier).ok_or_else(|| Refusal::invalid("X-Outhaul-Tier names no tier"))?;
         let tenant = tenant.or_else(|| key.tenant.clone());
-        Ok(Self { key, tenant, user, tier, max_rows })
+        let (credential, own, datasets) = (key.name.clone(), format!("key:{}", key.name), key.datasets.clone());
+        Ok(Self { credential, own, datasets, tenant, user, tier, max_rows })
     }
 
-    /// Whose records a request belongs to: the tenant's, or those of the key where it has none.
+    /// Whose records a request belongs to: the tenant's, or the caller's own where he has none.
     pub(crate) fn owner(&self) -> String {
-        self.tenant.as_ref().map_or_else(|| format!("key:{}", self.key.name), |tenant| format!("tenant:{tenant}"))
+        self.tenant.as_ref().map_or_else(|| self.own.clone(), |tenant| format!("tenant:{tenant}"))
     }
 
     /// What the key is called.
     pub(crate) fn key_name(&self) -> &str {
-        &self.key.name
+        &self.credential
     }
 
     /// Whether the caller may see that the dataset is there.
     pub(crate) fn may_use(&self, dataset: &Dataset) -> bool {
-        self.key.datasets.as_ref().is_none_or(|datasets| datasets.contains(&dataset.name))
+        self.datasets.as_ref().is_none_or(|datasets| datasets.contains(&dataset.name))
     }
 
     /// Whether the caller may have its rows.
@@ -73,7 +91,24 @@ impl Caller {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+fn alone() -> Refusal {
+    Refusal::forbidden("this key speaks for itself alone: X-Outhaul-Tenant, -Tier and -User are not for it")
+}
+
+/// The caller of a token, of which every fault is the same to him.
+fn of_token(token: &str, tokens: Option<&Tokens>, config: &ServiceConfig) -> Result<Caller, Refusal> {
+    let tokens = tokens.filter(|_| token.split('.').count() == 3).ok_or_else(Refusal::unauthorized)?;
+    if tokens.keys.is_empty() {
+        let message = "the service does not have the keys of tokens yet";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable", message).after(5));
+    }
+    tokens.caller(token, &config.tiers).map_err(|fault| {
+        tracing::info!(%fault, "a token was not taken");
+        Refusal::unauthorized()
+    })
+}
+
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -1,6 +1,8 @@
 //! `outhaul serve --check`: whether what the file says fits the databases and the machine, found out by the same ways that
 //! requests take.
 
+use std::error::Error;
+
 use rustix::fs::Access;
 use tokio::sync::mpsc::channel;
 use tokio::time::timeout;
@@ -8,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::analyze::{dimensions, measures};
 use super::catalog::describe;
+use super::jwks;
 use super::problem::Refusal;
 use super::tls::server_config;
+use crate::base::voice;
 use crate::config::ConfigError;
 use crate::config::service::{Analysis, Dataset, ServiceConfig, TenantRule, served_reads};
 use crate::export::{ExportError, ExportRequest, stream};
@@ -27,6 +31,12 @@ pub(super) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
                 "look whether the database is reached, and what locks the table",
             )),
         }
+    }
+    if let Some(settings) = &config.jwt
+        && let Err(error) = jwks::check(&settings.jwks).await
+    {
+        let what = format!("jwt: {}", voice::sentence(&error.to_string(), error.source(), false));
+        errors.push(ConfigError::new(what, "check jwks_url or jwks_file"));
     }
     errors
 }

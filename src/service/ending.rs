@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::problem::{Refusal, told, without_values};
 use super::state::{ExportEnd, ExportStatus, RecordedError};
+use crate::base::words::counted;
 use crate::commit::crc64nvme_text;
+use crate::commit::model::SchemaColumn;
 use crate::export::{ExportError, Streamed};
 use crate::model::{ExportErrorKind, RunStatus};
 
@@ -47,6 +49,19 @@ struct EndFacts<'a> {
 impl StreamOutcome {
     pub(crate) fn is_truncated(&self) -> bool {
         matches!(self, Self::Done(streamed) if streamed.report.status == RunStatus::Truncated)
+    }
+
+    /// What the formula guard of CSV did to the rows, where it did something.
+    pub(crate) fn guarded(&self) -> Option<String> {
+        let Self::Done(streamed) = self else { return None };
+        let changed = |column: &&SchemaColumn| {
+            column.policy_count.is_some_and(|count| count > 0) && column.policy.split(", ").any(|word| word == "guard")
+        };
+        let columns: Vec<&SchemaColumn> = streamed.manifest.schema.iter().filter(changed).collect();
+        let count: u64 = columns.iter().filter_map(|column| column.policy_count).sum();
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let what = format!("{} of {} got a ' in front", counted(count, "value"), names.join(", "));
+        (count > 0).then(|| format!("{what}, because a spreadsheet would run what stands there as a formula"))
     }
 
     /// What a caller is told who has not had a byte.

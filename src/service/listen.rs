@@ -80,7 +80,10 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             () = service.stopping.cancelled() => break,
-            Some(file) = changes.recv() => reload(service, tls.as_ref(), &file),
+            Some(file) = changes.recv() => tokio::select! {
+                () = service.stopping.cancelled() => break,
+                () = reload(service, tls.as_ref(), &file) => {}
+            },
         }
     }
     handle.graceful_shutdown(None);
@@ -118,8 +121,8 @@ async fn operator(
     Ok(Some((tokio::spawn(server.serve(admin.into_make_service())), address)))
 }
 
-/// Takes keys and certificates of a file that has changed; the rest of it waits for the next start.
-fn reload(service: &ServiceState, tls: Option<&RustlsConfig>, changed: &ServiceConfig) {
+/// Takes keys, certificates and the issuer of tokens of a file that has changed; the rest of it waits for the next start.
+async fn reload(service: &ServiceState, tls: Option<&RustlsConfig>, changed: &ServiceConfig) {
     service.take_keys(changed);
     if let (Some(tls), Some(files)) = (tls, &changed.tls) {
         match server_config(files) {
@@ -127,6 +130,7 @@ fn reload(service: &ServiceState, tls: Option<&RustlsConfig>, changed: &ServiceC
             Err(error) => tracing::error!(%error, "the certificate stays as it was"),
         }
     }
+    service.take_tokens(changed).await;
     tracing::warn!("keys and certificates were read again");
 }
 

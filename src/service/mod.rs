@@ -18,6 +18,8 @@ mod datasets;
 mod deadline;
 mod ending;
 mod estimate;
+mod jwks;
+mod jwt;
 mod limits;
 mod listen;
 mod openapi;
@@ -31,6 +33,7 @@ mod state;
 mod stream;
 mod tls;
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -47,6 +50,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::budget::MemoryBudget;
+use crate::base::failpoint;
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
 use crate::base::telemetry::serving;
 use crate::config::ConfigError;
@@ -54,6 +58,8 @@ use crate::config::service::{CallerKey, Remembrance, ServiceConfig};
 use access::Caller;
 use bucket_key::BucketSigner;
 use catalog::Catalog;
+use jwks::{JwksError, KEYS_AGE_MAX};
+use jwt::Tokens;
 use limits::Limits;
 use problem::Refusal;
 use state::{Expiry, StateError, StateStore};
@@ -72,6 +78,9 @@ pub enum ServiceError {
         /// Why.
         source: io::Error,
     },
+    /// The keys of tokens cannot be used.
+    #[error("the keys of [jwt] cannot be used")]
+    Jwks(#[source] Box<dyn Error + Send + Sync>),
     /// The certificate cannot be used.
     #[error("the certificate or its key cannot be used")]
     Tls(#[source] io::Error),
@@ -83,16 +92,22 @@ pub enum ServiceError {
         /// What to do.
         hint: Option<&'static str>,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// Metrics cannot be recorded.
     #[error(transparent)]
-    Metrics(Box<dyn std::error::Error + Send + Sync>),
+    Metrics(Box<dyn Error + Send + Sync>),
 }
 
 impl From<MetricsError> for ServiceError {
     fn from(error: MetricsError) -> Self {
         Self::Metrics(Box::new(error))
+    }
+}
+
+impl From<JwksError> for ServiceError {
+    fn from(error: JwksError) -> Self {
+        Self::Jwks(Box::new(error))
     }
 }
 
@@ -122,6 +137,7 @@ pub(crate) struct RequestId(pub(crate) String);
 pub(crate) struct ServiceState {
     config: ServiceConfig,
     keys: RwLock<Vec<Arc<CallerKey>>>,
+    tokens: RwLock<Option<Arc<Tokens>>>,
     limits: Limits,
     /// Of which each stream and each job reserves what it may hold.
     memory: MemoryBudget,
@@ -139,7 +155,7 @@ impl ServiceState {
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let caller = {
             let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-            Caller::of(headers, &keys, &self.config)?
+            Caller::of(headers, &keys, self.tokens().as_deref(), &self.config)?
         };
         self.limits.request(&caller.owner())?;
         Ok(caller)
@@ -148,6 +164,34 @@ impl ServiceState {
     /// Takes the keys of a file that has changed; who has a stream already keeps it.
     fn take_keys(&self, changed: &ServiceConfig) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = shared(&changed.keys);
+    }
+
+    /// Whose tokens are taken.
+    pub(crate) fn tokens(&self) -> Option<Arc<Tokens>> {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the issuer of a file that has changed, once its keys are there.
+    async fn take_tokens(&self, changed: &ServiceConfig) {
+        let known = self.tokens();
+        let tokens = match &changed.jwt {
+            Some(settings) => match Tokens::new(settings, known.as_deref()) {
+                Ok(tokens) => {
+                    tokens.keys.refresh().await;
+                    (!tokens.keys.is_empty()).then_some(Some(Arc::new(tokens)))
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the keys of [jwt] cannot be used");
+                    None
+                }
+            },
+            None => Some(None),
+        };
+        if let Some(tokens) = tokens {
+            *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        } else {
+            tracing::error!("tokens are taken as before");
+        }
     }
 
     /// What links begin with.
@@ -161,8 +205,8 @@ pub async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
     check::check(config).await
 }
 
-/// Serves until `stopping` is cancelled; streams that are under way have some seconds then. Of a file that has changed, keys
-/// and certificates are taken.
+/// Serves until `stopping` is cancelled; streams that are under way have some seconds then. Of a file that has changed, keys,
+/// certificates and the issuer of tokens are taken.
 ///
 /// # Errors
 /// An address is taken, or the state store cannot be used.
@@ -177,20 +221,34 @@ pub async fn serve(
     let memory = MemoryBudget::new(config.limits.memory);
     let limits = Limits::new(&config.limits, memory.clone());
     let keys = RwLock::new(shared(&config.keys));
+    let tokens = config.jwt.as_ref().map(|settings| Tokens::new(settings, None)).transpose()?;
+    let tokens = RwLock::new(tokens.map(Arc::new));
     let store = state::open(&config).await?;
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
     let signer = BucketSigner::new(store.signing_key().await?);
-    let service = Arc::new(ServiceState { config, keys, limits, memory, store, catalog, signer, stop, stopping });
+    let service =
+        Arc::new(ServiceState { config, keys, tokens, limits, memory, store, catalog, signer, stop, stopping });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
+    tokio::spawn(fetch_keys(Arc::clone(&service)));
     listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), changes, ready)
         .await
 }
 
 fn shared(keys: &[CallerKey]) -> Vec<Arc<CallerKey>> {
     keys.iter().cloned().map(Arc::new).collect()
+}
+
+/// Fetches the keys of tokens, now and from time to time.
+async fn fetch_keys(service: Arc<ServiceState>) {
+    loop {
+        if let Some(tokens) = service.tokens() {
+            tokens.keys.refresh().await;
+        }
+        tokio::time::sleep(failpoint::limit("jwks_age", KEYS_AGE_MAX)).await;
+    }
 }
 
 /// Forgets records once they are old.
@@ -218,6 +276,7 @@ fn router(service: Arc<ServiceState>) -> Router {
         .merge(console::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&service), jwt::with_keys))
         .layer(from_fn(with_request_id))
         .layer(from_fn_with_state(Arc::clone(&service), cors::cors))
         .with_state(service)

@@ -62,7 +62,7 @@ impl Refusal {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        let message = "a valid API key is wanted";
+        let message = "a valid API key or token is wanted";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message).with_detail("send Authorization: Bearer KEY")
     }
 

@@ -29,7 +29,7 @@ use crate::base::failpoint;
 use crate::base::memory::{REQUEST_BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use crate::config::service::{Dataset, DatasetColumn, served_reads};
 use crate::export::ExportRequest;
-use crate::model::{Direction, RowCap, RowScope, ScopeCondition};
+use crate::model::{ColumnChoice, Direction, RowCap, RowScope, ScopeCondition};
 
 /// Answers with the rows.
 #[utoipa::path(
@@ -133,7 +133,7 @@ impl ServiceState {
 /// # Errors
 /// It is too large, or too late.
 pub(crate) async fn body_of(body: axum::body::Body, most: usize) -> Result<bytes::Bytes, Refusal> {
-    let read = timeout(REQUEST_BODY_TIMEOUT, to_bytes(body, most)).await;
+    let read = timeout(failpoint::limit("request_body", REQUEST_BODY_TIMEOUT), to_bytes(body, most)).await;
     let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
     read.map_err(late)?.map_err(|_| {
         let message = format!("the body is larger than {} KiB", most / 1_024);
@@ -224,6 +224,9 @@ fn request(
             shape.expressions.push((written.to_owned(), expr.clone()));
         } else if written != name {
             shape.renames.push((name.to_owned(), written.to_owned()));
+        }
+        if column.raw && question.format == StreamFormat::Csv {
+            request.policies.columns.push((written.to_owned(), ColumnChoice::Raw));
         }
         // An expression stands where its name is listed.
         named.push(if column.expr.is_some() { written } else { name }.to_owned());

@@ -316,6 +316,7 @@ impl Pump {
         }
         let mut end = ending::record(&outcome, Some(self.bytes), self.order.max_rows);
         end.notes.clone_from(&self.order.record.end.notes);
+        end.notes.extend(outcome.guarded());
         let id = self.order.record.id.clone();
         outcome.log(&id);
         serving::stream_ended(end.status.name());

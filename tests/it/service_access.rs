@@ -179,7 +179,7 @@ async fn what_is_not_granted_is_refused_wherever_it_is_named() {
     service.stop().await;
 }
 
-async fn reqwest_free_get(address: &str, path: &str) -> String {
+pub(crate) async fn reqwest_free_get(address: &str, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();

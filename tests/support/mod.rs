@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod fake_service;
 pub(crate) mod foreign;
 pub(crate) mod http_proxy;
+pub(crate) mod issuer;
 pub(crate) mod job;
 pub(crate) mod oracle;
 pub(crate) mod pg;

@@ -75,9 +75,9 @@ fn has_password(from: &str) -> bool {
 
 pub(super) struct Builder<'a> {
     folder: Option<&'a Path>,
-    environment: &'a Environment,
+    pub(super) environment: &'a Environment,
     pub(super) errors: Vec<ConfigError>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
     /// Of the rows of every dataset.
     pub(super) max_row_bytes: NonZeroU64,
 }
@@ -112,6 +112,7 @@ impl Builder<'_> {
         }
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
+        let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
         self.check_memory(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
@@ -134,6 +135,7 @@ impl Builder<'_> {
             state_url,
             bucket_key_seconds,
             keys,
+            jwt,
             tiers,
             datasets,
             limits,
@@ -192,7 +194,7 @@ impl Builder<'_> {
     }
 
     /// A path, from the folder of the file.
-    fn relative(&self, text: &str) -> PathBuf {
+    pub(super) fn relative(&self, text: &str) -> PathBuf {
         self.folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))
     }
 
@@ -321,6 +323,7 @@ impl Builder<'_> {
             expr: entry.expr.clone(),
             filter: entry.filter.unwrap_or(true),
             sort: entry.sort.unwrap_or(false),
+            raw: entry.raw.unwrap_or(false),
         };
         entry.columns.iter().map(|(name, entry)| (name.clone(), typed(entry))).collect()
     }

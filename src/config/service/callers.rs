@@ -67,7 +67,20 @@ impl Builder<'_> {
         if entry.tenant.as_ref().is_some_and(|tenant| tenant.trim().is_empty()) {
             self.wrong(format!("{place}: tenant is empty"), "name the tenant, or leave it out");
         }
-        for dataset in entry.datasets.iter().filter(|name| *name != "*") {
+        let datasets = self.opened(&place, &entry.datasets, all);
+        Some(CallerKey {
+            name: entry.name.clone(),
+            sha256: sha256?,
+            tenant: entry.tenant.clone(),
+            tier: entry.tier.clone(),
+            datasets,
+            may_assert: entry.may_assert,
+        })
+    }
+
+    /// The datasets that somebody may use; `None` is all.
+    pub(super) fn opened(&mut self, place: &str, datasets: &[String], all: &[&str]) -> Option<Vec<String>> {
+        for dataset in datasets.iter().filter(|name| *name != "*") {
             if !all.contains(&dataset.as_str()) {
                 let hint = nearest(dataset, all.iter().copied());
                 let hint = hint.map_or_else(
@@ -77,15 +90,8 @@ impl Builder<'_> {
                 self.wrong(format!("{place}: dataset {dataset:?} is not there"), hint);
             }
         }
-        let every = entry.datasets.iter().any(|name| name == "*");
-        Some(CallerKey {
-            name: entry.name.clone(),
-            sha256: sha256?,
-            tenant: entry.tenant.clone(),
-            tier: entry.tier.clone(),
-            datasets: (!every).then(|| entry.datasets.clone()),
-            may_assert: entry.may_assert,
-        })
+        let every = datasets.iter().any(|name| name == "*");
+        (!every).then(|| datasets.to_vec())
     }
 
     pub(super) fn known_tier(&mut self, place: &str, tier: &str, tiers: &BTreeMap<String, Option<NonZeroU64>>) {

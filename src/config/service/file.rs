@@ -11,7 +11,7 @@ use super::super::{ConfigError, position};
 use crate::model::BucketUnit;
 
 /// Keys of the design that are not in this version: refused by name, never "unknown".
-const LATER: [&str; 4] = ["destination", "jwt", "raw", "trusted_proxies"];
+const LATER: [&str; 2] = ["destination", "trusted_proxies"];
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -31,6 +31,7 @@ pub(super) struct ServiceFile {
     pub(super) source: BTreeMap<String, SourceEntry>,
     pub(super) tier: BTreeMap<String, TierEntry>,
     pub(super) key: Vec<KeyEntry>,
+    pub(super) jwt: Option<JwtEntry>,
     pub(super) dataset: BTreeMap<String, DatasetEntry>,
     pub(super) limits: LimitsEntry,
     pub(super) retention: RetentionEntry,
@@ -90,6 +91,30 @@ pub(super) struct KeyEntry {
     pub(super) may_assert: bool,
 }
 
+/// `[jwt]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JwtEntry {
+    pub(super) jwks_url: Option<String>,
+    pub(super) jwks_file: Option<String>,
+    pub(super) issuer: String,
+    pub(super) audience: AudienceEntry,
+    pub(super) user_claim: Option<String>,
+    pub(super) tenant_claim: Option<String>,
+    pub(super) tier_claim: Option<String>,
+    pub(super) tier: Option<String>,
+    pub(super) datasets_claim: Option<String>,
+    pub(super) datasets: Vec<String>,
+}
+
+/// One name, or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum AudienceEntry {
+    One(String),
+    Several(Vec<String>),
+}
+
 /// `[dataset.NAME]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,6 +147,7 @@ pub(super) struct ColumnEntry {
     pub(super) expr: Option<String>,
     pub(super) filter: Option<bool>,
     pub(super) sort: Option<bool>,
+    pub(super) raw: Option<bool>,
 }
 
 /// `[dataset.NAME.grants]`: the tiers that may.

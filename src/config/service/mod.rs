@@ -4,6 +4,7 @@ mod analysis;
 mod build;
 mod callers;
 mod file;
+mod jwt;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,8 @@ pub struct ServiceConfig {
     pub bucket_key_seconds: i64,
     /// The callers.
     pub keys: Vec<CallerKey>,
+    /// Tokens that open datasets too.
+    pub jwt: Option<JwtConfig>,
     /// Row caps by tier; `None` is no cap.
     pub tiers: BTreeMap<String, Option<NonZeroU64>>,
     /// What can be asked for.
@@ -112,6 +115,38 @@ pub struct CallerKey {
     pub may_assert: bool,
 }
 
+/// Tokens that somebody else issues.
+#[derive(Debug, Clone)]
+pub struct JwtConfig {
+    /// Where the issuer's keys are.
+    pub jwks: JwksPlace,
+    /// `iss`.
+    pub issuer: String,
+    /// One of them is in `aud`.
+    pub audience: Vec<String>,
+    /// The claims: a name at the top, or a JSON pointer.
+    pub user_claim: String,
+    /// Whose rows the token opens.
+    pub tenant_claim: Option<String>,
+    /// Its tier.
+    pub tier_claim: Option<String>,
+    /// That of a token without the claim.
+    pub tier: Option<String>,
+    /// The datasets that the token opens, of those that tokens may open.
+    pub datasets_claim: Option<String>,
+    /// The datasets that tokens may open; `None` is all.
+    pub datasets: Option<Vec<String>>,
+}
+
+/// A document of keys (JWKS).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwksPlace {
+    /// It is fetched.
+    Url(String),
+    /// It was read with the configuration.
+    File(Vec<u8>),
+}
+
 /// One dataset.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -148,6 +183,8 @@ pub struct DatasetColumn {
     pub filter: bool,
     /// Whether rows can be ordered by it.
     pub sort: bool,
+    /// Whether CSV has its text as it is, even where a spreadsheet would run it.
+    pub raw: bool,
 }
 
 /// Rows, grouped and measured.

@@ -21,8 +21,16 @@ id = { sort = true }
 total = { expr = "price * quantity", filter = false }
 "#;
 
+/// A section that lacks the place of the keys.
+const JWT: &str = "[jwt]\nissuer = \"i\"\naudience = \"a\"\ntier_claim = \"t\"\ntenant_claim = \"c\"\ndatasets = [\"*\"]\n[source.shop]";
+
+/// The same with more of it.
+fn with(lines: &str) -> String {
+    JWT.replace("[source.shop]", &format!("{lines}\n[source.shop]"))
+}
+
 fn load(text: &str) -> Result<ServiceConfig, Vec<String>> {
-    let environment = Environment::of([], [("/s/service.toml", text)]);
+    let environment = Environment::of([], [("/s/service.toml", text), ("/s/keys", "{}")]);
     let told = |errors: ConfigErrors| errors.0.iter().map(|error| format!("{} ({})", error.what, error.hint)).collect();
     load_service(Path::new("/s/service.toml"), &environment).map_err(told)
 }
@@ -92,7 +100,6 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ("[source.shop]", "state_url = \"env:STATE_NOWHERE\"\n[source.shop]", "the variable STATE_NOWHERE is not set"),
         ("[source.shop]", "cors_origins = [\"*\"]\n[source.shop]", "cors_origins: \"*\" is no origin"),
         ("[source.shop]", "trusted_proxies = []\n[source.shop]", "trusted_proxies is not in this version yet"),
-        ("[source.shop]", "[jwt]\nissuer = \"x\"\n[source.shop]", "jwt is not in this version yet"),
         ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
         (
             "table = \"public.orders\"",
@@ -128,10 +135,42 @@ fn mistakes_have_their_line_and_the_nearest_word() {
             "dataset.orders has no columns",
         ),
     ] {
-        assert!(SMALL.contains(from), "{from}");
-        let errors = load(&SMALL.replacen(from, to, 1)).unwrap_err();
-        assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
-        assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
-        assert!(!errors[0].contains("canary"), "{errors:?}");
+        mistaken(from, to, expected);
     }
+}
+
+#[test]
+fn mistakes_of_tokens_are_told_too() {
+    for (from, to, expected) in [
+        ("[source.shop]", "[jwt]\nissuer = \"x\"\n[source.shop]", "missing field"),
+        ("[source.shop]", JWT, "jwt: the issuer's keys (give one of jwks_url and jwks_file)"),
+        ("[source.shop]", &with("jwks_url = \"http://10.0.0.1/keys\""), "jwt: jwks_url is without TLS"),
+        ("[source.shop]", &with("jwks_url = \"login\""), "jwt: jwks_url: "),
+        ("[source.shop]", &with("jwks_file = \"none.json\""), "jwt: cannot read /s/none.json"),
+        ("[source.shop]", &with("jwks_file = \"keys\"\ntier = \"fre\""), "jwt: tier \"fre\" is not known"),
+        ("[source.shop]", &with("jwks_file = \"keys\"").replace("tier_claim = \"t\"\n", ""), "jwt has no tier"),
+        (
+            "[source.shop]",
+            &with("jwks_file = \"keys\"").replace("audience = \"a\"", "audience = []"),
+            "jwt: issuer and audience",
+        ),
+        (
+            "[source.shop]",
+            &with("jwks_file = \"keys\"").replace("\"*\"", "\"order\""),
+            "jwt: dataset \"order\" is not there",
+        ),
+        ("[source.shop]", &with("jwks_file = \"keys\"\nuser_claim = \"\""), "jwt: a claim has no name"),
+    ] {
+        mistaken(from, to, expected);
+    }
+}
+
+/// One change to the file is one mistake.
+#[track_caller]
+fn mistaken(from: &str, to: &str, expected: &str) {
+    assert!(SMALL.contains(from), "{from}");
+    let errors = load(&SMALL.replacen(from, to, 1)).unwrap_err();
+    assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
+    assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
+    assert!(!errors[0].contains("canary"), "{errors:?}");
 }

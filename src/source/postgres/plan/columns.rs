@@ -213,7 +213,9 @@ fn column_plan(
         sent_as: mapping.wire.word().to_owned(),
         ordered: ordered(facts, &mapping.carrier, &policies),
         may_show: values_are_safe(&facts.pg_type),
-        free_text: is_free_text(&facts.pg_type, &mapping.carrier),
+        // Of a column that is written raw although others are guarded, somebody vouches that it holds no formulas.
+        free_text: is_free_text(&facts.pg_type, &mapping.carrier)
+            && policies.formula_guard == rules.policies.default.formula_guard,
         carrier: mapping.carrier,
         policies,
         rewritten: mapping.rewritten.is_some(),
@@ -286,6 +288,7 @@ impl ColumnChoice {
             Self::Number | Self::String => takes.json_number,
             Self::Json => takes.nested,
             Self::Round => takes.timestamp,
+            Self::Raw => takes.raw,
         };
         if !fits {
             return Err(PlanError::ColumnPolicy {
@@ -326,6 +329,7 @@ impl ColumnChoice {
             Self::String => policies.json_large_numbers = JsonLargeNumbers::String,
             Self::Json => policies.nested = Nested::Json,
             Self::Round => policies.timestamp_precision = TimestampPrecision::Millis,
+            Self::Raw => policies.formula_guard = false,
         }
         Ok(())
     }
@@ -345,6 +349,7 @@ struct Takes {
     json_nan: bool,
     nested: bool,
     timestamp: bool,
+    raw: bool,
 }
 
 impl Takes {
@@ -376,6 +381,7 @@ impl Takes {
             json_nan: ndjson && reaches(pg_type, reach, &members::is_number),
             nested: nested && !ndjson,
             timestamp: typed && reaches(pg_type, reach, &stamp),
+            raw: rules.format == Format::Csv && rules.policies.default.formula_guard,
         }
     }
 
@@ -395,6 +401,7 @@ impl Takes {
             ("number", self.json_number),
             ("string", self.json_number),
             ("round", self.timestamp),
+            ("raw", self.raw),
         ];
         let words: Vec<&str> = all.iter().filter(|(_, takes)| *takes).map(|(word, _)| *word).collect();
         if words.is_empty() { "none".to_owned() } else { words.join(", ") }

@@ -439,6 +439,26 @@ fn unrepresentable_values_decide_on_carrier_and_nullability() {
 }
 
 #[test]
+fn a_raw_column_has_no_guard_where_the_others_have_one() {
+    let plan = |oid, choices: Vec<(std::string::String, ColumnChoice)>| {
+        planned(of(oid), Format::Csv, Preset::Postgres, |policies| {
+            policies.default.formula_guard = true;
+            policies.columns = choices;
+        })
+    };
+    let guarded = plan(oid::TEXT, Vec::new()).unwrap().output;
+    let raw = plan(oid::TEXT, vec![("c".into(), ColumnChoice::Raw)]).unwrap().output;
+    assert_eq!((guarded.free_text, guarded.policy.as_str()), (true, "guard"));
+    assert_eq!((raw.free_text, raw.policy.as_str()), (false, "lossless"));
+    // There is nothing to say of a number, and nothing wrong with saying it.
+    assert!(plan(oid::INT4, vec![("c".into(), ColumnChoice::Raw)]).is_ok());
+    let unguarded = planned(of(oid::TEXT), Format::Csv, Preset::Postgres, |policies| {
+        policies.columns = vec![("c".into(), ColumnChoice::Raw)];
+    });
+    assert!(unguarded.is_err(), "without the guard it is a mistake");
+}
+
+#[test]
 fn a_choice_for_one_column_is_for_that_one_and_must_fit_it() {
     use ColumnChoice::{Bytes, Decimal, Double, Error, Json, Null, Replace, Round, String, Text as AsText, Trim};
     let timestamp = || of(oid::TIMESTAMP);
