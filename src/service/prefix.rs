@@ -3,10 +3,17 @@
 use axum::extract::Request;
 use axum::http::Uri;
 
+/// The prefix of a request for nothing below it: what its page names would be looked for beside it.
+#[derive(Debug, Clone)]
+pub(super) struct BarePrefix(pub(super) String);
+
 /// The request as the routes know it.
 pub(super) fn without_prefix<B>(public_url: Option<&str>, mut request: Request<B>) -> Request<B> {
-    let rest = public_url.and_then(path_of).and_then(|prefix| rest_of(request.uri(), prefix));
-    if let Some(uri) = rest {
+    let Some(prefix) = public_url.and_then(path_of) else { return request };
+    if let Some(uri) = rest_of(request.uri(), prefix) {
+        if request.uri().path() == prefix && !prefix.ends_with('/') {
+            request.extensions_mut().insert(BarePrefix(prefix.to_owned()));
+        }
         *request.uri_mut() = uri;
     }
     request

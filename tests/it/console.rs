@@ -27,7 +27,8 @@ async fn started() -> (Pg, Service) {
     .await;
     let (url, whole, capped, drill) = (&pg.url, key("whole", "7", "all"), key("capped", "7", "few"), digest("drill"));
     let text = format!(
-        "{whole}{capped}
+        "public_url = \"https://x.test/below\"
+{whole}{capped}
 [[key]]
 name = \"drill\"
 sha256 = \"{drill}\"
@@ -167,7 +168,7 @@ async fn a_person_saves_rows_and_is_told_the_truth_however_the_stream_ends() {
 #[tokio::test]
 async fn the_page_has_no_barriers_in_any_look_and_works_by_keys_alone() {
     let (pg, service) = started().await;
-    let seen = drive("looks", &address(&service), &Value::Null).await;
+    let seen = drive("looks", &format!("{}/below", address(&service)), &Value::Null).await;
     for (place, violations) in seen["violations"].as_object().unwrap() {
         assert_eq!(violations, &json!([]), "{place}");
     }
@@ -300,6 +301,10 @@ async fn the_page_is_of_the_binary_and_lets_nothing_else_in() {
         at += 1;
     }
     assert_eq!(files.len(), 7, "{files:?}");
+    // What the page names stands below its path, so that the path ends with a slash.
+    let bare = service.get("", "/below").await;
+    assert_eq!((bare.status, bare.header("location")), (308, Some("/below/")));
+    assert_eq!(service.get("", "/below/").await.body, page.body);
     service.stop().await;
     drop(pg);
 }

@@ -229,7 +229,7 @@ async function looks(chromium) {
   const sizes = { wide: { width: 1_100, height: 900 }, phone: { width: 360, height: 740 } };
   for (const [name, scheme, size] of [['light', 'light', 'wide'], ['dark', 'dark', 'wide'], ['phone', 'light', 'phone']]) {
     const options = { media: { 'prefers-color-scheme': scheme }, size: sizes[size] };
-    const page = await chromium.page(`${asked.url}/`, { before: PICKER, ...options });
+    const page = await chromium.page(asked.url, { before: PICKER, ...options });
     await page.until(`document.activeElement?.id === 'key'`);
     await page.send('Runtime.evaluate', { expression: axe });
     const check = async (state) => {

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Extension;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use sha2::{Digest, Sha256};
 
 use super::ServiceState;
+use super::prefix::BarePrefix;
 
 /// One file.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +46,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 pub(super) fn router() -> Router<Arc<ServiceState>> {
     ASSETS.into_iter().fold(Router::new(), |router, asset| {
         let etag = etag(asset.text);
-        router.route(asset.path, get(async move |headers: HeaderMap| answer(asset, &etag, &headers)))
+        let answered = async move |bare: Option<Extension<BarePrefix>>, headers: HeaderMap| match bare {
+            Some(Extension(BarePrefix(prefix))) => Redirect::permanent(&format!("{prefix}/")).into_response(),
+            None => answer(asset, &etag, &headers),
+        };
+        router.route(asset.path, get(answered))
     })
 }
 
