@@ -33,7 +33,7 @@ async fn orders() -> Pg {
         insert into guarded select id, tenant, note from orders where id <= 20 or id > 100000;
         alter table guarded enable row level security;
         create policy own on guarded using (tenant = current_setting('app.tenant'));
-        create function nap(bigint) returns text stable cost 10000 language plpgsql as
+        create function nap(bigint) returns text immutable cost 10000 language plpgsql as
             'begin if $1 = 11000 then perform pg_sleep(25); end if; return null; end';
         create table texts (id int primary key, note text, formula text);
         insert into texts values (1, '=1+1', '=1+1'), (2, '@x', '+2'), (3, 'plain', '-3'), (4, '-4', null);
