@@ -359,7 +359,7 @@ fn refusals_and_wrong_destinations_read_well() {
         (
             &["--column-policy", "a=decimal(5,6)"],
             "--column-policy is \"a=decimal(5,6)\" (\"decimal(5,6)\" is none of error, null, text, json, double, keep, \
-             trim, replace, bytes, number, string, round, decimal(P,S))",
+             trim, replace, bytes, number, string, round, raw, decimal(P,S))",
         ),
         (
             &["--unconstrained-numeric", "decimal"],
