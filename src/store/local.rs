@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use super::direct::AlignedBuffer;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use super::local_removal::remove_folder;
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
 use crate::base::spare::Spares;
 use crate::base::words::counted;
@@ -298,20 +299,7 @@ impl Folder {
     /// that file.
     pub(super) fn delete_folder(&self, path: &str, last: &str) -> io::Result<()> {
         let Some(root) = absent_as_none(self.open_root())? else { return Ok(()) };
-        // A link is removed as it is, with nothing behind it.
-        if absent_as_none(root.symlink_metadata(path))?.is_some_and(|metadata| metadata.is_dir())
-            && let Some(entries) = absent_as_none(root.read_dir(path))?
-        {
-            for entry in entries {
-                let entry = entry?;
-                if entry.file_name() == last {
-                    continue;
-                }
-                let is_folder = entry.file_type()?.is_dir();
-                absent_as_none(if is_folder { entry.open_dir()?.remove_open_dir_all() } else { entry.remove_file() })?;
-            }
-        }
-        absent_as_none(root.remove_dir_all(path)).map(|_| ())
+        remove_folder(&root, path, last)
     }
 
     pub(super) fn head(&self, path: &str) -> io::Result<Option<ObjectFacts>> {

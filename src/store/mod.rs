@@ -16,6 +16,7 @@ mod facts;
 pub(crate) mod fault_store;
 pub(crate) mod journal;
 mod local;
+mod local_removal;
 mod local_sink;
 pub(crate) mod name;
 mod open_uploads;
