@@ -225,7 +225,7 @@ async fn settings_of_the_role_change_nothing() {
         "CREATE SCHEMA evil; CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';
          ALTER DATABASE {0} SET search_path = evil, pg_catalog; ALTER DATABASE {0} SET default_transaction_isolation = serializable;
          ALTER DATABASE {0} SET default_transaction_read_only = off; ALTER DATABASE {0} SET synchronous_commit = off;
-         ALTER DATABASE {0} SET standard_conforming_strings = off; ALTER DATABASE {0} SET statement_timeout = 1",
+         ALTER DATABASE {0} SET standard_conforming_strings = off; ALTER DATABASE {0} SET statement_timeout = 1000",
         database.name
     );
     database.client().await.batch_execute(&hostile).await.unwrap();
