@@ -50,9 +50,8 @@ impl Caller {
             // A token speaks for itself.
             return if ASSERTIONS.iter().any(|name| headers.contains_key(*name)) { Err(alone()) } else { Ok(caller) };
         };
-        let tenant = asserted(headers, "x-outhaul-tenant")?;
-        let user = asserted(headers, "x-outhaul-user")?;
-        let tier = asserted(headers, "x-outhaul-tier")?;
+        let [tenant, user, tier] = ASSERTIONS.map(|name| asserted(headers, name));
+        let (tenant, user, tier) = (tenant?, user?, tier?);
         if !key.may_assert && (tenant.is_some() || user.is_some() || tier.is_some()) {
             return Err(alone());
         }
@@ -68,11 +67,6 @@ impl Caller {
     /// Whose records a request belongs to: the tenant's, or the caller's own where he has none.
     pub(crate) fn owner(&self) -> String {
         self.tenant.as_ref().map_or_else(|| self.own.clone(), |tenant| format!("tenant:{tenant}"))
-    }
-
-    /// What the key is called.
-    pub(crate) fn key_name(&self) -> &str {
-        &self.credential
     }
 
     /// Whether the caller may see that the dataset is there.

@@ -187,7 +187,7 @@ fn order(
         write_deadline: Duration::MAX,
         connection: None,
         permit: Some(permit),
-        credential: caller.key_name().to_owned(),
+        credential: caller.credential.clone(),
         request_id: String::new(),
     })
 }
