@@ -82,8 +82,7 @@ pub(crate) async fn stream_of(
     conditions: Vec<ScopeCondition>,
     parts: &Parts,
 ) -> Result<Response, Refusal> {
-    let bytes = dataset.ndjson.memory_bytes().max(dataset.csv.memory_bytes());
-    let permit = service.limits.stream(&caller.owner(), bytes).await?;
+    let permit = service.limits.stream(&caller.owner(), dataset.stream_bytes()).await?;
     let described = service.described(dataset).await?;
     let mut scope = question.scope(dataset, described, caller)?;
     scope.conditions.extend(conditions);

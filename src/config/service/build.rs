@@ -145,8 +145,7 @@ impl Builder<'_> {
 
     /// A stream must have room for itself at least.
     fn check_memory(&mut self, limits: &ServiceLimits, datasets: &BTreeMap<String, Dataset>) {
-        let largest =
-            datasets.values().map(|dataset| dataset.ndjson.memory_bytes().max(dataset.csv.memory_bytes())).max();
+        let largest = datasets.values().map(Dataset::stream_bytes).max();
         if let Some(bytes) = largest.filter(|bytes| *bytes > limits.memory) {
             let wanted = bytes.div_ceil(1 << 20);
             self.wrong("limits.memory has no room for one stream", format!("give it {wanted}MiB or more"));

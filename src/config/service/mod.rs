@@ -128,6 +128,13 @@ pub struct Dataset {
     pub query_tiers: Option<Vec<String>>,
 }
 
+impl Dataset {
+    /// Bytes of memory that a stream of its rows may hold, in whichever format.
+    pub(crate) fn stream_bytes(&self) -> u64 {
+        self.ndjson.memory_bytes().max(self.csv.memory_bytes())
+    }
+}
+
 /// One column of a dataset.
 #[derive(Debug, Clone, Default)]
 pub struct DatasetColumn {
