@@ -1,5 +1,8 @@
 // What the calls of client.js ask for, and what they make of the answers: `node client_calls.mjs CLIENT`, without a service.
-const client = await import(process.argv[2]);
+import { readFileSync } from 'node:fs';
+
+// Node 18 takes no file for a module whose name does not say so.
+const client = await import(`data:text/javascript;base64,${readFileSync(process.argv[2]).toString('base64')}`);
 
 const json = (body, status = 200) => new Response(JSON.stringify(body), { status, headers: { 'content-type': 'application/json' } });
 
