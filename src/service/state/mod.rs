@@ -6,6 +6,10 @@
 #[cfg(test)]
 mod conformance;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing queues exports yet"))]
+mod jobs;
+#[cfg(test)]
+mod jobs_conformance;
 mod postgres;
 mod sqlite;
 
@@ -18,6 +22,10 @@ use serde::Serialize;
 use crate::config::service::ServiceConfig;
 
 pub(crate) use error::StateError;
+pub(crate) use jobs::{
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, JobStore,
+    LeaseState, OutboxMessage, QueueFigures, Submitted,
+};
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
@@ -124,7 +132,7 @@ pub(crate) struct Expiry {
 ///
 /// # Cancel safety
 /// A record that was handed over is written, whether or not somebody still waits for the answer.
-pub(crate) trait StateStore: Send + Sync + std::fmt::Debug {
+pub(crate) trait StateStore: JobStore {
     /// Records an export before its first byte.
     ///
     /// # Errors

@@ -3,6 +3,9 @@
 //! Nothing is held between two requests, neither a transaction nor a lock of a session, so a pooler may stand in between.
 //! Each process says every few seconds that it lives; the streams of one that has not for its lease have failed.
 
+mod jobs;
+mod outbox;
+mod queue;
 mod records;
 mod schema;
 mod session;
@@ -154,5 +157,7 @@ impl StateStore for PostgresStore {
     }
 }
 
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 mod tests;

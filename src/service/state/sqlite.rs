@@ -1,6 +1,8 @@
 //! The embedded store: one `SQLite` file with its one writer, a thread that does one thing after another.
 
 mod file;
+mod jobs;
+mod queue;
 mod records;
 mod schema;
 

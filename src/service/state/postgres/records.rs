@@ -14,7 +14,7 @@ use crate::base::failpoint;
 const SIGNING_KEY: &str = "signing_key";
 
 /// The moment of the database's clock: those of replicas differ.
-pub(super) const NOW: &str = "(EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint";
+pub(super) const NOW: &str = "(EXTRACT(epoch FROM pg_catalog.statement_timestamp()) * 1000000)::bigint";
 
 const EXPORT: &str = "id, tenant, caller, dataset, kind, format, started_at, finished_at, status, row_count, max_rows,
     truncated, crc64nvme, bytes, error_code, error_message, notes";
@@ -263,7 +263,8 @@ pub(super) async fn prune(transaction: &StateTransaction<'_>, expiry: Expiry) ->
     let exports = transaction.changed(delete, &[number(&exports)]).await?;
     let delete = "DELETE FROM outhaul.audit WHERE at < $1";
     let audits = transaction.changed(delete, &[number(&audits)]).await?;
-    Ok(u64::try_from(exports.saturating_add(audits)).unwrap_or(u64::MAX))
+    let jobs = super::outbox::prune(transaction, micros(expiry.exports_before)).await?;
+    Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
 }
 
 /// Says that this process lives, and ends what processes that do not say so any more have left streaming.
@@ -293,11 +294,15 @@ pub(super) async fn renew(transaction: &StateTransaction<'_>, instance: &str, le
     Ok(closed)
 }
 
-fn micros(moment: DateTime<Utc>) -> i64 {
+pub(super) fn micros(moment: DateTime<Utc>) -> i64 {
     moment.timestamp_micros()
 }
 
-fn moment(transaction: &StateTransaction<'_>, row: &Row, column: usize) -> Result<Option<DateTime<Utc>>, Undone> {
+pub(super) fn moment(
+    transaction: &StateTransaction<'_>,
+    row: &Row,
+    column: usize,
+) -> Result<Option<DateTime<Utc>>, Undone> {
     let Some(micros) = transaction.value::<Option<i64>>(row, column)? else { return Ok(None) };
     let moment = DateTime::from_timestamp_micros(micros);
     moment.map(Some).ok_or_else(|| transaction.unreadable("a moment out of range"))

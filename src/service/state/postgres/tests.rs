@@ -11,12 +11,12 @@ use crate::service::state::INTERRUPTED;
 use crate::service::state::conformance::{self, begun, end};
 
 /// The lease of tests that wait for one to end.
-const SHORT: Duration = Duration::from_millis(600);
+pub(super) const SHORT: Duration = Duration::from_millis(600);
 
-const USUAL: Duration = Duration::from_secs(30);
+pub(super) const USUAL: Duration = Duration::from_secs(30);
 
 /// A database of one test.
-struct Database {
+pub(super) struct Database {
     server: tokio_postgres::Config,
     name: String,
 }
@@ -28,7 +28,7 @@ async fn client(config: &tokio_postgres::Config) -> tokio_postgres::Client {
 }
 
 impl Database {
-    async fn new(version: u32, options: &str) -> Self {
+    pub(super) async fn new(version: u32, options: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let variable = format!("OUTHAUL_TEST_PG{version}");
         let url = std::env::var(&variable).unwrap_or_else(|_| panic!("{variable} is not set: scripts/pg start"));
@@ -63,18 +63,18 @@ impl Database {
         }
     }
 
-    async fn store(&self, lease: Duration) -> PostgresStore {
+    pub(super) async fn store(&self, lease: Duration) -> PostgresStore {
         PostgresStore::with(self.settings(), lease).await.unwrap()
     }
 
     /// Ends all sessions of the stores, as a restart of the server does.
-    async fn cut(&self) {
+    pub(super) async fn cut(&self) {
         let cut =
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()";
         client(&self.server).await.execute(cut, &[&self.name]).await.unwrap();
     }
 
-    async fn drop(self) {
+    pub(super) async fn drop(self) {
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         client(&self.server).await.batch_execute(&drop).await.unwrap();
     }
@@ -177,9 +177,10 @@ async fn an_older_binary_refuses_what_a_newer_one_wrote() {
 }
 
 /// Steps of a version to come, one of which fails in its midst.
-const BROKEN: &[&str] = &[include_str!("v1.sql"), "CREATE TABLE outhaul.more (x INTEGER); SELECT 1 / 0"];
+const BROKEN: &[&str] =
+    &[include_str!("v1.sql"), include_str!("v2.sql"), "CREATE TABLE outhaul.more (x INTEGER); SELECT 1 / 0"];
 
-const WHOLE: &[&str] = &[include_str!("v1.sql"), "CREATE TABLE outhaul.more (x INTEGER)"];
+const WHOLE: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql"), "CREATE TABLE outhaul.more (x INTEGER)"];
 
 #[tokio::test]
 async fn each_step_is_taken_once_and_whole_or_not_at_all() {
@@ -190,7 +191,7 @@ async fn each_step_is_taken_once_and_whole_or_not_at_all() {
     schema::open(&sessions, WHOLE).await.unwrap();
     schema::open(&sessions, WHOLE).await.unwrap();
     let version = database.client().await.query_one("SELECT version FROM outhaul.version", &[]).await.unwrap();
-    assert_eq!(version.get::<_, i64>(0), 2);
+    assert_eq!(version.get::<_, i64>(0), 3);
     database.drop().await;
 }
 

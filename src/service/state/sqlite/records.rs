@@ -175,7 +175,8 @@ pub(super) fn prune(transaction: &Transaction<'_>, expiry: Expiry) -> Result<u64
         let exports = transaction.execute(exports, [micros(expiry.exports_before)])?;
         let audits = "DELETE FROM audit WHERE at < ?1";
         let audits = transaction.execute(audits, [micros(expiry.audits_before)])?;
-        Ok(u64::try_from(exports.saturating_add(audits)).unwrap_or(u64::MAX))
+        let jobs = super::jobs::prune(transaction, micros(expiry.exports_before))?;
+        Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
     };
     remove().map_err(StateError::database("old records were removed"))
 }
@@ -184,18 +185,18 @@ pub(super) fn micros(moment: DateTime<Utc>) -> i64 {
     moment.timestamp_micros()
 }
 
-fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<DateTime<Utc>>> {
+pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<DateTime<Utc>>> {
     let Some(micros) = row.get::<_, Option<i64>>(column)? else { return Ok(None) };
     let moment = DateTime::from_timestamp_micros(micros);
     moment.map(Some).ok_or_else(|| unreadable(column, Type::Integer, "a moment out of range"))
 }
 
-fn count(number: Option<u64>, doing: &'static str) -> Result<Option<i64>, StateError> {
+pub(super) fn count(number: Option<u64>, doing: &'static str) -> Result<Option<i64>, StateError> {
     let fits = number.map(i64::try_from).transpose();
     fits.map_err(|error| StateError::Database { doing, source: Box::new(error) })
 }
 
-fn whole(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+pub(super) fn whole(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     let number: Option<i64> = row.get(column)?;
     number.map(u64::try_from).transpose().map_err(|error| unreadable(column, Type::Integer, error))
 }
@@ -209,6 +210,6 @@ fn error_columns(end: &ExportEnd) -> (Option<&str>, Option<&str>) {
 }
 
 /// A value that no version of outhaul wrote.
-fn unreadable(column: usize, found: Type, why: impl Display) -> rusqlite::Error {
+pub(super) fn unreadable(column: usize, found: Type, why: impl Display) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, found, why.to_string().into())
 }

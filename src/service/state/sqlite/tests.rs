@@ -11,12 +11,20 @@ use super::schema::{MIGRATIONS, migrate};
 use super::*;
 use crate::service::state::INTERRUPTED;
 use crate::service::state::conformance::{self, begun, end};
+use crate::service::state::jobs_conformance;
 
 #[tokio::test]
 async fn it_does_what_every_store_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.sqlite3");
     conformance::all(async || SqliteStore::open(&path).unwrap()).await;
+}
+
+#[tokio::test]
+async fn its_queue_does_what_every_queue_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    jobs_conformance::all(async || SqliteStore::open(&path).unwrap()).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,399 @@
+//! What the queue of every store does. A store's own tests call [`all`] with a function that opens the same store again and
+//! again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+
+use super::{
+    Cancelled, ClaimLimits, Expiry, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
+    LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
+};
+
+const LONG: Duration = Duration::from_mins(10);
+const NONE: Duration = Duration::ZERO;
+const LIMITS: ClaimLimits = ClaimLimits { lease: LONG, per_tenant: 2 };
+
+/// Opens the store; the one that was opened before has been dropped.
+pub(crate) async fn all<S: StateStore>(open: impl AsyncFn() -> S) {
+    a_job_is_kept_as_it_was_given(&open().await).await;
+    a_request_that_is_made_twice_is_one_job(&open().await).await;
+    a_tenant_has_so_many_jobs_and_sees_its_own(&open().await).await;
+    a_list_is_read_in_pieces(&open().await).await;
+    each_tenant_has_its_turn(&open().await).await;
+    a_job_is_claimed_once_however_many_ask(&open().await).await;
+    a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(&open().await).await;
+    a_job_that_is_given_back_waits(&open().await).await;
+    what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(&open().await).await;
+    what_commits_is_not_cancelled(&open().await).await;
+    an_end_and_what_tells_of_it_are_one(&open().await).await;
+    what_is_ready_expires_once(&open().await).await;
+    what_is_over_is_forgotten_once_its_files_are_gone(&open().await).await;
+    a_queue_outlives_its_store(&open).await;
+}
+
+pub(crate) fn job(id: &str, tenant: &str) -> JobRecord {
+    JobRecord {
+        id: id.to_owned(),
+        tenant: tenant.to_owned(),
+        user: None,
+        credential: "ci".to_owned(),
+        request_id: "r".to_owned(),
+        dataset: "orders".to_owned(),
+        mode: "background".to_owned(),
+        request: "{}".to_owned(),
+        format: "csv".to_owned(),
+        compression: "gzip".to_owned(),
+        file_name: "orders".to_owned(),
+        destination: "file:///x".to_owned(),
+        status: JobStatus::Queued,
+        attempt: 0,
+        max_rows: None,
+        estimated_rows: None,
+        estimated_minutes: None,
+        progress: JobProgress::default(),
+        truncated: false,
+        created_at: Utc::now(),
+        started_at: None,
+        completed_at: None,
+        expires_at: None,
+        error: None,
+        revocation: 0,
+        version: 1,
+    }
+}
+
+async fn queue(store: &impl StateStore, id: &str, tenant: &str) -> JobRecord {
+    match store.submit(job(id, tenant), None, 1_000).await.unwrap() {
+        Submitted::Queued(job) => job,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn claim(store: &impl StateStore, limits: ClaimLimits) -> Option<(JobRecord, JobLease)> {
+    let claimed = store.claim("w".to_owned(), limits).await.unwrap()?;
+    let lease = JobLease { id: claimed.id.clone(), attempt: claimed.attempt };
+    Some((claimed, lease))
+}
+
+fn end(status: JobStatus) -> JobEnd {
+    JobEnd { status, progress: progress(5), error: None, keep: status.is_ready().then_some(LONG) }
+}
+
+fn progress(number: u64) -> JobProgress {
+    JobProgress { rows: number, bytes: number * 10, parts: 1, committing: false }
+}
+
+fn failure(code: &str) -> RecordedError {
+    RecordedError { code: code.to_owned(), message: format!("it was {code}") }
+}
+
+fn message(id: &str, export: &str) -> OutboxMessage {
+    OutboxMessage {
+        id: id.to_owned(),
+        export_id: export.to_owned(),
+        target: "ours".to_owned(),
+        event: "export.ready".to_owned(),
+        body: format!("{{\"id\":\"{export}\"}} \u{1f980}"),
+        attempt: 0,
+    }
+}
+
+async fn found(store: &impl StateStore, id: &str) -> JobRecord {
+    store.any_job(id.to_owned()).await.unwrap().unwrap()
+}
+
+/// Ends all that is live, so that the next test has the queue to itself.
+async fn drain(store: &impl StateStore) {
+    let limits = ClaimLimits { lease: LONG, per_tenant: 10_000 };
+    while let Some((_, lease)) = claim(store, limits).await {
+        assert!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap());
+    }
+}
+
+async fn a_job_is_kept_as_it_was_given(store: &impl StateStore) {
+    let mut given = job("kept", "Tenant 'quoted' \u{1f980}");
+    given.user = Some("ü\"; DROP TABLE job; --".to_owned());
+    given.request = "{\"where\":[{\"value\":\"'\\u0000'\"}]}".to_owned();
+    (given.max_rows, given.estimated_rows, given.estimated_minutes) = (Some(10), Some(i64::MAX as u64), Some(3));
+    let Submitted::Queued(queued) = store.submit(given.clone(), None, 1).await.unwrap() else { panic!() };
+    given.created_at = queued.created_at;
+    assert_eq!(queued, given);
+    assert!((Utc::now() - queued.created_at).abs() < TimeDelta::minutes(1));
+    assert_eq!(store.job(given.id.clone(), given.tenant.clone()).await.unwrap(), Some(given.clone()));
+    for tenant in ["another", "", "%"] {
+        assert_eq!(store.job(given.id.clone(), tenant.to_owned()).await.unwrap(), None);
+        assert_eq!(store.cancel(given.id.clone(), tenant.to_owned()).await.unwrap(), None);
+    }
+    store.submit(given, None, 10).await.unwrap_err();
+    drain(store).await;
+}
+
+async fn a_request_that_is_made_twice_is_one_job(store: &impl StateStore) {
+    let key = |body: u8, keep| Some(IdempotencyKey { key: "mine".to_owned(), body_sha256: [body; 32], keep });
+    let Submitted::Queued(first) = store.submit(job("twice-1", "i"), key(1, LONG), 9).await.unwrap() else { panic!() };
+    assert_eq!(store.submit(job("twice-2", "i"), key(1, LONG), 9).await.unwrap(), Submitted::Known(first));
+    assert_eq!(store.submit(job("twice-3", "i"), key(2, LONG), 9).await.unwrap(), Submitted::OtherBody);
+    // Another tenant's name is another name.
+    let other = store.submit(job("twice-4", "other"), key(2, NONE), 9).await.unwrap();
+    assert!(matches!(other, Submitted::Queued(_)));
+    // It was kept for no time at all.
+    let again = store.submit(job("twice-5", "other"), key(3, LONG), 9).await.unwrap();
+    assert!(matches!(again, Submitted::Queued(_)));
+    for id in ["twice-2", "twice-3"] {
+        assert_eq!(store.any_job(id.to_owned()).await.unwrap(), None);
+    }
+    drain(store).await;
+}
+
+async fn a_tenant_has_so_many_jobs_and_sees_its_own(store: &impl StateStore) {
+    for (id, expected) in [("many-1", true), ("many-2", true), ("many-3", false)] {
+        let queued = store.submit(job(id, "bounded"), None, 2).await.unwrap();
+        assert_eq!(matches!(queued, Submitted::Queued(_)), expected, "{queued:?}");
+    }
+    assert!(matches!(store.submit(job("many-4", "b2"), None, 2).await.unwrap(), Submitted::Queued(_)));
+    drain(store).await;
+    assert!(matches!(store.submit(job("many-5", "bounded"), None, 2).await.unwrap(), Submitted::Queued(_)));
+    drain(store).await;
+}
+
+async fn a_list_is_read_in_pieces(store: &impl StateStore) {
+    for number in 0..7 {
+        queue(store, &format!("list-{number}"), "lister").await;
+    }
+    queue(store, "list-other", "other").await;
+    let (mut after, mut ids) = (None, Vec::new());
+    loop {
+        let piece = store.jobs("lister".to_owned(), after, 3).await.unwrap();
+        assert!(piece.len() <= 3);
+        let Some(last) = piece.last() else { break };
+        after = Some(JobCursor { created_at: last.created_at, id: last.id.clone() });
+        ids.extend(piece.into_iter().map(|job| (job.created_at, job.id)));
+    }
+    assert_eq!(ids.len(), 7);
+    assert!(ids.is_sorted_by(|one, next| one > next), "{ids:?}");
+    drain(store).await;
+}
+
+/// The third tenant's one job does not wait for the forty of the first, and nobody has more at a time than he may.
+async fn each_tenant_has_its_turn(store: &impl StateStore) {
+    for number in 0..20 {
+        queue(store, &format!("turn-a-{number}"), "turn-a").await;
+    }
+    for number in 0..20 {
+        queue(store, &format!("turn-b-{number}"), "turn-b").await;
+    }
+    queue(store, "turn-c", "turn-c").await;
+    let mut order = Vec::new();
+    // One worker, which does one after the other.
+    for _ in 0..6 {
+        let (claimed, lease) = claim(store, LIMITS).await.unwrap();
+        order.push(claimed.tenant);
+        assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+    }
+    order[..3].sort();
+    order[3..].sort();
+    assert_eq!(order[..3], ["turn-a", "turn-b", "turn-c"]);
+    let mut running = BTreeMap::<String, u32>::new();
+    while let Some((claimed, _)) = claim(store, LIMITS).await {
+        *running.entry(claimed.tenant).or_default() += 1;
+    }
+    assert_eq!(running, [("turn-a".to_owned(), 2), ("turn-b".to_owned(), 2)].into());
+    let figures = store.figures().await.unwrap();
+    assert_eq!((figures.running, figures.cancelling), (4, 0));
+    assert!(figures.oldest_lease.unwrap() < LONG);
+    for tenant in ["turn-a", "turn-b"] {
+        for running in store.jobs(tenant.to_owned(), None, 100).await.unwrap() {
+            let lease = JobLease { id: running.id, attempt: running.attempt };
+            store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap();
+        }
+    }
+    drain(store).await;
+    let figures = store.figures().await.unwrap();
+    assert_eq!((figures.queued, figures.running, figures.oldest_lease), (0, 0, None));
+}
+
+async fn a_job_is_claimed_once_however_many_ask(store: &impl StateStore) {
+    for number in 0..12 {
+        queue(store, &format!("once-{number}"), &format!("once-{}", number % 4)).await;
+    }
+    let asking = (0..30).map(|worker| store.claim(format!("w{worker}"), LIMITS));
+    let answers = futures_util::future::join_all(asking).await;
+    let mut claimed: Vec<JobRecord> = answers.into_iter().filter_map(Result::unwrap).collect();
+    assert!(claimed.iter().all(|job| job.attempt == 1 && job.status == JobStatus::Running));
+    // Two of each of the four tenants.
+    assert_eq!(claimed.len(), 8);
+    claimed.sort_by(|one, other| one.id.cmp(&other.id));
+    claimed.dedup_by(|one, other| one.id == other.id);
+    assert_eq!(claimed.len(), 8);
+    for claimed in claimed {
+        let lease = JobLease { id: claimed.id, attempt: 1 };
+        assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+    }
+    drain(store).await;
+}
+
+async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(store: &impl StateStore) {
+    queue(store, "late", "l").await;
+    let (_, first) = claim(store, ClaimLimits { lease: NONE, ..LIMITS }).await.unwrap();
+    assert_eq!(store.progress(first.clone(), progress(3)).await.unwrap(), LeaseState::Held);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let (again, second) = claim(store, LIMITS).await.expect("the lease has run out");
+    assert_eq!((again.attempt, again.progress, again.status), (2, JobProgress::default(), JobStatus::Running));
+    // It is held now.
+    assert!(claim(store, LIMITS).await.is_none());
+    let before = found(store, "late").await;
+    assert_eq!(store.renew(first.clone(), LONG).await.unwrap(), LeaseState::Lost);
+    assert_eq!(store.progress(first.clone(), progress(9)).await.unwrap(), LeaseState::Lost);
+    let told = vec![message("late-message", "late")];
+    assert!(!store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap());
+    assert!(!store.give_back(first, Some(failure("late")), NONE, true).await.unwrap());
+    assert_eq!(found(store, "late").await, before);
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
+    // A renewal holds it.
+    assert_eq!(store.renew(second.clone(), NONE).await.unwrap(), LeaseState::Held);
+    assert_eq!(store.renew(second.clone(), LONG).await.unwrap(), LeaseState::Held);
+    assert!(claim(store, LIMITS).await.is_none());
+    assert!(store.finish_job(second.clone(), end(JobStatus::Complete), Vec::new()).await.unwrap());
+    assert!(!store.finish_job(second.clone(), end(JobStatus::Failed), Vec::new()).await.unwrap());
+    assert_eq!(store.renew(second, LONG).await.unwrap(), LeaseState::Lost);
+    assert_eq!(found(store, "late").await.status, JobStatus::Complete);
+}
+
+async fn a_job_that_is_given_back_waits(store: &impl StateStore) {
+    queue(store, "back", "g").await;
+    let (_, lease) = claim(store, LIMITS).await.unwrap();
+    assert!(store.give_back(lease, Some(failure("source")), LONG, true).await.unwrap());
+    let waiting = found(store, "back").await;
+    assert_eq!((waiting.status, waiting.attempt, waiting.error), (JobStatus::Queued, 1, Some(failure("source"))));
+    assert!(claim(store, LIMITS).await.is_none());
+    assert!(matches!(store.cancel("back".to_owned(), "g".to_owned()).await.unwrap(), Some(Cancelled::Live(_))));
+    queue(store, "back-2", "g").await;
+    let (_, lease) = claim(store, LIMITS).await.unwrap();
+    assert!(store.give_back(lease, None, NONE, false).await.unwrap());
+    let (again, lease) = claim(store, LIMITS).await.unwrap();
+    // The service stopped: that was no attempt.
+    assert_eq!(again.attempt, 1);
+    assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+}
+
+async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &impl StateStore) {
+    let cancel = async |id: &str| store.cancel(id.to_owned(), "c".to_owned()).await.unwrap().unwrap();
+    queue(store, "cancel-run", "c").await;
+    let (_, lease) = claim(store, LIMITS).await.unwrap();
+    queue(store, "cancel-wait", "c").await;
+    let Cancelled::Live(waiting) = cancel("cancel-wait").await else { panic!() };
+    assert_eq!(waiting.status, JobStatus::Cancelled);
+    assert!(waiting.completed_at.is_some());
+    for _ in 0..2 {
+        let Cancelled::Live(running) = cancel("cancel-run").await else { panic!() };
+        assert_eq!((running.status, running.completed_at), (JobStatus::Cancelling, None));
+    }
+    assert_eq!(store.renew(lease.clone(), LONG).await.unwrap(), LeaseState::Cancelling);
+    let committing = JobProgress { committing: true, ..progress(1) };
+    assert_eq!(store.progress(lease.clone(), committing).await.unwrap(), LeaseState::Cancelling);
+    assert!(!found(store, "cancel-run").await.progress.committing);
+    // Its worker died: the next one has it to clear.
+    assert!(store.give_back(lease, None, LONG, true).await.unwrap());
+    let (again, lease) = claim(store, LIMITS).await.unwrap();
+    assert_eq!((again.id.as_str(), again.status), ("cancel-run", JobStatus::Cancelling));
+    assert!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap());
+    let Cancelled::Final(done) = cancel("cancel-run").await else { panic!() };
+    assert_eq!(done.status, JobStatus::Cancelled);
+}
+
+async fn what_commits_is_not_cancelled(store: &impl StateStore) {
+    queue(store, "commit", "c").await;
+    let (_, lease) = claim(store, LIMITS).await.unwrap();
+    let committing = JobProgress { committing: true, ..progress(1) };
+    assert_eq!(store.progress(lease.clone(), committing).await.unwrap(), LeaseState::Held);
+    let refused = store.cancel("commit".to_owned(), "c".to_owned()).await.unwrap().unwrap();
+    assert!(matches!(refused, Cancelled::Committing(_)), "{refused:?}");
+    assert!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap());
+    let done = found(store, "commit").await;
+    assert!(done.truncated && !done.progress.committing);
+}
+
+async fn an_end_and_what_tells_of_it_are_one(store: &impl StateStore) {
+    queue(store, "told", "t").await;
+    let (claimed, lease) = claim(store, LIMITS).await.unwrap();
+    let unended = JobEnd { status: JobStatus::Cancelling, ..end(JobStatus::Complete) };
+    store.finish_job(lease.clone(), unended, Vec::new()).await.unwrap_err();
+    let told = vec![message("m1", "told"), message("m2", "told")];
+    // Twice the same message is a fault, and the status goes with it.
+    let twice = vec![message("m1", "told"), message("m1", "told")];
+    store.finish_job(lease.clone(), end(JobStatus::Complete), twice).await.unwrap_err();
+    assert_eq!(found(store, "told").await, claimed);
+    let before = Utc::now();
+    assert!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap());
+    let done = found(store, "told").await;
+    assert_eq!((done.status, done.progress, done.truncated), (JobStatus::Complete, progress(5), false));
+    let kept = done.expires_at.unwrap() - before;
+    assert!((kept - TimeDelta::minutes(10)).abs() < TimeDelta::minutes(1), "{kept}");
+    assert!(done.version > claimed.version && done.started_at == claimed.started_at && done.completed_at.is_some());
+    assert_eq!(store.due_messages(1, LONG).await.unwrap(), told[..1]);
+    assert_eq!(store.due_messages(10, LONG).await.unwrap(), told[1..]);
+    // Each is held by whoever sends it.
+    assert_eq!(store.due_messages(10, LONG).await.unwrap(), []);
+    store.message_failed("m1".to_owned(), NONE).await.unwrap();
+    let again = store.due_messages(10, NONE).await.unwrap();
+    assert_eq!(again, [OutboxMessage { attempt: 1, ..told[0].clone() }]);
+    for id in ["m1", "m2"] {
+        store.message_done(id.to_owned()).await.unwrap();
+    }
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
+}
+
+async fn what_is_ready_expires_once(store: &impl StateStore) {
+    queue(store, "expires", "e").await;
+    let (_, lease) = claim(store, LIMITS).await.unwrap();
+    let ready = JobEnd { keep: Some(NONE), ..end(JobStatus::Complete) };
+    assert!(store.finish_job(lease, ready, Vec::new()).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let overdue = store.overdue(100).await.unwrap();
+    assert_eq!(overdue.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["expires"]);
+    assert!(store.unremoved(100).await.unwrap().iter().all(|job| job.id != "expires"));
+    let told = vec![message("expired", "expires")];
+    let expired = store.expire("expires".to_owned(), told.clone()).await.unwrap().unwrap();
+    assert_eq!((expired.status, expired.revocation), (JobStatus::Expired, 1));
+    assert_eq!(store.expire("expires".to_owned(), told.clone()).await.unwrap(), None);
+    assert_eq!(store.due_messages(10, LONG).await.unwrap(), told);
+    store.message_done("expired".to_owned()).await.unwrap();
+    assert_eq!(store.overdue(100).await.unwrap(), []);
+    assert!(store.unremoved(100).await.unwrap().iter().any(|job| job.id == "expires"));
+    store.removed("expires".to_owned()).await.unwrap();
+    assert!(store.unremoved(100).await.unwrap().iter().all(|job| job.id != "expires"));
+    queue(store, "running", "e").await;
+    assert_eq!(store.expire("running".to_owned(), Vec::new()).await.unwrap(), None);
+    drain(store).await;
+}
+
+async fn what_is_over_is_forgotten_once_its_files_are_gone(store: &impl StateStore) {
+    queue(store, "forgotten", "f").await;
+    queue(store, "waits", "f").await;
+    assert!(store.cancel("forgotten".to_owned(), "f".to_owned()).await.unwrap().is_some());
+    let (long_ago, soon) = (Utc::now() - TimeDelta::days(30), Utc::now() + TimeDelta::days(1));
+    let prune = async || store.prune(Expiry { exports_before: soon, audits_before: long_ago }).await.unwrap();
+    prune().await;
+    assert!(store.any_job("forgotten".to_owned()).await.unwrap().is_some());
+    store.removed("forgotten".to_owned()).await.unwrap();
+    prune().await;
+    assert_eq!(store.any_job("forgotten".to_owned()).await.unwrap(), None);
+    assert!(store.any_job("waits".to_owned()).await.unwrap().is_some());
+    drain(store).await;
+}
+
+async fn a_queue_outlives_its_store<S: StateStore>(open: &impl AsyncFn() -> S) {
+    let store = open().await;
+    let waits = queue(&store, "outlives", "o").await;
+    queue(&store, "outlives-2", "o").await;
+    let (claimed, lease) = claim(&store, LIMITS).await.unwrap();
+    assert_eq!(claimed.id, waits.id);
+    drop(store);
+    let store = open().await;
+    // What ran has its lease still: whoever dies is waited for.
+    assert_eq!(store.renew(lease, LONG).await.unwrap(), LeaseState::Held);
+    assert_eq!(found(&store, "outlives-2").await.status, JobStatus::Queued);
+    drain(&store).await;
+}

@@ -1,0 +1,123 @@
+//! The queue under several processes: its bounds, its turns, and what is lost when connections are.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use futures_util::future::join_all;
+
+use super::tests::{Database, SHORT, USUAL};
+use super::*;
+use crate::service::state::jobs_conformance::{self, job};
+use crate::service::state::{ClaimLimits, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted};
+
+const LIMITS: ClaimLimits = ClaimLimits { lease: Duration::from_mins(10), per_tenant: 2 };
+
+async fn queue(store: &PostgresStore, id: &str, tenant: &str) {
+    let submitted = store.submit(job(id, tenant), None, 1_000).await.unwrap();
+    assert!(matches!(submitted, Submitted::Queued(_)), "{submitted:?}");
+}
+
+fn lease(job: &JobRecord) -> JobLease {
+    JobLease { id: job.id.clone(), attempt: job.attempt }
+}
+
+fn ended(rows: u64) -> JobEnd {
+    let progress = JobProgress { rows, ..JobProgress::default() };
+    JobEnd { status: JobStatus::Complete, progress, error: None, keep: Some(Duration::from_mins(1)) }
+}
+
+#[tokio::test]
+async fn its_queue_does_what_every_queue_does() {
+    for version in [15, 18] {
+        let database = Database::new(version, "").await;
+        jobs_conformance::all(async || database.store(SHORT).await).await;
+        database.drop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_s_bound_holds_however_many_processes_claim() {
+    let database = Database::new(18, "").await;
+    let stores = join_all((0..4).map(|_| database.store(USUAL))).await;
+    for number in 0..80 {
+        queue(&stores[0], &format!("bound-{number}"), "a").await;
+    }
+    for round in 0..15 {
+        let claims = stores.iter().flat_map(|store| (0..3).map(|_| store.claim("w".to_owned(), LIMITS)));
+        let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
+        assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
+        for job in claimed {
+            assert!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap());
+        }
+    }
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn two_hundred_jobs_of_ten_tenants_have_their_turns() {
+    const TENANTS: usize = 10;
+    const EACH: usize = 20;
+    const WORKERS: usize = 4;
+    let database = Database::new(18, "").await;
+    let stores = join_all((0..2).map(|_| database.store(USUAL))).await;
+    // All jobs of one tenant stand before those of the next.
+    for tenant in 0..TENANTS {
+        for number in 0..EACH {
+            queue(&stores[0], &format!("turn-{tenant}-{number}"), &format!("t{tenant}")).await;
+        }
+    }
+    let turns = Mutex::new(Vec::new());
+    let work = async |store: &PostgresStore| {
+        while let Some(job) = store.claim("w".to_owned(), LIMITS).await.unwrap() {
+            turns.lock().unwrap().push(job.tenant.clone());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap());
+        }
+    };
+    let begun = std::time::Instant::now();
+    join_all(stores.iter().flat_map(|store| (0..WORKERS / 2).map(|_| work(store)))).await;
+    println!("{} jobs in {:?}", TENANTS * EACH, begun.elapsed());
+    let turns = turns.into_inner().unwrap();
+    assert_eq!(turns.len(), TENANTS * EACH, "none is lost, none comes twice");
+    let mut had: BTreeMap<&str, usize> = BTreeMap::new();
+    for (place, tenant) in turns.iter().enumerate() {
+        let turn = had.entry(tenant).or_default();
+        *turn += 1;
+        // Whoever comes for the nth time has waited for n turns of each, and for what the other workers were at.
+        assert!(place < *turn * TENANTS + WORKERS, "turn {turn} of {tenant} is at {place}: {turns:?}");
+    }
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn lost_connections_lose_and_double_no_job() {
+    let database = Database::new(18, "").await;
+    let store = database.store(USUAL).await;
+    let work = async {
+        for number in 0..100 {
+            let id = format!("cut-{number}");
+            queue(&store, &id, "a").await;
+            // A claim whose answer was lost is another attempt of somebody who takes the job over; here, ours.
+            let short = ClaimLimits { lease: Duration::from_millis(50), per_tenant: 100 };
+            let job = loop {
+                if let Some(job) = store.claim("w".to_owned(), short).await.unwrap() {
+                    break job;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            };
+            assert_eq!(job.id, id);
+            assert!(store.finish_job(lease(&job), ended(number), Vec::new()).await.unwrap(), "{number}");
+        }
+    };
+    let cuts = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(70)).await;
+            database.cut().await;
+        }
+    };
+    tokio::select! { () = work => {}, () = cuts => {} }
+    let jobs = store.jobs("a".to_owned(), None, 1_000).await.unwrap();
+    let rows: Vec<u64> = jobs.iter().map(|job| job.progress.rows).collect();
+    assert_eq!(rows, (0..100).rev().collect::<Vec<_>>());
+    database.drop().await;
+}
