@@ -1,12 +1,13 @@
 //! The command line's shape, made from the table of options.
 
-use clap::builder::Styles;
+use clap::builder::{PossibleValuesParser, Styles, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::pull;
 use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
+use crate::config::service::ServiceRole;
 use crate::describe::ddl::{Dialect, TableName};
 
 /// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
@@ -265,6 +266,19 @@ fn serve() -> Command {
         .about("Serve rows over HTTP, as a file declares them")
         .after_help(SERVE_HELP)
         .arg(Arg::new("config").long("config").value_name("FILE").required(true).help("what is served, and to whom"))
+        .arg(
+            Arg::new("role")
+                .long("role")
+                .value_name("ROLE")
+                .value_parser(PossibleValuesParser::new(ServiceRole::ALL.map(|(name, _)| name)).map(|name| {
+                    ServiceRole::ALL
+                        .into_iter()
+                        .find(|(known, _)| *known == name)
+                        .map(|(_, role)| role)
+                        .unwrap_or_default()
+                }))
+                .help("what this process does: all, api (answers callers) or worker (runs jobs)"),
+        )
         .arg(Arg::new("check").long("check").action(ArgAction::SetTrue).help("only check the file"))
         .args(env_file())
         .args(looks())

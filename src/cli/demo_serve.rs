@@ -45,7 +45,7 @@ pub(super) async fn serve(job: &Job, context: &CommandContext) -> u8 {
         let datasets = names.iter().map(String::as_str).collect();
         let keys = DemoKeys { free: &free, enterprise: &enterprise };
         let service = DemoService {
-            url: format!("http://{}", at.public),
+            url: at.public.map_or_else(String::new, |public| format!("http://{public}")),
             admin_url: at.admin.map(|admin| format!("http://{admin}")),
             api_key: &free,
             api_keys: keys,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::looks::Looks;
 use super::{CommandContext, exit};
-use crate::config::service::{ServiceConfig, load_service};
+use crate::config::service::{ServiceConfig, ServiceRole, load_service};
 use crate::config::{ConfigErrors, Environment};
 use crate::export::ExportError;
 use crate::model::ExportErrorKind;
@@ -17,7 +17,9 @@ use crate::service::{self, Listening, ServiceError};
 pub(super) async fn serve(matches: &ArgMatches, context: &CommandContext) -> u8 {
     context.start_logs(Looks::wished(&std::env::args_os().collect::<Vec<_>>(), &context.environment));
     let file = matches.get_one::<String>("config").map(String::as_str).unwrap_or_default();
-    let config = match load_service(Path::new(file), &context.environment) {
+    let role = matches.get_one::<ServiceRole>("role").copied().unwrap_or_default();
+    let loaded = load_service(Path::new(file), &context.environment);
+    let config = match loaded.and_then(|mut config| config.take_role(role).map(|()| config)) {
         Ok(config) => config,
         Err(errors) => return context.refuse(&errors),
     };
@@ -74,7 +76,10 @@ pub(super) async fn run(
 fn address_line(at: Listening) -> String {
     let admin = at.admin.map_or_else(String::new, |admin| format!(", metrics and health on http://{admin}"));
     let scheme = if at.secure { "https" } else { "http" };
-    format!("listening on {scheme}://{}{admin}", at.public)
+    at.public.map_or_else(
+        || format!("a worker, which answers no callers{admin}"),
+        |public| format!("listening on {scheme}://{public}{admin}"),
+    )
 }
 
 fn failed(error: ServiceError) -> ExportError {

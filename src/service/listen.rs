@@ -44,6 +44,9 @@ pub(super) async fn serve(
     mut changes: Receiver<ServiceConfig>,
     ready: impl FnOnce(Listening),
 ) -> Result<(), ServiceError> {
+    if !service.config.role.answers() {
+        return work(service, admin, ready).await;
+    }
     let tls = service.config.tls.as_ref().map(server_config).transpose().map_err(ServiceError::Tls)?;
     let tls = tls.map(RustlsConfig::from_config);
     let (listener, address) = bind(service.config.listen).await?;
@@ -73,7 +76,7 @@ pub(super) async fn serve(
     };
     let admin = operator(service, admin).await?;
     let admin_address = admin.as_ref().map(|(_, address)| *address);
-    ready(Listening { secure: tls.is_some(), public: address, admin: admin_address });
+    ready(Listening { secure: tls.is_some(), public: Some(address), admin: admin_address });
     loop {
         tokio::select! {
             () = service.stopping.cancelled() => break,
@@ -90,6 +93,17 @@ pub(super) async fn serve(
     }
     handle.shutdown();
     serving.abort();
+    if let Some((task, _)) = admin {
+        task.abort();
+    }
+    Ok(())
+}
+
+/// Answers the operator alone until the service stops.
+async fn work(service: &ServiceState, admin: Router, ready: impl FnOnce(Listening)) -> Result<(), ServiceError> {
+    let admin = operator(service, admin).await?;
+    ready(Listening { secure: false, public: None, admin: admin.as_ref().map(|(_, address)| *address) });
+    service.stopping.cancelled().await;
     if let Some((task, _)) = admin {
         task.abort();
     }

@@ -122,8 +122,8 @@ impl From<StateError> for ServiceError {
 pub struct Listening {
     /// Whether callers are answered over TLS.
     pub secure: bool,
-    /// By callers.
-    pub public: SocketAddr,
+    /// By callers; a worker answers none.
+    pub public: Option<SocketAddr>,
     /// By the operator.
     pub admin: Option<SocketAddr>,
 }

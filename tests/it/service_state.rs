@@ -111,3 +111,30 @@ async fn a_restart_of_the_state_database_is_waited_for_and_an_absent_one_is_told
     assert!(refused.contains("state database cannot be reached") && refused.contains("state_url"), "{refused}");
     assert!(!refused.contains("hunter2"), "{refused}");
 }
+
+#[tokio::test]
+async fn roles_that_share_need_a_database_and_a_worker_answers_the_operator_alone() {
+    let (pg, state) = (orders().await, pg(18).await);
+    let text = service(&pg, &state);
+    let alone: String = text.lines().filter(|line| !line.starts_with("state_url")).collect::<Vec<_>>().join("\n");
+    for role in ["api", "worker"] {
+        let (_folder, command) = written(&alone, &["--role", role]);
+        let refused = command.run().await.expect(2).stderr;
+        assert!(refused.contains("state_url") && refused.contains("--role"), "{refused}");
+    }
+    let (_folder, command) = written(&text, &["--role", "worker"]);
+    let worker = command.spawn();
+    worker.stderr_has("health on http://").await;
+    let said = worker.stderr();
+    assert!(said.contains("a worker, which answers no callers") && !said.contains("listening on"), "{said}");
+    let admin = said.split("health on http://").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let mut health = tokio::net::TcpStream::connect(&admin).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut health, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    health.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    worker.signal("TERM").await;
+    worker.wait().await.expect(0);
+}

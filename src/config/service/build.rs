@@ -11,7 +11,7 @@ use super::super::typed::{load as load_export, load_connection, load_settings};
 use super::super::{ConfigError, ConfigErrors, Environment};
 use super::analysis::analyses;
 use super::file::{ColumnEntry, DatasetEntry, ServiceFile, SourceEntry};
-use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, TenantRule};
+use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, ServiceRole, TenantRule};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::{ReadMode, ServedReads};
@@ -130,6 +130,7 @@ impl Builder<'_> {
             public_url,
             tls,
             cors_origins: file.cors_origins,
+            role: ServiceRole::All,
             state,
             state_url,
             bucket_key_seconds,

@@ -14,7 +14,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ConfigErrors, Environment};
+use super::{ConfigError, ConfigErrors, Environment};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::BucketUnit;
@@ -32,6 +32,8 @@ pub struct ServiceConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Pages of these origins may ask.
     pub cors_origins: Vec<String>,
+    /// What this process does.
+    pub role: ServiceRole,
     /// The file of the state store, where it has one.
     pub state: PathBuf,
     /// The database of the state store, where several processes share it.
@@ -52,6 +54,48 @@ pub struct ServiceConfig {
     pub retention: Remembrance,
     /// What works and should still be looked at.
     pub warnings: Vec<String>,
+}
+
+/// What one of several processes does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServiceRole {
+    /// It answers callers and runs jobs.
+    #[default]
+    All,
+    /// It answers callers.
+    Api,
+    /// It runs jobs.
+    Worker,
+}
+
+impl ServiceRole {
+    /// Their names, as `--role` takes them.
+    pub const ALL: [(&'static str, Self); 3] = [("all", Self::All), ("api", Self::Api), ("worker", Self::Worker)];
+
+    /// Whether callers are answered.
+    pub const fn answers(self) -> bool {
+        matches!(self, Self::All | Self::Api)
+    }
+
+    /// Whether jobs are run.
+    pub const fn works(self) -> bool {
+        matches!(self, Self::All | Self::Worker)
+    }
+}
+
+impl ServiceConfig {
+    /// Gives the process its role.
+    ///
+    /// # Errors
+    /// It shares its state with others, and the file has a state for one.
+    pub fn take_role(&mut self, role: ServiceRole) -> Result<(), ConfigErrors> {
+        self.role = role;
+        if role == ServiceRole::All || self.state_url.is_some() {
+            return Ok(());
+        }
+        let hint = "name a PostgreSQL database with state_url: a state file is for one process, which does all";
+        Err(ConfigErrors(vec![ConfigError::new("--role: api and worker share their state", hint)]))
+    }
 }
 
 /// A key: who has it, and what it opens. The key itself is known by its digest alone.

@@ -55,10 +55,18 @@ fn a_small_file_is_a_service() {
 #[test]
 fn a_shared_state_is_a_database_and_its_password_is_shown_to_nobody() {
     let text = format!("state_url = \"postgresql://state:hunter2@db.example.com/ours\"\n{SMALL}");
-    let config = load(&text).unwrap();
+    let mut config = load(&text).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
     let settings = config.state_url.as_ref().unwrap();
     assert_eq!((settings.user.as_str(), settings.database.as_str()), ("state", "ours"));
+    config.take_role(ServiceRole::Worker).unwrap();
+    assert!(config.role.works() && !config.role.answers());
+    let mut alone = load(SMALL).unwrap();
+    alone.take_role(ServiceRole::All).unwrap();
+    for role in [ServiceRole::Api, ServiceRole::Worker] {
+        let refused = alone.take_role(role).unwrap_err();
+        assert!(refused.0[0].hint.contains("state_url"), "{refused:?}");
+    }
     let commanded = format!("state_url = \"postgresql://h/x\"\nstate_password_command = \"echo x\"\n{SMALL}");
     assert!(load(&commanded).unwrap().state_url.unwrap().password.is_some());
 }
