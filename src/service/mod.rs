@@ -19,6 +19,7 @@ mod deadline;
 mod ending;
 mod estimate;
 mod limits;
+mod links;
 mod listen;
 mod openapi;
 mod prefix;
@@ -30,6 +31,7 @@ mod scoped;
 mod state;
 mod stream;
 mod tls;
+mod webhooks;
 
 use std::io;
 use std::net::SocketAddr;
@@ -55,6 +57,7 @@ use access::Caller;
 use bucket_key::BucketSigner;
 use catalog::Catalog;
 use limits::Limits;
+use links::Links;
 use problem::Refusal;
 use state::{Expiry, SqliteStore, StateError, StateStore};
 
@@ -128,6 +131,7 @@ pub(crate) struct ServiceState {
     store: Arc<dyn StateStore>,
     catalog: Catalog,
     signer: BucketSigner,
+    links: Links,
     /// Ends the streams.
     stop: CancellationToken,
     /// The service takes no new requests.
@@ -182,10 +186,15 @@ pub async fn serve(
     let store: Arc<dyn StateStore> = Arc::new(opened.unwrap_or(Err(StateError::Stopped))?);
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
-    let signer = BucketSigner::new(store.signing_key().await?);
-    let service = Arc::new(ServiceState { config, keys, limits, memory, store, catalog, signer, stop, stopping });
+    let key = store.signing_key().await?;
+    let signer = BucketSigner::new(key);
+    let public = config.public_url.as_deref().unwrap_or_default();
+    let links = Links::new(key, config.link_seconds, config.link_redirect, public);
+    let service =
+        Arc::new(ServiceState { config, keys, limits, memory, store, catalog, signer, links, stop, stopping });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
+    tokio::spawn(webhooks::send_all(Arc::clone(&service)));
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), changes, ready)
         .await

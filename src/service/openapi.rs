@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use utoipa::OpenApi;
 
-use super::{ServiceState, analyze, datasets, estimate, query, receipts};
+use super::{ServiceState, analyze, datasets, estimate, links, query, receipts};
 
 /// The description.
 #[derive(OpenApi)]
@@ -17,7 +17,17 @@ use super::{ServiceState, analyze, datasets, estimate, query, receipts};
         description = "Rows over HTTP, as they are read. Authorization: Bearer KEY with each request.",
         license(name = "MIT OR Apache-2.0")
     ),
-    paths(query::export, estimate::estimate, analyze::analyze, analyze::rows, receipts::receipt, datasets::datasets,)
+    paths(
+        query::export,
+        estimate::estimate,
+        analyze::analyze,
+        analyze::rows,
+        receipts::receipt,
+        datasets::datasets,
+        links::download,
+        links::part,
+        links::manifest,
+    )
 )]
 struct ServiceDescription;
 
@@ -32,6 +42,9 @@ pub(super) fn routes() -> Routes {
         ("post", "/v1/analyze/{dataset}/{analysis}", post(analyze::analyze)),
         ("post", "/v1/analyze/{dataset}/{analysis}/rows/export", post(analyze::rows)),
         ("get", "/v1/exports/{id}", get(receipts::receipt)),
+        ("get", "/v1/exports/{id}/download", get(links::download)),
+        ("get", "/v1/exports/{id}/parts/{number}", get(links::part)),
+        ("get", "/v1/exports/{id}/manifest", get(links::manifest)),
         ("get", "/v1/datasets", get(datasets::datasets)),
     ]
 }

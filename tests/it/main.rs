@@ -68,6 +68,7 @@ mod service_access;
 mod service_analyses;
 mod service_clients;
 mod service_front;
+mod service_links;
 mod service_streams;
 mod shape;
 mod special_inputs;

@@ -22,6 +22,9 @@ const STATE: &str = "outhaul-state.sqlite3";
 /// Seconds.
 const BUCKET_KEY_TTL: i64 = 3_600;
 
+/// Seconds.
+const LINK_TTL: i64 = 86_400;
+
 /// One page of a stream, which is wholly in memory.
 const PAGE_BYTES: u64 = 2 << 20;
 
@@ -67,7 +70,7 @@ fn has_password(from: &str) -> bool {
 
 pub(super) struct Builder<'a> {
     folder: Option<&'a Path>,
-    environment: &'a Environment,
+    pub(super) environment: &'a Environment,
     pub(super) errors: Vec<ConfigError>,
     warnings: Vec<String>,
 }
@@ -106,6 +109,8 @@ impl Builder<'_> {
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
+        let link_seconds = self.seconds("link_ttl", file.link_ttl.as_deref(), LINK_TTL);
+        let webhooks = self.webhooks(file.webhook);
         let public_url = file.public_url.map(|url| url.trim_end_matches('/').to_owned());
         if public_url.as_deref().is_some_and(|url| !is_base(url)) {
             self.wrong("public_url is no URL", "write it as in https://exports.example.com, or with a path behind it");
@@ -119,11 +124,14 @@ impl Builder<'_> {
             cors_origins: file.cors_origins,
             state,
             bucket_key_seconds,
+            link_seconds,
+            link_redirect: file.link_redirect.unwrap_or(true),
             keys,
             tiers,
             datasets,
             limits,
             retention,
+            webhooks,
             warnings,
         })
     }
@@ -178,7 +186,7 @@ impl Builder<'_> {
     }
 
     /// A path, from the folder of the file.
-    fn relative(&self, text: &str) -> PathBuf {
+    pub(super) fn relative(&self, text: &str) -> PathBuf {
         self.folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))
     }
 
@@ -380,6 +388,6 @@ fn is_base(url: &str) -> bool {
 }
 
 /// A name that stands in a URL as it is.
-fn is_word(name: &str) -> bool {
+pub(super) fn is_word(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }

@@ -6,6 +6,7 @@ mod callers;
 mod file;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use super::{ConfigErrors, Environment};
 use crate::export::ExportRequest;
 use crate::model::BucketUnit;
+pub use webhooks::{Network, Webhook, WebhookSecret};
 
 /// Everything that a service is made of.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ pub struct ServiceConfig {
     pub state: PathBuf,
     /// So many seconds a bucket key is good for.
     pub bucket_key_seconds: i64,
+    /// So many seconds a link to a file is good for.
+    pub link_seconds: i64,
+    /// Whether a link to one object sends the client to the store, where that can.
+    pub link_redirect: bool,
     /// The callers.
     pub keys: Vec<CallerKey>,
     /// Row caps by tier; `None` is no cap.
@@ -44,6 +50,8 @@ pub struct ServiceConfig {
     pub limits: ServiceLimits,
     /// How long the service remembers.
     pub retention: Remembrance,
+    /// Who is told how exports end.
+    pub webhooks: Vec<Webhook>,
     /// What works and should still be looked at.
     pub warnings: Vec<String>,
 }
