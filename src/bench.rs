@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
-use crate::source::postgres;
 use crate::source::postgres::decode::{BATCH_ROWS_MAX, BatchDecoder};
 use crate::source::postgres::frame::{FieldTable, FrameState, Framer, wire};
 use crate::source::postgres::plan::PgColumn;
@@ -24,7 +23,7 @@ pub const LOCAL_BLOCK_BYTES: usize = crate::store::direct::LOCAL_BLOCK_BYTES;
 pub const READ_BUFFER_BYTES: usize = crate::base::memory::READ_BUFFER_BYTES;
 
 /// Bytes that gather in the kernel before a reader is woken for more.
-pub const READ_LOW_WATER_BYTES: usize = postgres::low_water::READ_LOW_WATER_BYTES;
+pub const READ_LOW_WATER_BYTES: usize = crate::base::postgres::low_water::READ_LOW_WATER_BYTES;
 
 /// One row on the wire: each value's bytes, or NULL.
 pub type Row = Vec<Option<Vec<u8>>>;
@@ -146,7 +145,7 @@ pub fn checksums(bytes: &[u8], sha256: bool) -> (u64, Option<String>) {
 /// # Errors
 /// The system refuses.
 pub fn wake_at(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    postgres::low_water::set(socket, bytes)
+    crate::base::postgres::low_water::set(socket, bytes)
 }
 
 /// Writes `bytes` into a new file as a local part is written, past the page cache where that pays, and syncs it.

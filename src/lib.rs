@@ -64,7 +64,8 @@
 //!   promise that breaks ends the run. PostgreSQL in copy mode: every read happens in one exported snapshot, on one server,
 //!   with everything locked before the snapshot was taken, or compared with it under a lock that is held while reading;
 //!   `now()` is one moment. Foreign tables have no part in it, which the manifest says.
-//! - **I6 Memory** is bounded by the formula in `base::memory`; it grows neither with rows nor with a slow destination.
+//! - **I6 Memory** is bounded by the formula in `base::memory`; it grows neither with rows nor with a slow destination or
+//!   client. A process with several runs admits them by it (`base::budget`).
 //! - **I7 Truncation** is recorded, exact and deterministic; never silent, never called complete.
 //! - **I8 Purity**: planning's arithmetic, `encode`, the COPY framer and object naming do no IO and never await.
 //! - **I9 Secrets** never appear in logs, errors, journals, manifests, metrics or panics; row values only where asked for.

@@ -41,7 +41,7 @@ fn total(meminfo: &str) -> Option<u64> {
 
 /// More is asked for than there is, whatever others give back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{asked} bytes of memory are wanted, and the budget has {budget}")]
+#[error("{asked}B of memory are wanted, of a budget of {budget}B")]
 pub(crate) struct OverBudget {
     pub(crate) asked: u64,
     pub(crate) budget: u64,

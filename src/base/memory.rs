@@ -29,8 +29,8 @@ pub(crate) const PART_BYTES: u64 = 4 * 1024;
 /// Parts of a run whose number is not said, as its reservation supposes them.
 pub(crate) const PARTS_SUPPOSED: u32 = 1_000;
 
-/// Pieces of a stream's text that wait at the same time: one in the export's channel, one before it, one in the service's
-/// channel, one at the connection.
+/// Pieces of a stream's text that are in memory at the same time: one before the export's channel, one in it, one in the
+/// service's, one at the connection.
 pub(crate) const STREAM_PIECES: u64 = 4;
 
 /// The window and the output of a compressor.

@@ -7,6 +7,7 @@ pub(crate) mod failpoint;
 pub(crate) mod glob;
 pub(crate) mod http;
 pub(crate) mod memory;
+pub(crate) mod postgres;
 pub(crate) mod retry;
 pub(crate) mod spare;
 pub(crate) mod telemetry;

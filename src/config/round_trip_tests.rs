@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::options::{Arity, OPTIONS};
 use super::{ColorKind, ConfigErrors, Environment, FrontOptions, LogFormat, ProgressKind, ReportKind, load};
+use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::export::request::ExportRequest;
 use crate::model::{
     CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
     JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Policies, Preset, ReadMode,
     RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
-use crate::source::postgres::settings::ServerAddress;
-use crate::source::postgres::{ConnectSettings, Password, Postgres};
+use crate::source::postgres::Postgres;
 
 type Flag = (&'static str, &'static str);
 type Check = fn(&ExportRequest, &FrontOptions) -> bool;

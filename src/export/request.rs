@@ -36,9 +36,14 @@ impl ExportRequest {
         let Self { work, format, commit, .. } = self;
         let text = bytes(BATCH_TEXT_BYTES);
         let served = work.served.as_ref();
+        let largest_row = served.map_or(ROW_BYTES_SUPPOSED, |served| served.max_row_bytes.get());
         let (readers, on_their_way, parts) = match commit.target {
             // Of one reader, whatever their number.
-            Target::Stream { .. } => (1, text.saturating_mul(STREAM_PIECES).saturating_add(COMPRESSOR_BYTES), 1),
+            Target::Stream { .. } => {
+                // A piece has a batch, or one row that is larger.
+                let pieces = text.max(largest_row).saturating_mul(STREAM_PIECES);
+                (1, pieces.saturating_add(COMPRESSOR_BYTES), 1)
+            }
             Target::Destination(_) => {
                 let chunks = bytes(work.upload_concurrency.get()).saturating_add(1);
                 let parts = work.partitions.map_or(PARTS_SUPPOSED, std::num::NonZeroU32::get);
@@ -50,7 +55,7 @@ impl ExportRequest {
             page: served.map_or(0, |served| served.page_bytes.get()),
             encoder: if format.format == Format::Parquet { format.parquet.row_group_bytes.get() } else { text },
             on_their_way,
-            largest_row: served.map_or(ROW_BYTES_SUPPOSED, |served| served.max_row_bytes.get()),
+            largest_row,
             parts,
         };
         run.peak()

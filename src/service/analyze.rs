@@ -74,7 +74,7 @@ pub(crate) struct BucketView {
     path = "/v1/analyze/{dataset}/{analysis}",
     operation_id = "analyze",
     params(("dataset" = String, Path, description = "The name of the dataset"), ("analysis" = String, Path, description = "The name of the analysis")),
-    request_body = AnalysisQuestion,
+    request_body = Option<AnalysisQuestion>,
     responses(
         (status = 200, description = "The buckets", body = AnalysisView),
         (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
@@ -90,7 +90,8 @@ pub(crate) async fn analyze(
     let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
     // What is asked here stands in each bucket's key, which is to fit into a body too.
     let body = body_of(body, REQUEST_BODY_BYTES_MAX).await?;
-    let asked: AnalysisQuestion = if body.is_empty() { AnalysisQuestion::default() } else { parsed(&body)? };
+    let asked: Option<AnalysisQuestion> = if body.is_empty() { None } else { parsed(&body)? };
+    let asked = asked.unwrap_or_default();
     let question = Question { r#where: asked.r#where, date_range: asked.date_range, ..Question::default() };
     let described = service.described(dataset).await?;
     let scope = question.scope(dataset, described, &caller)?;

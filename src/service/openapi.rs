@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use super::{ServiceState, analyze, datasets, estimate, links, query, receipts};
 
@@ -17,6 +18,8 @@ use super::{ServiceState, analyze, datasets, estimate, links, query, receipts};
         description = "Rows over HTTP, as they are read. Authorization: Bearer KEY with each request.",
         license(name = "MIT OR Apache-2.0")
     ),
+    modifiers(&BearerKey),
+    security(("key" = [])),
     paths(
         query::export,
         estimate::estimate,
@@ -30,6 +33,16 @@ use super::{ServiceState, analyze, datasets, estimate, links, query, receipts};
     )
 )]
 struct ServiceDescription;
+
+/// How a key is sent.
+struct BearerKey;
+
+impl Modify for BearerKey {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        description.components.get_or_insert_default().add_security_scheme("key", bearer);
+    }
+}
 
 /// What is answered, by method and path.
 pub(super) type Routes = Vec<(&'static str, &'static str, MethodRouter<Arc<ServiceState>>)>;

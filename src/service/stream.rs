@@ -230,6 +230,10 @@ impl Pump {
 
     async fn rest(&mut self) -> StreamOutcome {
         loop {
+            // What waits here would be one piece more in memory.
+            if let Some(outcome) = self.room(1).await {
+                return outcome;
+            }
             let piece = tokio::select! {
                 () = self.body.closed() => return StreamOutcome::Cancelled,
                 piece = self.chunks.recv() => piece,
@@ -260,40 +264,45 @@ impl Pump {
     async fn coded(&mut self, piece: Bytes, last: bool) -> Option<StreamOutcome> {
         match self.coder.code(piece, last).await {
             Ok(coded) if coded.is_empty() => None,
-            Ok(coded) => (!self.hand(coded).await).then_some(StreamOutcome::Cancelled),
+            Ok(coded) => self.hand(coded).await,
             Err(error) => Some(StreamOutcome::Failed(error)),
         }
     }
 
-    /// Hands bytes to the connection; says whether it takes them.
-    async fn hand(&mut self, bytes: Bytes) -> bool {
+    /// Hands bytes to the connection; says how the stream ended where it cannot.
+    async fn hand(&mut self, bytes: Bytes) -> Option<StreamOutcome> {
         let size = bytes.len();
-        let handed = self.has_room(1).await && self.body.send(BodyPiece::Data(bytes)).await.is_ok();
-        if handed {
-            self.ahead = [self.ahead[1], size];
-            serving::bytes_sent(size);
+        if let Some(outcome) = self.room(1).await {
+            return Some(outcome);
         }
-        handed
+        if self.body.send(BodyPiece::Data(bytes)).await.is_err() {
+            return Some(StreamOutcome::Cancelled);
+        }
+        self.ahead = [self.ahead[1], size];
+        serving::bytes_sent(size);
+        None
     }
 
-    /// Waits for room for so many pieces, as long as the client takes what it has at the pace that is wanted of it. One of
-    /// HTTP/2 that lets a stream wait holds no write up, so that the deadline of the connection's writes does not see it;
-    /// and what it has not taken is let go of only together with the connection.
-    async fn has_room(&self, pieces: usize) -> bool {
+    /// Waits for room for so many pieces, as long as the client takes what it has at the pace that is wanted of it; says how
+    /// the stream ended where there is none. A client of HTTP/2 that lets a stream wait holds no write up, so that the
+    /// deadline of the connection's writes does not see it; and what it has not taken goes only with the connection.
+    async fn room(&self, pieces: usize) -> Option<StreamOutcome> {
         let ahead = self.ahead.iter().sum::<usize>() / PROGRESS_BYTES;
-        let patience =
-            self.order.write_deadline.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1));
-        let room = self.body.reserve_many(pieces);
-        if failpoint::off("stream_deadline") {
-            return room.await.is_ok();
-        }
-        let Ok(room) = timeout(patience, room).await else {
-            if let Some(connection) = &self.order.connection {
-                connection.end();
-            }
-            return false;
+        let times = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+        let patience = match self.order.write_deadline.saturating_mul(times) {
+            _ if failpoint::off("stream_deadline") => Duration::MAX,
+            patience => patience,
         };
-        room.is_ok()
+        tokio::select! {
+            room = self.body.reserve_many(pieces) => room.is_err().then_some(StreamOutcome::Cancelled),
+            () = self.stop.cancelled() => Some(StreamOutcome::Failed(ExportError::cancelled())),
+            () = tokio::time::sleep(patience) => {
+                if let Some(connection) = &self.order.connection {
+                    connection.end();
+                }
+                Some(StreamOutcome::Cancelled)
+            }
+        }
     }
 
     /// Writes down how it ended, then lets the body end, or breaks it off.
@@ -302,8 +311,8 @@ impl Pump {
         self.stop_unless(&outcome);
         // What is handed to the connection is gone from here; what is not has not been.
         let awaited = self.answered && matches!(outcome, StreamOutcome::Done(_));
-        if awaited && !self.has_room(self.body.max_capacity()).await {
-            outcome = StreamOutcome::Cancelled;
+        if awaited && let Some(other) = self.room(self.body.max_capacity()).await {
+            outcome = other;
         }
         let mut end = ending::record(&outcome, Some(self.bytes), self.order.max_rows);
         end.notes.clone_from(&self.order.record.end.notes);

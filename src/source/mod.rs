@@ -291,5 +291,5 @@ pub trait Keeper: Send + Sync + std::fmt::Debug {
 /// Waits until every server has been told of the statements that were given up, within bounds: a process that ends earlier
 /// leaves them running.
 pub(crate) async fn cancels_sent() {
-    postgres::cancels_sent().await;
+    crate::base::postgres::cancels_sent().await;
 }

@@ -217,6 +217,7 @@ async fn the_calls_of_the_client_ask_and_understand() {
             "POST http://service/v1/exports",
             "GET http://service/v1/exports?cursor=a%20b",
             "GET http://service/v1/exports/j%201",
+            "GET http://service/v1/exports/j%201/manifest",
             "DELETE http://service/v1/exports/j%201",
         ]
     );
@@ -262,5 +263,5 @@ fn the_types_name_what_the_module_exports() {
         names(&module, &["export function ", "export async function ", "export async function* ", "export class "]);
     let typed = names(&read("src/service/client/client.d.ts"), &["export function ", "export class "]);
     assert_eq!(exported, typed);
-    assert_eq!(exported.len(), 12);
+    assert_eq!(exported.len(), 13);
 }

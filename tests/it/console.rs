@@ -210,7 +210,18 @@ async fn background_exports_are_shown_while_they_run_with_their_links_and_what_c
         (&ready["state"], &ready["note"]),
         (&json!("Ready · 6,000 rows · 10.0 MB · 2 files"), &json!("The link works for 23 hours more."))
     );
-    assert_eq!((&ready["links"], &ready["buttons"]), (&json!(["/v1/exports/job1/download?sig=x"]), &json!(["Delete"])));
+    // Files of Parquet are not joined into one.
+    assert_eq!((&ready["links"], &ready["buttons"]), (&json!([]), &json!(["Files", "Delete"])));
+    assert_eq!(
+        seen["files"],
+        json!([["File 1 · 4.0 MB", "File 2 · 6.0 MB"], "/v1/exports/job1/parts/0?sig=a"]),
+        "files, and the focus on the first"
+    );
+    let joined = &seen["joined"];
+    assert_eq!(
+        (&joined["links"], &joined["buttons"]),
+        (&json!(["/v1/exports/job3/download?sig=x"]), &json!(["Delete"]))
+    );
     assert_eq!(seen["announced"], "orders, Parquet, Nov 29, 2026, 10:01 AM: Ready.");
     assert_eq!(
         (&seen["older"]["state"], &seen["older"]["note"]),

@@ -66,6 +66,7 @@ mod served_questions;
 mod servers;
 mod service_access;
 mod service_analyses;
+mod service_budget;
 mod service_clients;
 mod service_front;
 mod service_links;

@@ -169,7 +169,7 @@ async fn what_is_not_granted_is_refused_wherever_it_is_named() {
         format!(r#"{{"columns":["id"],"where":[{{"column":"id","op":"in","values":[{}1]}}]}}"#, "1,".repeat(5_000));
     ask(&long).await.problem(400, "input_too_large");
     service.get("acme-secret-key", "/v1/query/orders/export").await.problem(405, "method_not_allowed");
-    for path in ["/metrics", "/healthz", "/readyz", "/audit?tenant=acme", "/v1/exports", "/"] {
+    for path in ["/metrics", "/healthz", "/readyz", "/audit?tenant=acme", "/v1/exports"] {
         service.get("acme-secret-key", path).await.problem(404, "not_found");
     }
     let admin = reqwest_free_get(&service.admin, "/metrics").await;
@@ -283,14 +283,38 @@ async fn secrets_and_values_are_in_no_log() {
 #[tokio::test]
 async fn a_check_names_what_does_not_fit_the_database() {
     let pg = orders().await;
-    let right = service(&pg.url);
+    // Row security hides nothing from the owner.
+    let owners = service(&pg.url);
+    let (url, role) = pg.role("").await;
+    pg.batch(&format!(
+        "grant select on guarded to {role}; grant select (id, note, customer_id) on orders to {role};
+         create table closed (id int primary key); create table sums (id int primary key, note text);
+         grant select on sums to {role}"
+    ))
+    .await;
+    let right = service(&url).replace(
+        "[dataset.guarded]",
+        "[dataset.sums]\ntable = \"sums\"\n[dataset.sums.columns]\nid = {}\nnote = {}\n\
+         [dataset.sums.analysis.all]\ndimensions = [\"note\"]\nmeasures = [\"count\", \"sum(id)\"]\n[dataset.guarded]",
+    );
     for (from, to, expected) in [
         ("note = { filter = false }", "note = { sort = true }", "no index leads with \"note\""),
         ("note = { filter = false }", "nte = {}", "nte"),
         ("query = [\"enterprise\"]", "query = [\"gold\"]", "tier \"gold\" is not known"),
+        ("note = { filter = false }", "secret = {}", "dataset.orders: "),
+        ("table = \"sums\"", "table = \"closed\"", "dataset.sums: "),
+        ("sum(id)", "sum(note)", "dataset.sums.analysis.all: "),
+        ("customer_id = {tenant}", "customer = {tenant}", "dataset.orders: "),
+        ("customer_id = {tenant}\"", "customer_id = {tenant}\"\ntenant_type = \"int\"", "dataset.orders: "),
+        ("[dataset.sums]", "[dataset.sums]\ntenant_setting = \"app.tenant\"", "row security hides nothing"),
+        ("[source.shop]", "state = \"nowhere/state\"\n[source.shop]", "state: "),
     ] {
-        let text = right.replacen(from, to, 1);
-        assert_ne!(text, right);
+        // The first of the file's own keys stands in front of its tables.
+        let text = match from {
+            "[source.shop]" => format!("{}\n{right}", to.lines().next().unwrap()),
+            _ => right.replacen(from, to, 1),
+        };
+        assert_ne!(text, right, "{from}");
         let (_folder, command) = written(&text, &["--check"]);
         let run = command.run().await.expect(2);
         assert!(run.stderr.contains(expected), "{expected}: {}", run.stderr);
@@ -298,4 +322,7 @@ async fn a_check_names_what_does_not_fit_the_database() {
     let (_folder, command) = written(&right, &["--check"]);
     let run = command.run().await.expect(0);
     assert!(run.stderr.contains("is right"), "{}", run.stderr);
+    let (_folder, command) = written(&owners, &["--check"]);
+    let run = command.run().await.expect(2);
+    assert!(run.stderr.contains("dataset.guarded: tenant_setting"), "{}", run.stderr);
 }

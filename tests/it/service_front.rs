@@ -101,6 +101,25 @@ async fn the_lines_of_the_documentation_run() {
 }
 
 #[tokio::test]
+async fn the_page_of_the_documentation_downloads_a_file() {
+    let pg = orders().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!("cors_origins = [\"http://127.0.0.1:{port}\"]\n{}", example(&pg, "documented"));
+    let service = Service::start(&text).await;
+    let documentation = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/service.md")).unwrap();
+    let page = documentation.split("```html\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let html = page.replace("127.0.0.1:8080", &service.address);
+    assert_ne!(html, page);
+    let folder = tempfile::tempdir().unwrap();
+    let asked = serde_json::json!({"html": html, "port": port, "folder": folder.path(), "key": "documented"});
+    let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/page_of_docs.mjs");
+    let node = crate::support::run::program("node", [driver]).env("CLIENT_TEST", asked.to_string()).limit(LIMIT);
+    let csv = node.run().await.expect(0).report["text"].as_str().unwrap().to_owned();
+    assert!(csv.starts_with("Order number,Amount\r\n") && csv.lines().count() == 101, "{}", csv.lines().count());
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_demo_says_where_it_serves_and_ends_with_a_signal() {
     let demo = outhaul(["demo", "--serve", "--rows", "20000", "--report", "json"]).limit(LIMIT).spawn();
     let line = eventually(LIMIT, "the line", async || {

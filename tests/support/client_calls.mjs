@@ -40,13 +40,14 @@ async function heard(options) {
 const results = {};
 const query = { dataset: 'a/b', columns: ['x'], where: [{ column: 'x', op: 'is null' }], dateRange: { from: '2026-01-01' } };
 
-let fake = answering(json({ datasets: [] }), json({ rows: 3 }), json({ id: 'j1' }), json({ id: 'j2' }), json({ exports: [], next: null }), json({ id: 'j 1' }), new Response(null, { status: 204 }));
+let fake = answering(json({ datasets: [] }), json({ rows: 3 }), json({ id: 'j1' }), json({ id: 'j2' }), json({ exports: [], next: null }), json({ id: 'j 1' }), json({ parts: [] }), new Response(null, { status: 204 }));
 await client.listDatasets(fake.options);
 results.estimate = await client.estimateRows({ ...fake.options, ...query });
 await client.startExport({ ...fake.options, ...query, format: 'parquet', compression: 'zstd', idempotencyKey: 'once' });
 await client.startExport({ ...fake.options, ...query, analysis: 'by_x', bucketKey: 'b' });
 await client.listExports({ ...fake.options, cursor: 'a b' });
 await client.readExport({ ...fake.options, id: 'j 1' });
+await client.listFiles({ ...fake.options, id: 'j 1' });
 await client.removeExport({ ...fake.options, id: 'j 1' });
 results.asked = fake.asked;
 

@@ -1,8 +1,9 @@
 // Runs client_cases.mjs in this Node, or in a Chromium that it starts: `node clients.mjs node|chromium|hook`. What to run
-// stands in CLIENT_TEST as JSON; the results go to standard output.
+// stands in CLIENT_TEST as JSON, or in the file that CLIENT_TEST_FILE names; the results go to standard output.
+import { readFileSync } from 'node:fs';
 import { withChromium } from './chromium.mjs';
 
-const asked = JSON.parse(process.env.CLIENT_TEST);
+const asked = JSON.parse(process.env.CLIENT_TEST ?? readFileSync(process.env.CLIENT_TEST_FILE, 'utf8'));
 const [where] = process.argv.slice(2);
 const results = where === 'chromium' ? await inChromium() : where === 'hook' ? await inHook() : await inNode();
 process.stdout.write(`${JSON.stringify(results)}\n`);

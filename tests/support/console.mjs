@@ -52,7 +52,7 @@ const JOBS = `{
     state.streams.delete(id);
   };
   globalThis.fetch = async (url, options = {}) => {
-    const [, id, events] = /[/]v1[/]exports(?:[/]([^/?]+))?([/]events)?(?:[?].*)?$/.exec(String(url)) ?? [null, null];
+    const [, id, events] = /[/]v1[/]exports(?:[/]([^/?]+))?([/]events)?(?:[/]manifest)?(?:[?].*)?$/.exec(String(url)) ?? [null, null];
     if (!String(url).includes('/v1/exports')) return fetching(url, options);
     if (!state.has) return answer({ code: 'not_found', message: 'there is no such endpoint' }, 404);
     if (options.method === 'POST') {
@@ -62,6 +62,7 @@ const JOBS = `{
       state.jobs.unshift(job);
       return answer(job, 202);
     }
+    if (String(url).endsWith('/manifest')) return answer({ parts: [{ url: '/v1/exports/' + id + '/parts/0?sig=a', bytes: 4000000 }, { url: '/v1/exports/' + id + '/parts/1?sig=b', bytes: 6000000 }] });
     if (events) return new Response(new ReadableStream({ start(stream) { state.streams.set(id, stream); } }));
     const job = state.jobs.find((one) => one.id === id);
     if (options.method === 'DELETE') {
@@ -310,6 +311,15 @@ async function jobs(chromium) {
   await page.value(`driven.end('job1', { status: 'complete', processed_rows: 6000, bytes: 10000000, parts: 2, expires_at: new Date(Date.now() + 23.5 * 3600 * 1000).toISOString(), download_url: '/v1/exports/job1/download?sig=x' })`);
   seen.ready = await until('job1', 'Ready');
   seen.announced = await page.text('result');
+  await page.click('#job-job1 .actions button');
+  await page.until(`document.querySelector('#job-job1 .files li')`);
+  seen.files = await page.value(`[[...document.querySelectorAll('#job-job1 .files li')].map(({ innerText }) => innerText), document.activeElement.href.replace(location.origin, '')]`);
+  await page.click('input[value=csv]');
+  await page.click('#queue');
+  await until('job3', 'Waiting');
+  await page.until(`driven.streams.has('job3')`);
+  await page.value(`driven.end('job3', { status: 'complete', processed_rows: 6000, expires_at: null, download_url: '/v1/exports/job3/download?sig=x' })`);
+  seen.joined = await until('job3', 'Ready');
   await page.click('#more-jobs');
   seen.older = await until('older', 'Failed');
   seen.more = await page.value(`document.getElementById('more-jobs').hidden`);
@@ -319,7 +329,7 @@ async function jobs(chromium) {
   await page.click('#job-job2 button');
   await page.value(`driven.jobs.find(({ id }) => id === 'job2').status = 'cancelled'`);
   seen.cancelled = await until('job2', 'Cancelled');
-  await page.click('#job-job1 button');
+  await page.click('#job-job1 .actions button:last-child');
   seen.deleted = await until('job1', 'Expired');
   await page.click('#sign');
   seen.left = await page.value(`[document.getElementById('jobs').hidden, document.getElementById('job-list').children.length]`);

@@ -19,9 +19,8 @@ use std::time::Duration;
 use self::keyword::{KEYWORDS, Use};
 use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment};
+use crate::base::postgres::settings::{CONNECT_TIMEOUT, ConnectSettings, ServerAddress, TargetSessionAttrs};
 use crate::base::words::counted;
-use crate::source::postgres::ConnectSettings;
-use crate::source::postgres::settings::{CONNECT_TIMEOUT, ServerAddress, TargetSessionAttrs};
 
 /// Where libpq looks for a server unless told otherwise: Debian's place, then PostgreSQL's own.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Resolver, SOCKET_FOLDERS, files};
+use crate::base::postgres::settings::{Password, Secret, ServerAddress};
 use crate::config::raw::{Origin, Raw};
-use crate::source::postgres::settings::ServerAddress;
-use crate::source::postgres::{Password, Secret};
 
 const HINT: &str = "every user of this machine can read it there; use --from env:NAME, PGPASSWORD, ~/.pgpass, --password-file or --password-command";
 

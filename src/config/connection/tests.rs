@@ -1,6 +1,5 @@
 use super::*;
-use crate::source::postgres::settings::{CONNECT_TIMEOUT, ChannelBinding, ClientCertificate};
-use crate::source::postgres::{Password, SslMode};
+use crate::base::postgres::settings::{CONNECT_TIMEOUT, ChannelBinding, ClientCertificate, Password, SslMode};
 
 fn connect_in(from: &str, environment: &Environment) -> Result<ConnectSettings, Vec<ConfigError>> {
     let flags = if from.is_empty() { Vec::new() } else { vec![("from", vec![from.to_owned()])] };

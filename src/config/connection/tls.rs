@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Resolver;
-use crate::source::postgres::SslMode;
-use crate::source::postgres::settings::{ChannelBinding, ClientCertificate, ServerAddress};
+use crate::base::postgres::settings::{ChannelBinding, ClientCertificate, ServerAddress, SslMode};
 
 impl Resolver<'_> {
     /// The mode, and the authorities to trust: `None` is the system's. As with libpq, naming some turns `require` into

@@ -50,7 +50,13 @@ pub(super) fn load(path: &Path, environment: &Environment) -> Result<ServiceConf
         ConfigErrors(vec![ConfigError::new(what, "check the name of the file, and who may read it")])
     })?;
     let file = ServiceFile::parse(&text, path).map_err(|error| ConfigErrors(vec![error]))?;
-    let mut builder = Builder { folder: path.parent(), environment, errors: Vec::new(), warnings: Vec::new() };
+    let mut builder = Builder {
+        folder: path.parent(),
+        environment,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+        max_row_bytes: served().max_row_bytes,
+    };
     let open = environment.is_open_to_others(path);
     if open && file.source.values().any(|source| source.from.as_deref().is_some_and(has_password)) {
         builder.warnings.push(format!("others can read the password in {}: run chmod 600 on it", path.display()));
@@ -73,6 +79,8 @@ pub(super) struct Builder<'a> {
     pub(super) environment: &'a Environment,
     pub(super) errors: Vec<ConfigError>,
     warnings: Vec<String>,
+    /// Of the rows of every dataset.
+    pub(super) max_row_bytes: NonZeroU64,
 }
 
 impl Builder<'_> {
@@ -85,6 +93,8 @@ impl Builder<'_> {
         let admin_listen = file.admin_listen.as_deref().and_then(|text| self.address("admin_listen", text));
         let state = self.relative(file.state.as_deref().unwrap_or(STATE));
         let tiers = self.tiers(&file);
+        let limits = self.limits(&file.limits);
+        self.max_row_bytes = limits.max_row_bytes;
         let mut sources = BTreeMap::new();
         for (name, entry) in &file.source {
             if let Some(source) = self.source(name, entry) {
@@ -102,7 +112,6 @@ impl Builder<'_> {
         }
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
-        let limits = self.limits(&file.limits);
         self.check_memory(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
@@ -351,7 +360,7 @@ impl Builder<'_> {
         match load_export(flags, &Environment::default(), true) {
             Ok((mut request, _)) => {
                 if let ReadMode::Keyset { .. } = request.work.read_mode {
-                    request.work.served = Some(served());
+                    request.work.served = Some(ServedReads { max_row_bytes: self.max_row_bytes, ..served() });
                 }
                 Some(request)
             }

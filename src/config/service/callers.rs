@@ -110,6 +110,14 @@ impl Builder<'_> {
         let write_deadline = self.time("limits.write_deadline", entry.write_deadline.as_deref(), WRITE_DEADLINE);
         let first_page = self.time("limits.first_page", entry.first_page.as_deref(), FIRST_PAGE);
         let shutdown = self.time("limits.shutdown", entry.shutdown.as_deref(), SHUTDOWN);
+        let max_row_bytes = match entry.max_row_bytes.as_deref().map(value::size) {
+            None => self.max_row_bytes,
+            Some(Ok(bytes)) => bytes,
+            Some(Err(why)) => {
+                self.wrong("limits.max_row_bytes", why);
+                self.max_row_bytes
+            }
+        };
         let memory = match entry.memory.as_deref().map(value::size) {
             // The rest is for the system, for what nobody reserves, and for others.
             None => memory_of_machine().map_or(MEMORY, |bytes| bytes / 2),
@@ -127,6 +135,7 @@ impl Builder<'_> {
             first_page,
             connections: entry.connections.unwrap_or(CONNECTIONS),
             memory,
+            max_row_bytes,
             shutdown,
         };
         let none = limits.streams == 0 || limits.connections == 0;

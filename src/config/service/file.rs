@@ -161,6 +161,7 @@ pub(super) struct LimitsEntry {
     pub(super) first_page: Option<String>,
     pub(super) connections: Option<u32>,
     pub(super) memory: Option<String>,
+    pub(super) max_row_bytes: Option<String>,
     pub(super) shutdown: Option<String>,
 }
 

@@ -168,6 +168,8 @@ pub struct ServiceLimits {
     pub connections: u32,
     /// Bytes of memory that all streams and jobs together may hold.
     pub memory: u64,
+    /// Bytes of one row at most; a larger one ends its stream.
+    pub max_row_bytes: NonZeroU64,
     /// So long streams have to end by themselves once the service is to stop.
     pub shutdown: Duration,
 }

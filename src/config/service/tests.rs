@@ -84,6 +84,7 @@ fn mistakes_have_their_line_and_the_nearest_word() {
             "limits.memory has no room for one stream",
         ),
         ("[dataset.orders]", "[limits]\nmemory = \"much\"\n[dataset.orders]", "limits.memory"),
+        ("[dataset.orders]", "[limits]\nmax_row_bytes = 1\n[dataset.orders]", "a value is of the wrong kind"),
         ("[dataset.orders]", "[limits]\nshutdown = \"soon\"\n[dataset.orders]", "limits.shutdown"),
         ("[dataset.orders]", "[retention]\nreceipts = \"for ever\"\n[dataset.orders]", "retention.receipts"),
         ("[source.shop]", "public_url = \"https://x/a?b\"\n[source.shop]", "public_url is no URL"),

@@ -156,6 +156,11 @@ export function listExports(options: ServiceOptions & { cursor?: string }): Prom
 
 export function readExport(options: ServiceOptions & { id: string }): Promise<Job>;
 
+/** The files of a job that is ready, each with a link that opens without a key. */
+export function listFiles(
+  options: ServiceOptions & { id: string },
+): Promise<{ parts: { url: string; rows: number | null; bytes: number; crc64nvme: string }[] }>;
+
 /** Cancels a job; one that has ended loses its files and links. */
 export function removeExport(options: ServiceOptions & { id: string }): Promise<void>;
 

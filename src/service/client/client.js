@@ -137,6 +137,11 @@ export async function readExport(options) {
   return (await answered(options, `/v1/exports/${encodeURIComponent(options.id)}`)).json();
 }
 
+/** The files of a job that is ready: `{parts: [{url, rows, bytes, crc64nvme}]}` and more. */
+export async function listFiles(options) {
+  return (await answered(options, `/v1/exports/${encodeURIComponent(options.id)}/manifest`)).json();
+}
+
 /** Cancels a job; one that has ended loses its files and links. */
 export async function removeExport(options) {
   await answered(options, `/v1/exports/${encodeURIComponent(options.id)}`, { method: 'DELETE' });

@@ -1,5 +1,5 @@
 // The list of background exports: how far each is, its links, and what can be done with it.
-import { exportEvents, listExports, removeExport } from './client.js';
+import { exportEvents, listExports, listFiles, removeExport } from './client.js';
 import { at, counted, made, sized } from './form.js';
 
 // A browser has six connections to a service of HTTP/1.1, and a stream wants one.
@@ -121,10 +121,10 @@ export class Jobs {
     const id = `job-${job.id}`;
     let item = document.getElementById(id);
     if (item === null) {
-      item = made('li', { id }, made('h3'), made('p', { className: 'state' }), made('progress', { max: 100, ariaLabel: 'Progress' }), made('p', { className: 'why' }), made('p', { className: 'actions' }));
+      item = made('li', { id }, made('h3'), made('p', { className: 'state' }), made('progress', { max: 100, ariaLabel: 'Progress' }), made('p', { className: 'why' }), made('ul', { className: 'files', hidden: true }), made('p', { className: 'actions' }));
     }
     if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
-    const [heading, state, bar, note, actions] = item.children;
+    const [heading, state, bar, note, files, actions] = item.children;
     text(heading, title(job));
     text(state, stateOf(job));
     bar.hidden = job.status !== 'running' || typeof job.percent !== 'number';
@@ -134,17 +134,21 @@ export class Jobs {
     const wanted = `${job.status} ${linkOf(job)}`;
     if (actions.dataset.of === wanted) return;
     actions.dataset.of = wanted;
-    actions.replaceChildren(...this.#actions(job));
+    files.replaceChildren();
+    files.hidden = true;
+    actions.replaceChildren(...this.#actions(job, files));
     actions.hidden = actions.children.length === 0;
   }
 
-  #actions(job) {
+  #actions(job, files) {
     const found = [];
     const link = linkOf(job);
-    if (link !== null) {
-      // A path is one below the page's, whatever a proxy has put in front of both.
-      const href = new URL(link.replace(/^\/(?!\/)/, ''), this.#api().url).href;
-      found.push(made('a', { href, download: '', ariaLabel: `Download ${title(job)}` }, 'Download'));
+    if (link !== null && job.format !== 'parquet') found.push(this.#link(link, `Download ${title(job)}`, 'Download'));
+    if (link !== null && job.format === 'parquet') {
+      // Its files are not to be joined into one.
+      const button = made('button', { type: 'button', ariaLabel: `Files of ${title(job)}` }, 'Files');
+      button.addEventListener('click', () => this.#files(job, files));
+      found.push(button);
     }
     const cancels = job.status === 'queued' || job.status === 'running';
     if (cancels || ['complete', 'truncated'].includes(job.status)) {
@@ -154,6 +158,24 @@ export class Jobs {
       found.push(button);
     }
     return found;
+  }
+
+  #link(link, ariaLabel, label) {
+    // A path is one below the page's, whatever a proxy has put in front of both.
+    const href = new URL(link.replace(/^\/(?!\/)/, ''), this.#api().url).href;
+    return made('a', { href, download: '', ariaLabel }, label);
+  }
+
+  async #files(job, list) {
+    try {
+      const { parts } = await listFiles({ ...this.#options, id: job.id });
+      const line = ({ url, bytes }, i) => made('li', {}, this.#link(url, `Download file ${i + 1} of ${title(job)}`, `File ${i + 1}`), ` · ${sized(bytes)}`);
+      list.replaceChildren(...parts.map(line));
+      list.hidden = false;
+      list.querySelector('a')?.focus();
+    } catch (error) {
+      this.#said(`${title(job)}: ${error.message}.`);
+    }
   }
 
   async #remove(job, cancels) {

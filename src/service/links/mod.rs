@@ -100,6 +100,7 @@ struct OpenedExport {
     get,
     path = "/v1/exports/{id}/download",
     operation_id = "downloadExport",
+    security((), ("key" = [])),
     params(
         ("id" = String, Path, description = "The export"),
         ("exp" = Option<i64>, Query, description = "Of a signed link"),
@@ -136,6 +137,7 @@ pub(crate) async fn download(
     get,
     path = "/v1/exports/{id}/parts/{number}",
     operation_id = "downloadPart",
+    security((), ("key" = [])),
     params(
         ("id" = String, Path, description = "The export"),
         ("number" = usize, Path, description = "The part's place in the list, from 0"),
@@ -178,6 +180,7 @@ pub(crate) async fn part(
     get,
     path = "/v1/exports/{id}/manifest",
     operation_id = "listFiles",
+    security((), ("key" = [])),
     params(
         ("id" = String, Path, description = "The export"),
         ("exp" = Option<i64>, Query, description = "Of a signed link"),

@@ -1,8 +1,7 @@
 //! Connections: a deadpool-postgres pool whose sessions have a lendable stream.
 
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -11,98 +10,21 @@ use deadpool_postgres::{
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{CancelToken, Client, Config, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, Row, SimpleQueryMessage};
 
-use super::canceller::Canceller;
-use super::candidate::Endpoint;
 use super::closed::closed;
-use super::settings::{ChannelBinding, ConnectSettings, SslMode};
 use super::shared::{Companion, Companions, Return, RunTerms};
 use super::silence::{INQUIRY_TIMEOUT, SOURCE_SILENCE};
-use super::stream::{Lender, RawStream, SessionStream};
-use super::tls::client_config;
 use crate::base::failpoint;
-use crate::source::postgres::settings::CONNECT_TIMEOUT;
+use crate::base::postgres::canceller::Canceller;
+use crate::base::postgres::connector::{Connector, TLS_FILES_HINT};
+use crate::base::postgres::settings::{CONNECT_TIMEOUT, ConnectSettings};
+use crate::base::postgres::stream::Lender;
 use crate::source::{SourceError, SourceFault};
-
-/// One cancel request, connection included; it is a courtesy to the server and never waited for longer.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 
 tokio::task_local! {
     /// The lender of the session that the pool makes inside the current `get`; the pool itself has no place for it.
     static NEW_LENDER: Mutex<Option<Lender>>;
-}
-
-/// Makes sockets to one server.
-#[derive(Debug)]
-pub(crate) struct Connector {
-    pub(super) settings: ConnectSettings,
-    /// Whether rows that row security hides may be missing; else reading such a table is an error.
-    allow_rls: bool,
-    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
-    pub(super) pinned: OnceLock<Endpoint>,
-}
-
-impl Connector {
-    pub(crate) fn new(mut settings: ConnectSettings, allow_rls: bool) -> Result<Self, SourceError> {
-        if failpoint::off("channel_binding") {
-            settings.channel_binding = ChannelBinding::Prefer;
-        }
-        if failpoint::off("certificates") {
-            settings.ssl_mode = SslMode::Require;
-        }
-        for file in &settings.exposed {
-            let file = file.display();
-            tracing::warn!("group or others can read {file}, which holds a password: run chmod 600 {file}");
-        }
-        let tls = client_config(&settings).map_err(|error| {
-            SourceError::new(SourceFault::Authentication, "preparing TLS")
-                .with_source(error)
-                .with_hint("sslrootcert=FILE names the authority; sslmode=require encrypts without checking")
-        })?;
-        Ok(Self { settings, allow_rls, tls, pinned: OnceLock::new() })
-    }
-
-    fn driver_config(&self, application_name: &str) -> Config {
-        let mut config = Config::new();
-        config.user(&self.settings.user).dbname(&self.settings.database).application_name(application_name);
-        if let Some(options) = &self.settings.options {
-            config.options(options);
-        }
-        config.ssl_mode(match self.settings.ssl_mode {
-            SslMode::Disable => tokio_postgres::config::SslMode::Disable,
-            SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
-        });
-        config.channel_binding(match self.settings.channel_binding {
-            ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
-            ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
-            ChannelBinding::Require => tokio_postgres::config::ChannelBinding::Require,
-        });
-        config
-    }
-
-    /// TLS is never spoken over a Unix socket, whatever the mode (libpq, `sslmode`).
-    pub(super) fn for_socket(config: &Config, raw: &RawStream) -> Config {
-        let mut config = config.clone();
-        if matches!(raw, RawStream::Unix(_)) {
-            config.ssl_mode(tokio_postgres::config::SslMode::Disable);
-        }
-        config
-    }
-
-    /// Sends a cancel request; whether it hits is never known (PostgreSQL, "Canceling Requests in Progress").
-    pub(crate) async fn cancel(&self, token: &CancelToken) {
-        let request = async {
-            let (raw, upgrade) = self.socket().await?;
-            let plain = matches!(raw, RawStream::Unix(_)) || self.settings.ssl_mode == SslMode::Disable;
-            let stream = SessionStream::new(raw, !plain);
-            token.cancel_query_raw(stream, upgrade).await.map_err(io::Error::other)
-        };
-        if let Ok(Err(error)) = tokio::time::timeout(CANCEL_TIMEOUT, request).await {
-            tracing::debug!(%error, "cancel request not sent");
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -146,8 +68,18 @@ pub(crate) struct Session {
 }
 
 impl Sessions {
-    /// A pool of at most `size` sessions. Nothing connects yet.
-    pub(crate) fn new(connector: Arc<Connector>, application_name: &str, size: usize) -> Result<Self, SourceError> {
+    /// A pool of at most `size` sessions. Nothing connects yet. `allow_rls` says whether rows that row security hides may be
+    /// missing; else reading such a table is an error.
+    pub(crate) fn new(
+        settings: ConnectSettings,
+        allow_rls: bool,
+        application_name: &str,
+        size: usize,
+    ) -> Result<Self, SourceError> {
+        let connector = Connector::new(settings).map_err(|error| {
+            SourceError::new(SourceFault::Authentication, "preparing TLS").with_source(error).with_hint(TLS_FILES_HINT)
+        })?;
+        let connector = Arc::new(connector);
         let config = connector.driver_config(application_name);
         let manager = Manager::from_connect(
             config,
@@ -161,7 +93,7 @@ impl Sessions {
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|error| SourceError::new(SourceFault::Protocol, "building the session pool").with_source(error))?;
-        let terms = Arc::new(RunTerms { allow_rls: connector.allow_rls, ..RunTerms::default() });
+        let terms = Arc::new(RunTerms { allow_rls, ..RunTerms::default() });
         Ok(Self { connector, pool, companions: Companions::default(), peak: AtomicUsize::new(0), terms })
     }
 
@@ -202,7 +134,7 @@ impl Sessions {
         };
         let (client, made) = NEW_LENDER.scope(Mutex::new(None), checkout).await;
         let client = client.map_err(|error| match error {
-            PoolError::Backend(error) => SourceError::connecting(&self.connector.settings, error),
+            PoolError::Backend(error) => SourceError::connecting(self.connector.settings(), error),
             other => SourceError::new(SourceFault::Unavailable, "connecting to PostgreSQL").with_source(other),
         })?;
         self.peak.fetch_max(self.pool.status().size, Ordering::Relaxed);
@@ -214,7 +146,7 @@ impl Sessions {
         let lost = || SourceError::new(SourceFault::Protocol, "a pooled session without its stream");
         let companion = self.companions.get(identity).ok_or_else(lost)?;
         let (connector, terms, companions) = (Arc::clone(&self.connector), &self.terms, self.companions.clone());
-        let canceller = Canceller { connector: Arc::clone(&connector), token: client.cancel_token() };
+        let canceller = Canceller::new(Arc::clone(&connector), client.cancel_token());
         let returned = self.are_shared().then(|| Return {
             pool: self.pool.clone(),
             companions: companions.clone(),
@@ -324,7 +256,7 @@ impl Session {
 
     /// Where a cancel request for this session goes.
     pub(crate) fn canceller(&self) -> Canceller {
-        Canceller { connector: Arc::clone(&self.connector), token: self.client.cancel_token() }
+        Canceller::new(Arc::clone(&self.connector), self.client.cancel_token())
     }
 
     /// Runs statements that are done at once, locks within their `lock_timeout` included, separated by `;`.

@@ -8,17 +8,17 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::canceller::Canceller;
 use super::connect::{QUIET_PATIENCE, Session};
 use super::decode::{BatchDecoder, DecodeError, RowKey};
 use super::frame::{Field, FieldTable, FrameError, FrameState, Framer};
 use super::silence::unless_lost;
-use super::stream::Loan;
 use super::watch::Watch;
 use crate::base::cpu::on_rayon;
+use crate::base::postgres::canceller::Canceller;
+use crate::base::postgres::low_water::READ_LOW_WATER_BYTES;
+use crate::base::postgres::stream::Loan;
 use crate::base::{failpoint, memory};
 use crate::model::ErrorCode;
-use crate::source::postgres::low_water::READ_LOW_WATER_BYTES;
 use crate::source::postgres::plan::PgColumn;
 use crate::source::{Batch, SourceError, SourceFault};
 

@@ -7,9 +7,10 @@ use rustls::CertificateError;
 use tokio_postgres::error::{DbError, ErrorPosition};
 
 use super::frame::ErrorResponse;
-use super::password::NoPassword;
-use super::settings::ConnectSettings;
 use super::sqlstate;
+use crate::base::postgres::password::NoPassword;
+use crate::base::postgres::settings::ConnectSettings;
+use crate::base::postgres::{NotReached, UnreachedReason};
 use crate::base::{OPEN_FILES_HINT, tells_of_open_files, voice};
 use crate::model::ErrorCode;
 use crate::source::{SourceError, SourceFault};
@@ -48,15 +49,6 @@ impl From<ErrorResponse> for ServerError {
     }
 }
 
-/// Why no candidate was reached.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub(super) struct NotReached {
-    /// Each candidate, and why.
-    pub(super) text: String,
-    pub(super) reason: Option<ErrorCode>,
-}
-
 impl SourceError {
     /// Whether the server had no memory left for a lock, or, which has the same code, none at all.
     pub(crate) fn is_lock_table_full(&self) -> bool {
@@ -93,6 +85,10 @@ impl SourceError {
         let wrapped = Self::driver("connecting to PostgreSQL", error);
         let hosts = settings.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if let Some(NotReached { text, reason }) = not_reached {
+            let reason = reason.map(|reason| match reason {
+                UnreachedReason::HostUnknown => ErrorCode::HostUnknown,
+                UnreachedReason::ConnectionRefused => ErrorCode::ConnectionRefused,
+            });
             let wrapped = Self { reason, ..wrapped };
             return if settings.nowhere {
                 wrapped

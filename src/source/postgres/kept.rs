@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::catalog::{CatalogRelation, query, value};
 use super::closed::closed;
-use super::connect::{Connector, Session, Sessions};
+use super::connect::{Session, Sessions};
 use super::meaning::Meaning;
 use super::plan::PgPlan;
 use super::prepare::application;
 use super::server::ServerFacts;
 use super::session::ServerIdentity;
-use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, Locks, PING_TIMEOUT};
+use crate::base::postgres::settings::ConnectSettings;
 use crate::model::KeepEnd;
 use crate::source::{Keeper, SourceError, SourceFault};
 
@@ -165,8 +165,7 @@ pub(super) fn sessions(
     application: &str,
     size: usize,
 ) -> Result<Arc<Sessions>, SourceError> {
-    let connector = Arc::new(Connector::new(connect.clone(), source.allow_rls)?);
-    let sessions = Sessions::new(connector, application, size)?;
+    let sessions = Sessions::new(connect.clone(), source.allow_rls, application, size)?;
     sessions.pin_search_path(source.meaning.path());
     Ok(Arc::new(sessions))
 }

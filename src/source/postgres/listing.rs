@@ -1,16 +1,15 @@
 //! The relations of a database, for people who choose one: two statements over the catalog, whatever there is.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use tokio_postgres::Row;
 
 use super::catalog::{self, CatalogRelation, EXACT_BYTES, NODE, NODE_JOINS, RELATIONS, TreeNode, UNIQUE_KEY, value};
 use super::closed::closed;
-use super::connect::{Connector, Session, Sessions};
+use super::connect::{Session, Sessions};
 use super::describe::{estimated_rows, leaves};
 use super::session::{Begin, begin, identifier};
-use super::settings::ConnectSettings;
+use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{ListedRelation, ReadableRows, RelationKind, SplitWay};
 use crate::source::SourceError;
 
@@ -53,8 +52,7 @@ struct RelationRow {
 /// # Cancel safety
 /// It only reads.
 pub(super) async fn list(connect: &ConnectSettings) -> Result<Vec<ListedRelation>, SourceError> {
-    let connector = Arc::new(Connector::new(connect.clone(), false)?);
-    let session = Sessions::new(connector, APPLICATION, 1)?.get().await?;
+    let session = Sessions::new(connect.clone(), false, APPLICATION, 1)?.get().await?;
     begin(&session, Begin::NewSnapshot, APPLICATION).await?;
     let rows = match relations(&session, true).await {
         Err(error) if error.code.as_deref() == Some("55P03") => {

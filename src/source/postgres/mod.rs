@@ -1,11 +1,8 @@
-//! Reading PostgreSQL 14 and later. The only user of `tokio_postgres`.
+//! Reading PostgreSQL 14 and later. Connecting is in `base::postgres`.
 
 mod blame;
 mod bounds;
-mod canceller;
-mod candidate;
 pub mod catalog;
-mod certificate;
 mod closed;
 pub(crate) mod connect;
 mod copy;
@@ -16,19 +13,16 @@ pub mod error;
 mod estimate;
 mod fixed_now;
 pub(crate) mod frame;
-mod keepalive;
 mod kept;
 mod keyset;
 mod leaves;
 mod listing;
 mod locking;
-pub(crate) mod low_water;
 mod meaning;
 mod near_table;
 mod order;
 mod pace;
 mod partition_reading;
-mod password;
 mod permits;
 pub mod plan;
 pub mod prepare;
@@ -41,7 +35,6 @@ mod served;
 mod served_pages;
 pub mod server;
 pub(crate) mod session;
-pub mod settings;
 mod shared;
 mod silence;
 pub mod snapshot;
@@ -50,12 +43,8 @@ pub(crate) mod split_safety;
 mod sql;
 mod sqlstate;
 mod statement;
-mod stream;
-mod tls;
 mod types;
 mod untranslatable;
 mod watch;
 
-pub(crate) use canceller::cancels_sent;
-pub use settings::{ConnectSettings, Password, Secret, SslMode};
 pub use source::Postgres;

@@ -21,11 +21,11 @@ use super::plan::{PgPartition, PgPlan};
 use super::prepare::{Planning, application};
 use super::served_pages::Serving;
 use super::session::{Begin, begin};
-use super::settings::ConnectSettings;
 use super::snapshot::{self, Custody, KEEPER_PING};
 use super::watch::Watch;
 use super::{catalog, keyset};
 use crate::base::failpoint;
+use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     Consistency, Plan, ReadMode, ReadRequest, RelationKind, ServedReads, SnapshotRecord, SourceCost, SourceFacts,
     SourceKind,

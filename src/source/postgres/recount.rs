@@ -2,13 +2,12 @@
 //! still holds it, else under one of its own.
 
 use std::ops::Bound;
-use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
 use super::catalog::{self, query, value};
 use super::closed::closed;
-use super::connect::{Connector, Session, Sessions};
+use super::connect::{Session, Sessions};
 use super::describe::describe_query;
 use super::leaves::{groups, release};
 use super::plan::locks::STATEMENT_LEAVES_MAX;
@@ -17,9 +16,9 @@ use super::plan::{
 };
 use super::prepare::application;
 use super::session::{Begin, begin, identifier};
-use super::settings::ConnectSettings;
 use super::split_safety::{self, SplitSafety};
 use super::{snapshot, sql, statement};
+use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{CapPlan, ErrorCode, KeyRange, PartRange, RelationRequest, ShapeOptions, SnapshotRecord};
 use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 
@@ -109,8 +108,7 @@ impl Recount {
         row_security: bool,
         application: &str,
     ) -> Result<Self, SourceError> {
-        let connector = Arc::new(Connector::new(connect.clone(), row_security)?);
-        let session = Sessions::new(connector, application, 1)?.get().await?;
+        let session = Sessions::new(connect.clone(), row_security, application, 1)?.get().await?;
         let mut imported = None;
         for exported in snapshots {
             let Some(id) = &exported.id else { continue };

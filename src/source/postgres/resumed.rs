@@ -4,8 +4,8 @@ use super::decide;
 use super::kept::PgRecord;
 use super::plan::{PgPlan, Slice};
 use super::reader::PostgresReading;
-use super::settings::ConnectSettings;
 use super::source::own_sessions;
+use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{ReadMode, ReadRequest};
 use crate::source::{Begun, SourceError, SourceFault};
 

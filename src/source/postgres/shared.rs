@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use deadpool_postgres::Pool;
 
-use super::canceller::Canceller;
 use super::connect::identity;
 use super::session::literal;
-use super::stream::Lender;
 use crate::base::failpoint;
+use crate::base::postgres::canceller::Canceller;
+use crate::base::postgres::stream::Lender;
 use crate::model::ServedReads;
 
 /// What a run's transactions begin with.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::connect::{Connector, Sessions};
+use super::connect::Sessions;
 use super::decide;
 use super::kept::{PgRecord, SnapshotKeeper};
 use super::listing::list;
@@ -18,8 +18,8 @@ use super::recount::recount;
 use super::resumed::resume;
 use super::scope;
 use super::served;
-use super::settings::ConnectSettings;
 use super::shared::RunTerms;
+use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     AggregateRequest, Aggregated, CountedRows, DescribedRelation, ListedRelation, Plan, ReadRequest, RelationRequest,
     RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind,
@@ -69,8 +69,8 @@ impl Postgres {
         let sessions = match &mut *shared {
             Some(sessions) => sessions,
             none => {
-                let connector = Arc::new(Connector::new(self.connect.clone(), false)?);
-                none.insert(Sessions::new(connector, SERVING, self.served_connections.get())?)
+                let settings = self.connect.clone();
+                none.insert(Sessions::new(settings, false, SERVING, self.served_connections.get())?)
             }
         };
         let terms = RunTerms { allow_rls, served: Some(served.clone()), ..RunTerms::default() };
@@ -93,9 +93,8 @@ impl Postgres {
 
 /// Sessions that a run has for itself.
 pub(super) fn own_sessions(connect: &ConnectSettings, request: &ReadRequest) -> Result<Arc<Sessions>, SourceError> {
-    let connector = Arc::new(Connector::new(connect.clone(), request.shape.allow_rls)?);
     let size = request.work.readers.get() + CONTROL_SESSIONS;
-    Ok(Arc::new(Sessions::new(connector, &application(&request.run_id), size)?))
+    Ok(Arc::new(Sessions::new(connect.clone(), request.shape.allow_rls, &application(&request.run_id), size)?))
 }
 
 impl Source for Postgres {

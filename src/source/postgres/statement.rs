@@ -11,7 +11,7 @@ use super::connect::{QUIET_PATIENCE, Session};
 use super::error::ServerError;
 use super::frame::{HEADER_BYTES, server_error};
 use super::silence::unless_lost;
-use super::stream::RawStream;
+use crate::base::postgres::stream::RawStream;
 use crate::source::{SourceError, SourceFault};
 
 /// More than the description of 1664 columns takes, each with the longest name.

@@ -138,7 +138,6 @@ pub struct ConnectSettings {
 
 /// libpq's `target_session_attrs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are libpq's own words")]
 pub enum TargetSessionAttrs {
     Any,
     ReadWrite,

@@ -10,15 +10,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
 
-use super::connect::Connector;
-use super::error::NotReached;
+use super::connector::Connector;
 use super::keepalive;
 use super::password;
 use super::settings::{ServerAddress, SslMode, TargetSessionAttrs};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::TlsUpgrade;
 use crate::base::voice;
-use crate::model::ErrorCode;
 
 /// One server, found once: a name behind which a balancer sits must not answer twice.
 #[derive(Debug, Clone)]
@@ -37,12 +35,28 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Why no candidate was reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct NotReached {
+    /// Each candidate, and why.
+    pub(crate) text: String,
+    pub(crate) reason: Option<UnreachedReason>,
+}
+
+/// Why the first of them was not, where it is one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnreachedReason {
+    HostUnknown,
+    ConnectionRefused,
+}
+
 /// A connection with what drives it.
-pub(super) type Connected = (Client, JoinHandle<()>, Lender);
+pub(crate) type Connected = (Client, JoinHandle<()>, Lender);
 
 impl Connector {
     /// Connects to the server of the run, which the first connection chooses, with the password as it is now.
-    pub(super) async fn connect(&self, config: &Config) -> Result<Connected, Error> {
+    pub(crate) async fn connect(&self, config: &Config) -> Result<Connected, Error> {
         let mut config = config.clone();
         if let Some(password) = &self.settings.password {
             match password::current(password).await {
@@ -68,7 +82,7 @@ impl Connector {
             for address in &self.settings.addresses {
                 let found = tokio::time::timeout(self.settings.connect_timeout, endpoints(address)).await;
                 let silent =
-                    || not_reached(address, &"its name is not looked up in time", Some(ErrorCode::HostUnknown));
+                    || not_reached(address, &"its name is not looked up in time", Some(UnreachedReason::HostUnknown));
                 let endpoints = match found.unwrap_or_else(|_| Err(silent())) {
                     Ok(endpoints) => endpoints,
                     Err(error) => {
@@ -102,7 +116,8 @@ impl Connector {
     ) -> Result<Result<Connected, NotReached>, Error> {
         let named = |why: &dyn fmt::Display| not_reached(endpoint, why, None);
         let undialled = |error: &io::Error| {
-            let refused = (error.kind() == io::ErrorKind::ConnectionRefused).then_some(ErrorCode::ConnectionRefused);
+            let refused =
+                (error.kind() == io::ErrorKind::ConnectionRefused).then_some(UnreachedReason::ConnectionRefused);
             not_reached(endpoint, error, refused)
         };
         let opened = async {
@@ -203,7 +218,7 @@ fn starting(error: &Error) -> Option<String> {
 }
 
 /// A candidate, and why it is none.
-fn not_reached(candidate: &dyn fmt::Display, why: &dyn fmt::Display, reason: Option<ErrorCode>) -> NotReached {
+fn not_reached(candidate: &dyn fmt::Display, why: &dyn fmt::Display, reason: Option<UnreachedReason>) -> NotReached {
     NotReached { text: format!("{candidate}: {}", voice::plain(&why.to_string())), reason }
 }
 
@@ -220,7 +235,7 @@ async fn endpoints(address: &ServerAddress) -> Result<Vec<Endpoint>, NotReached>
         ServerAddress::Tcp { host, port } => {
             let found = tokio::net::lookup_host((host.as_str(), *port))
                 .await
-                .map_err(|error| not_reached(address, &unknown_host(&error), Some(ErrorCode::HostUnknown)))?;
+                .map_err(|error| not_reached(address, &unknown_host(&error), Some(UnreachedReason::HostUnknown)))?;
             Ok(found.map(|address| Endpoint::Tcp { host: host.clone(), address }).collect())
         }
     }

@@ -5,13 +5,13 @@ use std::sync::{Arc, LazyLock};
 use tokio::sync::watch;
 use tokio_postgres::CancelToken;
 
-use super::connect::Connector;
+use super::connector::Connector;
 
 /// The right to cancel what one session runs.
 #[derive(Clone)]
 pub(crate) struct Canceller {
-    pub(super) connector: Arc<Connector>,
-    pub(super) token: CancelToken,
+    connector: Arc<Connector>,
+    token: CancelToken,
 }
 
 impl std::fmt::Debug for Canceller {
@@ -22,6 +22,10 @@ impl std::fmt::Debug for Canceller {
 }
 
 impl Canceller {
+    pub(crate) fn new(connector: Arc<Connector>, token: CancelToken) -> Self {
+        Self { connector, token }
+    }
+
     /// Sends the request in the background, bounded by a timeout; [`cancels_sent`] waits for it. Outside
     /// a runtime nothing is sent.
     pub(crate) fn send(self) {

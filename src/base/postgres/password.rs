@@ -16,7 +16,7 @@ const PASSWORD_COMMAND_WORDS_MAX: usize = 500;
 /// No password could be had. Never shows the command or its answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct NoPassword(String);
+pub(crate) struct NoPassword(String);
 
 /// The password as it is now.
 ///
