@@ -38,7 +38,7 @@
 //!
 //! ```text
 //! cli       ──> service config export verify describe commit source store
-//! service   ──> config export commit encode source
+//! service   ──> config export commit encode source store
 //! config    ──> export source store
 //! export    ──> verify describe commit encode source store
 //! verify    ──> commit store

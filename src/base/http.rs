@@ -1,6 +1,7 @@
 //! One HTTP/1.1 request to one server: for the program's own calls, which are few and need no pool.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(crate) enum HttpError {
     Exchange { server: String, source: hyper::Error },
     #[error("{server} did not answer within {seconds} s")]
     Silent { server: String, seconds: u64 },
+    #[error("{server} is at {address}, which is not on the list")]
+    NotListed { server: String, address: IpAddr },
 }
 
 /// A server, and the path below which everything is.
@@ -101,9 +104,23 @@ impl HttpServer {
     /// # Errors
     /// The server cannot be reached, is not trusted, or does not answer in time.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, HttpError> {
+        self.send_where(request, |_| true).await
+    }
+
+    /// As [`HttpServer::send`], where the address that the server turns out to have is an allowed one: whatever its name
+    /// resolves to, nothing is sent to another.
+    pub(crate) async fn send_where(
+        &self,
+        request: Request<Full<Bytes>>,
+        allowed: impl Fn(IpAddr) -> bool,
+    ) -> Result<Response<Incoming>, HttpError> {
         let limit = failpoint::limit("http_answer", ANSWER_TIMEOUT);
         let server = || self.authority.clone();
         let socket = self.within(CONNECT_TIMEOUT, self.connect()).await?;
+        let address = socket.peer_addr().map_err(|source| HttpError::Connect { server: server(), source })?.ip();
+        if !allowed(address) {
+            return Err(HttpError::NotListed { server: server(), address });
+        }
         let asked = async {
             if !self.tls {
                 return exchange(socket, request)

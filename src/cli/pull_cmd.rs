@@ -232,7 +232,7 @@ impl Pull<'_> {
 
 fn unreachable(error: HttpError) -> ExportError {
     let (kind, code) = match &error {
-        HttpError::Address(_) => (ExportErrorKind::Usage, None),
+        HttpError::Address(_) | HttpError::NotListed { .. } => (ExportErrorKind::Usage, None),
         HttpError::Tls { .. } => (ExportErrorKind::SourceAuthentication, Some(ErrorCode::TlsRefused)),
         HttpError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
             (ExportErrorKind::SourceUnavailable, Some(ErrorCode::ConnectionRefused))

@@ -129,6 +129,29 @@ impl ObjectKind {
         (named && served).then_some(Self { extension: extension.into(), content_type: content_type.into() })
     }
 
+    /// How objects of a format are named and served; `None` for bytes of the source, which says it itself.
+    pub(crate) fn of(format: Format, compression: Compression) -> Option<Self> {
+        let extension = match (format, compression) {
+            (Format::Source, _) => return None,
+            (Format::Parquet, _) => "parquet",
+            (Format::Csv, Compression::Gzip(_)) => "csv.gz",
+            (Format::Csv, Compression::Zstd(_)) => "csv.zst",
+            (Format::Csv, _) => "csv",
+            (Format::Ndjson, Compression::Gzip(_)) => "ndjson.gz",
+            (Format::Ndjson, Compression::Zstd(_)) => "ndjson.zst",
+            (Format::Ndjson, _) => "ndjson",
+        };
+        let content_type = match (format, compression) {
+            (Format::Source, _) => return None,
+            (Format::Parquet, _) => "application/vnd.apache.parquet",
+            (_, Compression::Gzip(_)) => "application/gzip",
+            (_, Compression::Zstd(_)) => "application/zstd",
+            (Format::Csv, _) => "text/csv; charset=utf-8",
+            (Format::Ndjson, _) => "application/x-ndjson",
+        };
+        Some(Self { extension: extension.into(), content_type: content_type.into() })
+    }
+
     /// The end of an object's name: `parquet`, `csv`, `ndjson`, then `.gz` or `.zst`.
     pub fn extension(&self) -> &str {
         &self.extension
@@ -144,25 +167,7 @@ impl ObjectKind {
 impl FormatOptions {
     /// How objects of this format are named and served; `None` for bytes of the source, which says it itself.
     pub fn object_kind(&self) -> Option<ObjectKind> {
-        let extension = match (self.format, self.compression) {
-            (Format::Source, _) => return None,
-            (Format::Parquet, _) => "parquet",
-            (Format::Csv, Compression::Gzip(_)) => "csv.gz",
-            (Format::Csv, Compression::Zstd(_)) => "csv.zst",
-            (Format::Csv, _) => "csv",
-            (Format::Ndjson, Compression::Gzip(_)) => "ndjson.gz",
-            (Format::Ndjson, Compression::Zstd(_)) => "ndjson.zst",
-            (Format::Ndjson, _) => "ndjson",
-        };
-        let content_type = match (self.format, self.compression) {
-            (Format::Source, _) => return None,
-            (Format::Parquet, _) => "application/vnd.apache.parquet",
-            (_, Compression::Gzip(_)) => "application/gzip",
-            (_, Compression::Zstd(_)) => "application/zstd",
-            (Format::Csv, _) => "text/csv; charset=utf-8",
-            (Format::Ndjson, _) => "application/x-ndjson",
-        };
-        Some(ObjectKind { extension: extension.into(), content_type: content_type.into() })
+        ObjectKind::of(self.format, self.compression)
     }
 
     /// The same for bytes of the source: no codec of ours, no options.

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::ServiceState;
 
 const EXPOSED: &str = "link, retry-after, content-disposition, x-request-id, x-outhaul-export-id, \
-    x-outhaul-export-truncated-hint, x-outhaul-export-end-record";
+    x-outhaul-export-truncated-hint, x-outhaul-export-end-record, etag, accept-ranges, content-range";
 
 /// Adds what a browser wants to know, and answers what it asks beforehand. A key comes in a header of its own, so that no
 /// page asks with what the browser has of somebody.
@@ -27,7 +27,7 @@ pub(crate) async fn cors(State(service): State<Arc<ServiceState>>, request: Requ
     let mut response = if asks && allowed.is_some() {
         let answers = [
             (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
-            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, range, if-range"),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ];
         (StatusCode::NO_CONTENT, answers).into_response()

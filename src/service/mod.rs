@@ -21,6 +21,7 @@ mod estimate;
 mod jwks;
 mod jwt;
 mod limits;
+mod links;
 mod listen;
 mod openapi;
 mod prefix;
@@ -32,6 +33,7 @@ mod scoped;
 mod state;
 mod stream;
 mod tls;
+mod webhooks;
 
 use std::error::Error;
 use std::io;
@@ -61,6 +63,7 @@ use catalog::Catalog;
 use jwks::{JwksError, KEYS_AGE_MAX};
 use jwt::Tokens;
 use limits::Limits;
+use links::Links;
 use problem::Refusal;
 use state::{Expiry, StateError, StateStore};
 
@@ -144,6 +147,7 @@ pub(crate) struct ServiceState {
     store: Arc<dyn StateStore>,
     catalog: Catalog,
     signer: BucketSigner,
+    links: Links,
     /// Ends the streams.
     stop: CancellationToken,
     /// The service takes no new requests.
@@ -226,11 +230,15 @@ pub async fn serve(
     let store = state::open(&config).await?;
     let catalog = catalog::unknown(&config);
     let stop = CancellationToken::new();
-    let signer = BucketSigner::new(store.signing_key().await?);
+    let key = store.signing_key().await?;
+    let signer = BucketSigner::new(key);
+    let public = config.public_url.as_deref().unwrap_or_default();
+    let links = Links::new(key, config.link_seconds, config.link_redirect, public);
     let service =
-        Arc::new(ServiceState { config, keys, tokens, limits, memory, store, catalog, signer, stop, stopping });
+        Arc::new(ServiceState { config, keys, tokens, limits, memory, store, catalog, signer, links, stop, stopping });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
+    tokio::spawn(webhooks::send_all(Arc::clone(&service)));
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     tokio::spawn(fetch_keys(Arc::clone(&service)));
     listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), changes, ready)

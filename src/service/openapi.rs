@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, get, post};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{ServiceState, analyze, datasets, estimate, query, receipts};
+use super::{ServiceState, analyze, datasets, estimate, links, query, receipts};
 
 /// The description.
 #[derive(OpenApi)]
@@ -20,7 +20,17 @@ use super::{ServiceState, analyze, datasets, estimate, query, receipts};
     ),
     modifiers(&BearerKey),
     security(("key" = [])),
-    paths(query::export, estimate::estimate, analyze::analyze, analyze::rows, receipts::receipt, datasets::datasets,)
+    paths(
+        query::export,
+        estimate::estimate,
+        analyze::analyze,
+        analyze::rows,
+        receipts::receipt,
+        datasets::datasets,
+        links::download,
+        links::part,
+        links::manifest,
+    )
 )]
 struct ServiceDescription;
 
@@ -45,6 +55,9 @@ pub(super) fn routes() -> Routes {
         ("post", "/v1/analyze/{dataset}/{analysis}", post(analyze::analyze)),
         ("post", "/v1/analyze/{dataset}/{analysis}/rows/export", post(analyze::rows)),
         ("get", "/v1/exports/{id}", get(receipts::receipt)),
+        ("get", "/v1/exports/{id}/download", get(links::download)),
+        ("get", "/v1/exports/{id}/parts/{number}", get(links::part)),
+        ("get", "/v1/exports/{id}/manifest", get(links::manifest)),
         ("get", "/v1/datasets", get(datasets::datasets)),
     ]
 }

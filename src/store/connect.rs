@@ -102,15 +102,21 @@ pub(super) fn cloud(
             let region = builder.get_config_value(&AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
             let buckets = Buckets::new(facts.clone(), client.clone(), s3_endpoint(&builder), region);
             let open_uploads = OpenUploads::new(facts.clone(), client);
-            Remote::new(Arc::new(store), root, url.to_owned())
+            let store = Arc::new(store);
+            Remote::new(Arc::clone(&store), root, url.to_owned())
+                .with_signer(store)
                 .with_buckets(buckets)
                 .with_facts(Arc::new(facts))
                 .with_open_uploads(open_uploads, asked)
         }
-        Provider::Gcs => Remote::new(Arc::new(gcs(authority, variables).map_err(refused)?), root, url.to_owned()),
+        Provider::Gcs => {
+            let store = Arc::new(gcs(authority, variables).map_err(refused)?);
+            Remote::new(Arc::clone(&store), root, url.to_owned()).with_signer(store)
+        }
         Provider::Azure | Provider::AzureAbfss => {
             let store = azure(&format!("{}://{authority}/", provider.scheme()), variables).map_err(refused)?;
-            Remote::new(Arc::new(store), root, url.to_owned()).without_upload_attributes()
+            let store = Arc::new(store);
+            Remote::new(Arc::clone(&store), root, url.to_owned()).with_signer(store).without_upload_attributes()
         }
     })
 }

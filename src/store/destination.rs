@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -316,6 +317,19 @@ impl Destination {
                 folder.run("reading", object, move |folder| folder.read_range(&path, &range)).await
             }
             Backend::Remote(remote) => remote.read_range(path, range).await,
+        }
+    }
+
+    /// A URL that gives an object, or with `head` what is told of it, to whoever has the URL, for so long; `None` where no
+    /// store is that makes one. Nobody looks whether the object is there.
+    ///
+    /// # Errors
+    /// The store has no credentials to sign with.
+    pub async fn presigned(&self, path: &str, head: bool, time: Duration) -> Result<Option<String>, StoreError> {
+        self.check("signing", path)?;
+        match &self.inner.backend {
+            Backend::Local(_) => Ok(None),
+            Backend::Remote(remote) => remote.presigned(path, head, time).await,
         }
     }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use http::Method;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
+use object_store::signer::Signer;
 use object_store::{
     Attribute, Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
     PutPayload, UpdateVersion,
@@ -38,6 +40,8 @@ pub(super) struct Remote {
     facts: Arc<dyn ObjectStore>,
     /// Lists uploads, where the store can.
     open_uploads: Option<OpenUploads>,
+    /// Makes URLs that need no credentials, where the store can.
+    signer: Option<Arc<dyn Signer>>,
     /// Where a bucket is misspelt.
     buckets: Option<Buckets>,
     /// How often the store was asked to begin an upload.
@@ -65,6 +69,7 @@ impl Remote {
             facts: Arc::clone(&store) as _,
             store,
             open_uploads: None,
+            signer: None,
             buckets: None,
             asked: UploadStarts::default(),
             begun: AtomicU64::new(0),
@@ -72,6 +77,19 @@ impl Remote {
             url,
             upload_attributes: true,
         }
+    }
+
+    pub(super) fn with_signer(self, signer: Arc<dyn Signer>) -> Self {
+        Self { signer: Some(signer), ..self }
+    }
+
+    /// A URL that gives an object to whoever has it; `None` where the store makes none.
+    pub(super) async fn presigned(&self, path: &str, head: bool, time: Duration) -> Result<Option<String>, StoreError> {
+        let Some(signer) = &self.signer else { return Ok(None) };
+        let (key, object) = self.key("signing", path)?;
+        let method = if head { Method::HEAD } else { Method::GET };
+        let url = signer.signed_url(method, &key, time).await;
+        url.map(|url| Some(url.to_string())).map_err(|error| StoreError::from_store("signing", &object, &error))
     }
 
     pub(super) fn with_facts(self, facts: Arc<dyn ObjectStore>) -> Self {

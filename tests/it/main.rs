@@ -71,6 +71,7 @@ mod service_clients;
 mod service_front;
 mod service_matrix;
 mod service_state;
+mod service_links;
 mod service_streams;
 mod service_tokens;
 mod shape;

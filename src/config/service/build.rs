@@ -23,6 +23,9 @@ const STATE: &str = "outhaul-state.sqlite3";
 /// Seconds.
 const BUCKET_KEY_TTL: i64 = 3_600;
 
+/// Seconds.
+const LINK_TTL: i64 = 86_400;
+
 /// One page of a stream, which is wholly in memory.
 const PAGE_BYTES: u64 = 2 << 20;
 
@@ -119,6 +122,8 @@ impl Builder<'_> {
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
+        let link_seconds = self.seconds("link_ttl", file.link_ttl.as_deref(), LINK_TTL);
+        let webhooks = self.webhooks(file.webhook);
         let public_url = file.public_url.map(|url| url.trim_end_matches('/').to_owned());
         if public_url.as_deref().is_some_and(|url| !is_base(url)) {
             self.wrong("public_url is no URL", "write it as in https://exports.example.com, or with a path behind it");
@@ -134,12 +139,15 @@ impl Builder<'_> {
             state,
             state_url,
             bucket_key_seconds,
+            link_seconds,
+            link_redirect: file.link_redirect.unwrap_or(true),
             keys,
             jwt,
             tiers,
             datasets,
             limits,
             retention,
+            webhooks,
             warnings,
         })
     }
@@ -425,6 +433,6 @@ fn is_base(url: &str) -> bool {
 }
 
 /// A name that stands in a URL as it is.
-fn is_word(name: &str) -> bool {
+pub(super) fn is_word(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }

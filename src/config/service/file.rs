@@ -25,6 +25,8 @@ pub(super) struct ServiceFile {
     pub(super) state_password_file: Option<String>,
     pub(super) state_password_command: Option<String>,
     pub(super) bucket_key_ttl: Option<String>,
+    pub(super) link_ttl: Option<String>,
+    pub(super) link_redirect: Option<bool>,
     pub(super) tls_cert: Option<String>,
     pub(super) tls_key: Option<String>,
     pub(super) cors_origins: Vec<String>,
@@ -35,6 +37,7 @@ pub(super) struct ServiceFile {
     pub(super) dataset: BTreeMap<String, DatasetEntry>,
     pub(super) limits: LimitsEntry,
     pub(super) retention: RetentionEntry,
+    pub(super) webhook: Vec<WebhookEntry>,
 }
 
 /// `state_url`. Its text may hold a password: no `Debug` of it.
@@ -167,6 +170,24 @@ pub(super) struct AnalysisEntry {
     pub(super) measures: Vec<String>,
     pub(super) max_buckets: Option<NonZeroU64>,
     pub(super) grants: Option<Vec<String>>,
+}
+
+/// `[[webhook]]`. Its text may hold a secret: no `Debug` of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookEntry {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) secret: Option<String>,
+    pub(super) secret_file: Option<String>,
+    pub(super) events: Option<Vec<String>>,
+    pub(super) allow: Option<Vec<String>>,
+}
+
+impl std::fmt::Debug for WebhookEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookEntry").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// `[limits]`.

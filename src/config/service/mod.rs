@@ -7,6 +7,7 @@ mod file;
 mod jwt;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use super::{ConfigError, ConfigErrors, Environment};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::BucketUnit;
+pub use webhooks::{Network, Webhook, WebhookSecret};
 
 /// Everything that a service is made of.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub struct ServiceConfig {
     pub state_url: Option<ConnectSettings>,
     /// So many seconds a bucket key is good for.
     pub bucket_key_seconds: i64,
+    /// So many seconds a link to a file is good for.
+    pub link_seconds: i64,
+    /// Whether a link to one object sends the client to the store, where that can.
+    pub link_redirect: bool,
     /// The callers.
     pub keys: Vec<CallerKey>,
     /// Tokens that open datasets too.
@@ -52,6 +58,8 @@ pub struct ServiceConfig {
     pub limits: ServiceLimits,
     /// How long the service remembers.
     pub retention: Remembrance,
+    /// Who is told how exports end.
+    pub webhooks: Vec<Webhook>,
     /// What works and should still be looked at.
     pub warnings: Vec<String>,
 }

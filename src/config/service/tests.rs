@@ -174,3 +174,32 @@ fn mistaken(from: &str, to: &str, expected: &str) {
     assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
     assert!(!errors[0].contains("canary"), "{errors:?}");
 }
+fn webhooks_are_read_and_their_mistakes_are_told() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let hook = format!(
+        "{SMALL}\n[[webhook]]\nname = \"backend\"\nurl = \"https://app.example.com/x/\"\nsecret = \"{secret}\"\n"
+    );
+    let config = load(&hook).unwrap();
+    assert_eq!((config.link_seconds, config.link_redirect), (86_400, true));
+    assert_eq!((config.webhooks.len(), config.webhooks[0].events.len()), (1, 3));
+    assert!(!format!("{config:?}").contains("MfKQ9r8G"), "the secret is shown");
+    for (from, to, expected) in [
+        (secret, "whsec_short", "its secret is not whsec_"),
+        (secret, "env:NOT_SET", "its secret is not whsec_"),
+        ("secret = ", "secret_file = \"x\"\nsecret = ", "wants one of secret and secret_file"),
+        ("https://app", "ftp://app", "url: "),
+        (
+            "url = ",
+            "events = [\"export.done\"]\nurl = ",
+            "events (they are export.ready, export.failed, export.expired)",
+        ),
+        ("url = ", "allow = [\"10.0.0.0/33\"]\nurl = ", "allow"),
+        ("url = ", "ulr = ", "did you mean url?"),
+    ] {
+        let at = hook.find("[[webhook]]").unwrap();
+        let text = format!("{}{}", &hook[..at], hook[at..].replacen(from, to, 1));
+        let errors = load(&text).unwrap_err();
+        assert!(errors.iter().any(|error| error.contains(expected)), "{to}: {errors:?}");
+        assert!(!errors.iter().any(|error| error.contains("MfKQ9r8G")), "{errors:?}");
+    }
+}

@@ -1,0 +1,188 @@
+//! `[[webhook]]`: who is told how exports end, and which addresses he may have.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::build::Builder;
+use super::file::WebhookEntry;
+use crate::base::http::HttpServer;
+
+/// What there is to tell.
+pub(crate) const EVENTS: [&str; 3] = ["export.ready", "export.failed", "export.expired"];
+
+/// What a secret begins with, as Standard Webhooks writes it.
+const SECRET_PREFIX: &str = "whsec_";
+
+/// The least that a secret may be; Standard Webhooks asks for 24 bytes.
+const SECRET_BYTES_MIN: usize = 24;
+
+/// One receiver.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// What it is called in records.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// What its messages are signed with.
+    pub secret: WebhookSecret,
+    /// What it is told.
+    pub events: Vec<String>,
+    /// The addresses that it may have; `None` is any.
+    pub allow: Option<Vec<Network>>,
+}
+
+/// A secret, which nothing shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookSecret(Vec<u8>);
+
+impl std::fmt::Debug for WebhookSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WebhookSecret")
+    }
+}
+
+impl WebhookSecret {
+    /// Reads `whsec_` and base64.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text.trim().strip_prefix(SECRET_PREFIX)?).ok()?;
+        (bytes.len() >= SECRET_BYTES_MIN).then_some(Self(bytes))
+    }
+
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    first: IpAddr,
+    bits: u32,
+}
+
+impl Network {
+    /// Reads `10.0.0.0/8`, `2001:db8::/32`, or one address.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let first: IpAddr = address.parse().ok()?;
+        let most = if first.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Some(most), |bits| bits.parse().ok())?;
+        (bits <= most).then_some(Self { first, bits })
+    }
+
+    /// Whether an address is one of them. An IPv4 address in the clothes of IPv6 is the IPv4 address.
+    pub(crate) fn has(self, address: IpAddr) -> bool {
+        match (self.first, address.to_canonical()) {
+            (IpAddr::V4(first), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - self.bits).unwrap_or(0);
+                (first.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            (IpAddr::V6(first), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
+                (first.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Builder<'_> {
+    pub(super) fn webhooks(&mut self, entries: Vec<WebhookEntry>) -> Vec<Webhook> {
+        let mut hooks: Vec<Webhook> = Vec::new();
+        for entry in entries {
+            let place = format!("webhook {:?}", entry.name);
+            if !super::build::is_word(&entry.name) || hooks.iter().any(|hook| hook.name == entry.name) {
+                self.wrong(format!("{place}: each has a name of its own"), "use letters, digits, _ and -");
+            }
+            if let Err(why) = HttpServer::parse(&entry.url) {
+                self.wrong(format!("{place}: url: {why}"), "write it as in https://app.example.com/hooks/exports");
+            }
+            let events = entry.events.unwrap_or_else(|| EVENTS.map(str::to_owned).to_vec());
+            if events.is_empty() || events.iter().any(|event| !EVENTS.contains(&event.as_str())) {
+                self.wrong(format!("{place}: events"), format!("they are {}", EVENTS.join(", ")));
+            }
+            let allow = entry.allow.map(|texts| {
+                let networks: Vec<Network> = texts.iter().filter_map(|text| Network::parse(text)).collect();
+                if networks.len() != texts.len() || texts.is_empty() {
+                    self.wrong(format!("{place}: allow"), "write addresses, or networks as in \"10.0.0.0/8\"");
+                }
+                networks
+            });
+            if let Some(secret) = self.webhook_secret(&place, entry.secret.as_deref(), entry.secret_file.as_deref()) {
+                hooks.push(Webhook { name: entry.name, url: entry.url, secret, events, allow });
+            }
+        }
+        hooks
+    }
+
+    fn webhook_secret(&mut self, place: &str, written: Option<&str>, file: Option<&str>) -> Option<WebhookSecret> {
+        let hint = "make one with: echo \"whsec_$(openssl rand -base64 24)\"";
+        let text = match (written, file) {
+            (Some(written), None) => match written.strip_prefix("env:") {
+                Some(variable) => self.environment.get(variable),
+                None => Some(written.to_owned()),
+            },
+            (None, Some(file)) => {
+                let file = self.relative(file);
+                self.environment.read(&file).ok()
+            }
+            _ => {
+                self.wrong(format!("{place} wants one of secret and secret_file"), hint);
+                return None;
+            }
+        };
+        let secret = text.as_deref().and_then(WebhookSecret::parse);
+        if secret.is_none() {
+            self.wrong(format!("{place}: its secret is not whsec_ and at least 24 bytes in base64"), hint);
+        }
+        secret
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_its_addresses() {
+        let has = |network: &str, address: &str| Network::parse(network).unwrap().has(address.parse().unwrap());
+        for (network, address) in [
+            ("10.0.0.0/8", "10.255.1.2"),
+            ("10.1.2.3", "10.1.2.3"),
+            ("0.0.0.0/0", "203.0.113.9"),
+            ("127.0.0.0/8", "::ffff:7f00:1"),
+            ("2001:db8::/32", "2001:db8:ffff::1"),
+            ("::1", "::1"),
+        ] {
+            assert!(has(network, address), "{network} {address}");
+        }
+        for (network, address) in [
+            ("10.0.0.0/8", "11.0.0.1"),
+            ("10.0.0.0/8", "::ffff:7f00:1"),
+            ("10.1.2.3", "10.1.2.4"),
+            ("0.0.0.0/0", "2001:db8::1"),
+            ("::/0", "::ffff:7f00:1"),
+            ("2001:db8::/33", "2001:db8:8000::"),
+        ] {
+            assert!(!has(network, address), "{network} {address}");
+        }
+        assert!(
+            ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "host", "10.0.0.0/-1"]
+                .iter()
+                .all(|text| Network::parse(text).is_none())
+        );
+    }
+
+    #[test]
+    fn a_secret_is_read_and_never_shown() {
+        let secret = WebhookSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        assert_eq!((secret.expose().len(), format!("{secret:?}").as_str()), (24, "WebhookSecret"));
+        assert!(
+            ["", "whsec_", "whsec_AAAA", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%"]
+                .iter()
+                .all(|text| WebhookSecret::parse(text).is_none())
+        );
+    }
+}
