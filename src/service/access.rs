@@ -47,6 +47,18 @@ impl Caller {
         Ok(Self { key, tenant, user, tier, max_rows })
     }
 
+    /// Whoever made a request that waited: what he may have is judged anew, and his key is not there any more.
+    pub(crate) fn recorded(
+        tenant: Option<String>,
+        user: Option<String>,
+        tier: String,
+        max_rows: Option<NonZeroU64>,
+        name: String,
+    ) -> Self {
+        let key = CallerKey { name, sha256: [0; 32], tenant: None, tier: None, datasets: None, may_assert: false };
+        Self { key: Arc::new(key), tenant, user, tier, max_rows }
+    }
+
     /// Whose records a request belongs to: the tenant's, or those of the key where it has none.
     pub(crate) fn owner(&self) -> String {
         self.tenant.as_ref().map_or_else(|| format!("key:{}", self.key.name), |tenant| format!("tenant:{tenant}"))

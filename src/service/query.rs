@@ -153,7 +153,7 @@ fn order(
     let id = format!("{:032x}", rand::random::<u128>());
     let order = question.order(dataset)?;
     let notes = vec![ordering_note(&order)];
-    let request = request((question, order), dataset, caller, scope, &id)?;
+    let request = request(question, dataset, caller, scope, &id)?;
     let record = ExportRecord {
         id,
         tenant: caller.owner(),
@@ -204,18 +204,35 @@ fn ordering_note(order: &[(String, Direction)]) -> String {
 
 /// The export that answers the question.
 fn request(
-    (question, order): (&Question, Vec<(String, Direction)>),
+    question: &Question,
     dataset: &Dataset,
     caller: &Caller,
     scope: &RowScope,
     id: &str,
 ) -> Result<ExportRequest, Refusal> {
-    let columns = question.columns(dataset)?;
-    let mut request = match question.format {
+    let template = match question.format {
         StreamFormat::Ndjson => dataset.ndjson.clone(),
         StreamFormat::Csv => dataset.csv.clone(),
     };
     let labelled = dataset.labels && question.format == StreamFormat::Csv;
+    let mut request = fill(template, labelled, question, dataset, caller, scope)?;
+    id.clone_into(&mut request.commit.run_id);
+    Ok(request)
+}
+
+/// Puts a question into an export of its dataset.
+///
+/// # Errors
+/// It names what is not granted, or has a value that its column cannot have.
+pub(crate) fn fill(
+    mut request: ExportRequest,
+    labelled: bool,
+    question: &Question,
+    dataset: &Dataset,
+    caller: &Caller,
+    scope: &RowScope,
+) -> Result<ExportRequest, Refusal> {
+    let (columns, order) = (question.columns(dataset)?, question.order(dataset)?);
     let shape = &mut request.shape;
     let mut named = Vec::new();
     for (name, column) in columns {
@@ -239,7 +256,6 @@ fn request(
     }
     request.work.cap =
         caller.max_rows.map(|max_rows| RowCap { tier: Some(caller.tier.clone()), max_rows: Some(max_rows) });
-    id.clone_into(&mut request.commit.run_id);
     Ok(request)
 }
 
@@ -315,7 +331,7 @@ fn response(mut headers: HeaderMap, begun: StreamHead, promised: bool) -> Respon
 }
 
 /// A file's name that every system takes, without its extension.
-fn file_name(wanted: Option<&str>, at: DateTime<Utc>) -> String {
+pub(crate) fn file_name(wanted: Option<&str>, at: DateTime<Utc>) -> String {
     let mut name = String::new();
     for letter in wanted.unwrap_or_default().chars() {
         if letter.is_ascii_alphanumeric() || "_.-".contains(letter) {
