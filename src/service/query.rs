@@ -105,7 +105,14 @@ impl ServiceState {
     /// # Errors
     /// There is no such key or dataset; the caller asks too often, or may not.
     pub(crate) fn admit(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
-        let caller = self.caller(headers)?;
+        self.admit_caller(self.caller(headers)?, dataset)
+    }
+
+    /// The same for a caller who is known already.
+    ///
+    /// # Errors
+    /// There is no such dataset, or the caller may not.
+    pub(crate) fn admit_caller(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
         let not_found = || Refusal::new(StatusCode::NOT_FOUND, "dataset_not_found", "there is no such dataset");
         let dataset = self.config.datasets.get(dataset).ok_or_else(not_found)?;
         if !caller.may_use(dataset) {
@@ -120,7 +127,15 @@ impl ServiceState {
     /// # Errors
     /// As [`ServiceState::admit`].
     pub(crate) fn admit_query(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
-        let (caller, dataset) = self.admit(headers, dataset)?;
+        self.admit_query_of(self.caller(headers)?, dataset)
+    }
+
+    /// The same for a caller who is known already.
+    ///
+    /// # Errors
+    /// As [`ServiceState::admit_caller`].
+    pub(crate) fn admit_query_of(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
+        let (caller, dataset) = self.admit_caller(caller, dataset)?;
         if !caller.may_query(dataset) {
             return Err(Refusal::forbidden("the tier does not allow queries of this dataset"));
         }

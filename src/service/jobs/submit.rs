@@ -95,14 +95,14 @@ pub(crate) struct JobQuestion {
 pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     // Nobody learns of a body's faults, or of a dataset, without a key.
-    service.caller(&parts.headers)?;
+    let caller = service.caller(&parts.headers)?;
     let asked: JobQuestion = parsed(&body_of(body, SIGNED_BODY_BYTES_MAX).await?)?;
     let body_sha256: [u8; 32] = Sha256::digest(serde_json::to_vec(&asked).unwrap_or_default()).into();
     let key = idempotency_key(&parts.headers, body_sha256)?;
     let preferred = prefers_async(&parts.headers);
     let mode = if preferred { JobMode::Background } else { asked.mode };
     let (format, codec) = (asked.format, compression(asked.compression.as_deref(), asked.format)?);
-    let (caller, dataset, question, conditions) = judged(&service, &parts.headers, asked).await?;
+    let (caller, dataset, question, conditions) = judged(&service, caller, asked).await?;
     question.columns(dataset)?;
     question.order(dataset)?;
     let counted = counted(&service, &caller, dataset, &question, &conditions).await;
@@ -150,7 +150,7 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
 /// Who asks for which rows.
 async fn judged<'a>(
     service: &'a ServiceState,
-    headers: &HeaderMap,
+    caller: Caller,
     asked: JobQuestion,
 ) -> Result<(Caller, &'a Dataset, Question, Vec<ScopeCondition>), Refusal> {
     let mut question = Question {
@@ -166,13 +166,14 @@ async fn judged<'a>(
         if asked.bucket_key.is_some() {
             return Err(Refusal::invalid("analysis: bucket_key is of one"));
         }
-        let (caller, dataset) = service.admit_query(headers, &asked.dataset)?;
+        let (caller, dataset) = service.admit_query_of(caller, &asked.dataset)?;
         return Ok((caller, dataset, question, Vec::new()));
     };
     if !question.r#where.is_empty() || question.date_range.is_some() {
         return Err(Refusal::invalid("where, date_range: those of the bucket are in its key"));
     }
-    let bucket = analyze::bucket_of(service, headers, (&asked.dataset, &analysis), asked.bucket_key).await?;
+    let admitted = service.admit_analysis(caller, &asked.dataset, &analysis)?;
+    let bucket = analyze::bucket_of(service, admitted, asked.bucket_key).await?;
     question.r#where = bucket.r#where;
     question.date_range = bucket.date_range;
     Ok((bucket.caller, bucket.dataset, question, bucket.conditions))

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,10 @@ async fn work(service: Arc<ServiceState>, name: String) {
     let limits = ClaimLimits { lease: failpoint::limit("job_lease", LEASE), per_tenant: RUNNING_PER_TENANT };
     while !service.stopping.is_cancelled() {
         match service.store.claim(name.clone(), limits).await {
-            Ok(Some(job)) => Attempt::of(&service, job).carry_out().await,
+            Ok(Some(job)) => {
+                // One that panics, which the panic hook tells, is tried again once its lease runs out.
+                let _ = tokio::spawn(Attempt::of(&service, job).carry_out()).await;
+            }
             Ok(None) => rest(&service).await,
             Err(error) => {
                 tracing::error!(%error, "no export was taken from the queue");
@@ -126,14 +129,11 @@ impl Attempt {
 
     async fn carry_out(self) {
         failpoint::reach("job-claimed").await;
-        let keeper = tokio::spawn(keep(
-            Arc::clone(&self.service),
-            self.lease.clone(),
-            self.stop.clone(),
-            Arc::clone(&self.reason),
-        ));
+        // Dropped, it ends: a run that panics lets go of its lease.
+        let mut keeper = JoinSet::new();
+        keeper.spawn(keep(Arc::clone(&self.service), self.lease.clone(), self.stop.clone(), Arc::clone(&self.reason)));
         let ended = self.run().await;
-        keeper.abort();
+        keeper.shutdown().await;
         self.end(ended).await;
     }
 
