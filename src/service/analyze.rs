@@ -87,7 +87,8 @@ pub(crate) async fn analyze(
     request: Request,
 ) -> Result<Json<AnalysisView>, Refusal> {
     let (parts, body) = request.into_parts();
-    let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
+    let (caller, dataset, name, analysis) =
+        service.admit_analysis(service.caller(&parts.headers)?, &dataset, &analysis)?;
     // What is asked here stands in each bucket's key, which is to fit into a body too.
     let body = body_of(body, REQUEST_BODY_BYTES_MAX).await?;
     let asked: Option<AnalysisQuestion> = if body.is_empty() { None } else { parsed(&body)? };
@@ -205,9 +206,40 @@ pub(crate) async fn rows(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     streamable(parts.version)?;
-    let (caller, dataset, name, analysis) = service.admit_analysis(&parts.headers, &dataset, &analysis)?;
+    let admitted = service.admit_analysis(service.caller(&parts.headers)?, &dataset, &analysis)?;
     let asked: RowsQuestion = parsed(&body_of(body, SIGNED_BODY_BYTES_MAX).await?)?;
-    let Some(key) = asked.bucket_key else {
+    let bucket = bucket_of(&service, admitted, asked.bucket_key).await?;
+    let question = Question {
+        format: asked.format,
+        columns: asked.columns,
+        r#where: bucket.r#where,
+        date_range: bucket.date_range,
+        order_by: asked.order_by,
+        allow_empty: asked.allow_empty,
+        end_record: asked.end_record,
+    };
+    stream_of(&service, &bucket.caller, bucket.dataset, &question, bucket.conditions, &parts).await
+}
+
+/// A bucket that a caller has the key of.
+pub(crate) struct OpenedBucket<'a> {
+    pub(crate) caller: Caller,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) r#where: Vec<Filter>,
+    pub(crate) date_range: Option<DateRange>,
+    pub(crate) conditions: Vec<ScopeCondition>,
+}
+
+/// What a bucket's key opens.
+///
+/// # Errors
+/// It is missing, or is none of this caller and this analysis.
+pub(crate) async fn bucket_of<'a>(
+    service: &'a ServiceState,
+    (caller, dataset, name, analysis): (Caller, &'a Dataset, &'a str, &'a Analysis),
+    key: Option<String>,
+) -> Result<OpenedBucket<'a>, Refusal> {
+    let Some(key) = key else {
         let message = "bucket_key is missing";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "bucket_key_required", message)
             .with_detail("ask for the analysis first: each of its buckets has a key"));
@@ -217,18 +249,9 @@ pub(crate) async fn rows(
     if !ours || claim.definition != fingerprint(analysis) {
         return Err(invalid());
     }
-    let question = Question {
-        format: asked.format,
-        columns: asked.columns,
-        r#where: claim.r#where,
-        date_range: claim.date_range,
-        order_by: asked.order_by,
-        allow_empty: asked.allow_empty,
-        end_record: asked.end_record,
-    };
     let described = service.described(dataset).await?;
-    let bucket = conditions(dataset, described, analysis, claim.values)?;
-    stream_of(&service, &caller, dataset, &question, bucket, &parts).await
+    let conditions = conditions(dataset, described, analysis, claim.values)?;
+    Ok(OpenedBucket { caller, dataset, r#where: claim.r#where, date_range: claim.date_range, conditions })
 }
 
 /// The rows of the bucket: the value of each of its dimensions.
@@ -258,13 +281,13 @@ impl ServiceState {
     ///
     /// # Errors
     /// There is no such key, dataset or analysis; the caller asks too often, or may not.
-    fn admit_analysis(
+    pub(crate) fn admit_analysis(
         &self,
-        headers: &HeaderMap,
+        caller: Caller,
         dataset: &str,
         analysis: &str,
     ) -> Result<(Caller, &Dataset, &str, &Analysis), Refusal> {
-        let (caller, dataset) = self.admit(headers, dataset)?;
+        let (caller, dataset) = self.admit_caller(caller, dataset)?;
         let found = dataset.analyses.get_key_value(analysis).ok_or_else(|| {
             Refusal::new(StatusCode::NOT_FOUND, "analysis_not_found", "there is no such analysis of the dataset")
         })?;

@@ -78,6 +78,11 @@ pub(crate) async fn estimate(
     Ok(Json(EstimateView::of(counted, max_rows)))
 }
 
+/// How long so many rows take.
+pub(crate) const fn minutes(rows: u64) -> u64 {
+    rows.div_ceil(ROWS_A_MINUTE)
+}
+
 impl EstimateView {
     fn of(counted: CountedRows, max_rows: Option<u64>) -> Self {
         let beyond = |rows: u64| max_rows.is_some_and(|max_rows| rows > max_rows);
@@ -89,7 +94,7 @@ impl EstimateView {
             CountedRows::Estimate(rows) => (rows, "estimate", max_rows.is_none().then_some(false)),
         };
         let sent = max_rows.map_or(rows, |max_rows| rows.min(max_rows));
-        Self { rows, kind, max_rows, will_truncate, estimated_minutes: sent.div_ceil(ROWS_A_MINUTE) }
+        Self { rows, kind, max_rows, will_truncate, estimated_minutes: minutes(sent) }
     }
 }
 

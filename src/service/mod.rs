@@ -18,6 +18,7 @@ mod datasets;
 mod deadline;
 mod ending;
 mod estimate;
+mod jobs;
 mod jwks;
 mod jwt;
 mod limits;
@@ -48,7 +49,9 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::budget::MemoryBudget;
@@ -66,6 +69,9 @@ use limits::Limits;
 use links::Links;
 use problem::Refusal;
 use state::{Expiry, StateError, StateStore};
+
+/// So long jobs have to go back to the queue once the service stops.
+const WORKERS_PATIENCE: Duration = Duration::from_secs(20);
 
 const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
@@ -97,6 +103,9 @@ pub enum ServiceError {
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The folder of exports in the background cannot be made.
+    #[error("making the folder of exports beside the state file")]
+    Jobs(#[source] io::Error),
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Metrics(Box<dyn Error + Send + Sync>),
@@ -148,6 +157,8 @@ pub(crate) struct ServiceState {
     catalog: Catalog,
     signer: BucketSigner,
     links: Links,
+    /// A job waits for a worker.
+    job_queued: Notify,
     /// Ends the streams.
     stop: CancellationToken,
     /// The service takes no new requests.
@@ -234,15 +245,33 @@ pub async fn serve(
     let signer = BucketSigner::new(key);
     let public = config.public_url.as_deref().unwrap_or_default();
     let links = Links::new(key, config.link_seconds, config.link_redirect, public);
-    let service =
-        Arc::new(ServiceState { config, keys, tokens, limits, memory, store, catalog, signer, links, stop, stopping });
+    let service = Arc::new(ServiceState {
+        config,
+        keys,
+        tokens,
+        limits,
+        memory,
+        store,
+        catalog,
+        signer,
+        links,
+        job_queued: Notify::new(),
+        stop,
+        stopping,
+    });
     let warm = Arc::clone(&service);
     tokio::spawn(async move { warm.describe_all().await });
     tokio::spawn(webhooks::send_all(Arc::clone(&service)));
+    tokio::spawn(jobs::sweep(Arc::clone(&service)));
+    let workers = jobs::start(&service).map_err(ServiceError::Jobs)?;
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     tokio::spawn(fetch_keys(Arc::clone(&service)));
-    listen::serve(&service, router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics), changes, ready)
-        .await
+    let (public, admin) = (router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics));
+    let served = listen::serve(&service, public, admin, changes, ready).await;
+    service.stopping.cancel();
+    // Each gives its job back.
+    let _ = timeout(WORKERS_PATIENCE, futures_util::future::join_all(workers)).await;
+    served
 }
 
 fn shared(keys: &[CallerKey]) -> Vec<Arc<CallerKey>> {

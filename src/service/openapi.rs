@@ -4,11 +4,11 @@ use std::sync::{Arc, LazyLock};
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{ServiceState, analyze, datasets, estimate, links, query, receipts};
+use super::{ServiceState, analyze, datasets, estimate, jobs, links, query, receipts};
 
 /// The description.
 #[derive(OpenApi)]
@@ -27,6 +27,10 @@ use super::{ServiceState, analyze, datasets, estimate, links, query, receipts};
         analyze::rows,
         receipts::receipt,
         datasets::datasets,
+        jobs::submit,
+        jobs::list,
+        jobs::cancel,
+        jobs::events,
         links::download,
         links::part,
         links::manifest,
@@ -55,6 +59,10 @@ pub(super) fn routes() -> Routes {
         ("post", "/v1/analyze/{dataset}/{analysis}", post(analyze::analyze)),
         ("post", "/v1/analyze/{dataset}/{analysis}/rows/export", post(analyze::rows)),
         ("get", "/v1/exports/{id}", get(receipts::receipt)),
+        ("delete", "/v1/exports/{id}", delete(jobs::cancel)),
+        ("post", "/v1/exports", post(jobs::submit)),
+        ("get", "/v1/exports", get(jobs::list)),
+        ("get", "/v1/exports/{id}/events", get(jobs::events)),
         ("get", "/v1/exports/{id}/download", get(links::download)),
         ("get", "/v1/exports/{id}/parts/{number}", get(links::part)),
         ("get", "/v1/exports/{id}/manifest", get(links::manifest)),

@@ -104,7 +104,14 @@ impl ServiceState {
     /// # Errors
     /// There is no such key or dataset; the caller asks too often, or may not.
     pub(crate) fn admit(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
-        let caller = self.caller(headers)?;
+        self.admit_caller(self.caller(headers)?, dataset)
+    }
+
+    /// The same for a caller who is known already.
+    ///
+    /// # Errors
+    /// There is no such dataset, or the caller may not.
+    pub(crate) fn admit_caller(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
         let not_found = || Refusal::new(StatusCode::NOT_FOUND, "dataset_not_found", "there is no such dataset");
         let dataset = self.config.datasets.get(dataset).ok_or_else(not_found)?;
         if !caller.may_use(dataset) {
@@ -119,7 +126,15 @@ impl ServiceState {
     /// # Errors
     /// As [`ServiceState::admit`].
     pub(crate) fn admit_query(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
-        let (caller, dataset) = self.admit(headers, dataset)?;
+        self.admit_query_of(self.caller(headers)?, dataset)
+    }
+
+    /// The same for a caller who is known already.
+    ///
+    /// # Errors
+    /// As [`ServiceState::admit_caller`].
+    pub(crate) fn admit_query_of(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
+        let (caller, dataset) = self.admit_caller(caller, dataset)?;
         if !caller.may_query(dataset) {
             return Err(Refusal::forbidden("the tier does not allow queries of this dataset"));
         }
@@ -152,7 +167,7 @@ fn order(
     let id = format!("{:032x}", rand::random::<u128>());
     let order = question.order(dataset)?;
     let notes = vec![ordering_note(&order)];
-    let request = request((question, order), dataset, caller, scope, &id)?;
+    let request = request(question, dataset, caller, scope, &id)?;
     let record = ExportRecord {
         id,
         tenant: caller.owner(),
@@ -203,18 +218,35 @@ fn ordering_note(order: &[(String, Direction)]) -> String {
 
 /// The export that answers the question.
 fn request(
-    (question, order): (&Question, Vec<(String, Direction)>),
+    question: &Question,
     dataset: &Dataset,
     caller: &Caller,
     scope: &RowScope,
     id: &str,
 ) -> Result<ExportRequest, Refusal> {
-    let columns = question.columns(dataset)?;
-    let mut request = match question.format {
+    let template = match question.format {
         StreamFormat::Ndjson => dataset.ndjson.clone(),
         StreamFormat::Csv => dataset.csv.clone(),
     };
     let labelled = dataset.labels && question.format == StreamFormat::Csv;
+    let mut request = fill(template, labelled, question, dataset, caller, scope)?;
+    id.clone_into(&mut request.commit.run_id);
+    Ok(request)
+}
+
+/// Puts a question into an export of its dataset.
+///
+/// # Errors
+/// It names what is not granted, or has a value that its column cannot have.
+pub(crate) fn fill(
+    mut request: ExportRequest,
+    labelled: bool,
+    question: &Question,
+    dataset: &Dataset,
+    caller: &Caller,
+    scope: &RowScope,
+) -> Result<ExportRequest, Refusal> {
+    let (columns, order) = (question.columns(dataset)?, question.order(dataset)?);
     let shape = &mut request.shape;
     let mut named = Vec::new();
     for (name, column) in columns {
@@ -241,7 +273,6 @@ fn request(
     }
     request.work.cap =
         caller.max_rows.map(|max_rows| RowCap { tier: Some(caller.tier.clone()), max_rows: Some(max_rows) });
-    id.clone_into(&mut request.commit.run_id);
     Ok(request)
 }
 
@@ -317,7 +348,7 @@ fn response(mut headers: HeaderMap, begun: StreamHead, promised: bool) -> Respon
 }
 
 /// A file's name that every system takes, without its extension.
-fn file_name(wanted: Option<&str>, at: DateTime<Utc>) -> String {
+pub(crate) fn file_name(wanted: Option<&str>, at: DateTime<Utc>) -> String {
     let mut name = String::new();
     for letter in wanted.unwrap_or_default().chars() {
         if letter.is_ascii_alphanumeric() || "_.-".contains(letter) {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ServiceState;
+use super::jobs;
 use super::problem::{ProblemBody, Refusal};
 use super::state::{ExportRecord, ExportStatus, RecordedError};
 
@@ -82,6 +83,11 @@ pub(crate) async fn receipt(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let caller = service.caller(&headers)?;
+    let failed = |error| jobs::state(&error);
+    let job = service.store.job(id.clone(), caller.owner()).await.map_err(failed)?;
+    if let Some(job) = job.filter(|job| jobs::visible(&service, &caller, job)) {
+        return Ok(jobs::answer(&service, &job, &headers));
+    }
     let found = service.store.export(id, caller.owner()).await.map_err(|error| {
         tracing::error!(%error, "a receipt was not read");
         Refusal::state()

@@ -75,7 +75,21 @@ impl Service {
     /// Starts it with something more.
     pub(crate) async fn with(text: &str, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
         let (folder, command) = written(text, &["-vv"]);
-        let process = more(command).spawn();
+        Self::of(folder, more(command)).await
+    }
+
+    /// Kills it at once, and starts it over the same state.
+    pub(crate) async fn killed_and_started(self, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
+        let Self { process, folder, .. } = self;
+        process.signal("KILL").await;
+        process.wait().await;
+        let file = folder.path().join("service.toml");
+        let command = outhaul(["serve", "--config", file.to_str().unwrap(), "-vv"]);
+        Self::of(folder, more(command)).await
+    }
+
+    async fn of(folder: TempDir, command: Outhaul) -> Self {
+        let process = command.spawn();
         process.stderr_has("health on http://").await;
         let said = process.stderr().replace("listening on https://", "listening on http://");
         let after = |mark: &str| {

@@ -38,6 +38,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// So long a dataset that is read in one snapshot may hold it.
 const SNAPSHOT_AGE: &str = "10m";
 
+/// Where the files of a job would be, which is its own folder in the end.
+const NO_FOLDER: &str = "/nowhere";
+
 /// Where a template's rows would be, which are its source's in the end.
 const NOWHERE: &str = "postgresql://nobody@localhost/nothing";
 
@@ -95,6 +98,9 @@ impl Builder<'_> {
         let admin_listen = file.admin_listen.as_deref().and_then(|text| self.address("admin_listen", text));
         let state_url = self.state_url(&file);
         let state = self.relative(file.state.as_deref().unwrap_or(STATE));
+        let mut job_folder = state.clone().into_os_string();
+        job_folder.push(".exports");
+        let job_folder = std::path::absolute(&job_folder).unwrap_or_else(|_| job_folder.into());
         let tiers = self.tiers(&file);
         let limits = self.limits(&file.limits);
         self.max_row_bytes = limits.max_row_bytes;
@@ -138,6 +144,7 @@ impl Builder<'_> {
             role: ServiceRole::All,
             state,
             state_url,
+            job_folder,
             bucket_key_seconds,
             link_seconds,
             link_redirect: file.link_redirect.unwrap_or(true),
@@ -295,14 +302,21 @@ impl Builder<'_> {
         for tier in analyses.values().filter_map(|analysis| analysis.tiers.as_ref()).flatten() {
             self.known_tier(&format!("{place}.analysis"), tier, tiers);
         }
-        let template = |format| self.template(&place, entry, format);
+        let template = |format| self.template(&place, entry, format, "-");
         let [ndjson, csv] = ["ndjson", "csv"].map(template);
         let (mut ndjson, mut csv, source) = (ndjson?, csv?, source?);
+        let mut jobs = BTreeMap::new();
+        for format in ["ndjson", "csv", "parquet"] {
+            let mut template = self.template(&place, entry, format, NO_FOLDER)?;
+            template.source = Arc::clone(&source);
+            jobs.insert(format.to_owned(), template);
+        }
         (ndjson.source, csv.source) = (Arc::clone(&source), source);
         Some(Dataset {
             name: name.to_owned(),
             ndjson,
             csv,
+            jobs,
             columns,
             date_column: entry.date_column.clone(),
             tenant,
@@ -367,16 +381,20 @@ impl Builder<'_> {
     }
 
     /// The export of a dataset, before anything is asked, by the options of `outhaul export`.
-    fn template(&mut self, place: &str, entry: &DatasetEntry, format: &str) -> Option<ExportRequest> {
+    fn template(&mut self, place: &str, entry: &DatasetEntry, format: &str, to: &str) -> Option<ExportRequest> {
         let word = |text: &str| vec![text.to_owned()];
         let mut flags = vec![
             ("from", word(NOWHERE)),
-            ("to", word("-")),
+            ("to", word(to)),
             ("format", word(format)),
             ("compression", word("none")),
             ("allow_truncated", word("on")),
             ("on_unrepresentable", word("text")),
         ];
+        if to == NO_FOLDER {
+            // One after the other, as the order is: the next tenant's export runs beside it.
+            flags.push(("readers", word("1")));
+        }
         let read_mode = entry.read_mode.as_deref().unwrap_or("keyset");
         flags.push(("read_mode", word(read_mode)));
         if read_mode == "copy" {

@@ -40,6 +40,8 @@ pub struct ServiceConfig {
     pub state: PathBuf,
     /// The database of the state store, where several processes share it.
     pub state_url: Option<ConnectSettings>,
+    /// Where the files of exports in the background are.
+    pub job_folder: PathBuf,
     /// So many seconds a bucket key is good for.
     pub bucket_key_seconds: i64,
     /// So many seconds a link to a file is good for.
@@ -164,6 +166,8 @@ pub struct Dataset {
     pub ndjson: ExportRequest,
     /// The same as CSV.
     pub csv: ExportRequest,
+    /// An export of it in the background, by the name of its format.
+    pub jobs: BTreeMap<String, ExportRequest>,
     /// What can be asked for, by the name that callers use.
     pub columns: BTreeMap<String, DatasetColumn>,
     /// The column of `date_range`.
