@@ -86,7 +86,6 @@ impl MemoryBudget {
     ///
     /// # Errors
     /// There will never be as many.
-    #[cfg_attr(not(test), expect(dead_code, reason = "jobs are not here yet"))]
     pub(crate) fn try_reserve(&self, bytes: u64) -> Result<Option<MemoryPermit>, OverBudget> {
         let units = self.units(bytes).ok_or(self.over(bytes))?;
         let held = Arc::clone(&self.free).try_acquire_many_owned(units);

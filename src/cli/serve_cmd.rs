@@ -85,6 +85,7 @@ fn address_line(at: Listening) -> String {
 fn failed(error: ServiceError) -> ExportError {
     let (kind, hint) = match &error {
         ServiceError::Metrics(_) => (ExportErrorKind::Internal, None),
+        ServiceError::Jobs(_) => (ExportErrorKind::Usage, Some("check that the folder of state can be written")),
         ServiceError::Listen { .. } => (ExportErrorKind::Usage, Some("choose another address")),
         ServiceError::Jwks(_) => (ExportErrorKind::Usage, Some("check jwks_file, which is a JWKS document")),
         ServiceError::Tls(_) => (ExportErrorKind::Usage, Some("check tls_cert and tls_key, which are PEM files")),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
@@ -287,7 +287,7 @@ impl ServiceState {
         dataset: &str,
         analysis: &str,
     ) -> Result<(Caller, &Dataset, &str, &Analysis), Refusal> {
-        let (caller, dataset) = self.admit_caller(caller, dataset)?;
+        let (caller, dataset) = self.admit(caller, dataset)?;
         let found = dataset.analyses.get_key_value(analysis).ok_or_else(|| {
             Refusal::new(StatusCode::NOT_FOUND, "analysis_not_found", "there is no such analysis of the dataset")
         })?;

@@ -58,7 +58,7 @@ pub(crate) async fn estimate(
     request: Request,
 ) -> Result<Json<EstimateView>, Refusal> {
     let (parts, body) = request.into_parts();
-    let (caller, dataset) = service.admit_query(&parts.headers, &dataset)?;
+    let (caller, dataset) = service.admit_query(service.caller(&parts.headers)?, &dataset)?;
     let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
     question.columns(dataset)?;
     question.order(dataset)?;

@@ -51,7 +51,7 @@ pub(crate) async fn export(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     streamable(parts.version)?;
-    let (caller, dataset) = service.admit_query(&parts.headers, &dataset)?;
+    let (caller, dataset) = service.admit_query(service.caller(&parts.headers)?, &dataset)?;
     let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
     stream_of(&service, &caller, dataset, &question, Vec::new(), &parts).await
 }
@@ -99,19 +99,11 @@ pub(crate) async fn stream_of(
 }
 
 impl ServiceState {
-    /// The caller, and the dataset that he may use.
-    ///
-    /// # Errors
-    /// There is no such key or dataset; the caller asks too often, or may not.
-    pub(crate) fn admit(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
-        self.admit_caller(self.caller(headers)?, dataset)
-    }
-
-    /// The same for a caller who is known already.
+    /// The dataset, which the caller may use.
     ///
     /// # Errors
     /// There is no such dataset, or the caller may not.
-    pub(crate) fn admit_caller(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
+    pub(crate) fn admit(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
         let not_found = || Refusal::new(StatusCode::NOT_FOUND, "dataset_not_found", "there is no such dataset");
         let dataset = self.config.datasets.get(dataset).ok_or_else(not_found)?;
         if !caller.may_use(dataset) {
@@ -125,16 +117,8 @@ impl ServiceState {
     ///
     /// # Errors
     /// As [`ServiceState::admit`].
-    pub(crate) fn admit_query(&self, headers: &HeaderMap, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
-        self.admit_query_of(self.caller(headers)?, dataset)
-    }
-
-    /// The same for a caller who is known already.
-    ///
-    /// # Errors
-    /// As [`ServiceState::admit_caller`].
-    pub(crate) fn admit_query_of(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
-        let (caller, dataset) = self.admit_caller(caller, dataset)?;
+    pub(crate) fn admit_query(&self, caller: Caller, dataset: &str) -> Result<(Caller, &Dataset), Refusal> {
+        let (caller, dataset) = self.admit(caller, dataset)?;
         if !caller.may_query(dataset) {
             return Err(Refusal::forbidden("the tier does not allow queries of this dataset"));
         }

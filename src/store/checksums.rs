@@ -3,6 +3,8 @@
 use crc_fast::{CrcAlgorithm, Digest};
 use sha2::{Digest as _, Sha256};
 
+use crate::base::text::number::hex_text;
+
 /// CRC64NVME always, SHA-256 where asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Checksums {
@@ -24,13 +26,8 @@ impl Checksums {
 
     /// The CRC64NVME, and the SHA-256 in hex.
     pub(crate) fn finish(self) -> (u64, Option<String>) {
-        (self.crc.finalize(), self.sha256.map(|sha256| hex(&sha256.finalize())))
+        (self.crc.finalize(), self.sha256.map(|sha256| hex_text(&sha256.finalize())))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

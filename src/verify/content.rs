@@ -14,6 +14,7 @@ use super::csv::CsvReader;
 use super::ndjson::NdjsonReader;
 use super::{chain, parquet, wrong_crc};
 use crate::base::cpu::on_rayon;
+use crate::base::text::number::hex_text;
 use crate::base::words::counted;
 use crate::commit::ManifestError;
 use crate::commit::model::{FormatKind, Manifest, PartEntry};
@@ -109,7 +110,7 @@ impl PartReader {
             problems.push(wrong_crc("as read", crc, part.crc64nvme));
         }
         if let (Some(found), Some(wanted)) = (self.sha256, &part.sha256)
-            && hex(&found.finalize()) != *wanted
+            && hex_text(&found.finalize()) != *wanted
         {
             problems.push("its SHA-256 is not the manifest's".to_owned());
         }
@@ -137,15 +138,6 @@ impl PartReader {
             }
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Lines of a text format.

@@ -56,7 +56,7 @@ async fn job(service: &Service, key: &str, id: &str) -> Value {
 }
 
 async fn ended(service: &Service, key: &str, id: &str) -> Value {
-    eventually(Duration::from_secs(60), "the export's end", async || {
+    eventually(Duration::from_mins(1), "the export's end", async || {
         let job = job(service, key, id).await;
         job["completed_at"].is_string().then_some(job)
     })

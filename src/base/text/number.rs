@@ -127,6 +127,11 @@ pub(crate) fn zeros(out: &mut Vec<u8>, count: usize) {
     out.resize(out.len() + count, b'0');
 }
 
+/// Bytes as two lower-case digits each.
+pub(crate) fn hex_text(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| hex(*byte)).map(char::from).collect()
+}
+
 /// Appends bytes as `bytea` prints them, but for the leading `\`: `x` and two digits a byte.
 pub(crate) fn hex_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len() + 1;

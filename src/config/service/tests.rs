@@ -174,6 +174,8 @@ fn mistaken(from: &str, to: &str, expected: &str) {
     assert_eq!(errors.len(), 1, "{expected}: {errors:?}");
     assert!(!errors[0].contains("canary"), "{errors:?}");
 }
+
+#[test]
 fn webhooks_are_read_and_their_mistakes_are_told() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let hook = format!(

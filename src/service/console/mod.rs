@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::ServiceState;
 use super::prefix::BarePrefix;
+use crate::base::text::number::hex_text;
 
 /// One file.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +72,5 @@ fn answer(asset: Asset, etag: &str, headers: &HeaderMap) -> Response {
 }
 
 fn etag(text: &str) -> String {
-    let digest = Sha256::digest(text);
-    let hex = digest.iter().take(8).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-    format!("\"{hex}\"")
+    format!("\"{}\"", &hex_text(&Sha256::digest(text))[..16])
 }

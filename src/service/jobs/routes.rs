@@ -131,7 +131,7 @@ pub(crate) async fn cancel(
         Cancelled::Final(job) if job.status.is_ready() => (StatusCode::OK, expire(&service, job).await?),
         Cancelled::Final(job) => (StatusCode::OK, job),
     };
-    audit(&service, &job, caller.user.clone(), caller.key_name().to_owned(), "cancel").await;
+    audit(&service, &job, caller.user.clone(), caller.credential.clone(), "cancel").await;
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(JobView::of(&service, &job))).into_response())
 }
 

@@ -123,7 +123,7 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
         user: caller.user.clone(),
         tier: caller.tier.clone(),
         max_rows: caller.max_rows,
-        credential: caller.key_name().to_owned(),
+        credential: caller.credential.clone(),
     };
     let job = record(&service, &caller, dataset, mode, &order, counted, &parts)?;
     let submitted = service.store.submit(job, key, LIVE_PER_TENANT).await.map_err(|error| {
@@ -148,11 +148,11 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
 }
 
 /// Who asks for which rows.
-async fn judged<'a>(
-    service: &'a ServiceState,
+async fn judged(
+    service: &ServiceState,
     caller: Caller,
     asked: JobQuestion,
-) -> Result<(Caller, &'a Dataset, Question, Vec<ScopeCondition>), Refusal> {
+) -> Result<(Caller, &Dataset, Question, Vec<ScopeCondition>), Refusal> {
     let mut question = Question {
         format: asked.format.streamed().unwrap_or_default(),
         columns: asked.columns,
@@ -166,7 +166,7 @@ async fn judged<'a>(
         if asked.bucket_key.is_some() {
             return Err(Refusal::invalid("analysis: bucket_key is of one"));
         }
-        let (caller, dataset) = service.admit_query_of(caller, &asked.dataset)?;
+        let (caller, dataset) = service.admit_query(caller, &asked.dataset)?;
         return Ok((caller, dataset, question, Vec::new()));
     };
     if !question.r#where.is_empty() || question.date_range.is_some() {
@@ -218,7 +218,7 @@ fn record(
         id,
         tenant: caller.owner(),
         user: caller.user.clone(),
-        credential: caller.key_name().to_owned(),
+        credential: caller.credential.clone(),
         request_id: parts.extensions.get::<RequestId>().cloned().unwrap_or_default().0,
         dataset: dataset.name.clone(),
         mode: if mode == JobMode::Auto { "auto" } else { "background" }.to_owned(),

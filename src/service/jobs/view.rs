@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::super::ServiceState;
 use super::super::state::{JobRecord, JobStatus, RecordedError};
+use crate::base::text::number::hex_text;
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -85,8 +86,7 @@ impl JobView {
 pub(crate) fn answer(service: &ServiceState, job: &JobRecord, headers: &HeaderMap) -> Response {
     let body = serde_json::to_vec(&JobView::of(service, job)).unwrap_or_default();
     let digest = Sha256::digest(&body);
-    let tag: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{}-{tag}\"", job.version);
+    let tag = format!("\"{}-{}\"", job.version, &hex_text(&digest)[..16]);
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let fixed: [(HeaderName, String); 2] = [(CACHE_CONTROL, "no-store".to_owned()), (ETAG, tag.clone())];
     if known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)) {

@@ -238,7 +238,7 @@ impl LinkRequest {
                 service.config.datasets.get(&job.dataset).is_some_and(|dataset| caller.may_use(dataset))
             };
             let job = job.filter(opens).ok_or_else(not_found)?;
-            (job, None, caller.user.clone(), caller.key_name().to_owned())
+            (job, None, caller.user.clone(), caller.credential.clone())
         };
         match job.status {
             JobStatus::Complete | JobStatus::Truncated => {}

@@ -3,7 +3,6 @@
 //! A receiver is the operator's, named in `service.toml`. It is told once at least: a message that has arrived and is not
 //! noted so comes again, with the same id and the same body.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing ends exports in the background yet"))]
 mod message;
 
 use std::sync::Arc;
@@ -21,7 +20,6 @@ use super::state::OutboxMessage;
 use crate::base::failpoint;
 use crate::base::http::{HttpError, HttpServer};
 use crate::config::service::Webhook;
-#[cfg_attr(not(test), expect(unused_imports, reason = "nothing ends exports in the background yet"))]
 pub(crate) use message::{WebhookEvent, messages};
 
 /// Messages that are sent at the same time.
