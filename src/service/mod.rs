@@ -25,6 +25,8 @@ mod limits;
 mod links;
 mod listen;
 mod openapi;
+mod origin;
+mod prefer;
 mod prefix;
 mod problem;
 mod query;
@@ -43,9 +45,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use chrono::{DateTime, Utc};
@@ -67,6 +69,7 @@ use jwks::{JwksError, KEYS_AGE_MAX};
 use jwt::Tokens;
 use limits::Limits;
 use links::Links;
+use origin::client_address;
 use problem::Refusal;
 use state::{Expiry, StateError, StateStore};
 
@@ -142,7 +145,11 @@ pub struct Listening {
 
 /// By what the log and the audit know a request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RequestId(pub(crate) String);
+pub(crate) struct RequestId {
+    pub(crate) id: String,
+    /// The address of whoever asks.
+    pub(crate) client: Option<String>,
+}
 
 /// What all requests share.
 #[derive(Debug)]
@@ -314,21 +321,24 @@ fn router(service: Arc<ServiceState>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(&service), jwt::with_keys))
-        .layer(from_fn(with_request_id))
+        .layer(from_fn_with_state(Arc::clone(&service), with_request_id))
         .layer(from_fn_with_state(Arc::clone(&service), cors::cors))
         .with_state(service)
 }
 
 /// Gives each answer the id by which the log knows it, and each problem its body.
-async fn with_request_id(mut request: Request, next: Next) -> Response {
+async fn with_request_id(State(service): State<Arc<ServiceState>>, mut request: Request, next: Next) -> Response {
     let id = format!("{:016x}", rand::random::<u64>());
-    request.extensions_mut().insert(RequestId(id.clone()));
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let client = peer.map(|peer| client_address(peer, request.headers(), &service.config.trusted_proxies).to_string());
+    request.extensions_mut().insert(RequestId { id: id.clone(), client: client.clone() });
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Refusal>() {
         response = problem.render(&id);
         serving::refused(problem.code);
         tracing::info!(
             request = id,
+            client,
             status = problem.status.as_u16(),
             code = problem.code,
             "a request was not answered"

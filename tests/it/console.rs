@@ -15,6 +15,10 @@ const ROWS: usize = 6_000;
 const CAP: usize = 5_500;
 
 async fn started() -> (Pg, Service) {
+    started_at("public_url = \"https://x.test/below\"").await
+}
+
+async fn started_at(public: &str) -> (Pg, Service) {
     let pg = pg(18).await;
     pg.batch(&format!(
         "create table orders (id bigint primary key, note text, status text, placed date);
@@ -26,9 +30,10 @@ async fn started() -> (Pg, Service) {
     ))
     .await;
     let (url, whole, capped, drill) = (&pg.url, key("whole", "7", "all"), key("capped", "7", "few"), digest("drill"));
+    let other = key("other", "8", "all");
     let text = format!(
-        "public_url = \"https://x.test/below\"
-{whole}{capped}
+        "{public}
+{whole}{capped}{other}
 [[key]]
 name = \"drill\"
 sha256 = \"{drill}\"
@@ -86,6 +91,10 @@ async fn drive(what: &str, url: &str, more: &Value) -> Value {
 
 fn address(service: &Service) -> String {
     format!("http://{}", service.address)
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 fn text<'a>(seen: &'a Value, place: &str, field: &str) -> &'a str {
@@ -233,6 +242,37 @@ async fn background_exports_are_shown_while_they_run_with_their_links_and_what_c
     }
     assert_eq!(seen["left"], json!([true, 0]), "somebody else's exports stay in sight");
     assert_eq!((&seen["more"], &seen["violations"], &seen["wrong"]), (&json!(true), &json!([]), &json!([])));
+    service.stop().await;
+    drop(pg);
+}
+
+/// The jobs of another tenant are not in its list, and each of its own says the truth.
+#[tokio::test]
+async fn a_person_exports_in_the_background_watches_cancels_downloads_and_deletes() {
+    let (pg, service) = started_at("").await;
+    let folder = tempfile::tempdir().unwrap();
+    let seen = drive("background", &address(&service), &json!({"folder": folder.path()})).await;
+    assert!(text_of(&seen["said"]).starts_with("The export is queued."), "{}", seen["said"]);
+    let ready = &seen["ready"];
+    assert!(text_of(&ready["state"]).starts_with("Ready · 6,000 rows · "), "{ready}");
+    assert_eq!((&ready["note"], &ready["buttons"]), (&json!("The link works for 23 hours more."), &json!(["Delete"])));
+    let file = text_of(&seen["file"]);
+    assert!(file.starts_with("id,note,placed,status\r\n1,\"two\nlines"), "{}", &file[..80]);
+    assert_eq!(file.matches("\r\n").count(), ROWS + 1);
+
+    let running = &seen["running"];
+    assert!(text_of(&running["state"]).contains(" rows of about 6,000 rows · "), "{running}");
+    assert_eq!(running["buttons"], json!(["Cancel"]));
+    assert!(running["bar"].as_u64().is_some_and(|percent| percent < 100), "{running}");
+    assert_eq!((&seen["cancelled"]["link"], &seen["cancelled"]["buttons"]), (&Value::Null, &json!([])));
+    assert_eq!(seen["failed"]["note"], "the database rejected the query");
+    assert_eq!((&seen["parquet"]["link"], &seen["magic"]), (&Value::Null, &json!([200, "PAR1"])));
+    assert_eq!(seen["deleted"], json!([410, "expired", null]));
+    assert_eq!(seen["states"], json!(["Ready", "Failed", "Cancelled", "Expired"]));
+    assert_eq!(seen["other"], json!(["There are none.", 0]));
+    for name in ["light", "dark", "phone", "wrong"] {
+        assert_eq!(seen[name], json!([]), "{name}");
+    }
     service.stop().await;
     drop(pg);
 }

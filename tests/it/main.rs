@@ -72,6 +72,7 @@ mod service_front;
 mod service_jobs;
 mod service_links;
 mod service_matrix;
+mod service_requests;
 mod service_state;
 mod service_streams;
 mod service_tokens;

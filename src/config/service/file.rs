@@ -11,7 +11,7 @@ use super::super::{ConfigError, position};
 use crate::model::BucketUnit;
 
 /// Keys of the design that are not in this version: refused by name, never "unknown".
-const LATER: [&str; 2] = ["destination", "trusted_proxies"];
+const LATER: [&str; 1] = ["destination"];
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -30,6 +30,7 @@ pub(super) struct ServiceFile {
     pub(super) tls_cert: Option<String>,
     pub(super) tls_key: Option<String>,
     pub(super) cors_origins: Vec<String>,
+    pub(super) trusted_proxies: Vec<String>,
     pub(super) source: BTreeMap<String, SourceEntry>,
     pub(super) tier: BTreeMap<String, TierEntry>,
     pub(super) key: Vec<KeyEntry>,

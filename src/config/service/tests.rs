@@ -99,7 +99,9 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ),
         ("[source.shop]", "state_url = \"env:STATE_NOWHERE\"\n[source.shop]", "the variable STATE_NOWHERE is not set"),
         ("[source.shop]", "cors_origins = [\"*\"]\n[source.shop]", "cors_origins: \"*\" is no origin"),
-        ("[source.shop]", "trusted_proxies = []\n[source.shop]", "trusted_proxies is not in this version yet"),
+        ("[source.shop]", "destination = []\n[source.shop]", "destination is not in this version yet"),
+        ("[source.shop]", "trusted_proxies = [\"proxy\"]\n[source.shop]", "trusted_proxies"),
+        ("[source.shop]", "trusted_proxies = [\"0.0.0.0/0\"]\n[source.shop]", "trusted_proxies"),
         ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
         (
             "table = \"public.orders\"",

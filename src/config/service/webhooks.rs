@@ -72,6 +72,11 @@ impl Network {
         (bits <= most).then_some(Self { first, bits })
     }
 
+    /// Whether every address is one of them.
+    pub(crate) const fn is_everybody(self) -> bool {
+        self.bits == 0
+    }
+
     /// Whether an address is one of them. An IPv4 address in the clothes of IPv6 is the IPv4 address.
     pub(crate) fn has(self, address: IpAddr) -> bool {
         match (self.first, address.to_canonical()) {

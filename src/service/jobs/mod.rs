@@ -8,7 +8,7 @@ mod view;
 mod worker;
 
 pub(crate) use routes::{__path_cancel, __path_events, __path_list, cancel, events, list, state, visible};
-pub(crate) use submit::{__path_submit, submit};
+pub(crate) use submit::{__path_submit, JobQuestion, queue_or_stream, submit};
 pub(crate) use sweep::sweep;
-pub(crate) use view::answer;
+pub(crate) use view::{JobView, answer};
 pub(crate) use worker::start;

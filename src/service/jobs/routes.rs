@@ -4,22 +4,22 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chrono::{DateTime, Utc};
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::ServiceState;
 use super::super::access::Caller;
 use super::super::problem::{ProblemBody, Refusal};
 use super::super::state::{AuditRecord, Cancelled, JobCursor, JobRecord, StateError};
 use super::super::webhooks::{WebhookEvent, messages};
+use super::super::{RequestId, ServiceState};
 use super::view::JobView;
 
 const LISTED: u32 = 50;
@@ -116,6 +116,7 @@ fn cursor_of(text: &str) -> Option<JobCursor> {
 pub(crate) async fn cancel(
     State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,
+    asked_by: Extension<RequestId>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let caller = service.caller(&headers)?;
@@ -131,7 +132,12 @@ pub(crate) async fn cancel(
         Cancelled::Final(job) if job.status.is_ready() => (StatusCode::OK, expire(&service, job).await?),
         Cancelled::Final(job) => (StatusCode::OK, job),
     };
-    audit(&service, &job, caller.user.clone(), caller.credential.clone(), "cancel").await;
+    let entry = AuditRecord {
+        request_id: asked_by.0.id,
+        client: asked_by.0.client,
+        ..entry(&job, caller.user, caller.credential, "cancel")
+    };
+    note(&service, entry).await;
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(JobView::of(&service, &job))).into_response())
 }
 
@@ -145,6 +151,7 @@ pub(super) async fn expire(service: &ServiceState, job: JobRecord) -> Result<Job
     Ok(expired.unwrap_or(after))
 }
 
+/// Notes what the service itself did with a job.
 pub(super) async fn audit(
     service: &ServiceState,
     job: &JobRecord,
@@ -152,9 +159,14 @@ pub(super) async fn audit(
     credential: String,
     action: &str,
 ) {
-    let entry = AuditRecord {
+    note(service, entry(job, user, credential, action)).await;
+}
+
+fn entry(job: &JobRecord, user: Option<String>, credential: String, action: &str) -> AuditRecord {
+    AuditRecord {
         at: Utc::now(),
         request_id: job.request_id.clone(),
+        client: None,
         tenant: job.tenant.clone(),
         user,
         credential,
@@ -163,7 +175,10 @@ pub(super) async fn audit(
         export_id: Some(job.id.clone()),
         outcome: job.status.name().to_owned(),
         rows: job.status.is_ready().then_some(job.progress.rows),
-    };
+    }
+}
+
+async fn note(service: &ServiceState, entry: AuditRecord) {
     if let Err(error) = service.store.audit(entry).await {
         tracing::error!(%error, "an audit record was lost");
     }

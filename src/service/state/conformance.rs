@@ -131,6 +131,7 @@ async fn the_audit_is_kept_in_order_and_by_tenant(store: &impl StateStore) {
     let record = |number: u64, tenant: &str| AuditRecord {
         at: now(),
         request_id: format!("request-{number}"),
+        client: (number > 1).then(|| format!("10.0.0.{number}")),
         tenant: tenant.to_owned(),
         user: number.is_multiple_of(2).then(|| "somebody".to_owned()),
         credential: "key ci".to_owned(),

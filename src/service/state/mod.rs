@@ -106,6 +106,8 @@ pub(crate) struct ExportEnd {
 pub(crate) struct AuditRecord {
     pub(crate) at: DateTime<Utc>,
     pub(crate) request_id: String,
+    /// The address of whoever asked; none where the service acts by itself.
+    pub(crate) client: Option<String>,
     pub(crate) tenant: String,
     pub(crate) user: Option<String>,
     /// The name of the key, or the issuer of the token: never the secret.

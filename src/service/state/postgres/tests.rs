@@ -136,6 +136,7 @@ async fn a_lost_connection_loses_and_doubles_nothing() {
             let record = AuditRecord {
                 at: chrono::Utc::now(),
                 request_id: number.to_string(),
+                client: None,
                 tenant: "a".to_owned(),
                 user: None,
                 credential: "key".to_owned(),
