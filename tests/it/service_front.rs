@@ -92,7 +92,7 @@ async fn the_lines_of_the_documentation_run() {
         if let Ok(compressed) = std::fs::read(folder.path().join("orders.csv.gz")) {
             let mut text = String::new();
             flate2::read::MultiGzDecoder::new(&compressed[..]).read_to_string(&mut text).unwrap();
-            assert!(text.starts_with("Order number,Amount\r\n") && text.lines().count() == 1_001, "{command}: {text}");
+            assert!(text.starts_with("Order number,Amount\r\n") && text.lines().count() == 101, "{command}: {text}");
             continue;
         }
         if let Some(line) = said.lines().find_map(|line| line.strip_prefix("location: /v1/exports/")) {

@@ -339,16 +339,16 @@ async function jobs(chromium) {
 }
 
 // What is shown of the newest job but `age`.
-const shownJob = (age = 0) => `(() => { const item = document.querySelectorAll('#job-list li')[${age}]; return item && { id: item.id, state: item.querySelector('.state').textContent, note: item.querySelector('.why').textContent, bar: item.querySelector('progress').hidden ? null : item.querySelector('progress').value, link: item.querySelector('a')?.href ?? null, buttons: [...item.querySelectorAll('button')].map(({ textContent }) => textContent) }; })()`;
+const shownJob = (age = 0) => `(() => { const item = document.querySelectorAll('#job-list > li')[${age}]; return item && { id: item.id, state: item.querySelector('.state').textContent, note: item.querySelector('.why').textContent, bar: item.querySelector('progress').hidden ? null : item.querySelector('progress').value, link: item.querySelector('a')?.href ?? null, buttons: [...item.querySelectorAll('button')].map(({ textContent }) => textContent) }; })()`;
 const newestIs = async (page, condition) => {
   await page.until(`(${shownJob()})?.state.startsWith(${JSON.stringify(condition)})`);
   return page.value(shownJob());
 };
 /** Queues what the form says, and waits until its job stands in front. */
 const queue = async (page) => {
-  const before = await page.value(`document.querySelectorAll('#job-list li').length`);
+  const before = await page.value(`document.querySelectorAll('#job-list > li').length`);
   await page.click('#queue');
-  await page.until(`document.querySelectorAll('#job-list li').length > ${before}`);
+  await page.until(`document.querySelectorAll('#job-list > li').length > ${before}`);
 };
 const downloaded = async (page, folder, ending) => {
   for (let tries = 0; tries < 1_500; tries += 1) {
@@ -369,15 +369,16 @@ async function background(chromium) {
   await queue(page);
   seen.said = await page.text('result');
   seen.ready = await newestIs(page, 'Ready');
-  await page.click('#job-list li a');
+  await page.click('#job-list > li a');
   seen.file = await downloaded(page, folder, '.csv');
 
   // One that takes its time is watched, and cancelled.
   await choose(page, 'dataset', 'slow');
   await queue(page);
-  seen.running = await newestIs(page, 'Running · ');
+  await page.until(`(${shownJob()})?.state.includes(' rows of about ')`);
+  seen.running = await page.value(shownJob());
   if (asked.shots) await page.shot(join(asked.shots, 'background-running.png'));
-  await page.click('#job-list li .actions button');
+  await page.click('#job-list > li .actions button');
   seen.cancelled = await newestIs(page, 'Cancelled');
 
   // One that fails says why.
@@ -389,9 +390,9 @@ async function background(chromium) {
   await page.click('input[value=parquet]');
   await queue(page);
   seen.parquet = await newestIs(page, 'Ready');
-  await page.click('#job-list li .actions button');
-  await page.until(`document.querySelector('#job-list li .files a')`);
-  seen.magic = await page.value(`(async () => { const answer = await fetch(document.querySelector('#job-list li .files a').href); return [answer.status, (await answer.text()).slice(0, 4)]; })()`);
+  await page.click('#job-list > li .actions button');
+  await page.until(`document.querySelector('#job-list > li .files a')`);
+  seen.magic = await page.value(`(async () => { const answer = await fetch(document.querySelector('#job-list > li .files a').href); return [answer.status, (await answer.text()).slice(0, 4)]; })()`);
 
   // Deleted, it says that it is gone, and so does its link.
   const { id, link } = await page.value(shownJob(3));
@@ -405,7 +406,7 @@ async function background(chromium) {
   const sizes = { wide: { width: 1_100, height: 900 }, phone: { width: 360, height: 740 } };
   for (const [name, scheme, size] of [['light', 'light', 'wide'], ['dark', 'dark', 'wide'], ['phone', 'light', 'phone']]) {
     page = await signedIn(chromium, 'whole', { media: { 'prefers-color-scheme': scheme }, size: sizes[size] });
-    await page.until(`document.querySelectorAll('#job-list li').length === 4`);
+    await page.until(`document.querySelectorAll('#job-list > li').length === 4`);
     seen.states = await page.value(`[...document.querySelectorAll('#job-list .state')].map(({ textContent }) => textContent.split(' · ')[0])`);
     await page.send('Runtime.evaluate', { expression: readFileSync(asked.axe, 'utf8') });
     seen[name] = await page.value(`axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))`);
@@ -417,7 +418,7 @@ async function background(chromium) {
   }
   page = await signedIn(chromium, 'other');
   await page.until(`document.getElementById('jobs-said').textContent !== ''`);
-  seen.other = [await page.text('jobs-said'), await page.value(`document.querySelectorAll('#job-list li').length`)];
+  seen.other = [await page.text('jobs-said'), await page.value(`document.querySelectorAll('#job-list > li').length`)];
   await page.close();
   return seen;
 }

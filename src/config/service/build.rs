@@ -11,7 +11,7 @@ use super::super::typed::{load as load_export, load_connection, load_settings};
 use super::super::{ConfigError, ConfigErrors, Environment};
 use super::analysis::analyses;
 use super::file::{ColumnEntry, DatasetEntry, ServiceFile, SourceEntry};
-use super::{Dataset, DatasetColumn, Network, ServiceConfig, ServiceLimits, ServiceRole, TenantRule};
+use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, ServiceRole, TenantRule};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::{ReadMode, ServedReads};
@@ -207,17 +207,6 @@ impl Builder<'_> {
                 self.wrong(format!("cors_origins: {origin:?} is no origin"), hint);
             }
         }
-    }
-
-    /// Proxies, by their addresses. A list of everybody would believe everybody.
-    fn proxies(&mut self, texts: &[String]) -> Vec<Network> {
-        let networks = texts.iter().map(|text| Network::parse(text).filter(|network| !network.is_everybody()));
-        let networks: Option<Vec<Network>> = networks.collect();
-        if networks.is_none() {
-            let hint = "write the addresses of your proxies, or networks as in \"10.0.0.0/8\"";
-            self.wrong("trusted_proxies", hint);
-        }
-        networks.unwrap_or_default()
     }
 
     /// A path, from the folder of the file.
