@@ -371,6 +371,7 @@ async function background(chromium) {
   seen.ready = await newestIs(page, 'Ready');
   await page.click('#job-list > li a');
   seen.file = await downloaded(page, folder, '.csv');
+  seen.again = await page.value(`fetch(document.querySelector('#job-list > li a').href).then(({ status }) => status)`);
 
   // One that takes its time is watched, and cancelled.
   await choose(page, 'dataset', 'slow');
@@ -398,7 +399,7 @@ async function background(chromium) {
   const { id, link } = await page.value(shownJob(3));
   await page.click(`#${id} .actions button`);
   await page.until(`document.querySelector('#${id} .state').textContent.startsWith('Expired')`);
-  seen.deleted = await page.value(`(async () => { const answer = await fetch(${JSON.stringify(link)}); return [answer.status, (await answer.json()).code, (${shownJob(3)}).link]; })()`);
+  seen.deleted = await page.value(`(async () => { const answer = await fetch(${JSON.stringify(link)}); return [answer.status, (await answer.json()).code, (${shownJob(3)}).link, (${shownJob(3)}).note]; })()`);
   seen.wrong = page.wrong;
   await page.close();
 
@@ -445,6 +446,16 @@ async function walk(chromium) {
   await all.until(`!document.getElementById('running').hidden`);
   await all.press('Enter');
   seen.cancelled = { ...await ended(all), file: await all.value(FILE('cancelled')) };
+  // The same in the background: two run, the third waits and is cancelled, and the first is downloaded by its link.
+  await all.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+  await all.send('Page.setDownloadBehavior', { behavior: 'allow', downloadPath: asked.more.folder });
+  for (let i = 0; i < 3; i += 1) await queue(all);
+  await all.click('#job-list > li .actions button');
+  seen.waited = await newestIs(all, 'Cancelled');
+  await all.until(`(${shownJob(2)})?.state.startsWith('Ready')`);
+  seen.ready = await all.value(shownJob(2));
+  await all.click('#job-list > li:nth-child(3) a');
+  seen.downloaded = (await downloaded(all, asked.more.folder, '.csv')).trimEnd().split('\r\n').length;
   seen.wrong = [...page.wrong, ...all.wrong];
   await all.close();
   return seen;

@@ -214,6 +214,7 @@ function stateOf(job) {
 
 function noteOf(job) {
   if (job.status === 'failed') return job.error?.message ?? '';
+  if (job.status === 'expired') return 'Its files are removed.';
   if (job.status === 'running' && job.attempt > 1) return `Attempt ${job.attempt}`;
   if (!job.download_url || !job.expires_at) return '';
   return linkOf(job) === null ? 'The link works no more.' : `The link works for ${lasting(leftOf(job))} more.`;
