@@ -104,5 +104,6 @@ pub(crate) async fn request(service: &ServiceState, job: &JobRecord) -> Result<E
     job.id.clone_into(&mut request.commit.run_id);
     request.commit.run_id_given = true;
     request.commit.target = Target::Destination(job.destination.clone());
+    request.commit.aws_credential_command = service.config.credentials_of(&job.destination).cloned();
     Ok(request)
 }

@@ -214,7 +214,7 @@ fn record(
     let max_rows = caller.max_rows.map(NonZeroU64::get);
     let sent = estimated_rows.map(|rows| max_rows.map_or(rows, |most| most.min(rows)));
     Ok(JobRecord {
-        destination: format!("file://{}", service.config.job_folder.join(&id).display()),
+        destination: format!("{}/{id}", service.config.destination_of(dataset)),
         id,
         tenant: caller.owner(),
         user: caller.user.clone(),

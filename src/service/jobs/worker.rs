@@ -53,8 +53,10 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// # Errors
 /// The folder of the files cannot be made for its owner alone.
 pub(crate) fn start(service: &Arc<ServiceState>) -> io::Result<Vec<JoinHandle<()>>> {
-    // Rows of all tenants are in it.
-    DirBuilder::new().recursive(true).mode(0o700).create(&service.config.job_folder)?;
+    if service.config.uses_job_folder() {
+        // Rows of all tenants are in it.
+        DirBuilder::new().recursive(true).mode(0o700).create(&service.config.job_folder)?;
+    }
     let worker = |number| tokio::spawn(work(Arc::clone(service), format!("{}-{number}", std::process::id())));
     Ok((0..WORKERS).map(worker).collect())
 }
