@@ -7,15 +7,15 @@ use rusqlite::types::Type;
 use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction};
 
 use super::super::{
-    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, LeaseState,
-    OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
+    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::records::{count, micros, moment, unreadable, whole};
 use crate::base::failpoint;
 
 const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at";
 
 const MESSAGE: &str = "id, export_id, target, event, body, attempt";
 
@@ -70,9 +70,9 @@ pub(super) fn submit(
 fn insert(transaction: &Transaction<'_>, job: &JobRecord, now: i64, doing: &'static str) -> Result<(), StateError> {
     let insert = "INSERT INTO job (id, tenant, caller, credential, request_id, dataset, mode, request, format, compression,
              file_name, destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts,
-             committing, created_at, revocation, version, not_before, truncated, removed)
+             committing, created_at, revocation, version, not_before, truncated, removed, forgiven)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', 0, ?13, ?14, ?15, 0, 0, 0, 0, ?16, 0, 1, ?16,
-             0, 0)";
+             0, 0, 0)";
     let values = rusqlite::params![
         job.id,
         job.tenant,
@@ -149,13 +149,13 @@ pub(super) fn claim(
              started_at = COALESCE(started_at, ?1), row_count = 0, bytes = 0, parts = 0, committing = 0
          WHERE id = (
              SELECT id FROM (
-                 SELECT id, status, created_at,
-                     (SELECT count(*) FROM job AS other
-                         WHERE other.tenant = job.tenant AND other.status IN ('running', 'cancelling')
-                             AND other.lease_until >= ?1) AS running,
+                 SELECT job.id, job.created_at, COALESCE(busy.jobs, 0) AS running,
                      COALESCE((SELECT max(claimed_at) FROM job AS other WHERE other.tenant = job.tenant), 0)
                          AS claimed_before
-                 FROM job
+                 FROM job LEFT JOIN (
+                     SELECT tenant, count(*) AS jobs FROM job
+                     WHERE status IN ('running', 'cancelling') AND lease_until >= ?1 GROUP BY tenant
+                 ) AS busy ON busy.tenant = job.tenant
                  WHERE (status = 'queued' AND not_before <= ?1)
                      OR (status IN ('running', 'cancelling') AND {lapsed})
              )
@@ -215,14 +215,16 @@ pub(super) fn finish(
     lease: &JobLease,
     end: &JobEnd,
     messages: &[OutboxMessage],
-) -> Result<bool, StateError> {
+) -> Result<JobFinish, StateError> {
     let doing = "a job ended";
     let now = now();
     let update = format!(
         "UPDATE job SET status = ?3, row_count = ?4, bytes = ?5, parts = ?6, committing = 0, truncated = ?7, error_code = ?8,
-             error_message = ?9, completed_at = ?10, expires_at = ?11, version = version + 1, lease_until = NULL
-         WHERE {}",
-        fence()
+             error_message = ?9, completed_at = ?10, expires_at = ?11, max_rows = ?12, version = version + 1,
+             lease_until = NULL
+         WHERE {}{}",
+        fence(),
+        unless_cancelling(end.status)
     );
     let (code, message) = error_columns(end.error.as_ref());
     let values = rusqlite::params![
@@ -237,12 +239,24 @@ pub(super) fn finish(
         message,
         now,
         end.keep.map(|keep| after(now, keep)),
+        count(end.max_rows, doing)?,
     ];
     let ended = transaction.execute(&update, values).map_err(StateError::database(doing))? == 1;
     if ended {
         tell(transaction, messages, now, doing)?;
+        return Ok(JobFinish::Ended);
     }
-    Ok(ended)
+    let still = format!("SELECT status FROM job WHERE {}", fence());
+    let still = transaction.query_row(&still, (&lease.id, lease.attempt), |row| row.get(0)).optional();
+    Ok(match held(still, doing)? {
+        LeaseState::Cancelling => JobFinish::Cancelling,
+        _ => JobFinish::Lost,
+    })
+}
+
+/// What stands behind the fence of an end.
+fn unless_cancelling(end: JobStatus) -> &'static str {
+    if end == JobStatus::Cancelled || failpoint::off("cancel") { "" } else { " AND status = 'running'" }
 }
 
 pub(super) fn give_back(
@@ -256,7 +270,7 @@ pub(super) fn give_back(
     let update = format!(
         "UPDATE job SET status = CASE status WHEN 'running' THEN 'queued' ELSE status END, not_before = ?3, lease_until = 0,
              committing = 0, error_code = ?4, error_message = ?5, version = version + 1,
-             attempt = attempt - (CASE WHEN ?6 THEN 0 ELSE 1 END)
+             forgiven = forgiven + (CASE WHEN ?6 THEN 0 ELSE 1 END)
          WHERE {}",
         fence()
     );
@@ -441,5 +455,7 @@ fn job_of(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         revocation: row.get(27)?,
         version: number(28)?,
         truncated: row.get(29)?,
+        forgiven: row.get(30)?,
+        claimed_at: moment(row, 31)?,
     })
 }
