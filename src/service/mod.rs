@@ -61,7 +61,7 @@ use crate::base::failpoint;
 use crate::base::telemetry::exporter::{Exporter, MetricsError};
 use crate::base::telemetry::serving;
 use crate::config::ConfigError;
-use crate::config::service::{CallerKey, Remembrance, ServiceConfig};
+use crate::config::service::{CallerKey, LinkKey, Remembrance, ServiceConfig};
 use access::Caller;
 use bucket_key::BucketSigner;
 use catalog::Catalog;
@@ -248,7 +248,11 @@ pub async fn serve(
     let key = store.signing_key().await?;
     let signer = BucketSigner::new(key);
     let public = config.public_url.as_deref().unwrap_or_default();
-    let links = Links::new(key, config.link_seconds, config.link_redirect, public);
+    let mut link_keys: Vec<_> = config.link_keys.iter().map(LinkKey::expose).collect();
+    if link_keys.is_empty() {
+        link_keys.push(key);
+    }
+    let links = Links::new(&link_keys, config.link_seconds, config.link_redirect, public);
     let service = Arc::new(ServiceState {
         config,
         keys,

@@ -3,9 +3,12 @@
 mod analysis;
 mod build;
 mod callers;
+mod destinations;
 mod file;
 mod jobs;
 mod jwt;
+mod places;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -20,7 +23,9 @@ use super::{ConfigError, ConfigErrors, Environment};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::BucketUnit;
-pub use webhooks::{Network, Webhook, WebhookSecret};
+pub use destinations::JobDestination;
+pub use secrets::{LinkKey, WebhookSecret};
+pub use webhooks::{Network, Webhook};
 
 /// Everything that a service is made of.
 #[derive(Debug)]
@@ -43,14 +48,18 @@ pub struct ServiceConfig {
     pub state: PathBuf,
     /// The database of the state store, where several processes share it.
     pub state_url: Option<ConnectSettings>,
-    /// Where the files of exports in the background are.
+    /// Where the files of exports in the background are that have no destination.
     pub job_folder: PathBuf,
+    /// Where those of others are, by name.
+    pub destinations: BTreeMap<String, JobDestination>,
     /// So many seconds a bucket key is good for.
     pub bucket_key_seconds: i64,
     /// So many seconds a link to a file is good for.
     pub link_seconds: i64,
     /// Whether a link to one object sends the client to the store, where that can.
     pub link_redirect: bool,
+    /// What links are signed with, the newest first; none is the key of the state store.
+    pub link_keys: Vec<LinkKey>,
     /// The callers.
     pub keys: Vec<CallerKey>,
     /// Tokens that open datasets too.
@@ -183,6 +192,8 @@ pub struct Dataset {
     pub labels: bool,
     /// What a file is called, without its extension.
     pub filename: Option<String>,
+    /// The name of the destination of its exports in the background; `None` is the folder beside the state file.
+    pub destination: Option<String>,
     /// What can be asked of it besides its rows.
     pub analyses: BTreeMap<String, Analysis>,
     /// The tiers that may query it; `None` is all.

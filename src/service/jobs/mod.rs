@@ -3,6 +3,7 @@
 mod attempt;
 mod events;
 mod order;
+mod probe;
 mod retry;
 mod routes;
 mod submit;
@@ -11,6 +12,7 @@ mod view;
 mod worker;
 
 pub(crate) use events::{__path_events, events};
+pub(crate) use probe::probe;
 pub(crate) use routes::{__path_cancel, __path_list, cancel, list, state, visible};
 pub(crate) use submit::{__path_submit, JobQuestion, queue_or_stream, submit};
 pub(crate) use sweep::sweep;

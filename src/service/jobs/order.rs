@@ -125,5 +125,6 @@ pub(crate) async fn request(service: &ServiceState, job: &JobRecord) -> Result<E
     // Whoever had the job before has lost its lease.
     request.commit.take_over = !failpoint::off("job_take_over");
     request.commit.target = Target::Destination(job.destination.clone());
+    request.commit.aws_credential_command = service.config.credentials_of(&job.destination).cloned();
     Ok(request)
 }

@@ -261,7 +261,7 @@ fn record(
     let max_rows = caller.max_rows.map(NonZeroU64::get);
     let estimated_rows = counted.and_then(|counted| expected(counted, max_rows));
     Ok(JobRecord {
-        destination: format!("file://{}", service.config.job_folder.join(&id).display()),
+        destination: format!("{}/{id}", service.config.destination_of(dataset)),
         id,
         tenant: caller.owner(),
         user: caller.user.clone(),

@@ -25,8 +25,10 @@ const POLL: Duration = Duration::from_secs(2);
 /// # Errors
 /// The folder of the files cannot be made for its owner alone.
 pub(crate) fn start(service: &Arc<ServiceState>) -> io::Result<Vec<JoinHandle<()>>> {
-    // Rows of all tenants are in it.
-    DirBuilder::new().recursive(true).mode(0o700).create(&service.config.job_folder)?;
+    if service.config.uses_job_folder() {
+        // Rows of all tenants are in it.
+        DirBuilder::new().recursive(true).mode(0o700).create(&service.config.job_folder)?;
+    }
     let process = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
     let worker = |number| tokio::spawn(work(Arc::clone(service), format!("{process}-{number}")));
     Ok((0..service.config.jobs.workers).map(worker).collect())
