@@ -198,7 +198,8 @@ export function listFiles(
 export function removeExport(options: ServiceOptions & { id: string }): Promise<void>;
 
 /** How far a job is, until it has ended. */
-export type JobEvent = Pick<Job, 'status' | 'processed_rows' | 'bytes' | 'parts'> & {
+export type JobEvent = Pick<Job, 'status' | 'attempt' | 'processed_rows' | 'bytes' | 'parts'> & {
+  /** Null where nobody knows how many rows there will be. */
   percent: number | null;
   eta_seconds: number | null;
 };

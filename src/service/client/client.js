@@ -164,6 +164,8 @@ export async function* exportEvents(options) {
       try {
         const headers = { accept: 'text/event-stream', ...(last === null ? {} : { 'last-event-id': last }) };
         const response = await answered({ ...options, signal: stop.signal }, path, { headers });
+        // The end was heard already.
+        if (response.status === 204) return;
         for await (const event of eventsOf(response.body.getReader())) {
           [last, failures] = [event.id ?? last, 0];
           yield event.data;
