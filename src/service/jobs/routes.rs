@@ -155,7 +155,8 @@ pub(super) async fn audit(
     note(service, entry(job, user, credential, action)).await;
 }
 
-fn entry(job: &JobRecord, user: Option<String>, credential: String, action: &str) -> AuditRecord {
+/// What there is to note of a job, without an address.
+pub(super) fn entry(job: &JobRecord, user: Option<String>, credential: String, action: &str) -> AuditRecord {
     AuditRecord {
         at: Utc::now(),
         request_id: job.request_id.clone(),
@@ -171,7 +172,7 @@ fn entry(job: &JobRecord, user: Option<String>, credential: String, action: &str
     }
 }
 
-async fn note(service: &ServiceState, entry: AuditRecord) {
+pub(super) async fn note(service: &ServiceState, entry: AuditRecord) {
     if let Err(error) = service.store.audit(entry).await {
         tracing::error!(%error, "an audit record was lost");
     }

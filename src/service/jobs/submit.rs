@@ -24,9 +24,10 @@ use super::super::problem::{ProblemBody, Refusal};
 use super::super::query::{body_of, file_name, stream_of, streamable};
 use super::super::question::{DateRange, Filter, OrderBy, Question, parsed};
 use super::super::scoped::about;
-use super::super::state::{IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
+use super::super::state::{AuditRecord, IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
 use super::super::{RequestId, ServiceState};
 use super::order::{JobFormat, JobOrder, compression};
+use super::routes::{entry, note};
 use super::view::JobView;
 use crate::base::memory::SIGNED_BODY_BYTES_MAX;
 use crate::config::service::Dataset;
@@ -171,6 +172,7 @@ pub(crate) async fn queue_or_stream(
     match submitted {
         Submitted::Queued(job) => {
             service.job_queued.notify_one();
+            audit_queued(service, &job, caller, parts).await;
             Ok(accepted(service, &job, preferred))
         }
         Submitted::Known(job) => Ok(accepted(service, &job, preferred)),
@@ -183,6 +185,12 @@ pub(crate) async fn queue_or_stream(
             Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message).after(60))
         }
     }
+}
+
+/// Notes who queued a job, and from where: how it ends is noted by whoever ends it.
+async fn audit_queued(service: &ServiceState, job: &JobRecord, caller: Caller, parts: &Parts) {
+    let client = parts.extensions.get::<RequestId>().and_then(|request| request.client.clone());
+    note(service, AuditRecord { client, ..entry(job, caller.user, caller.credential, "queue") }).await;
 }
 
 /// Who asks for which rows.
