@@ -12,6 +12,7 @@ use super::analyze::{dimensions, measures};
 use super::catalog::describe;
 use super::jwks;
 use super::problem::Refusal;
+use super::state;
 use super::tls::server_config;
 use crate::base::voice;
 use crate::config::ConfigError;
@@ -31,6 +32,10 @@ pub(super) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
                 "look whether the database is reached, and what locks the table",
             )),
         }
+    }
+    if let Err(error) = state::probe(config).await {
+        let what = format!("state_url: {}", voice::sentence(&error.to_string(), error.source(), false));
+        errors.push(ConfigError::new(what, error.hint().unwrap_or("look what the database says")));
     }
     if let Some(settings) = &config.jwt
         && let Err(error) = jwks::check(&settings.jwks).await

@@ -73,6 +73,9 @@ use state::{Expiry, StateError, StateStore};
 /// So long jobs have to go back to the queue once the service stops.
 const WORKERS_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A message that nobody has sent for so long is for nobody: a sender gives up far sooner.
+const MESSAGES_KEPT: Duration = Duration::from_hours(30 * 24);
+
 const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
 /// A service that cannot start, or go on.
@@ -263,7 +266,9 @@ pub async fn serve(
     tokio::spawn(async move { warm.describe_all().await });
     tokio::spawn(webhooks::send_all(Arc::clone(&service)));
     tokio::spawn(jobs::sweep(Arc::clone(&service)));
-    let workers = jobs::start(&service).map_err(ServiceError::Jobs)?;
+    let works = service.config.role.works();
+    let workers = if works { jobs::start(&service).map_err(ServiceError::Jobs)? } else { Vec::new() };
+    tokio::spawn(jobs::measure(Arc::clone(&service)));
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     tokio::spawn(fetch_keys(Arc::clone(&service)));
     let (public, admin) = (router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics));
@@ -294,7 +299,11 @@ async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
         let now = Utc::now();
         let before = |kept| now.checked_sub_signed(kept).unwrap_or(DateTime::UNIX_EPOCH);
         let before = |kept| chrono::TimeDelta::from_std(kept).map_or(DateTime::UNIX_EPOCH, before);
-        let expiry = Expiry { exports_before: before(kept.receipts), audits_before: before(kept.audit) };
+        let expiry = Expiry {
+            exports_before: before(kept.receipts),
+            audits_before: before(kept.audit),
+            messages_before: before(MESSAGES_KEPT),
+        };
         if let Err(error) = store.prune(expiry).await {
             tracing::warn!(%error, "old records were not forgotten");
         }

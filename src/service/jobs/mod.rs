@@ -1,5 +1,6 @@
 //! Exports in the background: a request becomes a row of the queue, and a worker makes the row's export.
 
+mod figures;
 mod order;
 mod routes;
 mod submit;
@@ -7,6 +8,7 @@ mod sweep;
 mod view;
 mod worker;
 
+pub(crate) use figures::measure;
 pub(crate) use routes::{__path_cancel, __path_events, __path_list, cancel, events, list, state, visible};
 pub(crate) use submit::{__path_submit, submit};
 pub(crate) use sweep::sweep;

@@ -143,6 +143,7 @@ pub(super) fn claim(
     // Whose jobs run least comes first, then who has waited longest since his last one.
     let order = if failpoint::off("fairness") { "created_at, id" } else { "running, claimed_before, created_at, id" };
     let lapsed = if failpoint::off("lease") { "FALSE" } else { "lease_until < ?1" };
+    let bound = if failpoint::off("per_tenant") { "?4 IS NOT NULL" } else { "running < ?4" };
     let claim = format!(
         "UPDATE job SET status = CASE status WHEN 'cancelling' THEN 'cancelling' ELSE 'running' END,
              attempt = attempt + 1, version = version + 1, worker = ?2, claimed_at = ?1, renewed_at = ?1, lease_until = ?3,
@@ -159,7 +160,7 @@ pub(super) fn claim(
                  WHERE (status = 'queued' AND not_before <= ?1)
                      OR (status IN ('running', 'cancelling') AND {lapsed})
              )
-             WHERE running < ?4
+             WHERE {bound}
              ORDER BY {order} LIMIT 1
          )
          RETURNING {JOB}"
@@ -395,13 +396,14 @@ pub(super) fn figures(transaction: &Transaction<'_>) -> Result<QueueFigures, Sta
     transaction.query_row(select, [], read).map_err(StateError::database(doing))
 }
 
-/// Forgets jobs that ended long ago and whose files are gone, and names whose time is over.
-pub(super) fn prune(transaction: &Transaction<'_>, ended_before: i64) -> rusqlite::Result<usize> {
+/// Forgets jobs that ended long ago and whose files are gone, names whose time is over, and messages that nobody has sent.
+pub(super) fn prune(transaction: &Transaction<'_>, ended_before: i64, due_before: i64) -> rusqlite::Result<usize> {
     let jobs =
         "DELETE FROM job WHERE completed_at < ?1 AND removed = 1 AND status IN ('failed', 'cancelled', 'expired')";
     let jobs = transaction.execute(jobs, [ended_before])?;
     let names = transaction.execute("DELETE FROM idempotency WHERE keep_until <= ?1", [now()])?;
-    Ok(jobs.saturating_add(names))
+    let messages = transaction.execute("DELETE FROM outbox WHERE due_at < ?1", [due_before])?;
+    Ok(jobs.saturating_add(names).saturating_add(messages))
 }
 
 fn error_columns(error: Option<&RecordedError>) -> (Option<&str>, Option<&str>) {
