@@ -228,6 +228,7 @@ fn record(
         file_name: file_name(dataset.filename.as_deref(), now),
         status: JobStatus::Queued,
         attempt: 0,
+        forgiven: 0,
         max_rows,
         estimated_rows,
         estimated_minutes: sent.map(minutes),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::ServiceState;
 use super::super::problem::{Refusal, told, without_values};
 use super::super::state::{
-    ClaimLimits, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, LeaseState, RecordedError,
+    ClaimLimits, Finished, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, LeaseState, RecordedError,
 };
 use super::super::webhooks::{WebhookEvent, messages};
 use super::order;
@@ -143,7 +143,7 @@ impl Attempt {
             self.reason.set(BY_CALLER);
             return Ended::Stopped;
         }
-        if self.job.attempt > ATTEMPTS {
+        if self.job.counted() > ATTEMPTS {
             let lost =
                 || recorded("attempts_exhausted", "the export was tried several times, and its worker died each time");
             return Ended::Failed(self.job.error.clone().unwrap_or_else(lost));
@@ -235,7 +235,6 @@ impl Attempt {
             tracing::warn!(export = self.job.id, attempt = self.job.attempt, "an attempt has lost its lease");
             return;
         }
-        let end = |status, error| JobEnd { status, progress: JobProgress::default(), error, keep: None };
         let end = match ended {
             Ended::Done(report) => JobEnd {
                 status: match report.status {
@@ -251,14 +250,14 @@ impl Attempt {
                 error: None,
                 keep: Some(self.kept()),
             },
-            Ended::Failed(error) => end(JobStatus::Failed, Some(error)),
-            Ended::Later(error) if self.job.attempt >= ATTEMPTS => end(JobStatus::Failed, Some(error)),
+            Ended::Failed(error) => failed(error),
+            Ended::Later(error) if self.job.counted() >= ATTEMPTS => failed(error),
             Ended::Later(error) => {
-                let doubled = 1_u32.checked_shl(self.job.attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+                let doubled = 1_u32.checked_shl(self.job.counted().saturating_sub(1)).unwrap_or(u32::MAX);
                 let delay = failpoint::limit("job_backoff", FIRST_BACKOFF).saturating_mul(doubled).min(BACKOFF_MAX);
                 return self.give_back(Some(error), delay, true).await;
             }
-            Ended::Stopped if self.reason.is(BY_CALLER) => end(JobStatus::Cancelled, None),
+            Ended::Stopped if self.reason.is(BY_CALLER) => cancelled(),
             // The service stops.
             Ended::Stopped => return self.give_back(None, Duration::ZERO, false).await,
         };
@@ -289,12 +288,14 @@ impl Attempt {
         };
         let told = event.map(|event| messages(&self.service.config.webhooks, &self.service.links, event, &after));
         match self.service.store.finish_job(self.lease.clone(), end, told.unwrap_or_default()).await {
-            Ok(true) => {
+            Ok(Finished::Ended) => {
                 serving::job_ended(after.status.name());
                 audit(&self.service, &after, after.user.clone(), after.credential.clone(), "export").await;
                 tracing::info!(export = after.id, status = after.status.name(), "an export ended");
             }
-            Ok(false) => tracing::warn!(export = after.id, "an attempt ended after another had begun"),
+            // It was cancelled while it ended, and its caller has been told so: the files go.
+            Ok(Finished::Cancelling) => Box::pin(self.finish(cancelled())).await,
+            Ok(Finished::Lost) => tracing::warn!(export = after.id, "an attempt ended after another had begun"),
             // The next attempt finds the manifest.
             Err(error) => tracing::error!(%error, export = after.id, "the end of an export was not written"),
         }
@@ -330,6 +331,14 @@ fn stop_for(state: LeaseState, stop: &CancellationToken, reason: &StopReason) {
         LeaseState::Lost => reason.set(LOST),
     }
     stop.cancel();
+}
+
+fn cancelled() -> JobEnd {
+    JobEnd { status: JobStatus::Cancelled, progress: JobProgress::default(), error: None, keep: None }
+}
+
+fn failed(error: RecordedError) -> JobEnd {
+    JobEnd { status: JobStatus::Failed, progress: JobProgress::default(), error: Some(error), keep: None }
 }
 
 fn recorded(code: &str, message: &str) -> RecordedError {

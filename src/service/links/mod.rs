@@ -382,6 +382,7 @@ pub(crate) mod tests {
             destination: "file:///secret".to_owned(),
             status: JobStatus::Truncated,
             attempt: 1,
+            forgiven: 0,
             max_rows: Some(10),
             estimated_rows: None,
             estimated_minutes: None,

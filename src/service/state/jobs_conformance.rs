@@ -7,8 +7,8 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 
 use super::{
-    Cancelled, ClaimLimits, Expiry, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
-    LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
+    Cancelled, ClaimLimits, Expiry, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord,
+    JobStatus, LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
 };
 
 const LONG: Duration = Duration::from_mins(10);
@@ -50,6 +50,7 @@ pub(crate) fn job(id: &str, tenant: &str) -> JobRecord {
         destination: "file:///x".to_owned(),
         status: JobStatus::Queued,
         attempt: 0,
+        forgiven: 0,
         max_rows: None,
         estimated_rows: None,
         estimated_minutes: None,
@@ -109,7 +110,7 @@ async fn found(store: &impl StateStore, id: &str) -> JobRecord {
 async fn drain(store: &impl StateStore) {
     let limits = ClaimLimits { lease: LONG, per_tenant: 10_000 };
     while let Some((_, lease)) = claim(store, limits).await {
-        assert!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap());
+        assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), Finished::Ended);
     }
 }
 
@@ -191,7 +192,7 @@ async fn each_tenant_has_its_turn(store: &impl StateStore) {
     for _ in 0..6 {
         let (claimed, lease) = claim(store, LIMITS).await.unwrap();
         order.push(claimed.tenant);
-        assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
     }
     order[..3].sort();
     order[3..].sort();
@@ -230,7 +231,7 @@ async fn a_job_is_claimed_once_however_many_ask(store: &impl StateStore) {
     assert_eq!(claimed.len(), 8);
     for claimed in claimed {
         let lease = JobLease { id: claimed.id, attempt: 1 };
-        assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
     }
     drain(store).await;
 }
@@ -248,7 +249,7 @@ async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(
     assert_eq!(store.renew(first.clone(), LONG).await.unwrap(), LeaseState::Lost);
     assert_eq!(store.progress(first.clone(), progress(9)).await.unwrap(), LeaseState::Lost);
     let told = vec![message("late-message", "late")];
-    assert!(!store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap());
+    assert_eq!(store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap(), Finished::Lost);
     assert!(!store.give_back(first, Some(failure("late")), NONE, true).await.unwrap());
     assert_eq!(found(store, "late").await, before);
     assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
@@ -256,8 +257,8 @@ async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(
     assert_eq!(store.renew(second.clone(), NONE).await.unwrap(), LeaseState::Held);
     assert_eq!(store.renew(second.clone(), LONG).await.unwrap(), LeaseState::Held);
     assert!(claim(store, LIMITS).await.is_none());
-    assert!(store.finish_job(second.clone(), end(JobStatus::Complete), Vec::new()).await.unwrap());
-    assert!(!store.finish_job(second.clone(), end(JobStatus::Failed), Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
+    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Failed), Vec::new()).await.unwrap(), Finished::Lost);
     assert_eq!(store.renew(second, LONG).await.unwrap(), LeaseState::Lost);
     assert_eq!(found(store, "late").await.status, JobStatus::Complete);
 }
@@ -272,11 +273,14 @@ async fn a_job_that_is_given_back_waits(store: &impl StateStore) {
     assert!(matches!(store.cancel("back".to_owned(), "g".to_owned()).await.unwrap(), Some(Cancelled::Live(_))));
     queue(store, "back-2", "g").await;
     let (_, lease) = claim(store, LIMITS).await.unwrap();
-    assert!(store.give_back(lease, None, NONE, false).await.unwrap());
-    let (again, lease) = claim(store, LIMITS).await.unwrap();
-    // The service stopped: that was no attempt.
-    assert_eq!(again.attempt, 1);
-    assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+    assert!(store.give_back(lease.clone(), None, NONE, false).await.unwrap());
+    let (again, late) = (claim(store, LIMITS).await.unwrap(), lease);
+    let (again, lease) = again;
+    // The service stopped: that was no attempt that counts, and its number is not given again.
+    assert_eq!((again.attempt, again.forgiven, again.counted()), (2, 1, 1));
+    assert_eq!(store.renew(late.clone(), LONG).await.unwrap(), LeaseState::Lost);
+    assert_eq!(store.finish_job(late, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Lost);
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
 }
 
 async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &impl StateStore) {
@@ -295,11 +299,18 @@ async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &imp
     let committing = JobProgress { committing: true, ..progress(1) };
     assert_eq!(store.progress(lease.clone(), committing).await.unwrap(), LeaseState::Cancelling);
     assert!(!found(store, "cancel-run").await.progress.committing);
+    // What had committed unseen does not end well.
+    for status in [JobStatus::Complete, JobStatus::Truncated, JobStatus::Failed] {
+        let told = vec![message("unseen", "cancel-run")];
+        assert_eq!(store.finish_job(lease.clone(), end(status), told).await.unwrap(), Finished::Cancelling);
+    }
+    assert_eq!(found(store, "cancel-run").await.status, JobStatus::Cancelling);
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
     // Its worker died: the next one has it to clear.
     assert!(store.give_back(lease, None, LONG, true).await.unwrap());
     let (again, lease) = claim(store, LIMITS).await.unwrap();
     assert_eq!((again.id.as_str(), again.status), ("cancel-run", JobStatus::Cancelling));
-    assert!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), Finished::Ended);
     let Cancelled::Final(done) = cancel("cancel-run").await else { panic!() };
     assert_eq!(done.status, JobStatus::Cancelled);
 }
@@ -311,7 +322,7 @@ async fn what_commits_is_not_cancelled(store: &impl StateStore) {
     assert_eq!(store.progress(lease.clone(), committing).await.unwrap(), LeaseState::Held);
     let refused = store.cancel("commit".to_owned(), "c".to_owned()).await.unwrap().unwrap();
     assert!(matches!(refused, Cancelled::Committing(_)), "{refused:?}");
-    assert!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap(), Finished::Ended);
     let done = found(store, "commit").await;
     assert!(done.truncated && !done.progress.committing);
 }
@@ -327,7 +338,7 @@ async fn an_end_and_what_tells_of_it_are_one(store: &impl StateStore) {
     store.finish_job(lease.clone(), end(JobStatus::Complete), twice).await.unwrap_err();
     assert_eq!(found(store, "told").await, claimed);
     let before = Utc::now();
-    assert!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap());
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), Finished::Ended);
     let done = found(store, "told").await;
     assert_eq!((done.status, done.progress, done.truncated), (JobStatus::Complete, progress(5), false));
     let kept = done.expires_at.unwrap() - before;
@@ -350,7 +361,7 @@ async fn what_is_ready_expires_once(store: &impl StateStore) {
     queue(store, "expires", "e").await;
     let (_, lease) = claim(store, LIMITS).await.unwrap();
     let ready = JobEnd { keep: Some(NONE), ..end(JobStatus::Complete) };
-    assert!(store.finish_job(lease, ready, Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(lease, ready, Vec::new()).await.unwrap(), Finished::Ended);
     tokio::time::sleep(Duration::from_millis(2)).await;
     let overdue = store.overdue(100).await.unwrap();
     assert_eq!(overdue.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["expires"]);

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod conformance;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing queues exports yet"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing counts the queue yet"))]
 mod jobs;
 #[cfg(test)]
 mod jobs_conformance;
@@ -23,8 +23,8 @@ use crate::config::service::ServiceConfig;
 
 pub(crate) use error::StateError;
 pub(crate) use jobs::{
-    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, JobStore,
-    LeaseState, OutboxMessage, QueueFigures, Submitted,
+    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
+    JobStore, LeaseState, OutboxMessage, QueueFigures, Submitted,
 };
 use postgres::PostgresStore;
 use sqlite::SqliteStore;

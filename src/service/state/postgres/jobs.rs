@@ -6,8 +6,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::super::{
-    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, LeaseState,
-    OutboxMessage, RecordedError, StateError, Submitted,
+    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
+    LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
 };
 use super::outbox::tell;
 use super::records::{NOW, given, kept, micros, moment};
@@ -16,7 +16,7 @@ use crate::base::failpoint;
 
 const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven";
 
 /// `Ohaj` in ASCII: under this lock one process at a time claims, or the bound of a tenant's jobs would not hold.
 const CLAIM_LOCK: i64 = 0x4f68_616a;
@@ -81,9 +81,9 @@ async fn insert(transaction: &StateTransaction<'_>, job: &JobRecord, tenant: &st
     let insert = format!(
         "INSERT INTO outhaul.job (id, tenant, caller, credential, request_id, dataset, mode, request, format, compression,
              file_name, destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts,
-             committing, created_at, revocation, version, not_before, truncated, removed)
+             committing, created_at, revocation, version, not_before, truncated, removed, forgiven)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'queued', 0, $13, $14, $15, 0, 0, 0, false, {NOW}, 0,
-             1, {NOW}, false, false)
+             1, {NOW}, false, false, 0)
          ON CONFLICT (id) DO NOTHING RETURNING {JOB}"
     );
     let user = job.user.as_deref().map(kept);
@@ -261,13 +261,14 @@ pub(super) async fn finish(
     lease: &JobLease,
     end: &JobEnd,
     messages: &[OutboxMessage],
-) -> Result<bool, Undone> {
+) -> Result<Finished, Undone> {
     let update = format!(
         "UPDATE outhaul.job SET status = $3, row_count = $4, bytes = $5, parts = $6, committing = false, truncated = $7,
              error_code = $8, error_message = $9, completed_at = {NOW}, expires_at = {NOW} + $10,
              version = version + 1, lease_until = NULL
-         WHERE {}",
-        fence()
+         WHERE {}{}",
+        fence(),
+        unless_cancelling(end.status)
     );
     let (attempt, status, truncated) =
         (i64::from(lease.attempt), end.status.name(), end.status == JobStatus::Truncated);
@@ -288,13 +289,19 @@ pub(super) async fn finish(
     ];
     if transaction.changed(&update, &values).await? == 1 {
         tell(transaction, messages).await?;
-        return Ok(true);
+        return Ok(Finished::Ended);
     }
-    if !transaction.may_be_done {
-        return Ok(false);
-    }
-    let found = one(transaction, &lease.id, None).await?;
-    Ok(found.is_some_and(|job| job.attempt == lease.attempt && job.status == end.status))
+    let found = one(transaction, &lease.id, None).await?.filter(|job| job.attempt == lease.attempt);
+    Ok(match found.map(|job| job.status) {
+        Some(status) if status == end.status && transaction.may_be_done => Finished::Ended,
+        Some(JobStatus::Cancelling) => Finished::Cancelling,
+        _ => Finished::Lost,
+    })
+}
+
+/// What stands behind the fence of an end.
+fn unless_cancelling(end: JobStatus) -> &'static str {
+    if end == JobStatus::Cancelled || failpoint::off("cancel") { "" } else { " AND status = 'running'" }
 }
 
 pub(super) async fn give_back(
@@ -308,7 +315,7 @@ pub(super) async fn give_back(
     let update = format!(
         "UPDATE outhaul.job SET status = CASE status WHEN 'running' THEN 'queued' ELSE status END,
              not_before = {NOW} + $3, lease_until = 0, committing = false, error_code = $4, error_message = $5,
-             version = version + 1, attempt = attempt - (CASE WHEN $6 THEN 0 ELSE 1 END)
+             version = version + 1, forgiven = forgiven + (CASE WHEN $6 THEN 0 ELSE 1 END)
          WHERE {}",
         fence()
     );
@@ -399,5 +406,6 @@ fn job_of(transaction: &StateTransaction<'_>, row: &Row) -> Result<JobRecord, Un
         revocation: small(27)?,
         version: count(28)?,
         truncated: transaction.value(row, 29)?,
+        forgiven: small(30)?,
     })
 }

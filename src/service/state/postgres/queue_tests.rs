@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use super::tests::{Database, SHORT, USUAL};
 use super::*;
 use crate::service::state::jobs_conformance::{self, job};
-use crate::service::state::{ClaimLimits, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted};
+use crate::service::state::{
+    ClaimLimits, Finished, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted,
+};
 
 const LIMITS: ClaimLimits = ClaimLimits { lease: Duration::from_mins(10), per_tenant: 2 };
 
@@ -47,7 +49,7 @@ async fn a_tenant_s_bound_holds_however_many_processes_claim() {
         let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
         assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
         for job in claimed {
-            assert!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap());
+            assert_eq!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), Finished::Ended);
         }
     }
     database.drop().await;
@@ -71,7 +73,7 @@ async fn two_hundred_jobs_of_ten_tenants_have_their_turns() {
         while let Some(job) = store.claim("w".to_owned(), LIMITS).await.unwrap() {
             turns.lock().unwrap().push(job.tenant.clone());
             tokio::time::sleep(Duration::from_millis(5)).await;
-            assert!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap());
+            assert_eq!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), Finished::Ended);
         }
     };
     let begun = std::time::Instant::now();
@@ -106,7 +108,11 @@ async fn lost_connections_lose_and_double_no_job() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             };
             assert_eq!(job.id, id);
-            assert!(store.finish_job(lease(&job), ended(number), Vec::new()).await.unwrap(), "{number}");
+            assert_eq!(
+                store.finish_job(lease(&job), ended(number), Vec::new()).await.unwrap(),
+                Finished::Ended,
+                "{number}"
+            );
         }
     };
     let cuts = async {

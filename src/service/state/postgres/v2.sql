@@ -14,6 +14,7 @@ CREATE TABLE outhaul.job (
     destination       TEXT NOT NULL,
     status            TEXT NOT NULL,
     attempt           BIGINT NOT NULL,
+    forgiven          BIGINT NOT NULL,
     max_rows          BIGINT,
     estimated_rows    BIGINT,
     estimated_minutes BIGINT,

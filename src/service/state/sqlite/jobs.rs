@@ -7,15 +7,15 @@ use rusqlite::types::Type;
 use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction};
 
 use super::super::{
-    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, LeaseState,
-    OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
+    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::records::{count, micros, moment, unreadable, whole};
 use crate::base::failpoint;
 
 const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven";
 
 const MESSAGE: &str = "id, export_id, target, event, body, attempt";
 
@@ -70,9 +70,9 @@ pub(super) fn submit(
 fn insert(transaction: &Transaction<'_>, job: &JobRecord, now: i64, doing: &'static str) -> Result<(), StateError> {
     let insert = "INSERT INTO job (id, tenant, caller, credential, request_id, dataset, mode, request, format, compression,
              file_name, destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts,
-             committing, created_at, revocation, version, not_before, truncated, removed)
+             committing, created_at, revocation, version, not_before, truncated, removed, forgiven)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', 0, ?13, ?14, ?15, 0, 0, 0, 0, ?16, 0, 1, ?16,
-             0, 0)";
+             0, 0, 0)";
     let values = rusqlite::params![
         job.id,
         job.tenant,
@@ -216,14 +216,15 @@ pub(super) fn finish(
     lease: &JobLease,
     end: &JobEnd,
     messages: &[OutboxMessage],
-) -> Result<bool, StateError> {
+) -> Result<Finished, StateError> {
     let doing = "a job ended";
     let now = now();
     let update = format!(
         "UPDATE job SET status = ?3, row_count = ?4, bytes = ?5, parts = ?6, committing = 0, truncated = ?7, error_code = ?8,
              error_message = ?9, completed_at = ?10, expires_at = ?11, version = version + 1, lease_until = NULL
-         WHERE {}",
-        fence()
+         WHERE {}{}",
+        fence(),
+        unless_cancelling(end.status)
     );
     let (code, message) = error_columns(end.error.as_ref());
     let values = rusqlite::params![
@@ -242,8 +243,19 @@ pub(super) fn finish(
     let ended = transaction.execute(&update, values).map_err(StateError::database(doing))? == 1;
     if ended {
         tell(transaction, messages, now, doing)?;
+        return Ok(Finished::Ended);
     }
-    Ok(ended)
+    let still = format!("SELECT status FROM job WHERE {}", fence());
+    let still = transaction.query_row(&still, (&lease.id, lease.attempt), |row| row.get(0)).optional();
+    Ok(match held(still, doing)? {
+        LeaseState::Cancelling => Finished::Cancelling,
+        _ => Finished::Lost,
+    })
+}
+
+/// What stands behind the fence of an end.
+fn unless_cancelling(end: JobStatus) -> &'static str {
+    if end == JobStatus::Cancelled || failpoint::off("cancel") { "" } else { " AND status = 'running'" }
 }
 
 pub(super) fn give_back(
@@ -257,7 +269,7 @@ pub(super) fn give_back(
     let update = format!(
         "UPDATE job SET status = CASE status WHEN 'running' THEN 'queued' ELSE status END, not_before = ?3, lease_until = 0,
              committing = 0, error_code = ?4, error_message = ?5, version = version + 1,
-             attempt = attempt - (CASE WHEN ?6 THEN 0 ELSE 1 END)
+             forgiven = forgiven + (CASE WHEN ?6 THEN 0 ELSE 1 END)
          WHERE {}",
         fence()
     );
@@ -443,5 +455,6 @@ fn job_of(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         revocation: row.get(27)?,
         version: number(28)?,
         truncated: row.get(29)?,
+        forgiven: row.get(30)?,
     })
 }

@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::super::{
-    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStore, LeaseState,
-    OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStore,
+    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{SqliteStore, jobs};
 
@@ -58,7 +58,7 @@ impl JobStore for SqliteStore {
         lease: JobLease,
         end: JobEnd,
         messages: Vec<OutboxMessage>,
-    ) -> BoxFuture<'_, Result<bool, StateError>> {
+    ) -> BoxFuture<'_, Result<Finished, StateError>> {
         if !end.status.is_final() {
             return std::future::ready(Err(StateError::NoEnd { status: end.status.name() })).boxed();
         }

@@ -14,6 +14,7 @@ CREATE TABLE job (
     destination       TEXT NOT NULL,
     status            TEXT NOT NULL,
     attempt           INTEGER NOT NULL,
+    forgiven          INTEGER NOT NULL,
     max_rows          INTEGER,
     estimated_rows    INTEGER,
     estimated_minutes INTEGER,
