@@ -302,7 +302,7 @@ async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
         let expiry = Expiry {
             exports_before: before(kept.receipts),
             audits_before: before(kept.audit),
-            messages_before: before(MESSAGES_KEPT),
+            messages_due_by: before(MESSAGES_KEPT),
         };
         if let Err(error) = store.prune(expiry).await {
             tracing::warn!(%error, "old records were not forgotten");

@@ -75,6 +75,7 @@ mod service_matrix;
 mod service_state;
 mod service_streams;
 mod service_tokens;
+mod service_workers;
 mod shape;
 mod special_inputs;
 mod store;

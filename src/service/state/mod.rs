@@ -6,7 +6,6 @@
 #[cfg(test)]
 mod conformance;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing counts the queue yet"))]
 mod jobs;
 #[cfg(test)]
 mod jobs_conformance;
@@ -127,7 +126,7 @@ pub(crate) struct Expiry {
     /// Audit records from before it.
     pub(crate) audits_before: DateTime<Utc>,
     /// Messages that were due before it, and that nobody has sent.
-    pub(crate) messages_before: DateTime<Utc>,
+    pub(crate) messages_due_by: DateTime<Utc>,
 }
 
 /// Where records are kept. What a method has answered is on disk and outlives the process.

@@ -40,11 +40,12 @@ async fn looked(transaction: &StateTransaction<'_>, steps: usize) -> Result<(), 
             WHERE pg_catalog.to_regnamespace('outhaul') IS NOT NULL";
         return right_to(transaction, right, "make its tables there").await;
     }
-    version(transaction, steps).await?;
-    let rights = "SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, need.name))
+    let rights = "SELECT pg_catalog.bool_and(pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+            AND pg_catalog.has_table_privilege(c.oid, need.name))
         FROM pg_catalog.pg_class c, (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS need (name)
         WHERE c.relnamespace = pg_catalog.to_regnamespace('outhaul') AND c.relkind = 'r'";
-    right_to(transaction, rights, "read and write its tables").await
+    right_to(transaction, rights, "read and write its tables").await?;
+    version(transaction, steps).await.map(drop)
 }
 
 async fn right_to(transaction: &StateTransaction<'_>, ask: &str, what: &'static str) -> Result<(), Undone> {
