@@ -137,6 +137,17 @@ async fn a_request_that_is_made_twice_is_one_job(store: &impl StateStore) {
     let Submitted::Queued(first) = store.submit(job("twice-1", "i"), key(1, LONG), 9).await.unwrap() else { panic!() };
     assert_eq!(store.submit(job("twice-2", "i"), key(1, LONG), 9).await.unwrap(), Submitted::Known(first));
     assert_eq!(store.submit(job("twice-3", "i"), key(2, LONG), 9).await.unwrap(), Submitted::OtherBody);
+    // mastodon/mastodon#37879: those that come at the same moment are one as well, and a bound counts all of them.
+    let at_once = (0..12).map(|number| store.submit(job(&format!("at-once-{number}"), "at-once"), key(1, LONG), 9));
+    let answers: Vec<_> = futures_util::future::join_all(at_once).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Submitted::Queued(_))).count(), 1, "{answers:?}");
+    let known = |answer: &Submitted| matches!(answer, Submitted::Queued(job) | Submitted::Known(job) if job.id.starts_with("at-once"));
+    assert!(answers.iter().all(known), "{answers:?}");
+    assert_eq!(store.jobs("at-once".to_owned(), None, 99).await.unwrap().len(), 1);
+    let at_once = (0..12).map(|number| store.submit(job(&format!("bound-{number}"), "at-once"), None, 5));
+    let answers = futures_util::future::join_all(at_once).await;
+    let queued = answers.into_iter().filter(|answer| matches!(answer, Ok(Submitted::Queued(_)))).count();
+    assert_eq!(queued, 4, "with the one from before");
     // Another tenant's name is another name.
     let other = store.submit(job("twice-4", "other"), key(2, NONE), 9).await.unwrap();
     assert!(matches!(other, Submitted::Queued(_)));

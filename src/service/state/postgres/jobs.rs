@@ -38,7 +38,9 @@ pub(super) async fn submit(
 ) -> Result<Submitted, Undone> {
     let tenant = kept(&job.tenant);
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))::text";
-    transaction.rows(lock, &[(&SUBMIT_LOCK, Type::INT4), text(&tenant)]).await?;
+    if !failpoint::off("submit_lock") {
+        transaction.rows(lock, &[(&SUBMIT_LOCK, Type::INT4), text(&tenant)]).await?;
+    }
     if let Some(key) = key {
         let known = format!(
             "SELECT body_sha256, job_id FROM outhaul.idempotency WHERE tenant = $1 AND name = $2 AND keep_until > {NOW}"

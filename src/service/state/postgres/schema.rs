@@ -40,8 +40,8 @@ async fn looked(transaction: &StateTransaction<'_>, steps: usize) -> Result<(), 
             WHERE pg_catalog.to_regnamespace('outhaul') IS NOT NULL";
         return right_to(transaction, right, "make its tables there").await;
     }
-    let rights = "SELECT pg_catalog.bool_and(pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
-            AND pg_catalog.has_table_privilege(c.oid, need.name))
+    let rights = "SELECT pg_catalog.bool_and(CASE WHEN pg_catalog.has_schema_privilege('outhaul', 'USAGE')
+            THEN pg_catalog.has_table_privilege('outhaul.' || pg_catalog.quote_ident(c.relname), need.name) ELSE false END)
         FROM pg_catalog.pg_class c, (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS need (name)
         WHERE c.relnamespace = pg_catalog.to_regnamespace('outhaul') AND c.relkind = 'r'";
     right_to(transaction, rights, "read and write its tables").await?;
