@@ -70,9 +70,6 @@ use links::Links;
 use problem::Refusal;
 use state::{Expiry, StateError, StateStore};
 
-/// So long jobs have to go back to the queue once the service stops.
-const WORKERS_PATIENCE: Duration = Duration::from_secs(20);
-
 /// A message that nobody has sent for so long is for nobody: a sender gives up far sooner.
 const MESSAGES_KEPT: Duration = Duration::from_hours(30 * 24);
 
@@ -272,11 +269,20 @@ pub async fn serve(
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     tokio::spawn(fetch_keys(Arc::clone(&service)));
     let (public, admin) = (router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics));
-    let served = listen::serve(&service, public, admin, changes, ready).await;
-    service.stopping.cancel();
-    // Each gives its job back.
-    let _ = timeout(WORKERS_PATIENCE, futures_util::future::join_all(workers)).await;
-    served
+    let served = async {
+        let served = listen::serve(&service, public, admin, changes, ready).await;
+        service.stopping.cancel();
+        served
+    };
+    let worked = async {
+        service.stopping.cancelled().await;
+        // Each gives its job back.
+        let workers = futures_util::future::join_all(workers);
+        if timeout(service.config.limits.shutdown, workers).await.is_err() {
+            tracing::warn!("a worker did not stop in time; its job goes on once its lease runs out");
+        }
+    };
+    tokio::join!(served, worked).0
 }
 
 fn shared(keys: &[CallerKey]) -> Vec<Arc<CallerKey>> {

@@ -141,8 +141,10 @@ async fn killed_workers_and_a_killed_api_neither_lose_nor_double_an_export() {
     let (pg, state) = tokio::join!(rows(), pg(15));
     let (url, told) = receiver().await;
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let text =
-        config(&pg, &state, &format!("[[webhook]]\nname = \"backend\"\nurl = \"{url}\"\nsecret = \"{secret}\"\n"));
+    // A soak kills often enough that five attempts would be an honest end.
+    let hook =
+        format!("[jobs]\nattempts = 100\n[[webhook]]\nname = \"backend\"\nurl = \"{url}\"\nsecret = \"{secret}\"\n");
+    let text = config(&pg, &state, &hook);
     let mut api = role(&text, "api").await;
     let mut workers = [role(&text, "worker").await, role(&text, "worker").await];
     let mut jobs = Vec::new();

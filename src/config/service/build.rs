@@ -125,6 +125,7 @@ impl Builder<'_> {
         self.check_memory(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
+        let jobs = self.jobs(&file.jobs);
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
@@ -153,6 +154,7 @@ impl Builder<'_> {
             tiers,
             datasets,
             limits,
+            jobs,
             retention,
             webhooks,
             warnings,

@@ -36,6 +36,7 @@ pub(super) struct ServiceFile {
     pub(super) jwt: Option<JwtEntry>,
     pub(super) dataset: BTreeMap<String, DatasetEntry>,
     pub(super) limits: LimitsEntry,
+    pub(super) jobs: JobsEntry,
     pub(super) retention: RetentionEntry,
     pub(super) webhook: Vec<WebhookEntry>,
 }
@@ -203,6 +204,16 @@ pub(super) struct LimitsEntry {
     pub(super) memory: Option<String>,
     pub(super) max_row_bytes: Option<String>,
     pub(super) shutdown: Option<String>,
+}
+
+/// `[jobs]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct JobsEntry {
+    pub(super) workers: Option<u32>,
+    pub(super) running_per_tenant: Option<u32>,
+    pub(super) queued_per_tenant: Option<u32>,
+    pub(super) attempts: Option<u32>,
 }
 
 /// `[retention]`.

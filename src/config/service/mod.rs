@@ -4,6 +4,7 @@ mod analysis;
 mod build;
 mod callers;
 mod file;
+mod jobs;
 mod jwt;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ pub struct ServiceConfig {
     pub datasets: BTreeMap<String, Dataset>,
     /// What a caller may take.
     pub limits: ServiceLimits,
+    /// What runs in the background.
+    pub jobs: JobLimits,
     /// How long the service remembers.
     pub retention: Remembrance,
     /// Who is told how exports end.
@@ -267,6 +270,19 @@ pub struct ServiceLimits {
     pub max_row_bytes: NonZeroU64,
     /// So long streams have to end by themselves once the service is to stop.
     pub shutdown: Duration,
+}
+
+/// What runs in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobLimits {
+    /// Exports that run at the same time in one process.
+    pub workers: u32,
+    /// Those of one tenant, in all processes.
+    pub running_per_tenant: u32,
+    /// Exports of one tenant that wait or run.
+    pub queued_per_tenant: u32,
+    /// After so many attempts an export has failed.
+    pub attempts: u32,
 }
 
 /// How long the service remembers.

@@ -34,9 +34,6 @@ use crate::model::{CountedRows, ScopeCondition};
 /// What `auto` streams at most.
 const STREAMED_ROWS_MAX: u64 = 50_000;
 
-/// Jobs of a tenant that are not final.
-const LIVE_PER_TENANT: u32 = 100;
-
 const KEYS_KEPT: Duration = Duration::from_hours(24);
 
 const KEY_BYTES_MAX: usize = 255;
@@ -102,6 +99,7 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
     let preferred = prefers_async(&parts.headers);
     let mode = if preferred { JobMode::Background } else { asked.mode };
     let (format, codec) = (asked.format, compression(asked.compression.as_deref(), asked.format)?);
+    let analysis = asked.analysis.clone();
     let (caller, dataset, question, conditions) = judged(&service, caller, asked).await?;
     question.columns(dataset)?;
     question.order(dataset)?;
@@ -118,15 +116,14 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
         question,
         format,
         compression: codec,
+        analysis,
         conditions,
         tenant: caller.tenant.clone(),
         user: caller.user.clone(),
         tier: caller.tier.clone(),
-        max_rows: caller.max_rows,
-        credential: caller.credential.clone(),
     };
     let job = record(&service, &caller, dataset, mode, &order, counted, &parts)?;
-    let submitted = service.store.submit(job, key, LIVE_PER_TENANT).await.map_err(|error| {
+    let submitted = service.store.submit(job, key, service.config.jobs.queued_per_tenant).await.map_err(|error| {
         tracing::error!(%error, "an export was not queued");
         Refusal::state()
     })?;
@@ -196,6 +193,18 @@ async fn counted(
     timeout(service.config.limits.first_page, counting).await.ok()?.ok()
 }
 
+/// How many rows the export will have, where somebody knows: a count that was broken off is none, but where the cap is
+/// within it.
+fn expected(counted: CountedRows, max_rows: Option<u64>) -> Option<u64> {
+    match (counted, max_rows) {
+        (CountedRows::AtLeast(rows), Some(most)) => (most <= rows).then_some(most),
+        (CountedRows::AtLeast(_), None) => None,
+        (CountedRows::Exact(rows) | CountedRows::Estimate(rows), most) => {
+            Some(most.map_or(rows, |most| most.min(rows)))
+        }
+    }
+}
+
 fn record(
     service: &ServiceState,
     caller: &Caller,
@@ -206,13 +215,10 @@ fn record(
     parts: &Parts,
 ) -> Result<JobRecord, Refusal> {
     let id = format!("{:032x}", rand::random::<u128>());
-    let estimated_rows = counted.map(|counted| match counted {
-        CountedRows::Exact(rows) | CountedRows::AtLeast(rows) | CountedRows::Estimate(rows) => rows,
-    });
     let request = serde_json::to_string(order).map_err(|_| Refusal::invalid("the request cannot be kept"))?;
     let now = Utc::now();
     let max_rows = caller.max_rows.map(NonZeroU64::get);
-    let sent = estimated_rows.map(|rows| max_rows.map_or(rows, |most| most.min(rows)));
+    let estimated_rows = counted.and_then(|counted| expected(counted, max_rows));
     Ok(JobRecord {
         destination: format!("file://{}", service.config.job_folder.join(&id).display()),
         id,
@@ -231,11 +237,12 @@ fn record(
         forgiven: 0,
         max_rows,
         estimated_rows,
-        estimated_minutes: sent.map(minutes),
+        estimated_minutes: estimated_rows.map(minutes),
         progress: JobProgress::default(),
         truncated: false,
         created_at: now,
         started_at: None,
+        claimed_at: None,
         completed_at: None,
         expires_at: None,
         error: None,

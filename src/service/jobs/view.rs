@@ -26,6 +26,7 @@ pub(crate) struct JobView {
     dataset: String,
     format: String,
     compression: String,
+    /// Rows that it is expected to have; none where nobody knows.
     estimated_rows: Option<u64>,
     estimated_minutes: Option<u64>,
     /// Of this attempt.

@@ -389,6 +389,7 @@ pub(crate) mod tests {
             progress: JobProgress { rows: 10, ..JobProgress::default() },
             truncated: true,
             created_at: DateTime::UNIX_EPOCH,
+            claimed_at: None,
             started_at: None,
             completed_at: None,
             expires_at: Some(DateTime::UNIX_EPOCH),

@@ -99,6 +99,8 @@ pub(crate) struct JobRecord {
     pub(crate) created_at: DateTime<Utc>,
     /// When it was claimed first.
     pub(crate) started_at: Option<DateTime<Utc>>,
+    /// When this attempt began.
+    pub(crate) claimed_at: Option<DateTime<Utc>>,
     /// When it became final.
     pub(crate) completed_at: Option<DateTime<Utc>>,
     /// When its files go; none before it is ready.
@@ -177,7 +179,7 @@ pub(crate) enum LeaseState {
 
 /// What became of the end of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Finished {
+pub(crate) enum JobFinish {
     Ended,
     /// Its caller wants it cancelled, and no other end is written.
     Cancelling,
@@ -192,6 +194,8 @@ pub(crate) struct JobEnd {
     pub(crate) status: JobStatus,
     pub(crate) progress: JobProgress,
     pub(crate) error: Option<RecordedError>,
+    /// What the last attempt was capped at.
+    pub(crate) max_rows: Option<u64>,
     /// Ready files are kept so long.
     pub(crate) keep: Option<Duration>,
 }
@@ -291,7 +295,7 @@ pub(crate) trait JobStore: Send + Sync + std::fmt::Debug {
         lease: JobLease,
         end: JobEnd,
         messages: Vec<OutboxMessage>,
-    ) -> BoxFuture<'_, Result<Finished, StateError>>;
+    ) -> BoxFuture<'_, Result<JobFinish, StateError>>;
 
     /// Gives a job back to the queue for after a while, with the error of this attempt; gives whether the attempt still had
     /// it. With `counted` unset the attempt is forgiven: the service stops.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 
 use super::{
-    Cancelled, ClaimLimits, Expiry, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord,
+    Cancelled, ClaimLimits, Expiry, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord,
     JobStatus, LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
 };
 
@@ -58,6 +58,7 @@ pub(crate) fn job(id: &str, tenant: &str) -> JobRecord {
         truncated: false,
         created_at: Utc::now(),
         started_at: None,
+        claimed_at: None,
         completed_at: None,
         expires_at: None,
         error: None,
@@ -80,7 +81,7 @@ async fn claim(store: &impl StateStore, limits: ClaimLimits) -> Option<(JobRecor
 }
 
 fn end(status: JobStatus) -> JobEnd {
-    JobEnd { status, progress: progress(5), error: None, keep: status.is_ready().then_some(LONG) }
+    JobEnd { status, progress: progress(5), error: None, max_rows: Some(7), keep: status.is_ready().then_some(LONG) }
 }
 
 fn progress(number: u64) -> JobProgress {
@@ -110,7 +111,7 @@ async fn found(store: &impl StateStore, id: &str) -> JobRecord {
 async fn drain(store: &impl StateStore) {
     let limits = ClaimLimits { lease: LONG, per_tenant: 10_000 };
     while let Some((_, lease)) = claim(store, limits).await {
-        assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), Finished::Ended);
+        assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
 }
 
@@ -203,7 +204,7 @@ async fn each_tenant_has_its_turn(store: &impl StateStore) {
     for _ in 0..6 {
         let (claimed, lease) = claim(store, LIMITS).await.unwrap();
         order.push(claimed.tenant);
-        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
+        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
     order[..3].sort();
     order[3..].sort();
@@ -242,7 +243,7 @@ async fn a_job_is_claimed_once_however_many_ask(store: &impl StateStore) {
     assert_eq!(claimed.len(), 8);
     for claimed in claimed {
         let lease = JobLease { id: claimed.id, attempt: 1 };
-        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
+        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
     drain(store).await;
 }
@@ -260,7 +261,7 @@ async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(
     assert_eq!(store.renew(first.clone(), LONG).await.unwrap(), LeaseState::Lost);
     assert_eq!(store.progress(first.clone(), progress(9)).await.unwrap(), LeaseState::Lost);
     let told = vec![message("late-message", "late")];
-    assert_eq!(store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap(), Finished::Lost);
+    assert_eq!(store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap(), JobFinish::Lost);
     assert!(!store.give_back(first, Some(failure("late")), NONE, true).await.unwrap());
     assert_eq!(found(store, "late").await, before);
     assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
@@ -268,8 +269,8 @@ async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(
     assert_eq!(store.renew(second.clone(), NONE).await.unwrap(), LeaseState::Held);
     assert_eq!(store.renew(second.clone(), LONG).await.unwrap(), LeaseState::Held);
     assert!(claim(store, LIMITS).await.is_none());
-    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
-    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Failed), Vec::new()).await.unwrap(), Finished::Lost);
+    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
+    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Failed), Vec::new()).await.unwrap(), JobFinish::Lost);
     assert_eq!(store.renew(second, LONG).await.unwrap(), LeaseState::Lost);
     assert_eq!(found(store, "late").await.status, JobStatus::Complete);
 }
@@ -290,8 +291,8 @@ async fn a_job_that_is_given_back_waits(store: &impl StateStore) {
     // The service stopped: that was no attempt that counts, and its number is not given again.
     assert_eq!((again.attempt, again.forgiven, again.counted()), (2, 1, 1));
     assert_eq!(store.renew(late.clone(), LONG).await.unwrap(), LeaseState::Lost);
-    assert_eq!(store.finish_job(late, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Lost);
-    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), Finished::Ended);
+    assert_eq!(store.finish_job(late, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Lost);
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
 }
 
 async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &impl StateStore) {
@@ -313,7 +314,7 @@ async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &imp
     // What had committed unseen does not end well.
     for status in [JobStatus::Complete, JobStatus::Truncated, JobStatus::Failed] {
         let told = vec![message("unseen", "cancel-run")];
-        assert_eq!(store.finish_job(lease.clone(), end(status), told).await.unwrap(), Finished::Cancelling);
+        assert_eq!(store.finish_job(lease.clone(), end(status), told).await.unwrap(), JobFinish::Cancelling);
     }
     assert_eq!(found(store, "cancel-run").await.status, JobStatus::Cancelling);
     assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
@@ -321,7 +322,7 @@ async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &imp
     assert!(store.give_back(lease, None, LONG, true).await.unwrap());
     let (again, lease) = claim(store, LIMITS).await.unwrap();
     assert_eq!((again.id.as_str(), again.status), ("cancel-run", JobStatus::Cancelling));
-    assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), Finished::Ended);
+    assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), JobFinish::Ended);
     let Cancelled::Final(done) = cancel("cancel-run").await else { panic!() };
     assert_eq!(done.status, JobStatus::Cancelled);
 }
@@ -333,7 +334,7 @@ async fn what_commits_is_not_cancelled(store: &impl StateStore) {
     assert_eq!(store.progress(lease.clone(), committing).await.unwrap(), LeaseState::Held);
     let refused = store.cancel("commit".to_owned(), "c".to_owned()).await.unwrap().unwrap();
     assert!(matches!(refused, Cancelled::Committing(_)), "{refused:?}");
-    assert_eq!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap(), Finished::Ended);
+    assert_eq!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap(), JobFinish::Ended);
     let done = found(store, "commit").await;
     assert!(done.truncated && !done.progress.committing);
 }
@@ -349,9 +350,10 @@ async fn an_end_and_what_tells_of_it_are_one(store: &impl StateStore) {
     store.finish_job(lease.clone(), end(JobStatus::Complete), twice).await.unwrap_err();
     assert_eq!(found(store, "told").await, claimed);
     let before = Utc::now();
-    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), Finished::Ended);
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), JobFinish::Ended);
     let done = found(store, "told").await;
     assert_eq!((done.status, done.progress, done.truncated), (JobStatus::Complete, progress(5), false));
+    assert_eq!(done.max_rows, Some(7));
     let kept = done.expires_at.unwrap() - before;
     assert!((kept - TimeDelta::minutes(10)).abs() < TimeDelta::minutes(1), "{kept}");
     assert!(done.version > claimed.version && done.started_at == claimed.started_at && done.completed_at.is_some());
@@ -372,7 +374,7 @@ async fn what_is_ready_expires_once(store: &impl StateStore) {
     queue(store, "expires", "e").await;
     let (_, lease) = claim(store, LIMITS).await.unwrap();
     let ready = JobEnd { keep: Some(NONE), ..end(JobStatus::Complete) };
-    assert_eq!(store.finish_job(lease, ready, Vec::new()).await.unwrap(), Finished::Ended);
+    assert_eq!(store.finish_job(lease, ready, Vec::new()).await.unwrap(), JobFinish::Ended);
     tokio::time::sleep(Duration::from_millis(2)).await;
     let overdue = store.overdue(100).await.unwrap();
     assert_eq!(overdue.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["expires"]);
@@ -417,7 +419,7 @@ async fn names_and_messages_are_not_kept_for_ever(store: &impl StateStore) {
     }
     let (claimed, lease) = claim(store, LIMITS).await.unwrap();
     let told = vec![message("unsent", &claimed.id)];
-    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), Finished::Ended);
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), JobFinish::Ended);
     let (long_ago, soon) = (Utc::now() - TimeDelta::days(30), Utc::now() + TimeDelta::days(1));
     let keeps = Expiry { exports_before: long_ago, audits_before: long_ago, messages_due_by: long_ago };
     // The name whose time is over, and nothing else.

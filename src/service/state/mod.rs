@@ -22,7 +22,7 @@ use crate::config::service::ServiceConfig;
 
 pub(crate) use error::StateError;
 pub(crate) use jobs::{
-    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
     JobStore, LeaseState, OutboxMessage, QueueFigures, Submitted,
 };
 use postgres::PostgresStore;

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::super::{
-    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
     LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
 };
 use super::outbox::tell;
@@ -16,7 +16,7 @@ use crate::base::failpoint;
 
 const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at";
 
 /// `Ohaj` in ASCII: under this lock one process at a time claims, or the bound of a tenant's jobs would not hold.
 const CLAIM_LOCK: i64 = 0x4f68_616a;
@@ -263,11 +263,11 @@ pub(super) async fn finish(
     lease: &JobLease,
     end: &JobEnd,
     messages: &[OutboxMessage],
-) -> Result<Finished, Undone> {
+) -> Result<JobFinish, Undone> {
     let update = format!(
         "UPDATE outhaul.job SET status = $3, row_count = $4, bytes = $5, parts = $6, committing = false, truncated = $7,
              error_code = $8, error_message = $9, completed_at = {NOW}, expires_at = {NOW} + $10,
-             version = version + 1, lease_until = NULL
+             max_rows = $11, version = version + 1, lease_until = NULL
          WHERE {}{}",
         fence(),
         unless_cancelling(end.status)
@@ -277,6 +277,7 @@ pub(super) async fn finish(
     let [rows, bytes, parts] = counts(transaction, end.progress)?;
     let (code, message) = error_columns(end.error.as_ref());
     let keep = end.keep.map(span);
+    let max_rows = end.max_rows.map(i64::try_from).transpose().map_err(|error| transaction.unreadable(error))?;
     let values = [
         text(&lease.id),
         number(&attempt),
@@ -288,16 +289,17 @@ pub(super) async fn finish(
         text(&code),
         text(&message),
         number(&keep),
+        number(&max_rows),
     ];
     if transaction.changed(&update, &values).await? == 1 {
         tell(transaction, messages).await?;
-        return Ok(Finished::Ended);
+        return Ok(JobFinish::Ended);
     }
     let found = one(transaction, &lease.id, None).await?.filter(|job| job.attempt == lease.attempt);
     Ok(match found.map(|job| job.status) {
-        Some(status) if status == end.status && transaction.may_be_done => Finished::Ended,
-        Some(JobStatus::Cancelling) => Finished::Cancelling,
-        _ => Finished::Lost,
+        Some(status) if status == end.status && transaction.may_be_done => JobFinish::Ended,
+        Some(JobStatus::Cancelling) => JobFinish::Cancelling,
+        _ => JobFinish::Lost,
     })
 }
 
@@ -409,5 +411,6 @@ fn job_of(transaction: &StateTransaction<'_>, row: &Row) -> Result<JobRecord, Un
         version: count(28)?,
         truncated: transaction.value(row, 29)?,
         forgiven: small(30)?,
+        claimed_at: moment(transaction, row, 31)?,
     })
 }

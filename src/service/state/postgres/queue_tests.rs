@@ -9,7 +9,7 @@ use super::tests::{Database, SHORT, USUAL};
 use super::*;
 use crate::service::state::jobs_conformance::{self, job};
 use crate::service::state::{
-    ClaimLimits, Finished, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted,
+    ClaimLimits, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted,
 };
 
 const LIMITS: ClaimLimits = ClaimLimits { lease: Duration::from_mins(10), per_tenant: 2 };
@@ -25,7 +25,7 @@ fn lease(job: &JobRecord) -> JobLease {
 
 fn ended(rows: u64) -> JobEnd {
     let progress = JobProgress { rows, ..JobProgress::default() };
-    JobEnd { status: JobStatus::Complete, progress, error: None, keep: Some(Duration::from_mins(1)) }
+    JobEnd { status: JobStatus::Complete, progress, error: None, max_rows: None, keep: Some(Duration::from_mins(1)) }
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_tenant_s_bound_holds_however_many_processes_claim() {
             let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
             assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
             for job in claimed {
-                assert_eq!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), Finished::Ended);
+                assert_eq!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
             }
         }
         database.drop().await;
@@ -75,7 +75,7 @@ async fn two_hundred_jobs_of_ten_tenants_have_their_turns() {
         while let Some(job) = store.claim("w".to_owned(), LIMITS).await.unwrap() {
             turns.lock().unwrap().push(job.tenant.clone());
             tokio::time::sleep(Duration::from_millis(5)).await;
-            assert_eq!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), Finished::Ended);
+            assert_eq!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
         }
     };
     let begun = std::time::Instant::now();
@@ -112,7 +112,7 @@ async fn lost_connections_lose_and_double_no_job() {
             assert_eq!(job.id, id);
             assert_eq!(
                 store.finish_job(lease(&job), ended(number), Vec::new()).await.unwrap(),
-                Finished::Ended,
+                JobFinish::Ended,
                 "{number}"
             );
         }

@@ -7,7 +7,7 @@ use rusqlite::types::Type;
 use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction};
 
 use super::super::{
-    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
     LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
 };
 use super::outbox::tell;
@@ -16,7 +16,7 @@ use crate::base::failpoint;
 
 pub(super) const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at";
 
 pub(super) fn now() -> i64 {
     micros(Utc::now())
@@ -149,13 +149,13 @@ pub(super) fn claim(
              started_at = COALESCE(started_at, ?1), row_count = 0, bytes = 0, parts = 0, committing = 0
          WHERE id = (
              SELECT id FROM (
-                 SELECT id, status, created_at,
-                     (SELECT count(*) FROM job AS other
-                         WHERE other.tenant = job.tenant AND other.status IN ('running', 'cancelling')
-                             AND other.lease_until >= ?1) AS running,
+                 SELECT job.id, job.created_at, COALESCE(busy.jobs, 0) AS running,
                      COALESCE((SELECT max(claimed_at) FROM job AS other WHERE other.tenant = job.tenant), 0)
                          AS claimed_before
-                 FROM job
+                 FROM job LEFT JOIN (
+                     SELECT tenant, count(*) AS jobs FROM job
+                     WHERE status IN ('running', 'cancelling') AND lease_until >= ?1 GROUP BY tenant
+                 ) AS busy ON busy.tenant = job.tenant
                  WHERE (status = 'queued' AND not_before <= ?1)
                      OR (status IN ('running', 'cancelling') AND {lapsed})
              )
@@ -215,12 +215,13 @@ pub(super) fn finish(
     lease: &JobLease,
     end: &JobEnd,
     messages: &[OutboxMessage],
-) -> Result<Finished, StateError> {
+) -> Result<JobFinish, StateError> {
     let doing = "a job ended";
     let now = now();
     let update = format!(
         "UPDATE job SET status = ?3, row_count = ?4, bytes = ?5, parts = ?6, committing = 0, truncated = ?7, error_code = ?8,
-             error_message = ?9, completed_at = ?10, expires_at = ?11, version = version + 1, lease_until = NULL
+             error_message = ?9, completed_at = ?10, expires_at = ?11, max_rows = ?12, version = version + 1,
+             lease_until = NULL
          WHERE {}{}",
         fence(),
         unless_cancelling(end.status)
@@ -238,17 +239,18 @@ pub(super) fn finish(
         message,
         now,
         end.keep.map(|keep| after(now, keep)),
+        count(end.max_rows, doing)?,
     ];
     let ended = transaction.execute(&update, values).map_err(StateError::database(doing))? == 1;
     if ended {
         tell(transaction, messages, now, doing)?;
-        return Ok(Finished::Ended);
+        return Ok(JobFinish::Ended);
     }
     let still = format!("SELECT status FROM job WHERE {}", fence());
     let still = transaction.query_row(&still, (&lease.id, lease.attempt), |row| row.get(0)).optional();
     Ok(match held(still, doing)? {
-        LeaseState::Cancelling => Finished::Cancelling,
-        _ => Finished::Lost,
+        LeaseState::Cancelling => JobFinish::Cancelling,
+        _ => JobFinish::Lost,
     })
 }
 
@@ -353,5 +355,6 @@ fn job_of(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         version: number(28)?,
         truncated: row.get(29)?,
         forgiven: row.get(30)?,
+        claimed_at: moment(row, 31)?,
     })
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::super::{
-    Cancelled, ClaimLimits, Finished, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStore,
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
     LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{SqliteStore, jobs, outbox};
@@ -58,7 +58,7 @@ impl JobStore for SqliteStore {
         lease: JobLease,
         end: JobEnd,
         messages: Vec<OutboxMessage>,
-    ) -> BoxFuture<'_, Result<Finished, StateError>> {
+    ) -> BoxFuture<'_, Result<JobFinish, StateError>> {
         if !end.status.is_final() {
             return std::future::ready(Err(StateError::NoEnd { status: end.status.name() })).boxed();
         }
