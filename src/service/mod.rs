@@ -73,6 +73,9 @@ use origin::client_address;
 use problem::Refusal;
 use state::{Expiry, StateError, StateStore};
 
+/// A message that nobody has sent for so long is for nobody: a sender gives up far sooner.
+const MESSAGES_KEPT: Duration = Duration::from_hours(30 * 24);
+
 const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
 /// A service that cannot start, or go on.
@@ -271,7 +274,9 @@ pub async fn serve(
     tokio::spawn(async move { warm.describe_all().await });
     tokio::spawn(webhooks::send_all(Arc::clone(&service)));
     tokio::spawn(jobs::sweep(Arc::clone(&service)));
-    let workers = jobs::start(&service).map_err(ServiceError::Jobs)?;
+    let works = service.config.role.works();
+    let workers = if works { jobs::start(&service).map_err(ServiceError::Jobs)? } else { Vec::new() };
+    tokio::spawn(jobs::measure(Arc::clone(&service)));
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     tokio::spawn(fetch_keys(Arc::clone(&service)));
     let (public, admin) = (router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics));
@@ -311,7 +316,11 @@ async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
         let now = Utc::now();
         let before = |kept| now.checked_sub_signed(kept).unwrap_or(DateTime::UNIX_EPOCH);
         let before = |kept| chrono::TimeDelta::from_std(kept).map_or(DateTime::UNIX_EPOCH, before);
-        let expiry = Expiry { exports_before: before(kept.receipts), audits_before: before(kept.audit) };
+        let expiry = Expiry {
+            exports_before: before(kept.receipts),
+            audits_before: before(kept.audit),
+            messages_due_by: before(MESSAGES_KEPT),
+        };
         if let Err(error) = store.prune(expiry).await {
             tracing::warn!(%error, "old records were not forgotten");
         }

@@ -76,6 +76,7 @@ mod service_requests;
 mod service_state;
 mod service_streams;
 mod service_tokens;
+mod service_workers;
 mod shape;
 mod special_inputs;
 mod store;

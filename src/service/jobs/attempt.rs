@@ -23,6 +23,7 @@ use super::routes::audit;
 use super::worker::lease;
 use crate::base::budget::MemoryPermit;
 use crate::base::failpoint;
+use crate::base::telemetry::serving;
 use crate::export::{ExportError, ExportRequest, run};
 use crate::model::{Event, ExportReport, RunStatus};
 
@@ -241,6 +242,7 @@ impl JobAttempt {
         let told = event.map(|event| messages(&self.service.config.webhooks, &self.service.links, event, &after));
         match self.service.store.finish_job(self.lease.clone(), end, told.unwrap_or_default()).await {
             Ok(JobFinish::Ended) => {
+                serving::job_ended(after.status.name());
                 audit(&self.service, &after, after.user.clone(), after.credential.clone(), "export").await;
                 tracing::info!(export = after.id, status = after.status.name(), "an export ended");
             }

@@ -17,6 +17,7 @@ use super::super::state::{AuditRecord, Cancelled, JobCursor, JobRecord, StateErr
 use super::super::webhooks::{WebhookEvent, messages};
 use super::super::{RequestId, ServiceState};
 use super::view::JobView;
+use crate::base::telemetry::serving;
 
 const LISTED: u32 = 50;
 const LISTED_MAX: u32 = 200;
@@ -120,7 +121,10 @@ pub(crate) async fn cancel(
             let message = "the export is being committed";
             return Err(Refusal::new(StatusCode::CONFLICT, "committing", message).after(2));
         }
-        Cancelled::Live(job) if job.status.is_final() => (StatusCode::OK, job),
+        Cancelled::Live(job) if job.status.is_final() => {
+            serving::job_ended(job.status.name());
+            (StatusCode::OK, job)
+        }
         Cancelled::Live(job) => (StatusCode::ACCEPTED, job),
         Cancelled::Final(job) if job.status.is_ready() => (StatusCode::OK, expire(&service, job).await?),
         Cancelled::Final(job) => (StatusCode::OK, job),
@@ -141,6 +145,9 @@ pub(super) async fn expire(service: &ServiceState, job: JobRecord) -> Result<Job
     after.revocation = after.revocation.saturating_add(1);
     let told = messages(&service.config.webhooks, &service.links, WebhookEvent::Expired, &after);
     let expired = service.store.expire(job.id.clone(), told).await.map_err(|error| state(&error))?;
+    if let Some(expired) = &expired {
+        serving::job_ended(expired.status.name());
+    }
     Ok(expired.unwrap_or(after))
 }
 

@@ -8,6 +8,7 @@ use super::super::{
     AuditRecord, Expiry, ExportEnd, ExportRecord, ExportStatus, INTERRUPTED, INTERRUPTED_MESSAGE, RecordedError,
     SIGNING_KEY_BYTES, StateError,
 };
+use super::outbox;
 use super::session::{Parameter, StateTransaction, Undone, number, text};
 use crate::base::failpoint;
 
@@ -267,7 +268,7 @@ pub(super) async fn prune(transaction: &StateTransaction<'_>, expiry: Expiry) ->
     let exports = transaction.changed(delete, &[number(&exports)]).await?;
     let delete = "DELETE FROM outhaul.audit WHERE at < $1";
     let audits = transaction.changed(delete, &[number(&audits)]).await?;
-    let jobs = super::outbox::prune(transaction, micros(expiry.exports_before)).await?;
+    let jobs = outbox::prune(transaction, micros(expiry.exports_before), micros(expiry.messages_due_by)).await?;
     Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
 }
 

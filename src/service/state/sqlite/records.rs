@@ -178,7 +178,7 @@ pub(super) fn prune(transaction: &Transaction<'_>, expiry: Expiry) -> Result<u64
         let exports = transaction.execute(exports, [micros(expiry.exports_before)])?;
         let audits = "DELETE FROM audit WHERE at < ?1";
         let audits = transaction.execute(audits, [micros(expiry.audits_before)])?;
-        let jobs = super::jobs::prune(transaction, micros(expiry.exports_before))?;
+        let jobs = super::outbox::prune(transaction, micros(expiry.exports_before), micros(expiry.messages_due_by))?;
         Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
     };
     remove().map_err(StateError::database("old records were removed"))
