@@ -12,6 +12,7 @@ pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 
         destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
         single_file: matches.get_flag("single_file"),
         dry_run: matches.get_flag("dry_run"),
+        aws_credential_command: None,
     };
     let cleaned =
         context.unless_stopped("stopped while cleaning; the same command goes on", clean::clean(&request)).await;

@@ -408,6 +408,7 @@ impl Settings {
             single_file: given.single_file?,
             manifest_stats: given.manifest_stats?,
             sha256: given.sha256?,
+            take_over: false,
             keep_snapshot: given.keep_snapshot,
             aws_credential_command: given.aws_credential_command.take(),
         })

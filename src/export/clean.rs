@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::error::ExportError;
 use super::hold::own_files;
 use super::leftovers::{DeadRun, Settled};
-use super::place::place;
+use super::place::place_by;
 use crate::commit::Placement;
-use crate::model::ExportErrorKind;
+use crate::model::{CredentialCommand, ExportErrorKind};
 use crate::store::owner::{forget, owner};
 use crate::store::{Destination, Journal};
 
@@ -21,6 +21,8 @@ pub struct CleanRequest {
     pub single_file: bool,
     /// Whether it is only told what would be done.
     pub dry_run: bool,
+    /// Who says credentials for AWS, where a command does.
+    pub aws_credential_command: Option<CredentialCommand>,
 }
 
 /// What was cleaned.
@@ -62,7 +64,8 @@ pub struct CleanedRun {
 /// # Cancel safety
 /// A repeated call goes on where this one stopped.
 pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
-    let (destination, placement) = place(&request.destination, request.single_file).await?;
+    let credentials = request.aws_credential_command.as_ref();
+    let (destination, placement) = place_by(&request.destination, request.single_file, credentials).await?;
     let path = placement.owner_path();
     let owner = owner(&destination, &path).await?;
     let alive = owner.as_ref().filter(|owner| owner.is_alive(Utc::now())).map(|owner| owner.run_id.clone());

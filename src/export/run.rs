@@ -192,7 +192,8 @@ impl Run {
         }
         unless_cancelled(cancel, self.place.ready(&self.request)).await?;
         let stop = cancel.child_token();
-        let hold = unless_cancelled(cancel, self.place.take(run_id, Take::Free, &stop)).await?;
+        let how = if self.request.commit.take_over { Take::Over } else { Take::Free };
+        let hold = unless_cancelled(cancel, self.place.take(run_id, how, &stop)).await?;
         let result = self.begin_and_carry_out(hold.as_ref(), &stop).await;
         self.end(result, hold).await
     }

@@ -181,6 +181,7 @@ pub enum Layout {
 }
 
 /// Where it goes and how it is committed.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommitOptions {
     /// Where.
@@ -201,6 +202,10 @@ pub struct CommitOptions {
     pub manifest_stats: ManifestStats,
     /// Whether parts get a SHA-256 too.
     pub sha256: bool,
+    /// Whether the destination is taken from whoever has it: where somebody else sees to it that of two runs of this id the
+    /// later one is right. No record has it.
+    #[serde(skip)]
+    pub take_over: bool,
     /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
     pub keep_snapshot: Option<Duration>,
     /// `--aws-credential-command`; no record has it.

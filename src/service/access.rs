@@ -64,18 +64,6 @@ impl Caller {
         Ok(Self { credential, own, datasets, tenant, user, tier, max_rows })
     }
 
-    /// Whoever made a request that waited: what he may have is judged anew, and his credential is not there any more.
-    pub(crate) fn recorded(
-        tenant: Option<String>,
-        user: Option<String>,
-        tier: String,
-        max_rows: Option<NonZeroU64>,
-        credential: String,
-    ) -> Self {
-        let own = format!("key:{credential}");
-        Self { credential, own, datasets: None, tenant, user, tier, max_rows }
-    }
-
     /// Whose records a request belongs to: the tenant's, or the caller's own where he has none.
     pub(crate) fn owner(&self) -> String {
         self.tenant.as_ref().map_or_else(|| self.own.clone(), |tenant| format!("tenant:{tenant}"))

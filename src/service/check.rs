@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::analyze::{dimensions, measures};
 use super::catalog::describe;
+use super::jobs::probe;
 use super::jwks;
 use super::problem::Refusal;
+use super::state;
 use super::tls::server_config;
 use crate::base::voice;
 use crate::config::ConfigError;
@@ -31,6 +33,25 @@ pub(super) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
                 "look whether the database is reached, and what locks the table",
             )),
         }
+    }
+    for (name, destination) in &config.destinations {
+        let place = format!("destination.{name}");
+        let (what, hint) = match timeout(config.limits.first_page, probe(destination)).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => {
+                let hint = "the service must be able to write, read, list and delete there";
+                (format!("{place}: {}", error.sentence()), hint)
+            }
+            Err(_) => {
+                let what = format!("{place} did not answer within limits.first_page");
+                (what, "look whether the store is reached from here")
+            }
+        };
+        errors.push(ConfigError::new(what, hint));
+    }
+    if let Err(error) = state::probe(config).await {
+        let what = format!("state_url: {}", voice::sentence(&error.to_string(), error.source(), false));
+        errors.push(ConfigError::new(what, error.hint().unwrap_or("look what the database says")));
     }
     if let Some(settings) = &config.jwt
         && let Err(error) = jwks::check(&settings.jwks).await

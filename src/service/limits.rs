@@ -30,11 +30,18 @@ const MEMORY_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Limits {
     requests: DefaultKeyedRateLimiter<String>,
     since_sweep: AtomicU32,
-    streams: Arc<Semaphore>,
-    all: u32,
-    streams_per_tenant: u32,
-    of_tenants: Arc<Mutex<HashMap<String, u32>>>,
+    streams: Slots,
+    followers: Slots,
     memory: MemoryBudget,
+}
+
+/// So many at the same time, and so many of one tenant.
+#[derive(Debug)]
+struct Slots {
+    free: Arc<Semaphore>,
+    all: u32,
+    per_tenant: u32,
+    of_tenants: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 /// The right to one stream, given back when it is dropped.
@@ -52,10 +59,8 @@ impl Limits {
         Self {
             requests: RateLimiter::keyed(Quota::per_minute(per_minute)),
             since_sweep: AtomicU32::new(0),
-            streams: Arc::new(Semaphore::new(usize::try_from(limits.streams).unwrap_or(usize::MAX))),
-            all: limits.streams,
-            streams_per_tenant: limits.streams_per_tenant,
-            of_tenants: Arc::default(),
+            streams: Slots::new(limits.streams, limits.streams_per_tenant),
+            followers: Slots::new(limits.streams, limits.streams_per_tenant),
             memory,
         }
     }
@@ -80,7 +85,7 @@ impl Limits {
     /// # Errors
     /// The tenant has as many as it may have, or the service has, or others have the memory.
     pub(crate) async fn stream(&self, owner: &str, bytes: u64) -> Result<StreamPermit, Refusal> {
-        let mut permit = self.slot(owner)?;
+        let mut permit = self.streams.slot(owner)?;
         // Held by those that wait: no more of them than streams wait.
         permit.memory = self.reserve(bytes).await?;
         Ok(permit)
@@ -101,31 +106,48 @@ impl Limits {
         })
     }
 
+    /// Lets a caller follow a job: as many as may have streams, beside them.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub(crate) fn follower(&self, owner: &str) -> Result<StreamPermit, Refusal> {
+        self.followers.slot(owner)
+    }
+
+    /// Streams and questions that are under way.
+    pub(crate) fn under_way(&self) -> u32 {
+        self.streams.of_tenants.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    /// Waits until nobody has a stream or follows a job, and lets none begin.
+    pub(crate) async fn all_ended(&self) {
+        for slots in [&self.streams, &self.followers] {
+            if let Ok(permits) = slots.free.acquire_many(slots.all).await {
+                permits.forget();
+            }
+        }
+    }
+}
+
+impl Slots {
+    fn new(all: u32, per_tenant: u32) -> Self {
+        let free = Arc::new(Semaphore::new(usize::try_from(all).unwrap_or(usize::MAX)));
+        Self { free, all, per_tenant, of_tenants: Arc::default() }
+    }
+
     fn slot(&self, owner: &str) -> Result<StreamPermit, Refusal> {
-        let all = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+        let all = Arc::clone(&self.free).try_acquire_owned().map_err(|_| {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the service has as many streams as it may have")
                 .after(STREAM_RETRY_SECONDS)
         })?;
         let mut of_tenants = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let count = of_tenants.entry(owner.to_owned()).or_default();
-        if *count >= self.streams_per_tenant {
+        if *count >= self.per_tenant {
             return Err(too_many("too many streams at the same time").after(STREAM_RETRY_SECONDS));
         }
         *count += 1;
         drop(of_tenants);
         Ok(StreamPermit { _all: all, memory: None, owner: owner.to_owned(), of_tenants: Arc::clone(&self.of_tenants) })
-    }
-
-    /// Streams and questions that are under way.
-    pub(crate) fn under_way(&self) -> u32 {
-        self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-    }
-
-    /// Waits until no stream runs, and lets none begin.
-    pub(crate) async fn all_ended(&self) {
-        if let Ok(permits) = self.streams.acquire_many(self.all).await {
-            permits.forget();
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Destination URLs, read and checked: pure but for the current folder, against which a relative path is made absolute.
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::error::{StoreError, StoreFault};
 
@@ -122,6 +122,18 @@ impl Address {
 /// [`StoreFault::Configuration`].
 pub(crate) fn check_address(written: &str) -> Result<(), StoreError> {
     Address::parse(written).map(drop)
+}
+
+/// The canonical URL of what a person wrote, to which `/path` can be appended; `folder` is where a relative path begins.
+///
+/// # Errors
+/// [`StoreFault::Configuration`].
+pub(crate) fn canonical_url(written: &str, folder: &Path) -> Result<String, StoreError> {
+    check_scheme(written)?;
+    if written.is_empty() || written.contains("://") {
+        return Address::parse(written).map(|address| address.url());
+    }
+    Ok(Address::Local(absolute(&folder.join(written).to_string_lossy())?).url())
 }
 
 /// Refuses every scheme that is not a destination's, and a destination's scheme without its two slashes. What does not begin

@@ -29,7 +29,7 @@ pub(crate) mod stream;
 mod temporary;
 mod writer;
 
-pub(crate) use address::{check_address, check_scheme, local_path, shown};
+pub(crate) use address::{canonical_url, check_address, check_scheme, local_path, shown};
 pub(crate) use chunks::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 pub use destination::Destination;
 pub use error::StoreError;

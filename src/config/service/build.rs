@@ -1,18 +1,16 @@
 //! What was written becomes what is used: every name resolved, every contradiction found, all mistakes told at once.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::typed::{load as load_export, load_connection, load_settings};
+use super::super::typed::load as load_export;
 use super::super::{ConfigError, ConfigErrors, Environment};
 use super::analysis::analyses;
-use super::file::{ColumnEntry, DatasetEntry, ServiceFile, SourceEntry};
+use super::file::{ColumnEntry, DatasetEntry, ServiceFile};
 use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, ServiceRole, TenantRule};
-use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::{ReadMode, ServedReads};
 use crate::source::Source;
@@ -43,9 +41,6 @@ const NO_FOLDER: &str = "/nowhere";
 
 /// Where a template's rows would be, which are its source's in the end.
 const NOWHERE: &str = "postgresql://nobody@localhost/nothing";
-
-/// A source's text on its way to the parser, which takes it from a variable as it takes it from one of a person's.
-const SOURCE_VARIABLE: &str = "service.toml";
 
 pub(super) fn load(path: &Path, environment: &Environment) -> Result<ServiceConfig, ConfigErrors> {
     let text = environment.read(path).map_err(|error| {
@@ -80,7 +75,7 @@ fn has_password(from: &str) -> bool {
 }
 
 pub(super) struct Builder<'a> {
-    folder: Option<&'a Path>,
+    pub(super) folder: Option<&'a Path>,
     pub(super) environment: &'a Environment,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<String>,
@@ -101,6 +96,7 @@ impl Builder<'_> {
         let mut job_folder = state.clone().into_os_string();
         job_folder.push(".exports");
         let job_folder = std::path::absolute(&job_folder).unwrap_or_else(|_| job_folder.into());
+        let destinations = self.destinations(&file.destination);
         let tiers = self.tiers(&file);
         let limits = self.limits(&file.limits);
         self.max_row_bytes = limits.max_row_bytes;
@@ -113,9 +109,11 @@ impl Builder<'_> {
         let mut datasets = BTreeMap::new();
         for (name, entry) in &file.dataset {
             if let Some(dataset) = self.dataset(name, entry, &sources, &tiers) {
-                datasets.insert(name.clone(), dataset);
+                let destination = self.destination_of(name, entry.destination.as_deref(), &destinations);
+                datasets.insert(name.clone(), Dataset { destination, ..dataset });
             }
         }
+        self.check_destinations(state_url.is_some(), &job_folder, &datasets, &destinations);
         if file.dataset.is_empty() {
             self.wrong("there is no [dataset.NAME]", "config/service.example.toml shows one");
         }
@@ -125,15 +123,15 @@ impl Builder<'_> {
         self.check_memory(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
+        let jobs = self.jobs(&file.jobs);
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
+        let trusted_proxies = self.proxies(&file.trusted_proxies);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
         let link_seconds = self.seconds("link_ttl", file.link_ttl.as_deref(), LINK_TTL);
+        let link_keys = self.link_keys(file.link_secret.as_ref());
         let webhooks = self.webhooks(file.webhook);
-        let public_url = file.public_url.map(|url| url.trim_end_matches('/').to_owned());
-        if public_url.as_deref().is_some_and(|url| !is_base(url)) {
-            self.wrong("public_url is no URL", "write it as in https://exports.example.com, or with a path behind it");
-        }
+        let public_url = self.public_url(file.public_url);
         let warnings = std::mem::take(&mut self.warnings);
         Some(ServiceConfig {
             listen: listen?,
@@ -141,18 +139,22 @@ impl Builder<'_> {
             public_url,
             tls,
             cors_origins: file.cors_origins,
+            trusted_proxies,
             role: ServiceRole::All,
             state,
             state_url,
             job_folder,
+            destinations,
             bucket_key_seconds,
             link_seconds,
             link_redirect: file.link_redirect.unwrap_or(true),
+            link_keys,
             keys,
             jwt,
             tiers,
             datasets,
             limits,
+            jobs,
             retention,
             webhooks,
             warnings,
@@ -172,98 +174,6 @@ impl Builder<'_> {
         let named = |name: &String| file.dataset.values().any(|entry| entry.source.as_ref() == Some(name));
         let unused = file.source.keys().filter(|name| file.source.len() > 1 && !named(name));
         self.warnings.extend(unused.map(|name| format!("source.{name} is the source of no dataset")));
-    }
-
-    fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
-        match crate::base::telemetry::exporter::listen_address(text) {
-            Ok(address) => Some(address),
-            Err(why) => {
-                self.wrong(format!("{key} is {text:?}"), why);
-                None
-            }
-        }
-    }
-
-    fn tls(&mut self, cert: Option<&str>, key: Option<&str>) -> Option<(PathBuf, PathBuf)> {
-        match (cert, key) {
-            (Some(cert), Some(key)) => Some((self.relative(cert), self.relative(key))),
-            (None, None) => None,
-            _ => {
-                self.wrong("tls_cert and tls_key belong together", "give both, or neither");
-                None
-            }
-        }
-    }
-
-    /// Origins are compared letter by letter, as browsers send them.
-    fn origins(&mut self, origins: &[String]) {
-        for origin in origins {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', '*', ' ']) || host != host.to_lowercase())
-            {
-                let hint = "write it as a browser sends it, as in https://app.example.com, one for each; there is no *";
-                self.wrong(format!("cors_origins: {origin:?} is no origin"), hint);
-            }
-        }
-    }
-
-    /// A path, from the folder of the file.
-    pub(super) fn relative(&self, text: &str) -> PathBuf {
-        self.folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))
-    }
-
-    fn source(&mut self, name: &str, entry: &SourceEntry) -> Option<Arc<dyn Source>> {
-        let loaded = self.connection(entry, load_connection);
-        self.named(&format!("source.{name}"), loaded)
-    }
-
-    /// The database of the state store, which several processes need: a file has one.
-    fn state_url(&mut self, file: &ServiceFile) -> Option<ConnectSettings> {
-        let passwords = [&file.state_password_file, &file.state_password_command];
-        let Some(url) = &file.state_url else {
-            if passwords.iter().any(|password| password.is_some()) {
-                self.wrong("a state file has no password", "name a database with state_url");
-            }
-            return None;
-        };
-        if file.state.is_some() {
-            self.wrong(
-                "state and state_url are both given",
-                "keep one: a file for one process, a database for several",
-            );
-        }
-        let [password_file, password_command] = passwords.map(Clone::clone);
-        let entry = SourceEntry { from: Some(url.0.clone()), password_file, password_command };
-        let loaded = self.connection(&entry, load_settings);
-        self.named("state_url", loaded)
-    }
-
-    fn named<T>(&mut self, place: &str, loaded: Result<T, ConfigErrors>) -> Option<T> {
-        let named = |error: ConfigError| ConfigError::new(format!("{place}: {}", error.what), error.hint);
-        loaded.map_err(|errors| self.errors.extend(errors.0.into_iter().map(named))).ok()
-    }
-
-    /// What connects as the options of a command line do.
-    fn connection<T>(
-        &self,
-        entry: &SourceEntry,
-        load: impl FnOnce(Vec<(&'static str, Vec<String>)>, &Environment) -> Result<T, ConfigErrors>,
-    ) -> Result<T, ConfigErrors> {
-        let mut flags = Vec::new();
-        let mut environment = self.environment.clone();
-        if let Some(from) = &entry.from {
-            // A variable may hold a password, which a command line may not.
-            if let Some(variable) = from.strip_prefix("env:") {
-                flags.push(("from", vec![format!("env:{variable}")]));
-            } else {
-                environment = environment.with(SOURCE_VARIABLE, from);
-                flags.push(("from", vec![format!("env:{SOURCE_VARIABLE}")]));
-            }
-        }
-        for (key, value) in [("password_file", &entry.password_file), ("password_command", &entry.password_command)] {
-            flags.extend(value.as_ref().map(|value| (key, vec![value.clone()])));
-        }
-        load(flags, &environment)
     }
 
     fn dataset(
@@ -322,6 +232,7 @@ impl Builder<'_> {
             tenant,
             labels,
             filename: entry.filename.clone(),
+            destination: None,
             analyses,
             query_tiers: entry.grants.as_ref().and_then(|grants| grants.query.clone()),
         })
@@ -441,13 +352,6 @@ pub(super) fn served() -> ServedReads {
         statement_timeout: STATEMENT_TIMEOUT,
         settings: Vec::new(),
     }
-}
-
-/// What paths can be written behind.
-fn is_base(url: &str) -> bool {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#<>\"\\^`{|}".contains(&byte);
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(plain))
 }
 
 /// A name that stands in a URL as it is.

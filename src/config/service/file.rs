@@ -10,9 +10,6 @@ use super::super::options::nearest;
 use super::super::{ConfigError, position};
 use crate::model::BucketUnit;
 
-/// Keys of the design that are not in this version: refused by name, never "unknown".
-const LATER: [&str; 2] = ["destination", "trusted_proxies"];
-
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,17 +24,21 @@ pub(super) struct ServiceFile {
     pub(super) bucket_key_ttl: Option<String>,
     pub(super) link_ttl: Option<String>,
     pub(super) link_redirect: Option<bool>,
+    pub(super) link_secret: Option<Secrets>,
     pub(super) tls_cert: Option<String>,
     pub(super) tls_key: Option<String>,
     pub(super) cors_origins: Vec<String>,
+    pub(super) trusted_proxies: Vec<String>,
     pub(super) source: BTreeMap<String, SourceEntry>,
     pub(super) tier: BTreeMap<String, TierEntry>,
     pub(super) key: Vec<KeyEntry>,
     pub(super) jwt: Option<JwtEntry>,
     pub(super) dataset: BTreeMap<String, DatasetEntry>,
     pub(super) limits: LimitsEntry,
+    pub(super) jobs: JobsEntry,
     pub(super) retention: RetentionEntry,
     pub(super) webhook: Vec<WebhookEntry>,
+    pub(super) destination: BTreeMap<String, DestinationEntry>,
 }
 
 /// `state_url`. Its text may hold a password: no `Debug` of it.
@@ -135,6 +136,7 @@ pub(super) struct DatasetEntry {
     pub(super) csv_newline: Option<String>,
     pub(super) csv_header: Option<String>,
     pub(super) filename: Option<String>,
+    pub(super) destination: Option<String>,
     #[serde(default)]
     pub(super) columns: BTreeMap<String, ColumnEntry>,
     #[serde(default)]
@@ -172,13 +174,50 @@ pub(super) struct AnalysisEntry {
     pub(super) grants: Option<Vec<String>>,
 }
 
+/// `[destination.NAME]`. A command may have a secret among its words: no `Debug` of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DestinationEntry {
+    pub(super) to: String,
+    pub(super) aws_credential_command: Option<String>,
+}
+
+impl std::fmt::Debug for DestinationEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DestinationEntry").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+/// One secret, or the new one and those before it: no `Debug` of them.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Secrets {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Secrets {
+    pub(super) fn texts(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Several(texts) => texts,
+        }
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
 /// `[[webhook]]`. Its text may hold a secret: no `Debug` of it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WebhookEntry {
     pub(super) name: String,
     pub(super) url: String,
-    pub(super) secret: Option<String>,
+    pub(super) secret: Option<Secrets>,
     pub(super) secret_file: Option<String>,
     pub(super) events: Option<Vec<String>>,
     pub(super) allow: Option<Vec<String>>,
@@ -203,6 +242,16 @@ pub(super) struct LimitsEntry {
     pub(super) memory: Option<String>,
     pub(super) max_row_bytes: Option<String>,
     pub(super) shutdown: Option<String>,
+}
+
+/// `[jobs]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct JobsEntry {
+    pub(super) workers: Option<u32>,
+    pub(super) running_per_tenant: Option<u32>,
+    pub(super) queued_per_tenant: Option<u32>,
+    pub(super) attempts: Option<u32>,
 }
 
 /// `[retention]`.
@@ -234,9 +283,6 @@ fn told(message: &str) -> (String, String) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = message.strip_prefix("unknown field ").and_then(|_| quoted.next());
     if let Some(name) = unknown {
-        if LATER.contains(&name) {
-            return (format!("{name} is not in this version yet"), "leave it out".to_owned());
-        }
         let known: Vec<&str> = quoted.collect();
         let hint = nearest(name, known.iter().copied())
             .map_or_else(|| format!("the keys here are {}", known.join(", ")), |near| format!("did you mean {near}?"));

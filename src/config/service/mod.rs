@@ -3,8 +3,12 @@
 mod analysis;
 mod build;
 mod callers;
+mod destinations;
 mod file;
+mod jobs;
 mod jwt;
+mod places;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -19,7 +23,9 @@ use super::{ConfigError, ConfigErrors, Environment};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::BucketUnit;
-pub use webhooks::{Network, Webhook, WebhookSecret};
+pub use destinations::JobDestination;
+pub use secrets::{LinkKey, WebhookSecret};
+pub use webhooks::{Network, Webhook};
 
 /// Everything that a service is made of.
 #[derive(Debug)]
@@ -34,20 +40,26 @@ pub struct ServiceConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Pages of these origins may ask.
     pub cors_origins: Vec<String>,
+    /// Who is believed about the address of a client.
+    pub trusted_proxies: Vec<Network>,
     /// What this process does.
     pub role: ServiceRole,
     /// The file of the state store, where it has one.
     pub state: PathBuf,
     /// The database of the state store, where several processes share it.
     pub state_url: Option<ConnectSettings>,
-    /// Where the files of exports in the background are.
+    /// Where the files of exports in the background are that have no destination.
     pub job_folder: PathBuf,
+    /// Where those of others are, by name.
+    pub destinations: BTreeMap<String, JobDestination>,
     /// So many seconds a bucket key is good for.
     pub bucket_key_seconds: i64,
     /// So many seconds a link to a file is good for.
     pub link_seconds: i64,
     /// Whether a link to one object sends the client to the store, where that can.
     pub link_redirect: bool,
+    /// What links are signed with, the newest first; none is the key of the state store.
+    pub link_keys: Vec<LinkKey>,
     /// The callers.
     pub keys: Vec<CallerKey>,
     /// Tokens that open datasets too.
@@ -58,6 +70,8 @@ pub struct ServiceConfig {
     pub datasets: BTreeMap<String, Dataset>,
     /// What a caller may take.
     pub limits: ServiceLimits,
+    /// What runs in the background.
+    pub jobs: JobLimits,
     /// How long the service remembers.
     pub retention: Remembrance,
     /// Who is told how exports end.
@@ -178,6 +192,8 @@ pub struct Dataset {
     pub labels: bool,
     /// What a file is called, without its extension.
     pub filename: Option<String>,
+    /// The name of the destination of its exports in the background; `None` is the folder beside the state file.
+    pub destination: Option<String>,
     /// What can be asked of it besides its rows.
     pub analyses: BTreeMap<String, Analysis>,
     /// The tiers that may query it; `None` is all.
@@ -267,6 +283,19 @@ pub struct ServiceLimits {
     pub max_row_bytes: NonZeroU64,
     /// So long streams have to end by themselves once the service is to stop.
     pub shutdown: Duration,
+}
+
+/// What runs in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobLimits {
+    /// Exports that run at the same time in one process.
+    pub workers: u32,
+    /// Those of one tenant, in all processes.
+    pub running_per_tenant: u32,
+    /// Exports of one tenant that wait or run.
+    pub queued_per_tenant: u32,
+    /// After so many attempts an export has failed.
+    pub attempts: u32,
 }
 
 /// How long the service remembers.

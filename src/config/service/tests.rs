@@ -99,7 +99,8 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ),
         ("[source.shop]", "state_url = \"env:STATE_NOWHERE\"\n[source.shop]", "the variable STATE_NOWHERE is not set"),
         ("[source.shop]", "cors_origins = [\"*\"]\n[source.shop]", "cors_origins: \"*\" is no origin"),
-        ("[source.shop]", "trusted_proxies = []\n[source.shop]", "trusted_proxies is not in this version yet"),
+        ("[source.shop]", "trusted_proxies = [\"proxy\"]\n[source.shop]", "trusted_proxies"),
+        ("[source.shop]", "trusted_proxies = [\"0.0.0.0/0\"]\n[source.shop]", "trusted_proxies"),
         ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
         (
             "table = \"public.orders\"",
@@ -204,4 +205,66 @@ fn webhooks_are_read_and_their_mistakes_are_told() {
         assert!(errors.iter().any(|error| error.contains(expected)), "{to}: {errors:?}");
         assert!(!errors.iter().any(|error| error.contains("MfKQ9r8G")), "{errors:?}");
     }
+}
+
+#[test]
+fn a_destination_is_that_of_the_datasets_that_name_it_or_of_all() {
+    let one =
+        format!("{SMALL}\n[destination.lake]\nto = \"s3://bucket/exports/\"\naws_credential_command = \"canary\"\n");
+    let config = load(&one).unwrap();
+    assert!(!format!("{config:?}").contains("canary"), "the command is shown");
+    let orders = &config.datasets["orders"];
+    assert_eq!(config.destination_of(orders), "s3://bucket/exports");
+    assert_eq!(config.credentials_of("s3://bucket/exports/0198").unwrap().expose(), "canary");
+    for elsewhere in
+        ["s3://bucket/exports", "s3://bucket/exports/0198/data", "s3://bucket/other/0198", "file:///x/0198"]
+    {
+        assert_eq!(config.credentials_of(elsewhere), None, "{elsewhere}");
+    }
+    assert!(!config.uses_job_folder());
+    let two = format!("{one}[destination.here]\nto = \"aus gänge/x\"\n");
+    let named = |name: &str| two.replace("[dataset.orders]", &format!("[dataset.orders]\ndestination = \"{name}\""));
+    let config = load(&named("here")).unwrap();
+    assert_eq!(config.destination_of(&config.datasets["orders"]), "file:///s/aus%20g%C3%A4nge/x");
+    assert_eq!(config.warnings, ["destination.lake is the destination of no dataset"]);
+    let errors = load(&two).unwrap_err();
+    assert_eq!(errors, ["dataset.orders: destination: there are several (the destinations are here, lake)"]);
+    let errors = load(&named("lak")).unwrap_err();
+    assert_eq!(errors, ["dataset.orders: destination \"lak\" is not there (did you mean lake?)"]);
+    for (to, expected) in [
+        ("s3://bucket/exports/", ""),
+        ("s4://bucket/", "is not a kind of destination"),
+        ("s3:bucket", "two slashes"),
+        ("", "the destination is empty"),
+        ("s3://bucket/{date}/", "to expands nothing"),
+        ("s3://bucket/../x", "`.` or `..`"),
+    ] {
+        match load(&one.replace("s3://bucket/exports/", to)) {
+            Ok(_) => assert_eq!(expected, "", "{to}"),
+            Err(errors) => assert!(errors.len() == 1 && errors[0].contains(expected), "{to}: {errors:?}"),
+        }
+    }
+    let none = load(SMALL).unwrap();
+    assert_eq!(none.destination_of(&none.datasets["orders"]), "file:///s/outhaul-state.sqlite3.exports");
+    let shared = load(&format!("state_url = \"postgresql://h/x\"\n{SMALL}")).unwrap();
+    assert!(shared.warnings[0].contains("which all processes must share"), "{:?}", shared.warnings);
+}
+
+#[test]
+fn secrets_change_by_a_list_whose_first_signs() {
+    let [old, new] = ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwAAAA"];
+    let hook = "[[webhook]]\nname = \"backend\"\nurl = \"https://app.example.com/x/\"";
+    let text = format!("{SMALL}\n{hook}\nsecret = [\"whsec_{new}\", \"whsec_{old}\"]\n");
+    let config = load(&text).unwrap();
+    assert_eq!(config.webhooks[0].secrets.iter().map(|secret| secret.expose().len()).collect::<Vec<_>>(), [27, 24]);
+    assert!(
+        load(&text.replace(old, "x")).is_err()
+            && load(&text.replace(&format!("\"whsec_{new}\", \"whsec_{old}\""), "")).is_err()
+    );
+    let secret = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let config = load(&format!("link_secret = \"{secret}\"\n{SMALL}")).unwrap();
+    assert_eq!(config.link_keys.len(), 1);
+    let errors = load(&format!("link_secret = [\"{secret}\", \"env:NOT_SET\"]\n{SMALL}")).unwrap_err();
+    assert_eq!(errors, ["link_secret is not at least 32 bytes in base64 (make one with: openssl rand -base64 32)"]);
+    assert!(load(SMALL).unwrap().link_keys.is_empty());
 }

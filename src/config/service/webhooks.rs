@@ -2,21 +2,13 @@
 
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::build::Builder;
 use super::file::WebhookEntry;
+use super::secrets::WebhookSecret;
 use crate::base::http::HttpServer;
 
 /// What there is to tell.
 pub(crate) const EVENTS: [&str; 3] = ["export.ready", "export.failed", "export.expired"];
-
-/// What a secret begins with, as Standard Webhooks writes it.
-const SECRET_PREFIX: &str = "whsec_";
-
-/// The least that a secret may be; Standard Webhooks asks for 24 bytes.
-const SECRET_BYTES_MIN: usize = 24;
 
 /// One receiver.
 #[derive(Debug, Clone)]
@@ -25,34 +17,12 @@ pub struct Webhook {
     pub name: String,
     /// Where it is.
     pub url: String,
-    /// What its messages are signed with.
-    pub secret: WebhookSecret,
+    /// What its messages are signed with, each with all of them: a receiver may know one alone.
+    pub secrets: Vec<WebhookSecret>,
     /// What it is told.
     pub events: Vec<String>,
     /// The addresses that it may have; `None` is any.
     pub allow: Option<Vec<Network>>,
-}
-
-/// A secret, which nothing shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct WebhookSecret(Vec<u8>);
-
-impl std::fmt::Debug for WebhookSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WebhookSecret")
-    }
-}
-
-impl WebhookSecret {
-    /// Reads `whsec_` and base64.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let bytes = STANDARD.decode(text.trim().strip_prefix(SECRET_PREFIX)?).ok()?;
-        (bytes.len() >= SECRET_BYTES_MIN).then_some(Self(bytes))
-    }
-
-    pub(crate) fn expose(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// Addresses that begin with the same bits.
@@ -72,6 +42,11 @@ impl Network {
         (bits <= most).then_some(Self { first, bits })
     }
 
+    /// Whether every address is one of them.
+    pub(crate) const fn is_everybody(self) -> bool {
+        self.bits == 0
+    }
+
     /// Whether an address is one of them. An IPv4 address in the clothes of IPv6 is the IPv4 address.
     pub(crate) fn has(self, address: IpAddr) -> bool {
         match (self.first, address.to_canonical()) {
@@ -89,6 +64,17 @@ impl Network {
 }
 
 impl Builder<'_> {
+    /// Proxies, by their addresses. A list of everybody would believe everybody.
+    pub(super) fn proxies(&mut self, texts: &[String]) -> Vec<Network> {
+        let networks = texts.iter().map(|text| Network::parse(text).filter(|network| !network.is_everybody()));
+        let networks: Option<Vec<Network>> = networks.collect();
+        if networks.is_none() {
+            let hint = "write the addresses of your proxies, or networks as in \"10.0.0.0/8\"";
+            self.wrong("trusted_proxies", hint);
+        }
+        networks.unwrap_or_default()
+    }
+
     pub(super) fn webhooks(&mut self, entries: Vec<WebhookEntry>) -> Vec<Webhook> {
         let mut hooks: Vec<Webhook> = Vec::new();
         for entry in entries {
@@ -110,34 +96,10 @@ impl Builder<'_> {
                 }
                 networks
             });
-            if let Some(secret) = self.webhook_secret(&place, entry.secret.as_deref(), entry.secret_file.as_deref()) {
-                hooks.push(Webhook { name: entry.name, url: entry.url, secret, events, allow });
-            }
+            let secrets = self.webhook_secrets(&place, entry.secret.as_ref(), entry.secret_file.as_deref());
+            hooks.push(Webhook { name: entry.name, url: entry.url, secrets, events, allow });
         }
         hooks
-    }
-
-    fn webhook_secret(&mut self, place: &str, written: Option<&str>, file: Option<&str>) -> Option<WebhookSecret> {
-        let hint = "make one with: echo \"whsec_$(openssl rand -base64 24)\"";
-        let text = match (written, file) {
-            (Some(written), None) => match written.strip_prefix("env:") {
-                Some(variable) => self.environment.get(variable),
-                None => Some(written.to_owned()),
-            },
-            (None, Some(file)) => {
-                let file = self.relative(file);
-                self.environment.read(&file).ok()
-            }
-            _ => {
-                self.wrong(format!("{place} wants one of secret and secret_file"), hint);
-                return None;
-            }
-        };
-        let secret = text.as_deref().and_then(WebhookSecret::parse);
-        if secret.is_none() {
-            self.wrong(format!("{place}: its secret is not whsec_ and at least 24 bytes in base64"), hint);
-        }
-        secret
     }
 }
 
@@ -172,17 +134,6 @@ mod tests {
             ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "host", "10.0.0.0/-1"]
                 .iter()
                 .all(|text| Network::parse(text).is_none())
-        );
-    }
-
-    #[test]
-    fn a_secret_is_read_and_never_shown() {
-        let secret = WebhookSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
-        assert_eq!((secret.expose().len(), format!("{secret:?}").as_str()), (24, "WebhookSecret"));
-        assert!(
-            ["", "whsec_", "whsec_AAAA", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%"]
-                .iter()
-                .all(|text| WebhookSecret::parse(text).is_none())
         );
     }
 }

@@ -1,8 +1,6 @@
 //! What a job exports, as its row keeps it, and the engine's request for it. The question is judged anew by each attempt: what
 //! is not granted any more is not exported.
 
-use std::num::NonZeroU64;
-
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +10,7 @@ use super::super::problem::Refusal;
 use super::super::query;
 use super::super::question::{Question, StreamFormat};
 use super::super::state::JobRecord;
+use crate::base::failpoint;
 use crate::export::ExportRequest;
 use crate::model::{Compression, ScopeCondition, Target};
 
@@ -48,6 +47,15 @@ impl JobFormat {
     }
 }
 
+impl From<StreamFormat> for JobFormat {
+    fn from(format: StreamFormat) -> Self {
+        match format {
+            StreamFormat::Ndjson => Self::Ndjson,
+            StreamFormat::Csv => Self::Csv,
+        }
+    }
+}
+
 /// The codec of a name, where the format has it.
 ///
 /// # Errors
@@ -74,13 +82,13 @@ pub(crate) struct JobOrder {
     pub(crate) question: Question,
     pub(crate) format: JobFormat,
     pub(crate) compression: Compression,
-    /// Those of a bucket.
+    /// Of whose bucket it is.
+    pub(crate) analysis: Option<String>,
+    /// Those of the bucket.
     pub(crate) conditions: Vec<ScopeCondition>,
     pub(crate) tenant: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) tier: String,
-    pub(crate) max_rows: Option<NonZeroU64>,
-    pub(crate) credential: String,
 }
 
 /// The engine's request for a job.
@@ -92,8 +100,19 @@ pub(crate) async fn request(service: &ServiceState, job: &JobRecord) -> Result<E
     let order: JobOrder = serde_json::from_str(&job.request).map_err(unreadable)?;
     let gone = || Refusal::invalid("the dataset is not served any more");
     let dataset = service.config.datasets.get(&job.dataset).ok_or_else(gone)?;
-    let JobOrder { question, format, compression, conditions, tenant, user, tier, max_rows, credential } = order;
-    let caller = Caller::recorded(tenant, user, tier, max_rows, credential);
+    let JobOrder { question, format, compression, analysis, conditions, tenant, user, tier } = order;
+    let max_rows =
+        *service.config.tiers.get(&tier).ok_or_else(|| Refusal::forbidden("the tier is not there any more"))?;
+    // Whose row it is; which key or token asked is of no account any more.
+    let (own, credential) = (job.tenant.clone(), job.credential.clone());
+    let caller = Caller { credential, own, datasets: None, tenant, user, tier, max_rows };
+    let granted = match &analysis {
+        None => caller.may_query(dataset),
+        Some(name) => dataset.analyses.get(name).is_some_and(|analysis| caller.may_analyze(analysis)),
+    };
+    if !granted {
+        return Err(Refusal::forbidden("the tier may not have these rows any more"));
+    }
     let described = service.described(dataset).await?;
     let mut scope = question.scope(dataset, described, &caller)?;
     scope.conditions.extend(conditions);
@@ -103,6 +122,9 @@ pub(crate) async fn request(service: &ServiceState, job: &JobRecord) -> Result<E
     request.format.compression = compression;
     job.id.clone_into(&mut request.commit.run_id);
     request.commit.run_id_given = true;
+    // Whoever had the job before has lost its lease.
+    request.commit.take_over = !failpoint::off("job_take_over");
     request.commit.target = Target::Destination(job.destination.clone());
+    request.commit.aws_credential_command = service.config.credentials_of(&job.destination).cloned();
     Ok(request)
 }

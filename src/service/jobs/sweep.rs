@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::ServiceState;
-use super::super::state::JobRecord;
-use super::routes::{audit, expire};
+use super::super::state::{JobRecord, JobStatus};
+use super::super::webhooks::{WebhookEvent, messages};
+use super::routes::audit;
 use crate::base::failpoint;
 use crate::export::ExportError;
 use crate::export::clean::{CleanRequest, clean};
-use crate::export::place::place;
+use crate::model::{CredentialCommand, ExportErrorKind};
+use crate::store::{Destination, StoreOptions};
 
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(15);
 
@@ -20,12 +22,10 @@ const AT_ONCE: u32 = 100;
 pub(crate) async fn sweep(service: Arc<ServiceState>) {
     while !service.stopping.is_cancelled() {
         for job in service.store.overdue(AT_ONCE).await.unwrap_or_default() {
-            if let Ok(job) = expire(&service, job).await {
-                audit(&service, &job, None, "outhaul".to_owned(), "expire").await;
-            }
+            expire_overdue(&service, job).await;
         }
         for job in service.store.unremoved(AT_ONCE).await.unwrap_or_default() {
-            match remove(&job).await {
+            match remove(&job, service.config.credentials_of(&job.destination)).await {
                 Ok(()) => drop(service.store.removed(job.id).await),
                 Err(error) => tracing::warn!(export = job.id, %error, "the files of an export were not removed"),
             }
@@ -37,16 +37,119 @@ pub(crate) async fn sweep(service: Arc<ServiceState>) {
     }
 }
 
-/// Removes everything below the folder of an export: what it was ended by has let go of it, or died.
-async fn remove(job: &JobRecord) -> Result<(), ExportError> {
-    let request = CleanRequest { destination: job.destination.clone(), single_file: false, dry_run: false };
+/// Whoever is first writes it down, where several processes sweep.
+async fn expire_overdue(service: &ServiceState, job: JobRecord) {
+    let mut after = job.clone();
+    (after.status, after.revocation) = (JobStatus::Expired, job.revocation.saturating_add(1));
+    let told = messages(&service.config.webhooks, &service.links, WebhookEvent::Expired, &after);
+    match service.store.expire(job.id.clone(), told).await {
+        Ok(Some(job)) => audit(service, &job, None, "outhaul".to_owned(), "expire").await,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(export = job.id, %error, "an export did not expire"),
+    }
+}
+
+/// Removes everything below the folder of an export: what it was ended by has let go of it, or died. A call that stops halfway
+/// is made again; two at once do the same work.
+async fn remove(job: &JobRecord, credentials: Option<&CredentialCommand>) -> Result<(), ExportError> {
+    // Nothing but an export's own folder is ever removed, whatever its row says.
+    let own =
+        job.destination.strip_suffix(job.id.as_str()).is_some_and(|base| !job.id.is_empty() && base.ends_with('/'));
+    if !own && !failpoint::off("own_folder") {
+        return Err(ExportError::new(ExportErrorKind::DestinationTaken, "the folder is not named by the export's id"));
+    }
+    let request = CleanRequest {
+        destination: job.destination.clone(),
+        single_file: false,
+        dry_run: false,
+        aws_credential_command: credentials.cloned(),
+    };
     let cleaned = clean(&request).await?;
     if cleaned.alive.is_some() {
         return Err(ExportError::cancelled());
     }
-    let (destination, _) = place(&job.destination, false).await?;
-    let paths = destination.list("").await?.into_iter().map(|(path, _)| path).collect();
+    let destination = Destination::connect(&job.destination, &StoreOptions::small(), credentials).await?;
+    let paths: Vec<String> = destination.list("").await?.into_iter().map(|(path, _)| path).collect();
+    failpoint::reach("files-listed").await;
     destination.delete_all(paths).await?;
     destination.remove_empty().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::super::links::tests::ready;
+    use super::*;
+
+    /// A folder `name` with what an export leaves there, and a row that says so.
+    async fn export(base: &Path, name: &str) -> JobRecord {
+        let mut job = ready();
+        job.id = name.to_owned();
+        job.destination = format!("file://{}/{name}", base.to_str().unwrap());
+        let destination = Destination::connect(&job.destination, &StoreOptions::small(), None).await.unwrap();
+        for path in ["data/part-0.csv", "data/part-1.csv", "_manifest.json", "_outhaul/lock2"] {
+            destination.put(path, "x".into(), "text/csv").await.unwrap();
+        }
+        job
+    }
+
+    fn files(base: &Path, name: &str) -> usize {
+        let count = |folder: &str| std::fs::read_dir(base.join(name).join(folder)).map_or(0, Iterator::count);
+        count("") + count("data")
+    }
+
+    #[tokio::test]
+    async fn an_export_that_is_over_leaves_nothing_and_takes_nothing_with_it() {
+        let base = tempfile::tempdir().unwrap();
+        let (base, outside) = (base.path(), base.path().join("outside.csv"));
+        let job = export(base, "0198").await;
+        for name in ["01980", "0198x", "other"] {
+            export(base, name).await;
+        }
+        std::fs::write(&outside, "kept").unwrap();
+        std::os::unix::fs::symlink(&outside, base.join("0198/data/link.csv")).unwrap();
+        std::os::unix::fs::symlink(base.join("other"), base.join("0198/folder")).unwrap();
+        remove(&job, None).await.unwrap();
+        assert_eq!(files(base, "0198"), 0);
+        for name in ["01980", "0198x", "other"] {
+            assert!(files(base, name) > 3, "{name}");
+        }
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "kept");
+        // Once more, or of a run that never began, it is the same.
+        remove(&job, None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_died_halfway_goes_on_and_two_at_once_do_the_same() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        let job = export(base, "half").await;
+        for gone in ["_manifest.json", "data/part-1.csv"] {
+            std::fs::remove_file(base.join("half").join(gone)).unwrap();
+            remove(&job, None).await.unwrap();
+            assert_eq!(files(base, "half"), 0, "{gone}");
+            export(base, "half").await;
+        }
+        let (one, other) = tokio::join!(remove(&job, None), remove(&job, None));
+        one.and(other).unwrap();
+        assert_eq!(files(base, "half"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_row_that_names_another_folder_removes_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        let mut job = export(base, "0198").await;
+        let own = job.destination.clone();
+        let strange = [format!("{own}/.."), own.replace("/0198", ""), format!("{own}x"), format!("{own}/data")];
+        for destination in strange {
+            job.destination = destination;
+            remove(&job, None).await.unwrap_err();
+        }
+        (job.id, job.destination) = (String::new(), format!("file://{}/", base.to_str().unwrap()));
+        remove(&job, None).await.unwrap_err();
+        assert!(files(base, "0198") > 3);
+    }
 }

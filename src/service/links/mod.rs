@@ -49,8 +49,9 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(key: [u8; 32], seconds: i64, redirect: bool, public: &str) -> Self {
-        Self { signer: LinkSigner::new(key), seconds, redirect, public: public.to_owned() }
+    /// `keys` are those of links, the one that signs first.
+    pub(crate) fn new(keys: &[[u8; 32]], seconds: i64, redirect: bool, public: &str) -> Self {
+        Self { signer: LinkSigner::new(keys), seconds, redirect, public: public.to_owned() }
     }
 
     /// The link to the whole of an export, where its files are there.
@@ -252,7 +253,7 @@ impl LinkRequest {
             }
         }
         let links_end = links_end.unwrap_or_else(|| service.links.end(&job));
-        let (destination, manifest) = read(&job).await?;
+        let (destination, manifest) = read(service, &job).await?;
         if self.method != Method::HEAD {
             self.audit(service, &job, user, credential).await;
         }
@@ -263,7 +264,8 @@ impl LinkRequest {
     async fn audit(&self, service: &ServiceState, job: &JobRecord, user: Option<String>, credential: String) {
         let entry = AuditRecord {
             at: Utc::now(),
-            request_id: self.request.0.clone(),
+            request_id: self.request.id.clone(),
+            client: self.request.client.clone(),
             tenant: job.tenant.clone(),
             user,
             credential,
@@ -303,7 +305,8 @@ impl OpenedExport {
 
     /// Where the store gives the object to this client.
     async fn elsewhere(&self, file: &ServedFile, method: &Method) -> Option<Response> {
-        match self.destination.presigned(file.object()?, method == Method::HEAD, REDIRECT_TIME).await {
+        let time = failpoint::limit("link_redirect", REDIRECT_TIME);
+        match self.destination.presigned(file.object()?, method == Method::HEAD, time).await {
             Ok(url) => redirect(file, &url?),
             Err(error) => {
                 tracing::warn!(%error, "the store signs no URL: the service sends the file itself");
@@ -324,13 +327,15 @@ impl OpenedExport {
 }
 
 /// The manifest of an export that is ready.
-async fn read(job: &JobRecord) -> Result<(Destination, Manifest), Refusal> {
+async fn read(service: &ServiceState, job: &JobRecord) -> Result<(Destination, Manifest), Refusal> {
     let unread = |error: &dyn std::error::Error| {
         tracing::error!(%error, id = job.id, "the manifest of an export was not read");
         Refusal::new(StatusCode::BAD_GATEWAY, "files_unavailable", "the export's files cannot be read now").after(5)
     };
     let options = StoreOptions::small();
-    let destination = Destination::connect(&job.destination, &options, None).await.map_err(|error| unread(&error))?;
+    let credentials = service.config.credentials_of(&job.destination);
+    let connected = Destination::connect(&job.destination, &options, credentials).await;
+    let destination = connected.map_err(|error| unread(&error))?;
     let found = look(&destination, &Placement::Parts).await.map_err(|error| unread(&error))?;
     let Some(existing) = found else {
         tracing::error!(id = job.id, "an export that is ready has no manifest");
@@ -382,12 +387,14 @@ pub(crate) mod tests {
             destination: "file:///secret".to_owned(),
             status: JobStatus::Truncated,
             attempt: 1,
+            forgiven: 0,
             max_rows: Some(10),
             estimated_rows: None,
             estimated_minutes: None,
             progress: JobProgress { rows: 10, ..JobProgress::default() },
             truncated: true,
             created_at: DateTime::UNIX_EPOCH,
+            claimed_at: None,
             started_at: None,
             completed_at: None,
             expires_at: Some(DateTime::UNIX_EPOCH),
@@ -399,7 +406,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_link_is_void_once_its_time_is_up_or_it_is_revoked() {
-        let links = Links::new([7; 32], 3_600, true, "");
+        let links = Links::new(&[[7; 32]], 3_600, true, "");
         let mut job = ready();
         job.expires_at = Some(Utc::now() + TimeDelta::days(1));
         let link = links.download_url(&job).unwrap();
@@ -425,7 +432,7 @@ pub(crate) mod tests {
 
     #[test]
     fn links_do_not_outlive_the_export() {
-        let links = Links::new([7; 32], 3_600, true, "https://x/exports");
+        let links = Links::new(&[[7; 32]], 3_600, true, "https://x/exports");
         let mut job = ready();
         job.expires_at = DateTime::from_timestamp(Utc::now().timestamp() + 10, 0);
         let link = links.download_url(&job).unwrap();

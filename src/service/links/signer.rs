@@ -56,29 +56,34 @@ pub(crate) struct LinkQuery {
 /// Makes links and checks them.
 #[derive(Clone)]
 pub(crate) struct LinkSigner {
+    /// The first signs; links of the others are good too.
+    keys: Vec<NamedKey>,
+}
+
+#[derive(Clone)]
+struct NamedKey {
     key: [u8; 32],
-    /// Says with which key a link is signed.
+    /// Says in a link with which key it is signed.
     kid: String,
 }
 
 impl std::fmt::Debug for LinkSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinkSigner").field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_list().entries(self.keys.iter().map(|key| &key.kid)).finish()
     }
 }
 
 impl LinkSigner {
-    pub(crate) fn new(key: [u8; 32]) -> Self {
-        let digest = Sha256::new().chain_update(PURPOSE).chain_update(key).finalize();
-        let kid = URL_SAFE_NO_PAD.encode(digest.get(..6).unwrap_or_default());
-        Self { key, kid }
+    pub(crate) fn new(keys: &[[u8; 32]]) -> Self {
+        Self { keys: keys.iter().copied().map(NamedKey::new).collect() }
     }
 
     /// The link's path below the service, with its query; `None` is a bug.
     pub(crate) fn sign(&self, claim: LinkClaim<'_>) -> Option<String> {
-        let signature = URL_SAFE_NO_PAD.encode(self.mac(claim)?.finalize().into_bytes());
+        let key = self.keys.first()?;
+        let signature = URL_SAFE_NO_PAD.encode(key.mac(claim)?.finalize().into_bytes());
         let LinkClaim { export, target, expires, .. } = claim;
-        Some(format!("/v1/exports/{export}/{target}?exp={expires}&kid={}&sig={signature}", self.kid))
+        Some(format!("/v1/exports/{export}/{target}?exp={expires}&kid={}&sig={signature}", key.kid))
     }
 
     /// Whether the query is this signer's, of the claim. The clock is not asked.
@@ -86,7 +91,16 @@ impl LinkSigner {
         if failpoint::off("link_signature") {
             return true;
         }
-        query.kid == self.kid && self.mac(claim).is_some_and(|mac| mac.verify_slice(&query.signature).is_ok())
+        let key = self.keys.iter().find(|key| key.kid == query.kid);
+        key.and_then(|key| key.mac(claim)).is_some_and(|mac| mac.verify_slice(&query.signature).is_ok())
+    }
+}
+
+impl NamedKey {
+    fn new(key: [u8; 32]) -> Self {
+        let digest = Sha256::new().chain_update(PURPOSE).chain_update(key).finalize();
+        let kid = URL_SAFE_NO_PAD.encode(digest.get(..6).unwrap_or_default());
+        Self { key, kid }
     }
 
     fn mac(&self, claim: LinkClaim<'_>) -> Option<Hmac<Sha256>> {
@@ -135,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_link_opens_what_it_was_signed_for_and_nothing_else() {
-        let signer = LinkSigner::new([7; 32]);
+        let signer = LinkSigner::new(&[[7; 32]]);
         let link = signer.sign(CLAIM).unwrap();
         assert!(link.starts_with("/v1/exports/0198/download?exp=1767225600&kid="), "{link}");
         let query = query_of(&link).unwrap();
@@ -148,12 +162,12 @@ mod tests {
             LinkClaim { revocation: 4, ..CLAIM },
         ];
         assert!(others.iter().all(|other| !signer.is_genuine(&query, *other)));
-        assert!(!LinkSigner::new([8; 32]).is_genuine(&query, CLAIM));
+        assert!(!LinkSigner::new(&[[8; 32]]).is_genuine(&query, CLAIM));
     }
 
     #[test]
     fn every_changed_byte_of_a_link_is_found() {
-        let signer = LinkSigner::new([7; 32]);
+        let signer = LinkSigner::new(&[[7; 32]]);
         let link = signer.sign(CLAIM).unwrap();
         let from = link.find('?').unwrap() + 1;
         for at in from..link.len() {
@@ -171,11 +185,22 @@ mod tests {
     #[test]
     fn a_bucket_key_and_a_link_share_no_signature() {
         let mut mac = Hmac::<Sha256>::new_from_slice(&[7; 32]).unwrap();
-        let signer = LinkSigner::new([7; 32]);
-        mac.update(format!("{}\n0198\ndownload\n1767225600\n3", signer.kid).as_bytes());
+        let signer = LinkSigner::new(&[[7; 32]]);
+        mac.update(format!("{}\n0198\ndownload\n1767225600\n3", signer.keys[0].kid).as_bytes());
         let signature = mac.finalize().into_bytes().to_vec();
-        let query = LinkQuery { expires: CLAIM.expires, kid: signer.kid.clone(), signature };
+        let query = LinkQuery { expires: CLAIM.expires, kid: signer.keys[0].kid.clone(), signature };
         assert!(!signer.is_genuine(&query, CLAIM));
+    }
+
+    #[test]
+    fn a_link_is_good_until_its_key_is_taken_out() {
+        let [old, both, new] = [&[[7; 32]][..], &[[8; 32], [7; 32]], &[[8; 32]]].map(LinkSigner::new);
+        let [link, newer] = [&old, &both].map(|signer| query_of(&signer.sign(CLAIM).unwrap()).unwrap());
+        assert!(both.is_genuine(&link, CLAIM) && both.is_genuine(&newer, CLAIM));
+        assert!(new.is_genuine(&newer, CLAIM) && !new.is_genuine(&link, CLAIM));
+        // The name of a key opens nothing without it.
+        let disguised = LinkQuery { kid: newer.kid.clone(), ..link };
+        assert!(!both.is_genuine(&disguised, CLAIM));
     }
 
     #[test]

@@ -87,8 +87,10 @@ pub(crate) struct JobRecord {
     /// The URL of the folder of its files.
     pub(crate) destination: String,
     pub(crate) status: JobStatus,
-    /// How often it was claimed; 0 before the first time.
+    /// How often it was claimed; 0 before the first time. It only ever grows: writes are fenced by it.
     pub(crate) attempt: u32,
+    /// Those of them that were given back uncounted.
+    pub(crate) forgiven: u32,
     pub(crate) max_rows: Option<u64>,
     pub(crate) estimated_rows: Option<u64>,
     pub(crate) estimated_minutes: Option<u64>,
@@ -97,6 +99,8 @@ pub(crate) struct JobRecord {
     pub(crate) created_at: DateTime<Utc>,
     /// When it was claimed first.
     pub(crate) started_at: Option<DateTime<Utc>>,
+    /// When this attempt began.
+    pub(crate) claimed_at: Option<DateTime<Utc>>,
     /// When it became final.
     pub(crate) completed_at: Option<DateTime<Utc>>,
     /// When its files go; none before it is ready.
@@ -106,6 +110,13 @@ pub(crate) struct JobRecord {
     pub(crate) revocation: u32,
     /// Each write adds one: the record's tag.
     pub(crate) version: u64,
+}
+
+impl JobRecord {
+    /// Attempts that count.
+    pub(crate) const fn counted(&self) -> u32 {
+        self.attempt.saturating_sub(self.forgiven)
+    }
 }
 
 /// How far this attempt is; a later attempt begins anew, and numbers are never added up.
@@ -166,6 +177,16 @@ pub(crate) enum LeaseState {
     Lost,
 }
 
+/// What became of the end of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobFinish {
+    Ended,
+    /// Its caller wants it cancelled, and no other end is written.
+    Cancelling,
+    /// Another attempt has the job, or it is final.
+    Lost,
+}
+
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JobEnd {
@@ -173,6 +194,8 @@ pub(crate) struct JobEnd {
     pub(crate) status: JobStatus,
     pub(crate) progress: JobProgress,
     pub(crate) error: Option<RecordedError>,
+    /// What the last attempt was capped at.
+    pub(crate) max_rows: Option<u64>,
     /// Ready files are kept so long.
     pub(crate) keep: Option<Duration>,
 }
@@ -263,7 +286,7 @@ pub(crate) trait JobStore: Send + Sync + std::fmt::Debug {
     /// commit.
     fn progress(&self, lease: JobLease, progress: JobProgress) -> BoxFuture<'_, Result<LeaseState, StateError>>;
 
-    /// Ends a job, with the messages that tell of it; gives whether the attempt still had it.
+    /// Ends a job, with the messages that tell of it. One that is being cancelled ends cancelled, and not otherwise.
     ///
     /// # Errors
     /// The end is none, or the store failed.
@@ -272,10 +295,10 @@ pub(crate) trait JobStore: Send + Sync + std::fmt::Debug {
         lease: JobLease,
         end: JobEnd,
         messages: Vec<OutboxMessage>,
-    ) -> BoxFuture<'_, Result<bool, StateError>>;
+    ) -> BoxFuture<'_, Result<JobFinish, StateError>>;
 
     /// Gives a job back to the queue for after a while, with the error of this attempt; gives whether the attempt still had
-    /// it. With `counted` unset the attempt does not count: the service stops.
+    /// it. With `counted` unset the attempt is forgiven: the service stops.
     fn give_back(
         &self,
         lease: JobLease,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 
 use super::{
-    Cancelled, ClaimLimits, Expiry, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus,
-    LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
+    Cancelled, ClaimLimits, Expiry, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord,
+    JobStatus, LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
 };
 
 const LONG: Duration = Duration::from_mins(10);
@@ -30,6 +30,7 @@ pub(crate) async fn all<S: StateStore>(open: impl AsyncFn() -> S) {
     an_end_and_what_tells_of_it_are_one(&open().await).await;
     what_is_ready_expires_once(&open().await).await;
     what_is_over_is_forgotten_once_its_files_are_gone(&open().await).await;
+    names_and_messages_are_not_kept_for_ever(&open().await).await;
     a_queue_outlives_its_store(&open).await;
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn job(id: &str, tenant: &str) -> JobRecord {
         destination: "file:///x".to_owned(),
         status: JobStatus::Queued,
         attempt: 0,
+        forgiven: 0,
         max_rows: None,
         estimated_rows: None,
         estimated_minutes: None,
@@ -56,6 +58,7 @@ pub(crate) fn job(id: &str, tenant: &str) -> JobRecord {
         truncated: false,
         created_at: Utc::now(),
         started_at: None,
+        claimed_at: None,
         completed_at: None,
         expires_at: None,
         error: None,
@@ -78,7 +81,7 @@ async fn claim(store: &impl StateStore, limits: ClaimLimits) -> Option<(JobRecor
 }
 
 fn end(status: JobStatus) -> JobEnd {
-    JobEnd { status, progress: progress(5), error: None, keep: status.is_ready().then_some(LONG) }
+    JobEnd { status, progress: progress(5), error: None, max_rows: Some(7), keep: status.is_ready().then_some(LONG) }
 }
 
 fn progress(number: u64) -> JobProgress {
@@ -108,7 +111,7 @@ async fn found(store: &impl StateStore, id: &str) -> JobRecord {
 async fn drain(store: &impl StateStore) {
     let limits = ClaimLimits { lease: LONG, per_tenant: 10_000 };
     while let Some((_, lease)) = claim(store, limits).await {
-        assert!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap());
+        assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
 }
 
@@ -135,6 +138,17 @@ async fn a_request_that_is_made_twice_is_one_job(store: &impl StateStore) {
     let Submitted::Queued(first) = store.submit(job("twice-1", "i"), key(1, LONG), 9).await.unwrap() else { panic!() };
     assert_eq!(store.submit(job("twice-2", "i"), key(1, LONG), 9).await.unwrap(), Submitted::Known(first));
     assert_eq!(store.submit(job("twice-3", "i"), key(2, LONG), 9).await.unwrap(), Submitted::OtherBody);
+    // mastodon/mastodon#37879: those that come at the same moment are one as well, and a bound counts all of them.
+    let at_once = (0..12).map(|number| store.submit(job(&format!("at-once-{number}"), "at-once"), key(1, LONG), 9));
+    let answers: Vec<_> = futures_util::future::join_all(at_once).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Submitted::Queued(_))).count(), 1, "{answers:?}");
+    let known = |answer: &Submitted| matches!(answer, Submitted::Queued(job) | Submitted::Known(job) if job.id.starts_with("at-once"));
+    assert!(answers.iter().all(known), "{answers:?}");
+    assert_eq!(store.jobs("at-once".to_owned(), None, 99).await.unwrap().len(), 1);
+    let at_once = (0..12).map(|number| store.submit(job(&format!("bound-{number}"), "at-once"), None, 5));
+    let answers = futures_util::future::join_all(at_once).await;
+    let queued = answers.into_iter().filter(|answer| matches!(answer, Ok(Submitted::Queued(_)))).count();
+    assert_eq!(queued, 4, "with the one from before");
     // Another tenant's name is another name.
     let other = store.submit(job("twice-4", "other"), key(2, NONE), 9).await.unwrap();
     assert!(matches!(other, Submitted::Queued(_)));
@@ -190,7 +204,7 @@ async fn each_tenant_has_its_turn(store: &impl StateStore) {
     for _ in 0..6 {
         let (claimed, lease) = claim(store, LIMITS).await.unwrap();
         order.push(claimed.tenant);
-        assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
     order[..3].sort();
     order[3..].sort();
@@ -229,7 +243,7 @@ async fn a_job_is_claimed_once_however_many_ask(store: &impl StateStore) {
     assert_eq!(claimed.len(), 8);
     for claimed in claimed {
         let lease = JobLease { id: claimed.id, attempt: 1 };
-        assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+        assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
     drain(store).await;
 }
@@ -247,7 +261,7 @@ async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(
     assert_eq!(store.renew(first.clone(), LONG).await.unwrap(), LeaseState::Lost);
     assert_eq!(store.progress(first.clone(), progress(9)).await.unwrap(), LeaseState::Lost);
     let told = vec![message("late-message", "late")];
-    assert!(!store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap());
+    assert_eq!(store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap(), JobFinish::Lost);
     assert!(!store.give_back(first, Some(failure("late")), NONE, true).await.unwrap());
     assert_eq!(found(store, "late").await, before);
     assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
@@ -255,8 +269,8 @@ async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(
     assert_eq!(store.renew(second.clone(), NONE).await.unwrap(), LeaseState::Held);
     assert_eq!(store.renew(second.clone(), LONG).await.unwrap(), LeaseState::Held);
     assert!(claim(store, LIMITS).await.is_none());
-    assert!(store.finish_job(second.clone(), end(JobStatus::Complete), Vec::new()).await.unwrap());
-    assert!(!store.finish_job(second.clone(), end(JobStatus::Failed), Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
+    assert_eq!(store.finish_job(second.clone(), end(JobStatus::Failed), Vec::new()).await.unwrap(), JobFinish::Lost);
     assert_eq!(store.renew(second, LONG).await.unwrap(), LeaseState::Lost);
     assert_eq!(found(store, "late").await.status, JobStatus::Complete);
 }
@@ -271,11 +285,14 @@ async fn a_job_that_is_given_back_waits(store: &impl StateStore) {
     assert!(matches!(store.cancel("back".to_owned(), "g".to_owned()).await.unwrap(), Some(Cancelled::Live(_))));
     queue(store, "back-2", "g").await;
     let (_, lease) = claim(store, LIMITS).await.unwrap();
-    assert!(store.give_back(lease, None, NONE, false).await.unwrap());
-    let (again, lease) = claim(store, LIMITS).await.unwrap();
-    // The service stopped: that was no attempt.
-    assert_eq!(again.attempt, 1);
-    assert!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap());
+    assert!(store.give_back(lease.clone(), None, NONE, false).await.unwrap());
+    let (again, late) = (claim(store, LIMITS).await.unwrap(), lease);
+    let (again, lease) = again;
+    // The service stopped: that was no attempt that counts, and its number is not given again.
+    assert_eq!((again.attempt, again.forgiven, again.counted()), (2, 1, 1));
+    assert_eq!(store.renew(late.clone(), LONG).await.unwrap(), LeaseState::Lost);
+    assert_eq!(store.finish_job(late, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Lost);
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
 }
 
 async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &impl StateStore) {
@@ -294,11 +311,18 @@ async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &imp
     let committing = JobProgress { committing: true, ..progress(1) };
     assert_eq!(store.progress(lease.clone(), committing).await.unwrap(), LeaseState::Cancelling);
     assert!(!found(store, "cancel-run").await.progress.committing);
+    // What had committed unseen does not end well.
+    for status in [JobStatus::Complete, JobStatus::Truncated, JobStatus::Failed] {
+        let told = vec![message("unseen", "cancel-run")];
+        assert_eq!(store.finish_job(lease.clone(), end(status), told).await.unwrap(), JobFinish::Cancelling);
+    }
+    assert_eq!(found(store, "cancel-run").await.status, JobStatus::Cancelling);
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
     // Its worker died: the next one has it to clear.
     assert!(store.give_back(lease, None, LONG, true).await.unwrap());
     let (again, lease) = claim(store, LIMITS).await.unwrap();
     assert_eq!((again.id.as_str(), again.status), ("cancel-run", JobStatus::Cancelling));
-    assert!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), JobFinish::Ended);
     let Cancelled::Final(done) = cancel("cancel-run").await else { panic!() };
     assert_eq!(done.status, JobStatus::Cancelled);
 }
@@ -310,7 +334,7 @@ async fn what_commits_is_not_cancelled(store: &impl StateStore) {
     assert_eq!(store.progress(lease.clone(), committing).await.unwrap(), LeaseState::Held);
     let refused = store.cancel("commit".to_owned(), "c".to_owned()).await.unwrap().unwrap();
     assert!(matches!(refused, Cancelled::Committing(_)), "{refused:?}");
-    assert!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap(), JobFinish::Ended);
     let done = found(store, "commit").await;
     assert!(done.truncated && !done.progress.committing);
 }
@@ -326,9 +350,10 @@ async fn an_end_and_what_tells_of_it_are_one(store: &impl StateStore) {
     store.finish_job(lease.clone(), end(JobStatus::Complete), twice).await.unwrap_err();
     assert_eq!(found(store, "told").await, claimed);
     let before = Utc::now();
-    assert!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap());
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), JobFinish::Ended);
     let done = found(store, "told").await;
     assert_eq!((done.status, done.progress, done.truncated), (JobStatus::Complete, progress(5), false));
+    assert_eq!(done.max_rows, Some(7));
     let kept = done.expires_at.unwrap() - before;
     assert!((kept - TimeDelta::minutes(10)).abs() < TimeDelta::minutes(1), "{kept}");
     assert!(done.version > claimed.version && done.started_at == claimed.started_at && done.completed_at.is_some());
@@ -349,7 +374,7 @@ async fn what_is_ready_expires_once(store: &impl StateStore) {
     queue(store, "expires", "e").await;
     let (_, lease) = claim(store, LIMITS).await.unwrap();
     let ready = JobEnd { keep: Some(NONE), ..end(JobStatus::Complete) };
-    assert!(store.finish_job(lease, ready, Vec::new()).await.unwrap());
+    assert_eq!(store.finish_job(lease, ready, Vec::new()).await.unwrap(), JobFinish::Ended);
     tokio::time::sleep(Duration::from_millis(2)).await;
     let overdue = store.overdue(100).await.unwrap();
     assert_eq!(overdue.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["expires"]);
@@ -374,13 +399,37 @@ async fn what_is_over_is_forgotten_once_its_files_are_gone(store: &impl StateSto
     queue(store, "waits", "f").await;
     assert!(store.cancel("forgotten".to_owned(), "f".to_owned()).await.unwrap().is_some());
     let (long_ago, soon) = (Utc::now() - TimeDelta::days(30), Utc::now() + TimeDelta::days(1));
-    let prune = async || store.prune(Expiry { exports_before: soon, audits_before: long_ago }).await.unwrap();
+    let keeps = Expiry { exports_before: long_ago, audits_before: long_ago, messages_due_by: long_ago };
+    let prune = async || store.prune(Expiry { exports_before: soon, ..keeps }).await.unwrap();
     prune().await;
     assert!(store.any_job("forgotten".to_owned()).await.unwrap().is_some());
     store.removed("forgotten".to_owned()).await.unwrap();
     prune().await;
     assert_eq!(store.any_job("forgotten".to_owned()).await.unwrap(), None);
     assert!(store.any_job("waits".to_owned()).await.unwrap().is_some());
+    drain(store).await;
+}
+
+/// What is kept for a time is not kept for longer: names of requests, and messages that nobody sends.
+async fn names_and_messages_are_not_kept_for_ever(store: &impl StateStore) {
+    let key = |name: &str, keep| Some(IdempotencyKey { key: name.to_owned(), body_sha256: [1; 32], keep });
+    for (id, keep) in [("named-1", NONE), ("named-2", LONG)] {
+        let queued = store.submit(job(id, "names"), key(id, keep), 9).await.unwrap();
+        assert!(matches!(queued, Submitted::Queued(_)), "{queued:?}");
+    }
+    let (claimed, lease) = claim(store, LIMITS).await.unwrap();
+    let told = vec![message("unsent", &claimed.id)];
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), JobFinish::Ended);
+    let (long_ago, soon) = (Utc::now() - TimeDelta::days(30), Utc::now() + TimeDelta::days(1));
+    let keeps = Expiry { exports_before: long_ago, audits_before: long_ago, messages_due_by: long_ago };
+    // The name whose time is over, and nothing else.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(store.prune(keeps).await.unwrap(), 1);
+    let again = store.submit(job("named-3", "names"), key("named-2", LONG), 9).await.unwrap();
+    assert!(matches!(&again, Submitted::Known(job) if job.id == "named-2"), "{again:?}");
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), told);
+    assert_eq!(store.prune(Expiry { messages_due_by: soon, ..keeps }).await.unwrap(), 1);
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
     drain(store).await;
 }
 

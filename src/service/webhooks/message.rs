@@ -73,9 +73,13 @@ pub(crate) fn messages(hooks: &[Webhook], links: &Links, event: WebhookEvent, jo
     told.map(message).collect()
 }
 
-/// `webhook-signature` of a message that is sent at a moment; `None` is a bug.
-pub(crate) fn signature(secret: &WebhookSecret, id: &str, seconds: i64, body: &str) -> Option<String> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose()).ok()?;
-    mac.update(format!("{id}.{seconds}.{body}").as_bytes());
-    Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+/// `webhook-signature` of a message that is sent at a moment: one for each secret; `None` is a bug.
+pub(crate) fn signature(secrets: &[WebhookSecret], id: &str, seconds: i64, body: &str) -> Option<String> {
+    let mut signatures = Vec::with_capacity(secrets.len());
+    for secret in secrets {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose()).ok()?;
+        mac.update(format!("{id}.{seconds}.{body}").as_bytes());
+        signatures.push(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())));
+    }
+    Some(signatures.join(" "))
 }

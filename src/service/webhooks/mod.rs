@@ -56,10 +56,11 @@ pub(crate) async fn send_all(service: Arc<ServiceState>) {
         return;
     }
     loop {
-        let due = service.store.due_messages(AT_ONCE, HOLD).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "messages to webhooks were not looked for");
-            Vec::new()
-        });
+        let due =
+            service.store.due_messages(AT_ONCE, failpoint::limit("webhook_hold", HOLD)).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "messages to webhooks were not looked for");
+                Vec::new()
+            });
         if due.is_empty() {
             tokio::select! {
                 () = service.stopping.cancelled() => return,
@@ -111,7 +112,7 @@ async fn deliver(hook: &Webhook, message: &OutboxMessage) -> Result<(), Delivery
 
 fn written(hook: &Webhook, message: &OutboxMessage, server: &HttpServer) -> Option<Request<Full<Bytes>>> {
     let seconds = Utc::now().timestamp();
-    let signature = message::signature(&hook.secret, &message.id, seconds, &message.body)?;
+    let signature = message::signature(&hook.secrets, &message.id, seconds, &message.body)?;
     let path = hook.url.parse::<Uri>().ok()?.path().to_owned();
     let request = Request::post(path)
         .header(HOST, server.authority())
@@ -142,7 +143,7 @@ mod tests {
         Webhook {
             name: "backend".to_owned(),
             url: format!("http://{address}/hooks/"),
-            secret: WebhookSecret::parse(SECRET).unwrap(),
+            secrets: vec![WebhookSecret::parse(SECRET).unwrap()],
             events: Vec::new(),
             allow: allow.map(|text| vec![Network::parse(text).unwrap()]),
         }
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_message_says_what_happened_to_those_who_want_to_know() {
-        let links = Links::new([7; 32], 60, true, "https://x/exports");
+        let links = Links::new(&[[7; 32]], 60, true, "https://x/exports");
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let (mut wants, mut other) = (hook(address, None), hook(address, None));
         wants.events = vec!["export.ready".to_owned(), "export.failed".to_owned()];
@@ -210,8 +211,12 @@ mod tests {
     #[test]
     fn a_signature_is_that_of_the_specification() {
         let secret = WebhookSecret::parse(SECRET).unwrap();
-        let signed =
-            message::signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        let signed = message::signature(
+            std::slice::from_ref(&secret),
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            r#"{"test": 2432232314}"#,
+        );
         assert_eq!(signed.unwrap(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
@@ -229,7 +234,7 @@ mod tests {
             assert!(text.starts_with("POST /hooks/ HTTP/1.1\r\n"), "{text}");
             let (id, seconds) = (field("webhook-id"), field("webhook-timestamp").parse().unwrap());
             let body = text.split_once("\r\n\r\n").unwrap().1.to_owned();
-            assert_eq!(message::signature(&hook.secret, &id, seconds, &body), Some(field("webhook-signature")));
+            assert_eq!(message::signature(&hook.secrets, &id, seconds, &body), Some(field("webhook-signature")));
             seen.push((id, body));
         }
         assert_eq!(seen[0], seen[1]);

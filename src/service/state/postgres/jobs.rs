@@ -6,8 +6,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::super::{
-    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, LeaseState,
-    OutboxMessage, RecordedError, StateError, Submitted,
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
+    LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
 };
 use super::outbox::tell;
 use super::records::{NOW, given, kept, micros, moment};
@@ -16,7 +16,7 @@ use crate::base::failpoint;
 
 const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at";
 
 /// `Ohaj` in ASCII: under this lock one process at a time claims, or the bound of a tenant's jobs would not hold.
 const CLAIM_LOCK: i64 = 0x4f68_616a;
@@ -38,7 +38,9 @@ pub(super) async fn submit(
 ) -> Result<Submitted, Undone> {
     let tenant = kept(&job.tenant);
     let lock = "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))::text";
-    transaction.rows(lock, &[(&SUBMIT_LOCK, Type::INT4), text(&tenant)]).await?;
+    if !failpoint::off("submit_lock") {
+        transaction.rows(lock, &[(&SUBMIT_LOCK, Type::INT4), text(&tenant)]).await?;
+    }
     if let Some(key) = key {
         let known = format!(
             "SELECT body_sha256, job_id FROM outhaul.idempotency WHERE tenant = $1 AND name = $2 AND keep_until > {NOW}"
@@ -81,9 +83,9 @@ async fn insert(transaction: &StateTransaction<'_>, job: &JobRecord, tenant: &st
     let insert = format!(
         "INSERT INTO outhaul.job (id, tenant, caller, credential, request_id, dataset, mode, request, format, compression,
              file_name, destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts,
-             committing, created_at, revocation, version, not_before, truncated, removed)
+             committing, created_at, revocation, version, not_before, truncated, removed, forgiven)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'queued', 0, $13, $14, $15, 0, 0, 0, false, {NOW}, 0,
-             1, {NOW}, false, false)
+             1, {NOW}, false, false, 0)
          ON CONFLICT (id) DO NOTHING RETURNING {JOB}"
     );
     let user = job.user.as_deref().map(kept);
@@ -171,6 +173,7 @@ pub(super) async fn claim(
     // Whose jobs run least comes first, then who has waited longest since his last one.
     let order = if failpoint::off("fairness") { "" } else { "running.jobs, before.claimed_at," };
     let lapsed = if failpoint::off("lease") { "false" } else { "job.lease_until < now.at" };
+    let bound = if failpoint::off("per_tenant") { "$3 IS NOT NULL" } else { "running.jobs < $3" };
     // Locked, the row is looked at once more: its lease may have been renewed, or the job ended, meanwhile.
     let claim = format!(
         "UPDATE outhaul.job SET status = CASE status WHEN 'cancelling' THEN 'cancelling' ELSE 'running' END,
@@ -188,7 +191,7 @@ pub(super) async fn claim(
                  WHERE other.tenant = job.tenant) AS before
              WHERE ((job.status = 'queued' AND job.not_before <= now.at)
                      OR (job.status IN ('running', 'cancelling') AND {lapsed}))
-                 AND running.jobs < $3
+                 AND {bound}
              ORDER BY {order} job.created_at, job.id LIMIT 1 FOR UPDATE OF job SKIP LOCKED
          )
          RETURNING {JOB}"
@@ -260,19 +263,21 @@ pub(super) async fn finish(
     lease: &JobLease,
     end: &JobEnd,
     messages: &[OutboxMessage],
-) -> Result<bool, Undone> {
+) -> Result<JobFinish, Undone> {
     let update = format!(
         "UPDATE outhaul.job SET status = $3, row_count = $4, bytes = $5, parts = $6, committing = false, truncated = $7,
              error_code = $8, error_message = $9, completed_at = {NOW}, expires_at = {NOW} + $10,
-             version = version + 1, lease_until = NULL
-         WHERE {}",
-        fence()
+             max_rows = $11, version = version + 1, lease_until = NULL
+         WHERE {}{}",
+        fence(),
+        unless_cancelling(end.status)
     );
     let (attempt, status, truncated) =
         (i64::from(lease.attempt), end.status.name(), end.status == JobStatus::Truncated);
     let [rows, bytes, parts] = counts(transaction, end.progress)?;
     let (code, message) = error_columns(end.error.as_ref());
     let keep = end.keep.map(span);
+    let max_rows = end.max_rows.map(i64::try_from).transpose().map_err(|error| transaction.unreadable(error))?;
     let values = [
         text(&lease.id),
         number(&attempt),
@@ -284,16 +289,23 @@ pub(super) async fn finish(
         text(&code),
         text(&message),
         number(&keep),
+        number(&max_rows),
     ];
     if transaction.changed(&update, &values).await? == 1 {
         tell(transaction, messages).await?;
-        return Ok(true);
+        return Ok(JobFinish::Ended);
     }
-    if !transaction.may_be_done {
-        return Ok(false);
-    }
-    let found = one(transaction, &lease.id, None).await?;
-    Ok(found.is_some_and(|job| job.attempt == lease.attempt && job.status == end.status))
+    let found = one(transaction, &lease.id, None).await?.filter(|job| job.attempt == lease.attempt);
+    Ok(match found.map(|job| job.status) {
+        Some(status) if status == end.status && transaction.may_be_done => JobFinish::Ended,
+        Some(JobStatus::Cancelling) => JobFinish::Cancelling,
+        _ => JobFinish::Lost,
+    })
+}
+
+/// What stands behind the fence of an end.
+fn unless_cancelling(end: JobStatus) -> &'static str {
+    if end == JobStatus::Cancelled || failpoint::off("cancel") { "" } else { " AND status = 'running'" }
 }
 
 pub(super) async fn give_back(
@@ -307,7 +319,7 @@ pub(super) async fn give_back(
     let update = format!(
         "UPDATE outhaul.job SET status = CASE status WHEN 'running' THEN 'queued' ELSE status END,
              not_before = {NOW} + $3, lease_until = 0, committing = false, error_code = $4, error_message = $5,
-             version = version + 1, attempt = attempt - (CASE WHEN $6 THEN 0 ELSE 1 END)
+             version = version + 1, forgiven = forgiven + (CASE WHEN $6 THEN 0 ELSE 1 END)
          WHERE {}",
         fence()
     );
@@ -398,5 +410,7 @@ fn job_of(transaction: &StateTransaction<'_>, row: &Row) -> Result<JobRecord, Un
         revocation: small(27)?,
         version: count(28)?,
         truncated: transaction.value(row, 29)?,
+        forgiven: small(30)?,
+        claimed_at: moment(transaction, row, 31)?,
     })
 }

@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::super::{
-    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobLease, JobProgress, JobRecord, JobStore, LeaseState,
-    OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
+    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{PostgresStore, jobs, outbox};
 
@@ -78,7 +78,7 @@ impl JobStore for PostgresStore {
         lease: JobLease,
         end: JobEnd,
         messages: Vec<OutboxMessage>,
-    ) -> BoxFuture<'_, Result<bool, StateError>> {
+    ) -> BoxFuture<'_, Result<JobFinish, StateError>> {
         if !end.status.is_final() {
             return std::future::ready(Err(StateError::NoEnd { status: end.status.name() })).boxed();
         }

@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use super::tests::{Database, SHORT, USUAL};
 use super::*;
 use crate::service::state::jobs_conformance::{self, job};
-use crate::service::state::{ClaimLimits, JobEnd, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted};
+use crate::service::state::{
+    ClaimLimits, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted,
+};
 
 const LIMITS: ClaimLimits = ClaimLimits { lease: Duration::from_mins(10), per_tenant: 2 };
 
@@ -23,7 +25,7 @@ fn lease(job: &JobRecord) -> JobLease {
 
 fn ended(rows: u64) -> JobEnd {
     let progress = JobProgress { rows, ..JobProgress::default() };
-    JobEnd { status: JobStatus::Complete, progress, error: None, keep: Some(Duration::from_mins(1)) }
+    JobEnd { status: JobStatus::Complete, progress, error: None, max_rows: None, keep: Some(Duration::from_mins(1)) }
 }
 
 #[tokio::test]
@@ -37,20 +39,22 @@ async fn its_queue_does_what_every_queue_does() {
 
 #[tokio::test]
 async fn a_tenant_s_bound_holds_however_many_processes_claim() {
-    let database = Database::new(18, "").await;
-    let stores = join_all((0..4).map(|_| database.store(USUAL))).await;
-    for number in 0..80 {
-        queue(&stores[0], &format!("bound-{number}"), "a").await;
-    }
-    for round in 0..15 {
-        let claims = stores.iter().flat_map(|store| (0..3).map(|_| store.claim("w".to_owned(), LIMITS)));
-        let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
-        assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
-        for job in claimed {
-            assert!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap());
+    for version in [15, 18] {
+        let database = Database::new(version, "").await;
+        let stores = join_all((0..4).map(|_| database.store(USUAL))).await;
+        for number in 0..80 {
+            queue(&stores[0], &format!("bound-{number}"), "a").await;
         }
+        for round in 0..15 {
+            let claims = stores.iter().flat_map(|store| (0..3).map(|_| store.claim("w".to_owned(), LIMITS)));
+            let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
+            assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
+            for job in claimed {
+                assert_eq!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
+            }
+        }
+        database.drop().await;
     }
-    database.drop().await;
 }
 
 #[tokio::test]
@@ -71,7 +75,7 @@ async fn two_hundred_jobs_of_ten_tenants_have_their_turns() {
         while let Some(job) = store.claim("w".to_owned(), LIMITS).await.unwrap() {
             turns.lock().unwrap().push(job.tenant.clone());
             tokio::time::sleep(Duration::from_millis(5)).await;
-            assert!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap());
+            assert_eq!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
         }
     };
     let begun = std::time::Instant::now();
@@ -106,7 +110,11 @@ async fn lost_connections_lose_and_double_no_job() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             };
             assert_eq!(job.id, id);
-            assert!(store.finish_job(lease(&job), ended(number), Vec::new()).await.unwrap(), "{number}");
+            assert_eq!(
+                store.finish_job(lease(&job), ended(number), Vec::new()).await.unwrap(),
+                JobFinish::Ended,
+                "{number}"
+            );
         }
     };
     let cuts = async {

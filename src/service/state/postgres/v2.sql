@@ -14,6 +14,7 @@ CREATE TABLE outhaul.job (
     destination       TEXT NOT NULL,
     status            TEXT NOT NULL,
     attempt           BIGINT NOT NULL,
+    forgiven          BIGINT NOT NULL,
     max_rows          BIGINT,
     estimated_rows    BIGINT,
     estimated_minutes BIGINT,
@@ -63,3 +64,6 @@ CREATE TABLE outhaul.outbox (
 );
 
 CREATE INDEX outbox_due ON outhaul.outbox (due_at);
+
+-- The address of whoever asked.
+ALTER TABLE outhaul.audit ADD COLUMN client TEXT;

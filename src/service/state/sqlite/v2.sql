@@ -14,6 +14,7 @@ CREATE TABLE job (
     destination       TEXT NOT NULL,
     status            TEXT NOT NULL,
     attempt           INTEGER NOT NULL,
+    forgiven          INTEGER NOT NULL,
     max_rows          INTEGER,
     estimated_rows    INTEGER,
     estimated_minutes INTEGER,
@@ -63,3 +64,6 @@ CREATE TABLE outbox (
 ) STRICT;
 
 CREATE INDEX outbox_due ON outbox (due_at);
+
+-- The address of whoever asked.
+ALTER TABLE audit ADD COLUMN client TEXT;
