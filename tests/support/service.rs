@@ -53,12 +53,15 @@ pub(crate) fn key(name: &str, tenant: &str, tier: &str) -> String {
     )
 }
 
+fn whole(text: &str) -> String {
+    format!("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{text}")
+}
+
 /// The file, written where `outhaul serve` finds it, and its command line.
 pub(crate) fn written(text: &str, words: &[&str]) -> (TempDir, Outhaul) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("service.toml");
-    let text = format!("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{text}");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, whole(text)).unwrap();
     let mut line = vec!["serve", "--config"];
     line.push(file.to_str().unwrap());
     line.extend(words);
@@ -86,6 +89,20 @@ impl Service {
         let file = folder.path().join("service.toml");
         let command = outhaul(["serve", "--config", file.to_str().unwrap(), "-vv"]);
         Self::of(folder, more(command)).await
+    }
+
+    /// Waits until it has stopped well, as it was told to, and starts it over the same state.
+    pub(crate) async fn stopped_and_started(self, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
+        let Self { process, folder, .. } = self;
+        process.wait().await.expect(0);
+        let file = folder.path().join("service.toml");
+        let command = outhaul(["serve", "--config", file.to_str().unwrap(), "-vv"]);
+        Self::of(folder, more(command)).await
+    }
+
+    /// Writes another file, which the next start reads.
+    pub(crate) fn rewrite(&self, text: &str) {
+        std::fs::write(self.folder.path().join("service.toml"), whole(text)).unwrap();
     }
 
     async fn of(folder: TempDir, command: Outhaul) -> Self {

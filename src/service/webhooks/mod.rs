@@ -56,10 +56,11 @@ pub(crate) async fn send_all(service: Arc<ServiceState>) {
         return;
     }
     loop {
-        let due = service.store.due_messages(AT_ONCE, HOLD).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "messages to webhooks were not looked for");
-            Vec::new()
-        });
+        let due =
+            service.store.due_messages(AT_ONCE, failpoint::limit("webhook_hold", HOLD)).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "messages to webhooks were not looked for");
+                Vec::new()
+            });
         if due.is_empty() {
             tokio::select! {
                 () = service.stopping.cancelled() => return,
