@@ -69,6 +69,7 @@ mod service_analyses;
 mod service_budget;
 mod service_clients;
 mod service_front;
+mod service_job_faults;
 mod service_jobs;
 mod service_links;
 mod service_matrix;

@@ -54,12 +54,15 @@ pub(crate) fn key(name: &str, tenant: &str, tier: &str) -> String {
     )
 }
 
+fn whole(text: &str) -> String {
+    format!("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{text}")
+}
+
 /// The file, written where `outhaul serve` finds it, and its command line.
 pub(crate) fn written(text: &str, words: &[&str]) -> (TempDir, Outhaul) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("service.toml");
-    let text = format!("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{text}");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, whole(text)).unwrap();
     let mut line = vec!["serve", "--config"];
     line.push(file.to_str().unwrap());
     line.extend(words);
@@ -90,6 +93,22 @@ impl Service {
         let Self { process, folder, words, .. } = self;
         process.signal("KILL").await;
         process.wait().await;
+        Self::again(folder, words, more).await
+    }
+
+    /// Waits until it has stopped well, as it was told to, and starts it over the same state.
+    pub(crate) async fn stopped_and_started(self, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
+        let Self { process, folder, words, .. } = self;
+        process.wait().await.expect(0);
+        Self::again(folder, words, more).await
+    }
+
+    /// Writes another file, which the next start reads.
+    pub(crate) fn rewrite(&self, text: &str) {
+        std::fs::write(self.folder.path().join("service.toml"), whole(text)).unwrap();
+    }
+
+    async fn again(folder: TempDir, words: Vec<String>, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
         let file = folder.path().join("service.toml");
         let line = ["serve", "--config", file.to_str().unwrap()].into_iter().chain(words.iter().map(String::as_str));
         let command = outhaul(line);
