@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 
 use crate::support::eventually;
 use crate::support::pg::{Pg, pg};
@@ -206,7 +207,14 @@ async fn whoever_follows_takes_no_stream_and_is_let_go() {
     let id = id_of(&submit(&service, "acme-key", &slow(18_000), "").await);
     let path = format!("/v1/exports/{id}/events");
     let asked = request("GET", "acme-key", &path, "", "");
-    let follows = || service.connect(&asked);
+    let follows = async || {
+        let mut follower = service.connect(&asked).await;
+        // Its place is taken once it is answered.
+        let mut head = [0; 12];
+        follower.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        follower
+    };
     // Who is not refused waits for the end.
     let third = async || tokio::time::timeout(Duration::from_millis(300), follow(&service, &id, "")).await.ok();
     let followers = (follows().await, follows().await);
