@@ -169,7 +169,7 @@ async fn what_is_not_granted_is_refused_wherever_it_is_named() {
         format!(r#"{{"columns":["id"],"where":[{{"column":"id","op":"in","values":[{}1]}}]}}"#, "1,".repeat(5_000));
     ask(&long).await.problem(400, "input_too_large");
     service.get("acme-secret-key", "/v1/query/orders/export").await.problem(405, "method_not_allowed");
-    for path in ["/metrics", "/healthz", "/readyz", "/audit?tenant=acme", "/v1/exports"] {
+    for path in ["/metrics", "/healthz", "/readyz", "/audit?tenant=acme", "/v1/audit"] {
         service.get("acme-secret-key", path).await.problem(404, "not_found");
     }
     let admin = reqwest_free_get(&service.admin, "/metrics").await;
