@@ -54,7 +54,10 @@ impl Builder<'_> {
         for (name, entry) in entries {
             let place = format!("destination.{name}");
             if entry.to.contains(['{', '}']) {
-                self.wrong(format!("{place}: to expands nothing"), "leave {…} out: each export has a folder of its own");
+                self.wrong(
+                    format!("{place}: to expands nothing"),
+                    "leave {…} out: each export has a folder of its own",
+                );
                 continue;
             }
             let folder = self.folder.unwrap_or_else(|| Path::new("")).to_owned();

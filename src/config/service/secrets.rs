@@ -125,6 +125,8 @@ mod tests {
         );
         let key = LinkKey::parse(&STANDARD.encode([7; 32])).unwrap();
         assert_eq!(format!("{key:?}"), "LinkKey");
-        assert!([String::new(), STANDARD.encode([7; 31]), "%".to_owned()].iter().all(|text| LinkKey::parse(text).is_none()));
+        assert!(
+            [String::new(), STANDARD.encode([7; 31]), "%".to_owned()].iter().all(|text| LinkKey::parse(text).is_none())
+        );
     }
 }

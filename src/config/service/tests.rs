@@ -208,13 +208,16 @@ fn webhooks_are_read_and_their_mistakes_are_told() {
 
 #[test]
 fn a_destination_is_that_of_the_datasets_that_name_it_or_of_all() {
-    let one = format!("{SMALL}\n[destination.lake]\nto = \"s3://bucket/exports/\"\naws_credential_command = \"canary\"\n");
+    let one =
+        format!("{SMALL}\n[destination.lake]\nto = \"s3://bucket/exports/\"\naws_credential_command = \"canary\"\n");
     let config = load(&one).unwrap();
     assert!(!format!("{config:?}").contains("canary"), "the command is shown");
     let orders = &config.datasets["orders"];
     assert_eq!(config.destination_of(orders), "s3://bucket/exports");
     assert_eq!(config.credentials_of("s3://bucket/exports/0198").unwrap().expose(), "canary");
-    for elsewhere in ["s3://bucket/exports", "s3://bucket/exports/0198/data", "s3://bucket/other/0198", "file:///x/0198"] {
+    for elsewhere in
+        ["s3://bucket/exports", "s3://bucket/exports/0198/data", "s3://bucket/other/0198", "file:///x/0198"]
+    {
         assert_eq!(config.credentials_of(elsewhere), None, "{elsewhere}");
     }
     assert!(!config.uses_job_folder());
@@ -253,7 +256,10 @@ fn secrets_change_by_a_list_whose_first_signs() {
     let text = format!("{SMALL}\n{hook}\nsecret = [\"whsec_{new}\", \"whsec_{old}\"]\n");
     let config = load(&text).unwrap();
     assert_eq!(config.webhooks[0].secrets.iter().map(|secret| secret.expose().len()).collect::<Vec<_>>(), [27, 24]);
-    assert!(load(&text.replace(old, "x")).is_err() && load(&text.replace(&format!("\"whsec_{new}\", \"whsec_{old}\""), "")).is_err());
+    assert!(
+        load(&text.replace(old, "x")).is_err()
+            && load(&text.replace(&format!("\"whsec_{new}\", \"whsec_{old}\""), "")).is_err()
+    );
     let secret = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let config = load(&format!("link_secret = \"{secret}\"\n{SMALL}")).unwrap();
     assert_eq!(config.link_keys.len(), 1);

@@ -17,7 +17,8 @@ pub(crate) async fn probe(place: &JobDestination) -> Result<(), ExportError> {
         let read = destination.read(path).await?;
         let listed = destination.list("").await?;
         let same = read.is_some_and(|read| read.bytes == written) && listed.iter().any(|(found, _)| found == path);
-        let other = || ExportError::new(ExportErrorKind::DestinationUnavailable, "a file that was written is not there");
+        let other =
+            || ExportError::new(ExportErrorKind::DestinationUnavailable, "a file that was written is not there");
         if same { Ok(()) } else { Err(other()) }
     };
     let seen = seen.await;

@@ -53,7 +53,8 @@ async fn expire_overdue(service: &ServiceState, job: JobRecord) {
 /// is made again; two at once do the same work.
 async fn remove(job: &JobRecord, credentials: Option<&CredentialCommand>) -> Result<(), ExportError> {
     // Nothing but an export's own folder is ever removed, whatever its row says.
-    let own = job.destination.strip_suffix(job.id.as_str()).is_some_and(|base| !job.id.is_empty() && base.ends_with('/'));
+    let own =
+        job.destination.strip_suffix(job.id.as_str()).is_some_and(|base| !job.id.is_empty() && base.ends_with('/'));
     if !own && !failpoint::off("own_folder") {
         return Err(ExportError::new(ExportErrorKind::DestinationTaken, "the folder is not named by the export's id"));
     }
