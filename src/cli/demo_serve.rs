@@ -73,6 +73,7 @@ fn config(job: &Job, free: &str, enterprise: &str) -> Result<ServiceConfig, crat
     }
     // The server's folder goes with the demo.
     config.state = job.socket.join("outhaul-state.sqlite3");
+    config.job_folder = job.socket.join("outhaul-state.sqlite3.exports");
     for key in &mut config.keys {
         key.sha256 = match key.tier.as_deref() {
             Some("free") => Sha256::digest(free).into(),

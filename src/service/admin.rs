@@ -52,6 +52,7 @@ fn usual() -> u32 {
 struct AuditView {
     at: DateTime<Utc>,
     request_id: String,
+    client: Option<String>,
     user: Option<String>,
     credential: String,
     action: String,
@@ -71,6 +72,7 @@ async fn audit(
     let view = |record: AuditRecord| AuditView {
         at: record.at,
         request_id: record.request_id,
+        client: record.client,
         user: record.user,
         credential: record.credential,
         action: record.action,

@@ -19,6 +19,8 @@ use super::ServiceState;
 use super::access::Caller;
 use super::bucket_key::{BucketClaim, fingerprint, invalid};
 use super::catalog::column_of;
+use super::jobs::{JobQuestion, JobView, queue_or_stream};
+use super::prefer::responds_async;
 use super::problem::{ProblemBody, Refusal, without_values};
 use super::query::{body_of, stream_of, streamable};
 use super::question::{DateRange, Filter, OrderBy, Question, StreamFormat, parsed};
@@ -191,10 +193,19 @@ fn view(
     post,
     path = "/v1/analyze/{dataset}/{analysis}/rows/export",
     operation_id = "exportBucketRows",
-    params(("dataset" = String, Path, description = "The name of the dataset"), ("analysis" = String, Path, description = "The name of the analysis")),
+    params(
+        ("dataset" = String, Path, description = "The name of the dataset"),
+        ("analysis" = String, Path, description = "The name of the analysis"),
+        ("Prefer" = Option<String>, Header, description = "respond-async queues the export"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Of an export that is queued: the same key with the same body is the same export"),
+    ),
     request_body = RowsQuestion,
     responses(
-        (status = 200, description = "The rows, as NDJSON or CSV", body = String, content_type = "application/x-ndjson"),
+        (status = 200, description = "The rows, as NDJSON or CSV, unless they are to wait", content(
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+        )),
+        (status = 202, description = "The export is queued, as Prefer asks", body = JobView),
         (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -205,9 +216,18 @@ pub(crate) async fn rows(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    streamable(parts.version)?;
+    let queued = responds_async(&parts.headers);
+    if !queued {
+        streamable(parts.version)?;
+    }
     let admitted = service.admit_analysis(service.caller(&parts.headers)?, &dataset, &analysis)?;
     let asked: RowsQuestion = parsed(&body_of(body, SIGNED_BODY_BYTES_MAX).await?)?;
+    if queued {
+        let RowsQuestion { format, columns, order_by, allow_empty, end_record, bucket_key } = asked;
+        let question = Question { format, columns, order_by, allow_empty, end_record, ..Question::default() };
+        let asked = JobQuestion::background(&dataset, question).of_bucket(analysis, bucket_key);
+        return queue_or_stream(&service, admitted.0, asked, &parts).await;
+    }
     let bucket = bucket_of(&service, admitted, asked.bucket_key).await?;
     let question = Question {
         format: asked.format,

@@ -13,6 +13,7 @@ use super::catalog::describe;
 use super::jobs::probe;
 use super::jwks;
 use super::problem::Refusal;
+use super::state;
 use super::tls::server_config;
 use crate::base::voice;
 use crate::config::ConfigError;
@@ -47,6 +48,10 @@ pub(super) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
             }
         };
         errors.push(ConfigError::new(what, hint));
+    }
+    if let Err(error) = state::probe(config).await {
+        let what = format!("state_url: {}", voice::sentence(&error.to_string(), error.source(), false));
+        errors.push(ConfigError::new(what, error.hint().unwrap_or("look what the database says")));
     }
     if let Some(settings) = &config.jwt
         && let Err(error) = jwks::check(&settings.jwks).await

@@ -13,8 +13,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::ServiceState;
 
-const EXPOSED: &str = "link, retry-after, content-disposition, x-request-id, x-outhaul-export-id, \
+const EXPOSED: &str = "link, location, preference-applied, retry-after, content-disposition, x-request-id, x-outhaul-export-id, \
     x-outhaul-export-truncated-hint, x-outhaul-export-end-record, etag, accept-ranges, content-range";
+
+const ALLOWED: &str = "authorization, content-type, prefer, idempotency-key, last-event-id, range, if-range, if-match, \
+    if-none-match";
 
 /// Adds what a browser wants to know, and answers what it asks beforehand. A key comes in a header of its own, so that no
 /// page asks with what the browser has of somebody.
@@ -26,8 +29,8 @@ pub(crate) async fn cors(State(service): State<Arc<ServiceState>>, request: Requ
     let allowed = origin.filter(listed);
     let mut response = if asks && allowed.is_some() {
         let answers = [
-            (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
-            (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, range, if-range"),
+            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, DELETE"),
+            (ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ];
         (StatusCode::NO_CONTENT, answers).into_response()

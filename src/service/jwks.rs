@@ -140,7 +140,8 @@ impl TokenKeys {
 
     async fn fetch(&self) {
         let Some(server) = &self.server else { return };
-        let limit = failpoint::limit("jwks", FETCH_TIMEOUT);
+        let limit =
+            if failpoint::off("jwks_timeout") { Duration::MAX } else { failpoint::limit("jwks", FETCH_TIMEOUT) };
         match timeout(limit, document(server)).await.unwrap_or(Err(JwksError::Slow)) {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys,
             Err(error) => {
@@ -175,7 +176,8 @@ async fn document(server: &HttpServer) -> Result<Arc<[TokenKey]>, JwksError> {
     if answer.status() != StatusCode::OK {
         return Err(JwksError::Status(answer.status()));
     }
-    let whole = Limited::new(answer.into_body(), DOCUMENT_BYTES_MAX).collect().await.map_err(|_| JwksError::Body)?;
+    let most = if failpoint::off("jwks_size") { usize::MAX } else { DOCUMENT_BYTES_MAX };
+    let whole = Limited::new(answer.into_body(), most).collect().await.map_err(|_| JwksError::Body)?;
     parse(&whole.to_bytes())
 }
 

@@ -30,14 +30,14 @@ const MEMORY_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Limits {
     requests: DefaultKeyedRateLimiter<String>,
     since_sweep: AtomicU32,
-    streams: Slots,
-    followers: Slots,
+    streams: TenantSlots,
+    followers: TenantSlots,
     memory: MemoryBudget,
 }
 
 /// So many at the same time, and so many of one tenant.
 #[derive(Debug)]
-struct Slots {
+struct TenantSlots {
     free: Arc<Semaphore>,
     all: u32,
     per_tenant: u32,
@@ -59,8 +59,8 @@ impl Limits {
         Self {
             requests: RateLimiter::keyed(Quota::per_minute(per_minute)),
             since_sweep: AtomicU32::new(0),
-            streams: Slots::new(limits.streams, limits.streams_per_tenant),
-            followers: Slots::new(limits.streams, limits.streams_per_tenant),
+            streams: TenantSlots::new(limits.streams, limits.streams_per_tenant),
+            followers: TenantSlots::new(limits.streams, limits.streams_per_tenant),
             memory,
         }
     }
@@ -129,7 +129,7 @@ impl Limits {
     }
 }
 
-impl Slots {
+impl TenantSlots {
     fn new(all: u32, per_tenant: u32) -> Self {
         let free = Arc::new(Semaphore::new(usize::try_from(all).unwrap_or(usize::MAX)));
         Self { free, all, per_tenant, of_tenants: Arc::default() }

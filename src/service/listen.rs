@@ -68,7 +68,7 @@ pub(super) async fn serve(
     let prefix = service.config.public_url.clone();
     let app = MapRequestLayer::new(move |request: Request<Incoming>| without_prefix(prefix.as_deref(), request))
         .layer(public);
-    let app = ServiceExt::<Request<Incoming>>::into_make_service(app);
+    let app = ServiceExt::<Request<Incoming>>::into_make_service_with_connect_info::<SocketAddr>(app);
     let guarded = GuardedAcceptor::new(deadline, service.config.limits.connections);
     let serving = match &tls {
         Some(tls) => tokio::spawn(server.acceptor(RustlsAcceptor::new(tls.clone()).acceptor(guarded)).serve(app)),

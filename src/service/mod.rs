@@ -25,6 +25,8 @@ mod limits;
 mod links;
 mod listen;
 mod openapi;
+mod origin;
+mod prefer;
 mod prefix;
 mod problem;
 mod query;
@@ -43,9 +45,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use chrono::{DateTime, Utc};
@@ -67,8 +69,12 @@ use jwks::{JwksError, KEYS_AGE_MAX};
 use jwt::Tokens;
 use limits::Limits;
 use links::Links;
+use origin::client_address;
 use problem::Refusal;
 use state::{Expiry, StateError, StateStore};
+
+/// A message that nobody has sent for so long is for nobody: a sender gives up far sooner.
+const MESSAGES_KEPT: Duration = Duration::from_hours(30 * 24);
 
 const BETWEEN_PRUNES: Duration = Duration::from_hours(1);
 
@@ -139,7 +145,11 @@ pub struct Listening {
 
 /// By what the log and the audit know a request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RequestId(pub(crate) String);
+pub(crate) struct RequestId {
+    pub(crate) id: String,
+    /// The address of whoever asks.
+    pub(crate) client: Option<String>,
+}
 
 /// What all requests share.
 #[derive(Debug)]
@@ -264,7 +274,9 @@ pub async fn serve(
     tokio::spawn(async move { warm.describe_all().await });
     tokio::spawn(webhooks::send_all(Arc::clone(&service)));
     tokio::spawn(jobs::sweep(Arc::clone(&service)));
-    let workers = jobs::start(&service).map_err(ServiceError::Jobs)?;
+    let works = service.config.role.works();
+    let workers = if works { jobs::start(&service).map_err(ServiceError::Jobs)? } else { Vec::new() };
+    tokio::spawn(jobs::measure(Arc::clone(&service)));
     tokio::spawn(forget(Arc::clone(&service.store), service.config.retention));
     tokio::spawn(fetch_keys(Arc::clone(&service)));
     let (public, admin) = (router(Arc::clone(&service)), admin::router(Arc::clone(&service), metrics));
@@ -304,7 +316,11 @@ async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
         let now = Utc::now();
         let before = |kept| now.checked_sub_signed(kept).unwrap_or(DateTime::UNIX_EPOCH);
         let before = |kept| chrono::TimeDelta::from_std(kept).map_or(DateTime::UNIX_EPOCH, before);
-        let expiry = Expiry { exports_before: before(kept.receipts), audits_before: before(kept.audit) };
+        let expiry = Expiry {
+            exports_before: before(kept.receipts),
+            audits_before: before(kept.audit),
+            messages_due_by: before(MESSAGES_KEPT),
+        };
         if let Err(error) = store.prune(expiry).await {
             tracing::warn!(%error, "old records were not forgotten");
         }
@@ -324,21 +340,24 @@ fn router(service: Arc<ServiceState>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(&service), jwt::with_keys))
-        .layer(from_fn(with_request_id))
+        .layer(from_fn_with_state(Arc::clone(&service), with_request_id))
         .layer(from_fn_with_state(Arc::clone(&service), cors::cors))
         .with_state(service)
 }
 
 /// Gives each answer the id by which the log knows it, and each problem its body.
-async fn with_request_id(mut request: Request, next: Next) -> Response {
+async fn with_request_id(State(service): State<Arc<ServiceState>>, mut request: Request, next: Next) -> Response {
     let id = format!("{:016x}", rand::random::<u64>());
-    request.extensions_mut().insert(RequestId(id.clone()));
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let client = peer.map(|peer| client_address(peer, request.headers(), &service.config.trusted_proxies).to_string());
+    request.extensions_mut().insert(RequestId { id: id.clone(), client: client.clone() });
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Refusal>() {
         response = problem.render(&id);
         serving::refused(problem.code);
         tracing::info!(
             request = id,
+            client,
             status = problem.status.as_u16(),
             code = problem.code,
             "a request was not answered"

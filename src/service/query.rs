@@ -18,7 +18,9 @@ use super::access::Caller;
 use super::coding::{Coding, takes_trailers};
 use super::deadline::ConnectionEnd;
 use super::ending::TRAILERS;
+use super::jobs::{JobQuestion, JobView, queue_or_stream};
 use super::limits::StreamPermit;
+use super::prefer::responds_async;
 use super::problem::{ProblemBody, Refusal};
 use super::question::{Question, StreamFormat, tenant_of};
 use super::scoped::scope_into;
@@ -36,10 +38,18 @@ use crate::model::{ColumnChoice, Direction, RowCap, RowScope, ScopeCondition};
     post,
     path = "/v1/query/{dataset}/export",
     operation_id = "exportRows",
-    params(("dataset" = String, Path, description = "The name of the dataset")),
+    params(
+        ("dataset" = String, Path, description = "The name of the dataset"),
+        ("Prefer" = Option<String>, Header, description = "respond-async queues the export"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Of an export that is queued: the same key with the same body is the same export"),
+    ),
     request_body = Question,
     responses(
-        (status = 200, description = "The rows, as NDJSON or CSV", body = String, content_type = "application/x-ndjson"),
+        (status = 200, description = "The rows, as NDJSON or CSV, unless they are to wait", content(
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+        )),
+        (status = 202, description = "The export is queued, as Prefer asks", body = JobView),
         (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -50,9 +60,16 @@ pub(crate) async fn export(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    streamable(parts.version)?;
+    let queued = responds_async(&parts.headers);
+    if !queued {
+        streamable(parts.version)?;
+    }
     let (caller, dataset) = service.admit_query(service.caller(&parts.headers)?, &dataset)?;
     let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
+    if queued {
+        let asked = JobQuestion::background(&dataset.name, question);
+        return queue_or_stream(&service, caller, asked, &parts).await;
+    }
     stream_of(&service, &caller, dataset, &question, Vec::new(), &parts).await
 }
 
@@ -88,7 +105,7 @@ pub(crate) async fn stream_of(
     scope.conditions.extend(conditions);
     let mut order =
         order(caller, dataset, question, &parts.headers, service.config.limits.first_page, (&scope, permit))?;
-    order.request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_default().0;
+    order.asked_by = parts.extensions.get::<RequestId>().cloned().unwrap_or_default();
     order.connection = parts.extensions.get::<ConnectionEnd>().cloned();
     order.write_deadline = failpoint::limit("write_deadline", service.config.limits.write_deadline);
     let promised = order.end_record;
@@ -186,7 +203,7 @@ fn order(
         connection: None,
         permit: Some(permit),
         credential: caller.credential.clone(),
-        request_id: String::new(),
+        asked_by: RequestId::default(),
     })
 }
 

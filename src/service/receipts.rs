@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ServiceState;
-use super::jobs;
+use super::jobs::{self, JobView};
 use super::problem::{ProblemBody, Refusal};
 use super::state::{ExportRecord, ExportStatus, RecordedError};
 
@@ -65,14 +65,26 @@ impl From<ExportRecord> for StreamReceipt {
     }
 }
 
-/// Answers with the receipt. That of another tenant is not there.
+/// An export: a job, or the receipt of a stream, whose `kind` is `stream`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ExportView {
+    Job(Box<JobView>),
+    Stream(Box<StreamReceipt>),
+}
+
+/// Answers with a job, or the receipt of a stream. Those of another tenant are not there.
 #[utoipa::path(
     get,
     path = "/v1/exports/{id}",
-    operation_id = "readReceipt",
-    params(("id" = String, Path, description = "The X-Outhaul-Export-Id of a stream")),
+    operation_id = "readExport",
+    params(
+        ("id" = String, Path, description = "The id of a job, or the X-Outhaul-Export-Id of a stream"),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of the job that is known"),
+    ),
     responses(
-        (status = 200, description = "How the stream ended", body = StreamReceipt),
+        (status = 200, description = "The job with its ETag, or how the stream ended", body = ExportView),
+        (status = 304, description = "The job is the one of If-None-Match"),
         (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -86,7 +98,8 @@ pub(crate) async fn receipt(
     let failed = |error| jobs::state(&error);
     let job = service.store.job(id.clone(), caller.owner()).await.map_err(failed)?;
     if let Some(job) = job.filter(|job| jobs::visible(&service, &caller, job)) {
-        return Ok(jobs::answer(&service, &job, &headers));
+        let view = ExportView::Job(Box::new(JobView::of(&service, &job)));
+        return Ok(jobs::answer(&view, job.version, &headers));
     }
     let found = service.store.export(id, caller.owner()).await.map_err(|error| {
         tracing::error!(%error, "a receipt was not read");
@@ -94,5 +107,5 @@ pub(crate) async fn receipt(
     })?;
     let record =
         found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "export_not_found", "there is no such export"))?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(StreamReceipt::from(record))).into_response())
+    Ok(([(CACHE_CONTROL, "no-store")], Json(ExportView::Stream(Box::new(record.into())))).into_response())
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::RequestId;
 use super::body::{BodyPiece, StreamBody, pipe};
 use super::coding::{Coder, Coding};
 use super::deadline::{ConnectionEnd, PROGRESS_BYTES};
@@ -52,7 +53,7 @@ pub(crate) struct StreamOrder {
     pub(crate) connection: Option<ConnectionEnd>,
     /// What the key is called.
     pub(crate) credential: String,
-    pub(crate) request_id: String,
+    pub(crate) asked_by: RequestId,
     /// Held to the end.
     pub(crate) permit: Option<StreamPermit>,
 }
@@ -341,10 +342,11 @@ impl Pump {
 
     /// Notes who had which rows, or how many.
     async fn audit(&self, end: &ExportEnd) {
-        let StreamOrder { record, credential, request_id, .. } = &self.order;
+        let StreamOrder { record, credential, asked_by, .. } = &self.order;
         let entry = AuditRecord {
             at: Utc::now(),
-            request_id: request_id.clone(),
+            request_id: asked_by.id.clone(),
+            client: asked_by.client.clone(),
             tenant: record.tenant.clone(),
             user: record.user.clone(),
             credential: credential.clone(),

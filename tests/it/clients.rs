@@ -239,6 +239,7 @@ async fn the_calls_of_the_client_ask_and_understand() {
     let running = |rows: u64| json!({"status": "running", "processed_rows": rows});
     assert_eq!(seen["events"], json!([running(1), running(2), {"status": "complete"}]));
     assert_eq!(seen["last"], json!([null, "1", "1"]));
+    assert_eq!(seen["known"], json!([{"status": "running"}]));
     assert_eq!((&seen["gone"], &seen["aborted"]), (&json!(["export_not_found"]), &json!(["AbortError"])));
 }
 

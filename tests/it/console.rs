@@ -15,6 +15,10 @@ const ROWS: usize = 6_000;
 const CAP: usize = 5_500;
 
 async fn started() -> (Pg, Service) {
+    started_at("public_url = \"https://x.test/below\"").await
+}
+
+async fn started_at(public: &str) -> (Pg, Service) {
     let pg = pg(18).await;
     pg.batch(&format!(
         "create table orders (id bigint primary key, note text, status text, placed date);
@@ -26,9 +30,10 @@ async fn started() -> (Pg, Service) {
     ))
     .await;
     let (url, whole, capped, drill) = (&pg.url, key("whole", "7", "all"), key("capped", "7", "few"), digest("drill"));
+    let other = key("other", "8", "all");
     let text = format!(
-        "public_url = \"https://x.test/below\"
-{whole}{capped}
+        "{public}
+{whole}{capped}{other}
 [[key]]
 name = \"drill\"
 sha256 = \"{drill}\"
@@ -86,6 +91,18 @@ async fn drive(what: &str, url: &str, more: &Value) -> Value {
 
 fn address(service: &Service) -> String {
     format!("http://{}", service.address)
+}
+
+/// As people read numbers.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 fn text<'a>(seen: &'a Value, place: &str, field: &str) -> &'a str {
@@ -237,6 +254,38 @@ async fn background_exports_are_shown_while_they_run_with_their_links_and_what_c
     drop(pg);
 }
 
+/// The jobs of another tenant are not in its list, and each of its own says the truth.
+#[tokio::test]
+async fn a_person_exports_in_the_background_watches_cancels_downloads_and_deletes() {
+    let (pg, service) = started_at("").await;
+    let folder = tempfile::tempdir().unwrap();
+    let seen = drive("background", &address(&service), &json!({"folder": folder.path()})).await;
+    assert!(text_of(&seen["said"]).starts_with("The export is queued."), "{}", seen["said"]);
+    let ready = &seen["ready"];
+    assert!(text_of(&ready["state"]).starts_with("Ready · 6,000 rows · "), "{ready}");
+    assert_eq!((&ready["note"], &ready["buttons"]), (&json!("The link works for 23 hours more."), &json!(["Delete"])));
+    let file = text_of(&seen["file"]);
+    assert!(file.starts_with("id,note,placed,status\r\n1,\"two\nlines"), "{}", &file[..80]);
+    assert_eq!(file.matches("\r\n").count(), ROWS + 1);
+    assert_eq!(seen["again"], 200, "a download uses its link up");
+
+    let running = &seen["running"];
+    assert!(text_of(&running["state"]).contains(" rows of about 6,000 rows · "), "{running}");
+    assert_eq!(running["buttons"], json!(["Cancel"]));
+    assert!(running["bar"].as_u64().is_some_and(|percent| percent < 100), "{running}");
+    assert_eq!((&seen["cancelled"]["link"], &seen["cancelled"]["buttons"]), (&Value::Null, &json!([])));
+    assert_eq!(seen["failed"]["note"], "the database rejected the query");
+    assert_eq!((&seen["parquet"]["link"], &seen["magic"]), (&Value::Null, &json!([200, "PAR1"])));
+    assert_eq!(seen["deleted"], json!([410, "expired", null, "Its files are removed."]));
+    assert_eq!(seen["states"], json!(["Ready", "Failed", "Cancelled", "Expired"]));
+    assert_eq!(seen["other"], json!(["There are none.", 0]));
+    for name in ["light", "dark", "phone", "wrong"] {
+        assert_eq!(seen[name], json!([]), "{name}");
+    }
+    service.stop().await;
+    drop(pg);
+}
+
 /// As config/service.md says it, on what `outhaul demo --serve` starts.
 #[tokio::test]
 async fn the_walk_of_the_documentation_ends_in_a_file() {
@@ -246,7 +295,9 @@ async fn the_walk_of_the_documentation_ends_in_a_file() {
         text.ends_with('\n').then_some(text)
     })
     .await;
-    let said: Value = serde_json::from_str(&line).unwrap();
+    let mut said: Value = serde_json::from_str(&line).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    said["folder"] = folder.path().to_str().unwrap().into();
     let seen = drive("walk", said["url"].as_str().unwrap(), &said).await;
     assert_eq!(seen["labels"][0], "Amount");
     let limit = "More than 10,000 rows. Your limit is 10,000 rows: the file will end after the first 10,000 rows.";
@@ -256,9 +307,16 @@ async fn the_walk_of_the_documentation_ends_in_a_file() {
     assert!(text(&seen, "group", "result").starts_with("Saved "), "{}", seen["group"]);
     assert!(text(&seen, "cancelled", "result").starts_with("Cancelled; nothing is saved."), "{}", seen["cancelled"]);
     assert_eq!(seen["cancelled"]["file"], "NotFoundError");
+    assert_eq!(seen["waited"]["link"], Value::Null);
+    let rows = seen["downloaded"].as_u64().unwrap() - 1;
+    let ready = format!("Ready · {} rows · ", grouped(rows));
+    assert!(rows > 10_000 && text_of(&seen["ready"]["state"]).starts_with(&ready), "{rows}: {}", seen["ready"]);
     assert_eq!(seen["wrong"], json!([]));
     demo.signal("INT").await;
     demo.wait().await.expect(0);
+    let exports =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().path().extension().is_some_and(|it| it == "exports");
+    assert!(!std::fs::read_dir(".").unwrap().any(exports), "the demo leaves its exports where it was started");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `outhaul serve`: exports in the background, and what becomes of them when the service is killed.
+//! `outhaul serve`: exports in the background, as their callers see them.
 
 use std::time::Duration;
 
@@ -11,19 +11,22 @@ use crate::support::service::{Answer, BodyEnd, Service, key, request};
 
 const ROWS: usize = 20_000;
 
-async fn orders() -> Pg {
+pub(super) async fn orders() -> Pg {
     let pg = pg(18).await;
     pg.batch(&format!(
         "create table orders (id bigint primary key, tenant text not null, note text not null);
         insert into orders select n, case when n % 10 = 0 then 'globex' else 'acme' end, 'canary of ' || n
             from generate_series(1, {ROWS}) n;
+        -- About a second for a thousand rows, of which two hundred are a page; pages take no function that is volatile.
+        create function slowly(text) returns text language sql immutable
+            as 'select pg_catalog.repeat($1, 700) from pg_catalog.pg_sleep(0.001)';
         analyze",
     ))
     .await;
     pg
 }
 
-fn config(pg: &Pg) -> String {
+pub(super) fn config(pg: &Pg) -> String {
     format!(
         "{}{}
 [tier.free]
@@ -36,8 +39,10 @@ from = \"{}\"
 table = \"orders\"
 tenant = \"tenant = {{tenant}}\"
 [dataset.orders.columns]
-id = {{ sort = true }}
+id = {{ sort = true, filter = true }}
 note = {{}}
+slow = {{ expr = \"public.slowly(note)\" }}
+half = {{ expr = \"1 / (id - 5)\" }}
 ",
         key("acme-key", "acme", "free"),
         key("globex-key", "globex", "small"),
@@ -45,17 +50,17 @@ note = {{}}
     )
 }
 
-const BODY: &str = r#"{"dataset":"orders","mode":"background","format":"csv","columns":["id","note"]}"#;
+pub(super) const BODY: &str = r#"{"dataset":"orders","mode":"background","format":"csv","columns":["id","note"]}"#;
 
-async fn submit(service: &Service, key: &str, body: &str, head: &str) -> Answer {
+pub(super) async fn submit(service: &Service, key: &str, body: &str, head: &str) -> Answer {
     service.post(key, "/v1/exports", body, head).await
 }
 
-async fn job(service: &Service, key: &str, id: &str) -> Value {
+pub(super) async fn job(service: &Service, key: &str, id: &str) -> Value {
     service.get(key, &format!("/v1/exports/{id}")).await.json()
 }
 
-async fn ended(service: &Service, key: &str, id: &str) -> Value {
+pub(super) async fn ended(service: &Service, key: &str, id: &str) -> Value {
     eventually(Duration::from_mins(1), "the export's end", async || {
         let job = job(service, key, id).await;
         job["completed_at"].is_string().then_some(job)
@@ -63,7 +68,7 @@ async fn ended(service: &Service, key: &str, id: &str) -> Value {
     .await
 }
 
-fn id_of(answer: &Answer) -> String {
+pub(super) fn id_of(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -123,21 +128,92 @@ async fn a_cap_is_told_and_a_request_that_is_made_twice_is_one_export() {
     assert_eq!((few.status, few.text().lines().count()), (200, 101));
 }
 
-/// Row H4 of the fault matrix: the service is killed at random moments, and each export ends once with a true manifest.
+/// What is slow enough to be met while it runs: of the first so many rows.
+pub(super) fn slow(rows: usize) -> String {
+    format!(
+        r#"{{"dataset":"orders","mode":"background","format":"csv","columns":["id","slow"],"where":[{{"column":"id","op":"<=","value":{rows}}}]}}"#
+    )
+}
+
+/// The events of a body, each with its number.
+fn events(answer: &Answer) -> Vec<(u64, Value)> {
+    let all = answer.text().split("\n\n").filter(|event| event.contains("data:"));
+    let field = |event: &str, name: &str| {
+        event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap().to_owned()
+    };
+    all.map(|event| (field(event, "id").parse().unwrap(), serde_json::from_str(&field(event, "data")).unwrap()))
+        .collect()
+}
+
+async fn follow(service: &Service, id: &str, head: &str) -> Answer {
+    service.ask(&request("GET", "acme-key", &format!("/v1/exports/{id}/events"), "", head)).await
+}
+
+/// Row H9 of the fault matrix.
 #[tokio::test]
-async fn a_killed_service_neither_loses_nor_doubles_an_export() {
+async fn h9_whoever_follows_an_export_sees_it_grow_to_its_end_and_goes_on_where_he_was() {
     let pg = orders().await;
-    let text = config(&pg);
-    let soon = |command: Outhaul| command.env("OUTHAUL_TEST_LIMITS", "job_lease=1,job_backoff=0.2,job_poll=0.1");
-    let mut service = Service::with(&text, soon).await;
-    let mut ids = Vec::new();
-    for _ in 0..8 {
-        ids.push(id_of(&submit(&service, "acme-key", BODY, "").await));
-        tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 300)).await;
-        service = service.killed_and_started(soon).await;
+    let often = |command: Outhaul| command.env("OUTHAUL_TEST_LIMITS", "job_events=0.05,job_progress=0.05");
+    let service = Service::with(&config(&pg), often).await;
+    let id = id_of(&submit(&service, "acme-key", &slow(3_000), "").await);
+    let all = follow(&service, &id, "").await;
+    assert_eq!((all.status, all.end), (200, BodyEnd::Whole), "{all:?}");
+    let (seen, text) = (events(&all), all.text());
+    assert!(seen.is_sorted_by(|(one, _), (next, _)| one < next), "{text}");
+    let number = |event: &Value, name: &str| event[name].as_u64().unwrap_or_else(|| panic!("{name}: {text}"));
+    for pair in seen.windows(2) {
+        for name in ["processed_rows", "bytes", "parts", "percent"] {
+            assert!(number(&pair[0].1, name) <= number(&pair[1].1, name), "{name}: {text}");
+        }
     }
-    for id in ids {
-        let done = ended(&service, "acme-key", &id).await;
-        assert_eq!((done["status"].as_str(), done["rows"].as_u64()), (Some("complete"), Some(18_000)), "{done}");
+    let running: Vec<&Value> =
+        seen.iter().map(|(_, event)| event).filter(|event| event["status"] == "running").collect();
+    assert!(running.iter().all(|event| event["attempt"] == 1 && number(event, "percent") < 100), "{text}");
+    let growing = running.iter().filter(|event| number(event, "processed_rows") > 0 && event["eta_seconds"].is_u64());
+    assert!(growing.count() > 1, "{text}");
+    let (last, end) = seen.last().unwrap();
+    let (percent, rows) = (number(end, "percent"), number(end, "processed_rows"));
+    assert_eq!((end["status"].as_str(), percent, rows), (Some("complete"), 100, 2_700));
+    // Whoever lost the connection has what he has not seen; whoever has seen all of it asks no more.
+    let middle = seen[seen.len() / 2].0;
+    let rest = events(&follow(&service, &id, &format!("Last-Event-ID: {middle}\r\n")).await);
+    assert!(rest.iter().all(|(number, _)| *number > middle) && rest.last() == seen.last(), "{rest:?}");
+    assert_eq!(follow(&service, &id, &format!("Last-Event-ID: {last}\r\n")).await.status, 204);
+    for unknown in ["18446744073709551615", "x", "-1"] {
+        let head = format!("Last-Event-ID: {unknown}\r\n");
+        assert_eq!(events(&follow(&service, &id, &head).await).last(), seen.last(), "{unknown}");
     }
+}
+
+#[tokio::test]
+async fn a_count_that_was_broken_off_is_no_estimate() {
+    let pg = orders().await;
+    pg.batch("insert into orders select n, 'acme', '' from generate_series(20001, 80000) n; analyze").await;
+    let service = Service::start(&config(&pg)).await;
+    let estimate = async |key: &str, body: &str| {
+        let job = submit(&service, key, body, "").await.json();
+        (job["estimated_rows"].as_u64(), job["estimated_minutes"].is_u64())
+    };
+    assert_eq!(estimate("acme-key", BODY).await, (None, false));
+    assert_eq!(estimate("acme-key", &slow(1_000)).await, (Some(900), true));
+    assert_eq!(estimate("globex-key", BODY).await, (Some(100), true));
+}
+
+#[tokio::test]
+async fn whoever_follows_takes_no_stream_and_is_let_go() {
+    let pg = orders().await;
+    let service = Service::start(&format!("{}[limits]\nstreams_per_tenant = 2\n", config(&pg))).await;
+    let id = id_of(&submit(&service, "acme-key", &slow(18_000), "").await);
+    let path = format!("/v1/exports/{id}/events");
+    let asked = request("GET", "acme-key", &path, "", "");
+    let follows = || service.connect(&asked);
+    // Who is not refused waits for the end.
+    let third = async || tokio::time::timeout(Duration::from_millis(300), follow(&service, &id, "")).await.ok();
+    let followers = (follows().await, follows().await);
+    let refused = eventually(Duration::from_secs(10), "a refusal", third).await;
+    refused.problem(429, "too_many_requests");
+    assert_eq!(service.export("acme-key", "orders", r#"{"columns":["id"]}"#).await.status, 200);
+    drop(followers);
+    let taken = async || third().await.is_none().then_some(());
+    eventually(Duration::from_secs(20), "the followers' places", taken).await;
 }

@@ -122,6 +122,18 @@ async fn roles_that_share_need_a_database_and_a_worker_answers_the_operator_alon
         let refused = command.run().await.expect(2).stderr;
         assert!(refused.contains("state_url") && refused.contains("--role"), "{refused}");
     }
+    // Before a deploy it is looked at, and nothing is made in it.
+    let (_folder, command) = written(&text, &["--check"]);
+    command.run().await.expect(0);
+    let made = state.connect().await.query("select from pg_namespace where nspname = 'outhaul'", &[]).await.unwrap();
+    assert!(made.is_empty());
+    let nowhere = text.replace(&state.url, "postgresql://state:hunter2@127.0.0.1:1/x?connect_timeout=2");
+    let (_folder, command) = written(&nowhere, &["--check"]);
+    let refused = command.run().await.expect(2).stderr;
+    assert!(
+        refused.contains("state_url: the state database cannot be reached") && !refused.contains("hunter2"),
+        "{refused}"
+    );
     let (_folder, command) = written(&text, &["--role", "worker"]);
     let worker = command.spawn();
     worker.stderr_has("health on http://").await;

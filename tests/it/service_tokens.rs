@@ -11,6 +11,7 @@ use crate::support::eventually;
 use crate::support::issuer::{Issuer, IssuerAnswer, SigningKey, document, moment};
 use crate::support::pg::{Pg, pg};
 use crate::support::service::{Service, key};
+use crate::support::tls::{Authority, LOCAL};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -298,6 +299,57 @@ async fn owasp_10_keys_are_fetched_once_for_many_and_the_last_good_ones_stay() {
     }
     assert_eq!(issuer.asked(), before + 3);
     without.stop().await;
+}
+
+#[tokio::test]
+async fn owasp_10_a_document_without_measure_is_given_up() {
+    let pg = orders().await;
+    let [old, new] = ["old", "new"].map(|kid| SigningKey::new(kid, Algorithm::EdDSA));
+    // A right document behind 300 KiB of spaces, and one that comes behind a long silence.
+    let padded = format!("{}{}", " ".repeat(300 * 1_024), document(&[&new]));
+    for (mechanism, answer) in [
+        ("jwks_size", IssuerAnswer::Document(padded)),
+        ("jwks_timeout", IssuerAnswer::Late(Duration::from_secs(2), document(&[&new]))),
+    ] {
+        for (off, status) in [("", 401), (mechanism, 200)] {
+            let issuer = Issuer::start(IssuerAnswer::Document(document(&[&old]))).await;
+            let text = service(&pg, &format!("jwks_url = \"{}\"", issuer.url));
+            let running = Service::with(&text, |command| {
+                let limits = "jwks_pause=0.1,jwks=1,jwks_age=3600";
+                command.env("OUTHAUL_TEST_LIMITS", limits).env("OUTHAUL_TEST_OFF", off)
+            })
+            .await;
+            let ask = async |key: &SigningKey| running.export(&key.sign(&claims()), "orders", IDS).await.status;
+            eventually(LIMIT, "the keys", async || (ask(&old).await == 200).then_some(())).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            issuer.turn_to(answer.clone());
+            assert_eq!((ask(&new).await, ask(&old).await), (status, if status == 200 { 401 } else { 200 }), "{off}");
+            running.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_come_over_tls_from_whom_a_trusted_authority_names() {
+    let pg = orders().await;
+    let right = SigningKey::new("ed", Algorithm::EdDSA);
+    let (authority, stranger) = (Authority::new("ec"), Authority::new("ec"));
+    let (local, elsewhere) = (authority.issue("issuer", LOCAL, 10), authority.issue("issuer", "DNS:example.com", 10));
+    for (certificate, trusted, status) in
+        [(&local, &authority, 200), (&local, &stranger, 503), (&elsewhere, &authority, 503)]
+    {
+        let issuer = Issuer::over(Some(certificate), IssuerAnswer::Document(document(&[&right]))).await;
+        let text = service(&pg, &format!("jwks_url = \"{}\"", issuer.url));
+        let running = Service::with(&text, |command| command.env("SSL_CERT_FILE", trusted.certificate())).await;
+        let ask = async || running.export(&right.sign(&claims()), "orders", IDS).await.status;
+        if status == 200 {
+            eventually(LIMIT, "the keys", async || (ask().await == 200).then_some(())).await;
+        } else {
+            eventually(LIMIT, "a fetch", async || (issuer.asked() > 0).then_some(())).await;
+            assert_eq!(ask().await, status);
+        }
+        running.stop().await;
+    }
 }
 
 #[tokio::test]

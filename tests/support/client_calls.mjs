@@ -67,6 +67,8 @@ fake = answering(
 );
 results.events = await heard(fake.options);
 results.last = fake.asked.map(({ last }) => last);
+fake = answering(events(['id: 5\ndata: {"status":"running"}\n\n'], false), new Response(null, { status: 204 }));
+results.known = await heard(fake.options);
 fake = answering(json({ code: 'export_not_found', message: 'none' }, 404));
 results.gone = await heard(fake.options);
 const stop = new AbortController();

@@ -1,6 +1,6 @@
-// What a person does on the console page, in a real Chromium: `node console.mjs streams|looks|jobs|walk`. Where stands in
+// What a person does on the console page, in a real Chromium: `node console.mjs streams|looks|jobs|background|walk`. Where stands in
 // CONSOLE_TEST as JSON; what was seen goes to standard output.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { withChromium } from './chromium.mjs';
 
@@ -338,6 +338,92 @@ async function jobs(chromium) {
   return seen;
 }
 
+// What is shown of the newest job but `age`.
+const shownJob = (age = 0) => `(() => { const item = document.querySelectorAll('#job-list > li')[${age}]; return item && { id: item.id, state: item.querySelector('.state').textContent, note: item.querySelector('.why').textContent, bar: item.querySelector('progress').hidden ? null : item.querySelector('progress').value, link: item.querySelector('a')?.href ?? null, buttons: [...item.querySelectorAll('button')].map(({ textContent }) => textContent) }; })()`;
+const newestIs = async (page, condition) => {
+  await page.until(`(${shownJob()})?.state.startsWith(${JSON.stringify(condition)})`);
+  return page.value(shownJob());
+};
+/** Queues what the form says, and waits until its job stands in front. */
+const queue = async (page) => {
+  const before = await page.value(`document.querySelectorAll('#job-list > li').length`);
+  await page.click('#queue');
+  await page.until(`document.querySelectorAll('#job-list > li').length > ${before}`);
+};
+const downloaded = async (page, folder, ending) => {
+  for (let tries = 0; tries < 1_500; tries += 1) {
+    const name = existsSync(folder) && readdirSync(folder).find((file) => file.endsWith(ending));
+    if (name) return readFileSync(join(folder, name), 'utf8');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`no ${ending} is downloaded; the page says ${await page.value('document.body.innerText')}`);
+};
+
+/** Background exports of the service itself. */
+async function background(chromium) {
+  const seen = {};
+  const { folder } = asked.more;
+  let page = await signedIn(chromium, 'whole');
+  await page.send('Page.setDownloadBehavior', { behavior: 'allow', downloadPath: folder });
+  await choose(page, 'dataset', 'orders');
+  await queue(page);
+  seen.said = await page.text('result');
+  seen.ready = await newestIs(page, 'Ready');
+  await page.click('#job-list > li a');
+  seen.file = await downloaded(page, folder, '.csv');
+  seen.again = await page.value(`fetch(document.querySelector('#job-list > li a').href).then(({ status }) => status)`);
+
+  // One that takes its time is watched, and cancelled.
+  await choose(page, 'dataset', 'slow');
+  await queue(page);
+  await page.until(`(${shownJob()})?.state.includes(' rows of about ')`);
+  seen.running = await page.value(shownJob());
+  if (asked.shots) await page.shot(join(asked.shots, 'background-running.png'));
+  await page.click('#job-list > li .actions button');
+  seen.cancelled = await newestIs(page, 'Cancelled');
+
+  // One that fails says why.
+  await choose(page, 'dataset', 'broken');
+  await queue(page);
+  seen.failed = await newestIs(page, 'Failed');
+
+  await choose(page, 'dataset', 'orders');
+  await page.click('input[value=parquet]');
+  await queue(page);
+  seen.parquet = await newestIs(page, 'Ready');
+  await page.click('#job-list > li .actions button');
+  await page.until(`document.querySelector('#job-list > li .files a')`);
+  seen.magic = await page.value(`(async () => { const answer = await fetch(document.querySelector('#job-list > li .files a').href); return [answer.status, (await answer.text()).slice(0, 4)]; })()`);
+
+  // Deleted, it says that it is gone, and so does its link.
+  const { id, link } = await page.value(shownJob(3));
+  await page.click(`#${id} .actions button`);
+  await page.until(`document.querySelector('#${id} .state').textContent.startsWith('Expired')`);
+  seen.deleted = await page.value(`(async () => { const answer = await fetch(${JSON.stringify(link)}); return [answer.status, (await answer.json()).code, (${shownJob(3)}).link, (${shownJob(3)}).note]; })()`);
+  seen.wrong = page.wrong;
+  await page.close();
+
+  // Whoever comes later sees the same; so does no other tenant.
+  const sizes = { wide: { width: 1_100, height: 900 }, phone: { width: 360, height: 740 } };
+  for (const [name, scheme, size] of [['light', 'light', 'wide'], ['dark', 'dark', 'wide'], ['phone', 'light', 'phone']]) {
+    page = await signedIn(chromium, 'whole', { media: { 'prefers-color-scheme': scheme }, size: sizes[size] });
+    await page.until(`document.querySelectorAll('#job-list > li').length === 4`);
+    seen.states = await page.value(`[...document.querySelectorAll('#job-list .state')].map(({ textContent }) => textContent.split(' · ')[0])`);
+    await page.send('Runtime.evaluate', { expression: readFileSync(asked.axe, 'utf8') });
+    seen[name] = await page.value(`axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))`);
+    const wider = await page.value(`document.documentElement.scrollWidth - document.documentElement.clientWidth`);
+    if (wider > 0) seen[name].push(`${wider} pixels too wide`);
+    if (asked.shots) await page.shot(join(asked.shots, `background-${name}.png`));
+    seen.wrong.push(...page.wrong);
+    await page.close();
+  }
+  page = await signedIn(chromium, 'other');
+  await page.until(`document.getElementById('jobs-said').textContent !== ''`);
+  seen.other = [await page.text('jobs-said'), await page.value(`document.querySelectorAll('#job-list > li').length`)];
+  await page.close();
+  return seen;
+}
+
 /** As config/service.md says it. */
 async function walk(chromium) {
   const page = await signedIn(chromium, asked.more.api_keys.free);
@@ -360,11 +446,21 @@ async function walk(chromium) {
   await all.until(`!document.getElementById('running').hidden`);
   await all.press('Enter');
   seen.cancelled = { ...await ended(all), file: await all.value(FILE('cancelled')) };
+  // The same in the background: two run, the third waits and is cancelled, and the first is downloaded by its link.
+  await all.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+  await all.send('Page.setDownloadBehavior', { behavior: 'allow', downloadPath: asked.more.folder });
+  for (let i = 0; i < 3; i += 1) await queue(all);
+  await all.click('#job-list > li .actions button');
+  seen.waited = await newestIs(all, 'Cancelled');
+  await all.until(`(${shownJob(2)})?.state.startsWith('Ready')`);
+  seen.ready = await all.value(shownJob(2));
+  await all.click('#job-list > li:nth-child(3) a');
+  seen.downloaded = (await downloaded(all, asked.more.folder, '.csv')).trimEnd().split('\r\n').length;
   seen.wrong = [...page.wrong, ...all.wrong];
   await all.close();
   return seen;
 }
 
-const scenarios = { streams, looks, jobs, walk };
+const scenarios = { streams, looks, jobs, background, walk };
 const results = await withChromium((chromium) => scenarios[process.argv[2]](chromium));
 process.stdout.write(`${JSON.stringify(results)}\n`);

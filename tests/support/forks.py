@@ -1,7 +1,8 @@
 """Python programs without the start of Python: an interpreter that has imported what they need forks for each of them.
 
 forks.py serve SOCKET                    listens there until it is ended
-forks.py run SOCKET FILE ARGUMENT…       what `python FILE ARGUMENT…` does; also `-c CODE ARGUMENT…`
+forks.py run SOCKET FILE ARGUMENT…       what `python FILE ARGUMENT…` does; also `-c CODE ARGUMENT…`,
+                                         and `- ARGUMENT…` for a program on standard input
 
 The imports of one program take up to half a second of CPU, and the tests run more than a thousand.
 """
@@ -93,10 +94,11 @@ def program(client):
     name, *arguments = request["arguments"]
     code = 0
     try:
-        if name == "-c":
-            sys.argv = ["-c", *arguments[1:]]
+        if name in ("-", "-c"):
+            code_text, rest = (sys.stdin.read(), arguments) if name == "-" else (arguments[0], arguments[1:])
+            sys.argv = [name, *rest]
             sys.path[0] = ""
-            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+            exec(compile(code_text, "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = [name, *arguments]
             sys.path[0] = os.path.dirname(os.path.abspath(name))

@@ -8,9 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use super::tls::{Certificate, acceptor};
 
 /// A key that signs tokens.
 pub(crate) struct SigningKey {
@@ -79,6 +81,8 @@ pub(crate) fn moment(seconds: i64) -> i64 {
 #[derive(Debug, Clone)]
 pub(crate) enum IssuerAnswer {
     Document(String),
+    /// The document, behind a silence.
+    Late(Duration, String),
     /// The lines of a head, and no body.
     Head(&'static str),
     /// It takes the request and is silent.
@@ -97,16 +101,28 @@ pub(crate) struct Issuer {
 
 impl Issuer {
     pub(crate) async fn start(answer: IssuerAnswer) -> Self {
+        Self::over(None, answer).await
+    }
+
+    /// Over TLS where there is a certificate.
+    pub(crate) async fn over(certificate: Option<&Certificate>, answer: IssuerAnswer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let scheme = if certificate.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/keys", listener.local_addr().unwrap());
+        let tls = certificate.map(acceptor);
         let (answer, asked) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
         let (kept, count) = (Arc::clone(&answer), Arc::clone(&asked));
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                let answer = kept.lock().unwrap().clone();
+                let (answer, tls) = (kept.lock().unwrap().clone(), tls.clone());
                 // A service that gives up is what some of the tests want.
-                tokio::spawn(async move { drop(serve(socket, answer).await) });
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => serve(tls.accept(socket).await?, answer).await,
+                        None => serve(socket, answer).await,
+                    }
+                });
             }
         });
         Self { url, answer, asked, task }
@@ -128,18 +144,24 @@ impl Drop for Issuer {
     }
 }
 
-async fn serve(mut socket: TcpStream, answer: IssuerAnswer) -> std::io::Result<()> {
+async fn serve(mut socket: impl AsyncRead + AsyncWrite + Unpin, answer: IssuerAnswer) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(socket.read_u8().await?);
     }
+    // Long enough for others to ask meanwhile.
+    let (silence, answer) = match answer {
+        IssuerAnswer::Late(silence, text) => (silence, IssuerAnswer::Document(text)),
+        other => (Duration::from_millis(100), other),
+    };
     match answer {
+        IssuerAnswer::Late(..) => Ok(()),
         IssuerAnswer::Document(text) => {
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", text.len());
-            // Long enough for others to ask meanwhile.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            socket.write_all(format!("{head}connection: close\r\n\r\n{text}").as_bytes()).await
+            tokio::time::sleep(silence).await;
+            socket.write_all(format!("{head}connection: close\r\n\r\n{text}").as_bytes()).await?;
+            socket.shutdown().await
         }
         IssuerAnswer::Head(head) => {
             socket.write_all(format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await

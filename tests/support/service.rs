@@ -18,6 +18,7 @@ pub(crate) struct Service {
     pub(crate) address: String,
     pub(crate) admin: String,
     pub(crate) folder: TempDir,
+    words: Vec<String>,
 }
 
 /// How a body ended.
@@ -53,12 +54,15 @@ pub(crate) fn key(name: &str, tenant: &str, tier: &str) -> String {
     )
 }
 
+fn whole(text: &str) -> String {
+    format!("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{text}")
+}
+
 /// The file, written where `outhaul serve` finds it, and its command line.
 pub(crate) fn written(text: &str, words: &[&str]) -> (TempDir, Outhaul) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("service.toml");
-    let text = format!("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{text}");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, whole(text)).unwrap();
     let mut line = vec!["serve", "--config"];
     line.push(file.to_str().unwrap());
     line.extend(words);
@@ -74,30 +78,55 @@ impl Service {
 
     /// Starts it with something more.
     pub(crate) async fn with(text: &str, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
-        let (folder, command) = written(text, &["-vv"]);
-        Self::of(folder, more(command)).await
+        Self::with_words(text, &["-vv"], more).await
+    }
+
+    /// The same with these words on its command line.
+    pub(crate) async fn with_words(text: &str, words: &[&str], more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
+        let (folder, command) = written(text, words);
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        Self::of(folder, words, more(command)).await
     }
 
     /// Kills it at once, and starts it over the same state.
     pub(crate) async fn killed_and_started(self, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
-        let Self { process, folder, .. } = self;
+        let Self { process, folder, words, .. } = self;
         process.signal("KILL").await;
         process.wait().await;
-        let file = folder.path().join("service.toml");
-        let command = outhaul(["serve", "--config", file.to_str().unwrap(), "-vv"]);
-        Self::of(folder, more(command)).await
+        Self::again(folder, words, more).await
     }
 
-    async fn of(folder: TempDir, command: Outhaul) -> Self {
+    /// Waits until it has stopped well, as it was told to, and starts it over the same state.
+    pub(crate) async fn stopped_and_started(self, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
+        let Self { process, folder, words, .. } = self;
+        process.wait().await.expect(0);
+        Self::again(folder, words, more).await
+    }
+
+    /// Writes another file, which the next start reads.
+    pub(crate) fn rewrite(&self, text: &str) {
+        std::fs::write(self.folder.path().join("service.toml"), whole(text)).unwrap();
+    }
+
+    async fn again(folder: TempDir, words: Vec<String>, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
+        let file = folder.path().join("service.toml");
+        let line = ["serve", "--config", file.to_str().unwrap()].into_iter().chain(words.iter().map(String::as_str));
+        let command = outhaul(line);
+        Self::of(folder, words, more(command)).await
+    }
+
+    async fn of(folder: TempDir, words: Vec<String>, command: Outhaul) -> Self {
         let process = command.spawn();
         process.stderr_has("health on http://").await;
         let said = process.stderr().replace("listening on https://", "listening on http://");
         let after = |mark: &str| {
-            let rest = said.split(mark).nth(1).unwrap();
-            rest.split([',', '\n', ' ']).next().unwrap().to_owned()
+            let rest = said.split(mark).nth(1)?;
+            rest.split([',', '\n', ' ']).next().map(str::to_owned)
         };
-        let (address, admin) = (after("listening on http://"), after("health on http://"));
-        Self { process, address, admin, folder }
+        // A worker answers no callers.
+        let address = after("listening on http://").unwrap_or_default();
+        let admin = after("health on http://").unwrap();
+        Self { process, address, admin, folder, words }
     }
 
     /// Asks for a stream.
@@ -133,6 +162,16 @@ impl Service {
         Answer::parse(&wire)
     }
 
+    /// The value of a metric, by its name and its labels.
+    pub(crate) async fn metric(&self, name: &str) -> String {
+        let mut stream = TcpStream::connect(&self.admin).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        within(LIMIT, "the metrics", stream.read_to_string(&mut text)).await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+    }
+
     /// A connection over which a request has gone.
     pub(crate) async fn connect(&self, request: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
@@ -145,6 +184,11 @@ impl Service {
         self.process.signal("TERM").await;
         self.process.wait().await.expect(0).stderr
     }
+}
+
+/// So often a test kills what it kills at random moments: eight times, unless a soak says more.
+pub(crate) fn kills() -> usize {
+    std::env::var("OUTHAUL_TEST_KILLS").map_or(8, |number| number.parse().unwrap())
 }
 
 /// One request whose connection ends with its answer.

@@ -114,8 +114,8 @@ impl Drop for Listener {
     }
 }
 
-/// A server with TLS that asks for the password in a way that gives it away, and hears what comes then.
-pub(crate) async fn impostor(certificate: &Certificate, demand: Demand) -> Listener {
+/// Who takes TLS connections with a certificate.
+pub(crate) fn acceptor(certificate: &Certificate) -> TlsAcceptor {
     let chain: Vec<_> = CertificateDer::pem_file_iter(&certificate.certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&certificate.key).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -124,7 +124,12 @@ pub(crate) async fn impostor(certificate: &Certificate, demand: Demand) -> Liste
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A server with TLS that asks for the password in a way that gives it away, and hears what comes then.
+pub(crate) async fn impostor(certificate: &Certificate, demand: Demand) -> Listener {
+    let acceptor = acceptor(certificate);
     Listener::start(move |mut stream, heard| {
         let acceptor = acceptor.clone();
         async move {

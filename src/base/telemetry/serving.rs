@@ -1,5 +1,7 @@
 //! The metrics of a service: who has a stream, what was refused and why, and what it takes.
 
+use std::time::Duration;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 /// Streams and questions that are under way.
@@ -15,6 +17,15 @@ const MEMORY_RESERVED: &str = "outhaul_service_memory_reserved_bytes";
 /// The budget of it.
 const MEMORY: &str = "outhaul_service_memory_bytes";
 
+/// Exports in the background that have not ended; label `status`.
+const JOBS: &str = "outhaul_service_jobs";
+/// Exports in the background that this process ended; label `status`, as their records have it.
+const JOBS_ENDED: &str = "outhaul_service_jobs_total";
+/// How long ago the lease was renewed whose renewal is the longest ago.
+const LEASE_AGE: &str = "outhaul_service_lease_age_seconds";
+
+/// The ends of exports in the background.
+const ENDS: [&str; 5] = ["complete", "truncated", "failed", "cancelled", "expired"];
 /// Outcomes and codes that an alert may look at: they are there from the start.
 const OUTCOMES: [&str; 4] = ["complete", "truncated", "failed", "cancelled"];
 const CODES: [&str; 2] = ["busy", "too_many_requests"];
@@ -25,6 +36,16 @@ pub(crate) struct Usage {
     pub(crate) streams: u32,
     pub(crate) memory_reserved: u64,
     pub(crate) memory: u64,
+}
+
+/// The queue of exports in the background, of all processes that share it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLength {
+    pub(crate) queued: u64,
+    pub(crate) running: u64,
+    pub(crate) cancelling: u64,
+    /// Zero where nothing runs.
+    pub(crate) oldest_lease: Duration,
 }
 
 /// Gives the metrics of a service their descriptions and their zeros.
@@ -42,6 +63,35 @@ pub(crate) fn describe() {
     counter!(BYTES_SENT).increment(0);
     describe_gauge!(MEMORY_RESERVED, Unit::Bytes, "Memory that streams and jobs have reserved");
     describe_gauge!(MEMORY, Unit::Bytes, "Memory that they may reserve");
+    describe_gauge!(
+        JOBS,
+        Unit::Count,
+        "Exports in the background that have not ended, by status; NaN where the state store does not answer"
+    );
+    describe_gauge!(
+        LEASE_AGE,
+        Unit::Seconds,
+        "Since the renewal, the longest ago, of the lease of an export that runs"
+    );
+    describe_counter!(JOBS_ENDED, Unit::Count, "Exports in the background that this process ended, by status");
+    for status in ENDS {
+        counter!(JOBS_ENDED, "status" => status).increment(0);
+    }
+}
+
+/// Says how long the queue is; without it, that nobody knows.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and no queue is so long")]
+pub(crate) fn queue(length: Option<QueueLength>) {
+    let count = |count: fn(&QueueLength) -> u64| length.as_ref().map_or(f64::NAN, |length| count(length) as f64);
+    gauge!(JOBS, "status" => "queued").set(count(|length| length.queued));
+    gauge!(JOBS, "status" => "running").set(count(|length| length.running));
+    gauge!(JOBS, "status" => "cancelling").set(count(|length| length.cancelling));
+    gauge!(LEASE_AGE).set(length.map_or(f64::NAN, |length| length.oldest_lease.as_secs_f64()));
+}
+
+/// Counts an export in the background that has ended.
+pub(crate) fn job_ended(status: &'static str) {
+    counter!(JOBS_ENDED, "status" => status).increment(1);
 }
 
 /// Says what is taken now; before metrics are read.

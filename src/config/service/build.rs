@@ -126,6 +126,7 @@ impl Builder<'_> {
         let jobs = self.jobs(&file.jobs);
         let tls = self.tls(file.tls_cert.as_deref(), file.tls_key.as_deref());
         self.origins(&file.cors_origins);
+        let trusted_proxies = self.proxies(&file.trusted_proxies);
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
         let link_seconds = self.seconds("link_ttl", file.link_ttl.as_deref(), LINK_TTL);
         let link_keys = self.link_keys(file.link_secret.as_ref());
@@ -138,6 +139,7 @@ impl Builder<'_> {
             public_url,
             tls,
             cors_origins: file.cors_origins,
+            trusted_proxies,
             role: ServiceRole::All,
             state,
             state_url,

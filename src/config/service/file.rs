@@ -10,9 +10,6 @@ use super::super::options::nearest;
 use super::super::{ConfigError, position};
 use crate::model::BucketUnit;
 
-/// Keys of the design that are not in this version: refused by name, never "unknown".
-const LATER: [&str; 1] = ["trusted_proxies"];
-
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,6 +28,7 @@ pub(super) struct ServiceFile {
     pub(super) tls_cert: Option<String>,
     pub(super) tls_key: Option<String>,
     pub(super) cors_origins: Vec<String>,
+    pub(super) trusted_proxies: Vec<String>,
     pub(super) source: BTreeMap<String, SourceEntry>,
     pub(super) tier: BTreeMap<String, TierEntry>,
     pub(super) key: Vec<KeyEntry>,
@@ -285,9 +283,6 @@ fn told(message: &str) -> (String, String) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = message.strip_prefix("unknown field ").and_then(|_| quoted.next());
     if let Some(name) = unknown {
-        if LATER.contains(&name) {
-            return (format!("{name} is not in this version yet"), "leave it out".to_owned());
-        }
         let known: Vec<&str> = quoted.collect();
         let hint = nearest(name, known.iter().copied())
             .map_or_else(|| format!("the keys here are {}", known.join(", ")), |near| format!("did you mean {near}?"));

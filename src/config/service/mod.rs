@@ -40,6 +40,8 @@ pub struct ServiceConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Pages of these origins may ask.
     pub cors_origins: Vec<String>,
+    /// Who is believed about the address of a client.
+    pub trusted_proxies: Vec<Network>,
     /// What this process does.
     pub role: ServiceRole,
     /// The file of the state store, where it has one.

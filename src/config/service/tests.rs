@@ -99,7 +99,8 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ),
         ("[source.shop]", "state_url = \"env:STATE_NOWHERE\"\n[source.shop]", "the variable STATE_NOWHERE is not set"),
         ("[source.shop]", "cors_origins = [\"*\"]\n[source.shop]", "cors_origins: \"*\" is no origin"),
-        ("[source.shop]", "trusted_proxies = []\n[source.shop]", "trusted_proxies is not in this version yet"),
+        ("[source.shop]", "trusted_proxies = [\"proxy\"]\n[source.shop]", "trusted_proxies"),
+        ("[source.shop]", "trusted_proxies = [\"0.0.0.0/0\"]\n[source.shop]", "trusted_proxies"),
         ("table = \"public.orders\"", "table = 7", "a value is of the wrong kind (a string is wanted)"),
         (
             "table = \"public.orders\"",
@@ -114,6 +115,9 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ("tenant = \"7\"", "tenant = \" \"", "tenant is empty"),
         ("[dataset.orders]", "[dataset.orders]\ndate_column = \"at\"", "date_column \"at\" is none of its columns"),
         ("[dataset.orders]", "[dataset.orders]\nread_mode = \"fast\"", "dataset.orders: --read-mode is \"fast\""),
+        ("[dataset.orders]", "[jobs]\nworkers = 0\n[dataset.orders]", "jobs.workers is 0"),
+        ("[dataset.orders]", "[jobs]\nattempts = 0\n[dataset.orders]", "a limit of 0 in [jobs] lets nothing run"),
+        ("[dataset.orders]", "[jobs]\nworker = 2\n[dataset.orders]", "did you mean workers?"),
         ("[dataset.orders]", "[limits]\nstreams = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
         ("[dataset.orders]", "[limits]\nconnections = 0\n[dataset.orders]", "a limit of 0 serves nobody"),
         (

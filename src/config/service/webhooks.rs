@@ -42,6 +42,11 @@ impl Network {
         (bits <= most).then_some(Self { first, bits })
     }
 
+    /// Whether every address is one of them.
+    pub(crate) const fn is_everybody(self) -> bool {
+        self.bits == 0
+    }
+
     /// Whether an address is one of them. An IPv4 address in the clothes of IPv6 is the IPv4 address.
     pub(crate) fn has(self, address: IpAddr) -> bool {
         match (self.first, address.to_canonical()) {
@@ -59,6 +64,17 @@ impl Network {
 }
 
 impl Builder<'_> {
+    /// Proxies, by their addresses. A list of everybody would believe everybody.
+    pub(super) fn proxies(&mut self, texts: &[String]) -> Vec<Network> {
+        let networks = texts.iter().map(|text| Network::parse(text).filter(|network| !network.is_everybody()));
+        let networks: Option<Vec<Network>> = networks.collect();
+        if networks.is_none() {
+            let hint = "write the addresses of your proxies, or networks as in \"10.0.0.0/8\"";
+            self.wrong("trusted_proxies", hint);
+        }
+        networks.unwrap_or_default()
+    }
+
     pub(super) fn webhooks(&mut self, entries: Vec<WebhookEntry>) -> Vec<Webhook> {
         let mut hooks: Vec<Webhook> = Vec::new();
         for entry in entries {

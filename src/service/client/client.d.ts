@@ -122,19 +122,27 @@ export function analyze(
 export interface Job {
   id: string;
   dataset: string;
-  format: string;
+  format: 'ndjson' | 'csv' | 'parquet';
+  compression: string;
   status: 'queued' | 'running' | 'cancelling' | 'complete' | 'truncated' | 'failed' | 'cancelled' | 'expired';
   mode: string;
   attempt: number;
   estimated_rows: number | null;
   estimated_minutes: number | null;
-  processed_rows: number | null;
-  bytes: number | null;
-  parts: number | null;
+  /** Of this attempt, so that it may go back. */
+  processed_rows: number;
+  /** Once it is known. */
+  rows: number | null;
+  max_rows: number | null;
+  /** Whether a cap cut rows off. */
+  truncated: boolean;
+  bytes: number;
+  parts: number;
   created_at: string;
   started_at: string | null;
   completed_at: string | null;
   expires_at: string | null;
+  /** A path, or a whole address where the service knows its own; it opens without a key. */
   download_url: string | null;
   requested_by: string | null;
   error: { code: string; message: string } | null;
@@ -146,26 +154,52 @@ export function startExport(
     Query & {
       format?: 'ndjson' | 'csv' | 'parquet';
       compression?: string;
-      mode?: 'auto' | 'background';
       idempotencyKey?: string;
     },
 ): Promise<Job>;
 
 /** The newest first; `cursor` is the `next` of the page before. */
-export function listExports(options: ServiceOptions & { cursor?: string }): Promise<{ exports: Job[]; next: string | null }>;
+export function listExports(options: ServiceOptions & { cursor?: string; limit?: number }): Promise<{ exports: Job[]; next: string | null }>;
 
-export function readExport(options: ServiceOptions & { id: string }): Promise<Job>;
+/** What became of a stream; `kind` tells it from a job. */
+export interface Receipt {
+  id: string;
+  kind: 'stream';
+  dataset: string;
+  format: 'ndjson' | 'csv';
+  status: 'streaming' | 'complete' | 'truncated' | 'failed' | 'cancelled';
+  rows: number | null;
+  truncated: boolean;
+  max_rows: number | null;
+  crc64nvme: string | null;
+  bytes: number | null;
+  started_at: string;
+  finished_at: string | null;
+  error: { code: string; message: string } | null;
+  notes: string[];
+}
+
+/** A job by its id, or the receipt of a stream by the one of that. */
+export function readExport(options: ServiceOptions & { id: string }): Promise<Job | Receipt>;
 
 /** The files of a job that is ready, each with a link that opens without a key. */
 export function listFiles(
   options: ServiceOptions & { id: string },
-): Promise<{ parts: { url: string; rows: number | null; bytes: number; crc64nvme: string }[] }>;
+): Promise<{
+  status: 'complete' | 'truncated';
+  rows: number | null;
+  bytes: number;
+  download_url: string | null;
+  columns: { name: string; type: string; nullable: boolean }[];
+  parts: { url: string; rows: number | null; bytes: number; crc64nvme: string; sha256: string | null; header_bytes: number }[];
+}>;
 
 /** Cancels a job; one that has ended loses its files and links. */
 export function removeExport(options: ServiceOptions & { id: string }): Promise<void>;
 
 /** How far a job is, until it has ended. */
-export type JobEvent = Pick<Job, 'status' | 'processed_rows' | 'bytes' | 'parts'> & {
+export type JobEvent = Pick<Job, 'status' | 'attempt' | 'processed_rows' | 'bytes' | 'parts'> & {
+  /** Null where nobody knows how many rows there will be. */
   percent: number | null;
   eta_seconds: number | null;
 };

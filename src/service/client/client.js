@@ -119,8 +119,8 @@ export async function analyze(options) {
 
 /** Queues an export of a dataset, or of a bucket, and gives its job. */
 export async function startExport(options) {
-  const { dataset, analysis, bucketKey, compression, mode = 'background', idempotencyKey } = options;
-  const body = { dataset, mode, compression, ...question(options) };
+  const { dataset, analysis, bucketKey, compression, idempotencyKey } = options;
+  const body = { dataset, mode: 'background', compression, ...question(options) };
   if (bucketKey !== undefined) Object.assign(body, { analysis, bucket_key: bucketKey, where: undefined, date_range: undefined });
   const headers = idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey };
   return (await answered(options, '/v1/exports', { body, headers })).json();
@@ -128,8 +128,9 @@ export async function startExport(options) {
 
 /** The caller's jobs, the newest first: `{exports, next}`; `cursor` is the `next` of the page before. */
 export async function listExports(options) {
-  const query = options.cursor === undefined ? '' : `?cursor=${encodeURIComponent(options.cursor)}`;
-  return (await answered(options, `/v1/exports${query}`)).json();
+  const asked = Object.entries({ cursor: options.cursor, limit: options.limit }).filter(([, value]) => value !== undefined);
+  const query = asked.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&');
+  return (await answered(options, `/v1/exports${query && `?${query}`}`)).json();
 }
 
 /** A job, or the receipt of a stream. */
@@ -163,6 +164,8 @@ export async function* exportEvents(options) {
       try {
         const headers = { accept: 'text/event-stream', ...(last === null ? {} : { 'last-event-id': last }) };
         const response = await answered({ ...options, signal: stop.signal }, path, { headers });
+        // The end was heard already.
+        if (response.status === 204) return;
         for await (const event of eventsOf(response.body.getReader())) {
           [last, failures] = [event.id ?? last, 0];
           yield event.data;

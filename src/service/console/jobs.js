@@ -94,7 +94,7 @@ export class Jobs {
       this.#jobs.set(job.id, { ...known, ...job });
       if (known !== undefined && LIVE.includes(known.status) && !LIVE.includes(job.status)) this.#said(`${title(job)}: ${NAMES[job.status]}.`);
     }
-    const newest = [...this.#jobs.values()].sort((one, other) => other.created_at.localeCompare(one.created_at));
+    const newest = [...this.#jobs.values()].sort((one, other) => new Date(other.created_at) - new Date(one.created_at) || other.created_at.localeCompare(one.created_at));
     for (const [place, job] of newest.entries()) this.#show(job, place);
     const wanted = newest.filter(({ status }) => LIVE.includes(status)).reverse();
     for (const { id } of wanted) if (this.#followed.size < FOLLOWED_MAX) this.#follow(id);
@@ -205,7 +205,7 @@ const linkOf = (job) => (job.download_url && !(job.expires_at && leftOf(job) <= 
 
 function stateOf(job) {
   const rows = job.processed_rows > 0 ? [counted(job.processed_rows, 'row')] : [];
-  if (job.status === 'running' && job.estimated_rows > 0) rows.push(`of about ${counted(job.estimated_rows, 'row')}`);
+  if (job.status === 'running' && job.estimated_rows > 0) rows.push(`${rows.length > 0 ? 'of ' : ''}about ${counted(job.estimated_rows, 'row')}`);
   const more = [rows.join(' '), job.bytes > 0 ? sized(job.bytes) : '', job.parts > 1 ? counted(job.parts, 'file') : ''];
   if (job.status === 'running' && typeof job.eta_seconds === 'number') more.push(`${lasting(job.eta_seconds)} left`);
   const facts = LIVE.includes(job.status) || job.download_url ? more.filter((fact) => fact !== '') : [];
@@ -214,6 +214,7 @@ function stateOf(job) {
 
 function noteOf(job) {
   if (job.status === 'failed') return job.error?.message ?? '';
+  if (job.status === 'expired') return 'Its files are removed.';
   if (job.status === 'running' && job.attempt > 1) return `Attempt ${job.attempt}`;
   if (!job.download_url || !job.expires_at) return '';
   return linkOf(job) === null ? 'The link works no more.' : `The link works for ${lasting(leftOf(job))} more.`;

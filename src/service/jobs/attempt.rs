@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::super::ServiceState;
@@ -23,6 +23,7 @@ use super::routes::audit;
 use super::worker::lease;
 use crate::base::budget::MemoryPermit;
 use crate::base::failpoint;
+use crate::base::telemetry::serving;
 use crate::export::{ExportError, ExportRequest, run};
 use crate::model::{Event, ExportReport, RunStatus};
 
@@ -74,6 +75,7 @@ impl JobAttempt {
     }
 
     pub(super) async fn carry_out(self) {
+        tracing::info!(export = self.job.id, attempt = self.job.attempt, "an attempt begins");
         // Dropped, it ends: a run that panics lets go of its lease.
         let mut keeper = JoinSet::new();
         keeper.spawn(keep(Arc::clone(&self.service), self.lease.clone(), self.stop.clone(), Arc::clone(&self.reason)));
@@ -94,7 +96,6 @@ impl JobAttempt {
     }
 
     async fn run(&self) -> AttemptEnd {
-        failpoint::reach("job-claimed").await;
         if self.job.status == JobStatus::Cancelling {
             self.reason.set(BY_CALLER);
             return AttemptEnd::Stopped;
@@ -104,6 +105,7 @@ impl JobAttempt {
             let lost = || recorded("attempts_exhausted", message);
             return AttemptEnd::Failed(self.job.error.clone().unwrap_or_else(lost));
         }
+        failpoint::reach("job-claimed").await;
         let request = match order::request(&self.service, &self.job).await {
             Ok(request) => request,
             Err(Refusal { code, message, retry_after, .. }) => {
@@ -167,6 +169,9 @@ impl JobAttempt {
             }
             written = Instant::now();
             match self.service.store.progress(self.lease.clone(), now).await {
+                Ok(LeaseState::Held) if now.committing => {
+                    tracing::debug!(export = self.job.id, "an export is being committed and not cancelled any more");
+                }
                 Ok(LeaseState::Held) => {}
                 Ok(state) => stop_for(state, &self.stop, &self.reason),
                 Err(error) => tracing::warn!(%error, "the progress of an export was not written"),
@@ -220,6 +225,9 @@ impl JobAttempt {
     }
 
     async fn give_back(&self, error: Option<RecordedError>, delay: Duration, counted: bool) {
+        if failpoint::off("job_give_back") {
+            return;
+        }
         match self.service.store.give_back(self.lease.clone(), error, delay, counted).await {
             Ok(_) => tracing::info!(export = self.job.id, counted, "an export went back to the queue"),
             // Its lease runs out.
@@ -241,6 +249,7 @@ impl JobAttempt {
         let told = event.map(|event| messages(&self.service.config.webhooks, &self.service.links, event, &after));
         match self.service.store.finish_job(self.lease.clone(), end, told.unwrap_or_default()).await {
             Ok(JobFinish::Ended) => {
+                serving::job_ended(after.status.name());
                 audit(&self.service, &after, after.user.clone(), after.credential.clone(), "export").await;
                 tracing::info!(export = after.id, status = after.status.name(), "an export ended");
             }
@@ -256,24 +265,33 @@ impl JobAttempt {
     }
 }
 
-/// Renews a lease for as long as its attempt runs, whatever that does.
+/// Renews a lease for as long as its attempt runs, whatever that does. Where no renewal comes through, the attempt is stopped
+/// before its lease is over, by the clock of this process.
 async fn keep(service: Arc<ServiceState>, held: JobLease, stop: CancellationToken, reason: Arc<StopReason>) {
     let time = lease();
-    let mut renewed = Instant::now();
+    // Of the lease, a sixth is for stopping.
+    let good = if failpoint::off("lease_end") { Duration::from_hours(1) } else { time.saturating_sub(time / 6) };
+    let mut until = Instant::now() + good;
     loop {
-        sleep(time / 3).await;
+        sleep(time / 4).await;
         if failpoint::off("renewal") {
             continue;
         }
-        match service.store.renew(held.clone(), time).await {
-            Ok(LeaseState::Held) => renewed = Instant::now(),
-            Ok(state) => {
-                renewed = Instant::now();
-                stop_for(state, &stop, &reason);
-            }
-            // Somebody else has it by now.
-            Err(_) if renewed.elapsed() > time => stop_for(LeaseState::Lost, &stop, &reason),
-            Err(error) => tracing::warn!(%error, "a lease was not renewed"),
+        let asked = Instant::now();
+        let renewal = async {
+            failpoint::reach("job-renewal").await;
+            service.store.renew(held.clone(), time).await
+        };
+        match timeout_at(until.min(asked + time / 4), renewal).await {
+            Ok(Ok(LeaseState::Held)) => until = asked + good,
+            Ok(Ok(state)) => stop_for(state, &stop, &reason),
+            Ok(Err(error)) => tracing::warn!(%error, "a lease was not renewed"),
+            Err(_) => tracing::warn!("the renewal of a lease was not answered"),
+        }
+        if Instant::now() >= until {
+            tracing::warn!(export = held.id, attempt = held.attempt, "a lease was not renewed in time");
+            // Somebody else has the job soon.
+            return stop_for(LeaseState::Lost, &stop, &reason);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod events;
+mod figures;
 mod order;
 mod probe;
 mod retry;
@@ -12,9 +13,10 @@ mod view;
 mod worker;
 
 pub(crate) use events::{__path_events, events};
+pub(crate) use figures::measure;
 pub(crate) use probe::probe;
 pub(crate) use routes::{__path_cancel, __path_list, cancel, list, state, visible};
-pub(crate) use submit::{__path_submit, submit};
+pub(crate) use submit::{__path_submit, JobQuestion, queue_or_stream, submit};
 pub(crate) use sweep::sweep;
-pub(crate) use view::answer;
+pub(crate) use view::{JobView, answer};
 pub(crate) use worker::start;

@@ -47,6 +47,15 @@ impl JobFormat {
     }
 }
 
+impl From<StreamFormat> for JobFormat {
+    fn from(format: StreamFormat) -> Self {
+        match format {
+            StreamFormat::Ndjson => Self::Ndjson,
+            StreamFormat::Csv => Self::Csv,
+        }
+    }
+}
+
 /// The codec of a name, where the format has it.
 ///
 /// # Errors

@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::ServiceState;
 use super::super::access::Caller;
 use super::super::problem::{ProblemBody, Refusal};
 use super::super::state::{AuditRecord, Cancelled, JobCursor, JobRecord, StateError};
 use super::super::webhooks::{WebhookEvent, messages};
+use super::super::{RequestId, ServiceState};
 use super::view::JobView;
+use crate::base::telemetry::serving;
 
 const LISTED: u32 = 50;
 const LISTED_MAX: u32 = 200;
@@ -109,6 +110,7 @@ fn cursor_of(text: &str) -> Option<JobCursor> {
 pub(crate) async fn cancel(
     State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,
+    asked_by: Extension<RequestId>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let caller = service.caller(&headers)?;
@@ -119,12 +121,20 @@ pub(crate) async fn cancel(
             let message = "the export is being committed";
             return Err(Refusal::new(StatusCode::CONFLICT, "committing", message).after(2));
         }
-        Cancelled::Live(job) if job.status.is_final() => (StatusCode::OK, job),
+        Cancelled::Live(job) if job.status.is_final() => {
+            serving::job_ended(job.status.name());
+            (StatusCode::OK, job)
+        }
         Cancelled::Live(job) => (StatusCode::ACCEPTED, job),
         Cancelled::Final(job) if job.status.is_ready() => (StatusCode::OK, expire(&service, job).await?),
         Cancelled::Final(job) => (StatusCode::OK, job),
     };
-    audit(&service, &job, caller.user.clone(), caller.credential.clone(), "cancel").await;
+    let entry = AuditRecord {
+        request_id: asked_by.0.id,
+        client: asked_by.0.client,
+        ..entry(&job, caller.user, caller.credential, "cancel")
+    };
+    note(&service, entry).await;
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(JobView::of(&service, &job))).into_response())
 }
 
@@ -135,9 +145,13 @@ pub(super) async fn expire(service: &ServiceState, job: JobRecord) -> Result<Job
     after.revocation = after.revocation.saturating_add(1);
     let told = messages(&service.config.webhooks, &service.links, WebhookEvent::Expired, &after);
     let expired = service.store.expire(job.id.clone(), told).await.map_err(|error| state(&error))?;
+    if let Some(expired) = &expired {
+        serving::job_ended(expired.status.name());
+    }
     Ok(expired.unwrap_or(after))
 }
 
+/// Notes what the service itself did with a job.
 pub(super) async fn audit(
     service: &ServiceState,
     job: &JobRecord,
@@ -145,9 +159,15 @@ pub(super) async fn audit(
     credential: String,
     action: &str,
 ) {
-    let entry = AuditRecord {
+    note(service, entry(job, user, credential, action)).await;
+}
+
+/// What there is to note of a job, without an address.
+pub(super) fn entry(job: &JobRecord, user: Option<String>, credential: String, action: &str) -> AuditRecord {
+    AuditRecord {
         at: Utc::now(),
         request_id: job.request_id.clone(),
+        client: None,
         tenant: job.tenant.clone(),
         user,
         credential,
@@ -156,7 +176,10 @@ pub(super) async fn audit(
         export_id: Some(job.id.clone()),
         outcome: job.status.name().to_owned(),
         rows: job.status.is_ready().then_some(job.progress.rows),
-    };
+    }
+}
+
+pub(super) async fn note(service: &ServiceState, entry: AuditRecord) {
     if let Err(error) = service.store.audit(entry).await {
         tracing::error!(%error, "an audit record was lost");
     }

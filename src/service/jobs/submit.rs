@@ -19,13 +19,15 @@ use utoipa::ToSchema;
 use super::super::access::Caller;
 use super::super::analyze;
 use super::super::estimate::minutes;
+use super::super::prefer::responds_async;
 use super::super::problem::{ProblemBody, Refusal};
 use super::super::query::{body_of, file_name, stream_of, streamable};
 use super::super::question::{DateRange, Filter, OrderBy, Question, parsed};
 use super::super::scoped::about;
-use super::super::state::{IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
+use super::super::state::{AuditRecord, IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
 use super::super::{RequestId, ServiceState};
 use super::order::{JobFormat, JobOrder, compression};
+use super::routes::{entry, note};
 use super::view::JobView;
 use crate::base::memory::SIGNED_BODY_BYTES_MAX;
 use crate::config::service::Dataset;
@@ -45,7 +47,8 @@ const RETRY_SECONDS: u64 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum JobMode {
-    /// A stream where it is small.
+    /// A stream of at most 50,000 rows, unless they cannot be counted in time, or come with an `Idempotency-Key`, or are to
+    /// be Parquet; else in the background.
     #[default]
     Auto,
     Stream,
@@ -72,6 +75,31 @@ pub(crate) struct JobQuestion {
     end_record: bool,
 }
 
+impl JobQuestion {
+    /// A query of a dataset that is to wait its turn.
+    pub(crate) fn background(dataset: &str, question: Question) -> Self {
+        let Question { format, columns, r#where, date_range, order_by, allow_empty, end_record } = question;
+        let (dataset, mode, format) = (dataset.to_owned(), JobMode::Background, format.into());
+        Self {
+            dataset,
+            mode,
+            format,
+            columns,
+            r#where,
+            date_range,
+            order_by,
+            allow_empty,
+            end_record,
+            ..Self::default()
+        }
+    }
+
+    /// The same for the rows of a bucket.
+    pub(crate) fn of_bucket(self, analysis: String, bucket_key: Option<String>) -> Self {
+        Self { analysis: Some(analysis), bucket_key, ..self }
+    }
+}
+
 /// Queues an export, or streams it.
 #[utoipa::path(
     post,
@@ -79,7 +107,7 @@ pub(crate) struct JobQuestion {
     operation_id = "submitExport",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body is the same export, for 24 hours"),
-        ("Prefer" = Option<String>, Header, description = "respond-async is mode background"),
+        ("Prefer" = Option<String>, Header, description = "respond-async makes mode auto background"),
     ),
     request_body = JobQuestion,
     responses(
@@ -94,23 +122,37 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
     // Nobody learns of a body's faults, or of a dataset, without a key.
     let caller = service.caller(&parts.headers)?;
     let asked: JobQuestion = parsed(&body_of(body, SIGNED_BODY_BYTES_MAX).await?)?;
+    queue_or_stream(&service, caller, asked, &parts).await
+}
+
+/// The answer to a question whose mode is told, of whatever endpoint.
+///
+/// # Errors
+/// The question makes no sense, the caller may not ask it, or has as many exports as he may have.
+pub(crate) async fn queue_or_stream(
+    service: &Arc<ServiceState>,
+    caller: Caller,
+    asked: JobQuestion,
+    parts: &Parts,
+) -> Result<Response, Refusal> {
     let body_sha256: [u8; 32] = Sha256::digest(serde_json::to_vec(&asked).unwrap_or_default()).into();
     let key = idempotency_key(&parts.headers, body_sha256)?;
-    let preferred = prefers_async(&parts.headers);
+    // What the body says is more than a preference.
+    let preferred = asked.mode != JobMode::Stream && responds_async(&parts.headers);
     let mode = if preferred { JobMode::Background } else { asked.mode };
     let (format, codec) = (asked.format, compression(asked.compression.as_deref(), asked.format)?);
     let analysis = asked.analysis.clone();
-    let (caller, dataset, question, conditions) = judged(&service, caller, asked).await?;
+    let (caller, dataset, question, conditions) = judged(service, caller, asked).await?;
     question.columns(dataset)?;
     question.order(dataset)?;
-    let counted = counted(&service, &caller, dataset, &question, &conditions).await;
+    let counted = counted(service, &caller, dataset, &question, &conditions).await;
     let few = matches!(counted, Some(CountedRows::Exact(rows)) if rows <= STREAMED_ROWS_MAX);
     if mode == JobMode::Stream || (mode == JobMode::Auto && few && format.streamed().is_some() && key.is_none()) {
         if format.streamed().is_none() {
             return Err(Refusal::invalid("format: Parquet is not streamed; ask for it in the background"));
         }
         streamable(parts.version)?;
-        return stream_of(&service, &caller, dataset, &question, conditions, &parts).await;
+        return stream_of(service, &caller, dataset, &question, conditions, parts).await;
     }
     let order = JobOrder {
         question,
@@ -122,7 +164,7 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
         user: caller.user.clone(),
         tier: caller.tier.clone(),
     };
-    let job = record(&service, &caller, dataset, mode, &order, counted, &parts)?;
+    let job = record(service, &caller, dataset, mode, &order, counted, parts)?;
     let submitted = service.store.submit(job, key, service.config.jobs.queued_per_tenant).await.map_err(|error| {
         tracing::error!(%error, "an export was not queued");
         Refusal::state()
@@ -130,9 +172,10 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
     match submitted {
         Submitted::Queued(job) => {
             service.job_queued.notify_one();
-            Ok(accepted(&service, &job, preferred))
+            audit_queued(service, &job, caller, parts).await;
+            Ok(accepted(service, &job, preferred))
         }
-        Submitted::Known(job) => Ok(accepted(&service, &job, preferred)),
+        Submitted::Known(job) => Ok(accepted(service, &job, preferred)),
         Submitted::OtherBody => {
             let message = "this Idempotency-Key was used for another request";
             Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message))
@@ -142,6 +185,12 @@ pub(crate) async fn submit(State(service): State<Arc<ServiceState>>, request: Re
             Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message).after(60))
         }
     }
+}
+
+/// Notes who queued a job, and from where: how it ends is noted by whoever ends it.
+async fn audit_queued(service: &ServiceState, job: &JobRecord, caller: Caller, parts: &Parts) {
+    let client = parts.extensions.get::<RequestId>().and_then(|request| request.client.clone());
+    note(service, AuditRecord { client, ..entry(job, caller.user, caller.credential, "queue") }).await;
 }
 
 /// Who asks for which rows.
@@ -225,7 +274,7 @@ fn record(
         tenant: caller.owner(),
         user: caller.user.clone(),
         credential: caller.credential.clone(),
-        request_id: parts.extensions.get::<RequestId>().cloned().unwrap_or_default().0,
+        request_id: parts.extensions.get::<RequestId>().cloned().unwrap_or_default().id,
         dataset: dataset.name.clone(),
         mode: if mode == JobMode::Auto { "auto" } else { "background" }.to_owned(),
         request,
@@ -259,11 +308,6 @@ fn idempotency_key(headers: &HeaderMap, body_sha256: [u8; 32]) -> Result<Option<
         return Err(wrong());
     }
     Ok(Some(IdempotencyKey { key: key.to_owned(), body_sha256, keep: KEYS_KEPT }))
-}
-
-fn prefers_async(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    values.any(|value| value.split([',', ';']).any(|word| word.trim().eq_ignore_ascii_case("respond-async")))
 }
 
 fn accepted(service: &ServiceState, job: &JobRecord, preferred: bool) -> Response {

@@ -1,7 +1,6 @@
 //! A job, as its caller sees it.
 
-use axum::Json;
-use axum::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -84,14 +83,14 @@ impl JobView {
 }
 
 /// The job with its tag, or that it is the one that the caller has.
-pub(crate) fn answer(service: &ServiceState, job: &JobRecord, headers: &HeaderMap) -> Response {
-    let body = serde_json::to_vec(&JobView::of(service, job)).unwrap_or_default();
+pub(crate) fn answer(view: &impl Serialize, version: u64, headers: &HeaderMap) -> Response {
+    let body = serde_json::to_vec(view).unwrap_or_default();
     let digest = Sha256::digest(&body);
-    let tag = format!("\"{}-{}\"", job.version, &hex_text(&digest)[..16]);
+    let tag = format!("\"{version}-{}\"", &hex_text(&digest)[..16]);
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let fixed: [(HeaderName, String); 2] = [(CACHE_CONTROL, "no-store".to_owned()), (ETAG, tag.clone())];
     if known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)) {
         return (StatusCode::NOT_MODIFIED, fixed).into_response();
     }
-    (fixed, Json(JobView::of(service, job))).into_response()
+    (fixed, [(CONTENT_TYPE, "application/json")], body).into_response()
 }

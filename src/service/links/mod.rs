@@ -264,7 +264,8 @@ impl LinkRequest {
     async fn audit(&self, service: &ServiceState, job: &JobRecord, user: Option<String>, credential: String) {
         let entry = AuditRecord {
             at: Utc::now(),
-            request_id: self.request.0.clone(),
+            request_id: self.request.id.clone(),
+            client: self.request.client.clone(),
             tenant: job.tenant.clone(),
             user,
             credential,

@@ -131,6 +131,7 @@ async fn the_audit_is_kept_in_order_and_by_tenant(store: &impl StateStore) {
     let record = |number: u64, tenant: &str| AuditRecord {
         at: now(),
         request_id: format!("request-{number}"),
+        client: (number > 1).then(|| format!("10.0.0.{number}")),
         tenant: tenant.to_owned(),
         user: number.is_multiple_of(2).then(|| "somebody".to_owned()),
         credential: "key ci".to_owned(),
@@ -158,15 +159,16 @@ async fn what_is_old_goes_and_what_runs_stays(store: &impl StateStore) {
     store.finish_export("old".to_owned(), end(ExportStatus::Complete)).await.unwrap();
     let there = async |id: &str| store.export(id.to_owned(), "pruned".to_owned()).await.unwrap().is_some();
     let long_ago = Utc::now() - Duration::days(30);
-    assert_eq!(store.prune(Expiry { exports_before: long_ago, audits_before: long_ago }).await.unwrap(), 0);
+    let keeps = Expiry { exports_before: long_ago, audits_before: long_ago, messages_due_by: long_ago };
+    assert_eq!(store.prune(keeps).await.unwrap(), 0);
     assert!(there("old").await && there("running").await);
     let soon = Utc::now() + Duration::days(1);
     let audits = store.audits("audited".to_owned(), 100).await.unwrap();
-    assert!(store.prune(Expiry { exports_before: soon, audits_before: long_ago }).await.unwrap() > 0);
+    assert!(store.prune(Expiry { exports_before: soon, ..keeps }).await.unwrap() > 0);
     assert!(!there("old").await && there("running").await);
     assert_eq!(store.audits("audited".to_owned(), 100).await.unwrap(), audits);
     assert!(!audits.is_empty());
-    store.prune(Expiry { exports_before: long_ago, audits_before: soon }).await.unwrap();
+    store.prune(Expiry { audits_before: soon, ..keeps }).await.unwrap();
     assert_eq!(store.audits("audited".to_owned(), 100).await.unwrap(), []);
 }
 

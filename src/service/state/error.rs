@@ -28,6 +28,9 @@ pub(crate) enum StateError {
     /// The database cannot be reached, or does not let us in.
     #[error("the state database cannot be reached")]
     Unreachable { source: Box<dyn Error + Send + Sync> },
+    /// The role may not do what the service will have to.
+    #[error("the role may not {what} in the state database")]
+    Rights { what: &'static str },
     /// The file or its lock cannot be opened.
     #[error("opening the state file {}", .path.display())]
     File { path: PathBuf, source: std::io::Error },
@@ -67,6 +70,10 @@ impl StateError {
             Self::Foreign { .. } => Some("name another with `state` or `state_url`; what is missing is made"),
             Self::Encoding { .. } => Some("make one for it: CREATE DATABASE outhaul ENCODING UTF8 TEMPLATE template0"),
             Self::Unreachable { .. } => Some("check `state_url`, and that the server runs and lets this role in"),
+            Self::Rights { .. } => Some(
+                "let it: GRANT CREATE ON DATABASE, or an empty schema `outhaul` of its own; tables that are there belong to \
+                 one role, for all processes",
+            ),
             Self::File { .. } => Some("the folder must be there, and file and folder must be writable"),
             Self::Database { .. } | Self::Taken { .. } | Self::NoEnd { .. } | Self::Stopped => None,
         }

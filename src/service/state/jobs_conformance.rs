@@ -30,6 +30,7 @@ pub(crate) async fn all<S: StateStore>(open: impl AsyncFn() -> S) {
     an_end_and_what_tells_of_it_are_one(&open().await).await;
     what_is_ready_expires_once(&open().await).await;
     what_is_over_is_forgotten_once_its_files_are_gone(&open().await).await;
+    names_and_messages_are_not_kept_for_ever(&open().await).await;
     a_queue_outlives_its_store(&open).await;
 }
 
@@ -137,6 +138,17 @@ async fn a_request_that_is_made_twice_is_one_job(store: &impl StateStore) {
     let Submitted::Queued(first) = store.submit(job("twice-1", "i"), key(1, LONG), 9).await.unwrap() else { panic!() };
     assert_eq!(store.submit(job("twice-2", "i"), key(1, LONG), 9).await.unwrap(), Submitted::Known(first));
     assert_eq!(store.submit(job("twice-3", "i"), key(2, LONG), 9).await.unwrap(), Submitted::OtherBody);
+    // mastodon/mastodon#37879: those that come at the same moment are one as well, and a bound counts all of them.
+    let at_once = (0..12).map(|number| store.submit(job(&format!("at-once-{number}"), "at-once"), key(1, LONG), 9));
+    let answers: Vec<_> = futures_util::future::join_all(at_once).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Submitted::Queued(_))).count(), 1, "{answers:?}");
+    let known = |answer: &Submitted| matches!(answer, Submitted::Queued(job) | Submitted::Known(job) if job.id.starts_with("at-once"));
+    assert!(answers.iter().all(known), "{answers:?}");
+    assert_eq!(store.jobs("at-once".to_owned(), None, 99).await.unwrap().len(), 1);
+    let at_once = (0..12).map(|number| store.submit(job(&format!("bound-{number}"), "at-once"), None, 5));
+    let answers = futures_util::future::join_all(at_once).await;
+    let queued = answers.into_iter().filter(|answer| matches!(answer, Ok(Submitted::Queued(_)))).count();
+    assert_eq!(queued, 4, "with the one from before");
     // Another tenant's name is another name.
     let other = store.submit(job("twice-4", "other"), key(2, NONE), 9).await.unwrap();
     assert!(matches!(other, Submitted::Queued(_)));
@@ -387,13 +399,37 @@ async fn what_is_over_is_forgotten_once_its_files_are_gone(store: &impl StateSto
     queue(store, "waits", "f").await;
     assert!(store.cancel("forgotten".to_owned(), "f".to_owned()).await.unwrap().is_some());
     let (long_ago, soon) = (Utc::now() - TimeDelta::days(30), Utc::now() + TimeDelta::days(1));
-    let prune = async || store.prune(Expiry { exports_before: soon, audits_before: long_ago }).await.unwrap();
+    let keeps = Expiry { exports_before: long_ago, audits_before: long_ago, messages_due_by: long_ago };
+    let prune = async || store.prune(Expiry { exports_before: soon, ..keeps }).await.unwrap();
     prune().await;
     assert!(store.any_job("forgotten".to_owned()).await.unwrap().is_some());
     store.removed("forgotten".to_owned()).await.unwrap();
     prune().await;
     assert_eq!(store.any_job("forgotten".to_owned()).await.unwrap(), None);
     assert!(store.any_job("waits".to_owned()).await.unwrap().is_some());
+    drain(store).await;
+}
+
+/// What is kept for a time is not kept for longer: names of requests, and messages that nobody sends.
+async fn names_and_messages_are_not_kept_for_ever(store: &impl StateStore) {
+    let key = |name: &str, keep| Some(IdempotencyKey { key: name.to_owned(), body_sha256: [1; 32], keep });
+    for (id, keep) in [("named-1", NONE), ("named-2", LONG)] {
+        let queued = store.submit(job(id, "names"), key(id, keep), 9).await.unwrap();
+        assert!(matches!(queued, Submitted::Queued(_)), "{queued:?}");
+    }
+    let (claimed, lease) = claim(store, LIMITS).await.unwrap();
+    let told = vec![message("unsent", &claimed.id)];
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), JobFinish::Ended);
+    let (long_ago, soon) = (Utc::now() - TimeDelta::days(30), Utc::now() + TimeDelta::days(1));
+    let keeps = Expiry { exports_before: long_ago, audits_before: long_ago, messages_due_by: long_ago };
+    // The name whose time is over, and nothing else.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(store.prune(keeps).await.unwrap(), 1);
+    let again = store.submit(job("named-3", "names"), key("named-2", LONG), 9).await.unwrap();
+    assert!(matches!(&again, Submitted::Known(job) if job.id == "named-2"), "{again:?}");
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), told);
+    assert_eq!(store.prune(Expiry { messages_due_by: soon, ..keeps }).await.unwrap(), 1);
+    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
     drain(store).await;
 }
 

@@ -6,7 +6,6 @@
 #[cfg(test)]
 mod conformance;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing counts the queue yet"))]
 mod jobs;
 #[cfg(test)]
 mod jobs_conformance;
@@ -106,6 +105,8 @@ pub(crate) struct ExportEnd {
 pub(crate) struct AuditRecord {
     pub(crate) at: DateTime<Utc>,
     pub(crate) request_id: String,
+    /// The address of whoever asked; none where the service acts by itself.
+    pub(crate) client: Option<String>,
     pub(crate) tenant: String,
     pub(crate) user: Option<String>,
     /// The name of the key, or the issuer of the token: never the secret.
@@ -126,6 +127,8 @@ pub(crate) struct Expiry {
     pub(crate) exports_before: DateTime<Utc>,
     /// Audit records from before it.
     pub(crate) audits_before: DateTime<Utc>,
+    /// Messages that were due before it, and that nobody has sent.
+    pub(crate) messages_due_by: DateTime<Utc>,
 }
 
 /// Where records are kept. What a method has answered is on disk and outlives the process.
@@ -159,6 +162,18 @@ pub(crate) trait StateStore: JobStore {
 
     /// Forgets what is old, and gives how many records went. An export that has not ended is never old.
     fn prune(&self, expiry: Expiry) -> BoxFuture<'_, Result<u64, StateError>>;
+}
+
+/// Looks whether the database that a file names can be the store, and changes nothing in it; a file of the machine is not
+/// looked at.
+///
+/// # Errors
+/// It is not to be had, or not ours.
+pub(crate) async fn probe(config: &ServiceConfig) -> Result<(), StateError> {
+    match &config.state_url {
+        Some(settings) => PostgresStore::probe(settings.clone()).await,
+        None => Ok(()),
+    }
 }
 
 /// Opens the store that a file names.

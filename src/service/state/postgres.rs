@@ -44,6 +44,14 @@ impl PostgresStore {
         Self::with(settings, failpoint::limit("instance_lease", INSTANCE_LEASE)).await
     }
 
+    /// Looks whether it could be opened, and changes nothing: replicas of another version may be at work.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or the role may not do what it will have to.
+    pub(crate) async fn probe(settings: ConnectSettings) -> Result<(), StateError> {
+        schema::probe(&StateSessions::new(settings)?, schema::STEPS.len()).await
+    }
+
     async fn with(settings: ConnectSettings, lease: Duration) -> Result<Self, StateError> {
         let sessions = Arc::new(StateSessions::new(settings)?);
         schema::open(&sessions, schema::STEPS).await?;

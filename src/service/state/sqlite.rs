@@ -2,6 +2,7 @@
 
 mod file;
 mod jobs;
+mod outbox;
 mod queue;
 mod records;
 mod schema;

@@ -90,7 +90,7 @@ pub(super) async fn figures(transaction: &StateTransaction<'_>) -> Result<QueueF
     let select = format!(
         "SELECT count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running'),
              count(*) FILTER (WHERE status = 'cancelling'),
-             GREATEST({NOW} - min(renewed_at) FILTER (WHERE status <> 'queued'), 0)
+             max(GREATEST({NOW} - renewed_at, 0)) FILTER (WHERE status <> 'queued')
          FROM outhaul.job WHERE status IN ('queued', 'running', 'cancelling')"
     );
     let rows = transaction.rows(&select, &[]).await?;
@@ -104,11 +104,18 @@ pub(super) async fn figures(transaction: &StateTransaction<'_>) -> Result<QueueF
     })
 }
 
-/// Forgets jobs that ended long ago and whose files are gone, and names whose time is over.
-pub(super) async fn prune(transaction: &StateTransaction<'_>, ended_before: i64) -> Result<usize, Undone> {
+/// Forgets jobs that ended long ago and whose files are gone, names whose time is over, and messages that nobody has sent.
+pub(super) async fn prune(
+    transaction: &StateTransaction<'_>,
+    ended_before: i64,
+    due_before: i64,
+) -> Result<usize, Undone> {
     let jobs = "DELETE FROM outhaul.job
         WHERE completed_at < $1 AND removed AND status IN ('failed', 'cancelled', 'expired')";
     let jobs = transaction.changed(jobs, &[number(&ended_before)]).await?;
     let names = format!("DELETE FROM outhaul.idempotency WHERE keep_until <= {NOW}");
-    Ok(jobs.saturating_add(transaction.changed(&names, &[]).await?))
+    let names = transaction.changed(&names, &[]).await?;
+    let messages = "DELETE FROM outhaul.outbox WHERE due_at < $1";
+    let messages = transaction.changed(messages, &[number(&due_before)]).await?;
+    Ok(jobs.saturating_add(names).saturating_add(messages))
 }

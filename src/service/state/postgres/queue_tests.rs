@@ -39,20 +39,22 @@ async fn its_queue_does_what_every_queue_does() {
 
 #[tokio::test]
 async fn a_tenant_s_bound_holds_however_many_processes_claim() {
-    let database = Database::new(18, "").await;
-    let stores = join_all((0..4).map(|_| database.store(USUAL))).await;
-    for number in 0..80 {
-        queue(&stores[0], &format!("bound-{number}"), "a").await;
-    }
-    for round in 0..15 {
-        let claims = stores.iter().flat_map(|store| (0..3).map(|_| store.claim("w".to_owned(), LIMITS)));
-        let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
-        assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
-        for job in claimed {
-            assert_eq!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
+    for version in [15, 18] {
+        let database = Database::new(version, "").await;
+        let stores = join_all((0..4).map(|_| database.store(USUAL))).await;
+        for number in 0..80 {
+            queue(&stores[0], &format!("bound-{number}"), "a").await;
         }
+        for round in 0..15 {
+            let claims = stores.iter().flat_map(|store| (0..3).map(|_| store.claim("w".to_owned(), LIMITS)));
+            let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
+            assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
+            for job in claimed {
+                assert_eq!(stores[0].finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
+            }
+        }
+        database.drop().await;
     }
-    database.drop().await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use super::super::{
     AuditRecord, Expiry, ExportEnd, ExportRecord, ExportStatus, INTERRUPTED, INTERRUPTED_MESSAGE, RecordedError,
     SIGNING_KEY_BYTES, StateError,
 };
+use super::outbox;
 use super::session::{Parameter, StateTransaction, Undone, number, text};
 use crate::base::failpoint;
 
@@ -19,7 +20,8 @@ pub(super) const NOW: &str = "(EXTRACT(epoch FROM pg_catalog.statement_timestamp
 const EXPORT: &str = "id, tenant, caller, dataset, kind, format, started_at, finished_at, status, row_count, max_rows,
     truncated, crc64nvme, bytes, error_code, error_message, notes";
 
-const AUDIT: &str = "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count";
+const AUDIT: &str =
+    "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count, client";
 
 /// A text as PostgreSQL can hold it: without the zero character.
 pub(super) fn kept(text: &str) -> String {
@@ -189,7 +191,7 @@ fn export_of(transaction: &StateTransaction<'_>, row: &Row) -> Result<ExportReco
 /// Adds to the audit; `entry` is its own name, so that a second try adds nothing.
 pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, record: &AuditRecord) -> Result<(), Undone> {
     let insert = format!(
-        "INSERT INTO outhaul.audit (entry, {AUDIT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        "INSERT INTO outhaul.audit (entry, {AUDIT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (entry) DO NOTHING"
     );
     let at = micros(record.at);
@@ -197,7 +199,8 @@ pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, recor
     let texts =
         [&record.request_id, &record.tenant, &record.credential, &record.action, &record.dataset, &record.outcome];
     let [request_id, tenant, credential, action, dataset, outcome] = texts.map(|text| kept(text));
-    let [user, export_id] = [&record.user, &record.export_id].map(|text| text.as_deref().map(kept));
+    let [user, export_id, client] =
+        [&record.user, &record.export_id, &record.client].map(|text| text.as_deref().map(kept));
     let parameters = [
         text(&entry),
         number(&at),
@@ -210,6 +213,7 @@ pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, recor
         text(&export_id),
         text(&outcome),
         number(&rows),
+        text(&client),
     ];
     transaction.changed(&insert, &parameters).await?;
     Ok(())
@@ -237,6 +241,7 @@ pub(super) async fn audits(
             export_id: maybe(7)?,
             outcome: words(8)?,
             rows: transaction.count(row, 9)?,
+            client: maybe(10)?,
         })
     };
     rows.iter().map(record).collect()
@@ -263,7 +268,7 @@ pub(super) async fn prune(transaction: &StateTransaction<'_>, expiry: Expiry) ->
     let exports = transaction.changed(delete, &[number(&exports)]).await?;
     let delete = "DELETE FROM outhaul.audit WHERE at < $1";
     let audits = transaction.changed(delete, &[number(&audits)]).await?;
-    let jobs = super::outbox::prune(transaction, micros(expiry.exports_before)).await?;
+    let jobs = outbox::prune(transaction, micros(expiry.exports_before), micros(expiry.messages_due_by)).await?;
     Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
 }
 

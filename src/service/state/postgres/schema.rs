@@ -24,18 +24,41 @@ pub(super) async fn open(sessions: &StateSessions, steps: &'static [&'static str
     sessions.attempt(doing, |transaction| bring(transaction, steps).boxed()).await
 }
 
+/// Looks whether a process of this version could open it.
+///
+/// # Errors
+/// As [`open`], or the role lacks a right.
+pub(super) async fn probe(sessions: &StateSessions, steps: usize) -> Result<(), StateError> {
+    sessions.attempt("it was looked at", move |transaction| looked(transaction, steps).boxed()).await
+}
+
+async fn looked(transaction: &StateTransaction<'_>, steps: usize) -> Result<(), Undone> {
+    if !ours(transaction).await? {
+        let right = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+            WHERE pg_catalog.to_regnamespace('outhaul') IS NULL
+            UNION ALL SELECT pg_catalog.has_schema_privilege('outhaul', 'CREATE')
+            WHERE pg_catalog.to_regnamespace('outhaul') IS NOT NULL";
+        return right_to(transaction, right, "make its tables there").await;
+    }
+    let rights = "SELECT pg_catalog.bool_and(CASE WHEN pg_catalog.has_schema_privilege('outhaul', 'USAGE')
+            THEN pg_catalog.has_table_privilege('outhaul.' || pg_catalog.quote_ident(c.relname), need.name) ELSE false END)
+        FROM pg_catalog.pg_class c, (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS need (name)
+        WHERE c.relnamespace = pg_catalog.to_regnamespace('outhaul') AND c.relkind = 'r'";
+    right_to(transaction, rights, "read and write its tables").await?;
+    version(transaction, steps).await.map(drop)
+}
+
+async fn right_to(transaction: &StateTransaction<'_>, ask: &str, what: &'static str) -> Result<(), Undone> {
+    let rows = transaction.rows(ask, &[]).await?;
+    let may: Option<bool> = rows.first().map(|row| transaction.value(row, 0)).transpose()?.flatten();
+    if may == Some(true) { Ok(()) } else { Err(StateError::Rights { what }.into()) }
+}
+
 async fn bring(transaction: &StateTransaction<'_>, steps: &[&str]) -> Result<(), Undone> {
     if !failpoint::off("schema_lock") {
         transaction.rows("SELECT pg_catalog.pg_advisory_xact_lock($1)::text", &[number(&SCHEMA_LOCK)]).await?;
     }
-    let (encoding, tables, ours) = look(transaction).await?;
-    if encoding != "UTF8" {
-        return Err(StateError::Encoding { encoding }.into());
-    }
-    if !ours {
-        if tables > 0 {
-            return Err(StateError::Foreign { place: "the schema outhaul of the state database".to_owned() }.into());
-        }
+    if !ours(transaction).await? {
         // Who may not create schemas is given this one, empty.
         let there = transaction.rows("SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'outhaul'", &[]).await?;
         if there.is_empty() {
@@ -45,13 +68,7 @@ async fn bring(transaction: &StateTransaction<'_>, steps: &[&str]) -> Result<(),
             written_by TEXT NOT NULL); INSERT INTO outhaul.version VALUES (1, 0, '')";
         transaction.batch(version).await?;
     }
-    let found = transaction.rows("SELECT version, written_by FROM outhaul.version", &[]).await?;
-    let row = found.first().ok_or_else(|| transaction.unreadable("its version is missing"))?;
-    let (version, written_by): (i64, String) = (transaction.value(row, 0)?, transaction.value(row, 1)?);
-    let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
-    let Some(done) = done else {
-        return Err(StateError::TooNew { place: PLACE.to_owned(), written_by, version }.into());
-    };
+    let done = version(transaction, steps.len()).await?;
     for step in steps.iter().skip(done) {
         transaction.batch(step).await?;
     }
@@ -60,6 +77,27 @@ async fn bring(transaction: &StateTransaction<'_>, steps: &[&str]) -> Result<(),
     let note = "UPDATE outhaul.version SET version = $1, written_by = $2 WHERE (version, written_by) <> ($1, $2)";
     transaction.changed(note, &[number(&version), text(&ours)]).await?;
     Ok(())
+}
+
+/// Whether the tables are there, in a database that can have them.
+async fn ours(transaction: &StateTransaction<'_>) -> Result<bool, Undone> {
+    let (encoding, tables, ours) = look(transaction).await?;
+    if encoding != "UTF8" {
+        return Err(StateError::Encoding { encoding }.into());
+    }
+    if !ours && tables > 0 {
+        return Err(StateError::Foreign { place: "the schema outhaul of the state database".to_owned() }.into());
+    }
+    Ok(ours)
+}
+
+/// How many steps have made the tables, where this version knows that many.
+async fn version(transaction: &StateTransaction<'_>, steps: usize) -> Result<usize, Undone> {
+    let found = transaction.rows("SELECT version, written_by FROM outhaul.version", &[]).await?;
+    let row = found.first().ok_or_else(|| transaction.unreadable("its version is missing"))?;
+    let (version, written_by): (i64, String) = (transaction.value(row, 0)?, transaction.value(row, 1)?);
+    let done = usize::try_from(version).ok().filter(|done| *done <= steps);
+    done.ok_or_else(|| StateError::TooNew { place: PLACE.to_owned(), written_by, version }.into())
 }
 
 /// The encoding of the database, how many relations are in our schema, and whether one of them says the version.

@@ -136,6 +136,7 @@ async fn a_lost_connection_loses_and_doubles_nothing() {
             let record = AuditRecord {
                 at: chrono::Utc::now(),
                 request_id: number.to_string(),
+                client: None,
                 tenant: "a".to_owned(),
                 user: None,
                 credential: "key".to_owned(),
@@ -217,6 +218,43 @@ async fn what_is_no_state_database_is_refused_by_name() {
     nowhere.connect_timeout = Duration::from_secs(1);
     let refused = PostgresStore::open(nowhere).await.unwrap_err();
     assert!(matches!(refused, StateError::Unreachable { .. }), "{refused:?}");
+}
+
+/// Before a deploy: replicas of the version before are at work.
+#[tokio::test]
+async fn a_look_changes_nothing_and_finds_what_opening_would() {
+    let database = Database::new(18, "").await;
+    let client = database.client().await;
+    let role = format!("{}_role", database.name);
+    client.batch_execute(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
+    let with_role = || ConnectSettings { user: role.clone(), ..database.settings() };
+    PostgresStore::probe(database.settings()).await.unwrap();
+    let there = client.query("SELECT FROM pg_namespace WHERE nspname = 'outhaul'", &[]).await.unwrap();
+    assert!(there.is_empty(), "nothing is made");
+    let refused = PostgresStore::probe(with_role()).await.unwrap_err();
+    assert!(matches!(refused, StateError::Rights { .. }), "{refused:?}");
+    client.batch_execute(&format!("CREATE SCHEMA outhaul AUTHORIZATION {role}")).await.unwrap();
+    PostgresStore::probe(with_role()).await.unwrap();
+    client.batch_execute("DROP SCHEMA outhaul").await.unwrap();
+    // Tables of the version before stay as they are.
+    let sessions = StateSessions::new(database.settings()).unwrap();
+    schema::open(&sessions, &schema::STEPS[..1]).await.unwrap();
+    PostgresStore::probe(database.settings()).await.unwrap();
+    let version = client.query_one("SELECT version FROM outhaul.version", &[]).await.unwrap();
+    assert_eq!(version.get::<_, i64>(0), 1);
+    let refused = PostgresStore::probe(with_role()).await.unwrap_err();
+    assert!(matches!(refused, StateError::Rights { .. }), "{refused:?}");
+    client.batch_execute("UPDATE outhaul.version SET version = 99").await.unwrap();
+    let refused = PostgresStore::probe(database.settings()).await.unwrap_err();
+    assert!(matches!(refused, StateError::TooNew { version: 99, .. }), "{refused:?}");
+    let name = database.name.clone();
+    database.drop().await;
+    let mut settings = Database { server: "postgres://postgres@127.0.0.1:1/x".parse().unwrap(), name }.settings();
+    settings.connect_timeout = Duration::from_secs(1);
+    let refused = PostgresStore::probe(settings).await.unwrap_err();
+    assert!(matches!(refused, StateError::Unreachable { .. }), "{refused:?}");
+    let server: tokio_postgres::Config = std::env::var("OUTHAUL_TEST_PG18").unwrap().parse().unwrap();
+    super::tests::client(&server).await.batch_execute(&format!("DROP ROLE {role}")).await.unwrap();
 }
 
 #[tokio::test]

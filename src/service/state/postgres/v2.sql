@@ -64,3 +64,6 @@ CREATE TABLE outhaul.outbox (
 );
 
 CREATE INDEX outbox_due ON outhaul.outbox (due_at);
+
+-- The address of whoever asked.
+ALTER TABLE outhaul.audit ADD COLUMN client TEXT;

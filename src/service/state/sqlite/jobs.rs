@@ -8,22 +8,21 @@ use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction};
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
-    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
 };
+use super::outbox::tell;
 use super::records::{count, micros, moment, unreadable, whole};
 use crate::base::failpoint;
 
-const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
+pub(super) const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
     created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at";
 
-const MESSAGE: &str = "id, export_id, target, event, body, attempt";
-
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     micros(Utc::now())
 }
 
-fn after(now: i64, time: Duration) -> i64 {
+pub(super) fn after(now: i64, time: Duration) -> i64 {
     now.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
@@ -124,7 +123,7 @@ pub(super) fn list(
     several(transaction, &select, (tenant, at, id, most), "jobs were listed")
 }
 
-fn several(
+pub(super) fn several(
     transaction: &Transaction<'_>,
     select: &str,
     values: impl rusqlite::Params,
@@ -143,6 +142,7 @@ pub(super) fn claim(
     // Whose jobs run least comes first, then who has waited longest since his last one.
     let order = if failpoint::off("fairness") { "created_at, id" } else { "running, claimed_before, created_at, id" };
     let lapsed = if failpoint::off("lease") { "FALSE" } else { "lease_until < ?1" };
+    let bound = if failpoint::off("per_tenant") { "?4 IS NOT NULL" } else { "running < ?4" };
     let claim = format!(
         "UPDATE job SET status = CASE status WHEN 'cancelling' THEN 'cancelling' ELSE 'running' END,
              attempt = attempt + 1, version = version + 1, worker = ?2, claimed_at = ?1, renewed_at = ?1, lease_until = ?3,
@@ -159,7 +159,7 @@ pub(super) fn claim(
                  WHERE (status = 'queued' AND not_before <= ?1)
                      OR (status IN ('running', 'cancelling') AND {lapsed})
              )
-             WHERE running < ?4
+             WHERE {bound}
              ORDER BY {order} LIMIT 1
          )
          RETURNING {JOB}"
@@ -315,107 +315,6 @@ pub(super) fn expire(
         tell(transaction, messages, now, doing)?;
     }
     Ok(expired)
-}
-
-pub(super) fn overdue(transaction: &Transaction<'_>, most: u32) -> Result<Vec<JobRecord>, StateError> {
-    let select = format!(
-        "SELECT {JOB} FROM job WHERE status IN ('complete', 'truncated') AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2"
-    );
-    several(transaction, &select, (now(), most), "expired exports were looked for")
-}
-
-pub(super) fn unremoved(transaction: &Transaction<'_>, most: u32) -> Result<Vec<JobRecord>, StateError> {
-    let select = format!(
-        "SELECT {JOB} FROM job WHERE status IN ('failed', 'cancelled', 'expired') AND removed = 0
-         ORDER BY completed_at LIMIT ?1"
-    );
-    several(transaction, &select, [most], "files without an export were looked for")
-}
-
-pub(super) fn removed(transaction: &Transaction<'_>, id: &str) -> Result<(), StateError> {
-    let update = "UPDATE job SET removed = 1 WHERE id = ?1";
-    transaction.execute(update, [id]).map_err(StateError::database("files were removed"))?;
-    Ok(())
-}
-
-fn tell(
-    transaction: &Transaction<'_>,
-    messages: &[OutboxMessage],
-    now: i64,
-    doing: &'static str,
-) -> Result<(), StateError> {
-    let insert = format!("INSERT INTO outbox ({MESSAGE}, due_at) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)");
-    for OutboxMessage { id, export_id, target, event, body, .. } in messages {
-        let values = (id, export_id, target, event, body, now);
-        transaction.execute(&insert, values).map_err(StateError::database(doing))?;
-    }
-    Ok(())
-}
-
-pub(super) fn due_messages(
-    transaction: &Transaction<'_>,
-    most: u32,
-    hold: Duration,
-) -> Result<Vec<OutboxMessage>, StateError> {
-    let now = now();
-    let update = format!(
-        "UPDATE outbox SET due_at = ?2
-         WHERE number IN (SELECT number FROM outbox WHERE due_at <= ?1 ORDER BY due_at, number LIMIT ?3)
-         RETURNING {MESSAGE}"
-    );
-    let message = |row: &Row<'_>| {
-        Ok(OutboxMessage {
-            id: row.get(0)?,
-            export_id: row.get(1)?,
-            target: row.get(2)?,
-            event: row.get(3)?,
-            body: row.get(4)?,
-            attempt: row.get(5)?,
-        })
-    };
-    let read = || {
-        transaction
-            .prepare(&update)?
-            .query_map((now, after(now, hold), most), message)?
-            .collect::<Result<Vec<_>, rusqlite::Error>>()
-    };
-    read().map_err(StateError::database("messages were looked for"))
-}
-
-pub(super) fn message_done(transaction: &Transaction<'_>, id: &str) -> Result<(), StateError> {
-    let delete = "DELETE FROM outbox WHERE id = ?1";
-    transaction.execute(delete, [id]).map_err(StateError::database("a message arrived"))?;
-    Ok(())
-}
-
-pub(super) fn message_failed(transaction: &Transaction<'_>, id: &str, delay: Duration) -> Result<(), StateError> {
-    let update = "UPDATE outbox SET attempt = attempt + 1, due_at = ?2 WHERE id = ?1";
-    let values = (id, after(now(), delay));
-    transaction.execute(update, values).map_err(StateError::database("a message did not arrive"))?;
-    Ok(())
-}
-
-pub(super) fn figures(transaction: &Transaction<'_>) -> Result<QueueFigures, StateError> {
-    let doing = "the queue was counted";
-    let select = "SELECT count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running'),
-             count(*) FILTER (WHERE status = 'cancelling'), min(renewed_at) FILTER (WHERE status <> 'queued')
-         FROM job WHERE status IN ('queued', 'running', 'cancelling')";
-    let read = |row: &Row<'_>| {
-        let oldest: Option<i64> = row.get(3)?;
-        let age = oldest.map(|at| Duration::from_micros(now().saturating_sub(at).try_into().unwrap_or_default()));
-        let number = |column| Ok::<_, rusqlite::Error>(whole(row, column)?.unwrap_or_default());
-        Ok(QueueFigures { queued: number(0)?, running: number(1)?, cancelling: number(2)?, oldest_lease: age })
-    };
-    transaction.query_row(select, [], read).map_err(StateError::database(doing))
-}
-
-/// Forgets jobs that ended long ago and whose files are gone, and names whose time is over.
-pub(super) fn prune(transaction: &Transaction<'_>, ended_before: i64) -> rusqlite::Result<usize> {
-    let jobs =
-        "DELETE FROM job WHERE completed_at < ?1 AND removed = 1 AND status IN ('failed', 'cancelled', 'expired')";
-    let jobs = transaction.execute(jobs, [ended_before])?;
-    let names = transaction.execute("DELETE FROM idempotency WHERE keep_until <= ?1", [now()])?;
-    Ok(jobs.saturating_add(names))
 }
 
 fn error_columns(error: Option<&RecordedError>) -> (Option<&str>, Option<&str>) {

@@ -9,7 +9,7 @@ use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
     LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
-use super::{SqliteStore, jobs};
+use super::{SqliteStore, jobs, outbox};
 
 impl JobStore for SqliteStore {
     fn submit(
@@ -85,30 +85,30 @@ impl JobStore for SqliteStore {
     }
 
     fn overdue(&self, most: u32) -> BoxFuture<'_, Result<Vec<JobRecord>, StateError>> {
-        self.ask("expired exports were looked for", move |transaction| jobs::overdue(transaction, most))
+        self.ask("expired exports were looked for", move |transaction| outbox::overdue(transaction, most))
     }
 
     fn unremoved(&self, most: u32) -> BoxFuture<'_, Result<Vec<JobRecord>, StateError>> {
-        self.ask("files without an export were looked for", move |transaction| jobs::unremoved(transaction, most))
+        self.ask("files without an export were looked for", move |transaction| outbox::unremoved(transaction, most))
     }
 
     fn removed(&self, id: String) -> BoxFuture<'_, Result<(), StateError>> {
-        self.ask("files were removed", move |transaction| jobs::removed(transaction, &id))
+        self.ask("files were removed", move |transaction| outbox::removed(transaction, &id))
     }
 
     fn due_messages(&self, most: u32, hold: Duration) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>> {
-        self.ask("messages were looked for", move |transaction| jobs::due_messages(transaction, most, hold))
+        self.ask("messages were looked for", move |transaction| outbox::due_messages(transaction, most, hold))
     }
 
     fn message_done(&self, id: String) -> BoxFuture<'_, Result<(), StateError>> {
-        self.ask("a message arrived", move |transaction| jobs::message_done(transaction, &id))
+        self.ask("a message arrived", move |transaction| outbox::message_done(transaction, &id))
     }
 
     fn message_failed(&self, id: String, delay: Duration) -> BoxFuture<'_, Result<(), StateError>> {
-        self.ask("a message did not arrive", move |transaction| jobs::message_failed(transaction, &id, delay))
+        self.ask("a message did not arrive", move |transaction| outbox::message_failed(transaction, &id, delay))
     }
 
     fn figures(&self) -> BoxFuture<'_, Result<QueueFigures, StateError>> {
-        self.ask("the queue was counted", jobs::figures)
+        self.ask("the queue was counted", outbox::figures)
     }
 }

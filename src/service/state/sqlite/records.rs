@@ -15,7 +15,8 @@ const SIGNING_KEY: &str = "signing_key";
 const EXPORT: &str = "id, tenant, caller, dataset, kind, format, started_at, finished_at, status, row_count, max_rows,
     truncated, crc64nvme, bytes, error_code, error_message, notes";
 
-const AUDIT: &str = "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count";
+const AUDIT: &str =
+    "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count, client";
 
 pub(super) fn begin(transaction: &Transaction<'_>, record: &ExportRecord) -> Result<(), StateError> {
     let doing = "an export began";
@@ -118,7 +119,7 @@ fn export_of(row: &Row<'_>) -> rusqlite::Result<ExportRecord> {
 
 pub(super) fn audit(transaction: &Transaction<'_>, record: &AuditRecord) -> Result<(), StateError> {
     let doing = "an audit record was added";
-    let insert = format!("INSERT INTO audit ({AUDIT}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+    let insert = format!("INSERT INTO audit ({AUDIT}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)");
     let values = rusqlite::params![
         micros(record.at),
         record.request_id,
@@ -130,6 +131,7 @@ pub(super) fn audit(transaction: &Transaction<'_>, record: &AuditRecord) -> Resu
         record.export_id,
         record.outcome,
         count(record.rows, doing)?,
+        record.client,
     ];
     transaction.execute(&insert, values).map_err(StateError::database(doing))?;
     Ok(())
@@ -151,6 +153,7 @@ pub(super) fn audits(transaction: &Transaction<'_>, tenant: &str, most: u32) -> 
                 export_id: row.get(7)?,
                 outcome: row.get(8)?,
                 rows: whole(row, 9)?,
+                client: row.get(10)?,
             })
         })?;
         rows.collect::<Result<_, _>>()
@@ -175,7 +178,7 @@ pub(super) fn prune(transaction: &Transaction<'_>, expiry: Expiry) -> Result<u64
         let exports = transaction.execute(exports, [micros(expiry.exports_before)])?;
         let audits = "DELETE FROM audit WHERE at < ?1";
         let audits = transaction.execute(audits, [micros(expiry.audits_before)])?;
-        let jobs = super::jobs::prune(transaction, micros(expiry.exports_before))?;
+        let jobs = super::outbox::prune(transaction, micros(expiry.exports_before), micros(expiry.messages_due_by))?;
         Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
     };
     remove().map_err(StateError::database("old records were removed"))

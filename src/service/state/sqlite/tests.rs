@@ -1,9 +1,11 @@
 //! What belongs to a file: who may read it, who may have it, its versions, and a process that is killed.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -11,7 +13,8 @@ use super::schema::{MIGRATIONS, migrate};
 use super::*;
 use crate::service::state::INTERRUPTED;
 use crate::service::state::conformance::{self, begun, end};
-use crate::service::state::jobs_conformance;
+use crate::service::state::jobs_conformance::{self, job};
+use crate::service::state::{ClaimLimits, JobStore};
 
 #[tokio::test]
 async fn it_does_what_every_store_does() {
@@ -25,6 +28,30 @@ async fn its_queue_does_what_every_queue_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.sqlite3");
     jobs_conformance::all(async || SqliteStore::open(&path).unwrap()).await;
+}
+
+/// Row H6 of the fault matrix.
+#[tokio::test]
+async fn h6_of_ten_thousand_that_wait_the_next_is_claimed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("state.sqlite3")).unwrap();
+    let queued = store.ask("jobs were queued", |transaction| {
+        for number in 0..10_000 {
+            let waits = job(&format!("{number:05}"), &format!("tenant-{}", number / 500));
+            jobs::submit(transaction, &waits, None, 1_000)?;
+        }
+        Ok(())
+    });
+    queued.await.unwrap();
+    let limits = ClaimLimits { lease: Duration::from_mins(10), per_tenant: 2 };
+    let (begun, mut tenants) = (Instant::now(), BTreeSet::new());
+    for _ in 0..20 {
+        tenants.insert(store.claim("w".to_owned(), limits).await.unwrap().unwrap().tenant);
+    }
+    // To count the running jobs of a tenant for each job that waits took a minute here.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(tenants.len(), 20, "each tenant had its turn");
+    assert_eq!(store.figures().await.unwrap().queued, 9_980);
 }
 
 #[tokio::test]

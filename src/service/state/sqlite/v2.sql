@@ -64,3 +64,6 @@ CREATE TABLE outbox (
 ) STRICT;
 
 CREATE INDEX outbox_due ON outbox (due_at);
+
+-- The address of whoever asked.
+ALTER TABLE audit ADD COLUMN client TEXT;
