@@ -68,6 +68,7 @@ mod service_access;
 mod service_analyses;
 mod service_budget;
 mod service_clients;
+mod service_destinations;
 mod service_front;
 mod service_job_faults;
 mod service_jobs;

@@ -44,8 +44,8 @@ enum DeliveryError {
     Http(#[from] HttpError),
     #[error("the receiver answered {0}")]
     Refused(StatusCode),
-    #[error("the receiver did not answer within {} s", ANSWER_TIME.as_secs())]
-    Silent,
+    #[error("the receiver did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     #[error("the message cannot be written as a request")]
     Unwritable,
 }
@@ -76,7 +76,8 @@ async fn send(service: &ServiceState, message: OutboxMessage) {
         tracing::warn!(webhook = message.target, id = message.id, "a message is for no webhook that is configured");
         return note(service.store.message_done(message.id).await);
     };
-    let Err(error) = deliver(hook, &message).await else {
+    let time = failpoint::limit("webhook_answer", ANSWER_TIME);
+    let Err(error) = deliver(hook, &message, time).await else {
         return note(service.store.message_done(message.id).await);
     };
     let next = usize::try_from(message.attempt).ok().and_then(|attempt| BACKOFF.get(attempt));
@@ -97,16 +98,15 @@ fn note(written: Result<(), super::state::StateError>) {
 }
 
 /// Sends a message once. Nothing of the answer but its status is read, and no redirect is followed.
-async fn deliver(hook: &Webhook, message: &OutboxMessage) -> Result<(), DeliveryError> {
+async fn deliver(hook: &Webhook, message: &OutboxMessage, time: Duration) -> Result<(), DeliveryError> {
     let server = HttpServer::parse(&hook.url)?;
     let request = written(hook, message, &server).ok_or(DeliveryError::Unwritable)?;
     let allowed = |address: std::net::IpAddr| {
         failpoint::off("webhook_allow")
             || hook.allow.as_ref().is_none_or(|networks| networks.iter().any(|network| network.has(address)))
     };
-    let time = failpoint::limit("webhook_answer", ANSWER_TIME);
     let answer = tokio::time::timeout(time, server.send_where(request, allowed)).await;
-    let status = answer.map_err(|_| DeliveryError::Silent)??.status();
+    let status = answer.map_err(|_| DeliveryError::Silent(time))??.status();
     if status.is_success() { Ok(()) } else { Err(DeliveryError::Refused(status)) }
 }
 
@@ -226,7 +226,7 @@ mod tests {
         let hook = hook(address, Some("127.0.0.0/8"));
         let mut seen = Vec::new();
         for _ in 0..2 {
-            deliver(&hook, &message()).await.unwrap();
+            deliver(&hook, &message(), ANSWER_TIME).await.unwrap();
             let text = told.recv().await.unwrap();
             let field = |name: &str| {
                 text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap().to_owned()
@@ -247,7 +247,7 @@ mod tests {
         let answer =
             format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n");
         let (address, _first) = receiver(answer.leak()).await;
-        let error = deliver(&hook(address, None), &message()).await.unwrap_err();
+        let error = deliver(&hook(address, None), &message(), ANSWER_TIME).await.unwrap_err();
         assert!(matches!(error, DeliveryError::Refused(StatusCode::TEMPORARY_REDIRECT)), "{error}");
         told.try_recv().unwrap_err();
     }
@@ -259,20 +259,59 @@ mod tests {
         let mut hook = hook(address, Some("10.0.0.0/8"));
         for host in ["127.0.0.1", "localhost", "[::ffff:7f00:1]"] {
             hook.url = format!("http://{host}:{}/", address.port());
-            let error = deliver(&hook, &message()).await.unwrap_err();
+            let error = deliver(&hook, &message(), ANSWER_TIME).await.unwrap_err();
             assert!(matches!(error, DeliveryError::Http(HttpError::NotListed { .. })), "{host}: {error}");
             // It was connected to, and that is all.
             assert_eq!(told.recv().await.unwrap(), "");
         }
     }
 
+    /// A receiver changes its secret: for a while each message has a signature of both.
+    #[tokio::test]
+    async fn each_secret_of_a_receiver_has_its_signature() {
+        let (address, mut told) = receiver("HTTP/1.1 204 No Content\r\n\r\n").await;
+        let mut hook = hook(address, None);
+        let old = hook.secrets[0].clone();
+        let new = WebhookSecret::parse("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        hook.secrets.insert(0, new.clone());
+        deliver(&hook, &message(), ANSWER_TIME).await.unwrap();
+        let text = told.recv().await.unwrap();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap();
+        let seconds = field("webhook-timestamp").parse().unwrap();
+        let alone = |secret| message::signature(&[secret], &message().id, seconds, &message().body).unwrap();
+        assert_eq!(field("webhook-signature"), format!("{} {}", alone(new), alone(old)));
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_does_not_come_to_an_end_is_left() {
+        // It takes the message and says nothing; and one that goes on saying fields for ever.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = listener.local_addr().unwrap();
+        let endless = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let talking = endless.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = endless.accept().await.unwrap();
+                drop(socket.write_all(b"HTTP/1.1 200 OK\r\n").await);
+                while socket.write_all(b"X-More: and more\r\n").await.is_ok() {}
+            }
+        });
+        let short = Duration::from_millis(300);
+        let error = deliver(&hook(silent, None), &message(), short).await.unwrap_err();
+        assert!(matches!(error, DeliveryError::Silent(_)), "{error}");
+        // The head of an answer has an end, long before the time is up.
+        let error = deliver(&hook(talking, None), &message(), ANSWER_TIME).await.unwrap_err();
+        assert!(matches!(error, DeliveryError::Http(_)), "{error}");
+        drop(listener);
+    }
+
     #[tokio::test]
     async fn an_endless_answer_is_not_read() {
         let (address, _told) = receiver("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nx").await;
-        deliver(&hook(address, None), &message()).await.unwrap();
+        deliver(&hook(address, None), &message(), ANSWER_TIME).await.unwrap();
         let (address, _told) =
             receiver("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 99999999999\r\n\r\nx").await;
-        let error = deliver(&hook(address, None), &message()).await.unwrap_err();
+        let error = deliver(&hook(address, None), &message(), ANSWER_TIME).await.unwrap_err();
         assert!(matches!(error, DeliveryError::Refused(StatusCode::INTERNAL_SERVER_ERROR)), "{error}");
     }
 }
