@@ -76,10 +76,10 @@ fn record(service: &Service, id: &str, destination: &str, format: &str) {
     let file = rusqlite::Connection::open(service.folder.path().join("outhaul-state.sqlite3")).unwrap();
     file.execute(
         "INSERT INTO job (id, tenant, credential, request_id, dataset, mode, request, format, compression, file_name, destination,
-             status, attempt, row_count, bytes, parts, committing, created_at, completed_at, expires_at, revocation, version,
+             status, attempt, forgiven, row_count, bytes, parts, committing, created_at, completed_at, expires_at, revocation, version,
              not_before, truncated, removed)
          VALUES (?1, 'tenant:acme', 'acme-key', 'r', 'orders', 'background', '{}', ?2, 'none', 'orders', ?3,
-             'complete', 1, 0, 0, 0, 0, ?4, ?4, ?5, 0, 1, ?4, 0, 0)",
+             'complete', 1, 0, 0, 0, 0, 0, ?4, ?4, ?5, 0, 1, ?4, 0, 0)",
         (id, format, destination, now, now + 3_600_000_000),
     )
     .unwrap();

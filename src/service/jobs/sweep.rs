@@ -53,9 +53,8 @@ async fn expire_overdue(service: &ServiceState, job: JobRecord) {
 /// is made again; two at once do the same work.
 async fn remove(job: &JobRecord, credentials: Option<&CredentialCommand>) -> Result<(), ExportError> {
     // Nothing but an export's own folder is ever removed, whatever its row says.
-    let own =
-        job.destination.strip_suffix(job.id.as_str()).is_some_and(|base| !job.id.is_empty() && base.ends_with('/'));
-    if !own && !failpoint::off("own_folder") {
+    let base = job.destination.strip_suffix(job.id.as_str()).filter(|base| !job.id.is_empty() && base.ends_with('/'));
+    if base.is_none() && !failpoint::off("own_folder") {
         return Err(ExportError::new(ExportErrorKind::DestinationTaken, "the folder is not named by the export's id"));
     }
     let request = CleanRequest {
@@ -72,7 +71,11 @@ async fn remove(job: &JobRecord, credentials: Option<&CredentialCommand>) -> Res
     let paths: Vec<String> = destination.list("").await?.into_iter().map(|(path, _)| path).collect();
     failpoint::reach("files-listed").await;
     destination.delete_all(paths).await?;
-    destination.remove_empty().await;
+    if let Some(base) = base.filter(|_| destination.local_folder().is_some()) {
+        // Folders are left where files were.
+        let base = Destination::connect(base, &StoreOptions::small(), None).await?;
+        base.delete_local_folder(&job.id, "").await?;
+    }
     Ok(())
 }
 
@@ -112,7 +115,7 @@ mod tests {
         std::os::unix::fs::symlink(&outside, base.join("0198/data/link.csv")).unwrap();
         std::os::unix::fs::symlink(base.join("other"), base.join("0198/folder")).unwrap();
         remove(&job, None).await.unwrap();
-        assert_eq!(files(base, "0198"), 0);
+        assert!(!base.join("0198").exists());
         for name in ["01980", "0198x", "other"] {
             assert!(files(base, name) > 3, "{name}");
         }
@@ -129,12 +132,12 @@ mod tests {
         for gone in ["_manifest.json", "data/part-1.csv"] {
             std::fs::remove_file(base.join("half").join(gone)).unwrap();
             remove(&job, None).await.unwrap();
-            assert_eq!(files(base, "half"), 0, "{gone}");
+            assert!(!base.join("half").exists(), "{gone}");
             export(base, "half").await;
         }
         let (one, other) = tokio::join!(remove(&job, None), remove(&job, None));
         one.and(other).unwrap();
-        assert_eq!(files(base, "half"), 0);
+        assert!(!base.join("half").exists());
     }
 
     #[tokio::test]

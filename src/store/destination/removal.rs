@@ -86,7 +86,7 @@ impl Destination {
 
     /// Removes a folder of a local destination with all that is in it, its file `last` after everything else; object stores
     /// have none.
-    pub(in crate::store) async fn delete_local_folder(&self, path: &str, last: &'static str) -> Result<(), StoreError> {
+    pub(crate) async fn delete_local_folder(&self, path: &str, last: &'static str) -> Result<(), StoreError> {
         let object = self.check("deleting", path)?;
         match &self.inner.backend {
             Backend::Local(folder) => {
