@@ -1,5 +1,6 @@
 //! `outhaul serve`: where the files of background exports go, how they leave, and who is told.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,15 +33,17 @@ async fn orders() -> Pg {
 fn config(pg: &Pg, front: &str, destinations: &[(&str, &str)]) -> String {
     let mut text = format!("{front}\n{}[source.shop]\nfrom = \"{}\"\n", key("acme-key", "acme", "free"), pg.url);
     for (name, to) in destinations {
-        text += &format!("[destination.{name}]\nto = \"{to}\"\n");
+        writeln!(text, "[destination.{name}]\nto = \"{to}\"").unwrap();
     }
     for name in ["first", "second"] {
         let named = destinations.iter().find(|(destination, _)| *destination == name);
         let destination = named.map_or_else(String::new, |(name, _)| format!("destination = \"{name}\"\n"));
-        text += &format!(
+        write!(
+            text,
             "[dataset.{name}]\ntable = \"orders\"\ntenant = \"tenant = {{tenant}}\"\ncsv_bom = true\ncsv_header = \"labels\"\n\
              {destination}[dataset.{name}.columns]\nid = {{ label = \"Order number\", sort = true }}\nnote = {{}}\n"
-        );
+        )
+        .unwrap();
     }
     text
 }
@@ -78,9 +81,12 @@ async fn follow(service: &Service, link: &str) -> Answer {
 fn files(folder: &Path) -> Vec<String> {
     let entries =
         std::fs::read_dir(folder).map_or_else(|_| Vec::new(), |entries| entries.map(Result::unwrap).collect());
-    let below = |entry: &std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
-        true => files(&entry.path()),
-        false => vec![entry.path().display().to_string()],
+    let below = |entry: &std::fs::DirEntry| {
+        if entry.file_type().unwrap().is_dir() {
+            files(&entry.path())
+        } else {
+            vec![entry.path().display().to_string()]
+        }
     };
     entries.iter().flat_map(below).collect()
 }
