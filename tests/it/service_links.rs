@@ -392,8 +392,9 @@ async fn a_webhook_is_told_again_until_it_has_heard() {
     let body = r#"{"type":"export.ready","id":"one"}"#;
     file.execute(
         "INSERT INTO outbox (id, export_id, target, event, body, attempt, due_at)
-         VALUES ('msg_one_ready_backend', 'one', 'backend', 'export.ready', ?1, 0, 0)",
-        [body],
+         VALUES ('msg_one_ready_backend', 'one', 'backend', 'export.ready', ?1, 0, ?2)",
+        // One of long ago would be forgotten.
+        (body, Utc::now().timestamp_micros()),
     )
     .unwrap();
     let limit = Duration::from_secs(20);
