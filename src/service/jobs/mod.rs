@@ -15,7 +15,7 @@ mod worker;
 pub(crate) use events::{__path_events, events};
 pub(crate) use figures::measure;
 pub(crate) use probe::probe;
-pub(crate) use routes::{__path_cancel, __path_list, cancel, list, state, visible};
+pub(crate) use routes::{__path_cancel, __path_list, cancel, entry, found, list, note, state, visible};
 pub(crate) use submit::{__path_submit, JobQuestion, queue_or_stream, submit};
 pub(crate) use sweep::sweep;
 pub(crate) use view::{JobView, answer};

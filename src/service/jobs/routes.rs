@@ -51,7 +51,7 @@ pub(crate) fn visible(service: &ServiceState, caller: &Caller, job: &JobRecord) 
     service.config.datasets.get(&job.dataset).is_some_and(|dataset| caller.may_use(dataset))
 }
 
-pub(super) async fn found(service: &ServiceState, caller: &Caller, id: &str) -> Result<JobRecord, Refusal> {
+pub(crate) async fn found(service: &ServiceState, caller: &Caller, id: &str) -> Result<JobRecord, Refusal> {
     let job = service.store.job(id.to_owned(), caller.owner()).await.map_err(|error| state(&error))?;
     job.filter(|job| visible(service, caller, job)).ok_or_else(not_found)
 }
@@ -163,7 +163,7 @@ pub(super) async fn audit(
 }
 
 /// What there is to note of a job, without an address.
-pub(super) fn entry(job: &JobRecord, user: Option<String>, credential: String, action: &str) -> AuditRecord {
+pub(crate) fn entry(job: &JobRecord, user: Option<String>, credential: String, action: &str) -> AuditRecord {
     AuditRecord {
         at: Utc::now(),
         request_id: job.request_id.clone(),
@@ -179,7 +179,7 @@ pub(super) fn entry(job: &JobRecord, user: Option<String>, credential: String, a
     }
 }
 
-pub(super) async fn note(service: &ServiceState, entry: AuditRecord) {
+pub(crate) async fn note(service: &ServiceState, entry: AuditRecord) {
     if let Err(error) = service.store.audit(entry).await {
         tracing::error!(%error, "an audit record was lost");
     }

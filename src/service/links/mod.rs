@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 
+use super::jobs::{entry, found, note, state};
 use super::problem::{ProblemBody, Refusal};
 use super::state::{AuditRecord, JobRecord, JobStatus};
 use super::{RequestId, ServiceState};
@@ -219,13 +220,9 @@ struct LinkRequest {
 impl LinkRequest {
     /// Finds the export, judges the request, and reads the manifest.
     async fn open(&self, service: &ServiceState) -> Result<OpenedExport, Refusal> {
-        let unread = |error| {
-            tracing::error!(%error, "an export was not read");
-            Refusal::state()
-        };
         let link = self.query.as_deref().filter(|query| query.split('&').any(|pair| pair.starts_with("sig=")));
         let (job, links_end, user, credential) = if let Some(query) = link {
-            let job = service.store.any_job(self.id.clone()).await.map_err(unread)?;
+            let job = service.store.any_job(self.id.clone()).await.map_err(|error| state(&error))?;
             let end = service.links.check(query, job.as_ref(), self.target, Utc::now().timestamp())?;
             let job = job.ok_or_else(invalid)?;
             service.limits.request(&job.tenant)?;
@@ -233,13 +230,8 @@ impl LinkRequest {
             (job, Some(end), None, "link".to_owned())
         } else {
             let caller = service.caller(&self.headers)?;
-            let job = service.store.job(self.id.clone(), caller.owner()).await.map_err(unread)?;
-            // A key that does not open the dataset does not open its exports.
-            let opens = |job: &JobRecord| {
-                service.config.datasets.get(&job.dataset).is_some_and(|dataset| caller.may_use(dataset))
-            };
-            let job = job.filter(opens).ok_or_else(not_found)?;
-            (job, None, caller.user.clone(), caller.credential.clone())
+            let job = found(service, &caller, &self.id).await?;
+            (job, None, caller.user, caller.credential)
         };
         match job.status {
             JobStatus::Complete | JobStatus::Truncated => {}
@@ -263,21 +255,13 @@ impl LinkRequest {
     /// Notes who had what.
     async fn audit(&self, service: &ServiceState, job: &JobRecord, user: Option<String>, credential: String) {
         let entry = AuditRecord {
-            at: Utc::now(),
             request_id: self.request.id.clone(),
             client: self.request.client.clone(),
-            tenant: job.tenant.clone(),
-            user,
-            credential,
-            action: "download".to_owned(),
-            dataset: job.dataset.clone(),
-            export_id: Some(job.id.clone()),
             outcome: self.target.to_string(),
             rows: None,
+            ..entry(job, user, credential, "download")
         };
-        if let Err(error) = service.store.audit(entry).await {
-            tracing::error!(%error, "a download was not audited");
-        }
+        note(service, entry).await;
     }
 
     /// Sends the file through the service.
@@ -328,9 +312,11 @@ impl OpenedExport {
 
 /// The manifest of an export that is ready.
 async fn read(service: &ServiceState, job: &JobRecord) -> Result<(Destination, Manifest), Refusal> {
+    let unavailable =
+        || Refusal::new(StatusCode::BAD_GATEWAY, "files_unavailable", "the export's files cannot be read now");
     let unread = |error: &dyn std::error::Error| {
         tracing::error!(%error, id = job.id, "the manifest of an export was not read");
-        Refusal::new(StatusCode::BAD_GATEWAY, "files_unavailable", "the export's files cannot be read now").after(5)
+        unavailable().after(5)
     };
     let options = StoreOptions::small();
     let credentials = service.config.credentials_of(&job.destination);
@@ -339,11 +325,7 @@ async fn read(service: &ServiceState, job: &JobRecord) -> Result<(Destination, M
     let found = look(&destination, &Placement::Parts).await.map_err(|error| unread(&error))?;
     let Some(existing) = found else {
         tracing::error!(id = job.id, "an export that is ready has no manifest");
-        return Err(Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "files_unavailable",
-            "the export's files cannot be read now",
-        ));
+        return Err(unavailable());
     };
     Ok((destination, existing.manifest))
 }
@@ -352,10 +334,6 @@ async fn read(service: &ServiceState, job: &JobRecord) -> Result<(Destination, M
 fn invalid() -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, "link_invalid", "the link is not valid, or its time is up")
         .with_detail("ask for the export again: its answer has a new link")
-}
-
-fn not_found() -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, "export_not_found", "there is no such export")
 }
 
 fn gone() -> Refusal {
