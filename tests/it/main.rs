@@ -34,6 +34,7 @@ mod guests;
 mod harness;
 mod hints;
 mod inputs;
+mod job_files;
 mod keys;
 mod kindness;
 mod least_and_greatest;

@@ -106,6 +106,15 @@ impl LockRoom {
         if self.take_fewer_readers() { Ok(()) } else { Err(self.refuse("the query")) }
     }
 
+    /// The same for several relations and queries, all of which `lock` has locked.
+    ///
+    /// # Errors
+    /// [`SourceFault::GaveWay`] where the lock table has no room for them together.
+    pub(super) async fn admit_several(&mut self, lock: &Session) -> Result<(), SourceError> {
+        self.weight = weigh(lock, None).await?;
+        if self.take_fewer_readers() { Ok(()) } else { Err(self.refuse("the tables of the run")) }
+    }
+
     /// The lock session holds these relations; those of the catalog are counted apart.
     pub(super) fn holds(&mut self, relations: &[u32]) {
         let own = relations.iter().filter(|oid| **oid >= oid::FIRST_NORMAL);

@@ -1,6 +1,6 @@
 //! The [`Reading`] of a PostgreSQL server: sessions under one snapshot, a COPY a partition.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,12 +13,13 @@ use tokio::sync::Mutex;
 use super::connect::{Session, Sessions};
 use super::error::STANDBY_HINT;
 use super::kept::{self, PgRecord, SourceRecord};
-use super::partition_reading::{Manner, Named, PartitionReading};
+use super::partition_reading::{Manner, PartitionReading};
 use super::permits::Permits;
+use super::plan::PgPlan;
 use super::plan::locks::{CONTROL_SESSIONS, LockShare};
 use super::plan::sizing::heap_blocks;
-use super::plan::{PgPartition, PgPlan};
 use super::prepare::{Planning, application};
+use super::relation_read::{Common, RelationRead};
 use super::served_pages::Serving;
 use super::session::{Begin, begin};
 use super::snapshot::{self, Custody, KEEPER_PING};
@@ -27,7 +28,7 @@ use super::{catalog, keyset};
 use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
-    Consistency, Plan, ReadMode, ReadRequest, RelationKind, ServedReads, SnapshotRecord, SourceCost, SourceFacts,
+    Consistency, ConsistencyMode, Plan, ReadMode, ReadRequest, ServedReads, SnapshotRecord, SourceCost, SourceFacts,
     SourceKind,
 };
 use crate::source::{BatchStream, Begun, Opened, Reading, SourceError, SourceFault};
@@ -52,15 +53,14 @@ pub(crate) struct PostgresReading {
     sessions: Arc<Sessions>,
     watch: Arc<Watch>,
     moment: Moment,
-    record: SourceRecord,
-    plan: Arc<PgPlan>,
-    told: Arc<Plan>,
+    /// By the numbers of their requests.
+    relations: BTreeMap<usize, RelationRead>,
+    /// Why others are not read.
+    refused: SyncMutex<BTreeMap<usize, SourceError>>,
     snapshots: Vec<SnapshotRecord>,
     read_mode: ReadMode,
     /// Whether some partitions were read under another snapshot than the others.
     mixed: bool,
-    /// The partitions that were opened here.
-    opened: SyncMutex<BTreeSet<u32>>,
     permits: Arc<Permits>,
     /// Whether the database's encoding is `SQL_ASCII`.
     sql_ascii: bool,
@@ -69,13 +69,34 @@ pub(crate) struct PostgresReading {
 }
 
 impl PostgresReading {
+    /// Relations that were planned together, and those that cannot be read, by the numbers of their requests.
+    pub(super) fn of_several(
+        Common { sessions, watch, custody, snapshot, readers, sql_ascii }: Common,
+        relations: BTreeMap<usize, RelationRead>,
+        refused: BTreeMap<usize, SourceError>,
+    ) -> Self {
+        let readers = u64::try_from(readers).unwrap_or(u64::MAX);
+        Self {
+            sessions,
+            watch,
+            moment: Moment::Kept(Box::new(custody)),
+            relations,
+            refused: SyncMutex::new(refused),
+            snapshots: vec![snapshot],
+            read_mode: ReadMode::Copy,
+            mixed: false,
+            permits: Permits::new(LockShare { readers, relations: u64::MAX }),
+            sql_ascii,
+            served: None,
+        }
+    }
+
     /// Ends planning: from here on partitions can be opened, by as many workers at a time as `request` has readers. With
     /// [`ReadRequest::keep`] the snapshot can be imported by others even where only one reader needs it.
     ///
     /// # Errors
     /// The snapshot cannot be exported or kept.
     pub(super) async fn new(planning: Planning, plan: PgPlan, request: &ReadRequest) -> Result<Self, SourceError> {
-        let told = Arc::new(plan.told(request)?);
         let (read_mode, keep) = (request.work.read_mode, request.keep);
         let Planning { sessions, watch, anchor, exported, locks, identity, .. } = planning;
         let Planning { application, found, meaning, server, room, .. } = planning;
@@ -119,13 +140,11 @@ impl PostgresReading {
             sessions,
             watch,
             moment,
-            record,
-            plan: Arc::new(plan),
-            told,
+            relations: [(0, RelationRead::new(record, plan, request)?)].into(),
+            refused: SyncMutex::default(),
             snapshots,
             read_mode,
             mixed: false,
-            opened: SyncMutex::default(),
             permits,
             sql_ascii,
             served: request.work.served.clone(),
@@ -147,7 +166,6 @@ impl PostgresReading {
         begun: &Begun,
     ) -> Result<Self, SourceError> {
         let (since, work) = (Instant::now(), &request.work);
-        let told = Arc::new(plan.told(request)?);
         let application = application(&request.run_id);
         let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
         let sql_ascii = record.server.types.sql_ascii;
@@ -183,13 +201,11 @@ impl PostgresReading {
             sessions,
             watch: Arc::new(watch),
             moment,
-            record,
-            plan: Arc::new(plan),
-            told,
+            relations: [(0, RelationRead::new(record, plan, request)?)].into(),
+            refused: SyncMutex::default(),
             snapshots: begun.consistency.snapshots.clone(),
             read_mode: work.read_mode,
             mixed: false,
-            opened: SyncMutex::default(),
             permits,
             sql_ascii,
             served: None,
@@ -198,26 +214,31 @@ impl PostgresReading {
 
     /// The same as the rest of a run whose first partitions were read by `plan`, and under `snapshots`.
     pub(super) fn into_rest_of(
-        self,
+        mut self,
         plan: PgPlan,
         request: &ReadRequest,
         snapshots: &[SnapshotRecord],
     ) -> Result<Self, SourceError> {
-        let told = Arc::new(plan.told(request)?);
+        let record = self.relations.remove(&0).ok_or_else(|| unknown(0))?.record;
+        let relations = [(0, RelationRead::new(record, plan, request)?)].into();
         let snapshots = snapshots.iter().cloned().chain(self.snapshots).collect();
-        Ok(Self { plan: Arc::new(plan), told, snapshots, mixed: true, ..self })
+        Ok(Self { relations, snapshots, mixed: true, ..self })
     }
 
-    /// What another process must know to read under the same snapshot.
-    pub(super) fn source_record(&self) -> &SourceRecord {
-        &self.record
+    /// What another process must know to read the only relation under the same snapshot.
+    pub(super) fn source_record(&self) -> Result<&SourceRecord, SourceError> {
+        Ok(&self.relation(0)?.record)
     }
 
-    async fn reader(&self) -> Result<Session, SourceError> {
+    fn relation(&self, relation: usize) -> Result<&RelationRead, SourceError> {
+        self.relations.get(&relation).ok_or_else(|| unknown(relation))
+    }
+
+    async fn reader(&self, of: &RelationRead) -> Result<Session, SourceError> {
         match self.session().await {
             Ok(session) => Ok(session),
             Err(error) => {
-                let relation = self.record.found.as_ref().map(catalog::CatalogRelation::sql_name);
+                let relation = of.record.found.as_ref().map(catalog::CatalogRelation::sql_name);
                 Err(self.on_standby(self.watch.explain(error, relation.as_deref()).await))
             }
         }
@@ -247,25 +268,6 @@ impl PostgresReading {
             },
             Moment::Pages(_) => self.sessions.get().await,
         }
-    }
-
-    fn opened(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn partition(&self, number: u32) -> Result<PgPartition, SourceError> {
-        let partition = usize::try_from(number).ok().and_then(|place| self.plan.partitions.get(place));
-        let partition = partition.ok_or_else(|| {
-            SourceError::new(SourceFault::Protocol, format!("there is no partition {number} in the plan"))
-        })?;
-        self.opened().insert(number);
-        Ok(partition.clone())
-    }
-
-    fn named(&self) -> Option<Named> {
-        let found = self.record.found.as_ref()?;
-        let tables = (found.kind == RelationKind::PartitionedTable).then_some(found.tables);
-        Some(Named { name: found.sql_name(), oid: found.oid, tables })
     }
 
     /// Pings what idles for as long as others read.
@@ -310,9 +312,10 @@ impl PostgresReading {
         }
     }
 
-    async fn copy(&self, partition: u32) -> Result<BatchStream, SourceError> {
-        let plan = Arc::clone(&self.plan);
-        let partition = self.partition(partition)?;
+    async fn copy(&self, relation: usize, partition: u32) -> Result<BatchStream, SourceError> {
+        let of = self.relation(relation)?;
+        let plan = Arc::clone(&of.plan);
+        let partition = of.partition(partition)?;
         let permit = self.permits.get().await?;
         // Whoever asked for the partition names it in front of an error.
         let what = "its rows".to_owned();
@@ -321,7 +324,7 @@ impl PostgresReading {
             let serving = Serving { pages: pages.clone(), served, sessions, watch, plan, what };
             return Ok(permit.until_the_end_of(serving.open(&partition)));
         }
-        let session = self.reader().await.inspect_err(|error| permit.heed(error))?;
+        let session = self.reader(of).await.inspect_err(|error| permit.heed(error))?;
         let home = match &self.moment {
             Moment::Pages(pages) => {
                 let batches = pages.open(session, Arc::clone(&self.watch), plan, partition, what);
@@ -332,13 +335,17 @@ impl PostgresReading {
         };
         let manner = Manner {
             watch: Arc::clone(&self.watch),
-            named: self.named(),
-            checked: self.record.locks.checked.is_some().then(|| self.permits.relations()),
+            named: of.named(),
+            checked: of.record.locks.checked.is_some().then(|| self.permits.relations()),
             sql_ascii: self.sql_ascii,
             home,
         };
         Ok(PartitionReading::start(manner, session, permit, plan, &partition, what).await?.batches())
     }
+}
+
+fn unknown(relation: usize) -> SourceError {
+    SourceError::new(SourceFault::Protocol, format!("relation {relation} is not one of the run's"))
 }
 
 fn permits(record: &SourceRecord, readers: usize) -> Arc<Permits> {
@@ -351,25 +358,37 @@ fn permits(record: &SourceRecord, readers: usize) -> Arc<Permits> {
 
 impl Reading for PostgresReading {
     fn plan(&self, relation: usize) -> Option<Arc<Plan>> {
-        (relation == 0).then(|| Arc::clone(&self.told))
+        self.relations.get(&relation).map(|of| Arc::clone(&of.told))
+    }
+
+    fn refused(&self, relation: usize) -> Option<SourceError> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&relation)
     }
 
     fn facts(&self) -> SourceFacts {
-        let server = &self.record.server;
-        let (server_version, standby) = (server.version.clone(), server.standby);
+        let server = self.relations.values().next().map(|of| &of.record.server);
+        let (server_version, standby) =
+            server.map_or_else(Default::default, |server| (server.version.clone(), server.standby));
         SourceFacts { kind: SourceKind::Postgresql, server_version, standby }
     }
 
-    fn consistency(&self, _: usize) -> Consistency {
-        self.plan.promise(self.read_mode, self.mixed, self.snapshots.clone())
+    fn consistency(&self, relation: usize) -> Consistency {
+        match self.relations.get(&relation) {
+            Some(of) => of.plan.promise(self.read_mode, self.mixed, self.snapshots.clone()),
+            None => {
+                let (mode, snapshots) = (ConsistencyMode::SingleSnapshot, self.snapshots.clone());
+                Consistency { mode, snapshots, now: None, note: None }
+            }
+        }
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
-        PgRecord { server: self.record.clone(), plan: PgPlan::clone(&self.plan) }.write()
+    fn record(&self, relation: usize) -> Result<Value, SourceError> {
+        let of = self.relation(relation)?;
+        PgRecord { server: of.record.clone(), plan: PgPlan::clone(&of.plan) }.write()
     }
 
-    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
-        async move { Ok(Opened::Rows(self.copy(partition).await?)) }.boxed()
+    fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
+        async move { Ok(Opened::Rows(self.copy(relation, partition).await?)) }.boxed()
     }
 
     fn also_held(&self, id: String) -> BoxFuture<'_, ()> {
@@ -391,13 +410,15 @@ impl Reading for PostgresReading {
         .boxed()
     }
 
-    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
-        async {
-            if !self.record.meaning.is_watched() {
+    fn unchanged(&self, relation: usize) -> BoxFuture<'_, Result<(), SourceError>> {
+        async move {
+            let meaning = &self.relation(relation)?.record.meaning;
+            if !meaning.is_watched() {
                 return Ok(());
             }
-            let session = self.watch.latest().await?;
-            let unchanged = self.record.meaning.check(&session).await;
+            // The locks of several relations are held until the last of them is read.
+            let session = self.watch.latest(self.relations.len() > 1).await?;
+            let unchanged = meaning.check(&session).await;
             if self.sessions.are_shared() {
                 session.batch("looking up what names stand for", "COMMIT").await?;
             } else {
@@ -408,12 +429,15 @@ impl Reading for PostgresReading {
         .boxed()
     }
 
-    fn cost(&self) -> SourceCost {
-        let opened = self.opened();
+    fn cost(&self, relation: usize) -> SourceCost {
+        let read = |of: &RelationRead| {
+            let opened = of.opened();
+            heap_blocks(&of.plan, |partition| opened.contains(&partition))
+        };
         SourceCost {
             peak_connections: self.sessions.peak(),
             snapshot_age_seconds: self.watch.snapshot_age().map(|age| age.as_secs_f64()),
-            heap_blocks_read: heap_blocks(&self.plan, |partition| opened.contains(&partition)),
+            heap_blocks_read: self.relations.get(&relation).and_then(read),
         }
     }
 

@@ -54,10 +54,10 @@ async fn anew(
         return Err(changed("the rows of the relation can no longer be read by several statements"));
     }
     let reading = PostgresReading::new(planning, plan, &keeping).await?;
-    if !reading.source_record().is_of_relation(&record.server) {
+    if !reading.source_record()?.is_of_relation(&record.server) {
         return Err(changed("another relation has come in the place of the one that the run began with"));
     }
-    if !reading.source_record().means_as(&record.server) {
+    if !reading.source_record()?.means_as(&record.server) {
         return Err(changed(
             "the role or a name in --query, --where or --column does not mean what it did when the run began",
         ));

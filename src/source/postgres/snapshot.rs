@@ -16,6 +16,7 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
+use crate::base::words::counted;
 use crate::base::{failpoint, telemetry};
 use crate::model::SnapshotRecord;
 use crate::source::{Retry, SourceError, SourceFault};
@@ -64,6 +65,9 @@ pub(crate) enum Waiting {
     Nowait,
 }
 
+/// Tables that one statement locks: a round trip to a cloud costs more than all of them.
+const LOCKED_AT_ONCE: usize = 100;
+
 /// In front of a statement, it has the server plan it.
 const EXPLAIN: &str = "EXPLAIN ";
 
@@ -80,9 +84,14 @@ impl Locks {
             Waiting::Patient => "",
             Waiting::Nowait => " NOWAIT",
         };
-        for table in &self.tables {
-            let sql = format!("LOCK TABLE {table} IN ACCESS SHARE MODE{nowait}");
-            session.batch(&format!("locking {table} against changes"), &sql).await?;
+        for tables in self.tables.chunks(LOCKED_AT_ONCE) {
+            let list = tables.join(", ");
+            let sql = format!("LOCK TABLE {list} IN ACCESS SHARE MODE{nowait}");
+            let action = match tables {
+                [table] => format!("locking {table} against changes"),
+                tables => format!("locking {} against changes", counted(tables.len(), "table")),
+            };
+            session.batch(&action, &sql).await?;
         }
         // None is left where the last child went: the root is then read as the leaf that it is.
         let branches = self.checked.iter().map(|checked| &checked.branches).find(|branches| !branches.is_empty());

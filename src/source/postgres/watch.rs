@@ -314,10 +314,11 @@ impl Watch {
         Ok(session)
     }
 
-    /// A session that sees the newest catalog, for when all has been read: it may have been any of the run's. It is not to
-    /// go back to the pool.
-    pub(super) async fn latest(&self) -> Result<Session, SourceError> {
-        let control = self.control.lock().await.take().filter(|session| !session.client().is_closed());
+    /// A session that sees the newest catalog, for when all has been read: it may have been any of the run's, but where it
+    /// stands `beside` those that read on, whose locks stay. It is not to go back to the pool.
+    pub(super) async fn latest(&self, beside: bool) -> Result<Session, SourceError> {
+        let control = if beside { None } else { self.control.lock().await.take() };
+        let control = control.filter(|session| !session.client().is_closed());
         let session = match control {
             Some(session) => session,
             None => self.sessions.get_whole().await?,
