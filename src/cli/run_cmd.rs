@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use super::looks::Looks;
 use super::progress::{Progress, View};
-use super::run_view::{self, JobView, Totals};
+use super::run_view::{self, JobSummary, JobTotals};
 use super::screen::stdout_answer;
 use super::session::{Front, by_signal};
 use super::summary::Failure;
@@ -28,8 +28,8 @@ pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
     }
     let loaded = match load(matches, context).await {
         Ok(loaded) => loaded,
-        Err(Refusal::Config(errors)) => return context.refuse(&errors),
-        Err(Refusal::Source(error)) => return context.fail(&error),
+        Err(NoJob::Config(errors)) => return context.refuse(&errors),
+        Err(NoJob::Source(error)) => return context.fail(&error),
     };
     let (job, options) = loaded;
     context.start_logs(Looks::of(options.color, options.log_format));
@@ -45,30 +45,30 @@ pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
 }
 
 /// Why a job is none.
-enum Refusal {
+enum NoJob {
     Config(ConfigErrors),
     Source(ExportError),
 }
 
 /// Reads the job file, and asks the source which tables there are where the file has patterns.
-async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequest, FrontOptions), Refusal> {
+async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequest, FrontOptions), NoJob> {
     let path = matches.get_one::<String>("job").map_or("", String::as_str);
     let (flags, environment) = (args::flags(matches), &context.environment);
-    let file = JobFile::read(Path::new(path), environment).map_err(Refusal::Config)?;
-    let source = file.source(flags.clone(), environment).map_err(Refusal::Config)?;
+    let file = JobFile::read(Path::new(path), environment).map_err(NoJob::Config)?;
+    let source = file.source(flags.clone(), environment).map_err(NoJob::Config)?;
     let listed = if file.has_patterns() {
         let listing = async {
             let no_catalog =
                 || ExportError::new(ExportErrorKind::Usage, "this source does not tell which tables it has");
             Ok::<_, ExportError>(source.list().ok_or_else(no_catalog)?.await?)
         };
-        context.unless_stopped("stopped while listing", listing).await.map_err(Refusal::Source)?
+        context.unless_stopped("stopped while listing", listing).await.map_err(NoJob::Source)?
     } else {
         Vec::new()
     };
     let names = |id: &str| matches.get_many::<String>(id).into_iter().flatten().cloned().collect();
     let choice = JobChoice { only: names("only"), except: names("except") };
-    file.job(&flags, environment, &source, &listed, &choice).map_err(Refusal::Config)
+    file.job(&flags, environment, &source, &listed, &choice).map_err(NoJob::Config)
 }
 
 /// Runs a job to its end and tells of it; returns the exit code.
@@ -82,7 +82,7 @@ async fn carry_out(job: JobRequest, front: &Front) -> u8 {
             return front.fail(&Failure::early(&error));
         }
     };
-    let totals = Totals::new(&job);
+    let totals = JobTotals::new(&job);
     let screen = (!front.quiet).then(|| front.screen.clone());
     let (told, heard) = tokio::sync::mpsc::channel(EVENT_QUEUE);
     let telling = tokio::spawn(totals.tell(heard, events, screen));
@@ -94,7 +94,7 @@ async fn carry_out(job: JobRequest, front: &Front) -> u8 {
     match ended {
         Ok(report) => {
             let report = signalled(report, front);
-            let view = JobView::new(&report);
+            let view = JobSummary::new(&report);
             telemetry::export_ended(outcome(view.exit_code()), started.elapsed());
             if front.reporter.is_json() || front.quiet {
                 for line in view.failures() {

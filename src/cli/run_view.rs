@@ -14,7 +14,7 @@ use super::summary::{self, Failure};
 use super::table::Table;
 use crate::base::words::counted;
 use crate::export::ExportError;
-use crate::export::job::{JobEvent, JobOutcome, JobReport, JobRequest};
+use crate::export::job::{ExportEvent, JobOutcome, JobReport, JobRequest};
 use crate::model::{Event, Plan, ResumedProgress, RunStatus};
 
 /// Exit codes from the gravest on: the first that an export has is the job's.
@@ -61,7 +61,7 @@ struct Sum {
 
 /// The events of all exports as those of one.
 #[derive(Debug)]
-pub(super) struct Totals {
+pub(super) struct JobTotals {
     names: Vec<String>,
     run_id: String,
     root: String,
@@ -70,7 +70,7 @@ pub(super) struct Totals {
     told_plan: bool,
 }
 
-impl Totals {
+impl JobTotals {
     pub(super) fn new(job: &JobRequest) -> Self {
         Self {
             names: job.exports.iter().map(|export| export.name.clone()).collect(),
@@ -83,7 +83,12 @@ impl Totals {
     }
 
     /// Tells what happens for as long as events come; each export that has committed has a line of its own.
-    pub(super) async fn tell(mut self, mut heard: Receiver<JobEvent>, events: Sender<Event>, screen: Option<Screen>) {
+    pub(super) async fn tell(
+        mut self,
+        mut heard: Receiver<ExportEvent>,
+        events: Sender<Event>,
+        screen: Option<Screen>,
+    ) {
         let started = Event::RunStarted {
             run_id: self.run_id.clone(),
             relation: counted(self.names.len(), "export"),
@@ -94,7 +99,7 @@ impl Totals {
             readers: self.readers,
         };
         let _ = events.send(started).await;
-        while let Some(JobEvent { export, event }) = heard.recv().await {
+        while let Some(ExportEvent { export, event }) = heard.recv().await {
             let line = self.take_in(export, event);
             if let (Some(line), Some(screen)) = (line, &screen) {
                 screen.line(&line);
@@ -164,7 +169,7 @@ impl Totals {
 
 /// The end of a job.
 #[derive(Debug)]
-pub(super) struct JobView<'a> {
+pub(super) struct JobSummary<'a> {
     report: &'a JobReport,
     exit_code: u8,
 }
@@ -193,7 +198,7 @@ struct ExportJson<'a> {
     body: serde_json::Value,
 }
 
-impl<'a> JobView<'a> {
+impl<'a> JobSummary<'a> {
     pub(super) fn new(report: &'a JobReport) -> Self {
         let of_record = report.record.as_ref().err().map(|error| exit::failed(error.kind));
         let exit_code = gravest(report.exports.iter().map(code).chain(of_record));
@@ -277,7 +282,7 @@ fn code(export: &JobOutcome) -> u8 {
     }
 }
 
-impl fmt::Display for JobView<'_> {
+impl fmt::Display for JobSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::default();
         table.right(1).right(2).right(3);
@@ -431,6 +436,40 @@ impl fmt::Display for PlannedJob<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::report::tests as reports;
+    use crate::cli::{golden, samples};
+    use crate::model::{ExportErrorKind, ExportReport};
+
+    fn report(second: Result<ExportReport, ExportError>) -> JobReport {
+        let outcome = |name: &str, result| JobOutcome {
+            name: name.to_owned(),
+            relation: name.to_owned(),
+            destination: format!("s3://lake/night/{name}"),
+            result,
+        };
+        JobReport {
+            run_id: samples::RUN.to_owned(),
+            root: "s3://lake/night".to_owned(),
+            record: Ok(format!("s3://lake/night/_runs/{}.json", samples::RUN)),
+            one_instant: true,
+            exports: vec![outcome("public.lineitem", Ok(samples::report())), outcome("public.orders", second)],
+        }
+    }
+
+    #[test]
+    fn jobs_have_their_goldens() {
+        let missing = || ExportError::new(ExportErrorKind::SourceMissing, "table public.orders does not exist");
+        let mixed = JobReport { one_instant: false, ..report(Ok(samples::truncated())) };
+        for (name, job) in [
+            ("job_complete", report(Ok(samples::report()))),
+            ("job_incomplete", report(Err(missing()))),
+            ("job_mixed", mixed),
+        ] {
+            let view = JobSummary::new(&job);
+            golden::check(&format!("summary/{name}.txt"), &format!("{view}\n"));
+            reports::check_of("run", &format!("report_v1/{name}.json"), &view.body(), &view.errors());
+        }
+    }
 
     #[test]
     fn the_gravest_code_is_the_jobs() {

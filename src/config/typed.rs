@@ -81,6 +81,20 @@ pub(crate) fn load_connection(
     settings.end(source)
 }
 
+/// The same, of what was read already.
+///
+/// # Errors
+/// All mistakes at once, with those of `errors`.
+pub(super) fn source_of(
+    raw: Raw,
+    errors: Vec<ConfigError>,
+    environment: &Environment,
+) -> Result<Arc<dyn Source>, ConfigErrors> {
+    let mut settings = Settings::of(raw, errors, environment, of_connection());
+    let source = settings.source.take();
+    settings.end(source)
+}
+
 /// How to connect to a server that is no source, or all mistakes at once. `flags` as for [`load`].
 pub(crate) fn load_settings(
     flags: Vec<(&'static str, Vec<String>)>,

@@ -17,34 +17,34 @@ struct Seats {
     /// The numbers of those that nobody has, the lowest last.
     free: Vec<usize>,
     taken: usize,
-    waiting: BinaryHeap<Waiting>,
+    waiting: BinaryHeap<WaitingPartition>,
     /// How many have ever waited: who came first goes first, where both are as large.
     asked: u64,
 }
 
 /// A partition that waits to be read.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingPartition {
     size: u64,
     came: Reverse<u64>,
     told: oneshot::Sender<Seat>,
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for WaitingPartition {
     fn eq(&self, other: &Self) -> bool {
         (self.size, self.came) == (other.size, other.came)
     }
 }
 
-impl Eq for Waiting {}
+impl Eq for WaitingPartition {}
 
-impl PartialOrd for Waiting {
+impl PartialOrd for WaitingPartition {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl Ord for WaitingPartition {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.size, self.came).cmp(&(other.size, other.came))
     }
@@ -75,7 +75,7 @@ impl Crew {
         let mut seats = self.seats();
         let came = Reverse(seats.asked);
         seats.asked = seats.asked.saturating_add(1);
-        seats.waiting.push(Waiting { size, came, told });
+        seats.waiting.push(WaitingPartition { size, came, told });
         drop(seats);
         self.seat_waiting();
         wanted

@@ -53,7 +53,7 @@ pub struct JobExport {
 
 /// An event of one export.
 #[derive(Debug)]
-pub struct JobEvent {
+pub struct ExportEvent {
     /// Its place in [`JobRequest::exports`].
     pub export: usize,
     /// What happened.
@@ -90,7 +90,7 @@ pub struct JobReport {
 
 /// `_runs/<run_id>.json` and `_run.json`, version 1.
 #[derive(Serialize)]
-struct JobRecord<'a> {
+struct JobRunRecord<'a> {
     version: u32,
     run_id: &'a str,
     outhaul_version: &'static str,
@@ -125,7 +125,7 @@ struct ExportInRecord<'a> {
 /// As [`super::run()`].
 pub async fn run_job(
     job: JobRequest,
-    events: Sender<JobEvent>,
+    events: Sender<ExportEvent>,
     cancel: CancellationToken,
 ) -> Result<JobReport, ExportError> {
     let (commit_begun, stop) = (Mark::default(), cancel.clone());
@@ -135,7 +135,7 @@ pub async fn run_job(
 
 async fn carried_out(
     job: JobRequest,
-    events: Sender<JobEvent>,
+    events: Sender<ExportEvent>,
     cancel: CancellationToken,
     commit_begun: Mark,
 ) -> Result<JobReport, ExportError> {
@@ -196,13 +196,13 @@ async fn open(request: &ExportRequest) -> Result<(ExportRequest, RunTarget), Exp
 }
 
 /// A channel for the events of one export.
-fn tell_apart(export: usize, events: &Sender<JobEvent>, telling: &mut JoinSet<()>) -> Sender<Event> {
+fn tell_apart(export: usize, events: &Sender<ExportEvent>, telling: &mut JoinSet<()>) -> Sender<Event> {
     let (own, mut told) = mpsc::channel(EVENT_QUEUE);
     let events = events.clone();
     telling.spawn(async move {
         while let Some(event) = told.recv().await {
             // Nobody listens any more: the run goes on all the same.
-            let _ = events.send(JobEvent { export, event }).await;
+            let _ = events.send(ExportEvent { export, event }).await;
         }
     });
     own
@@ -241,7 +241,7 @@ async fn write_record(
     let (outhaul_version, ended_at) = (env!("CARGO_PKG_VERSION"), Utc::now());
     let exports = exports.iter().map(in_record).collect();
     let record =
-        JobRecord { version: RECORD_VERSION, run_id, outhaul_version, started_at, ended_at, one_instant, exports };
+        JobRunRecord { version: RECORD_VERSION, run_id, outhaul_version, started_at, ended_at, one_instant, exports };
     let json = serde_json::to_vec_pretty(&record)
         .map_err(|error| ExportError::internal("writing the run's record as JSON").with_source(error))?;
     let path = format!("_runs/{run_id}.json");

@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use super::options::{Heading, OPTIONS, OptionInfo, by_key, of_connection};
 use super::raw::{Origin, Raw, Setting};
-use super::{ConfigError, ConfigErrors, Environment, FrontOptions, connection, destination, typed};
+use super::{ConfigError, ConfigErrors, Environment, FrontOptions, destination, typed};
 use crate::base::{glob, voice};
 use crate::export::job::{JobExport, JobRequest};
 use crate::model::{ListedRelation, OnError, Target};
 use crate::source::Source;
-use crate::source::postgres::Postgres;
 use reader::Reader;
 
 /// The options that are the whole run's: they stand in `[defaults]`, in the environment or on the command line, and in no
@@ -130,11 +129,7 @@ impl JobFile {
         let mut settings = self.defaults.clone();
         settings.retain(|key, _| of_connection().any(|option| option.key == *key));
         let (raw, errors) = Raw::of_job(settings, &self.tiers, flags, environment);
-        match connection::settings(&raw, environment) {
-            Ok(connect) if errors.is_empty() => Ok(Arc::new(Postgres::new(connect))),
-            Ok(_) => Err(ConfigErrors(errors)),
-            Err(mistakes) => Err(ConfigErrors(errors.into_iter().chain(mistakes).collect())),
-        }
+        typed::source_of(raw, errors, environment)
     }
 
     /// The job: each export as it is asked for. `listed` is what the source has, where the file has patterns.

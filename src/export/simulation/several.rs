@@ -146,9 +146,10 @@ async fn simulate_several(seed: u64, stores: &[Arc<FaultStore>]) -> Vec<End> {
     };
     stores.iter().for_each(|store| store.calm(true));
     let last = runs(seed ^ 2, stores, "last", 2_000_000, true);
-    let company = Company::new(EXPORTS, readers, all_or_none, &CancellationToken::new());
+    let nobody = CancellationToken::new();
+    let company = Company::new(EXPORTS, readers, all_or_none, &nobody);
     let all: Vec<&Run> = last.iter().map(|run| &run.run).collect();
-    let ended = together(&all, &company, &CancellationToken::new());
+    let ended = together(&all, &company, &nobody);
     for ended in tokio::time::timeout(HANG, ended).await.expect("the last run hangs") {
         ended.unwrap_or_else(|error| panic!("the last run failed: {error:?}"));
     }

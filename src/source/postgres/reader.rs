@@ -19,7 +19,7 @@ use super::plan::PgPlan;
 use super::plan::locks::{CONTROL_SESSIONS, LockShare};
 use super::plan::sizing::heap_blocks;
 use super::prepare::{Planning, application};
-use super::relation_read::{Common, RelationRead};
+use super::relation_read::{Common, RelationRead, permits, unknown};
 use super::served_pages::Serving;
 use super::session::{Begin, begin};
 use super::snapshot::{self, Custody, KEEPER_PING};
@@ -342,18 +342,6 @@ impl PostgresReading {
         };
         Ok(PartitionReading::start(manner, session, permit, plan, &partition, what).await?.batches())
     }
-}
-
-fn unknown(relation: usize) -> SourceError {
-    SourceError::new(SourceFault::Protocol, format!("relation {relation} is not one of the run's"))
-}
-
-fn permits(record: &SourceRecord, readers: usize) -> Arc<Permits> {
-    let readers = u64::try_from(readers).unwrap_or(u64::MAX);
-    Permits::new(LockShare {
-        readers: record.locks.readers.map_or(readers, |most| most.min(readers)),
-        relations: record.locks.checked.as_ref().map_or(u64::MAX, |checked| checked.relations),
-    })
 }
 
 impl Reading for PostgresReading {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use super::connect::Sessions;
 use super::kept::SourceRecord;
 use super::partition_reading::Named;
+use super::permits::Permits;
+use super::plan::locks::LockShare;
 use super::plan::{PgPartition, PgPlan};
 use super::snapshot::Custody;
 use super::watch::Watch;
@@ -61,4 +63,18 @@ impl RelationRead {
         let tables = (found.kind == RelationKind::PartitionedTable).then_some(found.tables);
         Some(Named { name: found.sql_name(), oid: found.oid, tables })
     }
+}
+
+/// The error of a number that no request has.
+pub(super) fn unknown(relation: usize) -> SourceError {
+    SourceError::new(SourceFault::Protocol, format!("relation {relation} is not one of the run's"))
+}
+
+/// The permits of readers of one relation.
+pub(super) fn permits(record: &SourceRecord, readers: usize) -> Arc<Permits> {
+    let readers = u64::try_from(readers).unwrap_or(u64::MAX);
+    Permits::new(LockShare {
+        readers: record.locks.readers.map_or(readers, |most| most.min(readers)),
+        relations: record.locks.checked.as_ref().map_or(u64::MAX, |checked| checked.relations),
+    })
 }

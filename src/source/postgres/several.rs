@@ -42,13 +42,13 @@ struct Locked<'a> {
 }
 
 /// A relation that is described under the snapshot.
-struct Part<'a> {
+struct DescribedPart<'a> {
     locked: Locked<'a>,
     described: Described,
 }
 
 /// What all relations share while they are planned.
-struct Shared {
+struct PlanningCommon {
     sessions: Arc<Sessions>,
     watch: Arc<Watch>,
     anchor: Session,
@@ -104,14 +104,14 @@ fn check(requests: &[ReadRequest]) -> Result<(), SourceError> {
     Ok(())
 }
 
-type Planned = (Common, BTreeMap<usize, RelationRead>);
+type PlannedTogether = (Common, BTreeMap<usize, RelationRead>);
 
 /// One try: nothing where a relation was refused after others had been locked for the snapshot.
 async fn attempt(
     connect: &ConnectSettings,
     requests: &[ReadRequest],
     refused: &mut Refused,
-) -> Result<Option<Planned>, SourceError> {
+) -> Result<Option<PlannedTogether>, SourceError> {
     let began = Instant::now();
     let Some(first) = requests.first() else { return Ok(None) };
     let readers = requests.iter().map(|request| request.work.readers).max().unwrap_or(first.work.readers);
@@ -137,13 +137,13 @@ async fn attempt(
     let held = (Some(lock), Some(taken));
     let watch = Arc::new(Watch::new(&sessions, work.source_limits, &application, server.standby, began, held));
     let readers = readers.get().min(room.readers());
-    let shared = Shared { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room };
+    let shared = PlanningCommon { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room };
     let planning = Box::pin(plan_all(shared, parts, refused));
     let (shared, relations) = tokio::select! {
         planned = planning => planned?,
         error = watch.run() => return Err(error),
     };
-    let Shared { sessions, anchor, identity, application, server, .. } = shared;
+    let PlanningCommon { sessions, anchor, identity, application, server, .. } = shared;
     let (id, custody) = Custody::of_exported(&anchor, &all, &identity, &application).await?;
     let snapshot = snapshot::facts(&anchor, Some(id.clone())).await?;
     custody.entrust(anchor, id).await;
@@ -337,7 +337,7 @@ async fn describe_all<'a>(
     application: &str,
     locked: Vec<Locked<'a>>,
     refused: &mut Refused,
-) -> Result<Vec<Part<'a>>, SourceError> {
+) -> Result<Vec<DescribedPart<'a>>, SourceError> {
     let mut parts = Vec::new();
     for mut one in locked {
         anchor.batch("describing one relation of several", "SAVEPOINT outhaul_one").await?;
@@ -351,7 +351,7 @@ async fn describe_all<'a>(
         match describing.await {
             Ok(described) => {
                 anchor.batch("describing one relation of several", "RELEASE SAVEPOINT outhaul_one").await?;
-                parts.push(Part { locked: one, described });
+                parts.push(DescribedPart { locked: one, described });
             }
             Err(error) => {
                 back(anchor, &error).await?;
@@ -364,17 +364,17 @@ async fn describe_all<'a>(
 
 /// Plans each relation.
 async fn plan_all(
-    mut shared: Shared,
-    parts: Vec<Part<'_>>,
+    mut shared: PlanningCommon,
+    parts: Vec<DescribedPart<'_>>,
     refused: &mut Refused,
-) -> Result<(Shared, BTreeMap<usize, RelationRead>), SourceError> {
+) -> Result<(PlanningCommon, BTreeMap<usize, RelationRead>), SourceError> {
     let mut relations = BTreeMap::new();
-    for Part { locked, described } in parts {
+    for DescribedPart { locked, described } in parts {
         let (number, request) = (locked.number, locked.request);
         shared.anchor.batch("planning one relation of several", "SAVEPOINT outhaul_one").await?;
         let planning = shared.planning(locked, described);
         let planned = Box::pin(decide::plan(request, &planning)).await;
-        let (rest, made) = Shared::after(planning, planned, request);
+        let (rest, made) = PlanningCommon::after(planning, planned, request);
         shared = rest;
         match made {
             Ok(relation) => {
@@ -391,7 +391,7 @@ async fn plan_all(
     Ok((shared, relations))
 }
 
-impl Shared {
+impl PlanningCommon {
     /// What planning knows of one relation.
     fn planning(self, locked: Locked<'_>, described: Described) -> Planning {
         let Self { sessions, watch, anchor, identity, application, server, room } = self;
