@@ -96,14 +96,10 @@ async fn carry_out(job: JobRequest, front: &Front) -> u8 {
             let report = signalled(report, front);
             let view = JobSummary::new(&report);
             telemetry::export_ended(outcome(view.exit_code()), started.elapsed());
-            if front.reporter.is_json() || front.quiet {
-                for line in view.failures() {
-                    front.screen.line(&line);
-                }
-            } else {
-                for line in view.failures() {
-                    front.screen.line(&line);
-                }
+            for line in view.failures() {
+                front.screen.line(&line);
+            }
+            if !front.reporter.is_json() && !front.quiet {
                 front.tell(&view.to_string());
             }
             front.reporter.give(&front.screen, &view.body(), &view.errors());

@@ -289,21 +289,18 @@ impl fmt::Display for JobSummary<'_> {
         table.row(["export", "rows", "parts", "size", ""].map(str::to_owned));
         let mut failed = 0_usize;
         for export in &self.report.exports {
-            let cells = match &export.result {
-                Ok(report) => {
-                    let note = match (report.status, report.already_committed) {
-                        (RunStatus::Truncated, _) => "truncated",
-                        (RunStatus::Complete, true) => "committed before",
-                        (RunStatus::Complete, false) => "",
-                    };
-                    let rows = report.rows.map_or_else(String::new, human::count);
-                    [export.name.clone(), rows, human::count(report.parts), human::bytes(report.bytes), note.to_owned()]
-                }
-                Err(_) => {
-                    failed += 1;
-                    let note = format!("failed, exit {}", code(export));
-                    [export.name.clone(), String::new(), String::new(), String::new(), note]
-                }
+            let cells = if let Ok(report) = &export.result {
+                let note = match (report.status, report.already_committed) {
+                    (RunStatus::Truncated, _) => "truncated",
+                    (RunStatus::Complete, true) => "committed before",
+                    (RunStatus::Complete, false) => "",
+                };
+                let rows = report.rows.map_or_else(String::new, human::count);
+                [export.name.clone(), rows, human::count(report.parts), human::bytes(report.bytes), note.to_owned()]
+            } else {
+                failed += 1;
+                let note = format!("failed, exit {}", code(export));
+                [export.name.clone(), String::new(), String::new(), String::new(), note]
             };
             table.row(cells);
         }

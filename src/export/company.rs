@@ -64,8 +64,19 @@ impl Company {
         Self::new(1, readers, false, cancel)
     }
 
-    /// Guards what the exports read, once for all of them.
-    pub(crate) fn guard(&self, reading: &Arc<dyn Reading>) -> BoxFuture<'static, ExportError> {
+    /// Guards what an export reads: its own relation, and what is common to all of them, once.
+    pub(crate) fn guard(&self, reading: &Arc<dyn Reading>, relation: usize) -> BoxFuture<'static, ExportError> {
+        let (common, reading) = (self.guard_common(reading), Arc::clone(reading));
+        let guarding = async move {
+            tokio::select! {
+                error = common => error,
+                error = reading.guard_of(relation) => error.into(),
+            }
+        };
+        guarding.boxed()
+    }
+
+    fn guard_common(&self, reading: &Arc<dyn Reading>) -> BoxFuture<'static, ExportError> {
         let reading = Arc::clone(reading);
         let guarding = async move { ExportError::from(reading.guard().await) };
         if self.exports == 1 {

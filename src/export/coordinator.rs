@@ -110,7 +110,7 @@ pub(crate) async fn export_partitions(
         told_of_fewer: false,
         stop: cancel.child_token(),
     };
-    let guard = company.guard(&work.reading);
+    let guard = company.guard(&work.reading, work.relation);
     match coordinator.run(cancel, guard).await {
         Ok(()) => Ok(coordinator.receipts),
         Err(error) => {

@@ -233,6 +233,9 @@ impl Run {
         };
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
         let cost = reading.as_ref().map(|reading| reading.cost(relation));
+        if let Some(reading) = &reading {
+            reading.done(relation);
+        }
         drop(reading);
         failpoint::reach("uploaded").await;
         let finishing = async {

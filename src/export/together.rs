@@ -165,6 +165,8 @@ impl Run {
         Ready { hold, previous, stop }: Ready,
         company: &Company,
     ) -> Result<ExportReport, ExportError> {
+        // What is not read any more need not be held, and nothing of it while others commit.
+        let source = Arc::downgrade(&reading);
         let going = async {
             if let Some(refused) = reading.refused(relation) {
                 return Err(refused.into());
@@ -178,6 +180,9 @@ impl Run {
         let result = going.await;
         if result.is_err() {
             company.has_failed();
+            if let Some(reading) = source.upgrade() {
+                reading.done(relation);
+            }
         }
         self.end(result, hold).await
     }

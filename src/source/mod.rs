@@ -254,6 +254,15 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     /// lost.
     fn guard(&self) -> BoxFuture<'_, SourceError>;
 
+    /// Nothing of a relation is read any more: the source may let go of it before the others are done.
+    fn done(&self, _relation: usize) {}
+
+    /// Guards what the reads of one relation rest on beside [`Reading::guard`], for as long as it is polled; resolves only
+    /// where that relation is lost, and the others are not.
+    fn guard_of(&self, _relation: usize) -> BoxFuture<'_, SourceError> {
+        std::future::pending().boxed()
+    }
+
     /// Says whether what was read of a relation is what the run began with. Asked when all its partitions are read, before
     /// its commit; other relations may still be read.
     ///

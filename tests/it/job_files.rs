@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::job::no_sessions_left;
 use crate::support::pg::{Pg, pg};
 use crate::support::run::{Outhaul, Stop, outhaul};
-use crate::support::{manifest, variable, within};
+use crate::support::{eventually, manifest, variable, within};
 
 /// Fourteen parents and as many children that refer to them, one of each partitioned, an empty one, and views: forty.
 const PAIRS: usize = 14;
@@ -270,6 +270,99 @@ async fn a_truncated_export_a_taken_place_and_a_signal_have_their_codes() {
     running.signal("TERM").await;
     let run = running.wait().await.expect(143);
     assert_eq!((&run.report["retryable"], night.committed()), (&Value::Bool(true), BTreeSet::new()));
+    no_sessions_left(&pg).await;
+}
+
+/// Two tables, whose partitions are read one after the other, and a third.
+const THREE: &str = "create table a as select i as id, repeat('x', 200) as v from generate_series(1, 2000) i;
+    create table b as select i as id, repeat('x', 200) as v from generate_series(1, 2000) i;
+    create table c as select i as id from generate_series(1, 3) i; analyze";
+
+fn three(defaults: &str) -> Night {
+    let one = |table: &str| format!("[[export]]\ntable = '{table}'\nto = 'ROOT/{table}'\n");
+    Night::new(&format!("[defaults]\n{defaults}\n{}{}{}", one("a"), one("b"), one("c")))
+}
+
+/// The tables of which sessions of a role hold locks.
+async fn locked_by(pg: &Pg, role: &str) -> BTreeSet<String> {
+    let sql = format!(
+        "select distinct c.relname from pg_locks l join pg_stat_activity s using (pid) join pg_class c on c.oid = l.relation
+         where s.datname = current_database() and s.application_name like 'outhaul/%/{role}' and c.relname in ('a', 'b', 'c')"
+    );
+    pg.sql(&sql).await.into_iter().map(|row| row[0].clone().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_reader_locks_what_it_reads_and_the_keepers_everything() {
+    let pg = pg(15).await;
+    pg.batch(THREE).await;
+    let (batch, night) = (Stop::at("batch"), three("readers = 1"));
+    let running = night.run(&pg, &[]).stops([&batch]).spawn();
+    running.stands_at(&batch).await;
+    assert_eq!(locked_by(&pg, "reader").await.len(), 1);
+    let all = BTreeSet::from(["a", "b", "c"].map(str::to_owned));
+    assert_eq!((locked_by(&pg, "keeper").await, locked_by(&pg, "locks").await), (all.clone(), all));
+    batch.release();
+    running.wait().await.expect(0);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn a_table_emptied_after_the_snapshot_is_never_fewer_rows() {
+    for (off, codes) in [("locks", [12, 0]), ("locks,relfilenode", [0, 0])] {
+        let pg = pg(18).await;
+        pg.batch(THREE).await;
+        let (planned, night) = (Stop::at("reading"), three("readers = 1"));
+        let running = night.run(&pg, &["--only", "b,c"]).stops([&planned]).env("OUTHAUL_TEST_OFF", off).spawn();
+        running.stands_at(&planned).await;
+        pg.batch("truncate b").await;
+        planned.release();
+        let run = running.wait().await;
+        let found: Vec<_> =
+            run.report["exports"].as_array().unwrap().iter().map(|export| export["exit_code"].as_i64()).collect();
+        assert_eq!(found, codes.map(Some), "{off}: {}", run.stderr);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_one_table_ends_its_export_alone() {
+    for (off, code) in [("", 0), ("let-go", 16)] {
+        let pg = pg(15).await;
+        pg.batch(THREE).await;
+        let (reading, night) = (Stop::at("reading"), three("readers = 2\nyield_to_ddl = '2s'"));
+        let running = night.run(&pg, &[]).stops([&reading]).env("OUTHAUL_TEST_OFF", off).spawn();
+        running.stands_at(&reading).await;
+        // Nobody reads it yet, and all have it locked.
+        let waited = std::time::Instant::now();
+        within(Duration::from_secs(20), "the lock", pg.batch("alter table c add column more int")).await;
+        assert!(waited.elapsed() < Duration::from_secs(4), "{:?}", waited.elapsed());
+        reading.release();
+        let run = running.wait().await.expect(16);
+        let codes: Vec<_> = run.report["exports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|export| export["exit_code"].as_i64().unwrap())
+            .collect();
+        assert_eq!(codes, [code, code, 16], "{off}: {}", run.stderr);
+        no_sessions_left(&pg).await;
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_read_whole_is_let_go() {
+    let pg = pg(15).await;
+    pg.batch(THREE).await;
+    let one = |table: &str, query: &str| format!("[[export]]\nname = '{table}'\n{query}\nto = 'ROOT/{table}'\n");
+    let slow = "query = 'select id, pg_sleep(0.004)::text as s from a'";
+    let night = Night::new(&format!("[defaults]\nreaders = 2\n{}{}", one("a", slow), one("b", "table = 'b'")));
+    let running = night.run(&pg, &[]).env("OUTHAUL_TEST_LIMITS", "let-go=1").spawn();
+    let gone = async || (night.committed().contains("b") && !locked_by(&pg, "%").await.contains("b")).then_some(());
+    eventually(Duration::from_secs(20), "b is let go", gone).await;
+    assert!(locked_by(&pg, "%").await.contains("a"), "a is still read");
+    within(Duration::from_secs(2), "the lock of b", pg.batch("drop table b")).await;
+    running.wait().await.expect(0);
+    assert_eq!(manifest(&night.out("a"))["totals"]["rows"], 2000);
     no_sessions_left(&pg).await;
 }
 

@@ -159,7 +159,9 @@ impl JobFile {
                 errors.push(error);
                 Vec::new()
             });
-            for (name, settings) in names.into_iter().map(|table_name| table.settings(&self.defaults, table_name)) {
+            for (name, settings) in
+                names.into_iter().map(|table_name| table.settings(&self.defaults, table_name.as_deref()))
+            {
                 let written = settings.get("to").map_or_else(String::new, |to| to.values.join(" "));
                 let (raw, mistakes) = Raw::of_job(settings, &self.tiers, flags.clone(), environment);
                 match typed::of_raw(raw, mistakes, environment, true) {
@@ -343,13 +345,13 @@ impl ExportTable {
     }
 
     /// Its settings for a table, over the defaults, and what it is called.
-    fn settings(&self, defaults: &Layer, table: Option<String>) -> (String, Layer) {
+    fn settings(&self, defaults: &Layer, table: Option<&str>) -> (String, Layer) {
         let mut settings = defaults.clone();
         settings.retain(|key, _| !self.unset.iter().any(|unset| unset == key));
         settings.extend(self.settings.iter().map(|(key, setting)| (*key, setting.clone())));
-        if let Some(table) = &table {
+        if let Some(table) = table {
             let origin = self.origin.clone();
-            settings.insert("table", Setting { values: vec![table.clone()], origin });
+            settings.insert("table", Setting { values: vec![table.to_owned()], origin });
         }
         let written = || settings.get("table").map(|table| table.values.join(" "));
         let name = self.name.clone().filter(|_| table.is_none()).or_else(written);

@@ -41,11 +41,10 @@ impl Source for Several {
             RelationRequest::Query(query) => panic!("{query}"),
         };
         let relations: Vec<_> = requests.iter().map(|request| Arc::clone(&self.relations[number(request)])).collect();
-        let refuses = |(place, relation): (usize, &Arc<Simulated>)| {
-            let refuses = !relation.calm && relation.dice.one_in(12, "refuse", 0);
-            refuses.then_some(place)
+        let is_refused = |(place, relation): (usize, &Arc<Simulated>)| {
+            (!relation.calm && relation.dice.one_in(12, "refuse", 0)).then_some(place)
         };
-        let refused = relations.iter().enumerate().filter_map(refuses).collect();
+        let refused = relations.iter().enumerate().filter_map(is_refused).collect();
         ready(Ok(Arc::new(SeveralRead { relations, refused: Mutex::new(refused) }) as Arc<dyn Reading>)).boxed()
     }
 

@@ -1,7 +1,6 @@
 //! The [`Reading`] of a PostgreSQL server: sessions under one snapshot, a COPY a partition.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,33 +11,31 @@ use tokio::sync::Mutex;
 
 use super::connect::{Session, Sessions};
 use super::error::STANDBY_HINT;
-use super::kept::{self, PgRecord, SourceRecord};
+use super::kept::{PgRecord, SourceRecord};
+use super::let_go::{Holding, LetGo};
 use super::partition_reading::{Manner, PartitionReading};
 use super::permits::Permits;
 use super::plan::PgPlan;
-use super::plan::locks::{CONTROL_SESSIONS, LockShare};
+use super::plan::locks::LockShare;
 use super::plan::sizing::heap_blocks;
-use super::prepare::{Planning, application};
+use super::prepare::Planning;
 use super::relation_read::{Common, RelationRead, permits, unknown};
 use super::served_pages::Serving;
-use super::session::{Begin, begin};
-use super::snapshot::{self, Custody, KEEPER_PING};
+use super::snapshot::{self, Custody, KEEPER_PING, READER};
 use super::watch::Watch;
 use super::{catalog, keyset};
-use crate::base::failpoint;
-use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     Consistency, ConsistencyMode, Plan, ReadMode, ReadRequest, ServedReads, SnapshotRecord, SourceCost, SourceFacts,
     SourceKind,
 };
-use crate::source::{BatchStream, Begun, Opened, Reading, SourceError, SourceFault};
+use crate::source::{BatchStream, Opened, Reading, SourceError, SourceFault};
 
 /// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
 const GUARD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How reads share one moment.
 #[derive(Debug)]
-enum Moment {
+pub(super) enum Moment {
     /// Keepers hold an exported snapshot that each reader imports.
     Kept(Box<Custody>),
     /// One reader: its own transaction is the snapshot.
@@ -50,22 +47,24 @@ enum Moment {
 /// A PostgreSQL server, ready to be read from.
 #[derive(Debug)]
 pub(crate) struct PostgresReading {
-    sessions: Arc<Sessions>,
-    watch: Arc<Watch>,
-    moment: Moment,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) moment: Moment,
     /// By the numbers of their requests.
-    relations: BTreeMap<usize, RelationRead>,
+    pub(super) relations: BTreeMap<usize, RelationRead>,
+    /// Which of them are held no more.
+    pub(super) let_go: LetGo,
     /// Why others are not read.
-    refused: SyncMutex<BTreeMap<usize, SourceError>>,
-    snapshots: Vec<SnapshotRecord>,
-    read_mode: ReadMode,
+    pub(super) refused: SyncMutex<BTreeMap<usize, SourceError>>,
+    pub(super) snapshots: Vec<SnapshotRecord>,
+    pub(super) read_mode: ReadMode,
     /// Whether some partitions were read under another snapshot than the others.
-    mixed: bool,
-    permits: Arc<Permits>,
+    pub(super) mixed: bool,
+    pub(super) permits: Arc<Permits>,
     /// Whether the database's encoding is `SQL_ASCII`.
-    sql_ascii: bool,
+    pub(super) sql_ascii: bool,
     /// How pages are read for somebody who may read them slowly.
-    served: Option<ServedReads>,
+    pub(super) served: Option<ServedReads>,
 }
 
 impl PostgresReading {
@@ -81,6 +80,7 @@ impl PostgresReading {
             watch,
             moment: Moment::Kept(Box::new(custody)),
             relations,
+            let_go: LetGo::new(),
             refused: SyncMutex::new(refused),
             snapshots: vec![snapshot],
             read_mode: ReadMode::Copy,
@@ -141,6 +141,7 @@ impl PostgresReading {
             watch,
             moment,
             relations: [(0, RelationRead::new(record, plan, request)?)].into(),
+            let_go: LetGo::new(),
             refused: SyncMutex::default(),
             snapshots,
             read_mode,
@@ -149,80 +150,6 @@ impl PostgresReading {
             sql_ascii,
             served: request.work.served.clone(),
         })
-    }
-
-    /// Goes on with a run that another process began, under the snapshot that others hold.
-    ///
-    /// # Errors
-    /// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server;
-    /// [`SourceFault::SchemaChanged`] where the relation is not what it was.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes the sessions.
-    pub(super) async fn resume(
-        connect: &ConnectSettings,
-        PgRecord { server: record, plan }: PgRecord,
-        request: &ReadRequest,
-        begun: &Begun,
-    ) -> Result<Self, SourceError> {
-        let (since, work) = (Instant::now(), &request.work);
-        let application = application(&request.run_id);
-        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
-        let sql_ascii = record.server.types.sql_ascii;
-        let (held, moment) = match work.read_mode {
-            ReadMode::Keyset { page_size } => {
-                let anchor = sessions.get().await?;
-                begin(&anchor, Begin::Latest, &format!("{application}/plan")).await?;
-                record.meaning.check_role(&anchor).await?;
-                let found = record.found.as_ref();
-                let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
-                anchor.batch("ending planning", "COMMIT").await?;
-                ((None, None), Moment::Pages(pages))
-            }
-            ReadMode::Copy => {
-                let custody = kept::custody(&record, &begun.held, &application);
-                custody.reinforce(&sessions).await?;
-                let lock = custody.session(&sessions, "locks").await?;
-                record.meaning.check_role(&lock).await?;
-                custody.second(&sessions).await?;
-                let age = match begun.consistency.snapshots.first() {
-                    Some(snapshot) if !failpoint::off("snapshot-age") => {
-                        snapshot::age(&lock, snapshot.taken_at).await?
-                    }
-                    _ => Duration::ZERO,
-                };
-                let taken = Instant::now().checked_sub(age).unwrap_or(since);
-                ((Some(lock), Some(taken)), Moment::Kept(Box::new(custody)))
-            }
-        };
-        let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, since, held);
-        let permits = permits(&record, work.readers.get());
-        Ok(Self {
-            sessions,
-            watch: Arc::new(watch),
-            moment,
-            relations: [(0, RelationRead::new(record, plan, request)?)].into(),
-            refused: SyncMutex::default(),
-            snapshots: begun.consistency.snapshots.clone(),
-            read_mode: work.read_mode,
-            mixed: false,
-            permits,
-            sql_ascii,
-            served: None,
-        })
-    }
-
-    /// The same as the rest of a run whose first partitions were read by `plan`, and under `snapshots`.
-    pub(super) fn into_rest_of(
-        mut self,
-        plan: PgPlan,
-        request: &ReadRequest,
-        snapshots: &[SnapshotRecord],
-    ) -> Result<Self, SourceError> {
-        let record = self.relations.remove(&0).ok_or_else(|| unknown(0))?.record;
-        let relations = [(0, RelationRead::new(record, plan, request)?)].into();
-        let snapshots = snapshots.iter().cloned().chain(self.snapshots).collect();
-        Ok(Self { relations, snapshots, mixed: true, ..self })
     }
 
     /// What another process must know to read the only relation under the same snapshot.
@@ -262,7 +189,7 @@ impl PostgresReading {
                 )
                 .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
             }),
-            Moment::Kept(custody) => match custody.session(&self.sessions, "reader").await {
+            Moment::Kept(custody) => match custody.session(&self.sessions, READER).await {
                 Err(error) if error.is_out_of_connections() => custody.lend().await.ok_or(error),
                 session => session,
             },
@@ -280,8 +207,8 @@ impl PostgresReading {
         }
     }
 
-    /// Keeps what all reads rest on alive.
-    async fn tend(&self) -> Infallible {
+    /// Keeps what all reads rest on alive; resolves where nothing holds it any more.
+    async fn tend(&self) -> SourceError {
         // Not at once: a second keeper that was left out for a small plan would come for nothing.
         let start = tokio::time::Instant::now() + GUARD_INTERVAL;
         let mut tick = tokio::time::interval_at(start, GUARD_INTERVAL);
@@ -289,12 +216,35 @@ impl PostgresReading {
         loop {
             tick.tick().await;
             if let Moment::Kept(custody) = &self.moment {
-                custody.tend(&self.sessions).await;
+                let locked = self.watch.holds_locks();
+                if !custody.tend(&self.sessions, locked).await {
+                    let message = "every session that holds the locks of the tables is gone";
+                    return SourceError::new(SourceFault::SnapshotLost, message)
+                        .with_hint("the server restarted or ended the sessions; run the job again");
+                }
+                if let Some(holding) = self.holding() {
+                    self.let_go.tend(holding).await;
+                }
             }
             if pinged.elapsed() >= KEEPER_PING {
                 self.ping_idle().await;
                 pinged = Instant::now();
             }
+        }
+    }
+
+    /// What holds the locks of several relations; a single one is held to its end.
+    fn holding(&self) -> Option<Holding<'_>> {
+        let Moment::Kept(custody) = &self.moment else { return None };
+        let Self { sessions, watch, relations, .. } = self;
+        (relations.len() > 1).then(|| Holding { sessions, custody, watch, relations })
+    }
+
+    /// Whether the source lets only some exports go on, which is enough for those who wait.
+    async fn gave_way_in_part(&self, error: &SourceError) -> bool {
+        match (self.holding(), self.watch.waited_for()) {
+            (Some(holding), Some(oid)) => self.let_go.give_way(holding, oid, error).await,
+            _ => false,
         }
     }
 
@@ -336,6 +286,7 @@ impl PostgresReading {
         let manner = Manner {
             watch: Arc::clone(&self.watch),
             named: of.named(),
+            own: (self.relations.len() > 1).then(|| of.record.locks.clone()),
             checked: of.record.locks.checked.is_some().then(|| self.permits.relations()),
             sql_ascii: self.sql_ascii,
             home,
@@ -353,6 +304,14 @@ impl Reading for PostgresReading {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&relation)
     }
 
+    fn done(&self, relation: usize) {
+        self.let_go.done(relation);
+    }
+
+    fn guard_of(&self, relation: usize) -> BoxFuture<'_, SourceError> {
+        self.let_go.lost(relation).boxed()
+    }
+
     fn facts(&self) -> SourceFacts {
         let server = self.relations.values().next().map(|of| &of.record.server);
         let (server_version, standby) =
@@ -361,13 +320,11 @@ impl Reading for PostgresReading {
     }
 
     fn consistency(&self, relation: usize) -> Consistency {
-        match self.relations.get(&relation) {
-            Some(of) => of.plan.promise(self.read_mode, self.mixed, self.snapshots.clone()),
-            None => {
-                let (mode, snapshots) = (ConsistencyMode::SingleSnapshot, self.snapshots.clone());
-                Consistency { mode, snapshots, now: None, note: None }
-            }
+        let snapshots = self.snapshots.clone();
+        if let Some(of) = self.relations.get(&relation) {
+            return of.plan.promise(self.read_mode, self.mixed, snapshots);
         }
+        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots, now: None, note: None }
     }
 
     fn record(&self, relation: usize) -> Result<Value, SourceError> {
@@ -431,11 +388,14 @@ impl Reading for PostgresReading {
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
         async {
-            tokio::select! {
-                never = self.tend() => match never {},
-                error = self.watch.run() => {
+            loop {
+                let error = tokio::select! {
+                    error = self.tend() => return error,
+                    error = self.watch.run() => error,
+                };
+                if !self.gave_way_in_part(&error).await {
                     self.release().await;
-                    error
+                    return error;
                 }
             }
         }

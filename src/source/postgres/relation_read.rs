@@ -20,6 +20,8 @@ pub(super) struct RelationRead {
     pub(super) record: SourceRecord,
     pub(super) plan: Arc<PgPlan>,
     pub(super) told: Arc<Plan>,
+    /// What is locked where it is read; `None` where that is not known.
+    pub(super) behind: Option<BTreeSet<u32>>,
     /// The partitions that were opened here.
     opened: SyncMutex<BTreeSet<u32>>,
 }
@@ -42,7 +44,12 @@ impl RelationRead {
     /// The plan cannot be told.
     pub(super) fn new(record: SourceRecord, plan: PgPlan, request: &ReadRequest) -> Result<Self, SourceError> {
         let told = Arc::new(plan.told(request)?);
-        Ok(Self { record, plan: Arc::new(plan), told, opened: SyncMutex::default() })
+        Ok(Self { record, plan: Arc::new(plan), told, behind: None, opened: SyncMutex::default() })
+    }
+
+    /// The same, of which is known what is locked where it is read.
+    pub(super) fn with_behind(self, behind: Option<BTreeSet<u32>>) -> Self {
+        Self { behind, ..self }
     }
 
     pub(super) fn opened(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {

@@ -10,7 +10,8 @@ use super::connect::{Session, Sessions};
 use super::decide;
 use super::describe::{Described, describe};
 use super::kept::SourceRecord;
-use super::locking::{LockRoom, lockable, statements};
+use super::let_go::union;
+use super::locking::{LockRoom, behind, held, lockable, statements, unlocked};
 use super::meaning::Meaning;
 use super::plan::PgPlan;
 use super::plan::locks::CONTROL_SESSIONS;
@@ -19,7 +20,7 @@ use super::reader::PostgresReading;
 use super::relation_read::{Common, RelationRead};
 use super::server::{self, ServerFacts, SessionFacts};
 use super::session::{Begin, ServerIdentity, begin as begin_transaction, server_identity};
-use super::snapshot::{self, Custody, Locks, Waiting, held, unlocked};
+use super::snapshot::{self, Custody, Locks, Waiting};
 use super::source::sized_sessions;
 use super::statement;
 use super::watch::Watch;
@@ -39,6 +40,15 @@ struct Locked<'a> {
     locks: Locks,
     meaning: Meaning,
     tree: Vec<TreeNode>,
+    behind: Option<BTreeSet<u32>>,
+}
+
+/// A relation that was found and locked.
+struct Found {
+    found: Option<CatalogRelation>,
+    locks: Locks,
+    meaning: Meaning,
+    behind: Option<BTreeSet<u32>>,
 }
 
 /// A relation that is described under the snapshot.
@@ -124,11 +134,11 @@ async fn attempt(
     let (server, facts) = server::facts(&lock).await?;
     sessions.pin_search_path(&facts.search_path);
     warn_of_replay(&lock, &server, &work).await?;
-    let mut room = LockRoom::new(server.lock_table(), &first.shape, &work, true);
+    let mut room = LockRoom::new(server.lock_table(), &first.shape, &work, false);
     let locking = Locking { sessions: &sessions, lock: &lock, application: &application, facts: &facts };
     let mut locked = locking.all(requests, &mut room, refused).await?;
     failpoint::reach("locked").await;
-    let all = together(&locked, room.readers());
+    let all = union(locked.iter().map(|one| &one.locks));
     let Some((anchor, taken)) = locking.take_snapshot(&all, &mut locked, &mut room, refused).await? else {
         return Ok(None);
     };
@@ -145,6 +155,7 @@ async fn attempt(
     };
     let PlanningCommon { sessions, anchor, identity, application, server, .. } = shared;
     let (id, custody) = Custody::of_exported(&anchor, &all, &identity, &application).await?;
+    let custody = custody.of_several();
     let snapshot = snapshot::facts(&anchor, Some(id.clone())).await?;
     custody.entrust(anchor, id).await;
     custody.second(&sessions).await?;
@@ -152,16 +163,9 @@ async fn attempt(
     Ok(Some((Common { sessions, watch, custody, snapshot, readers, sql_ascii }, relations)))
 }
 
-/// The locks of all relations.
-fn together(locked: &[Locked<'_>], readers: usize) -> Locks {
-    let tables: BTreeSet<String> = locked.iter().flat_map(|one| one.locks.tables.iter().cloned()).collect();
-    let statements: BTreeSet<String> = locked.iter().flat_map(|one| one.locks.statements.iter().cloned()).collect();
-    Locks {
-        tables: tables.into_iter().collect(),
-        statements: statements.into_iter().collect(),
-        checked: None,
-        readers: u64::try_from(readers).ok(),
-    }
+/// The relations that are locked, by their oids; `None` for each query.
+fn roots(locked: &[Locked<'_>]) -> Vec<Option<u32>> {
+    locked.iter().map(|one| one.found.as_ref().map(|found| found.oid)).collect()
 }
 
 /// The session that locks, and what it needs.
@@ -187,9 +191,9 @@ impl Locking<'_> {
             }
             self.lock.batch("locking one relation of several", "SAVEPOINT outhaul_one").await?;
             match self.one(request).await {
-                Ok((found, locks, meaning)) => {
+                Ok(Found { found, locks, meaning, behind }) => {
                     self.lock.batch("locking one relation of several", "RELEASE SAVEPOINT outhaul_one").await?;
-                    locked.push(Locked { number, request, found, locks, meaning, tree: Vec::new() });
+                    locked.push(Locked { number, request, found, locks, meaning, tree: Vec::new(), behind });
                 }
                 Err(error) => {
                     back(self.lock, &error).await?;
@@ -197,17 +201,19 @@ impl Locking<'_> {
                 }
             }
             if locked.len() % LOCKED_BETWEEN_LOOKS == 0 {
-                room.admit_several(self.lock).await?;
+                room.admit_several(self.lock, &roots(&locked)).await?;
             }
         }
-        room.admit_several(self.lock).await?;
+        room.admit_several(self.lock, &roots(&locked)).await?;
         let readers = u64::try_from(room.readers()).ok();
-        locked.iter_mut().for_each(|one| one.locks.readers = readers);
+        for one in &mut locked {
+            one.locks.readers = readers;
+        }
         Ok(locked)
     }
 
     /// Finds a relation, locks it, and makes sure that its name still means what was locked.
-    async fn one(&self, request: &ReadRequest) -> Result<(Option<CatalogRelation>, Locks, Meaning), SourceError> {
+    async fn one(&self, request: &ReadRequest) -> Result<Found, SourceError> {
         let (lock, shape) = (self.lock, &request.shape);
         let meaning = Meaning::of(lock, self.facts.clone(), shape).await?;
         let RelationRequest::Table(name) = &shape.relation else {
@@ -218,7 +224,7 @@ impl Locking<'_> {
                 described.await.map_err(|error| error.in_statement(statement, 0))?;
             }
             locks.take(lock, Waiting::Patient).await?;
-            return Ok((None, locks, meaning));
+            return Ok(Found { found: None, locks, meaning, behind: None });
         };
         for _ in 0..SNAPSHOT_TRIES {
             let found = catalog::find(lock, name).await?;
@@ -226,7 +232,8 @@ impl Locking<'_> {
             let locks = Locks { tables, statements: statements(shape, Some(&found), ""), ..Locks::default() };
             locks.take(lock, Waiting::Patient).await?;
             if catalog::find(lock, name).await?.oid == found.oid {
-                return Ok((Some(found), locks, meaning));
+                let behind = Some(behind(lock, found.oid).await?);
+                return Ok(Found { found: Some(found), locks, meaning, behind });
             }
         }
         Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is being replaced over and over"))
@@ -370,7 +377,7 @@ async fn plan_all(
 ) -> Result<(PlanningCommon, BTreeMap<usize, RelationRead>), SourceError> {
     let mut relations = BTreeMap::new();
     for DescribedPart { locked, described } in parts {
-        let (number, request) = (locked.number, locked.request);
+        let (number, request, behind) = (locked.number, locked.request, locked.behind.clone());
         shared.anchor.batch("planning one relation of several", "SAVEPOINT outhaul_one").await?;
         let planning = shared.planning(locked, described);
         let planned = Box::pin(decide::plan(request, &planning)).await;
@@ -379,7 +386,7 @@ async fn plan_all(
         match made {
             Ok(relation) => {
                 shared.anchor.batch("planning one relation of several", "RELEASE SAVEPOINT outhaul_one").await?;
-                relations.insert(number, relation);
+                relations.insert(number, relation.with_behind(behind));
             }
             Err(error) => {
                 back(&shared.anchor, &error).await?;
