@@ -281,6 +281,8 @@ async fn a_link_opens_one_thing_for_a_time_until_it_is_revoked() {
     assert_eq!(follow(&service, &short, "").await.status, 200);
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     bodies.push(follow(&service, &short, "").await.problem(403, "link_invalid"));
+    // Also for its tenant, whether or not anybody has written down that it has expired.
+    service.get("acme-key", "/v1/exports/short/download").await.problem(410, "expired");
     assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
     // Another tenant learns nothing, not even that it is there.
     let strange = service.get("other-key", path).await.problem(404, "export_not_found");
@@ -334,6 +336,9 @@ async fn a_link_to_a_part_leads_to_the_store_where_that_signs() {
             let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             let fetched = elsewhere.ask(&request).await;
             assert_eq!((fetched.status, fetched.header("content-type")), (200, Some("text/csv; charset=utf-8")));
+            // It is saved under the name that the service gives the part, and not under the object's own.
+            let name = "attachment; filename=\"orders-00000.csv\"";
+            assert_eq!(fetched.header("content-disposition"), Some(name));
             // Each click has a URL of its own, whose time is soon up.
             eventually(Duration::from_secs(10), "the store to refuse the URL", async || {
                 (elsewhere.ask(&request).await.status == 403).then_some(())

@@ -130,7 +130,7 @@ fn render(handle: &PrometheusHandle) -> String {
 fn last_commit(file: &Path, labels: &[(&'static str, String)]) -> Option<f64> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(LAST_COMMIT))?;
-    let committed_at = line.rsplit_once(' ')?.1.parse().ok()?;
+    let committed_at = line.rsplit_once(' ')?.1.parse().ok().filter(|at: &f64| at.is_finite())?;
     let ours = recorder(labels).ok()?;
     metrics::with_local_recorder(&ours, || metrics::gauge!(LAST_COMMIT).set(committed_at));
     // What another export has written there is not ours to keep.
