@@ -99,7 +99,7 @@ impl Remote {
         let url = match signer.signed_url_opts(method.clone(), &key, time, &options).await {
             // Azure has no such option here; the object is then saved under its own name.
             Err(object_store::Error::NotSupported { .. }) => signer.signed_url(method, &key, time).await,
-            signed => signed,
+            url => url,
         };
         url.map(|url| Some(url.to_string())).map_err(|error| StoreError::from_store("signing", &object, &error))
     }

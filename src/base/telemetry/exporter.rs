@@ -284,6 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_moment_is_not_kept_from_an_earlier_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let kept = |moment: f64| {
+            let ours = recorder(&[]).unwrap();
+            metrics::with_local_recorder(&ours, || metrics::gauge!(LAST_COMMIT).set(moment));
+            std::fs::write(file.path(), ours.handle().render()).unwrap();
+            last_commit(file.path(), &[])
+        };
+        assert_eq!(kept(1_796_000_000.5), Some(1_796_000_000.5));
+        for none in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(kept(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn a_failed_export_is_no_commit() {
         let text = rendered(|| telemetry::export_ended(Outcome::Failed, Duration::ZERO));
         assert!(!text.contains("\nouthaul_last_commit_timestamp_seconds "));

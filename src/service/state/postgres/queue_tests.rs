@@ -164,6 +164,21 @@ async fn other_processes_hear_that_there_is_work() {
     }
 }
 
+/// que-rb/que#229: where the server takes no notifications, nothing was queued any more.
+#[tokio::test]
+async fn a_hint_that_cannot_be_sent_costs_nothing() {
+    let database = Database::new(18, "").await;
+    let store = database.store(USUAL).await;
+    let no_hints = "ALTER FUNCTION pg_catalog.pg_notify (text, text) RENAME TO pg_notify_no_more";
+    database.client().await.batch_execute(no_hints).await.unwrap();
+    for number in 0..3 {
+        queue(&store, &format!("unheard-{number}"), "a").await;
+        let claimed = store.claim("w".to_owned(), LIMITS).await.unwrap().unwrap();
+        assert_eq!(store.finish_job(lease(&claimed), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
+    }
+    database.drop().await;
+}
+
 /// Row H6 of the fault matrix: each claim looks at the tenants, and not at each waiting job's tenant anew.
 #[tokio::test]
 async fn h6_of_ten_thousand_that_wait_the_next_is_claimed_at_once() {
