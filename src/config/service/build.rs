@@ -40,7 +40,7 @@ const SNAPSHOT_AGE: &str = "10m";
 const NO_FOLDER: &str = "/nowhere";
 
 /// Where a template's rows would be, which are its source's in the end.
-const NOWHERE: &str = "postgresql://nobody@localhost/nothing";
+pub(super) const NOWHERE: &str = "postgresql://nobody@localhost/nothing";
 
 pub(super) fn load(path: &Path, environment: &Environment) -> Result<ServiceConfig, ConfigErrors> {
     let text = environment.read(path).map_err(|error| {
@@ -114,12 +114,13 @@ impl Builder<'_> {
             }
         }
         self.check_destinations(state_url.is_some(), &job_folder, &datasets, &destinations);
-        if file.dataset.is_empty() {
+        if file.dataset.is_empty() && file.clickhouse_console.is_none() {
             self.wrong("there is no [dataset.NAME]", "config/service.example.toml shows one");
         }
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
+        let console = file.clickhouse_console.as_ref().and_then(|entry| self.console(entry, &file, &sources));
         self.check_memory(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
@@ -157,6 +158,7 @@ impl Builder<'_> {
             jobs,
             retention,
             webhooks,
+            console,
             warnings,
         })
     }
@@ -171,9 +173,11 @@ impl Builder<'_> {
     }
 
     fn check_sources(&mut self, file: &ServiceFile) {
-        let named = |name: &String| file.dataset.values().any(|entry| entry.source.as_ref() == Some(name));
-        let unused = file.source.keys().filter(|name| file.source.len() > 1 && !named(name));
-        self.warnings.extend(unused.map(|name| format!("source.{name} is the source of no dataset")));
+        let console = file.clickhouse_console.iter().flat_map(|console| &console.sources);
+        let named: Vec<&String> =
+            file.dataset.values().filter_map(|entry| entry.source.as_ref()).chain(console).collect();
+        let unused = file.source.keys().filter(|name| file.source.len() > 1 && !named.contains(name));
+        self.warnings.extend(unused.map(|name| format!("source.{name} is the source of nothing")));
     }
 
     fn dataset(
