@@ -188,7 +188,12 @@ mod tests {
         gone(done.finish().await.unwrap_err());
         let (sender, receiver) = channel(1);
         drop(receiver);
-        gone(StreamWriter::new(StreamSink::Caller(sender, StreamKind::default()), false).write("x".into()).await.unwrap_err());
+        gone(
+            StreamWriter::new(StreamSink::Caller(sender, StreamKind::default()), false)
+                .write("x".into())
+                .await
+                .unwrap_err(),
+        );
         // It was dropped in the middle of a write: nobody knows what of it went out.
         assert_eq!(waiting.write("three".into()).await.unwrap_err().source.to_string(), "an earlier write failed");
     }

@@ -108,7 +108,8 @@ impl Builder<'_> {
 
     /// The export of a statement, before there is one, by the options of `outhaul export`.
     fn statement_template(&mut self, source: &Arc<dyn Source>) -> Option<ExportRequest> {
-        let flags = [("from", NOWHERE), ("to", "-"), ("format", "ndjson"), ("compression", "none"), ("query", "SELECT 1")];
+        let flags =
+            [("from", NOWHERE), ("to", "-"), ("format", "ndjson"), ("compression", "none"), ("query", "SELECT 1")];
         let flags = flags.map(|(key, value)| (key, vec![value.to_owned()])).to_vec();
         match load_export(flags, &Environment::default(), true) {
             Ok((mut request, _)) => {

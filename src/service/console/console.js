@@ -20,7 +20,7 @@ let asking = new AbortController();
 const api = () => ({ url: new URL('.', document.baseURI).href, apiKey: key });
 const form = new Form(changed);
 const ONE_AT_A_TIME = 'One export at a time: this one has to end first.';
-const statements = new Statements(api, () => (running === null ? '' : ONE_AT_A_TIME));
+const statements = new Statements(api, () => (running === null ? '' : ONE_AT_A_TIME), () => showButtons());
 
 // What is said last is the only thing that stands there.
 function say(text, problem = false) {
@@ -117,6 +117,8 @@ function changed() {
 
 function showButtons() {
   statements.changed();
+  // Who has no dataset has no form.
+  if (at('export').hidden) return;
   for (const [id, why] of [['save', whyNot()], ['queue', form.missing]]) {
     at(id).setAttribute('aria-disabled', String(why !== ''));
     at(`${id}-why`).textContent = at(id).hidden || (id === 'queue' && why === whyNot()) ? '' : why;

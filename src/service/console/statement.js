@@ -15,13 +15,15 @@ const sentence = (error) => [error.message, error.detail].filter(Boolean).join('
 export class Statements {
   #api;
   #busy;
+  #told;
   #credentials = 'caller';
   #run = null;
 
-  /** `api` gives where the service is; `busy` says why nothing can be saved now, or nothing. */
-  constructor(api, busy) {
+  /** `api` gives where the service is; `busy` says why nothing can be saved now, or nothing; `told` hears of each begin and end. */
+  constructor(api, busy, told) {
     this.#api = api;
     this.#busy = busy;
+    this.#told = told;
     at('sql-form').addEventListener('submit', (event) => event.preventDefault());
     at('sql').addEventListener('input', () => this.changed());
     at('sql-save').addEventListener('click', () => this.#clicked());
@@ -95,7 +97,7 @@ export class Statements {
 
   async #save(picking, asked, signal) {
     this.#say('');
-    this.changed();
+    this.#told();
     try {
       let handle;
       try {
@@ -112,7 +114,7 @@ export class Statements {
       const focused = at('sql-running').contains(document.activeElement);
       at('sql-running').hidden = true;
       if (focused) at('sql-save').focus();
-      this.changed();
+      this.#told();
     }
   }
 

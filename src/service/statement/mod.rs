@@ -108,7 +108,8 @@ pub(crate) async fn export(
     let (parts, body) = request.into_parts();
     streamable(parts.version)?;
     let caller = service.caller(&parts.headers)?;
-    let not_found = || Refusal::new(StatusCode::NOT_FOUND, "source_not_found", "no source of this name takes statements");
+    let not_found =
+        || Refusal::new(StatusCode::NOT_FOUND, "source_not_found", "no source of this name takes statements");
     let console = service.config.console.as_ref().ok_or_else(not_found)?;
     if !admits(console, &caller) {
         return Err(Refusal::forbidden("the key or token may not send statements"));
@@ -118,7 +119,8 @@ pub(crate) async fn export(
     if statement.trim().is_empty() {
         return Err(Refusal::invalid("the statement is empty"));
     }
-    let kept = if console.audit_literals { redact::shortened(&statement) } else { redact::without_literals(&statement) };
+    let kept =
+        if console.audit_literals { redact::shortened(&statement) } else { redact::without_literals(&statement) };
     let request = of_statement(template, console, &parts.headers, statement)?;
     let permit = service.limits.stream(&caller.owner(), request.memory_bytes()).await?;
     let order = StreamOrder {
@@ -195,8 +197,12 @@ fn of_statement(
 /// As whom the caller wants the database to be asked.
 fn database_user(headers: &HeaderMap) -> Result<(String, Secret), Refusal> {
     let wanted = || {
-        Refusal::new(StatusCode::BAD_REQUEST, "database_user_required", "the database is asked as a user of the caller's")
-            .with_detail("send X-Outhaul-Database-Authorization: Basic, and user:password in base64")
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "database_user_required",
+            "the database is asked as a user of the caller's",
+        )
+        .with_detail("send X-Outhaul-Database-Authorization: Basic, and user:password in base64")
     };
     let text = headers.get(CREDENTIALS).and_then(|value| value.to_str().ok()).ok_or_else(wanted)?;
     let (scheme, coded) = text.split_once(' ').ok_or_else(wanted)?;
@@ -246,7 +252,8 @@ mod tests {
         assert_eq!(asked(&coded("anna:s3:cret ü")).unwrap(), pair("anna", "s3:cret ü"));
         assert_eq!(asked(&coded("anna:")).unwrap(), pair("anna", ""));
         assert_eq!(asked(&coded("anna:x").replace("Basic", "basic")).unwrap(), pair("anna", "x"));
-        for wrong in [coded(":hunter2"), coded("hunter2"), coded("anna:hunter2").replace("Basic", "Bearer"), "x".into()] {
+        for wrong in [coded(":hunter2"), coded("hunter2"), coded("anna:hunter2").replace("Basic", "Bearer"), "x".into()]
+        {
             let refusal = asked(&wrong).unwrap_err();
             assert_eq!((refusal.status, refusal.code), (StatusCode::BAD_REQUEST, "database_user_required"));
             assert!(!format!("{refusal:?}").contains("hunter2"), "{refusal:?}");
