@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,9 +93,7 @@ impl Builder<'_> {
         let admin_listen = file.admin_listen.as_deref().and_then(|text| self.address("admin_listen", text));
         let state_url = self.state_url(&file);
         let state = self.relative(file.state.as_deref().unwrap_or(STATE));
-        let mut job_folder = state.clone().into_os_string();
-        job_folder.push(".exports");
-        let job_folder = std::path::absolute(&job_folder).unwrap_or_else(|_| job_folder.into());
+        let job_folder = beside(&state);
         let destinations = self.destinations(&file.destination);
         let tiers = self.tiers(&file);
         let limits = self.limits(&file.limits);
@@ -120,7 +118,7 @@ impl Builder<'_> {
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
-        let console = file.clickhouse_console.as_ref().and_then(|entry| self.console(entry, &file, &sources));
+        let console = self.console(&file, &sources);
         self.check_memory(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
@@ -356,6 +354,13 @@ pub(super) fn served() -> ServedReads {
         statement_timeout: STATEMENT_TIMEOUT,
         settings: Vec::new(),
     }
+}
+
+/// The folder of the files of jobs, beside the state file.
+fn beside(state: &Path) -> PathBuf {
+    let mut folder = state.as_os_str().to_owned();
+    folder.push(".exports");
+    std::path::absolute(&folder).unwrap_or_else(|_| folder.into())
 }
 
 /// A name that stands in a URL as it is.

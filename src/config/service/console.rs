@@ -44,10 +44,10 @@ pub enum StatementCredentials {
 impl Builder<'_> {
     pub(super) fn console(
         &mut self,
-        entry: &ConsoleEntry,
         file: &ServiceFile,
         sources: &BTreeMap<String, Arc<dyn Source>>,
     ) -> Option<StatementConsole> {
+        let entry = file.clickhouse_console.as_ref()?;
         let first_bytes = self.time("clickhouse_console.first_bytes", entry.first_bytes.as_deref(), FIRST_BYTES);
         let credentials = match entry.credentials.as_deref() {
             None | Some("caller") => StatementCredentials::Caller,

@@ -52,7 +52,7 @@ pub(crate) struct StatementSources {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Statement {
-    /// It goes to the database as it is. Its FORMAT is that of the answer; TabSeparatedWithNames unless it has one.
+    /// It goes to the database as it is. Its FORMAT is that of the answer; `TabSeparatedWithNames` unless it has one.
     statement: String,
 }
 
