@@ -144,7 +144,10 @@ impl HttpServer {
     }
 
     async fn connect(&self) -> Result<TcpStream, HttpError> {
-        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let connected = match failpoint::address(&self.host) {
+            Some(address) => TcpStream::connect((address, self.port)).await,
+            None => TcpStream::connect((self.host.as_str(), self.port)).await,
+        };
         connected.map_err(|source| HttpError::Connect { server: self.authority.clone(), source })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Extension;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::ServiceState;
 use super::prefix::BarePrefix;
+use super::tags::is_known;
 use crate::base::text::number::hex_text;
 
 /// One file.
@@ -26,13 +27,15 @@ struct Asset {
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const ASSETS: [Asset; 9] = [
+const ASSETS: [Asset; 11] = [
     Asset { path: "/", media_type: "text/html; charset=utf-8", text: include_str!("page.html") },
     Asset { path: "/console.css", media_type: "text/css; charset=utf-8", text: include_str!("console.css") },
     Asset { path: "/console.js", media_type: SCRIPT, text: include_str!("console.js") },
     Asset { path: "/form.js", media_type: SCRIPT, text: include_str!("form.js") },
     Asset { path: "/save.js", media_type: SCRIPT, text: include_str!("save.js") },
     Asset { path: "/jobs.js", media_type: SCRIPT, text: include_str!("jobs.js") },
+    Asset { path: "/format.js", media_type: SCRIPT, text: include_str!("format.js") },
+    Asset { path: "/statement.js", media_type: SCRIPT, text: include_str!("statement.js") },
     Asset { path: "/client.js", media_type: SCRIPT, text: include_str!("../client/client.js") },
     Asset { path: "/client.d.ts", media_type: SCRIPT, text: include_str!("../client/client.d.ts") },
     Asset { path: "/use-export-rows.js", media_type: SCRIPT, text: include_str!("../client/use-export-rows.js") },
@@ -57,9 +60,7 @@ pub(super) fn router() -> Router<Arc<ServiceState>> {
 
 /// A browser asks each time whether its copy is that of the service, which may have another version since.
 fn answer(asset: Asset, etag: &str, headers: &HeaderMap) -> Response {
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // A proxy that compresses makes the tag a weak one.
-    let mut response = if known.split(',').any(|one| one.trim().trim_start_matches("W/") == etag) {
+    let mut response = if is_known(headers, etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         ([(CONTENT_TYPE, asset.media_type)], asset.text).into_response()

@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::super::{ExportStatus, INTERRUPTED, INTERRUPTED_MESSAGE, StateError};
 use super::records;
+use crate::base::failpoint;
 
 /// `Ohau` in ASCII: the file says whose it is.
 const APPLICATION_ID: i64 = 0x4f68_6175;
@@ -16,7 +17,7 @@ const APPLICATION_ID: i64 = 0x4f68_6175;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What makes each version of the one before it. A line that was released never changes.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
 
 /// Opens a file that this process has locked, brings it to this version, and ends what its last process left open.
 pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
@@ -44,7 +45,7 @@ fn connect(path: &Path) -> Result<Connection, StateError> {
     // A path is a path, and never a URI with options.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.busy_timeout(failpoint::limit("state_busy", BUSY_TIMEOUT)).map_err(failed)?;
     // The first statement that reads the file.
     let ours = pragma(&connection, "application_id").map_err(failed)? == APPLICATION_ID;
     let tables = "SELECT count(*) FROM sqlite_schema";
