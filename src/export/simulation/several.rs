@@ -139,11 +139,15 @@ async fn simulate_several(seed: u64, stores: &[Arc<FaultStore>]) -> Vec<End> {
         }
         Err(elapsed) => {
             assert!(life < HANG, "the run hangs: {elapsed}");
-            second.iter().for_each(|run| run.store.kill());
+            for run in &second {
+                run.store.kill();
+            }
             vec![End::Killed; EXPORTS]
         }
     };
-    stores.iter().for_each(|store| store.calm(true));
+    for store in stores {
+        store.calm(true);
+    }
     let last = runs(seed ^ 2, stores, "last", 2_000_000, true);
     let nobody = CancellationToken::new();
     let company = Company::new(EXPORTS, readers, all_or_none, &nobody);

@@ -45,7 +45,7 @@ struct Locked<'a> {
 
 /// A relation that was found and locked.
 struct Found {
-    found: Option<CatalogRelation>,
+    relation: Option<CatalogRelation>,
     locks: Locks,
     meaning: Meaning,
     behind: Option<BTreeSet<u32>>,
@@ -191,7 +191,7 @@ impl Locking<'_> {
             }
             self.lock.batch("locking one relation of several", "SAVEPOINT outhaul_one").await?;
             match self.one(request).await {
-                Ok(Found { found, locks, meaning, behind }) => {
+                Ok(Found { relation: found, locks, meaning, behind }) => {
                     self.lock.batch("locking one relation of several", "RELEASE SAVEPOINT outhaul_one").await?;
                     locked.push(Locked { number, request, found, locks, meaning, tree: Vec::new(), behind });
                 }
@@ -224,7 +224,7 @@ impl Locking<'_> {
                 described.await.map_err(|error| error.in_statement(statement, 0))?;
             }
             locks.take(lock, Waiting::Patient).await?;
-            return Ok(Found { found: None, locks, meaning, behind: None });
+            return Ok(Found { relation: None, locks, meaning, behind: None });
         };
         for _ in 0..SNAPSHOT_TRIES {
             let found = catalog::find(lock, name).await?;
@@ -233,7 +233,7 @@ impl Locking<'_> {
             locks.take(lock, Waiting::Patient).await?;
             if catalog::find(lock, name).await?.oid == found.oid {
                 let behind = Some(behind(lock, found.oid).await?);
-                return Ok(Found { found: Some(found), locks, meaning, behind });
+                return Ok(Found { relation: Some(found), locks, meaning, behind });
             }
         }
         Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is being replaced over and over"))
