@@ -28,4 +28,4 @@ pub use against::{CountMode, SourceCheck, against_source};
 pub use error::ExportError;
 pub use request::ExportRequest;
 pub use run::{plan, run};
-pub use stream::{Streamed, stream};
+pub use stream::{Streamed, stream, stream_told};

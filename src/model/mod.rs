@@ -21,7 +21,7 @@ pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Pr
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
 pub use event::{Event, ReaderProgress, ResumedProgress};
 pub use fault::{ErrorCode, ExportErrorKind};
-pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions};
+pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde_json::Value;
 
+use crate::base::postgres::settings::Secret;
 use crate::model::{
     AggregateRequest, Aggregated, Consistency, CountedRows, DescribedRelation, Direction, KeepEnd, ListedRelation,
     ObjectKind, PartRange, Partition, Plan, ReadRequest, RelationRequest, RowScope, ServedRequest, ShapeOptions,
@@ -171,6 +172,16 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
 
     /// Counts rows again; `None` where the source cannot.
     fn recount(&self, _request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {
+        None
+    }
+
+    /// Whether it answers a statement in formats of its own too, whose bytes are exported as they come.
+    fn writes_itself(&self) -> bool {
+        false
+    }
+
+    /// The same server, asked as another user of its own; `None` where that makes no sense.
+    fn as_user(&self, _user: String, _password: Secret) -> Option<Arc<dyn Source>> {
         None
     }
 

@@ -19,6 +19,7 @@ mod codes;
 mod commit;
 mod consistency;
 mod console;
+mod console_statements;
 mod crash;
 mod ddl;
 mod deadlines;
