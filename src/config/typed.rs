@@ -103,7 +103,7 @@ pub fn load(
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
     let (mut raw, mut errors) = Raw::read(flags, environment);
-    errors.extend(implied::add(&mut raw));
+    errors.extend(implied::add(&mut raw, environment));
     let mut settings = Settings::of(raw, errors, environment, OPTIONS.iter());
     let shape = settings.shape(need_target);
     let compression = settings.compression();
