@@ -14,6 +14,8 @@ mod awkward;
 mod aws;
 mod cancel;
 mod caps;
+mod clickhouse_frames;
+mod clickhouse_verbatim;
 mod clients;
 mod codes;
 mod commit;

@@ -35,7 +35,7 @@ const fn may(name: &'static str, value: &'static str) -> WantedSetting {
 }
 
 /// Always sent. Beside them stands every `…overflow_mode…` that the server has, as `throw`.
-const ALWAYS: [WantedSetting; 10] = [
+const ALWAYS: [WantedSetting; 12] = [
     // An error would be a row.
     must("http_write_exception_in_output_format", "0"),
     // Rows of a shard that is down would be missing.
@@ -45,8 +45,11 @@ const ALWAYS: [WantedSetting; 10] = [
     // A profile would cut every result.
     must("limit", "0"),
     must("offset", "0"),
+    // Rows that were deleted.
+    must("apply_deleted_mask", "1"),
     // Rows of some time ago.
     must("use_query_cache", "0"),
+    may("fallback_to_stale_replicas_for_distributed_queries", "0"),
     may("cancel_http_readonly_queries_on_client_close", "1"),
     may("http_wait_end_of_query", "0"),
     may("http_response_buffer_size", "0"),

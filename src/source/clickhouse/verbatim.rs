@@ -15,11 +15,13 @@ use super::super::{Batch, BatchStream, Opened, Reading, Retry, SourceError, Sour
 use super::error::ClickHouseError;
 use super::formats;
 use super::frame::FrameProof;
-use super::http::ClickHouseBody;
+use super::http::{ClickHouseBody, ClickHouseHttp};
 use super::lexer;
 use super::names;
+use super::prepare::prefix;
 use super::settings::ClickHouseSession;
 use crate::base::failpoint;
+use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     CapPlan, Consistency, ConsistencyMode, Format, ObjectKind, PartRange, Partition, Plan, PlannedContent, ReadMode,
     ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest, SourceFacts, SourceKind,
@@ -61,20 +63,22 @@ pub(crate) struct VerbatimReading {
 }
 
 impl VerbatimReading {
+    /// Asks the server what it is; the statement itself is asked later.
+    ///
     /// # Errors
-    /// The request asks for what nobody does to bytes that are written as they come, or its text is not one statement.
-    pub(crate) fn new(
-        session: Arc<ClickHouseSession>,
-        request: &ReadRequest,
-        id: String,
-    ) -> Result<Self, SourceError> {
+    /// The request asks for what nobody does to bytes that are written as they come, its text is not one statement, or the
+    /// server cannot be asked.
+    pub(crate) async fn begin(settings: &ConnectSettings, request: &ReadRequest) -> Result<Self, SourceError> {
         refuse(request)?;
         let (sql, format) = statement(request)?;
         if formats::by_name(&format) == Some(formats::KnownFormat::NoFile) {
             let message = format!("FORMAT {format} makes no file");
             return Err(SourceError::new(SourceFault::Usage, message).with_hint("name a format that does, such as CSV"));
         }
-        let plan = Arc::new(plan(request, &format, session.sent())?);
+        let id = prefix(&request.run_id);
+        let http = Arc::new(ClickHouseHttp::new(settings, None, id.clone())?);
+        let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
+        let plan = Arc::new(plan(request, &format, session.sent()));
         let (asked, proof) = (AtomicU32::new(0), Arc::default());
         Ok(Self { session, sql, format, id, plan, asked, proof })
     }
@@ -252,7 +256,7 @@ fn statement(request: &ReadRequest) -> Result<(String, String), SourceError> {
     }
 }
 
-fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> Result<Plan, SourceError> {
+fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> Plan {
     let (kind, name, query) = match &request.shape.relation {
         RelationRequest::Table(name) => (RelationKind::Table, Some(name.clone()), None),
         RelationRequest::Query(query) => (RelationKind::Query, None, Some(query.clone())),
@@ -261,7 +265,7 @@ fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> R
     let sent: Map<String, Value> = settings.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     details.insert("format".to_owned(), json!(format));
     details.insert("settings".to_owned(), sent.into());
-    Ok(Plan {
+    Plan {
         relation: Relation {
             kind,
             name,
@@ -290,7 +294,7 @@ fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> R
             lines: vec![("read".to_owned(), format!("one statement, whose answer is written as it comes: {format}"))],
         },
         at_own_moments: Vec::new(),
-    })
+    }
 }
 
 impl Reading for VerbatimReading {
@@ -315,7 +319,7 @@ impl Reading for VerbatimReading {
         }
     }
 
-    fn record(&self, _: usize) -> Result<Value, SourceError> {
+    fn record(&self) -> Result<Value, SourceError> {
         Ok(json!({"version": 1, "verbatim": {"format": self.format}}))
     }
 

@@ -1,0 +1,580 @@
+//! What is asked for becomes a plan: the server is asked what it has, and the rows of a MergeTree table are counted by part.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::Utc;
+
+use super::columns::{ChColumn, ColumnRules, DescribedColumn, columns, usage};
+use super::http::ClickHouseHttp;
+use super::key_ranges;
+use super::lexer;
+use super::names::{literal, quoted, table};
+use super::parts::{Grain, PartPiece, slices};
+use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
+use super::settings::{ClickHouseSession, SettingNeed, WantedSetting};
+use crate::base::memory::PARTITIONS_MAX;
+use crate::base::postgres::settings::ConnectSettings;
+use crate::model::{Direction, ErrorCode, KeyColumn, ReadMode, ReadRequest, RelationKind, RelationRequest};
+use crate::source::{SourceError, SourceFault};
+
+/// The first release whose ArrowStream has all that is read here.
+const OLDEST: (u32, u32) = (23, 8);
+
+/// Connections that are asked for their host, beside the first.
+const HOSTS_ASKED: usize = 4;
+
+const fn must(name: &'static str, value: &'static str) -> WantedSetting {
+    WantedSetting { name, value, need: SettingNeed::Must }
+}
+
+const fn may(name: &'static str, value: &'static str) -> WantedSetting {
+    WantedSetting { name, value, need: SettingNeed::May }
+}
+
+/// How typed values are sent, beside what is always sent.
+const WANTED: [WantedSetting; 15] = [
+    must("output_format_arrow_string_as_string", "0"),
+    must("output_format_arrow_compression_method", "zstd"),
+    must("output_format_json_quote_64bit_integers", "0"),
+    must("output_format_json_quote_decimals", "0"),
+    must("output_format_json_quote_denormals", "1"),
+    must("output_format_json_named_tuples_as_objects", "1"),
+    // In UTC, as everything else is.
+    must("date_time_output_format", "iso"),
+    may("output_format_json_escape_forward_slashes", "0"),
+    may("output_format_arrow_low_cardinality_as_dictionary", "0"),
+    may("output_format_arrow_fixed_string_as_fixed_byte_array", "1"),
+    may("print_pretty_type_names", "0"),
+    // The order that somebody wrote into a query.
+    may("query_plan_remove_redundant_sorting", "0"),
+    // Another replica has other parts.
+    must("enable_parallel_replicas", "0"),
+    must("allow_experimental_parallel_reading_from_replicas", "0"),
+    may("output_format_json_map_as_array_of_tuples", "0"),
+];
+
+/// A session with a server, and what planning knows of it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) session: Arc<ClickHouseSession>,
+    pub(crate) plan: ChPlan,
+}
+
+/// How the queries of a run are called.
+pub(crate) fn prefix(run_id: &str) -> String {
+    let short: String = run_id.chars().filter(|c| c.is_ascii_alphanumeric()).take(8).collect();
+    format!("outhaul-{short}")
+}
+
+/// A session for typed reads.
+///
+/// # Errors
+/// The server cannot be reached or refuses, or is too old.
+pub(crate) async fn session(settings: &ConnectSettings, prefix: String) -> Result<Arc<ClickHouseSession>, SourceError> {
+    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix)?);
+    let session = ClickHouseSession::open(http, &WANTED).await?;
+    if session.release() < OLDEST {
+        let message = format!("this is ClickHouse {}, and typed exports need 23.8 or later", session.version);
+        return Err(usage(message, "--format source writes the bytes of any version, in a format of the server's"));
+    }
+    Ok(Arc::new(session))
+}
+
+/// Plans one request.
+///
+/// # Errors
+/// It does not fit the relation or this source, or the server fails.
+pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -> Result<Prepared, SourceError> {
+    refuse(request)?;
+    if let RelationRequest::Query(query) = &request.shape.relation {
+        lexer::check("--query", query)?;
+    }
+    let session = session(settings, prefix(&request.run_id)).await?;
+    let planning = Planning { session: &session, request, database: &settings.database };
+    let plan = planning.plan().await?;
+    Ok(Prepared { session, plan })
+}
+
+/// Refuses what this source does not have.
+fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
+    let limits = &request.work.source_limits;
+    let what = if request.keep {
+        "--keep-snapshot: ClickHouse has no snapshot that could be kept"
+    } else if request.work.served.is_some() {
+        "no dataset of a service can be of a ClickHouse server in this version"
+    } else if request.work.read_mode != ReadMode::Copy {
+        "--read-mode keyset has no meaning for ClickHouse"
+    } else if limits.max_bytes_per_second.is_some() {
+        "--max-bytes-per-second is not in this version for ClickHouse"
+    } else if limits.max_snapshot_age.is_some() || limits.max_replay_lag.is_some() {
+        "--max-snapshot-age and --max-replay-lag have no meaning for ClickHouse"
+    } else if request.shape.allow_rls {
+        "--allow-rls has no meaning for ClickHouse: a user reads the rows that its policies let it see"
+    } else {
+        return Ok(());
+    };
+    Err(usage(what, "leave it out"))
+}
+
+struct Planning<'a> {
+    session: &'a Arc<ClickHouseSession>,
+    request: &'a ReadRequest,
+    /// Where a table is whose name says no database.
+    database: &'a str,
+}
+
+/// What the server says of a relation.
+struct Described {
+    relation: ChRelation,
+    columns: Vec<DescribedColumn>,
+    /// The sorting key as the server prints it; empty where there is none.
+    sorting_key: String,
+    /// The text that makes a view or a query, in which a limit may stand.
+    text: Option<String>,
+}
+
+impl Planning<'_> {
+    async fn ask(&self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, SourceError> {
+        self.session.ask(doing, sql, &[]).await
+    }
+
+    async fn plan(&self) -> Result<ChPlan, SourceError> {
+        let Described { relation, columns: described, sorting_key, text } = self.described().await?;
+        let expressions = self.expressions(&relation).await?;
+        let rules = ColumnRules { format: self.request.format, policies: &self.request.policies };
+        let columns = columns(&described, &self.request.shape, &expressions, &rules)?;
+        let key = self.key(&described, &columns)?;
+        let threads = self.threads().await?;
+        let readers = self.request.work.readers.get().min(usize::try_from(threads).unwrap_or(usize::MAX)).max(1);
+        let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
+        let mut plan = ChPlan {
+            cap: cap(None, None, false),
+            order: Vec::new(),
+            mode: ChMode::SingleStatement,
+            why: None,
+            partitions: vec![ChPartition { number: 0, slice: ChSlice::Whole }],
+            host: self.session.host.clone(),
+            threads,
+            readers: 1,
+            taken_at: Utc::now(),
+            replanned: Vec::new(),
+            relation,
+            columns,
+            key,
+        };
+        let capped = self.request.work.cap.as_ref();
+        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single {
+            self.as_one(&mut plan, &sorting_key);
+            return Ok(plan);
+        }
+        plan.cap.tier = capped.and_then(|cap| cap.tier.clone());
+        let why = if plan.key.is_empty() {
+            self.by_parts(&mut plan).await?
+        } else {
+            self.by_key(&mut plan, text.as_deref()).await?
+        };
+        match why {
+            None => {
+                plan.readers = readers.min(plan.partitions.len()).max(1);
+                plan.threads = (threads / readers_wide).max(1);
+            }
+            Some(why) => {
+                plan.mode = ChMode::SingleStatement;
+                plan.why = Some(why);
+                // Where somebody named a key, it orders what it does not split.
+                let columns = plan.key.len();
+                if columns > 0 {
+                    self.as_one(&mut plan, &sorting_key);
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// One statement in an order of its own, up to the cap and a row beyond.
+    fn as_one(&self, plan: &mut ChPlan, sorting_key: &str) {
+        let capped = self.request.work.cap.as_ref();
+        let max_rows = capped.and_then(|cap| cap.max_rows);
+        let mut order: Vec<String> = plan.key.iter().map(ordered).collect();
+        // Without a key somebody named, only a cap needs an order: that of the table.
+        if order.is_empty() && max_rows.is_some() && !sorting_key.is_empty() {
+            order.push(sorting_key.to_owned());
+        }
+        if !order.is_empty() && max_rows.is_some() {
+            // No key of ClickHouse is of one row: rows that share it come in the order of all that is written of them.
+            order.extend((0..plan.columns.len()).map(alias));
+        }
+        plan.cap = cap(capped.and_then(|cap| cap.tier.clone()), max_rows, !order.is_empty());
+        plan.order = order;
+    }
+
+    async fn described(&self) -> Result<Described, SourceError> {
+        let shape = &self.request.shape;
+        let predicate = shape.predicate.clone();
+        match &shape.relation {
+            RelationRequest::Table(name) => self.table(name, predicate).await,
+            RelationRequest::Query(query) => {
+                let relation = ChRelation {
+                    kind: RelationKind::Query,
+                    table: None,
+                    query: Some(query.clone()),
+                    predicate,
+                    engine: "query".to_owned(),
+                    estimated_rows: None,
+                    estimated_bytes: None,
+                };
+                let columns = self.columns_of(&relation.from()).await?;
+                let mut seen = BTreeSet::new();
+                if let Some(twice) = columns.iter().find(|column| !seen.insert(column.name.as_str())) {
+                    let message = format!("the query gives two columns called {:?}", twice.name);
+                    return Err(usage(message, "name them apart in the query: … AS another_name"));
+                }
+                Ok(Described { relation, columns, sorting_key: String::new(), text: Some(query.clone()) })
+            }
+        }
+    }
+
+    async fn table(&self, name: &str, predicate: Option<String>) -> Result<Described, SourceError> {
+        let (database, table) = table(name).map_err(|why| usage(format!("--table {name}: {why}"), "see --help"))?;
+        let database = database.unwrap_or_else(|| self.database.to_owned());
+        let sql = format!(
+            "SELECT engine, total_rows, total_bytes, sorting_key, as_select FROM system.tables \
+             WHERE database = {} AND name = {}",
+            literal(&database),
+            literal(&table)
+        );
+        let rows = self.ask("looking for the table", &sql).await?;
+        let Some(row) = rows.into_iter().next() else {
+            let message = format!("there is no table {database}.{table} that this user may see");
+            return Err(SourceError::new(SourceFault::Missing, message)
+                .with_reason(ErrorCode::RelationMissing)
+                .with_hint("`outhaul ls` lists what can be exported"));
+        };
+        let text = |place: usize| row.get(place).cloned().flatten();
+        let engine = text(0).unwrap_or_default();
+        let number = |place: usize| text(place).and_then(|number| number.parse().ok());
+        let kind = match engine.as_str() {
+            "View" | "LiveView" | "WindowView" => RelationKind::View,
+            "MaterializedView" => RelationKind::MaterializedView,
+            "Distributed" | "MySQL" | "PostgreSQL" | "S3" | "URL" => RelationKind::ForeignTable,
+            _ => RelationKind::Table,
+        };
+        let relation = ChRelation {
+            kind,
+            estimated_rows: number(1),
+            estimated_bytes: number(2),
+            table: Some((database, table)),
+            query: None,
+            predicate,
+            engine,
+        };
+        let columns = self.columns_of(&relation.from()).await?;
+        let sorting_key = text(3).unwrap_or_default();
+        Ok(Described { relation, columns, sorting_key, text: text(4).filter(|text| !text.is_empty()) })
+    }
+
+    async fn columns_of(&self, from: &str) -> Result<Vec<DescribedColumn>, SourceError> {
+        let rows = self.ask("asking for the columns", &format!("DESCRIBE TABLE {from}")).await?;
+        let column = |row: Vec<Option<String>>| {
+            let mut values = row.into_iter().map(Option::unwrap_or_default);
+            let (name, type_name, default) = (values.next()?, values.next()?, values.next().unwrap_or_default());
+            let hidden = matches!(default.as_str(), "MATERIALIZED" | "ALIAS");
+            // An ephemeral column is only there while rows are inserted.
+            (default != "EPHEMERAL").then(|| DescribedColumn { name, type_name: on_one_line(&type_name), hidden })
+        };
+        Ok(rows.into_iter().filter_map(column).collect())
+    }
+
+    async fn expressions(&self, relation: &ChRelation) -> Result<Vec<DescribedColumn>, SourceError> {
+        let expressions = &self.request.shape.expressions;
+        if expressions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let one = |(place, (_, text)): (usize, &(String, String))| format!("(\n{text}\n) AS {}", alias(place));
+        let list: Vec<String> = expressions.iter().enumerate().map(one).collect();
+        let described = self.columns_of(&format!("(SELECT {} FROM {})", list.join(", "), relation.from())).await?;
+        if described.len() == expressions.len() {
+            return Ok(described);
+        }
+        Err(SourceError::new(SourceFault::Protocol, "the server described other expressions than were asked for"))
+    }
+
+    /// The columns of `--key`.
+    fn key(&self, described: &[DescribedColumn], columns: &[ChColumn]) -> Result<Vec<KeyColumn>, SourceError> {
+        let one = |(name, direction): &(String, Direction)| {
+            let Some(column) = described.iter().find(|column| column.name == *name) else {
+                return Err(usage(format!("--key: there is no column {name:?}"), "name a column of the relation"));
+            };
+            key_ranges::check(name, &column.type_name)?;
+            let output = columns.iter().find(|output| {
+                output.output.origin == crate::model::ColumnOrigin::Column(name.clone())
+            });
+            Ok(KeyColumn {
+                name: name.clone(),
+                direction: *direction,
+                nullable: column.type_name.contains("Nullable("),
+                may_show: output.is_some_and(|output| output.output.may_show),
+            })
+        };
+        self.request.shape.key.iter().flatten().map(one).collect()
+    }
+
+    /// The threads that this user's profile gives one statement.
+    async fn threads(&self) -> Result<u64, SourceError> {
+        let rows = self.ask("asking for max_threads", "SELECT getSetting('max_threads')").await?;
+        let value = rows.first().and_then(|row| row.first()).cloned().flatten();
+        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(1).max(1))
+    }
+
+    /// Slices of named parts; or why it is one statement.
+    async fn by_parts(&self, plan: &mut ChPlan) -> Result<Option<String>, SourceError> {
+        if let Some(why) = self.not_by_parts(plan).await? {
+            return Ok(Some(why));
+        }
+        let work = &self.request.work;
+        let rows = plan.relation.estimated_rows.unwrap_or(0);
+        let by_size = plan.relation.estimated_bytes.unwrap_or(0) / work.part_size.get();
+        let wanted = by_size.max(u64::try_from(work.readers.get()).unwrap_or(1).saturating_mul(4));
+        let wanted = work.partitions.map_or(wanted, |partitions| u64::from(partitions.get()));
+        let grain = Grain::of(rows, wanted.clamp(1, u64::from(PARTITIONS_MAX)), work.partitions.is_some());
+        let pieces = count_parts(self.session, &plan.relation, &plan.host, grain, None).await?;
+        plan.taken_at = Utc::now();
+        plan.mode = ChMode::PartSet;
+        plan.partitions = numbered(slices(pieces, grain), 0)?;
+        if plan.partitions.is_empty() {
+            plan.partitions = vec![ChPartition { number: 0, slice: ChSlice::Nothing }];
+        }
+        Ok(None)
+    }
+
+    async fn not_by_parts(&self, plan: &ChPlan) -> Result<Option<String>, SourceError> {
+        if plan.relation.table.is_none() {
+            return Ok(Some("a query is split only with --key".to_owned()));
+        }
+        if !plan.relation.engine.ends_with("MergeTree") {
+            let engine = &plan.relation.engine;
+            return Ok(Some(format!("a table of the engine {engine} has no parts; --key splits it")));
+        }
+        if self.request.work.partitions.is_some_and(|partitions| partitions.get() == 1) {
+            return Ok(Some("--partitions 1".to_owned()));
+        }
+        let shape = &self.request.shape;
+        let texts: Vec<&str> =
+            shape.predicate.iter().map(String::as_str).chain(shape.expressions.iter().map(|(_, text)| text.as_str())).collect();
+        if let Some(why) = self.undetermined(&texts).await? {
+            return Ok(Some(why));
+        }
+        self.several_hosts().await
+    }
+
+    /// Why the texts may give another answer each time they are asked; `None` where they do not.
+    async fn undetermined(&self, texts: &[&str]) -> Result<Option<String>, SourceError> {
+        let words: BTreeSet<String> = texts.iter().flat_map(|text| words(text)).collect();
+        if words.contains("select") {
+            return Ok(Some("a query within --where or --column is of its own moment in each statement".to_owned()));
+        }
+        if words.is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<String> = words.iter().map(|word| literal(word)).collect();
+        let names = names.join(", ");
+        for column in ["deterministic", "is_deterministic"] {
+            let sql = format!(
+                "SELECT name FROM system.functions WHERE lower(name) IN ({names}) AND is_aggregate = 0 \
+                 AND ({column} IS NULL OR {column} = 0)"
+            );
+            match self.ask("asking which functions give another answer each time", &sql).await {
+                Ok(rows) => {
+                    let name = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+                    return Ok(name.map(|name| format!("{name} may give another answer in each statement")));
+                }
+                // There is no such column in this version.
+                Err(error) if error.code.as_deref() == Some("47") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some("this server does not say which functions give another answer each time".to_owned()))
+    }
+
+    /// Why the parts of one server cannot be named to all connections.
+    async fn several_hosts(&self) -> Result<Option<String>, SourceError> {
+        let asked = (0..HOSTS_ASKED).map(|_| self.ask("asking which server answers", "SELECT hostName()"));
+        for rows in futures_util::future::try_join_all(asked).await? {
+            let host = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+            if host.as_ref() != Some(&self.session.host) {
+                let other = host.unwrap_or_default();
+                return Ok(Some(format!(
+                    "connections reach several servers ({} and {other}), whose parts differ: name one of them in --from",
+                    self.session.host
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ranges of the key; or why it is one statement.
+    async fn by_key(&self, plan: &mut ChPlan, text: Option<&str>) -> Result<Option<String>, SourceError> {
+        let work = &self.request.work;
+        if work.partitions.is_some_and(|partitions| partitions.get() == 1) {
+            return Ok(Some("--partitions 1".to_owned()));
+        }
+        let shape = &self.request.shape;
+        let mut texts: Vec<&str> = text.into_iter().chain(shape.predicate.as_deref()).collect();
+        texts.extend(shape.expressions.iter().map(|(_, text)| text.as_str()));
+        let steps = self.ask("asking how the relation is read", &explain(plan)).await?;
+        let steps: Vec<String> = steps.into_iter().flatten().flatten().collect();
+        let limited = |step: &String| key_ranges::LIMITS.iter().any(|limit| step.contains(limit));
+        if let Some(step) = steps.iter().find(|step| limited(step)) {
+            let step = step.trim_start_matches(['│', '└', '├', '─', ' ']).to_owned();
+            return Ok(Some(format!("which rows it has depends on all of them ({step})")));
+        }
+        let all: Vec<&str> = texts.iter().copied().chain(steps.iter().map(String::as_str)).collect();
+        let unsure = self.undetermined_of_query(&all).await?;
+        if unsure.is_some() {
+            return Ok(unsure);
+        }
+        let wanted = work.partitions.map_or_else(
+            || u64::try_from(work.readers.get()).unwrap_or(1).saturating_mul(4),
+            |partitions| u64::from(partitions.get()),
+        );
+        let Some(key) = plan.key.first().cloned() else { return Ok(Some("there is no key".to_owned())) };
+        let conditions = key_ranges::conditions(self.session, &plan.relation, &key, wanted).await?;
+        plan.mode = ChMode::KeyRanges;
+        plan.taken_at = Utc::now();
+        plan.partitions = (0_u32..).zip(conditions).map(|(number, slice)| ChPartition { number, slice }).collect();
+        Ok(None)
+    }
+
+    /// As [`Planning::undetermined`], of texts that are queries themselves.
+    async fn undetermined_of_query(&self, texts: &[&str]) -> Result<Option<String>, SourceError> {
+        let without: Vec<String> = texts
+            .iter()
+            .map(|text| words(text).into_iter().filter(|word| word != "select").map(|word| format!("{word}(")).collect())
+            .collect();
+        let texts: Vec<&str> = without.iter().map(String::as_str).collect();
+        self.undetermined(&texts).await
+    }
+}
+
+fn explain(plan: &ChPlan) -> String {
+    format!("EXPLAIN PLAN actions = 1 {}", plan.statement(&ChSlice::Whole))
+}
+
+/// A type's name as it stands on one line.
+fn on_one_line(type_name: &str) -> String {
+    let lines: Vec<&str> = type_name.lines().map(str::trim).collect();
+    let mut out = String::with_capacity(type_name.len());
+    for line in lines {
+        if out.ends_with(',') {
+            out.push(' ');
+        }
+        out.push_str(line);
+    }
+    out
+}
+
+/// A key column as it stands behind ORDER BY.
+fn ordered(key: &KeyColumn) -> String {
+    let direction = match key.direction {
+        Direction::Asc => "ASC",
+        Direction::Desc => "DESC",
+    };
+    format!("{} {direction} NULLS LAST", quoted(&key.name))
+}
+
+/// The words of a text that stand before a bracket, and `select`, in small letters. What stands in quotes may be among them,
+/// which only makes one statement of what could be several.
+fn words(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut word = String::new();
+    let mut gap = false;
+    for letter in text.chars().chain([' ']) {
+        if letter.is_alphanumeric() || letter == '_' {
+            if gap {
+                word.clear();
+            }
+            gap = false;
+            word.extend(letter.to_lowercase());
+        } else {
+            if word == "select" || letter == '(' && !word.is_empty() {
+                found.insert(word.clone());
+            }
+            if !letter.is_whitespace() {
+                word.clear();
+            }
+            gap = true;
+        }
+    }
+    found
+}
+
+/// Counts the rows of each part in pieces, all in one statement: it sees one set of parts. `ids` are the table's partitions
+/// that are meant; `None` is all.
+pub(crate) async fn count_parts(
+    session: &ClickHouseSession,
+    relation: &ChRelation,
+    host: &str,
+    grain: Grain,
+    ids: Option<&BTreeSet<String>>,
+) -> Result<Vec<PartPiece>, SourceError> {
+    let mut ours = format!("hostName() = {}", literal(host));
+    if let Some(ids) = ids {
+        let ids: Vec<String> = ids.iter().map(|id| literal(id)).collect();
+        ours = format!("{ours} AND _partition_id IN ({})", ids.join(", "));
+    }
+    let places = grain.places;
+    let sql = format!(
+        "SELECT _partition_id, _part, intDiv(_part_offset, {places}) AS outhaul_piece, count() FROM {}{} \
+         GROUP BY _partition_id, _part, outhaul_piece ORDER BY _partition_id, _part, outhaul_piece",
+        relation.from(),
+        relation.filter(Some(&ours)),
+    );
+    let rows = session.ask("counting the rows of each part", &sql, &[]).await?;
+    let piece = |row: Vec<Option<String>>| {
+        let mut values = row.into_iter().flatten();
+        let (partition_id, part) = (values.next()?, values.next()?);
+        let (nth, rows): (u64, u64) = (values.next()?.parse().ok()?, values.next()?.parse().ok()?);
+        let from = nth.checked_mul(places)?;
+        Some(PartPiece { partition_id, part, from, to: from.checked_add(places)?, rows })
+    };
+    let pieces: Option<Vec<PartPiece>> = rows.into_iter().map(piece).collect();
+    pieces.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server's counts of parts cannot be read"))
+}
+
+/// Slices as partitions, numbered on from `first`.
+pub(crate) fn numbered(slices: Vec<Vec<PartPiece>>, first: u32) -> Result<Vec<ChPartition>, SourceError> {
+    let number = |(place, pieces): (usize, Vec<PartPiece>)| {
+        let number = u32::try_from(place).ok().and_then(|place| first.checked_add(place));
+        let number = number.filter(|number| *number <= PARTITIONS_MAX).ok_or_else(|| {
+            usage("the plan has more partitions than a run may have", "ask for fewer with --partitions")
+        })?;
+        Ok(ChPartition { number, slice: ChSlice::Parts(pieces) })
+    };
+    slices.into_iter().enumerate().map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_functions_of_a_text_are_found() {
+        let found = |text| words(text).into_iter().collect::<Vec<_>>();
+        assert_eq!(found("a > NOW() and b in (1, 2) or Lower (c) = 'x'"), ["in", "lower", "now"]);
+        assert_eq!(found("id IN (SELECT id FROM t)"), ["in", "select"]);
+        assert_eq!(found("a and (b or c)"), ["and"]);
+        assert!(found("a = 1").is_empty());
+    }
+
+    #[test]
+    fn a_type_that_is_printed_on_lines_stands_on_one() {
+        assert_eq!(on_one_line("Tuple(\n    a UInt8,\n    `b c` String)"), "Tuple(a UInt8, `b c` String)");
+        assert_eq!(on_one_line("UInt8"), "UInt8");
+    }
+
+    #[test]
+    fn queries_are_called_after_their_run() {
+        assert_eq!(prefix("2026-11-29-abcdef"), "outhaul-20261129");
+    }
+}
