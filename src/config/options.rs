@@ -334,6 +334,8 @@ options! {
             "SHA-256 of every part in the manifest, beside CRC64NVME";
         manifest: One<PathBuf> = value::path, "FILE",
             "where --to - writes its manifest";
+        keep_partial: One<PathBuf> = value::path, "FILE",
+            "with --format source: where the bytes stay that came before a failure; they are no whole answer";
         keep_snapshot: One<Duration> = value::duration, "DURATION",
             "hold the snapshot so long beyond this process, so that `outhaul resume` can go on with a run that died";
     }

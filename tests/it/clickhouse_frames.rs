@@ -2,12 +2,13 @@
 //! bytes is in a file, and no file that was cut is called whole. Against a scripted server.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::support::clickhouse_fake::{Ending, FakeClickHouse, Scripted, TAG, frame};
 use crate::support::manifest;
-use crate::support::run::Run;
+use crate::support::run::{Run, Stop};
 
 const MESSAGE: &str =
     "Code: 395. DB::Exception: Value passed to 'throwIf' function is non-zero. (FUNCTION_THROW_IF) (version 26.9.2.1)";
@@ -147,6 +148,57 @@ async fn a_lost_answer_is_asked_for_twice_more_and_not_once_more_where_bytes_wen
     assert!(rows.starts_with(&streamed.stdout) && streamed.stdout.len() < rows.len());
     let asked = server.statements().iter().filter(|(_, sql)| sql.starts_with("SELECT n")).count();
     assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn what_came_before_a_failure_is_kept_where_somebody_asks_for_it() {
+    let rows: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (kept, to) = (folder.path().join("kept"), folder.path().join("out"));
+    let query = ["--query", "SELECT n FROM t FORMAT RowBinary", "--keep-partial", kept.to_str().unwrap()];
+    let failing = [rows.as_slice(), &frame(MESSAGE)].concat();
+    let answer = Scripted::of("RowBinary", &failing).cut(60_000).ends(Ending::Broken);
+    for to in [to.to_str().unwrap(), "-"] {
+        let server = FakeClickHouse::start("26.9.2.1", vec![answer.clone()]).await;
+        let run = server.export(&[&query[..], &["--to", to]].concat()).run().await.expect(15);
+        assert!(run.stderr.contains("800000 bytes that came before, which are incomplete"), "{}", run.stderr);
+        assert_eq!(std::fs::read(&kept).unwrap(), rows);
+        // It is not overwritten by the next.
+        let server = FakeClickHouse::start("26.9.2.1", vec![answer.clone()]).await;
+        server.export(&[&query[..], &["--to", to]].concat()).run().await.expect(2);
+        std::fs::remove_file(&kept).unwrap();
+    }
+    let server = FakeClickHouse::start("26.9.2.1", vec![Scripted::of("RowBinary", &rows)]).await;
+    server.export(&[&query[..], &["--to", to.to_str().unwrap()]].concat()).run().await.expect(0);
+    assert!(!kept.exists() && part(&to) == rows);
+    let typed = ["--query", "SELECT 1", "--keep-partial", kept.to_str().unwrap(), "--to", "-"];
+    server.export(&typed).run().await.expect(2);
+}
+
+#[tokio::test]
+async fn a_server_that_cut_its_answer_for_a_slow_destination_is_told_so() {
+    let rows = vec![7_u8; 2_000_000];
+    let server = FakeClickHouse::start("26.9.2.1", vec![Scripted::of("RowBinary", &rows).cut(60_000).ends(Ending::Broken)]).await;
+    let (folder, stop) = (tempfile::tempdir().unwrap(), Stop::at("batch"));
+    let to = folder.path().join("out");
+    let query = ["--query", "SELECT n FROM t FORMAT RowBinary", "--to", to.to_str().unwrap()];
+    let run = server.export(&query).env("OUTHAUL_TEST_LIMITS", "clickhouse_pause=1").stops([&stop]).spawn();
+    run.stands_at(&stop).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    stop.release();
+    let run = run.wait().await.expect(11);
+    assert_eq!(server.statements().iter().filter(|(_, sql)| sql.starts_with("SELECT n")).count(), 3);
+    assert!(!to.join("_manifest.json").exists() && !to.join("data").exists());
+    // Only the first time nobody read for so long.
+    assert!(run.stderr.contains("nothing was read for 1 s") || run.stderr.contains("broke off"), "{}", run.stderr);
+    let streaming = server.export(&["--query", "SELECT n FROM t FORMAT RowBinary", "--to", "-"]);
+    let stop = Stop::at("batch");
+    let run = streaming.env("OUTHAUL_TEST_LIMITS", "clickhouse_pause=1").stops([&stop]).spawn();
+    run.stands_at(&stop).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    stop.release();
+    let run = run.wait().await.expect(11);
+    assert!(run.stderr.contains("nothing was read for 1 s") && run.stderr.contains("30 s"), "{}", run.stderr);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use super::error::{ClickHouseError, of_http, of_status};
 use super::frame::{FrameEnd, FrameProof, FrameScanner, HELD_BACK};
 use super::kill::RunningQuery;
 use crate::base::cpu::on_rayon;
+use crate::base::failpoint;
 use crate::base::http::HttpServer;
 use crate::base::postgres::password;
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
@@ -456,7 +457,7 @@ impl ClickHouseBody {
     /// The connection is lost, or whoever reads was away for longer than the server waits.
     fn cut(&self, error: Option<hyper::Error>) -> SourceError {
         let doing = &self.doing;
-        let failed = if self.pause >= PAUSE_MAX {
+        let failed = if self.pause >= failpoint::limit("clickhouse_pause", PAUSE_MAX) {
             let seconds = self.pause.as_secs();
             let message = format!("{doing}: the server cut its answer, of which nothing was read for {seconds} s");
             SourceError::new(SourceFault::Unavailable, message)

@@ -8,6 +8,7 @@ pub(crate) mod error;
 pub(crate) mod formats;
 pub(crate) mod frame;
 pub(crate) mod http;
+mod kept_prefix;
 mod key_ranges;
 pub(crate) mod kill;
 pub(crate) mod lexer;

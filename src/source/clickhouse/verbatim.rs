@@ -1,5 +1,6 @@
 //! A statement's answer as the server writes it: one statement, one object, and no byte changed.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::error::ClickHouseError;
 use super::formats;
 use super::frame::FrameProof;
 use super::http::{ClickHouseBody, ClickHouseHttp};
+use super::kept_prefix::KeptPrefix;
 use super::lexer;
 use super::names;
 use super::prepare::prefix;
@@ -59,6 +61,7 @@ pub(crate) struct VerbatimReading {
     id: String,
     plan: Arc<Plan>,
     asked: AtomicU32,
+    keep: Option<PathBuf>,
     proof: Arc<Mutex<Option<&'static str>>>,
 }
 
@@ -70,6 +73,9 @@ impl VerbatimReading {
     /// server cannot be asked.
     pub(crate) async fn begin(settings: &ConnectSettings, request: &ReadRequest) -> Result<Self, SourceError> {
         refuse(request)?;
+        if let Some(file) = &request.work.keep_partial {
+            KeptPrefix::check(file)?;
+        }
         let (sql, format) = statement(request)?;
         if formats::by_name(&format) == Some(formats::KnownFormat::NoFile) {
             let message = format!("FORMAT {format} makes no file");
@@ -79,8 +85,8 @@ impl VerbatimReading {
         let http = Arc::new(ClickHouseHttp::new(settings, None, id.clone())?);
         let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
         let plan = Arc::new(plan(request, &format, session.sent()));
-        let (asked, proof) = (AtomicU32::new(0), Arc::default());
-        Ok(Self { session, sql, format, id, plan, asked, proof })
+        let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
+        Ok(Self { session, sql, format, id, plan, asked, keep, proof })
     }
 
     pub(crate) fn planned(&self) -> Plan {
@@ -111,10 +117,14 @@ impl VerbatimReading {
             proof: Arc::clone(&self.proof),
             over: false,
         };
-        let batches: BatchStream = stream::unfold(Some(answer), move |answer| async move {
-            let mut answer = answer?;
-            match answer.next().await {
-                Ok(Some(batch)) => Some((Ok(batch), Some(answer))),
+        let kept = match &self.keep {
+            Some(file) => Some(KeptPrefix::begin(file).await?),
+            None => None,
+        };
+        let batches: BatchStream = stream::unfold(Some((answer, kept)), move |reading| async move {
+            let (mut answer, mut kept) = reading?;
+            match answer.handed(&mut kept).await {
+                Ok(Some(batch)) => Some((Ok(batch), Some((answer, kept)))),
                 Ok(None) => None,
                 Err(error) => Some((Err(given_up(error, last)), None)),
             }
@@ -142,22 +152,43 @@ struct VerbatimAnswer {
 }
 
 impl VerbatimAnswer {
-    async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
-        if self.over {
-            return Ok(None);
-        }
+    /// The next bytes as a batch. What is kept of them for a failure is kept first.
+    async fn handed(&mut self, kept: &mut Option<KeptPrefix>) -> Result<Option<Batch>, SourceError> {
         let mut bytes: Vec<u8> = Vec::with_capacity(HANDED);
-        while bytes.len() < HANDED {
+        let came = self.fill(&mut bytes).await;
+        if let Some(prefix) = kept {
+            prefix.add(&bytes).await?;
+        }
+        match (came, kept.take()) {
+            (Ok(()), prefix) if self.over => {
+                if let Some(prefix) = prefix {
+                    prefix.remove().await?;
+                }
+            }
+            (Ok(()), prefix) => *kept = prefix,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(mut prefix)) => {
+                for rest in self.body.rest() {
+                    prefix.add(&rest).await?;
+                }
+                return Err(prefix.told(error));
+            }
+        }
+        if bytes.is_empty() { Ok(None) } else { batch(bytes).map(Some) }
+    }
+
+    /// Appends the next bytes, and at the end looks whether there are all.
+    async fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SourceError> {
+        while bytes.len() < HANDED && !self.over {
             match self.body.next().await? {
                 Some(chunk) => bytes.extend_from_slice(&chunk),
                 None => {
                     self.prove().await?;
                     self.over = true;
-                    break;
                 }
             }
         }
-        if bytes.is_empty() { Ok(None) } else { batch(bytes).map(Some) }
+        Ok(())
     }
 
     /// Says what shows that nothing is missing. Where the answer itself cannot show it, the server's log of queries may.
