@@ -346,7 +346,7 @@ impl Settings {
             cap,
             allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
-            keep_partial: given.keep_partial.take(),
+            keep_partial: given.keep_partial.clone(),
             source_profile: given.source_profile?,
             source_limits: SourceLimits {
                 yield_to_ddl: given.yield_to_ddl?,
