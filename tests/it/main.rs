@@ -14,6 +14,7 @@ mod awkward;
 mod aws;
 mod cancel;
 mod caps;
+mod clickhouse_typed;
 mod clients;
 mod codes;
 mod commit;

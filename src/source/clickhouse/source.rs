@@ -12,9 +12,7 @@ use super::prepare::{Prepared, prepare};
 use super::reading::{ChRecord, ClickHouseReading};
 use super::recount::recount;
 use crate::base::postgres::settings::ConnectSettings;
-use crate::model::{
-    ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind,
-};
+use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
 use crate::source::{Begun, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
 /// A ClickHouse server that can be asked over HTTP.
@@ -77,8 +75,7 @@ impl Source for ClickHouse {
 
     fn check(&self, shape: &mut ShapeOptions) -> Result<(), SourceError> {
         if let RelationRequest::Query(query) = &mut shape.relation {
-            *query = query.trim().trim_end_matches(';').trim_end().to_owned();
-            lexer::check("--query", query)?;
+            *query = lexer::check("--query", query)?.to_owned();
         }
         if let Some(predicate) = &shape.predicate {
             lexer::check("--where", predicate)?;
