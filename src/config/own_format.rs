@@ -1,7 +1,7 @@
 //! A statement that says itself in which format it wants its answer: a FORMAT at the end of a query to ClickHouse is `--format
 //! source`, and what else is said of the file must agree with it.
 
-use super::implied::{cut, imply, last_name, one_value, written, CODECS, FORMATS};
+use super::implied::{CODECS, FORMATS, cut, imply, last_name, one_value, written};
 use super::raw::Raw;
 use super::{ConfigError, Environment, connection, value};
 use crate::model::Format;
@@ -36,7 +36,8 @@ pub(super) fn add(raw: &mut Raw, environment: &Environment) -> Option<Vec<Config
         }
     }
     let format = says.unwrap_or_else(|| DEFAULT_FORMAT.to_owned());
-    if let (Some(to), Some(KnownFormat::Written { extension, .. })) = (one_value(raw, "to"), formats::by_name(&format)) {
+    if let (Some(to), Some(KnownFormat::Written { extension, .. })) = (one_value(raw, "to"), formats::by_name(&format))
+    {
         match agrees(&to, extension) {
             Ok(true) => {
                 let clause = format!("{} names one file", written("to", raw.get("to"), &to));
@@ -64,7 +65,8 @@ fn agrees<'a>(to: &'a str, extension: &str) -> Result<bool, &'a str> {
     if small == extension || same {
         return Ok(true);
     }
-    let ours = FORMATS.iter().any(|(known, ..)| *known == small) || CODECS.iter().any(|(known, _)| cut(name, known).is_some());
+    let ours =
+        FORMATS.iter().any(|(known, ..)| *known == small) || CODECS.iter().any(|(known, _)| cut(name, known).is_some());
     if ours || formats::is_extension(&small) { Err(end) } else { Ok(false) }
 }
 

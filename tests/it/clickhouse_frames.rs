@@ -86,7 +86,12 @@ async fn errors_of_every_age_commit_nothing_and_are_told_by_their_code() {
         ("25.1.3.4", false, [b"__exception__\r\n", MESSAGE.as_bytes(), b"\n"].concat(), Ending::Broken),
         ("25.8.3.4", false, [MESSAGE.as_bytes(), b"\n"].concat(), Ending::Broken),
         ("23.8.1.2", false, [MESSAGE.as_bytes(), b"\n"].concat(), Ending::Clean),
-        ("20.3.5.2", false, old(", e.displayText() = DB::Exception: no (version 20.3.5.2 (official build))\n"), Ending::Clean),
+        (
+            "20.3.5.2",
+            false,
+            old(", e.displayText() = DB::Exception: no (version 20.3.5.2 (official build))\n"),
+            Ending::Clean,
+        ),
         ("18.16.1", false, old(", e.displayText() = DB::Exception: no, e.what() = DB::Exception\n"), Ending::Clean),
     ];
     for (version, tagged, error, ending) in by_age {
@@ -178,7 +183,9 @@ async fn what_came_before_a_failure_is_kept_where_somebody_asks_for_it() {
 #[tokio::test]
 async fn a_server_that_cut_its_answer_for_a_slow_destination_is_told_so() {
     let rows = vec![7_u8; 2_000_000];
-    let server = FakeClickHouse::start("26.9.2.1", vec![Scripted::of("RowBinary", &rows).cut(60_000).ends(Ending::Broken)]).await;
+    let server =
+        FakeClickHouse::start("26.9.2.1", vec![Scripted::of("RowBinary", &rows).cut(60_000).ends(Ending::Broken)])
+            .await;
     let (folder, stop) = (tempfile::tempdir().unwrap(), Stop::at("batch"));
     let to = folder.path().join("out");
     let query = ["--query", "SELECT n FROM t FORMAT RowBinary", "--to", to.to_str().unwrap()];

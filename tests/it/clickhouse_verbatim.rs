@@ -110,7 +110,10 @@ async fn what_contradicts_a_format_or_needs_rows_is_refused_before_anything_is_s
         (&["--query", "SELECT 1 FORMAT Null", "--to", to], "makes no file"),
         (&["--query", "SELECT 1; SELECT 2 FORMAT CSV", "--to", to], "more than one statement"),
         (&["--query", "SELECT 1 INTO OUTFILE 'x' FORMAT CSV", "--to", to], "INTO OUTFILE"),
-        (&["--query", "SELECT 1 FORMAT CSV SETTINGS result_overflow_mode = 'break'", "--to", to], "result_overflow_mode"),
+        (
+            &["--query", "SELECT 1 FORMAT CSV SETTINGS result_overflow_mode = 'break'", "--to", to],
+            "result_overflow_mode",
+        ),
         (&["--query", "SELECT 1", "--format", "source", "--csv-bom", "--to", to], "--csv-bom"),
         (&["--query", "SELECT 1 FORMAT CSV FORMAT TSV", "--to", to], "two FORMATs"),
     ];
@@ -166,7 +169,8 @@ async fn users_whose_profiles_cut_answers_or_forbid_settings_get_whole_answers_o
     assert_eq!(run.code, 16, "{}", run.stderr);
     let run = export("fixed").await.expect(0);
     assert_eq!(run.stdout.iter().filter(|byte| **byte == b'\n').count(), 100_000);
-    let wrong = server.export(&["--query", sql, "--to", "-"]).env("CLICKHOUSE_PASSWORD", "wrong").run().await.expect(10);
+    let wrong =
+        server.export(&["--query", sql, "--to", "-"]).env("CLICKHOUSE_PASSWORD", "wrong").run().await.expect(10);
     assert!(wrong.stdout.is_empty() && !wrong.stderr.contains("wrong\""), "{}", wrong.stderr);
     let writing = server.export(&["--query", "INSERT INTO x SELECT 1 FORMAT CSV", "--to", "-"]).run().await;
     assert_eq!(writing.code, 10, "{}", writing.stderr);
@@ -174,7 +178,8 @@ async fn users_whose_profiles_cut_answers_or_forbid_settings_get_whole_answers_o
 
 /// Queries of ours that run on the server now, by the word in them.
 async fn running(server: &ClickHouse, word: &str) -> usize {
-    let sql = format!("SELECT count() FROM system.processes WHERE query LIKE '%{word}%' AND query NOT LIKE '%processes%'");
+    let sql =
+        format!("SELECT count() FROM system.processes WHERE query LIKE '%{word}%' AND query NOT LIKE '%processes%'");
     server.run(&sql).await.trim().parse().unwrap()
 }
 

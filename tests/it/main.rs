@@ -15,6 +15,7 @@ mod aws;
 mod cancel;
 mod caps;
 mod clickhouse_frames;
+mod clickhouse_typed;
 mod clickhouse_verbatim;
 mod clients;
 mod codes;

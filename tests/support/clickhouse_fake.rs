@@ -150,7 +150,11 @@ impl FakeClickHouse {
     /// The ids of the queries that were to be killed.
     pub(crate) fn killed(&self) -> Vec<String> {
         let statements = self.statements().into_iter();
-        statements.filter_map(|(_, sql)| Some(sql.strip_prefix("KILL QUERY WHERE query_id = '")?.split('\'').next()?.to_owned())).collect()
+        statements
+            .filter_map(|(_, sql)| {
+                Some(sql.strip_prefix("KILL QUERY WHERE query_id = '")?.split('\'').next()?.to_owned())
+            })
+            .collect()
     }
 }
 
@@ -193,7 +197,8 @@ impl FakeState {
             return Scripted::bare(b"");
         }
         if sql.contains("system.query_log") {
-            let refused = "Code: 60. DB::Exception: Unknown table expression identifier 'system.query_log'. (UNKNOWN_TABLE)\n";
+            let refused =
+                "Code: 60. DB::Exception: Unknown table expression identifier 'system.query_log'. (UNKNOWN_TABLE)\n";
             return Scripted::bare(refused.as_bytes()).status("404 Not Found");
         }
         let mut answers = self.answers.lock().unwrap();

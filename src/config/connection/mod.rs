@@ -70,8 +70,7 @@ struct WrittenConnection {
 fn written(raw: &Raw, environment: &Environment) -> Result<Option<WrittenConnection>, ConfigError> {
     let given = raw.get("from").and_then(|setting| Some((setting.values.first()?.clone(), &setting.origin)));
     let Some((text, origin)) = given else {
-        let of_variable =
-            |text| WrittenConnection { text, place: "DATABASE_URL".to_owned(), on_command_line: false };
+        let of_variable = |text| WrittenConnection { text, place: "DATABASE_URL".to_owned(), on_command_line: false };
         return Ok(environment.get("DATABASE_URL").map(of_variable));
     };
     let Some(name) = text.strip_prefix("env:") else {

@@ -140,7 +140,10 @@ impl OutputNames<'_> {
 
     fn take(&mut self, name: &str) -> Result<String, SourceError> {
         if name.is_empty() {
-            return Err(usage("the name of an output column is empty", "give it one with --rename or --column NAME=SQL"));
+            return Err(usage(
+                "the name of an output column is empty",
+                "give it one with --rename or --column NAME=SQL",
+            ));
         }
         if self.taken.insert(self.folded(name)) {
             return Ok(name.to_owned());
@@ -176,7 +179,8 @@ fn one(
         terms.policies.json_nan = JsonNan::String;
     }
     let mapping = map_type(&ch_type, &terms).ok_or_else(|| {
-        let message = format!("column {name:?} holds the state of an aggregate function ({type_name}), which no file can");
+        let message =
+            format!("column {name:?} holds the state of an aggregate function ({type_name}), which no file can");
         usage(message, format!("write what it comes to: --column {name}='finalizeAggregation(…)'"))
     })?;
     let free_text = is_free_text(&ch_type, &mapping.carrier)
@@ -214,7 +218,8 @@ fn choose(
     let nested = ch_type.is_nested();
     let text = ch_type.holds(&|part| is_text(part)) || *ch_type.inner() == ChType::Json;
     let float = ndjson && is_float(ch_type.inner());
-    let number = ndjson && (nested || matches!(ch_type.inner(), ChType::Integer { .. } | ChType::Decimal { .. } | ChType::Json));
+    let number =
+        ndjson && (nested || matches!(ch_type.inner(), ChType::Integer { .. } | ChType::Decimal { .. } | ChType::Json));
     let stamp = parquet && ch_type.holds(&|part| matches!(part, ChType::DateTime | ChType::DateTime64 { .. }));
     let takes = [
         (ColumnChoice::Error, text || float || stamp),

@@ -35,7 +35,8 @@ fn names(shape: &ShapeOptions, format: Format, policies: &PolicyOptions) -> Resu
     let extra = [DescribedColumn { name: "e".to_owned(), type_name: "Float64".to_owned(), hidden: false }];
     let extra = if shape.expressions.is_empty() { &[][..] } else { &extra[..] };
     let made = columns(&described(), shape, extra, &ColumnRules { format, policies });
-    made.map(|columns| columns.into_iter().map(|column| column.output.name).collect()).map_err(|error| error.to_string())
+    made.map(|columns| columns.into_iter().map(|column| column.output.name).collect())
+        .map_err(|error| error.to_string())
 }
 
 #[test]

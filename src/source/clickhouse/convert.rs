@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, GenericStringBuilder, Int64Array, ListArray, StringArray,
-    StructArray, TimestampMicrosecondArray, TimestampMillisecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, GenericStringBuilder, Int64Array, ListArray, StringArray, StructArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray,
 };
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
+use crate::model::column::ELEMENT;
 use crate::model::{
     Carrier, ColumnPlan, InvalidUtf8, JsonNan, Member, OnUnrepresentable, Policies, Precision, TimestampPrecision,
 };
-use crate::model::column::ELEMENT;
 
 /// PostgreSQL's epoch in microseconds, from which its `timestamp(3)` rounds.
 const ROUNDING_EPOCH: i64 = 946_684_800_000_000;
@@ -248,8 +248,7 @@ impl Conversion<'_> {
         let Some(found) = found else { return Err(self.wrong(array, carrier)) };
         let parts = found.columns().iter().zip(members).map(|(part, member)| self.array(part, &member.carrier));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
-        let fields: Fields =
-            members.iter().map(|member| member.carrier.field(&member.name, member.nullable)).collect();
+        let fields: Fields = members.iter().map(|member| member.carrier.field(&member.name, member.nullable)).collect();
         let made = StructArray::try_new(fields, parts, found.nulls().cloned());
         made.map(|made| Arc::new(made) as ArrayRef).map_err(|error| self.arrow(error))
     }

@@ -40,7 +40,9 @@ impl DecodeError {
         let (fault, hint) = match &self {
             // A cut answer is told by its transport; here only a proxy can have repaired its end.
             Self::NoEnd => (SourceFault::Unavailable, None),
-            Self::Stream(_) | Self::BehindEnd | Self::Convert(ConvertError::Arrow { .. }) => (SourceFault::Protocol, None),
+            Self::Stream(_) | Self::BehindEnd | Self::Convert(ConvertError::Arrow { .. }) => {
+                (SourceFault::Protocol, None)
+            }
             Self::Convert(ConvertError::Columns { .. } | ConvertError::Type { .. }) => {
                 (SourceFault::SchemaChanged, Some("the relation was changed while it was read: export it again"))
             }

@@ -36,7 +36,9 @@ fn stream() -> Vec<u8> {
     for first in [1_u8, 3] {
         let numbers = UInt8Array::from(vec![first, first + 1]);
         let texts = BinaryArray::from_iter_values([b"x", b"y"]);
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(numbers), Arc::new(texts)]).unwrap()).unwrap();
+        writer
+            .write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(numbers), Arc::new(texts)]).unwrap())
+            .unwrap();
     }
     writer.finish().unwrap();
     writer.into_inner().unwrap()
@@ -85,11 +87,14 @@ fn other_bytes_are_refused() {
 
 #[test]
 fn a_large_batch_comes_in_pieces() {
-    let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::UInt8, false), Field::new("b", DataType::Binary, false)]));
+    let schema =
+        Arc::new(Schema::new(vec![Field::new("a", DataType::UInt8, false), Field::new("b", DataType::Binary, false)]));
     let mut writer = StreamWriter::try_new(Vec::new(), &schema).unwrap();
     let texts = BinaryArray::from_iter_values((0..4_000).map(|_| [b'x'; 1_000]));
     let numbers = UInt8Array::from(vec![7_u8; 4_000]);
-    writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(numbers), Arc::new(texts)]).unwrap()).unwrap();
+    writer
+        .write(&RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(numbers), Arc::new(texts)]).unwrap())
+        .unwrap();
     writer.finish().unwrap();
     let stream = writer.into_inner().unwrap();
     let batches = ArrowRows::new(columns()).take(vec![stream.into()]).unwrap();

@@ -141,7 +141,10 @@ mod tests {
     #[test]
     fn a_new_format_is_called_by_its_content() {
         let called = |content: Option<&str>| written("Brandnew", content).unwrap().0;
-        assert_eq!([called(Some("text/new; charset=UTF-8")), called(Some("image/new")), called(None)], ["txt", "bin", "bin"]);
+        assert_eq!(
+            [called(Some("text/new; charset=UTF-8")), called(Some("image/new")), called(None)],
+            ["txt", "bin", "bin"]
+        );
         assert_eq!(written("null", None), None);
         assert_eq!(by_name("PARQUET"), by_name("Parquet"));
     }

@@ -98,7 +98,9 @@ fn structured(ch_type: &ChType, terms: &Terms) -> Option<Carrier> {
             (names.len() == members.len()).then_some(Carrier::Struct(members))
         }
         // What is NULL as a whole, a map whose keys may come twice, and values of one type or another.
-        other if other.is_nested() || matches!(other.inner(), ChType::Nothing | ChType::Either | ChType::Map(..)) => None,
+        other if other.is_nested() || matches!(other.inner(), ChType::Nothing | ChType::Either | ChType::Map(..)) => {
+            None
+        }
         other => Some(scalar(other.inner(), terms)),
     }
 }
@@ -296,7 +298,11 @@ mod tests {
             ("Map(String, UInt8)", Carrier::Json, "toJSONString(c)"),
             ("Nullable(JSON)", Carrier::Json, "if(isNull(c), NULL, toJSONString(c))"),
             ("Array(Array(UInt8))", Carrier::List(Arc::new(Carrier::List(Arc::new(Carrier::Int16)))), "c"),
-            ("Array(UUID)", Carrier::List(Arc::new(Carrier::Uuid)), "arrayMap(outhaul_0 -> UUIDStringToNum(toString(outhaul_0)), c)"),
+            (
+                "Array(UUID)",
+                Carrier::List(Arc::new(Carrier::Uuid)),
+                "arrayMap(outhaul_0 -> UUIDStringToNum(toString(outhaul_0)), c)",
+            ),
             ("Variant(String, UInt8)", Carrier::Text, "CAST(c AS Nullable(String))"),
             ("Point", Carrier::Json, "toJSONString(c)"),
         ];

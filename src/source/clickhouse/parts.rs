@@ -81,7 +81,35 @@ pub(crate) fn slices(pieces: Vec<PartPiece>, grain: Grain) -> Vec<Vec<PartPiece>
             }
         }
     }
-   format!("_part = {} AND _part_offset >= {from} AND _part_offset < {to}", literal(part))
+    slices
+}
+
+/// Puts a piece at the end of a slice; gives it back where that has pieces enough.
+fn joined(slice: &mut Vec<PartPiece>, piece: PartPiece) -> Option<PartPiece> {
+    if let Some(last) = slice.last_mut()
+        && (&last.partition_id, &last.part, last.to) == (&piece.partition_id, &piece.part, piece.from)
+    {
+        last.to = piece.to;
+        last.rows = last.rows.saturating_add(piece.rows);
+        return None;
+    }
+    if slice.len() >= PIECES_MAX {
+        return Some(piece);
+    }
+    slice.push(piece);
+    None
+}
+
+/// The condition that gives just these rows. Beside each piece stand the names by which the server leaves parts out before
+/// it looks into them.
+pub(crate) fn condition(pieces: &[PartPiece]) -> String {
+    let names = |of: &dyn Fn(&PartPiece) -> String| {
+        let names: BTreeSet<String> = pieces.iter().map(of).collect();
+        names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ")
+    };
+    let one = |piece: &PartPiece| {
+        let PartPiece { part, from, to, .. } = piece;
+        format!("_part = {} AND _part_offset >= {from} AND _part_offset < {to}", literal(part))
     };
     let ids = names(&|piece| piece.partition_id.clone());
     match pieces {
@@ -101,10 +129,7 @@ pub(crate) fn partition_ids(pieces: &[PartPiece]) -> BTreeSet<String> {
 
 /// All ids that hang together with those of one slice: a slice of two partitions joins them, since it is planned anew as a
 /// whole.
-pub(crate) fn closure<'a>(
-    first: &[PartPiece],
-    all: impl Iterator<Item = &'a [PartPiece]> + Clone,
-) -> BTreeSet<String> {
+pub(crate) fn closure<'a>(first: &[PartPiece], all: impl Iterator<Item = &'a [PartPiece]> + Clone) -> BTreeSet<String> {
     let mut ids = partition_ids(first);
     loop {
         let before = ids.len();
@@ -132,7 +157,12 @@ mod tests {
     #[test]
     fn pieces_that_follow_one_another_become_one() {
         let grain = Grain { places: 10, slice_rows: 40 };
-        let pieces = vec![piece("a", "a_1", 0, 10), piece("a", "a_1", 10, 20), piece("a", "a_2", 0, 5), piece("b", "b_1", 0, 100)];
+        let pieces = vec![
+            piece("a", "a_1", 0, 10),
+            piece("a", "a_1", 10, 20),
+            piece("a", "a_2", 0, 5),
+            piece("b", "b_1", 0, 100),
+        ];
         let made = slices(pieces, grain);
         assert_eq!(made, [vec![piece("a", "a_1", 0, 20), piece("a", "a_2", 0, 5)], vec![piece("b", "b_1", 0, 100)]]);
     }
@@ -142,12 +172,19 @@ mod tests {
         let one = condition(&[piece("a", "a'1", 0, 10)]);
         assert_eq!(one, "_partition_id IN ('a') AND _part = 'a\\'1' AND _part_offset >= 0 AND _part_offset < 10");
         let two = condition(&[piece("a", "a_1", 5, 10), piece("b", "b_1", 0, 3)]);
-        assert!(two.starts_with("_partition_id IN ('a', 'b') AND _part IN ('a_1', 'b_1') AND ((_part = 'a_1' AND"), "{two}");
+        assert!(
+            two.starts_with("_partition_id IN ('a', 'b') AND _part IN ('a_1', 'b_1') AND ((_part = 'a_1' AND"),
+            "{two}"
+        );
     }
 
     #[test]
     fn partitions_that_a_slice_joins_are_planned_anew_together() {
-        let slices = [vec![piece("a", "1", 0, 1), piece("b", "2", 0, 1)], vec![piece("b", "3", 0, 1), piece("c", "4", 0, 1)], vec![piece("d", "5", 0, 1)]];
+        let slices = [
+            vec![piece("a", "1", 0, 1), piece("b", "2", 0, 1)],
+            vec![piece("b", "3", 0, 1), piece("c", "4", 0, 1)],
+            vec![piece("d", "5", 0, 1)],
+        ];
         let ids = closure(&slices[0], slices.iter().map(Vec::as_slice));
         assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
     }

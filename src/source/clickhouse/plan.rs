@@ -11,8 +11,8 @@ use super::names::quoted;
 use super::parts::{PartPiece, condition};
 use crate::base::words::counted;
 use crate::model::{
-    CapPlan, Consistency, ConsistencyMode, KeyColumn, PartRange, Partition, Plan, PlannedContent, ReadPlan, ReadRequest,
-    Relation, RelationKind, RowOrder, SnapshotRecord,
+    CapPlan, Consistency, ConsistencyMode, KeyColumn, PartRange, Partition, Plan, PlannedContent, ReadPlan,
+    ReadRequest, Relation, RelationKind, RowOrder, SnapshotRecord,
 };
 
 /// What the reads of a run have in common.
@@ -162,8 +162,12 @@ pub(crate) struct ChPlan {
 impl ChPlan {
     /// The statement that gives the rows of one slice.
     pub(crate) fn statement(&self, slice: &ChSlice) -> String {
-        let list: Vec<String> =
-            self.columns.iter().enumerate().map(|(place, column)| format!("{} AS {}", column.sent, alias(place))).collect();
+        let list: Vec<String> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| format!("{} AS {}", column.sent, alias(place)))
+            .collect();
         let ours = match slice {
             ChSlice::Whole | ChSlice::Nothing => None,
             ChSlice::Parts(pieces) => Some(condition(pieces)),
@@ -245,7 +249,8 @@ impl ChPlan {
     pub(crate) fn consistency(&self) -> Consistency {
         let mut notes: Vec<String> = self.why.iter().map(|why| format!("read as one statement: {why}")).collect();
         if self.mode == ChMode::KeyRanges {
-            let note = "each range of the key is of its own moment: rows that changed meanwhile may be missing or twice";
+            let note =
+                "each range of the key is of its own moment: rows that changed meanwhile may be missing or twice";
             notes.push(note.to_owned());
         }
         if !self.replanned.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use super::columns::{ChColumn, ColumnRules, DescribedColumn, columns, usage};
+use super::columns::{ChColumn, ColumnRules, DescribedColumn, columns as planned_columns, usage};
 use super::http::ClickHouseHttp;
 use super::key_ranges;
 use super::lexer;
@@ -33,7 +33,7 @@ const fn may(name: &'static str, value: &'static str) -> WantedSetting {
 }
 
 /// How typed values are sent, beside what is always sent.
-const WANTED: [WantedSetting; 15] = [
+const WANTED: [WantedSetting; 19] = [
     must("output_format_arrow_string_as_string", "0"),
     must("output_format_arrow_compression_method", "zstd"),
     must("output_format_json_quote_64bit_integers", "0"),
@@ -52,6 +52,14 @@ const WANTED: [WantedSetting; 15] = [
     must("enable_parallel_replicas", "0"),
     must("allow_experimental_parallel_reading_from_replicas", "0"),
     may("output_format_json_map_as_array_of_tuples", "0"),
+    // Rows that were deleted.
+    must("apply_deleted_mask", "1"),
+    // Rows of some time ago.
+    must("fallback_to_stale_replicas_for_distributed_queries", "0"),
+    // It counts rows that policies hide.
+    may("optimize_trivial_count_query", "0"),
+    // One partition at a time is merged by FINAL otherwise.
+    must("do_not_merge_across_partitions_select_final", "0"),
 ];
 
 /// A session with a server, and what planning knows of it.
@@ -143,9 +151,9 @@ impl Planning<'_> {
         let Described { relation, columns: described, sorting_key, text } = self.described().await?;
         let expressions = self.expressions(&relation).await?;
         let rules = ColumnRules { format: self.request.format, policies: &self.request.policies };
-        let columns = columns(&described, &self.request.shape, &expressions, &rules)?;
+        let columns = planned_columns(&described, &self.request.shape, &expressions, &rules)?;
         let key = self.key(&described, &columns)?;
-        let threads = self.threads().await?;
+        let (threads, is_final) = self.profile().await?;
         let readers = self.request.work.readers.get().min(usize::try_from(threads).unwrap_or(usize::MAX)).max(1);
         let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
         let mut plan = ChPlan {
@@ -169,7 +177,9 @@ impl Planning<'_> {
             return Ok(plan);
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());
-        let why = if plan.key.is_empty() {
+        let why = if is_final {
+            Some("the profile of this user reads with FINAL, which compares the rows of all parts".to_owned())
+        } else if plan.key.is_empty() {
             self.by_parts(&mut plan).await?
         } else {
             self.by_key(&mut plan, text.as_deref()).await?
@@ -307,9 +317,8 @@ impl Planning<'_> {
                 return Err(usage(format!("--key: there is no column {name:?}"), "name a column of the relation"));
             };
             key_ranges::check(name, &column.type_name)?;
-            let output = columns.iter().find(|output| {
-                output.output.origin == crate::model::ColumnOrigin::Column(name.clone())
-            });
+            let output =
+                columns.iter().find(|output| output.output.origin == crate::model::ColumnOrigin::Column(name.clone()));
             Ok(KeyColumn {
                 name: name.clone(),
                 direction: *direction,
@@ -320,11 +329,20 @@ impl Planning<'_> {
         self.request.shape.key.iter().flatten().map(one).collect()
     }
 
-    /// The threads that this user's profile gives one statement.
-    async fn threads(&self) -> Result<u64, SourceError> {
-        let rows = self.ask("asking for max_threads", "SELECT getSetting('max_threads')").await?;
-        let value = rows.first().and_then(|row| row.first()).cloned().flatten();
-        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(1).max(1))
+    /// The threads that this user's profile gives one statement, and whether it adds FINAL to each.
+    async fn profile(&self) -> Result<(u64, bool), SourceError> {
+        let sql = "SELECT name, value FROM system.settings WHERE name = 'final' \
+            UNION ALL SELECT 'threads', toString(getSetting('max_threads'))";
+        let (mut threads, mut is_final) = (1, false);
+        for row in self.ask("asking what the profile of this user has", sql).await? {
+            let mut values = row.into_iter().flatten();
+            match (values.next().as_deref(), values.next()) {
+                (Some("final"), Some(value)) => is_final = value == "1",
+                (Some("threads"), Some(value)) => threads = value.parse().unwrap_or(1),
+                _ => {}
+            }
+        }
+        Ok((threads.max(1), is_final))
     }
 
     /// Slices of named parts; or why it is one statement.
@@ -360,8 +378,12 @@ impl Planning<'_> {
             return Ok(Some("--partitions 1".to_owned()));
         }
         let shape = &self.request.shape;
-        let texts: Vec<&str> =
-            shape.predicate.iter().map(String::as_str).chain(shape.expressions.iter().map(|(_, text)| text.as_str())).collect();
+        let texts: Vec<&str> = shape
+            .predicate
+            .iter()
+            .map(String::as_str)
+            .chain(shape.expressions.iter().map(|(_, text)| text.as_str()))
+            .collect();
         if let Some(why) = self.undetermined(&texts).await? {
             return Ok(Some(why));
         }
@@ -450,7 +472,9 @@ impl Planning<'_> {
     async fn undetermined_of_query(&self, texts: &[&str]) -> Result<Option<String>, SourceError> {
         let without: Vec<String> = texts
             .iter()
-            .map(|text| words(text).into_iter().filter(|word| word != "select").map(|word| format!("{word}(")).collect())
+            .map(|text| {
+                words(text).into_iter().filter(|word| word != "select").map(|word| format!("{word}(")).collect()
+            })
             .collect();
         let texts: Vec<&str> = without.iter().map(String::as_str).collect();
         self.undetermined(&texts).await

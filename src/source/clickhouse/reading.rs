@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
 use futures_util::stream::{self, StreamExt};
-use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -83,15 +83,20 @@ impl ClickHouseReading {
         let Prepared { session, plan } = prepared;
         let (plan, replans) = match record {
             // Threads and readers are of this process, all else is as it was planned.
-            Some(record) => {
-                (ChPlan { threads: plan.threads, readers: plan.readers, ..record.plan }, record.replans)
-            }
+            Some(record) => (ChPlan { threads: plan.threads, readers: plan.readers, ..record.plan }, record.replans),
             None => (plan, BTreeMap::new()),
         };
         let told = Arc::new(plan.told(&request, session.sent()));
         let columns = plan.columns.iter().map(|column| column.output.clone()).collect();
         let permits = Arc::new(Semaphore::new(plan.readers.max(1)));
-        Self { session, request, columns, state: Mutex::new(ChState { plan, told, replans }), permits, statements: AtomicU32::new(0) }
+        Self {
+            session,
+            request,
+            columns,
+            state: Mutex::new(ChState { plan, told, replans }),
+            permits,
+            statements: AtomicU32::new(0),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, ChState> {
@@ -112,7 +117,8 @@ impl ClickHouseReading {
             return Ok(stream::empty().boxed());
         }
         let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|error| SourceError::new(SourceFault::Protocol, "waiting to read").with_source(error))?;
+        let permit =
+            permit.map_err(|error| SourceError::new(SourceFault::Protocol, "waiting to read").with_source(error))?;
         failpoint::reach("clickhouse_open").await;
         let nth = self.statements.fetch_add(1, Ordering::Relaxed);
         let query_id = format!("{}-{partition}-{nth}", prefix(&self.request.run_id));
@@ -158,7 +164,10 @@ impl ClickHouseReading {
         let ids = closure(&moved, all.iter().map(Vec::as_slice));
         let times = self.state().replans.iter().filter(|(id, _)| ids.contains(*id)).map(|(_, times)| *times).max();
         if times.unwrap_or(0) >= REPLANS_MAX {
-            return Err(lost(&ids, format!("it was planned anew {} and has changed again", counted(REPLANS_MAX, "time"))));
+            return Err(lost(
+                &ids,
+                format!("it was planned anew {} and has changed again", counted(REPLANS_MAX, "time")),
+            ));
         }
         let (gone, mut kept): (Vec<ChPartition>, Vec<ChPartition>) = before
             .partitions
@@ -197,7 +206,8 @@ impl ClickHouseReading {
 fn lost(ids: &BTreeSet<String>, why: String) -> SourceError {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let noun = if ids.len() == 1 { "partition" } else { "partitions" };
-    let message = format!("the parts of the table's {noun} {} have changed while they were read: {why}", ids.join(", "));
+    let message =
+        format!("the parts of the table's {noun} {} have changed while they were read: {why}", ids.join(", "));
     SourceError::new(SourceFault::SnapshotLost, message)
         .with_hint("export it again when the table is quiet, or with --partitions 1, which reads it in one statement")
 }
@@ -301,11 +311,7 @@ impl Reading for ClickHouseReading {
     }
 
     fn facts(&self) -> SourceFacts {
-        SourceFacts {
-            kind: SourceKind::Clickhouse,
-            server_version: self.session.version.clone(),
-            standby: false,
-        }
+        SourceFacts { kind: SourceKind::Clickhouse, server_version: self.session.version.clone(), standby: false }
     }
 
     fn consistency(&self, _: usize) -> Consistency {
@@ -314,8 +320,7 @@ impl Reading for ClickHouseReading {
 
     fn record(&self) -> Result<Value, SourceError> {
         let state = self.state();
-        let record =
-            ChRecord { version: RECORD_VERSION, plan: state.plan.clone(), replans: state.replans.clone() };
+        let record = ChRecord { version: RECORD_VERSION, plan: state.plan.clone(), replans: state.replans.clone() };
         serde_json::to_value(record)
             .map_err(|error| SourceError::new(SourceFault::Protocol, "writing the run's record").with_source(error))
     }

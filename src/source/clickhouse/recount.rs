@@ -15,7 +15,8 @@ pub(crate) async fn recount(settings: &ConnectSettings, request: &RecountRequest
     let session = session(settings, prefix(&request.run_id)).await?;
     let from = match &request.relation {
         RelationRequest::Table(name) => {
-            let (database, name) = table(name).map_err(|why| usage(format!("the table {name}: {why}"), "see --help"))?;
+            let (database, name) =
+                table(name).map_err(|why| usage(format!("the table {name}: {why}"), "see --help"))?;
             let database = database.unwrap_or_else(|| settings.database.clone());
             format!("{}.{}", quoted(&database), quoted(&name))
         }

@@ -161,7 +161,9 @@ fn decide(now: &BTreeMap<String, String>, wanted: &[WantedSetting]) -> Result<Ve
     for (name, value, need) in named.chain(modes) {
         match now.get(name) {
             Some(is) if is != value && may_set => send.push((name.to_owned(), value.to_owned())),
-            Some(is) if is != value && need == SettingNeed::Must => fixed.push(format!("{name} = {is}, and not {value}")),
+            Some(is) if is != value && need == SettingNeed::Must => {
+                fixed.push(format!("{name} = {is}, and not {value}"))
+            }
             _ => {}
         }
     }

@@ -13,9 +13,7 @@ use super::reading::{ChRecord, ClickHouseReading};
 use super::recount::recount;
 use super::verbatim::{self, VerbatimReading};
 use crate::base::postgres::settings::ConnectSettings;
-use crate::model::{
-    ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind,
-};
+use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
 use crate::source::{Begun, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
 /// A ClickHouse server that can be asked over HTTP.

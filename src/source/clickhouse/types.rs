@@ -4,14 +4,22 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ChType {
     Bool,
-    Integer { bits: u16, signed: bool },
+    Integer {
+        bits: u16,
+        signed: bool,
+    },
     Float32,
     Float64,
     BFloat16,
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Date,
     DateTime,
-    DateTime64 { scale: u8 },
+    DateTime64 {
+        scale: u8,
+    },
     /// `Time` and `Time64`.
     TimeOfDay,
     Enum,
@@ -334,7 +342,9 @@ fn plain(name: &str) -> Result<ChType, TypeError> {
         "JSON" => ChType::Json,
         "Dynamic" => ChType::Either,
         "Nothing" => ChType::Nothing,
-        "Point" | "Ring" | "Polygon" | "MultiPolygon" | "LineString" | "MultiLineString" | "MultiPoint" => ChType::Shape,
+        "Point" | "Ring" | "Polygon" | "MultiPolygon" | "LineString" | "MultiLineString" | "MultiPoint" => {
+            ChType::Shape
+        }
         "Geometry" => ChType::Either,
         "Tuple" => ChType::Tuple(Vec::new()),
         "" => return Err(TypeError::Malformed),
@@ -381,7 +391,10 @@ mod tests {
             ("IntervalDay", ChType::Interval),
             ("Nullable(Nothing)", ChType::Nothing),
             ("Point", ChType::Shape),
-            ("Map(LowCardinality(String), Array(UInt8))", ChType::Map(Box::new(ChType::Text), Box::new(array(unsigned(8))))),
+            (
+                "Map(LowCardinality(String), Array(UInt8))",
+                ChType::Map(Box::new(ChType::Text), Box::new(array(unsigned(8)))),
+            ),
             (
                 "Tuple(a UInt8, `b c` String, \"d\"\"e\" Date)",
                 ChType::Tuple(vec![
@@ -400,7 +413,20 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "UInt7", "Quantum", "Array(", "Array(UInt8", "Array(UInt8))", "Decimal(80, 2)", "Decimal(2, 3)", "Tuple(a)", "Map(String)", "DateTime64(12)", "Enum8('a"] {
+        for text in [
+            "",
+            "UInt7",
+            "Quantum",
+            "Array(",
+            "Array(UInt8",
+            "Array(UInt8))",
+            "Decimal(80, 2)",
+            "Decimal(2, 3)",
+            "Tuple(a)",
+            "Map(String)",
+            "DateTime64(12)",
+            "Enum8('a",
+        ] {
             assert!(ChType::parse(text).is_err(), "{text}");
         }
         let deep = "Array(".repeat(10_000) + "UInt8" + &")".repeat(10_000);
