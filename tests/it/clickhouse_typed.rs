@@ -107,8 +107,8 @@ async fn every_type() -> ClickHouse {
     let columns = columns.join(", ");
     let made = format!("CREATE TABLE every ({columns}) ENGINE = MergeTree ORDER BY u8");
     server.run(&made).await;
-    for row in [|it: &(&str, &str, &'static str, &'static str)| it.2, |it| it.3] {
-        let values: Vec<&str> = EVERY_TYPE.iter().map(row).collect();
+    let rows = [EVERY_TYPE.map(|(_, _, first, _)| first), EVERY_TYPE.map(|(_, _, _, second)| second)];
+    for values in rows {
         server.run(&format!("INSERT INTO every SELECT {}", values.join(", "))).await;
     }
     server
