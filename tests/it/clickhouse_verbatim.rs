@@ -40,7 +40,7 @@ fn part(folder: &Path) -> (String, Vec<u8>) {
 fn rows(count: u32, format: &str) -> String {
     format!(
         "SELECT number AS n, if(number % 7 = 0, NULL, concat('v\"\\t,\\n', toString(number))) AS v, number / 3 AS f \
-         FROM numbers({count}) ORDER BY n SETTINGS max_threads = 1 FORMAT {format}"
+         FROM numbers({count}) ORDER BY n SETTINGS max_threads = 1, output_format_write_statistics = 0 FORMAT {format}"
     )
 }
 
@@ -172,7 +172,10 @@ async fn users_whose_profiles_cut_answers_or_forbid_settings_get_whole_answers_o
     let wrong =
         server.export(&["--query", sql, "--to", "-"]).env("CLICKHOUSE_PASSWORD", "wrong").run().await.expect(10);
     assert!(wrong.stdout.is_empty() && !wrong.stderr.contains("wrong\""), "{}", wrong.stderr);
-    let writing = server.export(&["--query", "INSERT INTO x SELECT 1 FORMAT CSV", "--to", "-"]).run().await;
+    let writing = server
+        .export(&["--query", "CREATE TABLE x (a UInt8) ENGINE = Memory", "--format", "source", "--to", "-"])
+        .run()
+        .await;
     assert_eq!(writing.code, 10, "{}", writing.stderr);
 }
 

@@ -1,7 +1,7 @@
 //! What is asked for becomes a plan: the server is asked what it has, and the rows of a MergeTree table are counted by part.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use chrono::Utc;
 
@@ -69,10 +69,15 @@ pub(crate) struct Prepared {
     pub(crate) plan: ChPlan,
 }
 
-/// How the queries of a run are called.
+/// What tells the queries of this process from those of another one with the same run.
+static PROCESS: LazyLock<u32> = LazyLock::new(rand::random);
+
+/// How the queries of a run are called, by the end of its id, which is its random part. No other process has the same: it
+/// would kill our queries with its own.
 pub(crate) fn prefix(run_id: &str) -> String {
-    let short: String = run_id.chars().filter(|c| c.is_ascii_alphanumeric()).take(8).collect();
-    format!("outhaul-{short}")
+    let letters: Vec<char> = run_id.chars().filter(char::is_ascii_alphanumeric).collect();
+    let short: String = letters.iter().skip(letters.len().saturating_sub(8)).collect();
+    format!("outhaul-{short}-{:08x}", *PROCESS)
 }
 
 /// A session for typed reads.
@@ -599,6 +604,8 @@ mod tests {
 
     #[test]
     fn queries_are_called_after_their_run() {
-        assert_eq!(prefix("2026-11-29-abcdef"), "outhaul-20261129");
+        let called = prefix("20261129T224247Z-784021fb");
+        assert!(called.starts_with("outhaul-784021fb-") && called.len() == 25, "{called}");
+        assert!(prefix("a'b").starts_with("outhaul-ab-"));
     }
 }

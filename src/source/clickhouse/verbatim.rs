@@ -116,6 +116,7 @@ impl VerbatimReading {
             id,
             proof: Arc::clone(&self.proof),
             over: false,
+            failed: None,
         };
         let kept = match &self.keep {
             Some(file) => Some(KeptPrefix::begin(file).await?),
@@ -149,32 +150,40 @@ struct VerbatimAnswer {
     id: String,
     proof: Arc<Mutex<Option<&'static str>>>,
     over: bool,
+    /// What comes behind the last bytes.
+    failed: Option<SourceError>,
 }
 
 impl VerbatimAnswer {
-    /// The next bytes as a batch. What is kept of them for a failure is kept first.
+    /// The next bytes as a batch. What is kept of them for a failure is kept first. Before an error come the last bytes that
+    /// are certainly rows.
     async fn handed(&mut self, kept: &mut Option<KeptPrefix>) -> Result<Option<Batch>, SourceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut bytes: Vec<u8> = Vec::with_capacity(HANDED);
         let came = self.fill(&mut bytes).await;
+        if came.is_err() {
+            self.body.rest().iter().for_each(|rest| bytes.extend_from_slice(rest));
+        }
         if let Some(prefix) = kept {
             prefix.add(&bytes).await?;
         }
         match (came, kept.take()) {
-            (Ok(()), prefix) if self.over => {
-                if let Some(prefix) = prefix {
-                    prefix.remove().await?;
-                }
-            }
+            (Ok(()), Some(prefix)) if self.over => prefix.remove().await?,
             (Ok(()), prefix) => *kept = prefix,
-            (Err(error), None) => return Err(error),
-            (Err(error), Some(mut prefix)) => {
-                for rest in self.body.rest() {
-                    prefix.add(&rest).await?;
-                }
-                return Err(prefix.told(error));
+            (Err(error), prefix) => {
+                self.failed = Some(match prefix {
+                    Some(prefix) => prefix.told(error),
+                    None => error,
+                });
             }
         }
-        if bytes.is_empty() { Ok(None) } else { batch(bytes).map(Some) }
+        match self.failed.take_if(|_| bytes.is_empty()) {
+            Some(error) => Err(error),
+            None if bytes.is_empty() => Ok(None),
+            None => batch(bytes).map(Some),
+        }
     }
 
     /// Appends the next bytes, and at the end looks whether there are all.
