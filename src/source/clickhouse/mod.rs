@@ -4,6 +4,7 @@ pub(crate) mod coding;
 mod columns;
 mod convert;
 mod decode;
+mod describe;
 pub(crate) mod error;
 pub(crate) mod frame;
 pub(crate) mod http;
@@ -20,6 +21,7 @@ mod reading;
 mod recount;
 pub(crate) mod settings;
 mod source;
+mod steady;
 mod types;
 
 pub use source::ClickHouse;

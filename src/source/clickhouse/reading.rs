@@ -83,7 +83,15 @@ impl ClickHouseReading {
         let Prepared { session, plan } = prepared;
         let (plan, replans) = match record {
             // Threads and readers are of this process, all else is as it was planned.
-            Some(record) => (ChPlan { threads: plan.threads, readers: plan.readers, ..record.plan }, record.replans),
+            Some(record) => (
+                ChPlan {
+                    threads: plan.threads,
+                    fixed_threads: plan.fixed_threads,
+                    readers: plan.readers,
+                    ..record.plan
+                },
+                record.replans,
+            ),
             None => (plan, BTreeMap::new()),
         };
         let told = Arc::new(plan.told(&request, session.sent()));
@@ -104,14 +112,14 @@ impl ClickHouseReading {
     }
 
     async fn opened(&self, partition: u32) -> Result<BatchStream, SourceError> {
-        let (found, statement, threads, cap) = {
+        let (found, statement, (threads, fixed), cap) = {
             let state = self.state();
             let found = state.plan.partitions.iter().find(|one| one.number == partition).cloned();
             let found = found.ok_or_else(|| {
                 SourceError::new(SourceFault::Protocol, format!("there is no partition {partition} in the plan"))
             })?;
             let statement = state.plan.statement(&found.slice);
-            (found, statement, state.plan.threads, state.plan.cap.max_rows)
+            (found, statement, (state.plan.threads, state.plan.fixed_threads), state.plan.cap.max_rows)
         };
         if found.slice == ChSlice::Nothing {
             return Ok(stream::empty().boxed());
@@ -125,7 +133,8 @@ impl ClickHouseReading {
         let doing = format!("reading partition {partition}");
         let threads = threads.to_string();
         let parameters = [("default_format", "ArrowStream"), ("max_threads", threads.as_str())];
-        let body = self.session.stream(&doing, &statement, &query_id, &parameters).await?;
+        let parameters = if fixed { parameters.get(..1).unwrap_or_default() } else { &parameters };
+        let body = self.session.stream(&doing, &statement, &query_id, parameters).await?;
         let reading = SliceReading {
             body,
             rows: Some(ArrowRows::new(Arc::clone(&self.columns))),
