@@ -30,7 +30,6 @@ pub(super) fn pg_type(carrier: &Carrier) -> String {
     }
 }
 
-
 /// The Arrow type of a column's batches. Members of a struct are named in JSON's quotes.
 pub(super) fn arrow_type(carrier: &Carrier) -> String {
     match carrier {

@@ -113,6 +113,9 @@ impl Contradictions<'_> {
             let keys = ["row_group_rows", "row_group_bytes", "unconstrained_numeric", "timestamp_precision"];
             self.refuse(&keys, "where the format is not Parquet", "leave it out");
         }
+        if format != Format::Source {
+            self.refuse(&["keep_partial"], "where the format is not source", "leave it out");
+        }
         if format != Format::Ndjson {
             self.refuse(&["json_large_numbers", "json_nan"], "where the format is not NDJSON", "leave it out");
         }

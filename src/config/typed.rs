@@ -102,7 +102,7 @@ pub fn load(
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
     let (mut raw, mut errors) = Raw::read(flags, environment);
-    errors.extend(implied::add(&mut raw));
+    errors.extend(implied::add(&mut raw, environment));
     let mut settings = Settings::of(raw, errors, environment, OPTIONS.iter());
     let shape = settings.shape(need_target);
     let compression = settings.compression();
@@ -346,6 +346,7 @@ impl Settings {
             cap,
             allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
+            keep_partial: given.keep_partial.clone(),
             source_profile: given.source_profile?,
             source_limits: SourceLimits {
                 yield_to_ddl: given.yield_to_ddl?,

@@ -292,6 +292,5 @@ pub trait Keeper: Send + Sync + std::fmt::Debug {
 /// Waits until every server has been told of the statements that were given up, within bounds: a process that ends earlier
 /// leaves them running.
 pub(crate) async fn cancels_sent() {
-    crate::base::postgres::cancels_sent().await;
-    clickhouse::kill::kills_sent().await;
+    tokio::join!(crate::base::postgres::cancels_sent(), clickhouse::kill::kills_sent());
 }

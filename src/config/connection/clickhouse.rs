@@ -31,7 +31,10 @@ pub(super) fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSe
     let found = found.ok_or_else(|| vec![ConfigError::new("nothing says where the server is", "give --from URL")])?;
     let scheme = SCHEMES.iter().find_map(|(scheme, port, tls)| Some((found.text.strip_prefix(scheme)?, *port, *tls)));
     let (rest, port, tls) = scheme.ok_or_else(|| {
-        vec![ConfigError::new(format!("{}: this is no URL of ClickHouse", found.place), "write clickhouse://user@host/db")]
+        vec![ConfigError::new(
+            format!("{}: this is no URL of ClickHouse", found.place),
+            "write clickhouse://user@host/db",
+        )]
     })?;
     let parameters = conninfo::parse_url(rest, &found.place).map_err(|error| vec![error])?;
     let mut resolver = Resolver { environment, parameters, exposed: Vec::new(), errors: Vec::new() };
@@ -75,8 +78,8 @@ impl Resolver<'_> {
         let user = self.text("user").unwrap_or("default").to_owned();
         let database = self.text("dbname").unwrap_or("default").to_owned();
         // libpq's file of passwords is for PostgreSQL.
-        let says_password =
-            self.text("password").is_some() || ["password_file", "password_command"].iter().any(|key| raw.get(key).is_some());
+        let says_password = self.text("password").is_some()
+            || ["password_file", "password_command"].iter().any(|key| raw.get(key).is_some());
         let password = if says_password { self.password(raw, &addresses, &user, &database) } else { None };
         Some(ConnectSettings {
             nowhere: false,
@@ -111,7 +114,8 @@ impl Resolver<'_> {
             (true, Some("verify-ca" | "require"), Some(root)) => (SslMode::VerifyCa, Some(root)),
             (true, Some("require"), None) => (SslMode::Require, None),
             (true, Some("verify-ca"), None) => {
-                let what = "anybody can have a certificate of the system's authorities: verify-ca would take any of them";
+                let what =
+                    "anybody can have a certificate of the system's authorities: verify-ca would take any of them";
                 self.fault(self.place("sslmode"), what, "write verify-full, or name a file with sslrootcert");
                 (SslMode::VerifyFull, None)
             }
@@ -161,9 +165,8 @@ mod tests {
     fn connect_in(from: &str, environment: &Environment) -> Result<ConnectSettings, String> {
         let (raw, errors) = Raw::read(vec![("from", vec![from.to_owned()])], environment);
         assert_eq!(errors, []);
-        settings(&raw, environment).map_err(|errors| {
-            errors.into_iter().map(|error| error.what).collect::<Vec<_>>().join("; ")
-        })
+        settings(&raw, environment)
+            .map_err(|errors| errors.into_iter().map(|error| error.what).collect::<Vec<_>>().join("; "))
     }
 
     fn connect(from: &str) -> Result<ConnectSettings, String> {

@@ -54,6 +54,11 @@ pub(super) fn source(raw: &Raw, environment: &Environment) -> Result<Arc<dyn Sou
     Ok(Arc::new(Postgres::new(settings(raw, environment)?)))
 }
 
+/// Whether the source is a ClickHouse server.
+pub(super) fn is_clickhouse(raw: &Raw, environment: &Environment) -> bool {
+    written(raw, environment).is_ok_and(|written| written.is_some_and(|written| clickhouse::is_meant(&written.text)))
+}
+
 /// What says where the server is, and where that was written. It may hold a password: no `Debug`.
 struct WrittenConnection {
     text: String,
@@ -65,8 +70,7 @@ struct WrittenConnection {
 fn written(raw: &Raw, environment: &Environment) -> Result<Option<WrittenConnection>, ConfigError> {
     let given = raw.get("from").and_then(|setting| Some((setting.values.first()?.clone(), &setting.origin)));
     let Some((text, origin)) = given else {
-        let of_variable =
-            |text| WrittenConnection { text, place: "DATABASE_URL".to_owned(), on_command_line: false };
+        let of_variable = |text| WrittenConnection { text, place: "DATABASE_URL".to_owned(), on_command_line: false };
         return Ok(environment.get("DATABASE_URL").map(of_variable));
     };
     let Some(name) = text.strip_prefix("env:") else {

@@ -43,7 +43,8 @@ impl ClickHouseError {
         let text = text.strip_prefix("e.displayText() = ").unwrap_or(text);
         let text = text.split(", e.what() = ").next().unwrap_or(text);
         let text = text.rfind(" (version ").map_or(text, |at| text.get(..at).unwrap_or(text));
-        let text = ["DB::Exception: ", "DB::NetException: "].iter().find_map(|name| text.strip_prefix(name)).unwrap_or(text);
+        let text =
+            ["DB::Exception: ", "DB::NetException: "].iter().find_map(|name| text.strip_prefix(name)).unwrap_or(text);
         Self { code: code.or(read), text: shown(text) }
     }
 
@@ -135,7 +136,8 @@ pub(crate) fn of_status(status: http::StatusCode, code: Option<u32>, body: &str,
     let said = if error.text.is_empty() { String::new() } else { format!(": {}", error.text) };
     let mut failed = SourceError::new(fault, format!("{doing}: the answer is {status}{said}"));
     failed.retry = retry;
-    failed.hint = (fault == SourceFault::Usage).then(|| "is there a ClickHouse server at this host and port?".to_owned());
+    failed.hint =
+        (fault == SourceFault::Usage).then(|| "is there a ClickHouse server at this host and port?".to_owned());
     failed
 }
 
@@ -147,7 +149,9 @@ pub(crate) fn of_http(error: HttpError, doing: &str) -> SourceError {
         HttpError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
             (SourceFault::Unavailable, Some(ErrorCode::ConnectionRefused))
         }
-        HttpError::Connect { .. } | HttpError::Exchange { .. } | HttpError::Silent { .. } => (SourceFault::Unavailable, None),
+        HttpError::Connect { .. } | HttpError::Exchange { .. } | HttpError::Silent { .. } => {
+            (SourceFault::Unavailable, None)
+        }
     };
     let mut failed = SourceError::new(fault, doing);
     failed.reason = reason;
@@ -203,12 +207,14 @@ mod tests {
 
     #[test]
     fn what_is_no_clickhouse_is_told_by_its_status() {
-        let fault = |status: u16, body: &str| of_status(http::StatusCode::from_u16(status).unwrap(), None, body, "asking");
+        let fault =
+            |status: u16, body: &str| of_status(http::StatusCode::from_u16(status).unwrap(), None, body, "asking");
         assert_eq!(fault(502, "<html>").fault, SourceFault::Unavailable);
         assert_eq!(fault(403, "no").fault, SourceFault::Authentication);
         assert_eq!(fault(404, "nginx").fault, SourceFault::Usage);
         // A proxy that repeats what the server said.
-        let error = fault(500, "[ Id: 1; User \"x\" ] concurrent query failed: Code: 202. DB::Exception: Too many (version 1)");
+        let error =
+            fault(500, "[ Id: 1; User \"x\" ] concurrent query failed: Code: 202. DB::Exception: Too many (version 1)");
         assert_eq!((error.fault, error.retry), (SourceFault::GaveWay, Retry::FewerReaders));
     }
 }

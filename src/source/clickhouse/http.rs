@@ -62,9 +62,8 @@ impl ClickHouseHttp {
         let Some(ServerAddress::Tcp { host, port }) = settings.addresses.first() else {
             return Err(SourceError::new(SourceFault::Usage, "ClickHouse is reached at a host and a port"));
         };
-        let tls = tls::client_config(settings).map_err(|error| {
-            SourceError::new(SourceFault::Authentication, "preparing TLS").with_source(error)
-        })?;
+        let tls = tls::client_config(settings)
+            .map_err(|error| SourceError::new(SourceFault::Authentication, "preparing TLS").with_source(error))?;
         Ok(Self {
             server: HttpServer::at(host, *port, tls),
             user: settings.user.clone(),
@@ -165,7 +164,8 @@ impl ClickHouseHttp {
             request = request.header(ACCEPT_ENCODING, coding.name());
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(sql.as_bytes()))).map_err(|error| {
-            SourceError::new(SourceFault::Protocol, format!("{doing}: the request cannot be written")).with_source(error)
+            SourceError::new(SourceFault::Protocol, format!("{doing}: the request cannot be written"))
+                .with_source(error)
         })?;
         self.server.send_patiently(request, None).await.map_err(|error| of_http(error, doing))
     }
@@ -263,7 +263,8 @@ fn ends_by_itself(response: &Response<Incoming>, doing: &str) -> Result<(), Sour
     if told || response.status() == http::StatusCode::NO_CONTENT {
         return Ok(());
     }
-    let message = format!("{doing}: the answer has neither a length nor chunks, so that its end cannot be told from a cut");
+    let message =
+        format!("{doing}: the answer has neither a length nor chunks, so that its end cannot be told from a cut");
     Err(SourceError::new(SourceFault::Protocol, message)
         .with_hint("a proxy that speaks HTTP/1.0 stands before the server: go around it"))
 }

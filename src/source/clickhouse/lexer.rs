@@ -52,7 +52,8 @@ impl StatementSays {
 
 /// Settings that a statement may not have: each lets an answer be short, or have an error among its rows, as if it were
 /// whole.
-const REFUSED: [&str; 3] = ["http_write_exception_in_output_format", "partial_result_on_first_cancel", "skip_unavailable_shards"];
+const REFUSED: [&str; 3] =
+    ["http_write_exception_in_output_format", "partial_result_on_first_cancel", "skip_unavailable_shards"];
 
 /// Reads one whole statement.
 ///
@@ -99,8 +100,9 @@ pub(crate) fn check<'a>(what: &str, text: &'a str) -> Result<&'a str, SourceErro
         return Err(usage("it is empty".to_owned()));
     }
     match says.format {
-        Some(format) => Err(usage(format!("it has FORMAT {format}, which cannot stand here"))
-            .with_hint("without FORMAT outhaul writes the rows itself; with it, and `--format source`, ClickHouse does")),
+        Some(format) => Err(usage(format!("it has FORMAT {format}, which cannot stand here")).with_hint(
+            "without FORMAT outhaul writes the rows itself; with it, and `--format source`, ClickHouse does",
+        )),
         None => Ok(text.get(..says.end).unwrap_or(text)),
     }
 }
@@ -354,7 +356,8 @@ mod tests {
         ] {
             assert!(statement(sql).is_err(), "{sql}");
         }
-        for sql in ["SELECT a_overflow_mode = 1 FROM t", "SELECT 'SETTINGS result_overflow_mode=1'", "SELECT 1 AS into"] {
+        for sql in ["SELECT a_overflow_mode = 1 FROM t", "SELECT 'SETTINGS result_overflow_mode=1'", "SELECT 1 AS into"]
+        {
             assert!(statement(sql).is_ok(), "{sql}");
         }
     }

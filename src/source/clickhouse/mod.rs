@@ -6,8 +6,10 @@ mod convert;
 mod decode;
 mod describe;
 pub(crate) mod error;
+pub(crate) mod formats;
 pub(crate) mod frame;
 pub(crate) mod http;
+mod kept_prefix;
 mod key_ranges;
 pub(crate) mod kill;
 pub(crate) mod lexer;
@@ -23,5 +25,6 @@ pub(crate) mod settings;
 mod source;
 mod steady;
 mod types;
+pub(crate) mod verbatim;
 
 pub use source::ClickHouse;

@@ -9,13 +9,14 @@ use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_
 use super::describe::ChDescribed;
 use super::http::ClickHouseHttp;
 use super::key_ranges;
+use super::lexer;
 use super::names::{literal, quoted};
 use super::parts::{Grain, PartPiece, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
 use super::settings::{ClickHouseSession, SettingNeed, WantedSetting};
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
-use crate::model::{Direction, KeyColumn, ReadMode, ReadRequest};
+use crate::model::{Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
 /// The first release whose ArrowStream has all that is read here.
@@ -95,6 +96,9 @@ pub(crate) async fn session(settings: &ConnectSettings, prefix: String) -> Resul
 /// It does not fit the relation or this source, or the server fails.
 pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -> Result<Prepared, SourceError> {
     refuse(request)?;
+    if let RelationRequest::Query(query) = &request.shape.relation {
+        lexer::check("--query", query)?;
+    }
     let session = session(settings, prefix(&request.run_id)).await?;
     let planning = ChPlanning { session: &session, request, database: &settings.database };
     let plan = planning.plan().await?;

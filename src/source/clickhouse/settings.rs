@@ -67,8 +67,6 @@ pub(crate) struct ClickHouseSession {
     pub version: String,
     /// The name that the server has of itself.
     pub host: String,
-    /// The zone in which it writes times that have none.
-    pub time_zone: String,
     settings: Vec<(String, String)>,
 }
 
@@ -88,8 +86,8 @@ impl ClickHouseSession {
         }
         let fact = |name: &str| facts.get(name).cloned().unwrap_or_default();
         let settings = decide(&facts, wanted)?;
-        let (version, host, time_zone) = (fact(VERSION), fact(HOST), fact(TIME_ZONE));
-        Ok(Self { http, version, host, time_zone, settings })
+        let (version, host) = (fact(VERSION), fact(HOST));
+        Ok(Self { http, version, host, settings })
     }
 
     /// Its year and its month: 26.9 is `(26, 9)`.
@@ -134,14 +132,12 @@ impl ClickHouseSession {
 // Names that no setting has.
 const VERSION: &str = "version()";
 const HOST: &str = "hostName()";
-const TIME_ZONE: &str = "timezone()";
 
 fn inquiry(wanted: &[WantedSetting]) -> String {
     let names = ALWAYS.iter().chain(wanted).map(|setting| format!("'{}'", setting.name));
     let names = names.collect::<Vec<_>>().join(", ");
     format!(
         "SELECT '{VERSION}' AS name, version() AS value UNION ALL SELECT '{HOST}', hostName() \
-         UNION ALL SELECT '{TIME_ZONE}', timezone() \
          UNION ALL SELECT name, value FROM system.settings \
          WHERE name IN ('readonly', {names}) OR name LIKE '%overflow\\_mode%'"
     )
@@ -161,7 +157,9 @@ fn decide(now: &BTreeMap<String, String>, wanted: &[WantedSetting]) -> Result<Ve
     for (name, value, need) in named.chain(modes) {
         match now.get(name) {
             Some(is) if is != value && may_set => send.push((name.to_owned(), value.to_owned())),
-            Some(is) if is != value && need == SettingNeed::Must => fixed.push(format!("{name} = {is}, and not {value}")),
+            Some(is) if is != value && need == SettingNeed::Must => {
+                fixed.push(format!("{name} = {is}, and not {value}"))
+            }
             _ => {}
         }
     }

@@ -11,6 +11,7 @@ use super::listing::list;
 use super::prepare::{Prepared, prepare};
 use super::reading::{ChRecord, ClickHouseReading};
 use super::recount::recount;
+use super::verbatim::{self, VerbatimReading};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
 use crate::source::{Begun, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
@@ -27,6 +28,16 @@ impl ClickHouse {
         Self { connect }
     }
 
+    /// The reading of a request for the server's own bytes; `None` where rows are asked for.
+    async fn verbatim(&self, requests: &[ReadRequest]) -> Result<Option<VerbatimReading>, SourceError> {
+        match requests {
+            [request] if verbatim::is_wanted(request) => {
+                Box::pin(VerbatimReading::begin(&self.connect, request)).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     async fn prepared(&self, requests: Vec<ReadRequest>) -> Result<(Prepared, ReadRequest), SourceError> {
         let request = only(requests)?;
         let prepared = Box::pin(prepare(&self.connect, &request)).await?;
@@ -34,6 +45,9 @@ impl ClickHouse {
     }
 
     async fn resumed(&self, requests: Vec<ReadRequest>, begun: Begun) -> Result<Arc<dyn Reading>, SourceError> {
+        if let Some(verbatim) = self.verbatim(&requests).await? {
+            return Ok(Arc::new(verbatim));
+        }
         let record = ChRecord::read(&begun.record)?;
         let (prepared, request) = self.prepared(requests).await?;
         let same = |one: &Prepared| {
@@ -75,7 +89,12 @@ impl Source for ClickHouse {
 
     fn check(&self, shape: &mut ShapeOptions) -> Result<(), SourceError> {
         if let RelationRequest::Query(query) = &mut shape.relation {
-            *query = lexer::check("--query", query)?.to_owned();
+            let says = lexer::statement(query)
+                .map_err(|why| SourceError::new(SourceFault::Usage, format!("--query: {why}")))?;
+            // With a FORMAT it is sent as it is, or refused once it is known what is asked for.
+            if says.format.is_none() {
+                *query = lexer::check("--query", query)?.to_owned();
+            }
         }
         if let Some(predicate) = &shape.predicate {
             lexer::check("--where", predicate)?;
@@ -88,6 +107,9 @@ impl Source for ClickHouse {
 
     fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>> {
         async move {
+            if let Some(verbatim) = self.verbatim(&requests).await? {
+                return Ok(vec![verbatim.planned()]);
+            }
             let (prepared, request) = self.prepared(requests).await?;
             Ok(vec![prepared.plan.told(&request, prepared.session.sent())])
         }
@@ -96,6 +118,9 @@ impl Source for ClickHouse {
 
     fn begin(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
         async move {
+            if let Some(verbatim) = self.verbatim(&requests).await? {
+                return Ok(Arc::new(verbatim) as Arc<dyn Reading>);
+            }
             let (prepared, request) = self.prepared(requests).await?;
             Ok(Arc::new(ClickHouseReading::new(prepared, request, None)) as Arc<dyn Reading>)
         }
