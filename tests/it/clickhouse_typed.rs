@@ -321,6 +321,26 @@ async fn a_killed_run_is_resumed_though_its_parts_have_merged() {
     outhaul(verify).env("CLICKHOUSE_PASSWORD", &server.password).run().await.expect(0);
 }
 
+#[tokio::test]
+async fn rows_that_go_are_missed_when_their_parts_are_planned_anew() {
+    let server = lines(40_000).await;
+    server.run("SYSTEM START MERGES lines").await;
+    let target = Target::new();
+    let done = "ALTER TABLE lines DELETE WHERE id < 7 SETTINGS mutations_sync = 2";
+    meanwhile(&server, &target, done, Some("fewer_rows")).await.expect(0);
+    assert_eq!(target.manifest()["totals"]["rows"], 39_993, "the switch shows what the comparison is for");
+}
+
+#[tokio::test]
+async fn a_run_ends_when_its_time_is_over() {
+    let server = clickhouse().await;
+    let slow = "SELECT number, sleepEachRow(0.01) AS s FROM numbers(1000000) SETTINGS max_block_size = 10";
+    let arguments = ["--query", slow, "--format", "csv", "--max-duration", "2s"];
+    let target = Target::new();
+    let run = target.export(&server, &arguments).await.expect(16);
+    assert!(run.stderr.contains("--max-duration") || run.report.to_string().contains("--max-duration"), "{run:?}");
+}
+
 /// Merges, inserts into another partition and mutations that change nothing, for as long as `running` lasts.
 async fn unrest(server: &ClickHouse, seed: u32, mut done: tokio::sync::oneshot::Receiver<()>) -> u32 {
     let mut steps = 0;

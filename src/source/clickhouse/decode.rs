@@ -9,7 +9,6 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use super::convert::{ConvertError, converted};
-use crate::base::failpoint;
 use crate::base::memory::BATCH_BYTES_MAX;
 use crate::model::ColumnPlan;
 use crate::source::{Batch, SourceError, SourceFault};
@@ -101,9 +100,6 @@ impl ArrowRows {
     /// [`ArrowDecodeError::NoEnd`]: the decoder takes a cut between two messages for an end, so it is asked whether it would take
     /// another byte.
     pub(crate) fn finish(mut self) -> Result<(), ArrowDecodeError> {
-        if failpoint::off("arrow_end") {
-            return Ok(());
-        }
         let whole = self.decoder.finish().is_ok();
         let takes_more = self.decoder.decode(&mut Buffer::from(&[0_u8])).is_ok();
         if whole && !takes_more { Ok(()) } else { Err(ArrowDecodeError::NoEnd) }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::Utc;
 
@@ -68,6 +69,8 @@ const WANTED: [WantedSetting; 19] = [
 pub(crate) struct Prepared {
     pub(crate) session: Arc<ClickHouseSession>,
     pub(crate) plan: ChPlan,
+    /// When `--max-duration` is over.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// How the queries of a run are called.
@@ -99,10 +102,25 @@ pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -
     if let RelationRequest::Query(query) = &request.shape.relation {
         lexer::check("--query", query)?;
     }
-    let session = session(settings, prefix(&request.run_id)).await?;
-    let planning = ChPlanning { session: &session, request, database: &settings.database };
-    let plan = planning.plan().await?;
-    Ok(Prepared { session, plan })
+    let limit = request.work.source_limits.max_duration;
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let planned = async {
+        let session = session(settings, prefix(&request.run_id)).await?;
+        let planning = ChPlanning { session: &session, request, database: &settings.database };
+        let plan = planning.plan().await?;
+        Ok(Prepared { session, plan, deadline })
+    };
+    match deadline {
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), planned).await.unwrap_or_else(|_| Err(out_of_time()))
+        }
+        None => planned.await,
+    }
+}
+
+/// The run has lasted as long as somebody allows it.
+pub(crate) fn out_of_time() -> SourceError {
+    SourceError::new(SourceFault::GaveWay, "the run has taken as long as --max-duration allows")
 }
 
 /// Refuses what this source does not have.
