@@ -189,7 +189,10 @@ impl HttpServer {
     }
 
     async fn connect(&self) -> Result<TcpStream, HttpError> {
-        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let connected = match failpoint::address(&self.host) {
+            Some(address) => TcpStream::connect((address, self.port)).await,
+            None => TcpStream::connect((self.host.as_str(), self.port)).await,
+        };
         let kept = connected.and_then(|socket| keepalive::set(&socket).map(|()| socket));
         kept.map_err(|source| HttpError::Connect { server: self.authority.clone(), source })
     }

@@ -173,7 +173,7 @@ macro_rules! options {
 options! {
     Ends {
         from: One, "URL",
-            "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables";
+            "database to read: postgres://user@host:port/database, key=value pairs, clickhouse[s]://user@host:port/database, or env:NAME; without it DATABASE_URL or the PG* variables";
         password_file: One, "FILE",
             "file whose first line is the password; read again for each connection";
         password_command: One, "COMMAND",

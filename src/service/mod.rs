@@ -35,6 +35,7 @@ mod receipts;
 mod scoped;
 mod state;
 mod stream;
+mod tags;
 mod tls;
 mod webhooks;
 
@@ -165,7 +166,7 @@ pub(crate) struct ServiceState {
     signer: BucketSigner,
     links: Links,
     /// A job waits for a worker.
-    job_queued: Notify,
+    job_queued: Arc<Notify>,
     /// Ends the streams.
     stop: CancellationToken,
     /// The service takes no new requests.
@@ -266,7 +267,7 @@ pub async fn serve(
         catalog,
         signer,
         links,
-        job_queued: Notify::new(),
+        job_queued: Arc::default(),
         stop,
         stopping,
     });

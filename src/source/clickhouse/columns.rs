@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::mapping::{Mapping, Terms, map_type, may_become_null, sent, sent_as};
+use super::mapping::{ChMapping, ChTerms, map_type, may_become_null, sent, sent_as};
 use super::names::quoted;
 use super::types::ChType;
 use crate::base::words::NAMES_IN_ERROR_MAX;
@@ -17,7 +17,7 @@ use crate::source::{SourceError, SourceFault};
 
 /// A column as the server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DescribedColumn {
+pub(crate) struct ChColumnFacts {
     pub(crate) name: String,
     /// As the server prints it.
     pub(crate) type_name: String,
@@ -40,7 +40,7 @@ pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Sour
 
 /// What column plans depend on besides the relation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ColumnRules<'a> {
+pub(crate) struct ChColumnRules<'a> {
     pub(crate) format: Format,
     pub(crate) policies: &'a PolicyOptions,
 }
@@ -51,13 +51,13 @@ pub(crate) struct ColumnRules<'a> {
 /// # Errors
 /// A name that is unknown, given twice or taken, a type that cannot be read, or nothing to write.
 pub(crate) fn columns(
-    described: &[DescribedColumn],
+    described: &[ChColumnFacts],
     shape: &ShapeOptions,
-    expressions: &[DescribedColumn],
-    rules: &ColumnRules<'_>,
+    expressions: &[ChColumnFacts],
+    rules: &ChColumnRules<'_>,
 ) -> Result<Vec<ChColumn>, SourceError> {
     let mut places: Vec<(usize, ChColumn)> = Vec::new();
-    let mut names = OutputNames { taken: HashSet::new(), rules };
+    let mut names = ChOutputNames { taken: HashSet::new(), rules };
     let selected = select(described, shape)?;
     for (old, _) in &shape.renames {
         if !selected.iter().any(|column| column.name == *old) {
@@ -100,7 +100,7 @@ fn place(shape: &ShapeOptions, name: &str, of_relation: bool) -> usize {
     here.unwrap_or(usize::MAX)
 }
 
-fn select<'a>(described: &'a [DescribedColumn], shape: &ShapeOptions) -> Result<Vec<&'a DescribedColumn>, SourceError> {
+fn select<'a>(described: &'a [ChColumnFacts], shape: &ShapeOptions) -> Result<Vec<&'a ChColumnFacts>, SourceError> {
     let Some(names) = shape.relation_columns() else {
         return Ok(described.iter().filter(|column| !column.hidden).collect());
     };
@@ -124,12 +124,12 @@ fn unknown<'a>(flag: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
 }
 
 /// The output names given so far.
-struct OutputNames<'a> {
+struct ChOutputNames<'a> {
     taken: HashSet<String>,
-    rules: &'a ColumnRules<'a>,
+    rules: &'a ChColumnRules<'a>,
 }
 
-impl OutputNames<'_> {
+impl ChOutputNames<'_> {
     /// A name as the preset's readers compare it.
     fn folded(&self, name: &str) -> String {
         match self.rules.policies.preset {
@@ -165,13 +165,13 @@ fn one(
     origin: ColumnOrigin,
     type_name: &str,
     value: &str,
-    rules: &ColumnRules<'_>,
+    rules: &ChColumnRules<'_>,
 ) -> Result<ChColumn, SourceError> {
     let ch_type = ChType::parse(type_name).map_err(|why| {
         let hint = format!("leave it out of --columns, or write its text: --column {name}='toString(…)'");
         usage(format!("column {name:?} is of type {type_name}: {why}"), hint)
     })?;
-    let mut terms = Terms { format: rules.format, preset: rules.policies.preset, policies: rules.policies.default };
+    let mut terms = ChTerms { format: rules.format, preset: rules.policies.preset, policies: rules.policies.default };
     for (_, choice) in rules.policies.columns.iter().filter(|(column, _)| *column == name) {
         choose(*choice, &mut terms, &name, type_name, &ch_type)?;
     }
@@ -208,7 +208,7 @@ fn one(
 /// Makes a `--column-policy` choice for one column.
 fn choose(
     choice: ColumnChoice,
-    terms: &mut Terms,
+    terms: &mut ChTerms,
     name: &str,
     type_name: &str,
     ch_type: &ChType,
@@ -315,7 +315,7 @@ fn may_show(ch_type: &ChType) -> bool {
 }
 
 /// The choices that matter to a column, in the words of their flags.
-fn words(ch_type: &ChType, mapping: &Mapping, terms: &Terms, free_text: bool) -> String {
+fn words(ch_type: &ChType, mapping: &ChMapping, terms: &ChTerms, free_text: bool) -> String {
     let Policies { json_nan, json_large_numbers, timestamp_precision, invalid_utf8, .. } = terms.policies;
     let ndjson = terms.format == Format::Ndjson;
     let mut words: Vec<&str> = mapping.rewritten.into_iter().collect();

@@ -22,8 +22,8 @@ fn policies(columns: &[(&str, ColumnChoice)]) -> PolicyOptions {
     }
 }
 
-fn described() -> Vec<DescribedColumn> {
-    let column = |name: &str, type_name: &str, hidden| DescribedColumn {
+fn described() -> Vec<ChColumnFacts> {
+    let column = |name: &str, type_name: &str, hidden| ChColumnFacts {
         name: name.to_owned(),
         type_name: type_name.to_owned(),
         hidden,
@@ -32,9 +32,9 @@ fn described() -> Vec<DescribedColumn> {
 }
 
 fn names(shape: &ShapeOptions, format: Format, policies: &PolicyOptions) -> Result<Vec<String>, String> {
-    let extra = [DescribedColumn { name: "e".to_owned(), type_name: "Float64".to_owned(), hidden: false }];
+    let extra = [ChColumnFacts { name: "e".to_owned(), type_name: "Float64".to_owned(), hidden: false }];
     let extra = if shape.expressions.is_empty() { &[][..] } else { &extra[..] };
-    let made = columns(&described(), shape, extra, &ColumnRules { format, policies });
+    let made = columns(&described(), shape, extra, &ChColumnRules { format, policies });
     made.map(|columns| columns.into_iter().map(|column| column.output.name).collect())
         .map_err(|error| error.to_string())
 }
@@ -67,7 +67,7 @@ fn a_choice_that_a_type_does_not_have_is_refused() {
     let refused = names(&shape(None), Format::Csv, &policies(&[("id", ColumnChoice::Bytes)])).unwrap_err();
     assert!(refused.contains("a column of type UInt64 has no such choice"), "{refused}");
     let chosen = policies(&[("word", ColumnChoice::Bytes)]);
-    let rules = ColumnRules { format: Format::Parquet, policies: &chosen };
+    let rules = ChColumnRules { format: Format::Parquet, policies: &chosen };
     let made = columns(&described(), &shape(None), &[], &rules).unwrap();
     assert_eq!(made[1].output.carrier, Carrier::Bytes);
     assert_eq!((made[1].output.policy.as_str(), made[1].output.rewritten), ("bytes", true));
@@ -75,9 +75,9 @@ fn a_choice_that_a_type_does_not_have_is_refused() {
 
 #[test]
 fn a_type_that_is_not_known_is_an_error_with_a_way_out() {
-    let strange = [DescribedColumn { name: "q".to_owned(), type_name: "Quantum(3)".to_owned(), hidden: false }];
+    let strange = [ChColumnFacts { name: "q".to_owned(), type_name: "Quantum(3)".to_owned(), hidden: false }];
     let plain = policies(&[]);
-    let rules = ColumnRules { format: Format::Csv, policies: &plain };
+    let rules = ChColumnRules { format: Format::Csv, policies: &plain };
     let error = columns(&strange, &shape(None), &[], &rules).unwrap_err();
     assert_eq!(error.to_string(), "column \"q\" is of type Quantum(3): this version of outhaul does not know the type");
     assert!(error.hint.unwrap().contains("toString"));

@@ -9,7 +9,6 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use super::convert::{ConvertError, converted};
-use crate::base::failpoint;
 use crate::base::memory::BATCH_BYTES_MAX;
 use crate::model::ColumnPlan;
 use crate::source::{Batch, SourceError, SourceFault};
@@ -19,7 +18,7 @@ const BEHIND_END: &str = "Unexpected EOS";
 
 /// Why the bytes are no rows of the plan.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DecodeError {
+pub(crate) enum ArrowDecodeError {
     /// They are no ArrowStream.
     #[error("the answer is no ArrowStream")]
     Stream(#[source] ArrowError),
@@ -34,7 +33,7 @@ pub(crate) enum DecodeError {
     Convert(#[from] ConvertError),
 }
 
-impl DecodeError {
+impl ArrowDecodeError {
     /// As a source's error, with what was being done.
     pub(crate) fn while_doing(self, doing: &str) -> SourceError {
         let (fault, hint) = match &self {
@@ -79,7 +78,7 @@ impl ArrowRows {
     }
 
     /// The batches that the next bytes complete, none of them much larger than a batch may be.
-    pub(crate) fn take(&mut self, chunks: Vec<Bytes>) -> Result<Vec<Batch>, DecodeError> {
+    pub(crate) fn take(&mut self, chunks: Vec<Bytes>) -> Result<Vec<Batch>, ArrowDecodeError> {
         let mut batches = Vec::new();
         for chunk in chunks {
             let mut buffer = Buffer::from(chunk);
@@ -87,8 +86,8 @@ impl ArrowRows {
                 match self.decoder.decode(&mut buffer) {
                     Ok(Some(batch)) => self.add(&batch, &mut batches)?,
                     Ok(None) => {}
-                    Err(ArrowError::IpcError(why)) if why == BEHIND_END => return Err(DecodeError::BehindEnd),
-                    Err(error) => return Err(DecodeError::Stream(error)),
+                    Err(ArrowError::IpcError(why)) if why == BEHIND_END => return Err(ArrowDecodeError::BehindEnd),
+                    Err(error) => return Err(ArrowDecodeError::Stream(error)),
                 }
             }
         }
@@ -98,18 +97,15 @@ impl ArrowRows {
     /// All bytes have come.
     ///
     /// # Errors
-    /// [`DecodeError::NoEnd`]: the decoder takes a cut between two messages for an end, so it is asked whether it would take
+    /// [`ArrowDecodeError::NoEnd`]: the decoder takes a cut between two messages for an end, so it is asked whether it would take
     /// another byte.
-    pub(crate) fn finish(mut self) -> Result<(), DecodeError> {
-        if failpoint::off("arrow_end") {
-            return Ok(());
-        }
+    pub(crate) fn finish(mut self) -> Result<(), ArrowDecodeError> {
         let whole = self.decoder.finish().is_ok();
         let takes_more = self.decoder.decode(&mut Buffer::from(&[0_u8])).is_ok();
-        if whole && !takes_more { Ok(()) } else { Err(DecodeError::NoEnd) }
+        if whole && !takes_more { Ok(()) } else { Err(ArrowDecodeError::NoEnd) }
     }
 
-    fn add(&self, batch: &RecordBatch, batches: &mut Vec<Batch>) -> Result<(), DecodeError> {
+    fn add(&self, batch: &RecordBatch, batches: &mut Vec<Batch>) -> Result<(), ArrowDecodeError> {
         let rows = batch.num_rows();
         if rows == 0 {
             return Ok(());

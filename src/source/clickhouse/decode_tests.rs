@@ -44,7 +44,7 @@ fn stream() -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-fn rows(pieces: &[&[u8]]) -> Result<usize, DecodeError> {
+fn rows(pieces: &[&[u8]]) -> Result<usize, ArrowDecodeError> {
     let mut rows = ArrowRows::new(columns());
     let mut count = 0;
     for piece in pieces {
@@ -62,7 +62,7 @@ fn a_stream_is_whole_with_its_end_and_at_no_other_place() {
     assert_eq!(rows(&ones).unwrap(), 4);
     for cut in 0..stream.len() {
         let error = rows(&[&stream[..cut]]).unwrap_err();
-        assert!(matches!(error, DecodeError::NoEnd), "cut at {cut}: {error:?}");
+        assert!(matches!(error, ArrowDecodeError::NoEnd), "cut at {cut}: {error:?}");
     }
 }
 
@@ -71,18 +71,18 @@ fn nothing_may_follow_the_end() {
     let stream = stream();
     for more in [&b"\0"[..], b"Code: 395. DB::Exception: no"] {
         let error = rows(&[&stream, more]).unwrap_err();
-        assert!(matches!(error, DecodeError::BehindEnd), "{error:?}");
+        assert!(matches!(error, ArrowDecodeError::BehindEnd), "{error:?}");
         let together = [&stream, more].concat();
-        assert!(matches!(rows(&[&together]), Err(DecodeError::BehindEnd)));
+        assert!(matches!(rows(&[&together]), Err(ArrowDecodeError::BehindEnd)));
     }
 }
 
 #[test]
 fn other_bytes_are_refused() {
-    assert!(matches!(rows(&[b"a,b\n1,2\n1,2\n"]), Err(DecodeError::Stream(_) | DecodeError::NoEnd)));
+    assert!(matches!(rows(&[b"a,b\n1,2\n1,2\n"]), Err(ArrowDecodeError::Stream(_) | ArrowDecodeError::NoEnd)));
     let mut decoder = ArrowRows::new(Arc::from([plan("a", Carrier::Int16)]));
     let error = decoder.take(vec![stream().into()]).unwrap_err();
-    assert!(matches!(error, DecodeError::Convert(ConvertError::Columns { found: 2, wanted: 1 })), "{error:?}");
+    assert!(matches!(error, ArrowDecodeError::Convert(ConvertError::Columns { found: 2, wanted: 1 })), "{error:?}");
 }
 
 #[test]

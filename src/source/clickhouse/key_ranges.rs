@@ -51,7 +51,7 @@ pub(crate) async fn conditions(
 ) -> Result<Vec<ChSlice>, SourceError> {
     let column = quoted(&key.name);
     let sql = format!(
-        "SELECT DISTINCT hex(toString(value)), toTypeName(value), value FROM (SELECT arrayJoin(arrayMap(place -> \
+        "SELECT hex(toString(value)), toTypeName(value) FROM (SELECT DISTINCT arrayJoin(arrayMap(place -> \
          drawn[toUInt64(ceil(length(drawn) * place / {wanted}))], range(1, {wanted}))) AS value FROM (SELECT \
          arraySort(groupArraySample({SAMPLE}, 1)(assumeNotNull({column}))) AS drawn FROM {}{}) WHERE notEmpty(drawn)) \
          ORDER BY value",

@@ -17,7 +17,7 @@ const MICROS_SCALE: u8 = 6;
 
 /// All that decides on the mapping of a type besides the type itself.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct ChTerms {
     pub(crate) format: Format,
     pub(crate) preset: Preset,
     pub(crate) policies: Policies,
@@ -25,7 +25,7 @@ pub(crate) struct Terms {
 
 /// How the values of a column are sent and held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mapping {
+pub(crate) struct ChMapping {
     pub(crate) carrier: Carrier,
     /// What a person should know of it.
     pub(crate) note: Option<String>,
@@ -33,7 +33,7 @@ pub(crate) struct Mapping {
     pub(crate) rewritten: Option<&'static str>,
 }
 
-impl Mapping {
+impl ChMapping {
     fn plain(carrier: Carrier) -> Self {
         Self { carrier, note: None, rewritten: None }
     }
@@ -45,13 +45,13 @@ impl Mapping {
 
 /// How values of a type get into a batch under these terms; `None` for the state of an aggregate function, which is of no
 /// use to anybody but ClickHouse.
-pub(crate) fn map_type(ch_type: &ChType, terms: &Terms) -> Option<Mapping> {
+pub(crate) fn map_type(ch_type: &ChType, terms: &ChTerms) -> Option<ChMapping> {
     if ch_type.holds(&|part| *part == ChType::State) {
         return None;
     }
     if terms.format == Format::Parquet && terms.policies.as_text {
         let note = "written as text, as --column-policy asks";
-        return Some(Mapping { rewritten: Some("text"), ..Mapping::noting(text_of(ch_type), note) });
+        return Some(ChMapping { rewritten: Some("text"), ..ChMapping::noting(text_of(ch_type), note) });
     }
     if ch_type.is_nested() {
         return Some(nested(ch_type, terms));
@@ -59,28 +59,28 @@ pub(crate) fn map_type(ch_type: &ChType, terms: &Terms) -> Option<Mapping> {
     let carrier = scalar(ch_type.inner(), terms);
     let note = note(ch_type.inner(), &carrier, terms);
     let bytes = carrier == Carrier::Bytes;
-    Some(Mapping { carrier, note: note.map(str::to_owned), rewritten: bytes.then_some("bytes") })
+    Some(ChMapping { carrier, note: note.map(str::to_owned), rewritten: bytes.then_some("bytes") })
 }
 
-fn nested(ch_type: &ChType, terms: &Terms) -> Mapping {
+fn nested(ch_type: &ChType, terms: &ChTerms) -> ChMapping {
     if terms.format != Format::Parquet {
-        return Mapping::noting(Carrier::Json, "sent as the JSON that toJSONString makes of it");
+        return ChMapping::noting(Carrier::Json, "sent as the JSON that toJSONString makes of it");
     }
     if terms.policies.nested == Nested::Json {
         let note = "written as JSON, as --column-policy asks";
-        return Mapping { rewritten: Some("json"), ..Mapping::noting(Carrier::Json, note) };
+        return ChMapping { rewritten: Some("json"), ..ChMapping::noting(Carrier::Json, note) };
     }
     match structured(ch_type, terms) {
         Some(carrier) if terms.preset != Preset::Postgres && lists_within_lists(&carrier) => {
-            Mapping::noting(Carrier::Json, "written as JSON: a list within a list cannot be read there")
+            ChMapping::noting(Carrier::Json, "written as JSON: a list within a list cannot be read there")
         }
-        Some(carrier) => Mapping::plain(carrier),
-        None => Mapping::noting(Carrier::Json, "written as the JSON that toJSONString makes of it"),
+        Some(carrier) => ChMapping::plain(carrier),
+        None => ChMapping::noting(Carrier::Json, "written as the JSON that toJSONString makes of it"),
     }
 }
 
 /// Lists and structs of Parquet; `None` where a value has no such form.
-fn structured(ch_type: &ChType, terms: &Terms) -> Option<Carrier> {
+fn structured(ch_type: &ChType, terms: &ChTerms) -> Option<Carrier> {
     match ch_type {
         ChType::Array(inner) => Some(Carrier::List(Arc::new(structured(inner, terms)?))),
         ChType::Tuple(members) if members.is_empty() => None,
@@ -105,7 +105,7 @@ fn structured(ch_type: &ChType, terms: &Terms) -> Option<Carrier> {
     }
 }
 
-fn scalar(ch_type: &ChType, terms: &Terms) -> Carrier {
+fn scalar(ch_type: &ChType, terms: &ChTerms) -> Carrier {
     let parquet = terms.format == Format::Parquet;
     match ch_type {
         ChType::Bool => Carrier::Bool,
@@ -133,7 +133,7 @@ fn scalar(ch_type: &ChType, terms: &Terms) -> Carrier {
     }
 }
 
-fn timestamp(terms: &Terms) -> Carrier {
+fn timestamp(terms: &ChTerms) -> Carrier {
     let millis = terms.format == Format::Parquet && terms.policies.timestamp_precision != TimestampPrecision::Micros;
     Carrier::Timestamp { unit: if millis { Precision::Millis } else { Precision::Micros }, utc: true }
 }
@@ -145,7 +145,7 @@ fn text_of(ch_type: &ChType) -> Carrier {
     }
 }
 
-fn note(ch_type: &ChType, carrier: &Carrier, terms: &Terms) -> Option<&'static str> {
+fn note(ch_type: &ChType, carrier: &Carrier, terms: &ChTerms) -> Option<&'static str> {
     let parquet = terms.format == Format::Parquet;
     Some(match (ch_type, carrier) {
         (_, Carrier::Bytes) => "text written as its bytes, as --invalid-utf8 asks",
@@ -254,7 +254,7 @@ pub(crate) fn sent_as(ch_type: &ChType, carrier: &Carrier) -> &'static str {
 }
 
 /// Whether a value may be refused or become NULL for one of the policies that say so.
-pub(crate) fn may_become_null(ch_type: &ChType, terms: &Terms) -> bool {
+pub(crate) fn may_become_null(ch_type: &ChType, terms: &ChTerms) -> bool {
     let float = matches!(ch_type.inner(), ChType::Float32 | ChType::Float64 | ChType::BFloat16);
     let by_nan = terms.format == Format::Ndjson && float && terms.policies.json_nan == crate::model::JsonNan::Null;
     let exact = terms.policies.timestamp_precision == TimestampPrecision::MillisExact;
@@ -266,9 +266,9 @@ pub(crate) fn may_become_null(ch_type: &ChType, terms: &Terms) -> bool {
 mod tests {
     use super::*;
 
-    fn mapped(text: &str, format: Format) -> (ChType, Mapping) {
+    fn mapped(text: &str, format: Format) -> (ChType, ChMapping) {
         let ch_type = ChType::parse(text).unwrap();
-        let terms = Terms { format, preset: Preset::Postgres, policies: Policies::default() };
+        let terms = ChTerms { format, preset: Preset::Postgres, policies: Policies::default() };
         let mapping = map_type(&ch_type, &terms).unwrap();
         (ch_type, mapping)
     }
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_only_clickhouse_can_use_is_not_sent() {
-        let terms = Terms { format: Format::Csv, preset: Preset::Postgres, policies: Policies::default() };
+        let terms = ChTerms { format: Format::Csv, preset: Preset::Postgres, policies: Policies::default() };
         let state = ChType::parse("Array(AggregateFunction(sum, UInt8))").unwrap();
         assert_eq!(map_type(&state, &terms), None);
     }

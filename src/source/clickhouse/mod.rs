@@ -4,6 +4,7 @@ pub(crate) mod coding;
 mod columns;
 mod convert;
 mod decode;
+mod describe;
 pub(crate) mod error;
 pub(crate) mod formats;
 pub(crate) mod frame;
@@ -22,6 +23,7 @@ mod reading;
 mod recount;
 pub(crate) mod settings;
 mod source;
+mod steady;
 mod types;
 pub(crate) mod verbatim;
 

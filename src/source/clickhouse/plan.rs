@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
 use super::columns::ChColumn;
-use super::names::quoted;
+use super::names::{literal, quoted};
 use super::parts::{PartPiece, condition};
 use crate::base::words::counted;
 use crate::model::{
@@ -151,6 +151,8 @@ pub(crate) struct ChPlan {
     pub(crate) host: String,
     /// Threads of the server for one statement.
     pub(crate) threads: u64,
+    /// Whether the user's profile says how many, and lets nobody change it.
+    pub(crate) fixed_threads: bool,
     /// Statements at the same time.
     pub(crate) readers: usize,
     /// When the parts were listed, or the plan was made.
@@ -170,7 +172,8 @@ impl ChPlan {
             .collect();
         let ours = match slice {
             ChSlice::Whole | ChSlice::Nothing => None,
-            ChSlice::Parts(pieces) => Some(condition(pieces)),
+            // Another server may have parts of the same names.
+            ChSlice::Parts(pieces) => Some(format!("hostName() = {} AND {}", literal(&self.host), condition(pieces))),
             ChSlice::Condition(condition) => Some(condition.clone()),
         };
         let filter = self.relation.filter(ours.as_deref());

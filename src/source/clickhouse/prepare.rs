@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use chrono::Utc;
 
-use super::columns::{ChColumn, ColumnRules, DescribedColumn, columns as planned_columns, usage};
+use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
+use super::describe::ChDescribed;
 use super::http::ClickHouseHttp;
 use super::key_ranges;
 use super::lexer;
-use super::names::{literal, quoted, table};
+use super::names::{literal, quoted};
 use super::parts::{Grain, PartPiece, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
 use super::settings::{ClickHouseSession, SettingNeed, WantedSetting};
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
-use crate::model::{Direction, ErrorCode, KeyColumn, ReadMode, ReadRequest, RelationKind, RelationRequest};
+use crate::model::{Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
 /// The first release whose ArrowStream has all that is read here.
@@ -67,6 +69,8 @@ const WANTED: [WantedSetting; 19] = [
 pub(crate) struct Prepared {
     pub(crate) session: Arc<ClickHouseSession>,
     pub(crate) plan: ChPlan,
+    /// When `--max-duration` is over.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// What tells the queries of this process from those of another one with the same run.
@@ -103,10 +107,25 @@ pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -
     if let RelationRequest::Query(query) = &request.shape.relation {
         lexer::check("--query", query)?;
     }
-    let session = session(settings, prefix(&request.run_id)).await?;
-    let planning = Planning { session: &session, request, database: &settings.database };
-    let plan = planning.plan().await?;
-    Ok(Prepared { session, plan })
+    let limit = request.work.source_limits.max_duration;
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let planned = async {
+        let session = session(settings, prefix(&request.run_id)).await?;
+        let planning = ChPlanning { session: &session, request, database: &settings.database };
+        let plan = planning.plan().await?;
+        Ok(Prepared { session, plan, deadline })
+    };
+    match deadline {
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), planned).await.unwrap_or_else(|_| Err(out_of_time()))
+        }
+        None => planned.await,
+    }
+}
+
+/// The run has lasted as long as somebody allows it.
+pub(crate) fn out_of_time() -> SourceError {
+    SourceError::new(SourceFault::GaveWay, "the run has taken as long as --max-duration allows")
 }
 
 /// Refuses what this source does not have.
@@ -130,36 +149,28 @@ fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
     Err(usage(what, "leave it out"))
 }
 
-struct Planning<'a> {
+pub(super) struct ChPlanning<'a> {
     session: &'a Arc<ClickHouseSession>,
-    request: &'a ReadRequest,
+    pub(super) request: &'a ReadRequest,
     /// Where a table is whose name says no database.
-    database: &'a str,
+    pub(super) database: &'a str,
 }
 
-/// What the server says of a relation.
-struct Described {
-    relation: ChRelation,
-    columns: Vec<DescribedColumn>,
-    /// The sorting key as the server prints it; empty where there is none.
-    sorting_key: String,
-    /// The text that makes a view or a query, in which a limit may stand.
-    text: Option<String>,
-}
-
-impl Planning<'_> {
-    async fn ask(&self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, SourceError> {
+impl ChPlanning<'_> {
+    pub(super) async fn ask(&self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, SourceError> {
         self.session.ask(doing, sql, &[]).await
     }
 
     async fn plan(&self) -> Result<ChPlan, SourceError> {
-        let Described { relation, columns: described, sorting_key, text } = self.described().await?;
+        let ChDescribed { relation, columns: described, sorting_key, text } = self.described().await?;
         let expressions = self.expressions(&relation).await?;
-        let rules = ColumnRules { format: self.request.format, policies: &self.request.policies };
+        let rules = ChColumnRules { format: self.request.format, policies: &self.request.policies };
         let columns = planned_columns(&described, &self.request.shape, &expressions, &rules)?;
         let key = self.key(&described, &columns)?;
-        let (threads, is_final) = self.profile().await?;
-        let readers = self.request.work.readers.get().min(usize::try_from(threads).unwrap_or(usize::MAX)).max(1);
+        let (threads, fixed, is_final) = self.profile().await?;
+        // Whoever may not ask for fewer threads takes all of them with one statement.
+        let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
+        let readers = self.request.work.readers.get().min(most).max(1);
         let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
         let mut plan = ChPlan {
             cap: cap(None, None, false),
@@ -169,6 +180,7 @@ impl Planning<'_> {
             partitions: vec![ChPartition { number: 0, slice: ChSlice::Whole }],
             host: self.session.host.clone(),
             threads,
+            fixed_threads: fixed,
             readers: 1,
             taken_at: Utc::now(),
             replanned: Vec::new(),
@@ -224,99 +236,8 @@ impl Planning<'_> {
         plan.order = order;
     }
 
-    async fn described(&self) -> Result<Described, SourceError> {
-        let shape = &self.request.shape;
-        let predicate = shape.predicate.clone();
-        match &shape.relation {
-            RelationRequest::Table(name) => self.table(name, predicate).await,
-            RelationRequest::Query(query) => {
-                let relation = ChRelation {
-                    kind: RelationKind::Query,
-                    table: None,
-                    query: Some(query.clone()),
-                    predicate,
-                    engine: "query".to_owned(),
-                    estimated_rows: None,
-                    estimated_bytes: None,
-                };
-                let columns = self.columns_of(&relation.from()).await?;
-                let mut seen = BTreeSet::new();
-                if let Some(twice) = columns.iter().find(|column| !seen.insert(column.name.as_str())) {
-                    let message = format!("the query gives two columns called {:?}", twice.name);
-                    return Err(usage(message, "name them apart in the query: … AS another_name"));
-                }
-                Ok(Described { relation, columns, sorting_key: String::new(), text: Some(query.clone()) })
-            }
-        }
-    }
-
-    async fn table(&self, name: &str, predicate: Option<String>) -> Result<Described, SourceError> {
-        let (database, table) = table(name).map_err(|why| usage(format!("--table {name}: {why}"), "see --help"))?;
-        let database = database.unwrap_or_else(|| self.database.to_owned());
-        let sql = format!(
-            "SELECT engine, total_rows, total_bytes, sorting_key, as_select FROM system.tables \
-             WHERE database = {} AND name = {}",
-            literal(&database),
-            literal(&table)
-        );
-        let rows = self.ask("looking for the table", &sql).await?;
-        let Some(row) = rows.into_iter().next() else {
-            let message = format!("there is no table {database}.{table} that this user may see");
-            return Err(SourceError::new(SourceFault::Missing, message)
-                .with_reason(ErrorCode::RelationMissing)
-                .with_hint("`outhaul ls` lists what can be exported"));
-        };
-        let text = |place: usize| row.get(place).cloned().flatten();
-        let engine = text(0).unwrap_or_default();
-        let number = |place: usize| text(place).and_then(|number| number.parse().ok());
-        let kind = match engine.as_str() {
-            "View" | "LiveView" | "WindowView" => RelationKind::View,
-            "MaterializedView" => RelationKind::MaterializedView,
-            "Distributed" | "MySQL" | "PostgreSQL" | "S3" | "URL" => RelationKind::ForeignTable,
-            _ => RelationKind::Table,
-        };
-        let relation = ChRelation {
-            kind,
-            estimated_rows: number(1),
-            estimated_bytes: number(2),
-            table: Some((database, table)),
-            query: None,
-            predicate,
-            engine,
-        };
-        let columns = self.columns_of(&relation.from()).await?;
-        let sorting_key = text(3).unwrap_or_default();
-        Ok(Described { relation, columns, sorting_key, text: text(4).filter(|text| !text.is_empty()) })
-    }
-
-    async fn columns_of(&self, from: &str) -> Result<Vec<DescribedColumn>, SourceError> {
-        let rows = self.ask("asking for the columns", &format!("DESCRIBE TABLE {from}")).await?;
-        let column = |row: Vec<Option<String>>| {
-            let mut values = row.into_iter().map(Option::unwrap_or_default);
-            let (name, type_name, default) = (values.next()?, values.next()?, values.next().unwrap_or_default());
-            let hidden = matches!(default.as_str(), "MATERIALIZED" | "ALIAS");
-            // An ephemeral column is only there while rows are inserted.
-            (default != "EPHEMERAL").then(|| DescribedColumn { name, type_name: on_one_line(&type_name), hidden })
-        };
-        Ok(rows.into_iter().filter_map(column).collect())
-    }
-
-    async fn expressions(&self, relation: &ChRelation) -> Result<Vec<DescribedColumn>, SourceError> {
-        let expressions = &self.request.shape.expressions;
-        if expressions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let one = |(place, (_, text)): (usize, &(String, String))| format!("(\n{text}\n) AS {}", alias(place));
-        let list: Vec<String> = expressions.iter().enumerate().map(one).collect();
-        let described = self.columns_of(&format!("(SELECT {} FROM {})", list.join(", "), relation.from())).await?;
-        if described.len() == expressions.len() {
-            return Ok(described);
-        }
-        Err(SourceError::new(SourceFault::Protocol, "the server described other expressions than were asked for"))
-    }
-
     /// The columns of `--key`.
-    fn key(&self, described: &[DescribedColumn], columns: &[ChColumn]) -> Result<Vec<KeyColumn>, SourceError> {
+    fn key(&self, described: &[ChColumnFacts], columns: &[ChColumn]) -> Result<Vec<KeyColumn>, SourceError> {
         let one = |(name, direction): &(String, Direction)| {
             let Some(column) = described.iter().find(|column| column.name == *name) else {
                 return Err(usage(format!("--key: there is no column {name:?}"), "name a column of the relation"));
@@ -334,20 +255,22 @@ impl Planning<'_> {
         self.request.shape.key.iter().flatten().map(one).collect()
     }
 
-    /// The threads that this user's profile gives one statement, and whether it adds FINAL to each.
-    async fn profile(&self) -> Result<(u64, bool), SourceError> {
-        let sql = "SELECT name, value FROM system.settings WHERE name = 'final' \
+    /// The threads that this user's profile gives one statement, whether it lets nobody ask for fewer, and whether it adds
+    /// FINAL to each.
+    async fn profile(&self) -> Result<(u64, bool, bool), SourceError> {
+        let sql = "SELECT name, value FROM system.settings WHERE name IN ('final', 'readonly') \
             UNION ALL SELECT 'threads', toString(getSetting('max_threads'))";
-        let (mut threads, mut is_final) = (1, false);
+        let (mut threads, mut fixed, mut is_final) = (1, false, false);
         for row in self.ask("asking what the profile of this user has", sql).await? {
             let mut values = row.into_iter().flatten();
             match (values.next().as_deref(), values.next()) {
                 (Some("final"), Some(value)) => is_final = value == "1",
+                (Some("readonly"), Some(value)) => fixed = value == "1",
                 (Some("threads"), Some(value)) => threads = value.parse().unwrap_or(1),
                 _ => {}
             }
         }
-        Ok((threads.max(1), is_final))
+        Ok((threads.max(1), fixed, is_final))
     }
 
     /// Slices of named parts; or why it is one statement.
@@ -393,35 +316,6 @@ impl Planning<'_> {
             return Ok(Some(why));
         }
         self.several_hosts().await
-    }
-
-    /// Why the texts may give another answer each time they are asked; `None` where they do not.
-    async fn undetermined(&self, texts: &[&str]) -> Result<Option<String>, SourceError> {
-        let words: BTreeSet<String> = texts.iter().flat_map(|text| words(text)).collect();
-        if words.contains("select") {
-            return Ok(Some("a query within --where or --column is of its own moment in each statement".to_owned()));
-        }
-        if words.is_empty() {
-            return Ok(None);
-        }
-        let names: Vec<String> = words.iter().map(|word| literal(word)).collect();
-        let names = names.join(", ");
-        for column in ["deterministic", "is_deterministic"] {
-            let sql = format!(
-                "SELECT name FROM system.functions WHERE lower(name) IN ({names}) AND is_aggregate = 0 \
-                 AND ({column} IS NULL OR {column} = 0)"
-            );
-            match self.ask("asking which functions give another answer each time", &sql).await {
-                Ok(rows) => {
-                    let name = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
-                    return Ok(name.map(|name| format!("{name} may give another answer in each statement")));
-                }
-                // There is no such column in this version.
-                Err(error) if error.code.as_deref() == Some("47") => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Some("this server does not say which functions give another answer each time".to_owned()))
     }
 
     /// Why the parts of one server cannot be named to all connections.
@@ -472,35 +366,11 @@ impl Planning<'_> {
         plan.partitions = (0_u32..).zip(conditions).map(|(number, slice)| ChPartition { number, slice }).collect();
         Ok(None)
     }
-
-    /// As [`Planning::undetermined`], of texts that are queries themselves.
-    async fn undetermined_of_query(&self, texts: &[&str]) -> Result<Option<String>, SourceError> {
-        let without: Vec<String> = texts
-            .iter()
-            .map(|text| {
-                words(text).into_iter().filter(|word| word != "select").map(|word| format!("{word}(")).collect()
-            })
-            .collect();
-        let texts: Vec<&str> = without.iter().map(String::as_str).collect();
-        self.undetermined(&texts).await
-    }
 }
 
 fn explain(plan: &ChPlan) -> String {
-    format!("EXPLAIN PLAN actions = 1 {}", plan.statement(&ChSlice::Whole))
-}
-
-/// A type's name as it stands on one line.
-fn on_one_line(type_name: &str) -> String {
-    let lines: Vec<&str> = type_name.lines().map(str::trim).collect();
-    let mut out = String::with_capacity(type_name.len());
-    for line in lines {
-        if out.ends_with(',') {
-            out.push(' ');
-        }
-        out.push_str(line);
-    }
-    out
+    // A literal in it may be no text.
+    format!("SELECT toValidUTF8(explain) FROM (EXPLAIN PLAN actions = 1 {})", plan.statement(&ChSlice::Whole))
 }
 
 /// A key column as it stands behind ORDER BY.
@@ -510,32 +380,6 @@ fn ordered(key: &KeyColumn) -> String {
         Direction::Desc => "DESC",
     };
     format!("{} {direction} NULLS LAST", quoted(&key.name))
-}
-
-/// The words of a text that stand before a bracket, and `select`, in small letters. What stands in quotes may be among them,
-/// which only makes one statement of what could be several.
-fn words(text: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut word = String::new();
-    let mut gap = false;
-    for letter in text.chars().chain([' ']) {
-        if letter.is_alphanumeric() || letter == '_' {
-            if gap {
-                word.clear();
-            }
-            gap = false;
-            word.extend(letter.to_lowercase());
-        } else {
-            if word == "select" || letter == '(' && !word.is_empty() {
-                found.insert(word.clone());
-            }
-            if !letter.is_whitespace() {
-                word.clear();
-            }
-            gap = true;
-        }
-    }
-    found
 }
 
 /// Counts the rows of each part in pieces, all in one statement: it sees one set of parts. `ids` are the table's partitions
@@ -586,21 +430,6 @@ pub(crate) fn numbered(slices: Vec<Vec<PartPiece>>, first: u32) -> Result<Vec<Ch
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_functions_of_a_text_are_found() {
-        let found = |text| words(text).into_iter().collect::<Vec<_>>();
-        assert_eq!(found("a > NOW() and b in (1, 2) or Lower (c) = 'x'"), ["in", "lower", "now"]);
-        assert_eq!(found("id IN (SELECT id FROM t)"), ["in", "select"]);
-        assert_eq!(found("a and (b or c)"), ["and"]);
-        assert!(found("a = 1").is_empty());
-    }
-
-    #[test]
-    fn a_type_that_is_printed_on_lines_stands_on_one() {
-        assert_eq!(on_one_line("Tuple(\n    a UInt8,\n    `b c` String)"), "Tuple(a UInt8, `b c` String)");
-        assert_eq!(on_one_line("UInt8"), "UInt8");
-    }
 
     #[test]
     fn queries_are_called_after_their_run() {

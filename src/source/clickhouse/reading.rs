@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -16,7 +17,7 @@ use super::decode::ArrowRows;
 use super::http::ClickHouseBody;
 use super::parts::{Grain, PartPiece, closure, slices};
 use super::plan::{ChPartition, ChPlan, ChSlice};
-use super::prepare::{Prepared, count_parts, numbered, prefix};
+use super::prepare::{Prepared, count_parts, numbered, out_of_time, prefix};
 use super::settings::ClickHouseSession;
 use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
@@ -74,16 +75,26 @@ pub(crate) struct ClickHouseReading {
     state: Mutex<ChState>,
     /// Statements at the same time: no more than the server's threads.
     permits: Arc<Semaphore>,
+    /// When `--max-duration` is over.
+    deadline: Option<Instant>,
     /// Numbers the statements of this process.
     statements: AtomicU32,
 }
 
 impl ClickHouseReading {
     pub(crate) fn new(prepared: Prepared, request: ReadRequest, record: Option<ChRecord>) -> Self {
-        let Prepared { session, plan } = prepared;
+        let Prepared { session, plan, deadline } = prepared;
         let (plan, replans) = match record {
             // Threads and readers are of this process, all else is as it was planned.
-            Some(record) => (ChPlan { threads: plan.threads, readers: plan.readers, ..record.plan }, record.replans),
+            Some(record) => (
+                ChPlan {
+                    threads: plan.threads,
+                    fixed_threads: plan.fixed_threads,
+                    readers: plan.readers,
+                    ..record.plan
+                },
+                record.replans,
+            ),
             None => (plan, BTreeMap::new()),
         };
         let told = Arc::new(plan.told(&request, session.sent()));
@@ -95,6 +106,7 @@ impl ClickHouseReading {
             columns,
             state: Mutex::new(ChState { plan, told, replans }),
             permits,
+            deadline,
             statements: AtomicU32::new(0),
         }
     }
@@ -104,14 +116,14 @@ impl ClickHouseReading {
     }
 
     async fn opened(&self, partition: u32) -> Result<BatchStream, SourceError> {
-        let (found, statement, threads, cap) = {
+        let (found, statement, (threads, fixed), cap) = {
             let state = self.state();
             let found = state.plan.partitions.iter().find(|one| one.number == partition).cloned();
             let found = found.ok_or_else(|| {
                 SourceError::new(SourceFault::Protocol, format!("there is no partition {partition} in the plan"))
             })?;
             let statement = state.plan.statement(&found.slice);
-            (found, statement, state.plan.threads, state.plan.cap.max_rows)
+            (found, statement, (state.plan.threads, state.plan.fixed_threads), state.plan.cap.max_rows)
         };
         if found.slice == ChSlice::Nothing {
             return Ok(stream::empty().boxed());
@@ -119,13 +131,13 @@ impl ClickHouseReading {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit =
             permit.map_err(|error| SourceError::new(SourceFault::Protocol, "waiting to read").with_source(error))?;
-        failpoint::reach("clickhouse_open").await;
         let nth = self.statements.fetch_add(1, Ordering::Relaxed);
         let query_id = format!("{}-{partition}-{nth}", prefix(&self.request.run_id));
         let doing = format!("reading partition {partition}");
         let threads = threads.to_string();
         let parameters = [("default_format", "ArrowStream"), ("max_threads", threads.as_str())];
-        let body = self.session.stream(&doing, &statement, &query_id, &parameters).await?;
+        let parameters = if fixed { parameters.get(..1).unwrap_or_default() } else { &parameters };
+        let body = self.session.stream(&doing, &statement, &query_id, parameters).await?;
         let reading = SliceReading {
             body,
             rows: Some(ArrowRows::new(Arc::clone(&self.columns))),
@@ -334,7 +346,12 @@ impl Reading for ClickHouseReading {
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
-        // Nothing is held at the server: each slice proves itself.
-        pending().boxed()
+        // Nothing is held at the server: each slice proves itself. Only time runs out.
+        let Some(deadline) = self.deadline else { return pending().boxed() };
+        async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            out_of_time()
+        }
+        .boxed()
     }
 }
