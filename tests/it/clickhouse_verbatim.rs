@@ -195,7 +195,10 @@ async fn a_cancelled_run_leaves_no_query_running() {
             "SELECT sum(sleepEachRow(1)) AS {word} FROM numbers(100) WHERE number >= 0 AND {at} > 0 \
              SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0 FORMAT CSV"
         );
-        let sending = format!("SELECT number AS {word}, sleepEachRow(0.001) FROM system.numbers FORMAT CSV");
+        let sending = format!(
+            "SELECT number AS {word}, sleepEachRow(0.001) FROM system.numbers \
+             SETTINGS max_block_size = 100, max_threads = 1 FORMAT CSV"
+        );
         let sql = if at == "0" { sending } else { sql };
         let run = server.export(&["--query", &sql, "--to", "-"]).spawn();
         let limit = Duration::from_secs(20);
