@@ -3,11 +3,18 @@
 //! Compiled in by the feature `failpoints` only, driven by the environment:
 //! `OUTHAUL_TEST_OFF=locks,…` switches mechanisms off; `OUTHAUL_TEST_STOP=name=FILE,…` makes FILE when the run reaches
 //! `name` and waits until somebody removes it; `OUTHAUL_TEST_LIMITS=name=SECONDS,…` shortens a time limit;
-//! `OUTHAUL_TEST_PANIC=name` panics there; computing threads have places of their own, at which they cannot wait.
+//! `OUTHAUL_TEST_NAMES=FILE` gives the program's own HTTP calls the addresses of hosts, `HOST ADDRESS` a line, as they are at
+//! each call; `OUTHAUL_TEST_PANIC=name` panics there; computing threads have places of their own, at which they cannot wait.
 
 #[cfg(not(feature = "failpoints"))]
 mod switched {
+    use std::net::IpAddr;
     use std::time::Duration;
+
+    /// The address of a host: whatever the system says.
+    pub(crate) const fn address(_host: &str) -> Option<IpAddr> {
+        None
+    }
 
     /// A time limit: always the usual one.
     pub(crate) const fn limit(_name: &str, usual: Duration) -> Duration {
@@ -29,8 +36,16 @@ mod switched {
 #[cfg(feature = "failpoints")]
 mod switched {
     use std::collections::BTreeSet;
+    use std::net::IpAddr;
     use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
+
+    /// The address of a host, where a test says which it is now.
+    pub(crate) fn address(host: &str) -> Option<IpAddr> {
+        let names = std::fs::read_to_string(std::env::var_os("OUTHAUL_TEST_NAMES")?).ok()?;
+        let mut known = names.lines().filter_map(|line| line.split_once(' '));
+        known.find(|(name, _)| *name == host)?.1.parse().ok()
+    }
 
     /// A time limit, or what a test puts in its place.
     pub(crate) fn limit(name: &str, usual: Duration) -> Duration {
@@ -72,4 +87,4 @@ mod switched {
     }
 }
 
-pub(crate) use switched::{blow, limit, off, reach};
+pub(crate) use switched::{address, blow, limit, off, reach};

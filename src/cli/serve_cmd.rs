@@ -92,9 +92,5 @@ fn failed(error: ServiceError) -> ExportError {
         ServiceError::State { hint, .. } => (ExportErrorKind::Usage, *hint),
     };
     let (message, hint) = (error.to_string(), hint.map(str::to_owned));
-    ExportError {
-        hint,
-        told: matches!(error, ServiceError::State { .. }),
-        ..ExportError::new(kind, message).with_source(error)
-    }
+    ExportError { hint, ..ExportError::new(kind, message).with_source(error) }
 }

@@ -7,6 +7,7 @@ mod destination;
 pub(crate) mod env_file;
 mod implied;
 pub(crate) mod options;
+mod own_format;
 pub(crate) mod raw;
 pub mod service;
 mod typed;

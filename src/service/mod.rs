@@ -36,6 +36,7 @@ mod scoped;
 mod state;
 mod statement;
 mod stream;
+mod tags;
 mod tls;
 mod webhooks;
 
@@ -166,7 +167,7 @@ pub(crate) struct ServiceState {
     signer: BucketSigner,
     links: Links,
     /// A job waits for a worker.
-    job_queued: Notify,
+    job_queued: Arc<Notify>,
     /// Ends the streams.
     stop: CancellationToken,
     /// The service takes no new requests.
@@ -267,7 +268,7 @@ pub async fn serve(
         catalog,
         signer,
         links,
-        job_queued: Notify::new(),
+        job_queued: Arc::default(),
         stop,
         stopping,
     });

@@ -321,15 +321,22 @@ impl Destination {
     }
 
     /// A URL that gives an object, or with `head` what is told of it, to whoever has the URL, for so long; `None` where no
-    /// store is that makes one. Nobody looks whether the object is there.
+    /// store is that makes one. Nobody looks whether the object is there. The answer says under which `name` a browser saves
+    /// it, where the store lets a URL ask for that (S3 and GCS); the name is plain ASCII without quotes.
     ///
     /// # Errors
     /// The store has no credentials to sign with.
-    pub async fn presigned(&self, path: &str, head: bool, time: Duration) -> Result<Option<String>, StoreError> {
+    pub async fn presigned(
+        &self,
+        path: &str,
+        name: &str,
+        head: bool,
+        time: Duration,
+    ) -> Result<Option<String>, StoreError> {
         self.check("signing", path)?;
         match &self.inner.backend {
             Backend::Local(_) => Ok(None),
-            Backend::Remote(remote) => remote.presigned(path, head, time).await,
+            Backend::Remote(remote) => remote.presigned(path, name, head, time).await,
         }
     }
 

@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use http::Method;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::signer::Signer;
+use object_store::signer::{SignedUrlOptions, Signer};
 use object_store::{
     Attribute, Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
     PutPayload, UpdateVersion,
@@ -84,11 +84,23 @@ impl Remote {
     }
 
     /// A URL that gives an object to whoever has it; `None` where the store makes none.
-    pub(super) async fn presigned(&self, path: &str, head: bool, time: Duration) -> Result<Option<String>, StoreError> {
+    pub(super) async fn presigned(
+        &self,
+        path: &str,
+        name: &str,
+        head: bool,
+        time: Duration,
+    ) -> Result<Option<String>, StoreError> {
         let Some(signer) = &self.signer else { return Ok(None) };
         let (key, object) = self.key("signing", path)?;
         let method = if head { Method::HEAD } else { Method::GET };
-        let url = signer.signed_url(method, &key, time).await;
+        let saved_as = [("response-content-disposition", format!("attachment; filename=\"{name}\""))];
+        let options = SignedUrlOptions::default().with_query(saved_as);
+        let url = match signer.signed_url_opts(method.clone(), &key, time, &options).await {
+            // Azure has no such option here; the object is then saved under its own name.
+            Err(object_store::Error::NotSupported { .. }) => signer.signed_url(method, &key, time).await,
+            url => url,
+        };
         url.map(|url| Some(url.to_string())).map_err(|error| StoreError::from_store("signing", &object, &error))
     }
 

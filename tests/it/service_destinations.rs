@@ -95,12 +95,12 @@ fn files(folder: &Path) -> Vec<String> {
 async fn an_export_goes_to_its_destination_and_leaves_nothing_there_once_it_is_removed() {
     let (pg, s3, local) = (orders().await, s3(), TempDir::new().unwrap());
     let folder = local.path().join("aus gänge #1");
-    let lake = s3.url("from here");
+    let lake = s3.url("von hier/\u{6570}\u{636e} \u{e9}");
     let text = config(&pg, "", &[("first", &format!("{lake}/")), ("second", folder.to_str().unwrap())]);
     let soon = "job_sweep=0.2,job_poll=0.1";
     let service = Service::with(&text, |command| command.envs(s3.env()).env("OUTHAUL_TEST_LIMITS", soon)).await;
     let ids = [submitted(&service, "first").await, submitted(&service, "second").await];
-    let inside = [format!("from here/{}", ids[0]), ids[1].clone()];
+    let inside = [format!("von hier/\u{6570}\u{636e} \u{e9}/{}", ids[0]), ids[1].clone()];
     // What is beside an export's folder, and has its name in front of another, stays.
     s3.put(&format!("{}x/kept", inside[0]), b"kept").await;
     for (id, (number, url)) in ids.iter().zip([lake.clone(), "file://".to_owned()].iter().enumerate()) {

@@ -129,6 +129,27 @@ async fn a_cap_is_told_and_a_request_that_is_made_twice_is_one_export() {
     assert_eq!((few.status, few.text().lines().count()), (200, 101));
 }
 
+/// A job is its tenant's: a key that is taken away has nothing of what it queued, and the tenant has it.
+#[tokio::test]
+async fn what_a_key_queued_that_is_taken_away_is_for_its_tenant_alone() {
+    let pg = orders().await;
+    let text = config(&pg) + "[limits]\nrequests_per_minute = 100000\n";
+    let service = Service::start(&(key("leaked-key", "acme", "free") + &text)).await;
+    let id = id_of(&submit(&service, "leaked-key", &slow(3_000), "").await);
+    let path = format!("/v1/exports/{id}");
+    assert_eq!(service.get("leaked-key", &path).await.status, 200);
+    service.rewrite(&text);
+    service.process.signal("HUP").await;
+    service.process.stderr_has("keys and certificates were read again").await;
+    service.get("leaked-key", &path).await.problem(401, "unauthorized");
+    let done = ended(&service, "acme-key", &id).await;
+    assert_eq!((&done["status"], &done["rows"]), (&"complete".into(), &2_700.into()), "{done}");
+    for below in ["", "/download", "/manifest", "/events"] {
+        service.get("leaked-key", &format!("{path}{below}")).await.problem(401, "unauthorized");
+    }
+    assert_eq!(service.get("acme-key", &format!("{path}/download")).await.text().lines().count(), 2_701);
+}
+
 /// What is slow enough to be met while it runs: of the first so many rows.
 pub(super) fn slow(rows: usize) -> String {
     format!(

@@ -309,6 +309,23 @@ async fn a_link_opens_one_thing_for_a_time_until_it_is_revoked() {
     service.stop().await;
 }
 
+/// riffado/riffado#220: files could be had until somebody had removed them.
+#[tokio::test]
+async fn what_is_over_is_gone_before_anybody_has_written_that_down() {
+    let pg = orders(10).await;
+    let seldom = ("OUTHAUL_TEST_LIMITS", "job_sweep=600");
+    let service = Service::with(&config(&pg, ""), |command| command.env(seldom.0, seldom.1)).await;
+    let folder = service.folder.path().join("files");
+    export(&pg, &url_of(&folder), &["--format", "csv"], &[]).await;
+    record(&service, "over", &url_of(&folder), "csv");
+    assert_eq!(service.get("acme-key", "/v1/exports/over/download").await.status, 200);
+    change(&service, "over", &format!("expires_at = {}", Utc::now().timestamp_micros()));
+    for below in ["download", "manifest", "parts/0"] {
+        service.get("acme-key", &format!("/v1/exports/over/{below}")).await.problem(410, "expired");
+    }
+    assert_eq!(service.get("acme-key", "/v1/exports/over").await.json()["status"], "complete");
+}
+
 #[tokio::test]
 async fn a_link_to_a_part_leads_to_the_store_where_that_signs() {
     let (pg, s3) = (orders(ROWS).await, s3());
@@ -334,6 +351,9 @@ async fn a_link_to_a_part_leads_to_the_store_where_that_signs() {
             let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             let fetched = elsewhere.ask(&request).await;
             assert_eq!((fetched.status, fetched.header("content-type")), (200, Some("text/csv; charset=utf-8")));
+            // It is saved under the name that the service gives the part, and not under the object's own.
+            let name = "attachment; filename=\"orders-00000.csv\"";
+            assert_eq!(fetched.header("content-disposition"), Some(name));
             // Each click has a URL of its own, whose time is soon up.
             eventually(Duration::from_secs(10), "the store to refuse the URL", async || {
                 (elsewhere.ask(&request).await.status == 403).then_some(())

@@ -261,6 +261,44 @@ async fn exports_of_ten_tenants_take_turns_whoever_came_first() {
     }
 }
 
+/// When a job of an idle worker in another process began, in seconds after it was queued.
+async fn waited(limits: &str, off: &str) -> f64 {
+    let (pg, state) = tokio::join!(rows(), pg(18));
+    let text = config(&pg, &state, "");
+    let limited = |command: Outhaul| {
+        let all = format!("{off},{}", std::env::var("OUTHAUL_TEST_OFF").unwrap_or_default());
+        command.env("OUTHAUL_TEST_LIMITS", limits).env("OUTHAUL_TEST_OFF", all)
+    };
+    let words = |role| ["--role", role, "-v"];
+    let api = Service::with_words(&text, &words("api"), limited).await;
+    let worker = Service::with_words(&text, &words("worker"), limited).await;
+    // Its first look found nothing.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let id = submit(&api, 1, "orders").await;
+    let done = ended(&api, &[(1, id)]).await.remove(0);
+    assert_eq!((&done["status"], &done["attempt"]), (&json!("complete"), &json!(1)), "{done}");
+    let at = |field: &str| chrono::DateTime::parse_from_rfc3339(done[field].as_str().unwrap()).unwrap();
+    let waited = at("started_at") - at("created_at");
+    for process in [worker, api] {
+        process.stop().await;
+    }
+    waited.as_seconds_f64()
+}
+
+/// A worker that looks once in half a minute has the job at once, because it hears of it.
+#[tokio::test]
+async fn a_worker_of_another_process_hears_of_a_job_long_before_it_looks() {
+    let waited = waited("job_poll=30", "none").await;
+    assert!(waited < 8.0, "{waited}");
+}
+
+/// Behind a pooler nothing is heard, and looking is enough.
+#[tokio::test]
+async fn a_worker_that_hears_nothing_finds_the_job_by_looking() {
+    let waited = waited("job_poll=2", "job_hint").await;
+    assert!(waited < 20.0, "{waited}");
+}
+
 /// Peak of resident memory, in MB.
 fn peak(service: &Service) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", service.process.pid())).unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::{unique, variable, within};
@@ -77,7 +78,7 @@ impl S3 {
     /// An object's bytes.
     pub(crate) async fn get(&self, path: &str) -> Vec<u8> {
         let client = self.client();
-        let key = self.key(path).into();
+        let key = at(&self.key(path));
         let read = async { client.get(&key).await.unwrap().bytes().await.unwrap() };
         within(ANSWER_LIMIT, "reading an object", read).await.to_vec()
     }
@@ -85,14 +86,14 @@ impl S3 {
     /// Stores an object.
     pub(crate) async fn put(&self, path: &str, body: &[u8]) {
         let client = self.client();
-        let key = self.key(path).into();
+        let key = at(&self.key(path));
         within(ANSWER_LIMIT, "storing an object", client.put(&key, body.to_vec().into())).await.unwrap();
     }
 
     /// Deletes an object.
     pub(crate) async fn delete(&self, path: &str) {
         let client = self.client();
-        let key = self.key(path).into();
+        let key = at(&self.key(path));
         within(ANSWER_LIMIT, "deleting an object", client.delete(&key)).await.unwrap();
     }
 
@@ -126,10 +127,15 @@ impl S3 {
     }
 }
 
+/// A key as it stands: made by `From`, it would have percent signs and digits in place of letters beyond ASCII.
+fn at(key: &str) -> ObjectPath {
+    ObjectPath::parse(key).unwrap()
+}
+
 /// The objects below a key with their sizes, by the rest of their names.
 pub(crate) async fn list(client: &AmazonS3, below: &str) -> BTreeMap<String, u64> {
     let below = below.trim_end_matches('/');
-    let listing = client.list(Some(&below.into())).map_ok(|object| {
+    let listing = client.list(Some(&at(below))).map_ok(|object| {
         let path = object.location.as_ref().strip_prefix(below).unwrap().trim_start_matches('/').to_owned();
         (path, object.size)
     });

@@ -66,8 +66,16 @@ pub(crate) fn written(text: &str, words: &[&str]) -> (TempDir, Outhaul) {
     let mut line = vec!["serve", "--config"];
     line.push(file.to_str().unwrap());
     line.extend(words);
-    let command = outhaul(line);
+    let command = switched(outhaul(line));
     (folder, command)
+}
+
+/// What the test's own environment switches off is off in the service, so that a mechanism can be shown to be needed.
+fn switched(command: Outhaul) -> Outhaul {
+    match std::env::var("OUTHAUL_TEST_OFF") {
+        Ok(off) => command.env("OUTHAUL_TEST_OFF", off),
+        Err(_) => command,
+    }
 }
 
 impl Service {
@@ -86,6 +94,22 @@ impl Service {
         let (folder, command) = written(text, words);
         let words = words.iter().map(|&word| word.to_owned()).collect();
         Self::of(folder, words, more(command)).await
+    }
+
+    /// Starts what a test makes of the path of its file, such as a process on a disk of its own.
+    pub(crate) async fn by(text: &str, command: impl FnOnce(&str) -> Outhaul) -> Self {
+        let (folder, _) = written(text, &[]);
+        let command = command(folder.path().join("service.toml").to_str().unwrap());
+        Self::of(folder, Vec::new(), command).await
+    }
+
+    /// All metrics.
+    pub(crate) async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(&self.admin).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        within(LIMIT, "the metrics", stream.read_to_string(&mut text)).await.unwrap();
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     /// Kills it at once, and starts it over the same state.
@@ -111,7 +135,7 @@ impl Service {
     async fn again(folder: TempDir, words: Vec<String>, more: impl FnOnce(Outhaul) -> Outhaul) -> Self {
         let file = folder.path().join("service.toml");
         let line = ["serve", "--config", file.to_str().unwrap()].into_iter().chain(words.iter().map(String::as_str));
-        let command = outhaul(line);
+        let command = switched(outhaul(line));
         Self::of(folder, words, more(command)).await
     }
 
@@ -164,10 +188,7 @@ impl Service {
 
     /// The value of a metric, by its name and its labels.
     pub(crate) async fn metric(&self, name: &str) -> String {
-        let mut stream = TcpStream::connect(&self.admin).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-        let mut text = String::new();
-        within(LIMIT, "the metrics", stream.read_to_string(&mut text)).await.unwrap();
+        let text = self.metrics().await;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
     }

@@ -1,14 +1,18 @@
 //! Which of several servers a run reads: libpq's rules for several hosts and for `target_session_attrs`.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, SimpleQueryMessage};
 
 use super::connector::Connector;
 use super::keepalive;
@@ -126,11 +130,11 @@ impl Connector {
                 Err(error) => return Ok(Err(undialled(&error))),
             };
             let may_be_plain = self.settings.ssl_mode == SslMode::Prefer && matches!(raw, RawStream::Tcp(_));
-            let mut spoken = speak(config, raw, upgrade).await;
+            let mut spoken = speak(config, raw, upgrade, self.told.clone()).await;
             if may_be_plain && spoken.as_ref().is_err_and(not_let_in) {
                 // As in libpq: pg_hba.conf may let in what does not come encrypted.
                 spoken = match self.dial(endpoint).await {
-                    Ok((raw, _)) => speak(&plain(config), raw, TlsUpgrade::none()).await,
+                    Ok((raw, _)) => speak(&plain(config), raw, TlsUpgrade::none(), self.told.clone()).await,
                     Err(error) => return Ok(Err(undialled(&error))),
                 };
             }
@@ -261,26 +265,60 @@ fn plain(config: &Config) -> Config {
 }
 
 /// TLS where it is wanted, authentication, and a task that drives the connection.
-async fn speak(config: &Config, raw: RawStream, upgrade: TlsUpgrade) -> Result<Connected, Error> {
+async fn speak(
+    config: &Config,
+    raw: RawStream,
+    upgrade: TlsUpgrade,
+    told: Option<Arc<Notify>>,
+) -> Result<Connected, Error> {
     let config = Connector::for_socket(config, &raw);
     let tls = config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable;
-    drive(&config, SessionStream::new(raw, tls), upgrade).await
+    drive(&config, SessionStream::new(raw, tls), upgrade, told).await
 }
 
 /// The driver's error has no public constructor; writing to a stream that has failed makes one.
 async fn failed(config: &Config, error: io::Error) -> Result<Connected, Error> {
-    drive(&plain(config), SessionStream::failed(error), TlsUpgrade::none()).await
+    drive(&plain(config), SessionStream::failed(error), TlsUpgrade::none(), None).await
 }
 
-async fn drive(config: &Config, stream: SessionStream, upgrade: TlsUpgrade) -> Result<Connected, Error> {
+async fn drive(
+    config: &Config,
+    stream: SessionStream,
+    upgrade: TlsUpgrade,
+    told: Option<Arc<Notify>>,
+) -> Result<Connected, Error> {
     let lender = stream.lender();
-    let (client, connection) = config.connect_raw(stream, upgrade).await?;
+    let (client, mut connection) = config.connect_raw(stream, upgrade).await?;
     let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        let ended = match told {
+            None => connection.await,
+            Some(told) => poll_fn(|context| listened(&mut connection, &told, context)).await,
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "session ended");
         }
     });
     Ok((client, driver, lender))
+}
+
+/// Drives a connection until it ends, and tells of each `NOTIFY` that it hears.
+fn listened<S, T>(
+    connection: &mut Connection<S, T>,
+    told: &Notify,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match ready!(connection.poll_message(context)) {
+            Some(Ok(AsyncMessage::Notification(_))) => told.notify_one(),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(Err(error)),
+            None => return Poll::Ready(Ok(())),
+        }
+    }
 }
 
 #[cfg(test)]

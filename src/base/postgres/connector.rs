@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_postgres::{CancelToken, Config};
 
 use super::candidate::Endpoint;
@@ -25,6 +26,8 @@ pub(crate) struct Connector {
     pub(super) settings: ConnectSettings,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) pinned: OnceLock<Endpoint>,
+    /// Who is told that a session has heard a `NOTIFY`.
+    pub(super) told: Option<Arc<Notify>>,
 }
 
 impl Connector {
@@ -44,7 +47,12 @@ impl Connector {
             tracing::warn!("group or others can read {file}, which holds a password: run chmod 600 {file}");
         }
         let tls = client_config(&settings)?;
-        Ok(Self { settings, tls, pinned: OnceLock::new() })
+        Ok(Self { settings, tls, pinned: OnceLock::new(), told: None })
+    }
+
+    /// The same for sessions that listen: whatever `NOTIFY` one of them hears wakes one who waits for `told`.
+    pub(crate) fn telling(self, told: Arc<Notify>) -> Self {
+        Self { told: Some(told), ..self }
     }
 
     /// How it connects.

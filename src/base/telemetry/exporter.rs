@@ -130,7 +130,7 @@ fn render(handle: &PrometheusHandle) -> String {
 fn last_commit(file: &Path, labels: &[(&'static str, String)]) -> Option<f64> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(LAST_COMMIT))?;
-    let committed_at = line.rsplit_once(' ')?.1.parse().ok()?;
+    let committed_at = line.rsplit_once(' ')?.1.parse().ok().filter(|at: &f64| at.is_finite())?;
     let ours = recorder(labels).ok()?;
     metrics::with_local_recorder(&ours, || metrics::gauge!(LAST_COMMIT).set(committed_at));
     // What another export has written there is not ours to keep.
@@ -281,6 +281,21 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");
         }
         assert!(text.contains("\nouthaul_last_commit_timestamp_seconds "));
+    }
+
+    #[test]
+    fn what_is_no_moment_is_not_kept_from_an_earlier_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let kept = |moment: f64| {
+            let ours = recorder(&[]).unwrap();
+            metrics::with_local_recorder(&ours, || metrics::gauge!(LAST_COMMIT).set(moment));
+            std::fs::write(file.path(), ours.handle().render()).unwrap();
+            last_commit(file.path(), &[])
+        };
+        assert_eq!(kept(1_796_000_000.5), Some(1_796_000_000.5));
+        for none in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(kept(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ const MEMORY: &str = "outhaul_service_memory_bytes";
 const JOBS: &str = "outhaul_service_jobs";
 /// Exports in the background that this process ended; label `status`, as their records have it.
 const JOBS_ENDED: &str = "outhaul_service_jobs_total";
+/// Whether the state store told the length of the queue when it was asked last: 1 or 0.
+const QUEUE_KNOWN: &str = "outhaul_service_queue_known";
 /// How long ago the lease was renewed whose renewal is the longest ago.
 const LEASE_AGE: &str = "outhaul_service_lease_age_seconds";
 
@@ -66,7 +68,12 @@ pub(crate) fn describe() {
     describe_gauge!(
         JOBS,
         Unit::Count,
-        "Exports in the background that have not ended, by status; NaN where the state store does not answer"
+        "Exports in the background that have not ended, by status, when the state store answered last"
+    );
+    describe_gauge!(
+        QUEUE_KNOWN,
+        Unit::Count,
+        "1 where the state store answers, 0 where the length of the queue is an old one"
     );
     describe_gauge!(
         LEASE_AGE,
@@ -79,14 +86,15 @@ pub(crate) fn describe() {
     }
 }
 
-/// Says how long the queue is; without it, that nobody knows.
+/// Says how long the queue is; without it, that nobody knows: what is told of it stays then as it was.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and no queue is so long")]
 pub(crate) fn queue(length: Option<QueueLength>) {
-    let count = |count: fn(&QueueLength) -> u64| length.as_ref().map_or(f64::NAN, |length| count(length) as f64);
-    gauge!(JOBS, "status" => "queued").set(count(|length| length.queued));
-    gauge!(JOBS, "status" => "running").set(count(|length| length.running));
-    gauge!(JOBS, "status" => "cancelling").set(count(|length| length.cancelling));
-    gauge!(LEASE_AGE).set(length.map_or(f64::NAN, |length| length.oldest_lease.as_secs_f64()));
+    gauge!(QUEUE_KNOWN).set(if length.is_some() { 1.0 } else { 0.0 });
+    let Some(length) = length else { return };
+    gauge!(JOBS, "status" => "queued").set(length.queued as f64);
+    gauge!(JOBS, "status" => "running").set(length.running as f64);
+    gauge!(JOBS, "status" => "cancelling").set(length.cancelling as f64);
+    gauge!(LEASE_AGE).set(length.oldest_lease.as_secs_f64());
 }
 
 /// Counts an export in the background that has ended.

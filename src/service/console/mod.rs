@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Extension;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::ServiceState;
 use super::prefix::BarePrefix;
+use super::tags::is_known;
 use crate::base::text::number::hex_text;
 
 /// One file.
@@ -59,9 +60,7 @@ pub(super) fn router() -> Router<Arc<ServiceState>> {
 
 /// A browser asks each time whether its copy is that of the service, which may have another version since.
 fn answer(asset: Asset, etag: &str, headers: &HeaderMap) -> Response {
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // A proxy that compresses makes the tag a weak one.
-    let mut response = if known.split(',').any(|one| one.trim().trim_start_matches("W/") == etag) {
+    let mut response = if is_known(headers, etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         ([(CONTENT_TYPE, asset.media_type)], asset.text).into_response()

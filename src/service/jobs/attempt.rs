@@ -4,8 +4,7 @@
 //! An attempt that finds the manifest of an earlier one is done. Otherwise it starts over: the run clears what the earlier one
 //! left. To go on there would be wrong: what is granted and capped is judged anew, and a snapshot ends with its process.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, channel};
@@ -30,21 +29,13 @@ use crate::model::{Event, ExportReport, RunStatus};
 /// Progress is written so often at most.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 
-/// Why a run was told to stop.
-#[derive(Debug, Default)]
-struct StopReason(AtomicU8);
-
-const BY_CALLER: u8 = 1;
-const LOST: u8 = 2;
-
-impl StopReason {
-    fn set(&self, reason: u8) {
-        self.0.store(reason, Ordering::Release);
-    }
-
-    fn is(&self, reason: u8) -> bool {
-        self.0.load(Ordering::Acquire) == reason
-    }
+/// Why a run was told to stop, where it was not the service that stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StopReason {
+    /// Its caller wants it cancelled.
+    ByCaller,
+    /// Another attempt has the job, or will have it soon.
+    Lost,
 }
 
 /// One attempt at one job.
@@ -54,7 +45,8 @@ pub(super) struct JobAttempt {
     lease: JobLease,
     /// Stops the run: the lease is lost, the caller wants no more, or the service stops.
     stop: CancellationToken,
-    reason: Arc<StopReason>,
+    /// The first reason stays: the store knows whether it still holds.
+    reason: Arc<OnceLock<StopReason>>,
 }
 
 /// How it ended.
@@ -63,6 +55,8 @@ enum AttemptEnd {
     Done(Box<ExportReport>, Option<u64>),
     /// With what a caller is told.
     Failed(RecordedError),
+    /// Its attempts are used up: this one tried nothing.
+    Exhausted(RecordedError),
     /// The same may succeed later.
     Later(RecordedError),
     Stopped,
@@ -97,13 +91,13 @@ impl JobAttempt {
 
     async fn run(&self) -> AttemptEnd {
         if self.job.status == JobStatus::Cancelling {
-            self.reason.set(BY_CALLER);
+            self.reason.get_or_init(|| StopReason::ByCaller);
             return AttemptEnd::Stopped;
         }
         if self.job.counted() > self.service.config.jobs.attempts && !failpoint::off("job_attempts") {
             let message = "the export was tried several times, and its worker died each time";
             let lost = || recorded("attempts_exhausted", message);
-            return AttemptEnd::Failed(self.job.error.clone().unwrap_or_else(lost));
+            return AttemptEnd::Exhausted(self.job.error.clone().unwrap_or_else(lost));
         }
         failpoint::reach("job-claimed").await;
         let request = match order::request(&self.service, &self.job).await {
@@ -190,18 +184,23 @@ impl JobAttempt {
     }
 
     async fn end(self, ended: AttemptEnd) {
-        if self.reason.is(LOST) {
+        if self.reason.get() == Some(&StopReason::Lost) {
             tracing::warn!(export = self.job.id, attempt = self.job.attempt, "an attempt has lost its lease");
             return;
         }
         let end = match ended {
             AttemptEnd::Done(report, cap) => self.ready(&report, cap),
             AttemptEnd::Failed(error) => self.without_files(JobStatus::Failed, Some(error)),
+            AttemptEnd::Exhausted(error) => {
+                JobEnd { untried: true, ..self.without_files(JobStatus::Failed, Some(error)) }
+            }
             AttemptEnd::Later(error) if self.job.counted() >= self.service.config.jobs.attempts => {
                 self.without_files(JobStatus::Failed, Some(error))
             }
             AttemptEnd::Later(error) => return self.give_back(Some(error), backoff(self.job.counted()), true).await,
-            AttemptEnd::Stopped if self.reason.is(BY_CALLER) => self.without_files(JobStatus::Cancelled, None),
+            AttemptEnd::Stopped if self.reason.get() == Some(&StopReason::ByCaller) => {
+                self.without_files(JobStatus::Cancelled, None)
+            }
             // The service stops, which is not the job's fault.
             AttemptEnd::Stopped => return self.give_back(self.job.error.clone(), Duration::ZERO, false).await,
         };
@@ -217,11 +216,12 @@ impl JobAttempt {
         let (rows, bytes, parts) = (report.rows.unwrap_or_default(), report.bytes, report.parts);
         let progress = JobProgress { rows, bytes, parts, committing: false };
         let keep = Some(Duration::from_secs(self.service.config.link_seconds.unsigned_abs()));
-        JobEnd { status, progress, error: None, max_rows, keep }
+        JobEnd { status, progress, error: None, max_rows, keep, untried: false }
     }
 
     fn without_files(&self, status: JobStatus, error: Option<RecordedError>) -> JobEnd {
-        JobEnd { status, progress: JobProgress::default(), error, max_rows: self.job.max_rows, keep: None }
+        let (progress, max_rows) = (JobProgress::default(), self.job.max_rows);
+        JobEnd { status, progress, error, max_rows, keep: None, untried: false }
     }
 
     async fn give_back(&self, error: Option<RecordedError>, delay: Duration, counted: bool) {
@@ -267,7 +267,7 @@ impl JobAttempt {
 
 /// Renews a lease for as long as its attempt runs, whatever that does. Where no renewal comes through, the attempt is stopped
 /// before its lease is over, by the clock of this process.
-async fn keep(service: Arc<ServiceState>, held: JobLease, stop: CancellationToken, reason: Arc<StopReason>) {
+async fn keep(service: Arc<ServiceState>, held: JobLease, stop: CancellationToken, reason: Arc<OnceLock<StopReason>>) {
     let time = lease();
     // Of the lease, a sixth is for stopping.
     let good = if failpoint::off("lease_end") { Duration::from_hours(1) } else { time.saturating_sub(time / 6) };
@@ -296,11 +296,12 @@ async fn keep(service: Arc<ServiceState>, held: JobLease, stop: CancellationToke
     }
 }
 
-fn stop_for(state: LeaseState, stop: &CancellationToken, reason: &StopReason) {
-    match state {
+fn stop_for(state: LeaseState, stop: &CancellationToken, reason: &OnceLock<StopReason>) {
+    let why = match state {
         LeaseState::Held => return,
-        LeaseState::Cancelling => reason.set(BY_CALLER),
-        LeaseState::Lost => reason.set(LOST),
-    }
+        LeaseState::Cancelling => StopReason::ByCaller,
+        LeaseState::Lost => StopReason::Lost,
+    };
+    reason.get_or_init(|| why);
     stop.cancel();
 }

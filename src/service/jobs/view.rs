@@ -1,6 +1,6 @@
 //! A job, as its caller sees it.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::super::ServiceState;
 use super::super::state::{JobRecord, JobStatus, RecordedError};
+use super::super::tags::is_known;
 use crate::base::text::number::hex_text;
 
 /// A job.
@@ -87,9 +88,8 @@ pub(crate) fn answer(view: &impl Serialize, version: u64, headers: &HeaderMap) -
     let body = serde_json::to_vec(view).unwrap_or_default();
     let digest = Sha256::digest(&body);
     let tag = format!("\"{version}-{}\"", &hex_text(&digest)[..16]);
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let fixed: [(HeaderName, String); 2] = [(CACHE_CONTROL, "no-store".to_owned()), (ETAG, tag.clone())];
-    if known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)) {
+    if is_known(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, fixed).into_response();
     }
     (fixed, [(CONTENT_TYPE, "application/json")], body).into_response()

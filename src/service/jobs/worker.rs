@@ -29,6 +29,8 @@ pub(crate) fn start(service: &Arc<ServiceState>) -> io::Result<Vec<JoinHandle<()
         // Rows of all tenants are in it.
         DirBuilder::new().recursive(true).mode(0o700).create(&service.config.job_folder)?;
     }
+    let (hints, stopping) = (service.store.hints(Arc::clone(&service.job_queued)), service.stopping.clone());
+    tokio::spawn(async move { stopping.run_until_cancelled(hints).await });
     let process = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
     let worker = |number| tokio::spawn(work(Arc::clone(service), format!("{process}-{number}")));
     Ok((0..service.config.jobs.workers).map(worker).collect())

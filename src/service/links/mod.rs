@@ -234,6 +234,10 @@ impl LinkRequest {
             (job, None, caller.user, caller.credential)
         };
         match job.status {
+            // Its time is over, and the sweep that says so is still to come.
+            JobStatus::Complete | JobStatus::Truncated if job.expires_at.is_some_and(|end| end <= Utc::now()) => {
+                return Err(gone());
+            }
             JobStatus::Complete | JobStatus::Truncated => {}
             JobStatus::Expired => return Err(gone()),
             JobStatus::Failed | JobStatus::Cancelled => {
@@ -290,7 +294,7 @@ impl OpenedExport {
     /// Where the store gives the object to this client.
     async fn elsewhere(&self, file: &ServedFile, method: &Method) -> Option<Response> {
         let time = failpoint::limit("link_redirect", REDIRECT_TIME);
-        match self.destination.presigned(file.object()?, method == Method::HEAD, time).await {
+        match self.destination.presigned(file.object()?, &file.name, method == Method::HEAD, time).await {
             Ok(url) => redirect(file, &url?),
             Err(error) => {
                 tracing::warn!(%error, "the store signs no URL: the service sends the file itself");

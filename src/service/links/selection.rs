@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
+use axum::http::header::{IF_RANGE, RANGE};
 use axum::http::{HeaderMap, Method};
 
+use super::super::tags::{is_another, is_known};
 use crate::base::failpoint;
 
 /// What is sent of a file.
@@ -22,10 +23,10 @@ pub(crate) enum Selection {
 
 /// What of a file of `length` bytes, whose strong tag is `etag`, the request is for.
 pub(crate) fn selection(method: &Method, headers: &HeaderMap, etag: &str, length: u64) -> Selection {
-    if headers.contains_key(IF_MATCH) && !lists(headers, IF_MATCH, etag, false) {
+    if is_another(headers, etag) {
         return Selection::OtherFile;
     }
-    if lists(headers, IF_NONE_MATCH, etag, true) {
+    if is_known(headers, etag) {
         return Selection::NotModified;
     }
     // Of another file, the rest of what the client has would be a mixture of both.
@@ -62,15 +63,10 @@ fn number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// Whether a header that lists tags has this one, or is `*`.
-fn lists(headers: &HeaderMap, name: HeaderName, etag: &str, weakly: bool) -> bool {
-    let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let mut tags = texts.flat_map(|text| text.split(',')).map(str::trim);
-    tags.any(|tag| tag == "*" || tag == etag || (weakly && tag.strip_prefix("W/") == Some(etag)))
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+
     use super::*;
 
     fn asked(fields: &[(HeaderName, &str)]) -> Selection {

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use crate::base::voice;
+
 /// A fault of the state store.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
@@ -34,8 +36,8 @@ pub(crate) enum StateError {
     /// The file or its lock cannot be opened.
     #[error("opening the state file {}", .path.display())]
     File { path: PathBuf, source: std::io::Error },
-    /// The database failed.
-    #[error("the state store failed while {doing}")]
+    /// The database failed. Its own words are told, since the log has nothing else of it.
+    #[error("the state store failed while {doing}: {}", why(source.as_ref()))]
     Database { doing: &'static str, source: Box<dyn Error + Send + Sync> },
     /// An export with this id was begun before.
     #[error("there is an export {id} already")]
@@ -78,6 +80,12 @@ impl StateError {
             Self::Database { .. } | Self::Taken { .. } | Self::NoEnd { .. } | Self::Stopped => None,
         }
     }
+}
+
+/// The database's own words, without what it quotes of a row: that may be what a caller asked for.
+fn why(source: &(dyn Error + 'static)) -> String {
+    let words = voice::cause(source);
+    words.split(" DETAIL: ").next().unwrap_or_default().to_owned()
 }
 
 fn named(pid: Option<&u32>) -> String {

@@ -1,11 +1,13 @@
 //! Exports in the background as the store knows them: a queue whose leases are columns of the job, and whose every later
 //! write is fenced by the attempt that makes it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::{RecordedError, StateError};
 
@@ -87,7 +89,7 @@ pub(crate) struct JobRecord {
     /// The URL of the folder of its files.
     pub(crate) destination: String,
     pub(crate) status: JobStatus,
-    /// How often it was claimed; 0 before the first time. It only ever grows: writes are fenced by it.
+    /// How often it was claimed; 0 before the first time. It grows as long as the job is live: writes are fenced by it.
     pub(crate) attempt: u32,
     /// Those of them that were given back uncounted.
     pub(crate) forgiven: u32,
@@ -198,6 +200,8 @@ pub(crate) struct JobEnd {
     pub(crate) max_rows: Option<u64>,
     /// Ready files are kept so long.
     pub(crate) keep: Option<Duration>,
+    /// Whether the claim that writes this tried nothing, so that it is taken out of the attempts.
+    pub(crate) untried: bool,
 }
 
 /// Something to tell the outside: written with the status that it tells of, sent later and until it arrives.
@@ -274,6 +278,10 @@ pub(crate) trait JobStore: Send + Sync + std::fmt::Debug {
         after: Option<JobCursor>,
         most: u32,
     ) -> BoxFuture<'_, Result<Vec<JobRecord>, StateError>>;
+
+    /// Wakes one who waits for `queued` whenever another process has queued a job, for as long as the store can: it may end at
+    /// once, and it may miss some, so that whoever waits looks for himself now and then. Dropped, it ends.
+    fn hints(&self, queued: Arc<Notify>) -> BoxFuture<'static, ()>;
 
     /// Takes the next job, or one whose lease ran out, by one UPDATE: of the tenant with the fewest that run, the oldest.
     /// A job that was being cancelled when its worker died comes too, for its worker to clear what is left of it.

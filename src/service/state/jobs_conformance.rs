@@ -25,6 +25,7 @@ pub(crate) async fn all<S: StateStore>(open: impl AsyncFn() -> S) {
     a_job_is_claimed_once_however_many_ask(&open().await).await;
     a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(&open().await).await;
     a_job_that_is_given_back_waits(&open().await).await;
+    an_end_without_a_try_is_no_attempt(&open().await).await;
     what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(&open().await).await;
     what_commits_is_not_cancelled(&open().await).await;
     an_end_and_what_tells_of_it_are_one(&open().await).await;
@@ -81,7 +82,8 @@ async fn claim(store: &impl StateStore, limits: ClaimLimits) -> Option<(JobRecor
 }
 
 fn end(status: JobStatus) -> JobEnd {
-    JobEnd { status, progress: progress(5), error: None, max_rows: Some(7), keep: status.is_ready().then_some(LONG) }
+    let keep = status.is_ready().then_some(LONG);
+    JobEnd { status, progress: progress(5), error: None, max_rows: Some(7), keep, untried: false }
 }
 
 fn progress(number: u64) -> JobProgress {
@@ -293,6 +295,25 @@ async fn a_job_that_is_given_back_waits(store: &impl StateStore) {
     assert_eq!(store.renew(late.clone(), LONG).await.unwrap(), LeaseState::Lost);
     assert_eq!(store.finish_job(late, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Lost);
     assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
+}
+
+/// A claim that only found that there is nothing to try is none of the attempts that are told.
+async fn an_end_without_a_try_is_no_attempt(store: &impl StateStore) {
+    queue(store, "untried", "u").await;
+    let (_, first) = claim(store, ClaimLimits { lease: NONE, ..LIMITS }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let (again, second) = claim(store, LIMITS).await.unwrap();
+    assert_eq!(again.attempt, 2);
+    let untried = JobEnd { untried: true, ..end(JobStatus::Failed) };
+    assert_eq!(store.finish_job(second.clone(), untried, Vec::new()).await.unwrap(), JobFinish::Ended);
+    let done = found(store, "untried").await;
+    assert_eq!((done.status, done.attempt), (JobStatus::Failed, 1));
+    // Whoever had that number has it no more.
+    for late in [first, second] {
+        assert_eq!(store.renew(late.clone(), LONG).await.unwrap(), LeaseState::Lost);
+        assert_eq!(store.finish_job(late, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Lost);
+    }
+    assert_eq!(found(store, "untried").await, done);
 }
 
 async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &impl StateStore) {

@@ -1,8 +1,10 @@
 //! The store that several processes share: a schema of a PostgreSQL database.
 //!
 //! Nothing is held between two requests, neither a transaction nor a lock of a session, so a pooler may stand in between.
+//! One connection more listens for hints, without which jobs start a little later.
 //! Each process says every few seconds that it lives; the streams of one that has not for its lease have failed.
 
+mod hints;
 mod jobs;
 mod outbox;
 mod queue;

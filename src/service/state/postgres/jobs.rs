@@ -171,10 +171,12 @@ pub(super) async fn claim(
         transaction.rows("SELECT pg_catalog.pg_advisory_xact_lock($1)::text", &[number(&CLAIM_LOCK)]).await?;
     }
     // Whose jobs run least comes first, then who has waited longest since his last one.
-    let order = if failpoint::off("fairness") { "" } else { "running.jobs, before.claimed_at," };
+    let order = if failpoint::off("fairness") { "" } else { "COALESCE(busy.jobs, 0), before.claimed_at," };
     let lapsed = if failpoint::off("lease") { "false" } else { "job.lease_until < now.at" };
-    let bound = if failpoint::off("per_tenant") { "$3 IS NOT NULL" } else { "running.jobs < $3" };
-    // Locked, the row is looked at once more: its lease may have been renewed, or the job ended, meanwhile.
+    let bound = if failpoint::off("per_tenant") { "$3 IS NOT NULL" } else { "COALESCE(busy.jobs, 0) < $3" };
+    // What depends on the tenant is asked once for each tenant, however many of its jobs wait; without OFFSET the planner
+    // would ask for each job. Locked, the row is looked at once more: its lease may have been renewed, or the job ended,
+    // meanwhile.
     let claim = format!(
         "UPDATE outhaul.job SET status = CASE status WHEN 'cancelling' THEN 'cancelling' ELSE 'running' END,
              attempt = attempt + 1, version = version + 1, worker = $1, claimed_at = {NOW}, renewed_at = {NOW},
@@ -182,13 +184,19 @@ pub(super) async fn claim(
              committing = false
          WHERE id = (
              SELECT job.id FROM (SELECT {NOW} AS at) AS now CROSS JOIN outhaul.job
-             CROSS JOIN LATERAL (
-                 SELECT count(*) AS jobs FROM outhaul.job AS other
-                 WHERE other.tenant = job.tenant AND other.status IN ('running', 'cancelling')
-                     AND other.lease_until >= now.at) AS running
-             CROSS JOIN LATERAL (
-                 SELECT COALESCE(max(other.claimed_at), 0) AS claimed_at FROM outhaul.job AS other
-                 WHERE other.tenant = job.tenant) AS before
+             LEFT JOIN (
+                 SELECT other.tenant, count(*) AS jobs FROM outhaul.job AS other
+                 WHERE other.status IN ('running', 'cancelling') AND other.lease_until >= {NOW}
+                 GROUP BY other.tenant) AS busy ON busy.tenant = job.tenant
+             JOIN (
+                 SELECT live.tenant, COALESCE((
+                     SELECT max(other.claimed_at) FROM outhaul.job AS other WHERE other.tenant = live.tenant
+                 ), 0) AS claimed_at
+                 FROM (
+                     SELECT DISTINCT each.tenant FROM outhaul.job AS each
+                     WHERE each.status IN ('queued', 'running', 'cancelling')) AS live
+                 OFFSET 0
+             ) AS before ON before.tenant = job.tenant
              WHERE ((job.status = 'queued' AND job.not_before <= now.at)
                      OR (job.status IN ('running', 'cancelling') AND {lapsed}))
                  AND {bound}
@@ -267,7 +275,7 @@ pub(super) async fn finish(
     let update = format!(
         "UPDATE outhaul.job SET status = $3, row_count = $4, bytes = $5, parts = $6, committing = false, truncated = $7,
              error_code = $8, error_message = $9, completed_at = {NOW}, expires_at = {NOW} + $10,
-             max_rows = $11, version = version + 1, lease_until = NULL
+             max_rows = $11, version = version + 1, lease_until = NULL, attempt = attempt - $12
          WHERE {}{}",
         fence(),
         unless_cancelling(end.status)
@@ -276,7 +284,7 @@ pub(super) async fn finish(
         (i64::from(lease.attempt), end.status.name(), end.status == JobStatus::Truncated);
     let [rows, bytes, parts] = counts(transaction, end.progress)?;
     let (code, message) = error_columns(end.error.as_ref());
-    let keep = end.keep.map(span);
+    let (keep, untried) = (end.keep.map(span), i64::from(end.untried));
     let max_rows = end.max_rows.map(i64::try_from).transpose().map_err(|error| transaction.unreadable(error))?;
     let values = [
         text(&lease.id),
@@ -290,12 +298,15 @@ pub(super) async fn finish(
         text(&message),
         number(&keep),
         number(&max_rows),
+        number(&untried),
     ];
     if transaction.changed(&update, &values).await? == 1 {
         tell(transaction, messages).await?;
         return Ok(JobFinish::Ended);
     }
-    let found = one(transaction, &lease.id, None).await?.filter(|job| job.attempt == lease.attempt);
+    let written = lease.attempt.saturating_sub(u32::from(end.untried));
+    let found = one(transaction, &lease.id, None).await?;
+    let found = found.filter(|job| job.attempt == lease.attempt || (job.status.is_final() && job.attempt == written));
     Ok(match found.map(|job| job.status) {
         Some(status) if status == end.status && transaction.may_be_done => JobFinish::Ended,
         Some(JobStatus::Cancelling) => JobFinish::Cancelling,

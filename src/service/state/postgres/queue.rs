@@ -5,12 +5,31 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
     LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
-use super::{PostgresStore, jobs, outbox};
+use super::{PostgresStore, hints, jobs, outbox};
+
+impl PostgresStore {
+    /// Tells the workers of other processes, once something has given them work.
+    fn then_hint<'a, T: Send + 'a>(
+        &'a self,
+        done: BoxFuture<'a, Result<T, StateError>>,
+        gives_work: impl FnOnce(&T) -> bool + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StateError>> {
+        async move {
+            let done = done.await?;
+            if gives_work(&done) {
+                hints::send(&self.sessions);
+            }
+            Ok(done)
+        }
+        .boxed()
+    }
+}
 
 impl JobStore for PostgresStore {
     fn submit(
@@ -20,10 +39,15 @@ impl JobStore for PostgresStore {
         live: u32,
     ) -> BoxFuture<'_, Result<Submitted, StateError>> {
         let asked = Arc::new((job, key));
-        self.ask("a job was queued", move |transaction| {
+        let submitted = self.ask("a job was queued", move |transaction| {
             let asked = Arc::clone(&asked);
             async move { jobs::submit(transaction, &asked.0, asked.1.as_ref(), live).await }.boxed()
-        })
+        });
+        self.then_hint(submitted, |submitted| matches!(submitted, Submitted::Queued(_)))
+    }
+
+    fn hints(&self, queued: Arc<Notify>) -> BoxFuture<'static, ()> {
+        hints::listen(Arc::clone(&self.sessions), queued).boxed()
     }
 
     fn job(&self, id: String, tenant: String) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>> {
@@ -83,10 +107,12 @@ impl JobStore for PostgresStore {
             return std::future::ready(Err(StateError::NoEnd { status: end.status.name() })).boxed();
         }
         let ended = Arc::new((lease, end, messages));
-        self.ask("a job ended", move |transaction| {
+        let finished = self.ask("a job ended", move |transaction| {
             let ended = Arc::clone(&ended);
             async move { jobs::finish(transaction, &ended.0, &ended.1, &ended.2).await }.boxed()
-        })
+        });
+        // A place of its tenant is free.
+        self.then_hint(finished, |finish| *finish == JobFinish::Ended)
     }
 
     fn give_back(
@@ -96,10 +122,11 @@ impl JobStore for PostgresStore {
         delay: Duration,
         counted: bool,
     ) -> BoxFuture<'_, Result<bool, StateError>> {
-        self.ask("a job was given back", move |transaction| {
+        let given = self.ask("a job was given back", move |transaction| {
             let (lease, error) = (lease.clone(), error.clone());
             async move { jobs::give_back(transaction, &lease, error.as_ref(), delay, counted).await }.boxed()
-        })
+        });
+        self.then_hint(given, move |given| *given && delay.is_zero())
     }
 
     fn cancel(&self, id: String, tenant: String) -> BoxFuture<'_, Result<Option<Cancelled>, StateError>> {

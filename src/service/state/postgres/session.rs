@@ -119,6 +119,11 @@ impl StateSessions {
         Ok(Self { settings, pool })
     }
 
+    /// How the database is reached.
+    pub(super) fn settings(&self) -> &ConnectSettings {
+        &self.settings
+    }
+
     /// Does something in a transaction of its own, and again where the connection was lost meanwhile.
     ///
     /// # Cancel safety

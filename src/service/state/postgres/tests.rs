@@ -40,7 +40,7 @@ impl Database {
         Self { server, name }
     }
 
-    async fn client(&self) -> tokio_postgres::Client {
+    pub(super) async fn client(&self) -> tokio_postgres::Client {
         client(self.server.clone().dbname(&self.name)).await
     }
 

@@ -221,7 +221,7 @@ pub(super) fn finish(
     let update = format!(
         "UPDATE job SET status = ?3, row_count = ?4, bytes = ?5, parts = ?6, committing = 0, truncated = ?7, error_code = ?8,
              error_message = ?9, completed_at = ?10, expires_at = ?11, max_rows = ?12, version = version + 1,
-             lease_until = NULL
+             lease_until = NULL, attempt = attempt - ?13
          WHERE {}{}",
         fence(),
         unless_cancelling(end.status)
@@ -240,6 +240,7 @@ pub(super) fn finish(
         now,
         end.keep.map(|keep| after(now, keep)),
         count(end.max_rows, doing)?,
+        u32::from(end.untried),
     ];
     let ended = transaction.execute(&update, values).map_err(StateError::database(doing))? == 1;
     if ended {

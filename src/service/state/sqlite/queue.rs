@@ -1,9 +1,11 @@
 //! The queue's face: each method is one transaction on the store's thread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
@@ -38,6 +40,11 @@ impl JobStore for SqliteStore {
         most: u32,
     ) -> BoxFuture<'_, Result<Vec<JobRecord>, StateError>> {
         self.ask("jobs were listed", move |transaction| jobs::list(transaction, &tenant, after.as_ref(), most))
+    }
+
+    fn hints(&self, _queued: Arc<Notify>) -> BoxFuture<'static, ()> {
+        // No other process has the file.
+        std::future::ready(()).boxed()
     }
 
     fn claim(&self, worker: String, limits: ClaimLimits) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>> {

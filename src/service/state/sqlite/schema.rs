@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::super::{ExportStatus, INTERRUPTED, INTERRUPTED_MESSAGE, StateError};
 use super::records;
+use crate::base::failpoint;
 
 /// `Ohau` in ASCII: the file says whose it is.
 const APPLICATION_ID: i64 = 0x4f68_6175;
@@ -44,7 +45,7 @@ fn connect(path: &Path) -> Result<Connection, StateError> {
     // A path is a path, and never a URI with options.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.busy_timeout(failpoint::limit("state_busy", BUSY_TIMEOUT)).map_err(failed)?;
     // The first statement that reads the file.
     let ours = pragma(&connection, "application_id").map_err(failed)? == APPLICATION_ID;
     let tables = "SELECT count(*) FROM sqlite_schema";
