@@ -153,7 +153,7 @@ def main():
                 measured[name].append(bench.one(command, made))
         faults = wrong(tools)
         quarter = {name: bench.one(*tool) for name, tool in bench.commands("quarter").items()}
-        version = bench.ask("SELECT version()")
+        version = bench.ask("SELECT version() FORMAT TSV")
     median = lambda name, what: statistics.median(getattr(usage, what) for usage in measured[name])
     peak = lambda name: max(usage.rss_mb for usage in measured[name])
     ratios = {

@@ -7,9 +7,21 @@ import sys
 
 import clickhouse_connect
 import pyarrow.parquet
+import urllib3
+
+
+class Tabs(urllib3.PoolManager):
+    """Asks for tabs where a statement says no format: servers out of a wheel answer in CSV otherwise. The header wins over
+    a FORMAT."""
+
+    def urlopen(self, method, url, redirect=True, **more):
+        if b"FORMAT" not in bytes(more.get("body") or b""):
+            more["headers"] = {**(more.get("headers") or {}), "X-ClickHouse-Format": "TabSeparated"}
+        return super().urlopen(method, url, redirect, **more)
+
 
 host, port, user, password, sql, file = sys.argv[1:]
-client = clickhouse_connect.get_client(host=host, port=int(port), username=user, password=password)
+client = clickhouse_connect.get_client(host=host, port=int(port), username=user, password=password, pool_mgr=Tabs())
 writer = None
 with client.query_arrow_stream(sql) as batches:
     for batch in batches:
