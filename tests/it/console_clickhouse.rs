@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::console_statements::drive;
 use crate::support::clickhouse::{ClickHouse, clickhouse};
 use crate::support::eventually;
-use crate::support::service::{Answer, BodyEnd, Service, key};
+use crate::support::service::{Answer, BodyEnd, Service, key, request, written};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -68,6 +68,14 @@ async fn an_answer_comes_as_the_server_writes_it_beyond_every_cap() {
     let audit = service.audit("7").await;
     let kept = "SELECT number, ?? AS s FROM numbers(?) SETTINGS max_threads = ? FORMAT Native";
     assert_eq!((&audit[1]["statement"], &audit[1]["action"]), (&json!(kept), &json!("statement")), "{audit}");
+    // Neither the literals nor the password stand in anything that the service keeps.
+    for entry in std::fs::read_dir(service.folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = if path.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+        for secret in [b"cret".as_slice(), server.password.as_bytes()] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{}", path.display());
+        }
+    }
     let log = service.stop().await;
     assert!(!log.contains("cret") && !log.contains(&server.password), "{log}");
 }
@@ -77,7 +85,8 @@ async fn a_statement_that_fails_never_ends_as_if_it_were_whole() {
     let server = clickhouse().await;
     let service = started(&server, "audit_literals = true").await;
     let me = ("writer", server.password.as_str());
-    let sql = "SELECT number, throwIf(number = 900000, 'too far') FROM numbers(1000000) FORMAT CSV";
+    let sql =
+        "SELECT number, throwIf(number = 900000, 'too far') FROM numbers(1000000) SETTINGS max_threads = 1 FORMAT CSV";
     let answer = send(&service, me, sql).await;
     assert_eq!((answer.status, answer.end), (200, BodyEnd::Broken));
     let rows: Vec<&str> = answer.text().lines().collect();
@@ -121,6 +130,28 @@ async fn the_user_of_the_source_is_asked_for_everybody_where_it_is_configured_so
     service.stop().await;
 }
 
+#[tokio::test]
+async fn a_console_is_checked_before_it_is_started() {
+    let server = clickhouse().await;
+    let (from, ops) = (server.url("writer"), key("ops", "7", "free"));
+    let text = format!(
+        "{ops}
+[source.warehouse]
+from = \"{from}\"
+[clickhouse_console]
+sources = [\"warehouse\"]
+keys = [\"ops\"]
+credentials = \"source\"
+"
+    );
+    for (password, exit_code) in [(server.password.as_str(), 0), ("hunter2", 2)] {
+        let (_folder, command) = written(&text, &["--check"]);
+        let said = command.env("CLICKHOUSE_PASSWORD", password).run().await.expect(exit_code).stderr;
+        assert_eq!(said.contains("clickhouse_console: source \"warehouse\""), exit_code == 2, "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
 /// Queries with a mark in them that run.
 async fn running(server: &ClickHouse, mark: &str) -> u32 {
     let sql =
@@ -138,7 +169,7 @@ async fn who_goes_away_ends_the_statement_at_the_server() {
     // It sends nothing for a long time, so that the server would not see by itself that nobody listens.
     let sql = format!("SELECT sum(sleepEachRow(1)) AS {mark} FROM numbers(600) SETTINGS max_block_size = 1");
     let body = json!({"statement": sql}).to_string();
-    let asked = crate::support::service::request("POST", "ops", "/v1/clickhouse/warehouse/export", &body, &head);
+    let asked = request("POST", "ops", "/v1/clickhouse/warehouse/export", &body, &head);
     let connection = service.connect(&asked).await;
     eventually(LIMIT, "the statement runs", async || (running(&server, &mark).await == 1).then_some(())).await;
     drop(connection);
@@ -160,7 +191,7 @@ async fn a_person_exports_a_million_rows_in_three_formats_to_picked_files_and_ca
     let more = json!({
         "user": "writer", "password": server.password, "statements": formats.map(million),
         "endless": format!("SELECT number AS {mark}, randomPrintableASCII(1000) FROM numbers(1000000000) FORMAT TSV"),
-        "fails": "SELECT number, throwIf(number = 900000, 'too far') FROM numbers(1000000) FORMAT CSV",
+        "fails": "SELECT number, throwIf(number = 900000, 'too far') FROM numbers(1000000) SETTINGS max_threads = 1 FORMAT CSV",
         "wrong": "SELEC 1",
     });
     let seen = drive("real", &service, &more).await;
