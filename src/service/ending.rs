@@ -75,7 +75,7 @@ impl StreamOutcome {
             Self::Failed(error) if own_words => {
                 let mut refusal = Refusal::of_export(error);
                 if error.kind == ExportErrorKind::Usage {
-                    refusal.message = "the statement is not taken".to_owned();
+                    "the statement is not taken".clone_into(&mut refusal.message);
                 }
                 match words(error) {
                     Some(words) => refusal.with_detail(words),
