@@ -28,7 +28,7 @@ id = {{}}
 }
 
 /// What a person sees. With `OUTHAUL_TEST_SHOTS`, pictures of it are left in that folder.
-async fn drive(what: &str, service: &Service, more: &Value) -> Value {
+pub(crate) async fn drive(what: &str, service: &Service, more: &Value) -> Value {
     let (url, shots) = (format!("http://{}", service.address), std::env::var("OUTHAUL_TEST_SHOTS").ok());
     let asked = json!({"url": url, "axe": variable("OUTHAUL_TEST_AXE"), "shots": shots, "more": more});
     let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/statements.mjs");

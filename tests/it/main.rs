@@ -22,6 +22,7 @@ mod codes;
 mod commit;
 mod consistency;
 mod console;
+mod console_clickhouse;
 mod console_statements;
 mod crash;
 mod ddl;
