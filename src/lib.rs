@@ -1,4 +1,4 @@
-//! Outhaul: parallel, partitioned bulk export from PostgreSQL to Parquet, CSV and NDJSON.
+//! Outhaul: parallel, partitioned bulk export from PostgreSQL and ClickHouse to Parquet, CSV and NDJSON.
 //!
 //! A relation is split into partitions, all read under **one snapshot** by a pool of readers; each partition is encoded
 //! and uploaded as its own objects; the run is committed by **one manifest**, written last.
@@ -12,7 +12,8 @@
 //!   flag, variable, key, parser, help. `config/default.toml` is the only home of the options' defaults. `config/connection`
 //!   reads `--from`, and so chooses the source.
 //! - [`source`]: a request becomes a plan: disjoint, covering partitions and one column plan per column; a partition becomes
-//!   bounded Arrow batches. PostgreSQL: locks, then snapshot, then planning, then COPY on a lent socket.
+//!   bounded Arrow batches. PostgreSQL: locks, then snapshot, then planning, then COPY on a lent socket. ClickHouse:
+//!   named parts, whose rows are counted, then ArrowStream over HTTP.
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
 //! - [`store`]: bytes become staged objects and receipts, or go into a stream. The only user of `object_store`.
 //! - [`commit`]: receipts become the manifest, the parts become visible, and a commit that died is recovered.

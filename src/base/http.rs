@@ -1,4 +1,5 @@
-//! One HTTP/1.1 request to one server: for the program's own calls, which are few and need no pool.
+//! One HTTP/1.1 request to one server: for the program's own calls, and for those to sources that speak HTTP. Each has a
+//! connection of its own.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::failpoint;
+use super::postgres::keepalive;
 
 /// For the connection, with its TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,10 +44,23 @@ pub(crate) enum HttpError {
     NotListed { server: String, address: IpAddr },
 }
 
+/// Whom a server with TLS must be, where the system's list of authorities does not say it.
+#[derive(Debug, Clone)]
+struct OwnTls(Arc<ClientConfig>);
+
+impl PartialEq for OwnTls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for OwnTls {}
+
 /// A server, and the path below which everything is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HttpServer {
     tls: bool,
+    own_tls: Option<OwnTls>,
     host: String,
     port: u16,
     /// `host` or `host:port`, as it was written.
@@ -79,7 +94,15 @@ impl HttpServer {
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let base = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { tls, host, port, authority: authority.as_str().to_owned(), base })
+        Ok(Self { tls, own_tls: None, host, port, authority: authority.as_str().to_owned(), base })
+    }
+
+    /// A server at its root, with TLS by `tls` or without any. `host` is a name or an address, an IPv6 address without
+    /// brackets.
+    pub(crate) fn at(host: &str, port: u16, tls: Option<Arc<ClientConfig>>) -> Self {
+        let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let own_tls = tls.map(OwnTls);
+        Self { tls: own_tls.is_some(), own_tls, host: host.to_owned(), port, authority, base: String::new() }
     }
 
     /// The path of a resource, whose own begins with a slash.
@@ -114,7 +137,25 @@ impl HttpServer {
         request: Request<Full<Bytes>>,
         allowed: impl Fn(IpAddr) -> bool,
     ) -> Result<Response<Incoming>, HttpError> {
-        let limit = failpoint::limit("http_answer", ANSWER_TIMEOUT);
+        self.exchange_where(request, allowed, Some(failpoint::limit("http_answer", ANSWER_TIMEOUT))).await
+    }
+
+    /// As [`HttpServer::send`], where the head of the answer may take `answer`, or as long as it likes: a query may
+    /// compute for hours before its first row. A network that died meanwhile is noticed all the same.
+    pub(crate) async fn send_patiently(
+        &self,
+        request: Request<Full<Bytes>>,
+        answer: Option<Duration>,
+    ) -> Result<Response<Incoming>, HttpError> {
+        self.exchange_where(request, |_| true, answer).await
+    }
+
+    async fn exchange_where(
+        &self,
+        request: Request<Full<Bytes>>,
+        allowed: impl Fn(IpAddr) -> bool,
+        limit: Option<Duration>,
+    ) -> Result<Response<Incoming>, HttpError> {
         let server = || self.authority.clone();
         let socket = self.within(CONNECT_TIMEOUT, self.connect()).await?;
         let address = socket.peer_addr().map_err(|source| HttpError::Connect { server: server(), source })?.ip();
@@ -131,7 +172,11 @@ impl HttpServer {
             exchange(secured, request).await.map_err(|source| HttpError::Exchange { server: server(), source })
         };
         // TLS and exchange are large, and few.
-        self.within(limit, Box::pin(asked)).await
+        let asked = Box::pin(asked);
+        match limit {
+            Some(limit) => self.within(limit, asked).await,
+            None => asked.await,
+        }
     }
 
     async fn within<T>(
@@ -148,22 +193,28 @@ impl HttpServer {
             Some(address) => TcpStream::connect((address, self.port)).await,
             None => TcpStream::connect((self.host.as_str(), self.port)).await,
         };
-        connected.map_err(|source| HttpError::Connect { server: self.authority.clone(), source })
+        let kept = connected.and_then(|socket| keepalive::set(&socket).map(|()| socket));
+        kept.map_err(|source| HttpError::Connect { server: self.authority.clone(), source })
     }
 
     async fn secure(&self, socket: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {
         let failed = |source| HttpError::Tls { server: self.authority.clone(), source };
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed(io::Error::other(error)))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = match &self.own_tls {
+            Some(OwnTls(config)) => Arc::clone(config),
+            None => Arc::new(system_tls().map_err(|error| failed(io::Error::other(error)))?),
+        };
         let name = ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
-        TlsConnector::from(Arc::new(config)).connect(name, socket).await.map_err(failed)
+        TlsConnector::from(config).connect(name, socket).await.map_err(failed)
     }
+}
+
+/// Trusts whom the system trusts.
+fn system_tls() -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 async fn exchange(

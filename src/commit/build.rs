@@ -8,11 +8,11 @@ use super::error::ManifestError;
 use super::model::{
     FormatRecord, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName, Totals,
 };
-use super::types::{arrow_type, parquet_type};
+use super::types::{arrow_type, parquet_type, pg_type};
 use crate::model::{
     AmountRead, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, Format, FormatOptions, KeyColumn,
     ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, RowOrder, RowsAvailable,
-    RunStatus, SourceFacts,
+    RunStatus, SourceFacts, SourceKind,
 };
 
 /// What a manifest says that is in no receipt.
@@ -71,6 +71,8 @@ pub(crate) fn build(
         None => uncounted(&plan.cap)?,
     };
 
+    let kind = facts.source.kind;
+
     Ok(Manifest {
         run_id: facts.run_id,
         nonce: facts.nonce,
@@ -79,7 +81,7 @@ pub(crate) fn build(
         finished_at: facts.finished_at.trunc_subsecs(6),
         status: if row_cap.truncated { RunStatus::Truncated } else { RunStatus::Complete },
         source: ManifestSource {
-            kind: facts.source.kind,
+            kind: kind.clone(),
             server_version: facts.source.server_version,
             name: source_name(plan),
             predicate: plan.relation.predicate.clone(),
@@ -89,7 +91,7 @@ pub(crate) fn build(
         },
         consistency: facts.consistency,
         row_cap,
-        schema: schema(plan, format.format, receipts)?,
+        schema: schema(plan, format.format, &kind, receipts)?,
         format: FormatRecord::from(format),
         totals,
         parts,
@@ -110,25 +112,32 @@ pub(super) fn source_key(key: &[KeyColumn]) -> Vec<SourceKey> {
 }
 
 /// The columns, with what policies changed in all parts.
-fn schema(plan: &Plan, format: Format, receipts: &[PartitionReceipt]) -> Result<Vec<SchemaColumn>, ManifestError> {
+fn schema(
+    plan: &Plan,
+    format: Format,
+    kind: &SourceKind,
+    receipts: &[PartitionReceipt],
+) -> Result<Vec<SchemaColumn>, ManifestError> {
     let parts = || receipts.iter().flat_map(|receipt| &receipt.parts);
     let column = |(place, column): (usize, &ColumnPlan)| {
         let changed = parts().filter_map(|part| part.columns.get(place)).map(|column| column.changed);
         let policy_count = Some(sum(changed, "values changed by a policy")?);
-        Ok(SchemaColumn { policy_count, ..schema_column(column, format) })
+        Ok(SchemaColumn { policy_count, ..schema_column(column, format, kind) })
     };
     plan.columns.iter().enumerate().map(column).collect()
 }
 
 /// What the manifest says of a column, but for what a run counts.
-pub(crate) fn schema_column(column: &ColumnPlan, format: Format) -> SchemaColumn {
+pub(crate) fn schema_column(column: &ColumnPlan, format: Format, kind: &SourceKind) -> SchemaColumn {
+    let of_postgres = *kind == SourceKind::Postgresql;
     SchemaColumn {
         name: column.name.clone(),
         source_column: match &column.origin {
             ColumnOrigin::Column(name) => Some(name.clone()),
             ColumnOrigin::Expression(_) => None,
         },
-        pg_type: column.type_name.clone(),
+        pg_type: if of_postgres { column.type_name.clone() } else { pg_type(&column.carrier) },
+        source_type: (!of_postgres).then(|| column.type_name.clone()),
         arrow_type: arrow_type(&column.carrier),
         parquet_type: parquet_type(&column.carrier, format),
         nullable: column.nullable,

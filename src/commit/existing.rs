@@ -93,7 +93,7 @@ impl Existing {
     /// [`ManifestError::OtherRequest`] names the fields that differ.
     pub(crate) fn same_request(&self, plan: &Plan, format: &FormatOptions) -> Result<(), ManifestError> {
         let Manifest { source, row_cap, schema, .. } = &self.manifest;
-        let columns = plan.columns.iter().map(|column| schema_column(column, format.format));
+        let columns = plan.columns.iter().map(|column| schema_column(column, format.format, &source.kind));
         // What a run counts is not part of the request.
         let asked = schema.iter().cloned().map(|mut column| {
             column.policy_count = None;

@@ -113,8 +113,11 @@ pub struct SchemaColumn {
     /// The column of the source that it is; absent for an expression, and in manifests of builds that did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_column: Option<String>,
-    /// Its type as PostgreSQL prints it.
+    /// Its type as PostgreSQL prints it; of another source, the type of PostgreSQL that reads the same values.
     pub pg_type: String,
+    /// Its type as the source prints it, where that is not PostgreSQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_type: Option<String>,
     /// The Arrow type its batches had.
     pub arrow_type: String,
     /// Its Parquet type; absent in text formats.

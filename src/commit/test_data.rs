@@ -222,6 +222,7 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
             }],
             now: None,
             note: None,
+            proof: None,
         },
         plan,
         format,

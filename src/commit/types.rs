@@ -6,6 +6,30 @@ use std::sync::Arc;
 
 use crate::model::{Carrier, Format, Member, Precision};
 
+/// The type of PostgreSQL whose values are held and written like those of a carrier, for what another source gives.
+pub(super) fn pg_type(carrier: &Carrier) -> String {
+    match carrier {
+        Carrier::Bool => "boolean".into(),
+        Carrier::Int16 => "smallint".into(),
+        Carrier::Int32 => "integer".into(),
+        Carrier::Int64 => "bigint".into(),
+        Carrier::Float32 => "real".into(),
+        Carrier::Float64 => "double precision".into(),
+        Carrier::NumberText => "numeric".into(),
+        Carrier::Decimal128 { precision, scale } | Carrier::Decimal256 { precision, scale } => {
+            format!("numeric({precision},{scale})")
+        }
+        Carrier::Text => "text".into(),
+        Carrier::Json | Carrier::List(_) | Carrier::Struct(_) | Carrier::Map => "jsonb".into(),
+        Carrier::Bytes => "bytea".into(),
+        Carrier::Uuid => "uuid".into(),
+        Carrier::PgDate | Carrier::Date32 => "date".into(),
+        Carrier::PgTime | Carrier::Time64 => "time without time zone".into(),
+        Carrier::PgTimestamp | Carrier::Timestamp { utc: false, .. } => "timestamp without time zone".into(),
+        Carrier::PgTimestampTz | Carrier::Timestamp { utc: true, .. } => "timestamp with time zone".into(),
+    }
+}
+
 /// The Arrow type of a column's batches. Members of a struct are named in JSON's quotes.
 pub(super) fn arrow_type(carrier: &Carrier) -> String {
     match carrier {

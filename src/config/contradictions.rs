@@ -5,7 +5,8 @@ use super::options::{Arity, Given, by_key};
 use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
-use crate::model::{Compression, Format, Preset, RowCap, SourceProfile};
+use crate::model::{Compression, Format, Preset, RowCap, SourceKind, SourceProfile};
+use crate::source::Source;
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<String> {
@@ -24,6 +25,7 @@ pub(super) fn find(
     given: &Given,
     compression: Option<Compression>,
     cap: Option<&RowCap>,
+    source: Option<&dyn Source>,
 ) -> Vec<ConfigError> {
     let mut found = Contradictions { raw, errors: Vec::new() };
     found.relation();
@@ -35,6 +37,9 @@ pub(super) fn find(
         }
     }
     found.work(given, cap);
+    if source.is_some_and(|source| source.kind() == SourceKind::Clickhouse) {
+        found.clickhouse();
+    }
     found.commit();
     found.errors
 }
@@ -109,6 +114,9 @@ impl Contradictions<'_> {
             let keys = ["row_group_rows", "row_group_bytes", "unconstrained_numeric", "timestamp_precision"];
             self.refuse(&keys, "where the format is not Parquet", "leave it out");
         }
+        if format != Format::Source {
+            self.refuse(&["keep_partial"], "where the format is not source", "leave it out");
+        }
         if format != Format::Ndjson {
             self.refuse(&["json_large_numbers", "json_nan"], "where the format is not NDJSON", "leave it out");
         }
@@ -168,6 +176,26 @@ impl Contradictions<'_> {
         {
             let what = format!("--min-rows {min} can never be met under a cap of {}", counted(most.get(), "row"));
             self.errors.push(ConfigError::new(what, "lower the one or raise the other"));
+        }
+    }
+
+    /// What only PostgreSQL has.
+    fn clickhouse(&mut self) {
+        let keys = [
+            "allow_rls",
+            "char_padding",
+            "keep_snapshot",
+            "max_bytes_per_second",
+            "max_replay_lag",
+            "max_snapshot_age",
+            "page_size",
+            "source_profile",
+            "unconstrained_numeric",
+            "yield_to_ddl",
+        ];
+        self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");
+        if self.is("read_mode", "keyset") {
+            self.refuse(&["read_mode"], "where the rows are in ClickHouse", "leave it out");
         }
     }
 

@@ -3,10 +3,10 @@
 
 use super::options::by_key;
 use super::raw::{Origin, Raw, Setting};
-use super::{ConfigError, value};
+use super::{ConfigError, Environment, own_format, value};
 
 /// The ends of file names, and the format that each stands for, as `--format` has it.
-const FORMATS: [(&str, &str, &str); 6] = [
+pub(super) const FORMATS: [(&str, &str, &str); 6] = [
     ("parquet", "parquet", "Parquet"),
     ("csv", "csv", "CSV"),
     ("tsv", "csv", "CSV with tabs"),
@@ -16,7 +16,7 @@ const FORMATS: [(&str, &str, &str); 6] = [
 ];
 
 /// The ends that follow them, and the codec that each stands for.
-const CODECS: [(&str, &str); 2] = [("gz", "gzip"), ("zst", "zstd")];
+pub(super) const CODECS: [(&str, &str); 2] = [("gz", "gzip"), ("zst", "zstd")];
 
 /// The preset that says more than types.
 const EXCEL: &str = "excel";
@@ -25,7 +25,10 @@ const EXCEL: &str = "excel";
 const EXCEL_FILE: &str = "excel_file";
 
 /// Adds what is implied to what was written. With it comes every contradiction.
-pub(super) fn add(raw: &mut Raw) -> Vec<ConfigError> {
+pub(super) fn add(raw: &mut Raw, environment: &Environment) -> Vec<ConfigError> {
+    if let Some(errors) = own_format::add(raw, environment) {
+        return errors;
+    }
     let mut errors = Vec::new();
     if let Some(to) = one_value(raw, "to") {
         match of_name(&to) {
@@ -70,7 +73,7 @@ fn excel(raw: &mut Raw, errors: &mut Vec<ConfigError>) {
 }
 
 /// The single value that somebody gave an option.
-fn one_value(raw: &Raw, key: &str) -> Option<String> {
+pub(super) fn one_value(raw: &Raw, key: &str) -> Option<String> {
     match raw.given(key)?.values.as_slice() {
         [value] => Some(value.clone()),
         _ => None,
@@ -105,7 +108,7 @@ fn of_name(to: &str) -> Result<Option<(String, Vec<(&'static str, &'static str)>
 }
 
 /// The last name of a path or URL; none where that is a folder, standard output or a bucket.
-fn last_name(to: &str) -> Option<&str> {
+pub(super) fn last_name(to: &str) -> Option<&str> {
     let path = match to.split_once("://") {
         Some((_, rest)) => rest.split_once('/')?.1,
         None => to,
@@ -114,12 +117,12 @@ fn last_name(to: &str) -> Option<&str> {
 }
 
 /// A name without its end and the dot before that.
-fn cut<'a>(name: &'a str, end: &str) -> Option<&'a str> {
+pub(super) fn cut<'a>(name: &'a str, end: &str) -> Option<&'a str> {
     name.strip_suffix(end)?.strip_suffix('.')
 }
 
 /// Sets what nobody gave; what somebody gave must mean the same.
-fn imply(raw: &mut Raw, clause: &str, settings: &[(&'static str, &str)], errors: &mut Vec<ConfigError>) {
+pub(super) fn imply(raw: &mut Raw, clause: &str, settings: &[(&'static str, &str)], errors: &mut Vec<ConfigError>) {
     for (key, value) in settings {
         match raw.given(key) {
             None => raw.imply(key, value, clause),
@@ -136,7 +139,7 @@ fn imply(raw: &mut Raw, clause: &str, settings: &[(&'static str, &str)], errors:
 }
 
 /// An option and its value as somebody wrote them, with the place.
-fn written(key: &str, setting: Option<&Setting>, value: &str) -> String {
+pub(super) fn written(key: &str, setting: Option<&Setting>, value: &str) -> String {
     match setting.map(|setting| &setting.origin) {
         Some(origin @ Origin::File(..)) => format!("{origin}: {key} = {value:?}"),
         Some(Origin::Variable(name)) => format!("{name}={value}"),

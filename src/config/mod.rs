@@ -9,6 +9,7 @@ mod front;
 mod implied;
 pub(crate) mod job;
 pub(crate) mod options;
+mod own_format;
 pub(crate) mod raw;
 pub mod service;
 mod typed;

@@ -173,7 +173,7 @@ macro_rules! options {
 options! {
     Ends {
         from: One, "URL",
-            "PostgreSQL to read: postgres://user@host:port/database, key=value pairs, or env:NAME; without it DATABASE_URL or the PG* variables";
+            "database to read: postgres://user@host:port/database, key=value pairs, clickhouse[s]://user@host:port/database, or env:NAME; without it DATABASE_URL or the PG* variables";
         password_file: One, "FILE",
             "file whose first line is the password; read again for each connection";
         password_command: One, "COMMAND",
@@ -209,7 +209,7 @@ options! {
     }
     Format {
         format: One<Format> = value::format, "FORMAT",
-            "parquet, csv, ndjson (or json, jsonl) or tsv, which is CSV with tabs; the end of a file's name says it too";
+            "parquet, csv, ndjson (or json, jsonl), tsv, which is CSV with tabs, or source: as ClickHouse writes it, in the FORMAT at the end of --query; the end of a file's name says it too";
         compression: One<String> = value::any, "CODEC",
             "none, snappy, zstd[:level], gzip[:level] or lz4; zstd:1 for Parquet and none for text unless given";
         preset: One<Preset> = words(&[
@@ -334,6 +334,8 @@ options! {
             "SHA-256 of every part in the manifest, beside CRC64NVME";
         manifest: One<PathBuf> = value::path, "FILE",
             "where --to - writes its manifest";
+        keep_partial: One<PathBuf> = value::path, "FILE",
+            "with --format source: where the bytes stay that came before a failure; they are no whole answer";
         keep_snapshot: One<Duration> = value::duration, "DURATION",
             "hold the snapshot so long beyond this process, so that `outhaul resume` can go on with a run that died";
     }

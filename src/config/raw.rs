@@ -19,7 +19,7 @@ const DEFAULT_TABLES: &[&str] =
     &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "demo"];
 
 /// The options in whose values `~` is the home directory.
-const HOME_KEYS: [&str; 4] = ["to", "manifest", "metrics_file", "password_file"];
+const HOME_KEYS: [&str; 5] = ["to", "manifest", "metrics_file", "password_file", "keep_partial"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

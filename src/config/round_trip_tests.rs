@@ -129,6 +129,7 @@ const CASES: &[Case] = &[
     case("manifest", "m.json", &[("to", "-")], |r, f| {
         f.to_stdout && r.commit.target == Target::Stream { manifest: Some("m.json".into()) }
     }),
+    case("keep_partial", "p.csv", &[("format", "source")], |r, _| r.work.keep_partial == Some("p.csv".into())),
     plain("progress", "json", |_, f| f.progress == ProgressKind::Json),
     plain("report", "json", |_, f| f.report == ReportKind::Json),
     plain("log_format", "json", |_, f| f.log_format == LogFormat::Json),

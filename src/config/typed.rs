@@ -15,7 +15,6 @@ use crate::model::{
     PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
-use crate::source::postgres::Postgres;
 use crate::store::shown;
 
 /// Reads and checks everything. `flags` are config key and values as given on the command line; `need_target` is
@@ -57,13 +56,14 @@ pub(super) fn of_raw(
     environment: &Environment,
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
-    errors.extend(implied::add(&mut raw));
+    errors.extend(implied::add(&mut raw, environment));
     let mut settings = Settings::of(raw, errors, environment, OPTIONS.iter());
     let shape = settings.shape(need_target);
     let compression = settings.compression();
     let cap = settings.cap();
     let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation));
-    settings.errors.extend(contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref()));
+    let source = settings.source.as_deref();
+    settings.errors.extend(contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref(), source));
     let request = settings.request(shape, compression, cap, commit).zip(settings.front());
     settings.end(request)
 }
@@ -171,8 +171,7 @@ impl Settings {
         environment: &Environment,
         options: impl Iterator<Item = &'static OptionInfo>,
     ) -> Self {
-        let connect = connection::settings(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
-        let source = connect.map(|connect| Arc::new(Postgres::new(connect)) as Arc<dyn Source>);
+        let source = connection::source(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
         let mut given = Given::default();
         for option in options {
             let (Some(set), Some(setting)) = (option.set, raw.get(option.key)) else { continue };
@@ -314,6 +313,7 @@ impl Settings {
             cap,
             allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
+            keep_partial: given.keep_partial.clone(),
             source_profile: given.source_profile?,
             source_limits: SourceLimits {
                 yield_to_ddl: given.yield_to_ddl?,

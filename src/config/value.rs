@@ -125,6 +125,7 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
         ("json", Format::Ndjson),
         ("jsonl", Format::Ndjson),
         ("tsv", Format::Csv),
+        ("source", Format::Source),
     ];
     words(&names)(&text.to_ascii_lowercase())
 }
@@ -195,6 +196,8 @@ pub(super) fn compression(
         _ => return Err("none, snappy, zstd[:level], gzip[:level] or lz4 is wanted".to_owned()),
     };
     match (format, codec) {
+        (Format::Source, Compression::None) => Ok(codec),
+        (Format::Source, _) => Err(format!("{name}: what the source writes itself is written as it comes")),
         (Format::Csv | Format::Ndjson, Compression::Snappy | Compression::Lz4) => {
             Err(format!("{name} is a codec of Parquet; CSV and NDJSON take none, zstd or gzip"))
         }

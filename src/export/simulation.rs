@@ -152,7 +152,7 @@ impl Reading for Simulated {
     }
 
     fn consistency(&self, _: usize) -> Consistency {
-        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots: Vec::new(), now: None, note: None }
+        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots: Vec::new(), now: None, note: None, proof: None }
     }
 
     fn record(&self, _: usize) -> Result<Value, SourceError> {

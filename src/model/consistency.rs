@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum SourceKind {
     /// PostgreSQL.
     Postgresql,
+    /// ClickHouse.
+    Clickhouse,
     /// Another one, which a later version of outhaul reads.
     #[serde(untagged)]
     Other(String),
@@ -18,6 +20,7 @@ impl std::fmt::Display for SourceKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Postgresql => "postgresql",
+            Self::Clickhouse => "clickhouse",
             Self::Other(kind) => kind,
         })
     }
@@ -62,6 +65,9 @@ pub struct Consistency {
     pub now: Option<DateTime<Utc>>,
     /// What a person should know of it.
     pub note: Option<String>,
+    /// What shows that nothing is missing, in a word, where the source says it (`completeness.proof` of the manifest).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
 }
 
 /// One snapshot that rows were read under.

@@ -117,6 +117,9 @@ pub struct WorkOptions {
     pub allow_truncated: bool,
     /// `--min-rows`: fewer is an error, before anything is published.
     pub min_rows: Option<NonZeroU64>,
+    /// `--keep-partial`: where the bytes of a source's own format stay that came before a failure. No record has it.
+    #[serde(skip)]
+    pub keep_partial: Option<std::path::PathBuf>,
     /// `--source-profile`.
     pub source_profile: SourceProfile,
     /// What it may cost the source.

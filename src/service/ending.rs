@@ -73,7 +73,10 @@ impl StreamOutcome {
     pub(crate) fn problem(&self, own_words: bool) -> Refusal {
         match self {
             Self::Failed(error) if own_words => {
-                let refusal = Refusal::of_export(error);
+                let mut refusal = Refusal::of_export(error);
+                if error.kind == ExportErrorKind::Usage {
+                    "the statement is not taken".clone_into(&mut refusal.message);
+                }
                 match words(error) {
                     Some(words) => refusal.with_detail(words),
                     None => refusal,
@@ -126,7 +129,8 @@ fn words(error: &ExportError) -> Option<String> {
             | Kind::GaveWay
     );
     told.then(|| {
-        let sentence = error.sentence();
+        // Who is at a console has no command line.
+        let sentence = error.sentence().replace("--query: ", "");
         let end = sentence.char_indices().nth(WORDS_CHARS_MAX);
         end.map_or_else(|| sentence.clone(), |(end, _)| format!("{}…", sentence.get(..end).unwrap_or_default()))
     })

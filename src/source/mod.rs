@@ -3,6 +3,7 @@
 //! A [`Source`] says where rows are. [`Source::begin`] plans them and makes them stand still, as far as the source can; the
 //! [`Reading`] that it gives is one run: its plans, its partitions, and what all reads rest on.
 
+pub mod clickhouse;
 pub mod error;
 pub mod postgres;
 
@@ -319,5 +320,5 @@ pub trait Keeper: Send + Sync + std::fmt::Debug {
 /// Waits until every server has been told of the statements that were given up, within bounds: a process that ends earlier
 /// leaves them running.
 pub(crate) async fn cancels_sent() {
-    crate::base::postgres::cancels_sent().await;
+    tokio::join!(crate::base::postgres::cancels_sent(), clickhouse::kill::kills_sent());
 }

@@ -49,6 +49,7 @@ mod tests {
             name: "c".to_owned(),
             source_column: None,
             pg_type: pg_type.to_owned(),
+            source_type: None,
             arrow_type: arrow_type.to_owned(),
             parquet_type: None,
             nullable: true,

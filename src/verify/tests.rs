@@ -141,7 +141,8 @@ async fn fill_with(
     let summary = encoder.finish(&mut bytes).unwrap();
 
     let mut manifest = manifest();
-    manifest.schema = plans.iter().map(|plan| schema_column(plan, options.format)).collect();
+    manifest.schema =
+        plans.iter().map(|plan| schema_column(plan, options.format, &crate::model::SourceKind::Postgresql)).collect();
     manifest.format = FormatRecord::from(options);
     manifest.status = RunStatus::Complete;
     manifest.row_cap.truncated = false;

@@ -34,8 +34,9 @@ const KINDS: [ExportErrorKind; 16] = [
 ];
 
 /// The README and every page beside it.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
+    "config/clickhouse.md",
     "config/connecting.md",
     "config/exit-codes.md",
     "config/limits.md",

@@ -3,6 +3,8 @@
 //!
 //! A server that is missing fails the test that asks for it; nothing is ever skipped. Every wait has a limit.
 
+pub(crate) mod clickhouse;
+pub(crate) mod clickhouse_fake;
 pub(crate) mod cluster;
 pub(crate) mod differential;
 pub(crate) mod disk;

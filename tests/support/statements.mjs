@@ -175,6 +175,41 @@ async function looks(chromium) {
   return seen;
 }
 
-const scenarios = { pretended, looks };
+/** Statements that go to a real server. */
+async function real(chromium) {
+  const { user, password, statements, endless, fails, wrong } = asked.more;
+  const seen = { files: [] };
+  const page = await signedIn(chromium, 'ops', { before: PICKER });
+  await page.until(`!document.getElementById('statements').hidden`);
+  for (const [id, text] of [['sql-user', user], ['sql-password', password]]) {
+    await page.click(`#${id}`);
+    await page.type(text);
+  }
+  const save = async (sql, name) => {
+    await write(page, sql);
+    await clear(page);
+    await page.value(`driven.name = ${JSON.stringify(name)}`);
+    await page.click('#sql-save');
+  };
+  for (const [at, sql] of statements.entries()) {
+    await save(sql, `file${at}`);
+    const said = await ended(page);
+    const file = await page.value(`(async () => { const bytes = await (await (await (await navigator.storage.getDirectory()).getFileHandle('file${at}')).getFile()).arrayBuffer(); const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)); return { size: bytes.byteLength, sha256: [...digest].map((byte) => byte.toString(16).padStart(2, '0')).join('') }; })()`);
+    seen.files.push({ ...said, ...file });
+  }
+  await save(wrong, 'wrong');
+  seen.wrong = await ended(page);
+  await save(fails, 'fails');
+  seen.fails = { ...await ended(page), ...await page.value(`(${FILE('fails')}).then((text) => { const rows = text.split('\\n'); const last = rows.pop(); return { rows: rows.length, foreign: rows.filter((row, at) => row !== at + ',0').slice(0, 3).concat((rows.length + ',0').startsWith(last) ? [] : [last]) }; })`) };
+  await save(endless, 'endless');
+  await page.until(`/[MG]B/.test(document.getElementById('sql-figures').textContent)`);
+  await page.click('#sql-cancel');
+  seen.cancelled = (await ended(page)).problem;
+  seen.errors = page.wrong;
+  await page.close();
+  return seen;
+}
+
+const scenarios = { pretended, looks, real };
 const results = await withChromium((chromium) => scenarios[process.argv[2]](chromium));
 process.stdout.write(`${JSON.stringify(results)}\n`);

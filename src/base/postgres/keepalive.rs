@@ -23,7 +23,7 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// From now on `stream` fails once its other end has been silent for [`TCP_USER_TIMEOUT`].
 #[cfg(target_os = "linux")]
-pub(super) fn set(stream: &TcpStream) -> io::Result<()> {
+pub(in crate::base) fn set(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
 
     if crate::base::failpoint::off("keepalive") {
@@ -41,7 +41,7 @@ pub(super) fn set(stream: &TcpStream) -> io::Result<()> {
 /// Elsewhere the system's own limits stand.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "as on Linux")]
-pub(super) fn set(_stream: &TcpStream) -> io::Result<()> {
+pub(in crate::base) fn set(_stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 

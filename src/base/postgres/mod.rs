@@ -5,12 +5,12 @@ pub(crate) mod canceller;
 mod candidate;
 mod certificate;
 pub(crate) mod connector;
-mod keepalive;
+pub(in crate::base) mod keepalive;
 pub(crate) mod low_water;
 pub(crate) mod password;
 pub(crate) mod settings;
 pub(crate) mod stream;
-mod tls;
+pub(crate) mod tls;
 
 pub(crate) use canceller::cancels_sent;
 pub(crate) use candidate::{NotReached, UnreachedReason};

@@ -25,7 +25,7 @@ pub(crate) struct NoPassword(String);
 ///
 /// # Cancel safety
 /// Dropping the future kills the command with everything that it started in its process group.
-pub(super) async fn current(password: &Password) -> Result<Secret, NoPassword> {
+pub(crate) async fn current(password: &Password) -> Result<Secret, NoPassword> {
     match password {
         Password::Known(secret) => Ok(secret.clone()),
         Password::File(path) => of_file(path).await,

@@ -108,6 +108,8 @@ struct WireManifest {
     status: RunStatus,
     source: WireSource,
     consistency: WireConsistency,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completeness: Option<WireCompleteness>,
     row_cap: WireRowCap,
     schema: Vec<SchemaColumn>,
     format_options: WireFormat,
@@ -141,6 +143,12 @@ struct WireConsistency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     now: Option<WireTime>,
     note: Option<String>,
+}
+
+/// What shows that nothing is missing, where the source says it.
+#[derive(Serialize, Deserialize)]
+struct WireCompleteness {
+    proof: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -260,6 +268,7 @@ impl From<&Manifest> for WireManifest {
                 now: consistency.now.map(WireTime),
                 note: consistency.note.clone(),
             },
+            completeness: consistency.proof.clone().map(|proof| WireCompleteness { proof }),
             row_cap: WireRowCap {
                 tier: row_cap.tier.clone(),
                 max_rows: row_cap.max_rows,
@@ -301,7 +310,13 @@ impl TryFrom<WireManifest> for Manifest {
             finished_at: wire.finished_at,
             status: wire.status,
             source: wire.source.try_into()?,
-            consistency: Consistency { mode, snapshots, now: now.map(|now| now.0), note },
+            consistency: Consistency {
+                mode,
+                snapshots,
+                now: now.map(|now| now.0),
+                note,
+                proof: wire.completeness.map(|it| it.proof),
+            },
             row_cap: RowCapRecord { tier, max_rows, truncated, available: rows_available.try_into()?, order, boundary },
             schema: wire.schema,
             format,

@@ -103,16 +103,16 @@ fn a_reader_ignores_fields_of_a_later_writer() {
 #[test]
 fn a_reader_bears_values_of_a_later_writer() {
     let mut json = json_of(&manifest());
-    json["source"]["kind"] = json!("clickhouse");
+    json["source"]["kind"] = json!("oracle");
     json["consistency"]["mode"] = json!("part_set");
     json["parts"][0]["range"] = json!({"kind": "source", "where": {"_part": ["all_1_1_0"]}});
     json["parts"][1]["range"] = json!({"kind": "leaves", "leaves": ["public.a", "public.b"]});
     let read = read(&json).unwrap();
-    assert_eq!(read.source.kind, SourceKind::Other("clickhouse".into()));
+    assert_eq!(read.source.kind, SourceKind::Other("oracle".into()));
     assert_eq!(read.consistency.mode, ConsistencyMode::Other("part_set".into()));
     assert_eq!(read.parts.len(), manifest().parts.len());
     let written = json_of(&read);
-    assert_eq!(written["source"]["kind"], "clickhouse");
+    assert_eq!(written["source"]["kind"], "oracle");
     assert_eq!(written["consistency"]["mode"], "part_set");
     assert_eq!(written["parts"][0]["range"]["kind"], "source");
 

@@ -26,6 +26,13 @@ pub(super) fn parse(text: &str, place: &str) -> Result<Parameters, ConfigError> 
     Ok(out.parameters)
 }
 
+/// Reads what follows the scheme of a URL.
+pub(super) fn parse_url(rest: &str, place: &str) -> Result<Parameters, ConfigError> {
+    let mut out = ParsedConninfo { place, parameters: Parameters::new(), unclear: false };
+    out.read_url(rest)?;
+    Ok(out.parameters)
+}
+
 /// Adds one `key=value` to parameters; shared with the service file. Unless the string is `clear`, the key may be a part of
 /// a password, and is not repeated where it is not known.
 pub(super) fn add(

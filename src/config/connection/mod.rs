@@ -4,6 +4,7 @@
 //! Where Outhaul differs from libpq: `sslmode` is verify-full for remote hosts unless set, `allow` is refused, and so
 //! is a password on the command line, where every user of the machine can read it.
 
+mod clickhouse;
 mod conninfo;
 mod files;
 mod keyword;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::keyword::{KEYWORDS, Use};
@@ -21,6 +23,9 @@ use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment};
 use crate::base::postgres::settings::{CONNECT_TIMEOUT, ConnectSettings, ServerAddress, TargetSessionAttrs};
 use crate::base::words::counted;
+use crate::source::Source;
+use crate::source::clickhouse::ClickHouse;
+use crate::source::postgres::Postgres;
 
 /// Where libpq looks for a server unless told otherwise: Debian's place, then PostgreSQL's own.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -36,7 +41,49 @@ struct ConninfoParameter {
 /// Parameters by libpq's keyword.
 type Parameters = BTreeMap<&'static str, ConninfoParameter>;
 
-/// Finds out how to connect.
+/// Where the rows are: the source that `--from` names.
+///
+/// # Errors
+/// As [`settings`].
+pub(super) fn source(raw: &Raw, environment: &Environment) -> Result<Arc<dyn Source>, Vec<ConfigError>> {
+    let written = written(raw, environment).map_err(|error| vec![error])?;
+    if written.as_ref().is_some_and(|written| clickhouse::is_meant(&written.text)) {
+        let settings = clickhouse::settings(raw, environment)?;
+        return Ok(Arc::new(ClickHouse::new(settings)));
+    }
+    Ok(Arc::new(Postgres::new(settings(raw, environment)?)))
+}
+
+/// Whether the source is a ClickHouse server.
+pub(super) fn is_clickhouse(raw: &Raw, environment: &Environment) -> bool {
+    written(raw, environment).is_ok_and(|written| written.is_some_and(|written| clickhouse::is_meant(&written.text)))
+}
+
+/// What says where the server is, and where that was written. It may hold a password: no `Debug`.
+struct WrittenConnection {
+    text: String,
+    place: String,
+    on_command_line: bool,
+}
+
+/// What `--from` says, or else `DATABASE_URL`; `None` where neither is there.
+fn written(raw: &Raw, environment: &Environment) -> Result<Option<WrittenConnection>, ConfigError> {
+    let given = raw.get("from").and_then(|setting| Some((setting.values.first()?.clone(), &setting.origin)));
+    let Some((text, origin)) = given else {
+        let of_variable = |text| WrittenConnection { text, place: "DATABASE_URL".to_owned(), on_command_line: false };
+        return Ok(environment.get("DATABASE_URL").map(of_variable));
+    };
+    let Some(name) = text.strip_prefix("env:") else {
+        let on_command_line = matches!(origin, Origin::Flag(_));
+        return Ok(Some(WrittenConnection { text, place: origin.to_string(), on_command_line }));
+    };
+    match environment.get(name) {
+        Some(text) => Ok(Some(WrittenConnection { text, place: name.to_owned(), on_command_line: false })),
+        None => Err(ConfigError::new(format!("{origin}: the variable {name} is not set"), "set it, or name another")),
+    }
+}
+
+/// Finds out how to connect to PostgreSQL.
 ///
 /// # Errors
 /// Every mistake; none shows a password, nor any part of a string that may hold one.
@@ -67,25 +114,10 @@ impl Resolver<'_> {
     }
 
     fn read_string(&mut self, raw: &Raw) {
-        let given = raw.get("from").and_then(|setting| Some((setting.values.first()?.clone(), &setting.origin)));
-        let (text, place, on_command_line) = match given {
-            Some((text, origin)) => match text.strip_prefix("env:") {
-                Some(name) => match self.environment.get(name) {
-                    Some(text) => (text, name.to_owned(), false),
-                    None => {
-                        return self.fault(
-                            origin,
-                            format!("the variable {name} is not set"),
-                            "set it, or name another",
-                        );
-                    }
-                },
-                None => (text, origin.to_string(), matches!(origin, Origin::Flag(_))),
-            },
-            None => match self.environment.get("DATABASE_URL") {
-                Some(text) => (text, "DATABASE_URL".to_owned(), false),
-                None => return,
-            },
+        let (text, place, on_command_line) = match written(raw, self.environment) {
+            Ok(Some(written)) => (written.text, written.place, written.on_command_line),
+            Ok(None) => return,
+            Err(error) => return self.errors.push(error),
         };
         match conninfo::parse(&text, &place) {
             Ok(parameters) => self.parameters = parameters,

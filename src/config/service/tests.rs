@@ -69,6 +69,12 @@ fn a_console_names_servers_that_write_by_themselves_and_who_may() {
         let errors = console(lines).unwrap_err();
         assert!(errors.iter().any(|error| error.contains(expected)), "{lines}: {errors:?}");
     }
+    let lines = "sources = [\"shop\"]\nkeys = [\"acme\"]";
+    let text = SMALL.replace("postgresql://reader@localhost/shop", "clickhouse://reader@localhost/shop");
+    let head = text.split("[dataset.orders]").next().unwrap().replace("datasets = [\"orders\"]", "datasets = []");
+    let console = load(&format!("{head}\n[clickhouse_console]\n{lines}")).unwrap().console.unwrap();
+    assert_eq!((console.credentials, console.audit_literals), (StatementCredentials::Caller, false));
+    assert_eq!(console.sources.keys().collect::<Vec<_>>(), ["shop"]);
     assert!(load(SMALL).unwrap().console.is_none(), "nobody may unless it is said");
 }
 

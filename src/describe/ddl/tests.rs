@@ -16,6 +16,7 @@ fn column(name: &str, pg_type: &str, arrow_type: &str) -> SchemaColumn {
         name: name.into(),
         source_column: None,
         pg_type: pg_type.into(),
+        source_type: None,
         arrow_type: arrow_type.into(),
         parquet_type: None,
         nullable: true,

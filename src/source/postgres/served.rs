@@ -58,6 +58,7 @@ fn read_request(shape: ShapeOptions, request: ServedRequest) -> ReadRequest {
             read_mode: ReadMode::Keyset { page_size: NonZeroU64::MIN },
             cap: None,
             allow_truncated: true,
+            keep_partial: None,
             min_rows: None,
             source_profile: SourceProfile::Gentle,
             source_limits: SourceLimits::default(),

@@ -310,7 +310,7 @@ impl Reading for All {
 
     fn consistency(&self, _: usize) -> Consistency {
         let mode = ConsistencyMode::Other("at_rest".to_owned());
-        Consistency { mode, snapshots: Vec::new(), now: None, note: None }
+        Consistency { mode, snapshots: Vec::new(), now: None, note: None, proof: None }
     }
 
     fn record(&self, relation: usize) -> Result<Value, SourceError> {

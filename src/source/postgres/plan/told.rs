@@ -115,7 +115,7 @@ impl PgPlan {
         let mut notes: Vec<String> = note.into_iter().map(str::to_owned).chain(foreign).collect();
         notes.extend(self.one_statement.as_ref().map(|why| format!("read as one statement: {why}")));
         let note = (!notes.is_empty()).then(|| notes.join("; "));
-        Consistency { mode, snapshots, now: self.now.as_ref().map(|now| now.at), note }
+        Consistency { mode, snapshots, now: self.now.as_ref().map(|now| now.at), note, proof: None }
     }
 
     fn note(&self) -> Option<String> {

@@ -1,0 +1,137 @@
+//! What the server says of a relation: its engine, its columns and their types.
+
+use std::collections::BTreeSet;
+
+use super::columns::{ChColumnFacts, usage};
+use super::names::{literal, table};
+use super::plan::{ChRelation, alias};
+use super::prepare::ChPlanning;
+use crate::model::{ErrorCode, RelationKind, RelationRequest};
+use crate::source::{SourceError, SourceFault};
+
+/// What the server says of a relation.
+pub(super) struct ChDescribed {
+    pub(super) relation: ChRelation,
+    pub(super) columns: Vec<ChColumnFacts>,
+    /// The sorting key as the server prints it; empty where there is none.
+    pub(super) sorting_key: String,
+    /// The text that makes a view or a query, in which a limit may stand.
+    pub(super) text: Option<String>,
+}
+
+impl ChPlanning<'_> {
+    pub(super) async fn described(&self) -> Result<ChDescribed, SourceError> {
+        let shape = &self.request.shape;
+        let predicate = shape.predicate.clone();
+        match &shape.relation {
+            RelationRequest::Table(name) => self.table(name, predicate).await,
+            RelationRequest::Query(query) => {
+                let relation = ChRelation {
+                    kind: RelationKind::Query,
+                    table: None,
+                    query: Some(query.clone()),
+                    predicate,
+                    engine: "query".to_owned(),
+                    estimated_rows: None,
+                    estimated_bytes: None,
+                };
+                let columns = self.columns_of(&relation.from()).await?;
+                let mut seen = BTreeSet::new();
+                if let Some(twice) = columns.iter().find(|column| !seen.insert(column.name.as_str())) {
+                    let message = format!("the query gives two columns called {:?}", twice.name);
+                    return Err(usage(message, "name them apart in the query: … AS another_name"));
+                }
+                Ok(ChDescribed { relation, columns, sorting_key: String::new(), text: Some(query.clone()) })
+            }
+        }
+    }
+
+    async fn table(&self, name: &str, predicate: Option<String>) -> Result<ChDescribed, SourceError> {
+        let (database, table) = table(name).map_err(|why| usage(format!("--table {name}: {why}"), "see --help"))?;
+        let database = database.unwrap_or_else(|| self.database.to_owned());
+        let sql = format!(
+            "SELECT engine, total_rows, total_bytes, sorting_key, toValidUTF8(as_select) FROM system.tables \
+             WHERE database = {} AND name = {}",
+            literal(&database),
+            literal(&table)
+        );
+        let rows = self.ask("looking for the table", &sql).await?;
+        let Some(row) = rows.into_iter().next() else {
+            let message = format!("there is no table {database}.{table} that this user may see");
+            return Err(SourceError::new(SourceFault::Missing, message)
+                .with_reason(ErrorCode::RelationMissing)
+                .with_hint("`outhaul ls` lists what can be exported"));
+        };
+        let text = |place: usize| row.get(place).cloned().flatten();
+        let engine = text(0).unwrap_or_default();
+        let number = |place: usize| text(place).and_then(|number| number.parse().ok());
+        let kind = match engine.as_str() {
+            "View" | "LiveView" | "WindowView" => RelationKind::View,
+            "MaterializedView" => RelationKind::MaterializedView,
+            "Distributed" | "MySQL" | "PostgreSQL" | "S3" | "URL" => RelationKind::ForeignTable,
+            _ => RelationKind::Table,
+        };
+        let relation = ChRelation {
+            kind,
+            estimated_rows: number(1),
+            estimated_bytes: number(2),
+            table: Some((database, table)),
+            query: None,
+            predicate,
+            engine,
+        };
+        let columns = self.columns_of(&relation.from()).await?;
+        let sorting_key = text(3).unwrap_or_default();
+        Ok(ChDescribed { relation, columns, sorting_key, text: text(4).filter(|text| !text.is_empty()) })
+    }
+
+    async fn columns_of(&self, from: &str) -> Result<Vec<ChColumnFacts>, SourceError> {
+        let rows = self.ask("asking for the columns", &format!("DESCRIBE TABLE {from}")).await?;
+        let column = |row: Vec<Option<String>>| {
+            let mut values = row.into_iter().map(Option::unwrap_or_default);
+            let (name, type_name, default) = (values.next()?, values.next()?, values.next().unwrap_or_default());
+            let hidden = matches!(default.as_str(), "MATERIALIZED" | "ALIAS");
+            // An ephemeral column is only there while rows are inserted.
+            (default != "EPHEMERAL").then(|| ChColumnFacts { name, type_name: on_one_line(&type_name), hidden })
+        };
+        Ok(rows.into_iter().filter_map(column).collect())
+    }
+
+    pub(super) async fn expressions(&self, relation: &ChRelation) -> Result<Vec<ChColumnFacts>, SourceError> {
+        let expressions = &self.request.shape.expressions;
+        if expressions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let one = |(place, (_, text)): (usize, &(String, String))| format!("(\n{text}\n) AS {}", alias(place));
+        let list: Vec<String> = expressions.iter().enumerate().map(one).collect();
+        let described = self.columns_of(&format!("(SELECT {} FROM {})", list.join(", "), relation.from())).await?;
+        if described.len() == expressions.len() {
+            return Ok(described);
+        }
+        Err(SourceError::new(SourceFault::Protocol, "the server described other expressions than were asked for"))
+    }
+}
+
+/// A type's name as it stands on one line.
+fn on_one_line(type_name: &str) -> String {
+    let lines: Vec<&str> = type_name.lines().map(str::trim).collect();
+    let mut out = String::with_capacity(type_name.len());
+    for line in lines {
+        if out.ends_with(',') {
+            out.push(' ');
+        }
+        out.push_str(line);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_is_printed_on_lines_stands_on_one() {
+        assert_eq!(on_one_line("Tuple(\n    a UInt8,\n    `b c` String)"), "Tuple(a UInt8, `b c` String)");
+        assert_eq!(on_one_line("UInt8"), "UInt8");
+    }
+}

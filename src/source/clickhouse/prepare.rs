@@ -1,0 +1,456 @@
+//! What is asked for becomes a plan: the server is asked what it has, and the rows of a MergeTree table are counted by part.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use chrono::Utc;
+
+use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
+use super::describe::ChDescribed;
+use super::http::ClickHouseHttp;
+use super::key_ranges;
+use super::lexer;
+use super::names::{literal, quoted};
+use super::parts::{Grain, PartPiece, slices};
+use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
+use super::settings::{ClickHouseSession, SettingNeed, WantedSetting};
+use crate::base::memory::PARTITIONS_MAX;
+use crate::base::postgres::settings::ConnectSettings;
+use crate::model::{Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
+use crate::source::{SourceError, SourceFault};
+
+/// The first release whose ArrowStream has all that is read here.
+const OLDEST: (u32, u32) = (23, 8);
+
+/// Connections that are asked for their host, beside the first.
+const HOSTS_ASKED: usize = 4;
+
+const fn must(name: &'static str, value: &'static str) -> WantedSetting {
+    WantedSetting { name, value, need: SettingNeed::Must }
+}
+
+const fn may(name: &'static str, value: &'static str) -> WantedSetting {
+    WantedSetting { name, value, need: SettingNeed::May }
+}
+
+/// How typed values are sent, beside what is always sent.
+const WANTED: [WantedSetting; 19] = [
+    must("output_format_arrow_string_as_string", "0"),
+    must("output_format_arrow_compression_method", "zstd"),
+    must("output_format_json_quote_64bit_integers", "0"),
+    must("output_format_json_quote_decimals", "0"),
+    must("output_format_json_quote_denormals", "1"),
+    must("output_format_json_named_tuples_as_objects", "1"),
+    // In UTC, as everything else is.
+    must("date_time_output_format", "iso"),
+    may("output_format_json_escape_forward_slashes", "0"),
+    may("output_format_arrow_low_cardinality_as_dictionary", "0"),
+    may("output_format_arrow_fixed_string_as_fixed_byte_array", "1"),
+    may("print_pretty_type_names", "0"),
+    // The order that somebody wrote into a query.
+    may("query_plan_remove_redundant_sorting", "0"),
+    // Another replica has other parts.
+    must("enable_parallel_replicas", "0"),
+    must("allow_experimental_parallel_reading_from_replicas", "0"),
+    may("output_format_json_map_as_array_of_tuples", "0"),
+    // Rows that were deleted.
+    must("apply_deleted_mask", "1"),
+    // Rows of some time ago.
+    must("fallback_to_stale_replicas_for_distributed_queries", "0"),
+    // It counts rows that policies hide.
+    may("optimize_trivial_count_query", "0"),
+    // One partition at a time is merged by FINAL otherwise.
+    must("do_not_merge_across_partitions_select_final", "0"),
+];
+
+/// A session with a server, and what planning knows of it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) session: Arc<ClickHouseSession>,
+    pub(crate) plan: ChPlan,
+    /// When `--max-duration` is over.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What tells the queries of this process from those of another one with the same run.
+static PROCESS: LazyLock<u32> = LazyLock::new(rand::random);
+
+/// How the queries of a run are called, by the end of its id, which is its random part. No other process has the same: it
+/// would kill our queries with its own.
+pub(crate) fn prefix(run_id: &str) -> String {
+    let letters: Vec<char> = run_id.chars().filter(char::is_ascii_alphanumeric).collect();
+    let short: String = letters.iter().skip(letters.len().saturating_sub(8)).collect();
+    format!("outhaul-{short}-{:08x}", *PROCESS)
+}
+
+/// A session for typed reads.
+///
+/// # Errors
+/// The server cannot be reached or refuses, or is too old.
+pub(crate) async fn session(settings: &ConnectSettings, prefix: String) -> Result<Arc<ClickHouseSession>, SourceError> {
+    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix)?);
+    let session = ClickHouseSession::open(http, &WANTED).await?;
+    if session.release() < OLDEST {
+        let message = format!("this is ClickHouse {}, and typed exports need 23.8 or later", session.version);
+        return Err(usage(message, "--format source writes the bytes of any version, in a format of the server's"));
+    }
+    Ok(Arc::new(session))
+}
+
+/// Plans one request.
+///
+/// # Errors
+/// It does not fit the relation or this source, or the server fails.
+pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -> Result<Prepared, SourceError> {
+    refuse(request)?;
+    if let RelationRequest::Query(query) = &request.shape.relation {
+        lexer::check("--query", query)?;
+    }
+    let limit = request.work.source_limits.max_duration;
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let planned = async {
+        let session = session(settings, prefix(&request.run_id)).await?;
+        let planning = ChPlanning { session: &session, request, database: &settings.database };
+        let plan = planning.plan().await?;
+        Ok(Prepared { session, plan, deadline })
+    };
+    match deadline {
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), planned).await.unwrap_or_else(|_| Err(out_of_time()))
+        }
+        None => planned.await,
+    }
+}
+
+/// The run has lasted as long as somebody allows it.
+pub(crate) fn out_of_time() -> SourceError {
+    SourceError::new(SourceFault::GaveWay, "the run has taken as long as --max-duration allows")
+}
+
+/// Refuses what this source does not have.
+fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
+    let limits = &request.work.source_limits;
+    let what = if request.keep {
+        "--keep-snapshot: ClickHouse has no snapshot that could be kept"
+    } else if request.work.served.is_some() {
+        "no dataset of a service can be of a ClickHouse server in this version"
+    } else if request.work.read_mode != ReadMode::Copy {
+        "--read-mode keyset has no meaning for ClickHouse"
+    } else if limits.max_bytes_per_second.is_some() {
+        "--max-bytes-per-second is not in this version for ClickHouse"
+    } else if limits.max_snapshot_age.is_some() || limits.max_replay_lag.is_some() {
+        "--max-snapshot-age and --max-replay-lag have no meaning for ClickHouse"
+    } else if request.shape.allow_rls {
+        "--allow-rls has no meaning for ClickHouse: a user reads the rows that its policies let it see"
+    } else {
+        return Ok(());
+    };
+    Err(usage(what, "leave it out"))
+}
+
+pub(super) struct ChPlanning<'a> {
+    session: &'a Arc<ClickHouseSession>,
+    pub(super) request: &'a ReadRequest,
+    /// Where a table is whose name says no database.
+    pub(super) database: &'a str,
+}
+
+impl ChPlanning<'_> {
+    pub(super) async fn ask(&self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, SourceError> {
+        self.session.ask(doing, sql, &[]).await
+    }
+
+    async fn plan(&self) -> Result<ChPlan, SourceError> {
+        let ChDescribed { relation, columns: described, sorting_key, text } = self.described().await?;
+        let expressions = self.expressions(&relation).await?;
+        let rules = ChColumnRules { format: self.request.format, policies: &self.request.policies };
+        let columns = planned_columns(&described, &self.request.shape, &expressions, &rules)?;
+        let key = self.key(&described, &columns)?;
+        let (threads, fixed, is_final) = self.profile().await?;
+        // Whoever may not ask for fewer threads takes all of them with one statement.
+        let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
+        let readers = self.request.work.readers.get().min(most).max(1);
+        let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
+        let mut plan = ChPlan {
+            cap: cap(None, None, false),
+            order: Vec::new(),
+            mode: ChMode::SingleStatement,
+            why: None,
+            partitions: vec![ChPartition { number: 0, slice: ChSlice::Whole }],
+            host: self.session.host.clone(),
+            threads,
+            fixed_threads: fixed,
+            readers: 1,
+            taken_at: Utc::now(),
+            patches: String::new(),
+            replanned: Vec::new(),
+            relation,
+            columns,
+            key,
+        };
+        let capped = self.request.work.cap.as_ref();
+        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single {
+            self.as_one(&mut plan, &sorting_key);
+            return Ok(plan);
+        }
+        plan.cap.tier = capped.and_then(|cap| cap.tier.clone());
+        let why = if is_final {
+            Some("the profile of this user reads with FINAL, or applies mutations as it reads".to_owned())
+        } else if plan.key.is_empty() {
+            self.by_parts(&mut plan).await?
+        } else {
+            self.by_key(&mut plan, text.as_deref()).await?
+        };
+        match why {
+            None => {
+                plan.readers = readers.min(plan.partitions.len()).max(1);
+                plan.threads = (threads / readers_wide).max(1);
+            }
+            Some(why) => {
+                plan.mode = ChMode::SingleStatement;
+                plan.why = Some(why);
+                // Where somebody named a key, it orders what it does not split.
+                let columns = plan.key.len();
+                if columns > 0 {
+                    self.as_one(&mut plan, &sorting_key);
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// One statement in an order of its own, up to the cap and a row beyond.
+    fn as_one(&self, plan: &mut ChPlan, sorting_key: &str) {
+        let capped = self.request.work.cap.as_ref();
+        let max_rows = capped.and_then(|cap| cap.max_rows);
+        let mut order: Vec<String> = plan.key.iter().map(ordered).collect();
+        // Without a key somebody named, only a cap needs an order: that of the table.
+        if order.is_empty() && max_rows.is_some() && !sorting_key.is_empty() {
+            order.push(sorting_key.to_owned());
+        }
+        if !order.is_empty() && max_rows.is_some() {
+            // No key of ClickHouse is of one row: rows that share it come in the order of all that is written of them.
+            order.extend((0..plan.columns.len()).map(alias));
+        }
+        plan.cap = cap(capped.and_then(|cap| cap.tier.clone()), max_rows, !order.is_empty());
+        plan.order = order;
+    }
+
+    /// The columns of `--key`.
+    fn key(&self, described: &[ChColumnFacts], columns: &[ChColumn]) -> Result<Vec<KeyColumn>, SourceError> {
+        let one = |(name, direction): &(String, Direction)| {
+            let Some(column) = described.iter().find(|column| column.name == *name) else {
+                return Err(usage(format!("--key: there is no column {name:?}"), "name a column of the relation"));
+            };
+            key_ranges::check(name, &column.type_name)?;
+            let output =
+                columns.iter().find(|output| output.output.origin == crate::model::ColumnOrigin::Column(name.clone()));
+            Ok(KeyColumn {
+                name: name.clone(),
+                direction: *direction,
+                nullable: column.type_name.contains("Nullable("),
+                may_show: output.is_some_and(|output| output.output.may_show),
+            })
+        };
+        self.request.shape.key.iter().flatten().map(one).collect()
+    }
+
+    /// The threads that this user's profile gives one statement, whether it lets nobody ask for fewer, and whether each
+    /// statement changes the rows of parts as it reads them: by FINAL, or by mutations that are not carried out yet.
+    async fn profile(&self) -> Result<(u64, bool, bool), SourceError> {
+        let sql = "SELECT name, value FROM system.settings WHERE name IN ('final', 'readonly', 'apply_mutations_on_fly') \
+            UNION ALL SELECT 'threads', toString(getSetting('max_threads'))";
+        let (mut threads, mut fixed, mut is_final) = (1, false, false);
+        for row in self.ask("asking what the profile of this user has", sql).await? {
+            let mut values = row.into_iter().flatten();
+            match (values.next().as_deref(), values.next()) {
+                (Some("final" | "apply_mutations_on_fly"), Some(value)) => is_final |= value == "1",
+                (Some("readonly"), Some(value)) => fixed = value == "1",
+                (Some("threads"), Some(value)) => threads = value.parse().unwrap_or(1),
+                _ => {}
+            }
+        }
+        Ok((threads.max(1), fixed, is_final))
+    }
+
+    /// Slices of named parts; or why it is one statement.
+    async fn by_parts(&self, plan: &mut ChPlan) -> Result<Option<String>, SourceError> {
+        if let Some(why) = self.not_by_parts(plan).await? {
+            return Ok(Some(why));
+        }
+        let work = &self.request.work;
+        let rows = plan.relation.estimated_rows.unwrap_or(0);
+        let by_size = plan.relation.estimated_bytes.unwrap_or(0) / work.part_size.get();
+        let wanted = by_size.max(u64::try_from(work.readers.get()).unwrap_or(1).saturating_mul(4));
+        let wanted = work.partitions.map_or(wanted, |partitions| u64::from(partitions.get()));
+        let grain = Grain::of(rows, wanted.clamp(1, u64::from(PARTITIONS_MAX)), work.partitions.is_some());
+        plan.patches = patches(self.session, &plan.relation).await?;
+        let pieces = count_parts(self.session, &plan.relation, &plan.host, grain, None).await?;
+        plan.taken_at = Utc::now();
+        plan.mode = ChMode::PartSet;
+        plan.partitions = numbered(slices(pieces, grain), 0)?;
+        if plan.partitions.is_empty() {
+            plan.partitions = vec![ChPartition { number: 0, slice: ChSlice::Nothing }];
+        }
+        Ok(None)
+    }
+
+    async fn not_by_parts(&self, plan: &ChPlan) -> Result<Option<String>, SourceError> {
+        if plan.relation.table.is_none() {
+            return Ok(Some("a query is split only with --key".to_owned()));
+        }
+        if !plan.relation.engine.ends_with("MergeTree") {
+            let engine = &plan.relation.engine;
+            return Ok(Some(format!("a table of the engine {engine} has no parts; --key splits it")));
+        }
+        if self.request.work.partitions.is_some_and(|partitions| partitions.get() == 1) {
+            return Ok(Some("--partitions 1".to_owned()));
+        }
+        let shape = &self.request.shape;
+        let texts: Vec<&str> = shape
+            .predicate
+            .iter()
+            .map(String::as_str)
+            .chain(shape.expressions.iter().map(|(_, text)| text.as_str()))
+            .collect();
+        if let Some(why) = self.undetermined(&texts).await? {
+            return Ok(Some(why));
+        }
+        self.several_hosts().await
+    }
+
+    /// Why the parts of one server cannot be named to all connections.
+    async fn several_hosts(&self) -> Result<Option<String>, SourceError> {
+        let asked = (0..HOSTS_ASKED).map(|_| self.ask("asking which server answers", "SELECT hostName()"));
+        for rows in futures_util::future::try_join_all(asked).await? {
+            let host = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+            if host.as_ref() != Some(&self.session.host) {
+                let other = host.unwrap_or_default();
+                return Ok(Some(format!(
+                    "connections reach several servers ({} and {other}), whose parts differ: name one of them in --from",
+                    self.session.host
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ranges of the key; or why it is one statement.
+    async fn by_key(&self, plan: &mut ChPlan, text: Option<&str>) -> Result<Option<String>, SourceError> {
+        let work = &self.request.work;
+        if work.partitions.is_some_and(|partitions| partitions.get() == 1) {
+            return Ok(Some("--partitions 1".to_owned()));
+        }
+        let shape = &self.request.shape;
+        let mut texts: Vec<&str> = text.into_iter().chain(shape.predicate.as_deref()).collect();
+        texts.extend(shape.expressions.iter().map(|(_, text)| text.as_str()));
+        let steps = self.ask("asking how the relation is read", &explain(plan)).await?;
+        let steps: Vec<String> = steps.into_iter().flatten().flatten().collect();
+        let limited = |step: &String| key_ranges::LIMITS.iter().any(|limit| step.contains(limit));
+        if let Some(step) = steps.iter().find(|step| limited(step)) {
+            let step = step.trim_start_matches(['│', '└', '├', '─', ' ']).to_owned();
+            return Ok(Some(format!("which rows it has depends on all of them ({step})")));
+        }
+        let all: Vec<&str> = texts.iter().copied().chain(steps.iter().map(String::as_str)).collect();
+        let unsure = self.undetermined_of_query(&all).await?;
+        if unsure.is_some() {
+            return Ok(unsure);
+        }
+        let wanted = work.partitions.map_or_else(
+            || u64::try_from(work.readers.get()).unwrap_or(1).saturating_mul(4),
+            |partitions| u64::from(partitions.get()),
+        );
+        let Some(key) = plan.key.first().cloned() else { return Ok(Some("there is no key".to_owned())) };
+        let conditions = key_ranges::conditions(self.session, &plan.relation, &key, wanted).await?;
+        plan.mode = ChMode::KeyRanges;
+        plan.taken_at = Utc::now();
+        plan.partitions = (0_u32..).zip(conditions).map(|(number, slice)| ChPartition { number, slice }).collect();
+        Ok(None)
+    }
+}
+
+fn explain(plan: &ChPlan) -> String {
+    // A literal in it may be no text.
+    format!("SELECT toValidUTF8(explain) FROM (EXPLAIN PLAN actions = 1 {})", plan.statement(&ChSlice::Whole))
+}
+
+/// A key column as it stands behind ORDER BY.
+fn ordered(key: &KeyColumn) -> String {
+    let direction = match key.direction {
+        Direction::Asc => "ASC",
+        Direction::Desc => "DESC",
+    };
+    format!("{} {direction} NULLS LAST", quoted(&key.name))
+}
+
+/// Counts the rows of each part in pieces, all in one statement: it sees one set of parts. `ids` are the table's partitions
+/// that are meant; `None` is all.
+pub(crate) async fn count_parts(
+    session: &ClickHouseSession,
+    relation: &ChRelation,
+    host: &str,
+    grain: Grain,
+    ids: Option<&BTreeSet<String>>,
+) -> Result<Vec<PartPiece>, SourceError> {
+    let mut ours = format!("hostName() = {}", literal(host));
+    if let Some(ids) = ids {
+        let ids: Vec<String> = ids.iter().map(|id| literal(id)).collect();
+        ours = format!("{ours} AND _partition_id IN ({})", ids.join(", "));
+    }
+    let places = grain.places;
+    let sql = format!(
+        "SELECT _partition_id, _part, intDiv(_part_offset, {places}) AS outhaul_piece, count() FROM {}{} \
+         GROUP BY _partition_id, _part, outhaul_piece ORDER BY _partition_id, _part, outhaul_piece",
+        relation.from(),
+        relation.filter(Some(&ours)),
+    );
+    let rows = session.ask("counting the rows of each part", &sql, &[]).await?;
+    let piece = |row: Vec<Option<String>>| {
+        let mut values = row.into_iter().flatten();
+        let (partition_id, part) = (values.next()?, values.next()?);
+        let (nth, rows): (u64, u64) = (values.next()?.parse().ok()?, values.next()?.parse().ok()?);
+        let from = nth.checked_mul(places)?;
+        Some(PartPiece { partition_id, part, from, to: from.checked_add(places)?, rows })
+    };
+    let pieces: Option<Vec<PartPiece>> = rows.into_iter().map(piece).collect();
+    pieces.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server's counts of parts cannot be read"))
+}
+
+/// Stands for the patches of a table: an update of rows (ClickHouse 25.7 and later) changes them as they are read, while their
+/// parts keep their names.
+pub(crate) async fn patches(session: &ClickHouseSession, relation: &ChRelation) -> Result<String, SourceError> {
+    let Some((database, table)) = &relation.table else { return Ok(String::new()) };
+    let sql = format!(
+        "SELECT toString(cityHash64(arraySort(groupArray(name)))) FROM system.parts WHERE active AND database = {} \
+         AND table = {} AND startsWith(partition_id, 'patch-')",
+        literal(database),
+        literal(table)
+    );
+    let rows = session.ask("looking for updates of rows", &sql, &[]).await?;
+    Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
+}
+
+/// Slices as partitions, numbered on from `first`.
+pub(crate) fn numbered(slices: Vec<Vec<PartPiece>>, first: u32) -> Result<Vec<ChPartition>, SourceError> {
+    let number = |(place, pieces): (usize, Vec<PartPiece>)| {
+        let number = u32::try_from(place).ok().and_then(|place| first.checked_add(place));
+        let number = number.filter(|number| *number <= PARTITIONS_MAX).ok_or_else(|| {
+            usage("the plan has more partitions than a run may have", "ask for fewer with --partitions")
+        })?;
+        Ok(ChPartition { number, slice: ChSlice::Parts(pieces) })
+    };
+    slices.into_iter().enumerate().map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_called_after_their_run() {
+        let called = prefix("20261129T224247Z-784021fb");
+        assert!(called.starts_with("outhaul-784021fb-") && called.len() == 25, "{called}");
+        assert!(prefix("a'b").starts_with("outhaul-ab-"));
+    }
+}

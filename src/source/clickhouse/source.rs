@@ -1,0 +1,150 @@
+//! ClickHouse as a [`Source`].
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::columns::usage;
+use super::lexer;
+use super::listing::list;
+use super::prepare::{Prepared, prepare};
+use super::reading::{ChRecord, ClickHouseReading};
+use super::recount::recount;
+use super::verbatim::{self, VerbatimReading};
+use crate::base::postgres::settings::{ConnectSettings, Password, Secret};
+use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
+use crate::source::{Begun, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
+
+/// A ClickHouse server that can be asked over HTTP.
+#[derive(Debug, Clone)]
+pub struct ClickHouse {
+    connect: ConnectSettings,
+}
+
+impl ClickHouse {
+    /// The server at the end of these settings, whose first address counts. Nothing is connected yet.
+    pub fn new(connect: ConnectSettings) -> Self {
+        Self { connect }
+    }
+
+    /// The reading of a request for the server's own bytes; `None` where rows are asked for.
+    async fn verbatim(&self, requests: &[ReadRequest]) -> Result<Option<VerbatimReading>, SourceError> {
+        match requests {
+            [request] if verbatim::is_wanted(request) => {
+                Box::pin(VerbatimReading::begin(&self.connect, request)).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn prepared(&self, requests: Vec<ReadRequest>) -> Result<(Prepared, ReadRequest), SourceError> {
+        let request = only(requests)?;
+        let prepared = Box::pin(prepare(&self.connect, &request)).await?;
+        Ok((prepared, request))
+    }
+
+    async fn resumed(&self, requests: Vec<ReadRequest>, begun: Begun) -> Result<Arc<dyn Reading>, SourceError> {
+        if let Some(verbatim) = self.verbatim(&requests).await? {
+            return Ok(Arc::new(verbatim));
+        }
+        let record = ChRecord::read(&begun.record)?;
+        let (prepared, request) = self.prepared(requests).await?;
+        let same = |one: &Prepared| {
+            one.plan.relation.engine == record.plan.relation.engine
+                && one.plan.columns.len() == record.plan.columns.len()
+                && one.plan.columns.iter().zip(&record.plan.columns).all(|(now, then)| {
+                    now.output.name == then.output.name && now.output.type_name == then.output.type_name
+                })
+        };
+        if !same(&prepared) {
+            let message = "the relation has other columns than when the run began";
+            return Err(SourceError::new(SourceFault::SchemaChanged, message)
+                .with_hint("`outhaul clean` removes what the run left; then export it again"));
+        }
+        if prepared.plan.host != record.plan.host {
+            let message = format!(
+                "the run read from {}, and now {} answers, which has other parts",
+                record.plan.host, prepared.plan.host
+            );
+            return Err(SourceError::new(SourceFault::SnapshotLost, message)
+                .with_hint("name the host of the run in --from, or export again"));
+        }
+        Ok(Arc::new(ClickHouseReading::new(prepared, request, Some(record))))
+    }
+}
+
+/// The one request of a run.
+fn only(requests: Vec<ReadRequest>) -> Result<ReadRequest, SourceError> {
+    match <[ReadRequest; 1]>::try_from(requests) {
+        Ok([request]) => Ok(request),
+        Err(_) => Err(usage("a run reads one relation of a ClickHouse server", "run an export for each table")),
+    }
+}
+
+impl Source for ClickHouse {
+    fn kind(&self) -> SourceKind {
+        SourceKind::Clickhouse
+    }
+
+    fn check(&self, shape: &mut ShapeOptions) -> Result<(), SourceError> {
+        if let RelationRequest::Query(query) = &mut shape.relation {
+            let says = lexer::statement(query)
+                .map_err(|why| SourceError::new(SourceFault::Usage, format!("--query: {why}")))?;
+            // With a FORMAT it is sent as it is, or refused once it is known what is asked for.
+            if says.format.is_none() {
+                *query = lexer::check("--query", query)?.to_owned();
+            }
+        }
+        if let Some(predicate) = &shape.predicate {
+            lexer::check("--where", predicate)?;
+        }
+        for (name, text) in &shape.expressions {
+            lexer::check(&format!("--column {name}"), text)?;
+        }
+        Ok(())
+    }
+
+    fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>> {
+        async move {
+            if let Some(verbatim) = self.verbatim(&requests).await? {
+                return Ok(vec![verbatim.planned()]);
+            }
+            let (prepared, request) = self.prepared(requests).await?;
+            Ok(vec![prepared.plan.told(&request, prepared.session.sent())])
+        }
+        .boxed()
+    }
+
+    fn begin(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        async move {
+            if let Some(verbatim) = self.verbatim(&requests).await? {
+                return Ok(Arc::new(verbatim) as Arc<dyn Reading>);
+            }
+            let (prepared, request) = self.prepared(requests).await?;
+            Ok(Arc::new(ClickHouseReading::new(prepared, request, None)) as Arc<dyn Reading>)
+        }
+        .boxed()
+    }
+
+    fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        self.resumed(requests, begun).boxed()
+    }
+
+    fn recount(&self, request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {
+        Some(async move { recount(&self.connect, &request).await }.boxed())
+    }
+
+    fn writes_itself(&self) -> bool {
+        true
+    }
+
+    fn as_user(&self, user: String, password: Secret) -> Option<Arc<dyn Source>> {
+        let connect = ConnectSettings { user, password: Some(Password::Known(password)), ..self.connect.clone() };
+        Some(Arc::new(Self { connect }))
+    }
+
+    fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {
+        Some(list(&self.connect).boxed())
+    }
+}

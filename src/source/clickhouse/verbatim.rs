@@ -1,0 +1,379 @@
+//! A statement's answer as the server writes it: one statement, one object, and no byte changed.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, BinaryArray};
+use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::record_batch::RecordBatch;
+use futures_util::future::{BoxFuture, FutureExt as _, pending};
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::{Map, Value, json};
+
+use super::super::{Batch, BatchStream, Opened, Reading, Retry, SourceError, SourceFault};
+use super::body::ClickHouseBody;
+use super::error::ClickHouseError;
+use super::formats;
+use super::frame::FrameProof;
+use super::http::ClickHouseHttp;
+use super::kept_prefix::KeptPrefix;
+use super::lexer;
+use super::names;
+use super::prepare::prefix;
+use super::settings::ClickHouseSession;
+use crate::base::failpoint;
+use crate::base::postgres::settings::ConnectSettings;
+use crate::model::{
+    CapPlan, Consistency, ConsistencyMode, Format, ObjectKind, PartRange, Partition, Plan, PlannedContent, ReadMode,
+    ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest, SourceCost, SourceFacts, SourceKind,
+};
+
+/// The format of a statement that names none.
+pub(crate) const DEFAULT_FORMAT: &str = "TabSeparatedWithNames";
+
+/// What the reads have in common: there is one.
+const MODE: &str = "single_statement";
+
+/// Times that a statement is asked in all: its first answer may be lost, and so may the second.
+const ASKED_MAX: u32 = 3;
+
+/// Bytes that are handed on together.
+const HANDED: usize = 512 * 1024;
+
+/// How often the server's log of queries is looked at, and how long between: it is written every 7.5 s.
+const LOG_LOOKS: u32 = 12;
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether a request is for the server's own bytes.
+pub(crate) fn is_wanted(request: &ReadRequest) -> bool {
+    request.format == Format::Source
+}
+
+/// One statement, to be answered in a format of the server's.
+#[derive(Debug)]
+pub(crate) struct VerbatimReading {
+    session: Arc<ClickHouseSession>,
+    sql: String,
+    /// As far as the statement says it.
+    format: String,
+    /// How its queries are called, but for their last number.
+    id: String,
+    plan: Arc<Plan>,
+    asked: AtomicU32,
+    keep: Option<PathBuf>,
+    proof: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl VerbatimReading {
+    /// Asks the server what it is; the statement itself is asked later.
+    ///
+    /// # Errors
+    /// The request asks for what nobody does to bytes that are written as they come, its text is not one statement, or the
+    /// server cannot be asked.
+    pub(crate) async fn begin(settings: &ConnectSettings, request: &ReadRequest) -> Result<Self, SourceError> {
+        refuse(request)?;
+        if let Some(file) = &request.work.keep_partial {
+            KeptPrefix::check(file)?;
+        }
+        let (sql, format) = statement(request)?;
+        if formats::by_name(&format) == Some(formats::KnownFormat::NoFile) {
+            let message = format!("FORMAT {format} makes no file");
+            return Err(SourceError::new(SourceFault::Usage, message).with_hint("name a format that does, such as CSV"));
+        }
+        let id = prefix(&request.run_id);
+        let http = Arc::new(ClickHouseHttp::new(settings, None, id.clone())?);
+        let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
+        let plan = Arc::new(plan(request, &format, session.sent()));
+        let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
+        Ok(Self { session, sql, format, id, plan, asked, keep, proof })
+    }
+
+    pub(crate) fn planned(&self) -> Plan {
+        Plan::clone(&self.plan)
+    }
+
+    async fn opened(&self) -> Result<Opened, SourceError> {
+        let nth = self.asked.fetch_add(1, Ordering::Relaxed);
+        let last = nth.saturating_add(1) >= ASKED_MAX;
+        let id = format!("{}-0-{nth}", self.id);
+        self.answer(id, last).await.map_err(|error| given_up(error, last))
+    }
+
+    async fn answer(&self, id: String, last: bool) -> Result<Opened, SourceError> {
+        let parameters = [("default_format", DEFAULT_FORMAT)];
+        let body = self.session.stream("reading the answer", &self.sql, &id, &parameters).await?;
+        // A server of 2018 does not say it.
+        let format = body.header("X-ClickHouse-Format").unwrap_or(&self.format);
+        let named = formats::written(format, body.header("Content-Type"));
+        let kind = named.and_then(|(extension, content_type)| ObjectKind::of_source(extension, content_type));
+        let kind = kind.ok_or_else(|| {
+            SourceError::new(SourceFault::Usage, format!("the answer is in the format {format}, which makes no file"))
+        })?;
+        let answer = VerbatimAnswer {
+            body,
+            session: Arc::clone(&self.session),
+            id,
+            proof: Arc::clone(&self.proof),
+            over: false,
+            failed: None,
+        };
+        let kept = match &self.keep {
+            Some(file) => Some(KeptPrefix::begin(file).await?),
+            None => None,
+        };
+        let batches: BatchStream = stream::unfold(Some((answer, kept)), move |reading| async move {
+            let (mut answer, mut kept) = reading?;
+            match answer.handed(&mut kept).await {
+                Ok(Some(batch)) => Some((Ok(batch), Some((answer, kept)))),
+                Ok(None) => None,
+                Err(error) => Some((Err(given_up(error, last)), None)),
+            }
+        })
+        .boxed();
+        Ok(Opened::Bytes { kind, batches })
+    }
+}
+
+/// An error of the last time that the statement is asked.
+fn given_up(mut error: SourceError, last: bool) -> SourceError {
+    if last && !failpoint::off("asked_thrice") {
+        error.retry = Retry::Never;
+    }
+    error
+}
+
+/// An answer on its way.
+struct VerbatimAnswer {
+    body: ClickHouseBody,
+    session: Arc<ClickHouseSession>,
+    id: String,
+    proof: Arc<Mutex<Option<&'static str>>>,
+    over: bool,
+    /// What comes behind the last bytes.
+    failed: Option<SourceError>,
+}
+
+impl VerbatimAnswer {
+    /// The next bytes as a batch. What is kept of them for a failure is kept first. Before an error come the last bytes that
+    /// are certainly rows.
+    async fn handed(&mut self, kept: &mut Option<KeptPrefix>) -> Result<Option<Batch>, SourceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let mut bytes: Vec<u8> = Vec::with_capacity(HANDED);
+        let came = self.fill(&mut bytes).await;
+        if came.is_err() {
+            self.body.rest().iter().for_each(|rest| bytes.extend_from_slice(rest));
+        }
+        if let Some(prefix) = kept {
+            prefix.add(&bytes).await?;
+        }
+        match (came, kept.take()) {
+            (Ok(()), Some(prefix)) if self.over => prefix.remove().await?,
+            (Ok(()), prefix) => *kept = prefix,
+            (Err(error), prefix) => {
+                self.failed = Some(match prefix {
+                    Some(prefix) => prefix.told(error),
+                    None => error,
+                });
+            }
+        }
+        match self.failed.take_if(|_| bytes.is_empty()) {
+            Some(error) => Err(error),
+            None if bytes.is_empty() => Ok(None),
+            None => batch(bytes).map(Some),
+        }
+    }
+
+    /// Appends the next bytes, and at the end looks whether there are all.
+    async fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SourceError> {
+        while bytes.len() < HANDED && !self.over {
+            match self.body.next().await? {
+                Some(chunk) => bytes.extend_from_slice(&chunk),
+                None => {
+                    self.prove().await?;
+                    self.over = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what shows that nothing is missing. Where the answer itself cannot show it, the server's log of queries may.
+    async fn prove(&mut self) -> Result<(), SourceError> {
+        let word = match self.body.proof() {
+            Some(FrameProof::Tag) => "tagged_frame",
+            Some(FrameProof::Looks) | None if self.logged().await? => "query_log",
+            Some(FrameProof::Looks) | None => "heuristic",
+        };
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
+        Ok(())
+    }
+
+    /// Whether the log says that the query came to its end; not where nobody may read it, or where it has no entry.
+    ///
+    /// # Errors
+    /// It says that the query failed.
+    async fn logged(&self) -> Result<bool, SourceError> {
+        let sql = format!(
+            "SELECT toString(type), exception FROM system.query_log \
+             WHERE query_id = '{}' AND event_date >= today() - 2 AND type != 'QueryStart' LIMIT 1",
+            self.id
+        );
+        for _ in 0..LOG_LOOKS {
+            let Ok(rows) = self.session.ask("looking for the query in the server's log", &sql, &[]).await else {
+                return Ok(false);
+            };
+            match rows.first().map(Vec::as_slice) {
+                Some([Some(kind), ..]) if kind == "QueryFinish" => return Ok(true),
+                Some([_, exception]) => {
+                    let message = exception.clone().unwrap_or_default();
+                    return Err(ClickHouseError::of_text(&message, None).while_doing("reading the answer"));
+                }
+                _ => tokio::time::sleep(failpoint::limit("query_log", LOG_PAUSE)).await,
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn batch(bytes: Vec<u8>) -> Result<Batch, SourceError> {
+    let failed = |error| SourceError::new(SourceFault::Protocol, "handing bytes on").with_source(error);
+    let offsets = OffsetBuffer::from_lengths([bytes.len()]);
+    let column = BinaryArray::try_new(offsets, Buffer::from_vec(bytes), None).map_err(failed)?;
+    let rows = RecordBatch::try_from_iter([("bytes", Arc::new(column) as ArrayRef)]).map_err(failed)?;
+    Ok(Batch { rows, changed: Box::default(), beyond_cap: false })
+}
+
+/// Refuses what would need the rows.
+fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
+    let ReadRequest { shape, work, .. } = request;
+    let limits = &work.source_limits;
+    let asked = [
+        (shape.columns.is_some(), "--columns"),
+        (!shape.expressions.is_empty(), "--column"),
+        (!shape.renames.is_empty(), "--rename"),
+        (shape.predicate.is_some(), "--where"),
+        (shape.key.is_some(), "--key"),
+        (shape.allow_rls, "--allow-rls"),
+        (work.cap.as_ref().is_some_and(|cap| cap.tier.is_some()), "--tier"),
+        (work.cap.is_some(), "--max-rows"),
+        (work.min_rows.is_some(), "--min-rows"),
+        (work.partitions.is_some_and(|partitions| partitions.get() > 1), "--partitions"),
+        (work.read_mode != ReadMode::Copy, "--read-mode"),
+        (request.keep, "--keep-snapshot"),
+        (limits.max_bytes_per_second.is_some(), "--max-bytes-per-second"),
+        (limits.max_snapshot_age.is_some(), "--max-snapshot-age"),
+        (limits.max_replay_lag.is_some(), "--max-replay-lag"),
+    ];
+    match asked.into_iter().find(|(asked, _)| *asked) {
+        None => Ok(()),
+        Some((_, flag)) => {
+            let message = format!("{flag} has no meaning where the server's answer is written as it comes");
+            Err(SourceError::new(SourceFault::Usage, message)
+                .with_hint("say it in the statement, or choose --format parquet, csv or ndjson"))
+        }
+    }
+}
+
+/// The statement, and the format that it will be answered in.
+fn statement(request: &ReadRequest) -> Result<(String, String), SourceError> {
+    let usage = |why: String| SourceError::new(SourceFault::Usage, why);
+    match &request.shape.relation {
+        RelationRequest::Table(name) => {
+            let (database, table) = names::table(name).map_err(|why| usage(format!("--table {name}: {why}")))?;
+            let database = database.map_or_else(String::new, |database| format!("{}.", names::quoted(&database)));
+            Ok((format!("SELECT * FROM {database}{}", names::quoted(&table)), DEFAULT_FORMAT.to_owned()))
+        }
+        RelationRequest::Query(query) => {
+            let says = lexer::statement(query).map_err(|why| usage(format!("--query: {why}")))?;
+            if says.is_empty() {
+                return Err(usage("--query: it is empty".to_owned()));
+            }
+            Ok((query.clone(), says.format.unwrap_or_else(|| DEFAULT_FORMAT.to_owned())))
+        }
+    }
+}
+
+fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> Plan {
+    let (kind, name, query) = match &request.shape.relation {
+        RelationRequest::Table(name) => (RelationKind::Table, Some(name.clone()), None),
+        RelationRequest::Query(query) => (RelationKind::Query, None, Some(query.clone())),
+    };
+    let mut details = Map::new();
+    let sent: Map<String, Value> = settings.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    details.insert("format".to_owned(), json!(format));
+    details.insert("settings".to_owned(), sent.into());
+    Plan {
+        relation: Relation {
+            kind,
+            name,
+            query,
+            predicate: None,
+            estimated_rows: None,
+            estimated_bytes: None,
+            tables: usize::from(kind == RelationKind::Table),
+            row_security: false,
+        },
+        now: None,
+        content: PlannedContent::Bytes,
+        columns: Vec::new(),
+        key: Vec::new(),
+        cap: CapPlan::none(),
+        partitions: vec![Partition { number: 0, range: PartRange::Whole, ordered: false, row_limit: None }],
+        read: ReadPlan {
+            mode: "verbatim".to_owned(),
+            consistency: ConsistencyMode::Other(MODE.to_owned()),
+            page_size: None,
+            readers: 1,
+            peak_connections: 2,
+            source_profile: request.work.source_profile,
+            note: None,
+            details,
+            lines: vec![("read".to_owned(), format!("one statement, whose answer is written as it comes: {format}"))],
+        },
+        at_own_moments: Vec::new(),
+    }
+}
+
+impl Reading for VerbatimReading {
+    fn plan(&self, relation: usize) -> Option<Arc<Plan>> {
+        (relation == 0).then(|| Arc::clone(&self.plan))
+    }
+
+    fn facts(&self) -> SourceFacts {
+        SourceFacts { kind: SourceKind::Clickhouse, server_version: self.session.version.clone(), standby: false }
+    }
+
+    fn consistency(&self, _: usize) -> Consistency {
+        let proof = *self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        let guess = "this server writes errors among its rows as if they were rows: that there is none was seen by the \
+            last bytes only, since its log of queries could not be asked";
+        Consistency {
+            mode: ConsistencyMode::Other(MODE.to_owned()),
+            snapshots: Vec::new(),
+            now: None,
+            note: (proof == Some("heuristic")).then(|| guess.to_owned()),
+            proof: proof.map(str::to_owned),
+        }
+    }
+
+    fn record(&self) -> Result<Value, SourceError> {
+        Ok(json!({"version": 1, "verbatim": {"format": self.format}}))
+    }
+
+    fn open(&self, _: usize, _: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
+        self.opened().boxed()
+    }
+
+    fn cost(&self) -> SourceCost {
+        self.session.cost()
+    }
+
+    fn guard(&self) -> BoxFuture<'_, SourceError> {
+        // Nothing is held at the server.
+        pending().boxed()
+    }
+}
