@@ -51,6 +51,9 @@ pub(crate) const UPLOAD_CONCURRENCY_MAX: usize = 64;
 /// Bytes of the body of a request to the service: filters are short.
 pub(crate) const REQUEST_BODY_BYTES_MAX: usize = 8 * 1024;
 
+/// Those of one that carries a statement: ClickHouse takes statements up to this length unless told otherwise.
+pub(crate) const STATEMENT_BODY_BYTES_MAX: usize = 256 * 1024;
+
 /// Those of one that carries a signed text of ours, which has such a body in it.
 pub(crate) const SIGNED_BODY_BYTES_MAX: usize = 24 * 1024;
 

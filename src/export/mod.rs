@@ -2,11 +2,14 @@
 
 pub mod against;
 pub mod clean;
+mod company;
 pub(crate) mod coordinator;
+mod crew;
 pub mod error;
 mod finish;
 mod hold;
 mod identity;
+pub mod job;
 pub mod keep;
 mod leftovers;
 pub(crate) mod mark;
@@ -22,10 +25,11 @@ pub mod show;
 #[cfg(test)]
 mod simulation;
 mod stream;
+mod together;
 pub(crate) mod worker;
 
 pub use against::{CountMode, SourceCheck, against_source};
 pub use error::ExportError;
 pub use request::ExportRequest;
 pub use run::{plan, run};
-pub use stream::{Streamed, stream};
+pub use stream::{Streamed, stream, stream_told};

@@ -12,7 +12,7 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
 use super::run::Run;
 use crate::commit::Manifest;
-use crate::model::{Event, ExportErrorKind, ExportReport, Target};
+use crate::model::{Event, ExportErrorKind, ExportReport, StreamKind, Target};
 use crate::store::stream::StreamSink;
 
 /// A stream whose reader has all of it.
@@ -39,8 +39,24 @@ pub struct Streamed {
 /// # Cancel safety
 /// As [`run`](super::run()).
 pub async fn stream(
-    mut request: ExportRequest,
+    request: ExportRequest,
     bytes: Sender<Bytes>,
+    events: Sender<Event>,
+    cancel: CancellationToken,
+) -> Result<Streamed, ExportError> {
+    stream_told(request, (bytes, StreamKind::default()), events, cancel).await
+}
+
+/// The same for who sends the bytes on: `kind` says what they are before the first of them is there.
+///
+/// # Errors
+/// As [`stream`].
+///
+/// # Cancel safety
+/// As [`stream`].
+pub async fn stream_told(
+    mut request: ExportRequest,
+    (bytes, kind): (Sender<Bytes>, StreamKind),
     events: Sender<Event>,
     cancel: CancellationToken,
 ) -> Result<Streamed, ExportError> {
@@ -48,7 +64,7 @@ pub async fn stream(
     let Target::Stream { manifest: file } = &request.commit.target else {
         return Err(ExportError::new(ExportErrorKind::Usage, "the rows are to go to a destination and into a stream"));
     };
-    let place = RunTarget::stream(StreamSink::Caller(bytes.clone()), file.clone());
+    let place = RunTarget::stream(StreamSink::Caller(bytes.clone(), kind), file.clone());
     let run = Run::new(request, place, events);
     let (commit_begun, stop) = (run.commit_begun.clone(), cancel.clone());
     let streaming = Box::pin(async move { until_the_reader_goes(&run, &bytes, &stop).await });

@@ -273,7 +273,10 @@ impl Attempt<'_> {
             Outlet::Single { destination, journal, name } => {
                 self.store_writer(destination, journal, name.clone()).await?
             }
-            Outlet::Stream(sink) => PartSink::Stream(Box::new(StreamWriter::new(sink.clone(), work.sha256))),
+            Outlet::Stream(sink) => {
+                sink.tell(self.kind()?);
+                PartSink::Stream(Box::new(StreamWriter::new(sink.clone(), work.sha256)))
+            }
         };
         let mut format = work.format.clone();
         if self.partition.ordered {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU64;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +162,22 @@ impl ObjectKind {
     /// no client unpacks it on the way.
     pub fn content_type(&self) -> &str {
         &self.content_type
+    }
+}
+
+/// What the bytes of a stream are, for whoever sends them on: told once, before the first of them.
+#[derive(Debug, Clone, Default)]
+pub struct StreamKind(Arc<OnceLock<ObjectKind>>);
+
+impl StreamKind {
+    /// What they are; `None` until it is known.
+    pub fn get(&self) -> Option<&ObjectKind> {
+        self.0.get()
+    }
+
+    pub(crate) fn tell(&self, kind: &ObjectKind) {
+        // Told already where the source's bytes are opened anew before any was sent.
+        let _ = self.0.set(kind.clone());
     }
 }
 

@@ -21,7 +21,7 @@ pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Pr
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
 pub use event::{Event, ReaderProgress, ResumedProgress};
 pub use fault::{ErrorCode, ExportErrorKind};
-pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions};
+pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
@@ -33,8 +33,8 @@ pub use policy::{
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{
-    CommitOptions, CredentialCommand, Layout, ManifestStats, OnExisting, ReadMode, ReadRequest, RelationRequest,
-    RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+    CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, ReadMode, ReadRequest,
+    RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 pub use served::{

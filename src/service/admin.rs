@@ -60,6 +60,7 @@ struct AuditView {
     export_id: Option<String>,
     outcome: String,
     rows: Option<u64>,
+    statement: Option<String>,
 }
 
 /// The newest records of a tenant.
@@ -80,6 +81,7 @@ async fn audit(
         export_id: record.export_id,
         outcome: record.outcome,
         rows: record.rows,
+        statement: record.statement,
     };
     Ok(Json(records.into_iter().map(view).collect()))
 }

@@ -17,8 +17,8 @@ use super::state;
 use super::tls::server_config;
 use crate::base::voice;
 use crate::config::ConfigError;
-use crate::config::service::{Analysis, Dataset, ServiceConfig, TenantRule, served_reads};
-use crate::export::{ExportError, ExportRequest, stream};
+use crate::config::service::{Analysis, Dataset, ServiceConfig, StatementCredentials, TenantRule, served_reads};
+use crate::export::{ExportError, ExportRequest, plan, stream};
 use crate::model::{AggregateRequest, DescribedRelation, ExportErrorKind, ServedRequest};
 
 /// Looks for what does not fit; nothing of it is started, and no row is read.
@@ -49,6 +49,7 @@ pub(super) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
         };
         errors.push(ConfigError::new(what, hint));
     }
+    errors.extend(of_console(config).await);
     if let Err(error) = state::probe(config).await {
         let what = format!("state_url: {}", voice::sentence(&error.to_string(), error.source(), false));
         errors.push(ConfigError::new(what, error.hint().unwrap_or("look what the database says")));
@@ -58,6 +59,24 @@ pub(super) async fn check(config: &ServiceConfig) -> Vec<ConfigError> {
     {
         let what = format!("jwt: {}", voice::sentence(&error.to_string(), error.source(), false));
         errors.push(ConfigError::new(what, "check jwks_url or jwks_file"));
+    }
+    errors
+}
+
+/// Asks the servers that statements go to, where the service has a user of its own for them.
+async fn of_console(config: &ServiceConfig) -> Vec<ConfigError> {
+    let console = config.console.iter().filter(|console| console.credentials == StatementCredentials::Source);
+    let mut errors = Vec::new();
+    for (name, request) in console.flat_map(|console| &console.sources) {
+        let place = format!("clickhouse_console: source {name:?}");
+        match timeout(config.limits.first_page, Box::pin(plan(request.clone()))).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => errors.push(failed(&place, &error)),
+            Err(_) => errors.push(ConfigError::new(
+                format!("{place} did not answer within limits.first_page"),
+                "look whether the server is reached from here",
+            )),
+        }
     }
     errors
 }

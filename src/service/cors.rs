@@ -17,7 +17,7 @@ const EXPOSED: &str = "link, location, preference-applied, retry-after, content-
     x-outhaul-export-truncated-hint, x-outhaul-export-end-record, etag, accept-ranges, content-range";
 
 const ALLOWED: &str = "authorization, content-type, prefer, idempotency-key, last-event-id, range, if-range, if-match, \
-    if-none-match";
+    if-none-match, x-outhaul-database-authorization";
 
 /// Adds what a browser wants to know, and answers what it asks beforehand. A key comes in a header of its own, so that no
 /// page asks with what the browser has of somebody.

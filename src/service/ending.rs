@@ -18,6 +18,9 @@ use crate::model::{ExportErrorKind, RunStatus};
 pub(crate) const TRAILERS: &str =
     "x-outhaul-export-rows, x-outhaul-export-truncated, x-outhaul-export-max-rows, x-outhaul-export-crc64nvme";
 
+/// Characters of what the database says that a caller is told.
+const WORDS_CHARS_MAX: usize = 2_000;
+
 /// How a stream ended.
 #[derive(Debug)]
 pub(crate) enum StreamOutcome {
@@ -65,14 +68,37 @@ impl StreamOutcome {
     }
 
     /// What a caller is told who has not had a byte.
-    pub(crate) fn problem(&self) -> Refusal {
+    ///
+    /// `own_words`: the statement is the caller's own, and so is what the database says of it.
+    pub(crate) fn problem(&self, own_words: bool) -> Refusal {
         match self {
+            Self::Failed(error) if own_words => {
+                let mut refusal = Refusal::of_export(error);
+                if error.kind == ExportErrorKind::Usage {
+                    "the statement is not taken".clone_into(&mut refusal.message);
+                }
+                match words(error) {
+                    Some(words) => refusal.with_detail(words),
+                    None => refusal,
+                }
+            }
             Self::Failed(error) => Refusal::of_export(error),
             Self::TooSlow => {
                 let message = "the first rows did not come in time";
                 Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", message).after(30)
             }
             Self::Done(_) | Self::Cancelled => Refusal::of_export(&ExportError::cancelled()),
+        }
+    }
+
+    /// The same without the words of the database, which may quote a caller's own statement.
+    pub(crate) fn log_code(&self, id: &str) {
+        match self {
+            Self::Failed(error) if !is_gone(error) => {
+                tracing::warn!(export = id, code = told(error).1, "a statement failed");
+            }
+            Self::TooSlow => tracing::warn!(export = id, "the first bytes of an answer did not come in time"),
+            Self::Done(_) | Self::Failed(_) | Self::Cancelled => tracing::info!(export = id, "an answer ended"),
         }
     }
 
@@ -85,6 +111,37 @@ impl StreamOutcome {
             Self::TooSlow => tracing::warn!(export = id, "the first rows of a stream did not come in time"),
             Self::Done(_) | Self::Failed(_) | Self::Cancelled => tracing::info!(export = id, "a stream ended"),
         }
+    }
+}
+
+/// What the database says of a caller's own statement, as far as it is told.
+fn words(error: &ExportError) -> Option<String> {
+    use ExportErrorKind as Kind;
+    // Where the service could not reach it, the words are of its own network.
+    let told = matches!(
+        error.kind,
+        Kind::StatementRejected
+            | Kind::SourceMissing
+            | Kind::SchemaChanged
+            | Kind::SourceAuthentication
+            | Kind::Data
+            | Kind::Usage
+            | Kind::GaveWay
+    );
+    told.then(|| {
+        // Who is at a console has no command line.
+        let sentence = error.sentence().replace("--query: ", "");
+        let end = sentence.char_indices().nth(WORDS_CHARS_MAX);
+        end.map_or_else(|| sentence.clone(), |(end, _)| format!("{}…", sentence.get(..end).unwrap_or_default()))
+    })
+}
+
+/// Adds to a record what the database says of a caller's own statement.
+pub(crate) fn add_words(end: &mut ExportEnd, outcome: &StreamOutcome) {
+    if let (Some(recorded), StreamOutcome::Failed(error)) = (&mut end.error, outcome)
+        && let Some(words) = words(error)
+    {
+        recorded.message = words;
     }
 }
 

@@ -34,6 +34,7 @@ mod question;
 mod receipts;
 mod scoped;
 mod state;
+mod statement;
 mod stream;
 mod tags;
 mod tls;

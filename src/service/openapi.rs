@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{ServiceState, analyze, datasets, estimate, jobs, links, query, receipts};
+use super::{ServiceState, analyze, datasets, estimate, jobs, links, query, receipts, statement};
 
 /// The description.
 #[derive(OpenApi)]
@@ -34,6 +34,8 @@ use super::{ServiceState, analyze, datasets, estimate, jobs, links, query, recei
         links::download,
         links::part,
         links::manifest,
+        statement::sources,
+        statement::export,
     )
 )]
 struct ServiceDescription;
@@ -67,6 +69,8 @@ pub(super) fn routes() -> Routes {
         ("get", "/v1/exports/{id}/parts/{number}", get(links::part)),
         ("get", "/v1/exports/{id}/manifest", get(links::manifest)),
         ("get", "/v1/datasets", get(datasets::datasets)),
+        ("get", "/v1/clickhouse", get(statement::sources)),
+        ("post", "/v1/clickhouse/{source}/export", post(statement::export)),
     ]
 }
 

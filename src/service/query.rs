@@ -109,7 +109,7 @@ pub(crate) async fn stream_of(
     order.connection = parts.extensions.get::<ConnectionEnd>().cloned();
     order.write_deadline = failpoint::limit("write_deadline", service.config.limits.write_deadline);
     let promised = order.end_record;
-    let head = head(service, dataset, &order)?;
+    let head = head(service, dataset, question.format, &order)?;
     let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await;
     let begun = begun.map_err(|refusal| question.blamed(refusal))?;
     Ok(response(head, begun, promised))
@@ -192,7 +192,7 @@ fn order(
     Ok(StreamOrder {
         record,
         request,
-        format: question.format,
+        format: Some(question.format),
         coding: Coding::of(headers),
         max_rows: caller.max_rows,
         allow_empty: question.allow_empty,
@@ -204,6 +204,7 @@ fn order(
         permit: Some(permit),
         credential: caller.credential.clone(),
         asked_by: RequestId::default(),
+        statement: None,
     })
 }
 
@@ -309,13 +310,30 @@ impl StreamFormat {
 }
 
 /// The head of the answer, but for what only the first rows tell.
-fn head(service: &ServiceState, dataset: &Dataset, order: &StreamOrder) -> Result<HeaderMap, Refusal> {
+fn head(
+    service: &ServiceState,
+    dataset: &Dataset,
+    format: StreamFormat,
+    order: &StreamOrder,
+) -> Result<HeaderMap, Refusal> {
+    let name = file_name(dataset.filename.as_deref(), order.record.started_at);
+    stream_head(service, order, &format!("{name}.{}", format.name()), format.content_type())
+}
+
+/// The head of a stream of any kind.
+///
+/// # Errors
+/// A text cannot stand in a header.
+pub(crate) fn stream_head(
+    service: &ServiceState,
+    order: &StreamOrder,
+    file: &str,
+    content_type: &str,
+) -> Result<HeaderMap, Refusal> {
     let id = &order.record.id;
     let status = format!("<{}/v1/exports/{id}>; rel=\"status\"", service.public_path());
-    let name = file_name(dataset.filename.as_deref(), order.record.started_at);
-    let file = format!("attachment; filename=\"{name}.{}\"", order.format.name());
+    let file = format!("attachment; filename=\"{file}\"");
     let fixed = [
-        (CONTENT_TYPE, order.format.content_type()),
         (CACHE_CONTROL, "no-store"),
         (VARY, "accept-encoding"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -323,7 +341,8 @@ fn head(service: &ServiceState, dataset: &Dataset, order: &StreamOrder) -> Resul
     ];
     let mut headers: HeaderMap =
         fixed.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect();
-    let made = [(LINK, &status), (CONTENT_DISPOSITION, &file), (HeaderName::from_static("x-outhaul-export-id"), id)];
+    let id_name = HeaderName::from_static("x-outhaul-export-id");
+    let made = [(LINK, status.as_str()), (CONTENT_DISPOSITION, &file), (id_name, id), (CONTENT_TYPE, content_type)];
     for (name, value) in made {
         let value = HeaderValue::from_str(value).map_err(|_| Refusal::invalid("a header cannot be written"))?;
         headers.insert(name, value);

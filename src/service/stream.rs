@@ -26,8 +26,8 @@ use super::question::StreamFormat;
 use super::state::{AuditRecord, ExportEnd, ExportRecord, StateStore};
 use crate::base::failpoint;
 use crate::base::telemetry::serving;
-use crate::export::{ExportError, ExportRequest, Streamed, stream};
-use crate::model::ReadMode;
+use crate::export::{ExportError, ExportRequest, Streamed, stream_told};
+use crate::model::{ObjectKind, ReadMode, StreamKind};
 
 /// Encoded bytes that may wait for the first page to end, where that page decides on the hint.
 const FIRST_PAGE_BYTES: usize = 4 << 20;
@@ -40,7 +40,8 @@ const HINT_PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) struct StreamOrder {
     pub(crate) record: ExportRecord,
     pub(crate) request: ExportRequest,
-    pub(crate) format: StreamFormat,
+    /// `None` for bytes as the database writes them.
+    pub(crate) format: Option<StreamFormat>,
     pub(crate) coding: Coding,
     pub(crate) max_rows: Option<NonZeroU64>,
     pub(crate) allow_empty: bool,
@@ -54,6 +55,8 @@ pub(crate) struct StreamOrder {
     /// What the key is called.
     pub(crate) credential: String,
     pub(crate) asked_by: RequestId,
+    /// The caller's own statement, as the audit keeps it. Who wrote it is told what the database says of it.
+    pub(crate) statement: Option<String>,
     /// Held to the end.
     pub(crate) permit: Option<StreamPermit>,
 }
@@ -63,6 +66,8 @@ pub(crate) struct StreamOrder {
 pub(crate) struct StreamHead {
     /// Whether it is known already that the cap cuts rows off.
     pub(crate) truncated: bool,
+    /// What the bytes are, where there are any.
+    pub(crate) kind: Option<ObjectKind>,
     pub(crate) body: StreamBody,
 }
 
@@ -108,6 +113,7 @@ struct Pump {
     /// Stops the export.
     stop: CancellationToken,
     chunks: Receiver<Bytes>,
+    kind: StreamKind,
     run: JoinHandle<Result<Streamed, ExportError>>,
     body: Sender<BodyPiece>,
     coder: Coder,
@@ -140,8 +146,11 @@ impl Pump {
         // Nobody listens to the events.
         let (events, _) = channel(1);
         let stop = stop.child_token();
-        let run = tokio::spawn(stream(order.request.clone(), sender, events, stop.clone()));
-        let pump = Self { order, store, stop, chunks, run, body, coder, bytes: 0, ahead: [0; 2], answered: false };
+        let kind = StreamKind::default();
+        let run = stream_told(order.request.clone(), (sender, kind.clone()), events, stop.clone());
+        let run = tokio::spawn(run);
+        let (bytes, ahead, answered) = (0, [0; 2], false);
+        let pump = Self { order, store, stop, chunks, kind, run, body, coder, bytes, ahead, answered };
         // While the database is asked already.
         if let Err(error) = pump.store.begin_export(pump.order.record.clone()).await {
             tracing::error!(%error, "a stream was not begun");
@@ -166,12 +175,12 @@ impl Pump {
                 return outcome;
             }
             First::Failed(outcome) => {
-                drop(head.send(Err(outcome.problem())));
+                drop(head.send(Err(outcome.problem(self.order.statement.is_some()))));
                 return outcome;
             }
         };
         let truncated = known.as_ref().is_some_and(StreamOutcome::is_truncated);
-        if head.send(Ok(StreamHead { truncated, body: frames })).is_err() {
+        if head.send(Ok(StreamHead { truncated, kind: self.kind.get().cloned(), body: frames })).is_err() {
             return StreamOutcome::Cancelled;
         }
         self.answered = true;
@@ -193,7 +202,7 @@ impl Pump {
         while !has_rows {
             match self.chunks.recv().await {
                 Some(piece) => {
-                    let is_header = pieces.is_empty() && self.order.format == StreamFormat::Csv;
+                    let is_header = pieces.is_empty() && self.order.format == Some(StreamFormat::Csv);
                     has_rows = !is_header || ending::has_more_than_a_header(&piece);
                     pieces.push(piece);
                 }
@@ -319,7 +328,12 @@ impl Pump {
         end.notes.clone_from(&self.order.record.end.notes);
         end.notes.extend(outcome.guarded());
         let id = self.order.record.id.clone();
-        outcome.log(&id);
+        if self.order.statement.is_some() {
+            ending::add_words(&mut end, &outcome);
+            outcome.log_code(&id);
+        } else {
+            outcome.log(&id);
+        }
         serving::stream_ended(end.status.name());
         self.audit(&end).await;
         if let Err(error) = self.store.finish_export(id, end).await {
@@ -342,7 +356,7 @@ impl Pump {
 
     /// Notes who had which rows, or how many.
     async fn audit(&self, end: &ExportEnd) {
-        let StreamOrder { record, credential, asked_by, .. } = &self.order;
+        let StreamOrder { record, credential, asked_by, statement, .. } = &self.order;
         let entry = AuditRecord {
             at: Utc::now(),
             request_id: asked_by.id.clone(),
@@ -350,11 +364,12 @@ impl Pump {
             tenant: record.tenant.clone(),
             user: record.user.clone(),
             credential: credential.clone(),
-            action: "export".to_owned(),
+            action: if statement.is_some() { "statement" } else { "export" }.to_owned(),
             dataset: record.dataset.clone(),
             export_id: Some(record.id.clone()),
             outcome: end.status.name().to_owned(),
             rows: end.rows,
+            statement: statement.clone(),
         };
         if let Err(error) = self.store.audit(entry).await {
             tracing::error!(%error, "a stream was not audited");

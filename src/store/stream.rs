@@ -8,7 +8,7 @@ use tokio::sync::mpsc::Sender;
 use super::checksums::Checksums;
 use super::error::{StoreError, StoreFault};
 use super::writer::compute;
-use crate::model::{StagedObject, Staging};
+use crate::model::{ObjectKind, StagedObject, Staging, StreamKind};
 
 /// The name of a stream in receipts, manifests and reports.
 pub(crate) const STREAM: &str = "-";
@@ -19,21 +19,28 @@ pub(crate) enum StreamSink {
     /// Standard output (`--to -`).
     Stdout,
     /// A caller of the library. The channel's bound is the back-pressure: while it is full, the source waits.
-    Caller(Sender<Bytes>),
+    Caller(Sender<Bytes>, StreamKind),
 }
 
 impl StreamSink {
+    /// Says what the bytes are that follow.
+    pub(crate) fn tell(&self, kind: &ObjectKind) {
+        if let Self::Caller(_, told) = self {
+            told.tell(kind);
+        }
+    }
+
     /// Hands bytes on; waits as long as the reader lets it wait.
     async fn send(&self, bytes: Bytes) -> Result<(), StoreError> {
         match self {
             Self::Stdout => print(bytes).await,
-            Self::Caller(sender) => sender.send(bytes).await.map_err(|_| self.reader_gone()),
+            Self::Caller(sender, _) => sender.send(bytes).await.map_err(|_| self.reader_gone()),
         }
     }
 
     /// Waits until the reader has taken all bytes. Nobody can tell that of standard output, which is a pipe at best.
     async fn drained(&self) -> Result<(), StoreError> {
-        let Self::Caller(sender) = self else { return Ok(()) };
+        let Self::Caller(sender, _) = self else { return Ok(()) };
         let all = sender.reserve_many(sender.max_capacity()).await;
         all.map(drop).map_err(|_| self.reader_gone())
     }
@@ -45,7 +52,7 @@ impl StreamSink {
     fn failed(&self, fault: StoreFault, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
         let name = match self {
             Self::Stdout => "standard output",
-            Self::Caller(_) => "the stream",
+            Self::Caller(..) => "the stream",
         };
         StoreError::new("writing", name, fault, source)
     }
@@ -146,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn a_writer_waits_for_its_reader_and_ends_once_all_is_taken() {
         let (sender, mut receiver) = channel(1);
-        let mut writer = StreamWriter::new(StreamSink::Caller(sender), false);
+        let mut writer = StreamWriter::new(StreamSink::Caller(sender, StreamKind::default()), false);
         writer.write("one".into()).await.unwrap();
         let reader = tokio::spawn(async move {
             tokio::time::sleep(SHORT).await;
@@ -169,8 +176,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_goes_away_ends_the_write_that_waits_and_the_finish() {
         let (sender, receiver) = channel(1);
-        let mut waiting = StreamWriter::new(StreamSink::Caller(sender.clone()), false);
-        let mut done = StreamWriter::new(StreamSink::Caller(sender), false);
+        let mut waiting = StreamWriter::new(StreamSink::Caller(sender.clone(), StreamKind::default()), false);
+        let mut done = StreamWriter::new(StreamSink::Caller(sender, StreamKind::default()), false);
         done.write("one".into()).await.unwrap();
         assert!(timeout(SHORT, waiting.write("two".into())).await.is_err(), "the channel is full");
         drop(receiver);
@@ -181,7 +188,12 @@ mod tests {
         gone(done.finish().await.unwrap_err());
         let (sender, receiver) = channel(1);
         drop(receiver);
-        gone(StreamWriter::new(StreamSink::Caller(sender), false).write("x".into()).await.unwrap_err());
+        gone(
+            StreamWriter::new(StreamSink::Caller(sender, StreamKind::default()), false)
+                .write("x".into())
+                .await
+                .unwrap_err(),
+        );
         // It was dropped in the middle of a write: nobody knows what of it went out.
         assert_eq!(waiting.write("three".into()).await.unwrap_err().source.to_string(), "an earlier write failed");
     }

@@ -264,5 +264,5 @@ fn the_types_name_what_the_module_exports() {
         names(&module, &["export function ", "export async function ", "export async function* ", "export class "]);
     let typed = names(&read("src/service/client/client.d.ts"), &["export function ", "export class "]);
     assert_eq!(exported, typed);
-    assert_eq!(exported.len(), 13);
+    assert_eq!(exported.len(), 15);
 }

@@ -358,7 +358,7 @@ async fn the_page_is_of_the_binary_and_lets_nothing_else_in() {
         }
         at += 1;
     }
-    assert_eq!(files.len(), 7, "{files:?}");
+    assert_eq!(files.len(), 9, "{files:?}");
     // What the page names stands below its path, so that the path ends with a slash.
     let bare = service.get("", "/below").await;
     assert_eq!((bare.status, bare.header("location")), (308, Some("/below/")));

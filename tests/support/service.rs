@@ -193,6 +193,16 @@ impl Service {
         value.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
     }
 
+    /// The newest records of the audit of a tenant.
+    pub(crate) async fn audit(&self, tenant: &str) -> serde_json::Value {
+        let mut stream = TcpStream::connect(&self.admin).await.unwrap();
+        let asked = format!("GET /audit?tenant={tenant} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut wire = Vec::new();
+        within(LIMIT, "the audit", stream.read_to_end(&mut wire)).await.unwrap();
+        Answer::parse(&wire).json()
+    }
+
     /// A connection over which a request has gone.
     pub(crate) async fn connect(&self, request: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ const SNAPSHOT_AGE: &str = "10m";
 const NO_FOLDER: &str = "/nowhere";
 
 /// Where a template's rows would be, which are its source's in the end.
-const NOWHERE: &str = "postgresql://nobody@localhost/nothing";
+pub(super) const NOWHERE: &str = "postgresql://nobody@localhost/nothing";
 
 pub(super) fn load(path: &Path, environment: &Environment) -> Result<ServiceConfig, ConfigErrors> {
     let text = environment.read(path).map_err(|error| {
@@ -93,9 +93,7 @@ impl Builder<'_> {
         let admin_listen = file.admin_listen.as_deref().and_then(|text| self.address("admin_listen", text));
         let state_url = self.state_url(&file);
         let state = self.relative(file.state.as_deref().unwrap_or(STATE));
-        let mut job_folder = state.clone().into_os_string();
-        job_folder.push(".exports");
-        let job_folder = std::path::absolute(&job_folder).unwrap_or_else(|_| job_folder.into());
+        let job_folder = beside(&state);
         let destinations = self.destinations(&file.destination);
         let tiers = self.tiers(&file);
         let limits = self.limits(&file.limits);
@@ -114,12 +112,13 @@ impl Builder<'_> {
             }
         }
         self.check_destinations(state_url.is_some(), &job_folder, &datasets, &destinations);
-        if file.dataset.is_empty() {
+        if file.dataset.is_empty() && file.clickhouse_console.is_none() {
             self.wrong("there is no [dataset.NAME]", "config/service.example.toml shows one");
         }
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
+        let console = self.console(&file, &sources);
         self.check_memory(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
@@ -157,6 +156,7 @@ impl Builder<'_> {
             jobs,
             retention,
             webhooks,
+            console,
             warnings,
         })
     }
@@ -171,9 +171,11 @@ impl Builder<'_> {
     }
 
     fn check_sources(&mut self, file: &ServiceFile) {
-        let named = |name: &String| file.dataset.values().any(|entry| entry.source.as_ref() == Some(name));
-        let unused = file.source.keys().filter(|name| file.source.len() > 1 && !named(name));
-        self.warnings.extend(unused.map(|name| format!("source.{name} is the source of no dataset")));
+        let console = file.clickhouse_console.iter().flat_map(|console| &console.sources);
+        let named: Vec<&String> =
+            file.dataset.values().filter_map(|entry| entry.source.as_ref()).chain(console).collect();
+        let unused = file.source.keys().filter(|name| file.source.len() > 1 && !named.contains(name));
+        self.warnings.extend(unused.map(|name| format!("source.{name} is the source of nothing")));
     }
 
     fn dataset(
@@ -352,6 +354,13 @@ pub(super) fn served() -> ServedReads {
         statement_timeout: STATEMENT_TIMEOUT,
         settings: Vec::new(),
     }
+}
+
+/// The folder of the files of jobs, beside the state file.
+fn beside(state: &Path) -> PathBuf {
+    let mut folder = state.as_os_str().to_owned();
+    folder.push(".exports");
+    std::path::absolute(&folder).unwrap_or_else(|_| folder.into())
 }
 
 /// A name that stands in a URL as it is.

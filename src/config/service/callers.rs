@@ -158,7 +158,7 @@ impl Builder<'_> {
         }
     }
 
-    fn time(&mut self, place: &str, text: Option<&str>, usual: Duration) -> Duration {
+    pub(super) fn time(&mut self, place: &str, text: Option<&str>, usual: Duration) -> Duration {
         match text.map(value::duration) {
             None => usual,
             Some(Ok(duration)) => duration,

@@ -39,6 +39,7 @@ pub(super) struct ServiceFile {
     pub(super) retention: RetentionEntry,
     pub(super) webhook: Vec<WebhookEntry>,
     pub(super) destination: BTreeMap<String, DestinationEntry>,
+    pub(super) clickhouse_console: Option<ConsoleEntry>,
 }
 
 /// `state_url`. Its text may hold a password: no `Debug` of it.
@@ -227,6 +228,21 @@ impl std::fmt::Debug for WebhookEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WebhookEntry").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// `[clickhouse_console]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsoleEntry {
+    pub(super) sources: Vec<String>,
+    #[serde(default)]
+    pub(super) keys: Vec<String>,
+    #[serde(default)]
+    pub(super) users: Vec<String>,
+    pub(super) credentials: Option<String>,
+    pub(super) first_bytes: Option<String>,
+    #[serde(default)]
+    pub(super) audit_literals: bool,
 }
 
 /// `[limits]`.

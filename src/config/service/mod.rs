@@ -3,6 +3,7 @@
 mod analysis;
 mod build;
 mod callers;
+mod console;
 mod destinations;
 mod file;
 mod jobs;
@@ -23,6 +24,7 @@ use super::{ConfigError, ConfigErrors, Environment};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::ExportRequest;
 use crate::model::BucketUnit;
+pub use console::{StatementConsole, StatementCredentials};
 pub use destinations::JobDestination;
 pub use secrets::{LinkKey, WebhookSecret};
 pub use webhooks::{Network, Webhook};
@@ -76,6 +78,8 @@ pub struct ServiceConfig {
     pub retention: Remembrance,
     /// Who is told how exports end.
     pub webhooks: Vec<Webhook>,
+    /// Who may send statements, and where; nobody unless it is there.
+    pub console: Option<StatementConsole>,
     /// What works and should still be looked at.
     pub warnings: Vec<String>,
 }

@@ -53,6 +53,32 @@ fn a_small_file_is_a_service() {
 }
 
 #[test]
+fn a_console_names_servers_that_write_by_themselves_and_who_may() {
+    let console = |lines: &str| load(&SMALL.replace("[[key]]", &format!("[clickhouse_console]\n{lines}\n[[key]]")));
+    for (lines, expected) in [
+        ("sources = [\"shop\"]\nkeys = [\"acme\"]", "source \"shop\" is no ClickHouse server"),
+        ("sources = [\"shp\"]\nkeys = [\"acme\"]", "source \"shp\" is not there (did you mean shop?)"),
+        ("sources = []\nkeys = [\"acme\"]", "sources is empty"),
+        ("sources = [\"shop\"]", "nobody may send a statement"),
+        ("sources = [\"shop\"]\nkeys = [\"amce\"]", "key \"amce\" is not there"),
+        ("sources = [\"shop\"]\nusers = [\"anna\"]", "there is no [jwt]"),
+        ("sources = [\"shop\"]\nkeys = [\"acme\"]\ncredentials = \"mine\"", "credentials is \"mine\""),
+        ("sources = [\"shop\"]\nkeys = [\"acme\"]\nfirst_bytes = \"soon\"", "clickhouse_console.first_bytes"),
+        ("sources = [\"shop\"]\nkey = [\"acme\"]", "unknown key \"key\" (did you mean keys?)"),
+    ] {
+        let errors = console(lines).unwrap_err();
+        assert!(errors.iter().any(|error| error.contains(expected)), "{lines}: {errors:?}");
+    }
+    let lines = "sources = [\"shop\"]\nkeys = [\"acme\"]";
+    let text = SMALL.replace("postgresql://reader@localhost/shop", "clickhouse://reader@localhost/shop");
+    let head = text.split("[dataset.orders]").next().unwrap().replace("datasets = [\"orders\"]", "datasets = []");
+    let console = load(&format!("{head}\n[clickhouse_console]\n{lines}")).unwrap().console.unwrap();
+    assert_eq!((console.credentials, console.audit_literals), (StatementCredentials::Caller, false));
+    assert_eq!(console.sources.keys().collect::<Vec<_>>(), ["shop"]);
+    assert!(load(SMALL).unwrap().console.is_none(), "nobody may unless it is said");
+}
+
+#[test]
 fn a_shared_state_is_a_database_and_its_password_is_shown_to_nobody() {
     let text = format!("state_url = \"postgresql://state:hunter2@db.example.com/ours\"\n{SMALL}");
     let mut config = load(&text).unwrap();

@@ -83,6 +83,20 @@ export function exportRowsToBlob(options: ExportOptions): Promise<ExportedBlob>;
 /** The rows as bytes, each piece of whole rows; what it returns is true of all of them. */
 export function exportBytes(options: ExportOptions): AsyncGenerator<Uint8Array, Exported, void>;
 
+/** Where the caller may send statements of ClickHouse, and whether each comes with a user of the database. */
+export function listSources(options: ServiceOptions): Promise<{ sources: string[]; credentials: 'caller' | 'source' }>;
+
+/** What a database answers a statement, as it writes it. Returns once it is proved that all of it came. */
+export function statementBytes(
+  options: Omit<ServiceOptions, 'onProgress'> & {
+    source: string;
+    statement: string;
+    user?: string;
+    password?: string;
+    onProgress?: (progress: { bytes: number }) => void;
+  },
+): AsyncGenerator<Uint8Array, { bytes: number }, void>;
+
 export interface Dataset {
   name: string;
   /** Whether its rows can be asked for; an analysis may be granted alone. */
@@ -166,7 +180,8 @@ export interface Receipt {
   id: string;
   kind: 'stream';
   dataset: string;
-  format: 'ndjson' | 'csv';
+  /** `source`: as the database wrote it. */
+  format: 'ndjson' | 'csv' | 'source';
   status: 'streaming' | 'complete' | 'truncated' | 'failed' | 'cancelled';
   rows: number | null;
   truncated: boolean;
@@ -219,4 +234,6 @@ export class ExportError extends Error {
   retryAfter: number | null;
   /** Rows that had come. */
   rows: number;
+  /** Bytes of a statement's answer that had come. */
+  bytes?: number;
 }

@@ -96,6 +96,62 @@ export async function* exportBytes(options) {
   }
 }
 
+/** Where the caller may send statements of ClickHouse: `{sources, credentials}`. */
+export async function listSources(options) {
+  return (await answered(options, '/v1/clickhouse')).json();
+}
+
+/**
+ * What a database answers a statement, as it writes it: bytes, the first piece once they begin. Returns `{bytes}` once it is
+ * proved that they are all; an ExportError has how many had come. Leaving the loop ends the statement at the database.
+ */
+export async function* statementBytes(options) {
+  const { source, statement, user, password = '', signal, onProgress } = options;
+  signal?.throwIfAborted();
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal.reason);
+  signal?.addEventListener('abort', abort, { once: true });
+  const headers = user === undefined ? {} : { 'x-outhaul-database-authorization': `Basic ${base64(`${user}:${password}`)}` };
+  try {
+    const path = `/v1/clickhouse/${encodeURIComponent(source)}/export`;
+    const response = await answered({ ...options, signal: stop.signal }, path, { body: { statement }, headers });
+    const [id, reader, crc] = [response.headers.get('x-outhaul-export-id'), response.body.getReader(), new Crc64()];
+    let bytes = 0;
+    for (;;) {
+      let piece;
+      try {
+        piece = await next(reader, stop, options.silenceMs ?? SILENCE_MS);
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw Object.assign(await explained(options, id, { rows: 0 }, error), { bytes });
+      }
+      if (piece.done) break;
+      crc.update(piece.value);
+      bytes += piece.value.length;
+      onProgress?.({ bytes });
+      yield piece.value;
+    }
+    const receipt = id === null ? null : await receiptOf(options, id, stop.signal);
+    signal?.throwIfAborted();
+    const wrong = statementFault(receipt, bytes, crc.text());
+    if (wrong !== null) throw Object.assign(wrong, { bytes });
+    return { bytes };
+  } finally {
+    signal?.removeEventListener('abort', abort);
+    stop.abort();
+  }
+}
+
+/** Why bytes that ended well are not all of an answer; null where the service says that they are. */
+function statementFault(receipt, bytes, crc) {
+  if (receipt?.status === 'failed' || receipt?.status === 'cancelled') return failed(receipt, { rows: 0 });
+  if (receipt?.status !== 'complete') return new ExportError('unproven', 'nothing proves that the answer is whole');
+  if (receipt.bytes === bytes && receipt.crc64nvme === crc) return null;
+  return new ExportError('verification', `the service sent ${receipt.bytes} bytes, and ${bytes} came, or others`);
+}
+
+const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+
 /** What the caller may ask for: `{datasets}`. */
 export async function listDatasets(options) {
   return (await answered(options, '/v1/datasets')).json();

@@ -3,6 +3,7 @@ import { analyze, estimateRows, listDatasets, startExport } from './client.js';
 import { Form, at, counted, showBuckets, sized } from './form.js';
 import { Jobs } from './jobs.js';
 import { pickerOptions, saveRows, whyUnable } from './save.js';
+import { Statements } from './statement.js';
 
 const ESTIMATE_AFTER_MS = 350;
 const SPOKEN_EVERY_MS = 5_000;
@@ -18,6 +19,8 @@ let asking = new AbortController();
 
 const api = () => ({ url: new URL('.', document.baseURI).href, apiKey: key });
 const form = new Form(changed);
+const ONE_AT_A_TIME = 'One export at a time: this one has to end first.';
+const statements = new Statements(api, () => (running === null ? '' : ONE_AT_A_TIME), () => showButtons());
 
 // What is said last is the only thing that stands there.
 function say(text, problem = false) {
@@ -64,7 +67,8 @@ at('sign-in').addEventListener('close', () => {
 });
 at('sign').addEventListener('click', () => {
   if (key === null) return void signIn();
-  if (running !== null) return say('An export is being saved: cancel it first.', true);
+  if (running !== null || statements.running) return say('An export is being saved: cancel it first.', true);
+  statements.stop();
   key = null;
   asking.abort();
   jobs?.stop();
@@ -77,7 +81,8 @@ at('sign').addEventListener('click', () => {
 async function entered(datasets) {
   at('sign').textContent = 'Sign out';
   at('export').hidden = datasets.length === 0;
-  say(datasets.length === 0 ? 'This key opens no dataset.' : '');
+  const writes = await statements.start().catch(() => false);
+  say(datasets.length === 0 && !writes ? 'This key opens no dataset.' : '');
   jobs = new Jobs(api, (text) => say(text));
   const has = await jobs.start();
   at('queue').hidden = !has;
@@ -93,7 +98,7 @@ async function entered(datasets) {
 function whyNot() {
   if (whyUnable() !== '') return whyUnable();
   if (form.format === 'parquet') return 'Parquet is written in the background.';
-  return running === null ? form.missing : 'One export at a time: this one has to end first.';
+  return running === null && !statements.running ? form.missing : ONE_AT_A_TIME;
 }
 
 function changed() {
@@ -111,6 +116,9 @@ function changed() {
 }
 
 function showButtons() {
+  statements.changed();
+  // Who has no dataset has no form.
+  if (at('export').hidden) return;
   for (const [id, why] of [['save', whyNot()], ['queue', form.missing]]) {
     at(id).setAttribute('aria-disabled', String(why !== ''));
     at(`${id}-why`).textContent = at(id).hidden || (id === 'queue' && why === whyNot()) ? '' : why;
@@ -209,7 +217,7 @@ async function save(picking, query, run) {
 }
 
 at('cancel').addEventListener('click', () => running?.abort());
-addEventListener('beforeunload', (event) => running !== null && event.preventDefault());
+addEventListener('beforeunload', (event) => (running !== null || statements.running) && event.preventDefault());
 
 const LEFT = {
   old: ' The file that you chose is as it was.',

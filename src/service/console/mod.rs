@@ -27,13 +27,15 @@ struct Asset {
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const ASSETS: [Asset; 9] = [
+const ASSETS: [Asset; 11] = [
     Asset { path: "/", media_type: "text/html; charset=utf-8", text: include_str!("page.html") },
     Asset { path: "/console.css", media_type: "text/css; charset=utf-8", text: include_str!("console.css") },
     Asset { path: "/console.js", media_type: SCRIPT, text: include_str!("console.js") },
     Asset { path: "/form.js", media_type: SCRIPT, text: include_str!("form.js") },
     Asset { path: "/save.js", media_type: SCRIPT, text: include_str!("save.js") },
     Asset { path: "/jobs.js", media_type: SCRIPT, text: include_str!("jobs.js") },
+    Asset { path: "/format.js", media_type: SCRIPT, text: include_str!("format.js") },
+    Asset { path: "/statement.js", media_type: SCRIPT, text: include_str!("statement.js") },
     Asset { path: "/client.js", media_type: SCRIPT, text: include_str!("../client/client.js") },
     Asset { path: "/client.d.ts", media_type: SCRIPT, text: include_str!("../client/client.d.ts") },
     Asset { path: "/use-export-rows.js", media_type: SCRIPT, text: include_str!("../client/use-export-rows.js") },

@@ -176,6 +176,7 @@ pub(crate) fn entry(job: &JobRecord, user: Option<String>, credential: String, a
         export_id: Some(job.id.clone()),
         outcome: job.status.name().to_owned(),
         rows: job.status.is_ready().then_some(job.progress.rows),
+        statement: None,
     }
 }
 

@@ -140,6 +140,7 @@ async fn the_audit_is_kept_in_order_and_by_tenant(store: &impl StateStore) {
         export_id: (!number.is_multiple_of(2)).then(|| format!("export-{number}")),
         outcome: "complete".to_owned(),
         rows: (!number.is_multiple_of(2)).then_some(number),
+        statement: (number > 2).then(|| "SELECT ?".to_owned()),
     };
     let all: Vec<AuditRecord> = (0..5).map(|number| record(number, "audited")).collect();
     for one in &all {

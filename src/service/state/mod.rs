@@ -23,7 +23,7 @@ use crate::config::service::ServiceConfig;
 pub(crate) use error::StateError;
 pub(crate) use jobs::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
-    JobStore, LeaseState, OutboxMessage, QueueFigures, Submitted,
+    JobStore, LeaseState, MessageTargets, OutboxMessage, QueueFigures, Submitted,
 };
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
@@ -118,6 +118,8 @@ pub(crate) struct AuditRecord {
     /// `complete`, `truncated`, …, or the code of a refusal.
     pub(crate) outcome: String,
     pub(crate) rows: Option<u64>,
+    /// The caller's own statement, where he may write one; without its literals unless the operator wants them.
+    pub(crate) statement: Option<String>,
 }
 
 /// What is forgotten.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::body::ClickHouseBody;
 use super::decode::ArrowRows;
-use super::http::ClickHouseBody;
 use super::parts::{Grain, PartPiece, closure, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChSlice};
 use super::prepare::{Prepared, count_parts, numbered, out_of_time, patches, prefix};
@@ -22,7 +22,7 @@ use super::settings::ClickHouseSession;
 use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
 use crate::base::words::counted;
-use crate::model::{ColumnPlan, Consistency, Plan, ReadRequest, SourceFacts, SourceKind};
+use crate::model::{ColumnPlan, Consistency, Plan, ReadRequest, SourceCost, SourceFacts, SourceKind};
 use crate::source::{Batch, BatchStream, Opened, Reading, Replan, Retry, SourceError, SourceFault};
 
 /// Bytes that are handed to rayon at a time.
@@ -363,6 +363,10 @@ impl Reading for ClickHouseReading {
             ))
         }
         .boxed()
+    }
+
+    fn cost(&self) -> SourceCost {
+        self.session.cost()
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {

@@ -12,7 +12,7 @@ use super::prepare::{Prepared, prepare};
 use super::reading::{ChRecord, ClickHouseReading};
 use super::recount::recount;
 use super::verbatim::{self, VerbatimReading};
-use crate::base::postgres::settings::ConnectSettings;
+use crate::base::postgres::settings::{ConnectSettings, Password, Secret};
 use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
 use crate::source::{Begun, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
@@ -133,6 +133,15 @@ impl Source for ClickHouse {
 
     fn recount(&self, request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {
         Some(async move { recount(&self.connect, &request).await }.boxed())
+    }
+
+    fn writes_itself(&self) -> bool {
+        true
+    }
+
+    fn as_user(&self, user: String, password: Secret) -> Option<Arc<dyn Source>> {
+        let connect = ConnectSettings { user, password: Some(Password::Known(password)), ..self.connect.clone() };
+        Some(Arc::new(Self { connect }))
     }
 
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {

@@ -21,7 +21,7 @@ const EXPORT: &str = "id, tenant, caller, dataset, kind, format, started_at, fin
     truncated, crc64nvme, bytes, error_code, error_message, notes";
 
 const AUDIT: &str =
-    "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count, client";
+    "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count, client, statement";
 
 /// A text as PostgreSQL can hold it: without the zero character.
 pub(super) fn kept(text: &str) -> String {
@@ -191,7 +191,7 @@ fn export_of(transaction: &StateTransaction<'_>, row: &Row) -> Result<ExportReco
 /// Adds to the audit; `entry` is its own name, so that a second try adds nothing.
 pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, record: &AuditRecord) -> Result<(), Undone> {
     let insert = format!(
-        "INSERT INTO outhaul.audit (entry, {AUDIT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        "INSERT INTO outhaul.audit (entry, {AUDIT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (entry) DO NOTHING"
     );
     let at = micros(record.at);
@@ -199,8 +199,8 @@ pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, recor
     let texts =
         [&record.request_id, &record.tenant, &record.credential, &record.action, &record.dataset, &record.outcome];
     let [request_id, tenant, credential, action, dataset, outcome] = texts.map(|text| kept(text));
-    let [user, export_id, client] =
-        [&record.user, &record.export_id, &record.client].map(|text| text.as_deref().map(kept));
+    let [user, export_id, client, statement] =
+        [&record.user, &record.export_id, &record.client, &record.statement].map(|text| text.as_deref().map(kept));
     let parameters = [
         text(&entry),
         number(&at),
@@ -214,6 +214,7 @@ pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, recor
         text(&outcome),
         number(&rows),
         text(&client),
+        text(&statement),
     ];
     transaction.changed(&insert, &parameters).await?;
     Ok(())
@@ -242,6 +243,7 @@ pub(super) async fn audits(
             outcome: words(8)?,
             rows: transaction.count(row, 9)?,
             client: maybe(10)?,
+            statement: maybe(11)?,
         })
     };
     rows.iter().map(record).collect()

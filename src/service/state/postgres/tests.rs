@@ -145,6 +145,7 @@ async fn a_lost_connection_loses_and_doubles_nothing() {
                 export_id: None,
                 outcome: "complete".to_owned(),
                 rows: None,
+                statement: None,
             };
             store.audit(record).await.unwrap();
         }
@@ -178,10 +179,15 @@ async fn an_older_binary_refuses_what_a_newer_one_wrote() {
 }
 
 /// Steps of a version to come, one of which fails in its midst.
-const BROKEN: &[&str] =
-    &[include_str!("v1.sql"), include_str!("v2.sql"), "CREATE TABLE outhaul.more (x INTEGER); SELECT 1 / 0"];
+const BROKEN: &[&str] = &[
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+    "CREATE TABLE outhaul.more (x INTEGER); SELECT 1 / 0",
+];
 
-const WHOLE: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql"), "CREATE TABLE outhaul.more (x INTEGER)"];
+const WHOLE: &[&str] =
+    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), "CREATE TABLE outhaul.more (x INTEGER)"];
 
 #[tokio::test]
 async fn each_step_is_taken_once_and_whole_or_not_at_all() {
@@ -192,7 +198,7 @@ async fn each_step_is_taken_once_and_whole_or_not_at_all() {
     schema::open(&sessions, WHOLE).await.unwrap();
     schema::open(&sessions, WHOLE).await.unwrap();
     let version = database.client().await.query_one("SELECT version FROM outhaul.version", &[]).await.unwrap();
-    assert_eq!(version.get::<_, i64>(0), 3);
+    assert_eq!(version.get::<_, i64>(0), 4);
     database.drop().await;
 }
 

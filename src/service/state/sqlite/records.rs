@@ -16,7 +16,7 @@ const EXPORT: &str = "id, tenant, caller, dataset, kind, format, started_at, fin
     truncated, crc64nvme, bytes, error_code, error_message, notes";
 
 const AUDIT: &str =
-    "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count, client";
+    "at, request_id, tenant, caller, credential, action, dataset, export_id, outcome, row_count, client, statement";
 
 pub(super) fn begin(transaction: &Transaction<'_>, record: &ExportRecord) -> Result<(), StateError> {
     let doing = "an export began";
@@ -119,7 +119,7 @@ fn export_of(row: &Row<'_>) -> rusqlite::Result<ExportRecord> {
 
 pub(super) fn audit(transaction: &Transaction<'_>, record: &AuditRecord) -> Result<(), StateError> {
     let doing = "an audit record was added";
-    let insert = format!("INSERT INTO audit ({AUDIT}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)");
+    let insert = format!("INSERT INTO audit ({AUDIT}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
     let values = rusqlite::params![
         micros(record.at),
         record.request_id,
@@ -132,6 +132,7 @@ pub(super) fn audit(transaction: &Transaction<'_>, record: &AuditRecord) -> Resu
         record.outcome,
         count(record.rows, doing)?,
         record.client,
+        record.statement,
     ];
     transaction.execute(&insert, values).map_err(StateError::database(doing))?;
     Ok(())
@@ -154,6 +155,7 @@ pub(super) fn audits(transaction: &Transaction<'_>, tenant: &str, most: u32) -> 
                 outcome: row.get(8)?,
                 rows: whole(row, 9)?,
                 client: row.get(10)?,
+                statement: row.get(11)?,
             })
         })?;
         rows.collect::<Result<_, _>>()
