@@ -330,7 +330,7 @@ impl Reading for ClickHouseReading {
         self.state().plan.consistency()
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
+    fn record(&self, _: usize) -> Result<Value, SourceError> {
         let state = self.state();
         let record = ChRecord { version: RECORD_VERSION, plan: state.plan.clone(), replans: state.replans.clone() };
         serde_json::to_value(record)
@@ -345,7 +345,7 @@ impl Reading for ClickHouseReading {
         self.planned_anew(partition).boxed()
     }
 
-    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+    fn unchanged(&self, _: usize) -> BoxFuture<'_, Result<(), SourceError>> {
         async move {
             let (mode, relation, planned) = {
                 let state = self.state();
@@ -365,7 +365,7 @@ impl Reading for ClickHouseReading {
         .boxed()
     }
 
-    fn cost(&self) -> SourceCost {
+    fn cost(&self, _: usize) -> SourceCost {
         self.session.cost()
     }
 
