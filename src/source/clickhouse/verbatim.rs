@@ -360,7 +360,7 @@ impl Reading for VerbatimReading {
         }
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
+    fn record(&self, _: usize) -> Result<Value, SourceError> {
         Ok(json!({"version": 1, "verbatim": {"format": self.format}}))
     }
 
@@ -368,7 +368,7 @@ impl Reading for VerbatimReading {
         self.opened().boxed()
     }
 
-    fn cost(&self) -> SourceCost {
+    fn cost(&self, _: usize) -> SourceCost {
         self.session.cost()
     }
 
