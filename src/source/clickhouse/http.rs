@@ -227,11 +227,11 @@ async fn refused(response: Response<Incoming>, doing: &str) -> SourceError {
         match &mut unpacker {
             None => scanner.push(data, &mut gone),
             Some(unpacker) => {
-                let unpacked = unpacker.unpack(&data, |bytes| {
+                let outcome = unpacker.unpack(&data, |bytes| {
                     scanner.push(bytes.into(), &mut gone);
                     gone.clear();
                 });
-                if unpacked.is_err() {
+                if outcome.is_err() {
                     break;
                 }
             }

@@ -329,7 +329,7 @@ impl Reading for PostgresReading {
         if let Some(of) = self.relations.get(&relation) {
             return of.plan.promise(self.read_mode, self.mixed, snapshots);
         }
-        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots, now: None, note: None }
+        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots, now: None, note: None, proof: None }
     }
 
     fn record(&self, relation: usize) -> Result<Value, SourceError> {
