@@ -173,7 +173,7 @@ impl ClickHouseReading {
             return Ok(None);
         }
         let all: Vec<Vec<PartPiece>> = before.partitions.iter().map(pieces_of).collect();
-        let ids = closure(&moved, all.iter().map(Vec::as_slice));
+        let ids = closure(&moved, &all);
         let times = self.state().replans.iter().filter(|(id, _)| ids.contains(*id)).map(|(_, times)| *times).max();
         if times.unwrap_or(0) >= REPLANS_MAX {
             return Err(lost(
@@ -257,16 +257,12 @@ impl SliceReading {
     async fn chunks(&mut self) -> Result<Vec<Bytes>, SourceError> {
         let (mut chunks, mut bytes) = (Vec::new(), 0_usize);
         while bytes < HANDED_BYTES {
-            match self.body.next().await? {
-                Some(chunk) => {
-                    bytes = bytes.saturating_add(chunk.len());
-                    chunks.push(chunk);
-                }
-                None => {
-                    self.ended = true;
-                    break;
-                }
-            }
+            let Some(chunk) = self.body.next().await? else {
+                self.ended = true;
+                break;
+            };
+            bytes = bytes.saturating_add(chunk.len());
+            chunks.push(chunk);
         }
         Ok(chunks)
     }
