@@ -307,6 +307,7 @@ fn rows(answer: &[u8]) -> Option<Vec<Vec<Option<String>>>> {
 }
 
 /// One value: NULL, or its text without escapes; `None` where an escape is none.
+#[expect(clippy::option_option, reason = "the outer one is whether it is a value, the inner one whether that is NULL")]
 fn value(written: &str) -> Option<Option<String>> {
     if written == "\\N" {
         return Some(None);
