@@ -32,26 +32,27 @@ print(json.dumps(found))
 
 async fn shop() -> Pg {
     let pg = pg(15).await;
-    let mut sql = String::from("create table empty (id int primary key);");
-    for n in 0..PAIRS {
-        let (parted, of) = if n % 7 == 0 { ("partition by hash (id)", true) } else { ("", false) };
-        sql += &format!("create table parent{n} (id bigint primary key, v text) {parted};");
-        if of {
-            sql += &format!(
-                "create table parent{n}_a partition of parent{n} for values with (modulus 2, remainder 0);
-                 create table parent{n}_b partition of parent{n} for values with (modulus 2, remainder 1);"
-            );
-        }
-        sql += &format!(
-            "create table child{n} (id bigint generated always as identity primary key, parent bigint references parent{n});
+    let pairs = (0..PAIRS).map(|n| {
+        let (parted, leaves) = if n % 7 == 0 {
+            let leaf = |name: &str, remainder: u8| {
+                format!("create table parent{n}_{name} partition of parent{n} for values with (modulus 2, remainder {remainder});")
+            };
+            ("partition by hash (id)", leaf("a", 0) + &leaf("b", 1))
+        } else {
+            ("", String::new())
+        };
+        format!(
+            "create table parent{n} (id bigint primary key, v text) {parted}; {leaves}
+             create table child{n} (id bigint generated always as identity primary key, parent bigint references parent{n});
              insert into parent{n} select i, md5(i::text) from generate_series(1, 300) i;
              insert into child{n} (parent) select 1 + i % 300 from generate_series(1, 900) i;"
-        );
-    }
-    for n in 0..11 {
-        sql += &format!("create view view{n} as select c.id, p.v from child{n} c join parent{n} p on p.id = c.parent;");
-    }
-    pg.batch(&(sql + "analyze")).await;
+        )
+    });
+    let views = (0..11).map(|n| {
+        format!("create view view{n} as select c.id, p.v from child{n} c join parent{n} p on p.id = c.parent;")
+    });
+    let tables: Vec<String> = pairs.chain(views).collect();
+    pg.batch(&format!("create table empty (id int primary key); {} analyze", tables.concat())).await;
     pg
 }
 
