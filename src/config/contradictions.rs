@@ -6,6 +6,7 @@ use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
 use crate::model::{Compression, Format, Preset, RowCap, SourceKind, SourceProfile};
+use crate::source::Source;
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<String> {
@@ -24,7 +25,7 @@ pub(super) fn find(
     given: &Given,
     compression: Option<Compression>,
     cap: Option<&RowCap>,
-    kind: Option<&SourceKind>,
+    source: Option<&dyn Source>,
 ) -> Vec<ConfigError> {
     let mut found = Contradictions { raw, errors: Vec::new() };
     found.relation();
@@ -36,7 +37,7 @@ pub(super) fn find(
         }
     }
     found.work(given, cap);
-    if kind == Some(&SourceKind::Clickhouse) {
+    if source.is_some_and(|source| source.kind() == SourceKind::Clickhouse) {
         found.clickhouse();
     }
     found.commit();

@@ -40,7 +40,7 @@ pub(super) fn add(raw: &mut Raw, environment: &Environment) -> Option<Vec<Config
     {
         match agrees(&to, extension) {
             Ok(true) => {
-                let clause = format!("{} names one file", written("to", raw.get("to"), &to));
+                let clause = format!("{} is the name of a file", written("to", raw.get("to"), &to));
                 imply(raw, &clause, &[("single_file", "true")], &mut errors);
             }
             Ok(false) => {}

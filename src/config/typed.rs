@@ -108,9 +108,8 @@ pub fn load(
     let compression = settings.compression();
     let cap = settings.cap();
     let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation));
-    let kind = settings.source.as_ref().map(|source| source.kind());
-    let found = contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref(), kind.as_ref());
-    settings.errors.extend(found);
+    let source = settings.source.as_deref();
+    settings.errors.extend(contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref(), source));
     let request = settings.request(shape, compression, cap, commit).zip(settings.front());
     settings.end(request)
 }

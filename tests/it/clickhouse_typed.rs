@@ -332,6 +332,25 @@ async fn rows_that_go_are_missed_when_their_parts_are_planned_anew() {
 }
 
 #[tokio::test]
+async fn an_update_of_rows_between_plan_and_read_ends_the_run() {
+    for off in [None, Some("patches")] {
+        let server = clickhouse().await;
+        server
+            .run(
+                "CREATE TABLE lines (id UInt64, note String) ENGINE = MergeTree ORDER BY id \
+                 SETTINGS enable_block_number_column = 1, enable_block_offset_column = 1",
+            )
+            .await;
+        server.run("INSERT INTO lines SELECT number, 'a' FROM numbers(40000)").await;
+        let target = Target::new();
+        let done = "UPDATE lines SET note = 'b' WHERE id < 7 SETTINGS enable_lightweight_update = 1, \
+            allow_experimental_lightweight_update = 1";
+        let run = meanwhile(&server, &target, done, off).await.expect(if off.is_none() { 12 } else { 0 });
+        assert_eq!(off.is_none(), run.report.to_string().contains("were updated"), "{run:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_run_ends_when_its_time_is_over() {
     let server = clickhouse().await;
     let slow = "SELECT number, sleepEachRow(0.01) AS s FROM numbers(1000000) SETTINGS max_block_size = 10";

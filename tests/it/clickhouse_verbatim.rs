@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::clickhouse::{ClickHouse, clickhouse};
 use crate::support::run::outhaul;
-use crate::support::{eventually, manifest};
+use crate::support::{eventually, manifest, variable};
 
 /// One of each family, its extension, and whether its bytes are the same each time.
 const FORMATS: [(&str, &str); 18] = [
@@ -179,6 +179,38 @@ async fn users_whose_profiles_cut_answers_or_forbid_settings_get_whole_answers_o
     assert_eq!(writing.code, 10, "{}", writing.stderr);
 }
 
+#[tokio::test]
+async fn a_server_of_2018_whose_errors_look_like_rows_is_believed_only_as_far_as_its_last_bytes() {
+    let address = variable("OUTHAUL_TEST_CLICKHOUSE_OLD").trim_start_matches("http://").to_owned();
+    let url = format!("clickhouse://default@{address}/default");
+    let folder = tempfile::tempdir().unwrap();
+    let export =
+        async |sql: &str, to: &str| outhaul(["export", "--from", &url, "--query", sql, "--to", to]).run().await;
+    for format in ["CSV", "TSV", "JSON", "RowBinary", "Native", "Values"] {
+        for at in [0, 200_000, 900_000] {
+            let sql =
+                format!("SELECT number, throwIf(number = {at}) FROM system.numbers LIMIT 1000000 FORMAT {format}");
+            let to = folder.path().join(format!("{format}-{at}"));
+            let run = export(&sql, to.to_str().unwrap()).await;
+            assert_eq!(run.code, 15, "{format} {at}: {}", run.stderr);
+            assert!(run.stderr.contains("throwIf"), "{format} {at}: {}", run.stderr);
+            assert!(!to.join("_manifest.json").exists() && !to.join("data").exists(), "{format} {at}");
+            let streamed = export(&sql, "-").await.expect(15);
+            for word in [&b"throwIf' function"[..], b"DB::Exception"] {
+                assert!(!streamed.stdout.windows(word.len()).any(|window| window == word), "{format} {at}");
+            }
+        }
+    }
+    let to = folder.path().join("whole");
+    export("SELECT number FROM system.numbers LIMIT 300000 FORMAT TSV", to.to_str().unwrap()).await.expect(0);
+    let (path, bytes) = part(&to);
+    let expected: String = (0..300_000).map(|number| format!("{number}\n")).collect();
+    assert!(path.ends_with(".tsv") && bytes == expected.as_bytes());
+    assert_eq!(manifest(&to)["completeness"]["proof"], "heuristic");
+    let typed = outhaul(["export", "--from", &url, "--table", "system.one", "--to", "-"]).run().await.expect(2);
+    assert!(typed.stderr.contains("23.8"), "{}", typed.stderr);
+}
+
 /// Queries of ours that run on the server now, by the word in them.
 async fn running(server: &ClickHouse, word: &str) -> usize {
     let sql =
@@ -195,7 +227,10 @@ async fn a_cancelled_run_leaves_no_query_running() {
             "SELECT sum(sleepEachRow(1)) AS {word} FROM numbers(100) WHERE number >= 0 AND {at} > 0 \
              SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0 FORMAT CSV"
         );
-        let sending = format!("SELECT number AS {word}, sleepEachRow(0.001) FROM system.numbers FORMAT CSV");
+        let sending = format!(
+            "SELECT number AS {word}, sleepEachRow(0.001) FROM system.numbers \
+             SETTINGS max_block_size = 100, max_threads = 1 FORMAT CSV"
+        );
         let sql = if at == "0" { sending } else { sql };
         let run = server.export(&["--query", &sql, "--to", "-"]).spawn();
         let limit = Duration::from_secs(20);

@@ -63,7 +63,9 @@ async fn its_relations_are_exported_in_every_format_and_verified() {
             let manifest = manifest(&to);
             assert_eq!(manifest["source"]["kind"], "memory");
             assert_eq!(manifest["consistency"]["mode"], "at_rest");
-            assert_eq!(manifest["schema"][0]["pg_type"], if table == "words" { "utf8 string" } else { "u63" });
+            let (own, postgres) = if table == "words" { ("utf8 string", "text") } else { ("u63", "bigint") };
+            assert_eq!(manifest["schema"][0]["source_type"], own);
+            assert_eq!(manifest["schema"][0]["pg_type"], postgres);
             verified(&to).await;
         }
     }

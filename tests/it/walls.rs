@@ -19,7 +19,7 @@ const POSTGRES: &str = "src/source/postgres";
 /// Who names what of `source::postgres` outside of it: the room that reads what a person typed, and makes a source of it.
 /// An entry that is not needed any more fails the test.
 const NAMES: [(&str, &[&str]); 2] =
-    [("src/config/typed.rs", &["Postgres"]), ("src/config/value.rs", &["NAME_BYTES_MAX"])];
+    [("src/config/connection/mod.rs", &["Postgres"]), ("src/config/value.rs", &["NAME_BYTES_MAX"])];
 
 /// Words of PostgreSQL, as parts of a name or of a text.
 const WORDS: [&str; 5] = ["ctid", "oid", "oids", "sqlstate", "sqlstates"];

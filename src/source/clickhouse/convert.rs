@@ -23,7 +23,7 @@ const ROUNDING_EPOCH: i64 = 946_684_800_000_000;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConvertError {
     /// The server sent another number of columns than were asked for.
-    #[error("{found} columns came where {wanted} were asked for")]
+    #[error("the number of columns is {found}, where {wanted} were asked for")]
     Columns { found: usize, wanted: usize },
     /// Another type came than the expression gives.
     #[error("column {column:?} came as {found}, which is none that holds {wanted}")]

@@ -42,8 +42,8 @@ fn milliseconds_are_rounded_refused_or_null() {
     let stamps: ArrayRef = Arc::new(Int64Array::from(vec![1_500, 2_000, -1_500]));
     let carrier = Carrier::Timestamp { unit: Precision::Millis, utc: true };
     let policies = |timestamp_precision, on_unrepresentable| Policies {
-        timestamp_precision,
         on_unrepresentable,
+        timestamp_precision,
         ..Policies::default()
     };
     let millis = |policies| {

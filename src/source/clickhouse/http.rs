@@ -5,8 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
@@ -15,12 +14,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
 use super::super::{SourceError, SourceFault};
+use super::body::ClickHouseBody;
 use super::coding::{BodyCoding, Unpacker};
 use super::error::{ClickHouseError, of_http, of_status};
-use super::frame::{FrameEnd, FrameProof, FrameScanner, HELD_BACK};
+use super::frame::{FrameEnd, FrameScanner, HELD_BACK};
 use super::kill::RunningQuery;
-use crate::base::cpu::on_rayon;
-use crate::base::failpoint;
 use crate::base::http::HttpServer;
 use crate::base::postgres::password;
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
@@ -29,11 +27,8 @@ use crate::base::postgres::tls;
 /// Bytes of an answer that is read whole.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
-/// A server cuts an answer that nobody has read for 30 s; a reader that was away for so long may find it cut.
-const PAUSE_MAX: Duration = Duration::from_secs(20);
-
 /// Names of settings and parameters, with their values.
-pub(crate) type Parameters<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type QuestionParameters<'a> = &'a [(&'a str, &'a str)];
 
 /// How a server is reached, and as whom.
 #[derive(Debug)]
@@ -47,6 +42,10 @@ pub(crate) struct ClickHouseHttp {
     /// How the ids of our own questions begin.
     prefix: String,
     asked: AtomicU64,
+    /// Queries that run now.
+    running: AtomicUsize,
+    /// The most that ran at the same time.
+    peak: AtomicUsize,
 }
 
 impl ClickHouseHttp {
@@ -72,7 +71,23 @@ impl ClickHouseHttp {
             coding,
             prefix,
             asked: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
         })
+    }
+
+    /// The most connections that were open at the same time.
+    pub(crate) fn peak_connections(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn opened(&self) {
+        let running = self.running.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.peak.fetch_max(running, Ordering::Relaxed);
+    }
+
+    pub(super) fn closed(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Asks, and reads the answer whole: rows of values, where `None` is NULL. The statement must have no FORMAT.
@@ -86,7 +101,7 @@ impl ClickHouseHttp {
         self: &Arc<Self>,
         doing: &str,
         sql: &str,
-        parameters: Parameters<'_>,
+        parameters: QuestionParameters<'_>,
     ) -> Result<Vec<Vec<Option<String>>>, SourceError> {
         let id = format!("{}-ask-{}", self.prefix, self.asked.fetch_add(1, Ordering::Relaxed));
         let mut running = RunningQuery::new(Arc::clone(self), id.clone());
@@ -112,7 +127,7 @@ impl ClickHouseHttp {
         doing: &str,
         sql: &str,
         query_id: &str,
-        parameters: Parameters<'_>,
+        parameters: QuestionParameters<'_>,
     ) -> Result<ClickHouseBody, SourceError> {
         let mut running = RunningQuery::new(Arc::clone(self), query_id.to_owned());
         let all: Vec<(&str, &str)> = [("query_id", query_id)].iter().chain(parameters).copied().collect();
@@ -136,7 +151,7 @@ impl ClickHouseHttp {
         &self,
         doing: &str,
         sql: &str,
-        parameters: Parameters<'_>,
+        parameters: QuestionParameters<'_>,
         coding: Option<BodyCoding>,
     ) -> Result<Response<Incoming>, SourceError> {
         let mut path = format!("/?database={}", escaped(&self.database));
@@ -257,7 +272,7 @@ async fn whole(response: Response<Incoming>, doing: &str) -> Result<Vec<u8>, Sou
 
 /// # Errors
 /// The answer has neither a length nor chunks, so that nobody can tell its end from a lost connection.
-fn ends_by_itself(response: &Response<Incoming>, doing: &str) -> Result<(), SourceError> {
+pub(super) fn ends_by_itself(response: &Response<Incoming>, doing: &str) -> Result<(), SourceError> {
     let headers = response.headers();
     let told = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
     if told || response.status() == http::StatusCode::NO_CONTENT {
@@ -271,7 +286,7 @@ fn ends_by_itself(response: &Response<Incoming>, doing: &str) -> Result<(), Sour
 
 /// # Errors
 /// It is one that we did not ask for.
-fn coding_of(headers: &HeaderMap) -> Result<Option<BodyCoding>, SourceError> {
+pub(super) fn coding_of(headers: &HeaderMap) -> Result<Option<BodyCoding>, SourceError> {
     let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
     let name = value.to_str().unwrap_or("?");
     match (name, BodyCoding::of_name(name)) {
@@ -313,164 +328,6 @@ fn value(written: &str) -> Option<Option<String>> {
         });
     }
     Some(Some(out))
-}
-
-/// The body of an answer, read as it comes: rows only, never a byte of an error.
-#[derive(Debug)]
-pub(crate) struct ClickHouseBody {
-    headers: HeaderMap,
-    body: Incoming,
-    unpacker: Option<Box<Unpacker>>,
-    packed: bool,
-    scanner: Option<FrameScanner>,
-    ready: VecDeque<Bytes>,
-    proof: Option<FrameProof>,
-    running: RunningQuery,
-    doing: String,
-    /// When somebody last asked for bytes, and was given some.
-    given: Option<Instant>,
-    /// The longest time between that and the next question.
-    pause: Duration,
-}
-
-impl ClickHouseBody {
-    fn new(response: Response<Incoming>, doing: &str, running: RunningQuery) -> Result<Self, SourceError> {
-        ends_by_itself(&response, doing)?;
-        let (head, body) = response.into_parts();
-        let coding = coding_of(&head.headers)?;
-        let failed = |error| SourceError::new(SourceFault::Protocol, "unpacking an answer").with_source(error);
-        let unpacker = coding.map(Unpacker::new).transpose().map_err(failed)?.map(Box::new);
-        let tag = head.headers.get("X-ClickHouse-Exception-Tag").map(HeaderValue::as_bytes);
-        Ok(Self {
-            scanner: Some(FrameScanner::new(tag)),
-            headers: head.headers,
-            body,
-            packed: unpacker.is_some(),
-            unpacker,
-            ready: VecDeque::new(),
-            proof: None,
-            running,
-            doing: doing.to_owned(),
-            given: None,
-            pause: Duration::ZERO,
-        })
-    }
-
-    /// A header of the answer.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// What the end of the answer proves, once it has come.
-    pub(crate) fn proof(&self) -> Option<FrameProof> {
-        self.proof
-    }
-
-    /// The next bytes, in pieces as large as they came; `None` where the answer has ended as a whole one does.
-    ///
-    /// # Errors
-    /// The server failed, or the connection is lost. [`ClickHouseBody::rest`] then has the last bytes before.
-    ///
-    /// # Cancel safety
-    /// None: a body whose reading was dropped is to be dropped too.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        if let Some(given) = self.given.take() {
-            self.pause = self.pause.max(given.elapsed());
-        }
-        loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                self.given = Some(Instant::now());
-                return Ok(Some(bytes));
-            }
-            if self.scanner.is_none() {
-                return Ok(None);
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.take(data).await?;
-                    }
-                }
-                Some(Err(error)) => return Err(self.end(Some(error)).err().unwrap_or_else(|| self.cut(None))),
-                None => self.end(None)?,
-            }
-        }
-    }
-
-    /// The last bytes before an error: rows, or the beginning of one.
-    pub(crate) fn rest(&mut self) -> VecDeque<Bytes> {
-        std::mem::take(&mut self.ready)
-    }
-
-    async fn take(&mut self, data: Bytes) -> Result<(), SourceError> {
-        if !self.packed {
-            if let Some(scanner) = &mut self.scanner {
-                scanner.push(data, &mut self.ready);
-            }
-            return Ok(());
-        }
-        let (Some(mut unpacker), Some(mut scanner)) = (self.unpacker.take(), self.scanner.take()) else {
-            return Err(SourceError::new(SourceFault::Protocol, "an answer is read whose reading was given up"));
-        };
-        let mut out = std::mem::take(&mut self.ready);
-        let work = move || {
-            let unpacked = unpacker.unpack(&data, |bytes| scanner.push(bytes.into(), &mut out));
-            (unpacked, unpacker, scanner, out)
-        };
-        let (unpacked, unpacker, scanner, out) = on_rayon(work)
-            .await
-            .map_err(|panic| SourceError::new(SourceFault::Protocol, "unpacking an answer").with_source(panic))?;
-        (self.unpacker, self.scanner, self.ready) = (Some(unpacker), Some(scanner), out);
-        unpacked.map_err(|error| self.cut(None).with_source(error))
-    }
-
-    /// The body has ended, as it should or with an error.
-    fn end(&mut self, error: Option<hyper::Error>) -> Result<(), SourceError> {
-        let Some(mut scanner) = self.scanner.take() else { return Ok(()) };
-        // What is packed must have its own end too.
-        let unpacked = match self.unpacker.take().map(|unpacker| unpacker.finish()) {
-            Some(Ok(bytes)) => {
-                scanner.push(bytes.into(), &mut self.ready);
-                true
-            }
-            Some(Err(_)) => false,
-            None => true,
-        };
-        match scanner.finish(error.is_none() && unpacked) {
-            FrameEnd::Whole { rest, proof } => {
-                self.running.ended();
-                self.proof = Some(proof);
-                self.ready.extend((!rest.is_empty()).then_some(rest));
-                Ok(())
-            }
-            FrameEnd::Failed { rest, message } => {
-                self.running.ended();
-                self.ready.extend((!rest.is_empty()).then_some(rest));
-                Err(ClickHouseError::of_message(&message, None).while_doing(self.doing.clone()))
-            }
-            FrameEnd::Cut { rest } => {
-                self.ready.extend((!rest.is_empty()).then_some(rest));
-                Err(self.cut(error))
-            }
-        }
-    }
-
-    /// The connection is lost, or whoever reads was away for longer than the server waits.
-    fn cut(&self, error: Option<hyper::Error>) -> SourceError {
-        let doing = &self.doing;
-        let failed = if self.pause >= failpoint::limit("clickhouse_pause", PAUSE_MAX) {
-            let seconds = self.pause.as_secs();
-            let message = format!("{doing}: the server cut its answer, of which nothing was read for {seconds} s");
-            SourceError::new(SourceFault::Unavailable, message)
-                .with_hint("the destination is slow, and ClickHouse waits 30 s for its readers")
-        } else {
-            SourceError::new(SourceFault::Unavailable, format!("{doing}: the answer broke off"))
-        };
-        match error {
-            Some(error) => failed.with_source(error),
-            None => failed,
-        }
-    }
 }
 
 #[cfg(test)]

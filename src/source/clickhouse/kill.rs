@@ -39,29 +39,31 @@ pub(crate) async fn kills_sent() {
 /// A query that runs: dropped before [`RunningQuery::ended`], it is killed in the background, where there is a runtime.
 #[derive(Debug)]
 pub(crate) struct RunningQuery {
-    server: Option<Arc<ClickHouseHttp>>,
+    server: Arc<ClickHouseHttp>,
+    ended: bool,
     id: String,
 }
 
 impl RunningQuery {
     pub(crate) fn new(server: Arc<ClickHouseHttp>, id: String) -> Self {
-        Self { server: Some(server), id }
+        server.opened();
+        Self { server, ended: false, id }
     }
 
     /// The server has ended it: there is nothing to kill.
     pub(crate) fn ended(&mut self) {
-        self.server = None;
+        self.ended = true;
     }
 }
 
 impl Drop for RunningQuery {
     fn drop(&mut self) {
-        let Some(server) = self.server.take() else { return };
-        if failpoint::off("kill_query") {
+        self.server.closed();
+        if self.ended || failpoint::off("kill_query") {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (pending, id) = (PendingKill::new(), std::mem::take(&mut self.id));
+            let (pending, server, id) = (PendingKill::new(), Arc::clone(&self.server), std::mem::take(&mut self.id));
             runtime.spawn(async move {
                 let killing = server.kill(&id);
                 // Whoever may not kill leaves it to the server.

@@ -1,5 +1,6 @@
 //! ClickHouse, over HTTP.
 
+mod body;
 pub(crate) mod coding;
 mod columns;
 mod convert;

@@ -157,6 +157,8 @@ pub(crate) struct ChPlan {
     pub(crate) readers: usize,
     /// When the parts were listed, or the plan was made.
     pub(crate) taken_at: DateTime<Utc>,
+    /// Stands for the updates of rows whose parts keep their names, as they were before the parts were counted.
+    pub(crate) patches: String,
     /// Partitions of the table that were planned anew, each time.
     pub(crate) replanned: Vec<String>,
 }

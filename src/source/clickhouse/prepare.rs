@@ -183,6 +183,7 @@ impl ChPlanning<'_> {
             fixed_threads: fixed,
             readers: 1,
             taken_at: Utc::now(),
+            patches: String::new(),
             replanned: Vec::new(),
             relation,
             columns,
@@ -195,7 +196,7 @@ impl ChPlanning<'_> {
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());
         let why = if is_final {
-            Some("the profile of this user reads with FINAL, which compares the rows of all parts".to_owned())
+            Some("the profile of this user reads with FINAL, or applies mutations as it reads".to_owned())
         } else if plan.key.is_empty() {
             self.by_parts(&mut plan).await?
         } else {
@@ -255,16 +256,16 @@ impl ChPlanning<'_> {
         self.request.shape.key.iter().flatten().map(one).collect()
     }
 
-    /// The threads that this user's profile gives one statement, whether it lets nobody ask for fewer, and whether it adds
-    /// FINAL to each.
+    /// The threads that this user's profile gives one statement, whether it lets nobody ask for fewer, and whether each
+    /// statement changes the rows of parts as it reads them: by FINAL, or by mutations that are not carried out yet.
     async fn profile(&self) -> Result<(u64, bool, bool), SourceError> {
-        let sql = "SELECT name, value FROM system.settings WHERE name IN ('final', 'readonly') \
+        let sql = "SELECT name, value FROM system.settings WHERE name IN ('final', 'readonly', 'apply_mutations_on_fly') \
             UNION ALL SELECT 'threads', toString(getSetting('max_threads'))";
         let (mut threads, mut fixed, mut is_final) = (1, false, false);
         for row in self.ask("asking what the profile of this user has", sql).await? {
             let mut values = row.into_iter().flatten();
             match (values.next().as_deref(), values.next()) {
-                (Some("final"), Some(value)) => is_final = value == "1",
+                (Some("final" | "apply_mutations_on_fly"), Some(value)) => is_final |= value == "1",
                 (Some("readonly"), Some(value)) => fixed = value == "1",
                 (Some("threads"), Some(value)) => threads = value.parse().unwrap_or(1),
                 _ => {}
@@ -284,6 +285,7 @@ impl ChPlanning<'_> {
         let wanted = by_size.max(u64::try_from(work.readers.get()).unwrap_or(1).saturating_mul(4));
         let wanted = work.partitions.map_or(wanted, |partitions| u64::from(partitions.get()));
         let grain = Grain::of(rows, wanted.clamp(1, u64::from(PARTITIONS_MAX)), work.partitions.is_some());
+        plan.patches = patches(self.session, &plan.relation).await?;
         let pieces = count_parts(self.session, &plan.relation, &plan.host, grain, None).await?;
         plan.taken_at = Utc::now();
         plan.mode = ChMode::PartSet;
@@ -413,6 +415,20 @@ pub(crate) async fn count_parts(
     };
     let pieces: Option<Vec<PartPiece>> = rows.into_iter().map(piece).collect();
     pieces.ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server's counts of parts cannot be read"))
+}
+
+/// Stands for the patches of a table: an update of rows (ClickHouse 25.7 and later) changes them as they are read, while their
+/// parts keep their names.
+pub(crate) async fn patches(session: &ClickHouseSession, relation: &ChRelation) -> Result<String, SourceError> {
+    let Some((database, table)) = &relation.table else { return Ok(String::new()) };
+    let sql = format!(
+        "SELECT toString(cityHash64(arraySort(groupArray(name)))) FROM system.parts WHERE active AND database = {} \
+         AND table = {} AND startsWith(partition_id, 'patch-')",
+        literal(database),
+        literal(table)
+    );
+    let rows = session.ask("looking for updates of rows", &sql, &[]).await?;
+    Ok(rows.into_iter().flatten().flatten().next().unwrap_or_default())
 }
 
 /// Slices as partitions, numbered on from `first`.

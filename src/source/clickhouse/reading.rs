@@ -13,16 +13,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::body::ClickHouseBody;
 use super::decode::ArrowRows;
-use super::http::ClickHouseBody;
 use super::parts::{Grain, PartPiece, closure, slices};
-use super::plan::{ChPartition, ChPlan, ChSlice};
-use super::prepare::{Prepared, count_parts, numbered, out_of_time, prefix};
+use super::plan::{ChMode, ChPartition, ChPlan, ChSlice};
+use super::prepare::{Prepared, count_parts, numbered, out_of_time, patches, prefix};
 use super::settings::ClickHouseSession;
 use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
 use crate::base::words::counted;
-use crate::model::{ColumnPlan, Consistency, Plan, ReadRequest, SourceFacts, SourceKind};
+use crate::model::{ColumnPlan, Consistency, Plan, ReadRequest, SourceCost, SourceFacts, SourceKind};
 use crate::source::{Batch, BatchStream, Opened, Reading, Replan, Retry, SourceError, SourceFault};
 
 /// Bytes that are handed to rayon at a time.
@@ -343,6 +343,30 @@ impl Reading for ClickHouseReading {
 
     fn replan(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<Option<Replan>, SourceError>> {
         self.planned_anew(partition).boxed()
+    }
+
+    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+        async move {
+            let (mode, relation, planned) = {
+                let state = self.state();
+                (state.plan.mode, state.plan.relation.clone(), state.plan.patches.clone())
+            };
+            if mode != ChMode::PartSet
+                || failpoint::off("patches")
+                || patches(&self.session, &relation).await? == planned
+            {
+                return Ok(());
+            }
+            let message = "rows of the table were updated while they were read, some before they were and some after";
+            Err(SourceError::new(SourceFault::SnapshotLost, message).with_hint(
+                "export it again when the table is quiet, or with --partitions 1, which reads it in one statement",
+            ))
+        }
+        .boxed()
+    }
+
+    fn cost(&self) -> SourceCost {
+        self.session.cost()
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::{SourceError, SourceFault};
-use super::http::{ClickHouseBody, ClickHouseHttp, Parameters};
+use super::body::ClickHouseBody;
+use super::http::{ClickHouseHttp, QuestionParameters};
+use crate::model::SourceCost;
 
 /// Whether a setting must be as we want it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl ClickHouseSession {
         &self,
         doing: &str,
         sql: &str,
-        parameters: Parameters<'_>,
+        parameters: QuestionParameters<'_>,
     ) -> Result<Vec<Vec<Option<String>>>, SourceError> {
         self.http.ask(doing, sql, &self.all(parameters)).await
     }
@@ -112,9 +114,14 @@ impl ClickHouseSession {
         doing: &str,
         sql: &str,
         query_id: &str,
-        parameters: Parameters<'_>,
+        parameters: QuestionParameters<'_>,
     ) -> Result<ClickHouseBody, SourceError> {
         self.http.stream(doing, sql, query_id, &self.all(parameters)).await
+    }
+
+    /// What asking has cost so far.
+    pub(crate) fn cost(&self) -> SourceCost {
+        SourceCost { peak_connections: self.http.peak_connections(), ..SourceCost::default() }
     }
 
     /// What is sent beside a statement, for people.
@@ -122,7 +129,7 @@ impl ClickHouseSession {
         &self.settings
     }
 
-    fn all<'a>(&'a self, parameters: Parameters<'a>) -> Vec<(&'a str, &'a str)> {
+    fn all<'a>(&'a self, parameters: QuestionParameters<'a>) -> Vec<(&'a str, &'a str)> {
         let own = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let own = own.filter(|(name, _)| !parameters.iter().any(|(given, _)| given == name));
         own.chain(parameters.iter().copied()).collect()

@@ -42,7 +42,10 @@ impl ChPlanning<'_> {
         let without: Vec<String> = texts
             .iter()
             .map(|text| {
-                words(text).into_iter().filter(|word| word != "select").map(|word| format!("{word}(")).collect()
+                let mut calls: Vec<String> = words(text).into_iter().filter(|word| word != "select").collect();
+                // Each stands before a bracket again.
+                calls.push(String::new());
+                calls.join("(")
             })
             .collect();
         let texts: Vec<&str> = without.iter().map(String::as_str).collect();

@@ -155,7 +155,7 @@ impl<'a> TypeNames<'a> {
     }
 
     /// Everything up to the bracket that closes the one just opened, strings passed over.
-    fn to_the_end(&mut self) -> Result<&'a str, TypeError> {
+    fn up_to_close(&mut self) -> Result<&'a str, TypeError> {
         let mut depth = 1_usize;
         let mut letters = self.rest.char_indices();
         let mut quote = None;
@@ -234,11 +234,11 @@ impl<'a> TypeNames<'a> {
             }
             "DateTime64" => {
                 let scale = self.number()?;
-                self.to_the_end()?;
+                self.up_to_close()?;
                 if scale <= 9 { Ok(ChType::DateTime64 { scale }) } else { Err(TypeError::Malformed) }
             }
             _ => {
-                let inside = self.to_the_end()?;
+                let inside = self.up_to_close()?;
                 with_arguments(name, inside)
             }
         }
@@ -248,13 +248,28 @@ impl<'a> TypeNames<'a> {
     fn simple_aggregate(&mut self, depth: usize) -> Result<ChType, TypeError> {
         self.word();
         if self.eat('(') {
-            self.to_the_end()?;
+            self.up_to_close()?;
         }
         self.wanted(',')?;
         let inner = self.one(depth)?;
         // More types would be more arguments of the function, which takes one.
         self.wanted(')')?;
         Ok(inner)
+    }
+
+    /// The name of a member, where it has one: it is followed by a type, and a type by its arguments, a comma or the end.
+    fn member_name(&mut self) -> Result<Option<String>, TypeError> {
+        if let Some(name) = self.quoted()? {
+            return Ok(Some(name));
+        }
+        let before = self.rest;
+        let word = self.word();
+        self.skip_space();
+        if !word.is_empty() && self.rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return Ok(Some(word.to_owned()));
+        }
+        self.rest = before;
+        Ok(None)
     }
 
     /// The members of a tuple, up to its closing bracket: each a type, or a name and a type.
@@ -264,21 +279,7 @@ impl<'a> TypeNames<'a> {
             return Ok(members);
         }
         loop {
-            let name = match self.quoted()? {
-                Some(name) => Some(name),
-                None => {
-                    let before = self.rest;
-                    let word = self.word();
-                    self.skip_space();
-                    // A name is followed by a type; a type by its arguments, a comma or the end.
-                    if !word.is_empty() && self.rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
-                        Some(word.to_owned())
-                    } else {
-                        self.rest = before;
-                        None
-                    }
-                }
-            };
+            let name = self.member_name()?;
             members.push((name, self.one(depth)?));
             if self.eat(')') {
                 return Ok(members);
@@ -340,12 +341,11 @@ fn plain(name: &str) -> Result<ChType, TypeError> {
         "UUID" => ChType::Uuid,
         "IPv4" | "IPv6" => ChType::Address,
         "JSON" => ChType::Json,
-        "Dynamic" => ChType::Either,
         "Nothing" => ChType::Nothing,
         "Point" | "Ring" | "Polygon" | "MultiPolygon" | "LineString" | "MultiLineString" | "MultiPoint" => {
             ChType::Shape
         }
-        "Geometry" => ChType::Either,
+        "Dynamic" | "Geometry" => ChType::Either,
         "Tuple" => ChType::Tuple(Vec::new()),
         "" => return Err(TypeError::Malformed),
         _ => return Err(TypeError::Unknown),

@@ -13,10 +13,11 @@ use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
 
 use super::super::{Batch, BatchStream, Opened, Reading, Retry, SourceError, SourceFault};
+use super::body::ClickHouseBody;
 use super::error::ClickHouseError;
 use super::formats;
 use super::frame::FrameProof;
-use super::http::{ClickHouseBody, ClickHouseHttp};
+use super::http::ClickHouseHttp;
 use super::kept_prefix::KeptPrefix;
 use super::lexer;
 use super::names;
@@ -26,7 +27,7 @@ use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     CapPlan, Consistency, ConsistencyMode, Format, ObjectKind, PartRange, Partition, Plan, PlannedContent, ReadMode,
-    ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest, SourceFacts, SourceKind,
+    ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest, SourceCost, SourceFacts, SourceKind,
 };
 
 /// The format of a statement that names none.
@@ -365,6 +366,10 @@ impl Reading for VerbatimReading {
 
     fn open(&self, _: usize, _: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
         self.opened().boxed()
+    }
+
+    fn cost(&self) -> SourceCost {
+        self.session.cost()
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
