@@ -5,6 +5,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::pull;
+use crate::config::job::of_run;
 use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
 use crate::config::service::ServiceRole;
@@ -43,6 +44,16 @@ Partitions that were uploaded whole are not read again. The rest is read under t
 be held: by --keep-snapshot of the export, or by `outhaul keep`. A run that is alive is not touched without --take-over.
 Exit codes: those of `outhaul export`; 22 where the run is alive, 12 where nobody holds the snapshot any more, 2 where
 there is no run.";
+
+const RUN_HELP: &str = "\
+Examples:
+  outhaul run nightly.toml --from env:SHOP_URL
+  outhaul run nightly.toml --only 'public.*' --dry-run
+  outhaul run nightly.toml --run-id 2026-11-28 --report json
+
+config/job.example.toml shows a job file. Each export has its own folder and its own manifest; the run's record is
+ROOT/_runs/RUN-ID.json. The same command with the same --run-id is the retry: what has committed stays.
+Exit code: the gravest of the exports', 3 only if all others are 0 or 3.";
 
 const LS_HELP: &str = "\
 Examples:
@@ -90,6 +101,7 @@ pub(crate) fn command() -> Command {
                 .about("Show what an export would read and write; reads no rows")
                 .after_help("Takes the options of `outhaul export`; --report json prints the plan as JSON."),
         ))
+        .subcommand(run())
         .subcommand(pull::flags::command())
         .subcommand(resume())
         .subcommand(clean())
@@ -215,6 +227,24 @@ fn resume() -> Command {
         // What a new run does by default is not what this one did.
         let own = format!("{} [default: as many as the run had]", option.help);
         command = command.arg(if option.key == "readers" { argument.help(own) } else { argument });
+    }
+    command.next_help_heading("For people").args(common())
+}
+
+fn run() -> Command {
+    let names = |id: &'static str, help: &'static str| {
+        Arg::new(id).long(id).value_name("NAMES").value_delimiter(',').action(ArgAction::Append).help(help)
+    };
+    let mut command = Command::new("run")
+        .about("Export all that a job file names, under one snapshot")
+        .after_help(RUN_HELP)
+        .arg(Arg::new("job").value_name("JOB.toml").required_unless_present("schema").help("what is exported"))
+        .arg(names("only", "only these exports: names, with * and ?"))
+        .arg(names("except", "all exports but these"))
+        .arg(dry_run("only show what would be read"))
+        .arg(Arg::new("schema").long("schema").action(ArgAction::SetTrue).help("print the JSON Schema of a job file"));
+    for option in of_run() {
+        command = command.arg(argument(option));
     }
     command.next_help_heading("For people").args(common())
 }

@@ -13,7 +13,7 @@ use crate::config::options::OPTIONS;
 
 /// The commands in the order in which they are met, and what they are for.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Export", &["export", "plan", "serve", "pull", "demo"]),
+    ("Export", &["export", "plan", "run", "serve", "pull", "demo"]),
     ("Look and learn", &["ls", "show", "verify", "ddl", "help", "completions"]),
     ("After a failure", &["resume", "clean", "keep"]),
 ];
@@ -33,7 +33,6 @@ const USES: &str = "\
 Common uses:
   outhaul export orders --to orders.csv             one CSV file
   outhaul export orders --to ./orders               a folder of Parquet, read in parallel
-  outhaul export orders --to s3://lake/orders/{date}/ --report json
   outhaul export --query 'select id, total from orders' --format ndjson --to - | head";
 
 const POINTERS: &str = "\

@@ -24,6 +24,8 @@ mod pull;
 mod pull_cmd;
 mod report;
 mod resume_cmd;
+mod run_cmd;
+mod run_view;
 mod screen;
 mod serve_cmd;
 mod session;
@@ -259,6 +261,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
     match name {
         "export" => export_cmd::export(matches, context).await,
         "plan" => export_cmd::plan(matches, context).await,
+        "run" => run_cmd::run(matches, context).await,
         "resume" => resume_cmd::resume(matches, context).await,
         "pull" => pull_cmd::pull(matches, context).await,
         "clean" => clean_cmd::clean(matches, context).await,

@@ -195,8 +195,14 @@ pub(crate) mod tests {
 
     /// A report that took a second, against its golden file; it is what the schema says.
     pub(crate) fn check(name: &str, body: &impl Serialize, errors: &[ErrorRecord]) {
+        check_of("export", name, body, errors);
+    }
+
+    /// The same of any command.
+    pub(crate) fn check_of(command: &str, name: &str, body: &impl Serialize, errors: &[ErrorRecord]) {
         let ended_at = DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(1);
-        let line = reporter(ReportForm::Json).line(body, errors, ended_at).unwrap();
+        let reporter = Reporter { command: Some(command.to_owned()), ..reporter(ReportForm::Json) };
+        let line = reporter.line(body, errors, ended_at).unwrap();
         assert!(!line.contains('\n'));
         // The program's own version changes.
         let version = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));

@@ -5,7 +5,9 @@ mod connection;
 mod contradictions;
 mod destination;
 pub(crate) mod env_file;
+mod front;
 mod implied;
+pub(crate) mod job;
 pub(crate) mod options;
 mod own_format;
 pub(crate) mod raw;
@@ -204,6 +206,8 @@ pub fn options_markdown() -> String {
     table
 }
 
+#[cfg(test)]
+mod job_tests;
 #[cfg(test)]
 mod round_trip_tests;
 #[cfg(test)]

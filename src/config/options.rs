@@ -183,7 +183,7 @@ options! {
         query: One<String> = value::text, "SQL", hyphens: true,
             "one SELECT, WITH, VALUES or TABLE statement instead of a table";
         to: One<String> = value::text, "DEST", short: Some('o'), hyphens: true,
-            "folder, or one file by the end of its name (.parquet, .csv, .tsv, .ndjson, .json, .csv.gz, …); s3://…, gs://…, az://…, abfss://…, file:///…, or - for standard output; {date}, {run_id} and {table} expand";
+            "folder, or one file by the end of its name (.parquet, .csv, .tsv, .ndjson, .json, .csv.gz, …); s3://…, gs://…, az://…, abfss://…, file:///…, or - for standard output; {date}, {run_id}, {table} and {schema} expand";
         aws_credential_command: One<CredentialCommand> = credential_command, "COMMAND",
             "shell command that prints AWS credentials as the JSON of a credential_process; run again before they end, and used before any variable or profile";
         date: One<NaiveDate> = value::date, "YYYY-MM-DD",

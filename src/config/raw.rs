@@ -91,16 +91,41 @@ impl Raw {
                 }
             }
         }
-        raw.variables(environment, &mut errors);
+        raw.finished(flags, environment, errors)
+    }
+
+    /// The same where the file's settings are those of one export of a job: `settings` over the defaults, with `tiers`.
+    pub(super) fn of_job(
+        settings: BTreeMap<&'static str, Setting>,
+        tiers: &BTreeMap<String, String>,
+        flags: Vec<(&'static str, Vec<String>)>,
+        environment: &Environment,
+    ) -> (Self, Vec<ConfigError>) {
+        let mut raw = defaults().clone();
+        let mut errors = Vec::new();
+        raw.file(TIERS, None, &["tiers"], &mut errors);
+        raw.tables.extend(tiers.iter().map(|(name, cap)| (("tiers", name.clone()), cap.clone())));
+        raw.settings.extend(settings);
+        raw.finished(flags, environment, errors)
+    }
+
+    /// With what stands above a file.
+    fn finished(
+        mut self,
+        flags: Vec<(&'static str, Vec<String>)>,
+        environment: &Environment,
+        mut errors: Vec<ConfigError>,
+    ) -> (Self, Vec<ConfigError>) {
+        self.variables(environment, &mut errors);
         for (key, values) in flags {
             let origin = Origin::Flag(key.replace('_', "-"));
-            raw.settings.insert(key, Setting { values, origin });
+            self.settings.insert(key, Setting { values, origin });
         }
-        raw.expand_home(environment, &mut errors);
-        raw.preset("preset");
-        raw.preset("source_profile");
-        raw.unread = !errors.is_empty();
-        (raw, errors)
+        self.expand_home(environment, &mut errors);
+        self.preset("preset");
+        self.preset("source_profile");
+        self.unread = !errors.is_empty();
+        (self, errors)
     }
 
     /// Puts the home directory for `~`, as a shell does outside of quotes and nobody does in a file.
@@ -247,7 +272,7 @@ fn defaults() -> &'static Raw {
     &DEFAULT
 }
 
-fn unknown(origin: &Origin, key: &str, tables: &[&'static str]) -> ConfigError {
+pub(super) fn unknown(origin: &Origin, key: &str, tables: &[&'static str]) -> ConfigError {
     let keys = OPTIONS.iter().filter(|option| !option.before_files).map(|option| option.key);
     let known = keys.chain(tables.iter().copied());
     let hint = nearest(key, known)
@@ -255,7 +280,7 @@ fn unknown(origin: &Origin, key: &str, tables: &[&'static str]) -> ConfigError {
     ConfigError::new(format!("{origin}: unknown key {key:?}"), hint)
 }
 
-fn misshapen(origin: &Origin, key: &str) -> ConfigError {
+pub(super) fn misshapen(origin: &Origin, key: &str) -> ConfigError {
     let hint = match by_key(key).map(|option| option.arity) {
         Some(Arity::Switch) => "write true or false",
         Some(Arity::Many) => "write a string or a list of strings",
@@ -264,7 +289,7 @@ fn misshapen(origin: &Origin, key: &str) -> ConfigError {
     ConfigError::new(format!("{origin}: the value of {key} is of the wrong kind"), hint)
 }
 
-fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
+pub(super) fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
@@ -274,7 +299,7 @@ fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
     }
 }
 
-fn values(option: &OptionInfo, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
+pub(super) fn values(option: &OptionInfo, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
     match (option.arity, value.get_ref()) {
         (Arity::Many, DeValue::Array(items)) => items.iter().map(scalar).collect(),
         (Arity::One, DeValue::Array(items)) if option.list => {

@@ -1,16 +1,14 @@
 //! Settings as used: every value parsed, every contradiction found, all mistakes told at once.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::front::{ColorKind, FrontOptions, ProgressKind, ReportKind};
 use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, value};
 use crate::base::postgres::settings::ConnectSettings;
-use crate::base::telemetry::LogFormat;
 use crate::export::request::ExportRequest;
 use crate::model::{
     CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ParquetOptions, Policies,
@@ -18,63 +16,6 @@ use crate::model::{
 };
 use crate::source::Source;
 use crate::store::shown;
-
-/// `--progress`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the flag's own words")]
-pub enum ProgressKind {
-    Auto,
-    Bar,
-    Plain,
-    Json,
-    None,
-}
-
-/// `--report`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the flag's own words")]
-pub enum ReportKind {
-    Text,
-    Json,
-}
-
-/// `--color`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColorKind {
-    /// On a terminal that takes it, unless `NO_COLOR` is set.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What people see; nothing of it changes what is exported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrontOptions {
-    /// Progress on standard error.
-    pub progress: ProgressKind,
-    /// The end report.
-    pub report: ReportKind,
-    /// Where the JSON report is written too.
-    pub report_file: Option<PathBuf>,
-    /// The form of log lines.
-    pub log_format: LogFormat,
-    /// Whether what people read has colours.
-    pub color: ColorKind,
-    /// Where metrics are served.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Where metrics are written.
-    pub metrics_file: Option<PathBuf>,
-    /// What the metrics are told apart by: the relation, and the destination as it was written.
-    pub labels: Vec<(&'static str, String)>,
-    /// Whether rows go to standard output, which then carries nothing else.
-    pub to_stdout: bool,
-    /// Whether anything says where to write, which a plan can do without.
-    pub has_target: bool,
-    /// Whether the first rows are asked for and nothing else (`--limit`), so that others are not missed.
-    pub limited: bool,
-}
 
 /// Reads and checks everything. `flags` are config key and values as given on the command line; `need_target` is
 /// whether a destination must be named (`export`) or may be missing (`plan`).
@@ -101,7 +42,20 @@ pub fn load(
     environment: &Environment,
     need_target: bool,
 ) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
-    let (mut raw, mut errors) = Raw::read(flags, environment);
+    let (raw, errors) = Raw::read(flags, environment);
+    of_raw(raw, errors, environment, need_target)
+}
+
+/// The same, of what was read already.
+///
+/// # Errors
+/// All mistakes at once, with those of `errors`.
+pub(super) fn of_raw(
+    mut raw: Raw,
+    mut errors: Vec<ConfigError>,
+    environment: &Environment,
+    need_target: bool,
+) -> Result<(ExportRequest, FrontOptions), ConfigErrors> {
     errors.extend(implied::add(&mut raw, environment));
     let mut settings = Settings::of(raw, errors, environment, OPTIONS.iter());
     let shape = settings.shape(need_target);
@@ -123,6 +77,20 @@ pub(crate) fn load_connection(
     environment: &Environment,
 ) -> Result<Arc<dyn Source>, ConfigErrors> {
     let mut settings = Settings::read(flags, environment, of_connection());
+    let source = settings.source.take();
+    settings.end(source)
+}
+
+/// The same, of what was read already.
+///
+/// # Errors
+/// All mistakes at once, with those of `errors`.
+pub(super) fn source_of(
+    raw: Raw,
+    errors: Vec<ConfigError>,
+    environment: &Environment,
+) -> Result<Arc<dyn Source>, ConfigErrors> {
+    let mut settings = Settings::of(raw, errors, environment, of_connection());
     let source = settings.source.take();
     settings.end(source)
 }

@@ -1,3 +1,4 @@
+use crate::base::telemetry::LogFormat;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use super::*;
@@ -374,8 +375,8 @@ fn refusals_and_wrong_destinations_read_well() {
             &["--preset", "spectrum", "--compression", "lz4"],
             "--compression lz4 with --preset spectrum, which does not read it (one of none, snappy, gzip is wanted)",
         ),
-        (&["--to", "{day}"], "--to {day}: {day} is not known ({date}, {run_id} and {table} expand)"),
-        (&["--to", "{date"], "--to {date: a { is never closed ({date}, {run_id} and {table} expand)"),
+        (&["--to", "{day}"], "--to {day}: {day} is not known ({date}, {run_id}, {table} and {schema} expand)"),
+        (&["--to", "{date"], "--to {date: a { is never closed ({date}, {run_id}, {table} and {schema} expand)"),
         (
             &["--to", "{table}", "--table", "\"a/b\""],
             "--to: {table} is \"a/b\" here, which cannot stand in a path (write a name in its place)",

@@ -6,10 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::company::Company;
+use super::crew::{Crew, Seat};
 use super::error::ExportError;
 use super::hold::Retention;
 use super::outlet::{Outlet, discard};
@@ -18,7 +21,7 @@ use super::run::Planned;
 use super::worker::{Counters, Work, export_partition};
 use crate::base::{failpoint, retry, telemetry};
 use crate::model::{Event, ExportErrorKind, Partition, PartitionReceipt, Plan, ReaderProgress};
-use crate::source::{Replan, Retry, SourceError};
+use crate::source::{Replan, Retry};
 use crate::store::owner::Claim;
 use crate::store::{ABORT_GRACE, DISCARDS_AT_ONCE};
 
@@ -26,10 +29,12 @@ use crate::store::{ABORT_GRACE, DISCARDS_AT_ONCE};
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A reader's place: which partition it has, and how far it is.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Slot {
     partition: Option<u32>,
     counters: Arc<Counters>,
+    /// Where a partition of this export is being read.
+    seat: Option<Seat>,
 }
 
 /// How often an attempt at a partition has failed, and since when.
@@ -51,6 +56,11 @@ struct Coordinator {
     /// Partitions that the source has planned anew. An attempt at one of them may still run.
     discarded: HashSet<u32>,
     queue: VecDeque<Partition>,
+    /// The readers of the run.
+    crew: Crew,
+    /// Asked of them for the queue's next partition.
+    wanted: Option<oneshot::Receiver<Seat>>,
+    /// By the numbers of the readers.
     slots: Vec<Slot>,
     running: JoinSet<Finished>,
     failures: HashMap<u32, Failures>,
@@ -63,8 +73,8 @@ struct Coordinator {
     stop: CancellationToken,
 }
 
-/// Reads, encodes and uploads every partition of the plan that has no receipt yet, `readers` at a time. The receipts,
-/// with those given, come in no order.
+/// Reads, encodes and uploads every partition of the plan that has no receipt yet, with the readers of `company`, which
+/// the other exports of the run share. The receipts, with those given, come in no order.
 ///
 /// A partition whose attempt fails for a passing reason is tried again under the same snapshot ([`Retry`]), in bounds.
 ///
@@ -77,7 +87,7 @@ struct Coordinator {
 /// Cancel through `cancel`.
 pub(crate) async fn export_partitions(
     work: Arc<Work>,
-    readers: usize,
+    company: &Company,
     receipts: Vec<PartitionReceipt>,
     cancel: &CancellationToken,
     retention: &Retention,
@@ -90,7 +100,9 @@ pub(crate) async fn export_partitions(
         plan: Arc::clone(&work.plan),
         discarded: HashSet::new(),
         queue: todo.cloned().collect(),
-        slots: vec![Slot::default(); readers],
+        crew: company.crew.clone(),
+        wanted: None,
+        slots: (0..company.readers).map(|_| Slot::default()).collect(),
         running: JoinSet::new(),
         failures: HashMap::new(),
         attempts: HashMap::new(),
@@ -98,11 +110,8 @@ pub(crate) async fn export_partitions(
         told_of_fewer: false,
         stop: cancel.child_token(),
     };
-    // Counters are shared within a slot, not between slots.
-    for slot in &mut coordinator.slots {
-        slot.counters = Arc::default();
-    }
-    match coordinator.run(cancel, work.reading.guard()).await {
+    let guard = company.guard(&work.reading, work.relation);
+    match coordinator.run(cancel, guard).await {
         Ok(()) => Ok(coordinator.receipts),
         Err(error) => {
             if !coordinator.abort(&error, retention).await {
@@ -117,21 +126,19 @@ impl Coordinator {
     async fn run(
         &mut self,
         cancel: &CancellationToken,
-        mut guard: BoxFuture<'_, SourceError>,
+        mut guard: BoxFuture<'_, ExportError>,
     ) -> Result<(), ExportError> {
         let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
-        for slot in 0..self.slots.len() {
-            self.dispatch(slot).await;
-        }
-        self.count_readers();
         loop {
+            self.ask();
+            if self.running.is_empty() && self.queue.is_empty() {
+                break;
+            }
             tokio::select! {
                 () = cancel.cancelled() => return Err(ExportError::cancelled()),
-                finished = self.running.join_next() => match finished {
-                    Some(finished) => self.finished(finished).await?,
-                    None => break,
-                },
-                error = &mut guard => return Err(error.into()),
+                Some(finished) = self.running.join_next() => self.finished(finished).await?,
+                seat = seated(&mut self.wanted) => self.dispatch(seat).await,
+                error = &mut guard => return Err(error),
                 _ = tick.tick() => self.progress(),
             }
         }
@@ -140,12 +147,31 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Asks for a reader where a partition waits for one; without one that waits nobody is asked.
+    fn ask(&mut self) {
+        if self.queue.is_empty() {
+            self.wanted = None;
+        } else if self.wanted.is_none() {
+            self.wanted = Some(self.crew.ask(self.size()));
+        }
+    }
+
+    /// About how many bytes a partition has. What is not known may be large, and begins early.
+    fn size(&self) -> u64 {
+        let partitions = u64::try_from(self.plan.partitions.len()).unwrap_or(u64::MAX).max(1);
+        self.plan.relation.estimated_bytes.map_or(u64::MAX, |bytes| bytes / partitions)
+    }
+
     /// Gives a reader the next partition, if there is one.
-    async fn dispatch(&mut self, slot: usize) {
+    async fn dispatch(&mut self, seat: Seat) {
+        self.wanted = None;
         let Some(partition) = self.queue.pop_front() else { return };
+        let slot = seat.number();
         let event = Event::PartitionStarted { reader: slot, partition: partition.number };
         // Nobody listens any more: the run goes on all the same.
         let _ = self.work.events.send(event).await;
+        seat.begin();
+        self.slots[slot].seat = Some(seat);
         self.start(slot, partition, Duration::ZERO);
     }
 
@@ -171,14 +197,6 @@ impl Coordinator {
         });
     }
 
-    fn count_readers(&self) {
-        telemetry::readers_active(u32::try_from(self.active()).unwrap_or(u32::MAX));
-    }
-
-    fn active(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.partition.is_some()).count()
-    }
-
     async fn finished(&mut self, finished: Result<Finished, JoinError>) -> Result<(), ExportError> {
         let (slot, partition, result) = finished.map_err(|error| {
             // Nobody has aborted what it had begun.
@@ -191,41 +209,34 @@ impl Coordinator {
                     self.drop_receipts(&[receipt]).await;
                 }
                 self.slots[slot] = Slot::default();
-                self.dispatch(slot).await;
             }
             Ok(receipt) => {
                 tracing::info!(partition = receipt.partition, rows = receipt.read.rows(), "a partition is uploaded");
                 self.receipts.push(receipt);
                 telemetry::partition_completed();
                 self.slots[slot] = Slot::default();
-                self.dispatch(slot).await;
             }
-            Err(error) if error.retry == Retry::FewerReaders && self.active() > 1 => {
-                let left = self.active() - 1;
+            Err(error) if error.retry == Retry::FewerReaders && self.crew.taken() > 1 => {
+                let seat = std::mem::take(&mut self.slots[slot]).seat;
+                self.queue.push_front(partition);
+                // One that is the last by now comes back, and is asked for again.
+                let Some(Ok(left)) = seat.map(Seat::give_up) else { return Ok(()) };
                 if std::mem::replace(&mut self.told_of_fewer, true) {
                     tracing::debug!(readers = left, "one reader less");
                 } else {
                     tracing::warn!(readers = left, "the server has no connection left; going on with fewer readers");
                 }
-                self.slots[slot] = Slot::default();
-                self.queue.push_front(partition);
             }
             // What a stream has said cannot be taken back.
             Err(error) if error.retry == Retry::Replan && !matches!(self.work.outlet, Outlet::Stream(_)) => {
                 self.replan(partition.number, error).await?;
                 self.slots[slot] = Slot::default();
-                for slot in 0..self.slots.len() {
-                    if self.slots[slot].partition.is_none() {
-                        self.dispatch(slot).await;
-                    }
-                }
             }
             Err(error) => {
                 let delay = self.again(&partition, error)?;
                 self.start(slot, partition, delay);
             }
         }
-        self.count_readers();
         Ok(())
     }
 
@@ -240,7 +251,7 @@ impl Coordinator {
             if let Some(claim) = &self.claim {
                 claim.check().await?;
             }
-            RunRecord::change_plan(journal, &planned, reading.record()?).await?;
+            RunRecord::change_plan(journal, &planned, reading.record(self.work.relation)?).await?;
             failpoint::reach("replanned").await;
         }
         tracing::warn!(
@@ -380,6 +391,18 @@ impl Coordinator {
         }
         tracing::warn!("not everything could be cleaned up in time; `outhaul clean` removes what is left");
         false
+    }
+}
+
+/// A reader, once it is there; never where none is wanted.
+async fn seated(wanted: &mut Option<oneshot::Receiver<Seat>>) -> Seat {
+    match wanted {
+        Some(asked) => match asked.await {
+            Ok(seat) => seat,
+            // The crew lives as long as whoever asks it.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 

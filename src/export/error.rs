@@ -75,6 +75,12 @@ impl ExportError {
         Self::new(ExportErrorKind::Interrupted, "stopped before commit")
     }
 
+    /// The same error for one more export that it ended: its cause is part of the message.
+    pub(crate) fn again(&self) -> Self {
+        let (code, told, hint, retry) = (self.code, true, self.hint.clone(), self.retry);
+        Self { code, told, hint, retry, ..Self::new(self.kind, self.sentence()) }
+    }
+
     /// Says how often it was tried, where that was more than once.
     pub(crate) fn after_attempts(mut self, attempts: u32) -> Self {
         if attempts > 1 {

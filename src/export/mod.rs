@@ -2,11 +2,14 @@
 
 pub mod against;
 pub mod clean;
+mod company;
 pub(crate) mod coordinator;
+mod crew;
 pub mod error;
 mod finish;
 mod hold;
 mod identity;
+pub mod job;
 pub mod keep;
 mod leftovers;
 pub(crate) mod mark;
@@ -22,6 +25,7 @@ pub mod show;
 #[cfg(test)]
 mod simulation;
 mod stream;
+mod together;
 pub(crate) mod worker;
 
 pub use against::{CountMode, SourceCheck, against_source};

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::company::Company;
 use super::error::ExportError;
 use super::finish;
 use super::finish::RunTarget;
@@ -19,7 +20,7 @@ use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::place::place_by;
 use super::record::RunRecord;
-use super::run::{ONLY, Planned, Run, unless_cancelled};
+use super::run::{Carry, ONLY, Planned, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
@@ -210,7 +211,9 @@ async fn go_on(
         (Some(reading), planned)
     };
     run.announce_plan(&planned, ResumedProgress::of(&receipts)).await;
-    run.carry_out(reading, &planned, receipts, previous, Some(hold), stop).await.map_err(kept)
+    let company = Company::alone(run.request.work.readers.get(), stop);
+    let carry = Carry { reading, relation: ONLY, receipts, previous, hold: Some(hold), stop, company: &company };
+    run.carry_out(&planned, carry).await.map_err(kept)
 }
 
 /// Refuses to read the rest of a run that reads foreign tables by several statements: theirs is the moment of the first

@@ -9,9 +9,10 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::company::Company;
 use super::coordinator::{discard_receipts, export_partitions};
 use super::error::ExportError;
-use super::finish::{self, Before, RunTarget};
+use super::finish::{self, RunTarget};
 use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
@@ -20,6 +21,7 @@ use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
+use super::together::together;
 use super::worker::Work;
 use crate::base::failpoint;
 use crate::commit::{Existing, ManifestError, Placement};
@@ -28,9 +30,9 @@ use crate::model::{
     PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
-use crate::store::{AttemptSeed, Take};
+use crate::store::AttemptSeed;
 
-/// The number of the one relation of a run.
+/// The number of the one relation of a run that is resumed.
 pub(super) const ONLY: usize = 0;
 
 /// What is known of a run from its start.
@@ -49,6 +51,21 @@ pub(crate) struct Run {
     pub(crate) commit_begun: Mark,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
+}
+
+/// What of a run is to be carried out, and with whom.
+pub(crate) struct Carry<'a> {
+    /// What is read; `None` where everything has a receipt.
+    pub(crate) reading: Option<Arc<dyn Reading>>,
+    /// Which of its relations.
+    pub(crate) relation: usize,
+    /// Those of an earlier process.
+    pub(crate) receipts: Vec<PartitionReceipt>,
+    /// The manifest to replace.
+    pub(crate) previous: Option<Box<Existing>>,
+    pub(crate) hold: Option<&'a Hold>,
+    pub(crate) stop: &'a CancellationToken,
+    pub(crate) company: &'a Company,
 }
 
 /// What is known of it once it is planned.
@@ -149,7 +166,7 @@ pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOpti
 }
 
 /// Refuses to count rows where the source gives bytes of its own.
-fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
+pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
     let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
     if plan.content == PlannedContent::Rows || !counts {
         return Ok(());
@@ -178,64 +195,29 @@ impl Run {
     }
 
     pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
-        let run_id = &self.request.commit.run_id;
-        self.announce().await;
-        failpoint::reach("begun").await;
-        let before = unless_cancelled(cancel, self.place.look(&self.request)).await?;
-        if let Before::Skip(existing) | Before::SameRun(existing) = before {
-            unless_cancelled(cancel, self.place.repair(run_id)).await?;
-            if existing.manifest.run_id == *run_id {
-                let plan = unless_cancelled(cancel, Box::pin(plan(self.request.clone()))).await?;
-                existing.same_request(&plan, &format_of(&plan, &self.request.format)?)?;
-            }
-            return Ok(self.already(&existing).await);
-        }
-        unless_cancelled(cancel, self.place.ready(&self.request)).await?;
-        let stop = cancel.child_token();
-        let how = if self.request.commit.take_over { Take::Over } else { Take::Free };
-        let hold = unless_cancelled(cancel, self.place.take(run_id, how, &stop)).await?;
-        let result = self.begin_and_carry_out(hold.as_ref(), &stop).await;
-        self.end(result, hold).await
+        let company = Company::alone(self.request.work.readers.get(), cancel);
+        let ends = together(&[self], &company, cancel).await.pop();
+        ends.unwrap_or_else(|| Err(ExportError::internal("the run has no end")))
     }
 
-    /// Begins, under a destination that is ours, and commits.
-    pub(crate) async fn begin_and_carry_out(
-        &self,
-        hold: Option<&Hold>,
-        stop: &CancellationToken,
-    ) -> Result<ExportReport, ExportError> {
-        if let (Some(hold), RunTarget::Destination { destination, placement, .. }) = (hold, &self.place) {
-            let settled = unless_cancelled(stop, hold.settle_dead_runs(destination, placement, None)).await;
-            // The next run is to find it too.
-            settled.inspect_err(|_| self.litter.set())?;
-        }
-        // Looked at once more: what stands now stands until we are gone, or somebody else breaks the rules.
-        let previous = match unless_cancelled(stop, self.place.look(&self.request)).await? {
-            Before::Run(previous) => previous,
-            Before::Skip(existing) | Before::SameRun(existing) => return Ok(self.already(&existing).await),
-        };
-        let (reading, planned) = unless_cancelled(stop, Box::pin(self.prepare())).await?;
-        failpoint::reach("planned").await;
-        self.carry_out(Some(reading), &planned, Vec::new(), previous, hold, stop).await
+    /// Makes sure that what stands at the destination is what this run would make.
+    pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
+        let plan = plan(self.request.clone()).await?;
+        Ok(existing.same_request(&plan, &format_of(&plan, &self.request.format)?)?)
     }
 
     /// Reads what has no receipt yet, and commits.
     pub(crate) async fn carry_out(
         &self,
-        reading: Option<Arc<dyn Reading>>,
         planned: &Planned,
-        receipts: Vec<PartitionReceipt>,
-        previous: Option<Box<Existing>>,
-        hold: Option<&Hold>,
-        stop: &CancellationToken,
+        Carry { reading, relation, receipts, previous, hold, stop, company }: Carry<'_>,
     ) -> Result<ExportReport, ExportError> {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
         let receipts = match &reading {
             Some(reading) => {
-                let work = Arc::new(self.work(Arc::clone(reading), planned));
-                let readers = self.request.work.readers.get();
-                let exporting = export_partitions(work, readers, receipts, stop, &retention);
+                let work = Arc::new(self.work(Arc::clone(reading), relation, planned));
+                let exporting = export_partitions(work, company, receipts, stop, &retention);
                 tokio::select! {
                     exported = exporting => exported?,
                     never = self.note_new_keepers(reading.as_ref()) => match never {},
@@ -244,20 +226,27 @@ impl Run {
             None => receipts,
         };
         // The source may have changed its plan.
-        let changed = reading.as_deref().map(|reading| Planned::of(reading, ONLY, &planned.format)).transpose();
+        let changed = reading.as_deref().map(|reading| Planned::of(reading, relation, &planned.format)).transpose();
         let unchanged = match &reading {
-            Some(reading) if !stop.is_cancelled() => reading.unchanged().await.map_err(ExportError::from),
+            Some(reading) if !stop.is_cancelled() => reading.unchanged(relation).await.map_err(ExportError::from),
             _ => Ok(()),
         };
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
-        let cost = reading.as_ref().map(|reading| reading.cost());
+        let cost = reading.as_ref().map(|reading| reading.cost(relation));
+        if let Some(reading) = &reading {
+            reading.done(relation);
+        }
         drop(reading);
         failpoint::reach("uploaded").await;
-        let finished = match unchanged.and(changed) {
-            _ if stop.is_cancelled() => Err(ExportError::cancelled()),
-            Ok(changed) => finish::finish(self, changed.as_ref().unwrap_or(planned), &receipts, previous, hold).await,
-            Err(error) => Err(error),
+        let finishing = async {
+            if stop.is_cancelled() {
+                return Err(ExportError::cancelled());
+            }
+            let changed = unchanged.and(changed)?;
+            let _permit = company.may_commit(stop).await?;
+            finish::finish(self, changed.as_ref().unwrap_or(planned), &receipts, previous, hold).await
         };
+        let finished = finishing.await;
         let error = match finished {
             Ok(report) => {
                 let report = ExportReport {
@@ -360,17 +349,17 @@ impl Run {
         .await;
     }
 
-    async fn prepare(&self) -> Result<(Arc<dyn Reading>, Planned), ExportError> {
+    /// Notes at the destination what is about to be read.
+    pub(super) async fn prepare(&self, reading: &dyn Reading, relation: usize) -> Result<Planned, ExportError> {
         let request = &self.request;
-        let reading = request.source.begin(vec![request.read_request()]).await?;
-        let planned = Planned::of(reading.as_ref(), ONLY, &request.format)?;
+        let planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
             failpoint::reach("identified").await;
             let beginning = (self.created_at, self.seed);
-            let record = RunRecord::new(request, beginning, &planned, reading.record()?, reading.held().await);
+            let record = RunRecord::new(request, beginning, &planned, reading.record(relation)?, reading.held().await);
             record.write(journal).await?;
             failpoint::reach("journalled").await;
         }
@@ -380,7 +369,7 @@ impl Run {
             *self.keeper.lock().await = Some(keeper);
             failpoint::reach("kept").await;
         }
-        Ok((reading, planned))
+        Ok(planned)
     }
 
     pub(crate) async fn announce_plan(&self, planned: &Planned, resumed: ResumedProgress) {
@@ -403,7 +392,7 @@ impl Run {
         .await;
     }
 
-    fn work(&self, reading: Arc<dyn Reading>, planned: &Planned) -> Work {
+    fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Work {
         let ExportRequest { work, commit, .. } = &self.request;
         let mut format = planned.format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
@@ -413,7 +402,7 @@ impl Run {
         let columns: Arc<[ColumnPlan]> = planned.plan.columns.clone().into();
         Work {
             reading,
-            relation: ONLY,
+            relation,
             plan: Arc::clone(&planned.plan),
             columns,
             format,

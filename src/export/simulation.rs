@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::finish::RunTarget;
 use super::mark::Mark;
-use super::run::{Run, may_be_committed, unless_cancelled};
+use super::run::{Run, may_be_committed};
 use crate::base::cpu;
 use crate::commit::{Placement, test_data};
 use crate::config::{Environment, load};
@@ -35,7 +35,9 @@ use crate::model::{
 };
 use crate::source::{Batch, Begun, Opened, Reading, Replan, Retry, Source, SourceError, SourceFault};
 use crate::store::fault_store::{Dice, FaultStore};
-use crate::store::{AttemptSeed, Destination, Journal, StoreOptions, Take};
+use crate::store::{AttemptSeed, Destination, Journal, StoreOptions};
+
+mod several;
 
 const SEEDS: u64 = 2_000;
 
@@ -153,7 +155,7 @@ impl Reading for Simulated {
         Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots: Vec::new(), now: None, note: None, proof: None }
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
+    fn record(&self, _: usize) -> Result<Value, SourceError> {
         Ok(Value::Null)
     }
 
@@ -239,6 +241,8 @@ impl SimulatedRun {
         let mut request = load(flags, &Environment::of([], []), true).unwrap().0;
         let source = Arc::new(Simulated::new(seed, first, calm));
         request.source = Arc::clone(&source) as Arc<dyn Source>;
+        // This process lives, and so would the owner that it left a moment ago.
+        request.commit.take_over = true;
         // Some dozen rows.
         request.work.part_size = NonZeroU64::new(40).unwrap();
         let journal = Journal::new(destination.clone(), run_id);
@@ -263,12 +267,7 @@ impl SimulatedRun {
     }
 
     async fn go(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
-        let stop = cancel.child_token();
-        // This process lives, and so would the owner that it left a moment ago.
-        let taken = unless_cancelled(cancel, self.run.place.take(self.run_id(), Take::Over, &stop)).await?;
-        let hold = taken.unwrap();
-        let result = self.run.begin_and_carry_out(Some(&hold), &stop).await;
-        self.run.end(result, Some(hold)).await
+        self.run.execute(cancel).await
     }
 }
 

@@ -258,3 +258,13 @@ pub struct ReadRequest {
     /// Whether the snapshot is to be held beyond this process.
     pub keep: bool,
 }
+
+/// What the failure of one export of a job does to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// Nothing: each commits when its last partition is in.
+    #[default]
+    Continue,
+    /// They stop: none commits before all are read.
+    Stop,
+}

@@ -146,7 +146,9 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// As [`Source::begin`].
     fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>>;
 
-    /// Makes what is asked for stand still, as far as the source can, and plans it: one plan for each request.
+    /// Makes what is asked for stand still, as far as the source can, and plans it: one plan for each request. All of them
+    /// share one moment. Where there are several, a relation that cannot be read leaves the others alone:
+    /// [`Reading::refused`] says why.
     ///
     /// # Errors
     /// A request does not fit its relation, or the source fails. Nothing stays behind at the source.
@@ -232,11 +234,16 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     /// What the reads of a relation have in common.
     fn consistency(&self, relation: usize) -> Consistency;
 
-    /// What another process must know to go on with the run: a form of the source's own, without secrets.
+    /// Why a relation is not read where others are: it has no plan then. Told once.
+    fn refused(&self, _relation: usize) -> Option<SourceError> {
+        None
+    }
+
+    /// What another process must know to go on with the export of a relation: a form of the source's own, without secrets.
     ///
     /// # Errors
     /// A bug.
-    fn record(&self) -> Result<Value, SourceError>;
+    fn record(&self, relation: usize) -> Result<Value, SourceError>;
 
     /// Opens one partition of a plan for reading: rows or bytes, as the plan says.
     ///
@@ -259,11 +266,21 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     /// lost.
     fn guard(&self) -> BoxFuture<'_, SourceError>;
 
-    /// Says whether what was read is what the run began with. Asked when all partitions are read, before the commit.
+    /// Nothing of a relation is read any more: the source may let go of it before the others are done.
+    fn done(&self, _relation: usize) {}
+
+    /// Guards what the reads of one relation rest on beside [`Reading::guard`], for as long as it is polled; resolves only
+    /// where that relation is lost, and the others are not.
+    fn guard_of(&self, _relation: usize) -> BoxFuture<'_, SourceError> {
+        std::future::pending().boxed()
+    }
+
+    /// Says whether what was read of a relation is what the run began with. Asked when all its partitions are read, before
+    /// its commit; other relations may still be read.
     ///
     /// # Errors
-    /// Some rows may be of another meaning than the others: none is to be published.
-    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+    /// Some rows may be of another meaning than the others: none of the relation is to be published.
+    fn unchanged(&self, _relation: usize) -> BoxFuture<'_, Result<(), SourceError>> {
         std::future::ready(Ok(())).boxed()
     }
 
@@ -277,8 +294,8 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
         std::future::ready(()).boxed()
     }
 
-    /// What reading has cost so far.
-    fn cost(&self) -> SourceCost {
+    /// What reading a relation has cost so far; connections and the snapshot's age are those of the whole run.
+    fn cost(&self, _relation: usize) -> SourceCost {
         SourceCost::default()
     }
 }

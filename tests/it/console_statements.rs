@@ -66,7 +66,7 @@ async fn a_person_exports_a_statement_and_his_file_has_bytes_of_the_answer_alone
     assert_eq!((&picked["inClick"], &picked["requests"]), (&json!(true), &json!(0)), "{picked}");
     assert_eq!(picked["options"]["types"], json!([{"description": "CSVWithNames", "accept": {"text/csv": [".csv"]}}]));
     let name = picked["options"]["suggestedName"].as_str().unwrap();
-    assert!(name.starts_with("lake-20") && name.ends_with(".csv"), "{name}");
+    assert!(name.starts_with("lake-20") && name.strip_suffix(".csv").is_some(), "{name}");
     let sent = json!({"pathname": "/v1/clickhouse/lake/export", "as": "Basic YW5uYTpzMzpjcmV0IMO8",
         "statement": "SELECT ' FORMAT XML ' AS a FORMAT CSVWithNames -- all"});
     assert_eq!(seen["sent"], sent, "the statement is not sent as it is written");

@@ -39,6 +39,7 @@ mod guests;
 mod harness;
 mod hints;
 mod inputs;
+mod job_files;
 mod keys;
 mod kindness;
 mod least_and_greatest;

@@ -190,6 +190,22 @@ async fn h6_a_poison_export_stops_after_its_attempts() {
     assert_eq!(next["status"], "complete", "{next}");
 }
 
+/// Row H5 of the fault matrix: the last attempt that is allowed has committed, and is killed before it has said so.
+#[tokio::test]
+async fn h5_a_last_attempt_that_has_committed_is_no_failure() {
+    let (pg, ending) = (orders().await, Stop::at("job-ending"));
+    let text = format!("{}[jobs]\nattempts = 1\n", config(&pg));
+    let service = Service::with(&text, |command| soon(command).stops([&ending])).await;
+    let id = id_of(&submit(&service, "acme-key", BODY, "").await);
+    service.process.stands_at(&ending).await;
+    let service = service.killed_and_started(soon).await;
+    let done = ended(&service, "acme-key", &id).await;
+    assert_eq!((&done["status"], &done["rows"]), (&"complete".into(), &18_000.into()), "{done}");
+    // The claim that found it is no attempt.
+    assert_eq!(done["attempt"], 1, "{done}");
+    verified(&service, &id).await;
+}
+
 /// Row H6 of the fault matrix: what passes by itself is tried again and counted, and nothing else is.
 #[tokio::test]
 async fn h6_the_class_of_a_failure_decides_whether_it_is_tried_again() {

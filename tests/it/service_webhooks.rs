@@ -1,4 +1,4 @@
-//! `outhaul serve`: whom messages reach whose name leads elsewhere from one message to the next, and what expires by itself.
+//! `outhaul serve`: what it does by itself. Messages reach their receivers and nobody else, exports expire, and files are removed.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -85,6 +85,35 @@ async fn a_name_that_leads_elsewhere_since_the_last_message_is_sent_nothing() {
     service.stop().await;
 }
 
+/// rmyndharis/OpenWA#511: one receiver that takes messages and does not answer held up those of all others.
+#[tokio::test]
+async fn a_receiver_that_is_silent_holds_nobody_else_up() {
+    let (pg, (port, arrived)) = (orders().await, receiver().await);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let (backend, gone) = (hook(&format!("http://127.0.0.1:{port}/"), ""), hook(&format!("http://{address}/"), ""));
+    let text = config(&pg) + &gone.replace("\"backend\"", "\"silent\"") + &backend;
+    let service = Service::start(&text).await;
+    let mut state = rusqlite::Connection::open(service.folder.path().join("outhaul-state.sqlite3")).unwrap();
+    state.busy_timeout(LIMIT).unwrap();
+    let all = state.transaction().unwrap();
+    // All that wait for the silent one came first.
+    for number in 0..101 {
+        let target = if number < 100 { "silent" } else { "backend" };
+        let insert = "INSERT INTO outbox (id, export_id, target, event, body, attempt, due_at)
+            VALUES (?1, ?1, ?2, 'export.ready', '{\"of\":' || ?3 || '}', 0, ?4)";
+        let now = chrono::Utc::now().timestamp_micros();
+        all.execute(insert, rusqlite::params![format!("m{number}"), target, number, now]).unwrap();
+    }
+    all.commit().unwrap();
+    let told = async || (!arrived.lock().unwrap().is_empty()).then_some(());
+    // The silent one has ten seconds for each sixteen of its messages.
+    eventually(Duration::from_secs(9), "the message to the other one", told).await;
+    assert_eq!(arrived.lock().unwrap().as_slice(), [("127.0.0.1".to_owned(), "{\"of\":100}".to_owned())]);
+    drop(silent);
+    service.stop().await;
+}
+
 fn count(folder: &Path) -> usize {
     let Ok(entries) = folder.read_dir() else { return 0 };
     entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
@@ -135,5 +164,34 @@ async fn an_export_expires_by_itself_once_its_time_is_over() {
     let noted = "SELECT count(*) FROM audit WHERE action = 'expire' AND export_id = ?1";
     let noted: u32 = state.query_row(noted, [&id], |row| row.get(0)).unwrap();
     assert_eq!(noted, 1);
+    service.stop().await;
+}
+
+/// Two hundred exports whose files cannot be removed, as where a bucket or a right is gone, keep no others from being removed.
+#[tokio::test]
+async fn files_that_cannot_be_removed_keep_no_others() {
+    let pg = orders().await;
+    let service =
+        Service::with(&config(&pg), |command| command.env("OUTHAUL_TEST_LIMITS", "job_poll=0.1,job_sweep=0.2")).await;
+    let id = id_of(&submit(&service, "acme-key", BODY, "").await);
+    ended(&service, "acme-key", &id).await;
+    let mut state = rusqlite::Connection::open(service.folder.path().join("outhaul-state.sqlite3")).unwrap();
+    state.busy_timeout(LIMIT).unwrap();
+    let all = state.transaction().unwrap();
+    for number in 0..200 {
+        // Nobody removes a folder that is not the export's own.
+        let insert = "INSERT INTO job (id, tenant, credential, request_id, dataset, mode, request, format, compression, file_name,
+                 destination, status, attempt, forgiven, row_count, bytes, parts, committing, created_at, completed_at,
+                 revocation, version, not_before, truncated, removed)
+             VALUES (?1, 'tenant:acme', 'acme-key', 'r', 'orders', 'background', '{}', 'csv', 'none', 'orders', 'file:///nowhere',
+                 'failed', 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 0, 0)";
+        all.execute(insert, [format!("stuck-{number}")]).unwrap();
+    }
+    all.commit().unwrap();
+    let folder = service.folder.path().join("outhaul-state.sqlite3.exports");
+    assert!(count(&folder) > 1);
+    let removed = crate::support::service::request("DELETE", "acme-key", &format!("/v1/exports/{id}"), "", "");
+    assert_eq!(service.ask(&removed).await.status, 200);
+    eventually(LIMIT, "the files to go", async || (count(&folder) == 0).then_some(())).await;
     service.stop().await;
 }

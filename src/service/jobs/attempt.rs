@@ -23,8 +23,10 @@ use super::worker::lease;
 use crate::base::budget::MemoryPermit;
 use crate::base::failpoint;
 use crate::base::telemetry::serving;
+use crate::commit::{Placement, look};
 use crate::export::{ExportError, ExportRequest, run};
 use crate::model::{Event, ExportReport, RunStatus};
+use crate::store::{Destination, StoreOptions};
 
 /// Progress is written so often at most.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
@@ -55,8 +57,6 @@ enum AttemptEnd {
     Done(Box<ExportReport>, Option<u64>),
     /// With what a caller is told.
     Failed(RecordedError),
-    /// Its attempts are used up: this one tried nothing.
-    Exhausted(RecordedError),
     /// The same may succeed later.
     Later(RecordedError),
     Stopped,
@@ -94,10 +94,10 @@ impl JobAttempt {
             self.reason.get_or_init(|| StopReason::ByCaller);
             return AttemptEnd::Stopped;
         }
-        if self.job.counted() > self.service.config.jobs.attempts && !failpoint::off("job_attempts") {
+        if self.is_untried() && !self.has_committed().await {
             let message = "the export was tried several times, and its worker died each time";
             let lost = || recorded("attempts_exhausted", message);
-            return AttemptEnd::Exhausted(self.job.error.clone().unwrap_or_else(lost));
+            return AttemptEnd::Failed(self.job.error.clone().unwrap_or_else(lost));
         }
         failpoint::reach("job-claimed").await;
         let request = match order::request(&self.service, &self.job).await {
@@ -116,6 +116,25 @@ impl JobAttempt {
             Ok(report) => AttemptEnd::Done(Box::new(report), cap),
             Err(error) => self.judged(&error),
         }
+    }
+
+    /// Whether the attempts were used up before this one, which then tries nothing.
+    fn is_untried(&self) -> bool {
+        self.job.counted() > self.service.config.jobs.attempts && !failpoint::off("job_attempts")
+    }
+
+    /// Whether the last attempt has committed, and died before it had said so. This is looked at once, because an end that
+    /// kills its worker is to be given up too.
+    async fn has_committed(&self) -> bool {
+        let first = self.job.counted() == self.service.config.jobs.attempts.saturating_add(1);
+        if !first || failpoint::off("job_committed") {
+            return false;
+        }
+        let credentials = self.service.config.credentials_of(&self.job.destination);
+        let connected = Destination::connect(&self.job.destination, &StoreOptions::small(), credentials).await;
+        let Ok(destination) = connected else { return false };
+        let found = look(&destination, &Placement::Parts).await;
+        found.is_ok_and(|found| found.is_some_and(|existing| existing.manifest.run_id == self.job.id))
     }
 
     /// Waits for memory; others run meanwhile.
@@ -191,9 +210,6 @@ impl JobAttempt {
         let end = match ended {
             AttemptEnd::Done(report, cap) => self.ready(&report, cap),
             AttemptEnd::Failed(error) => self.without_files(JobStatus::Failed, Some(error)),
-            AttemptEnd::Exhausted(error) => {
-                JobEnd { untried: true, ..self.without_files(JobStatus::Failed, Some(error)) }
-            }
             AttemptEnd::Later(error) if self.job.counted() >= self.service.config.jobs.attempts => {
                 self.without_files(JobStatus::Failed, Some(error))
             }
@@ -216,12 +232,12 @@ impl JobAttempt {
         let (rows, bytes, parts) = (report.rows.unwrap_or_default(), report.bytes, report.parts);
         let progress = JobProgress { rows, bytes, parts, committing: false };
         let keep = Some(Duration::from_secs(self.service.config.link_seconds.unsigned_abs()));
-        JobEnd { status, progress, error: None, max_rows, keep, untried: false }
+        JobEnd { status, progress, error: None, max_rows, keep, untried: self.is_untried() }
     }
 
     fn without_files(&self, status: JobStatus, error: Option<RecordedError>) -> JobEnd {
         let (progress, max_rows) = (JobProgress::default(), self.job.max_rows);
-        JobEnd { status, progress, error, max_rows, keep: None, untried: false }
+        JobEnd { status, progress, error, max_rows, keep: None, untried: self.is_untried() }
     }
 
     async fn give_back(&self, error: Option<RecordedError>, delay: Duration, counted: bool) {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
+use futures_util::stream::{self, StreamExt};
+
 use super::super::ServiceState;
 use super::super::state::{JobRecord, JobStatus};
 use super::super::webhooks::{WebhookEvent, messages};
@@ -18,22 +21,49 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(15);
 /// Exports that one sweep looks at.
 const AT_ONCE: u32 = 100;
 
-/// Sweeps until the service stops.
+/// Exports whose files are removed at the same time.
+const REMOVED_AT_ONCE: usize = 4;
+
+/// So long files that could not be removed are left alone, for others to have their turn.
+const AFTER_FAILURE: Duration = Duration::from_mins(5);
+
+/// Sweeps until the service stops. What expires does not wait for what is removed: that may be at a destination which does not
+/// answer.
 pub(crate) async fn sweep(service: Arc<ServiceState>) {
+    join(expire_all(&service), remove_all(&service)).await;
+}
+
+async fn expire_all(service: &ServiceState) {
     while !service.stopping.is_cancelled() {
         for job in service.store.overdue(AT_ONCE).await.unwrap_or_default() {
-            expire_overdue(&service, job).await;
+            expire_overdue(service, job).await;
         }
-        for job in service.store.unremoved(AT_ONCE).await.unwrap_or_default() {
-            match remove(&job, service.config.credentials_of(&job.destination)).await {
-                Ok(()) => drop(service.store.removed(job.id).await),
-                Err(error) => tracing::warn!(export = job.id, %error, "the files of an export were not removed"),
-            }
-        }
-        tokio::select! {
-            () = service.stopping.cancelled() => {}
-            () = tokio::time::sleep(failpoint::limit("job_sweep", BETWEEN_SWEEPS)) => {}
-        }
+        rest(service).await;
+    }
+}
+
+async fn remove_all(service: &ServiceState) {
+    while !service.stopping.is_cancelled() {
+        let jobs = service.store.unremoved(AT_ONCE).await.unwrap_or_default();
+        stream::iter(jobs).for_each_concurrent(REMOVED_AT_ONCE, |job| remove_files(service, job)).await;
+        rest(service).await;
+    }
+}
+
+async fn rest(service: &ServiceState) {
+    tokio::select! {
+        () = service.stopping.cancelled() => {}
+        () = tokio::time::sleep(failpoint::limit("job_sweep", BETWEEN_SWEEPS)) => {}
+    }
+}
+
+async fn remove_files(service: &ServiceState, job: JobRecord) {
+    let Err(error) = remove(&job, service.config.credentials_of(&job.destination)).await else {
+        return drop(service.store.removed(job.id).await);
+    };
+    tracing::warn!(export = job.id, %error, "the files of an export were not removed");
+    if !failpoint::off("removal_turns") {
+        drop(service.store.removal_failed(job.id, failpoint::limit("job_removal", AFTER_FAILURE)).await);
     }
 }
 

@@ -220,6 +220,26 @@ pub(crate) struct OutboxMessage {
     pub(crate) attempt: u32,
 }
 
+/// Whose messages are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MessageTargets {
+    /// Those of one webhook.
+    One(String),
+    /// Those of all but these.
+    AllBut(Vec<String>),
+}
+
+impl MessageTargets {
+    /// The names, as a JSON list for the store, and whether a message's target is to be one of them.
+    pub(crate) fn listed(&self) -> (String, bool) {
+        let (names, listed) = match self {
+            Self::One(name) => (std::slice::from_ref(name), true),
+            Self::AllBut(names) => (names.as_slice(), false),
+        };
+        (serde_json::Value::from(names.to_vec()).to_string(), listed)
+    }
+}
+
 /// What a cancellation finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cancelled {
@@ -325,14 +345,22 @@ pub(crate) trait JobStore: Send + Sync + std::fmt::Debug {
     /// Jobs that are ready and whose time is over.
     fn overdue(&self, most: u32) -> BoxFuture<'_, Result<Vec<JobRecord>, StateError>>;
 
-    /// Jobs that failed, were cancelled or have expired, and whose files nobody has removed.
+    /// Jobs that failed, were cancelled or have expired, and whose files nobody has removed; whoever has waited longest first.
     fn unremoved(&self, most: u32) -> BoxFuture<'_, Result<Vec<JobRecord>, StateError>>;
 
     /// The files of a job are gone.
     fn removed(&self, id: String) -> BoxFuture<'_, Result<(), StateError>>;
 
-    /// Messages whose time has come, the oldest first, each given to one asker for so long.
-    fn due_messages(&self, most: u32, hold: Duration) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>>;
+    /// The files of a job that is over could not be removed: it comes again after a while, behind all others.
+    fn removal_failed(&self, id: String, delay: Duration) -> BoxFuture<'_, Result<(), StateError>>;
+
+    /// Messages to these whose time has come, the oldest first, each given to one asker for so long.
+    fn due_messages(
+        &self,
+        targets: MessageTargets,
+        most: u32,
+        hold: Duration,
+    ) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>>;
 
     /// A message has arrived, or is given up.
     fn message_done(&self, id: String) -> BoxFuture<'_, Result<(), StateError>>;

@@ -8,7 +8,7 @@ use chrono::{TimeDelta, Utc};
 
 use super::{
     Cancelled, ClaimLimits, Expiry, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord,
-    JobStatus, LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
+    JobStatus, LeaseState, MessageTargets, OutboxMessage, RecordedError, StateStore, Submitted,
 };
 
 const LONG: Duration = Duration::from_mins(10);
@@ -29,7 +29,9 @@ pub(crate) async fn all<S: StateStore>(open: impl AsyncFn() -> S) {
     what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(&open().await).await;
     what_commits_is_not_cancelled(&open().await).await;
     an_end_and_what_tells_of_it_are_one(&open().await).await;
+    each_receiver_has_its_own_messages(&open().await).await;
     what_is_ready_expires_once(&open().await).await;
+    what_cannot_be_removed_waits_behind_all_others(&open().await).await;
     what_is_over_is_forgotten_once_its_files_are_gone(&open().await).await;
     names_and_messages_are_not_kept_for_ever(&open().await).await;
     a_queue_outlives_its_store(&open).await;
@@ -103,6 +105,11 @@ fn message(id: &str, export: &str) -> OutboxMessage {
         body: format!("{{\"id\":\"{export}\"}} \u{1f980}"),
         attempt: 0,
     }
+}
+
+/// What is due, whoever it is for.
+async fn due(store: &impl StateStore, most: u32, hold: Duration) -> Vec<OutboxMessage> {
+    store.due_messages(MessageTargets::AllBut(Vec::new()), most, hold).await.unwrap()
 }
 
 async fn found(store: &impl StateStore, id: &str) -> JobRecord {
@@ -266,7 +273,7 @@ async fn a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(
     assert_eq!(store.finish_job(first.clone(), end(JobStatus::Complete), told).await.unwrap(), JobFinish::Lost);
     assert!(!store.give_back(first, Some(failure("late")), NONE, true).await.unwrap());
     assert_eq!(found(store, "late").await, before);
-    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
+    assert_eq!(due(store, 10, NONE).await, []);
     // A renewal holds it.
     assert_eq!(store.renew(second.clone(), NONE).await.unwrap(), LeaseState::Held);
     assert_eq!(store.renew(second.clone(), LONG).await.unwrap(), LeaseState::Held);
@@ -338,7 +345,7 @@ async fn what_runs_is_cancelled_by_its_worker_and_what_waits_at_once(store: &imp
         assert_eq!(store.finish_job(lease.clone(), end(status), told).await.unwrap(), JobFinish::Cancelling);
     }
     assert_eq!(found(store, "cancel-run").await.status, JobStatus::Cancelling);
-    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
+    assert_eq!(due(store, 10, NONE).await, []);
     // Its worker died: the next one has it to clear.
     assert!(store.give_back(lease, None, LONG, true).await.unwrap());
     let (again, lease) = claim(store, LIMITS).await.unwrap();
@@ -378,17 +385,37 @@ async fn an_end_and_what_tells_of_it_are_one(store: &impl StateStore) {
     let kept = done.expires_at.unwrap() - before;
     assert!((kept - TimeDelta::minutes(10)).abs() < TimeDelta::minutes(1), "{kept}");
     assert!(done.version > claimed.version && done.started_at == claimed.started_at && done.completed_at.is_some());
-    assert_eq!(store.due_messages(1, LONG).await.unwrap(), told[..1]);
-    assert_eq!(store.due_messages(10, LONG).await.unwrap(), told[1..]);
+    assert_eq!(due(store, 1, LONG).await, told[..1]);
+    assert_eq!(due(store, 10, LONG).await, told[1..]);
     // Each is held by whoever sends it.
-    assert_eq!(store.due_messages(10, LONG).await.unwrap(), []);
+    assert_eq!(due(store, 10, LONG).await, []);
     store.message_failed("m1".to_owned(), NONE).await.unwrap();
-    let again = store.due_messages(10, NONE).await.unwrap();
+    let again = due(store, 10, NONE).await;
     assert_eq!(again, [OutboxMessage { attempt: 1, ..told[0].clone() }]);
     for id in ["m1", "m2"] {
         store.message_done(id.to_owned()).await.unwrap();
     }
-    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
+    assert_eq!(due(store, 10, NONE).await, []);
+}
+
+/// Whoever sends to one receiver waits for no other.
+async fn each_receiver_has_its_own_messages(store: &impl StateStore) {
+    queue(store, "sorted", "t").await;
+    let (_, lease) = claim(store, LIMITS).await.unwrap();
+    let to = |id: &str, target: &str| OutboxMessage { target: target.to_owned(), ..message(id, "sorted") };
+    let told = vec![to("s1", "one"), to("s2", "quo'te\u{e9}"), to("s3", "one"), to("s4", "gone")];
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), told.clone()).await.unwrap(), JobFinish::Ended);
+    let due = async |targets: MessageTargets, most| store.due_messages(targets, most, LONG).await.unwrap();
+    let one = |name: &str| MessageTargets::One(name.to_owned());
+    assert_eq!(due(one("none"), 10).await, []);
+    assert_eq!(due(one("one"), 1).await, told[..1]);
+    assert_eq!(due(one("quo'te\u{e9}"), 10).await, told[1..2]);
+    let known = ["one", "quo'te\u{e9}"].map(str::to_owned).to_vec();
+    assert_eq!(due(MessageTargets::AllBut(known), 10).await, told[3..]);
+    assert_eq!(due(MessageTargets::AllBut(Vec::new()), 10).await, told[2..3]);
+    for sent in told {
+        store.message_done(sent.id).await.unwrap();
+    }
 }
 
 async fn what_is_ready_expires_once(store: &impl StateStore) {
@@ -404,7 +431,7 @@ async fn what_is_ready_expires_once(store: &impl StateStore) {
     let expired = store.expire("expires".to_owned(), told.clone()).await.unwrap().unwrap();
     assert_eq!((expired.status, expired.revocation), (JobStatus::Expired, 1));
     assert_eq!(store.expire("expires".to_owned(), told.clone()).await.unwrap(), None);
-    assert_eq!(store.due_messages(10, LONG).await.unwrap(), told);
+    assert_eq!(due(store, 10, LONG).await, told);
     store.message_done("expired".to_owned()).await.unwrap();
     assert_eq!(store.overdue(100).await.unwrap(), []);
     assert!(store.unremoved(100).await.unwrap().iter().any(|job| job.id == "expires"));
@@ -412,6 +439,32 @@ async fn what_is_ready_expires_once(store: &impl StateStore) {
     assert!(store.unremoved(100).await.unwrap().iter().all(|job| job.id != "expires"));
     queue(store, "running", "e").await;
     assert_eq!(store.expire("running".to_owned(), Vec::new()).await.unwrap(), None);
+    drain(store).await;
+}
+
+/// What cannot be removed comes again, and keeps nothing else from being removed.
+async fn what_cannot_be_removed_waits_behind_all_others(store: &impl StateStore) {
+    for id in ["stuck", "stuck-2", "goes"] {
+        queue(store, id, "r").await;
+        assert!(matches!(store.cancel(id.to_owned(), "r".to_owned()).await.unwrap(), Some(Cancelled::Live(_))));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let next = async |most: u32| {
+        let jobs = store.unremoved(most).await.unwrap().into_iter();
+        jobs.map(|job| job.id).filter(|id| ["stuck", "stuck-2", "goes"].contains(&id.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(next(100).await, ["stuck", "stuck-2", "goes"]);
+    store.removal_failed("stuck".to_owned(), NONE).await.unwrap();
+    store.removal_failed("stuck-2".to_owned(), LONG).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(next(100).await, ["goes", "stuck"]);
+    for id in ["goes", "stuck", "stuck-2"] {
+        store.removed(id.to_owned()).await.unwrap();
+    }
+    // A job that lives is none of them, and keeps its turn.
+    queue(store, "lives", "r").await;
+    store.removal_failed("lives".to_owned(), LONG).await.unwrap();
+    assert!(claim(store, LIMITS).await.is_some());
     drain(store).await;
 }
 
@@ -448,9 +501,9 @@ async fn names_and_messages_are_not_kept_for_ever(store: &impl StateStore) {
     assert_eq!(store.prune(keeps).await.unwrap(), 1);
     let again = store.submit(job("named-3", "names"), key("named-2", LONG), 9).await.unwrap();
     assert!(matches!(&again, Submitted::Known(job) if job.id == "named-2"), "{again:?}");
-    assert_eq!(store.due_messages(10, NONE).await.unwrap(), told);
+    assert_eq!(due(store, 10, NONE).await, told);
     assert_eq!(store.prune(Expiry { messages_due_by: soon, ..keeps }).await.unwrap(), 1);
-    assert_eq!(store.due_messages(10, NONE).await.unwrap(), []);
+    assert_eq!(due(store, 10, NONE).await, []);
     drain(store).await;
 }
 

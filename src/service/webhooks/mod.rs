@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, Request, StatusCode, Uri};
 use http_body_util::Full;
 
 use super::ServiceState;
-use super::state::OutboxMessage;
+use super::state::{MessageTargets, OutboxMessage};
 use crate::base::failpoint;
 use crate::base::http::{HttpError, HttpServer};
 use crate::config::service::Webhook;
 pub(crate) use message::{WebhookEvent, messages};
 
-/// Messages that are sent at the same time.
+/// Messages that are sent to one receiver at the same time.
 const AT_ONCE: u32 = 16;
 
 /// So long a receiver has for one message.
@@ -50,24 +50,35 @@ enum DeliveryError {
     Unwritable,
 }
 
-/// Sends what is due, until the service stops.
+/// Sends what is due, until the service stops. Each receiver has its own sender, so that none waits for another that is slow
+/// or gone.
 pub(crate) async fn send_all(service: Arc<ServiceState>) {
-    if service.config.webhooks.is_empty() {
+    let names: Vec<String> = service.config.webhooks.iter().map(|hook| hook.name.clone()).collect();
+    if names.is_empty() {
         return;
     }
+    if failpoint::off("webhook_senders") {
+        return send_to(&service, MessageTargets::AllBut(Vec::new())).await;
+    }
+    let senders = names.iter().cloned().map(|name| send_to(&service, MessageTargets::One(name)));
+    // Those of webhooks that are configured no more are taken away.
+    join(join_all(senders), send_to(&service, MessageTargets::AllBut(names.clone()))).await;
+}
+
+async fn send_to(service: &ServiceState, targets: MessageTargets) {
     loop {
-        let due =
-            service.store.due_messages(AT_ONCE, failpoint::limit("webhook_hold", HOLD)).await.unwrap_or_else(|error| {
-                tracing::error!(%error, "messages to webhooks were not looked for");
-                Vec::new()
-            });
+        let hold = failpoint::limit("webhook_hold", HOLD);
+        let due = service.store.due_messages(targets.clone(), AT_ONCE, hold).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "messages to webhooks were not looked for");
+            Vec::new()
+        });
         if due.is_empty() {
             tokio::select! {
                 () = service.stopping.cancelled() => return,
                 () = tokio::time::sleep(BETWEEN_LOOKS) => continue,
             }
         }
-        join_all(due.into_iter().map(|message| send(&service, message))).await;
+        join_all(due.into_iter().map(|message| send(service, message))).await;
     }
 }
 

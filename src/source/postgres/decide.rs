@@ -47,7 +47,7 @@ pub(super) async fn begin(sessions: Arc<Sessions>, request: &ReadRequest) -> Res
 }
 
 /// Makes the plan, under the snapshot that `planning` holds.
-async fn plan(request: &ReadRequest, planning: &Planning) -> Result<PgPlan, SourceError> {
+pub(super) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<PgPlan, SourceError> {
     let facts = &planning.relation;
     let shape = &planning.shape;
     let cap = request.work.cap.as_ref();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -173,4 +174,16 @@ pub(super) fn sessions(
 /// The custody of a snapshot that only others hold so far.
 pub(super) fn custody(source: &SourceRecord, snapshots: &[String], application: &str) -> Custody {
     Custody::of_others(snapshots.to_vec(), source.locks.clone(), source.identity.clone(), application)
+}
+
+/// How old a snapshot is that was taken then, both by the server's clock.
+pub(super) async fn age(session: &Session, taken_at: DateTime<Utc>) -> Result<Duration, SourceError> {
+    let sql = closed("SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8");
+    let rows = query(session, "asking for the time", &sql, &[]).await?;
+    let micros: Option<i64> = rows.first().map(|row| value(row, 0)).transpose()?;
+    let now = micros
+        .and_then(DateTime::from_timestamp_micros)
+        .ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server does not know the time"))?;
+    // A clock that was set back makes it no younger than new.
+    Ok((now - taken_at).to_std().unwrap_or_default())
 }

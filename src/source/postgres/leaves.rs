@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
+use super::snapshot::{Locks, Waiting};
 use crate::base::failpoint;
 use crate::source::postgres::plan::LeafFacts;
 use crate::source::postgres::plan::locks::STATEMENT_LEAVES_MAX;
@@ -74,7 +75,15 @@ pub(super) async fn lock_and_compare(session: &Session, leaves: &[LeafFacts]) ->
         _ => error,
     })?;
     failpoint::reach("leaves-locked").await;
-    if failpoint::off("relfilenode") {
+    compare(session, leaves).await
+}
+
+/// Makes sure that leaves, which the session has locked since, are what they were under its snapshot.
+///
+/// # Errors
+/// [`SourceFault::SnapshotLost`] where one is not.
+pub(super) async fn compare(session: &Session, leaves: &[LeafFacts]) -> Result<(), SourceError> {
+    if leaves.is_empty() || failpoint::off("relfilenode") {
         return Ok(());
     }
     // The plain read of pg_class sees the snapshot's row; the function sees the newest.
@@ -96,6 +105,22 @@ const CHANGED: &str = "TRUNCATE, DROP, a rewriting ALTER TABLE, CLUSTER and VACU
 pub(super) async fn release(session: &Session) -> Result<(), SourceError> {
     let sql = "ROLLBACK TO SAVEPOINT outhaul_leaves; RELEASE SAVEPOINT outhaul_leaves";
     session.batch("letting go of the tables that were read", sql).await
+}
+
+/// Locks one of several relations for as long as a partition of it is read. The keepers hold all of them meanwhile, so what
+/// was locked before the snapshot stays locked; [`unlock`] lets it go.
+///
+/// # Errors
+/// [`SourceFault::GaveWay`] where another session waits for it.
+pub(super) async fn lock(session: &Session, locks: &Locks) -> Result<(), SourceError> {
+    session.batch("locking the relation for as long as it is read", "SAVEPOINT outhaul_relation").await?;
+    locks.take(session, Waiting::Nowait).await
+}
+
+/// Lets go of what [`lock`] has locked, and of all that was locked since.
+pub(super) async fn unlock(session: &Session) -> Result<(), SourceError> {
+    let sql = "ROLLBACK TO SAVEPOINT outhaul_relation; RELEASE SAVEPOINT outhaul_relation";
+    session.batch("letting go of the relation that was read", sql).await
 }
 
 /// The first of the leaves that a statement names, whose parameters are their names and OIDs.

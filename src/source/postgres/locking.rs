@@ -1,12 +1,15 @@
 //! How a run locks: all of what it reads before the snapshot, or a few leaves at a time, compared with it (I5, I11).
 
-use tokio_postgres::types::Type;
+use std::collections::BTreeSet;
+
+use tokio_postgres::types::{ToSql, Type};
 
 use super::catalog::{CatalogRelation, RELATIONS, TREE, TreeNode, TreePlace, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::session::identifier;
 use super::snapshot::{DeferredLocks, Locks};
+use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::model::{ReadMode, RelationKind, RelationRequest, ShapeOptions, WorkOptions};
 use crate::source::postgres::plan::locks::{CONTROL_SESSIONS, Holders, LockShare, LockTable, LockWeight};
@@ -31,6 +34,8 @@ pub(crate) struct LockRoom {
     weight: LockWeight,
     /// What the lock session holds.
     held: u64,
+    /// The most that a reader locks, where it does not lock all.
+    largest: Option<u64>,
 }
 
 /// What to do where the lock table is too small.
@@ -44,7 +49,7 @@ impl LockRoom {
         let capped = work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some());
         let by_key = shape.key.is_some() || capped;
         let holders = Holders { readers: asked, beside: beside(keyset, keep, asked) };
-        Self { table, asked, holders, keyset, keep, by_key, weight: LockWeight::default(), held: 0 }
+        Self { table, asked, holders, keyset, keep, by_key, weight: LockWeight::default(), held: 0, largest: None }
     }
 
     /// Decides how to lock a relation. `first` is what locks all of it, and `only` the statements to plan where its leaves
@@ -106,6 +111,28 @@ impl LockRoom {
         if self.take_fewer_readers() { Ok(()) } else { Err(self.refuse("the query")) }
     }
 
+    /// The same for several relations, by their oids, and queries, all of which `lock` has locked: the sessions beside the
+    /// readers hold all of them, each reader what it reads.
+    ///
+    /// # Errors
+    /// [`SourceFault::GaveWay`] where the lock table has no room for them together.
+    pub(super) async fn admit_several(&mut self, lock: &Session, roots: &[Option<u32>]) -> Result<(), SourceError> {
+        self.weight = weigh(lock, None).await?;
+        let mut largest = 0;
+        for root in roots {
+            // What a query reads is not known apart from the rest.
+            let weight = if root.is_some() { weigh(lock, *root).await? } else { self.weight };
+            largest = largest.max(weight.relations);
+        }
+        let beside = u64::try_from(CONTROL_SESSIONS).unwrap_or(u64::MAX);
+        let Some(readers) = self.table.readers_of_several(self.weight.relations, largest, beside, self.asked) else {
+            return Err(self.refuse("the tables of the run"));
+        };
+        self.holders = Holders { readers, beside };
+        self.largest = Some(largest);
+        Ok(())
+    }
+
     /// The lock session holds these relations; those of the catalog are counted apart.
     pub(super) fn holds(&mut self, relations: &[u32]) {
         let own = relations.iter().filter(|oid| **oid >= oid::FIRST_NORMAL);
@@ -122,6 +149,10 @@ impl LockRoom {
         }
         let leaves = facts.leaves.iter().map(|leaf| u64::from(leaf.relations)).sum::<u64>();
         let relations = self.weight.relations.max(leaves).max(self.held);
+        if let Some(largest) = self.largest {
+            let relations = self.weight.relations.max(self.held);
+            return LockUse { readers: fewer, ..LockUse::of_several(self.table, relations, largest, self.holders) };
+        }
         let way = if self.keyset { LockWay::PageByPage } else { LockWay::BeforeSnapshot };
         LockUse { readers: fewer, ..LockUse::of_all(way, self.table, relations, self.holders) }
     }
@@ -160,11 +191,8 @@ impl LockRoom {
     }
 }
 
-/// What is locked where relation `root` is read through its own name; without one, where all is read that the session's
-/// transaction has locked. A view's own dependencies say what is behind it.
-async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, SourceError> {
-    let sql = closed(
-        &"WITH RECURSIVE named AS ( \
+/// Relations behind the one that `$1` names, or behind all that the session's transaction has locked.
+const BEHIND: &str = "WITH RECURSIVE named AS ( \
             SELECT $1::oid AS oid WHERE $1 IS NOT NULL \
             UNION SELECT l.relation FROM pg_catalog.pg_locks l WHERE $1 IS NULL AND l.locktype = 'relation' \
                 AND l.pid = pg_catalog.pg_backend_pid() AND l.relation >= $2 \
@@ -174,13 +202,20 @@ async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, Sourc
                     AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass \
                     AND d.refobjid <> v.oid), \
         below AS (SELECT oid FROM named \
-            UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below ON i.inhparent = below.oid), \
+            UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below ON i.inhparent = below.oid)";
+
+/// What is locked where relation `root` is read through its own name; without one, where all is read that the session's
+/// transaction has locked. A view's own dependencies say what is behind it.
+async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, SourceError> {
+    let sql = closed(
+        &"BEHIND, \
         weighed AS (SELECT RELATIONS AS relations, c.relkind = 'p' OR b.oid IS NOT NULL AS branch \
             FROM below JOIN pg_catalog.pg_class c ON c.oid = below.oid \
             LEFT JOIN (SELECT DISTINCT inhparent AS oid FROM pg_catalog.pg_inherits) AS b ON b.oid = c.oid \
             WHERE c.relkind = ANY ('{r,p,v,m,f}'::\"char\"[])) \
         SELECT pg_catalog.count(*), COALESCE(pg_catalog.sum(relations), 0)::int8, \
             COALESCE(pg_catalog.max(relations), 0)::int8, pg_catalog.count(*) FILTER (WHERE branch) FROM weighed"
+            .replace("BEHIND", BEHIND)
             .replace("RELATIONS", RELATIONS),
     );
     let rows =
@@ -189,6 +224,38 @@ async fn weigh(session: &Session, root: Option<u32>) -> Result<LockWeight, Sourc
     let count =
         |place| rows.first().and_then(|row| u64::try_from(value::<i64>(row, place).ok()?).ok()).unwrap_or(u64::MAX);
     Ok(LockWeight { tables: count(0), relations: count(1), heaviest: count(2), branches: count(3) })
+}
+
+/// What is locked where relation `root` is read: itself, what it is made of, and what inherits from that.
+pub(super) async fn behind(session: &Session, root: u32) -> Result<BTreeSet<u32>, SourceError> {
+    let sql = closed(&format!("{BEHIND} SELECT oid FROM below"));
+    let types: [(&(dyn ToSql + Sync), Type); 2] = [(&root, Type::OID), (&oid::FIRST_NORMAL, Type::OID)];
+    let rows = query(session, "listing what is behind a relation", &sql, &types).await?;
+    rows.iter().map(|row| value(row, 0)).collect()
+}
+
+/// What the lock session holds.
+pub(super) async fn held(session: &Session) -> Result<Vec<u32>, SourceError> {
+    let sql = closed(
+        "SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() \
+        AND l.locktype = 'relation' AND l.granted AND l.mode = 'AccessShareLock' ORDER BY l.relation",
+    );
+    let rows = query(session, "listing the locks", &sql, &[]).await?;
+    rows.iter().map(|row| value(row, 0)).collect()
+}
+
+/// Which of `oids` the lock session does not hold.
+pub(super) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>, SourceError> {
+    if failpoint::off("locks") {
+        return Ok(Vec::new());
+    }
+    let sql = closed(
+        "SELECT o.oid FROM pg_catalog.unnest($1::oid[]) AS o(oid) WHERE NOT EXISTS ( \
+        SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' \
+            AND l.relation = o.oid AND l.granted AND l.mode = 'AccessShareLock')",
+    );
+    let rows = query(session, "checking the locks", &sql, &[(&oids, Type::OID_ARRAY)]).await?;
+    rows.iter().map(|row| value(row, 0)).collect()
 }
 
 /// Sessions beside so many readers: the lock session and two keepers, and one more that keeps the snapshot beyond the run.

@@ -11,9 +11,10 @@ use super::catalog;
 use super::connect::Session;
 use super::copy::Copy;
 use super::decode::RowKey;
-use super::leaves::{groups, lock_and_compare, release, same_leaves};
+use super::leaves::{compare, groups, lock, lock_and_compare, release, same_leaves, unlock};
 use super::permits::Permit;
 use super::session::{identifier, send_text_as_stored};
+use super::snapshot::Locks;
 use super::sql;
 use super::untranslatable;
 use super::watch::Watch;
@@ -41,6 +42,8 @@ pub(super) struct Named {
 pub(super) struct Manner {
     pub(super) watch: Arc<Watch>,
     pub(super) named: Option<Named>,
+    /// What is locked for as long as the partition is read, where the session does not hold it anyway.
+    pub(super) own: Option<Locks>,
     /// Relations that may be locked at a time, where leaves are locked as they are read.
     pub(super) checked: Option<u64>,
     /// Whether the database's encoding is `SQL_ASCII`.
@@ -82,6 +85,7 @@ impl PartitionReading {
         let steps = steps(&plan, partition, manner.checked);
         let session = Some(session);
         let mut reading = Self { manner, plan, columns, what, steps, now: None, session, copy: None, permit };
+        reading.lock_own().await?;
         reading.begin_next().await?;
         Ok(reading)
     }
@@ -115,6 +119,11 @@ impl PartitionReading {
     async fn begin_next(&mut self) -> Result<(), SourceError> {
         self.now = self.steps.pop_front();
         if self.now.is_none() {
+            if let (Some(session), true) = (&self.session, self.manner.own.is_some())
+                && let Err(error) = unlock(session).await
+            {
+                return Err(self.given_up(error));
+            }
             let session = self.session.take();
             if let (Some(session), Some(home)) = (session, &self.manner.home) {
                 // It is the snapshot.
@@ -140,11 +149,22 @@ impl PartitionReading {
         Ok(())
     }
 
+    /// Locks the relation, where the session does not hold it anyway.
+    async fn lock_own(&mut self) -> Result<(), SourceError> {
+        let (Some(session), Some(own)) = (&self.session, &self.manner.own) else { return Ok(()) };
+        let Err(error) = lock(session, own).await else { return Ok(()) };
+        let name = self.manner.named.as_ref().map(|named| named.name.as_str());
+        let error = self.manner.watch.explain(error, name).await;
+        Err(self.given_up(error))
+    }
+
     /// What the statement of a step needs to stand in its transaction.
     async fn begin_step(&self) -> Result<(), SourceError> {
         let (Some(step), Some(session)) = (&self.now, &self.session) else { return Err(gone(&self.what)) };
         if self.manner.checked.is_some() {
             lock_and_compare(session, self.leaves(step)).await?;
+        } else if self.manner.own.is_some() {
+            compare(session, self.leaves(step)).await?;
         }
         if self.manner.sql_ascii {
             send_text_as_stored(session).await?;

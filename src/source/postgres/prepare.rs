@@ -7,22 +7,23 @@ use super::blame;
 use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
+use super::culprit::explain_refusal;
 use super::describe::describe;
-use super::locking::{LockRoom, branches, lockable, newest_branches, statements};
+use super::locking::{LockRoom, branches, held, lockable, newest_branches, statements, unlocked};
 use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin, server_identity};
-use super::snapshot::{Custody, Locks, Waiting, held, unlocked};
+use super::snapshot::{Custody, Locks, Waiting};
 use super::split_safety::SplitSafety;
 use super::statement;
-use super::watch::{Watch, explain_refusal};
+use super::watch::Watch;
 use crate::base::failpoint;
 use crate::model::{ReadMode, ReadRequest, RelationRequest, ShapeOptions, WorkOptions};
 use crate::source::postgres::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
 /// Tries to list the leaves under a snapshot that was taken after all of them were locked.
-const SNAPSHOT_TRIES: usize = 3;
+pub(super) const SNAPSHOT_TRIES: usize = 3;
 
 /// A source that has its locks and its snapshot, and answers planning's questions.
 #[derive(Debug)]
@@ -187,7 +188,12 @@ async fn enter(
 }
 
 /// An error with whoever was in the way, or with the flag whose text is wrong.
-async fn explained(lock: &Session, error: SourceError, shape: &ShapeOptions, application: &str) -> SourceError {
+pub(super) async fn explained(
+    lock: &Session,
+    error: SourceError,
+    shape: &ShapeOptions,
+    application: &str,
+) -> SourceError {
     let error = explain_refusal(lock, error, named(shape), application).await;
     blame::explain(lock, error, shape).await
 }
@@ -201,7 +207,7 @@ fn named(shape: &ShapeOptions) -> Option<&str> {
 }
 
 /// What stands behind a relation; nothing is known to stand behind a query.
-async fn tree_of(session: &Session, found: Option<&CatalogRelation>) -> Result<Vec<TreeNode>, SourceError> {
+pub(super) async fn tree_of(session: &Session, found: Option<&CatalogRelation>) -> Result<Vec<TreeNode>, SourceError> {
     match found {
         Some(found) => catalog::tree(session, found.oid).await,
         None => Ok(Vec::new()),
@@ -242,7 +248,11 @@ fn is_small(tree: &[TreeNode], work: &WorkOptions) -> bool {
 }
 
 /// Says what may go wrong with a standby.
-async fn warn_of_replay(lock: &Session, server: &ServerFacts, work: &WorkOptions) -> Result<(), SourceError> {
+pub(super) async fn warn_of_replay(
+    lock: &Session,
+    server: &ServerFacts,
+    work: &WorkOptions,
+) -> Result<(), SourceError> {
     if server.standby {
         warn_of_conflicts(lock).await?;
     } else if work.source_limits.max_replay_lag.is_some() {

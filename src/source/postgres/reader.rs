@@ -1,7 +1,6 @@
 //! The [`Reading`] of a PostgreSQL server: sessions under one snapshot, a COPY a partition.
 
-use std::collections::BTreeSet;
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,32 +11,31 @@ use tokio::sync::Mutex;
 
 use super::connect::{Session, Sessions};
 use super::error::STANDBY_HINT;
-use super::kept::{self, PgRecord, SourceRecord};
-use super::partition_reading::{Manner, Named, PartitionReading};
+use super::kept::{PgRecord, SourceRecord};
+use super::let_go::{Holding, LetGo};
+use super::partition_reading::{Manner, PartitionReading};
 use super::permits::Permits;
-use super::plan::locks::{CONTROL_SESSIONS, LockShare};
+use super::plan::PgPlan;
+use super::plan::locks::LockShare;
 use super::plan::sizing::heap_blocks;
-use super::plan::{PgPartition, PgPlan};
-use super::prepare::{Planning, application};
+use super::prepare::Planning;
+use super::relation_read::{Common, RelationRead, permits, unknown};
 use super::served_pages::Serving;
-use super::session::{Begin, begin};
-use super::snapshot::{self, Custody, KEEPER_PING};
+use super::snapshot::{self, Custody, KEEPER_PING, READER};
 use super::watch::Watch;
 use super::{catalog, keyset};
-use crate::base::failpoint;
-use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
-    Consistency, Plan, ReadMode, ReadRequest, RelationKind, ServedReads, SnapshotRecord, SourceCost, SourceFacts,
+    Consistency, ConsistencyMode, Plan, ReadMode, ReadRequest, ServedReads, SnapshotRecord, SourceCost, SourceFacts,
     SourceKind,
 };
-use crate::source::{BatchStream, Begun, Opened, Reading, SourceError, SourceFault};
+use crate::source::{BatchStream, Opened, Reading, SourceError, SourceFault};
 
 /// Between two looks at the keepers and the lock session: a lost keeper is replaced within seconds.
 const GUARD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How reads share one moment.
 #[derive(Debug)]
-enum Moment {
+pub(super) enum Moment {
     /// Keepers hold an exported snapshot that each reader imports.
     Kept(Box<Custody>),
     /// One reader: its own transaction is the snapshot.
@@ -49,33 +47,56 @@ enum Moment {
 /// A PostgreSQL server, ready to be read from.
 #[derive(Debug)]
 pub(crate) struct PostgresReading {
-    sessions: Arc<Sessions>,
-    watch: Arc<Watch>,
-    moment: Moment,
-    record: SourceRecord,
-    plan: Arc<PgPlan>,
-    told: Arc<Plan>,
-    snapshots: Vec<SnapshotRecord>,
-    read_mode: ReadMode,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) moment: Moment,
+    /// By the numbers of their requests.
+    pub(super) relations: BTreeMap<usize, RelationRead>,
+    /// Which of them are held no more.
+    pub(super) let_go: LetGo,
+    /// Why others are not read.
+    pub(super) refused: SyncMutex<BTreeMap<usize, SourceError>>,
+    pub(super) snapshots: Vec<SnapshotRecord>,
+    pub(super) read_mode: ReadMode,
     /// Whether some partitions were read under another snapshot than the others.
-    mixed: bool,
-    /// The partitions that were opened here.
-    opened: SyncMutex<BTreeSet<u32>>,
-    permits: Arc<Permits>,
+    pub(super) mixed: bool,
+    pub(super) permits: Arc<Permits>,
     /// Whether the database's encoding is `SQL_ASCII`.
-    sql_ascii: bool,
+    pub(super) sql_ascii: bool,
     /// How pages are read for somebody who may read them slowly.
-    served: Option<ServedReads>,
+    pub(super) served: Option<ServedReads>,
 }
 
 impl PostgresReading {
+    /// Relations that were planned together, and those that cannot be read, by the numbers of their requests.
+    pub(super) fn of_several(
+        Common { sessions, watch, custody, snapshot, readers, sql_ascii }: Common,
+        relations: BTreeMap<usize, RelationRead>,
+        refused: BTreeMap<usize, SourceError>,
+    ) -> Self {
+        let readers = u64::try_from(readers).unwrap_or(u64::MAX);
+        Self {
+            sessions,
+            watch,
+            moment: Moment::Kept(Box::new(custody)),
+            relations,
+            let_go: LetGo::new(),
+            refused: SyncMutex::new(refused),
+            snapshots: vec![snapshot],
+            read_mode: ReadMode::Copy,
+            mixed: false,
+            permits: Permits::new(LockShare { readers, relations: u64::MAX }),
+            sql_ascii,
+            served: None,
+        }
+    }
+
     /// Ends planning: from here on partitions can be opened, by as many workers at a time as `request` has readers. With
     /// [`ReadRequest::keep`] the snapshot can be imported by others even where only one reader needs it.
     ///
     /// # Errors
     /// The snapshot cannot be exported or kept.
     pub(super) async fn new(planning: Planning, plan: PgPlan, request: &ReadRequest) -> Result<Self, SourceError> {
-        let told = Arc::new(plan.told(request)?);
         let (read_mode, keep) = (request.work.read_mode, request.keep);
         let Planning { sessions, watch, anchor, exported, locks, identity, .. } = planning;
         let Planning { application, found, meaning, server, room, .. } = planning;
@@ -119,105 +140,32 @@ impl PostgresReading {
             sessions,
             watch,
             moment,
-            record,
-            plan: Arc::new(plan),
-            told,
+            relations: [(0, RelationRead::new(record, plan, request)?)].into(),
+            let_go: LetGo::new(),
+            refused: SyncMutex::default(),
             snapshots,
             read_mode,
             mixed: false,
-            opened: SyncMutex::default(),
             permits,
             sql_ascii,
             served: request.work.served.clone(),
         })
     }
 
-    /// Goes on with a run that another process began, under the snapshot that others hold.
-    ///
-    /// # Errors
-    /// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server;
-    /// [`SourceFault::SchemaChanged`] where the relation is not what it was.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes the sessions.
-    pub(super) async fn resume(
-        connect: &ConnectSettings,
-        PgRecord { server: record, plan }: PgRecord,
-        request: &ReadRequest,
-        begun: &Begun,
-    ) -> Result<Self, SourceError> {
-        let (since, work) = (Instant::now(), &request.work);
-        let told = Arc::new(plan.told(request)?);
-        let application = application(&request.run_id);
-        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
-        let sql_ascii = record.server.types.sql_ascii;
-        let (held, moment) = match work.read_mode {
-            ReadMode::Keyset { page_size } => {
-                let anchor = sessions.get().await?;
-                begin(&anchor, Begin::Latest, &format!("{application}/plan")).await?;
-                record.meaning.check_role(&anchor).await?;
-                let found = record.found.as_ref();
-                let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
-                anchor.batch("ending planning", "COMMIT").await?;
-                ((None, None), Moment::Pages(pages))
-            }
-            ReadMode::Copy => {
-                let custody = kept::custody(&record, &begun.held, &application);
-                custody.reinforce(&sessions).await?;
-                let lock = custody.session(&sessions, "locks").await?;
-                record.meaning.check_role(&lock).await?;
-                custody.second(&sessions).await?;
-                let age = match begun.consistency.snapshots.first() {
-                    Some(snapshot) if !failpoint::off("snapshot-age") => {
-                        snapshot::age(&lock, snapshot.taken_at).await?
-                    }
-                    _ => Duration::ZERO,
-                };
-                let taken = Instant::now().checked_sub(age).unwrap_or(since);
-                ((Some(lock), Some(taken)), Moment::Kept(Box::new(custody)))
-            }
-        };
-        let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, since, held);
-        let permits = permits(&record, work.readers.get());
-        Ok(Self {
-            sessions,
-            watch: Arc::new(watch),
-            moment,
-            record,
-            plan: Arc::new(plan),
-            told,
-            snapshots: begun.consistency.snapshots.clone(),
-            read_mode: work.read_mode,
-            mixed: false,
-            opened: SyncMutex::default(),
-            permits,
-            sql_ascii,
-            served: None,
-        })
+    /// What another process must know to read the only relation under the same snapshot.
+    pub(super) fn source_record(&self) -> Result<&SourceRecord, SourceError> {
+        Ok(&self.relation(0)?.record)
     }
 
-    /// The same as the rest of a run whose first partitions were read by `plan`, and under `snapshots`.
-    pub(super) fn into_rest_of(
-        self,
-        plan: PgPlan,
-        request: &ReadRequest,
-        snapshots: &[SnapshotRecord],
-    ) -> Result<Self, SourceError> {
-        let told = Arc::new(plan.told(request)?);
-        let snapshots = snapshots.iter().cloned().chain(self.snapshots).collect();
-        Ok(Self { plan: Arc::new(plan), told, snapshots, mixed: true, ..self })
+    fn relation(&self, relation: usize) -> Result<&RelationRead, SourceError> {
+        self.relations.get(&relation).ok_or_else(|| unknown(relation))
     }
 
-    /// What another process must know to read under the same snapshot.
-    pub(super) fn source_record(&self) -> &SourceRecord {
-        &self.record
-    }
-
-    async fn reader(&self) -> Result<Session, SourceError> {
+    async fn reader(&self, of: &RelationRead) -> Result<Session, SourceError> {
         match self.session().await {
             Ok(session) => Ok(session),
             Err(error) => {
-                let relation = self.record.found.as_ref().map(catalog::CatalogRelation::sql_name);
+                let relation = of.record.found.as_ref().map(catalog::CatalogRelation::sql_name);
                 Err(self.on_standby(self.watch.explain(error, relation.as_deref()).await))
             }
         }
@@ -241,31 +189,12 @@ impl PostgresReading {
                 )
                 .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
             }),
-            Moment::Kept(custody) => match custody.session(&self.sessions, "reader").await {
+            Moment::Kept(custody) => match custody.session(&self.sessions, READER).await {
                 Err(error) if error.is_out_of_connections() => custody.lend().await.ok_or(error),
                 session => session,
             },
             Moment::Pages(_) => self.sessions.get().await,
         }
-    }
-
-    fn opened(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn partition(&self, number: u32) -> Result<PgPartition, SourceError> {
-        let partition = usize::try_from(number).ok().and_then(|place| self.plan.partitions.get(place));
-        let partition = partition.ok_or_else(|| {
-            SourceError::new(SourceFault::Protocol, format!("there is no partition {number} in the plan"))
-        })?;
-        self.opened().insert(number);
-        Ok(partition.clone())
-    }
-
-    fn named(&self) -> Option<Named> {
-        let found = self.record.found.as_ref()?;
-        let tables = (found.kind == RelationKind::PartitionedTable).then_some(found.tables);
-        Some(Named { name: found.sql_name(), oid: found.oid, tables })
     }
 
     /// Pings what idles for as long as others read.
@@ -278,8 +207,8 @@ impl PostgresReading {
         }
     }
 
-    /// Keeps what all reads rest on alive.
-    async fn tend(&self) -> Infallible {
+    /// Keeps what all reads rest on alive; resolves where nothing holds it any more.
+    async fn tend(&self) -> SourceError {
         // Not at once: a second keeper that was left out for a small plan would come for nothing.
         let start = tokio::time::Instant::now() + GUARD_INTERVAL;
         let mut tick = tokio::time::interval_at(start, GUARD_INTERVAL);
@@ -287,12 +216,35 @@ impl PostgresReading {
         loop {
             tick.tick().await;
             if let Moment::Kept(custody) = &self.moment {
-                custody.tend(&self.sessions).await;
+                let locked = self.watch.holds_locks();
+                if !custody.tend(&self.sessions, locked).await {
+                    let message = "every session that holds the locks of the tables is gone";
+                    return SourceError::new(SourceFault::SnapshotLost, message)
+                        .with_hint("the server restarted or ended the sessions; run the job again");
+                }
+                if let Some(holding) = self.holding() {
+                    self.let_go.tend(holding).await;
+                }
             }
             if pinged.elapsed() >= KEEPER_PING {
                 self.ping_idle().await;
                 pinged = Instant::now();
             }
+        }
+    }
+
+    /// What holds the locks of several relations; a single one is held to its end.
+    fn holding(&self) -> Option<Holding<'_>> {
+        let Moment::Kept(custody) = &self.moment else { return None };
+        let Self { sessions, watch, relations, .. } = self;
+        (relations.len() > 1).then(|| Holding { sessions, custody, watch, relations })
+    }
+
+    /// Whether the source lets only some exports go on, which is enough for those who wait.
+    async fn gave_way_in_part(&self, error: &SourceError) -> bool {
+        match (self.holding(), self.watch.waited_for()) {
+            (Some(holding), Some(oid)) => self.let_go.give_way(holding, oid, error).await,
+            _ => false,
         }
     }
 
@@ -310,9 +262,10 @@ impl PostgresReading {
         }
     }
 
-    async fn copy(&self, partition: u32) -> Result<BatchStream, SourceError> {
-        let plan = Arc::clone(&self.plan);
-        let partition = self.partition(partition)?;
+    async fn copy(&self, relation: usize, partition: u32) -> Result<BatchStream, SourceError> {
+        let of = self.relation(relation)?;
+        let plan = Arc::clone(&of.plan);
+        let partition = of.partition(partition)?;
         let permit = self.permits.get().await?;
         // Whoever asked for the partition names it in front of an error.
         let what = "its rows".to_owned();
@@ -321,7 +274,7 @@ impl PostgresReading {
             let serving = Serving { pages: pages.clone(), served, sessions, watch, plan, what };
             return Ok(permit.until_the_end_of(serving.open(&partition)));
         }
-        let session = self.reader().await.inspect_err(|error| permit.heed(error))?;
+        let session = self.reader(of).await.inspect_err(|error| permit.heed(error))?;
         let home = match &self.moment {
             Moment::Pages(pages) => {
                 let batches = pages.open(session, Arc::clone(&self.watch), plan, partition, what);
@@ -332,8 +285,9 @@ impl PostgresReading {
         };
         let manner = Manner {
             watch: Arc::clone(&self.watch),
-            named: self.named(),
-            checked: self.record.locks.checked.is_some().then(|| self.permits.relations()),
+            named: of.named(),
+            own: (self.relations.len() > 1).then(|| of.record.locks.clone()),
+            checked: of.record.locks.checked.is_some().then(|| self.permits.relations()),
             sql_ascii: self.sql_ascii,
             home,
         };
@@ -341,35 +295,45 @@ impl PostgresReading {
     }
 }
 
-fn permits(record: &SourceRecord, readers: usize) -> Arc<Permits> {
-    let readers = u64::try_from(readers).unwrap_or(u64::MAX);
-    Permits::new(LockShare {
-        readers: record.locks.readers.map_or(readers, |most| most.min(readers)),
-        relations: record.locks.checked.as_ref().map_or(u64::MAX, |checked| checked.relations),
-    })
-}
-
 impl Reading for PostgresReading {
     fn plan(&self, relation: usize) -> Option<Arc<Plan>> {
-        (relation == 0).then(|| Arc::clone(&self.told))
+        self.relations.get(&relation).map(|of| Arc::clone(&of.told))
+    }
+
+    fn refused(&self, relation: usize) -> Option<SourceError> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&relation)
+    }
+
+    fn done(&self, relation: usize) {
+        self.let_go.done(relation);
+    }
+
+    fn guard_of(&self, relation: usize) -> BoxFuture<'_, SourceError> {
+        self.let_go.lost(relation).boxed()
     }
 
     fn facts(&self) -> SourceFacts {
-        let server = &self.record.server;
-        let (server_version, standby) = (server.version.clone(), server.standby);
+        let server = self.relations.values().next().map(|of| &of.record.server);
+        let (server_version, standby) =
+            server.map_or_else(Default::default, |server| (server.version.clone(), server.standby));
         SourceFacts { kind: SourceKind::Postgresql, server_version, standby }
     }
 
-    fn consistency(&self, _: usize) -> Consistency {
-        self.plan.promise(self.read_mode, self.mixed, self.snapshots.clone())
+    fn consistency(&self, relation: usize) -> Consistency {
+        let snapshots = self.snapshots.clone();
+        if let Some(of) = self.relations.get(&relation) {
+            return of.plan.promise(self.read_mode, self.mixed, snapshots);
+        }
+        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots, now: None, note: None }
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
-        PgRecord { server: self.record.clone(), plan: PgPlan::clone(&self.plan) }.write()
+    fn record(&self, relation: usize) -> Result<Value, SourceError> {
+        let of = self.relation(relation)?;
+        PgRecord { server: of.record.clone(), plan: PgPlan::clone(&of.plan) }.write()
     }
 
-    fn open(&self, _: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
-        async move { Ok(Opened::Rows(self.copy(partition).await?)) }.boxed()
+    fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {
+        async move { Ok(Opened::Rows(self.copy(relation, partition).await?)) }.boxed()
     }
 
     fn also_held(&self, id: String) -> BoxFuture<'_, ()> {
@@ -391,13 +355,15 @@ impl Reading for PostgresReading {
         .boxed()
     }
 
-    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
-        async {
-            if !self.record.meaning.is_watched() {
+    fn unchanged(&self, relation: usize) -> BoxFuture<'_, Result<(), SourceError>> {
+        async move {
+            let meaning = &self.relation(relation)?.record.meaning;
+            if !meaning.is_watched() {
                 return Ok(());
             }
-            let session = self.watch.latest().await?;
-            let unchanged = self.record.meaning.check(&session).await;
+            // The locks of several relations are held until the last of them is read.
+            let session = self.watch.latest(self.relations.len() > 1).await?;
+            let unchanged = meaning.check(&session).await;
             if self.sessions.are_shared() {
                 session.batch("looking up what names stand for", "COMMIT").await?;
             } else {
@@ -408,22 +374,28 @@ impl Reading for PostgresReading {
         .boxed()
     }
 
-    fn cost(&self) -> SourceCost {
-        let opened = self.opened();
+    fn cost(&self, relation: usize) -> SourceCost {
+        let read = |of: &RelationRead| {
+            let opened = of.opened();
+            heap_blocks(&of.plan, |partition| opened.contains(&partition))
+        };
         SourceCost {
             peak_connections: self.sessions.peak(),
             snapshot_age_seconds: self.watch.snapshot_age().map(|age| age.as_secs_f64()),
-            heap_blocks_read: heap_blocks(&self.plan, |partition| opened.contains(&partition)),
+            heap_blocks_read: self.relations.get(&relation).and_then(read),
         }
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
         async {
-            tokio::select! {
-                never = self.tend() => match never {},
-                error = self.watch.run() => {
+            loop {
+                let error = tokio::select! {
+                    error = self.tend() => return error,
+                    error = self.watch.run() => error,
+                };
+                if !self.gave_way_in_part(&error).await {
                     self.release().await;
-                    error
+                    return error;
                 }
             }
         }

@@ -1,12 +1,22 @@
 //! A run that another process began: under its own snapshot, or the rest of it under a new one.
 
-use super::decide;
-use super::kept::PgRecord;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::kept::{self, PgRecord};
+use super::let_go::LetGo;
+use super::plan::locks::CONTROL_SESSIONS;
 use super::plan::{PgPlan, Slice};
-use super::reader::PostgresReading;
+use super::prepare::application;
+use super::reader::{Moment, PostgresReading};
+use super::relation_read::{RelationRead, permits, unknown};
+use super::session::{Begin, begin};
 use super::source::own_sessions;
+use super::watch::Watch;
+use super::{decide, keyset};
+use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;
-use crate::model::{ReadMode, ReadRequest};
+use crate::model::{ReadMode, ReadRequest, SnapshotRecord};
 use crate::source::{Begun, SourceError, SourceFault};
 
 /// Goes on under the run's snapshot or, where that is gone and it is allowed, under a new one.
@@ -54,10 +64,10 @@ async fn anew(
         return Err(changed("the rows of the relation can no longer be read by several statements"));
     }
     let reading = PostgresReading::new(planning, plan, &keeping).await?;
-    if !reading.source_record().is_of_relation(&record.server) {
+    if !reading.source_record()?.is_of_relation(&record.server) {
         return Err(changed("another relation has come in the place of the one that the run began with"));
     }
-    if !reading.source_record().means_as(&record.server) {
+    if !reading.source_record()?.means_as(&record.server) {
         return Err(changed(
             "the role or a name in --query, --where or --column does not mean what it did when the run began",
         ));
@@ -88,4 +98,79 @@ fn columns(plan: &PgPlan) -> Vec<impl PartialEq> {
 
 fn changed(what: &str) -> SourceError {
     SourceError::new(SourceFault::SchemaChanged, what).with_hint("run the export again")
+}
+
+impl PostgresReading {
+    /// Goes on with a run that another process began, under the snapshot that others hold.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server;
+    /// [`SourceFault::SchemaChanged`] where the relation is not what it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the sessions.
+    pub(super) async fn resume(
+        connect: &ConnectSettings,
+        PgRecord { server: record, plan }: PgRecord,
+        request: &ReadRequest,
+        begun: &Begun,
+    ) -> Result<Self, SourceError> {
+        let (since, work) = (Instant::now(), &request.work);
+        let application = application(&request.run_id);
+        let sessions = kept::sessions(connect, &record, &application, work.readers.get() + CONTROL_SESSIONS)?;
+        let sql_ascii = record.server.types.sql_ascii;
+        let (held, moment) = match work.read_mode {
+            ReadMode::Keyset { page_size } => {
+                let anchor = sessions.get().await?;
+                begin(&anchor, Begin::Latest, &format!("{application}/plan")).await?;
+                record.meaning.check_role(&anchor).await?;
+                let found = record.found.as_ref();
+                let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
+                anchor.batch("ending planning", "COMMIT").await?;
+                ((None, None), Moment::Pages(pages))
+            }
+            ReadMode::Copy => {
+                let custody = kept::custody(&record, &begun.held, &application);
+                custody.reinforce(&sessions).await?;
+                let lock = custody.session(&sessions, "locks").await?;
+                record.meaning.check_role(&lock).await?;
+                custody.second(&sessions).await?;
+                let age = match begun.consistency.snapshots.first() {
+                    Some(snapshot) if !failpoint::off("snapshot-age") => kept::age(&lock, snapshot.taken_at).await?,
+                    _ => Duration::ZERO,
+                };
+                let taken = Instant::now().checked_sub(age).unwrap_or(since);
+                ((Some(lock), Some(taken)), Moment::Kept(Box::new(custody)))
+            }
+        };
+        let watch = Watch::new(&sessions, work.source_limits, &application, record.server.standby, since, held);
+        let permits = permits(&record, work.readers.get());
+        Ok(Self {
+            sessions,
+            watch: Arc::new(watch),
+            moment,
+            relations: [(0, RelationRead::new(record, plan, request)?)].into(),
+            let_go: LetGo::new(),
+            refused: Mutex::default(),
+            snapshots: begun.consistency.snapshots.clone(),
+            read_mode: work.read_mode,
+            mixed: false,
+            permits,
+            sql_ascii,
+            served: None,
+        })
+    }
+
+    /// The same as the rest of a run whose first partitions were read by `plan`, and under `snapshots`.
+    pub(super) fn into_rest_of(
+        mut self,
+        plan: PgPlan,
+        request: &ReadRequest,
+        snapshots: &[SnapshotRecord],
+    ) -> Result<Self, SourceError> {
+        let record = self.relations.remove(&0).ok_or_else(|| unknown(0))?.record;
+        let relations = [(0, RelationRead::new(record, plan, request)?)].into();
+        let snapshots = snapshots.iter().cloned().chain(self.snapshots).collect();
+        Ok(Self { relations, snapshots, mixed: true, ..self })
+    }
 }

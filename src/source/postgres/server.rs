@@ -34,7 +34,7 @@ impl ServerFacts {
 }
 
 /// Who a session is, and where it looks for names without a schema.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct SessionFacts {
     /// The role (`current_user`).
     pub(super) role: String,

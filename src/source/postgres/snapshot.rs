@@ -5,17 +5,18 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tokio_postgres::types::Type;
 
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::session::{Begin, ServerIdentity, begin, literal, server_identity};
+use crate::base::words::counted;
 use crate::base::{failpoint, telemetry};
 use crate::model::SnapshotRecord;
 use crate::source::{Retry, SourceError, SourceFault};
@@ -64,6 +65,9 @@ pub(crate) enum Waiting {
     Nowait,
 }
 
+/// Tables that one statement locks: a round trip to a cloud costs more than all of them.
+const LOCKED_AT_ONCE: usize = 100;
+
 /// In front of a statement, it has the server plan it.
 const EXPLAIN: &str = "EXPLAIN ";
 
@@ -80,9 +84,14 @@ impl Locks {
             Waiting::Patient => "",
             Waiting::Nowait => " NOWAIT",
         };
-        for table in &self.tables {
-            let sql = format!("LOCK TABLE {table} IN ACCESS SHARE MODE{nowait}");
-            session.batch(&format!("locking {table} against changes"), &sql).await?;
+        for tables in self.tables.chunks(LOCKED_AT_ONCE) {
+            let list = tables.join(", ");
+            let sql = format!("LOCK TABLE {list} IN ACCESS SHARE MODE{nowait}");
+            let action = match tables {
+                [table] => format!("locking {table} against changes"),
+                tables => format!("locking {} against changes", counted(tables.len(), "table")),
+            };
+            session.batch(&action, &sql).await?;
         }
         // None is left where the last child went: the root is then read as the leaf that it is.
         let branches = self.checked.iter().map(|checked| &checked.branches).find(|branches| !branches.is_empty());
@@ -122,48 +131,15 @@ pub(crate) async fn facts(session: &Session, id: Option<String>) -> Result<Snaps
     Ok(SnapshotRecord { id, xmin: value(row, 0)?, lsn: value(row, 1)?, taken_at })
 }
 
-/// How old a snapshot is that was taken then, both by the server's clock.
-pub(crate) async fn age(session: &Session, taken_at: DateTime<Utc>) -> Result<Duration, SourceError> {
-    let sql = closed("SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8");
-    let rows = query(session, "asking for the time", &sql, &[]).await?;
-    let micros: Option<i64> = rows.first().map(|row| value(row, 0)).transpose()?;
-    let now = micros
-        .and_then(DateTime::from_timestamp_micros)
-        .ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server does not know the time"))?;
-    // A clock that was set back makes it no younger than new.
-    Ok((now - taken_at).to_std().unwrap_or_default())
-}
-
-/// What the lock session holds.
-pub(crate) async fn held(session: &Session) -> Result<Vec<u32>, SourceError> {
-    let sql = closed(
-        "SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() \
-        AND l.locktype = 'relation' AND l.granted AND l.mode = 'AccessShareLock' ORDER BY l.relation",
-    );
-    let rows = query(session, "listing the locks", &sql, &[]).await?;
-    rows.iter().map(|row| value(row, 0)).collect()
-}
-
-/// Which of `oids` the lock session does not hold.
-pub(crate) async fn unlocked(session: &Session, oids: &[u32]) -> Result<Vec<u32>, SourceError> {
-    if failpoint::off("locks") {
-        return Ok(Vec::new());
-    }
-    let sql = closed(
-        "SELECT o.oid FROM pg_catalog.unnest($1::oid[]) AS o(oid) WHERE NOT EXISTS ( \
-        SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' \
-            AND l.relation = o.oid AND l.granted AND l.mode = 'AccessShareLock')",
-    );
-    let rows = query(session, "checking the locks", &sql, &[(&oids, Type::OID_ARRAY)]).await?;
-    rows.iter().map(|row| value(row, 0)).collect()
-}
-
 /// Keeps an idle session from being taken for dead, by the server (`idle_in_transaction_session_timeout`) and on the
 /// way to it. False where it does not answer: nothing can rest on it then.
 pub(crate) async fn ping(session: &Session) -> bool {
     let answer = tokio::time::timeout(PING_TIMEOUT, session.batch("pinging a session", "SELECT"));
     matches!(answer.await, Ok(Ok(())))
 }
+
+/// The role of a session that reads.
+pub(super) const READER: &str = "reader";
 
 /// Whoever finds it first, the guard or a reader, says the same.
 fn keepers_gone() -> SourceError {
@@ -188,7 +164,9 @@ pub(crate) struct Custody {
     told: AtomicBool,
     /// When a keeper last became a reader, or could not be had, for want of connections.
     full: Mutex<Option<Instant>>,
-    locks: Locks,
+    locks: SyncMutex<Arc<Locks>>,
+    /// Whether readers hold all of them, and not only what they read.
+    readers_lock: bool,
     server: ServerIdentity,
     application: String,
 }
@@ -213,10 +191,16 @@ impl Custody {
             others: Mutex::new(ids),
             told: AtomicBool::new(false),
             full: Mutex::default(),
-            locks,
+            locks: SyncMutex::new(Arc::new(locks)),
+            readers_lock: true,
             server,
             application: application.to_owned(),
         }
+    }
+
+    /// The same where readers lock only what they read, for as long as they read it.
+    pub(crate) fn of_several(self) -> Self {
+        Self { readers_lock: false, ..self }
     }
 
     /// A session that exported `snapshot`, and stays in its transaction, is a keeper from now on.
@@ -226,10 +210,30 @@ impl Custody {
 
     /// Has the first reader idle in the pool before it is asked for. Where that fails, whoever asks finds out why.
     pub(crate) async fn admit(&self, session: Session, snapshot: &str) {
-        match self.enter(&session, "reader", vec![snapshot.to_owned()]).await {
+        match self.enter(&session, READER, vec![snapshot.to_owned()]).await {
             Ok(()) => session.set_entered(),
             Err(_) => session.discard(),
         }
+    }
+
+    fn locks(&self) -> Arc<Locks> {
+        Arc::clone(&self.locks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Holds no more than `locks` from now on: keepers that held more are replaced, one after the other.
+    ///
+    /// # Errors
+    /// As [`Custody::reinforce`]; what is held then is the old locks, or both.
+    pub(crate) async fn narrow(&self, sessions: &Sessions, locks: Locks) -> Result<(), SourceError> {
+        *self.locks.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(locks);
+        let keepers = self.keepers.lock().await.len();
+        for _ in 0..keepers {
+            self.reinforce(sessions).await?;
+            if let Some(keeper) = self.keepers.lock().await.pop_front() {
+                keeper.session.discard();
+            }
+        }
+        Ok(())
     }
 
     /// Somebody else holds the snapshot too, under this id.
@@ -327,7 +331,10 @@ impl Custody {
                         )
                         .with_hint("name one server in --from: a balancer or a failover sits behind this address"));
                     }
-                    return self.locks.take(session, Waiting::Nowait).await;
+                    if role == READER && !self.readers_lock {
+                        return Ok(());
+                    }
+                    return self.locks().take(session, Waiting::Nowait).await;
                 }
                 Err(error) if error.fault == SourceFault::SnapshotLost => {
                     session.batch("leaving a failed transaction", "ROLLBACK").await?;
@@ -343,12 +350,13 @@ impl Custody {
         })
     }
 
-    /// Replaces keepers that died and pings those that idle; called every second or so.
+    /// Replaces keepers that died and pings those that idle; called every second or so. `locked` is whether another session
+    /// holds the locks. Says whether somebody holds them.
     ///
     /// A keeper that cannot be replaced is only a warning, and so is the loss of all: readers that have imported the
     /// snapshot read on, and one of them that idles is made a keeper. Only whoever has to import it and cannot finds
     /// that it is lost.
-    pub(crate) async fn tend(&self, sessions: &Sessions) {
+    pub(crate) async fn tend(&self, sessions: &Sessions, locked: bool) -> bool {
         let alone = {
             let mut keepers = self.keepers.lock().await;
             let mut alive = VecDeque::new();
@@ -369,15 +377,19 @@ impl Custody {
             *keepers = alive;
             // Where there were no connections, a new keeper would take that of a reader.
             if keepers.len() > 1 || self.is_full().await {
-                return;
+                return self.readers_lock || locked || !keepers.is_empty();
             }
             keepers.is_empty()
         };
+        // A new keeper would lock what may have changed since nobody held it.
+        if alone && !self.readers_lock && !locked {
+            return false;
+        }
         if alone && !sessions.has_idle() && self.others.lock().await.is_empty() {
             if !self.told.swap(true, Ordering::Relaxed) {
                 tracing::warn!("every keeper of the snapshot is gone; what is being read is read on");
             }
-            return;
+            return true;
         }
         match self.reinforce(sessions).await {
             Ok(()) => tracing::info!("a new second snapshot keeper stands"),
@@ -388,6 +400,7 @@ impl Custody {
                 }
             }
         }
+        true
     }
 
     /// Whether the server had no connection left a moment ago.
@@ -410,6 +423,12 @@ impl Custody {
     pub(crate) async fn reinforce(&self, sessions: &Sessions) -> Result<(), SourceError> {
         // An idle reader serves as well as a new session.
         let session = self.session(sessions, "keeper").await?;
+        if !self.readers_lock
+            && let Err(error) = self.locks().take(&session, Waiting::Nowait).await
+        {
+            session.discard();
+            return Err(error);
+        }
         let application = literal(&format!("{}/keeper", self.application));
         session.batch("naming a keeper", &format!("SET LOCAL application_name = {application}")).await?;
         let snapshot = export(&session).await?;

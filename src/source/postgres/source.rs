@@ -18,6 +18,7 @@ use super::recount::recount;
 use super::resumed::resume;
 use super::scope;
 use super::served;
+use super::several;
 use super::shared::RunTerms;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
@@ -93,7 +94,15 @@ impl Postgres {
 
 /// Sessions that a run has for itself.
 pub(super) fn own_sessions(connect: &ConnectSettings, request: &ReadRequest) -> Result<Arc<Sessions>, SourceError> {
-    let size = request.work.readers.get() + CONTROL_SESSIONS;
+    sized_sessions(connect, request, request.work.readers.get() + CONTROL_SESSIONS)
+}
+
+/// The same, so many at most.
+pub(super) fn sized_sessions(
+    connect: &ConnectSettings,
+    request: &ReadRequest,
+    size: usize,
+) -> Result<Arc<Sessions>, SourceError> {
     Ok(Arc::new(Sessions::new(connect.clone(), request.shape.allow_rls, &application(&request.run_id), size)?))
 }
 
@@ -125,6 +134,10 @@ impl Source for Postgres {
 
     fn begin(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
         async move {
+            if requests.len() > 1 {
+                let reading = Box::pin(several::begin(&self.connect, &requests)).await?;
+                return Ok(Arc::new(reading) as Arc<dyn Reading>);
+            }
             let (planning, plan, request) = self.planned(requests).await.inspect_err(|error| self.heed(error))?;
             let reading = PostgresReading::new(planning, plan, &request).await?;
             Ok(Arc::new(reading) as Arc<dyn Reading>)
@@ -178,12 +191,12 @@ impl Source for Postgres {
     }
 }
 
-/// The one request of a run: several relations under one snapshot are not read yet.
+/// The one request, where several are not taken together.
 fn only(requests: Vec<ReadRequest>) -> Result<ReadRequest, SourceError> {
     match <[ReadRequest; 1]>::try_from(requests) {
         Ok([request]) => Ok(request),
         Err(several) => {
-            let message = format!("a run reads one relation, and {} were asked for", several.len());
+            let message = format!("one relation is planned or resumed at a time, and {} were asked for", several.len());
             Err(SourceError::new(SourceFault::Usage, message))
         }
     }

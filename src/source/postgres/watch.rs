@@ -3,7 +3,7 @@
 //! asked why.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -13,10 +13,11 @@ use tokio_postgres::types::Type;
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
+use super::culprit::{IN_THE_WAY, with_culprit};
 use super::pace::Pace;
-use super::session::{Begin, begin, literal};
+use super::session::{Begin, begin};
 use super::silence::{BACKEND, BackendState, INQUIRY_TIMEOUT};
-use super::snapshot;
+use super::snapshot::{self, Locks, Waiting};
 use crate::base::spare::Spares;
 use crate::base::{failpoint, telemetry};
 use crate::model::SourceLimits;
@@ -38,7 +39,7 @@ const BLOCKED: &str = "WITH ours AS MATERIALIZED (SELECT pid FROM pg_catalog.pg_
         WHERE datname = pg_catalog.current_database() AND pg_catalog.starts_with(application_name, $1)) \
     SELECT w.pid, w.mode, w.relation::regclass::text, \
         COALESCE(extract(epoch FROM pg_catalog.clock_timestamp() - w.waitstart), 0)::float8, \
-        pg_catalog.upper(pg_catalog.substring(a.query, '^\\s*([A-Za-z]+)')) \
+        pg_catalog.upper(pg_catalog.substring(a.query, '^\\s*([A-Za-z]+)')), w.relation \
     FROM pg_catalog.pg_locks w LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid \
     WHERE NOT w.granted AND w.locktype = 'relation' \
         AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
@@ -54,35 +55,6 @@ const REPLAY_LAG: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
     THEN extract(epoch FROM pg_catalog.clock_timestamp() \
         - COALESCE(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time()))::float8 END";
 
-/// Who has, or waits for, the one lock that conflicts with ours: on the relation named, on what inherits from it, on what
-/// a view is made of, or on what a session of ours has locked; for a query, on any table of the database, which `sure`
-/// tells apart. Beside it, the prepared transaction that has it, or that keeps whoever waits for it waiting: `pg_locks` has
-/// no process for one, and its virtual transaction is found among the locks on transaction ids.
-const IN_THE_WAY: &str = "WITH RECURSIVE ours AS MATERIALIZED (SELECT pid FROM pg_catalog.pg_stat_activity \
-        WHERE datname = pg_catalog.current_database() AND pg_catalog.starts_with(application_name, $2)), \
-    tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid \
-        UNION SELECT b.oid FROM tree, LATERAL ( \
-            SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent = tree.oid \
-            UNION ALL SELECT d.refobjid FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d ON d.objid = r.oid \
-                AND d.classid = 'pg_catalog.pg_rewrite'::regclass \
-                AND d.refclassid = 'pg_catalog.pg_class'::regclass WHERE r.ev_class = tree.oid) b), \
-    here AS MATERIALIZED (SELECT l.* FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' \
-        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) \
-    SELECT pid, granted, relation, sure, gid, owner FROM ( \
-    SELECT l.pid, l.granted, l.relation::regclass::text AS relation, \
-        (SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid = l.relation) AS kind, \
-        COALESCE(l.relation = ANY (SELECT oid FROM tree) OR l.relation = ANY (SELECT h.relation FROM here h \
-            WHERE h.pid = ANY (SELECT pid FROM ours) AND h.granted AND h.mode = 'AccessShareLock'), false) AS sure, \
-        p.gid, p.owner::text AS owner \
-    FROM here l LEFT JOIN LATERAL (SELECT x.gid, x.owner FROM here h \
-        JOIN pg_catalog.pg_locks t ON t.virtualtransaction = h.virtualtransaction AND t.pid IS NULL \
-            AND t.locktype = 'transactionid' AND t.granted \
-        JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid \
-        WHERE h.pid IS NULL AND h.granted AND h.relation = l.relation \
-            AND (l.pid IS NOT NULL AND NOT l.granted OR h.virtualtransaction = l.virtualtransaction) LIMIT 1) p ON true \
-    WHERE l.mode = 'AccessExclusiveLock' AND (l.pid IS NULL OR NOT l.pid = ANY (SELECT pid FROM ours))) AS found \
-    WHERE sure OR $1 IS NULL AND kind = ANY ('{r,p,v,m,f}') ORDER BY sure DESC, granted DESC, pid LIMIT 1";
-
 /// Words by which a statement that wants such a lock may be called.
 const CLASSES: [&str; 10] =
     ["ALTER", "CLUSTER", "COMMENT", "CREATE", "DROP", "LOCK", "REFRESH", "REINDEX", "TRUNCATE", "VACUUM"];
@@ -94,6 +66,10 @@ pub(crate) struct Watch {
     /// It holds the locks; where it was lost, one that only looks stands in its place. Empty in keyset mode, and for a
     /// small table, until there is something to ask.
     control: Mutex<Option<Session>>,
+    /// Whether it holds the locks, as far as is known.
+    locks: AtomicBool,
+    /// The relation for whose lock somebody has waited too long; 0 where nobody has.
+    waited_for: AtomicU32,
     limits: SourceLimits,
     application: String,
     standby: bool,
@@ -121,6 +97,8 @@ impl Watch {
         telemetry::snapshot_taken(snapshot);
         Self {
             sessions: Arc::clone(sessions),
+            locks: AtomicBool::new(control.is_some()),
+            waited_for: AtomicU32::new(0),
             control: Mutex::new(control),
             limits,
             application: format!("{application}/"),
@@ -213,6 +191,7 @@ impl Watch {
             return Ok(());
         }
         let (pid, mode, relation): (i32, &str, &str) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
+        self.waited_for.store(value(row, 5)?, Ordering::Relaxed);
         let class = value::<Option<&str>>(row, 4)?.filter(|word| CLASSES.contains(word)).unwrap_or("statement");
         Err(gave_way(format!(
             "gave way to process {pid}, whose {class} has waited {:.1} s for {mode} on {relation}",
@@ -263,9 +242,7 @@ impl Watch {
         if let Ok(answer) = tokio::time::timeout(limit, self.ask_patiently(sql, parameters)).await {
             return answer;
         }
-        if let Some(session) = self.control.lock().await.take() {
-            session.discard();
-        }
+        self.discard_control().await;
         Err(SourceError::new(SourceFault::Unavailable, "looking at the source: no answer"))
     }
 
@@ -276,6 +253,7 @@ impl Watch {
     ) -> Result<Vec<Row>, SourceError> {
         let mut control = self.control.lock().await;
         if control.as_ref().is_some_and(|session| session.client().is_closed()) {
+            self.locks.store(false, Ordering::Relaxed);
             tracing::warn!("the lock session was lost; the others hold the same locks");
             if let Some(session) = control.take() {
                 session.discard();
@@ -295,6 +273,7 @@ impl Watch {
             Ok(rows) => Ok(rows),
             Err(error) => {
                 // Its transaction has failed or is in doubt, and with it the locks.
+                self.locks.store(false, Ordering::Relaxed);
                 if let Some(session) = control.take() {
                     session.discard();
                 }
@@ -314,10 +293,11 @@ impl Watch {
         Ok(session)
     }
 
-    /// A session that sees the newest catalog, for when all has been read: it may have been any of the run's. It is not to
-    /// go back to the pool.
-    pub(super) async fn latest(&self) -> Result<Session, SourceError> {
-        let control = self.control.lock().await.take().filter(|session| !session.client().is_closed());
+    /// A session that sees the newest catalog, for when all has been read: it may have been any of the run's, but where it
+    /// stands `beside` those that read on, whose locks stay. It is not to go back to the pool.
+    pub(super) async fn latest(&self, beside: bool) -> Result<Session, SourceError> {
+        let control = if beside { None } else { self.control.lock().await.take() };
+        let control = control.filter(|session| !session.client().is_closed());
         let session = match control {
             Some(session) => session,
             None => self.sessions.get_whole().await?,
@@ -338,10 +318,50 @@ impl Watch {
 
     /// Lets go of the locks at once: who waits for them has waited long enough.
     pub(crate) async fn release(&self) {
+        self.discard_control().await;
+        self.sessions.close();
+    }
+
+    async fn discard_control(&self) {
+        self.locks.store(false, Ordering::Relaxed);
         if let Some(session) = self.control.lock().await.take() {
             session.discard();
         }
-        self.sessions.close();
+    }
+
+    /// The relation for whose lock somebody has waited too long, told once.
+    pub(super) fn waited_for(&self) -> Option<u32> {
+        Some(self.waited_for.swap(0, Ordering::Relaxed)).filter(|oid| *oid != 0)
+    }
+
+    /// Holds no more than `locks` from now on: another session takes them, and the one that held more is closed.
+    ///
+    /// # Errors
+    /// The locks cannot be taken; the old session stays.
+    pub(super) async fn narrow(&self, locks: &Locks) -> Result<(), SourceError> {
+        let session = self.sessions.get_whole().await?;
+        let taking = async {
+            if !session.entered() {
+                begin(&session, Begin::Latest, &format!("{}locks", self.application)).await?;
+            }
+            locks.take(&session, Waiting::Nowait).await
+        };
+        if let Err(error) = taking.await {
+            session.discard();
+            return Err(error);
+        }
+        if let Some(old) = self.control.lock().await.replace(session) {
+            old.discard();
+        }
+        self.locks.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the looking session still holds the locks that it was begun with.
+    pub(super) fn holds_locks(&self) -> bool {
+        let open = |control: &Option<Session>| control.as_ref().is_some_and(|session| !session.client().is_closed());
+        // Who has it looks at it, and finds out.
+        self.locks.load(Ordering::Relaxed) && self.control.try_lock().map_or(true, |control| open(&control))
     }
 }
 
@@ -358,86 +378,4 @@ async fn look(
 
 fn gave_way(message: impl Into<String>) -> SourceError {
     SourceError::new(SourceFault::GaveWay, message)
-}
-
-/// Adds to the error of a lock session who was in its way, where that can be found out; its transaction ends.
-pub(super) async fn explain_refusal(
-    session: &Session,
-    error: SourceError,
-    relation: Option<&str>,
-    application: &str,
-) -> SourceError {
-    if !error.is_lock_conflict() || session.batch("leaving a failed transaction", "ROLLBACK").await.is_err() {
-        return error;
-    }
-    let ours = format!("{application}/");
-    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-        [(&relation, Type::TEXT), (&ours, Type::TEXT)];
-    let found = query(session, "looking who holds the lock", &closed(IN_THE_WAY), &parameters).await;
-    with_culprit(error, found.unwrap_or_default().first())
-}
-
-fn with_culprit(error: SourceError, row: Option<&Row>) -> SourceError {
-    match row.map(Culprit::of) {
-        Some(Ok(culprit)) => culprit.added_to(error),
-        // What is not known is not told.
-        Some(Err(_)) | None => error,
-    }
-}
-
-/// Who is in the way of a lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Culprit {
-    /// Its process; a prepared transaction has none.
-    pid: Option<i32>,
-    granted: bool,
-    relation: String,
-    /// Whether the relation is one of those that the run has to lock.
-    sure: bool,
-    /// The prepared transaction that has the lock, or for which the process waits, and its owner.
-    prepared: Option<(String, Option<String>)>,
-}
-
-impl Culprit {
-    fn of(row: &Row) -> Result<Self, SourceError> {
-        let gid: Option<String> = value(row, 4)?;
-        let owner: Option<String> = value(row, 5)?;
-        Ok(Self {
-            pid: value(row, 0)?,
-            granted: value(row, 1)?,
-            relation: value(row, 2)?,
-            sure: value(row, 3)?,
-            prepared: gid.map(|gid| (gid, owner)),
-        })
-    }
-
-    fn added_to(&self, mut error: SourceError) -> SourceError {
-        let Self { relation, .. } = self;
-        let has = if self.granted { "holds" } else { "waits for" };
-        let who = match (self.pid, &self.prepared) {
-            (Some(pid), _) => format!("process {pid}"),
-            (None, Some(prepared)) => format!("the {}", named(prepared)),
-            (None, None) => "a prepared transaction".to_owned(),
-        };
-        let place = if self.sure { "" } else { "in this database " };
-        let behind = match (self.pid, &self.prepared) {
-            (Some(_), Some(prepared)) => format!(", behind the {}", named(prepared)),
-            _ => String::new(),
-        };
-        error.message = format!("{}: {place}{who} {has} ACCESS EXCLUSIVE on {relation}{behind}", error.message);
-        if self.pid.is_none() || self.prepared.is_some() {
-            let gid = self.prepared.as_ref().map_or_else(|| "'…'".to_owned(), |(gid, _)| literal(gid));
-            error.hint = Some(format!(
-                "no process runs a prepared transaction, and waiting does not end it: COMMIT PREPARED {gid} or ROLLBACK \
-                 PREPARED {gid} does, in its own database, by its owner or a superuser (pg_prepared_xacts lists them)"
-            ));
-        }
-        error
-    }
-}
-
-/// A prepared transaction for people.
-fn named((gid, owner): &(String, Option<String>)) -> String {
-    let owner = owner.as_ref().map_or(String::new(), |owner| format!(" of {owner}"));
-    format!("prepared transaction {}{owner}", literal(gid))
 }

@@ -313,8 +313,8 @@ impl Reading for All {
         Consistency { mode, snapshots: Vec::new(), now: None, note: None, proof: None }
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
-        Ok(self.0.iter().map(Rows::record).collect())
+    fn record(&self, relation: usize) -> Result<Value, SourceError> {
+        Ok(json!([self.0[relation].record()]))
     }
 
     fn open(&self, relation: usize, partition: u32) -> BoxFuture<'_, Result<Opened, SourceError>> {

@@ -275,7 +275,7 @@ pub(super) async fn finish(
     let update = format!(
         "UPDATE outhaul.job SET status = $3, row_count = $4, bytes = $5, parts = $6, committing = false, truncated = $7,
              error_code = $8, error_message = $9, completed_at = {NOW}, expires_at = {NOW} + $10,
-             max_rows = $11, version = version + 1, lease_until = NULL, attempt = attempt - $12
+             max_rows = $11, version = version + 1, lease_until = NULL, attempt = attempt - $12, not_before = {NOW}
          WHERE {}{}",
         fence(),
         unless_cancelling(end.status)
@@ -348,6 +348,7 @@ pub(super) async fn cancel(
 ) -> Result<Option<Cancelled>, Undone> {
     let update = format!(
         "UPDATE outhaul.job SET version = version + 1, completed_at = CASE status WHEN 'queued' THEN {NOW} END,
+             not_before = {NOW},
              status = CASE status WHEN 'queued' THEN 'cancelled' ELSE 'cancelling' END
          WHERE id = $1 AND tenant = $2 AND status IN ('queued', 'running', 'cancelling') AND NOT committing
          RETURNING {JOB}"

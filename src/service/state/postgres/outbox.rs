@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
 
-use super::super::{JobRecord, OutboxMessage, QueueFigures};
+use super::super::{JobRecord, MessageTargets, OutboxMessage, QueueFigures};
 use super::jobs::{several, span};
 use super::records::{NOW, given, kept};
 use super::session::{StateTransaction, Undone, number, text};
@@ -24,6 +25,7 @@ pub(super) async fn tell(transaction: &StateTransaction<'_>, messages: &[OutboxM
 
 pub(super) async fn due_messages(
     transaction: &StateTransaction<'_>,
+    targets: &MessageTargets,
     most: u32,
     hold: Duration,
 ) -> Result<Vec<OutboxMessage>, Undone> {
@@ -31,13 +33,18 @@ pub(super) async fn due_messages(
         "WITH due AS (
              UPDATE outhaul.outbox SET due_at = {NOW} + $1
              WHERE number IN (
-                 SELECT number FROM outhaul.outbox WHERE due_at <= {NOW} ORDER BY due_at, number LIMIT $2
+                 SELECT number FROM outhaul.outbox
+                 WHERE due_at <= {NOW}
+                     AND (target IN (SELECT pg_catalog.json_array_elements_text($3::text::json))) = $4
+                 ORDER BY due_at, number LIMIT $2
                  FOR UPDATE SKIP LOCKED)
              RETURNING number, {MESSAGE})
          SELECT {MESSAGE} FROM due ORDER BY number"
     );
     let (hold, most) = (span(hold), i64::from(most));
-    let rows = transaction.rows(&update, &[number(&hold), number(&most)]).await?;
+    let (names, listed) = targets.listed();
+    let values = [number(&hold), number(&most), text(&names), (&listed as &(dyn ToSql + Sync), Type::BOOL)];
+    let rows = transaction.rows(&update, &values).await?;
     let message = |row: &Row| {
         let words = |column| transaction.value::<String>(row, column).map(|text| given(&text));
         let tries = transaction.count(row, 5)?.unwrap_or_default();
@@ -76,8 +83,24 @@ pub(super) async fn overdue(transaction: &StateTransaction<'_>, most: u32) -> Re
 }
 
 pub(super) async fn unremoved(transaction: &StateTransaction<'_>, most: u32) -> Result<Vec<JobRecord>, Undone> {
-    let rest = "status IN ('failed', 'cancelled', 'expired') AND NOT removed ORDER BY completed_at LIMIT $1";
-    several(transaction, rest, &[number(&i64::from(most))]).await
+    let rest = format!(
+        "status IN ('failed', 'cancelled', 'expired') AND NOT removed AND not_before <= {NOW}
+         ORDER BY not_before, completed_at LIMIT $1"
+    );
+    several(transaction, &rest, &[number(&i64::from(most))]).await
+}
+
+pub(super) async fn removal_failed(
+    transaction: &StateTransaction<'_>,
+    id: &str,
+    delay: Duration,
+) -> Result<(), Undone> {
+    let (id, delay) = (kept(id), span(delay));
+    let update = format!(
+        "UPDATE outhaul.job SET not_before = {NOW} + $2 WHERE id = $1 AND status IN ('failed', 'cancelled', 'expired')"
+    );
+    transaction.changed(&update, &[text(&id), number(&delay)]).await?;
+    Ok(())
 }
 
 pub(super) async fn removed(transaction: &StateTransaction<'_>, id: &str) -> Result<(), Undone> {

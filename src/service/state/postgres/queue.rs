@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
-    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    LeaseState, MessageTargets, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{PostgresStore, hints, jobs, outbox};
 
@@ -160,8 +160,23 @@ impl JobStore for PostgresStore {
         })
     }
 
-    fn due_messages(&self, most: u32, hold: Duration) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>> {
-        self.ask("messages were looked for", move |transaction| outbox::due_messages(transaction, most, hold).boxed())
+    fn removal_failed(&self, id: String, delay: Duration) -> BoxFuture<'_, Result<(), StateError>> {
+        self.ask("files were not removed", move |transaction| {
+            let id = id.clone();
+            async move { outbox::removal_failed(transaction, &id, delay).await }.boxed()
+        })
+    }
+
+    fn due_messages(
+        &self,
+        targets: MessageTargets,
+        most: u32,
+        hold: Duration,
+    ) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>> {
+        self.ask("messages were looked for", move |transaction| {
+            let targets = targets.clone();
+            async move { outbox::due_messages(transaction, &targets, most, hold).await }.boxed()
+        })
     }
 
     fn message_done(&self, id: String) -> BoxFuture<'_, Result<(), StateError>> {

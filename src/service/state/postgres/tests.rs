@@ -198,7 +198,7 @@ async fn each_step_is_taken_once_and_whole_or_not_at_all() {
     schema::open(&sessions, WHOLE).await.unwrap();
     schema::open(&sessions, WHOLE).await.unwrap();
     let version = database.client().await.query_one("SELECT version FROM outhaul.version", &[]).await.unwrap();
-    assert_eq!(version.get::<_, i64>(0), 3);
+    assert_eq!(version.get::<_, i64>(0), 4);
     database.drop().await;
 }
 

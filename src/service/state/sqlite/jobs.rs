@@ -221,7 +221,7 @@ pub(super) fn finish(
     let update = format!(
         "UPDATE job SET status = ?3, row_count = ?4, bytes = ?5, parts = ?6, committing = 0, truncated = ?7, error_code = ?8,
              error_message = ?9, completed_at = ?10, expires_at = ?11, max_rows = ?12, version = version + 1,
-             lease_until = NULL, attempt = attempt - ?13
+             lease_until = NULL, attempt = attempt - ?13, not_before = ?10
          WHERE {}{}",
         fence(),
         unless_cancelling(end.status)
@@ -285,7 +285,7 @@ pub(super) fn cancel(transaction: &Transaction<'_>, id: &str, tenant: &str) -> R
     let doing = "a job was cancelled";
     let update = format!(
         "UPDATE job SET version = version + 1,
-             completed_at = CASE status WHEN 'queued' THEN ?3 END,
+             completed_at = CASE status WHEN 'queued' THEN ?3 END, not_before = ?3,
              status = CASE status WHEN 'queued' THEN 'cancelled' ELSE 'cancelling' END
          WHERE id = ?1 AND tenant = ?2 AND status IN ('queued', 'running', 'cancelling') AND committing = 0
          RETURNING {JOB}"

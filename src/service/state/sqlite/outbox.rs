@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Row, Transaction};
 
-use super::super::{JobRecord, OutboxMessage, QueueFigures, StateError};
+use super::super::{JobRecord, MessageTargets, OutboxMessage, QueueFigures, StateError};
 use super::jobs::{JOB, after, now, several};
 use super::records::whole;
 
@@ -26,13 +26,18 @@ pub(super) fn tell(
 
 pub(super) fn due_messages(
     transaction: &Transaction<'_>,
+    targets: &MessageTargets,
     most: u32,
     hold: Duration,
 ) -> Result<Vec<OutboxMessage>, StateError> {
     let now = now();
+    let (names, listed) = targets.listed();
     let update = format!(
         "UPDATE outbox SET due_at = ?2
-         WHERE number IN (SELECT number FROM outbox WHERE due_at <= ?1 ORDER BY due_at, number LIMIT ?3)
+         WHERE number IN (
+             SELECT number FROM outbox
+             WHERE due_at <= ?1 AND (target IN (SELECT value FROM json_each(?4))) = ?5
+             ORDER BY due_at, number LIMIT ?3)
          RETURNING {MESSAGE}"
     );
     let message = |row: &Row<'_>| {
@@ -48,7 +53,7 @@ pub(super) fn due_messages(
     let read = || {
         transaction
             .prepare(&update)?
-            .query_map((now, after(now, hold), most), message)?
+            .query_map((now, after(now, hold), most, &names, listed), message)?
             .collect::<Result<Vec<_>, rusqlite::Error>>()
     };
     read().map_err(StateError::database("messages were looked for"))
@@ -90,10 +95,18 @@ pub(super) fn overdue(transaction: &Transaction<'_>, most: u32) -> Result<Vec<Jo
 
 pub(super) fn unremoved(transaction: &Transaction<'_>, most: u32) -> Result<Vec<JobRecord>, StateError> {
     let select = format!(
-        "SELECT {JOB} FROM job WHERE status IN ('failed', 'cancelled', 'expired') AND removed = 0
-         ORDER BY completed_at LIMIT ?1"
+        "SELECT {JOB} FROM job
+         WHERE status IN ('failed', 'cancelled', 'expired') AND removed = 0 AND not_before <= ?2
+         ORDER BY not_before, completed_at LIMIT ?1"
     );
-    several(transaction, &select, [most], "files without an export were looked for")
+    several(transaction, &select, (most, now()), "files without an export were looked for")
+}
+
+pub(super) fn removal_failed(transaction: &Transaction<'_>, id: &str, delay: Duration) -> Result<(), StateError> {
+    let update = "UPDATE job SET not_before = ?2 WHERE id = ?1 AND status IN ('failed', 'cancelled', 'expired')";
+    let values = (id, after(now(), delay));
+    transaction.execute(update, values).map_err(StateError::database("files were not removed"))?;
+    Ok(())
 }
 
 pub(super) fn removed(transaction: &Transaction<'_>, id: &str) -> Result<(), StateError> {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
-    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    LeaseState, MessageTargets, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{SqliteStore, jobs, outbox};
 
@@ -103,8 +103,18 @@ impl JobStore for SqliteStore {
         self.ask("files were removed", move |transaction| outbox::removed(transaction, &id))
     }
 
-    fn due_messages(&self, most: u32, hold: Duration) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>> {
-        self.ask("messages were looked for", move |transaction| outbox::due_messages(transaction, most, hold))
+    fn removal_failed(&self, id: String, delay: Duration) -> BoxFuture<'_, Result<(), StateError>> {
+        self.ask("files were not removed", move |transaction| outbox::removal_failed(transaction, &id, delay))
+    }
+
+    fn due_messages(
+        &self,
+        targets: MessageTargets,
+        most: u32,
+        hold: Duration,
+    ) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>> {
+        let doing = "messages were looked for";
+        self.ask(doing, move |transaction| outbox::due_messages(transaction, &targets, most, hold))
     }
 
     fn message_done(&self, id: String) -> BoxFuture<'_, Result<(), StateError>> {

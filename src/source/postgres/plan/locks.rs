@@ -77,6 +77,14 @@ impl LockTable {
         relations <= self.quarter() && held <= self.quarter().saturating_mul(2)
     }
 
+    /// The most readers of `asked`, each of which locks no more than `largest` relations, where `beside` sessions lock all of
+    /// `relations`. `None` where not even one may.
+    pub fn readers_of_several(self, relations: u64, largest: u64, beside: u64, asked: u64) -> Option<u64> {
+        let held = |readers: u64| relations.saturating_mul(beside).saturating_add(largest.saturating_mul(readers));
+        let fits = |readers: &u64| held(*readers) <= self.quarter().saturating_mul(2);
+        if relations > self.quarter() { None } else { (1..=asked).rev().find(fits) }
+    }
+
     /// The most readers, and what stands beside them, that may lock so many relations. `None` where not even one may.
     pub fn most_readers(self, relations: u64, readers: u64, beside: impl Fn(u64) -> u64) -> Option<Holders> {
         let mut fewer = (1..=readers).rev().map(|readers| Holders { readers, beside: beside(readers) });
@@ -110,6 +118,14 @@ impl LockUse {
     pub fn of_all(way: LockWay, table: LockTable, relations: u64, holders: Holders) -> Self {
         let of_session = relations.saturating_add(SESSION_LOCKS);
         let at_most = holders.count().saturating_mul(of_session);
+        Self { way, at_most, lock_table: table.entries, readers: None }
+    }
+
+    /// Where the sessions beside the readers lock all of several relations, and each reader what it reads.
+    pub fn of_several(table: LockTable, relations: u64, largest: u64, holders: Holders) -> Self {
+        let all = relations.saturating_add(SESSION_LOCKS).saturating_mul(holders.beside);
+        let read = largest.saturating_add(SESSION_LOCKS).saturating_mul(holders.readers);
+        let (way, at_most) = (LockWay::BeforeSnapshot, all.saturating_add(read));
         Self { way, at_most, lock_table: table.entries, readers: None }
     }
 
@@ -151,6 +167,13 @@ mod tests {
         let beside = |readers| if readers == 1 { 1 } else { 3 };
         let most = |relations| DEFAULT.most_readers(relations, 8, beside).map(Holders::count);
         assert_eq!([200, 300, 600, 800, 1600, 1601].map(most), [Some(11), Some(10), Some(5), Some(2), Some(2), None]);
+    }
+
+    #[test]
+    fn readers_of_several_relations_lock_what_they_read() {
+        let most = |relations, largest| DEFAULT.readers_of_several(relations, largest, 3, 8);
+        assert_eq!((most(400, 4), most(1000, 4), most(1000, 100)), (Some(8), Some(8), Some(2)));
+        assert_eq!((most(1000, 201), most(1601, 1), most(u64::MAX, 1)), (None, None, None));
     }
 
     #[test]

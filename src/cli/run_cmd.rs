@@ -1,0 +1,157 @@
+//! `outhaul run`: the exports of a job file, under one snapshot.
+
+use std::path::Path;
+use std::time::Instant;
+
+use clap::ArgMatches;
+
+use super::looks::Looks;
+use super::progress::{Progress, View};
+use super::run_view::{self, JobSummary, JobTotals};
+use super::screen::stdout_answer;
+use super::session::{Front, by_signal};
+use super::summary::Failure;
+use super::{CommandContext, args, exit, export_cmd, printable};
+use crate::base::telemetry::{self, Outcome};
+use crate::config::job::{JobChoice, JobFile, schema};
+use crate::config::{ConfigErrors, FrontOptions};
+use crate::export::ExportError;
+use crate::export::job::{JobReport, JobRequest, plan_job, run_job};
+use crate::model::{Event, ExportErrorKind};
+
+pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
+    if matches.get_flag("schema") {
+        return match serde_json::to_string_pretty(&schema::schema()) {
+            Ok(schema) => stdout_answer(&schema),
+            Err(error) => context.fail(&ExportError::internal("writing the schema").with_source(error)),
+        };
+    }
+    let loaded = match load(matches, context).await {
+        Ok(loaded) => loaded,
+        Err(NoJob::Config(errors)) => return context.refuse(&errors),
+        Err(NoJob::Source(error)) => return context.fail(&error),
+    };
+    let (job, options) = loaded;
+    context.start_logs(Looks::of(options.color, options.log_format));
+    let front = export_cmd::front(&options, context);
+    if front.view == View::Json {
+        let error = ExportError::new(ExportErrorKind::Usage, "--progress json is of one export, and a job has several");
+        return front.fail(&Failure::early(&error.with_hint("--report json tells of each export at the end")));
+    }
+    if matches.get_flag("dry_run") {
+        return plan(&job, &front, context).await;
+    }
+    export_cmd::with_metrics(&front, &options, carry_out(job, &front)).await
+}
+
+/// Why a job is none.
+enum NoJob {
+    Config(ConfigErrors),
+    Source(ExportError),
+}
+
+/// Reads the job file, and asks the source which tables there are where the file has patterns.
+async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequest, FrontOptions), NoJob> {
+    let path = matches.get_one::<String>("job").map_or("", String::as_str);
+    let (flags, environment) = (args::flags(matches), &context.environment);
+    let file = JobFile::read(Path::new(path), environment).map_err(NoJob::Config)?;
+    let source = file.source(flags.clone(), environment).map_err(NoJob::Config)?;
+    let listed = if file.has_patterns() {
+        let listing = async {
+            let no_catalog =
+                || ExportError::new(ExportErrorKind::Usage, "this source does not tell which tables it has");
+            Ok::<_, ExportError>(source.list().ok_or_else(no_catalog)?.await?)
+        };
+        context.unless_stopped("stopped while listing", listing).await.map_err(NoJob::Source)?
+    } else {
+        Vec::new()
+    };
+    let names = |id: &str| matches.get_many::<String>(id).into_iter().flatten().cloned().collect();
+    let choice = JobChoice { only: names("only"), except: names("except") };
+    file.job(&flags, environment, &source, &listed, &choice).map_err(NoJob::Config)
+}
+
+/// Runs a job to its end and tells of it; returns the exit code.
+async fn carry_out(job: JobRequest, front: &Front) -> u8 {
+    let started = Instant::now();
+    telemetry::run_named(&job.run_id);
+    let (progress, events) = match Progress::start(front.view, &front.screen) {
+        Ok(progress) => progress,
+        Err(error) => {
+            let error = ExportError::internal("starting the progress display").with_source(error);
+            return front.fail(&Failure::early(&error));
+        }
+    };
+    let totals = JobTotals::new(&job);
+    let screen = (!front.quiet).then(|| front.screen.clone());
+    let (told, heard) = tokio::sync::mpsc::channel(EVENT_QUEUE);
+    let telling = tokio::spawn(totals.tell(heard, events, screen));
+    let ended = run_job(job, told, front.signals.token().clone()).await;
+    // It ends with the last export's own channel.
+    let _ = telling.await;
+    let drained = progress.drain().await;
+    drained.finish(&Event::Committing { parts: 0 }).await;
+    match ended {
+        Ok(report) => {
+            let report = signalled(report, front);
+            let view = JobSummary::new(&report);
+            telemetry::export_ended(outcome(view.exit_code()), started.elapsed());
+            for line in view.failures() {
+                front.screen.line(&line);
+            }
+            if !front.reporter.is_json() && !front.quiet {
+                front.tell(&view.to_string());
+            }
+            front.reporter.give(&front.screen, &view.body(), &view.errors());
+            view.exit_code()
+        }
+        Err(error) => front.fail(&Failure::early(&by_signal(error, front))),
+    }
+}
+
+/// Events of all exports that wait for the display.
+const EVENT_QUEUE: usize = 256;
+
+/// Exports that were told to stop do not know by which signal.
+fn signalled(mut report: JobReport, front: &Front) -> JobReport {
+    report.exports = report
+        .exports
+        .into_iter()
+        .map(|mut export| {
+            export.result = export.result.map_err(|error| by_signal(error, front));
+            export
+        })
+        .collect();
+    report
+}
+
+fn outcome(exit_code: u8) -> Outcome {
+    match exit_code {
+        exit::COMPLETE => Outcome::Complete,
+        exit::TRUNCATED => Outcome::Truncated,
+        130 | 143 => Outcome::Cancelled,
+        _ => Outcome::Failed,
+    }
+}
+
+/// Shows what a job would read.
+async fn plan(job: &JobRequest, front: &Front, context: &CommandContext) -> u8 {
+    let planned = context.unless_stopped("stopped while planning", plan_job(job)).await;
+    match planned {
+        Ok(plans) => {
+            let view = run_view::PlannedJob::new(job, &plans);
+            if !front.reporter.is_json() {
+                let answered = stdout_answer(printable::lines(&view.to_string()).trim_end());
+                if answered != exit::COMPLETE {
+                    return answered;
+                }
+            }
+            for line in view.failures() {
+                front.screen.line(&line);
+            }
+            front.reporter.give(&front.screen, &view.body(), &view.errors());
+            view.exit_code()
+        }
+        Err(error) => front.fail(&Failure::early(&error)),
+    }
+}

@@ -1,0 +1,486 @@
+//! What people and scripts see of a job: totals while it runs, a table and a report at its end.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::exit::{self, Truncation};
+use super::human;
+use super::report::ErrorRecord;
+use super::screen::Screen;
+use super::summary::{self, Failure};
+use super::table::Table;
+use crate::base::words::counted;
+use crate::export::ExportError;
+use crate::export::job::{ExportEvent, JobOutcome, JobReport, JobRequest};
+use crate::model::{Event, Plan, ResumedProgress, RunStatus};
+
+/// Exit codes from the gravest on: the first that an export has is the job's.
+const GRAVITY: [u8; 18] = [
+    1,
+    2,
+    exit::VERIFICATION,
+    10,
+    20,
+    13,
+    14,
+    15,
+    22,
+    23,
+    12,
+    11,
+    21,
+    16,
+    143,
+    130,
+    exit::READER_GONE,
+    exit::TRUNCATED,
+];
+
+/// The gravest of some exit codes.
+pub(super) fn gravest(codes: impl IntoIterator<Item = u8>) -> u8 {
+    let rank = |code: u8| GRAVITY.iter().position(|known| *known == code).unwrap_or(GRAVITY.len());
+    codes.into_iter().min_by_key(|code| rank(*code)).unwrap_or(exit::COMPLETE)
+}
+
+/// What is known of one export while the job runs.
+#[derive(Debug, Clone, Default)]
+struct Sum {
+    planned: bool,
+    ended: bool,
+    estimated_rows: Option<u64>,
+    estimated_bytes: Option<u64>,
+    partitions: usize,
+    done: usize,
+    rows: u64,
+    bytes: u64,
+    snapshot: Option<String>,
+}
+
+/// The events of all exports as those of one.
+#[derive(Debug)]
+pub(super) struct JobTotals {
+    names: Vec<String>,
+    run_id: String,
+    root: String,
+    readers: usize,
+    sums: Vec<Sum>,
+    told_plan: bool,
+}
+
+impl JobTotals {
+    pub(super) fn new(job: &JobRequest) -> Self {
+        Self {
+            names: job.exports.iter().map(|export| export.name.clone()).collect(),
+            run_id: job.run_id.clone(),
+            root: crate::store::shown(&job.root),
+            readers: job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1),
+            sums: vec![Sum::default(); job.exports.len()],
+            told_plan: false,
+        }
+    }
+
+    /// Tells what happens for as long as events come; each export that has committed has a line of its own.
+    pub(super) async fn tell(
+        mut self,
+        mut heard: Receiver<ExportEvent>,
+        events: Sender<Event>,
+        screen: Option<Screen>,
+    ) {
+        let started = Event::RunStarted {
+            run_id: self.run_id.clone(),
+            relation: counted(self.names.len(), "export"),
+            destination: self.root.clone(),
+            format: "mixed".to_owned(),
+            compression: "mixed".to_owned(),
+            single_file: false,
+            readers: self.readers,
+        };
+        let _ = events.send(started).await;
+        while let Some(ExportEvent { export, event }) = heard.recv().await {
+            let line = self.take_in(export, event);
+            if let (Some(line), Some(screen)) = (line, &screen) {
+                screen.line(&line);
+            }
+            let all_planned = self.sums.iter().all(|sum| sum.planned || sum.ended);
+            if all_planned && !std::mem::replace(&mut self.told_plan, true) {
+                let _ = events.send(self.plan()).await;
+            }
+            if self.told_plan {
+                // A full queue drops this one: the next says it better.
+                let _ = events.try_send(self.progress());
+            }
+        }
+    }
+
+    /// Adds an event; what is to be said of it.
+    fn take_in(&mut self, export: usize, event: Event) -> Option<String> {
+        let sum = self.sums.get_mut(export)?;
+        match event {
+            Event::Planned { partitions, estimated_rows, estimated_bytes, snapshot, .. } => {
+                *sum = Sum { planned: true, estimated_rows, estimated_bytes, partitions, snapshot, ..sum.clone() };
+            }
+            Event::Progress { rows, bytes, partitions_done, partitions, .. } => {
+                *sum = Sum { rows, bytes, done: partitions_done, partitions, ..sum.clone() };
+            }
+            Event::RunFinished { report } => {
+                sum.ended = true;
+                sum.done = sum.partitions;
+                sum.rows = report.rows_read_now;
+                sum.bytes = report.bytes_written_now;
+                let name = self.names.get(export)?;
+                let what = human::rows_in_parts(report.rows, report.parts);
+                let done = if report.already_committed { ", committed before" } else { "" };
+                return Some(format!("{name}: {what}, {}{done}", human::bytes(report.bytes)));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn plan(&self) -> Event {
+        let all = |of: fn(&Sum) -> Option<u64>| {
+            let known = self.sums.iter().filter(|sum| sum.planned).map(of);
+            known.collect::<Option<Vec<u64>>>().map(|all| all.into_iter().fold(0, u64::saturating_add))
+        };
+        Event::Planned {
+            run_id: self.run_id.clone(),
+            partitions: self.sums.iter().map(|sum| sum.partitions).sum(),
+            estimated_rows: all(|sum| sum.estimated_rows),
+            estimated_bytes: all(|sum| sum.estimated_bytes),
+            snapshot: self.sums.iter().find_map(|sum| sum.snapshot.clone()),
+            truncated: false,
+            resumed: ResumedProgress::default(),
+        }
+    }
+
+    fn progress(&self) -> Event {
+        Event::Progress {
+            rows: self.sums.iter().fold(0, |all, sum| all.saturating_add(sum.rows)),
+            bytes: self.sums.iter().fold(0, |all, sum| all.saturating_add(sum.bytes)),
+            partitions_done: self.sums.iter().map(|sum| sum.done).sum(),
+            partitions: self.sums.iter().map(|sum| sum.partitions).sum(),
+            readers: Vec::new(),
+        }
+    }
+}
+
+/// The end of a job.
+#[derive(Debug)]
+pub(super) struct JobSummary<'a> {
+    report: &'a JobReport,
+    exit_code: u8,
+}
+
+/// The JSON form.
+#[derive(Debug, Serialize)]
+pub(super) struct JobJson<'a> {
+    schema_version: u32,
+    exit_code: u8,
+    /// `complete`, `truncated` or `incomplete`.
+    status: &'static str,
+    run_id: &'a str,
+    root: &'a str,
+    record: Option<&'a str>,
+    one_instant: bool,
+    retryable: bool,
+    exports: Vec<ExportJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExportJson<'a> {
+    name: &'a str,
+    exit_code: u8,
+    /// As a report of `outhaul export` has it.
+    #[serde(flatten)]
+    body: serde_json::Value,
+}
+
+impl<'a> JobSummary<'a> {
+    pub(super) fn new(report: &'a JobReport) -> Self {
+        let of_record = report.record.as_ref().err().map(|error| exit::failed(error.kind));
+        let exit_code = gravest(report.exports.iter().map(code).chain(of_record));
+        Self { report, exit_code }
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    fn failed(&self) -> impl Iterator<Item = &'a ExportError> {
+        let exports = self.report.exports.iter().filter_map(|export| export.result.as_ref().err());
+        exports.chain(self.report.record.as_ref().err())
+    }
+
+    /// The errors, each with the name of its export.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let failed = |export: &JobOutcome| {
+            let error = export.result.as_ref().err()?;
+            Some(format!("{}: {}", export.name, summary::error_text(&Failure::early(error), false)))
+        };
+        let record = self
+            .report
+            .record
+            .as_ref()
+            .err()
+            .map(|error| format!("the run's record: {}", summary::error_text(&Failure::early(error), false)));
+        self.report.exports.iter().filter_map(failed).chain(record).collect()
+    }
+
+    pub(super) fn errors(&self) -> Vec<ErrorRecord> {
+        self.failed().map(ErrorRecord::of).collect()
+    }
+
+    pub(super) fn body(&self) -> JobJson<'a> {
+        let exports = self.report.exports.iter().map(|export| ExportJson {
+            name: &export.name,
+            exit_code: code(export),
+            body: body(export),
+        });
+        JobJson {
+            schema_version: summary::SCHEMA_VERSION,
+            exit_code: self.exit_code,
+            status: match self.exit_code {
+                exit::COMPLETE => "complete",
+                exit::TRUNCATED => "truncated",
+                _ => "incomplete",
+            },
+            run_id: &self.report.run_id,
+            root: &self.report.root,
+            record: self.report.record.as_deref().ok(),
+            one_instant: self.report.one_instant,
+            retryable: self.failed().next().is_some() && self.failed().all(|error| error.kind.retryable()),
+            exports: exports.collect(),
+        }
+    }
+}
+
+/// What is said of an export: as a report of its own has it, without what the envelope says.
+fn body(export: &JobOutcome) -> serde_json::Value {
+    let body = match &export.result {
+        Ok(report) => serde_json::to_value(summary::committed(report, code(export))),
+        Err(error) => serde_json::to_value(summary::failed(&Failure {
+            destination: Some(&export.destination),
+            ..Failure::early(error)
+        })),
+    };
+    let mut body = body.unwrap_or_default();
+    if let Some(members) = body.as_object_mut() {
+        members.remove("schema_version");
+        members.remove("exit_code");
+        members.insert("relation".to_owned(), export.relation.clone().into());
+    }
+    body
+}
+
+fn code(export: &JobOutcome) -> u8 {
+    match &export.result {
+        Ok(report) => exit::committed(report.status, Truncation::from_flag(report.truncation_allowed)),
+        Err(error) => exit::failed(error.kind),
+    }
+}
+
+impl fmt::Display for JobSummary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::default();
+        table.right(1).right(2).right(3);
+        table.row(["export", "rows", "parts", "size", ""].map(str::to_owned));
+        let mut failed = 0_usize;
+        for export in &self.report.exports {
+            let cells = if let Ok(report) = &export.result {
+                let note = match (report.status, report.already_committed) {
+                    (RunStatus::Truncated, _) => "truncated",
+                    (RunStatus::Complete, true) => "committed before",
+                    (RunStatus::Complete, false) => "",
+                };
+                let rows = report.rows.map_or_else(String::new, human::count);
+                [export.name.clone(), rows, human::count(report.parts), human::bytes(report.bytes), note.to_owned()]
+            } else {
+                failed += 1;
+                let note = format!("failed, exit {}", code(export));
+                [export.name.clone(), String::new(), String::new(), String::new(), note]
+            };
+            table.row(cells);
+        }
+        let all = counted(self.report.exports.len(), "export");
+        if failed == 0 {
+            writeln!(f, "complete: {all}")?;
+        } else {
+            writeln!(f, "incomplete: {failed} of {all} failed; exit {}", self.exit_code)?;
+        }
+        writeln!(f, "{table}")?;
+        if !self.report.one_instant {
+            writeln!(f, "  the exports are not of one instant: some were committed by an earlier try")?;
+        }
+        write!(f, "  run       {}", self.report.run_id)?;
+        if let Ok(record) = &self.report.record {
+            write!(f, "\n  record    {record}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a job would read.
+#[derive(Debug)]
+pub(super) struct PlannedJob<'a> {
+    job: &'a JobRequest,
+    plans: &'a [(String, Result<Arc<Plan>, ExportError>)],
+}
+
+/// The JSON form.
+#[derive(Debug, Serialize)]
+pub(super) struct PlannedJobJson<'a> {
+    schema_version: u32,
+    exit_code: u8,
+    run_id: &'a str,
+    root: String,
+    retryable: bool,
+    exports: Vec<PlannedExportJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlannedExportJson<'a> {
+    name: &'a str,
+    exit_code: u8,
+    destination: String,
+    partitions: Option<usize>,
+    estimated_rows: Option<u64>,
+    estimated_bytes: Option<u64>,
+    error: Option<String>,
+}
+
+impl<'a> PlannedJob<'a> {
+    pub(super) fn new(job: &'a JobRequest, plans: &'a [(String, Result<Arc<Plan>, ExportError>)]) -> Self {
+        Self { job, plans }
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
+        gravest(self.plans.iter().map(|(_, plan)| plan_code(plan)))
+    }
+
+    pub(super) fn failures(&self) -> Vec<String> {
+        let failed = |(name, plan): &(String, Result<Arc<Plan>, ExportError>)| {
+            Some(format!("{name}: {}", summary::error_text(&Failure::early(plan.as_ref().err()?), false)))
+        };
+        self.plans.iter().filter_map(failed).collect()
+    }
+
+    pub(super) fn errors(&self) -> Vec<ErrorRecord> {
+        self.plans.iter().filter_map(|(_, plan)| plan.as_ref().err()).map(ErrorRecord::of).collect()
+    }
+
+    fn destinations(&self) -> impl Iterator<Item = String> {
+        self.job.exports.iter().map(|export| match &export.request.commit.target {
+            crate::model::Target::Destination(url) => crate::store::shown(url),
+            crate::model::Target::Stream { .. } => "-".to_owned(),
+        })
+    }
+
+    pub(super) fn body(&self) -> PlannedJobJson<'a> {
+        let exports = self.plans.iter().zip(self.destinations()).map(|((name, plan), destination)| {
+            let known = plan.as_ref().ok();
+            PlannedExportJson {
+                name,
+                exit_code: plan_code(plan),
+                destination,
+                partitions: known.map(|plan| plan.partitions.len()),
+                estimated_rows: known.and_then(|plan| plan.relation.estimated_rows),
+                estimated_bytes: known.and_then(|plan| plan.relation.estimated_bytes),
+                error: plan.as_ref().err().map(ExportError::sentence),
+            }
+        });
+        let failed = || self.plans.iter().filter_map(|(_, plan)| plan.as_ref().err());
+        PlannedJobJson {
+            schema_version: summary::SCHEMA_VERSION,
+            exit_code: self.exit_code(),
+            run_id: &self.job.run_id,
+            root: crate::store::shown(&self.job.root),
+            retryable: failed().next().is_some() && failed().all(|error| error.kind.retryable()),
+            exports: exports.collect(),
+        }
+    }
+}
+
+fn plan_code(plan: &Result<Arc<Plan>, ExportError>) -> u8 {
+    plan.as_ref().err().map_or(exit::COMPLETE, |error| exit::failed(error.kind))
+}
+
+impl fmt::Display for PlannedJob<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::flush();
+        table.right(1).right(2).right(3);
+        table.row(["export", "partitions", "rows", "size", "to"].map(str::to_owned));
+        for ((name, plan), destination) in self.plans.iter().zip(self.destinations()) {
+            let cells = match plan {
+                Ok(plan) => {
+                    let rows = plan.relation.estimated_rows.map_or_else(|| "?".to_owned(), human::about);
+                    let bytes = plan.relation.estimated_bytes.map_or_else(|| "?".to_owned(), human::bytes);
+                    [name.clone(), plan.partitions.len().to_string(), rows, bytes, destination]
+                }
+                Err(error) => {
+                    let note = format!("cannot be read, exit {}", exit::failed(error.kind));
+                    [name.clone(), String::new(), String::new(), String::new(), note]
+                }
+            };
+            table.row(cells);
+        }
+        write!(f, "{table}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::report::tests as reports;
+    use crate::cli::{golden, samples};
+    use crate::model::{ExportErrorKind, ExportReport};
+
+    fn report(second: Result<ExportReport, ExportError>) -> JobReport {
+        let outcome = |name: &str, result| JobOutcome {
+            name: name.to_owned(),
+            relation: name.to_owned(),
+            destination: format!("s3://lake/night/{name}"),
+            result,
+        };
+        JobReport {
+            run_id: samples::RUN.to_owned(),
+            root: "s3://lake/night".to_owned(),
+            record: Ok(format!("s3://lake/night/_runs/{}.json", samples::RUN)),
+            one_instant: true,
+            exports: vec![outcome("public.lineitem", Ok(samples::report())), outcome("public.orders", second)],
+        }
+    }
+
+    #[test]
+    fn jobs_have_their_goldens() {
+        let missing = || ExportError::new(ExportErrorKind::SourceMissing, "table public.orders does not exist");
+        let mixed = JobReport { one_instant: false, ..report(Ok(samples::truncated())) };
+        for (name, job) in [
+            ("job_complete", report(Ok(samples::report()))),
+            ("job_incomplete", report(Err(missing()))),
+            ("job_mixed", mixed),
+        ] {
+            let view = JobSummary::new(&job);
+            golden::check(&format!("summary/{name}.txt"), &format!("{view}\n"));
+            reports::check_of("run", &format!("report_v1/{name}.json"), &view.body(), &view.errors());
+        }
+    }
+
+    #[test]
+    fn the_gravest_code_is_the_jobs() {
+        for (codes, expected) in [
+            (vec![], 0),
+            (vec![0, 0], 0),
+            (vec![0, 3], 3),
+            (vec![3, 16, 0], 16),
+            (vec![16, 13], 13),
+            (vec![13, 10, 22], 10),
+            (vec![130, 12], 12),
+            (vec![2, 1], 1),
+        ] {
+            assert_eq!(gravest(codes.clone()), expected, "{codes:?}");
+        }
+    }
+}

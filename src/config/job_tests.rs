@@ -1,0 +1,158 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use super::job::{JobChoice, JobFile, schema, shared};
+use super::{ConfigErrors, Environment};
+use crate::export::job::JobRequest;
+use crate::model::{Format, ListedRelation, OnError, ReadableRows, RelationKind, SplitWay, Target};
+
+const URL: &str = "postgres://me@db/shop";
+
+fn listed(names: &[(&str, &str)]) -> Vec<ListedRelation> {
+    let relation = |(schema, name): &(&str, &str)| ListedRelation {
+        table: format!("{schema}.{name}"),
+        schema: (*schema).to_owned(),
+        name: (*name).to_owned(),
+        kind: RelationKind::Table,
+        part_of: None,
+        tables: 1,
+        estimated_rows: None,
+        bytes: None,
+        key: Vec::new(),
+        split: SplitWay::Blocks,
+        readable: ReadableRows::All,
+    };
+    names.iter().map(relation).collect()
+}
+
+fn with(text: &str, variables: &[(&str, &str)], choice: &JobChoice) -> Result<JobRequest, ConfigErrors> {
+    let environment = Environment::of(variables.iter().copied(), [("/job.toml", text)]);
+    let file = JobFile::read(Path::new("/job.toml"), &environment)?;
+    let flags = vec![("from", vec![URL.to_owned()])];
+    let source = file.source(flags.clone(), &environment)?;
+    let all = listed(&[("public", "orders"), ("public", "items"), ("public", "tmp_1"), ("hr", "people")]);
+    let job = file.job(&flags, &environment, &Arc::clone(&source), &all, choice)?.0;
+    assert!(job.exports.iter().all(|export| Arc::ptr_eq(&export.request.source, &source)));
+    assert!(job.exports.iter().all(|export| export.request.commit.run_id == job.run_id));
+    Ok(job)
+}
+
+fn job(text: &str) -> Result<JobRequest, ConfigErrors> {
+    with(text, &[], &JobChoice::default())
+}
+
+fn places(job: &JobRequest) -> Vec<(String, String)> {
+    let place = |target: &Target| match target {
+        Target::Destination(to) => to.clone(),
+        Target::Stream { .. } => "-".to_owned(),
+    };
+    job.exports.iter().map(|export| (export.name.clone(), place(&export.request.commit.target))).collect()
+}
+
+fn mistakes(result: Result<JobRequest, ConfigErrors>) -> Vec<String> {
+    result.unwrap_err().0.into_iter().map(|error| format!("{} ({})", error.what, error.hint)).collect()
+}
+
+#[test]
+fn exports_have_the_defaults_their_own_settings_and_none_that_they_unset() {
+    let job = job("on_error = 'stop'\n[defaults]\nto = 's3://lake/{date}/{schema}/{table}'\ndate = 2026-11-28\n\
+        format = 'csv'\ncsv_delimiter = ';'\nwhere = 'id > 7'\nmax_rows = 10\n\
+        [[export]]\ntable = 'public.orders'\n\
+        [[export]]\ntable = 'hr.people'\nunset = ['where', 'csv_delimiter']\nformat = 'ndjson'\nmax_rows = 5\n\
+        [[export]]\nname = 'totals'\nquery = 'select 1 as one'\nto = 's3://lake/totals'\n")
+    .unwrap();
+    assert_eq!((job.root.as_str(), job.on_error), ("s3://lake", OnError::Stop));
+    let expected = [
+        ("public.orders", "s3://lake/2026-11-28/public/orders"),
+        ("hr.people", "s3://lake/2026-11-28/hr/people"),
+        ("totals", "s3://lake/totals"),
+    ];
+    assert_eq!(places(&job), expected.map(|(name, to)| (name.to_owned(), to.to_owned())));
+    let [orders, people, totals] = job.exports.as_slice() else { panic!("{:?}", places(&job)) };
+    let rows =
+        |export: &crate::export::job::JobExport| export.request.work.cap.as_ref().unwrap().max_rows.unwrap().get();
+    assert_eq!((orders.request.format.csv.delimiter, rows(orders), rows(people), rows(totals)), (b';', 10, 5, 10));
+    assert_eq!((people.request.format.format, people.request.shape.predicate.as_deref()), (Format::Ndjson, None));
+    assert_eq!(orders.request.shape.predicate.as_deref(), Some("id > 7"));
+}
+
+#[test]
+fn a_pattern_means_all_tables_but_those_it_leaves_out() {
+    let text = "[[export]]\ntable = 'public.*'\nexcept = 'tmp_*'\nto = './out/{table}'\n";
+    let all = [("public.orders", "./out/public.orders"), ("public.items", "./out/public.items")];
+    let all = all.map(|(name, to)| (name.to_owned(), to.to_owned()));
+    let job = job(text).unwrap();
+    assert_eq!((places(&job), job.root.as_str()), (all.to_vec(), "./out"));
+    let only = |only: &[&str], except: &[&str]| {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        with(text, &[], &JobChoice { only: list(only), except: list(except) })
+    };
+    assert_eq!(places(&only(&["*.items"], &[]).unwrap()), all[1..]);
+    assert_eq!(places(&only(&[], &["public.items"]).unwrap()), all[..1]);
+    let known = "the exports are public.orders, public.items";
+    assert_eq!(mistakes(only(&["item"], &[])), [format!("--only item: no export is called so ({known})")]);
+    assert_eq!(mistakes(only(&[], &["*"])), [format!("--only and --except leave no export ({known})")]);
+}
+
+#[test]
+fn what_makes_no_sense_is_told_with_its_place() {
+    let table = "[[export]]\ntable = 'a'\nto = 'x/{table}'\n";
+    for (text, expected) in [
+        ("", "/job.toml: there is no [[export]]"),
+        ("x = 1\n", "/job.toml:1:1: unknown key \"x\""),
+        ("readers = 1\n", "/job.toml:1:1: unknown key \"readers\" (write readers under [defaults] or [[export]])"),
+        ("on_error = 'wait'\n", "/job.toml:1:1: on_error is continue or stop"),
+        ("[defaults]\ntable = 'a'\n", "/job.toml:2:1: a job has no table"),
+        ("[defaults]\nkeep_snapshot = '1h'\n", "/job.toml:2:1: a job has no keep_snapshot"),
+        ("[defaults]\nfromat = 'csv'\n", "/job.toml:2:1: unknown key \"fromat\" (did you mean format?)"),
+        ("[[export]]\ntable = 'a'\nreaders = 2\n", "/job.toml:3:1: readers is the whole run's"),
+        ("[[export]]\ntable = 'a'\nexcept = 'b'\n", "except has no meaning beside one table"),
+        ("[[export]]\ntable = 'a*'\nname = 'b'\n", "name has no meaning beside a pattern"),
+        ("[[export]]\ntable = 'a'\nunset = 'readers'\n", "/job.toml:3:1: unset names \"readers\""),
+        ("[[export]]\ntable = 'no*'\nto = 'x/{table}'\n", "table = \"no*\" means no table"),
+        ("[[export]]\ntable = 'a'\nto = '-'\n", "a job cannot write to standard output"),
+        ("[[export]]\ntable = 'a'\nto = 'x'\n[[export]]\ntable = 'b'\nto = './y'\n", "no folder in common"),
+        (&format!("{table}{table}"), "two exports are called a"),
+        ("[[export]]\ntable = 'a'\nto = 'x/y'\n[[export]]\ntable = 'b'\nto = 'x/y/b/'\n", "write to the same place"),
+        (&format!("root = 'x/{{table}}'\n{table}"), "has a placeholder"),
+        (&format!("[defaults]\nformat = 'cvs'\n{table}{}", table.replace("'a'", "'b'")), "did you mean csv?"),
+    ] {
+        let told = mistakes(job(text));
+        assert!(told.iter().any(|line| line.contains(expected)), "{text}: {told:?}");
+        assert!(told.iter().all(|line| told.iter().filter(|other| *other == line).count() == 1), "{told:?}");
+    }
+    let told = mistakes(with(table, &[("OUTHAUL_TABLE", "t"), ("OUTHAUL_READERS", "2")], &JobChoice::default()));
+    let expected =
+        "environment variable OUTHAUL_TABLE has no meaning for a job (unset it, and write table in the job file)";
+    assert_eq!(told, [expected]);
+}
+
+#[test]
+fn the_root_is_what_all_destinations_share_before_the_tables() {
+    for (destinations, expected) in [
+        (vec!["s3://lake/night/{schema}/{table}"], Some("s3://lake/night")),
+        (vec!["s3://lake/a/{table}", "s3://lake/b/{table}"], Some("s3://lake")),
+        (vec!["s3://one/{table}", "s3://other/{table}"], None),
+        (vec!["/data/{table}.csv", "/data/x"], Some("/data")),
+        (vec!["/a", "/b"], None),
+        (vec!["out/{table}", "out/sub/{table}"], Some("out")),
+        (vec!["{table}"], None),
+        (vec!["file:///a", "file:///b"], None),
+    ] {
+        let found = shared(destinations.iter().map(|to| (*to).to_owned()));
+        assert_eq!(found.as_deref(), expected, "{destinations:?}");
+    }
+}
+
+#[test]
+fn the_example_is_what_the_schema_and_the_reader_take() {
+    let text = include_str!("../../config/job.example.toml");
+    let value: serde_json::Value = toml::from_str(text).unwrap();
+    let validator = jsonschema::options().build(&schema::schema()).unwrap();
+    let problems: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+    let wrong: serde_json::Value = toml::from_str(&text.replace("[defaults]", "[defaults]\nfromat = 'csv'")).unwrap();
+    assert!(!validator.is_valid(&wrong));
+    let environment = Environment::of([], [("/job.toml", text)]);
+    assert!(JobFile::read(Path::new("/job.toml"), &environment).is_ok());
+}

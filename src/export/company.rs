@@ -1,0 +1,177 @@
+//! What the exports of a run have in common while they read and commit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::crew::Crew;
+use super::error::ExportError;
+use crate::model::ExportErrorKind;
+use crate::source::Reading;
+
+/// Exports that commit at the same time: each waits for its destination more than it computes.
+const COMMITS_AT_ONCE: usize = 8;
+
+/// What a guard says, to each of several exports.
+type Alarm = BoxFuture<'static, Arc<ExportError>>;
+
+/// The exports of a run. One export is a company of one.
+#[derive(Debug)]
+pub(crate) struct Company {
+    /// The readers.
+    pub(crate) crew: Crew,
+    /// How many there were at first.
+    pub(crate) readers: usize,
+    /// Cancelled where the run is stopped, or where one export has failed and all are to stop then.
+    pub(crate) stop: CancellationToken,
+    exports: usize,
+    /// The guard of what they read, for as long as one of them reads.
+    guard: Mutex<Option<WeakShared<Alarm>>>,
+    /// Where all are to be read before the first commits.
+    gate: Option<watch::Sender<Gate>>,
+    desk: Semaphore,
+}
+
+/// How far the exports are that wait for each other.
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    /// Those that still read.
+    reading: usize,
+    failed: bool,
+}
+
+impl Company {
+    /// So many exports with so many readers. With `all_or_none` none commits before all are read, and one that fails stops
+    /// the others.
+    pub(crate) fn new(exports: usize, readers: usize, all_or_none: bool, cancel: &CancellationToken) -> Self {
+        let gate = all_or_none.then(|| watch::Sender::new(Gate { reading: exports, failed: false }));
+        Self {
+            crew: Crew::new(readers),
+            readers,
+            stop: cancel.child_token(),
+            exports,
+            guard: Mutex::default(),
+            gate,
+            desk: Semaphore::new(COMMITS_AT_ONCE),
+        }
+    }
+
+    /// One export by itself.
+    pub(crate) fn alone(readers: usize, cancel: &CancellationToken) -> Self {
+        Self::new(1, readers, false, cancel)
+    }
+
+    /// Guards what an export reads: its own relation, and what is common to all of them, once.
+    pub(crate) fn guard(&self, reading: &Arc<dyn Reading>, relation: usize) -> BoxFuture<'static, ExportError> {
+        let (common, reading) = (self.guard_common(reading), Arc::clone(reading));
+        let guarding = async move {
+            tokio::select! {
+                error = common => error,
+                error = reading.guard_of(relation) => error.into(),
+            }
+        };
+        guarding.boxed()
+    }
+
+    fn guard_common(&self, reading: &Arc<dyn Reading>) -> BoxFuture<'static, ExportError> {
+        let reading = Arc::clone(reading);
+        let guarding = async move { ExportError::from(reading.guard().await) };
+        if self.exports == 1 {
+            return guarding.boxed();
+        }
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared: Shared<Alarm> = match guard.as_ref().and_then(WeakShared::upgrade) {
+            Some(shared) => shared,
+            None => guarding.map(Arc::new).boxed().shared(),
+        };
+        *guard = shared.downgrade();
+        shared.map(|error| error.again()).boxed()
+    }
+
+    /// An export that has nothing to read, or has read all of it.
+    pub(crate) fn has_read(&self) {
+        if let Some(gate) = &self.gate {
+            gate.send_modify(|gate| gate.reading = gate.reading.saturating_sub(1));
+        }
+    }
+
+    /// An export has failed.
+    pub(crate) fn has_failed(&self) {
+        if let Some(gate) = &self.gate {
+            gate.send_modify(|gate| gate.failed = true);
+            self.stop.cancel();
+        }
+    }
+
+    /// Whether one export has failed, and all are to stop then.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.borrow().failed)
+    }
+
+    /// Waits until an export that has read everything may commit. Held, the permit keeps others waiting.
+    ///
+    /// # Errors
+    /// Another export has failed, or the run is stopped.
+    pub(crate) async fn may_commit(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, ExportError> {
+        self.has_read();
+        let all_read = async {
+            let Some(gate) = &self.gate else { return Ok(()) };
+            let mut seen = gate.subscribe();
+            let gate = seen.wait_for(|gate| gate.failed || gate.reading == 0).await;
+            match gate {
+                Ok(gate) if !gate.failed => Ok(()),
+                Ok(_) | Err(_) => Err(given_up()),
+            }
+        };
+        let permitted = async {
+            all_read.await?;
+            self.desk.acquire().await.map_err(|error| ExportError::internal("waiting to commit").with_source(error))
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(ExportError::cancelled()),
+            permit = permitted => permit,
+        }
+    }
+
+    /// The error of an export that was stopped: for the sake of another one, where that is so.
+    pub(crate) fn told(&self, error: ExportError, cancel: &CancellationToken) -> ExportError {
+        let stopped = error.kind == ExportErrorKind::Interrupted && !cancel.is_cancelled();
+        if stopped && self.is_given_up() { given_up() } else { error }
+    }
+}
+
+fn given_up() -> ExportError {
+    ExportError::new(
+        ExportErrorKind::Interrupted,
+        "stopped before its commit, because another export of the run failed",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn none_commits_before_all_are_read_where_all_or_none_is_asked_for() {
+        let cancel = CancellationToken::new();
+        let company = Company::new(2, 1, true, &cancel);
+        let mut first = Box::pin(company.may_commit(&company.stop));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let second = company.may_commit(&company.stop).await;
+        assert!(second.is_ok() && first.await.is_ok());
+
+        let company = Company::new(2, 1, true, &cancel);
+        let waiting = company.may_commit(&company.stop);
+        company.has_failed();
+        let error = company.told(waiting.await.unwrap_err(), &cancel);
+        assert!(error.message.contains("another export"), "{error}");
+
+        let company = Company::new(2, 1, false, &cancel);
+        company.has_failed();
+        assert!(company.may_commit(&company.stop).await.is_ok(), "each for itself");
+    }
+}

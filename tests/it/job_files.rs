@@ -1,0 +1,413 @@
+//! `outhaul run`: the tables of a job file are of one instant, each commits or fails by itself, and the same command is the
+//! retry.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::Value;
+
+use crate::support::job::no_sessions_left;
+use crate::support::pg::{Pg, pg};
+use crate::support::run::{Outhaul, Stop, outhaul};
+use crate::support::{eventually, manifest, variable, within};
+
+/// Fourteen parents and as many children that refer to them, one of each partitioned, an empty one, and views: forty.
+const PAIRS: usize = 14;
+
+/// Checks every foreign key in the exported files.
+const FOREIGN_KEYS: &str = r#"
+import duckdb, json, sys
+root, pairs = sys.argv[1], int(sys.argv[2])
+connection, found = duckdb.connect(), []
+def table(name): return f"read_parquet('{root}/{name}/data/*.parquet')"
+for n in range(pairs):
+    lost = connection.execute(f"select count(*) from {table(f'public.child{n}')} c anti join {table(f'public.parent{n}')} p on p.id = c.parent").fetchone()[0]
+    rows = connection.execute(f"select count(*) from {table(f'public.child{n}')}").fetchone()[0]
+    found.append([lost, rows])
+print(json.dumps(found))
+"#;
+
+async fn shop() -> Pg {
+    let pg = pg(15).await;
+    let mut sql = String::from("create table empty (id int primary key);");
+    for n in 0..PAIRS {
+        let (parted, of) = if n % 7 == 0 { ("partition by hash (id)", true) } else { ("", false) };
+        sql += &format!("create table parent{n} (id bigint primary key, v text) {parted};");
+        if of {
+            sql += &format!(
+                "create table parent{n}_a partition of parent{n} for values with (modulus 2, remainder 0);
+                 create table parent{n}_b partition of parent{n} for values with (modulus 2, remainder 1);"
+            );
+        }
+        sql += &format!(
+            "create table child{n} (id bigint generated always as identity primary key, parent bigint references parent{n});
+             insert into parent{n} select i, md5(i::text) from generate_series(1, 300) i;
+             insert into child{n} (parent) select 1 + i % 300 from generate_series(1, 900) i;"
+        );
+    }
+    for n in 0..11 {
+        sql += &format!("create view view{n} as select c.id, p.v from child{n} c join parent{n} p on p.id = c.parent;");
+    }
+    pg.batch(&(sql + "analyze")).await;
+    pg
+}
+
+/// A job file of all tables, and the folder of its destinations.
+struct Night {
+    folder: tempfile::TempDir,
+}
+
+impl Night {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = text.replace("ROOT", folder.path().join("out").to_str().unwrap());
+        std::fs::write(folder.path().join("job.toml"), text).unwrap();
+        Self { folder }
+    }
+
+    fn all(more: &str) -> Self {
+        Self::new(&format!("[defaults]\nto = 'ROOT/{{table}}'\n{more}\n[[export]]\ntable = 'public.*'\n"))
+    }
+
+    fn run(&self, pg: &Pg, args: &[&str]) -> Outhaul {
+        let job = self.folder.path().join("job.toml");
+        let fixed = ["run", job.to_str().unwrap(), "--from", &pg.url, "--report", "json", "--progress", "none"];
+        outhaul(fixed.iter().chain(args))
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        self.folder.path().join("out").join(name)
+    }
+
+    fn record(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.out("_run.json")).unwrap()).unwrap()
+    }
+
+    /// The folders of exports that have a manifest.
+    fn committed(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.out("")).into_iter().flatten().map(|entry| entry.unwrap());
+        let done = entries.filter(|entry| entry.path().join("_manifest.json").exists());
+        done.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    }
+}
+
+async fn foreign_keys(root: &Path) -> Vec<[u64; 2]> {
+    let mut python = tokio::process::Command::new(variable("OUTHAUL_TEST_PYTHON"));
+    python.args(["-c", FOREIGN_KEYS]).arg(root).arg(PAIRS.to_string()).kill_on_drop(true);
+    let output = within(Duration::from_mins(1), "DuckDB", python.output()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Writes parents and then their children, each pair in a transaction of its own, until it is dropped.
+async fn writing(pg: &Pg) {
+    let client = pg.connect().await;
+    for id in 301_i64.. {
+        for n in 0..PAIRS {
+            let pair = format!(
+                "begin; insert into parent{n} values ({id}, 'new'); insert into child{n} (parent) values ({id}); commit"
+            );
+            client.batch_execute(&pair).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn forty_tables_are_of_one_instant_while_others_write() {
+    let pg = shop().await;
+    let night = Night::all("readers = 3\npart_size = '16KiB'");
+    let run = night.run(&pg, &[]);
+    let run = tokio::select! {
+        run = run.run() => run.expect(0),
+        () = writing(&pg) => unreachable!(),
+    };
+    let exports = run.report["exports"].as_array().unwrap();
+    assert_eq!(exports.len(), 40);
+    assert_eq!(run.report["one_instant"], true);
+    let snapshots: BTreeSet<String> = exports
+        .iter()
+        .map(|export| manifest(&night.out(export["name"].as_str().unwrap())))
+        .inspect(|manifest| assert_eq!(manifest["run_id"], run.report["run_id"]))
+        .map(|manifest| manifest["consistency"]["snapshots"][0]["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
+    for [lost, rows] in foreign_keys(&night.out("")).await {
+        assert!(lost == 0 && rows >= 900, "{lost} of {rows}");
+    }
+    assert_eq!(manifest(&night.out("public.empty"))["totals"]["rows"], 0);
+    let connections = exports.iter().map(|export| export["source_cost"]["peak_connections"].as_u64().unwrap()).max();
+    assert!(connections.unwrap() <= 3 + 4, "{connections:?}");
+    let record = night.record();
+    assert_eq!((record["exports"].as_array().unwrap().len(), &record["one_instant"]), (40, &Value::Bool(true)));
+    assert_eq!(record["run_id"], run.report["run_id"]);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_the_same_command_makes_it_whole() {
+    let pg = shop().await;
+    let seed: u64 = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    for round in 0..4 {
+        let night = Night::all("readers = 2\npart_size = '8KiB'");
+        let args = ["--run-id", "night-1"];
+        let running = night.run(&pg, &args).spawn();
+        tokio::time::sleep(Duration::from_millis(random.random_range(100..1_500))).await;
+        running.signal("KILL").await;
+        running.wait().await;
+        let before = night.committed();
+        let run = night.run(&pg, &args).run().await.expect(0);
+        let exports = run.report["exports"].as_array().unwrap();
+        let told = |export: &Value| export["already_committed"] == true;
+        let stood: BTreeSet<String> = exports
+            .iter()
+            .filter(|export| told(export))
+            .map(|export| export["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(stood, before, "round {round}, seed {seed}");
+        assert_eq!(night.committed().len(), 40, "round {round}, seed {seed}");
+        let mixed = !before.is_empty() && before.len() < 40;
+        assert_eq!(run.report["one_instant"], !mixed, "{} before", before.len());
+        assert_eq!(night.record()["one_instant"], !mixed);
+        if !mixed {
+            assert!(foreign_keys(&night.out("")).await.iter().all(|[lost, _]| *lost == 0));
+        }
+        for name in night.committed() {
+            assert!(!night.out(&name).join("_outhaul").exists(), "{name} has leftovers, seed {seed}");
+        }
+    }
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn an_export_fails_alone_and_the_others_commit() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table a as select 1 as id; create table b as select 2 as id; create table locked (id int); analyze",
+    )
+    .await;
+    let one = |table: &str, more: &str| format!("[[export]]\ntable = '{table}'\nto = 'ROOT/{table}'\n{more}\n");
+    let text = [
+        one("a", ""),
+        one("gone", ""),
+        one("b", "where = 'nothing = 1'"),
+        one("locked", ""),
+        "[[export]]\nname = 'divided'\nquery = 'select 1 / (id - 2) as x from b'\nto = 'ROOT/divided'\n".to_owned(),
+    ];
+    let night = Night::new(&text.concat());
+    let blocker = pg.connect().await;
+    blocker.batch_execute("begin; lock table locked").await.unwrap();
+    let run = night.run(&pg, &[]).env("OUTHAUL_TEST_LIMITS", "lock=0.5").run().await.expect(13);
+    let codes: Vec<(String, i64)> = run.report["exports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|export| (export["name"].as_str().unwrap().to_owned(), export["exit_code"].as_i64().unwrap()))
+        .collect();
+    let expected = [("a", 0), ("gone", 13), ("b", 13), ("locked", 16), ("divided", 14)];
+    let told: Vec<(&str, i64)> = codes.iter().map(|(name, code)| (name.as_str(), *code)).collect();
+    assert!(told[..4] == expected[..4] && [14, 15].contains(&told[4].1), "{told:?}\n{}", run.stderr);
+    assert_eq!(night.committed(), BTreeSet::from(["a".to_owned()]));
+    assert_eq!(run.report["retryable"], false);
+    let statuses: Vec<&str> =
+        run.report["exports"].as_array().unwrap().iter().map(|export| export["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["complete", "failed", "failed", "failed", "failed"]);
+    assert!(run.stderr.contains("gone: ") && run.stderr.contains("locked: "), "{}", run.stderr);
+    // Only what is locked is left, and may be tried again.
+    let only = night.run(&pg, &["--only", "locked"]).env("OUTHAUL_TEST_LIMITS", "lock=0.5").run().await.expect(16);
+    assert_eq!(only.report["retryable"], true);
+    blocker.batch_execute("rollback").await.unwrap();
+    night.run(&pg, &["--only", "locked"]).run().await.expect(0);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn with_stop_none_commits_unless_all_are_read() {
+    let pg = pg(15).await;
+    pg.batch(
+        "create table a as select i as id from generate_series(1, 100) i; create table b as select 2 as id; analyze",
+    )
+    .await;
+    let text = "on_error = 'stop'\n[[export]]\ntable = 'a'\nto = 'ROOT/a'\n[[export]]\nname = 'b'\n\
+        query = 'select 1 / (id - 2) as x from b'\nto = 'ROOT/b'\n";
+    let night = Night::new(text);
+    let run = night.run(&pg, &[]).run().await;
+    assert!([14, 15].contains(&run.code), "{}: {}", run.code, run.stderr);
+    assert_eq!(night.committed(), BTreeSet::new());
+    assert_eq!(run.report["exports"][0]["status"], "cancelled");
+    assert!(run.report["exports"][0].to_string().contains("another export of the run failed"), "{}", run.report);
+    std::fs::write(
+        night.folder.path().join("job.toml"),
+        std::fs::read_to_string(night.folder.path().join("job.toml")).unwrap().replace("id - 2", "id"),
+    )
+    .unwrap();
+    night.run(&pg, &[]).run().await.expect(0);
+    assert_eq!(night.committed().len(), 2);
+}
+
+#[tokio::test]
+async fn a_truncated_export_a_taken_place_and_a_signal_have_their_codes() {
+    let pg = pg(15).await;
+    pg.batch(
+        "create table a as select i as id from generate_series(1, 100) i; alter table a add primary key (id); \
+        create table b as select 2 as id; analyze",
+    )
+    .await;
+    let text = "[[export]]\ntable = 'a'\nto = 'ROOT/a'\nmax_rows = 10\n[[export]]\ntable = 'b'\nto = 'ROOT/b'\n";
+    let night = Night::new(text);
+    let run = night.run(&pg, &[]).run().await.expect(3);
+    assert_eq!((&run.report["status"], run.report["errors"].as_array().unwrap().len()), (&"truncated".into(), 0));
+    assert_eq!(manifest(&night.out("a"))["totals"]["rows"], 10);
+    // Another run of the same places.
+    let run = night.run(&pg, &[]).run().await.expect(22);
+    assert_eq!(run.report["errors"].as_array().unwrap().len(), 2);
+    let (begun, night) = (Stop::at("reading"), Night::new(text));
+    let running = night.run(&pg, &[]).stops([&begun]).spawn();
+    running.stands_at(&begun).await;
+    running.signal("TERM").await;
+    let run = running.wait().await.expect(143);
+    assert_eq!((&run.report["retryable"], night.committed()), (&Value::Bool(true), BTreeSet::new()));
+    no_sessions_left(&pg).await;
+}
+
+/// Two tables, whose partitions are read one after the other, and a third.
+const THREE: &str = "create table a as select i as id, repeat('x', 200) as v from generate_series(1, 2000) i;
+    create table b as select i as id, repeat('x', 200) as v from generate_series(1, 2000) i;
+    create table c as select i as id from generate_series(1, 3) i; analyze";
+
+fn three(defaults: &str) -> Night {
+    let one = |table: &str| format!("[[export]]\ntable = '{table}'\nto = 'ROOT/{table}'\n");
+    Night::new(&format!("[defaults]\n{defaults}\n{}{}{}", one("a"), one("b"), one("c")))
+}
+
+/// The tables of which sessions of a role hold locks.
+async fn locked_by(pg: &Pg, role: &str) -> BTreeSet<String> {
+    let sql = format!(
+        "select distinct c.relname from pg_locks l join pg_stat_activity s using (pid) join pg_class c on c.oid = l.relation
+         where s.datname = current_database() and s.application_name like 'outhaul/%/{role}' and c.relname in ('a', 'b', 'c')"
+    );
+    pg.sql(&sql).await.into_iter().map(|row| row[0].clone().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_reader_locks_what_it_reads_and_the_keepers_everything() {
+    let pg = pg(15).await;
+    pg.batch(THREE).await;
+    let (batch, night) = (Stop::at("batch"), three("readers = 1"));
+    let running = night.run(&pg, &[]).stops([&batch]).spawn();
+    running.stands_at(&batch).await;
+    assert_eq!(locked_by(&pg, "reader").await.len(), 1);
+    let all = BTreeSet::from(["a", "b", "c"].map(str::to_owned));
+    assert_eq!((locked_by(&pg, "keeper").await, locked_by(&pg, "locks").await), (all.clone(), all));
+    batch.release();
+    running.wait().await.expect(0);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn a_table_emptied_after_the_snapshot_is_never_fewer_rows() {
+    for (off, codes) in [("locks", [12, 0]), ("locks,relfilenode", [0, 0])] {
+        let pg = pg(18).await;
+        pg.batch(THREE).await;
+        let (planned, night) = (Stop::at("reading"), three("readers = 1"));
+        let running = night.run(&pg, &["--only", "b,c"]).stops([&planned]).env("OUTHAUL_TEST_OFF", off).spawn();
+        running.stands_at(&planned).await;
+        pg.batch("truncate b").await;
+        planned.release();
+        let run = running.wait().await;
+        let found: Vec<_> =
+            run.report["exports"].as_array().unwrap().iter().map(|export| export["exit_code"].as_i64()).collect();
+        assert_eq!(found, codes.map(Some), "{off}: {}", run.stderr);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_one_table_ends_its_export_alone() {
+    for (off, code) in [("", 0), ("let-go", 16)] {
+        let pg = pg(15).await;
+        pg.batch(THREE).await;
+        let (reading, night) = (Stop::at("reading"), three("readers = 2\nyield_to_ddl = '2s'"));
+        let running = night.run(&pg, &[]).stops([&reading]).env("OUTHAUL_TEST_OFF", off).spawn();
+        running.stands_at(&reading).await;
+        // Nobody reads it yet, and all have it locked.
+        let waited = std::time::Instant::now();
+        within(Duration::from_secs(20), "the lock", pg.batch("alter table c add column more int")).await;
+        assert!(waited.elapsed() < Duration::from_secs(4), "{:?}", waited.elapsed());
+        reading.release();
+        let run = running.wait().await.expect(16);
+        let codes: Vec<_> = run.report["exports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|export| export["exit_code"].as_i64().unwrap())
+            .collect();
+        assert_eq!(codes, [code, code, 16], "{off}: {}", run.stderr);
+        no_sessions_left(&pg).await;
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_read_whole_is_let_go() {
+    let pg = pg(15).await;
+    pg.batch(THREE).await;
+    let one = |table: &str, query: &str| format!("[[export]]\nname = '{table}'\n{query}\nto = 'ROOT/{table}'\n");
+    let slow = "query = 'select id, pg_sleep(0.004)::text as s from a'";
+    let night = Night::new(&format!("[defaults]\nreaders = 2\n{}{}", one("a", slow), one("b", "table = 'b'")));
+    let running = night.run(&pg, &[]).env("OUTHAUL_TEST_LIMITS", "let-go=1").spawn();
+    let gone = async || (night.committed().contains("b") && !locked_by(&pg, "%").await.contains("b")).then_some(());
+    eventually(Duration::from_secs(20), "b is let go", gone).await;
+    assert!(locked_by(&pg, "%").await.contains("a"), "a is still read");
+    within(Duration::from_secs(2), "the lock of b", pg.batch("drop table b")).await;
+    running.wait().await.expect(0);
+    assert_eq!(manifest(&night.out("a"))["totals"]["rows"], 2000);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_every_plan_and_writes_nothing() {
+    let pg = shop().await;
+    let night = Night::all("readers = 2");
+    let run = night.run(&pg, &["--dry-run", "--except", "public.view*"]).run().await.expect(0);
+    let exports = run.report["exports"].as_array().unwrap();
+    assert_eq!(exports.len(), 29);
+    assert!(exports.iter().all(|export| export["partitions"].as_u64().unwrap() > 0), "{}", run.report);
+    assert!(!night.out("").exists());
+    let job = night.folder.path().join("job.toml");
+    let text = outhaul(["run", job.to_str().unwrap(), "--from", &pg.url, "--dry-run"]).run().await.expect(0);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.lines().count() == 41 && text.contains("public.parent0"), "{text}");
+    let schema = outhaul(["run", "--schema"]).run().await.expect(0);
+    let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
+    assert!(schema["properties"]["export"]["items"]["properties"]["max_rows"].is_object());
+}
+
+#[tokio::test]
+async fn the_example_runs_against_the_database_of_the_demo() {
+    let pg = pg(15).await;
+    pg.batch(
+        "create table public.orders (id bigint primary key, customer integer not null, amount numeric(12,2) not null,
+             status text not null, created_at timestamptz not null, note text);
+         insert into orders select n, n, n, (array['new', 'paid'])[1 + n % 2], now(), null from generate_series(1, 50) n;
+         create table tmp_1 (id int); analyze",
+    )
+    .await;
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/job.example.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(example).unwrap();
+    let text = text.replace("./out", folder.path().to_str().unwrap());
+    let job = folder.path().join("job.toml");
+    std::fs::write(&job, text).unwrap();
+    let args = ["run", job.to_str().unwrap(), "--date", "2026-11-28"];
+    let run = outhaul(args).env("DATABASE_URL", &pg.url).run().await.expect(0);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert!(said.contains("complete: 3 exports") && !said.contains("tmp_1"), "{said}");
+    let day = folder.path().join("night/2026-11-28");
+    assert_eq!(manifest(&day.join("public/orders"))["totals"]["rows"], 50);
+    assert_eq!(manifest(&day.join("revenue"))["totals"]["rows"], 2);
+    assert!(day.join("new_orders.csv.gz").exists() && folder.path().join("night/_run.json").exists());
+    // The next night takes its place.
+    outhaul(args).env("DATABASE_URL", &pg.url).run().await.expect(0);
+}
