@@ -13,7 +13,7 @@
 //!   reads `--from`, and so chooses the source.
 //! - [`source`]: a request becomes a plan: disjoint, covering partitions and one column plan per column; a partition becomes
 //!   bounded Arrow batches. PostgreSQL: locks, then snapshot, then planning, then COPY on a lent socket. ClickHouse:
-//!   named parts, whose rows are counted, then ArrowStream over HTTP.
+//!   named parts, whose rows are counted, then `ArrowStream` over HTTP.
 //! - [`encode`]: batches become the bytes of a part. Synchronous, on rayon, without IO.
 //! - [`store`]: bytes become staged objects and receipts, or go into a stream. The only user of `object_store`.
 //! - [`commit`]: receipts become the manifest, the parts become visible, and a commit that died is recovered.

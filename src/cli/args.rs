@@ -71,7 +71,8 @@ Exit codes: 0 something is there, 30 nothing is, 2 usage, 20-21 destination.";
 const CLEAN_HELP: &str = "\
 Removes uploads, staged files and records of runs that died, and parts that no manifest names. A run that died after its
 manifest is finished instead. A run that is alive is left alone, and so is all that no journal names.
-Needs the right to delete (config/s3-cleaner-policy.json).";
+Needs the right to delete (config/s3-cleaner-policy.json).
+DEST may be the root of a job: then the destinations of all its runs are cleaned.";
 
 const SERVE_HELP: &str = "\
 config/service.example.toml shows every key; config/service.md says what is answered.

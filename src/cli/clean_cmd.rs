@@ -6,6 +6,11 @@ use super::printable;
 use super::screen::stdout_line;
 use super::{CommandContext, exit, human};
 use crate::export::clean::{self, CleanReport, CleanRequest, CleanedRun};
+use crate::export::job_record::{CleanedJob, clean_job};
+use crate::store::shown;
+
+/// What a signal ends.
+const STOPPED: &str = "stopped while cleaning; the same command goes on";
 
 pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let request = CleanRequest {
@@ -14,9 +19,12 @@ pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 
         dry_run: matches.get_flag("dry_run"),
         aws_credential_command: None,
     };
-    let cleaned =
-        context.unless_stopped("stopped while cleaning; the same command goes on", clean::clean(&request)).await;
-    match cleaned {
+    match context.unless_stopped(STOPPED, clean_job(&request)).await {
+        Ok(Some(job)) => return of_job(&request, &job, context),
+        Ok(None) => {}
+        Err(error) => return context.fail(&error),
+    }
+    match context.unless_stopped(STOPPED, clean::clean(&request)).await {
         Ok(report) => {
             if !context.reporter.is_json() && context.verbosity >= 0 {
                 stdout_line(&printable::lines(&text(&report)));
@@ -29,6 +37,28 @@ pub(super) async fn clean(matches: &ArgMatches, context: &CommandContext) -> u8 
         }
         Err(error) => context.fail(&error),
     }
+}
+
+/// Tells of the destinations of a job.
+fn of_job(request: &CleanRequest, job: &CleanedJob, context: &CommandContext) -> u8 {
+    if !context.reporter.is_json() && context.verbosity >= 0 {
+        let touched = job.exports.iter().filter(|report| !report.runs.is_empty() || report.alive.is_some());
+        let lines: Vec<String> = touched.map(text).collect();
+        let places = u64::try_from(job.exports.len()).unwrap_or(u64::MAX);
+        let nothing = || format!("nothing to clean at the job's {}", human::plural(places, "destination"));
+        stdout_line(&printable::lines(&if lines.is_empty() { nothing() } else { lines.join("\n") }));
+    }
+    let report = CleanReport {
+        destination: shown(&request.destination),
+        dry_run: request.dry_run,
+        runs: job.exports.iter().flat_map(|report| report.runs.clone()).collect(),
+        alive: job.exports.iter().find_map(|report| report.alive.clone()),
+    };
+    let body = serde_json::json!({
+        "schema_version": 1, "exit_code": exit::COMPLETE, "report": report, "exports": job.exports, "retryable": false,
+    });
+    context.reporter.give(&context.screen, &body, &[]);
+    exit::COMPLETE
 }
 
 fn text(report: &CleanReport) -> String {

@@ -442,6 +442,7 @@ mod tests {
             name: name.to_owned(),
             relation: name.to_owned(),
             destination: format!("s3://lake/night/{name}"),
+            single_file: false,
             result,
         };
         JobReport {

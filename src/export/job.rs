@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use chrono::Utc;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -12,19 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::company::Company;
 use super::error::ExportError;
 use super::finish::RunTarget;
+use super::job_record;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
 use super::run::{Run, check_counts, format_of, unless_cancelled};
 use super::together::together;
-use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, RunStatus, Target};
+use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, Target};
 use crate::store::{Destination, StoreOptions, shown};
-
-/// The version of the run's record.
-const RECORD_VERSION: u32 = 1;
-
-/// The newest record at a root.
-const NEWEST: &str = "_run.json";
 
 /// Events of one export that wait to be told apart from those of the others.
 const EVENT_QUEUE: usize = 64;
@@ -69,6 +63,8 @@ pub struct JobOutcome {
     pub relation: String,
     /// The destination, without credentials.
     pub destination: String,
+    /// Whether that is a single file.
+    pub single_file: bool,
     /// Its report, or why it did not commit.
     pub result: Result<ExportReport, ExportError>,
 }
@@ -86,34 +82,6 @@ pub struct JobReport {
     pub one_instant: bool,
     /// The exports, in the order of the request.
     pub exports: Vec<JobOutcome>,
-}
-
-/// `_runs/<run_id>.json` and `_run.json`, version 1.
-#[derive(Serialize)]
-struct JobRunRecord<'a> {
-    version: u32,
-    run_id: &'a str,
-    outhaul_version: &'static str,
-    started_at: DateTime<Utc>,
-    ended_at: DateTime<Utc>,
-    one_instant: bool,
-    exports: Vec<ExportInRecord<'a>>,
-}
-
-#[derive(Serialize)]
-struct ExportInRecord<'a> {
-    name: &'a str,
-    relation: &'a str,
-    destination: &'a str,
-    /// `complete`, `truncated`, `failed` or `cancelled`.
-    status: &'static str,
-    manifest: Option<&'a str>,
-    rows: Option<u64>,
-    parts: Option<u64>,
-    bytes: Option<u64>,
-    snapshot: Option<&'a str>,
-    already_committed: bool,
-    error: Option<String>,
 }
 
 /// Carries a job out. Each export commits its own manifest; the run's record is written last.
@@ -146,10 +114,15 @@ async fn carried_out(
     let credentials = first.request.commit.aws_credential_command.clone();
     let connecting = async { Ok(Destination::connect(&job.root, &StoreOptions::small(), credentials.as_ref()).await?) };
     let root = unless_cancelled(&cancel, connecting).await?;
-    let mut opened = Vec::new();
+    let (mut opened, mut places) = (Vec::new(), Vec::new());
     for export in &job.exports {
-        opened.push(unless_cancelled(&cancel, open(&export.request)).await);
+        let place = unless_cancelled(&cancel, open(&export.request)).await;
+        places.push(place.as_ref().map_or_else(|_| written(&export.request), |(_, place)| place.url()));
+        opened.push(place);
     }
+    // A run that is killed is found by it, and a root that cannot be written is told of before anything is read.
+    let beginning = async { job_record::begin(&root, &job, &places, started_at).await };
+    unless_cancelled(&cancel, beginning).await?;
     let readers = job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1);
     let company = Company::new(opened.len(), readers, job.on_error == OnError::Stop, &cancel);
     let mut runs = Vec::new();
@@ -180,10 +153,15 @@ async fn carried_out(
     }
     drop(runs);
     while telling.join_next().await.is_some() {}
-    let exports: Vec<JobOutcome> =
-        job.exports.iter().zip(results).map(|(export, result)| outcome(export, result)).collect();
+    let exports: Vec<JobOutcome> = job
+        .exports
+        .iter()
+        .zip(places)
+        .zip(results)
+        .map(|((export, destination), result)| outcome(export, destination, result))
+        .collect();
     let one_instant = one_instant(&exports);
-    let record = write_record(&root, &job.run_id, started_at, one_instant, &exports).await;
+    let record = job_record::end(&root, &job.run_id, started_at, one_instant, &exports).await;
     Ok(JobReport { run_id: job.run_id, root: shown(&job.root), record, one_instant, exports })
 }
 
@@ -208,17 +186,28 @@ fn tell_apart(export: usize, events: &Sender<ExportEvent>, telling: &mut JoinSet
     own
 }
 
-fn outcome(export: &JobExport, result: Option<Result<ExportReport, ExportError>>) -> JobOutcome {
+/// The destination as it was written, without credentials.
+fn written(request: &ExportRequest) -> String {
+    match &request.commit.target {
+        Target::Destination(url) => shown(url),
+        Target::Stream { .. } => "-".to_owned(),
+    }
+}
+
+/// What is exported, for people.
+pub(super) fn relation(export: &JobExport) -> String {
+    match &export.request.shape.relation {
+        RelationRequest::Table(name) => name.clone(),
+        RelationRequest::Query(_) => "query".to_owned(),
+    }
+}
+
+fn outcome(export: &JobExport, destination: String, result: Option<Result<ExportReport, ExportError>>) -> JobOutcome {
     JobOutcome {
         name: export.name.clone(),
-        relation: match &export.request.shape.relation {
-            RelationRequest::Table(name) => name.clone(),
-            RelationRequest::Query(_) => "query".to_owned(),
-        },
-        destination: match &export.request.commit.target {
-            Target::Destination(url) => shown(url),
-            Target::Stream { .. } => "-".to_owned(),
-        },
+        relation: relation(export),
+        destination,
+        single_file: export.request.commit.single_file,
         result: result.unwrap_or_else(|| Err(ExportError::internal("the export has no end"))),
     }
 }
@@ -228,49 +217,6 @@ fn one_instant(exports: &[JobOutcome]) -> bool {
     let standing: Vec<_> = exports.iter().filter_map(|export| export.result.as_ref().ok()).collect();
     let snapshots: BTreeSet<_> = standing.iter().map(|report| report.snapshot.as_deref()).collect();
     standing.len() < 2 || (snapshots.len() == 1 && !snapshots.contains(&None))
-}
-
-/// Writes down what became of a run: its own record first, then the newest one of the root.
-async fn write_record(
-    root: &Destination,
-    run_id: &str,
-    started_at: DateTime<Utc>,
-    one_instant: bool,
-    exports: &[JobOutcome],
-) -> Result<String, ExportError> {
-    let (outhaul_version, ended_at) = (env!("CARGO_PKG_VERSION"), Utc::now());
-    let exports = exports.iter().map(in_record).collect();
-    let record =
-        JobRunRecord { version: RECORD_VERSION, run_id, outhaul_version, started_at, ended_at, one_instant, exports };
-    let json = serde_json::to_vec_pretty(&record)
-        .map_err(|error| ExportError::internal("writing the run's record as JSON").with_source(error))?;
-    let path = format!("_runs/{run_id}.json");
-    root.put(&path, json.clone().into(), "application/json").await?;
-    root.put(NEWEST, json.into(), "application/json").await?;
-    Ok(root.object_url(&path))
-}
-
-fn in_record(outcome: &JobOutcome) -> ExportInRecord<'_> {
-    let JobOutcome { name, relation, destination, result } = outcome;
-    let report = result.as_ref().ok();
-    ExportInRecord {
-        name,
-        relation,
-        destination,
-        status: match result {
-            Ok(report) if report.status == RunStatus::Complete => "complete",
-            Ok(_) => "truncated",
-            Err(error) if error.kind.is_cancel() => "cancelled",
-            Err(_) => "failed",
-        },
-        manifest: report.and_then(|report| report.manifest.as_deref()),
-        rows: report.and_then(|report| report.rows),
-        parts: report.map(|report| report.parts),
-        bytes: report.map(|report| report.bytes),
-        snapshot: report.and_then(|report| report.snapshot.as_deref()),
-        already_committed: report.is_some_and(|report| report.already_committed),
-        error: result.as_ref().err().map(ExportError::sentence),
-    }
 }
 
 /// The plans of a job: of each export its plan, or why it has none. Locks and snapshot are taken as for a run, and let go;

@@ -10,6 +10,7 @@ mod finish;
 mod hold;
 mod identity;
 pub mod job;
+pub mod job_record;
 pub mod keep;
 mod leftovers;
 pub(crate) mod mark;

@@ -399,7 +399,7 @@ async fn merges_throughout_an_export_change_nothing_in_it_or_end_it() {
         ];
         let export = async {
             let run = target.export(&server, &arguments).await;
-            drop(stop.send(()));
+            let _ = stop.send(());
             run
         };
         let (run, steps) = tokio::join!(export, unrest(&server, seed, done));

@@ -304,6 +304,14 @@ async fn a_reader_locks_what_it_reads_and_the_keepers_everything() {
     assert_eq!((locked_by(&pg, "keeper").await, locked_by(&pg, "locks").await), (all.clone(), all));
     batch.release();
     running.wait().await.expect(0);
+    // Where one is left of several it is no other.
+    let text = "[[export]]\ntable = 'gone'\nto = 'ROOT/gone'\n[[export]]\ntable = 'a'\nto = 'ROOT/a'\n";
+    let (batch, night) = (Stop::at("batch"), Night::new(text));
+    let running = night.run(&pg, &[]).stops([&batch]).spawn();
+    running.stands_at(&batch).await;
+    assert_eq!(locked_by(&pg, "reader").await, BTreeSet::from(["a".to_owned()]));
+    batch.release();
+    running.wait().await.expect(13);
     no_sessions_left(&pg).await;
 }
 
@@ -344,7 +352,8 @@ async fn who_waits_for_one_table_ends_its_export_alone() {
             .iter()
             .map(|export| export["exit_code"].as_i64().unwrap())
             .collect();
-        assert_eq!(codes, [code, code, 16], "{off}: {}", run.stderr);
+        // One of the others stands still; without the mechanism it goes too.
+        assert!(codes[2] == 16 && codes[..2].iter().max() == Some(&code), "{off}: {codes:?} {}", run.stderr);
         no_sessions_left(&pg).await;
     }
 }
@@ -364,6 +373,32 @@ async fn a_table_that_is_read_whole_is_let_go() {
     running.wait().await.expect(0);
     assert_eq!(manifest(&night.out("a"))["totals"]["rows"], 2000);
     no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn clean_takes_the_root_of_a_job() {
+    let pg = pg(15).await;
+    pg.batch(THREE).await;
+    let (batch, night) = (Stop::at("batch"), three("readers = 2"));
+    let running = night.run(&pg, &["--run-id", "dead"]).stops([&batch]).spawn();
+    running.stands_at(&batch).await;
+    let root = night.out("");
+    let root = root.to_str().unwrap();
+    let alive = outhaul(["clean", root, "--report", "json"]).run().await.expect(0);
+    assert_eq!(alive.report["report"]["alive"], "dead");
+    running.signal("KILL").await;
+    running.wait().await;
+    let record: Value = serde_json::from_slice(&std::fs::read(night.out("_runs/dead.json")).unwrap()).unwrap();
+    assert_eq!((&record["ended_at"], &record["exports"][0]["status"]), (&Value::Null, &"running".into()));
+    let dry = outhaul(["clean", root, "--dry-run", "--report", "json"]).run().await.expect(0);
+    assert!(!dry.report["report"]["runs"].as_array().unwrap().is_empty() && night.out("a/_outhaul").exists());
+    outhaul(["clean", root]).run().await.expect(0);
+    for table in ["a", "b", "c"] {
+        assert!(!night.out(table).join("_outhaul").exists(), "{table}");
+    }
+    assert!(night.committed().is_empty() && !night.out("_runs/dead.json").exists());
+    night.run(&pg, &[]).run().await.expect(0);
+    assert_eq!(night.committed().len(), 3);
 }
 
 #[tokio::test]

@@ -119,21 +119,21 @@ impl ClickHouseBody {
         };
         let mut out = std::mem::take(&mut self.ready);
         let work = move || {
-            let unpacked = unpacker.unpack(&data, |bytes| scanner.push(bytes.into(), &mut out));
-            (unpacked, unpacker, scanner, out)
+            let outcome = unpacker.unpack(&data, |bytes| scanner.push(bytes.into(), &mut out));
+            (outcome, unpacker, scanner, out)
         };
-        let (unpacked, unpacker, scanner, out) = on_rayon(work)
+        let (outcome, unpacker, scanner, out) = on_rayon(work)
             .await
             .map_err(|panic| SourceError::new(SourceFault::Protocol, "unpacking an answer").with_source(panic))?;
         (self.unpacker, self.scanner, self.ready) = (Some(unpacker), Some(scanner), out);
-        unpacked.map_err(|error| self.cut(None).with_source(error))
+        outcome.map_err(|error| self.cut(None).with_source(error))
     }
 
     /// The body has ended, as it should or with an error.
     fn end(&mut self, error: Option<hyper::Error>) -> Result<(), SourceError> {
         let Some(mut scanner) = self.scanner.take() else { return Ok(()) };
         // What is packed must have its own end too.
-        let unpacked = match self.unpacker.take().map(|unpacker| unpacker.finish()) {
+        let outcome = match self.unpacker.take().map(|unpacker| unpacker.finish()) {
             Some(Ok(bytes)) => {
                 scanner.push(bytes.into(), &mut self.ready);
                 true
@@ -141,7 +141,7 @@ impl ClickHouseBody {
             Some(Err(_)) => false,
             None => true,
         };
-        match scanner.finish(error.is_none() && unpacked) {
+        match scanner.finish(error.is_none() && outcome) {
             FrameEnd::Whole { rest, proof } => {
                 self.running.ended();
                 self.proof = Some(proof);

@@ -152,7 +152,8 @@ impl ChOutputNames<'_> {
             let hint = "rename one with --rename, or take --duplicate-columns suffix";
             return Err(usage(format!("two output columns are called {name:?}"), hint));
         }
-        let free = (2_u32..).map(|nth| format!("{name}_{nth}")).find(|next| !self.taken.contains(&self.folded(next)));
+        let free =
+            (2..=u32::MAX).map(|nth| format!("{name}_{nth}")).find(|next| !self.taken.contains(&self.folded(next)));
         let free = free.unwrap_or_default();
         self.taken.insert(self.folded(&free));
         Ok(free)

@@ -1,4 +1,4 @@
-//! The bytes of one ArrowStream become batches of the plan. CPU work, without IO.
+//! The bytes of one `ArrowStream` become batches of the plan. CPU work, without IO.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ const BEHIND_END: &str = "Unexpected EOS";
 /// Why the bytes are no rows of the plan.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArrowDecodeError {
-    /// They are no ArrowStream.
+    /// They are no `ArrowStream`.
     #[error("the answer is no ArrowStream")]
     Stream(#[source] ArrowError),
-    /// They end before the end that an ArrowStream has.
+    /// They end before the end that an `ArrowStream` has.
     #[error("the answer ends without the mark that ends an ArrowStream")]
     NoEnd,
     /// They go on behind it.
@@ -65,7 +65,7 @@ impl ArrowDecodeError {
     }
 }
 
-/// Takes an ArrowStream apart as it comes.
+/// Takes an `ArrowStream` apart as it comes.
 #[derive(Debug)]
 pub(crate) struct ArrowRows {
     decoder: StreamDecoder,

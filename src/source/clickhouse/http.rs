@@ -227,11 +227,11 @@ async fn refused(response: Response<Incoming>, doing: &str) -> SourceError {
         match &mut unpacker {
             None => scanner.push(data, &mut gone),
             Some(unpacker) => {
-                let unpacked = unpacker.unpack(&data, |bytes| {
+                let outcome = unpacker.unpack(&data, |bytes| {
                     scanner.push(bytes.into(), &mut gone);
                     gone.clear();
                 });
-                if unpacked.is_err() {
+                if outcome.is_err() {
                     break;
                 }
             }
@@ -307,6 +307,7 @@ fn rows(answer: &[u8]) -> Option<Vec<Vec<Option<String>>>> {
 }
 
 /// One value: NULL, or its text without escapes; `None` where an escape is none.
+#[expect(clippy::option_option, reason = "the outer one is whether it is a value, the inner one whether that is NULL")]
 fn value(written: &str) -> Option<Option<String>> {
     if written == "\\N" {
         return Some(None);

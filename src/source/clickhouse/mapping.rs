@@ -212,12 +212,14 @@ fn expression(ch_type: &ChType, carrier: &Carrier, value: &str, depth: usize) ->
         (ChType::Uuid, Carrier::Uuid) => format!("UUIDStringToNum(toString({value}))"),
         (ChType::Interval, Carrier::Int64) => format!("toInt64({value})"),
         (ChType::BFloat16, Carrier::Float32) => format!("toFloat32({value})"),
-        (ChType::Text | ChType::Fixed, _) => value.to_owned(),
-        // Arrow's own digits are all of them; the widest integers have none there.
-        (ChType::Decimal { .. }, _) | (ChType::Integer { bits: 8..=64, .. }, _) => value.to_owned(),
-        (_, Carrier::Text | Carrier::NumberText) => format!("toString({value})"),
+        (_, Carrier::Text | Carrier::NumberText) if !is_sent_as_it_is(inner) => format!("toString({value})"),
         _ => value.to_owned(),
     }
+}
+
+/// Whether Arrow has the value as it is written: texts, and numbers with all their digits, which the widest integers lack.
+fn is_sent_as_it_is(ch_type: &ChType) -> bool {
+    matches!(ch_type, ChType::Text | ChType::Fixed | ChType::Decimal { .. } | ChType::Integer { bits: 8..=64, .. })
 }
 
 fn tuple(members: &[(Option<String>, ChType)], of: &[Member], value: &str, depth: usize) -> String {

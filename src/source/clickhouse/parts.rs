@@ -1,4 +1,4 @@
-//! The parts of a MergeTree table, cut into slices that are read apart. Pure.
+//! The parts of a `MergeTree` table, cut into slices that are read apart. Pure.
 //!
 //! A part never changes: what happens to it makes a new one, under another name. So a slice of named parts has the same rows
 //! whenever it is read, or none where the parts are gone, which its planned number of rows shows.
@@ -112,14 +112,12 @@ pub(crate) fn condition(pieces: &[PartPiece]) -> String {
         format!("_part = {} AND _part_offset >= {from} AND _part_offset < {to}", literal(part))
     };
     let ids = names(&|piece| piece.partition_id.clone());
-    match pieces {
-        [piece] => format!("_partition_id IN ({ids}) AND {}", one(piece)),
-        _ => {
-            let parts = names(&|piece| piece.part.clone());
-            let each: Vec<String> = pieces.iter().map(|piece| format!("({})", one(piece))).collect();
-            format!("_partition_id IN ({ids}) AND _part IN ({parts}) AND ({})", each.join(" OR "))
-        }
+    if let [piece] = pieces {
+        return format!("_partition_id IN ({ids}) AND {}", one(piece));
     }
+    let parts = names(&|piece| piece.part.clone());
+    let each: Vec<String> = pieces.iter().map(|piece| format!("({})", one(piece))).collect();
+    format!("_partition_id IN ({ids}) AND _part IN ({parts}) AND ({})", each.join(" OR "))
 }
 
 /// The ids of the table's partitions that slices have rows of.
@@ -129,11 +127,11 @@ pub(crate) fn partition_ids(pieces: &[PartPiece]) -> BTreeSet<String> {
 
 /// All ids that hang together with those of one slice: a slice of two partitions joins them, since it is planned anew as a
 /// whole.
-pub(crate) fn closure<'a>(first: &[PartPiece], all: impl Iterator<Item = &'a [PartPiece]> + Clone) -> BTreeSet<String> {
+pub(crate) fn closure(first: &[PartPiece], all: &[Vec<PartPiece>]) -> BTreeSet<String> {
     let mut ids = partition_ids(first);
     loop {
         let before = ids.len();
-        for slice in all.clone() {
+        for slice in all {
             if slice.iter().any(|piece| ids.contains(&piece.partition_id)) {
                 ids.extend(partition_ids(slice));
             }
@@ -185,7 +183,7 @@ mod tests {
             vec![piece("b", "3", 0, 1), piece("c", "4", 0, 1)],
             vec![piece("d", "5", 0, 1)],
         ];
-        let ids = closure(&slices[0], slices.iter().map(Vec::as_slice));
+        let ids = closure(&slices[0], &slices);
         assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 

@@ -186,7 +186,8 @@ impl ChPlan {
         }
         if let Some(rows) = self.cap.max_rows {
             // One row more tells whether the cap cuts any off.
-            sql.push_str(&format!(" LIMIT {}", rows.get().saturating_add(1)));
+            sql.push_str(" LIMIT ");
+            sql.push_str(&rows.get().saturating_add(1).to_string());
         }
         sql
     }

@@ -1,4 +1,4 @@
-//! What is asked for becomes a plan: the server is asked what it has, and the rows of a MergeTree table are counted by part.
+//! What is asked for becomes a plan: the server is asked what it has, and the rows of a `MergeTree` table are counted by part.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -20,7 +20,7 @@ use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
-/// The first release whose ArrowStream has all that is read here.
+/// The first release whose `ArrowStream` has all that is read here.
 const OLDEST: (u32, u32) = (23, 8);
 
 /// Connections that are asked for their host, beside the first.

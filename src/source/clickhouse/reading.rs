@@ -173,12 +173,12 @@ impl ClickHouseReading {
             return Ok(None);
         }
         let all: Vec<Vec<PartPiece>> = before.partitions.iter().map(pieces_of).collect();
-        let ids = closure(&moved, all.iter().map(Vec::as_slice));
+        let ids = closure(&moved, &all);
         let times = self.state().replans.iter().filter(|(id, _)| ids.contains(*id)).map(|(_, times)| *times).max();
         if times.unwrap_or(0) >= REPLANS_MAX {
             return Err(lost(
                 &ids,
-                format!("it was planned anew {} and has changed again", counted(REPLANS_MAX, "time")),
+                &format!("it was planned anew {} and has changed again", counted(REPLANS_MAX, "time")),
             ));
         }
         let (gone, mut kept): (Vec<ChPartition>, Vec<ChPartition>) = before
@@ -197,7 +197,7 @@ impl ClickHouseReading {
         let now = rows_of(&add);
         // Whoever deletes rows between plan and read leaves an export that is of no moment at all.
         if now < planned && !failpoint::off("fewer_rows") {
-            return Err(lost(&ids, format!("of {} that were planned {now} are left", counted(planned, "row"))));
+            return Err(lost(&ids, &format!("of {} that were planned {now} are left", counted(planned, "row"))));
         }
         let discard: Vec<u32> = gone.iter().map(|one| one.number).collect();
         let added: Vec<u32> = add.iter().map(|one| one.number).collect();
@@ -215,7 +215,7 @@ impl ClickHouseReading {
 }
 
 /// The end of a run whose parts do not stand still.
-fn lost(ids: &BTreeSet<String>, why: String) -> SourceError {
+fn lost(ids: &BTreeSet<String>, why: &str) -> SourceError {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let noun = if ids.len() == 1 { "partition" } else { "partitions" };
     let message =
@@ -257,16 +257,12 @@ impl SliceReading {
     async fn chunks(&mut self) -> Result<Vec<Bytes>, SourceError> {
         let (mut chunks, mut bytes) = (Vec::new(), 0_usize);
         while bytes < HANDED_BYTES {
-            match self.body.next().await? {
-                Some(chunk) => {
-                    bytes = bytes.saturating_add(chunk.len());
-                    chunks.push(chunk);
-                }
-                None => {
-                    self.ended = true;
-                    break;
-                }
-            }
+            let Some(chunk) = self.body.next().await? else {
+                self.ended = true;
+                break;
+            };
+            bytes = bytes.saturating_add(chunk.len());
+            chunks.push(chunk);
         }
         Ok(chunks)
     }
@@ -330,7 +326,7 @@ impl Reading for ClickHouseReading {
         self.state().plan.consistency()
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
+    fn record(&self, _: usize) -> Result<Value, SourceError> {
         let state = self.state();
         let record = ChRecord { version: RECORD_VERSION, plan: state.plan.clone(), replans: state.replans.clone() };
         serde_json::to_value(record)
@@ -345,7 +341,7 @@ impl Reading for ClickHouseReading {
         self.planned_anew(partition).boxed()
     }
 
-    fn unchanged(&self) -> BoxFuture<'_, Result<(), SourceError>> {
+    fn unchanged(&self, _: usize) -> BoxFuture<'_, Result<(), SourceError>> {
         async move {
             let (mode, relation, planned) = {
                 let state = self.state();
@@ -365,7 +361,7 @@ impl Reading for ClickHouseReading {
         .boxed()
     }
 
-    fn cost(&self) -> SourceCost {
+    fn cost(&self, _: usize) -> SourceCost {
         self.session.cost()
     }
 

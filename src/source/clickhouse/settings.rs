@@ -165,7 +165,7 @@ fn decide(now: &BTreeMap<String, String>, wanted: &[WantedSetting]) -> Result<Ve
         match now.get(name) {
             Some(is) if is != value && may_set => send.push((name.to_owned(), value.to_owned())),
             Some(is) if is != value && need == SettingNeed::Must => {
-                fixed.push(format!("{name} = {is}, and not {value}"))
+                fixed.push(format!("{name} = {is}, and not {value}"));
             }
             _ => {}
         }

@@ -190,12 +190,11 @@ impl VerbatimAnswer {
     /// Appends the next bytes, and at the end looks whether there are all.
     async fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SourceError> {
         while bytes.len() < HANDED && !self.over {
-            match self.body.next().await? {
-                Some(chunk) => bytes.extend_from_slice(&chunk),
-                None => {
-                    self.prove().await?;
-                    self.over = true;
-                }
+            if let Some(chunk) = self.body.next().await? {
+                bytes.extend_from_slice(&chunk);
+            } else {
+                self.prove().await?;
+                self.over = true;
             }
         }
         Ok(())
@@ -360,7 +359,7 @@ impl Reading for VerbatimReading {
         }
     }
 
-    fn record(&self) -> Result<Value, SourceError> {
+    fn record(&self, _: usize) -> Result<Value, SourceError> {
         Ok(json!({"version": 1, "verbatim": {"format": self.format}}))
     }
 
@@ -368,7 +367,7 @@ impl Reading for VerbatimReading {
         self.opened().boxed()
     }
 
-    fn cost(&self) -> SourceCost {
+    fn cost(&self, _: usize) -> SourceCost {
         self.session.cost()
     }
 

@@ -233,6 +233,11 @@ impl PostgresReading {
         }
     }
 
+    /// Whether each reader locks what it reads, as where several relations were asked for, though one may be left of them.
+    fn readers_lock_apart(&self) -> bool {
+        matches!(&self.moment, Moment::Kept(custody) if !custody.readers_lock_all())
+    }
+
     /// What holds the locks of several relations; a single one is held to its end.
     fn holding(&self) -> Option<Holding<'_>> {
         let Moment::Kept(custody) = &self.moment else { return None };
@@ -286,7 +291,7 @@ impl PostgresReading {
         let manner = Manner {
             watch: Arc::clone(&self.watch),
             named: of.named(),
-            own: (self.relations.len() > 1).then(|| of.record.locks.clone()),
+            own: self.readers_lock_apart().then(|| of.record.locks.clone()),
             checked: of.record.locks.checked.is_some().then(|| self.permits.relations()),
             sql_ascii: self.sql_ascii,
             home,
@@ -324,7 +329,7 @@ impl Reading for PostgresReading {
         if let Some(of) = self.relations.get(&relation) {
             return of.plan.promise(self.read_mode, self.mixed, snapshots);
         }
-        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots, now: None, note: None }
+        Consistency { mode: ConsistencyMode::SingleSnapshot, snapshots, now: None, note: None, proof: None }
     }
 
     fn record(&self, relation: usize) -> Result<Value, SourceError> {

@@ -216,6 +216,11 @@ impl Custody {
         }
     }
 
+    /// Whether every session under the snapshot holds all locks.
+    pub(crate) fn readers_lock_all(&self) -> bool {
+        self.readers_lock
+    }
+
     fn locks(&self) -> Arc<Locks> {
         Arc::clone(&self.locks.lock().unwrap_or_else(PoisonError::into_inner))
     }
