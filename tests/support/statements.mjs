@@ -202,7 +202,8 @@ async function real(chromium) {
   await save(fails, 'fails');
   seen.fails = { ...await ended(page), ...await page.value(`(${FILE('fails')}).then((text) => { const rows = text.split('\\n'); const last = rows.pop(); return { rows: rows.length, foreign: rows.filter((row, at) => row !== at + ',0').slice(0, 3).concat((rows.length + ',0').startsWith(last) ? [] : [last]) }; })`) };
   await save(endless, 'endless');
-  await page.until(`/[MG]B/.test(document.getElementById('sql-figures').textContent)`);
+  // The figures of the export before stand there until this one begins.
+  await page.until(`!document.getElementById('sql-running').hidden && /[MG]B/.test(document.getElementById('sql-figures').textContent)`);
   await page.click('#sql-cancel');
   seen.cancelled = (await ended(page)).problem;
   seen.errors = page.wrong;
