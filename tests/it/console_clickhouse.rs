@@ -51,8 +51,9 @@ async fn an_answer_comes_as_the_server_writes_it_beyond_every_cap() {
         ("JSONEachRow", "application/x-ndjson", "jsonl"),
         ("Native", "application/octet-stream", "native"),
     ] {
-        let sql =
-            format!("SELECT number, 'mon''tecristo' AS s FROM numbers(200000) SETTINGS max_threads = 1 FORMAT {format}");
+        let sql = format!(
+            "SELECT number, 'mon''tecristo' AS s FROM numbers(200000) SETTINGS max_threads = 1 FORMAT {format}"
+        );
         let answer = send(&service, me, &sql).await;
         assert_eq!((answer.status, answer.end), (200, BodyEnd::Whole), "{format}");
         assert!(answer.body == server.bytes(&sql).await, "{format}: other bytes");
