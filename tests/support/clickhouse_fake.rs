@@ -67,7 +67,7 @@ impl Scripted {
     }
 
     pub(crate) fn status(mut self, status: &str) -> Self {
-        self.status = status.to_owned();
+        status.clone_into(&mut self.status);
         self
     }
 
@@ -189,8 +189,10 @@ async fn serve(socket: TcpStream, shared: &FakeState) -> std::io::Result<()> {
 impl FakeState {
     fn answer(&self, sql: &str) -> Scripted {
         if sql.contains("system.settings") {
-            let settings: String = self.settings.iter().map(|(name, value)| format!("{name}\t{value}\n")).collect();
-            let facts = format!("version()\t{}\nhostName()\tfake\ntimezone()\tUTC\n{settings}", self.version);
+            let mut facts = format!("version()\t{}\nhostName()\tfake\ntimezone()\tUTC\n", self.version);
+            for (name, value) in &self.settings {
+                facts.extend([name, "\t", value, "\n"]);
+            }
             return Scripted::bare(facts.as_bytes());
         }
         if sql.starts_with("KILL ") {
@@ -213,7 +215,7 @@ async fn write(socket: &mut TcpStream, answer: &Scripted) -> std::io::Result<()>
         head.push_str("Transfer-Encoding: chunked\r\n");
     }
     for header in &answer.headers {
-        head.push_str(&format!("{header}\r\n"));
+        head.extend([header, "\r\n"]);
     }
     socket.write_all(format!("{head}\r\n").as_bytes()).await?;
     for (at, chunk) in answer.chunks.iter().filter(|chunk| !chunk.is_empty()).enumerate() {
