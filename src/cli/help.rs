@@ -268,7 +268,7 @@ mod tests {
             let argument = command.find_subcommand(name).unwrap().get_arguments().find(|a| a.get_id() == key).unwrap();
             argument.get_possible_values().iter().map(|word| word.get_name().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(offered("export", "format"), ["parquet", "csv", "ndjson", "json", "jsonl", "tsv"]);
+        assert_eq!(offered("export", "format"), ["parquet", "csv", "ndjson", "json", "jsonl", "tsv", "source"]);
         assert_eq!(offered("plan", "on_existing"), ["fail", "skip", "replace"]);
         assert!(offered("help", "topic").contains(&"recipes".to_owned()));
         assert!(offered("export", "to").is_empty());

@@ -54,7 +54,7 @@ impl ArrowDecodeError {
                 (SourceFault::Data, Some("--json-nan string writes it as a string, --json-nan null as null"))
             }
             Self::Convert(ConvertError::TooFine { .. }) => {
-                (SourceFault::Data, Some("--timestamp-precision millis rounds, micros keeps every digit"))
+                (SourceFault::Data, Some("--timestamp-precision ms rounds it, us keeps it"))
             }
         };
         let error = SourceError::new(fault, doing).with_source(self);
