@@ -312,11 +312,11 @@ impl Folder {
     /// Every file below `prefix`, staged, temporary and hidden ones too, in order of their paths.
     pub(super) fn list(&self, prefix: &str) -> io::Result<Vec<(String, u64)>> {
         let mut found = Vec::new();
-        let Some(root) = absent_as_none(self.open_root())? else { return Ok(found) };
+        let Some(root) = below(self.open_root())? else { return Ok(found) };
         let mut folders = vec![prefix.to_owned()];
         while let Some(folder) = folders.pop() {
             let entries = if folder.is_empty() { root.entries() } else { root.read_dir(&folder) };
-            let Some(entries) = absent_as_none(entries)? else {
+            let Some(entries) = below(entries)? else {
                 continue;
             };
             for entry in entries {
@@ -411,6 +411,14 @@ pub(super) fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> 
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Nothing is below what is not there, and nothing below a file.
+fn below<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(None),
+        result => absent_as_none(result),
     }
 }
 
