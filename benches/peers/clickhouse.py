@@ -80,6 +80,8 @@ class Bench:
         outhaul, folder = self.given.binary, self.folder
         host, port = self.given.server.rsplit(":", 1)
         select = f"SELECT * FROM bench.{table}"
+        # Two answers without an order are two orders.
+        ordered = f"{select} ORDER BY id FORMAT TabSeparated"
         typed, verbatim = os.path.join(folder, "typed"), os.path.join(folder, "verbatim.tsv")
         connect, floor, plain = (os.path.join(folder, name) for name in ("connect.parquet", "floor.parquet", "plain.tsv"))
         peer = [sys.executable, f"{HERE}/clickhouse_peer.py", host, port, self.given.user, self.password, select, connect]
@@ -89,10 +91,10 @@ class Bench:
             "connect": (peer, connect),
             "floor": (self.curl(f"{select} FORMAT Parquet", floor), floor),
             "verbatim": (
-                from_us + ["--query", f"{select} FORMAT TabSeparated", "--to", verbatim, "--single-file", "--quiet"],
+                from_us + ["--query", ordered, "--to", verbatim, "--single-file", "--quiet"],
                 verbatim,
             ),
-            "curl": (self.curl(f"{select} FORMAT TabSeparated", plain), plain),
+            "curl": (self.curl(ordered, plain), plain),
         }
 
     def one(self, command, made):
