@@ -142,6 +142,19 @@ pub struct Policies {
     pub formula_guard: bool,
 }
 
+impl Policies {
+    /// The choices that matter to a column, in the words of their flags, each said once, since one may matter for two reasons.
+    pub(crate) fn shown(words: &[&str]) -> String {
+        let mut said = Vec::with_capacity(words.len());
+        for word in words {
+            if !said.contains(word) {
+                said.push(*word);
+            }
+        }
+        if said.is_empty() { "lossless".to_owned() } else { said.join(", ") }
+    }
+}
+
 impl Default for Policies {
     /// Nothing is lost: as `config/default.toml` has it, for what is made without a request.
     fn default() -> Self {

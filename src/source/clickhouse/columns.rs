@@ -349,9 +349,7 @@ fn words(ch_type: &ChType, mapping: &ChMapping, terms: &ChTerms, free_text: bool
     if ndjson && large && json_large_numbers == JsonLargeNumbers::String {
         words.push("string");
     }
-    let mut said = HashSet::new();
-    words.retain(|word| said.insert(*word));
-    if words.is_empty() { "lossless".to_owned() } else { words.join(", ") }
+    Policies::shown(&words)
 }
 
 #[cfg(test)]

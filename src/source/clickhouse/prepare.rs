@@ -14,7 +14,7 @@ use super::lexer;
 use super::names::{literal, quoted};
 use super::parts::{Grain, PartPiece, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
-use super::settings::{ClickHouseSession, SettingNeed, WantedSetting};
+use super::settings::{ClickHouseSession, WantedSetting, may, must};
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
@@ -26,16 +26,8 @@ const OLDEST: (u32, u32) = (23, 8);
 /// Connections that are asked for their host, beside the first.
 const HOSTS_ASKED: usize = 4;
 
-const fn must(name: &'static str, value: &'static str) -> WantedSetting {
-    WantedSetting { name, value, need: SettingNeed::Must }
-}
-
-const fn may(name: &'static str, value: &'static str) -> WantedSetting {
-    WantedSetting { name, value, need: SettingNeed::May }
-}
-
 /// How typed values are sent, beside what is always sent.
-const WANTED: [WantedSetting; 19] = [
+const WANTED: [WantedSetting; 18] = [
     must("output_format_arrow_string_as_string", "0"),
     must("output_format_arrow_compression_method", "zstd"),
     must("output_format_json_quote_64bit_integers", "0"),
@@ -54,8 +46,6 @@ const WANTED: [WantedSetting; 19] = [
     must("enable_parallel_replicas", "0"),
     must("allow_experimental_parallel_reading_from_replicas", "0"),
     may("output_format_json_map_as_array_of_tuples", "0"),
-    // Rows that were deleted.
-    must("apply_deleted_mask", "1"),
     // Rows of some time ago.
     must("fallback_to_stale_replicas_for_distributed_queries", "0"),
     // It counts rows that policies hide.

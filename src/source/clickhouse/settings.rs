@@ -28,11 +28,13 @@ pub(crate) struct WantedSetting {
     pub need: SettingNeed,
 }
 
-const fn must(name: &'static str, value: &'static str) -> WantedSetting {
+/// A setting that must be so.
+pub(crate) const fn must(name: &'static str, value: &'static str) -> WantedSetting {
     WantedSetting { name, value, need: SettingNeed::Must }
 }
 
-const fn may(name: &'static str, value: &'static str) -> WantedSetting {
+/// A setting that had better be so.
+pub(crate) const fn may(name: &'static str, value: &'static str) -> WantedSetting {
     WantedSetting { name, value, need: SettingNeed::May }
 }
 

@@ -1,7 +1,5 @@
 //! The choices that matter to a column, in the words of their flags, as the plan and the manifest show them.
 
-use std::collections::HashSet;
-
 use super::members::{self, Reach, reaches};
 use super::oid;
 use super::type_mapping::{Terms, TypeMapping, can_fail, has_timestamp, is_free_text, is_text, numeric};
@@ -44,10 +42,7 @@ pub(super) fn words(pg_type: &PgType, mapping: &TypeMapping, terms: &Terms) -> S
     if ndjson && large && json_large_numbers == JsonLargeNumbers::String {
         words.push("string");
     }
-    // A list can fail by its dimensions and by its text.
-    let mut said = HashSet::new();
-    words.retain(|word| said.insert(*word));
-    if words.is_empty() { "lossless".to_owned() } else { words.join(", ") }
+    Policies::shown(&words)
 }
 
 /// What is chosen for text that a database without an encoding does not vouch for.
