@@ -16,6 +16,7 @@ use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
 use super::run::{Run, check_counts, format_of, unless_cancelled};
+use super::since;
 use super::together::together;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, Target};
 use crate::store::{Destination, StoreOptions, shown};
@@ -196,7 +197,12 @@ fn written(request: &ExportRequest) -> String {
 
 /// What is exported, for people.
 pub(super) fn relation(export: &JobExport) -> String {
-    match &export.request.shape.relation {
+    relation_of(&export.request)
+}
+
+/// The same of a request.
+pub(super) fn relation_of(request: &ExportRequest) -> String {
+    match &request.shape.relation {
         RelationRequest::Table(name) => name.clone(),
         RelationRequest::Query(_) => "query".to_owned(),
     }
@@ -236,9 +242,11 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>,
         requests.push(request);
     }
     let Some(first) = requests.first() else { return Ok(Vec::new()) };
-    let mut asked = Vec::new();
+    let (mut asked, mut since) = (Vec::new(), Vec::new());
     for request in &requests {
-        asked.push(request.read_request());
+        let found = since::find(request).await?;
+        asked.push(request.read_request_since(found.export()?));
+        since.push(found);
     }
     let reading = first.source.begin(asked).await?;
     let mut plans = Vec::new();
@@ -246,7 +254,10 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>,
         let planned = match (reading.refused(relation), reading.plan(relation)) {
             (Some(error), _) => Err(error.into()),
             (None, Some(plan)) => {
-                format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request)).map(|()| plan)
+                let compared =
+                    since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found).map(drop));
+                let fits = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
+                fits.and(compared).map(|()| plan)
             }
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
@@ -119,6 +119,7 @@ async fn resumed(
         seed,
         keeper,
         commit_begun,
+        since: OnceLock::new(),
         litter: Mark::default(),
     };
     run.announce().await;

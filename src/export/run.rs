@@ -1,7 +1,7 @@
 //! A whole run: look at the destination, plan under locks and a snapshot, export the partitions, commit.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -21,6 +21,7 @@ use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
+use super::since::{self, Found};
 use super::together::together;
 use super::worker::Work;
 use crate::base::failpoint;
@@ -49,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
+    /// The export that an incremental one goes on from, once it is looked for.
+    pub(crate) since: OnceLock<Found>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
 }
@@ -143,8 +146,10 @@ pub async fn run(
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     request.source.check(&mut request.shape)?;
     RunTarget::check(&request)?;
-    let plans = request.source.plan(vec![request.read_request()]).await?;
+    let found = since::find(&request).await?;
+    let plans = request.source.plan(vec![request.read_request_since(found.export()?)]).await?;
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+    since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
     Ok(plan)
@@ -191,7 +196,8 @@ impl Run {
     pub(super) fn new(request: ExportRequest, place: RunTarget, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
         let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
-        Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter }
+        let since = OnceLock::new();
+        Self { request, place, started, created_at, events, seed, keeper, commit_begun, since, litter }
     }
 
     pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
@@ -354,6 +360,9 @@ impl Run {
         let request = &self.request;
         let planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        if let Some(found) = self.since.get() {
+            found.note(since::compare(request, &planned.plan, found)?);
+        }
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;

@@ -257,6 +257,7 @@ impl SimulatedRun {
             seed: AttemptSeed::random(),
             keeper: tokio::sync::Mutex::default(),
             commit_begun: Mark::default(),
+            since: std::sync::OnceLock::new(),
             litter: Mark::default(),
         };
         Self { run, source, store: Arc::clone(store) }

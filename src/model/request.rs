@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Format, PolicyOptions, ServedReads};
+use super::{Direction, Format, PolicyOptions, ServedReads, WatermarkRequest};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +257,8 @@ pub struct ReadRequest {
     pub stats: ManifestStats,
     /// Whether the snapshot is to be held beyond this process.
     pub keep: bool,
+    /// Where only what is new since another export is to be read.
+    pub watermark: Option<WatermarkRequest>,
 }
 
 /// What the failure of one export of a job does to the others.

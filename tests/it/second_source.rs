@@ -92,7 +92,17 @@ async fn several_of_its_relations_are_one_reading() {
         let ExportRequest { shape, format, policies, work, commit, .. } =
             request(&memory, folder.path(), &[("table", table)]);
         let (run_id, stats) = (commit.run_id, commit.manifest_stats);
-        ReadRequest { run_id, shape, format: format.format, policies, work, single: false, stats, keep: false }
+        ReadRequest {
+            run_id,
+            shape,
+            format: format.format,
+            policies,
+            work,
+            single: false,
+            stats,
+            keep: false,
+            watermark: None,
+        }
     });
     let reading = memory.begin(requests.to_vec()).await.unwrap();
     let plan = |relation| reading.plan(relation).unwrap();

@@ -1,5 +1,6 @@
 //! A job file: several exports of one run, each with the options of `outhaul export` under their own names.
 
+mod incremental;
 mod reader;
 pub(crate) mod schema;
 
@@ -18,7 +19,7 @@ use reader::Reader;
 
 /// The options that are the whole run's: they stand in `[defaults]`, in the environment or on the command line, and in no
 /// `[[export]]`.
-const OF_RUN: [&str; 17] = [
+const OF_RUN: [&str; 18] = [
     "from",
     "password_file",
     "password_command",
@@ -36,6 +37,7 @@ const OF_RUN: [&str; 17] = [
     "max_replay_lag",
     "max_bytes_per_second",
     "run_id",
+    "since",
 ];
 
 /// The options that no job has.
@@ -49,6 +51,8 @@ type Layer = BTreeMap<&'static str, Setting>;
 pub(crate) struct JobFile {
     path: PathBuf,
     root: Option<String>,
+    /// Where incremental exports are remembered.
+    state: Option<String>,
     on_error: OnError,
     defaults: Layer,
     exports: Vec<ExportTable>,
@@ -181,6 +185,7 @@ impl JobFile {
         }
         errors.extend(clashes(&exports));
         let root = self.root(&exports, &flags, environment).map_err(|error| errors.push(error)).ok();
+        errors.extend(self.remember(&mut exports, root.as_deref(), &flags));
         let exports = chosen(exports, choice).unwrap_or_else(|mistakes| {
             errors.extend(mistakes);
             Vec::new()

@@ -9,6 +9,7 @@
 //! - `key=value` folders become columns unless `hive_partitioning` is off.
 
 use super::columns::{DECIMAL_DIGITS, DdlColumn, ValueKind};
+use super::current::{CurrentView, current};
 use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, literal};
@@ -62,15 +63,21 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
     notes(export, script);
     let selected: Vec<String> = export.columns.iter().map(|column| selected(column, format)).collect();
     let files: Vec<String> = export.manifest.parts.iter().map(|part| literal(&file(&part.url))).collect();
-    let options: Vec<String> = options.iter().map(|option| format!(",\n    {option}")).collect();
+    let joined: Vec<String> = options.iter().map(|option| format!(",\n    {option}")).collect();
     script.statements.push(format!(
         "CREATE OR REPLACE VIEW {} AS\nSELECT\n{}\nFROM {function}(\n    [\n{}\n    ]{},\n    \
          hive_partitioning = false\n)",
         name.quoted(double_quoted),
         lines(&selected, "    "),
         lines(&files, "        "),
-        options.concat()
+        joined.concat()
     ));
+    if export.manifest.watermark.is_some() {
+        match current(export.manifest, &CurrentView { name, selected: &selected, function, options: &options }) {
+            Ok(statement) => script.statements.push(statement),
+            Err(why) => script.note(true, why),
+        }
+    }
 }
 
 /// Why a column cannot be read exactly.
@@ -164,7 +171,7 @@ fn csv_options(csv: &CsvOptions) -> Vec<String> {
 }
 
 /// A part's place as `DuckDB` takes it: a path where it is local, with the characters of patterns made literal.
-fn file(url: &str) -> String {
+pub(super) fn file(url: &str) -> String {
     let place = local_path(url).unwrap_or_else(|| url.to_owned());
     place.chars().fold(String::with_capacity(place.len()), |mut out, c| {
         match c {

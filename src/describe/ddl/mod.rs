@@ -7,6 +7,7 @@
 mod athena;
 mod clickhouse;
 mod columns;
+mod current;
 mod duckdb;
 mod folders;
 mod name;

@@ -49,6 +49,7 @@ fn read_request(shape: ShapeOptions, request: ServedRequest) -> ReadRequest {
             columns: Vec::new(),
             duplicate_columns: DuplicateColumns::Error,
         },
+        watermark: None,
         work: WorkOptions {
             readers: NonZeroUsize::MIN,
             partitions: Some(NonZeroU32::MIN),

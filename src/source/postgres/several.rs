@@ -14,8 +14,9 @@ use super::let_go::union;
 use super::locking::{LockRoom, behind, held, lockable, statements, unlocked};
 use super::meaning::Meaning;
 use super::plan::PgPlan;
+use super::plan::delta::Running;
 use super::plan::locks::CONTROL_SESSIONS;
-use super::prepare::{Planning, SNAPSHOT_TRIES, application, explained, tree_of, warn_of_replay};
+use super::prepare::{Planning, SNAPSHOT_TRIES, application, explained, running, tree_of, warn_of_replay};
 use super::reader::PostgresReading;
 use super::relation_read::{Common, RelationRead};
 use super::server::{self, ServerFacts, SessionFacts};
@@ -66,6 +67,7 @@ struct PlanningCommon {
     application: String,
     server: ServerFacts,
     room: LockRoom,
+    running: Running,
 }
 
 /// Why relations are not read, by the numbers of their requests.
@@ -137,6 +139,7 @@ async fn attempt(
     let mut room = LockRoom::new(server.lock_table(), &first.shape, &work, false);
     let locking = Locking { sessions: &sessions, lock: &lock, application: &application, facts: &facts };
     let mut locked = locking.all(requests, &mut room, refused).await?;
+    let running = running(&lock, requests).await?;
     failpoint::reach("locked").await;
     let all = union(locked.iter().map(|one| &one.locks));
     let Some((anchor, taken)) = locking.take_snapshot(&all, &mut locked, &mut room, refused).await? else {
@@ -147,7 +150,8 @@ async fn attempt(
     let held = (Some(lock), Some(taken));
     let watch = Arc::new(Watch::new(&sessions, work.source_limits, &application, server.standby, began, held));
     let readers = readers.get().min(room.readers());
-    let shared = PlanningCommon { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room };
+    let shared =
+        PlanningCommon { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room, running };
     let planning = Box::pin(plan_all(shared, parts, refused));
     let (shared, relations) = tokio::select! {
         planned = planning => planned?,
@@ -401,7 +405,7 @@ async fn plan_all(
 impl PlanningCommon {
     /// What planning knows of one relation.
     fn planning(self, locked: Locked<'_>, described: Described) -> Planning {
-        let Self { sessions, watch, anchor, identity, application, server, room } = self;
+        let Self { sessions, watch, anchor, identity, application, server, room, running } = self;
         let Described { relation, expressions, shape, now, split_safety } = described;
         let Locked { found, locks, meaning, .. } = locked;
         Planning {
@@ -421,6 +425,7 @@ impl PlanningCommon {
             split_safety,
             server,
             room,
+            running,
         }
     }
 
@@ -430,12 +435,12 @@ impl PlanningCommon {
         planned: Result<PgPlan, SourceError>,
         request: &ReadRequest,
     ) -> (Self, Result<RelationRead, SourceError>) {
-        let Planning { sessions, watch, anchor, identity, application, server, room, .. } = planning;
+        let Planning { sessions, watch, anchor, identity, application, server, room, running, .. } = planning;
         let Planning { found, locks, meaning, .. } = planning;
         let allow_rls = anchor.allows_rls();
         let (of_record, of_server) = (identity.clone(), server.clone());
         let record = SourceRecord { found, locks, server: of_server, identity: of_record, allow_rls, meaning };
         let made = planned.and_then(|plan| RelationRead::new(record, plan, request));
-        (Self { sessions, watch, anchor, identity, application, server, room }, made)
+        (Self { sessions, watch, anchor, identity, application, server, room, running }, made)
     }
 }
