@@ -133,7 +133,15 @@ async fn the_table_of_values_and_readers_is_what_they_do() {
     }
     let shown = |value: &Value| match value {
         Value::Null => "NULL".to_owned(),
-        value => format!("`{}`", value.to_string().replace('|', "\\|").replace("long/long/", "…").replace("……", "…")),
+        value => format!(
+            "`{}`",
+            value
+                .to_string()
+                .replace(char::is_control, "\u{fffd}")
+                .replace('|', "\\|")
+                .replace("long/long/", "…")
+                .replace("……", "…")
+        ),
     };
     let mut table = "| Value | DuckDB | pyarrow | Spark |\n|---|---|---|---|\n".to_owned();
     for id in 0..HOSTILE.len() + 2 {
