@@ -29,7 +29,6 @@ fn split(text: &str) -> Vec<&str> {
     for (at, c) in text.char_indices() {
         match (c, quote) {
             (_, Some(open)) if c == open => quote = None,
-            (_, Some(_)) => {}
             ('\'' | '"', None) => quote = Some(c),
             ('(' | '[', None) => depth += 1,
             (')' | ']', None) => depth = depth.saturating_sub(1),

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
+use std::sync::Arc;
 
-use arrow::array::UInt64Array;
+use arrow::array::{ArrayRef, UInt64Array};
 use arrow::compute::{partition, take_record_batch};
 use arrow::record_batch::RecordBatch;
 
@@ -35,7 +36,7 @@ impl FolderSplit {
     /// [`EncodeError::WrongCarrier`] where the batch is not of the planned columns.
     pub(crate) fn split(&self, columns: &[ColumnPlan], batch: &RecordBatch) -> Result<Vec<FolderRows>, EncodeError> {
         let written = batch.project(&self.written).map_err(EncodeError::Folders)?;
-        let arrays: Vec<_> = self.places.iter().map(|place| batch.column(*place).clone()).collect();
+        let arrays: Vec<ArrayRef> = self.places.iter().map(|place| Arc::clone(batch.column(*place))).collect();
         let mut cells: Vec<FolderCells<'_>> = Vec::with_capacity(arrays.len());
         for (place, array) in self.places.iter().zip(&arrays) {
             let column = &columns[*place];
@@ -97,9 +98,8 @@ fn folders_of(cells: &[FolderCells<'_>], row: usize) -> Vec<FolderValue> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
-    use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int64Array, StringArray};
+    use arrow::array::{Array, AsArray, BooleanArray, Date32Array, Int64Array, StringArray};
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 

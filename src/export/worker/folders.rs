@@ -21,6 +21,9 @@ pub(crate) struct WorkFolders {
     open: NonZeroUsize,
 }
 
+/// How rows go into folders, where they do.
+type Folders = Option<Arc<WorkFolders>>;
+
 /// How rows of these columns go into the folders that are asked for, and the columns of the files.
 ///
 /// # Errors
@@ -28,7 +31,7 @@ pub(crate) struct WorkFolders {
 pub(crate) fn folders_of(
     options: Option<&FolderOptions>,
     columns: &[ColumnPlan],
-) -> Result<(Option<Arc<WorkFolders>>, Arc<[ColumnPlan]>), ExportError> {
+) -> Result<(Folders, Arc<[ColumnPlan]>), ExportError> {
     let Some(options) = options else { return Ok((None, columns.into())) };
     let misfit = |misfit: FolderMisfit| {
         let hint = misfit.hint();
