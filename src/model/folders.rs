@@ -55,7 +55,7 @@ impl FolderMisfit {
             Self::Unknown(_) => {
                 "name a column as it is called in the output; --columns has to name it too, where it is given"
             }
-            Self::Type { .. } => "write an expression: --partition-by 'dt=(created_at at time zone ''UTC'')::date'",
+            Self::Type { .. } => "write an expression: --partition-by \"dt=(created_at at time zone 'UTC')::date\"",
             Self::NothingLeft => "export more columns, or add --keep-partition-columns",
         }
     }

@@ -22,7 +22,7 @@ pub(crate) struct WorkFolders {
 }
 
 /// How rows go into folders, where they do.
-type Folders = Option<Arc<WorkFolders>>;
+type InFolders = Option<Arc<WorkFolders>>;
 
 /// How rows of these columns go into the folders that are asked for, and the columns of the files.
 ///
@@ -31,7 +31,7 @@ type Folders = Option<Arc<WorkFolders>>;
 pub(crate) fn folders_of(
     options: Option<&FolderOptions>,
     columns: &[ColumnPlan],
-) -> Result<(Folders, Arc<[ColumnPlan]>), ExportError> {
+) -> Result<(InFolders, Arc<[ColumnPlan]>), ExportError> {
     let Some(options) = options else { return Ok((None, columns.into())) };
     let misfit = |misfit: FolderMisfit| {
         let hint = misfit.hint();
