@@ -174,6 +174,7 @@ fn part(partition: u32, roll: u32, rows: u64) -> PartReceipt {
             staging: Staging::Published,
         },
         roll,
+        folders: Vec::new(),
         rows: Some(rows),
         header_rows: 0,
         header_bytes: 0,
@@ -230,6 +231,7 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
         stats,
         selection: Selection::default(),
         changes: Vec::new(),
+        folders: None,
     }
 }
 

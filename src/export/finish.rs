@@ -286,6 +286,7 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         stats: run.request.commit.manifest_stats,
         selection: since::selection(&run.request.shape),
         changes: run.since.get().map(Found::changes).unwrap_or_default(),
+        folders: run.request.commit.folders.as_ref(),
     }
 }
 

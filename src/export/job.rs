@@ -18,6 +18,7 @@ use super::request::ExportRequest;
 use super::run::{Run, check_counts, format_of, unless_cancelled};
 use super::since;
 use super::together::together;
+use super::worker::folders_of;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, Target};
 use crate::store::{Destination, StoreOptions, shown};
 
@@ -256,8 +257,9 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>,
             (None, Some(plan)) => {
                 let compared =
                     since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found).map(drop));
-                let fits = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
-                fits.and(compared).map(|()| plan)
+                let counted = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
+                let folders = || folders_of(request.commit.folders.as_ref(), &plan.columns);
+                counted.and(compared).and_then(|()| folders()).map(|_| plan)
             }
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };

@@ -23,12 +23,12 @@ use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::since::{self, Found};
 use super::together::together;
-use super::worker::Work;
+use super::worker::{Work, folders_of};
 use crate::base::failpoint;
-use crate::commit::{Existing, ManifestError, Placement};
+use crate::commit::{Existing, Placement};
 use crate::model::{
-    ColumnPlan, Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan,
-    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
+    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan, PlannedContent,
+    RelationRequest, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -152,6 +152,7 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
+    folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
 }
 
@@ -195,8 +196,8 @@ pub(crate) async fn unless_cancelled<T>(
 impl Run {
     pub(super) fn new(request: ExportRequest, place: RunTarget, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
-        let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
-        let since = OnceLock::new();
+        let (keeper, commit_begun, litter, since) =
+            (Mutex::default(), Mark::default(), Mark::default(), OnceLock::default());
         Self { request, place, started, created_at, events, seed, keeper, commit_begun, since, litter }
     }
 
@@ -209,7 +210,11 @@ impl Run {
     /// Makes sure that what stands at the destination is what this run would make.
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
         let plan = plan(self.request.clone()).await?;
-        Ok(existing.same_request(&plan, &format_of(&plan, &self.request.format)?)?)
+        Ok(existing.same_request(
+            &plan,
+            &format_of(&plan, &self.request.format)?,
+            self.request.commit.folders.as_ref(),
+        )?)
     }
 
     /// Reads what has no receipt yet, and commits.
@@ -222,7 +227,7 @@ impl Run {
         let outlet = self.outlet();
         let receipts = match &reading {
             Some(reading) => {
-                let work = Arc::new(self.work(Arc::clone(reading), relation, planned));
+                let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
                 let exporting = export_partitions(work, company, receipts, stop, &retention);
                 tokio::select! {
                     exported = exporting => exported?,
@@ -267,7 +272,7 @@ impl Run {
             Err(error) => error,
         };
         // Where the manifest may stand, it may name the parts.
-        let kept = may_be_committed(&error) || retention.keeps(&error).await;
+        let kept = error.may_be_committed() || retention.keeps(&error).await;
         if kept || !discard_receipts(&outlet, &receipts).await {
             self.litter.set();
         }
@@ -360,9 +365,8 @@ impl Run {
         let request = &self.request;
         let planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
-        if let Some(found) = self.since.get() {
-            found.note(since::compare(request, &planned.plan, found)?);
-        }
+        self.compare_since(&planned.plan)?;
+        folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
@@ -401,19 +405,20 @@ impl Run {
         .await;
     }
 
-    fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Work {
+    fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Result<Work, ExportError> {
         let ExportRequest { work, commit, .. } = &self.request;
         let mut format = planned.format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
         if let Some(id) = planned.snapshot() {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
         }
-        let columns: Arc<[ColumnPlan]> = planned.plan.columns.clone().into();
-        Work {
+        let (folders, columns) = folders_of(commit.folders.as_ref(), &planned.plan.columns)?;
+        Ok(Work {
             reading,
             relation,
             plan: Arc::clone(&planned.plan),
             columns,
+            folders,
             format,
             outlet: self.outlet(),
             part_size: work.part_size.get(),
@@ -423,7 +428,7 @@ impl Run {
             seed: self.seed,
             litter: self.litter.clone(),
             events: self.events.clone(),
-        }
+        })
     }
 
     fn outlet(&self) -> Outlet {
@@ -438,10 +443,4 @@ impl Run {
             }
         }
     }
-}
-
-/// Whether the manifest stands, or may.
-pub(super) fn may_be_committed(error: &ExportError) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
-    source.is_some_and(ManifestError::may_be_committed)
 }

@@ -50,11 +50,6 @@ impl Found {
         Ok(Some(SinceExport { run_id: manifest.run_id.clone(), watermark }))
     }
 
-    /// Keeps how the columns differ, for the manifest.
-    pub(super) fn note(&self, changes: Vec<SchemaChange>) {
-        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = changes;
-    }
-
     /// How the columns differ from those of the export before.
     pub(super) fn changes(&self) -> Vec<SchemaChange> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -89,6 +84,14 @@ impl Run {
     pub(super) fn read_request(&self) -> ReadRequest {
         let since = self.since.get().and_then(|found| found.export().ok().flatten());
         self.request.read_request_since(since)
+    }
+
+    /// Compares what is planned with the export to go on from, and keeps how the columns differ.
+    pub(super) fn compare_since(&self, plan: &Plan) -> Result<(), ExportError> {
+        let Some(found) = self.since.get() else { return Ok(()) };
+        let changes = compare(&self.request, plan, found)?;
+        *found.changes.lock().unwrap_or_else(PoisonError::into_inner) = changes;
+        Ok(())
     }
 
     /// Notes that the export begins; `previous` is the manifest that it would replace.

@@ -92,16 +92,18 @@ async fn several_of_its_relations_are_one_reading() {
         let ExportRequest { shape, format, policies, work, commit, .. } =
             request(&memory, folder.path(), &[("table", table)]);
         let (run_id, stats) = (commit.run_id, commit.manifest_stats);
+        let (format, together) = (format.format, Vec::new());
         ReadRequest {
             run_id,
             shape,
-            format: format.format,
+            format,
             policies,
             work,
             single: false,
             stats,
             keep: false,
             watermark: None,
+            together,
         }
     });
     let reading = memory.begin(requests.to_vec()).await.unwrap();

@@ -19,6 +19,8 @@ pub(super) struct CurrentView<'a> {
     /// What reads the parts, and how.
     pub(super) function: &'static str,
     pub(super) options: &'a [String],
+    /// Whether columns stand in the names of folders alone.
+    pub(super) in_folders: bool,
 }
 
 /// The statement, or why there is none.
@@ -32,6 +34,9 @@ pub(super) fn current(manifest: &Manifest, view: &CurrentView<'_>) -> Result<Str
     let key = manifest.watermark.as_ref().map(|watermark| watermark.key.as_slice()).unwrap_or_default();
     if key.is_empty() {
         return Err(none("no two rows of the export are told apart by a unique key"));
+    }
+    if view.in_folders {
+        return Err(none("--keep-partition-columns would keep in the files what stands in the names of folders alone"));
     }
     let (root, parts) = places(manifest).ok_or_else(|| none("put load={run_id} at the end of --to for one"))?;
     let key = key.iter().map(|column| double_quoted(column)).collect::<Vec<_>>().join(", ");

@@ -318,6 +318,7 @@ fn plan(request: &RecountRequest, relation: &RelationFacts) -> Result<PgPlan, So
         delta: None,
         row_key: Vec::new(),
         cap: CapPlan::none(),
+        together: Vec::new(),
         partitions: Vec::new(),
     })
 }

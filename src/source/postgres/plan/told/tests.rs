@@ -51,6 +51,7 @@ fn plan() -> PgPlan {
         columns,
         key: Vec::new(),
         cap: CapPlan::none(),
+        together: Vec::new(),
         partitions: number_partitions(slices, false, None).unwrap(),
     }
 }
