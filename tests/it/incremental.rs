@@ -310,8 +310,9 @@ async fn another_history_is_exported_in_full() {
 
 #[tokio::test]
 async fn a_standby_misses_nothing_and_a_promoted_one_begins_anew() {
-    let primary = Cluster::start(15, &["hot_standby_feedback=on"]).await;
-    let standby = primary.standby(&[]).await;
+    let streams = ["wal_level=replica", "max_wal_senders=4"];
+    let primary = Cluster::start(15, &streams).await;
+    let standby = primary.standby(&[&streams[..], &["hot_standby_feedback=on"]].concat()).await;
     primary.batch(&format!("{TABLE}; insert into t (v) values ('before')")).await;
     let caught_up = async || {
         let lsn = crate::support::pg::rows(&primary.connect().await, "select pg_current_wal_lsn()").await;
@@ -359,6 +360,32 @@ async fn an_old_transaction_of_a_role_that_sees_no_others_is_found_by_looking_at
     pg.batch(&format!("grant pg_read_all_stats to {role}")).await;
     loads.night(&[]).await;
     assert!(loads.watermark()["oldest_xact_start"].is_string());
+}
+
+#[tokio::test]
+async fn numbers_of_transactions_that_begin_anew_lose_no_row() {
+    let cluster = Cluster::start(15, &[]).await;
+    cluster.batch(&format!("{TABLE}; insert into t (v) select 'old' from generate_series(1, 3)")).await;
+    for _ in 0..20 {
+        cluster.batch("insert into t (v) values ('before')").await;
+    }
+    for (watermark, next) in [("ts", 600), ("id", 620), ("txid", 640)] {
+        // What is frozen keeps its number.
+        cluster.batch("vacuum freeze").await;
+        let mut loads = Loads::of(&cluster.url, watermark);
+        loads.night(&[]).await;
+        let horizon = |loads: &Loads| loads.watermark()["horizon"].as_str().unwrap().parse::<u64>().unwrap();
+        let before = horizon(&loads);
+        // The numbers in the rows that are there are beyond those that come.
+        let epoch = u32::try_from(before >> 32).unwrap() + 1;
+        cluster.next_transaction(epoch, next).await;
+        cluster.batch("insert into t (v) values ('first')").await;
+        let found = loads.night(&[]).await;
+        assert!(found.contains(&"first".to_owned()), "{watermark}: {found:?}");
+        assert!(horizon(&loads) > before + (1 << 31), "{watermark}");
+        cluster.batch("insert into t (v) values ('second')").await;
+        assert_eq!(loads.night(&[]).await, ["second"], "{watermark}");
+    }
 }
 
 /// What a schedule of writers does to one table over some nights, and what the loads make of it.
