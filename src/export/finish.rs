@@ -12,7 +12,7 @@ use super::hold::{Hold, own_files};
 use super::place;
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
-use super::since::{self, Found};
+use super::since::{self, Continuation};
 use crate::base::whole_file::write_whole;
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
@@ -285,7 +285,7 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         format: &planned.format,
         stats: run.request.commit.manifest_stats,
         selection: since::selection(&run.request.shape),
-        changes: run.since.get().map(Found::changes).unwrap_or_default(),
+        changes: run.since.get().map(Continuation::changes).unwrap_or_default(),
         folders: run.request.commit.folders.as_ref(),
     }
 }

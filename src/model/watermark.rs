@@ -158,7 +158,7 @@ pub struct Watermark {
     #[serde(default)]
     pub key: Vec<String>,
     /// What of the relation was asked for.
-    pub selection: Selection,
+    pub selection: AskedColumns,
     /// Where the rows were.
     pub history: WatermarkHistory,
     /// How the columns differ from those of the export before.
@@ -168,7 +168,7 @@ pub struct Watermark {
 
 /// What of a relation was asked for: the next export asks for the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Selection {
+pub struct AskedColumns {
     /// `--columns`; none is all.
     pub columns: Option<Vec<String>>,
     /// `--column`.
