@@ -126,6 +126,9 @@ pub struct WatermarkHistory {
     pub relation: Option<u32>,
     /// The WAL position when the snapshot was taken.
     pub lsn: Option<String>,
+    /// OIDs of the tables that store the rows: what one holds that is attached later may be older than the horizon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<u32>,
 }
 
 /// What an export leaves for the next one (`watermark` of the manifest).

@@ -199,6 +199,37 @@ async fn partitioned_tables_predicates_and_caps_have_their_new_rows() {
 }
 
 #[tokio::test]
+async fn what_a_table_held_before_it_was_attached_is_not_missed() {
+    let pg = Cluster::start(18, &[]).await;
+    pg.batch(
+        "create table t (id bigint, ts timestamptz default now(), txid xid8 default pg_current_xact_id(), v text)
+            partition by range (id);
+         create table t0 partition of t for values from (0) to (100); insert into t (id, v) values (1, 'old')",
+    )
+    .await;
+    for (at, watermark, args) in
+        [(1, "ts", &[][..]), (2, "id", &["--key", "id"]), (3, "txid", &[]), (4, "id", &["--partitions", "1"])]
+    {
+        // Filled before the export, and attached after it.
+        pg.batch(&format!(
+            "create table t{at} (like t including defaults);
+             insert into t{at} (id, ts, v) values ({at}00, '2020-01-01', 'attached')"
+        ))
+        .await;
+        for off in ["", "new-tables"] {
+            let mut loads = Loads::of(&pg.url, watermark);
+            loads.night(args).await;
+            pg.batch(&format!("alter table t attach partition t{at} for values from ({at}00) to ({at}99)")).await;
+            loads.night_with(args, off, 0).await;
+            let found = loads.texts().contains(&"attached".to_owned());
+            assert_eq!(found, off.is_empty(), "{watermark} {args:?}");
+            pg.batch(&format!("alter table t detach partition t{at}")).await;
+        }
+        pg.batch(&format!("drop table t{at}")).await;
+    }
+}
+
+#[tokio::test]
 async fn views_go_by_the_transaction_s_id_alone() {
     let pg = Cluster::start(18, &[]).await;
     pg.batch(&format!("{TABLE}; create view seen as select * from t; insert into t (v) values ('one')")).await;
