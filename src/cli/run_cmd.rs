@@ -7,7 +7,8 @@ use clap::ArgMatches;
 
 use super::looks::Looks;
 use super::progress::{Progress, View};
-use super::run_view::{self, JobSummary, JobTotals};
+use super::run_plan::PlannedJob;
+use super::run_view::{JobSummary, JobTotals};
 use super::screen::stdout_answer;
 use super::session::{Front, by_signal};
 use super::summary::Failure;
@@ -139,7 +140,7 @@ async fn plan(job: &JobRequest, front: &Front, context: &CommandContext) -> u8 {
     let planned = context.unless_stopped("stopped while planning", plan_job(job)).await;
     match planned {
         Ok(plans) => {
-            let view = run_view::PlannedJob::new(job, &plans);
+            let view = PlannedJob::new(job, &plans);
             if !front.reporter.is_json() {
                 let answered = stdout_answer(printable::lines(&view.to_string()).trim_end());
                 if answered != exit::COMPLETE {

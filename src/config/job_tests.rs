@@ -102,6 +102,7 @@ fn what_makes_no_sense_is_told_with_its_place() {
         ("x = 1\n", "/job.toml:1:1: unknown key \"x\""),
         ("readers = 1\n", "/job.toml:1:1: unknown key \"readers\" (write readers under [defaults] or [[export]])"),
         ("on_error = 'wait'\n", "/job.toml:1:1: on_error is continue or stop"),
+        ("snapshot = 'table'\n", "/job.toml:1:1: snapshot is run or export"),
         ("[defaults]\ntable = 'a'\n", "/job.toml:2:1: a job has no table"),
         ("[defaults]\nkeep_snapshot = '1h'\n", "/job.toml:2:1: a job has no keep_snapshot"),
         ("[defaults]\nfromat = 'csv'\n", "/job.toml:2:1: unknown key \"fromat\" (did you mean format?)"),

@@ -15,15 +15,15 @@ use super::job_record;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
-use super::run::{Run, check_counts, format_of, unless_cancelled};
+use super::run::{Run, check_counts, format_of, plan, unless_cancelled};
 use super::together::together;
-use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, Target};
+use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
 use crate::store::{Destination, StoreOptions, shown};
 
 /// Events of one export that wait to be told apart from those of the others.
 const EVENT_QUEUE: usize = 64;
 
-/// Several exports of one source, under one moment.
+/// Several exports of one source, under one moment unless each is to have its own.
 #[derive(Debug, Clone)]
 pub struct JobRequest {
     /// Where the run's record goes.
@@ -32,6 +32,8 @@ pub struct JobRequest {
     pub run_id: String,
     /// What a failed export does to the others.
     pub on_error: OnError,
+    /// What of it is read under one snapshot.
+    pub snapshot: SnapshotScope,
     /// The exports, with one source and one id. The first has the run's own options.
     pub exports: Vec<JobExport>,
 }
@@ -80,6 +82,8 @@ pub struct JobReport {
     pub record: Result<String, ExportError>,
     /// Whether all exports that stand share one snapshot.
     pub one_instant: bool,
+    /// What was to be read under one snapshot.
+    pub snapshot: SnapshotScope,
     /// The exports, in the order of the request.
     pub exports: Vec<JobOutcome>,
 }
@@ -124,7 +128,7 @@ async fn carried_out(
     let beginning = async { job_record::begin(&root, &job, &places, started_at).await };
     unless_cancelled(&cancel, beginning).await?;
     let readers = job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1);
-    let company = Company::new(opened.len(), readers, job.on_error == OnError::Stop, &cancel);
+    let company = Company::new(opened.len(), readers, job.on_error == OnError::Stop, &cancel).under(job.snapshot);
     let mut runs = Vec::new();
     let mut results: Vec<Option<Result<ExportReport, ExportError>>> = Vec::new();
     let mut telling = JoinSet::new();
@@ -162,7 +166,7 @@ async fn carried_out(
         .collect();
     let one_instant = one_instant(&exports);
     let record = job_record::end(&root, &job.run_id, started_at, one_instant, &exports).await;
-    Ok(JobReport { run_id: job.run_id, root: shown(&job.root), record, one_instant, exports })
+    Ok(JobReport { run_id: job.run_id, root: shown(&job.root), record, one_instant, snapshot: job.snapshot, exports })
 }
 
 /// Checks a request, and opens its destination.
@@ -219,6 +223,9 @@ fn one_instant(exports: &[JobOutcome]) -> bool {
     standing.len() < 2 || (snapshots.len() == 1 && !snapshots.contains(&None))
 }
 
+/// An export's name with its plan, or why it has none.
+pub type PlannedExport = (String, Result<Arc<Plan>, ExportError>);
+
 /// The plans of a job: of each export its plan, or why it has none. Locks and snapshot are taken as for a run, and let go;
 /// nobody looks at the destinations.
 ///
@@ -227,13 +234,16 @@ fn one_instant(exports: &[JobOutcome]) -> bool {
 ///
 /// # Cancel safety
 /// Dropping the future closes the sessions.
-pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>, ExportError>)>, ExportError> {
+pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportError> {
     let mut requests = Vec::new();
     for export in &job.exports {
         let mut request = export.request.clone();
         request.source.check(&mut request.shape)?;
         RunTarget::check(&request)?;
         requests.push(request);
+    }
+    if job.snapshot == SnapshotScope::Export {
+        return plan_apart(job, requests).await;
     }
     let Some(first) = requests.first() else { return Ok(Vec::new()) };
     let mut asked = Vec::new();
@@ -251,6 +261,21 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>,
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };
         plans.push((export.name.clone(), planned));
+    }
+    Ok(plans)
+}
+
+/// The plan of each export under a moment of its own.
+async fn plan_apart(job: &JobRequest, requests: Vec<ExportRequest>) -> Result<Vec<PlannedExport>, ExportError> {
+    let mut plans = Vec::new();
+    for (export, request) in job.exports.iter().zip(requests) {
+        let planned = plan(request).await.map(Arc::new);
+        // Who cannot be reached for one is not asked for the others.
+        let unreachable = [ExportErrorKind::SourceUnavailable, ExportErrorKind::SourceAuthentication];
+        match planned {
+            Err(error) if unreachable.contains(&error.kind) => return Err(error),
+            planned => plans.push((export.name.clone(), planned)),
+        }
     }
     Ok(plans)
 }

@@ -212,7 +212,8 @@ async fn go_on(
     };
     run.announce_plan(&planned, ResumedProgress::of(&receipts)).await;
     let company = Company::alone(run.request.work.readers.get(), stop);
-    let carry = Carry { reading, relation: ONLY, receipts, previous, hold: Some(hold), stop, company: &company };
+    let carry =
+        Carry { reading, relation: ONLY, receipts, previous, hold: Some(hold), stop, company: &company, permit: None };
     run.carry_out(&planned, carry).await.map_err(kept)
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::{Mutex, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::company::Company;
@@ -66,6 +66,8 @@ pub(crate) struct Carry<'a> {
     pub(crate) hold: Option<&'a Hold>,
     pub(crate) stop: &'a CancellationToken,
     pub(crate) company: &'a Company,
+    /// The right to the sessions of `reading`, where they are this export's own.
+    pub(crate) permit: Option<SemaphorePermit<'a>>,
 }
 
 /// What is known of it once it is planned.
@@ -210,7 +212,7 @@ impl Run {
     pub(crate) async fn carry_out(
         &self,
         planned: &Planned,
-        Carry { reading, relation, receipts, previous, hold, stop, company }: Carry<'_>,
+        Carry { reading, relation, receipts, previous, hold, stop, company, permit }: Carry<'_>,
     ) -> Result<ExportReport, ExportError> {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
@@ -237,6 +239,7 @@ impl Run {
             reading.done(relation);
         }
         drop(reading);
+        drop(permit);
         failpoint::reach("uploaded").await;
         let finishing = async {
             if stop.is_cancelled() {

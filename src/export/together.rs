@@ -6,16 +6,17 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::company::Company;
 use super::error::ExportError;
 use super::finish::{Before, RunTarget};
 use super::hold::Hold;
-use super::run::{Carry, Run, unless_cancelled};
+use super::run::{Carry, ONLY, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::commit::Existing;
-use crate::model::ExportReport;
+use crate::model::{ExportReport, SnapshotScope};
 use crate::source::Reading;
 use crate::store::Take;
 
@@ -68,12 +69,26 @@ pub(super) async fn together(
             }
         }
     }
-    ends.extend(Box::pin(read(runs, ready, company)).await);
+    let reading = match company.scope() {
+        SnapshotScope::Run => read(runs, ready, company).boxed(),
+        SnapshotScope::Export => read_apart(runs, ready, company).boxed(),
+    };
+    ends.extend(reading.await);
     ends.sort_by_key(|(place, _)| *place);
     ends.into_iter().map(|(_, end)| end.map_err(|error| company.told(error, cancel))).collect()
 }
 
-/// Reads and commits the exports that are ready.
+/// Reads and commits the exports that are ready, each under a moment of its own.
+async fn read_apart(
+    runs: &[&Run],
+    ready: Vec<(usize, Ready)>,
+    company: &Company,
+) -> Vec<(usize, Result<ExportReport, ExportError>)> {
+    let going = ready.into_iter().map(|(place, one)| async move { (place, runs[place].go_apart(one, company).await) });
+    join_all(going).await
+}
+
+/// Reads and commits the exports that are ready, all under one moment.
 async fn read(
     runs: &[&Run],
     ready: Vec<(usize, Ready)>,
@@ -96,7 +111,7 @@ async fn read(
             let (mut places, mut going) = (Vec::new(), Vec::<BoxFuture<'_, Result<ExportReport, ExportError>>>::new());
             for (relation, (place, one)) in ready.into_iter().enumerate() {
                 places.push(place);
-                going.push(runs[place].go(Arc::clone(&reading), relation, one, company).boxed());
+                going.push(runs[place].go((Arc::clone(&reading), relation), one, company, None).boxed());
             }
             // The sessions end with the last export that reads.
             drop(reading);
@@ -157,13 +172,29 @@ impl Run {
         unless_cancelled(stop, self.place.look(&self.request)).await
     }
 
+    /// Reads and commits an export under a moment of its own, once it may.
+    async fn go_apart(&self, one: Ready, company: &Company) -> Result<ExportReport, ExportError> {
+        let beginning = async {
+            let permit = company.may_read(&one.stop).await?;
+            let begun = async { Ok(self.request.source.begin(vec![self.request.read_request()]).await?) };
+            Ok((unless_cancelled(&one.stop, Box::pin(begun)).await?, permit))
+        };
+        match beginning.await {
+            Ok((reading, permit)) => self.go((reading, ONLY), one, company, Some(permit)).await,
+            Err(error) => {
+                company.has_failed();
+                self.end(Err(error), one.hold).await
+            }
+        }
+    }
+
     /// Plans, reads and commits one export of those that read together.
     async fn go(
         &self,
-        reading: Arc<dyn Reading>,
-        relation: usize,
+        (reading, relation): (Arc<dyn Reading>, usize),
         Ready { hold, previous, stop }: Ready,
         company: &Company,
+        permit: Option<SemaphorePermit<'_>>,
     ) -> Result<ExportReport, ExportError> {
         // What is not read any more need not be held, and nothing of it while others commit.
         let source = Arc::downgrade(&reading);
@@ -174,7 +205,8 @@ impl Run {
             let planned = unless_cancelled(&stop, Box::pin(self.prepare(reading.as_ref(), relation))).await?;
             failpoint::reach("planned").await;
             let (receipts, hold) = (Vec::new(), hold.as_ref());
-            let carry = Carry { reading: Some(reading), relation, receipts, previous, hold, stop: &stop, company };
+            let carry =
+                Carry { reading: Some(reading), relation, receipts, previous, hold, stop: &stop, company, permit };
             self.carry_out(&planned, carry).await
         };
         let result = going.await;

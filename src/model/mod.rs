@@ -34,7 +34,7 @@ pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, Stag
 pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{
     CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, ReadMode, ReadRequest,
-    RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+    RelationRequest, RowCap, ShapeOptions, SnapshotScope, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 pub use served::{

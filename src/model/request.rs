@@ -268,3 +268,13 @@ pub enum OnError {
     /// They stop: none commits before all are read.
     Stop,
 }
+
+/// What of a job is read under one snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SnapshotScope {
+    /// All of it.
+    #[default]
+    Run,
+    /// Each export by itself, for sources that have no moment in common and for servers that cannot hold one all night.
+    Export,
+}

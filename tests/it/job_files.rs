@@ -2,7 +2,7 @@
 //! retry.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -10,8 +10,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 
 use crate::support::job::no_sessions_left;
+use crate::support::night::{Night, THREE, three};
 use crate::support::pg::{Pg, pg};
-use crate::support::run::{Outhaul, Stop, outhaul};
+use crate::support::run::{Stop, outhaul};
 use crate::support::{eventually, manifest, variable, within};
 
 /// Fourteen parents and as many children that refer to them, one of each partitioned, an empty one, and views: forty.
@@ -54,45 +55,6 @@ async fn shop() -> Pg {
     let tables: Vec<String> = pairs.chain(views).collect();
     pg.batch(&format!("create table empty (id int primary key); {} analyze", tables.concat())).await;
     pg
-}
-
-/// A job file of all tables, and the folder of its destinations.
-struct Night {
-    folder: tempfile::TempDir,
-}
-
-impl Night {
-    fn new(text: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let text = text.replace("ROOT", folder.path().join("out").to_str().unwrap());
-        std::fs::write(folder.path().join("job.toml"), text).unwrap();
-        Self { folder }
-    }
-
-    fn all(more: &str) -> Self {
-        Self::new(&format!("[defaults]\nto = 'ROOT/{{table}}'\n{more}\n[[export]]\ntable = 'public.*'\n"))
-    }
-
-    fn run(&self, pg: &Pg, args: &[&str]) -> Outhaul {
-        let job = self.folder.path().join("job.toml");
-        let fixed = ["run", job.to_str().unwrap(), "--from", &pg.url, "--report", "json", "--progress", "none"];
-        outhaul(fixed.iter().chain(args))
-    }
-
-    fn out(&self, name: &str) -> PathBuf {
-        self.folder.path().join("out").join(name)
-    }
-
-    fn record(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.out("_run.json")).unwrap()).unwrap()
-    }
-
-    /// The folders of exports that have a manifest.
-    fn committed(&self) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(self.out("")).into_iter().flatten().map(|entry| entry.unwrap());
-        let done = entries.filter(|entry| entry.path().join("_manifest.json").exists());
-        done.map(|entry| entry.file_name().into_string().unwrap()).collect()
-    }
 }
 
 async fn foreign_keys(root: &Path) -> Vec<[u64; 2]> {
@@ -272,16 +234,6 @@ async fn a_truncated_export_a_taken_place_and_a_signal_have_their_codes() {
     let run = running.wait().await.expect(143);
     assert_eq!((&run.report["retryable"], night.committed()), (&Value::Bool(true), BTreeSet::new()));
     no_sessions_left(&pg).await;
-}
-
-/// Two tables, whose partitions are read one after the other, and a third.
-const THREE: &str = "create table a as select i as id, repeat('x', 200) as v from generate_series(1, 2000) i;
-    create table b as select i as id, repeat('x', 200) as v from generate_series(1, 2000) i;
-    create table c as select i as id from generate_series(1, 3) i; analyze";
-
-fn three(defaults: &str) -> Night {
-    let one = |table: &str| format!("[[export]]\ntable = '{table}'\nto = 'ROOT/{table}'\n");
-    Night::new(&format!("[defaults]\n{defaults}\n{}{}{}", one("a"), one("b"), one("c")))
 }
 
 /// The tables of which sessions of a role hold locks.

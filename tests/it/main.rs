@@ -40,6 +40,7 @@ mod harness;
 mod hints;
 mod inputs;
 mod job_files;
+mod job_moments;
 mod keys;
 mod kindness;
 mod least_and_greatest;

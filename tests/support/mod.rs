@@ -13,6 +13,7 @@ pub(crate) mod foreign;
 pub(crate) mod http_proxy;
 pub(crate) mod issuer;
 pub(crate) mod job;
+pub(crate) mod night;
 pub(crate) mod oracle;
 pub(crate) mod pg;
 pub(crate) mod place;

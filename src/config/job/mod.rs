@@ -12,7 +12,7 @@ use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, FrontOptions, destination, typed};
 use crate::base::{glob, voice};
 use crate::export::job::{JobExport, JobRequest};
-use crate::model::{ListedRelation, OnError, Target};
+use crate::model::{ListedRelation, OnError, SnapshotScope, Target};
 use crate::source::Source;
 use reader::Reader;
 
@@ -50,6 +50,7 @@ pub(crate) struct JobFile {
     path: PathBuf,
     root: Option<String>,
     on_error: OnError,
+    snapshot: SnapshotScope,
     defaults: Layer,
     exports: Vec<ExportTable>,
     tiers: BTreeMap<String, String>,
@@ -190,7 +191,10 @@ impl JobFile {
             return Err(ConfigErrors(errors));
         };
         let labels = vec![("relation", "job".to_owned()), ("to", crate::store::shown(&root))];
-        Ok((JobRequest { root, run_id, on_error: self.on_error, exports }, FrontOptions { labels, ..front }))
+        Ok((
+            JobRequest { root, run_id, on_error: self.on_error, snapshot: self.snapshot, exports },
+            FrontOptions { labels, ..front },
+        ))
     }
 
     /// Where the run's record goes: as the file says, or the folder that all destinations share.
