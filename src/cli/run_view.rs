@@ -14,6 +14,7 @@ use super::table::Table;
 use crate::base::words::counted;
 use crate::export::ExportError;
 use crate::export::job::{ExportEvent, JobOutcome, JobReport, JobRequest};
+use crate::export::job_resume::ResumableJob;
 use crate::model::{Event, ResumedProgress, RunStatus, SnapshotScope};
 
 /// Exit codes from the gravest on: the first that an export has is the job's.
@@ -73,15 +74,34 @@ pub(super) struct JobTotals {
 
 impl JobTotals {
     pub(super) fn new(job: &JobRequest) -> Self {
+        let names: Vec<String> = job.exports.iter().map(|export| export.name.clone()).collect();
         Self {
-            names: job.exports.iter().map(|export| export.name.clone()).collect(),
             run_id: job.run_id.clone(),
             root: crate::store::shown(&job.root),
             readers: job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1),
-            sums: vec![Sum::default(); job.exports.len()],
+            sums: vec![Sum::default(); names.len()],
             in_turns: job.snapshot == SnapshotScope::Export,
             told_plan: false,
+            names,
         }
+    }
+
+    /// Those of a run that is resumed.
+    pub(super) fn of_resumed(job: &ResumableJob) -> Self {
+        let names = job.names();
+        Self {
+            run_id: job.run_id().to_owned(),
+            root: job.root().to_owned(),
+            readers: job.readers(),
+            sums: vec![Sum::default(); names.len()],
+            in_turns: job.snapshot() == SnapshotScope::Export,
+            told_plan: false,
+            names,
+        }
+    }
+
+    pub(super) fn run_id(&self) -> &str {
+        &self.run_id
     }
 
     /// Tells what happens for as long as events come; each export that has committed has a line of its own.
@@ -188,6 +208,8 @@ pub(super) struct JobJson<'a> {
     record: Option<&'a str>,
     one_instant: bool,
     retryable: bool,
+    /// Whether `outhaul resume` goes on with an export that did not commit.
+    resumable: bool,
     exports: Vec<ExportJson<'a>>,
 }
 
@@ -254,6 +276,7 @@ impl<'a> JobSummary<'a> {
             record: self.report.record.as_deref().ok(),
             one_instant: self.report.one_instant,
             retryable: self.failed().next().is_some() && self.failed().all(|error| error.kind.retryable()),
+            resumable: self.failed().any(|error| error.resumable),
             exports: exports.collect(),
         }
     }

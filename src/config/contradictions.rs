@@ -210,6 +210,10 @@ impl Contradictions<'_> {
     }
 
     fn commit(&mut self) {
+        if self.is("on_signal", "keep") && self.raw.get("keep_snapshot").is_none() {
+            let what = "--on-signal keep without --keep-snapshot: what is kept could not be gone on with";
+            self.errors.push(ConfigError::new(what, "add --keep-snapshot, or leave it out"));
+        }
         if self.is("to", "-") {
             let keys = [
                 "single_file",
@@ -219,6 +223,7 @@ impl Contradictions<'_> {
                 "upload_chunk_size",
                 "upload_concurrency",
                 "keep_snapshot",
+                "on_signal",
             ];
             self.refuse(&keys, "with --to -", "leave it out");
             return;

@@ -15,8 +15,8 @@ use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
     CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile,
-    TimestampPrecision, UnconstrainedNumeric, Visibility,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Preset, ReadMode,
+    SourceProfile, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -338,6 +338,8 @@ options! {
             "with --format source: where the bytes stay that came before a failure; they are no whole answer";
         keep_snapshot: One<Duration> = value::duration, "DURATION",
             "hold the snapshot so long beyond this process, so that `outhaul resume` can go on with a run that died";
+        on_signal: One<OnSignal> = words(&[("abort", OnSignal::Abort), ("keep", OnSignal::Keep)]), "abort|keep",
+            "what a signal leaves: abort: nothing; keep, with --keep-snapshot: what is uploaded, for `outhaul resume`";
     }
     People {
         progress: One<ProgressKind> = words(&[

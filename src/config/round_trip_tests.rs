@@ -9,8 +9,8 @@ use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::export::request::ExportRequest;
 use crate::model::{
     CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Policies, Preset, ReadMode,
-    RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Policies, Preset,
+    ReadMode, RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -126,6 +126,7 @@ const CASES: &[Case] = &[
     plain("manifest_stats", "none", |r, _| r.commit.manifest_stats == ManifestStats::None),
     plain("sha256", "true", |r, _| r.commit.sha256),
     plain("keep_snapshot", "90s", |r, _| r.commit.keep_snapshot == Some(Duration::from_secs(90))),
+    case("on_signal", "keep", &[("keep_snapshot", "90s")], |r, _| r.commit.on_signal == OnSignal::Keep),
     case("manifest", "m.json", &[("to", "-")], |r, f| {
         f.to_stdout && r.commit.target == Target::Stream { manifest: Some("m.json".into()) }
     }),

@@ -378,6 +378,7 @@ impl Settings {
             sha256: given.sha256?,
             take_over: false,
             keep_snapshot: given.keep_snapshot,
+            on_signal: given.on_signal?,
             aws_credential_command: given.aws_credential_command.take(),
         })
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::crew::Crew;
 use super::error::ExportError;
+use super::keep::DetachedKeeper;
 use crate::model::{ExportErrorKind, SnapshotScope};
 use crate::source::Reading;
 
@@ -33,6 +34,10 @@ pub(crate) struct Company {
     exports: usize,
     /// What is read under one snapshot.
     scope: SnapshotScope,
+    /// Whether exports that another process of the run began are gone on with; then, whether under another snapshot.
+    resumes: Option<AllowMixed>,
+    /// Holds the snapshot of all outside of this process.
+    keeper: Mutex<Option<DetachedKeeper>>,
     /// The right to have sessions of its own.
     readings: Semaphore,
     /// The guards of what they read, each for as long as one of them reads it.
@@ -41,6 +46,10 @@ pub(crate) struct Company {
     gate: Option<watch::Sender<Gate>>,
     desk: Semaphore,
 }
+
+/// Whether the rest of an export may be read under another snapshot than what is there of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AllowMixed(pub(crate) bool);
 
 /// How far the exports are that wait for each other.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +70,8 @@ impl Company {
             stop: cancel.child_token(),
             exports,
             scope: SnapshotScope::Run,
+            resumes: None,
+            keeper: Mutex::default(),
             readings: Semaphore::new(READINGS_AT_ONCE),
             guards: Mutex::default(),
             gate,
@@ -71,6 +82,31 @@ impl Company {
     /// The same where so much is read under one snapshot.
     pub(crate) fn under(self, scope: SnapshotScope) -> Self {
         Self { scope, ..self }
+    }
+
+    /// The same where exports that another process of the run began are gone on with.
+    pub(crate) fn resuming(self, allow_mixed: AllowMixed) -> Self {
+        Self { resumes: Some(allow_mixed), ..self }
+    }
+
+    /// Whether exports that another process of the run began are gone on with.
+    pub(crate) fn resumes(&self) -> bool {
+        self.resumes.is_some()
+    }
+
+    /// Whether what is missing of them may be read under another snapshot.
+    pub(crate) fn allows_mixed(&self) -> bool {
+        self.resumes.is_some_and(|AllowMixed(allowed)| allowed)
+    }
+
+    /// A keeper holds the snapshot of all.
+    pub(crate) fn is_kept_by(&self, keeper: DetachedKeeper) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+    }
+
+    /// The keeper, to be told of the end of the run.
+    pub(crate) fn take_keeper(&self) -> Option<DetachedKeeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What is read under one snapshot.

@@ -265,7 +265,7 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         run_id: run.request.commit.run_id.clone(),
         nonce: format!("{:032x}", rand::random::<u128>()),
         outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: run.created_at,
+        created_at: run.created_at(),
         finished_at: Utc::now(),
         source: planned.facts.clone(),
         consistency: planned.consistency.clone(),

@@ -33,7 +33,7 @@ pub use policy::{
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{
-    CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, ReadMode, ReadRequest,
+    CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, OnSignal, ReadMode, ReadRequest,
     RelationRequest, RowCap, ShapeOptions, SnapshotScope, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};

@@ -211,6 +211,9 @@ pub struct CommitOptions {
     pub take_over: bool,
     /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
     pub keep_snapshot: Option<Duration>,
+    /// `--on-signal`: what becomes of what is uploaded where a signal stops the run.
+    #[serde(default)]
+    pub on_signal: OnSignal,
     /// `--aws-credential-command`; no record has it.
     #[serde(skip)]
     pub aws_credential_command: Option<CredentialCommand>,
@@ -257,6 +260,17 @@ pub struct ReadRequest {
     pub stats: ManifestStats,
     /// Whether the snapshot is to be held beyond this process.
     pub keep: bool,
+}
+
+/// What a signal leaves of a run whose snapshot outlives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnSignal {
+    /// Nothing.
+    #[default]
+    Abort,
+    /// Receipts and uploads, for `resume`.
+    Keep,
 }
 
 /// What the failure of one export of a job does to the others.

@@ -168,8 +168,9 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// Dropping the future closes the sessions.
     fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>>;
 
-    /// Holds what a run rests on beyond its process; `None` where the source has nothing to hold.
-    fn keep(&self, _run_id: String, _begun: Begun) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
+    /// Holds what a run rests on beyond its process, for all its relations with one keeper; `None` where the source has
+    /// nothing to hold.
+    fn keep(&self, _run_id: String, _begun: Vec<Begun>) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
         None
     }
 

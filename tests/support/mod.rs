@@ -9,6 +9,7 @@ pub(crate) mod cluster;
 pub(crate) mod differential;
 pub(crate) mod disk;
 pub(crate) mod fake_service;
+pub(crate) mod far;
 pub(crate) mod foreign;
 pub(crate) mod http_proxy;
 pub(crate) mod issuer;

@@ -18,7 +18,7 @@ use reader::Reader;
 
 /// The options that are the whole run's: they stand in `[defaults]`, in the environment or on the command line, and in no
 /// `[[export]]`.
-const OF_RUN: [&str; 17] = [
+const OF_RUN: [&str; 19] = [
     "from",
     "password_file",
     "password_command",
@@ -36,10 +36,12 @@ const OF_RUN: [&str; 17] = [
     "max_replay_lag",
     "max_bytes_per_second",
     "run_id",
+    "keep_snapshot",
+    "on_signal",
 ];
 
 /// The options that no job has.
-const OF_ONE_EXPORT: [&str; 3] = ["config", "manifest", "keep_snapshot"];
+const OF_ONE_EXPORT: [&str; 2] = ["config", "manifest"];
 
 /// Settings by their keys.
 type Layer = BTreeMap<&'static str, Setting>;
@@ -131,6 +133,24 @@ impl JobFile {
         settings.retain(|key, _| of_connection().any(|option| option.key == *key));
         let (raw, errors) = Raw::of_job(settings, &self.tiers, flags, environment);
         typed::source_of(raw, errors, environment)
+    }
+
+    /// The options by which another process connects as this one does, but for what stands in the environment, which it has
+    /// too.
+    pub(crate) fn connection(
+        &self,
+        flags: Vec<(&'static str, Vec<String>)>,
+        environment: &Environment,
+    ) -> Vec<(String, Vec<String>)> {
+        let mut settings = self.defaults.clone();
+        settings.retain(|key, _| of_connection().any(|option| option.key == *key));
+        let (raw, _) = Raw::of_job(settings, &self.tiers, flags, environment);
+        let written = |option: &OptionInfo| {
+            let setting = raw.get(option.key)?;
+            let told = matches!(setting.origin, Origin::File(..) | Origin::Flag(_));
+            told.then(|| (option.key.to_owned(), setting.values.clone()))
+        };
+        of_connection().filter_map(written).collect()
     }
 
     /// The job: each export as it is asked for. `listed` is what the source has, where the file has patterns.

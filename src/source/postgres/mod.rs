@@ -39,6 +39,7 @@ mod served_pages;
 pub mod server;
 pub(crate) mod session;
 mod several;
+mod several_locks;
 mod shared;
 mod silence;
 pub mod snapshot;
