@@ -17,6 +17,7 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
 use super::run::{Run, check_counts, format_of, plan, unless_cancelled};
 use super::together::together;
+use super::worker::folders_of;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
 use crate::store::{Destination, StoreOptions, shown};
 
@@ -323,7 +324,9 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
         let planned = match (reading.refused(relation), reading.plan(relation)) {
             (Some(error), _) => Err(error.into()),
             (None, Some(plan)) => {
-                format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request)).map(|()| plan)
+                let counted = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
+                let folders = || folders_of(request.commit.folders.as_ref(), &plan.columns);
+                counted.and_then(|()| folders()).map(|_| plan)
             }
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };

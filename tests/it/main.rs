@@ -34,6 +34,7 @@ mod export;
 mod extremes;
 mod far_away;
 mod faults;
+mod folders;
 mod foreign;
 mod front;
 mod guests;
