@@ -63,6 +63,7 @@ mod readme;
 mod records;
 mod relations;
 mod retries;
+mod schedulers;
 mod scope;
 mod scope_clickhouse;
 mod search_path;
