@@ -132,7 +132,11 @@ impl<'a> PlanView<'a> {
     ) {
         let written = human::format(format.format, format.compression);
         let written = if commit.single_file { format!("one file of {written}") } else { written };
-        let words = [destination_words(destination, commit.on_existing, &commit.run_id), written];
+        let mut there = destination_words(destination, commit.on_existing, &commit.run_id);
+        if let Some(who) = &destination.credentials {
+            let _ = write!(there, "\ncredentials by {who}");
+        }
+        let words = [there, written];
         self.writes = Some(WritesView { compression: format.compression, destination, words });
     }
 }

@@ -50,6 +50,7 @@ mod meaning;
 mod memory;
 mod names;
 mod nested_policies;
+mod objects;
 mod one_answer;
 mod one_statement;
 mod operations;
