@@ -136,6 +136,10 @@ impl<'a> PlanView<'a> {
         if let Some(who) = &destination.credentials {
             let _ = write!(there, "\ncredentials by {who}");
         }
+        let written = commit.folders.iter().fold(written, |written, folders| {
+            let levels: Vec<String> = folders.columns.iter().map(|column| format!("{column}=…/")).collect();
+            format!("{written}\nin folders {}", levels.concat())
+        });
         let words = [there, written];
         self.writes = Some(WritesView { compression: format.compression, destination, words });
     }

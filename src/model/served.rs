@@ -65,6 +65,7 @@ impl ServedRequest {
             single: true,
             stats: ManifestStats::Safe,
             keep: false,
+            together: Vec::new(),
         }
     }
 }

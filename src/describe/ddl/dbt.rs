@@ -43,10 +43,10 @@ pub(crate) fn sources(manifest: &Manifest, placement: &Placement, name: Option<&
     let columns = if manifest.format.format() == Format::Source {
         Err(vec!["its bytes are as the source made them, and no columns are described".to_owned()])
     } else {
-        columns::of(manifest)
+        columns::of(manifest).and_then(|columns| Ok((columns, columns::of_folders(manifest)?)))
     };
     let export = match columns {
-        Ok(columns) => Export { manifest, placement, columns },
+        Ok((columns, of_folders)) => Export { manifest, placement, columns, of_folders },
         Err(reasons) => {
             reasons.iter().for_each(|reason| yaml.comment(reason));
             return yaml.0;
@@ -102,6 +102,8 @@ fn redshift_table(export: &Export<'_>, name: &TableName) -> Result<ExternalTable
     let mut script = Script::default();
     spectrum::script(export, name, &mut script);
     let folder = export.s3_folder(&mut Script::default()).unwrap_or_default();
+    let alone = "a column is in the names of folders alone: export with --keep-partition-columns";
+    script.refuse(!export.of_folders.is_empty(), alone);
     let partition = !Folders::of(folder).pairs.is_empty();
     script.refuse(partition, "its folder is a partition of a table, to which _ddl/spectrum.sql adds it");
     let parquet = export.format() == Format::Parquet;
@@ -179,7 +181,7 @@ impl Yaml {
             }
         }
         self.key(8, "columns:");
-        for (place, DdlColumn { name, nullable, .. }) in export.columns.iter().enumerate() {
+        for (place, DdlColumn { name, nullable, .. }) in export.columns.iter().chain(&export.of_folders).enumerate() {
             self.text(10, "- name", name);
             if let Some(data_type) = external.and_then(|external| external.types.get(place)) {
                 self.text(12, "data_type", data_type);
