@@ -5,8 +5,11 @@ use super::options::{Arity, Given, by_key};
 use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
-use crate::model::{Compression, Format, Preset, RowCap, SourceKind, SourceProfile};
+use crate::model::{Compression, Format, Preset, RowCap, ServerSideEncryption, SourceKind, SourceProfile};
 use crate::source::Source;
+
+/// Tags of one object, at S3.
+const OBJECT_TAGS_MAX: usize = 10;
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<String> {
@@ -41,6 +44,7 @@ pub(super) fn find(
     if source.is_some_and(|source| source.kind() == SourceKind::Clickhouse) {
         found.clickhouse();
     }
+    found.objects(given);
     found.commit();
     found.errors
 }
@@ -227,6 +231,25 @@ impl Contradictions<'_> {
         }
     }
 
+    fn objects(&mut self, given: &Given) {
+        use ServerSideEncryption::{Kms, KmsTwice};
+        if !matches!(given.sse, Some(Kms | KmsTwice)) {
+            self.refuse(&["sse_kms_key_id", "sse_bucket_key"], "without --sse aws:kms", "add that, or leave it out");
+        } else if given.sse == Some(KmsTwice) {
+            self.refuse(&["sse_bucket_key"], "with --sse aws:kms:dsse, which has no such key", "leave it out");
+        }
+        let tags = self.raw.given("object_tag").map_or_else(Vec::new, |setting| setting.values.clone());
+        let mut names: Vec<&str> = tags.iter().filter_map(|tag| Some(tag.split_once('=')?.0)).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find_map(|pair| (pair.first() == pair.last()).then_some(pair)?.first()) {
+            self.errors.push(ConfigError::new(format!("--object-tag {twice} is given twice"), "give it once"));
+        }
+        if names.len() > OBJECT_TAGS_MAX {
+            let what = format!("--object-tag is given {} times", names.len());
+            self.errors.push(ConfigError::new(what, format!("an object has at most {OBJECT_TAGS_MAX} tags")));
+        }
+    }
+
     fn commit(&mut self) {
         if self.is("on_signal", "keep") && self.raw.get("keep_snapshot").is_none() {
             let what = "--on-signal keep without --keep-snapshot: what is kept could not be gone on with";
@@ -242,6 +265,11 @@ impl Contradictions<'_> {
                 "upload_concurrency",
                 "keep_snapshot",
                 "on_signal",
+                "sse",
+                "sse_kms_key_id",
+                "sse_bucket_key",
+                "storage_class",
+                "object_tag",
             ];
             self.refuse(&keys, "with --to -", "leave it out");
             return;

@@ -16,8 +16,7 @@ use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
     CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Preset, ReadMode,
-    SourceProfile, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Preset, ReadMode, ServerSideEncryption, SourceProfile, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -337,6 +336,16 @@ options! {
             ("safe", ManifestStats::Safe), ("all", ManifestStats::All), ("none", ManifestStats::None),
         ]), "CHOICE",
             "extremes in the manifest: safe (none of text, bytea, json), all or none";
+        sse: One<ServerSideEncryption> = words(&ServerSideEncryption::ALL), "AES256|aws:kms|aws:kms:dsse",
+            "how S3 encrypts what is written; as the bucket does unless given";
+        sse_kms_key_id: One<String> = value::word, "KEY",
+            "the key of KMS with --sse aws:kms or aws:kms:dsse: its id or ARN; the account's own key for S3 unless given";
+        sse_bucket_key: Switch<bool> = value::switch, "",
+            "with --sse aws:kms: one key of the bucket's instead of a call to KMS for each object";
+        storage_class: One<String> = value::word, "CLASS",
+            "storage class of the parts on S3 or GCS: STANDARD_IA, INTELLIGENT_TIERING, NEARLINE; the bucket's own unless given";
+        object_tag: Many<(String, String)> = value::object_tag, "KEY=VALUE",
+            "a tag of the parts on S3; may be repeated, ten times at most";
         sha256: Switch<bool> = value::switch, "",
             "SHA-256 of every part in the manifest, beside CRC64NVME";
         manifest: One<PathBuf> = value::path, "FILE",

@@ -9,8 +9,7 @@ use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::export::request::ExportRequest;
 use crate::model::{
     CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Policies, Preset,
-    ReadMode, RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Policies, Preset, ReadMode, RelationRequest, ServerSideEncryption, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -132,6 +131,13 @@ const CASES: &[Case] = &[
     plain("layout", "flat", |r, _| r.commit.layout == Layout::Flat),
     plain("single_file", "true", |r, _| r.commit.single_file),
     plain("manifest_stats", "none", |r, _| r.commit.manifest_stats == ManifestStats::None),
+    plain("sse", "aws:kms", |r, _| r.commit.objects.sse == Some(ServerSideEncryption::Kms)),
+    case("sse_kms_key_id", "alias/lake", &[("sse", "aws:kms")], |r, _| {
+        r.commit.objects.sse_kms_key_id.as_deref() == Some("alias/lake")
+    }),
+    case("sse_bucket_key", "true", &[("sse", "aws:kms")], |r, _| r.commit.objects.sse_bucket_key == Some(true)),
+    plain("storage_class", "STANDARD_IA", |r, _| r.commit.objects.storage_class.as_deref() == Some("STANDARD_IA")),
+    plain("object_tag", "team=data", |r, _| r.commit.objects.tags == [("team".into(), "data".into())]),
     plain("sha256", "true", |r, _| r.commit.sha256),
     plain("keep_snapshot", "90s", |r, _| r.commit.keep_snapshot == Some(Duration::from_secs(90))),
     case("on_signal", "keep", &[("keep_snapshot", "90s")], |r, _| r.commit.on_signal == OnSignal::Keep),

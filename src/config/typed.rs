@@ -11,8 +11,8 @@ use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, 
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ParquetOptions, Policies,
-    PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
+    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ObjectOptions, ParquetOptions,
+    Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -381,6 +381,13 @@ impl Settings {
             keep_snapshot: given.keep_snapshot,
             on_signal: given.on_signal?,
             aws_credential_command: given.aws_credential_command.take(),
+            objects: ObjectOptions {
+                sse: given.sse,
+                sse_kms_key_id: given.sse_kms_key_id.take(),
+                sse_bucket_key: given.sse_bucket_key,
+                storage_class: given.storage_class.take(),
+                tags: std::mem::take(&mut given.object_tag),
+            },
         })
     }
 

@@ -276,6 +276,25 @@ pub(super) fn expression(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// One word that a header can carry.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(text.to_owned()) } else { Err("a word without spaces is wanted".to_owned()) }
+}
+
+/// `key=value`, as S3 takes a tag.
+pub(super) fn object_tag(text: &str) -> Result<(String, String), String> {
+    const WANTED: &str = "KEY=VALUE is wanted, of at most 128 and 256 letters, digits, spaces and + - = . _ : / @";
+    let (key, value) = text.split_once('=').ok_or(WANTED)?;
+    let taken = |text: &str, most: usize| {
+        text.chars().count() <= most && text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c))
+    };
+    if key.is_empty() || !taken(key, 128) || !taken(value, 256) {
+        return Err(WANTED.to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// `old=new`, each quoted where it must be.
 pub(super) fn rename(text: &str) -> Result<(String, String), String> {
     const WANTED: &str = "OLD=NEW is wanted, as in id=order_id";

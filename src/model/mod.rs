@@ -9,6 +9,7 @@ pub mod format;
 pub mod keep;
 pub mod listing;
 pub(crate) mod micros;
+pub mod objects;
 pub mod partition;
 pub mod plan;
 pub mod policy;
@@ -26,6 +27,7 @@ pub use folders::{FolderMisfit, FolderOptions, FolderValue};
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
+pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{

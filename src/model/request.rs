@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, FolderOptions, Format, PolicyOptions, ServedReads};
+use super::{Direction, FolderOptions, Format, ObjectOptions, PolicyOptions, ServedReads};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,6 +220,9 @@ pub struct CommitOptions {
     /// `--aws-credential-command`; no record has it.
     #[serde(skip)]
     pub aws_credential_command: Option<CredentialCommand>,
+    /// How the store keeps the objects.
+    #[serde(default)]
+    pub objects: ObjectOptions,
 }
 
 /// A shell command that prints credentials, and may have a secret among its words.

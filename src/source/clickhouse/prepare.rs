@@ -14,6 +14,7 @@ use super::lexer;
 use super::names::{literal, quoted};
 use super::parts::{Grain, PartPiece, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
+use super::served_rows;
 use super::settings::{ClickHouseSession, WantedSetting, may, must};
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
@@ -123,9 +124,7 @@ fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
     let limits = &request.work.source_limits;
     let what = if request.keep {
         "--keep-snapshot: ClickHouse has no snapshot that could be kept"
-    } else if request.work.served.is_some() {
-        "no dataset of a service can be of a ClickHouse server in this version"
-    } else if request.work.read_mode != ReadMode::Copy {
+    } else if request.work.read_mode != ReadMode::Copy && request.work.served.is_none() {
         "--read-mode keyset has no meaning for ClickHouse"
     } else if limits.max_bytes_per_second.is_some() {
         "--max-bytes-per-second is not in this version for ClickHouse"
@@ -140,7 +139,7 @@ fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
 }
 
 pub(super) struct ChPlanning<'a> {
-    session: &'a Arc<ClickHouseSession>,
+    pub(super) session: &'a Arc<ClickHouseSession>,
     pub(super) request: &'a ReadRequest,
     /// Where a table is whose name says no database.
     pub(super) database: &'a str,
@@ -180,8 +179,12 @@ impl ChPlanning<'_> {
             key,
         };
         let capped = self.request.work.cap.as_ref();
-        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single {
+        let served = self.request.work.served.is_some();
+        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single || served {
             self.as_one(&mut plan, &sorting_key);
+            if served {
+                plan.threads = threads.min(served_rows::THREADS);
+            }
             return Ok(plan);
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());

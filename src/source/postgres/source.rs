@@ -23,7 +23,7 @@ use super::shared::RunTerms;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     AggregateRequest, Aggregated, CountedRows, DescribedRelation, ListedRelation, Plan, ReadRequest, RelationRequest,
-    RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind,
+    RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind, TenantScope,
 };
 use crate::source::{Begun, Keeper, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
@@ -168,6 +168,10 @@ impl Source for Postgres {
 
     fn predicate(&self, scope: &RowScope) -> Result<Option<String>, SourceError> {
         Ok(scope::predicate(scope)?)
+    }
+
+    fn without_rows(&self, tenant: Option<&TenantScope>) -> Result<String, SourceError> {
+        Ok(scope::without_rows(tenant)?)
     }
 
     fn describe(&self, request: ServedRequest) -> Option<BoxFuture<'_, Result<DescribedRelation, SourceError>>> {
