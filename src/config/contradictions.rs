@@ -45,6 +45,7 @@ pub(super) fn find(
         found.clickhouse();
     }
     found.objects(given);
+    found.incremental();
     found.commit();
     found.errors
 }
@@ -184,6 +185,31 @@ impl Contradictions<'_> {
         }
     }
 
+    fn incremental(&mut self) {
+        if self.raw.get("watermark").is_none() {
+            if !self.raw.in_job {
+                self.refuse(
+                    &["look_back", "since", "on_schema_change"],
+                    "without --watermark",
+                    "add that, or leave it out",
+                );
+            }
+            return;
+        }
+        if self.is("read_mode", "keyset") {
+            let hint = "leave one of them out: only a snapshot tells new rows from old ones";
+            self.refuse(&["watermark"], "with --read-mode keyset", hint);
+        }
+        if self.is("manifest_stats", "none") {
+            let hint = "leave one of them out: the manifest says how far the export has come";
+            self.refuse(&["watermark"], "with --manifest-stats none", hint);
+        }
+        if self.is("to", "-") && self.raw.get("manifest").is_none() {
+            let hint = "add --manifest FILE: the next export goes on from it";
+            self.refuse(&["watermark"], "with --to - and without a manifest", hint);
+        }
+    }
+
     /// What only PostgreSQL has.
     fn clickhouse(&mut self) {
         let keys = [
@@ -196,6 +222,7 @@ impl Contradictions<'_> {
             "page_size",
             "source_profile",
             "unconstrained_numeric",
+            "watermark",
             "yield_to_ddl",
         ];
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");

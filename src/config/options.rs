@@ -16,7 +16,8 @@ use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
     CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Preset, ReadMode, ServerSideEncryption, SourceProfile, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal, OnUnrepresentable, Preset,
+    ReadMode, ServerSideEncryption, Since, SourceProfile, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -202,6 +203,12 @@ options! {
             "write column OLD under the name NEW; may be repeated";
         predicate "where": One<String> = value::text, "PREDICATE", hyphens: true,
             "only rows for which this SQL predicate holds";
+        watermark: One<String> = value::column, "COLUMN",
+            "export only what is new since the export of --since: rows with greater values of this timestamp, date or integer, and rows of later transactions; or an xid8 column that has the writing transaction's id";
+        look_back: One<Duration> = value::duration, "DURATION",
+            "with --watermark: how far the clock that sets the column may be behind the database's, or a row's time before its transaction";
+        since: One<Since> = value::since, "none|URL",
+            "with --watermark: the export to go on from, by its manifest, a run's record or a job's root; none exports all rows, as without it where nothing is remembered";
         key: One<Vec<(String, Direction)>> = value::key, "COL [DESC],…", list: true,
             "split and order rows by these columns, NULLs last; the primary key unless given, where order is needed";
         partition_by: Many<Vec<FolderTerm>> = folders::terms, "NAME[=EXPRESSION],…",
@@ -324,6 +331,10 @@ options! {
             ("fail", OnExisting::Fail), ("skip", OnExisting::Skip), ("replace", OnExisting::Replace),
         ]), "CHOICE",
             "where a manifest already stands: fail (exit 22), skip or replace";
+        on_schema_change: One<OnSchemaChange> = words(&[
+            ("report", OnSchemaChange::Report), ("fail", OnSchemaChange::Fail),
+        ]), "report|fail",
+            "with --watermark, where the columns differ from those of the export before: go on and tell, or fail (exit 13)";
         visibility: One<Visibility> = words(&[
             ("at-commit", Visibility::AtCommit), ("as-written", Visibility::AsWritten),
         ]), "WHEN",

@@ -9,7 +9,9 @@ use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::export::request::ExportRequest;
 use crate::model::{
     CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSignal, OnUnrepresentable, Policies, Preset, ReadMode, RelationRequest, ServerSideEncryption, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal, OnUnrepresentable, Policies,
+    Preset, ReadMode, RelationRequest, ServerSideEncryption, Since, SourceProfile, Target, TimestampPrecision,
+    UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -25,6 +27,7 @@ struct Case {
 }
 
 const CSV: &[Flag] = &[("format", "csv")];
+const WATERMARK: &[Flag] = &[("watermark", "at")];
 const NDJSON: &[Flag] = &[("format", "ndjson")];
 
 const FOLDERS: &[Flag] = &[("partition_by", "country")];
@@ -62,6 +65,14 @@ const CASES: &[Case] = &[
     plain("column", "x=a + 1", |r, _| r.shape.expressions == [("x".into(), "a + 1".into())]),
     plain("rename", "a=b", |r, _| r.shape.renames == [("a".into(), "b".into())]),
     plain("where", "a > 1", |r, _| r.shape.predicate.as_deref() == Some("a > 1")),
+    plain("watermark", "at", |r, _| r.incremental.as_ref().is_some_and(|it| it.column == "at")),
+    case("look_back", "1h", WATERMARK, |r, _| {
+        r.incremental.as_ref().is_some_and(|it| it.look_back == Some(Duration::from_hours(1)))
+    }),
+    case("since", "none", WATERMARK, |r, _| r.incremental.as_ref().is_some_and(|it| it.since == Since::Nothing)),
+    case("on_schema_change", "fail", WATERMARK, |r, _| {
+        r.incremental.as_ref().is_some_and(|it| it.on_schema_change == OnSchemaChange::Fail)
+    }),
     plain("key", "a desc", |r, _| r.shape.key.as_ref().is_some_and(|key| key == &[("a".into(), Direction::Desc)])),
     plain("format", "ndjson", |r, _| r.format.format == Format::Ndjson),
     plain("compression", "gzip:2", |r, _| r.format.compression == Compression::Gzip(2)),

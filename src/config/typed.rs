@@ -11,8 +11,9 @@ use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, 
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ObjectOptions, ParquetOptions,
-    Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
+    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, IncrementalOptions,
+    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, Since,
+    SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -206,6 +207,7 @@ impl Settings {
             policies: self.policies()?,
             work: self.work(cap)?,
             commit: commit?,
+            incremental: self.incremental(),
             keeper: None,
         })
     }
@@ -229,6 +231,17 @@ impl Settings {
             predicate: given.predicate.take(),
             key: given.key.take(),
             allow_rls: given.allow_rls?,
+        })
+    }
+
+    fn incremental(&mut self) -> Option<IncrementalOptions> {
+        let given = &mut self.given;
+        Some(IncrementalOptions {
+            column: given.watermark.take()?,
+            look_back: given.look_back,
+            since: given.since.take().unwrap_or(Since::Remembered),
+            on_schema_change: given.on_schema_change?,
+            state: None,
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, FolderOptions, Format, ObjectOptions, PolicyOptions, ServedReads};
+use super::{Direction, FolderOptions, Format, ObjectOptions, PolicyOptions, ServedReads, WatermarkRequest};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,6 +266,8 @@ pub struct ReadRequest {
     pub stats: ManifestStats,
     /// Whether the snapshot is to be held beyond this process.
     pub keep: bool,
+    /// Where only what is new since another export is to be read.
+    pub watermark: Option<WatermarkRequest>,
     /// Output columns by which the rows of a partition are better sorted, where no other order is asked for: each change
     /// of their values begins another part. A source that does not sort costs smaller parts.
     pub together: Vec<String>,

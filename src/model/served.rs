@@ -66,6 +66,7 @@ impl ServedRequest {
             stats: ManifestStats::Safe,
             keep: false,
             together: Vec::new(),
+            watermark: None,
         }
     }
 }

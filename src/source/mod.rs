@@ -184,6 +184,11 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether it can be asked for what is new since another export ([`ReadRequest::watermark`]).
+    fn knows_watermarks(&self) -> bool {
+        false
+    }
+
     /// The same server, asked as another user of its own; `None` where that makes no sense.
     fn as_user(&self, _user: String, _password: Secret) -> Option<Arc<dyn Source>> {
         None

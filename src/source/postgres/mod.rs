@@ -51,5 +51,6 @@ mod statement;
 mod types;
 mod untranslatable;
 mod watch;
+mod watermark;
 
 pub use source::Postgres;

@@ -190,6 +190,10 @@ impl Source for Postgres {
         Some(served::aggregate(self, request).boxed())
     }
 
+    fn knows_watermarks(&self) -> bool {
+        true
+    }
+
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {
         Some(list(&self.connect).boxed())
     }
