@@ -33,8 +33,8 @@ pub use policy::{
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{
-    CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, ReadMode, ReadRequest,
-    RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+    CommitOptions, ConsistencyChoice, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, ReadMode,
+    ReadRequest, RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 pub use served::{
