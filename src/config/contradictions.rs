@@ -37,6 +37,7 @@ pub(super) fn find(
         }
     }
     found.work(given, cap);
+    found.folders(given);
     match source.map(Source::kind) {
         Some(SourceKind::Clickhouse) => found.clickhouse(given),
         Some(_) => found.not_clickhouse(given),
@@ -233,6 +234,23 @@ impl Contradictions<'_> {
         };
         if let Some(beside) = beside {
             self.refuse(&["consistency"], &beside, "leave one of them out");
+        }
+    }
+
+    fn folders(&mut self, given: &Given) {
+        if self.raw.given("partition_by").is_none() {
+            let keys = ["keep_partition_columns", "open_parts"];
+            self.refuse(&keys, "without --partition-by", "add that, or leave it out");
+            return;
+        }
+        self.errors.extend(given.folder_mistakes());
+        if let Some(stream) = one_stream(self.raw) {
+            let hint = "leave it out, or name a folder for the parts";
+            self.refuse(&["partition_by"], &format!("with {stream}, which is one object"), hint);
+        }
+        if given.format == Some(Format::Source) {
+            let beside = "with --format source, whose rows nobody reads";
+            self.refuse(&["partition_by"], beside, "choose parquet, csv or ndjson");
         }
     }
 
