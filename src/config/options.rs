@@ -15,9 +15,10 @@ use crate::base::memory::{OPEN_PARTS_MAX, READERS_MAX, UPLOAD_CONCURRENCY_MAX};
 use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
-    CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal, OnUnrepresentable, Preset,
-    ReadMode, ServerSideEncryption, Since, SourceProfile, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    CharPadding, ColumnChoice, ConsistencyChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8,
+    JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
+    OnUnrepresentable, Preset, ReadMode, ServerSideEncryption, Since, SourceProfile, TimestampPrecision,
+    UnconstrainedNumeric, Visibility,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -299,6 +300,11 @@ options! {
             "copy: everything under one snapshot; keyset: pages in short transactions, for poolers that forbid long ones";
         page_size: One<NonZeroU64> = value::rows, "ROWS",
             "rows a page, with --read-mode keyset";
+        consistency: One<ConsistencyChoice> = words(&[
+            ("part_set", ConsistencyChoice::PartSet), ("per_partition", ConsistencyChoice::PerPartition),
+            ("single_statement", ConsistencyChoice::SingleStatement),
+        ]), "MODE",
+            "what the reads of a ClickHouse table have in common: part_set, per_partition or single_statement";
         max_rows: One<NonZeroU64> = value::rows, "N",
             "export at most the first N rows by key, such as 10k or 5m; exit 3 if there were more";
         tier: One<String> = value::any, "NAME",

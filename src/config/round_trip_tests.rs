@@ -8,10 +8,10 @@ use super::{ColorKind, ConfigErrors, Environment, FrontOptions, LogFormat, Progr
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal, OnUnrepresentable, Policies,
-    Preset, ReadMode, RelationRequest, ServerSideEncryption, Since, SourceProfile, Target, TimestampPrecision,
-    UnconstrainedNumeric, Visibility,
+    CharPadding, ColumnChoice, Compression, ConsistencyChoice, Direction, DuplicateColumns, Format, InvalidUtf8,
+    JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
+    OnUnrepresentable, Policies, Preset, ReadMode, RelationRequest, ServerSideEncryption, Since, SourceProfile, Target,
+    TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -120,6 +120,9 @@ const CASES: &[Case] = &[
         &[("read_mode", "keyset")],
         |r, _| matches!(r.work.read_mode, ReadMode::Keyset { page_size } if page_size.get() == 55),
     ),
+    case("consistency", "per_partition", &[("from", "clickhouse://u@127.0.0.1/d")], |r, _| {
+        r.work.consistency == Some(ConsistencyChoice::PerPartition)
+    }),
     plain("max_rows", "12", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some_and(|n| n.get() == 12))),
     plain("limit", "2k", |r, f| {
         let cap = r.work.cap.as_ref().and_then(|cap| cap.max_rows);

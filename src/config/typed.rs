@@ -323,6 +323,7 @@ impl Settings {
             upload_chunk_size: given.upload_chunk_size?,
             upload_concurrency: given.upload_concurrency?,
             read_mode: given.read_mode?(given.page_size?),
+            consistency: given.consistency,
             cap,
             allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,

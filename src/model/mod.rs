@@ -38,8 +38,9 @@ pub use policy::{
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost, WatermarkReport};
 pub use request::{
-    CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, OnSignal, ReadMode, ReadRequest,
-    RelationRequest, RowCap, ShapeOptions, SnapshotScope, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+    CommitOptions, ConsistencyChoice, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, OnSignal,
+    ReadMode, ReadRequest, RelationRequest, RowCap, ShapeOptions, SnapshotScope, SourceLimits, SourceProfile, Target,
+    Visibility, WorkOptions,
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 pub use served::{

@@ -59,6 +59,18 @@ pub enum ReadMode {
     },
 }
 
+/// What the reads of one relation are to have in common, where the source can do it in several ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsistencyChoice {
+    /// Slices of named parts, all of one moment.
+    PartSet,
+    /// A statement for each partition of the table, each of a moment of its own.
+    PerPartition,
+    /// One statement.
+    SingleStatement,
+}
+
 /// A row cap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCap {
@@ -111,6 +123,9 @@ pub struct WorkOptions {
     pub upload_concurrency: NonZeroUsize,
     /// How partitions are read.
     pub read_mode: ReadMode,
+    /// `--consistency`; `None` lets the source choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<ConsistencyChoice>,
     /// `--max-rows` or `--tier`.
     pub cap: Option<RowCap>,
     /// Whether a truncated export exits 0.

@@ -5,6 +5,7 @@
 
 pub mod clickhouse;
 pub mod error;
+mod pace;
 pub mod postgres;
 
 use std::num::NonZeroU64;

@@ -23,7 +23,6 @@ mod locking;
 mod meaning;
 mod near_table;
 mod order;
-mod pace;
 mod partition_reading;
 mod permits;
 pub mod plan;
