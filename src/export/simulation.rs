@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::finish::RunTarget;
-use super::run::{Run, may_be_committed};
+use super::run::Run;
 use crate::base::cpu;
 use crate::commit::{Placement, test_data};
 use crate::config::{Environment, load};
