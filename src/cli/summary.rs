@@ -208,6 +208,8 @@ pub(crate) struct Failed<'a> {
     destination: Option<&'a str>,
     exit_code: u8,
     retryable: bool,
+    /// Whether `outhaul resume` goes on with it.
+    resumable: bool,
     error_kind: ExportErrorKind,
     error: String,
     hint: Option<&'a str>,
@@ -226,6 +228,7 @@ pub(crate) fn failed<'a>(failure: &Failure<'a>) -> Failed<'a> {
         destination: failure.destination,
         exit_code: exit::failed(kind),
         retryable: kind.retryable(),
+        resumable: failure.error.resumable,
         error_kind: kind,
         error: failure.error.sentence(),
         hint: failure.error.hint.as_deref(),

@@ -8,9 +8,10 @@ use super::{ColorKind, ConfigErrors, Environment, FrontOptions, LogFormat, Progr
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnUnrepresentable, Policies, Preset,
-    ReadMode, RelationRequest, Since, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    CharPadding, ColumnChoice, Compression, ConsistencyChoice, Direction, DuplicateColumns, Format, InvalidUtf8,
+    JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
+    OnUnrepresentable, Policies, Preset, ReadMode, RelationRequest, ServerSideEncryption, Since, SourceProfile, Target,
+    TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -119,6 +120,9 @@ const CASES: &[Case] = &[
         &[("read_mode", "keyset")],
         |r, _| matches!(r.work.read_mode, ReadMode::Keyset { page_size } if page_size.get() == 55),
     ),
+    case("consistency", "per_partition", &[("from", "clickhouse://u@127.0.0.1/d")], |r, _| {
+        r.work.consistency == Some(ConsistencyChoice::PerPartition)
+    }),
     plain("max_rows", "12", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some_and(|n| n.get() == 12))),
     plain("limit", "2k", |r, f| {
         let cap = r.work.cap.as_ref().and_then(|cap| cap.max_rows);
@@ -141,8 +145,16 @@ const CASES: &[Case] = &[
     plain("layout", "flat", |r, _| r.commit.layout == Layout::Flat),
     plain("single_file", "true", |r, _| r.commit.single_file),
     plain("manifest_stats", "none", |r, _| r.commit.manifest_stats == ManifestStats::None),
+    plain("sse", "aws:kms", |r, _| r.commit.objects.sse == Some(ServerSideEncryption::Kms)),
+    case("sse_kms_key_id", "alias/lake", &[("sse", "aws:kms")], |r, _| {
+        r.commit.objects.sse_kms_key_id.as_deref() == Some("alias/lake")
+    }),
+    case("sse_bucket_key", "true", &[("sse", "aws:kms")], |r, _| r.commit.objects.sse_bucket_key == Some(true)),
+    plain("storage_class", "STANDARD_IA", |r, _| r.commit.objects.storage_class.as_deref() == Some("STANDARD_IA")),
+    plain("object_tag", "team=data", |r, _| r.commit.objects.tags == [("team".into(), "data".into())]),
     plain("sha256", "true", |r, _| r.commit.sha256),
     plain("keep_snapshot", "90s", |r, _| r.commit.keep_snapshot == Some(Duration::from_secs(90))),
+    case("on_signal", "keep", &[("keep_snapshot", "90s")], |r, _| r.commit.on_signal == OnSignal::Keep),
     case("manifest", "m.json", &[("to", "-")], |r, f| {
         f.to_stdout && r.commit.target == Target::Stream { manifest: Some("m.json".into()) }
     }),

@@ -12,8 +12,8 @@ use crate::base::postgres::settings::ConnectSettings;
 use crate::export::request::ExportRequest;
 use crate::model::{
     CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, IncrementalOptions,
-    ParquetOptions, Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, Since, SourceLimits,
-    Target, WorkOptions,
+    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, Since,
+    SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -323,6 +323,7 @@ impl Settings {
             upload_chunk_size: given.upload_chunk_size?,
             upload_concurrency: given.upload_concurrency?,
             read_mode: given.read_mode?(given.page_size?),
+            consistency: given.consistency,
             cap,
             allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
@@ -392,7 +393,15 @@ impl Settings {
             sha256: given.sha256?,
             take_over: false,
             keep_snapshot: given.keep_snapshot,
+            on_signal: given.on_signal?,
             aws_credential_command: given.aws_credential_command.take(),
+            objects: ObjectOptions {
+                sse: given.sse,
+                sse_kms_key_id: given.sse_kms_key_id.take(),
+                sse_bucket_key: given.sse_bucket_key,
+                storage_class: given.storage_class.take(),
+                tags: std::mem::take(&mut given.object_tag),
+            },
         })
     }
 

@@ -10,7 +10,7 @@ use super::options::nearest;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::model::policy::decimal;
 use crate::model::{ColumnChoice, Compression, Direction, Format, Since, UnconstrainedNumeric};
-use crate::source::postgres::plan::NAME_BYTES_MAX;
+pub(super) use crate::source::postgres::plan::NAME_BYTES_MAX;
 use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
 /// In front of a text, it says that the text is Unicode, and is no part of it.
@@ -293,6 +293,25 @@ pub(super) fn expression(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// One word that a header can carry.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(text.to_owned()) } else { Err("a word without spaces is wanted".to_owned()) }
+}
+
+/// `key=value`, as S3 takes a tag.
+pub(super) fn object_tag(text: &str) -> Result<(String, String), String> {
+    const WANTED: &str = "KEY=VALUE is wanted, of at most 128 and 256 letters, digits, spaces and + - = . _ : / @";
+    let (key, value) = text.split_once('=').ok_or(WANTED)?;
+    let taken = |text: &str, most: usize| {
+        text.chars().count() <= most && text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c))
+    };
+    if key.is_empty() || !taken(key, 128) || !taken(value, 256) {
+        return Err(WANTED.to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// `old=new`, each quoted where it must be.
 pub(super) fn rename(text: &str) -> Result<(String, String), String> {
     const WANTED: &str = "OLD=NEW is wanted, as in id=order_id";
@@ -312,10 +331,6 @@ pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
         if name.contains('\0') {
             return Err(WANTED.to_owned());
         }
-        // The server would cut it, and what is left may be another table.
-        if name.len() > NAME_BYTES_MAX {
-            return Err(format!("a name has {NAME_BYTES_MAX} bytes at most in PostgreSQL"));
-        }
         let as_in_catalog = if text.trim_start().starts_with('"') { name } else { name.to_ascii_lowercase() };
         Ok::<_, String>((as_in_catalog, tail))
     };
@@ -326,6 +341,12 @@ pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
             _ => Err(WANTED.to_owned()),
         },
     }
+}
+
+/// Whether a table's name is longer than PostgreSQL has them: the server would cut it, and what is left may be another table.
+pub(super) fn is_cut(text: &str) -> bool {
+    let long = |name: &String| name.len() > NAME_BYTES_MAX;
+    table(text).is_ok_and(|(schema, name)| long(&name) || schema.as_ref().is_some_and(long))
 }
 
 /// A table's name as a person wrote it, once it is known to be one.

@@ -27,6 +27,8 @@ pub struct ExportError {
     pub hint: Option<String>,
     /// Whether the partition that it ended is worth another attempt.
     pub retry: Retry,
+    /// Whether what the run has uploaded stays, and `resume` goes on with it.
+    pub resumable: bool,
     /// Why.
     #[source]
     pub source: Option<Box<dyn StdError + Send + Sync>>,
@@ -35,7 +37,8 @@ pub struct ExportError {
 impl ExportError {
     /// An error without hint or source.
     pub fn new(kind: ExportErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, code: None, message: message.into(), told: false, hint: None, retry: Retry::Never, source: None }
+        let (message, retry) = (message.into(), Retry::Never);
+        Self { kind, code: None, message, told: false, hint: None, retry, resumable: false, source: None }
     }
 
     /// Says what it is, finer than its class.

@@ -27,7 +27,7 @@ use crate::model::{
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stream::{STREAM, StreamSink};
-use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_scheme, shown};
+use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_objects, check_scheme, shown};
 
 /// Where a run writes.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ impl RunTarget {
         };
         let (folder, placement) = locate(url, request.commit.single_file)?;
         let credentials = request.commit.aws_credential_command.as_ref();
-        let destination = Destination::connect(folder, &options, credentials).await?;
+        let objects = &request.commit.objects;
+        let destination = Destination::connect_for(folder, &options, credentials, objects).await?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
     }
@@ -83,7 +84,8 @@ impl RunTarget {
     pub(crate) fn check(request: &ExportRequest) -> Result<(), ExportError> {
         let Target::Destination(url) = &request.commit.target else { return Ok(()) };
         let (folder, _) = locate(url, request.commit.single_file)?;
-        Ok(check_address(folder)?)
+        check_address(folder)?;
+        Ok(check_objects(folder, &request.commit.objects)?)
     }
 
     /// The destination's URL, without credentials.
@@ -277,7 +279,7 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         run_id: run.request.commit.run_id.clone(),
         nonce: format!("{:032x}", rand::random::<u128>()),
         outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: run.created_at,
+        created_at: run.created_at(),
         finished_at: Utc::now(),
         source: planned.facts.clone(),
         consistency: planned.consistency.clone(),

@@ -11,6 +11,7 @@ mod hold;
 mod identity;
 pub mod job;
 pub mod job_record;
+pub mod job_resume;
 pub mod keep;
 mod leftovers;
 pub(crate) mod mark;
@@ -21,6 +22,7 @@ pub(crate) mod place;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;
+mod revive;
 mod run;
 pub mod show;
 #[cfg(test)]

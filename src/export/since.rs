@@ -184,7 +184,7 @@ async fn at(
     request: &ExportRequest,
     credentials: Option<&CredentialCommand>,
 ) -> Result<(String, Manifest), ExportError> {
-    let name = asked.state.as_ref().map_or_else(|| super::job::relation_of(request), |place| place.name.clone());
+    let name = asked.state.as_ref().map_or_else(|| super::job::relation(request), |place| place.name.clone());
     if url.ends_with(".json") {
         let Some(bytes) = read(url, credentials).await? else { return Err(gone(url)) };
         return match serde_json::from_slice::<RecordedRun>(&bytes) {

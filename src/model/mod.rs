@@ -9,6 +9,7 @@ pub mod format;
 pub mod keep;
 pub mod listing;
 pub(crate) mod micros;
+pub mod objects;
 pub mod partition;
 pub mod plan;
 pub mod policy;
@@ -27,6 +28,7 @@ pub use folders::{FolderMisfit, FolderOptions, FolderValue};
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
+pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{
@@ -36,8 +38,9 @@ pub use policy::{
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost, WatermarkReport};
 pub use request::{
-    CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, ReadMode, ReadRequest,
-    RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+    CommitOptions, ConsistencyChoice, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, OnSignal,
+    ReadMode, ReadRequest, RelationRequest, RowCap, ShapeOptions, SnapshotScope, SourceLimits, SourceProfile, Target,
+    Visibility, WorkOptions,
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 pub use served::{

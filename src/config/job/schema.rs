@@ -40,6 +40,10 @@ pub(crate) fn schema() -> Value {
                 "description": "What a failed export does to the others: they go on, or none commits.",
                 "enum": ["continue", "stop"]
             },
+            "snapshot": {
+                "description": "What is read under one snapshot: the whole run, or each export by itself.",
+                "enum": ["run", "export"]
+            },
             "defaults": {"type": "object", "additionalProperties": false, "properties": options(is_default)},
             "tiers": {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
             "export": {
