@@ -28,7 +28,7 @@ use crate::base::failpoint;
 use crate::commit::{Existing, Placement};
 use crate::model::{
     Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, OnSignal, PartitionReceipt, Plan,
-    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
+    PlannedContent, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -99,7 +99,7 @@ impl Planned {
     }
 
     /// The id of the snapshot that all reads share.
-    fn snapshot(&self) -> Option<String> {
+    pub(super) fn snapshot(&self) -> Option<String> {
         self.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone())
     }
 }
@@ -356,35 +356,6 @@ impl Run {
         }
     }
 
-    /// Reports an export that stands already.
-    pub(crate) async fn already(&self, existing: &Existing) -> ExportReport {
-        let report = finish::report(self, &existing.manifest, Some(existing.url.clone()), true);
-        self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
-        report
-    }
-
-    /// Nobody listens any more: the run goes on all the same.
-    pub(crate) async fn tell(&self, event: Event) {
-        let _ = self.events.send(event).await;
-    }
-
-    pub(crate) async fn announce(&self) {
-        let FormatOptions { format, compression, .. } = self.request.format;
-        self.tell(Event::RunStarted {
-            run_id: self.request.commit.run_id.clone(),
-            relation: match &self.request.shape.relation {
-                RelationRequest::Table(name) => name.clone(),
-                RelationRequest::Query(_) => "query".to_owned(),
-            },
-            destination: self.place.url(),
-            format: format!("{format:?}").to_lowercase(),
-            compression: compression.name().to_owned(),
-            single_file: self.request.commit.single_file,
-            readers: self.request.work.readers.get(),
-        })
-        .await;
-    }
-
     /// Notes at the destination what is about to be read.
     ///
     /// With `alone` it has a keeper of its own where one is wanted.
@@ -415,26 +386,6 @@ impl Run {
             failpoint::reach("kept").await;
         }
         Ok(planned)
-    }
-
-    pub(crate) async fn announce_plan(&self, planned: &Planned, resumed: ResumedProgress) {
-        let plan = &planned.plan;
-        tracing::info!(partitions = plan.partitions.len(), snapshot = planned.snapshot(), "planned");
-        self.tell(Event::Planned {
-            run_id: self.request.commit.run_id.clone(),
-            partitions: plan.partitions.len(),
-            estimated_rows: plan
-                .cap
-                .max_rows
-                .filter(|_| plan.cap.truncated)
-                .map(std::num::NonZeroU64::get)
-                .or(plan.relation.estimated_rows),
-            estimated_bytes: plan.relation.estimated_bytes,
-            snapshot: planned.snapshot(),
-            truncated: plan.cap.truncated,
-            resumed,
-        })
-        .await;
     }
 
     fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Result<Work, ExportError> {

@@ -239,7 +239,7 @@ impl Run {
             return Ok(None);
         }
         match RunRecord::read(journal).await {
-            Ok(Some(record)) if record.asks_for(&self.request) => {
+            Ok(Some(record)) if record.asks_for(&self.request) && self.goes_on_as(&record.plan) => {
                 Unfinished::take_up(self, record, hold).await.map(Some)
             }
             Ok(_) => Ok(None),
