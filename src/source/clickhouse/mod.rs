@@ -28,6 +28,7 @@ mod recount;
 pub(crate) mod settings;
 mod source;
 mod steady;
+mod typed_settings;
 mod types;
 pub(crate) mod verbatim;
 
