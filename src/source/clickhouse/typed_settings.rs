@@ -4,7 +4,7 @@ use super::settings::{WantedSetting, may, must};
 use crate::base::postgres::settings::{ConnectSettings, ServerAddress};
 
 /// How typed values are sent, beside what is always sent.
-const WANTED: [WantedSetting; 20] = [
+const WANTED: [WantedSetting; 21] = [
     must("output_format_arrow_string_as_string", "0"),
     must("output_format_json_quote_64bit_integers", "0"),
     must("output_format_json_quote_decimals", "0"),
@@ -32,6 +32,8 @@ const WANTED: [WantedSetting; 20] = [
     may("optimize_use_implicit_projections", "0"),
     // One partition at a time is merged by FINAL otherwise.
     must("do_not_merge_across_partitions_select_final", "0"),
+    // It supposes that rows with the same key are in one partition, which 0.0 and -0.0 are not.
+    may("enable_automatic_decision_for_merging_across_partitions_for_final", "0"),
 ];
 
 /// How the values are compressed on their way: where nothing lies between, by what costs least.
