@@ -41,7 +41,6 @@ fn a_value_is_exactly_what_its_column_holds_or_nothing() {
         ("Bool", "true", "true"),
         ("String", "it's \\", "'it\\'s \\\\'"),
         ("Date", "2026-01-31", "toDate('2026-01-31')"),
-        ("Date", "1950-01-31", "toDate32('1950-01-31')"),
         ("Nullable(Date32)", "2026-01-31", "toDate32('2026-01-31')"),
         ("DateTime", "2026-01-31T12:00:00+01:00", "toDateTime(1769857200, 'UTC')"),
         ("DateTime64(3)", "2026-01-31 11:00:00.5", "fromUnixTimestamp64Micro(toInt64('1769857200500000'), 'UTC')"),
@@ -170,10 +169,26 @@ fn patterns_and_sets_mean_what_they_say() {
     assert_eq!(of("UInt8", &[]), Ok("(0)".to_owned()));
     assert_eq!(of("String", &["a", "b'"]), Ok("(`c` IN ('a', 'b\\''))".to_owned()));
     assert_eq!(of("Enum8('a' = 1)", &["a", "z"]), Ok("(toString(`c`) IN ('a', 'z'))".to_owned()));
-    // A set of moments would have its members as coarse as the column.
+    // What the column cannot hold would become something else in a set, and an equality may be made one.
     assert_eq!(
-        of("DateTime", &["1970-01-01 00:00:01.5", "1970-01-01"]),
-        Ok("(`c` = fromUnixTimestamp64Micro(toInt64('1500000'), 'UTC') OR `c` = toDateTime(0, 'UTC'))".to_owned())
+        of("DateTime", &["1970-01-01 00:00:01.5", "1970-01-01", "2106-02-07 06:28:16"]),
+        Ok("(`c` IN (toDateTime(0, 'UTC')))".to_owned())
+    );
+    for (type_name, value) in [
+        ("Date", "1950-01-31"),
+        ("Date", "2149-06-07"),
+        ("DateTime", "2106-02-07T06:28:16Z"),
+        ("DateTime", "1969-12-31T23:59:59Z"),
+        ("DateTime", "2026-01-31T00:00:00.000001Z"),
+        ("DateTime64(3)", "2026-01-31T00:00:00.0001Z"),
+    ] {
+        assert_eq!(equal(type_name, value), Ok("(0)".to_owned()), "{type_name} {value}");
+        assert_eq!(of(type_name, &[value, value]), Ok("(0)".to_owned()));
+        assert_eq!(one(type_name, ScopeTest::NotEqual(value.to_owned())), Ok("(isNotNull(`c`))".to_owned()));
+    }
+    assert_eq!(
+        one("DateTime", ScopeTest::Less("2106-02-07T06:28:16Z".to_owned())),
+        Ok("(`c` < fromUnixTimestamp64Micro(toInt64('4294967296000000'), 'UTC'))".to_owned())
     );
     assert_eq!(equal("Float64", "NaN"), Ok("(isNaN(`c`))".to_owned()));
     assert_eq!(one("Float64", ScopeTest::Less("nan".to_owned())), Err(ChScopeError::NotOrdered));
