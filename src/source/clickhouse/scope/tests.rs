@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+
+use super::super::lexer;
 use super::error::ChScopeError;
 use super::*;
 use crate::model::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
@@ -204,4 +207,41 @@ fn patterns_and_sets_mean_what_they_say() {
     }
     let named = ScopeColumn { name: "a`b".to_owned(), ..column("Int64") };
     assert_eq!(predicate(&scope(named)), Ok(Some("(`a\\`b` = CAST('2' AS Int64))".to_owned())));
+}
+
+proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
+    /// Whatever a caller writes, for whichever type: it is refused, or it is one condition, which ends where ours does.
+    #[test]
+    fn any_text_is_refused_or_one_condition(
+        type_name in prop::sample::select(vec![
+            "String", "UInt8", "Int64", "Float64", "Decimal(10, 2)", "Date", "DateTime64(3)", "UUID", "IPv6", "Bool",
+            "Enum8('a' = 1)", "LowCardinality(Nullable(String))",
+        ]),
+        text in prop_oneof![
+            ".{0,30}",
+            "[0-9'\\\\ .:TZe+-]{0,30}",
+            "[a'\"`\\\\()\\[\\]{};/*#\n$-]{0,12}",
+            "[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2})?)?",
+        ],
+    ) {
+        let tests = [
+            ScopeTest::Equal(text.clone()),
+            ScopeTest::NotEqual(text.clone()),
+            ScopeTest::Less(text.clone()),
+            ScopeTest::In(vec![text.clone(), text.clone()]),
+            ScopeTest::Between(text.clone(), text.clone()),
+            ScopeTest::Like(text.clone()),
+            ScopeTest::DateRange { from: Some(text.clone()), to: None },
+            ScopeTest::Bucket { unit: BucketUnit::Month, start: text.clone() },
+        ];
+        let conditions = tests.into_iter().map(|test| one(type_name, test));
+        for sql in conditions.chain([of_tenant("tenant = {tenant}", type_name, &text)]).flatten() {
+            prop_assert_eq!(lexer::check("--where", &sql).ok(), Some(sql.as_str()), "{}", sql);
+            // The caller's text stands in quotes alone.
+            let bare = lexer::statement(&sql).map(|says| says.format);
+            prop_assert_eq!(bare, Ok(None));
+        }
+    }
 }
