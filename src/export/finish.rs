@@ -12,6 +12,7 @@ use super::hold::{Hold, own_files};
 use super::place;
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
+use super::since::{self, Found};
 use crate::base::whole_file::write_whole;
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
@@ -21,7 +22,7 @@ use crate::commit::{
 use crate::describe;
 use crate::model::{
     Direction, Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject,
-    Target,
+    Target, WatermarkReport,
 };
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
@@ -91,6 +92,14 @@ impl RunTarget {
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Destination { destination, placement, .. } => placement.url(destination),
+            Self::Stream { .. } => STREAM.to_owned(),
+        }
+    }
+
+    /// Where its manifest is going to stand.
+    pub(super) fn manifest_url(&self) -> String {
+        match self {
+            Self::Destination { destination, placement, .. } => destination.object_url(&placement.manifest_path()),
             Self::Stream { .. } => STREAM.to_owned(),
         }
     }
@@ -218,6 +227,9 @@ pub(crate) async fn finish(
             if passing {
                 run.litter.set();
             }
+            if let Some(found) = run.since.get() {
+                found.advance(&manifest, &committed.manifest_url).await;
+            }
             Some(committed.manifest_url)
         }
         RunTarget::Stream { file, manifest: kept, .. } => {
@@ -267,13 +279,15 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         run_id: run.request.commit.run_id.clone(),
         nonce: format!("{:032x}", rand::random::<u128>()),
         outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: run.created_at,
+        created_at: run.created_at(),
         finished_at: Utc::now(),
         source: planned.facts.clone(),
         consistency: planned.consistency.clone(),
         plan: &planned.plan,
         format: &planned.format,
         stats: run.request.commit.manifest_stats,
+        selection: since::selection(&run.request.shape),
+        changes: run.since.get().map(Found::changes).unwrap_or_default(),
         folders: run.request.commit.folders.as_ref(),
     }
 }
@@ -327,6 +341,7 @@ pub(crate) fn report_of(
         readers,
         seconds: started.elapsed().as_secs_f64(),
         source_cost: None,
+        watermark: manifest.watermark.as_ref().map(WatermarkReport::from),
         already_committed,
         truncation_allowed: false,
     }

@@ -55,6 +55,7 @@ impl ServedRequest {
                 upload_concurrency: NonZeroUsize::MIN,
                 read_mode: ReadMode::Keyset { page_size: NonZeroU64::MIN },
                 cap: None,
+                consistency: None,
                 allow_truncated: true,
                 keep_partial: None,
                 min_rows: None,
@@ -66,6 +67,7 @@ impl ServedRequest {
             stats: ManifestStats::Safe,
             keep: false,
             together: Vec::new(),
+            watermark: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod clickhouse;
 pub mod error;
+mod pace;
 pub mod postgres;
 
 use std::num::NonZeroU64;
@@ -168,8 +169,9 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// Dropping the future closes the sessions.
     fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>>;
 
-    /// Holds what a run rests on beyond its process; `None` where the source has nothing to hold.
-    fn keep(&self, _run_id: String, _begun: Begun) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
+    /// Holds what a run rests on beyond its process, for all its relations with one keeper; `None` where the source has
+    /// nothing to hold.
+    fn keep(&self, _run_id: String, _begun: Vec<Begun>) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
         None
     }
 
@@ -180,6 +182,11 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
 
     /// Whether it answers a statement in formats of its own too, whose bytes are exported as they come.
     fn writes_itself(&self) -> bool {
+        false
+    }
+
+    /// Whether it can be asked for what is new since another export ([`ReadRequest::watermark`]).
+    fn knows_watermarks(&self) -> bool {
         false
     }
 

@@ -257,6 +257,22 @@ impl Destination {
         }
     }
 
+    /// Writes an object that need not outlive the machine: whole or not at all for whoever reads it while the machine runs,
+    /// this process dead or alive. After a loss of power it may be gone, or empty. A store elsewhere keeps it as any other.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn note(&self, path: &str, bytes: Bytes, content_type: &str) -> Result<(), StoreError> {
+        let object = self.check("writing", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("writing", object, move |folder| folder.note_file(&path, &bytes)).await
+            }
+            Backend::Remote(remote) => remote.put(path, bytes, content_type).await,
+        }
+    }
+
     /// Deletes an object; one that is not there is fine.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 mod athena;
 mod clickhouse;
 mod columns;
+mod current;
 pub(crate) mod dbt;
 mod duckdb;
 mod folders;
