@@ -15,6 +15,8 @@ mod aws;
 mod cancel;
 mod caps;
 mod clickhouse_frames;
+mod clickhouse_matrix;
+mod clickhouse_operations;
 mod clickhouse_typed;
 mod clickhouse_verbatim;
 mod clients;

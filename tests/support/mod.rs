@@ -5,6 +5,7 @@
 
 pub(crate) mod clickhouse;
 pub(crate) mod clickhouse_fake;
+pub(crate) mod clickhouse_hop;
 pub(crate) mod cluster;
 pub(crate) mod differential;
 pub(crate) mod disk;
