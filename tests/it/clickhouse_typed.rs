@@ -13,7 +13,7 @@ use crate::support::{manifest, variable, within};
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// What another reader finds in the parts at a destination.
-async fn found(dest: &Path, statement: &str) -> Value {
+pub(crate) async fn found(dest: &Path, statement: &str) -> Value {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clickhouse_oracle.py");
     let mut python = tokio::process::Command::new(variable("OUTHAUL_TEST_PYTHON"));
     python.arg(script).arg(dest).arg(statement).kill_on_drop(true);
@@ -23,30 +23,30 @@ async fn found(dest: &Path, statement: &str) -> Value {
 }
 
 /// A place of its own for one export.
-struct Target {
+pub(crate) struct Target {
     folder: TempDir,
 }
 
 impl Target {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn dest(&self) -> PathBuf {
+    pub(crate) fn dest(&self) -> PathBuf {
         self.folder.path().join("out")
     }
 
-    fn command(&self, server: &ClickHouse, arguments: &[&str]) -> Outhaul {
+    pub(crate) fn command(&self, server: &ClickHouse, arguments: &[&str]) -> Outhaul {
         let dest = self.dest();
         let own = ["--to", dest.to_str().unwrap(), "--report", "json", "--progress", "none"];
         server.export(&[&own, arguments].concat()).limit(LIMIT)
     }
 
-    async fn export(&self, server: &ClickHouse, arguments: &[&str]) -> Run {
+    pub(crate) async fn export(&self, server: &ClickHouse, arguments: &[&str]) -> Run {
         self.command(server, arguments).run().await
     }
 
-    fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         manifest(&self.dest())
     }
 
@@ -190,7 +190,7 @@ async fn every_type_leaves_exactly_as_parquet() {
 }
 
 /// Rows in four partitions of the table, in many parts.
-async fn lines(rows: u32) -> ClickHouse {
+pub(crate) async fn lines(rows: u32) -> ClickHouse {
     let server = clickhouse().await;
     server
         .run(
@@ -212,10 +212,10 @@ async fn lines(rows: u32) -> ClickHouse {
     server
 }
 
-const SUMS: &str = "SELECT count(*), sum(id::HUGEINT)::VARCHAR, (sum(price::DECIMAL(18, 2)) * 100)::BIGINT::VARCHAR, \
+pub(crate) const SUMS: &str = "SELECT count(*), sum(id::HUGEINT)::VARCHAR, (sum(price::DECIMAL(18, 2)) * 100)::BIGINT::VARCHAR, \
     sum(length(note))::VARCHAR, count(DISTINCT id) FROM DATA";
 
-async fn sums(server: &ClickHouse) -> Value {
+pub(crate) async fn sums(server: &ClickHouse) -> Value {
     let sql = "SELECT count(), toString(sum(id)), toString(toInt64(sum(price) * 100)), toString(sum(lengthUTF8(note))), \
         uniqExact(id) FROM lines FORMAT JSONCompactEachRow SETTINGS output_format_json_quote_64bit_integers = 0";
     json!([serde_json::from_str::<Value>(&server.run(sql).await).unwrap()])
@@ -358,59 +358,6 @@ async fn a_run_ends_when_its_time_is_over() {
     let target = Target::new();
     let run = target.export(&server, &arguments).await.expect(16);
     assert!(run.stderr.contains("--max-duration") || run.report.to_string().contains("--max-duration"), "{run:?}");
-}
-
-/// Merges, inserts into another partition and mutations that change nothing, for as long as `running` lasts.
-async fn unrest(server: &ClickHouse, seed: u32, mut done: tokio::sync::oneshot::Receiver<()>) -> u32 {
-    let mut steps = 0;
-    while done.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
-        let step = (steps + seed) % 4;
-        let sql = match step {
-            0 => "OPTIMIZE TABLE lines PARTITION 1 FINAL".to_owned(),
-            1 => "INSERT INTO lines SELECT number + 1000000, 9, 0, 'late', now() FROM numbers(100)".to_owned(),
-            2 => format!("OPTIMIZE TABLE lines PARTITION {} FINAL", seed % 4),
-            _ => "ALTER TABLE lines DELETE WHERE id > 5000000 SETTINGS mutations_sync = 1".to_owned(),
-        };
-        server.run(&sql).await;
-        steps += 1;
-    }
-    steps
-}
-
-#[tokio::test]
-async fn merges_throughout_an_export_change_nothing_in_it_or_end_it() {
-    for seed in 0..5 {
-        let server = lines(80_000).await;
-        let expected = sums(&server).await;
-        server.run("SYSTEM START MERGES lines").await;
-        let target = Target::new();
-        let (stop, done) = tokio::sync::oneshot::channel();
-        let arguments = [
-            "--table",
-            "lines",
-            "--format",
-            "parquet",
-            "--readers",
-            "8",
-            "--partitions",
-            "24",
-            "--where",
-            "bucket < 9",
-        ];
-        let export = async {
-            let run = target.export(&server, &arguments).await;
-            let _ = stop.send(());
-            run
-        };
-        let (run, steps) = tokio::join!(export, unrest(&server, seed, done));
-        assert!(steps > 0);
-        if run.code == 12 {
-            assert!(!target.dest().join("_manifest.json").exists(), "seed {seed}");
-            continue;
-        }
-        assert_eq!(run.code, 0, "seed {seed}: {}", run.stderr);
-        assert_eq!(found(&target.dest(), SUMS).await, expected, "seed {seed}");
-    }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub(crate) mod shapes;
 pub(crate) mod sql_names;
 pub(crate) mod tcp_proxy;
 pub(crate) mod tls;
+pub(crate) mod twins;
 pub(crate) mod watch;
 
 use std::time::Duration;
