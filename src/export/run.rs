@@ -22,12 +22,12 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::together::together;
-use super::worker::Work;
+use super::worker::{Work, folders_of};
 use crate::base::failpoint;
 use crate::commit::{Existing, ManifestError, Placement};
 use crate::model::{
-    ColumnPlan, Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan,
-    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
+    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan, PlannedContent,
+    RelationRequest, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -147,6 +147,7 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
+    folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
 }
 
@@ -203,7 +204,11 @@ impl Run {
     /// Makes sure that what stands at the destination is what this run would make.
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
         let plan = plan(self.request.clone()).await?;
-        Ok(existing.same_request(&plan, &format_of(&plan, &self.request.format)?)?)
+        Ok(existing.same_request(
+            &plan,
+            &format_of(&plan, &self.request.format)?,
+            self.request.commit.folders.as_ref(),
+        )?)
     }
 
     /// Reads what has no receipt yet, and commits.
@@ -216,7 +221,7 @@ impl Run {
         let outlet = self.outlet();
         let receipts = match &reading {
             Some(reading) => {
-                let work = Arc::new(self.work(Arc::clone(reading), relation, planned));
+                let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
                 let exporting = export_partitions(work, company, receipts, stop, &retention);
                 tokio::select! {
                     exported = exporting => exported?,
@@ -354,6 +359,7 @@ impl Run {
         let request = &self.request;
         let planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
@@ -392,19 +398,20 @@ impl Run {
         .await;
     }
 
-    fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Work {
+    fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Result<Work, ExportError> {
         let ExportRequest { work, commit, .. } = &self.request;
         let mut format = planned.format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
         if let Some(id) = planned.snapshot() {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
         }
-        let columns: Arc<[ColumnPlan]> = planned.plan.columns.clone().into();
-        Work {
+        let (folders, columns) = folders_of(commit.folders.as_ref(), &planned.plan.columns)?;
+        Ok(Work {
             reading,
             relation,
             plan: Arc::clone(&planned.plan),
             columns,
+            folders,
             format,
             outlet: self.outlet(),
             part_size: work.part_size.get(),
@@ -414,7 +421,7 @@ impl Run {
             seed: self.seed,
             litter: self.litter.clone(),
             events: self.events.clone(),
-        }
+        })
     }
 
     fn outlet(&self) -> Outlet {
