@@ -223,19 +223,13 @@ async fn says(answer: &'static [u8]) -> (u16, tokio::task::JoinHandle<()>) {
     (port, task)
 }
 
-#[tokio::test]
-async fn whoever_names_the_wrong_place_or_is_not_let_in_is_told_what_to_do() {
-    let server = numbers(10).await;
-    let authority = Authority::new("ec");
-    let front = fronted(&authority.issue("db", LOCAL, 30), server.server.clone(), None).await;
-    // As the port of clickhouse-client answers to HTTP.
-    let native = b"HTTP/1.0 400 Bad Request\r\n\r\nPort 9000 is for clickhouse-client program\r\nYou must use port 8123 for HTTP.\r\n";
-    let (native, _native) = says(native).await;
-    let (silent, _silent) = says(b"").await;
-    let (banner, _banner) = says(b"220 mail.example ESMTP\r\n").await;
-    let postgres = variable("OUTHAUL_TEST_PG15").rsplit_once('@').unwrap().1.to_owned();
+/// What is tried: a connection string, a table, the exit code, words of the error, and words of the hint.
+type WrongTurn = (String, &'static str, i32, &'static str, &'static str);
+
+/// Where no ClickHouse server speaks HTTP.
+fn wrong_places(server: &ClickHouse, [native, silent, banner, https]: [u16; 4], postgres: &str) -> Vec<WrongTurn> {
     let (address, database) = (&server.server, &server.database);
-    let cases: [(String, &str, i32, &str, &str); 13] = [
+    vec![
         (
             format!("clickhouse://writer@no-such-host.invalid/{database}"),
             "t",
@@ -260,14 +254,16 @@ async fn whoever_names_the_wrong_place_or_is_not_let_in_is_told_what_to_do() {
         (format!("clickhouse://writer@127.0.0.1:{silent}/{database}"), "t", 11, "asking the server what it is", "9000"),
         (format!("clickhouse://writer@127.0.0.1:{banner}/{database}"), "t", 2, "does not speak HTTP", "8123"),
         (format!("clickhouse://writer@{postgres}"), "t", 11, "asking the server what it is", "9000"),
-        (
-            format!("clickhouse://writer@127.0.0.1:{}/{database}", front.port),
-            "t",
-            2,
-            "does not speak HTTP",
-            "clickhouses://",
-        ),
+        (format!("clickhouse://writer@127.0.0.1:{https}/{database}"), "t", 2, "does not speak HTTP", "clickhouses://"),
         (format!("clickhouses://writer@{address}/{database}"), "t", 10, "speaks no TLS", "8123"),
+        (format!("https://writer@{address}/{database}"), "t", 2, "no URL of a source", "clickhouses://"),
+    ]
+}
+
+/// Where one does, and does not know who or what is meant.
+fn wrong_people(server: &ClickHouse) -> Vec<WrongTurn> {
+    let (address, database) = (&server.server, &server.database);
+    vec![
         (
             format!("clickhouse://writer@{address}/nowhere"),
             "t",
@@ -283,7 +279,6 @@ async fn whoever_names_the_wrong_place_or_is_not_let_in_is_told_what_to_do() {
             "Authentication failed",
             "CLICKHOUSE_PASSWORD",
         ),
-        (format!("https://writer@{address}/{database}"), "t", 2, "no URL of a source", "clickhouses://"),
         (
             format!("clickhouse://writer:hunter2@{address}/{database}"),
             "t",
@@ -291,7 +286,22 @@ async fn whoever_names_the_wrong_place_or_is_not_let_in_is_told_what_to_do() {
             "a password on the command line",
             "CLICKHOUSE_PASSWORD",
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn whoever_names_the_wrong_place_or_is_not_let_in_is_told_what_to_do() {
+    let server = numbers(10).await;
+    let authority = Authority::new("ec");
+    let front = fronted(&authority.issue("db", LOCAL, 30), server.server.clone(), None).await;
+    // As the port of clickhouse-client answers to HTTP.
+    let native = b"HTTP/1.0 400 Bad Request\r\n\r\nPort 9000 is for clickhouse-client program\r\nYou must use port 8123 for HTTP.\r\n";
+    let (native, _native) = says(native).await;
+    let (silent, _silent) = says(b"").await;
+    let (banner, _banner) = says(b"220 mail.example ESMTP\r\n").await;
+    let postgres = variable("OUTHAUL_TEST_PG15").rsplit_once('@').unwrap().1.to_owned();
+    let ports = [native, silent, banner, front.port];
+    let cases = wrong_places(&server, ports, &postgres).into_iter().chain(wrong_people(&server));
     for (from, table, code, words, hint) in cases {
         let run =
             outhaul(["export", table, "--from", &from, "--to", "out"]).env("CLICKHOUSE_PASSWORD", &server.password);
