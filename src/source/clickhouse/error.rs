@@ -44,7 +44,7 @@ impl ClickHouseError {
         let text =
             ["DB::Exception: ", "DB::NetException: "].iter().find_map(|name| text.strip_prefix(name)).unwrap_or(text);
         // Advice that is for whoever installed the server.
-        let text = text.split(" If you use ClickHouse Cloud").next().unwrap_or(text);
+        let text = text.split("If you use ClickHouse Cloud").next().unwrap_or(text);
         Self { code: code.or(read), text: shown(text) }
     }
 
@@ -160,6 +160,11 @@ mod tests {
             ("Code: 395. DB::Exception: no. (NAME) (version 23.8.1.2 (official build))\n", Some(395), "no. (NAME)"),
             ("Code: 395, e.displayText() = DB::Exception: no, e.what() = DB::Exception\n", Some(395), "no"),
             ("Code: 210. DB::NetException: reset\nby peer", Some(210), "reset by peer"),
+            (
+                "Code: 194. DB::Exception: no\n\nIf you use ClickHouse Cloud, go there (NAME) (version 26.9.2.1)",
+                Some(194),
+                "no",
+            ),
             ("<html>Bad Gateway</html>", None, "<html>Bad Gateway</html>"),
             ("", None, ""),
         ] {
