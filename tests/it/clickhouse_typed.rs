@@ -51,7 +51,7 @@ impl Target {
     }
 
     /// The lines of all parts, in order.
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let parts = self.manifest()["parts"].as_array().unwrap().clone();
         let text = |part: &Value| {
             let path = self.dest().join(part["path"].as_str().unwrap());
@@ -239,9 +239,20 @@ async fn any_number_of_readers_gives_the_same_rows() {
 
 /// Exports with the run held between its plan and its first read, while something is done to the table.
 async fn meanwhile(server: &ClickHouse, target: &Target, done: &str, off: Option<&str>) -> Run {
-    let stop = Stop::at("planned");
     let arguments = ["--table", "lines", "--format", "parquet", "--readers", "2", "--partitions", "8"];
-    let mut command = target.command(server, &arguments).stops([&stop]);
+    between(server, target, &arguments, done, off).await
+}
+
+/// The same with other arguments.
+pub(crate) async fn between(
+    server: &ClickHouse,
+    target: &Target,
+    arguments: &[&str],
+    done: &str,
+    off: Option<&str>,
+) -> Run {
+    let stop = Stop::at("planned");
+    let mut command = target.command(server, arguments).stops([&stop]);
     if let Some(off) = off {
         command = command.env("OUTHAUL_TEST_OFF", off);
     }
