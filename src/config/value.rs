@@ -9,7 +9,7 @@ use chrono::NaiveDate;
 use super::options::nearest;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::model::policy::decimal;
-use crate::model::{ColumnChoice, Compression, Direction, Format, UnconstrainedNumeric};
+use crate::model::{ColumnChoice, Compression, Direction, Format, Since, UnconstrainedNumeric};
 use crate::source::postgres::plan::NAME_BYTES_MAX;
 use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
@@ -60,6 +60,23 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// A length of time, or `off`.
 pub(super) fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
     if text.trim() == "off" { Ok(None) } else { duration(text).map(Some).map_err(|why| format!("{why}, or off")) }
+}
+
+/// The export that an incremental one goes on from.
+pub(super) fn since(text: &str) -> Result<Since, String> {
+    match text.trim() {
+        "" => Err("none, or the address of a manifest, a run's record or a job's root is wanted".to_owned()),
+        "none" => Ok(Since::Nothing),
+        url => Ok(Since::At(url.to_owned())),
+    }
+}
+
+/// One column.
+pub(super) fn column(text: &str) -> Result<String, String> {
+    match <[String; 1]>::try_from(names(text)?) {
+        Ok([name]) => Ok(name),
+        Err(_) => Err("the name of one column is wanted".to_owned()),
+    }
 }
 
 /// A count of at least 1; `_` may group its digits.
@@ -274,6 +291,25 @@ pub(super) fn expression(text: &str) -> Result<(String, String), String> {
         Some(expression) if !expression.is_empty() => Ok((name, expression.to_owned())),
         _ => Err(WANTED.to_owned()),
     }
+}
+
+/// One word that a header can carry.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(text.to_owned()) } else { Err("a word without spaces is wanted".to_owned()) }
+}
+
+/// `key=value`, as S3 takes a tag.
+pub(super) fn object_tag(text: &str) -> Result<(String, String), String> {
+    const WANTED: &str = "KEY=VALUE is wanted, of at most 128 and 256 letters, digits, spaces and + - = . _ : / @";
+    let (key, value) = text.split_once('=').ok_or(WANTED)?;
+    let taken = |text: &str, most: usize| {
+        text.chars().count() <= most && text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c))
+    };
+    if key.is_empty() || !taken(key, 128) || !taken(value, 256) {
+        return Err(WANTED.to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// `old=new`, each quoted where it must be.

@@ -5,14 +5,17 @@
 
 pub(crate) mod clickhouse;
 pub(crate) mod clickhouse_fake;
+pub(crate) mod clickhouse_hop;
 pub(crate) mod cluster;
 pub(crate) mod differential;
 pub(crate) mod disk;
 pub(crate) mod fake_service;
+pub(crate) mod far;
 pub(crate) mod foreign;
 pub(crate) mod http_proxy;
 pub(crate) mod issuer;
 pub(crate) mod job;
+pub(crate) mod night;
 pub(crate) mod oracle;
 pub(crate) mod pg;
 pub(crate) mod place;
@@ -25,6 +28,7 @@ pub(crate) mod shapes;
 pub(crate) mod sql_names;
 pub(crate) mod tcp_proxy;
 pub(crate) mod tls;
+pub(crate) mod twins;
 pub(crate) mod watch;
 
 use std::time::Duration;

@@ -25,11 +25,15 @@ mod prepare;
 mod profile;
 mod reading;
 mod recount;
+mod scope;
+mod served;
+mod served_rows;
 pub(crate) mod settings;
 mod source;
 mod steady;
 mod typed_settings;
 mod types;
+mod unreached;
 pub(crate) mod verbatim;
 
 pub use source::ClickHouse;

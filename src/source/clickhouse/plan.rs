@@ -256,6 +256,7 @@ impl ChPlan {
             partitions: self.partitions.iter().map(partition).collect(),
             read: self.read_plan(request, settings),
             at_own_moments: Vec::new(),
+            watermark: None,
         }
     }
 

@@ -19,6 +19,7 @@ use super::pace;
 use super::parts::{Grain, PartPiece, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
 use super::profile::ChProfile;
+use super::served_rows;
 use super::settings::ClickHouseSession;
 use super::typed_settings::wanted;
 use crate::base::memory::PARTITIONS_MAX;
@@ -113,9 +114,7 @@ fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
     let limits = &request.work.source_limits;
     let what = if request.keep {
         "--keep-snapshot: ClickHouse has no snapshot that could be kept"
-    } else if request.work.served.is_some() {
-        "no dataset of a service can be of a ClickHouse server in this version"
-    } else if request.work.read_mode != ReadMode::Copy {
+    } else if request.work.read_mode != ReadMode::Copy && request.work.served.is_none() {
         "--read-mode keyset has no meaning for ClickHouse"
     } else if limits.max_snapshot_age.is_some() || limits.max_replay_lag.is_some() {
         "--max-snapshot-age and --max-replay-lag have no meaning for ClickHouse"
@@ -169,8 +168,12 @@ impl ChPlanning<'_> {
             key,
         };
         let capped = self.request.work.cap.as_ref();
-        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single {
+        let served = self.request.work.served.is_some();
+        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single || served {
             self.as_one(&mut plan, &sorting_key);
+            if served {
+                plan.threads = threads.min(served_rows::THREADS);
+            }
             return Ok(plan);
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());

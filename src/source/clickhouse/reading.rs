@@ -1,6 +1,7 @@
 //! One run of a ClickHouse server: its plan, and its slices as they are read.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use super::parts::{Grain, PartPiece, closure, slices};
 use super::per_partition::PartitionWitness;
 use super::plan::{ChMode, ChPartition, ChPlan, ChSlice};
 use super::prepare::{Prepared, count_parts, numbered, out_of_time, patches, prefix, query_id};
+use super::served_rows;
 use super::settings::ClickHouseSession;
 use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
@@ -125,9 +127,13 @@ impl ClickHouseReading {
         let query_id = query_id(&prefix(&self.request.run_id), partition);
         let doing = format!("reading partition {partition}");
         let threads = threads.to_string();
-        let parameters = [("default_format", "ArrowStream"), ("max_threads", threads.as_str())];
-        let parameters = if fixed { parameters.get(..1).unwrap_or_default() } else { &parameters };
-        let body = self.session.stream(&doing, &statement, &query_id, parameters).await?;
+        let mut parameters = vec![("default_format", "ArrowStream")];
+        let served = self.request.work.served.as_ref();
+        if !fixed {
+            parameters.push(("max_threads", threads.as_str()));
+            parameters.extend(served.map(|_| served_rows::BLOCK_ROWS));
+        }
+        let body = self.session.stream(&doing, &statement, &query_id, &parameters).await?;
         let witness = match relation.table {
             Some(table) if !found.table_partitions().is_empty() => {
                 Some(PartitionWitness::new(Arc::clone(&self.session), table, found.table_partitions().to_vec()))
@@ -143,7 +149,8 @@ impl ClickHouseReading {
             planned: found.planned_rows(),
             least: found.table_partitions().iter().fold(0, |sum, one| one.rows.saturating_add(sum)),
             read: 0,
-            cap: cap.map(std::num::NonZeroU64::get),
+            cap: cap.map(NonZeroU64::get),
+            max_row_bytes: served.map(|served| served.max_row_bytes),
             doing,
             _permit: permit,
         };
@@ -237,6 +244,8 @@ struct SliceReading {
     /// Rows that came so far, the one beyond the cap too.
     read: u64,
     cap: Option<u64>,
+    /// Bytes of one row, beyond which somebody is not served.
+    max_row_bytes: Option<NonZeroU64>,
     doing: String,
     _permit: OwnedSemaphorePermit,
 }
@@ -245,6 +254,7 @@ impl SliceReading {
     async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
         loop {
             if let Some(batch) = self.ready.pop_front() {
+                served_rows::check(&batch.rows, self.max_row_bytes, &self.doing)?;
                 return self.counted(batch).map(Some);
             }
             if self.ended {

@@ -336,6 +336,7 @@ fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> P
             lines: vec![("read".to_owned(), format!("one statement, whose answer is written as it comes: {format}"))],
         },
         at_own_moments: Vec::new(),
+        watermark: None,
     }
 }
 

@@ -38,6 +38,7 @@ mod served_pages;
 pub mod server;
 pub(crate) mod session;
 mod several;
+mod several_locks;
 mod shared;
 mod silence;
 pub mod snapshot;
@@ -49,5 +50,6 @@ mod statement;
 mod types;
 mod untranslatable;
 mod watch;
+mod watermark;
 
 pub use source::Postgres;
