@@ -58,7 +58,7 @@ async fn one_table_takes_twelve_round_trips() {
         outhaul(["export", "t000", "--from", url, "--to", to.to_str().unwrap()]).run().await.expect(0);
     })
     .await;
-    println!("{trips:.1} round trips");
+    eprintln!("{trips:.1} round trips");
     // One more is noise.
     assert!(trips < 13.0, "{trips:.1}");
     no_sessions_left(&pg).await;
