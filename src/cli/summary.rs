@@ -6,7 +6,7 @@ use super::exit::{self, Truncation};
 use super::human;
 use crate::base::voice;
 use crate::export::ExportError;
-use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost};
+use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost, WatermarkReport};
 
 /// Raised when a field of the JSON report changes its meaning or goes away.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -69,12 +69,26 @@ pub(crate) fn text(report: &ExportReport, truncation: Truncation) -> String {
     if let Some(snapshot) = &report.snapshot {
         entry("snapshot", snapshot.clone());
     }
+    if let Some(watermark) = &report.watermark {
+        entry("since", since(watermark));
+    }
     entry("run", report.run_id.clone());
     if let Some(manifest) = &report.manifest {
         entry("manifest", manifest.clone());
         entry("check it", format!("outhaul verify {}", shell_word(&report.destination)));
     }
     lines.join("\n")
+}
+
+/// `run 20261128T174427Z-9f3a2b1c, and updated_at up to 2026-11-28 01:02:03+00`.
+fn since(watermark: &WatermarkReport) -> String {
+    let from = match (&watermark.since, &watermark.why_full) {
+        (Some(run), _) => format!("run {run}"),
+        (None, Some(why)) => format!("the beginning: {why}"),
+        (None, None) => "the beginning: there is no export to go on from".to_owned(),
+    };
+    let value = watermark.value.as_deref().unwrap_or("none");
+    format!("{from}; greatest {}: {value}", watermark.column)
 }
 
 /// `300 rows/s, `.

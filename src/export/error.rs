@@ -92,6 +92,12 @@ impl ExportError {
         self
     }
 
+    /// Whether the manifest stands, or may.
+    pub(super) fn may_be_committed(&self) -> bool {
+        let source = self.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
+        source.is_some_and(ManifestError::may_be_committed)
+    }
+
     /// Names the partition, which no message of source, encoder or store does by itself. One that was told to stop is
     /// nobody's fault.
     pub(crate) fn in_partition(mut self, relation: Option<&str>, partition: u32) -> Self {

@@ -17,6 +17,7 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planned::{check_counts, format_of};
 use super::request::ExportRequest;
 use super::run::{Run, plan, unless_cancelled};
+use super::since;
 use super::together::together;
 use super::worker::folders_of;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
@@ -315,9 +316,11 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
         return plan_apart(job, requests).await;
     }
     let Some(first) = requests.first() else { return Ok(Vec::new()) };
-    let mut asked = Vec::new();
+    let (mut asked, mut since) = (Vec::new(), Vec::new());
     for request in &requests {
-        asked.push(request.read_request());
+        let found = since::find(request).await?;
+        asked.push(request.read_request_since(found.export()?));
+        since.push(found);
     }
     let reading = first.source.begin(asked).await?;
     let mut plans = Vec::new();
@@ -325,9 +328,11 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
         let planned = match (reading.refused(relation), reading.plan(relation)) {
             (Some(error), _) => Err(error.into()),
             (None, Some(plan)) => {
+                let compared =
+                    since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found).map(drop));
                 let counted = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
                 let folders = || folders_of(request.commit.folders.as_ref(), &plan.columns);
-                counted.and_then(|()| folders()).map(|_| plan)
+                counted.and(compared).and_then(|()| folders()).map(|_| plan)
             }
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };

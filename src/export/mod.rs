@@ -28,6 +28,8 @@ mod run;
 pub mod show;
 #[cfg(test)]
 mod simulation;
+mod since;
+mod state;
 mod stream;
 mod together;
 pub(crate) mod worker;

@@ -169,6 +169,7 @@ impl RunRecord {
             shape: self.shape.clone(),
             format: self.format.clone(),
             policies: self.policies.clone(),
+            incremental: None,
             keeper: None,
             work: self.work.clone(),
             commit: CommitOptions { target, ..self.commit.clone() },

@@ -22,10 +22,11 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planned::{Planned, check_counts, format_of};
 use super::record::RunRecord;
 use super::request::ExportRequest;
+use super::since::{self, Found};
 use super::together::together;
 use super::worker::{Work, folders_of};
 use crate::base::failpoint;
-use crate::commit::{Existing, ManifestError, Placement};
+use crate::commit::{Existing, Placement};
 use crate::model::{
     Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, RelationRequest, ResumedProgress,
 };
@@ -53,6 +54,8 @@ pub(crate) struct Run {
     pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
+    /// The export that an incremental one goes on from, once it is looked for.
+    pub(crate) since: OnceLock<Found>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
 }
@@ -122,8 +125,10 @@ pub async fn run(
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     request.source.check(&mut request.shape)?;
     RunTarget::check(&request)?;
-    let plans = request.source.plan(vec![request.read_request()]).await?;
+    let found = since::find(&request).await?;
+    let plans = request.source.plan(vec![request.read_request_since(found.export()?)]).await?;
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+    since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
     folders_of(request.commit.folders.as_ref(), &plan.columns)?;
@@ -145,8 +150,21 @@ impl Run {
     pub(super) fn new(request: ExportRequest, place: RunTarget, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
         let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
-        let (begun_at, signal) = (OnceLock::new(), OnceLock::new());
-        Self { request, place, started, created_at, begun_at, signal, events, seed, keeper, commit_begun, litter }
+        let (begun_at, signal, since) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self {
+            request,
+            place,
+            started,
+            created_at,
+            begun_at,
+            signal,
+            events,
+            seed,
+            keeper,
+            commit_begun,
+            since,
+            litter,
+        }
     }
 
     /// When it was begun, by whichever process.
@@ -226,7 +244,7 @@ impl Run {
             Err(error) => error,
         };
         // Where the manifest may stand, it may name the parts.
-        let kept = may_be_committed(&error) || retention.keeps(&error).await;
+        let kept = error.may_be_committed() || retention.keeps(&error).await;
         if kept || !discard_receipts(&outlet, &receipts).await {
             self.litter.set();
         }
@@ -326,6 +344,7 @@ impl Run {
         let request = &self.request;
         let planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        self.compare_since(&planned.plan)?;
         folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
@@ -403,10 +422,4 @@ impl Run {
             }
         }
     }
-}
-
-/// Whether the manifest stands, or may.
-pub(super) fn may_be_committed(error: &ExportError) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
-    source.is_some_and(ManifestError::may_be_committed)
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::finish::RunTarget;
-use super::run::{Run, may_be_committed};
+use super::run::Run;
 use crate::base::cpu;
 use crate::commit::{Placement, test_data};
 use crate::config::{Environment, load};
@@ -373,7 +373,7 @@ fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Res
     let ours = after.run_id.as_deref() == Some(run.run_id());
     let end = match result {
         Ok(_) => End::Committed,
-        Err(error) if may_be_committed(error) => End::Unknown,
+        Err(error) if error.may_be_committed() => End::Unknown,
         Err(error) if error.kind == ExportErrorKind::Interrupted => End::Cancelled,
         Err(_) => End::Failed,
     };

@@ -130,7 +130,7 @@ async fn read(runs: &[&Run], ready: Vec<(usize, Ready)>, company: &Company) -> V
     };
     let mut requests = Vec::new();
     for (place, _) in &ready {
-        requests.push(runs[*place].request.read_request());
+        requests.push(runs[*place].read_request());
     }
     let source = Arc::clone(&runs[*first].request.source);
     let beginning = async { Ok(source.begin(requests).await?) };
@@ -205,6 +205,7 @@ impl Run {
         let run_id = &self.request.commit.run_id;
         self.announce().await;
         failpoint::reach("begun").await;
+        unless_cancelled(cancel, self.look_for_since()).await?;
         let before = unless_cancelled(cancel, self.place.look(&self.request)).await?;
         if let Before::Skip(existing) | Before::SameRun(existing) = before {
             unless_cancelled(cancel, self.place.repair(run_id)).await?;
@@ -242,6 +243,10 @@ impl Run {
     /// What another process of this run has at its destination, where it was asked for the same.
     async fn unfinished(&self, hold: &Hold) -> Result<Option<Box<Unfinished>>, ExportError> {
         let RunTarget::Destination { journal, .. } = &self.place else { return Ok(None) };
+        // What is new since another export is asked anew: meanwhile that may be another one.
+        if self.request.incremental.is_some() {
+            return Ok(None);
+        }
         if hold.claim.previous().is_none_or(|previous| previous.run_id != self.request.commit.run_id) {
             return Ok(None);
         }
@@ -268,7 +273,11 @@ impl Run {
             // The next run is to find it too.
             settled.inspect_err(|_| self.litter.set())?;
         }
-        unless_cancelled(stop, self.place.look(&self.request)).await
+        let before = unless_cancelled(stop, self.place.look(&self.request)).await?;
+        if let Before::Run(previous) = &before {
+            unless_cancelled(stop, self.begin_since(previous.as_deref())).await?;
+        }
+        Ok(before)
     }
 
     /// Gives up what another process has of the export: it is to be made anew, or it has ended so.

@@ -1,5 +1,6 @@
 //! A job file: several exports of one run, each with the options of `outhaul export` under their own names.
 
+mod incremental;
 mod reader;
 pub(crate) mod schema;
 
@@ -18,7 +19,7 @@ use reader::Reader;
 
 /// The options that are the whole run's: they stand in `[defaults]`, in the environment or on the command line, and in no
 /// `[[export]]`.
-const OF_RUN: [&str; 19] = [
+const OF_RUN: [&str; 20] = [
     "from",
     "password_file",
     "password_command",
@@ -38,6 +39,7 @@ const OF_RUN: [&str; 19] = [
     "run_id",
     "keep_snapshot",
     "on_signal",
+    "since",
 ];
 
 /// The options that no job has.
@@ -51,6 +53,8 @@ type Layer = BTreeMap<&'static str, Setting>;
 pub(crate) struct JobFile {
     path: PathBuf,
     root: Option<String>,
+    /// Where incremental exports are remembered.
+    state: Option<String>,
     on_error: OnError,
     snapshot: SnapshotScope,
     defaults: Layer,
@@ -202,6 +206,7 @@ impl JobFile {
         }
         errors.extend(clashes(&exports));
         let root = self.root(&exports, &flags, environment).map_err(|error| errors.push(error)).ok();
+        errors.extend(self.remember(&mut exports, root.as_deref(), &flags));
         let exports = chosen(exports, choice).unwrap_or_else(|mistakes| {
             errors.extend(mistakes);
             Vec::new()

@@ -32,6 +32,10 @@ pub(crate) fn schema() -> Value {
                 "description": "Where the run's record goes; the folder that all destinations share unless given.",
                 "type": "string"
             },
+            "state": {
+                "description": "Where the last export of each incremental table is remembered; _state/ under the root unless given.",
+                "type": "string"
+            },
             "on_error": {
                 "description": "What a failed export does to the others: they go on, or none commits.",
                 "enum": ["continue", "stop"]

@@ -24,7 +24,6 @@ mod locking;
 mod meaning;
 mod near_table;
 mod order;
-mod pace;
 mod partition_reading;
 mod permits;
 pub mod plan;
@@ -52,5 +51,6 @@ mod statement;
 mod types;
 mod untranslatable;
 mod watch;
+mod watermark;
 
 pub use source::Postgres;

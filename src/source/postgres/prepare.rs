@@ -17,8 +17,10 @@ use super::snapshot::{Custody, Locks, Waiting, export_with_facts};
 use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::Watch;
+use super::watermark;
 use crate::base::failpoint;
 use crate::model::{ReadMode, ReadRequest, RelationRequest, ShapeOptions, SnapshotRecord, WorkOptions};
+use crate::source::postgres::plan::delta::Running;
 use crate::source::postgres::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
@@ -54,6 +56,8 @@ pub struct Planning {
     pub server: ServerFacts,
     /// What may be taken of its lock table.
     pub(crate) room: LockRoom,
+    /// The transactions that ran just before the snapshot, where an incremental export has to know.
+    pub(crate) running: Running,
 }
 
 impl Planning {
@@ -85,6 +89,7 @@ impl Planning {
                 return Err(blame::explain(&lock, explained(&lock, error, shape, &application).await, shape).await);
             }
         };
+        let running = running(&lock, [request]).await?;
         failpoint::reach("locked").await;
         let exports = read_mode == ReadMode::Copy && work.readers.get() > 1 && !keep;
         let (locking, how) = ((&mut locks, &mut room), (application.as_str(), exports));
@@ -126,6 +131,7 @@ impl Planning {
             split_safety: described.split_safety,
             server,
             room,
+            running,
         })
     }
 
@@ -163,6 +169,17 @@ impl Planning {
 
 /// A relation as it was found before anything was locked, or why it was not.
 type FirstFound = Option<Result<CatalogRelation, SourceError>>;
+
+/// The transactions that run, where one of these requests has to know.
+pub(super) async fn running<'a>(
+    lock: &Session,
+    requests: impl IntoIterator<Item = &'a ReadRequest>,
+) -> Result<Running, SourceError> {
+    if requests.into_iter().all(|request| request.watermark.is_none()) {
+        return Ok(Running::default());
+    }
+    watermark::running(lock).await
+}
 
 /// Begins the session that will have the locks: the server's facts, what names stand for, and the relation where one is
 /// named. All questions are on their way at once.

@@ -16,8 +16,9 @@ use super::kept::SourceRecord;
 use super::let_go::union;
 use super::locking::LockRoom;
 use super::plan::PgPlan;
+use super::plan::delta::Running;
 use super::plan::locks::CONTROL_SESSIONS;
-use super::prepare::{Planning, application, warn_of_replay};
+use super::prepare::{Planning, application, running, warn_of_replay};
 use super::reader::PostgresReading;
 use super::relation_read::{Common, RelationRead};
 use super::server::{self, ServerFacts};
@@ -48,6 +49,7 @@ struct PlanningCommon {
     application: String,
     server: ServerFacts,
     room: LockRoom,
+    running: Running,
 }
 
 /// Why relations are not read, by the numbers of their requests.
@@ -121,6 +123,7 @@ async fn attempt(
     let mut room = LockRoom::new(server.lock_table(), &first.shape, &work, keep);
     let locking = Locking { sessions: &sessions, lock: &lock, application: &application, facts: &facts };
     let mut locked = locking.all(requests, &mut room, refused).await?;
+    let running = running(&lock, requests).await?;
     failpoint::reach("locked").await;
     let all = union(locked.iter().map(|one| &one.locks));
     let Some((anchor, taken)) = locking.take_snapshot(&all, &mut locked, &mut room, refused).await? else {
@@ -131,7 +134,8 @@ async fn attempt(
     let held = (Some(lock), Some(taken));
     let watch = Arc::new(Watch::new(&sessions, work.source_limits, &application, server.standby, began, held));
     let readers = readers.get().min(room.readers());
-    let shared = PlanningCommon { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room };
+    let shared =
+        PlanningCommon { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room, running };
     let planning = Box::pin(plan_all(shared, parts, refused));
     let (shared, relations) = tokio::select! {
         planned = planning => planned?,
@@ -256,7 +260,7 @@ async fn plan_all(
 impl PlanningCommon {
     /// What planning knows of one relation.
     fn planning(self, locked: Locked<'_>, described: Described) -> Planning {
-        let Self { sessions, watch, anchor, identity, application, server, room } = self;
+        let Self { sessions, watch, anchor, identity, application, server, room, running } = self;
         let Described { relation, expressions, shape, now, split_safety } = described;
         let Locked { found, locks, meaning, .. } = locked;
         Planning {
@@ -276,6 +280,7 @@ impl PlanningCommon {
             split_safety,
             server,
             room,
+            running,
         }
     }
 
@@ -285,12 +290,12 @@ impl PlanningCommon {
         planned: Result<PgPlan, SourceError>,
         request: &ReadRequest,
     ) -> (Self, Result<RelationRead, SourceError>) {
-        let Planning { sessions, watch, anchor, identity, application, server, room, .. } = planning;
+        let Planning { sessions, watch, anchor, identity, application, server, room, running, .. } = planning;
         let Planning { found, locks, meaning, .. } = planning;
         let allow_rls = anchor.allows_rls();
         let (of_record, of_server) = (identity.clone(), server.clone());
         let record = SourceRecord { found, locks, server: of_server, identity: of_record, allow_rls, meaning };
         let made = planned.and_then(|plan| RelationRead::new(record, plan, request));
-        (Self { sessions, watch, anchor, identity, application, server, room }, made)
+        (Self { sessions, watch, anchor, identity, application, server, room, running }, made)
     }
 }

@@ -23,7 +23,7 @@ use super::shared::RunTerms;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     AggregateRequest, Aggregated, CountedRows, DescribedRelation, ListedRelation, Plan, ReadRequest, RelationRequest,
-    RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind,
+    RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind, TenantScope,
 };
 use crate::source::{Begun, Keeper, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
@@ -170,6 +170,10 @@ impl Source for Postgres {
         Ok(scope::predicate(scope)?)
     }
 
+    fn without_rows(&self, tenant: Option<&TenantScope>) -> Result<String, SourceError> {
+        Ok(scope::without_rows(tenant)?)
+    }
+
     fn describe(&self, request: ServedRequest) -> Option<BoxFuture<'_, Result<DescribedRelation, SourceError>>> {
         Some(served::describe(self, request).boxed())
     }
@@ -184,6 +188,10 @@ impl Source for Postgres {
 
     fn aggregate(&self, request: AggregateRequest) -> Option<BoxFuture<'_, Result<Aggregated, SourceError>>> {
         Some(served::aggregate(self, request).boxed())
+    }
+
+    fn knows_watermarks(&self) -> bool {
+        true
     }
 
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {
