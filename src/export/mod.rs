@@ -19,6 +19,7 @@ mod outlet;
 mod part;
 mod patience;
 pub(crate) mod place;
+mod planned;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;
