@@ -1,7 +1,6 @@
 //! The coordinator: one event loop owns all state of a run; a worker turns one partition into one receipt.
 
 pub mod against;
-mod announce;
 pub mod clean;
 mod company;
 pub(crate) mod coordinator;
@@ -20,6 +19,7 @@ mod outlet;
 mod part;
 mod patience;
 pub(crate) mod place;
+mod planned;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;

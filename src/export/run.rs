@@ -19,6 +19,7 @@ use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
 use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
+use super::planned::{Planned, check_counts, format_of};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::since::{self, Continuation};
@@ -27,8 +28,7 @@ use super::worker::{Work, folders_of};
 use crate::base::failpoint;
 use crate::commit::{Existing, Placement};
 use crate::model::{
-    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, OnSignal, PartitionReceipt, Plan,
-    PlannedContent, ResumedProgress, SourceFacts,
+    Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, RelationRequest, ResumedProgress,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -75,33 +75,6 @@ pub(crate) struct Carry<'a> {
     pub(crate) company: &'a Company,
     /// The right to the sessions of `reading`, where they are this export's own.
     pub(crate) permit: Option<SemaphorePermit<'a>>,
-}
-
-/// What is known of it once it is planned.
-#[derive(Debug)]
-pub(crate) struct Planned {
-    pub(crate) plan: Arc<Plan>,
-    /// How the parts are written: as asked, but for bytes of the source's own.
-    pub(crate) format: FormatOptions,
-    pub(crate) facts: SourceFacts,
-    pub(crate) consistency: Consistency,
-}
-
-impl Planned {
-    /// What a reading says of one of its relations.
-    ///
-    /// # Errors
-    /// As [`format_of`].
-    pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
-        let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
-        let format = format_of(&plan, asked)?;
-        Ok(Self { plan, format, facts: reading.facts(), consistency: reading.consistency(relation) })
-    }
-
-    /// The id of the snapshot that all reads share.
-    pub(super) fn snapshot(&self) -> Option<String> {
-        self.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone())
-    }
 }
 
 /// Exports one relation and commits it.
@@ -160,32 +133,6 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     check_counts(&plan, &request)?;
     folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
-}
-
-/// How the parts of a plan are written.
-///
-/// # Errors
-/// The relation gives rows, and its source's own format is asked for.
-pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOptions, ExportError> {
-    match (plan.content, asked.format) {
-        (PlannedContent::Rows, Format::Source) => {
-            let message = "the source has no format of its own for these rows: choose parquet, csv or ndjson";
-            Err(ExportError::new(ExportErrorKind::Usage, message))
-        }
-        (PlannedContent::Rows, _) => Ok(asked.clone()),
-        (PlannedContent::Bytes, _) => Ok(asked.clone().of_source()),
-    }
-}
-
-/// Refuses to count rows where the source gives bytes of its own.
-pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
-    let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
-    if plan.content == PlannedContent::Rows || !counts {
-        return Ok(());
-    }
-    let message = "nobody counts rows in bytes that are written as the source makes them";
-    Err(ExportError::new(ExportErrorKind::Usage, message)
-        .with_hint("leave --max-rows, --tier and --min-rows out, or choose parquet, csv or ndjson"))
 }
 
 pub(crate) async fn unless_cancelled<T>(
@@ -356,6 +303,35 @@ impl Run {
         }
     }
 
+    /// Reports an export that stands already.
+    pub(crate) async fn already(&self, existing: &Existing) -> ExportReport {
+        let report = finish::report(self, &existing.manifest, Some(existing.url.clone()), true);
+        self.tell(Event::RunFinished { report: Box::new(report.clone()) }).await;
+        report
+    }
+
+    /// Nobody listens any more: the run goes on all the same.
+    pub(crate) async fn tell(&self, event: Event) {
+        let _ = self.events.send(event).await;
+    }
+
+    pub(crate) async fn announce(&self) {
+        let FormatOptions { format, compression, .. } = self.request.format;
+        self.tell(Event::RunStarted {
+            run_id: self.request.commit.run_id.clone(),
+            relation: match &self.request.shape.relation {
+                RelationRequest::Table(name) => name.clone(),
+                RelationRequest::Query(_) => "query".to_owned(),
+            },
+            destination: self.place.url(),
+            format: format!("{format:?}").to_lowercase(),
+            compression: compression.name().to_owned(),
+            single_file: self.request.commit.single_file,
+            readers: self.request.work.readers.get(),
+        })
+        .await;
+    }
+
     /// Notes at the destination what is about to be read.
     ///
     /// With `alone` it has a keeper of its own where one is wanted.
@@ -386,6 +362,26 @@ impl Run {
             failpoint::reach("kept").await;
         }
         Ok(planned)
+    }
+
+    pub(crate) async fn announce_plan(&self, planned: &Planned, resumed: ResumedProgress) {
+        let plan = &planned.plan;
+        tracing::info!(partitions = plan.partitions.len(), snapshot = planned.snapshot(), "planned");
+        self.tell(Event::Planned {
+            run_id: self.request.commit.run_id.clone(),
+            partitions: plan.partitions.len(),
+            estimated_rows: plan
+                .cap
+                .max_rows
+                .filter(|_| plan.cap.truncated)
+                .map(std::num::NonZeroU64::get)
+                .or(plan.relation.estimated_rows),
+            estimated_bytes: plan.relation.estimated_bytes,
+            snapshot: planned.snapshot(),
+            truncated: plan.cap.truncated,
+            resumed,
+        })
+        .await;
     }
 
     fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Result<Work, ExportError> {
