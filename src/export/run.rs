@@ -22,7 +22,7 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planned::{Planned, check_counts, format_of};
 use super::record::RunRecord;
 use super::request::ExportRequest;
-use super::since::{self, Found};
+use super::since::{self, Continuation};
 use super::together::together;
 use super::worker::{Work, folders_of};
 use crate::base::failpoint;
@@ -55,7 +55,7 @@ pub(crate) struct Run {
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
     /// The export that an incremental one goes on from, once it is looked for.
-    pub(crate) since: OnceLock<Found>,
+    pub(crate) since: OnceLock<Continuation>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
 }
