@@ -38,6 +38,7 @@ pub(super) fn find(
     }
     found.work(given, cap);
     found.folders(given);
+    found.protection(given);
     if source.is_some_and(|source| source.kind() == SourceKind::Clickhouse) {
         found.clickhouse();
     }
@@ -197,6 +198,14 @@ impl Contradictions<'_> {
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");
         if self.is("read_mode", "keyset") {
             self.refuse(&["read_mode"], "where the rows are in ClickHouse", "leave it out");
+        }
+    }
+
+    fn protection(&mut self, given: &Given) {
+        if given.format == Some(Format::Source) {
+            let keys = ["protect", "protect_file", "protect_key_file", "protect_key_command"];
+            let beside = "with --format source, whose rows nobody reads";
+            self.refuse(&keys, beside, "choose parquet, csv or ndjson");
         }
     }
 

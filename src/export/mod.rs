@@ -18,6 +18,7 @@ mod outlet;
 mod part;
 mod patience;
 pub(crate) mod place;
+mod protect_key;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;

@@ -64,7 +64,7 @@ impl ExportRequest {
 
     /// What of it the source is asked for.
     pub(crate) fn read_request(&self) -> ReadRequest {
-        let Self { shape, format, policies, work, commit, .. } = self.clone();
+        let Self { shape, format, policies, work, mut commit, .. } = self.clone();
         ReadRequest {
             // One object in one order is one partition.
             single: commit.single_file || matches!(commit.target, Target::Stream { .. }),
@@ -74,6 +74,7 @@ impl ExportRequest {
             policies,
             work,
             stats: commit.manifest_stats,
+            protect: commit.protect.take(),
             together: commit.folders.map_or_else(Vec::new, |folders| folders.columns),
             keep: commit.keep_snapshot.is_some(),
         }

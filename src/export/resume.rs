@@ -120,6 +120,7 @@ async fn resumed(
         keeper,
         commit_begun,
         litter: Mark::default(),
+        protect_key: tokio::sync::OnceCell::new(),
     };
     run.announce().await;
     unless_cancelled(&cancel, run.place.ready(&run.request)).await?;

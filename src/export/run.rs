@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Mutex;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::{Mutex, OnceCell, mpsc::Sender};
 use tokio_util::sync::CancellationToken;
 
 use super::company::Company;
@@ -22,9 +21,10 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::together::together;
-use super::worker::{Work, folders_of};
+use super::worker::{Work, check_columns, columns_of};
 use crate::base::failpoint;
 use crate::commit::{Existing, ManifestError, Placement};
+use crate::encode::ProtectKey;
 use crate::model::{
     Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan, PlannedContent,
     RelationRequest, ResumedProgress, SourceFacts,
@@ -51,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) commit_begun: Mark,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
+    /// Under which values are hashed, once it is read; `None` where none are.
+    pub(crate) protect_key: OnceCell<Option<ProtectKey>>,
 }
 
 /// What of a run is to be carried out, and with whom.
@@ -76,6 +78,8 @@ pub(crate) struct Planned {
     pub(crate) format: FormatOptions,
     pub(crate) facts: SourceFacts,
     pub(crate) consistency: Consistency,
+    /// Of the key under which the run hashes values.
+    pub(crate) protect_key_id: Option<String>,
 }
 
 impl Planned {
@@ -86,7 +90,8 @@ impl Planned {
     pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
         let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
         let format = format_of(&plan, asked)?;
-        Ok(Self { plan, format, facts: reading.facts(), consistency: reading.consistency(relation) })
+        let (facts, consistency) = (reading.facts(), reading.consistency(relation));
+        Ok(Self { plan, format, facts, consistency, protect_key_id: None })
     }
 
     /// The id of the snapshot that all reads share.
@@ -147,7 +152,6 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
-    folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
 }
 
@@ -166,8 +170,9 @@ pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOpti
     }
 }
 
-/// Refuses to count rows where the source gives bytes of its own.
+/// Refuses columns that make no folders or cannot be protected, and to count rows where the source gives bytes of its own.
 pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
+    check_columns(plan, request.commit.output_rules())?;
     let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
     if plan.content == PlannedContent::Rows || !counts {
         return Ok(());
@@ -192,7 +197,8 @@ impl Run {
     pub(super) fn new(request: ExportRequest, place: RunTarget, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
         let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
-        Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter }
+        let protect_key = OnceCell::new();
+        Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter, protect_key }
     }
 
     pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
@@ -204,11 +210,8 @@ impl Run {
     /// Makes sure that what stands at the destination is what this run would make.
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
         let plan = plan(self.request.clone()).await?;
-        Ok(existing.same_request(
-            &plan,
-            &format_of(&plan, &self.request.format)?,
-            self.request.commit.folders.as_ref(),
-        )?)
+        let format = format_of(&plan, &self.request.format)?;
+        Ok(existing.same_request(&plan, &format, self.request.commit.output_rules())?)
     }
 
     /// Reads what has no receipt yet, and commits.
@@ -219,6 +222,7 @@ impl Run {
     ) -> Result<ExportReport, ExportError> {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
+        self.same_protect_key(planned.protect_key_id.as_deref()).await?;
         let receipts = match &reading {
             Some(reading) => {
                 let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
@@ -357,9 +361,9 @@ impl Run {
     /// Notes at the destination what is about to be read.
     pub(super) async fn prepare(&self, reading: &dyn Reading, relation: usize) -> Result<Planned, ExportError> {
         let request = &self.request;
-        let planned = Planned::of(reading, relation, &request.format)?;
+        let mut planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
-        folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
+        planned.protect_key_id = self.protect_key().await?.map(ProtectKey::id);
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
@@ -405,13 +409,14 @@ impl Run {
         if let Some(id) = planned.snapshot() {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
         }
-        let (folders, columns) = folders_of(commit.folders.as_ref(), &planned.plan.columns)?;
+        let key = self.protect_key.get().and_then(Option::as_ref);
+        let (shape, columns) = columns_of(&planned.plan, commit.output_rules(), key)?;
         Ok(Work {
             reading,
             relation,
             plan: Arc::clone(&planned.plan),
             columns,
-            folders,
+            shape,
             format,
             outlet: self.outlet(),
             part_size: work.part_size.get(),

@@ -258,6 +258,7 @@ impl SimulatedRun {
             keeper: tokio::sync::Mutex::default(),
             commit_begun: Mark::default(),
             litter: Mark::default(),
+            protect_key: tokio::sync::OnceCell::new(),
         };
         Self { run, source, store: Arc::clone(store) }
     }

@@ -9,9 +9,11 @@ pub mod format;
 pub mod keep;
 pub mod listing;
 pub(crate) mod micros;
+pub mod output;
 pub mod partition;
 pub mod plan;
 pub mod policy;
+pub mod protect;
 pub mod receipt;
 pub mod report;
 pub mod request;
@@ -26,12 +28,14 @@ pub use folders::{FolderMisfit, FolderOptions, FolderValue};
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
+pub use output::OutputRules;
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
+pub use protect::{ProtectMisfit, ProtectOptions, ProtectRule, Protection};
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost};
 pub use request::{

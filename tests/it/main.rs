@@ -59,6 +59,7 @@ mod outages;
 mod owners;
 mod parquet_files;
 mod policies;
+mod protect;
 mod pull;
 mod readme;
 mod records;

@@ -23,6 +23,7 @@ fn column(name: &str, pg_type: &str, arrow_type: &str) -> SchemaColumn {
         policy: "lossless".into(),
         policy_count: None,
         note: None,
+        protection: None,
     }
 }
 

@@ -68,6 +68,7 @@ fn read_request(shape: ShapeOptions, request: ServedRequest) -> ReadRequest {
         stats: ManifestStats::Safe,
         keep: false,
         together: Vec::new(),
+        protect: None,
     }
 }
 
