@@ -4,10 +4,13 @@ use clap::ArgMatches;
 
 use super::exit::Truncation;
 use super::looks::Looks;
+use super::progress::View;
+use super::run_view::JobTotals;
 use super::session::{self, Facts};
-use super::summary::Left;
-use super::{CommandContext, args, export_cmd};
+use super::summary::{Failure, Left};
+use super::{CommandContext, args, export_cmd, run_cmd};
 use crate::config;
+use crate::export::job_resume::{find_job, resume_job};
 use crate::export::resume::{self, ResumeRequest};
 use crate::store::shown;
 
@@ -30,6 +33,20 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         take_over: matches.get_flag("take_over"),
         aws_credential_command,
     };
+    match context.unless_stopped("stopped while looking for the run", find_job(&request)).await {
+        Ok(None) => {}
+        Ok(Some(job)) => {
+            if front.view == View::Json {
+                return front.fail(&Failure::early(&run_cmd::no_json_events()));
+            }
+            let totals = JobTotals::of_resumed(&job);
+            return export_cmd::with_metrics(&front, &options, async {
+                run_cmd::carry_out(totals, &front, |events, cancel| resume_job(job, events, cancel)).await
+            })
+            .await;
+        }
+        Err(error) => return front.fail(&Failure::early(&error)),
+    }
     // The run's own id is told by its first event.
     let facts = Facts { run_id: None, truncation: Truncation::Signalled, left: Left::Nothing };
     export_cmd::with_metrics(&front, &options, async {

@@ -19,8 +19,8 @@ const DEFAULT_TABLES: &[&str] =
     &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "demo"];
 
 /// The options in whose values `~` is the home directory.
-const HOME_KEYS: [&str; 7] =
-    ["to", "manifest", "metrics_file", "password_file", "keep_partial", "protect_file", "protect_key_file"];
+const HOME_KEYS: [&str; 8] =
+    ["to", "since", "manifest", "metrics_file", "password_file", "keep_partial", "protect_file", "protect_key_file"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub(crate) struct Raw {
     tables: BTreeMap<(&'static str, String), String>,
     /// Whether something was written that could not be read: what seems to be missing may stand there.
     pub(super) unread: bool,
+    /// Whether it is of one export of a job, where the defaults need not mean anything for each.
+    pub(super) in_job: bool,
 }
 
 impl Raw {
@@ -107,6 +109,7 @@ impl Raw {
         raw.file(TIERS, None, &["tiers"], &mut errors);
         raw.tables.extend(tiers.iter().map(|(name, cap)| (("tiers", name.clone()), cap.clone())));
         raw.settings.extend(settings);
+        raw.in_job = true;
         raw.finished(flags, environment, errors)
     }
 

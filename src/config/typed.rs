@@ -11,8 +11,9 @@ use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, 
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, ParquetOptions, Policies,
-    PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
+    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, IncrementalOptions,
+    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap,
+    ShapeOptions, Since, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -207,6 +208,7 @@ impl Settings {
             policies: self.policies()?,
             work: self.work(cap)?,
             commit: commit?,
+            incremental: self.incremental(),
             keeper: None,
         })
     }
@@ -230,6 +232,17 @@ impl Settings {
             predicate: given.predicate.take(),
             key: given.key.take(),
             allow_rls: given.allow_rls?,
+        })
+    }
+
+    fn incremental(&mut self) -> Option<IncrementalOptions> {
+        let given = &mut self.given;
+        Some(IncrementalOptions {
+            column: given.watermark.take()?,
+            look_back: given.look_back,
+            since: given.since.take().unwrap_or(Since::Remembered),
+            on_schema_change: given.on_schema_change?,
+            state: None,
         })
     }
 
@@ -311,6 +324,7 @@ impl Settings {
             upload_chunk_size: given.upload_chunk_size?,
             upload_concurrency: given.upload_concurrency?,
             read_mode: given.read_mode?(given.page_size?),
+            consistency: given.consistency,
             cap,
             allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
@@ -386,7 +400,15 @@ impl Settings {
             sha256: given.sha256?,
             take_over: false,
             keep_snapshot: given.keep_snapshot,
+            on_signal: given.on_signal?,
             aws_credential_command: given.aws_credential_command.take(),
+            objects: ObjectOptions {
+                sse: given.sse,
+                sse_kms_key_id: given.sse_kms_key_id.take(),
+                sse_bucket_key: given.sse_bucket_key,
+                storage_class: given.storage_class.take(),
+                tags: std::mem::take(&mut given.object_tag),
+            },
         })
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Retention {
     pub(crate) claim: Option<Claim>,
     /// Whether somebody holds the snapshot beyond this process.
     pub(crate) snapshot_kept: bool,
+    /// Cancelled by a signal, where what is uploaded is to outlast one.
+    pub(crate) signal: Option<CancellationToken>,
 }
 
 impl Retention {
@@ -42,7 +44,13 @@ impl Retention {
                 | ExportErrorKind::DestinationUnavailable
                 | ExportErrorKind::DestinationFull
         );
-        passing && self.snapshot_kept
+        (passing || self.outlasts_signal(error)) && self.snapshot_kept
+    }
+
+    /// Whether a signal has stopped the run, after which it is to be resumed.
+    pub(crate) fn outlasts_signal(&self, error: &ExportError) -> bool {
+        let signalled = self.signal.as_ref().is_some_and(CancellationToken::is_cancelled);
+        signalled && self.snapshot_kept && error.kind == ExportErrorKind::Interrupted
     }
 
     /// Whether the destination is another run's by now, asked of the destination where that is not known yet.

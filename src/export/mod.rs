@@ -1,6 +1,8 @@
 //! The coordinator: one event loop owns all state of a run; a worker turns one partition into one receipt.
 
 pub mod against;
+mod announce;
+mod checks;
 pub mod clean;
 mod company;
 pub(crate) mod coordinator;
@@ -11,6 +13,7 @@ mod hold;
 mod identity;
 pub mod job;
 pub mod job_record;
+pub mod job_resume;
 pub mod keep;
 mod leftovers;
 pub(crate) mod mark;
@@ -22,10 +25,13 @@ mod protect_key;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;
+mod revive;
 mod run;
 pub mod show;
 #[cfg(test)]
 mod simulation;
+mod since;
+mod state;
 mod stream;
 mod together;
 pub(crate) mod worker;

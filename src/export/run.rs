@@ -1,13 +1,14 @@
 //! A whole run: look at the destination, plan under locks and a snapshot, export the partitions, commit.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Mutex, OnceCell, mpsc::Sender};
+use tokio::sync::{Mutex, OnceCell, SemaphorePermit, mpsc::Sender};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use super::checks::{check_counts, format_of};
 use super::company::Company;
 use super::coordinator::{discard_receipts, export_partitions};
 use super::error::ExportError;
@@ -20,14 +21,14 @@ use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
+use super::since::{self, Found};
 use super::together::together;
-use super::worker::{Work, check_columns, columns_of};
+use super::worker::{Work, columns_of};
 use crate::base::failpoint;
-use crate::commit::{Existing, ManifestError, Placement};
+use crate::commit::{Existing, Placement};
 use crate::encode::ProtectKey;
 use crate::model::{
-    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan, PlannedContent,
-    RelationRequest, ResumedProgress, SourceFacts,
+    Consistency, Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -41,7 +42,11 @@ pub(crate) struct Run {
     pub(crate) request: ExportRequest,
     pub(crate) place: RunTarget,
     pub(crate) started: Instant,
-    pub(crate) created_at: DateTime<Utc>,
+    created_at: DateTime<Utc>,
+    /// When the process began whose run this one goes on with.
+    pub(super) begun_at: OnceLock<DateTime<Utc>>,
+    /// Cancelled by a signal.
+    pub(super) signal: OnceLock<CancellationToken>,
     pub(crate) events: Sender<Event>,
     /// From which this process's attempts have their ids.
     pub(crate) seed: AttemptSeed,
@@ -49,6 +54,8 @@ pub(crate) struct Run {
     pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
+    /// The export that an incremental one goes on from, once it is looked for.
+    pub(crate) since: OnceLock<Found>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
     /// Under which values are hashed, once it is read; `None` where none are.
@@ -68,6 +75,8 @@ pub(crate) struct Carry<'a> {
     pub(crate) hold: Option<&'a Hold>,
     pub(crate) stop: &'a CancellationToken,
     pub(crate) company: &'a Company,
+    /// The right to the sessions of `reading`, where they are this export's own.
+    pub(crate) permit: Option<SemaphorePermit<'a>>,
 }
 
 /// What is known of it once it is planned.
@@ -148,38 +157,13 @@ pub async fn run(
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     request.source.check(&mut request.shape)?;
     RunTarget::check(&request)?;
-    let plans = request.source.plan(vec![request.read_request()]).await?;
+    let found = since::find(&request).await?;
+    let plans = request.source.plan(vec![request.read_request_since(found.export()?)]).await?;
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+    since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
     Ok(plan)
-}
-
-/// How the parts of a plan are written.
-///
-/// # Errors
-/// The relation gives rows, and its source's own format is asked for.
-pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOptions, ExportError> {
-    match (plan.content, asked.format) {
-        (PlannedContent::Rows, Format::Source) => {
-            let message = "the source has no format of its own for these rows: choose parquet, csv or ndjson";
-            Err(ExportError::new(ExportErrorKind::Usage, message))
-        }
-        (PlannedContent::Rows, _) => Ok(asked.clone()),
-        (PlannedContent::Bytes, _) => Ok(asked.clone().of_source()),
-    }
-}
-
-/// Refuses columns that make no folders or cannot be protected, and to count rows where the source gives bytes of its own.
-pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
-    check_columns(plan, request.commit.output_rules())?;
-    let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
-    if plan.content == PlannedContent::Rows || !counts {
-        return Ok(());
-    }
-    let message = "nobody counts rows in bytes that are written as the source makes them";
-    Err(ExportError::new(ExportErrorKind::Usage, message)
-        .with_hint("leave --max-rows, --tier and --min-rows out, or choose parquet, csv or ndjson"))
 }
 
 pub(crate) async fn unless_cancelled<T>(
@@ -197,8 +181,27 @@ impl Run {
     pub(super) fn new(request: ExportRequest, place: RunTarget, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
         let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
-        let protect_key = OnceCell::new();
-        Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter, protect_key }
+        let (begun_at, signal, since) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self {
+            request,
+            place,
+            started,
+            created_at,
+            begun_at,
+            signal,
+            events,
+            seed,
+            keeper,
+            commit_begun,
+            since,
+            litter,
+            protect_key: OnceCell::new(),
+        }
+    }
+
+    /// When it was begun, by whichever process.
+    pub(super) fn created_at(&self) -> DateTime<Utc> {
+        self.begun_at.get().copied().unwrap_or(self.created_at)
     }
 
     pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
@@ -218,7 +221,7 @@ impl Run {
     pub(crate) async fn carry_out(
         &self,
         planned: &Planned,
-        Carry { reading, relation, receipts, previous, hold, stop, company }: Carry<'_>,
+        Carry { reading, relation, receipts, previous, hold, stop, company, permit }: Carry<'_>,
     ) -> Result<ExportReport, ExportError> {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
@@ -246,6 +249,7 @@ impl Run {
             reading.done(relation);
         }
         drop(reading);
+        drop(permit);
         failpoint::reach("uploaded").await;
         let finishing = async {
             if stop.is_cancelled() {
@@ -270,7 +274,7 @@ impl Run {
             Err(error) => error,
         };
         // Where the manifest may stand, it may name the parts.
-        let kept = may_be_committed(&error) || retention.keeps(&error).await;
+        let kept = error.may_be_committed() || retention.keeps(&error).await;
         if kept || !discard_receipts(&outlet, &receipts).await {
             self.litter.set();
         }
@@ -284,10 +288,11 @@ impl Run {
         }
     }
 
-    fn retention(&self, hold: Option<&Hold>) -> Retention {
+    pub(super) fn retention(&self, hold: Option<&Hold>) -> Retention {
         Retention {
             claim: hold.map(|hold| hold.claim.clone()),
             snapshot_kept: self.request.commit.keep_snapshot.is_some(),
+            signal: self.signal.get().filter(|_| self.request.commit.on_signal == OnSignal::Keep).cloned(),
         }
     }
 
@@ -307,12 +312,11 @@ impl Run {
         }
         failpoint::reach("ending").await;
         match result {
-            Err(error) if self.litter.is_set() => {
-                let retention = self.retention(Some(&hold));
+            Err(mut error) if self.litter.is_set() => {
+                error.resumable = self.retention(Some(&hold)).outlasts(&error);
                 hold.leave().await;
-                let resumable = retention.outlasts(&error) && error.hint.is_none();
                 let hint = "`outhaul resume` goes on with it while the snapshot is kept";
-                Err(if resumable { error.with_hint(hint) } else { error })
+                Err(if error.resumable && error.hint.is_none() { error.with_hint(hint) } else { error })
             }
             result => {
                 if let Some(keeper) = self.keeper.lock().await.take() {
@@ -341,29 +345,20 @@ impl Run {
         let _ = self.events.send(event).await;
     }
 
-    pub(crate) async fn announce(&self) {
-        let FormatOptions { format, compression, .. } = self.request.format;
-        self.tell(Event::RunStarted {
-            run_id: self.request.commit.run_id.clone(),
-            relation: match &self.request.shape.relation {
-                RelationRequest::Table(name) => name.clone(),
-                RelationRequest::Query(_) => "query".to_owned(),
-            },
-            destination: self.place.url(),
-            format: format!("{format:?}").to_lowercase(),
-            compression: compression.name().to_owned(),
-            single_file: self.request.commit.single_file,
-            readers: self.request.work.readers.get(),
-        })
-        .await;
-    }
-
     /// Notes at the destination what is about to be read.
-    pub(super) async fn prepare(&self, reading: &dyn Reading, relation: usize) -> Result<Planned, ExportError> {
+    ///
+    /// With `alone` it has a keeper of its own where one is wanted.
+    pub(super) async fn prepare(
+        &self,
+        reading: &dyn Reading,
+        relation: usize,
+        alone: bool,
+    ) -> Result<Planned, ExportError> {
         let request = &self.request;
         let mut planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
         planned.protect_key_id = self.protect_key().await?.map(ProtectKey::id);
+        self.compare_since(&planned.plan)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
@@ -373,8 +368,8 @@ impl Run {
             record.write(journal).await?;
             failpoint::reach("journalled").await;
         }
-        if let Some(launch) = &request.keeper {
-            let keeper = launch.start(request).await?;
+        if let Some(launch) = request.keeper.as_ref().filter(|_| alone) {
+            let keeper = launch.start(&[request]).await?;
             reading.also_held(keeper.snapshot.clone()).await;
             *self.keeper.lock().await = Some(keeper);
             failpoint::reach("kept").await;
@@ -441,10 +436,4 @@ impl Run {
             }
         }
     }
-}
-
-/// Whether the manifest stands, or may.
-pub(super) fn may_be_committed(error: &ExportError) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
-    source.is_some_and(ManifestError::may_be_committed)
 }

@@ -11,7 +11,7 @@ use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
 use crate::encode::{ColumnGuard, EncodeError, FolderRows, FolderSplit, ProtectKey, guarded};
 use crate::export::error::ExportError;
-use crate::model::{ColumnPlan, ExportErrorKind, FolderValue, OutputRules, Plan};
+use crate::model::{ColumnOrigin, ColumnPlan, ExportErrorKind, FolderValue, OutputRules, Plan};
 use crate::source::Batch;
 use crate::store::folders_fit;
 
@@ -48,6 +48,15 @@ pub(crate) fn check_columns(plan: &Plan, rules: OutputRules<'_>) -> Result<(), E
             let message = "--partition-by names columns whose names are too long for so many folders";
             return Err(ExportError::new(ExportErrorKind::Usage, message)
                 .with_hint("--rename gives shorter ones; fewer levels leave more room"));
+        }
+    }
+    if let Some(planned) = &plan.watermark {
+        let is_it = |column: &&ColumnPlan| column.origin == ColumnOrigin::Column(planned.column.clone());
+        let left_out = plan.columns.iter().find(is_it).is_some_and(|column| rules.written(column).is_none());
+        if left_out || rules.protect.is_some_and(|protect| protect.hides(&planned.column, &plan.columns)) {
+            let message = format!("the files have the watermark {:?} not as it is", planned.column);
+            return Err(ExportError::new(ExportErrorKind::Usage, message)
+                .with_hint("protect another column, and add --keep-partition-columns where it makes folders"));
         }
     }
     if let Some(protect) = rules.protect {
