@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::error::ManifestError;
@@ -15,13 +15,16 @@ use crate::base::cpu::on_rayon;
 use crate::model::RunStatus;
 use crate::store::Destination;
 
+/// Documents on their way at the same time.
+const WRITES_AT_ONCE: usize = 16;
+
 pub(super) const JSON: &str = "application/json";
 
 /// A file beside the manifest, which says how others read the export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// Where it stands, relative to the destination.
-    pub path: &'static str,
+    pub path: String,
     /// What it says.
     pub bytes: Bytes,
     /// Its media type.
@@ -92,12 +95,13 @@ impl Documents {
         let mut writing = Vec::new();
         for document in &self.described {
             writing.push(async move {
-                let put = destination.note(document.path, document.bytes.clone(), document.content_type).await;
-                put.map_err(|source| ManifestError::Unfinished { what: document.path, source })
+                let put = destination.note(&document.path, document.bytes.clone(), document.content_type).await;
+                put.map_err(|source| ManifestError::Unfinished { what: document.path.clone(), source })
             });
         }
-        try_join_all(writing).await?;
+        // There may be some for each folder of rows.
+        stream::iter(writing).buffer_unordered(WRITES_AT_ONCE).try_collect::<()>().await?;
         let put = destination.put(SUCCESS_PATH, self.success.clone(), JSON).await;
-        put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH, source })
+        put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH.to_owned(), source })
     }
 }
