@@ -2,7 +2,6 @@
 
 pub mod against;
 mod announce;
-mod checks;
 pub mod clean;
 mod company;
 pub(crate) mod coordinator;
@@ -21,6 +20,7 @@ mod outlet;
 mod part;
 mod patience;
 pub(crate) mod place;
+mod planned;
 mod protect_key;
 pub(crate) mod record;
 pub mod request;

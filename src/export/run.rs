@@ -8,7 +8,6 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Mutex, OnceCell, SemaphorePermit, mpsc::Sender};
 use tokio_util::sync::CancellationToken;
 
-pub(super) use super::checks::{check_counts, format_of};
 use super::company::Company;
 use super::coordinator::{discard_receipts, export_partitions};
 use super::error::ExportError;
@@ -19,17 +18,16 @@ use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
 use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
+use super::planned::{Planned, check_counts, format_of};
 use super::record::RunRecord;
 use super::request::ExportRequest;
-use super::since::{self, Found};
+use super::since::{self, Continuation};
 use super::together::together;
 use super::worker::{Work, columns_of};
 use crate::base::failpoint;
 use crate::commit::{Existing, Placement};
 use crate::encode::ProtectKey;
-use crate::model::{
-    Consistency, Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, ResumedProgress, SourceFacts,
-};
+use crate::model::{Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, ResumedProgress};
 use crate::source::Reading;
 use crate::store::AttemptSeed;
 
@@ -55,7 +53,7 @@ pub(crate) struct Run {
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
     /// The export that an incremental one goes on from, once it is looked for.
-    pub(crate) since: OnceLock<Found>,
+    pub(crate) since: OnceLock<Continuation>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
     /// Under which values are hashed, once it is read; `None` where none are.
@@ -77,36 +75,6 @@ pub(crate) struct Carry<'a> {
     pub(crate) company: &'a Company,
     /// The right to the sessions of `reading`, where they are this export's own.
     pub(crate) permit: Option<SemaphorePermit<'a>>,
-}
-
-/// What is known of it once it is planned.
-#[derive(Debug)]
-pub(crate) struct Planned {
-    pub(crate) plan: Arc<Plan>,
-    /// How the parts are written: as asked, but for bytes of the source's own.
-    pub(crate) format: FormatOptions,
-    pub(crate) facts: SourceFacts,
-    pub(crate) consistency: Consistency,
-    /// Of the key under which the run hashes values.
-    pub(crate) protect_key_id: Option<String>,
-}
-
-impl Planned {
-    /// What a reading says of one of its relations.
-    ///
-    /// # Errors
-    /// As [`format_of`].
-    pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
-        let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
-        let format = format_of(&plan, asked)?;
-        let (facts, consistency) = (reading.facts(), reading.consistency(relation));
-        Ok(Self { plan, format, facts, consistency, protect_key_id: None })
-    }
-
-    /// The id of the snapshot that all reads share.
-    fn snapshot(&self) -> Option<String> {
-        self.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone())
-    }
 }
 
 /// Exports one relation and commits it.

@@ -50,7 +50,7 @@ pub(super) fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSe
     })?;
     let parameters = conninfo::parse_url(rest, &found.place).map_err(|error| vec![error])?;
     let mut resolver = Resolver { environment, parameters, exposed: Vec::new(), errors: Vec::new() };
-    resolver.check_password_in_string(raw, found.on_command_line);
+    resolver.check_password_in_string(raw, found.on_command_line, true);
     let settings = resolver.of_clickhouse(raw, port, tls);
     match settings {
         Some(settings) if resolver.errors.is_empty() => Ok(settings),
@@ -146,13 +146,15 @@ impl Resolver<'_> {
     }
 
     fn answers_compressed(&mut self) -> Option<BodyCoding> {
-        let name = self.text("compression").filter(|name| *name != "none")?.to_owned();
-        let coding = BodyCoding::of_name(&name);
-        if coding.is_none() {
-            let what = format!("{name:?} is no compression of answers");
-            self.fault(self.place("compression"), what, "write zstd, gzip or none");
+        match self.text("compression").unwrap_or("none").to_owned().as_str() {
+            "none" => None,
+            "zstd" => Some(BodyCoding::Zstd),
+            other => {
+                let what = format!("{other:?} is no compression of answers");
+                self.fault(self.place("compression"), what, "write zstd or none");
+                None
+            }
         }
-        coding
     }
 
     fn https_cert(&mut self, tls: bool) -> Option<ClientCertificate> {

@@ -31,7 +31,9 @@ mod served_rows;
 pub(crate) mod settings;
 mod source;
 mod steady;
+mod typed_settings;
 mod types;
+mod unreached;
 pub(crate) mod verbatim;
 
 pub use source::ClickHouse;

@@ -1,9 +1,42 @@
-//! Whether what is asked of an export goes with its plan.
+//! What is known of an export once it is planned.
+
+use std::sync::Arc;
 
 use super::error::ExportError;
 use super::request::ExportRequest;
 use super::worker::check_columns;
-use crate::model::{ExportErrorKind, Format, FormatOptions, Plan, PlannedContent};
+use crate::model::{Consistency, ExportErrorKind, Format, FormatOptions, Plan, PlannedContent, SourceFacts};
+use crate::source::Reading;
+
+/// What is known of it once it is planned.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) plan: Arc<Plan>,
+    /// How the parts are written: as asked, but for bytes of the source's own.
+    pub(crate) format: FormatOptions,
+    pub(crate) facts: SourceFacts,
+    pub(crate) consistency: Consistency,
+    /// Of the key under which the run hashes values.
+    pub(crate) protect_key_id: Option<String>,
+}
+
+impl Planned {
+    /// What a reading says of one of its relations.
+    ///
+    /// # Errors
+    /// As [`format_of`].
+    pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
+        let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+        let format = format_of(&plan, asked)?;
+        let (facts, consistency) = (reading.facts(), reading.consistency(relation));
+        Ok(Self { plan, format, facts, consistency, protect_key_id: None })
+    }
+
+    /// The id of the snapshot that all reads share.
+    pub(super) fn snapshot(&self) -> Option<String> {
+        self.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone())
+    }
+}
 
 /// How the parts of a plan are written.
 ///
