@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::error::ManifestError;
@@ -17,11 +17,14 @@ use crate::store::Destination;
 
 pub(super) const JSON: &str = "application/json";
 
+/// Documents that are written to a store at the same time.
+const WRITTEN_AT_ONCE: usize = 8;
+
 /// A file beside the manifest, which says how others read the export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// Where it stands, relative to the destination.
-    pub path: &'static str,
+    pub path: String,
     /// What it says.
     pub bytes: Bytes,
     /// Its media type.
@@ -92,12 +95,14 @@ impl Documents {
         let mut writing = Vec::new();
         for document in &self.described {
             writing.push(async move {
-                let put = destination.note(document.path, document.bytes.clone(), document.content_type).await;
-                put.map_err(|source| ManifestError::Unfinished { what: document.path, source })
+                let put = destination.note(&document.path, document.bytes.clone(), document.content_type).await;
+                put.map_err(|source| ManifestError::Unfinished { what: document.path.clone(), source })
             });
         }
-        try_join_all(writing).await?;
+        // Whoever is far away is waited for once; a folder here would only need more open files.
+        let at_once = if destination.local_folder().is_some() { 1 } else { WRITTEN_AT_ONCE };
+        stream::iter(writing).buffered(at_once).try_collect::<()>().await?;
         let put = destination.put(SUCCESS_PATH, self.success.clone(), JSON).await;
-        put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH, source })
+        put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH.to_owned(), source })
     }
 }

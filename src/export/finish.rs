@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::hold::{Hold, own_files};
 use super::place;
+use super::planned::Planned;
 use super::request::ExportRequest;
-use super::run::{Planned, Run};
-use super::since::{self, Found};
+use super::run::Run;
+use super::since::{self, Continuation};
 use crate::base::whole_file::write_whole;
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
@@ -20,6 +21,7 @@ use crate::commit::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, StartDecision, before_run, build, commit,
 };
 use crate::describe;
+use crate::encode::ProtectKey;
 use crate::model::{
     Direction, Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject,
     Target, WatermarkReport,
@@ -287,8 +289,9 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         format: &planned.format,
         stats: run.request.commit.manifest_stats,
         selection: since::selection(&run.request.shape),
-        changes: run.since.get().map(Found::changes).unwrap_or_default(),
-        folders: run.request.commit.folders.as_ref(),
+        changes: run.since.get().map(Continuation::changes).unwrap_or_default(),
+        rules: run.request.commit.output_rules(),
+        protection_key: run.protect_key.get().and_then(Option::as_ref).map(ProtectKey::id),
     }
 }
 

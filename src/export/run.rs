@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc::Sender;
-use tokio::sync::{Mutex, SemaphorePermit};
+use tokio::sync::{Mutex, OnceCell, SemaphorePermit, mpsc::Sender};
 use tokio_util::sync::CancellationToken;
 
 use super::company::Company;
@@ -19,17 +18,16 @@ use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
 use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
+use super::planned::{Planned, check_counts, format_of};
 use super::record::RunRecord;
 use super::request::ExportRequest;
-use super::since::{self, Found};
+use super::since::{self, Continuation};
 use super::together::together;
-use super::worker::{Work, folders_of};
+use super::worker::{Work, columns_of};
 use crate::base::failpoint;
 use crate::commit::{Existing, Placement};
-use crate::model::{
-    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, OnSignal, PartitionReceipt, Plan,
-    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
-};
+use crate::encode::ProtectKey;
+use crate::model::{Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, ResumedProgress};
 use crate::source::Reading;
 use crate::store::AttemptSeed;
 
@@ -55,9 +53,11 @@ pub(crate) struct Run {
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
     /// The export that an incremental one goes on from, once it is looked for.
-    pub(crate) since: OnceLock<Found>,
+    pub(crate) since: OnceLock<Continuation>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
+    /// Under which values are hashed, once it is read; `None` where none are.
+    pub(crate) protect_key: OnceCell<Option<ProtectKey>>,
 }
 
 /// What of a run is to be carried out, and with whom.
@@ -75,33 +75,6 @@ pub(crate) struct Carry<'a> {
     pub(crate) company: &'a Company,
     /// The right to the sessions of `reading`, where they are this export's own.
     pub(crate) permit: Option<SemaphorePermit<'a>>,
-}
-
-/// What is known of it once it is planned.
-#[derive(Debug)]
-pub(crate) struct Planned {
-    pub(crate) plan: Arc<Plan>,
-    /// How the parts are written: as asked, but for bytes of the source's own.
-    pub(crate) format: FormatOptions,
-    pub(crate) facts: SourceFacts,
-    pub(crate) consistency: Consistency,
-}
-
-impl Planned {
-    /// What a reading says of one of its relations.
-    ///
-    /// # Errors
-    /// As [`format_of`].
-    pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
-        let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
-        let format = format_of(&plan, asked)?;
-        Ok(Self { plan, format, facts: reading.facts(), consistency: reading.consistency(relation) })
-    }
-
-    /// The id of the snapshot that all reads share.
-    fn snapshot(&self) -> Option<String> {
-        self.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone())
-    }
 }
 
 /// Exports one relation and commits it.
@@ -158,34 +131,7 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
-    folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
-}
-
-/// How the parts of a plan are written.
-///
-/// # Errors
-/// The relation gives rows, and its source's own format is asked for.
-pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOptions, ExportError> {
-    match (plan.content, asked.format) {
-        (PlannedContent::Rows, Format::Source) => {
-            let message = "the source has no format of its own for these rows: choose parquet, csv or ndjson";
-            Err(ExportError::new(ExportErrorKind::Usage, message))
-        }
-        (PlannedContent::Rows, _) => Ok(asked.clone()),
-        (PlannedContent::Bytes, _) => Ok(asked.clone().of_source()),
-    }
-}
-
-/// Refuses to count rows where the source gives bytes of its own.
-pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
-    let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
-    if plan.content == PlannedContent::Rows || !counts {
-        return Ok(());
-    }
-    let message = "nobody counts rows in bytes that are written as the source makes them";
-    Err(ExportError::new(ExportErrorKind::Usage, message)
-        .with_hint("leave --max-rows, --tier and --min-rows out, or choose parquet, csv or ndjson"))
 }
 
 pub(crate) async fn unless_cancelled<T>(
@@ -217,6 +163,7 @@ impl Run {
             commit_begun,
             since,
             litter,
+            protect_key: OnceCell::new(),
         }
     }
 
@@ -234,11 +181,8 @@ impl Run {
     /// Makes sure that what stands at the destination is what this run would make.
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
         let plan = plan(self.request.clone()).await?;
-        Ok(existing.same_request(
-            &plan,
-            &format_of(&plan, &self.request.format)?,
-            self.request.commit.folders.as_ref(),
-        )?)
+        let format = format_of(&plan, &self.request.format)?;
+        Ok(existing.same_request(&plan, &format, self.request.commit.output_rules())?)
     }
 
     /// Reads what has no receipt yet, and commits.
@@ -249,6 +193,7 @@ impl Run {
     ) -> Result<ExportReport, ExportError> {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
+        self.same_protect_key(planned.protect_key_id.as_deref()).await?;
         let receipts = match &reading {
             Some(reading) => {
                 let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
@@ -368,23 +313,6 @@ impl Run {
         let _ = self.events.send(event).await;
     }
 
-    pub(crate) async fn announce(&self) {
-        let FormatOptions { format, compression, .. } = self.request.format;
-        self.tell(Event::RunStarted {
-            run_id: self.request.commit.run_id.clone(),
-            relation: match &self.request.shape.relation {
-                RelationRequest::Table(name) => name.clone(),
-                RelationRequest::Query(_) => "query".to_owned(),
-            },
-            destination: self.place.url(),
-            format: format!("{format:?}").to_lowercase(),
-            compression: compression.name().to_owned(),
-            single_file: self.request.commit.single_file,
-            readers: self.request.work.readers.get(),
-        })
-        .await;
-    }
-
     /// Notes at the destination what is about to be read.
     ///
     /// With `alone` it has a keeper of its own where one is wanted.
@@ -395,10 +323,10 @@ impl Run {
         alone: bool,
     ) -> Result<Planned, ExportError> {
         let request = &self.request;
-        let planned = Planned::of(reading, relation, &request.format)?;
+        let mut planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        planned.protect_key_id = self.protect_key().await?.map(ProtectKey::id);
         self.compare_since(&planned.plan)?;
-        folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
@@ -444,13 +372,14 @@ impl Run {
         if let Some(id) = planned.snapshot() {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
         }
-        let (folders, columns) = folders_of(commit.folders.as_ref(), &planned.plan.columns)?;
+        let key = self.protect_key.get().and_then(Option::as_ref);
+        let (shape, columns) = columns_of(&planned.plan, commit.output_rules(), key)?;
         Ok(Work {
             reading,
             relation,
             plan: Arc::clone(&planned.plan),
             columns,
-            folders,
+            shape,
             format,
             outlet: self.outlet(),
             part_size: work.part_size.get(),
