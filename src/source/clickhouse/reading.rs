@@ -28,7 +28,7 @@ use crate::model::{ColumnPlan, Consistency, Plan, ReadRequest, SourceCost, Sourc
 use crate::source::{Batch, BatchStream, Opened, Reading, Replan, Retry, SourceError, SourceFault};
 
 /// Bytes that are handed to rayon at a time.
-const HANDED_BYTES: usize = 512 * 1024;
+const HANDED_BYTES: usize = 256 * 1024;
 
 /// How often a partition of the table may be planned anew.
 const REPLANS_MAX: u32 = 3;
