@@ -43,6 +43,7 @@ pub(super) fn find(
     }
     found.work(given, cap);
     found.folders(given);
+    found.protection(given);
     match source.map(Source::kind) {
         Some(SourceKind::Clickhouse) => found.clickhouse(given),
         Some(_) => found.not_clickhouse(),
@@ -268,6 +269,14 @@ impl Contradictions<'_> {
         };
         if let Some(beside) = beside {
             self.refuse(&["consistency"], &beside, "leave one of them out");
+        }
+    }
+
+    fn protection(&mut self, given: &Given) {
+        if given.format == Some(Format::Source) {
+            let keys = ["protect", "protect_file", "protect_key_file", "protect_key_command"];
+            let beside = "with --format source, whose rows nobody reads";
+            self.refuse(&keys, beside, "choose parquet, csv or ndjson");
         }
     }
 

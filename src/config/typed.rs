@@ -7,13 +7,13 @@ use std::time::Duration;
 pub use super::front::{ColorKind, FrontOptions, ProgressKind, ReportKind};
 use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
 use super::raw::{Origin, Raw, Setting};
-use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, value};
+use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, protect, value};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::export::request::ExportRequest;
 use crate::model::{
     CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, IncrementalOptions,
-    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, Since,
-    SourceLimits, Target, WorkOptions,
+    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap,
+    ShapeOptions, Since, SourceLimits, Target, WorkOptions,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -62,7 +62,8 @@ pub(super) fn of_raw(
     let shape = settings.shape(need_target);
     let compression = settings.compression();
     let cap = settings.cap();
-    let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation));
+    let protect = protect::options(&mut settings.given, environment, &mut settings.errors);
+    let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation), protect);
     let source = settings.source.as_deref();
     settings.errors.extend(contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref(), source));
     let request = settings.request(shape, compression, cap, commit).zip(settings.front());
@@ -360,7 +361,12 @@ impl Settings {
         }
     }
 
-    fn commit(&mut self, need_target: bool, relation: Option<&RelationRequest>) -> Option<CommitOptions> {
+    fn commit(
+        &mut self,
+        need_target: bool,
+        relation: Option<&RelationRequest>,
+        protect: Option<ProtectOptions>,
+    ) -> Option<CommitOptions> {
         let names_nothing = self.names_nothing();
         let given = &mut self.given;
         let run_id_given = given.run_id.is_some();
@@ -388,6 +394,7 @@ impl Settings {
             visibility: given.visibility?,
             layout: given.layout?,
             folders: given.folders(),
+            protect,
             single_file: given.single_file?,
             manifest_stats: given.manifest_stats?,
             sha256: given.sha256?,
