@@ -92,9 +92,9 @@ async fn run(client: &Client, statements: &str) {
 }
 
 /// A inserts one row and another in a savepoint, and stays open over the first night; B and C do not.
-async fn late_commit(loads: &mut Loads, off: &str) -> (Vec<String>, Vec<String>) {
-    run(&connect(&loads.url).await, "insert into t (v) values ('before')").await;
-    let (a, b) = (connect(&loads.url).await, connect(&loads.url).await);
+async fn late_commit(writers: &str, loads: &mut Loads, off: &str) -> (Vec<String>, Vec<String>) {
+    run(&connect(writers).await, "insert into t (v) values ('before')").await;
+    let (a, b) = (connect(writers).await, connect(writers).await);
     run(&a, "begin; insert into t (v) values ('A'); savepoint s; insert into t (v) values ('Asub'); release s").await;
     run(&b, "insert into t (v) values ('B')").await;
     loads.night_with(&[], off, 0).await;
@@ -119,7 +119,7 @@ async fn rows_that_are_committed_late_are_not_missed() {
         for watermark in ["ts", "local", "day", "id", "txid"] {
             let mut loads = Loads::of(&cluster.url, watermark);
             cluster.batch("truncate t").await;
-            let (first, second) = late_commit(&mut loads, "").await;
+            let (first, second) = late_commit(&cluster.url, &mut loads, "").await;
             assert_eq!(first, ["B", "before"], "{version} {watermark}");
             assert_eq!(second, ["A", "Asub", "B", "C"], "{version} {watermark}");
             // Nothing new is a load without rows: it commits.
@@ -136,7 +136,7 @@ async fn without_the_horizon_or_the_look_back_rows_are_missed() {
     for (watermark, off) in [("ts", "horizon"), ("id", "horizon"), ("ts", "look-back")] {
         let pg = pg(15).await;
         pg.batch(TABLE).await;
-        let (_, second) = late_commit(&mut Loads::of(&pg.url, watermark), off).await;
+        let (_, second) = late_commit(&pg.url, &mut Loads::of(&pg.url, watermark), off).await;
         assert!(!second.contains(&"A".to_owned()), "{watermark} {off}: {second:?}");
     }
 }
@@ -208,7 +208,7 @@ async fn what_a_table_held_before_it_was_attached_is_not_missed() {
     )
     .await;
     for (at, watermark, args) in
-        [(1, "ts", &[][..]), (2, "id", &["--key", "id"]), (3, "txid", &[]), (4, "id", &["--partitions", "1"])]
+        [(1, "ts", &[][..]), (2, "ts", &["--key", "id"]), (3, "txid", &[]), (4, "ts", &["--partitions", "1"])]
     {
         // Filled before the export, and attached after it.
         pg.batch(&format!(
@@ -385,7 +385,7 @@ async fn an_old_transaction_of_a_role_that_sees_no_others_is_found_by_looking_at
     let (url, role) = pg.role("").await;
     pg.batch(&format!("grant select on t to {role}")).await;
     let mut loads = Loads::of(&url, "ts");
-    let (first, second) = late_commit(&mut loads, "").await;
+    let (first, second) = late_commit(&pg.url, &mut loads, "").await;
     assert_eq!(first, ["B", "before"]);
     assert!(second.contains(&"A".to_owned()) && second.contains(&"Asub".to_owned()), "{second:?}");
     let mark = loads.watermark();
