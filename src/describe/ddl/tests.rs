@@ -213,7 +213,9 @@ fn the_sources_of_dbt_are_as_their_golden_and_every_text_stays_one() {
             names.extend(value.as_str().filter(|_| key == "- name").map(str::to_owned));
         }
         if !names.is_empty() {
-            let wanted: Vec<String> = case.schema.iter().map(|column| column.name.clone()).collect();
+            let manifest = case.manifest();
+            let all = manifest.schema.iter().chain(&manifest.partition_by);
+            let wanted: Vec<String> = all.map(|column| column.name.clone()).collect();
             assert_eq!(names.get(2..), Some(wanted.as_slice()), "{}", case.name);
         }
     }
