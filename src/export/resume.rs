@@ -263,7 +263,11 @@ impl Run {
         let _ = self.begun_at.set(record.created_at);
         let planned = match &reading {
             None => record.planned()?,
-            Some(reading) => Planned::of(reading.as_ref(), ONLY, &record.format)?,
+            Some(reading) => {
+                let planned = Planned::of(reading.as_ref(), ONLY, &record.format)?;
+                // Equal values have equal hashes in all parts only under the key that the run began with.
+                Planned { protect_key_id: record.protect_key_id.clone(), ..planned }
+            }
         };
         self.announce_plan(&planned, ResumedProgress::of(&receipts)).await;
         let hold = Some(hold);

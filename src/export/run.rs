@@ -27,7 +27,7 @@ use super::worker::{Work, columns_of};
 use crate::base::failpoint;
 use crate::commit::{Existing, Placement};
 use crate::encode::ProtectKey;
-use crate::model::{Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, ResumedProgress};
+use crate::model::{Event, ExportReport, OnSignal, PartitionReceipt, Plan, ResumedProgress};
 use crate::source::Reading;
 use crate::store::AttemptSeed;
 

@@ -366,6 +366,11 @@ async fn hostile_values_are_keys_of_an_object_store() {
         parts(&manifest).iter().map(|part| part["partition_values"]["c"].to_string()).collect();
     let wanted: BTreeSet<String> = expected.values().map(Value::to_string).collect();
     assert_eq!(values, wanted);
+    for part in parts(&manifest) {
+        let folder = part["path"].as_str().unwrap().strip_prefix("data/").unwrap().rsplit_once('/').unwrap().0;
+        let listed = place.get(&format!("_symlink_format_manifest/{folder}/manifest")).await;
+        assert!(String::from_utf8(listed).unwrap().lines().any(|line| part["url"] == line), "{folder}");
+    }
     place.outhaul(["verify", place.url().as_str(), "--read-data"]).run().await.expect(0);
 }
 

@@ -1,0 +1,6 @@
+-- ClickHouse: public.orders, exported by Outhaul 0.1.0
+-- run 20260101T000000Z-4f1d2c3b: 12 rows in 4 parts, Parquet
+-- TRUNCATED: a cap cut rows off
+-- There is no statement here, since it cannot read this export as it is:
+--   column "region" is in the names of folders alone, which these statements do not read: export with --keep-partition-columns
+--   "s3://lake/orders/load=7/data/region=N%2FL/n=7/part-00000-000-9f3a2b1c.parquet" has characters that it takes for a pattern: export to another folder

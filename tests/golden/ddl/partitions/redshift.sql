@@ -1,0 +1,5 @@
+-- Redshift: public.orders, exported by Outhaul 0.1.0
+-- run 20260101T000000Z-4f1d2c3b: 12 rows in 4 parts, Parquet
+-- TRUNCATED: a cap cut rows off
+-- There is no statement here, since it cannot read this export as it is:
+--   column "region" is in the names of folders alone, which these statements do not read: export with --keep-partition-columns
