@@ -6,13 +6,13 @@ use super::exit::Truncation;
 use super::looks::Looks;
 use super::session::{self, Facts};
 use super::summary::Left;
-use super::{CommandContext, args, export_cmd};
+use super::{CommandContext, args, engine, export_cmd};
 use crate::config;
 use crate::export::resume::{self, ResumeRequest};
 use crate::store::shown;
 
 pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let (source, (readers, aws_credential_command), mut options) =
+    let (source, (readers, aws_credential_command, external), mut options) =
         match config::load_resume(args::flags(matches), &context.environment) {
             Ok(loaded) => loaded,
             Err(errors) => return context.refuse(&errors),
@@ -29,6 +29,7 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         allow_mixed_snapshot: matches.get_flag("allow_mixed_snapshot"),
         take_over: matches.get_flag("take_over"),
         aws_credential_command,
+        external: external.map(|_| engine::line(options.stdin)),
     };
     // The run's own id is told by its first event.
     let facts = Facts { run_id: None, truncation: Truncation::Signalled, left: Left::Nothing };

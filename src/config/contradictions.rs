@@ -5,7 +5,7 @@ use super::options::{Arity, Given, by_key};
 use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
-use crate::model::{Compression, Format, Preset, RowCap, SourceKind, SourceProfile};
+use crate::model::{Compression, Format, Preset, RowCap, SourceKind, SourceProfile, Workers};
 use crate::source::Source;
 
 /// What makes this export one ordered stream of bytes, if anything does.
@@ -37,10 +37,23 @@ pub(super) fn find(
         }
     }
     found.work(given, cap);
+    found.errors.extend(of_workers(raw, given));
+    if given.workers == Some(Workers::External) {
+        found.external();
+    }
     if source.is_some_and(|source| source.kind() == SourceKind::Clickhouse) {
         found.clickhouse();
     }
     found.commit();
+    found.errors
+}
+
+/// What has no meaning without workers of others.
+pub(super) fn of_workers(raw: &Raw, given: &Given) -> Vec<ConfigError> {
+    let mut found = Contradictions { raw, errors: Vec::new() };
+    if given.workers == Some(Workers::Own) {
+        found.refuse(&["max_workers", "stdin"], "without --workers external", "add that, or leave it out");
+    }
     found.errors
 }
 
@@ -179,6 +192,20 @@ impl Contradictions<'_> {
         }
     }
 
+    /// What only a process that reads for itself can do.
+    fn external(&mut self) {
+        let hint = "leave --workers external out";
+        if let Some(stream) = one_stream(self.raw) {
+            self.refuse(&["workers"], &format!("with {stream}, which one process writes"), hint);
+        }
+        if self.is("visibility", "as-written") {
+            self.refuse(&["workers"], "with --visibility as-written: parts appear at the commit", hint);
+        }
+        if self.is("read_mode", "keyset") {
+            self.refuse(&["workers"], "with --read-mode keyset, which has no snapshot to share", hint);
+        }
+    }
+
     /// What only PostgreSQL has.
     fn clickhouse(&mut self) {
         let keys = [
@@ -191,6 +218,7 @@ impl Contradictions<'_> {
             "page_size",
             "source_profile",
             "unconstrained_numeric",
+            "workers",
             "yield_to_ddl",
         ];
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");

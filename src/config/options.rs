@@ -16,7 +16,7 @@ use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
     CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
     JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile,
-    TimestampPrecision, UnconstrainedNumeric, Visibility,
+    StdinRule, TimestampPrecision, UnconstrainedNumeric, Visibility, Workers,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -310,6 +310,12 @@ options! {
             "give way (exit 16) where the standby that is read falls so far behind";
         max_bytes_per_second: One<NonZeroU64> = value::size, "SIZE",
             "read no faster from the source, all readers together";
+        workers: One<Workers> = words(&[("own", Workers::Own), ("external", Workers::External)]), "own|external",
+            "own: this process reads; external: it plans, waits for the partitions that `outhaul worker` processes read elsewhere, and commits";
+        max_workers: One<NonZeroUsize> = value::bounded(READERS_MAX as usize), "N",
+            "with --workers external: workers that read at the same time, the others wait; as many as --readers unless given";
+        stdin: One<StdinRule> = words(&[("watch", StdinRule::Watch), ("ignore", StdinRule::Ignore)]), "watch|ignore",
+            "whether the end of standard input means that whoever starts the workers is gone; watch where it is a pipe or a socket at the start, unless given";
     }
     Commit {
         run_id: One<String> = value::run_id, "ID",
@@ -380,7 +386,14 @@ pub(crate) fn of_keep() -> impl Iterator<Item = &'static OptionInfo> {
 /// The options of an export that `resume` takes.
 pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
     let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
-    of_connection().chain(["aws_credential_command", "readers"].into_iter().filter_map(by_key)).chain(people)
+    let own = ["aws_credential_command", "readers", "workers", "max_workers", "stdin"];
+    of_connection().chain(own.into_iter().filter_map(by_key)).chain(people)
+}
+
+/// The options of an export that `worker` takes.
+pub(crate) fn of_worker() -> impl Iterator<Item = &'static OptionInfo> {
+    let keys = ["aws_credential_command", "stdin", "log_format", "color"];
+    of_connection().chain(keys.into_iter().filter_map(by_key))
 }
 
 /// The option of a config key.

@@ -84,6 +84,7 @@ fn defaults_are_the_designs() {
         to_stdout: false,
         has_target: true,
         limited: false,
+        stdin: None,
     };
     assert_eq!(front, expected);
 }

@@ -154,6 +154,7 @@ impl RunRecord {
             format: self.format.clone(),
             policies: self.policies.clone(),
             keeper: None,
+            external: None,
             work: self.work.clone(),
             commit: CommitOptions { target, ..self.commit.clone() },
         }

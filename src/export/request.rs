@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::keep::KeeperLaunch;
+use super::outside::Outside;
 use crate::base::memory::{
     BATCH_TEXT_BYTES, COMPRESSOR_BYTES, PARTS_SUPPOSED, ROW_BYTES_SUPPOSED, RunMemory, STREAM_PIECES,
 };
@@ -28,6 +29,8 @@ pub struct ExportRequest {
     pub commit: CommitOptions,
     /// How a keeper outside of this process is started, where the snapshot is to outlive it.
     pub keeper: Option<KeeperLaunch>,
+    /// That other processes read the partitions, as many at a time as `work` has readers; no record has it.
+    pub external: Option<Outside>,
 }
 
 impl ExportRequest {
@@ -63,6 +66,7 @@ impl ExportRequest {
 
     /// What of it the source is asked for.
     pub(crate) fn read_request(&self) -> ReadRequest {
+        let external = self.external.is_some();
         let Self { shape, format, policies, work, commit, .. } = self.clone();
         ReadRequest {
             // One object in one order is one partition.
@@ -73,7 +77,7 @@ impl ExportRequest {
             policies,
             work,
             stats: commit.manifest_stats,
-            keep: commit.keep_snapshot.is_some(),
+            keep: commit.keep_snapshot.is_some() || external,
         }
     }
 }

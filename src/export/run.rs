@@ -18,6 +18,7 @@ use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
 use super::outlet::Outlet;
+use super::outside::gather;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
@@ -217,9 +218,15 @@ impl Run {
         let receipts = match &reading {
             Some(reading) => {
                 let work = Arc::new(self.work(Arc::clone(reading), relation, planned));
-                let exporting = export_partitions(work, company, receipts, stop, &retention);
+                let exporting = async {
+                    let receipts = match &self.request.external {
+                        Some(outside) => gather(self, outside, (&work, company), receipts, hold, stop).await?,
+                        None => receipts,
+                    };
+                    export_partitions(work, company, receipts, stop, &retention).await
+                };
                 tokio::select! {
-                    exported = exporting => exported?,
+                    exported = Box::pin(exporting) => exported?,
                     never = self.note_new_keepers(reading.as_ref()) => match never {},
                 }
             }
@@ -278,7 +285,9 @@ impl Run {
     fn retention(&self, hold: Option<&Hold>) -> Retention {
         Retention {
             claim: hold.map(|hold| hold.claim.clone()),
-            snapshot_kept: self.request.commit.keep_snapshot.is_some(),
+            // Workers may have a keeper beside them, of which this process knows nothing.
+            snapshot_kept: self.request.commit.keep_snapshot.is_some() || self.request.external.is_some(),
+            of_worker: false,
         }
     }
 
@@ -392,7 +401,7 @@ impl Run {
         .await;
     }
 
-    fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Work {
+    pub(super) fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Work {
         let ExportRequest { work, commit, .. } = &self.request;
         let mut format = planned.format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
@@ -414,6 +423,7 @@ impl Run {
             seed: self.seed,
             litter: self.litter.clone(),
             events: self.events.clone(),
+            fence: None,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod format;
 pub mod keep;
 pub mod listing;
 pub(crate) mod micros;
+pub mod outside;
 pub mod partition;
 pub mod plan;
 pub mod policy;
@@ -24,6 +25,9 @@ pub use fault::{ErrorCode, ExportErrorKind};
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
+pub use outside::{
+    Invitation, PartitionDone, RunFence, Share, StdinRule, WeighedPartition, Workers, WorkersWanted,
+};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{

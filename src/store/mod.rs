@@ -34,7 +34,7 @@ pub(crate) use chunks::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 pub use destination::Destination;
 pub use error::StoreError;
 pub use facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
-pub use journal::{AttemptSeed, Journal, UploadRecord};
+pub use journal::{AttemptSeed, Journal, UploadRecord, WorkerFailure};
 pub(crate) use journal::{DISCARDS_AT_ONCE, unreadable};
 pub use name::PartName;
 pub use owner::{Claim, OwnerRecord, Take};

@@ -101,3 +101,5 @@ mod verify;
 mod voice;
 mod walls;
 mod whole_rows;
+mod workers;
+mod workers_ends;

@@ -39,7 +39,7 @@ const OF_RUN: [&str; 17] = [
 ];
 
 /// The options that no job has.
-const OF_ONE_EXPORT: [&str; 3] = ["config", "manifest", "keep_snapshot"];
+const OF_ONE_EXPORT: [&str; 6] = ["config", "manifest", "keep_snapshot", "workers", "max_workers", "stdin"];
 
 /// Settings by their keys.
 type Layer = BTreeMap<&'static str, Setting>;

@@ -158,6 +158,7 @@ impl PostgresReading {
             permits,
             sql_ascii,
             served: None,
+            slots: None,
         })
     }
 
