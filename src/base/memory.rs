@@ -1,11 +1,12 @@
 //! What bounds the memory of a run (invariant I6). Its peak is at most
 //!
 //! ```text
-//! readers x (READ_BUFFER_BYTES + BATCH_BYTES_MAX + encoder buffer + (upload concurrency + 1) x chunk + 3 x largest row)
-//!     + 4 KiB x parts
+//! readers x (READ_BUFFER_BYTES + BATCH_BYTES_MAX + open parts x (encoder buffer + (upload concurrency + 1) x chunk)
+//!     + 3 x largest row) + 4 KiB x parts
 //! ```
 //!
-//! where the encoder buffer is one encoded row group for Parquet and one batch's text otherwise. A stream of the service
+//! where a reader has one open part, or as many as `--open-parts` says where `--partition-by` puts its rows into folders, and
+//! the encoder buffer is one encoded row group for Parquet and one batch's text otherwise. A stream of the service
 //! has pages in memory as well, and pieces on their way to the client instead of chunks. A process that carries out several
 //! runs admits them by this formula: `base::budget`.
 
@@ -44,6 +45,9 @@ pub(crate) const PARTITIONS_MAX: u32 = 99_999;
 
 /// Readers of one run; PostgreSQL serves far fewer connections well.
 pub(crate) const READERS_MAX: u32 = 256;
+
+/// Parts that a reader writes at the same time: each has a buffer and an upload of its own.
+pub(crate) const OPEN_PARTS_MAX: usize = 256;
 
 /// Chunks of one part in flight; beyond this a store answers no faster.
 pub(crate) const UPLOAD_CONCURRENCY_MAX: usize = 64;
@@ -84,7 +88,9 @@ pub(crate) struct RunMemory {
     pub(crate) readers: u64,
     /// Bytes that each of them keeps of rows that are not encoded yet, beside a batch.
     pub(crate) page: u64,
-    /// Its encoder's buffer.
+    /// Parts that each of them writes at the same time.
+    pub(crate) open_parts: u64,
+    /// The buffer of a part's encoder.
     pub(crate) encoder: u64,
     /// Bytes on their way from it.
     pub(crate) on_their_way: u64,
@@ -97,7 +103,8 @@ impl RunMemory {
     pub(crate) const fn peak(self) -> u64 {
         let fixed = (READ_BUFFER_BYTES + BATCH_BYTES_MAX) as u64;
         let rows = self.largest_row.saturating_mul(3);
-        let reader = fixed.saturating_add(self.page).saturating_add(self.encoder).saturating_add(self.on_their_way);
+        let part = self.encoder.saturating_add(self.on_their_way);
+        let reader = fixed.saturating_add(self.page).saturating_add(part.saturating_mul(self.open_parts));
         let readers = reader.saturating_add(rows).saturating_mul(self.readers);
         readers.saturating_add(self.parts.saturating_mul(PART_BYTES))
     }

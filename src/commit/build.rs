@@ -10,9 +10,9 @@ use super::model::{
 };
 use super::types::{arrow_type, parquet_type, pg_type};
 use crate::model::{
-    AmountRead, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, Format, FormatOptions, KeyColumn,
-    ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, RowOrder, RowsAvailable,
-    RunStatus, SourceFacts, SourceKind,
+    AmountRead, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format, FormatOptions,
+    KeyColumn, ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, RowOrder,
+    RowsAvailable, RunStatus, SourceFacts, SourceKind,
 };
 
 /// What a manifest says that is in no receipt.
@@ -37,6 +37,8 @@ pub(crate) struct RunFacts<'a> {
     pub(crate) format: &'a FormatOptions,
     /// Which values the manifest may show.
     pub(crate) stats: ManifestStats,
+    /// Which columns the parts have folders for.
+    pub(crate) folders: Option<&'a FolderOptions>,
 }
 
 /// Builds the manifest of a run whose every partition has its receipt.
@@ -52,14 +54,16 @@ pub(crate) fn build(
     receipts: &[PartitionReceipt],
     object_url: impl Fn(&str) -> String,
 ) -> Result<Manifest, ManifestError> {
-    let RunFacts { plan, format, stats, .. } = facts;
+    let RunFacts { plan, format, stats, folders, .. } = facts;
     let ordered = in_plan_order(&plan.partitions, receipts)?;
+    let written = written(plan, folders);
     let mut parts = Vec::new();
     for (partition, receipt) in ordered {
         check_counts(receipt, plan.content)?;
         let range = part_range(partition, plan, stats);
         for part in &receipt.parts {
-            let columns = shown_columns(&part.columns, &plan.columns, stats);
+            check_folders(part, folders)?;
+            let columns = shown_columns(&part.columns, &written, stats);
             parts.push(part_entry(part, receipt, range.clone(), columns, &object_url));
         }
     }
@@ -91,7 +95,8 @@ pub(crate) fn build(
         },
         consistency: facts.consistency,
         row_cap,
-        schema: schema(plan, format.format, &kind, receipts)?,
+        schema: schema(&written, format.format, &kind, receipts)?,
+        partition_by: partition_columns(plan, folders, format.format, &kind),
         format: FormatRecord::from(format),
         totals,
         parts,
@@ -113,7 +118,7 @@ pub(super) fn source_key(key: &[KeyColumn]) -> Vec<SourceKey> {
 
 /// The columns, with what policies changed in all parts.
 fn schema(
-    plan: &Plan,
+    columns: &[ColumnPlan],
     format: Format,
     kind: &SourceKind,
     receipts: &[PartitionReceipt],
@@ -124,7 +129,35 @@ fn schema(
         let policy_count = Some(sum(changed, "values changed by a policy")?);
         Ok(SchemaColumn { policy_count, ..schema_column(column, format, kind) })
     };
-    plan.columns.iter().enumerate().map(column).collect()
+    columns.iter().enumerate().map(column).collect()
+}
+
+/// The columns of the files.
+pub(super) fn written(plan: &Plan, folders: Option<&FolderOptions>) -> Vec<ColumnPlan> {
+    let writes = |column: &&ColumnPlan| folders.is_none_or(|folders| folders.writes(&column.name));
+    plan.columns.iter().filter(writes).cloned().collect()
+}
+
+/// What the manifest says of the columns that parts have folders for.
+pub(super) fn partition_columns(
+    plan: &Plan,
+    folders: Option<&FolderOptions>,
+    format: Format,
+    kind: &SourceKind,
+) -> Vec<SchemaColumn> {
+    let names = folders.into_iter().flat_map(|folders| &folders.columns);
+    let planned = names.filter_map(|name| plan.columns.iter().find(|column| column.name == *name));
+    planned.map(|column| schema_column(column, format, kind)).collect()
+}
+
+/// A part with rows has one value for each folder that it was to be in.
+fn check_folders(part: &PartReceipt, folders: Option<&FolderOptions>) -> Result<(), ManifestError> {
+    let wanted = folders.into_iter().flat_map(|folders| &folders.columns);
+    let is_empty = part.folders.is_empty() && part.rows == Some(0);
+    if is_empty || part.folders.iter().map(|folder| &folder.column).eq(wanted) {
+        return Ok(());
+    }
+    Err(ManifestError::Folders { path: part.object.path.clone() })
 }
 
 /// What the manifest says of a column, but for what a run counts.
@@ -233,6 +266,7 @@ fn part_entry(
         roll: part.roll,
         attempt: receipt.attempt,
         range,
+        partition_values: part.folders.clone(),
         started_at: part.started_at.trunc_subsecs(6),
         finished_at: part.finished_at.trunc_subsecs(6),
         header_rows: part.header_rows,

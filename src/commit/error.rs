@@ -43,6 +43,9 @@ pub enum ManifestError {
     /// Two parts have one name.
     #[error("two parts are named {path}")]
     DuplicatePath { path: String },
+    /// A part is not in the folders that were asked for.
+    #[error("{path} has no value for each of its folders, or other ones")]
+    Folders { path: String },
     /// There is not even the one part of an empty relation.
     #[error("there is no part; an empty relation has one")]
     NoParts,
@@ -170,6 +173,7 @@ impl ManifestError {
             | Self::Receipts { .. }
             | Self::Rolls { .. }
             | Self::DuplicatePath { .. }
+            | Self::Folders { .. }
             | Self::NoParts
             | Self::Cap { .. }
             | Self::Overflow { .. }

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::build::{schema_column, source_key, source_name};
+use super::build::{partition_columns, schema_column, source_key, source_name, written};
 use super::error::ManifestError;
 use super::model::{FormatRecord, Manifest};
 use super::placement::Placement;
 use crate::base::cpu::on_rayon;
-use crate::model::{FormatOptions, OnExisting, Plan};
+use crate::model::{FolderOptions, FormatOptions, OnExisting, Plan};
 use crate::store::{Destination, Version};
 
 /// A manifest that stands at a destination.
@@ -91,9 +91,15 @@ impl Existing {
     ///
     /// # Errors
     /// [`ManifestError::OtherRequest`] names the fields that differ.
-    pub(crate) fn same_request(&self, plan: &Plan, format: &FormatOptions) -> Result<(), ManifestError> {
-        let Manifest { source, row_cap, schema, .. } = &self.manifest;
-        let columns = plan.columns.iter().map(|column| schema_column(column, format.format, &source.kind));
+    pub(crate) fn same_request(
+        &self,
+        plan: &Plan,
+        format: &FormatOptions,
+        folders: Option<&FolderOptions>,
+    ) -> Result<(), ManifestError> {
+        let Manifest { source, row_cap, schema, partition_by, .. } = &self.manifest;
+        let written = written(plan, folders);
+        let columns = written.iter().map(|column| schema_column(column, format.format, &source.kind));
         // What a run counts is not part of the request.
         let asked = schema.iter().cloned().map(|mut column| {
             column.policy_count = None;
@@ -105,6 +111,7 @@ impl Existing {
             ("--allow-rls", source.row_security != plan.relation.row_security),
             ("--key", source.key != source_key(&plan.key)),
             ("the columns", !columns.eq(asked)),
+            ("--partition-by", *partition_by != partition_columns(plan, folders, format.format, &source.kind)),
             ("--format or its options", self.manifest.format != FormatRecord::from(format)),
             ("--max-rows or --tier", (&row_cap.tier, row_cap.max_rows) != (&plan.cap.tier, plan.cap.max_rows)),
         ];
@@ -124,6 +131,8 @@ pub(super) async fn decode(bytes: Bytes, url: &str) -> Result<Manifest, Manifest
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
     use crate::commit::test_data::{format, manifest, memory, plan};
     use crate::model::{Compression, Format};
@@ -179,16 +188,16 @@ mod tests {
         let destination = with_manifest("same-request").await;
         let existing = look(&destination, &Placement::Parts).await.unwrap().unwrap();
         let parquet = format(Format::Parquet, Compression::Zstd(1));
-        existing.same_request(&plan(), &parquet).unwrap();
+        existing.same_request(&plan(), &parquet, None).unwrap();
 
         let mut resplit = plan();
         resplit.partitions.clear();
-        existing.same_request(&resplit, &parquet).unwrap();
+        existing.same_request(&resplit, &parquet, None).unwrap();
 
         let differing = |change: fn(&mut Plan)| {
             let mut plan = plan();
             change(&mut plan);
-            match existing.same_request(&plan, &parquet) {
+            match existing.same_request(&plan, &parquet, None) {
                 Err(ManifestError::OtherRequest { fields, .. }) => fields,
                 other => panic!("{other:?}"),
             }
@@ -198,7 +207,12 @@ mod tests {
         assert_eq!(differing(|plan| plan.key.clear()), ["--key"]);
         assert_eq!(differing(|plan| plan.columns.truncate(1)), ["the columns"]);
         assert_eq!(differing(|plan| plan.cap.max_rows = None), ["--max-rows or --tier"]);
+        let folders = FolderOptions { columns: vec!["address".into()], keep: true, open: NonZeroUsize::MIN };
+        match existing.same_request(&plan(), &parquet, Some(&folders)) {
+            Err(ManifestError::OtherRequest { fields, .. }) => assert_eq!(fields, ["--partition-by"]),
+            other => panic!("{other:?}"),
+        }
         let csv = format(Format::Csv, Compression::None);
-        assert!(existing.same_request(&plan(), &csv).is_err());
+        assert!(existing.same_request(&plan(), &csv, None).is_err());
     }
 }

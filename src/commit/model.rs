@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 
 use crate::model::{
-    ColumnSummary, Compression, Consistency, CsvOptions, Direction, Format, FormatOptions, KeyValue, PartRange,
-    RowOrder, RowsAvailable, RunStatus, SourceKind,
+    ColumnSummary, Compression, Consistency, CsvOptions, Direction, FolderValue, Format, FormatOptions, KeyValue,
+    PartRange, RowOrder, RowsAvailable, RunStatus, SourceKind,
 };
 
 /// One committed export: what it read, under which snapshot, and every part it left.
@@ -40,8 +40,11 @@ pub struct Manifest {
     pub consistency: Consistency,
     /// The cap, and what it did; present without a cap too.
     pub row_cap: RowCapRecord,
-    /// The columns in output order.
+    /// The columns of the files, in output order.
     pub schema: Vec<SchemaColumn>,
+    /// The columns by whose values parts are in folders, from the outside in; empty where they are in none. The files have
+    /// them too where `schema` does.
+    pub partition_by: Vec<SchemaColumn>,
     /// How the parts are written.
     pub format: FormatRecord,
     /// Sums over `parts`.
@@ -221,6 +224,9 @@ pub struct PartEntry {
     pub attempt: u32,
     /// The rows of its partition.
     pub range: PartRange,
+    /// What all its rows have in the columns of [`Manifest::partition_by`], in their order; empty where there are none, and
+    /// in the part of an empty export.
+    pub partition_values: Vec<FolderValue>,
     /// When its first row was asked for.
     pub started_at: DateTime<Utc>,
     /// When its last byte was accepted.

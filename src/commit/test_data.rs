@@ -173,6 +173,7 @@ fn part(partition: u32, roll: u32, rows: u64) -> PartReceipt {
             staging: Staging::Published,
         },
         roll,
+        folders: Vec::new(),
         rows: Some(rows),
         header_rows: 0,
         header_bytes: 0,
@@ -227,6 +228,7 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
         plan,
         format,
         stats,
+        folders: None,
     }
 }
 

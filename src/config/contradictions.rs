@@ -37,6 +37,7 @@ pub(super) fn find(
         }
     }
     found.work(given, cap);
+    found.folders(given);
     found.errors.extend(of_workers(raw, given));
     if given.workers == Some(Workers::External) {
         found.external();
@@ -224,6 +225,23 @@ impl Contradictions<'_> {
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");
         if self.is("read_mode", "keyset") {
             self.refuse(&["read_mode"], "where the rows are in ClickHouse", "leave it out");
+        }
+    }
+
+    fn folders(&mut self, given: &Given) {
+        if self.raw.given("partition_by").is_none() {
+            let keys = ["keep_partition_columns", "open_parts"];
+            self.refuse(&keys, "without --partition-by", "add that, or leave it out");
+            return;
+        }
+        self.errors.extend(given.folder_mistakes());
+        if let Some(stream) = one_stream(self.raw) {
+            let hint = "leave it out, or name a folder for the parts";
+            self.refuse(&["partition_by"], &format!("with {stream}, which is one object"), hint);
+        }
+        if given.format == Some(Format::Source) {
+            let beside = "with --format source, whose rows nobody reads";
+            self.refuse(&["partition_by"], beside, "choose parquet, csv or ndjson");
         }
     }
 

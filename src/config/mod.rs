@@ -5,6 +5,7 @@ mod connection;
 mod contradictions;
 mod destination;
 pub(crate) mod env_file;
+mod folders;
 mod front;
 mod implied;
 pub(crate) mod job;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 
+use super::folders::{self, FolderTerm};
 use super::typed::{ColorKind, ProgressKind, ReportKind};
 use super::value::{self, words};
-use crate::base::memory::{READERS_MAX, UPLOAD_CONCURRENCY_MAX};
+use crate::base::memory::{OPEN_PARTS_MAX, READERS_MAX, UPLOAD_CONCURRENCY_MAX};
 use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
@@ -204,6 +205,10 @@ options! {
             "only rows for which this SQL predicate holds";
         key: One<Vec<(String, Direction)>> = value::key, "COL [DESC],…", list: true,
             "split and order rows by these columns, NULLs last; the primary key unless given, where order is needed";
+        partition_by: Many<Vec<FolderTerm>> = folders::terms, "NAME[=EXPRESSION],…",
+            "put rows into folders NAME=VALUE by these columns or SQL expressions, of text, integers, dates or booleans; the files leave them out; may be repeated";
+        keep_partition_columns: Switch<bool> = value::switch, "",
+            "with --partition-by: the files have its columns too";
         allow_rls: Switch<bool> = value::switch, "",
             "export what row security lets the role see; without it such a table is refused, not exported in part";
     }
@@ -276,6 +281,8 @@ options! {
             "partitions to split the relation into; chosen by size unless given";
         part_size: One<NonZeroU64> = value::size, "SIZE",
             "bytes at which a part rolls";
+        open_parts: One<NonZeroUsize> = value::bounded(OPEN_PARTS_MAX), "N",
+            "with --partition-by: parts that a reader writes at the same time, each with a buffer of its own";
         upload_chunk_size: One<NonZeroUsize> = value::upload_chunk_size, "SIZE",
             "bytes of one upload request, 5MiB or more";
         upload_concurrency: One<NonZeroUsize> = value::bounded(UPLOAD_CONCURRENCY_MAX), "N",

@@ -28,6 +28,8 @@ struct Case {
 const CSV: &[Flag] = &[("format", "csv")];
 const NDJSON: &[Flag] = &[("format", "ndjson")];
 
+const FOLDERS: &[Flag] = &[("partition_by", "country")];
+
 const fn case(key: &'static str, value: &'static str, with: &'static [Flag], arrived: Check) -> Case {
     Case { key, value, with, arrived }
 }
@@ -72,6 +74,12 @@ const CASES: &[Case] = &[
     case("csv_formula_guard", "true", CSV, |r, _| r.format.csv.formula_guard),
     plain("row_group_rows", "77", |r, _| r.format.parquet.row_group_rows.get() == 77),
     plain("row_group_bytes", "7MiB", |r, _| r.format.parquet.row_group_bytes.get() == 7 << 20),
+    plain("partition_by", "dt=a::date", |r, _| {
+        r.shape.expressions == [("dt".into(), "a::date".into())]
+            && r.commit.folders.as_ref().is_some_and(|folders| folders.columns == ["dt"])
+    }),
+    case("keep_partition_columns", "true", FOLDERS, |r, _| r.commit.folders.as_ref().is_some_and(|it| it.keep)),
+    case("open_parts", "3", FOLDERS, |r, _| r.commit.folders.as_ref().is_some_and(|it| it.open.get() == 3)),
     plain("allow_rls", "true", |r, _| r.shape.allow_rls),
     plain("preset", "athena", |r, _| r.policies.preset == Preset::Athena),
     plain("on_unrepresentable", "null", |r, _| default(r).on_unrepresentable == OnUnrepresentable::Null),

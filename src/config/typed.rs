@@ -153,8 +153,8 @@ impl Settings {
         let query = given.query.take().map(RelationRequest::Query);
         Some(ShapeOptions {
             relation: given.table.take().map(RelationRequest::Table).or(query)?,
-            columns: given.columns.take(),
-            expressions: std::mem::take(&mut given.column),
+            columns: given.columns_read(),
+            expressions: given.expressions(),
             renames: std::mem::take(&mut given.rename),
             predicate: given.predicate.take(),
             key: given.key.take(),
@@ -312,6 +312,7 @@ impl Settings {
             on_existing: given.on_existing?,
             visibility: given.visibility?,
             layout: given.layout?,
+            folders: given.folders(),
             single_file: given.single_file?,
             manifest_stats: given.manifest_stats?,
             sha256: given.sha256?,

@@ -5,6 +5,7 @@ mod compress;
 mod conformance;
 mod csv;
 mod dictionary;
+mod folders;
 mod lines;
 mod ndjson;
 mod order;
@@ -25,6 +26,7 @@ use arrow::record_batch::RecordBatch;
 
 use crate::model::{ColumnPlan, Format, FormatOptions};
 pub(crate) use compress::Compressor;
+pub(crate) use folders::{FolderRows, FolderSplit};
 use lines::{LineEncoder, Rows};
 pub(crate) use order::sorted_columns;
 pub use tally::Tally;
@@ -108,6 +110,9 @@ pub enum EncodeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Rows could not be sorted into their folders.
+    #[error("sorting rows into their folders")]
+    Folders(#[source] arrow::error::ArrowError),
     /// A value that the format has no words for.
     #[error("column {column:?}: {reason}")]
     Unrepresentable {

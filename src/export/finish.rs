@@ -272,6 +272,7 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         plan: &planned.plan,
         format: &planned.format,
         stats: run.request.commit.manifest_stats,
+        folders: run.request.commit.folders.as_ref(),
     }
 }
 

@@ -17,6 +17,7 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
 use super::run::{Run, check_counts, format_of, unless_cancelled};
 use super::together::together;
+use super::worker::folders_of;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, Target};
 use crate::store::{Destination, StoreOptions, shown};
 
@@ -246,7 +247,9 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>,
         let planned = match (reading.refused(relation), reading.plan(relation)) {
             (Some(error), _) => Err(error.into()),
             (None, Some(plan)) => {
-                format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request)).map(|()| plan)
+                let counted = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
+                let folders = || folders_of(request.commit.folders.as_ref(), &plan.columns);
+                counted.and_then(|()| folders()).map(|_| plan)
             }
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };

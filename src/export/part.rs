@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::error::ExportError;
 use crate::encode::{Encoder, Tally};
-use crate::model::StagedObject;
+use crate::model::{FolderValue, StagedObject};
 use crate::store::stream::StreamWriter;
 use crate::store::{PartWriter, StoreError};
 
@@ -20,6 +20,10 @@ pub(super) enum PartSink {
 /// A part that is being written.
 #[derive(Debug)]
 pub(super) struct OpenPart {
+    /// The folders that it is in.
+    pub(super) folders: Vec<FolderValue>,
+    /// Its number among the parts of its attempt.
+    pub(super) roll: u32,
     /// `None` only while rayon has them.
     pub(super) encoding: Option<(Box<dyn Encoder>, Tally)>,
     pub(super) writer: Option<PartSink>,
@@ -32,6 +36,11 @@ pub(super) struct OpenPart {
 }
 
 impl OpenPart {
+    /// Bytes that its writer has taken.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.writer.as_ref().map_or(0, PartSink::bytes_written)
+    }
+
     /// Room for what a batch adds: the writer's own where it lends any, so that nothing is copied, or else `spare`.
     pub(super) fn room(&mut self, spare: &mut Vec<u8>) -> Vec<u8> {
         let lent = match &mut self.writer {
@@ -88,7 +97,7 @@ impl OpenPart {
 }
 
 impl PartSink {
-    pub(super) fn bytes_written(&self) -> u64 {
+    fn bytes_written(&self) -> u64 {
         match self {
             Self::Store(writer) => writer.bytes_written(),
             Self::Stream(writer) => writer.bytes_written(),

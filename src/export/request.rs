@@ -56,6 +56,7 @@ impl ExportRequest {
         let run = RunMemory {
             readers,
             page: served.map_or(0, |served| served.page_bytes.get()),
+            open_parts: commit.folders.as_ref().map_or(1, |folders| bytes(folders.open.get())),
             encoder: if format.format == Format::Parquet { format.parquet.row_group_bytes.get() } else { text },
             on_their_way,
             largest_row,
@@ -77,6 +78,7 @@ impl ExportRequest {
             policies,
             work,
             stats: commit.manifest_stats,
+            together: commit.folders.map_or_else(Vec::new, |folders| folders.columns),
             keep: commit.keep_snapshot.is_some() || external,
         }
     }

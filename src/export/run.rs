@@ -1,5 +1,7 @@
 //! A whole run: look at the destination, plan under locks and a snapshot, export the partitions, commit.
 
+mod work;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,18 +19,16 @@ use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
-use super::outlet::Outlet;
-use super::outside::gather;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::together::together;
-use super::worker::Work;
+use super::worker::folders_of;
 use crate::base::failpoint;
-use crate::commit::{Existing, ManifestError, Placement};
+use crate::commit::{Existing, ManifestError};
 use crate::model::{
-    ColumnPlan, Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan,
-    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
+    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan, PlannedContent,
+    RelationRequest, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -148,6 +148,7 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
+    folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
 }
 
@@ -204,7 +205,11 @@ impl Run {
     /// Makes sure that what stands at the destination is what this run would make.
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
         let plan = plan(self.request.clone()).await?;
-        Ok(existing.same_request(&plan, &format_of(&plan, &self.request.format)?)?)
+        Ok(existing.same_request(
+            &plan,
+            &format_of(&plan, &self.request.format)?,
+            self.request.commit.folders.as_ref(),
+        )?)
     }
 
     /// Reads what has no receipt yet, and commits.
@@ -217,12 +222,9 @@ impl Run {
         let outlet = self.outlet();
         let receipts = match &reading {
             Some(reading) => {
-                let work = Arc::new(self.work(Arc::clone(reading), relation, planned));
+                let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
                 let exporting = async {
-                    let receipts = match &self.request.external {
-                        Some(outside) => gather(self, outside, (&work, company), receipts, hold, stop).await?,
-                        None => receipts,
-                    };
+                    let receipts = self.gathered((&work, company), receipts, hold, stop).await?;
                     export_partitions(work, company, receipts, stop, &retention).await
                 };
                 tokio::select! {
@@ -363,6 +365,7 @@ impl Run {
         let request = &self.request;
         let planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;
@@ -399,45 +402,6 @@ impl Run {
             resumed,
         })
         .await;
-    }
-
-    pub(super) fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Work {
-        let ExportRequest { work, commit, .. } = &self.request;
-        let mut format = planned.format.clone();
-        format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
-        if let Some(id) = planned.snapshot() {
-            format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
-        }
-        let columns: Arc<[ColumnPlan]> = planned.plan.columns.clone().into();
-        Work {
-            reading,
-            relation,
-            plan: Arc::clone(&planned.plan),
-            columns,
-            format,
-            outlet: self.outlet(),
-            part_size: work.part_size.get(),
-            visibility: commit.visibility,
-            stats: commit.manifest_stats,
-            sha256: commit.sha256,
-            seed: self.seed,
-            litter: self.litter.clone(),
-            events: self.events.clone(),
-            fence: None,
-        }
-    }
-
-    fn outlet(&self) -> Outlet {
-        match &self.place {
-            RunTarget::Stream { sink, .. } => Outlet::Stream(sink.clone()),
-            RunTarget::Destination { destination, journal, placement } => {
-                let (destination, journal) = (destination.clone(), journal.clone());
-                match placement {
-                    Placement::Parts => Outlet::Parts { destination, journal, layout: self.request.commit.layout },
-                    Placement::Single { name } => Outlet::Single { destination, journal, name: name.clone() },
-                }
-            }
-        }
     }
 }
 

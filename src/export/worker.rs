@@ -1,8 +1,12 @@
 //! The worker: one partition becomes one receipt, whatever the format, the destination and the number of readers.
 
+mod abort;
+mod folders;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::record_batch::RecordBatch;
 use chrono::Utc;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
@@ -11,20 +15,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::mark::Mark;
-use super::outlet::{Outlet, discard};
+use super::outlet::Outlet;
 use super::outside::Fence;
-use super::part::{OpenPart, PartSink, aborted};
+use super::part::{OpenPart, PartSink};
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
 use crate::base::{failpoint, telemetry};
 use crate::encode::{EncodeError, EncodeSummary, Encoder, Tally, bytes_of, encoder, sorted_columns};
 use crate::model::{
-    AmountRead, ColumnPlan, Event, ExportErrorKind, Format, FormatOptions, ManifestStats, ObjectKind, PartReceipt,
-    Partition, PartitionReceipt, Plan, PlannedContent, Staging, Visibility,
+    AmountRead, ColumnPlan, Event, ExportErrorKind, FolderValue, Format, FormatOptions, ManifestStats, ObjectKind,
+    PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, Staging, Visibility,
 };
 use crate::source::{Batch, Opened, Reading};
 use crate::store::stream::StreamWriter;
-use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError};
+use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError, folder_path};
+use folders::WorkFolders;
+pub(crate) use folders::folders_of;
 
 /// What all workers of a run share.
 #[derive(Debug)]
@@ -33,7 +39,10 @@ pub(crate) struct Work {
     /// Which of its relations.
     pub(crate) relation: usize,
     pub(crate) plan: Arc<Plan>,
+    /// The columns of the files.
     pub(crate) columns: Arc<[ColumnPlan]>,
+    /// How the rows of a batch are sorted into folders, where they are.
+    pub(crate) folders: Option<Arc<WorkFolders>>,
     pub(crate) format: FormatOptions,
     pub(crate) outlet: Outlet,
     pub(crate) part_size: u64,
@@ -73,7 +82,10 @@ struct Attempt<'a> {
     /// The writer of the next part on its way, in a task of its own: a cancel in the middle of it would leave an upload
     /// of which nobody knows.
     starting: Option<JoinHandle<Result<PartWriter, StoreError>>>,
-    open: Option<OpenPart>,
+    /// The parts on their way, at most one for each folder: the one that was written to last is the last.
+    open: Vec<OpenPart>,
+    /// How many parts have begun.
+    rolls: u32,
     parts: Vec<PartReceipt>,
     /// Room for the bytes of a batch, from the last one.
     spare: Vec<u8>,
@@ -115,7 +127,8 @@ pub(crate) async fn export_partition(
         id,
         counters,
         starting: None,
-        open: None,
+        open: Vec::new(),
+        rolls: 0,
         parts: Vec::new(),
         spare: Vec::new(),
         unsure: false,
@@ -146,8 +159,8 @@ pub(crate) async fn export_partition(
 impl Attempt<'_> {
     async fn run(&mut self, empty: bool) -> Result<PartitionReceipt, ExportError> {
         if empty {
-            self.start_part().await?;
-            self.finish_part().await?;
+            self.start_part(Vec::new()).await?;
+            self.finish_parts().await?;
         } else {
             self.read().await?;
         }
@@ -179,7 +192,7 @@ impl Attempt<'_> {
             (Opened::Bytes { kind, batches }, AmountRead::Bytes(_)) => {
                 self.kind = Some(kind);
                 // No bytes are an object too.
-                self.start_part().await?;
+                self.start_part(Vec::new()).await?;
                 batches
             }
             (opened, _) => {
@@ -195,40 +208,53 @@ impl Attempt<'_> {
             }
         }
         drop(batches);
-        self.finish_part().await
+        self.finish_parts().await
     }
 
     async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {
         let (read, rows) = self.with(&batch)?;
         telemetry::rows_read(rows);
-        if self.open.is_none() {
-            self.start_part().await?;
+        match self.work.folders.clone() {
+            None => self.put(Vec::new(), batch.rows, batch.changed, rows).await?,
+            Some(folders) => self.put_into_folders(folders, batch).await?,
         }
+        self.read = read;
+        telemetry::rows_encoded(rows);
+        failpoint::reach("batch").await;
+        self.counters.rows.store(read.rows().unwrap_or(0), Ordering::Relaxed);
+        let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
+        let written: u64 = self.open.iter().map(OpenPart::bytes_written).sum();
+        // What an encoder holds back is counted before compression: shown, the total would shrink as it is written.
+        self.counters.bytes.store(finished.saturating_add(written), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes so many rows into the part of their folders.
+    async fn put(
+        &mut self,
+        folders: Vec<FolderValue>,
+        batch: RecordBatch,
+        changed: Box<[u64]>,
+        rows: u64,
+    ) -> Result<(), ExportError> {
+        self.turn_to(folders).await?;
         let (mut encoder, mut tally) = self.encoding()?;
         let mut out = self.room()?;
         let (encoding, out, buffered) = on_rayon(move || {
             failpoint::blow("encoding");
-            tally.count_changed(&batch.changed);
-            let observed = if rows > 0 { tally.observe(&batch.rows) } else { Ok(()) };
-            let result = observed.and_then(|()| encoder.encode(&batch.rows, &mut out));
+            tally.count_changed(&changed);
+            let observed = if rows > 0 { tally.observe(&batch) } else { Ok(()) };
+            let result = observed.and_then(|()| encoder.encode(&batch, &mut out));
             let buffered = encoder.buffered_bytes();
             result.map(|()| ((encoder, tally), out, buffered))
         })
         .await??;
         self.write(encoding, out).await?;
-        self.read = read;
-        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
+        let open = self.current()?;
         open.rows += rows;
-        let written = open.writer.as_ref().map_or(0, PartSink::bytes_written);
-        let size = written.saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
-        let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
-        telemetry::rows_encoded(rows);
-        failpoint::reach("batch").await;
-        self.counters.rows.store(read.rows().unwrap_or(0), Ordering::Relaxed);
-        // What an encoder holds back is counted before compression: shown, the total would shrink as it is written.
-        self.counters.bytes.store(finished.saturating_add(written), Ordering::Relaxed);
+        let size = open.bytes_written().saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
         // Bytes of the source's own format are one object: nobody knows where they could be cut.
-        let may_roll = matches!((&self.work.outlet, read), (Outlet::Parts { .. }, AmountRead::Rows(_)));
+        let may_roll = matches!((&self.work.outlet, self.read), (Outlet::Parts { .. }, AmountRead::Rows(_)));
         if size >= self.work.part_size && may_roll {
             self.finish_part().await?;
         }
@@ -257,8 +283,13 @@ impl Attempt<'_> {
     }
 
     fn encoding(&mut self) -> Result<(Box<dyn Encoder>, Tally), ExportError> {
-        let encoding = self.open.as_mut().and_then(|open| open.encoding.take());
+        let encoding = self.open.last_mut().and_then(|open| open.encoding.take());
         encoding.ok_or_else(|| ExportError::internal("the part's encoder is gone"))
+    }
+
+    /// The part that is written to.
+    fn current(&mut self) -> Result<&mut OpenPart, ExportError> {
+        self.open.last_mut().ok_or_else(|| ExportError::internal("no part is open"))
     }
 
     /// Where a batch is encoded to. Row groups of Parquet come whole, and are no larger for being copied.
@@ -266,25 +297,26 @@ impl Attempt<'_> {
         if self.work.format.format == Format::Parquet {
             return Ok(std::mem::take(&mut self.spare));
         }
-        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
-        Ok(open.room(&mut self.spare))
+        let mut spare = std::mem::take(&mut self.spare);
+        let room = self.current()?.room(&mut spare);
+        self.spare = spare;
+        Ok(room)
     }
 
     async fn write(&mut self, encoding: (Box<dyn Encoder>, Tally), out: Vec<u8>) -> Result<(), ExportError> {
-        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
+        let open = self.current()?;
         open.encoding = Some(encoding);
         self.spare = open.write(out).await?;
         Ok(())
     }
 
-    async fn start_part(&mut self) -> Result<(), ExportError> {
+    async fn start_part(&mut self, folders: Vec<FolderValue>) -> Result<(), ExportError> {
         let work = self.work;
         let started_at = Utc::now();
         let writer = match &work.outlet {
             Outlet::Parts { destination, journal, layout } => {
-                let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
-                let name = PartName { partition: self.partition.number, roll, attempt: self.id };
-                let path = name.path(*layout, self.kind()?.extension());
+                let name = PartName { partition: self.partition.number, roll: self.rolls, attempt: self.id };
+                let path = name.path_in(*layout, &folder_path(&folders), self.kind()?.extension());
                 self.store_writer(destination, journal, path).await?
             }
             Outlet::Single { destination, journal, name } => {
@@ -301,9 +333,10 @@ impl Attempt<'_> {
         }
         let encoder = encoder(&format, &work.columns)?;
         let tally = Tally::new(&work.columns, work.stats);
-        let encoding = Some((encoder, tally));
-        self.open =
-            Some(OpenPart { encoding, writer: Some(writer), lent: false, finishing: None, rows: 0, started_at });
+        let (encoding, roll) = (Some((encoder, tally)), self.rolls);
+        self.rolls = roll.checked_add(1).ok_or_else(|| ExportError::internal("too many parts"))?;
+        let writer = Some(writer);
+        self.open.push(OpenPart { folders, roll, encoding, writer, lent: false, finishing: None, rows: 0, started_at });
         Ok(())
     }
 
@@ -327,10 +360,8 @@ impl Attempt<'_> {
         Ok(PartSink::Store(Box::new(writer)))
     }
 
+    /// Finishes the part that was written to last.
     async fn finish_part(&mut self) -> Result<(), ExportError> {
-        if self.open.is_none() {
-            return Ok(());
-        }
         let (encoder, tally) = self.encoding()?;
         let (summary, columns, out) = on_rayon(move || {
             failpoint::blow("closing");
@@ -341,7 +372,7 @@ impl Attempt<'_> {
             Ok::<_, EncodeError>((summary, tally.finish(), out))
         })
         .await??;
-        let Some(open) = &mut self.open else { return Err(ExportError::internal("no part is open")) };
+        let Some(open) = self.open.last_mut() else { return Err(ExportError::internal("no part is open")) };
         open.write(out).await?;
         // I3: what the encoder counted is what was handed to it.
         if summary.rows.unwrap_or(0) != open.rows {
@@ -349,11 +380,10 @@ impl Attempt<'_> {
                 format!("{} went into the encoder and {:?} came out", counted(open.rows, "row"), summary.rows);
             return Err(ExportError::internal(message));
         }
-        let started_at = open.started_at;
+        let (started_at, roll, folders) = (open.started_at, open.roll, open.folders.clone());
         let finished = open.finish(&mut self.unsure).await;
-        self.open = None;
+        self.open.pop();
         let object = finished?;
-        let roll = u32::try_from(self.parts.len()).map_err(|_| ExportError::internal("too many parts"))?;
         let finished_at = Utc::now();
         telemetry::bytes_written(object.bytes);
         telemetry::part_uploaded((finished_at - started_at).to_std().unwrap_or_default());
@@ -366,6 +396,7 @@ impl Attempt<'_> {
         self.parts.push(PartReceipt {
             object,
             roll,
+            folders,
             rows: summary.rows,
             header_rows: summary.header_rows,
             header_bytes: summary.header_bytes,
@@ -400,43 +431,6 @@ impl Attempt<'_> {
         shown.map_err(|error| ExportError::internal("publishing a part").with_source(error))??;
         part.object.staging = Staging::Published;
         Ok(())
-    }
-
-    /// Removes what the attempt has uploaded: whether all of it is gone. Failures are logged, since the first error is
-    /// the one to report.
-    async fn abort(&mut self) -> bool {
-        let mut whole = !self.unsure;
-        if let Some(starting) = self.starting.take() {
-            match starting.await {
-                Ok(Ok(writer)) => whole &= aborted(writer).await,
-                // It removes what it began, if it can.
-                Ok(Err(_)) | Err(_) => whole = false,
-            }
-        }
-        if let Some(open) = self.open.take() {
-            if let Some(PartSink::Store(writer)) = open.writer {
-                whole &= aborted(*writer).await;
-            }
-            if let Some(finishing) = open.finishing {
-                whole &= match finishing.await {
-                    Ok(Ok(object)) => discard(&self.work.outlet, &object).await,
-                    // A writer that fails to finish has removed what it staged, or tried to.
-                    Ok(Err(error)) => error.leaves_nothing,
-                    Err(_) => false,
-                };
-            }
-        }
-        if let Some(showing) = self.showing.take() {
-            match (showing.await, self.parts.last_mut()) {
-                (Ok(Ok(())), Some(part)) => part.object.staging = Staging::Published,
-                // It may be visible all the same.
-                _ => whole = false,
-            }
-        }
-        for part in self.parts.drain(..) {
-            whole &= discard(&self.work.outlet, &part.object).await;
-        }
-        whole
     }
 }
 

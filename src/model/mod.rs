@@ -4,6 +4,7 @@ pub mod column;
 pub mod consistency;
 pub mod event;
 pub mod fault;
+pub mod folders;
 pub mod format;
 pub mod keep;
 pub mod listing;
@@ -22,6 +23,7 @@ pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Pr
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
 pub use event::{Event, ReaderProgress, ResumedProgress};
 pub use fault::{ErrorCode, ExportErrorKind};
+pub use folders::{FolderMisfit, FolderOptions, FolderValue};
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};

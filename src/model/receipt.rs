@@ -3,6 +3,8 @@
 
 use chrono::{DateTime, Utc};
 
+use super::FolderValue;
+
 /// Where the bytes of a staged object wait for commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Staging {
@@ -71,13 +73,15 @@ pub struct PartReceipt {
     pub object: StagedObject,
     /// 0, 1, 2, … within the partition.
     pub roll: u32,
+    /// The folders that it is in, from the outside in, with `--partition-by`.
+    pub folders: Vec<FolderValue>,
     /// Data rows; `None` where the bytes are of a format of the source's own, in which nobody counts rows.
     pub rows: Option<u64>,
     /// Header lines.
     pub header_rows: u32,
     /// Bytes the header takes.
     pub header_bytes: u64,
-    /// One entry a column.
+    /// One entry for each column of the files.
     pub columns: Vec<ColumnSummary>,
     /// When its first row was asked for.
     pub started_at: DateTime<Utc>,

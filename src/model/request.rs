@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Format, PolicyOptions, ServedReads};
+use super::{Direction, FolderOptions, Format, PolicyOptions, ServedReads};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +199,9 @@ pub struct CommitOptions {
     pub visibility: Visibility,
     /// Below `data/` or not.
     pub layout: Layout,
+    /// `--partition-by`; `None` where rows go into no folders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folders: Option<FolderOptions>,
     /// One ordered object at exactly the given key.
     pub single_file: bool,
     /// What the manifest shows of values.
@@ -257,6 +260,9 @@ pub struct ReadRequest {
     pub stats: ManifestStats,
     /// Whether the snapshot is to be held beyond this process.
     pub keep: bool,
+    /// Output columns by which the rows of a partition are better sorted, where no other order is asked for: each change
+    /// of their values begins another part. A source that does not sort costs smaller parts.
+    pub together: Vec<String>,
 }
 
 /// What the failure of one export of a job does to the others.

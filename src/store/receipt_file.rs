@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
+use crate::model::{AmountRead, ColumnSummary, FolderValue, PartReceipt, PartitionReceipt, StagedObject, Staging};
 
 /// A partition that was read to its end and uploaded whole.
 #[derive(Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub(super) struct ReceiptFile {
 struct PartFile {
     object: ObjectFile,
     roll: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    folders: Vec<FolderFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rows: Option<u64>,
     header_rows: u32,
@@ -34,6 +36,13 @@ struct PartFile {
     columns: Vec<ColumnFile>,
     started_at: DateTime<Utc>,
     finished_at: DateTime<Utc>,
+}
+
+/// A folder that the part is in, and the value of all its rows; `None` is NULL.
+#[derive(Serialize, Deserialize)]
+struct FolderFile {
+    column: String,
+    value: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +111,10 @@ impl From<&PartReceipt> for PartFile {
             let ColumnSummary { name, nulls, min, max, exact, changed } = column.clone();
             ColumnFile { name, nulls, min, max, exact, changed }
         };
+        let folder = |folder: &FolderValue| {
+            let FolderValue { column, value } = folder.clone();
+            FolderFile { column, value }
+        };
         Self {
             object: ObjectFile {
                 path: path.clone(),
@@ -111,6 +124,7 @@ impl From<&PartReceipt> for PartFile {
                 staging,
             },
             roll: part.roll,
+            folders: part.folders.iter().map(folder).collect(),
             rows: part.rows,
             header_rows: part.header_rows,
             header_bytes: part.header_bytes,
@@ -133,9 +147,11 @@ impl From<PartFile> for PartReceipt {
             let ColumnFile { name, nulls, min, max, exact, changed } = column;
             ColumnSummary { name, nulls, min, max, exact, changed }
         };
+        let folder = |FolderFile { column, value }: FolderFile| FolderValue { column, value };
         Self {
             object: StagedObject { path, bytes, crc64nvme, sha256, staging },
             roll: file.roll,
+            folders: file.folders.into_iter().map(folder).collect(),
             rows: file.rows,
             header_rows: file.header_rows,
             header_bytes: file.header_bytes,
@@ -180,6 +196,17 @@ mod tests {
         let receipt = read(written()).unwrap();
         assert_eq!(receipt.parts.len(), 3);
         assert_eq!(serde_json::to_value(ReceiptFile::from(&receipt)).unwrap(), written());
+    }
+
+    #[test]
+    fn the_folders_of_a_part_are_kept_with_their_values() {
+        let mut json = written();
+        json["parts"][1]["folders"] = json!([{"column": "dt", "value": "2026-11-28"}, {"column": "c", "value": null}]);
+        let receipt = read(json.clone()).unwrap();
+        assert_eq!(receipt.parts[0].folders, []);
+        assert_eq!(receipt.parts[1].folders[0].value.as_deref(), Some("2026-11-28"));
+        assert_eq!(receipt.parts[1].folders[1], FolderValue { column: "c".into(), value: None });
+        assert_eq!(serde_json::to_value(ReceiptFile::from(&receipt)).unwrap(), json);
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod every_type;
 mod export;
 mod extremes;
 mod faults;
+mod folders;
 mod foreign;
 mod front;
 mod guests;

@@ -92,7 +92,8 @@ async fn several_of_its_relations_are_one_reading() {
         let ExportRequest { shape, format, policies, work, commit, .. } =
             request(&memory, folder.path(), &[("table", table)]);
         let (run_id, stats) = (commit.run_id, commit.manifest_stats);
-        ReadRequest { run_id, shape, format: format.format, policies, work, single: false, stats, keep: false }
+        let (format, together) = (format.format, Vec::new());
+        ReadRequest { run_id, shape, format, policies, work, single: false, stats, keep: false, together }
     });
     let reading = memory.begin(requests.to_vec()).await.unwrap();
     let plan = |relation| reading.plan(relation).unwrap();

@@ -105,6 +105,7 @@ async fn from_its_journal(destination: &Destination, object: StagedObject) -> St
     let part = PartReceipt {
         object: object.clone(),
         roll: 0,
+        folders: Vec::new(),
         rows,
         header_rows: 0,
         header_bytes: 0,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::WireError;
 use crate::commit::model::PartEntry;
-use crate::model::{ColumnSummary, KeyRange, KeyValue, TupleId};
+use crate::model::{ColumnSummary, FolderValue, KeyRange, KeyValue, TupleId};
 use crate::model::{PartRange, micros};
 
 /// A CRC64NVME as S3 writes it: base64 of the eight bytes, most significant first.
@@ -42,6 +42,8 @@ pub(super) struct WirePart {
     roll: u32,
     attempt: String,
     range: WireRange,
+    #[serde(default, skip_serializing_if = "WireValues::is_empty")]
+    partition_values: WireValues,
     #[serde(with = "micros")]
     started_at: DateTime<Utc>,
     #[serde(with = "micros")]
@@ -67,6 +69,7 @@ impl From<&PartEntry> for WirePart {
             roll: part.roll,
             attempt: format!("{:08x}", part.attempt),
             range: (&part.range).into(),
+            partition_values: WireValues(part.partition_values.clone()),
             started_at: part.started_at,
             finished_at: part.finished_at,
             header_rows: part.rows.map(|_| part.header_rows),
@@ -110,6 +113,7 @@ impl TryFrom<WirePart> for PartEntry {
             roll: wire.roll,
             attempt,
             range: wire.range.try_into()?,
+            partition_values: wire.partition_values.0,
             started_at: wire.started_at,
             finished_at: wire.finished_at,
             header_rows,
@@ -176,6 +180,46 @@ impl<'de> Deserialize<'de> for WireColumns {
         }
 
         from.deserialize_map(Columns)
+    }
+}
+
+/// An object with one member a folder, from the outside in.
+#[derive(Default)]
+struct WireValues(Vec<FolderValue>);
+
+impl WireValues {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for WireValues {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|folder| (&folder.column, &folder.value)))
+    }
+}
+
+impl<'de> Deserialize<'de> for WireValues {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Values;
+
+        impl<'de> Visitor<'de> for Values {
+            type Value = WireValues;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("an object with one member a folder")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireValues, A::Error> {
+                let mut values = Vec::new();
+                while let Some((column, value)) = map.next_entry()? {
+                    values.push(FolderValue { column, value });
+                }
+                Ok(WireValues(values))
+            }
+        }
+
+        from.deserialize_map(Values)
     }
 }
 

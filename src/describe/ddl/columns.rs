@@ -103,9 +103,24 @@ impl DdlColumn<'_> {
 /// # Errors
 /// Those whose type this build does not know.
 pub(super) fn of(manifest: &Manifest) -> Result<Vec<DdlColumn<'_>>, Vec<String>> {
-    let format = manifest.format.format();
+    known(manifest.format.format(), manifest.schema.iter())
+}
+
+/// The columns that the folders of its parts stand for, where the files do not have them.
+///
+/// # Errors
+/// As [`of`].
+pub(super) fn of_folders(manifest: &Manifest) -> Result<Vec<DdlColumn<'_>>, Vec<String>> {
+    let left_out = |column: &&SchemaColumn| !manifest.schema.iter().any(|other| other.name == column.name);
+    known(manifest.format.format(), manifest.partition_by.iter().filter(left_out))
+}
+
+fn known<'a>(
+    format: Format,
+    schema: impl Iterator<Item = &'a SchemaColumn>,
+) -> Result<Vec<DdlColumn<'a>>, Vec<String>> {
     let (mut columns, mut unknown) = (Vec::new(), Vec::new());
-    for schema in &manifest.schema {
+    for schema in schema {
         let carrier = parse_arrow_type(&schema.arrow_type);
         match carrier.and_then(|carrier| kind(&carrier, &schema.pg_type, format)) {
             Some(kind) => columns.push(DdlColumn { name: &schema.name, kind, nullable: schema.nullable, schema }),

@@ -8,6 +8,8 @@
 //! - Decimals of more than 38 digits in Parquet become doubles.
 //! - `key=value` folders become columns unless `hive_partitioning` is off.
 
+use std::collections::HashMap;
+
 use super::columns::{DECIMAL_DIGITS, DdlColumn, ValueKind};
 use super::folders::Folders;
 use super::name::TableName;
@@ -60,18 +62,68 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
         }
     };
     notes(export, script);
-    let selected: Vec<String> = export.columns.iter().map(|column| selected(column, format)).collect();
-    let files: Vec<String> = export.manifest.parts.iter().map(|part| literal(&file(&part.url))).collect();
+    let of_files: Vec<String> = export.columns.iter().map(|column| selected(column, format)).collect();
     let options: Vec<String> = options.iter().map(|option| format!(",\n    {option}")).collect();
-    script.statements.push(format!(
-        "CREATE OR REPLACE VIEW {} AS\nSELECT\n{}\nFROM {function}(\n    [\n{}\n    ]{},\n    \
-         hive_partitioning = false\n)",
-        name.quoted(double_quoted),
-        lines(&selected, "    "),
-        lines(&files, "        "),
-        options.concat()
-    ));
+    let select = |(values, files): &(Vec<String>, Vec<String>)| {
+        format!(
+            "SELECT\n{}\nFROM {function}(\n    [\n{}\n    ]{},\n    hive_partitioning = false\n)",
+            lines(&[of_files.clone(), values.clone()].concat(), "    "),
+            lines(files, "        "),
+            options.concat()
+        )
+    };
+    let selects: Vec<String> = by_values(export).iter().map(select).collect();
+    script.statements.push(format!("CREATE OR REPLACE VIEW {} AS\n{}", name.quoted(double_quoted), union(selects)));
 }
+
+/// The parts by what their folders have for the columns that they leave out, as items of the select list. Without such
+/// columns all parts are together.
+fn by_values(export: &Export<'_>) -> Vec<(Vec<String>, Vec<String>)> {
+    let mut groups: Vec<(Vec<String>, Vec<String>)> = Vec::new();
+    let mut places: HashMap<Vec<String>, usize> = HashMap::new();
+    for part in &export.manifest.parts {
+        let value = |column: &DdlColumn<'_>| {
+            let found = part.partition_values.iter().find(|folder| folder.column == column.name);
+            item(column, found.and_then(|folder| folder.value.as_deref()))
+        };
+        let values: Vec<String> = export.of_folders.iter().map(value).collect();
+        let place = *places.entry(values.clone()).or_insert_with(|| {
+            groups.push((values, Vec::new()));
+            groups.len() - 1
+        });
+        groups[place].1.push(literal(&file(&part.url)));
+    }
+    groups
+}
+
+/// A value as an item of the select list.
+fn item(column: &DdlColumn<'_>, value: Option<&str>) -> String {
+    let data_type = match &column.kind {
+        ValueKind::Bool => "BOOLEAN",
+        ValueKind::Int16 => "SMALLINT",
+        ValueKind::Int32 => "INTEGER",
+        ValueKind::Int64 => "BIGINT",
+        ValueKind::Date => "DATE",
+        _ => "VARCHAR",
+    };
+    let value = match (value, &column.kind) {
+        (None, _) => "NULL".to_owned(),
+        (Some(date), ValueKind::Date) => literal(&date.replace(" BC", " (BC)")),
+        (Some(text), _) => literal(text),
+    };
+    format!("CAST({value} AS {data_type}) AS {}", double_quoted(column.name))
+}
+
+/// All rows of several statements; many are put in brackets, since a long chain would be too deep for it.
+fn union(mut selects: Vec<String>) -> String {
+    while selects.len() > CHAIN_MAX {
+        selects = selects.chunks(CHAIN_MAX).map(|chain| format!("(\n{}\n)", chain.join("\nUNION ALL\n"))).collect();
+    }
+    selects.join("\nUNION ALL\n")
+}
+
+/// Statements in one chain.
+const CHAIN_MAX: usize = 64;
 
 /// Why a column cannot be read exactly.
 fn unreadable(column: &DdlColumn<'_>, format: Format) -> Option<String> {

@@ -127,6 +127,8 @@ struct Export<'a> {
     manifest: &'a Manifest,
     placement: &'a Placement,
     columns: Vec<DdlColumn<'a>>,
+    /// Those that only the folders of the parts have.
+    of_folders: Vec<DdlColumn<'a>>,
 }
 
 /// The statements for `dialect`, with a comment in front that says what they read.
@@ -144,12 +146,19 @@ pub(crate) fn ddl(
         return Err(refused(vec!["its bytes are as the source made them, and no columns are described".to_owned()]));
     }
     let columns = columns::of(manifest).map_err(refused)?;
-    let export = Export { manifest, placement, columns };
+    let of_folders = columns::of_folders(manifest).map_err(refused)?;
+    let export = Export { manifest, placement, columns, of_folders };
     let name = match name {
         Some(name) => name.clone(),
         None => default_name(manifest, dialect),
     };
     let mut script = Script::default();
+    if dialect != Dialect::Duckdb
+        && let Some(column) = export.of_folders.first()
+    {
+        let why = "is in the names of folders alone, which these statements do not read";
+        script.refuse(true, format!("column {:?} {why}: export with --keep-partition-columns", column.name));
+    }
     dialect.facts().3(&export, &name, &mut script);
     let Script { notes, refusals, statements } = script;
     if !refusals.is_empty() {
@@ -288,7 +297,8 @@ impl Export<'_> {
     fn refuse_doubles(&self, script: &mut Script) {
         let beside = "differs from another in letter case alone, which makes no difference there:";
         let mut seen = HashSet::new();
-        for DdlColumn { name, .. } in self.columns.iter().filter(|column| !seen.insert(column.name.to_lowercase())) {
+        let columns = self.columns.iter().chain(&self.of_folders);
+        for DdlColumn { name, .. } in columns.filter(|column| !seen.insert(column.name.to_lowercase())) {
             script.refuse(true, format!("column {name:?} {beside} --rename one"));
         }
         for DdlColumn { name, kind, .. } in &self.columns {

@@ -52,7 +52,11 @@ impl<'a> Cells<'a> {
         columns.iter().zip(batch.columns()).map(|(column, array)| Self::of(column, array)).collect()
     }
 
-    fn of(column: &ColumnPlan, array: &'a ArrayRef) -> Result<Self, EncodeError> {
+    /// One column.
+    ///
+    /// # Errors
+    /// [`EncodeError::WrongCarrier`].
+    pub(crate) fn of(column: &ColumnPlan, array: &'a ArrayRef) -> Result<Self, EncodeError> {
         let values = CellValues::of(&column.carrier, array).ok_or_else(|| wrong_carrier(column, array.data_type()))?;
         Ok(Self { nulls: array.nulls().filter(|nulls| nulls.null_count() > 0), values })
     }

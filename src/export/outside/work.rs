@@ -277,7 +277,7 @@ impl Joined {
         let Planned { format, facts, consistency, .. } = &self.planned;
         let (format, facts, consistency) = (format.clone(), facts.clone(), consistency.clone());
         let planned = Planned { plan: Arc::new(plan), format, facts, consistency };
-        let work = self.run.work(Arc::clone(reading), ONLY, &planned).for_another(self.fence.clone());
+        let work = self.run.work(Arc::clone(reading), ONLY, &planned)?.for_another(self.fence.clone());
         let company = Company::alone(1, stop);
         let mut receipts = export_partitions(Arc::new(work), &company, Vec::new(), stop, &Retention::of_worker()).await?;
         receipts.pop().ok_or_else(|| ExportError::internal("a partition that was read has no receipt"))

@@ -69,6 +69,7 @@ pub(super) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<P
         key: choice.columns.clone(),
         row_key: Vec::new(),
         cap: uncapped(cap),
+        together: Vec::new(),
         partitions: Vec::new(),
         locks: planning.lock_use(),
     };
@@ -84,9 +85,26 @@ pub(super) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<P
         Some(max_rows) => split.capped(&mut plan, max_rows).await?,
         None => split.uncapped(&mut plan).await?,
     }
+    plan.together = together(request, &plan);
     note_whole_rows(request, &mut plan);
     Ok(plan)
 }
+
+/// The columns by which partitions are better sorted: none where the statistics say that the values are few, since sorting
+/// costs the server, and none where pages are read in the order of their key.
+fn together(request: &ReadRequest, plan: &PgPlan) -> Vec<usize> {
+    let place = |name: &String| plan.columns.iter().position(|column| column.output.name == *name);
+    let places: Vec<usize> = request.together.iter().filter_map(place).collect();
+    // A fraction of the rows, or what nobody knows, may be many.
+    let distinct = |place: &usize| plan.columns[*place].output.statistics.n_distinct.filter(|count| *count > 0.0);
+    let values: Option<f32> = places.iter().map(distinct).product();
+    let few = values.is_some_and(|values| values <= FEW_VALUES);
+    let in_pages = matches!(request.work.read_mode, ReadMode::Keyset { .. });
+    if few || in_pages { Vec::new() } else { places }
+}
+
+/// So many values at most are read unsorted: a reader has about as many parts open.
+const FEW_VALUES: f32 = 8.0;
 
 /// Why one statement must read all rows, where splitting them could give what no single statement gives.
 fn one_statement(request: &ReadRequest, planning: &Planning) -> Result<Option<String>, SourceError> {

@@ -316,6 +316,7 @@ fn plan(request: &RecountRequest, relation: &RelationFacts) -> Result<PgPlan, So
         locks: LockUse::default(),
         row_key: Vec::new(),
         cap: CapPlan::none(),
+        together: Vec::new(),
         partitions: Vec::new(),
     })
 }

@@ -67,6 +67,7 @@ fn read_request(shape: ShapeOptions, request: ServedRequest) -> ReadRequest {
         single: true,
         stats: ManifestStats::Safe,
         keep: false,
+        together: Vec::new(),
     }
 }
 

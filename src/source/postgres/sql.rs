@@ -47,7 +47,7 @@ pub(crate) fn select(plan: &PgPlan, partition: &PgPartition, extra: &[String], a
     list.extend(extra.iter().cloned());
     let list = list.join(", ");
     if let Slice::Leaves { from, to } = partition.slice {
-        return of_leaves(plan, from, to, &list);
+        return of_leaves(plan, from, to, &list) + &sorted(plan);
     }
     // COPY sends rows without columns as nothing at all; a plan always has one.
     let mut sql = format!("SELECT {list}\nFROM {}", from(&plan.relation, &partition.slice));
@@ -63,6 +63,8 @@ pub(crate) fn select(plan: &PgPlan, partition: &PgPartition, extra: &[String], a
     if partition.ordered && !plan.key.is_empty() {
         sql.push_str("\nORDER BY ");
         sql.push_str(&order_by(&plan.relation, &plan.key));
+    } else if partition.row_limit.is_none() {
+        sql.push_str(&sorted(plan));
     }
     if let Some(limit) = partition.row_limit {
         // One more, where the statement itself is to show whether there is one; it is not decoded.
@@ -127,6 +129,15 @@ fn of_leaves(plan: &PgPlan, from: usize, to: usize, list: &str) -> String {
     let leaves = plan.relation.leaves.get(from..to).unwrap_or_default();
     let member = |leaf: &LeafFacts| format!("SELECT {list}\nFROM {}{filter}", heap(&plan.relation, &leaf.sql_name));
     leaves.iter().map(member).collect::<Vec<_>>().join("\nUNION ALL\n")
+}
+
+/// `ORDER BY` of the columns that are better together, by their places: a name could mean another column.
+fn sorted(plan: &PgPlan) -> String {
+    if plan.together.is_empty() {
+        return String::new();
+    }
+    let places: Vec<String> = plan.together.iter().map(|place| (place + 1).to_string()).collect();
+    format!("\nORDER BY {}", places.join(", "))
 }
 
 /// `WHERE` all conditions hold, where there are any.

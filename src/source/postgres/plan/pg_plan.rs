@@ -115,6 +115,9 @@ pub struct PgPlan {
     pub row_key: Vec<RowKeyColumn>,
     /// The cap.
     pub cap: CapPlan,
+    /// The places of the columns by which a partition is sorted that has no other order; empty where nothing is gained.
+    #[serde(default)]
+    pub together: Vec<usize>,
     /// The partitions, numbered from 0 in output order.
     pub partitions: Vec<PgPartition>,
     /// What it takes of the server's lock table.

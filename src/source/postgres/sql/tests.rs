@@ -73,6 +73,7 @@ fn plan(key: Vec<PgKeyColumn>, predicate: Option<&str>) -> PgPlan {
         columns: vec![column_plan(ColumnOrigin::Column("a".into()), Wire::Binary)],
         key,
         cap: CapPlan::none(),
+        together: Vec::new(),
         partitions: Vec::new(),
     }
 }

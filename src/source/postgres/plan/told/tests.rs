@@ -49,6 +49,7 @@ fn plan() -> PgPlan {
         columns,
         key: Vec::new(),
         cap: CapPlan::none(),
+        together: Vec::new(),
         partitions: number_partitions(slices, false, None).unwrap(),
     }
 }
