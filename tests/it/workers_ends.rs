@@ -112,7 +112,7 @@ async fn a_run_whose_starter_is_gone_leaves_what_is_there() {
         }
         started.running.hang_up();
         let run = started.running.wait().await.expect(11);
-        assert!(run.stderr.contains("2 partitions of the run are not there"), "{}", run.stderr);
+        assert!(run.stderr.contains("2 partitions missing"), "{}", run.stderr);
         assert_eq!((receipts(&place).await, &run.report["retryable"]), (2, &json!(true)));
         pg.batch("update t set v = 'later'").await;
         // By one process: workers are no fate.

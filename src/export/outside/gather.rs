@@ -141,7 +141,7 @@ async fn next_word(outside: &Outside) -> Result<bool, ExportError> {
 
 fn nobody(missing: usize) -> ExportError {
     let missing = counted(missing, "partition");
-    let message = format!("standard input has ended, and {missing} of the run are not there: nobody starts workers any more");
+    let message = format!("standard input has ended with {missing} missing: nobody starts workers any more");
     ExportError::new(ExportErrorKind::SourceUnavailable, message).with_hint(
         "what is there stays: `outhaul resume`, with or without --workers external, goes on while the snapshot is kept",
     )
