@@ -10,7 +10,7 @@ use crate::export::request::ExportRequest;
 use crate::model::{
     CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
     JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Policies, Preset, ReadMode,
-    RelationRequest, SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    RelationRequest, SourceProfile, StdinRule, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -27,6 +27,8 @@ struct Case {
 
 const CSV: &[Flag] = &[("format", "csv")];
 const NDJSON: &[Flag] = &[("format", "ndjson")];
+
+const EXTERNAL: &[Flag] = &[("workers", "external")];
 
 const FOLDERS: &[Flag] = &[("partition_by", "country")];
 
@@ -126,6 +128,9 @@ const CASES: &[Case] = &[
     plain("max_bytes_per_second", "10MB", |r, _| {
         r.work.source_limits.max_bytes_per_second.is_some_and(|rate| rate.get() == 10_000_000)
     }),
+    plain("workers", "external", |r, _| r.external.is_some()),
+    case("max_workers", "9", EXTERNAL, |r, _| r.work.readers.get() == 9 && r.external.is_some()),
+    case("stdin", "watch", EXTERNAL, |_, f| f.stdin == Some(StdinRule::Watch)),
     plain("run_id", "nightly-1", |r, _| r.commit.run_id == "nightly-1" && r.commit.run_id_given),
     plain("on_existing", "skip", |r, _| r.commit.on_existing == OnExisting::Skip),
     plain("visibility", "as-written", |r, _| r.commit.visibility == Visibility::AsWritten),
