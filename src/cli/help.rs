@@ -13,7 +13,7 @@ use crate::config::options::OPTIONS;
 
 /// The commands in the order in which they are met, and what they are for.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Export", &["export", "plan", "run", "worker", "serve", "pull", "demo"]),
+    ("Export", &["export", "plan", "run", "serve", "pull", "demo"]),
     ("Look and learn", &["ls", "show", "verify", "ddl", "help", "completions"]),
     ("After a failure", &["resume", "clean", "keep"]),
 ];

@@ -28,6 +28,8 @@ pub(super) fn command() -> Command {
     };
     let mut command = Command::new("worker")
         .about("Read some partitions of a run with --workers external")
+        // Programs run it; the short help has room for what people do.
+        .hide(true)
         .after_help(WORKER_HELP)
         .arg(Arg::new("destination").long("destination").value_name("DEST").required(true).help("where the run writes"))
         .arg(of_run("run_id", "run-id", "ID").help("the run, as its line `ready` has it; whichever is there unless given"))

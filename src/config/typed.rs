@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 mod commands;
 
-pub(crate) use commands::{WorkerOptions, duration, load_connection, load_keep, load_resume, load_settings, load_worker};
+pub(crate) use commands::{duration, load_connection, load_keep, load_resume, load_settings, load_worker};
 pub(super) use commands::source_of;
 
 pub use super::front::{ColorKind, FrontOptions, ProgressKind, ReportKind};

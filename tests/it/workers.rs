@@ -3,7 +3,7 @@
 //!
 //! Whoever starts the workers is a shell engine here: processes, pipes, signals.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
