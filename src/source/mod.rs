@@ -175,8 +175,8 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
 
     /// Reads partitions of a run that another process holds together: the moment is its own, and so are the locks that
     /// stand from before it. One partition at a time is opened; of all processes that read so for the run, at most `most`
-    /// read at the same time, and [`Reading::open`] waits for its turn. Nobody polls [`Reading::guard`]: whoever holds the
-    /// run does.
+    /// read at the same time, and [`Reading::open`] waits for its turn. [`Reading::guard`] never resolves: whoever holds the
+    /// run guards it.
     ///
     /// # Errors
     /// As [`Source::resume`]; [`SourceFault::Usage`] where [`Source::takes_workers`] is false.

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::crash::{TABLE, comparable, kill};
 use crate::support::eventually;
 use crate::support::job::{no_sessions_left, parts, rows};
-use crate::support::pg::{Pg, pg};
+use crate::support::pg::pg;
 use crate::support::place::{Place, export};
 use crate::support::run::{Running, Stop, program};
 use crate::support::s3::s3;
@@ -83,13 +83,13 @@ async fn the_end_of_standard_input_counts_where_it_was_a_pipe() {
     // As an engine that pipes everything through: xargs gives its processes /dev/null.
     let numbers = ["1", "3"].join("\n");
     let url = place.url();
-    let fence = driver.fence("X").iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let fence = driver.fence("@@").iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
     let script = format!(
-        "printf '{numbers}' | xargs -P 2 -I X \"$0\" worker --destination '{url}' --from '{}' {fence}",
+        "printf '{numbers}' | xargs -P 2 -I @@ \"$0\" worker --destination '{url}' --from '{}' {fence}",
         pg.url
     );
     let run = program("/bin/sh", ["-c", &script, env!("CARGO_BIN_EXE_outhaul")]).run().await.expect(0);
-    assert_eq!(told(&run).0, [1, 3]);
+    assert_eq!(told(&run), (vec![3], vec![1]));
     driver.running.wait().await.expect(0);
     assert_eq!(place.whole().await, rows(&pg).await);
 }
@@ -280,14 +280,19 @@ async fn an_empty_relation_and_a_cap_are_as_ever() {
         driver.running.wait().await.expect(code);
         assert_eq!(place.whole().await, alone.whole().await);
         assert_eq!(comparable(place.manifest().await), comparable(alone.manifest().await));
-        assert_eq!(parts(&place.manifest().await).is_empty(), false);
+        assert!(!parts(&place.manifest().await).is_empty());
     }
 }
 
-async fn gives_way(pg: &Pg, place: &Place) -> Value {
-    let driver = Driver::start(driver(pg, place, &["--yield-to-ddl", "2s"])).await;
+/// The run watches its source for its workers too: who waits for a lock of theirs is given way to.
+#[tokio::test]
+async fn the_run_gives_way_for_its_workers() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let place = Place::local();
+    let driver = Driver::start(driver(&pg, &place, &["--yield-to-ddl", "2s"])).await;
     let stop = Stop::at("batch");
-    let running = driver.worker(pg, place, "0").stops([&stop]).spawn();
+    let running = driver.worker(&pg, &place, "0").stops([&stop]).spawn();
     running.stands_at(&stop).await;
     let altering = {
         let client = pg.connect().await;
@@ -301,16 +306,6 @@ async fn gives_way(pg: &Pg, place: &Place) -> Value {
     running.wait().await.expect(22);
     altering.await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    run.report
-}
-
-/// The run watches its source for its workers too: who waits for a lock of theirs is given way to.
-#[tokio::test]
-async fn the_run_gives_way_for_its_workers() {
-    let pg = pg(18).await;
-    pg.batch(TABLE).await;
-    let place = Place::local();
-    gives_way(&pg, &place).await;
     no_sessions_left(&pg).await;
 }
 

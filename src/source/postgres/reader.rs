@@ -406,6 +406,10 @@ impl Reading for PostgresReading {
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
+        // The process that holds the run together keeps its snapshot and looks at its locks.
+        if self.slots.is_some() {
+            return std::future::pending().boxed();
+        }
         async {
             loop {
                 let error = tokio::select! {

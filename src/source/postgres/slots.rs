@@ -60,7 +60,7 @@ impl Slots {
                 }
             }
             if !std::mem::replace(&mut told, true) {
-                tracing::info!(most = self.keys.len(), "as many workers read as may; waiting for one of them to end");
+                tracing::warn!(most = self.keys.len(), "as many workers read as may; waiting for one of them to end");
             }
             tokio::time::sleep(SLOT_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
         }
