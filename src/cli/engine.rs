@@ -56,10 +56,7 @@ pub(super) fn line(rule: Option<StdinRule>) -> Outside {
     });
     if is_watched(rule) {
         let ends = words.clone();
-        let heed = move |line: &str| match word(line) {
-            Some(word) => words.blocking_send(word).is_ok(),
-            None => true,
-        };
+        let heed = move |line: &str| word(line).is_none_or(|word| words.blocking_send(word).is_ok());
         follow(heed, move || drop(ends.blocking_send(EngineWord::Gone)));
     }
     Outside::with_line(told, heard)
