@@ -13,6 +13,9 @@ GRANT USAGE ON SCHEMA :"schema" TO outhaul;
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO outhaul;
 ALTER DEFAULT PRIVILEGES IN SCHEMA :"schema" GRANT SELECT ON TABLES TO outhaul;
 
+-- For incremental exports (--watermark): when the oldest transaction began, without which they look at every row.
+--   GRANT pg_read_all_stats TO outhaul;
+
 -- Not pg_read_all_data: it reads every table of the database, and those that come later.
 
 -- What everybody may do, this role may do too: make temporary tables, call functions of the schema and, up to PostgreSQL

@@ -27,6 +27,30 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the first line of the answer: a service may look for the first rows for a while.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// How an answer is compressed on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyCoding {
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+impl BodyCoding {
+    /// As HTTP calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// By the name that HTTP has for it.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        [Self::Gzip, Self::Zstd].into_iter().find(|coding| coding.name().eq_ignore_ascii_case(name.trim()))
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
@@ -67,6 +91,8 @@ pub(crate) struct HttpServer {
     authority: String,
     /// Without a slash at its end.
     base: String,
+    /// Bytes of an answer that the system keeps until they are read; `None` is as many as it likes.
+    kept: Option<usize>,
 }
 
 impl HttpServer {
@@ -94,7 +120,7 @@ impl HttpServer {
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let base = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { tls, own_tls: None, host, port, authority: authority.as_str().to_owned(), base })
+        Ok(Self { tls, own_tls: None, host, port, authority: authority.as_str().to_owned(), base, kept: None })
     }
 
     /// A server at its root, with TLS by `tls` or without any. `host` is a name or an address, an IPv6 address without
@@ -102,7 +128,20 @@ impl HttpServer {
     pub(crate) fn at(host: &str, port: u16, tls: Option<Arc<ClientConfig>>) -> Self {
         let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let own_tls = tls.map(OwnTls);
-        Self { tls: own_tls.is_some(), own_tls, host: host.to_owned(), port, authority, base: String::new() }
+        Self {
+            tls: own_tls.is_some(),
+            own_tls,
+            host: host.to_owned(),
+            port,
+            authority,
+            base: String::new(),
+            kept: None,
+        }
+    }
+
+    /// The same, of whose answers the system keeps only about so many bytes until they are read.
+    pub(crate) fn keeping(self, bytes: usize) -> Self {
+        Self { kept: Some(bytes), ..self }
     }
 
     /// The path of a resource, whose own begins with a slash.
@@ -193,8 +232,14 @@ impl HttpServer {
             Some(address) => TcpStream::connect((address, self.port)).await,
             None => TcpStream::connect((self.host.as_str(), self.port)).await,
         };
-        let kept = connected.and_then(|socket| keepalive::set(&socket).map(|()| socket));
-        kept.map_err(|source| HttpError::Connect { server: self.authority.clone(), source })
+        let set = connected.and_then(|socket| {
+            keepalive::set(&socket)?;
+            if let Some(bytes) = self.kept {
+                keepalive::keep_little(&socket, bytes)?;
+            }
+            Ok(socket)
+        });
+        set.map_err(|source| HttpError::Connect { server: self.authority.clone(), source })
     }
 
     async fn secure(&self, socket: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {

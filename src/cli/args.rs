@@ -9,6 +9,7 @@ use crate::config::job::of_run;
 use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
 use crate::config::service::ServiceRole;
+use crate::describe::ddl::dbt::DBT;
 use crate::describe::ddl::{Dialect, TableName};
 
 /// Rows that `outhaul demo` makes at most: about 100 GB of private tables.
@@ -182,8 +183,8 @@ fn ddl() -> Command {
                 .long("dialect")
                 .value_name("ENGINE")
                 .required(true)
-                .value_parser(Dialect::ALL.map(Dialect::name))
-                .help("whose SQL"),
+                .value_parser(PossibleValuesParser::new(Dialect::ALL.map(Dialect::name).into_iter().chain([DBT])))
+                .help("whose SQL; dbt: its sources"),
         )
         .arg(
             Arg::new("name")

@@ -39,7 +39,10 @@ pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8
         return front.fail(&Failure::early(&error));
     }
     if request.commit.keep_snapshot.is_some() {
-        request.keeper = match launch(matches, request.work.source_limits.yield_to_ddl) {
+        let mut connection = args::flags(matches);
+        connection.retain(|(key, _)| of_connection().any(|option| option.key == *key));
+        let connection = connection.into_iter().map(|(key, values)| (key.to_owned(), values)).collect();
+        request.keeper = match launch(connection, request.work.source_limits.yield_to_ddl) {
             Ok(launch) => Some(launch),
             Err(error) => return front.fail(&Failure::early(&error)),
         };
@@ -94,12 +97,12 @@ fn binary_to_terminal(request: &ExportRequest, is_terminal: bool) -> Option<Expo
 }
 
 /// How a keeper is started: this program, which connects by the same options.
-fn launch(matches: &ArgMatches, yield_after: Option<Duration>) -> Result<KeeperLaunch, ExportError> {
+pub(super) fn launch(
+    connection: Vec<(String, Vec<String>)>,
+    yield_after: Option<Duration>,
+) -> Result<KeeperLaunch, ExportError> {
     let program = std::env::current_exe()
         .map_err(|error| ExportError::internal("finding this program's own file").with_source(error))?;
-    let mut connection = args::flags(matches);
-    connection.retain(|(key, _)| of_connection().any(|option| option.key == *key));
-    let connection = connection.into_iter().map(|(key, values)| (key.to_owned(), values)).collect();
     Ok(KeeperLaunch { program, connection, yield_after })
 }
 

@@ -19,11 +19,13 @@ const GROUPS: [(&str, &[&str]); 3] = [
 ];
 
 /// Pages beside the help of the commands, as they stand in `config/`.
-const TOPICS: [(&str, &str); 6] = [
+const TOPICS: [(&str, &str); 8] = [
     ("types", include_str!("../../config/types.md")),
     ("connecting", include_str!("../../config/connecting.md")),
     ("clickhouse", include_str!("../../config/clickhouse.md")),
     ("output", include_str!("../../config/output.md")),
+    ("jobs", include_str!("../../config/jobs.md")),
+    ("schedulers", include_str!("../../config/schedulers.md")),
     ("exit-codes", include_str!("../../config/exit-codes.md")),
     ("recipes", include_str!("../../config/recipes.md")),
 ];
@@ -36,7 +38,7 @@ Common uses:
   outhaul export --query 'select id, total from orders' --format ndjson --to - | head";
 
 const POINTERS: &str = "\
-outhaul help TOPIC shows more: options, types, connecting, clickhouse, output, exit-codes, recipes.";
+help TOPIC: options, types, connecting, clickhouse, output, jobs, schedulers, exit-codes, recipes.";
 
 /// The options that `export -h` shows.
 const COMMON: [&str; 8] = ["from", "table", "query", "to", "format", "where", "columns", "readers"];

@@ -27,6 +27,7 @@ pub(super) async fn keep(matches: &ArgMatches, context: &CommandContext) -> u8 {
         destination: matches.get_one::<String>("dest").cloned().unwrap_or_default(),
         single_file: matches.get_flag("single_file"),
         run_id: matches.get_one::<String>("run_id").cloned(),
+        others: Vec::new(),
         duration: matches.get_one::<Duration>("for").copied().unwrap_or_default(),
         yield_after,
     };
@@ -120,6 +121,7 @@ fn orders(context: &CommandContext) -> Result<KeepRequest, ExportError> {
         destination: orders.destination,
         single_file: orders.single_file,
         run_id: Some(orders.run_id),
+        others: orders.others,
         duration: orders.duration,
         yield_after: orders.yield_after,
     })

@@ -26,6 +26,7 @@ mod pull_cmd;
 mod report;
 mod resume_cmd;
 mod run_cmd;
+mod run_plan;
 mod run_view;
 mod screen;
 mod serve_cmd;

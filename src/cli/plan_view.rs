@@ -132,11 +132,15 @@ impl<'a> PlanView<'a> {
     ) {
         let written = human::format(format.format, format.compression);
         let written = if commit.single_file { format!("one file of {written}") } else { written };
+        let mut there = destination_words(destination, commit.on_existing, &commit.run_id);
+        if let Some(who) = &destination.credentials {
+            let _ = write!(there, "\ncredentials by {who}");
+        }
         let written = commit.folders.iter().fold(written, |written, folders| {
             let levels: Vec<String> = folders.columns.iter().map(|column| format!("{column}=…/")).collect();
             format!("{written}\nin folders {}", levels.concat())
         });
-        let words = [destination_words(destination, commit.on_existing, &commit.run_id), written];
+        let words = [there, written];
         self.writes = Some(WritesView { compression: format.compression, destination, words });
     }
 }

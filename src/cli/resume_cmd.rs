@@ -4,11 +4,16 @@ use clap::ArgMatches;
 
 use super::exit::Truncation;
 use super::looks::Looks;
+use super::progress::View;
+use super::run_view::JobTotals;
 use super::session::{self, Facts};
-use super::summary::Left;
-use super::{CommandContext, args, engine, export_cmd};
+use super::summary::{Failure, Left};
+use super::{CommandContext, args, engine, export_cmd, run_cmd};
 use crate::config;
+use crate::export::ExportError;
+use crate::export::job_resume::{find_job, resume_job};
 use crate::export::resume::{self, ResumeRequest};
+use crate::model::ExportErrorKind;
 use crate::store::shown;
 
 pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8 {
@@ -31,6 +36,25 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         aws_credential_command,
         external: external.map(|_| engine::line(options.stdin)),
     };
+    match context.unless_stopped("stopped while looking for the run", find_job(&request)).await {
+        Ok(None) => {}
+        Ok(Some(_)) if request.external.is_some() => {
+            let error = ExportError::new(ExportErrorKind::Usage, "--workers external is of one export, and this is a job")
+                .with_hint("leave it out: one process reads all exports of a job");
+            return front.fail(&Failure::early(&error));
+        }
+        Ok(Some(job)) => {
+            if front.view == View::Json {
+                return front.fail(&Failure::early(&run_cmd::no_json_events()));
+            }
+            let totals = JobTotals::of_resumed(&job);
+            return export_cmd::with_metrics(&front, &options, async {
+                run_cmd::carry_out(totals, &front, |events, cancel| resume_job(job, events, cancel)).await
+            })
+            .await;
+        }
+        Err(error) => return front.fail(&Failure::early(&error)),
+    }
     // The run's own id is told by its first event.
     let facts = Facts { run_id: None, truncation: Truncation::Signalled, left: Left::Nothing };
     export_cmd::with_metrics(&front, &options, async {

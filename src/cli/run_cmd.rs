@@ -4,10 +4,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::ArgMatches;
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
 
 use super::looks::Looks;
 use super::progress::{Progress, View};
-use super::run_view::{self, JobSummary, JobTotals};
+use super::run_plan::PlannedJob;
+use super::run_view::{JobSummary, JobTotals};
 use super::screen::stdout_answer;
 use super::session::{Front, by_signal};
 use super::summary::Failure;
@@ -16,7 +19,7 @@ use crate::base::telemetry::{self, Outcome};
 use crate::config::job::{JobChoice, JobFile, schema};
 use crate::config::{ConfigErrors, FrontOptions};
 use crate::export::ExportError;
-use crate::export::job::{JobReport, JobRequest, plan_job, run_job};
+use crate::export::job::{ExportEvent, JobExport, JobReport, JobRequest, plan_job, run_job};
 use crate::model::{Event, ExportErrorKind};
 
 pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
@@ -35,13 +38,22 @@ pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
     context.start_logs(Looks::of(options.color, options.log_format));
     let front = export_cmd::front(&options, context);
     if front.view == View::Json {
-        let error = ExportError::new(ExportErrorKind::Usage, "--progress json is of one export, and a job has several");
-        return front.fail(&Failure::early(&error.with_hint("--report json tells of each export at the end")));
+        return front.fail(&Failure::early(&no_json_events()));
     }
     if matches.get_flag("dry_run") {
         return plan(&job, &front, context).await;
     }
-    export_cmd::with_metrics(&front, &options, carry_out(job, &front)).await
+    let totals = JobTotals::new(&job);
+    export_cmd::with_metrics(&front, &options, async {
+        carry_out(totals, &front, |events, cancel| run_job(job, events, cancel)).await
+    })
+    .await
+}
+
+/// Why nobody hears of a job event by event.
+pub(super) fn no_json_events() -> ExportError {
+    ExportError::new(ExportErrorKind::Usage, "--progress json is of one export, and a job has several")
+        .with_hint("--report json tells of each export at the end")
 }
 
 /// Why a job is none.
@@ -68,13 +80,29 @@ async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequ
     };
     let names = |id: &str| matches.get_many::<String>(id).into_iter().flatten().cloned().collect();
     let choice = JobChoice { only: names("only"), except: names("except") };
-    file.job(&flags, environment, &source, &listed, &choice).map_err(NoJob::Config)
+    let (mut job, options) = file.job(&flags, environment, &source, &listed, &choice).map_err(NoJob::Config)?;
+    let kept = job.exports.iter().any(|export| export.request.commit.keep_snapshot.is_some());
+    if kept {
+        let connection = file.connection(flags, environment);
+        for JobExport { request, .. } in &mut job.exports {
+            let yield_after = request.work.source_limits.yield_to_ddl;
+            request.keeper = Some(export_cmd::launch(connection.clone(), yield_after).map_err(NoJob::Source)?);
+        }
+    }
+    Ok((job, options))
 }
 
 /// Runs a job to its end and tells of it; returns the exit code.
-async fn carry_out(job: JobRequest, front: &Front) -> u8 {
+pub(super) async fn carry_out<F>(
+    totals: JobTotals,
+    front: &Front,
+    start: impl FnOnce(Sender<ExportEvent>, CancellationToken) -> F,
+) -> u8
+where
+    F: Future<Output = Result<JobReport, ExportError>>,
+{
     let started = Instant::now();
-    telemetry::run_named(&job.run_id);
+    telemetry::run_named(totals.run_id());
     let (progress, events) = match Progress::start(front.view, &front.screen) {
         Ok(progress) => progress,
         Err(error) => {
@@ -82,11 +110,10 @@ async fn carry_out(job: JobRequest, front: &Front) -> u8 {
             return front.fail(&Failure::early(&error));
         }
     };
-    let totals = JobTotals::new(&job);
     let screen = (!front.quiet).then(|| front.screen.clone());
     let (told, heard) = tokio::sync::mpsc::channel(EVENT_QUEUE);
     let telling = tokio::spawn(totals.tell(heard, events, screen));
-    let ended = run_job(job, told, front.signals.token().clone()).await;
+    let ended = start(told, front.signals.token().clone()).await;
     // It ends with the last export's own channel.
     let _ = telling.await;
     let drained = progress.drain().await;
@@ -139,7 +166,7 @@ async fn plan(job: &JobRequest, front: &Front, context: &CommandContext) -> u8 {
     let planned = context.unless_stopped("stopped while planning", plan_job(job)).await;
     match planned {
         Ok(plans) => {
-            let view = run_view::PlannedJob::new(job, &plans);
+            let view = PlannedJob::new(job, &plans);
             if !front.reporter.is_json() {
                 let answered = stdout_answer(printable::lines(&view.to_string()).trim_end());
                 if answered != exit::COMPLETE {

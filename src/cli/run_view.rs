@@ -1,7 +1,6 @@
 //! What people and scripts see of a job: totals while it runs, a table and a report at its end.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -15,7 +14,8 @@ use super::table::Table;
 use crate::base::words::counted;
 use crate::export::ExportError;
 use crate::export::job::{ExportEvent, JobOutcome, JobReport, JobRequest};
-use crate::model::{Event, Plan, ResumedProgress, RunStatus};
+use crate::export::job_resume::ResumableJob;
+use crate::model::{Event, ResumedProgress, RunStatus, SnapshotScope};
 
 /// Exit codes from the gravest on: the first that an export has is the job's.
 const GRAVITY: [u8; 18] = [
@@ -67,19 +67,41 @@ pub(super) struct JobTotals {
     root: String,
     readers: usize,
     sums: Vec<Sum>,
+    /// Whether each export is planned only when it is its turn.
+    in_turns: bool,
     told_plan: bool,
 }
 
 impl JobTotals {
     pub(super) fn new(job: &JobRequest) -> Self {
+        let names: Vec<String> = job.exports.iter().map(|export| export.name.clone()).collect();
         Self {
-            names: job.exports.iter().map(|export| export.name.clone()).collect(),
             run_id: job.run_id.clone(),
             root: crate::store::shown(&job.root),
             readers: job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1),
-            sums: vec![Sum::default(); job.exports.len()],
+            sums: vec![Sum::default(); names.len()],
+            in_turns: job.snapshot == SnapshotScope::Export,
             told_plan: false,
+            names,
         }
+    }
+
+    /// Those of a run that is resumed.
+    pub(super) fn of_resumed(job: &ResumableJob) -> Self {
+        let names = job.names();
+        Self {
+            run_id: job.run_id().to_owned(),
+            root: job.root().to_owned(),
+            readers: job.readers(),
+            sums: vec![Sum::default(); names.len()],
+            in_turns: job.snapshot() == SnapshotScope::Export,
+            told_plan: false,
+            names,
+        }
+    }
+
+    pub(super) fn run_id(&self) -> &str {
+        &self.run_id
     }
 
     /// Tells what happens for as long as events come; each export that has committed has a line of its own.
@@ -108,7 +130,7 @@ impl JobTotals {
             if all_planned && !std::mem::replace(&mut self.told_plan, true) {
                 let _ = events.send(self.plan()).await;
             }
-            if self.told_plan {
+            if self.told_plan || self.in_turns {
                 // A full queue drops this one: the next says it better.
                 let _ = events.try_send(self.progress());
             }
@@ -186,6 +208,8 @@ pub(super) struct JobJson<'a> {
     record: Option<&'a str>,
     one_instant: bool,
     retryable: bool,
+    /// Whether `outhaul resume` goes on with an export that did not commit.
+    resumable: bool,
     exports: Vec<ExportJson<'a>>,
 }
 
@@ -252,6 +276,7 @@ impl<'a> JobSummary<'a> {
             record: self.report.record.as_deref().ok(),
             one_instant: self.report.one_instant,
             retryable: self.failed().next().is_some() && self.failed().all(|error| error.kind.retryable()),
+            resumable: self.failed().any(|error| error.resumable),
             exports: exports.collect(),
         }
     }
@@ -312,121 +337,17 @@ impl fmt::Display for JobSummary<'_> {
         }
         writeln!(f, "{table}")?;
         if !self.report.one_instant {
-            writeln!(f, "  the exports are not of one instant: some were committed by an earlier try")?;
+            let why = match self.report.snapshot {
+                SnapshotScope::Run => "some were committed by an earlier try",
+                SnapshotScope::Export => "each has its own snapshot",
+            };
+            writeln!(f, "  the exports are not of one instant: {why}")?;
         }
         write!(f, "  run       {}", self.report.run_id)?;
         if let Ok(record) = &self.report.record {
             write!(f, "\n  record    {record}")?;
         }
         Ok(())
-    }
-}
-
-/// What a job would read.
-#[derive(Debug)]
-pub(super) struct PlannedJob<'a> {
-    job: &'a JobRequest,
-    plans: &'a [(String, Result<Arc<Plan>, ExportError>)],
-}
-
-/// The JSON form.
-#[derive(Debug, Serialize)]
-pub(super) struct PlannedJobJson<'a> {
-    schema_version: u32,
-    exit_code: u8,
-    run_id: &'a str,
-    root: String,
-    retryable: bool,
-    exports: Vec<PlannedExportJson<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct PlannedExportJson<'a> {
-    name: &'a str,
-    exit_code: u8,
-    destination: String,
-    partitions: Option<usize>,
-    estimated_rows: Option<u64>,
-    estimated_bytes: Option<u64>,
-    error: Option<String>,
-}
-
-impl<'a> PlannedJob<'a> {
-    pub(super) fn new(job: &'a JobRequest, plans: &'a [(String, Result<Arc<Plan>, ExportError>)]) -> Self {
-        Self { job, plans }
-    }
-
-    pub(super) fn exit_code(&self) -> u8 {
-        gravest(self.plans.iter().map(|(_, plan)| plan_code(plan)))
-    }
-
-    pub(super) fn failures(&self) -> Vec<String> {
-        let failed = |(name, plan): &(String, Result<Arc<Plan>, ExportError>)| {
-            Some(format!("{name}: {}", summary::error_text(&Failure::early(plan.as_ref().err()?), false)))
-        };
-        self.plans.iter().filter_map(failed).collect()
-    }
-
-    pub(super) fn errors(&self) -> Vec<ErrorRecord> {
-        self.plans.iter().filter_map(|(_, plan)| plan.as_ref().err()).map(ErrorRecord::of).collect()
-    }
-
-    fn destinations(&self) -> impl Iterator<Item = String> {
-        self.job.exports.iter().map(|export| match &export.request.commit.target {
-            crate::model::Target::Destination(url) => crate::store::shown(url),
-            crate::model::Target::Stream { .. } => "-".to_owned(),
-        })
-    }
-
-    pub(super) fn body(&self) -> PlannedJobJson<'a> {
-        let exports = self.plans.iter().zip(self.destinations()).map(|((name, plan), destination)| {
-            let known = plan.as_ref().ok();
-            PlannedExportJson {
-                name,
-                exit_code: plan_code(plan),
-                destination,
-                partitions: known.map(|plan| plan.partitions.len()),
-                estimated_rows: known.and_then(|plan| plan.relation.estimated_rows),
-                estimated_bytes: known.and_then(|plan| plan.relation.estimated_bytes),
-                error: plan.as_ref().err().map(ExportError::sentence),
-            }
-        });
-        let failed = || self.plans.iter().filter_map(|(_, plan)| plan.as_ref().err());
-        PlannedJobJson {
-            schema_version: summary::SCHEMA_VERSION,
-            exit_code: self.exit_code(),
-            run_id: &self.job.run_id,
-            root: crate::store::shown(&self.job.root),
-            retryable: failed().next().is_some() && failed().all(|error| error.kind.retryable()),
-            exports: exports.collect(),
-        }
-    }
-}
-
-fn plan_code(plan: &Result<Arc<Plan>, ExportError>) -> u8 {
-    plan.as_ref().err().map_or(exit::COMPLETE, |error| exit::failed(error.kind))
-}
-
-impl fmt::Display for PlannedJob<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::flush();
-        table.right(1).right(2).right(3);
-        table.row(["export", "partitions", "rows", "size", "to"].map(str::to_owned));
-        for ((name, plan), destination) in self.plans.iter().zip(self.destinations()) {
-            let cells = match plan {
-                Ok(plan) => {
-                    let rows = plan.relation.estimated_rows.map_or_else(|| "?".to_owned(), human::about);
-                    let bytes = plan.relation.estimated_bytes.map_or_else(|| "?".to_owned(), human::bytes);
-                    [name.clone(), plan.partitions.len().to_string(), rows, bytes, destination]
-                }
-                Err(error) => {
-                    let note = format!("cannot be read, exit {}", exit::failed(error.kind));
-                    [name.clone(), String::new(), String::new(), String::new(), note]
-                }
-            };
-            table.row(cells);
-        }
-        write!(f, "{table}")
     }
 }
 
@@ -450,6 +371,7 @@ mod tests {
             root: "s3://lake/night".to_owned(),
             record: Ok(format!("s3://lake/night/_runs/{}.json", samples::RUN)),
             one_instant: true,
+            snapshot: SnapshotScope::Run,
             exports: vec![outcome("public.lineitem", Ok(samples::report())), outcome("public.orders", second)],
         }
     }

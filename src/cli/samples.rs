@@ -33,6 +33,7 @@ pub(crate) fn report() -> ExportReport {
             snapshot_age_seconds: Some(12.25),
             heap_blocks_read: Some(157_234),
         }),
+        watermark: None,
         already_committed: false,
         truncation_allowed: false,
     }

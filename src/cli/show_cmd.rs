@@ -12,7 +12,9 @@ use crate::commit::Manifest;
 use crate::commit::model::{RowCapRecord, SchemaColumn, SourceName};
 use crate::export::ExportError;
 use crate::export::show::{self, Remains, Shown, ShownOwner, ShownRun, UnendedState};
-use crate::model::{Consistency, ConsistencyMode, Direction, RowOrder, RowsAvailable, RunStatus};
+use crate::model::{
+    ColumnChange, Consistency, ConsistencyMode, Direction, RowOrder, RowsAvailable, RunStatus, SchemaChange, Watermark,
+};
 
 /// Parts that people see before they are told how many more there are; the JSON form has all.
 const PARTS_SHOWN_MAX: usize = 5;
@@ -122,6 +124,9 @@ fn of_export(manifest: &Manifest, shown: &Shown, lines: &mut ShownLines) {
     if source.row_security {
         lines.entry("rows", "those that row security let the role see (--allow-rls)");
     }
+    if let Some(watermark) = &manifest.watermark {
+        lines.entry("watermark", &of_watermark(watermark));
+    }
     lines.entry("cap", &cap(&manifest.row_cap));
     if !source.key.is_empty() {
         let column =
@@ -157,6 +162,33 @@ fn consistency(consistency: &Consistency) -> String {
     };
     let words: Vec<String> =
         mode.map(str::to_owned).into_iter().chain(snapshots).chain(consistency.note.clone()).collect();
+    words.join("\n")
+}
+
+/// What an incremental export went on from, and what it leaves for the next one.
+fn of_watermark(watermark: &Watermark) -> String {
+    let Watermark { column, value, horizon, oldest_xact_start, look_back, since, why_full, .. } = watermark;
+    let mut words = vec![format!("{column} up to {}", value.as_deref().unwrap_or("no value yet"))];
+    words.push(match (since, why_full) {
+        (Some(run), _) => format!("new since run {run}"),
+        (None, Some(why)) => format!("all rows: {why}"),
+        (None, None) => "all rows: there was no export to go on from".to_owned(),
+    });
+    words.push(format!("the next export reads what transactions from {horizon} on have written,"));
+    words.push(match look_back {
+        Some(seconds) => {
+            format!("and looks back {} for it", human::seconds(f64::from(u32::try_from(*seconds).unwrap_or(u32::MAX))))
+        }
+        None => "and looks at every row for it".to_owned(),
+    });
+    words.extend(oldest_xact_start.map(|at| format!("the oldest transaction had begun {}", moment(at))));
+    for SchemaChange { column, change } in &watermark.changes {
+        words.push(match change {
+            ColumnChange::Added => format!("column {column} is new"),
+            ColumnChange::Dropped => format!("column {column} is gone"),
+            ColumnChange::Retyped => format!("column {column} has another type"),
+        });
+    }
     words.join("\n")
 }
 

@@ -6,7 +6,7 @@ use super::exit::{self, Truncation};
 use super::human;
 use crate::base::voice;
 use crate::export::ExportError;
-use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost};
+use crate::model::{ExportErrorKind, ExportReport, RowOrder, RowsAvailable, RunStatus, SourceCost, WatermarkReport};
 
 /// Raised when a field of the JSON report changes its meaning or goes away.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -69,12 +69,26 @@ pub(crate) fn text(report: &ExportReport, truncation: Truncation) -> String {
     if let Some(snapshot) = &report.snapshot {
         entry("snapshot", snapshot.clone());
     }
+    if let Some(watermark) = &report.watermark {
+        entry("since", since(watermark));
+    }
     entry("run", report.run_id.clone());
     if let Some(manifest) = &report.manifest {
         entry("manifest", manifest.clone());
         entry("check it", format!("outhaul verify {}", shell_word(&report.destination)));
     }
     lines.join("\n")
+}
+
+/// `run 20261128T174427Z-9f3a2b1c, and updated_at up to 2026-11-28 01:02:03+00`.
+fn since(watermark: &WatermarkReport) -> String {
+    let from = match (&watermark.since, &watermark.why_full) {
+        (Some(run), _) => format!("run {run}"),
+        (None, Some(why)) => format!("the beginning: {why}"),
+        (None, None) => "the beginning: there is no export to go on from".to_owned(),
+    };
+    let value = watermark.value.as_deref().unwrap_or("none");
+    format!("{from}; greatest {}: {value}", watermark.column)
 }
 
 /// `300 rows/s, `.
@@ -194,6 +208,8 @@ pub(crate) struct Failed<'a> {
     destination: Option<&'a str>,
     exit_code: u8,
     retryable: bool,
+    /// Whether `outhaul resume` goes on with it.
+    resumable: bool,
     error_kind: ExportErrorKind,
     error: String,
     hint: Option<&'a str>,
@@ -212,6 +228,7 @@ pub(crate) fn failed<'a>(failure: &Failure<'a>) -> Failed<'a> {
         destination: failure.destination,
         exit_code: exit::failed(kind),
         retryable: kind.retryable(),
+        resumable: failure.error.resumable,
         error_kind: kind,
         error: failure.error.sentence(),
         hint: failure.error.hint.as_deref(),

@@ -9,10 +9,11 @@ use super::model::{
     FormatRecord, Manifest, ManifestSource, PartEntry, RowCapRecord, SchemaColumn, SourceKey, SourceName, Totals,
 };
 use super::types::{arrow_type, parquet_type, pg_type};
+use super::watermark::watermark;
 use crate::model::{
     AmountRead, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format, FormatOptions,
     KeyColumn, ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, RowOrder,
-    RowsAvailable, RunStatus, SourceFacts, SourceKind,
+    RowsAvailable, RunStatus, SchemaChange, Selection, SourceFacts, SourceKind,
 };
 
 /// What a manifest says that is in no receipt.
@@ -37,6 +38,10 @@ pub(crate) struct RunFacts<'a> {
     pub(crate) format: &'a FormatOptions,
     /// Which values the manifest may show.
     pub(crate) stats: ManifestStats,
+    /// What of the relation was asked for.
+    pub(crate) selection: Selection,
+    /// How the columns differ from those of the export that an incremental one goes on from.
+    pub(crate) changes: Vec<SchemaChange>,
     /// Which columns the parts have folders for.
     pub(crate) folders: Option<&'a FolderOptions>,
 }
@@ -76,6 +81,9 @@ pub(crate) fn build(
     };
 
     let kind = facts.source.kind;
+    let told = (facts.selection, facts.changes);
+    let incremental = plan.watermark.as_ref();
+    let watermark = incremental.and_then(|it| watermark(it, &plan.columns, receipts, row_cap.truncated, told));
 
     Ok(Manifest {
         run_id: facts.run_id,
@@ -100,11 +108,12 @@ pub(crate) fn build(
         format: FormatRecord::from(format),
         totals,
         parts,
+        watermark,
     })
 }
 
 /// What the manifest of this plan calls its relation.
-pub(super) fn source_name(plan: &Plan) -> SourceName {
+pub(crate) fn source_name(plan: &Plan) -> SourceName {
     match (&plan.relation.name, &plan.relation.query) {
         (Some(name), _) => SourceName::Relation(name.clone()),
         (None, query) => SourceName::Query(query.clone().unwrap_or_default()),

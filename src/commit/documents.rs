@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
+use futures_util::future::try_join_all;
 use serde::Serialize;
 
 use super::error::ManifestError;
@@ -87,11 +88,16 @@ impl Documents {
         if matches!(placement, Placement::Single { .. }) {
             return Ok(());
         }
-        let success = Document { path: SUCCESS_PATH, bytes: self.success.clone(), content_type: JSON };
-        for Document { path: what, bytes, content_type } in self.described.iter().chain([&success]) {
-            let put = destination.put(what, bytes.clone(), content_type).await;
-            put.map_err(|source| ManifestError::Unfinished { what, source })?;
+        // They can be made again from the manifest (`outhaul ddl`), so no loss of power is feared for them.
+        let mut writing = Vec::new();
+        for document in &self.described {
+            writing.push(async move {
+                let put = destination.note(document.path, document.bytes.clone(), document.content_type).await;
+                put.map_err(|source| ManifestError::Unfinished { what: document.path, source })
+            });
         }
-        Ok(())
+        try_join_all(writing).await?;
+        let put = destination.put(SUCCESS_PATH, self.success.clone(), JSON).await;
+        put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH, source })
     }
 }

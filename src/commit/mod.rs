@@ -15,6 +15,7 @@ pub(crate) mod placement;
 mod protocol;
 mod recover;
 pub(crate) mod types;
+mod watermark;
 pub mod wire;
 
 pub(crate) use build::{RunFacts, build};

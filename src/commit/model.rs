@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::model::{
     ColumnSummary, Compression, Consistency, CsvOptions, Direction, FolderValue, Format, FormatOptions, KeyValue,
-    PartRange, RowOrder, RowsAvailable, RunStatus, SourceKind,
+    PartRange, RowOrder, RowsAvailable, RunStatus, SourceKind, Watermark,
 };
 
 /// One committed export: what it read, under which snapshot, and every part it left.
@@ -51,6 +51,8 @@ pub struct Manifest {
     pub totals: Totals,
     /// The parts in output order.
     pub parts: Vec<PartEntry>,
+    /// What an incremental export leaves for the next one.
+    pub watermark: Option<Watermark>,
 }
 
 /// Where the rows came from.

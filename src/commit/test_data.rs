@@ -11,8 +11,8 @@ use crate::model::{
     AmountRead, CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Compression, Consistency,
     ConsistencyMode, CsvOptions, Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout, ManifestStats, Newline,
     ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, Policies, Precision,
-    ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable, SnapshotRecord, SourceFacts, SourceKind, SourceProfile,
-    StagedObject, Staging, TupleId,
+    ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable, Selection, SnapshotRecord, SourceFacts, SourceKind,
+    SourceProfile, StagedObject, Staging, TupleId,
 };
 use crate::store::{Destination, PartName, StoreOptions};
 
@@ -104,6 +104,7 @@ pub(crate) fn plan() -> Plan {
         now: None,
         read: read(),
         at_own_moments: Vec::new(),
+        watermark: None,
         columns,
         key: vec![key("created_at", Direction::Desc, true), key("id", Direction::Asc, false)],
         cap: CapPlan {
@@ -228,6 +229,8 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
         plan,
         format,
         stats,
+        selection: Selection::default(),
+        changes: Vec::new(),
         folders: None,
     }
 }

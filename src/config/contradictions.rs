@@ -5,8 +5,14 @@ use super::options::{Arity, Given, by_key};
 use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
-use crate::model::{Compression, Format, Preset, RowCap, SourceKind, SourceProfile, Workers};
+use crate::model::{
+    Compression, ConsistencyChoice, Format, Preset, RowCap, ServerSideEncryption, SourceKind, SourceProfile,
+    Workers,
+};
 use crate::source::Source;
+
+/// Tags of one object, at S3.
+const OBJECT_TAGS_MAX: usize = 10;
 
 /// What makes this export one ordered stream of bytes, if anything does.
 pub(super) fn one_stream(raw: &Raw) -> Option<String> {
@@ -42,9 +48,13 @@ pub(super) fn find(
     if given.workers == Some(Workers::External) {
         found.external();
     }
-    if source.is_some_and(|source| source.kind() == SourceKind::Clickhouse) {
-        found.clickhouse();
+    match source.map(Source::kind) {
+        Some(SourceKind::Clickhouse) => found.clickhouse(given),
+        Some(_) => found.not_clickhouse(given),
+        None => {}
     }
+    found.objects(given);
+    found.incremental();
     found.commit();
     found.errors
 }
@@ -207,24 +217,85 @@ impl Contradictions<'_> {
         }
     }
 
-    /// What only PostgreSQL has.
-    fn clickhouse(&mut self) {
+    fn incremental(&mut self) {
+        if self.raw.get("watermark").is_none() {
+            if !self.raw.in_job {
+                self.refuse(
+                    &["look_back", "since", "on_schema_change"],
+                    "without --watermark",
+                    "add that, or leave it out",
+                );
+            }
+            return;
+        }
+        if self.is("read_mode", "keyset") {
+            let hint = "leave one of them out: only a snapshot tells new rows from old ones";
+            self.refuse(&["watermark"], "with --read-mode keyset", hint);
+        }
+        if self.is("manifest_stats", "none") {
+            let hint = "leave one of them out: the manifest says how far the export has come";
+            self.refuse(&["watermark"], "with --manifest-stats none", hint);
+        }
+        if self.is("to", "-") && self.raw.get("manifest").is_none() {
+            let hint = "add --manifest FILE: the next export goes on from it";
+            self.refuse(&["watermark"], "with --to - and without a manifest", hint);
+        }
+    }
+
+    /// What only PostgreSQL has, and what makes one statement of a read that is to be several.
+    fn clickhouse(&mut self, given: &Given) {
         let keys = [
             "allow_rls",
             "char_padding",
             "keep_snapshot",
-            "max_bytes_per_second",
             "max_replay_lag",
             "max_snapshot_age",
             "page_size",
             "source_profile",
             "unconstrained_numeric",
+            "watermark",
             "workers",
             "yield_to_ddl",
         ];
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");
         if self.is("read_mode", "keyset") {
             self.refuse(&["read_mode"], "where the rows are in ClickHouse", "leave it out");
+        }
+        if let Some(choice) = given.consistency {
+            self.consistency(choice);
+        }
+    }
+
+    /// What only ClickHouse has.
+    fn not_clickhouse(&mut self, given: &Given) {
+        self.refuse(&["consistency"], "where the rows are not in ClickHouse", "leave it out");
+        if let Some(setting) = self.raw.get("table").filter(|_| given.table.as_deref().is_some_and(value::is_cut)) {
+            let what = format!("{}: a name has {} bytes at most in PostgreSQL", setting.origin, value::NAME_BYTES_MAX);
+            self.errors.push(ConfigError::new(what, "write the name that the table has"));
+        }
+    }
+
+    fn consistency(&mut self, choice: ConsistencyChoice) {
+        let one = self.is("partitions", "1");
+        if choice == ConsistencyChoice::SingleStatement {
+            if !one {
+                self.refuse(&["partitions"], "above 1 with --consistency single_statement", "leave one of them out");
+            }
+            return;
+        }
+        let stream = one_stream(self.raw);
+        let beside = match (stream, one) {
+            (Some(stream), _) => Some(format!("with {stream}, which is one statement")),
+            (None, true) => Some("with --partitions 1, which is one statement".to_owned()),
+            (None, false) if self.raw.given("query").is_some() => Some("with --query, which has no parts".to_owned()),
+            (None, false) if self.raw.given("key").is_some() => Some("with --key, which splits by ranges".to_owned()),
+            (None, false) => {
+                let caps = ["max_rows", "limit"].into_iter().find(|cap| self.raw.given(cap).is_some());
+                caps.map(|cap| format!("with --{}, which is one statement", cap.replace('_', "-")))
+            }
+        };
+        if let Some(beside) = beside {
+            self.refuse(&["consistency"], &beside, "leave one of them out");
         }
     }
 
@@ -255,7 +326,30 @@ impl Contradictions<'_> {
         }
     }
 
+    fn objects(&mut self, given: &Given) {
+        use ServerSideEncryption::{Kms, KmsTwice};
+        if !matches!(given.sse, Some(Kms | KmsTwice)) {
+            self.refuse(&["sse_kms_key_id", "sse_bucket_key"], "without --sse aws:kms", "add that, or leave it out");
+        } else if given.sse == Some(KmsTwice) {
+            self.refuse(&["sse_bucket_key"], "with --sse aws:kms:dsse, which has no such key", "leave it out");
+        }
+        let tags = self.raw.given("object_tag").map_or_else(Vec::new, |setting| setting.values.clone());
+        let mut names: Vec<&str> = tags.iter().filter_map(|tag| Some(tag.split_once('=')?.0)).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find_map(|pair| (pair.first() == pair.last()).then_some(pair)?.first()) {
+            self.errors.push(ConfigError::new(format!("--object-tag {twice} is given twice"), "give it once"));
+        }
+        if names.len() > OBJECT_TAGS_MAX {
+            let what = format!("--object-tag is given {} times", names.len());
+            self.errors.push(ConfigError::new(what, format!("an object has at most {OBJECT_TAGS_MAX} tags")));
+        }
+    }
+
     fn commit(&mut self) {
+        if self.is("on_signal", "keep") && self.raw.get("keep_snapshot").is_none() {
+            let what = "--on-signal keep without --keep-snapshot: what is kept could not be gone on with";
+            self.errors.push(ConfigError::new(what, "add --keep-snapshot, or leave it out"));
+        }
         if self.is("to", "-") {
             let keys = [
                 "single_file",
@@ -265,6 +359,12 @@ impl Contradictions<'_> {
                 "upload_chunk_size",
                 "upload_concurrency",
                 "keep_snapshot",
+                "on_signal",
+                "sse",
+                "sse_kms_key_id",
+                "sse_bucket_key",
+                "storage_class",
+                "object_tag",
             ];
             self.refuse(&keys, "with --to -", "leave it out");
             return;

@@ -15,9 +15,10 @@ use crate::base::memory::{OPEN_PARTS_MAX, READERS_MAX, UPLOAD_CONCURRENCY_MAX};
 use crate::base::telemetry::LogFormat;
 use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
-    CharPadding, ColumnChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Preset, ReadMode, SourceProfile,
-    StdinRule, TimestampPrecision, UnconstrainedNumeric, Visibility, Workers,
+    CharPadding, ColumnChoice, ConsistencyChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8,
+    JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
+    OnUnrepresentable, Preset, ReadMode, ServerSideEncryption, Since, SourceProfile, StdinRule, TimestampPrecision,
+    UnconstrainedNumeric, Visibility, Workers,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -203,6 +204,12 @@ options! {
             "write column OLD under the name NEW; may be repeated";
         predicate "where": One<String> = value::text, "PREDICATE", hyphens: true,
             "only rows for which this SQL predicate holds";
+        watermark: One<String> = value::column, "COLUMN",
+            "export only what is new since the export of --since: rows with greater values of this timestamp, date or integer, and rows of later transactions; or an xid8 column that has the writing transaction's id";
+        look_back: One<Duration> = value::duration, "DURATION",
+            "with --watermark: how far the clock that sets the column may be behind the database's, or a row's time before its transaction";
+        since: One<Since> = value::since, "none|URL",
+            "with --watermark: the export to go on from, by its manifest, a run's record or a job's root; none exports all rows, as without it where nothing is remembered";
         key: One<Vec<(String, Direction)>> = value::key, "COL [DESC],…", list: true,
             "split and order rows by these columns, NULLs last; the primary key unless given, where order is needed";
         partition_by: Many<Vec<FolderTerm>> = folders::terms, "NAME[=EXPRESSION],…",
@@ -293,6 +300,11 @@ options! {
             "copy: everything under one snapshot; keyset: pages in short transactions, for poolers that forbid long ones";
         page_size: One<NonZeroU64> = value::rows, "ROWS",
             "rows a page, with --read-mode keyset";
+        consistency: One<ConsistencyChoice> = words(&[
+            ("part_set", ConsistencyChoice::PartSet), ("per_partition", ConsistencyChoice::PerPartition),
+            ("single_statement", ConsistencyChoice::SingleStatement),
+        ]), "MODE",
+            "what the reads of a ClickHouse table have in common: part_set, per_partition or single_statement";
         max_rows: One<NonZeroU64> = value::rows, "N",
             "export at most the first N rows by key, such as 10k or 5m; exit 3 if there were more";
         tier: One<String> = value::any, "NAME",
@@ -331,6 +343,10 @@ options! {
             ("fail", OnExisting::Fail), ("skip", OnExisting::Skip), ("replace", OnExisting::Replace),
         ]), "CHOICE",
             "where a manifest already stands: fail (exit 22), skip or replace";
+        on_schema_change: One<OnSchemaChange> = words(&[
+            ("report", OnSchemaChange::Report), ("fail", OnSchemaChange::Fail),
+        ]), "report|fail",
+            "with --watermark, where the columns differ from those of the export before: go on and tell, or fail (exit 13)";
         visibility: One<Visibility> = words(&[
             ("at-commit", Visibility::AtCommit), ("as-written", Visibility::AsWritten),
         ]), "WHEN",
@@ -343,6 +359,16 @@ options! {
             ("safe", ManifestStats::Safe), ("all", ManifestStats::All), ("none", ManifestStats::None),
         ]), "CHOICE",
             "extremes in the manifest: safe (none of text, bytea, json), all or none";
+        sse: One<ServerSideEncryption> = words(&ServerSideEncryption::ALL), "AES256|aws:kms|aws:kms:dsse",
+            "how S3 encrypts what is written; as the bucket does unless given";
+        sse_kms_key_id: One<String> = value::word, "KEY",
+            "the key of KMS with --sse aws:kms or aws:kms:dsse: its id or ARN; the account's own key for S3 unless given";
+        sse_bucket_key: Switch<bool> = value::switch, "",
+            "with --sse aws:kms: one key of the bucket's instead of a call to KMS for each object";
+        storage_class: One<String> = value::word, "CLASS",
+            "storage class of the parts on S3 or GCS: STANDARD_IA, INTELLIGENT_TIERING, NEARLINE; the bucket's own unless given";
+        object_tag: Many<(String, String)> = value::object_tag, "KEY=VALUE",
+            "a tag of the parts on S3; may be repeated, ten times at most";
         sha256: Switch<bool> = value::switch, "",
             "SHA-256 of every part in the manifest, beside CRC64NVME";
         manifest: One<PathBuf> = value::path, "FILE",
@@ -351,6 +377,8 @@ options! {
             "with --format source: where the bytes stay that came before a failure; they are no whole answer";
         keep_snapshot: One<Duration> = value::duration, "DURATION",
             "hold the snapshot so long beyond this process, so that `outhaul resume` can go on with a run that died";
+        on_signal: One<OnSignal> = words(&[("abort", OnSignal::Abort), ("keep", OnSignal::Keep)]), "abort|keep",
+            "what a signal leaves: abort: nothing; keep, with --keep-snapshot: what is uploaded, for `outhaul resume`";
     }
     People {
         progress: One<ProgressKind> = words(&[

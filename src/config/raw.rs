@@ -19,7 +19,7 @@ const DEFAULT_TABLES: &[&str] =
     &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "worker", "demo"];
 
 /// The options in whose values `~` is the home directory.
-const HOME_KEYS: [&str; 5] = ["to", "manifest", "metrics_file", "password_file", "keep_partial"];
+const HOME_KEYS: [&str; 6] = ["to", "since", "manifest", "metrics_file", "password_file", "keep_partial"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(crate) struct Raw {
     tables: BTreeMap<(&'static str, String), String>,
     /// Whether something was written that could not be read: what seems to be missing may stand there.
     pub(super) unread: bool,
+    /// Whether it is of one export of a job, where the defaults need not mean anything for each.
+    pub(super) in_job: bool,
 }
 
 impl Raw {
@@ -106,6 +108,7 @@ impl Raw {
         raw.file(TIERS, None, &["tiers"], &mut errors);
         raw.tables.extend(tiers.iter().map(|(name, cap)| (("tiers", name.clone()), cap.clone())));
         raw.settings.extend(settings);
+        raw.in_job = true;
         raw.finished(flags, environment, errors)
     }
 

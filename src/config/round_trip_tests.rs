@@ -8,9 +8,10 @@ use super::{ColorKind, ConfigErrors, Environment, FrontOptions, LogFormat, Progr
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CharPadding, ColumnChoice, Compression, Direction, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
-    JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnUnrepresentable, Policies, Preset, ReadMode,
-    RelationRequest, SourceProfile, StdinRule, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    CharPadding, ColumnChoice, Compression, ConsistencyChoice, Direction, DuplicateColumns, Format, InvalidUtf8,
+    JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
+    OnUnrepresentable, Policies, Preset, ReadMode, RelationRequest, ServerSideEncryption, Since, SourceProfile, StdinRule,
+    Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -26,6 +27,7 @@ struct Case {
 }
 
 const CSV: &[Flag] = &[("format", "csv")];
+const WATERMARK: &[Flag] = &[("watermark", "at")];
 const NDJSON: &[Flag] = &[("format", "ndjson")];
 
 const EXTERNAL: &[Flag] = &[("workers", "external")];
@@ -65,6 +67,14 @@ const CASES: &[Case] = &[
     plain("column", "x=a + 1", |r, _| r.shape.expressions == [("x".into(), "a + 1".into())]),
     plain("rename", "a=b", |r, _| r.shape.renames == [("a".into(), "b".into())]),
     plain("where", "a > 1", |r, _| r.shape.predicate.as_deref() == Some("a > 1")),
+    plain("watermark", "at", |r, _| r.incremental.as_ref().is_some_and(|it| it.column == "at")),
+    case("look_back", "1h", WATERMARK, |r, _| {
+        r.incremental.as_ref().is_some_and(|it| it.look_back == Some(Duration::from_hours(1)))
+    }),
+    case("since", "none", WATERMARK, |r, _| r.incremental.as_ref().is_some_and(|it| it.since == Since::Nothing)),
+    case("on_schema_change", "fail", WATERMARK, |r, _| {
+        r.incremental.as_ref().is_some_and(|it| it.on_schema_change == OnSchemaChange::Fail)
+    }),
     plain("key", "a desc", |r, _| r.shape.key.as_ref().is_some_and(|key| key == &[("a".into(), Direction::Desc)])),
     plain("format", "ndjson", |r, _| r.format.format == Format::Ndjson),
     plain("compression", "gzip:2", |r, _| r.format.compression == Compression::Gzip(2)),
@@ -112,6 +122,9 @@ const CASES: &[Case] = &[
         &[("read_mode", "keyset")],
         |r, _| matches!(r.work.read_mode, ReadMode::Keyset { page_size } if page_size.get() == 55),
     ),
+    case("consistency", "per_partition", &[("from", "clickhouse://u@127.0.0.1/d")], |r, _| {
+        r.work.consistency == Some(ConsistencyChoice::PerPartition)
+    }),
     plain("max_rows", "12", |r, _| r.work.cap.as_ref().is_some_and(|cap| cap.max_rows.is_some_and(|n| n.get() == 12))),
     plain("limit", "2k", |r, f| {
         let cap = r.work.cap.as_ref().and_then(|cap| cap.max_rows);
@@ -137,8 +150,16 @@ const CASES: &[Case] = &[
     plain("layout", "flat", |r, _| r.commit.layout == Layout::Flat),
     plain("single_file", "true", |r, _| r.commit.single_file),
     plain("manifest_stats", "none", |r, _| r.commit.manifest_stats == ManifestStats::None),
+    plain("sse", "aws:kms", |r, _| r.commit.objects.sse == Some(ServerSideEncryption::Kms)),
+    case("sse_kms_key_id", "alias/lake", &[("sse", "aws:kms")], |r, _| {
+        r.commit.objects.sse_kms_key_id.as_deref() == Some("alias/lake")
+    }),
+    case("sse_bucket_key", "true", &[("sse", "aws:kms")], |r, _| r.commit.objects.sse_bucket_key == Some(true)),
+    plain("storage_class", "STANDARD_IA", |r, _| r.commit.objects.storage_class.as_deref() == Some("STANDARD_IA")),
+    plain("object_tag", "team=data", |r, _| r.commit.objects.tags == [("team".into(), "data".into())]),
     plain("sha256", "true", |r, _| r.commit.sha256),
     plain("keep_snapshot", "90s", |r, _| r.commit.keep_snapshot == Some(Duration::from_secs(90))),
+    case("on_signal", "keep", &[("keep_snapshot", "90s")], |r, _| r.commit.on_signal == OnSignal::Keep),
     case("manifest", "m.json", &[("to", "-")], |r, f| {
         f.to_stdout && r.commit.target == Target::Stream { manifest: Some("m.json".into()) }
     }),

@@ -15,9 +15,9 @@ use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, 
 use crate::export::outside::Outside;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CsvOptions, Format, FormatOptions, ParquetOptions, Policies,
-    PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, SourceLimits, Target, WorkOptions,
-    Workers,
+    CommitOptions, Compression, CsvOptions, Format, FormatOptions, IncrementalOptions,
+    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, Since,
+    SourceLimits, Target, WorkOptions, Workers,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -135,6 +135,7 @@ impl Settings {
             policies: self.policies()?,
             work: self.work(cap)?,
             commit: commit?,
+            incremental: self.incremental(),
             keeper: None,
             external: self.external(),
         })
@@ -159,6 +160,17 @@ impl Settings {
             predicate: given.predicate.take(),
             key: given.key.take(),
             allow_rls: given.allow_rls?,
+        })
+    }
+
+    fn incremental(&mut self) -> Option<IncrementalOptions> {
+        let given = &mut self.given;
+        Some(IncrementalOptions {
+            column: given.watermark.take()?,
+            look_back: given.look_back,
+            since: given.since.take().unwrap_or(Since::Remembered),
+            on_schema_change: given.on_schema_change?,
+            state: None,
         })
     }
 
@@ -240,6 +252,7 @@ impl Settings {
             upload_chunk_size: given.upload_chunk_size?,
             upload_concurrency: given.upload_concurrency?,
             read_mode: given.read_mode?(given.page_size?),
+            consistency: given.consistency,
             cap,
             allow_truncated: given.allow_truncated? || given.limit.is_some(),
             min_rows: given.min_rows,
@@ -318,7 +331,15 @@ impl Settings {
             sha256: given.sha256?,
             take_over: false,
             keep_snapshot: given.keep_snapshot,
+            on_signal: given.on_signal?,
             aws_credential_command: given.aws_credential_command.take(),
+            objects: ObjectOptions {
+                sse: given.sse,
+                sse_kms_key_id: given.sse_kms_key_id.take(),
+                sse_bucket_key: given.sse_bucket_key,
+                storage_class: given.storage_class.take(),
+                tags: std::mem::take(&mut given.object_tag),
+            },
         })
     }
 

@@ -9,8 +9,8 @@ use chrono::NaiveDate;
 use super::options::nearest;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::model::policy::decimal;
-use crate::model::{ColumnChoice, Compression, Direction, Format, UnconstrainedNumeric};
-use crate::source::postgres::plan::NAME_BYTES_MAX;
+use crate::model::{ColumnChoice, Compression, Direction, Format, Since, UnconstrainedNumeric};
+pub(super) use crate::source::postgres::plan::NAME_BYTES_MAX;
 use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
 /// In front of a text, it says that the text is Unicode, and is no part of it.
@@ -60,6 +60,23 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// A length of time, or `off`.
 pub(super) fn duration_or_off(text: &str) -> Result<Option<Duration>, String> {
     if text.trim() == "off" { Ok(None) } else { duration(text).map(Some).map_err(|why| format!("{why}, or off")) }
+}
+
+/// The export that an incremental one goes on from.
+pub(super) fn since(text: &str) -> Result<Since, String> {
+    match text.trim() {
+        "" => Err("none, or the address of a manifest, a run's record or a job's root is wanted".to_owned()),
+        "none" => Ok(Since::Nothing),
+        url => Ok(Since::At(url.to_owned())),
+    }
+}
+
+/// One column.
+pub(super) fn column(text: &str) -> Result<String, String> {
+    match <[String; 1]>::try_from(names(text)?) {
+        Ok([name]) => Ok(name),
+        Err(_) => Err("the name of one column is wanted".to_owned()),
+    }
 }
 
 /// A count of at least 1; `_` may group its digits.
@@ -276,6 +293,25 @@ pub(super) fn expression(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// One word that a header can carry.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(text.to_owned()) } else { Err("a word without spaces is wanted".to_owned()) }
+}
+
+/// `key=value`, as S3 takes a tag.
+pub(super) fn object_tag(text: &str) -> Result<(String, String), String> {
+    const WANTED: &str = "KEY=VALUE is wanted, of at most 128 and 256 letters, digits, spaces and + - = . _ : / @";
+    let (key, value) = text.split_once('=').ok_or(WANTED)?;
+    let taken = |text: &str, most: usize| {
+        text.chars().count() <= most && text.chars().all(|c| c.is_alphanumeric() || " +-=._:/@".contains(c))
+    };
+    if key.is_empty() || !taken(key, 128) || !taken(value, 256) {
+        return Err(WANTED.to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// `old=new`, each quoted where it must be.
 pub(super) fn rename(text: &str) -> Result<(String, String), String> {
     const WANTED: &str = "OLD=NEW is wanted, as in id=order_id";
@@ -295,10 +331,6 @@ pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
         if name.contains('\0') {
             return Err(WANTED.to_owned());
         }
-        // The server would cut it, and what is left may be another table.
-        if name.len() > NAME_BYTES_MAX {
-            return Err(format!("a name has {NAME_BYTES_MAX} bytes at most in PostgreSQL"));
-        }
         let as_in_catalog = if text.trim_start().starts_with('"') { name } else { name.to_ascii_lowercase() };
         Ok::<_, String>((as_in_catalog, tail))
     };
@@ -309,6 +341,12 @@ pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
             _ => Err(WANTED.to_owned()),
         },
     }
+}
+
+/// Whether a table's name is longer than PostgreSQL has them: the server would cut it, and what is left may be another table.
+pub(super) fn is_cut(text: &str) -> bool {
+    let long = |name: &String| name.len() > NAME_BYTES_MAX;
+    table(text).is_ok_and(|(schema, name)| long(&name) || schema.as_ref().is_some_and(long))
 }
 
 /// A table's name as a person wrote it, once it is known to be one.

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! Manifest ──foreign──> _redshift/manifest, _symlink_format_manifest/manifest
-//!            ddl ─────> _ddl/*.sql
+//!            ddl ─────> _ddl/*.sql, _ddl/dbt-sources.yml
 //! ```
 
 pub mod ddl;
 pub mod foreign;
 
-use crate::commit::{Document, Manifest};
+use crate::commit::{Document, Manifest, Placement};
 use ddl::Dialect;
+use ddl::dbt::{self, DBT_PATH};
 use foreign::{REDSHIFT_PATH, SYMLINK_PATH, redshift, symlink};
 
 const JSON: &str = "application/json";
@@ -25,12 +26,14 @@ pub fn documents(manifest: &Manifest) -> Result<Vec<Document>, serde_json::Error
         vec![document(REDSHIFT_PATH, redshift(manifest)?, JSON), document(SYMLINK_PATH, symlink(manifest), TEXT)];
     let scripts = Dialect::ALL.map(|dialect| document(dialect.path(), ddl::file(manifest, dialect).into_bytes(), TEXT));
     documents.extend(scripts);
+    let sources = dbt::sources(manifest, &Placement::Parts, None);
+    documents.push(document(DBT_PATH, sources.into_bytes(), TEXT));
     Ok(documents)
 }
 
 /// Where [`documents`] stand, relative to the destination.
 pub fn paths() -> impl Iterator<Item = &'static str> {
-    [REDSHIFT_PATH, SYMLINK_PATH].into_iter().chain(Dialect::ALL.map(Dialect::path))
+    [REDSHIFT_PATH, SYMLINK_PATH].into_iter().chain(Dialect::ALL.map(Dialect::path)).chain([DBT_PATH])
 }
 
 #[cfg(test)]

@@ -77,6 +77,10 @@ pub async fn against_source(
         let message = format!("the rows of this export came from `{kind}`, and --from names a server of `{ours}`");
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));
     }
+    if manifest.watermark.as_ref().is_some_and(|watermark| watermark.since.is_some()) {
+        let message = "the export has only what was new since the export before it, which nobody can count again";
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));
+    }
     let Some(shares) = shares(&manifest) else {
         let message = "the export holds bytes as its source made them, whose rows nobody counted";
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("verify it without --against-source"));

@@ -1,6 +1,6 @@
 //! What the exports of a run have in common while they read and commit.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
@@ -9,11 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::crew::Crew;
 use super::error::ExportError;
-use crate::model::ExportErrorKind;
+use super::keep::DetachedKeeper;
+use crate::model::{ExportErrorKind, SnapshotScope};
 use crate::source::Reading;
 
 /// Exports that commit at the same time: each waits for its destination more than it computes.
 const COMMITS_AT_ONCE: usize = 8;
+
+/// Exports that read at the same time where each has sessions of its own: while one is planned another one is read.
+const READINGS_AT_ONCE: usize = 2;
 
 /// What a guard says, to each of several exports.
 type Alarm = BoxFuture<'static, Arc<ExportError>>;
@@ -28,12 +32,24 @@ pub(crate) struct Company {
     /// Cancelled where the run is stopped, or where one export has failed and all are to stop then.
     pub(crate) stop: CancellationToken,
     exports: usize,
-    /// The guard of what they read, for as long as one of them reads.
-    guard: Mutex<Option<WeakShared<Alarm>>>,
+    /// What is read under one snapshot.
+    scope: SnapshotScope,
+    /// Whether exports that another process of the run began are gone on with; then, whether under another snapshot.
+    resumes: Option<AllowMixed>,
+    /// Holds the snapshot of all outside of this process.
+    keeper: Mutex<Option<DetachedKeeper>>,
+    /// The right to have sessions of its own.
+    readings: Semaphore,
+    /// The guards of what they read, each for as long as one of them reads it.
+    guards: Mutex<Vec<(Weak<dyn Reading>, WeakShared<Alarm>)>>,
     /// Where all are to be read before the first commits.
     gate: Option<watch::Sender<Gate>>,
     desk: Semaphore,
 }
+
+/// Whether the rest of an export may be read under another snapshot than what is there of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AllowMixed(pub(crate) bool);
 
 /// How far the exports are that wait for each other.
 #[derive(Debug, Clone, Copy)]
@@ -53,9 +69,62 @@ impl Company {
             readers,
             stop: cancel.child_token(),
             exports,
-            guard: Mutex::default(),
+            scope: SnapshotScope::Run,
+            resumes: None,
+            keeper: Mutex::default(),
+            readings: Semaphore::new(READINGS_AT_ONCE),
+            guards: Mutex::default(),
             gate,
             desk: Semaphore::new(COMMITS_AT_ONCE),
+        }
+    }
+
+    /// The same where so much is read under one snapshot.
+    pub(crate) fn under(self, scope: SnapshotScope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// The same where exports that another process of the run began are gone on with.
+    pub(crate) fn resuming(self, allow_mixed: AllowMixed) -> Self {
+        Self { resumes: Some(allow_mixed), ..self }
+    }
+
+    /// Whether exports that another process of the run began are gone on with.
+    pub(crate) fn resumes(&self) -> bool {
+        self.resumes.is_some()
+    }
+
+    /// Whether what is missing of them may be read under another snapshot.
+    pub(crate) fn allows_mixed(&self) -> bool {
+        self.resumes.is_some_and(|AllowMixed(allowed)| allowed)
+    }
+
+    /// A keeper holds the snapshot of all.
+    pub(crate) fn is_kept_by(&self, keeper: DetachedKeeper) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+    }
+
+    /// The keeper, to be told of the end of the run.
+    pub(crate) fn take_keeper(&self) -> Option<DetachedKeeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What is read under one snapshot.
+    pub(crate) fn scope(&self) -> SnapshotScope {
+        self.scope
+    }
+
+    /// Waits until an export may have sessions of its own. It gives the permit back when it has read everything.
+    ///
+    /// # Errors
+    /// The run is stopped.
+    pub(crate) async fn may_read(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>, ExportError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(ExportError::cancelled()),
+            permit = self.readings.acquire() => {
+                permit.map_err(|error| ExportError::internal("waiting to read").with_source(error))
+            }
         }
     }
 
@@ -77,17 +146,18 @@ impl Company {
     }
 
     fn guard_common(&self, reading: &Arc<dyn Reading>) -> BoxFuture<'static, ExportError> {
+        let of = Arc::downgrade(reading);
         let reading = Arc::clone(reading);
         let guarding = async move { ExportError::from(reading.guard().await) };
         if self.exports == 1 {
             return guarding.boxed();
         }
-        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared: Shared<Alarm> = match guard.as_ref().and_then(WeakShared::upgrade) {
-            Some(shared) => shared,
-            None => guarding.map(Arc::new).boxed().shared(),
-        };
-        *guard = shared.downgrade();
+        let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = guards.iter().find(|(known, _)| known.ptr_eq(&of)).and_then(|(_, guard)| guard.upgrade());
+        let shared: Shared<Alarm> = known.unwrap_or_else(|| guarding.map(Arc::new).boxed().shared());
+        guards.retain(|(known, guard)| !known.ptr_eq(&of) && guard.upgrade().is_some());
+        guards.extend(shared.downgrade().map(|guard| (of, guard)));
+        drop(guards);
         shared.map(|error| error.again()).boxed()
     }
 

@@ -114,7 +114,7 @@ pub(crate) async fn export_partitions(
     match coordinator.run(cancel, guard).await {
         Ok(()) => Ok(coordinator.receipts),
         Err(error) => {
-            if !coordinator.abort(&error, retention).await {
+            if !coordinator.abort(&error, retention).await || retention.outlasts_signal(&error) {
                 work.litter.set();
             }
             Err(error)

@@ -27,6 +27,8 @@ pub struct ExportError {
     pub hint: Option<String>,
     /// Whether the partition that it ended is worth another attempt.
     pub retry: Retry,
+    /// Whether what the run has uploaded stays, and `resume` goes on with it.
+    pub resumable: bool,
     /// Why.
     #[source]
     pub source: Option<Box<dyn StdError + Send + Sync>>,
@@ -35,7 +37,8 @@ pub struct ExportError {
 impl ExportError {
     /// An error without hint or source.
     pub fn new(kind: ExportErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, code: None, message: message.into(), told: false, hint: None, retry: Retry::Never, source: None }
+        let (message, retry) = (message.into(), Retry::Never);
+        Self { kind, code: None, message, told: false, hint: None, retry, resumable: false, source: None }
     }
 
     /// Says what it is, finer than its class.
@@ -87,6 +90,12 @@ impl ExportError {
             self.message = format!("{} (attempt {attempts}, the last)", self.message);
         }
         self
+    }
+
+    /// Whether the manifest stands, or may.
+    pub(super) fn may_be_committed(&self) -> bool {
+        let source = self.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
+        source.is_some_and(ManifestError::may_be_committed)
     }
 
     /// Names the partition, which no message of source, encoder or store does by itself. One that was told to stop is

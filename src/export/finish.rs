@@ -12,6 +12,7 @@ use super::hold::{Hold, own_files};
 use super::place;
 use super::request::ExportRequest;
 use super::run::{Planned, Run};
+use super::since::{self, Found};
 use crate::base::whole_file::write_whole;
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
@@ -21,12 +22,12 @@ use crate::commit::{
 use crate::describe;
 use crate::model::{
     Direction, Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject,
-    Target,
+    Target, WatermarkReport,
 };
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stream::{STREAM, StreamSink};
-use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_scheme, shown};
+use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_objects, check_scheme, shown};
 
 /// Where a run writes.
 #[derive(Debug)]
@@ -62,7 +63,8 @@ impl RunTarget {
         };
         let (folder, placement) = locate(url, request.commit.single_file)?;
         let credentials = request.commit.aws_credential_command.as_ref();
-        let destination = Destination::connect(folder, &options, credentials).await?;
+        let objects = &request.commit.objects;
+        let destination = Destination::connect_for(folder, &options, credentials, objects).await?;
         let journal = Journal::new(destination.clone(), &request.commit.run_id);
         Ok(Self::Destination { destination, journal, placement })
     }
@@ -82,13 +84,22 @@ impl RunTarget {
     pub(crate) fn check(request: &ExportRequest) -> Result<(), ExportError> {
         let Target::Destination(url) = &request.commit.target else { return Ok(()) };
         let (folder, _) = locate(url, request.commit.single_file)?;
-        Ok(check_address(folder)?)
+        check_address(folder)?;
+        Ok(check_objects(folder, &request.commit.objects)?)
     }
 
     /// The destination's URL, without credentials.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Destination { destination, placement, .. } => placement.url(destination),
+            Self::Stream { .. } => STREAM.to_owned(),
+        }
+    }
+
+    /// Where its manifest is going to stand.
+    pub(super) fn manifest_url(&self) -> String {
+        match self {
+            Self::Destination { destination, placement, .. } => destination.object_url(&placement.manifest_path()),
             Self::Stream { .. } => STREAM.to_owned(),
         }
     }
@@ -216,6 +227,9 @@ pub(crate) async fn finish(
             if passing {
                 run.litter.set();
             }
+            if let Some(found) = run.since.get() {
+                found.advance(&manifest, &committed.manifest_url).await;
+            }
             Some(committed.manifest_url)
         }
         RunTarget::Stream { file, manifest: kept, .. } => {
@@ -265,13 +279,15 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         run_id: run.request.commit.run_id.clone(),
         nonce: format!("{:032x}", rand::random::<u128>()),
         outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: run.created_at,
+        created_at: run.created_at(),
         finished_at: Utc::now(),
         source: planned.facts.clone(),
         consistency: planned.consistency.clone(),
         plan: &planned.plan,
         format: &planned.format,
         stats: run.request.commit.manifest_stats,
+        selection: since::selection(&run.request.shape),
+        changes: run.since.get().map(Found::changes).unwrap_or_default(),
         folders: run.request.commit.folders.as_ref(),
     }
 }
@@ -325,6 +341,7 @@ pub(crate) fn report_of(
         readers,
         seconds: started.elapsed().as_secs_f64(),
         source_cost: None,
+        watermark: manifest.watermark.as_ref().map(WatermarkReport::from),
         already_committed,
         truncation_allowed: false,
     }

@@ -27,12 +27,14 @@ pub(crate) struct Retention {
     pub(crate) snapshot_kept: bool,
     /// Whether another process commits, whose receipts they are.
     pub(crate) of_worker: bool,
+    /// Cancelled by a signal, where what is uploaded is to outlast one.
+    pub(crate) signal: Option<CancellationToken>,
 }
 
 impl Retention {
     /// That of a worker.
     pub(crate) fn of_worker() -> Self {
-        Self { claim: None, snapshot_kept: true, of_worker: true }
+        Self { claim: None, snapshot_kept: true, of_worker: true, signal: None }
     }
 
     /// Whether they do: for `resume`, where the cause may pass; or because they have become another run's.
@@ -49,7 +51,13 @@ impl Retention {
                 | ExportErrorKind::DestinationUnavailable
                 | ExportErrorKind::DestinationFull
         );
-        passing && self.snapshot_kept
+        (passing || self.outlasts_signal(error)) && self.snapshot_kept
+    }
+
+    /// Whether a signal has stopped the run, after which it is to be resumed.
+    pub(crate) fn outlasts_signal(&self, error: &ExportError) -> bool {
+        let signalled = self.signal.as_ref().is_some_and(CancellationToken::is_cancelled);
+        signalled && self.snapshot_kept && error.kind == ExportErrorKind::Interrupted
     }
 
     /// Whether the destination is another run's by now, asked of the destination where that is not known yet.

@@ -113,6 +113,10 @@ impl RunIdentity {
             return Ok(());
         }
         let json = bytes(&request.commit.run_id, created_at, seed, request.commit.visibility, placement)?;
+        // Only of these it is known without the file that nothing is visible, and where all of it is.
+        if request.commit.visibility == Visibility::AtCommit && *placement == Placement::Parts {
+            return Ok(journal.note_run(json.into()).await?);
+        }
         Ok(journal.put_run(json.into()).await?)
     }
 

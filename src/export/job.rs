@@ -8,23 +8,24 @@ use tokio::sync::mpsc::{self, Sender};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::company::Company;
+use super::company::{AllowMixed, Company};
 use super::error::ExportError;
 use super::finish::RunTarget;
 use super::job_record;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::request::ExportRequest;
-use super::run::{Run, check_counts, format_of, unless_cancelled};
+use super::run::{Run, check_counts, format_of, plan, unless_cancelled};
+use super::since;
 use super::together::together;
 use super::worker::folders_of;
-use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, Target};
+use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
 use crate::store::{Destination, StoreOptions, shown};
 
 /// Events of one export that wait to be told apart from those of the others.
 const EVENT_QUEUE: usize = 64;
 
-/// Several exports of one source, under one moment.
+/// Several exports of one source, under one moment unless each is to have its own.
 #[derive(Debug, Clone)]
 pub struct JobRequest {
     /// Where the run's record goes.
@@ -33,6 +34,8 @@ pub struct JobRequest {
     pub run_id: String,
     /// What a failed export does to the others.
     pub on_error: OnError,
+    /// What of it is read under one snapshot.
+    pub snapshot: SnapshotScope,
     /// The exports, with one source and one id. The first has the run's own options.
     pub exports: Vec<JobExport>,
 }
@@ -81,11 +84,51 @@ pub struct JobReport {
     pub record: Result<String, ExportError>,
     /// Whether all exports that stand share one snapshot.
     pub one_instant: bool,
+    /// What was to be read under one snapshot.
+    pub snapshot: SnapshotScope,
     /// The exports, in the order of the request.
     pub exports: Vec<JobOutcome>,
 }
 
-/// Carries a job out. Each export commits its own manifest; the run's record is written last.
+/// An export of a job before it is read, with what the record says of it.
+#[derive(Debug)]
+pub(super) struct JobPart {
+    /// What people call it.
+    pub(super) name: String,
+    /// A relation's name, or `query`.
+    pub(super) relation: String,
+    /// The destination, without credentials.
+    pub(super) destination: String,
+    pub(super) single_file: bool,
+    pub(super) opened: OpenedPart,
+}
+
+/// How far an export is known before it is read.
+#[derive(Debug)]
+pub(super) enum OpenedPart {
+    /// Its destination is known.
+    Open(Box<(ExportRequest, RunTarget)>),
+    /// It has ended.
+    Ended(Box<Result<ExportReport, ExportError>>),
+}
+
+/// What all exports of a job have in common.
+#[derive(Debug)]
+pub(super) struct JobTerms {
+    /// Where the run's record goes.
+    pub(super) root: Destination,
+    /// The same, without credentials.
+    pub(super) root_url: String,
+    pub(super) run_id: String,
+    pub(super) on_error: OnError,
+    pub(super) snapshot: SnapshotScope,
+    pub(super) readers: usize,
+    /// Whether the rest of an export may be read under another snapshot than what is there of it.
+    pub(super) allow_mixed: AllowMixed,
+}
+
+/// Carries a job out. Each export commits its own manifest; the run's record is written last. What another process of the
+/// same run has begun is gone on with where its snapshot is still held.
 ///
 /// # Errors
 /// Nothing could be begun: what becomes of each export is in the report.
@@ -98,49 +141,89 @@ pub async fn run_job(
     cancel: CancellationToken,
 ) -> Result<JobReport, ExportError> {
     let (commit_begun, stop) = (Mark::default(), cancel.clone());
-    let carried = Box::pin(carried_out(job, events, stop, commit_begun.clone()));
+    let carried = Box::pin(begun(job, events, stop, commit_begun.clone()));
     to_its_end(carried, &commit_begun, &cancel, ABORT_PATIENCE).await
 }
 
-async fn carried_out(
+async fn begun(
     job: JobRequest,
     events: Sender<ExportEvent>,
     cancel: CancellationToken,
     commit_begun: Mark,
 ) -> Result<JobReport, ExportError> {
-    let started_at = Utc::now();
     let Some(first) = job.exports.first() else {
         return Err(ExportError::new(ExportErrorKind::Usage, "the job has no export"));
     };
     let credentials = first.request.commit.aws_credential_command.clone();
     let connecting = async { Ok(Destination::connect(&job.root, &StoreOptions::small(), credentials.as_ref()).await?) };
     let root = unless_cancelled(&cancel, connecting).await?;
-    let (mut opened, mut places) = (Vec::new(), Vec::new());
-    for export in &job.exports {
-        let place = unless_cancelled(&cancel, open(&export.request)).await;
-        places.push(place.as_ref().map_or_else(|_| written(&export.request), |(_, place)| place.url()));
-        opened.push(place);
-    }
-    // A run that is killed is found by it, and a root that cannot be written is told of before anything is read.
-    let beginning = async { job_record::begin(&root, &job, &places, started_at).await };
-    unless_cancelled(&cancel, beginning).await?;
     let readers = job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1);
-    let company = Company::new(opened.len(), readers, job.on_error == OnError::Stop, &cancel);
+    let mut parts = Vec::new();
+    for JobExport { name, request } in job.exports {
+        let opened = unless_cancelled(&cancel, open(&request)).await;
+        parts.push(JobPart {
+            name,
+            relation: relation(&request),
+            destination: opened.as_ref().map_or_else(|_| written(&request), |(_, place)| place.url()),
+            single_file: request.commit.single_file,
+            opened: match opened {
+                Ok(open) => OpenedPart::Open(Box::new(open)),
+                Err(error) => OpenedPart::Ended(Box::new(Err(error))),
+            },
+        });
+    }
+    let terms = JobTerms {
+        root,
+        root_url: shown(&job.root),
+        run_id: job.run_id,
+        on_error: job.on_error,
+        snapshot: job.snapshot,
+        readers,
+        allow_mixed: AllowMixed(false),
+    };
+    carried_out(terms, parts, events, cancel, commit_begun).await
+}
+
+/// Carries the exports of a run out, and writes its record.
+pub(super) async fn carried_out(
+    terms: JobTerms,
+    parts: Vec<JobPart>,
+    events: Sender<ExportEvent>,
+    cancel: CancellationToken,
+    commit_begun: Mark,
+) -> Result<JobReport, ExportError> {
+    let started_at = Utc::now();
+    // A run that is killed is found by it, and a root that cannot be written is told of before anything is read.
+    let beginning = async { job_record::begin(&terms, &parts, started_at).await };
+    unless_cancelled(&cancel, beginning).await?;
+    let company = Company::new(parts.len(), terms.readers, terms.on_error == OnError::Stop, &cancel)
+        .under(terms.snapshot)
+        .resuming(terms.allow_mixed);
     let mut runs = Vec::new();
-    let mut results: Vec<Option<Result<ExportReport, ExportError>>> = Vec::new();
+    let (mut told, mut results) = (Vec::new(), Vec::<Option<Result<ExportReport, ExportError>>>::new());
     let mut telling = JoinSet::new();
-    for (number, opened) in opened.into_iter().enumerate() {
+    for (number, JobPart { name, relation, destination, single_file, opened }) in parts.into_iter().enumerate() {
+        told.push((name, relation, destination, single_file));
         match opened {
-            Ok((request, place)) => {
+            OpenedPart::Open(open) => {
+                let (request, place) = *open;
                 let own = tell_apart(number, &events, &mut telling);
                 let mut run = Run::new(request, place, own);
                 run.commit_begun = commit_begun.clone();
                 runs.push((number, run));
                 results.push(None);
             }
-            Err(error) => {
-                company.has_failed();
-                results.push(Some(Err(error)));
+            OpenedPart::Ended(result) => {
+                match &*result {
+                    Ok(report) => {
+                        company.has_read();
+                        let event = Event::RunFinished { report: Box::new(report.clone()) };
+                        // Nobody listens any more: the run goes on all the same.
+                        let _ = events.send(ExportEvent { export: number, event }).await;
+                    }
+                    Err(_) => company.has_failed(),
+                }
+                results.push(Some(*result));
             }
         }
     }
@@ -154,20 +237,19 @@ async fn carried_out(
     }
     drop(runs);
     while telling.join_next().await.is_some() {}
-    let exports: Vec<JobOutcome> = job
-        .exports
-        .iter()
-        .zip(places)
-        .zip(results)
-        .map(|((export, destination), result)| outcome(export, destination, result))
-        .collect();
+    let outcomes = told.into_iter().zip(results).map(|((name, relation, destination, single_file), result)| {
+        let result = result.unwrap_or_else(|| Err(ExportError::internal("the export has no end")));
+        JobOutcome { name, relation, destination, single_file, result }
+    });
+    let exports: Vec<JobOutcome> = outcomes.collect();
     let one_instant = one_instant(&exports);
-    let record = job_record::end(&root, &job.run_id, started_at, one_instant, &exports).await;
-    Ok(JobReport { run_id: job.run_id, root: shown(&job.root), record, one_instant, exports })
+    let record = job_record::end(&terms, started_at, one_instant, &exports).await;
+    let JobTerms { run_id, root_url, snapshot, .. } = terms;
+    Ok(JobReport { run_id, root: root_url, record, one_instant, snapshot, exports })
 }
 
 /// Checks a request, and opens its destination.
-async fn open(request: &ExportRequest) -> Result<(ExportRequest, RunTarget), ExportError> {
+pub(super) async fn open(request: &ExportRequest) -> Result<(ExportRequest, RunTarget), ExportError> {
     let mut request = request.clone();
     request.source.check(&mut request.shape)?;
     let place = RunTarget::open(&request).await?;
@@ -196,20 +278,10 @@ fn written(request: &ExportRequest) -> String {
 }
 
 /// What is exported, for people.
-pub(super) fn relation(export: &JobExport) -> String {
-    match &export.request.shape.relation {
+pub(super) fn relation(request: &ExportRequest) -> String {
+    match &request.shape.relation {
         RelationRequest::Table(name) => name.clone(),
         RelationRequest::Query(_) => "query".to_owned(),
-    }
-}
-
-fn outcome(export: &JobExport, destination: String, result: Option<Result<ExportReport, ExportError>>) -> JobOutcome {
-    JobOutcome {
-        name: export.name.clone(),
-        relation: relation(export),
-        destination,
-        single_file: export.request.commit.single_file,
-        result: result.unwrap_or_else(|| Err(ExportError::internal("the export has no end"))),
     }
 }
 
@@ -220,6 +292,9 @@ fn one_instant(exports: &[JobOutcome]) -> bool {
     standing.len() < 2 || (snapshots.len() == 1 && !snapshots.contains(&None))
 }
 
+/// An export's name with its plan, or why it has none.
+pub type PlannedExport = (String, Result<Arc<Plan>, ExportError>);
+
 /// The plans of a job: of each export its plan, or why it has none. Locks and snapshot are taken as for a run, and let go;
 /// nobody looks at the destinations.
 ///
@@ -228,7 +303,7 @@ fn one_instant(exports: &[JobOutcome]) -> bool {
 ///
 /// # Cancel safety
 /// Dropping the future closes the sessions.
-pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>, ExportError>)>, ExportError> {
+pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportError> {
     let mut requests = Vec::new();
     for export in &job.exports {
         let mut request = export.request.clone();
@@ -236,10 +311,15 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>,
         RunTarget::check(&request)?;
         requests.push(request);
     }
+    if job.snapshot == SnapshotScope::Export {
+        return plan_apart(job, requests).await;
+    }
     let Some(first) = requests.first() else { return Ok(Vec::new()) };
-    let mut asked = Vec::new();
+    let (mut asked, mut since) = (Vec::new(), Vec::new());
     for request in &requests {
-        asked.push(request.read_request());
+        let found = since::find(request).await?;
+        asked.push(request.read_request_since(found.export()?));
+        since.push(found);
     }
     let reading = first.source.begin(asked).await?;
     let mut plans = Vec::new();
@@ -247,13 +327,30 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<(String, Result<Arc<Plan>,
         let planned = match (reading.refused(relation), reading.plan(relation)) {
             (Some(error), _) => Err(error.into()),
             (None, Some(plan)) => {
+                let compared =
+                    since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found).map(drop));
                 let counted = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
                 let folders = || folders_of(request.commit.folders.as_ref(), &plan.columns);
-                counted.and_then(|()| folders()).map(|_| plan)
+                counted.and(compared).and_then(|()| folders()).map(|_| plan)
             }
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };
         plans.push((export.name.clone(), planned));
+    }
+    Ok(plans)
+}
+
+/// The plan of each export under a moment of its own.
+async fn plan_apart(job: &JobRequest, requests: Vec<ExportRequest>) -> Result<Vec<PlannedExport>, ExportError> {
+    let mut plans = Vec::new();
+    for (export, request) in job.exports.iter().zip(requests) {
+        let planned = plan(request).await.map(Arc::new);
+        // Who cannot be reached for one is not asked for the others.
+        let unreachable = [ExportErrorKind::SourceUnavailable, ExportErrorKind::SourceAuthentication];
+        match planned {
+            Err(error) if unreachable.contains(&error.kind) => return Err(error),
+            planned => plans.push((export.name.clone(), planned)),
+        }
     }
     Ok(plans)
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::clean::{CleanReport, CleanRequest, clean};
 use super::error::ExportError;
-use super::job::{JobOutcome, JobRequest, relation};
-use crate::model::RunStatus;
+use super::job::{JobOutcome, JobPart, JobTerms};
+use crate::model::{ExportErrorKind, OnError, RunStatus, SnapshotScope};
 use crate::store::{Destination, StoreOptions, unreadable};
 
 /// The version of the record.
@@ -32,13 +32,17 @@ struct JobRunRecord<'a> {
     /// Null while the run goes on, and for ever where it was killed.
     ended_at: Option<DateTime<Utc>>,
     one_instant: Option<bool>,
+    /// `continue` or `stop`.
+    on_error: &'static str,
+    /// `run` or `export`.
+    snapshot: &'static str,
     exports: Vec<ExportInRecord<'a>>,
 }
 
 #[derive(Serialize)]
 struct ExportInRecord<'a> {
     name: &'a str,
-    relation: String,
+    relation: &'a str,
     destination: &'a str,
     single_file: bool,
     /// `running`, `complete`, `truncated`, `failed` or `cancelled`.
@@ -52,18 +56,41 @@ struct ExportInRecord<'a> {
     error: Option<String>,
 }
 
-/// What is needed of a record to clean after its run.
+/// What is needed of a record to go on with its run, or to clean after it.
 #[derive(Deserialize)]
-struct FoundRecord {
+pub(super) struct FoundRecord {
+    version: u32,
+    pub(super) run_id: String,
+    started_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
-    exports: Vec<FoundExport>,
+    #[serde(default)]
+    on_error: Option<String>,
+    #[serde(default)]
+    snapshot: Option<String>,
+    pub(super) exports: Vec<FoundExport>,
 }
 
 #[derive(Deserialize)]
-struct FoundExport {
-    destination: String,
+pub(super) struct FoundExport {
     #[serde(default)]
-    single_file: bool,
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) relation: String,
+    pub(super) destination: String,
+    #[serde(default)]
+    pub(super) single_file: bool,
+}
+
+impl FoundRecord {
+    /// What a failed export does to the others.
+    pub(super) fn on_error(&self) -> OnError {
+        if self.on_error.as_deref() == Some("stop") { OnError::Stop } else { OnError::Continue }
+    }
+
+    /// What is read under one snapshot.
+    pub(super) fn scope(&self) -> SnapshotScope {
+        if self.snapshot.as_deref() == Some("export") { SnapshotScope::Export } else { SnapshotScope::Run }
+    }
 }
 
 /// What was cleaned at the destinations of a job.
@@ -77,17 +104,12 @@ pub struct CleanedJob {
 ///
 /// # Errors
 /// The root cannot be written.
-pub(super) async fn begin(
-    root: &Destination,
-    job: &JobRequest,
-    places: &[String],
-    started_at: DateTime<Utc>,
-) -> Result<(), ExportError> {
-    let exports = job.exports.iter().zip(places).map(|(export, destination)| ExportInRecord {
-        name: &export.name,
-        relation: relation(export),
-        destination,
-        single_file: export.request.commit.single_file,
+pub(super) async fn begin(terms: &JobTerms, parts: &[JobPart], started_at: DateTime<Utc>) -> Result<(), ExportError> {
+    let exports = parts.iter().map(|part| ExportInRecord {
+        name: &part.name,
+        relation: &part.relation,
+        destination: &part.destination,
+        single_file: part.single_file,
         status: "running",
         manifest: None,
         rows: None,
@@ -97,23 +119,23 @@ pub(super) async fn begin(
         already_committed: false,
         error: None,
     });
-    let json = record(&job.run_id, started_at, None, None, exports.collect())?;
-    Ok(root.put(&path(&job.run_id), json.into(), JSON).await?)
+    let json = record(terms, started_at, None, None, exports.collect())?;
+    Ok(terms.root.put(&path(&terms.run_id), json.into(), JSON).await?)
 }
 
 /// Writes down what became of a run: its own record first, then the newest one of the root.
 pub(super) async fn end(
-    root: &Destination,
-    run_id: &str,
+    terms: &JobTerms,
     started_at: DateTime<Utc>,
     one_instant: bool,
     exports: &[JobOutcome],
 ) -> Result<String, ExportError> {
     let exports = exports.iter().map(in_record).collect();
-    let json = record(run_id, started_at, Some(Utc::now()), Some(one_instant), exports)?;
-    root.put(&path(run_id), json.clone().into(), JSON).await?;
+    let json = record(terms, started_at, Some(Utc::now()), Some(one_instant), exports)?;
+    let (root, path) = (&terms.root, path(&terms.run_id));
+    root.put(&path, json.clone().into(), JSON).await?;
     root.put(NEWEST, json.into(), JSON).await?;
-    Ok(root.object_url(&path(run_id)))
+    Ok(root.object_url(&path))
 }
 
 fn path(run_id: &str) -> String {
@@ -121,14 +143,33 @@ fn path(run_id: &str) -> String {
 }
 
 fn record(
-    run_id: &str,
+    terms: &JobTerms,
     started_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
     one_instant: Option<bool>,
     exports: Vec<ExportInRecord<'_>>,
 ) -> Result<Vec<u8>, ExportError> {
     let (version, outhaul_version) = (RECORD_VERSION, env!("CARGO_PKG_VERSION"));
-    let record = JobRunRecord { version, run_id, outhaul_version, started_at, ended_at, one_instant, exports };
+    let on_error = match terms.on_error {
+        OnError::Continue => "continue",
+        OnError::Stop => "stop",
+    };
+    let snapshot = match terms.snapshot {
+        SnapshotScope::Run => "run",
+        SnapshotScope::Export => "export",
+    };
+    let run_id = &terms.run_id;
+    let record = JobRunRecord {
+        version,
+        run_id,
+        outhaul_version,
+        started_at,
+        ended_at,
+        one_instant,
+        on_error,
+        snapshot,
+        exports,
+    };
     serde_json::to_vec_pretty(&record)
         .map_err(|error| ExportError::internal("writing the run's record as JSON").with_source(error))
 }
@@ -138,7 +179,7 @@ fn in_record(outcome: &JobOutcome) -> ExportInRecord<'_> {
     let report = result.as_ref().ok();
     ExportInRecord {
         name,
-        relation: relation.clone(),
+        relation,
         destination,
         single_file: *single_file,
         status: match result {
@@ -172,16 +213,10 @@ pub async fn clean_job(request: &CleanRequest) -> Result<Option<CleanedJob>, Exp
     let credentials = request.aws_credential_command.as_ref();
     let root = Destination::connect(&request.destination, &StoreOptions::small(), credentials).await?;
     let (mut places, mut unended) = (BTreeSet::new(), Vec::new());
-    for (path, _) in root.list(RECORDS).await? {
-        let Some(found) = root.read(&path).await? else { continue };
-        match serde_json::from_slice::<FoundRecord>(&found.bytes) {
-            Ok(record) => {
-                places.extend(record.exports.into_iter().map(|export| (export.destination, export.single_file)));
-                if record.ended_at.is_none() {
-                    unended.push(path);
-                }
-            }
-            Err(error) => tracing::warn!(why = unreadable(&error), path, "the record of a run is passed over"),
+    for (path, record) in found(&root).await? {
+        places.extend(record.exports.into_iter().map(|export| (export.destination, export.single_file)));
+        if record.ended_at.is_none() {
+            unended.push(path);
         }
     }
     if places.is_empty() {
@@ -197,4 +232,38 @@ pub async fn clean_job(request: &CleanRequest) -> Result<Option<CleanedJob>, Exp
         root.delete_all(unended).await?;
     }
     Ok(Some(cleaned))
+}
+
+/// The records at a root, each with its path. One that cannot be read is passed over.
+async fn found(root: &Destination) -> Result<Vec<(String, FoundRecord)>, ExportError> {
+    let mut records = Vec::new();
+    for (path, _) in root.list(RECORDS).await? {
+        let Some(found) = root.read(&path).await? else { continue };
+        match serde_json::from_slice::<FoundRecord>(&found.bytes) {
+            Ok(record) => records.push((path, record)),
+            Err(error) => tracing::warn!(why = unreadable(&error), path, "the record of a run is passed over"),
+        }
+    }
+    Ok(records)
+}
+
+/// The record of the run that began last at a root; `None` where no run of a job has left one.
+///
+/// # Errors
+/// The destination fails, or a newer version wrote a record that this one would misread (exit 2).
+pub(super) async fn newest(root: &Destination) -> Result<Option<FoundRecord>, ExportError> {
+    let newest = found(root).await?.into_iter().map(|(_, record)| record).max_by_key(|record| record.started_at);
+    match newest {
+        Some(record) if record.version > RECORD_VERSION => {
+            let message = format!(
+                "the record of run {} is of version {}, and this outhaul {} reads version {RECORD_VERSION}",
+                record.run_id,
+                record.version,
+                env!("CARGO_PKG_VERSION"),
+            );
+            Err(ExportError::new(ExportErrorKind::Usage, message)
+                .with_hint("use the version of outhaul that wrote it, or a newer one"))
+        }
+        record => Ok(record),
+    }
 }

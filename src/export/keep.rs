@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use futures_util::FutureExt;
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
@@ -23,10 +24,13 @@ use crate::commit::{Placement, look};
 use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot, SnapshotId, Target};
 use crate::source::{Reading, Source};
 use crate::store::owner::{ProcessIdentity, owner};
-use crate::store::{Destination, Journal};
+use crate::store::{Destination, Journal, shown};
 
 /// Between two looks at the journal: whether the run has begun, has ended, or has new keepers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Journals that are written to at the same time.
+const JOURNALS_AT_ONCE: usize = 16;
 
 /// Until a detached keeper has imported the snapshot and written that down: a connection and a few requests.
 const KEEPER_START: Duration = Duration::from_secs(45);
@@ -42,6 +46,8 @@ pub struct KeepRequest {
     pub single_file: bool,
     /// The run; whichever owns the destination unless given.
     pub run_id: Option<String>,
+    /// Where the other exports of the run write, each with whether that is a single file.
+    pub others: Vec<(String, bool)>,
     /// So long at most.
     pub duration: Duration,
     /// A session may wait so long for the keeper's locks; `None` is for ever.
@@ -71,6 +77,9 @@ pub struct HandOver {
     pub single_file: bool,
     /// The run.
     pub run_id: String,
+    /// See [`KeepRequest::others`].
+    #[serde(default)]
+    pub others: Vec<(String, bool)>,
     /// So long at most.
     pub duration: Duration,
     /// See [`KeepRequest::yield_after`].
@@ -127,12 +136,18 @@ impl DetachedKeeper {
 pub const RUN_ENDED: &[u8] = b"end\n";
 
 impl KeeperLaunch {
-    /// Starts a keeper, and waits until its id stands in the journal.
-    pub(super) async fn start(&self, request: &ExportRequest) -> Result<DetachedKeeper, ExportError> {
+    /// Starts a keeper for the exports of a run, and waits until its id stands in their journals.
+    pub(super) async fn start(&self, requests: &[&ExportRequest]) -> Result<DetachedKeeper, ExportError> {
+        let no_journal = || ExportError::internal("a keeper for a run that has no journal");
+        let (request, others) = requests.split_first().ok_or_else(no_journal)?;
         let (Target::Destination(destination), Some(duration)) = (&request.commit.target, request.commit.keep_snapshot)
         else {
-            return Err(ExportError::internal("a keeper for a run that has no journal"));
+            return Err(no_journal());
         };
+        let others = others.iter().filter_map(|other| match &other.commit.target {
+            Target::Destination(url) => Some((url.clone(), other.commit.single_file)),
+            Target::Stream { .. } => None,
+        });
         let failed = |why: &dyn std::fmt::Display| {
             ExportError::new(ExportErrorKind::SourceUnavailable, format!("starting the keeper of the snapshot: {why}"))
                 .with_hint("without --keep-snapshot the export needs none")
@@ -142,6 +157,7 @@ impl KeeperLaunch {
             destination: destination.clone(),
             single_file: request.commit.single_file,
             run_id: request.commit.run_id.clone(),
+            others: others.collect(),
             duration,
             yield_after: self.yield_after,
         };
@@ -232,7 +248,16 @@ pub async fn keep(
         return Err(ExportError::new(ExportErrorKind::Usage, message)
             .with_hint("export with --readers 2 or more, or with --keep-snapshot"));
     }
-    let begun = record.begun(&journal, false).await?;
+    let (mut begun, mut journals) = (vec![record.begun(&journal, false).await?], vec![journal]);
+    for (url, single_file) in &request.others {
+        let (destination, _) = place(url, *single_file).await?;
+        let journal = Journal::new(destination, record.run_id.clone());
+        let other = RunRecord::read(&journal).await?;
+        let gone =
+            || ExportError::new(ExportErrorKind::Usage, format!("no export of the run has begun at {}", shown(url)));
+        begun.push(other.ok_or_else(gone)?.begun(&journal, false).await?);
+        journals.push(journal);
+    }
     let Some(keeping) = request.source.keep(record.run_id.clone(), begun) else {
         return Err(ExportError::new(ExportErrorKind::Usage, "this source has no snapshot that could be held"));
     };
@@ -244,12 +269,15 @@ pub async fn keep(
         host: process.map(|process| process.host).unwrap_or_default(),
         pid: std::process::id(),
     };
-    journal.record_keeper(&format!("{:08x}", rand::random::<u32>()), &kept).await?;
+    let name = format!("{:08x}", rand::random::<u32>());
+    for some in journals.chunks(JOURNALS_AT_ONCE) {
+        try_join_all(some.iter().map(|journal| journal.record_keeper(&name, &kept))).await?;
+    }
     held(&kept);
     let over = async {
         tokio::select! {
             end = stop => end,
-            end = run_ended(&journal) => end,
+            end = run_ended(&journals) => end,
         }
     };
     Ok(keeper.hold(deadline, request.yield_after, over.boxed()).await?)
@@ -294,12 +322,18 @@ async fn has_ended(
     Ok(standing.is_some_and(|it| run_id.is_none_or(|run_id| run_id == it.manifest.run_id)))
 }
 
-/// Resolves once the run's journal is closed.
-async fn run_ended(journal: &Journal) -> KeepEnd {
+/// Resolves once the run's journals are closed, at all its destinations.
+async fn run_ended(journals: &[Journal]) -> KeepEnd {
+    let mut open = journals;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        // A destination that does not answer now says nothing.
-        if let Ok(false) = journal.is_open().await {
+        // One that is open is enough. A destination that does not answer now says nothing.
+        while let [first, rest @ ..] = open
+            && let Ok(false) = first.is_open().await
+        {
+            open = rest;
+        }
+        if open.is_empty() {
             return KeepEnd::RunEnded;
         }
     }

@@ -146,6 +146,22 @@ impl RunRecord {
         ))
     }
 
+    /// Whether it is of a run that was asked for the same as `request`, so that what has a receipt is what would be read.
+    pub(crate) fn asks_for(&self, request: &ExportRequest) -> bool {
+        let ExportRequest { shape, format, policies, work, commit, .. } = request;
+        // How much at a time and for how long changes no row.
+        let of_record = WorkOptions { readers: work.readers, source_limits: work.source_limits, ..self.work.clone() };
+        let as_asked = CommitOptions {
+            target: commit.target.clone(),
+            run_id_given: commit.run_id_given,
+            keep_snapshot: commit.keep_snapshot,
+            on_signal: commit.on_signal,
+            ..self.commit.clone()
+        };
+        let ours = serde_json::to_value((&self.shape, &self.format, &self.policies, &of_record, &as_asked)).ok();
+        ours.is_some() && ours == serde_json::to_value((shape, format, policies, work, commit)).ok()
+    }
+
     /// The request, to be carried out at `source` and `target`.
     pub(crate) fn request(&self, source: Arc<dyn Source>, target: Target) -> ExportRequest {
         ExportRequest {
@@ -153,6 +169,7 @@ impl RunRecord {
             shape: self.shape.clone(),
             format: self.format.clone(),
             policies: self.policies.clone(),
+            incremental: None,
             keeper: None,
             external: None,
             work: self.work.clone(),

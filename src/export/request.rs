@@ -8,7 +8,8 @@ use crate::base::memory::{
     BATCH_TEXT_BYTES, COMPRESSOR_BYTES, PARTS_SUPPOSED, ROW_BYTES_SUPPOSED, RunMemory, STREAM_PIECES,
 };
 use crate::model::{
-    CommitOptions, Format, FormatOptions, PolicyOptions, ReadRequest, ShapeOptions, Target, WorkOptions,
+    CommitOptions, Format, FormatOptions, IncrementalOptions, PolicyOptions, ReadRequest, ShapeOptions, SinceExport,
+    Target, WatermarkRequest, WorkOptions,
 };
 use crate::source::Source;
 
@@ -27,6 +28,8 @@ pub struct ExportRequest {
     pub work: WorkOptions,
     /// Where it goes and how it is committed.
     pub commit: CommitOptions,
+    /// Where only what is new since another export is to be read.
+    pub incremental: Option<IncrementalOptions>,
     /// How a keeper outside of this process is started, where the snapshot is to outlive it.
     pub keeper: Option<KeeperLaunch>,
     /// That other processes read the partitions, as many at a time as `work` has readers; no record has it.
@@ -65,11 +68,19 @@ impl ExportRequest {
         run.peak()
     }
 
-    /// What of it the source is asked for.
+    /// What of it the source is asked for, where there is no export to go on from.
     pub(crate) fn read_request(&self) -> ReadRequest {
+        self.read_request_since(None)
+    }
+
+    /// What of it the source is asked for; `since` is the export that an incremental one goes on from.
+    pub(crate) fn read_request_since(&self, since: Option<SinceExport>) -> ReadRequest {
         let external = self.external.is_some();
-        let Self { shape, format, policies, work, commit, .. } = self.clone();
+        let Self { shape, format, policies, work, commit, incremental, .. } = self.clone();
+        let watermark =
+            incremental.map(|asked| WatermarkRequest { column: asked.column, look_back: asked.look_back, since });
         ReadRequest {
+            watermark,
             // One object in one order is one partition.
             single: commit.single_file || matches!(commit.target, Target::Stream { .. }),
             run_id: commit.run_id,

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Mutex;
+use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ use crate::model::{
 };
 use crate::source::{Reading, Source};
 use crate::store::owner::{owner, refuse_alive};
-use crate::store::{AttemptSeed, Destination, Journal, Take};
+use crate::store::{Destination, Journal, Take};
 
 /// What is to be resumed.
 #[derive(Debug, Clone)]
@@ -55,11 +55,11 @@ pub struct ResumeRequest {
 }
 
 /// What is found of the run.
-enum RunState {
+pub(super) enum RunState {
     /// It has committed.
     Committed(Box<Existing>),
-    /// It has not: its journal, and what that says.
-    Open(Box<(Journal, RunRecord)>),
+    /// It has not: what its journal says.
+    Open(Box<RunRecord>),
 }
 
 /// Goes on with the run that died at a destination: partitions with a receipt are not read again, and the manifest is
@@ -92,17 +92,11 @@ async fn resumed(
     let found = place_by(&request.destination, request.single_file, request.aws_credential_command.as_ref());
     let (destination, placement) = unless_cancelled(&cancel, found).await?;
     let found = find(&destination, &placement, request.take_over);
-    let (journal, record) = match unless_cancelled(&cancel, found).await? {
+    let record = match unless_cancelled(&cancel, found).await? {
         RunState::Committed(existing) => {
-            let place = RunTarget::Destination {
-                journal: Journal::new(destination.clone(), existing.manifest.run_id.clone()),
-                destination,
-                placement,
-            };
-            place.repair(&existing.manifest.run_id).await?;
-            return Ok(finish::report_of(&place, 0, started, &existing.manifest, Some(existing.url.clone()), true));
+            return committed(destination, placement, &existing, started).await;
         }
-        RunState::Open(found) => *found,
+        RunState::Open(record) => *record,
     };
     let mut export = record.request(Arc::clone(&request.source), Target::Destination(request.destination.clone()));
     if let Some(readers) = request.readers {
@@ -112,27 +106,33 @@ async fn resumed(
     export.commit.single_file = placement != Placement::Parts;
     export.commit.aws_credential_command = request.aws_credential_command.clone();
     let place = unless_cancelled(&cancel, RunTarget::open(&export)).await?;
-    let seed = AttemptSeed::random();
-    let (created_at, keeper) = (record.created_at, Mutex::default());
-    let run = Run {
-        request: export,
-        place,
-        started,
-        created_at,
-        events,
-        seed,
-        keeper,
-        commit_begun,
-        litter: Mark::default(),
-    };
+    let mut run = Run::new(export, place, events);
+    run.commit_begun = commit_begun;
+    run.started = started;
+    // Each is set once.
+    let _ = run.signal.set(cancel.clone());
     run.announce().await;
     unless_cancelled(&cancel, run.place.ready(&run.request)).await?;
     let stop = cancel.child_token();
     let how = if request.take_over { Take::Over } else { Take::Free };
     let hold = unless_cancelled(&cancel, run.place.take(&record.run_id, how, &stop)).await?;
     let Some(hold) = hold else { return Err(ExportError::internal("a stream has nothing to resume")) };
-    let result = Box::pin(go_on(&run, &request, &journal, record, &hold, &stop)).await;
-    run.end(result, Some(hold)).await
+    let result = Box::pin(go_on(&run, &request, record, &hold, &stop)).await;
+    run.end(result.map_err(|error| run.stays_resumable(error, &hold)), Some(hold)).await
+}
+
+/// Finishes an export that has committed, and reports it.
+pub(super) async fn committed(
+    destination: Destination,
+    placement: Placement,
+    existing: &Existing,
+    started: Instant,
+) -> Result<ExportReport, ExportError> {
+    let run_id = &existing.manifest.run_id;
+    let journal = Journal::new(destination.clone(), run_id.clone());
+    let place = RunTarget::Destination { journal, destination, placement };
+    place.repair(run_id).await?;
+    Ok(finish::report_of(&place, 0, started, &existing.manifest, Some(existing.url.clone()), true))
 }
 
 /// Looks for the run that the destination's owner names, or the only one whose journal is open.
@@ -159,7 +159,7 @@ async fn find(destination: &Destination, placement: &Placement, take_over: bool)
             return Ok(RunState::Committed(Box::new(existing.clone())));
         }
         if let Some(record) = RunRecord::read(&journal).await? {
-            return Ok(RunState::Open(Box::new((journal, record))));
+            return Ok(RunState::Open(Box::new(record)));
         }
     }
     if let Some(existing) = standing {
@@ -173,51 +173,116 @@ async fn find(destination: &Destination, placement: &Placement, take_over: bool)
 async fn go_on(
     run: &Run,
     request: &ResumeRequest,
-    journal: &Journal,
     record: RunRecord,
     hold: &Hold,
     stop: &CancellationToken,
 ) -> Result<ExportReport, ExportError> {
-    let RunTarget::Destination { destination, placement, .. } = &run.place else {
-        return Err(ExportError::internal("a stream has nothing to resume"));
+    of_source(&record, request.source.as_ref())?;
+    let unfinished = unless_cancelled(stop, Unfinished::take_up(run, record, hold)).await?;
+    let reading = if unfinished.is_read() {
+        None
+    } else {
+        let reading = Box::pin(unfinished.reading(run, request.allow_mixed_snapshot));
+        Some(unless_cancelled(stop, reading).await?)
     };
-    // Until the rest is committed whatever fails leaves the journal to another try; a signal gives the whole run up, as it
-    // does with one that was never killed.
-    let kept = |error: ExportError| {
-        let stopped = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
-        if !stopped {
-            run.litter.set();
-        }
-        error
-    };
-    if record.facts.kind != request.source.kind() {
-        let message = format!("the run reads `{}`, and --from names `{}`", record.facts.kind, request.source.kind());
-        return Err(kept(ExportError::new(ExportErrorKind::Usage, message)));
+    let company = Company::alone(run.request.work.readers.get(), stop);
+    run.go_on(unfinished, reading, (hold, stop), (&company, None)).await
+}
+
+/// Refuses to go on at another kind of source.
+pub(super) fn of_source(record: &RunRecord, source: &dyn Source) -> Result<(), ExportError> {
+    if record.facts.kind == source.kind() {
+        return Ok(());
     }
-    let prepared = async {
+    let message = format!("the run reads `{}`, and --from names `{}`", record.facts.kind, source.kind());
+    Err(ExportError::new(ExportErrorKind::Usage, message))
+}
+
+/// A run that another process began, as far as it came.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    record: RunRecord,
+    receipts: Vec<PartitionReceipt>,
+    /// The manifest that it is to replace.
+    previous: Option<Box<Existing>>,
+}
+
+impl Unfinished {
+    /// Takes it over at a destination that is ours: what is whole has a receipt, and whatever else was begun is removed.
+    ///
+    /// # Errors
+    /// The destination fails.
+    pub(super) async fn take_up(run: &Run, record: RunRecord, hold: &Hold) -> Result<Self, ExportError> {
+        let RunTarget::Destination { destination, placement, journal } = &run.place else {
+            return Err(ExportError::internal("a stream has nothing to resume"));
+        };
         journal.record_epoch(hold.claim.epoch(), run.seed).await?;
         hold.settle_dead_runs(destination, placement, Some(&record.run_id)).await?;
         let previous = previous(run, destination, placement).await?;
         let receipts = receipts_of_plan(destination, placement, journal, &record.plan).await?;
         failpoint::reach("receipts").await;
-        Ok::<_, ExportError>((previous, receipts))
-    };
-    let (previous, receipts) = unless_cancelled(stop, prepared).await.map_err(kept)?;
-    let missing = record.plan.partitions.len() - receipts.len();
-    tracing::info!(run_id = record.run_id, receipts = receipts.len(), missing, "resuming");
-    one_moment(&record, receipts.len(), missing).map_err(kept)?;
-    let (reading, planned) = if missing == 0 && receipts.iter().any(|receipt| !receipt.parts.is_empty()) {
-        (None, record.planned()?)
-    } else {
-        let reading = reading(run, journal, &record, request.allow_mixed_snapshot);
-        let reading = unless_cancelled(stop, Box::pin(reading)).await.map_err(kept)?;
-        let planned = Planned::of(reading.as_ref(), ONLY, &record.format).map_err(kept)?;
-        (Some(reading), planned)
-    };
-    run.announce_plan(&planned, ResumedProgress::of(&receipts)).await;
-    let company = Company::alone(run.request.work.readers.get(), stop);
-    let carry = Carry { reading, relation: ONLY, receipts, previous, hold: Some(hold), stop, company: &company };
-    run.carry_out(&planned, carry).await.map_err(kept)
+        let unfinished = Self { record, receipts, previous };
+        let (run_id, missing) = (&unfinished.record.run_id, unfinished.missing());
+        tracing::info!(run_id, receipts = unfinished.receipts.len(), missing, "resuming");
+        Ok(unfinished)
+    }
+
+    fn missing(&self) -> usize {
+        self.record.plan.partitions.len().saturating_sub(self.receipts.len())
+    }
+
+    /// Whether nothing is missing but its commit.
+    pub(super) fn is_read(&self) -> bool {
+        self.missing() == 0 && self.receipts.iter().any(|receipt| !receipt.parts.is_empty())
+    }
+
+    /// Goes on reading where the other process left off.
+    ///
+    /// # Errors
+    /// [`ExportErrorKind::SnapshotLost`] where nobody holds its snapshot any more; those of the source.
+    pub(super) async fn reading(&self, run: &Run, allow_mixed: bool) -> Result<Arc<dyn Reading>, ExportError> {
+        one_moment(&self.record, self.receipts.len(), self.missing())?;
+        let RunTarget::Destination { journal, .. } = &run.place else {
+            return Err(ExportError::internal("a stream has nothing to resume"));
+        };
+        let begun = self.record.begun(journal, allow_mixed).await?;
+        Ok(run.request.source.resume(vec![run.request.read_request()], begun).await?)
+    }
+}
+
+impl Run {
+    /// Carries out what is missing of a run that another process began.
+    ///
+    /// # Errors
+    /// As [`super::run()`].
+    pub(super) async fn go_on(
+        &self,
+        Unfinished { record, receipts, previous }: Unfinished,
+        reading: Option<Arc<dyn Reading>>,
+        (hold, stop): (&Hold, &CancellationToken),
+        (company, permit): (&Company, Option<SemaphorePermit<'_>>),
+    ) -> Result<ExportReport, ExportError> {
+        // Nobody else sets it.
+        let _ = self.begun_at.set(record.created_at);
+        let planned = match &reading {
+            None => record.planned()?,
+            Some(reading) => Planned::of(reading.as_ref(), ONLY, &record.format)?,
+        };
+        self.announce_plan(&planned, ResumedProgress::of(&receipts)).await;
+        let hold = Some(hold);
+        let carry = Carry { reading, relation: ONLY, receipts, previous, hold, stop, company, permit };
+        self.carry_out(&planned, carry).await
+    }
+
+    /// The error of a run that another process began. Until the rest is committed whatever fails leaves the journal to
+    /// another try; a signal gives the whole run up, as it does with one that was never killed, unless it is to be kept.
+    pub(super) fn stays_resumable(&self, error: ExportError, hold: &Hold) -> ExportError {
+        let stopped = matches!(error.kind, ExportErrorKind::Interrupted | ExportErrorKind::Terminated);
+        if !stopped || self.retention(Some(hold)).outlasts_signal(&error) {
+            self.litter.set();
+        }
+        error
+    }
 }
 
 /// Refuses to read the rest of a run that reads foreign tables by several statements: theirs is the moment of the first
@@ -312,15 +377,4 @@ async fn is_there(destination: &Destination, path: &str, object: &StagedObject) 
     let facts = destination.head(path).await?;
     Ok(facts
         .is_some_and(|facts| facts.bytes == object.bytes && facts.crc64nvme.is_none_or(|crc| crc == object.crc64nvme)))
-}
-
-/// Goes on reading where the run that died left off.
-async fn reading(
-    run: &Run,
-    journal: &Journal,
-    record: &RunRecord,
-    allow_mixed: bool,
-) -> Result<Arc<dyn Reading>, ExportError> {
-    let begun = record.begun(journal, allow_mixed).await?;
-    Ok(run.request.source.resume(vec![run.request.read_request()], begun).await?)
 }

@@ -3,12 +3,12 @@
 mod work;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::{Mutex, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::company::Company;
@@ -22,13 +22,14 @@ use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::record::RunRecord;
 use super::request::ExportRequest;
+use super::since::{self, Found};
 use super::together::together;
 use super::worker::folders_of;
 use crate::base::failpoint;
-use crate::commit::{Existing, ManifestError};
+use crate::commit::Existing;
 use crate::model::{
-    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, PartitionReceipt, Plan, PlannedContent,
-    RelationRequest, ResumedProgress, SourceFacts,
+    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, OnSignal, PartitionReceipt, Plan,
+    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -42,7 +43,11 @@ pub(crate) struct Run {
     pub(crate) request: ExportRequest,
     pub(crate) place: RunTarget,
     pub(crate) started: Instant,
-    pub(crate) created_at: DateTime<Utc>,
+    created_at: DateTime<Utc>,
+    /// When the process began whose run this one goes on with.
+    pub(super) begun_at: OnceLock<DateTime<Utc>>,
+    /// Cancelled by a signal.
+    pub(super) signal: OnceLock<CancellationToken>,
     pub(crate) events: Sender<Event>,
     /// From which this process's attempts have their ids.
     pub(crate) seed: AttemptSeed,
@@ -50,6 +55,8 @@ pub(crate) struct Run {
     pub(crate) keeper: Mutex<Option<DetachedKeeper>>,
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
+    /// The export that an incremental one goes on from, once it is looked for.
+    pub(crate) since: OnceLock<Found>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
 }
@@ -67,6 +74,8 @@ pub(crate) struct Carry<'a> {
     pub(crate) hold: Option<&'a Hold>,
     pub(crate) stop: &'a CancellationToken,
     pub(crate) company: &'a Company,
+    /// The right to the sessions of `reading`, where they are this export's own.
+    pub(crate) permit: Option<SemaphorePermit<'a>>,
 }
 
 /// What is known of it once it is planned.
@@ -144,8 +153,10 @@ pub async fn run(
 pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     request.source.check(&mut request.shape)?;
     RunTarget::check(&request)?;
-    let plans = request.source.plan(vec![request.read_request()]).await?;
+    let found = since::find(&request).await?;
+    let plans = request.source.plan(vec![request.read_request_since(found.export()?)]).await?;
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
+    since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
     folders_of(request.commit.folders.as_ref(), &plan.columns)?;
@@ -193,7 +204,26 @@ impl Run {
     pub(super) fn new(request: ExportRequest, place: RunTarget, events: Sender<Event>) -> Self {
         let (started, created_at, seed) = (Instant::now(), Utc::now(), AttemptSeed::random());
         let (keeper, commit_begun, litter) = (Mutex::default(), Mark::default(), Mark::default());
-        Self { request, place, started, created_at, events, seed, keeper, commit_begun, litter }
+        let (begun_at, signal, since) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self {
+            request,
+            place,
+            started,
+            created_at,
+            begun_at,
+            signal,
+            events,
+            seed,
+            keeper,
+            commit_begun,
+            since,
+            litter,
+        }
+    }
+
+    /// When it was begun, by whichever process.
+    pub(super) fn created_at(&self) -> DateTime<Utc> {
+        self.begun_at.get().copied().unwrap_or(self.created_at)
     }
 
     pub(super) async fn execute(&self, cancel: &CancellationToken) -> Result<ExportReport, ExportError> {
@@ -216,7 +246,7 @@ impl Run {
     pub(crate) async fn carry_out(
         &self,
         planned: &Planned,
-        Carry { reading, relation, receipts, previous, hold, stop, company }: Carry<'_>,
+        Carry { reading, relation, receipts, previous, hold, stop, company, permit }: Carry<'_>,
     ) -> Result<ExportReport, ExportError> {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
@@ -246,6 +276,7 @@ impl Run {
             reading.done(relation);
         }
         drop(reading);
+        drop(permit);
         failpoint::reach("uploaded").await;
         let finishing = async {
             if stop.is_cancelled() {
@@ -270,7 +301,7 @@ impl Run {
             Err(error) => error,
         };
         // Where the manifest may stand, it may name the parts.
-        let kept = may_be_committed(&error) || retention.keeps(&error).await;
+        let kept = error.may_be_committed() || retention.keeps(&error).await;
         if kept || !discard_receipts(&outlet, &receipts).await {
             self.litter.set();
         }
@@ -284,12 +315,13 @@ impl Run {
         }
     }
 
-    fn retention(&self, hold: Option<&Hold>) -> Retention {
+    pub(super) fn retention(&self, hold: Option<&Hold>) -> Retention {
         Retention {
             claim: hold.map(|hold| hold.claim.clone()),
             // Workers may have a keeper beside them, of which this process knows nothing.
             snapshot_kept: self.request.commit.keep_snapshot.is_some() || self.request.external.is_some(),
             of_worker: false,
+            signal: self.signal.get().filter(|_| self.request.commit.on_signal == OnSignal::Keep).cloned(),
         }
     }
 
@@ -309,12 +341,11 @@ impl Run {
         }
         failpoint::reach("ending").await;
         match result {
-            Err(error) if self.litter.is_set() => {
-                let retention = self.retention(Some(&hold));
+            Err(mut error) if self.litter.is_set() => {
+                error.resumable = self.retention(Some(&hold)).outlasts(&error);
                 hold.leave().await;
-                let resumable = retention.outlasts(&error) && error.hint.is_none();
                 let hint = "`outhaul resume` goes on with it while the snapshot is kept";
-                Err(if resumable { error.with_hint(hint) } else { error })
+                Err(if error.resumable && error.hint.is_none() { error.with_hint(hint) } else { error })
             }
             result => {
                 if let Some(keeper) = self.keeper.lock().await.take() {
@@ -361,10 +392,18 @@ impl Run {
     }
 
     /// Notes at the destination what is about to be read.
-    pub(super) async fn prepare(&self, reading: &dyn Reading, relation: usize) -> Result<Planned, ExportError> {
+    ///
+    /// With `alone` it has a keeper of its own where one is wanted.
+    pub(super) async fn prepare(
+        &self,
+        reading: &dyn Reading,
+        relation: usize,
+        alone: bool,
+    ) -> Result<Planned, ExportError> {
         let request = &self.request;
         let planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        self.compare_since(&planned.plan)?;
         folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
@@ -375,8 +414,8 @@ impl Run {
             record.write(journal).await?;
             failpoint::reach("journalled").await;
         }
-        if let Some(launch) = &request.keeper {
-            let keeper = launch.start(request).await?;
+        if let Some(launch) = request.keeper.as_ref().filter(|_| alone) {
+            let keeper = launch.start(&[request]).await?;
             reading.also_held(keeper.snapshot.clone()).await;
             *self.keeper.lock().await = Some(keeper);
             failpoint::reach("kept").await;
@@ -403,10 +442,4 @@ impl Run {
         })
         .await;
     }
-}
-
-/// Whether the manifest stands, or may.
-pub(super) fn may_be_committed(error: &ExportError) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<ManifestError>());
-    source.is_some_and(ManifestError::may_be_committed)
 }

@@ -20,7 +20,7 @@ use super::request::ExportRequest;
 use crate::commit::{Manifest, ManifestError, Placement, look};
 use crate::model::{ExportErrorKind, KeptSnapshot, Target};
 use crate::store::owner::{OwnerRecord, owner};
-use crate::store::{Destination, Journal, shown as address_shown};
+use crate::store::{Destination, Journal, credentials_by, shown as address_shown};
 
 /// A plan waits so long for its destination: it is about the source.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -101,6 +101,9 @@ pub struct ShownRun {
 pub struct PlannedDestination {
     /// Its URL, without credentials.
     pub url: String,
+    /// Who gives the credentials for it, where some are needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<String>,
     /// What is there.
     #[serde(flatten)]
     pub state: DestinationState,
@@ -203,12 +206,12 @@ pub async fn before(request: &ExportRequest) -> PlannedDestination {
                 Target::Destination(url) => address_shown(url),
                 Target::Stream { .. } => String::new(),
             };
-            return PlannedDestination { url, state: unknown(&error) };
+            return PlannedDestination { url, credentials: None, state: unknown(&error) };
         }
     };
     let url = target.url();
     let RunTarget::Destination { destination, placement, .. } = target else {
-        return PlannedDestination { url, state: DestinationState::Stream };
+        return PlannedDestination { url, credentials: None, state: DestinationState::Stream };
     };
     let looked = async {
         match state(facts(&destination, &placement).await?) {
@@ -222,7 +225,8 @@ pub async fn before(request: &ExportRequest) -> PlannedDestination {
         Ok(Err(error)) => unknown(&error),
         Err(_) => DestinationState::Unknown { why: format!("it did not answer within {} s", LOOK_LIMIT.as_secs()) },
     };
-    PlannedDestination { url, state }
+    let credentials = credentials_by(destination.url(), request.commit.aws_credential_command.as_ref());
+    PlannedDestination { url, credentials, state }
 }
 
 fn state(shown: Shown) -> DestinationState {

@@ -10,12 +10,11 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
-use chrono::Utc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::{self, StreamExt};
@@ -24,8 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ExportError;
 use super::finish::RunTarget;
-use super::mark::Mark;
-use super::run::{Run, may_be_committed};
+use super::run::Run;
 use crate::base::cpu;
 use crate::commit::{Placement, test_data};
 use crate::config::{Environment, load};
@@ -35,7 +33,7 @@ use crate::model::{
 };
 use crate::source::{Batch, Begun, Opened, Reading, Replan, Retry, Source, SourceError, SourceFault};
 use crate::store::fault_store::{Dice, FaultStore};
-use crate::store::{AttemptSeed, Destination, Journal, StoreOptions};
+use crate::store::{Destination, Journal, StoreOptions};
 
 mod several;
 
@@ -248,17 +246,8 @@ impl SimulatedRun {
         let journal = Journal::new(destination.clone(), run_id);
         let (events, mut told) = tokio::sync::mpsc::channel(1_000);
         tokio::spawn(async move { while told.recv().await.is_some() {} });
-        let run = Run {
-            request,
-            place: RunTarget::Destination { destination, journal, placement: Placement::Parts },
-            started: Instant::now(),
-            created_at: Utc::now(),
-            events,
-            seed: AttemptSeed::random(),
-            keeper: tokio::sync::Mutex::default(),
-            commit_begun: Mark::default(),
-            litter: Mark::default(),
-        };
+        let place = RunTarget::Destination { destination, journal, placement: Placement::Parts };
+        let run = Run::new(request, place, events);
         Self { run, source, store: Arc::clone(store) }
     }
 
@@ -384,7 +373,7 @@ fn judge(store: &FaultStore, run: &SimulatedRun, before: &Standing, result: &Res
     let ours = after.run_id.as_deref() == Some(run.run_id());
     let end = match result {
         Ok(_) => End::Committed,
-        Err(error) if may_be_committed(error) => End::Unknown,
+        Err(error) if error.may_be_committed() => End::Unknown,
         Err(error) if error.kind == ExportErrorKind::Interrupted => End::Cancelled,
         Err(_) => End::Failed,
     };

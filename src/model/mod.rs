@@ -9,6 +9,7 @@ pub mod format;
 pub mod keep;
 pub mod listing;
 pub(crate) mod micros;
+pub mod objects;
 pub mod outside;
 pub mod partition;
 pub mod plan;
@@ -18,6 +19,7 @@ pub mod report;
 pub mod request;
 pub mod scope;
 pub mod served;
+pub mod watermark;
 
 pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Precision};
 pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
@@ -27,6 +29,7 @@ pub use folders::{FolderMisfit, FolderOptions, FolderValue};
 pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, ObjectKind, ParquetOptions, StreamKind};
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
+pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use outside::{
     Invitation, PartitionDone, RunFence, Share, StdinRule, WeighedPartition, Workers, WorkersWanted,
 };
@@ -37,13 +40,18 @@ pub use policy::{
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
-pub use report::{ExportReport, RunStatus, SourceCost};
+pub use report::{ExportReport, RunStatus, SourceCost, WatermarkReport};
 pub use request::{
-    CommitOptions, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, ReadMode, ReadRequest,
-    RelationRequest, RowCap, ShapeOptions, SourceLimits, SourceProfile, Target, Visibility, WorkOptions,
+    CommitOptions, ConsistencyChoice, CredentialCommand, Layout, ManifestStats, OnError, OnExisting, OnSignal,
+    ReadMode, ReadRequest, RelationRequest, RowCap, ShapeOptions, SnapshotScope, SourceLimits, SourceProfile, Target,
+    Visibility, WorkOptions,
 };
 pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 pub use served::{
     AggregateBucket, AggregateRequest, Aggregated, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
     Dimension, Measure, ServedReads, ServedRequest,
+};
+pub use watermark::{
+    ColumnChange, IncrementalOptions, OnSchemaChange, PlannedWatermark, SchemaChange, Selection, Since, SinceExport,
+    StatePlace, Watermark, WatermarkHistory, WatermarkRequest, WatermarkScale,
 };

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnPlan, ConsistencyMode, Direction, KeyValue, Partition, SourceProfile};
+use super::{ColumnPlan, ConsistencyMode, Direction, KeyValue, Partition, PlannedWatermark, SourceProfile};
 
 /// How the order of rows in the output came about (`row_cap.order` of the manifest).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +172,9 @@ pub struct Plan {
     /// The tables, for people, that each statement reads at a moment of its own, whatever the others read: no statement
     /// can be repeated where there are several.
     pub at_own_moments: Vec<String>,
+    /// What an incremental export goes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<PlannedWatermark>,
 }
 
 impl Plan {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{RowOrder, RowsAvailable};
+use super::{RowOrder, RowsAvailable, Watermark};
 
 /// How a run that has a manifest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -24,6 +24,26 @@ pub struct SourceCost {
     /// Blocks of heap that were read: those of the plan's ranges, each once. None where an index may have been read
     /// instead: by key, or with a predicate.
     pub heap_blocks_read: Option<u64>,
+}
+
+/// How far an incremental export has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WatermarkReport {
+    /// The column.
+    pub column: String,
+    /// Its greatest value that was ever exported.
+    pub value: Option<String>,
+    /// The run that it went on from; none where all rows are there.
+    pub since: Option<String>,
+    /// Why all rows are there although there was an export to go on from.
+    pub why_full: Option<String>,
+}
+
+impl From<&Watermark> for WatermarkReport {
+    fn from(watermark: &Watermark) -> Self {
+        let Watermark { column, value, since, why_full, .. } = watermark.clone();
+        Self { column, value, since, why_full }
+    }
 }
 
 /// The report of one export.
@@ -70,6 +90,9 @@ pub struct ExportReport {
     pub seconds: f64,
     /// What the run cost the source; absent where this call found the work already done.
     pub source_cost: Option<SourceCost>,
+    /// How far an incremental export has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<WatermarkReport>,
     /// Whether this call found the work already done (`--on-existing skip`, or a `--run-id` that had committed).
     pub already_committed: bool,
     /// Whether the run was to be content with the first rows (`--allow-truncated`, `--limit`).

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, FolderOptions, Format, PolicyOptions, ServedReads};
+use super::{Direction, FolderOptions, Format, ObjectOptions, PolicyOptions, ServedReads, WatermarkRequest};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,18 @@ pub enum ReadMode {
         /// Rows a page.
         page_size: NonZeroU64,
     },
+}
+
+/// What the reads of one relation are to have in common, where the source can do it in several ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsistencyChoice {
+    /// Slices of named parts, all of one moment.
+    PartSet,
+    /// A statement for each partition of the table, each of a moment of its own.
+    PerPartition,
+    /// One statement.
+    SingleStatement,
 }
 
 /// A row cap.
@@ -111,6 +123,9 @@ pub struct WorkOptions {
     pub upload_concurrency: NonZeroUsize,
     /// How partitions are read.
     pub read_mode: ReadMode,
+    /// `--consistency`; `None` lets the source choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<ConsistencyChoice>,
     /// `--max-rows` or `--tier`.
     pub cap: Option<RowCap>,
     /// Whether a truncated export exits 0.
@@ -214,9 +229,15 @@ pub struct CommitOptions {
     pub take_over: bool,
     /// `--keep-snapshot`: so long the snapshot is held beyond this process, for `resume`.
     pub keep_snapshot: Option<Duration>,
+    /// `--on-signal`: what becomes of what is uploaded where a signal stops the run.
+    #[serde(default)]
+    pub on_signal: OnSignal,
     /// `--aws-credential-command`; no record has it.
     #[serde(skip)]
     pub aws_credential_command: Option<CredentialCommand>,
+    /// How the store keeps the objects.
+    #[serde(default)]
+    pub objects: ObjectOptions,
 }
 
 /// A shell command that prints credentials, and may have a secret among its words.
@@ -260,9 +281,22 @@ pub struct ReadRequest {
     pub stats: ManifestStats,
     /// Whether the snapshot is to be held beyond this process.
     pub keep: bool,
+    /// Where only what is new since another export is to be read.
+    pub watermark: Option<WatermarkRequest>,
     /// Output columns by which the rows of a partition are better sorted, where no other order is asked for: each change
     /// of their values begins another part. A source that does not sort costs smaller parts.
     pub together: Vec<String>,
+}
+
+/// What a signal leaves of a run whose snapshot outlives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnSignal {
+    /// Nothing.
+    #[default]
+    Abort,
+    /// Receipts and uploads, for `resume`.
+    Keep,
 }
 
 /// What the failure of one export of a job does to the others.
@@ -273,4 +307,14 @@ pub enum OnError {
     Continue,
     /// They stop: none commits before all are read.
     Stop,
+}
+
+/// What of a job is read under one snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SnapshotScope {
+    /// All of it.
+    #[default]
+    Run,
+    /// Each export by itself, for sources that have no moment in common and for servers that cannot hold one all night.
+    Export,
 }

@@ -1,12 +1,15 @@
 //! What a service asks of a source beside an export: how its pages are read, what a relation looks like, how many rows
 //! there are, and what they come to by groups.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BucketUnit, ScopeColumn, ShapeOptions};
+use super::{
+    BucketUnit, DuplicateColumns, Format, ManifestStats, Policies, PolicyOptions, Preset, ReadMode, ReadRequest,
+    ScopeColumn, ShapeOptions, SourceLimits, SourceProfile, WorkOptions,
+};
 
 /// How rows are read for somebody who waits for them and may be slow: in pages, each wholly in memory before its
 /// connection is given to others, so that nobody who reads slowly holds a transaction.
@@ -31,6 +34,44 @@ pub struct ServedRequest {
     pub served: ServedReads,
 }
 
+impl ServedRequest {
+    /// The read that such a question stands for: none is made, but it is planned as one would be.
+    pub(crate) fn read_request(self, run_id: &str) -> ReadRequest {
+        ReadRequest {
+            run_id: run_id.to_owned(),
+            shape: self.shape,
+            format: Format::Ndjson,
+            policies: PolicyOptions {
+                preset: Preset::Postgres,
+                default: Policies::default(),
+                columns: Vec::new(),
+                duplicate_columns: DuplicateColumns::Error,
+            },
+            work: WorkOptions {
+                readers: NonZeroUsize::MIN,
+                partitions: Some(NonZeroU32::MIN),
+                part_size: NonZeroU64::MAX,
+                upload_chunk_size: NonZeroUsize::MIN,
+                upload_concurrency: NonZeroUsize::MIN,
+                read_mode: ReadMode::Keyset { page_size: NonZeroU64::MIN },
+                cap: None,
+                consistency: None,
+                allow_truncated: true,
+                keep_partial: None,
+                min_rows: None,
+                source_profile: SourceProfile::Gentle,
+                source_limits: SourceLimits::default(),
+                served: Some(self.served),
+            },
+            single: true,
+            stats: ManifestStats::Safe,
+            keep: false,
+            together: Vec::new(),
+            watermark: None,
+        }
+    }
+}
+
 /// A relation, as a service has to know it before it serves rows of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedRelation {
@@ -48,6 +89,8 @@ pub struct DescribedRelation {
     pub row_security: bool,
     /// Rows by statistics, where there are any.
     pub estimated_rows: Option<u64>,
+    /// Whether its rows are read by one statement, which sees one moment and needs no key; else they are read by pages.
+    pub one_statement: bool,
 }
 
 /// A column of it.
@@ -64,7 +107,8 @@ pub struct DescribedColumn {
     pub comparable: bool,
     /// Whether it holds days or moments, which a date range or a bucket can be of.
     pub dates: bool,
-    /// Whether pages can follow it without a sort of the whole relation each: a btree index leads with it.
+    /// Whether rows can be read in its order without a sort of the whole relation for each page: a btree index leads with
+    /// it, or there are no pages.
     pub leads_index: bool,
 }
 

@@ -8,7 +8,7 @@ use super::ServiceState;
 use super::problem::{Refusal, without_values};
 use crate::config::service::{Dataset, ServiceConfig, TenantRule, served_reads};
 use crate::export::ExportError;
-use crate::model::{DescribedColumn, DescribedRelation, ExportErrorKind, ServedRequest};
+use crate::model::{DescribedColumn, DescribedRelation, ExportErrorKind, ServedRequest, TenantScope};
 
 /// What is known of each dataset.
 pub(crate) type Catalog = BTreeMap<String, OnceCell<DescribedRelation>>;
@@ -52,11 +52,29 @@ pub(crate) async fn describe(dataset: &Dataset) -> Result<DescribedRelation, Exp
         // A policy that reads it fails where nobody has ever set it.
         served.settings.push((setting.clone(), String::new()));
     }
+    if let Some(TenantRule::Condition { .. }) = &dataset.tenant {
+        shape.predicate = Some(without_rows(dataset)?);
+    }
     dataset.ndjson.source.check(&mut shape)?;
     match dataset.ndjson.source.describe(ServedRequest { shape, served }) {
         Some(described) => Ok(described.await?),
         None => Err(ExportError::new(ExportErrorKind::Usage, "the source serves nobody")),
     }
+}
+
+/// A condition without rows, which the server still has to understand: the tenant's column, its type, the rights.
+///
+/// # Errors
+/// The tenant's condition cannot be meant.
+pub(crate) fn without_rows(dataset: &Dataset) -> Result<String, ExportError> {
+    let tenant = match &dataset.tenant {
+        Some(TenantRule::Condition { template, type_name }) => {
+            let (template, type_name) = (template.clone(), type_name.clone());
+            Some(TenantScope { template, type_name, tenant: String::new() })
+        }
+        _ => None,
+    };
+    Ok(dataset.ndjson.source.without_rows(tenant.as_ref())?)
 }
 
 /// A column, which is granted.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::analyze::{dimensions, measures};
-use super::catalog::describe;
+use super::catalog::{describe, without_rows};
 use super::jobs::probe;
 use super::jwks;
 use super::problem::Refusal;
@@ -130,17 +130,6 @@ fn failed(place: &str, error: &ExportError) -> ConfigError {
     ConfigError::new(format!("{place}: {}", error.sentence()), hint)
 }
 
-/// A condition without rows, which the server still has to understand: the tenant's column, its type, the rights.
-fn none(dataset: &Dataset) -> String {
-    match &dataset.tenant {
-        Some(TenantRule::Condition { template, type_name }) => {
-            let null = if type_name.is_empty() { "(NULL)".to_owned() } else { format!("(NULL::{type_name})") };
-            format!("(\n{}\n) AND false", template.replace("{tenant}", &null))
-        }
-        _ => "false".to_owned(),
-    }
-}
-
 /// Asks for all columns as a caller would, and for no rows.
 async fn no_rows(dataset: &Dataset, template: &ExportRequest) -> Result<(), ExportError> {
     let mut request = template.clone();
@@ -148,7 +137,7 @@ async fn no_rows(dataset: &Dataset, template: &ExportRequest) -> Result<(), Expo
     request.shape.columns = Some(plain.map(|(name, _)| name.clone()).collect());
     let made = dataset.columns.iter().filter_map(|(name, column)| Some((name.clone(), column.expr.clone()?)));
     request.shape.expressions = made.collect();
-    request.shape.predicate = Some(none(dataset));
+    request.shape.predicate = Some(without_rows(dataset)?);
     if let (Some(served), Some(TenantRule::Setting(setting))) = (&mut request.work.served, &dataset.tenant) {
         served.settings.push((setting.clone(), String::new()));
     }
@@ -164,7 +153,7 @@ async fn no_rows(dataset: &Dataset, template: &ExportRequest) -> Result<(), Expo
 async fn no_buckets(dataset: &Dataset, described: &DescribedRelation, analysis: &Analysis) -> Result<(), ExportError> {
     let unknown = |refusal: Refusal| ExportError::new(ExportErrorKind::SourceMissing, refusal.message);
     let mut shape = dataset.ndjson.shape.clone();
-    shape.predicate = Some(none(dataset));
+    shape.predicate = Some(without_rows(dataset)?);
     let mut served = dataset.ndjson.work.served.clone().unwrap_or_else(served_reads);
     if let Some(TenantRule::Setting(setting)) = &dataset.tenant {
         served.settings.push((setting.clone(), String::new()));
@@ -183,7 +172,7 @@ async fn no_buckets(dataset: &Dataset, described: &DescribedRelation, analysis: 
 
 fn misfits(place: &str, dataset: &Dataset, described: &DescribedRelation) -> Vec<ConfigError> {
     let mut errors = Vec::new();
-    if described.key.is_empty() {
+    if described.key.is_empty() && !described.one_statement {
         errors.push(ConfigError::new(format!("{place} has no key that its pages could follow"), "name one in key"));
     }
     if let Some(refused) = &described.refused {
@@ -207,9 +196,20 @@ fn misfits(place: &str, dataset: &Dataset, described: &DescribedRelation) -> Vec
             errors.push(ConfigError::new(what, "name a column of dates or timestamps"));
         }
         if dataset.columns.get(name).is_some_and(|granted| granted.sort) && !column.leads_index {
-            let what = format!("{place}: no index leads with {name:?}, so that each page would sort the table");
-            errors.push(ConfigError::new(what, format!("create one, or leave sort = true out of {name}")));
+            errors.push(not_sorted(place, name, described.one_statement));
         }
     }
     errors
+}
+
+/// Rows are not ordered by a column that says they can be.
+fn not_sorted(place: &str, name: &str, one_statement: bool) -> ConfigError {
+    if one_statement {
+        let what = format!("{place}: rows cannot be ordered by {name:?}");
+        let hint =
+            format!("leave sort = true out of {name}: it takes a column of numbers, dates, times, texts or UUIDs");
+        return ConfigError::new(what, hint);
+    }
+    let what = format!("{place}: no index leads with {name:?}, so that each page would sort the table");
+    ConfigError::new(what, format!("create one, or leave sort = true out of {name}"))
 }

@@ -33,6 +33,9 @@ use crate::config::service::{Dataset, DatasetColumn, served_reads};
 use crate::export::ExportRequest;
 use crate::model::{ColumnChoice, Direction, RowCap, RowScope, ScopeCondition};
 
+/// How rows are read that no pages divide.
+const ONE_STATEMENT: &str = "read by one statement, which sees the rows of each table as they were when it began";
+
 /// Answers with the rows.
 #[utoipa::path(
     post,
@@ -103,8 +106,8 @@ pub(crate) async fn stream_of(
     let described = service.described(dataset).await?;
     let mut scope = question.scope(dataset, described, caller)?;
     scope.conditions.extend(conditions);
-    let mut order =
-        order(caller, dataset, question, &parts.headers, service.config.limits.first_page, (&scope, permit))?;
+    let rows = (&scope, !described.one_statement, permit);
+    let mut order = order(caller, dataset, question, &parts.headers, service.config.limits.first_page, rows)?;
     order.asked_by = parts.extensions.get::<RequestId>().cloned().unwrap_or_default();
     order.connection = parts.extensions.get::<ConnectionEnd>().cloned();
     order.write_deadline = failpoint::limit("write_deadline", service.config.limits.write_deadline);
@@ -163,11 +166,11 @@ fn order(
     question: &Question,
     headers: &HeaderMap,
     first_page: Duration,
-    (scope, permit): (&RowScope, StreamPermit),
+    (scope, by_pages, permit): (&RowScope, bool, StreamPermit),
 ) -> Result<StreamOrder, Refusal> {
     let id = format!("{:032x}", rand::random::<u128>());
     let order = question.order(dataset)?;
-    let notes = vec![ordering_note(&order)];
+    let notes = vec![if by_pages { ordering_note(&order) } else { ONE_STATEMENT.to_owned() }];
     let request = request(question, dataset, caller, scope, &id)?;
     let record = ExportRecord {
         id,

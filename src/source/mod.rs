@@ -5,6 +5,7 @@
 
 pub mod clickhouse;
 pub mod error;
+mod pace;
 pub mod postgres;
 
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -22,7 +23,7 @@ use crate::base::postgres::settings::Secret;
 use crate::model::{
     AggregateRequest, Aggregated, Consistency, CountedRows, DescribedRelation, Direction, KeepEnd, ListedRelation,
     ObjectKind, PartRange, Partition, Plan, ReadRequest, RelationRequest, RowScope, ServedRequest, ShapeOptions,
-    SnapshotRecord, SourceCost, SourceFacts, SourceKind,
+    SnapshotRecord, SourceCost, SourceFacts, SourceKind, TenantScope,
 };
 
 pub use error::{Retry, SourceError, SourceFault};
@@ -193,8 +194,9 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
         std::future::ready(Err(SourceError::new(SourceFault::Usage, message))).boxed()
     }
 
-    /// Holds what a run rests on beyond its process; `None` where the source has nothing to hold.
-    fn keep(&self, _run_id: String, _begun: Begun) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
+    /// Holds what a run rests on beyond its process, for all its relations with one keeper; `None` where the source has
+    /// nothing to hold.
+    fn keep(&self, _run_id: String, _begun: Vec<Begun>) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
         None
     }
 
@@ -205,6 +207,11 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
 
     /// Whether it answers a statement in formats of its own too, whose bytes are exported as they come.
     fn writes_itself(&self) -> bool {
+        false
+    }
+
+    /// Whether it can be asked for what is new since another export ([`ReadRequest::watermark`]).
+    fn knows_watermarks(&self) -> bool {
         false
     }
 
@@ -224,6 +231,15 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SourceFault::Usage`] for a tenant that is empty and for a value that cannot be meant.
     fn predicate(&self, _scope: &RowScope) -> Result<Option<String>, SourceError> {
+        Err(SourceError::new(SourceFault::Usage, "this source scopes no rows"))
+    }
+
+    /// A condition that no row fulfils, for [`ShapeOptions::predicate`], and that the source still has to understand: the
+    /// column of the tenants among it, where there are some. Whose tenant it is does not matter.
+    ///
+    /// # Errors
+    /// [`SourceFault::Usage`] for a condition that cannot be meant.
+    fn without_rows(&self, _tenant: Option<&TenantScope>) -> Result<String, SourceError> {
         Err(SourceError::new(SourceFault::Usage, "this source scopes no rows"))
     }
 

@@ -74,7 +74,7 @@ impl fmt::Debug for CredentialProgram {
 }
 
 impl CredentialProgram {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Given(_) => "the AWS credential command".to_owned(),
             Self::OfProfile { profile, .. } => format!("credential_process of AWS profile {profile}"),

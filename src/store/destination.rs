@@ -20,9 +20,10 @@ use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 use super::journal::Journal;
 use super::local::Folder;
+use super::object_options::{PartAttributes, check_objects, encrypt};
 use super::remote::Remote;
 use super::writer::PartWriter;
-use crate::model::{CredentialCommand, StagedObject, Staging};
+use crate::model::{CredentialCommand, ObjectOptions, StagedObject, Staging};
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
@@ -51,7 +52,7 @@ pub(super) enum Backend {
 }
 
 /// The environment, but for what is not UTF-8.
-fn variables() -> BTreeMap<String, String> {
+pub(super) fn variables() -> BTreeMap<String, String> {
     let readable = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(readable).collect()
 }
@@ -80,7 +81,26 @@ impl Destination {
         options: &StoreOptions,
         credential_command: Option<&CredentialCommand>,
     ) -> Result<Self, StoreError> {
+        Self::connect_for(url, options, credential_command, &ObjectOptions::default()).await
+    }
+
+    /// Like [`Destination::connect`], for an export whose objects are kept so.
+    ///
+    /// # Errors
+    /// As [`Destination::connect`], and [`StoreFault::Configuration`] where the store has no such thing.
+    ///
+    /// # Cancel safety
+    /// It only reads.
+    pub async fn connect_for(
+        url: &str,
+        options: &StoreOptions,
+        credential_command: Option<&CredentialCommand>,
+        objects: &ObjectOptions,
+    ) -> Result<Self, StoreError> {
+        check_objects(url, objects)?;
         let mut variables = variables();
+        encrypt(&mut variables, objects);
+        let open = |variables: &BTreeMap<String, String>| Self::opened(url, options, variables, objects);
         if let Some(command) = credential_command {
             variables.insert(CREDENTIAL_COMMAND.to_owned(), command.expose().to_owned());
         }
@@ -91,12 +111,12 @@ impl Destination {
                 // What is refused is refused before anybody is asked.
                 let mut elsewhere = variables.clone();
                 elsewhere.insert("AWS_REGION".to_owned(), "none".to_owned());
-                Self::open_with(url, options, &elsewhere)?;
+                open(&elsewhere)?;
                 let region = aws_region::discover(bucket, &address.url(), &found.variables).await?;
                 variables.insert("AWS_REGION".to_owned(), region);
             }
         }
-        Self::open_with(url, options, &variables)
+        open(&variables)
     }
 
     /// Like [`Destination::open`], with `variables` in place of the environment.
@@ -108,13 +128,23 @@ impl Destination {
         options: &StoreOptions,
         variables: &BTreeMap<String, String>,
     ) -> Result<Self, StoreError> {
+        Self::opened(url, options, variables, &ObjectOptions::default())
+    }
+
+    fn opened(
+        url: &str,
+        options: &StoreOptions,
+        variables: &BTreeMap<String, String>,
+        objects: &ObjectOptions,
+    ) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
         let url = address.url();
         let encoded = matches!(address, Address::Local(_));
         let backend = match address {
             Address::Local(folder) => Backend::Local(Arc::new(Folder::new(folder))),
             Address::Cloud { provider, authority, prefix } => {
-                Backend::Remote(Arc::new(connect::cloud(provider, &authority, &prefix, &url, variables)?))
+                let remote = connect::cloud(provider, &authority, &prefix, &url, variables)?;
+                Backend::Remote(Arc::new(remote.with_parts(PartAttributes::of(objects))))
             }
         };
         Ok(Self { inner: Arc::new(DestinationInner { url, encoded, options: *options, backend }) })
@@ -222,6 +252,22 @@ impl Destination {
             Backend::Local(folder) => {
                 let path = path.to_owned();
                 folder.run("writing", object, move |folder| folder.put(&path, &bytes)).await
+            }
+            Backend::Remote(remote) => remote.put(path, bytes, content_type).await,
+        }
+    }
+
+    /// Writes an object that need not outlive the machine: whole or not at all for whoever reads it while the machine runs,
+    /// this process dead or alive. After a loss of power it may be gone, or empty. A store elsewhere keeps it as any other.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn note(&self, path: &str, bytes: Bytes, content_type: &str) -> Result<(), StoreError> {
+        let object = self.check("writing", path)?;
+        match &self.inner.backend {
+            Backend::Local(folder) => {
+                let path = path.to_owned();
+                folder.run("writing", object, move |folder| folder.note_file(&path, &bytes)).await
             }
             Backend::Remote(remote) => remote.put(path, bytes, content_type).await,
         }

@@ -183,6 +183,15 @@ impl Journal {
         self.destination.put(&self.path(RUN), json, JSON).await
     }
 
+    /// The same where nothing of the run is visible before its commit, and all of it stands below the destination: then what
+    /// a loss of power leaves of the run is found and removed without these facts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn note_run(&self, json: Bytes) -> Result<(), StoreError> {
+        self.destination.note(&self.path(RUN), json, JSON).await
+    }
+
     /// Those facts, as they were kept; `None` where the run did not come so far, or a version wrote it that kept none.
     ///
     /// # Errors
@@ -191,12 +200,12 @@ impl Journal {
         Ok(self.destination.read(&self.path(RUN)).await?.map(|small| small.bytes))
     }
 
-    /// Keeps the plan.
+    /// Keeps the plan. A loss of power may take it away, and the run cannot be resumed then.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn put_plan(&self, json: Bytes) -> Result<(), StoreError> {
-        self.destination.put(&self.path(PLAN), json, JSON).await
+        self.destination.note(&self.path(PLAN), json, JSON).await
     }
 
     /// The plan, as it was kept; `None` where the run did not come so far.
@@ -212,7 +221,7 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn record_epoch(&self, epoch: u64, seed: AttemptSeed) -> Result<(), StoreError> {
-        self.put(&format!("epochs/{epoch}.json"), &seed).await
+        self.note(&format!("epochs/{epoch}.json"), &seed).await
     }
 
     /// The seeds of all processes of the run, as far as they can be read.
@@ -264,7 +273,8 @@ impl Journal {
     /// [`StoreError`].
     pub async fn record_receipt(&self, receipt: &PartitionReceipt) -> Result<(), StoreError> {
         let name = format!("receipts/{:05}-{:08x}.json", receipt.partition, receipt.attempt);
-        self.put(&name, &ReceiptFile::from(receipt)).await
+        // Without it the partition is read again.
+        self.note(&name, &ReceiptFile::from(receipt)).await
     }
 
     /// The receipts that can be read, in order of partitions; a partition may have several, of processes that overlapped.
@@ -293,7 +303,7 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn record_keeper(&self, name: &str, keeper: &impl Serialize) -> Result<(), StoreError> {
-        self.put(&format!("keepers/{name}.json"), keeper).await
+        self.note(&format!("keepers/{name}.json"), keeper).await
     }
 
     /// Who holds the run's snapshot, or did, as far as it can be read.
@@ -383,10 +393,22 @@ impl Journal {
 
     async fn put(&self, name: &str, record: &impl Serialize) -> Result<(), StoreError> {
         let path = self.path(name);
+        let json = self.json(&path, record)?;
+        self.destination.put(&path, json, JSON).await
+    }
+
+    /// Keeps what a later process is only quicker with.
+    async fn note(&self, name: &str, record: &impl Serialize) -> Result<(), StoreError> {
+        let path = self.path(name);
+        let json = self.json(&path, record)?;
+        self.destination.note(&path, json, JSON).await
+    }
+
+    fn json(&self, path: &str, record: &impl Serialize) -> Result<Bytes, StoreError> {
         let json = serde_json::to_vec(record).map_err(|error| {
-            StoreError::new("writing", self.destination.object_url(&path), StoreFault::Configuration, error)
+            StoreError::new("writing", self.destination.object_url(path), StoreFault::Configuration, error)
         })?;
-        self.destination.put(&path, json.into(), JSON).await
+        Ok(json.into())
     }
 
     /// All records of one kind with their names in the journal, in order of these; `None` in place of one that cannot be

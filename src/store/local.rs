@@ -270,6 +270,14 @@ impl Folder {
         })
     }
 
+    /// As [`Self::put`], and nothing waits until it is on the disk.
+    pub(super) fn note_file(&self, path: &str, bytes: &Bytes) -> io::Result<()> {
+        unswept(|| {
+            let (folder, name) = self.make_parent(path)?;
+            Temporary::write_only(&folder, name, bytes)?.rename(name)
+        })
+    }
+
     pub(super) fn delete(&self, path: &str) -> io::Result<()> {
         match self.open_root().and_then(|root| root.remove_file(path)) {
             // Below a file there is nothing.

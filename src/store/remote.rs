@@ -20,6 +20,7 @@ use super::buckets::Buckets;
 use super::connect::{Crc64Header, UploadStarts, request_timeout, retry_budget};
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use super::object_options::PartAttributes;
 use super::open_uploads::OpenUploads;
 use crate::base::failpoint;
 use crate::model::{ErrorCode, StagedObject};
@@ -53,6 +54,8 @@ pub(super) struct Remote {
     url: String,
     /// Whether uploads can carry a Content-Type; Azure's take it from the name's end instead.
     upload_attributes: bool,
+    /// What else they carry.
+    parts: PartAttributes,
 }
 
 /// The clients hold credentials; no `{:?}` of ours prints them.
@@ -76,7 +79,13 @@ impl Remote {
             root,
             url,
             upload_attributes: true,
+            parts: PartAttributes::default(),
         }
+    }
+
+    /// The same, whose uploads carry these.
+    pub(super) fn with_parts(self, parts: PartAttributes) -> Self {
+        Self { parts, ..self }
     }
 
     pub(super) fn with_signer(self, signer: Arc<dyn Signer>) -> Self {
@@ -292,8 +301,10 @@ impl Remote {
     /// Starts an upload: its id.
     pub(super) async fn start(&self, path: &str, content_type: &str) -> Result<String, StoreError> {
         let (key, object) = self.key("starting", path)?;
-        let attributes = if self.upload_attributes { with_content_type(content_type) } else { Attributes::new() };
-        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        let mut attributes = if self.upload_attributes { with_content_type(content_type) } else { Attributes::new() };
+        self.parts.add_to(&mut attributes);
+        let tags = self.parts.tags.clone();
+        let options = PutMultipartOptions { attributes, tags, ..PutMultipartOptions::default() };
         let start = || self.uploads.create_multipart_opts(&key, options.clone());
         let upload_id = despite_conflicts("starting", &object, 0, start).await?;
         self.begun.fetch_add(1, Ordering::Relaxed);

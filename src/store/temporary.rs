@@ -16,12 +16,22 @@ pub(super) struct Temporary<'a> {
 
 impl<'a> Temporary<'a> {
     pub(super) fn write(folder: &'a Dir, target: &str, bytes: &Bytes) -> io::Result<Self> {
+        let (temporary, file) = Self::begin(folder, target, bytes)?;
+        file.sync_all()?;
+        Ok(temporary)
+    }
+
+    /// The same, which is not yet on the disk.
+    pub(super) fn write_only(folder: &'a Dir, target: &str, bytes: &Bytes) -> io::Result<Self> {
+        Ok(Self::begin(folder, target, bytes)?.0)
+    }
+
+    fn begin(folder: &'a Dir, target: &str, bytes: &Bytes) -> io::Result<(Self, File)> {
         let name = format!(".{target}.{:016x}.tmp", rand::random::<u64>());
         let mut file = new_file(folder, &name)?;
         let temporary = Self { folder, name };
         file.write_all(bytes)?;
-        file.sync_all()?;
-        Ok(temporary)
+        Ok((temporary, file))
     }
 
     pub(super) fn rename(self, target: &str) -> io::Result<()> {

@@ -13,7 +13,7 @@ use crate::support::{manifest, variable, within};
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// What another reader finds in the parts at a destination.
-async fn found(dest: &Path, statement: &str) -> Value {
+pub(crate) async fn found(dest: &Path, statement: &str) -> Value {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clickhouse_oracle.py");
     let mut python = tokio::process::Command::new(variable("OUTHAUL_TEST_PYTHON"));
     python.arg(script).arg(dest).arg(statement).kill_on_drop(true);
@@ -23,35 +23,35 @@ async fn found(dest: &Path, statement: &str) -> Value {
 }
 
 /// A place of its own for one export.
-struct Target {
+pub(crate) struct Target {
     folder: TempDir,
 }
 
 impl Target {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn dest(&self) -> PathBuf {
+    pub(crate) fn dest(&self) -> PathBuf {
         self.folder.path().join("out")
     }
 
-    fn command(&self, server: &ClickHouse, arguments: &[&str]) -> Outhaul {
+    pub(crate) fn command(&self, server: &ClickHouse, arguments: &[&str]) -> Outhaul {
         let dest = self.dest();
         let own = ["--to", dest.to_str().unwrap(), "--report", "json", "--progress", "none"];
         server.export(&[&own, arguments].concat()).limit(LIMIT)
     }
 
-    async fn export(&self, server: &ClickHouse, arguments: &[&str]) -> Run {
+    pub(crate) async fn export(&self, server: &ClickHouse, arguments: &[&str]) -> Run {
         self.command(server, arguments).run().await
     }
 
-    fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         manifest(&self.dest())
     }
 
     /// The lines of all parts, in order.
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let parts = self.manifest()["parts"].as_array().unwrap().clone();
         let text = |part: &Value| {
             let path = self.dest().join(part["path"].as_str().unwrap());
@@ -190,7 +190,7 @@ async fn every_type_leaves_exactly_as_parquet() {
 }
 
 /// Rows in four partitions of the table, in many parts.
-async fn lines(rows: u32) -> ClickHouse {
+pub(crate) async fn lines(rows: u32) -> ClickHouse {
     let server = clickhouse().await;
     server
         .run(
@@ -212,10 +212,10 @@ async fn lines(rows: u32) -> ClickHouse {
     server
 }
 
-const SUMS: &str = "SELECT count(*), sum(id::HUGEINT)::VARCHAR, (sum(price::DECIMAL(18, 2)) * 100)::BIGINT::VARCHAR, \
+pub(crate) const SUMS: &str = "SELECT count(*), sum(id::HUGEINT)::VARCHAR, (sum(price::DECIMAL(18, 2)) * 100)::BIGINT::VARCHAR, \
     sum(length(note))::VARCHAR, count(DISTINCT id) FROM DATA";
 
-async fn sums(server: &ClickHouse) -> Value {
+pub(crate) async fn sums(server: &ClickHouse) -> Value {
     let sql = "SELECT count(), toString(sum(id)), toString(toInt64(sum(price) * 100)), toString(sum(lengthUTF8(note))), \
         uniqExact(id) FROM lines FORMAT JSONCompactEachRow SETTINGS output_format_json_quote_64bit_integers = 0";
     json!([serde_json::from_str::<Value>(&server.run(sql).await).unwrap()])
@@ -239,9 +239,20 @@ async fn any_number_of_readers_gives_the_same_rows() {
 
 /// Exports with the run held between its plan and its first read, while something is done to the table.
 async fn meanwhile(server: &ClickHouse, target: &Target, done: &str, off: Option<&str>) -> Run {
-    let stop = Stop::at("planned");
     let arguments = ["--table", "lines", "--format", "parquet", "--readers", "2", "--partitions", "8"];
-    let mut command = target.command(server, &arguments).stops([&stop]);
+    between(server, target, &arguments, done, off).await
+}
+
+/// The same with other arguments.
+pub(crate) async fn between(
+    server: &ClickHouse,
+    target: &Target,
+    arguments: &[&str],
+    done: &str,
+    off: Option<&str>,
+) -> Run {
+    let stop = Stop::at("planned");
+    let mut command = target.command(server, arguments).stops([&stop]);
     if let Some(off) = off {
         command = command.env("OUTHAUL_TEST_OFF", off);
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::job::{Export, command, export};
 use crate::support::pg::{Pg, both, pg};
-use crate::support::run::outhaul;
+use crate::support::run::{outhaul, program};
 use crate::support::{manifest, variable, within};
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -135,6 +135,19 @@ async fn the_commit_writes_what_the_command_prints() {
                 assert!(printed.stdout.is_empty(), "{printed:?}");
                 assert!(file.lines().all(|line| line.starts_with("-- ")), "{file}");
             }
+        }
+        let sources = std::fs::read_to_string(dest.join("_ddl/dbt-sources.yml")).unwrap();
+        let printed = ddl(&dest, &["--dialect", "dbt"]).run().await.expect(0);
+        assert_eq!(String::from_utf8(printed.stdout).unwrap(), sources);
+        // What dbt-duckdb reads gives the rows.
+        let location = sources.lines().find_map(|line| line.trim().strip_prefix("external_location: "));
+        assert_eq!(location.is_some(), format == "parquet", "{sources}");
+        if let Some(location) = location {
+            let location: String = serde_json::from_str(location).unwrap();
+            let count =
+                "import duckdb, sys; print(duckdb.sql('select count(*), max(id) from ' + sys.argv[1]).fetchall())";
+            let python = program(&variable("OUTHAUL_TEST_PYTHON"), ["-c", count, &location]).run().await.expect(0);
+            assert_eq!(String::from_utf8(python.stdout).unwrap().trim(), "[(5, 5)]");
         }
         outhaul(["verify", dest.to_str().unwrap(), "--read-data"]).run().await.expect(0);
     }

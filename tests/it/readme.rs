@@ -34,7 +34,7 @@ const KINDS: [ExportErrorKind; 16] = [
 ];
 
 /// The README and every page beside it.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "config/clickhouse.md",
     "config/connecting.md",
@@ -43,6 +43,7 @@ const PAGES: [&str; 9] = [
     "config/options.md",
     "config/output.md",
     "config/recipes.md",
+    "config/schedulers.md",
     "config/types.md",
 ];
 

@@ -93,7 +93,18 @@ async fn several_of_its_relations_are_one_reading() {
             request(&memory, folder.path(), &[("table", table)]);
         let (run_id, stats) = (commit.run_id, commit.manifest_stats);
         let (format, together) = (format.format, Vec::new());
-        ReadRequest { run_id, shape, format, policies, work, single: false, stats, keep: false, together }
+        ReadRequest {
+            run_id,
+            shape,
+            format,
+            policies,
+            work,
+            single: false,
+            stats,
+            keep: false,
+            watermark: None,
+            together,
+        }
     });
     let reading = memory.begin(requests.to_vec()).await.unwrap();
     let plan = |relation| reading.plan(relation).unwrap();

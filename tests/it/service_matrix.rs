@@ -201,7 +201,7 @@ async fn h10_a_page_goes_out_while_the_next_one_is_read_whatever_the_coding() {
 }
 
 /// Rows, estimate, groups, and the rows of each group: all that a dataset answers.
-async fn all_answers(service: &Service, key: &str, head: &str, dataset: &str) -> Vec<(String, u16, String)> {
+pub(crate) async fn all_answers(service: &Service, key: &str, head: &str, dataset: &str) -> Vec<(String, u16, String)> {
     let columns = r#"{"columns":["id","tenant","note"]}"#;
     let mut all = Vec::new();
     let mut ask = async |path: String, body: String| {

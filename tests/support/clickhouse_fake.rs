@@ -136,7 +136,12 @@ impl FakeClickHouse {
 
     /// An export from it.
     pub(crate) fn export(&self, arguments: &[&str]) -> Outhaul {
-        let url = format!("clickhouse://me@{}/db", self.address);
+        self.export_with("", arguments)
+    }
+
+    /// The same with parameters behind the URL.
+    pub(crate) fn export_with(&self, parameters: &str, arguments: &[&str]) -> Outhaul {
+        let url = format!("clickhouse://me@{}/db{parameters}", self.address);
         let own = ["export", "--from", url.as_str()];
         outhaul(own.iter().chain(arguments))
     }

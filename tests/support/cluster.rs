@@ -59,9 +59,25 @@ impl Cluster {
 
     /// Stops it by a signal (`INT` is a fast shutdown, `QUIT` an immediate one) and starts it again at the same port.
     pub(crate) async fn restart(&self, signal: &str) {
+        self.halt(signal).await;
+        self.go_on().await;
+    }
+
+    /// Restarts it with another next transaction: as after so many that their numbers have begun anew.
+    pub(crate) async fn next_transaction(&self, epoch: u32, xid: u32) {
+        self.halt("INT").await;
+        let (version, epoch, xid) = (self.version.to_string(), epoch.to_string(), xid.to_string());
+        script(&["next-xid", &version, self.folder.path().to_str().unwrap(), &epoch, &xid], "").await;
+        self.go_on().await;
+    }
+
+    async fn halt(&self, signal: &str) {
         let pid = self.postmaster();
         kill(signal, &pid).await;
         eventually(START_LIMIT, "the end of the server", async || (!alive(&pid)).then_some(())).await;
+    }
+
+    async fn go_on(&self) {
         let port = self.url.rsplit_once(':').unwrap().1.split('/').next().unwrap();
         assert_eq!(start(self.version, "", self.folder.path(), port, &self.settings).await, self.url);
     }

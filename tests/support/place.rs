@@ -159,6 +159,7 @@ impl Place {
         let dialects =
             ["athena", "clickhouse", "duckdb", "redshift", "spectrum"].map(|name| format!("_ddl/{name}.sql"));
         expected.extend(dialects.iter().map(String::as_str));
+        expected.push("_ddl/dbt-sources.yml");
         expected.sort_unstable();
         let found: Vec<&str> = rest.keys().map(String::as_str).collect();
         assert_eq!(found, expected, "what is there besides the parts");

@@ -21,6 +21,18 @@ const TCP_KEEPALIVE_PROBES: u32 = 6;
 /// What was sent and not acknowledged for so long loses the connection: as long as the probes take.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// From now on the system keeps only about so many bytes that came and were not read.
+#[cfg(target_os = "linux")]
+pub(in crate::base) fn keep_little(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_recv_buffer_size(stream, bytes)?)
+}
+
+/// Elsewhere it keeps what it likes.
+#[cfg(not(target_os = "linux"))]
+pub(in crate::base) fn keep_little(_stream: &TcpStream, _bytes: usize) -> io::Result<()> {
+    Ok(())
+}
+
 /// From now on `stream` fails once its other end has been silent for [`TCP_USER_TIMEOUT`].
 #[cfg(target_os = "linux")]
 pub(in crate::base) fn set(stream: &TcpStream) -> io::Result<()> {

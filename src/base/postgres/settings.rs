@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::http::BodyCoding;
+
 /// One connection attempt, TCP, TLS and authentication together.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -95,6 +97,18 @@ pub enum ServerAddress {
     },
 }
 
+impl ServerAddress {
+    /// Whether it is of this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => {
+                host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            Self::Unix { .. } => true,
+        }
+    }
+}
+
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -132,6 +146,8 @@ pub struct ConnectSettings {
     pub target_session_attrs: TargetSessionAttrs,
     /// `connect_timeout`: for one connection to be made to one address.
     pub connect_timeout: Duration,
+    /// `compression`: what answers are to be compressed with on their way, by a source that speaks HTTP.
+    pub compression: Option<BodyCoding>,
     /// Files that hold a password and that others than their owner can read.
     pub exposed: Vec<PathBuf>,
 }

@@ -6,3 +6,4 @@ pub(crate) mod exact;
 pub(crate) mod float;
 pub(crate) mod key;
 pub(crate) mod number;
+pub(crate) mod ordinal;

@@ -90,6 +90,7 @@ fn all_files(manifest: &Manifest) -> Vec<String> {
         "_SUCCESS",
         "_ddl/athena.sql",
         "_ddl/clickhouse.sql",
+        "_ddl/dbt-sources.yml",
         "_ddl/duckdb.sql",
         "_ddl/redshift.sql",
         "_ddl/spectrum.sql",

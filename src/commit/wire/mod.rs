@@ -23,7 +23,8 @@ use format::WireFormat;
 use parts::WirePart;
 
 use crate::model::{
-    Consistency, ConsistencyMode, KeyValue, RowOrder, RowsAvailable, RunStatus, SnapshotRecord, SourceKind, micros,
+    Consistency, ConsistencyMode, KeyValue, RowOrder, RowsAvailable, RunStatus, SnapshotRecord, SourceKind, Watermark,
+    micros,
 };
 
 /// What `format` says in every manifest.
@@ -117,6 +118,8 @@ struct WireManifest {
     format_options: WireFormat,
     totals: Totals,
     parts: Vec<WirePart>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watermark: Option<Watermark>,
 }
 
 /// Exactly one of `relation` and `query` is there.
@@ -284,6 +287,7 @@ impl From<&Manifest> for WireManifest {
             format_options: (&manifest.format).into(),
             totals: manifest.totals,
             parts: manifest.parts.iter().map(WirePart::from).collect(),
+            watermark: manifest.watermark.clone(),
         }
     }
 }
@@ -326,6 +330,7 @@ impl TryFrom<WireManifest> for Manifest {
             format,
             totals: wire.totals,
             parts,
+            watermark: wire.watermark,
         })
     }
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::{ConninfoParameter, Parameters, Resolver, conninfo, written};
+use crate::base::http::BodyCoding;
 use crate::base::postgres::settings::{
     ChannelBinding, ClientCertificate, ConnectSettings, ServerAddress, SslMode, TargetSessionAttrs,
 };
@@ -13,8 +14,19 @@ use crate::config::{ConfigError, Environment};
 const SCHEMES: [(&str, u16, bool); 2] = [("clickhouse://", 8123, false), ("clickhouses://", 8443, true)];
 
 /// The parameters that a URL may have behind its `?`, and those that stand in front of it.
-const PARAMETERS: [&str; 10] =
-    ["host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout"];
+const PARAMETERS: [&str; 11] = [
+    "host",
+    "port",
+    "user",
+    "password",
+    "dbname",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "connect_timeout",
+    "compression",
+];
 
 /// Whether a connection string is one of ClickHouse.
 pub(super) fn is_meant(text: &str) -> bool {
@@ -75,6 +87,7 @@ impl Resolver<'_> {
         let (ssl_mode, ssl_root_cert) = self.https(tls);
         let ssl_cert = self.https_cert(tls);
         let connect_timeout = self.connect_timeout();
+        let compression = self.answers_compressed();
         let user = self.text("user").unwrap_or("default").to_owned();
         let database = self.text("dbname").unwrap_or("default").to_owned();
         // libpq's file of passwords is for PostgreSQL.
@@ -94,6 +107,7 @@ impl Resolver<'_> {
             channel_binding: ChannelBinding::Disable,
             target_session_attrs: TargetSessionAttrs::Any,
             connect_timeout,
+            compression,
             exposed: std::mem::take(&mut self.exposed),
         })
     }
@@ -129,6 +143,16 @@ impl Resolver<'_> {
                 (SslMode::VerifyFull, None)
             }
         }
+    }
+
+    fn answers_compressed(&mut self) -> Option<BodyCoding> {
+        let name = self.text("compression").filter(|name| *name != "none")?.to_owned();
+        let coding = BodyCoding::of_name(&name);
+        if coding.is_none() {
+            let what = format!("{name:?} is no compression of answers");
+            self.fault(self.place("compression"), what, "write zstd, gzip or none");
+        }
+        coding
     }
 
     fn https_cert(&mut self, tls: bool) -> Option<ClientCertificate> {

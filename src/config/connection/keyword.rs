@@ -25,7 +25,7 @@ const fn without_variable(name: &'static str, used: Use) -> Keyword {
     Keyword { name, variable: None, used }
 }
 
-/// All of libpq's parameters up to PostgreSQL 18.
+/// All of libpq's parameters up to PostgreSQL 18, and one that it does not have.
 pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("host", "PGHOST", Use::Read),
     keyword("port", "PGPORT", Use::Read),
@@ -77,4 +77,6 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     without_variable("replication", Use::Only(&["false", "off", "no", "0"])),
     without_variable("scram_client_key", Use::Only(&[])),
     without_variable("scram_server_key", Use::Only(&[])),
+    // Of ClickHouse alone.
+    without_variable("compression", Use::Only(&["none"])),
 ];

@@ -225,6 +225,7 @@ impl Resolver<'_> {
             channel_binding,
             target_session_attrs,
             connect_timeout,
+            compression: None,
             exposed: std::mem::take(&mut self.exposed),
         })
     }

@@ -1,5 +1,6 @@
 //! A job file: several exports of one run, each with the options of `outhaul export` under their own names.
 
+mod incremental;
 mod reader;
 pub(crate) mod schema;
 
@@ -12,13 +13,13 @@ use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, FrontOptions, destination, typed};
 use crate::base::{glob, voice};
 use crate::export::job::{JobExport, JobRequest};
-use crate::model::{ListedRelation, OnError, Target};
+use crate::model::{ListedRelation, OnError, SnapshotScope, Target};
 use crate::source::Source;
 use reader::Reader;
 
 /// The options that are the whole run's: they stand in `[defaults]`, in the environment or on the command line, and in no
 /// `[[export]]`.
-const OF_RUN: [&str; 17] = [
+const OF_RUN: [&str; 20] = [
     "from",
     "password_file",
     "password_command",
@@ -36,10 +37,13 @@ const OF_RUN: [&str; 17] = [
     "max_replay_lag",
     "max_bytes_per_second",
     "run_id",
+    "keep_snapshot",
+    "on_signal",
+    "since",
 ];
 
 /// The options that no job has.
-const OF_ONE_EXPORT: [&str; 6] = ["config", "manifest", "keep_snapshot", "workers", "max_workers", "stdin"];
+const OF_ONE_EXPORT: [&str; 5] = ["config", "manifest", "workers", "max_workers", "stdin"];
 
 /// Settings by their keys.
 type Layer = BTreeMap<&'static str, Setting>;
@@ -49,7 +53,10 @@ type Layer = BTreeMap<&'static str, Setting>;
 pub(crate) struct JobFile {
     path: PathBuf,
     root: Option<String>,
+    /// Where incremental exports are remembered.
+    state: Option<String>,
     on_error: OnError,
+    snapshot: SnapshotScope,
     defaults: Layer,
     exports: Vec<ExportTable>,
     tiers: BTreeMap<String, String>,
@@ -132,6 +139,24 @@ impl JobFile {
         typed::source_of(raw, errors, environment)
     }
 
+    /// The options by which another process connects as this one does, but for what stands in the environment, which it has
+    /// too.
+    pub(crate) fn connection(
+        &self,
+        flags: Vec<(&'static str, Vec<String>)>,
+        environment: &Environment,
+    ) -> Vec<(String, Vec<String>)> {
+        let mut settings = self.defaults.clone();
+        settings.retain(|key, _| of_connection().any(|option| option.key == *key));
+        let (raw, _) = Raw::of_job(settings, &self.tiers, flags, environment);
+        let written = |option: &OptionInfo| {
+            let setting = raw.get(option.key)?;
+            let told = matches!(setting.origin, Origin::File(..) | Origin::Flag(_));
+            told.then(|| (option.key.to_owned(), setting.values.clone()))
+        };
+        of_connection().filter_map(written).collect()
+    }
+
     /// The job: each export as it is asked for. `listed` is what the source has, where the file has patterns.
     ///
     /// # Errors
@@ -181,6 +206,7 @@ impl JobFile {
         }
         errors.extend(clashes(&exports));
         let root = self.root(&exports, &flags, environment).map_err(|error| errors.push(error)).ok();
+        errors.extend(self.remember(&mut exports, root.as_deref(), &flags));
         let exports = chosen(exports, choice).unwrap_or_else(|mistakes| {
             errors.extend(mistakes);
             Vec::new()
@@ -190,7 +216,10 @@ impl JobFile {
             return Err(ConfigErrors(errors));
         };
         let labels = vec![("relation", "job".to_owned()), ("to", crate::store::shown(&root))];
-        Ok((JobRequest { root, run_id, on_error: self.on_error, exports }, FrontOptions { labels, ..front }))
+        Ok((
+            JobRequest { root, run_id, on_error: self.on_error, snapshot: self.snapshot, exports },
+            FrontOptions { labels, ..front },
+        ))
     }
 
     /// Where the run's record goes: as the file says, or the folder that all destinations share.

@@ -9,7 +9,7 @@ use super::{ExportTable, JobFile, Layer, is_default, is_of_export};
 use crate::config::options::{OptionInfo, by_key, nearest};
 use crate::config::raw::{Origin, Setting, misshapen, scalar, unknown, values};
 use crate::config::{ConfigError, position};
-use crate::model::OnError;
+use crate::model::{OnError, SnapshotScope};
 
 /// Reads the text of a job file.
 pub(super) struct Reader<'a> {
@@ -33,7 +33,9 @@ impl Reader<'_> {
         let mut file = JobFile {
             path: self.path.to_owned(),
             root: None,
+            state: None,
             on_error: OnError::default(),
+            snapshot: SnapshotScope::default(),
             defaults: Layer::new(),
             exports: Vec::new(),
             tiers: BTreeMap::new(),
@@ -51,9 +53,13 @@ impl Reader<'_> {
             let at = key.span().start;
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("root", DeValue::String(root)) => file.root = Some(root.to_string()),
+                ("state", DeValue::String(state)) => file.state = Some(state.to_string()),
                 ("on_error", DeValue::String(word)) if word == "continue" => file.on_error = OnError::Continue,
                 ("on_error", DeValue::String(word)) if word == "stop" => file.on_error = OnError::Stop,
                 ("on_error", _) => self.wrong(at, "on_error is continue or stop", "write one of them in quotes"),
+                ("snapshot", DeValue::String(word)) if word == "run" => file.snapshot = SnapshotScope::Run,
+                ("snapshot", DeValue::String(word)) if word == "export" => file.snapshot = SnapshotScope::Export,
+                ("snapshot", _) => self.wrong(at, "snapshot is run or export", "write one of them in quotes"),
                 ("defaults", DeValue::Table(table)) => file.defaults = self.layer(table, &[], is_default),
                 ("tiers", DeValue::Table(table)) => {
                     for (name, cap) in table {
@@ -74,11 +80,11 @@ impl Reader<'_> {
                         }
                     }
                 }
-                ("root" | "defaults" | "tiers" | "export", _) => {
+                ("root" | "state" | "defaults" | "tiers" | "export", _) => {
                     self.wrong(at, "the value is of the wrong kind", "config/job.example.toml shows the form");
                 }
                 (name, _) => {
-                    let near = nearest(name, ["root", "on_error", "defaults", "export", "tiers"]);
+                    let near = nearest(name, ["root", "state", "on_error", "snapshot", "defaults", "export", "tiers"]);
                     let hint = match (near, by_key(name)) {
                         (_, Some(option)) => format!("write {} under [defaults] or [[export]]", option.key),
                         (Some(near), None) => format!("did you mean {near}?"),

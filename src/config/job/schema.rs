@@ -32,9 +32,17 @@ pub(crate) fn schema() -> Value {
                 "description": "Where the run's record goes; the folder that all destinations share unless given.",
                 "type": "string"
             },
+            "state": {
+                "description": "Where the last export of each incremental table is remembered; _state/ under the root unless given.",
+                "type": "string"
+            },
             "on_error": {
                 "description": "What a failed export does to the others: they go on, or none commits.",
                 "enum": ["continue", "stop"]
+            },
+            "snapshot": {
+                "description": "What is read under one snapshot: the whole run, or each export by itself.",
+                "enum": ["run", "export"]
             },
             "defaults": {"type": "object", "additionalProperties": false, "properties": options(is_default)},
             "tiers": {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},

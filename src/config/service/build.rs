@@ -12,7 +12,7 @@ use super::analysis::analyses;
 use super::file::{ColumnEntry, DatasetEntry, ServiceFile};
 use super::{Dataset, DatasetColumn, ServiceConfig, ServiceLimits, ServiceRole, TenantRule};
 use crate::export::ExportRequest;
-use crate::model::{ReadMode, ServedReads};
+use crate::model::{ReadMode, ServedReads, SourceKind};
 use crate::source::Source;
 
 const LISTEN: &str = "127.0.0.1:8080";
@@ -32,6 +32,9 @@ const ROW_BYTES_MAX: u64 = 4 << 20;
 
 /// One statement of a stream: a page, or a question about rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// So long the server waits for somebody to read on.
+const CLICKHOUSE_WAITS: Duration = Duration::from_secs(30);
 
 /// So long a dataset that is read in one snapshot may hold it.
 const SNAPSHOT_AGE: &str = "10m";
@@ -120,6 +123,7 @@ impl Builder<'_> {
         let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
         let console = self.console(&file, &sources);
         self.check_memory(&limits, &datasets);
+        self.check_patience(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
         let jobs = self.jobs(&file.jobs);
@@ -197,6 +201,9 @@ impl Builder<'_> {
         if source.is_none() && self.errors.is_empty() {
             self.wrong(format!("{place}: source"), "name one of the [source.NAME] tables");
         }
+        if source.as_ref().is_some_and(|source| source.kind() == SourceKind::Clickhouse) {
+            self.of_clickhouse(&place, entry);
+        }
         let columns = self.columns(&place, entry);
         for tier in entry.grants.iter().filter_map(|grants| grants.query.as_ref()).flatten() {
             self.known_tier(&format!("{place}.grants.query"), tier, tiers);
@@ -238,6 +245,30 @@ impl Builder<'_> {
             analyses,
             query_tiers: entry.grants.as_ref().and_then(|grants| grants.query.clone()),
         })
+    }
+
+    /// What a dataset of ClickHouse cannot have.
+    fn of_clickhouse(&mut self, place: &str, entry: &DatasetEntry) {
+        if entry.tenant_setting.is_some() {
+            let hint = "write tenant = \"customer_id = {tenant}\", and tenant_type";
+            self.wrong(format!("{place}: tenant_setting is of PostgreSQL, and its source is ClickHouse"), hint);
+        }
+        if entry.read_mode.is_some() {
+            let hint = "leave it out: rows of ClickHouse are read by one statement, which sees one moment";
+            self.wrong(format!("{place}: read_mode is of PostgreSQL, and its source is ClickHouse"), hint);
+        }
+    }
+
+    /// Whoever waits longer for a client than ClickHouse waits for its reader.
+    fn check_patience(&mut self, limits: &ServiceLimits, datasets: &BTreeMap<String, Dataset>) {
+        let first = datasets.values().find(|dataset| dataset.ndjson.source.kind() == SourceKind::Clickhouse);
+        if let Some(dataset) = first.filter(|_| limits.write_deadline > CLICKHOUSE_WAITS) {
+            self.warnings.push(format!(
+                "limits.write_deadline is longer than the 30 s for which ClickHouse waits for its reader: a client of \
+                 dataset.{} that stops for longer has its stream broken off",
+                dataset.name
+            ));
+        }
     }
 
     fn columns(&mut self, place: &str, entry: &DatasetEntry) -> BTreeMap<String, DatasetColumn> {

@@ -53,6 +53,27 @@ fn a_small_file_is_a_service() {
 }
 
 #[test]
+fn a_dataset_of_clickhouse_has_no_pages_and_no_row_security() {
+    let text = SMALL.replace("postgresql://reader@localhost/shop", "clickhouse://reader@localhost/shop");
+    let config = load(&text).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert!(config.datasets["orders"].ndjson.work.served.is_some());
+    let patient = load(&format!("{text}[limits]\nwrite_deadline = \"31s\"\n")).unwrap();
+    assert!(patient.warnings[0].contains("30 s for which ClickHouse waits"), "{:?}", patient.warnings);
+    for (from, to, expected) in [
+        ("tenant = \"customer_id = {tenant}\"", "tenant_setting = \"app.tenant\"", "tenant_setting is of PostgreSQL"),
+        ("table = ", "read_mode = \"copy\"\ntable = ", "read_mode is of PostgreSQL"),
+    ] {
+        let errors = load(&text.replacen(from, to, 1)).unwrap_err();
+        assert!(errors.iter().any(|error| error.contains(expected)), "{errors:?}");
+        // Of PostgreSQL they are right.
+        let postgres = SMALL.replacen(from, to, 1);
+        assert_ne!(postgres, SMALL);
+        load(&postgres).unwrap();
+    }
+}
+
+#[test]
 fn a_console_names_servers_that_write_by_themselves_and_who_may() {
     let console = |lines: &str| load(&SMALL.replace("[[key]]", &format!("[clickhouse_console]\n{lines}\n[[key]]")));
     for (lines, expected) in [

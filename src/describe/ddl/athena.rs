@@ -6,7 +6,7 @@ use super::name::TableName;
 use super::quote::{backquoted, is_word, literal};
 use super::types::{DialectTypes, TOO_MANY_DIGITS, bare_member};
 use super::{Export, Script, lines};
-use crate::model::{Compression, Format};
+use crate::model::{ColumnChange, Compression, Format};
 
 const PARQUET: DialectTypes = DialectTypes {
     plain: ["boolean", "smallint", "int", "bigint", "float", "double"],
@@ -74,6 +74,18 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
         lines(&columns, "    ")
     ));
     if partitioned {
+        let changes = export.manifest.watermark.iter().flat_map(|watermark| &watermark.changes);
+        let added = changes.filter(|change| change.change == ColumnChange::Added);
+        let names: Vec<String> = added.map(|change| format!("{} ", backquoted(&change.column))).collect();
+        let new: Vec<String> =
+            columns.iter().filter(|column| names.iter().any(|name| column.starts_with(name))).cloned().collect();
+        if !new.is_empty() {
+            script.statements.push(format!("ALTER TABLE {table} ADD COLUMNS (\n{}\n)", lines(&new, "    ")));
+            script.note(
+                true,
+                "ADD COLUMNS is for a table that an earlier export made; a new one has the columns already",
+            );
+        }
         let pairs = folders.values(backquoted, literal);
         script
             .statements

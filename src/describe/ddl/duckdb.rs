@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use super::columns::{DECIMAL_DIGITS, DdlColumn, ValueKind};
+use super::current::{CurrentView, current};
 use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, literal};
@@ -63,17 +64,30 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
     };
     notes(export, script);
     let of_files: Vec<String> = export.columns.iter().map(|column| selected(column, format)).collect();
-    let options: Vec<String> = options.iter().map(|option| format!(",\n    {option}")).collect();
+    let joined: Vec<String> = options.iter().map(|option| format!(",\n    {option}")).collect();
     let select = |(values, files): &(Vec<String>, Vec<String>)| {
         format!(
             "SELECT\n{}\nFROM {function}(\n    [\n{}\n    ]{},\n    hive_partitioning = false\n)",
             lines(&[of_files.clone(), values.clone()].concat(), "    "),
             lines(files, "        "),
-            options.concat()
+            joined.concat()
         )
     };
     let selects: Vec<String> = by_values(export).iter().map(select).collect();
     script.statements.push(format!("CREATE OR REPLACE VIEW {} AS\n{}", name.quoted(double_quoted), union(selects)));
+    if export.manifest.watermark.is_some() {
+        let view = CurrentView {
+            name,
+            selected: &of_files,
+            function,
+            options: &options,
+            in_folders: !export.of_folders.is_empty(),
+        };
+        match current(export.manifest, &view) {
+            Ok(statement) => script.statements.push(statement),
+            Err(why) => script.note(true, why),
+        }
+    }
 }
 
 /// The parts by what their folders have for the columns that they leave out, as items of the select list. Without such
@@ -216,7 +230,7 @@ fn csv_options(csv: &CsvOptions) -> Vec<String> {
 }
 
 /// A part's place as `DuckDB` takes it: a path where it is local, with the characters of patterns made literal.
-fn file(url: &str) -> String {
+pub(super) fn file(url: &str) -> String {
     let place = local_path(url).unwrap_or_else(|| url.to_owned());
     place.chars().fold(String::with_capacity(place.len()), |mut out, c| {
         match c {

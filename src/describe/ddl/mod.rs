@@ -7,6 +7,8 @@
 mod athena;
 mod clickhouse;
 mod columns;
+mod current;
+pub(crate) mod dbt;
 mod duckdb;
 mod folders;
 mod name;
@@ -189,6 +191,15 @@ pub(crate) fn file(manifest: &Manifest, dialect: Dialect) -> String {
 }
 
 fn header(manifest: &Manifest, dialect: Dialect) -> String {
+    let mut text = String::new();
+    for line in titles(manifest, dialect.title()) {
+        comment(&mut text, &line);
+    }
+    text
+}
+
+/// What stands in front of all statements: what they read, and by whom it was made.
+fn titles(manifest: &Manifest, title: &str) -> Vec<String> {
     let source = match &manifest.source.name {
         SourceName::Relation(name) => name,
         SourceName::Query(_) => "a query",
@@ -200,15 +211,16 @@ fn header(manifest: &Manifest, dialect: Dialect) -> String {
         Format::Source => "a format of the source's own",
     };
     let totals = manifest.totals;
-    let mut text = String::new();
-    comment(&mut text, &format!("{}: {source}, exported by Outhaul {}", dialect.title(), manifest.outhaul_version));
     let rows = totals.rows.map_or_else(String::new, |rows| format!("{} in ", counted(rows, "row")));
     let parts = counted(totals.parts, "part");
-    comment(&mut text, &format!("run {}: {rows}{parts}, {format}", manifest.run_id));
+    let mut titles = vec![
+        format!("{title}: {source}, exported by Outhaul {}", manifest.outhaul_version),
+        format!("run {}: {rows}{parts}, {format}", manifest.run_id),
+    ];
     if manifest.status == RunStatus::Truncated {
-        comment(&mut text, "TRUNCATED: a cap cut rows off");
+        titles.push("TRUNCATED: a cap cut rows off".to_owned());
     }
-    text
+    titles
 }
 
 /// The relation's own name; Spectrum's tables stand in a schema of their own.

@@ -29,7 +29,7 @@ pub(super) const PARQUET: DialectTypes = DialectTypes {
     nullable: "{}",
 };
 
-const TEXT: DialectTypes = DialectTypes {
+pub(super) const TEXT: DialectTypes = DialectTypes {
     bytes: LONGEST,
     uuid: Ok(LONGEST),
     date: LONGEST,

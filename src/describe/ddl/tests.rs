@@ -174,6 +174,41 @@ fn each_dialect_is_as_its_golden() {
 }
 
 #[test]
+fn the_sources_of_dbt_are_as_their_golden_and_every_text_stays_one() {
+    for case in cases() {
+        let actual = dbt::sources(&case.manifest(), &Placement::Parts, None);
+        let golden = format!("tests/golden/ddl/{}/dbt-sources.yml", case.name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&golden);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &actual).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{golden}: {error}"));
+        assert_eq!(actual, expected, "{golden} differs; UPDATE_GOLDEN=1 rewrites it");
+        let mut names = Vec::new();
+        for line in actual.lines().filter(|line| !line.starts_with("# ")) {
+            let line = line.trim_start();
+            let Some((key, value)) = line.split_once(": ") else {
+                let known = ["sources:", "tables:", "meta:", "external:", "columns:", "data_tests:", "- not_null"];
+                assert!(known.contains(&line), "{}: {line}", case.name);
+                continue;
+            };
+            let known =
+                ["version", "- name", "external_location", "location", "file_format", "row_format", "data_type"];
+            assert!(known.contains(&key), "{}: {line}", case.name);
+            let value: serde_json::Value = serde_json::from_str(value).unwrap();
+            names.extend(value.as_str().filter(|_| key == "- name").map(str::to_owned));
+        }
+        if !names.is_empty() {
+            let wanted: Vec<String> = case.schema.iter().map(|column| column.name.clone()).collect();
+            assert_eq!(names.get(2..), Some(wanted.as_slice()), "{}", case.name);
+        }
+    }
+    let name = TableName::parse("lake.\"my orders\"").unwrap();
+    let named = dbt::sources(&test_data::manifest(), &Placement::Parts, Some(&name));
+    assert!(named.contains("  - name: \"lake\"\n    tables:\n      - name: \"my orders\"\n"), "{named}");
+}
+
+#[test]
 fn the_dialects_parsers_take_what_is_written() {
     let mut parsed = 0;
     for case in cases() {

@@ -1,6 +1,7 @@
 //! An answer's body, read as it comes: rows only, and an end that is known to be one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::super::pace::Pace;
 use super::super::{SourceError, SourceFault};
 use super::coding::Unpacker;
 use super::error::ClickHouseError;
@@ -17,7 +19,7 @@ use super::kill::RunningQuery;
 use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
 
-/// A server cuts an answer that nobody has read for 30 s; a reader that was away for so long may find it cut.
+/// A server cuts an answer that nobody has read for 30 s: one that nobody has read for so long is given up.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 
 /// The body of an answer, read as it comes: rows only, never a byte of an error.
@@ -34,12 +36,16 @@ pub(crate) struct ClickHouseBody {
     doing: String,
     /// When somebody last asked for bytes, and was given some.
     given: Option<Instant>,
-    /// The longest time between that and the next question.
-    pause: Duration,
+    pace: Option<Arc<Pace>>,
 }
 
 impl ClickHouseBody {
-    pub(super) fn new(response: Response<Incoming>, doing: &str, running: RunningQuery) -> Result<Self, SourceError> {
+    pub(super) fn new(
+        response: Response<Incoming>,
+        doing: &str,
+        running: RunningQuery,
+        pace: Option<Arc<Pace>>,
+    ) -> Result<Self, SourceError> {
         ends_by_itself(&response, doing)?;
         let (head, body) = response.into_parts();
         let coding = coding_of(&head.headers)?;
@@ -57,7 +63,7 @@ impl ClickHouseBody {
             running,
             doing: doing.to_owned(),
             given: None,
-            pause: Duration::ZERO,
+            pace,
         })
     }
 
@@ -80,7 +86,7 @@ impl ClickHouseBody {
     /// None: a body whose reading was dropped is to be dropped too.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         if let Some(given) = self.given.take() {
-            self.pause = self.pause.max(given.elapsed());
+            self.in_time(given.elapsed())?;
         }
         loop {
             if let Some(bytes) = self.ready.pop_front() {
@@ -93,7 +99,11 @@ impl ClickHouseBody {
             match self.body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        let bytes = data.len();
                         self.take(data).await?;
+                        if let Some(pace) = self.pace.as_ref().filter(|_| !failpoint::off("clickhouse_pace")) {
+                            pace.rest(bytes).await;
+                        }
                     }
                 }
                 Some(Err(error)) => return Err(self.end(Some(error)).err().unwrap_or_else(|| self.cut(None))),
@@ -160,17 +170,22 @@ impl ClickHouseBody {
         }
     }
 
-    /// The connection is lost, or whoever reads was away for longer than the server waits.
+    /// Gives an answer up that nobody has read for long: the server cuts it about then, and where a proxy stands between, a
+    /// cut answer may end as a whole one does.
+    fn in_time(&self, away: Duration) -> Result<(), SourceError> {
+        // Once its end is known, nothing can be cut.
+        let whole = self.scanner.is_none();
+        if whole || away < failpoint::limit("clickhouse_pause", PAUSE_MAX) || failpoint::off("clickhouse_pause") {
+            return Ok(());
+        }
+        let message = format!("{}: nothing was read for {} s, and the answer was given up", self.doing, away.as_secs());
+        Err(SourceError::new(SourceFault::Unavailable, message)
+            .with_hint("the destination is slow, and ClickHouse cuts an answer that nobody has read for 30 s"))
+    }
+
+    /// The connection is lost.
     fn cut(&self, error: Option<hyper::Error>) -> SourceError {
-        let doing = &self.doing;
-        let failed = if self.pause >= failpoint::limit("clickhouse_pause", PAUSE_MAX) {
-            let seconds = self.pause.as_secs();
-            let message = format!("{doing}: the server cut its answer, of which nothing was read for {seconds} s");
-            SourceError::new(SourceFault::Unavailable, message)
-                .with_hint("the destination is slow, and ClickHouse waits 30 s for its readers")
-        } else {
-            SourceError::new(SourceFault::Unavailable, format!("{doing}: the answer broke off"))
-        };
+        let failed = SourceError::new(SourceFault::Unavailable, format!("{}: the answer broke off", self.doing));
         match error {
             Some(error) => failed.with_source(error),
             None => failed,

@@ -5,35 +5,13 @@ use std::io::{self, Write as _};
 use flate2::write::MultiGzDecoder;
 use zstd::stream::raw::{Decoder, InBuffer, Operation as _, OutBuffer};
 
+use crate::base::http::BodyCoding;
+
 /// Compressed bytes that are unpacked at a time: what comes out of them is in memory at once.
 const PIECE: usize = 4 * 1024;
 
 /// Bytes that zstd unpacks at a time.
 const ROOM: usize = 128 * 1024;
-
-/// How an answer is compressed on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyCoding {
-    /// gzip.
-    Gzip,
-    /// zstd.
-    Zstd,
-}
-
-impl BodyCoding {
-    /// As HTTP calls it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        }
-    }
-
-    /// By the name that HTTP has for it.
-    pub(crate) fn of_name(name: &str) -> Option<Self> {
-        [Self::Gzip, Self::Zstd].into_iter().find(|coding| coding.name().eq_ignore_ascii_case(name.trim()))
-    }
-}
 
 /// Unpacks one body.
 pub(crate) enum Unpacker {

@@ -4,8 +4,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
@@ -13,19 +14,25 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
+use super::super::pace::Pace;
 use super::super::{SourceError, SourceFault};
 use super::body::ClickHouseBody;
-use super::coding::{BodyCoding, Unpacker};
+use super::coding::Unpacker;
 use super::error::{ClickHouseError, of_http, of_status};
 use super::frame::{FrameEnd, FrameScanner, HELD_BACK};
 use super::kill::RunningQuery;
-use crate::base::http::HttpServer;
+use super::prepare::query_id;
+use crate::base::http::{BodyCoding, HttpServer};
 use crate::base::postgres::password;
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::base::postgres::tls;
 
 /// Bytes of an answer that is read whole.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// What the system keeps of an answer that is read at a pace: where it keeps much, the server waits for longer than it has
+/// patience until there is room for more.
+const PACED_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Names of settings and parameters, with their values.
 pub(crate) type QuestionParameters<'a> = &'a [(&'a str, &'a str)];
@@ -39,9 +46,10 @@ pub(crate) struct ClickHouseHttp {
     database: String,
     /// What the server is asked to compress answers with.
     coding: Option<BodyCoding>,
+    /// How fast answers may be read, all together, where that is limited.
+    pace: Option<Arc<Pace>>,
     /// How the ids of our own questions begin.
     prefix: String,
-    asked: AtomicU64,
     /// Queries that run now.
     running: AtomicUsize,
     /// The most that ran at the same time.
@@ -69,11 +77,21 @@ impl ClickHouseHttp {
             password: settings.password.clone(),
             database: settings.database.clone(),
             coding,
+            pace: None,
             prefix,
-            asked: AtomicU64::new(0),
             running: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
         })
+    }
+
+    /// Answers that are streamed are read no faster than this, all together.
+    pub(crate) fn paced(self, rate: Option<NonZeroU64>) -> Self {
+        match rate {
+            Some(rate) => {
+                Self { pace: Some(Arc::new(Pace::new(rate))), server: self.server.keeping(PACED_BUFFER_BYTES), ..self }
+            }
+            None => self,
+        }
     }
 
     /// The most connections that were open at the same time.
@@ -103,7 +121,7 @@ impl ClickHouseHttp {
         sql: &str,
         parameters: QuestionParameters<'_>,
     ) -> Result<Vec<Vec<Option<String>>>, SourceError> {
-        let id = format!("{}-ask-{}", self.prefix, self.asked.fetch_add(1, Ordering::Relaxed));
+        let id = query_id(&self.prefix, "ask");
         let mut running = RunningQuery::new(Arc::clone(self), id.clone());
         let own = [("query_id", id.as_str()), ("default_format", "TabSeparated"), ("wait_end_of_query", "1")];
         let all: Vec<(&str, &str)> = own.iter().chain(parameters).copied().collect();
@@ -137,7 +155,7 @@ impl ClickHouseHttp {
             running.ended();
             return Err(error);
         }
-        ClickHouseBody::new(response, doing, running)
+        ClickHouseBody::new(response, doing, running, self.pace.clone())
     }
 
     /// Ends a query of ours.

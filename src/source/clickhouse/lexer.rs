@@ -1,6 +1,8 @@
 //! What a person's text says by itself: how many statements it is, in which format it wants its answer, which settings it
 //! changes, and whether it can stand between parentheses of ours. ClickHouse's own tokens, and no grammar beyond them.
 
+use std::ops::Range;
+
 use super::super::{SourceError, SourceFault};
 
 /// One token that is neither a space nor a comment.
@@ -105,6 +107,23 @@ pub(crate) fn check<'a>(what: &str, text: &'a str) -> Result<&'a str, SourceErro
         )),
         None => Ok(text.get(..says.end).unwrap_or(text)),
     }
+}
+
+/// Where `{name}` stands in a text, outside of quotes and comments.
+///
+/// # Errors
+/// The text cannot be taken apart.
+pub(crate) fn placeholders(text: &str, name: &str) -> Result<Vec<Range<usize>>, String> {
+    let tokens = tokens(text)?;
+    let written = format!("{{{name}}}");
+    let place = |three: &[(SqlToken, usize)]| match three {
+        [(SqlToken::Open('{'), open), (word, _), (SqlToken::Close('}'), end)] if word.is_word(name) => {
+            let place = open.checked_sub(1)?..*end;
+            (text.get(place.clone()) == Some(written.as_str())).then_some(place)
+        }
+        _ => None,
+    };
+    Ok(tokens.windows(3).filter_map(place).collect())
 }
 
 /// What no statement may have.

@@ -9,6 +9,7 @@ use serde_json::{Map, json};
 use super::columns::ChColumn;
 use super::names::{literal, quoted};
 use super::parts::{PartPiece, condition};
+use super::per_partition::{self, TablePartition};
 use crate::base::words::counted;
 use crate::model::{
     CapPlan, Consistency, ConsistencyMode, KeyColumn, PartRange, Partition, Plan, PlannedContent, ReadPlan,
@@ -23,6 +24,8 @@ pub(crate) enum ChMode {
     SingleStatement,
     /// Named parts, whose rows were counted.
     PartSet,
+    /// A statement for each partition of the table, each at a moment of its own.
+    PerPartition,
     /// Ranges of a key, each at a moment of its own.
     KeyRanges,
 }
@@ -32,6 +35,7 @@ impl ChMode {
         match self {
             Self::SingleStatement => "single_statement",
             Self::PartSet => "part_set",
+            Self::PerPartition => "per_partition",
             Self::KeyRanges => "key_ranges",
         }
     }
@@ -40,11 +44,24 @@ impl ChMode {
         ConsistencyMode::Other(self.word().to_owned())
     }
 
+    /// What shows that nothing is missing.
+    fn proof(self) -> &'static str {
+        match self {
+            Self::PartSet => "eos_and_count",
+            Self::PerPartition => "eos_and_parts",
+            Self::SingleStatement | Self::KeyRanges => "eos",
+        }
+    }
+
     /// What it promises, for people.
     fn promise(self) -> &'static str {
         match self {
             Self::SingleStatement => "one statement, which reads one set of parts",
             Self::PartSet => "named parts, each slice's rows compared with those that were counted when it was planned",
+            Self::PerPartition => {
+                "a statement for each partition of the table and one for new ones, each read at a moment of its own, with \
+                 no fewer rows than were counted when it was planned"
+            }
             Self::KeyRanges => "ranges of the key, each read at a moment of its own",
         }
     }
@@ -104,6 +121,10 @@ pub(crate) enum ChSlice {
     Nothing,
     /// Those of named parts.
     Parts(Vec<PartPiece>),
+    /// Those of some partitions of the table.
+    Partitions(Vec<TablePartition>),
+    /// Those of all partitions but these.
+    Complement(Vec<String>),
     /// Those for which a condition on the key holds.
     Condition(String),
 }
@@ -121,14 +142,24 @@ impl ChPartition {
         match &self.slice {
             ChSlice::Parts(pieces) => Some(pieces.iter().fold(0, |sum, piece| piece.rows.saturating_add(sum))),
             ChSlice::Nothing => Some(0),
-            ChSlice::Whole | ChSlice::Condition(_) => None,
+            ChSlice::Whole | ChSlice::Partitions(_) | ChSlice::Complement(_) | ChSlice::Condition(_) => None,
+        }
+    }
+
+    /// The partitions of the table that it has rows of, as they were counted, where more may have come since.
+    pub(crate) fn table_partitions(&self) -> &[TablePartition] {
+        match &self.slice {
+            ChSlice::Partitions(partitions) => partitions,
+            _ => &[],
         }
     }
 
     fn range(&self) -> PartRange {
         match &self.slice {
             ChSlice::Whole | ChSlice::Nothing => PartRange::Whole,
-            ChSlice::Parts(_) | ChSlice::Condition(_) => PartRange::Other("source".to_owned()),
+            ChSlice::Parts(_) | ChSlice::Partitions(_) | ChSlice::Complement(_) | ChSlice::Condition(_) => {
+                PartRange::Other("source".to_owned())
+            }
         }
     }
 }
@@ -172,10 +203,15 @@ impl ChPlan {
             .enumerate()
             .map(|(place, column)| format!("{} AS {}", column.sent, alias(place)))
             .collect();
+        // Another server may have parts and partitions of the same names.
+        let here = |condition: String| Some(format!("hostName() = {} AND {condition}", literal(&self.host)));
         let ours = match slice {
             ChSlice::Whole | ChSlice::Nothing => None,
-            // Another server may have parts of the same names.
-            ChSlice::Parts(pieces) => Some(format!("hostName() = {} AND {}", literal(&self.host), condition(pieces))),
+            ChSlice::Parts(pieces) => here(condition(pieces)),
+            ChSlice::Partitions(partitions) => {
+                here(per_partition::condition(partitions.iter().map(|one| one.id.as_str())))
+            }
+            ChSlice::Complement(ids) => here(per_partition::complement(ids)),
             ChSlice::Condition(condition) => Some(condition.clone()),
         };
         let filter = self.relation.filter(ours.as_deref());
@@ -220,6 +256,7 @@ impl ChPlan {
             partitions: self.partitions.iter().map(partition).collect(),
             read: self.read_plan(request, settings),
             at_own_moments: Vec::new(),
+            watermark: None,
         }
     }
 
@@ -234,7 +271,7 @@ impl ChPlan {
         let why = self.why.as_ref().map_or(String::new(), |why| format!("\none statement: {why}"));
         let read = format!("{}, {readers}, {threads} of the server each{why}", self.mode.promise());
         let mut lines = vec![("read".to_owned(), read)];
-        if self.mode == ChMode::PartSet && self.relation.predicate.is_some() {
+        if matches!(self.mode, ChMode::PartSet | ChMode::PerPartition) && self.relation.predicate.is_some() {
             let text = "planning counts the rows of the predicate in each part, which reads its columns once more";
             lines.push(("count".to_owned(), text.to_owned()));
         }
@@ -259,6 +296,11 @@ impl ChPlan {
                 "each range of the key is of its own moment: rows that changed meanwhile may be missing or twice";
             notes.push(note.to_owned());
         }
+        if self.mode == ChMode::PerPartition {
+            let note = "each partition of the table is of its own moment: rows that were inserted after the run was planned \
+                may be among them";
+            notes.push(note.to_owned());
+        }
         if !self.replanned.is_empty() {
             let ids = self.replanned.join(", ");
             notes.push(format!("planned anew while it was read, and of a later moment: partition {ids} of the table"));
@@ -269,7 +311,7 @@ impl ChPlan {
             snapshots: if self.mode == ChMode::PartSet { vec![taken] } else { Vec::new() },
             now: None,
             note: (!notes.is_empty()).then(|| notes.join("; ")),
-            proof: Some(if self.mode == ChMode::PartSet { "eos_and_count" } else { "eos" }.to_owned()),
+            proof: Some(self.mode.proof().to_owned()),
         }
     }
 }

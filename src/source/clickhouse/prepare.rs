@@ -1,6 +1,9 @@
 //! What is asked for becomes a plan: the server is asked what it has, and the rows of a `MergeTree` table are counted by part.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -12,12 +15,15 @@ use super::http::ClickHouseHttp;
 use super::key_ranges;
 use super::lexer;
 use super::names::{literal, quoted};
+use super::pace;
 use super::parts::{Grain, PartPiece, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
+use super::profile::ChProfile;
+use super::served_rows;
 use super::settings::{ClickHouseSession, WantedSetting, may, must};
 use crate::base::memory::PARTITIONS_MAX;
-use crate::base::postgres::settings::ConnectSettings;
-use crate::model::{Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
+use crate::base::postgres::settings::{ConnectSettings, ServerAddress};
+use crate::model::{ConsistencyChoice, Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
 /// The first release whose `ArrowStream` has all that is read here.
@@ -27,9 +33,8 @@ const OLDEST: (u32, u32) = (23, 8);
 const HOSTS_ASKED: usize = 4;
 
 /// How typed values are sent, beside what is always sent.
-const WANTED: [WantedSetting; 18] = [
+const WANTED: [WantedSetting; 20] = [
     must("output_format_arrow_string_as_string", "0"),
-    must("output_format_arrow_compression_method", "zstd"),
     must("output_format_json_quote_64bit_integers", "0"),
     must("output_format_json_quote_decimals", "0"),
     must("output_format_json_quote_denormals", "1"),
@@ -50,9 +55,22 @@ const WANTED: [WantedSetting; 18] = [
     must("fallback_to_stale_replicas_for_distributed_queries", "0"),
     // It counts rows that policies hide.
     may("optimize_trivial_count_query", "0"),
+    // A projection has its rows at other places, or none of them.
+    may("force_optimize_projection", "0"),
+    may("optimize_use_projections", "0"),
+    may("optimize_use_implicit_projections", "0"),
     // One partition at a time is merged by FINAL otherwise.
     must("do_not_merge_across_partitions_select_final", "0"),
 ];
+
+/// How the values are compressed on their way: where nothing lies between, by what costs least.
+const NEAR: WantedSetting = may("output_format_arrow_compression_method", "lz4_frame");
+const FAR: WantedSetting = may("output_format_arrow_compression_method", "zstd");
+
+fn wanted(settings: &ConnectSettings) -> Vec<WantedSetting> {
+    let near = settings.addresses.iter().all(ServerAddress::is_loopback);
+    WANTED.into_iter().chain([if near { NEAR } else { FAR }]).collect()
+}
 
 /// A session with a server, and what planning knows of it.
 #[derive(Debug)]
@@ -66,6 +84,14 @@ pub(crate) struct Prepared {
 /// What tells the queries of this process from those of another one with the same run.
 static PROCESS: LazyLock<u32> = LazyLock::new(rand::random);
 
+/// Numbers the queries of this process, whose runs may have one id.
+static QUERIES: AtomicU64 = AtomicU64::new(0);
+
+/// The id of a query of a run.
+pub(crate) fn query_id(prefix: &str, what: impl Display) -> String {
+    format!("{prefix}-{what}-{}", QUERIES.fetch_add(1, Ordering::Relaxed))
+}
+
 /// How the queries of a run are called, by the end of its id, which is its random part. No other process has the same: it
 /// would kill our queries with its own.
 pub(crate) fn prefix(run_id: &str) -> String {
@@ -78,9 +104,13 @@ pub(crate) fn prefix(run_id: &str) -> String {
 ///
 /// # Errors
 /// The server cannot be reached or refuses, or is too old.
-pub(crate) async fn session(settings: &ConnectSettings, prefix: String) -> Result<Arc<ClickHouseSession>, SourceError> {
-    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix)?);
-    let session = ClickHouseSession::open(http, &WANTED).await?;
+pub(crate) async fn session(
+    settings: &ConnectSettings,
+    prefix: String,
+    rate: Option<NonZeroU64>,
+) -> Result<Arc<ClickHouseSession>, SourceError> {
+    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix)?.paced(rate));
+    let session = ClickHouseSession::open(http, &wanted(settings)).await?;
     if session.release() < OLDEST {
         let message = format!("this is ClickHouse {}, and typed exports need 23.8 or later", session.version);
         return Err(usage(message, "--format source writes the bytes of any version, in a format of the server's"));
@@ -97,10 +127,10 @@ pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -
     if let RelationRequest::Query(query) = &request.shape.relation {
         lexer::check("--query", query)?;
     }
-    let limit = request.work.source_limits.max_duration;
-    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let limits = request.work.source_limits;
+    let deadline = limits.max_duration.and_then(|limit| Instant::now().checked_add(limit));
     let planned = async {
-        let session = session(settings, prefix(&request.run_id)).await?;
+        let session = session(settings, prefix(&request.run_id), limits.max_bytes_per_second).await?;
         let planning = ChPlanning { session: &session, request, database: &settings.database };
         let plan = planning.plan().await?;
         Ok(Prepared { session, plan, deadline })
@@ -123,24 +153,20 @@ fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
     let limits = &request.work.source_limits;
     let what = if request.keep {
         "--keep-snapshot: ClickHouse has no snapshot that could be kept"
-    } else if request.work.served.is_some() {
-        "no dataset of a service can be of a ClickHouse server in this version"
-    } else if request.work.read_mode != ReadMode::Copy {
+    } else if request.work.read_mode != ReadMode::Copy && request.work.served.is_none() {
         "--read-mode keyset has no meaning for ClickHouse"
-    } else if limits.max_bytes_per_second.is_some() {
-        "--max-bytes-per-second is not in this version for ClickHouse"
     } else if limits.max_snapshot_age.is_some() || limits.max_replay_lag.is_some() {
         "--max-snapshot-age and --max-replay-lag have no meaning for ClickHouse"
     } else if request.shape.allow_rls {
         "--allow-rls has no meaning for ClickHouse: a user reads the rows that its policies let it see"
     } else {
-        return Ok(());
+        return pace::check(limits.max_bytes_per_second);
     };
     Err(usage(what, "leave it out"))
 }
 
 pub(super) struct ChPlanning<'a> {
-    session: &'a Arc<ClickHouseSession>,
+    pub(super) session: &'a Arc<ClickHouseSession>,
     pub(super) request: &'a ReadRequest,
     /// Where a table is whose name says no database.
     pub(super) database: &'a str,
@@ -157,9 +183,10 @@ impl ChPlanning<'_> {
         let rules = ChColumnRules { format: self.request.format, policies: &self.request.policies };
         let columns = planned_columns(&described, &self.request.shape, &expressions, &rules)?;
         let key = self.key(&described, &columns)?;
-        let (threads, fixed, is_final) = self.profile().await?;
+        let ChProfile { threads, fixed, is_final, mutates } = self.profile().await?;
         // Whoever may not ask for fewer threads takes all of them with one statement.
         let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
+        let most = pace::readers(self.request.work.source_limits.max_bytes_per_second, most);
         let readers = self.request.work.readers.get().min(most).max(1);
         let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
         let mut plan = ChPlan {
@@ -180,13 +207,27 @@ impl ChPlanning<'_> {
             key,
         };
         let capped = self.request.work.cap.as_ref();
-        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single {
+        let served = self.request.work.served.is_some();
+        if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single || served {
             self.as_one(&mut plan, &sorting_key);
+            if served {
+                plan.threads = threads.min(served_rows::THREADS);
+            }
             return Ok(plan);
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());
-        let why = if is_final {
-            Some("the profile of this user reads with FINAL, or applies mutations as it reads".to_owned())
+        let choice = self.request.work.consistency;
+        let by_partition = choice == Some(ConsistencyChoice::PerPartition);
+        let why = if choice == Some(ConsistencyChoice::SingleStatement) {
+            Some("--consistency single_statement".to_owned())
+        } else if mutates {
+            Some("the profile of this user applies mutations as it reads".to_owned())
+        } else if is_final && !(by_partition && self.final_keeps_to_partitions(&plan, &sorting_key).await?) {
+            let more =
+                if by_partition { ", and the partition key is not made of columns of the sorting key" } else { "" };
+            Some(format!("the profile of this user reads with FINAL{more}"))
+        } else if by_partition {
+            self.by_partition(&mut plan).await?
         } else if plan.key.is_empty() {
             self.by_parts(&mut plan).await?
         } else {
@@ -246,35 +287,13 @@ impl ChPlanning<'_> {
         self.request.shape.key.iter().flatten().map(one).collect()
     }
 
-    /// The threads that this user's profile gives one statement, whether it lets nobody ask for fewer, and whether each
-    /// statement changes the rows of parts as it reads them: by FINAL, or by mutations that are not carried out yet.
-    async fn profile(&self) -> Result<(u64, bool, bool), SourceError> {
-        let sql = "SELECT name, value FROM system.settings WHERE name IN ('final', 'readonly', 'apply_mutations_on_fly') \
-            UNION ALL SELECT 'threads', toString(getSetting('max_threads'))";
-        let (mut threads, mut fixed, mut is_final) = (1, false, false);
-        for row in self.ask("asking what the profile of this user has", sql).await? {
-            let mut values = row.into_iter().flatten();
-            match (values.next().as_deref(), values.next()) {
-                (Some("final" | "apply_mutations_on_fly"), Some(value)) => is_final |= value == "1",
-                (Some("readonly"), Some(value)) => fixed = value == "1",
-                (Some("threads"), Some(value)) => threads = value.parse().unwrap_or(1),
-                _ => {}
-            }
-        }
-        Ok((threads.max(1), fixed, is_final))
-    }
-
     /// Slices of named parts; or why it is one statement.
     async fn by_parts(&self, plan: &mut ChPlan) -> Result<Option<String>, SourceError> {
         if let Some(why) = self.not_by_parts(plan).await? {
             return Ok(Some(why));
         }
-        let work = &self.request.work;
         let rows = plan.relation.estimated_rows.unwrap_or(0);
-        let by_size = plan.relation.estimated_bytes.unwrap_or(0) / work.part_size.get();
-        let wanted = by_size.max(u64::try_from(work.readers.get()).unwrap_or(1).saturating_mul(4));
-        let wanted = work.partitions.map_or(wanted, |partitions| u64::from(partitions.get()));
-        let grain = Grain::of(rows, wanted.clamp(1, u64::from(PARTITIONS_MAX)), work.partitions.is_some());
+        let grain = Grain::of(rows, self.wanted(plan), self.request.work.partitions.is_some());
         plan.patches = patches(self.session, &plan.relation).await?;
         let pieces = count_parts(self.session, &plan.relation, &plan.host, grain, None).await?;
         plan.taken_at = Utc::now();
@@ -286,7 +305,15 @@ impl ChPlanning<'_> {
         Ok(None)
     }
 
-    async fn not_by_parts(&self, plan: &ChPlan) -> Result<Option<String>, SourceError> {
+    /// How many slices a table is to be cut into.
+    pub(super) fn wanted(&self, plan: &ChPlan) -> u64 {
+        let work = &self.request.work;
+        let by_size = plan.relation.estimated_bytes.unwrap_or(0) / work.part_size.get();
+        let wanted = by_size.max(u64::try_from(work.readers.get()).unwrap_or(1).saturating_mul(4));
+        work.partitions.map_or(wanted, |partitions| u64::from(partitions.get())).clamp(1, u64::from(PARTITIONS_MAX))
+    }
+
+    pub(super) async fn not_by_parts(&self, plan: &ChPlan) -> Result<Option<String>, SourceError> {
         if plan.relation.table.is_none() {
             return Ok(Some("a query is split only with --key".to_owned()));
         }
@@ -296,6 +323,10 @@ impl ChPlanning<'_> {
         }
         if self.request.work.partitions.is_some_and(|partitions| partitions.get() == 1) {
             return Ok(Some("--partitions 1".to_owned()));
+        }
+        if plan.fixed_threads && self.has_projections(plan).await? {
+            let why = "the table has projections, and the profile of this user lets nobody leave them aside";
+            return Ok(Some(why.to_owned()));
         }
         let shape = &self.request.shape;
         let texts: Vec<&str> = shape

@@ -1,7 +1,7 @@
 //! One run of a ClickHouse server: its plan, and its slices as they are read.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,8 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::body::ClickHouseBody;
 use super::decode::ArrowRows;
 use super::parts::{Grain, PartPiece, closure, slices};
+use super::per_partition::PartitionWitness;
 use super::plan::{ChMode, ChPartition, ChPlan, ChSlice};
-use super::prepare::{Prepared, count_parts, numbered, out_of_time, patches, prefix};
+use super::prepare::{Prepared, count_parts, numbered, out_of_time, patches, prefix, query_id};
+use super::served_rows;
 use super::settings::ClickHouseSession;
 use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
@@ -26,7 +28,7 @@ use crate::model::{ColumnPlan, Consistency, Plan, ReadRequest, SourceCost, Sourc
 use crate::source::{Batch, BatchStream, Opened, Reading, Replan, Retry, SourceError, SourceFault};
 
 /// Bytes that are handed to rayon at a time.
-const HANDED_BYTES: usize = 256 * 1024;
+const HANDED_BYTES: usize = 512 * 1024;
 
 /// How often a partition of the table may be planned anew.
 const REPLANS_MAX: u32 = 3;
@@ -77,8 +79,6 @@ pub(crate) struct ClickHouseReading {
     permits: Arc<Semaphore>,
     /// When `--max-duration` is over.
     deadline: Option<Instant>,
-    /// Numbers the statements of this process.
-    statements: AtomicU32,
 }
 
 impl ClickHouseReading {
@@ -100,15 +100,7 @@ impl ClickHouseReading {
         let told = Arc::new(plan.told(&request, session.sent()));
         let columns = plan.columns.iter().map(|column| column.output.clone()).collect();
         let permits = Arc::new(Semaphore::new(plan.readers.max(1)));
-        Self {
-            session,
-            request,
-            columns,
-            state: Mutex::new(ChState { plan, told, replans }),
-            permits,
-            deadline,
-            statements: AtomicU32::new(0),
-        }
+        Self { session, request, columns, state: Mutex::new(ChState { plan, told, replans }), permits, deadline }
     }
 
     fn state(&self) -> MutexGuard<'_, ChState> {
@@ -116,14 +108,15 @@ impl ClickHouseReading {
     }
 
     async fn opened(&self, partition: u32) -> Result<BatchStream, SourceError> {
-        let (found, statement, (threads, fixed), cap) = {
+        let (found, statement, (threads, fixed), cap, relation) = {
             let state = self.state();
             let found = state.plan.partitions.iter().find(|one| one.number == partition).cloned();
             let found = found.ok_or_else(|| {
                 SourceError::new(SourceFault::Protocol, format!("there is no partition {partition} in the plan"))
             })?;
             let statement = state.plan.statement(&found.slice);
-            (found, statement, (state.plan.threads, state.plan.fixed_threads), state.plan.cap.max_rows)
+            let threads = (state.plan.threads, state.plan.fixed_threads);
+            (found, statement, threads, state.plan.cap.max_rows, state.plan.relation.clone())
         };
         if found.slice == ChSlice::Nothing {
             return Ok(stream::empty().boxed());
@@ -131,21 +124,33 @@ impl ClickHouseReading {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit =
             permit.map_err(|error| SourceError::new(SourceFault::Protocol, "waiting to read").with_source(error))?;
-        let nth = self.statements.fetch_add(1, Ordering::Relaxed);
-        let query_id = format!("{}-{partition}-{nth}", prefix(&self.request.run_id));
+        let query_id = query_id(&prefix(&self.request.run_id), partition);
         let doing = format!("reading partition {partition}");
         let threads = threads.to_string();
-        let parameters = [("default_format", "ArrowStream"), ("max_threads", threads.as_str())];
-        let parameters = if fixed { parameters.get(..1).unwrap_or_default() } else { &parameters };
-        let body = self.session.stream(&doing, &statement, &query_id, parameters).await?;
+        let mut parameters = vec![("default_format", "ArrowStream")];
+        let served = self.request.work.served.as_ref();
+        if !fixed {
+            parameters.push(("max_threads", threads.as_str()));
+            parameters.extend(served.map(|_| served_rows::BLOCK_ROWS));
+        }
+        let body = self.session.stream(&doing, &statement, &query_id, &parameters).await?;
+        let witness = match relation.table {
+            Some(table) if !found.table_partitions().is_empty() => {
+                Some(PartitionWitness::new(Arc::clone(&self.session), table, found.table_partitions().to_vec()))
+            }
+            _ => None,
+        };
         let reading = SliceReading {
             body,
+            witness,
             rows: Some(ArrowRows::new(Arc::clone(&self.columns))),
             ready: VecDeque::new(),
             ended: false,
             planned: found.planned_rows(),
+            least: found.table_partitions().iter().fold(0, |sum, one| one.rows.saturating_add(sum)),
             read: 0,
-            cap: cap.map(std::num::NonZeroU64::get),
+            cap: cap.map(NonZeroU64::get),
+            max_row_bytes: served.map(|served| served.max_row_bytes),
             doing,
             _permit: permit,
         };
@@ -232,9 +237,15 @@ struct SliceReading {
     ready: VecDeque<Batch>,
     ended: bool,
     planned: Option<u64>,
+    /// The least rows that there can be.
+    least: u64,
+    /// What shows besides that all was there.
+    witness: Option<PartitionWitness>,
     /// Rows that came so far, the one beyond the cap too.
     read: u64,
     cap: Option<u64>,
+    /// Bytes of one row, beyond which somebody is not served.
+    max_row_bytes: Option<NonZeroU64>,
     doing: String,
     _permit: OwnedSemaphorePermit,
 }
@@ -243,10 +254,15 @@ impl SliceReading {
     async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
         loop {
             if let Some(batch) = self.ready.pop_front() {
+                served_rows::check(&batch.rows, self.max_row_bytes, &self.doing)?;
                 return self.counted(batch).map(Some);
             }
             if self.ended {
-                return self.end().map(|()| None);
+                self.end()?;
+                if let Some(witness) = self.witness.take() {
+                    witness.confirm().await?;
+                }
+                return Ok(None);
             }
             let chunks = self.chunks().await?;
             self.decode(chunks).await?;
@@ -299,6 +315,12 @@ impl SliceReading {
         if let Some(rows) = self.rows.take() {
             rows.finish().map_err(|error| error.while_doing(&self.doing))?;
         }
+        if self.read < self.least && !failpoint::off("planned_rows") {
+            let (came, least) = (counted(self.read, "row"), self.least);
+            let message = format!("{}: {came} came where {least} were counted when the run was planned", self.doing);
+            return Err(SourceError::new(SourceFault::SnapshotLost, message)
+                .with_hint("export it again when the table is quiet, or with --consistency single_statement"));
+        }
         match self.planned {
             Some(planned) if planned != self.read && !failpoint::off("planned_rows") => {
                 let message = format!(
@@ -347,7 +369,7 @@ impl Reading for ClickHouseReading {
                 let state = self.state();
                 (state.plan.mode, state.plan.relation.clone(), state.plan.patches.clone())
             };
-            if mode != ChMode::PartSet
+            if !matches!(mode, ChMode::PartSet | ChMode::PerPartition)
                 || failpoint::off("patches")
                 || patches(&self.session, &relation).await? == planned
             {

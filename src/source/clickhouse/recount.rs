@@ -12,7 +12,7 @@ use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 /// # Errors
 /// The relation or one of its columns is gone, or the server fails.
 pub(crate) async fn recount(settings: &ConnectSettings, request: &RecountRequest) -> Result<Recounted, SourceError> {
-    let session = session(settings, prefix(&request.run_id)).await?;
+    let session = session(settings, prefix(&request.run_id), None).await?;
     let from = match &request.relation {
         RelationRequest::Table(name) => {
             let (database, name) =

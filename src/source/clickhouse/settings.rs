@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::super::{SourceError, SourceFault};
+use super::super::{Retry, SourceError, SourceFault};
 use super::body::ClickHouseBody;
 use super::http::{ClickHouseHttp, QuestionParameters};
 use crate::model::SourceCost;
@@ -63,6 +64,15 @@ const ALWAYS: [WantedSetting; 12] = [
 /// What the server is told beside them: it lets nothing be written, and lets settings be changed.
 const READ_ONLY: (&str, &str) = ("readonly", "2");
 
+/// How long a question waits for a server that lets this user run no more queries now: each of ours is short.
+const BUSY_PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+
 /// A server that has been asked what it is, and what its profile says.
 #[derive(Debug)]
 pub(crate) struct ClickHouseSession {
@@ -107,7 +117,13 @@ impl ClickHouseSession {
         sql: &str,
         parameters: QuestionParameters<'_>,
     ) -> Result<Vec<Vec<Option<String>>>, SourceError> {
-        self.http.ask(doing, sql, &self.all(parameters)).await
+        let mut pauses = BUSY_PAUSES.iter();
+        loop {
+            match (self.http.ask(doing, sql, &self.all(parameters)).await, pauses.next()) {
+                (Err(error), Some(pause)) if error.retry == Retry::FewerReaders => tokio::time::sleep(*pause).await,
+                (answer, _) => return answer,
+            }
+        }
     }
 
     /// [`ClickHouseHttp::stream`], safely. `parameters` win.

@@ -1,5 +1,6 @@
 //! ClickHouse as a [`Source`].
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -11,9 +12,14 @@ use super::listing::list;
 use super::prepare::{Prepared, prepare};
 use super::reading::{ChRecord, ClickHouseReading};
 use super::recount::recount;
+use super::scope;
+use super::served;
 use super::verbatim::{self, VerbatimReading};
 use crate::base::postgres::settings::{ConnectSettings, Password, Secret};
-use crate::model::{ListedRelation, Plan, ReadRequest, RelationRequest, ShapeOptions, SourceKind};
+use crate::model::{
+    AggregateRequest, Aggregated, CountedRows, DescribedRelation, ListedRelation, Plan, ReadRequest, RelationRequest,
+    RowScope, ServedRequest, ShapeOptions, SourceKind, TenantScope,
+};
 use crate::source::{Begun, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
 /// A ClickHouse server that can be asked over HTTP.
@@ -142,6 +148,30 @@ impl Source for ClickHouse {
     fn as_user(&self, user: String, password: Secret) -> Option<Arc<dyn Source>> {
         let connect = ConnectSettings { user, password: Some(Password::Known(password)), ..self.connect.clone() };
         Some(Arc::new(Self { connect }))
+    }
+
+    fn predicate(&self, scope: &RowScope) -> Result<Option<String>, SourceError> {
+        Ok(scope::predicate(scope)?)
+    }
+
+    fn without_rows(&self, tenant: Option<&TenantScope>) -> Result<String, SourceError> {
+        Ok(scope::without_rows(tenant)?)
+    }
+
+    fn describe(&self, request: ServedRequest) -> Option<BoxFuture<'_, Result<DescribedRelation, SourceError>>> {
+        Some(served::describe(&self.connect, request).boxed())
+    }
+
+    fn estimate(
+        &self,
+        request: ServedRequest,
+        up_to: NonZeroU64,
+    ) -> Option<BoxFuture<'_, Result<CountedRows, SourceError>>> {
+        Some(served::estimate(&self.connect, request, up_to).boxed())
+    }
+
+    fn aggregate(&self, request: AggregateRequest) -> Option<BoxFuture<'_, Result<Aggregated, SourceError>>> {
+        Some(served::aggregate(&self.connect, request).boxed())
     }
 
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {

@@ -20,14 +20,15 @@ use super::frame::FrameProof;
 use super::http::ClickHouseHttp;
 use super::kept_prefix::KeptPrefix;
 use super::lexer;
-use super::names;
-use super::prepare::prefix;
+use super::prepare::{prefix, query_id};
 use super::settings::ClickHouseSession;
+use super::{names, pace};
 use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
-    CapPlan, Consistency, ConsistencyMode, Format, ObjectKind, PartRange, Partition, Plan, PlannedContent, ReadMode,
-    ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest, SourceCost, SourceFacts, SourceKind,
+    CapPlan, Consistency, ConsistencyChoice, ConsistencyMode, Format, ObjectKind, PartRange, Partition, Plan,
+    PlannedContent, ReadMode, ReadPlan, ReadRequest, Relation, RelationKind, RelationRequest, SourceCost, SourceFacts,
+    SourceKind,
 };
 
 /// The format of a statement that names none.
@@ -83,7 +84,8 @@ impl VerbatimReading {
             return Err(SourceError::new(SourceFault::Usage, message).with_hint("name a format that does, such as CSV"));
         }
         let id = prefix(&request.run_id);
-        let http = Arc::new(ClickHouseHttp::new(settings, None, id.clone())?);
+        let rate = request.work.source_limits.max_bytes_per_second;
+        let http = Arc::new(ClickHouseHttp::new(settings, settings.compression, id.clone())?.paced(rate));
         let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
         let plan = Arc::new(plan(request, &format, session.sent()));
         let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
@@ -97,7 +99,7 @@ impl VerbatimReading {
     async fn opened(&self) -> Result<Opened, SourceError> {
         let nth = self.asked.fetch_add(1, Ordering::Relaxed);
         let last = nth.saturating_add(1) >= ASKED_MAX;
-        let id = format!("{}-0-{nth}", self.id);
+        let id = query_id(&self.id, 0);
         self.answer(id, last).await.map_err(|error| given_up(error, last))
     }
 
@@ -262,13 +264,13 @@ fn refuse(request: &ReadRequest) -> Result<(), SourceError> {
         (work.min_rows.is_some(), "--min-rows"),
         (work.partitions.is_some_and(|partitions| partitions.get() > 1), "--partitions"),
         (work.read_mode != ReadMode::Copy, "--read-mode"),
+        (matches!(work.consistency, Some(choice) if choice != ConsistencyChoice::SingleStatement), "--consistency"),
         (request.keep, "--keep-snapshot"),
-        (limits.max_bytes_per_second.is_some(), "--max-bytes-per-second"),
         (limits.max_snapshot_age.is_some(), "--max-snapshot-age"),
         (limits.max_replay_lag.is_some(), "--max-replay-lag"),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {
-        None => Ok(()),
+        None => pace::check(limits.max_bytes_per_second),
         Some((_, flag)) => {
             let message = format!("{flag} has no meaning where the server's answer is written as it comes");
             Err(SourceError::new(SourceFault::Usage, message)
@@ -334,6 +336,7 @@ fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> P
             lines: vec![("read".to_owned(), format!("one statement, whose answer is written as it comes: {format}"))],
         },
         at_own_moments: Vec::new(),
+        watermark: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::connect::Sessions;
 use super::estimate::estimated_rows;
+use super::plan::delta;
 use super::plan::key::{KeyChoice, choose_key, choose_repeating_key};
 use super::plan::sizing::{PARTITIONS_MAX, Sizing};
 use super::plan::split::{
@@ -15,9 +16,11 @@ use super::plan::{
     ColumnRules, PgColumn, PgPlan, RelationFacts, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe,
 };
 use super::prepare::Planning;
+use super::watermark;
 use crate::base::failpoint;
 use crate::model::{
     CapPlan, ColumnOrigin, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder, RowsAvailable,
+    SourceProfile, WorkOptions,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -68,17 +71,20 @@ pub(super) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<P
         columns: columns::columns(facts, shape, &planning.expressions, &rules)?,
         key: choice.columns.clone(),
         row_key: Vec::new(),
+        watermark: None,
+        delta: None,
         cap: uncapped(cap),
         together: Vec::new(),
         partitions: Vec::new(),
         locks: planning.lock_use(),
     };
+    let by_index = new_rows(request, planning, &mut plan).await?;
     let as_a_whole = facts.leaves.is_empty() || !choice.columns.is_empty() || plan.one_statement.is_some();
     if planning.checks_leaves() && as_a_whole {
         return Err(planning.refuse_parent());
     }
     plan.row_key = row_key(&plan, request.stats);
-    let split = Split { request, planning, choice: &choice };
+    let split = Split { request, planning, choice: &choice, by_index };
     match plan.cap.max_rows {
         // Its pages find out by themselves whether there is a row beyond the cap, so that the first comes at once.
         _ if plan.one_statement.is_some() || request.work.served.is_some() => split.in_one_statement(&mut plan)?,
@@ -88,6 +94,29 @@ pub(super) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<P
     plan.together = together(request, &plan);
     note_whole_rows(request, &mut plan);
     Ok(plan)
+}
+
+/// Finds out which rows are new where only these are read: whether the server would find them by indexes.
+async fn new_rows(request: &ReadRequest, planning: &Planning, plan: &mut PgPlan) -> Result<bool, SourceError> {
+    let Some(watermark) = &request.watermark else { return Ok(false) };
+    if let ReadMode::Keyset { .. } = request.work.read_mode {
+        let message = "--read-mode keyset has no snapshot, under which alone new rows are told from old ones";
+        return Err(SourceError::new(SourceFault::Usage, message).with_hint("leave it out beside --watermark"));
+    }
+    let oid = planning.found.as_ref().map(|found| found.oid);
+    let heap = match oid {
+        Some(oid) => watermark::is_heap(&planning.anchor, oid).await?,
+        None => false,
+    };
+    let now = watermark::moment(&planning.anchor, planning.running, oid).await?;
+    let (planned, delta) = delta::decide(&plan.relation, heap, watermark, &now)?;
+    if let Some(why) = &planned.why_full {
+        tracing::warn!(reason = why, "all rows are exported again");
+    }
+    (plan.watermark, plan.delta) = (Some(planned), delta);
+    let Some((rows, by_index)) = watermark::expected(planning, plan).await? else { return Ok(false) };
+    plan.relation.estimated_rows = Some(rows);
+    Ok(by_index)
 }
 
 /// The columns by which partitions are better sorted: none where the statistics say that the values are few, since sorting
@@ -181,6 +210,8 @@ struct Split<'a> {
     request: &'a ReadRequest,
     planning: &'a Planning,
     choice: &'a KeyChoice,
+    /// Whether the server would find the rows by indexes, which it does not where a table is cut by its blocks.
+    by_index: bool,
 }
 
 impl Split<'_> {
@@ -222,7 +253,13 @@ impl Split<'_> {
     }
 
     fn sizing(&self) -> Sizing {
-        Sizing::new(&self.request.work, self.request.format)
+        let work = &self.request.work;
+        if self.by_index && work.partitions.is_none() && work.cap.is_none() {
+            // Each table in one pass, or a few of them in turn.
+            let whole = WorkOptions { source_profile: SourceProfile::Gentle, ..work.clone() };
+            return Sizing::new(&whole, self.request.format);
+        }
+        Sizing::new(work, self.request.format)
     }
 
     /// Bounds of the leading key column, from its histogram or, for integers, between its extremes.

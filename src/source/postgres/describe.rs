@@ -76,7 +76,9 @@ async fn describe_relation(
     if !shape.allow_rls && tree.iter().any(|node| node.oid == found.oid && node.row_security) {
         return Err(hidden_rows(found));
     }
-    let columns = catalog::columns(anchor, found, tree).await?;
+    // Both questions are on their way at once.
+    let (columns, unique_key) = tokio::join!(catalog::columns(anchor, found, tree), catalog::unique_key(anchor, found));
+    let (columns, unique_key) = (columns?, unique_key?);
     if columns.is_empty() && shape.expressions.is_empty() {
         let message = format!("{} has no columns, so there is nothing to export", found.sql_name());
         return Err(SourceError::new(SourceFault::Usage, message));
@@ -89,7 +91,7 @@ async fn describe_relation(
         columns,
         leaves: leaves(found, tree),
         estimated_rows: estimated_rows(tree),
-        unique_key: catalog::unique_key(anchor, found).await?,
+        unique_key,
         // What lies behind a view is not in the tree.
         row_security: shape.allow_rls
             && (found.kind == RelationKind::View || tree.iter().any(|node| node.row_security)),

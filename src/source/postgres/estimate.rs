@@ -10,7 +10,7 @@ use crate::source::SourceError;
 const ROWS: &str = " rows=";
 
 /// An estimate is worth no waiting for locks, and no long planning.
-const BOUNDS: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '5s'";
+pub(super) const BOUNDS: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '5s'";
 
 /// The rows that the request asks for, where the statistics of its tables do not tell them: of a query, a view, or under a
 /// predicate. `None` where nobody can say.

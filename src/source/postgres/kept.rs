@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::catalog::{CatalogRelation, query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
+use super::let_go::union;
 use super::meaning::Meaning;
 use super::plan::PgPlan;
 use super::prepare::application;
@@ -20,7 +21,7 @@ use super::session::ServerIdentity;
 use super::snapshot::{self, Custody, Locks, PING_TIMEOUT};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::KeepEnd;
-use crate::source::{Keeper, SourceError, SourceFault};
+use crate::source::{Begun, Keeper, SourceError, SourceFault};
 
 /// Between two looks of a keeper outside the run: whether its session lives, and whether somebody waits for its locks.
 const KEPT_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,6 +70,30 @@ impl PgRecord {
                 .with_hint("resume it with the version that began it, or run the export again")
         })
     }
+}
+
+/// What a keeper of one snapshot must know of all relations that are read under it, and the ids by which the snapshot can be
+/// imported.
+///
+/// # Errors
+/// A record cannot be read, or there is none.
+pub(super) fn of_all(begun: &[Begun]) -> Result<(SourceRecord, Vec<String>), SourceError> {
+    let read = |one: &Begun| PgRecord::read(&one.record).map(|record| record.server);
+    let records: Vec<SourceRecord> = begun.iter().map(read).collect::<Result<_, _>>()?;
+    let mut held: Vec<String> = Vec::new();
+    for id in begun.iter().flat_map(|one| &one.held) {
+        if !held.contains(id) {
+            held.push(id.clone());
+        }
+    }
+    let locks = match records.as_slice() {
+        // It may lock less than all of its leaves.
+        [only] => only.locks.clone(),
+        all => union(all.iter().map(|record| &record.locks)),
+    };
+    let nothing = || SourceError::new(SourceFault::Usage, "nothing is read whose snapshot could be held");
+    let first = records.into_iter().next().ok_or_else(nothing)?;
+    Ok((SourceRecord { locks, ..first }, held))
 }
 
 /// A session that does nothing but hold a snapshot and its locks.

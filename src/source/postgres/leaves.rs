@@ -113,8 +113,12 @@ pub(super) async fn release(session: &Session) -> Result<(), SourceError> {
 /// # Errors
 /// [`SourceFault::GaveWay`] where another session waits for it.
 pub(super) async fn lock(session: &Session, locks: &Locks) -> Result<(), SourceError> {
-    session.batch("locking the relation for as long as it is read", "SAVEPOINT outhaul_relation").await?;
-    locks.take(session, Waiting::Nowait).await
+    // Both are on their way at once: after a savepoint that failed the server takes no locks.
+    let (savepoint, taken) = tokio::join!(
+        session.batch("locking the relation for as long as it is read", "SAVEPOINT outhaul_relation"),
+        locks.take(session, Waiting::Nowait),
+    );
+    savepoint.and(taken)
 }
 
 /// Lets go of what [`lock`] has locked, and of all that was locked since.

@@ -51,14 +51,19 @@ impl Meaning {
     ///
     /// # Errors
     /// The server refused or was lost.
-    pub(super) async fn of(session: &Session, facts: SessionFacts, shape: &ShapeOptions) -> Result<Self, SourceError> {
+    pub(super) async fn of(session: &Session, shape: &ShapeOptions) -> Result<Self, SourceError> {
         let mut mentions = Mentions::default();
         texts(shape).for_each(|text| mentions.extend(Mentions::of(text)));
         let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
         let texts = Watched { names: list(mentions.names), operators: list(mentions.operators), ..Watched::default() };
         let written = texts.looked_up(session).await?;
-        let SessionFacts { role, search_path: path } = facts;
+        let (role, path) = (String::new(), String::new());
         Ok(Self { role, by_role: false, path, written, behind: Watched::default() })
+    }
+
+    /// The same as the session sees it that was asked.
+    pub(super) fn seen_by(self, SessionFacts { role, search_path: path }: SessionFacts) -> Self {
+        Self { role, path, ..self }
     }
 
     /// Notes what stands behind the relation: `functions` and `operators` of its views and policies, by their oids.

@@ -108,7 +108,15 @@ impl PartitionReading {
                 }
             }
             self.session = self.copy.take().and_then(Copy::into_session);
-            if let Err(error) = self.end_step().await {
+            // Whether it was the same is asked before the lock is given back, and both are on their way at once.
+            let ended = match (&self.session, self.manner.own.is_some() && self.steps.is_empty()) {
+                (Some(session), true) => {
+                    let (ended, unlocked) = tokio::join!(self.end_step(), unlock(session));
+                    ended.and(unlocked)
+                }
+                _ => self.end_step().await,
+            };
+            if let Err(error) = ended {
                 return Err(self.given_up(error));
             }
             self.begin_next().await?;
@@ -119,11 +127,6 @@ impl PartitionReading {
     async fn begin_next(&mut self) -> Result<(), SourceError> {
         self.now = self.steps.pop_front();
         if self.now.is_none() {
-            if let (Some(session), true) = (&self.session, self.manner.own.is_some())
-                && let Err(error) = unlock(session).await
-            {
-                return Err(self.given_up(error));
-            }
             let session = self.session.take();
             if let (Some(session), Some(home)) = (session, &self.manner.home) {
                 // It is the snapshot.

@@ -13,12 +13,14 @@ use super::locking::{LockRoom, branches, held, lockable, newest_branches, statem
 use super::meaning::Meaning;
 use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin, server_identity};
-use super::snapshot::{Custody, Locks, Waiting};
+use super::snapshot::{Custody, Locks, Waiting, export_with_facts};
 use super::split_safety::SplitSafety;
 use super::statement;
 use super::watch::Watch;
+use super::watermark;
 use crate::base::failpoint;
-use crate::model::{ReadMode, ReadRequest, RelationRequest, ShapeOptions, WorkOptions};
+use crate::model::{ReadMode, ReadRequest, RelationRequest, ShapeOptions, SnapshotRecord, WorkOptions};
+use crate::source::postgres::plan::delta::Running;
 use crate::source::postgres::plan::{ColumnFacts, FixedNow, LockUse, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
@@ -33,8 +35,8 @@ pub struct Planning {
     pub(crate) watch: Arc<Watch>,
     /// The session whose snapshot all facts come from.
     pub(crate) anchor: Session,
-    /// The snapshot's id and, for the anchor, its custody: where a reader stands ready already.
-    pub(crate) exported: Option<(String, Custody)>,
+    /// The snapshot, which is exported, and its custody, for the anchor: where a reader stands ready already.
+    pub(crate) exported: Option<(SnapshotRecord, Custody)>,
     pub(crate) locks: Locks,
     pub(crate) identity: ServerIdentity,
     pub(crate) application: String,
@@ -54,6 +56,8 @@ pub struct Planning {
     pub server: ServerFacts,
     /// What may be taken of its lock table.
     pub(crate) room: LockRoom,
+    /// The transactions that ran just before the snapshot, where an incremental export has to know.
+    pub(crate) running: Running,
 }
 
 impl Planning {
@@ -72,9 +76,9 @@ impl Planning {
         let application = application(run_id);
         let lock = sessions.get().await?;
         let locking = async {
-            let (server, meaning) = enter(&sessions, &lock, shape, work, &application).await?;
+            let (server, meaning, found) = enter(&sessions, &lock, shape, work, &application).await?;
             let mut room = LockRoom::new(server.lock_table(), shape, work, keep);
-            let locked = lock_relation(&lock, shape, read_mode, &application, &mut room).await;
+            let locked = lock_relation(&lock, (shape, found), read_mode, &application, &mut room).await;
             Ok::<_, SourceError>((server, meaning, locked, room))
         };
         let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(connect_anchor(&sessions, read_mode)));
@@ -85,35 +89,43 @@ impl Planning {
                 return Err(blame::explain(&lock, explained(&lock, error, shape, &application).await, shape).await);
             }
         };
+        let running = running(&lock, [request]).await?;
         failpoint::reach("locked").await;
-        let (lock, taken, anchor, tree) = match read_mode {
+        let exports = read_mode == ReadMode::Copy && work.readers.get() > 1 && !keep;
+        let (lock, taken, anchor, tree, known) = match read_mode {
             ReadMode::Copy => {
-                let locking = (&mut locks, &mut room);
-                match take_snapshot(&sessions, anchor, &lock, found.as_ref(), locking, &application).await {
-                    Ok((anchor, taken, tree)) => (Some(lock), Some(taken), anchor, tree),
+                let (locking, how) = ((&mut locks, &mut room), (application.as_str(), exports));
+                match take_snapshot(&sessions, anchor, &lock, found.as_ref(), locking, how).await {
+                    Ok(TakenSnapshot { anchor, taken, tree, identity, exported }) => {
+                        (Some(lock), Some(taken), anchor, tree, Some((identity, exported)))
+                    }
                     Err(error) => return Err(explained(&lock, error, shape, &application).await),
                 }
             }
             ReadMode::Keyset { .. } => match tree_of(&lock, found.as_ref()).await {
-                Ok(tree) => (None, None, lock, tree),
+                Ok(tree) => (None, None, lock, tree, None),
                 // The sizes of the tables wait for locks as a read does.
                 Err(error) => return Err(explained(&lock, error, shape, &application).await),
             },
         };
         // By now a child may have come that was not there when the relation was looked up.
         let found = found.map(|found| CatalogRelation { tables: tree.len(), ..found });
-        let identity = server_identity(&anchor).await?;
-        let describing = describe(&anchor, shape, found.as_ref(), &tree);
         // The keeper that outlives the run comes before the readers: they can do with fewer connections, and it cannot.
-        let (described, exported, lock) = if taken.is_some() && room.readers() > 1 && !keep {
-            let (id, custody) = Custody::of_exported(&anchor, &locks, &identity, &application).await?;
+        let (identity, exported) = match known {
+            Some((identity, exported)) => (identity, exported.filter(|_| room.readers() > 1)),
+            None => (server_identity(&anchor).await?, None),
+        };
+        let describing = describe(&anchor, shape, found.as_ref(), &tree);
+        let (described, exported, lock) = if let Some(snapshot) = exported {
+            let custody = Custody::of_others(Vec::new(), locks.clone(), identity.clone(), &application);
+            let id = snapshot.id.clone().unwrap_or_default();
             // A small table is read before the lock session would have looked at the source: it becomes the reader, as
             // the anchor has the same locks.
             let (lock, first) =
                 if is_small(&tree, work) && !meaning.is_watched() { (None, lock) } else { (lock, None) };
             let admitting = admit_reader(&sessions, first, &custody, &id);
             let (described, ()) = tokio::join!(Box::pin(describing), Box::pin(admitting));
-            (described, Some((id, custody)), lock)
+            (described, Some((snapshot, custody)), lock)
         } else {
             (Box::pin(describing).await, None, lock)
         };
@@ -137,6 +149,7 @@ impl Planning {
             split_safety: described.split_safety,
             server,
             room,
+            running,
         })
     }
 
@@ -172,19 +185,49 @@ impl Planning {
     }
 }
 
-/// Begins the session that will have the locks: the server's facts, and what names stand for.
+/// A relation as it was found before anything was locked, or why it was not.
+type FirstFound = Option<Result<CatalogRelation, SourceError>>;
+
+/// The transactions that run, where one of these requests has to know.
+pub(super) async fn running<'a>(
+    lock: &Session,
+    requests: impl IntoIterator<Item = &'a ReadRequest>,
+) -> Result<Running, SourceError> {
+    if requests.into_iter().all(|request| request.watermark.is_none()) {
+        return Ok(Running::default());
+    }
+    watermark::running(lock).await
+}
+
+/// Begins the session that will have the locks: the server's facts, what names stand for, and the relation where one is
+/// named. All questions are on their way at once.
 async fn enter(
     sessions: &Sessions,
     lock: &Session,
     shape: &ShapeOptions,
     work: &WorkOptions,
     application: &str,
-) -> Result<(ServerFacts, Meaning), SourceError> {
-    begin(lock, Begin::Latest, &format!("{application}/locks")).await?;
-    let (server, session) = server::facts(lock).await?;
+) -> Result<(ServerFacts, Meaning, FirstFound), SourceError> {
+    let role = format!("{application}/locks");
+    let finding = async {
+        match named(shape) {
+            Some(name) => Some(catalog::find(lock, name).await),
+            None => None,
+        }
+    };
+    let (begun, facts, meaning, found) = tokio::join!(
+        begin(lock, Begin::Latest, &role),
+        server::facts(lock),
+        Box::pin(Meaning::of(lock, shape)),
+        Box::pin(finding),
+    );
+    let (server, session) = begun.and(facts)?;
     sessions.pin_search_path(&session.search_path);
-    warn_of_replay(lock, &server, work).await?;
-    Ok((server, Meaning::of(lock, session, shape).await?))
+    let meaning = meaning?.seen_by(session);
+    if found.as_ref().is_none_or(Result::is_ok) {
+        warn_of_replay(lock, &server, work).await?;
+    }
+    Ok((server, meaning, found))
 }
 
 /// An error with whoever was in the way, or with the flag whose text is wrong.
@@ -226,18 +269,13 @@ async fn connect_anchor(sessions: &Sessions, read_mode: ReadMode) -> Option<Sess
 /// Has the first reader stand ready under the snapshot: `first`, or a new session. Where that fails, the reader itself
 /// finds out why.
 async fn admit_reader(sessions: &Sessions, first: Option<Session>, custody: &Custody, snapshot: &str) {
+    let ends = first.is_some();
     let session = match first {
-        Some(session) => match session.batch("ending the lock session", "COMMIT").await {
-            Ok(()) => Ok(session),
-            Err(error) => {
-                session.discard();
-                Err(error)
-            }
-        },
+        Some(session) => Ok(session),
         None => sessions.get().await,
     };
     if let Ok(session) = session {
-        custody.admit(session, snapshot).await;
+        custody.admit(session, snapshot, ends).await;
     }
 }
 
@@ -286,7 +324,7 @@ pub(crate) fn application(run_id: &str) -> String {
 /// Finds the relation, locks it, and makes sure that the name still means what was locked.
 async fn lock_relation(
     lock: &Session,
-    shape: &ShapeOptions,
+    (shape, mut first_found): (&ShapeOptions, FirstFound),
     read_mode: ReadMode,
     application: &str,
     room: &mut LockRoom,
@@ -305,14 +343,21 @@ async fn lock_relation(
         return Ok((None, locks));
     };
     for _ in 0..SNAPSHOT_TRIES {
-        let found = catalog::find(lock, name).await?;
+        let found = match first_found.take() {
+            Some(found) => found?,
+            None => catalog::find(lock, name).await?,
+        };
         let tables = if lockable(&found) { vec![found.sql_name()] } else { Vec::new() };
         let first = Locks { tables, statements: statements(shape, Some(&found), ""), ..Locks::default() };
         let locks = room.decide(lock, &found, first, statements(shape, Some(&found), "ONLY ")).await?;
-        if read_mode == ReadMode::Copy || !locks.statements.is_empty() {
-            locks.take(lock, Waiting::Patient).await?;
-        }
-        if catalog::find(lock, name).await?.oid == found.oid {
+        let taking = async {
+            let wanted = read_mode == ReadMode::Copy || !locks.statements.is_empty();
+            if wanted { locks.take(lock, Waiting::Patient).await } else { Ok(()) }
+        };
+        // The name is looked up again behind the first lock, and both are on their way at once.
+        let (taken, again) = tokio::join!(taking, Box::pin(catalog::find(lock, name)));
+        taken?;
+        if again?.oid == found.oid {
             return Ok((Some(found), locks));
         }
         lock.batch("starting over", "ROLLBACK").await?;
@@ -320,6 +365,31 @@ async fn lock_relation(
     }
     Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is being replaced over and over"))
         .with_hint("another session renames or recreates the table; try again when it is done"))
+}
+
+/// A snapshot under which nothing is read but what is locked.
+struct TakenSnapshot {
+    /// The session whose transaction it is.
+    anchor: Session,
+    taken: Instant,
+    /// What the relation consists of under it.
+    tree: Vec<TreeNode>,
+    identity: ServerIdentity,
+    /// Where it was to be exported.
+    exported: Option<SnapshotRecord>,
+}
+
+/// Takes the locks once more over the session that holds them: whether it held all of them before, `oids` among them.
+async fn holds_no_more(lock: &Session, locks: &Locks, before: &[u32], oids: &[u32]) -> Result<bool, SourceError> {
+    if locks.is_one_statement() {
+        // All are on their way at once, and answered in this order.
+        let (taken, after, missing) =
+            tokio::join!(locks.take(lock, Waiting::Patient), held(lock), unlocked(lock, oids));
+        taken?;
+        return Ok(after? == before && missing?.is_empty());
+    }
+    locks.take(lock, Waiting::Patient).await?;
+    Ok(held(lock).await? == before && unlocked(lock, oids).await?.is_empty())
 }
 
 /// Takes a snapshot under which nothing is read but what the lock session holds, or what is compared with it as it is read,
@@ -330,8 +400,8 @@ async fn take_snapshot(
     lock: &Session,
     found: Option<&CatalogRelation>,
     (locks, room): (&mut Locks, &mut LockRoom),
-    application: &str,
-) -> Result<(Session, Instant, Vec<TreeNode>), SourceError> {
+    (application, exports): (&str, bool),
+) -> Result<TakenSnapshot, SourceError> {
     let anchor = match anchor {
         // It idled while the lock session waited, and the server may have ended it for that.
         Some(anchor) if !anchor.client().is_closed() => anchor,
@@ -342,10 +412,13 @@ async fn take_snapshot(
         locks.take(lock, Waiting::Patient).await?;
     }
     for _ in 0..SNAPSHOT_TRIES {
-        let before = held(lock).await?;
-        let taken = Instant::now();
-        begin(&anchor, Begin::NewSnapshot, &format!("{application}/keeper")).await?;
-        let tree = tree_of(&anchor, found).await?;
+        let (taken, role) = (Instant::now(), format!("{application}/keeper"));
+        // The lock session does nothing else meanwhile: what it holds now it held before the snapshot was taken.
+        let (before, begun, tree) =
+            tokio::join!(held(lock), begin(&anchor, Begin::NewSnapshot, &role), Box::pin(tree_of(&anchor, found)),);
+        let before = before?;
+        begun?;
+        let tree = tree?;
         // What came between the locks and the snapshot is locked only now, too late for this snapshot: it may have been
         // emptied before. Behind views and queries nothing else would show it.
         let oids: Vec<u32> = if let Some(checked) = &mut locks.checked {
@@ -354,13 +427,19 @@ async fn take_snapshot(
         } else {
             tree.iter().map(|node| node.oid).collect()
         };
-        locks.take(lock, Waiting::Patient).await?;
-        if held(lock).await? == before && unlocked(lock, &oids).await?.is_empty() {
-            // The anchor may be the only reader, and the lock session may be lost.
-            locks.take(&anchor, Waiting::Nowait).await?;
+        // The anchor may be the only reader, and the lock session may be lost.
+        let exporting = async { if exports { export_with_facts(&anchor).await.map(Some) } else { Ok(None) } };
+        let (nothing_new, entered, identity, exported) = tokio::join!(
+            Box::pin(holds_no_more(lock, locks, &before, &oids)),
+            Box::pin(locks.take(&anchor, Waiting::Nowait)),
+            server_identity(&anchor),
+            Box::pin(exporting),
+        );
+        if nothing_new? {
+            entered?;
             room.holds(&before);
             failpoint::reach("snapshot").await;
-            return Ok((anchor, taken, tree));
+            return Ok(TakenSnapshot { anchor, taken, tree, identity: identity?, exported: exported? });
         }
         anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
     }

@@ -126,12 +126,15 @@ impl PostgresReading {
                 (Moment::Own(Arc::new(Mutex::new(Some(anchor)))), vec![facts])
             }
             ReadMode::Copy => {
-                let (id, custody) = match exported {
+                let (facts, custody) = match exported {
                     Some(exported) => exported,
-                    None => Custody::of_exported(&anchor, &locks, &record.identity, &application).await?,
+                    None => {
+                        let identity = record.identity.clone();
+                        let custody = Custody::of_others(Vec::new(), locks.clone(), identity, &application);
+                        (snapshot::export_with_facts(&anchor).await?, custody)
+                    }
                 };
-                let facts = snapshot::facts(&anchor, Some(id.clone())).await?;
-                custody.entrust(anchor, id).await;
+                custody.entrust(anchor, facts.id.clone().unwrap_or_default()).await;
                 // One outside of the run is the second at first, and must not want for a connection.
                 if !plan.is_small() && !keep {
                     custody.second(&sessions).await?;

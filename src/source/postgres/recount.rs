@@ -314,6 +314,8 @@ fn plan(request: &RecountRequest, relation: &RelationFacts) -> Result<PgPlan, So
         columns: Vec::new(),
         key,
         locks: LockUse::default(),
+        watermark: None,
+        delta: None,
         row_key: Vec::new(),
         cap: CapPlan::none(),
         together: Vec::new(),

@@ -80,6 +80,8 @@ fn bound_to_its_snapshot(plan: &PgPlan) -> Option<&'static str> {
     let by_key = |slice: &Slice| matches!(slice, Slice::Keys(_) | Slice::NullKeys);
     if !plan.partitions.iter().all(|partition| by_key(&partition.slice)) {
         Some("the run is not split by key: between two snapshots rows move from one block to another")
+    } else if plan.watermark.is_some() {
+        Some("the run is incremental: what is new under another snapshot is not what was new under its own")
     } else if plan.cap.max_rows.is_some() {
         Some("the run is capped: the first rows of two snapshots are not the same")
     } else {

@@ -1,7 +1,7 @@
 //! What a service asks beside an export: what a relation looks like, how many rows there are, and what they come to by
 //! groups. Each question is one short transaction on a session that all served runs share.
 
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::NonZeroU64;
 
 use tokio_postgres::types::{ToSql, Type};
 
@@ -17,8 +17,7 @@ use super::source::Postgres;
 use super::sql;
 use crate::model::{
     AggregateBucket, AggregateRequest, Aggregated, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
-    DuplicateColumns, Format, ManifestStats, Policies, PolicyOptions, Preset, ReadMode, ReadRequest, ScopeColumn,
-    ServedRequest, ShapeOptions, SourceLimits, SourceProfile, WorkOptions,
+    ReadMode, ScopeColumn, ServedRequest,
 };
 use crate::source::{Source, SourceError};
 
@@ -33,42 +32,9 @@ async fn planning(source: &Postgres, request: &ServedRequest) -> Result<Planning
     let ServedRequest { mut shape, served } = request.clone();
     source.check(&mut shape)?;
     let sessions = source.shared_sessions(&served, shape.allow_rls)?;
-    let request = read_request(shape, ServedRequest { served, ..request.clone() });
+    let request = ServedRequest { shape, served }.read_request(ASKING);
     let begun = Planning::begin(sessions, &request).await;
     begun.inspect_err(|error| source.heed(error))
-}
-
-fn read_request(shape: ShapeOptions, request: ServedRequest) -> ReadRequest {
-    ReadRequest {
-        run_id: ASKING.to_owned(),
-        shape,
-        format: Format::Ndjson,
-        policies: PolicyOptions {
-            preset: Preset::Postgres,
-            default: Policies::default(),
-            columns: Vec::new(),
-            duplicate_columns: DuplicateColumns::Error,
-        },
-        work: WorkOptions {
-            readers: NonZeroUsize::MIN,
-            partitions: Some(NonZeroU32::MIN),
-            part_size: NonZeroU64::MAX,
-            upload_chunk_size: NonZeroUsize::MIN,
-            upload_concurrency: NonZeroUsize::MIN,
-            read_mode: ReadMode::Keyset { page_size: NonZeroU64::MIN },
-            cap: None,
-            allow_truncated: true,
-            keep_partial: None,
-            min_rows: None,
-            source_profile: SourceProfile::Gentle,
-            source_limits: SourceLimits::default(),
-            served: Some(request.served),
-        },
-        single: true,
-        stats: ManifestStats::Safe,
-        keep: false,
-        together: Vec::new(),
-    }
 }
 
 /// See [`Source::describe`].
@@ -97,6 +63,7 @@ pub(super) async fn describe(source: &Postgres, request: ServedRequest) -> Resul
         refused: why_not.or_else(|| planning.split_safety.one_statement.clone()),
         row_security: facts.row_security,
         estimated_rows: facts.estimated_rows,
+        one_statement: false,
     };
     planning.anchor.batch("ending planning", "COMMIT").await?;
     Ok(described)

@@ -56,9 +56,15 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         }
     };
     session.set_open();
-    // A run that is waited for begins in one round trip.
-    let together = session.terms().served.is_some();
-    if !together && let Err(error) = session.batch("beginning a transaction", &start).await {
+    let settings = settings(session, application);
+    // Both are on their way at once. Where the transaction has not begun the settings do nothing.
+    let (begun, settled) = tokio::join!(
+        session.batch("beginning a transaction", &start),
+        // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECTs
+        // at the end take it, so a session that must lock first locks before this is called.
+        session.batch_value("setting up a session", &settings),
+    );
+    if let Err(error) = begun {
         // A protocol violation, by a pooler's word for it, and by nothing else that is known.
         if error.code.as_deref() == Some("08P01") && session.refuses_transactions().await {
             return Err(SourceError { fault: SourceFault::Usage, ..error }.with_hint(
@@ -76,6 +82,12 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
         let gone = matches!(error.code.as_deref(), Some("22023" | "42704" | "55000"));
         return Err(if import && gone { SourceError { fault: SourceFault::SnapshotLost, ..error } } else { error });
     }
+    session.set_pid(settled?.and_then(|pid| pid.parse().ok()).unwrap_or(0));
+    Ok(())
+}
+
+/// The settings of a session's transaction, as statements; the last one asks for the server process.
+fn settings(session: &Session, application: &str) -> String {
     // Off makes a table whose policies would hide rows an error instead of a short export.
     let row_security = if session.allows_rls() { "on" } else { "off" };
     // A server on Windows cannot see that its client is gone, and refuses the setting.
@@ -88,20 +100,14 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
          SELECT pg_catalog.pg_backend_pid()",
     ));
     let path = session.search_path().map_or(String::new(), |path| format!("SET LOCAL search_path = {path}; "));
-    let start = if together { format!("{start}; ") } else { String::new() };
-    let settings = format!(
-        "{start}{SETTINGS}; {path}{}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+    format!(
+        "{SETTINGS}; {path}{}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; {questions}",
         session.terms().settings(),
         failpoint::limit("lock", LOCK_TIMEOUT).as_millis(),
         KEEPER_IDLE_TIMEOUT.as_millis(),
         literal(application),
-    );
-    // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECTs
-    // at the end take it, so a session that must lock first locks before this is called.
-    let pid = session.batch_value("setting up a session", &settings).await?;
-    session.set_pid(pid.and_then(|pid| pid.parse().ok()).unwrap_or(0));
-    Ok(())
+    )
 }
 
 /// For the rest of its transaction the server sends text as it is stored. In a `SQL_ASCII` database, where it vouches

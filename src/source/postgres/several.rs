@@ -1,55 +1,38 @@
 //! Several relations under one snapshot: all of them are locked, then the snapshot is taken, then each is planned under it.
 //! A relation that cannot be read leaves the others alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::catalog::{self, CatalogRelation, TreeNode};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use super::connect::{Session, Sessions};
 use super::decide;
 use super::describe::{Described, describe};
 use super::kept::SourceRecord;
 use super::let_go::union;
-use super::locking::{LockRoom, behind, held, lockable, statements, unlocked};
-use super::meaning::Meaning;
+use super::locking::LockRoom;
 use super::plan::PgPlan;
+use super::plan::delta::Running;
 use super::plan::locks::CONTROL_SESSIONS;
-use super::prepare::{Planning, SNAPSHOT_TRIES, application, explained, tree_of, warn_of_replay};
+use super::prepare::{Planning, application, running, warn_of_replay};
 use super::reader::PostgresReading;
 use super::relation_read::{Common, RelationRead};
-use super::server::{self, ServerFacts, SessionFacts};
+use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin as begin_transaction, server_identity};
-use super::snapshot::{self, Custody, Locks, Waiting};
+use super::several_locks::{ASKED_AT_ONCE, Locked, Locking, back, is_plain, why};
+use super::snapshot::{self, Custody};
 use super::source::sized_sessions;
-use super::statement;
 use super::watch::Watch;
 use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;
-use crate::model::{ReadMode, ReadRequest, RelationRequest, WorkOptions};
+use crate::model::{ReadMode, ReadRequest, WorkOptions};
 use crate::source::{SourceError, SourceFault};
 
-/// After so many relations the lock table is asked whether it has room for more.
-const LOCKED_BETWEEN_LOOKS: usize = 50;
-
-/// A relation that is locked.
-struct Locked<'a> {
-    number: usize,
-    request: &'a ReadRequest,
-    found: Option<CatalogRelation>,
-    locks: Locks,
-    meaning: Meaning,
-    tree: Vec<TreeNode>,
-    behind: Option<BTreeSet<u32>>,
-}
-
-/// A relation that was found and locked.
-struct Found {
-    relation: Option<CatalogRelation>,
-    locks: Locks,
-    meaning: Meaning,
-    behind: Option<BTreeSet<u32>>,
-}
+const PLANNING: &str = "planning several relations";
 
 /// A relation that is described under the snapshot.
 struct DescribedPart<'a> {
@@ -66,10 +49,11 @@ struct PlanningCommon {
     application: String,
     server: ServerFacts,
     room: LockRoom,
+    running: Running,
 }
 
 /// Why relations are not read, by the numbers of their requests.
-type Refused = BTreeMap<usize, SourceError>;
+pub(super) type Refused = BTreeMap<usize, SourceError>;
 
 /// Locks all relations, takes one snapshot and plans each of them under it.
 ///
@@ -105,8 +89,8 @@ fn check(requests: &[ReadRequest]) -> Result<(), SourceError> {
         let what = "several relations share one snapshot, and --read-mode keyset has none";
         return refuse(what, "export them one by one, or with --read-mode copy");
     }
-    if requests.iter().any(|request| request.keep || request.work.served.is_some()) {
-        return refuse("the snapshot of several relations ends with their run", "leave --keep-snapshot out");
+    if requests.iter().any(|request| request.work.served.is_some()) {
+        return refuse("several relations are not read for one client", "ask for them one by one");
     }
     if requests.iter().any(|request| request.shape.allow_rls != first.shape.allow_rls) {
         return refuse("--allow-rls is given for some relations of a run and not for others", "give it for all");
@@ -130,13 +114,16 @@ async fn attempt(
     let sessions = sized_sessions(connect, first, readers.get() + CONTROL_SESSIONS + 1)?;
     let application = application(&first.run_id);
     let lock = sessions.get().await?;
-    begin_transaction(&lock, Begin::Latest, &format!("{application}/locks")).await?;
-    let (server, facts) = server::facts(&lock).await?;
+    let role = format!("{application}/locks");
+    let (begun, facts) = tokio::join!(begin_transaction(&lock, Begin::Latest, &role), server::facts(&lock));
+    let (server, facts) = begun.and(facts)?;
     sessions.pin_search_path(&facts.search_path);
     warn_of_replay(&lock, &server, &work).await?;
-    let mut room = LockRoom::new(server.lock_table(), &first.shape, &work, false);
+    let keep = requests.iter().any(|request| request.keep);
+    let mut room = LockRoom::new(server.lock_table(), &first.shape, &work, keep);
     let locking = Locking { sessions: &sessions, lock: &lock, application: &application, facts: &facts };
     let mut locked = locking.all(requests, &mut room, refused).await?;
+    let running = running(&lock, requests).await?;
     failpoint::reach("locked").await;
     let all = union(locked.iter().map(|one| &one.locks));
     let Some((anchor, taken)) = locking.take_snapshot(&all, &mut locked, &mut room, refused).await? else {
@@ -147,7 +134,8 @@ async fn attempt(
     let held = (Some(lock), Some(taken));
     let watch = Arc::new(Watch::new(&sessions, work.source_limits, &application, server.standby, began, held));
     let readers = readers.get().min(room.readers());
-    let shared = PlanningCommon { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room };
+    let shared =
+        PlanningCommon { sessions, watch: Arc::clone(&watch), anchor, identity, application, server, room, running };
     let planning = Box::pin(plan_all(shared, parts, refused));
     let (shared, relations) = tokio::select! {
         planned = planning => planned?,
@@ -158,183 +146,50 @@ async fn attempt(
     let custody = custody.of_several();
     let snapshot = snapshot::facts(&anchor, Some(id.clone())).await?;
     custody.entrust(anchor, id).await;
-    custody.second(&sessions).await?;
+    // One outside of the run is the second at first.
+    if !keep {
+        custody.second(&sessions).await?;
+    }
     let sql_ascii = server.types.sql_ascii;
     Ok(Some((Common { sessions, watch, custody, snapshot, readers, sql_ascii }, relations)))
 }
 
-/// The relations that are locked, by their oids; `None` for each query.
-fn roots(locked: &[Locked<'_>]) -> Vec<Option<u32>> {
-    locked.iter().map(|one| one.found.as_ref().map(|found| found.oid)).collect()
-}
-
-/// The session that locks, and what it needs.
-struct Locking<'a> {
-    sessions: &'a Sessions,
-    lock: &'a Session,
-    application: &'a str,
-    facts: &'a SessionFacts,
-}
-
-impl Locking<'_> {
-    /// Locks every relation that is not refused yet.
-    async fn all<'r>(
-        &self,
-        requests: &'r [ReadRequest],
-        room: &mut LockRoom,
-        refused: &mut Refused,
-    ) -> Result<Vec<Locked<'r>>, SourceError> {
-        let mut locked = Vec::new();
-        for (number, request) in requests.iter().enumerate() {
-            if refused.contains_key(&number) {
-                continue;
-            }
-            self.lock.batch("locking one relation of several", "SAVEPOINT outhaul_one").await?;
-            match self.one(request).await {
-                Ok(Found { relation: found, locks, meaning, behind }) => {
-                    self.lock.batch("locking one relation of several", "RELEASE SAVEPOINT outhaul_one").await?;
-                    locked.push(Locked { number, request, found, locks, meaning, tree: Vec::new(), behind });
-                }
-                Err(error) => {
-                    back(self.lock, &error).await?;
-                    refused.insert(number, why(self.sessions, error, request, self.application).await);
-                }
-            }
-            if locked.len() % LOCKED_BETWEEN_LOOKS == 0 {
-                room.admit_several(self.lock, &roots(&locked)).await?;
-            }
-        }
-        room.admit_several(self.lock, &roots(&locked)).await?;
-        let readers = u64::try_from(room.readers()).ok();
-        for one in &mut locked {
-            one.locks.readers = readers;
-        }
-        Ok(locked)
+/// Describes relations whose questions are all on their way at once. All of them come back where one has to be asked about
+/// by itself, or fails.
+async fn describe_at_once<'a>(
+    anchor: &Session,
+    mut locked: Vec<Locked<'a>>,
+) -> Result<Result<Vec<DescribedPart<'a>>, Vec<Locked<'a>>>, SourceError> {
+    if locked.len() < 2 || !locked.iter().all(|one| is_plain(one.request)) || failpoint::off("at-once") {
+        return Ok(Err(locked));
     }
-
-    /// Finds a relation, locks it, and makes sure that its name still means what was locked.
-    async fn one(&self, request: &ReadRequest) -> Result<Found, SourceError> {
-        let (lock, shape) = (self.lock, &request.shape);
-        let meaning = Meaning::of(lock, self.facts.clone(), shape).await?;
-        let RelationRequest::Table(name) = &shape.relation else {
-            let locks = Locks { statements: statements(shape, None, ""), ..Locks::default() };
-            for statement in &locks.statements {
-                let described =
-                    statement::describe(lock, "planning the statement, which locks what it reads", statement);
-                described.await.map_err(|error| error.in_statement(statement, 0))?;
-            }
-            locks.take(lock, Waiting::Patient).await?;
-            return Ok(Found { relation: None, locks, meaning, behind: None });
+    let action = "describing several relations";
+    anchor.batch(action, "SAVEPOINT outhaul_one").await?;
+    let mut asked: Vec<BoxFuture<'_, Result<Described, SourceError>>> = Vec::new();
+    for one in &mut locked {
+        let describing = async move {
+            let shape = &one.request.shape;
+            let described = Box::pin(describe(anchor, shape, one.found.as_ref(), &one.tree)).await?;
+            let behind = (one.found.as_ref(), one.tree.as_slice());
+            one.meaning.look_behind(anchor, shape, behind, &described.split_safety.calls).await?;
+            Ok::<_, SourceError>(described)
         };
-        for _ in 0..SNAPSHOT_TRIES {
-            let found = catalog::find(lock, name).await?;
-            let tables = if lockable(&found) { vec![found.sql_name()] } else { Vec::new() };
-            let locks = Locks { tables, statements: statements(shape, Some(&found), ""), ..Locks::default() };
-            locks.take(lock, Waiting::Patient).await?;
-            if catalog::find(lock, name).await?.oid == found.oid {
-                let behind = Some(behind(lock, found.oid).await?);
-                return Ok(Found { relation: Some(found), locks, meaning, behind });
-            }
-        }
-        Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is being replaced over and over"))
-            .with_hint("another session renames or recreates the table; try again when it is done"))
+        asked.push(describing.boxed());
     }
-
-    /// Takes a snapshot under which nothing is read but what the lock session holds: the session that has it, and since
-    /// when. Nothing where a relation was refused meanwhile, or where tables come faster than they are locked.
-    async fn take_snapshot(
-        &self,
-        all: &Locks,
-        locked: &mut [Locked<'_>],
-        room: &mut LockRoom,
-        refused: &mut Refused,
-    ) -> Result<Option<(Session, Instant)>, SourceError> {
-        let anchor = self.sessions.get().await?;
-        for _ in 0..SNAPSHOT_TRIES {
-            let before = held(self.lock).await?;
-            let taken = Instant::now();
-            begin_transaction(&anchor, Begin::NewSnapshot, &format!("{}/keeper", self.application)).await?;
-            let mut oids = Vec::new();
-            for one in locked.iter_mut() {
-                one.tree = tree_of(&anchor, one.found.as_ref()).await?;
-                oids.extend(one.tree.iter().map(|node| node.oid));
-                // By now a child may have come that was not there when the relation was looked up.
-                if let Some(found) = &mut one.found {
-                    found.tables = one.tree.len();
-                }
-            }
-            // What came between the locks and the snapshot is locked only now, too late for this snapshot.
-            if !self.took(self.lock, all, Waiting::Patient, locked, refused).await? {
-                return Ok(None);
-            }
-            if held(self.lock).await? == before && unlocked(self.lock, &oids).await?.is_empty() {
-                // The lock session may be lost.
-                if !self.took(&anchor, all, Waiting::Nowait, locked, refused).await? {
-                    return Ok(None);
-                }
-                room.holds(&before);
-                failpoint::reach("snapshot").await;
-                return Ok(Some((anchor, taken)));
-            }
-            anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
+    let described: Result<Vec<Described>, SourceError> =
+        stream::iter(asked).buffered(ASKED_AT_ONCE).try_collect().await;
+    match described {
+        Ok(described) => {
+            anchor.batch(action, "RELEASE SAVEPOINT outhaul_one").await?;
+            let parts =
+                locked.into_iter().zip(described).map(|(locked, described)| DescribedPart { locked, described });
+            Ok(Ok(parts.collect()))
         }
-        Ok(None)
-    }
-
-    /// Takes all locks over a session: whether it has them. Where it has not, the relation that is in the way is refused.
-    async fn took(
-        &self,
-        session: &Session,
-        all: &Locks,
-        waiting: Waiting,
-        locked: &[Locked<'_>],
-        refused: &mut Refused,
-    ) -> Result<bool, SourceError> {
-        session.batch("locking several relations", "SAVEPOINT outhaul_one").await?;
-        let Err(first) = all.take(session, waiting).await else {
-            session.batch("locking several relations", "RELEASE SAVEPOINT outhaul_one").await?;
-            return Ok(true);
-        };
-        back(session, &first).await?;
-        for one in locked {
-            session.batch("locking several relations", "SAVEPOINT outhaul_one").await?;
-            match one.locks.take(session, waiting).await {
-                Ok(()) => session.batch("locking several relations", "RELEASE SAVEPOINT outhaul_one").await?,
-                Err(error) => {
-                    back(session, &error).await?;
-                    let error = why(self.sessions, error, one.request, self.application).await;
-                    refused.insert(one.number, error);
-                    return Ok(false);
-                }
-            }
+        Err(error) => {
+            back(anchor, &error).await?;
+            Ok(Err(locked))
         }
-        // Whoever was in the way has gone.
-        Ok(true)
     }
-}
-
-/// Goes on with a session after the error of one relation.
-///
-/// # Errors
-/// That error, where the session is lost.
-async fn back(session: &Session, error: &SourceError) -> Result<(), SourceError> {
-    let rolled = session
-        .batch("going on with the other relations", "ROLLBACK TO SAVEPOINT outhaul_one; RELEASE SAVEPOINT outhaul_one")
-        .await;
-    rolled.map_err(|lost| SourceError { message: format!("{}: {}", error.message, lost.message), ..lost })
-}
-
-/// The error of one relation, with whoever was in the way, or with the flag whose text is wrong. Asked over a session of its
-/// own, since the transactions of the others go on.
-async fn why(sessions: &Sessions, error: SourceError, request: &ReadRequest, application: &str) -> SourceError {
-    let Ok(aside) = sessions.get().await else { return error };
-    let begun = begin_transaction(&aside, Begin::Latest, &format!("{application}/inquiry")).await;
-    let error = match begun {
-        Ok(()) => explained(&aside, error, &request.shape, application).await,
-        Err(_) => error,
-    };
-    aside.discard();
-    error
 }
 
 /// Describes each relation under the snapshot.
@@ -346,6 +201,10 @@ async fn describe_all<'a>(
     refused: &mut Refused,
 ) -> Result<Vec<DescribedPart<'a>>, SourceError> {
     let mut parts = Vec::new();
+    let locked = match describe_at_once(anchor, locked).await? {
+        Ok(described) => return Ok(described),
+        Err(locked) => locked,
+    };
     for mut one in locked {
         anchor.batch("describing one relation of several", "SAVEPOINT outhaul_one").await?;
         let shape = &one.request.shape;
@@ -376,32 +235,32 @@ async fn plan_all(
     refused: &mut Refused,
 ) -> Result<(PlanningCommon, BTreeMap<usize, RelationRead>), SourceError> {
     let mut relations = BTreeMap::new();
+    shared.anchor.batch(PLANNING, "SAVEPOINT outhaul_one").await?;
     for DescribedPart { locked, described } in parts {
         let (number, request, behind) = (locked.number, locked.request, locked.behind.clone());
-        shared.anchor.batch("planning one relation of several", "SAVEPOINT outhaul_one").await?;
         let planning = shared.planning(locked, described);
         let planned = Box::pin(decide::plan(request, &planning)).await;
         let (rest, made) = PlanningCommon::after(planning, planned, request);
         shared = rest;
         match made {
-            Ok(relation) => {
-                shared.anchor.batch("planning one relation of several", "RELEASE SAVEPOINT outhaul_one").await?;
-                relations.insert(number, relation.with_behind(behind));
-            }
+            Ok(relation) => drop(relations.insert(number, relation.with_behind(behind))),
             Err(error) => {
+                // A plan that was made before needs nothing of the transaction.
                 back(&shared.anchor, &error).await?;
+                shared.anchor.batch(PLANNING, "SAVEPOINT outhaul_one").await?;
                 let error = why(&shared.sessions, error, request, &shared.application).await;
                 refused.insert(number, error);
             }
         }
     }
+    shared.anchor.batch(PLANNING, "RELEASE SAVEPOINT outhaul_one").await?;
     Ok((shared, relations))
 }
 
 impl PlanningCommon {
     /// What planning knows of one relation.
     fn planning(self, locked: Locked<'_>, described: Described) -> Planning {
-        let Self { sessions, watch, anchor, identity, application, server, room } = self;
+        let Self { sessions, watch, anchor, identity, application, server, room, running } = self;
         let Described { relation, expressions, shape, now, split_safety } = described;
         let Locked { found, locks, meaning, .. } = locked;
         Planning {
@@ -421,6 +280,7 @@ impl PlanningCommon {
             split_safety,
             server,
             room,
+            running,
         }
     }
 
@@ -430,12 +290,12 @@ impl PlanningCommon {
         planned: Result<PgPlan, SourceError>,
         request: &ReadRequest,
     ) -> (Self, Result<RelationRead, SourceError>) {
-        let Planning { sessions, watch, anchor, identity, application, server, room, .. } = planning;
+        let Planning { sessions, watch, anchor, identity, application, server, room, running, .. } = planning;
         let Planning { found, locks, meaning, .. } = planning;
         let allow_rls = anchor.allows_rls();
         let (of_record, of_server) = (identity.clone(), server.clone());
         let record = SourceRecord { found, locks, server: of_server, identity: of_record, allow_rls, meaning };
         let made = planned.and_then(|plan| RelationRead::new(record, plan, request));
-        (Self { sessions, watch, anchor, identity, application, server, room }, made)
+        (Self { sessions, watch, anchor, identity, application, server, room, running }, made)
     }
 }

@@ -72,6 +72,13 @@ const LOCKED_AT_ONCE: usize = 100;
 const EXPLAIN: &str = "EXPLAIN ";
 
 impl Locks {
+    /// Whether one statement takes all of them.
+    pub(super) fn is_one_statement(&self) -> bool {
+        let branches = self.checked.as_ref().is_some_and(|checked| !checked.branches.is_empty());
+        let tables = self.tables.len().div_ceil(LOCKED_AT_ONCE);
+        tables.saturating_add(usize::from(branches)).saturating_add(self.statements.len()) == 1
+    }
+
     /// Takes the locks in the session's open transaction.
     ///
     /// # Errors
@@ -115,6 +122,12 @@ pub(crate) async fn export(session: &Session) -> Result<String, SourceError> {
     let rows = query(session, "exporting the snapshot", "SELECT pg_catalog.pg_export_snapshot()", &[]).await?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "no snapshot id came back"))?;
     value(row, 0)
+}
+
+/// The same with what the manifest says of it; both questions are on their way at once.
+pub(super) async fn export_with_facts(session: &Session) -> Result<SnapshotRecord, SourceError> {
+    let (id, facts) = tokio::join!(export(session), facts(session, None));
+    Ok(SnapshotRecord { id: Some(id?), ..facts? })
 }
 
 /// What the manifest says of the session's snapshot.
@@ -208,10 +221,16 @@ impl Custody {
         self.keepers.lock().await.push_back(SnapshotSession { session, snapshot, pinged: Instant::now() });
     }
 
-    /// Has the first reader idle in the pool before it is asked for. Where that fails, whoever asks finds out why.
-    pub(crate) async fn admit(&self, session: Session, snapshot: &str) {
-        match self.enter(&session, READER, vec![snapshot.to_owned()]).await {
-            Ok(()) => session.set_entered(),
+    /// Has the first reader idle in the pool before it is asked for. Where that fails, whoever asks finds out why. With
+    /// `ends` the session has a transaction that is to end first.
+    pub(crate) async fn admit(&self, session: Session, snapshot: &str, ends: bool) {
+        let ending = async { if ends { session.batch("ending the lock session", "COMMIT").await } else { Ok(()) } };
+        let (ended, entered) = tokio::join!(ending, self.enter(&session, READER, vec![snapshot.to_owned()]));
+        match ended.and(entered) {
+            Ok(()) => {
+                session.set_open();
+                session.set_entered();
+            }
             Err(_) => session.discard(),
         }
     }
@@ -327,19 +346,26 @@ impl Custody {
         let application = format!("{}/{role}", self.application);
         let mut refused = None;
         for id in ids {
-            match begin(session, Begin::Import(&id), &application).await {
+            let locks = async {
+                let wanted = role != READER || self.readers_lock;
+                if wanted { self.locks().take(session, Waiting::Nowait).await } else { Ok(()) }
+            };
+            // All are on their way at once: on another server the locks go with the session.
+            let (begun, identity, locked) = tokio::join!(
+                begin(session, Begin::Import(&id), &application),
+                server_identity(session),
+                Box::pin(locks),
+            );
+            match begun {
                 Ok(()) => {
-                    if server_identity(session).await? != self.server {
+                    if identity? != self.server {
                         return Err(SourceError::new(
                             SourceFault::SnapshotLost,
                             "a new connection reached another server than the run began on",
                         )
                         .with_hint("name one server in --from: a balancer or a failover sits behind this address"));
                     }
-                    if role == READER && !self.readers_lock {
-                        return Ok(());
-                    }
-                    return self.locks().take(session, Waiting::Nowait).await;
+                    return locked;
                 }
                 Err(error) if error.fault == SourceFault::SnapshotLost => {
                     session.batch("leaving a failed transaction", "ROLLBACK").await?;
@@ -435,8 +461,10 @@ impl Custody {
             return Err(error);
         }
         let application = literal(&format!("{}/keeper", self.application));
-        session.batch("naming a keeper", &format!("SET LOCAL application_name = {application}")).await?;
-        let snapshot = export(&session).await?;
+        let name = format!("SET LOCAL application_name = {application}");
+        let (named, snapshot) = tokio::join!(session.batch("naming a keeper", &name), export(&session));
+        named?;
+        let snapshot = snapshot?;
         self.entrust(session, snapshot).await;
         Ok(())
     }

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use super::connect::Sessions;
 use super::decide;
 use super::joined;
-use super::kept::{PgRecord, SnapshotKeeper};
+use super::kept::{self, SnapshotKeeper};
 use super::listing::list;
 use super::plan::locks::CONTROL_SESSIONS;
 use super::plan::{PgPlan, check_expression, check_predicate, check_query};
@@ -24,7 +24,7 @@ use super::shared::RunTerms;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
     AggregateRequest, Aggregated, CountedRows, DescribedRelation, ListedRelation, Plan, ReadRequest, RelationRequest,
-    RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind,
+    RowScope, ServedReads, ServedRequest, ShapeOptions, SourceKind, TenantScope,
 };
 use crate::source::{Begun, Keeper, Reading, RecountRequest, Recounted, Source, SourceError, SourceFault};
 
@@ -171,10 +171,10 @@ impl Source for Postgres {
         .boxed()
     }
 
-    fn keep(&self, run_id: String, begun: Begun) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
+    fn keep(&self, run_id: String, begun: Vec<Begun>) -> Option<BoxFuture<'_, Result<Box<dyn Keeper>, SourceError>>> {
         let keeper = async move {
-            let record = PgRecord::read(&begun.record)?.server;
-            let keeper = SnapshotKeeper::begin(&self.connect, &record, &begun.held, &run_id).await?;
+            let (record, held) = kept::of_all(&begun)?;
+            let keeper = SnapshotKeeper::begin(&self.connect, &record, &held, &run_id).await?;
             Ok(Box::new(keeper) as Box<dyn Keeper>)
         };
         Some(keeper.boxed())
@@ -186,6 +186,10 @@ impl Source for Postgres {
 
     fn predicate(&self, scope: &RowScope) -> Result<Option<String>, SourceError> {
         Ok(scope::predicate(scope)?)
+    }
+
+    fn without_rows(&self, tenant: Option<&TenantScope>) -> Result<String, SourceError> {
+        Ok(scope::without_rows(tenant)?)
     }
 
     fn describe(&self, request: ServedRequest) -> Option<BoxFuture<'_, Result<DescribedRelation, SourceError>>> {
@@ -202,6 +206,10 @@ impl Source for Postgres {
 
     fn aggregate(&self, request: AggregateRequest) -> Option<BoxFuture<'_, Result<Aggregated, SourceError>>> {
         Some(served::aggregate(self, request).boxed())
+    }
+
+    fn knows_watermarks(&self) -> bool {
+        true
     }
 
     fn list(&self) -> Option<BoxFuture<'_, Result<Vec<ListedRelation>, SourceError>>> {

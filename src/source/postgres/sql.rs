@@ -1,6 +1,7 @@
 //! SQL text, made from a plan. Pure: everything that comes from people is quoted or stands in parentheses on lines of
 //! its own. It alone is looked up on the search path (see [`super::closed`]): what we write around it names its schema.
 
+mod delta;
 mod keys;
 
 use std::num::NonZeroU64;
@@ -145,6 +146,11 @@ fn all_of(conditions: &[String]) -> String {
     if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join("\n  AND ")) }
 }
 
+/// The rows of a slice, without their columns.
+pub(crate) fn rows_of(plan: &PgPlan, slice: &Slice) -> String {
+    format!("SELECT FROM {}{}", from(&plan.relation, slice), all_of(&conditions(plan, slice)))
+}
+
 /// Counts the rows of a slice, no further than `limit`.
 pub(crate) fn count(plan: &PgPlan, slice: &Slice, limit: Option<u64>) -> String {
     let limit = limit.map_or(String::new(), |limit| format!("\nLIMIT {limit}"));
@@ -216,8 +222,10 @@ pub(crate) fn heap(facts: &RelationFacts, leaf: &str) -> String {
     format!("ONLY {leaf} AS {}", facts.alias)
 }
 
+/// What holds of all rows: the person's predicate, and that they are new where only these are read.
 fn predicate(plan: &PgPlan) -> Vec<String> {
-    plan.predicate.iter().map(|text| format!("(\n{text}\n)")).collect()
+    let written = plan.predicate.iter().map(|text| format!("(\n{text}\n)"));
+    written.chain(plan.delta.iter().flat_map(delta::conditions)).collect()
 }
 
 fn conditions(plan: &PgPlan, slice: &Slice) -> Vec<String> {
@@ -282,7 +290,8 @@ pub(crate) fn key_texts(key: &[PgKeyColumn]) -> Vec<String> {
 }
 
 fn filter(plan: &PgPlan) -> String {
-    plan.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE (\n{text}\n)"))
+    let conditions = predicate(plan);
+    if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
 }
 
 /// Key values of every `points`-th row, at most `limit` rows into the key's order: `place`, then one text a column.

@@ -14,13 +14,13 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::culprit::{IN_THE_WAY, with_culprit};
-use super::pace::Pace;
 use super::session::{Begin, begin};
 use super::silence::{BACKEND, BackendState, INQUIRY_TIMEOUT};
 use super::snapshot::{self, Locks, Waiting};
 use crate::base::spare::Spares;
 use crate::base::{failpoint, telemetry};
 use crate::model::SourceLimits;
+use crate::source::pace::Pace;
 use crate::source::{SourceError, SourceFault};
 
 /// Between two looks at who waits for our locks and how far a standby is behind; each costs the server a look through its

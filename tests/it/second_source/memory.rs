@@ -216,6 +216,7 @@ impl Rows {
                 lines: Vec::new(),
             },
             at_own_moments: Vec::new(),
+            watermark: None,
         }
     }
 

@@ -89,6 +89,20 @@ pub enum PlanError {
         /// The second member's name.
         member: String,
     },
+    /// `--watermark` with a column that does not grow.
+    #[error("--watermark: values of type {pg_type} tell no new rows from old ones, and so column {name:?} is none")]
+    NoWatermark {
+        /// The column.
+        name: String,
+        /// Its type.
+        pg_type: String,
+    },
+    /// `--watermark` where rows do not say which transaction wrote them.
+    #[error("--watermark: the rows of {relation} do not say which transaction wrote them")]
+    NoTransactions {
+        /// The relation.
+        relation: String,
+    },
     /// `--column-policy` with a choice that the column's type does not have.
     #[error("--column-policy {column}={choice}: a column of type {pg_type} has no such choice in this format")]
     ColumnPolicy {
@@ -216,6 +230,14 @@ impl PlanError {
                  expression otherwise"
                 .to_owned(),
             Self::NoOrder { .. } => "name another column".to_owned(),
+            Self::NoWatermark { .. } => {
+                "name a timestamp, a date, an integer, or an xid8 column that has the writing transaction's id"
+                    .to_owned()
+            }
+            Self::NoTransactions { .. } => {
+                "name a column of type xid8 that has the writing transaction's id, or export the table behind it"
+                    .to_owned()
+            }
             Self::NotReadFromText { .. } => {
                 "name another column, or have a --query select what it is made of as columns \
                  of its own, and name these"

@@ -6,6 +6,7 @@
 pub(crate) mod clocks;
 pub mod columns;
 mod constant;
+pub(crate) mod delta;
 pub mod error;
 mod extremes;
 mod facts;
@@ -31,6 +32,7 @@ pub(crate) mod whole_row;
 mod words;
 
 pub use columns::{ColumnRules, columns};
+pub use delta::Delta;
 pub use error::{PlanError, SqlFlaw};
 pub(super) use error::{listed, nearest};
 use facts::numbered;

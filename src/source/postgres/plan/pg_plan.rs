@@ -5,8 +5,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::type_mapping::{is_free_text, values_are_safe};
-use super::{PgKeyColumn, PgPartition, PgType, RelationFacts};
-use crate::model::{CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Policies, RelationKind};
+use super::{Delta, PgKeyColumn, PgPartition, PgType, RelationFacts};
+use crate::model::{
+    CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, PlannedWatermark, Policies, RelationKind,
+};
 
 /// How a value is sent by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +125,12 @@ pub struct PgPlan {
     /// What it takes of the server's lock table.
     #[serde(default)]
     pub locks: LockUse,
+    /// What an incremental export goes by.
+    #[serde(default)]
+    pub watermark: Option<PlannedWatermark>,
+    /// The rows that are read of it, where not all are.
+    #[serde(default)]
+    pub delta: Option<Delta>,
 }
 
 impl PgColumn {

@@ -199,10 +199,10 @@ fn grow(segments: &mut [Segment], target: u64, slice_bytes_min: u64) {
     }
 }
 
-/// Blocks that the partitions of `plan` cover whose numbers `read` holds for, where these are what is read: a key or a
-/// predicate may have an index read in their place.
+/// Blocks that the partitions of `plan` cover whose numbers `read` holds for, where these are what is read: a key, a
+/// predicate or a watermark may have an index read in their place.
 pub fn heap_blocks(plan: &PgPlan, read: impl Fn(u32) -> bool) -> Option<u64> {
-    if plan.predicate.is_some() || plan.relation.leaves.is_empty() {
+    if plan.predicate.is_some() || plan.delta.is_some() || plan.relation.leaves.is_empty() {
         return None;
     }
     plan.partitions.iter().filter(|partition| read(partition.number)).try_fold(0_u64, |sum, partition| {

@@ -14,7 +14,7 @@ use crate::base::text::key;
 use crate::base::words::{counted, plural};
 use crate::model::{
     CapPlan, Consistency, ConsistencyMode, KeyColumn, KeyRange, KeyValue, PartRange, Partition, Plan, PlannedContent,
-    ReadMode, ReadPlan, ReadRequest, Relation, SnapshotRecord, SourceProfile,
+    PlannedWatermark, ReadMode, ReadPlan, ReadRequest, Relation, SnapshotRecord, SourceProfile,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -45,6 +45,7 @@ impl PgPlan {
             partitions: self.partitions.iter().map(|partition| self.partition(partition)).collect::<Result<_, _>>()?,
             read: self.read_plan(request),
             at_own_moments: facts.reading.foreign.clone(),
+            watermark: self.watermark.clone(),
         })
     }
 
@@ -142,6 +143,7 @@ impl PgPlan {
         if self.locks.lock_table > 0 {
             lines.push(("locks".to_owned(), self.locks.to_string()));
         }
+        lines.extend(self.watermark.as_ref().map(|watermark| ("since".to_owned(), since_words(watermark))));
         let evicted = self.may_evict_bytes();
         if evicted > 0 {
             let mut text =
@@ -196,6 +198,22 @@ fn read_words(read: &ReadPlan) -> String {
     let (readers, connections) = (counted(read.readers, "reader"), counted(read.peak_connections, "connection"));
     let note = read.note.as_ref().map_or(String::new(), |note| format!("\n{note}"));
     format!("{how}, {readers}, {connections} at most{note}")
+}
+
+/// Which rows are read of an incremental export.
+fn since_words(planned: &PlannedWatermark) -> String {
+    match (&planned.since, &planned.why_full) {
+        (Some(since), _) => {
+            let value = since.watermark.value.as_deref().unwrap_or("any");
+            let (column, horizon) = (&planned.column, since.watermark.horizon);
+            format!(
+                "run {}: rows beyond {value} of {column}, and those of transactions from {horizon} on",
+                since.run_id
+            )
+        }
+        (None, Some(why)) => format!("all rows: {why}"),
+        (None, None) => "all rows: there is no export to go on from".to_owned(),
+    }
 }
 
 /// A key as people and manifests have it: text, with U+FFFD for bytes that are no characters.

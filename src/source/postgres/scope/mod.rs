@@ -9,7 +9,7 @@ mod literal;
 mod predicate;
 mod type_name;
 
-pub(crate) use predicate::predicate;
+pub(crate) use predicate::{predicate, without_rows};
 
 #[cfg(test)]
 use error::ScopeError;

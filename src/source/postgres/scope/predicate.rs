@@ -29,22 +29,35 @@ pub(crate) fn predicate(scope: &RowScope) -> Result<Option<String>, ScopeError> 
     Ok((!all.is_empty()).then(|| all.join("\n  AND ")))
 }
 
+/// A condition that no row fulfils, with a tenant who is nobody in it.
+///
+/// # Errors
+/// As [`predicate`].
+pub(crate) fn without_rows(scope: Option<&TenantScope>) -> Result<String, ScopeError> {
+    let Some(scope) = scope else { return Ok("false".to_owned()) };
+    let sql_type = SqlType::parse(&scope.type_name)?.sql;
+    Ok(format!("({}) AND false", filled(scope, &format!("NULL::{sql_type}"))?))
+}
+
 /// The operator's condition with the tenant's value in it.
 fn tenant(scope: &TenantScope) -> Result<String, ScopeError> {
     if scope.tenant.trim().is_empty() {
         return Err(ScopeError::NoTenant);
     }
+    filled(scope, &of_type(&scope.tenant, &SqlType::parse(&scope.type_name)?)?)
+}
+
+fn filled(scope: &TenantScope, value: &str) -> Result<String, ScopeError> {
     check_predicate(&scope.template)?;
     let places = placeholders(&scope.template, TENANT)?;
     if places.is_empty() {
         return Err(ScopeError::NoPlaceholder);
     }
-    let value = of_type(&scope.tenant, &SqlType::parse(&scope.type_name)?)?;
     let (mut sql, mut at) = ("\n".to_owned(), 0);
     for place in places {
         sql.push_str(&scope.template[at..place]);
         // In parentheses: behind another string it would go on with that one.
-        sql.extend(["(", &value, ")"]);
+        sql.extend(["(", value, ")"]);
         at = place + TENANT.len();
     }
     sql.push_str(&scope.template[at..]);

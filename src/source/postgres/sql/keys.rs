@@ -92,7 +92,7 @@ fn typed(column: &PgKeyColumn, value: &str) -> String {
 }
 
 /// `name < value`, by an operator that the type's order rests on.
-fn compared(column: &PgKeyColumn, operator: &str, value: &str) -> String {
+pub(super) fn compared(column: &PgKeyColumn, operator: &str, value: &str) -> String {
     format!("{} OPERATOR({operator}) {}", operand(column), typed(column, value))
 }
 

@@ -47,6 +47,8 @@ fn column_plan(origin: ColumnOrigin, wire: Wire) -> PgColumn {
 fn plan(key: Vec<PgKeyColumn>, predicate: Option<&str>) -> PgPlan {
     PgPlan {
         locks: crate::source::postgres::plan::LockUse::default(),
+        watermark: None,
+        delta: None,
         row_key: Vec::new(),
         relation: RelationFacts {
             kind: RelationKind::PartitionedTable,

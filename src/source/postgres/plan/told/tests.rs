@@ -41,6 +41,8 @@ fn plan() -> PgPlan {
     ];
     PgPlan {
         locks: crate::source::postgres::plan::LockUse::default(),
+        watermark: None,
+        delta: None,
         row_key: Vec::new(),
         relation: facts,
         predicate: Some("id > 5\nand true".into()),

@@ -12,24 +12,24 @@ const PACES_PER_SECOND: u64 = 8;
 /// A rate; whoever has read rests until the rate allows for it. What the kernel holds in its buffers by then stays below
 /// a few MiB a connection, and the server waits once these are full.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     rate: NonZeroU64,
     /// When everything read so far is allowed for.
     even: Mutex<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(rate: NonZeroU64) -> Self {
+    pub(crate) fn new(rate: NonZeroU64) -> Self {
         Self { rate, even: Mutex::new(Instant::now()) }
     }
 
     /// The most bytes to read at once: the rest after them stays short.
-    pub(super) fn chunk(&self) -> usize {
+    pub(crate) fn chunk(&self) -> usize {
         usize::try_from(self.rate.get() / PACES_PER_SECOND).unwrap_or(usize::MAX).max(1)
     }
 
     /// Rests after `bytes` were read.
-    pub(super) async fn rest(&self, bytes: usize) {
+    pub(crate) async fn rest(&self, bytes: usize) {
         let until = self.until(bytes, Instant::now());
         tokio::time::sleep_until(until).await;
     }

@@ -1,0 +1,173 @@
+"""A night of forty tables: `outhaul run` against `pg_dump -Fd -j` and a loop of DuckDB COPYs, in turns; and jobs of 200 small
+tables beside the server and 20 ms away from it.
+
+    python3 benches/peers/night.py --binary target/release/outhaul --from URL [--peers DIR] [--rounds 5] [--only NAME,…]
+
+URL is of an empty database of a superuser without a password. DIR is the environment that scripts/bench installs, for DuckDB
+and its extension; without it DuckDB is left out. Prints JSON; ratios are of one run.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from urllib.parse import urlsplit
+
+import environment
+import measure
+
+READERS = 4
+# Rows of the forty tables, the largest first.
+ROWS = [3_000_000, 1_000_000] + [200_000] * 8 + [5_000] * 30
+SMALL_TABLES = 200
+SMALL_ROWS = 100
+ROUND_TRIP_S = 0.020
+
+
+def sql(url, text):
+    subprocess.run(["psql", "-qXv", "ON_ERROR_STOP=1", url], input=text.encode(), check=True)
+
+
+def fill(url):
+    tables = [
+        f"create table n{n:02} (id bigint primary key, at timestamptz not null, price numeric(12,2), name text, note text);"
+        f"insert into n{n:02} select i, now() - i * interval '1 second', i % 10000 / 7.0, 'customer ' || i % 1000,"
+        f" md5(i::text) from generate_series(1, {rows}) i;"
+        for n, rows in enumerate(ROWS)
+    ]
+    small = [
+        f"create table small.s{n:03} (id int primary key, v text);"
+        f"insert into small.s{n:03} select i, 'x' from generate_series(1, {SMALL_ROWS}) i;"
+        for n in range(SMALL_TABLES)
+    ]
+    sql(url, "create schema small;" + "".join(tables + small) + "vacuum analyze;")
+
+
+def job(folder, schema):
+    path = os.path.join(folder, "job.toml")
+    with open(path, "w", encoding="ascii") as out:
+        out.write(f"[defaults]\nreaders = {READERS}\nto = '{folder}/out/{{table}}'\n[[export]]\ntable = '{schema}.*'\n")
+    return path
+
+
+def outhaul(binary, url, folder, schema="public"):
+    return [binary, "run", job(folder, schema), "--from", url, "--progress", "none"]
+
+
+def pg_dump(url, folder):
+    return ["pg_dump", "-Fd", "-j", str(READERS), "-n", "public", "-f", f"{folder}/out", url]
+
+
+def duckdb(peers, extension, url, folder):
+    place = urlsplit(url)
+    host = f"host={place.hostname} port={place.port} user={place.username} dbname={place.path[1:]} sslmode=disable"
+    copies = "".join(f"copy pg.public.n{n:02} to '{folder}/n{n:02}.parquet' (format parquet);" for n in range(len(ROWS)))
+    text = f"load '{extension}'; set threads = {READERS}; attach '{host}' as pg (type postgres, read_only); {copies}"
+    return [f"{peers}/bin/duckdb", "-no-init", "-bail", "-c", text]
+
+
+class Far:
+    """A relay by which every byte arrives half of a round trip later, in both directions."""
+
+    def __init__(self, url):
+        place = urlsplit(url)
+        script = (
+            "import asyncio, sys\n"
+            "host, port, delay = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])\n"
+            "async def late(read, write):\n"
+            "    loop, queue = asyncio.get_running_loop(), asyncio.Queue(4096)\n"
+            "    async def writing():\n"
+            "        while piece := await queue.get():\n"
+            "            await asyncio.sleep(max(0, piece[0] - loop.time()))\n"
+            "            write.write(piece[1])\n"
+            "        write.close()\n"
+            "    task = asyncio.create_task(writing())\n"
+            "    while data := await read.read(1 << 16):\n"
+            "        await queue.put((loop.time() + delay, data))\n"
+            "    await queue.put(None)\n"
+            "    await task\n"
+            "async def connected(read, write):\n"
+            "    up, down = await asyncio.open_connection(host, port)\n"
+            "    await asyncio.gather(late(read, down), late(up, write), return_exceptions=True)\n"
+            "async def main():\n"
+            "    server = await asyncio.start_server(connected, '127.0.0.1', 0)\n"
+            "    print(server.sockets[0].getsockname()[1], flush=True)\n"
+            "    await server.serve_forever()\n"
+            "asyncio.run(main())\n"
+        )
+        argv = [sys.executable, "-c", script, place.hostname, str(place.port), str(ROUND_TRIP_S / 2)]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        port = self.process.stdout.readline().strip()
+        self.url = f"{place.scheme}://{place.username}@127.0.0.1:{port}{place.path}?sslmode=disable"
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def timed(name, argv_of):
+    folder = tempfile.mkdtemp(prefix=f"outhaul-night-{name}-")
+    try:
+        env = {key: os.environ[key] for key in ("PATH", "HOME", "LD_LIBRARY_PATH") if key in os.environ}
+        with tempfile.NamedTemporaryFile() as errors:
+            usage = measure.run([argv_of(folder)], env, errors.name)
+            if usage.error:
+                raise SystemExit(f"{name}: {usage.error}\n{open(errors.name, encoding='utf-8', errors='replace').read()}")
+        return usage
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--from", dest="url", required=True)
+    parser.add_argument("--peers")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    fill(args.url)
+    url = args.url + "?sslmode=disable"
+    far = Far(args.url)
+    tools = {
+        "outhaul": lambda folder: outhaul(args.binary, url, folder),
+        "pg_dump": lambda folder: pg_dump(args.url, folder),
+        "small": lambda folder: outhaul(args.binary, url, folder, "small"),
+        "small_far": lambda folder: outhaul(args.binary, far.url, folder, "small"),
+    }
+    extension = environment.duckdb_extension(args.peers) if args.peers else None
+    if extension:
+        tools["duckdb"] = lambda folder: duckdb(args.peers, extension, args.url, folder)
+    else:
+        print("DuckDB is left out: --peers names no environment that has it", file=sys.stderr)
+    chosen = {name: tool for name, tool in tools.items() if not args.only or name in args.only.split(",")}
+    try:
+        found = {name: [] for name in chosen}
+        for _ in range(args.rounds):
+            for name, tool in chosen.items():
+                usage = timed(name, tool)
+                found[name].append(usage)
+                print(f"{name}: {usage.wall_s:.2f} s", file=sys.stderr)
+    finally:
+        far.stop()
+    walls = {name: statistics.median(usage.wall_s for usage in runs) for name, runs in found.items()}
+    peers = [walls[name] for name in ("pg_dump", "duckdb") if name in walls]
+    print(json.dumps({
+        "date": time.strftime("%Y-%m-%d"),
+        "rounds": args.rounds,
+        "tables": len(ROWS), "rows": sum(ROWS), "readers": READERS,
+        "small_tables": SMALL_TABLES, "round_trip_ms": ROUND_TRIP_S * 1000,
+        "wall_s": {name: round(wall, 2) for name, wall in walls.items()},
+        "cpu_s": {name: round(statistics.median(usage.cpu_s for usage in runs), 2) for name, runs in found.items()},
+        "peak_mb": {name: round(max(usage.rss_mb for usage in runs), 1) for name, runs in found.items()},
+        "ratio_to_the_better_peer": round(walls["outhaul"] / min(peers), 2) if peers and "outhaul" in walls else None,
+    }, indent=2))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+//! Which rows are new since another export: decided from what that export left and what the server says of itself now.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::error::PlanError;
+use super::{ColumnFacts, PgKeyColumn, RelationFacts, oid};
+use crate::base::failpoint;
+use crate::base::text::ordinal::ordinal;
+use crate::model::{
+    Direction, PlannedWatermark, RelationKind, SinceExport, Watermark, WatermarkHistory, WatermarkRequest,
+    WatermarkScale,
+};
+use crate::source::{SourceError, SourceFault};
+
+/// A session tells others of its transaction a moment after the transaction has begun.
+const TOLD_LATE: TimeDelta = TimeDelta::seconds(10);
+
+/// Zones are so far west of UTC at most (`MAX_TZDISP_HOUR`, timestamp.h): a time without a zone may be so much behind.
+const WEST_OF_UTC: TimeDelta = TimeDelta::hours(16);
+
+/// The rows of a relation that are new since another export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The watermark's column.
+    pub column: PgKeyColumn,
+    /// Rows with this value or a greater one, or with none; all rows where it is missing.
+    pub least: Option<String>,
+    /// Of these, rows with a greater value,
+    pub beyond: Option<String>,
+    /// and rows of these transactions.
+    pub window: Option<TransactionWindow>,
+}
+
+/// Transactions from one on and before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionWindow {
+    /// The first.
+    pub from: u64,
+    /// The first beyond.
+    pub to: u64,
+}
+
+/// What a server says of itself under a run's snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceMoment {
+    /// The least transaction that was running.
+    pub(crate) xmin: u64,
+    /// The first transaction that had not begun.
+    pub(crate) xmax: u64,
+    /// When it was taken.
+    pub(crate) taken_at: DateTime<Utc>,
+    /// What it told of running transactions just before.
+    pub(crate) running: Running,
+    /// Where the rows are.
+    pub(crate) history: WatermarkHistory,
+}
+
+/// What is known of running transactions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Running {
+    /// None of them had begun before; `None` where nobody tells.
+    pub(crate) oldest_start: Option<DateTime<Utc>>,
+    /// Whether one of them was prepared.
+    pub(crate) prepared: bool,
+}
+
+/// What an incremental export goes by, and which rows it reads; all of them where there is no delta.
+///
+/// # Errors
+/// The column is none of the relation or no watermark; the server is behind the export before.
+pub(crate) fn decide(
+    facts: &RelationFacts,
+    heap: bool,
+    request: &WatermarkRequest,
+    now: &SourceMoment,
+) -> Result<(PlannedWatermark, Option<Delta>), SourceError> {
+    let column = facts.column("--watermark", &request.column)?;
+    let scale = scale(column)?;
+    if scale != WatermarkScale::Transaction {
+        rows_have_transactions(facts, heap)?;
+    }
+    if request.look_back.is_some() && !matches!(scale, WatermarkScale::Instant | WatermarkScale::LocalTime) {
+        let message = format!("--look-back is a time, and column {:?} of --watermark has none", column.name);
+        return Err(
+            SourceError::new(SourceFault::Usage, message).with_hint("leave it out: no row is missed without it")
+        );
+    }
+    let since = request.since.as_ref().filter(|since| since.watermark.column == request.column);
+    let broken = since.map(|since| breaks(&since.watermark, now)).transpose()?.flatten();
+    let since = since.filter(|_| broken.is_none());
+    let planned = PlannedWatermark {
+        column: request.column.clone(),
+        scale,
+        horizon: now.xmin,
+        oldest_xact_start: now.running.oldest_start,
+        prepared: now.running.prepared,
+        taken_at: now.taken_at,
+        look_back: request.look_back,
+        floor: floor(scale, request.look_back, (now.running.oldest_start, now.running.prepared), now.taken_at),
+        history: now.history.clone(),
+        key: facts.unique_key.clone().unwrap_or_default(),
+        since: since.cloned(),
+        why_full: broken,
+    };
+    let delta = since.map(|since| delta(column, scale, request.look_back, since, now)).transpose()?;
+    Ok((planned, delta))
+}
+
+/// What the values of a column count.
+fn scale(column: &ColumnFacts) -> Result<WatermarkScale, PlanError> {
+    match column.pg_type.base_oid {
+        oid::XID8 => Ok(WatermarkScale::Transaction),
+        oid::TIMESTAMPTZ => Ok(WatermarkScale::Instant),
+        oid::TIMESTAMP | oid::DATE => Ok(WatermarkScale::LocalTime),
+        oid::INT2 | oid::INT4 | oid::INT8 => Ok(WatermarkScale::Number),
+        _ => Err(PlanError::NoWatermark { name: column.name.clone(), pg_type: column.pg_type.name.clone() }),
+    }
+}
+
+/// Refuses relations whose rows do not say which transaction wrote them.
+fn rows_have_transactions(facts: &RelationFacts, heap: bool) -> Result<(), PlanError> {
+    let stored =
+        matches!(facts.kind, RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView);
+    if stored && heap && facts.reading.foreign.is_empty() {
+        return Ok(());
+    }
+    let relation = facts.display_name.clone().unwrap_or_else(|| "the query".to_owned());
+    Err(PlanError::NoTransactions { relation })
+}
+
+/// Why the transactions of now do not go on from those of an export.
+///
+/// # Errors
+/// The server has not come as far as it was then.
+fn breaks(before: &Watermark, now: &SourceMoment) -> Result<Option<String>, SourceError> {
+    let (then, here) = (&before.history, &now.history);
+    let differs = |one: &Option<u32>, other: &Option<u32>| one.is_some() && other.is_some() && one != other;
+    let identifiers = (&then.system_identifier, &here.system_identifier);
+    let why = if matches!(identifiers, (Some(one), Some(other)) if one != other) {
+        "the rows are on another server than those of the export before"
+    } else if differs(&then.database, &here.database) {
+        "the rows are in another database than those of the export before"
+    } else if differs(&then.timeline, &here.timeline) {
+        "the server was promoted or restored since the export before"
+    } else if differs(&then.relation, &here.relation) {
+        "the relation was made anew since the export before"
+    } else if before.horizon > now.xmax {
+        "the server's transactions do not go on from those of the export before"
+    } else if is_behind(then.lsn.as_deref(), here.lsn.as_deref()) {
+        let message = format!(
+            "the server is at {} of its WAL, and the export before had read it at {}",
+            here.lsn.as_deref().unwrap_or_default(),
+            then.lsn.as_deref().unwrap_or_default()
+        );
+        return Err(SourceError::new(SourceFault::SnapshotLost, message).with_hint(
+            "a standby that lags comes there by itself: try again later; after a restore give --since none",
+        ));
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(why.to_owned()))
+}
+
+/// Whether a place in the WAL lies before another.
+fn is_behind(then: Option<&str>, now: Option<&str>) -> bool {
+    let place = |lsn: &str| {
+        let (high, low) = lsn.split_once('/')?;
+        Some((u64::from_str_radix(high, 16).ok()?, u64::from_str_radix(low, 16).ok()?))
+    };
+    matches!((then.and_then(place), now.and_then(place)), (Some(then), Some(now)) if now < then)
+}
+
+/// The rows that are new since an export.
+fn delta(
+    column: &ColumnFacts,
+    scale: WatermarkScale,
+    look_back: Option<Duration>,
+    SinceExport { watermark, .. }: &SinceExport,
+    now: &SourceMoment,
+) -> Result<Delta, PlanError> {
+    let (name, pg_type) = (column.name.clone(), column.pg_type.name.clone());
+    let comparison = column.comparison.clone().ok_or_else(|| PlanError::NoWatermark { name, pg_type })?;
+    let key = PgKeyColumn {
+        name: column.name.clone(),
+        pg_type: column.pg_type.clone(),
+        direction: Direction::Asc,
+        nullable: !column.not_null,
+        comparison,
+    };
+    if scale == WatermarkScale::Transaction {
+        return Ok(Delta { column: key, least: Some(watermark.horizon.to_string()), beyond: None, window: None });
+    }
+    let least = if failpoint::off("look-back") { watermark.value.clone() } else { least(scale, look_back, watermark) };
+    let is_date = column.pg_type.base_oid == oid::DATE;
+    let least = least.map(|text| if is_date { text.chars().take_while(|c| *c != ' ').collect() } else { text });
+    let window = TransactionWindow { from: watermark.horizon, to: now.xmax };
+    let window = (!failpoint::off("horizon")).then_some(window);
+    Ok(Delta { column: key, least, beyond: watermark.value.clone(), window })
+}
+
+/// The least value that a row can have which the export before did not see; `None` where nobody can say.
+fn least(scale: WatermarkScale, look_back: Option<Duration>, watermark: &Watermark) -> Option<String> {
+    let Watermark { value, prepared, oldest_xact_start, taken_at, .. } = watermark;
+    let floor = floor(scale, look_back, (*oldest_xact_start, *prepared), *taken_at)?.timestamp_micros();
+    let back = i128::try_from(look_back.unwrap_or_default().as_micros()).ok()?;
+    let value = value.as_deref().and_then(ordinal).map(|value| value.saturating_sub(back));
+    let micros = value.map_or(i128::from(floor), |value| value.min(floor.into()));
+    let moment = DateTime::from_timestamp_micros(i64::try_from(micros).ok()?)?;
+    let plain = (1..=9_999).contains(&chrono::Datelike::year(&moment));
+    let zone = if scale == WatermarkScale::Instant { "+00" } else { "" };
+    plain.then(|| format!("{}{zone}", moment.format("%Y-%m-%d %H:%M:%S%.6f")))
+}
+
+/// No row that an export did not see has a value before this moment, as far as the database's clock sets the column, or a
+/// clock that is not farther behind than `look_back`; `None` where nobody can say.
+///
+/// Such a row is of a transaction that was running when the snapshot was taken, or of a later one.
+fn floor(
+    scale: WatermarkScale,
+    look_back: Option<Duration>,
+    (oldest_start, prepared): (Option<DateTime<Utc>>, bool),
+    taken_at: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let margin = match scale {
+        WatermarkScale::Instant => TOLD_LATE,
+        WatermarkScale::LocalTime => TOLD_LATE + WEST_OF_UTC,
+        WatermarkScale::Transaction | WatermarkScale::Number => return None,
+    };
+    // Nobody tells when a prepared transaction began. Who names a look-back answers for it where the server only does not
+    // tell of others.
+    let begun = if prepared { None } else { oldest_start.or_else(|| look_back.map(|_| taken_at)) }?;
+    let back = TimeDelta::from_std(look_back.unwrap_or_default()).ok()?;
+    begun.checked_sub_signed(margin)?.checked_sub_signed(back)
+}

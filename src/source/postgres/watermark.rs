@@ -1,0 +1,137 @@
+//! What an incremental export has to know of the server: which transactions run, and whose history they are part of.
+
+use chrono::DateTime;
+use tokio_postgres::types::Type;
+
+use super::catalog::{query, value};
+use super::closed::closed;
+use super::connect::Session;
+use super::estimate::{self, BOUNDS};
+use super::plan::delta::{Running, SourceMoment};
+use super::plan::{PgPlan, Slice};
+use super::prepare::Planning;
+use super::sql;
+use crate::model::WatermarkHistory;
+use crate::source::{SourceError, SourceFault};
+
+fn silent(what: &str) -> SourceError {
+    SourceError::new(SourceFault::Protocol, format!("the server does not say {what}"))
+}
+
+/// Asks which transactions run. It has to be asked before the snapshot is taken: what begins later begins after this
+/// question, and what has ended by then is in the snapshot.
+///
+/// # Errors
+/// The server refused or was lost.
+pub(super) async fn running(session: &Session) -> Result<Running, SourceError> {
+    const ACTION: &str = "asking which transactions run";
+    // What the session has seen of others before would stand still.
+    session.batch(ACTION, "SELECT pg_catalog.pg_stat_clear_snapshot()").await?;
+    let sql = closed(
+        "SELECT (extract(epoch FROM LEAST(pg_catalog.min(a.xact_start), pg_catalog.statement_timestamp())) * 1000000)::int8, \
+        pg_catalog.pg_has_role('pg_read_all_stats'::name, 'USAGE') AND NOT pg_catalog.pg_is_in_recovery() \
+            AND NOT COALESCE(pg_catalog.bool_or(a.state = 'disabled'), false), \
+        EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database()) \
+        FROM pg_catalog.pg_stat_activity a \
+        WHERE a.pid <> pg_catalog.pg_backend_pid() \
+            AND (a.datname = pg_catalog.current_database() OR a.datname IS NULL)",
+    );
+    let rows = query(session, ACTION, &sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| silent("which transactions run"))?;
+    let oldest: Option<i64> = value(row, 0)?;
+    let all_told: bool = value(row, 1)?;
+    let oldest_start = oldest.filter(|_| all_told).and_then(DateTime::from_timestamp_micros);
+    Ok(Running { oldest_start, prepared: value(row, 2)? })
+}
+
+/// Describes the snapshot that the session is under, and whose history it is a moment of.
+///
+/// # Errors
+/// The server refused or was lost.
+pub(super) async fn moment(
+    session: &Session,
+    running: Running,
+    relation: Option<u32>,
+) -> Result<SourceMoment, SourceError> {
+    const ACTION: &str = "describing the snapshot's transactions";
+    let sql = closed(
+        "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text, \
+        pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text, \
+        (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+            ELSE pg_catalog.pg_current_wal_lsn() END)::text, \
+        (extract(epoch FROM pg_catalog.now()) * 1000000)::int8, \
+        (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()), \
+        pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') \
+            AND pg_catalog.has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE') \
+            AND pg_catalog.has_function_privilege('pg_catalog.pg_control_recovery()', 'EXECUTE')",
+    );
+    let rows = query(session, ACTION, &sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| silent("what its snapshot is"))?;
+    let id = |index| {
+        let text: &str = value(row, index)?;
+        text.parse::<u64>().map_err(|_| silent("which transactions its snapshot sees"))
+    };
+    let taken_at = DateTime::from_timestamp_micros(value(row, 3)?).ok_or_else(|| silent("what time it is"))?;
+    let (system_identifier, timeline) = if value(row, 5)? { cluster(session).await? } else { (None, None) };
+    let history =
+        WatermarkHistory { system_identifier, timeline, database: value(row, 4)?, relation, lsn: value(row, 2)? };
+    Ok(SourceMoment { xmin: id(0)?, xmax: id(1)?, taken_at, running, history })
+}
+
+/// The identifier of the cluster and its timeline. The last checkpoint may be of the timeline before.
+async fn cluster(session: &Session) -> Result<(Option<String>, Option<u32>), SourceError> {
+    let sql = closed(
+        "SELECT (SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s), \
+        (SELECT GREATEST(r.min_recovery_end_timeline, c.timeline_id)::int8 \
+            FROM pg_catalog.pg_control_recovery() r CROSS JOIN pg_catalog.pg_control_checkpoint() c), \
+        CASE WHEN NOT pg_catalog.pg_is_in_recovery() \
+            THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END",
+    );
+    let rows = query(session, "asking whose history the transactions are of", &sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| silent("which cluster it is"))?;
+    let known: Option<i64> = value(row, 1)?;
+    let file: Option<&str> = value(row, 2)?;
+    let written = file.and_then(|file| u32::from_str_radix(file.get(..8)?, 16).ok());
+    Ok((value(row, 0)?, written.or_else(|| known.and_then(|timeline| u32::try_from(timeline).ok()))))
+}
+
+/// Whether every table behind a relation keeps with each row which transaction wrote it: its access method is the heap.
+///
+/// # Errors
+/// The server refused or was lost.
+pub(super) async fn is_heap(session: &Session, relation: u32) -> Result<bool, SourceError> {
+    let sql = closed(&format!(
+        "WITH RECURSIVE {} SELECT NOT EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid \
+            LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam \
+            WHERE c.relkind <> 'p' AND a.amname IS DISTINCT FROM NULL AND a.amname <> 'heap'::name \
+                OR c.relkind = 'f')",
+        super::catalog::TREE
+    ));
+    let rows = query(session, "asking how the rows are stored", &sql, &[(&relation, Type::OID)]).await?;
+    rows.first().map_or(Ok(false), |row| value(row, 0))
+}
+
+/// How many rows the server expects of a delta, and whether it would find all of them by indexes; `None` where nobody can
+/// say.
+///
+/// # Errors
+/// The session is lost.
+///
+/// # Cancel safety
+/// Dropped, it leaves the session in a subtransaction.
+pub(super) async fn expected(planning: &Planning, plan: &PgPlan) -> Result<Option<(u64, bool)>, SourceError> {
+    const ACTION: &str = "estimating the new rows";
+    if plan.delta.is_none() || planning.checks_leaves() || !plan.relation.reading.foreign.is_empty() {
+        return Ok(None);
+    }
+    let statement = format!("EXPLAIN {}", sql::rows_of(plan, &Slice::Whole));
+    let anchor = &planning.anchor;
+    anchor.batch(ACTION, &format!("SAVEPOINT estimate; {BOUNDS}")).await?;
+    let explained = query(anchor, ACTION, &statement, &[]).await;
+    // Back in any case, which also gives up the locks of the indexes.
+    anchor.batch(ACTION, "ROLLBACK TO SAVEPOINT estimate; RELEASE SAVEPOINT estimate").await?;
+    let Ok(rows) = explained else { return Ok(None) };
+    let lines = rows.iter().map(|row| value::<&str>(row, 0)).collect::<Result<Vec<_>, _>>()?;
+    let expected = lines.first().and_then(|line| estimate::rows_of(line));
+    Ok(expected.map(|rows| (rows, !lines.iter().any(|line| line.contains("Seq Scan")))))
+}

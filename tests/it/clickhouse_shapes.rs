@@ -1,0 +1,173 @@
+//! Tables of ClickHouse that are no plain ones: over a cluster, with projections, with columns that are made; and a name that
+//! leads to several servers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::clickhouse_typed::{Target, found};
+use crate::support::clickhouse::{ClickHouse, clickhouse};
+use crate::support::run::outhaul;
+
+#[tokio::test]
+async fn a_table_over_a_cluster_leaves_exactly_in_one_statement_or_by_a_key() {
+    let server = clickhouse().await;
+    let columns = "id UInt64, code LowCardinality(FixedString(3)), maybe Nullable(UInt8), twice UInt64 MATERIALIZED id * 2, \
+        shown String ALIAS concat(code, '!')";
+    server.run(&format!("CREATE TABLE near ({columns}) ENGINE = MergeTree ORDER BY id")).await;
+    let rows = "SELECT number, toString(100 + number % 7), if(number % 2 = 0, NULL, 1) FROM numbers(20000)";
+    server.run(&format!("INSERT INTO near {rows}")).await;
+    let database = &server.database;
+    server.run(&format!("CREATE TABLE far AS near ENGINE = Distributed('one', '{database}', 'near', id)")).await;
+    let counts = "SELECT count(*), count(DISTINCT id), count(nullif(maybe::VARCHAR, ''))::INT, count(DISTINCT code), sum(twice::BIGINT)::VARCHAR, \
+        sum((shown = code || '!')::INT)::INT FROM DATA";
+    for table in ["near", "far"] {
+        for (format, more) in [
+            ("parquet", &[][..]),
+            ("csv", &["--compression", "none"]),
+            ("ndjson", &["--compression", "none"]),
+            ("parquet", &["--key", "id", "--partitions", "5"]),
+        ] {
+            let target = Target::new();
+            let arguments = ["--table", table, "--columns", "id,code,maybe,twice,shown", "--format", format];
+            target.export(&server, &[&arguments[..], more].concat()).await.expect(0);
+            let expected = json!([[20_000, 20_000, 10_000, 7, "399980000", 20_000]]);
+            assert_eq!(found(&target.dest(), counts).await, expected, "{table} {format} {more:?}");
+            let manifest = target.manifest();
+            let mode = match (table, more.contains(&"--key")) {
+                (_, true) => "key_ranges",
+                ("near", false) => "part_set",
+                _ => "single_statement",
+            };
+            assert_eq!(manifest["consistency"]["mode"], mode, "{table}");
+            // One statement has no count to compare with, and does not say that it has.
+            let proof = if mode == "part_set" { "eos_and_count" } else { "eos" };
+            assert_eq!(manifest["completeness"]["proof"], proof, "{table}");
+        }
+    }
+    let target = Target::new();
+    let run = target.export(&server, &["--table", "far", "--consistency", "per_partition"]).await.expect(0);
+    let note = target.manifest()["consistency"]["note"].as_str().unwrap().to_owned();
+    assert!(note.contains("engine Distributed has no parts"), "{note} {run:?}");
+}
+
+#[tokio::test]
+async fn a_name_may_be_as_long_as_clickhouse_has_them() {
+    let server = clickhouse().await;
+    let name = "long_".repeat(20);
+    server.run(&format!("CREATE TABLE {name} (id UInt64) ENGINE = MergeTree ORDER BY id")).await;
+    server.run(&format!("INSERT INTO {name} SELECT number FROM numbers(7)")).await;
+    let target = Target::new();
+    target.export(&server, &["--table", &name]).await.expect(0);
+    assert_eq!(target.manifest()["totals"]["rows"], 7);
+    // PostgreSQL would cut it.
+    let other = ["plan", "--from", "postgres://nobody@127.0.0.1:1/x", "--table", &name];
+    let run = outhaul(other).run().await.expect(2);
+    assert!(run.stderr.contains("63 bytes"), "{}", run.stderr);
+}
+
+async fn projected() -> ClickHouse {
+    let server = clickhouse().await;
+    server
+        .run(
+            "CREATE TABLE projected (id UInt64, k UInt8, v String, PROJECTION counts (SELECT k, count() GROUP BY k), \
+             PROJECTION sorted (SELECT * ORDER BY k, v)) ENGINE = MergeTree ORDER BY id",
+        )
+        .await;
+    server.run("SYSTEM STOP MERGES projected").await;
+    for part in 0..2 {
+        let from = part * 100_000;
+        server
+            .run(&format!(
+                "INSERT INTO projected SELECT number + {from}, number % 50, toString(number) FROM numbers(100000)"
+            ))
+            .await;
+    }
+    server
+}
+
+/// The server takes the place of a row in a projection for its place in the table (ClickHouse#121599, #120719).
+#[tokio::test]
+async fn projections_change_nothing_in_a_table_that_is_read_by_its_parts() {
+    let server = projected().await;
+    let counts = "SELECT count(*), count(DISTINCT id), min(k), max(k) FROM DATA";
+    let arguments = ["--table", "projected", "--format", "parquet", "--where", "k = 3"];
+    for more in
+        [&["--partitions", "8"][..], &["--partitions", "8", "--consistency", "per_partition"], &["--partitions", "1"]]
+    {
+        let target = Target::new();
+        target.export(&server, &[&arguments[..], more].concat()).await.expect(0);
+        assert_eq!(found(&target.dest(), counts).await, json!([[4_000, 4_000, 3, 3]]), "{more:?}");
+        assert!(target.manifest()["consistency"]["note"].as_str().is_none_or(|note| !note.contains("anew")));
+    }
+    // Whose profile lets nobody switch them off reads in one statement.
+    let target = Target::new();
+    let dest = target.dest();
+    let own = ["--to", dest.to_str().unwrap(), "--progress", "none"];
+    server.export_as("settled", &[&own[..], &arguments].concat()).run().await.expect(0);
+    assert_eq!(target.manifest()["consistency"]["mode"], "single_statement");
+    assert_eq!(found(&dest, counts).await, json!([[4_000, 4_000, 3, 3]]));
+}
+
+/// Two servers behind one address, as a load balancer shows them: every other connection is told another name. Dropped, it
+/// goes on until the test ends.
+async fn two_hosts(server: &ClickHouse) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (real, turn) = (server.server.clone(), Arc::new(AtomicUsize::new(0)));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (real, turn) = (real.clone(), Arc::clone(&turn));
+            tokio::spawn(async move {
+                let mut request = vec![0; 256 * 1024];
+                let mut length = 0;
+                // A request of ours is small: its head and its text.
+                loop {
+                    length += client.read(&mut request[length..]).await.unwrap();
+                    let text = String::from_utf8_lossy(&request[..length]).to_lowercase();
+                    let Some(end) = text.find("\r\n\r\n") else { continue };
+                    let said = text.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+                    if length >= end + 4 + said.parse::<usize>().unwrap() {
+                        break;
+                    }
+                }
+                let mut text = String::from_utf8(request[..length].to_vec()).unwrap();
+                if turn.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+                    // As long as what it stands for.
+                    text = text.replace(" hostName()", " 'replica2'");
+                }
+                let mut upstream = TcpStream::connect(&real).await.unwrap();
+                upstream.write_all(text.as_bytes()).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_several_servers_is_read_in_one_statement_and_the_plan_says_so() {
+    let server = clickhouse().await;
+    server.run("CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id").await;
+    server.run("INSERT INTO t SELECT number FROM numbers(5000)").await;
+    let address = two_hosts(&server).await;
+    let url = format!("clickhouse://writer@{address}/{}", server.database);
+    for consistency in ["part_set", "per_partition"] {
+        let plan = ["plan", "--from", &url, "--table", "t", "--consistency", consistency];
+        let run = outhaul(plan).env("CLICKHOUSE_PASSWORD", &server.password).run().await.expect(0);
+        let told = String::from_utf8_lossy(&run.stdout).into_owned();
+        assert!(told.contains("connections reach several servers") && told.contains("replica2"), "{told}");
+        let target = Target::new();
+        let dest = target.dest();
+        let export =
+            ["export", "--from", &url, "--table", "t", "--consistency", consistency, "--to", dest.to_str().unwrap()];
+        outhaul(export).env("CLICKHOUSE_PASSWORD", &server.password).run().await.expect(0);
+        let manifest = target.manifest();
+        assert_eq!(manifest["consistency"]["mode"], "single_statement");
+        assert_eq!(manifest["totals"]["rows"], 5_000);
+        assert!(manifest["consistency"]["note"].as_str().unwrap().contains("several servers"));
+    }
+}

@@ -1,0 +1,86 @@
+//! A database that is far away: what a run costs is counted in round trips.
+
+use std::time::{Duration, Instant};
+
+use crate::support::far::Far;
+use crate::support::job::no_sessions_left;
+use crate::support::night::Night;
+use crate::support::pg::{Pg, pg};
+use crate::support::run::outhaul;
+
+/// Long enough to be told from what the processor takes.
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+
+/// How often a time is taken; the shortest counts.
+const ROUNDS: usize = 2;
+
+async fn tables(pg: &Pg, count: usize) {
+    let table = |n: usize| {
+        format!(
+            "create table t{n:03} (id bigint primary key, v text); insert into t{n:03} select i, 'x' from generate_series(1, 100) i;"
+        )
+    };
+    let all: String = (0..count).map(table).collect();
+    pg.batch(&format!("{all} analyze")).await;
+}
+
+fn near(pg: &Pg) -> String {
+    // Without a question for TLS, which is one round trip more.
+    format!("{}?sslmode=disable", pg.url)
+}
+
+/// The shortest time of some runs.
+async fn shortest(run: impl AsyncFn()) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        run().await;
+        times.push(began.elapsed());
+    }
+    times.into_iter().min().unwrap()
+}
+
+/// How many round trips a run takes that is given a URL.
+async fn round_trips(pg: &Pg, run: impl AsyncFn(&str)) -> f64 {
+    let (_at_once, here) = Far::before_database(&near(pg), Duration::ZERO).await;
+    let (_late, there) = Far::before_database(&near(pg), ROUND_TRIP).await;
+    let (at_once, late) = (shortest(async || run(&here).await).await, shortest(async || run(&there).await).await);
+    late.saturating_sub(at_once).as_secs_f64() / ROUND_TRIP.as_secs_f64()
+}
+
+#[tokio::test]
+async fn one_table_takes_twelve_round_trips() {
+    let pg = pg(15).await;
+    tables(&pg, 1).await;
+    let trips = round_trips(&pg, async |url| {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("out");
+        outhaul(["export", "t000", "--from", url, "--to", to.to_str().unwrap()]).run().await.expect(0);
+    })
+    .await;
+    println!("{trips:.1} round trips");
+    // One more is noise.
+    assert!(trips < 13.0, "{trips:.1}");
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
+async fn each_further_table_takes_four_round_trips() {
+    const MORE: usize = 12;
+    let pg = pg(15).await;
+    tables(&pg, 1 + MORE).await;
+    let mut counts = Vec::new();
+    for only in ["t000", "t*"] {
+        let trips = round_trips(&pg, async |url| {
+            let night = Night::new("[defaults]\nreaders = 4\nto = 'ROOT/{table}'\n[[export]]\ntable = 'public.*'\n");
+            night.run_at(url, &["--only", &format!("public.{only}")]).run().await.expect(0);
+        })
+        .await;
+        counts.push(trips);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "few tables")]
+    let each = (counts[1] - counts[0]) / MORE as f64;
+    println!("{:.1} round trips, and {each:.2} for each further table", counts[0]);
+    assert!(each < 4.0, "{counts:?}");
+    no_sessions_left(&pg).await;
+}

@@ -1,0 +1,287 @@
+//! Nights of a job with incremental exports: each load has what is new, the job remembers where it was, and a run that is killed
+//! or retried loses nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::job::data;
+use crate::support::pg::{Pg, pg};
+use crate::support::run::{Outhaul, Run, Stop, outhaul};
+use crate::support::{manifest, variable, within};
+
+const SHOP: &str =
+    "create table orders (id bigint generated always as identity primary key, ts timestamptz default now(), v text);
+    create table small (id int primary key, v text); insert into small values (1, 'one')";
+
+/// What the view of the newest rows shows.
+const CURRENT: &str = r#"
+import duckdb, json, sys
+connection = duckdb.connect()
+connection.execute(open(sys.argv[1], encoding="utf-8").read())
+print(json.dumps(connection.execute("select id, v from orders_current order by id").fetchall()))
+"#;
+
+struct Job {
+    folder: tempfile::TempDir,
+    night: usize,
+}
+
+impl Job {
+    fn new(format: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        let root = root.to_str().unwrap();
+        let text = format!(
+            "root = '{root}'\n[defaults]\nformat = '{format}'\n\
+             [[export]]\nname = 'orders'\ntable = 'public.orders'\nwatermark = 'ts'\nto = '{root}/orders/load={{run_id}}'\n\
+             [[export]]\nname = 'small'\ntable = 'public.small'\non_existing = 'replace'\nto = '{root}/small'\n"
+        );
+        std::fs::write(folder.path().join("job.toml"), text).unwrap();
+        Self { folder, night: 0 }
+    }
+
+    fn command(&self, pg: &Pg, run_id: &str, args: &[&str]) -> Outhaul {
+        let job = self.folder.path().join("job.toml");
+        let fixed = ["run", job.to_str().unwrap(), "--from", &pg.url, "--report", "json", "--progress", "none"];
+        outhaul(fixed.iter().chain(&["--run-id", run_id]).chain(args))
+    }
+
+    async fn run(&mut self, pg: &Pg, args: &[&str]) -> Run {
+        self.night += 1;
+        self.command(pg, &format!("night-{}", self.night), args).run().await.expect(0)
+    }
+
+    fn load(&self, run_id: &str) -> PathBuf {
+        self.folder.path().join(format!("out/orders/load={run_id}"))
+    }
+
+    fn state(&self) -> Value {
+        let path = self.folder.path().join("out/_state/orders.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// The rows of a night, by their ids.
+    fn rows(&self, night: usize) -> BTreeMap<i64, String> {
+        let lines = String::from_utf8(data(&self.load(&format!("night-{night}")))).unwrap();
+        let row = |line: &str| {
+            let fields: Vec<&str> = line.split(',').collect();
+            (fields[0].parse().unwrap(), fields[2].to_owned())
+        };
+        lines.lines().map(row).collect()
+    }
+}
+
+/// What happened to a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    /// Nothing.
+    Calm,
+    /// It was killed while it read.
+    Killed,
+    /// It was killed between its commit and its state.
+    Unremembered,
+    /// It was run twice with the same id.
+    Retried,
+}
+
+async fn night(job: &mut Job, pg: &Pg, fate: Fate) {
+    let run_id = format!("night-{}", job.night + 1);
+    match fate {
+        Fate::Calm => {}
+        Fate::Killed | Fate::Unremembered => {
+            let stop = Stop::at(if fate == Fate::Killed { "uploaded" } else { "unremembered" });
+            let running = job.command(pg, &run_id, &["--only", "orders"]).stops([&stop]).spawn();
+            running.stands_at(&stop).await;
+            running.signal("KILL").await;
+            running.wait().await;
+            job.night += usize::from(fate == Fate::Unremembered);
+        }
+        Fate::Retried => {
+            job.run(pg, &[]).await;
+            job.night -= 1;
+        }
+    }
+    job.run(pg, &[]).await;
+}
+
+#[tokio::test]
+async fn ten_nights_have_every_row_once_though_one_is_killed_and_one_is_retried() {
+    let pg = pg(18).await;
+    pg.batch(SHOP).await;
+    let mut job = Job::new("csv");
+    let mut expected: Vec<String> = Vec::new();
+    let late = pg.connect().await;
+    for nth in 1..=10 {
+        pg.batch(&format!("insert into orders (v) values ('v{nth}a'), ('v{nth}b')")).await;
+        expected.extend([format!("v{nth}a"), format!("v{nth}b")]);
+        if nth == 4 {
+            late.batch_execute("begin; insert into orders (v) values ('late')").await.unwrap();
+        } else if nth == 6 {
+            late.batch_execute("commit").await.unwrap();
+            expected.push("late".to_owned());
+        }
+        let fate = match nth {
+            3 => Fate::Killed,
+            5 => Fate::Unremembered,
+            8 => Fate::Retried,
+            _ => Fate::Calm,
+        };
+        night(&mut job, &pg, fate).await;
+        assert_eq!(job.state()["last"]["run_id"], format!("night-{}", job.night), "{nth}");
+        assert_eq!(job.state()["pending"], Value::Null);
+    }
+    let (mut all, mut twice) = (BTreeMap::new(), Vec::new());
+    for night in 1..=job.night {
+        for (id, v) in job.rows(night) {
+            twice.extend(all.insert(id, v.clone()));
+        }
+    }
+    let mut found: Vec<String> = all.into_values().collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    // While a transaction is open, what others commit beside it comes again.
+    assert!(twice.iter().all(|v| ["v4", "v5", "v6"].iter().any(|night| v.starts_with(night))), "{twice:?}");
+    let mark = |night: usize| manifest(&job.load(&format!("night-{night}")))["watermark"].clone();
+    assert_eq!(mark(1)["since"], Value::Null);
+    for night in 2..=job.night {
+        assert_eq!(mark(night)["since"], format!("night-{}", night - 1));
+    }
+}
+
+#[tokio::test]
+async fn without_the_repair_a_load_comes_twice_in_full() {
+    let pg = pg(18).await;
+    pg.batch(&format!("{SHOP}; insert into orders (v) values ('one')")).await;
+    for off in ["", "state-repair"] {
+        let mut job = Job::new("csv");
+        night(&mut job, &pg, Fate::Calm).await;
+        pg.batch("insert into orders (v) values ('two')").await;
+        let stop = Stop::at("unremembered");
+        let running = job.command(&pg, "night-2", &["--only", "orders"]).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        running.signal("KILL").await;
+        running.wait().await;
+        job.night = 3;
+        job.command(&pg, "night-3", &[]).env("OUTHAUL_TEST_OFF", off).run().await.expect(0);
+        assert_eq!(job.rows(3).is_empty(), off.is_empty(), "{off}: {:?}", job.rows(3));
+    }
+}
+
+#[tokio::test]
+async fn the_newest_rows_of_all_loads_are_the_table() {
+    let pg = pg(18).await;
+    pg.batch(&format!("{SHOP}; insert into orders (v) values ('one'), ('two'), ('three')")).await;
+    for format in ["parquet", "csv", "ndjson"] {
+        pg.batch("truncate orders; insert into orders (v) values ('one'), ('two'), ('three')").await;
+        let mut job = Job::new(format);
+        job.run(&pg, &[]).await;
+        pg.batch(
+            "update orders set v = 'two again', ts = now() where v = 'two'; insert into orders (v) values ('four')",
+        )
+        .await;
+        job.run(&pg, &[]).await;
+        assert_eq!(current(&job, 2).await, table(&pg).await, "{format}");
+        // Deletes are not seen until all rows are exported again.
+        pg.batch("delete from orders where v = 'one'").await;
+        job.run(&pg, &[]).await;
+        assert_eq!(current(&job, 3).await.len(), 4, "{format}");
+        let full = job.run(&pg, &["--since", "none"]).await;
+        assert_eq!(full.report["exports"][0]["watermark"]["since"], Value::Null);
+        assert_eq!(current(&job, 4).await, table(&pg).await, "{format}");
+    }
+}
+
+async fn current(job: &Job, night: usize) -> Vec<(i64, String)> {
+    let sql = job.load(&format!("night-{night}")).join("_ddl/duckdb.sql");
+    let mut python = tokio::process::Command::new(variable("OUTHAUL_TEST_PYTHON"));
+    python.args(["-c", CURRENT]).arg(&sql).kill_on_drop(true);
+    let output = within(Duration::from_mins(1), "DuckDB", python.output()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}\n{}", std::fs::read_to_string(&sql).unwrap());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+async fn table(pg: &Pg) -> Vec<(i64, String)> {
+    let rows = pg.sql("select id, v from orders order by id").await;
+    rows.into_iter().map(|row| (row[0].clone().unwrap().parse().unwrap(), row[1].clone().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn what_to_go_on_from_may_be_a_record_a_root_or_a_manifest() {
+    let pg = pg(18).await;
+    pg.batch(&format!("{SHOP}; insert into orders (v) values ('one')")).await;
+    let mut job = Job::new("csv");
+    job.run(&pg, &[]).await;
+    pg.batch("insert into orders (v) values ('two')").await;
+    let root = job.folder.path().join("out");
+    let root = root.to_str().unwrap();
+    let record = format!("{root}/_runs/night-1.json");
+    let manifest_url = format!("{root}/orders/load=night-1/_manifest.json");
+    let folder = format!("{root}/orders/load=night-1");
+    for since in [record.as_str(), &manifest_url, &folder, root, &format!("{root}/_run.json")] {
+        let to = job.folder.path().join(format!("alone-{}", since.len()));
+        let run = outhaul([
+            "run",
+            job.folder.path().join("job.toml").to_str().unwrap(),
+            "--from",
+            &pg.url,
+            "--report",
+            "json",
+            "--progress",
+            "none",
+            "--only",
+            "orders",
+            "--dry-run",
+            "--since",
+            since,
+        ]);
+        let plan = run.run().await.expect(0);
+        assert!(String::from_utf8_lossy(&plan.stdout).contains("orders"), "{since}");
+        let mut args =
+            vec!["export", "--from", &pg.url, "--table", "public.orders", "--watermark", "ts", "--format", "csv"];
+        args.extend(["--csv-header", "on", "--report", "json", "--to", to.to_str().unwrap(), "--since", since]);
+        // A record and a root say it by the name of the export, which is the table's where there is no job.
+        let code = if since == manifest_url || since == folder { 0 } else { 2 };
+        let run = outhaul(args).run().await.expect(code);
+        if code == 0 {
+            assert_eq!(run.report["watermark"]["since"], "night-1", "{since}");
+        }
+    }
+    job.run(&pg, &["--since", &record]).await;
+    assert_eq!(job.rows(2).into_values().collect::<Vec<_>>(), ["two"]);
+}
+
+#[tokio::test]
+async fn a_job_that_could_not_remember_is_refused() {
+    let pg = pg(18).await;
+    pg.batch(SHOP).await;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_str().unwrap();
+    for (text, what) in [
+        (
+            "[[export]]\ntable = 'orders'\nwatermark = 'ts'\nto = 'ROOT/{date}/{table}/load={run_id}'\n",
+            "write state = ",
+        ),
+        (
+            "root = 'ROOT'\n[[export]]\ntable = 'orders'\nwatermark = 'ts'\nto = 'ROOT/{table}'\n",
+            "put {run_id} into `to`",
+        ),
+        ("state = 'ROOT/s'\n[[export]]\ntable = 'orders'\nto = 'ROOT/{table}'\n", "state has no meaning"),
+    ] {
+        let job = folder.path().join("job.toml");
+        std::fs::write(&job, text.replace("ROOT", root)).unwrap();
+        let run = outhaul(["run", job.to_str().unwrap(), "--from", &pg.url]).run().await.expect(2);
+        assert!(run.stderr.contains(what), "{}", run.stderr);
+    }
+    // A state that cannot be read is no reason to export everything, and none to lose anything.
+    let mut job = Job::new("csv");
+    job.run(&pg, &[]).await;
+    std::fs::write(job.folder.path().join("out/_state/orders.json"), "{").unwrap();
+    let run = job.command(&pg, "night-2", &[]).run().await.expect(2);
+    assert!(run.stderr.contains("does not say which export to go on from"), "{}", run.stderr);
+    assert!(!job.load("night-2").join("_manifest.json").exists());
+}

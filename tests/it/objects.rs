@@ -1,0 +1,104 @@
+//! How a store is told to keep what it is given: the headers of the requests that come to it.
+
+use crate::support::http_proxy::{Op, Proxy, Seen};
+use crate::support::pg::{Pg, pg};
+use crate::support::run::{Run, outhaul};
+use crate::support::s3::s3;
+
+const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 1000) i";
+
+/// An export by way of the proxy.
+async fn export(pg: &Pg, proxy: &Proxy, words: &[&str]) -> Run {
+    let s3 = s3();
+    let (from, to) = (pg.url.clone(), s3.url("objects"));
+    let own = ["export", "--from", &from, "--table", "t", "--to", &to, "--on-existing", "replace"];
+    let mut run = outhaul(own.iter().chain(words));
+    for (name, value) in s3.env() {
+        run = run.env(name, value);
+    }
+    run.env("AWS_ENDPOINT", &proxy.endpoint).run().await
+}
+
+/// The values of a header in requests, where they have it.
+fn headers(seen: &[Seen], name: &str) -> Vec<Option<String>> {
+    let value = |seen: &Seen| {
+        let line = seen.head.lines().find(|line| line.to_lowercase().starts_with(&format!("{name}: ")))?;
+        Some(line.split_once(": ")?.1.trim().to_owned())
+    };
+    seen.iter().map(value).collect()
+}
+
+#[tokio::test]
+async fn parts_have_the_class_and_the_tags_and_records_have_not() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let proxy = Proxy::start(&s3().endpoint, []).await;
+    let words = ["--storage-class", "STANDARD", "--object-tag", "team=data + more", "--object-tag", "kind=night"];
+    export(&pg, &proxy, &words).await.expect(0);
+    let parts = proxy.seen(Op::Create, "part-");
+    assert!(!parts.is_empty());
+    for (header, value) in [("x-amz-storage-class", "STANDARD"), ("x-amz-tagging", "team=data+%2B+more&kind=night")] {
+        assert!(headers(&parts, header).iter().all(|found| found.as_deref() == Some(value)), "{header}: {parts:?}");
+        let records = proxy.seen(Op::Put, "");
+        assert!(!records.is_empty() && headers(&records, header).iter().all(Option::is_none), "{header}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_written_is_encrypted_as_the_options_say() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let proxy = Proxy::start(&s3().endpoint, []).await;
+    for (words, expected) in [
+        (&["--sse", "AES256"][..], [Some("AES256"), None, None]),
+        (
+            &["--sse", "aws:kms", "--sse-kms-key-id", "alias/lake", "--sse-bucket-key"],
+            [Some("aws:kms"), Some("alias/lake"), Some("true")],
+        ),
+        (&["--sse", "aws:kms:dsse"], [Some("aws:kms:dsse"), None, None]),
+        (&[], [None, None, None]),
+    ] {
+        proxy.forget();
+        // The server of the tests encrypts nothing, and may refuse; what it was asked for is what counts.
+        let run = export(&pg, &proxy, words).await;
+        let seen: Vec<Seen> = [Op::Create, Op::Put].into_iter().flat_map(|op| proxy.seen(op, "")).collect();
+        assert!(!seen.is_empty(), "{words:?}: {}", run.stderr);
+        let names = [
+            "x-amz-server-side-encryption",
+            "x-amz-server-side-encryption-aws-kms-key-id",
+            "x-amz-server-side-encryption-bucket-key-enabled",
+        ];
+        for (name, value) in names.into_iter().zip(expected) {
+            let found = headers(&seen, name);
+            assert!(found.iter().all(|found| found.as_deref() == value), "{words:?} {name}: {found:?}");
+        }
+        if words.is_empty() {
+            run.expect(0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_before_anything_is_asked() {
+    let from = "postgres://nobody@127.0.0.1:1/none";
+    for (to, words, expected) in [
+        ("./out", &["--sse", "AES256"][..], "only S3 is told how to encrypt"),
+        ("./out", &["--storage-class", "STANDARD"], "only S3 and GCS are told the class"),
+        ("az://c/x", &["--storage-class", "Cool"], "default access tier"),
+        ("gs://b/x", &["--object-tag", "a=b"], "only S3 is told tags"),
+        ("s3://b/x", &["--sse-kms-key-id", "k"], "without --sse aws:kms"),
+        ("s3://b/x", &["--sse", "AES256", "--sse-bucket-key"], "without --sse aws:kms"),
+        ("s3://b/x", &["--sse", "aws:kms:dsse", "--sse-bucket-key"], "which has no such key"),
+        ("s3://b/x", &["--sse", "kms"], "one of AES256, aws:kms, aws:kms:dsse is wanted"),
+        ("s3://b/x", &["--object-tag", "a"], "KEY=VALUE is wanted"),
+        ("s3://b/x", &["--object-tag", "a=1", "--object-tag", "a=2"], "--object-tag a is given twice"),
+        ("s3://b/x", &["--storage-class", "A B"], "a word without spaces"),
+        ("-", &["--sse", "AES256"], "with --to -"),
+    ] {
+        for command in ["export", "plan"] {
+            let own = [command, "--from", from, "--table", "t", "--to", to];
+            let run = outhaul(own.iter().chain(words)).env("AWS_REGION", "us-east-1").run().await.expect(2);
+            assert!(run.stderr.contains(expected), "{command} {to} {words:?}: {}", run.stderr);
+        }
+    }
+}
