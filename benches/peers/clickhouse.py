@@ -1,10 +1,10 @@
-"""Outhaul against its peers on ClickHouse: typed Parquet against clickhouse-connect with pyarrow, the server's own bytes against
-curl, the server's own Parquet as the floor, and peak memory at two sizes.
+"""Outhaul against its peers on ClickHouse: typed Parquet against clickhouse-connect with pyarrow and against DuckDB, the
+server's own bytes against curl, the server's own Parquet as the floor, and peak memory at two sizes.
 
     python benches/peers/clickhouse.py --binary target/release/outhaul --server 127.0.0.1:8123 --user writer [--rounds 5]
         [--rows N] [--out DIR]
 
-Wants clickhouse-connect and pyarrow (scripts/pins/clickhouse.txt) and curl. The password is in CLICKHOUSE_PASSWORD. Makes a
+Wants clickhouse-connect, pyarrow and DuckDB (scripts/pins/clickhouse.txt) and curl. The password is in CLICKHOUSE_PASSWORD. Makes a
 table bench.lines of N rows (10,000,000), and one of a quarter of them. The CPU is the client's alone. Prints JSON, and writes it
 to DIR/clickhouse.json. Exits 1 where what Outhaul wrote is not what its peers wrote.
 """
@@ -83,12 +83,18 @@ class Bench:
         # Two answers without an order are two orders.
         ordered = f"{select} ORDER BY id FORMAT TabSeparated"
         typed, verbatim = os.path.join(folder, "typed"), os.path.join(folder, "verbatim.tsv")
-        connect, floor, plain = (os.path.join(folder, name) for name in ("connect.parquet", "floor.parquet", "plain.tsv"))
+        connect, duck, floor, plain = (
+            os.path.join(folder, name) for name in ("connect.parquet", "duckdb.parquet", "floor.parquet", "plain.tsv")
+        )
         peer = [sys.executable, f"{HERE}/clickhouse_peer.py", host, port, self.given.user, self.password, select, connect]
         from_us = [outhaul, "export", "--from", self.url]
         return {
             "typed": (from_us + ["--table", f"bench.{table}", "--to", typed, "--format", "parquet", "--quiet"], typed),
             "connect": (peer, connect),
+            "duckdb": (
+                [sys.executable, f"{HERE}/clickhouse_duckdb.py", self.given.server, self.given.user, select, duck],
+                duck,
+            ),
             "floor": (self.curl(f"{select} FORMAT Parquet", floor), floor),
             "verbatim": (
                 from_us + ["--query", ordered, "--to", verbatim, "--single-file", "--quiet"],
@@ -131,11 +137,11 @@ def content(path):
 
 def wrong(tools):
     """What Outhaul wrote otherwise than its peers."""
-    typed, connect, floor, verbatim, curl = (tools[name][1] for name in ("typed", "connect", "floor", "verbatim", "curl"))
     found = []
-    if not content(typed) == content(connect) == content(floor):
-        found.append(f"typed: {content(typed)}, clickhouse-connect: {content(connect)}, server: {content(floor)}")
-    if digest(verbatim) != digest(curl):
+    rows = {name: content(tools[name][1]) for name in ("typed", "connect", "duckdb", "floor")}
+    if len(set(rows.values())) > 1:
+        found.append(f"typed, or a peer, has other rows: {rows}")
+    if digest(tools["verbatim"][1]) != digest(tools["curl"][1]):
         found.append("verbatim: the bytes are not curl's")
     return found
 

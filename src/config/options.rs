@@ -359,8 +359,8 @@ options! {
             ("safe", ManifestStats::Safe), ("all", ManifestStats::All), ("none", ManifestStats::None),
         ]), "CHOICE",
             "extremes in the manifest: safe (none of text, bytea, json), all or none";
-        sse: One<ServerSideEncryption> = words(&ServerSideEncryption::ALL), "AES256|aws:kms|aws:kms:dsse",
-            "how S3 encrypts what is written; as the bucket does unless given";
+        sse: One<ServerSideEncryption> = words(&ServerSideEncryption::ALL), "HOW",
+            "how S3 encrypts what is written: AES256, aws:kms or aws:kms:dsse; as the bucket does unless given";
         sse_kms_key_id: One<String> = value::word, "KEY",
             "the key of KMS with --sse aws:kms or aws:kms:dsse: its id or ARN; the account's own key for S3 unless given";
         sse_bucket_key: Switch<bool> = value::switch, "",

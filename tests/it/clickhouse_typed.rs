@@ -371,59 +371,6 @@ async fn a_run_ends_when_its_time_is_over() {
     assert!(run.stderr.contains("--max-duration") || run.report.to_string().contains("--max-duration"), "{run:?}");
 }
 
-/// Merges, inserts into another partition and mutations that change nothing, for as long as `running` lasts.
-async fn unrest(server: &ClickHouse, seed: u32, mut done: tokio::sync::oneshot::Receiver<()>) -> u32 {
-    let mut steps = 0;
-    while done.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
-        let step = (steps + seed) % 4;
-        let sql = match step {
-            0 => "OPTIMIZE TABLE lines PARTITION 1 FINAL".to_owned(),
-            1 => "INSERT INTO lines SELECT number + 1000000, 9, 0, 'late', now() FROM numbers(100)".to_owned(),
-            2 => format!("OPTIMIZE TABLE lines PARTITION {} FINAL", seed % 4),
-            _ => "ALTER TABLE lines DELETE WHERE id > 5000000 SETTINGS mutations_sync = 1".to_owned(),
-        };
-        server.run(&sql).await;
-        steps += 1;
-    }
-    steps
-}
-
-#[tokio::test]
-async fn merges_throughout_an_export_change_nothing_in_it_or_end_it() {
-    for seed in 0..5 {
-        let server = lines(80_000).await;
-        let expected = sums(&server).await;
-        server.run("SYSTEM START MERGES lines").await;
-        let target = Target::new();
-        let (stop, done) = tokio::sync::oneshot::channel();
-        let arguments = [
-            "--table",
-            "lines",
-            "--format",
-            "parquet",
-            "--readers",
-            "8",
-            "--partitions",
-            "24",
-            "--where",
-            "bucket < 9",
-        ];
-        let export = async {
-            let run = target.export(&server, &arguments).await;
-            let _ = stop.send(());
-            run
-        };
-        let (run, steps) = tokio::join!(export, unrest(&server, seed, done));
-        assert!(steps > 0);
-        if run.code == 12 {
-            assert!(!target.dest().join("_manifest.json").exists(), "seed {seed}");
-            continue;
-        }
-        assert_eq!(run.code, 0, "seed {seed}: {}", run.stderr);
-        assert_eq!(found(&target.dest(), SUMS).await, expected, "seed {seed}");
-    }
-}
-
 #[tokio::test]
 async fn a_cap_gives_the_first_rows_by_key() {
     let server = lines(8_000).await;

@@ -217,5 +217,7 @@ async fn a_person_exports_a_million_rows_in_three_formats_to_picked_files_and_ca
     assert!(seen["cancelled"].as_str().unwrap().starts_with("Export cancelled after "), "{}", seen["cancelled"]);
     eventually(LIMIT, "the statement is gone", async || (running(&server, &mark).await == 0).then_some(())).await;
     assert_eq!(seen["errors"], json!([]));
+    let why = "Large export requires Chrome/Edge over HTTPS";
+    assert_eq!(seen["plain"], json!([false, "undefined", "true", why, why]));
     service.stop().await;
 }

@@ -155,7 +155,7 @@ async fn c1_stopped_anywhere_it_leaves_nothing_and_after_the_commit_has_begun_ev
 }
 
 /// The paths of the parts whose receipts a run has left. One that another reader was writing stands under a hidden name.
-async fn receipted(place: &Place) -> Vec<String> {
+pub(crate) async fn receipted(place: &Place) -> Vec<String> {
     let mut paths = Vec::new();
     let stands = |path: &String| path.contains("/receipts/") && !path.contains("/receipts/.");
     for path in place.list().await.into_keys().filter(stands) {

@@ -202,7 +202,7 @@ async fn systemd_takes_the_units_and_their_command_runs_once_a_night() {
     let id = record["run_id"].as_str().unwrap();
     assert!(id.starts_with("night-20"), "{id}");
     // The second time did nothing twice.
-    let manifest = std::fs::read(night.folder.path().join("out/orders/_manifest.json")).unwrap();
+    let manifest = std::fs::read(night.folder.path().join("out/public.orders/_manifest.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     assert_eq!((manifest["run_id"].as_str(), &manifest["totals"]["rows"]), (Some(id), &json!(100)), "{manifest}");
 }

@@ -87,7 +87,7 @@ tenant = \"tenant = {{tenant}}\"
 [dataset.plain.columns]
 id = {{}}
 note = {{}}
-bulk = {{ expr = \"repeat('x', 1000)\", filter = false }}
+bulk = {{ expr = \"arrayStringConcat(arrayMap(i -> hex(sipHash128(id, i)), range(30)))\", filter = false }}
 slow = {{ expr = \"sleepEachRow(0.001)\", filter = false }}
 failing = {{ expr = \"throwIf(id = 11000, 'canary of a database')\", filter = false }}
 wide = {{ expr = \"repeat(note, if(id = 11000, 900000, 1))\", filter = false }}

@@ -7,10 +7,10 @@ import { join } from 'node:path';
 const WAIT_MS = 20_000;
 const CLOSE_MS = 3_000;
 
-/** Starts a browser, gives it to `work`, and ends it. */
+/** Starts a browser, gives it to `work`, and ends it. To it `outhaul.test` is this machine, by a name that is not of loopback. */
 export async function withChromium(work) {
   const profile = mkdtempSync(join(tmpdir(), 'outhaul-chromium-'));
-  const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking', '--remote-debugging-pipe', `--user-data-dir=${profile}`, 'about:blank'];
+  const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking', '--host-resolver-rules=MAP outhaul.test 127.0.0.1', '--remote-debugging-pipe', `--user-data-dir=${profile}`, 'about:blank'];
   const browser = spawn('chromium', flags, { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] });
   const gone = new Promise((resolve) => browser.on('exit', resolve));
   const chromium = new Chromium(browser, gone);

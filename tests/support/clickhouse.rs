@@ -49,19 +49,29 @@ impl ClickHouse {
     /// What the server answers to `writer`, in the format that the statement says, else with tabs; a failed test where it
     /// refuses.
     pub(crate) async fn bytes(&self, sql: &str) -> Vec<u8> {
+        self.post("", sql, sql.as_bytes()).await
+    }
+
+    /// Puts a file of rows into a table, in a format of the server's.
+    pub(crate) async fn load(&self, table: &str, format: &str, file: &[u8]) {
+        let query = format!("&query=INSERT%20INTO%20{table}%20FORMAT%20{format}");
+        self.post(&query, &format!("loading {table}"), file).await;
+    }
+
+    async fn post(&self, query: &str, what: &str, body: &[u8]) -> Vec<u8> {
         // HTTP/1.0 has no chunks to be put together.
         let head = format!(
-            "POST /?database={}&wait_end_of_query=1 HTTP/1.0\r\nHost: {}\r\nX-ClickHouse-User: writer\r\n\
+            "POST /?database={}&wait_end_of_query=1{query} HTTP/1.0\r\nHost: {}\r\nX-ClickHouse-User: writer\r\n\
              X-ClickHouse-Key: {}\r\nContent-Length: {}\r\n\r\n",
             self.database,
             self.server,
             self.password,
-            sql.len()
+            body.len()
         );
-        let answer = within(ANSWER_LIMIT, sql, async {
+        let answer = within(ANSWER_LIMIT, what, async {
             let mut socket = TcpStream::connect(&self.server).await.unwrap();
             socket.write_all(head.as_bytes()).await.unwrap();
-            socket.write_all(sql.as_bytes()).await.unwrap();
+            socket.write_all(body).await.unwrap();
             let mut answer = Vec::new();
             socket.read_to_end(&mut answer).await.unwrap();
             answer
@@ -70,7 +80,7 @@ impl ClickHouse {
         let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
         let (head, body) = answer.split_at(end);
         let ok = head.get(9..12) == Some(b"200");
-        assert!(ok, "{sql}: {}{}", String::from_utf8_lossy(head), String::from_utf8_lossy(body));
+        assert!(ok, "{what}: {}{}", String::from_utf8_lossy(head), String::from_utf8_lossy(body));
         body.to_vec()
     }
 

@@ -1,6 +1,7 @@
 //! A server that speaks as ClickHouse servers of all ages do, and as what stands before them: it answers each statement by a
 //! script, cuts, stalls and lies. One request a connection.
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,6 +72,39 @@ impl Scripted {
         self
     }
 
+    /// The body in an encoding, `gzip` or `zstd`; without its end where the answer is to break off in the middle of it.
+    pub(crate) fn packed(mut self, coding: &str, whole: bool) -> Self {
+        let all = self.chunks.concat();
+        let packed = match coding {
+            "gzip" => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                // One flush gives out no more than the encoder's own buffer holds.
+                for piece in all.chunks(8 * 1024) {
+                    encoder.write_all(piece).unwrap();
+                    encoder.flush().unwrap();
+                }
+                if whole { encoder.finish().unwrap() } else { encoder.get_ref().clone() }
+            }
+            "zstd" => {
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+                encoder.write_all(&all).unwrap();
+                encoder.flush().unwrap();
+                if whole { encoder.finish().unwrap() } else { encoder.get_ref().clone() }
+            }
+            _ => panic!("no encoding {coding}"),
+        };
+        self.chunks = vec![packed];
+        self.with(vec![format!("Content-Encoding: {coding}")])
+    }
+
+    /// Without its last bytes.
+    pub(crate) fn short_by(mut self, bytes: usize) -> Self {
+        let mut all = self.chunks.concat();
+        all.truncate(all.len() - bytes);
+        self.chunks = vec![all];
+        self
+    }
+
     /// The body in chunks of so many bytes.
     pub(crate) fn cut(mut self, bytes: usize) -> Self {
         let all = self.chunks.concat();
@@ -99,6 +133,8 @@ struct FakeState {
     /// One for each statement, and the last for all that follow.
     answers: Mutex<Vec<Scripted>>,
     seen: Mutex<Vec<(String, String)>>,
+    /// What its log of queries says; without it, nobody may read the log.
+    log: Mutex<Option<String>>,
 }
 
 impl Drop for FakeClickHouse {
@@ -122,7 +158,8 @@ impl FakeClickHouse {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (answers, seen) = (Mutex::new(answers), Mutex::default());
-        let shared = Arc::new(FakeState { version: version.to_owned(), settings, answers, seen });
+        let log = Mutex::default();
+        let shared = Arc::new(FakeState { version: version.to_owned(), settings, answers, seen, log });
         let kept = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -132,6 +169,11 @@ impl FakeClickHouse {
             }
         });
         Self { address, shared, task }
+    }
+
+    /// Lets its log of queries be read, which says this of each query, with tabs between values.
+    pub(crate) fn logs(&self, said: &str) {
+        *self.shared.log.lock().unwrap() = Some(said.to_owned());
     }
 
     /// An export from it.
@@ -204,6 +246,9 @@ impl FakeState {
             return Scripted::bare(b"");
         }
         if sql.contains("system.query_log") {
+            if let Some(said) = &*self.log.lock().unwrap() {
+                return Scripted::bare(said.as_bytes());
+            }
             let refused =
                 "Code: 60. DB::Exception: Unknown table expression identifier 'system.query_log'. (UNKNOWN_TABLE)\n";
             return Scripted::bare(refused.as_bytes()).status("404 Not Found");

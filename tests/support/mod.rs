@@ -5,6 +5,7 @@
 
 pub(crate) mod clickhouse;
 pub(crate) mod clickhouse_fake;
+pub(crate) mod clickhouse_hop;
 pub(crate) mod cluster;
 pub(crate) mod differential;
 pub(crate) mod disk;
@@ -27,6 +28,7 @@ pub(crate) mod shapes;
 pub(crate) mod sql_names;
 pub(crate) mod tcp_proxy;
 pub(crate) mod tls;
+pub(crate) mod twins;
 pub(crate) mod watch;
 
 use std::time::Duration;

@@ -37,6 +37,11 @@ pub(crate) async fn lineitem(version: u32) -> Pg {
     create(version, &load(version, "0.01").await).await
 }
 
+/// The same at another scale factor.
+pub(crate) async fn lineitem_at(version: u32, scale: &str) -> Pg {
+    create(version, &load(version, scale).await).await
+}
+
 /// The database in which all tests read `public.lineitem` at scale factor 1 (6,001,215 rows). Nobody may change it.
 pub(crate) async fn lineitem_sf1(version: u32) -> Pg {
     let name = load(version, "1").await;

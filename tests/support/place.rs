@@ -93,7 +93,10 @@ impl Place {
     }
 
     fn arguments(&self, from: &str, args: &[&str]) -> Vec<String> {
-        let mut all = vec!["export".to_owned(), "--from".to_owned(), from.to_owned(), "--to".to_owned(), self.url()];
+        let mut all = vec!["export".to_owned(), "--from".to_owned(), from.to_owned()];
+        if !args.contains(&"--to") {
+            all.extend(["--to".to_owned(), self.url()]);
+        }
         let other = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] != "csv");
         let csv_only = |name: &str| other && name.starts_with("--csv-");
         for (name, value) in EXPORT.into_iter().filter(|(name, _)| {

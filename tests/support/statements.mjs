@@ -51,8 +51,8 @@ const SERVICE = `{
 
 const FILE = (name) => `(async () => { try { const file = await (await (await navigator.storage.getDirectory()).getFileHandle(${JSON.stringify(name)})).getFile(); return await file.text(); } catch (error) { return error.name; } })()`;
 
-async function signedIn(chromium, key, options) {
-  const page = await chromium.page(`${asked.url}/`, options);
+async function signedIn(chromium, key, options, url = asked.url) {
+  const page = await chromium.page(`${url}/`, options);
   await page.until(`document.activeElement?.id === 'key'`);
   await page.type(key);
   await page.press('Enter');
@@ -208,6 +208,14 @@ async function real(chromium) {
   seen.cancelled = (await ended(page)).problem;
   seen.errors = page.wrong;
   await page.close();
+
+  // Plain HTTP from elsewhere: there the browser itself has no picker.
+  const plain = await signedIn(chromium, 'ops', {}, asked.url.replace('127.0.0.1', 'outhaul.test'));
+  await plain.until(`!document.getElementById('statements').hidden`);
+  await write(plain, 'SELECT 1');
+  await plain.click('#sql-save');
+  seen.plain = [await plain.value('globalThis.isSecureContext'), await plain.value('typeof globalThis.showSaveFilePicker'), await plain.value(`document.getElementById('sql-save').getAttribute('aria-disabled')`), await plain.text('sql-why'), await plain.text('sql-problem')];
+  await plain.close();
   return seen;
 }
 

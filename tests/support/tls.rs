@@ -116,15 +116,61 @@ impl Drop for Listener {
 
 /// Who takes TLS connections with a certificate.
 pub(crate) fn acceptor(certificate: &Certificate) -> TlsAcceptor {
+    accepting(certificate, None)
+}
+
+/// The same, where clients must show a certificate of this authority if there is one.
+fn accepting(certificate: &Certificate, clients: Option<&Authority>) -> TlsAcceptor {
     let chain: Vec<_> = CertificateDer::pem_file_iter(&certificate.certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&certificate.key).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(authority.certificate()).unwrap()).unwrap();
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
+}
+
+/// TLS in front of a server that has none, and hears what clients send through it. With `clients` it asks them for a
+/// certificate of that authority.
+pub(crate) async fn fronted(certificate: &Certificate, server: String, clients: Option<&Authority>) -> Listener {
+    let acceptor = accepting(certificate, clients);
+    Listener::start(move |client, heard| {
+        let (acceptor, server) = (acceptor.clone(), server.clone());
+        async move {
+            let (mut from_client, mut to_client) = tokio::io::split(acceptor.accept(client).await?);
+            let mut behind = TcpStream::connect(server).await?;
+            let (mut from_server, mut to_server) = behind.split();
+            let asking = async {
+                let mut buffer = [0; 4096];
+                loop {
+                    let count = from_client.read(&mut buffer).await?;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    heard.lock().unwrap().extend_from_slice(&buffer[..count]);
+                    to_server.write_all(&buffer[..count]).await?;
+                }
+            };
+            let answering = async {
+                tokio::io::copy(&mut from_server, &mut to_client).await?;
+                to_client.shutdown().await
+            };
+            // Whoever goes first ends it for both.
+            tokio::select! {
+                ended = asking => ended,
+                ended = answering => ended,
+            }
+        }
+    })
+    .await
 }
 
 /// A server with TLS that asks for the password in a way that gives it away, and hears what comes then.

@@ -20,6 +20,7 @@ use super::password;
 use super::settings::{ServerAddress, SslMode, TargetSessionAttrs};
 use super::stream::{Lender, RawStream, SessionStream};
 use super::tls::TlsUpgrade;
+use super::untrusted::unknown_host;
 use crate::base::voice;
 
 /// One server, found once: a name behind which a balancer sits must not answer twice.
@@ -239,17 +240,14 @@ async fn endpoints(address: &ServerAddress) -> Result<Vec<Endpoint>, NotReached>
         ServerAddress::Tcp { host, port } => {
             let found = tokio::net::lookup_host((host.as_str(), *port))
                 .await
-                .map_err(|error| not_reached(address, &unknown_host(&error), Some(UnreachedReason::HostUnknown)))?;
+                .map_err(|error| not_reached(address, &unresolved(&error), Some(UnreachedReason::HostUnknown)))?;
             Ok(found.map(|address| Endpoint::Tcp { host: host.clone(), address }).collect())
         }
     }
 }
 
-/// The resolver's words, without the library's in front of them.
-fn unknown_host(error: &io::Error) -> String {
-    let text = error.to_string();
-    let words = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
-    format!("its name stands for no address ({words})")
+fn unresolved(error: &io::Error) -> String {
+    unknown_host(error).unwrap_or_else(|| format!("its name stands for no address ({error})"))
 }
 
 /// Whether `pg_hba.conf` has no entry for such a connection, or one that refuses it

@@ -11,6 +11,7 @@ pub(crate) mod password;
 pub(crate) mod settings;
 pub(crate) mod stream;
 pub(crate) mod tls;
+pub(crate) mod untrusted;
 
 pub(crate) use canceller::cancels_sent;
 pub(crate) use candidate::{NotReached, UnreachedReason};

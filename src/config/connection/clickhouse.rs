@@ -50,7 +50,7 @@ pub(super) fn settings(raw: &Raw, environment: &Environment) -> Result<ConnectSe
     })?;
     let parameters = conninfo::parse_url(rest, &found.place).map_err(|error| vec![error])?;
     let mut resolver = Resolver { environment, parameters, exposed: Vec::new(), errors: Vec::new() };
-    resolver.check_password_in_string(raw, found.on_command_line);
+    resolver.check_password_in_string(raw, found.on_command_line, true);
     let settings = resolver.of_clickhouse(raw, port, tls);
     match settings {
         Some(settings) if resolver.errors.is_empty() => Ok(settings),

@@ -17,8 +17,9 @@ pub(super) fn parse(text: &str, place: &str) -> Result<Parameters, ConfigError> 
         Some(rest) => out.read_url(rest)?,
         None if text.contains("://") || !text.contains('=') => {
             return Err(out.fault(
-                "neither a postgres:// URL nor key=value words",
-                "write postgres://user@host:5432/database or 'host=… dbname=… user=…'",
+                "no URL of a source, and no key=value words",
+                "write postgres://user@host:5432/database, clickhouse://user@host:8123/database (clickhouses:// with TLS), \
+                 or 'host=… dbname=… user=…'",
             ));
         }
         None => out.read_words(text)?,

@@ -123,7 +123,7 @@ impl Resolver<'_> {
             Ok(parameters) => self.parameters = parameters,
             Err(error) => return self.errors.push(error),
         }
-        self.check_password_in_string(raw, on_command_line);
+        self.check_password_in_string(raw, on_command_line, false);
     }
 
     fn read_service(&mut self) {

@@ -8,15 +8,23 @@ use crate::config::raw::{Origin, Raw};
 
 const HINT: &str = "every user of this machine can read it there; use --from env:NAME, PGPASSWORD, ~/.pgpass, --password-file or --password-command";
 
+/// The same for ClickHouse, which has no file of passwords.
+const CLICKHOUSE_HINT: &str = "every user of this machine can read it there; use --from env:NAME, CLICKHOUSE_PASSWORD, --password-file \
+    or --password-command";
+
 /// The options that give a password.
 const OPTIONS: [&str; 2] = ["password_file", "password_command"];
 
 impl Resolver<'_> {
     /// A connection string may hold a password where others cannot read it.
-    pub(super) fn check_password_in_string(&mut self, raw: &Raw, on_command_line: bool) {
+    pub(super) fn check_password_in_string(&mut self, raw: &Raw, on_command_line: bool, clickhouse: bool) {
         let Some(place) = self.parameters.get("password").map(|password| password.place.clone()) else { return };
         if on_command_line {
-            return self.fault("--from", "a password on the command line", HINT);
+            return self.fault(
+                "--from",
+                "a password on the command line",
+                if clickhouse { CLICKHOUSE_HINT } else { HINT },
+            );
         }
         if let Some(Origin::File(file, ..)) = raw.get("from").map(|setting| &setting.origin) {
             self.note_if_open(file);

@@ -386,8 +386,8 @@ fn a_password_file_that_others_can_read_is_refused_where_it_would_be_used() {
 #[test]
 fn mistakes_are_named() {
     for (from, words, hint) in [
-        ("mysql://h/d", "neither a postgres:// URL", "postgres://user@host"),
-        ("db.example", "neither a postgres:// URL", "postgres://user@host"),
+        ("mysql://h/d", "no URL of a source", "postgres://user@host"),
+        ("db.example", "no URL of a source", "postgres://user@host"),
         ("env:NOPE", "NOPE is not set", "set it"),
         ("postgres://h/d?sslmod=x", "no option \"sslmod\"", "did you mean sslmode?"),
         ("postgres://h/d?sslmode=allow", "sslmode allow", "write prefer"),

@@ -122,8 +122,7 @@ impl Builder<'_> {
         let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
         let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
         let console = self.console(&file, &sources);
-        self.check_memory(&limits, &datasets);
-        self.check_patience(&limits, &datasets);
+        self.check_limits(&limits, &datasets);
         self.check_sources(&file);
         let retention = self.retention(&file.retention);
         let jobs = self.jobs(&file.jobs);
@@ -165,8 +164,9 @@ impl Builder<'_> {
         })
     }
 
-    /// A stream must have room for itself at least.
-    fn check_memory(&mut self, limits: &ServiceLimits, datasets: &BTreeMap<String, Dataset>) {
+    /// A stream must have room for itself at least, and nobody waits longer for a client than ClickHouse for its reader.
+    fn check_limits(&mut self, limits: &ServiceLimits, datasets: &BTreeMap<String, Dataset>) {
+        self.check_patience(limits, datasets);
         let largest = datasets.values().map(Dataset::stream_bytes).max();
         if let Some(bytes) = largest.filter(|bytes| *bytes > limits.memory) {
             let wanted = bytes.div_ceil(1 << 20);
@@ -259,7 +259,6 @@ impl Builder<'_> {
         }
     }
 
-    /// Whoever waits longer for a client than ClickHouse waits for its reader.
     fn check_patience(&mut self, limits: &ServiceLimits, datasets: &BTreeMap<String, Dataset>) {
         let first = datasets.values().find(|dataset| dataset.ndjson.source.kind() == SourceKind::Clickhouse);
         if let Some(dataset) = first.filter(|_| limits.write_deadline > CLICKHOUSE_WAITS) {

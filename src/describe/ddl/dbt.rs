@@ -4,6 +4,8 @@
 //! A location is a template of Jinja and then one of Python, so that a brace in it has no sure way through; one with a
 //! bracket in it is taken as an expression.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use super::columns::DdlColumn;
@@ -48,7 +50,9 @@ pub(crate) fn sources(manifest: &Manifest, placement: &Placement, name: Option<&
     let export = match columns {
         Ok((columns, of_folders)) => Export { manifest, placement, columns, of_folders },
         Err(reasons) => {
-            reasons.iter().for_each(|reason| yaml.comment(reason));
+            for reason in &reasons {
+                yaml.comment(reason);
+            }
             return yaml.0;
         }
     };
@@ -147,7 +151,7 @@ impl Yaml {
         // JSON leaves DEL and what is behind it as it is, and YAML takes no control character but between its own escapes.
         let json: String = Value::from(text).to_string().chars().fold(String::new(), |mut out, c| {
             if ('\u{7f}'..='\u{9f}').contains(&c) || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
             } else {
                 out.push(c);
             }

@@ -143,14 +143,10 @@ impl ClickHouseBody {
     fn end(&mut self, error: Option<hyper::Error>) -> Result<(), SourceError> {
         let Some(mut scanner) = self.scanner.take() else { return Ok(()) };
         // What is packed must have its own end too.
-        let outcome = match self.unpacker.take().map(|unpacker| unpacker.finish()) {
-            Some(Ok(bytes)) => {
-                scanner.push(bytes.into(), &mut self.ready);
-                true
-            }
-            Some(Err(_)) => false,
-            None => true,
-        };
+        let ready = &mut self.ready;
+        let unpacker = self.unpacker.take();
+        let outcome =
+            unpacker.is_none_or(|unpacker| unpacker.finish(|bytes| scanner.push(bytes.into(), ready)).is_ok());
         match scanner.finish(error.is_none() && outcome) {
             FrameEnd::Whole { rest, proof } => {
                 self.running.ended();

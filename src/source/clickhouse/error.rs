@@ -1,9 +1,7 @@
 //! The server's errors by their codes, as the classes of a source's errors, and texts for people.
 
-use std::io;
-
 use super::super::{Retry, SourceError, SourceFault};
-use crate::base::http::HttpError;
+use super::unreached::PORTS;
 use crate::model::ErrorCode;
 
 /// Characters of a message that are shown.
@@ -45,6 +43,8 @@ impl ClickHouseError {
         let text = text.rfind(" (version ").map_or(text, |at| text.get(..at).unwrap_or(text));
         let text =
             ["DB::Exception: ", "DB::NetException: "].iter().find_map(|name| text.strip_prefix(name)).unwrap_or(text);
+        // Advice that is for whoever installed the server.
+        let text = text.split("If you use ClickHouse Cloud").next().unwrap_or(text);
         Self { code: code.or(read), text: shown(text) }
     }
 
@@ -107,9 +107,15 @@ fn reason(code: u32) -> Option<ErrorCode> {
     }
 }
 
+const WHO: &str = "check user and password: the URL names the user, and CLICKHOUSE_PASSWORD, --password-file or \
+    --password-command the password";
+
 fn hint(code: u32) -> Option<&'static str> {
     match code {
         164 => Some("its profile is readonly = 1, which lets nobody change a setting: readonly = 2 reads as safely"),
+        516 | 192..=194 => Some(WHO),
+        497 => Some("GRANT SELECT on it to this user, or name another"),
+        81 => Some("the URL names the database: clickhouse://user@host:8123/DATABASE"),
         202 | 203 => Some("fewer `--readers` take fewer of the server's queries"),
         241 => Some("the query needs more memory than the server, or its profile, allows"),
         159 | 160 => Some("the profile of this user limits how long a query may take (max_execution_time)"),
@@ -121,8 +127,11 @@ fn hint(code: u32) -> Option<&'static str> {
 
 /// An answer that is an error by its status, with the end of its body.
 pub(crate) fn of_status(status: http::StatusCode, code: Option<u32>, body: &str, doing: &str) -> SourceError {
-    let error = ClickHouseError::of_text(body, code);
-    if error.code.is_some() {
+    let mut error = ClickHouseError::of_text(body, code);
+    if let Some(code) = error.code {
+        if error.text.is_empty() {
+            error.text = format!("error {code} of the server, whose words did not come");
+        }
         return error.while_doing(doing);
     }
     // No ClickHouse: a proxy in front of one, or another server.
@@ -136,26 +145,8 @@ pub(crate) fn of_status(status: http::StatusCode, code: Option<u32>, body: &str,
     let said = if error.text.is_empty() { String::new() } else { format!(": {}", error.text) };
     let mut failed = SourceError::new(fault, format!("{doing}: the answer is {status}{said}"));
     failed.retry = retry;
-    failed.hint =
-        (fault == SourceFault::Usage).then(|| "is there a ClickHouse server at this host and port?".to_owned());
+    failed.hint = (fault == SourceFault::Usage).then(|| format!("is there a ClickHouse server? {PORTS}"));
     failed
-}
-
-/// No answer.
-pub(crate) fn of_http(error: HttpError, doing: &str) -> SourceError {
-    let (fault, reason) = match &error {
-        HttpError::Address(_) | HttpError::NotListed { .. } => (SourceFault::Usage, None),
-        HttpError::Tls { .. } => (SourceFault::Authentication, Some(ErrorCode::CertificateRefused)),
-        HttpError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
-            (SourceFault::Unavailable, Some(ErrorCode::ConnectionRefused))
-        }
-        HttpError::Connect { .. } | HttpError::Exchange { .. } | HttpError::Silent { .. } => {
-            (SourceFault::Unavailable, None)
-        }
-    };
-    let mut failed = SourceError::new(fault, doing);
-    failed.reason = reason;
-    failed.with_source(error)
 }
 
 #[cfg(test)]
@@ -169,6 +160,11 @@ mod tests {
             ("Code: 395. DB::Exception: no. (NAME) (version 23.8.1.2 (official build))\n", Some(395), "no. (NAME)"),
             ("Code: 395, e.displayText() = DB::Exception: no, e.what() = DB::Exception\n", Some(395), "no"),
             ("Code: 210. DB::NetException: reset\nby peer", Some(210), "reset by peer"),
+            (
+                "Code: 194. DB::Exception: no\n\nIf you use ClickHouse Cloud, go there (NAME) (version 26.9.2.1)",
+                Some(194),
+                "no",
+            ),
             ("<html>Bad Gateway</html>", None, "<html>Bad Gateway</html>"),
             ("", None, ""),
         ] {
@@ -212,6 +208,9 @@ mod tests {
         assert_eq!(fault(502, "<html>").fault, SourceFault::Unavailable);
         assert_eq!(fault(403, "no").fault, SourceFault::Authentication);
         assert_eq!(fault(404, "nginx").fault, SourceFault::Usage);
+        let wordless = of_status(http::StatusCode::OK, Some(60), "", "asking");
+        assert_eq!((wordless.fault, wordless.code.as_deref()), (SourceFault::Missing, Some("60")));
+        assert_eq!(wordless.source.unwrap().to_string(), "error 60 of the server, whose words did not come");
         // A proxy that repeats what the server said.
         let error =
             fault(500, "[ Id: 1; User \"x\" ] concurrent query failed: Code: 202. DB::Exception: Too many (version 1)");

@@ -18,10 +18,11 @@ use super::super::pace::Pace;
 use super::super::{SourceError, SourceFault};
 use super::body::ClickHouseBody;
 use super::coding::Unpacker;
-use super::error::{ClickHouseError, of_http, of_status};
+use super::error::{ClickHouseError, of_status};
 use super::frame::{FrameEnd, FrameScanner, HELD_BACK};
 use super::kill::RunningQuery;
 use super::prepare::query_id;
+use super::unreached::of_http;
 use crate::base::http::{BodyCoding, HttpServer};
 use crate::base::postgres::password;
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
@@ -150,7 +151,7 @@ impl ClickHouseHttp {
         let mut running = RunningQuery::new(Arc::clone(self), query_id.to_owned());
         let all: Vec<(&str, &str)> = [("query_id", query_id)].iter().chain(parameters).copied().collect();
         let response = self.send(doing, sql, &all, self.coding).await?;
-        if !response.status().is_success() {
+        if is_refusal(&response) {
             let error = refused(response, doing).await;
             running.ended();
             return Err(error);
@@ -228,6 +229,11 @@ fn code_of(headers: &HeaderMap) -> Option<u32> {
     headers.get("X-ClickHouse-Exception-Code")?.to_str().ok()?.parse().ok()
 }
 
+/// Whether an answer is an error by its head. A proxy may make a success of a refusal, whose number it leaves.
+fn is_refusal(response: &Response<Incoming>) -> bool {
+    !response.status().is_success() || code_of(response.headers()).is_some_and(|code| code != 0)
+}
+
 /// What an answer says that is an error by its status: the end of its body, since megabytes of rows may stand before it.
 async fn refused(response: Response<Incoming>, doing: &str) -> SourceError {
     let (status, code) = (response.status(), code_of(response.headers()));
@@ -256,13 +262,15 @@ async fn refused(response: Response<Incoming>, doing: &str) -> SourceError {
         }
         gone.clear();
     }
+    // However it ended: what has come may tell.
+    let _ = unpacker.map(|unpacker| unpacker.finish(|bytes| scanner.push(bytes.into(), &mut gone)));
     let tail = scanner.into_held();
     of_status(status, code, &String::from_utf8_lossy(&tail), doing)
 }
 
 /// An answer's body, of at most [`ANSWER_MAX`] bytes.
 async fn whole(response: Response<Incoming>, doing: &str) -> Result<Vec<u8>, SourceError> {
-    if !response.status().is_success() {
+    if is_refusal(&response) {
         return Err(refused(response, doing).await);
     }
     ends_by_itself(&response, doing)?;

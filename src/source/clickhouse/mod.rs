@@ -32,6 +32,7 @@ pub(crate) mod settings;
 mod source;
 mod steady;
 mod types;
+mod unreached;
 pub(crate) mod verbatim;
 
 pub use source::ClickHouse;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::{Retry, SourceError, SourceFault};
 use super::body::ClickHouseBody;
 use super::http::{ClickHouseHttp, QuestionParameters};
+use super::unreached::first;
 use crate::model::SourceCost;
 
 /// Whether a setting must be as we want it.
@@ -90,7 +91,7 @@ impl ClickHouseSession {
     /// # Errors
     /// The server cannot be asked, or its profile has a setting that would make answers wrong, and forbids to change it.
     pub(crate) async fn open(http: Arc<ClickHouseHttp>, wanted: &[WantedSetting]) -> Result<Self, SourceError> {
-        let rows = http.ask("asking the server what it is", &inquiry(wanted), &[]).await?;
+        let rows = http.ask("asking the server what it is", &inquiry(wanted), &[]).await.map_err(first)?;
         let mut facts: BTreeMap<String, String> = BTreeMap::new();
         for row in rows {
             let mut values = row.into_iter();

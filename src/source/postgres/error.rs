@@ -3,13 +3,13 @@
 use std::error::Error as StdError;
 use std::io;
 
-use rustls::CertificateError;
 use tokio_postgres::error::{DbError, ErrorPosition};
 
 use super::frame::ErrorResponse;
 use super::sqlstate;
 use crate::base::postgres::password::NoPassword;
 use crate::base::postgres::settings::ConnectSettings;
+use crate::base::postgres::untrusted::{cause, certificate_hint, certificate_words};
 use crate::base::postgres::{NotReached, UnreachedReason};
 use crate::base::{OPEN_FILES_HINT, tells_of_open_files, voice};
 use crate::model::ErrorCode;
@@ -209,14 +209,6 @@ fn is_refusal(error: &tokio_postgres::Error, text: &str) -> bool {
     alert || begins || handshake
 }
 
-/// What is wanted of an error's causes; `io::Error` hides the one that it was made of.
-fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    std::iter::successors(Some(error), |error| (**error).source()).find_map(|error| {
-        let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
-        inner.or_else(|| error.downcast_ref())
-    })
-}
-
 fn chain(error: &(dyn StdError + 'static)) -> String {
     let words = std::iter::successors(Some(error), |error| (**error).source()).map(ToString::to_string);
     words.collect::<Vec<_>>().join(": ")
@@ -233,40 +225,6 @@ fn driver_hint(error: &(dyn StdError + 'static), text: &str) -> Option<&'static 
 
 const TLS_HINT: &str = "remote hosts default to sslmode=verify-full, with sslrootcert for the authority to trust; on a trusted network \
     add ?sslmode=disable to --from";
-
-/// What is wrong with a certificate, in a person's words.
-fn certificate_words(why: &CertificateError) -> String {
-    match why {
-        CertificateError::UnknownIssuer => "no trusted authority signed the server's certificate".to_owned(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "the server's certificate has expired".to_owned()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "the server's certificate is for other names".to_owned()
-        }
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "the server shows the certificate of an authority".to_owned()
-        }
-        other => format!("the server's certificate is refused: {other}"),
-    }
-}
-
-fn certificate_hint(why: &CertificateError) -> Option<&'static str> {
-    match why {
-        CertificateError::UnknownIssuer => {
-            Some("sslrootcert=FILE names the authority that has signed it; sslmode=require encrypts without checking")
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Some("it needs a new one"),
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Some("use one of its alternative names as the host in --from")
-        }
-        // webpki's own error has no type that rustls shows.
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            Some("let that authority sign one for the server; sslmode=require encrypts without checking")
-        }
-        _ => None,
-    }
-}
 
 /// By the words of our own libraries, where there is nothing else.
 fn worded_hint(text: &str) -> Option<&'static str> {
@@ -287,6 +245,8 @@ fn worded_hint(text: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+
     use super::*;
 
     #[test]

@@ -85,8 +85,7 @@ fn dimension(dimension: &Dimension) -> Result<(String, AsJson), ChScopeError> {
     }
     let value = &side.operand;
     Ok(match side.of.ch_type {
-        ChType::Text => (value.clone(), AsJson::Plain),
-        ChType::Bool | ChType::Float32 | ChType::Float64 => (value.clone(), AsJson::Plain),
+        ChType::Text | ChType::Bool | ChType::Float32 | ChType::Float64 => (value.clone(), AsJson::Plain),
         ChType::Integer { .. } | ChType::Decimal { .. } => (value.clone(), AsJson::Digits),
         ChType::DateTime | ChType::DateTime64 { .. } => (format!("toString({value}, 'UTC')"), AsJson::Moment),
         ChType::Date => (format!("toString({value})"), AsJson::Quoted),

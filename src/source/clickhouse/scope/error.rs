@@ -12,7 +12,7 @@ pub(crate) enum ChScopeError {
     #[error("a value is no {0}, or is beyond what one holds")]
     Value(&'static str),
     /// A decimal with more digits than its column has.
-    #[error("a value is no number of at most {whole} digits before the point and {fraction} behind it")]
+    #[error("a value is no number, or has more digits than fit before and behind the point ({whole} and {fraction})")]
     Digits {
         /// Digits before the point.
         whole: u8,

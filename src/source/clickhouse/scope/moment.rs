@@ -89,10 +89,23 @@ fn offset(text: &str) -> Option<i64> {
 
 /// A day as a literal; `None` where the server has no such day. `long` is of a `Date32`.
 pub(super) fn day_literal(day: NaiveDate, long: bool) -> Option<String> {
-    if !long && (FIRST_SHORT..=LAST_SHORT).contains(&day) {
+    if !long && is_short(day) {
         return Some(format!("toDate('{day}')"));
     }
     (FIRST_DAY..=LAST_DAY).contains(&day).then(|| format!("toDate32('{day}')"))
+}
+
+/// Whether `Date` holds a day.
+pub(super) fn is_short(day: NaiveDate) -> bool {
+    (FIRST_SHORT..=LAST_SHORT).contains(&day)
+}
+
+/// Whether a column of moments can hold this one: `DateTime`, where no `scale` is said, has whole seconds up to the year 2106.
+pub(super) fn holds(moment: NaiveDateTime, scale: Option<u8>) -> bool {
+    let moment = moment.and_utc();
+    let step = 10_u32.checked_pow(9 - u32::from(scale.unwrap_or(0)).min(9)).unwrap_or(1);
+    let fits = scale.is_some() || u32::try_from(moment.timestamp()).is_ok();
+    fits && moment.timestamp_subsec_nanos().is_multiple_of(step)
 }
 
 /// A moment as a literal, as coarse as it can be, since that is what an index takes best; `None` where the server has no
@@ -108,7 +121,7 @@ pub(super) fn moment_literal(moment: NaiveDateTime) -> Option<String> {
     {
         return Some(format!("toDateTime({seconds}, 'UTC')"));
     }
-    if nanos % 1_000 == 0 {
+    if nanos.is_multiple_of(1_000) {
         return Some(format!("fromUnixTimestamp64Micro(toInt64('{}'), 'UTC')", moment.timestamp_micros()));
     }
     moment.timestamp_nanos_opt().map(|nanos| format!("fromUnixTimestamp64Nano(toInt64('{nanos}'), 'UTC')"))

@@ -5,7 +5,10 @@ use super::super::names::{self, quoted};
 use super::super::types::ChType;
 use super::error::ChScopeError;
 use super::literal::{ScopeType, literal};
-use super::moment::{FIRST_DAY, LAST_DAY, day_literal, end_of_bucket, moment_literal, written_day, written_moment};
+use super::moment::{
+    FIRST_DAY, LAST_DAY, day_literal, end_of_bucket, holds, is_short, moment_literal, written_day, written_moment,
+};
+use crate::base::failpoint;
 use crate::model::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 
 /// The most characters of a pattern.
@@ -71,7 +74,9 @@ fn filled(scope: &TenantScope, value: &str, of: &ScopeType) -> Result<String, Ch
     }
     // A constant text would be read as whatever stands beside it: 2^64 + 44 is 44 to a column of UInt64. A text of a column
     // is compared with texts alone.
-    let value = format!("(materialize({}))", literal(value, of, TENANT)?);
+    let literal = literal(value, of, TENANT)?;
+    let value =
+        if failpoint::off("typed_tenant") { format!("({literal})") } else { format!("(materialize({literal}))") };
     let (mut sql, mut at) = ("\n".to_owned(), 0);
     for place in places {
         sql.push_str(template.get(at..place.start).unwrap_or_default());
@@ -145,8 +150,26 @@ impl<'a> ChSide<'a> {
         literal(text, &self.of, &self.column.name)
     }
 
+    /// Whether a value is one of the type's kind that no column of it holds. Such a one is no row's, and must not reach the
+    /// server as a member of a set, nor as an equality, which it makes a set of: there it becomes a value of the column.
+    fn is_nobodys(&self, value: &str) -> bool {
+        let day = || written_day(value).ok();
+        let moment = || written_moment(value).ok();
+        match self.of.ch_type {
+            ChType::Date => !self.of.is_long() && day().is_some_and(|day| !is_short(day)),
+            ChType::DateTime => moment().is_some_and(|moment| !holds(moment, None)),
+            ChType::DateTime64 { scale } => moment().is_some_and(|moment| !holds(moment, Some(scale))),
+            _ => false,
+        }
+    }
+
     fn compared(&self, sign: &str, value: &str) -> Result<String, ChScopeError> {
         let literal = self.value(value)?;
+        match sign {
+            "=" if self.is_nobodys(value) => return Ok(NONE.to_owned()),
+            "!=" if self.is_nobodys(value) => return Ok(format!("isNotNull({})", self.operand)),
+            _ => {}
+        }
         if self.of.is_float() && value.to_ascii_lowercase().ends_with("nan") {
             return match sign {
                 "=" => Ok(format!("isNaN({})", self.operand)),
@@ -158,17 +181,19 @@ impl<'a> ChSide<'a> {
     }
 
     fn among(&self, values: &[String]) -> Result<String, ChScopeError> {
-        // The members of a set take the column's type, and lose what that has no place for.
-        let exact = matches!(
-            self.of.ch_type,
-            ChType::Integer { .. } | ChType::Text | ChType::Fixed | ChType::Enum | ChType::Uuid
-        );
-        if !exact {
-            let each = values.iter().map(|value| self.compared("=", value)).collect::<Result<Vec<_>, _>>()?;
+        let literals =
+            values.iter().map(|value| Ok((value, self.value(value)?))).collect::<Result<Vec<_>, ChScopeError>>()?;
+        let held: Vec<(&String, String)> = literals.into_iter().filter(|(value, _)| !self.is_nobodys(value)).collect();
+        if held.is_empty() {
+            return Ok(NONE.to_owned());
+        }
+        // The members of a set take the column's type.
+        if self.of.is_float() || matches!(self.of.ch_type, ChType::DateTime64 { .. }) {
+            let each = held.iter().map(|(value, _)| self.compared("=", value)).collect::<Result<Vec<_>, _>>()?;
             return Ok(each.join(" OR "));
         }
-        let values = values.iter().map(|value| self.value(value)).collect::<Result<Vec<_>, _>>()?;
-        Ok(format!("{} IN ({})", self.operand, values.join(", ")))
+        let set: Vec<String> = held.into_iter().map(|(_, literal)| literal).collect();
+        Ok(format!("{} IN ({})", self.operand, set.join(", ")))
     }
 
     fn like(&self, pattern: &str) -> Result<String, ChScopeError> {

@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+
+use super::super::lexer;
 use super::error::ChScopeError;
 use super::*;
 use crate::model::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
@@ -41,7 +44,6 @@ fn a_value_is_exactly_what_its_column_holds_or_nothing() {
         ("Bool", "true", "true"),
         ("String", "it's \\", "'it\\'s \\\\'"),
         ("Date", "2026-01-31", "toDate('2026-01-31')"),
-        ("Date", "1950-01-31", "toDate32('1950-01-31')"),
         ("Nullable(Date32)", "2026-01-31", "toDate32('2026-01-31')"),
         ("DateTime", "2026-01-31T12:00:00+01:00", "toDateTime(1769857200, 'UTC')"),
         ("DateTime64(3)", "2026-01-31 11:00:00.5", "fromUnixTimestamp64Micro(toInt64('1769857200500000'), 'UTC')"),
@@ -170,10 +172,26 @@ fn patterns_and_sets_mean_what_they_say() {
     assert_eq!(of("UInt8", &[]), Ok("(0)".to_owned()));
     assert_eq!(of("String", &["a", "b'"]), Ok("(`c` IN ('a', 'b\\''))".to_owned()));
     assert_eq!(of("Enum8('a' = 1)", &["a", "z"]), Ok("(toString(`c`) IN ('a', 'z'))".to_owned()));
-    // A set of moments would have its members as coarse as the column.
+    // What the column cannot hold would become something else in a set, and an equality may be made one.
     assert_eq!(
-        of("DateTime", &["1970-01-01 00:00:01.5", "1970-01-01"]),
-        Ok("(`c` = fromUnixTimestamp64Micro(toInt64('1500000'), 'UTC') OR `c` = toDateTime(0, 'UTC'))".to_owned())
+        of("DateTime", &["1970-01-01 00:00:01.5", "1970-01-01", "2106-02-07 06:28:16"]),
+        Ok("(`c` IN (toDateTime(0, 'UTC')))".to_owned())
+    );
+    for (type_name, value) in [
+        ("Date", "1950-01-31"),
+        ("Date", "2149-06-07"),
+        ("DateTime", "2106-02-07T06:28:16Z"),
+        ("DateTime", "1969-12-31T23:59:59Z"),
+        ("DateTime", "2026-01-31T00:00:00.000001Z"),
+        ("DateTime64(3)", "2026-01-31T00:00:00.0001Z"),
+    ] {
+        assert_eq!(equal(type_name, value), Ok("(0)".to_owned()), "{type_name} {value}");
+        assert_eq!(of(type_name, &[value, value]), Ok("(0)".to_owned()));
+        assert_eq!(one(type_name, ScopeTest::NotEqual(value.to_owned())), Ok("(isNotNull(`c`))".to_owned()));
+    }
+    assert_eq!(
+        one("DateTime", ScopeTest::Less("2106-02-07T06:28:16Z".to_owned())),
+        Ok("(`c` < fromUnixTimestamp64Micro(toInt64('4294967296000000'), 'UTC'))".to_owned())
     );
     assert_eq!(equal("Float64", "NaN"), Ok("(isNaN(`c`))".to_owned()));
     assert_eq!(one("Float64", ScopeTest::Less("nan".to_owned())), Err(ChScopeError::NotOrdered));
@@ -189,4 +207,41 @@ fn patterns_and_sets_mean_what_they_say() {
     }
     let named = ScopeColumn { name: "a`b".to_owned(), ..column("Int64") };
     assert_eq!(predicate(&scope(named)), Ok(Some("(`a\\`b` = CAST('2' AS Int64))".to_owned())));
+}
+
+proptest! {
+    #![proptest_config(crate::regressions::kept())]
+
+    /// Whatever a caller writes, for whichever type: it is refused, or it is one condition, which ends where ours does.
+    #[test]
+    fn any_text_is_refused_or_one_condition(
+        type_name in prop::sample::select(vec![
+            "String", "UInt8", "Int64", "Float64", "Decimal(10, 2)", "Date", "DateTime64(3)", "UUID", "IPv6", "Bool",
+            "Enum8('a' = 1)", "LowCardinality(Nullable(String))",
+        ]),
+        text in prop_oneof![
+            ".{0,30}",
+            "[0-9'\\\\ .:TZe+-]{0,30}",
+            "[a'\"`\\\\()\\[\\]{};/*#\n$-]{0,12}",
+            "[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2})?)?",
+        ],
+    ) {
+        let tests = [
+            ScopeTest::Equal(text.clone()),
+            ScopeTest::NotEqual(text.clone()),
+            ScopeTest::Less(text.clone()),
+            ScopeTest::In(vec![text.clone(), text.clone()]),
+            ScopeTest::Between(text.clone(), text.clone()),
+            ScopeTest::Like(text.clone()),
+            ScopeTest::DateRange { from: Some(text.clone()), to: None },
+            ScopeTest::Bucket { unit: BucketUnit::Month, start: text.clone() },
+        ];
+        let conditions = tests.into_iter().map(|test| one(type_name, test));
+        for sql in conditions.chain([of_tenant("tenant = {tenant}", type_name, &text)]).flatten() {
+            prop_assert_eq!(lexer::check("--where", &sql).ok(), Some(sql.as_str()), "{}", sql);
+            // The caller's text stands in quotes alone.
+            let bare = lexer::statement(&sql).map(|says| says.format);
+            prop_assert_eq!(bare, Ok(None));
+        }
+    }
 }
