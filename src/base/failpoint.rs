@@ -4,7 +4,7 @@
 //! `OUTHAUL_TEST_OFF=locks,…` switches mechanisms off; `OUTHAUL_TEST_STOP=name=FILE,…` makes FILE when the run reaches
 //! `name` and waits until somebody removes it; `OUTHAUL_TEST_LIMITS=name=SECONDS,…` shortens a time limit;
 //! `OUTHAUL_TEST_NAMES=FILE` gives the program's own HTTP calls the addresses of hosts, `HOST ADDRESS` a line, as they are at
-//! each call; `OUTHAUL_TEST_PANIC=name` panics there; computing threads have places of their own, at which they cannot wait.
+//! each call; `OUTHAUL_TEST_COUNT=act=FILE` adds a line to FILE for each act; `OUTHAUL_TEST_PANIC=name` panics there; computing threads have places of their own, at which they cannot wait.
 
 #[cfg(not(feature = "failpoints"))]
 mod switched {
@@ -31,6 +31,9 @@ mod switched {
 
     /// Panics at a place: never.
     pub(crate) const fn blow(_place: &str) {}
+
+    /// Counts an act: never.
+    pub(crate) const fn count(_act: &str) {}
 }
 
 #[cfg(feature = "failpoints")]
@@ -62,6 +65,17 @@ mod switched {
     /// Places where somebody has stopped: once a test has let them go, nobody stops there again.
     static STOPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
+    /// Adds a line to the file that a test has named for an act (`OUTHAUL_TEST_COUNT=fsync=FILE`).
+    pub(crate) fn count(act: &str) {
+        let Ok(list) = std::env::var("OUTHAUL_TEST_COUNT") else { return };
+        let file = list.split(',').filter_map(|item| item.split_once('=')).find(|(name, _)| *name == act);
+        let append = |path: &str| std::fs::OpenOptions::new().append(true).create(true).open(path);
+        if let Some(Ok(mut file)) = file.map(|(_, path)| append(path)) {
+            // A line that is missing is a count too low, which the test that counts sees.
+            let _ = std::io::Write::write_all(&mut file, b".\n");
+        }
+    }
+
     /// Panics at a place.
     pub(crate) fn blow(place: &str) {
         // The message holds every secret there is, and nobody may show it.
@@ -87,4 +101,4 @@ mod switched {
     }
 }
 
-pub(crate) use switched::{address, blow, limit, off, reach};
+pub(crate) use switched::{address, blow, count, limit, off, reach};

@@ -211,7 +211,7 @@ fn single_file() -> Arg {
 
 fn resume() -> Command {
     let mut command = Command::new("resume")
-        .about("Go on with a run that died, or finish one that died after its manifest")
+        .about("Go on with a run that died, or with a whole job by its root")
         .after_help(RESUME_EXAMPLES)
         .arg(dest())
         .arg(single_file())

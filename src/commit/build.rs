@@ -11,9 +11,9 @@ use super::model::{
 use super::types::{arrow_type, parquet_type, pg_type};
 use super::watermark::watermark;
 use crate::model::{
-    AmountRead, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format, FormatOptions,
-    KeyColumn, ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, RowOrder,
-    RowsAvailable, RunStatus, SchemaChange, Selection, SourceFacts, SourceKind,
+    AmountRead, AskedColumns, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format,
+    FormatOptions, KeyColumn, ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent,
+    RowOrder, RowsAvailable, RunStatus, SchemaChange, SourceFacts, SourceKind,
 };
 
 /// What a manifest says that is in no receipt.
@@ -39,7 +39,7 @@ pub(crate) struct RunFacts<'a> {
     /// Which values the manifest may show.
     pub(crate) stats: ManifestStats,
     /// What of the relation was asked for.
-    pub(crate) selection: Selection,
+    pub(crate) selection: AskedColumns,
     /// How the columns differ from those of the export that an incremental one goes on from.
     pub(crate) changes: Vec<SchemaChange>,
     /// Which columns the parts have folders for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::error::ManifestError;
@@ -16,6 +16,9 @@ use crate::model::RunStatus;
 use crate::store::Destination;
 
 pub(super) const JSON: &str = "application/json";
+
+/// Documents that are written to a store at the same time.
+const WRITTEN_AT_ONCE: usize = 8;
 
 /// A file beside the manifest, which says how others read the export.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +99,9 @@ impl Documents {
                 put.map_err(|source| ManifestError::Unfinished { what: document.path, source })
             });
         }
-        try_join_all(writing).await?;
+        // Whoever is far away is waited for once; a folder here would only need more open files.
+        let at_once = if destination.local_folder().is_some() { 1 } else { WRITTEN_AT_ONCE };
+        stream::iter(writing).buffered(at_once).try_collect::<()>().await?;
         let put = destination.put(SUCCESS_PATH, self.success.clone(), JSON).await;
         put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH, source })
     }

@@ -8,11 +8,11 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use super::build::{RunFacts, build};
 use super::model::Manifest;
 use crate::model::{
-    AmountRead, CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Compression, Consistency,
-    ConsistencyMode, CsvOptions, Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout, ManifestStats, Newline,
-    ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, Policies, Precision,
-    ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable, Selection, SnapshotRecord, SourceFacts, SourceKind,
-    SourceProfile, StagedObject, Staging, TupleId,
+    AmountRead, AskedColumns, CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Compression,
+    Consistency, ConsistencyMode, CsvOptions, Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout,
+    ManifestStats, Newline, ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent,
+    Policies, Precision, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable, SnapshotRecord, SourceFacts,
+    SourceKind, SourceProfile, StagedObject, Staging, TupleId,
 };
 use crate::store::{Destination, PartName, StoreOptions};
 
@@ -229,7 +229,7 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
         plan,
         format,
         stats,
-        selection: Selection::default(),
+        selection: AskedColumns::default(),
         changes: Vec::new(),
         folders: None,
     }

@@ -2,7 +2,7 @@
 
 use crate::base::text::ordinal::{greater, ordinal};
 use crate::model::{
-    ColumnOrigin, ColumnPlan, PartitionReceipt, PlannedWatermark, SchemaChange, Selection, Watermark, WatermarkScale,
+    AskedColumns, ColumnOrigin, ColumnPlan, PartitionReceipt, PlannedWatermark, SchemaChange, Watermark, WatermarkScale,
 };
 
 /// The watermark of an export. One that a cap cut short hands on what it went on from: its own rows say nothing of those
@@ -12,7 +12,7 @@ pub(super) fn watermark(
     columns: &[ColumnPlan],
     receipts: &[PartitionReceipt],
     truncated: bool,
-    (selection, changes): (Selection, Vec<SchemaChange>),
+    (selection, changes): (AskedColumns, Vec<SchemaChange>),
 ) -> Option<Watermark> {
     let before = planned.since.as_ref();
     let (since, key) = (before.map(|since| since.run_id.clone()), output_names(&planned.key, columns));

@@ -50,7 +50,7 @@ pub(super) fn find(
     }
     match source.map(Source::kind) {
         Some(SourceKind::Clickhouse) => found.clickhouse(given),
-        Some(_) => found.not_clickhouse(given),
+        Some(_) => found.not_clickhouse(),
         None => {}
     }
     found.objects(given);
@@ -267,10 +267,11 @@ impl Contradictions<'_> {
     }
 
     /// What only ClickHouse has.
-    fn not_clickhouse(&mut self, given: &Given) {
+    fn not_clickhouse(&mut self) {
         self.refuse(&["consistency"], "where the rows are not in ClickHouse", "leave it out");
-        if let Some(setting) = self.raw.get("table").filter(|_| given.table.as_deref().is_some_and(value::is_cut)) {
-            let what = format!("{}: a name has {} bytes at most in PostgreSQL", setting.origin, value::NAME_BYTES_MAX);
+        let Some(setting) = self.raw.get("table") else { return };
+        for why in setting.values.iter().filter_map(|name| value::whole_name(name).err()) {
+            let what = format!("{}: {why}", setting.origin);
             self.errors.push(ConfigError::new(what, "write the name that the table has"));
         }
     }

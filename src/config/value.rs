@@ -10,7 +10,7 @@ use super::options::nearest;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::model::policy::decimal;
 use crate::model::{ColumnChoice, Compression, Direction, Format, Since, UnconstrainedNumeric};
-pub(super) use crate::source::postgres::plan::NAME_BYTES_MAX;
+use crate::source::postgres::plan::NAME_BYTES_MAX;
 use crate::store::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 
 /// In front of a text, it says that the text is Unicode, and is no part of it.
@@ -343,10 +343,16 @@ pub(super) fn table(text: &str) -> Result<(Option<String>, String), String> {
     }
 }
 
-/// Whether a table's name is longer than PostgreSQL has them: the server would cut it, and what is left may be another table.
-pub(super) fn is_cut(text: &str) -> bool {
+/// # Errors
+/// A table's name is longer than PostgreSQL has them: the server would cut it, and what is left may be another table.
+pub(super) fn whole_name(text: &str) -> Result<(), String> {
     let long = |name: &String| name.len() > NAME_BYTES_MAX;
-    table(text).is_ok_and(|(schema, name)| long(&name) || schema.as_ref().is_some_and(long))
+    match table(text) {
+        Ok((schema, name)) if long(&name) || schema.as_ref().is_some_and(long) => {
+            Err(format!("a name has {NAME_BYTES_MAX} bytes at most in PostgreSQL"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A table's name as a person wrote it, once it is known to be one.

@@ -189,7 +189,8 @@ fn tables() {
     let (fits, long) = ("x".repeat(63), "x".repeat(64));
     assert_eq!(table(&fits), name(None, &fits));
     refuses(table, &["a\0b", "\"a\0b\""]);
-    assert!(is_cut(&long) && is_cut(&format!("s.\"{long}\"")) && is_cut(&format!("{long}.t")) && !is_cut(&fits));
+    refuses(whole_name, &[&long, &format!("s.\"{long}\""), &format!("{long}.t")]);
+    assert_eq!(whole_name(&fits), Ok(()));
     refuses(table, &["", ".", "a.", ".a", "a.b.c", "a b", "\"a", "\"a\"b", "a.\"b\"c"]);
 }
 

@@ -22,6 +22,9 @@ const READINGS_AT_ONCE: usize = 2;
 /// What a guard says, to each of several exports.
 type Alarm = BoxFuture<'static, Arc<ExportError>>;
 
+/// The guard of what several exports read.
+type CommonGuard = (Weak<dyn Reading>, WeakShared<Alarm>);
+
 /// The exports of a run. One export is a company of one.
 #[derive(Debug)]
 pub(crate) struct Company {
@@ -41,7 +44,7 @@ pub(crate) struct Company {
     /// The right to have sessions of its own.
     readings: Semaphore,
     /// The guards of what they read, each for as long as one of them reads it.
-    guards: Mutex<Vec<(Weak<dyn Reading>, WeakShared<Alarm>)>>,
+    guards: Mutex<Vec<CommonGuard>>,
     /// Where all are to be read before the first commits.
     gate: Option<watch::Sender<Gate>>,
     desk: Semaphore,

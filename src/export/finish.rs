@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::hold::{Hold, own_files};
 use super::place;
+use super::planned::Planned;
 use super::request::ExportRequest;
-use super::run::{Planned, Run};
-use super::since::{self, Found};
+use super::run::Run;
+use super::since::{self, Continuation};
 use crate::base::whole_file::write_whole;
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
@@ -287,7 +288,7 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         format: &planned.format,
         stats: run.request.commit.manifest_stats,
         selection: since::selection(&run.request.shape),
-        changes: run.since.get().map(Found::changes).unwrap_or_default(),
+        changes: run.since.get().map(Continuation::changes).unwrap_or_default(),
         folders: run.request.commit.folders.as_ref(),
     }
 }

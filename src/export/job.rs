@@ -14,8 +14,9 @@ use super::finish::RunTarget;
 use super::job_record;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
+use super::planned::{check_counts, format_of};
 use super::request::ExportRequest;
-use super::run::{Run, check_counts, format_of, plan, unless_cancelled};
+use super::run::{Run, plan, unless_cancelled};
 use super::since;
 use super::together::together;
 use super::worker::folders_of;
@@ -181,7 +182,7 @@ async fn begun(
         readers,
         allow_mixed: AllowMixed(false),
     };
-    carried_out(terms, parts, events, cancel, commit_begun).await
+    Box::pin(carried_out(terms, parts, events, cancel, commit_begun)).await
 }
 
 /// Carries the exports of a run out, and writes its record.

@@ -143,6 +143,11 @@ async fn opened(request: &ResumeRequest, run_id: &str, export: &FoundExport) -> 
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint(hint));
     };
     of_source(&record, request.source.as_ref())?;
+    if record.plan.watermark.is_some() {
+        let message = "an export of what is new since another one is not gone on with from its journal alone";
+        let hint = "`outhaul run` with the same --run-id asks for what is new again";
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint(hint));
+    }
     let asked = of_record(&record, request, export, &placement);
     let (asked, place): (ExportRequest, RunTarget) = open(&asked).await?;
     Ok(OpenedPart::Open(Box::new((asked, place))))

@@ -22,7 +22,7 @@ use super::request::ExportRequest;
 use crate::base::failpoint;
 use crate::commit::{Placement, look};
 use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot, SnapshotId, Target};
-use crate::source::{Reading, Source};
+use crate::source::{Begun, Reading, Source};
 use crate::store::owner::{ProcessIdentity, owner};
 use crate::store::{Destination, Journal, shown};
 
@@ -248,16 +248,7 @@ pub async fn keep(
         return Err(ExportError::new(ExportErrorKind::Usage, message)
             .with_hint("export with --readers 2 or more, or with --keep-snapshot"));
     }
-    let (mut begun, mut journals) = (vec![record.begun(&journal, false).await?], vec![journal]);
-    for (url, single_file) in &request.others {
-        let (destination, _) = place(url, *single_file).await?;
-        let journal = Journal::new(destination, record.run_id.clone());
-        let other = RunRecord::read(&journal).await?;
-        let gone =
-            || ExportError::new(ExportErrorKind::Usage, format!("no export of the run has begun at {}", shown(url)));
-        begun.push(other.ok_or_else(gone)?.begun(&journal, false).await?);
-        journals.push(journal);
-    }
+    let (begun, journals) = of_all(&request.others, journal, &record).await?;
     let Some(keeping) = request.source.keep(record.run_id.clone(), begun) else {
         return Err(ExportError::new(ExportErrorKind::Usage, "this source has no snapshot that could be held"));
     };
@@ -281,6 +272,25 @@ pub async fn keep(
         }
     };
     Ok(keeper.hold(deadline, request.yield_after, over.boxed()).await?)
+}
+
+/// What is known of all exports of a run whose first one is known, and their journals.
+async fn of_all(
+    others: &[(String, bool)],
+    journal: Journal,
+    record: &RunRecord,
+) -> Result<(Vec<Begun>, Vec<Journal>), ExportError> {
+    let (mut begun, mut journals) = (vec![record.begun(&journal, false).await?], vec![journal]);
+    for (url, single_file) in others {
+        let (destination, _) = place(url, *single_file).await?;
+        let journal = Journal::new(destination, record.run_id.clone());
+        let other = RunRecord::read(&journal).await?;
+        let message = || format!("no export of the run has begun at {}", shown(url));
+        let gone = || ExportError::new(ExportErrorKind::Usage, message());
+        begun.push(other.ok_or_else(gone)?.begun(&journal, false).await?);
+        journals.push(journal);
+    }
+    Ok((begun, journals))
 }
 
 /// Notes the ids of keepers that take the place of lost ones, so that a keeper outside of the run, which comes later, finds

@@ -20,6 +20,7 @@ pub mod outside;
 mod part;
 mod patience;
 pub(crate) mod place;
+mod planned;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;

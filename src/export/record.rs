@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::error::ExportError;
 use super::identity::RunIdentity;
+use super::planned::{Planned, format_of};
 use super::request::ExportRequest;
-use super::run::{Planned, format_of};
 use crate::model::{
     CommitOptions, Consistency, ExportErrorKind, FormatOptions, Plan, PolicyOptions, ShapeOptions, SnapshotId,
     SourceFacts, Target, WorkOptions,

@@ -1,4 +1,4 @@
-//! `resume`: goes on with a run whose process died, from its journal alone.
+//! `resume`: goes on with a run whose process died, from its journal alone. That of a job's root is in `job_resume.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -20,8 +20,9 @@ use super::mark::Mark;
 use super::outside::Outside;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::place::place_by;
+use super::planned::Planned;
 use super::record::RunRecord;
-use super::run::{Carry, ONLY, Planned, Run, unless_cancelled};
+use super::run::{Carry, ONLY, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
@@ -186,7 +187,7 @@ async fn go_on(
         Some(unless_cancelled(stop, reading).await?)
     };
     let company = Company::alone(run.request.work.readers.get(), stop);
-    run.go_on(unfinished, reading, (hold, stop), (&company, None)).await
+    Box::pin(run.go_on(unfinished, reading, (hold, stop), (&company, None))).await
 }
 
 /// Refuses to go on at another kind of source.

@@ -9,11 +9,14 @@ use super::together::{EndOf, Ready};
 use crate::model::{ExportErrorKind, SnapshotScope};
 use crate::source::Reading;
 
+/// An export that is gone on with, its place among those of the run, and what it reads where that is begun.
+pub(super) type GoneOn = (usize, Ready, Option<Arc<dyn Reading>>);
+
 /// What becomes of exports that another process began, each with its place among those of the run.
 #[derive(Default)]
 pub(super) struct Revived {
     /// They are gone on with. Where it was tried already whether the snapshot lives, what reads under it.
-    pub(super) going: Vec<(usize, Ready, Option<Arc<dyn Reading>>)>,
+    pub(super) going: Vec<GoneOn>,
     /// Nobody holds their snapshot any more.
     pub(super) anew: Vec<(usize, Ready)>,
     pub(super) ended: Vec<EndOf>,
@@ -56,11 +59,11 @@ pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &
         match run.begin_anew(one).await {
             Ok(one) => revived.anew.push((place, one)),
             Err(ended) => {
-                match &ended {
+                match &*ended {
                     Ok(_) => company.has_read(),
                     Err(_) => company.has_failed(),
                 }
-                revived.ended.push((place, ended));
+                revived.ended.push((place, *ended));
             }
         }
     }

@@ -20,16 +20,16 @@ use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
+use super::planned::{Planned, check_counts, format_of};
 use super::record::RunRecord;
 use super::request::ExportRequest;
-use super::since::{self, Found};
+use super::since::{self, Continuation};
 use super::together::together;
 use super::worker::folders_of;
 use crate::base::failpoint;
 use crate::commit::Existing;
 use crate::model::{
-    Consistency, Event, ExportErrorKind, ExportReport, Format, FormatOptions, OnSignal, PartitionReceipt, Plan,
-    PlannedContent, RelationRequest, ResumedProgress, SourceFacts,
+    Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, RelationRequest, ResumedProgress,
 };
 use crate::source::Reading;
 use crate::store::AttemptSeed;
@@ -56,7 +56,7 @@ pub(crate) struct Run {
     /// Whether its commit has begun: its parts may be visible.
     pub(crate) commit_begun: Mark,
     /// The export that an incremental one goes on from, once it is looked for.
-    pub(crate) since: OnceLock<Found>,
+    pub(crate) since: OnceLock<Continuation>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
 }
@@ -76,33 +76,6 @@ pub(crate) struct Carry<'a> {
     pub(crate) company: &'a Company,
     /// The right to the sessions of `reading`, where they are this export's own.
     pub(crate) permit: Option<SemaphorePermit<'a>>,
-}
-
-/// What is known of it once it is planned.
-#[derive(Debug)]
-pub(crate) struct Planned {
-    pub(crate) plan: Arc<Plan>,
-    /// How the parts are written: as asked, but for bytes of the source's own.
-    pub(crate) format: FormatOptions,
-    pub(crate) facts: SourceFacts,
-    pub(crate) consistency: Consistency,
-}
-
-impl Planned {
-    /// What a reading says of one of its relations.
-    ///
-    /// # Errors
-    /// As [`format_of`].
-    pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
-        let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
-        let format = format_of(&plan, asked)?;
-        Ok(Self { plan, format, facts: reading.facts(), consistency: reading.consistency(relation) })
-    }
-
-    /// The id of the snapshot that all reads share.
-    fn snapshot(&self) -> Option<String> {
-        self.consistency.snapshots.first().and_then(|snapshot| snapshot.id.clone())
-    }
 }
 
 /// Exports one relation and commits it.
@@ -161,32 +134,6 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     check_counts(&plan, &request)?;
     folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
-}
-
-/// How the parts of a plan are written.
-///
-/// # Errors
-/// The relation gives rows, and its source's own format is asked for.
-pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOptions, ExportError> {
-    match (plan.content, asked.format) {
-        (PlannedContent::Rows, Format::Source) => {
-            let message = "the source has no format of its own for these rows: choose parquet, csv or ndjson";
-            Err(ExportError::new(ExportErrorKind::Usage, message))
-        }
-        (PlannedContent::Rows, _) => Ok(asked.clone()),
-        (PlannedContent::Bytes, _) => Ok(asked.clone().of_source()),
-    }
-}
-
-/// Refuses to count rows where the source gives bytes of its own.
-pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
-    let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
-    if plan.content == PlannedContent::Rows || !counts {
-        return Ok(());
-    }
-    let message = "nobody counts rows in bytes that are written as the source makes them";
-    Err(ExportError::new(ExportErrorKind::Usage, message)
-        .with_hint("leave --max-rows, --tier and --min-rows out, or choose parquet, csv or ndjson"))
 }
 
 pub(crate) async fn unless_cancelled<T>(

@@ -15,8 +15,8 @@ use crate::commit::build::{schema_column, source_name};
 use crate::commit::model::{Manifest, SchemaColumn};
 use crate::commit::{Existing, Placement, look};
 use crate::model::{
-    ColumnChange, CredentialCommand, ExportErrorKind, IncrementalOptions, OnSchemaChange, Plan, ReadRequest, RunStatus,
-    SchemaChange, Selection, ShapeOptions, Since, SinceExport,
+    AskedColumns, ColumnChange, CredentialCommand, ExportErrorKind, IncrementalOptions, OnSchemaChange, Plan,
+    ReadRequest, RunStatus, SchemaChange, ShapeOptions, Since, SinceExport,
 };
 use crate::store::{Destination, StoreOptions, shown};
 
@@ -26,7 +26,7 @@ pub(super) const STATE_FOLDER: &str = "_state";
 
 /// What was found of the export to go on from.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct Continuation {
     /// Its manifest and where that stands.
     before: Option<(String, Box<Manifest>)>,
     /// Where the job remembers it.
@@ -34,7 +34,7 @@ pub(crate) struct Found {
     changes: Mutex<Vec<SchemaChange>>,
 }
 
-impl Found {
+impl Continuation {
     /// What the source is told of it.
     ///
     /// # Errors
@@ -113,9 +113,9 @@ impl Run {
 }
 
 /// What of a relation is asked for.
-pub(super) fn selection(shape: &ShapeOptions) -> Selection {
+pub(super) fn selection(shape: &ShapeOptions) -> AskedColumns {
     let ShapeOptions { columns, expressions, renames, .. } = shape.clone();
-    Selection { columns, expressions, renames }
+    AskedColumns { columns, expressions, renames }
 }
 
 /// Looks for the export that an incremental one goes on from; nothing for others.
@@ -125,8 +125,8 @@ pub(super) fn selection(shape: &ShapeOptions) -> Selection {
 ///
 /// # Cancel safety
 /// It only reads.
-pub(super) async fn find(request: &ExportRequest) -> Result<Found, ExportError> {
-    let Some(asked) = &request.incremental else { return Ok(Found::default()) };
+pub(super) async fn find(request: &ExportRequest) -> Result<Continuation, ExportError> {
+    let Some(asked) = &request.incremental else { return Ok(Continuation::default()) };
     if !request.source.knows_watermarks() {
         let message = "this source cannot be asked for what is new since another export";
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave --watermark out"));
@@ -151,7 +151,11 @@ pub(super) async fn find(request: &ExportRequest) -> Result<Found, ExportError> 
     if before.is_none() {
         tracing::info!(column = asked.column, "there is no export to go on from: all rows are exported");
     }
-    Ok(Found { before: before.map(|(url, manifest)| (url, Box::new(manifest))), state, changes: Mutex::default() })
+    Ok(Continuation {
+        before: before.map(|(url, manifest)| (url, Box::new(manifest))),
+        state,
+        changes: Mutex::default(),
+    })
 }
 
 fn gone(url: &str) -> ExportError {
@@ -251,7 +255,11 @@ pub(super) async fn manifest_at(
 /// # Errors
 /// [`ExportErrorKind::Usage`] where another relation, predicate, selection or watermark is asked for;
 /// [`ExportErrorKind::SchemaChanged`] where the columns differ and that is to be an error.
-pub(super) fn compare(request: &ExportRequest, plan: &Plan, found: &Found) -> Result<Vec<SchemaChange>, ExportError> {
+pub(super) fn compare(
+    request: &ExportRequest,
+    plan: &Plan,
+    found: &Continuation,
+) -> Result<Vec<SchemaChange>, ExportError> {
     let (Some(asked), Some((url, before))) = (&request.incremental, &found.before) else { return Ok(Vec::new()) };
     let Some(watermark) = &before.watermark else { return Ok(Vec::new()) };
     let differs = [

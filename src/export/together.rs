@@ -13,10 +13,11 @@ use super::company::Company;
 use super::error::ExportError;
 use super::finish::{Before, RunTarget};
 use super::hold::Hold;
+use super::planned::Planned;
 use super::record::RunRecord;
 use super::resume::Unfinished;
 use super::revive::{Revived, revive};
-use super::run::{Carry, ONLY, Planned, Run, unless_cancelled};
+use super::run::{Carry, ONLY, Run, unless_cancelled};
 use crate::base::failpoint;
 use crate::commit::Existing;
 use crate::model::{ExportErrorKind, ExportReport, SnapshotScope};
@@ -28,6 +29,9 @@ const ENTERED_AT_ONCE: usize = 8;
 
 /// How an export ended, with its place among those of the run.
 pub(super) type EndOf = (usize, Result<ExportReport, ExportError>);
+
+/// An export on the way to its end.
+type Ending<'a> = BoxFuture<'a, Result<ExportReport, ExportError>>;
 
 /// An export that stands before its reads.
 enum Entered {
@@ -45,7 +49,7 @@ pub(super) struct Ready {
     /// Cancelled where the run is stopped, or the destination lost.
     pub(super) stop: CancellationToken,
     /// What another process of the run has of it.
-    pub(super) unfinished: Option<Unfinished>,
+    pub(super) unfinished: Option<Box<Unfinished>>,
 }
 
 /// Carries exports of one source out, under one moment: their results, in their order.
@@ -84,17 +88,17 @@ pub(super) async fn together(
     ends.extend(ended);
     ready.extend(anew);
     ready.sort_by_key(|(place, _)| *place);
-    let going = join_all(
-        going
-            .into_iter()
-            .map(|(place, one, reading)| async move { (place, runs[place].go_on_apart(one, reading, company).await) }),
-    );
+    let (mut places, mut going_on) = (Vec::new(), Vec::<Ending<'_>>::new());
+    for (place, one, reading) in going {
+        places.push(place);
+        going_on.push(runs[place].go_on_apart(one, reading, company).boxed());
+    }
     let reading = match company.scope() {
         SnapshotScope::Run => read(runs, ready, company).boxed(),
         SnapshotScope::Export => read_apart(runs, ready, company).boxed(),
     };
-    let (read, gone_on) = tokio::join!(reading, Box::pin(going));
-    ends.extend(read.into_iter().chain(gone_on));
+    let (read, gone_on) = tokio::join!(reading, join_all(going_on));
+    ends.extend(read.into_iter().chain(places.into_iter().zip(gone_on)));
     ends.sort_by_key(|(place, _)| *place);
     if let Some(keeper) = company.take_keeper() {
         // What is to be resumed is left to it.
@@ -108,8 +112,12 @@ pub(super) async fn together(
 
 /// Reads and commits the exports that are ready, each under a moment of its own.
 async fn read_apart(runs: &[&Run], ready: Vec<(usize, Ready)>, company: &Company) -> Vec<EndOf> {
-    let going = ready.into_iter().map(|(place, one)| async move { (place, runs[place].go_apart(one, company).await) });
-    join_all(going).await
+    let (mut places, mut going) = (Vec::new(), Vec::<Ending<'_>>::new());
+    for (place, one) in ready {
+        places.push(place);
+        going.push(runs[place].go_apart(one, company).boxed());
+    }
+    places.into_iter().zip(join_all(going).await).collect()
 }
 
 /// Reads and commits the exports that are ready, all under one moment.
@@ -129,7 +137,7 @@ async fn read(runs: &[&Run], ready: Vec<(usize, Ready)>, company: &Company) -> V
     match unless_cancelled(&stop, Box::pin(beginning)).await {
         Ok(reading) => {
             let mut planned = keep_for_all(runs, &reading, &ready, company, &stop).await.into_iter();
-            let (mut places, mut going) = (Vec::new(), Vec::<BoxFuture<'_, Result<ExportReport, ExportError>>>::new());
+            let (mut places, mut going) = (Vec::new(), Vec::<Ending<'_>>::new());
             for (relation, (place, one)) in ready.into_iter().enumerate() {
                 places.push(place);
                 let source = (Arc::clone(&reading), relation);
@@ -233,14 +241,19 @@ impl Run {
     }
 
     /// What another process of this run has at its destination, where it was asked for the same.
-    async fn unfinished(&self, hold: &Hold) -> Result<Option<Unfinished>, ExportError> {
+    async fn unfinished(&self, hold: &Hold) -> Result<Option<Box<Unfinished>>, ExportError> {
         let RunTarget::Destination { journal, .. } = &self.place else { return Ok(None) };
-        if !hold.claim.previous().is_some_and(|previous| previous.run_id == self.request.commit.run_id) {
+        // What is new since another export is asked anew: meanwhile that may be another one.
+        if self.request.incremental.is_some() {
+            return Ok(None);
+        }
+        if hold.claim.previous().is_none_or(|previous| previous.run_id != self.request.commit.run_id) {
             return Ok(None);
         }
         match RunRecord::read(journal).await {
             Ok(Some(record)) if record.asks_for(&self.request) => {
-                Unfinished::take_up(self, record, hold).await.map(Some)
+                let unfinished = Unfinished::take_up(self, record, hold).await?;
+                Ok(Some(Box::new(unfinished)))
             }
             Ok(_) => Ok(None),
             // Another version's: it is removed, and the export is made anew.
@@ -268,14 +281,14 @@ impl Run {
     }
 
     /// Gives up what another process has of the export: it is to be made anew, or it has ended so.
-    pub(super) async fn begin_anew(&self, one: Ready) -> Result<Ready, Result<ExportReport, ExportError>> {
+    pub(super) async fn begin_anew(&self, one: Ready) -> Result<Ready, Box<Result<ExportReport, ExportError>>> {
         let Ready { hold, stop, .. } = one;
         let ended = match self.settle(hold.as_ref(), &stop).await {
             Ok(Before::Run(previous)) => return Ok(Ready { hold, previous, stop, unfinished: None }),
             Ok(Before::Skip(existing) | Before::SameRun(existing)) => Ok(self.already(&existing).await),
             Err(error) => Err(error),
         };
-        Err(self.end(ended, hold).await)
+        Err(Box::new(self.end(ended, hold).await))
     }
 
     /// Goes on with an export that another process began, over sessions of its own, once it may.
@@ -293,22 +306,21 @@ impl Run {
                 _ if unfinished.is_read() => (None, None),
                 reading => {
                     let permit = company.may_read(&one.stop).await?;
-                    let reading = match reading {
-                        Some(reading) => reading,
-                        None => {
-                            let reading = Box::pin(unfinished.reading(self, company.allows_mixed()));
-                            unless_cancelled(&one.stop, reading).await?
-                        }
+                    let reading = if let Some(reading) = reading {
+                        reading
+                    } else {
+                        let reading = Box::pin(unfinished.reading(self, company.allows_mixed()));
+                        unless_cancelled(&one.stop, reading).await?
                     };
                     (Some(reading), Some(permit))
                 }
             };
-            self.go_on(unfinished, reading, (&hold, &one.stop), (company, permit)).await
+            self.go_on(*unfinished, reading, (&hold, &one.stop), (company, permit)).await
         };
         match Box::pin(going).await {
             Err(error) if error.kind == ExportErrorKind::SnapshotLost && company.scope() == SnapshotScope::Export => {
                 match self.begin_anew(Ready { hold: Some(hold), ..one }).await {
-                    Ok(one) => self.go_apart(one, company).await,
+                    Ok(one) => Box::pin(self.go_apart(one, company)).await,
                     Err(ended) => ended.inspect_err(|_| company.has_failed()),
                 }
             }

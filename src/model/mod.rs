@@ -52,6 +52,6 @@ pub use served::{
     Dimension, Measure, ServedReads, ServedRequest,
 };
 pub use watermark::{
-    ColumnChange, IncrementalOptions, OnSchemaChange, PlannedWatermark, SchemaChange, Selection, Since, SinceExport,
+    AskedColumns, ColumnChange, IncrementalOptions, OnSchemaChange, PlannedWatermark, SchemaChange, Since, SinceExport,
     StatePlace, Watermark, WatermarkHistory, WatermarkRequest, WatermarkScale,
 };

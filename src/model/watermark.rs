@@ -126,6 +126,9 @@ pub struct WatermarkHistory {
     pub relation: Option<u32>,
     /// The WAL position when the snapshot was taken.
     pub lsn: Option<String>,
+    /// OIDs of the tables that store the rows: what one holds that is attached later may be older than the horizon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<u32>,
 }
 
 /// What an export leaves for the next one (`watermark` of the manifest).
@@ -158,7 +161,7 @@ pub struct Watermark {
     #[serde(default)]
     pub key: Vec<String>,
     /// What of the relation was asked for.
-    pub selection: Selection,
+    pub selection: AskedColumns,
     /// Where the rows were.
     pub history: WatermarkHistory,
     /// How the columns differ from those of the export before.
@@ -168,7 +171,7 @@ pub struct Watermark {
 
 /// What of a relation was asked for: the next export asks for the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Selection {
+pub struct AskedColumns {
     /// `--columns`; none is all.
     pub columns: Option<Vec<String>>,
     /// `--column`.

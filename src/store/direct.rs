@@ -16,6 +16,8 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
+use crate::base::failpoint;
+
 /// Bytes that a local staged file takes at once, at least. Past the page cache 2 GB in blocks of 2 MiB cost 0.14 s of
 /// system time, in blocks of 1 MiB or less 0.4 s, and the hand-overs to rayon and to a blocking thread do not show. A part
 /// has two.
@@ -164,6 +166,7 @@ impl BlockFile {
 
     /// Every byte and the length are durable after this, written past the cache or not: the device has a cache too.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        failpoint::count("fsync");
         self.file.sync_all()
     }
 

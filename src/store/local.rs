@@ -350,15 +350,6 @@ impl Folder {
         Ok(new_file(&folder, name)?.into_std())
     }
 
-    /// A new name is durable once its folder is.
-    pub(super) fn sync_folder_of(&self, path: &str) -> io::Result<()> {
-        let root = self.open_root()?;
-        match path.rsplit_once('/') {
-            None => sync(&root),
-            Some((folder, _)) => sync(&root.open_dir(folder)?),
-        }
-    }
-
     /// Moves a staged file to its name. A repeated call after success is fine; a file of somebody else's at that name
     /// is kept and is [`ErrorKind::AlreadyExists`], unless `over` says to replace it.
     pub(super) fn publish(&self, staged: &str, path: &str, bytes: u64, over: bool) -> io::Result<()> {

@@ -137,11 +137,8 @@ impl LocalSink {
         self.leave(spare);
         let filling = self.filling.take();
         self.leave(filling);
-        let name = self.staged.file.clone();
-        let sync = move |folder: &Folder| {
-            file.sync()?;
-            folder.sync_folder_of(&name)
-        };
+        // Its name here need not outlive a loss of power: it gets another one at commit, whose folder is synced then.
+        let sync = move |_: &Folder| file.sync();
         self.staged.folder.run("staging", object.to_owned(), sync).await?;
         self.staged.keep = true;
         Ok(Staging::Local { file: self.staged.file.clone() })

@@ -1,6 +1,7 @@
 //! Stage 4, STORE: encoded bytes become parts at the destination, staged until commit. The only user of `object_store`.
 
 mod address;
+mod attempt_seed;
 mod aws_credentials;
 mod aws_profile;
 mod aws_region;
@@ -33,14 +34,15 @@ mod temporary;
 mod writer;
 
 pub(crate) use address::{canonical_url, check_address, check_scheme, local_path, shown};
+pub use attempt_seed::AttemptSeed;
 pub(crate) use chunks::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 pub(crate) use credential_words::credentials_by;
 pub use destination::Destination;
 pub use error::StoreError;
 pub use facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 pub(crate) use folder::{folder_path, folders_fit};
-pub use journal::{AttemptSeed, Journal, UploadRecord, WorkerFailure};
 pub(crate) use journal::{DISCARDS_AT_ONCE, unreadable};
+pub use journal::{Journal, UploadRecord, WorkerFailure};
 pub use name::PartName;
 pub(crate) use object_options::check_objects;
 pub use owner::{Claim, OwnerRecord, Take};

@@ -7,6 +7,7 @@ use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _};
 
 use super::local::FILE_MODE;
 use super::owner::OWNER_TRIES;
+use crate::base::failpoint;
 
 /// A whole file under a hidden name beside its target, removed on drop unless it was renamed.
 pub(super) struct Temporary<'a> {
@@ -17,6 +18,7 @@ pub(super) struct Temporary<'a> {
 impl<'a> Temporary<'a> {
     pub(super) fn write(folder: &'a Dir, target: &str, bytes: &Bytes) -> io::Result<Self> {
         let (temporary, file) = Self::begin(folder, target, bytes)?;
+        failpoint::count("fsync");
         file.sync_all()?;
         Ok(temporary)
     }
@@ -71,6 +73,7 @@ pub(super) fn new_file(folder: &Dir, name: &str) -> io::Result<File> {
 }
 
 pub(super) fn sync(folder: &Dir) -> io::Result<()> {
+    failpoint::count("fsync");
     // The handle itself only stands for the place (`O_PATH`).
     folder.open(".")?.sync_all()
 }

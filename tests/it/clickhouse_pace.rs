@@ -97,7 +97,7 @@ async fn answers_are_compressed_on_their_way_where_the_url_says_so() {
     let server = clickhouse().await;
     let sql = "SELECT number, toString(number % 10) AS v FROM numbers(300000) ORDER BY number FORMAT CSV";
     let expected = server.bytes(sql).await;
-    for coding in ["zstd", "gzip", "none"] {
+    for coding in ["zstd", "none"] {
         let url = format!("{}?compression={coding}", server.url("writer"));
         let export = async |sql: &str| {
             let arguments = ["export", "--from", &url, "--query", sql, "--to", "-"];
@@ -122,8 +122,8 @@ async fn answers_are_compressed_on_their_way_where_the_url_says_so() {
     fake.export_with("?compression=zstd", &[&QUERY[..], &["--to", "-"]].concat()).run().await.expect(0);
     let (path, _) = fake.statements().into_iter().find(|(_, sql)| sql.starts_with("SELECT n")).unwrap();
     assert!(path.contains("enable_http_compression=1"), "{path}");
-    let run = fake.export_with("?compression=lzma", &[&QUERY[..], &["--to", "-"]].concat()).run().await.expect(2);
-    assert!(run.stderr.contains("zstd, gzip or none"), "{}", run.stderr);
+    let run = fake.export_with("?compression=gzip", &[&QUERY[..], &["--to", "-"]].concat()).run().await.expect(2);
+    assert!(run.stderr.contains("zstd or none"), "{}", run.stderr);
 }
 
 #[tokio::test]

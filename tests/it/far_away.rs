@@ -8,8 +8,8 @@ use crate::support::night::Night;
 use crate::support::pg::{Pg, pg};
 use crate::support::run::outhaul;
 
-/// Long enough to be told from what the processor takes.
-const ROUND_TRIP: Duration = Duration::from_millis(50);
+/// Long enough to be told from what the processor takes, while other tests have it.
+const ROUND_TRIP: Duration = Duration::from_millis(150);
 
 /// How often a time is taken; the shortest counts.
 const ROUNDS: usize = 2;
@@ -58,7 +58,7 @@ async fn one_table_takes_twelve_round_trips() {
         outhaul(["export", "t000", "--from", url, "--to", to.to_str().unwrap()]).run().await.expect(0);
     })
     .await;
-    println!("{trips:.1} round trips");
+    eprintln!("{trips:.1} round trips");
     // One more is noise.
     assert!(trips < 13.0, "{trips:.1}");
     no_sessions_left(&pg).await;
@@ -66,7 +66,7 @@ async fn one_table_takes_twelve_round_trips() {
 
 #[tokio::test]
 async fn each_further_table_takes_four_round_trips() {
-    const MORE: usize = 12;
+    const MORE: usize = 16;
     let pg = pg(15).await;
     tables(&pg, 1 + MORE).await;
     let mut counts = Vec::new();

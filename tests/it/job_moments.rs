@@ -74,3 +74,21 @@ async fn a_job_file_says_what_is_read_under_one_snapshot() {
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert_eq!(schema["properties"]["snapshot"]["enum"], serde_json::json!(["run", "export"]));
 }
+
+/// How often a job of the first tables waits for the disk.
+async fn waits_for_the_disk(pg: &crate::support::pg::Pg, only: &str) -> usize {
+    let night = three("readers = 1");
+    let counted = night.folder.path().join("counted");
+    let count = format!("fsync={}", counted.display());
+    night.run(pg, &["--only", only]).env("OUTHAUL_TEST_COUNT", &count).run().await.expect(0);
+    std::fs::read_to_string(counted).unwrap().lines().count()
+}
+
+#[tokio::test]
+async fn each_further_export_waits_ten_times_for_the_disk() {
+    let pg = pg(15).await;
+    pg.batch(THREE).await;
+    let (one, three) = (waits_for_the_disk(&pg, "c").await, waits_for_the_disk(&pg, "a,b,c").await);
+    // The part, the record of the commit, the part's new name, the manifest, `_SUCCESS` and the owner.
+    assert!(three - one <= 2 * 10 && one >= 8, "{one} for one, {three} for three");
+}

@@ -75,6 +75,28 @@ async fn a_job_whose_snapshot_is_kept_goes_on_under_it() {
 }
 
 #[tokio::test]
+async fn what_is_killed_twice_keeps_what_both_have_read() {
+    let pg = pg(15).await;
+    pg.batch(THREE).await;
+    let night = three(KEPT);
+    killed(&pg, &night, "receipted").await;
+    let receipts = || {
+        let of = |table: &&str| std::fs::read_dir(night.out(table).join("_outhaul/night-1/receipts"));
+        TABLES.iter().filter_map(|table| of(table).ok()).map(Iterator::count).sum::<usize>()
+    };
+    let first = receipts();
+    let stop = Stop::at("receipted");
+    let running = resume(&pg, &night).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    running.signal("KILL").await;
+    running.wait().await;
+    assert!(first > 0 && receipts() > first, "{first}, then {}", receipts());
+    let run = resume(&pg, &night).run().await.expect(0);
+    is_of_one_instant(&night, &run);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
 async fn one_keeper_holds_the_snapshot_of_all_exports() {
     let pg = pg(18).await;
     pg.batch(THREE).await;
@@ -198,30 +220,30 @@ async fn killed_at_any_moment_and_resumed_forty_tables_are_of_one_instant() {
     let _writing = Pgbench::of(&pg);
     let seed: u64 = rand::random();
     let mut random = StdRng::seed_from_u64(seed);
-    for kill in 0..kills {
+    for nth in 0..kills {
         let night = Night::all("readers = 2\npart_size = '16KiB'\nkeep_snapshot = '60s'");
         let args = ["--run-id", "night-1"];
         let running = night.run(&pg, &args).spawn();
         tokio::time::sleep(Duration::from_millis(random.random_range(100..4_000))).await;
         running.signal("KILL").await;
         running.wait().await;
-        let by_root = if kill % 2 == 0 { resume(&pg, &night).run().await.code } else { 2 };
+        let by_root = if nth % 2 == 0 { resume(&pg, &night).run().await.code } else { 2 };
         // Killed so early that not all of them had begun, it is for the command that knows what was asked for.
-        assert!([0, 2].contains(&by_root), "kill {kill} of seed {seed}: {by_root}");
+        assert!([0, 2].contains(&by_root), "kill {nth} of seed {seed}: {by_root}");
         if by_root == 2 {
             night.run(&pg, &args).run().await.expect(0);
         }
         let committed = night.committed();
-        assert_eq!(committed.len(), 40, "kill {kill} of seed {seed}");
+        assert_eq!(committed.len(), 40, "kill {nth} of seed {seed}");
         let id = |name: &String| manifest(&night.out(name))["consistency"]["snapshots"][0]["id"].to_string();
         let snapshots: BTreeSet<String> = committed.iter().map(id).collect();
         assert_eq!(
             (snapshots.len(), &night.record()["one_instant"]),
             (1, &Value::Bool(true)),
-            "kill {kill} of seed {seed}"
+            "kill {nth} of seed {seed}"
         );
         for [lost, rows] in foreign_keys(&night.out("")).await {
-            assert!(lost == 0 && rows >= 900, "kill {kill} of seed {seed}: {lost} of {rows}");
+            assert!(lost == 0 && rows >= 900, "kill {nth} of seed {seed}: {lost} of {rows}");
         }
         for name in &committed {
             assert!(!night.out(name).join("_outhaul").exists(), "{name} has leftovers, seed {seed}");

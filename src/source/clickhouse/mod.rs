@@ -31,6 +31,7 @@ mod served_rows;
 pub(crate) mod settings;
 mod source;
 mod steady;
+mod typed_settings;
 mod types;
 mod unreached;
 pub(crate) mod verbatim;

@@ -20,6 +20,7 @@ mod keyset;
 mod leaves;
 mod let_go;
 mod listing;
+mod lock_set;
 mod locking;
 mod meaning;
 mod near_table;

@@ -92,37 +92,19 @@ impl Planning {
         let running = running(&lock, [request]).await?;
         failpoint::reach("locked").await;
         let exports = read_mode == ReadMode::Copy && work.readers.get() > 1 && !keep;
-        let (lock, taken, anchor, tree, known) = match read_mode {
-            ReadMode::Copy => {
-                let (locking, how) = ((&mut locks, &mut room), (application.as_str(), exports));
-                match take_snapshot(&sessions, anchor, &lock, found.as_ref(), locking, how).await {
-                    Ok(TakenSnapshot { anchor, taken, tree, identity, exported }) => {
-                        (Some(lock), Some(taken), anchor, tree, Some((identity, exported)))
-                    }
-                    Err(error) => return Err(explained(&lock, error, shape, &application).await),
-                }
-            }
-            ReadMode::Keyset { .. } => match tree_of(&lock, found.as_ref()).await {
-                Ok(tree) => (None, None, lock, tree, None),
-                // The sizes of the tables wait for locks as a read does.
-                Err(error) => return Err(explained(&lock, error, shape, &application).await),
-            },
-        };
+        let (locking, how) = ((&mut locks, &mut room), (application.as_str(), exports));
+        let seen = seen(&sessions, (lock, anchor), (shape, read_mode), found.as_ref(), locking, how);
+        let Seen { lock, taken, anchor, tree, identity, exported } = Box::pin(seen).await?;
         // By now a child may have come that was not there when the relation was looked up.
         let found = found.map(|found| CatalogRelation { tables: tree.len(), ..found });
         // The keeper that outlives the run comes before the readers: they can do with fewer connections, and it cannot.
-        let (identity, exported) = match known {
-            Some((identity, exported)) => (identity, exported.filter(|_| room.readers() > 1)),
-            None => (server_identity(&anchor).await?, None),
-        };
+        let exported = exported.filter(|_| room.readers() > 1);
         let describing = describe(&anchor, shape, found.as_ref(), &tree);
         let (described, exported, lock) = if let Some(snapshot) = exported {
             let custody = Custody::of_others(Vec::new(), locks.clone(), identity.clone(), &application);
             let id = snapshot.id.clone().unwrap_or_default();
-            // A small table is read before the lock session would have looked at the source: it becomes the reader, as
-            // the anchor has the same locks.
-            let (lock, first) =
-                if is_small(&tree, work) && !meaning.is_watched() { (None, lock) } else { (lock, None) };
+            let becomes_reader = is_small(&tree, work) && !meaning.is_watched();
+            let (lock, first) = if becomes_reader { (None, lock) } else { (lock, None) };
             let admitting = admit_reader(&sessions, first, &custody, &id);
             let (described, ()) = tokio::join!(Box::pin(describing), Box::pin(admitting));
             (described, Some((snapshot, custody)), lock)
@@ -279,7 +261,8 @@ async fn admit_reader(sessions: &Sessions, first: Option<Session>, custody: &Cus
     }
 }
 
-/// Whether it is one table, not to be cut, that is read in less time than connections take to make.
+/// Whether it is one table, not to be cut, that is read in less time than connections take to make, and before the lock
+/// session would have looked at the source: that session becomes the reader, as the anchor has the same locks.
 fn is_small(tree: &[TreeNode], work: &WorkOptions) -> bool {
     work.partitions.is_none_or(|partitions| partitions.get() == 1)
         && matches!(tree, [node] if matches!(node.relkind.as_str(), "r" | "m") && node.facts.is_small())
@@ -365,6 +348,52 @@ async fn lock_relation(
     }
     Err(SourceError::new(SourceFault::SchemaChanged, format!("{name} is being replaced over and over"))
         .with_hint("another session renames or recreates the table; try again when it is done"))
+}
+
+/// What planning sees the relation by.
+struct Seen {
+    /// The session that holds the locks, where there is a snapshot.
+    lock: Option<Session>,
+    /// When the snapshot was taken.
+    taken: Option<Instant>,
+    /// The session whose snapshot all facts come from.
+    anchor: Session,
+    /// What the relation consists of.
+    tree: Vec<TreeNode>,
+    identity: ServerIdentity,
+    /// The snapshot, where it was to be exported.
+    exported: Option<SnapshotRecord>,
+}
+
+/// Takes the snapshot where rows are read under one; pages have none.
+async fn seen(
+    sessions: &Sessions,
+    (lock, anchor): (Session, Option<Session>),
+    (shape, read_mode): (&ShapeOptions, ReadMode),
+    found: Option<&CatalogRelation>,
+    locking: (&mut Locks, &mut LockRoom),
+    (application, exports): (&str, bool),
+) -> Result<Seen, SourceError> {
+    let seen = match read_mode {
+        ReadMode::Copy => {
+            let taken = take_snapshot(sessions, anchor, &lock, found, locking, (application, exports)).await;
+            taken.map(|it| (Some(it.taken), Some(it.anchor), it.tree, it.identity, it.exported))
+        }
+        ReadMode::Keyset { .. } => {
+            // The sizes of the tables wait for locks as a read does.
+            let (tree, identity) = tokio::join!(Box::pin(tree_of(&lock, found)), server_identity(&lock));
+            tree.and_then(|tree| Ok((None, None, tree, identity?, None)))
+        }
+    };
+    match seen {
+        Ok((taken, Some(anchor), tree, identity, exported)) => {
+            Ok(Seen { lock: Some(lock), taken, anchor, tree, identity, exported })
+        }
+        Ok((taken, None, tree, identity, exported)) => {
+            Ok(Seen { lock: None, taken, anchor: lock, tree, identity, exported })
+        }
+        Err(error) => Err(explained(&lock, error, shape, application).await),
+    }
 }
 
 /// A snapshot under which nothing is read but what is locked.

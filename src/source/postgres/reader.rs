@@ -126,13 +126,12 @@ impl PostgresReading {
                 (Moment::Own(Arc::new(Mutex::new(Some(anchor)))), vec![facts])
             }
             ReadMode::Copy => {
-                let (facts, custody) = match exported {
-                    Some(exported) => exported,
-                    None => {
-                        let identity = record.identity.clone();
-                        let custody = Custody::of_others(Vec::new(), locks.clone(), identity, &application);
-                        (snapshot::export_with_facts(&anchor).await?, custody)
-                    }
+                let (facts, custody) = if let Some(exported) = exported {
+                    exported
+                } else {
+                    let identity = record.identity.clone();
+                    let custody = Custody::of_others(Vec::new(), locks.clone(), identity, &application);
+                    (snapshot::export_with_facts(&anchor).await?, custody)
                 };
                 custody.entrust(anchor, facts.id.clone().unwrap_or_default()).await;
                 // One outside of the run is the second at first, and must not want for a connection.

@@ -39,7 +39,7 @@ pub(super) async fn resume(
              run, and --allow-mixed-snapshot reads the rest of a run that is split by key under a new one",
         ));
     }
-    anew(connect, request, record, begun).await
+    Box::pin(anew(connect, request, record, begun)).await
 }
 
 /// The rest of a run that is split by key, under a new snapshot.

@@ -58,13 +58,13 @@ pub(crate) async fn begin(session: &Session, begin: Begin<'_>, application: &str
     session.set_open();
     let settings = settings(session, application);
     // Both are on their way at once. Where the transaction has not begun the settings do nothing.
-    let (begun, settled) = tokio::join!(
+    let (started, settled) = tokio::join!(
         session.batch("beginning a transaction", &start),
         // A setting changed before the first query leaves a new snapshot untaken only because SET takes none; the SELECTs
         // at the end take it, so a session that must lock first locks before this is called.
         session.batch_value("setting up a session", &settings),
     );
-    if let Err(error) = begun {
+    if let Err(error) = started {
         // A protocol violation, by a pooler's word for it, and by nothing else that is known.
         if error.code.as_deref() == Some("08P01") && session.refuses_transactions().await {
             return Err(SourceError { fault: SourceFault::Usage, ..error }.with_hint(

@@ -115,8 +115,8 @@ async fn attempt(
     let application = application(&first.run_id);
     let lock = sessions.get().await?;
     let role = format!("{application}/locks");
-    let (begun, facts) = tokio::join!(begin_transaction(&lock, Begin::Latest, &role), server::facts(&lock));
-    let (server, facts) = begun.and(facts)?;
+    let (entered, facts) = tokio::join!(begin_transaction(&lock, Begin::Latest, &role), server::facts(&lock));
+    let (server, facts) = entered.and(facts)?;
     sessions.pin_search_path(&facts.search_path);
     warn_of_replay(&lock, &server, &work).await?;
     let keep = requests.iter().any(|request| request.keep);

@@ -53,7 +53,7 @@ pub(crate) fn select(plan: &PgPlan, partition: &PgPartition, extra: &[String], a
     // COPY sends rows without columns as nothing at all; a plan always has one.
     let mut sql = format!("SELECT {list}\nFROM {}", from(&plan.relation, &partition.slice));
     let mut conditions = if set_bounds(&partition.slice).is_some() {
-        predicate(plan).into_iter().chain(BOUNDED.map(str::to_owned)).collect()
+        predicate(plan, leaf_of(plan, &partition.slice)).into_iter().chain(BOUNDED.map(str::to_owned)).collect()
     } else {
         conditions(plan, &partition.slice)
     };
@@ -103,7 +103,7 @@ pub(crate) enum LeadingKey<'a> {
 /// `SELECT` of a page of the whole relation, with the texts of the key behind the columns.
 pub(crate) fn served_page(plan: &PgPlan, page: &ServedPage<'_>) -> String {
     let list: Vec<String> = plan.columns.iter().map(column).chain(key_texts(page.key)).collect();
-    let mut conditions = predicate(plan);
+    let mut conditions = predicate(plan, None);
     conditions.extend(page.leading.map(|leading| match leading {
         LeadingKey::Values(column) => not_null(column),
         LeadingKey::Nulls(column) => null(column),
@@ -126,9 +126,11 @@ pub(crate) fn served_page(plan: &PgPlan, page: &ServedPage<'_>) -> String {
 
 /// The rows of several leaves, leaf by leaf: PostgreSQL runs the members of such a union in their order.
 fn of_leaves(plan: &PgPlan, from: usize, to: usize, list: &str) -> String {
-    let filter = all_of(&predicate(plan));
     let leaves = plan.relation.leaves.get(from..to).unwrap_or_default();
-    let member = |leaf: &LeafFacts| format!("SELECT {list}\nFROM {}{filter}", heap(&plan.relation, &leaf.sql_name));
+    let member = |leaf: &LeafFacts| {
+        let filter = all_of(&predicate(plan, Some(leaf)));
+        format!("SELECT {list}\nFROM {}{filter}", heap(&plan.relation, &leaf.sql_name))
+    };
     leaves.iter().map(member).collect::<Vec<_>>().join("\nUNION ALL\n")
 }
 
@@ -222,14 +224,22 @@ pub(crate) fn heap(facts: &RelationFacts, leaf: &str) -> String {
     format!("ONLY {leaf} AS {}", facts.alias)
 }
 
-/// What holds of all rows: the person's predicate, and that they are new where only these are read.
-fn predicate(plan: &PgPlan) -> Vec<String> {
+/// What holds of all rows: the person's predicate, and that they are new where only these are read. `leaf` is the one table
+/// that is read.
+fn predicate(plan: &PgPlan, leaf: Option<&LeafFacts>) -> Vec<String> {
     let written = plan.predicate.iter().map(|text| format!("(\n{text}\n)"));
-    written.chain(plan.delta.iter().flat_map(delta::conditions)).collect()
+    let new = plan.delta.iter().flat_map(|delta| delta::conditions(delta, leaf.map(|leaf| leaf.oid)));
+    written.chain(new).collect()
+}
+
+/// The one table that a slice is of.
+fn leaf_of<'a>(plan: &'a PgPlan, slice: &Slice) -> Option<&'a LeafFacts> {
+    let Slice::Heap { leaf, .. } = slice else { return None };
+    plan.relation.leaves.get(*leaf)
 }
 
 fn conditions(plan: &PgPlan, slice: &Slice) -> Vec<String> {
-    let mut conditions = predicate(plan);
+    let mut conditions = predicate(plan, leaf_of(plan, slice));
     match slice {
         Slice::Whole | Slice::Leaves { .. } => {}
         Slice::Heap { from, to, .. } => {
@@ -290,7 +300,7 @@ pub(crate) fn key_texts(key: &[PgKeyColumn]) -> Vec<String> {
 }
 
 fn filter(plan: &PgPlan) -> String {
-    let conditions = predicate(plan);
+    let conditions = predicate(plan, None);
     if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
 }
 

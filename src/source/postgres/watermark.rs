@@ -7,7 +7,7 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::estimate::{self, BOUNDS};
-use super::plan::delta::{Running, SourceMoment};
+use super::plan::delta::{Delta, Running, SourceMoment};
 use super::plan::{PgPlan, Slice};
 use super::prepare::Planning;
 use super::sql;
@@ -51,7 +51,7 @@ pub(super) async fn running(session: &Session) -> Result<Running, SourceError> {
 pub(super) async fn moment(
     session: &Session,
     running: Running,
-    relation: Option<u32>,
+    (relation, tables): (Option<u32>, Vec<u32>),
 ) -> Result<SourceMoment, SourceError> {
     const ACTION: &str = "describing the snapshot's transactions";
     let sql = closed(
@@ -73,8 +73,8 @@ pub(super) async fn moment(
     };
     let taken_at = DateTime::from_timestamp_micros(value(row, 3)?).ok_or_else(|| silent("what time it is"))?;
     let (system_identifier, timeline) = if value(row, 5)? { cluster(session).await? } else { (None, None) };
-    let history =
-        WatermarkHistory { system_identifier, timeline, database: value(row, 4)?, relation, lsn: value(row, 2)? };
+    let (database, lsn) = (value(row, 4)?, value(row, 2)?);
+    let history = WatermarkHistory { system_identifier, timeline, database, relation, lsn, tables };
     Ok(SourceMoment { xmin: id(0)?, xmax: id(1)?, taken_at, running, history })
 }
 
@@ -95,20 +95,22 @@ async fn cluster(session: &Session) -> Result<(Option<String>, Option<u32>), Sou
     Ok((value(row, 0)?, written.or_else(|| known.and_then(|timeline| u32::try_from(timeline).ok()))))
 }
 
-/// Whether every table behind a relation keeps with each row which transaction wrote it: its access method is the heap.
+/// Whether every table behind a relation keeps with each row which transaction wrote it: its access method is the heap. And
+/// the tables that store rows.
 ///
 /// # Errors
 /// The server refused or was lost.
-pub(super) async fn is_heap(session: &Session, relation: u32) -> Result<bool, SourceError> {
+pub(super) async fn tables(session: &Session, relation: u32) -> Result<(bool, Vec<u32>), SourceError> {
     let sql = closed(&format!(
-        "WITH RECURSIVE {} SELECT NOT EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid \
-            LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam \
-            WHERE c.relkind <> 'p' AND a.amname IS DISTINCT FROM NULL AND a.amname <> 'heap'::name \
-                OR c.relkind = 'f')",
+        "WITH RECURSIVE {} SELECT \
+            COALESCE(pg_catalog.bool_and(c.relkind <> 'f' AND COALESCE(a.amname = 'heap'::name, true)), false), \
+            COALESCE(pg_catalog.array_agg(c.oid ORDER BY c.oid) FILTER (WHERE c.relkind = ANY ('{{r,m}}')), '{{}}'::oid[]) \
+        FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam",
         super::catalog::TREE
     ));
     let rows = query(session, "asking how the rows are stored", &sql, &[(&relation, Type::OID)]).await?;
-    rows.first().map_or(Ok(false), |row| value(row, 0))
+    let row = rows.first().ok_or_else(|| silent("how the rows are stored"))?;
+    Ok((value(row, 0)?, value(row, 1)?))
 }
 
 /// How many rows the server expects of a delta, and whether it would find all of them by indexes; `None` where nobody can
@@ -121,10 +123,13 @@ pub(super) async fn is_heap(session: &Session, relation: u32) -> Result<bool, So
 /// Dropped, it leaves the session in a subtransaction.
 pub(super) async fn expected(planning: &Planning, plan: &PgPlan) -> Result<Option<(u64, bool)>, SourceError> {
     const ACTION: &str = "estimating the new rows";
-    if plan.delta.is_none() || planning.checks_leaves() || !plan.relation.reading.foreign.is_empty() {
+    let Some(delta) = plan.delta.clone() else { return Ok(None) };
+    if planning.checks_leaves() || !plan.relation.reading.foreign.is_empty() {
         return Ok(None);
     }
-    let statement = format!("EXPLAIN {}", sql::rows_of(plan, &Slice::Whole));
+    // New tables are read whole in any case.
+    let of_known = PgPlan { delta: Some(Delta { new_tables: Vec::new(), ..delta }), ..plan.clone() };
+    let statement = format!("EXPLAIN {}", sql::rows_of(&of_known, &Slice::Whole));
     let anchor = &planning.anchor;
     anchor.batch(ACTION, &format!("SAVEPOINT estimate; {BOUNDS}")).await?;
     let explained = query(anchor, ACTION, &statement, &[]).await;

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AttemptSeed, Journal, unreadable};
+use super::{Journal, unreadable};
 use crate::base::text::number::hex_text;
 use crate::model::{ExportErrorKind, PartitionReceipt};
+use crate::store::AttemptSeed;
 use crate::store::error::StoreError;
 use crate::store::receipt_file::ReceiptFile;
 

@@ -32,6 +32,9 @@ pub struct Delta {
     pub beyond: Option<String>,
     /// and rows of these transactions.
     pub window: Option<TransactionWindow>,
+    /// OIDs of tables that were no part of the relation then: all of their rows are new to it.
+    #[serde(default)]
+    pub new_tables: Vec<u32>,
 }
 
 /// Transactions from one on and before another.
@@ -173,7 +176,7 @@ fn is_behind(then: Option<&str>, now: Option<&str>) -> bool {
     matches!((then.and_then(place), now.and_then(place)), (Some(then), Some(now)) if now < then)
 }
 
-/// The rows that are new since an export.
+/// The rows that are new since an export. What a table held before it was attached is new too, however old it is.
 fn delta(
     column: &ColumnFacts,
     scale: WatermarkScale,
@@ -190,15 +193,19 @@ fn delta(
         nullable: !column.not_null,
         comparison,
     };
+    let known = &watermark.history.tables;
+    let new = now.history.tables.iter().filter(|table| !known.is_empty() && !known.contains(table));
+    let new_tables = if failpoint::off("new-tables") { Vec::new() } else { new.copied().collect() };
     if scale == WatermarkScale::Transaction {
-        return Ok(Delta { column: key, least: Some(watermark.horizon.to_string()), beyond: None, window: None });
+        let least = Some(watermark.horizon.to_string());
+        return Ok(Delta { column: key, least, beyond: None, window: None, new_tables });
     }
     let least = if failpoint::off("look-back") { watermark.value.clone() } else { least(scale, look_back, watermark) };
     let is_date = column.pg_type.base_oid == oid::DATE;
     let least = least.map(|text| if is_date { text.chars().take_while(|c| *c != ' ').collect() } else { text });
     let window = TransactionWindow { from: watermark.horizon, to: now.xmax };
     let window = (!failpoint::off("horizon")).then_some(window);
-    Ok(Delta { column: key, least, beyond: watermark.value.clone(), window })
+    Ok(Delta { column: key, least, beyond: watermark.value.clone(), window, new_tables })
 }
 
 /// The least value that a row can have which the export before did not see; `None` where nobody can say.

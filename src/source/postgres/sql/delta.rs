@@ -6,8 +6,24 @@ use crate::source::postgres::plan::delta::{Delta, TransactionWindow};
 /// How many transaction ids a row can tell apart.
 const XID_SPAN: u64 = 1 << 32;
 
-/// The conditions of the rows of a delta.
-pub(super) fn conditions(delta: &Delta) -> Vec<String> {
+/// The conditions of the rows of a delta: of one table, by its OID, or of the whole relation.
+pub(super) fn conditions(delta: &Delta, table: Option<u32>) -> Vec<String> {
+    let conditions = of_known_tables(delta);
+    if table.is_some_and(|table| delta.new_tables.contains(&table)) {
+        return Vec::new();
+    }
+    if table.is_some() || delta.new_tables.is_empty() || conditions.is_empty() {
+        return conditions;
+    }
+    let new: Vec<String> = delta.new_tables.iter().map(u32::to_string).collect();
+    vec![format!(
+        "(tableoid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[]) OR ({}))",
+        new.join(", "),
+        conditions.join(" AND ")
+    )]
+}
+
+fn of_known_tables(delta: &Delta) -> Vec<String> {
     let column = &delta.column;
     let operators = &column.comparison.operators;
     let mut conditions = Vec::new();
