@@ -23,9 +23,10 @@ use crate::export::hold::{Retention, settle};
 use crate::export::mark::Mark;
 use crate::export::patience::{ABORT_PATIENCE, to_its_end};
 use crate::export::place::place_by;
+use crate::export::planned::Planned;
 use crate::export::record::RunRecord;
 use crate::export::resume::is_whole;
-use crate::export::run::{ONLY, Planned, Run, unless_cancelled};
+use crate::export::run::{ONLY, Run, unless_cancelled};
 use crate::model::{
     CredentialCommand, ExportErrorKind, PartitionDone, PartitionReceipt, Plan, RunFence, Share, Target, WorkersWanted,
 };
