@@ -499,7 +499,7 @@ mod tests {
                 seen += 1;
                 let Some(option) = by_key(&flag.replace('-', "_")) else { continue };
                 let (true, Some(rest)) = (option.value.contains('|'), rest.strip_prefix(' ')) else { continue };
-                let end = rest.find(|c: char| !(c.is_ascii_lowercase() || "-|".contains(c))).unwrap_or(rest.len());
+                let end = rest.find(|c: char| !(c.is_ascii_lowercase() || "-|:".contains(c))).unwrap_or(rest.len());
                 let words: Vec<&str> = rest[..end].split('|').filter(|word| !SENTENCE.contains(word)).collect();
                 for word in words.into_iter().filter(|word| !word.is_empty()) {
                     let known =

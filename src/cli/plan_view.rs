@@ -82,6 +82,9 @@ struct ColumnView<'a> {
     nullable: bool,
     policy: &'a str,
     note: Option<&'a str>,
+    /// What the files have of it, where it is protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protection: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -141,6 +144,9 @@ impl<'a> PlanView<'a> {
             format!("{written}\nin folders {}", levels.concat())
         });
         let words = [there, written];
+        for column in &mut self.columns {
+            column.protection = commit.output_rules().protection(column.name);
+        }
         self.writes = Some(WritesView { compression: format.compression, destination, words });
     }
 }
@@ -202,6 +208,7 @@ impl<'a> ColumnView<'a> {
             nullable: column.nullable,
             policy: &column.policy,
             note: column.note.as_deref(),
+            protection: None,
         }
     }
 }
@@ -420,7 +427,10 @@ fn column_cells(column: &ColumnView<'_>) -> [String; 6] {
         column.wire.replace('_', " "),
         human::carrier(column.carrier),
         misfit_words(column.policy),
-        column.note.unwrap_or_default().to_owned(),
+        match (&column.protection, column.note) {
+            (Some(how), _) => format!("protected: {how}"),
+            (None, note) => note.unwrap_or_default().to_owned(),
+        },
     ]
 }
 

@@ -12,8 +12,8 @@ use super::types::{arrow_type, parquet_type, pg_type};
 use super::watermark::watermark;
 use crate::model::{
     AmountRead, AskedColumns, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format,
-    FormatOptions, KeyColumn, ManifestStats, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent,
-    RowOrder, RowsAvailable, RunStatus, SchemaChange, SourceFacts, SourceKind,
+    FormatOptions, KeyColumn, ManifestStats, OutputRules, PartRange, PartReceipt, Partition, PartitionReceipt, Plan,
+    PlannedContent, RowOrder, RowsAvailable, RunStatus, SchemaChange, SourceFacts, SourceKind,
 };
 
 /// What a manifest says that is in no receipt.
@@ -42,8 +42,10 @@ pub(crate) struct RunFacts<'a> {
     pub(crate) selection: AskedColumns,
     /// How the columns differ from those of the export that an incremental one goes on from.
     pub(crate) changes: Vec<SchemaChange>,
-    /// Which columns the parts have folders for.
-    pub(crate) folders: Option<&'a FolderOptions>,
+    /// What becomes of the plan's columns in the files.
+    pub(crate) rules: OutputRules<'a>,
+    /// The id of the key under which values are hashed, where any are.
+    pub(crate) protection_key: Option<String>,
 }
 
 /// Builds the manifest of a run whose every partition has its receipt.
@@ -59,15 +61,15 @@ pub(crate) fn build(
     receipts: &[PartitionReceipt],
     object_url: impl Fn(&str) -> String,
 ) -> Result<Manifest, ManifestError> {
-    let RunFacts { plan, format, stats, folders, .. } = facts;
+    let RunFacts { plan, format, stats, rules, .. } = facts;
     let ordered = in_plan_order(&plan.partitions, receipts)?;
-    let written = written(plan, folders);
+    let written = written(plan, rules);
     let mut parts = Vec::new();
     for (partition, receipt) in ordered {
         check_counts(receipt, plan.content)?;
         let range = part_range(partition, plan, stats);
         for part in &receipt.parts {
-            check_folders(part, folders)?;
+            check_folders(part, rules.folders)?;
             let columns = shown_columns(&part.columns, &written, stats);
             parts.push(part_entry(part, receipt, range.clone(), columns, &object_url));
         }
@@ -103,8 +105,9 @@ pub(crate) fn build(
         },
         consistency: facts.consistency,
         row_cap,
-        schema: schema(&written, format.format, &kind, receipts)?,
-        partition_by: partition_columns(plan, folders, format.format, &kind),
+        schema: schema(plan, rules, format.format, &kind, receipts)?,
+        partition_by: partition_columns(plan, rules, format.format, &kind),
+        protection_key: facts.protection_key,
         format: FormatRecord::from(format),
         totals,
         parts,
@@ -127,34 +130,48 @@ pub(super) fn source_key(key: &[KeyColumn]) -> Vec<SourceKey> {
 
 /// The columns, with what policies changed in all parts.
 fn schema(
-    columns: &[ColumnPlan],
+    plan: &Plan,
+    rules: OutputRules<'_>,
     format: Format,
     kind: &SourceKind,
     receipts: &[PartitionReceipt],
 ) -> Result<Vec<SchemaColumn>, ManifestError> {
     let parts = || receipts.iter().flat_map(|receipt| &receipt.parts);
-    let column = |(place, column): (usize, &ColumnPlan)| {
+    let counted = |(place, column): (usize, SchemaColumn)| {
         let changed = parts().filter_map(|part| part.columns.get(place)).map(|column| column.changed);
         let policy_count = Some(sum(changed, "values changed by a policy")?);
-        Ok(SchemaColumn { policy_count, ..schema_column(column, format, kind) })
+        Ok(SchemaColumn { policy_count, ..column })
     };
-    columns.iter().enumerate().map(column).collect()
+    output_schema(plan, rules, format, kind).into_iter().enumerate().map(counted).collect()
+}
+
+/// What the manifest of this plan says of the columns of the files, but for what a run counts.
+pub(super) fn output_schema(
+    plan: &Plan,
+    rules: OutputRules<'_>,
+    format: Format,
+    kind: &SourceKind,
+) -> Vec<SchemaColumn> {
+    let described = |column: ColumnPlan| {
+        let protection = rules.protection(&column.name);
+        SchemaColumn { protection, ..schema_column(&column, format, kind) }
+    };
+    written(plan, rules).into_iter().map(described).collect()
 }
 
 /// The columns of the files.
-pub(super) fn written(plan: &Plan, folders: Option<&FolderOptions>) -> Vec<ColumnPlan> {
-    let writes = |column: &&ColumnPlan| folders.is_none_or(|folders| folders.writes(&column.name));
-    plan.columns.iter().filter(writes).cloned().collect()
+fn written(plan: &Plan, rules: OutputRules<'_>) -> Vec<ColumnPlan> {
+    plan.columns.iter().filter_map(|column| rules.written(column)).collect()
 }
 
 /// What the manifest says of the columns that parts have folders for.
 pub(super) fn partition_columns(
     plan: &Plan,
-    folders: Option<&FolderOptions>,
+    rules: OutputRules<'_>,
     format: Format,
     kind: &SourceKind,
 ) -> Vec<SchemaColumn> {
-    let names = folders.into_iter().flat_map(|folders| &folders.columns);
+    let names = rules.folders.into_iter().flat_map(|folders| &folders.columns);
     let planned = names.filter_map(|name| plan.columns.iter().find(|column| column.name == *name));
     planned.map(|column| schema_column(column, format, kind)).collect()
 }
@@ -186,6 +203,7 @@ pub(crate) fn schema_column(column: &ColumnPlan, format: Format, kind: &SourceKi
         policy: column.policy.clone(),
         policy_count: None,
         note: column.note.clone(),
+        protection: None,
     }
 }
 

@@ -24,7 +24,7 @@ const WRITTEN_AT_ONCE: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// Where it stands, relative to the destination.
-    pub path: &'static str,
+    pub path: String,
     /// What it says.
     pub bytes: Bytes,
     /// Its media type.
@@ -95,14 +95,14 @@ impl Documents {
         let mut writing = Vec::new();
         for document in &self.described {
             writing.push(async move {
-                let put = destination.note(document.path, document.bytes.clone(), document.content_type).await;
-                put.map_err(|source| ManifestError::Unfinished { what: document.path, source })
+                let put = destination.note(&document.path, document.bytes.clone(), document.content_type).await;
+                put.map_err(|source| ManifestError::Unfinished { what: document.path.clone(), source })
             });
         }
         // Whoever is far away is waited for once; a folder here would only need more open files.
         let at_once = if destination.local_folder().is_some() { 1 } else { WRITTEN_AT_ONCE };
         stream::iter(writing).buffered(at_once).try_collect::<()>().await?;
         let put = destination.put(SUCCESS_PATH, self.success.clone(), JSON).await;
-        put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH, source })
+        put.map_err(|source| ManifestError::Unfinished { what: SUCCESS_PATH.to_owned(), source })
     }
 }

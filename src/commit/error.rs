@@ -113,7 +113,7 @@ pub enum ManifestError {
     ReadBack(#[source] StoreError),
     /// The run is committed, and a file that only describes it could not be written.
     #[error("the run is committed, but {what} is not written")]
-    Unfinished { what: &'static str, source: StoreError },
+    Unfinished { what: String, source: StoreError },
     /// The destination could not be looked at.
     #[error("verifying")]
     Verify(#[source] StoreError),

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::build::{partition_columns, schema_column, source_key, source_name, written};
+use super::build::{output_schema, partition_columns, source_key, source_name};
 use super::error::ManifestError;
 use super::model::{FormatRecord, Manifest};
 use super::placement::Placement;
 use crate::base::cpu::on_rayon;
-use crate::model::{FolderOptions, FormatOptions, OnExisting, Plan};
+use crate::model::{FormatOptions, OnExisting, OutputRules, Plan};
 use crate::store::{Destination, Version};
 
 /// A manifest that stands at a destination.
@@ -95,11 +95,10 @@ impl Existing {
         &self,
         plan: &Plan,
         format: &FormatOptions,
-        folders: Option<&FolderOptions>,
+        rules: OutputRules<'_>,
     ) -> Result<(), ManifestError> {
         let Manifest { source, row_cap, schema, partition_by, .. } = &self.manifest;
-        let written = written(plan, folders);
-        let columns = written.iter().map(|column| schema_column(column, format.format, &source.kind));
+        let columns = output_schema(plan, rules, format.format, &source.kind);
         // What a run counts is not part of the request.
         let asked = schema.iter().cloned().map(|mut column| {
             column.policy_count = None;
@@ -110,8 +109,8 @@ impl Existing {
             ("--where", source.predicate != plan.relation.predicate),
             ("--allow-rls", source.row_security != plan.relation.row_security),
             ("--key", source.key != source_key(&plan.key)),
-            ("the columns", !columns.eq(asked)),
-            ("--partition-by", *partition_by != partition_columns(plan, folders, format.format, &source.kind)),
+            ("the columns", !columns.into_iter().eq(asked)),
+            ("--partition-by", *partition_by != partition_columns(plan, rules, format.format, &source.kind)),
             ("--format or its options", self.manifest.format != FormatRecord::from(format)),
             ("--max-rows or --tier", (&row_cap.tier, row_cap.max_rows) != (&plan.cap.tier, plan.cap.max_rows)),
         ];
@@ -135,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::commit::test_data::{format, manifest, memory, plan};
-    use crate::model::{Compression, Format};
+    use crate::model::{Compression, FolderOptions, Format};
 
     async fn with_manifest(name: &str) -> Destination {
         let destination = memory(name);
@@ -188,16 +187,16 @@ mod tests {
         let destination = with_manifest("same-request").await;
         let existing = look(&destination, &Placement::Parts).await.unwrap().unwrap();
         let parquet = format(Format::Parquet, Compression::Zstd(1));
-        existing.same_request(&plan(), &parquet, None).unwrap();
+        existing.same_request(&plan(), &parquet, OutputRules::default()).unwrap();
 
         let mut resplit = plan();
         resplit.partitions.clear();
-        existing.same_request(&resplit, &parquet, None).unwrap();
+        existing.same_request(&resplit, &parquet, OutputRules::default()).unwrap();
 
         let differing = |change: fn(&mut Plan)| {
             let mut plan = plan();
             change(&mut plan);
-            match existing.same_request(&plan, &parquet, None) {
+            match existing.same_request(&plan, &parquet, OutputRules::default()) {
                 Err(ManifestError::OtherRequest { fields, .. }) => fields,
                 other => panic!("{other:?}"),
             }
@@ -208,11 +207,11 @@ mod tests {
         assert_eq!(differing(|plan| plan.columns.truncate(1)), ["the columns"]);
         assert_eq!(differing(|plan| plan.cap.max_rows = None), ["--max-rows or --tier"]);
         let folders = FolderOptions { columns: vec!["address".into()], keep: true, open: NonZeroUsize::MIN };
-        match existing.same_request(&plan(), &parquet, Some(&folders)) {
+        match existing.same_request(&plan(), &parquet, OutputRules { folders: Some(&folders), protect: None }) {
             Err(ManifestError::OtherRequest { fields, .. }) => assert_eq!(fields, ["--partition-by"]),
             other => panic!("{other:?}"),
         }
         let csv = format(Format::Csv, Compression::None);
-        assert!(existing.same_request(&plan(), &csv, None).is_err());
+        assert!(existing.same_request(&plan(), &csv, OutputRules::default()).is_err());
     }
 }

@@ -45,6 +45,8 @@ pub struct Manifest {
     /// The columns by whose values parts are in folders, from the outside in; empty where they are in none. The files have
     /// them too where `schema` does.
     pub partition_by: Vec<SchemaColumn>,
+    /// The id of the key under which values are hashed; `None` where none are.
+    pub protection_key: Option<String>,
     /// How the parts are written.
     pub format: FormatRecord,
     /// Sums over `parts`.
@@ -135,6 +137,9 @@ pub struct SchemaColumn {
     pub policy_count: Option<u64>,
     /// What a person should know of it.
     pub note: Option<String>,
+    /// What `--protect` made of its values: `hash`, `mask`, `null`, or a later version's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<String>,
 }
 
 /// How the parts are written: all that a reader must know to parse them.

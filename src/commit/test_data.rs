@@ -10,9 +10,9 @@ use super::model::Manifest;
 use crate::model::{
     AmountRead, AskedColumns, CapPlan, Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, ColumnSummary, Compression,
     Consistency, ConsistencyMode, CsvOptions, Direction, Format, FormatOptions, KeyColumn, KeyRange, Layout,
-    ManifestStats, Newline, ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent,
-    Policies, Precision, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable, SnapshotRecord, SourceFacts,
-    SourceKind, SourceProfile, StagedObject, Staging, TupleId,
+    ManifestStats, Newline, OutputRules, ParquetOptions, PartRange, PartReceipt, Partition, PartitionReceipt, Plan,
+    PlannedContent, Policies, Precision, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable, SnapshotRecord,
+    SourceFacts, SourceKind, SourceProfile, StagedObject, Staging, TupleId,
 };
 use crate::store::{Destination, PartName, StoreOptions};
 
@@ -231,7 +231,8 @@ pub(crate) fn facts<'a>(plan: &'a Plan, format: &'a FormatOptions, stats: Manife
         stats,
         selection: AskedColumns::default(),
         changes: Vec::new(),
-        folders: None,
+        rules: OutputRules::default(),
+        protection_key: None,
     }
 }
 

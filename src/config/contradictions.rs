@@ -48,6 +48,7 @@ pub(super) fn find(
     if given.workers == Some(Workers::External) {
         found.external();
     }
+    found.protection(given);
     match source.map(Source::kind) {
         Some(SourceKind::Clickhouse) => found.clickhouse(given),
         Some(_) => found.not_clickhouse(),
@@ -212,6 +213,11 @@ impl Contradictions<'_> {
         if self.is("visibility", "as-written") {
             self.refuse(&["workers"], "with --visibility as-written: parts appear at the commit", hint);
         }
+        for key in ["protect", "protect_file"] {
+            if self.raw.given(key).is_some() {
+                self.refuse(&["workers"], "with --protect, whose key one process has", hint);
+            }
+        }
         if self.is("read_mode", "keyset") {
             self.refuse(&["workers"], "with --read-mode keyset, which has no snapshot to share", hint);
         }
@@ -297,6 +303,14 @@ impl Contradictions<'_> {
         };
         if let Some(beside) = beside {
             self.refuse(&["consistency"], &beside, "leave one of them out");
+        }
+    }
+
+    fn protection(&mut self, given: &Given) {
+        if given.format == Some(Format::Source) {
+            let keys = ["protect", "protect_file", "protect_key_file", "protect_key_command"];
+            let beside = "with --format source, whose rows nobody reads";
+            self.refuse(&keys, beside, "choose parquet, csv or ndjson");
         }
     }
 

@@ -11,6 +11,7 @@ mod implied;
 pub(crate) mod job;
 pub(crate) mod options;
 mod own_format;
+mod protect;
 pub(crate) mod raw;
 pub mod service;
 mod typed;

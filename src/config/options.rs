@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono::NaiveDate;
 
 use super::folders::{self, FolderTerm};
+use super::protect;
 use super::typed::{ColorKind, ProgressKind, ReportKind};
 use super::value::{self, words};
 use crate::base::memory::{OPEN_PARTS_MAX, READERS_MAX, UPLOAD_CONCURRENCY_MAX};
@@ -17,8 +18,8 @@ use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
     CharPadding, ColumnChoice, ConsistencyChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8,
     JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
-    OnUnrepresentable, Preset, ReadMode, ServerSideEncryption, Since, SourceProfile, StdinRule, TimestampPrecision,
-    UnconstrainedNumeric, Visibility, Workers,
+    OnUnrepresentable, Preset, Protection, ReadMode, ServerSideEncryption, Since, SourceProfile, StdinRule,
+    TimestampPrecision, UnconstrainedNumeric, Visibility, Workers,
 };
 
 /// How often an option may be given, and whether it takes a value.
@@ -216,6 +217,14 @@ options! {
             "put rows into folders NAME=VALUE by these columns or SQL expressions, of text, integers, dates or booleans; the files leave them out; may be repeated";
         keep_partition_columns: Switch<bool> = value::switch, "",
             "with --partition-by: the files have its columns too";
+        protect: Many<(String, Protection)> = protect::column, "COLUMN=HOW",
+            "write an output column only as hash (HMAC-SHA-256 of its text), mask (letters become x, digits 0), null, or drop it; may be repeated";
+        protect_file: One<PathBuf> = value::path, "FILE",
+            "TOML file of such protections by patterns of column names, for many tables";
+        protect_key_file: One<PathBuf> = value::path, "FILE",
+            "file with the key of hashes, of 16 bytes or more; equal values have equal hashes wherever the key is the same";
+        protect_key_command: One<CredentialCommand> = credential_command, "COMMAND",
+            "shell command that prints the key of hashes";
         allow_rls: Switch<bool> = value::switch, "",
             "export what row security lets the role see; without it such a table is refused, not exported in part";
     }

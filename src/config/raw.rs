@@ -19,7 +19,8 @@ const DEFAULT_TABLES: &[&str] =
     &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "worker", "demo"];
 
 /// The options in whose values `~` is the home directory.
-const HOME_KEYS: [&str; 6] = ["to", "since", "manifest", "metrics_file", "password_file", "keep_partial"];
+const HOME_KEYS: [&str; 8] =
+    ["to", "since", "manifest", "metrics_file", "password_file", "keep_partial", "protect_file", "protect_key_file"];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

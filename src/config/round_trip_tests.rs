@@ -10,8 +10,8 @@ use crate::export::request::ExportRequest;
 use crate::model::{
     CharPadding, ColumnChoice, Compression, ConsistencyChoice, Direction, DuplicateColumns, Format, InvalidUtf8,
     JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
-    OnUnrepresentable, Policies, Preset, ReadMode, RelationRequest, ServerSideEncryption, Since, SourceProfile, StdinRule,
-    Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    OnUnrepresentable, Policies, Preset, Protection, ReadMode, RelationRequest, ServerSideEncryption, Since,
+    SourceProfile, StdinRule, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -31,6 +31,7 @@ const WATERMARK: &[Flag] = &[("watermark", "at")];
 const NDJSON: &[Flag] = &[("format", "ndjson")];
 
 const EXTERNAL: &[Flag] = &[("workers", "external")];
+const HASH: &[Flag] = &[("protect", "email=hash")];
 
 const FOLDERS: &[Flag] = &[("partition_by", "country")];
 
@@ -92,6 +93,18 @@ const CASES: &[Case] = &[
     }),
     case("keep_partition_columns", "true", FOLDERS, |r, _| r.commit.folders.as_ref().is_some_and(|it| it.keep)),
     case("open_parts", "3", FOLDERS, |r, _| r.commit.folders.as_ref().is_some_and(|it| it.open.get() == 3)),
+    plain("protect", "email=mask", |r, _| {
+        r.commit.protect.as_ref().is_some_and(|it| it.of("email") == Some(Protection::Mask))
+    }),
+    plain("protect_file", "p.toml", |r, _| {
+        r.commit.protect.as_ref().is_some_and(|it| it.of("my_email") == Some(Protection::Drop))
+    }),
+    case("protect_key_file", "k", HASH, |r, _| {
+        r.commit.protect.as_ref().is_some_and(|it| it.key_file.as_ref().is_some_and(|file| file.ends_with("k")))
+    }),
+    case("protect_key_command", "cat k", HASH, |r, _| {
+        r.commit.protect.as_ref().is_some_and(|it| it.key_command.as_ref().is_some_and(|it| it.expose() == "cat k"))
+    }),
     plain("allow_rls", "true", |r, _| r.shape.allow_rls),
     plain("preset", "athena", |r, _| r.policies.preset == Preset::Athena),
     plain("on_unrepresentable", "null", |r, _| default(r).on_unrepresentable == OnUnrepresentable::Null),
@@ -208,14 +221,15 @@ fn connect(request: &ExportRequest) -> &ConnectSettings {
 #[test]
 fn every_option_arrives_by_flag_variable_and_file() {
     const PASSWORD: (&str, &str) = ("pw", "hunter2\n");
+    const PROTECT: (&str, &str) = ("p.toml", "[columns]\n'*email' = 'drop'\n");
     for case in CASES {
         let option = OPTIONS.iter().find(|option| option.key == case.key).unwrap();
-        arrives(case, "flag", &[(case.key, case.value)], &Environment::of([], [PASSWORD]));
+        arrives(case, "flag", &[(case.key, case.value)], &Environment::of([], [PASSWORD, PROTECT]));
         let variable = option.variable();
-        arrives(case, "variable", &[], &Environment::of([(variable.as_str(), case.value)], [PASSWORD]));
+        arrives(case, "variable", &[], &Environment::of([(variable.as_str(), case.value)], [PASSWORD, PROTECT]));
         let value = if option.arity == Arity::Switch { case.value.to_owned() } else { format!("{:?}", case.value) };
         let file = format!("{} = {value}\n", case.key);
-        let environment = Environment::of([], [PASSWORD, ("c.toml", file.as_str())]);
+        let environment = Environment::of([], [PASSWORD, PROTECT, ("c.toml", file.as_str())]);
         arrives(case, "file", &[("config", "c.toml")], &environment);
     }
 }

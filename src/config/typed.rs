@@ -11,13 +11,13 @@ pub(super) use commands::source_of;
 pub use super::front::{ColorKind, FrontOptions, ProgressKind, ReportKind};
 use super::options::{Given, OPTIONS, OptionInfo};
 use super::raw::{Origin, Raw, Setting};
-use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, value};
+use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, protect, value};
 use crate::export::outside::Outside;
 use crate::export::request::ExportRequest;
 use crate::model::{
     CommitOptions, Compression, CsvOptions, Format, FormatOptions, IncrementalOptions,
-    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, RelationRequest, RowCap, ShapeOptions, Since,
-    SourceLimits, Target, WorkOptions, Workers,
+    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap,
+    ShapeOptions, Since, SourceLimits, Target, WorkOptions, Workers,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -66,7 +66,8 @@ pub(super) fn of_raw(
     let shape = settings.shape(need_target);
     let compression = settings.compression();
     let cap = settings.cap();
-    let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation));
+    let protect = protect::options(&mut settings.given, environment, &mut settings.errors);
+    let commit = settings.commit(need_target, shape.as_ref().map(|shape| &shape.relation), protect);
     let source = settings.source.as_deref();
     settings.errors.extend(contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref(), source));
     let request = settings.request(shape, compression, cap, commit).zip(settings.front());
@@ -298,7 +299,12 @@ impl Settings {
         }
     }
 
-    fn commit(&mut self, need_target: bool, relation: Option<&RelationRequest>) -> Option<CommitOptions> {
+    fn commit(
+        &mut self,
+        need_target: bool,
+        relation: Option<&RelationRequest>,
+        protect: Option<ProtectOptions>,
+    ) -> Option<CommitOptions> {
         let names_nothing = self.names_nothing();
         let given = &mut self.given;
         let run_id_given = given.run_id.is_some();
@@ -326,6 +332,7 @@ impl Settings {
             visibility: given.visibility?,
             layout: given.layout?,
             folders: given.folders(),
+            protect,
             single_file: given.single_file?,
             manifest_stats: given.manifest_stats?,
             sha256: given.sha256?,

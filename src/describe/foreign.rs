@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::commit::Manifest;
+use crate::commit::model::PartEntry;
 
 /// Where the Redshift manifest stands, relative to the destination.
 pub(crate) const REDSHIFT_PATH: &str = "_redshift/manifest";
@@ -36,7 +37,15 @@ struct Meta {
 /// # Errors
 /// What serde says, should it refuse a value.
 pub(crate) fn redshift(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error> {
-    let entries = manifest.parts.iter().map(|part| RedshiftEntry {
+    redshift_of(manifest.parts.iter())
+}
+
+/// The same of some parts.
+///
+/// # Errors
+/// As [`redshift`].
+pub(super) fn redshift_of<'a>(parts: impl Iterator<Item = &'a PartEntry>) -> Result<Vec<u8>, serde_json::Error> {
+    let entries = parts.map(|part| RedshiftEntry {
         url: &part.url,
         mandatory: true,
         meta: Meta { content_length: part.bytes, record_count: part.rows },
@@ -48,8 +57,13 @@ pub(crate) fn redshift(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error
 
 /// The symlink manifest: one absolute URI a line, in output order.
 pub(crate) fn symlink(manifest: &Manifest) -> Vec<u8> {
+    symlink_of(manifest.parts.iter())
+}
+
+/// The same of some parts.
+pub(super) fn symlink_of<'a>(parts: impl Iterator<Item = &'a PartEntry>) -> Vec<u8> {
     let mut text = String::new();
-    for part in &manifest.parts {
+    for part in parts {
         text.push_str(&part.url);
         text.push('\n');
     }

@@ -36,6 +36,9 @@ impl FolderSplit {
     /// [`EncodeError::WrongCarrier`] where the batch is not of the planned columns.
     pub(crate) fn split(&self, columns: &[ColumnPlan], batch: &RecordBatch) -> Result<Vec<FolderRows>, EncodeError> {
         let written = batch.project(&self.written).map_err(EncodeError::Folders)?;
+        if self.places.is_empty() {
+            return Ok(vec![FolderRows { folders: Vec::new(), rows: written }]);
+        }
         let arrays: Vec<ArrayRef> = self.places.iter().map(|place| Arc::clone(batch.column(*place))).collect();
         let mut cells: Vec<FolderCells<'_>> = Vec::with_capacity(arrays.len());
         for (place, array) in self.places.iter().zip(&arrays) {

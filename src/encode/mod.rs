@@ -12,6 +12,7 @@ mod order;
 mod parquet;
 #[cfg(test)]
 mod preset_tests;
+mod protect;
 mod row_group;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -29,6 +30,7 @@ pub(crate) use compress::Compressor;
 pub(crate) use folders::{FolderRows, FolderSplit};
 use lines::{LineEncoder, Rows};
 pub(crate) use order::sorted_columns;
+pub(crate) use protect::{ColumnGuard, ProtectKey, guarded};
 pub use tally::Tally;
 pub(crate) use verbatim::bytes_of;
 
@@ -113,6 +115,9 @@ pub enum EncodeError {
     /// Rows could not be sorted into their folders.
     #[error("sorting rows into their folders")]
     Folders(#[source] arrow::error::ArrowError),
+    /// Columns could not be put together again.
+    #[error("protecting columns")]
+    Columns(#[source] arrow::error::ArrowError),
     /// A value that the format has no words for.
     #[error("column {column:?}: {reason}")]
     Unrepresentable {

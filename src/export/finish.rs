@@ -21,6 +21,7 @@ use crate::commit::{
     CommitRules, Committed, Existing, ManifestError, Placement, RunFacts, StartDecision, before_run, build, commit,
 };
 use crate::describe;
+use crate::encode::ProtectKey;
 use crate::model::{
     Direction, Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject,
     Target, WatermarkReport,
@@ -289,7 +290,8 @@ fn run_facts<'a>(run: &'a Run, planned: &'a Planned) -> RunFacts<'a> {
         stats: run.request.commit.manifest_stats,
         selection: since::selection(&run.request.shape),
         changes: run.since.get().map(Continuation::changes).unwrap_or_default(),
-        folders: run.request.commit.folders.as_ref(),
+        rules: run.request.commit.output_rules(),
+        protection_key: run.protect_key.get().and_then(Option::as_ref).map(ProtectKey::id),
     }
 }
 

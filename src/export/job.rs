@@ -19,7 +19,6 @@ use super::request::ExportRequest;
 use super::run::{Run, plan, unless_cancelled};
 use super::since;
 use super::together::together;
-use super::worker::folders_of;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
 use crate::store::{Destination, StoreOptions, shown};
 
@@ -331,8 +330,7 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
                 let compared =
                     since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found).map(drop));
                 let counted = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
-                let folders = || folders_of(request.commit.folders.as_ref(), &plan.columns);
-                counted.and(compared).and_then(|()| folders()).map(|_| plan)
+                counted.and(compared).map(|()| plan)
             }
             (None, None) => Err(ExportError::internal("the source planned nothing")),
         };

@@ -1,6 +1,7 @@
 //! The coordinator: one event loop owns all state of a run; a worker turns one partition into one receipt.
 
 pub mod against;
+mod announce;
 pub mod clean;
 mod company;
 pub(crate) mod coordinator;
@@ -21,6 +22,7 @@ mod part;
 mod patience;
 pub(crate) mod place;
 mod planned;
+mod protect_key;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;

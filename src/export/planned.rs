@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::ExportError;
 use super::request::ExportRequest;
+use super::worker::check_columns;
 use crate::model::{Consistency, ExportErrorKind, Format, FormatOptions, Plan, PlannedContent, SourceFacts};
 use crate::source::Reading;
 
@@ -15,6 +16,8 @@ pub(crate) struct Planned {
     pub(crate) format: FormatOptions,
     pub(crate) facts: SourceFacts,
     pub(crate) consistency: Consistency,
+    /// Of the key under which the run hashes values.
+    pub(crate) protect_key_id: Option<String>,
 }
 
 impl Planned {
@@ -25,7 +28,8 @@ impl Planned {
     pub(super) fn of(reading: &dyn Reading, relation: usize, asked: &FormatOptions) -> Result<Self, ExportError> {
         let plan = reading.plan(relation).ok_or_else(|| ExportError::internal("the source planned nothing"))?;
         let format = format_of(&plan, asked)?;
-        Ok(Self { plan, format, facts: reading.facts(), consistency: reading.consistency(relation) })
+        let (facts, consistency) = (reading.facts(), reading.consistency(relation));
+        Ok(Self { plan, format, facts, consistency, protect_key_id: None })
     }
 
     /// The id of the snapshot that all reads share.
@@ -49,8 +53,9 @@ pub(super) fn format_of(plan: &Plan, asked: &FormatOptions) -> Result<FormatOpti
     }
 }
 
-/// Refuses to count rows where the source gives bytes of its own.
+/// Refuses columns that make no folders or cannot be protected, and to count rows where the source gives bytes of its own.
 pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), ExportError> {
+    check_columns(plan, request.commit.output_rules())?;
     let counts = request.work.cap.is_some() || request.work.min_rows.is_some();
     if plan.content == PlannedContent::Rows || !counts {
         return Ok(());

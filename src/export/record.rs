@@ -43,6 +43,9 @@ pub(crate) struct RunRecord {
     pub(crate) source: Value,
     /// The ids under which the snapshot could be imported when the run began.
     pub(crate) held: Vec<String>,
+    /// The key under which values are hashed, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) protect_key_id: Option<String>,
 }
 
 /// Read first, so that another version's members are not complained of.
@@ -84,6 +87,7 @@ impl RunRecord {
             consistency: consistency.clone(),
             source,
             held,
+            protect_key_id: planned.protect_key_id.clone(),
         }
     }
 
@@ -98,8 +102,9 @@ impl RunRecord {
 
     /// What was planned.
     pub(crate) fn planned(&self) -> Result<Planned, ExportError> {
-        let Self { plan, format, facts, consistency, .. } = self.clone();
-        Ok(Planned { format: format_of(&plan, &format)?, plan: Arc::new(plan), facts, consistency })
+        let Self { plan, format, facts, consistency, protect_key_id, .. } = self.clone();
+        let format = format_of(&plan, &format)?;
+        Ok(Planned { format, plan: Arc::new(plan), facts, consistency, protect_key_id })
     }
 
     /// What the source is told of the run.

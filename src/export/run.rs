@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc::Sender;
-use tokio::sync::{Mutex, SemaphorePermit};
+use tokio::sync::{Mutex, OnceCell, SemaphorePermit, mpsc::Sender};
 use tokio_util::sync::CancellationToken;
 
 use super::company::Company;
@@ -25,12 +24,11 @@ use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::since::{self, Continuation};
 use super::together::together;
-use super::worker::folders_of;
+use super::worker::columns_of;
 use crate::base::failpoint;
 use crate::commit::Existing;
-use crate::model::{
-    Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, RelationRequest, ResumedProgress,
-};
+use crate::encode::ProtectKey;
+use crate::model::{Event, ExportReport, FormatOptions, OnSignal, PartitionReceipt, Plan, ResumedProgress};
 use crate::source::Reading;
 use crate::store::AttemptSeed;
 
@@ -59,6 +57,8 @@ pub(crate) struct Run {
     pub(crate) since: OnceLock<Continuation>,
     /// Whether something of it may stay at the destination beside what it commits, which its journal names.
     pub(crate) litter: Mark,
+    /// Under which values are hashed, once it is read; `None` where none are.
+    pub(crate) protect_key: OnceCell<Option<ProtectKey>>,
 }
 
 /// What of a run is to be carried out, and with whom.
@@ -132,7 +132,6 @@ pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
     since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
-    folders_of(request.commit.folders.as_ref(), &plan.columns)?;
     Ok(plan)
 }
 
@@ -165,6 +164,7 @@ impl Run {
             commit_begun,
             since,
             litter,
+            protect_key: OnceCell::new(),
         }
     }
 
@@ -182,11 +182,8 @@ impl Run {
     /// Makes sure that what stands at the destination is what this run would make.
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
         let plan = plan(self.request.clone()).await?;
-        Ok(existing.same_request(
-            &plan,
-            &format_of(&plan, &self.request.format)?,
-            self.request.commit.folders.as_ref(),
-        )?)
+        let format = format_of(&plan, &self.request.format)?;
+        Ok(existing.same_request(&plan, &format, self.request.commit.output_rules())?)
     }
 
     /// Reads what has no receipt yet, and commits.
@@ -197,6 +194,7 @@ impl Run {
     ) -> Result<ExportReport, ExportError> {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
+        self.same_protect_key(planned.protect_key_id.as_deref()).await?;
         let receipts = match &reading {
             Some(reading) => {
                 let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
@@ -321,23 +319,6 @@ impl Run {
         let _ = self.events.send(event).await;
     }
 
-    pub(crate) async fn announce(&self) {
-        let FormatOptions { format, compression, .. } = self.request.format;
-        self.tell(Event::RunStarted {
-            run_id: self.request.commit.run_id.clone(),
-            relation: match &self.request.shape.relation {
-                RelationRequest::Table(name) => name.clone(),
-                RelationRequest::Query(_) => "query".to_owned(),
-            },
-            destination: self.place.url(),
-            format: format!("{format:?}").to_lowercase(),
-            compression: compression.name().to_owned(),
-            single_file: self.request.commit.single_file,
-            readers: self.request.work.readers.get(),
-        })
-        .await;
-    }
-
     /// Notes at the destination what is about to be read.
     ///
     /// With `alone` it has a keeper of its own where one is wanted.
@@ -348,10 +329,10 @@ impl Run {
         alone: bool,
     ) -> Result<Planned, ExportError> {
         let request = &self.request;
-        let planned = Planned::of(reading, relation, &request.format)?;
+        let mut planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        planned.protect_key_id = self.protect_key().await?.map(ProtectKey::id);
         self.compare_since(&planned.plan)?;
-        folders_of(request.commit.folders.as_ref(), &planned.plan.columns)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;
         if let RunTarget::Destination { journal, placement, .. } = &self.place {
             RunIdentity::write(request, self.created_at, self.seed, placement, journal).await?;

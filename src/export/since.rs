@@ -86,6 +86,20 @@ impl Run {
         self.request.read_request_since(since)
     }
 
+    /// Whether a plan of this run goes on from the same export as this process would.
+    pub(super) fn goes_on_as(&self, plan: &Plan) -> bool {
+        match (&plan.watermark, &self.request.incremental) {
+            (None, None) => true,
+            (Some(planned), Some(asked)) => {
+                let before = self.since.get().and_then(|found| found.before.as_ref());
+                let before = before.map(|(_, manifest)| manifest.run_id.as_str());
+                let same = planned.since.as_ref().map(|since| since.run_id.as_str()) == before;
+                same && planned.column == asked.column && planned.look_back == asked.look_back
+            }
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     /// Compares what is planned with the export to go on from, and keeps how the columns differ.
     pub(super) fn compare_since(&self, plan: &Plan) -> Result<(), ExportError> {
         let Some(found) = self.since.get() else { return Ok(()) };

@@ -251,7 +251,7 @@ impl Run {
             return Ok(None);
         }
         match RunRecord::read(journal).await {
-            Ok(Some(record)) if record.asks_for(&self.request) => {
+            Ok(Some(record)) if record.asks_for(&self.request) && self.goes_on_as(&record.plan) => {
                 let unfinished = Unfinished::take_up(self, record, hold).await?;
                 Ok(Some(Box::new(unfinished)))
             }

@@ -1,7 +1,7 @@
 //! The worker: one partition becomes one receipt, whatever the format, the destination and the number of readers.
 
 mod abort;
-mod folders;
+mod shape;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +29,8 @@ use crate::model::{
 use crate::source::{Batch, Opened, Reading};
 use crate::store::stream::StreamWriter;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError, folder_path};
-use folders::WorkFolders;
-pub(crate) use folders::folders_of;
+use shape::WorkColumns;
+pub(crate) use shape::{check_columns, columns_of};
 
 /// What all workers of a run share.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub(crate) struct Work {
     pub(crate) plan: Arc<Plan>,
     /// The columns of the files.
     pub(crate) columns: Arc<[ColumnPlan]>,
-    /// How the rows of a batch are sorted into folders, where they are.
-    pub(crate) folders: Option<Arc<WorkFolders>>,
+    /// What is done with the rows of a batch before they are encoded, where anything is.
+    pub(crate) shape: Option<Arc<WorkColumns>>,
     pub(crate) format: FormatOptions,
     pub(crate) outlet: Outlet,
     pub(crate) part_size: u64,
@@ -214,9 +214,9 @@ impl Attempt<'_> {
     async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {
         let (read, rows) = self.with(&batch)?;
         telemetry::rows_read(rows);
-        match self.work.folders.clone() {
+        match self.work.shape.clone() {
             None => self.put(Vec::new(), batch.rows, batch.changed, rows).await?,
-            Some(folders) => self.put_into_folders(folders, batch).await?,
+            Some(shape) => self.put_in_shape(shape, batch).await?,
         }
         self.read = read;
         telemetry::rows_encoded(rows);

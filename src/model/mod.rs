@@ -11,9 +11,11 @@ pub mod listing;
 pub(crate) mod micros;
 pub mod objects;
 pub mod outside;
+pub mod output;
 pub mod partition;
 pub mod plan;
 pub mod policy;
+pub mod protect;
 pub mod receipt;
 pub mod report;
 pub mod request;
@@ -33,12 +35,14 @@ pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use outside::{
     Invitation, PartitionDone, RunFence, Share, StdinRule, WeighedPartition, Workers, WorkersWanted,
 };
+pub use output::OutputRules;
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
+pub use protect::{ProtectMisfit, ProtectOptions, ProtectRule, Protection};
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost, WatermarkReport};
 pub use request::{

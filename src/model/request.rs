@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, FolderOptions, Format, ObjectOptions, PolicyOptions, ServedReads, WatermarkRequest};
+use super::{
+    Direction, FolderOptions, Format, ObjectOptions, OutputRules, PolicyOptions, ProtectOptions, ServedReads,
+    WatermarkRequest,
+};
 
 /// What is to be exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +220,9 @@ pub struct CommitOptions {
     /// `--partition-by`; `None` where rows go into no folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folders: Option<FolderOptions>,
+    /// `--protect` and `--protect-file`; `None` where no column is protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protect: Option<ProtectOptions>,
     /// One ordered object at exactly the given key.
     pub single_file: bool,
     /// What the manifest shows of values.
@@ -238,6 +244,13 @@ pub struct CommitOptions {
     /// How the store keeps the objects.
     #[serde(default)]
     pub objects: ObjectOptions,
+}
+
+impl CommitOptions {
+    /// What becomes of a plan's columns on their way into the files.
+    pub fn output_rules(&self) -> OutputRules<'_> {
+        OutputRules { folders: self.folders.as_ref(), protect: self.protect.as_ref() }
+    }
 }
 
 /// A shell command that prints credentials, and may have a secret among its words.
@@ -286,6 +299,8 @@ pub struct ReadRequest {
     /// Output columns by which the rows of a partition are better sorted, where no other order is asked for: each change
     /// of their values begins another part. A source that does not sort costs smaller parts.
     pub together: Vec<String>,
+    /// Columns whose values may be shown to nobody, in errors either.
+    pub protect: Option<ProtectOptions>,
 }
 
 /// What a signal leaves of a run whose snapshot outlives it.

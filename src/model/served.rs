@@ -67,6 +67,7 @@ impl ServedRequest {
             stats: ManifestStats::Safe,
             keep: false,
             together: Vec::new(),
+            protect: None,
             watermark: None,
         }
     }

@@ -56,6 +56,7 @@ mod tests {
             policy: policy.to_owned(),
             policy_count: None,
             note: None,
+            protection: None,
         };
         let (min, max) = (Some(min.to_owned()), Some(max.to_owned()));
         let summary = ColumnSummary { name: "c".to_owned(), nulls: 0, min, max, exact: true, changed: 0 };

@@ -73,6 +73,7 @@ mod outages;
 mod owners;
 mod parquet_files;
 mod policies;
+mod protect;
 mod pull;
 mod readme;
 mod records;

@@ -93,18 +93,8 @@ async fn several_of_its_relations_are_one_reading() {
             request(&memory, folder.path(), &[("table", table)]);
         let (run_id, stats) = (commit.run_id, commit.manifest_stats);
         let (format, together) = (format.format, Vec::new());
-        ReadRequest {
-            run_id,
-            shape,
-            format,
-            policies,
-            work,
-            single: false,
-            stats,
-            keep: false,
-            watermark: None,
-            together,
-        }
+        let (single, keep, watermark, protect) = (false, false, None, None);
+        ReadRequest { run_id, shape, format, policies, work, single, stats, keep, watermark, together, protect }
     });
     let reading = memory.begin(requests.to_vec()).await.unwrap();
     let plan = |relation| reading.plan(relation).unwrap();

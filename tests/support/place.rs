@@ -164,6 +164,8 @@ impl Place {
         expected.extend(dialects.iter().map(String::as_str));
         expected.push("_ddl/dbt-sources.yml");
         expected.sort_unstable();
+        // On S3 each folder of rows has two manifests of its own.
+        rest.retain(|path, _| !(path.contains('=') && path.ends_with("/manifest")));
         let found: Vec<&str> = rest.keys().map(String::as_str).collect();
         assert_eq!(found, expected, "what is there besides the parts");
         assert_eq!(self.open_uploads().await, Vec::<String>::new());

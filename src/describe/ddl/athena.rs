@@ -5,7 +5,7 @@ use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{backquoted, is_word, literal};
 use super::types::{DialectTypes, TOO_MANY_DIGITS, bare_member};
-use super::{Export, Script, lines};
+use super::{Export, Script, TablePartition, lines};
 use crate::model::{ColumnChange, Compression, Format};
 
 const PARQUET: DialectTypes = DialectTypes {
@@ -58,15 +58,19 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
 
     let table = name.quoted(backquoted);
     let symlinks = literal(&format!("{folder}_symlink_format_manifest/"));
-    let partitioned = !folders.pairs.is_empty();
+    let of_folders =
+        export.partition_columns(&types, &folders, script, |name, word| format!("{} {word}", backquoted(name)));
+    let of_path = !folders.pairs.is_empty();
+    let partitioned = of_path || !of_folders.is_empty();
     let guard = if partitioned { " IF NOT EXISTS" } else { "" };
-    let by =
-        if partitioned { format!("PARTITIONED BY ({})\n", folders.keys(backquoted, "string")) } else { String::new() };
+    let keys: Vec<String> =
+        of_path.then(|| folders.keys(backquoted, "string")).into_iter().chain(of_folders.clone()).collect();
+    let by = if partitioned { format!("PARTITIONED BY ({})\n", keys.join(", ")) } else { String::new() };
     let serde = match format {
         Format::Parquet => "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
         Format::Csv | Format::Ndjson | Format::Source => "org.openx.data.jsonserde.JsonSerDe",
     };
-    let location = if partitioned { literal(folders.root) } else { symlinks.clone() };
+    let location = if of_path { literal(folders.root) } else { symlinks.clone() };
     script.statements.push(format!(
         "CREATE EXTERNAL TABLE{guard} {table} (\n{}\n)\n{by}ROW FORMAT SERDE '{serde}'\n\
          STORED AS INPUTFORMAT 'org.apache.hadoop.hive.ql.io.SymlinkTextInputFormat'\n\
@@ -86,10 +90,17 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
                 "ADD COLUMNS is for a table that an earlier export made; a new one has the columns already",
             );
         }
-        let pairs = folders.values(backquoted, literal);
-        script
-            .statements
-            .push(format!("ALTER TABLE {table} ADD IF NOT EXISTS\nPARTITION ({pairs}) LOCATION {symlinks}"));
+        if of_folders.is_empty() {
+            let pairs = folders.values(backquoted, literal);
+            script
+                .statements
+                .push(format!("ALTER TABLE {table} ADD IF NOT EXISTS\nPARTITION ({pairs}) LOCATION {symlinks}"));
+        } else {
+            let place = |partition: &TablePartition<'_>| {
+                format!("{folder}{}", partition.symlink_path().trim_end_matches("manifest"))
+            };
+            export.add_partitions(&table, &folders, (backquoted, literal), place, script);
+        }
         script.note(true, "Athena runs one statement at a time: the table once, then ADD PARTITION for each export");
     }
 }

@@ -25,7 +25,8 @@ pub(crate) use name::TableName;
 use crate::base::words::counted;
 use crate::commit::model::SourceName;
 use crate::commit::{Manifest, Placement};
-use crate::model::{Compression, Format, RunStatus};
+use crate::describe::partitions::{TablePartition, partitions};
+use crate::model::{Compression, FolderValue, Format, RunStatus};
 use columns::{DdlColumn, ValueKind};
 use folders::Folders;
 use quote::comment;
@@ -116,6 +117,13 @@ impl Script {
         self.notes.extend(columns.map(|columns| format!("{columns}: {text}")));
     }
 
+    /// A refusal that may hold of many values.
+    fn refuse_once(&mut self, holds: bool, why: String) {
+        if holds && !self.refusals.contains(&why) {
+            self.refusals.push(why);
+        }
+    }
+
     fn refuse(&mut self, holds: bool, why: impl Into<String>) {
         if holds {
             self.refusals.push(why.into());
@@ -155,7 +163,7 @@ pub(crate) fn ddl(
         None => default_name(manifest, dialect),
     };
     let mut script = Script::default();
-    if dialect != Dialect::Duckdb
+    if matches!(dialect, Dialect::Redshift | Dialect::Clickhouse)
         && let Some(column) = export.of_folders.first()
     {
         let why = "is in the names of folders alone, which these statements do not read";
@@ -305,6 +313,65 @@ impl Export<'_> {
         written
     }
 
+    /// The columns that the folders of the parts stand for, as `write` puts a name and a type.
+    fn partition_columns(
+        &self,
+        types: &DialectTypes,
+        folders: &Folders<'_>,
+        script: &mut Script,
+        write: impl Fn(&str, &str) -> String,
+    ) -> Vec<String> {
+        let mut written = Vec::new();
+        for DdlColumn { name, kind, nullable, .. } in &self.of_folders {
+            script.refuse(folders.has_key(name), format!("the destination's path has the partition key {name:?} too"));
+            match types.of(kind, *nullable) {
+                Ok(data_type) => written.push(write(name, &data_type)),
+                Err(why) => script.refuse(true, format!("column {name:?} {why}")),
+            }
+        }
+        written
+    }
+
+    /// `ALTER TABLE … ADD PARTITION` of the folders of the parts, where the files leave columns out: each at the `place` of
+    /// its own manifest.
+    fn add_partitions(
+        &self,
+        table: &str,
+        folders: &Folders<'_>,
+        quoting: (fn(&str) -> String, fn(&str) -> String),
+        place: impl Fn(&TablePartition<'_>) -> String,
+        script: &mut Script,
+    ) {
+        let (quote, literal) = quoting;
+        let found = partitions(self.manifest);
+        let values = || found.iter().flat_map(|partition| partition.values);
+        for FolderValue { column, value } in values() {
+            let Some(text) = value else { continue };
+            let hostile = text.contains(['\'', '\\']) || text.contains(char::is_control);
+            let why = "has a value with a quote, a backslash or a control character, which the statement cannot have";
+            script.refuse_once(hostile, format!("column {column:?} {why}: --keep-partition-columns"));
+            let why = "has the empty text or the one that stands for NULL, which a partition cannot have";
+            let taken = text.is_empty() || text.eq_ignore_ascii_case(NULL_VALUE);
+            script.refuse_once(taken, format!("column {column:?} {why}: --keep-partition-columns"));
+        }
+        let outer = folders.values(quote, literal);
+        let one = |partition: &TablePartition<'_>| {
+            let value = |folder: &FolderValue| {
+                let value = folder.value.as_deref().unwrap_or(NULL_VALUE);
+                format!("{} = {}", quote(&folder.column), literal(value))
+            };
+            let outer = Some(outer.clone()).filter(|outer| !outer.is_empty());
+            let pairs: Vec<String> = outer.into_iter().chain(partition.values.iter().map(value)).collect();
+            format!("PARTITION ({}) LOCATION {}", pairs.join(", "), literal(&place(partition)))
+        };
+        let all: Vec<String> = found.iter().map(one).collect();
+        for some in all.chunks(PARTITIONS_OF_A_STATEMENT) {
+            script.statements.push(format!("ALTER TABLE {table} ADD IF NOT EXISTS\n{}", some.join("\n")));
+        }
+        let why = "a value that is gone from a later export has to be dropped by ALTER TABLE … DROP PARTITION";
+        script.note(!found.is_empty(), why);
+    }
+
     /// Refuses columns whose names differ in letter case alone, where an engine takes them for one.
     fn refuse_doubles(&self, script: &mut Script) {
         let beside = "differs from another in letter case alone, which makes no difference there:";
@@ -320,6 +387,12 @@ impl Export<'_> {
         }
     }
 }
+
+/// What stands for NULL in a partition.
+const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Redshift takes no more in one statement, and Athena's are short.
+const PARTITIONS_OF_A_STATEMENT: usize = 100;
 
 /// Items of a list, one a line.
 fn lines(items: &[String], indent: &str) -> String {

@@ -5,7 +5,7 @@ use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, escaped_literal};
 use super::types::{DialectTypes, TOO_MANY_DIGITS, bare_member};
-use super::{Export, Script, lines};
+use super::{Export, Script, TablePartition, lines};
 use crate::model::{Compression, Format};
 
 /// The longest text.
@@ -67,17 +67,28 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
         }
     };
     let create = format!("CREATE EXTERNAL TABLE {table} (\n{}\n)\n", lines(&columns, "    "));
-    if folders.pairs.is_empty() {
+    let column = |name: &str, word: &str| format!("{} {word}", double_quoted(name));
+    let of_folders = export.partition_columns(&types, &folders, script, column);
+    if folders.pairs.is_empty() && of_folders.is_empty() {
         let rows = export.manifest.totals.rows.unwrap_or_default();
         script
             .statements
             .push(format!("{create}{stored}\nLOCATION {manifest}\nTABLE PROPERTIES ('numRows' = '{rows}')"));
         return;
     }
-    let by = folders.keys(double_quoted, "varchar(256)");
+    let of_path = !folders.pairs.is_empty();
+    let keys: Vec<String> =
+        of_path.then(|| folders.keys(double_quoted, "varchar(256)")).into_iter().chain(of_folders.clone()).collect();
+    let by = keys.join(", ");
     let pairs = folders.values(double_quoted, escaped_literal);
     let root = escaped_literal(folders.root);
     script.note(true, "the table is made once; ADD PARTITION is for each export");
+    if !of_folders.is_empty() {
+        script.statements.push(format!("{create}PARTITIONED BY ({by})\n{stored}\nLOCATION {root}"));
+        let place = |partition: &TablePartition<'_>| format!("{folder}{}", partition.redshift_path());
+        export.add_partitions(&table, &folders, (double_quoted, escaped_literal), place, script);
+        return;
+    }
     script.statements.extend([
         format!("{create}PARTITIONED BY ({by})\n{stored}\nLOCATION {root}"),
         format!("ALTER TABLE {table} ADD IF NOT EXISTS\nPARTITION ({pairs}) LOCATION {manifest}"),

@@ -9,7 +9,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 use super::*;
 use crate::commit::model::{FormatRecord, PartEntry, SchemaColumn};
 use crate::commit::test_data;
-use crate::model::{Compression, Format};
+use crate::model::{Compression, FolderValue, Format};
 
 fn column(name: &str, pg_type: &str, arrow_type: &str) -> SchemaColumn {
     SchemaColumn {
@@ -23,6 +23,7 @@ fn column(name: &str, pg_type: &str, arrow_type: &str) -> SchemaColumn {
         policy: "lossless".into(),
         policy_count: None,
         note: None,
+        protection: None,
     }
 }
 
@@ -105,6 +106,18 @@ impl Case {
         manifest.source.name = SourceName::Relation(self.relation.into());
         manifest.schema.clone_from(&self.schema);
         manifest.format.clone_from(&self.format);
+        if self.name == "partitions" {
+            manifest.partition_by = vec![column("region", "text", "Utf8"), column("n", "integer", "Int32")];
+            for (part, region) in manifest.parts.iter_mut().zip([Some("N/L"), None, Some("N/L"), Some("be")]) {
+                let folder = |column: &str, value: Option<&str>| FolderValue {
+                    column: column.to_owned(),
+                    value: value.map(str::to_owned),
+                };
+                part.partition_values = vec![folder("region", region), folder("n", Some("7"))];
+                let folders = crate::store::folder_path(&part.partition_values);
+                part.path = part.path.replace("data/", &format!("data/{folders}"));
+            }
+        }
         for part in &mut manifest.parts {
             part.url = format!("{}/{}", self.folder, part.path);
         }
@@ -144,6 +157,7 @@ fn cases() -> Vec<Case> {
             numbers,
             record(Format::Ndjson, Compression::Gzip(6)),
         ),
+        case("partitions", "public.orders", "s3://lake/orders/load=7", plain(), parquet()),
         case("folders", "public.orders", "s3://lake/orders/dt=2026-11-21/hour=07", day, parquet()),
         case(
             "local",
@@ -218,7 +232,7 @@ fn the_dialects_parsers_take_what_is_written() {
                 parse(dialect, &sql).unwrap_or_else(|error| panic!("{} {dialect:?}: {error}\n{sql}", case.name));
             let wanted = match dialect {
                 Dialect::Redshift => 2,
-                Dialect::Athena | Dialect::Spectrum if case.name == "folders" => 2,
+                Dialect::Athena | Dialect::Spectrum if ["folders", "partitions"].contains(&case.name) => 2,
                 _ => 1,
             };
             assert_eq!(statements, wanted, "{} {dialect:?}\n{sql}", case.name);
@@ -235,7 +249,7 @@ fn known(line: &str) -> String {
         return line[line.trim_end_matches(';').len()..].to_owned();
     }
     if let Some((partition, _)) = line.split_once(") LOCATION ") {
-        return format!("{partition});\n");
+        return format!("{partition}){}\n", if line.ends_with(';') { ";" } else { "" });
     }
     let nested = ["array<", "struct<", "map<"].iter().find_map(|word| line.find(&format!(" {word}")));
     match nested.filter(|_| line.starts_with("    ")) {

@@ -91,6 +91,10 @@ fn refuse(run: &Run, plan: &Plan) -> Result<(), ExportError> {
         let message = "--workers external: partitions of this source are read by the process that planned them";
         return Err(ExportError::new(ExportErrorKind::Usage, message));
     }
+    if run.request.commit.protect.is_some() {
+        let message = "--workers external: the key of --protect is with the process that plans";
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave one of them out"));
+    }
     if plan.reads_at_several_moments() {
         let tables = plan.at_own_moments.join(", ");
         let message = format!("--workers external: each worker would read {tables} at another moment");

@@ -127,6 +127,10 @@ async fn join(request: &WorkRequest) -> Result<Joined, ExportError> {
         let message = format!("the run reads `{}`, and --from names `{}`", record.facts.kind, request.source.kind());
         return Err(ExportError::new(ExportErrorKind::Usage, message));
     }
+    if record.commit.protect.is_some() {
+        let message = "the run protects columns, whose key is with the process that planned it";
+        return Err(ExportError::new(ExportErrorKind::Usage, message));
+    }
     let mut export = record.request(Arc::clone(&request.source), Target::Destination(request.destination.clone()));
     export.work.readers = NonZeroUsize::MIN;
     export.commit.aws_credential_command = request.aws_credential_command.clone();

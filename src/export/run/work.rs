@@ -13,7 +13,7 @@ use crate::export::hold::Hold;
 use crate::export::outlet::Outlet;
 use crate::export::outside::gather;
 use crate::export::request::ExportRequest;
-use crate::export::worker::{Work, folders_of};
+use crate::export::worker::{Work, columns_of};
 use crate::model::PartitionReceipt;
 use crate::source::Reading;
 
@@ -43,13 +43,14 @@ impl Run {
         if let Some(id) = planned.snapshot() {
             format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
         }
-        let (folders, columns) = folders_of(commit.folders.as_ref(), &planned.plan.columns)?;
+        let key = self.protect_key.get().and_then(Option::as_ref);
+        let (shape, columns) = columns_of(&planned.plan, commit.output_rules(), key)?;
         Ok(Work {
             reading,
             relation,
             plan: Arc::clone(&planned.plan),
             columns,
-            folders,
+            shape,
             format,
             outlet: self.outlet(),
             part_size: work.part_size.get(),

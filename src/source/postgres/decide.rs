@@ -19,8 +19,8 @@ use super::prepare::Planning;
 use super::watermark;
 use crate::base::failpoint;
 use crate::model::{
-    CapPlan, ColumnOrigin, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder, RowsAvailable,
-    SourceProfile, WorkOptions,
+    CapPlan, ColumnOrigin, ColumnPlan, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder,
+    RowsAvailable, SourceProfile, WorkOptions,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -83,7 +83,7 @@ pub(super) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<P
     if planning.checks_leaves() && as_a_whole {
         return Err(planning.refuse_parent());
     }
-    plan.row_key = row_key(&plan, request.stats);
+    plan.row_key = row_key(&plan, request);
     let split = Split { request, planning, choice: &choice, by_index };
     match plan.cap.max_rows {
         // Its pages find out by themselves whether there is a row beyond the cap, so that the first comes at once.
@@ -183,7 +183,11 @@ fn note_whole_rows(request: &ReadRequest, plan: &mut PgPlan) {
 }
 
 /// The columns of the key, or of the relation's unique one, by which errors name rows.
-fn row_key(plan: &PgPlan, stats: ManifestStats) -> Vec<RowKeyColumn> {
+fn row_key(plan: &PgPlan, request: &ReadRequest) -> Vec<RowKeyColumn> {
+    let written: Vec<ColumnPlan> = plan.columns.iter().map(|column| column.output.clone()).collect();
+    let hidden = |name: &str| {
+        request.protect.as_ref().is_some_and(|protect| protect.hides(name, &written)) && !failpoint::off("hidden_keys")
+    };
     let unique = plan.relation.unique_key.as_deref().unwrap_or_default();
     let names: Vec<&str> = if unique.is_empty() {
         plan.key.iter().map(|column| column.name.as_str()).collect()
@@ -199,7 +203,7 @@ fn row_key(plan: &PgPlan, stats: ManifestStats) -> Vec<RowKeyColumn> {
         Some(RowKeyColumn {
             name: name.to_owned(),
             place: plan.columns.iter().position(|column| here(&column)),
-            shown: stats == ManifestStats::All || values_are_safe(&facts.pg_type),
+            shown: !hidden(name) && (request.stats == ManifestStats::All || values_are_safe(&facts.pg_type)),
             pg_type: facts.pg_type.clone(),
         })
     };

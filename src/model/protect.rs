@@ -1,0 +1,191 @@
+//! `--protect`: columns whose values leave the source only hashed, masked, as NULL or not at all.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Carrier, ColumnOrigin, ColumnPlan, CredentialCommand, FolderOptions, Plan, Precision};
+use crate::base::glob;
+
+/// What is written instead of a column's values. A later one is stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protection {
+    /// Text with `x` for letters and `0` for digits; all other characters stay.
+    Mask,
+    /// HMAC-SHA-256 of the value's text under a key, as 64 hexadecimal digits.
+    Hash,
+    /// NULL.
+    Null,
+    /// Nothing: the files do not have the column.
+    Drop,
+}
+
+impl Protection {
+    /// The word of the flag.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Mask => "mask",
+            Self::Hash => "hash",
+            Self::Null => "null",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// Which columns a protection is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectRule {
+    /// An output column, or a pattern of such with `*` and `?`.
+    pub name: String,
+    /// Whether it is a pattern, which may match nothing.
+    pub pattern: bool,
+    /// What is written instead.
+    pub how: Protection,
+}
+
+/// All that protects the columns of an export.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectOptions {
+    /// Exact names, and patterns.
+    pub rules: Vec<ProtectRule>,
+    /// The file that has the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// The command that prints the key; no record has it.
+    #[serde(skip)]
+    pub key_command: Option<CredentialCommand>,
+}
+
+/// Why columns cannot be protected as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtectMisfit {
+    /// An exact name that no column has.
+    #[error("--protect names the column {0:?}, which the export does not have")]
+    Unknown(String),
+    /// Its values order or split the rows, and would stand in the manifest.
+    #[error("column {0:?} is protected, and the rows are ordered or split by it")]
+    Key(String),
+    /// Its values would be names of folders.
+    #[error("column {0:?} is protected, and --partition-by makes folders of its values")]
+    Folder(String),
+    /// A type that has no such protection.
+    #[error("column {name:?} of type {type_name} cannot be protected by {how}")]
+    Type {
+        /// The column.
+        name: String,
+        /// Its type at the source.
+        type_name: String,
+        /// The word of the protection.
+        how: &'static str,
+    },
+    /// The files would have no columns.
+    #[error("--protect drops every column")]
+    NothingLeft,
+}
+
+impl ProtectMisfit {
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => {
+                "name a column as it is called in the output; a pattern of --protect-file may match none"
+            }
+            Self::Key(_) => "choose another --key, or leave the order to the source: no cap and no --read-mode keyset",
+            Self::Folder(_) => "protect another column, or make folders of another one",
+            Self::Type { how: "mask", .. } => "mask is for text: take hash, null or drop",
+            Self::Type { .. } => "take null or drop, or --column with an expression that makes a text of it",
+            Self::NothingLeft => "leave one column",
+        }
+    }
+}
+
+impl ProtectOptions {
+    /// What protects the output column of this name: a rule of exactly its name, else the strictest pattern.
+    pub fn of(&self, name: &str) -> Option<Protection> {
+        let exact = self.rules.iter().filter(|rule| !rule.pattern && rule.name == name).map(|rule| rule.how).max();
+        let patterns = self.rules.iter().filter(|rule| rule.pattern && glob::matches(&rule.name, name));
+        exact.or_else(|| patterns.map(|rule| rule.how).max())
+    }
+
+    /// Whether the values of a column of the source may be shown to nobody, by its own name or that of the output.
+    pub fn hides(&self, source_column: &str, columns: &[ColumnPlan]) -> bool {
+        let is_it = |column: &&ColumnPlan| column.origin == ColumnOrigin::Column(source_column.to_owned());
+        self.of(source_column).is_some() || columns.iter().filter(is_it).any(|column| self.of(&column.name).is_some())
+    }
+
+    /// Refuses what cannot be protected so; else the patterns that match no column.
+    ///
+    /// # Errors
+    /// [`ProtectMisfit`].
+    pub fn check(&self, plan: &Plan, folders: Option<&FolderOptions>) -> Result<Vec<&str>, ProtectMisfit> {
+        let columns = &plan.columns;
+        let mut idle = Vec::new();
+        for rule in &self.rules {
+            let matched = columns.iter().any(|column| rule.is_for(&column.name));
+            if !matched && !rule.pattern {
+                return Err(ProtectMisfit::Unknown(rule.name.clone()));
+            }
+            if !matched {
+                idle.push(rule.name.as_str());
+            }
+        }
+        if let Some(key) = plan.key.iter().find(|key| self.hides(&key.name, columns)) {
+            return Err(ProtectMisfit::Key(key.name.clone()));
+        }
+        let of_folders = folders.into_iter().flat_map(|folders| &folders.columns);
+        if let Some(name) = of_folders.into_iter().find(|name| self.of(name).is_some()) {
+            return Err(ProtectMisfit::Folder(name.clone()));
+        }
+        for column in columns {
+            let fits = match self.of(&column.name) {
+                None | Some(Protection::Null | Protection::Drop) => true,
+                Some(Protection::Mask) => column.carrier == Carrier::Text,
+                Some(Protection::Hash) => has_text(&column.carrier),
+            };
+            if let (false, Some(how)) = (fits, self.of(&column.name)) {
+                let (name, type_name) = (column.name.clone(), column.type_name.clone());
+                return Err(ProtectMisfit::Type { name, type_name, how: how.word() });
+            }
+        }
+        if !columns.is_empty() && columns.iter().all(|column| self.of(&column.name) == Some(Protection::Drop)) {
+            return Err(ProtectMisfit::NothingLeft);
+        }
+        Ok(idle)
+    }
+
+    /// A column as the files have it; `None` where they do not.
+    pub fn written(&self, column: &ColumnPlan) -> Option<ColumnPlan> {
+        let Some(how) = self.of(&column.name) else { return Some(column.clone()) };
+        let hidden = ColumnPlan {
+            ordered: false,
+            may_show: false,
+            statistics: super::ColumnStatistics::default(),
+            policy: how.word().to_owned(),
+            rewritten: false,
+            ..column.clone()
+        };
+        match how {
+            Protection::Drop => None,
+            Protection::Mask => Some(hidden),
+            Protection::Null => Some(ColumnPlan { nullable: true, ..hidden }),
+            Protection::Hash => {
+                let type_name = "text".to_owned();
+                Some(ColumnPlan { carrier: Carrier::Text, type_name, free_text: false, ..hidden })
+            }
+        }
+    }
+}
+
+impl ProtectRule {
+    fn is_for(&self, name: &str) -> bool {
+        if self.pattern { glob::matches(&self.name, name) } else { self.name == name }
+    }
+}
+
+/// Whether a value has one text that all formats agree on.
+fn has_text(carrier: &Carrier) -> bool {
+    let rounded = matches!(carrier, Carrier::Timestamp { unit: Precision::Millis, .. });
+    !carrier.is_nested() && !rounded && !matches!(carrier, Carrier::Decimal256 { .. })
+}

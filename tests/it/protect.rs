@@ -1,0 +1,314 @@
+//! `--protect`: what is protected leaves the source in no file, no record and no message, and equal values stay equal.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::support::clickhouse::clickhouse;
+use crate::support::job::{command, export, export_csv, parts};
+use crate::support::manifest;
+use crate::support::pg::{Pg, both, pg};
+use crate::support::run::{Outhaul, Stop, outhaul};
+use crate::support::watch::files;
+
+const LIMIT: Duration = Duration::from_mins(2);
+
+const KEY: &str = "correct horse battery staple";
+
+/// Every value that nobody is to see begins with one of these, or is this number.
+const PLANTED: [&str; 4] = ["plantedmail", "plantedphone", "plantedssn", "987654321"];
+
+const PEOPLE: &str = "create table people (id int primary key, email text, phone text, born date, ssn text, pin int, v text);
+    insert into people select i, 'plantedmail' || i % 50 || '@example.org', 'plantedphone ' || i || ' (Ä)', '1980-01-01'::date + i,
+        'plantedssn' || i, 987654321, 'open ' || i from generate_series(1, 500) i;
+    insert into people (id) values (501); analyze people";
+
+const ALL: [&str; 10] = [
+    "--protect",
+    "email=hash",
+    "--protect",
+    "phone=mask",
+    "--protect",
+    "born=null",
+    "--protect",
+    "ssn=drop",
+    "--protect",
+    "pin=hash",
+];
+
+async fn people(version: u32) -> Pg {
+    let pg = pg(version).await;
+    pg.batch(PEOPLE).await;
+    pg
+}
+
+/// A folder with the key in a file.
+struct Keyed {
+    folder: tempfile::TempDir,
+    file: String,
+}
+
+impl Keyed {
+    fn new(key: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key").to_str().unwrap().to_owned();
+        std::fs::write(&file, format!("{key}\n")).unwrap();
+        Self { folder, file }
+    }
+}
+
+fn hash(text: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The planted values that stand in some file below a folder, or in a text.
+fn seen(dest: &Path, said: &[&[u8]]) -> BTreeSet<&'static str> {
+    let bytes: Vec<Vec<u8>> = files(dest).into_keys().map(|path| std::fs::read(dest.join(path)).unwrap()).collect();
+    let in_it = |bytes: &[u8], planted: &str| bytes.windows(planted.len()).any(|window| window == planted.as_bytes());
+    let all = || bytes.iter().map(Vec::as_slice).chain(said.iter().copied());
+    PLANTED.into_iter().filter(|planted| all().any(|bytes| in_it(bytes, planted))).collect()
+}
+
+#[tokio::test]
+async fn no_byte_of_a_protected_value_is_anywhere() {
+    let key = Keyed::new(KEY);
+    let fixed = [&ALL[..], &["--table", "people", "--protect-key-file", &key.file, "--compression", "none"]].concat();
+    for version in both() {
+        let pg = people(version).await;
+        for format in ["parquet", "csv", "ndjson"] {
+            for args in [&["--manifest-stats", "all"][..], &["--partitions", "3", "--log-format", "json"]] {
+                let folder = tempfile::tempdir().unwrap();
+                let dest = folder.path().join("out");
+                let all = [&fixed[..], &["--format", format], args].concat();
+                let run = command(&pg, dest.to_str().unwrap(), &all).run().await.expect(0);
+                assert_eq!(seen(&dest, &[&run.stdout, run.stderr.as_bytes()]), BTreeSet::new(), "{format} {args:?}");
+                assert!(!run.stderr.contains(KEY));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_protection_the_values_would_show() {
+    let pg = people(18).await;
+    let folder = tempfile::tempdir().unwrap();
+    for (format, off, shown) in [("parquet", "", 0), ("parquet", "protect", 2), ("ndjson", "protect", 2)] {
+        let dest = folder.path().join(format!("{format}{off}"));
+        let args = ["--table", "people", "--columns", "id,phone,ssn", "--format", format, "--compression", "none"];
+        let args = [&args[..], &["--protect", "phone=mask", "--protect", "ssn=null"]].concat();
+        command(&pg, dest.to_str().unwrap(), &args).env("OUTHAUL_TEST_OFF", off).run().await.expect(0);
+        assert_eq!(seen(&dest, &[]).len(), shown, "{format} {off:?}");
+    }
+}
+
+#[tokio::test]
+async fn records_of_a_dead_run_have_no_protected_value_and_it_goes_on_under_its_key_alone() {
+    let pg = people(18).await;
+    let (key, other) = (Keyed::new(KEY), Keyed::new("another key of some length"));
+    let folder = tempfile::tempdir().unwrap();
+    let dest = folder.path().join("out");
+    let to = dest.to_str().unwrap();
+    let moved = key.folder.path().join("moved");
+    let args = [
+        &ALL[..],
+        &["--table", "people", "--format", "csv", "--csv-header", "off", "--protect-key-file", &key.file],
+        &["--partitions", "3", "--keep-snapshot", "60s", "--manifest-stats", "all"],
+    ]
+    .concat();
+    let stop = Stop::at("receipted");
+    let running = command(&pg, to, &args).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    running.signal("KILL").await;
+    running.wait().await;
+    assert_eq!(seen(&dest, &[]), BTreeSet::new());
+    for text in files(&dest).into_keys().map(|path| std::fs::read(dest.join(path)).unwrap()) {
+        assert!(!String::from_utf8_lossy(&text).contains(KEY));
+    }
+    let resume = || outhaul(["resume", to, "--from", &pg.url, "--report", "json"]).limit(LIMIT);
+    std::fs::rename(&key.file, &moved).unwrap();
+    std::fs::copy(&other.file, &key.file).unwrap();
+    let run = resume().run().await.expect(2);
+    assert!(run.stderr.contains("another than the one"), "{}", run.stderr);
+    std::fs::rename(&moved, &key.file).unwrap();
+    resume().run().await.expect(0);
+    let whole = export(&pg, &args).await.expect(0).sorted();
+    let text: Vec<String> = parts(&manifest(&dest))
+        .iter()
+        .flat_map(|part| {
+            let text = std::fs::read_to_string(dest.join(part["path"].as_str().unwrap())).unwrap();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(text.into_iter().collect::<BTreeSet<_>>(), whole.into_iter().collect::<BTreeSet<_>>());
+}
+
+#[tokio::test]
+async fn values_are_what_is_promised_and_equal_ones_stay_equal() {
+    let key = Keyed::new(KEY);
+    for version in both() {
+        let pg = people(version).await;
+        let args = [&ALL[..], &["--table", "people", "--protect-key-file", &key.file, "--where", "id in (7, 57, 501)"]]
+            .concat();
+        let done = export_csv(&pg, &args, 0).await;
+        let pin = hash("987654321");
+        let email = hash("plantedmail7@example.org");
+        let expected = [
+            "501,,,,,".to_owned(),
+            format!("57,{email},xxxxxxxxxxxx 00 (x),,{pin},open 57"),
+            format!("7,{email},xxxxxxxxxxxx 0 (x),,{pin},open 7"),
+        ];
+        assert_eq!(done.sorted(), expected, "{version}");
+        let manifest = done.manifest();
+        let protections: Vec<(&str, Option<&str>)> = manifest["schema"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|column| (column["name"].as_str().unwrap(), column["protection"].as_str()))
+            .collect();
+        let expected = [
+            ("id", None),
+            ("email", Some("hash")),
+            ("phone", Some("mask")),
+            ("born", Some("null")),
+            ("pin", Some("hash")),
+            ("v", None),
+        ];
+        assert_eq!(protections, expected);
+        assert_eq!(manifest["schema"][4]["pg_type"], "text");
+        assert_eq!(manifest["protection_key"].as_str().unwrap().len(), 16);
+        outhaul(["verify", done.dest().to_str().unwrap(), "--read-data"]).run().await.expect(0);
+        let plan = [&["plan", "--from", &pg.url, "--report", "json", "--to", "out.d"], &args[..]].concat();
+        let plan = outhaul(plan).run().await.expect(0).report;
+        let told: Vec<Option<&str>> =
+            plan["columns"].as_array().unwrap().iter().map(|column| column["protection"].as_str()).collect();
+        assert_eq!(told, [None, Some("hash"), Some("mask"), Some("null"), Some("drop"), Some("hash"), None]);
+    }
+}
+
+#[tokio::test]
+async fn hashes_of_both_sources_and_of_a_command_are_the_same() {
+    let server = clickhouse().await;
+    server
+        .run(
+            "CREATE TABLE people (id UInt32, email Nullable(String), n Int64, day Date) ENGINE = MergeTree ORDER BY id",
+        )
+        .await;
+    server.run("INSERT INTO people VALUES (1, 'a@b', -5, '2026-11-28'), (2, NULL, 7, '2020-02-29')").await;
+    let pg = pg(18).await;
+    pg.batch("create table people (id int, email text, n bigint, day date); insert into people values (1, 'a@b', -5, '2026-11-28'), (2, null, 7, '2020-02-29')").await;
+    let printed = format!("echo '{KEY}'");
+    let args = [
+        "--table",
+        "people",
+        "--format",
+        "csv",
+        "--csv-header",
+        "off",
+        "--protect",
+        "email=hash",
+        "--protect",
+        "n=hash",
+        "--protect",
+        "day=hash",
+        "--protect-key-command",
+        &printed,
+    ];
+    let postgres = export(&pg, &args).await.expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let dest = folder.path().join("out");
+    server.export(&[&args[..], &["--to", dest.to_str().unwrap()]].concat()).run().await.expect(0);
+    let line = |n: &str, email: String, number: &str, day: &str| format!("{n},{email},{},{}", hash(number), hash(day));
+    let expected = [line("1", hash("a@b"), "-5", "2026-11-28"), line("2", String::new(), "7", "2020-02-29")];
+    assert_eq!(postgres.sorted(), expected);
+    let path = parts(&manifest(&dest))[0]["path"].as_str().unwrap().to_owned();
+    assert_eq!(std::fs::read_to_string(dest.join(path)).unwrap().lines().collect::<Vec<_>>(), expected);
+    assert_eq!(postgres.manifest()["protection_key"], manifest(&dest)["protection_key"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_protected_is_refused() {
+    let pg = people(15).await;
+    let key = Keyed::new(KEY);
+    let short = Keyed::new("short");
+    let (key, short) = (key.file, short.file);
+    for (args, why) in [
+        (&["--protect", "nobody=drop"][..], "nobody"),
+        (&["--protect", "pin=mask"], "mask is for text"),
+        (&["--protect", "email=hash"], "there is no key"),
+        (&["--protect", "email=hash", "--protect-key-file", &short], "too short"),
+        (&["--protect", "email=hash", "--protect-key-file", "no-such-file"], "no-such-file"),
+        (&["--protect", "email=hash", "--protect-key-command", "exit 3"], "--protect-key-command failed"),
+        (&["--protect", "email=hash", "--protect-key-file", &key, "--protect-key-command", "x"], "both given"),
+        (&["--protect", "email=drop", "--protect-key-file", &key], "no column is to be hashed"),
+        (&["--protect", "id=null", "--max-rows", "5"], "ordered or split"),
+        (&["--protect", "email=null", "--key", "email"], "ordered or split"),
+        (&["--rename", "email=e", "--protect", "e=null", "--key", "email"], "ordered or split"),
+        (&["--protect", "v=drop", "--partition-by", "v"], "makes folders"),
+        (&["--columns", "v", "--protect", "v=drop"], "every column"),
+        (&["--protect-file", "no-such-file"], "no-such-file"),
+    ] {
+        let all = [&["--table", "people"], args].concat();
+        let run = command(&pg, "out.d", &all).run().await.expect(2);
+        assert!(run.stderr.contains(why), "{args:?}: {}", run.stderr);
+        assert!(!run.stderr.contains(KEY), "{}", run.stderr);
+    }
+}
+
+/// An error names the row by its key, unless that is protected.
+#[tokio::test]
+async fn an_error_names_no_protected_value() {
+    let pg = pg(18).await;
+    pg.batch("create table odd (id int primary key, n numeric(5, 2)); insert into odd values (987654321, 'NaN')").await;
+    for (args, off, named) in
+        [(&[][..], "", true), (&["--protect", "id=null"], "", false), (&["--protect", "id=null"], "hidden_keys", true)]
+    {
+        let all = [&["--table", "odd"], args].concat();
+        let folder = tempfile::tempdir().unwrap();
+        let run =
+            command(&pg, folder.path().to_str().unwrap(), &all).env("OUTHAUL_TEST_OFF", off).run().await.expect(14);
+        assert_eq!(run.stderr.contains("987654321"), named, "{}", run.stderr);
+    }
+}
+
+fn job(pg: &Pg, file: &Path) -> Outhaul {
+    outhaul(["run", file.to_str().unwrap(), "--from", &pg.url, "--report", "json", "--progress", "none"])
+}
+
+#[tokio::test]
+async fn a_file_protects_the_tables_of_a_job_by_the_names_of_their_columns() {
+    let pg = people(18).await;
+    pg.batch("create table orders (id int, people_email text, total int); insert into orders values (1, 'plantedmail7@example.org', 5)").await;
+    let key = Keyed::new(KEY);
+    let folder = key.folder.path();
+    std::fs::write(
+        folder.join("protect.toml"),
+        "[columns]\n'*EMAIL' = 'hash'\n'ssn' = 'drop'\n'ph?ne' = 'null'\n'pin' = 'drop'\nidle = 'drop'\n",
+    )
+    .unwrap();
+    let text = format!(
+        "[defaults]\nto = '{0}/out/{{table}}'\nformat = 'csv'\ncsv_header = 'off'\nprotect_file = '{0}/protect.toml'\nprotect_key_file = '{1}'\n[[export]]\ntable = 'people'\n[[export]]\ntable = 'orders'\n",
+        folder.display(),
+        key.file
+    );
+    let file = folder.join("job.toml");
+    std::fs::write(&file, text).unwrap();
+    let run = job(&pg, &file).run().await.expect(0);
+    assert!(run.stderr.contains("idle"), "an idle pattern is told: {}", run.stderr);
+    let out = folder.join("out");
+    assert_eq!(seen(&out, &[run.stderr.as_bytes()]), BTreeSet::new());
+    let orders = files(&out).into_keys().find(|path| path.contains("orders/data/")).unwrap();
+    let orders = std::fs::read_to_string(out.join(orders)).unwrap();
+    assert_eq!(orders, format!("1,{},5\n", hash("plantedmail7@example.org")));
+    let schema = |name: &str| -> Vec<Value> {
+        let folder = files(&out).into_keys().find(|path| path.contains(&format!("{name}/_manifest.json"))).unwrap();
+        manifest(out.join(folder).parent().unwrap())["schema"].as_array().unwrap().clone()
+    };
+    assert_eq!(schema("people").len(), 5);
+    assert_eq!(schema("orders")[1]["protection"], "hash");
+}
