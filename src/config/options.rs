@@ -1,6 +1,8 @@
 //! The table of options. Flag, environment variable and config key share one name; a row says it, how the value is parsed,
 //! and what `--help` shows. A row makes a field of [`Given`], from which the request is put together in `typed.rs`.
 
+mod taken;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ use crate::model::{
     OnUnrepresentable, Preset, Protection, ReadMode, ServerSideEncryption, Since, SourceProfile, StdinRule,
     TimestampPrecision, UnconstrainedNumeric, Visibility, Workers,
 };
+
+pub(crate) use taken::{of_connection, of_keep, of_resume, of_worker};
 
 /// How often an option may be given, and whether it takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -415,29 +419,6 @@ options! {
 #[expect(clippy::unnecessary_wraps, reason = "as the parser of an option")]
 fn credential_command(text: &str) -> Result<CredentialCommand, String> {
     Ok(CredentialCommand::new(text.to_owned()))
-}
-
-/// The options by which a command connects that takes no other option of an export.
-pub(crate) fn of_connection() -> impl Iterator<Item = &'static OptionInfo> {
-    ["from", "password_file", "password_command", "config"].into_iter().filter_map(by_key)
-}
-
-/// The options of an export that `keep` takes.
-pub(crate) fn of_keep() -> impl Iterator<Item = &'static OptionInfo> {
-    of_connection().chain(by_key("yield_to_ddl"))
-}
-
-/// The options of an export that `resume` takes.
-pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
-    let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
-    let own = ["aws_credential_command", "readers", "workers", "max_workers", "stdin"];
-    of_connection().chain(own.into_iter().filter_map(by_key)).chain(people)
-}
-
-/// The options of an export that `worker` takes.
-pub(crate) fn of_worker() -> impl Iterator<Item = &'static OptionInfo> {
-    let keys = ["aws_credential_command", "stdin", "log_format", "color"];
-    of_connection().chain(keys.into_iter().filter_map(by_key))
 }
 
 /// The option of a config key.

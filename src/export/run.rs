@@ -24,7 +24,6 @@ use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::since::{self, Continuation};
 use super::together::together;
-use super::worker::columns_of;
 use crate::base::failpoint;
 use crate::commit::Existing;
 use crate::encode::ProtectKey;

@@ -281,7 +281,7 @@ impl Joined {
         let plan = Plan { partitions: only.collect(), ..Plan::clone(&self.planned.plan) };
         let Planned { format, facts, consistency, .. } = &self.planned;
         let (format, facts, consistency) = (format.clone(), facts.clone(), consistency.clone());
-        let planned = Planned { plan: Arc::new(plan), format, facts, consistency };
+        let planned = Planned { plan: Arc::new(plan), format, facts, consistency, protect_key_id: None };
         let work = self.run.work(Arc::clone(reading), ONLY, &planned)?.for_another(self.fence.clone());
         let company = Company::alone(1, stop);
         let mut receipts = export_partitions(Arc::new(work), &company, Vec::new(), stop, &Retention::of_worker()).await?;
