@@ -39,8 +39,9 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
     match context.unless_stopped("stopped while looking for the run", find_job(&request)).await {
         Ok(None) => {}
         Ok(Some(_)) if request.external.is_some() => {
-            let error = ExportError::new(ExportErrorKind::Usage, "--workers external is of one export, and this is a job")
-                .with_hint("leave it out: one process reads all exports of a job");
+            let error =
+                ExportError::new(ExportErrorKind::Usage, "--workers external is of one export, and this is a job")
+                    .with_hint("leave it out: one process reads all exports of a job");
             return front.fail(&Failure::early(&error));
         }
         Ok(Some(job)) => {

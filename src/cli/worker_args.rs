@@ -32,7 +32,10 @@ pub(super) fn command() -> Command {
         .hide(true)
         .after_help(WORKER_HELP)
         .arg(Arg::new("destination").long("destination").value_name("DEST").required(true).help("where the run writes"))
-        .arg(of_run("run_id", "run-id", "ID").help("the run, as its line `ready` has it; whichever is there unless given"))
+        .arg(
+            of_run("run_id", "run-id", "ID")
+                .help("the run, as its line `ready` has it; whichever is there unless given"),
+        )
         .arg(of_run("epoch", "epoch", "N").value_parser(clap::value_parser!(u64)).help("its epoch, from the same line"))
         .arg(of_run("plan_sha256", "plan-sha256", "HASH").help("the SHA-256 of its plan, from the same line"))
         .arg(
@@ -45,10 +48,9 @@ pub(super) fn command() -> Command {
                 .help("read these partitions"),
         )
         .arg(
-            Arg::new("shard")
-                .long("shard")
-                .value_name("I/N|auto")
-                .help("read the Ith of N shares, from 0; auto takes the index that Kubernetes, AWS Batch or Slurm gives"),
+            Arg::new("shard").long("shard").value_name("I/N|auto").help(
+                "read the Ith of N shares, from 0; auto takes the index that Kubernetes, AWS Batch or Slurm gives",
+            ),
         )
         .arg(number("shards", "N").requires("shard").help("with --shard auto: how many workers there are"))
         .arg(

@@ -6,8 +6,7 @@ use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
 use crate::model::{
-    Compression, ConsistencyChoice, Format, Preset, RowCap, ServerSideEncryption, SourceKind, SourceProfile,
-    Workers,
+    Compression, ConsistencyChoice, Format, Preset, RowCap, ServerSideEncryption, SourceKind, SourceProfile, Workers,
 };
 use crate::source::Source;
 

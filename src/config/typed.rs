@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 mod commands;
 
-pub(crate) use commands::{duration, load_connection, load_keep, load_resume, load_settings, load_worker};
 pub(super) use commands::source_of;
+pub(crate) use commands::{duration, load_connection, load_keep, load_resume, load_settings, load_worker};
 
 pub use super::front::{ColorKind, FrontOptions, ProgressKind, ReportKind};
 use super::options::{Given, OPTIONS, OptionInfo};
@@ -15,9 +15,9 @@ use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, 
 use crate::export::outside::Outside;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CsvOptions, Format, FormatOptions, IncrementalOptions,
-    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap,
-    ShapeOptions, Since, SourceLimits, Target, WorkOptions, Workers,
+    CommitOptions, Compression, CsvOptions, Format, FormatOptions, IncrementalOptions, ObjectOptions, ParquetOptions,
+    Policies, PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap, ShapeOptions, Since, SourceLimits,
+    Target, WorkOptions, Workers,
 };
 use crate::source::Source;
 use crate::store::shown;

@@ -272,7 +272,10 @@ fn each_reads(mistakes: &[(&[&str], &str)]) {
 #[test]
 fn what_one_process_alone_can_do_has_no_workers() {
     each_reads(&[
-        (&["--max-workers", "5"][..], "--max-workers has no meaning without --workers external (add that, or leave it out)"),
+        (
+            &["--max-workers", "5"][..],
+            "--max-workers has no meaning without --workers external (add that, or leave it out)",
+        ),
         (&["--stdin", "ignore"], "--stdin has no meaning without --workers external (add that, or leave it out)"),
         (
             &["--workers", "external", "--to", "-"],

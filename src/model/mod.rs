@@ -10,8 +10,8 @@ pub mod keep;
 pub mod listing;
 pub(crate) mod micros;
 pub mod objects;
-pub mod outside;
 pub mod output;
+pub mod outside;
 pub mod partition;
 pub mod plan;
 pub mod policy;
@@ -32,10 +32,8 @@ pub use format::{Compression, CsvOptions, Format, FormatOptions, Newline, Object
 pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use objects::{ObjectOptions, ServerSideEncryption};
-pub use outside::{
-    Invitation, PartitionDone, RunFence, Share, StdinRule, WeighedPartition, Workers, WorkersWanted,
-};
 pub use output::OutputRules;
+pub use outside::{Invitation, PartitionDone, RunFence, Share, StdinRule, WeighedPartition, Workers, WorkersWanted};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{

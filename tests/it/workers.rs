@@ -121,7 +121,8 @@ async fn w0_the_export_is_that_of_a_single_process() {
             assert_eq!((driver.partitions(), &driver.ready["max_workers"]), (vec![0, 1, 2, 3], &json!(2)));
             assert!(driver.ready["partitions"].as_array().unwrap().iter().all(|one| one["weight"].as_u64() > Some(1)));
             let shards: Vec<String> = (0..*count).map(|index| format!("{index}/{count}")).collect();
-            let workers: Vec<Running> = shards.iter().map(|shard| worker(&pg, &place, &["--shard", shard]).spawn()).collect();
+            let workers: Vec<Running> =
+                shards.iter().map(|shard| worker(&pg, &place, &["--shard", shard]).spawn()).collect();
             let mut read = Vec::new();
             for worker in workers {
                 read.extend(told(&worker.wait().await.expect(0)).0);
@@ -202,7 +203,10 @@ async fn w4_a_worker_of_another_epoch_is_fenced() {
         if off.is_empty() {
             let run = run.expect(22);
             assert!(run.stderr.contains("epoch 2"), "{}", run.stderr);
-            assert_eq!((receipts(&place).await, lines(&String::from_utf8_lossy(&run.stdout), "failed")[0]["code"].clone()), (0, json!(22)));
+            assert_eq!(
+                (receipts(&place).await, lines(&String::from_utf8_lossy(&run.stdout), "failed")[0]["code"].clone()),
+                (0, json!(22))
+            );
         } else {
             run.expect(0);
             assert_eq!(receipts(&place).await, 1, "without the fence its receipt is there");
@@ -243,7 +247,8 @@ async fn w4_what_comes_after_the_end_is_taken_back() {
 }
 
 /// A table of which one partition holds what Parquet cannot.
-const NOT_A_NUMBER: &str = "create table t as select i as id, case when i = 3999 then 'NaN' else 1 end::numeric(9,2) as v
+const NOT_A_NUMBER: &str =
+    "create table t as select i as id, case when i = 3999 then 'NaN' else 1 end::numeric(9,2) as v
     from generate_series(1, 4000) i; alter table t add primary key (id); analyze t";
 
 /// W5: what no worker can read ends the run after one attempt, by the journal or by a line; what another one may do does not.

@@ -38,8 +38,10 @@ async fn w10_a_worker_stops_at_once_by_signals_and_with_its_starter() {
         assert_eq!((&failed[0]["code"], &failed[0]["retryable"]), (&json!(143), &json!(true)));
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         assert_eq!(place.open_uploads().await, Vec::<String>::new(), "{how}");
-        eventually(Duration::from_secs(10), "no reader", async || pg.exporter_pids("reader").await.is_empty().then_some(()))
-            .await;
+        eventually(Duration::from_secs(10), "no reader", async || {
+            pg.exporter_pids("reader").await.is_empty().then_some(())
+        })
+        .await;
     }
     worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(0);
     driver.running.wait().await.expect(0);
@@ -58,7 +60,11 @@ async fn the_end_of_standard_input_counts_where_it_was_a_pipe() {
         let mut words = driver.fence(partition);
         words.extend(extra.iter().map(|word| (*word).to_owned()));
         let url = place.url();
-        let script = if before.ends_with("| ") { format!("{before} \"$0\" \"$@\"") } else { format!("{before} exec \"$0\" \"$@\"") };
+        let script = if before.ends_with("| ") {
+            format!("{before} \"$0\" \"$@\"")
+        } else {
+            format!("{before} exec \"$0\" \"$@\"")
+        };
         let fixed = ["worker", "--destination", &url, "--from", &pg.url].map(str::to_owned);
         let shell = ["-c".to_owned(), script, env!("CARGO_BIN_EXE_outhaul").to_owned()];
         program("/bin/sh", shell.into_iter().chain(fixed).chain(words))
@@ -168,7 +174,8 @@ async fn w12_of_two_attempts_at_a_partition_one_is_chosen() {
     for place in Place::both() {
         let driver = Driver::start(driver(&pg, &place, &[])).await;
         let stops = [Stop::at("finished"), Stop::at("finished")];
-        let twins: Vec<Running> = stops.iter().map(|stop| driver.worker(&pg, &place, "1").stops([stop]).spawn()).collect();
+        let twins: Vec<Running> =
+            stops.iter().map(|stop| driver.worker(&pg, &place, "1").stops([stop]).spawn()).collect();
         for (twin, stop) in twins.iter().zip(&stops) {
             twin.stands_at(stop).await;
         }
@@ -205,7 +212,9 @@ async fn no_more_workers_read_than_may() {
         } else {
             second.stands_at(&late).await;
         }
-        let reading = pg.value("select count(*) from pg_stat_activity where datname = current_database() and query like 'COPY%'").await;
+        let reading = pg
+            .value("select count(*) from pg_stat_activity where datname = current_database() and query like 'COPY%'")
+            .await;
         assert_eq!(reading, readers.to_string(), "{off}");
         stop.release();
         first.wait().await.expect(0);

@@ -127,7 +127,8 @@ mod tests {
     use crate::model::TupleId;
 
     fn of(text: &str, shards: Option<u32>, variables: &[(&str, &str)]) -> Result<Share, String> {
-        let found = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let found =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         shard(text, shards, found)
     }
 
@@ -149,7 +150,8 @@ mod tests {
 
     #[test]
     fn every_partition_falls_to_one_shard() {
-        let partitions: Vec<Partition> = (0..11).map(|number| heap(number, number * 10, Some(number * 17 + 1))).collect();
+        let partitions: Vec<Partition> =
+            (0..11).map(|number| heap(number, number * 10, Some(number * 17 + 1))).collect();
         let weighed = weigh(&partitions, Some(1 << 30));
         for of in 1..15 {
             let mut all: Vec<u32> = (0..of).flat_map(|index| dealt(&weighed, index, of)).collect();

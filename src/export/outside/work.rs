@@ -158,7 +158,9 @@ async fn wanted(
     loop {
         let found = owner(destination, path).await?.filter(|owner| owner.is_alive(Utc::now()));
         match (&request.run, found) {
-            (asked, Some(owner)) if asked.as_ref().is_none_or(|run| (&run.run_id, run.epoch) == (&owner.run_id, owner.epoch)) => {
+            (asked, Some(owner))
+                if asked.as_ref().is_none_or(|run| (&run.run_id, run.epoch) == (&owner.run_id, owner.epoch)) =>
+            {
                 if let Some(WorkersWanted { plan_sha256, max_workers }) = owner.workers {
                     let max_workers = NonZeroUsize::new(max_workers).unwrap_or(NonZeroUsize::MIN);
                     let found = RunFence { run_id: owner.run_id, epoch: owner.epoch, plan_sha256 };
@@ -174,9 +176,8 @@ async fn wanted(
         }
         if Instant::now() >= deadline {
             let message = format!("no run that wants workers was at {} in time", destination.url());
-            return Err(ExportError::new(ExportErrorKind::GaveWay, message).with_hint(
-                "`outhaul export --workers external` is such a run; --wait says how long it is awaited",
-            ));
+            return Err(ExportError::new(ExportErrorKind::GaveWay, message)
+                .with_hint("`outhaul export --workers external` is such a run; --wait says how long it is awaited"));
         }
         tokio::time::sleep(failpoint::limit("wait", WAIT_INTERVAL)).await;
     }
@@ -192,7 +193,9 @@ async fn planned_by(journal: &Journal, run: &RunFence) -> Result<RunRecord, Expo
     let found = plan_sha256(&plan);
     if found != run.plan_sha256 && !failpoint::off("plan-hash") {
         let what = format!("has the SHA-256 {found}, and {} was asked for", run.plan_sha256);
-        return Err(other(what).with_hint("take --plan-sha256 from the line `ready` of the run, or leave it out with --shard"));
+        return Err(
+            other(what).with_hint("take --plan-sha256 from the line `ready` of the run, or leave it out with --shard")
+        );
     }
     let record = RunRecord::read(journal).await?.ok_or_else(|| other("is not there: the run has ended".to_owned()))?;
     let version = env!("CARGO_PKG_VERSION");
@@ -284,7 +287,8 @@ impl Joined {
         let planned = Planned { plan: Arc::new(plan), format, facts, consistency, protect_key_id: None };
         let work = self.run.work(Arc::clone(reading), ONLY, &planned)?.for_another(self.fence.clone());
         let company = Company::alone(1, stop);
-        let mut receipts = export_partitions(Arc::new(work), &company, Vec::new(), stop, &Retention::of_worker()).await?;
+        let mut receipts =
+            export_partitions(Arc::new(work), &company, Vec::new(), stop, &Retention::of_worker()).await?;
         receipts.pop().ok_or_else(|| ExportError::internal("a partition that was read has no receipt"))
     }
 

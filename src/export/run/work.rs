@@ -36,7 +36,12 @@ impl Run {
         gathered
     }
 
-    pub(in crate::export) fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Result<Work, ExportError> {
+    pub(in crate::export) fn work(
+        &self,
+        reading: Arc<dyn Reading>,
+        relation: usize,
+        planned: &Planned,
+    ) -> Result<Work, ExportError> {
         let ExportRequest { work, commit, .. } = &self.request;
         let mut format = planned.format.clone();
         format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));

@@ -125,7 +125,10 @@ mod tests {
         journal.record_receipt(&receipt(3, 1)).await.unwrap();
         journal.record_receipt(&receipt(0, 7)).await.unwrap();
         destination.put("_outhaul/run/receipts/00005-00000001.json", "{".into(), "application/json").await.unwrap();
-        destination.put("_outhaul/run/receipts/.00006-00000001.json.tmp", "{".into(), "application/json").await.unwrap();
+        destination
+            .put("_outhaul/run/receipts/.00006-00000001.json.tmp", "{".into(), "application/json")
+            .await
+            .unwrap();
         assert_eq!(journal.receipts_but(&mut known).await.unwrap(), [receipt(0, 7), receipt(3, 1)]);
         journal.record_receipt(&receipt(3, 2)).await.unwrap();
         assert_eq!(journal.receipts_but(&mut known).await.unwrap(), [receipt(3, 2)]);
@@ -138,8 +141,7 @@ mod tests {
         let seed = AttemptSeed::random();
         journal.record_worker(3, "9f3a2b1c", seed).await.unwrap();
         assert_eq!(journal.epochs().await.unwrap(), [seed]);
-        let failure =
-            WorkerFailure { kind: ExportErrorKind::Data, message: "NaN".to_owned(), hint: None, epoch: 3 };
+        let failure = WorkerFailure { kind: ExportErrorKind::Data, message: "NaN".to_owned(), hint: None, epoch: 3 };
         journal.record_failure("9f3a2b1c", &failure).await.unwrap();
         assert_eq!(journal.failures().await.unwrap(), [failure]);
     }
