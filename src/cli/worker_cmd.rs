@@ -14,7 +14,7 @@ use crate::config::{self, ConfigError, ConfigErrors};
 use crate::export::ExportError;
 use crate::export::outside::shard;
 use crate::export::outside::work::{self, WorkRequest};
-use crate::model::{ExportErrorKind, RunFence, Share};
+use crate::model::{ExportErrorKind, RunFence, WorkerShare};
 
 /// Receipts that may wait to be printed.
 const RECEIPTS_WAITING: usize = 16;
@@ -66,9 +66,9 @@ pub(super) async fn worker(matches: &ArgMatches, context: &CommandContext) -> u8
 }
 
 /// Which partitions are asked for.
-fn share(matches: &ArgMatches, context: &CommandContext) -> Result<Share, ConfigError> {
+fn share(matches: &ArgMatches, context: &CommandContext) -> Result<WorkerShare, ConfigError> {
     if let Some(numbers) = matches.get_many::<u32>("partitions") {
-        return Ok(Share::Partitions(numbers.copied().collect()));
+        return Ok(WorkerShare::Partitions(numbers.copied().collect()));
     }
     let text = matches.get_one::<String>("shard").map_or("", String::as_str);
     let shards = matches.get_one::<u32>("shards").copied();

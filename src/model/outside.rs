@@ -70,7 +70,7 @@ pub struct Invitation {
 
 /// Which partitions a worker reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Share {
+pub enum WorkerShare {
     /// These, in this order.
     Partitions(Vec<u32>),
     /// Those that fall to it where all are dealt by weight.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::export::error::ExportError;
-use crate::model::{ExportErrorKind, PartRange, Partition, Plan, Share, WeighedPartition};
+use crate::model::{ExportErrorKind, PartRange, Partition, Plan, WeighedPartition, WorkerShare};
 
 /// A worker's place among those that read a run, as schedulers give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,11 @@ const INDEXES: [Indexed; 3] = [
 ///
 /// # Errors
 /// What would be right.
-pub fn shard(text: &str, shards: Option<u32>, variable: impl Fn(&str) -> Option<String>) -> Result<Share, String> {
+pub fn shard(
+    text: &str,
+    shards: Option<u32>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<WorkerShare, String> {
     let (index, of) = if text == "auto" {
         let of = shards.ok_or("--shard auto needs --shards N, the number of workers")?;
         (index(variable)?, of)
@@ -41,7 +45,7 @@ pub fn shard(text: &str, shards: Option<u32>, variable: impl Fn(&str) -> Option<
     if index >= of {
         return Err(format!("shard {index} of {of} is none: shards are counted from 0"));
     }
-    Ok(Share::Shard { index, of })
+    Ok(WorkerShare::Shard { index, of })
 }
 
 fn index(variable: impl Fn(&str) -> Option<String>) -> Result<u32, String> {
@@ -94,9 +98,9 @@ fn blocks(partition: &Partition) -> Option<u64> {
 ///
 /// # Errors
 /// [`ExportErrorKind::Usage`] where the plan has no such partition.
-pub(super) fn numbers(share: &Share, plan: &Plan) -> Result<Vec<u32>, ExportError> {
+pub(super) fn numbers(share: &WorkerShare, plan: &Plan) -> Result<Vec<u32>, ExportError> {
     match share {
-        Share::Partitions(asked) => {
+        WorkerShare::Partitions(asked) => {
             let mut numbers = Vec::new();
             for number in asked {
                 if !plan.partitions.iter().any(|partition| partition.number == *number) {
@@ -110,7 +114,7 @@ pub(super) fn numbers(share: &Share, plan: &Plan) -> Result<Vec<u32>, ExportErro
             }
             Ok(numbers)
         }
-        Share::Shard { index, of } => Ok(dealt(&weighed(plan), *index, *of)),
+        WorkerShare::Shard { index, of } => Ok(dealt(&weighed(plan), *index, *of)),
     }
 }
 
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
     use crate::model::TupleId;
 
-    fn of(text: &str, shards: Option<u32>, variables: &[(&str, &str)]) -> Result<Share, String> {
+    fn of(text: &str, shards: Option<u32>, variables: &[(&str, &str)]) -> Result<WorkerShare, String> {
         let found =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         shard(text, shards, found)
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_shard_is_named_or_told_by_the_scheduler() {
-        let shard = |index, of| Ok(Share::Shard { index, of });
+        let shard = |index, of| Ok(WorkerShare::Shard { index, of });
         assert_eq!(of("0/8", None, &[]), shard(0, 8));
         assert_eq!(of("7/8", Some(8), &[]), shard(7, 8));
         for variable in INDEXES {

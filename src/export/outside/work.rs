@@ -28,7 +28,8 @@ use crate::export::record::RunRecord;
 use crate::export::resume::is_whole;
 use crate::export::run::{ONLY, Run, unless_cancelled};
 use crate::model::{
-    CredentialCommand, ExportErrorKind, PartitionDone, PartitionReceipt, Plan, RunFence, Share, Target, WorkersWanted,
+    CredentialCommand, ExportErrorKind, PartitionDone, PartitionReceipt, Plan, RunFence, Target, WorkerShare,
+    WorkersWanted,
 };
 use crate::source::{Reading, Source};
 use crate::store::journal::plan_sha256;
@@ -48,7 +49,7 @@ pub struct WorkRequest {
     /// Which run, as it was when the worker was asked for; whichever wants workers there unless given.
     pub run: Option<RunFence>,
     /// Which partitions.
-    pub share: Share,
+    pub share: WorkerShare,
     /// So long the run may be awaited.
     pub wait: Duration,
     /// Who says credentials for AWS, where a command does.
@@ -210,7 +211,7 @@ impl Joined {
     /// Reads what has no receipt yet, one partition after the other.
     async fn read(
         &self,
-        share: &Share,
+        share: &WorkerShare,
         told: &Sender<PartitionDone>,
         stop: &CancellationToken,
     ) -> Result<usize, ExportError> {

@@ -10,7 +10,7 @@ use super::let_go::LetGo;
 use super::prepare::application;
 use super::reader::{Moment, PostgresReading};
 use super::relation_read::{RelationRead, permits};
-use super::slots::Slots;
+use super::slots::ReaderSlots;
 use super::watch::Watch;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{ReadMode, ReadRequest, SourceLimits};
@@ -45,7 +45,7 @@ pub(super) async fn join(
     let sessions = kept::sessions(connect, &record, &application, SESSIONS)?;
     let sql_ascii = record.server.types.sql_ascii;
     let custody = kept::custody(&record, &begun.held, &application);
-    let slots = Slots::new(&request.run_id, most);
+    let slots = ReaderSlots::new(&request.run_id, most);
     let first = slots.session(&custody, &sessions).await?;
     record.meaning.check_role(&first).await?;
     // It waits in the pool for the first partition.

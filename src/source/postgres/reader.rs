@@ -21,7 +21,7 @@ use super::plan::sizing::heap_blocks;
 use super::prepare::Planning;
 use super::relation_read::{Common, RelationRead, permits, unknown};
 use super::served_pages::Serving;
-use super::slots::Slots;
+use super::slots::ReaderSlots;
 use super::snapshot::{self, Custody, KEEPER_PING, READER};
 use super::watch::Watch;
 use super::{catalog, keyset};
@@ -67,7 +67,7 @@ pub(crate) struct PostgresReading {
     /// How pages are read for somebody who may read them slowly.
     pub(super) served: Option<ServedReads>,
     /// Where other processes read the same run: the right of one of them to read.
-    pub(super) slots: Option<Slots>,
+    pub(super) slots: Option<ReaderSlots>,
 }
 
 impl PostgresReading {

@@ -19,14 +19,14 @@ const SLOT_PAUSE: Duration = Duration::from_secs(2);
 
 /// The slots of a run.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(super) struct ReaderSlots {
     /// The keys of their advisory locks.
     keys: Vec<i64>,
     /// The server process of the session that has one; 0 where none has.
     seated: AtomicI32,
 }
 
-impl Slots {
+impl ReaderSlots {
     /// So many slots of a run.
     pub(super) fn new(run_id: &str, most: NonZeroUsize) -> Self {
         let keys = (0..most.get()).map(|slot| key(run_id, slot)).collect();
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_statement_takes_one_lock() {
-        let statement = Slots::new("run", NonZeroUsize::new(2).unwrap()).statement();
+        let statement = ReaderSlots::new("run", NonZeroUsize::new(2).unwrap()).statement();
         assert_eq!(statement.matches("pg_try_advisory_xact_lock").count(), 2, "{statement}");
         assert!(statement.starts_with("SELECT CASE WHEN ") && statement.ends_with(" THEN 1 END"), "{statement}");
     }
