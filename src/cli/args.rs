@@ -4,7 +4,7 @@ use clap::builder::{PossibleValuesParser, Styles, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::pull;
+use super::{pull, worker_args};
 use crate::config::job::of_run;
 use crate::config::options::{Arity, OPTIONS, OptionInfo, by_key, of_connection, of_keep, of_resume};
 use crate::config::raw::{default_entry, default_of};
@@ -105,6 +105,7 @@ pub(crate) fn command() -> Command {
         ))
         .subcommand(run())
         .subcommand(pull::flags::command())
+        .subcommand(worker_args::command())
         .subcommand(resume())
         .subcommand(clean())
         .subcommand(verify())
@@ -403,7 +404,7 @@ fn with_options(mut command: Command) -> Command {
     command.next_help_heading("For people").args(common())
 }
 
-fn argument(option: &OptionInfo) -> Arg {
+pub(super) fn argument(option: &OptionInfo) -> Arg {
     let default = shown_default(option).map_or(String::new(), |default| format!(" [default: {default}]"));
     let argument = Arg::new(option.key)
         .short(option.short)

@@ -14,7 +14,7 @@ use super::report::{ReportForm, ReportPlace, Reporter};
 use super::screen::stdout_answer;
 use super::session::{self, Facts, Front};
 use super::summary::{Failure, Left};
-use super::{CommandContext, args};
+use super::{CommandContext, args, engine};
 use crate::base::telemetry::exporter::Exporter;
 use crate::base::telemetry::{self, LogFormat};
 use crate::config::options::of_connection;
@@ -46,6 +46,9 @@ pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8
             Ok(launch) => Some(launch),
             Err(error) => return front.fail(&Failure::early(&error)),
         };
+    }
+    if request.external.is_some() {
+        request.external = Some(engine::line(options.stdin));
     }
     let facts = facts(&request, &options);
     with_metrics(&front, &options, async {

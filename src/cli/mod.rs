@@ -7,6 +7,7 @@ mod ddl_cmd;
 mod demo;
 mod demo_cmd;
 mod demo_serve;
+mod engine;
 mod env_file;
 mod events;
 pub mod exit;
@@ -32,10 +33,13 @@ mod serve_cmd;
 mod session;
 mod show_cmd;
 mod signals;
+mod stdin;
 mod summary;
 mod synonyms;
 mod table;
 mod verify_cmd;
+mod worker_args;
+mod worker_cmd;
 
 #[cfg(test)]
 mod golden;
@@ -266,6 +270,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "resume" => resume_cmd::resume(matches, context).await,
         "pull" => pull_cmd::pull(matches, context).await,
         "clean" => clean_cmd::clean(matches, context).await,
+        "worker" => worker_cmd::worker(matches, context).await,
         "keep" => keep_cmd::keep(matches, context).await,
         "verify" => verify_cmd::verify(matches, context).await,
         "ls" => ls_cmd::ls(matches, context).await,

@@ -16,7 +16,7 @@ const SYNONYMS: &[(&[&str], &str)] = &[
     (&["host", "port", "user", "username", "dbname", "database", "url", "dsn", "p", "U", "d", "W"], SERVER),
     (&["sql", "select"], "--query SQL"),
     (&["filter", "predicate"], "--where PREDICATE"),
-    (&["jobs", "threads", "parallel", "workers"], "--readers N"),
+    (&["jobs", "threads", "parallel"], "--readers N"),
     (&["codec", "compress", "gzip", "zstd"], "--compression CODEC, or the end of the file's name: orders.csv.gz"),
     (&["delimiter", "separator", "sep"], "--csv-delimiter CHAR"),
     (&["header", "no-header"], "--csv-header on|off"),

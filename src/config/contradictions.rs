@@ -6,7 +6,7 @@ use super::raw::{Origin, Raw, Setting};
 use super::value;
 use crate::base::words::counted;
 use crate::model::{
-    Compression, ConsistencyChoice, Format, Preset, RowCap, ServerSideEncryption, SourceKind, SourceProfile,
+    Compression, ConsistencyChoice, Format, Preset, RowCap, ServerSideEncryption, SourceKind, SourceProfile, Workers,
 };
 use crate::source::Source;
 
@@ -43,6 +43,10 @@ pub(super) fn find(
     }
     found.work(given, cap);
     found.folders(given);
+    found.errors.extend(of_workers(raw, given));
+    if given.workers == Some(Workers::External) {
+        found.external();
+    }
     found.protection(given);
     match source.map(Source::kind) {
         Some(SourceKind::Clickhouse) => found.clickhouse(given),
@@ -52,6 +56,15 @@ pub(super) fn find(
     found.objects(given);
     found.incremental();
     found.commit();
+    found.errors
+}
+
+/// What has no meaning without workers of others.
+pub(super) fn of_workers(raw: &Raw, given: &Given) -> Vec<ConfigError> {
+    let mut found = Contradictions { raw, errors: Vec::new() };
+    if given.workers == Some(Workers::Own) {
+        found.refuse(&["max_workers", "stdin"], "without --workers external", "add that, or leave it out");
+    }
     found.errors
 }
 
@@ -190,6 +203,25 @@ impl Contradictions<'_> {
         }
     }
 
+    /// What only a process that reads for itself can do.
+    fn external(&mut self) {
+        let hint = "leave --workers external out";
+        if let Some(stream) = one_stream(self.raw) {
+            self.refuse(&["workers"], &format!("with {stream}, which one process writes"), hint);
+        }
+        if self.is("visibility", "as-written") {
+            self.refuse(&["workers"], "with --visibility as-written: parts appear at the commit", hint);
+        }
+        for key in ["protect", "protect_file"] {
+            if self.raw.given(key).is_some() {
+                self.refuse(&["workers"], "with --protect, whose key one process has", hint);
+            }
+        }
+        if self.is("read_mode", "keyset") {
+            self.refuse(&["workers"], "with --read-mode keyset, which has no snapshot to share", hint);
+        }
+    }
+
     fn incremental(&mut self) {
         if self.raw.get("watermark").is_none() {
             if !self.raw.in_job {
@@ -227,6 +259,7 @@ impl Contradictions<'_> {
             "source_profile",
             "unconstrained_numeric",
             "watermark",
+            "workers",
             "yield_to_ddl",
         ];
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::base::telemetry::LogFormat;
+use crate::model::StdinRule;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,4 +61,6 @@ pub struct FrontOptions {
     pub has_target: bool,
     /// Whether the first rows are asked for and nothing else (`--limit`), so that others are not missed.
     pub limited: bool,
+    /// `--stdin`: what the end of standard input means; by what it is unless given.
+    pub stdin: Option<StdinRule>,
 }

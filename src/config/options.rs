@@ -1,6 +1,8 @@
 //! The table of options. Flag, environment variable and config key share one name; a row says it, how the value is parsed,
 //! and what `--help` shows. A row makes a field of [`Given`], from which the request is put together in `typed.rs`.
 
+mod taken;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -18,9 +20,11 @@ use crate::base::telemetry::exporter::listen_address;
 use crate::model::{
     CharPadding, ColumnChoice, ConsistencyChoice, CredentialCommand, Direction, DuplicateColumns, Format, InvalidUtf8,
     JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
-    OnUnrepresentable, Preset, Protection, ReadMode, ServerSideEncryption, Since, SourceProfile, TimestampPrecision,
-    UnconstrainedNumeric, Visibility,
+    OnUnrepresentable, Preset, Protection, ReadMode, ServerSideEncryption, Since, SourceProfile, StdinRule,
+    TimestampPrecision, UnconstrainedNumeric, Visibility, Workers,
 };
+
+pub(crate) use taken::{of_connection, of_keep, of_resume, of_worker};
 
 /// How often an option may be given, and whether it takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -338,6 +342,12 @@ options! {
             "give way (exit 16) where the standby that is read falls so far behind";
         max_bytes_per_second: One<NonZeroU64> = value::size, "SIZE",
             "read no faster from the source, all readers together";
+        workers: One<Workers> = words(&[("own", Workers::Own), ("external", Workers::External)]), "own|external",
+            "own: this process reads; external: it plans, waits for the partitions that `outhaul worker` processes read elsewhere, and commits";
+        max_workers: One<NonZeroUsize> = value::bounded(READERS_MAX as usize), "N",
+            "with --workers external: workers that read at the same time, the others wait; as many as --readers unless given";
+        stdin: One<StdinRule> = words(&[("watch", StdinRule::Watch), ("ignore", StdinRule::Ignore)]), "watch|ignore",
+            "whether the end of standard input means that whoever starts the workers is gone; watch where it is a pipe or a socket at the start, unless given";
     }
     Commit {
         run_id: One<String> = value::run_id, "ID",
@@ -409,22 +419,6 @@ options! {
 #[expect(clippy::unnecessary_wraps, reason = "as the parser of an option")]
 fn credential_command(text: &str) -> Result<CredentialCommand, String> {
     Ok(CredentialCommand::new(text.to_owned()))
-}
-
-/// The options by which a command connects that takes no other option of an export.
-pub(crate) fn of_connection() -> impl Iterator<Item = &'static OptionInfo> {
-    ["from", "password_file", "password_command", "config"].into_iter().filter_map(by_key)
-}
-
-/// The options of an export that `keep` takes.
-pub(crate) fn of_keep() -> impl Iterator<Item = &'static OptionInfo> {
-    of_connection().chain(by_key("yield_to_ddl"))
-}
-
-/// The options of an export that `resume` takes.
-pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
-    let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
-    of_connection().chain(["aws_credential_command", "readers"].into_iter().filter_map(by_key)).chain(people)
 }
 
 /// The option of a config key.

@@ -16,7 +16,7 @@ pub(crate) const DEFAULTS: &str = include_str!("../../config/default.toml");
 pub(crate) const TIERS: &str = include_str!("../../config/tiers.toml");
 /// What stands in the defaults besides settings.
 const DEFAULT_TABLES: &[&str] =
-    &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "demo"];
+    &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "worker", "demo"];
 
 /// The options in whose values `~` is the home directory.
 const HOME_KEYS: [&str; 8] =

@@ -11,7 +11,7 @@ use crate::model::{
     CharPadding, ColumnChoice, Compression, ConsistencyChoice, Direction, DuplicateColumns, Format, InvalidUtf8,
     JsonLargeNumbers, JsonNan, Layout, ManifestStats, Nested, Newline, OnExisting, OnSchemaChange, OnSignal,
     OnUnrepresentable, Policies, Preset, Protection, ReadMode, RelationRequest, ServerSideEncryption, Since,
-    SourceProfile, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
+    SourceProfile, StdinRule, Target, TimestampPrecision, UnconstrainedNumeric, Visibility,
 };
 use crate::source::postgres::Postgres;
 
@@ -30,6 +30,7 @@ const CSV: &[Flag] = &[("format", "csv")];
 const WATERMARK: &[Flag] = &[("watermark", "at")];
 const NDJSON: &[Flag] = &[("format", "ndjson")];
 
+const EXTERNAL: &[Flag] = &[("workers", "external")];
 const HASH: &[Flag] = &[("protect", "email=hash")];
 
 const FOLDERS: &[Flag] = &[("partition_by", "country")];
@@ -153,6 +154,9 @@ const CASES: &[Case] = &[
     plain("max_bytes_per_second", "10MB", |r, _| {
         r.work.source_limits.max_bytes_per_second.is_some_and(|rate| rate.get() == 10_000_000)
     }),
+    plain("workers", "external", |r, _| r.external.is_some()),
+    case("max_workers", "9", EXTERNAL, |r, _| r.work.readers.get() == 9 && r.external.is_some()),
+    case("stdin", "watch", EXTERNAL, |_, f| f.stdin == Some(StdinRule::Watch)),
     plain("run_id", "nightly-1", |r, _| r.commit.run_id == "nightly-1" && r.commit.run_id_given),
     plain("on_existing", "skip", |r, _| r.commit.on_existing == OnExisting::Skip),
     plain("visibility", "as-written", |r, _| r.commit.visibility == Visibility::AsWritten),

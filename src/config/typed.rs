@@ -2,18 +2,22 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+
+mod commands;
+
+pub(super) use commands::source_of;
+pub(crate) use commands::{duration, load_connection, load_keep, load_resume, load_settings, load_worker};
 
 pub use super::front::{ColorKind, FrontOptions, ProgressKind, ReportKind};
-use super::options::{Given, OPTIONS, OptionInfo, of_connection, of_keep, of_resume};
+use super::options::{Given, OPTIONS, OptionInfo};
 use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, connection, contradictions, destination, implied, protect, value};
-use crate::base::postgres::settings::ConnectSettings;
+use crate::export::outside::Outside;
 use crate::export::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Compression, CredentialCommand, CsvOptions, Format, FormatOptions, IncrementalOptions,
-    ObjectOptions, ParquetOptions, Policies, PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap,
-    ShapeOptions, Since, SourceLimits, Target, WorkOptions,
+    CommitOptions, Compression, CsvOptions, Format, FormatOptions, IncrementalOptions, ObjectOptions, ParquetOptions,
+    Policies, PolicyOptions, Preset, ProtectOptions, RelationRequest, RowCap, ShapeOptions, Since, SourceLimits,
+    Target, WorkOptions, Workers,
 };
 use crate::source::Source;
 use crate::store::shown;
@@ -68,82 +72,6 @@ pub(super) fn of_raw(
     settings.errors.extend(contradictions::find(&settings.raw, &settings.given, compression, cap.as_ref(), source));
     let request = settings.request(shape, compression, cap, commit).zip(settings.front());
     settings.end(request)
-}
-
-/// Where the rows are, for a command that takes no other option of an export. `flags` as for [`load`].
-///
-/// # Errors
-/// All mistakes at once.
-pub(crate) fn load_connection(
-    flags: Vec<(&'static str, Vec<String>)>,
-    environment: &Environment,
-) -> Result<Arc<dyn Source>, ConfigErrors> {
-    let mut settings = Settings::read(flags, environment, of_connection());
-    let source = settings.source.take();
-    settings.end(source)
-}
-
-/// The same, of what was read already.
-///
-/// # Errors
-/// All mistakes at once, with those of `errors`.
-pub(super) fn source_of(
-    raw: Raw,
-    errors: Vec<ConfigError>,
-    environment: &Environment,
-) -> Result<Arc<dyn Source>, ConfigErrors> {
-    let mut settings = Settings::of(raw, errors, environment, of_connection());
-    let source = settings.source.take();
-    settings.end(source)
-}
-
-/// How to connect to a server that is no source, or all mistakes at once. `flags` as for [`load`].
-pub(crate) fn load_settings(
-    flags: Vec<(&'static str, Vec<String>)>,
-    environment: &Environment,
-) -> Result<ConnectSettings, ConfigErrors> {
-    let (raw, mut errors) = Raw::read(flags, environment);
-    let settings = connection::settings(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
-    settings.filter(|_| errors.is_empty()).ok_or(ConfigErrors(errors))
-}
-
-/// What `keep` takes besides its destination: how to connect, and how long a session may wait for its locks. `flags` as
-/// for [`load`].
-///
-/// # Errors
-/// All mistakes at once.
-pub(crate) fn load_keep(
-    flags: Vec<(&'static str, Vec<String>)>,
-    environment: &Environment,
-) -> Result<(Arc<dyn Source>, Option<Duration>), ConfigErrors> {
-    let mut settings = Settings::read(flags, environment, of_keep());
-    let keep = settings.source.take().zip(settings.given.yield_to_ddl);
-    settings.end(keep)
-}
-
-/// What `resume` takes besides its destination: how to connect, how many readers where that is given, who says
-/// credentials for AWS, and what people see. `flags` as for [`load`].
-///
-/// # Errors
-/// All mistakes at once.
-#[expect(clippy::type_complexity, reason = "a source of any kind, and two more")]
-pub(crate) fn load_resume(
-    flags: Vec<(&'static str, Vec<String>)>,
-    environment: &Environment,
-) -> Result<(Arc<dyn Source>, (Option<NonZeroUsize>, Option<CredentialCommand>), FrontOptions), ConfigErrors> {
-    let mut settings = Settings::read(flags, environment, of_resume());
-    let readers = settings.given.readers.filter(|_| settings.raw.given("readers").is_some());
-    let asked = (readers, settings.given.aws_credential_command.take());
-    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, asked, front));
-    settings.end(resume)
-}
-
-/// A length of time as options have it.
-///
-/// # Errors
-/// What would be right.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    value::duration(text)
 }
 
 /// Everything that was written, and what it means.
@@ -210,6 +138,7 @@ impl Settings {
             commit: commit?,
             incremental: self.incremental(),
             keeper: None,
+            external: self.external(),
         })
     }
 
@@ -318,7 +247,7 @@ impl Settings {
         let one_stream = contradictions::one_stream(&self.raw).is_some();
         Some(WorkOptions {
             // One ordered stream has one reader.
-            readers: given.readers.map(|readers| if one_stream { NonZeroUsize::MIN } else { readers })?,
+            readers: self.readers().map(|readers| if one_stream { NonZeroUsize::MIN } else { readers })?,
             partitions: given.partitions,
             part_size: given.part_size?,
             upload_chunk_size: given.upload_chunk_size?,
@@ -339,6 +268,15 @@ impl Settings {
             },
             served: None,
         })
+    }
+
+    /// How many read at the same time: readers of this process, or workers that others start.
+    fn readers(&self) -> Option<NonZeroUsize> {
+        self.given.max_workers.filter(|_| self.external().is_some()).or(self.given.readers)
+    }
+
+    fn external(&self) -> Option<Outside> {
+        (self.given.workers == Some(Workers::External)).then(Outside::default)
     }
 
     fn cap(&mut self) -> Option<RowCap> {
@@ -430,6 +368,7 @@ impl Settings {
             to_stdout: given.to.as_deref() == Some("-"),
             has_target: given.to.is_some(),
             limited: given.limit.is_some(),
+            stdin: given.stdin,
         })
     }
 }

@@ -84,6 +84,7 @@ fn defaults_are_the_designs() {
         to_stdout: false,
         has_target: true,
         limited: false,
+        stdin: None,
     };
     assert_eq!(front, expected);
 }
@@ -266,6 +267,33 @@ fn each_reads(mistakes: &[(&[&str], &str)]) {
         let errors = with(words).unwrap_err();
         assert_eq!(errors.to_string(), *expected, "{words:?}");
     }
+}
+
+#[test]
+fn what_one_process_alone_can_do_has_no_workers() {
+    each_reads(&[
+        (
+            &["--max-workers", "5"][..],
+            "--max-workers has no meaning without --workers external (add that, or leave it out)",
+        ),
+        (&["--stdin", "ignore"], "--stdin has no meaning without --workers external (add that, or leave it out)"),
+        (
+            &["--workers", "external", "--to", "-"],
+            "--workers has no meaning with --to -, which one process writes (leave --workers external out)",
+        ),
+        (
+            &["--workers", "external", "--single-file", "--to", "x.csv", "--format", "csv"],
+            "--workers has no meaning with --single-file, which one process writes (leave --workers external out)",
+        ),
+        (
+            &["--workers", "external", "--visibility", "as-written"],
+            "--workers has no meaning with --visibility as-written: parts appear at the commit (leave --workers external out)",
+        ),
+        (
+            &["--workers", "external", "--read-mode", "keyset"],
+            "--workers has no meaning with --read-mode keyset, which has no snapshot to share (leave --workers external out)",
+        ),
+    ]);
 }
 
 #[test]

@@ -25,14 +25,21 @@ pub(crate) struct Retention {
     pub(crate) claim: Option<Claim>,
     /// Whether somebody holds the snapshot beyond this process.
     pub(crate) snapshot_kept: bool,
+    /// Whether another process commits, whose receipts they are.
+    pub(crate) of_worker: bool,
     /// Cancelled by a signal, where what is uploaded is to outlast one.
     pub(crate) signal: Option<CancellationToken>,
 }
 
 impl Retention {
+    /// That of a worker.
+    pub(crate) fn of_worker() -> Self {
+        Self { claim: None, snapshot_kept: true, of_worker: true, signal: None }
+    }
+
     /// Whether they do: for `resume`, where the cause may pass; or because they have become another run's.
     pub(crate) async fn keeps(&self, error: &ExportError) -> bool {
-        self.outlasts(error) || self.is_lost().await
+        self.of_worker || self.outlasts(error) || self.is_lost().await
     }
 
     /// Whether the run can be resumed after a failure.
@@ -160,9 +167,9 @@ impl Hold {
         if self.is_lost() {
             return;
         }
-        // A process that was taken for dead may have begun more since; so may a request whose answer was lost.
+        // A process that was taken for dead may have begun more since, a worker too; so may a request whose answer was lost.
         let resumed = self.claim.previous().is_some_and(|previous| previous.run_id == journal.run_id());
-        let closed = if resumed || destination.may_have_unheard_uploads() {
+        let closed = if resumed || self.claim.has_invited() || destination.may_have_unheard_uploads() {
             settle(destination, placement, journal).await
         } else {
             journal.close().await.map(|()| true).map_err(ExportError::from)
@@ -219,7 +226,11 @@ impl Hold {
 }
 
 /// Whether nothing stays of the run but what it has committed.
-async fn settle(destination: &Destination, placement: &Placement, journal: &Journal) -> Result<bool, ExportError> {
+pub(crate) async fn settle(
+    destination: &Destination,
+    placement: &Placement,
+    journal: &Journal,
+) -> Result<bool, ExportError> {
     let Some(run) = DeadRun::of(journal.clone(), placement).await? else { return Ok(true) };
     let settled = run.settle(destination, placement).await?;
     if let Some(refused) = &settled.refused {

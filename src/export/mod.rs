@@ -17,6 +17,7 @@ pub mod keep;
 mod leftovers;
 pub(crate) mod mark;
 mod outlet;
+pub mod outside;
 mod part;
 mod patience;
 pub(crate) mod place;

@@ -176,6 +176,7 @@ impl RunRecord {
             policies: self.policies.clone(),
             incremental: None,
             keeper: None,
+            external: None,
             work: self.work.clone(),
             commit: CommitOptions { target, ..self.commit.clone() },
         }

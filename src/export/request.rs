@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::keep::KeeperLaunch;
+use super::outside::Outside;
 use crate::base::memory::{
     BATCH_TEXT_BYTES, COMPRESSOR_BYTES, PARTS_SUPPOSED, ROW_BYTES_SUPPOSED, RunMemory, STREAM_PIECES,
 };
@@ -31,6 +32,8 @@ pub struct ExportRequest {
     pub incremental: Option<IncrementalOptions>,
     /// How a keeper outside of this process is started, where the snapshot is to outlive it.
     pub keeper: Option<KeeperLaunch>,
+    /// That other processes read the partitions, as many at a time as `work` has readers; no record has it.
+    pub external: Option<Outside>,
 }
 
 impl ExportRequest {
@@ -72,6 +75,7 @@ impl ExportRequest {
 
     /// What of it the source is asked for; `since` is the export that an incremental one goes on from.
     pub(crate) fn read_request_since(&self, since: Option<SinceExport>) -> ReadRequest {
+        let external = self.external.is_some();
         let Self { shape, format, policies, work, mut commit, incremental, .. } = self.clone();
         let watermark =
             incremental.map(|asked| WatermarkRequest { column: asked.column, look_back: asked.look_back, since });
@@ -87,7 +91,7 @@ impl ExportRequest {
             stats: commit.manifest_stats,
             protect: commit.protect.take(),
             together: commit.folders.map_or_else(Vec::new, |folders| folders.columns),
-            keep: commit.keep_snapshot.is_some(),
+            keep: commit.keep_snapshot.is_some() || external,
         }
     }
 }

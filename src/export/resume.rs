@@ -17,6 +17,7 @@ use super::hold::Hold;
 use super::identity::RunIdentity;
 use super::leftovers::DeadRun;
 use super::mark::Mark;
+use super::outside::Outside;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::place::place_by;
 use super::planned::Planned;
@@ -50,6 +51,8 @@ pub struct ResumeRequest {
     pub take_over: bool,
     /// Who says credentials for AWS, where a command does.
     pub aws_credential_command: Option<CredentialCommand>,
+    /// That other processes read what is missing, where they do.
+    pub external: Option<Outside>,
 }
 
 /// What is found of the run.
@@ -100,6 +103,7 @@ async fn resumed(
     if let Some(readers) = request.readers {
         export.work.readers = readers;
     }
+    export.external = request.external.clone();
     export.commit.single_file = placement != Placement::Parts;
     export.commit.aws_credential_command = request.aws_credential_command.clone();
     let place = unless_cancelled(&cancel, RunTarget::open(&export)).await?;
@@ -216,7 +220,7 @@ impl Unfinished {
         journal.record_epoch(hold.claim.epoch(), run.seed).await?;
         hold.settle_dead_runs(destination, placement, Some(&record.run_id)).await?;
         let previous = previous(run, destination, placement).await?;
-        let receipts = receipts(destination, placement, journal, &record.plan).await?;
+        let receipts = receipts_of_plan(destination, placement, journal, &record.plan).await?;
         failpoint::reach("receipts").await;
         let unfinished = Self { record, receipts, previous };
         let (run_id, missing) = (&unfinished.record.run_id, unfinished.missing());
@@ -320,7 +324,7 @@ async fn previous(
 
 /// One receipt for each partition of the plan that has one whose objects are all there; whatever else the run has begun is
 /// removed.
-async fn receipts(
+pub(super) async fn receipts_of_plan(
     destination: &Destination,
     placement: &Placement,
     journal: &Journal,
@@ -352,7 +356,7 @@ async fn receipts(
 }
 
 /// Whether every object of a receipt is staged, or visible already.
-async fn is_whole(
+pub(super) async fn is_whole(
     destination: &Destination,
     receipt: &PartitionReceipt,
     open: Option<&HashSet<(String, String)>>,

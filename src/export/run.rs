@@ -1,5 +1,7 @@
 //! A whole run: look at the destination, plan under locks and a snapshot, export the partitions, commit.
 
+mod work;
+
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -16,16 +18,14 @@ use super::hold::{Hold, Retention};
 use super::identity::RunIdentity;
 use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
-use super::outlet::Outlet;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planned::{Planned, check_counts, format_of};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::since::{self, Continuation};
 use super::together::together;
-use super::worker::{Work, columns_of};
 use crate::base::failpoint;
-use crate::commit::{Existing, Placement};
+use crate::commit::Existing;
 use crate::encode::ProtectKey;
 use crate::model::{Event, ExportReport, OnSignal, PartitionReceipt, Plan, ResumedProgress};
 use crate::source::Reading;
@@ -197,9 +197,12 @@ impl Run {
         let receipts = match &reading {
             Some(reading) => {
                 let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
-                let exporting = export_partitions(work, company, receipts, stop, &retention);
+                let exporting = async {
+                    let receipts = self.gathered((&work, company), receipts, hold, stop).await?;
+                    export_partitions(work, company, receipts, stop, &retention).await
+                };
                 tokio::select! {
-                    exported = exporting => exported?,
+                    exported = Box::pin(exporting) => exported?,
                     never = self.note_new_keepers(reading.as_ref()) => match never {},
                 }
             }
@@ -259,7 +262,9 @@ impl Run {
     pub(super) fn retention(&self, hold: Option<&Hold>) -> Retention {
         Retention {
             claim: hold.map(|hold| hold.claim.clone()),
-            snapshot_kept: self.request.commit.keep_snapshot.is_some(),
+            // Workers may have a keeper beside them, of which this process knows nothing.
+            snapshot_kept: self.request.commit.keep_snapshot.is_some() || self.request.external.is_some(),
+            of_worker: false,
             signal: self.signal.get().filter(|_| self.request.commit.on_signal == OnSignal::Keep).cloned(),
         }
     }
@@ -363,45 +368,5 @@ impl Run {
             resumed,
         })
         .await;
-    }
-
-    fn work(&self, reading: Arc<dyn Reading>, relation: usize, planned: &Planned) -> Result<Work, ExportError> {
-        let ExportRequest { work, commit, .. } = &self.request;
-        let mut format = planned.format.clone();
-        format.parquet.metadata.push(("outhaul.run_id".to_owned(), commit.run_id.clone()));
-        if let Some(id) = planned.snapshot() {
-            format.parquet.metadata.push(("outhaul.snapshot".to_owned(), id));
-        }
-        let key = self.protect_key.get().and_then(Option::as_ref);
-        let (shape, columns) = columns_of(&planned.plan, commit.output_rules(), key)?;
-        Ok(Work {
-            reading,
-            relation,
-            plan: Arc::clone(&planned.plan),
-            columns,
-            shape,
-            format,
-            outlet: self.outlet(),
-            part_size: work.part_size.get(),
-            visibility: commit.visibility,
-            stats: commit.manifest_stats,
-            sha256: commit.sha256,
-            seed: self.seed,
-            litter: self.litter.clone(),
-            events: self.events.clone(),
-        })
-    }
-
-    fn outlet(&self) -> Outlet {
-        match &self.place {
-            RunTarget::Stream { sink, .. } => Outlet::Stream(sink.clone()),
-            RunTarget::Destination { destination, journal, placement } => {
-                let (destination, journal) = (destination.clone(), journal.clone());
-                match placement {
-                    Placement::Parts => Outlet::Parts { destination, journal, layout: self.request.commit.layout },
-                    Placement::Single { name } => Outlet::Single { destination, journal, name: name.clone() },
-                }
-            }
-        }
     }
 }

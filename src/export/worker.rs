@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::ExportError;
 use super::mark::Mark;
 use super::outlet::Outlet;
+use super::outside::Fence;
 use super::part::{OpenPart, PartSink};
 use crate::base::cpu::on_rayon;
 use crate::base::words::counted;
@@ -53,6 +54,15 @@ pub(crate) struct Work {
     /// Set by whoever may have left something that is not of the export.
     pub(crate) litter: Mark,
     pub(crate) events: Sender<Event>,
+    /// Where another process commits: what tells whether it still is the one that this work is for.
+    pub(crate) fence: Option<Fence>,
+}
+
+impl Work {
+    /// The same for another process that commits, which must still be there when a receipt is written.
+    pub(crate) fn for_another(self, fence: Fence) -> Self {
+        Self { fence: Some(fence), ..self }
+    }
 }
 
 /// What one reader has done of its partition so far; read by the coordinator, written by the worker.
@@ -163,7 +173,14 @@ impl Attempt<'_> {
         };
         failpoint::reach("finished").await;
         if let Some(journal) = self.work.outlet.journal() {
+            if let Some(fence) = &self.work.fence {
+                fence.check().await?;
+                failpoint::reach("fenced").await;
+            }
             journal.record_receipt(&receipt).await?;
+            if let Some(fence) = &self.work.fence {
+                fence.check_open(journal).await?;
+            }
         }
         failpoint::reach("receipted").await;
         Ok(receipt)

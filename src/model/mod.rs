@@ -11,6 +11,7 @@ pub mod listing;
 pub(crate) mod micros;
 pub mod objects;
 pub mod output;
+pub mod outside;
 pub mod partition;
 pub mod plan;
 pub mod policy;
@@ -32,6 +33,9 @@ pub use keep::{KeepEnd, KeptSnapshot, SnapshotId};
 pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use output::OutputRules;
+pub use outside::{
+    Invitation, PartitionDone, RunFence, StdinRule, WeighedPartition, WorkerShare, Workers, WorkersWanted,
+};
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
 pub use policy::{

@@ -8,7 +8,7 @@ pub mod error;
 mod pace;
 pub mod postgres;
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -168,6 +168,31 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// # Cancel safety
     /// Dropping the future closes the sessions.
     fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>>;
+
+    /// Whether other processes may read partitions of a run that this source has begun.
+    fn takes_workers(&self) -> bool {
+        false
+    }
+
+    /// Reads partitions of a run that another process holds together: the moment is its own, and so are the locks that
+    /// stand from before it. One partition at a time is opened; of all processes that read so for the run, at most `most`
+    /// read at the same time, and [`Reading::open`] waits for its turn. [`Reading::guard`] never resolves: whoever holds the
+    /// run guards it.
+    ///
+    /// # Errors
+    /// As [`Source::resume`]; [`SourceFault::Usage`] where [`Source::takes_workers`] is false.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the sessions.
+    fn join(
+        &self,
+        _request: ReadRequest,
+        _begun: Begun,
+        _most: NonZeroUsize,
+    ) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        let message = "partitions of this source are read by the process that planned them";
+        std::future::ready(Err(SourceError::new(SourceFault::Usage, message))).boxed()
+    }
 
     /// Holds what a run rests on beyond its process, for all its relations with one keeper; `None` where the source has
     /// nothing to hold.

@@ -3,9 +3,10 @@
 //! ```text
 //! run.json                        the few facts by which any later version removes or finishes the run; written first
 //! plan.json                       what the run was asked for and what it planned, for `resume` by the same version
-//! epochs/1.json                   {"seed"}: from which a process's attempt ids are made
+//! epochs/1.json                   {"seed"}: from which a process's attempt ids are made; 1-9f3a2b1c.json is a worker's
 //! uploads/<path>.json             {"path", "upload_id"}: written before the upload's first chunk
 //! receipts/00017-9f3a2b1c.json    a PartitionReceipt
+//! failures/9f3a2b1c.json          why a worker cannot read its partitions
 //! keepers/<name>.json             a session that holds the run's snapshot beyond the run's own life
 //! commit.json                     what the commit is about to make visible, and to remove
 //! ended.json                      the run is over, and could not remove its records
@@ -14,6 +15,11 @@
 //!
 //! Every record but the plan is a format of its own that outlives the version which wrote it (invariant I12): readers
 //! ignore members that they do not know, and a record that they cannot read at all stops nobody from cleaning.
+
+mod workers;
+
+pub use workers::WorkerFailure;
+pub(crate) use workers::plan_sha256;
 
 use std::collections::HashSet;
 

@@ -42,7 +42,7 @@ pub use error::StoreError;
 pub use facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 pub(crate) use folder::{folder_path, folders_fit};
 pub(crate) use journal::{DISCARDS_AT_ONCE, unreadable};
-pub use journal::{Journal, UploadRecord};
+pub use journal::{Journal, UploadRecord, WorkerFailure};
 pub use name::PartName;
 pub(crate) use object_options::check_objects;
 pub use owner::{Claim, OwnerRecord, Take};

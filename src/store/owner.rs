@@ -6,7 +6,7 @@
 //! write depends on the version that was read, so that of two only one gets it. Whoever has lost a destination touches
 //! nothing there any more: its journal names what it staged, and that is the new owner's to use or to remove.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use super::error::{StoreError, StoreFault};
 use super::facts::{ReplaceOutcome, Version};
 use super::journal::unreadable;
 use crate::base::failpoint;
+use crate::model::WorkersWanted;
 
 /// An owner that has not said for so long that it is alive is dead: a scheduler that runs a killed export again after a
 /// minute finds the destination free. Six renewals, so that a slow store or a busy machine costs nobody its run.
@@ -57,6 +58,14 @@ pub struct OwnerRecord {
     /// Whether the owner has ended, and could not remove this file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
+    /// What other processes must know to read partitions of the run, where they are to.
+    #[serde(default, deserialize_with = "known_workers", skip_serializing_if = "Option::is_none")]
+    pub workers: Option<WorkersWanted>,
+}
+
+fn known_workers<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WorkersWanted>, D::Error> {
+    let told = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(told).ok())
 }
 
 fn known_process<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ProcessIdentity>, D::Error> {
@@ -206,6 +215,8 @@ struct OwnerInner {
     /// The one before us, where there was one.
     previous: Option<OwnerRecord>,
     lost: CancellationToken,
+    /// Who else is to read partitions of the run.
+    wanted: OnceLock<WorkersWanted>,
 }
 
 impl Claim {
@@ -225,6 +236,7 @@ impl Claim {
             nonce: format!("{:016x}", rand::random::<u64>()),
             process: ProcessIdentity::current(),
             ended: false,
+            workers: None,
         };
         for _ in 0..OWNER_TRIES {
             let found = read(destination, path).await?;
@@ -250,6 +262,7 @@ impl Claim {
                     held: RwLock::new((record, version)),
                     previous: found.map(|(record, _)| record),
                     lost: CancellationToken::new(),
+                    wanted: OnceLock::new(),
                 };
                 return Ok(Self { inner: Arc::new(inner) });
             }
@@ -261,6 +274,29 @@ impl Claim {
     /// How often the destination has changed hands, with ours.
     pub fn epoch(&self) -> u64 {
         self.held().0.epoch
+    }
+
+    /// Says in the record what other processes must know to read partitions of the run.
+    ///
+    /// # Errors
+    /// [`StoreFault::Taken`] where the destination is not ours any more; other classes where it cannot be written.
+    pub async fn invite(&self, wanted: WorkersWanted) -> Result<(), StoreError> {
+        let wanted = self.inner.wanted.get_or_init(|| wanted);
+        for _ in 0..OWNER_TRIES {
+            self.renew().await?;
+            // A renewal that was under way may have written over it.
+            if self.held().0.workers.as_ref() == Some(wanted) {
+                return Ok(());
+            }
+        }
+        let OwnerInner { destination, path, .. } = &*self.inner;
+        let why = "what the workers must know cannot be written into it";
+        Err(StoreError::new("writing", destination.object_url(path), StoreFault::Unavailable, why))
+    }
+
+    /// Whether other processes were asked to read partitions of the run.
+    pub fn has_invited(&self) -> bool {
+        self.inner.wanted.get().is_some()
     }
 
     /// Who owned it before.
@@ -319,6 +355,7 @@ impl Claim {
         let OwnerInner { destination, path, .. } = &*self.inner;
         let (mut record, version) = self.held();
         record.renewed_at = Utc::now();
+        record.workers = self.inner.wanted.get().cloned();
         if destination.replace(path, bytes(&record), JSON, &version).await? == ReplaceOutcome::Changed {
             self.check().await?;
         }

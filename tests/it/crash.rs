@@ -14,7 +14,7 @@ use crate::support::run::{Outhaul, Running, Stop};
 use crate::support::s3::s3;
 use crate::support::{eventually, unique};
 
-const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
+pub(crate) const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
     alter table t add primary key (id); alter table t set (autovacuum_enabled = off); analyze t";
 
 /// Where a run is killed, in the order of its life (K0 to K12 of the plan for faults).
@@ -54,7 +54,7 @@ async fn clean(place: &Place, args: &[&str]) -> Value {
     place.outhaul(all).run().await.expect(0).report["report"].take()
 }
 
-async fn kill(running: Running) {
+pub(crate) async fn kill(running: Running) {
     running.signal("KILL").await;
     assert_eq!(running.wait().await.code, 137);
 }
@@ -167,7 +167,7 @@ pub(crate) async fn receipted(place: &Place) -> Vec<String> {
 }
 
 /// What a run without the crash would have written: attempts and times aside.
-fn comparable(mut manifest: Value) -> Value {
+pub(crate) fn comparable(mut manifest: Value) -> Value {
     for field in ["run_id", "nonce", "created_at", "finished_at"] {
         manifest[field].take();
     }

@@ -120,3 +120,5 @@ mod verify;
 mod voice;
 mod walls;
 mod whole_rows;
+mod workers;
+mod workers_ends;

@@ -219,6 +219,7 @@ fn going_on(source: Arc<Memory>, to: &Path) -> ResumeRequest {
         allow_mixed_snapshot: false,
         take_over: true,
         aws_credential_command: None,
+        external: None,
     }
 }
 

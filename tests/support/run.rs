@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
 use super::{eventually, within};
@@ -29,6 +29,7 @@ pub(crate) struct Outhaul {
 /// A process that runs. Dropped, it is killed.
 pub(crate) struct Running {
     child: Child,
+    stdin: Option<ChildStdin>,
     stdout: Output,
     stderr: Output,
     memory: JoinHandle<u64>,
@@ -113,6 +114,12 @@ impl Outhaul {
         self
     }
 
+    /// A pipe as standard input, which stays open until the test ends it.
+    pub(crate) fn piped(mut self) -> Self {
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
     /// How long it may take.
     pub(crate) fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -127,10 +134,11 @@ impl Outhaul {
     /// Starts it.
     pub(crate) fn spawn(mut self) -> Running {
         let mut child = self.command.spawn().unwrap();
+        let stdin = child.stdin.take();
         let stdout = Output::collect(child.stdout.take().unwrap());
         let stderr = Output::collect(child.stderr.take().unwrap());
         let memory = tokio::spawn(watch_memory(child.id().unwrap()));
-        Running { child, stdout, stderr, memory, limit: self.limit, _home: self.home }
+        Running { child, stdin, stdout, stderr, memory, limit: self.limit, _home: self.home }
     }
 }
 
@@ -140,6 +148,18 @@ impl Running {
         let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
         assert!(sent.success(), "kill -s {name} {pid}: {sent}");
+    }
+
+    /// Writes a line to its standard input.
+    pub(crate) async fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("standard input is a pipe");
+        stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        stdin.flush().await.unwrap();
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn hang_up(&mut self) {
+        self.stdin.take().expect("standard input is a pipe");
     }
 
     /// What it has said on standard error so far.

@@ -43,7 +43,7 @@ const OF_RUN: [&str; 20] = [
 ];
 
 /// The options that no job has.
-const OF_ONE_EXPORT: [&str; 2] = ["config", "manifest"];
+const OF_ONE_EXPORT: [&str; 5] = ["config", "manifest", "workers", "max_workers", "stdin"];
 
 /// Settings by their keys.
 type Layer = BTreeMap<&'static str, Setting>;

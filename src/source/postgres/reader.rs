@@ -21,6 +21,7 @@ use super::plan::sizing::heap_blocks;
 use super::prepare::Planning;
 use super::relation_read::{Common, RelationRead, permits, unknown};
 use super::served_pages::Serving;
+use super::slots::ReaderSlots;
 use super::snapshot::{self, Custody, KEEPER_PING, READER};
 use super::watch::Watch;
 use super::{catalog, keyset};
@@ -65,6 +66,8 @@ pub(crate) struct PostgresReading {
     pub(super) sql_ascii: bool,
     /// How pages are read for somebody who may read them slowly.
     pub(super) served: Option<ServedReads>,
+    /// Where other processes read the same run: the right of one of them to read.
+    pub(super) slots: Option<ReaderSlots>,
 }
 
 impl PostgresReading {
@@ -88,6 +91,7 @@ impl PostgresReading {
             permits: Permits::new(LockShare { readers, relations: u64::MAX }),
             sql_ascii,
             served: None,
+            slots: None,
         }
     }
 
@@ -151,6 +155,7 @@ impl PostgresReading {
             permits,
             sql_ascii,
             served: request.work.served.clone(),
+            slots: None,
         })
     }
 
@@ -191,11 +196,20 @@ impl PostgresReading {
                 )
                 .with_hint("with --readers 2 or more a lost connection does not lose the snapshot")
             }),
-            Moment::Kept(custody) => match custody.session(&self.sessions, READER).await {
-                Err(error) if error.is_out_of_connections() => custody.lend().await.ok_or(error),
+            Moment::Kept(custody) => match self.kept_session(custody).await {
+                Err(error) if error.is_out_of_connections() && self.slots.is_none() => {
+                    custody.lend().await.ok_or(error)
+                }
                 session => session,
             },
             Moment::Pages(_) => self.sessions.get().await,
+        }
+    }
+
+    async fn kept_session(&self, custody: &Custody) -> Result<Session, SourceError> {
+        match &self.slots {
+            Some(slots) => slots.session(custody, &self.sessions).await,
+            None => custody.session(&self.sessions, READER).await,
         }
     }
 
@@ -394,6 +408,10 @@ impl Reading for PostgresReading {
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
+        // The process that holds the run together keeps its snapshot and looks at its locks.
+        if self.slots.is_some() {
+            return std::future::pending().boxed();
+        }
         async {
             loop {
                 let error = tokio::select! {

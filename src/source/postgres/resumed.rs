@@ -160,6 +160,7 @@ impl PostgresReading {
             permits,
             sql_ascii,
             served: None,
+            slots: None,
         })
     }
 

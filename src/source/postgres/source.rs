@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::connect::Sessions;
 use super::decide;
+use super::joined;
 use super::kept::{self, SnapshotKeeper};
 use super::listing::list;
 use super::plan::locks::CONTROL_SESSIONS;
@@ -148,6 +149,23 @@ impl Source for Postgres {
     fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
         async move {
             let reading = Box::pin(resume(&self.connect, &only(requests)?, &begun)).await?;
+            Ok(Arc::new(reading) as Arc<dyn Reading>)
+        }
+        .boxed()
+    }
+
+    fn takes_workers(&self) -> bool {
+        true
+    }
+
+    fn join(
+        &self,
+        request: ReadRequest,
+        begun: Begun,
+        most: NonZeroUsize,
+    ) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        async move {
+            let reading = Box::pin(joined::join(&self.connect, &request, &begun, most)).await?;
             Ok(Arc::new(reading) as Arc<dyn Reading>)
         }
         .boxed()

@@ -18,6 +18,7 @@ fn foreign(renewed: TimeDelta) -> OwnerRecord {
         nonce: "theirs".to_owned(),
         process: None,
         ended: false,
+        workers: None,
     }
 }
 
@@ -149,4 +150,20 @@ fn this_process_lives() {
     // Of another boot or namespace nothing is known.
     assert!(!ProcessIdentity { boot_id: "other".to_owned(), pid: u32::MAX, ..ours.clone() }.is_gone());
     assert!(!ProcessIdentity { pid_namespace: "other".to_owned(), pid: u32::MAX, ..ours }.is_gone());
+}
+
+#[tokio::test]
+async fn workers_are_invited_by_the_record_and_stay_so_as_it_is_renewed() {
+    let destination = memory("workers");
+    let claim = Claim::take(&destination, OWNER_PATH, "ours", Take::Free).await.unwrap();
+    assert!(!claim.has_invited());
+    let wanted = WorkersWanted { plan_sha256: "00ff".to_owned(), max_workers: 8 };
+    claim.invite(wanted.clone()).await.unwrap();
+    claim.renew().await.unwrap();
+    let record = owner(&destination, OWNER_PATH).await.unwrap().unwrap();
+    assert_eq!((record.workers, claim.has_invited()), (Some(wanted), true));
+    // In a form of a later version they are not known, and the rest is.
+    let json = r#"{"run_id":"r","epoch":1,"renewed_at":"2026-11-28T17:44:27Z","workers":{"plan":7}}"#;
+    let record: OwnerRecord = serde_json::from_str(json).unwrap();
+    assert_eq!((record.run_id.as_str(), record.workers), ("r", None));
 }

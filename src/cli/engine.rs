@@ -1,0 +1,162 @@
+//! What a run with external workers and whoever starts them say to each other, one JSON object a line: `ready` on standard
+//! output, receipts and failures on standard input.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::exit;
+use super::screen::stdout_line;
+use super::stdin::{follow, is_watched};
+use crate::export::ExportError;
+use crate::export::outside::{EngineWord, Outside};
+use crate::model::{ExportErrorKind, Invitation, PartitionDone, StdinRule};
+
+/// Lines that may wait: each is heeded at once.
+const LINES_WAITING: usize = 64;
+
+/// A line on standard output.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Said<'a> {
+    Ready(&'a Invitation),
+    Receipt(&'a PartitionDone),
+    Failed { code: u8, message: String, hint: Option<&'a str>, retryable: bool },
+}
+
+/// A line on standard input; members that are not known are passed over.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Heard {
+    Receipt {},
+    Failed {
+        code: u8,
+        #[serde(default)]
+        message: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+fn say(line: &Said<'_>) {
+    // No map with keys other than text: it is always JSON.
+    if let Ok(line) = serde_json::to_string(line) {
+        stdout_line(&line);
+    }
+}
+
+/// The line of a run: `ready` is printed once it comes, and standard input is heeded.
+pub(super) fn line(rule: Option<StdinRule>) -> Outside {
+    let (told, mut ready) = mpsc::channel::<Invitation>(1);
+    let (words, heard) = mpsc::channel(LINES_WAITING);
+    tokio::spawn(async move {
+        while let Some(invitation) = ready.recv().await {
+            say(&Said::Ready(&invitation));
+        }
+    });
+    if is_watched(rule) {
+        let ends = words.clone();
+        let heed = move |line: &str| word(line).is_none_or(|word| words.blocking_send(word).is_ok());
+        follow(heed, move || drop(ends.blocking_send(EngineWord::Gone)));
+    }
+    Outside::with_line(told, heard)
+}
+
+/// What a line means to the run; nothing where another worker may do better.
+fn word(line: &str) -> Option<EngineWord> {
+    match serde_json::from_str(line) {
+        Ok(Heard::Receipt {}) => Some(EngineWord::Receipt),
+        Ok(Heard::Failed { code, message }) => match ending(code) {
+            Some(kind) => Some(EngineWord::Failed { kind, message }),
+            None => {
+                tracing::warn!(code, message, "a worker failed, and another one may not");
+                None
+            }
+        },
+        Ok(Heard::Other) => None,
+        Err(_) => {
+            if !line.is_empty() {
+                tracing::warn!("a line of standard input is passed over: it is no JSON object with a type");
+            }
+            None
+        }
+    }
+}
+
+/// The class of a worker's exit code, where it ends the run.
+fn ending(code: u8) -> Option<ExportErrorKind> {
+    use ExportErrorKind::{
+        Data, DestinationAuthentication, DestinationFull, GaveWay, Internal, SchemaChanged, SnapshotLost,
+        SourceAuthentication, StatementRejected, Usage,
+    };
+    let kinds = [
+        Internal,
+        Usage,
+        SourceAuthentication,
+        SnapshotLost,
+        SchemaChanged,
+        Data,
+        StatementRejected,
+        GaveWay,
+        DestinationAuthentication,
+        DestinationFull,
+    ];
+    kinds.into_iter().find(|kind| exit::failed(*kind) == code)
+}
+
+/// A worker's lines: its receipts, as they come, until the channel ends.
+pub(super) async fn tell_receipts(mut done: mpsc::Receiver<PartitionDone>) {
+    while let Some(done) = done.recv().await {
+        say(&Said::Receipt(&done));
+    }
+}
+
+/// A worker's last line, where it fails.
+pub(super) fn tell_failure(error: &ExportError) {
+    let (code, message) = (exit::failed(error.kind), error.sentence());
+    let retryable = !code_ends(code);
+    say(&Said::Failed { code, message, hint: error.hint.as_deref(), retryable });
+}
+
+fn code_ends(code: u8) -> bool {
+    ending(code).is_some()
+}
+
+/// Cancels `stop` at the end of standard input, where that is watched. What comes on it is passed over.
+pub(super) fn stop_at_the_end(rule: Option<StdinRule>, stop: CancellationToken) {
+    if is_watched(rule) {
+        follow(|_| true, move || stop.cancel());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_hint_a_failure_or_nothing() {
+        assert_eq!(word(r#"{"type":"receipt","partition":7,"more":[1]}"#), Some(EngineWord::Receipt));
+        let failed = |kind, message: &str| Some(EngineWord::Failed { kind, message: message.to_owned() });
+        assert_eq!(word(r#"{"type":"failed","code":14,"message":"NaN"}"#), failed(ExportErrorKind::Data, "NaN"));
+        assert_eq!(word(r#"{"type":"failed","code":16}"#), failed(ExportErrorKind::GaveWay, ""));
+        for nothing in [
+            r#"{"type":"failed","code":11}"#,
+            r#"{"type":"failed","code":21}"#,
+            r#"{"type":"failed","code":22}"#,
+            r#"{"type":"failed","code":143}"#,
+            r#"{"type":"progress"}"#,
+            r#"{"type":"failed","code":700}"#,
+            "{}",
+            "",
+            "ready",
+        ] {
+            assert_eq!(word(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_a_worker_is_not_tried_again_for_ends_the_run() {
+        let codes: Vec<u8> = (0..=255).filter(|code| code_ends(*code)).collect();
+        assert_eq!(codes, [1, 2, 10, 12, 13, 14, 15, 16, 20, 23]);
+    }
+}

@@ -1,0 +1,132 @@
+//! The settings of the commands that take few of an export's options.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Settings;
+use crate::base::postgres::settings::ConnectSettings;
+use crate::base::telemetry::LogFormat;
+use crate::config::front::{ColorKind, FrontOptions};
+use crate::config::options::{of_connection, of_keep, of_resume, of_worker};
+use crate::config::raw::Raw;
+use crate::config::{ConfigError, ConfigErrors, Environment, connection, contradictions, value};
+use crate::export::outside::Outside;
+use crate::model::{CredentialCommand, StdinRule};
+use crate::source::Source;
+
+/// Where the rows are, for a command that takes no other option of an export. `flags` as for [`load`].
+///
+/// # Errors
+/// All mistakes at once.
+pub(crate) fn load_connection(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<Arc<dyn Source>, ConfigErrors> {
+    let mut settings = Settings::read(flags, environment, of_connection());
+    let source = settings.source.take();
+    settings.end(source)
+}
+
+/// The same, of what was read already.
+///
+/// # Errors
+/// All mistakes at once, with those of `errors`.
+pub(in crate::config) fn source_of(
+    raw: Raw,
+    errors: Vec<ConfigError>,
+    environment: &Environment,
+) -> Result<Arc<dyn Source>, ConfigErrors> {
+    let mut settings = Settings::of(raw, errors, environment, of_connection());
+    let source = settings.source.take();
+    settings.end(source)
+}
+
+/// How to connect to a server that is no source, or all mistakes at once. `flags` as for [`load`].
+pub(crate) fn load_settings(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<ConnectSettings, ConfigErrors> {
+    let (raw, mut errors) = Raw::read(flags, environment);
+    let settings = connection::settings(&raw, environment).map_err(|mistakes| errors.extend(mistakes)).ok();
+    settings.filter(|_| errors.is_empty()).ok_or(ConfigErrors(errors))
+}
+
+/// What `keep` takes besides its destination: how to connect, and how long a session may wait for its locks. `flags` as
+/// for [`load`].
+///
+/// # Errors
+/// All mistakes at once.
+pub(crate) fn load_keep(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<(Arc<dyn Source>, Option<Duration>), ConfigErrors> {
+    let mut settings = Settings::read(flags, environment, of_keep());
+    let keep = settings.source.take().zip(settings.given.yield_to_ddl);
+    settings.end(keep)
+}
+
+/// What is resumed otherwise than it was begun: readers, who says credentials for AWS, and whether others read.
+pub(crate) type Resumption = (Option<NonZeroUsize>, Option<CredentialCommand>, Option<Outside>);
+
+/// What `worker` takes besides its place in the run.
+pub(crate) struct WorkerOptions {
+    /// Where the rows are.
+    pub(crate) source: Arc<dyn Source>,
+    /// Who says credentials for AWS, where a command does.
+    pub(crate) aws_credential_command: Option<CredentialCommand>,
+    /// What the end of standard input means; by what it is unless given.
+    pub(crate) stdin: Option<StdinRule>,
+    /// The form of log lines.
+    pub(crate) log_format: LogFormat,
+    /// Whether what people read has colours.
+    pub(crate) color: ColorKind,
+}
+
+/// The options of `worker`. `flags` as for [`load`].
+///
+/// # Errors
+/// All mistakes at once.
+pub(crate) fn load_worker(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<WorkerOptions, ConfigErrors> {
+    let mut settings = Settings::read(flags, environment, of_worker());
+    let given = &mut settings.given;
+    let (aws_credential_command, stdin) = (given.aws_credential_command.take(), given.stdin);
+    let people = given.log_format.zip(given.color);
+    let worker = settings.source.take().zip(people).map(|(source, (log_format, color))| WorkerOptions {
+        source,
+        aws_credential_command,
+        stdin,
+        log_format,
+        color,
+    });
+    settings.end(worker)
+}
+
+/// What `resume` takes besides its destination: how to connect, how many readers where that is given, who says
+/// credentials for AWS, and what people see. `flags` as for [`load`].
+///
+/// # Errors
+/// All mistakes at once.
+pub(crate) fn load_resume(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<(Arc<dyn Source>, Resumption, FrontOptions), ConfigErrors> {
+    let mut settings = Settings::read(flags, environment, of_resume());
+    settings.errors.extend(contradictions::of_workers(&settings.raw, &settings.given));
+    let given = settings.raw.given("readers").is_some() || settings.raw.given("max_workers").is_some();
+    let readers = settings.readers().filter(|_| given);
+    let asked = (readers, settings.given.aws_credential_command.take(), settings.external());
+    let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, asked, front));
+    settings.end(resume)
+}
+
+/// A length of time as options have it.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    value::duration(text)
+}

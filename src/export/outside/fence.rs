@@ -1,0 +1,71 @@
+//! What keeps a worker from working for a run that has gone on without it: the epoch in the destination's owner record.
+
+use std::time::Duration;
+
+use crate::base::failpoint;
+use crate::export::error::ExportError;
+use crate::model::{ExportErrorKind, RunFence};
+use crate::store::owner::owner;
+use crate::store::{Destination, Journal};
+
+/// Between two looks at the owner while a partition is read, one small request each.
+const FENCE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The run that a worker reads for, as it was when the worker began.
+#[derive(Debug, Clone)]
+pub(crate) struct Fence {
+    pub(super) destination: Destination,
+    /// Where the owner record stands.
+    pub(super) path: String,
+    pub(super) run: RunFence,
+}
+
+impl Fence {
+    /// Makes sure that the run is still the same, and of the same process.
+    ///
+    /// # Errors
+    /// [`ExportErrorKind::DestinationTaken`] where it is not.
+    pub(crate) async fn check(&self) -> Result<(), ExportError> {
+        if failpoint::off("fence") {
+            return Ok(());
+        }
+        let RunFence { run_id, epoch, .. } = &self.run;
+        let why = match owner(&self.destination, &self.path).await? {
+            Some(owner) if owner.run_id == *run_id && owner.epoch == *epoch && !owner.ended => return Ok(()),
+            Some(owner) if owner.run_id == *run_id && owner.epoch == *epoch => "its process has ended".to_owned(),
+            Some(owner) => format!("run {} (epoch {}) has the destination now", owner.run_id, owner.epoch),
+            None => "it has ended".to_owned(),
+        };
+        Err(self.lost(&why))
+    }
+
+    /// Makes sure that the run's journal is open: what was noted in it since is somebody's to find.
+    ///
+    /// # Errors
+    /// [`ExportErrorKind::DestinationTaken`] where it is not.
+    pub(crate) async fn check_open(&self, journal: &Journal) -> Result<(), ExportError> {
+        if failpoint::off("late-fence") || journal.is_open().await? {
+            return Ok(());
+        }
+        Err(self.lost("its journal is closed"))
+    }
+
+    /// Looks again and again; resolves once the run is no more what it was.
+    pub(super) async fn end(&self) -> ExportError {
+        loop {
+            tokio::time::sleep(failpoint::limit("fence", FENCE_INTERVAL)).await;
+            match self.check().await {
+                Err(error) if error.kind == ExportErrorKind::DestinationTaken => return error,
+                // A store that does not answer now: the next look is soon.
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    fn lost(&self, why: &str) -> ExportError {
+        let RunFence { run_id, epoch, .. } = &self.run;
+        let message = format!("this worker is of run {run_id} (epoch {epoch}), and {why}");
+        ExportError::new(ExportErrorKind::DestinationTaken, message)
+            .with_hint("nothing is left of what it read since; whoever runs the export says how it ended")
+    }
+}

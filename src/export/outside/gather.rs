@@ -1,0 +1,206 @@
+//! The run's side: it waits until the journal has a whole receipt for each partition, and then takes one of each.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::deal::weighed;
+use super::{EngineWord, Outside};
+use crate::base::failpoint;
+use crate::base::words::counted;
+use crate::export::company::Company;
+use crate::export::error::ExportError;
+use crate::export::finish::RunTarget;
+use crate::export::hold::Hold;
+use crate::export::resume::receipts_of_plan;
+use crate::export::run::Run;
+use crate::export::worker::Work;
+use crate::model::{Event, ExportErrorKind, Invitation, PartitionReceipt, Plan, WorkersWanted};
+use crate::store::Journal;
+use crate::store::journal::plan_sha256;
+
+/// Between two looks into the journal, where nobody says that one is worth it: one request to list, and one for each new
+/// receipt.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the journal is known to have.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// The names of the receipts that were read.
+    known: HashSet<String>,
+    /// Rows and bytes of the first receipt of each partition.
+    amounts: BTreeMap<u32, (u64, u64)>,
+}
+
+/// Invites workers, and waits for a whole receipt of each partition that has none: those given, and theirs.
+///
+/// # Errors
+/// A worker failed for a reason that no other one would mend; whoever starts them is gone
+/// ([`ExportErrorKind::SourceUnavailable`]); the source's guard; a cancel. What is in the journal stays there.
+///
+/// # Cancel safety
+/// Cancel through `stop`.
+pub(crate) async fn gather(
+    run: &Run,
+    outside: &Outside,
+    (work, company): (&Arc<Work>, &Company),
+    receipts: Vec<PartitionReceipt>,
+    hold: Option<&Hold>,
+    stop: &CancellationToken,
+) -> Result<Vec<PartitionReceipt>, ExportError> {
+    let (RunTarget::Destination { destination, placement, journal }, Some(hold)) = (&run.place, hold) else {
+        return Err(ExportError::internal("a stream has no workers"));
+    };
+    refuse(run, &work.plan)?;
+    let mut guard = company.guard(&work.reading, work.relation);
+    let mut gathered = Gathered::default();
+    gathered.add(&receipts);
+    let gathering = async {
+        invite(run, outside, work, journal, hold, &gathered).await?;
+        failpoint::reach("invited").await;
+        loop {
+            let gone = !gathered.is_whole(&work.plan) && next_word(outside).await?;
+            gathered.look(journal, hold.claim.epoch()).await?;
+            gathered.tell(work);
+            if gathered.is_whole(&work.plan) {
+                failpoint::reach("gathered").await;
+                let chosen = receipts_of_plan(destination, placement, journal, &work.plan).await?;
+                if chosen.len() == work.plan.partitions.len() {
+                    return Ok(chosen);
+                }
+                gathered.keep(&chosen);
+            }
+            if gone {
+                return Err(nobody(work.plan.partitions.len() - gathered.amounts.len()));
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(ExportError::cancelled()),
+        error = &mut guard => Err(error),
+        gathered = gathering => gathered,
+    }
+}
+
+/// What no worker could read.
+fn refuse(run: &Run, plan: &Plan) -> Result<(), ExportError> {
+    if !run.request.source.takes_workers() {
+        let message = "--workers external: partitions of this source are read by the process that planned them";
+        return Err(ExportError::new(ExportErrorKind::Usage, message));
+    }
+    if run.request.commit.protect.is_some() {
+        let message = "--workers external: the key of --protect is with the process that plans";
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave one of them out"));
+    }
+    if plan.reads_at_several_moments() {
+        let tables = plan.at_own_moments.join(", ");
+        let message = format!("--workers external: each worker would read {tables} at another moment");
+        return Err(ExportError::new(ExportErrorKind::Usage, message)
+            .with_hint("without it one process reads all partitions of foreign tables"));
+    }
+    Ok(())
+}
+
+async fn invite(
+    run: &Run,
+    outside: &Outside,
+    work: &Work,
+    journal: &Journal,
+    hold: &Hold,
+    gathered: &Gathered,
+) -> Result<(), ExportError> {
+    let plan = journal.plan().await?.ok_or_else(|| ExportError::internal("the plan is not in the journal"))?;
+    let (plan_sha256, max_workers) = (plan_sha256(&plan), run.request.work.readers.get());
+    hold.claim.invite(WorkersWanted { plan_sha256: plan_sha256.clone(), max_workers }).await?;
+    let mut partitions = weighed(&work.plan);
+    partitions.retain(|partition| !gathered.amounts.contains_key(&partition.number));
+    tracing::info!(partitions = partitions.len(), max_workers, "waiting for workers");
+    let invitation = Invitation {
+        run_id: run.request.commit.run_id.clone(),
+        destination: run.place.url(),
+        epoch: hold.claim.epoch(),
+        plan_sha256,
+        outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
+        partitions,
+        max_workers,
+    };
+    outside.invite(invitation).await;
+    Ok(())
+}
+
+/// Waits until the journal is worth a look; whether whoever started the workers is gone.
+async fn next_word(outside: &Outside) -> Result<bool, ExportError> {
+    tokio::select! {
+        word = outside.hear() => match word {
+            EngineWord::Receipt => Ok(false),
+            EngineWord::Failed { kind, message } => Err(ExportError::new(kind, format!("a worker failed: {message}"))),
+            EngineWord::Gone => Ok(true),
+        },
+        () = tokio::time::sleep(failpoint::limit("look", LOOK_INTERVAL)) => Ok(false),
+    }
+}
+
+fn nobody(missing: usize) -> ExportError {
+    let missing = counted(missing, "partition");
+    let message = format!("standard input has ended with {missing} missing: nobody starts workers any more");
+    ExportError::new(ExportErrorKind::SourceUnavailable, message).with_hint(
+        "what is there stays: `outhaul resume`, with or without --workers external, goes on while the snapshot is kept",
+    )
+}
+
+impl Gathered {
+    fn add(&mut self, receipts: &[PartitionReceipt]) {
+        for receipt in receipts {
+            let bytes = receipt.parts.iter().map(|part| part.object.bytes).sum();
+            self.amounts.entry(receipt.partition).or_insert((receipt.read.rows().unwrap_or(0), bytes));
+        }
+    }
+
+    fn is_whole(&self, plan: &Plan) -> bool {
+        plan.partitions.iter().all(|partition| self.amounts.contains_key(&partition.number))
+    }
+
+    /// Forgets what has turned out not to be whole.
+    fn keep(&mut self, chosen: &[PartitionReceipt]) {
+        let whole: HashSet<u32> = chosen.iter().map(|receipt| receipt.partition).collect();
+        self.amounts.retain(|partition, _| whole.contains(partition));
+    }
+
+    /// Looks into the journal.
+    ///
+    /// # Errors
+    /// The destination fails, or a worker of this epoch has noted why none can read.
+    async fn look(&mut self, journal: &Journal, epoch: u64) -> Result<(), ExportError> {
+        let found = journal.receipts_but(&mut self.known).await?;
+        for receipt in &found {
+            let rows = receipt.read.rows();
+            tracing::info!(partition = receipt.partition, rows, "a worker has uploaded a partition");
+        }
+        self.add(&found);
+        let failed = journal.failures().await?.into_iter().find(|failure| failure.epoch == epoch);
+        match failed {
+            Some(failure) if !failpoint::off("worker-failures") => {
+                let error = ExportError::new(failure.kind, format!("a worker failed: {}", failure.message));
+                Err(ExportError { hint: failure.hint, ..error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell(&self, work: &Work) {
+        let (rows, bytes) = self.amounts.values().fold((0_u64, 0_u64), |(rows, bytes), amount| {
+            (rows.saturating_add(amount.0), bytes.saturating_add(amount.1))
+        });
+        // A full queue drops this one: the next look says it better.
+        let _ = work.events.try_send(Event::Progress {
+            rows,
+            bytes,
+            partitions_done: self.amounts.len(),
+            partitions: work.plan.partitions.len(),
+            readers: Vec::new(),
+        });
+    }
+}
