@@ -463,7 +463,7 @@ fn all_mistakes_are_told_at_once() {
         "unknown_key",
         "OUTHAUL_TABEL",
         "/c.toml:2:1: readers",
-        "postgres:// URL",
+        "--from: no URL of a source",
         "did you mean csv?",
         "did you mean athena?",
         "--part-size",
