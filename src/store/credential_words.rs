@@ -1,10 +1,17 @@
 //! Who gives the credentials of a destination, in words: where several could, a person wants to know who did.
 
+use std::ffi::OsString;
+
 use super::address::{Address, Provider};
 use super::aws_profile::{CREDENTIAL_COMMAND, Giver, ProfileFound, find, says_yes};
 use super::connect::Variables;
-use super::destination::variables;
 use crate::model::CredentialCommand;
+
+/// The environment, but for what is not UTF-8.
+pub(super) fn variables() -> Variables {
+    let readable = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(readable).collect()
+}
 
 /// Who gives them; `None` where none are needed, or where an error will say that nobody does.
 pub(crate) fn credentials_by(url: &str, command: Option<&CredentialCommand>) -> Option<String> {

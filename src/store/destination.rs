@@ -3,7 +3,6 @@
 mod removal;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::address::{Address, Provider, percent_encode};
 use super::aws_profile::CREDENTIAL_COMMAND;
 use super::aws_region;
 use super::connect;
+use super::credential_words::variables;
 use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 use super::journal::Journal;
@@ -49,12 +49,6 @@ struct DestinationInner {
 pub(super) enum Backend {
     Local(Arc<Folder>),
     Remote(Arc<Remote>),
-}
-
-/// The environment, but for what is not UTF-8.
-pub(super) fn variables() -> BTreeMap<String, String> {
-    let readable = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-    std::env::vars_os().filter_map(readable).collect()
 }
 
 impl Destination {
