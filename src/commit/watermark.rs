@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn made(planned: &PlannedWatermark, truncated: bool) -> Option<Watermark> {
-        watermark(planned, &plan().columns, &receipts(), truncated, Default::default())
+        watermark(planned, &plan().columns, &receipts(), truncated, (AskedColumns::default(), Vec::new()))
     }
 
     fn since(value: &str) -> SinceExport {

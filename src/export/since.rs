@@ -291,8 +291,8 @@ pub(super) fn compare(
             .with_hint("ask for the same, or export all rows again with --since none"));
     }
     let kind = &before.source.kind;
-    let columns = plan.columns.iter().map(|column| schema_column(column, request.format.format, kind)).collect();
-    let changes = changes(&before.schema, columns);
+    let columns = plan.columns.iter().map(|column| schema_column(column, request.format.format, kind));
+    let changes = changes(&before.schema, &columns.collect::<Vec<_>>());
     if changes.is_empty() {
         return Ok(changes);
     }
@@ -315,12 +315,12 @@ fn told(change: &SchemaChange) -> String {
     format!("{} {what}", change.column)
 }
 
-fn changes(before: &[SchemaColumn], now: Vec<SchemaColumn>) -> Vec<SchemaChange> {
+fn changes(before: &[SchemaColumn], now: &[SchemaColumn]) -> Vec<SchemaChange> {
     let of = |column: &SchemaColumn, change| SchemaChange { column: column.name.clone(), change };
     let named = |columns: &[SchemaColumn], name: &str| columns.iter().find(|column| column.name == *name).cloned();
-    let dropped = before.iter().filter(|column| named(&now, &column.name).is_none());
+    let dropped = before.iter().filter(|column| named(now, &column.name).is_none());
     let mut changes: Vec<SchemaChange> = dropped.map(|column| of(column, ColumnChange::Dropped)).collect();
-    for column in &now {
+    for column in now {
         let types = |column: &SchemaColumn| (column.pg_type.clone(), column.arrow_type.clone());
         match named(before, &column.name) {
             None => changes.push(of(column, ColumnChange::Added)),

@@ -180,7 +180,7 @@ fn file_name(export: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && !name.is_empty()) {
             name.push(char::from(byte));
         } else {
-            name.push_str(&format!("%{byte:02X}"));
+            name.extend(format!("%{byte:02X}").chars());
         }
     }
     name
