@@ -177,7 +177,11 @@ impl Hold {
         match closed {
             Ok(true) => {}
             Ok(false) => return self.leave().await,
-            Err(error) => warn(&error, "the run's records could not be removed"),
+            Err(error) => {
+                warn(&error, "the run's records could not be removed");
+                // Without an owner nobody would look for them.
+                return self.leave().await;
+            }
         }
         if let Err(error) = self.release(destination).await {
             warn(&error, "the owner record could not be removed");

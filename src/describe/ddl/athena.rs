@@ -5,7 +5,7 @@ use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{backquoted, is_word, literal};
 use super::types::{DialectTypes, TOO_MANY_DIGITS, bare_member};
-use super::{Export, Script, TablePartition, lines};
+use super::{Export, Script, TableFolder, lines};
 use crate::model::{ColumnChange, Compression, Format};
 
 const PARQUET: DialectTypes = DialectTypes {
@@ -96,7 +96,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
                 .statements
                 .push(format!("ALTER TABLE {table} ADD IF NOT EXISTS\nPARTITION ({pairs}) LOCATION {symlinks}"));
         } else {
-            let place = |partition: &TablePartition<'_>| {
+            let place = |partition: &TableFolder<'_>| {
                 format!("{folder}{}", partition.symlink_path().trim_end_matches("manifest"))
             };
             export.add_partitions(&table, &folders, (backquoted, literal), place, script);

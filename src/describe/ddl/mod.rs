@@ -25,7 +25,7 @@ pub(crate) use name::TableName;
 use crate::base::words::counted;
 use crate::commit::model::SourceName;
 use crate::commit::{Manifest, Placement};
-use crate::describe::partitions::{TablePartition, partitions};
+use crate::describe::partitions::{TableFolder, partitions};
 use crate::model::{Compression, FolderValue, Format, RunStatus};
 use columns::{DdlColumn, ValueKind};
 use folders::Folders;
@@ -339,7 +339,7 @@ impl Export<'_> {
         table: &str,
         folders: &Folders<'_>,
         quoting: (fn(&str) -> String, fn(&str) -> String),
-        place: impl Fn(&TablePartition<'_>) -> String,
+        place: impl Fn(&TableFolder<'_>) -> String,
         script: &mut Script,
     ) {
         let (quote, literal) = quoting;
@@ -355,7 +355,7 @@ impl Export<'_> {
             script.refuse_once(taken, format!("column {column:?} {why}: --keep-partition-columns"));
         }
         let outer = folders.values(quote, literal);
-        let one = |partition: &TablePartition<'_>| {
+        let one = |partition: &TableFolder<'_>| {
             let value = |folder: &FolderValue| {
                 let value = folder.value.as_deref().unwrap_or(NULL_VALUE);
                 format!("{} = {}", quote(&folder.column), literal(value))

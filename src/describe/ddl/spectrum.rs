@@ -5,7 +5,7 @@ use super::folders::Folders;
 use super::name::TableName;
 use super::quote::{double_quoted, escaped_literal};
 use super::types::{DialectTypes, TOO_MANY_DIGITS, bare_member};
-use super::{Export, Script, TablePartition, lines};
+use super::{Export, Script, TableFolder, lines};
 use crate::model::{Compression, Format};
 
 /// The longest text.
@@ -85,7 +85,7 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
     script.note(true, "the table is made once; ADD PARTITION is for each export");
     if !of_folders.is_empty() {
         script.statements.push(format!("{create}PARTITIONED BY ({by})\n{stored}\nLOCATION {root}"));
-        let place = |partition: &TablePartition<'_>| format!("{folder}{}", partition.redshift_path());
+        let place = |partition: &TableFolder<'_>| format!("{folder}{}", partition.redshift_path());
         export.add_partitions(&table, &folders, (double_quoted, escaped_literal), place, script);
         return;
     }
