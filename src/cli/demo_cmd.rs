@@ -31,7 +31,9 @@ pub(super) async fn demo(matches: &ArgMatches, context: &CommandContext) -> u8 {
     if serve {
         context.start_logs(Looks::wished(&std::env::args_os().collect::<Vec<_>>(), &context.environment));
     }
-    let work = async |job: &Job| if serve { demo_serve::serve(job, context).await } else { work(job, context).await };
+    let work = async |job: &Job| {
+        if serve { demo_serve::serve(job, context).await } else { Box::pin(work(job, context)).await }
+    };
     demo::run(&front, &options, work).await
 }
 
@@ -67,7 +69,7 @@ async fn command(line: &[OsString], context: &CommandContext) -> u8 {
         Err(error) => return super::unparsed(&error, &context.reporter, &context.screen),
     };
     match matches.subcommand() {
-        Some(("export", matches)) => export_cmd::export(matches, context).await,
+        Some(("export", matches)) => Box::pin(export_cmd::export(matches, context)).await,
         Some(("verify", matches)) => verify_cmd::verify(matches, context).await,
         _ => exit::INTERNAL,
     }

@@ -66,13 +66,13 @@ pub(super) fn line(rule: Option<StdinRule>) -> Outside {
 fn word(line: &str) -> Option<EngineWord> {
     match serde_json::from_str(line) {
         Ok(Heard::Receipt {}) => Some(EngineWord::Receipt),
-        Ok(Heard::Failed { code, message }) => match ending(code) {
-            Some(kind) => Some(EngineWord::Failed { kind, message }),
-            None => {
-                tracing::warn!(code, message, "a worker failed, and another one may not");
-                None
+        Ok(Heard::Failed { code, message }) => {
+            if let Some(kind) = ending(code) {
+                return Some(EngineWord::Failed { kind, message });
             }
-        },
+            tracing::warn!(code, message, "a worker failed, and another one may not");
+            None
+        }
         Ok(Heard::Other) => None,
         Err(_) => {
             if !line.is_empty() {

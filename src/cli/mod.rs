@@ -220,7 +220,7 @@ fn parse_and_run() -> u8 {
         Ok((runtime, signals)) => {
             let context = CommandContext { screen, signals, environment, verbosity: verbosity(matches), reporter };
             let exit_code = runtime.block_on(async {
-                let exit_code = run(name, matches, &context).await;
+                let exit_code = Box::pin(run(name, matches, &context)).await;
                 cancels_sent().await;
                 exit_code
             });
@@ -264,7 +264,7 @@ fn unparsed(error: &clap::Error, reporter: &Reporter, screen: &Screen) -> u8 {
 
 async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
     match name {
-        "export" => export_cmd::export(matches, context).await,
+        "export" => Box::pin(export_cmd::export(matches, context)).await,
         "plan" => export_cmd::plan(matches, context).await,
         "run" => run_cmd::run(matches, context).await,
         "resume" => resume_cmd::resume(matches, context).await,
@@ -277,7 +277,7 @@ async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
         "show" => show_cmd::show(matches, context).await,
         "ddl" => ddl_cmd::print(matches, context).await,
         "serve" => serve_cmd::serve(matches, context).await,
-        "demo" => demo_cmd::demo(matches, context).await,
+        "demo" => Box::pin(demo_cmd::demo(matches, context)).await,
         other => context.fail(&ExportError::internal(format!("the command {other} is nobody's"))),
     }
 }

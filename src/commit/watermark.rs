@@ -20,12 +20,11 @@ pub(super) fn watermark(
         let handed_on = before?.watermark.clone();
         return Some(Watermark { since, why_full: None, key, changes, ..handed_on });
     }
-    let value = match planned.scale {
-        WatermarkScale::Transaction => Some(planned.horizon.to_string()),
-        _ => {
-            let before = before.and_then(|since| since.watermark.value.clone());
-            greater(before, greatest(&planned.column, columns, receipts))
-        }
+    let value = if planned.scale == WatermarkScale::Transaction {
+        Some(planned.horizon.to_string())
+    } else {
+        let before = before.and_then(|since| since.watermark.value.clone());
+        greater(before, greatest(&planned.column, columns, receipts))
     };
     let look_back = look_back(planned, value.as_deref());
     Some(Watermark {
@@ -128,7 +127,7 @@ mod tests {
     #[test]
     fn the_look_back_reaches_to_the_oldest_transaction_at_least() {
         let moments = |look_back, floor| {
-            let look_back = Some(look_back).map(Duration::from_secs);
+            let look_back = Some(Duration::from_secs(look_back));
             PlannedWatermark { scale: WatermarkScale::Instant, look_back, floor: Some(floor), ..planned(None) }
         };
         let value = "1970-01-02 00:00:00+00";

@@ -179,7 +179,7 @@ async fn go_on(
     stop: &CancellationToken,
 ) -> Result<ExportReport, ExportError> {
     of_source(&record, request.source.as_ref())?;
-    let unfinished = unless_cancelled(stop, Unfinished::take_up(run, record, hold)).await?;
+    let unfinished = unless_cancelled(stop, Box::pin(Unfinished::take_up(run, record, hold))).await?;
     let reading = if unfinished.is_read() {
         None
     } else {

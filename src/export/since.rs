@@ -199,7 +199,7 @@ async fn at(
     credentials: Option<&CredentialCommand>,
 ) -> Result<(String, Manifest), ExportError> {
     let name = asked.state.as_ref().map_or_else(|| super::job::relation(request), |place| place.name.clone());
-    if url.ends_with(".json") {
+    if url.rsplit_once('.').is_some_and(|(_, extension)| extension == "json") {
         let Some(bytes) = read(url, credentials).await? else { return Err(gone(url)) };
         return match serde_json::from_slice::<RecordedRun>(&bytes) {
             Ok(record) if serde_json::from_slice::<Value>(&bytes).is_ok_and(|it| it.get("format").is_none()) => {

@@ -75,6 +75,9 @@ impl Dialect {
     }
 }
 
+/// How a dialect writes a name, and how a text.
+type Quoting = (fn(&str) -> String, fn(&str) -> String);
+
 /// Writes what a dialect makes of an export.
 type DdlWriter = fn(&Export<'_>, &TableName, &mut Script);
 
@@ -338,7 +341,7 @@ impl Export<'_> {
         &self,
         table: &str,
         folders: &Folders<'_>,
-        quoting: (fn(&str) -> String, fn(&str) -> String),
+        quoting: Quoting,
         place: impl Fn(&TableFolder<'_>) -> String,
         script: &mut Script,
     ) {

@@ -203,8 +203,7 @@ impl ChPlanning<'_> {
                 plan.mode = ChMode::SingleStatement;
                 plan.why = Some(why);
                 // Where somebody named a key, it orders what it does not split.
-                let columns = plan.key.len();
-                if columns > 0 {
+                if !plan.key.is_empty() {
                     self.as_one(&mut plan, &sorting_key);
                 }
             }

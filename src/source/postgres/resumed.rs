@@ -63,7 +63,7 @@ async fn anew(
     if plan.one_statement.is_some() {
         return Err(changed("the rows of the relation can no longer be read by several statements"));
     }
-    let reading = PostgresReading::new(planning, plan, &keeping).await?;
+    let reading = Box::pin(PostgresReading::new(planning, plan, &keeping)).await?;
     if !reading.source_record()?.is_of_relation(&record.server) {
         return Err(changed("another relation has come in the place of the one that the run began with"));
     }

@@ -93,8 +93,7 @@ fn key(run_id: &str, slot: usize) -> i64 {
         .chain_update(slot.to_string())
         .finalize()
         .into();
-    let [a, b, c, d, e, f, g, h, ..] = digest;
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    digest.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

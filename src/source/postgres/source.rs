@@ -140,7 +140,7 @@ impl Source for Postgres {
                 return Ok(Arc::new(reading) as Arc<dyn Reading>);
             }
             let (planning, plan, request) = self.planned(requests).await.inspect_err(|error| self.heed(error))?;
-            let reading = PostgresReading::new(planning, plan, &request).await?;
+            let reading = Box::pin(PostgresReading::new(planning, plan, &request)).await?;
             Ok(Arc::new(reading) as Arc<dyn Reading>)
         }
         .boxed()

@@ -185,7 +185,7 @@ fn delta(
     now: &SourceMoment,
 ) -> Result<Delta, PlanError> {
     let (name, pg_type) = (column.name.clone(), column.pg_type.name.clone());
-    let comparison = column.comparison.clone().ok_or_else(|| PlanError::NoWatermark { name, pg_type })?;
+    let comparison = column.comparison.clone().ok_or(PlanError::NoWatermark { name, pg_type })?;
     let key = PgKeyColumn {
         name: column.name.clone(),
         pg_type: column.pg_type.clone(),
