@@ -39,7 +39,7 @@ async fn https_is_verified_and_a_server_that_proves_nothing_never_hears_the_pass
     let root = word("sslrootcert", &authority.certificate());
     let good = fronted(&authority.issue("db", LOCAL, 30), server.server.clone(), None).await;
     let run = through(&server, &good, &[&root], &TABLE).run().await.expect(0);
-    assert_eq!(run.stdout.iter().filter(|byte| **byte == b'\n').count(), 1001);
+    assert_eq!(std::io::BufRead::lines(run.stdout.as_slice()).count(), 1001);
     assert!(holds(&good.heard(), &server.password), "it went past TLS");
     // What the system trusts is trusted without a word.
     let trusting = through(&server, &good, &[], &TABLE).env("SSL_CERT_FILE", authority.certificate());
@@ -212,7 +212,7 @@ async fn says(answer: &'static [u8]) -> (u16, tokio::task::JoinHandle<()>) {
     let port = listener.local_addr().unwrap().port();
     let task = tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let mut request = [0; 64 * 1024];
+            let mut request = vec![0; 64 * 1024];
             let _ = socket.read(&mut request).await;
             let _ = socket.write_all(answer).await;
             let _ = socket.shutdown().await;

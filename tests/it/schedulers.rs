@@ -215,7 +215,7 @@ async fn the_line_of_cron_is_quiet_unless_it_fails() {
     let line = cron.lines().find(|line| line.starts_with("15 2 * * * ")).unwrap();
     // What cron does with a percent sign.
     let line = line.strip_prefix("15 2 * * * ").unwrap().replace("\\%", "%");
-    assert!(!line.contains("\\"), "{line}");
+    assert!(!line.contains('\\'), "{line}");
     let night = Night::new().await;
     let run = night.run(&line).await;
     assert_eq!((run.code, run.stdout.as_slice(), run.stderr.as_str()), (0, &b""[..], ""));

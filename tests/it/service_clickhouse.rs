@@ -377,7 +377,6 @@ async fn a_check_names_what_does_not_fit_the_server() {
         + "[dataset.numbered]\ntable = \"numbered\"\ntenant = \"tenant = {tenant}\"\ntenant_type = \"UInt64\"\n\
            [dataset.numbered.columns]\nid = {}\n[dataset.made]\nquery = \"SELECT id, tenant, count() AS n FROM orders GROUP BY id, tenant\"\n\
            tenant = \"tenant = {tenant}\"\n[dataset.made.columns]\nid = {}\nn = {}\n";
-    let right = right.replace("[dataset.orders]\nsource", "[dataset.orders]\nsource");
     for (from, to, expected) in [
         ("note = {}", "note = {}\nnte = {}", "nte"),
         ("note = {}", "note = {}\nmeasured = { expr = \"amount + note\" }", "dataset.orders: "),
