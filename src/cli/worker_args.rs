@@ -39,7 +39,9 @@ pub(super) fn command() -> Command {
         .arg(of_run("epoch", "epoch", "N").value_parser(clap::value_parser!(u64)).help("its epoch, from the same line"))
         .arg(of_run("plan_sha256", "plan-sha256", "HASH").help("the SHA-256 of its plan, from the same line"))
         .arg(
-            number("partitions", "N,N")
+            number("numbers", "N,N")
+                // An option of an export has the name too, and is another thing.
+                .long("partitions")
                 .value_delimiter(',')
                 .action(ArgAction::Append)
                 .required_unless_present("shard")

@@ -67,7 +67,7 @@ pub(super) async fn worker(matches: &ArgMatches, context: &CommandContext) -> u8
 
 /// Which partitions are asked for.
 fn share(matches: &ArgMatches, context: &CommandContext) -> Result<WorkerShare, ConfigError> {
-    if let Some(numbers) = matches.get_many::<u32>("partitions") {
+    if let Some(numbers) = matches.get_many::<u32>("numbers") {
         return Ok(WorkerShare::Partitions(numbers.copied().collect()));
     }
     let text = matches.get_one::<String>("shard").map_or("", String::as_str);
