@@ -248,7 +248,7 @@ async fn w4_what_comes_after_the_end_is_taken_back() {
 
 /// A table of which one partition holds what Parquet cannot.
 const NOT_A_NUMBER: &str =
-    "create table t as select i as id, case when i = 3999 then 'NaN'::numeric else 1 end::numeric(9,2) as v
+    "create table t as select i as id, (case when i = 3999 then 'NaN'::numeric else 1 end)::numeric(9,2) as v
     from generate_series(1, 4000) i; alter table t add primary key (id); analyze t";
 
 /// W5: what no worker can read ends the run after one attempt, by the journal or by a line; what another one may do does not.

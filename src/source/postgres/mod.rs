@@ -49,6 +49,7 @@ mod source;
 pub(crate) mod split_safety;
 mod sql;
 mod sqlstate;
+mod standby;
 mod statement;
 mod types;
 mod untranslatable;

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::blame;
 use super::catalog::{self, CatalogRelation, TreeNode};
-use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::culprit::explain_refusal;
 use super::describe::describe;
@@ -15,6 +14,7 @@ use super::server::{self, ServerFacts};
 use super::session::{Begin, ServerIdentity, begin, server_identity};
 use super::snapshot::{Custody, Locks, Waiting, export_with_facts};
 use super::split_safety::SplitSafety;
+use super::standby::warn_of_replay;
 use super::statement;
 use super::watch::Watch;
 use super::watermark;
@@ -266,35 +266,6 @@ async fn admit_reader(sessions: &Sessions, first: Option<Session>, custody: &Cus
 fn is_small(tree: &[TreeNode], work: &WorkOptions) -> bool {
     work.partitions.is_none_or(|partitions| partitions.get() == 1)
         && matches!(tree, [node] if matches!(node.relkind.as_str(), "r" | "m") && node.facts.is_small())
-}
-
-/// Says what may go wrong with a standby.
-pub(super) async fn warn_of_replay(
-    lock: &Session,
-    server: &ServerFacts,
-    work: &WorkOptions,
-) -> Result<(), SourceError> {
-    if server.standby {
-        warn_of_conflicts(lock).await?;
-    } else if work.source_limits.max_replay_lag.is_some() {
-        tracing::warn!("--max-replay-lag limits nothing: the source is no standby");
-    }
-    Ok(())
-}
-
-/// On a standby, replay cancels whoever sees rows that it removes; keepers, which idle, lose their session.
-async fn warn_of_conflicts(lock: &Session) -> Result<(), SourceError> {
-    let sql = closed(
-        "SELECT pg_catalog.current_setting('hot_standby_feedback') = 'on' \
-        OR pg_catalog.current_setting('max_standby_streaming_delay') = '-1'",
-    );
-    if lock.batch_value("asking for the standby's settings", &sql).await?.as_deref() == Some("f") {
-        tracing::warn!(
-            "the source is a standby without hot_standby_feedback: replay may cancel the export (exit 12); \
-             hot_standby_feedback = on or a longer max_standby_streaming_delay prevents that"
-        );
-    }
-    Ok(())
 }
 
 /// How a run's sessions are called, before their role.

@@ -18,7 +18,7 @@ use super::locking::LockRoom;
 use super::plan::PgPlan;
 use super::plan::delta::Running;
 use super::plan::locks::CONTROL_SESSIONS;
-use super::prepare::{Planning, application, running, warn_of_replay};
+use super::prepare::{Planning, application, running};
 use super::reader::PostgresReading;
 use super::relation_read::{Common, RelationRead};
 use super::server::{self, ServerFacts};
@@ -26,6 +26,7 @@ use super::session::{Begin, ServerIdentity, begin as begin_transaction, server_i
 use super::several_locks::{ASKED_AT_ONCE, Locked, Locking, back, is_plain, why};
 use super::snapshot::{self, Custody};
 use super::source::sized_sessions;
+use super::standby::warn_of_replay;
 use super::watch::Watch;
 use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;

@@ -209,11 +209,13 @@ impl Custody {
         let keeper = {
             let mut keepers = self.keepers.lock().await;
             keepers.retain(|keeper| !keeper.session.client().is_closed());
-            keepers.pop_back()?
+            let keeper = keepers.pop_back()?;
+            // Before anybody can see that it is no keeper any more: who holds the snapshot is known at every moment.
+            self.also_held(keeper.snapshot.clone()).await;
+            keeper
         };
         *self.full.lock().await = Some(Instant::now());
         tracing::warn!("the server has no connection left; a keeper of the snapshot reads");
-        self.also_held(keeper.snapshot).await;
         keeper.session.set_entered();
         Some(keeper.session)
     }
@@ -250,8 +252,9 @@ impl Custody {
 
     /// Whether nobody holds the snapshot any more, as far as is known.
     async fn is_lost(&self) -> bool {
-        self.others.lock().await.is_empty()
-            && self.keepers.lock().await.iter().all(|keeper| keeper.session.client().is_closed())
+        // Keepers become others, and others no keepers: so in this order.
+        let keepers = self.keepers.lock().await.iter().all(|keeper| keeper.session.client().is_closed());
+        keepers && self.others.lock().await.is_empty()
     }
 
     async fn enter(&self, session: &Session, role: &str, ids: Vec<String>) -> Result<(), SourceError> {
