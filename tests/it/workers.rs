@@ -262,7 +262,7 @@ async fn w5_what_no_worker_can_read_ends_the_run() {
     let failed = lines(&String::from_utf8_lossy(&run.stdout), "failed");
     assert_eq!((&failed[0]["code"], &failed[0]["retryable"]), (&json!(14), &json!(false)), "{failed:?}");
     let run = started.running.wait().await.expect(14);
-    assert!(run.stderr.contains("a worker failed: partition 3"), "{}", run.stderr);
+    assert!(run.stderr.contains("a worker failed: partition ") && run.stderr.contains("id = 3999"), "{}", run.stderr);
     assert!(place.is_empty().await, "{:?}", place.list().await);
 
     let mut started = Driver::start(driver(&pg, &place, &[]).piped()).await;
