@@ -15,7 +15,7 @@ use crate::export::outside::Outside;
 use crate::model::{CredentialCommand, StdinRule};
 use crate::source::Source;
 
-/// Where the rows are, for a command that takes no other option of an export. `flags` as for [`load`].
+/// Where the rows are, for a command that takes no other option of an export. `flags` as for [`super::load`].
 ///
 /// # Errors
 /// All mistakes at once.
@@ -42,7 +42,7 @@ pub(in crate::config) fn source_of(
     settings.end(source)
 }
 
-/// How to connect to a server that is no source, or all mistakes at once. `flags` as for [`load`].
+/// How to connect to a server that is no source, or all mistakes at once. `flags` as for [`super::load`].
 pub(crate) fn load_settings(
     flags: Vec<(&'static str, Vec<String>)>,
     environment: &Environment,
@@ -53,7 +53,7 @@ pub(crate) fn load_settings(
 }
 
 /// What `keep` takes besides its destination: how to connect, and how long a session may wait for its locks. `flags` as
-/// for [`load`].
+/// for [`super::load`].
 ///
 /// # Errors
 /// All mistakes at once.
@@ -83,7 +83,7 @@ pub(crate) struct WorkerOptions {
     pub(crate) color: ColorKind,
 }
 
-/// The options of `worker`. `flags` as for [`load`].
+/// The options of `worker`. `flags` as for [`super::load`].
 ///
 /// # Errors
 /// All mistakes at once.
@@ -106,7 +106,7 @@ pub(crate) fn load_worker(
 }
 
 /// What `resume` takes besides its destination: how to connect, how many readers where that is given, who says
-/// credentials for AWS, and what people see. `flags` as for [`load`].
+/// credentials for AWS, and what people see. `flags` as for [`super::load`].
 ///
 /// # Errors
 /// All mistakes at once.

@@ -60,7 +60,7 @@ impl Locks {
     /// Takes the locks in the session's open transaction.
     ///
     /// # Errors
-    /// [`SourceFault::GaveWay`] where somebody else holds or waits for a conflicting lock.
+    /// [`crate::source::SourceFault::GaveWay`] where somebody else holds or waits for a conflicting lock.
     pub(crate) async fn take(&self, session: &Session, waiting: Waiting) -> Result<(), SourceError> {
         if failpoint::off("locks") {
             return Ok(());
