@@ -70,7 +70,7 @@ fn word(line: &str) -> Option<EngineWord> {
             if let Some(kind) = ending(code) {
                 return Some(EngineWord::Failed { kind, message });
             }
-            tracing::warn!(code, message, "a worker failed, and another one may not");
+            tracing::warn!(code, error = message, "a worker failed, and another one may not");
             None
         }
         Ok(Heard::Other) => None,
