@@ -158,8 +158,12 @@ impl RunTarget {
     /// work there, that is his.
     pub(crate) async fn repair(&self, run_id: &str) -> Result<(), ExportError> {
         let Self::Destination { destination, placement, .. } = self else { return Ok(()) };
-        let owner = owner(destination, &placement.owner_path()).await?;
-        if owner.is_none_or(|owner| owner.is_alive(Utc::now())) {
+        let Some(owner) = owner(destination, &placement.owner_path()).await? else {
+            // Whoever was killed as the last thing of all may have left empty folders.
+            destination.remove_empty().await;
+            return Ok(());
+        };
+        if owner.is_alive(Utc::now()) {
             return Ok(());
         }
         let hold = Hold::take(destination, placement, run_id, Take::Free, CancellationToken::new()).await?;
