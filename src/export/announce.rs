@@ -1,17 +1,15 @@
 //! What a run tells of itself as it begins.
 
+use super::job::relation;
 use super::run::Run;
-use crate::model::{Event, FormatOptions, RelationRequest};
+use crate::model::{Event, FormatOptions};
 
 impl Run {
     pub(crate) async fn announce(&self) {
         let FormatOptions { format, compression, .. } = self.request.format;
         self.tell(Event::RunStarted {
             run_id: self.request.commit.run_id.clone(),
-            relation: match &self.request.shape.relation {
-                RelationRequest::Table(name) => name.clone(),
-                RelationRequest::Query(_) => "query".to_owned(),
-            },
+            relation: relation(&self.request),
             destination: self.place.url(),
             format: format!("{format:?}").to_lowercase(),
             compression: compression.name().to_owned(),

@@ -248,6 +248,22 @@ fn default_name(manifest: &Manifest, dialect: Dialect) -> TableName {
     TableName { parts }
 }
 
+/// A column with its type, as `write` puts the two; none where the dialect has no such type, which is refused.
+fn typed(
+    DdlColumn { name, kind, nullable, .. }: &DdlColumn<'_>,
+    types: &DialectTypes,
+    script: &mut Script,
+    write: impl Fn(&str, &str) -> String,
+) -> Option<String> {
+    match types.of(kind, *nullable) {
+        Ok(data_type) => Some(write(name, &data_type)),
+        Err(why) => {
+            script.refuse(true, format!("column {name:?} {why}"));
+            None
+        }
+    }
+}
+
 impl Export<'_> {
     fn format(&self) -> Format {
         self.manifest.format.format()
@@ -301,16 +317,14 @@ impl Export<'_> {
         write: impl Fn(&str, &str) -> String,
     ) -> Vec<String> {
         let mut written = Vec::new();
-        for DdlColumn { name, kind, nullable, .. } in &self.columns {
+        for column in &self.columns {
+            let name = &column.name;
             if folders.has_key(name) {
                 let why = "is left out of the table: its partition column of the same name stands for it";
                 script.note(true, format!("column {name:?} {why}"));
                 continue;
             }
-            match types.of(kind, *nullable) {
-                Ok(data_type) => written.push(write(name, &data_type)),
-                Err(why) => script.refuse(true, format!("column {name:?} {why}")),
-            }
+            written.extend(typed(column, types, script, &write));
         }
         script.refuse(written.is_empty(), "no column is left");
         written
@@ -325,12 +339,10 @@ impl Export<'_> {
         write: impl Fn(&str, &str) -> String,
     ) -> Vec<String> {
         let mut written = Vec::new();
-        for DdlColumn { name, kind, nullable, .. } in &self.of_folders {
+        for column in &self.of_folders {
+            let name = &column.name;
             script.refuse(folders.has_key(name), format!("the destination's path has the partition key {name:?} too"));
-            match types.of(kind, *nullable) {
-                Ok(data_type) => written.push(write(name, &data_type)),
-                Err(why) => script.refuse(true, format!("column {name:?} {why}")),
-            }
+            written.extend(typed(column, types, script, &write));
         }
         written
     }

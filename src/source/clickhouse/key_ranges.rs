@@ -14,24 +14,29 @@ const SAMPLE: u64 = 10_000;
 /// Steps of a plan after which a condition on the rows gives others than a condition on the relation would.
 pub(crate) const LIMITS: [&str; 4] = ["Limit", "Offset", "Window", "Sampling"];
 
+/// Whether the values of a type have an order that a literal of ours can cut.
+pub(super) fn is_ordered(ch_type: &ChType) -> bool {
+    matches!(
+        ch_type,
+        ChType::Bool
+            | ChType::Integer { .. }
+            | ChType::Float32
+            | ChType::Float64
+            | ChType::Decimal { .. }
+            | ChType::Date
+            | ChType::DateTime
+            | ChType::DateTime64 { .. }
+            | ChType::Text
+            | ChType::Fixed
+            | ChType::Uuid
+    )
+}
+
 /// # Errors
 /// The values of a type have no order, or none that a literal of ours could cut.
 pub(crate) fn check(name: &str, type_name: &str) -> Result<(), SourceError> {
     let ordered = match ChType::parse(type_name).as_ref().map(ChType::inner) {
-        Ok(ch_type) => matches!(
-            ch_type,
-            ChType::Bool
-                | ChType::Integer { .. }
-                | ChType::Float32
-                | ChType::Float64
-                | ChType::Decimal { .. }
-                | ChType::Date
-                | ChType::DateTime
-                | ChType::DateTime64 { .. }
-                | ChType::Text
-                | ChType::Fixed
-                | ChType::Uuid
-        ),
+        Ok(ch_type) => is_ordered(ch_type),
         Err(_) => false,
     };
     if ordered {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::super::key_ranges::is_ordered;
 use super::super::names;
 use super::super::types::ChType;
 use super::error::ChScopeError;
@@ -26,22 +27,7 @@ impl ScopeType {
 
     /// Whether values of it can be written as one text and compared.
     pub(super) fn is_scalar(&self) -> bool {
-        matches!(
-            self.ch_type,
-            ChType::Bool
-                | ChType::Integer { .. }
-                | ChType::Float32
-                | ChType::Float64
-                | ChType::Decimal { .. }
-                | ChType::Date
-                | ChType::DateTime
-                | ChType::DateTime64 { .. }
-                | ChType::Enum
-                | ChType::Text
-                | ChType::Fixed
-                | ChType::Uuid
-                | ChType::Address
-        )
+        is_ordered(&self.ch_type) || matches!(self.ch_type, ChType::Enum | ChType::Address)
     }
 
     /// Whether they are days or moments.
