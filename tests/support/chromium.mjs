@@ -126,13 +126,19 @@ class Page {
     return this.value(`document.getElementById(${JSON.stringify(id)}).textContent`);
   }
 
-  /** A click in the middle of an element, wherever it is. */
+  /** A click in the middle of an element, wherever it is. The page may move under the mouse: a click that missed is repeated. */
   async click(selector) {
-    const found = await this.value(`(() => { const found = document.querySelector(${JSON.stringify(selector)}); if (!found) return null; found.scrollIntoView({ block: 'center' }); const { x, y, width, height } = found.getBoundingClientRect(); return width > 0 && { x: x + width / 2, y: y + height / 2 }; })()`);
-    if (!found) throw new Error(`nothing to click: ${selector}`);
-    for (const type of ['mousePressed', 'mouseReleased']) {
-      await this.send('Input.dispatchMouseEvent', { type, ...found, button: 'left', clickCount: 1 });
+    const wanted = JSON.stringify(selector);
+    for (let tries = 0; tries < 10; tries += 1) {
+      const found = await this.value(`(() => { const found = document.querySelector(${wanted}); if (!found) return null; found.scrollIntoView({ block: 'center' }); window.clicked = false; document.addEventListener('click', ({ target }) => { window.clicked = document.querySelector(${wanted})?.contains(target) ?? false; }, { capture: true, once: true }); const { x, y, width, height } = found.getBoundingClientRect(); return width > 0 && { x: x + width / 2, y: y + height / 2 }; })()`);
+      if (!found) throw new Error(`nothing to click: ${selector}`);
+      for (const type of ['mousePressed', 'mouseReleased']) {
+        await this.send('Input.dispatchMouseEvent', { type, ...found, button: 'left', clickCount: 1 });
+      }
+      // A page that the click left behind knows nothing of it.
+      if (await this.value('window.clicked !== false')) return;
     }
+    throw new Error(`whatever is clicked, it is not ${selector}`);
   }
 
   async type(text) {
