@@ -1,13 +1,13 @@
 //! `--protect` and the file of `--protect-file`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::options::Given;
 use super::{ConfigError, Environment, value};
 use crate::base::voice;
-use crate::model::{ProtectOptions, ProtectRule, Protection};
+use crate::model::{ProtectKeyPlace, ProtectOptions, ProtectRule, Protection};
 
 /// `column=how`, the column as it is called in the output, quoted where it must be.
 pub(super) fn column(text: &str) -> Result<(String, Protection), String> {
@@ -52,10 +52,7 @@ pub(super) fn options(
             let hint = "give --protect-key-file FILE or --protect-key-command COMMAND";
             errors.push(ConfigError::new("columns are to be hashed, and there is no key", hint));
         }
-        (true, true, true) => {
-            let what = "--protect-key-file and --protect-key-command are both given";
-            errors.push(ConfigError::new(what, "give one of them"));
-        }
+        (true, true, true) => errors.push(two_keys()),
         (false, true, _) | (false, _, true) => {
             let what = "a key is given, and no column is to be hashed";
             errors.push(ConfigError::new(what, "add --protect COLUMN=hash, or leave the key out"));
@@ -63,8 +60,25 @@ pub(super) fn options(
         _ => {}
     }
     // A process that resumes the run may stand in another folder.
-    let key_file = key_file.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let key_file = key_file.map(absolute);
     (!rules.is_empty()).then_some(ProtectOptions { rules, key_file, key_command })
+}
+
+/// Where the key is found, for a command that goes on with what another process began.
+pub(super) fn key_place(given: &mut Given, errors: &mut Vec<ConfigError>) -> ProtectKeyPlace {
+    let (file, command) = (given.protect_key_file.take().map(absolute), given.protect_key_command.take());
+    if file.is_some() && command.is_some() {
+        errors.push(two_keys());
+    }
+    ProtectKeyPlace { file, command }
+}
+
+fn two_keys() -> ConfigError {
+    ConfigError::new("--protect-key-file and --protect-key-command are both given", "give one of them")
+}
+
+fn absolute(file: PathBuf) -> PathBuf {
+    std::path::absolute(&file).unwrap_or(file)
 }
 
 fn rules_of(path: &Path, environment: &Environment) -> Result<Vec<ProtectRule>, String> {

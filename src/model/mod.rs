@@ -34,7 +34,8 @@ pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use output::OutputRules;
 pub use outside::{
-    Invitation, PartitionDone, RunFence, StdinRule, WeighedPartition, WorkerShare, Workers, WorkersWanted,
+    ExportShare, Invitation, InvitedExport, JobInvitation, JobPartition, PartitionDone, Ready, RunFence, StdinRule,
+    WeighedPartition, WorkerShare, Workers, WorkersWanted,
 };
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};
@@ -42,7 +43,7 @@ pub use policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
-pub use protect::{ProtectMisfit, ProtectOptions, ProtectRule, Protection};
+pub use protect::{ProtectKeyPlace, ProtectMisfit, ProtectOptions, ProtectRule, Protection};
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost, WatermarkReport};
 pub use request::{

@@ -44,6 +44,15 @@ pub struct ProtectRule {
     pub how: Protection,
 }
 
+/// Where the key of hashes is found, for a process that goes on with a run that another one began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProtectKeyPlace {
+    /// The file that has it.
+    pub file: Option<PathBuf>,
+    /// The command that prints it.
+    pub command: Option<CredentialCommand>,
+}
+
 /// All that protects the columns of an export.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtectOptions {
@@ -113,6 +122,15 @@ impl ProtectOptions {
     pub fn hides(&self, source_column: &str, columns: &[ColumnPlan]) -> bool {
         let is_it = |column: &&ColumnPlan| column.origin == ColumnOrigin::Column(source_column.to_owned());
         self.of(source_column).is_some() || columns.iter().filter(is_it).any(|column| self.of(&column.name).is_some())
+    }
+
+    /// The same where the key is found elsewhere, if anything is said of it.
+    #[must_use]
+    pub fn with_key_at(self, ProtectKeyPlace { file, command }: ProtectKeyPlace) -> Self {
+        if file.is_none() && command.is_none() {
+            return self;
+        }
+        Self { key_file: file, key_command: command, ..self }
     }
 
     /// Refuses what cannot be protected so; else the patterns that match no column.

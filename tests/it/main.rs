@@ -122,3 +122,5 @@ mod walls;
 mod whole_rows;
 mod workers;
 mod workers_ends;
+mod workers_jobs;
+mod workers_protect;

@@ -10,9 +10,9 @@ use crate::base::telemetry::LogFormat;
 use crate::config::front::{ColorKind, FrontOptions};
 use crate::config::options::{of_connection, of_keep, of_resume, of_worker};
 use crate::config::raw::Raw;
-use crate::config::{ConfigError, ConfigErrors, Environment, connection, contradictions, value};
+use crate::config::{ConfigError, ConfigErrors, Environment, connection, contradictions, protect, value};
 use crate::export::outside::Outside;
-use crate::model::{CredentialCommand, StdinRule};
+use crate::model::{CredentialCommand, ProtectKeyPlace, StdinRule};
 use crate::source::Source;
 
 /// Where the rows are, for a command that takes no other option of an export. `flags` as for [`super::load`].
@@ -75,6 +75,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) source: Arc<dyn Source>,
     /// Who says credentials for AWS, where a command does.
     pub(crate) aws_credential_command: Option<CredentialCommand>,
+    /// Where the key of hashes is; where the run had it unless given.
+    pub(crate) protect_key: ProtectKeyPlace,
     /// What the end of standard input means; by what it is unless given.
     pub(crate) stdin: Option<StdinRule>,
     /// The form of log lines.
@@ -92,12 +94,14 @@ pub(crate) fn load_worker(
     environment: &Environment,
 ) -> Result<WorkerOptions, ConfigErrors> {
     let mut settings = Settings::read(flags, environment, of_worker());
+    let protect_key = protect::key_place(&mut settings.given, &mut settings.errors);
     let given = &mut settings.given;
     let (aws_credential_command, stdin) = (given.aws_credential_command.take(), given.stdin);
     let people = given.log_format.zip(given.color);
     let worker = settings.source.take().zip(people).map(|(source, (log_format, color))| WorkerOptions {
         source,
         aws_credential_command,
+        protect_key,
         stdin,
         log_format,
         color,
