@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::options::Given;
 use super::{ConfigError, Environment, value};
 use crate::base::voice;
-use crate::model::{ProtectKeyPlace, ProtectOptions, ProtectRule, Protection};
+use crate::model::{AbsentColumn, ProtectKeyPlace, ProtectOptions, ProtectRule, Protection};
 
 /// `column=how`, the column as it is called in the output, quoted where it must be.
 pub(super) fn column(text: &str) -> Result<(String, Protection), String> {
@@ -33,7 +33,10 @@ pub(super) fn options(
     environment: &Environment,
     errors: &mut Vec<ConfigError>,
 ) -> Option<ProtectOptions> {
-    let exact = given.protect.drain(..).map(|(name, how)| ProtectRule { name, pattern: false, how });
+    let exact = given.protect.drain(..).map(|(name, how)| {
+        let absent = AbsentColumn::Refused;
+        ProtectRule { name, pattern: false, how, absent }
+    });
     let mut rules: Vec<ProtectRule> = exact.collect();
     if let Some(path) = given.protect_file.take() {
         match rules_of(&path, environment) {
@@ -91,7 +94,7 @@ fn of_text(text: &str) -> Result<Vec<ProtectRule>, String> {
     let rule = |(name, how): (String, String)| {
         let how = word(&how).map_err(|why| format!("{name:?} is {how:?}: {why}"))?;
         // An idle name of a file is one too: the file is for many tables.
-        Ok(ProtectRule { pattern: true, name, how })
+        Ok(ProtectRule { pattern: true, name, how, absent: AbsentColumn::Told })
     };
     let rules: Vec<ProtectRule> = file.columns.into_iter().map(rule).collect::<Result<_, String>>()?;
     if rules.is_empty() { Err("it protects no column".to_owned()) } else { Ok(rules) }

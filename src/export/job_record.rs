@@ -9,7 +9,8 @@ use super::clean::{CleanReport, CleanRequest, clean};
 use super::error::ExportError;
 use super::job::{JobOutcome, JobPart, JobTerms};
 use super::outside::posted;
-use crate::model::{ExportErrorKind, OnError, RunStatus, SnapshotScope};
+use crate::base::failpoint;
+use crate::model::{CredentialCommand, ExportErrorKind, OnError, RunStatus, SnapshotScope};
 use crate::store::{Destination, StoreOptions, unreadable};
 
 /// The version of the record.
@@ -37,6 +38,8 @@ struct JobRunRecord<'a> {
     on_error: &'static str,
     /// `run` or `export`.
     snapshot: &'static str,
+    /// The day that stood for `{date}`; null where nobody knows.
+    date: Option<&'a str>,
     exports: Vec<ExportInRecord<'a>>,
 }
 
@@ -68,6 +71,8 @@ pub(super) struct FoundRecord {
     on_error: Option<String>,
     #[serde(default)]
     snapshot: Option<String>,
+    #[serde(default)]
+    pub(super) date: Option<String>,
     pub(super) exports: Vec<FoundExport>,
 }
 
@@ -175,6 +180,7 @@ fn record(
         one_instant,
         on_error,
         snapshot,
+        date: terms.date.as_deref(),
         exports,
     };
     serde_json::to_vec_pretty(&record)
@@ -242,6 +248,25 @@ pub async fn clean_job(request: &CleanRequest) -> Result<Option<CleanedJob>, Exp
         posted::remove(&root, &posted).await?;
     }
     Ok(Some(cleaned))
+}
+
+/// The day that stood for `{date}` when the run of this id began at a root; `None` where it has left no record there.
+///
+/// # Errors
+/// The root does not answer.
+///
+/// # Cancel safety
+/// It only reads.
+pub async fn day_of(
+    root: &str,
+    run_id: &str,
+    credentials: Option<&CredentialCommand>,
+) -> Result<Option<String>, ExportError> {
+    let root = Destination::connect(root, &StoreOptions::small(), credentials).await?;
+    let Some(found) = root.read(&path(run_id)).await? else { return Ok(None) };
+    // One that cannot be read is written anew.
+    let record = serde_json::from_slice::<FoundRecord>(&found.bytes).ok();
+    Ok(record.and_then(|record| record.date).filter(|_| !failpoint::off("first-day")))
 }
 
 /// The records at a root, each with its path. One that cannot be read is passed over.

@@ -88,10 +88,10 @@ pub async fn find_job(request: &ResumeRequest) -> Result<Option<ResumableJob>, E
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave it out"));
     }
     let allow_mixed = AllowMixed(request.allow_mixed_snapshot);
-    let FoundRecord { run_id, .. } = record;
+    let FoundRecord { run_id, date, .. } = record;
     // The process that was killed may have had workers.
     let may_be_posted = true;
-    let terms = JobTerms { root, root_url, run_id, on_error, snapshot, readers, allow_mixed, may_be_posted };
+    let terms = JobTerms { root, root_url, run_id, on_error, snapshot, date, readers, allow_mixed, may_be_posted };
     Ok(Some(ResumableJob { terms, parts }))
 }
 
@@ -179,6 +179,7 @@ fn of_record(
         run_id_given: true,
         take_over: request.take_over,
         aws_credential_command: request.aws_credential_command.clone(),
+        protect: asked.commit.protect.map(|protect| protect.with_key_at(request.protect_key.clone())),
         ..asked.commit
     };
     asked

@@ -43,7 +43,7 @@ pub use policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
-pub use protect::{ProtectKeyPlace, ProtectMisfit, ProtectOptions, ProtectRule, Protection};
+pub use protect::{AbsentColumn, ProtectKeyPlace, ProtectMisfit, ProtectOptions, ProtectRule, Protection};
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost, WatermarkReport};
 pub use request::{
