@@ -10,7 +10,7 @@ use super::screen::stdout_line;
 use super::stdin::{follow, is_watched};
 use crate::export::ExportError;
 use crate::export::outside::{EngineWord, Outside, WorkerWord};
-use crate::model::{ExportErrorKind, PartitionDone, Ready, StdinRule};
+use crate::model::{ExportErrorKind, PartitionDone, ReadyLine, StdinRule};
 
 /// Lines that may wait: each is heeded at once.
 const LINES_WAITING: usize = 64;
@@ -19,7 +19,7 @@ const LINES_WAITING: usize = 64;
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Said<'a> {
-    Ready(&'a Ready),
+    Ready(&'a ReadyLine),
     Receipt(&'a PartitionDone),
     Failed {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ fn say(line: &Said<'_>) {
 
 /// The line of a run: `ready` is printed once it comes, and standard input is heeded.
 pub(super) fn line(rule: Option<StdinRule>) -> Outside {
-    let (told, mut ready) = mpsc::channel::<Ready>(1);
+    let (told, mut ready) = mpsc::channel::<ReadyLine>(1);
     let (words, heard) = mpsc::channel(LINES_WAITING);
     tokio::spawn(async move {
         while let Some(ready) = ready.recv().await {

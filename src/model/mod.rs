@@ -34,7 +34,7 @@ pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use output::OutputRules;
 pub use outside::{
-    ExportShare, Invitation, InvitedExport, JobInvitation, JobPartition, PartitionDone, Ready, RunFence, StdinRule,
+    ExportShare, Invitation, InvitedExport, JobInvitation, JobPartition, PartitionDone, ReadyLine, RunFence, StdinRule,
     WeighedPartition, WorkerShare, Workers, WorkersWanted,
 };
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};

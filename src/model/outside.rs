@@ -118,7 +118,7 @@ pub struct JobInvitation {
 /// What a run says to whoever starts its workers, once it waits for them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Ready {
+pub enum ReadyLine {
     /// One export.
     One(Invitation),
     /// Several.

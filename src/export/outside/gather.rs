@@ -144,6 +144,7 @@ async fn next_word(outside: &Outside, heard: &mut u64) -> Result<bool, ExportErr
             EngineWord::Failed { kind, message, .. } => {
                 Err(ExportError::new(kind, format!("a worker failed: {message}")))
             }
+            EngineWord::Uninvited { kind, message } => Err(ExportError::new(kind, message)),
             EngineWord::Gone => Ok(true),
         },
         () = tokio::time::sleep(interval) => Ok(false),

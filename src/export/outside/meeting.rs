@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::posted::{self, PostedJob};
 use super::{EngineLine, EngineWord, Outside};
 use crate::export::error::ExportError;
-use crate::model::{ExportErrorKind, Invitation, InvitedExport, JobInvitation, JobPartition, Ready};
+use crate::model::{Invitation, InvitedExport, JobInvitation, JobPartition, ReadyLine};
 use crate::store::Destination;
 use crate::store::journal::plan_sha256;
 
@@ -37,8 +37,8 @@ struct MeetingExport {
     ended: bool,
     /// How many receipts were told of.
     receipts: u64,
-    /// Why no worker can read it.
-    failed: Option<(ExportErrorKind, String)>,
+    /// The word that no worker can read it.
+    failed: Option<EngineWord>,
 }
 
 /// What an invitation has in common for all exports of a job.
@@ -88,7 +88,7 @@ impl Meeting {
     /// What stands at the root is removed by whoever ends the run.
     pub(crate) async fn invite(&self, terms: MeetingTerms<'_>) -> Infallible {
         if let Err(error) = self.invited(terms).await {
-            self.heed(EngineWord::Failed { export: None, kind: error.kind, message: error.sentence() });
+            self.heed(EngineWord::Uninvited { kind: error.kind, message: error.sentence() });
         }
         std::future::pending().await
     }
@@ -129,7 +129,7 @@ impl Meeting {
                 max_workers,
             };
             // Nobody listens: what stands at the root says the same.
-            let _ = line.told.send(Ready::Job(invitation)).await;
+            let _ = line.told.send(ReadyLine::Job(invitation)).await;
         }
         Ok(())
     }
@@ -152,8 +152,8 @@ impl Meeting {
             let mut state = self.state.subscribe();
             let of = |state: &MeetingState| {
                 let export = state.exports.get(place)?;
-                if let Some((kind, message)) = export.failed.clone() {
-                    return Some((export.receipts, EngineWord::Failed { export: None, kind, message }));
+                if let Some(failed) = export.failed.clone() {
+                    return Some((export.receipts, failed));
                 }
                 let word = match (state.gone, export.receipts > *seen) {
                     (true, _) => EngineWord::Gone,
@@ -198,8 +198,10 @@ impl Meeting {
                 of(state, export).for_each(|one| one.receipts = one.receipts.saturating_add(1));
             }
             EngineWord::Failed { export, kind, message } => {
-                of(state, export).for_each(|one| one.failed = Some((kind, message.clone())));
+                let failed = EngineWord::Failed { export: None, kind, message };
+                of(state, export).for_each(|one| one.failed = Some(failed.clone()));
             }
+            EngineWord::Uninvited { .. } => of(state, None).for_each(|one| one.failed = Some(word.clone())),
             EngineWord::Gone => state.gone = true,
         });
     }
@@ -242,7 +244,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::model::WeighedPartition;
+    use crate::model::{ExportErrorKind, WeighedPartition};
     use crate::store::StoreOptions;
 
     fn invitation(weights: &[u64]) -> Invitation {
@@ -281,7 +283,7 @@ mod tests {
         // What comes later changes nothing.
         meeting.answer(1, Some(invitation(&[1])));
         let line = tokio::select! { line = ready.recv() => line, never = inviting => match never {} };
-        let Some(Ready::Job(job)) = line else { panic!("{line:?}") };
+        let Some(ReadyLine::Job(job)) = line else { panic!("{line:?}") };
         let dealt: Vec<_> = job.partitions.iter().map(|one| (one.export, one.number, one.weight)).collect();
         assert_eq!(dealt, [(2, 1, 40), (0, 0, 7), (2, 0, 5)]);
         assert_eq!(job.exports.iter().map(|export| export.number).collect::<Vec<_>>(), [0, 2]);

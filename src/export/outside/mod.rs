@@ -2,8 +2,8 @@
 //! read by a worker elsewhere, which leaves its receipt in the journal. The journal is the truth; whatever the two say to
 //! each other by way of whoever started them only makes the run quicker.
 //!
-//! The exports of a job wait for workers together: [`meeting`] says when all are planned, and [`posted`] is what stands at
-//! the job's root then.
+//! The exports of a job wait for workers together: `meeting` says when all are planned, and `posted` is what stands at the
+//! job's root then.
 
 mod deal;
 mod fence;
@@ -24,7 +24,7 @@ pub(super) use gather::gather;
 pub(super) use meeting::Meeting;
 pub use work::{WorkError, WorkerWord};
 
-use crate::model::{ExportErrorKind, Invitation, Ready};
+use crate::model::{ExportErrorKind, Invitation, ReadyLine};
 
 /// That the partitions of a run are read by other processes, and by which line the run and whoever starts them talk.
 /// Without one they share the journal alone.
@@ -38,7 +38,7 @@ pub struct Outside {
 /// Both directions of the line.
 #[derive(Debug)]
 struct EngineLine {
-    told: Sender<Ready>,
+    told: Sender<ReadyLine>,
     heard: Mutex<Receiver<EngineWord>>,
 }
 
@@ -59,13 +59,20 @@ pub enum EngineWord {
         /// The error.
         message: String,
     },
+    /// Workers could not be invited.
+    Uninvited {
+        /// The class of the error.
+        kind: ExportErrorKind,
+        /// The error.
+        message: String,
+    },
     /// Nobody says anything any more: whoever started the workers is gone.
     Gone,
 }
 
 impl Outside {
     /// With a line: what is ready goes to `told`, and what comes from `heard` is heeded. A closed `heard` says nothing.
-    pub fn with_line(told: Sender<Ready>, heard: Receiver<EngineWord>) -> Self {
+    pub fn with_line(told: Sender<ReadyLine>, heard: Receiver<EngineWord>) -> Self {
         Self { line: Some(Arc::new(EngineLine { told, heard: Mutex::new(heard) })), among: None }
     }
 
@@ -83,7 +90,7 @@ impl Outside {
         match (&self.among, &self.line) {
             (Some((meeting, place)), _) => meeting.answer(*place, Some(invitation)),
             // Nobody listens: the owner record says the same.
-            (None, Some(line)) => drop(line.told.send(Ready::One(invitation)).await),
+            (None, Some(line)) => drop(line.told.send(ReadyLine::One(invitation)).await),
             (None, None) => {}
         }
     }
