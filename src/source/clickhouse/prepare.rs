@@ -11,6 +11,7 @@ use chrono::Utc;
 
 use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
 use super::describe::ChDescribed;
+use super::folders::check_folders;
 use super::http::ClickHouseHttp;
 use super::key_ranges;
 use super::lexer;
@@ -138,11 +139,20 @@ impl ChPlanning<'_> {
         self.session.ask(doing, sql, &[]).await
     }
 
+    fn columns(
+        &self,
+        described: &[ChColumnFacts],
+        expressions: &[ChColumnFacts],
+    ) -> Result<Vec<ChColumn>, SourceError> {
+        let ReadRequest { shape, policies, format, together, .. } = self.request;
+        check_folders(together, &shape.expressions, described)?;
+        planned_columns(described, shape, expressions, &ChColumnRules { format: *format, policies })
+    }
+
     async fn plan(&self) -> Result<ChPlan, SourceError> {
         let ChDescribed { relation, columns: described, sorting_key, text } = self.described().await?;
         let expressions = self.expressions(&relation).await?;
-        let rules = ChColumnRules { format: self.request.format, policies: &self.request.policies };
-        let columns = planned_columns(&described, &self.request.shape, &expressions, &rules)?;
+        let columns = self.columns(&described, &expressions)?;
         let key = self.key(&described, &columns)?;
         let ChProfile { threads, fixed, is_final, mutates } = self.profile().await?;
         // Whoever may not ask for fewer threads takes all of them with one statement.
