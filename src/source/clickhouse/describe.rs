@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::columns::{ChColumnFacts, usage};
+use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
 use super::names::{literal, table};
 use super::plan::{ChRelation, alias};
 use super::prepare::ChPlanning;
@@ -44,6 +44,15 @@ impl ChPlanning<'_> {
                 Ok(ChDescribed { relation, columns, sorting_key: String::new(), text: Some(query.clone()) })
             }
         }
+    }
+
+    /// What the server says of the relation, and a column plan for each column of the export.
+    pub(super) async fn relation_and_columns(&self) -> Result<(ChDescribed, Vec<ChColumn>), SourceError> {
+        let described = self.described().await?;
+        let expressions = self.expressions(&described.relation).await?;
+        let rules = ChColumnRules { format: self.request.format, policies: &self.request.policies };
+        let columns = planned_columns(&described.columns, &self.request.shape, &expressions, &rules)?;
+        Ok((described, columns))
     }
 
     async fn table(&self, name: &str, predicate: Option<String>) -> Result<ChDescribed, SourceError> {
