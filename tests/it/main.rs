@@ -124,4 +124,7 @@ mod voice;
 mod walls;
 mod whole_rows;
 mod workers;
+mod workers_clickhouse;
 mod workers_ends;
+mod workers_faults;
+mod workers_lineitem;
