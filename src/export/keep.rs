@@ -333,14 +333,18 @@ async fn of_all(
     Ok((begun, journals))
 }
 
-/// Notes the ids of keepers that take the place of lost ones, so that a keeper outside of the run, which comes later, finds
-/// one that lives. For as long as it is polled.
+/// Notes the ids of keepers that take the place of lost ones, and those of a process that goes on with the run (`resumed`), so
+/// that a keeper outside of the run and a worker, which come later, find one that lives. For as long as it is polled.
 ///
 /// # Cancel safety
 /// An id may be noted or not.
-pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -> Infallible {
+pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal, resumed: bool) -> Infallible {
     // Those that the run began with stand in its record.
-    let mut known: HashSet<String> = reading.held().await.into_iter().collect();
+    let mut known: HashSet<String> = if resumed {
+        noted(journal).await.unwrap_or_default().into_iter().collect()
+    } else {
+        reading.held().await.into_iter().collect()
+    };
     loop {
         tokio::time::sleep(failpoint::limit("note-keepers", LOOK_INTERVAL)).await;
         for snapshot in reading.held().await {
@@ -355,6 +359,12 @@ pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -
             }
         }
     }
+}
+
+/// The ids that a journal has; none where it cannot be read, so that some are noted twice.
+async fn noted(journal: &Journal) -> Option<Vec<String>> {
+    let record = RunRecord::read(journal).await.ok()??;
+    Some(record.begun(journal, false).await.ok()?.held)
 }
 
 /// Whether the export at a destination is finished: its manifest stands, and nobody is at work there. Which run is meant

@@ -27,7 +27,7 @@ pub(super) struct Revived {
 /// on with, or all that are not read whole are made anew, under one snapshot again.
 pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &Company) -> Revived {
     if runs.iter().any(|run| run.request.external.is_some()) {
-        return revive_for_workers(runs, begun, company).await;
+        return Box::pin(revive_for_workers(runs, begun, company)).await;
     }
     let mut revived = Revived::default();
     let mut lives = None;

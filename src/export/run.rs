@@ -269,7 +269,9 @@ impl Run {
 
     async fn note_new_keepers(&self, reading: &dyn Reading) -> Infallible {
         match &self.place {
-            RunTarget::Destination { journal, .. } => keep::note_new_keepers(reading, journal).await,
+            RunTarget::Destination { journal, .. } => {
+                keep::note_new_keepers(reading, journal, self.begun_at.get().is_some()).await
+            }
             RunTarget::Stream { .. } => std::future::pending().await,
         }
     }

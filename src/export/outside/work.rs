@@ -138,7 +138,7 @@ async fn worked(request: WorkRequest, told: Sender<WorkerWord>, cancel: Cancella
     let (mut done, mut failed, mut lost) = (0, Vec::new(), None);
     for task in tasks {
         let export = task.export.clone();
-        match (at_one(&request, task, &told, &cancel).await, export) {
+        match (Box::pin(at_one(&request, task, &told, &cancel)).await, export) {
             (Ok(some), _) => done += some,
             (Err(error), Some(_)) if error.kind == ExportErrorKind::DestinationTaken => {
                 tracing::warn!(error = error.sentence(), "an export has ended, or goes on without this worker");
