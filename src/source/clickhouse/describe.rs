@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
+use super::folders::check_folders;
 use super::names::{literal, table};
 use super::plan::{ChRelation, alias};
 use super::prepare::ChPlanning;
-use crate::model::{ErrorCode, RelationKind, RelationRequest};
+use crate::model::{ErrorCode, ReadRequest, RelationKind, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
 /// What the server says of a relation.
@@ -50,8 +51,10 @@ impl ChPlanning<'_> {
     pub(super) async fn relation_and_columns(&self) -> Result<(ChDescribed, Vec<ChColumn>), SourceError> {
         let described = self.described().await?;
         let expressions = self.expressions(&described.relation).await?;
-        let rules = ChColumnRules { format: self.request.format, policies: &self.request.policies };
-        let columns = planned_columns(&described.columns, &self.request.shape, &expressions, &rules)?;
+        let ReadRequest { shape, policies, format, together, .. } = self.request;
+        check_folders(together, &shape.expressions, &described.columns)?;
+        let rules = ChColumnRules { format: *format, policies };
+        let columns = planned_columns(&described.columns, shape, &expressions, &rules)?;
         Ok((described, columns))
     }
 

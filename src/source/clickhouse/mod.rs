@@ -7,6 +7,7 @@ mod convert;
 mod decode;
 mod describe;
 pub(crate) mod error;
+mod folders;
 pub(crate) mod formats;
 pub(crate) mod frame;
 pub(crate) mod http;
