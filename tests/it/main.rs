@@ -16,6 +16,7 @@ mod cancel;
 mod caps;
 mod clickhouse_each_byte;
 mod clickhouse_frames;
+mod clickhouse_jobs;
 mod clickhouse_lineitem;
 mod clickhouse_matrix;
 mod clickhouse_merges;
