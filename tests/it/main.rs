@@ -14,6 +14,7 @@ mod awkward;
 mod aws;
 mod cancel;
 mod caps;
+mod clickhouse_access;
 mod clickhouse_each_byte;
 mod clickhouse_frames;
 mod clickhouse_jobs;
