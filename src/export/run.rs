@@ -218,7 +218,10 @@ impl Run {
                     never = self.note_new_keepers(reading.as_ref()) => match never {},
                 }
             }
-            None => receipts,
+            None => {
+                self.needs_no_workers();
+                receipts
+            }
         };
         // The source may have changed its plan.
         let changed = reading.as_deref().map(|reading| Planned::of(reading, relation, &planned.format)).transpose();
@@ -290,6 +293,7 @@ impl Run {
         result: Result<ExportReport, ExportError>,
         hold: Option<Hold>,
     ) -> Result<ExportReport, ExportError> {
+        self.needs_no_workers();
         let (Some(hold), RunTarget::Destination { destination, placement, journal }) = (hold, &self.place) else {
             return result;
         };

@@ -131,4 +131,6 @@ mod workers;
 mod workers_clickhouse;
 mod workers_ends;
 mod workers_faults;
+mod workers_jobs;
 mod workers_lineitem;
+mod workers_protect;
