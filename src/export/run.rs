@@ -226,7 +226,10 @@ impl Run {
         // The source may have changed its plan.
         let changed = reading.as_deref().map(|reading| Planned::of(reading, relation, &planned.format)).transpose();
         let unchanged = match &reading {
-            Some(reading) if !stop.is_cancelled() => reading.unchanged(relation).await.map_err(ExportError::from),
+            Some(reading) if !stop.is_cancelled() => {
+                let rows = receipts.iter().filter_map(|receipt| Some((receipt.partition, receipt.read.rows()?)));
+                reading.unchanged(relation, &rows.collect()).await.map_err(ExportError::from)
+            }
             _ => Ok(()),
         };
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.

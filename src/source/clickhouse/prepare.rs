@@ -22,6 +22,8 @@ use super::profile::ChProfile;
 use super::served_rows;
 use super::settings::{ClickHouseSession, WantedSetting};
 use super::typed_settings::wanted;
+use crate::base::failpoint;
+use crate::base::http::CodingChoice;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{ConsistencyChoice, Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
@@ -70,7 +72,7 @@ pub(crate) async fn session(
     prefix: String,
     rate: Option<NonZeroU64>,
 ) -> Result<Arc<ClickHouseSession>, SourceError> {
-    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix)?.paced(rate));
+    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, prefix)?.paced(rate));
     typed(http, &wanted(settings)).await
 }
 
@@ -208,7 +210,8 @@ impl ChPlanning<'_> {
         match why {
             None => {
                 plan.readers = readers.min(plan.partitions.len()).max(1);
-                plan.threads = (threads / readers_wide).max(1);
+                let share = (threads / readers_wide).max(1);
+                plan.threads = if failpoint::off("reader_threads") { threads } else { share };
             }
             Some(why) => {
                 plan.mode = ChMode::SingleStatement;
