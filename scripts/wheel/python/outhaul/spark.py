@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 import os
+import re
 import subprocess
 import threading
 import urllib.parse
@@ -253,12 +254,18 @@ class SparkRun:
             return
         if failed is not None and not self._cancelled and code == ENGINE_GONE:
             # The run only knows that nobody reads any more.
-            why = str(failed).strip().splitlines() or [type(failed).__name__]
-            report = {**report, "error": f"the Spark job failed: {why[0]}; {report.get('error', '')}"}
+            report = {**report, "error": f"the Spark job failed: {_reason(failed)}; {report.get('error', '')}"}
         error: OuthaulError = error_of(code, report, self._process.last_words)
         if self._cancelled and code < 0:
             error = Stopped(f"run {self.run_id} was cancelled", code=143, report=report)
         raise error from failed
+
+
+def _reason(error: BaseException) -> str:
+    """The line of an error of Spark's that says why: the last exception that is named in it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Failed): ", line)]
+    return (named or lines)[-1 if named else 0].strip()
 
 
 def _of_workers(
