@@ -65,7 +65,8 @@ async fn the_schemas_of_kubernetes_know_what_the_manifests_say() {
     }
     let folder = tempfile::tempdir().unwrap();
     let wrong = folder.path().join("wrong.yaml");
-    std::fs::write(&wrong, text("kubernetes-job.yaml").replace("backoffLimitPerIndex", "backoffLimitPerIndexes")).unwrap();
+    std::fs::write(&wrong, text("kubernetes-job.yaml").replace("backoffLimitPerIndex", "backoffLimitPerIndexes"))
+        .unwrap();
     let run = check(&wrong).await.expect(1);
     assert!(run.stderr.contains("backoffLimitPerIndexes") || run.stdout.len() > 10, "{run:?}");
 }
@@ -92,7 +93,11 @@ fn the_jobs_of_kubernetes_try_again_what_may_pass() {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         let context = &container(job)["securityContext"];
         assert_eq!(
-            (&context["allowPrivilegeEscalation"], &context["readOnlyRootFilesystem"], &context["capabilities"]["drop"]),
+            (
+                &context["allowPrivilegeEscalation"],
+                &context["readOnlyRootFilesystem"],
+                &context["capabilities"]["drop"]
+            ),
             (&json!(false), &json!(true), &json!(["ALL"]))
         );
         assert!(container(job)["stdin"].is_null(), "a pod's standard input is /dev/null");
@@ -124,7 +129,8 @@ impl Cluster {
     fn pod(&self, run: Outhaul) -> Outhaul {
         let bin = Path::new(env!("CARGO_BIN_EXE_outhaul")).parent().unwrap();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let run = run.env("PATH", path).env("TABLE", "orders").env("DEST", self.dest()).env("DATABASE_URL", &self.pg.url);
+        let run =
+            run.env("PATH", path).env("TABLE", "orders").env("DEST", self.dest()).env("DATABASE_URL", &self.pg.url);
         // Several partitions of a small table.
         run.env("OUTHAUL_PARTITIONS", "8").env("OUTHAUL_TEST_LIMITS", QUICK)
     }
@@ -244,8 +250,10 @@ async fn aws_batch_takes_the_definitions_and_their_commands_work_together() {
     let (run, worker) = (&file["run"], &file["worker"]);
     let (definition, submission) = ("RegisterJobDefinition", "SubmitJob");
     let asked = json!([
-        [definition, run], [definition, worker],
-        [submission, file["submit"]["run"]], [submission, file["submit"]["workers"]],
+        [definition, run],
+        [definition, worker],
+        [submission, file["submit"]["run"]],
+        [submission, file["submit"]["workers"]],
     ]);
     let said = batch_inputs(asked).await;
     assert!(said.stdout.is_empty(), "{}", said.stdout.escape_ascii());
