@@ -140,6 +140,8 @@ fn task(found: &Value) {
     assert_eq!(task["receipts"], json!(["receipt", "receipt", "receipt"]), "{task}");
     assert_eq!((&task["again"][0]["type"], &task["again"][0]["already"]), (&json!("receipt"), &json!(true)), "{task}");
     assert_eq!((&task["code"], &task["there"]), (&json!(0), &json!(true)), "{task}");
+    let there = &found["there"];
+    assert_eq!((&there["run_id"], &there["partitions"]), (&there["whole"], &json!([])), "{there}");
     let passwords = found["passwords"].as_object().unwrap();
     for (source, secret) in passwords {
         assert_eq!(secret, source.contains("secret") || source.contains("password="), "{source}");

@@ -180,6 +180,11 @@ run.stdin.close()
 found["task"]["code"] = run.wait()
 found["task"]["there"] = published("task")
 
+# What is there already needs no cluster.
+with outhaul.spark.export(None, "t", to=place("whole"), source=source, on_existing="skip") as there:
+    pass
+found["there"] = {"run_id": there.run_id, "partitions": there.partitions, "whole": report.run_id}
+
 # What may not travel to the executors.
 found["passwords"] = {
     text: outhaul.spark._has_password(text)

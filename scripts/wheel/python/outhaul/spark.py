@@ -150,31 +150,38 @@ class SparkRun:
         self._process = Process(self._arguments, self._variables, program=program, piped=True)
         try:
             ready = self._ready()
-            self.run_id = ready["run_id"]
-            self.destination = ready["destination"]
-            self.epoch = ready["epoch"]
-            self.plan_sha256 = ready["plan_sha256"]
-            self.max_workers = ready["max_workers"]
-            self.partitions = [Partition(one["number"], one["weight"]) for one in ready["partitions"]]
-            task = Task(
-                destination=self.destination,
-                run_id=self.run_id,
-                epoch=self.epoch,
-                plan_sha256=self.plan_sha256,
-                version=ready["outhaul_version"],
-                numbers=tuple(one.number for one in self.partitions),
-                options=self._worker_options,
-            )
-            self._reader = threading.Thread(target=self._read, name="outhaul-stdout", daemon=True)
-            self._reader.start()
-            self._job = _Job(self._spark, task, f"outhaul {self.run_id}", self._tell, self._hang_up)
+            if ready is not None:
+                self._begin(ready)
         except BaseException:
             self._process.stop()
             self._process.ended()
             raise
         return self
 
+    def _begin(self, ready: Mapping[str, Any]) -> None:
+        self.run_id = ready["run_id"]
+        self.destination = ready["destination"]
+        self.epoch = ready["epoch"]
+        self.plan_sha256 = ready["plan_sha256"]
+        self.max_workers = ready["max_workers"]
+        self.partitions = [Partition(one["number"], one["weight"]) for one in ready["partitions"]]
+        task = Task(
+            destination=self.destination,
+            run_id=self.run_id,
+            epoch=self.epoch,
+            plan_sha256=self.plan_sha256,
+            version=ready["outhaul_version"],
+            numbers=tuple(one.number for one in self.partitions),
+            options=self._worker_options,
+        )
+        self._job = _Job(self._spark, task, f"outhaul {self.run_id}", self._tell, self._hang_up)
+        self._reader = threading.Thread(target=self._read, args=(self._job,), name="outhaul-stdout", daemon=True)
+        self._reader.start()
+
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._job is None:
+            # There was nothing to read.
+            return
         if error is not None:
             self.cancel()
             self._end()
@@ -194,24 +201,30 @@ class SparkRun:
             self._job.cancel()
         self._process.stop()
 
-    def _ready(self) -> Dict[str, Any]:
-        """The first line, which the run prints once it waits for workers."""
+    def _ready(self) -> Optional[Dict[str, Any]]:
+        """The first line, which the run prints once it waits for workers. None where all was committed before: the report
+        says so, by ``run_id`` or ``on_existing="skip"``."""
         line = self._process.stdout.readline()
         said = parsed(line)
         if said.get("type") == "ready":
             return said
-        rest = [line, *self._process.stdout]
-        raise error_of(self._process.ended(), parsed(rest[-1]), self._process.last_words)
+        report = parsed([line, *self._process.stdout][-1])
+        code = self._process.ended()
+        if code != 0:
+            raise error_of(code, report, self._process.last_words)
+        self.report = Report.of(report)
+        self.run_id, self.destination = self.report.run_id, self.report.destination
+        self.partitions = []
+        return None
 
-    def _read(self) -> None:
+    def _read(self, job: "_Job") -> None:
         """Until the run has ended; then the job has no purpose any more."""
         for line in self._process.stdout:
             self._said[:] = [line]
         code = self._process.popen.wait()
-        if self._job is not None:
-            # The journal is quicker than Spark: a job whose receipts are all there is about to end by itself.
-            self._job.join(END_SECONDS if code == 0 else 0)
-            self._job.cancel()
+        # The journal is quicker than Spark: a job whose receipts are all there is about to end by itself.
+        job.join(END_SECONDS if code == 0 else 0)
+        job.cancel()
 
     def _tell(self, line: str) -> None:
         """A line of a worker, for the run."""
