@@ -183,9 +183,14 @@ impl FakeClickHouse {
 
     /// The same with parameters behind the URL.
     pub(crate) fn export_with(&self, parameters: &str, arguments: &[&str]) -> Outhaul {
-        let url = format!("clickhouse://me@{}/db{parameters}", self.address);
+        let url = self.url() + parameters;
         let own = ["export", "--from", url.as_str()];
         outhaul(own.iter().chain(arguments))
+    }
+
+    /// How it is reached.
+    pub(crate) fn url(&self) -> String {
+        format!("clickhouse://me@{}/db", self.address)
     }
 
     /// The statements that came, but for those about the server itself, each with its path.

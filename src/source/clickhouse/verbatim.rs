@@ -19,6 +19,7 @@ use super::formats;
 use super::frame::FrameProof;
 use super::http::ClickHouseHttp;
 use super::kept_prefix::KeptPrefix;
+use super::kill::QueryName;
 use super::lexer;
 use super::prepare::{prefix, query_id};
 use super::settings::ClickHouseSession;
@@ -105,7 +106,8 @@ impl VerbatimReading {
 
     async fn answer(&self, id: String, last: bool) -> Result<Opened, SourceError> {
         let parameters = [("default_format", DEFAULT_FORMAT)];
-        let body = self.session.stream("reading the answer", &self.sql, &id, &parameters).await?;
+        let body =
+            self.session.stream("reading the answer", &self.sql, &QueryName::unique(id.as_str()), &parameters).await?;
         // A server of 2018 does not say it.
         let format = body.header("X-ClickHouse-Format").unwrap_or(&self.format);
         let named = formats::written(format, body.header("Content-Type"));
@@ -323,7 +325,13 @@ fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> P
         columns: Vec::new(),
         key: Vec::new(),
         cap: CapPlan::none(),
-        partitions: vec![Partition { number: 0, range: PartRange::Whole, ordered: false, row_limit: None }],
+        partitions: vec![Partition {
+            number: 0,
+            range: PartRange::Whole,
+            ordered: false,
+            row_limit: None,
+            counted_rows: None,
+        }],
         read: ReadPlan {
             mode: "verbatim".to_owned(),
             consistency: ConsistencyMode::Other(MODE.to_owned()),
