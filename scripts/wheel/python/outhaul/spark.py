@@ -121,6 +121,9 @@ class SparkRun:
     partitions: List[Partition]
     """What is to be read, the heaviest first."""
     max_workers: int
+    receipts: List[Dict[str, Any]]
+    """What the workers said of the partitions that they have read: ``partition``, ``attempt``, ``rows``, ``bytes``, ``parts``,
+    and ``already`` where another attempt had read it. They come with the end of the Spark job."""
     report: Report
     """The program's report; there once the ``with`` statement has ended."""
 
@@ -143,6 +146,7 @@ class SparkRun:
         self._arguments, self._variables = command(verb, table, to, source, settings)
         self._job: Optional[_Job] = None
         self._cancelled = False
+        self.receipts = []
         self._said: List[bytes] = []
 
     def __enter__(self) -> "SparkRun":
@@ -228,6 +232,9 @@ class SparkRun:
 
     def _tell(self, line: str) -> None:
         """A line of a worker, for the run."""
+        said = parsed(line)
+        if said.pop("type", None) == "receipt":
+            self.receipts.append(said)
         self._write((line + "\n").encode())
 
     def _hang_up(self) -> None:
