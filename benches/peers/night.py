@@ -1,10 +1,11 @@
 """A night of forty tables: `outhaul run` against `pg_dump -Fd -j` and a loop of DuckDB COPYs, in turns; and jobs of 200 small
-tables beside the server and 20 ms away from it.
+tables beside the server, 20 ms away from it, and to an S3 server 20 ms away. `scripts/bench --night` starts all that it needs.
 
-    python3 benches/peers/night.py --binary target/release/outhaul --from URL [--peers DIR] [--rounds 5] [--only NAME,…]
+    python3 benches/peers/night.py --binary target/release/outhaul --url URL [--peers DIR] [--rounds 5] [--only NAME,…] [--out FILE]
 
 URL is of an empty database of a superuser without a password. DIR is the environment that scripts/bench installs, for DuckDB
-and its extension; without it DuckDB is left out. Prints JSON; ratios are of one run.
+and its extension; without it DuckDB is left out. The S3 server is the one of OUTHAUL_TEST_S3_…; without it the job to S3 is
+left out. Prints JSON; ratios are of one run.
 """
 
 import argparse
@@ -27,6 +28,9 @@ ROWS = [3_000_000, 1_000_000] + [200_000] * 8 + [5_000] * 30
 SMALL_TABLES = 200
 SMALL_ROWS = 100
 ROUND_TRIP_S = 0.020
+# Seconds, and the share of the better peer's: what the project promises.
+BARS = {"small": 5, "small_far": 20, "small_s3": 40}
+NIGHT_BAR = 0.8
 
 
 def sql(url, text):
@@ -48,15 +52,25 @@ def fill(url):
     sql(url, "create schema small;" + "".join(tables + small) + "vacuum analyze;")
 
 
-def job(folder, schema):
+def job(folder, schema, root):
     path = os.path.join(folder, "job.toml")
     with open(path, "w", encoding="ascii") as out:
-        out.write(f"[defaults]\nreaders = {READERS}\nto = '{folder}/out/{{table}}'\n[[export]]\ntable = '{schema}.*'\n")
+        out.write(f"[defaults]\nreaders = {READERS}\nto = '{root}/{{table}}'\n[[export]]\ntable = '{schema}.*'\n")
     return path
 
 
-def outhaul(binary, url, folder, schema="public"):
-    return [binary, "run", job(folder, schema), "--from", url, "--progress", "none"]
+def outhaul(binary, url, folder, schema="public", root=None):
+    return [binary, "run", job(folder, schema, root or f"{folder}/out"), "--from", url, "--progress", "none"]
+
+
+def s3_settings(endpoint):
+    return {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": os.environ["OUTHAUL_TEST_S3_ACCESS_KEY"],
+        "AWS_SECRET_ACCESS_KEY": os.environ["OUTHAUL_TEST_S3_SECRET_KEY"],
+    }
 
 
 def pg_dump(url, folder):
@@ -103,17 +117,18 @@ class Far:
         argv = [sys.executable, "-c", script, place.hostname, str(place.port), str(ROUND_TRIP_S / 2)]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         port = self.process.stdout.readline().strip()
-        self.url = f"{place.scheme}://{place.username}@127.0.0.1:{port}{place.path}?sslmode=disable"
+        user = f"{place.username}@" if place.username else ""
+        self.url = f"{place.scheme}://{user}127.0.0.1:{port}{place.path}"
 
     def stop(self):
         self.process.kill()
         self.process.wait()
 
 
-def timed(name, argv_of):
+def timed(name, argv_of, settings):
     folder = tempfile.mkdtemp(prefix=f"outhaul-night-{name}-")
     try:
-        env = {key: os.environ[key] for key in ("PATH", "HOME", "LD_LIBRARY_PATH") if key in os.environ}
+        env = {key: os.environ[key] for key in ("PATH", "HOME", "LD_LIBRARY_PATH") if key in os.environ} | settings
         with tempfile.NamedTemporaryFile() as errors:
             usage = measure.run([argv_of(folder)], env, errors.name)
             if usage.error:
@@ -126,20 +141,32 @@ def timed(name, argv_of):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", required=True)
-    parser.add_argument("--from", dest="url", required=True)
+    parser.add_argument("--url", required=True)
     parser.add_argument("--peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="")
+    parser.add_argument("--out")
     args = parser.parse_args()
     fill(args.url)
     url = args.url + "?sslmode=disable"
     far = Far(args.url)
+    relays = [far]
     tools = {
         "outhaul": lambda folder: outhaul(args.binary, url, folder),
         "pg_dump": lambda folder: pg_dump(args.url, folder),
         "small": lambda folder: outhaul(args.binary, url, folder, "small"),
-        "small_far": lambda folder: outhaul(args.binary, far.url, folder, "small"),
+        "small_far": lambda folder: outhaul(args.binary, far.url + "?sslmode=disable", folder, "small"),
     }
+    settings = {}
+    if "OUTHAUL_TEST_S3_ENDPOINT" in os.environ:
+        far_store = Far(os.environ["OUTHAUL_TEST_S3_ENDPOINT"])
+        relays.append(far_store)
+        bucket = os.environ["OUTHAUL_TEST_S3_BUCKET"]
+        root = lambda folder: f"s3://{bucket}/{os.path.basename(folder)}"
+        tools["small_s3"] = lambda folder: outhaul(args.binary, url, folder, "small", root(folder))
+        settings["small_s3"] = s3_settings(far_store.url)
+    else:
+        print("the job to S3 is left out: OUTHAUL_TEST_S3_ENDPOINT names no server", file=sys.stderr)
     extension = environment.duckdb_extension(args.peers) if args.peers else None
     if extension:
         tools["duckdb"] = lambda folder: duckdb(args.peers, extension, args.url, folder)
@@ -150,14 +177,19 @@ def main():
         found = {name: [] for name in chosen}
         for _ in range(args.rounds):
             for name, tool in chosen.items():
-                usage = timed(name, tool)
+                usage = timed(name, tool, settings.get(name, {}))
                 found[name].append(usage)
                 print(f"{name}: {usage.wall_s:.2f} s", file=sys.stderr)
     finally:
-        far.stop()
+        for relay in relays:
+            relay.stop()
     walls = {name: statistics.median(usage.wall_s for usage in runs) for name, runs in found.items()}
     peers = [walls[name] for name in ("pg_dump", "duckdb") if name in walls]
-    print(json.dumps({
+    ratio = walls["outhaul"] / min(peers) if peers and "outhaul" in walls else None
+    bars = {name: {"measured": round(walls[name], 2), "bar": bar, "met": walls[name] < bar} for name, bar in BARS.items() if name in walls}
+    if ratio is not None:
+        bars["night"] = {"measured": round(ratio, 3), "bar": NIGHT_BAR, "met": ratio <= NIGHT_BAR}
+    text = json.dumps({
         "date": time.strftime("%Y-%m-%d"),
         "rounds": args.rounds,
         "tables": len(ROWS), "rows": sum(ROWS), "readers": READERS,
@@ -165,8 +197,12 @@ def main():
         "wall_s": {name: round(wall, 2) for name, wall in walls.items()},
         "cpu_s": {name: round(statistics.median(usage.cpu_s for usage in runs), 2) for name, runs in found.items()},
         "peak_mb": {name: round(max(usage.rss_mb for usage in runs), 1) for name, runs in found.items()},
-        "ratio_to_the_better_peer": round(walls["outhaul"] / min(peers), 2) if peers and "outhaul" in walls else None,
-    }, indent=2))  # fmt: skip
+        "bars": bars,
+    }, indent=2)  # fmt: skip
+    print(text)
+    if args.out:
+        with open(args.out, "w", encoding="utf-8") as out:
+            out.write(text + "\n")
 
 
 if __name__ == "__main__":

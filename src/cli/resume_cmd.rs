@@ -9,7 +9,7 @@ use super::run_view::JobTotals;
 use super::session::{self, Facts};
 use super::summary::{Failure, Left};
 use super::{CommandContext, args, engine, export_cmd, run_cmd};
-use crate::config;
+use crate::config::{self, Resumption};
 use crate::export::ExportError;
 use crate::export::job_resume::{find_job, resume_job};
 use crate::export::resume::{self, ResumeRequest};
@@ -17,7 +17,7 @@ use crate::model::ExportErrorKind;
 use crate::store::shown;
 
 pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8 {
-    let (source, (readers, aws_credential_command, external), mut options) =
+    let (source, Resumption { readers, aws_credential_command, external, protect_key }, mut options) =
         match config::load_resume(args::flags(matches), &context.environment) {
             Ok(loaded) => loaded,
             Err(errors) => return context.refuse(&errors),
@@ -35,6 +35,7 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         take_over: matches.get_flag("take_over"),
         aws_credential_command,
         external: external.map(|_| engine::line(options.stdin)),
+        protect_key,
     };
     match context.unless_stopped("stopped while looking for the run", find_job(&request)).await {
         Ok(None) => {}

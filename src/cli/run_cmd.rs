@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use chrono::NaiveDate;
 use clap::ArgMatches;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::config::job::{JobChoice, JobFile, schema};
 use crate::config::{ConfigErrors, FrontOptions};
 use crate::export::ExportError;
 use crate::export::job::{ExportEvent, JobExport, JobReport, JobRequest, plan_job, run_job};
+use crate::export::job_record::day_of;
 use crate::model::{Event, ExportErrorKind};
 
 pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
@@ -80,7 +82,18 @@ async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequ
     };
     let names = |id: &str| matches.get_many::<String>(id).into_iter().flatten().cloned().collect();
     let choice = JobChoice { only: names("only"), except: names("except") };
-    let (mut job, options) = file.job(&flags, environment, &source, &listed, &choice).map_err(NoJob::Config)?;
+    let made = |day: Option<String>| {
+        let day = day.map(|day| ("date", vec![day]));
+        let flags: Vec<_> = flags.iter().cloned().chain(day).collect();
+        file.job(&flags, environment, &source, &listed, &choice).map_err(NoJob::Config)
+    };
+    let (mut job, mut options) = made(None)?;
+    if file.names_the_day()
+        && let Some(day) = day_of_first_try(&job, |day| Ok(made(Some(day))?.0), context).await?
+    {
+        tracing::info!(day, "the run began on another day, by which {{date}} expands");
+        (job, options) = made(Some(day))?;
+    }
     let kept = job.exports.iter().any(|export| export.request.commit.keep_snapshot.is_some());
     if kept {
         let connection = file.connection(flags, environment);
@@ -90,6 +103,31 @@ async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequ
         }
     }
     Ok((job, options))
+}
+
+/// The day by which `{date}` expanded when the run of this id began, where that is another than today: a retry after midnight
+/// goes on in the folders of the evening.
+async fn day_of_first_try(
+    job: &JobRequest,
+    made: impl Fn(String) -> Result<JobRequest, NoJob>,
+    context: &CommandContext,
+) -> Result<Option<String>, NoJob> {
+    let Some(JobExport { request, .. }) = job.exports.first().filter(|_| !job.date_given) else { return Ok(None) };
+    if !request.commit.run_id_given {
+        return Ok(None);
+    }
+    let credentials = request.commit.aws_credential_command.as_ref();
+    let looked = async |root: &str| {
+        let looking = Box::pin(day_of(root, &job.run_id, credentials));
+        context.unless_stopped("stopped while looking for the run", looking).await.map_err(NoJob::Source)
+    };
+    if let Some(day) = looked(&job.root).await? {
+        return Ok((day != job.date).then_some(day));
+    }
+    let evening = job.date.parse().ok().and_then(|date: NaiveDate| date.pred_opt());
+    let Some(evening) = evening else { return Ok(None) };
+    let before = made(evening.to_string())?;
+    if before.root == job.root { Ok(None) } else { looked(&before.root).await }
 }
 
 /// Runs a job to its end and tells of it; returns the exit code.

@@ -405,5 +405,30 @@ mod tests {
         ] {
             assert_eq!(gravest(codes.clone()), expected, "{codes:?}");
         }
+        let order = [1, 2, 30, 10, 20, 13, 14, 15, 22, 23, 12, 11, 21, 16, 143, 130, 3, 0];
+        for (place, graver) in order.into_iter().enumerate() {
+            for other in order.into_iter().skip(place) {
+                assert_eq!([gravest([graver, other]), gravest([other, graver])], [graver; 2], "{graver} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_may_be_tried_again_where_every_failed_export_may() {
+        let failed = |kind| Err(ExportError::new(kind, "it failed"));
+        let (again, never) = (ExportErrorKind::SourceUnavailable, ExportErrorKind::Usage);
+        for (kinds, retryable) in [
+            (&[][..], false),
+            (&[again], true),
+            (&[again, ExportErrorKind::GaveWay], true),
+            (&[again, never], false),
+            (&[never, again], false),
+        ] {
+            let mut job = report(Ok(samples::report()));
+            for kind in kinds {
+                job.exports.extend(report(failed(*kind)).exports.pop());
+            }
+            assert_eq!(JobSummary::new(&job).body().retryable, retryable, "{kinds:?}");
+        }
     }
 }

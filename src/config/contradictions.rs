@@ -220,6 +220,9 @@ impl Contradictions<'_> {
         if self.is("read_mode", "keyset") {
             self.refuse(&["workers"], "with --read-mode keyset, which has no snapshot to share", hint);
         }
+        if self.is("format", "source") {
+            self.refuse(&["workers"], "with --format source, whose one file one process writes", hint);
+        }
     }
 
     fn incremental(&mut self) {
@@ -259,7 +262,6 @@ impl Contradictions<'_> {
             "source_profile",
             "unconstrained_numeric",
             "watermark",
-            "workers",
             "yield_to_ddl",
         ];
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub use crate::base::telemetry::LogFormat;
 pub(crate) use raw::default_of;
 pub use typed::{ColorKind, FrontOptions, ProgressKind, ReportKind, load};
-pub(crate) use typed::{duration, load_connection, load_keep, load_resume, load_worker};
+pub(crate) use typed::{Resumption, duration, load_connection, load_keep, load_resume, load_worker};
 
 /// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong
 /// name does not fill the memory.

@@ -1,13 +1,13 @@
 //! `--protect` and the file of `--protect-file`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::options::Given;
 use super::{ConfigError, Environment, value};
 use crate::base::voice;
-use crate::model::{ProtectOptions, ProtectRule, Protection};
+use crate::model::{AbsentColumn, ProtectKeyPlace, ProtectOptions, ProtectRule, Protection};
 
 /// `column=how`, the column as it is called in the output, quoted where it must be.
 pub(super) fn column(text: &str) -> Result<(String, Protection), String> {
@@ -33,7 +33,10 @@ pub(super) fn options(
     environment: &Environment,
     errors: &mut Vec<ConfigError>,
 ) -> Option<ProtectOptions> {
-    let exact = given.protect.drain(..).map(|(name, how)| ProtectRule { name, pattern: false, how });
+    let exact = given.protect.drain(..).map(|(name, how)| {
+        let absent = AbsentColumn::Refused;
+        ProtectRule { name, pattern: false, how, absent }
+    });
     let mut rules: Vec<ProtectRule> = exact.collect();
     if let Some(path) = given.protect_file.take() {
         match rules_of(&path, environment) {
@@ -52,10 +55,7 @@ pub(super) fn options(
             let hint = "give --protect-key-file FILE or --protect-key-command COMMAND";
             errors.push(ConfigError::new("columns are to be hashed, and there is no key", hint));
         }
-        (true, true, true) => {
-            let what = "--protect-key-file and --protect-key-command are both given";
-            errors.push(ConfigError::new(what, "give one of them"));
-        }
+        (true, true, true) => errors.push(two_keys()),
         (false, true, _) | (false, _, true) => {
             let what = "a key is given, and no column is to be hashed";
             errors.push(ConfigError::new(what, "add --protect COLUMN=hash, or leave the key out"));
@@ -63,8 +63,25 @@ pub(super) fn options(
         _ => {}
     }
     // A process that resumes the run may stand in another folder.
-    let key_file = key_file.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let key_file = key_file.map(absolute);
     (!rules.is_empty()).then_some(ProtectOptions { rules, key_file, key_command })
+}
+
+/// Where the key is found, for a command that goes on with what another process began.
+pub(super) fn key_place(given: &mut Given, errors: &mut Vec<ConfigError>) -> ProtectKeyPlace {
+    let (file, command) = (given.protect_key_file.take().map(absolute), given.protect_key_command.take());
+    if file.is_some() && command.is_some() {
+        errors.push(two_keys());
+    }
+    ProtectKeyPlace { file, command }
+}
+
+fn two_keys() -> ConfigError {
+    ConfigError::new("--protect-key-file and --protect-key-command are both given", "give one of them")
+}
+
+fn absolute(file: PathBuf) -> PathBuf {
+    std::path::absolute(&file).unwrap_or(file)
 }
 
 fn rules_of(path: &Path, environment: &Environment) -> Result<Vec<ProtectRule>, String> {
@@ -77,7 +94,7 @@ fn of_text(text: &str) -> Result<Vec<ProtectRule>, String> {
     let rule = |(name, how): (String, String)| {
         let how = word(&how).map_err(|why| format!("{name:?} is {how:?}: {why}"))?;
         // An idle name of a file is one too: the file is for many tables.
-        Ok(ProtectRule { pattern: true, name, how })
+        Ok(ProtectRule { pattern: true, name, how, absent: AbsentColumn::Told })
     };
     let rules: Vec<ProtectRule> = file.columns.into_iter().map(rule).collect::<Result<_, String>>()?;
     if rules.is_empty() { Err("it protects no column".to_owned()) } else { Ok(rules) }

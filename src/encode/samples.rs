@@ -19,7 +19,7 @@ use crate::model::{
     Newline, ParquetOptions, Policies, Precision,
 };
 
-pub(super) fn column(name: &str, carrier: Carrier) -> ColumnPlan {
+pub(crate) fn column(name: &str, carrier: Carrier) -> ColumnPlan {
     ColumnPlan {
         name: name.to_owned(),
         origin: ColumnOrigin::Column(name.to_owned()),

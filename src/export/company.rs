@@ -112,6 +112,11 @@ impl Company {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// How many exports the run has, those among them that have ended before it began.
+    pub(crate) fn exports(&self) -> usize {
+        self.exports
+    }
+
     /// What is read under one snapshot.
     pub(crate) fn scope(&self) -> SnapshotScope {
         self.scope

@@ -15,8 +15,9 @@ use super::job_record;
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planned::{check_counts, format_of};
+use super::protect_names::{self, NamedColumns};
 use super::request::ExportRequest;
-use super::run::{Run, plan, unless_cancelled};
+use super::run::{Run, plan_alone, unless_cancelled};
 use super::since;
 use super::together::together;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
@@ -36,6 +37,10 @@ pub struct JobRequest {
     pub on_error: OnError,
     /// What of it is read under one snapshot.
     pub snapshot: SnapshotScope,
+    /// The day that stands for `{date}`, as `2026-11-28`.
+    pub date: String,
+    /// Whether somebody said so: else a retry takes the day on which the run began.
+    pub date_given: bool,
     /// The exports, with one source and one id. The first has the run's own options.
     pub exports: Vec<JobExport>,
 }
@@ -122,6 +127,8 @@ pub(super) struct JobTerms {
     pub(super) run_id: String,
     pub(super) on_error: OnError,
     pub(super) snapshot: SnapshotScope,
+    /// The day that stands for `{date}`, where that is known.
+    pub(super) date: Option<String>,
     pub(super) readers: usize,
     /// Whether the rest of an export may be read under another snapshot than what is there of it.
     pub(super) allow_mixed: AllowMixed,
@@ -178,6 +185,7 @@ async fn begun(
         run_id: job.run_id,
         on_error: job.on_error,
         snapshot: job.snapshot,
+        date: Some(job.date),
         readers,
         allow_mixed: AllowMixed(false),
     };
@@ -325,7 +333,7 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
     let mut plans = Vec::new();
     for (relation, (export, request)) in job.exports.iter().zip(&requests).enumerate() {
         let planned = match (reading.refused(relation), reading.plan(relation)) {
-            (Some(error), _) => Err(error.into()),
+            (Some(error), _) => Err(request.told(error)),
             (None, Some(plan)) => {
                 let compared =
                     since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found).map(drop));
@@ -336,14 +344,22 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
         };
         plans.push((export.name.clone(), planned));
     }
+    check_names(&requests, &plans)?;
     Ok(plans)
+}
+
+/// Refuses names of `--protect` that no export has.
+fn check_names(requests: &[ExportRequest], plans: &[PlannedExport]) -> Result<(), ExportError> {
+    let named = requests.iter().zip(plans);
+    let named = named.map(|(request, (_, plan))| NamedColumns::of(request, plan.as_ref().ok().map(Arc::as_ref)));
+    protect_names::check(named, false)
 }
 
 /// The plan of each export under a moment of its own.
 async fn plan_apart(job: &JobRequest, requests: Vec<ExportRequest>) -> Result<Vec<PlannedExport>, ExportError> {
     let mut plans = Vec::new();
-    for (export, request) in job.exports.iter().zip(requests) {
-        let planned = plan(request).await.map(Arc::new);
+    for (export, request) in job.exports.iter().zip(&requests) {
+        let planned = plan_alone(request.clone()).await.map(|(plan, _)| Arc::new(plan));
         // Who cannot be reached for one is not asked for the others.
         let unreachable = [ExportErrorKind::SourceUnavailable, ExportErrorKind::SourceAuthentication];
         match planned {
@@ -351,5 +367,6 @@ async fn plan_apart(job: &JobRequest, requests: Vec<ExportRequest>) -> Result<Ve
             planned => plans.push((export.name.clone(), planned)),
         }
     }
+    check_names(&requests, &plans)?;
     Ok(plans)
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::clean::{CleanReport, CleanRequest, clean};
 use super::error::ExportError;
 use super::job::{JobOutcome, JobPart, JobTerms};
-use crate::model::{ExportErrorKind, OnError, RunStatus, SnapshotScope};
+use crate::base::failpoint;
+use crate::model::{CredentialCommand, ExportErrorKind, OnError, RunStatus, SnapshotScope};
 use crate::store::{Destination, StoreOptions, unreadable};
 
 /// The version of the record.
@@ -36,6 +37,8 @@ struct JobRunRecord<'a> {
     on_error: &'static str,
     /// `run` or `export`.
     snapshot: &'static str,
+    /// The day that stood for `{date}`; null where nobody knows.
+    date: Option<&'a str>,
     exports: Vec<ExportInRecord<'a>>,
 }
 
@@ -67,6 +70,8 @@ pub(super) struct FoundRecord {
     on_error: Option<String>,
     #[serde(default)]
     snapshot: Option<String>,
+    #[serde(default)]
+    pub(super) date: Option<String>,
     pub(super) exports: Vec<FoundExport>,
 }
 
@@ -168,6 +173,7 @@ fn record(
         one_instant,
         on_error,
         snapshot,
+        date: terms.date.as_deref(),
         exports,
     };
     serde_json::to_vec_pretty(&record)
@@ -232,6 +238,25 @@ pub async fn clean_job(request: &CleanRequest) -> Result<Option<CleanedJob>, Exp
         root.delete_all(unended).await?;
     }
     Ok(Some(cleaned))
+}
+
+/// The day that stood for `{date}` when the run of this id began at a root; `None` where it has left no record there.
+///
+/// # Errors
+/// The root does not answer.
+///
+/// # Cancel safety
+/// It only reads.
+pub async fn day_of(
+    root: &str,
+    run_id: &str,
+    credentials: Option<&CredentialCommand>,
+) -> Result<Option<String>, ExportError> {
+    let root = Destination::connect(root, &StoreOptions::small(), credentials).await?;
+    let Some(found) = root.read(&path(run_id)).await? else { return Ok(None) };
+    // One that cannot be read is written anew.
+    let record = serde_json::from_slice::<FoundRecord>(&found.bytes).ok();
+    Ok(record.and_then(|record| record.date).filter(|_| !failpoint::off("first-day")))
 }
 
 /// The records at a root, each with its path. One that cannot be read is passed over.

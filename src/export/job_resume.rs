@@ -83,8 +83,8 @@ pub async fn find_job(request: &ResumeRequest) -> Result<Option<ResumableJob>, E
     let (readers, root_url) = (readers.max().unwrap_or(1), shown(&request.destination));
     let (on_error, snapshot) = (record.on_error(), record.scope());
     let allow_mixed = AllowMixed(request.allow_mixed_snapshot);
-    let FoundRecord { run_id, .. } = record;
-    let terms = JobTerms { root, root_url, run_id, on_error, snapshot, readers, allow_mixed };
+    let FoundRecord { run_id, date, .. } = record;
+    let terms = JobTerms { root, root_url, run_id, on_error, snapshot, date, readers, allow_mixed };
     Ok(Some(ResumableJob { terms, parts }))
 }
 
@@ -171,6 +171,7 @@ fn of_record(
         run_id_given: true,
         take_over: request.take_over,
         aws_credential_command: request.aws_credential_command.clone(),
+        protect: asked.commit.protect.map(|protect| protect.with_key_at(request.protect_key.clone())),
         ..asked.commit
     };
     asked

@@ -23,6 +23,7 @@ mod patience;
 pub(crate) mod place;
 mod planned;
 mod protect_key;
+mod protect_names;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;

@@ -6,7 +6,7 @@ use super::error::ExportError;
 use super::run::Run;
 use crate::base::command;
 use crate::encode::ProtectKey;
-use crate::model::{CredentialCommand, ExportErrorKind, ProtectOptions, Protection};
+use crate::model::{CredentialCommand, ExportErrorKind, ProtectOptions};
 
 /// A command that asks a vault has it in a second.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ impl Run {
 /// # Cancel safety
 /// Dropping the future kills the command.
 async fn of(protect: Option<&ProtectOptions>) -> Result<Option<ProtectKey>, ExportError> {
-    let Some(protect) = protect.filter(|it| it.rules.iter().any(|rule| rule.how == Protection::Hash)) else {
+    let Some(protect) = protect.filter(|protect| protect.hashes()) else {
         return Ok(None);
     };
     let bytes = match (&protect.key_file, &protect.key_command) {
@@ -57,7 +57,7 @@ async fn of(protect: Option<&ProtectOptions>) -> Result<Option<ProtectKey>, Expo
         (None, Some(line)) => said_by(line).await?,
         (None, None) => {
             let message = "no record of a run has the command that prints its key".to_owned();
-            return Err(wrong(message).with_hint("export again; with --protect-key-file a run can be resumed"));
+            return Err(wrong(message).with_hint("give it again: --protect-key-command COMMAND"));
         }
     };
     let mut key = bytes.as_slice();

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::error::ExportError;
 use super::keep::KeeperLaunch;
 use super::outside::Outside;
+use crate::base::failpoint;
 use crate::base::memory::{
     BATCH_TEXT_BYTES, COMPRESSOR_BYTES, PARTS_SUPPOSED, ROW_BYTES_SUPPOSED, RunMemory, STREAM_PIECES,
 };
@@ -11,7 +13,7 @@ use crate::model::{
     CommitOptions, Format, FormatOptions, IncrementalOptions, PolicyOptions, ReadRequest, ShapeOptions, SinceExport,
     Target, WatermarkRequest, WorkOptions,
 };
-use crate::source::Source;
+use crate::source::{Source, SourceError};
 
 /// One export: one relation, one destination, one manifest.
 #[derive(Debug, Clone)]
@@ -66,6 +68,12 @@ impl ExportRequest {
             parts,
         };
         run.peak()
+    }
+
+    /// An error of planning, as it may be told.
+    pub(crate) fn told(&self, error: SourceError) -> ExportError {
+        let hidden = self.commit.protect.is_some() && !failpoint::off("hidden-words");
+        if hidden { error.without_words_of_rows().into() } else { error.into() }
     }
 
     /// What of it the source is asked for, where there is no export to go on from.

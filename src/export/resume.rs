@@ -27,8 +27,8 @@ use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
 use crate::model::{
-    CredentialCommand, Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ResumedProgress,
-    StagedObject, Staging, Target,
+    CredentialCommand, Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ProtectKeyPlace,
+    ProtectOptions, ResumedProgress, StagedObject, Staging, Target,
 };
 use crate::source::{Reading, Source};
 use crate::store::owner::{owner, refuse_alive};
@@ -53,6 +53,8 @@ pub struct ResumeRequest {
     pub aws_credential_command: Option<CredentialCommand>,
     /// That other processes read what is missing, where they do.
     pub external: Option<Outside>,
+    /// Where the key of hashes is, where that is said again.
+    pub protect_key: ProtectKeyPlace,
 }
 
 /// What is found of the run.
@@ -106,6 +108,7 @@ async fn resumed(
     export.external = request.external.clone();
     export.commit.single_file = placement != Placement::Parts;
     export.commit.aws_credential_command = request.aws_credential_command.clone();
+    export.commit.protect = keyed(export.commit.protect.take(), &request.protect_key)?;
     let place = unless_cancelled(&cancel, RunTarget::open(&export)).await?;
     let mut run = Run::new(export, place, events);
     run.commit_begun = commit_begun;
@@ -120,6 +123,18 @@ async fn resumed(
     let Some(hold) = hold else { return Err(ExportError::internal("a stream has nothing to resume")) };
     let result = Box::pin(go_on(&run, &request, record, &hold, &stop)).await;
     run.end(result.map_err(|error| run.stays_resumable(error, &hold)), Some(hold)).await
+}
+
+/// What protects columns, with the key where that is said again: no record has a command that prints it.
+///
+/// # Errors
+/// [`ExportErrorKind::Usage`] where nothing is hashed.
+fn keyed(protect: Option<ProtectOptions>, key: &ProtectKeyPlace) -> Result<Option<ProtectOptions>, ExportError> {
+    if *key != ProtectKeyPlace::default() && !protect.as_ref().is_some_and(ProtectOptions::hashes) {
+        let message = "a key is given, and the run hashes no column";
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave the key out"));
+    }
+    Ok(protect.map(|protect| protect.with_key_at(key.clone())))
 }
 
 /// Finishes an export that has committed, and reports it.

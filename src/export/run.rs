@@ -20,6 +20,7 @@ use super::keep::{self, DetachedKeeper};
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planned::{Planned, check_counts, format_of};
+use super::protect_names::{self, NamedColumns};
 use super::record::RunRecord;
 use super::request::ExportRequest;
 use super::since::{self, Continuation};
@@ -27,7 +28,7 @@ use super::together::together;
 use crate::base::failpoint;
 use crate::commit::Existing;
 use crate::encode::ProtectKey;
-use crate::model::{Event, ExportReport, OnSignal, PartitionReceipt, Plan, ResumedProgress};
+use crate::model::{ColumnPlan, Event, ExportReport, OnSignal, PartitionReceipt, Plan, ResumedProgress};
 use crate::source::Reading;
 use crate::store::AttemptSeed;
 
@@ -58,6 +59,8 @@ pub(crate) struct Run {
     pub(crate) litter: Mark,
     /// Under which values are hashed, once it is read; `None` where none are.
     pub(crate) protect_key: OnceCell<Option<ProtectKey>>,
+    /// The columns that could be protected, once they are planned.
+    pub(super) protectable: OnceLock<Vec<ColumnPlan>>,
 }
 
 /// What of a run is to be carried out, and with whom.
@@ -122,16 +125,24 @@ pub async fn run(
 ///
 /// # Errors
 /// As [`run`], up to the first read.
-pub async fn plan(mut request: ExportRequest) -> Result<Plan, ExportError> {
+pub async fn plan(request: ExportRequest) -> Result<Plan, ExportError> {
+    let (plan, request) = plan_alone(request).await?;
+    protect_names::check([NamedColumns::of(&request, Some(&plan))], false)?;
+    Ok(plan)
+}
+
+/// The same, where somebody else tells of names of columns that are for none.
+pub(super) async fn plan_alone(mut request: ExportRequest) -> Result<(Plan, ExportRequest), ExportError> {
     request.source.check(&mut request.shape)?;
     RunTarget::check(&request)?;
     let found = since::find(&request).await?;
-    let plans = request.source.plan(vec![request.read_request_since(found.export()?)]).await?;
+    let plans = request.source.plan(vec![request.read_request_since(found.export()?)]).await;
+    let plans = plans.map_err(|error| request.told(error))?;
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
     since::compare(&request, &plan, &found)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
-    Ok(plan)
+    Ok((plan, request))
 }
 
 pub(crate) async fn unless_cancelled<T>(
@@ -164,6 +175,7 @@ impl Run {
             since,
             litter,
             protect_key: OnceCell::new(),
+            protectable: OnceLock::new(),
         }
     }
 
@@ -180,7 +192,7 @@ impl Run {
 
     /// Makes sure that what stands at the destination is what this run would make.
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
-        let plan = plan(self.request.clone()).await?;
+        let (plan, _) = plan_alone(self.request.clone()).await?;
         let format = format_of(&plan, &self.request.format)?;
         Ok(existing.same_request(&plan, &format, self.request.commit.output_rules())?)
     }
@@ -330,6 +342,10 @@ impl Run {
         let request = &self.request;
         let mut planned = Planned::of(reading, relation, &request.format)?;
         check_counts(&planned.plan, request)?;
+        if request.commit.protect.is_some() {
+            // Nobody else sets it.
+            let _ = self.protectable.set(planned.plan.columns.clone());
+        }
         planned.protect_key_id = self.protect_key().await?.map(ProtectKey::id);
         self.compare_since(&planned.plan)?;
         self.announce_plan(&planned, ResumedProgress::default()).await;

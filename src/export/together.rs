@@ -14,6 +14,7 @@ use super::error::ExportError;
 use super::finish::{Before, RunTarget};
 use super::hold::Hold;
 use super::planned::Planned;
+use super::protect_names;
 use super::record::RunRecord;
 use super::resume::Unfinished;
 use super::revive::{Revived, revive};
@@ -117,7 +118,9 @@ async fn read_apart(runs: &[&Run], ready: Vec<(usize, Ready)>, company: &Company
         places.push(place);
         going.push(runs[place].go_apart(one, company).boxed());
     }
-    places.into_iter().zip(join_all(going).await).collect()
+    let ends: Vec<EndOf> = places.into_iter().zip(join_all(going).await).collect();
+    protect_names::tell_of_idle(runs);
+    ends
 }
 
 /// Reads and commits the exports that are ready, all under one moment.
@@ -133,8 +136,21 @@ async fn read(runs: &[&Run], ready: Vec<(usize, Ready)>, company: &Company) -> V
         requests.push(runs[*place].read_request());
     }
     let source = Arc::clone(&runs[*first].request.source);
-    let beginning = async { Ok(source.begin(requests).await?) };
-    match unless_cancelled(&stop, Box::pin(beginning)).await {
+    // Any of them may have values that nobody is to see.
+    let careful = ready.iter().map(|(place, _)| &runs[*place].request).find(|request| request.commit.protect.is_some());
+    let beginning = async {
+        source.begin(requests).await.map_err(|error| match careful {
+            Some(request) => request.told(error),
+            None => error.into(),
+        })
+    };
+    let begun = unless_cancelled(&stop, Box::pin(beginning)).await;
+    let begun = begun.and_then(|reading: Arc<dyn Reading>| {
+        let places = ready.iter().map(|(place, _)| *place);
+        protect_names::check_planned(runs, places, reading.as_ref(), company.exports() != ready.len())?;
+        Ok(reading)
+    });
+    match begun {
         Ok(reading) => {
             let mut planned = keep_for_all(runs, &reading, &ready, company, &stop).await.into_iter();
             let (mut places, mut going) = (Vec::new(), Vec::<Ending<'_>>::new());
@@ -337,7 +353,8 @@ impl Run {
     async fn go_apart(&self, one: Ready, company: &Company) -> Result<ExportReport, ExportError> {
         let beginning = async {
             let permit = company.may_read(&one.stop).await?;
-            let begun = async { Ok(self.request.source.begin(vec![self.request.read_request()]).await?) };
+            let beginning = self.request.source.begin(vec![self.request.read_request()]);
+            let begun = async { beginning.await.map_err(|error| self.request.told(error)) };
             Ok((unless_cancelled(&one.stop, Box::pin(begun)).await?, permit))
         };
         match beginning.await {
@@ -352,7 +369,7 @@ impl Run {
     /// The plan of an export, once it stands in its journal. With `alone` it has a keeper of its own where one is wanted.
     async fn planned(&self, reading: &dyn Reading, relation: usize, alone: bool) -> Result<Planned, ExportError> {
         if let Some(refused) = reading.refused(relation) {
-            return Err(refused.into());
+            return Err(self.request.told(refused));
         }
         self.prepare(reading, relation, alone).await
     }

@@ -187,7 +187,8 @@ impl Attempt<'_> {
     }
 
     async fn read(&mut self) -> Result<(), ExportError> {
-        let mut batches = match (self.work.reading.open(self.work.relation, self.partition.number).await?, self.read) {
+        let opened = self.work.reading.open(self.work.relation, self.partition.number).await;
+        let mut batches = match (opened.map_err(|error| self.work.told(error))?, self.read) {
             (Opened::Rows(batches), AmountRead::Rows(_)) => batches,
             (Opened::Bytes { kind, batches }, AmountRead::Bytes(_)) => {
                 self.kind = Some(kind);
@@ -201,7 +202,7 @@ impl Attempt<'_> {
             }
         };
         while let Some(batch) = batches.next().await {
-            let batch = batch?;
+            let batch = batch.map_err(|error| self.work.told(error))?;
             self.beyond_cap |= batch.beyond_cap;
             if batch.rows.num_rows() > 0 {
                 self.take(batch).await?;

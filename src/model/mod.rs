@@ -42,7 +42,7 @@ pub use policy::{
     CharPadding, ColumnChoice, DuplicateColumns, InvalidUtf8, JsonLargeNumbers, JsonNan, Nested, OnUnrepresentable,
     Policies, PolicyOptions, Preset, TimestampPrecision, UnconstrainedNumeric,
 };
-pub use protect::{ProtectMisfit, ProtectOptions, ProtectRule, Protection};
+pub use protect::{AbsentColumn, ProtectKeyPlace, ProtectMisfit, ProtectOptions, ProtectRule, Protection};
 pub use receipt::{AmountRead, ColumnSummary, PartReceipt, PartitionReceipt, StagedObject, Staging};
 pub use report::{ExportReport, RunStatus, SourceCost, WatermarkReport};
 pub use request::{

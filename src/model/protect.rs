@@ -38,10 +38,36 @@ impl Protection {
 pub struct ProtectRule {
     /// An output column, or a pattern of such with `*` and `?`.
     pub name: String,
-    /// Whether it is a pattern, which may match nothing.
+    /// Whether it is a pattern.
     pub pattern: bool,
     /// What is written instead.
     pub how: Protection,
+    /// What it means that no column has such a name.
+    #[serde(default)]
+    pub absent: AbsentColumn,
+}
+
+/// What it means that a rule is for no column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AbsentColumn {
+    /// The export is refused.
+    #[default]
+    Refused,
+    /// The run is refused where it is so for every export that has the rule; the number tells rules of different places in
+    /// a job file apart.
+    RefusedByAll(usize),
+    /// Somebody is told where it is so for every export of the run.
+    Told,
+}
+
+/// Where the key of hashes is found, for a process that goes on with a run that another one began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProtectKeyPlace {
+    /// The file that has it.
+    pub file: Option<PathBuf>,
+    /// The command that prints it.
+    pub command: Option<CredentialCommand>,
 }
 
 /// All that protects the columns of an export.
@@ -115,21 +141,29 @@ impl ProtectOptions {
         self.of(source_column).is_some() || columns.iter().filter(is_it).any(|column| self.of(&column.name).is_some())
     }
 
-    /// Refuses what cannot be protected so; else the patterns that match no column.
+    /// Whether values are hashed, for which there must be a key.
+    pub fn hashes(&self) -> bool {
+        self.rules.iter().any(|rule| rule.how == Protection::Hash)
+    }
+
+    /// The same where the key is found elsewhere, if anything is said of it.
+    #[must_use]
+    pub fn with_key_at(self, ProtectKeyPlace { file, command }: ProtectKeyPlace) -> Self {
+        if file.is_none() && command.is_none() {
+            return self;
+        }
+        Self { key_file: file, key_command: command, ..self }
+    }
+
+    /// Refuses what cannot be protected so.
     ///
     /// # Errors
     /// [`ProtectMisfit`].
-    pub fn check(&self, plan: &Plan, folders: Option<&FolderOptions>) -> Result<Vec<&str>, ProtectMisfit> {
+    pub fn check(&self, plan: &Plan, folders: Option<&FolderOptions>) -> Result<(), ProtectMisfit> {
         let columns = &plan.columns;
-        let mut idle = Vec::new();
-        for rule in &self.rules {
-            let matched = columns.iter().any(|column| rule.is_for(&column.name));
-            if !matched && !rule.pattern {
-                return Err(ProtectMisfit::Unknown(rule.name.clone()));
-            }
-            if !matched {
-                idle.push(rule.name.as_str());
-            }
+        let refused = self.rules.iter().filter(|rule| rule.absent == AbsentColumn::Refused);
+        if let Some(rule) = refused.into_iter().find(|rule| !rule.is_for_some(columns)) {
+            return Err(ProtectMisfit::Unknown(rule.name.clone()));
         }
         if let Some(key) = plan.key.iter().find(|key| self.hides(&key.name, columns)) {
             return Err(ProtectMisfit::Key(key.name.clone()));
@@ -152,7 +186,7 @@ impl ProtectOptions {
         if !columns.is_empty() && columns.iter().all(|column| self.of(&column.name) == Some(Protection::Drop)) {
             return Err(ProtectMisfit::NothingLeft);
         }
-        Ok(idle)
+        Ok(())
     }
 
     /// A column as the files have it; `None` where they do not.
@@ -179,6 +213,11 @@ impl ProtectOptions {
 }
 
 impl ProtectRule {
+    /// Whether one of the columns has such a name.
+    pub fn is_for_some(&self, columns: &[ColumnPlan]) -> bool {
+        columns.iter().any(|column| self.is_for(&column.name))
+    }
+
     fn is_for(&self, name: &str) -> bool {
         if self.pattern { glob::matches(&self.name, name) } else { self.name == name }
     }

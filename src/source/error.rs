@@ -81,6 +81,9 @@ pub struct SourceError {
     pub source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+/// The classes of SQLSTATEs that arise while rows are looked at: of data, of constraints, of functions.
+const ROW_CLASSES: [&str; 5] = ["22", "23", "38", "39", "P0"];
+
 impl SourceError {
     /// An error of our own finding.
     pub fn new(fault: SourceFault, message: impl Into<String>) -> Self {
@@ -116,6 +119,25 @@ impl SourceError {
         self.message = sentence.into();
         self.told = true;
         self
+    }
+
+    /// The same without the words of a source that refused, which may hold values of rows.
+    #[must_use]
+    pub(crate) fn without_words(self) -> Self {
+        let Some(code) = self.code.clone().filter(|_| self.fault == SourceFault::Rejected) else { return self };
+        let doing = if self.told { "reading" } else { &self.message };
+        let message = format!(
+            "{doing}: the source refused with code {code}, and its words may hold values of a column that is protected"
+        );
+        let hint = "the same statement at the source itself says more";
+        Self { message, told: true, hint: None, source: None, ..self }.with_hint(hint)
+    }
+
+    /// The same of an error of planning, which reads rows only to count them: what is wrong with a text is told.
+    #[must_use]
+    pub(crate) fn without_words_of_rows(self) -> Self {
+        let of_rows = |code: &String| code.len() == 5 && ROW_CLASSES.iter().any(|class| code.starts_with(class));
+        if self.told || !self.code.as_ref().is_some_and(of_rows) { self } else { self.without_words() }
     }
 
     /// Adds why.

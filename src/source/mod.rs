@@ -307,6 +307,12 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     /// lost.
     fn guard(&self) -> BoxFuture<'_, SourceError>;
 
+    /// Nobody else is to read for the run any more ([`Source::join`]): what other processes still ask the source for is
+    /// ended, also where they are gone. As far as the source can, within a bounded time.
+    fn dismiss(&self, _relation: usize) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+
     /// Nothing of a relation is read any more: the source may let go of it before the others are done.
     fn done(&self, _relation: usize) {}
 

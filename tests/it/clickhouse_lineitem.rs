@@ -14,13 +14,13 @@ use crate::support::run::outhaul;
 
 const LIMIT: Duration = Duration::from_mins(20);
 
-const TABLE: &str = "CREATE TABLE lineitem (id Int64, l_orderkey Int64, l_partkey Int32, l_suppkey Int32, l_linenumber Int32, \
+pub(crate) const TABLE: &str = "CREATE TABLE lineitem (id Int64, l_orderkey Int64, l_partkey Int32, l_suppkey Int32, l_linenumber Int32, \
     l_quantity Decimal(15, 2), l_extendedprice Decimal(15, 2), l_discount Decimal(15, 2), l_tax Decimal(15, 2), \
     l_returnflag LowCardinality(String), l_linestatus FixedString(1), l_shipdate Date, l_commitdate Date, l_receiptdate Date, \
     l_shipinstruct LowCardinality(String), l_shipmode String, l_comment String) \
     ENGINE = MergeTree PARTITION BY toYear(l_shipdate) ORDER BY (l_orderkey, l_linenumber)";
 
-const SUMS: &str = "SELECT count(*), count(DISTINCT id), sum(id::BIGINT)::VARCHAR, \
+pub(crate) const SUMS: &str = "SELECT count(*), count(DISTINCT id), sum(id::BIGINT)::VARCHAR, \
     sum(l_orderkey::HUGEINT * l_linenumber::INT)::VARCHAR, sum(l_partkey::HUGEINT * l_suppkey::HUGEINT)::VARCHAR, \
     (sum(l_quantity::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, (sum(l_extendedprice::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, \
     (sum(l_discount::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, (sum(l_tax::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, \
@@ -28,7 +28,7 @@ const SUMS: &str = "SELECT count(*), count(DISTINCT id), sum(id::BIGINT)::VARCHA
     sum(length(l_comment))::VARCHAR, sum(length(l_shipinstruct || l_shipmode))::VARCHAR, \
     count(*) FILTER (l_returnflag = 'R' AND l_linestatus = 'F') FROM DATA";
 
-async fn own_sums(server: &ClickHouse) -> Value {
+pub(crate) async fn own_sums(server: &ClickHouse) -> Value {
     let sql = "SELECT count(), uniqExact(id), toString(sum(id)), toString(sum(toInt128(l_orderkey) * l_linenumber)), \
         toString(sum(toInt128(l_partkey) * l_suppkey)), toString(toInt128(sum(l_quantity) * 100)), \
         toString(toInt128(sum(l_extendedprice) * 100)), toString(toInt128(sum(l_discount) * 100)), \

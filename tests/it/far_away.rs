@@ -7,6 +7,8 @@ use crate::support::job::no_sessions_left;
 use crate::support::night::Night;
 use crate::support::pg::{Pg, pg};
 use crate::support::run::outhaul;
+use crate::support::secured::Secured;
+use crate::support::tls::{Authority, LOCAL};
 
 /// How often a time is taken; the shortest counts.
 const ROUNDS: usize = 2;
@@ -37,10 +39,21 @@ async fn shortest(run: impl AsyncFn()) -> Duration {
     times.into_iter().min().unwrap()
 }
 
+/// An export of one small table.
+async fn one(url: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    outhaul(["export", "t", "--from", url, "--to", to.to_str().unwrap()]).run().await.expect(0);
+}
+
 /// How many round trips a run takes that is given a URL, each as long as can be told from what the processor takes.
 async fn round_trips(pg: &Pg, each: Duration, run: impl AsyncFn(&str)) -> f64 {
-    let (_at_once, here) = Far::before_database(&near(pg), Duration::ZERO).await;
-    let (_late, there) = Far::before_database(&near(pg), each).await;
+    trips(&near(pg), each, run).await
+}
+
+async fn trips(url: &str, each: Duration, run: impl AsyncFn(&str)) -> f64 {
+    let (_at_once, here) = Far::before_database(url, Duration::ZERO).await;
+    let (_late, there) = Far::before_database(url, each).await;
     let (at_once, late) = (shortest(async || run(&here).await).await, shortest(async || run(&there).await).await);
     late.saturating_sub(at_once).as_secs_f64() / each.as_secs_f64()
 }
@@ -48,17 +61,43 @@ async fn round_trips(pg: &Pg, each: Duration, run: impl AsyncFn(&str)) -> f64 {
 #[tokio::test]
 async fn one_table_takes_twelve_round_trips() {
     let pg = pg(15).await;
-    tables(&pg, 1).await;
-    let trips = round_trips(&pg, Duration::from_millis(150), async |url| {
-        let folder = tempfile::tempdir().unwrap();
-        let to = folder.path().join("out");
-        outhaul(["export", "t000", "--from", url, "--to", to.to_str().unwrap()]).run().await.expect(0);
-    })
-    .await;
+    pg.batch("create table t (id bigint primary key, v text); insert into t select i, 'x' from generate_series(1, 100) i; analyze").await;
+    let trips = round_trips(&pg, Duration::from_millis(150), async |url| one(url).await).await;
     eprintln!("{trips:.1} round trips");
     // One more is noise.
     assert!(trips < 13.0, "{trips:.1}");
     no_sessions_left(&pg).await;
+}
+
+/// One connection is made after the other where the second depends on the first: each asks for TLS, shakes hands and proves
+/// the password.
+#[tokio::test]
+async fn encryption_and_a_password_take_five_round_trips_more() {
+    let each = Duration::from_millis(100);
+    let authority = Authority::new("ec");
+    let server = Secured::start(15, &authority, &authority.issue("server", LOCAL, 30)).await;
+    server
+        .batch(
+            "create role trusted login; create role encrypted login password 'secret';
+             create table t (id bigint primary key, v text); insert into t select i, 'x' from generate_series(1, 100) i;
+             grant select on t to trusted, encrypted; analyze t",
+        )
+        .await;
+    let root = authority.certificate();
+    let root = root.to_str().unwrap();
+    let mut counts = Vec::new();
+    for (user, settings) in [
+        ("trusted", "sslmode=disable".to_owned()),
+        ("encrypted:secret", format!("sslmode=verify-full&sslrootcert={root}")),
+    ] {
+        let url = format!("postgres://{user}@127.0.0.1:{}/postgres?{settings}", server.port);
+        counts.push(trips(&url, each, async |url| one(url).await).await);
+    }
+    println!("{counts:?} round trips");
+    // One more is noise.
+    assert!(counts[1] - counts[0] < 6.0, "{counts:?}");
+    let tls = server.sql("select count(*)::text from pg_stat_ssl where ssl").await;
+    assert_eq!(tls[0][0].as_deref(), Some("0"), "all sessions have ended");
 }
 
 #[tokio::test]

@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::support::http_proxy::{Op, Proxy, Seen};
 use crate::support::job::no_sessions_left;
 use crate::support::manifest;
 use crate::support::night::{Night, THREE, three};
 use crate::support::pg::pg;
 use crate::support::run::{Stop, outhaul};
+use crate::support::s3::s3;
+
+/// Requests to an object store that each further export of a job may take.
+const REQUESTS_MOST: usize = 40;
 
 /// The snapshots that the manifests of some tables name.
 fn snapshots(night: &Night, tables: &[&str]) -> BTreeSet<String> {
@@ -73,6 +78,49 @@ async fn a_job_file_says_what_is_read_under_one_snapshot() {
     let schema = outhaul(["run", "--schema"]).run().await.expect(0);
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert_eq!(schema["properties"]["snapshot"]["enum"], serde_json::json!(["run", "export"]));
+}
+
+/// The requests to a store of a job of so many tables, in their order.
+async fn requests(pg: &crate::support::pg::Pg, only: &str) -> Vec<Seen> {
+    let s3 = s3();
+    let proxy = Proxy::start(&s3.endpoint, []).await;
+    let night = Night::new(&format!(
+        "[defaults]\nreaders = 2\nto = '{}/{{table}}'\n[[export]]\ntable = 'public.*'\n",
+        s3.url("many")
+    ));
+    let mut run = night.run(pg, &["--only", only]);
+    for (name, value) in s3.env() {
+        run = run.env(name, value);
+    }
+    run.env("AWS_ENDPOINT", &proxy.endpoint).run().await.expect(0);
+    proxy.all()
+}
+
+/// A store that is 20 ms away takes two hundred tables in 40 s: by how many requests each takes, and how many commit at the
+/// same time.
+#[tokio::test]
+async fn each_further_export_takes_few_requests_and_commits_overlap() {
+    const MORE: usize = 11;
+    let pg = pg(15).await;
+    let tables = (0..=MORE).map(|n| format!("create table t{n:02} as select 1 as id;"));
+    pg.batch(&format!("{} analyze", tables.collect::<String>())).await;
+    let one = requests(&pg, "public.t00").await.len();
+    let all = requests(&pg, "public.*").await;
+    let each = (all.len() - one) / MORE;
+    println!("{one} requests, and {each} for each further export");
+    assert!(each <= REQUESTS_MOST, "{one} for one, {} for {} more", all.len(), MORE);
+    // From the parts that become visible to the last word of all.
+    let span = |table: &str| {
+        let of_it = |seen: &&Seen| seen.target.contains(&format!("/public.{table}/"));
+        let place = |op, name: &str| {
+            all.iter().position(|seen| of_it(&seen) && seen.op == op && seen.target.contains(name)).unwrap()
+        };
+        place(Op::Complete, "/data/")..place(Op::Put, "/_SUCCESS")
+    };
+    let spans: Vec<_> = (0..=MORE).map(|n| span(&format!("t{n:02}"))).collect();
+    let at_once = |at: usize| spans.iter().filter(|span| span.contains(&at)).count();
+    let most = (0..all.len()).map(at_once).max().unwrap();
+    assert!(most >= 3, "commits wait for each other: {spans:?}");
 }
 
 /// How often a job of the first tables waits for the disk.

@@ -4,6 +4,7 @@ use crate::support::http_proxy::{Op, Proxy, Seen};
 use crate::support::pg::{Pg, pg};
 use crate::support::run::{Run, outhaul};
 use crate::support::s3::s3;
+use crate::support::{unique, variable};
 
 const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 1000) i";
 
@@ -74,6 +75,52 @@ async fn whatever_is_written_is_encrypted_as_the_options_say() {
         }
         if words.is_empty() {
             run.expect(0);
+        }
+    }
+}
+
+/// A whole export: S3 takes the headers where an object or an upload begins, and refuses them on the chunks.
+#[tokio::test]
+async fn a_whole_export_is_encrypted_down_to_its_manifest() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let s3 = s3();
+    let proxy = Proxy::encrypting(&s3.endpoint).await;
+    let to = format!("s3://{}/{}", variable("OUTHAUL_TEST_S3_OPEN_BUCKET"), unique());
+    for args in [&["--partitions", "2"][..], &["--on-existing", "replace", "--keep-snapshot", "60s"]] {
+        proxy.forget();
+        let own = ["export", "--from", &pg.url, "--table", "t", "--to", &to, "--upload-chunk-size", "5MiB"];
+        let kms = ["--sse", "aws:kms", "--sse-kms-key-id", "alias/lake", "--sse-bucket-key"];
+        let mut run = outhaul(own.iter().chain(&kms).chain(args));
+        for (name, value) in [("AWS_ENDPOINT", proxy.endpoint.as_str()), ("AWS_ALLOW_HTTP", "true")] {
+            run = run.env(name, value);
+        }
+        run.env("AWS_REGION", "us-east-1").env("AWS_SKIP_SIGNATURE", "true").run().await.expect(0);
+        for (op, path) in [
+            (Op::Create, "/data/part-"),
+            (Op::Put, "/_manifest.json"),
+            (Op::Put, "/_SUCCESS"),
+            (Op::Put, "/_outhaul/owner.json"),
+            (Op::Put, "/plan.json"),
+            (Op::Put, "/_ddl/"),
+            (Op::Put, ""),
+            (Op::Create, ""),
+        ] {
+            let seen = proxy.seen(op, path);
+            assert!(!seen.is_empty(), "{op:?} {path}");
+            for (name, value) in [
+                ("x-amz-server-side-encryption", "aws:kms"),
+                ("x-amz-server-side-encryption-aws-kms-key-id", "alias/lake"),
+                ("x-amz-server-side-encryption-bucket-key-enabled", "true"),
+            ] {
+                let found = headers(&seen, name);
+                assert!(found.iter().all(|found| found.as_deref() == Some(value)), "{op:?} {path} {name}: {found:?}");
+            }
+        }
+        for op in [Op::Chunk, Op::Complete] {
+            let seen = proxy.seen(op, "");
+            assert!(!seen.is_empty(), "{op:?}");
+            assert!(headers(&seen, "x-amz-server-side-encryption").iter().all(Option::is_none), "{op:?}: {seen:?}");
         }
     }
 }

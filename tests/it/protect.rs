@@ -254,6 +254,13 @@ async fn what_cannot_be_protected_is_refused() {
         (&["--protect", "email=null", "--key", "email"], "ordered or split"),
         (&["--rename", "email=e", "--protect", "e=null", "--key", "email"], "ordered or split"),
         (&["--protect", "v=drop", "--partition-by", "v"], "makes folders"),
+        (&["--protect", "id=null", "--read-mode", "keyset"], "ordered or split"),
+        (&["--protect", "id=null", "--watermark", "id"], "the files have the watermark \"id\" not as it is"),
+        (&["--protect", "id=drop", "--watermark", "id"], "the files have the watermark \"id\" not as it is"),
+        (
+            &["--rename", "id=i", "--protect", "i=hash", "--protect-key-file", &key, "--watermark", "id"],
+            "the watermark \"id\"",
+        ),
         (&["--columns", "v", "--protect", "v=drop"], "every column"),
         (&["--protect-file", "no-such-file"], "no-such-file"),
     ] {
@@ -278,6 +285,50 @@ async fn an_error_names_no_protected_value() {
             command(&pg, folder.path().to_str().unwrap(), &all).env("OUTHAUL_TEST_OFF", off).run().await.expect(14);
         assert_eq!(run.stderr.contains("987654321"), named, "{}", run.stderr);
     }
+}
+
+/// A server quotes in its own words the value that it stumbled over.
+#[tokio::test]
+async fn the_words_of_a_server_are_told_of_no_protected_value() {
+    let pg = people(18).await;
+    pg.batch("create function loud(text) returns int language plpgsql as $$ begin raise exception 'no: %', $1; end $$")
+        .await;
+    let server = clickhouse().await;
+    server.run("CREATE TABLE people (id UInt32, email String) ENGINE = MergeTree ORDER BY id").await;
+    server.run("INSERT INTO people SELECT number, 'plantedmail' || toString(number) FROM numbers(10)").await;
+    for (of_clickhouse, args) in [
+        (false, &["--where", "email::int > 5"][..]),
+        (false, &["--column", "n=email::int"]),
+        (false, &["--column", "n=loud(email)"]),
+        // The rows are counted before they are read.
+        (false, &["--where", "email::int > 5", "--max-rows", "2"]),
+        (false, &["--where", "email::int > 5", "--max-rows", "2", "--key", "id"]),
+        (true, &["--where", "toInt32(email) > 5"]),
+        (true, &["--column", "n=toInt32(email)"]),
+    ] {
+        for (off, seen) in [("", false), ("hidden-words", true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let to = folder.path().join("out");
+            let fixed =
+                ["--table", "people", "--protect", "email=null", "--to", to.to_str().unwrap(), "--format", "csv"];
+            let all = [&fixed[..], args].concat();
+            let run = if of_clickhouse {
+                server.export(&all)
+            } else {
+                outhaul(
+                    ["export", "--from", &pg.url, "--report", "json", "--log-format", "json", "-v"].iter().chain(&all),
+                )
+            };
+            let run = run.env("OUTHAUL_TEST_OFF", off).run().await.expect(15);
+            let said = format!("{}{}", run.stderr, String::from_utf8_lossy(&run.stdout));
+            assert_eq!(said.contains("plantedmail"), seen, "{args:?} {off:?}: {said}");
+            assert!(seen || said.contains("a column that is protected"), "{said}");
+        }
+    }
+    // What is wrong with the text itself is told.
+    let run = command(&pg, "out.d", &["--table", "people", "--protect", "email=null", "--where", "emial = 'x'"]);
+    let run = run.run().await;
+    assert!(run.stderr.contains("emial"), "{}", run.stderr);
 }
 
 fn job(pg: &Pg, file: &Path) -> Outhaul {

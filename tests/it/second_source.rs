@@ -212,6 +212,7 @@ async fn die(memory: &Arc<Memory>, to: &Path, receipts: usize) {
 /// Going on with a run that died here: its process, which is the test's own, is alive.
 fn going_on(source: Arc<Memory>, to: &Path) -> ResumeRequest {
     ResumeRequest {
+        protect_key: outhaul::model::ProtectKeyPlace::default(),
         source,
         destination: to.to_str().unwrap().to_owned(),
         single_file: false,

@@ -71,6 +71,24 @@ impl Cluster {
         self.go_on().await;
     }
 
+    /// Its files as they are now, as a copy of its disk has them.
+    pub(crate) async fn set_aside(&self) -> TempDir {
+        let aside = folder();
+        self.halt("INT").await;
+        copy(&self.folder.path().join("data"), &aside.path().join("data")).await;
+        self.go_on().await;
+        aside
+    }
+
+    /// Puts files that were set aside in the place of those that it has.
+    pub(crate) async fn put_back(&self, aside: &TempDir) {
+        self.halt("INT").await;
+        let data = self.folder.path().join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&aside.path().join("data"), &data).await;
+        self.go_on().await;
+    }
+
     async fn halt(&self, signal: &str) {
         let pid = self.postmaster();
         kill(signal, &pid).await;
@@ -113,6 +131,12 @@ impl Drop for Pooler {
     fn drop(&mut self) {
         stop(self.folder.path());
     }
+}
+
+/// Copies a folder with the owners of its files.
+async fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").args([from, to]).status().await.unwrap();
+    assert!(done.success(), "cp -a {} {}: {done}", from.display(), to.display());
 }
 
 /// Sends a signal by its name.

@@ -118,6 +118,7 @@ pub(crate) struct Proxy {
 struct Shared {
     server: String,
     generations: bool,
+    encrypts: bool,
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<Seen>>,
 }
@@ -131,19 +132,26 @@ impl Drop for Proxy {
 impl Proxy {
     /// In front of the server at an endpoint.
     pub(crate) async fn start(endpoint: &str, rules: impl Into<Vec<Rule>>) -> Self {
-        Self::begin(endpoint, rules.into(), false).await
+        Self::begin(endpoint, rules.into(), (false, false)).await
+    }
+
+    /// A store that encrypts, in front of the server at an endpoint, which can not: what asks for it goes no farther, and
+    /// nobody may have signed it.
+    pub(crate) async fn encrypting(endpoint: &str) -> Self {
+        Self::begin(endpoint, Vec::new(), (false, true)).await
     }
 
     /// Google's store, in front of the server at an endpoint.
     pub(crate) async fn google(endpoint: &str) -> Self {
-        Self::begin(endpoint, Vec::new(), true).await
+        Self::begin(endpoint, Vec::new(), (true, false)).await
     }
 
-    async fn begin(endpoint: &str, rules: Vec<Rule>, generations: bool) -> Self {
+    async fn begin(endpoint: &str, rules: Vec<Rule>, (generations, encrypts): (bool, bool)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = format!("http://{}", listener.local_addr().unwrap());
         let server = endpoint.strip_prefix("http://").unwrap().to_owned();
-        let shared = Arc::new(Shared { server, generations, rules: Mutex::new(rules), seen: Mutex::default() });
+        let shared =
+            Arc::new(Shared { server, generations, encrypts, rules: Mutex::new(rules), seen: Mutex::default() });
         let accepting = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
@@ -171,6 +179,11 @@ impl Proxy {
     pub(crate) fn seen(&self, op: Op, path: &str) -> Vec<Seen> {
         let all = self.shared.seen.lock().unwrap();
         all.iter().filter(|seen| seen.op == op && seen.target.contains(path)).cloned().collect()
+    }
+
+    /// All requests so far, in the order in which they came.
+    pub(crate) fn all(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
     }
 
     /// How many of them a rule broke.
@@ -259,7 +272,11 @@ impl Shared {
         let mut server = TcpStream::connect(&self.server).await?;
         // Of Google's tokens the server knows nothing.
         let dropped: &[&str] = if self.generations { &["connection:", "authorization:"] } else { &["connection:"] };
-        let is_dropped = |line: &str| dropped.iter().any(|name| line.to_ascii_lowercase().starts_with(name));
+        let is_dropped = |line: &str| {
+            let line = line.to_ascii_lowercase();
+            let encrypts = self.encrypts && line.starts_with("x-amz-server-side-encryption");
+            encrypts || dropped.iter().any(|name| line.starts_with(name))
+        };
         let kept = head.trim_end().lines().filter(|line| !is_dropped(line));
         let mut head = kept.fold(String::new(), |head, line| head + line + "\r\n");
         match header(&head, "x-goog-if-generation-match") {

@@ -1,12 +1,12 @@
 //! A TCP proxy in front of a server that does to connections what networks do: passes bytes on, holds them back,
 //! resets, closes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -47,9 +47,14 @@ struct Shared {
 impl TcpProxy {
     /// In front of the server of a `postgres://` URL; gives the URL by way of the proxy, too.
     pub(crate) async fn before(url: &str) -> (Self, String) {
+        Self::at("127.0.0.1", url).await
+    }
+
+    /// The same at an address of its own, as on another machine: `127.0.0.2`.
+    pub(crate) async fn at(host: &str, url: &str) -> (Self, String) {
         let (head, _) = url.split_once('@').unwrap();
         let (server, database) = place(url);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             server: Mutex::new(server),
@@ -59,14 +64,14 @@ impl TcpProxy {
             marks: AtomicUsize::new(0),
             heard: Mutex::default(),
         });
-        let own = Arc::clone(&shared);
+        let (own, own_ip) = (Arc::clone(&shared), address.ip());
         let accepting = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&own);
                 connections.spawn(async move {
                     let server = *shared.server.lock().unwrap();
-                    let server = TcpStream::connect(server).await.unwrap();
+                    let server = connect_from(own_ip, server).await;
                     shared.carry(client, server).await;
                 });
             }
@@ -96,6 +101,13 @@ impl TcpProxy {
         self.shared.marks.store(count, Ordering::SeqCst);
         self.shared.mark_after.store(bytes, Ordering::SeqCst);
     }
+}
+
+/// A connection that comes from an address of this machine.
+async fn connect_from(ip: IpAddr, server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((ip, 0).into()).unwrap();
+    socket.connect(server).await.unwrap()
 }
 
 /// The statements in what the client of one connection has sent, as long as it speaks without TLS.

@@ -13,7 +13,8 @@ use super::raw::{Origin, Raw, Setting};
 use super::{ConfigError, ConfigErrors, Environment, FrontOptions, destination, typed};
 use crate::base::{glob, voice};
 use crate::export::job::{JobExport, JobRequest};
-use crate::model::{ListedRelation, OnError, SnapshotScope, Target};
+use crate::export::request::ExportRequest;
+use crate::model::{AbsentColumn, ListedRelation, OnError, ProtectRule, SnapshotScope, Target};
 use crate::source::Source;
 use reader::Reader;
 
@@ -172,14 +173,14 @@ impl JobFile {
         let mut errors = of_no_job(environment);
         let mut flags = flags.to_vec();
         let (raw, _) = Raw::of_job(self.defaults.clone(), &self.tiers, flags.clone(), environment);
-        let run_id_given = raw.get("run_id").is_some();
+        let (run_id_given, date_given) = (raw.get("run_id").is_some(), raw.get("date").is_some());
         // One id and one day for all of them, whatever the clock says meanwhile.
         let fixed = [("run_id", destination::new_run_id()), ("date", destination::today())];
         flags
             .extend(fixed.into_iter().filter(|(key, _)| raw.get(key).is_none()).map(|(key, value)| (key, vec![value])));
         let mut exports: Vec<(JobExport, String)> = Vec::new();
         let mut front = None;
-        for table in &self.exports {
+        for (place, table) in self.exports.iter().enumerate() {
             let names = table.tables(listed).unwrap_or_else(|error| {
                 errors.push(error);
                 Vec::new()
@@ -193,6 +194,7 @@ impl JobFile {
                     Ok((mut request, options)) => {
                         request.source = Arc::clone(source);
                         request.commit.run_id_given = run_id_given;
+                        self.share_names(&mut request, place);
                         front.get_or_insert(options);
                         exports.push((JobExport { name, request }, written));
                     }
@@ -207,19 +209,51 @@ impl JobFile {
         errors.extend(clashes(&exports));
         let root = self.root(&exports, &flags, environment).map_err(|error| errors.push(error)).ok();
         errors.extend(self.remember(&mut exports, root.as_deref(), &flags));
-        let exports = chosen(exports, choice).unwrap_or_else(|mistakes| {
+        let all = exports.len();
+        let mut exports = chosen(exports, choice).unwrap_or_else(|mistakes| {
             errors.extend(mistakes);
             Vec::new()
         });
+        if exports.len() < all {
+            exports.iter_mut().for_each(only_told);
+        }
         let run_id = exports.first().map(|export| export.request.commit.run_id.clone());
+        let date = self.value("date", &flags, environment);
         let (Some(front), Some(root), Some(run_id), true) = (front, root, run_id, errors.is_empty()) else {
             return Err(ConfigErrors(errors));
         };
         let labels = vec![("relation", "job".to_owned()), ("to", crate::store::shown(&root))];
         Ok((
-            JobRequest { root, run_id, on_error: self.on_error, snapshot: self.snapshot, exports },
+            JobRequest { root, run_id, on_error: self.on_error, snapshot: self.snapshot, date, date_given, exports },
             FrontOptions { labels, ..front },
         ))
+    }
+
+    /// A name of `--protect` that stands in the defaults, or in an export that means several tables, is of one of them at
+    /// least. Under snapshots of their own some commit before others are planned: then each has to have it.
+    fn share_names(&self, request: &mut ExportRequest, place: usize) {
+        let Some(table) = self.exports.get(place).filter(|_| self.snapshot == SnapshotScope::Run) else { return };
+        let own = table.settings.contains_key("protect");
+        if own && table.pattern().is_none() {
+            return;
+        }
+        let group = if own { place.saturating_add(1) } else { 0 };
+        for rule in refused(request) {
+            rule.absent = AbsentColumn::RefusedByAll(group);
+        }
+    }
+
+    /// Whether the day is part of an address.
+    pub(crate) fn names_the_day(&self) -> bool {
+        let layers = self.exports.iter().map(|export| &export.settings).chain([&self.defaults]);
+        let addresses = layers.filter_map(|layer| layer.get("to")).flat_map(|to| &to.values).chain(&self.root);
+        addresses.into_iter().any(|address| address.contains("{date}"))
+    }
+
+    /// An option of the run, as it is written.
+    fn value(&self, key: &str, flags: &[(&'static str, Vec<String>)], environment: &Environment) -> String {
+        let (raw, _) = Raw::of_job(self.defaults.clone(), &self.tiers, flags.to_vec(), environment);
+        raw.get(key).map(|setting| setting.values.join(" ")).unwrap_or_default()
     }
 
     /// Where the run's record goes: as the file says, or the folder that all destinations share.
@@ -229,11 +263,7 @@ impl JobFile {
         flags: &[(&'static str, Vec<String>)],
         environment: &Environment,
     ) -> Result<String, ConfigError> {
-        let value = |key: &str| {
-            let (raw, _) = Raw::of_job(self.defaults.clone(), &self.tiers, flags.to_vec(), environment);
-            raw.get(key).map(|setting| setting.values.join(" ")).unwrap_or_default()
-        };
-        let (run_id, date) = (value("run_id"), value("date"));
+        let [run_id, date] = ["run_id", "date"].map(|key| self.value(key, flags, environment));
         let expanded = |text: &str| text.replace("{run_id}", &run_id).replace("{date}", &date);
         if let Some(root) = &self.root {
             if root.contains(['{', '}']) && expanded(root).contains(['{', '}']) {
@@ -246,6 +276,21 @@ impl JobFile {
             let what = format!("{}: the destinations have no folder in common", self.path.display());
             ConfigError::new(what, "write root = \"URL\" at the top: the run's record goes there")
         })
+    }
+}
+
+/// The rules of `--protect` for columns that have to be there.
+fn refused(request: &mut ExportRequest) -> impl Iterator<Item = &mut ProtectRule> {
+    let rules = request.commit.protect.iter_mut().flat_map(|protect| &mut protect.rules);
+    rules.filter(|rule| rule.absent != AbsentColumn::Told)
+}
+
+/// Where some exports are not read, what others share may be theirs.
+fn only_told(export: &mut JobExport) {
+    for rule in refused(&mut export.request) {
+        if rule.absent != AbsentColumn::Refused {
+            rule.absent = AbsentColumn::Told;
+        }
     }
 }
 

@@ -15,7 +15,15 @@ pub(crate) fn of_keep() -> impl Iterator<Item = &'static OptionInfo> {
 /// The options of an export that `resume` takes.
 pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
     let people = OPTIONS.iter().filter(|option| option.heading == Heading::People);
-    let own = ["aws_credential_command", "readers", "workers", "max_workers", "stdin"];
+    let own = [
+        "aws_credential_command",
+        "protect_key_file",
+        "protect_key_command",
+        "readers",
+        "workers",
+        "max_workers",
+        "stdin",
+    ];
     of_connection().chain(own.into_iter().filter_map(by_key)).chain(people)
 }
 

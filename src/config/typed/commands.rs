@@ -10,9 +10,9 @@ use crate::base::telemetry::LogFormat;
 use crate::config::front::{ColorKind, FrontOptions};
 use crate::config::options::{of_connection, of_keep, of_resume, of_worker};
 use crate::config::raw::Raw;
-use crate::config::{ConfigError, ConfigErrors, Environment, connection, contradictions, value};
+use crate::config::{ConfigError, ConfigErrors, Environment, connection, contradictions, protect, value};
 use crate::export::outside::Outside;
-use crate::model::{CredentialCommand, StdinRule};
+use crate::model::{CredentialCommand, ProtectKeyPlace, StdinRule};
 use crate::source::Source;
 
 /// Where the rows are, for a command that takes no other option of an export. `flags` as for [`super::load`].
@@ -66,8 +66,17 @@ pub(crate) fn load_keep(
     settings.end(keep)
 }
 
-/// What is resumed otherwise than it was begun: readers, who says credentials for AWS, and whether others read.
-pub(crate) type Resumption = (Option<NonZeroUsize>, Option<CredentialCommand>, Option<Outside>);
+/// What is resumed otherwise than it was begun, or is in no record of it.
+pub(crate) struct Resumption {
+    /// Readers, where they are given.
+    pub(crate) readers: Option<NonZeroUsize>,
+    /// Who says credentials for AWS, where a command does.
+    pub(crate) aws_credential_command: Option<CredentialCommand>,
+    /// That other processes read.
+    pub(crate) external: Option<Outside>,
+    /// Where the key of hashes is.
+    pub(crate) protect_key: ProtectKeyPlace,
+}
 
 /// What `worker` takes besides its place in the run.
 pub(crate) struct WorkerOptions {
@@ -118,7 +127,9 @@ pub(crate) fn load_resume(
     settings.errors.extend(contradictions::of_workers(&settings.raw, &settings.given));
     let given = settings.raw.given("readers").is_some() || settings.raw.given("max_workers").is_some();
     let readers = settings.readers().filter(|_| given);
-    let asked = (readers, settings.given.aws_credential_command.take(), settings.external());
+    let protect_key = protect::key_place(&mut settings.given, &mut settings.errors);
+    let (external, aws_credential_command) = (settings.external(), settings.given.aws_credential_command.take());
+    let asked = Resumption { readers, aws_credential_command, external, protect_key };
     let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, asked, front));
     settings.end(resume)
 }

@@ -63,12 +63,14 @@ pub(super) fn weighed(plan: &Plan) -> Vec<WeighedPartition> {
 }
 
 fn weigh(partitions: &[Partition], bytes: Option<u64>) -> Vec<WeighedPartition> {
-    let blocks: Vec<Option<u64>> = partitions.iter().map(blocks).collect();
-    let known: Vec<u64> = blocks.iter().flatten().copied().collect();
+    // Rows or blocks: a source counts all of its partitions in the same.
+    let sizes: Vec<Option<u64>> =
+        partitions.iter().map(|partition| partition.counted_rows.or_else(|| blocks(partition))).collect();
+    let known: Vec<u64> = sizes.iter().flatten().copied().collect();
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX).max(1);
     // What is not known is supposed to be as large as what is.
     let mean = (known.iter().sum::<u64>() / count(known.len())).max(1);
-    let sizes: Vec<u64> = blocks.into_iter().map(|size| size.unwrap_or(mean).max(1)).collect();
+    let sizes: Vec<u64> = sizes.into_iter().map(|size| size.unwrap_or(mean).max(1)).collect();
     let all: u64 = sizes.iter().sum::<u64>().max(1);
     let bytes = bytes.unwrap_or(0);
     let mut weighed: Vec<WeighedPartition> = partitions
@@ -139,7 +141,7 @@ mod tests {
     fn heap(number: u32, from: u32, to: Option<u32>) -> Partition {
         let place = |block| TupleId { block, offset: 0 };
         let range = PartRange::Heap { leaf: "t".to_owned(), from: Some(place(from)), to: to.map(place) };
-        Partition { number, range, ordered: false, row_limit: None }
+        Partition { number, range, ordered: false, row_limit: None, counted_rows: None }
     }
 
     #[test]
@@ -149,6 +151,11 @@ mod tests {
         assert_eq!(weigh(&partitions, Some(6000)), [weight(1, 3000), weight(2, 2000), weight(0, 1000)]);
         let whole = [Partition { range: PartRange::Whole, ..heap(0, 0, None) }];
         assert_eq!(weigh(&whole, None), [weight(0, 1)]);
+        let rows = |number, rows| Partition { number, counted_rows: Some(rows), ..whole[0].clone() };
+        assert_eq!(
+            weigh(&[rows(0, 10), rows(1, 30), rows(2, 0)], Some(4100)),
+            [weight(1, 3000), weight(0, 1000), weight(2, 100)]
+        );
         assert_eq!(weigh(&[], Some(7)), []);
     }
 

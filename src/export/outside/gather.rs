@@ -17,7 +17,7 @@ use crate::export::hold::Hold;
 use crate::export::resume::receipts_of_plan;
 use crate::export::run::Run;
 use crate::export::worker::Work;
-use crate::model::{Event, ExportErrorKind, Invitation, PartitionReceipt, Plan, WorkersWanted};
+use crate::model::{Event, ExportErrorKind, Invitation, PartitionReceipt, Plan, PlannedContent, WorkersWanted};
 use crate::store::Journal;
 use crate::store::journal::plan_sha256;
 
@@ -77,12 +77,17 @@ pub(crate) async fn gather(
             }
         }
     };
-    tokio::select! {
+    let gathered = tokio::select! {
         biased;
         () = stop.cancelled() => Err(ExportError::cancelled()),
         error = &mut guard => Err(error),
         gathered = gathering => gathered,
+    };
+    // Those of another process of this run, which has its place now, are not ours to end.
+    if !hold.is_lost() {
+        work.reading.dismiss(work.relation).await;
     }
+    gathered
 }
 
 /// What no worker could read.
@@ -94,6 +99,13 @@ fn refuse(run: &Run, plan: &Plan) -> Result<(), ExportError> {
     if run.request.commit.protect.is_some() {
         let message = "--workers external: the key of --protect is with the process that plans";
         return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave one of them out"));
+    }
+    if plan.content == PlannedContent::Bytes {
+        let message =
+            "--workers external: an answer in a format of the source's own is one file, which one process writes";
+        return Err(
+            ExportError::new(ExportErrorKind::Usage, message).with_hint("name another --format, or leave it out")
+        );
     }
     if plan.reads_at_several_moments() {
         let tables = plan.at_own_moments.join(", ");

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 
-use super::Attempt;
+use super::{Attempt, Work};
 use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
 use crate::encode::{ColumnGuard, EncodeError, FolderRows, FolderSplit, ProtectKey, guarded};
 use crate::export::error::ExportError;
 use crate::model::{ColumnOrigin, ColumnPlan, ExportErrorKind, FolderValue, OutputRules, Plan};
-use crate::source::Batch;
+use crate::source::{Batch, SourceError};
 use crate::store::folders_fit;
 
 /// What is done with the rows of a run before they are encoded.
@@ -25,6 +25,14 @@ pub(crate) struct WorkColumns {
     split: FolderSplit,
     /// So many parts are open at the same time (invariant I6).
     open: NonZeroUsize,
+}
+
+impl Work {
+    /// An error of the source while rows come, as it may be told: with no words of its own where columns are protected.
+    pub(super) fn told(&self, error: SourceError) -> ExportError {
+        let protects = self.shape.as_ref().is_some_and(|shape| !shape.guards.is_empty());
+        if protects && !failpoint::off("hidden-words") { error.without_words().into() } else { error.into() }
+    }
 }
 
 impl WorkColumns {
@@ -60,10 +68,7 @@ pub(crate) fn check_columns(plan: &Plan, rules: OutputRules<'_>) -> Result<(), E
         }
     }
     if let Some(protect) = rules.protect {
-        let idle = protect.check(plan, rules.folders).map_err(|misfit| refused(&misfit, misfit.hint()))?;
-        for pattern in idle {
-            tracing::warn!(pattern, relation = plan.relation.name, "--protect-file: no column has such a name");
-        }
+        protect.check(plan, rules.folders).map_err(|misfit| refused(&misfit, misfit.hint()))?;
     }
     Ok(())
 }

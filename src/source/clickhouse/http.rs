@@ -22,7 +22,8 @@ use super::body::ClickHouseBody;
 use super::coding::Unpacker;
 use super::error::{ClickHouseError, of_status};
 use super::frame::{FrameEnd, FrameScanner, HELD_BACK};
-use super::kill::RunningQuery;
+use super::kill::{QueryName, RunningQuery};
+use super::names::literal;
 use super::prepare::query_id;
 use super::unreached::of_http;
 use crate::base::http::{BodyCoding, CodingChoice, HttpServer};
@@ -139,7 +140,7 @@ impl ClickHouseHttp {
         parameters: QuestionParameters<'_>,
     ) -> Result<Vec<Vec<Option<String>>>, SourceError> {
         let id = query_id(&self.prefix, "ask");
-        let mut running = RunningQuery::new(Arc::clone(self), id.clone());
+        let mut running = RunningQuery::new(Arc::clone(self), QueryName::unique(id.clone()));
         let own = [("query_id", id.as_str()), ("default_format", "TabSeparated"), ("wait_end_of_query", "1")];
         let all: Vec<(&str, &str)> = own.iter().chain(parameters).copied().collect();
         let response = self.send(doing, sql, &all, None).await?;
@@ -161,11 +162,11 @@ impl ClickHouseHttp {
         self: &Arc<Self>,
         doing: &str,
         sql: &str,
-        query_id: &str,
+        name: &QueryName,
         parameters: QuestionParameters<'_>,
     ) -> Result<ClickHouseBody, SourceError> {
-        let mut running = RunningQuery::new(Arc::clone(self), query_id.to_owned());
-        let all: Vec<(&str, &str)> = [("query_id", query_id)].iter().chain(parameters).copied().collect();
+        let mut running = RunningQuery::new(Arc::clone(self), name.clone());
+        let all: Vec<(&str, &str)> = [("query_id", name.id.as_str())].iter().chain(parameters).copied().collect();
         let response = self.send(doing, sql, &all, self.coding()).await?;
         if is_refusal(&response) {
             let error = refused(response, doing).await;
@@ -176,9 +177,17 @@ impl ClickHouseHttp {
     }
 
     /// Ends a query of ours.
-    pub(crate) async fn kill(&self, query_id: &str) -> Result<(), SourceError> {
-        let sql = format!("KILL QUERY WHERE query_id = '{query_id}' ASYNC");
-        let response = self.send("killing a query", &sql, &[], None).await?;
+    pub(crate) async fn kill(&self, name: &QueryName) -> Result<(), SourceError> {
+        self.tell_to_kill(&name.kill()).await
+    }
+
+    /// Ends the queries whose ids begin so, whoever asked them.
+    pub(super) async fn kill_all(&self, prefix: &str) -> Result<(), SourceError> {
+        self.tell_to_kill(&format!("KILL QUERY WHERE startsWith(query_id, {}) ASYNC", literal(prefix))).await
+    }
+
+    async fn tell_to_kill(&self, sql: &str) -> Result<(), SourceError> {
+        let response = self.send("killing a query", sql, &[], None).await?;
         whole(response, "killing a query").await.map(drop)
     }
 

@@ -236,6 +236,12 @@ fn depths(tokens: &[SqlToken]) -> Result<Vec<usize>, String> {
     }
 }
 
+/// The names and key words of a text; none where it cannot be read, which is told elsewhere.
+pub(super) fn names(text: &str) -> Vec<String> {
+    let tokens = tokens(text).unwrap_or_default();
+    tokens.iter().filter_map(|(token, _)| token.name().map(str::to_owned)).collect()
+}
+
 /// The tokens, each with the byte at which it ends.
 fn tokens(text: &str) -> Result<Vec<(SqlToken, usize)>, String> {
     let mut tokens = Vec::new();

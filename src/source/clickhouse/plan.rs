@@ -154,6 +154,18 @@ impl ChPartition {
         }
     }
 
+    /// About how many rows it has, as far as they were counted.
+    fn counted_rows(&self) -> Option<u64> {
+        match &self.slice {
+            ChSlice::Partitions(partitions) => {
+                Some(partitions.iter().fold(0, |sum, partition| partition.rows.saturating_add(sum)))
+            }
+            // Nobody has counted what is not there yet.
+            ChSlice::Complement(_) => Some(0),
+            _ => self.planned_rows(),
+        }
+    }
+
     fn range(&self) -> PartRange {
         match &self.slice {
             ChSlice::Whole | ChSlice::Nothing => PartRange::Whole,
@@ -180,6 +192,12 @@ pub(crate) struct ChPlan {
     pub(crate) partitions: Vec<ChPartition>,
     /// The server's own name.
     pub(crate) host: String,
+    /// Its id, where it has one: two servers may have one name.
+    #[serde(default)]
+    pub(crate) server_uuid: Option<String>,
+    /// What the queries of workers have in their ids, and no other run.
+    #[serde(default)]
+    pub(crate) seats: String,
     /// Threads of the server for one statement.
     pub(crate) threads: u64,
     /// Whether the user's profile says how many, and lets nobody change it.
@@ -236,6 +254,7 @@ impl ChPlan {
             range: partition.range(),
             ordered,
             row_limit: self.cap.max_rows,
+            counted_rows: partition.counted_rows(),
         };
         Plan {
             relation: Relation {

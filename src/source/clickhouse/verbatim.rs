@@ -21,6 +21,7 @@ use super::formats;
 use super::frame::before_an_opening;
 use super::http::ClickHouseHttp;
 use super::kept_prefix::KeptPrefix;
+use super::kill::QueryName;
 use super::lexer;
 use super::prepare::{prefix, query_id};
 use super::proof::{AnswerProof, EndedAnswer, expected};
@@ -104,7 +105,8 @@ impl VerbatimReading {
 
     async fn answer(&self, id: String, last: bool) -> Result<Opened, SourceError> {
         let (parameters, asked) = ([("default_format", DEFAULT_FORMAT)], Instant::now());
-        let body = self.session.stream("reading the answer", &self.sql, &id, &parameters).await?;
+        let body =
+            self.session.stream("reading the answer", &self.sql, &QueryName::unique(id.as_str()), &parameters).await?;
         // A server of 2018 does not say it.
         let format = body.header("X-ClickHouse-Format").unwrap_or(&self.format).to_owned();
         let named = formats::written(&format, body.header("Content-Type"));
@@ -330,7 +332,13 @@ fn plan(request: &ReadRequest, format: &str, session: &ClickHouseSession) -> Pla
         columns: Vec::new(),
         key: Vec::new(),
         cap: CapPlan::none(),
-        partitions: vec![Partition { number: 0, range: PartRange::Whole, ordered: false, row_limit: None }],
+        partitions: vec![Partition {
+            number: 0,
+            range: PartRange::Whole,
+            ordered: false,
+            row_limit: None,
+            counted_rows: None,
+        }],
         read: ReadPlan {
             mode: "verbatim".to_owned(),
             consistency: ConsistencyMode::Other(MODE.to_owned()),

@@ -13,7 +13,8 @@ use super::plan::split::{
     row_split_points,
 };
 use super::plan::{
-    ColumnRules, PgColumn, PgPlan, RelationFacts, RowKeyColumn, Slice, Wire, columns, oid, values_are_safe,
+    ColumnRules, PgColumn, PgPlan, RelationFacts, RowKeyColumn, Slice, Wire, check_folders, columns, oid,
+    values_are_safe,
 };
 use super::prepare::Planning;
 use super::watermark;
@@ -59,6 +60,7 @@ pub(super) async fn plan(request: &ReadRequest, planning: &Planning) -> Result<P
         Some(_) => choose_repeating_key(facts, named, read_mode)?,
         None => choose_key(facts, named, cap, read_mode)?,
     };
+    check_folders(&request.together, &shape.expressions, facts)?;
     let rules = ColumnRules { format: request.format, policies: &request.policies, server: planning.server.types };
     let mut plan = PgPlan {
         relation: RelationFacts {

@@ -10,6 +10,9 @@ use super::pieces::{Piece, PieceKind, pieces};
 const WORDS_OF_OPERATORS: [&str; 9] =
     ["between", "case", "distinct", "ilike", "in", "like", "natural", "nullif", "using"];
 
+/// What is said of a name whose letters nobody knows.
+pub(super) const ESCAPED_NAME: &str = "a name in Unicode escapes";
+
 /// The operators that they stand for.
 const OPERATORS_OF_WORDS: [&str; 10] = ["=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*"];
 
@@ -35,7 +38,7 @@ impl Mentions {
         let mut found = Self { operators: operators(&pieces), picks_rows: Clocks::of(text).first(), ..Self::default() };
         for (at, piece) in pieces.iter().enumerate() {
             if piece.kind == PieceKind::Quoted(None) {
-                found.picks_rows.get_or_insert_with(|| "a name in Unicode escapes".to_owned());
+                found.picks_rows.get_or_insert_with(|| ESCAPED_NAME.to_owned());
             }
             let Some(name) = piece.name() else { continue };
             if pieces.get(at + 1).is_some_and(|next| next.kind == PieceKind::Open) {

@@ -1,0 +1,208 @@
+//! `--protect` over several tables and several processes: a name is of one of the tables at least, and the key of hashes is
+//! said again to whoever goes on with a run.
+
+use crate::support::job::{command, export, export_csv, parts};
+use crate::support::manifest;
+use crate::support::night::Night;
+use crate::support::pg::{Pg, pg};
+use crate::support::run::{Outhaul, Run, Stop, outhaul};
+
+const KEY: &str = "echo 'correct horse battery staple'";
+
+const TABLES: &str =
+    "create table people (id int primary key, email text); insert into people values (1, 'ann@example.org');
+    create table orders (id int primary key, total int); insert into orders values (1, 5); analyze";
+
+async fn tables() -> Pg {
+    let pg = pg(18).await;
+    pg.batch(TABLES).await;
+    pg
+}
+
+/// A job of both tables.
+fn both(top: &str, defaults: &str, of_orders: &str) -> Night {
+    Night::new(&format!(
+        "{top}\n[defaults]\nformat = 'csv'\ncsv_header = 'off'\nto = 'ROOT/{{table}}'\n{defaults}\n\
+         [[export]]\ntable = 'people'\n[[export]]\ntable = 'orders'\n{of_orders}\n"
+    ))
+}
+
+fn committed(night: &Night) -> Vec<String> {
+    night.committed().into_iter().collect()
+}
+
+#[tokio::test]
+async fn a_name_is_of_one_table_of_a_job_at_least() {
+    let pg = tables().await;
+    let night = both("", "protect = ['email=null']", "");
+    night.run(&pg, &["--run-id", "n1", "--dry-run"]).run().await.expect(0);
+    let run = night.run(&pg, &["--run-id", "n1"]).run().await.expect(0);
+    assert!(!run.stderr.contains("--protect"), "{}", run.stderr);
+    assert_eq!(manifest(&night.out("people"))["schema"][1]["protection"], "null");
+    // The retry finds both committed.
+    night.run(&pg, &["--run-id", "n1"]).run().await.expect(0);
+    let night = both("", "protect = ['emial=null', 'email=null']", "");
+    for args in [&[][..], &["--dry-run"]] {
+        let run = night.run(&pg, args).run().await.expect(2);
+        assert!(run.stderr.contains("1 column that no export has: \"emial\""), "{}", run.stderr);
+        assert_eq!(committed(&night), [""; 0], "nothing is exported before the name is right");
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_what_is_not_read_now_is_told() {
+    let pg = tables().await;
+    let told = "no column has this name in what is read now";
+    let night = both("", "protect = ['email=null']", "");
+    let run = night.run(&pg, &["--only", "orders"]).run().await.expect(0);
+    assert!(run.stderr.contains(told), "{}", run.stderr);
+    // A table that is missing fails alone: the column may be its.
+    pg.batch("drop table people").await;
+    let night = both("", "protect = ['email=null']", "");
+    let run = night.run(&pg, &[]).run().await.expect(13);
+    assert!(run.stderr.contains(told), "{}", run.stderr);
+    assert_eq!(committed(&night), ["orders"]);
+}
+
+#[tokio::test]
+async fn a_name_that_stands_in_one_export_is_that_one_s() {
+    let pg = tables().await;
+    let refused = "--protect names the column \"email\", which the export does not have";
+    for (top, defaults, of_orders) in [
+        ("", "", "protect = ['email=null']"),
+        // Some commit before others are planned.
+        ("snapshot = 'export'", "protect = ['email=null']", ""),
+    ] {
+        let night = both(top, defaults, of_orders);
+        let run = night.run(&pg, &[]).run().await.expect(2);
+        assert!(run.stderr.contains(refused), "{}", run.stderr);
+        assert_eq!(committed(&night), ["people"]);
+    }
+    // A pattern means several tables, and the name is of one of them.
+    let night =
+        Night::new("[defaults]\nto = 'ROOT/{table}'\n[[export]]\ntable = 'public.*'\nprotect = ['email=null']\n");
+    night.run(&pg, &[]).run().await.expect(0);
+    let night = Night::new(
+        "[defaults]\nto = 'ROOT/{table}'\n[[export]]\ntable = 'public.o*'\nprotect = ['email=null']\n\
+         [[export]]\ntable = 'people'\nprotect = ['email=drop']\n",
+    );
+    let run = night.run(&pg, &[]).run().await.expect(2);
+    assert!(run.stderr.contains("that no export has"), "{}", run.stderr);
+    assert_eq!(committed(&night), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_idle_pattern_is_told_once() {
+    let pg = tables().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("protect.toml");
+    std::fs::write(&file, "[columns]\nidle = 'drop'\n'*mail' = 'null'\n").unwrap();
+    let defaults = format!("protect_file = '{}'", file.display());
+    for top in ["", "snapshot = 'export'"] {
+        let night = both(top, &defaults, "");
+        let run = night.run(&pg, &[]).run().await.expect(0);
+        assert_eq!(run.stderr.matches("no column has such a name").count(), 1, "{top}: {}", run.stderr);
+        assert!(run.stderr.contains("idle") && !run.stderr.contains("mail"), "{}", run.stderr);
+        let run = night.run(&pg, &["--dry-run"]).run().await.expect(0);
+        assert_eq!(run.stderr.matches("no column has such a name").count(), 1, "{top}: {}", run.stderr);
+    }
+    let args = ["--table", "people", "--protect-file", file.to_str().unwrap()];
+    let run = export(&pg, &args).await.expect(0).run;
+    assert_eq!(run.stderr.matches("no column has such a name").count(), 1, "{}", run.stderr);
+    let plan = [&["plan", "--from", &pg.url, "--to", "out.d"], &args[..]].concat();
+    let run = outhaul(plan).run().await.expect(0);
+    assert_eq!(run.stderr.matches("no column has such a name").count(), 1, "{}", run.stderr);
+}
+
+const MANY: &str = "create table people (id int primary key, email text);
+    insert into people select i, 'ann' || i from generate_series(1, 600) i;
+    create table others (id int primary key, email text); insert into others values (1, 'ann1'); analyze";
+
+const HASHED: [&str; 4] = ["--protect", "email=hash", "--protect-key-command", KEY];
+
+fn resume(pg: &Pg, to: &str, args: &[&str]) -> Outhaul {
+    outhaul(["resume", to, "--from", &pg.url, "--report", "json", "--progress", "none"].iter().chain(args))
+}
+
+async fn killed(command: Outhaul) -> Run {
+    let stop = Stop::at("receipted");
+    let running = command.stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    running.signal("KILL").await;
+    running.wait().await
+}
+
+#[tokio::test]
+async fn a_command_that_prints_the_key_is_said_again_to_resume() {
+    let pg = pg(18).await;
+    pg.batch(MANY).await;
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    let to = to.to_str().unwrap();
+    let args = [&HASHED[..], &["--table", "people", "--keep-snapshot", "60s", "--partitions", "3"]].concat();
+    let csv = ["--format", "csv", "--csv-header", "off"];
+    killed(command(&pg, to, &[&args[..], &csv].concat())).await;
+    for (given, what) in [
+        (&[][..], "give it again: --protect-key-command"),
+        (&["--protect-key-command", "echo 'some other key of any length'"], "another than the one"),
+        (&["--protect-key-command", KEY, "--protect-key-file", "x"], "both given"),
+    ] {
+        let run = resume(&pg, to, given).run().await.expect(2);
+        assert!(run.stderr.contains(what), "{}", run.stderr);
+        assert!(!run.stderr.contains("horse"), "{}", run.stderr);
+    }
+    resume(&pg, to, &["--protect-key-command", KEY]).run().await.expect(0);
+    let whole = export_csv(&pg, &[&HASHED[..], &["--table", "people"]].concat(), 0).await.sorted();
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts(&manifest(to.as_ref())) {
+        let text = std::fs::read_to_string(folder.path().join("out").join(part["path"].as_str().unwrap())).unwrap();
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    lines.sort();
+    assert_eq!(lines, whole);
+}
+
+#[tokio::test]
+async fn a_key_for_a_run_that_hashes_nothing_is_refused() {
+    let pg = pg(18).await;
+    pg.batch(MANY).await;
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    let to = to.to_str().unwrap();
+    killed(command(&pg, to, &["--table", "people", "--keep-snapshot", "60s", "--partitions", "3"])).await;
+    let run = resume(&pg, to, &["--protect-key-command", KEY]).run().await.expect(2);
+    assert!(run.stderr.contains("the run hashes no column"), "{}", run.stderr);
+    resume(&pg, to, &[]).run().await.expect(0);
+}
+
+#[tokio::test]
+async fn a_job_goes_on_under_a_key_that_is_said_again() {
+    let pg = pg(18).await;
+    pg.batch(MANY).await;
+    for by_root in [true, false] {
+        let night = Night::new(&format!(
+            "[defaults]\nformat = 'csv'\ncsv_header = 'off'\nto = 'ROOT/{{table}}'\nkeep_snapshot = '60s'\npartitions = 2\n\
+             protect = ['email=hash']\nprotect_key_command = \"{KEY}\"\n\
+             [[export]]\ntable = 'people'\n[[export]]\ntable = 'others'\n"
+        ));
+        killed(night.run(&pg, &["--run-id", "n1"])).await;
+        if by_root {
+            let root = night.out("");
+            resume(&pg, root.to_str().unwrap(), &["--protect-key-command", KEY]).run().await.expect(0);
+        } else {
+            night.run(&pg, &["--run-id", "n1"]).run().await.expect(0);
+        }
+        let hash = |table: &str| {
+            let manifest = manifest(&night.out(table));
+            let all = parts(&manifest)
+                .iter()
+                .map(|part| std::fs::read_to_string(night.out(table).join(part["path"].as_str().unwrap())).unwrap());
+            let all: String = all.collect();
+            let line = all.lines().find(|line| line.starts_with("1,")).unwrap().to_owned();
+            (line, manifest["protection_key"].clone(), all.lines().count())
+        };
+        let (people, others) = (hash("people"), hash("others"));
+        assert_eq!((&people.0, &people.1), (&others.0, &others.1), "equal values stay equal");
+        assert_eq!((people.2, others.2), (600, 1));
+    }
+}
