@@ -183,11 +183,6 @@ impl FakeClickHouse {
         *self.shared.behind.lock().unwrap() = Some(line.to_owned());
     }
 
-    /// Its connection string, with parameters behind it.
-    pub(crate) fn url_with(&self, parameters: &str) -> String {
-        format!("clickhouse://me@{}/db{parameters}", self.address)
-    }
-
     /// An export from it.
     pub(crate) fn export(&self, arguments: &[&str]) -> Outhaul {
         self.export_with("", arguments)
