@@ -8,6 +8,7 @@ pub mod error;
 mod pace;
 pub mod postgres;
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -345,11 +346,16 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     }
 
     /// Says whether what was read of a relation is what the run began with. Asked when all its partitions are read, before
-    /// its commit; other relations may still be read.
+    /// its commit; other relations may still be read. `rows` are those of each partition, whichever process has read it;
+    /// none where bytes were read.
     ///
     /// # Errors
     /// Some rows may be of another meaning than the others: none of the relation is to be published.
-    fn unchanged(&self, _relation: usize) -> BoxFuture<'_, Result<(), SourceError>> {
+    fn unchanged<'a>(
+        &'a self,
+        _relation: usize,
+        _rows: &'a BTreeMap<u32, u64>,
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
         std::future::ready(Ok(())).boxed()
     }
 
