@@ -19,15 +19,15 @@ use crate::workers::{Driver, QUICK, lines};
 const SIX: &str = "create table a as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
     create table b as select i as id, md5(i::text) as v from generate_series(1, 2000) i;
     create table c as select i as id from generate_series(1, 3) i;
-    create table some as select i as id, i % 7 as n from generate_series(1, 900) i;
+    create table few as select i as id, i % 7 as n from generate_series(1, 900) i;
     create table empty (id int primary key, v text);
     create view seen as select id, upper(v) as v from b where id % 2 = 0; analyze";
 
-const NAMES: [&str; 6] = ["a", "b", "c", "some", "empty", "seen"];
+const NAMES: [&str; 6] = ["a", "b", "c", "few", "empty", "seen"];
 
 fn text(root: &str, more: &str) -> String {
     let one = |table: &&str| {
-        let only = if *table == "some" { "where = 'n = 3'\n" } else { "" };
+        let only = if *table == "few" { "where = 'n = 3'\n" } else { "" };
         format!("[[export]]\nname = '{table}'\ntable = '{table}'\nto = '{root}/{table}'\n{only}")
     };
     let exports: String = NAMES.iter().map(one).collect();
@@ -181,7 +181,7 @@ async fn a_job_in_an_object_store_by_index() {
         (run.report["status"].as_str(), read),
         (Some("complete"), ready["partitions"].as_array().unwrap().len())
     );
-    for (name, rows) in [("a", 4000), ("empty", 0), ("some", 129)] {
+    for (name, rows) in [("a", 4000), ("empty", 0), ("few", 129)] {
         let manifest: Value = serde_json::from_slice(&s3.get(&format!("night/{name}/_manifest.json")).await).unwrap();
         assert_eq!(manifest["totals"]["rows"], rows, "{name}");
     }
@@ -255,7 +255,7 @@ async fn w8_a_killed_driver_of_a_job_costs_no_partition() {
         eventually(Duration::from_secs(20), "the commit of c", committed).await;
         let all = listed(&first).len();
         kill(first.running).await;
-        pg.batch("update some set n = 3 where id = 1; insert into c values (4)").await;
+        pg.batch("update few set n = 3 where id = 1; insert into c values (4)").await;
         let again = resume(&pg, &night, &["--workers", "external", "--max-workers", "3"]);
         let second = Driver::start(again.env("OUTHAUL_TEST_LIMITS", format!("note-keepers=0.2,{QUICK}"))).await;
         assert_eq!((listed(&second).len(), &second.ready["max_workers"]), (all - read.len(), &json!(3)));
@@ -274,7 +274,7 @@ async fn w8_a_killed_driver_of_a_job_costs_no_partition() {
         if let Some(keeping) = keeping {
             keeping.wait().await.expect(0);
         }
-        pg.batch("update some set n = 1 where id = 1; delete from c where id = 4").await;
+        pg.batch("update few set n = 1 where id = 1; delete from c where id = 4").await;
     }
     no_sessions_left(&pg).await;
 }
