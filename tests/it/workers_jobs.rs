@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::crash::{comparable, kill};
+use crate::support::clickhouse::clickhouse;
 use crate::support::job::{no_sessions_left, sorted};
 use crate::support::night::Night;
 use crate::support::pg::{Pg, pg};
@@ -495,4 +496,10 @@ async fn what_has_no_workers_is_refused() {
         assert!(run.stderr.contains(says), "{}", run.stderr);
         assert!(night.committed().is_empty());
     }
+    let server = clickhouse().await;
+    server.run("CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id").await;
+    let night = Night::new(&format!("[[export]]\nname = 't'\ntable = '{}.t'\nto = 'ROOT/t'\n", server.database));
+    let run = night.run_at(&server.url("writer"), &["--workers", "external"]);
+    let run = run.env("CLICKHOUSE_PASSWORD", &server.password).run().await.expect(2);
+    assert!(run.stderr.contains("are read by the process that plans them"), "{}", run.stderr);
 }
