@@ -23,6 +23,7 @@ use super::place::place_by;
 use super::planned::Planned;
 use super::record::RunRecord;
 use super::run::{Carry, ONLY, Run, unless_cancelled};
+use super::since::Continuation;
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
@@ -115,6 +116,7 @@ async fn resumed(
     run.started = started;
     // Each is set once.
     let _ = run.signal.set(cancel.clone());
+    let _ = run.since.set(Continuation::of_changes(record.changes.clone()));
     run.announce().await;
     unless_cancelled(&cancel, run.place.ready(&run.request)).await?;
     let stop = cancel.child_token();

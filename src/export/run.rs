@@ -361,6 +361,8 @@ impl Run {
             failpoint::reach("identified").await;
             let beginning = (self.created_at, self.seed);
             let record = RunRecord::new(request, beginning, &planned, reading.record(relation)?, reading.held().await);
+            let changes = self.since.get().map(Continuation::changes).unwrap_or_default();
+            let record = RunRecord { changes, ..record };
             record.write(journal).await?;
             failpoint::reach("journalled").await;
         }

@@ -25,7 +25,7 @@ const TOGETHER: usize = 4;
 /// What came of an answer: its bytes, and how the export ended with the proof of its manifest.
 async fn read(format: &str, answer: Scripted) -> (Vec<u8>, Result<String, ExportErrorKind>) {
     let server = FakeClickHouse::start("26.9.2.1", vec![answer]).await;
-    let (url, query) = (server.url_with(""), format!("SELECT n FROM t FORMAT {format}"));
+    let (url, query) = (server.url(), format!("SELECT n FROM t FORMAT {format}"));
     let words = [("from", url.as_str()), ("to", "-"), ("query", query.as_str())];
     let flags = words.map(|(key, value)| (key, vec![value.to_owned()])).to_vec();
     let (request, _) = load(flags, &Environment::default(), false).unwrap();

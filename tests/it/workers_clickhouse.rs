@@ -368,7 +368,7 @@ async fn one_statement_has_one_worker_and_another_server_none() {
     let started = Driver::start(driver(&server, &place, &BY_PARTITION)).await;
     let other = FakeClickHouse::start("26.9.2.1", vec![Scripted::bare(b"\n")]).await;
     let fence = started.fence("0");
-    let own = ["worker", "--destination", &to, "--from", &other.url_with("")];
+    let own = ["worker", "--destination", &to, "--from", &other.url()];
     let run = outhaul(own.into_iter().chain(fence.iter().map(String::as_str))).run().await.expect(12);
     assert!(run.stderr.contains("now fake answers"), "{}", run.stderr);
     // Which is no fault of the run: but nobody else can tell whether it is.

@@ -8,7 +8,7 @@ use crate::support::night::Night;
 use crate::support::pg::{Pg, pg};
 use crate::support::place::{Place, export};
 use crate::support::run::{Run, outhaul};
-use crate::workers::{Driver, QUICK, driver, lines, worker};
+use crate::workers::{Driver, QUICK, driver, lines, resume, worker};
 
 const KEY: &str = "correct horse battery staple";
 
@@ -87,7 +87,7 @@ async fn a_worker_with_another_key_reads_nothing() {
     let keys = keys();
     let place = Place::local();
     let command = format!("cat {}", keys.file);
-    let args = [&HOW[..], &["--protect-key-command", &command]].concat();
+    let args = [&HOW[..], &["--protect-key-command", &command, "--keep-snapshot", "60s"]].concat();
     let started = Driver::start(driver(&pg, &place, &args)).await;
     for (args, says) in [
         (&["--protect-key-file", &keys.other][..], "another than the one that the run began with"),
@@ -100,8 +100,16 @@ async fn a_worker_with_another_key_reads_nothing() {
         assert!(lines(&String::from_utf8_lossy(&run.stdout), "receipt").is_empty());
     }
     started.worker(&pg, &place, "0").env("OUTHAUL_PROTECT_KEY_FILE", &keys.file).run().await.expect(0);
+    // Another process goes on, under the same key alone.
+    crate::crash::kill(started.running).await;
+    let wrong = ["--workers", "external", "--protect-key-file", &keys.other];
+    let run = resume(&pg, &place, &wrong).run().await.expect(2);
+    assert!(run.stderr.contains("another than the one"), "{}", run.stderr);
+    let right = ["--workers", "external", "--protect-key-file", &keys.file];
+    let second = Driver::start(resume(&pg, &place, &right)).await;
+    assert_eq!(second.partitions(), [1, 2, 3]);
     worker(&pg, &place, &["--shard", "0/1", "--protect-key-file", &keys.file]).run().await.expect(0);
-    started.running.wait().await.expect(0);
+    second.running.wait().await.expect(0);
     let alone = Place::local();
     export(&pg, &alone, &[&HOW[..], &["--protect-key-file", &keys.file]].concat()).run().await.expect(0);
     assert_eq!(place.whole().await, alone.whole().await);

@@ -183,11 +183,6 @@ impl FakeClickHouse {
         *self.shared.behind.lock().unwrap() = Some(line.to_owned());
     }
 
-    /// Its connection string, with parameters behind it.
-    pub(crate) fn url_with(&self, parameters: &str) -> String {
-        format!("clickhouse://me@{}/db{parameters}", self.address)
-    }
-
     /// An export from it.
     pub(crate) fn export(&self, arguments: &[&str]) -> Outhaul {
         self.export_with("", arguments)
@@ -195,9 +190,13 @@ impl FakeClickHouse {
 
     /// The same with parameters behind the URL.
     pub(crate) fn export_with(&self, parameters: &str, arguments: &[&str]) -> Outhaul {
-        let url = self.url_with(parameters);
+        let url = self.url() + parameters;
         let own = ["export", "--from", url.as_str()];
         outhaul(own.iter().chain(arguments))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("clickhouse://me@{}/db", self.address)
     }
 
     /// The statements that came, but for those about the server itself, each with its path.

@@ -107,5 +107,7 @@ pub(crate) async fn latest(root: &Destination) -> Result<Option<PostedJob>, Expo
 /// # Errors
 /// The destination fails.
 pub(crate) async fn remove(root: &Destination, runs: &[String]) -> Result<(), ExportError> {
-    Ok(root.delete_all(runs.iter().map(|run_id| path(run_id)).collect()).await?)
+    root.delete_all(runs.iter().map(|run_id| path(run_id)).collect()).await?;
+    root.remove_empty().await;
+    Ok(())
 }

@@ -269,6 +269,16 @@ fn certain(tail: &[u8], tag: Option<&[u8]>) -> usize {
     [marked, bare].into_iter().flatten().fold(begun, usize::min)
 }
 
+/// So many bytes of an answer's tail are no beginning of a frame, where the answer turned out to be cut though it ended as a
+/// whole one does.
+pub(crate) fn before_an_opening(tail: &[u8]) -> usize {
+    let begun = [b"\r\n", MARK, b"\r\n"].concat();
+    let longest = (1..=begun.len().min(tail.len()))
+        .rev()
+        .find(|length| begun.get(..*length).is_some_and(|begun| tail.ends_with(begun)));
+    tail.len().saturating_sub(longest.unwrap_or(0))
+}
+
 fn last(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).rposition(|window| window == wanted)
 }
@@ -361,6 +371,15 @@ mod tests {
                 let (_, end) = scan(tag, &[&body], true);
                 assert!(cut < BEGUN_BYTES || !matches!(end, FrameEnd::Whole { .. }), "{cut}: {end:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_may_be_the_beginning_of_a_frame_is_left_out() {
+        for (tail, kept) in
+            [(&b"1\n"[..], 2), (b"1\n\r", 2), (b"1\n\r\n", 2), (b"1\n\r\n__exc", 2), (b"\r\n1", 3), (b"", 0)]
+        {
+            assert_eq!(before_an_opening(tail), kept, "{tail:?}");
         }
     }
 

@@ -22,10 +22,9 @@ use super::profile::ChProfile;
 use super::served_rows;
 use super::settings::{ClickHouseSession, WantedSetting};
 use super::typed_settings::wanted;
-use crate::base::failpoint;
-use crate::base::http::CodingChoice;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
+use crate::base::{failpoint, http::CodingChoice};
 use crate::model::{ConsistencyChoice, Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
@@ -160,7 +159,8 @@ impl ChPlanning<'_> {
         let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
         let most = pace::readers(self.request.work.source_limits.max_bytes_per_second, most);
         let readers = self.request.work.readers.get().min(most).max(1);
-        let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
+        let readers_wide =
+            if failpoint::off("reader_threads") { 1 } else { u64::try_from(readers).unwrap_or(u64::MAX) };
         let mut plan = ChPlan {
             cap: cap(None, None, false),
             order: Vec::new(),
@@ -210,8 +210,7 @@ impl ChPlanning<'_> {
         match why {
             None => {
                 plan.readers = readers.min(plan.partitions.len()).max(1);
-                let share = (threads / readers_wide).max(1);
-                plan.threads = if failpoint::off("reader_threads") { threads } else { share };
+                plan.threads = (threads / readers_wide).max(1);
             }
             Some(why) => {
                 plan.mode = ChMode::SingleStatement;

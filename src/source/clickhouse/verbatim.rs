@@ -9,6 +9,7 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, pending};
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
@@ -17,6 +18,7 @@ use super::super::{Batch, BatchStream, Opened, Reading, Retry, SourceError, Sour
 use super::body::ClickHouseBody;
 use super::ending::LastBytes;
 use super::formats;
+use super::frame::before_an_opening;
 use super::http::ClickHouseHttp;
 use super::kept_prefix::KeptPrefix;
 use super::kill::QueryName;
@@ -118,6 +120,7 @@ impl VerbatimReading {
             id,
             format,
             last: LastBytes::default(),
+            held: None,
             asked,
             proof: Arc::clone(&self.proof),
             over: false,
@@ -156,6 +159,8 @@ struct VerbatimAnswer {
     /// As the server says it.
     format: String,
     last: LastBytes,
+    /// What came last.
+    held: Option<Bytes>,
     /// When the statement was sent.
     asked: Instant,
     proof: Arc<Mutex<Option<AnswerProof>>>,
@@ -196,15 +201,27 @@ impl VerbatimAnswer {
         }
     }
 
-    /// Appends the next bytes, and at the end looks whether there are all.
+    /// Appends the next bytes, and at the end looks whether there are all. The last that came wait for what comes behind them:
+    /// where that is the end of an answer that was cut, they may end with the beginning of an error.
     async fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SourceError> {
         while bytes.len() < HANDED && !self.over {
-            if let Some(chunk) = self.body.next().await? {
-                self.last.add(&chunk);
-                bytes.extend_from_slice(&chunk);
-            } else {
-                self.prove().await?;
-                self.over = true;
+            match self.body.next().await {
+                Ok(Some(chunk)) => {
+                    self.last.add(&chunk);
+                    bytes.extend_from_slice(&self.held.replace(chunk).unwrap_or_default());
+                }
+                Ok(None) => {
+                    let held = self.held.take().unwrap_or_default();
+                    let proven = self.prove().await;
+                    let sure = if proven.is_ok() { held.len() } else { before_an_opening(&held) };
+                    bytes.extend_from_slice(held.get(..sure).unwrap_or_default());
+                    proven?;
+                    self.over = true;
+                }
+                Err(error) => {
+                    bytes.extend_from_slice(&self.held.take().unwrap_or_default());
+                    return Err(error);
+                }
             }
         }
         Ok(())
