@@ -1,6 +1,25 @@
-//! CPU-heavy work: on rayon's threads, never on the async ones.
+//! CPU-heavy work: on rayon's threads, never on the async ones; and how a task ends that gives no result.
 
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
+
+/// An async task gave no result. A panic's own message, which may hold the values of rows and secrets, is not told: the
+/// panic hook says where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TaskLost {
+    /// It panicked.
+    #[error("a task panicked")]
+    Panicked,
+    /// It was dropped before its end.
+    #[error("a task was dropped")]
+    Dropped,
+}
+
+impl From<JoinError> for TaskLost {
+    fn from(error: JoinError) -> Self {
+        if error.is_panic() { Self::Panicked } else { Self::Dropped }
+    }
+}
 
 /// A task on rayon panicked; the panic's message has been printed by the panic hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -19,6 +19,7 @@ use super::outlet::{Outlet, discard};
 use super::planned::Planned;
 use super::record::RunRecord;
 use super::worker::{Counters, Work, export_partition};
+use crate::base::cpu::TaskLost;
 use crate::base::{failpoint, retry, telemetry};
 use crate::model::{Event, ExportErrorKind, Partition, PartitionReceipt, Plan, ReaderProgress};
 use crate::source::{Replan, Retry};
@@ -201,7 +202,7 @@ impl Coordinator {
         let (slot, partition, result) = finished.map_err(|error| {
             // Nobody has aborted what it had begun.
             self.work.litter.set();
-            ExportError::internal("a worker panicked").with_source(error)
+            ExportError::internal("reading a partition").with_source(TaskLost::from(error))
         })?;
         match result {
             result if self.discarded.contains(&partition.number) => {

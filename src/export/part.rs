@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use tokio::task::JoinHandle;
 
 use super::error::ExportError;
+use crate::base::cpu::TaskLost;
 use crate::encode::{Encoder, Tally};
 use crate::model::{FolderValue, StagedObject};
 use crate::store::stream::StreamWriter;
@@ -92,7 +93,7 @@ impl OpenPart {
             Ok(Err(error)) => !error.leaves_nothing,
             Err(_) => true,
         };
-        Ok(finished.map_err(|error| ExportError::internal("finishing a part").with_source(error))??)
+        Ok(finished.map_err(|error| ExportError::internal("finishing a part").with_source(TaskLost::from(error)))??)
     }
 }
 

@@ -83,7 +83,8 @@ impl ExportRequest {
 
     /// What of it the source is asked for; `since` is the export that an incremental one goes on from.
     pub(crate) fn read_request_since(&self, since: Option<SinceExport>) -> ReadRequest {
-        let external = self.external.is_some();
+        // Workers read under the snapshot of another process, where there is one.
+        let shared = self.external.is_some() && self.source.holds_snapshots();
         let Self { shape, format, policies, work, mut commit, incremental, .. } = self.clone();
         let watermark =
             incremental.map(|asked| WatermarkRequest { column: asked.column, look_back: asked.look_back, since });
@@ -99,7 +100,7 @@ impl ExportRequest {
             stats: commit.manifest_stats,
             protect: commit.protect.take(),
             together: commit.folders.map_or_else(Vec::new, |folders| folders.columns),
-            keep: commit.keep_snapshot.is_some() || external,
+            keep: commit.keep_snapshot.is_some() || shared,
         }
     }
 }

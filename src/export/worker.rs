@@ -18,7 +18,7 @@ use super::mark::Mark;
 use super::outlet::Outlet;
 use super::outside::Fence;
 use super::part::{OpenPart, PartSink};
-use crate::base::cpu::on_rayon;
+use crate::base::cpu::{TaskLost, on_rayon};
 use crate::base::words::counted;
 use crate::base::{failpoint, telemetry};
 use crate::encode::{EncodeError, EncodeSummary, Encoder, Tally, bytes_of, encoder, sorted_columns};
@@ -357,7 +357,8 @@ impl Attempt<'_> {
         let started = self.starting.insert(tokio::spawn(start)).await;
         self.starting = None;
         self.unsure |= !matches!(started, Ok(Ok(_)));
-        let writer = started.map_err(|error| ExportError::internal("starting a part").with_source(error))??;
+        let writer =
+            started.map_err(|error| ExportError::internal("starting a part").with_source(TaskLost::from(error)))??;
         Ok(PartSink::Store(Box::new(writer)))
     }
 
@@ -429,7 +430,7 @@ impl Attempt<'_> {
         let shown = showing.await;
         self.showing = None;
         self.unsure |= !matches!(shown, Ok(Ok(())));
-        shown.map_err(|error| ExportError::internal("publishing a part").with_source(error))??;
+        shown.map_err(|error| ExportError::internal("publishing a part").with_source(TaskLost::from(error)))??;
         part.object.staging = Staging::Published;
         Ok(())
     }

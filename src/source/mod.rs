@@ -233,6 +233,11 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether what a run reads rests on a snapshot that other processes can hold, and read under.
+    fn holds_snapshots(&self) -> bool {
+        false
+    }
+
     /// Whether it can be asked for what is new since another export ([`ReadRequest::watermark`]).
     fn knows_watermarks(&self) -> bool {
         false

@@ -23,6 +23,7 @@ use super::error::{StoreError, StoreFault};
 use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::local_removal::remove_folder;
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
+use crate::base::cpu::TaskLost;
 use crate::base::spare::Spares;
 use crate::base::words::counted;
 
@@ -148,7 +149,7 @@ impl Folder {
                 Err(StoreError::new(operation, object, StoreFault::Configuration, why))
             }
             Ok(result) => result.map_err(|error| StoreError::from_io(operation, object, error)),
-            Err(error) => Err(StoreError::new(operation, object, StoreFault::Unavailable, error)),
+            Err(error) => Err(StoreError::new(operation, object, StoreFault::Unavailable, TaskLost::from(error))),
         }
     }
 

@@ -10,6 +10,7 @@ use super::direct::{AlignedBuffer, BlockFile};
 use super::error::{StoreError, StoreFault};
 use super::local::Folder;
 use super::writer::compute;
+use crate::base::cpu::TaskLost;
 use crate::model::Staging;
 
 /// One block is written while the next one fills; the two take turns until the part's end.
@@ -159,7 +160,7 @@ impl LocalSink {
             WriteState::Writing(task) => match task.await {
                 Ok(Ok((file, block))) => Ok((file, Some(block))),
                 Ok(Err(error)) => Err(StoreError::from_io("staging", object, error)),
-                Err(error) => lost(error.to_string()),
+                Err(error) => lost(TaskLost::from(error).to_string()),
             },
             WriteState::Failed => lost("an earlier write failed or was interrupted".into()),
         }

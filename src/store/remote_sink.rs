@@ -13,6 +13,7 @@ use super::facts::StoreOptions;
 use super::journal::Journal;
 use super::remote::Remote;
 use super::writer::compute;
+use crate::base::cpu::TaskLost;
 use crate::base::failpoint;
 use crate::model::Staging;
 
@@ -129,7 +130,7 @@ impl RemoteSink {
                 Ok(())
             }
             Some(Ok(Err(error))) => Err(error),
-            Some(Err(error)) => Err(self.error(error)),
+            Some(Err(error)) => Err(self.error(TaskLost::from(error))),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::Sender;
 use super::checksums::Checksums;
 use super::error::{StoreError, StoreFault};
 use super::writer::compute;
+use crate::base::cpu::TaskLost;
 use crate::model::{ObjectKind, StagedObject, Staging, StreamKind};
 
 /// The name of a stream in receipts, manifests and reports.
@@ -77,7 +78,7 @@ async fn print(bytes: Bytes) -> Result<(), StoreError> {
             };
             failed(fault, error)
         }
-        Err(error) => failed(StoreFault::Unavailable, error.into()),
+        Err(error) => failed(StoreFault::Unavailable, std::io::Error::other(TaskLost::from(error))),
     }
 }
 

@@ -511,9 +511,11 @@ async fn no_secret_is_ever_shown() {
     check(azure.env("AZURE_STORAGE_ACCOUNT_KEY", &account).run().await, 20);
     check(export(&plain, "s3://k:canary-session@bucket/x", &[]).env("PGPASSWORD", CANARY).run().await, 2);
 
-    // A panic whose message is the whole environment.
-    let panicking = export(&plain, &local("panic"), &[]).env("PGPASSWORD", CANARY).envs(s3.env());
-    let run = panicking.env("OUTHAUL_TEST_PANIC", "planned").env("RUST_BACKTRACE", "full").run().await;
-    assert!(run.stderr.contains("internal error at"), "{}", run.stderr);
-    check(run, 1);
+    // A panic whose message is the whole environment: in the run's own task, on a computing thread, and in a partition's task.
+    for at in ["planned", "encoding", "batch"] {
+        let panicking = export(&plain, &local(&format!("panic-{at}")), &[]).env("PGPASSWORD", CANARY).envs(s3.env());
+        let run = panicking.env("OUTHAUL_TEST_PANIC", at).env("RUST_BACKTRACE", "full").run().await;
+        assert!(run.stderr.contains("internal error at"), "{at}: {}", run.stderr);
+        check(run, 1);
+    }
 }

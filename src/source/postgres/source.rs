@@ -224,6 +224,10 @@ impl Source for Postgres {
         Some(served::aggregate(self, request).boxed())
     }
 
+    fn holds_snapshots(&self) -> bool {
+        true
+    }
+
     fn knows_watermarks(&self) -> bool {
         true
     }
