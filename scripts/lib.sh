@@ -1,7 +1,10 @@
 # What the scripts share; sourced, never run. Sets `root` (the repository), `cache` (what is installed for tests) and `pins`
 # (which versions, with hashes; scripts/pin writes them).
 
-root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# A script stands in scripts/ or in scripts/wheel/.
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+root=${root%/wheel}
+root=${root%/scripts}
 # Outside the checkout: the PostgreSQL servers run as another user, who may not be able to enter it, and a fresh clone
 # need not download everything again.
 cache=${OUTHAUL_TEST_CACHE:-/var/tmp/outhaul-test-$(id -u)}

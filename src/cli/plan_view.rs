@@ -215,7 +215,7 @@ impl<'a> ColumnView<'a> {
 
 impl PartitionView {
     fn new(partition: &Partition, key: &[KeyColumn]) -> Self {
-        let Partition { number, range, ordered, row_limit } = partition;
+        let Partition { number, range, ordered, row_limit, .. } = partition;
         Self { number: *number, range: range_words(range, key), ordered: *ordered, row_limit: row_limit.map(u64::from) }
     }
 }

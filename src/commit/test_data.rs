@@ -71,7 +71,7 @@ fn read() -> ReadPlan {
 }
 
 fn partitions(ranges: impl IntoIterator<Item = PartRange>, ordered: bool) -> Vec<Partition> {
-    let partition = |(number, range)| Partition { number, range, ordered, row_limit: None };
+    let partition = |(number, range)| Partition { number, range, ordered, row_limit: None, counted_rows: None };
     (0..).zip(ranges).map(partition).collect()
 }
 

@@ -212,13 +212,11 @@ impl Contradictions<'_> {
         if self.is("visibility", "as-written") {
             self.refuse(&["workers"], "with --visibility as-written: parts appear at the commit", hint);
         }
-        for key in ["protect", "protect_file"] {
-            if self.raw.given(key).is_some() {
-                self.refuse(&["workers"], "with --protect, whose key one process has", hint);
-            }
-        }
         if self.is("read_mode", "keyset") {
             self.refuse(&["workers"], "with --read-mode keyset, which has no snapshot to share", hint);
+        }
+        if self.is("format", "source") {
+            self.refuse(&["workers"], "with --format source, whose one file one process writes", hint);
         }
     }
 
@@ -259,7 +257,6 @@ impl Contradictions<'_> {
             "source_profile",
             "unconstrained_numeric",
             "watermark",
-            "workers",
             "yield_to_ddl",
         ];
         self.refuse(&keys, "where the rows are in ClickHouse", "leave it out");

@@ -87,4 +87,7 @@ pub struct Partition {
     pub ordered: bool,
     /// At most so many rows, for a cap on a relation that has no key to end it.
     pub row_limit: Option<NonZeroU64>,
+    /// Rows that the source has counted in it, where its range does not tell how large it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_rows: Option<u64>,
 }

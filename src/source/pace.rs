@@ -1,6 +1,6 @@
 //! `--max-bytes-per-second`: all readers of a run share one rate.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,12 @@ use tokio::time::Instant;
 
 /// Reads a second under `--max-bytes-per-second`: a reader that took a whole buffer at once would then rest for long.
 const PACES_PER_SECOND: u64 = 8;
+
+/// The rate of one of `most` processes: together they read no faster than the run may.
+pub(super) fn share(rate: Option<NonZeroU64>, most: NonZeroUsize) -> Option<NonZeroU64> {
+    let most = u64::try_from(most.get()).unwrap_or(u64::MAX);
+    rate.map(|rate| NonZeroU64::new(rate.get() / most).unwrap_or(NonZeroU64::MIN))
+}
 
 /// A rate; whoever has read rests until the rate allows for it. What the kernel holds in its buffers by then stays below
 /// a few MiB a connection, and the server waits once these are full.
@@ -48,6 +54,12 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bytes_a_second_are_shared() {
+        let rate = |bytes, most| share(NonZeroU64::new(bytes), NonZeroUsize::new(most).unwrap()).map(NonZeroU64::get);
+        assert_eq!((rate(1000, 4), rate(3, 8), rate(0, 8)), (Some(250), Some(1), None));
+    }
 
     #[test]
     fn readers_share_the_rate_and_save_nothing_up() {

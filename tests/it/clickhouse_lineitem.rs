@@ -14,13 +14,13 @@ use crate::support::run::outhaul;
 
 const LIMIT: Duration = Duration::from_mins(20);
 
-const TABLE: &str = "CREATE TABLE lineitem (id Int64, l_orderkey Int64, l_partkey Int32, l_suppkey Int32, l_linenumber Int32, \
+pub(crate) const TABLE: &str = "CREATE TABLE lineitem (id Int64, l_orderkey Int64, l_partkey Int32, l_suppkey Int32, l_linenumber Int32, \
     l_quantity Decimal(15, 2), l_extendedprice Decimal(15, 2), l_discount Decimal(15, 2), l_tax Decimal(15, 2), \
     l_returnflag LowCardinality(String), l_linestatus FixedString(1), l_shipdate Date, l_commitdate Date, l_receiptdate Date, \
     l_shipinstruct LowCardinality(String), l_shipmode String, l_comment String) \
     ENGINE = MergeTree PARTITION BY toYear(l_shipdate) ORDER BY (l_orderkey, l_linenumber)";
 
-const SUMS: &str = "SELECT count(*), count(DISTINCT id), sum(id::BIGINT)::VARCHAR, \
+pub(crate) const SUMS: &str = "SELECT count(*), count(DISTINCT id), sum(id::BIGINT)::VARCHAR, \
     sum(l_orderkey::HUGEINT * l_linenumber::INT)::VARCHAR, sum(l_partkey::HUGEINT * l_suppkey::HUGEINT)::VARCHAR, \
     (sum(l_quantity::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, (sum(l_extendedprice::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, \
     (sum(l_discount::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, (sum(l_tax::DECIMAL(15, 2)) * 100)::HUGEINT::VARCHAR, \
@@ -28,7 +28,7 @@ const SUMS: &str = "SELECT count(*), count(DISTINCT id), sum(id::BIGINT)::VARCHA
     sum(length(l_comment))::VARCHAR, sum(length(l_shipinstruct || l_shipmode))::VARCHAR, \
     count(*) FILTER (l_returnflag = 'R' AND l_linestatus = 'F') FROM DATA";
 
-async fn own_sums(server: &ClickHouse) -> Value {
+pub(crate) async fn own_sums(server: &ClickHouse) -> Value {
     let sql = "SELECT count(), uniqExact(id), toString(sum(id)), toString(sum(toInt128(l_orderkey) * l_linenumber)), \
         toString(sum(toInt128(l_partkey) * l_suppkey)), toString(toInt128(sum(l_quantity) * 100)), \
         toString(toInt128(sum(l_extendedprice) * 100)), toString(toInt128(sum(l_discount) * 100)), \
@@ -38,6 +38,15 @@ async fn own_sums(server: &ClickHouse) -> Value {
         FROM lineitem FORMAT JSONCompactEachRow SETTINGS output_format_json_quote_64bit_integers = 0";
     json!([serde_json::from_str::<Value>(&server.run(sql).await).unwrap()])
 }
+
+/// Each row as one number, so that a value in another row than its own is seen.
+const ROWS: &str = "SELECT sum(hash(concat_ws('|', id::BIGINT, l_orderkey::BIGINT, l_partkey::BIGINT, l_suppkey::BIGINT, \
+    l_linenumber::INT, l_quantity::DECIMAL(15, 2), l_extendedprice::DECIMAL(15, 2), l_discount::DECIMAL(15, 2), \
+    l_tax::DECIMAL(15, 2), l_returnflag, l_linestatus, l_shipdate::DATE, l_commitdate::DATE, l_receiptdate::DATE, \
+    l_shipinstruct, l_shipmode, l_comment))::HUGEINT)::VARCHAR FROM DATA";
+
+const FORMATS: [&str; 3] = ["parquet", "csv", "ndjson"];
+const READERS: [&str; 3] = ["1", "2", "8"];
 
 #[tokio::test]
 async fn lineitem_goes_in_by_our_parquet_and_leaves_exactly_with_any_number_of_readers() {
@@ -54,7 +63,8 @@ async fn lineitem_goes_in_by_our_parquet_and_leaves_exactly_with_any_number_of_r
     }
     let expected = own_sums(&server).await;
     assert_eq!(found(&ours, SUMS).await, expected, "what was loaded");
-    for (format, readers) in [("parquet", "1"), ("csv", "2"), ("ndjson", "8"), ("parquet", "8")] {
+    let rows = found(&ours, ROWS).await;
+    for (format, readers) in FORMATS.into_iter().flat_map(|format| READERS.map(|readers| (format, readers))) {
         let to = folder.path().join(format!("{format}-{readers}"));
         let arguments = [
             "--table",
@@ -70,6 +80,7 @@ async fn lineitem_goes_in_by_our_parquet_and_leaves_exactly_with_any_number_of_r
         ];
         server.export(&arguments).limit(LIMIT).run().await.expect(0);
         assert_eq!(found(&to, SUMS).await, expected, "{format} {readers}");
+        assert_eq!(found(&to, ROWS).await, rows, "{format} {readers}");
         let manifest = manifest(&to);
         assert_eq!(
             (&manifest["totals"]["rows"], &manifest["consistency"]["mode"]),

@@ -12,16 +12,16 @@ use crate::support::pg::{Pg, pg};
 use crate::support::run::{Run, program};
 use crate::support::variable;
 
-fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
-fn text(name: &str) -> String {
+pub(crate) fn text(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap()
 }
 
 /// The codes that the same command gives again.
-fn final_codes() -> BTreeSet<u64> {
+pub(crate) fn final_codes() -> BTreeSet<u64> {
     use ExportErrorKind as Kind;
     let kinds = [
         Kind::Internal,
@@ -46,7 +46,7 @@ fn final_codes() -> BTreeSet<u64> {
 }
 
 /// YAML without anchors, multi-line texts and nested brackets, which is what our files are.
-fn yaml(text: &str) -> Value {
+pub(crate) fn yaml(text: &str) -> Value {
     let lines = text.lines().map(|line| (line.len() - line.trim_start().len(), line.trim().to_owned()));
     let mut lines: Vec<(usize, String)> =
         lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect();

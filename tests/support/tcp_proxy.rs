@@ -47,9 +47,14 @@ struct Shared {
 impl TcpProxy {
     /// In front of the server of a `postgres://` URL; gives the URL by way of the proxy, too.
     pub(crate) async fn before(url: &str) -> (Self, String) {
+        Self::at("127.0.0.1", url).await
+    }
+
+    /// The same at an address of its own, as on another machine: `127.0.0.2`.
+    pub(crate) async fn at(host: &str, url: &str) -> (Self, String) {
         let (head, _) = url.split_once('@').unwrap();
         let (server, database) = place(url);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             server: Mutex::new(server),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::columns::{ChColumnFacts, usage};
+use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
+use super::folders::check_folders;
 use super::names::{literal, table};
 use super::plan::{ChRelation, alias};
 use super::prepare::ChPlanning;
-use crate::model::{ErrorCode, RelationKind, RelationRequest};
+use crate::model::{ErrorCode, ReadRequest, RelationKind, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
 /// What the server says of a relation.
@@ -44,6 +45,17 @@ impl ChPlanning<'_> {
                 Ok(ChDescribed { relation, columns, sorting_key: String::new(), text: Some(query.clone()) })
             }
         }
+    }
+
+    /// What the server says of the relation, and a column plan for each column of the export.
+    pub(super) async fn relation_and_columns(&self) -> Result<(ChDescribed, Vec<ChColumn>), SourceError> {
+        let described = self.described().await?;
+        let expressions = self.expressions(&described.relation).await?;
+        let ReadRequest { shape, policies, format, together, .. } = self.request;
+        check_folders(together, &shape.expressions, &described.columns)?;
+        let rules = ChColumnRules { format: *format, policies };
+        let columns = planned_columns(&described.columns, shape, &expressions, &rules)?;
+        Ok((described, columns))
     }
 
     async fn table(&self, name: &str, predicate: Option<String>) -> Result<ChDescribed, SourceError> {

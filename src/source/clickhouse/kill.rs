@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::http::ClickHouseHttp;
+use super::names::literal;
 use crate::base::failpoint;
 
 /// For the statement that kills a query, its connection included.
@@ -36,18 +37,41 @@ pub(crate) async fn kills_sent() {
     let _ = PENDING.subscribe().wait_for(|count| *count == 0).await;
 }
 
+/// How a server knows a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueryName {
+    /// No two queries that run have the same.
+    pub id: String,
+    /// Stands in its text, where another query may have the id after it.
+    pub mark: Option<String>,
+}
+
+impl QueryName {
+    /// A query whose id no other one ever has.
+    pub(crate) fn unique(id: impl Into<String>) -> Self {
+        Self { id: id.into(), mark: None }
+    }
+
+    /// The statement that kills it, and no other.
+    pub(super) fn kill(&self) -> String {
+        let mark =
+            self.mark.as_ref().map_or(String::new(), |mark| format!(" AND position(query, {}) > 0", literal(mark)));
+        format!("KILL QUERY WHERE query_id = {}{mark} ASYNC", literal(&self.id))
+    }
+}
+
 /// A query that runs: dropped before [`RunningQuery::ended`], it is killed in the background, where there is a runtime.
 #[derive(Debug)]
 pub(crate) struct RunningQuery {
     server: Arc<ClickHouseHttp>,
     ended: bool,
-    id: String,
+    name: QueryName,
 }
 
 impl RunningQuery {
-    pub(crate) fn new(server: Arc<ClickHouseHttp>, id: String) -> Self {
+    pub(crate) fn new(server: Arc<ClickHouseHttp>, name: QueryName) -> Self {
         server.opened();
-        Self { server, ended: false, id }
+        Self { server, ended: false, name }
     }
 
     /// The server has ended it: there is nothing to kill.
@@ -63,13 +87,26 @@ impl Drop for RunningQuery {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (pending, server, id) = (PendingKill::new(), Arc::clone(&self.server), std::mem::take(&mut self.id));
+            let (pending, server, name) = (PendingKill::new(), Arc::clone(&self.server), self.name.clone());
             runtime.spawn(async move {
-                let killing = server.kill(&id);
+                let killing = server.kill(&name);
                 // Whoever may not kill leaves it to the server.
                 let _ = tokio::time::timeout(failpoint::limit("kill_query", KILL_TIMEOUT), killing).await;
                 drop(pending);
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_killed_by_its_id_and_by_its_mark() {
+        let one = QueryName::unique("outhaul-1");
+        assert_eq!(one.kill(), "KILL QUERY WHERE query_id = 'outhaul-1' ASYNC");
+        let marked = QueryName { mark: Some("m".to_owned()), ..one };
+        assert_eq!(marked.kill(), "KILL QUERY WHERE query_id = 'outhaul-1' AND position(query, 'm') > 0 ASYNC");
     }
 }

@@ -9,9 +9,8 @@ use std::time::Instant;
 
 use chrono::Utc;
 
-use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
+use super::columns::{ChColumn, ChColumnFacts, usage};
 use super::describe::ChDescribed;
-use super::folders::check_folders;
 use super::http::ClickHouseHttp;
 use super::key_ranges;
 use super::lexer;
@@ -21,10 +20,11 @@ use super::parts::{Grain, PartPiece, slices};
 use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
 use super::profile::ChProfile;
 use super::served_rows;
-use super::settings::ClickHouseSession;
+use super::settings::{ClickHouseSession, WantedSetting};
 use super::typed_settings::wanted;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
+use crate::base::{failpoint, http::CodingChoice};
 use crate::model::{ConsistencyChoice, Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
@@ -71,8 +71,19 @@ pub(crate) async fn session(
     prefix: String,
     rate: Option<NonZeroU64>,
 ) -> Result<Arc<ClickHouseSession>, SourceError> {
-    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix)?.paced(rate));
-    let session = ClickHouseSession::open(http, &wanted(settings)).await?;
+    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, prefix)?.paced(rate));
+    typed(http, &wanted(settings)).await
+}
+
+/// The same over a connection of the caller's, with settings of its own.
+///
+/// # Errors
+/// As [`session`].
+pub(super) async fn typed(
+    http: Arc<ClickHouseHttp>,
+    settings: &[WantedSetting],
+) -> Result<Arc<ClickHouseSession>, SourceError> {
+    let session = ClickHouseSession::open(http, settings).await?;
     if session.release() < OLDEST {
         let message = format!("this is ClickHouse {}, and typed exports need 23.8 or later", session.version);
         return Err(usage(message, "--format source writes the bytes of any version, in a format of the server's"));
@@ -139,27 +150,17 @@ impl ChPlanning<'_> {
         self.session.ask(doing, sql, &[]).await
     }
 
-    fn columns(
-        &self,
-        described: &[ChColumnFacts],
-        expressions: &[ChColumnFacts],
-    ) -> Result<Vec<ChColumn>, SourceError> {
-        let ReadRequest { shape, policies, format, together, .. } = self.request;
-        check_folders(together, &shape.expressions, described)?;
-        planned_columns(described, shape, expressions, &ChColumnRules { format: *format, policies })
-    }
-
     async fn plan(&self) -> Result<ChPlan, SourceError> {
-        let ChDescribed { relation, columns: described, sorting_key, text } = self.described().await?;
-        let expressions = self.expressions(&relation).await?;
-        let columns = self.columns(&described, &expressions)?;
+        let (described, columns) = self.relation_and_columns().await?;
+        let ChDescribed { relation, columns: described, sorting_key, text } = described;
         let key = self.key(&described, &columns)?;
         let ChProfile { threads, fixed, is_final, mutates } = self.profile().await?;
         // Whoever may not ask for fewer threads takes all of them with one statement.
         let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
         let most = pace::readers(self.request.work.source_limits.max_bytes_per_second, most);
         let readers = self.request.work.readers.get().min(most).max(1);
-        let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
+        let readers_wide =
+            if failpoint::off("reader_threads") { 1 } else { u64::try_from(readers).unwrap_or(u64::MAX) };
         let mut plan = ChPlan {
             cap: cap(None, None, false),
             order: Vec::new(),
@@ -167,6 +168,8 @@ impl ChPlanning<'_> {
             why: None,
             partitions: vec![ChPartition { number: 0, slice: ChSlice::Whole }],
             host: self.session.host.clone(),
+            server_uuid: self.server_uuid().await?,
+            seats: format!("{:08x}", rand::random::<u32>()),
             threads,
             fixed_threads: fixed,
             readers: 1,

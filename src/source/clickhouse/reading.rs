@@ -15,10 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::ClickHouseBody;
 use super::decode::ArrowRows;
-use super::parts::{Grain, PartPiece, closure, slices};
+use super::kill::QueryName;
+use super::parts::{Grain, PartPiece, closure, partition_ids, slices};
 use super::per_partition::PartitionWitness;
 use super::plan::{ChMode, ChPartition, ChPlan, ChSlice};
 use super::prepare::{Prepared, count_parts, numbered, out_of_time, patches, prefix, query_id};
+use super::seats::{WorkerSeats, clear};
 use super::served_rows;
 use super::settings::ClickHouseSession;
 use crate::base::cpu::on_rayon;
@@ -79,6 +81,8 @@ pub(crate) struct ClickHouseReading {
     permits: Arc<Semaphore>,
     /// When `--max-duration` is over.
     deadline: Option<Instant>,
+    /// Where another process holds the run together: the turns of all that read for it.
+    seats: Option<WorkerSeats>,
 }
 
 impl ClickHouseReading {
@@ -97,10 +101,31 @@ impl ClickHouseReading {
             ),
             None => (plan, BTreeMap::new()),
         };
+        let readers = plan.readers.max(1);
+        Self { deadline, ..Self::of(session, request, (plan, replans), readers) }
+    }
+
+    /// Some partitions of a run that another process has planned, one at a time.
+    pub(super) fn joined(
+        session: Arc<ClickHouseSession>,
+        request: ReadRequest,
+        record: ChRecord,
+        seats: WorkerSeats,
+    ) -> Self {
+        let ChRecord { plan, replans, .. } = record;
+        Self { seats: Some(seats), ..Self::of(session, request, (plan, replans), 1) }
+    }
+
+    fn of(
+        session: Arc<ClickHouseSession>,
+        request: ReadRequest,
+        (plan, replans): (ChPlan, BTreeMap<String, u32>),
+        readers: usize,
+    ) -> Self {
         let told = Arc::new(plan.told(&request, session.sent()));
         let columns = plan.columns.iter().map(|column| column.output.clone()).collect();
-        let permits = Arc::new(Semaphore::new(plan.readers.max(1)));
-        Self { session, request, columns, state: Mutex::new(ChState { plan, told, replans }), permits, deadline }
+        let (permits, state) = (Arc::new(Semaphore::new(readers)), Mutex::new(ChState { plan, told, replans }));
+        Self { session, request, columns, state, permits, deadline: None, seats: None }
     }
 
     fn state(&self) -> MutexGuard<'_, ChState> {
@@ -124,7 +149,6 @@ impl ClickHouseReading {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit =
             permit.map_err(|error| SourceError::new(SourceFault::Protocol, "waiting to read").with_source(error))?;
-        let query_id = query_id(&prefix(&self.request.run_id), partition);
         let doing = format!("reading partition {partition}");
         let threads = threads.to_string();
         let mut parameters = vec![("default_format", "ArrowStream")];
@@ -133,7 +157,13 @@ impl ClickHouseReading {
             parameters.push(("max_threads", threads.as_str()));
             parameters.extend(served.map(|_| served_rows::BLOCK_ROWS));
         }
-        let body = self.session.stream(&doing, &statement, &query_id, &parameters).await?;
+        let body = match &self.seats {
+            Some(seats) => seats.stream(&self.session, &doing, &statement, &parameters).await?,
+            None => {
+                let name = QueryName::unique(query_id(&prefix(&self.request.run_id), partition));
+                self.session.stream(&doing, &statement, &name, &parameters).await?
+            }
+        };
         let witness = match relation.table {
             Some(table) if !found.table_partitions().is_empty() => {
                 Some(PartitionWitness::new(Arc::clone(&self.session), table, found.table_partitions().to_vec()))
@@ -176,6 +206,12 @@ impl ClickHouseReading {
         let moved = pieces_of(moved);
         if moved.is_empty() {
             return Ok(None);
+        }
+        if self.seats.is_some() {
+            let why = "where other processes read, nothing is planned anew";
+            return Err(lost(&partition_ids(&moved), why).with_hint(
+                "export it again when the table is quiet, or with --consistency per_partition, which merges do not disturb",
+            ));
         }
         let all: Vec<Vec<PartPiece>> = before.partitions.iter().map(pieces_of).collect();
         let ids = closure(&moved, &all);
@@ -363,10 +399,11 @@ impl Reading for ClickHouseReading {
         self.planned_anew(partition).boxed()
     }
 
-    fn unchanged(&self, _: usize) -> BoxFuture<'_, Result<(), SourceError>> {
+    fn unchanged<'a>(&'a self, _: usize, rows: &'a BTreeMap<u32, u64>) -> BoxFuture<'a, Result<(), SourceError>> {
         async move {
             let (mode, relation, planned) = {
                 let state = self.state();
+                state.plan.has_its_rows(rows)?;
                 (state.plan.mode, state.plan.relation.clone(), state.plan.patches.clone())
             };
             if !matches!(mode, ChMode::PartSet | ChMode::PerPartition)
@@ -381,6 +418,11 @@ impl Reading for ClickHouseReading {
             ))
         }
         .boxed()
+    }
+
+    fn dismiss(&self, _: usize) -> BoxFuture<'_, ()> {
+        let own = self.state().plan.seats.clone();
+        async move { clear(&self.session, &own).await }.boxed()
     }
 
     fn cost(&self, _: usize) -> SourceCost {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::{Retry, SourceError, SourceFault};
 use super::body::ClickHouseBody;
 use super::http::{ClickHouseHttp, QuestionParameters};
+use super::kill::QueryName;
 use super::unreached::first;
 use crate::model::SourceCost;
 
@@ -132,10 +133,25 @@ impl ClickHouseSession {
         &self,
         doing: &str,
         sql: &str,
-        query_id: &str,
+        name: &QueryName,
         parameters: QuestionParameters<'_>,
     ) -> Result<ClickHouseBody, SourceError> {
-        self.http.stream(doing, sql, query_id, &self.all(parameters)).await
+        self.http.stream(doing, sql, name, &self.all(parameters)).await
+    }
+
+    /// [`ClickHouseHttp::kill_all`].
+    pub(super) async fn kill_all(&self, prefix: &str) -> Result<(), SourceError> {
+        self.http.kill_all(prefix).await
+    }
+
+    /// What shows that something stands between; `None` where nothing does.
+    pub(crate) fn between(&self) -> Option<&str> {
+        self.http.between()
+    }
+
+    /// Whether answers that are written as they come are compressed on their way.
+    pub(crate) fn packs(&self) -> bool {
+        self.http.coding().is_some()
     }
 
     /// What asking has cost so far.

@@ -1,12 +1,13 @@
 //! ClickHouse as a [`Source`].
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::columns::usage;
+use super::joined::join;
 use super::lexer;
 use super::listing::list;
 use super::prepare::{Prepared, prepare};
@@ -56,26 +57,8 @@ impl ClickHouse {
         }
         let record = ChRecord::read(&begun.record)?;
         let (prepared, request) = self.prepared(requests).await?;
-        let same = |one: &Prepared| {
-            one.plan.relation.engine == record.plan.relation.engine
-                && one.plan.columns.len() == record.plan.columns.len()
-                && one.plan.columns.iter().zip(&record.plan.columns).all(|(now, then)| {
-                    now.output.name == then.output.name && now.output.type_name == then.output.type_name
-                })
-        };
-        if !same(&prepared) {
-            let message = "the relation has other columns than when the run began";
-            return Err(SourceError::new(SourceFault::SchemaChanged, message)
-                .with_hint("`outhaul clean` removes what the run left; then export it again"));
-        }
-        if prepared.plan.host != record.plan.host {
-            let message = format!(
-                "the run read from {}, and now {} answers, which has other parts",
-                record.plan.host, prepared.plan.host
-            );
-            return Err(SourceError::new(SourceFault::SnapshotLost, message)
-                .with_hint("name the host of the run in --from, or export again"));
-        }
+        record.plan.same_relation(&prepared.plan.relation, &prepared.plan.columns)?;
+        record.plan.same_server(&prepared.plan.host, prepared.plan.server_uuid.as_deref())?;
         Ok(Arc::new(ClickHouseReading::new(prepared, request, Some(record))))
     }
 }
@@ -84,7 +67,10 @@ impl ClickHouse {
 fn only(requests: Vec<ReadRequest>) -> Result<ReadRequest, SourceError> {
     match <[ReadRequest; 1]>::try_from(requests) {
         Ok([request]) => Ok(request),
-        Err(_) => Err(usage("a run reads one relation of a ClickHouse server", "run an export for each table")),
+        Err(_) => Err(usage(
+            "the tables of a ClickHouse server have no moment in common, so one cannot be read together with another",
+            "write snapshot = \"export\" at the top of the job file: then each export is read by itself",
+        )),
     }
 }
 
@@ -135,6 +121,20 @@ impl Source for ClickHouse {
 
     fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
         self.resumed(requests, begun).boxed()
+    }
+
+    fn takes_workers(&self) -> bool {
+        true
+    }
+
+    fn join(
+        &self,
+        request: ReadRequest,
+        begun: Begun,
+        most: NonZeroUsize,
+    ) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        async move { Ok(Arc::new(Box::pin(join(&self.connect, request, &begun, most)).await?) as Arc<dyn Reading>) }
+            .boxed()
     }
 
     fn recount(&self, request: RecountRequest) -> Option<BoxFuture<'_, Result<Recounted, SourceError>>> {

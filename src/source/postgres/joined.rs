@@ -1,7 +1,7 @@
 //! Some partitions of a run that another process holds together: one session at a time, under the snapshot that the other
 //! one's keepers hold.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use super::slots::ReaderSlots;
 use super::watch::Watch;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{ReadMode, ReadRequest, SourceLimits};
+use crate::source::pace;
 use crate::source::{Begun, SourceError, SourceFault};
 
 /// The session that reads, and one to ask the server with why it sends nothing.
@@ -50,7 +51,10 @@ pub(super) async fn join(
     record.meaning.check_role(&first).await?;
     // It waits in the pool for the first partition.
     drop(first);
-    let limits = share_of(work.source_limits, most);
+    let limits = SourceLimits {
+        max_bytes_per_second: pace::share(work.source_limits.max_bytes_per_second, most),
+        ..work.source_limits
+    };
     let watch = Watch::new(&sessions, limits, &application, record.server.standby, since, (None, None));
     Ok(PostgresReading {
         sessions,
@@ -67,25 +71,4 @@ pub(super) async fn join(
         served: None,
         slots: Some(slots),
     })
-}
-
-/// What one of `most` processes may cost the source: together they read no faster than the run may.
-fn share_of(limits: SourceLimits, most: NonZeroUsize) -> SourceLimits {
-    let most = u64::try_from(most.get()).unwrap_or(u64::MAX);
-    let rate = limits.max_bytes_per_second.map(|rate| NonZeroU64::new(rate.get() / most).unwrap_or(NonZeroU64::MIN));
-    SourceLimits { max_bytes_per_second: rate, ..limits }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bytes_a_second_are_shared() {
-        let rate = |bytes, most| {
-            let limits = SourceLimits { max_bytes_per_second: NonZeroU64::new(bytes), ..SourceLimits::default() };
-            share_of(limits, NonZeroUsize::new(most).unwrap()).max_bytes_per_second.map(NonZeroU64::get)
-        };
-        assert_eq!((rate(1000, 4), rate(3, 8), rate(0, 8)), (Some(250), Some(1), None));
-    }
 }

@@ -169,6 +169,7 @@ impl Rows {
             range: PartRange::Other("rows".to_owned()),
             ordered: false,
             row_limit: self.cap,
+            counted_rows: None,
         };
         self.state.lock().unwrap().partitions.iter().map(partition).collect()
     }

@@ -54,7 +54,8 @@ impl PgPlan {
             let message = format!("partition {} is of a table that the plan does not have", partition.number);
             SourceError::new(SourceFault::Protocol, message)
         })?;
-        Ok(Partition { number: partition.number, range, ordered: partition.ordered, row_limit: partition.row_limit })
+        let PgPartition { number, ordered, row_limit, .. } = *partition;
+        Ok(Partition { number, range, ordered, row_limit, counted_rows: None })
     }
 
     fn read_plan(&self, request: &ReadRequest) -> ReadPlan {
