@@ -232,6 +232,11 @@ async fn join(request: &WorkRequest, task: Task) -> Result<Joined, ExportError> 
     let working = Run::new(export, place, events);
     // Equal values have equal hashes in all parts only under the key of the run.
     working.same_protect_key(record.protect_key_id.as_deref()).await?;
+    // What it notes is encrypted as what it writes.
+    let journal = match &working.place {
+        RunTarget::Destination { journal, .. } => journal.clone(),
+        RunTarget::Stream { .. } => journal,
+    };
     let name = format!("{:08x}", rand::random::<u32>());
     journal.record_worker(run.epoch, &name, working.seed).await?;
     // The journal may have been closed before the seed came into it.
