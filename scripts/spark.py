@@ -325,11 +325,11 @@ class Cases:
         self.passing.held = True
         with self.export(place, max_workers=1) as run:
             until("a receipt", self.world.stop_file.exists)
+            there = [int(file.name.split("-")[0]) for file in Path(place).glob("_outhaul/*/receipts/*.json")]
             # The others wait for their turn; while they are killed, one may still come to it.
             for pid in self.cluster.executors():
                 os.kill(pid, signal.SIGKILL)
             until("no worker", lambda: not self.world.worker_processes(), GONE_SECONDS)
-            there = [int(file.name.split("-")[0]) for file in Path(place).glob("_outhaul/*/receipts/*.json")]
             self.passing.held = False
         self.same(place, run)
         assert there and sorted(one["partition"] for one in run.receipts) == list(range(PARTITIONS)), run.receipts
