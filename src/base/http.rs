@@ -51,6 +51,18 @@ impl BodyCoding {
     }
 }
 
+/// Whether answers are to be compressed on their way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CodingChoice {
+    /// Where nothing else would show that one was cut.
+    #[default]
+    AsNeeded,
+    /// Never.
+    Plain,
+    /// Always, in this way.
+    Packed(BodyCoding),
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {

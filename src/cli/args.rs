@@ -83,6 +83,7 @@ Exit codes: 0 stopped by a signal, 2 usage or configuration.";
 const KEEP_HELP: &str = "\
 Waits for the run at DEST to begin, imports its snapshot and holds it, with its locks, until the run has ended or is
 cleaned away, a session has waited too long for the locks, or the time is up. Ends at once where the export is finished.
+The root of a job whose exports wait for workers is a DEST too: the snapshot of all of them is held.
 Exit codes: 0 the run ended, 12 the snapshot is gone, 16 gave way or the time was up.";
 
 pub(crate) fn command() -> Command {

@@ -9,8 +9,8 @@ use super::exit;
 use super::screen::stdout_line;
 use super::stdin::{follow, is_watched};
 use crate::export::ExportError;
-use crate::export::outside::{EngineWord, Outside};
-use crate::model::{ExportErrorKind, Invitation, PartitionDone, StdinRule};
+use crate::export::outside::{EngineWord, Outside, WorkerWord};
+use crate::model::{ExportErrorKind, PartitionDone, ReadyLine, StdinRule};
 
 /// Lines that may wait: each is heeded at once.
 const LINES_WAITING: usize = 64;
@@ -19,17 +19,29 @@ const LINES_WAITING: usize = 64;
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Said<'a> {
-    Ready(&'a Invitation),
+    Ready(&'a ReadyLine),
     Receipt(&'a PartitionDone),
-    Failed { code: u8, message: String, hint: Option<&'a str>, retryable: bool },
+    Failed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        export: Option<u32>,
+        code: u8,
+        message: String,
+        hint: Option<&'a str>,
+        retryable: bool,
+    },
 }
 
 /// A line on standard input; members that are not known are passed over.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Heard {
-    Receipt {},
+    Receipt {
+        #[serde(default)]
+        export: Option<u32>,
+    },
     Failed {
+        #[serde(default)]
+        export: Option<u32>,
         code: u8,
         #[serde(default)]
         message: String,
@@ -47,11 +59,11 @@ fn say(line: &Said<'_>) {
 
 /// The line of a run: `ready` is printed once it comes, and standard input is heeded.
 pub(super) fn line(rule: Option<StdinRule>) -> Outside {
-    let (told, mut ready) = mpsc::channel::<Invitation>(1);
+    let (told, mut ready) = mpsc::channel::<ReadyLine>(1);
     let (words, heard) = mpsc::channel(LINES_WAITING);
     tokio::spawn(async move {
-        while let Some(invitation) = ready.recv().await {
-            say(&Said::Ready(&invitation));
+        while let Some(ready) = ready.recv().await {
+            say(&Said::Ready(&ready));
         }
     });
     if is_watched(rule) {
@@ -65,12 +77,12 @@ pub(super) fn line(rule: Option<StdinRule>) -> Outside {
 /// What a line means to the run; nothing where another worker may do better.
 fn word(line: &str) -> Option<EngineWord> {
     match serde_json::from_str(line) {
-        Ok(Heard::Receipt {}) => Some(EngineWord::Receipt),
-        Ok(Heard::Failed { code, message }) => {
+        Ok(Heard::Receipt { export }) => Some(EngineWord::Receipt { export }),
+        Ok(Heard::Failed { export, code, message }) => {
             if let Some(kind) = ending(code) {
-                return Some(EngineWord::Failed { kind, message });
+                return Some(EngineWord::Failed { export, kind, message });
             }
-            tracing::warn!(code, error = message, "a worker failed, and another one may not");
+            tracing::warn!(code, export, error = message, "a worker failed, and another one may not");
             None
         }
         Ok(Heard::Other) => None,
@@ -104,18 +116,21 @@ fn ending(code: u8) -> Option<ExportErrorKind> {
     kinds.into_iter().find(|kind| exit::failed(*kind) == code)
 }
 
-/// A worker's lines: its receipts, as they come, until the channel ends.
-pub(super) async fn tell_receipts(mut done: mpsc::Receiver<PartitionDone>) {
-    while let Some(done) = done.recv().await {
-        say(&Said::Receipt(&done));
+/// A worker's lines: its receipts, and the exports of a job that it cannot read, as they come, until the channel ends.
+pub(super) async fn tell_words(mut words: mpsc::Receiver<WorkerWord>) {
+    while let Some(word) = words.recv().await {
+        match word {
+            WorkerWord::Done(done) => say(&Said::Receipt(&done)),
+            WorkerWord::Failed { export, error } => tell_failure(Some(export), &error),
+        }
     }
 }
 
-/// A worker's last line, where it fails.
-pub(super) fn tell_failure(error: &ExportError) {
+/// The line of a worker that fails, or of an export that it cannot read.
+pub(super) fn tell_failure(export: Option<u32>, error: &ExportError) {
     let (code, message) = (exit::failed(error.kind), error.sentence());
     let retryable = !code_ends(code);
-    say(&Said::Failed { code, message, hint: error.hint.as_deref(), retryable });
+    say(&Said::Failed { export, code, message, hint: error.hint.as_deref(), retryable });
 }
 
 fn code_ends(code: u8) -> bool {
@@ -135,8 +150,13 @@ mod tests {
 
     #[test]
     fn a_line_is_a_hint_a_failure_or_nothing() {
-        assert_eq!(word(r#"{"type":"receipt","partition":7,"more":[1]}"#), Some(EngineWord::Receipt));
-        let failed = |kind, message: &str| Some(EngineWord::Failed { kind, message: message.to_owned() });
+        let receipt = |export| Some(EngineWord::Receipt { export });
+        assert_eq!(word(r#"{"type":"receipt","partition":7,"more":[1]}"#), receipt(None));
+        assert_eq!(word(r#"{"type":"receipt","export":2,"partition":7}"#), receipt(Some(2)));
+        let of = |export, kind, message: &str| Some(EngineWord::Failed { export, kind, message: message.to_owned() });
+        let failed = |kind, message: &str| of(None, kind, message);
+        let one = r#"{"type":"failed","export":0,"code":13,"message":"gone"}"#;
+        assert_eq!(word(one), of(Some(0), ExportErrorKind::SourceMissing, "gone"));
         assert_eq!(word(r#"{"type":"failed","code":14,"message":"NaN"}"#), failed(ExportErrorKind::Data, "NaN"));
         assert_eq!(word(r#"{"type":"failed","code":16}"#), failed(ExportErrorKind::GaveWay, ""));
         for nothing in [

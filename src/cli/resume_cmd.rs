@@ -10,10 +10,8 @@ use super::session::{self, Facts};
 use super::summary::{Failure, Left};
 use super::{CommandContext, args, engine, export_cmd, run_cmd};
 use crate::config::{self, Resumption};
-use crate::export::ExportError;
 use crate::export::job_resume::{find_job, resume_job};
 use crate::export::resume::{self, ResumeRequest};
-use crate::model::ExportErrorKind;
 use crate::store::shown;
 
 pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8 {
@@ -39,12 +37,6 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
     };
     match context.unless_stopped("stopped while looking for the run", find_job(&request)).await {
         Ok(None) => {}
-        Ok(Some(_)) if request.external.is_some() => {
-            let error =
-                ExportError::new(ExportErrorKind::Usage, "--workers external is of one export, and this is a job")
-                    .with_hint("leave it out: one process reads all exports of a job");
-            return front.fail(&Failure::early(&error));
-        }
         Ok(Some(job)) => {
             if front.view == View::Json {
                 return front.fail(&Failure::early(&run_cmd::no_json_events()));

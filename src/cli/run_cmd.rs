@@ -15,7 +15,7 @@ use super::run_view::{JobSummary, JobTotals};
 use super::screen::stdout_answer;
 use super::session::{Front, by_signal};
 use super::summary::Failure;
-use super::{CommandContext, args, exit, export_cmd, printable};
+use super::{CommandContext, args, engine, exit, export_cmd, printable};
 use crate::base::telemetry::{self, Outcome};
 use crate::config::job::{JobChoice, JobFile, schema};
 use crate::config::{ConfigErrors, FrontOptions};
@@ -36,7 +36,7 @@ pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Err(NoJob::Config(errors)) => return context.refuse(&errors),
         Err(NoJob::Source(error)) => return context.fail(&error),
     };
-    let (job, options) = loaded;
+    let (mut job, options) = loaded;
     context.start_logs(Looks::of(options.color, options.log_format));
     let front = export_cmd::front(&options, context);
     if front.view == View::Json {
@@ -44,6 +44,12 @@ pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
     }
     if matches.get_flag("dry_run") {
         return plan(&job, &front, context).await;
+    }
+    if job.exports.iter().any(|export| export.request.external.is_some()) {
+        let line = engine::line(options.stdin);
+        for export in &mut job.exports {
+            export.request.external = Some(line.clone());
+        }
     }
     let totals = JobTotals::new(&job);
     export_cmd::with_metrics(&front, &options, async {

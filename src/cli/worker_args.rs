@@ -12,8 +12,8 @@ Examples:
   outhaul worker --destination s3://lake/orders/ --shard auto --shards 8      in each pod of an Indexed Job
   outhaul worker --destination s3://lake/orders/ --run-id ID --epoch 1 --plan-sha256 HASH --partitions 7,12
 
-Reads partitions of the run that `outhaul export --workers external` holds together at DEST: under its snapshot, on the
-same server. Prints a line of JSON for each receipt, and one where it fails. Run again it reads only what has no receipt.
+Reads partitions of the run that `outhaul export --workers external` holds together at DEST, or `outhaul run` at the root of
+its job: under its snapshot, on the same server. Prints a line of JSON for each receipt, and one where it fails. Run again it reads only what has no receipt.
 Exit codes: 0 all are there, 143 stopped, 22 the run has gone on without it, 16 no run wants workers, 2 another plan or
 version; else those of `outhaul export`. Worth another try: 11, 21 and 143. config/cluster.md says more.";
 
@@ -39,15 +39,15 @@ pub(super) fn command() -> Command {
         .arg(of_run("epoch", "epoch", "N").value_parser(clap::value_parser!(u64)).help("its epoch, from the same line"))
         .arg(of_run("plan_sha256", "plan-sha256", "HASH").help("the SHA-256 of its plan, from the same line"))
         .arg(
-            number("numbers", "N,N")
-                // An option of an export has the name too, and is another thing.
+            // An option of an export has the name too, and is another thing.
+            Arg::new("numbers")
                 .long("partitions")
-                .value_delimiter(',')
+                .value_name("[EXPORT:]N,N")
                 .action(ArgAction::Append)
                 .required_unless_present("shard")
                 .conflicts_with_all(["shard", "shards"])
                 .requires_all(fence)
-                .help("read these partitions"),
+                .help("read these partitions; of a job those of an export, by its number or its name"),
         )
         .arg(
             Arg::new("shard").long("shard").value_name("I/N|auto").help(

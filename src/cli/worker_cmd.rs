@@ -8,16 +8,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::looks::Looks;
+use super::run_view::gravest;
 use super::{CommandContext, args, engine, exit};
 use crate::base::words::counted;
 use crate::config::{self, ConfigError, ConfigErrors};
 use crate::export::ExportError;
-use crate::export::outside::shard;
 use crate::export::outside::work::{self, WorkRequest};
+use crate::export::outside::{WorkError, partitions, shard};
 use crate::model::{ExportErrorKind, RunFence, WorkerShare};
 
-/// Receipts that may wait to be printed.
-const RECEIPTS_WAITING: usize = 16;
+/// Receipts and failures that may wait to be printed.
+const WORDS_WAITING: usize = 16;
 
 pub(super) async fn worker(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let options = match config::load_worker(args::flags(matches), &context.environment) {
@@ -43,12 +44,13 @@ pub(super) async fn worker(matches: &ArgMatches, context: &CommandContext) -> u8
         share,
         wait: matches.get_one::<Duration>("wait").copied().unwrap_or_default(),
         aws_credential_command: options.aws_credential_command,
+        protect_key: options.protect_key,
     };
     let stop = Stop::listen(context, options.stdin);
-    let (told, done) = mpsc::channel(RECEIPTS_WAITING);
-    let telling = tokio::spawn(engine::tell_receipts(done));
+    let (told, words) = mpsc::channel(WORDS_WAITING);
+    let telling = tokio::spawn(engine::tell_words(words));
     let result = work::work(request, told, stop.all.clone()).await;
-    // Every receipt is said before the end is.
+    // Every receipt and every failure is said before the end is.
     let _ = telling.await;
     match result {
         Ok(done) => {
@@ -57,18 +59,31 @@ pub(super) async fn worker(matches: &ArgMatches, context: &CommandContext) -> u8
             }
             exit::COMPLETE
         }
-        Err(error) => {
-            let error = if error.kind == ExportErrorKind::Interrupted { stop.named(context, error) } else { error };
-            engine::tell_failure(&error);
+        Err(WorkError::Run(error)) => {
+            let error = if error.kind == ExportErrorKind::Interrupted { stop.named(context, *error) } else { *error };
+            engine::tell_failure(None, &error);
             context.fail(&error)
         }
+        Err(WorkError::Exports(failed)) => context.fail(&of_exports(failed)),
     }
+}
+
+/// The one error of a worker that could not read some exports of its job: of the gravest kind, with the names of all.
+fn of_exports(failed: Vec<(String, ExportError)>) -> ExportError {
+    let gravest = gravest(failed.iter().map(|(_, error)| exit::failed(error.kind)));
+    let kind = failed.iter().map(|(_, error)| error.kind).find(|kind| exit::failed(*kind) == gravest);
+    let said: Vec<String> = failed.iter().map(|(name, error)| format!("{name}: {}", error.sentence())).collect();
+    let hint = failed.into_iter().find_map(|(_, error)| error.hint);
+    let error = ExportError::new(kind.unwrap_or(ExportErrorKind::Internal), said.join("; "));
+    hint.into_iter().fold(error, ExportError::with_hint)
 }
 
 /// Which partitions are asked for.
 fn share(matches: &ArgMatches, context: &CommandContext) -> Result<WorkerShare, ConfigError> {
-    if let Some(numbers) = matches.get_many::<u32>("numbers") {
-        return Ok(WorkerShare::Partitions(numbers.copied().collect()));
+    if let Some(numbers) = matches.get_many::<String>("numbers") {
+        let hint = "the line `ready` of the run says which there are";
+        let texts: Vec<String> = numbers.cloned().collect();
+        return partitions(&texts).map_err(|why| ConfigError::new(why, hint));
     }
     let text = matches.get_one::<String>("shard").map_or("", String::as_str);
     let shards = matches.get_one::<u32>("shards").copied();

@@ -212,11 +212,6 @@ impl Contradictions<'_> {
         if self.is("visibility", "as-written") {
             self.refuse(&["workers"], "with --visibility as-written: parts appear at the commit", hint);
         }
-        for key in ["protect", "protect_file"] {
-            if self.raw.given(key).is_some() {
-                self.refuse(&["workers"], "with --protect, whose key one process has", hint);
-            }
-        }
         if self.is("read_mode", "keyset") {
             self.refuse(&["workers"], "with --read-mode keyset, which has no snapshot to share", hint);
         }

@@ -1,6 +1,7 @@
 //! Several exports of one run, as a job file asks for them, and the record of what became of them.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -13,6 +14,8 @@ use super::error::ExportError;
 use super::finish::RunTarget;
 use super::job_record;
 use super::mark::Mark;
+use super::outside::Meeting;
+use super::outside::meeting::MeetingTerms;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::planned::{check_counts, format_of};
 use super::protect_names::{self, NamedColumns};
@@ -21,6 +24,7 @@ use super::run::{Run, plan_alone, unless_cancelled};
 use super::since;
 use super::together::together;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
+use crate::source::Source;
 use crate::store::{Destination, StoreOptions, shown};
 
 /// Events of one export that wait to be told apart from those of the others.
@@ -132,6 +136,8 @@ pub(super) struct JobTerms {
     pub(super) readers: usize,
     /// Whether the rest of an export may be read under another snapshot than what is there of it.
     pub(super) allow_mixed: AllowMixed,
+    /// Whether something may stand at the root for workers.
+    pub(super) may_be_posted: bool,
 }
 
 /// Carries a job out. Each export commits its own manifest; the run's record is written last. What another process of the
@@ -161,10 +167,12 @@ async fn begun(
     let Some(first) = job.exports.first() else {
         return Err(ExportError::new(ExportErrorKind::Usage, "the job has no export"));
     };
+    refuse_workers(first.request.source.as_ref(), first.request.external.is_some())?;
     let credentials = first.request.commit.aws_credential_command.clone();
     let connecting = async { Ok(Destination::connect(&job.root, &StoreOptions::small(), credentials.as_ref()).await?) };
     let root = unless_cancelled(&cancel, connecting).await?;
     let readers = job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1);
+    let may_be_posted = job.exports.iter().any(|export| export.request.external.is_some());
     let mut parts = Vec::new();
     for JobExport { name, request } in job.exports {
         let opened = unless_cancelled(&cancel, open(&request)).await;
@@ -188,6 +196,7 @@ async fn begun(
         date: Some(job.date),
         readers,
         allow_mixed: AllowMixed(false),
+        may_be_posted,
     };
     Box::pin(carried_out(terms, parts, events, cancel, commit_begun)).await
 }
@@ -207,6 +216,7 @@ pub(super) async fn carried_out(
     let company = Company::new(parts.len(), terms.readers, terms.on_error == OnError::Stop, &cancel)
         .under(terms.snapshot)
         .resuming(terms.allow_mixed);
+    let meeting = meeting(&parts);
     let mut runs = Vec::new();
     let (mut told, mut results) = (Vec::new(), Vec::<Option<Result<ExportReport, ExportError>>>::new());
     let mut telling = JoinSet::new();
@@ -214,7 +224,10 @@ pub(super) async fn carried_out(
         told.push((name, relation, destination, single_file));
         match opened {
             OpenedPart::Open(open) => {
-                let (request, place) = *open;
+                let (mut request, place) = *open;
+                if let (Some(meeting), Some(outside)) = (&meeting, &request.external) {
+                    request.external = Some(outside.among(meeting, number));
+                }
                 let own = tell_apart(number, &events, &mut telling);
                 let mut run = Run::new(request, place, own);
                 run.commit_begun = commit_begun.clone();
@@ -222,6 +235,9 @@ pub(super) async fn carried_out(
                 results.push(None);
             }
             OpenedPart::Ended(result) => {
+                if let Some(meeting) = &meeting {
+                    meeting.needs_nobody(number);
+                }
                 match &*result {
                     Ok(report) => {
                         company.has_read();
@@ -237,7 +253,10 @@ pub(super) async fn carried_out(
     }
     drop(events);
     let all: Vec<&Run> = runs.iter().map(|(_, run)| run).collect();
-    let ends = together(&all, &company, &cancel).await;
+    let ends = tokio::select! {
+        ends = together(&all, &company, &cancel) => ends,
+        never = workers_invited(meeting.as_deref(), &terms) => match never {},
+    };
     for ((number, _), end) in runs.iter().zip(ends) {
         if let Some(result) = results.get_mut(*number) {
             *result = Some(end);
@@ -254,6 +273,35 @@ pub(super) async fn carried_out(
     let record = job_record::end(&terms, started_at, one_instant, &exports).await;
     let JobTerms { run_id, root_url, snapshot, .. } = terms;
     Ok(JobReport { run_id, root: root_url, record, one_instant, snapshot, exports })
+}
+
+/// Refuses workers where the source has none for several relations.
+pub(super) fn refuse_workers(source: &dyn Source, wanted: bool) -> Result<(), ExportError> {
+    if !wanted || source.takes_workers_for_several() {
+        return Ok(());
+    }
+    let message = "--workers external: the exports of a job over this source are read by the process that plans them";
+    Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave it out, or export the tables one by one"))
+}
+
+/// Where the exports meet that wait for workers; nothing where none does.
+fn meeting(parts: &[JobPart]) -> Option<Arc<Meeting>> {
+    let outside = parts.iter().find_map(|part| match &part.opened {
+        OpenedPart::Open(open) => open.0.external.as_ref(),
+        OpenedPart::Ended(_) => None,
+    })?;
+    Some(Meeting::new(outside, parts.iter().map(|part| part.name.clone()).collect()))
+}
+
+/// Invites workers once all exports are planned, and goes on for ever.
+async fn workers_invited(meeting: Option<&Meeting>, terms: &JobTerms) -> Infallible {
+    match meeting {
+        Some(meeting) => {
+            let JobTerms { root, root_url, run_id, .. } = terms;
+            meeting.invite(MeetingTerms { root, root_url, run_id }).await
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// Checks a request, and opens its destination.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::clean::{CleanReport, CleanRequest, clean};
 use super::error::ExportError;
 use super::job::{JobOutcome, JobPart, JobTerms};
+use super::outside::posted;
 use crate::base::failpoint;
 use crate::model::{CredentialCommand, ExportErrorKind, OnError, RunStatus, SnapshotScope};
 use crate::store::{Destination, StoreOptions, unreadable};
@@ -140,6 +141,12 @@ pub(super) async fn end(
     let (root, path) = (&terms.root, path(&terms.run_id));
     root.put(&path, json.clone().into(), JSON).await?;
     root.put(NEWEST, json.into(), JSON).await?;
+    if terms.may_be_posted
+        && let Err(error) = posted::remove(root, std::slice::from_ref(&terms.run_id)).await
+    {
+        // Workers see that nobody owns the destinations any more.
+        tracing::warn!(error = error.sentence(), "what stood at the root for workers could not be removed");
+    }
     Ok(root.object_url(&path))
 }
 
@@ -219,6 +226,8 @@ pub async fn clean_job(request: &CleanRequest) -> Result<Option<CleanedJob>, Exp
     let credentials = request.aws_credential_command.as_ref();
     let root = Destination::connect(&request.destination, &StoreOptions::small(), credentials).await?;
     let (mut places, mut unended) = (BTreeSet::new(), Vec::new());
+    // Before the records: who posts something has a record.
+    let posted = posted::runs(&root).await?;
     for (path, record) in found(&root).await? {
         places.extend(record.exports.into_iter().map(|export| (export.destination, export.single_file)));
         if record.ended_at.is_none() {
@@ -236,6 +245,7 @@ pub async fn clean_job(request: &CleanRequest) -> Result<Option<CleanedJob>, Exp
     let alive = cleaned.exports.iter().any(|export| export.alive.is_some());
     if !request.dry_run && !alive {
         root.delete_all(unended).await?;
+        posted::remove(&root, &posted).await?;
     }
     Ok(Some(cleaned))
 }

@@ -10,7 +10,7 @@ use super::company::AllowMixed;
 use super::error::ExportError;
 use super::finish::RunTarget;
 use super::identity::RunIdentity;
-use super::job::{ExportEvent, JobPart, JobReport, JobTerms, OpenedPart, carried_out, open};
+use super::job::{ExportEvent, JobPart, JobReport, JobTerms, OpenedPart, carried_out, open, refuse_workers};
 use super::job_record::{self, FoundExport, FoundRecord};
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
@@ -82,9 +82,16 @@ pub async fn find_job(request: &ResumeRequest) -> Result<Option<ResumableJob>, E
     });
     let (readers, root_url) = (readers.max().unwrap_or(1), shown(&request.destination));
     let (on_error, snapshot) = (record.on_error(), record.scope());
+    refuse_workers(request.source.as_ref(), request.external.is_some())?;
+    if snapshot == SnapshotScope::Export && request.external.is_some() {
+        let message = "--workers external: the exports of this job have a snapshot each, and workers read under one";
+        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave it out"));
+    }
     let allow_mixed = AllowMixed(request.allow_mixed_snapshot);
     let FoundRecord { run_id, date, .. } = record;
-    let terms = JobTerms { root, root_url, run_id, on_error, snapshot, date, readers, allow_mixed };
+    // The process that was killed may have had workers.
+    let may_be_posted = true;
+    let terms = JobTerms { root, root_url, run_id, on_error, snapshot, date, readers, allow_mixed, may_be_posted };
     Ok(Some(ResumableJob { terms, parts }))
 }
 
@@ -165,6 +172,7 @@ fn of_record(
     if let Some(readers) = request.readers {
         asked.work.readers = readers;
     }
+    asked.external.clone_from(&request.external);
     asked.commit = CommitOptions {
         single_file: *placement != Placement::Parts,
         // It is the same run, whatever gave it its name.

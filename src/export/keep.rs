@@ -16,6 +16,8 @@ use tokio::process::{ChildStdin, Command};
 
 use super::error::ExportError;
 use super::identity::RunIdentity;
+use super::outside::find::lives;
+use super::outside::posted;
 use super::place::place;
 use super::record::RunRecord;
 use super::request::ExportRequest;
@@ -216,19 +218,9 @@ pub async fn keep(
     let deadline = Instant::now() + request.duration;
     let (destination, placement) = place(&request.destination, request.single_file).await?;
     let mut stop = std::pin::pin!(stop);
-    let (journal, record) = loop {
-        let run_id = match &request.run_id {
-            Some(run_id) => Some(run_id.clone()),
-            None => owner(&destination, &placement.owner_path()).await?.map(|owner| owner.run_id),
-        };
-        if let Some(run_id) = run_id {
-            let journal = Journal::new(destination.clone(), run_id);
-            if let Some(identity) = RunIdentity::read(&journal).await? {
-                identity.check(&journal, ExportErrorKind::Usage)?;
-            }
-            if let Some(record) = RunRecord::read(&journal).await? {
-                break (journal, record);
-            }
+    let BegunRun { journal, record, others } = loop {
+        if let Some(found) = begun_run(&request, &destination, &placement).await? {
+            break found;
         }
         if has_ended(&destination, &placement, request.run_id.as_deref()).await? {
             return Ok(KeepEnd::RunEnded);
@@ -248,7 +240,7 @@ pub async fn keep(
         return Err(ExportError::new(ExportErrorKind::Usage, message)
             .with_hint("export with --readers 2 or more, or with --keep-snapshot"));
     }
-    let (begun, journals) = of_all(&request.others, journal, &record).await?;
+    let (begun, journals) = of_all(&others, journal, &record).await?;
     let Some(keeping) = request.source.keep(record.run_id.clone(), begun) else {
         return Err(ExportError::new(ExportErrorKind::Usage, "this source has no snapshot that could be held"));
     };
@@ -274,6 +266,48 @@ pub async fn keep(
     Ok(keeper.hold(deadline, request.yield_after, over.boxed()).await?)
 }
 
+/// A run that has begun.
+struct BegunRun {
+    journal: Journal,
+    record: RunRecord,
+    /// See [`KeepRequest::others`].
+    others: Vec<(String, bool)>,
+}
+
+/// The run at a destination, or the job at a root whose exports wait for workers, if it has begun.
+async fn begun_run(
+    request: &KeepRequest,
+    destination: &Destination,
+    placement: &Placement,
+) -> Result<Option<BegunRun>, ExportError> {
+    let run_id = match &request.run_id {
+        Some(run_id) => Some(run_id.clone()),
+        None => owner(destination, &placement.owner_path()).await?.map(|owner| owner.run_id),
+    };
+    if let Some(run_id) = run_id {
+        let journal = Journal::new(destination.clone(), run_id);
+        if let Some(identity) = RunIdentity::read(&journal).await? {
+            identity.check(&journal, ExportErrorKind::Usage)?;
+        }
+        if let Some(record) = RunRecord::read(&journal).await? {
+            return Ok(Some(BegunRun { journal, record, others: request.others.clone() }));
+        }
+    }
+    if request.single_file || !request.others.is_empty() {
+        return Ok(None);
+    }
+    let Some(job) = posted::latest(destination).await? else { return Ok(None) };
+    if request.run_id.as_ref().is_some_and(|asked| *asked != job.run_id) || !lives(&job, None).await? {
+        return Ok(None);
+    }
+    let mut places = job.exports.into_iter().map(|export| (export.destination, false));
+    let Some((first, _)) = places.next() else { return Ok(None) };
+    let (destination, _) = place(&first, false).await?;
+    let journal = Journal::new(destination, job.run_id);
+    let record = RunRecord::read(&journal).await?;
+    Ok(record.map(|record| BegunRun { journal, record, others: places.collect() }))
+}
+
 /// What is known of all exports of a run whose first one is known, and their journals.
 async fn of_all(
     others: &[(String, bool)],
@@ -287,7 +321,13 @@ async fn of_all(
         let other = RunRecord::read(&journal).await?;
         let message = || format!("no export of the run has begun at {}", shown(url));
         let gone = || ExportError::new(ExportErrorKind::Usage, message());
-        begun.push(other.ok_or_else(gone)?.begun(&journal, false).await?);
+        let other = other.ok_or_else(gone)?;
+        if other.consistency.snapshots != record.consistency.snapshots {
+            let message = format!("{} is read under another snapshot of the run", shown(url));
+            return Err(ExportError::new(ExportErrorKind::Usage, message)
+                .with_hint("a keeper holds one snapshot: name the destinations of the exports one by one"));
+        }
+        begun.push(other.begun(&journal, false).await?);
         journals.push(journal);
     }
     Ok((begun, journals))
@@ -302,7 +342,7 @@ pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -
     // Those that the run began with stand in its record.
     let mut known: HashSet<String> = reading.held().await.into_iter().collect();
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(failpoint::limit("note-keepers", LOOK_INTERVAL)).await;
         for snapshot in reading.held().await {
             if known.contains(&snapshot) || failpoint::off("note-keepers") {
                 continue;

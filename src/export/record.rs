@@ -12,8 +12,8 @@ use super::identity::RunIdentity;
 use super::planned::{Planned, format_of};
 use super::request::ExportRequest;
 use crate::model::{
-    CommitOptions, Consistency, ExportErrorKind, FormatOptions, Plan, PolicyOptions, ShapeOptions, SnapshotId,
-    SourceFacts, Target, WorkOptions,
+    CommitOptions, Consistency, ExportErrorKind, FormatOptions, Plan, PolicyOptions, ProtectOptions, SchemaChange,
+    ShapeOptions, SnapshotId, SourceFacts, Target, WorkOptions,
 };
 use crate::source::{Begun, Source};
 use crate::store::{AttemptSeed, Journal, StoreError, unreadable};
@@ -43,6 +43,9 @@ pub(crate) struct RunRecord {
     pub(crate) source: Value,
     /// The ids under which the snapshot could be imported when the run began.
     pub(crate) held: Vec<String>,
+    /// How the columns differ from those of the export that it goes on from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<SchemaChange>,
     /// The key under which values are hashed, by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) protect_key_id: Option<String>,
@@ -87,6 +90,7 @@ impl RunRecord {
             consistency: consistency.clone(),
             source,
             held,
+            changes: Vec::new(),
             protect_key_id: planned.protect_key_id.clone(),
         }
     }
@@ -161,8 +165,11 @@ impl RunRecord {
             run_id_given: commit.run_id_given,
             keep_snapshot: commit.keep_snapshot,
             on_signal: commit.on_signal,
+            protect: self.commit.protect.as_ref().map(ProtectOptions::of_one_export),
             ..self.commit.clone()
         };
+        let protect = commit.protect.as_ref().map(ProtectOptions::of_one_export);
+        let commit = CommitOptions { protect, ..commit.clone() };
         let ours = serde_json::to_value((&self.shape, &self.format, &self.policies, &of_record, &as_asked)).ok();
         ours.is_some() && ours == serde_json::to_value((shape, format, policies, work, commit)).ok()
     }

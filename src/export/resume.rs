@@ -23,14 +23,15 @@ use super::place::place_by;
 use super::planned::Planned;
 use super::record::RunRecord;
 use super::run::{Carry, ONLY, Run, unless_cancelled};
+use super::since::Continuation;
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
 use crate::model::{
     CredentialCommand, Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ProtectKeyPlace,
-    ProtectOptions, ResumedProgress, StagedObject, Staging, Target,
+    ProtectOptions, ResumedProgress, SnapshotRecord, StagedObject, Staging, Target,
 };
-use crate::source::{Reading, Source};
+use crate::source::{Begun, Reading, Source};
 use crate::store::owner::{owner, refuse_alive};
 use crate::store::{Destination, Journal, Take};
 
@@ -115,6 +116,7 @@ async fn resumed(
     run.started = started;
     // Each is set once.
     let _ = run.signal.set(cancel.clone());
+    let _ = run.since.set(Continuation::of_changes(record.changes.clone()));
     run.announce().await;
     unless_cancelled(&cancel, run.place.ready(&run.request)).await?;
     let stop = cancel.child_token();
@@ -202,7 +204,7 @@ async fn go_on(
         Some(unless_cancelled(stop, reading).await?)
     };
     let company = Company::alone(run.request.work.readers.get(), stop);
-    Box::pin(run.go_on(unfinished, reading, (hold, stop), (&company, None))).await
+    Box::pin(run.go_on(unfinished, (reading, ONLY), (hold, stop), (&company, None))).await
 }
 
 /// Refuses to go on at another kind of source.
@@ -257,12 +259,26 @@ impl Unfinished {
     /// # Errors
     /// [`ExportErrorKind::SnapshotLost`] where nobody holds its snapshot any more; those of the source.
     pub(super) async fn reading(&self, run: &Run, allow_mixed: bool) -> Result<Arc<dyn Reading>, ExportError> {
+        let begun = self.begun(run, allow_mixed).await?;
+        Ok(run.request.source.resume(vec![run.request.read_request()], begun).await?)
+    }
+
+    /// What its source is told of it.
+    ///
+    /// # Errors
+    /// [`ExportErrorKind::SnapshotLost`] where the rest would be of another moment than what is there; those of the
+    /// destination.
+    pub(super) async fn begun(&self, run: &Run, allow_mixed: bool) -> Result<Begun, ExportError> {
         one_moment(&self.record, self.receipts.len(), self.missing())?;
         let RunTarget::Destination { journal, .. } = &run.place else {
             return Err(ExportError::internal("a stream has nothing to resume"));
         };
-        let begun = self.record.begun(journal, allow_mixed).await?;
-        Ok(run.request.source.resume(vec![run.request.read_request()], begun).await?)
+        Ok(self.record.begun(journal, allow_mixed).await?)
+    }
+
+    /// The snapshots that it was read under.
+    pub(super) fn snapshots(&self) -> &[SnapshotRecord] {
+        &self.record.consistency.snapshots
     }
 }
 
@@ -274,7 +290,7 @@ impl Run {
     pub(super) async fn go_on(
         &self,
         Unfinished { record, receipts, previous }: Unfinished,
-        reading: Option<Arc<dyn Reading>>,
+        (reading, relation): (Option<Arc<dyn Reading>>, usize),
         (hold, stop): (&Hold, &CancellationToken),
         (company, permit): (&Company, Option<SemaphorePermit<'_>>),
     ) -> Result<ExportReport, ExportError> {
@@ -283,14 +299,14 @@ impl Run {
         let planned = match &reading {
             None => record.planned()?,
             Some(reading) => {
-                let planned = Planned::of(reading.as_ref(), ONLY, &record.format)?;
+                let planned = Planned::of(reading.as_ref(), relation, &record.format)?;
                 // Equal values have equal hashes in all parts only under the key that the run began with.
                 Planned { protect_key_id: record.protect_key_id.clone(), ..planned }
             }
         };
         self.announce_plan(&planned, ResumedProgress::of(&receipts)).await;
         let hold = Some(hold);
-        let carry = Carry { reading, relation: ONLY, receipts, previous, hold, stop, company, permit };
+        let carry = Carry { reading, relation, receipts, previous, hold, stop, company, permit };
         self.carry_out(&planned, carry).await
     }
 

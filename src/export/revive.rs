@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::company::Company;
 use super::error::ExportError;
-use super::run::{Run, unless_cancelled};
+use super::run::{ONLY, Run, unless_cancelled};
 use super::together::{EndOf, Ready};
-use crate::model::{ExportErrorKind, SnapshotScope};
+use crate::model::{ExportErrorKind, SnapshotRecord, SnapshotScope};
 use crate::source::Reading;
 
-/// An export that is gone on with, its place among those of the run, and what it reads where that is begun.
-pub(super) type GoneOn = (usize, Ready, Option<Arc<dyn Reading>>);
+/// An export that is gone on with, its place among those of the run, and what it reads, with its number there, where that is
+/// begun.
+pub(super) type GoneOn = (usize, Ready, Option<(Arc<dyn Reading>, usize)>);
 
 /// What becomes of exports that another process began, each with its place among those of the run.
 #[derive(Default)]
@@ -25,6 +26,9 @@ pub(super) struct Revived {
 /// Finds out whether the snapshot of exports that another process began is still held. Exports that share one are all gone
 /// on with, or all that are not read whole are made anew, under one snapshot again.
 pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &Company) -> Revived {
+    if runs.iter().any(|run| run.request.external.is_some()) {
+        return revive_for_workers(runs, begun, company).await;
+    }
     let mut revived = Revived::default();
     let mut lives = None;
     for (place, mut one) in begun {
@@ -41,7 +45,7 @@ pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &
             match unless_cancelled(&one.stop, reading).await {
                 Ok(reading) => {
                     lives = Some(true);
-                    revived.going.push((place, one, Some(reading)));
+                    revived.going.push((place, one, Some((reading, ONLY))));
                     continue;
                 }
                 Err(error) if error.kind == ExportErrorKind::SnapshotLost => {
@@ -56,16 +60,80 @@ pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &
                 }
             }
         }
+        revived.make_anew(run, (place, one), company).await;
+    }
+    revived
+}
+
+/// The same where other processes read: all exports under one snapshot wait for these at the same time, and share one set of
+/// sessions meanwhile.
+async fn revive_for_workers(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &Company) -> Revived {
+    let mut revived = Revived::default();
+    let mut groups: Vec<(Vec<SnapshotRecord>, Vec<(usize, Ready)>)> = Vec::new();
+    for (place, one) in begun {
+        let Some(unfinished) = &one.unfinished else { continue };
+        if unfinished.is_read() {
+            revived.going.push((place, one, None));
+            continue;
+        }
+        let snapshots = unfinished.snapshots().to_vec();
+        match groups.iter_mut().find(|(known, _)| *known == snapshots) {
+            Some((_, group)) => group.push((place, one)),
+            None => groups.push((snapshots, vec![(place, one)])),
+        }
+    }
+    for (_, group) in groups {
+        match unless_cancelled(&company.stop, Box::pin(reading_of(runs, &group))).await {
+            Ok(reading) => {
+                let numbered = group.into_iter().enumerate();
+                revived
+                    .going
+                    .extend(numbered.map(|(number, (place, one))| (place, one, Some((Arc::clone(&reading), number)))));
+            }
+            Err(error) if error.kind == ExportErrorKind::SnapshotLost => {
+                tracing::warn!(error = error.sentence(), "what is not read whole is exported anew");
+                for one in group {
+                    revived.make_anew(runs[one.0], one, company).await;
+                }
+            }
+            Err(error) => {
+                company.has_failed();
+                for (place, mut one) in group {
+                    let Some(hold) = one.hold.take() else { continue };
+                    let error = runs[place].stays_resumable(error.again(), &hold);
+                    revived.ended.push((place, runs[place].end(Err(error), Some(hold)).await));
+                }
+            }
+        }
+    }
+    revived
+}
+
+/// What reads the exports of a group, each by its place in it.
+async fn reading_of(runs: &[&Run], group: &[(usize, Ready)]) -> Result<Arc<dyn Reading>, ExportError> {
+    let nothing = || ExportError::internal("nothing is there to be gone on with");
+    let (mut requests, mut begun) = (Vec::new(), Vec::new());
+    for (place, one) in group {
+        let run = runs[*place];
+        begun.push(one.unfinished.as_ref().ok_or_else(nothing)?.begun(run, false).await?);
+        requests.push(run.request.read_request());
+    }
+    let (first, _) = group.first().ok_or_else(nothing)?;
+    Ok(runs[*first].request.source.resume_together(requests, begun).await?)
+}
+
+impl Revived {
+    /// Has an export begin again.
+    async fn make_anew(&mut self, run: &Run, (place, one): (usize, Ready), company: &Company) {
         match run.begin_anew(one).await {
-            Ok(one) => revived.anew.push((place, one)),
+            Ok(one) => self.anew.push((place, one)),
             Err(ended) => {
                 match &*ended {
                     Ok(_) => company.has_read(),
                     Err(_) => company.has_failed(),
                 }
-                revived.ended.push((place, *ended));
+                self.ended.push((place, *ended));
             }
         }
     }
-    revived
 }

@@ -218,12 +218,18 @@ impl Run {
                     never = self.note_new_keepers(reading.as_ref()) => match never {},
                 }
             }
-            None => receipts,
+            None => {
+                self.needs_no_workers();
+                receipts
+            }
         };
         // The source may have changed its plan.
         let changed = reading.as_deref().map(|reading| Planned::of(reading, relation, &planned.format)).transpose();
         let unchanged = match &reading {
-            Some(reading) if !stop.is_cancelled() => reading.unchanged(relation).await.map_err(ExportError::from),
+            Some(reading) if !stop.is_cancelled() => {
+                let rows = receipts.iter().filter_map(|receipt| Some((receipt.partition, receipt.read.rows()?)));
+                reading.unchanged(relation, &rows.collect()).await.map_err(ExportError::from)
+            }
             _ => Ok(()),
         };
         // The rows are all here: the sessions end, and with them the locks and the hold on the server's horizon.
@@ -287,6 +293,7 @@ impl Run {
         result: Result<ExportReport, ExportError>,
         hold: Option<Hold>,
     ) -> Result<ExportReport, ExportError> {
+        self.needs_no_workers();
         let (Some(hold), RunTarget::Destination { destination, placement, journal }) = (hold, &self.place) else {
             return result;
         };
@@ -354,6 +361,8 @@ impl Run {
             failpoint::reach("identified").await;
             let beginning = (self.created_at, self.seed);
             let record = RunRecord::new(request, beginning, &planned, reading.record(relation)?, reading.held().await);
+            let changes = self.since.get().map(Continuation::changes).unwrap_or_default();
+            let record = RunRecord { changes, ..record };
             record.write(journal).await?;
             failpoint::reach("journalled").await;
         }

@@ -50,6 +50,11 @@ impl Continuation {
         Ok(Some(SinceExport { run_id: manifest.run_id.clone(), watermark }))
     }
 
+    /// What is known of it to a process that only finishes what another one planned.
+    pub(super) fn of_changes(changes: Vec<SchemaChange>) -> Self {
+        Self { changes: Mutex::new(changes), ..Self::default() }
+    }
+
     /// How the columns differ from those of the export before.
     pub(super) fn changes(&self) -> Vec<SchemaChange> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -77,10 +77,12 @@ pub(super) async fn together(
             Ok(Entered::Ready(one)) => ready.push((place, one)),
             Ok(Entered::Ended(report)) => {
                 company.has_read();
+                runs[place].needs_no_workers();
                 ends.push((place, Ok(*report)));
             }
             Err(error) => {
                 company.has_failed();
+                runs[place].needs_no_workers();
                 ends.push((place, Err(error)));
             }
         }
@@ -311,24 +313,27 @@ impl Run {
     async fn go_on_apart(
         &self,
         mut one: Ready,
-        reading: Option<Arc<dyn Reading>>,
+        reading: Option<(Arc<dyn Reading>, usize)>,
         company: &Company,
     ) -> Result<ExportReport, ExportError> {
+        let source = reading.as_ref().map(|(reading, relation)| (Arc::downgrade(reading), *relation));
         let (Some(unfinished), Some(hold)) = (one.unfinished.take(), one.hold.take()) else {
             return Err(ExportError::internal("nothing is there to be gone on with"));
         };
         let going = async {
             let (reading, permit) = match reading {
-                _ if unfinished.is_read() => (None, None),
+                _ if unfinished.is_read() => ((None, ONLY), None),
+                // They all wait at the same time, over sessions that they share.
+                Some((reading, relation)) if self.request.external.is_some() => ((Some(reading), relation), None),
                 reading => {
                     let permit = company.may_read(&one.stop).await?;
-                    let reading = if let Some(reading) = reading {
+                    let (reading, relation) = if let Some(reading) = reading {
                         reading
                     } else {
                         let reading = Box::pin(unfinished.reading(self, company.allows_mixed()));
-                        unless_cancelled(&one.stop, reading).await?
+                        (unless_cancelled(&one.stop, reading).await?, ONLY)
                     };
-                    (Some(reading), Some(permit))
+                    ((Some(reading), relation), Some(permit))
                 }
             };
             self.go_on(*unfinished, reading, (&hold, &one.stop), (company, permit)).await
@@ -342,6 +347,12 @@ impl Run {
             }
             Err(error) => {
                 company.has_failed();
+                // What is not read any more need not be held for the others.
+                if let Some((reading, relation)) = source
+                    && let Some(reading) = reading.upgrade()
+                {
+                    reading.done(relation);
+                }
                 let error = self.stays_resumable(error, &hold);
                 self.end(Err(error), Some(hold)).await
             }

@@ -34,7 +34,8 @@ pub use listing::{ListedRelation, ReadableRows, SplitWay};
 pub use objects::{ObjectOptions, ServerSideEncryption};
 pub use output::OutputRules;
 pub use outside::{
-    Invitation, PartitionDone, RunFence, StdinRule, WeighedPartition, WorkerShare, Workers, WorkersWanted,
+    ExportShare, Invitation, InvitedExport, JobInvitation, JobPartition, PartitionDone, ReadyLine, RunFence, StdinRule,
+    WeighedPartition, WorkerShare, Workers, WorkersWanted,
 };
 pub use partition::{Direction, KeyRange, KeyValue, PartRange, Partition, TupleId};
 pub use plan::{CapPlan, KeyColumn, Plan, PlannedContent, ReadPlan, Relation, RelationKind, RowOrder, RowsAvailable};

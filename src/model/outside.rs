@@ -68,11 +68,79 @@ pub struct Invitation {
     pub max_workers: usize,
 }
 
+/// An export of a job that waits for workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitedExport {
+    /// Its place in the job, from 0.
+    pub number: u32,
+    /// What people call it.
+    pub name: String,
+    /// The destination's URL, without credentials.
+    pub destination: String,
+    /// The epoch by which the run owns the destination.
+    pub epoch: u64,
+    /// SHA-256 of its plan, in hex.
+    pub plan_sha256: String,
+}
+
+/// A partition of one of several exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobPartition {
+    /// The export, by its place in the job.
+    pub export: u32,
+    /// Its number in the plan of that export.
+    pub number: u32,
+    /// As [`WeighedPartition::weight`].
+    pub weight: u64,
+}
+
+/// The exports of a job are planned, and wait for workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobInvitation {
+    /// The run.
+    pub run_id: String,
+    /// The URL of the job's root, without credentials.
+    pub destination: String,
+    /// The highest epoch of its exports.
+    pub epoch: u64,
+    /// SHA-256 of what stands at the root for workers, in hex; the hashes of the plans are in it.
+    pub plan_sha256: String,
+    /// The version of outhaul that the workers must have.
+    pub outhaul_version: String,
+    /// The exports that wait; those that have ended are not among them.
+    pub exports: Vec<InvitedExport>,
+    /// What has no receipt yet of all of them, the heaviest first.
+    pub partitions: Vec<JobPartition>,
+    /// So many of the workers read at the same time, at most; the others wait.
+    pub max_workers: usize,
+}
+
+/// What a run says to whoever starts its workers, once it waits for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ReadyLine {
+    /// One export.
+    One(Invitation),
+    /// Several.
+    Job(JobInvitation),
+}
+
+/// Partitions of one export of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportShare {
+    /// The export, by its number or its name.
+    pub export: String,
+    /// Its partitions, in the order in which they are read.
+    pub partitions: Vec<u32>,
+}
+
 /// Which partitions a worker reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerShare {
     /// These, in this order.
     Partitions(Vec<u32>),
+    /// These of the exports of a job.
+    OfExports(Vec<ExportShare>),
     /// Those that fall to it where all are dealt by weight.
     Shard {
         /// Which worker it is, from 0.
@@ -87,6 +155,9 @@ pub enum WorkerShare {
 pub struct PartitionDone {
     /// The run.
     pub run_id: String,
+    /// The export of a job that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<u32>,
     /// The partition.
     pub partition: u32,
     /// The attempt, as in the names of its parts.

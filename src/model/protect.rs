@@ -155,6 +155,14 @@ impl ProtectOptions {
         Self { key_file: file, key_command: command, ..self }
     }
 
+    /// The same, whatever the other exports of its run are: by that alone two of them are told apart.
+    #[must_use]
+    pub fn of_one_export(&self) -> Self {
+        let mut alone = self.clone();
+        alone.rules.iter_mut().for_each(|rule| rule.absent = AbsentColumn::Refused);
+        alone
+    }
+
     /// Refuses what cannot be protected so.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod error;
 mod pace;
 pub mod postgres;
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -169,8 +170,30 @@ pub trait Source: std::any::Any + Send + Sync + std::fmt::Debug {
     /// Dropping the future closes the sessions.
     fn resume(&self, requests: Vec<ReadRequest>, begun: Begun) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>>;
 
+    /// Goes on with several relations of one run that another process began, all of which it reads under one moment: each by
+    /// its record, with one set of sessions for all.
+    ///
+    /// # Errors
+    /// As [`Source::resume`]; [`SourceFault::Usage`] where the source resumes one relation at a time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the sessions.
+    fn resume_together(
+        &self,
+        _requests: Vec<ReadRequest>,
+        _begun: Vec<Begun>,
+    ) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        let message = "several relations of this source are not gone on with together";
+        std::future::ready(Err(SourceError::new(SourceFault::Usage, message))).boxed()
+    }
+
     /// Whether other processes may read partitions of a run that this source has begun.
     fn takes_workers(&self) -> bool {
+        false
+    }
+
+    /// Whether they may where the run has several relations.
+    fn takes_workers_for_several(&self) -> bool {
         false
     }
 
@@ -323,11 +346,16 @@ pub trait Reading: Send + Sync + std::fmt::Debug {
     }
 
     /// Says whether what was read of a relation is what the run began with. Asked when all its partitions are read, before
-    /// its commit; other relations may still be read.
+    /// its commit; other relations may still be read. `rows` are those of each partition, whichever process has read it;
+    /// none where bytes were read.
     ///
     /// # Errors
     /// Some rows may be of another meaning than the others: none of the relation is to be published.
-    fn unchanged(&self, _relation: usize) -> BoxFuture<'_, Result<(), SourceError>> {
+    fn unchanged<'a>(
+        &'a self,
+        _relation: usize,
+        _rows: &'a BTreeMap<u32, u64>,
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
         std::future::ready(Ok(())).boxed()
     }
 

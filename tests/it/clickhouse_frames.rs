@@ -135,7 +135,7 @@ async fn a_lost_answer_is_asked_for_twice_more_and_not_once_more_where_bytes_wen
     let server = FakeClickHouse::start("26.9.2.1", vec![lost.clone(), lost.clone(), whole.clone()]).await;
     server.export(&arguments).run().await.expect(0);
     assert_eq!(part(&to), rows);
-    assert_eq!(manifest(&to)["completeness"]["proof"], "tagged_frame");
+    assert_eq!(manifest(&to)["completeness"]["proof"], "http_end");
     // Whoever lost the answer has the query killed, by its own id and no other.
     let killed = server.killed();
     assert!(killed.len() == 2 && killed.iter().all(|id| id.starts_with("outhaul-")), "{killed:?}");

@@ -39,6 +39,15 @@ pub(crate) async fn own_sums(server: &ClickHouse) -> Value {
     json!([serde_json::from_str::<Value>(&server.run(sql).await).unwrap()])
 }
 
+/// Each row as one number, so that a value in another row than its own is seen.
+const ROWS: &str = "SELECT sum(hash(concat_ws('|', id::BIGINT, l_orderkey::BIGINT, l_partkey::BIGINT, l_suppkey::BIGINT, \
+    l_linenumber::INT, l_quantity::DECIMAL(15, 2), l_extendedprice::DECIMAL(15, 2), l_discount::DECIMAL(15, 2), \
+    l_tax::DECIMAL(15, 2), l_returnflag, l_linestatus, l_shipdate::DATE, l_commitdate::DATE, l_receiptdate::DATE, \
+    l_shipinstruct, l_shipmode, l_comment))::HUGEINT)::VARCHAR FROM DATA";
+
+const FORMATS: [&str; 3] = ["parquet", "csv", "ndjson"];
+const READERS: [&str; 3] = ["1", "2", "8"];
+
 #[tokio::test]
 async fn lineitem_goes_in_by_our_parquet_and_leaves_exactly_with_any_number_of_readers() {
     let scale = std::env::var("OUTHAUL_TEST_LINEITEM_SCALE").unwrap_or_else(|_| "0.1".to_owned());
@@ -54,7 +63,8 @@ async fn lineitem_goes_in_by_our_parquet_and_leaves_exactly_with_any_number_of_r
     }
     let expected = own_sums(&server).await;
     assert_eq!(found(&ours, SUMS).await, expected, "what was loaded");
-    for (format, readers) in [("parquet", "1"), ("csv", "2"), ("ndjson", "8"), ("parquet", "8")] {
+    let rows = found(&ours, ROWS).await;
+    for (format, readers) in FORMATS.into_iter().flat_map(|format| READERS.map(|readers| (format, readers))) {
         let to = folder.path().join(format!("{format}-{readers}"));
         let arguments = [
             "--table",
@@ -70,6 +80,7 @@ async fn lineitem_goes_in_by_our_parquet_and_leaves_exactly_with_any_number_of_r
         ];
         server.export(&arguments).limit(LIMIT).run().await.expect(0);
         assert_eq!(found(&to, SUMS).await, expected, "{format} {readers}");
+        assert_eq!(found(&to, ROWS).await, rows, "{format} {readers}");
         let manifest = manifest(&to);
         assert_eq!(
             (&manifest["totals"]["rows"], &manifest["consistency"]["mode"]),

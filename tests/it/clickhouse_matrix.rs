@@ -160,7 +160,7 @@ async fn a_whole_answer_that_a_proxy_has_compressed_is_written_as_the_server_wro
             let manifest = manifest(&to);
             let path = manifest["parts"][0]["path"].as_str().unwrap();
             assert!(std::fs::read(to.join(path)).unwrap() == server.bytes(&sql).await, "{coding} {format}");
-            assert_eq!(manifest["completeness"]["proof"], "tagged_frame", "{coding} {format}");
+            assert_eq!(manifest["completeness"]["proof"], "compressed_end", "{coding} {format}");
         }
     }
 }

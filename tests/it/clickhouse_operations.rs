@@ -177,13 +177,14 @@ async fn readers_together_take_no_more_threads_than_one_query_may() {
     // A slice is more than sockets take in, so that no query ends while nobody reads.
     let (slices, rows) = ((most * 2).to_string(), most * 2 * 5000);
     server.run(&format!("INSERT INTO t SELECT number, randomPrintableASCII(5000) FROM numbers({rows})")).await;
-    for readers in [1, most, most + 5] {
+    for (readers, off) in [(1, ""), (most, ""), (most + 5, ""), (most, "reader_threads")] {
         let queries = readers.min(most);
-        let threads = most / queries * queries;
+        // Switched off, each takes as many as one alone may.
+        let threads = if off.is_empty() { most / queries * queries } else { most * queries };
         let (folder, stop, text) = (tempfile::tempdir().unwrap(), Stop::at("batch"), readers.to_string());
         let to = folder.path().join("out");
         let arguments = ["--table", "t", "--to", to.to_str().unwrap(), "--readers", &text, "--partitions", &slices];
-        let run = server.export(&arguments).stops([&stop]).spawn();
+        let run = server.export(&arguments).env("OUTHAUL_TEST_OFF", off).stops([&stop]).spawn();
         run.stands_at(&stop).await;
         let sql = format!(
             "SELECT count(), sum(toUInt32(if(Settings['max_threads'] = '', '{most}', Settings['max_threads']))) \

@@ -125,6 +125,27 @@ async fn without_what_was_counted_and_seen_rows_would_be_missing() {
         let run = between(&server, &target, &ARGUMENTS, "TRUNCATE TABLE lines", Some(off)).await.expect(12);
         nothing_of_it(&run, &target, off);
     }
+    // Rows came and went, and are no fewer in any slice: without a look at the parts nobody would see it.
+    let again = "INSERT INTO lines SELECT number + 1000000, 1, 0, 'again', now() FROM numbers(20000)";
+    for (off, code) in [(None, 12), (Some("planned_parts"), 0)] {
+        let server = merging(40_000).await;
+        let target = Target::new();
+        let stop = Stop::at("planned");
+        let command = target.command(&server, &ARGUMENTS);
+        let command = off.into_iter().fold(command, |command, off| command.env("OUTHAUL_TEST_OFF", off));
+        let running = command.stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        server.run("ALTER TABLE lines DROP PARTITION 1").await;
+        server.run(again).await;
+        stop.release();
+        let run = running.wait().await.expect(code);
+        if code == 0 {
+            let planned = "SELECT count(*)::INT FROM DATA WHERE id < 40000";
+            assert_eq!(found(&target.dest(), planned).await, json!([[30_000]]));
+        } else {
+            nothing_of_it(&run, &target, "drop and fill");
+        }
+    }
     let doubled = "CREATE TABLE lines (id UInt64, v UInt8) ENGINE = ReplacingMergeTree ORDER BY id";
     for (off, code) in [(None, 12), (Some("planned_rows"), 0)] {
         let server = clickhouse().await;

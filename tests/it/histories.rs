@@ -44,7 +44,7 @@ impl Loads {
 
 fn texts(dest: &Path) -> Vec<String> {
     let lines = String::from_utf8(data(dest)).unwrap();
-    let mut texts: Vec<String> = lines.lines().map(|line| line.rsplit(',').next().unwrap().to_owned()).collect();
+    let mut texts: Vec<String> = lines.lines().map(|line| line.split(',').nth(2).unwrap().to_owned()).collect();
     texts.sort();
     texts
 }
@@ -124,7 +124,7 @@ async fn a_load_that_is_resumed_by_itself_is_what_the_next_one_goes_on_from() {
             || -> Value { serde_json::from_slice(&std::fs::read(night.out("_state/t.json")).unwrap()).unwrap() };
         night.run_at(&server.url, &["--run-id", "n1"]).run().await.expect(0);
         server
-            .batch("insert into t (v) select 'second' || repeat('x', 500) from generate_series(1, 600); analyze t")
+            .batch("alter table t add column more int; insert into t (v) select 'second' || repeat('x', 500) from generate_series(1, 600); analyze t")
             .await;
         let stop = Stop::at(at);
         let running = night.run_at(&server.url, &["--run-id", "n2"]).stops([&stop]).spawn();
@@ -137,6 +137,7 @@ async fn a_load_that_is_resumed_by_itself_is_what_the_next_one_goes_on_from() {
         let run = outhaul(args).run().await.expect(0);
         assert_eq!(run.report["watermark"]["since"], "n1", "{at}: {}", run.report);
         let mark = |run_id: &str| manifest(&night.out(&format!("t/load={run_id}")))["watermark"].clone();
+        assert_eq!(mark("n2")["changes"], serde_json::json!([{"column": "more", "change": "added"}]), "{at}");
         assert_eq!(texts(&load).len(), 600, "{at}: what was new under the snapshot of the first process");
         assert_eq!((&state()["last"]["run_id"], &state()["pending"]["run_id"]), (&"n1".into(), &"n2".into()));
         // The same command is the retry: it finds the load committed.

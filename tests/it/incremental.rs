@@ -260,6 +260,15 @@ async fn what_does_not_fit_the_export_before_is_refused() {
         let refused = command.run().await.expect(2);
         assert!(refused.stderr.contains(what) && refused.stderr.contains("--since none"), "{}", refused.stderr);
     }
+    loads.watermark = "id";
+    let (command, _) = loads.command(&[]);
+    let refused = command.run().await.expect(2);
+    assert!(refused.stderr.contains("differs from it in --watermark"), "{}", refused.stderr);
+    // All rows again may be any rows.
+    let (command, _) = loads.command(&["--since", "none", "--where", "id > 0"]);
+    let run = command.run().await.expect(0);
+    assert_eq!(run.report["watermark"]["since"], Value::Null);
+    loads.watermark = "ts";
     for (args, what) in [
         (&["--read-mode", "keyset"][..], "--watermark has no meaning with --read-mode keyset"),
         (&["--manifest-stats", "none"], "--watermark has no meaning with --manifest-stats none"),

@@ -16,7 +16,7 @@ use crate::support::run::{Outhaul, Run, Running, Stop};
 use crate::support::s3::s3;
 
 /// What would be seconds in life.
-pub(crate) const QUICK: &str = "look=0.1,wait=0.1,fence=0.2";
+pub(crate) const QUICK: &str = "look=0.1,wait=0.1,fence=0.2,new-keepers=2";
 
 /// A run that waits for workers.
 pub(crate) struct Driver {
@@ -257,6 +257,15 @@ async fn w5_what_no_worker_can_read_ends_the_run() {
     let pg = pg(18).await;
     pg.batch(NOT_A_NUMBER).await;
     let place = Place::local();
+    // Without the journal nobody but the engine knows why the worker ended.
+    let deaf = driver(&pg, &place, &["--format", "parquet"]).env("OUTHAUL_TEST_OFF", "worker-failures");
+    let deaf = Driver::start(deaf).await;
+    worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(14);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!deaf.running.stderr().contains("a worker failed"), "{}", deaf.running.stderr());
+    deaf.running.signal("TERM").await;
+    deaf.running.wait().await.expect(143);
+
     let started = Driver::start(driver(&pg, &place, &["--format", "parquet"])).await;
     let run = worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(14);
     let failed = lines(&String::from_utf8_lossy(&run.stdout), "failed");

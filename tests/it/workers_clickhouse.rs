@@ -224,6 +224,30 @@ async fn by_partitions_of_the_table_merges_change_nothing_and_removals_end_the_r
     }
 }
 
+/// Whoever commits counts the rows of each receipt itself: a worker that did not look is found out.
+#[tokio::test]
+async fn rows_that_a_worker_did_not_miss_are_missed_at_the_end() {
+    for (split, done) in [
+        (&["--consistency", "per_partition"][..], "ALTER TABLE t DROP PARTITION 2"),
+        (&[], "ALTER TABLE t DELETE WHERE id < 9 SETTINGS mutations_sync = 2"),
+    ] {
+        for (off, code) in [("", 12), ("planned_rows", 0)] {
+            let server = quarters().await;
+            let place = Place::local();
+            let started = Driver::start(driver(&server, &place, split).env("OUTHAUL_TEST_OFF", off)).await;
+            server.run(done).await;
+            let blind =
+                worker(&server, &place, &["--shard", "0/1"]).env("OUTHAUL_TEST_OFF", "planned_rows,planned_parts");
+            blind.run().await.expect(0);
+            let run = started.running.wait().await.expect(code);
+            if code == 12 {
+                assert!(run.stderr.contains("were counted when the run was planned"), "{}", run.stderr);
+                place.nothing_is_left().await;
+            }
+        }
+    }
+}
+
 /// What the process that plans looks at before it commits holds for receipts of others.
 #[tokio::test]
 async fn an_update_of_rows_between_two_workers_ends_the_run() {

@@ -163,6 +163,11 @@ async fn w11_another_plan_and_another_version_are_refused() {
     assert!(run.stderr.contains("0.0.1"), "{}", run.stderr);
     std::fs::write(&file, text).unwrap();
     assert_eq!(receipts(&place).await, 0);
+    // Without the hash any plan is taken for the one that was meant.
+    let mut words = started.fence("0");
+    words[5] = "00".repeat(32);
+    with(&words).env("OUTHAUL_TEST_OFF", "plan-hash").run().await.expect(0);
+    assert_eq!(receipts(&place).await, 1);
     worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(0);
     started.running.wait().await.expect(0);
     assert_eq!(place.whole().await, rows(&pg).await);

@@ -135,6 +135,8 @@ struct FakeState {
     seen: Mutex<Vec<(String, String)>>,
     /// What its log of queries says; without it, nobody may read the log.
     log: Mutex<Option<String>>,
+    /// A line in the head of every answer.
+    behind: Mutex<Option<String>>,
 }
 
 impl Drop for FakeClickHouse {
@@ -158,8 +160,8 @@ impl FakeClickHouse {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (answers, seen) = (Mutex::new(answers), Mutex::default());
-        let log = Mutex::default();
-        let shared = Arc::new(FakeState { version: version.to_owned(), settings, answers, seen, log });
+        let (log, behind) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(FakeState { version: version.to_owned(), settings, answers, seen, log, behind });
         let kept = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -176,6 +178,11 @@ impl FakeClickHouse {
         *self.shared.log.lock().unwrap() = Some(said.to_owned());
     }
 
+    /// A line in the head of every answer from now on, as what stands between adds it.
+    pub(crate) fn behind(&self, line: &str) {
+        *self.shared.behind.lock().unwrap() = Some(line.to_owned());
+    }
+
     /// An export from it.
     pub(crate) fn export(&self, arguments: &[&str]) -> Outhaul {
         self.export_with("", arguments)
@@ -188,7 +195,6 @@ impl FakeClickHouse {
         outhaul(own.iter().chain(arguments))
     }
 
-    /// How it is reached.
     pub(crate) fn url(&self) -> String {
         format!("clickhouse://me@{}/db", self.address)
     }
@@ -232,7 +238,8 @@ async fn serve(socket: TcpStream, shared: &FakeState) -> std::io::Result<()> {
     reader.read_exact(&mut body).await?;
     let sql = String::from_utf8(body).unwrap();
     shared.seen.lock().unwrap().push((path, sql.clone()));
-    let answer = shared.answer(&sql);
+    let mut answer = shared.answer(&sql);
+    answer.headers.extend(shared.behind.lock().unwrap().clone());
     let mut socket = reader.into_inner();
     write(&mut socket, &answer).await?;
     socket.shutdown().await

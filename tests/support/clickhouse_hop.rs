@@ -19,6 +19,8 @@ pub(crate) enum Meddling {
     Untag,
     /// So many bytes are missing at the end, which comes as the end of a whole answer does.
     Shorten(usize),
+    /// The same by one that says in its answers that it is there.
+    ShortenAndSay(usize),
 }
 
 /// The hop. Dropped, it ends.
@@ -49,9 +51,19 @@ impl Hop {
         Self { address, task }
     }
 
+    /// The connection string by way of it.
+    pub(crate) fn url(&self, parameters: &str, server: &ClickHouse) -> String {
+        format!("clickhouse://writer@{}/{}{parameters}", self.address, server.database)
+    }
+
     /// An export of the server by way of it.
     pub(crate) fn export(&self, server: &ClickHouse, arguments: &[&str]) -> Outhaul {
-        let url = format!("clickhouse://writer@{}/{}", self.address, server.database);
+        self.export_with("", server, arguments)
+    }
+
+    /// The same with parameters behind the URL.
+    pub(crate) fn export_with(&self, parameters: &str, server: &ClickHouse, arguments: &[&str]) -> Outhaul {
+        let url = self.url(parameters, server);
         let own = ["export", "--from", url.as_str()];
         super::run::outhaul(own.iter().chain(arguments)).env("CLICKHOUSE_PASSWORD", &server.password)
     }
@@ -80,13 +92,16 @@ async fn carry(client: TcpStream, server: &str, meddling: Meddling) -> std::io::
         if meddling == Meddling::Untag && streamed {
             head.retain(|line| !line.to_ascii_lowercase().starts_with("x-clickhouse-exception-tag:"));
         }
+        if matches!(meddling, Meddling::ShortenAndSay(_)) {
+            head.push("Via: 1.1 hop\r\n".to_owned());
+        }
         Ok::<_, std::io::Error>(head.concat() + "\r\n")
     };
     let mut client = client.into_inner();
     let head = answer.await?;
     client.write_all(head.as_bytes()).await?;
     match meddling {
-        Meddling::Shorten(bytes) if streamed => {
+        Meddling::Shorten(bytes) | Meddling::ShortenAndSay(bytes) if streamed => {
             let mut body = unchunked(&mut behind).await?;
             body.truncate(body.len().saturating_sub(bytes));
             for chunk in body.chunks(30_000) {

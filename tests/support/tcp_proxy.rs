@@ -1,12 +1,12 @@
 //! A TCP proxy in front of a server that does to connections what networks do: passes bytes on, holds them back,
 //! resets, closes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -64,14 +64,14 @@ impl TcpProxy {
             marks: AtomicUsize::new(0),
             heard: Mutex::default(),
         });
-        let (own, own_ip) = (Arc::clone(&shared), address.ip());
+        let own = Arc::clone(&shared);
         let accepting = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&own);
                 connections.spawn(async move {
                     let server = *shared.server.lock().unwrap();
-                    let server = connect_from(own_ip, server).await;
+                    let server = TcpStream::connect(server).await.unwrap();
                     shared.carry(client, server).await;
                 });
             }
@@ -101,13 +101,6 @@ impl TcpProxy {
         self.shared.marks.store(count, Ordering::SeqCst);
         self.shared.mark_after.store(bytes, Ordering::SeqCst);
     }
-}
-
-/// A connection that comes from an address of this machine.
-async fn connect_from(ip: IpAddr, server: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((ip, 0).into()).unwrap();
-    socket.connect(server).await.unwrap()
 }
 
 /// The statements in what the client of one connection has sent, as long as it speaks without TLS.

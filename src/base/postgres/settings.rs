@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::http::BodyCoding;
+use crate::base::http::CodingChoice;
 
 /// One connection attempt, TCP, TLS and authentication together.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -146,8 +146,8 @@ pub struct ConnectSettings {
     pub target_session_attrs: TargetSessionAttrs,
     /// `connect_timeout`: for one connection to be made to one address.
     pub connect_timeout: Duration,
-    /// `compression`: what answers are to be compressed with on their way, by a source that speaks HTTP.
-    pub compression: Option<BodyCoding>,
+    /// `compression`: whether answers are to be compressed on their way, by a source that speaks HTTP.
+    pub compression: CodingChoice,
     /// Files that hold a password and that others than their owner can read.
     pub exposed: Vec<PathBuf>,
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::{ConninfoParameter, Parameters, Resolver, conninfo, written};
-use crate::base::http::BodyCoding;
+use crate::base::http::{BodyCoding, CodingChoice};
 use crate::base::postgres::settings::{
     ChannelBinding, ClientCertificate, ConnectSettings, ServerAddress, SslMode, TargetSessionAttrs,
 };
@@ -145,14 +145,15 @@ impl Resolver<'_> {
         }
     }
 
-    fn answers_compressed(&mut self) -> Option<BodyCoding> {
-        match self.text("compression").unwrap_or("none").to_owned().as_str() {
-            "none" => None,
-            "zstd" => Some(BodyCoding::Zstd),
+    fn answers_compressed(&mut self) -> CodingChoice {
+        let Some(said) = self.text("compression").map(str::to_owned) else { return CodingChoice::AsNeeded };
+        match said.as_str() {
+            "none" => CodingChoice::Plain,
+            "zstd" => CodingChoice::Packed(BodyCoding::Zstd),
             other => {
                 let what = format!("{other:?} is no compression of answers");
                 self.fault(self.place("compression"), what, "write zstd or none");
-                None
+                CodingChoice::AsNeeded
             }
         }
     }

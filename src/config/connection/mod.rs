@@ -21,6 +21,7 @@ use std::time::Duration;
 use self::keyword::{KEYWORDS, Use};
 use super::raw::{Origin, Raw};
 use super::{ConfigError, Environment};
+use crate::base::http::CodingChoice;
 use crate::base::postgres::settings::{CONNECT_TIMEOUT, ConnectSettings, ServerAddress, TargetSessionAttrs};
 use crate::base::words::counted;
 use crate::source::Source;
@@ -225,7 +226,7 @@ impl Resolver<'_> {
             channel_binding,
             target_session_attrs,
             connect_timeout,
-            compression: None,
+            compression: CodingChoice::AsNeeded,
             exposed: std::mem::take(&mut self.exposed),
         })
     }

@@ -20,7 +20,7 @@ use reader::Reader;
 
 /// The options that are the whole run's: they stand in `[defaults]`, in the environment or on the command line, and in no
 /// `[[export]]`.
-const OF_RUN: [&str; 20] = [
+const OF_RUN: [&str; 23] = [
     "from",
     "password_file",
     "password_command",
@@ -41,10 +41,13 @@ const OF_RUN: [&str; 20] = [
     "keep_snapshot",
     "on_signal",
     "since",
+    "workers",
+    "max_workers",
+    "stdin",
 ];
 
 /// The options that no job has.
-const OF_ONE_EXPORT: [&str; 5] = ["config", "manifest", "workers", "max_workers", "stdin"];
+const OF_ONE_EXPORT: [&str; 2] = ["config", "manifest"];
 
 /// Settings by their keys.
 type Layer = BTreeMap<&'static str, Setting>;
@@ -207,6 +210,11 @@ impl JobFile {
             }
         }
         errors.extend(clashes(&exports));
+        if self.snapshot == SnapshotScope::Export && exports.iter().any(|(export, _)| export.request.external.is_some())
+        {
+            let what = "--workers has no meaning with snapshot = \"export\": workers read all exports under one";
+            errors.push(ConfigError::new(what, "leave one of them out"));
+        }
         let root = self.root(&exports, &flags, environment).map_err(|error| errors.push(error)).ok();
         errors.extend(self.remember(&mut exports, root.as_deref(), &flags));
         let all = exports.len();

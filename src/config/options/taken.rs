@@ -29,6 +29,6 @@ pub(crate) fn of_resume() -> impl Iterator<Item = &'static OptionInfo> {
 
 /// The options of an export that `worker` takes.
 pub(crate) fn of_worker() -> impl Iterator<Item = &'static OptionInfo> {
-    let keys = ["aws_credential_command", "stdin", "log_format", "color"];
+    let keys = ["aws_credential_command", "protect_key_file", "protect_key_command", "stdin", "log_format", "color"];
     of_connection().chain(keys.into_iter().filter_map(by_key))
 }

@@ -84,6 +84,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) source: Arc<dyn Source>,
     /// Who says credentials for AWS, where a command does.
     pub(crate) aws_credential_command: Option<CredentialCommand>,
+    /// Where the key of hashes is; where the run had it unless given.
+    pub(crate) protect_key: ProtectKeyPlace,
     /// What the end of standard input means; by what it is unless given.
     pub(crate) stdin: Option<StdinRule>,
     /// The form of log lines.
@@ -101,12 +103,14 @@ pub(crate) fn load_worker(
     environment: &Environment,
 ) -> Result<WorkerOptions, ConfigErrors> {
     let mut settings = Settings::read(flags, environment, of_worker());
+    let protect_key = protect::key_place(&mut settings.given, &mut settings.errors);
     let given = &mut settings.given;
     let (aws_credential_command, stdin) = (given.aws_credential_command.take(), given.stdin);
     let people = given.log_format.zip(given.color);
     let worker = settings.source.take().zip(people).map(|(source, (log_format, color))| WorkerOptions {
         source,
         aws_credential_command,
+        protect_key,
         stdin,
         log_format,
         color,

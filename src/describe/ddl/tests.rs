@@ -296,6 +296,31 @@ fn names_can_be_given() {
     ddl(&manifest, &Placement::Parts, Dialect::Spectrum, Some(&short)).unwrap_err();
 }
 
+/// A table that an earlier load made does not have a column that is new in this one.
+#[test]
+fn athena_is_told_of_columns_that_are_new_in_a_load() {
+    let mut manifest = test_data::manifest();
+    manifest.schema =
+        vec![column("id", "bigint", "Int64"), column("note", "text", "Utf8"), column("gone", "text", "Utf8")];
+    let changes = serde_json::json!([
+        {"column": "note", "change": "added"}, {"column": "old", "change": "dropped"}, {"column": "gone", "change": "retyped"}
+    ]);
+    let watermark = serde_json::json!({
+        "column": "id", "value": "7", "horizon": "1000", "oldest_xact_start": null, "look_back": null,
+        "taken_at": "2026-11-28T00:00:00.000000Z", "since": "r0", "selection": {"columns": null}, "history": {}, "changes": changes
+    });
+    manifest.watermark = Some(serde_json::from_value(watermark).unwrap());
+    for (folder, told) in [("s3://lake/orders/load=r1", true), ("s3://lake/orders", false)] {
+        for part in &mut manifest.parts {
+            part.url = format!("{folder}/{}", part.path);
+        }
+        let sql = ddl(&manifest, &Placement::Parts, Dialect::Athena, None).unwrap();
+        let added = sql.contains("ADD COLUMNS (\n    `note` string\n)");
+        assert_eq!(added, told, "{sql}");
+        assert_eq!(sql.matches("ADD COLUMNS (").count(), usize::from(told), "{sql}");
+    }
+}
+
 #[test]
 fn one_file_has_no_foreign_manifest() {
     let mut manifest = test_data::manifest();

@@ -15,10 +15,11 @@ mod table;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanBufferBuilder, PrimitiveArray, StringArray,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanBufferBuilder, GenericByteArray, PrimitiveArray,
+    StringArray,
 };
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
+    ByteArrayType, DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use parquet::schema::types::ColumnDescPtr;
 use crate::model::Carrier;
 pub(super) use pages::PageCodec;
 use pages::{ChunkWriter, Ends, too_large};
-use table::{Full, Integers, Strings};
+use table::{Full, Integers, NEAR, Strings};
 
 /// Rows of a data page, as in the Parquet crate: readers skip by pages.
 const PAGE_ROWS: usize = 20_000;
@@ -108,12 +109,10 @@ impl DictionaryChunk {
         let (values, places) = (&mut self.values, &mut self.places);
         match (values, array.data_type()) {
             (DistinctValues::Strings(strings), DataType::Utf8) => {
-                let array = array.as_string::<i32>();
-                each(array, |row| strings.place(array.value(row).as_bytes()), places)
+                strings_of(array.as_string::<i32>(), strings, places)
             }
             (DistinctValues::Strings(strings), DataType::Binary) => {
-                let array = array.as_binary::<i32>();
-                each(array, |row| strings.place(array.value(row)), places)
+                strings_of(array.as_binary::<i32>(), strings, places)
             }
             (DistinctValues::Integers(integers), DataType::Int16) => integers_of::<Int16Type>(array, integers, places),
             (DistinctValues::Integers(integers), DataType::Int32) => integers_of::<Int32Type>(array, integers, places),
@@ -306,17 +305,30 @@ fn each(
     mut place: impl FnMut(usize) -> Result<u16, Full>,
     places: &mut Vec<u16>,
 ) -> Result<(), Full> {
-    places.reserve(array.len());
     match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-        None => (0..array.len()).try_for_each(|row| {
-            places.push(place(row)?);
-            Ok(())
-        }),
+        None => {
+            let first = places.len();
+            places.resize(first + array.len(), 0);
+            places[first..].iter_mut().enumerate().try_for_each(|(row, slot)| {
+                *slot = place(row)?;
+                Ok(())
+            })
+        }
         Some(nulls) => nulls.valid_indices().try_for_each(|row| {
             places.push(place(row)?);
             Ok(())
         }),
     }
+}
+
+fn strings_of<T: ByteArrayType<Offset = i32>>(
+    array: &GenericByteArray<T>,
+    strings: &mut Strings,
+    places: &mut Vec<u16>,
+) -> Result<(), Full> {
+    let (bytes, ends) = (array.value_data(), array.value_offsets());
+    let at = |row: usize| ends[row].unsigned_abs() as usize;
+    each(array, |row| strings.place_at(bytes, at(row), at(row + 1) - at(row)), places)
 }
 
 #[inline]
@@ -330,6 +342,9 @@ where
 {
     let array = array.as_primitive::<T>();
     let values = array.values();
+    if places.len() >= NEAR {
+        integers.look_near();
+    }
     each(array, |row| integers.place(i64::try_from(values[row]).map_err(|_| Full)?), places)
 }
 

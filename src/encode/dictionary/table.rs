@@ -15,6 +15,10 @@ const SLOTS: usize = 256;
 /// An odd number without pattern: the golden ratio's fraction of 2^64.
 const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Others of that kind: fractions of the roots of 2 and 3.
+const SCATTER_SECOND: u64 = 0x6a09_e667_f3bc_c909;
+const SCATTER_LAST: u64 = 0xbb67_ae85_84ca_a73b;
+
 /// More values, or longer ones, than a dictionary is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
@@ -64,26 +68,53 @@ impl Slots {
     }
 }
 
-#[inline]
-fn mix(hash: u64, word: u64) -> u64 {
-    (hash ^ word).wrapping_mul(SCATTER).rotate_left(29)
-}
+/// Numbers near the first one, in both directions, whose places stand in a table without hashes.
+pub(super) const NEAR: usize = 1 << 13;
 
 /// Whole numbers of 64 bits.
 #[derive(Debug)]
 pub(super) struct Integers {
     slots: Slots,
     pub(super) values: Vec<i64>,
+    /// By the distance from the least near number, its place plus one; zero where that is not known. Empty until
+    /// [`Self::look_near`].
+    near: Vec<u16>,
+    least_near: i64,
 }
 
 impl Integers {
     pub(super) fn new() -> Self {
-        Self { slots: Slots::new(), values: Vec::new() }
+        Self { slots: Slots::new(), values: Vec::new(), near: Vec::new(), least_near: 0 }
+    }
+
+    /// Makes numbers near each other cheaper to look for, for 16 KiB.
+    pub(super) fn look_near(&mut self) {
+        if self.near.is_empty()
+            && let Some(first) = self.values.first()
+        {
+            self.near = vec![0; NEAR];
+            self.least_near = first.saturating_sub_unsigned(NEAR as u64 / 2);
+        }
     }
 
     /// The place of `value`, a new one where it has none.
     #[inline]
     pub(super) fn place(&mut self, value: i64) -> Result<u16, Full> {
+        let distance = usize::try_from(value.wrapping_sub(self.least_near).cast_unsigned()).unwrap_or(usize::MAX);
+        match self.near.get(distance) {
+            Some(0) => {
+                let place = self.find(value)?;
+                // The last of all places has no number above it.
+                self.near[distance] = place.checked_add(1).unwrap_or(0);
+                Ok(place)
+            }
+            Some(above) => Ok(above - 1),
+            None => self.find(value),
+        }
+    }
+
+    #[inline]
+    fn find(&mut self, value: i64) -> Result<u16, Full> {
         let hash = |value: i64| value.cast_unsigned().wrapping_mul(SCATTER);
         match self.slots.find(hash(value), |place| self.values[place] == value) {
             Ok(place) => Ok(place),
@@ -124,12 +155,26 @@ impl Strings {
     }
 
     /// The place of `value`, a new one where it has none.
+    #[cfg(test)]
+    fn place(&mut self, value: &[u8]) -> Result<u16, Full> {
+        self.place_at(value, 0, value.len())
+    }
+
+    /// The place of the `length` bytes at `start` of `bytes`, a new one where they have none.
     #[inline]
-    pub(super) fn place(&mut self, value: &[u8]) -> Result<u16, Full> {
-        let hash = hash(value);
-        match self.slots.find(hash, |place| same(self.value(place), value)) {
+    pub(super) fn place_at(&mut self, bytes: &[u8], start: usize, length: usize) -> Result<u16, Full> {
+        let Self { slots, page, spans } = self;
+        let words = Words::of(bytes, start, length);
+        let found = slots.find(words.hash(length), |place| {
+            let (at, known) = spans[place];
+            let (at, known) = (at as usize, known as usize);
+            known == length
+                && Words::of(page, at, known) == words
+                && (length <= WORDS_BYTES || page[at..at + known] == bytes[start..start + length])
+        });
+        match found {
             Ok(place) => Ok(place),
-            Err(slot) => self.add(slot, value),
+            Err(slot) => self.add(slot, &bytes[start..start + length]),
         }
     }
 
@@ -145,49 +190,60 @@ impl Strings {
         let Self { slots, page, spans } = self;
         slots.take(slot, place, |place| {
             let (start, length) = spans[place];
-            hash(&page[start as usize..][..length as usize])
+            Words::of(page, start as usize, length as usize).hash(length as usize)
         })
     }
 }
 
-/// The first and the last bytes of a short value as two words, which overlap; nothing of a call for so few bytes.
-#[inline]
-fn ends(value: &[u8]) -> Option<(u64, u64)> {
-    if let (Some(first), Some(last)) = (value.first_chunk::<8>(), value.last_chunk::<8>()) {
-        return (value.len() <= 16).then(|| (u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
+/// Bytes of a value that its [`Words`] hold.
+const WORDS_BYTES: usize = 24;
+
+/// The first sixteen bytes of a value, and its last eight where there are more. With its length they are the whole value
+/// up to [`WORDS_BYTES`], and they cost no call for so few bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Words([u64; 3]);
+
+impl Words {
+    /// Those of the `length` bytes at `start` of `bytes`.
+    #[inline]
+    fn of(bytes: &[u8], start: usize, length: usize) -> Self {
+        let (first, second) = match bytes.get(start..).and_then(<[u8]>::first_chunk::<16>) {
+            Some(chunk) => halves(chunk),
+            None => Self::near_the_end(bytes, start),
+        };
+        if length > 16 {
+            let last = bytes[..start + length].last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
+            return Self([first, second, last]);
+        }
+        // What stands behind the value goes out.
+        let kept = |bytes: usize| u64::MAX.checked_shr(64 - 8 * u32::try_from(bytes.min(8)).unwrap_or(8)).unwrap_or(0);
+        Self([first & kept(length), second & kept(length.saturating_sub(8)), 0])
     }
-    if let (Some(first), Some(last)) = (value.first_chunk::<4>(), value.last_chunk::<4>()) {
-        return Some((u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()));
+
+    #[cold]
+    fn near_the_end(bytes: &[u8], start: usize) -> (u64, u64) {
+        let mut chunk = [0; 16];
+        let rest = bytes.get(start..).unwrap_or_default();
+        chunk[..rest.len()].copy_from_slice(rest);
+        halves(&chunk)
     }
-    match *value {
-        [a, b, c] => Some((u16::from_le_bytes([a, b]).into(), c.into())),
-        [a, b] => Some((a.into(), b.into())),
-        [a] => Some((a.into(), 0)),
-        _ => Some((0, 0)),
+
+    /// The products are independent of each other, so that the processor makes them at once.
+    #[inline]
+    fn hash(self, length: usize) -> u64 {
+        let Self([first, second, last]) = self;
+        let one = first.wrapping_mul(SCATTER);
+        let two = second.rotate_left(32).wrapping_mul(SCATTER_SECOND);
+        let three = (last ^ (length as u64)).wrapping_mul(SCATTER_LAST);
+        (one ^ two ^ three).wrapping_mul(SCATTER)
     }
 }
 
 #[inline]
-fn hash(value: &[u8]) -> u64 {
-    let length = value.len() as u64;
-    if let Some((first, last)) = ends(value) {
-        return mix(mix(length, first), last).wrapping_mul(SCATTER);
-    }
-    let (words, _) = value.as_chunks::<8>();
-    let last = value.last_chunk::<8>().map_or(0, |last| u64::from_le_bytes(*last));
-    words.iter().fold(mix(length, last), |hash, word| mix(hash, u64::from_le_bytes(*word))).wrapping_mul(SCATTER)
-}
-
-#[inline]
-fn same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() != other.len() {
-        return false;
-    }
-    if let (Some(one), Some(other)) = (ends(one), ends(other)) {
-        return one == other;
-    }
-    let ((ours, _), (theirs, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    ours.iter().zip(theirs).all(|(ours, theirs)| ours == theirs) && one.last_chunk::<8>() == other.last_chunk::<8>()
+fn halves(chunk: &[u8; 16]) -> (u64, u64) {
+    let both = u128::from_le_bytes(*chunk);
+    #[expect(clippy::cast_possible_truncation, reason = "the lower and the upper half")]
+    (both as u64, (both >> 64) as u64)
 }
 
 #[cfg(test)]
@@ -226,6 +282,10 @@ mod tests {
             for &integer in &integers {
                 let next = u16::try_from(known.len()).unwrap();
                 prop_assert_eq!(table.place(integer), Ok(*known.entry(integer).or_insert(next)));
+                // From some number on the table of near ones answers, and answers the same.
+                if known.len() == 5 {
+                    table.look_near();
+                }
             }
             prop_assert_eq!(table.values.len(), known.len());
         }

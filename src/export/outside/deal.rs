@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::export::error::ExportError;
-use crate::model::{ExportErrorKind, PartRange, Partition, Plan, WeighedPartition, WorkerShare};
+use crate::model::{ExportErrorKind, ExportShare, PartRange, Partition, Plan, WeighedPartition, WorkerShare};
 
 /// A worker's place among those that read a run, as schedulers give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,38 @@ pub fn shard(
         return Err(format!("shard {index} of {of} is none: shards are counted from 0"));
     }
     Ok(WorkerShare::Shard { index, of })
+}
+
+/// What `--partitions TEXT` asks for, given once or more often: numbers, or numbers of the exports of a job, as `2:7,12`.
+///
+/// # Errors
+/// What would be right.
+pub fn partitions(texts: &[String]) -> Result<WorkerShare, String> {
+    let (mut alone, mut shares) = (Vec::new(), Vec::<ExportShare>::new());
+    for text in texts {
+        // What follows an export goes on with it, as far as the text goes.
+        let mut export: Option<&str> = None;
+        for term in text.split(',') {
+            let (of, number) = term.rsplit_once(':').map_or((export, term), |(of, number)| (Some(of), number));
+            export = of;
+            let number: u32 = number
+                .trim()
+                .parse()
+                .map_err(|_| format!("--partitions: {term:?} is no partition; 7,12 or EXPORT:7,12 is wanted"))?;
+            match (of, shares.last_mut()) {
+                (None, _) => alone.push(number),
+                (Some(of), Some(last)) if last.export == of => last.partitions.push(number),
+                (Some(of), _) => shares.push(ExportShare { export: of.to_owned(), partitions: vec![number] }),
+            }
+        }
+    }
+    match (alone.is_empty(), shares.is_empty()) {
+        (_, true) => Ok(WorkerShare::Partitions(alone)),
+        (true, false) => Ok(WorkerShare::OfExports(shares)),
+        (false, false) => {
+            Err("--partitions: some have an export in front and some have none; write EXPORT:7,12".to_owned())
+        }
+    }
 }
 
 fn index(variable: impl Fn(&str) -> Option<String>) -> Result<u32, String> {
@@ -116,15 +148,22 @@ pub(super) fn numbers(share: &WorkerShare, plan: &Plan) -> Result<Vec<u32>, Expo
             }
             Ok(numbers)
         }
-        WorkerShare::Shard { index, of } => Ok(dealt(&weighed(plan), *index, *of)),
+        WorkerShare::Shard { index, of } => {
+            Ok(dealt(&weighed(plan), *index, *of).map(|partition| partition.number).collect())
+        }
+        WorkerShare::OfExports(_) => Err(ExportError::new(
+            ExportErrorKind::Usage,
+            "the run is of one export, whose partitions have no export in front",
+        )
+        .with_hint("--partitions 7,12 names partitions of it")),
     }
 }
 
-/// Every `of`th partition from the `index`th on: the heaviest are on different workers.
-fn dealt(weighed: &[WeighedPartition], index: u32, of: u32) -> Vec<u32> {
+/// Every `of`th partition from the `index`th on, of those that come the heaviest first: the heaviest are on different workers.
+pub(super) fn dealt<T>(weighed: &[T], index: u32, of: u32) -> impl Iterator<Item = &T> {
     let step = usize::try_from(of.max(1)).unwrap_or(usize::MAX);
     let skip = usize::try_from(index).unwrap_or(usize::MAX);
-    weighed.iter().skip(skip).step_by(step).map(|partition| partition.number).collect()
+    weighed.iter().skip(skip).step_by(step)
 }
 
 #[cfg(test)]
@@ -165,10 +204,30 @@ mod tests {
             (0..11).map(|number| heap(number, number * 10, Some(number * 17 + 1))).collect();
         let weighed = weigh(&partitions, Some(1 << 30));
         for of in 1..15 {
-            let mut all: Vec<u32> = (0..of).flat_map(|index| dealt(&weighed, index, of)).collect();
+            let mut all: Vec<u32> =
+                (0..of).flat_map(|index| dealt(&weighed, index, of)).map(|one| one.number).collect();
             all.sort_unstable();
             assert_eq!(all, (0..11).collect::<Vec<_>>(), "{of}");
         }
+    }
+
+    #[test]
+    fn partitions_are_of_one_export_or_of_several() {
+        let of = |texts: &[&str]| partitions(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        let share = |export: &str, partitions: &[u32]| {
+            let (export, partitions) = (export.to_owned(), partitions.to_vec());
+            ExportShare { export, partitions }
+        };
+        assert_eq!(of(&["7,12", "3"]), Ok(WorkerShare::Partitions(vec![7, 12, 3])));
+        let several = vec![share("2", &[7, 12]), share("public.a", &[0])];
+        assert_eq!(of(&["2:7,12,public.a:0"]), Ok(WorkerShare::OfExports(several.clone())));
+        assert_eq!(of(&["2:7,12", "public.a:0"]), Ok(WorkerShare::OfExports(several)));
+        assert_eq!(of(&["a:b:3"]), Ok(WorkerShare::OfExports(vec![share("a:b", &[3])])));
+        for (wrong, why) in [("2:x", "\"2:x\""), ("", "\"\""), ("1,a:2", "some have none")] {
+            assert!(of(&[wrong]).unwrap_err().contains(why), "{wrong}");
+        }
+        // Each text stands for itself.
+        assert!(of(&["2:7", "12"]).unwrap_err().contains("some have none"));
     }
 
     #[test]

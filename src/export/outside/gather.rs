@@ -25,6 +25,9 @@ use crate::store::journal::plan_sha256;
 /// receipt.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Exports of a job whose journals are looked at so often; with more of them each has its turn less often.
+const EXPORTS_AT_ONCE: usize = 8;
+
 /// What the journal is known to have.
 #[derive(Debug, Default)]
 struct Gathered {
@@ -32,6 +35,8 @@ struct Gathered {
     known: HashSet<String>,
     /// Rows and bytes of the first receipt of each partition.
     amounts: BTreeMap<u32, (u64, u64)>,
+    /// How many receipts whoever starts the workers has told of.
+    heard: u64,
 }
 
 /// Invites workers, and waits for a whole receipt of each partition that has none: those given, and theirs.
@@ -61,7 +66,7 @@ pub(crate) async fn gather(
         invite(run, outside, work, journal, hold, &gathered).await?;
         failpoint::reach("invited").await;
         loop {
-            let gone = !gathered.is_whole(&work.plan) && next_word(outside).await?;
+            let gone = !gathered.is_whole(&work.plan) && next_word(outside, &mut gathered.heard).await?;
             gathered.look(journal, hold.claim.epoch()).await?;
             gathered.tell(work);
             if gathered.is_whole(&work.plan) {
@@ -95,10 +100,6 @@ fn refuse(run: &Run, plan: &Plan) -> Result<(), ExportError> {
     if !run.request.source.takes_workers() {
         let message = "--workers external: partitions of this source are read by the process that planned them";
         return Err(ExportError::new(ExportErrorKind::Usage, message));
-    }
-    if run.request.commit.protect.is_some() {
-        let message = "--workers external: the key of --protect is with the process that plans";
-        return Err(ExportError::new(ExportErrorKind::Usage, message).with_hint("leave one of them out"));
     }
     if plan.content == PlannedContent::Bytes {
         let message =
@@ -143,15 +144,22 @@ async fn invite(
     Ok(())
 }
 
-/// Waits until the journal is worth a look; whether whoever started the workers is gone.
-async fn next_word(outside: &Outside) -> Result<bool, ExportError> {
+/// Waits until the journal is worth a look; whether whoever started the workers is gone. `heard` are the receipts that were
+/// told of.
+async fn next_word(outside: &Outside, heard: &mut u64) -> Result<bool, ExportError> {
+    // Many exports have many journals: each of them is looked at less often.
+    let share = u32::try_from(outside.exports() / EXPORTS_AT_ONCE).unwrap_or(u32::MAX).saturating_add(1);
+    let interval = failpoint::limit("look", LOOK_INTERVAL).saturating_mul(share);
     tokio::select! {
-        word = outside.hear() => match word {
-            EngineWord::Receipt => Ok(false),
-            EngineWord::Failed { kind, message } => Err(ExportError::new(kind, format!("a worker failed: {message}"))),
+        word = outside.hear(heard) => match word {
+            EngineWord::Receipt { .. } => Ok(false),
+            EngineWord::Failed { kind, message, .. } => {
+                Err(ExportError::new(kind, format!("a worker failed: {message}")))
+            }
+            EngineWord::Uninvited { kind, message } => Err(ExportError::new(kind, message)),
             EngineWord::Gone => Ok(true),
         },
-        () = tokio::time::sleep(failpoint::limit("look", LOOK_INTERVAL)) => Ok(false),
+        () = tokio::time::sleep(interval) => Ok(false),
     }
 }
 

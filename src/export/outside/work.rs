@@ -6,15 +6,14 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::deal::numbers;
 use super::fence::Fence;
+use super::find::{Task, find};
 use crate::base::failpoint;
-use crate::commit::Placement;
 use crate::export::company::Company;
 use crate::export::coordinator::export_partitions;
 use crate::export::error::ExportError;
@@ -22,22 +21,26 @@ use crate::export::finish::RunTarget;
 use crate::export::hold::{Retention, settle};
 use crate::export::mark::Mark;
 use crate::export::patience::{ABORT_PATIENCE, to_its_end};
-use crate::export::place::place_by;
 use crate::export::planned::Planned;
 use crate::export::record::RunRecord;
 use crate::export::resume::is_whole;
 use crate::export::run::{ONLY, Run, unless_cancelled};
 use crate::model::{
-    CredentialCommand, ExportErrorKind, PartitionDone, PartitionReceipt, Plan, RunFence, Target, WorkerShare,
-    WorkersWanted,
+    CredentialCommand, ExportErrorKind, PartitionDone, PartitionReceipt, Plan, ProtectKeyPlace, RunFence, Target,
+    WorkerShare,
 };
-use crate::source::{Reading, Source};
+use crate::source::{Begun, Reading, Source};
 use crate::store::journal::plan_sha256;
-use crate::store::owner::owner;
 use crate::store::{Destination, Journal, WorkerFailure};
 
 /// Between two looks for a run that wants workers.
-const WAIT_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const WAIT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Until the keepers that have come in the place of others stand in the journal: twice the time after which the run looks.
+const NEW_KEEPERS: Duration = Duration::from_secs(12);
+
+/// Between two looks for them.
+const NEW_KEEPERS_LOOK: Duration = Duration::from_millis(500);
 
 /// What a worker is asked to do.
 #[derive(Debug, Clone)]
@@ -50,10 +53,43 @@ pub struct WorkRequest {
     pub run: Option<RunFence>,
     /// Which partitions.
     pub share: WorkerShare,
+    /// Where the key is under which the run hashes values; where the run itself had it unless given.
+    pub protect_key: ProtectKeyPlace,
     /// So long the run may be awaited.
     pub wait: Duration,
     /// Who says credentials for AWS, where a command does.
     pub aws_credential_command: Option<CredentialCommand>,
+}
+
+/// What a worker tells while it works.
+#[derive(Debug)]
+pub enum WorkerWord {
+    /// A partition has its receipt.
+    Done(PartitionDone),
+    /// An export of a job cannot be read; the worker goes on with the others.
+    Failed {
+        /// Its place in the job.
+        export: u32,
+        /// Why.
+        error: ExportError,
+    },
+}
+
+/// Why a worker has not done its share.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// It could not go on.
+    #[error(transparent)]
+    Run(Box<ExportError>),
+    /// Some exports of a job could not be read, which [`WorkerWord::Failed`] has told; all others were.
+    #[error("some exports of the job could not be read")]
+    Exports(Vec<(String, ExportError)>),
+}
+
+impl From<ExportError> for WorkError {
+    fn from(error: ExportError) -> Self {
+        Self::Run(Box::new(error))
+    }
 }
 
 /// A worker that has joined its run.
@@ -67,6 +103,8 @@ struct Joined {
     /// Tells it from other workers.
     name: String,
     max_workers: NonZeroUsize,
+    /// The export's place in its job, where it is of one.
+    of_job: Option<u32>,
 }
 
 /// Reads a share of a run's partitions; each is told as soon as its receipt is in the journal. How many it has done.
@@ -80,23 +118,78 @@ struct Joined {
 /// Cancel through `cancel`: what is being uploaded is aborted and the query cancelled.
 pub async fn work(
     request: WorkRequest,
-    told: Sender<PartitionDone>,
+    told: Sender<WorkerWord>,
     cancel: CancellationToken,
-) -> Result<usize, ExportError> {
+) -> Result<usize, WorkError> {
     let stop = cancel.clone();
-    let working = Box::pin(async move { worked(request, told, stop).await });
-    to_its_end(working, &Mark::default(), &cancel, ABORT_PATIENCE).await
+    // What several exports have met is no error of the worker as a whole.
+    let working = async move {
+        match worked(request, told, stop).await {
+            Ok(done) => Ok(Ok(done)),
+            Err(WorkError::Run(error)) => Err(*error),
+            Err(exports) => Ok(Err(exports)),
+        }
+    };
+    to_its_end(Box::pin(working), &Mark::default(), &cancel, ABORT_PATIENCE).await?
 }
 
-async fn worked(
-    request: WorkRequest,
-    told: Sender<PartitionDone>,
-    cancel: CancellationToken,
+async fn worked(request: WorkRequest, told: Sender<WorkerWord>, cancel: CancellationToken) -> Result<usize, WorkError> {
+    let tasks = unless_cancelled(&cancel, Box::pin(find(&request))).await?;
+    let (mut done, mut failed, mut lost) = (0, Vec::new(), None);
+    for task in tasks {
+        let export = task.export.clone();
+        match (at_one(&request, task, &told, &cancel).await, export) {
+            (Ok(some), _) => done += some,
+            (Err(error), Some(_)) if error.kind == ExportErrorKind::DestinationTaken => {
+                tracing::warn!(error = error.sentence(), "an export has ended, or goes on without this worker");
+                lost = Some(error);
+            }
+            (Err(error), Some((number, name))) if is_of_one_export(error.kind) => {
+                // Nobody listens any more: the journal has it.
+                let _ = told.send(WorkerWord::Failed { export: number, error: error.again() }).await;
+                failed.push((name, error));
+            }
+            (Err(error), _) => return Err(error.into()),
+        }
+    }
+    match (failed.is_empty(), lost) {
+        (false, _) => Err(WorkError::Exports(failed)),
+        // Where others of its exports go on, one that has ended is no fault.
+        (true, Some(error)) if done == 0 => Err(error.into()),
+        (true, _) => Ok(done),
+    }
+}
+
+/// Whether another export of the same job may be read all the same.
+fn is_of_one_export(kind: ExportErrorKind) -> bool {
+    ends_the_export(kind) || matches!(kind, ExportErrorKind::Usage | ExportErrorKind::GaveWay)
+}
+
+/// Whether no other worker could read it either.
+fn ends_the_export(kind: ExportErrorKind) -> bool {
+    matches!(
+        kind,
+        ExportErrorKind::Data
+            | ExportErrorKind::StatementRejected
+            | ExportErrorKind::SourceMissing
+            | ExportErrorKind::SchemaChanged
+            | ExportErrorKind::SnapshotLost
+            | ExportErrorKind::Internal
+    )
+}
+
+/// Reads what is to be read at one destination.
+async fn at_one(
+    request: &WorkRequest,
+    task: Task,
+    told: &Sender<WorkerWord>,
+    cancel: &CancellationToken,
 ) -> Result<usize, ExportError> {
-    let joined = unless_cancelled(&cancel, Box::pin(join(&request))).await?;
+    let share = task.share.clone();
+    let joined = unless_cancelled(cancel, Box::pin(join(request, task))).await?;
     failpoint::reach("joined").await;
     let stop = cancel.child_token();
-    let mut reading = Box::pin(joined.read(&request.share, &told, &stop));
+    let mut reading = Box::pin(joined.read(&share, told, &stop));
     let result = tokio::select! {
         biased;
         result = &mut reading => result,
@@ -113,75 +206,40 @@ async fn worked(
     result
 }
 
-/// Waits for the run, and makes sure that it is the one that is meant.
-async fn join(request: &WorkRequest) -> Result<Joined, ExportError> {
-    let credentials = request.aws_credential_command.as_ref();
-    let (destination, placement) = place_by(&request.destination, false, credentials).await?;
-    if placement != Placement::Parts {
-        let message = format!("{} is a single file, which one process writes", request.destination);
-        return Err(ExportError::new(ExportErrorKind::Usage, message));
-    }
-    let (run, max_workers) = wanted(request, &destination, &placement.owner_path()).await?;
+/// Joins the run at one destination, and makes sure that it is the one that is meant.
+async fn join(request: &WorkRequest, task: Task) -> Result<Joined, ExportError> {
+    let Task { export: of_job, destination, url, placement, run, max_workers, .. } = task;
     let journal = Journal::new(destination.clone(), run.run_id.clone());
-    let record = planned_by(&journal, &run).await?;
+    let fence = Fence { destination: destination.clone(), path: placement.owner_path(), run };
+    if of_job.is_some() {
+        // It may have committed before the others.
+        fence.check().await?;
+    }
+    let run = &fence.run;
+    let record = planned_by(&journal, run).await?;
     if record.facts.kind != request.source.kind() {
         let message = format!("the run reads `{}`, and --from names `{}`", record.facts.kind, request.source.kind());
         return Err(ExportError::new(ExportErrorKind::Usage, message));
     }
-    if record.commit.protect.is_some() {
-        let message = "the run protects columns, whose key is with the process that planned it";
-        return Err(ExportError::new(ExportErrorKind::Usage, message));
-    }
-    let mut export = record.request(Arc::clone(&request.source), Target::Destination(request.destination.clone()));
+    let mut export = record.request(Arc::clone(&request.source), Target::Destination(url));
     export.work.readers = NonZeroUsize::MIN;
     export.commit.aws_credential_command = request.aws_credential_command.clone();
+    let protect = export.commit.protect.take();
+    export.commit.protect = protect.map(|protect| protect.with_key_at(request.protect_key.clone()));
     let place = RunTarget::open(&export).await?;
     // Nobody watches: what a worker tells are its partitions.
     let (events, _) = mpsc::channel(1);
     let working = Run::new(export, place, events);
+    // Equal values have equal hashes in all parts only under the key of the run.
+    working.same_protect_key(record.protect_key_id.as_deref()).await?;
     let name = format!("{:08x}", rand::random::<u32>());
     journal.record_worker(run.epoch, &name, working.seed).await?;
-    let fence = Fence { destination: destination.clone(), path: placement.owner_path(), run };
     // The journal may have been closed before the seed came into it.
     fence.check().await?;
     let planned = record.planned()?;
-    tracing::info!(run_id = record.run_id, epoch = fence.run.epoch, "joined");
-    Ok(Joined { run: working, record, planned, destination, journal, fence, name, max_workers })
-}
-
-/// The run that wants workers.
-async fn wanted(
-    request: &WorkRequest,
-    destination: &Destination,
-    path: &str,
-) -> Result<(RunFence, NonZeroUsize), ExportError> {
-    let deadline = Instant::now() + request.wait;
-    loop {
-        let found = owner(destination, path).await?.filter(|owner| owner.is_alive(Utc::now()));
-        match (&request.run, found) {
-            (asked, Some(owner))
-                if asked.as_ref().is_none_or(|run| (&run.run_id, run.epoch) == (&owner.run_id, owner.epoch)) =>
-            {
-                if let Some(WorkersWanted { plan_sha256, max_workers }) = owner.workers {
-                    let max_workers = NonZeroUsize::new(max_workers).unwrap_or(NonZeroUsize::MIN);
-                    let found = RunFence { run_id: owner.run_id, epoch: owner.epoch, plan_sha256 };
-                    return Ok((request.run.clone().unwrap_or(found), max_workers));
-                }
-            }
-            (Some(asked), _) => {
-                let fence = Fence { destination: destination.clone(), path: path.to_owned(), run: asked.clone() };
-                // One that is only late has its record all the same.
-                fence.check().await?;
-            }
-            (None, _) => {}
-        }
-        if Instant::now() >= deadline {
-            let message = format!("no run that wants workers was at {} in time", destination.url());
-            return Err(ExportError::new(ExportErrorKind::GaveWay, message)
-                .with_hint("`outhaul export --workers external` is such a run; --wait says how long it is awaited"));
-        }
-        tokio::time::sleep(failpoint::limit("wait", WAIT_INTERVAL)).await;
-    }
+    let of_job = of_job.map(|(number, _)| number);
+    tracing::info!(run_id = record.run_id, export = of_job, epoch = fence.run.epoch, "joined");
+    Ok(Joined { run: working, record, planned, destination, journal, fence, name, max_workers, of_job })
 }
 
 /// The plan of the run, if it is the one that is meant, and of this version.
@@ -190,7 +248,11 @@ async fn planned_by(journal: &Journal, run: &RunFence) -> Result<RunRecord, Expo
         let message = format!("the plan of run {} at {} {what}", run.run_id, journal.destination_url());
         ExportError::new(ExportErrorKind::Usage, message)
     };
-    let plan = journal.plan().await?.ok_or_else(|| other("is not there: the run has ended".to_owned()))?;
+    let ended = || ExportError {
+        kind: ExportErrorKind::DestinationTaken,
+        ..other("is not there: the run has ended".to_owned())
+    };
+    let plan = journal.plan().await?.ok_or_else(ended)?;
     let found = plan_sha256(&plan);
     if found != run.plan_sha256 && !failpoint::off("plan-hash") {
         let what = format!("has the SHA-256 {found}, and {} was asked for", run.plan_sha256);
@@ -198,7 +260,7 @@ async fn planned_by(journal: &Journal, run: &RunFence) -> Result<RunRecord, Expo
             other(what).with_hint("take --plan-sha256 from the line `ready` of the run, or leave it out with --shard")
         );
     }
-    let record = RunRecord::read(journal).await?.ok_or_else(|| other("is not there: the run has ended".to_owned()))?;
+    let record = RunRecord::read(journal).await?.ok_or_else(ended)?;
     let version = env!("CARGO_PKG_VERSION");
     if record.outhaul_version != version {
         let what = format!("is of outhaul {}, and this worker is outhaul {version}", record.outhaul_version);
@@ -212,7 +274,7 @@ impl Joined {
     async fn read(
         &self,
         share: &WorkerShare,
-        told: &Sender<PartitionDone>,
+        told: &Sender<WorkerWord>,
         stop: &CancellationToken,
     ) -> Result<usize, ExportError> {
         let mine = numbers(share, &self.planned.plan)?;
@@ -225,23 +287,29 @@ impl Joined {
             }
         }
         tracing::info!(partitions = mine.len(), missing = missing.len(), "reading");
-        let mut reading: Option<(Arc<dyn Reading>, Vec<String>)> = None;
+        let (mut reading, mut held) = (None::<Arc<dyn Reading>>, Vec::new());
         let mut missing = missing.into_iter().peekable();
         while let Some(number) = missing.peek().copied() {
-            let (open, held) = match reading.take() {
-                Some(reading) => reading,
-                None => unless_cancelled(stop, self.open()).await?,
+            let read = async {
+                let open = if let Some(reading) = reading.take() {
+                    reading
+                } else {
+                    let begun = self.record.begun(&self.journal, false).await?;
+                    held.clone_from(&begun.held);
+                    unless_cancelled(stop, self.open(begun)).await?
+                };
+                let receipt = self.partition(&open, number, stop).await?;
+                Ok::<_, ExportError>((open, receipt))
             };
-            match self.partition(&open, number, stop).await {
-                Ok(receipt) => {
+            match read.await {
+                Ok((open, receipt)) => {
                     self.tell(told, &receipt, false).await;
                     missing.next();
-                    reading = Some((open, held));
+                    reading = Some(open);
                 }
                 // Other keepers may have come in the place of those that were known.
                 Err(error) if error.kind == ExportErrorKind::SnapshotLost => {
-                    let now = self.record.begun(&self.journal, false).await?.held;
-                    if now == held {
+                    if !unless_cancelled(stop, self.has_new_keepers(&held)).await? {
                         return Err(error);
                     }
                     tracing::warn!(error = error.sentence(), "joining the run anew, by its keepers of now");
@@ -250,6 +318,21 @@ impl Joined {
             }
         }
         Ok(mine.len())
+    }
+
+    /// Waits until the journal names other keepers than these, if that is soon: the process that holds the run replaces
+    /// them as exports of a job are done, and notes the new ones a moment later.
+    async fn has_new_keepers(&self, held: &[String]) -> Result<bool, ExportError> {
+        let deadline = Instant::now() + failpoint::limit("new-keepers", NEW_KEEPERS);
+        loop {
+            if self.record.begun(&self.journal, false).await?.held != held {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            tokio::time::sleep(NEW_KEEPERS_LOOK).await;
+        }
     }
 
     /// The whole receipts of some partitions.
@@ -266,12 +349,10 @@ impl Joined {
         Ok(whole)
     }
 
-    /// Connects, and waits for its turn; with it the ids by which the snapshot was found.
-    async fn open(&self) -> Result<(Arc<dyn Reading>, Vec<String>), ExportError> {
-        let begun = self.record.begun(&self.journal, false).await?;
-        let held = begun.held.clone();
+    /// Connects, and waits for its turn.
+    async fn open(&self, begun: Begun) -> Result<Arc<dyn Reading>, ExportError> {
         let request = self.run.request.read_request();
-        Ok((self.run.request.source.join(request, begun, self.max_workers).await?, held))
+        Ok(self.run.request.source.join(request, begun, self.max_workers).await?)
     }
 
     /// Reads one partition, with as many attempts as it takes.
@@ -293,9 +374,10 @@ impl Joined {
         receipts.pop().ok_or_else(|| ExportError::internal("a partition that was read has no receipt"))
     }
 
-    async fn tell(&self, told: &Sender<PartitionDone>, receipt: &PartitionReceipt, already: bool) {
+    async fn tell(&self, told: &Sender<WorkerWord>, receipt: &PartitionReceipt, already: bool) {
         let done = PartitionDone {
             run_id: self.record.run_id.clone(),
+            export: self.of_job,
             partition: receipt.partition,
             attempt: format!("{:08x}", receipt.attempt),
             rows: receipt.read.rows(),
@@ -304,22 +386,13 @@ impl Joined {
             already,
         };
         // Nobody listens any more: the journal has it.
-        let _ = told.send(done).await;
+        let _ = told.send(WorkerWord::Done(done)).await;
     }
 
     /// Ends a worker that has failed: the run is told where no other would do better, and what came into a closed journal
     /// is removed.
     async fn leave(&self, error: &ExportError) {
-        let of_the_rows = matches!(
-            error.kind,
-            ExportErrorKind::Data
-                | ExportErrorKind::StatementRejected
-                | ExportErrorKind::SourceMissing
-                | ExportErrorKind::SchemaChanged
-                | ExportErrorKind::SnapshotLost
-                | ExportErrorKind::Internal
-        );
-        if of_the_rows && self.fence.check().await.is_ok() {
+        if ends_the_export(error.kind) && self.fence.check().await.is_ok() {
             let (kind, epoch) = (error.kind, self.fence.run.epoch);
             let failure = WorkerFailure { kind, message: error.sentence(), hint: error.hint.clone(), epoch };
             if let Err(error) = self.journal.record_failure(&self.name, &failure).await {

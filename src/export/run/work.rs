@@ -28,12 +28,20 @@ impl Run {
     ) -> Result<Vec<PartitionReceipt>, ExportError> {
         let Some(outside) = &self.request.external else { return Ok(receipts) };
         let gathered = Box::pin(gather(self, outside, (work, company), receipts, hold, stop)).await;
+        outside.needs_nobody();
         if let Err(error) = &gathered
             && self.retention(hold).keeps(error).await
         {
             self.litter.set();
         }
         gathered
+    }
+
+    /// Says to the other exports of its job that it waits for no workers.
+    pub(in crate::export) fn needs_no_workers(&self) {
+        if let Some(outside) = &self.request.external {
+            outside.needs_nobody();
+        }
     }
 
     pub(in crate::export) fn work(

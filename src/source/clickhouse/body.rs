@@ -37,6 +37,10 @@ pub(crate) struct ClickHouseBody {
     /// When somebody last asked for bytes, and was given some.
     given: Option<Instant>,
     pace: Option<Arc<Pace>>,
+    /// Bytes of the body that came, as they came.
+    received: u64,
+    /// In so many pieces, of which none is of two chunks.
+    pieces: u64,
 }
 
 impl ClickHouseBody {
@@ -64,12 +68,29 @@ impl ClickHouseBody {
             doing: doing.to_owned(),
             given: None,
             pace,
+            received: 0,
+            pieces: 0,
         })
     }
 
     /// A header of the answer.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the server compressed it.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.packed
+    }
+
+    /// Bytes of the body that have come, compressed where it is.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The number of pieces that they came in: at least as many as there were chunks.
+    pub(crate) fn pieces(&self) -> u64 {
+        self.pieces
     }
 
     /// What the end of the answer proves, once it has come.
@@ -100,6 +121,8 @@ impl ClickHouseBody {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         let bytes = data.len();
+                        self.received = self.received.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+                        self.pieces = self.pieces.saturating_add(1);
                         self.take(data).await?;
                         if let Some(pace) = self.pace.as_ref().filter(|_| !failpoint::off("clickhouse_pace")) {
                             pace.rest(bytes).await;

@@ -20,6 +20,9 @@ pub(crate) const HELD_BACK: usize = 32 * 1024;
 
 const MARK: &[u8] = b"__exception__";
 
+/// So many bytes of the line before a mark, and of the mark, are no row's by chance: `\r\n__ex`.
+const BEGUN_BYTES: usize = 6;
+
 /// Letters of a tag.
 const TAG_BYTES: usize = 16;
 
@@ -231,6 +234,10 @@ fn ends_as_an_error(tail: &[u8]) -> bool {
 /// Whether the tail ends in the middle of a frame's opening, and far enough in it that this is no chance: a connection that
 /// was lost there, and a proxy that ended the answer as if it were whole.
 fn begins_a_frame(tail: &[u8], tag: Option<&[u8]>) -> bool {
+    let begun = [b"\r\n", MARK].concat();
+    if (BEGUN_BYTES..begun.len()).any(|length| begun.get(..length).is_some_and(|begun| tail.ends_with(begun))) {
+        return true;
+    }
     let Some(at) = last(tail, MARK) else { return false };
     match tag {
         Some(tag) => {
@@ -260,6 +267,16 @@ fn certain(tail: &[u8], tag: Option<&[u8]>) -> usize {
     });
     let begun = tail.len().saturating_sub(begun.max().unwrap_or(0));
     [marked, bare].into_iter().flatten().fold(begun, usize::min)
+}
+
+/// So many bytes of an answer's tail are no beginning of a frame, where the answer turned out to be cut though it ended as a
+/// whole one does.
+pub(crate) fn before_an_opening(tail: &[u8]) -> usize {
+    let begun = [b"\r\n", MARK, b"\r\n"].concat();
+    let longest = (1..=begun.len().min(tail.len()))
+        .rev()
+        .find(|length| begun.get(..*length).is_some_and(|begun| tail.ends_with(begun)));
+    tail.len().saturating_sub(longest.unwrap_or(0))
 }
 
 fn last(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -352,8 +369,17 @@ mod tests {
                 assert!(rows.starts_with(rest(&end)), "{cut}: {end:?}");
                 // And where a proxy ends it as if it were whole, all but the first bytes are told.
                 let (_, end) = scan(tag, &[&body], true);
-                assert!(cut < 15 || !matches!(end, FrameEnd::Whole { .. }), "{cut}: {end:?}");
+                assert!(cut < BEGUN_BYTES || !matches!(end, FrameEnd::Whole { .. }), "{cut}: {end:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_may_be_the_beginning_of_a_frame_is_left_out() {
+        for (tail, kept) in
+            [(&b"1\n"[..], 2), (b"1\n\r", 2), (b"1\n\r\n", 2), (b"1\n\r\n__exc", 2), (b"\r\n1", 3), (b"", 0)]
+        {
+            assert_eq!(before_an_opening(tail), kept, "{tail:?}");
         }
     }
 

@@ -5,12 +5,14 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::header::{
+    ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SERVER, TRANSFER_ENCODING, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
@@ -24,7 +26,7 @@ use super::kill::{QueryName, RunningQuery};
 use super::names::literal;
 use super::prepare::query_id;
 use super::unreached::of_http;
-use crate::base::http::{BodyCoding, HttpServer};
+use crate::base::http::{BodyCoding, CodingChoice, HttpServer};
 use crate::base::postgres::password;
 use crate::base::postgres::settings::{ConnectSettings, Password, ServerAddress};
 use crate::base::postgres::tls;
@@ -46,8 +48,10 @@ pub(crate) struct ClickHouseHttp {
     user: String,
     password: Option<Password>,
     database: String,
-    /// What the server is asked to compress answers with.
-    coding: Option<BodyCoding>,
+    /// Whether the server is asked to compress answers.
+    coding: CodingChoice,
+    /// What showed in an answer that something stands between.
+    between: OnceLock<String>,
     /// How fast answers may be read, all together, where that is limited.
     pace: Option<Arc<Pace>>,
     /// How the ids of our own questions begin.
@@ -63,11 +67,7 @@ impl ClickHouseHttp {
     ///
     /// # Errors
     /// TLS cannot be prepared, or the address is a Unix socket.
-    pub(crate) fn new(
-        settings: &ConnectSettings,
-        coding: Option<BodyCoding>,
-        prefix: String,
-    ) -> Result<Self, SourceError> {
+    pub(crate) fn new(settings: &ConnectSettings, coding: CodingChoice, prefix: String) -> Result<Self, SourceError> {
         let Some(ServerAddress::Tcp { host, port }) = settings.addresses.first() else {
             return Err(SourceError::new(SourceFault::Usage, "ClickHouse is reached at a host and a port"));
         };
@@ -79,6 +79,7 @@ impl ClickHouseHttp {
             password: settings.password.clone(),
             database: settings.database.clone(),
             coding,
+            between: OnceLock::new(),
             pace: None,
             prefix,
             running: AtomicUsize::new(0),
@@ -99,6 +100,21 @@ impl ClickHouseHttp {
     /// The most connections that were open at the same time.
     pub(crate) fn peak_connections(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
+    }
+
+    /// What shows that something stands between, as far as anything was answered.
+    pub(crate) fn between(&self) -> Option<&str> {
+        self.between.get().map(String::as_str)
+    }
+
+    /// What answers that are streamed are compressed with. Where something stands between, that has an end which nobody but
+    /// the server can have written.
+    pub(crate) fn coding(&self) -> Option<BodyCoding> {
+        match self.coding {
+            CodingChoice::Plain => None,
+            CodingChoice::Packed(coding) => Some(coding),
+            CodingChoice::AsNeeded => self.between().map(|_| BodyCoding::Zstd),
+        }
     }
 
     pub(super) fn opened(&self) {
@@ -151,7 +167,7 @@ impl ClickHouseHttp {
     ) -> Result<ClickHouseBody, SourceError> {
         let mut running = RunningQuery::new(Arc::clone(self), name.clone());
         let all: Vec<(&str, &str)> = [("query_id", name.id.as_str())].iter().chain(parameters).copied().collect();
-        let response = self.send(doing, sql, &all, self.coding).await?;
+        let response = self.send(doing, sql, &all, self.coding()).await?;
         if is_refusal(&response) {
             let error = refused(response, doing).await;
             running.ended();
@@ -210,7 +226,11 @@ impl ClickHouseHttp {
             SourceError::new(SourceFault::Protocol, format!("{doing}: the request cannot be written"))
                 .with_source(error)
         })?;
-        self.server.send_patiently(request, None).await.map_err(|error| of_http(error, doing))
+        let response = self.server.send_patiently(request, None).await.map_err(|error| of_http(error, doing))?;
+        if let Some(sign) = stands_between(&response) {
+            self.between.get_or_init(|| sign);
+        }
+        Ok(response)
     }
 }
 
@@ -218,6 +238,17 @@ fn header(text: &str, what: &str) -> Result<HeaderValue, SourceError> {
     HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
         SourceError::new(SourceFault::Usage, format!("{what} has control characters, which HTTP cannot carry"))
     })
+}
+
+/// What in an answer shows that it is not as the server sent it: a server has no such header, and answers in the version
+/// that it was asked in.
+fn stands_between(response: &Response<Incoming>) -> Option<String> {
+    let cached = HeaderName::from_static("x-cache");
+    let shown = [VIA, SERVER, AGE, cached].into_iter().find_map(|name| {
+        let value = response.headers().get(&name)?;
+        Some(format!("{name}: {}", value.to_str().unwrap_or("?")))
+    });
+    shown.or_else(|| (response.version() == Version::HTTP_10).then(|| "HTTP/1.0".to_owned()))
 }
 
 /// As it stands in the query of a URL.

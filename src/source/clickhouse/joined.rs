@@ -11,6 +11,7 @@ use super::prepare::{ChPlanning, prefix, typed};
 use super::reading::{ChRecord, ClickHouseReading};
 use super::seats::{self, WorkerSeats};
 use super::typed_settings::wanted;
+use crate::base::http::CodingChoice;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::ReadRequest;
 use crate::source::pace::share;
@@ -34,7 +35,7 @@ pub(super) async fn join(
     let most = together(&record.plan, request.work.source_limits.max_bytes_per_second, most);
     // Each reads at its share of the run's rate.
     let rate = share(request.work.source_limits.max_bytes_per_second, most);
-    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix(&request.run_id))?.paced(rate));
+    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, prefix(&request.run_id))?.paced(rate));
     let mut needed = wanted(settings);
     needed.push(seats::WANTED);
     let session = typed(http, &needed).await?;

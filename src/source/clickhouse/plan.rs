@@ -1,5 +1,6 @@
 //! The plan of one relation, as this source knows it and as all other rooms do. Pure.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use chrono::{DateTime, Utc};
@@ -10,11 +11,13 @@ use super::columns::ChColumn;
 use super::names::{literal, quoted};
 use super::parts::{PartPiece, condition};
 use super::per_partition::{self, TablePartition};
+use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::model::{
     CapPlan, Consistency, ConsistencyMode, KeyColumn, PartRange, Partition, Plan, PlannedContent, ReadPlan,
     ReadRequest, Relation, RelationKind, RowOrder, SnapshotRecord,
 };
+use crate::source::{SourceError, SourceFault};
 
 /// What the reads of a run have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,15 +157,20 @@ impl ChPartition {
         }
     }
 
+    /// The least rows that there can be.
+    fn least_rows(&self) -> u64 {
+        let in_partitions = self.table_partitions().iter().fold(0, |sum: u64, one| one.rows.saturating_add(sum));
+        self.planned_rows().unwrap_or(in_partitions)
+    }
+
     /// About how many rows it has, as far as they were counted.
     fn counted_rows(&self) -> Option<u64> {
         match &self.slice {
-            ChSlice::Partitions(partitions) => {
-                Some(partitions.iter().fold(0, |sum, partition| partition.rows.saturating_add(sum)))
-            }
+            ChSlice::Whole | ChSlice::Condition(_) => None,
             // Nobody has counted what is not there yet.
-            ChSlice::Complement(_) => Some(0),
-            _ => self.planned_rows(),
+            ChSlice::Complement(_) | ChSlice::Nothing | ChSlice::Parts(_) | ChSlice::Partitions(_) => {
+                Some(self.least_rows())
+            }
         }
     }
 
@@ -305,6 +313,30 @@ impl ChPlan {
             details,
             lines,
         }
+    }
+
+    /// Makes sure that each partition has the rows that were counted when it was planned, whichever process has read it.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where one has others.
+    pub(crate) fn has_its_rows(&self, read: &BTreeMap<u32, u64>) -> Result<(), SourceError> {
+        if failpoint::off("planned_rows") {
+            return Ok(());
+        }
+        for partition in &self.partitions {
+            let Some(came) = read.get(&partition.number) else { continue };
+            let least = partition.least_rows();
+            if *came < least || partition.planned_rows().is_some_and(|planned| planned != *came) {
+                let rows = counted(*came, "row");
+                let message = format!(
+                    "partition {} has {rows}, and {least} were counted when the run was planned",
+                    partition.number
+                );
+                return Err(SourceError::new(SourceFault::SnapshotLost, message)
+                    .with_hint("export it again when the table is quiet, or with --consistency single_statement"));
+            }
+        }
+        Ok(())
     }
 
     /// What its reads have in common, once they are made.

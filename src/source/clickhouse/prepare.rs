@@ -24,6 +24,7 @@ use super::settings::{ClickHouseSession, WantedSetting};
 use super::typed_settings::wanted;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
+use crate::base::{failpoint, http::CodingChoice};
 use crate::model::{ConsistencyChoice, Direction, KeyColumn, ReadMode, ReadRequest, RelationRequest};
 use crate::source::{SourceError, SourceFault};
 
@@ -70,7 +71,7 @@ pub(crate) async fn session(
     prefix: String,
     rate: Option<NonZeroU64>,
 ) -> Result<Arc<ClickHouseSession>, SourceError> {
-    let http = Arc::new(ClickHouseHttp::new(settings, None, prefix)?.paced(rate));
+    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, prefix)?.paced(rate));
     typed(http, &wanted(settings)).await
 }
 
@@ -158,7 +159,8 @@ impl ChPlanning<'_> {
         let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
         let most = pace::readers(self.request.work.source_limits.max_bytes_per_second, most);
         let readers = self.request.work.readers.get().min(most).max(1);
-        let readers_wide = u64::try_from(readers).unwrap_or(u64::MAX);
+        let readers_wide =
+            if failpoint::off("reader_threads") { 1 } else { u64::try_from(readers).unwrap_or(u64::MAX) };
         let mut plan = ChPlan {
             cap: cap(None, None, false),
             order: Vec::new(),

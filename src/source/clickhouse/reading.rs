@@ -399,10 +399,11 @@ impl Reading for ClickHouseReading {
         self.planned_anew(partition).boxed()
     }
 
-    fn unchanged(&self, _: usize) -> BoxFuture<'_, Result<(), SourceError>> {
+    fn unchanged<'a>(&'a self, _: usize, rows: &'a BTreeMap<u32, u64>) -> BoxFuture<'a, Result<(), SourceError>> {
         async move {
             let (mode, relation, planned) = {
                 let state = self.state();
+                state.plan.has_its_rows(rows)?;
                 (state.plan.mode, state.plan.relation.clone(), state.plan.patches.clone())
             };
             if !matches!(mode, ChMode::PartSet | ChMode::PerPartition)

@@ -144,6 +144,16 @@ impl ClickHouseSession {
         self.http.kill_all(prefix).await
     }
 
+    /// What shows that something stands between; `None` where nothing does.
+    pub(crate) fn between(&self) -> Option<&str> {
+        self.http.between()
+    }
+
+    /// Whether answers that are written as they come are compressed on their way.
+    pub(crate) fn packs(&self) -> bool {
+        self.http.coding().is_some()
+    }
+
     /// What asking has cost so far.
     pub(crate) fn cost(&self) -> SourceCost {
         SourceCost { peak_connections: self.http.peak_connections(), ..SourceCost::default() }

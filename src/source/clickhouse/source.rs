@@ -67,7 +67,10 @@ impl ClickHouse {
 fn only(requests: Vec<ReadRequest>) -> Result<ReadRequest, SourceError> {
     match <[ReadRequest; 1]>::try_from(requests) {
         Ok([request]) => Ok(request),
-        Err(_) => Err(usage("a run reads one relation of a ClickHouse server", "run an export for each table")),
+        Err(_) => Err(usage(
+            "the tables of a ClickHouse server have no moment in common, so one cannot be read together with another",
+            "write snapshot = \"export\" at the top of the job file: then each export is read by itself",
+        )),
     }
 }
 

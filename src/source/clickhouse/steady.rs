@@ -7,6 +7,9 @@ use super::names::literal;
 use super::prepare::ChPlanning;
 use crate::source::SourceError;
 
+/// Functions of the moment that a server takes without a bracket behind them.
+const BARE: [&str; 7] = ["now", "today", "curdate", "current_date", "current_timestamp", "localtime", "localtimestamp"];
+
 impl ChPlanning<'_> {
     /// Why the texts may give another answer each time they are asked; `None` where they do not.
     pub(super) async fn undetermined(&self, texts: &[&str]) -> Result<Option<String>, SourceError> {
@@ -53,7 +56,7 @@ impl ChPlanning<'_> {
     }
 }
 
-/// The words of a text that stand before a bracket, and `select`, in small letters. What stands in quotes may be among them,
+/// The words of a text that stand before a bracket, those that need none, and `select`, in small letters. What stands in quotes may be among them,
 /// which only makes one statement of what could be several.
 fn words(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -67,7 +70,8 @@ fn words(text: &str) -> BTreeSet<String> {
             gap = false;
             word.extend(letter.to_lowercase());
         } else {
-            if word == "select" || letter == '(' && !word.is_empty() {
+            let alone = word == "select" || BARE.contains(&word.as_str());
+            if alone || letter == '(' && !word.is_empty() {
                 found.insert(word.clone());
             }
             if !letter.is_whitespace() {
@@ -90,5 +94,7 @@ mod tests {
         assert_eq!(found("id IN (SELECT id FROM t)"), ["in", "select"]);
         assert_eq!(found("a and (b or c)"), ["and"]);
         assert!(found("a = 1").is_empty());
+        assert_eq!(found("t < CURRENT_TIMESTAMP - 5 and d = today"), ["current_timestamp", "today"]);
+        assert!(found("now_id = 1 and t.nowhere = 2").is_empty());
     }
 }

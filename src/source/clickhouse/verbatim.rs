@@ -1,27 +1,30 @@
 //! A statement's answer as the server writes it: one statement, one object, and no byte changed.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, pending};
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
 
 use super::super::{Batch, BatchStream, Opened, Reading, Retry, SourceError, SourceFault};
 use super::body::ClickHouseBody;
-use super::error::ClickHouseError;
+use super::ending::LastBytes;
 use super::formats;
-use super::frame::FrameProof;
+use super::frame::before_an_opening;
 use super::http::ClickHouseHttp;
 use super::kept_prefix::KeptPrefix;
 use super::kill::QueryName;
 use super::lexer;
 use super::prepare::{prefix, query_id};
+use super::proof::{AnswerProof, EndedAnswer, expected};
 use super::settings::ClickHouseSession;
 use super::{names, pace};
 use crate::base::failpoint;
@@ -44,10 +47,6 @@ const ASKED_MAX: u32 = 3;
 /// Bytes that are handed on together.
 const HANDED: usize = 512 * 1024;
 
-/// How often the server's log of queries is looked at, and how long between: it is written every 7.5 s.
-const LOG_LOOKS: u32 = 12;
-const LOG_PAUSE: Duration = Duration::from_secs(1);
-
 /// Whether a request is for the server's own bytes.
 pub(crate) fn is_wanted(request: &ReadRequest) -> bool {
     request.format == Format::Source
@@ -65,7 +64,7 @@ pub(crate) struct VerbatimReading {
     plan: Arc<Plan>,
     asked: AtomicU32,
     keep: Option<PathBuf>,
-    proof: Arc<Mutex<Option<&'static str>>>,
+    proof: Arc<Mutex<Option<AnswerProof>>>,
 }
 
 impl VerbatimReading {
@@ -88,7 +87,7 @@ impl VerbatimReading {
         let rate = request.work.source_limits.max_bytes_per_second;
         let http = Arc::new(ClickHouseHttp::new(settings, settings.compression, id.clone())?.paced(rate));
         let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
-        let plan = Arc::new(plan(request, &format, session.sent()));
+        let plan = Arc::new(plan(request, &format, &session));
         let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
         Ok(Self { session, sql, format, id, plan, asked, keep, proof })
     }
@@ -105,12 +104,12 @@ impl VerbatimReading {
     }
 
     async fn answer(&self, id: String, last: bool) -> Result<Opened, SourceError> {
-        let parameters = [("default_format", DEFAULT_FORMAT)];
-        let body =
-            self.session.stream("reading the answer", &self.sql, &QueryName::unique(id.as_str()), &parameters).await?;
+        let (parameters, asked) = ([("default_format", DEFAULT_FORMAT)], Instant::now());
+        let name = QueryName::unique(id.as_str());
+        let body = self.session.stream("reading the answer", &self.sql, &name, &parameters).await?;
         // A server of 2018 does not say it.
-        let format = body.header("X-ClickHouse-Format").unwrap_or(&self.format);
-        let named = formats::written(format, body.header("Content-Type"));
+        let format = body.header("X-ClickHouse-Format").unwrap_or(&self.format).to_owned();
+        let named = formats::written(&format, body.header("Content-Type"));
         let kind = named.and_then(|(extension, content_type)| ObjectKind::of_source(extension, content_type));
         let kind = kind.ok_or_else(|| {
             SourceError::new(SourceFault::Usage, format!("the answer is in the format {format}, which makes no file"))
@@ -119,6 +118,10 @@ impl VerbatimReading {
             body,
             session: Arc::clone(&self.session),
             id,
+            format,
+            last: LastBytes::default(),
+            held: None,
+            asked,
             proof: Arc::clone(&self.proof),
             over: false,
             failed: None,
@@ -153,7 +156,14 @@ struct VerbatimAnswer {
     body: ClickHouseBody,
     session: Arc<ClickHouseSession>,
     id: String,
-    proof: Arc<Mutex<Option<&'static str>>>,
+    /// As the server says it.
+    format: String,
+    last: LastBytes,
+    /// What came last.
+    held: Option<Bytes>,
+    /// When the statement was sent.
+    asked: Instant,
+    proof: Arc<Mutex<Option<AnswerProof>>>,
     over: bool,
     /// What comes behind the last bytes.
     failed: Option<SourceError>,
@@ -191,54 +201,45 @@ impl VerbatimAnswer {
         }
     }
 
-    /// Appends the next bytes, and at the end looks whether there are all.
+    /// Appends the next bytes, and at the end looks whether there are all. The last that came wait for what comes behind them:
+    /// where that is the end of an answer that was cut, they may end with the beginning of an error.
     async fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SourceError> {
         while bytes.len() < HANDED && !self.over {
-            if let Some(chunk) = self.body.next().await? {
-                bytes.extend_from_slice(&chunk);
-            } else {
-                self.prove().await?;
-                self.over = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// Says what shows that nothing is missing. Where the answer itself cannot show it, the server's log of queries may.
-    async fn prove(&mut self) -> Result<(), SourceError> {
-        let word = match self.body.proof() {
-            Some(FrameProof::Tag) => "tagged_frame",
-            Some(FrameProof::Looks) | None if self.logged().await? => "query_log",
-            Some(FrameProof::Looks) | None => "heuristic",
-        };
-        *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
-        Ok(())
-    }
-
-    /// Whether the log says that the query came to its end; not where nobody may read it, or where it has no entry.
-    ///
-    /// # Errors
-    /// It says that the query failed.
-    async fn logged(&self) -> Result<bool, SourceError> {
-        let sql = format!(
-            "SELECT toString(type), exception FROM system.query_log \
-             WHERE query_id = '{}' AND event_date >= today() - 2 AND type != 'QueryStart' LIMIT 1",
-            self.id
-        );
-        for _ in 0..LOG_LOOKS {
-            let Ok(rows) = self.session.ask("looking for the query in the server's log", &sql, &[]).await else {
-                return Ok(false);
-            };
-            match rows.first().map(Vec::as_slice) {
-                Some([Some(kind), ..]) if kind == "QueryFinish" => return Ok(true),
-                Some([_, exception]) => {
-                    let message = exception.clone().unwrap_or_default();
-                    return Err(ClickHouseError::of_text(&message, None).while_doing("reading the answer"));
+            match self.body.next().await {
+                Ok(Some(chunk)) => {
+                    self.last.add(&chunk);
+                    bytes.extend_from_slice(&self.held.replace(chunk).unwrap_or_default());
                 }
-                _ => tokio::time::sleep(failpoint::limit("query_log", LOG_PAUSE)).await,
+                Ok(None) => {
+                    let held = self.held.take().unwrap_or_default();
+                    let proven = self.prove().await;
+                    let sure = if proven.is_ok() { held.len() } else { before_an_opening(&held) };
+                    bytes.extend_from_slice(held.get(..sure).unwrap_or_default());
+                    proven?;
+                    self.over = true;
+                }
+                Err(error) => {
+                    bytes.extend_from_slice(&self.held.take().unwrap_or_default());
+                    return Err(error);
+                }
             }
         }
-        Ok(false)
+        Ok(())
+    }
+
+    /// Says what shows that nothing is missing.
+    async fn prove(&mut self) -> Result<(), SourceError> {
+        let ended = EndedAnswer {
+            session: &self.session,
+            body: &self.body,
+            query_id: &self.id,
+            format: &self.format,
+            last: self.last.bytes(),
+            asked: self.asked,
+        };
+        let proof = ended.proof().await?;
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
+        Ok(())
     }
 }
 
@@ -300,15 +301,21 @@ fn statement(request: &ReadRequest) -> Result<(String, String), SourceError> {
     }
 }
 
-fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> Plan {
+fn plan(request: &ReadRequest, format: &str, session: &ClickHouseSession) -> Plan {
     let (kind, name, query) = match &request.shape.relation {
         RelationRequest::Table(name) => (RelationKind::Table, Some(name.clone()), None),
         RelationRequest::Query(query) => (RelationKind::Query, None, Some(query.clone())),
     };
     let mut details = Map::new();
-    let sent: Map<String, Value> = settings.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let sent: Map<String, Value> = session.sent().iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     details.insert("format".to_owned(), json!(format));
     details.insert("settings".to_owned(), sent.into());
+    let proof = expected(session, format);
+    details.insert("proof".to_owned(), json!(proof.word()));
+    let mut whole = format!("nothing is missing by {}", proof.told());
+    if let Some(between) = session.between() {
+        let _ = write!(whole, " (something stands between: {between})");
+    }
     Plan {
         relation: Relation {
             kind,
@@ -341,7 +348,10 @@ fn plan(request: &ReadRequest, format: &str, settings: &[(String, String)]) -> P
             source_profile: request.work.source_profile,
             note: None,
             details,
-            lines: vec![("read".to_owned(), format!("one statement, whose answer is written as it comes: {format}"))],
+            lines: vec![
+                ("read".to_owned(), format!("one statement, whose answer is written as it comes: {format}")),
+                ("whole".to_owned(), whole),
+            ],
         },
         at_own_moments: Vec::new(),
         watermark: None,
@@ -359,14 +369,12 @@ impl Reading for VerbatimReading {
 
     fn consistency(&self, _: usize) -> Consistency {
         let proof = *self.proof.lock().unwrap_or_else(PoisonError::into_inner);
-        let guess = "this server writes errors among its rows as if they were rows: that there is none was seen by the \
-            last bytes only, since its log of queries could not be asked";
         Consistency {
             mode: ConsistencyMode::Other(MODE.to_owned()),
             snapshots: Vec::new(),
             now: None,
-            note: (proof == Some("heuristic")).then(|| guess.to_owned()),
-            proof: proof.map(str::to_owned),
+            note: proof.and_then(AnswerProof::note).map(str::to_owned),
+            proof: proof.map(|proof| proof.word().to_owned()),
         }
     }
 

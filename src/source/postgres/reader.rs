@@ -376,7 +376,7 @@ impl Reading for PostgresReading {
         .boxed()
     }
 
-    fn unchanged(&self, relation: usize) -> BoxFuture<'_, Result<(), SourceError>> {
+    fn unchanged<'a>(&'a self, relation: usize, _: &'a BTreeMap<u32, u64>) -> BoxFuture<'a, Result<(), SourceError>> {
         async move {
             let meaning = &self.relation(relation)?.record.meaning;
             if !meaning.is_watched() {

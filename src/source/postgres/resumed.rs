@@ -1,15 +1,17 @@
 //! A run that another process began: under its own snapshot, or the rest of it under a new one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::connect::Session;
 use super::kept::{self, PgRecord};
 use super::let_go::LetGo;
 use super::plan::locks::CONTROL_SESSIONS;
 use super::plan::{PgPlan, Slice};
 use super::prepare::application;
 use super::reader::{Moment, PostgresReading};
-use super::relation_read::{RelationRead, permits, unknown};
+use super::relation_read::{Common, RelationRead, permits, unknown};
 use super::session::{Begin, begin};
 use super::source::own_sessions;
 use super::watch::Watch;
@@ -40,6 +42,69 @@ pub(super) async fn resume(
         ));
     }
     Box::pin(anew(connect, request, record, begun)).await
+}
+
+/// Goes on with several relations under the snapshot that all of them share, over one set of sessions.
+///
+/// # Errors
+/// [`SourceFault::SnapshotLost`] where nobody holds it any more, or this is another server.
+///
+/// # Cancel safety
+/// Dropping the future closes the sessions.
+pub(super) async fn resume_together(
+    connect: &ConnectSettings,
+    requests: &[ReadRequest],
+    begun: &[Begun],
+) -> Result<PostgresReading, SourceError> {
+    let (Some(first), Some(oldest)) = (requests.first(), begun.first()) else {
+        return Err(SourceError::new(SourceFault::Usage, "there is nothing to go on with"));
+    };
+    if requests.iter().any(|request| !matches!(request.work.read_mode, ReadMode::Copy)) {
+        let message = "a run in keyset mode has no snapshot that several relations could share";
+        return Err(SourceError::new(SourceFault::Usage, message));
+    }
+    let (since, application) = (Instant::now(), application(&first.run_id));
+    let (common, held) = kept::of_all(begun)?;
+    let mut relations = BTreeMap::new();
+    for (number, (request, one)) in requests.iter().zip(begun).enumerate() {
+        let PgRecord { server: record, plan } = PgRecord::read(&one.record)?;
+        relations.insert(number, RelationRead::new(record, plan, request)?);
+    }
+    let readers = requests.iter().map(|request| request.work.readers.get()).max().unwrap_or(1);
+    let readers =
+        common.locks.readers.and_then(|most| usize::try_from(most).ok()).map_or(readers, |most| most.min(readers));
+    // One more than a single relation has: it looks at the newest catalog while others are read.
+    let sessions = kept::sessions(connect, &common, &application, readers + CONTROL_SESSIONS + 1)?;
+    let custody = kept::custody(&common, &held, &application).of_several();
+    custody.reinforce(&sessions).await?;
+    let lock = custody.session(&sessions, "locks").await?;
+    for relation in relations.values() {
+        relation.record.meaning.check_role(&lock).await?;
+    }
+    custody.second(&sessions).await?;
+    let snapshots = oldest.consistency.snapshots.clone();
+    let taken = taken_at(&lock, snapshots.first(), since).await?;
+    let limits = first.work.source_limits;
+    let watch = Watch::new(&sessions, limits, &application, common.server.standby, since, (Some(lock), Some(taken)));
+    let Some(snapshot) = snapshots.into_iter().next() else {
+        return Err(SourceError::new(SourceFault::SnapshotLost, "the run has no snapshot of its own"));
+    };
+    let sql_ascii = common.server.types.sql_ascii;
+    let common = Common { sessions, watch: Arc::new(watch), custody, snapshot, readers, sql_ascii };
+    Ok(PostgresReading::of_several(common, relations, BTreeMap::new()))
+}
+
+/// When a snapshot was taken, by this process's clock.
+async fn taken_at(
+    session: &Session,
+    snapshot: Option<&SnapshotRecord>,
+    since: Instant,
+) -> Result<Instant, SourceError> {
+    let age = match snapshot {
+        Some(snapshot) if !failpoint::off("snapshot-age") => kept::age(session, snapshot.taken_at).await?,
+        _ => Duration::ZERO,
+    };
+    Ok(Instant::now().checked_sub(age).unwrap_or(since))
 }
 
 /// The rest of a run that is split by key, under a new snapshot.
@@ -137,11 +202,7 @@ impl PostgresReading {
                 let lock = custody.session(&sessions, "locks").await?;
                 record.meaning.check_role(&lock).await?;
                 custody.second(&sessions).await?;
-                let age = match begun.consistency.snapshots.first() {
-                    Some(snapshot) if !failpoint::off("snapshot-age") => kept::age(&lock, snapshot.taken_at).await?,
-                    _ => Duration::ZERO,
-                };
-                let taken = Instant::now().checked_sub(age).unwrap_or(since);
+                let taken = taken_at(&lock, begun.consistency.snapshots.first(), since).await?;
                 ((Some(lock), Some(taken)), Moment::Kept(Box::new(custody)))
             }
         };

@@ -17,6 +17,11 @@ use crate::source::SourceError;
 /// Between two looks for a free slot, half of it more or less: each look is a connection.
 const SLOT_PAUSE: Duration = Duration::from_secs(2);
 
+/// The first pause, and the first waits that nobody hears of: the slot of a session that was closed just now, as a worker of
+/// several exports does from one to the next, is free within moments.
+const SLOT_PAUSE_FIRST: Duration = Duration::from_millis(50);
+const SLOT_WAITS_UNTOLD: u32 = 2;
+
 /// The slots of a run.
 #[derive(Debug)]
 pub(super) struct ReaderSlots {
@@ -41,7 +46,7 @@ impl ReaderSlots {
     /// # Cancel safety
     /// Dropped, it takes no slot.
     pub(super) async fn session(&self, custody: &Custody, sessions: &Sessions) -> Result<Session, SourceError> {
-        let mut told = false;
+        let mut waits = 0_u32;
         loop {
             let session = custody.session(sessions, READER).await?;
             // It comes out of the pool, and its transaction has gone on.
@@ -59,10 +64,12 @@ impl ReaderSlots {
                     return Err(error);
                 }
             }
-            if !std::mem::replace(&mut told, true) {
+            if waits == SLOT_WAITS_UNTOLD {
                 tracing::warn!(most = self.keys.len(), "as many workers read as may; waiting for one of them to end");
             }
-            tokio::time::sleep(SLOT_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+            let pause = SLOT_PAUSE_FIRST.saturating_mul(1 << waits.min(8)).min(SLOT_PAUSE);
+            waits = waits.saturating_add(1);
+            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
         }
     }
 

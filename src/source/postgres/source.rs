@@ -16,7 +16,7 @@ use super::plan::{PgPlan, check_expression, check_predicate, check_query};
 use super::prepare::{Planning, application};
 use super::reader::PostgresReading;
 use super::recount::recount;
-use super::resumed::resume;
+use super::resumed::{resume, resume_together};
 use super::scope;
 use super::served;
 use super::several;
@@ -154,7 +154,23 @@ impl Source for Postgres {
         .boxed()
     }
 
+    fn resume_together(
+        &self,
+        requests: Vec<ReadRequest>,
+        begun: Vec<Begun>,
+    ) -> BoxFuture<'_, Result<Arc<dyn Reading>, SourceError>> {
+        async move {
+            let reading = Box::pin(resume_together(&self.connect, &requests, &begun)).await?;
+            Ok(Arc::new(reading) as Arc<dyn Reading>)
+        }
+        .boxed()
+    }
+
     fn takes_workers(&self) -> bool {
+        true
+    }
+
+    fn takes_workers_for_several(&self) -> bool {
         true
     }
 

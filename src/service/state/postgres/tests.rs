@@ -59,7 +59,7 @@ impl Database {
             channel_binding: ChannelBinding::Disable,
             target_session_attrs: TargetSessionAttrs::Any,
             connect_timeout: Duration::from_secs(10),
-            compression: None,
+            compression: crate::base::http::CodingChoice::AsNeeded,
             exposed: Vec::new(),
         }
     }

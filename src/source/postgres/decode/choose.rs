@@ -4,6 +4,7 @@ use super::column::ColumnDecoder;
 use super::members::{Members, Print};
 use super::nested::{ListShape, Lists, StructShape, Structs};
 use super::text::text_writer;
+use super::numeric::Decimals;
 use super::values::{Bytes, Days, Digits, Double, Float, Long, Truth, ValueBuilder, Wide};
 use crate::model::{Carrier, CharPadding, JsonNan, Member, Policies, Precision, TimestampPrecision};
 use crate::source::postgres::plan::{ExtensionType, PgType, TypeKind, Wire};
@@ -121,7 +122,7 @@ fn scalar(base_oid: u32, carrier: &Carrier, policies: &Policies) -> Option<Value
         }
         (oid::NUMERIC, Carrier::Float64) => ValueBuilder::Float64(Vec::new(), Double::Nearest(Vec::new())),
         (oid::NUMERIC, &Carrier::Decimal128 { precision, scale }) => {
-            ValueBuilder::Int128(Vec::new(), Wide::Numeric(Digits { precision, scale }))
+            ValueBuilder::Int128(Vec::new(), Wide::Numeric(Box::new(Decimals::new(precision, scale))))
         }
         (oid::NUMERIC, &Carrier::Decimal256 { precision, scale }) => {
             ValueBuilder::Int256(Vec::new(), Digits { precision, scale })

@@ -89,50 +89,105 @@ fn parse(bytes: &[u8]) -> Result<Numeric<'_>, Problem> {
     Ok(Numeric::Finite(Finite { negative, weight: i16::from_be_bytes([w0, w1]), dscale, groups }))
 }
 
-/// As [`decimal`], for a value of `length` bytes at the beginning of `rest`.
-#[inline]
-pub(super) fn decimal_at(rest: &[u8], length: usize, precision: u8, scale: i8) -> Result<i128, Problem> {
-    match common(rest, length, scale) {
-        Some((scaled, negative)) if i128::from(scaled) < POWERS[usize::from(precision.min(38))] => {
-            Ok(if negative { -i128::from(scaled) } else { i128::from(scaled) })
+/// Decodes the values of a `decimal(precision, scale)`. Most of them have the header of one before: what it settles is
+/// worked out once, and an amount then costs a few multiplications.
+#[derive(Debug)]
+pub(super) struct Decimals {
+    precision: u8,
+    scale: i8,
+    /// Results below it have no more digits than the precision.
+    bound: u64,
+    /// By the last bits of their count of groups.
+    known: [Header; 4],
+}
+
+/// What the header of a number of up to four groups settles, for one scale.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    /// As it was sent. The headers that are known to nobody are of 65,535 groups.
+    bytes: [u8; 8],
+    /// Bytes of the whole value.
+    length: usize,
+    /// Bits that follow the last group in the eight bytes behind the header.
+    behind: u32,
+    power: u64,
+    /// Whether the product is ten thousand times the result.
+    divided: bool,
+    negative: bool,
+}
+
+impl Decimals {
+    pub(super) fn new(precision: u8, scale: i8) -> Self {
+        let bound = u64::try_from(POWERS[usize::from(precision.min(38))]).unwrap_or(u64::MAX);
+        let unknown =
+            Header { bytes: [u8::MAX; 8], length: 0, behind: 0, power: 0, divided: false, negative: false };
+        Self { precision, scale, bound, known: [unknown; 4] }
+    }
+
+    /// As [`decimal`], for a value of `length` bytes at the beginning of `rest`.
+    #[inline]
+    pub(super) fn decimal_at(&mut self, rest: &[u8], length: usize) -> Result<i128, Problem> {
+        if let Some(([bytes @ [_, count, ..], groups], _)) = rest.as_chunks::<8>().0.split_first_chunk::<2>() {
+            let header = &self.known[usize::from(*count & 3)];
+            if header.bytes == *bytes
+                && header.length == length
+                && let Some(scaled) = header.scaled(u64::from_be_bytes(*groups)).filter(|&scaled| scaled < self.bound)
+            {
+                let scaled = i128::from(scaled);
+                return Ok(if header.negative { -scaled } else { scaled });
+            }
         }
-        _ => decimal(&rest[..length], precision, scale),
+        self.unknown(&rest[..length])
+    }
+
+    /// A value whose header was not that of the last one, or which is no common number.
+    #[cold]
+    fn unknown(&mut self, value: &[u8]) -> Result<i128, Problem> {
+        if let Some(header) = Header::of(value, self.scale) {
+            self.known[usize::from(header.bytes[1] & 3)] = header;
+        }
+        decimal(value, self.precision, self.scale)
     }
 }
 
-/// Nearly every number: up to four groups, no more digits after the point than the scale has, and a result of 64 bits.
-/// `None` for all others, right or wrong. Without a loop, and with one branch that depends on where the point is.
-#[inline]
-fn common(rest: &[u8], length: usize, scale: i8) -> Option<(u64, bool)> {
-    let (head, groups) = (rest.first_chunk::<8>()?, rest.get(8..)?.first_chunk::<8>()?);
-    let [c0, c1, w0, w1, s0, s1, d0, d1] = *head;
-    let count = usize::from(u16::from_be_bytes([c0, c1]));
-    let (sign, dscale) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-    if count > 4 || length != 8 + 2 * count || sign & !NEGATIVE != 0 || dscale > DSCALE_MAX {
-        return None;
-    }
-    // What stands behind the last group goes out on the right.
-    let groups = u64::from_be_bytes(*groups).checked_shr(u32::try_from(64 - 16 * count).ok()?).unwrap_or(0);
-    // Bit 15 of a group is set by 9999 - 0x7fff, or was.
-    if (groups | groups.wrapping_add(0x58f0_58f0_58f0_58f0)) & 0x8000_8000_8000_8000 != 0 {
-        return None;
-    }
-    let group = |place: u32| groups >> (16 * place) & 0xffff;
-    let digits = (group(3) * 10_000 + group(2)) * 100_000_000 + group(1) * 10_000 + group(0);
-    let weight = i32::from(i16::from_be_bytes([w0, w1]));
-    let shift = i32::from(scale) + 4 * (weight + 1 - i32::try_from(count).ok()?);
-    let scaled = if shift >= 0 {
-        digits.checked_mul(*SMALL_POWERS.get(usize::try_from(shift).ok()?)?)?
-    } else {
-        // Sixteen digits and three are below 2^64.
-        let shifted = digits * SMALL_POWERS.get(usize::try_from(shift + 4).ok()?).filter(|_| shift > -4)?;
-        let quotient = shifted / 10_000;
-        if quotient * 10_000 != shifted {
+impl Header {
+    /// `None` for numbers, right or wrong, that are not made of up to four groups and moved by a few digits.
+    fn of(value: &[u8], scale: i8) -> Option<Self> {
+        let &bytes = value.first_chunk::<8>()?;
+        let [c0, c1, w0, w1, s0, s1, d0, d1] = bytes;
+        let count = usize::from(u16::from_be_bytes([c0, c1]));
+        let (sign, dscale) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+        if count > 4 || value.len() != 8 + 2 * count || sign & !NEGATIVE != 0 || dscale > DSCALE_MAX {
             return None;
         }
-        quotient
-    };
-    Some((scaled, sign == NEGATIVE))
+        let weight = i32::from(i16::from_be_bytes([w0, w1]));
+        let shift = i32::from(scale) + 4 * (weight + 1 - i32::try_from(count).ok()?);
+        let divided = shift < 0;
+        // Sixteen digits and three are below 2^64.
+        let power = usize::try_from(if divided { shift + 4 } else { shift }).ok().filter(|&power| !divided || power > 0)?;
+        let behind = u32::try_from(64 - 16 * count).ok()?;
+        let power = *SMALL_POWERS.get(power)?;
+        Some(Self { bytes, length: value.len(), behind, power, divided, negative: sign == NEGATIVE })
+    }
+
+    /// The unscaled integer without its sign. `None` where a group is no group, digits would be lost, or 64 bits do not
+    /// hold it.
+    #[inline]
+    fn scaled(&self, groups: u64) -> Option<u64> {
+        let groups = groups.checked_shr(self.behind).unwrap_or(0);
+        // Bit 15 of a group is set by 9999 - 0x7fff, or was.
+        if (groups | groups.wrapping_add(0x58f0_58f0_58f0_58f0)) & 0x8000_8000_8000_8000 != 0 {
+            return None;
+        }
+        let group = |place: u32| groups >> (16 * place) & 0xffff;
+        let digits = (group(3) * 10_000 + group(2)) * 100_000_000 + group(1) * 10_000 + group(0);
+        let product = digits.checked_mul(self.power)?;
+        if !self.divided {
+            return Some(product);
+        }
+        let quotient = product / 10_000;
+        (quotient * 10_000 == product).then_some(quotient)
+    }
 }
 
 /// The unscaled integer of `decimal(precision, scale)` with a precision up to 38, exactly.

@@ -18,6 +18,7 @@ use super::loops::{
 use super::members::Members;
 use super::nested::{Lists, Structs};
 use super::text::TextWriter;
+use super::numeric::Decimals;
 use super::{numeric, scalar, wkb};
 
 /// The values of a column so far, NULLs as zeros or empty, and how the next ones are read.
@@ -96,9 +97,9 @@ pub(super) struct Digits {
 }
 
 /// What 128 bits come from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Wide {
-    Numeric(Digits),
+    Numeric(Box<Decimals>),
     /// `money`: 64 bits.
     Signed,
     /// `xid8`: 64 bits without a sign.
@@ -154,9 +155,8 @@ impl ValueBuilder {
                 *changed += u64::from(!exact);
                 Ok(value)
             }),
-            Self::Int128(values, Wide::Numeric(Digits { precision, scale })) => {
-                let (precision, scale) = (*precision, *scale);
-                parsed(cells, values, |rest, length| numeric::decimal_at(rest, length, precision, scale))
+            Self::Int128(values, Wide::Numeric(decimals)) => {
+                parsed(cells, values, |rest, length| decimals.decimal_at(rest, length))
             }
             Self::Int128(values, Wide::Signed) => {
                 fixed(cells, values, |bytes| Ok(i128::from(i64::from_be_bytes(bytes))))

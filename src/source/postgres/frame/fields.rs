@@ -37,7 +37,8 @@ impl Field {
     /// The value as exactly `N` bytes; `None` where it is NULL, of another length, or not in `input` at all.
     #[inline]
     pub(crate) fn array<const N: usize>(self, input: &[u8]) -> Option<&[u8; N]> {
-        if self.length as usize == N { input.get(self.start as usize..)?.first_chunk() } else { None }
+        let start = self.start as usize;
+        if self.length as usize == N { input.get(start..start + N)?.first_chunk() } else { None }
     }
 
     /// The value's bytes; `None` where it is NULL or not in `input` at all.
