@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -326,8 +325,8 @@ class Cases:
         with self.export(place, max_workers=1) as run:
             until("a receipt", self.world.stop_file.exists)
             there = [int(file.name.split("-")[0]) for file in Path(place).glob("_outhaul/*/receipts/*.json")]
-            # The others wait for their turn; while they are killed, one may still come to it.
-            for pid in self.cluster.executors():
+            # All at once, as a machine dies: a worker that is told to stop in this moment takes its part back.
+            for pid in [*self.world.worker_processes(), *self.cluster.executors()]:
                 os.kill(pid, signal.SIGKILL)
             until("no worker", lambda: not self.world.worker_processes(), GONE_SECONDS)
             self.passing.held = False
