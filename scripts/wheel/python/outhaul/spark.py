@@ -301,10 +301,10 @@ class SparkRun:
 
 
 def _reason(error: BaseException) -> str:
-    """The line of an error of Spark's that says why: the last exception that is named in it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Failed): ", line)]
-    return (named or lines)[-1 if named else 0].strip()
+    """The line of an error of Spark's that says why: the last exception that is named in it, in Python or in Java."""
+    lines = [re.sub(r"^(: |Caused by: )", "", line.strip()) for line in str(error).strip().splitlines()]
+    named = [line for line in lines if re.match(r"[\w.$]+(Error|Exception|Failed): ", line)]
+    return (named[-1:] or lines[:1] or [type(error).__name__])[0][:500]
 
 
 def _share(partition: Partition) -> str:
