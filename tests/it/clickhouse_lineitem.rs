@@ -43,7 +43,7 @@ pub(crate) async fn own_sums(server: &ClickHouse) -> Value {
 const ROWS: &str = "SELECT sum(hash(concat_ws('|', id::BIGINT, l_orderkey::BIGINT, l_partkey::BIGINT, l_suppkey::BIGINT, \
     l_linenumber::INT, l_quantity::DECIMAL(15, 2), l_extendedprice::DECIMAL(15, 2), l_discount::DECIMAL(15, 2), \
     l_tax::DECIMAL(15, 2), l_returnflag, l_linestatus, l_shipdate::DATE, l_commitdate::DATE, l_receiptdate::DATE, \
-    l_shipinstruct, l_shipmode, l_comment))::HUGEINT)::VARCHAR FROM DATA";
+    l_shipinstruct, l_shipmode, coalesce(l_comment, '')))::HUGEINT)::VARCHAR FROM DATA";
 
 const FORMATS: [&str; 3] = ["parquet", "csv", "ndjson"];
 const READERS: [&str; 3] = ["1", "2", "8"];

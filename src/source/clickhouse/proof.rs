@@ -21,8 +21,8 @@ const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// An answer that took so long is worth the wait for the log: it makes the export longer by a twentieth.
 const LOG_WORTH: Duration = Duration::from_secs(160);
 
-/// Servers since then say in the log how many bytes they sent.
-const COUNTED_SINCE: (u32, u32) = (25, 11);
+/// Servers since then mark their errors, and say in the log how many bytes they sent.
+const MARKED_SINCE: (u32, u32) = (25, 11);
 
 /// Bytes of an answer's head, and of each of its chunks, which are counted as sent.
 const HEAD_BYTES: u64 = 4 * 1024;
@@ -89,7 +89,7 @@ impl AnswerProof {
 
 /// What will show it, as far as that is known before the statement is sent.
 pub(crate) fn expected(session: &ClickHouseSession, format: &str) -> AnswerProof {
-    let marked = session.release() >= COUNTED_SINCE;
+    let marked = session.release() >= MARKED_SINCE;
     match FormatEnd::of(format) {
         _ if marked && session.packs() => AnswerProof::Compression,
         FormatEnd::Mark(_) | FormatEnd::Postscript => AnswerProof::Format,
@@ -167,7 +167,7 @@ impl EndedAnswer<'_> {
     /// # Errors
     /// It says that the query failed.
     async fn logged(&self) -> Result<QueryLogged, SourceError> {
-        let counted = self.session.release() >= COUNTED_SINCE;
+        let counted = self.session.release() >= MARKED_SINCE;
         let sent = if counted { "toString(ProfileEvents['InterfaceHTTPSendBytes'])" } else { "'0'" };
         let sql = format!(
             "SELECT toString(type), exception, {sent} FROM system.query_log \
