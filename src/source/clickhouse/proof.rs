@@ -13,6 +13,7 @@ use super::error::ClickHouseError;
 use super::frame::FrameProof;
 use super::settings::ClickHouseSession;
 use crate::base::failpoint;
+use crate::base::words::counted;
 
 /// How often the server's log of queries is looked at, and how long between: it is written every 7.5 s.
 const LOG_LOOKS: u32 = 12;
@@ -161,7 +162,8 @@ impl EndedAnswer<'_> {
         if over <= UNCLEAR_BYTES.saturating_add(came / 4) {
             return Ok(false);
         }
-        Err(cut(&format!("the server's log says that {} bytes were sent, and {came} came", came.saturating_add(over))))
+        let sent = counted(came.saturating_add(over), "byte");
+        Err(cut(&format!("the server's log says that it sent {sent}, and {} came", counted(came, "byte"))))
     }
 
     /// # Errors
