@@ -65,11 +65,14 @@ pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &
     revived
 }
 
+/// Snapshots, and the exports of a run that were read under them, each with its place.
+type OfOneSnapshot = (Vec<SnapshotRecord>, Vec<(usize, Ready)>);
+
 /// The same where other processes read: all exports under one snapshot wait for these at the same time, and share one set of
 /// sessions meanwhile.
 async fn revive_for_workers(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &Company) -> Revived {
     let mut revived = Revived::default();
-    let mut groups: Vec<(Vec<SnapshotRecord>, Vec<(usize, Ready)>)> = Vec::new();
+    let mut groups: Vec<OfOneSnapshot> = Vec::new();
     for (place, one) in begun {
         let Some(unfinished) = &one.unfinished else { continue };
         if unfinished.is_read() {

@@ -58,11 +58,13 @@ pub(super) async fn read(root: &Destination, run_id: &str) -> Result<Option<(Pos
     let path = path(run_id);
     let Some(found) = root.read(&path).await? else { return Ok(None) };
     let why = match serde_json::from_slice::<PostedVersion>(&found.bytes) {
-        Ok(PostedVersion { version: VERSION }) => match serde_json::from_slice::<PostedJob>(&found.bytes) {
+        Ok(PostedVersion { version }) if version != VERSION => {
+            format!("it is of version {version}, where version {VERSION} is wanted")
+        }
+        Ok(_) => match serde_json::from_slice::<PostedJob>(&found.bytes) {
             Ok(posted) => return Ok(Some((posted, found.bytes))),
             Err(error) => unreadable(&error),
         },
-        Ok(PostedVersion { version }) => format!("it is of version {version}, where version {VERSION} is wanted"),
         Err(error) => unreadable(&error),
     };
     let message = format!("{} cannot be read: {why}", root.object_url(&path));
