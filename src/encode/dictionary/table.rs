@@ -164,12 +164,12 @@ impl Strings {
     #[inline]
     pub(super) fn place_at(&mut self, bytes: &[u8], start: usize, length: usize) -> Result<u16, Full> {
         let Self { slots, page, spans } = self;
-        let words = Words::of(bytes, start, length);
+        let words = ValueWords::of(bytes, start, length);
         let found = slots.find(words.hash(length), |place| {
             let (at, known) = spans[place];
             let (at, known) = (at as usize, known as usize);
             known == length
-                && Words::of(page, at, known) == words
+                && ValueWords::of(page, at, known) == words
                 && (length <= WORDS_BYTES || page[at..at + known] == bytes[start..start + length])
         });
         match found {
@@ -190,20 +190,20 @@ impl Strings {
         let Self { slots, page, spans } = self;
         slots.take(slot, place, |place| {
             let (start, length) = spans[place];
-            Words::of(page, start as usize, length as usize).hash(length as usize)
+            ValueWords::of(page, start as usize, length as usize).hash(length as usize)
         })
     }
 }
 
-/// Bytes of a value that its [`Words`] hold.
+/// Bytes of a value that its [`ValueWords`] hold.
 const WORDS_BYTES: usize = 24;
 
 /// The first sixteen bytes of a value, and its last eight where there are more. With its length they are the whole value
 /// up to [`WORDS_BYTES`], and they cost no call for so few bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Words([u64; 3]);
+struct ValueWords([u64; 3]);
 
-impl Words {
+impl ValueWords {
     /// Those of the `length` bytes at `start` of `bytes`.
     #[inline]
     fn of(bytes: &[u8], start: usize, length: usize) -> Self {

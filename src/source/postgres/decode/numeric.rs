@@ -98,12 +98,12 @@ pub(super) struct Decimals {
     /// Results below it have no more digits than the precision.
     bound: u64,
     /// By the last bits of their count of groups.
-    known: [Header; 4],
+    known: [NumericHeader; 4],
 }
 
 /// What the header of a number of up to four groups settles, for one scale.
 #[derive(Debug, Clone, Copy)]
-struct Header {
+struct NumericHeader {
     /// As it was sent. The headers that are known to nobody are of 65,535 groups.
     bytes: [u8; 8],
     /// Bytes of the whole value.
@@ -119,7 +119,8 @@ struct Header {
 impl Decimals {
     pub(super) fn new(precision: u8, scale: i8) -> Self {
         let bound = u64::try_from(POWERS[usize::from(precision.min(38))]).unwrap_or(u64::MAX);
-        let unknown = Header { bytes: [u8::MAX; 8], length: 0, behind: 0, power: 0, divided: false, negative: false };
+        let unknown =
+            NumericHeader { bytes: [u8::MAX; 8], length: 0, behind: 0, power: 0, divided: false, negative: false };
         Self { precision, scale, bound, known: [unknown; 4] }
     }
 
@@ -142,14 +143,14 @@ impl Decimals {
     /// A value whose header was not that of the last one, or which is no common number.
     #[cold]
     fn unknown(&mut self, value: &[u8]) -> Result<i128, Problem> {
-        if let Some(header) = Header::of(value, self.scale) {
+        if let Some(header) = NumericHeader::of(value, self.scale) {
             self.known[usize::from(header.bytes[1] & 3)] = header;
         }
         decimal(value, self.precision, self.scale)
     }
 }
 
-impl Header {
+impl NumericHeader {
     /// `None` for numbers, right or wrong, that are not made of up to four groups and moved by a few digits.
     fn of(value: &[u8], scale: i8) -> Option<Self> {
         let &bytes = value.first_chunk::<8>()?;
