@@ -26,10 +26,10 @@ async fn expressions_that_say_nothing_of_a_row_are_refused() {
         )
         .await;
         for (term, why) in [
-            ("dt=now()::date", "--partition-by dt names no column"),
-            ("dt=current_date", "--partition-by dt names no column"),
-            ("x='id'", "--partition-by x names no column"),
-            ("id,x=1", "--partition-by x names no column"),
+            ("dt=now()::date", "--partition-by dt: it names no column"),
+            ("dt=current_date", "--partition-by dt: it names no column"),
+            ("x='id'", "--partition-by x: it names no column"),
+            ("id,x=1", "--partition-by x: it names no column"),
             ("x=(random() * 3)::int", "random() is another value each time"),
             ("x=id + nextval('s')::int", "nextval() is another value each time"),
             ("x=count(*)", "x has no value of its own in each row"),
@@ -51,8 +51,8 @@ async fn expressions_that_say_nothing_of_a_row_are_refused() {
     server.run("CREATE TABLE t (id UInt32, at DateTime) ENGINE = MergeTree ORDER BY id").await;
     server.run("INSERT INTO t VALUES (1, now())").await;
     for (term, why) in [
-        ("dt=today()", "--partition-by dt names no column"),
-        ("x=1", "--partition-by x names no column"),
+        ("dt=today()", "--partition-by dt: it names no column"),
+        ("x=1", "--partition-by x: it names no column"),
         ("x=toUInt8(rand() % 3)", "rand is another value each time"),
         ("x=toUInt8(rowNumberInAllBlocks())", "rowNumberInAllBlocks is another value each time"),
     ] {

@@ -42,7 +42,7 @@ pub(super) fn check_folders(
         if found.iter().any(is_column) {
             continue;
         }
-        let message = format!("--partition-by {folder} names no column, and would make one folder of everything");
+        let message = format!("--partition-by {folder}: it names no column, and would make one folder of everything");
         return Err(usage(message, "put {date} or {run_id} into --to for a folder of the whole export"));
     }
     Ok(())
