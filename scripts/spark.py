@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -325,11 +324,11 @@ class Cases:
         self.passing.held = True
         with self.export(place, max_workers=1) as run:
             until("a receipt", self.world.stop_file.exists)
-            # The others wait for their turn; while they are killed, one may still come to it.
-            for pid in self.cluster.executors():
+            there = [int(file.name.split("-")[0]) for file in Path(place).glob("_outhaul/*/receipts/*.json")]
+            # All at once, as a machine dies: a worker that is told to stop in this moment takes its part back.
+            for pid in [*self.world.worker_processes(), *self.cluster.executors()]:
                 os.kill(pid, signal.SIGKILL)
             until("no worker", lambda: not self.world.worker_processes(), GONE_SECONDS)
-            there = [int(file.name.split("-")[0]) for file in Path(place).glob("_outhaul/*/receipts/*.json")]
             self.passing.held = False
         self.same(place, run)
         assert there and sorted(one["partition"] for one in run.receipts) == list(range(PARTITIONS)), run.receipts
@@ -475,6 +474,42 @@ with outhaul.spark.export(spark, "t", to={place!r}, source={self.world.url!r}, k
             pass
         self.same(place, run)
 
+    def jobs(self):
+        """All exports of a job file under one snapshot, and the rest of one whose job was cancelled."""
+        place = self.world.local()
+        job = self.world.work / "job.toml"
+        job.write_text(f"""[defaults]
+to = "{place}/{{table}}"
+keep_snapshot = "60s"
+[[export]]
+table = "public.t"
+column = ["g=public.gate(id)"]
+partitions = {PARTITIONS}
+[[export]]
+table = "public.other"
+partitions = 2
+""")
+        self.world.sql(f"create table other as select i as id from generate_series(1, {ROWS}) i; analyze other")
+        self.world.close()
+        try:
+            with outhaul.spark.run(self.spark, job, source=self.world.url, max_workers=3) as run:
+                assert {one.export for one in run.partitions} == {0, 1}, run.partitions
+                self.reading(3)
+                self.spark.sparkContext.cancelAllJobs()
+        except outhaul.OuthaulError as error:
+            assert error.code == 11, error
+        else:
+            raise AssertionError("it was cancelled")
+        until("no worker process", lambda: not self.world.worker_processes(), GONE_SECONDS)
+        self.world.open()
+        self.world.sql("insert into other values (0)")
+        with outhaul.spark.resume(self.spark, place, source=self.world.url, max_workers=3) as run:
+            pass
+        assert [one.rows for one in run.report.exports if one.raw.get("name") == "public.other"] in ([], [ROWS])
+        assert self.world.read(f"{place}/public.t").equals(self.alone)
+        assert self.world.read(f"{place}/public.other").num_rows == ROWS
+        self.world.nothing_left(place)
+
     def w11_another_version(self):
         place = self.world.local()
         try:
@@ -511,7 +546,12 @@ def lossy(url, losses):
         except OSError:
             pass
         finally:
-            sink.close()
+            for end in (source, sink):
+                try:
+                    # Closed alone it would stay open for the other thread, which reads from it.
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
 
     def accept():
         while True:
@@ -538,7 +578,7 @@ SESSIONS = [
         "w0_one_two_and_three_workers", "w1_executor_killed_mid_part", "w1b_worker_daemon_killed",
         "w2_killed_behind_the_receipt", "w3_all_executors_lost", "w5_what_nobody_can_read_ends_it",
         "w5_what_may_pass_is_tried_again", "w5_too_many_tries_end_it", "w10_cancelled", "w10_cancelled_by_spark",
-        "killed_driver",
+        "killed_driver", "jobs",
     ]),
     ("speculation", SPECULATION, ["w12_copies_of_slow_tasks"]),
     ("another", {}, ["w11_another_version"]),

@@ -156,7 +156,7 @@ mod tests {
         let of = |export, kind, message: &str| Some(EngineWord::Failed { export, kind, message: message.to_owned() });
         let failed = |kind, message: &str| of(None, kind, message);
         let one = r#"{"type":"failed","export":0,"code":13,"message":"gone"}"#;
-        assert_eq!(word(one), of(Some(0), ExportErrorKind::SourceMissing, "gone"));
+        assert_eq!(word(one), of(Some(0), ExportErrorKind::SchemaChanged, "gone"));
         assert_eq!(word(r#"{"type":"failed","code":14,"message":"NaN"}"#), failed(ExportErrorKind::Data, "NaN"));
         assert_eq!(word(r#"{"type":"failed","code":16}"#), failed(ExportErrorKind::GaveWay, ""));
         for nothing in [

@@ -94,7 +94,9 @@ async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequ
         file.job(&flags, environment, &source, &listed, &choice).map_err(NoJob::Config)
     };
     let (mut job, mut options) = made(None)?;
+    // A plan looks at no destination.
     if file.names_the_day()
+        && !matches.get_flag("dry_run")
         && let Some(day) = day_of_first_try(&job, |day| Ok(made(Some(day))?.0), context).await?
     {
         tracing::info!(day, "the run began on another day, by which {{date}} expands");

@@ -208,6 +208,7 @@ pub(crate) async fn finish(
         RunTarget::Destination { destination, .. } => build(facts, receipts, |path| destination.object_url(path))?,
         RunTarget::Stream { .. } => build(facts, receipts, |_| STREAM.to_owned())?,
     });
+    tell_of_small_parts(&manifest);
     let url = match &run.place {
         RunTarget::Destination { destination, placement, journal } => {
             let staged: Vec<&StagedObject> =
@@ -245,6 +246,22 @@ pub(crate) async fn finish(
         }
     };
     Ok(report(run, &manifest, url, false))
+}
+
+/// Folders with more parts than this, all in all, are told of where the parts are small.
+const PARTS_MANY: u64 = 1000;
+
+/// Parts are small below so many bytes: reading them takes more requests than bytes.
+const PART_SMALL_BYTES: u64 = 256 * 1024;
+
+/// Tells of folders that are made of many small parts.
+fn tell_of_small_parts(manifest: &Manifest) {
+    let (parts, bytes) = (manifest.totals.parts, manifest.totals.bytes);
+    let each = bytes.checked_div(parts).unwrap_or_default();
+    if !manifest.partition_by.is_empty() && parts >= PARTS_MANY && each < PART_SMALL_BYTES {
+        let message = "--partition-by makes many small parts: coarser values or fewer --partitions make larger ones";
+        tracing::warn!(parts, bytes, "{message}");
+    }
 }
 
 fn warn(committed: &Committed) {

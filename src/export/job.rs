@@ -25,7 +25,7 @@ use super::since;
 use super::together::together;
 use crate::model::{Event, ExportErrorKind, ExportReport, OnError, Plan, RelationRequest, SnapshotScope, Target};
 use crate::source::Source;
-use crate::store::{Destination, StoreOptions, shown};
+use crate::store::{Destination, StoreOptions, of_records, shown};
 
 /// Events of one export that wait to be told apart from those of the others.
 const EVENT_QUEUE: usize = 64;
@@ -169,7 +169,9 @@ async fn begun(
     };
     refuse_workers(first.request.source.as_ref(), first.request.external.is_some())?;
     let credentials = first.request.commit.aws_credential_command.clone();
-    let connecting = async { Ok(Destination::connect(&job.root, &StoreOptions::small(), credentials.as_ref()).await?) };
+    let objects = of_records(&job.root, &first.request.commit.objects)?;
+    let options = StoreOptions::small();
+    let connecting = async { Ok(Destination::connect_for(&job.root, &options, credentials.as_ref(), &objects).await?) };
     let root = unless_cancelled(&cancel, connecting).await?;
     let readers = job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1);
     let may_be_posted = job.exports.iter().any(|export| export.request.external.is_some());

@@ -21,7 +21,7 @@ use super::resume::{ResumeRequest, committed, of_source};
 use crate::commit::{Placement, look};
 use crate::model::{CommitOptions, ExportErrorKind, SnapshotScope, Target};
 use crate::store::owner::refuse_alive;
-use crate::store::{Destination, Journal, StoreOptions, shown};
+use crate::store::{Destination, Journal, StoreOptions, of_records, shown};
 
 /// Destinations that are looked at at the same time.
 const LOOKED_AT_ONCE: usize = 8;
@@ -81,6 +81,14 @@ pub async fn find_job(request: &ResumeRequest) -> Result<Option<ResumableJob>, E
         OpenedPart::Ended(_) => None,
     });
     let (readers, root_url) = (readers.max().unwrap_or(1), shown(&request.destination));
+    let objects = parts.iter().find_map(|part| match &part.opened {
+        OpenedPart::Open(open) => Some(open.0.commit.objects.clone()),
+        OpenedPart::Ended(_) => None,
+    });
+    // What is written there from now on is encrypted as the exports are.
+    let objects = of_records(&request.destination, &objects.unwrap_or_default())?;
+    let options = StoreOptions::small();
+    let root = Destination::connect_for(&request.destination, &options, credentials, &objects).await?;
     let (on_error, snapshot) = (record.on_error(), record.scope());
     refuse_workers(request.source.as_ref(), request.external.is_some())?;
     if snapshot == SnapshotScope::Export && request.external.is_some() {

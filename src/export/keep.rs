@@ -23,10 +23,10 @@ use super::record::RunRecord;
 use super::request::ExportRequest;
 use crate::base::failpoint;
 use crate::commit::{Placement, look};
-use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot, SnapshotId, Target};
+use crate::model::{ExportErrorKind, KeepEnd, KeptSnapshot, ObjectOptions, SnapshotId, Target};
 use crate::source::{Begun, Reading, Source};
 use crate::store::owner::{ProcessIdentity, owner};
-use crate::store::{Destination, Journal, shown};
+use crate::store::{Destination, Journal, StoreOptions, of_records, shown};
 
 /// Between two looks at the journal: whether the run has begun, has ended, or has new keepers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -314,7 +314,8 @@ async fn of_all(
     journal: Journal,
     record: &RunRecord,
 ) -> Result<(Vec<Begun>, Vec<Journal>), ExportError> {
-    let (mut begun, mut journals) = (vec![record.begun(&journal, false).await?], vec![journal]);
+    let begun_first = record.begun(&journal, false).await?;
+    let (mut begun, mut journals) = (vec![begun_first], vec![encrypted(journal, record).await?]);
     for (url, single_file) in others {
         let (destination, _) = place(url, *single_file).await?;
         let journal = Journal::new(destination, record.run_id.clone());
@@ -328,19 +329,34 @@ async fn of_all(
                 .with_hint("a keeper holds one snapshot: name the destinations of the exports one by one"));
         }
         begun.push(other.begun(&journal, false).await?);
-        journals.push(journal);
+        journals.push(encrypted(journal, &other).await?);
     }
     Ok((begun, journals))
 }
 
-/// Notes the ids of keepers that take the place of lost ones, so that a keeper outside of the run, which comes later, finds
-/// one that lives. For as long as it is polled.
+/// A journal of a run whose notes are encrypted as what the run writes.
+async fn encrypted(journal: Journal, record: &RunRecord) -> Result<Journal, ExportError> {
+    let url = journal.destination_url().to_owned();
+    let objects = of_records(&url, &record.commit.objects)?;
+    if objects == ObjectOptions::default() {
+        return Ok(journal);
+    }
+    let destination = Destination::connect_for(&url, &StoreOptions::small(), None, &objects).await?;
+    Ok(Journal::new(destination, journal.run_id()))
+}
+
+/// Notes the ids of keepers that take the place of lost ones, and those of a process that goes on with the run (`resumed`), so
+/// that a keeper outside of the run and a worker, which come later, find one that lives. For as long as it is polled.
 ///
 /// # Cancel safety
 /// An id may be noted or not.
-pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -> Infallible {
+pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal, resumed: bool) -> Infallible {
     // Those that the run began with stand in its record.
-    let mut known: HashSet<String> = reading.held().await.into_iter().collect();
+    let mut known: HashSet<String> = if resumed {
+        noted(journal).await.unwrap_or_default().into_iter().collect()
+    } else {
+        reading.held().await.into_iter().collect()
+    };
     loop {
         tokio::time::sleep(failpoint::limit("note-keepers", LOOK_INTERVAL)).await;
         for snapshot in reading.held().await {
@@ -355,6 +371,12 @@ pub(super) async fn note_new_keepers(reading: &dyn Reading, journal: &Journal) -
             }
         }
     }
+}
+
+/// The ids that a journal has; none where it cannot be read, so that some are noted twice.
+async fn noted(journal: &Journal) -> Option<Vec<String>> {
+    let record = RunRecord::read(journal).await.ok()??;
+    Some(record.begun(journal, false).await.ok()?.held)
 }
 
 /// Whether the export at a destination is finished: its manifest stands, and nobody is at work there. Which run is meant

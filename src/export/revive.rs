@@ -27,7 +27,7 @@ pub(super) struct Revived {
 /// on with, or all that are not read whole are made anew, under one snapshot again.
 pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &Company) -> Revived {
     if runs.iter().any(|run| run.request.external.is_some()) {
-        return revive_for_workers(runs, begun, company).await;
+        return Box::pin(revive_for_workers(runs, begun, company)).await;
     }
     let mut revived = Revived::default();
     let mut lives = None;
@@ -65,11 +65,14 @@ pub(super) async fn revive(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &
     revived
 }
 
+/// Snapshots, and the exports of a run that were read under them, each with its place.
+type OfOneSnapshot = (Vec<SnapshotRecord>, Vec<(usize, Ready)>);
+
 /// The same where other processes read: all exports under one snapshot wait for these at the same time, and share one set of
 /// sessions meanwhile.
 async fn revive_for_workers(runs: &[&Run], begun: Vec<(usize, Ready)>, company: &Company) -> Revived {
     let mut revived = Revived::default();
-    let mut groups: Vec<(Vec<SnapshotRecord>, Vec<(usize, Ready)>)> = Vec::new();
+    let mut groups: Vec<OfOneSnapshot> = Vec::new();
     for (place, one) in begun {
         let Some(unfinished) = &one.unfinished else { continue };
         if unfinished.is_read() {

@@ -206,22 +206,19 @@ impl Run {
         let (retention, resumed) = (self.retention(hold), ResumedProgress::of(&receipts));
         let outlet = self.outlet();
         self.same_protect_key(planned.protect_key_id.as_deref()).await?;
-        let receipts = match &reading {
-            Some(reading) => {
-                let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
-                let exporting = async {
-                    let receipts = self.gathered((&work, company), receipts, hold, stop).await?;
-                    export_partitions(work, company, receipts, stop, &retention).await
-                };
-                tokio::select! {
-                    exported = Box::pin(exporting) => exported?,
-                    never = self.note_new_keepers(reading.as_ref()) => match never {},
-                }
+        let receipts = if let Some(reading) = &reading {
+            let work = Arc::new(self.work(Arc::clone(reading), relation, planned)?);
+            let exporting = async {
+                let receipts = self.gathered((&work, company), receipts, hold, stop).await?;
+                export_partitions(work, company, receipts, stop, &retention).await
+            };
+            tokio::select! {
+                exported = Box::pin(exporting) => exported?,
+                never = self.note_new_keepers(reading.as_ref()) => match never {},
             }
-            None => {
-                self.needs_no_workers();
-                receipts
-            }
+        } else {
+            self.needs_no_workers();
+            receipts
         };
         // The source may have changed its plan.
         let changed = reading.as_deref().map(|reading| Planned::of(reading, relation, &planned.format)).transpose();
@@ -272,7 +269,9 @@ impl Run {
 
     async fn note_new_keepers(&self, reading: &dyn Reading) -> Infallible {
         match &self.place {
-            RunTarget::Destination { journal, .. } => keep::note_new_keepers(reading, journal).await,
+            RunTarget::Destination { journal, .. } => {
+                keep::note_new_keepers(reading, journal, self.begun_at.get().is_some()).await
+            }
             RunTarget::Stream { .. } => std::future::pending().await,
         }
     }

@@ -152,7 +152,7 @@ pub(super) async fn find(request: &ExportRequest) -> Result<Continuation, Export
     }
     let credentials = request.commit.aws_credential_command.as_ref();
     let state = match &asked.state {
-        Some(place) => Some(JobState::open(place, credentials).await?),
+        Some(place) => Some(JobState::open(place, &request.commit).await?),
         None => None,
     };
     let remembered = match &state {

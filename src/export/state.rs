@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 use super::error::ExportError;
 use super::since::manifest_at;
 use crate::base::failpoint;
-use crate::model::{CredentialCommand, ExportErrorKind, RunStatus, StatePlace};
-use crate::store::{Destination, StoreOptions, Version, unreadable};
+use crate::model::{CommitOptions, CredentialCommand, ExportErrorKind, RunStatus, StatePlace};
+use crate::store::{Destination, StoreOptions, Version, of_records, unreadable};
 
 /// The version of the object.
 const STATE_VERSION: u32 = 1;
@@ -55,8 +55,10 @@ pub(crate) struct JobState {
 
 impl JobState {
     /// Opens the folder.
-    pub(super) async fn open(place: &StatePlace, credentials: Option<&CredentialCommand>) -> Result<Self, ExportError> {
-        let folder = Destination::connect(&place.folder, &StoreOptions::small(), credentials).await?;
+    pub(super) async fn open(place: &StatePlace, commit: &CommitOptions) -> Result<Self, ExportError> {
+        let objects = of_records(&place.folder, &commit.objects)?;
+        let credentials = commit.aws_credential_command.as_ref();
+        let folder = Destination::connect_for(&place.folder, &StoreOptions::small(), credentials, &objects).await?;
         Ok(Self::of(folder, "", &place.name))
     }
 

@@ -84,6 +84,10 @@ pub struct SourceError {
 /// The classes of SQLSTATEs that arise while rows are looked at: of data, of constraints, of functions.
 const ROW_CLASSES: [&str; 5] = ["22", "23", "38", "39", "P0"];
 
+/// The codes of ClickHouse for what is wrong with a text, whatever the rows are: names, types, numbers of arguments.
+const TEXT_CODES: [&str; 15] =
+    ["42", "43", "44", "46", "47", "48", "50", "60", "62", "63", "81", "115", "184", "215", "386"];
+
 impl SourceError {
     /// An error of our own finding.
     pub fn new(fault: SourceFault, message: impl Into<String>) -> Self {
@@ -136,7 +140,10 @@ impl SourceError {
     /// The same of an error of planning, which reads rows only to count them: what is wrong with a text is told.
     #[must_use]
     pub(crate) fn without_words_of_rows(self) -> Self {
-        let of_rows = |code: &String| code.len() == 5 && ROW_CLASSES.iter().any(|class| code.starts_with(class));
+        let of_rows = |code: &String| match code.len() {
+            5 => ROW_CLASSES.iter().any(|class| code.starts_with(class)),
+            _ => !TEXT_CODES.contains(&code.as_str()),
+        };
         if self.told || !self.code.as_ref().is_some_and(of_rows) { self } else { self.without_words() }
     }
 

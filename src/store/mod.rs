@@ -44,7 +44,7 @@ pub(crate) use folder::{folder_path, folders_fit};
 pub(crate) use journal::{DISCARDS_AT_ONCE, unreadable};
 pub use journal::{Journal, UploadRecord, WorkerFailure};
 pub use name::PartName;
-pub(crate) use object_options::check_objects;
+pub(crate) use object_options::{check_objects, of_records};
 pub use owner::{Claim, OwnerRecord, Take};
 pub(crate) use writer::ABORT_GRACE;
 pub use writer::PartWriter;

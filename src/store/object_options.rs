@@ -7,6 +7,7 @@ use object_store::{Attribute, Attributes, TagSet};
 use super::address::{Address, Provider};
 use super::connect::Variables;
 use super::error::{StoreError, StoreFault};
+use crate::base::failpoint;
 use crate::model::ObjectOptions;
 
 /// Refuses what the store of a URL does not have.
@@ -41,6 +42,19 @@ pub(crate) fn check_objects(url: &str, objects: &ObjectOptions) -> Result<(), St
         return refused("--object-tag", "only S3 is told tags of what is uploaded", "leave it out");
     }
     Ok(())
+}
+
+/// How records at a URL are kept that stand beside an export whose objects are kept so: encrypted as these are, where that
+/// is S3 too, and of no class.
+///
+/// # Errors
+/// [`StoreFault::Configuration`] where the URL makes no sense.
+pub(crate) fn of_records(url: &str, objects: &ObjectOptions) -> Result<ObjectOptions, StoreError> {
+    let is_s3 = matches!(Address::parse(url)?, Address::Cloud { provider: Provider::S3, .. });
+    if !is_s3 || failpoint::off("encrypted-records") {
+        return Ok(ObjectOptions::default());
+    }
+    Ok(ObjectOptions { storage_class: None, tags: Vec::new(), ..objects.clone() })
 }
 
 /// The variables by which a client of S3 encrypts, where the options say so.

@@ -20,7 +20,7 @@ const OPENING: usize = 35;
 const CHANCE: usize = 6;
 
 /// Exports that run at the same time.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 16;
 
 /// What came of an answer: its bytes, and how the export ended with the proof of its manifest.
 async fn read(format: &str, answer: Scripted) -> (Vec<u8>, Result<String, ExportErrorKind>) {

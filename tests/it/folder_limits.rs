@@ -87,6 +87,7 @@ fn is_whole(run: &Run, dest: &Path, readers: u64, open: u64) {
     assert!(counts.values().all(|rows| *rows == 2), "{counts:?}");
     let many = u64::try_from(parts(&manifest).len()).unwrap();
     assert!((1000..=2000).contains(&many), "{many} parts");
+    assert!(run.stderr.contains("makes many small parts"), "{}", run.stderr);
     // Locally two blocks of 2 MiB are on their way from a part; the process itself takes some 60 MiB.
     let formula = readers * (5 * MIB / 2 + open * (MIB + 4 * MIB)) + many * 4096 + 60 * MIB;
     assert!(run.memory_peak <= formula, "{} bytes of {formula}, {many} parts", run.memory_peak);

@@ -65,7 +65,7 @@ async fn a_dump_that_is_restored_is_exported_in_full() {
     let dump = dump.to_str().unwrap();
     done("pg_dump", &["--format", "custom", "--file", dump, &server.url]).await;
     server.batch("create database restored").await;
-    let beside = server.url.replace("/postgres", "/restored");
+    let beside = format!("{}/restored", server.url.strip_suffix("/postgres").unwrap());
     for (url, why) in [(&beside, "in another database"), (&other.url, "on another server")] {
         done("pg_restore", &["--dbname", url, "--exit-on-error", dump]).await;
         let client = crate::support::pg::connect(url).await;
@@ -117,7 +117,7 @@ async fn a_load_that_is_resumed_by_itself_is_what_the_next_one_goes_on_from() {
     for at in ["receipted", "uploaded"] {
         server.batch(&format!("drop table if exists t; {TABLE}")).await;
         let night = Night::new(
-            "[defaults]\nformat = 'csv'\ncsv_header = 'off'\nkeep_snapshot = '60s'\npartitions = 3\nreaders = 1\n\
+            "root = 'ROOT'\n[defaults]\nformat = 'csv'\ncsv_header = 'off'\nkeep_snapshot = '60s'\npartitions = 3\nreaders = 1\n\
              [[export]]\nname = 't'\ntable = 'public.t'\nwatermark = 'ts'\nto = 'ROOT/t/load={run_id}'\n",
         );
         let state =

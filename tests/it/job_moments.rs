@@ -13,7 +13,7 @@ use crate::support::run::{Stop, outhaul};
 use crate::support::s3::s3;
 
 /// Requests to an object store that each further export of a job may take.
-const REQUESTS_MOST: usize = 40;
+const REQUESTS_MOST: usize = 36;
 
 /// The snapshots that the manifests of some tables name.
 fn snapshots(night: &Night, tables: &[&str]) -> BTreeSet<String> {

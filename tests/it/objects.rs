@@ -1,6 +1,7 @@
 //! How a store is told to keep what it is given: the headers of the requests that come to it.
 
 use crate::support::http_proxy::{Op, Proxy, Seen};
+use crate::support::night::Night;
 use crate::support::pg::{Pg, pg};
 use crate::support::run::{Run, outhaul};
 use crate::support::s3::s3;
@@ -122,6 +123,37 @@ async fn a_whole_export_is_encrypted_down_to_its_manifest() {
             assert!(!seen.is_empty(), "{op:?}");
             assert!(headers(&seen, "x-amz-server-side-encryption").iter().all(Option::is_none), "{op:?}: {seen:?}");
         }
+    }
+}
+
+/// What a job writes beside its exports: its record, what it remembers, and what the keeper of its snapshot notes.
+#[tokio::test]
+async fn the_records_of_a_job_are_encrypted_as_its_exports_are() {
+    let pg = pg(18).await;
+    pg.batch("create table t as select i as id, i as n from generate_series(1, 100) i; create table u as table t")
+        .await;
+    let s3 = s3();
+    for (off, all) in [("", true), ("encrypted-records", false)] {
+        let proxy = Proxy::encrypting(&s3.endpoint).await;
+        let root = format!("s3://{}/{}", variable("OUTHAUL_TEST_S3_OPEN_BUCKET"), unique());
+        let night = Night::new(&format!(
+            "root = '{root}'\n[defaults]\nsse = 'aws:kms'\nkeep_snapshot = '60s'\nto = '{root}/{{table}}/load={{run_id}}'\n\
+             [[export]]\ntable = 'public.t'\nwatermark = 'id'\n[[export]]\ntable = 'public.u'\n"
+        ));
+        let mut run = night.run(&pg, &[]).env("OUTHAUL_TEST_OFF", off);
+        for (name, value) in [("AWS_ENDPOINT", proxy.endpoint.as_str()), ("AWS_ALLOW_HTTP", "true")] {
+            run = run.env(name, value);
+        }
+        run.env("AWS_REGION", "us-east-1").env("AWS_SKIP_SIGNATURE", "true").run().await.expect(0);
+        for path in ["/_runs/", "/_run.json", "/_state/", "/keepers/", "/_manifest.json"] {
+            let seen = proxy.seen(Op::Put, path);
+            assert!(!seen.is_empty(), "{path}");
+            let found = headers(&seen, "x-amz-server-side-encryption");
+            let encrypted = found.iter().all(|found| found.as_deref() == Some("aws:kms"));
+            assert_eq!(encrypted, all || path == "/_manifest.json", "{path} {off:?}: {found:?}");
+        }
+        let puts = proxy.seen(Op::Put, "");
+        assert!(!all || headers(&puts, "x-amz-server-side-encryption").iter().all(Option::is_some), "{puts:?}");
     }
 }
 

@@ -140,6 +140,8 @@ fn task(found: &Value) {
     assert_eq!(task["receipts"], json!(["receipt", "receipt", "receipt"]), "{task}");
     assert_eq!((&task["again"][0]["type"], &task["again"][0]["already"]), (&json!("receipt"), &json!(true)), "{task}");
     assert_eq!((&task["code"], &task["there"]), (&json!(0), &json!(true)), "{task}");
+    assert_eq!(found["job"], json!({"rows": 6000, "exports": [6000], "run_id": "night"}), "{found}");
+    assert_eq!(found["no_job"]["class"], "UsageError", "{}", found["no_job"]);
     let there = &found["there"];
     assert_eq!((&there["run_id"], &there["partitions"]), (&there["whole"], &json!([])), "{there}");
     let passwords = found["passwords"].as_object().unwrap();

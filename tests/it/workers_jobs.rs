@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::crash::{comparable, kill};
+use crate::support::clickhouse::clickhouse;
 use crate::support::job::{no_sessions_left, sorted};
 use crate::support::night::Night;
 use crate::support::pg::{Pg, pg};
@@ -19,15 +20,15 @@ use crate::workers::{Driver, QUICK, lines};
 const SIX: &str = "create table a as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
     create table b as select i as id, md5(i::text) as v from generate_series(1, 2000) i;
     create table c as select i as id from generate_series(1, 3) i;
-    create table some as select i as id, i % 7 as n from generate_series(1, 900) i;
+    create table few as select i as id, i % 7 as n from generate_series(1, 900) i;
     create table empty (id int primary key, v text);
     create view seen as select id, upper(v) as v from b where id % 2 = 0; analyze";
 
-const NAMES: [&str; 6] = ["a", "b", "c", "some", "empty", "seen"];
+const NAMES: [&str; 6] = ["a", "b", "c", "few", "empty", "seen"];
 
 fn text(root: &str, more: &str) -> String {
     let one = |table: &&str| {
-        let only = if *table == "some" { "where = 'n = 3'\n" } else { "" };
+        let only = if *table == "few" { "where = 'n = 3'\n" } else { "" };
         format!("[[export]]\nname = '{table}'\ntable = '{table}'\nto = '{root}/{table}'\n{only}")
     };
     let exports: String = NAMES.iter().map(one).collect();
@@ -117,6 +118,7 @@ fn made(night: &Night) -> BTreeMap<&'static str, (Vec<String>, Value)> {
 
 /// That a run is over at its root.
 fn is_over(night: &Night, run: &Run) {
+    // An empty folder is what another process has made.
     let left: Vec<_> = std::fs::read_dir(night.out("_workers")).into_iter().flatten().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(night.record()["run_id"], run.report["run_id"]);
@@ -182,7 +184,7 @@ async fn a_job_in_an_object_store_by_index() {
         (run.report["status"].as_str(), read),
         (Some("complete"), ready["partitions"].as_array().unwrap().len())
     );
-    for (name, rows) in [("a", 4000), ("empty", 0), ("some", 129)] {
+    for (name, rows) in [("a", 4000), ("empty", 0), ("few", 129)] {
         let manifest: Value = serde_json::from_slice(&s3.get(&format!("night/{name}/_manifest.json")).await).unwrap();
         assert_eq!(manifest["totals"]["rows"], rows, "{name}");
     }
@@ -234,37 +236,49 @@ async fn w1_a_killed_worker_and_wrong_words_cost_nothing() {
 }
 
 /// W8: the process that commits is killed. A keeper beside it holds the snapshot of all exports, and what is there is not
-/// read again.
+/// read again. Once another process goes on, its own keepers are enough.
 #[tokio::test]
 async fn w8_a_killed_driver_of_a_job_costs_no_partition() {
     let pg = pg(18).await;
     pg.batch(SIX).await;
-    let alone = six();
-    alone.run(&pg, &[]).run().await.expect(0);
-    let night = six();
-    let first = Driver::start(driver(&pg, &night, &[])).await;
-    let root = root(&night);
-    let keeping = outhaul(["keep", &root, "--from", &pg.url, "--for", "60s"]).spawn();
-    keeping.stderr_has("holding the snapshot as").await;
-    let (c, b) = (number(&first, "c"), number(&first, "b"));
-    let run = given(&pg, &night, &first, &format!("{},b:1", all_of(&first, "c"))).run().await.expect(0);
-    let read = told(&run).0;
-    assert!(read.contains(&(b, 1)) && read.iter().all(|one| one.0 == c || *one == (b, 1)), "{read:?}");
-    // One export has committed before the end.
-    eventually(Duration::from_secs(20), "the commit of c", async || night.committed().contains("c").then_some(()))
-        .await;
-    let all = listed(&first).len();
-    kill(first.running).await;
-    pg.batch("update a set v = 'later'; insert into b select 9000 + i, 'later' from generate_series(1, 9) i").await;
-    let second = Driver::start(resume(&pg, &night, &["--workers", "external", "--max-workers", "3"])).await;
-    assert_eq!((listed(&second).len(), &second.ready["max_workers"]), (all - read.len(), &json!(3)));
-    assert!(listed(&second).iter().all(|one| *one != (b, 1) && one.0 != c));
-    let run = worker(&pg, &night, &["--shard", "0/1"]).run().await.expect(0);
-    assert_eq!((told(&run).0, told(&run).1), (listed(&second), vec![]));
-    let run = second.running.wait().await.expect(0);
-    is_over(&night, &run);
-    assert_eq!(made(&night), made(&alone));
-    keeping.wait().await.expect(0);
+    for keeper_dies in [false, true] {
+        let (alone, night) = (six(), six());
+        alone.run(&pg, &[]).run().await.expect(0);
+        let expected = made(&alone);
+        let first = Driver::start(driver(&pg, &night, &[])).await;
+        let root = root(&night);
+        let keeping = outhaul(["keep", &root, "--from", &pg.url, "--for", "60s"]).spawn();
+        keeping.stderr_has("holding the snapshot as").await;
+        let (c, b) = (number(&first, "c"), number(&first, "b"));
+        let run = given(&pg, &night, &first, &format!("{},b:1", all_of(&first, "c"))).run().await.expect(0);
+        let read = told(&run).0;
+        assert!(read.contains(&(b, 1)) && read.iter().all(|one| one.0 == c || *one == (b, 1)), "{read:?}");
+        // One export has committed before the end.
+        let committed = async || night.committed().contains("c").then_some(());
+        eventually(Duration::from_secs(20), "the commit of c", committed).await;
+        let all = listed(&first).len();
+        kill(first.running).await;
+        pg.batch("update few set n = 3 where id = 1; insert into c values (4)").await;
+        let again = resume(&pg, &night, &["--workers", "external", "--max-workers", "3"]);
+        let second = Driver::start(again.env("OUTHAUL_TEST_LIMITS", format!("note-keepers=0.2,{QUICK}"))).await;
+        assert_eq!((listed(&second).len(), &second.ready["max_workers"]), (all - read.len(), &json!(3)));
+        assert!(listed(&second).iter().all(|one| *one != (b, 1) && one.0 != c));
+        let keeping = if keeper_dies {
+            kill(keeping).await;
+            None
+        } else {
+            Some(keeping)
+        };
+        let run = worker(&pg, &night, &["--shard", "0/1"]).run().await.expect(0);
+        assert_eq!((told(&run).0, told(&run).1), (listed(&second), vec![]));
+        let run = second.running.wait().await.expect(0);
+        is_over(&night, &run);
+        assert_eq!(made(&night), expected);
+        if let Some(keeping) = keeping {
+            keeping.wait().await.expect(0);
+        }
+        pg.batch("update few set n = 1 where id = 1; delete from c where id = 4").await;
+    }
     no_sessions_left(&pg).await;
 }
 
@@ -311,7 +325,7 @@ async fn w5_an_export_that_cannot_be_read_leaves_the_others() {
         assert_eq!(codes(&run), expected);
         assert!(run.stderr.contains("bad: error: a worker failed: "), "{}", run.stderr);
         assert_eq!(night.committed().into_iter().collect::<Vec<_>>(), ["good"]);
-        assert!(!night.out("bad").join("_outhaul").exists() && !night.out("_workers").join("x").exists());
+        assert!(!night.out("bad").join("_outhaul").exists() && !night.out("_workers").exists());
     }
     let night = two_bad("on_error = 'stop'\n");
     let run = driver(&pg, &night, &[]).run().await.expect(13);
@@ -482,4 +496,10 @@ async fn what_has_no_workers_is_refused() {
         assert!(run.stderr.contains(says), "{}", run.stderr);
         assert!(night.committed().is_empty());
     }
+    let server = clickhouse().await;
+    server.run("CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id").await;
+    let night = Night::new(&format!("[[export]]\nname = 't'\ntable = '{}.t'\nto = 'ROOT/t'\n", server.database));
+    let run = night.run_at(&server.url("writer"), &["--workers", "external"]);
+    let run = run.env("CLICKHOUSE_PASSWORD", &server.password).run().await.expect(2);
+    assert!(run.stderr.contains("are read by the process that plans them"), "{}", run.stderr);
 }

@@ -217,6 +217,8 @@ impl FakeClickHouse {
 }
 
 async fn serve(socket: TcpStream, shared: &FakeState) -> std::io::Result<()> {
+    // Else each small piece waits for the client to acknowledge the one before.
+    socket.set_nodelay(true)?;
     let mut reader = BufReader::new(socket);
     let (mut path, mut length) = (String::new(), 0_usize);
     loop {

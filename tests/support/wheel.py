@@ -154,7 +154,7 @@ run = subprocess.Popen(
 ready = json.loads(run.stdout.readline())
 task = outhaul.spark.Task(
     destination=ready["destination"], run_id=ready["run_id"], epoch=ready["epoch"], plan_sha256=ready["plan_sha256"],
-    version=ready["outhaul_version"], numbers=tuple(one["number"] for one in ready["partitions"]),
+    version=ready["outhaul_version"], shares=tuple(str(one["number"]) for one in ready["partitions"]),
     options={"source": source},
 )  # fmt: skip
 task = pickle.loads(pickle.dumps(task))
@@ -163,7 +163,7 @@ task = pickle.loads(pickle.dumps(task))
 def lines_of(**changed):
     import dataclasses
 
-    return [json.loads(line) for line in outhaul.spark.work(dataclasses.replace(task, **changed), task.numbers[0])]
+    return [json.loads(line) for line in outhaul.spark.work(dataclasses.replace(task, **changed), task.shares[0])]
 
 
 found["task"] = {
@@ -173,8 +173,8 @@ found["task"] = {
     "no_source": error_of(lambda: lines_of(options={"source": "postgresql://nobody@127.0.0.1:1/none"})),
     "receipts": [],
 }
-for number in task.numbers:
-    found["task"]["receipts"] += [json.loads(line)["type"] for line in outhaul.spark.work(task, number)]
+for share in task.shares:
+    found["task"]["receipts"] += [json.loads(line)["type"] for line in outhaul.spark.work(task, share)]
 found["task"]["again"] = lines_of()
 run.stdin.close()
 found["task"]["code"] = run.wait()
@@ -184,6 +184,19 @@ found["task"]["there"] = published("task")
 with outhaul.spark.export(None, "t", to=place("whole"), source=source, on_existing="skip") as there:
     pass
 found["there"] = {"run_id": there.run_id, "partitions": there.partitions, "whole": report.run_id}
+
+# A job.
+with open(place("job.toml"), "w", encoding="utf-8") as file:
+    file.write(f"""[defaults]
+to = "{place('job')}/{{table}}"
+format = "csv"
+[[export]]
+table = "public.t"
+partitions = 2
+""")
+job = outhaul.run(place("job.toml"), source=source, run_id="night")
+found["job"] = {"rows": job.rows, "exports": [one.rows for one in job.exports], "run_id": job.run_id}
+found["no_job"] = error_of(lambda: outhaul.run(place("none.toml"), source=source))
 
 # What may not travel to the executors.
 found["passwords"] = {

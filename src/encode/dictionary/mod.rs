@@ -19,8 +19,8 @@ use arrow::array::{
     StringArray,
 };
 use arrow::datatypes::{
-    ByteArrayType, DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType,
+    ByteArrayType, DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
 use parquet::basic::Type;
@@ -108,9 +108,7 @@ impl DictionaryChunk {
     fn try_push(&mut self, array: &ArrayRef) -> Result<(), Full> {
         let (values, places) = (&mut self.values, &mut self.places);
         match (values, array.data_type()) {
-            (DistinctValues::Strings(strings), DataType::Utf8) => {
-                strings_of(array.as_string::<i32>(), strings, places)
-            }
+            (DistinctValues::Strings(strings), DataType::Utf8) => strings_of(array.as_string::<i32>(), strings, places),
             (DistinctValues::Strings(strings), DataType::Binary) => {
                 strings_of(array.as_binary::<i32>(), strings, places)
             }

@@ -206,7 +206,9 @@ fn shares<'a>(share: &WorkerShare, job: &'a PostedJob) -> Result<Vec<(&'a Invite
         WorkerShare::OfExports(asked) => {
             for ExportShare { export, partitions } in asked {
                 let meant = named(export, job)?;
-                partitions.iter().for_each(|number| add(meant, *number));
+                for number in partitions {
+                    add(meant, *number);
+                }
             }
         }
         WorkerShare::Shard { index, of } => {

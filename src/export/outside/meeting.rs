@@ -28,11 +28,22 @@ struct MeetingState {
     gone: bool,
 }
 
+/// Whether an export wants workers.
+#[derive(Debug, Default)]
+enum MeetingAnswer {
+    /// It is being planned.
+    #[default]
+    Awaited,
+    /// It is planned, and asks for some.
+    Invited(Box<Invitation>),
+    /// It has ended before, or has all that it needs.
+    NeedsNobody,
+}
+
 /// What is known of one export.
 #[derive(Debug, Default)]
 struct MeetingExport {
-    /// Nothing until it is planned; then what it asks for, or that it needs nobody.
-    answer: Option<Option<Box<Invitation>>>,
+    answer: MeetingAnswer,
     /// Whether it has ended since.
     ended: bool,
     /// How many receipts were told of.
@@ -62,7 +73,8 @@ impl Meeting {
     /// Exports that were planned and have not ended.
     pub(super) fn waiting(&self) -> usize {
         let state = self.state.borrow();
-        state.exports.iter().filter(|export| matches!(export.answer, Some(Some(_))) && !export.ended).count()
+        let invited = |export: &&MeetingExport| matches!(export.answer, MeetingAnswer::Invited(_)) && !export.ended;
+        state.exports.iter().filter(invited).count()
     }
 
     /// What an export asks for, or that it needs nobody; the first answer counts.
@@ -70,8 +82,9 @@ impl Meeting {
         self.state.send_modify(|state| {
             let Some(export) = state.exports.get_mut(place) else { return };
             export.ended |= invitation.is_none();
-            if export.answer.is_none() {
-                export.answer = Some(invitation.map(Box::new));
+            if matches!(export.answer, MeetingAnswer::Awaited) {
+                let invited = invitation.map(|invitation| MeetingAnswer::Invited(Box::new(invitation)));
+                export.answer = invited.unwrap_or(MeetingAnswer::NeedsNobody);
             }
         });
     }
@@ -137,10 +150,15 @@ impl Meeting {
     /// What the exports ask for, once all have answered.
     async fn answers(&self) -> Vec<(usize, Invitation)> {
         let mut state = self.state.subscribe();
-        let all = state.wait_for(|state| state.exports.iter().all(|export| export.answer.is_some())).await;
+        let answered = |export: &MeetingExport| !matches!(export.answer, MeetingAnswer::Awaited);
+        let all = state.wait_for(|state| state.exports.iter().all(answered)).await;
         let Ok(state) = all else { return Vec::new() };
-        let answered = state.exports.iter().enumerate().filter(|(_, export)| !export.ended);
-        answered.filter_map(|(place, export)| Some((place, (**export.answer.as_ref()?.as_ref()?).clone()))).collect()
+        let waiting = state.exports.iter().enumerate().filter(|(_, export)| !export.ended);
+        let invited = waiting.filter_map(|(place, export)| match &export.answer {
+            MeetingAnswer::Invited(invitation) => Some((place, Invitation::clone(invitation))),
+            MeetingAnswer::Awaited | MeetingAnswer::NeedsNobody => None,
+        });
+        invited.collect()
     }
 
     /// The next word that is about an export.

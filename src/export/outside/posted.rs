@@ -57,12 +57,15 @@ fn path(run_id: &str) -> String {
 pub(super) async fn read(root: &Destination, run_id: &str) -> Result<Option<(PostedJob, Bytes)>, ExportError> {
     let path = path(run_id);
     let Some(found) = root.read(&path).await? else { return Ok(None) };
-    let version = serde_json::from_slice::<PostedVersion>(&found.bytes).map(|header| header.version);
-    let why = match (version, serde_json::from_slice::<PostedJob>(&found.bytes)) {
-        (Ok(VERSION), Ok(posted)) => return Ok(Some((posted, found.bytes))),
-        (Ok(VERSION) | Err(_), Err(error)) => unreadable(&error),
-        (Ok(other), _) => format!("it is of version {other}, where version {VERSION} is wanted"),
-        (Err(error), Ok(_)) => unreadable(&error),
+    let why = match serde_json::from_slice::<PostedVersion>(&found.bytes) {
+        Ok(PostedVersion { version }) if version != VERSION => {
+            format!("it is of version {version}, where version {VERSION} is wanted")
+        }
+        Ok(_) => match serde_json::from_slice::<PostedJob>(&found.bytes) {
+            Ok(posted) => return Ok(Some((posted, found.bytes))),
+            Err(error) => unreadable(&error),
+        },
+        Err(error) => unreadable(&error),
     };
     let message = format!("{} cannot be read: {why}", root.object_url(&path));
     Err(ExportError::new(ExportErrorKind::Usage, message)

@@ -138,7 +138,7 @@ async fn worked(request: WorkRequest, told: Sender<WorkerWord>, cancel: Cancella
     let (mut done, mut failed, mut lost) = (0, Vec::new(), None);
     for task in tasks {
         let export = task.export.clone();
-        match (at_one(&request, task, &told, &cancel).await, export) {
+        match (Box::pin(at_one(&request, task, &told, &cancel)).await, export) {
             (Ok(some), _) => done += some,
             (Err(error), Some(_)) if error.kind == ExportErrorKind::DestinationTaken => {
                 tracing::warn!(error = error.sentence(), "an export has ended, or goes on without this worker");
@@ -232,6 +232,11 @@ async fn join(request: &WorkRequest, task: Task) -> Result<Joined, ExportError> 
     let working = Run::new(export, place, events);
     // Equal values have equal hashes in all parts only under the key of the run.
     working.same_protect_key(record.protect_key_id.as_deref()).await?;
+    // What it notes is encrypted as what it writes.
+    let journal = match &working.place {
+        RunTarget::Destination { journal, .. } => journal.clone(),
+        RunTarget::Stream { .. } => journal,
+    };
     let name = format!("{:08x}", rand::random::<u32>());
     journal.record_worker(run.epoch, &name, working.seed).await?;
     // The journal may have been closed before the seed came into it.

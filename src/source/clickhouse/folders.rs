@@ -37,11 +37,12 @@ pub(super) fn check_folders(
             return Err(usage(message, "make folders of what the row holds: --partition-by 'dt=toDate(created_at)'"));
         }
         // A star is all columns; names with an underscore in front may be the server's own, such as `_part`.
-        let is_column = |name: &String| name.starts_with('_') || columns.iter().any(|column| column.name == *name);
-        if text.contains('*') || found.iter().any(is_column) {
+        let is_column =
+            |name: &String| name == "*" || name.starts_with('_') || columns.iter().any(|column| column.name == *name);
+        if found.iter().any(is_column) {
             continue;
         }
-        let message = format!("--partition-by {folder} names no column, and would put all rows into one folder");
+        let message = format!("--partition-by {folder} names no column, and would make one folder of everything");
         return Err(usage(message, "put {date} or {run_id} into --to for a folder of the whole export"));
     }
     Ok(())

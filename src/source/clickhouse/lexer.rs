@@ -236,10 +236,14 @@ fn depths(tokens: &[SqlToken]) -> Result<Vec<usize>, String> {
     }
 }
 
-/// The names and key words of a text; none where it cannot be read, which is told elsewhere.
+/// The names and key words of a text, and `*` where it is there; none where it cannot be read, which is told elsewhere.
 pub(super) fn names(text: &str) -> Vec<String> {
     let tokens = tokens(text).unwrap_or_default();
-    tokens.iter().filter_map(|(token, _)| token.name().map(str::to_owned)).collect()
+    let name = |token: &SqlToken| match token {
+        SqlToken::Sign('*') => Some("*".to_owned()),
+        token => token.name().map(str::to_owned),
+    };
+    tokens.iter().filter_map(|(token, _)| name(token)).collect()
 }
 
 /// The tokens, each with the byte at which it ends.

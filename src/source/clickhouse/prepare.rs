@@ -157,10 +157,9 @@ impl ChPlanning<'_> {
         let ChProfile { threads, fixed, is_final, mutates } = self.profile().await?;
         // Whoever may not ask for fewer threads takes all of them with one statement.
         let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
-        let most = pace::readers(self.request.work.source_limits.max_bytes_per_second, most);
-        let readers = self.request.work.readers.get().min(most).max(1);
-        let readers_wide =
-            if failpoint::off("reader_threads") { 1 } else { u64::try_from(readers).unwrap_or(u64::MAX) };
+        let work = &self.request.work;
+        let most = pace::readers(work.source_limits.max_bytes_per_second, most);
+        let readers = work.readers.get().min(most).max(1);
         let mut plan = ChPlan {
             cap: cap(None, None, false),
             order: Vec::new(),
@@ -210,7 +209,8 @@ impl ChPlanning<'_> {
         match why {
             None => {
                 plan.readers = readers.min(plan.partitions.len()).max(1);
-                plan.threads = (threads / readers_wide).max(1);
+                let sharers = if failpoint::off("reader_threads") { 1 } else { readers };
+                plan.threads = (threads / u64::try_from(sharers).unwrap_or(u64::MAX)).max(1);
             }
             Some(why) => {
                 plan.mode = ChMode::SingleStatement;

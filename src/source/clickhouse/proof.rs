@@ -13,6 +13,7 @@ use super::error::ClickHouseError;
 use super::frame::FrameProof;
 use super::settings::ClickHouseSession;
 use crate::base::failpoint;
+use crate::base::words::counted;
 
 /// How often the server's log of queries is looked at, and how long between: it is written every 7.5 s.
 const LOG_LOOKS: u32 = 12;
@@ -21,8 +22,8 @@ const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// An answer that took so long is worth the wait for the log: it makes the export longer by a twentieth.
 const LOG_WORTH: Duration = Duration::from_secs(160);
 
-/// Servers since then say in the log how many bytes they sent.
-const COUNTED_SINCE: (u32, u32) = (25, 11);
+/// Servers since then mark their errors, and say in the log how many bytes they sent.
+const MARKED_SINCE: (u32, u32) = (25, 11);
 
 /// Bytes of an answer's head, and of each of its chunks, which are counted as sent.
 const HEAD_BYTES: u64 = 4 * 1024;
@@ -89,7 +90,7 @@ impl AnswerProof {
 
 /// What will show it, as far as that is known before the statement is sent.
 pub(crate) fn expected(session: &ClickHouseSession, format: &str) -> AnswerProof {
-    let marked = session.release() >= COUNTED_SINCE;
+    let marked = session.release() >= MARKED_SINCE;
     match FormatEnd::of(format) {
         _ if marked && session.packs() => AnswerProof::Compression,
         FormatEnd::Mark(_) | FormatEnd::Postscript => AnswerProof::Format,
@@ -161,13 +162,14 @@ impl EndedAnswer<'_> {
         if over <= UNCLEAR_BYTES.saturating_add(came / 4) {
             return Ok(false);
         }
-        Err(cut(&format!("the server's log says that {} bytes were sent, and {came} came", came.saturating_add(over))))
+        let sent = counted(came.saturating_add(over), "byte");
+        Err(cut(&format!("the server's log says that it sent {sent}, and {} came", counted(came, "byte"))))
     }
 
     /// # Errors
     /// It says that the query failed.
     async fn logged(&self) -> Result<QueryLogged, SourceError> {
-        let counted = self.session.release() >= COUNTED_SINCE;
+        let counted = self.session.release() >= MARKED_SINCE;
         let sent = if counted { "toString(ProfileEvents['InterfaceHTTPSendBytes'])" } else { "'0'" };
         let sql = format!(
             "SELECT toString(type), exception, {sent} FROM system.query_log \

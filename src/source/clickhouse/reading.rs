@@ -157,12 +157,11 @@ impl ClickHouseReading {
             parameters.push(("max_threads", threads.as_str()));
             parameters.extend(served.map(|_| served_rows::BLOCK_ROWS));
         }
-        let body = match &self.seats {
-            Some(seats) => seats.stream(&self.session, &doing, &statement, &parameters).await?,
-            None => {
-                let name = QueryName::unique(query_id(&prefix(&self.request.run_id), partition));
-                self.session.stream(&doing, &statement, &name, &parameters).await?
-            }
+        let body = if let Some(seats) = &self.seats {
+            seats.stream(&self.session, &doing, &statement, &parameters).await?
+        } else {
+            let name = QueryName::unique(query_id(&prefix(&self.request.run_id), partition));
+            self.session.stream(&doing, &statement, &name, &parameters).await?
         };
         let witness = match relation.table {
             Some(table) if !found.table_partitions().is_empty() => {

@@ -1,8 +1,8 @@
 """Runs the program ``outhaul``: parallel, partitioned bulk exports under one snapshot, committed with one manifest.
 
-``export`` runs an export to its end and returns its report; ``events`` does the same and yields what happens meanwhile. An
-export that fails raises an exception whose class says what was at fault, by the program's exit code. ``outhaul.spark`` has
-the executors of a Spark cluster read the partitions.
+``export`` runs an export to its end and returns its report; ``events`` does the same and yields what happens meanwhile;
+``run`` runs the exports of a job file. What fails raises an exception whose class says what was at fault, by the program's
+exit code. ``outhaul.spark`` has the executors of a Spark cluster read the partitions.
 
     report = outhaul.export("orders", to="s3://lake/orders/", source="env:DATABASE_URL", readers=8)
     print(report.rows, report.manifest)
@@ -10,7 +10,7 @@ the executors of a Spark cluster read the partitions.
 Options have the names of the program's flags, with underscores: ``max_rows=1000``, ``where="id > 7"``.
 """
 
-from outhaul._process import Report, events, export, find_program, version
+from outhaul._process import Report, events, export, find_program, run, version
 from outhaul.errors import (
     DataError,
     DestinationFull,
@@ -53,5 +53,6 @@ __all__ = [
     "events",
     "export",
     "find_program",
+    "run",
     "version",
 ]

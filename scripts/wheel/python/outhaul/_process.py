@@ -34,7 +34,7 @@ STOP_SECONDS = 120
 
 @dataclass(frozen=True)
 class Report:
-    """What the program says of an export that is committed."""
+    """What the program says of an export that is committed, or of a job whose exports are."""
 
     status: str
     """``complete``, or ``truncated`` where a cap left rows out."""
@@ -48,21 +48,29 @@ class Report:
     bytes: int
     """Bytes of all parts."""
     seconds: float
+    exports: Tuple["Report", ...]
+    """Of a job: what each of its exports has come to. Rows, parts and bytes of the job are theirs together."""
     raw: Mapping[str, Any]
     """The whole report; config/report.v1.schema.json describes it."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> "Report":
         """From the JSON of the program."""
+        exports = tuple(cls.of(one) for one in raw.get("exports") or [])
+
+        def total(name: str) -> int:
+            return int(raw.get(name) or 0) + sum(int(one.raw.get(name) or 0) for one in exports)
+
         return cls(
             status=str(raw.get("status", "")),
             run_id=str(raw.get("run_id", "")),
-            destination=str(raw.get("destination", "")),
+            destination=str(raw.get("destination") or raw.get("root") or ""),
             manifest=raw.get("manifest"),
-            rows=int(raw.get("rows") or 0),
-            parts=int(raw.get("parts") or 0),
-            bytes=int(raw.get("bytes") or 0),
+            rows=total("rows"),
+            parts=total("parts"),
+            bytes=total("bytes"),
             seconds=float(raw.get("seconds") or 0),
+            exports=exports,
             raw=raw,
         )
 
@@ -208,19 +216,22 @@ def parsed(text: Union[str, bytes]) -> Dict[str, Any]:
 
 
 def command(
-    verb: str, table: Optional[str], to: Optional[str], source: Optional[str], options: Mapping[str, Option]
+    verb: str,
+    target: str,
+    source: Optional[str],
+    options: Mapping[str, Option],
+    progress: str = "none",
 ) -> Tuple[List[str], Dict[str, str]]:
-    """The arguments and variables of an export, or of its resumption."""
-    if to is not None and str(to) == "-":
+    """The arguments and variables of an export to ``target``, of its resumption there, or of the job file ``target``."""
+    if verb == "export" and target == "-":
         raise ValueError("to='-' would mix the data with the report: take a folder or a file")
     arguments, variables = flags(options)
-    target = [str(to)] if verb == "resume" else [f"--to={to}"]
-    named = [f"--table={table}"] if table is not None else []
-    said = ["--report=json", "--progress=json", "--log-format=json", "--color=never"]
+    named = [f"--to={target}"] if verb == "export" else [target]
+    said = ["--report=json", f"--progress={progress}", "--log-format=json", "--color=never"]
     if source is not None:
         # A URL may hold a password, which everybody could read among the arguments of a process.
         variables["OUTHAUL_FROM"] = source
-    return [verb, *target, *named, *said, *arguments], variables
+    return [verb, *named, *said, *arguments], variables
 
 
 def events(
@@ -235,7 +246,7 @@ def events(
     It takes what ``export`` takes and raises what ``export`` raises, after the last event. The export begins with the first
     event that is asked for. Closing the iterator before its end stops the export, which then publishes nothing.
     """
-    arguments, variables = command("export", table, os.fspath(to), source, options)
+    arguments, variables = command("export", os.fspath(to), source, {"table": table, **options}, "json")
     return _events(arguments, variables)
 
 
@@ -286,6 +297,28 @@ def _events(arguments: List[str], variables: Dict[str, str]) -> Generator[Dict[s
     return report
 
 
+def run(
+    job: Union[str, "os.PathLike[str]"],
+    *,
+    source: Optional[str] = None,
+    **options: Option,
+) -> Report:
+    """Runs a job file: all its exports under one snapshot. The report has one of each in ``exports``.
+
+    Options are the flags of ``outhaul run``: ``date="2026-11-30"``, ``run_id="night"``. Raises a subclass of OuthaulError by
+    the gravest exit code of the exports; its ``report`` says which of them are committed all the same.
+    """
+    arguments, variables = command("run", os.fspath(job), source, options)
+    running = _events(arguments, variables)
+    try:
+        while True:
+            next(running)
+    except StopIteration as end:
+        return Report.of(end.value)
+    finally:
+        running.close()
+
+
 def export(
     table: Optional[str] = None,
     *,
@@ -305,7 +338,7 @@ def export(
     ``allow_truncated`` was given. KeyboardInterrupt and an exception of ``on_event`` stop the export, which then publishes
     nothing.
     """
-    arguments, variables = command("export", table, os.fspath(to), source, options)
+    arguments, variables = command("export", os.fspath(to), source, {"table": table, **options}, "json")
     running = _events(arguments, variables)
     try:
         while True:

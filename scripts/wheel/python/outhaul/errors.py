@@ -121,7 +121,9 @@ def error_of(code: int, report: Mapping[str, Any], otherwise: str = "") -> Outha
     """The exception for an exit code and the report that came with it; ``otherwise`` is what is known without a report."""
     kind = CLASSES.get(code, OuthaulError)
     how = f"signal {-code} ended the program" if code < 0 else f"the program ended with exit code {code}"
-    message = report.get("error") or otherwise or how
+    # A job has an error for each export that failed.
+    several = "; ".join(str(error.get("message", "")) for error in report.get("errors") or [])
+    message = report.get("error") or several or otherwise or how
     if code == 3:
         message = f"the export is committed, and a cap of {report.get('max_rows')} rows left others out"
     made: OuthaulError = kind(message, code=code, report=report)

@@ -55,6 +55,8 @@ class Partition:
     """A part of the relation, read by one task."""
 
     number: int
+    export: Optional[int]
+    """Of a job: the export, by its place in the line ``ready``."""
     weight: int
     """About its bytes, or rows: what it takes, compared with the others."""
 
@@ -68,7 +70,8 @@ class Task:
     epoch: int
     plan_sha256: str
     version: str
-    numbers: Tuple[int, ...]
+    shares: Tuple[str, ...]
+    """The partitions, as --partitions of a worker takes them."""
     options: Mapping[str, Option]
 
 
@@ -93,7 +96,22 @@ def export(
     ``run.report`` is there. It raises a subclass of ``outhaul.OuthaulError`` as ``outhaul.export`` does. An exception inside
     it, or ``run.cancel()``, stops the job and the run, which then publishes nothing.
     """
-    return SparkRun(spark, "export", table, os.fspath(to), source, worker_options, options)
+    return SparkRun(spark, "export", os.fspath(to), source, worker_options, {"table": table, **options})
+
+
+def run(
+    spark: Any,
+    job: Union[str, "os.PathLike[str]"],
+    *,
+    source: Optional[str] = None,
+    worker_options: Optional[Mapping[str, Option]] = None,
+    **options: Option,
+) -> "SparkRun":
+    """All exports of a job file under one snapshot, their partitions read by the executors. Else as ``export``.
+
+    Options are the flags of ``outhaul run``. ``run.report`` has a report of each export.
+    """
+    return SparkRun(spark, "run", os.fspath(job), source, worker_options, options)
 
 
 def resume(
@@ -104,15 +122,15 @@ def resume(
     worker_options: Optional[Mapping[str, Option]] = None,
     **options: Option,
 ) -> "SparkRun":
-    """Goes on with a run that died at the destination ``to``: only what has no receipt is read. Else as ``export``.
+    """Goes on with a run that died at the destination ``to``, or with a job by its root: only what has no receipt is read. Else as ``export``.
 
     Somebody must still hold the run's snapshot: ``keep_snapshot`` of the export, or ``outhaul keep`` beside it.
     """
-    return SparkRun(spark, "resume", None, os.fspath(to), source, worker_options, options)
+    return SparkRun(spark, "resume", os.fspath(to), source, worker_options, options)
 
 
 class SparkRun:
-    """A run that the executors read for. ``export`` and ``resume`` make it."""
+    """A run that the executors read for. ``export``, ``run`` and ``resume`` make it."""
 
     run_id: str
     destination: str
@@ -131,8 +149,7 @@ class SparkRun:
         self,
         spark: Any,
         verb: str,
-        table: Optional[str],
-        to: str,
+        target: str,
         source: Optional[str],
         worker_options: Optional[Mapping[str, Option]],
         options: Mapping[str, Option],
@@ -143,7 +160,7 @@ class SparkRun:
         self._spark = spark
         self._worker_options = _of_workers(source, options, worker_options or {})
         settings: Dict[str, Option] = {**options, "workers": "external", "stdin": "watch"}
-        self._arguments, self._variables = command(verb, table, to, source, settings)
+        self._arguments, self._variables = command(verb, target, source, settings)
         self._job: Optional[_Job] = None
         self._cancelled = False
         self.receipts = []
@@ -168,14 +185,16 @@ class SparkRun:
         self.epoch = ready["epoch"]
         self.plan_sha256 = ready["plan_sha256"]
         self.max_workers = ready["max_workers"]
-        self.partitions = [Partition(one["number"], one["weight"]) for one in ready["partitions"]]
+        self.partitions = [
+            Partition(one["number"], one.get("export"), one["weight"]) for one in ready["partitions"]
+        ]
         task = Task(
             destination=self.destination,
             run_id=self.run_id,
             epoch=self.epoch,
             plan_sha256=self.plan_sha256,
             version=ready["outhaul_version"],
-            numbers=tuple(one.number for one in self.partitions),
+            shares=tuple(_share(one) for one in self.partitions),
             options=self._worker_options,
         )
         self._job = _Job(self._spark, task, f"outhaul {self.run_id}", self._tell, self._hang_up)
@@ -282,10 +301,14 @@ class SparkRun:
 
 
 def _reason(error: BaseException) -> str:
-    """The line of an error of Spark's that says why: the last exception that is named in it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Failed): ", line)]
-    return (named or lines)[-1 if named else 0].strip()
+    """The line of an error of Spark's that says why: the last exception that is named in it, in Python or in Java."""
+    lines = [re.sub(r"^(: |Caused by: )", "", line.strip()) for line in str(error).strip().splitlines()]
+    named = [line for line in lines if re.match(r"[\w.$]+(Error|Exception|Failed): ", line)]
+    return (named[-1:] or lines[:1] or [type(error).__name__])[0][:500]
+
+
+def _share(partition: Partition) -> str:
+    return str(partition.number) if partition.export is None else f"{partition.export}:{partition.number}"
 
 
 def _of_workers(
@@ -332,9 +355,9 @@ class _Job:
 
     def _run(self) -> None:
         try:
-            if self._task.numbers and not self._stop.is_set():
+            if self._task.shares and not self._stop.is_set():
                 _name_job(self._spark, self._tag, self._name)
-                count = len(self._task.numbers)
+                count = len(self._task.shares)
                 rows = self._spark.range(0, count, 1, count).mapInArrow(reader(self._task), "line string")
                 for row in rows.collect():
                     self._tell(row["line"])
@@ -410,13 +433,13 @@ def reader(task: Task) -> Callable[[Iterable[Any]], Iterator[Any]]:
 
         for batch in batches:
             for index in batch.column(0).to_pylist():
-                for line in work(task, task.numbers[index]):
+                for line in work(task, task.shares[index]):
                     yield pyarrow.RecordBatch.from_arrays([pyarrow.array([line], pyarrow.string())], names=["line"])
 
     return read
 
 
-def work(task: Task, number: int) -> Iterator[str]:
+def work(task: Task, share: str) -> Iterator[str]:
     """Runs a worker for one partition and yields its lines. The last one says `failed` where no worker would do better.
 
     Raises WorkerFailed where another attempt may.
@@ -437,17 +460,20 @@ def work(task: Task, number: int) -> Iterator[str]:
     worker = subprocess.Popen(
         [
             program, "worker", f"--destination={task.destination}", f"--run-id={task.run_id}", f"--epoch={task.epoch}",
-            f"--plan-sha256={task.plan_sha256}", f"--partitions={number}", "--stdin=watch", "--color=never", *arguments,
+            f"--plan-sha256={task.plan_sha256}", f"--partitions={share}", "--stdin=watch", "--color=never", *arguments,
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **variables},
     )  # fmt: skip
-    said: Dict[str, Any] = {}
+    failed: Dict[str, Any] = {}
     try:
         assert worker.stdout is not None
         for line in worker.stdout:
             said = parsed(line)
+            if said.get("type") == "failed":
+                # Of a job the first one names the export, and the last one is the worker's own end.
+                failed = failed or said
             if said.get("type") == "receipt":
                 yield line.decode("utf-8", "replace").rstrip()
         code = worker.wait()
@@ -459,11 +485,10 @@ def work(task: Task, number: int) -> Iterator[str]:
         worker.wait()
     if code == 0:
         return
-    failed = said if said.get("type") == "failed" else {}
-    message = f"partition {number}: {failed.get('message') or _how(code)}"
+    message = f"partition {share}: {failed.get('message') or _how(code)}"
     if code < 0 or code in TRY_AGAIN:
         raise WorkerFailed(f"{message} (exit code {code})")
-    yield _failed(code, message)
+    yield _failed(code, message, failed.get("export"))
 
 
 @functools.lru_cache(maxsize=4)
@@ -471,8 +496,9 @@ def _version_of(program: str) -> str:
     return version(program)
 
 
-def _failed(code: int, message: str) -> str:
-    return json.dumps({"type": "failed", "code": code, "message": message, "retryable": False})
+def _failed(code: int, message: str, export: Optional[int] = None) -> str:
+    of_job = {} if export is None else {"export": export}
+    return json.dumps({"type": "failed", **of_job, "code": code, "message": message, "retryable": False})
 
 
 def _how(code: int) -> str:

@@ -3,8 +3,8 @@
 use super::column::ColumnDecoder;
 use super::members::{Members, Print};
 use super::nested::{ListShape, Lists, StructShape, Structs};
-use super::text::text_writer;
 use super::numeric::Decimals;
+use super::text::text_writer;
 use super::values::{Bytes, Days, Digits, Double, Float, Long, Truth, ValueBuilder, Wide};
 use crate::model::{Carrier, CharPadding, JsonNan, Member, Policies, Precision, TimestampPrecision};
 use crate::source::postgres::plan::{ExtensionType, PgType, TypeKind, Wire};

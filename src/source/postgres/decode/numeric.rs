@@ -119,8 +119,7 @@ struct Header {
 impl Decimals {
     pub(super) fn new(precision: u8, scale: i8) -> Self {
         let bound = u64::try_from(POWERS[usize::from(precision.min(38))]).unwrap_or(u64::MAX);
-        let unknown =
-            Header { bytes: [u8::MAX; 8], length: 0, behind: 0, power: 0, divided: false, negative: false };
+        let unknown = Header { bytes: [u8::MAX; 8], length: 0, behind: 0, power: 0, divided: false, negative: false };
         Self { precision, scale, bound, known: [unknown; 4] }
     }
 
@@ -164,7 +163,8 @@ impl Header {
         let shift = i32::from(scale) + 4 * (weight + 1 - i32::try_from(count).ok()?);
         let divided = shift < 0;
         // Sixteen digits and three are below 2^64.
-        let power = usize::try_from(if divided { shift + 4 } else { shift }).ok().filter(|&power| !divided || power > 0)?;
+        let power =
+            usize::try_from(if divided { shift + 4 } else { shift }).ok().filter(|&power| !divided || power > 0)?;
         let behind = u32::try_from(64 - 16 * count).ok()?;
         let power = *SMALL_POWERS.get(power)?;
         Some(Self { bytes, length: value.len(), behind, power, divided, negative: sign == NEGATIVE })

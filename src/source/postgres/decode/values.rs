@@ -17,8 +17,8 @@ use super::loops::{
 };
 use super::members::Members;
 use super::nested::{Lists, Structs};
-use super::text::TextWriter;
 use super::numeric::Decimals;
+use super::text::TextWriter;
 use super::{numeric, scalar, wkb};
 
 /// The values of a column so far, NULLs as zeros or empty, and how the next ones are read.

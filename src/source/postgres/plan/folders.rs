@@ -43,7 +43,7 @@ pub(crate) fn check_folders(
         if is_of_row(&mentions, relation) {
             continue;
         }
-        let message = format!("--partition-by {name} names no column, and would put all rows into one folder");
+        let message = format!("--partition-by {name} names no column, and would make one folder of everything");
         return Err(SourceError::new(SourceFault::Usage, message)
             .with_hint("put {date} or {run_id} into --to for a folder of the whole export"));
     }
