@@ -6,7 +6,7 @@ use tokio::task::JoinError;
 /// An async task gave no result. A panic's own message, which may hold the values of rows and secrets, is not told: the
 /// panic hook says where it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TaskLost {
+pub(crate) enum TaskLost {
     /// It panicked.
     #[error("a task panicked")]
     Panicked,

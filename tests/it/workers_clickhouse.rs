@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::clickhouse_lineitem::{SUMS, TABLE as LINEITEM, own_sums};
 use crate::clickhouse_typed::found;
@@ -58,11 +58,13 @@ async fn quarters() -> ClickHouse {
     server
 }
 
-/// A table of four partitions, of each of which the server sends more than sockets take in.
+/// A table of two partitions, of each of which the server sends more than sockets take in, and a small one.
 async fn wide() -> ClickHouse {
     let server = clickhouse().await;
-    server.run("CREATE TABLE t (id UInt32, v String) ENGINE = MergeTree PARTITION BY id % 4 ORDER BY id").await;
-    server.run("INSERT INTO t SELECT number, randomPrintableASCII(5000) FROM numbers(12000)").await;
+    let table =
+        "CREATE TABLE t (id UInt32, v String) ENGINE = MergeTree PARTITION BY if(id < 12000, id % 2, 2) ORDER BY id";
+    server.run(table).await;
+    server.run("INSERT INTO t SELECT number, randomPrintableASCII(5000) FROM numbers(12100)").await;
     server
 }
 
@@ -81,6 +83,14 @@ async fn reading(server: &ClickHouse) -> u32 {
 
 async fn no_query_left(server: &ClickHouse) {
     eventually(GONE, "no query of the run", async || (reading(server).await == 0).then_some(())).await;
+}
+
+/// What a manifest says of its rows: a file of Parquet names its run, and threads of the server have no order.
+fn essence(manifest: &Value) -> Value {
+    let of = |part: &Value| json!([part["partition"], part["rows"]]);
+    let parts: Vec<Value> = parts(manifest).iter().map(of).collect();
+    let consistency = [&manifest["consistency"]["mode"], &manifest["consistency"]["note"]];
+    json!([manifest["schema"], manifest["totals"]["rows"], consistency, manifest["completeness"], parts])
 }
 
 /// W0: one worker or several, by whatever the plan splits, the export is that of a single process.
@@ -125,7 +135,7 @@ async fn the_export_is_that_of_a_single_process() {
             // The sample by which the key is cut is of no fixed order.
             assert_eq!(ours["totals"]["rows"], theirs["totals"]["rows"]);
         } else {
-            assert_eq!(comparable(ours), comparable(theirs), "{mode} {count}");
+            assert_eq!(essence(&ours), essence(&theirs), "{mode} {count}");
         }
     }
     no_query_left(&server).await;

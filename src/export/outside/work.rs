@@ -328,6 +328,10 @@ impl Joined {
     /// Waits until the journal names other keepers than these, if that is soon: the process that holds the run replaces
     /// them as exports of a job are done, and notes the new ones a moment later.
     async fn has_new_keepers(&self, held: &[String]) -> Result<bool, ExportError> {
+        // A source that holds no snapshot has nobody who could.
+        if held.is_empty() {
+            return Ok(false);
+        }
         let deadline = Instant::now() + failpoint::limit("new-keepers", NEW_KEEPERS);
         loop {
             if self.record.begun(&self.journal, false).await?.held != held {
