@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::clickhouse_fake::{Ending, FakeClickHouse, Scripted, frame};
 
-const MESSAGE: &str = "Code: 395. DB::Exception: no. (NO) (version 26.9.2.1)";
+const MESSAGE: &str = "Code: 395. DB::Exception: no";
 
 /// The bytes of a frame up to which nobody can know that it is one.
 const OPENING: usize = 35;
@@ -20,7 +20,7 @@ const OPENING: usize = 35;
 const CHANCE: usize = 6;
 
 /// Exports that run at the same time.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 4;
 
 /// What came of an answer: its bytes, and how the export ended with the proof of its manifest.
 async fn read(format: &str, answer: Scripted) -> (Vec<u8>, Result<String, ExportErrorKind>) {
@@ -108,7 +108,14 @@ async fn an_error_cut_at_each_of_its_bytes_is_in_no_output_and_no_cut_answer_is_
     for format in ["RowBinary", "Native", "CSV", "JSONEachRow", "JSON", "Parquet"] {
         for coding in [None, Some("gzip"), Some("zstd")] {
             for ending in [Ending::Broken, Ending::Clean] {
-                cases.extend((0..=length).map(|cut| Case { format, coding, cut, ending }));
+                // Each byte of what differs; of formats that end as another does, and in encodings, some.
+                let each = match (format, coding) {
+                    ("RowBinary" | "CSV", None) => true,
+                    ("JSON", None) | ("RowBinary", Some(_)) => ending == Ending::Broken,
+                    _ => false,
+                };
+                let cuts = (0..=length).step_by(if each { 1 } else { 25 });
+                cases.extend(cuts.map(|cut| Case { format, coding, cut, ending }));
             }
         }
     }
