@@ -24,7 +24,7 @@ use super::untrusted::unknown_host;
 use crate::base::voice;
 
 /// One server, found once: a name behind which a balancer sits must not answer twice.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Tcp { host: String, address: SocketAddr },
     Unix(PathBuf),
@@ -72,10 +72,14 @@ impl Connector {
         let config = &config;
         match self.pinned.get() {
             None => self.choose(config).await,
-            Some(endpoint) => match self.open(endpoint, config, TargetSessionAttrs::Any).await? {
-                Ok(connected) => Ok(connected),
-                Err(error) => failed(config, all(&[error])).await,
-            },
+            Some(endpoint) => self.open_pinned(endpoint, config).await,
+        }
+    }
+
+    async fn open_pinned(&self, endpoint: &Endpoint, config: &Config) -> Result<Connected, Error> {
+        match self.open(endpoint, config, TargetSessionAttrs::Any).await? {
+            Ok(connected) => Ok(connected),
+            Err(error) => failed(config, all(&[error])).await,
         }
     }
 
@@ -98,10 +102,12 @@ impl Connector {
                 for endpoint in endpoints {
                     match self.open(&endpoint, config, *target).await? {
                         Ok(connected) => {
-                            // A second caller may have pinned another candidate meanwhile; the server check of every
-                            // session finds out.
-                            self.pinned.get_or_init(|| endpoint);
-                            return Ok(connected);
+                            let pinned = self.pinned.get_or_init(|| endpoint.clone());
+                            if *pinned == endpoint {
+                                return Ok(connected);
+                            }
+                            // Another connection has chosen another candidate meanwhile.
+                            return self.open_pinned(pinned, config).await;
                         }
                         Err(error) => failures.push(error),
                     }

@@ -8,6 +8,7 @@ use deadpool_postgres::{
     ClientWrapper, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row, SimpleQueryMessage};
@@ -18,7 +19,7 @@ use super::silence::{INQUIRY_TIMEOUT, SOURCE_SILENCE};
 use crate::base::failpoint;
 use crate::base::postgres::canceller::Canceller;
 use crate::base::postgres::connector::{Connector, TLS_FILES_HINT};
-use crate::base::postgres::settings::{CONNECT_TIMEOUT, ConnectSettings};
+use crate::base::postgres::settings::{CONNECT_TIMEOUT, ConnectSettings, SslMode};
 use crate::base::postgres::stream::Lender;
 use crate::source::{SourceError, SourceFault};
 
@@ -106,6 +107,17 @@ impl Sessions {
     /// Whether they outlive the run.
     pub(crate) fn are_shared(&self) -> bool {
         self.terms.served.is_some()
+    }
+
+    /// As [`Self::get`], beside the `first` session, once that is let in. Encryption and a password take some round trips:
+    /// then both connect at the same time.
+    pub(crate) async fn second(&self, first: oneshot::Receiver<()>) -> Result<Session, SourceError> {
+        let settings = self.connector.settings();
+        if settings.password.is_none() && matches!(settings.ssl_mode, SslMode::Disable | SslMode::Prefer) {
+            let refused = |error| SourceError::new(SourceFault::Unavailable, "the first session").with_source(error);
+            first.await.map_err(refused)?;
+        }
+        self.get().await
     }
 
     /// Checks a session out, connecting where none is idle.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use super::blame;
 use super::catalog::{self, CatalogRelation, TreeNode};
 use super::connect::{Session, Sessions};
@@ -74,15 +76,20 @@ impl Planning {
         let (began, ReadRequest { run_id, shape, work, keep, .. }) = (Instant::now(), request);
         let (read_mode, keep) = (work.read_mode, *keep);
         let application = application(run_id);
-        let lock = sessions.get().await?;
+        let (let_in, first) = oneshot::channel();
         let locking = async {
+            let lock = sessions.get().await?;
+            // Who waits for it may have no need of it any more.
+            let _ = let_in.send(());
             let (server, meaning, found) = enter(&sessions, &lock, shape, work, &application).await?;
             let mut room = LockRoom::new(server.lock_table(), shape, work, keep);
             let locked = lock_relation(&lock, (shape, found), read_mode, &application, &mut room).await;
-            Ok::<_, SourceError>((server, meaning, locked, room))
+            Ok::<_, SourceError>((lock, server, meaning, locked, room))
         };
-        let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(connect_anchor(&sessions, read_mode)));
-        let (server, mut meaning, locked, mut room) = locked?;
+        // The session that will take the snapshot connects meanwhile. Where it cannot, it is asked for again.
+        let anchor = async { if read_mode == ReadMode::Copy { sessions.second(first).await.ok() } else { None } };
+        let (locked, anchor) = tokio::join!(Box::pin(locking), Box::pin(anchor));
+        let (lock, server, mut meaning, locked, mut room) = locked?;
         let (found, mut locks) = match locked {
             Ok(locked) => locked,
             Err(error) => {
@@ -236,15 +243,6 @@ pub(super) async fn tree_of(session: &Session, found: Option<&CatalogRelation>) 
     match found {
         Some(found) => catalog::tree(session, found.oid).await,
         None => Ok(Vec::new()),
-    }
-}
-
-/// Connects the session that will take the snapshot while the lock session is at work. Where it cannot be had, it is asked
-/// for again when it is needed.
-async fn connect_anchor(sessions: &Sessions, read_mode: ReadMode) -> Option<Session> {
-    match read_mode {
-        ReadMode::Copy => sessions.get().await.ok(),
-        ReadMode::Keyset { .. } => None,
     }
 }
 
