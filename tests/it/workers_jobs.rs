@@ -91,8 +91,11 @@ fn all_of(driver: &Driver, name: &str) -> String {
     format!("{name}:{}", own.map(|(_, number)| number.to_string()).collect::<Vec<_>>().join(","))
 }
 
+/// Partitions, each behind the number of its export.
+type Numbers = Vec<(u64, u64)>;
+
 /// The partitions that a worker has read, and those that had a receipt.
-fn told(run: &Run) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+fn told(run: &Run) -> (Numbers, Numbers) {
     let text = String::from_utf8_lossy(&run.stdout).into_owned();
     let (already, read): (Vec<Value>, Vec<Value>) =
         lines(&text, "receipt").into_iter().partition(|line| line["already"] == true);

@@ -152,12 +152,12 @@ impl ChPlanning<'_> {
 
     async fn plan(&self) -> Result<ChPlan, SourceError> {
         let (described, columns) = self.relation_and_columns().await?;
-        let ChDescribed { relation, columns: described, sorting_key, text } = described;
-        let key = self.key(&described, &columns)?;
+        let key = self.key(&described.columns, &columns)?;
+        let ChDescribed { relation, sorting_key, text, .. } = described;
         let ChProfile { threads, fixed, is_final, mutates } = self.profile().await?;
         // Whoever may not ask for fewer threads takes all of them with one statement.
         let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
-        let work = &self.request.work;
+        let (work, served) = (&self.request.work, self.request.work.served.is_some());
         let most = pace::readers(work.source_limits.max_bytes_per_second, most);
         let readers = work.readers.get().min(most).max(1);
         let mut plan = ChPlan {
@@ -179,8 +179,7 @@ impl ChPlanning<'_> {
             columns,
             key,
         };
-        let capped = self.request.work.cap.as_ref();
-        let served = self.request.work.served.is_some();
+        let capped = work.cap.as_ref();
         if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single || served {
             self.as_one(&mut plan, &sorting_key);
             if served {
@@ -189,7 +188,7 @@ impl ChPlanning<'_> {
             return Ok(plan);
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());
-        let choice = self.request.work.consistency;
+        let choice = work.consistency;
         let by_partition = choice == Some(ConsistencyChoice::PerPartition);
         let why = if choice == Some(ConsistencyChoice::SingleStatement) {
             Some("--consistency single_statement".to_owned())

@@ -127,7 +127,7 @@ impl Source for Postgres {
 
     fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>> {
         async move {
-            let (_planning, plan, request) = self.planned(requests).await?;
+            let (_planning, plan, request) = Box::pin(self.planned(requests)).await?;
             Ok(vec![plan.told(&request)?])
         }
         .boxed()
@@ -139,7 +139,8 @@ impl Source for Postgres {
                 let reading = Box::pin(several::begin(&self.connect, &requests)).await?;
                 return Ok(Arc::new(reading) as Arc<dyn Reading>);
             }
-            let (planning, plan, request) = self.planned(requests).await.inspect_err(|error| self.heed(error))?;
+            let planned = Box::pin(self.planned(requests)).await;
+            let (planning, plan, request) = planned.inspect_err(|error| self.heed(error))?;
             let reading = Box::pin(PostgresReading::new(planning, plan, &request)).await?;
             Ok(Arc::new(reading) as Arc<dyn Reading>)
         }
