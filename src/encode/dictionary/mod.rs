@@ -15,12 +15,11 @@ mod table;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanBufferBuilder, GenericByteArray, PrimitiveArray,
-    StringArray,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanBufferBuilder, PrimitiveArray, StringArray,
 };
 use arrow::datatypes::{
-    ByteArrayType, DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
 use parquet::basic::Type;
@@ -110,7 +109,8 @@ impl DictionaryChunk {
         match (values, array.data_type()) {
             (DistinctValues::Strings(strings), DataType::Utf8) => strings_of(array.as_string::<i32>(), strings, places),
             (DistinctValues::Strings(strings), DataType::Binary) => {
-                strings_of(array.as_binary::<i32>(), strings, places)
+                let array = array.as_binary::<i32>();
+                each(array, |row| strings.place(array.value(row)), places)
             }
             (DistinctValues::Integers(integers), DataType::Int16) => integers_of::<Int16Type>(array, integers, places),
             (DistinctValues::Integers(integers), DataType::Int32) => integers_of::<Int32Type>(array, integers, places),
@@ -317,16 +317,6 @@ fn each(
             Ok(())
         }),
     }
-}
-
-fn strings_of<T: ByteArrayType<Offset = i32>>(
-    array: &GenericByteArray<T>,
-    strings: &mut Strings,
-    places: &mut Vec<u16>,
-) -> Result<(), Full> {
-    let (bytes, ends) = (array.value_data(), array.value_offsets());
-    let at = |row: usize| ends[row].unsigned_abs() as usize;
-    each(array, |row| strings.place_at(bytes, at(row), at(row + 1) - at(row)), places)
 }
 
 #[inline]

@@ -15,10 +15,6 @@ const SLOTS: usize = 256;
 /// An odd number without pattern: the golden ratio's fraction of 2^64.
 const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Others of that kind: fractions of the roots of 2 and 3.
-const SCATTER_SECOND: u64 = 0x6a09_e667_f3bc_c909;
-const SCATTER_LAST: u64 = 0xbb67_ae85_84ca_a73b;
-
 /// More values, or longer ones, than a dictionary is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
@@ -66,6 +62,11 @@ impl Slots {
         }
         u16::try_from(place).map_err(|_| Full)
     }
+}
+
+#[inline]
+fn mix(hash: u64, word: u64) -> u64 {
+    (hash ^ word).wrapping_mul(SCATTER).rotate_left(29)
 }
 
 /// Numbers near the first one, in both directions, whose places stand in a table without hashes.
@@ -155,26 +156,12 @@ impl Strings {
     }
 
     /// The place of `value`, a new one where it has none.
-    #[cfg(test)]
-    fn place(&mut self, value: &[u8]) -> Result<u16, Full> {
-        self.place_at(value, 0, value.len())
-    }
-
-    /// The place of the `length` bytes at `start` of `bytes`, a new one where they have none.
     #[inline]
-    pub(super) fn place_at(&mut self, bytes: &[u8], start: usize, length: usize) -> Result<u16, Full> {
-        let Self { slots, page, spans } = self;
-        let words = ValueWords::of(bytes, start, length);
-        let found = slots.find(words.hash(length), |place| {
-            let (at, known) = spans[place];
-            let (at, known) = (at as usize, known as usize);
-            known == length
-                && ValueWords::of(page, at, known) == words
-                && (length <= WORDS_BYTES || page[at..at + known] == bytes[start..start + length])
-        });
-        match found {
+    pub(super) fn place(&mut self, value: &[u8]) -> Result<u16, Full> {
+        let hash = hash(value);
+        match self.slots.find(hash, |place| same(self.value(place), value)) {
             Ok(place) => Ok(place),
-            Err(slot) => self.add(slot, &bytes[start..start + length]),
+            Err(slot) => self.add(slot, value),
         }
     }
 
@@ -190,60 +177,49 @@ impl Strings {
         let Self { slots, page, spans } = self;
         slots.take(slot, place, |place| {
             let (start, length) = spans[place];
-            ValueWords::of(page, start as usize, length as usize).hash(length as usize)
+            hash(&page[start as usize..][..length as usize])
         })
     }
 }
 
-/// Bytes of a value that its [`ValueWords`] hold.
-const WORDS_BYTES: usize = 24;
-
-/// The first sixteen bytes of a value, and its last eight where there are more. With its length they are the whole value
-/// up to [`WORDS_BYTES`], and they cost no call for so few bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ValueWords([u64; 3]);
-
-impl ValueWords {
-    /// Those of the `length` bytes at `start` of `bytes`.
-    #[inline]
-    fn of(bytes: &[u8], start: usize, length: usize) -> Self {
-        let (first, second) = match bytes.get(start..).and_then(<[u8]>::first_chunk::<16>) {
-            Some(chunk) => halves(chunk),
-            None => Self::near_the_end(bytes, start),
-        };
-        if length > 16 {
-            let last = bytes[..start + length].last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
-            return Self([first, second, last]);
-        }
-        // What stands behind the value goes out.
-        let kept = |bytes: usize| u64::MAX.checked_shr(64 - 8 * u32::try_from(bytes.min(8)).unwrap_or(8)).unwrap_or(0);
-        Self([first & kept(length), second & kept(length.saturating_sub(8)), 0])
+/// The first and the last bytes of a short value as two words, which overlap; nothing of a call for so few bytes.
+#[inline]
+fn ends(value: &[u8]) -> Option<(u64, u64)> {
+    if let (Some(first), Some(last)) = (value.first_chunk::<8>(), value.last_chunk::<8>()) {
+        return (value.len() <= 16).then(|| (u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
     }
-
-    #[cold]
-    fn near_the_end(bytes: &[u8], start: usize) -> (u64, u64) {
-        let mut chunk = [0; 16];
-        let rest = bytes.get(start..).unwrap_or_default();
-        chunk[..rest.len()].copy_from_slice(rest);
-        halves(&chunk)
+    if let (Some(first), Some(last)) = (value.first_chunk::<4>(), value.last_chunk::<4>()) {
+        return Some((u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()));
     }
-
-    /// The products are independent of each other, so that the processor makes them at once.
-    #[inline]
-    fn hash(self, length: usize) -> u64 {
-        let Self([first, second, last]) = self;
-        let one = first.wrapping_mul(SCATTER);
-        let two = second.rotate_left(32).wrapping_mul(SCATTER_SECOND);
-        let three = (last ^ (length as u64)).wrapping_mul(SCATTER_LAST);
-        (one ^ two ^ three).wrapping_mul(SCATTER)
+    match *value {
+        [a, b, c] => Some((u16::from_le_bytes([a, b]).into(), c.into())),
+        [a, b] => Some((a.into(), b.into())),
+        [a] => Some((a.into(), 0)),
+        _ => Some((0, 0)),
     }
 }
 
 #[inline]
-fn halves(chunk: &[u8; 16]) -> (u64, u64) {
-    let both = u128::from_le_bytes(*chunk);
-    #[expect(clippy::cast_possible_truncation, reason = "the lower and the upper half")]
-    (both as u64, (both >> 64) as u64)
+fn hash(value: &[u8]) -> u64 {
+    let length = value.len() as u64;
+    if let Some((first, last)) = ends(value) {
+        return mix(mix(length, first), last).wrapping_mul(SCATTER);
+    }
+    let (words, _) = value.as_chunks::<8>();
+    let last = value.last_chunk::<8>().map_or(0, |last| u64::from_le_bytes(*last));
+    words.iter().fold(mix(length, last), |hash, word| mix(hash, u64::from_le_bytes(*word))).wrapping_mul(SCATTER)
+}
+
+#[inline]
+fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    if let (Some(one), Some(other)) = (ends(one), ends(other)) {
+        return one == other;
+    }
+    let ((ours, _), (theirs, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    ours.iter().zip(theirs).all(|(ours, theirs)| ours == theirs) && one.last_chunk::<8>() == other.last_chunk::<8>()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(super) fn frame_header(bytes: &[u8]) -> Result<Unit, FrameError> {
 /// One row, whose first byte stands at `base` of the input, or the trailer.
 #[inline]
 pub(super) fn frame_row(bytes: &[u8], base: usize, row: &mut [Field], rows_before: u64) -> Result<Unit, FrameError> {
-    let Some((&count, mut rest)) = bytes.split_first_chunk::<2>() else {
+    let Some((&count, _)) = bytes.split_first_chunk::<2>() else {
         return Ok(Unit::Short(2));
     };
     let count = i16::from_be_bytes(count);
@@ -56,29 +56,26 @@ pub(super) fn frame_row(bytes: &[u8], base: usize, row: &mut [Field], rows_befor
             found: count,
         });
     }
-    let end = base + bytes.len();
-    let columns = row.len();
+    let mut position = 2;
     for (index, field) in row.iter_mut().enumerate() {
-        let Some((&length, values)) = rest.split_first_chunk::<4>() else {
-            return Ok(Unit::Short(bytes.len() - rest.len() + 4));
+        let Some(&length) = bytes.get(position..).and_then(<[u8]>::first_chunk::<4>) else {
+            return Ok(Unit::Short(position + 4));
         };
-        rest = values;
+        position += 4;
         let length = i32::from_be_bytes(length);
         if let Ok(length) = u32::try_from(length) {
-            #[expect(clippy::cast_possible_truncation, reason = "a place in the input, which is below 4 GiB")]
-            let start = (end - values.len()) as u32;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the four bytes before it lie in the input, which is below 4 GiB"
+            )]
+            let start = (base + position) as u32;
             *field = Field::at(start, length);
-            let Some(behind) = values.get(length as usize..) else {
-                let value_end = bytes.len() - values.len() + length as usize;
-                // The length of the next field is wanted, too.
-                return Ok(Unit::Short(value_end + if index + 1 < columns { 4 } else { 0 }));
-            };
-            rest = behind;
+            position += length as usize;
         } else if length == -1 {
             *field = Field::ABSENT;
         } else {
             return Err(FrameError::FieldLength { row: rows_before + 1, field: index + 1, length });
         }
     }
-    Ok(Unit::Whole(bytes.len() - rest.len()))
+    Ok(if position <= bytes.len() { Unit::Whole(position) } else { Unit::Short(position) })
 }
