@@ -107,7 +107,10 @@ impl DictionaryChunk {
     fn try_push(&mut self, array: &ArrayRef) -> Result<(), Full> {
         let (values, places) = (&mut self.values, &mut self.places);
         match (values, array.data_type()) {
-            (DistinctValues::Strings(strings), DataType::Utf8) => strings_of(array.as_string::<i32>(), strings, places),
+            (DistinctValues::Strings(strings), DataType::Utf8) => {
+                let array = array.as_string::<i32>();
+                each(array, |row| strings.place(array.value(row).as_bytes()), places)
+            }
             (DistinctValues::Strings(strings), DataType::Binary) => {
                 let array = array.as_binary::<i32>();
                 each(array, |row| strings.place(array.value(row)), places)
