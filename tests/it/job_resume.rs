@@ -227,7 +227,10 @@ async fn killed_at_any_moment_and_resumed_forty_tables_are_of_one_instant() {
         tokio::time::sleep(Duration::from_millis(random.random_range(100..4_000))).await;
         running.signal("KILL").await;
         running.wait().await;
-        let by_root = if nth % 2 == 0 { resume(&pg, &night).run().await.code } else { 2 };
+        let before = night.committed().len();
+        let by_root = if nth % 2 == 0 { Some(resume(&pg, &night).run().await) } else { None };
+        let told = by_root.as_ref().map_or(String::new(), |run| format!("{before} before; {}", run.stderr));
+        let by_root = by_root.map_or(2, |run| run.code);
         // Killed so early that not all of them had begun, it is for the command that knows what was asked for.
         assert!([0, 2].contains(&by_root), "kill {nth} of seed {seed}: {by_root}");
         if by_root == 2 {
@@ -240,7 +243,7 @@ async fn killed_at_any_moment_and_resumed_forty_tables_are_of_one_instant() {
         assert_eq!(
             (snapshots.len(), &night.record()["one_instant"]),
             (1, &Value::Bool(true)),
-            "kill {nth} of seed {seed}"
+            "kill {nth} of seed {seed}, resumed by its root with {by_root}: {told}"
         );
         for [lost, rows] in foreign_keys(&night.out("")).await {
             assert!(lost == 0 && rows >= 900, "kill {nth} of seed {seed}: {lost} of {rows}");
