@@ -66,6 +66,7 @@ class World:
         self.stop_file = self.work / "receipted"
         self.bucket = os.environ["OUTHAUL_TEST_S3_BUCKET"]
         os.environ.update({
+            "SPARK_CASES": str(self.work),
             "AWS_ENDPOINT": os.environ["OUTHAUL_TEST_S3_ENDPOINT"], "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": os.environ["OUTHAUL_TEST_S3_ACCESS_KEY"],
             "AWS_SECRET_ACCESS_KEY": os.environ["OUTHAUL_TEST_S3_SECRET_KEY"],
@@ -141,7 +142,15 @@ print(*(one["Key"] for one in found.get("Uploads", []) if one["Key"].startswith(
         return len(re.findall(r"outhaul/\w+/reader.*: COPY \(", self.log.read_text(errors="replace")))
 
     def worker_processes(self):
-        return [pid for pid, words in command_lines().items() if words[1:2] == ["worker"] and "outhaul" in words[0]]
+        """Those of these cases: others on this machine may be of anybody."""
+        found = [pid for pid, words in command_lines().items() if words[1:2] == ["worker"] and "outhaul" in words[0]]
+        return [pid for pid in found if self.is_ours(pid)]
+
+    def is_ours(self, pid):
+        try:
+            return f"SPARK_CASES={self.work}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
 
     def nothing_left(self, place):
         until("no worker process", lambda: not self.worker_processes(), GONE_SECONDS)
@@ -332,7 +341,9 @@ class Cases:
             until("a receipt", self.world.stop_file.exists)
             there = [int(file.name.split("-")[0]) for file in Path(place).glob("_outhaul/*/receipts/*.json")]
             # All at once, as a machine dies: a worker that is told to stop in this moment takes its part back.
-            for pid in [*self.world.worker_processes(), *self.cluster.executors()]:
+            workers = self.world.worker_processes()
+            assert workers, "no worker reads"
+            for pid in [*workers, *self.cluster.executors()]:
                 os.kill(pid, signal.SIGKILL)
             until("no worker", lambda: not self.world.worker_processes(), GONE_SECONDS)
             self.passing.held = False

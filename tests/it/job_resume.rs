@@ -2,6 +2,7 @@
 //! `--run-id`. What is read under a snapshot that is still held is of that instant.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -213,6 +214,14 @@ async fn a_signal_leaves_one_export_to_resume_too() {
     no_sessions_left(&pg).await;
 }
 
+/// Whether the snapshot of a run that was killed is held outside of it, by the journals. One that was killed before that may be
+/// gone on with while its sessions are still ending, and what is not read by then is of another moment.
+fn is_kept(night: &Night) -> bool {
+    let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut journals = entries(night.out("")).map(|out| out.join("_outhaul/night-1")).filter(|run| run.exists());
+    journals.all(|run| entries(run.join("keepers")).next().is_some())
+}
+
 #[tokio::test]
 async fn killed_at_any_moment_and_resumed_forty_tables_are_of_one_instant() {
     let kills = std::env::var("OUTHAUL_TEST_KILLS").map_or(3, |kills| kills.parse().unwrap());
@@ -227,7 +236,7 @@ async fn killed_at_any_moment_and_resumed_forty_tables_are_of_one_instant() {
         tokio::time::sleep(Duration::from_millis(random.random_range(100..4_000))).await;
         running.signal("KILL").await;
         running.wait().await;
-        let before = night.committed().len();
+        let (kept, before) = (is_kept(&night), night.committed().len());
         let by_root = if nth % 2 == 0 { Some(resume(&pg, &night).run().await) } else { None };
         let told = by_root.as_ref().map_or(String::new(), |run| format!("{before} before; {}", run.stderr));
         let by_root = by_root.map_or(2, |run| run.code);
@@ -240,11 +249,13 @@ async fn killed_at_any_moment_and_resumed_forty_tables_are_of_one_instant() {
         assert_eq!(committed.len(), 40, "kill {nth} of seed {seed}");
         let id = |name: &String| manifest(&night.out(name))["consistency"]["snapshots"][0]["id"].to_string();
         let snapshots: BTreeSet<String> = committed.iter().map(id).collect();
-        assert_eq!(
-            (snapshots.len(), &night.record()["one_instant"]),
-            (1, &Value::Bool(true)),
-            "kill {nth} of seed {seed}, resumed by its root with {by_root}: {told}"
-        );
+        let one = snapshots.len() == 1;
+        let what = format!("kill {nth} of seed {seed}, resumed by its root with {by_root}: {told}");
+        assert!(one || !kept, "{what}");
+        assert_eq!(night.record()["one_instant"], one, "{what}");
+        if !one {
+            continue;
+        }
         for [lost, rows] in foreign_keys(&night.out("")).await {
             assert!(lost == 0 && rows >= 900, "kill {nth} of seed {seed}: {lost} of {rows}");
         }
