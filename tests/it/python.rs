@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use outhaul::cli::exit;
-use outhaul::model::ExportErrorKind;
 use serde_json::{Value, json};
 
+use crate::readme::KINDS;
 use crate::support::job::no_sessions_left;
 use crate::support::pg::pg;
 use crate::support::run::{Outhaul, program};
@@ -103,25 +103,7 @@ fn errors(found: &Value) {
         (&killed["class"], &killed["code"], &killed["retryable"]),
         (&json!("OuthaulError"), &json!(-9), &json!(true))
     );
-    let kinds = [
-        ExportErrorKind::Internal,
-        ExportErrorKind::Usage,
-        ExportErrorKind::SourceAuthentication,
-        ExportErrorKind::SourceUnavailable,
-        ExportErrorKind::SnapshotLost,
-        ExportErrorKind::SchemaChanged,
-        ExportErrorKind::Data,
-        ExportErrorKind::StatementRejected,
-        ExportErrorKind::GaveWay,
-        ExportErrorKind::DestinationAuthentication,
-        ExportErrorKind::DestinationUnavailable,
-        ExportErrorKind::DestinationTaken,
-        ExportErrorKind::DestinationFull,
-        ExportErrorKind::Verification,
-        ExportErrorKind::Interrupted,
-        ExportErrorKind::Terminated,
-    ];
-    let mut wanted: BTreeSet<u64> = kinds.into_iter().map(|kind| u64::from(exit::failed(kind))).collect();
+    let mut wanted: BTreeSet<u64> = KINDS.into_iter().map(|kind| u64::from(exit::failed(kind))).collect();
     wanted.insert(u64::from(exit::TRUNCATED));
     let told: BTreeSet<u64> = found["codes"].as_array().unwrap().iter().map(|code| code.as_u64().unwrap()).collect();
     assert_eq!(told, wanted);

@@ -14,7 +14,7 @@ use crate::support::s3::s3;
 use crate::support::variable;
 
 /// Every way in which a run can end without a commit.
-const KINDS: [ExportErrorKind; 16] = [
+pub(crate) const KINDS: [ExportErrorKind; 16] = [
     ExportErrorKind::Internal,
     ExportErrorKind::Usage,
     ExportErrorKind::SourceAuthentication,
