@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::error::ExportError;
 use super::hold::own_files;
 use super::leftovers::{DeadRun, Settled};
-use super::place::place_by;
+use super::place::{of_run, place_by};
 use crate::commit::Placement;
 use crate::model::{CredentialCommand, ExportErrorKind};
 use crate::store::owner::{forget, owner};
@@ -80,6 +80,9 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
         if Some(journal.run_id()) == alive.as_deref() {
             continue;
         }
+        let found = (&destination, &placement);
+        let destination = of_run((&request.destination, credentials), found, journal.run_id()).await?;
+        let journal = Journal::new(destination.clone(), journal.run_id());
         if ended {
             // Only its records are left: the role that exported could not remove them.
             if !request.dry_run {

@@ -13,7 +13,7 @@ use super::finish::locate;
 use super::request::ExportRequest;
 use crate::base::failpoint;
 use crate::commit::Placement;
-use crate::model::{ExportErrorKind, Visibility};
+use crate::model::{CommitOptions, ExportErrorKind, ObjectOptions, ServerSideEncryption, Visibility};
 use crate::store::{AttemptSeed, Journal, unreadable};
 
 /// The version of `run.json` that is written, and the newest that is read.
@@ -32,6 +32,8 @@ pub(crate) struct RunIdentity {
     pub(crate) visibility: Option<Visibility>,
     /// Where its files stand below the destination.
     placement: Option<Placement>,
+    /// How S3 was told to encrypt what it wrote; of no class, and without tags.
+    pub(crate) encryption: ObjectOptions,
     /// The version of the file, where that is newer than this one's.
     newer: Option<u32>,
 }
@@ -46,6 +48,8 @@ struct RunFile<'a> {
     seed: String,
     visibility: &'static str,
     placement: PlacementFile,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption: Option<EncryptionFile>,
 }
 
 /// The same as it is read: whatever is missing, or of another type, is not known.
@@ -62,6 +66,8 @@ struct FoundFile {
     visibility: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     placement: Option<PlacementFile>,
+    #[serde(default, deserialize_with = "lenient")]
+    encryption: Option<EncryptionFile>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +75,16 @@ struct PlacementFile {
     kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EncryptionFile {
+    /// In the words of S3.
+    sse: ServerSideEncryption,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kms_key_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bucket_key: Option<bool>,
 }
 
 /// The stable facts inside a `plan.json`: all that tells of a run of 0.1.0.
@@ -112,7 +128,8 @@ impl RunIdentity {
         if failpoint::off("run-record") {
             return Ok(());
         }
-        let json = bytes(&request.commit.run_id, created_at, seed, request.commit.visibility, placement)?;
+        let CommitOptions { run_id, visibility, objects, .. } = &request.commit;
+        let json = bytes(run_id, created_at, seed, *visibility, placement, objects)?;
         // Only of these it is known without the file that nothing is visible, and where all of it is.
         if request.commit.visibility == Visibility::AtCommit && *placement == Placement::Parts {
             return Ok(journal.note_run(json.into()).await?);
@@ -173,7 +190,15 @@ impl RunIdentity {
     }
 
     fn unknown() -> Self {
-        Self { outhaul_version: None, created_at: None, seed: None, visibility: None, placement: None, newer: None }
+        Self {
+            outhaul_version: None,
+            created_at: None,
+            seed: None,
+            visibility: None,
+            placement: None,
+            encryption: ObjectOptions::default(),
+            newer: None,
+        }
     }
 }
 
@@ -184,6 +209,7 @@ fn bytes(
     seed: AttemptSeed,
     visibility: Visibility,
     placement: &Placement,
+    objects: &ObjectOptions,
 ) -> Result<Vec<u8>, ExportError> {
     let visibility = match visibility {
         Visibility::AtCommit => "at_commit",
@@ -201,6 +227,11 @@ fn bytes(
         seed: seed.to_hex(),
         visibility,
         placement: PlacementFile { kind: kind.to_owned(), name },
+        encryption: objects.sse.map(|sse| EncryptionFile {
+            sse,
+            kms_key_id: objects.sse_kms_key_id.clone(),
+            bucket_key: objects.sse_bucket_key,
+        }),
     };
     serde_json::to_vec(&file).map_err(|error| ExportError::internal("writing run.json").with_source(error))
 }
@@ -224,6 +255,12 @@ fn of_run(bytes: &[u8]) -> Option<RunIdentity> {
             ("single", Some(name)) => Some(Placement::Single { name }),
             _ => None,
         }),
+        encryption: file.encryption.map_or_else(ObjectOptions::default, |found| ObjectOptions {
+            sse: Some(found.sse),
+            sse_kms_key_id: found.kms_key_id,
+            sse_bucket_key: found.bucket_key,
+            ..ObjectOptions::default()
+        }),
         newer: (file.version > VERSION).then_some(file.version),
     })
 }
@@ -242,7 +279,7 @@ fn of_plan(bytes: &[u8]) -> RunIdentity {
         Some("AsWritten") => Some(Visibility::AsWritten),
         _ => None,
     };
-    RunIdentity { outhaul_version, created_at, seed, visibility, placement, newer: None }
+    RunIdentity { outhaul_version, created_at, seed, visibility, placement, ..RunIdentity::unknown() }
 }
 
 /// A member of which nothing is known where it has another type.
@@ -263,18 +300,27 @@ mod tests {
         AttemptSeed::from_hex("00ce61faa0b26aa9").unwrap()
     }
 
-    fn kinds() -> [(&'static str, Visibility, Placement); 2] {
+    fn kinds() -> [(&'static str, Visibility, Placement, ObjectOptions); 3] {
+        let encryption = ObjectOptions {
+            sse: Some(ServerSideEncryption::Kms),
+            sse_kms_key_id: Some("alias/lake".to_owned()),
+            sse_bucket_key: Some(true),
+            ..ObjectOptions::default()
+        };
+        let single = Placement::Single { name: "orders \"7\".csv".to_owned() };
         [
-            ("parts", Visibility::AtCommit, Placement::Parts),
-            ("single", Visibility::AsWritten, Placement::Single { name: "orders \"7\".csv".to_owned() }),
+            ("parts", Visibility::AtCommit, Placement::Parts, ObjectOptions::default()),
+            ("single", Visibility::AsWritten, single, ObjectOptions::default()),
+            ("encrypted", Visibility::AtCommit, Placement::Parts, encryption),
         ]
     }
 
     #[test]
     fn the_goldens_are_what_is_written_today_and_are_read() {
-        for (name, visibility, placement) in kinds() {
+        for (name, visibility, placement, encryption) in kinds() {
             let created_at = "2026-11-28T17:44:27.152983017Z".parse().unwrap();
-            let written = bytes("20261128T174427Z-9f3a2b1c", created_at, seed(), visibility, &placement).unwrap();
+            let written =
+                bytes("20261128T174427Z-9f3a2b1c", created_at, seed(), visibility, &placement, &encryption).unwrap();
             let file = format!("{GOLDEN}/{name}.json");
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
                 std::fs::create_dir_all(GOLDEN).unwrap();
@@ -294,6 +340,7 @@ mod tests {
             let found = of_run(&golden).unwrap();
             assert_eq!((found.seed, found.visibility, found.newer), (Some(seed()), Some(visibility), None));
             assert!(found.is_of(&placement));
+            assert_eq!(found.encryption, encryption);
         }
     }
 
@@ -302,9 +349,11 @@ mod tests {
     }
 
     fn changed(member: &str, value: Value) -> RunIdentity {
-        let mut json: Value =
-            serde_json::from_slice(&bytes("r", now(), seed(), Visibility::AtCommit, &Placement::Parts).unwrap())
-                .unwrap();
+        let plain = ObjectOptions::default();
+        let mut json: Value = serde_json::from_slice(
+            &bytes("r", now(), seed(), Visibility::AtCommit, &Placement::Parts, &plain).unwrap(),
+        )
+        .unwrap();
         json[member] = value;
         of_run(json.to_string().as_bytes()).unwrap()
     }
@@ -318,6 +367,7 @@ mod tests {
         assert_eq!(changed("seed", json!(7)).seed, None);
         assert_eq!(changed("created_at", json!("yesterday")), RunIdentity { created_at: None, ..plain.clone() });
         assert_eq!(changed("placement", json!({"kind": "tree"})).placement, None);
+        assert_eq!(changed("encryption", json!({"sse": "later"})), plain);
         assert_eq!(changed("version", json!(2)).newer, Some(2));
         for broken in ["", "{", "[]", "{}", r#"{"version":1"#, r#"{"version":-1}"#] {
             assert_eq!(of_run(broken.as_bytes()), None, "{broken}");

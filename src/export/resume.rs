@@ -19,7 +19,7 @@ use super::leftovers::DeadRun;
 use super::mark::Mark;
 use super::outside::Outside;
 use super::patience::{ABORT_PATIENCE, to_its_end};
-use super::place::place_by;
+use super::place::{of_run, place_by};
 use super::planned::Planned;
 use super::record::RunRecord;
 use super::run::{Carry, ONLY, Run, unless_cancelled};
@@ -98,7 +98,8 @@ async fn resumed(
     let found = find(&destination, &placement, request.take_over);
     let record = match unless_cancelled(&cancel, found).await? {
         RunState::Committed(existing) => {
-            return committed(destination, placement, &existing, started).await;
+            let asked = (request.destination.as_str(), request.aws_credential_command.as_ref());
+            return committed(asked, (destination, placement), &existing, started).await;
         }
         RunState::Open(record) => *record,
     };
@@ -141,12 +142,13 @@ fn keyed(protect: Option<ProtectOptions>, key: &ProtectKeyPlace) -> Result<Optio
 
 /// Finishes an export that has committed, and reports it.
 pub(super) async fn committed(
-    destination: Destination,
-    placement: Placement,
+    asked: (&str, Option<&CredentialCommand>),
+    (destination, placement): (Destination, Placement),
     existing: &Existing,
     started: Instant,
 ) -> Result<ExportReport, ExportError> {
     let run_id = &existing.manifest.run_id;
+    let destination = of_run(asked, (&destination, &placement), run_id).await?;
     let journal = Journal::new(destination.clone(), run_id.clone());
     let place = RunTarget::Destination { journal, destination, placement };
     place.repair(run_id).await?;

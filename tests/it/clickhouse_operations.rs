@@ -207,6 +207,39 @@ async fn readers_together_take_no_more_threads_than_one_query_may() {
     }
 }
 
+/// A server runs no two queries of one id: whoever asks second is refused, and a kill meant for one ends the other.
+#[tokio::test]
+async fn no_two_processes_call_a_query_the_same() {
+    let server = numbers(10).await;
+    let url = server.url("writer");
+    let verbatim = ["--query", "SELECT id FROM t FORMAT JSONEachRow"];
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept");
+    let kept = kept.to_str().unwrap();
+    server.export(&["--table", "t", "--to", kept, "--run-id", "kept"]).run().await.expect(0);
+    for round in ["one", "two"] {
+        let to = folder.path().join(round);
+        let own = to.with_extension("own");
+        let (to, own) = (to.to_str().unwrap(), own.to_str().unwrap());
+        for run in [
+            outhaul(["ls", "--from", &url]),
+            outhaul(["plan", "--from", &url, "--table", "t"]),
+            outhaul(["verify", kept, "--against-source", "--from", &url]),
+            server.export(&["--table", "t", "--to", to, "--run-id", "same"]),
+            server.export(&[&verbatim[..], &["--to", own, "--run-id", "same"]].concat()),
+        ] {
+            run.env("CLICKHOUSE_PASSWORD", &server.password).run().await.expect(0);
+        }
+    }
+    server.run("SYSTEM FLUSH LOGS query_log").await;
+    let of_ours = "system.query_log WHERE current_database = currentDatabase() AND type = 'QueryStart' \
+        AND query_id LIKE 'outhaul-%'";
+    let all: u32 = server.run(&format!("SELECT count() FROM {of_ours}")).await.trim().parse().unwrap();
+    assert!(all > 20, "{all}");
+    let twice = format!("SELECT query_id, groupArray(query) FROM {of_ours} GROUP BY query_id HAVING count() > 1");
+    assert_eq!(server.run(&twice).await, "");
+}
+
 /// A server that answers each request with these bytes and goes.
 async fn says(answer: &'static [u8]) -> (u16, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -357,7 +357,8 @@ async fn a_standby_misses_nothing_and_a_promoted_one_begins_anew() {
     let standby = primary.standby(&[&streams[..], &["hot_standby_feedback=on"]].concat()).await;
     primary.batch(&format!("{TABLE}; insert into t (v) values ('before')")).await;
     let caught_up = async || {
-        let lsn = crate::support::pg::rows(&primary.connect().await, "select pg_current_wal_lsn()").await;
+        // The tests' servers commit asynchronously: what is written, let alone sent, may lack the last commits.
+        let lsn = crate::support::pg::rows(&primary.connect().await, "select pg_current_wal_insert_lsn()").await;
         let lsn = lsn[0][0].clone().unwrap();
         let sql = format!("select pg_last_wal_replay_lsn() >= '{lsn}'");
         crate::support::eventually(std::time::Duration::from_secs(20), "replay", async || {

@@ -1,9 +1,10 @@
 //! How a store is told to keep what it is given: the headers of the requests that come to it.
 
+use crate::crash::kill;
 use crate::support::http_proxy::{Op, Proxy, Seen};
 use crate::support::night::Night;
 use crate::support::pg::{Pg, pg};
-use crate::support::run::{Run, outhaul};
+use crate::support::run::{Outhaul, Run, Stop, outhaul};
 use crate::support::s3::s3;
 use crate::support::{unique, variable};
 
@@ -154,6 +155,45 @@ async fn the_records_of_a_job_are_encrypted_as_its_exports_are() {
         }
         let puts = proxy.seen(Op::Put, "");
         assert!(!all || headers(&puts, "x-amz-server-side-encryption").iter().all(Option::is_some), "{puts:?}");
+    }
+}
+
+/// Whoever finishes a commit that died was told nothing of encryption: the dead run's own record says it.
+#[tokio::test]
+async fn what_a_dead_commit_lacked_is_encrypted_as_its_run_was() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let s3 = s3();
+    let kms = ["--sse", "aws:kms", "--sse-kms-key-id", "alias/lake", "--sse-bucket-key"];
+    for (command, off) in [("clean", ""), ("resume", ""), ("clean", "encrypted-records")] {
+        let proxy = Proxy::encrypting(&s3.endpoint).await;
+        let to = format!("s3://{}/{}", variable("OUTHAUL_TEST_S3_OPEN_BUCKET"), unique());
+        let store = [
+            ("AWS_ENDPOINT", proxy.endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_SKIP_SIGNATURE", "true"),
+        ];
+        let at_store = |run: Outhaul| store.iter().fold(run, |run, (name, value)| run.env(name, *value));
+        let stop = Stop::at("sent");
+        let own = ["export", "--from", &pg.url, "--table", "t", "--to", &to];
+        let running = at_store(outhaul(own.iter().chain(&kms))).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        kill(running).await;
+        proxy.forget();
+        let from: &[&str] = if command == "resume" { &["--take-over", "--from", &pg.url] } else { &[] };
+        let finished = at_store(outhaul([command, to.as_str()].iter().chain(from)));
+        finished.env("OUTHAUL_TEST_OFF", off).run().await.expect(0);
+        assert!(!proxy.seen(Op::Put, "/_SUCCESS").is_empty(), "{command}");
+        for (name, value) in [
+            ("x-amz-server-side-encryption", "aws:kms"),
+            ("x-amz-server-side-encryption-aws-kms-key-id", "alias/lake"),
+            ("x-amz-server-side-encryption-bucket-key-enabled", "true"),
+        ] {
+            let found = headers(&proxy.seen(Op::Put, ""), name);
+            let encrypted = found.iter().all(|found| found.as_deref() == Some(value));
+            assert_eq!(encrypted, off.is_empty(), "{command} {off:?} {name}: {found:?}");
+        }
     }
 }
 

@@ -331,6 +331,35 @@ async fn the_words_of_a_server_are_told_of_no_protected_value() {
     assert!(run.stderr.contains("emial"), "{}", run.stderr);
 }
 
+/// Counting again runs the export's own predicate, over rows that have come since.
+#[tokio::test]
+async fn counting_again_at_the_source_tells_of_no_protected_value() {
+    let pg = pg(18).await;
+    let server = clickhouse().await;
+    pg.batch("create table people (id int primary key, email text)").await;
+    server.run("CREATE TABLE people (id UInt32, email String) ENGINE = MergeTree ORDER BY id").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (folder.path().join("pg"), folder.path().join("ch"));
+    let (ours, theirs) = (ours.to_str().unwrap(), theirs.to_str().unwrap());
+    let drop = ["--table", "people", "--protect", "email=drop"];
+    outhaul(["export", "--from", &pg.url].iter().chain(&drop).chain(&["--where", "email::int > 5", "--to", ours]))
+        .run()
+        .await
+        .expect(0);
+    server.export(&[&drop[..], &["--where", "toInt32(email) > 5", "--to", theirs]].concat()).run().await.expect(0);
+    pg.batch("insert into people values (1, 'plantedmail')").await;
+    server.run("INSERT INTO people VALUES (1, 'plantedmail')").await;
+    for (from, to) in [(pg.url.as_str(), ours), (&server.url("writer"), theirs)] {
+        for (off, seen) in [("", false), ("hidden-words", true)] {
+            let run = outhaul(["verify", to, "--against-source", "--from", from, "--report", "json", "-v"]);
+            let run = run.env("CLICKHOUSE_PASSWORD", &server.password).env("OUTHAUL_TEST_OFF", off).run().await;
+            let said = format!("{}{}", run.stderr, String::from_utf8_lossy(&run.stdout));
+            assert_eq!(run.code, 15, "{said}");
+            assert_eq!(said.contains("plantedmail"), seen, "{to} {off:?}: {said}");
+        }
+    }
+}
+
 fn job(pg: &Pg, file: &Path) -> Outhaul {
     outhaul(["run", file.to_str().unwrap(), "--from", &pg.url, "--report", "json", "--progress", "none"])
 }

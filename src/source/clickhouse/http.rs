@@ -24,7 +24,7 @@ use super::error::{ClickHouseError, of_status};
 use super::frame::{FrameEnd, FrameScanner, HELD_BACK};
 use super::kill::{QueryName, RunningQuery};
 use super::names::literal;
-use super::prepare::query_id;
+use super::prepare::{prefix, query_id};
 use super::unreached::of_http;
 use crate::base::http::{BodyCoding, CodingChoice, HttpServer};
 use crate::base::postgres::password;
@@ -63,11 +63,11 @@ pub(crate) struct ClickHouseHttp {
 }
 
 impl ClickHouseHttp {
-    /// The first address of `settings`. The ids of small questions begin with `prefix`.
+    /// The first address of `settings`. The ids of small questions begin as those of the run `run_id` do.
     ///
     /// # Errors
     /// TLS cannot be prepared, or the address is a Unix socket.
-    pub(crate) fn new(settings: &ConnectSettings, coding: CodingChoice, prefix: String) -> Result<Self, SourceError> {
+    pub(crate) fn new(settings: &ConnectSettings, coding: CodingChoice, run_id: &str) -> Result<Self, SourceError> {
         let Some(ServerAddress::Tcp { host, port }) = settings.addresses.first() else {
             return Err(SourceError::new(SourceFault::Usage, "ClickHouse is reached at a host and a port"));
         };
@@ -81,7 +81,7 @@ impl ClickHouseHttp {
             coding,
             between: OnceLock::new(),
             pace: None,
-            prefix,
+            prefix: prefix(run_id),
             running: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
         })

@@ -7,7 +7,7 @@ use super::columns::ChColumn;
 use super::http::ClickHouseHttp;
 use super::pace;
 use super::plan::{ChPlan, ChRelation};
-use super::prepare::{ChPlanning, prefix, typed};
+use super::prepare::{ChPlanning, typed};
 use super::reading::{ChRecord, ClickHouseReading};
 use super::seats::{self, WorkerSeats};
 use super::typed_settings::wanted;
@@ -35,7 +35,7 @@ pub(super) async fn join(
     let most = together(&record.plan, request.work.source_limits.max_bytes_per_second, most);
     // Each reads at its share of the run's rate.
     let rate = share(request.work.source_limits.max_bytes_per_second, most);
-    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, prefix(&request.run_id))?.paced(rate));
+    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, &request.run_id)?.paced(rate));
     let mut needed = wanted(settings);
     needed.push(seats::WANTED);
     let session = typed(http, &needed).await?;

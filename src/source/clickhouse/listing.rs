@@ -14,7 +14,7 @@ const TABLES: &str = "SELECT database, name, engine, total_rows, total_bytes FRO
 /// # Errors
 /// The server fails.
 pub(crate) async fn list(settings: &ConnectSettings) -> Result<Vec<ListedRelation>, SourceError> {
-    let session = session(settings, "outhaul-ls".to_owned(), None).await?;
+    let session = session(settings, "ls", None).await?;
     let rows = session.ask("listing the tables", TABLES, &[]).await?;
     Ok(rows.into_iter().filter_map(relation).collect())
 }

@@ -68,10 +68,10 @@ pub(crate) fn prefix(run_id: &str) -> String {
 /// The server cannot be reached or refuses, or is too old.
 pub(crate) async fn session(
     settings: &ConnectSettings,
-    prefix: String,
+    run_id: &str,
     rate: Option<NonZeroU64>,
 ) -> Result<Arc<ClickHouseSession>, SourceError> {
-    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, prefix)?.paced(rate));
+    let http = Arc::new(ClickHouseHttp::new(settings, CodingChoice::Plain, run_id)?.paced(rate));
     typed(http, &wanted(settings)).await
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -
     let limits = request.work.source_limits;
     let deadline = limits.max_duration.and_then(|limit| Instant::now().checked_add(limit));
     let planned = async {
-        let session = session(settings, prefix(&request.run_id), limits.max_bytes_per_second).await?;
+        let session = session(settings, &request.run_id, limits.max_bytes_per_second).await?;
         let planning = ChPlanning { session: &session, request, database: &settings.database };
         let plan = planning.plan().await?;
         Ok(Prepared { session, plan, deadline })

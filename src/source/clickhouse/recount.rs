@@ -2,7 +2,7 @@
 
 use super::columns::usage;
 use super::names::{quoted, table};
-use super::prepare::{prefix, session};
+use super::prepare::session;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::RelationRequest;
 use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
@@ -12,7 +12,7 @@ use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 /// # Errors
 /// The relation or one of its columns is gone, or the server fails.
 pub(crate) async fn recount(settings: &ConnectSettings, request: &RecountRequest) -> Result<Recounted, SourceError> {
-    let session = session(settings, prefix(&request.run_id), None).await?;
+    let session = session(settings, &request.run_id, None).await?;
     let from = match &request.relation {
         RelationRequest::Table(name) => {
             let (database, name) =

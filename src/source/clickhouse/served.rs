@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::columns::ChColumnFacts;
 use super::describe::ChDescribed;
 use super::key_ranges;
-use super::prepare::{ChPlanning, prefix, session};
+use super::prepare::{ChPlanning, session};
 use super::scope;
 use super::settings::ClickHouseSession;
 use super::types::ChType;
@@ -38,7 +38,7 @@ impl ChQuestion {
     async fn begin(settings: &ConnectSettings, request: ServedRequest) -> Result<Self, SourceError> {
         // Each has ids of its own: one that is given up kills its own statement.
         let id = format!("{ASKING}-{:08x}", rand::random::<u32>());
-        let session = session(settings, prefix(&id), None).await?;
+        let session = session(settings, &id, None).await?;
         Ok(Self { session, request: request.read_request(&id), database: settings.database.clone() })
     }
 

@@ -85,7 +85,7 @@ impl VerbatimReading {
         }
         let id = prefix(&request.run_id);
         let rate = request.work.source_limits.max_bytes_per_second;
-        let http = Arc::new(ClickHouseHttp::new(settings, settings.compression, id.clone())?.paced(rate));
+        let http = Arc::new(ClickHouseHttp::new(settings, settings.compression, &request.run_id)?.paced(rate));
         let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
         let plan = Arc::new(plan(request, &format, &session));
         let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
