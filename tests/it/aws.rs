@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::job::command;
 use crate::support::pg::{Pg, pg};
-use crate::support::run::{Outhaul, Run};
+use crate::support::run::{Outhaul, Run, outhaul};
 use crate::support::s3::{S3, s3};
+use crate::support::unique;
 
 /// A relation and a prefix, and no keys in the environment.
 struct Rig {
@@ -88,6 +89,38 @@ async fn a_profile_of_a_file_writes_to_s3() {
     let run = rig.export(&[]).env("AWS_PROFILE", "night").env("AWS_SHARED_CREDENTIALS_FILE", "~/keys").run().await;
     let run = rig.keeps(run.expect(0));
     assert_eq!(run.report["rows"], 10);
+}
+
+/// Several could say them: the plan names the one whom the export believes.
+#[tokio::test]
+async fn a_plan_names_who_gives_the_credentials() {
+    let rig = Rig::new(10).await;
+    let [key, secret] = rig.keys();
+    rig.write(".aws/credentials", &format!("[night]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"));
+    let tool = rig.program("tool", 3_600);
+    for (variables, args, who, code) in [
+        (&[("AWS_PROFILE", "night")][..], &[][..], "profile night", 0),
+        (&[("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "canary")], &[], "AWS_ACCESS_KEY_ID", 20),
+        (&[("AWS_PROFILE", "nowhere")], &["--aws-credential-command", &tool], "the AWS credential command", 0),
+    ] {
+        let to = rig.s3.url(&unique());
+        let own = ["--from", &rig.pg.url, "--table", "t", "--to", &to];
+        for command in ["plan", "export"] {
+            let run = outhaul([command].iter().chain(&own).chain(args))
+                .env("AWS_ENDPOINT", &rig.s3.endpoint)
+                .env("AWS_REGION", "us-east-1")
+                .env("HOME", rig.home.path())
+                .env("AWS_EC2_METADATA_DISABLED", "true");
+            let run = variables.iter().fold(run, |run, (name, value)| run.env(name, *value)).run().await;
+            let run = rig.keeps(run);
+            if command == "plan" {
+                let shown = String::from_utf8_lossy(&run.stdout);
+                assert!(shown.contains(&format!("credentials by {who}")), "{who}: {shown}{}", run.stderr);
+            } else {
+                assert_eq!(run.code, code, "{who}: {}", run.stderr);
+            }
+        }
+    }
 }
 
 #[tokio::test]
