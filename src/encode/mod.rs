@@ -1,10 +1,10 @@
 //! Stage 3, ENCODE: batches become the bytes of one part. Synchronous, without IO (invariant I8).
 
+mod chunk;
 mod compress;
 #[cfg(test)]
 mod conformance;
 mod csv;
-mod dictionary;
 mod folders;
 mod lines;
 mod ndjson;

@@ -12,7 +12,7 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, Write
 use parquet::schema::types::ColumnPath;
 use zstd::bulk;
 
-use super::dictionary::{self, PageCodec};
+use super::chunk::{self, OwnWay, PageCodec};
 use super::row_group::RowGroups;
 use super::steer::{Choice, choose};
 use super::text::cells;
@@ -72,15 +72,14 @@ impl ParquetEncoder {
         if let WriterState::Waiting(_) = &self.writer
             && let WriterState::Waiting(properties) = std::mem::replace(&mut self.writer, WriterState::Lost)
         {
-            let (properties, dictionaries) = self.steered(*properties, batch);
+            let (properties, ways) = self.steered(*properties, batch);
             let codec = match self.compression {
                 Compression::Zstd(level) => PageCodec::Zstd(bulk::Compressor::new(level).map_err(ParquetError::from)?),
                 _ => PageCodec::None,
             };
             let ParquetOptions { row_group_rows, row_group_bytes, .. } = self.options;
             let schema = Arc::clone(&self.schema);
-            let groups =
-                RowGroups::new(schema, properties.build(), dictionaries, codec, row_group_rows, row_group_bytes)?;
+            let groups = RowGroups::new(schema, properties.build(), ways, codec, row_group_rows, row_group_bytes)?;
             self.writer = WriterState::Open(Box::new(groups));
         }
         match &mut self.writer {
@@ -89,36 +88,36 @@ impl ParquetEncoder {
         }
     }
 
-    /// Chooses the encoding of each leaf, `batch` being the first of the part. Tells of each column whether a dictionary
-    /// of our own writes it.
+    /// Chooses the encoding of each leaf, `batch` being the first of the part. Tells of each column how we write it
+    /// ourselves.
     fn steered(
         &self,
         mut builder: WriterPropertiesBuilder,
         batch: Option<&RecordBatch>,
-    ) -> (WriterPropertiesBuilder, Vec<bool>) {
-        // Other codecs are the Parquet crate's own, and so are their dictionaries.
+    ) -> (WriterPropertiesBuilder, Vec<Option<OwnWay>>) {
+        // Other codecs are the Parquet crate's own, and so are their pages.
         let ours = matches!(self.compression, Compression::Zstd(_) | Compression::None);
-        let mut dictionaries = Vec::with_capacity(self.columns.len());
+        let mut ways = Vec::with_capacity(self.columns.len());
         for (index, column) in self.columns.iter().enumerate() {
             let values = batch.and_then(|batch| batch.columns().get(index));
             let mut leaves = Vec::new();
             add_leaves(&mut vec![column.name.clone()], &column.carrier, column.statistics, values, &mut leaves);
-            let mut dictionary = false;
+            let mut way = None;
             for Leaf { path, carrier, statistics, values } in leaves {
                 let ParquetOptions { row_group_rows, delta, .. } = self.options;
-                let choice = match choose(&carrier, statistics, values.as_ref(), row_group_rows, delta) {
-                    Choice::Dictionary if ours && dictionary::is_for(&column.carrier) => {
-                        dictionary = true;
+                let mut choice = choose(&carrier, statistics, values.as_ref(), row_group_rows, delta);
+                if ours && chunk::is_for(&column.carrier) {
+                    way = own_way(choice);
+                    if way == Some(OwnWay::Dictionary) {
                         // The crate goes on where the dictionary has grown too large.
-                        Choice::Plain
+                        choice = Choice::Plain;
                     }
-                    choice => choice,
-                };
+                }
                 builder = encoded(builder, path, choice);
             }
-            dictionaries.push(dictionary);
+            ways.push(way);
         }
-        (builder, dictionaries)
+        (builder, ways)
     }
 
     /// The batch under the plan's names and promises, so that nothing else reaches the file.
@@ -172,6 +171,16 @@ impl Encoder for ParquetEncoder {
         writer.finish()?;
         Self::drain(writer.finished(), out);
         Ok(EncodeSummary { rows: Some(self.rows), header_rows: 0, header_bytes: 0, changed: Box::default() })
+    }
+}
+
+fn own_way(choice: Choice) -> Option<OwnWay> {
+    match choice {
+        Choice::Dictionary => Some(OwnWay::Dictionary),
+        Choice::Delta => Some(OwnWay::Deltas { compressed: true }),
+        Choice::DeltaUncompressed => Some(OwnWay::Deltas { compressed: false }),
+        Choice::Lengths => Some(OwnWay::Lengths),
+        Choice::Plain => None,
     }
 }
 

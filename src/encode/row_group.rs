@@ -9,11 +9,10 @@ use parquet::arrow::arrow_writer::{
     ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, ArrowWriterOptions, compute_leaves,
 };
 use parquet::errors::ParquetError;
-use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
-use super::dictionary::{DictionaryChunk, PageCodec};
+use super::chunk::{ColumnChunk, OwnWay, PageCodec};
 
 /// Writes one file, one row group in memory.
 pub(super) struct RowGroups {
@@ -21,8 +20,8 @@ pub(super) struct RowGroups {
     file: SerializedFileWriter<Vec<u8>>,
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
-    /// Of each column whether it is written by its places in a dictionary of our own.
-    dictionaries: Vec<bool>,
+    /// How each column is written by us; `None` where the Parquet crate writes it.
+    ways: Vec<Option<OwnWay>>,
     codec: PageCodec,
     rows_max: usize,
     bytes_max: usize,
@@ -33,25 +32,27 @@ pub(super) struct RowGroups {
 struct OpenRowGroup {
     columns: Vec<ColumnWriter>,
     rows: usize,
+    /// Its place in the file.
+    number: usize,
 }
 
 enum ColumnWriter {
     /// The leaves of any column.
     Leaves(Vec<ArrowColumnWriter>),
-    /// A column that repeats, and who writes it if it no longer does.
-    Dictionary(Box<DictionaryChunk>, Box<ArrowColumnWriter>),
+    /// One leaf.
+    Ours(ColumnChunk),
 }
 
 impl RowGroups {
-    /// A file whose row groups have at most so many rows, and end once they have so many bytes. `dictionaries` tells of
-    /// each column whether `codec` and a dictionary are to write it; `properties` must have none for these.
+    /// A file whose row groups have at most so many rows, and end once they have so many bytes. `ways` tells of
+    /// each column how it is written with `codec`; `properties` must have no dictionary for these.
     ///
     /// # Errors
     /// A column that the format cannot hold.
     pub(super) fn new(
         schema: SchemaRef,
         properties: WriterProperties,
-        dictionaries: Vec<bool>,
+        ways: Vec<Option<OwnWay>>,
         codec: PageCodec,
         rows_max: NonZeroU64,
         bytes_max: NonZeroU64,
@@ -62,7 +63,7 @@ impl RowGroups {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(&schema), options)?;
         let (file, factory) = writer.into_serialized_writer()?;
         let (rows_max, bytes_max) = (bound(rows_max), bound(bytes_max));
-        Ok(Self { file, factory, schema, dictionaries, codec, rows_max, bytes_max, group: None })
+        Ok(Self { file, factory, schema, ways, codec, rows_max, bytes_max, group: None })
     }
 
     /// Takes in a batch; row groups that it fills are written.
@@ -74,12 +75,7 @@ impl RowGroups {
         while from < batch.num_rows() {
             let group = match &mut self.group {
                 Some(group) => group,
-                none => none.insert(OpenRowGroup::new(
-                    &self.factory,
-                    self.file.flushed_row_groups(),
-                    &self.schema,
-                    &self.dictionaries,
-                )?),
+                none => none.insert(OpenRowGroup::new(&self.factory, &self.file, &self.schema, &self.ways)?),
             };
             let room = group.room(self.rows_max, self.bytes_max);
             if room == 0 {
@@ -87,7 +83,7 @@ impl RowGroups {
                 continue;
             }
             let rows = room.min(batch.num_rows() - from);
-            group.write(&batch.slice(from, rows), &self.schema, &mut self.dictionaries)?;
+            group.write(&batch.slice(from, rows), &self.schema, (&self.factory, &mut self.ways, &mut self.codec))?;
             from += rows;
             if group.rows >= self.rows_max || group.bytes() >= self.bytes_max {
                 self.end_group()?;
@@ -131,7 +127,7 @@ impl RowGroups {
                         leaves.next();
                     }
                 }
-                ColumnWriter::Dictionary(chunk, _) => {
+                ColumnWriter::Ours(chunk) => {
                     let leaf = leaves.next().ok_or_else(|| missing("a leaf"))?;
                     let (bytes, close) = chunk.close(leaf, &mut self.codec)?;
                     out.append_column(&bytes, close)?;
@@ -144,26 +140,32 @@ impl RowGroups {
 }
 
 impl OpenRowGroup {
-    /// The row group after those `before` it, with room for as many rows as the last of them.
+    /// The row group after those that the file has, with room for as many rows as the last of them.
     fn new(
         factory: &ArrowRowGroupWriterFactory,
-        before: &[RowGroupMetaData],
+        file: &SerializedFileWriter<Vec<u8>>,
         schema: &SchemaRef,
-        dictionaries: &[bool],
+        ways: &[Option<OwnWay>],
     ) -> Result<Self, ParquetError> {
+        let before = file.flushed_row_groups();
         let rows = before.last().map_or(0, |group| usize::try_from(group.num_rows()).unwrap_or(0));
-        let mut writers = factory.create_column_writers(before.len())?.into_iter();
-        let column = |(field, dictionary): (&std::sync::Arc<Field>, &bool)| {
-            let mut leaves: Vec<_> = writers.by_ref().take(leaves_of(field)).collect();
-            if !dictionary {
-                return Ok(ColumnWriter::Leaves(leaves));
-            }
-            let writer = leaves.pop().ok_or_else(|| missing("a writer"))?;
-            let chunk = DictionaryChunk::new(field.data_type().clone(), rows);
-            Ok(ColumnWriter::Dictionary(Box::new(chunk), Box::new(writer)))
+        let number = before.len();
+        // Each has a compressor, and there may be none to compress.
+        let theirs =
+            if ways.iter().all(Option::is_some) { Vec::new() } else { factory.create_column_writers(number)? };
+        let mut theirs = theirs.into_iter();
+        let mut leaves = file.schema_descr().columns();
+        let column = |(field, way): (&std::sync::Arc<Field>, &Option<OwnWay>)| {
+            let writers: Vec<_> = theirs.by_ref().take(leaves_of(field)).collect();
+            let (own, rest) = leaves.split_at_checked(leaves_of(field)).ok_or_else(|| missing("a leaf"))?;
+            leaves = rest;
+            Ok(match (way, own) {
+                (Some(way), [leaf]) => ColumnWriter::Ours(ColumnChunk::new(*way, field.data_type(), leaf, rows)),
+                _ => ColumnWriter::Leaves(writers),
+            })
         };
-        let columns = schema.fields().iter().zip(dictionaries).map(column).collect::<Result<_, ParquetError>>()?;
-        Ok(Self { columns, rows: 0 })
+        let columns = schema.fields().iter().zip(ways).map(column).collect::<Result<_, ParquetError>>()?;
+        Ok(Self { columns, rows: 0, number })
     }
 
     /// Rows that can be added: within the bounds if those to come are as large as those that came.
@@ -181,11 +183,21 @@ impl OpenRowGroup {
         &mut self,
         batch: &RecordBatch,
         schema: &SchemaRef,
-        dictionaries: &mut [bool],
+        (factory, ways, codec): (&ArrowRowGroupWriterFactory, &mut [Option<OwnWay>], &mut PageCodec),
     ) -> Result<(), ParquetError> {
-        let columns = self.columns.iter_mut().zip(dictionaries);
-        for ((column, dictionary), (field, array)) in columns.zip(schema.fields().iter().zip(batch.columns())) {
-            column.write(dictionary, field, array)?;
+        let (columns, mut first) = (self.columns.iter_mut().zip(ways), 0);
+        for ((column, way), (field, array)) in columns.zip(schema.fields().iter().zip(batch.columns())) {
+            if let ColumnWriter::Ours(chunk) = column
+                && !chunk.push(array, codec)?
+            {
+                *way = None;
+                let theirs = factory.create_column_writers(self.number)?.into_iter();
+                column.go_on(theirs.skip(first).take(1).collect(), field)?;
+            }
+            if let ColumnWriter::Leaves(writers) = column {
+                write(writers, field, array)?;
+            }
+            first += leaves_of(field);
         }
         self.rows += batch.num_rows();
         Ok(())
@@ -194,31 +206,20 @@ impl OpenRowGroup {
     fn bytes(&self) -> usize {
         let bytes = |column: &ColumnWriter| match column {
             ColumnWriter::Leaves(writers) => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
-            ColumnWriter::Dictionary(chunk, _) => chunk.bytes(),
+            ColumnWriter::Ours(chunk) => chunk.bytes(),
         };
         self.columns.iter().map(bytes).sum()
     }
 }
 
 impl ColumnWriter {
-    /// Takes in an array; where a dictionary has grown too large for it, `dictionary` becomes false.
-    fn write(&mut self, dictionary: &mut bool, field: &Field, array: &ArrayRef) -> Result<(), ParquetError> {
-        if let Self::Dictionary(chunk, _) = self {
-            if chunk.push(array) {
-                return Ok(());
-            }
-            *dictionary = false;
-            let Self::Dictionary(chunk, writer) = std::mem::replace(self, Self::Leaves(Vec::new())) else {
-                return Err(missing("a dictionary"));
-            };
-            let mut writers = vec![*writer];
+    /// Has the Parquet crate go on with a column whose dictionary has grown too large.
+    fn go_on(&mut self, mut writers: Vec<ArrowColumnWriter>, field: &Field) -> Result<(), ParquetError> {
+        if let Self::Ours(chunk) = std::mem::replace(self, Self::Leaves(Vec::new())) {
             write(&mut writers, field, &chunk.into_array()?)?;
-            *self = Self::Leaves(writers);
         }
-        match self {
-            Self::Leaves(writers) => write(writers, field, array),
-            Self::Dictionary(..) => Err(missing("a writer")),
-        }
+        *self = Self::Leaves(writers);
+        Ok(())
     }
 }
 

@@ -292,6 +292,18 @@ impl Cut {
     }
 }
 
+/// A value that no value from `value` on is below, of 64 bytes at most.
+pub(super) fn least_bound(value: &[u8], text: bool) -> Vec<u8> {
+    let cut = Cut::new(value);
+    if text { whole_characters(&cut.prefix).as_bytes().to_vec() } else { cut.prefix }
+}
+
+/// A value that no value up to `value` is above, of about as many; `None` where there is none.
+pub(super) fn greatest_bound(value: &[u8], text: bool) -> Option<Vec<u8>> {
+    let cut = Cut::new(value);
+    if text { text_bound(&cut).map(String::into_bytes) } else { byte_bound(cut) }
+}
+
 fn byte_texts(extremes: Option<(Cut, Cut)>, carrier: &Carrier) -> (Option<String>, Option<String>, bool) {
     let Some((min, max)) = extremes else { return (None, None, false) };
     let exact = !min.truncated && !max.truncated;

@@ -41,12 +41,12 @@ pub(super) fn append_levels(bits: &[u8], count: usize, nulls: usize, out: &mut V
         return;
     }
     let groups = count.div_ceil(GROUP);
-    varint(groups << 1 | 1, out);
+    varint((groups << 1 | 1) as u64, out);
     out.extend_from_slice(&bits[..groups]);
 }
 
 fn repeat(index: u16, count: usize, width: u8, out: &mut Vec<u8>) {
-    varint(count << 1, out);
+    varint((count << 1) as u64, out);
     out.extend_from_slice(&index.to_le_bytes()[..usize::from(width).div_ceil(8)]);
 }
 
@@ -55,7 +55,7 @@ fn pack(indices: &[u16], width: u8, out: &mut Vec<u8>) {
     if indices.is_empty() {
         return;
     }
-    varint(indices.len().div_ceil(GROUP) << 1 | 1, out);
+    varint((indices.len().div_ceil(GROUP) << 1 | 1) as u64, out);
     let (groups, rest) = indices.as_chunks::<GROUP>();
     let mut last = [0; GROUP];
     last[..rest.len()].copy_from_slice(rest);
@@ -71,7 +71,8 @@ fn pack(indices: &[u16], width: u8, out: &mut Vec<u8>) {
     }
 }
 
-fn varint(mut value: usize, out: &mut Vec<u8>) {
+/// Seven bits a byte, the lowest first.
+pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;

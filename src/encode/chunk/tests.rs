@@ -1,10 +1,15 @@
-use arrow::array::{Date32Array, Decimal128Array, Int16Array, Int64Array, TimestampMicrosecondArray};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, AsArray, BinaryArray, Date32Array, Decimal128Array, Int16Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
 use arrow::compute::concat;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Date32Type, Decimal128Type, Int16Type, Int64Type, Schema, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
-use parquet::basic::BoundaryOrder;
+use parquet::basic::{BoundaryOrder, Encoding, Type};
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -12,10 +17,19 @@ use proptest::prelude::*;
 
 use super::super::row_group::RowGroups;
 use super::*;
+use crate::encode::samples::scrambled;
 use crate::model::Precision;
 
-/// A file with one row group of one column: the arrays, one after the other.
-fn written(arrays: &[ArrayRef], nullable: bool, ours: bool, zstd: bool) -> Bytes {
+const DELTAS: OwnWay = OwnWay::Deltas { compressed: true };
+
+/// The ways for values of this type.
+fn ways(array: &ArrayRef) -> [OwnWay; 2] {
+    let strings = matches!(array.data_type(), DataType::Utf8 | DataType::Binary);
+    [OwnWay::Dictionary, if strings { OwnWay::Lengths } else { DELTAS }]
+}
+
+/// A file with one row group of one column: the arrays, one after the other, written by us or by the Parquet crate.
+fn written(arrays: &[ArrayRef], nullable: bool, way: OwnWay, ours: bool, zstd: bool) -> Bytes {
     let field = arrow::datatypes::Field::new("c", arrays[0].data_type().clone(), nullable);
     let schema = Arc::new(Schema::new(vec![field]));
     let compression = if zstd {
@@ -26,7 +40,12 @@ fn written(arrays: &[ArrayRef], nullable: bool, ours: bool, zstd: bool) -> Bytes
     let properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(compression)
-        .set_dictionary_enabled(!ours)
+        .set_dictionary_enabled(!ours && way == OwnWay::Dictionary)
+        .set_encoding(match way {
+            OwnWay::Dictionary => Encoding::PLAIN,
+            OwnWay::Deltas { .. } => Encoding::DELTA_BINARY_PACKED,
+            OwnWay::Lengths => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+        })
         .build();
     let batches =
         arrays.iter().map(|array| RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(array)]).unwrap());
@@ -37,7 +56,7 @@ fn written(arrays: &[ArrayRef], nullable: bool, ours: bool, zstd: bool) -> Bytes
     }
     let codec = if zstd { PageCodec::Zstd(zstd::bulk::Compressor::new(1).unwrap()) } else { PageCodec::None };
     let bound = std::num::NonZeroU64::new(1 << 40).unwrap();
-    let mut groups = RowGroups::new(Arc::clone(&schema), properties, vec![true], codec, bound, bound).unwrap();
+    let mut groups = RowGroups::new(Arc::clone(&schema), properties, vec![Some(way)], codec, bound, bound).unwrap();
     batches.for_each(|batch| groups.write(&batch).unwrap());
     groups.finish().unwrap();
     std::mem::take(groups.finished()).into()
@@ -59,15 +78,21 @@ fn chunk(file: &Bytes) -> (ColumnChunkMetaData, ColumnIndexMetaData, Vec<(i64, i
     (metadata.row_group(0).column(0).clone(), index.column_index(0).unwrap().clone(), pages)
 }
 
-/// The values come back, the footer says what it says with the Parquet crate's own dictionary, and the page index is true.
+/// The values come back, the footer says what it says with the Parquet crate's own pages, and the page index is true.
 fn check(arrays: &[ArrayRef], nullable: bool) {
+    ways(&arrays[0]).into_iter().for_each(|way| check_way(arrays, nullable, way));
+}
+
+fn check_way(arrays: &[ArrayRef], nullable: bool, way: OwnWay) {
     let expected = concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>()).unwrap();
     for zstd in [false, true] {
-        let ours = written(arrays, nullable, true, zstd);
+        let ours = written(arrays, nullable, way, true, zstd);
         assert_eq!(read(ours.clone()).as_ref(), expected.as_ref());
-        let theirs = written(arrays, nullable, false, zstd);
+        let theirs = written(arrays, nullable, way, false, zstd);
         let ((ours, our_index, our_pages), (theirs, ..)) = (chunk(&ours), chunk(&theirs));
-        assert_eq!(ours.encodings().collect::<Vec<_>>(), theirs.encodings().collect::<Vec<_>>());
+        let encodings = |chunk: &ColumnChunkMetaData| chunk.encodings().collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(encodings(&ours), encodings(&theirs), "{way:?}");
+        assert_eq!(ours.page_encoding_stats().map(Vec::len), theirs.page_encoding_stats().map(Vec::len));
         assert_eq!(ours.num_values(), theirs.num_values());
         assert_eq!(ours.unencoded_byte_array_data_bytes(), theirs.unencoded_byte_array_data_bytes());
         assert_eq!(ours.dictionary_page_offset(), theirs.dictionary_page_offset());
@@ -214,11 +239,67 @@ fn what_grows_too_large_goes_on_without_a_dictionary() {
         [long(0, 10), long(10, 40_000), long(3, 200)],
         [long(30_001, 3), long(0, 7), long(0, 7)],
     ] {
-        let file = written(&arrays, true, true, true);
+        let file = written(&arrays, true, OwnWay::Dictionary, true, true);
         let expected = concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>()).unwrap();
         assert_eq!(chunk(&file).0.dictionary_page_offset(), None);
         assert_eq!(read(file).as_ref(), expected.as_ref());
     }
+}
+
+/// Integers of every width and texts of every length, in pages of their own.
+#[test]
+fn what_hardly_repeats_comes_back() {
+    let noise = |row: i64, bits: u32| scrambled(row, i64::MAX) >> (63 - bits);
+    for bits in [0, 1, 7, 8, 20, 31] {
+        let values: Vec<Option<i64>> =
+            (0..45_000).map(|row| (row % 11 > 0 || bits < 8).then(|| noise(row, bits))).collect();
+        let texts = values.iter().map(|value| value.map(|value| "ä".repeat(usize::try_from(value % 30).unwrap())));
+        let ints = || values.iter().map(|value| value.map(|value| i32::try_from(value).unwrap()));
+        let all: [(ArrayRef, OwnWay); 3] = [
+            (Arc::new(values.iter().copied().collect::<Int64Array>()), DELTAS),
+            (Arc::new(ints().collect::<Date32Array>()), DELTAS),
+            (Arc::new(texts.collect::<StringArray>()), OwnWay::Lengths),
+        ];
+        for (array, way) in all {
+            check_way(&halves(&array), true, way);
+        }
+    }
+    let ends: ArrayRef = Arc::new(Int64Array::from(vec![i64::MIN, i64::MAX, 0, i64::MAX, i64::MIN, -1, 1]));
+    check_way(&[ends], false, DELTAS);
+    let ends: ArrayRef = Arc::new(Date32Array::from(vec![i32::MIN, i32::MAX, 0, i32::MAX, i32::MIN, -1, 1]));
+    check_way(&[ends], false, DELTAS);
+}
+
+/// Bounds of long texts are cut, as the Parquet crate cuts them; a page of large ones ends early.
+#[test]
+fn long_texts_have_short_bounds_and_pages_of_few() {
+    let texts = |all: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(all)) };
+    let bytes = |all: Vec<Vec<u8>>| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(all)) };
+    let long = |head: &str| format!("{head}{}", "é".repeat(60));
+    for array in [
+        texts(vec![long("b"), "a".to_owned(), long("c")]),
+        texts(vec![long("b"), long("a"), long("")]),
+        bytes(vec![vec![7; 100], vec![255; 64], vec![]]),
+        texts(vec![String::new()]),
+    ] {
+        let [ours, theirs] =
+            [true, false].map(|ours| chunk(&written(&[Arc::clone(&array)], false, OwnWay::Lengths, ours, true)));
+        let ends = |chunk: &ColumnChunkMetaData| {
+            let found = chunk.statistics().unwrap();
+            let [least, greatest] = [found.min_bytes_opt(), found.max_bytes_opt()].map(|end| end.map(<[u8]>::to_vec));
+            (least, greatest, found.min_is_exact(), found.max_is_exact())
+        };
+        assert_eq!(ends(&ours.0), ends(&theirs.0));
+        assert_eq!(indexed(&ours.1, 0), indexed(&theirs.1, 0));
+    }
+    // Nothing short is above these.
+    let file = written(&[bytes(vec![vec![255; 100]])], false, OwnWay::Lengths, true, true);
+    assert_eq!(read(file).len(), 1);
+    let large = texts((0..900).map(|row| format!("{row}{}", "x".repeat(5_000))).collect());
+    let file = written(&halves(&large), false, OwnWay::Lengths, true, true);
+    let pages = chunk(&file).2;
+    assert!((4..7).contains(&pages.len()), "{pages:?}");
+    assert_eq!(read(file).as_ref(), large.as_ref());
 }
 
 /// What planning may send here is what can be written here.

@@ -1,44 +1,31 @@
-//! Column chunks of Parquet whose values repeat: a dictionary page, then pages of places in it.
-//!
-//! The Parquet crate writes them, too, and writes all columns that are not for this module: nested ones, floats, and
-//! chunks whose dictionary grows too large. But it hashes and compares every value in a general table, and compares
-//! each text twice more for the least and the greatest; here a value costs one look into a small table, and only
-//! different values are compared. That is a tenth of the time of a whole export of mostly repeating columns.
-//!
-//! What is written follows the format's specification (`Encodings.md`: PLAIN for the dictionary page, `RLE_DICTIONARY`
-//! for data pages of version 1) and is what the crate writes for the same values, page for page.
-
-mod hybrid;
-mod pages;
-mod table;
+//! Column chunks whose values repeat: a dictionary page, then pages of places in it. A value costs one look into a small
+//! table, and only different values are compared. What is written is what the Parquet crate writes for the same values, page
+//! for page, but for the codec, which is left away where it takes off next to nothing.
 
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanBufferBuilder, PrimitiveArray, StringArray,
 };
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
-use parquet::basic::Type;
+use parquet::basic::{Encoding, Type};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::schema::types::ColumnDescPtr;
 
-use crate::model::Carrier;
-pub(super) use pages::PageCodec;
-use pages::{ChunkWriter, Ends, too_large};
-use table::{Full, Integers, NEAR, Strings};
-
-/// Rows of a data page, as in the Parquet crate: readers skip by pages.
-const PAGE_ROWS: usize = 20_000;
+use super::pages::{ChunkWriter, PageCodec, PageEnds, PageFacts, begin_page, too_large};
+use super::table::{Full, Integers, NEAR, Strings};
+use super::{PAGE_ROWS, hybrid};
 
 /// One column of a row group as it fills.
-pub(super) struct DictionaryChunk {
+pub(in crate::encode) struct DictionaryChunk {
     data_type: DataType,
     values: DistinctValues,
     /// The place of each value that is not NULL.
@@ -51,24 +38,6 @@ pub(super) struct DictionaryChunk {
 enum DistinctValues {
     Integers(Integers),
     Strings(Strings),
-}
-
-/// Whether columns of this carrier can be written here.
-pub(super) fn is_for(carrier: &Carrier) -> bool {
-    match carrier {
-        Carrier::Decimal128 { precision, .. } => *precision <= 18,
-        Carrier::Int16
-        | Carrier::Int32
-        | Carrier::Int64
-        | Carrier::Date32
-        | Carrier::Time64
-        | Carrier::Timestamp { .. }
-        | Carrier::Text
-        | Carrier::Json
-        | Carrier::NumberText
-        | Carrier::Bytes => true,
-        _ => false,
-    }
 }
 
 impl DictionaryChunk {
@@ -209,29 +178,43 @@ impl DictionaryChunk {
         codec: &mut PageCodec,
     ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
         let present = self.present.take().map(|mut present| present.finish());
-        let order = Order::of(&self.values);
-        let mut writer = ChunkWriter::new(column, codec);
-        writer.dictionary(self.plain(column.physical_type()), self.len())?;
-        let (width, mut places) = (hybrid::width(self.len()), self.places.as_slice());
+        let (order, width) = (Order::of(&self.values), hybrid::width(self.len()));
+        let mut writer = ChunkWriter::new(column, Encoding::RLE_DICTIONARY);
+        let mut last: Option<(u16, u16)> = None;
+        let mut plain = Some(self.plain(column.physical_type()));
+        let (mut places, lengths) = (self.places.as_slice(), self.even_length());
         for first in (0..self.rows).step_by(PAGE_ROWS) {
             let rows = PAGE_ROWS.min(self.rows - first);
             let levels = present.as_ref().map(|present| present.slice(first, rows));
-            let values = levels.as_ref().map_or(rows, arrow::buffer::BooleanBuffer::count_set_bits);
+            let values = levels.as_ref().map_or(rows, BooleanBuffer::count_set_bits);
             let (here, rest) = places.split_at(values);
             places = rest;
             let mut page = Vec::with_capacity(rows * usize::from(width) / 8 + rows / 8 + 64);
             if column.max_def_level() > 0 {
-                page.extend_from_slice(&[0; 4]);
-                let bits = levels.map(|levels| levels.sliced());
-                hybrid::append_levels(bits.as_deref().unwrap_or_default(), rows, rows - values, &mut page);
-                let length = u32::try_from(page.len() - 4).map_err(too_large)?;
-                page[..4].copy_from_slice(&length.to_le_bytes());
+                begin_page(levels.as_ref(), rows, rows - values, &mut page)?;
             }
             page.push(width);
             hybrid::append(here, width, &mut page);
-            let ends = order.ends(here);
-            writer
-                .data(page, rows, rows - values, ends, self.string_bytes(here), |place| self.bytes_of(place, column))?;
+            let ends = match order.ends(here) {
+                None => PageEnds::None,
+                Some(ranks) => {
+                    let (least, greatest) = last.replace(ranks).unwrap_or(ranks);
+                    let [low, high] = [ranks.0, ranks.1].map(|rank| order.places[usize::from(rank)].into());
+                    PageEnds::Known {
+                        least: self.bytes_of(low, column),
+                        greatest: self.bytes_of(high, column),
+                        order: (ranks.0.cmp(&least), ranks.1.cmp(&greatest)),
+                    }
+                }
+            };
+            if let Some(plain) = plain.take() {
+                if !codec.pays(&plain, &page, self.rows.div_ceil(PAGE_ROWS))? {
+                    writer.leave_plain();
+                }
+                writer.dictionary(plain, self.len(), codec)?;
+            }
+            let facts = PageFacts { rows, nulls: rows - values, ends, string_bytes: self.string_bytes(here, lengths) };
+            writer.data(page, facts, codec)?;
         }
         let nulls = u64::try_from(self.rows - self.places.len()).map_err(too_large)?;
         let statistics = self.statistics(&order, column.physical_type(), nulls)?;
@@ -266,10 +249,21 @@ impl DictionaryChunk {
     }
 
     /// Bytes of the values at these places, without their lengths; for strings only.
-    fn string_bytes(&self, places: &[u16]) -> Option<i64> {
+    fn string_bytes(&self, places: &[u16], even: Option<usize>) -> Option<i64> {
         let DistinctValues::Strings(strings) = &self.values else { return None };
+        if let Some(length) = even {
+            return i64::try_from(length * places.len()).ok();
+        }
         let bytes: usize = places.iter().map(|&place| strings.value(usize::from(place)).len()).sum();
         i64::try_from(bytes).ok()
+    }
+
+    /// The length of all strings, where they have the same.
+    fn even_length(&self) -> Option<usize> {
+        let DistinctValues::Strings(strings) = &self.values else { return None };
+        let mut lengths = (0..strings.len()).map(|place| strings.value(place).len());
+        let first = lengths.next()?;
+        lengths.all(|length| length == first).then_some(first)
     }
 
     fn statistics(&self, order: &Order, physical: Type, nulls: u64) -> Result<Statistics, ParquetError> {
@@ -347,6 +341,12 @@ where
     values.map(|value| value.map(narrow).transpose()).collect()
 }
 
+/// Values whose places are the bits of a word.
+const FEW: usize = 64;
+
+/// Places looked at between two looks whether all values have been seen.
+const LOOKED_AT: usize = 256;
+
 /// The order of the different values, so that extremes of pages are found by number.
 struct Order {
     /// Of each place the rank of its value.
@@ -378,14 +378,25 @@ impl Order {
     }
 
     /// The ranks of the least and the greatest of some values; `None` where there are none.
-    fn ends(&self, places: &[u16]) -> Option<Ends> {
-        let ranks = places.iter().map(|&place| self.ranks[usize::from(place)]);
-        let (least, greatest) =
-            ranks.fold((u16::MAX, 0), |(least, greatest), rank| (least.min(rank), greatest.max(rank)));
-        (!places.is_empty()).then(|| Ends {
-            ranks: (least, greatest),
-            places: (self.places[usize::from(least)], self.places[usize::from(greatest)]),
-        })
+    fn ends(&self, places: &[u16]) -> Option<(u16, u16)> {
+        let widened = |(least, greatest): (u16, u16), rank: u16| (least.min(rank), greatest.max(rank));
+        let rank = |place: u16| self.ranks[usize::from(place)];
+        if places.is_empty() {
+            return None;
+        }
+        if self.ranks.len() > FEW {
+            return Some(places.iter().fold((u16::MAX, 0), |ends, &place| widened(ends, rank(place))));
+        }
+        // Where there are few values, a page soon has all of them.
+        let (mut seen, all) = (0_u64, u64::MAX >> (FEW - self.ranks.len()));
+        for some in places.chunks(LOOKED_AT) {
+            seen |= some.iter().fold(0, |seen, &place| seen | 1 << place);
+            if seen == all {
+                break;
+            }
+        }
+        let seen = (0..).zip(&self.ranks).filter(|(place, _)| seen >> place & 1 == 1);
+        Some(seen.fold((u16::MAX, 0), |ends, (_, &rank)| widened(ends, rank)))
     }
 
     /// The places of the least and the greatest of all.
@@ -393,6 +404,3 @@ impl Order {
         self.places.first().copied().zip(self.places.last().copied())
     }
 }
-
-#[cfg(test)]
-mod tests;
