@@ -30,6 +30,20 @@
 //!   and bytes as PostgreSQL prints them, logs and metric names, the switches of tests, and the bounds that are no options:
 //!   of memory (`base/memory.rs`), of attempts and their pauses (`base/retry.rs`).
 //!
+//! # The path of a byte
+//! ```text
+//! socket        async     2 MiB of COPY messages, read once              source/postgres/copy
+//!   frame       rayon     where each field of some rows lies             source/postgres/frame
+//!   decode        "       each column of these rows into its vector      source/postgres/decode
+//! batches       async     up to four at a time change hands              source/postgres/copy, export/worker/rows
+//!   tally       rayon     NULLs, least and greatest, for the manifest    encode/tally
+//!   encode        "       text into a block, or values into pages        encode/text, encode/chunk
+//!   compress      "       a page, or a frame of text                     encode/chunk/pages, encode/compress
+//! part          async     chunks of an upload, or of a local file        store/writer
+//! ```
+//! A page of Parquet takes its values straight from the batches: places in a dictionary, differences of integers, or texts as
+//! one piece.
+//!
 //! The seams: [`source::Source`] with the [`source::Reading`] that it begins, [`encode::Encoder`], and `object_store`. What a
 //! second source looks like is in `tests/it/second_source/`.
 //!

@@ -51,10 +51,14 @@ class Bench:
             port=arguments.url.rsplit(":", 1)[1].split("/")[0],
             duckdb=f"{arguments.peers}/bin/duckdb",
             extension=environment.duckdb_extension(arguments.peers),
+            httpfs=environment.duckdb_extension(arguments.peers, "httpfs"),
+            s3=self.s3,
             python=f"{arguments.peers}/bin/python",
             bucket=os.environ["OUTHAUL_TEST_S3_BUCKET"],
             blocks={},
         )
+        with open(f"{self.psql('show data_directory')}/postmaster.pid", encoding="ascii") as pid:
+            self.server = int(pid.readline())
         self.expected = {}
         self.wrong = False
         os.makedirs(self.exports, exist_ok=True)
@@ -106,7 +110,9 @@ class Bench:
         # What earlier runs left to be written back must not slow this one down.
         os.sync()
         environment_of_tool = self.environment | (self.s3 if tool.s3 else {})
+        server = measure.server_cpu_s(self.server)
         usage = measure.run(tool.commands(self.context, folder), environment_of_tool, self.errors)
+        server = measure.server_cpu_s(self.server) - server
         flushing = time.monotonic()
         os.sync()
         flush = time.monotonic() - flushing
@@ -124,7 +130,7 @@ class Bench:
             self.wrong = True
         for problem in problems:
             say(f"{'error' if tool.ours else 'warning'}: {tool.name}: {problem}")
-        return {"wall_s": round(usage.wall_s, 4), "cpu_s": round(usage.cpu_s, 4), "rss_mb": round(usage.rss_mb, 1),
+        return {"wall_s": round(usage.wall_s, 4), "cpu_s": round(usage.cpu_s, 4), "server_cpu_s": round(server, 2), "rss_mb": round(usage.rss_mb, 1),
                 "output_mb": round(size / 1e6, 3), "flush_s": round(flush, 4), "problems": problems}  # fmt: skip
 
     def problems(self, tool, table, folder):
@@ -270,14 +276,15 @@ def median(runs):
     if not runs:
         return None
     return {name: statistics.median(run[name] for run in runs) 
-            for name in ("wall_s", "cpu_s", "rss_mb", "output_mb", "flush_s")}  # fmt: skip
+            for name in ("wall_s", "cpu_s", "server_cpu_s", "rss_mb", "output_mb", "flush_s")}  # fmt: skip
 
 
 def described(tool, context):
     """The commands as one would type them: no path and no port of this machine."""
     named = dataclasses.replace(
         context, outhaul="outhaul", url="$URL", port="$PORT", duckdb="duckdb", python="python", bucket="bucket",
-        extension="postgres_scanner.duckdb_extension",
+        extension="postgres_scanner.duckdb_extension", httpfs="httpfs.duckdb_extension",
+        s3={name: f"${name}" for name in context.s3},
     )  # fmt: skip
     return [
         " ".join(f'"{word}"' if " " in word else word for word in argv).replace(tools.HERE, "benches/peers")

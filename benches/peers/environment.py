@@ -18,9 +18,9 @@ def packages(peers):
     return json.loads(output(f"{peers}/bin/python", "-c", script))
 
 
-def duckdb_extension(peers):
-    """The postgres extension's file as its distribution brings it, for `load`, or None."""
-    pattern = f"{peers}/lib/python*/site-packages/duckdb_extension_postgres_scanner/extensions/*/*.duckdb_extension"
+def duckdb_extension(peers, name="postgres_scanner"):
+    """The file of an extension as its distribution brings it, for `load`, or None."""
+    pattern = f"{peers}/lib/python*/site-packages/duckdb_extension_{name}/extensions/*/*.duckdb_extension"
     return next(iter(sorted(glob.glob(pattern))), None)
 
 

@@ -18,6 +18,9 @@ class Context:
     port: str
     duckdb: str
     extension: str | None
+    httpfs: str | None
+    # The variables of the S3 server.
+    s3: dict[str, str]
     python: str
     bucket: str
     # Blocks of each table.
@@ -82,13 +85,21 @@ def psql_csv(table):
                 note="the server formats")  # fmt: skip
 
 
-def duckdb(table, output, options):
+def duckdb(table, output, options, s3=False):
     def commands(context, out):
         host = f"host=127.0.0.1 port={context.port} user=postgres dbname=postgres sslmode=disable"
+        target, store = f"{out}/files", ""
+        if s3:
+            target, name = f"s3://{context.bucket}/{os.path.basename(out)}/files", context.s3
+            store = (
+                f"load '{context.httpfs}'; create secret (type s3, key_id '{name['AWS_ACCESS_KEY_ID']}', secret "
+                f"'{name['AWS_SECRET_ACCESS_KEY']}', region '{name['AWS_REGION']}', endpoint "
+                f"'{name['AWS_ENDPOINT'].removeprefix('http://')}', url_style 'path', use_ssl false); "
+            )
         sql = (
-            f"load '{context.extension}'; set threads = 2; set preserve_insertion_order = false; "
+            f"{store}load '{context.extension}'; set threads = 2; set preserve_insertion_order = false; "
             f"attach '{host}' as pg (type postgres, read_only); "
-            f"copy pg.public.{table} to '{out}/files' (format {output}, per_thread_output{options});"
+            f"copy pg.public.{table} to '{target}' (format {output}, per_thread_output{options});"
         )
         return [[context.duckdb, "-no-init", "-bail", "-c", sql]]
 
@@ -99,9 +110,10 @@ def duckdb(table, output, options):
     }
     digest = "lower(hex(digest))" if output == "parquet" else "lower(hex(digest::blob))"
     payload = "(payload->>'$')::json" if output == "json" else "payload::json"
-    return Tool(f"{table}-duckdb-{output}", table, f"DuckDB, {output}" + (", zstd 1" if options else ""), commands,
-                output, note=notes[table], needs=("duckdb-cli", "duckdb-extension-postgres-scanner"), digest=digest,
-                payload=payload, lossy=True)  # fmt: skip
+    needs = ("duckdb-cli", "duckdb-extension-postgres-scanner", *(["duckdb-extension-httpfs"] if s3 else []))
+    title = f"DuckDB, {output}" + (", zstd 1" if options else "") + (", to S3" if s3 else "")
+    return Tool(f"s3-duckdb-{output}" if s3 else f"{table}-duckdb-{output}", table, title, commands, output,
+                note=notes[table], needs=needs, digest=digest, payload=payload, lossy=True, s3=s3)  # fmt: skip
 
 
 def arrow(name, title, needs, note):
@@ -151,6 +163,7 @@ def all_tools():
         drain("events"),
         *formats("events"),
         outhaul("s3-parquet", "lineitem", "Outhaul, Parquet to S3", "parquet", s3=True),
+        duckdb("lineitem", "parquet", ", compression zstd, compression_level 1", s3=True),
         outhaul("s3-csv", "lineitem", "Outhaul, CSV to S3", "csv", "--format", "csv", s3=True),
         parquet("one-reader", "lineitem", "1 reader", readers=1),
         parquet("more-readers-than-cores", "lineitem", "8 readers", readers=8),

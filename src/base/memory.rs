@@ -1,7 +1,7 @@
 //! What bounds the memory of a run (invariant I6). Its peak is at most
 //!
 //! ```text
-//! readers x (READ_BUFFER_BYTES + BATCH_BYTES_MAX + open parts x (encoder buffer + (upload concurrency + 1) x chunk)
+//! readers x (READ_BUFFER_BYTES + BATCHES_AT_ONCE x BATCH_BYTES_MAX + open parts x (encoder buffer + (upload concurrency + 1) x chunk)
 //!     + 3 x largest row) + 4 KiB x parts
 //! ```
 //!
@@ -17,6 +17,10 @@ pub(crate) const READ_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 /// A batch ends once its values take this many bytes: what it becomes as text is several times as much, and each reader
 /// has both in memory.
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+/// Batches that are decoded, and then encoded, before a thread hands over to another. A hand-over wakes a thread and leaves
+/// an idle one spinning for a while, which for each batch took a tenth of the export's time.
+pub(crate) const BATCHES_AT_ONCE: usize = 4;
 
 /// A batch as text: numbers and dates grow, and NDJSON repeats the names of the columns.
 pub(crate) const BATCH_TEXT_BYTES: usize = 2 * BATCH_BYTES_MAX;
@@ -101,7 +105,7 @@ pub(crate) struct RunMemory {
 impl RunMemory {
     /// The peak of the run.
     pub(crate) const fn peak(self) -> u64 {
-        let fixed = (READ_BUFFER_BYTES + BATCH_BYTES_MAX) as u64;
+        let fixed = (READ_BUFFER_BYTES + BATCHES_AT_ONCE * BATCH_BYTES_MAX) as u64;
         let rows = self.largest_row.saturating_mul(3);
         let part = self.encoder.saturating_add(self.on_their_way);
         let reader = fixed.saturating_add(self.page).saturating_add(part.saturating_mul(self.open_parts));

@@ -91,19 +91,27 @@ impl CsvRows {
                 (quick, &*special)
             })
             .collect();
+        let mut any = [false; BLOCK_ROWS];
+        for (_, special) in &columns {
+            any.iter_mut().zip(special.iter()).for_each(|(any, special)| *any |= special);
+        }
+        let delimiter = self.options.delimiter;
         for (line, row) in rows.enumerate() {
             let mut at = block.begin_row(out);
             for (index, (quick, special)) in columns.iter().enumerate() {
-                block.bytes[at] = self.options.delimiter;
-                at += usize::from(index > 0);
-                if special[line] {
+                // Of most rows nothing is special, which is asked once for all columns.
+                if any[line] && special[line] {
                     block.at = at;
                     self.special_value(index, &cells[index], row, block, out);
                     at = block.at;
                 } else {
                     at = quick.write(row, &mut block.bytes, at);
                 }
+                block.bytes[at] = delimiter;
+                at += 1;
             }
+            // Behind the last value is none.
+            at -= usize::from(!columns.is_empty());
             block.bytes[at..at + 2].copy_from_slice(&self.newline.0);
             block.at = at + self.newline.1;
         }

@@ -14,8 +14,8 @@ use super::EncodeError;
 use super::text::{cells, datetime, float, number};
 use crate::model::{Carrier, ColumnPlan, ColumnSummary, ManifestStats, Precision};
 
-/// Longer texts and byte strings are cut to a bound of this many bytes, so that receipts stay small.
-const EXTREME_BYTES_MAX: usize = 64;
+/// Longer texts and byte strings are cut to a bound of this many bytes, so that receipts and footers stay small.
+pub(super) const BOUND_BYTES_MAX: usize = 64;
 
 /// Counts and extremes over the batches of one part.
 ///
@@ -187,7 +187,18 @@ fn widen<T: PartialOrd>(extremes: &mut Option<(T, T)>, found: Option<(T, T)>) {
 
 fn range<T: ArrowNumericType + ArrowPrimitiveType>(array: &ArrayRef) -> Option<(T::Native, T::Native)> {
     let array = array.as_primitive_opt::<T>()?;
-    compute::min(array).zip(compute::max(array))
+    let values = array.values();
+    // Both in one pass; numbers are ordered whole.
+    let widened = |(least, greatest): (T::Native, T::Native), value: T::Native| {
+        (if value < least { value } else { least }, if value > greatest { value } else { greatest })
+    };
+    if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        let mut values = nulls.valid_indices().map(|row| values[row]);
+        let first = values.next()?;
+        return Some(values.fold((first, first), widened));
+    }
+    let (&first, rest) = values.split_first()?;
+    Some(rest.iter().copied().fold((first, first), widened))
 }
 
 fn integers(carrier: &Carrier, array: &ArrayRef) -> Option<(i64, i64)> {
@@ -287,7 +298,7 @@ fn float(carrier: &Carrier, value: f64, out: &mut Vec<u8>) {
 
 impl Cut {
     fn new(value: &[u8]) -> Self {
-        let kept = value.len().min(EXTREME_BYTES_MAX);
+        let kept = value.len().min(BOUND_BYTES_MAX);
         Self { prefix: value[..kept].to_vec(), truncated: kept < value.len() }
     }
 }

@@ -143,7 +143,7 @@ proptest! {
             prop_assert_eq!(Some(&min), values().min());
             prop_assert_eq!(max.as_ref(), values().max());
         } else {
-            prop_assert!(values().any(|value| value.len() > EXTREME_BYTES_MAX));
+            prop_assert!(values().any(|value| value.len() > BOUND_BYTES_MAX));
         }
     }
 }

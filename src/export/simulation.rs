@@ -111,7 +111,7 @@ impl Simulated {
             let end = range.end.min(next + 1 + i64::try_from(self.dice.roll(&what, step, 12)).unwrap());
             let column = Arc::new(Int64Array::from_iter_values(next..end));
             let rows = RecordBatch::try_new(Arc::clone(&schema), vec![column]).unwrap();
-            batches.push(Ok(Batch { rows, changed: Box::default(), beyond_cap: false }));
+            batches.push(Ok(Batch { rows, changed: Box::default(), beyond_cap: false, is_followed: false }));
             next = end;
         }
         batches

@@ -1,14 +1,13 @@
 //! The worker: one partition becomes one receipt, whatever the format, the destination and the number of readers.
 
 mod abort;
+mod rows;
 mod shape;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use arrow::record_batch::RecordBatch;
 use chrono::Utc;
-use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,12 +20,12 @@ use super::part::{OpenPart, PartSink};
 use crate::base::cpu::{TaskLost, on_rayon};
 use crate::base::words::counted;
 use crate::base::{failpoint, telemetry};
-use crate::encode::{EncodeError, EncodeSummary, Encoder, Tally, bytes_of, encoder, sorted_columns};
+use crate::encode::{EncodeError, EncodeSummary, Encoder, Tally, encoder, sorted_columns};
 use crate::model::{
     AmountRead, ColumnPlan, Event, ExportErrorKind, FolderValue, Format, FormatOptions, ManifestStats, ObjectKind,
     PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent, Staging, Visibility,
 };
-use crate::source::{Batch, Opened, Reading};
+use crate::source::Reading;
 use crate::store::stream::StreamWriter;
 use crate::store::{AttemptSeed, Destination, Journal, PartName, PartWriter, StoreError, folder_path};
 use shape::WorkColumns;
@@ -184,103 +183,6 @@ impl Attempt<'_> {
         }
         failpoint::reach("receipted").await;
         Ok(receipt)
-    }
-
-    async fn read(&mut self) -> Result<(), ExportError> {
-        let opened = self.work.reading.open(self.work.relation, self.partition.number).await;
-        let mut batches = match (opened.map_err(|error| self.work.told(error))?, self.read) {
-            (Opened::Rows(batches), AmountRead::Rows(_)) => batches,
-            (Opened::Bytes { kind, batches }, AmountRead::Bytes(_)) => {
-                self.kind = Some(kind);
-                // No bytes are an object too.
-                self.start_part(Vec::new()).await?;
-                batches
-            }
-            (opened, _) => {
-                let message = format!("the source opened {opened:?} where its plan has {:?}", self.work.plan.content);
-                return Err(ExportError::internal(message));
-            }
-        };
-        while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| self.work.told(error))?;
-            self.beyond_cap |= batch.beyond_cap;
-            if batch.rows.num_rows() > 0 {
-                self.take(batch).await?;
-            }
-        }
-        drop(batches);
-        self.finish_parts().await
-    }
-
-    async fn take(&mut self, batch: Batch) -> Result<(), ExportError> {
-        let (read, rows) = self.with(&batch)?;
-        telemetry::rows_read(rows);
-        match self.work.shape.clone() {
-            None => self.put(Vec::new(), batch.rows, batch.changed, rows).await?,
-            Some(shape) => self.put_in_shape(shape, batch).await?,
-        }
-        self.read = read;
-        telemetry::rows_encoded(rows);
-        failpoint::reach("batch").await;
-        self.counters.rows.store(read.rows().unwrap_or(0), Ordering::Relaxed);
-        let finished: u64 = self.parts.iter().map(|part| part.object.bytes).sum();
-        let written: u64 = self.open.iter().map(OpenPart::bytes_written).sum();
-        // What an encoder holds back is counted before compression: shown, the total would shrink as it is written.
-        self.counters.bytes.store(finished.saturating_add(written), Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Writes so many rows into the part of their folders.
-    async fn put(
-        &mut self,
-        folders: Vec<FolderValue>,
-        batch: RecordBatch,
-        changed: Box<[u64]>,
-        rows: u64,
-    ) -> Result<(), ExportError> {
-        self.turn_to(folders).await?;
-        let (mut encoder, mut tally) = self.encoding()?;
-        let mut out = self.room()?;
-        let (encoding, out, buffered) = on_rayon(move || {
-            failpoint::blow("encoding");
-            tally.count_changed(&changed);
-            let observed = if rows > 0 { tally.observe(&batch) } else { Ok(()) };
-            let result = observed.and_then(|()| encoder.encode(&batch, &mut out));
-            let buffered = encoder.buffered_bytes();
-            result.map(|()| ((encoder, tally), out, buffered))
-        })
-        .await??;
-        self.write(encoding, out).await?;
-        let open = self.current()?;
-        open.rows += rows;
-        let size = open.bytes_written().saturating_add(u64::try_from(buffered).unwrap_or(u64::MAX));
-        // Bytes of the source's own format are one object: nobody knows where they could be cut.
-        let may_roll = matches!((&self.work.outlet, self.read), (Outlet::Parts { .. }, AmountRead::Rows(_)));
-        if size >= self.work.part_size && may_roll {
-            self.finish_part().await?;
-        }
-        Ok(())
-    }
-
-    /// What is read with this batch, and how many rows of it are in the batch.
-    fn with(&self, batch: &Batch) -> Result<(AmountRead, u64), ExportError> {
-        let overflow = || ExportError::internal("the count of what was read overflows");
-        match self.read {
-            AmountRead::Rows(before) => {
-                let rows = u64::try_from(batch.rows.num_rows()).unwrap_or(u64::MAX);
-                let total = before.checked_add(rows).ok_or_else(overflow)?;
-                // A source that ignores its limit would make a capped export wrong without anybody seeing it.
-                if self.partition.row_limit.is_some_and(|limit| total > limit.get()) {
-                    return Err(ExportError::internal("the source sent more rows than the plan allows"));
-                }
-                Ok((AmountRead::Rows(total), rows))
-            }
-            AmountRead::Bytes(before) => {
-                let bytes = bytes_of(&batch.rows)?.iter().flatten().map(<[u8]>::len).sum::<usize>();
-                let total = u64::try_from(bytes).ok().and_then(|bytes| before.checked_add(bytes));
-                Ok((AmountRead::Bytes(total.ok_or_else(overflow)?), 0))
-            }
-        }
     }
 
     fn encoding(&mut self) -> Result<(Box<dyn Encoder>, Tally), ExportError> {

@@ -39,6 +39,8 @@ pub struct Batch {
     /// Whether a row beyond the cap came behind them, where the plan reads one to see whether there is one. It is in no
     /// batch.
     pub beyond_cap: bool,
+    /// Whether the next batch is at hand: whoever takes both at once waits for nothing.
+    pub is_followed: bool,
 }
 
 /// A partition whose reading has begun.

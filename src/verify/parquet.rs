@@ -146,10 +146,10 @@ fn row_groups(manifest: &Manifest, groups: &[RowGroupMetaData]) -> Vec<String> {
                 | (Codec::GZIP(_), Compression::Gzip(_))
         )
     };
-    // Differences that are noise are left as they are, whatever the codec.
+    // Differences and places in a dictionary that are noise are left as they are, whatever the codec.
     let noise = |chunk: &ColumnChunkMetaData| {
-        chunk.compression() == Codec::UNCOMPRESSED
-            && chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED)
+        let packed = |encoding| matches!(encoding, Encoding::DELTA_BINARY_PACKED | Encoding::RLE_DICTIONARY);
+        chunk.compression() == Codec::UNCOMPRESSED && chunk.encodings().any(packed)
     };
     let mut chunks = groups.iter().flat_map(RowGroupMetaData::columns);
     let other = chunks.find(|chunk| !agrees(chunk) && !noise(chunk)).map(ColumnChunkMetaData::compression);

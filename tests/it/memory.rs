@@ -99,3 +99,22 @@ async fn a_row_of_40_megabytes_is_exported_in_a_few_times_its_size() {
         }
     }
 }
+
+/// Some batches are decoded before the first is encoded, unless they are large.
+#[tokio::test]
+async fn numbers_that_become_long_texts_are_in_memory_a_batch_at_a_time() {
+    let [_, version] = both();
+    let pg = pg(version).await;
+    let mut peaks = Vec::new();
+    // Fourteen bytes on the wire become 131,072: a batch is looked at every 256 rows, which are 32 MiB then.
+    for (name, rows) in [("few", 300), ("many", 1_100)] {
+        pg.batch(&format!("create table {name} as select 1e131071::numeric as n from generate_series(1, {rows})")).await;
+        let dest = tempfile::tempdir().unwrap();
+        let (to, one) = (dest.path().to_str().unwrap(), ["--readers", "1", "--partitions", "1", "--report", "json"]);
+        let args = ["export", "--from", &pg.url, "--table", name, "--to", to, "--format", "csv"];
+        let run = outhaul(args.iter().chain(&one)).limit(LIMIT).run().await.expect(0);
+        assert_eq!(run.report["rows"], rows);
+        peaks.push(run.memory_peak);
+    }
+    assert!(peaks[1] <= about(peaks[0]), "{peaks:?} bytes");
+}

@@ -15,12 +15,15 @@ use parquet::errors::ParquetError;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::schema::types::ColumnDescPtr;
 
-use super::super::tally::{greatest_bound, least_bound};
+use super::super::tally::{BOUND_BYTES_MAX, greatest_bound, least_bound};
 use super::pages::{ChunkWriter, PageCodec, PageEnds, PageFacts, begin_page, too_large};
 use super::{PAGE_ROWS, deltas};
 
 /// Bytes of texts after which a page ends, as in the Parquet crate.
 const PAGE_BYTES: usize = 1 << 20;
+
+/// Bytes kept of the least and the greatest text: one more than bounds have, which tells that they are cut.
+const END_BYTES: usize = BOUND_BYTES_MAX + 1;
 
 /// One column of a row group as it fills.
 pub(in crate::encode) struct DirectChunk {
@@ -169,13 +172,15 @@ impl DirectChunk {
             DirectKind::Strings { .. } => {
                 deltas::append(&self.longs, true, &mut page);
                 page.extend_from_slice(&self.bytes);
-                let of = |value: &[u8]| DirectValue::Bytes(value.to_vec());
+                let of = |value: &[u8]| DirectValue::Bytes(value[..value.len().min(END_BYTES)].to_vec());
                 let ends = string_ends(&self.longs, &self.bytes).map(|(least, greatest)| (of(least), of(greatest)));
                 (ends, Some(i64::try_from(self.bytes.len()).map_err(too_large)?))
             }
         };
         self.longs.clear();
         self.bytes.clear();
+        // What a huge text has stretched goes back.
+        self.bytes.shrink_to(2 * PAGE_BYTES);
         self.rows += rows;
         self.nulls += nulls;
         let facts = PageFacts { rows, nulls, ends: self.page_ends(ends), string_bytes };
@@ -229,9 +234,10 @@ impl DirectChunk {
         let nulls = Some(u64::try_from(self.nulls).map_err(too_large)?);
         let statistics = match (&self.all, self.kind) {
             (Some((DirectValue::Bytes(least), DirectValue::Bytes(greatest))), DirectKind::Strings { text }) => {
-                let (low, high) = (least_bound(least, text), greatest_bound(greatest, text));
-                let exact = (low == *least, high.as_ref() == Some(greatest));
-                let (low, high) = (Some(ByteArray::from(low)), high.map(ByteArray::from));
+                // Some readers take one bound without the other for both.
+                let ends = greatest_bound(greatest, text).map(|high| (least_bound(least, text), high));
+                let exact = ends.as_ref().map_or((false, false), |(low, high)| (low == least, high == greatest));
+                let (low, high) = ends.map(|(low, high)| (ByteArray::from(low), ByteArray::from(high))).unzip();
                 let statistics = ValueStatistics::new(low, high, None, nulls, false);
                 statistics.with_min_is_exact(exact.0).with_max_is_exact(exact.1).into()
             }

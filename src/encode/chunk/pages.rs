@@ -25,14 +25,21 @@ pub(in crate::encode) enum PageCodec {
 /// Pages that the codec takes less than this part off are written as they are: whoever reads them is faster for it.
 const CODEC_GAIN: usize = 32;
 
+/// Bytes of a chunk up to which its codec is not worth a thought.
+const SMALL_CHUNK: usize = 64 * 1024;
+
 impl PageCodec {
     /// Whether a chunk of so many pages like `page`, behind a page like `dictionary`, gets shorter by it.
     pub(super) fn pays(&mut self, dictionary: &[u8], page: &[u8], pages: usize) -> Result<bool, ParquetError> {
         let Self::Zstd(compressor) = self else { return Ok(false) };
+        let plain = dictionary.len() + page.len() * pages;
+        if plain <= SMALL_CHUNK {
+            return Ok(true);
+        }
         let mut gain =
             |plain: &[u8]| Ok::<_, ParquetError>(plain.len().saturating_sub(compressor.compress(plain)?.len()));
         let gained = gain(dictionary)? + gain(page)? * pages;
-        Ok(gained >= (dictionary.len() + page.len() * pages) / CODEC_GAIN)
+        Ok(gained >= plain / CODEC_GAIN)
     }
 }
 

@@ -139,11 +139,13 @@ pub(super) struct Strings {
     pub(super) page: Vec<u8>,
     /// Where each value begins in the page and its length.
     spans: Vec<(u32, u32)>,
+    /// Of each string of one byte its place plus one; zero where it has none. Flags are such strings.
+    ones: Box<[u16; 256]>,
 }
 
 impl Strings {
     pub(super) fn new() -> Self {
-        Self { slots: Slots::new(), page: Vec::new(), spans: Vec::new() }
+        Self { slots: Slots::new(), page: Vec::new(), spans: Vec::new(), ones: Box::new([0; 256]) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -158,6 +160,20 @@ impl Strings {
     /// The place of `value`, a new one where it has none.
     #[inline]
     pub(super) fn place(&mut self, value: &[u8]) -> Result<u16, Full> {
+        if let [byte] = *value {
+            let one = usize::from(byte);
+            if self.ones[one] == 0 {
+                // The last of all places has no number above it.
+                self.ones[one] = self.find(value)?.checked_add(1).unwrap_or(0);
+                return self.find(value);
+            }
+            return Ok(self.ones[one] - 1);
+        }
+        self.find(value)
+    }
+
+    #[inline]
+    fn find(&mut self, value: &[u8]) -> Result<u16, Full> {
         let hash = hash(value);
         match self.slots.find(hash, |place| same(self.value(place), value)) {
             Ok(place) => Ok(place),
@@ -174,7 +190,7 @@ impl Strings {
         self.page.extend_from_slice(&length.to_le_bytes());
         self.spans.push((u32::try_from(self.page.len()).map_err(|_| Full)?, length));
         self.page.extend_from_slice(value);
-        let Self { slots, page, spans } = self;
+        let Self { slots, page, spans, .. } = self;
         slots.take(slot, place, |place| {
             let (start, length) = spans[place];
             hash(&page[start as usize..][..length as usize])

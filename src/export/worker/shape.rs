@@ -119,9 +119,8 @@ impl Attempt<'_> {
         let mut changed = shape.split.of_written(&changed);
         let groups = on_rayon(move || shape.of_batch(&rows)).await??;
         for FolderRows { folders, rows } in groups {
-            let count = u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
             // The manifest has the sum over all parts, so that it does not matter which of them has it.
-            self.put(folders, rows, std::mem::take(&mut changed), count).await?;
+            self.put(folders, [(rows, std::mem::take(&mut changed))].into()).await?;
         }
         Ok(())
     }

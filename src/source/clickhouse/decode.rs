@@ -119,7 +119,12 @@ impl ArrowRows {
             let length = most.min(rows - from);
             // Counted once, with the first piece.
             let counts = std::mem::take(&mut changed);
-            batches.push(Batch { rows: whole.slice(from, length), changed: counts, beyond_cap: false });
+            batches.push(Batch {
+                rows: whole.slice(from, length),
+                changed: counts,
+                beyond_cap: false,
+                is_followed: false,
+            });
             from += length;
         }
         Ok(())

@@ -248,7 +248,7 @@ fn batch(bytes: Vec<u8>) -> Result<Batch, SourceError> {
     let offsets = OffsetBuffer::from_lengths([bytes.len()]);
     let column = BinaryArray::try_new(offsets, Buffer::from_vec(bytes), None).map_err(failed)?;
     let rows = RecordBatch::try_from_iter([("bytes", Arc::new(column) as ArrayRef)]).map_err(failed)?;
-    Ok(Batch { rows, changed: Box::default(), beyond_cap: false })
+    Ok(Batch { rows, changed: Box::default(), beyond_cap: false, is_followed: false })
 }
 
 /// Refuses what would need the rows.

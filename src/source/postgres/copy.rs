@@ -1,5 +1,6 @@
 //! One COPY on the borrowed socket: bytes are read on the async thread, framed and decoded on rayon.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,11 @@ pub(crate) struct Copy {
     canceller: Canceller,
     what: String,
     pipe: Option<Box<Pipe>>,
+    /// Batches that are decoded at a time, where so many have come.
+    batches_at_once: usize,
+    /// Those that are to be handed out, and what came behind them.
+    ready: VecDeque<Batch>,
+    behind: Option<Result<CopyProgress, StepError>>,
     /// Whether the last read filled the buffer, so that there is more to come.
     flowing: bool,
     /// Whether the socket waits for [`READ_LOW_WATER_BYTES`].
@@ -129,6 +135,23 @@ impl Pipe {
             decoder: BatchDecoder::new(columns)?.with_row_key(key).with_cap(cap),
             end: None,
         })
+    }
+
+    /// Takes steps until so many batches are full, or they are as large, the bytes run out or the COPY ends: these batches,
+    /// and what is next where it is no batch.
+    fn steps(&mut self, batches: usize) -> (VecDeque<Batch>, Option<Result<CopyProgress, StepError>>) {
+        let (mut ready, mut bytes) = (VecDeque::with_capacity(batches), 0);
+        // A batch may be far beyond its bound: numbers that are short on the wire become long texts.
+        while ready.len() < batches && bytes < batches.saturating_mul(memory::BATCH_BYTES_MAX) {
+            match self.step() {
+                Ok(CopyProgress::Batch(batch)) => {
+                    bytes += batch.rows.get_array_memory_size();
+                    ready.push_back(batch);
+                }
+                progress => return (ready, Some(progress)),
+            }
+        }
+        (ready, None)
     }
 
     /// Frames and decodes until a batch is full, the bytes run out or the COPY ends.
@@ -233,6 +256,9 @@ impl Copy {
             canceller,
             what,
             pipe: Some(Box::new(pipe)),
+            batches_at_once: 1,
+            ready: VecDeque::new(),
+            behind: None,
             flowing: false,
             gathering: false,
             refused_after: None,
@@ -249,6 +275,13 @@ impl Copy {
         self
     }
 
+    /// Decodes several batches at a time: whoever takes them says nothing of a batch to the source before the next one.
+    #[must_use]
+    pub(crate) fn with_batches_at_once(mut self) -> Self {
+        self.batches_at_once = memory::BATCHES_AT_ONCE;
+        self
+    }
+
     /// Bytes of the rows that have come so far, on the wire.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
@@ -260,36 +293,19 @@ impl Copy {
     /// None: dropping the future ends the read, as dropping the `Copy` does.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
         loop {
-            let Some(mut pipe) = self.pipe.take() else { return Ok(None) };
-            let stepped = on_rayon(move || {
-                failpoint::blow("decoding");
-                let step = pipe.step();
-                (pipe, step)
-            });
-            let (pipe, step) = stepped.await.map_err(|error| {
-                SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error)
-            })?;
-            if matches!(step, Err(StepError::Frame(FrameError::Server { .. }))) {
-                self.refused_after = Some(pipe.framer.rows());
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some(Batch { is_followed: !self.ready.is_empty(), ..batch }));
             }
-            self.bytes = pipe.framed_bytes;
-            match step.map_err(|error| self.failed(error))? {
-                CopyProgress::Batch(batch) => {
-                    self.pipe = Some(pipe);
-                    return Ok(Some(batch));
-                }
+            let Some(pipe) = self.pipe.take() else { return Ok(None) };
+            let Some(progress) = self.behind.take() else {
+                self.advance(pipe).await?;
+                continue;
+            };
+            match progress.map_err(|error| self.failed(error))? {
+                // It would be among those that are ready.
+                CopyProgress::Batch(batch) => self.ready.push_back(batch),
                 CopyProgress::Done(rest) => {
-                    tracing::debug!(rows = pipe.framer.rows(), notices = pipe.framer.notices(), "read");
-                    // One that a huge row has stretched is not kept.
-                    if pipe.buffer.len() == memory::READ_BUFFER_BYTES {
-                        self.watch.buffers().keep(pipe.buffer);
-                    }
-                    if let Some(mut loan) = self.loan.take() {
-                        if let (true, Ok(socket)) = (self.gathering, loan.socket()) {
-                            socket.wait_for(1);
-                        }
-                        loan.give_back();
-                    }
+                    self.end(pipe);
                     return Ok(rest);
                 }
                 CopyProgress::NeedMore => {
@@ -297,6 +313,40 @@ impl Copy {
                     self.pipe = Some(pipe);
                 }
             }
+        }
+    }
+
+    /// Frames and decodes what has been read.
+    async fn advance(&mut self, mut pipe: Box<Pipe>) -> Result<(), SourceError> {
+        let batches = self.batches_at_once;
+        let stepped = on_rayon(move || {
+            failpoint::blow("decoding");
+            let steps = pipe.steps(batches);
+            (pipe, steps)
+        });
+        let (pipe, (ready, behind)) = stepped.await.map_err(|error| {
+            SourceError::new(SourceFault::Protocol, format!("reading {}", self.what)).with_source(error)
+        })?;
+        if matches!(behind, Some(Err(StepError::Frame(FrameError::Server { .. })))) {
+            self.refused_after = Some(pipe.framer.rows());
+        }
+        self.bytes = pipe.framed_bytes;
+        (self.ready, self.behind, self.pipe) = (ready, behind, Some(pipe));
+        Ok(())
+    }
+
+    /// Gives back what a COPY that has ended well does not need any more.
+    fn end(&mut self, pipe: Box<Pipe>) {
+        tracing::debug!(rows = pipe.framer.rows(), notices = pipe.framer.notices(), "read");
+        // One that a huge row has stretched is not kept.
+        if pipe.buffer.len() == memory::READ_BUFFER_BYTES {
+            self.watch.buffers().keep(pipe.buffer);
+        }
+        if let Some(mut loan) = self.loan.take() {
+            if let (true, Ok(socket)) = (self.gathering, loan.socket()) {
+                socket.wait_for(1);
+            }
+            loan.give_back();
         }
     }
 

@@ -23,7 +23,7 @@ pub(crate) use message::{ErrorResponse, FrameError, HEADER_BYTES, server_error};
 
 use crate::base::memory::MESSAGE_BYTES_MAX;
 use message::{body_bytes, check_copy_out, copied_rows};
-use payload::{Unit, frame_header, frame_row};
+use payload::{Unit, frame_header, frame_message, frame_row};
 
 /// What a call of [`Framer::frame`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +191,9 @@ impl Framer {
             return Err(FrameError::Misuse("more than 4 GiB of input"));
         }
         loop {
+            if self.whole_rows(input, &mut window, fields, max_rows) {
+                return Ok(self.hold(input, window, FrameState::Full));
+            }
             if self.payload(&input[..window.end], &mut window, fields, max_rows)? {
                 return Ok(self.hold(input, window, FrameState::Full));
             }
@@ -204,6 +207,23 @@ impl Framer {
                 Message::Ready => return Ok(self.hold(input, window, FrameState::Ready)),
             }
         }
+    }
+
+    /// Frames rows that have a message each, as servers send them; true once `fields` is full. It stops before the first
+    /// byte that is anything else, right or wrong.
+    fn whole_rows(&mut self, input: &[u8], window: &mut Window, fields: &mut FieldTable, max_rows: usize) -> bool {
+        if window.start < window.end || !matches!(self.stage, Stage::Copying(Payload::Rows)) {
+            return false;
+        }
+        while let Some(end) = frame_message(input, window.read, self.columns, fields.next_row()) {
+            *window = Window { start: end, end, read: end };
+            fields.commit_row();
+            self.rows += 1;
+            if fields.rows() >= max_rows {
+                return true;
+            }
+        }
+        false
     }
 
     /// Frames the rows of `window.start..window.end`; true once `fields` is full.

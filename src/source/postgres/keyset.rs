@@ -138,7 +138,7 @@ pub(super) fn without_key(batch: &Batch, width: usize, what: &str) -> Result<Bat
         .map_err(|error| SourceError::new(SourceFault::Protocol, format!("reading {what}")).with_source(error))?;
     // The key's own columns have no policy; where no column has one, nothing was counted.
     let changed = batch.changed.get(..width).unwrap_or_default().into();
-    Ok(Batch { rows, changed, beyond_cap: batch.beyond_cap })
+    Ok(Batch { rows, changed, beyond_cap: batch.beyond_cap, is_followed: false })
 }
 
 #[derive(Debug)]

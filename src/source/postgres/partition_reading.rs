@@ -146,7 +146,7 @@ impl PartitionReading {
         let watch = Arc::clone(&self.manner.watch);
         let cap = step.partition.row_limit.filter(|_| self.plan.cap.by_reading);
         match Copy::start(session, watch, &statement, &self.columns, key, cap, self.what.clone()).await {
-            Ok(copy) => self.copy = Some(copy),
+            Ok(copy) => self.copy = Some(copy.with_batches_at_once()),
             Err(error) => return Err(self.given_up(error)),
         }
         Ok(())

@@ -284,7 +284,7 @@ impl ServedReader {
         match (beyond, self.schema.clone()) {
             (true, Some(schema)) => {
                 let rows = RecordBatch::new_empty(schema);
-                self.ready.push_back(Batch { rows, changed: Box::default(), beyond_cap: true });
+                self.ready.push_back(Batch { rows, changed: Box::default(), beyond_cap: true, is_followed: false });
                 self.phase = PagePhase::Ended;
             }
             (true, None) => return Err(SourceError::new(SourceFault::Protocol, "a cap of no rows")),

@@ -226,7 +226,7 @@ impl Rows {
             let values: ArrayRef =
                 Arc::new(BinaryArray::from_iter_values(rows.map(|row| SONG[usize::try_from(row).unwrap()])));
             let rows = RecordBatch::try_from_iter([("bytes", values)]).unwrap();
-            return Batch { rows, changed: Box::default(), beyond_cap: false };
+            return Batch { rows, changed: Box::default(), beyond_cap: false, is_followed: false };
         }
         let column = self.column();
         let values: ArrayRef = if self.table == "words" {
@@ -237,7 +237,8 @@ impl Rows {
         };
         let schema = Arc::new(Schema::new(vec![column.carrier.field("value", false)]));
         let rows = RecordBatch::try_new(schema, vec![values]).unwrap();
-        Batch { rows, changed: Box::default(), beyond_cap: false }
+        // It promises another batch behind the last one, too: whoever believes it must not lose the rows.
+        Batch { rows, changed: Box::default(), beyond_cap: false, is_followed: true }
     }
 }
 

@@ -224,7 +224,12 @@ impl BatchDecoder {
         self.taken += rows.num_rows() as u64;
         self.rows = 0;
         self.crowded = false;
-        Ok(Batch { rows, changed: changed.into(), beyond_cap: std::mem::take(&mut self.beyond_cap) })
+        Ok(Batch {
+            rows,
+            changed: changed.into(),
+            beyond_cap: std::mem::take(&mut self.beyond_cap),
+            is_followed: false,
+        })
     }
 
     fn block(&mut self, input: &[u8], fields: &[Field]) -> Result<(), DecodeError> {

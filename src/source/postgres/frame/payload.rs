@@ -39,6 +39,32 @@ pub(super) fn frame_header(bytes: &[u8]) -> Result<Unit, FrameError> {
     Ok(if length <= bytes.len() { Unit::Whole(length) } else { Unit::Short(length) })
 }
 
+/// A whole message at `read` that is one whole row of so many `columns`; its end. `None` for whatever else is there, and
+/// `row` means nothing then.
+#[inline]
+pub(super) fn frame_message(input: &[u8], read: usize, columns: u16, row: &mut [Field]) -> Option<usize> {
+    let &[b'd', a, b, c, d, high, low] = input.get(read..)?.first_chunk::<7>()? else { return None };
+    let end = read + 1 + u32::from_be_bytes([a, b, c, d]) as usize;
+    if u16::from_be_bytes([high, low]) != columns || end > input.len() {
+        return None;
+    }
+    let mut position = read + 7;
+    for field in row {
+        let length = u32::from_be_bytes(*input.get(position..position + 4)?.first_chunk()?);
+        position += 4;
+        if length == u32::MAX {
+            *field = Field::ABSENT;
+            continue;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the four bytes before it lie in the input, below 4 GiB")]
+        let start = position as u32;
+        *field = Field::at_any(start, length);
+        // A length below zero leads behind the message, and is not this function's to report.
+        position += length as usize;
+    }
+    (position == end).then_some(end)
+}
+
 /// One row, whose first byte stands at `base` of the input, or the trailer.
 #[inline]
 pub(super) fn frame_row(bytes: &[u8], base: usize, row: &mut [Field], rows_before: u64) -> Result<Unit, FrameError> {
