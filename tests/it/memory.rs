@@ -108,7 +108,8 @@ async fn numbers_that_become_long_texts_are_in_memory_a_batch_at_a_time() {
     let mut peaks = Vec::new();
     // Fourteen bytes on the wire become 131,072: a batch is looked at every 256 rows, which are 32 MiB then.
     for (name, rows) in [("few", 300), ("many", 1_100)] {
-        pg.batch(&format!("create table {name} as select 1e131071::numeric as n from generate_series(1, {rows})")).await;
+        pg.batch(&format!("create table {name} as select 1e131071::numeric as n from generate_series(1, {rows})"))
+            .await;
         let dest = tempfile::tempdir().unwrap();
         let (to, one) = (dest.path().to_str().unwrap(), ["--readers", "1", "--partitions", "1", "--report", "json"]);
         let args = ["export", "--from", &pg.url, "--table", name, "--to", to, "--format", "csv"];
