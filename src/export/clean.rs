@@ -80,8 +80,7 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
         if Some(journal.run_id()) == alive.as_deref() {
             continue;
         }
-        let found = (&destination, &placement);
-        let destination = of_run((&request.destination, credentials), found, journal.run_id()).await?;
+        let destination = of_run(&destination, journal.run_id()).await?;
         let journal = Journal::new(destination.clone(), journal.run_id());
         if ended {
             // Only its records are left: the role that exported could not remove them.

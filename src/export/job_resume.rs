@@ -145,7 +145,7 @@ async fn opened(request: &ResumeRequest, run_id: &str, export: &FoundExport) -> 
         refuse_alive(&destination, &placement.owner_path(), true).await?;
     }
     if let Some(existing) = look(&destination, &placement).await?.filter(|found| found.manifest.run_id == run_id) {
-        let report = committed((&export.destination, credentials), (destination, placement), &existing, started).await;
+        let report = committed(destination, placement, &existing, started).await;
         return Ok(OpenedPart::Ended(Box::new(report)));
     }
     let journal = Journal::new(destination, run_id);

@@ -140,6 +140,9 @@ impl DeadRun {
         placement: &Placement,
     ) -> Result<Settled, ExportError> {
         let begun = self.visible_early();
+        // Whoever finishes it may have been told of another way, or of none.
+        let encryption = self.identity.as_ref().map(|identity| identity.encryption.clone()).unwrap_or_default();
+        let destination = &destination.encrypted_as(&encryption)?;
         let recovered = recover(destination, placement, self.commit.as_ref(), &begun, describe::documents).await?;
         let mut settled = match recovered {
             Recovered::Committed(existing) => Settled { committed: Some(existing), ..Settled::default() },

@@ -5,7 +5,7 @@ use super::finish::locate;
 use super::identity::RunIdentity;
 use crate::commit::Placement;
 use crate::model::{CredentialCommand, ExportErrorKind};
-use crate::store::{Destination, Journal, StoreOptions, of_records};
+use crate::store::{Destination, Journal, StoreOptions};
 
 /// Opens what `url` names: the folder of parts that is there, or else the single file that an export or a run has left a
 /// trace of. `single_file` says that it is a file.
@@ -42,23 +42,14 @@ pub(crate) async fn place_by(
     open(false).await
 }
 
-/// What [`place_by`] has found at `url`, opened once more for whoever finishes a run that has died: what is written from
-/// now on is encrypted as that run's own objects are.
+/// A destination for whoever finishes a run that has died there: what is written from now on is encrypted as that run's own
+/// objects are.
 ///
 /// # Errors
 /// The destination does not answer.
-pub(super) async fn of_run(
-    (url, credentials): (&str, Option<&CredentialCommand>),
-    (destination, placement): (&Destination, &Placement),
-    run_id: &str,
-) -> Result<Destination, ExportError> {
-    let journal = Journal::new(destination.clone(), run_id);
-    let Some(identity) = RunIdentity::read(&journal).await?.filter(|found| found.encryption.sse.is_some()) else {
-        return Ok(destination.clone());
-    };
-    let (folder, _) = locate(url, *placement != Placement::Parts)?;
-    let objects = of_records(folder, &identity.encryption)?;
-    Ok(Destination::connect_for(folder, &StoreOptions::small(), credentials, &objects).await?)
+pub(super) async fn of_run(destination: &Destination, run_id: &str) -> Result<Destination, ExportError> {
+    let identity = RunIdentity::read(&Journal::new(destination.clone(), run_id)).await?;
+    Ok(destination.encrypted_as(&identity.map(|identity| identity.encryption).unwrap_or_default())?)
 }
 
 /// Refuses the folder of an earlier export where a file of its name is to be written.

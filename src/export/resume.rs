@@ -98,8 +98,7 @@ async fn resumed(
     let found = find(&destination, &placement, request.take_over);
     let record = match unless_cancelled(&cancel, found).await? {
         RunState::Committed(existing) => {
-            let asked = (request.destination.as_str(), request.aws_credential_command.as_ref());
-            return committed(asked, (destination, placement), &existing, started).await;
+            return committed(destination, placement, &existing, started).await;
         }
         RunState::Open(record) => *record,
     };
@@ -142,13 +141,13 @@ fn keyed(protect: Option<ProtectOptions>, key: &ProtectKeyPlace) -> Result<Optio
 
 /// Finishes an export that has committed, and reports it.
 pub(super) async fn committed(
-    asked: (&str, Option<&CredentialCommand>),
-    (destination, placement): (Destination, Placement),
+    destination: Destination,
+    placement: Placement,
     existing: &Existing,
     started: Instant,
 ) -> Result<ExportReport, ExportError> {
     let run_id = &existing.manifest.run_id;
-    let destination = of_run(asked, (&destination, &placement), run_id).await?;
+    let destination = of_run(&destination, run_id).await?;
     let journal = Journal::new(destination.clone(), run_id.clone());
     let place = RunTarget::Destination { journal, destination, placement };
     place.repair(run_id).await?;

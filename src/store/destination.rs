@@ -1,5 +1,8 @@
 //! A destination: a folder, or a prefix of a bucket, and the few things that are done there.
 
+mod encryption;
+#[cfg(any(test, feature = "failpoints"))]
+mod for_tests;
 mod removal;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use super::object_options::{PartAttributes, check_objects, encrypt};
 use super::remote::Remote;
 use super::writer::PartWriter;
 use crate::model::{CredentialCommand, ObjectOptions, StagedObject, Staging};
+use encryption::OpenedBy;
 
 /// A folder, or a prefix of a bucket. Cheap to clone; clones share connections.
 ///
@@ -43,6 +47,8 @@ struct DestinationInner {
     encoded: bool,
     options: StoreOptions,
     backend: Backend,
+    /// `None` for the stores of tests.
+    opened: Option<OpenedBy>,
 }
 
 #[derive(Debug)]
@@ -131,6 +137,7 @@ impl Destination {
         variables: &BTreeMap<String, String>,
         objects: &ObjectOptions,
     ) -> Result<Self, StoreError> {
+        let opened = Some(OpenedBy { url: url.to_owned(), variables: variables.clone() });
         let address = Address::parse(url)?;
         let url = address.url();
         let encoded = matches!(address, Address::Local(_));
@@ -141,25 +148,7 @@ impl Destination {
                 Backend::Remote(Arc::new(remote.with_parts(PartAttributes::of(objects))))
             }
         };
-        Ok(Self { inner: Arc::new(DestinationInner { url, encoded, options: *options, backend }) })
-    }
-
-    /// A store in this process, for tests: what is written there is gone with the process. The same name gives the same
-    /// store.
-    #[cfg(any(test, feature = "failpoints"))]
-    pub fn in_memory(name: &str, options: &StoreOptions) -> Self {
-        let url = format!("memory:///{name}");
-        let backend = Backend::Remote(Arc::new(connect::memory(name, url.clone())));
-        Self { inner: Arc::new(DestinationInner { url, encoded: false, options: *options, backend }) }
-    }
-
-    /// A store of a test.
-    #[cfg(test)]
-    pub(crate) fn of_store(store: &Arc<super::fault_store::FaultStore>, options: &StoreOptions) -> Self {
-        let url = "memory:///simulated".to_owned();
-        let remote = Remote::new(Arc::clone(store), object_store::path::Path::ROOT, url.clone());
-        let backend = Backend::Remote(Arc::new(remote));
-        Self { inner: Arc::new(DestinationInner { url, encoded: false, options: *options, backend }) }
+        Ok(Self { inner: Arc::new(DestinationInner { url, encoded, options: *options, backend, opened }) })
     }
 
     /// The canonical URL: no credentials, no slash at its end.

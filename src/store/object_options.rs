@@ -64,8 +64,15 @@ pub(super) fn encrypt(variables: &mut Variables, objects: &ObjectOptions) {
         ("AWS_SSE_KMS_KEY_ID", objects.sse_kms_key_id.clone()),
         ("AWS_SSE_BUCKET_KEY_ENABLED", objects.sse_bucket_key.map(|wanted| wanted.to_string())),
     ];
-    for (name, value) in pairs.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        variables.insert(name.to_owned(), value);
+    if objects.sse.is_none() {
+        return;
+    }
+    for (name, value) in pairs {
+        match value {
+            Some(value) => variables.insert(name.to_owned(), value),
+            // A key of another way would not go with this one.
+            None => variables.remove(name),
+        };
     }
 }
 

@@ -165,7 +165,7 @@ async fn what_a_dead_commit_lacked_is_encrypted_as_its_run_was() {
     pg.batch(TABLE).await;
     let s3 = s3();
     let kms = ["--sse", "aws:kms", "--sse-kms-key-id", "alias/lake", "--sse-bucket-key"];
-    for (command, off) in [("clean", ""), ("resume", ""), ("clean", "encrypted-records")] {
+    for (command, off) in [("clean", ""), ("resume", ""), ("export", ""), ("clean", "encrypted-records")] {
         let proxy = Proxy::encrypting(&s3.endpoint).await;
         let to = format!("s3://{}/{}", variable("OUTHAUL_TEST_S3_OPEN_BUCKET"), unique());
         let store = [
@@ -181,16 +181,25 @@ async fn what_a_dead_commit_lacked_is_encrypted_as_its_run_was() {
         running.stands_at(&stop).await;
         kill(running).await;
         proxy.forget();
-        let from: &[&str] = if command == "resume" { &["--take-over", "--from", &pg.url] } else { &[] };
-        let finished = at_store(outhaul([command, to.as_str()].iter().chain(from)));
-        finished.env("OUTHAUL_TEST_OFF", off).run().await.expect(0);
-        assert!(!proxy.seen(Op::Put, "/_SUCCESS").is_empty(), "{command}");
+        let finished: &[&str] = match command {
+            "resume" => &["resume", &to, "--take-over", "--from", &pg.url],
+            // The next run, which finds it and would leave it as it is.
+            "export" => {
+                &["export", "--from", &pg.url, "--table", "t", "--to", &to, "--on-existing", "skip", "--sse", "AES256"]
+            }
+            _ => &["clean", &to],
+        };
+        at_store(outhaul(finished)).env("OUTHAUL_TEST_OFF", off).run().await.expect(0);
+        let success = proxy.seen(Op::Put, "/_SUCCESS");
+        assert!(!success.is_empty(), "{command}");
+        // A run of its own writes its own records as it was told.
+        let written = if command == "export" { success } else { proxy.seen(Op::Put, "") };
         for (name, value) in [
             ("x-amz-server-side-encryption", "aws:kms"),
             ("x-amz-server-side-encryption-aws-kms-key-id", "alias/lake"),
             ("x-amz-server-side-encryption-bucket-key-enabled", "true"),
         ] {
-            let found = headers(&proxy.seen(Op::Put, ""), name);
+            let found = headers(&written, name);
             let encrypted = found.iter().all(|found| found.as_deref() == Some(value));
             assert_eq!(encrypted, off.is_empty(), "{command} {off:?} {name}: {found:?}");
         }
