@@ -180,7 +180,7 @@ impl DictionaryChunk {
         let present = self.present.take().map(|mut present| present.finish());
         let (order, width) = (Order::of(&self.values), hybrid::width(self.len()));
         let mut writer = ChunkWriter::new(column, Encoding::RLE_DICTIONARY);
-        let mut last: Option<(u16, u16)> = None;
+        let mut before: Option<(u16, u16)> = None;
         let mut plain = Some(self.plain(column.physical_type()));
         let (mut places, lengths) = (self.places.as_slice(), self.even_length());
         for first in (0..self.rows).step_by(PAGE_ROWS) {
@@ -198,7 +198,7 @@ impl DictionaryChunk {
             let ends = match order.ends(here) {
                 None => PageEnds::None,
                 Some(ranks) => {
-                    let (least, greatest) = last.replace(ranks).unwrap_or(ranks);
+                    let (least, greatest) = before.replace(ranks).unwrap_or(ranks);
                     let [low, high] = [ranks.0, ranks.1].map(|rank| order.places[usize::from(rank)].into());
                     PageEnds::Known {
                         least: self.bytes_of(low, column),
@@ -218,7 +218,7 @@ impl DictionaryChunk {
         }
         let nulls = u64::try_from(self.rows - self.places.len()).map_err(too_large)?;
         let statistics = self.statistics(&order, column.physical_type(), nulls)?;
-        writer.close(statistics, self.rows)
+        writer.close(statistics, self.rows, codec)
     }
 
     /// The dictionary page.

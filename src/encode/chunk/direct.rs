@@ -194,12 +194,12 @@ impl DirectChunk {
             (least.cmp(before_least), greatest.cmp(before_greatest))
         });
         match &mut self.all {
-            Some((first, last)) => {
-                if least < *first {
-                    first.clone_from(&least);
+            Some((low, high)) => {
+                if least < *low {
+                    low.clone_from(&least);
                 }
-                if greatest > *last {
-                    last.clone_from(&greatest);
+                if greatest > *high {
+                    high.clone_from(&greatest);
                 }
             }
             none => *none = Some((least.clone(), greatest.clone())),
@@ -252,7 +252,7 @@ impl DirectChunk {
                 integer_statistics(ends, matches!(kind, DirectKind::Integers { narrow: true }), nulls)?
             }
         };
-        self.writer.close(statistics, self.rows)
+        self.writer.close(statistics, self.rows, codec)
     }
 }
 

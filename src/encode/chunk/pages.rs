@@ -68,7 +68,6 @@ pub(super) struct ChunkWriter {
     encoding: Encoding,
     /// Whether the codec is left away.
     is_plain: bool,
-    is_compressed: bool,
     sink: TrackedWrite<Vec<u8>>,
     column_index: ColumnIndexBuilder,
     offset_index: OffsetIndexBuilder,
@@ -87,7 +86,6 @@ impl ChunkWriter {
             column: Arc::clone(column),
             encoding,
             is_plain: false,
-            is_compressed: false,
             sink: TrackedWrite::new(Vec::new()),
             column_index: ColumnIndexBuilder::new(column.physical_type()),
             offset_index: OffsetIndexBuilder::new(),
@@ -164,10 +162,7 @@ impl ChunkWriter {
     ) -> Result<PageWriteSpec, ParquetError> {
         let size = plain.len();
         let bytes = match codec {
-            PageCodec::Zstd(compressor) if !self.is_plain => {
-                self.is_compressed = true;
-                compressor.compress(&plain)?
-            }
+            PageCodec::Zstd(compressor) if !self.is_plain => compressor.compress(&plain)?,
             _ => plain,
         };
         let page = CompressedPage::new(page(bytes.into()), size);
@@ -180,12 +175,15 @@ impl ChunkWriter {
         mut self,
         statistics: Statistics,
         rows: usize,
+        codec: &PageCodec,
     ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
         let long = |number: usize| i64::try_from(number).map_err(too_large);
         let bytes = self.sink.into_inner()?;
         let stats = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
-        let codec =
-            if self.is_compressed { Compression::ZSTD(ZstdLevel::default()) } else { Compression::UNCOMPRESSED };
+        let codec = match codec {
+            PageCodec::Zstd(_) if !self.is_plain => Compression::ZSTD(ZstdLevel::default()),
+            _ => Compression::UNCOMPRESSED,
+        };
         let mut encodings = vec![Encoding::RLE, self.encoding];
         let mut pages = vec![stats(PageType::DATA_PAGE, self.encoding, self.pages)];
         let has_dictionary = self.encoding == Encoding::RLE_DICTIONARY;

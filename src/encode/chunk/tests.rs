@@ -80,7 +80,9 @@ fn chunk(file: &Bytes) -> (ColumnChunkMetaData, ColumnIndexMetaData, Vec<(i64, i
 
 /// The values come back, the footer says what it says with the Parquet crate's own pages, and the page index is true.
 fn check(arrays: &[ArrayRef], nullable: bool) {
-    ways(&arrays[0]).into_iter().for_each(|way| check_way(arrays, nullable, way));
+    for way in ways(&arrays[0]) {
+        check_way(arrays, nullable, way);
+    }
 }
 
 fn check_way(arrays: &[ArrayRef], nullable: bool, way: OwnWay) {

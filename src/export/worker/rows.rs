@@ -100,7 +100,7 @@ impl Attempt<'_> {
                 // Text is as large as its batches, and of Parquet only row groups leave the encoder.
                 room = 0;
             }
-            let encoded = on_rayon(move || {
+            let pending = on_rayon(move || {
                 failpoint::blow("encoding");
                 let (mut rows, before) = (0, out.len());
                 while let Some((batch, changed)) = batches.pop_front() {
@@ -117,7 +117,7 @@ impl Attempt<'_> {
                 let buffered = count(encoder.buffered_bytes());
                 Ok::<_, EncodeError>(((encoder, tally), out, (rows, buffered), batches))
             });
-            let (encoding, out, (rows, buffered), rest) = encoded.await??;
+            let (encoding, out, (rows, buffered), rest) = pending.await??;
             batches = rest;
             self.write(encoding, out).await?;
             let open = self.current()?;
