@@ -41,7 +41,7 @@ enum DistinctValues {
 }
 
 impl DictionaryChunk {
-    /// An empty chunk for about so many `rows` of `data_type`, that of a carrier that [is for](is_for) this module.
+    /// An empty chunk for about so many `rows` of `data_type`, that of a carrier that [is for](super::is_for) this module.
     pub(super) fn new(data_type: DataType, rows: usize) -> Self {
         let values = match data_type {
             DataType::Utf8 | DataType::Binary => DistinctValues::Strings(Strings::new()),
