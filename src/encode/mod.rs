@@ -71,7 +71,7 @@ pub fn encoder(options: &FormatOptions, columns: &Arc<[ColumnPlan]>) -> Result<B
 }
 
 /// A length as a count of rows or bytes.
-fn count(length: usize) -> u64 {
+pub(crate) fn count(length: usize) -> u64 {
     // No machine counts in memory beyond 64 bits.
     u64::try_from(length).unwrap_or(u64::MAX)
 }

@@ -80,12 +80,11 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
         if Some(journal.run_id()) == alive.as_deref() {
             continue;
         }
-        let destination = of_run(&destination, journal.run_id()).await?;
-        let journal = Journal::new(destination.clone(), journal.run_id());
         if ended {
             // Only its records are left: the role that exported could not remove them.
             if !request.dry_run {
-                journal.close().await?;
+                let destination = of_run(&destination, journal.run_id()).await?;
+                Journal::new(destination, journal.run_id()).close().await?;
             }
             continue;
         }
@@ -125,7 +124,7 @@ async fn cleaned(
     if dry_run {
         return Ok(CleanedRun { run_id, traces: run.traces(destination).await?, ..CleanedRun::default() });
     }
-    let settled = run.settle(destination, placement).await?;
+    let settled = run.settle(placement).await?;
     let committed = settled.committed.is_some();
     if let Some(refused) = settled.refused {
         return Err(refused.error.into());

@@ -140,7 +140,7 @@ impl Hold {
             if Some(run.run_id()) == but {
                 continue;
             }
-            let settled = run.settle(destination, placement).await?;
+            let settled = run.settle(placement).await?;
             if let Some(refused) = &settled.refused {
                 refused.warn(run.run_id());
                 continue;
@@ -170,7 +170,7 @@ impl Hold {
         // A process that was taken for dead may have begun more since, a worker too; so may a request whose answer was lost.
         let resumed = self.claim.previous().is_some_and(|previous| previous.run_id == journal.run_id());
         let closed = if resumed || self.claim.has_invited() || destination.may_have_unheard_uploads() {
-            settle(destination, placement, journal).await
+            settle(placement, journal).await
         } else {
             journal.close().await.map(|()| true).map_err(ExportError::from)
         };
@@ -200,9 +200,9 @@ impl Hold {
     }
 
     /// Ends a process whose run has become another's. What it has begun since that one's end is nobody else's.
-    pub(crate) async fn yield_to_winner(self, destination: &Destination, placement: &Placement, journal: &Journal) {
+    pub(crate) async fn yield_to_winner(self, placement: &Placement, journal: &Journal) {
         if let Ok(false) = journal.is_open().await
-            && let Err(error) = settle(destination, placement, journal).await
+            && let Err(error) = settle(placement, journal).await
         {
             warn(&error, "what was begun too late could not be removed");
         }
@@ -230,13 +230,9 @@ impl Hold {
 }
 
 /// Whether nothing stays of the run but what it has committed.
-pub(crate) async fn settle(
-    destination: &Destination,
-    placement: &Placement,
-    journal: &Journal,
-) -> Result<bool, ExportError> {
+pub(crate) async fn settle(placement: &Placement, journal: &Journal) -> Result<bool, ExportError> {
     let Some(run) = DeadRun::of(journal.clone(), placement).await? else { return Ok(true) };
-    let settled = run.settle(destination, placement).await?;
+    let settled = run.settle(placement).await?;
     if let Some(refused) = &settled.refused {
         refused.warn(journal.run_id());
     }

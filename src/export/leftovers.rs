@@ -106,6 +106,11 @@ impl DeadRun {
         if let Some(identity) = &identity {
             identity.check(&journal, ExportErrorKind::DestinationTaken)?;
         }
+        // Whoever finishes it may have been told of another way to encrypt, or of none.
+        let journal = match &identity {
+            Some(identity) => journal.encrypted_as(&identity.encryption)?,
+            None => journal,
+        };
         let mut commit: Option<CommitRecord> = journal.commit().await?;
         if let Some(commit) = &mut commit
             && !identity.as_ref().is_some_and(RunIdentity::has_place)
@@ -134,15 +139,8 @@ impl DeadRun {
     ///
     /// # Errors
     /// The destination fails, or the role may not remove something that is visible; the call may be repeated.
-    pub(crate) async fn settle(
-        &self,
-        destination: &Destination,
-        placement: &Placement,
-    ) -> Result<Settled, ExportError> {
-        let begun = self.visible_early();
-        // Whoever finishes it may have been told of another way, or of none.
-        let encryption = self.identity.as_ref().map(|identity| identity.encryption.clone()).unwrap_or_default();
-        let destination = &destination.encrypted_as(&encryption)?;
+    pub(crate) async fn settle(&self, placement: &Placement) -> Result<Settled, ExportError> {
+        let (begun, destination) = (self.visible_early(), self.journal.destination());
         let recovered = recover(destination, placement, self.commit.as_ref(), &begun, describe::documents).await?;
         let mut settled = match recovered {
             Recovered::Committed(existing) => Settled { committed: Some(existing), ..Settled::default() },

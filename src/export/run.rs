@@ -298,7 +298,7 @@ impl Run {
         };
         if hold.is_lost() && result.is_err() {
             let lost = hold.claim.check().await.err();
-            hold.yield_to_winner(destination, placement, journal).await;
+            hold.yield_to_winner(placement, journal).await;
             return result.map_err(|error| lost.map_or(error, ExportError::from));
         }
         failpoint::reach("ending").await;

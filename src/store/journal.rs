@@ -32,7 +32,7 @@ use super::attempt_seed::AttemptSeed;
 use super::destination::Destination;
 use super::error::{StoreError, StoreFault};
 use super::receipt_file::ReceiptFile;
-use crate::model::PartitionReceipt;
+use crate::model::{ObjectOptions, PartitionReceipt};
 
 /// Objects of a failed run that are removed at the same time: a store answers so many at once without throttling.
 pub(crate) const DISCARDS_AT_ONCE: usize = 16;
@@ -91,6 +91,19 @@ impl Journal {
     /// The run's id.
     pub fn run_id(&self) -> &str {
         &self.run_id
+    }
+
+    /// The same, where what is written from now on is encrypted so; see [`Destination::encrypted_as`].
+    ///
+    /// # Errors
+    /// As [`Destination::open`].
+    pub(crate) fn encrypted_as(self, objects: &ObjectOptions) -> Result<Self, StoreError> {
+        Ok(Self { destination: self.destination.encrypted_as(objects)?, ..self })
+    }
+
+    /// The destination that it is at.
+    pub(crate) fn destination(&self) -> &Destination {
+        &self.destination
     }
 
     /// The URL of the destination that it is at, without credentials.

@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanBufferBuilder, PrimitiveArray, StringArray,
-};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, PrimitiveArray, StringArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
@@ -20,7 +18,9 @@ use parquet::errors::ParquetError;
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::schema::types::ColumnDescPtr;
 
-use super::pages::{ChunkWriter, PageCodec, PageEnds, PageFacts, begin_page, too_large};
+use super::pages::{
+    ChunkWriter, PageCodec, PageEnds, PageFacts, Presence, begin_page, integer_bytes, integer_statistics, too_large,
+};
 use super::table::{Full, Integers, NEAR, Strings};
 use super::{PAGE_ROWS, hybrid};
 
@@ -30,9 +30,7 @@ pub(in crate::encode) struct DictionaryChunk {
     values: DistinctValues,
     /// The place of each value that is not NULL.
     places: Vec<u16>,
-    /// Of each row whether it has a value; `None` until the first NULL.
-    present: Option<BooleanBufferBuilder>,
-    rows: usize,
+    presence: Presence,
 }
 
 enum DistinctValues {
@@ -47,7 +45,7 @@ impl DictionaryChunk {
             DataType::Utf8 | DataType::Binary => DistinctValues::Strings(Strings::new()),
             _ => DistinctValues::Integers(Integers::new()),
         };
-        Self { data_type, values, places: Vec::with_capacity(rows), present: None, rows: 0 }
+        Self { data_type, values, places: Vec::with_capacity(rows), presence: Presence::default() }
     }
 
     /// Takes in an array. False where its values are too many or too long for a dictionary: then nothing of it was
@@ -58,18 +56,7 @@ impl DictionaryChunk {
             self.places.truncate(before);
             return false;
         }
-        if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            let rows = self.rows;
-            let present = self.present.get_or_insert_with(|| {
-                let mut present = BooleanBufferBuilder::new(rows + array.len());
-                present.append_n(rows, true);
-                present
-            });
-            present.append_buffer(nulls.inner());
-        } else if let Some(present) = &mut self.present {
-            present.append_n(array.len(), true);
-        }
-        self.rows += array.len();
+        self.presence.add(array);
         true
     }
 
@@ -131,9 +118,9 @@ impl DictionaryChunk {
     /// # Errors
     /// None that anybody has seen: the values came from arrays of the same type.
     pub(super) fn into_array(mut self) -> Result<ArrayRef, ParquetError> {
-        let present = self.present.take().map(|mut present| present.finish());
+        let (rows, present) = self.presence.take();
         let mut places = self.places.iter().map(|&place| usize::from(place));
-        let rows = (0..self.rows)
+        let rows = (0..rows)
             .map(|row| if present.as_ref().is_none_or(|present| present.value(row)) { places.next() } else { None });
         let array: ArrayRef = match &self.values {
             DistinctValues::Strings(strings) => {
@@ -177,14 +164,14 @@ impl DictionaryChunk {
         column: &ColumnDescPtr,
         codec: &mut PageCodec,
     ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
-        let present = self.present.take().map(|mut present| present.finish());
+        let (all_rows, present) = self.presence.take();
         let (order, width) = (Order::of(&self.values), hybrid::width(self.len()));
         let mut writer = ChunkWriter::new(column, Encoding::RLE_DICTIONARY);
         let mut before: Option<(u16, u16)> = None;
         let mut plain = Some(self.plain(column.physical_type()));
         let (mut places, lengths) = (self.places.as_slice(), self.even_length());
-        for first in (0..self.rows).step_by(PAGE_ROWS) {
-            let rows = PAGE_ROWS.min(self.rows - first);
+        for first in (0..all_rows).step_by(PAGE_ROWS) {
+            let rows = PAGE_ROWS.min(all_rows - first);
             let levels = present.as_ref().map(|present| present.slice(first, rows));
             let values = levels.as_ref().map_or(rows, BooleanBuffer::count_set_bits);
             let (here, rest) = places.split_at(values);
@@ -208,7 +195,7 @@ impl DictionaryChunk {
                 }
             };
             if let Some(plain) = plain.take() {
-                if !codec.pays(&plain, &page, self.rows.div_ceil(PAGE_ROWS))? {
+                if !codec.pays(&plain, &page, all_rows.div_ceil(PAGE_ROWS))? {
                     writer.leave_plain();
                 }
                 writer.dictionary(plain, self.len(), codec)?;
@@ -216,9 +203,9 @@ impl DictionaryChunk {
             let facts = PageFacts { rows, nulls: rows - values, ends, string_bytes: self.string_bytes(here, lengths) };
             writer.data(page, facts, codec)?;
         }
-        let nulls = u64::try_from(self.rows - self.places.len()).map_err(too_large)?;
+        let nulls = u64::try_from(all_rows - self.places.len()).map_err(too_large)?;
         let statistics = self.statistics(&order, column.physical_type(), nulls)?;
-        writer.close(statistics, self.rows, codec)
+        writer.close(statistics, all_rows, codec)
     }
 
     /// The dictionary page.
@@ -242,8 +229,7 @@ impl DictionaryChunk {
         match &self.values {
             DistinctValues::Strings(strings) => strings.value(place).to_vec(),
             DistinctValues::Integers(integers) => {
-                let bytes = integers.values[place].to_le_bytes();
-                bytes[..if column.physical_type() == Type::INT32 { 4 } else { 8 }].to_vec()
+                integer_bytes(integers.values[place], column.physical_type() == Type::INT32)
             }
         }
     }
@@ -277,17 +263,8 @@ impl DictionaryChunk {
                 ValueStatistics::new(least, greatest, distinct, Some(nulls), false).into()
             }
             DistinctValues::Integers(integers) => {
-                let (least, greatest) = ends.map(|(l, g)| (integers.values[l], integers.values[g])).unzip();
-                if physical == Type::INT32 {
-                    let narrow = |value: Option<i64>| value.map(i32::try_from).transpose().map_err(too_large);
-                    ValueStatistics::new(narrow(least)?, narrow(greatest)?, distinct, Some(nulls), false)
-                        .with_backwards_compatible_min_max(true)
-                        .into()
-                } else {
-                    ValueStatistics::new(least, greatest, distinct, Some(nulls), false)
-                        .with_backwards_compatible_min_max(true)
-                        .into()
-                }
+                let ends = ends.map(|(least, greatest)| (integers.values[least], integers.values[greatest]));
+                integer_statistics(ends, physical == Type::INT32, distinct, Some(nulls))?
             }
         })
     }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanBufferBuilder};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use arrow::datatypes::{
     ByteArrayType, DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
     TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
@@ -12,11 +12,13 @@ use parquet::basic::{Encoding, Type};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::statistics::{Statistics, ValueStatistics};
+use parquet::file::statistics::ValueStatistics;
 use parquet::schema::types::ColumnDescPtr;
 
 use super::super::tally::{BOUND_BYTES_MAX, greatest_bound, least_bound};
-use super::pages::{ChunkWriter, PageCodec, PageEnds, PageFacts, begin_page, too_large};
+use super::pages::{
+    ChunkWriter, PageCodec, PageEnds, PageFacts, Presence, begin_page, integer_bytes, integer_statistics, too_large,
+};
 use super::{PAGE_ROWS, deltas};
 
 /// Bytes of texts after which a page ends, as in the Parquet crate.
@@ -34,9 +36,8 @@ pub(in crate::encode) struct DirectChunk {
     longs: Vec<i64>,
     /// The texts of the page that fills, end to end.
     bytes: Vec<u8>,
-    /// Of each row of the page whether it has a value; `None` until its first NULL.
-    present: Option<BooleanBufferBuilder>,
-    page_rows: usize,
+    /// The rows of the page that fills.
+    page: Presence,
     rows: usize,
     nulls: usize,
     /// The least and the greatest of the last page that had values.
@@ -80,8 +81,7 @@ impl DirectChunk {
             kind,
             longs: Vec::with_capacity(PAGE_ROWS),
             bytes: Vec::new(),
-            present: None,
-            page_rows: 0,
+            page: Presence::default(),
             rows: 0,
             nulls: 0,
             last: None,
@@ -95,7 +95,7 @@ impl DirectChunk {
             let rows = self.room(array, from);
             self.take(&array.slice(from, rows))?;
             from += rows;
-            if self.page_rows >= PAGE_ROWS || self.bytes.len() >= PAGE_BYTES {
+            if self.page.rows() >= PAGE_ROWS || self.bytes.len() >= PAGE_BYTES {
                 self.end_page(codec)?;
             }
         }
@@ -109,7 +109,7 @@ impl DirectChunk {
 
     /// Rows from `from` on that the page still takes, at least one.
     fn room(&self, array: &ArrayRef, from: usize) -> usize {
-        let rows = (PAGE_ROWS - self.page_rows).min(array.len() - from);
+        let rows = (PAGE_ROWS - self.page.rows()).min(array.len() - from);
         let offsets = match array.data_type() {
             DataType::Utf8 => array.as_string::<i32>().value_offsets(),
             DataType::Binary => array.as_binary::<i32>().value_offsets(),
@@ -123,18 +123,7 @@ impl DirectChunk {
 
     /// Adds rows to the page.
     fn take(&mut self, array: &ArrayRef) -> Result<(), ParquetError> {
-        if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) {
-            let rows = self.page_rows;
-            let present = self.present.get_or_insert_with(|| {
-                let mut present = BooleanBufferBuilder::new(PAGE_ROWS);
-                present.append_n(rows, true);
-                present
-            });
-            present.append_buffer(nulls.inner());
-        } else if let Some(present) = &mut self.present {
-            present.append_n(array.len(), true);
-        }
-        self.page_rows += array.len();
+        self.page.add(array);
         let longs = &mut self.longs;
         match array.data_type() {
             DataType::Utf8 => strings(array.as_string::<i32>(), longs, &mut self.bytes),
@@ -152,12 +141,11 @@ impl DirectChunk {
     }
 
     fn end_page(&mut self, codec: &mut PageCodec) -> Result<(), ParquetError> {
-        let rows = std::mem::take(&mut self.page_rows);
+        let (rows, present) = self.page.take();
         if rows == 0 {
             return Ok(());
         }
         let nulls = rows - self.longs.len();
-        let present = self.present.take().map(|mut present| present.finish());
         let mut page = Vec::with_capacity(self.bytes.len() + self.longs.len() * 4 + rows / 8 + 64);
         if self.nullable {
             begin_page(present.as_ref(), rows, nulls, &mut page)?;
@@ -215,9 +203,7 @@ impl DirectChunk {
     /// A value as the page index has it: no value of its page is beyond.
     fn bound(&self, value: &DirectValue, greatest: bool) -> Option<Vec<u8>> {
         match (value, self.kind) {
-            (DirectValue::Integer(value), DirectKind::Integers { narrow }) => {
-                Some(value.to_le_bytes()[..if narrow { 4 } else { 8 }].to_vec())
-            }
+            (DirectValue::Integer(value), DirectKind::Integers { narrow }) => Some(integer_bytes(*value, narrow)),
             (DirectValue::Bytes(value), DirectKind::Strings { text }) => {
                 if greatest {
                     greatest_bound(value, text)
@@ -249,22 +235,11 @@ impl DirectChunk {
                     (DirectValue::Integer(least), DirectValue::Integer(greatest)) => Some((*least, *greatest)),
                     _ => None,
                 });
-                integer_statistics(ends, matches!(kind, DirectKind::Integers { narrow: true }), nulls)?
+                integer_statistics(ends, matches!(kind, DirectKind::Integers { narrow: true }), None, nulls)?
             }
         };
         self.writer.close(statistics, self.rows, codec)
     }
-}
-
-fn integer_statistics(ends: Option<(i64, i64)>, narrow: bool, nulls: Option<u64>) -> Result<Statistics, ParquetError> {
-    let (least, greatest) = ends.unzip();
-    if !narrow {
-        let statistics = ValueStatistics::new(least, greatest, None, nulls, false);
-        return Ok(statistics.with_backwards_compatible_min_max(true).into());
-    }
-    let of = |value: Option<i64>| value.map(i32::try_from).transpose().map_err(too_large);
-    let statistics = ValueStatistics::new(of(least)?, of(greatest)?, None, nulls, false);
-    Ok(statistics.with_backwards_compatible_min_max(true).into())
 }
 
 /// Appends the values that are not NULL.

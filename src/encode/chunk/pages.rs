@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use arrow::array::{Array, BooleanBufferBuilder};
 use arrow::buffer::BooleanBuffer;
 use bytes::Bytes;
 use parquet::basic::{BoundaryOrder, Compression, Encoding, PageType, ZstdLevel};
@@ -10,7 +11,7 @@ use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats};
-use parquet::file::statistics::Statistics;
+use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
@@ -218,6 +219,63 @@ impl ChunkWriter {
         };
         Ok((bytes.into(), result))
     }
+}
+
+/// Rows, and which of them have a value.
+#[derive(Default)]
+pub(super) struct Presence {
+    rows: usize,
+    /// `None` until the first NULL.
+    present: Option<BooleanBufferBuilder>,
+}
+
+impl Presence {
+    pub(super) fn add(&mut self, array: &dyn Array) {
+        if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) {
+            let rows = self.rows;
+            let present = self.present.get_or_insert_with(|| {
+                let mut present = BooleanBufferBuilder::new(rows + array.len());
+                present.append_n(rows, true);
+                present
+            });
+            present.append_buffer(nulls.inner());
+        } else if let Some(present) = &mut self.present {
+            present.append_n(array.len(), true);
+        }
+        self.rows += array.len();
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many rows, and of each whether it has a value; `None` where all have. None are left.
+    pub(super) fn take(&mut self) -> (usize, Option<BooleanBuffer>) {
+        let Self { rows, present } = std::mem::take(self);
+        (rows, present.map(|mut present| present.finish()))
+    }
+}
+
+/// What the footer says of integers; `narrow` ones are of the format's INT32.
+pub(super) fn integer_statistics(
+    ends: Option<(i64, i64)>,
+    narrow: bool,
+    distinct: Option<u64>,
+    nulls: Option<u64>,
+) -> Result<Statistics, ParquetError> {
+    let (least, greatest) = ends.unzip();
+    if !narrow {
+        let statistics = ValueStatistics::new(least, greatest, distinct, nulls, false);
+        return Ok(statistics.with_backwards_compatible_min_max(true).into());
+    }
+    let of = |value: Option<i64>| value.map(i32::try_from).transpose().map_err(too_large);
+    let statistics = ValueStatistics::new(of(least)?, of(greatest)?, distinct, nulls, false);
+    Ok(statistics.with_backwards_compatible_min_max(true).into())
+}
+
+/// An integer as statistics of pages have it.
+pub(super) fn integer_bytes(value: i64, narrow: bool) -> Vec<u8> {
+    value.to_le_bytes()[..if narrow { 4 } else { 8 }].to_vec()
 }
 
 /// Begins a data page with the levels of its rows, for a column that may have NULLs.

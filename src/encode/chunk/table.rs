@@ -163,9 +163,10 @@ impl Strings {
         if let [byte] = *value {
             let one = usize::from(byte);
             if self.ones[one] == 0 {
+                let place = self.find(value)?;
                 // The last of all places has no number above it.
-                self.ones[one] = self.find(value)?.checked_add(1).unwrap_or(0);
-                return self.find(value);
+                self.ones[one] = place.checked_add(1).unwrap_or(0);
+                return Ok(place);
             }
             return Ok(self.ones[one] - 1);
         }

@@ -410,7 +410,7 @@ impl Joined {
         }
         let RunTarget::Destination { placement, .. } = &self.run.place else { return };
         if let Ok(false) = self.journal.is_open().await
-            && let Err(error) = settle(&self.destination, placement, &self.journal).await
+            && let Err(error) = settle(placement, &self.journal).await
         {
             tracing::warn!(error = error.sentence(), "what was begun too late could not be removed");
         }

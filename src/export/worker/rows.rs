@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use super::Attempt;
 use crate::base::cpu::on_rayon;
 use crate::base::{failpoint, telemetry};
-use crate::encode::{EncodeError, bytes_of};
+use crate::encode::{EncodeError, bytes_of, count};
 use crate::export::error::ExportError;
 use crate::export::outlet::Outlet;
 use crate::export::part::OpenPart;
@@ -95,11 +95,11 @@ impl Attempt<'_> {
             self.turn_to(folders.clone()).await?;
             let (mut encoder, mut tally) = self.encoding()?;
             let mut out = self.room()?;
-            let mut room = self.work.part_size.saturating_sub(self.current()?.bytes_written());
-            if self.work.format.format != Format::Parquet {
+            let room = match self.work.format.format {
+                Format::Parquet => self.work.part_size.saturating_sub(self.current()?.bytes_written()),
                 // Text is as large as its batches, and of Parquet only row groups leave the encoder.
-                room = 0;
-            }
+                _ => 0,
+            };
             let pending = on_rayon(move || {
                 failpoint::blow("encoding");
                 let (mut rows, before) = (0, out.len());
@@ -150,9 +150,4 @@ impl Attempt<'_> {
             }
         }
     }
-}
-
-/// A number of bytes or rows in memory.
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }

@@ -23,12 +23,6 @@ impl Field {
         Self { start, length }
     }
 
-    /// As [`Field::at`], for a length that may be none; whoever asks makes sure before anybody looks at it.
-    #[inline]
-    pub(super) fn at_any(start: u32, length: u32) -> Self {
-        Self { start, length }
-    }
-
     /// Whether the value is NULL.
     #[inline]
     pub(crate) fn is_null(self) -> bool {

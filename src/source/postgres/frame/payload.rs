@@ -58,7 +58,7 @@ pub(super) fn frame_message(input: &[u8], read: usize, columns: u16, row: &mut [
         }
         #[expect(clippy::cast_possible_truncation, reason = "the four bytes before it lie in the input, below 4 GiB")]
         let start = position as u32;
-        *field = Field::at_any(start, length);
+        *field = Field::at(start, length);
         // A length below zero leads behind the message, and is not this function's to report.
         position += length as usize;
     }
