@@ -204,7 +204,7 @@ impl<'a> ColumnView<'a> {
             pg_type: &column.type_name,
             wire: &column.sent_as,
             carrier: &column.carrier,
-            arrow_type: column.carrier.data_type().to_string(),
+            arrow_type: column.carrier.read_type().to_string(),
             nullable: column.nullable,
             policy: &column.policy,
             note: column.note.as_deref(),

@@ -161,7 +161,9 @@ fn value_for_doubles(values: &CellValues<'_>, row: usize, out: &mut Vec<u8>) -> 
     match *values {
         CellValues::Json(array) => return json::compact_for_doubles(out, array.value(row).as_bytes()),
         CellValues::Int64(integers) if integers[row].unsigned_abs() > DOUBLE_INTEGERS => value(values, row, out),
-        CellValues::Decimal { .. } | CellValues::NumberText(_) => value(values, row, out),
+        CellValues::ShortDecimal { .. } | CellValues::Decimal { .. } | CellValues::NumberText(_) => {
+            value(values, row, out);
+        }
         _ => {
             value(values, row, out);
             return false;
@@ -180,7 +182,11 @@ fn value_for_doubles(values: &CellValues<'_>, row: usize, out: &mut Vec<u8>) -> 
 fn value(values: &CellValues<'_>, row: usize, out: &mut Vec<u8>) {
     match *values {
         CellValues::Bool(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
-        CellValues::Int16(_) | CellValues::Int32(_) | CellValues::Int64(_) | CellValues::Decimal { .. } => {
+        CellValues::Int16(_)
+        | CellValues::Int32(_)
+        | CellValues::Int64(_)
+        | CellValues::ShortDecimal { .. }
+        | CellValues::Decimal { .. } => {
             values.output_text(row, out);
         }
         CellValues::Float32(numbers) if numbers[row].is_finite() => float::float4(out, numbers[row]),

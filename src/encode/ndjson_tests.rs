@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array,
-    StringArray,
+    ArrayRef, BinaryArray, BooleanArray, Decimal64Array, Decimal128Array, Float32Array, Float64Array, Int32Array,
+    Int64Array, StringArray,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn values_are_those_of_row_to_json() {
         values(Carrier::NumberText, StringArray::from(vec!["1.50", "-0.001", "NaN", "-Infinity"])),
         ["1.50", "-0.001", "\"NaN\"", "\"-Infinity\""]
     );
-    let decimals = Decimal128Array::from(vec![-5, 1_250]).with_precision_and_scale(12, 2).unwrap();
+    let decimals = Decimal64Array::from(vec![-5, 1_250]).with_precision_and_scale(12, 2).unwrap();
     assert_eq!(values(Carrier::Decimal128 { precision: 12, scale: 2 }, decimals), ["-0.05", "12.50"]);
     assert_eq!(
         values(Carrier::Bytes, BinaryArray::from(vec![b"\x00\xff".as_slice(), b""])),

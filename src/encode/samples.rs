@@ -4,10 +4,10 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array, FixedSizeBinaryArray,
-    Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, ListArray, MapArray, RecordBatch, StringArray,
-    StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, TimestampMillisecondArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal64Array, Decimal128Array, Decimal256Array,
+    FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, ListArray, MapArray,
+    RecordBatch, StringArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, UInt32Array, new_null_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{concat, take};
@@ -216,6 +216,11 @@ fn scalar(carrier: &Carrier) -> ArrayRef {
         Carrier::Float32 => Arc::new(Float32Array::from(vec![Some(0.1), None, Some(-1e10)])),
         Carrier::Float64 => Arc::new(Float64Array::from(vec![Some(0.1), None, Some(-1e100)])),
         Carrier::NumberText => Arc::new(StringArray::from(vec![Some("1.50"), None, Some("NaN")])),
+        Carrier::Decimal128 { precision: precision @ ..=18, scale } => Arc::new(
+            Decimal64Array::from(vec![Some(-5), None, Some(123_456)])
+                .with_precision_and_scale(*precision, *scale)
+                .unwrap(),
+        ),
         Carrier::Decimal128 { precision, scale } => Arc::new(
             Decimal128Array::from(vec![Some(-5), None, Some(123_456)])
                 .with_precision_and_scale(*precision, *scale)

@@ -170,14 +170,12 @@ impl ValueSample {
         let (first, second) = hashes.split_at(hashes.len() / 2);
         let different = |hashes: &[u64]| float(hashes.iter().collect::<HashSet<_>>().len());
         let rows = float(hashes.len());
-        // What Parquet stores of a decimal of 18 digits or fewer.
-        let stored = if matches!(array.data_type(), DataType::Decimal128(..=18, _)) { bytes / 2 } else { bytes };
         let length = if matches!(array.data_type(), DataType::Utf8 | DataType::Binary) { 4.0 } else { 0.0 };
         Some(Self {
             rows,
             different: different(&hashes),
             halves: [different(first), different(second)],
-            width: float(stored) / rows + length,
+            width: float(bytes) / rows + length,
             packed: packed(&integers),
         })
     }
@@ -296,7 +294,7 @@ fn is_integer(carrier: &Carrier) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray};
+    use arrow::array::{Date32Array, Decimal64Array, Float64Array, Int32Array, Int64Array, StringArray};
 
     use super::*;
     use crate::encode::samples::scrambled;
@@ -325,8 +323,8 @@ mod tests {
     fn the_first_values_decide_where_the_server_knows_nothing() {
         let money = Carrier::Decimal128 { precision: 15, scale: 2 };
         let decimals = |values: i64| -> ArrayRef {
-            let unscaled = (0..ROWS).map(|row| i128::from(scrambled(row, values)) * 100);
-            Arc::new(Decimal128Array::from_iter_values(unscaled).with_precision_and_scale(15, 2).unwrap())
+            let unscaled = (0..ROWS).map(|row| scrambled(row, values) * 100);
+            Arc::new(Decimal64Array::from_iter_values(unscaled).with_precision_and_scale(15, 2).unwrap())
         };
         let cases = [
             ("ids", Carrier::Int64, longs(|row| row), Choice::Delta),

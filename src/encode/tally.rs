@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use arrow::compute;
 use arrow::datatypes::{
-    ArrowNumericType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    Time64MicrosecondType, TimestampMicrosecondType, TimestampMillisecondType,
+    ArrowNumericType, DataType, Date32Type, Decimal64Type, Decimal128Type, Float32Type, Float64Type, Int16Type,
+    Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use arrow::record_batch::RecordBatch;
 
@@ -143,7 +143,10 @@ impl Extremes {
                     extremes.observe(array.iter().map(|value| value.map(f64::from)));
                 }
             }
-            Self::Decimal(extremes) => widen(extremes, range::<Decimal128Type>(array)),
+            Self::Decimal(extremes) => {
+                let short = range::<Decimal64Type>(array).map(|(min, max)| (i128::from(min), i128::from(max)));
+                widen(extremes, short.or_else(|| range::<Decimal128Type>(array)));
+            }
             Self::Bytes(extremes) => {
                 let found = bytes(carrier, array).map(|(min, max)| (Cut::new(min), Cut::new(max)));
                 widen(extremes, found);

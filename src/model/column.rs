@@ -121,6 +121,8 @@ impl Carrier {
             Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
             Self::NumberText | Self::Text | Self::Json => DataType::Utf8,
+            // Half the bytes to write, compare and look up.
+            Self::Decimal128 { precision: precision @ ..=18, scale } => DataType::Decimal64(*precision, *scale),
             Self::Decimal128 { precision, scale } => DataType::Decimal128(*precision, *scale),
             Self::Decimal256 { precision, scale } => DataType::Decimal256(*precision, *scale),
             Self::Bytes => DataType::Binary,
@@ -144,6 +146,20 @@ impl Carrier {
                 DataType::Map(Arc::new(entries), false)
             }
         }
+    }
+
+    /// The Arrow type that a reader of the file sees: all decimals of up to 38 digits are of one.
+    pub fn read_type(&self) -> DataType {
+        fn read(held: &DataType) -> DataType {
+            let field = |field: &Arc<Field>| field.as_ref().clone().with_data_type(read(field.data_type()));
+            match held {
+                DataType::Decimal64(precision, scale) => DataType::Decimal128(*precision, *scale),
+                DataType::List(element) => DataType::List(Arc::new(field(element))),
+                DataType::Struct(members) => DataType::Struct(members.iter().map(field).collect()),
+                other => other.clone(),
+            }
+        }
+        read(&self.data_type())
     }
 
     /// The Arrow field of a column, an element or a member. A UUID is marked as one, which the Parquet writer turns

@@ -165,7 +165,7 @@ fn schema(columns: &[ExpectedColumn], fields: &[FieldRef]) -> Vec<String> {
     let mut problems = Vec::new();
     for (column, field) in columns.iter().zip(fields) {
         let (name, found) = (&column.name, field.data_type());
-        let planned = column.carrier.data_type();
+        let planned = column.carrier.read_type();
         if field.name() != name {
             problems.push(format!("it has column {:?} where the manifest has {name:?}", field.name()));
         } else if !same_type(found, &planned) {

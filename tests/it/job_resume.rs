@@ -85,9 +85,9 @@ async fn what_is_killed_twice_keeps_what_both_have_read() {
     let read = || {
         let receipts = |table: &str| std::fs::read_dir(night.out(table).join("_outhaul/night-1/receipts"));
         let parts = |table: &str| manifest(&night.out(table))["parts"].as_array().map_or(0, Vec::len);
-        let of = |table: &&str| match night.out(table).join("manifest.json").exists() {
-            true => parts(table),
-            false => receipts(table).map_or(0, Iterator::count),
+        let of = |table: &&str| {
+            let has_committed = night.out(table).join("_manifest.json").exists();
+            if has_committed { parts(table) } else { receipts(table).map_or(0, Iterator::count) }
         };
         TABLES.iter().map(of).sum::<usize>()
     };

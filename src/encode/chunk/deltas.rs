@@ -18,60 +18,90 @@ pub(super) fn append(values: &[i64], narrow: bool, out: &mut Vec<u8>) {
         return;
     };
     zigzag(first, out);
-    let mut before = first;
-    for block in rest.chunks(BLOCK) {
-        let mut differences = [0_i64; BLOCK];
-        for (difference, &value) in differences.iter_mut().zip(block) {
-            let wide = value.wrapping_sub(before);
-            *difference = if narrow { wide << 32 >> 32 } else { wide };
-            before = value;
-        }
-        append_block(&differences[..block.len()], narrow, out);
+    for (block, before) in rest.chunks(BLOCK).zip(values.chunks(BLOCK)) {
+        append_block(block, before, narrow, out);
     }
 }
 
-fn append_block(differences: &[i64], narrow: bool, out: &mut Vec<u8>) {
-    let least = differences.iter().copied().fold(i64::MAX, i64::min);
-    zigzag(least, out);
-    let mask = if narrow { u64::from(u32::MAX) } else { u64::MAX };
-    let mut above = [0_u64; BLOCK];
-    for (above, difference) in above.iter_mut().zip(differences) {
-        *above = difference.wrapping_sub(least).cast_unsigned() & mask;
+/// Appends the differences of `block` from the values `before`, with half the work where all are of 32 bits.
+fn append_block(block: &[i64], before: &[i64], narrow: bool, out: &mut Vec<u8>) {
+    let (mut short, mut beyond) = ([0_i32; BLOCK], 0);
+    for (short, (value, before)) in short.iter_mut().zip(block.iter().zip(before)) {
+        let difference = value.wrapping_sub(*before);
+        #[expect(clippy::cast_possible_truncation, reason = "what is cut off wraps around, or is looked at below")]
+        let low = difference as i32;
+        *short = low;
+        beyond |= difference ^ i64::from(low);
     }
+    if narrow || beyond == 0 {
+        let short = &short[..block.len()];
+        let least = short.iter().copied().fold(i32::MAX, i32::min);
+        let above = |difference: &i32| difference.wrapping_sub(least).cast_unsigned();
+        append_above(i64::from(least), short, above, out);
+    } else {
+        let differences = block.iter().zip(before).map(|(value, before)| value.wrapping_sub(*before));
+        let mut long = [0; BLOCK];
+        long.iter_mut().zip(differences).for_each(|(slot, difference)| *slot = difference);
+        let long = &long[..block.len()];
+        let least = long.iter().copied().fold(i64::MAX, i64::min);
+        append_above(least, long, |difference| difference.wrapping_sub(least).cast_unsigned(), out);
+    }
+}
+
+/// Appends the least difference, then how far `above` it each is.
+#[inline]
+fn append_above<T, U: Bits>(least: i64, differences: &[T], above: impl Fn(&T) -> U, out: &mut Vec<u8>) {
+    zigzag(least, out);
     let widths = out.len();
     out.extend_from_slice(&[0; MINIBLOCKS]);
     // Miniblocks without a value have a width, which is 0, and nothing else.
-    for (place, miniblock) in
-        above.as_chunks::<MINIBLOCK>().0.iter().take(differences.len().div_ceil(MINIBLOCK)).enumerate()
-    {
-        let width = u64::BITS - miniblock.iter().fold(0, |all, above| all | above).leading_zeros();
+    for (place, differences) in differences.chunks(MINIBLOCK).enumerate() {
+        let mut values = [U::default(); MINIBLOCK];
+        values.iter_mut().zip(differences).for_each(|(value, difference)| *value = above(difference));
+        let all: u64 = values.iter().fold(U::default(), |all, &value| all | value).into();
+        let width = u64::BITS - all.leading_zeros();
         out[widths + place] = width.to_le_bytes()[0];
-        pack(miniblock, width, out);
+        pack(&values, width, out);
     }
 }
 
+trait Bits: Copy + Default + Into<u64> + std::ops::BitOr<Output = Self> {}
+impl Bits for u32 {}
+impl Bits for u64 {}
+
 /// Appends the lowest `width` bits of each, the first value's first.
 #[inline]
-fn pack(values: &[u64; MINIBLOCK], width: u32, out: &mut Vec<u8>) {
-    // Words of a miniblock of the greatest width; 32 values of any width end at a half of one.
-    let mut words = [0_u64; MINIBLOCK + 1];
-    let (mut word, mut filled, mut at) = (0_u64, 0, 0);
-    for value in values {
-        word |= value << filled;
-        let end = filled + width;
-        if end < u64::BITS {
-            filled = end;
-            continue;
-        }
-        words[at] = word;
-        at += 1;
-        word = value.checked_shr(u64::BITS - filled).unwrap_or(0);
-        filled = end - u64::BITS;
+fn pack<U: Bits>(values: &[U; MINIBLOCK], width: u32, out: &mut Vec<u8>) {
+    // Values that fit into a word together are put together first: only what comes after waits for what came before.
+    match width {
+        0 => {}
+        1..=16 => pack_words(values.as_chunks::<4>().0.iter().map(|four| joined(four, width)), 4 * width, out),
+        17..=32 => pack_words(values.as_chunks::<2>().0.iter().map(|two| joined(two, width)), 2 * width, out),
+        _ => pack_words(values.iter().map(|&value| value.into()), width, out),
     }
-    words[at] = word;
-    let start = out.len();
-    words[..=at].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-    out.truncate(start + MINIBLOCK / 8 * width as usize);
+}
+
+#[inline]
+fn joined<U: Bits, const N: usize>(values: &[U; N], width: u32) -> u64 {
+    values.iter().rev().fold(0, |word, &value| word << width | value.into())
+}
+
+/// Appends the lowest `width` bits of each word, of which there are none above; together they end at a half of a word.
+#[inline]
+fn pack_words(words: impl Iterator<Item = u64>, width: u32, out: &mut Vec<u8>) {
+    let (mut open, mut filled) = (0_u64, 0);
+    for word in words {
+        open |= word << filled;
+        filled += width;
+        if filled >= u64::BITS {
+            out.extend_from_slice(&open.to_le_bytes());
+            filled -= u64::BITS;
+            open = word.checked_shr(width - filled).unwrap_or(0);
+        }
+    }
+    if filled > 0 {
+        out.extend_from_slice(&open.to_le_bytes()[..4]);
+    }
 }
 
 fn zigzag(value: i64, out: &mut Vec<u8>) {

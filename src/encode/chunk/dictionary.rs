@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, PrimitiveArray, StringArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
+    DataType, Date32Type, Decimal64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
@@ -86,8 +86,8 @@ impl DictionaryChunk {
             (DistinctValues::Integers(integers), DataType::Timestamp(..)) => {
                 integers_of::<TimestampMicrosecondType>(array, integers, places)
             }
-            (DistinctValues::Integers(integers), DataType::Decimal128(..)) => {
-                integers_of::<Decimal128Type>(array, integers, places)
+            (DistinctValues::Integers(integers), DataType::Decimal64(..)) => {
+                integers_of::<Decimal64Type>(array, integers, places)
             }
             _ => Err(Full),
         }
@@ -145,8 +145,8 @@ impl DictionaryChunk {
                     DataType::Timestamp(..) => {
                         Arc::new(narrowed::<TimestampMicrosecondType>(longs)?.with_data_type(self.data_type))
                     }
-                    DataType::Decimal128(..) => {
-                        Arc::new(narrowed::<Decimal128Type>(longs)?.with_data_type(self.data_type))
+                    DataType::Decimal64(..) => {
+                        Arc::new(narrowed::<Decimal64Type>(longs)?.with_data_type(self.data_type))
                     }
                     _ => Arc::new(narrowed::<Int64Type>(longs)?),
                 }

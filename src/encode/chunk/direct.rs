@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use arrow::datatypes::{
-    ByteArrayType, DataType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
+    ByteArrayType, DataType, Date32Type, Decimal64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
     TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use bytes::Bytes;
@@ -135,7 +135,7 @@ impl DirectChunk {
             DataType::Time64(_) => integers::<Time64MicrosecondType>(array, longs),
             DataType::Timestamp(TimeUnit::Millisecond, _) => integers::<TimestampMillisecondType>(array, longs),
             DataType::Timestamp(..) => integers::<TimestampMicrosecondType>(array, longs),
-            DataType::Decimal128(..) => integers::<Decimal128Type>(array, longs),
+            DataType::Decimal64(..) => integers::<Decimal64Type>(array, longs),
             other => Err(ParquetError::General(format!("{other} is not written so (a bug)"))),
         }
     }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, StringArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal64Type, Decimal128Type, Float32Type, Float64Type, Int16Type,
+    Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow::record_batch::RecordBatch;
 
@@ -32,6 +32,7 @@ pub(crate) enum CellValues<'a> {
     Int64(&'a [i64]),
     Float32(&'a [f32]),
     Float64(&'a [f64]),
+    ShortDecimal { unscaled: &'a [i64], scale: usize },
     Decimal { unscaled: &'a [i128], scale: usize },
     NumberText(&'a StringArray),
     Text(&'a StringArray),
@@ -85,6 +86,10 @@ impl<'a> CellValues<'a> {
             Carrier::Int64 => Self::Int64(primitive::<Int64Type>(array)?),
             Carrier::Float32 => Self::Float32(primitive::<Float32Type>(array)?),
             Carrier::Float64 => Self::Float64(primitive::<Float64Type>(array)?),
+            Carrier::Decimal128 { precision: ..=18, scale } => Self::ShortDecimal {
+                unscaled: primitive::<Decimal64Type>(array)?,
+                scale: usize::try_from(*scale).ok()?,
+            },
             Carrier::Decimal128 { scale, .. } => {
                 Self::Decimal { unscaled: primitive::<Decimal128Type>(array)?, scale: usize::try_from(*scale).ok()? }
             }
@@ -123,6 +128,7 @@ impl<'a> CellValues<'a> {
             Self::Int64(values) => number::integer(out, values[row]),
             Self::Float32(values) => float::float4(out, values[row]),
             Self::Float64(values) => float::float8(out, values[row]),
+            Self::ShortDecimal { unscaled, scale } => number::decimal(out, unscaled[row].into(), scale),
             Self::Decimal { unscaled, scale } => number::decimal(out, unscaled[row], scale),
             Self::NumberText(array) | Self::Text(array) | Self::Json(array) => {
                 out.extend_from_slice(array.value(row).as_bytes());

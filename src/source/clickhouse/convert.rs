@@ -78,7 +78,7 @@ impl Conversion<'_> {
 
     fn wrong(&self, array: &ArrayRef, carrier: &Carrier) -> ConvertError {
         let (column, found) = (self.column.to_owned(), array.data_type().clone());
-        ConvertError::Type { column, found, wanted: carrier.data_type().to_string() }
+        ConvertError::Type { column, found, wanted: carrier.read_type().to_string() }
     }
 
     fn array(&mut self, array: &ArrayRef, carrier: &Carrier) -> Result<ArrayRef, ConvertError> {
@@ -129,14 +129,16 @@ impl Conversion<'_> {
             Int32 => matches!(found, Int8 | UInt8 | Int16 | UInt16),
             Int64 => matches!(found, Int8 | UInt8 | Int16 | UInt16 | Int32 | UInt32),
             Float64 => matches!(found, Float32),
-            DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => match found {
-                UInt64 => *scale == 0,
-                DataType::Decimal32(_, from)
-                | DataType::Decimal64(_, from)
-                | DataType::Decimal128(_, from)
-                | DataType::Decimal256(_, from) => from == scale,
-                _ => false,
-            },
+            DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
+                match found {
+                    UInt64 => *scale == 0,
+                    DataType::Decimal32(_, from)
+                    | DataType::Decimal64(_, from)
+                    | DataType::Decimal128(_, from)
+                    | DataType::Decimal256(_, from) => from == scale,
+                    _ => false,
+                }
+            }
             _ => false,
         };
         if widens { self.cast(array, wanted) } else { Err(self.wrong(array, carrier)) }

@@ -3,6 +3,7 @@
 use super::column::ColumnDecoder;
 use super::members::{Members, Print};
 use super::nested::{ListShape, Lists, StructShape, Structs};
+use super::number_texts::NumberTexts;
 use super::numeric::Decimals;
 use super::text::text_writer;
 use super::values::{Bytes, Days, Digits, Double, Float, Long, Truth, ValueBuilder, Wide};
@@ -121,6 +122,9 @@ fn scalar(base_oid: u32, carrier: &Carrier, policies: &Policies) -> Option<Value
             ValueBuilder::Float64(Vec::new(), if finite { Double::Finite } else { Double::Plain })
         }
         (oid::NUMERIC, Carrier::Float64) => ValueBuilder::Float64(Vec::new(), Double::Nearest(Vec::new())),
+        (oid::NUMERIC, &Carrier::Decimal128 { precision: precision @ ..=18, scale }) => {
+            ValueBuilder::Int64(Vec::new(), Long::Numeric(Box::new(Decimals::new(precision, scale))))
+        }
         (oid::NUMERIC, &Carrier::Decimal128 { precision, scale }) => {
             ValueBuilder::Int128(Vec::new(), Wide::Numeric(Box::new(Decimals::new(precision, scale))))
         }
@@ -128,7 +132,7 @@ fn scalar(base_oid: u32, carrier: &Carrier, policies: &Policies) -> Option<Value
             ValueBuilder::Int256(Vec::new(), Digits { precision, scale })
         }
         (oid::NUMERIC, Carrier::NumberText) => {
-            ValueBuilder::variable(if finite { Bytes::FiniteNumeric } else { Bytes::Numeric })
+            ValueBuilder::variable(Bytes::Numeric(Box::new(NumberTexts::new(finite))))
         }
         (oid::MONEY, Carrier::Decimal128 { precision: 19, .. }) => ValueBuilder::Int128(Vec::new(), Wide::Signed),
         (oid::XID8, Carrier::Decimal128 { precision: 20, scale: 0 }) => {

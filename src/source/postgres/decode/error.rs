@@ -161,7 +161,7 @@ pub(super) fn target(carrier: &Carrier) -> String {
         Carrier::List(_) => "a list".to_owned(),
         Carrier::Struct(_) => "a struct".to_owned(),
         Carrier::Map => "a map".to_owned(),
-        scalar => scalar_words(&scalar.data_type()),
+        scalar => scalar_words(&scalar.read_type()),
     }
 }
 

@@ -9,6 +9,7 @@ mod fuzz_tests;
 mod loops;
 mod members;
 mod nested;
+mod number_texts;
 mod numeric;
 mod row_key;
 mod scalar;

@@ -126,18 +126,33 @@ impl Decimals {
 
     /// As [`decimal`], for a value of `length` bytes at the beginning of `rest`.
     #[inline]
-    pub(super) fn decimal_at(&mut self, rest: &[u8], length: usize) -> Result<i128, Problem> {
-        if let Some(([bytes @ [_, count, ..], groups], _)) = rest.as_chunks::<8>().0.split_first_chunk::<2>() {
-            let header = &self.known[usize::from(*count & 3)];
-            if header.bytes == *bytes
-                && header.length == length
-                && let Some(scaled) = header.scaled(u64::from_be_bytes(*groups)).filter(|&scaled| scaled < self.bound)
-            {
-                let scaled = i128::from(scaled);
-                return Ok(if header.negative { -scaled } else { scaled });
-            }
+    pub(super) fn wide_at(&mut self, rest: &[u8], length: usize) -> Result<i128, Problem> {
+        match self.known_at(rest, length) {
+            Some(scaled) => Ok(scaled.into()),
+            None => self.unknown(&rest[..length]),
         }
-        self.unknown(&rest[..length])
+    }
+
+    /// As [`Self::wide_at`], for a precision of 18 at most.
+    #[inline]
+    pub(super) fn long_at(&mut self, rest: &[u8], length: usize) -> Result<i64, Problem> {
+        match self.known_at(rest, length) {
+            Some(scaled) => Ok(scaled),
+            None => i64::try_from(self.unknown(&rest[..length])?).map_err(|_| unrepresentable(TOO_MANY_DIGITS)),
+        }
+    }
+
+    /// A value whose header was that of one before.
+    #[inline]
+    fn known_at(&self, rest: &[u8], length: usize) -> Option<i64> {
+        let ([bytes @ [_, count, ..], groups], _) = rest.as_chunks::<8>().0.split_first_chunk::<2>()?;
+        let header = &self.known[usize::from(*count & 3)];
+        if header.bytes != *bytes || header.length != length {
+            return None;
+        }
+        let scaled = header.scaled(u64::from_be_bytes(*groups)).filter(|&scaled| scaled < self.bound)?;
+        let scaled = i64::try_from(scaled).ok()?;
+        Some(if header.negative { -scaled } else { scaled })
     }
 
     /// A value whose header was not that of the last one, or which is no common number.

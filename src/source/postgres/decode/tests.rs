@@ -1,9 +1,9 @@
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal64Array, FixedSizeBinaryArray,
     Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, StringArray, Time64MicrosecondArray,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::Decimal128Type;
+use arrow::datatypes::{Decimal64Type, Decimal128Type};
 use proptest::prelude::*;
 
 mod combinations;
@@ -86,8 +86,8 @@ const TYPES: &str = concat!(
 fn types() -> Vec<(PgColumn, ArrayRef)> {
     let of = |array: ArrayRef, oid, carrier| (binary(oid, carrier), array);
     let uuids = [hex("0123456789abcdef0123456789abcdef"), vec![0; 16]];
-    let decimals = |values: [Option<i128>; 2]| -> ArrayRef {
-        let array = Decimal128Array::from(values.to_vec());
+    let decimals = |values: [Option<i64>; 2]| -> ArrayRef {
+        let array = Decimal64Array::from(values.to_vec());
         Arc::new(array.with_precision_and_scale(12, 2).unwrap())
     };
     let text = |a: &str, b: &str| -> ArrayRef { Arc::new(StringArray::from(vec![a, b])) };
@@ -428,10 +428,15 @@ fn decimal(wire: &[u8], precision: u8, scale: i8) -> Option<i128> {
         let mut decimals = numeric::Decimals::new(precision, scale);
         // The second time its header is known.
         for time in 0..2 {
-            assert_eq!(decimals.decimal_at(&row, wire.len()).ok(), alone, "{wire:x?} before {byte:x}, {time}");
+            let found = match precision {
+                ..=18 => decimals.long_at(&row, wire.len()).map(i128::from),
+                _ => decimals.wide_at(&row, wire.len()),
+            };
+            assert_eq!(found.ok(), alone, "{wire:x?} before {byte:x}, {time}");
         }
     }
     match decode_value(binary(1700, carrier), wire) {
+        Ok(found) if precision <= 18 => Some(found.as_primitive::<Decimal64Type>().value(0).into()),
         Ok(found) => Some(found.as_primitive::<Decimal128Type>().value(0)),
         Err(error) => {
             assert_eq!(error.fault(), SourceFault::Data, "{error}");

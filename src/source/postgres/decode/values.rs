@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::types::{
-    ArrowPrimitiveType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimestampMicrosecondType, TimestampMillisecondType,
+    ArrowPrimitiveType, Date32Type, Decimal64Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type,
+    Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use arrow::array::{ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, StringArray};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
@@ -17,6 +17,7 @@ use super::loops::{
 };
 use super::members::Members;
 use super::nested::{Lists, Structs};
+use super::number_texts::NumberTexts;
 use super::numeric::Decimals;
 use super::text::TextWriter;
 use super::{numeric, scalar, wkb};
@@ -55,12 +56,14 @@ pub(super) enum Days {
 }
 
 /// What 64 bits come from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Long {
     /// `int8`, and timestamps in PostgreSQL's epoch.
     Plain,
     /// 32 bits without a sign.
     Oid,
+    /// A number of up to 18 digits.
+    Numeric(Box<Decimals>),
     PgTime,
     Time64,
     Micros,
@@ -114,9 +117,7 @@ pub(super) enum Bytes {
     Trimmed,
     /// Behind a byte of the version: `jsonb`, `jsonpath`.
     Versioned,
-    Numeric,
-    /// `numeric` without NaN and infinities.
-    FiniteNumeric,
+    Numeric(Box<NumberTexts>),
     /// The type's text, made here.
     Written(TextWriter),
     /// Extended WKB whose SRID is said elsewhere.
@@ -140,7 +141,7 @@ impl ValueBuilder {
             Self::Int16(values) => fixed(cells, values, |bytes| Ok(i16::from_be_bytes(bytes))),
             Self::Int32(values, Days::Plain) => fixed(cells, values, |bytes| Ok(i32::from_be_bytes(bytes))),
             Self::Int32(values, Days::Date32) => fixed(cells, values, scalar::date32),
-            Self::Int64(values, long) => append_long(cells, values, *long, changed),
+            Self::Int64(values, long) => append_long(cells, values, long, changed),
             Self::Float32(values, Float::Plain) => fixed(cells, values, |bytes| Ok(f32::from_be_bytes(bytes))),
             Self::Float32(values, Float::Finite) => {
                 fixed(cells, values, |bytes| scalar::finite(f32::from_be_bytes(bytes)))
@@ -156,7 +157,7 @@ impl ValueBuilder {
                 Ok(value)
             }),
             Self::Int128(values, Wide::Numeric(decimals)) => {
-                parsed(cells, values, |rest, length| decimals.decimal_at(rest, length))
+                parsed(cells, values, |rest, length| decimals.wide_at(rest, length))
             }
             Self::Int128(values, Wide::Signed) => {
                 fixed(cells, values, |bytes| Ok(i128::from(i64::from_be_bytes(bytes))))
@@ -212,7 +213,7 @@ impl ValueBuilder {
     /// Whether values can be ten thousand times as long as their wire form: a numeric's digits.
     pub(super) fn expands(&self) -> bool {
         match self {
-            Self::Variable(_, Bytes::Numeric | Bytes::FiniteNumeric) => true,
+            Self::Variable(_, Bytes::Numeric(_)) => true,
             Self::Lists(lists) => lists.expands(),
             Self::Structs(structs) => structs.expands(),
             _ => false,
@@ -232,6 +233,7 @@ impl ValueBuilder {
             Self::Int32(values, Days::Plain) => primitive::<Int32Type>(values, data_type, nulls)?,
             Self::Int32(values, Days::Date32) => primitive::<Date32Type>(values, data_type, nulls)?,
             Self::Int64(values, _) => match data_type {
+                DataType::Decimal64(..) => primitive::<Decimal64Type>(values, data_type, nulls)?,
                 DataType::Time64(_) => primitive::<Time64MicrosecondType>(values, data_type, nulls)?,
                 DataType::Timestamp(TimeUnit::Millisecond, _) => {
                     primitive::<TimestampMillisecondType>(values, data_type, nulls)?
@@ -261,17 +263,18 @@ impl ValueBuilder {
 fn append_long(
     cells: &FieldColumn<'_>,
     values: &mut Vec<i64>,
-    long: Long,
+    long: &mut Long,
     changed: &mut u64,
 ) -> Result<usize, DecodeFailure> {
     match long {
         Long::Plain => fixed(cells, values, |bytes| Ok(i64::from_be_bytes(bytes))),
         Long::Oid => fixed(cells, values, |bytes| Ok(i64::from(u32::from_be_bytes(bytes)))),
+        Long::Numeric(decimals) => parsed(cells, values, |rest, length| decimals.long_at(rest, length)),
         Long::PgTime => fixed(cells, values, scalar::time),
         Long::Time64 => fixed(cells, values, scalar::time64),
         Long::Micros => fixed(cells, values, scalar::timestamp),
         Long::Millis { round } => fixed(cells, values, |bytes| {
-            let (value, rounded) = scalar::timestamp_millis(bytes, round)?;
+            let (value, rounded) = scalar::timestamp_millis(bytes, *round)?;
             *changed += u64::from(rounded);
             Ok(value)
         }),
@@ -281,7 +284,7 @@ fn append_long(
 fn append_variable(
     cells: &FieldColumn<'_>,
     values: &mut Variable,
-    from: &Bytes,
+    from: &mut Bytes,
     changed: &mut u64,
 ) -> Result<usize, DecodeFailure> {
     type Writer = fn(&[u8], &mut Vec<u8>) -> Result<(), Problem>;
@@ -305,10 +308,7 @@ fn append_variable(
             });
         }
         Bytes::Versioned => return variable(cells, values, append_versioned),
-        Bytes::Numeric => {
-            return variable(cells, values, |rest, length, out| numeric::append_text(&rest[..length], out));
-        }
-        Bytes::FiniteNumeric => numeric::append_finite_text,
+        Bytes::Numeric(texts) => return texts.append(cells, values),
         Bytes::Written(write) => *write,
         Bytes::IsoWkb => wkb::append_iso_wkb,
     };
